@@ -1,0 +1,1 @@
+"""clasp-relay: a server for CLASP, the binary protocol for shared live state over WebSocket."""

@@ -1,0 +1,1 @@
+"""Accounts, passwords, tokens, scopes, limits and the application policy."""

@@ -1,0 +1,1 @@
+"""The relay itself: decides everything about CLASP, touches nothing of the world."""

@@ -1,0 +1,114 @@
+"""Every error of the relay, what it means on the wire, and whose fault it is.
+
+::
+
+    ClaspError
+    ├── RequestError          the client's message is refused; it reads an ERROR, its session lives
+    │   └── DecodeError       the bytes are no valid frame (100) or no valid message (101)
+    ├── Disconnect            the session ends: an ERROR (when there is a code), then a WebSocket close
+    └── StartError            the operator's input: one line that names the thing and the cure
+
+Anything else that is raised while a message is handled is a fault of ours: it is logged with its
+traceback, and the client reads ERROR 500 «internal error».
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+__all__ = ["ClaspError", "CloseCode", "DecodeError", "Disconnect", "ErrorCode", "RequestError", "StartError"]
+
+
+class ErrorCode(IntEnum):
+    """The codes of an ERROR message (``docs/protocol.md``, Errors)."""
+
+    FRAME = 100
+    MESSAGE = 101
+    VERSION = 102
+    ADDRESS = 200
+    NOT_FOUND = 201
+    PATTERN = 202
+    UNAUTHENTICATED = 300
+    SCOPE = 301
+    TOKEN_EXPIRED = 302
+    CONFLICT = 400
+    LOCKED = 401
+    VALUE = 402
+    POLICY = 403
+    NO_TARGET = 404
+    LIMIT = 429
+    INTERNAL = 500
+    NOT_CONFIGURED = 501
+    OVERLOADED = 503
+
+
+class CloseCode(IntEnum):
+    """The WebSocket close codes that the relay sends (RFC 6455 §7.4.1)."""
+
+    NORMAL = 1000
+    GOING_AWAY = 1001
+    PROTOCOL_ERROR = 1002
+    UNSUPPORTED_DATA = 1003
+    POLICY_VIOLATION = 1008
+    TOO_BIG = 1009
+    INTERNAL = 1011
+    TRY_AGAIN_LATER = 1013
+
+
+class ClaspError(Exception):
+    """The root of the relay's own errors."""
+
+
+class RequestError(ClaspError):
+    """A message that is refused. The sender reads an ERROR; its session lives.
+
+    Args:
+        code: what went wrong, for programs.
+        message: what went wrong and what to do, for people.
+        address: the address (or pattern) that it is about, when there is one.
+    """
+
+    def __init__(self, code: ErrorCode, message: str, address: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.address = address
+
+    def __str__(self) -> str:
+        about = "" if self.address is None else f" ({self.address})"
+        return f"{self.code:d}: {self.message}{about}"
+
+
+class DecodeError(RequestError):
+    """Bytes that are no valid frame or message; the only error that decoding raises.
+
+    Args:
+        message: what is wrong with the bytes.
+        code: ``ErrorCode.FRAME`` for the frame around the payload, else ``ErrorCode.MESSAGE``.
+    """
+
+    def __init__(self, message: str, code: ErrorCode = ErrorCode.MESSAGE) -> None:
+        super().__init__(code, message)
+
+
+class Disconnect(ClaspError):
+    """The session ends.
+
+    Args:
+        close_code: the WebSocket close code.
+        reason: why, in words; the close reason is all that the clients' ``connect()`` shows.
+        code: the ERROR to send before the close, or None for none.
+    """
+
+    def __init__(self, close_code: CloseCode, reason: str, code: ErrorCode | None = None) -> None:
+        super().__init__(reason)
+        self.close_code = close_code
+        self.reason = reason
+        self.code = code
+
+    def __str__(self) -> str:
+        return f"close {self.close_code:d}: {self.reason}"
+
+
+class StartError(ClaspError):
+    """The relay cannot start as it was told to; the text is one line naming the thing and the cure."""

@@ -1,0 +1,1 @@
+"""The HTTP side: the auth API, health and metrics."""

@@ -1,0 +1,1 @@
+"""Bytes and messages: pure functions, no Twisted, no clock, no state."""

@@ -1,0 +1,112 @@
+"""The numbers of the wire: message codes, signal kinds, value types, and the limits of a frame.
+
+Source: ``docs/protocol.md``. Every limit that decoding applies is here, with its unit and reason.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum, IntFlag
+
+MAGIC = 0x53
+"""The first byte of every frame, «S»."""
+
+PROTOCOL_VERSION = 1
+"""What all clients in the field send in HELLO, and what WELCOME answers."""
+
+MAX_PAYLOAD_BYTES = 0xFFFF
+"""The frame's length field is an unsigned 16-bit number."""
+
+MAX_FRAME_BYTES = 12 + MAX_PAYLOAD_BYTES
+"""A frame with a timestamp and a full payload: nothing longer can be a CLASP message."""
+
+MAX_DEPTH = 32
+"""How deep values may nest. Real clients break between 985 and 5,400 levels, one with its whole process."""
+
+MAX_SNAPSHOT_PARAMS = 800
+"""How many params one SNAPSHOT carries at most; what the clients were written against."""
+
+
+class MessageCode(IntEnum):
+    """The first byte of a binary payload."""
+
+    HELLO = 0x01
+    WELCOME = 0x02
+    ANNOUNCE = 0x03
+    FEDERATION_SYNC = 0x04
+    SUBSCRIBE = 0x10
+    UNSUBSCRIBE = 0x11
+    PUBLISH = 0x20
+    SET = 0x21
+    GET = 0x22
+    SNAPSHOT = 0x23
+    REPLAY = 0x24
+    BUNDLE = 0x30
+    SYNC = 0x40
+    PING = 0x41
+    PONG = 0x42
+    ACK = 0x50
+    ERROR = 0x51
+    QUERY = 0x60
+    RESULT = 0x61
+
+
+class Qos(IntEnum):
+    """Delivery quality, bits 7-6 of a frame's flags. CONFIRM and COMMIT ask for an ACK."""
+
+    FIRE = 0
+    CONFIRM = 1
+    COMMIT = 2
+
+
+class Feature(IntFlag):
+    """The features byte of HELLO and WELCOME."""
+
+    PARAM = 0x80
+    EVENT = 0x40
+    STREAM = 0x20
+    GESTURE = 0x10
+    TIMELINE = 0x08
+    FEDERATION = 0x04
+
+
+class Signal(IntEnum):
+    """What kind of signal a PUBLISH or a definition is about."""
+
+    PARAM = 0
+    EVENT = 1
+    STREAM = 2
+    GESTURE = 3
+    TIMELINE = 4
+
+
+class Phase(IntEnum):
+    """Where in a gesture a PUBLISH stands. Absent is written as START."""
+
+    START = 0
+    MOVE = 1
+    END = 2
+    CANCEL = 3
+
+
+class ValueType(IntEnum):
+    """The type byte of a value."""
+
+    NULL = 0x00
+    BOOL = 0x01
+    I8 = 0x02
+    I16 = 0x03
+    I32 = 0x04
+    I64 = 0x05
+    F32 = 0x06
+    F64 = 0x07
+    STRING = 0x08
+    BYTES = 0x09
+    ARRAY = 0x0A
+    MAP = 0x0B
+
+
+ALL_TYPES = 0xFF
+"""The type mask of a subscription without a type filter; a mask of 0 means the same."""
+
+TTL_ABSOLUTE = 0x8000_0000
+"""Bit 31 of a TTL: seconds from the write; without it, seconds from the last access."""

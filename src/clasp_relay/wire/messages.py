@@ -1,0 +1,251 @@
+"""The messages of CLASP as Python objects.
+
+A *value* is always its encoded form: the type byte followed by its data, exactly as its sender wrote
+it (``docs/protocol.md``, Values). ``wire.values`` looks inside one when something has to.
+
+SET and PUBLISH are ``NamedTuple`` because one is built for every message of the hot path, and a frozen
+dataclass of their size takes more than twice as long to build. All others are frozen dataclasses.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
+
+from clasp_relay.wire.constants import ALL_TYPES, Phase, Signal
+
+Value: TypeAlias = bytes
+"""An encoded value: type byte and data."""
+
+NULL: Value = b"\x00"
+"""The encoded null. A SET of it deletes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """The first message of a session. ``token`` is empty for none."""
+
+    version: int
+    features: int
+    name: str
+    token: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    """The answer to HELLO; ``time_us`` is the server's Unix time."""
+
+    version: int
+    features: int
+    time_us: int
+    session: str
+    name: str
+    token: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SignalDefinition:
+    """What ANNOUNCE says of one signal. RESULT carries address, signal, datatype and access only."""
+
+    address: str
+    signal: Signal
+    datatype: str | None = None
+    access: str | None = None
+    unit: str | None = None
+    range: tuple[float, float] | None = None
+    default: Value | None = None
+    description: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Announce:
+    """Signal definitions of a namespace."""
+
+    namespace: str
+    signals: tuple[SignalDefinition, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FederationSync:
+    """Relay to relay; decoded so that it can be refused by name."""
+
+    operation: int
+    patterns: tuple[str, ...] = ()
+    revisions: tuple[tuple[str, int], ...] = ()
+    since_revision: int | None = None
+    origin: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribe:
+    """Asks for everything that matches ``pattern``; ``id`` is the client's and replaces an equal one.
+
+    ``types`` is a mask (bit n = ``Signal`` n), normalised so that «no filter» is ``ALL_TYPES``.
+    ``max_rate`` is in messages a second, ``epsilon`` a numeric distance.
+    """
+
+    id: int
+    pattern: str
+    types: int = ALL_TYPES
+    max_rate: int | None = None
+    epsilon: float | None = None
+    history: int | None = None
+    window: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unsubscribe:
+    """Forgets the subscription with that id."""
+
+    id: int
+
+
+class Publish(NamedTuple):
+    """An ephemeral signal. ``samples`` are big-endian doubles as they came, 8 bytes each.
+
+    ``phase`` arrives as sent on every signal; only a gesture's means something.
+    """
+
+    address: str
+    signal: Signal = Signal.EVENT
+    phase: Phase = Phase.START
+    value: Value | None = None
+    samples: bytes | None = None
+    timestamp_us: int | None = None
+    id: int | None = None
+    rate: int | None = None
+
+
+class Set(NamedTuple):
+    """Stores ``value`` at ``address``; null deletes.
+
+    ``revision`` is the one the writer believes is current; in a SET from the relay it is the new one.
+    ``ttl`` is as on the wire: 0 never, bit 31 (``TTL_ABSOLUTE``) from the write, else sliding; in seconds.
+    """
+
+    address: str
+    value: Value
+    revision: int | None = None
+    lock: bool = False
+    unlock: bool = False
+    ttl: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Get:
+    """Asks for one param."""
+
+    address: str
+
+
+class SnapshotParam(NamedTuple):
+    """One param of a SNAPSHOT."""
+
+    address: str
+    value: Value
+    revision: int
+    writer: str | None = None
+    timestamp_us: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Current params."""
+
+    params: tuple[SnapshotParam, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """Asks for history."""
+
+    pattern: str
+    from_us: int | None = None
+    to_us: int | None = None
+    limit: int | None = None
+    types: int = ALL_TYPES
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """Several messages that are applied together, at ``timestamp_us`` when that is in the future."""
+
+    messages: tuple[Message, ...] = ()
+    timestamp_us: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sync:
+    """Clock sync, in µs: the client's t1, the server's arrival and departure times."""
+
+    t1_us: int
+    t2_us: int | None = None
+    t3_us: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """Asks for a PONG, in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    """The answer to PING."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """A SET, BUNDLE or ANNOUNCE with QoS was accepted."""
+
+    address: str | None = None
+    revision: int | None = None
+    locked: bool | None = None
+    holder: str | None = None
+    correlation_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Error:
+    """A message was refused; ``error`` is an ``errors.ErrorCode`` when the relay sends it."""
+
+    error: int
+    message: str
+    address: str | None = None
+    correlation_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """Asks for the announced signals that match."""
+
+    pattern: str
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Announced signals."""
+
+    signals: tuple[SignalDefinition, ...] = ()
+
+
+Message: TypeAlias = (
+    Hello
+    | Welcome
+    | Announce
+    | FederationSync
+    | Subscribe
+    | Unsubscribe
+    | Publish
+    | Set
+    | Get
+    | Snapshot
+    | Replay
+    | Bundle
+    | Sync
+    | Ping
+    | Pong
+    | Ack
+    | Error
+    | Query
+    | Result
+)
