@@ -1,0 +1,33 @@
+"""``clasp-relay``: ``twistd -n clasp-relay`` without typing twistd."""
+
+from __future__ import annotations
+
+import sys
+
+from twisted.application import app
+from twisted.scripts import twistd
+
+from clasp_relay.tap import relay
+
+__all__ = ["main"]
+
+
+class _Twistd(twistd.ServerOptions):  # type: ignore[misc, name-defined]  # imported there, not re-exported in words
+    """twistd's own options, knowing one plugin: looking for others takes time, and needs a folder to look in."""
+
+    synopsis = "Usage:"
+    loadedPlugins = {relay.tapname: relay}  # noqa: N815, RUF012  twistd's names and types, here and below
+    subCommands = [[relay.tapname, None, relay.options, relay.description]]  # noqa: N815, RUF012
+
+
+def main() -> None:
+    """Runs the relay in the foreground; the arguments are those of ``twistd clasp-relay``.
+
+    No pid file: a process that was killed leaves one, and in a container the next one finds its own number in it
+    and refuses to start.
+
+    Raises:
+        SystemExit: it could not start (1), or help was asked for (0).
+    """
+    sys.argv[1:] = ["--nodaemon", "--pidfile=", relay.tapname, *sys.argv[1:]]
+    app.run(twistd.runApp, _Twistd)

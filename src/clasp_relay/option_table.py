@@ -1,0 +1,197 @@
+"""The table of options: what there is on the command line and in the environment, and what is refused by name.
+
+To add an option, add its field to ``Settings`` and one row to ``OPTIONS``, and take its name off ``NOT_YET``;
+``--help``, the environment variable and the checks follow from the row, and a test tells what
+``docs/operations.md`` lacks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+from clasp_relay.settings import LOG_LEVELS, Kind, Settings, Whole, kinds
+
+__all__ = ["DEFAULTS", "NOT_SUPPORTED", "NOT_YET", "OPTIONS", "Option", "variable_of"]
+
+DEFAULTS: Mapping[str, object] = {field.name: field.default for field in fields(Settings)}
+"""The default of every field of ``Settings``."""
+
+_TRUE = ("1", "true", "yes", "on")
+_FALSE = ("0", "false", "no", "off")
+
+
+def variable_of(name: str) -> str:
+    """Returns the environment variable that stands for an option's name."""
+    return "CLASP_" + name.upper().replace("-", "_")
+
+
+class _OpenModeOnly(Whole):
+    """The port 0, as long as there are no accounts."""
+
+    @property
+    def expected(self) -> str:
+        """See ``Kind``."""
+        return "0: accounts are not available in this version"
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One row of the table.
+
+    Args:
+        name: the option without its dashes.
+        field: the field of ``Settings`` that it sets, or None when it sets nothing.
+        help: what it does.
+        aliases: other names for it; one letter is a short option.
+        constant: a flag (an option without a value) sets its field to this.
+        accepts: what it accepts, where it sets no field.
+        default: said as the default where it is not the field's own.
+    """
+
+    name: str
+    field: str | None
+    help: str
+    aliases: tuple[str, ...] = ()
+    constant: object = None
+    accepts: Kind | None = None
+    default: str | None = None
+
+    @property
+    def kind(self) -> Kind:
+        """What it accepts."""
+        return self.accepts or kinds()[self.target]
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that stands for it."""
+        return variable_of(self.name)
+
+    @property
+    def is_flag(self) -> bool:
+        """Whether it has no value."""
+        return self.constant is not None
+
+    @property
+    def target(self) -> str:
+        """What it sets; two options with the same target contradict each other."""
+        return self.field or self.name
+
+    @property
+    def letter(self) -> str | None:
+        """Its short form."""
+        return next((alias for alias in self.aliases if len(alias) == 1), None)
+
+    @property
+    def default_text(self) -> str:
+        """The default as people read it; empty for a flag."""
+        if self.is_flag or self.default is not None:
+            return self.default or ""
+        value = DEFAULTS[self.target]
+        return f"{value:g}" if isinstance(value, float) else str(value)
+
+    @property
+    def described(self) -> str:
+        """The help with the other long names and the default."""
+        others = ", ".join(f"--{alias}" for alias in self.aliases if len(alias) > 1)
+        also = f" (also {others})" if others else ""
+        return f"{self.help}{also}" + ("" if self.is_flag else f" [default: {self.default_text}]")
+
+    @property
+    def expected(self) -> str:
+        """What it accepts, in words that end a sentence."""
+        return "one of " + ", ".join(_TRUE + _FALSE) if self.is_flag else self.kind.expected
+
+    def parse(self, text: str) -> object:
+        """Reads a value; None for a flag that is off.
+
+        Raises:
+            ValueError: it is none that the option accepts.
+        """
+        if self.is_flag:
+            if text.lower() in _FALSE:
+                return None
+            if text.lower() in _TRUE:
+                return self.constant
+            raise ValueError(text)
+        value = self.kind.parse(text)
+        if not self.kind.accepts(value):
+            raise ValueError(text)
+        return value
+
+
+OPTIONS: tuple[Option, ...] = (
+    Option("port", "port", "port of the WebSocket; 0 takes any free one", aliases=("p", "ws-port")),
+    Option(
+        "auth-port",
+        None,
+        "port of the auth server; only 0 in this version: open mode, no accounts, for a trusted network",
+        accepts=_OpenModeOnly(0, 0),
+        default="0",
+    ),
+    Option("host", "host", "address to listen on"),
+    Option("data-dir", "data_dir", "folder of the relay's files; made if it is missing"),
+    Option("name", "name", "the server's name, which every client is told", aliases=("n",)),
+    Option("persist", "state_path", "the state file's own path", default="state.json in the data-dir"),
+    Option("persist-interval", "persist_interval_s", "seconds between two writes of the state file"),
+    Option("param-ttl", "param_ttl_s", "seconds that a param lives after its last access; 0 is for ever"),
+    Option("no-ttl", "param_ttl_s", "params live for ever, the same as --param-ttl 0", constant=0),
+    Option("max-params", "max_params", "params held at most"),
+    Option("max-state-bytes", "max_state_bytes", "bytes that all addresses and values may take together"),
+    Option("max-sessions", "max_sessions", "sessions at once"),
+    Option("max-sessions-per-address", "max_sessions_per_address", "connections at once from one client address"),
+    Option("session-timeout", "session_timeout_s", "seconds after which a peer that answered nothing is given up"),
+    Option("drain-timeout", "drain_timeout_s", "seconds that a stop waits for queues to empty"),
+    Option("log-level", "log_level", "what is logged: " + ", ".join(LOG_LEVELS)),
+)
+"""Every option, in the order in which they are documented."""
+
+NOT_YET: frozenset[str] = frozenset(
+    {
+        "admin-token",
+        "app-config",
+        "auth-db",
+        "cors-origin",
+        "health-port",
+        "log-format",
+        "max-params-per-subject",
+        "rate-limit",
+        "tls-cert",
+        "tls-key",
+        "token-ttl",
+        "trusted-proxy",
+        "web-root",
+    }
+)
+"""Options that a later version will have. Ignoring one could leave open what its owner thinks is shut."""
+
+NOT_SUPPORTED: frozenset[str] = frozenset(
+    {
+        "artnet-port",
+        "cap-max-depth",
+        "cert",
+        "federation-hub",
+        "federation-id",
+        "federation-namespace",
+        "federation-token",
+        "journal",
+        "journal-memory",
+        "key",
+        "metrics-port",
+        "mqtt-namespace",
+        "mqtt-port",
+        "no-websocket",
+        "osc-namespace",
+        "osc-port",
+        "quic-port",
+        "registry-db",
+        "rendezvous-port",
+        "rendezvous-ttl",
+        "rules",
+        "signal-ttl",
+        "trust-anchor",
+        "v",
+        "verbose",
+    }
+)
+"""Options of the Rust relay that this one does not have."""

@@ -1,0 +1,164 @@
+"""The command line: arguments and environment, read through the table of options into ``Settings``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn
+
+from twisted.python import usage
+
+from clasp_relay import __version__
+from clasp_relay.option_table import DEFAULTS, NOT_SUPPORTED, NOT_YET, OPTIONS, Option, variable_of
+from clasp_relay.settings import LOG_LEVELS, Settings
+
+__all__ = ["Options", "fail", "rust_log_level"]
+
+_BY_NAME: Mapping[str, Option] = {
+    ("-" if len(name) == 1 else "--") + name: option for option in OPTIONS for name in (option.name, *option.aliases)
+}
+_OWN = ("--help", "--version")
+
+
+def rust_log_level(text: str) -> str | None:
+    """Returns the level in a ``RUST_LOG`` that is not about one module only, or None.
+
+    ``info,clasp_router=debug`` says info. The variable is shared with other programs, so what is not
+    understood is nobody's mistake.
+    """
+    words = [word.strip().lower() for word in text.split(",")]
+    return next((word for word in reversed(words) if word in LOG_LEVELS), None)
+
+
+def fail(message: str) -> NoReturn:
+    """Ends the process with one line on stderr and exit status 1.
+
+    twistd would print all of its usage, or a traceback. ``sys.__stderr__``, because twistd turns
+    ``sys.stderr`` into log events.
+
+    Raises:
+        SystemExit: always.
+    """
+    print("clasp-relay: " + " ".join(message.split()), file=sys.__stderr__)
+    raise SystemExit(1)
+
+
+def _refuse(shown: str, name: str) -> NoReturn:
+    """Refuses by its name an option that is none."""
+    if name in NOT_YET:
+        raise usage.UsageError(f"{shown}: not available in this version")
+    if name in NOT_SUPPORTED:
+        raise usage.UsageError(f"{shown}: not supported")
+    raise usage.UsageError(f"unknown option {shown}; see --help")
+
+
+def _spelled_out(arguments: Sequence[str]) -> list[str]:
+    """Writes every argument as ``--name=value``, with the option's own name.
+
+    ``getopt`` also takes abbreviations, whose meaning would change when an option is added, and its complaints
+    name neither what was given nor what was expected.
+    """
+    result: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        shown, has_value, value = _split(argument)
+        option = _BY_NAME.get(shown)
+        if option is None and shown not in _OWN:
+            _refuse(shown, shown.lstrip("-"))
+        if option is None or option.is_flag:
+            if has_value:
+                raise usage.UsageError(f"{shown}: got {value!r}, expected no value")
+            result.append(shown)
+            continue
+        if not has_value:
+            following = next(rest, None)
+            if following is None:
+                raise usage.UsageError(f"{shown}: got no value, expected {option.expected}")
+            value = following
+        result.append(f"--{option.name}={value}")
+    return result
+
+
+def _split(argument: str) -> tuple[str, bool, str]:
+    """Takes an argument apart: the option with its dashes, whether a value is in it too, and that value."""
+    if argument.startswith("--"):
+        shown, equals, value = argument.partition("=")
+        return shown, bool(equals), value
+    if argument.startswith("-") and argument != "-":
+        return argument[:2], len(argument) > 2, argument[2:]
+    raise usage.UsageError(f"unexpected argument {argument!r}; see --help")
+
+
+def _contents(option: Option, shown: str, text: str) -> object:
+    """Reads what an option or its variable was given; None when it sets nothing."""
+    try:
+        return option.parse(text)
+    except ValueError:
+        raise usage.UsageError(f"{shown}: got {text!r}, expected {option.expected}") from None
+
+
+class Options(usage.Options):
+    """The options of ``twistd clasp-relay`` and ``clasp-relay``.
+
+    Attributes:
+        settings: what they come to, once ``parseOptions`` is through.
+    """
+
+    synopsis = "[options]"
+    longdesc = "Every option can also be given as an environment variable: --data-dir as CLASP_DATA_DIR."
+    optParameters = [  # noqa: RUF012  usage reads these two from the class
+        [option.name, option.letter, None, option.described] for option in OPTIONS if not option.is_flag
+    ]
+    optFlags = [[option.name, option.letter, option.described] for option in OPTIONS if option.is_flag]  # noqa: RUF012
+
+    settings: Settings
+
+    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+        """Takes the variables from ``environment``, by default the process's own."""
+        usage.Options.__init__(self)
+        self._environment = os.environ if environment is None else environment
+
+    def opt_version(self) -> None:
+        """Display the version and exit."""
+        print(f"clasp-relay {__version__}")
+        raise SystemExit(0)
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        """Reads the arguments and the environment into ``settings``.
+
+        Raises:
+            SystemExit: bad input; one line on stderr has said what is wrong.
+        """
+        try:
+            usage.Options.parseOptions(self, _spelled_out(sys.argv[1:] if options is None else options))
+        except usage.UsageError as error:
+            fail(str(error))
+
+    def postOptions(self) -> None:
+        """Makes ``settings``; what the command line sets is not looked for in the environment."""
+        given = {option: str(self[option.name]) for option in OPTIONS if self[option.name]}
+        values = self._read(given, lambda option: f"--{option.name}")
+        # An empty variable is as good as none: Compose files pass ``CLASP_PORT: ${CLASP_PORT:-}``.
+        variables = {option: self._environment.get(option.variable, "") for option in OPTIONS}
+        given = {option: text for option, text in variables.items() if text and option.target not in values}
+        values |= self._read(given, lambda option: option.variable)
+        for name in sorted(NOT_YET):
+            if self._environment.get(variable_of(name)):
+                _refuse(variable_of(name), name)
+        if "log_level" not in values:
+            values["log_level"] = rust_log_level(self._environment.get("RUST_LOG", "")) or DEFAULTS["log_level"]
+        self.settings = Settings(**{name: value for name, value in values.items() if name in DEFAULTS})
+
+    def _read(self, given: Mapping[Option, str], name_of: Callable[[Option], str]) -> dict[str, Any]:
+        """Reads texts into values by target; two that set the same are a contradiction."""
+        values: dict[str, Any] = {}
+        setters: dict[str, str] = {}
+        for option, text in given.items():
+            value = _contents(option, name_of(option), text)
+            if option.target in setters and value is not None:
+                raise usage.UsageError(f"{name_of(option)}: contradicts {setters[option.target]}; give one of them")
+            if value is not None:
+                values[option.target] = value
+                setters[option.target] = name_of(option)
+        return values

@@ -1,0 +1,93 @@
+"""What twistd needs: the options, the service, and the words when the relay cannot start."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NoReturn
+
+from twisted.application.service import IService, IServiceCollection, MultiService, ServiceMaker
+from twisted.logger import ILogObserver, Logger
+from twisted.python.components import Componentized
+
+from clasp_relay.errors import StartError
+from clasp_relay.logs import level_observer
+from clasp_relay.options import Options, fail
+
+__all__ = ["Options", "RelayApplication", "makeService", "relay"]
+
+relay = ServiceMaker(
+    "clasp-relay", "clasp_relay.tap", "A relay for CLASP, shared live state over WebSocket", "clasp-relay"
+)
+"""What ``twisted/plugins`` shows to twistd; the relay itself is imported when it is asked for."""
+
+
+class RelayApplication(MultiService):
+    """The relay as twistd runs it: a start that fails ends the process with one line, not a traceback.
+
+    Args:
+        child: the relay.
+        options: what it was started with.
+    """
+
+    log = Logger()
+
+    def __init__(self, child: IService, options: Options) -> None:
+        MultiService.__init__(self)
+        self._options = options
+        self._twistd_options: Mapping[str, object] = options.parent or {}
+        child.setServiceParent(self)
+
+    def setServiceParent(self, parent: IServiceCollection) -> None:
+        """Joins twistd's application and, since twistd has no option for it, gives it our log level."""
+        MultiService.setServiceParent(self, parent)
+        observer = level_observer(self._options.settings.log_level, self._twistd_options)
+        if observer is not None and isinstance(parent, Componentized):
+            Componentized.setComponent(parent, ILogObserver, observer)
+
+    def privilegedStartService(self) -> None:
+        """Starts what has to be started before privileges are given up: the ports."""
+        try:
+            MultiService.privilegedStartService(self)
+        except StartError as error:
+            self._end(error)
+
+    def startService(self) -> None:
+        """Starts all the rest."""
+        try:
+            MultiService.startService(self)
+        except StartError as error:
+            self._end(error)
+
+    def _end(self, error: StartError) -> NoReturn:
+        """Ends the process; as a daemon it lets twistd hand the words to the terminal that it left."""
+        if not self._twistd_options.get("nodaemon"):
+            self.log.critical("{error}", error=str(error))
+            raise error
+        path = self._twistd_options.get("pidfile")
+        if path:
+            Path(str(path)).unlink(missing_ok=True)  # twistd does so for an Exception, and SystemExit is none
+        fail(str(error))
+
+
+def makeService(options: Options) -> RelayApplication:
+    """Builds the relay for twistd.
+
+    Args:
+        options: the parsed command line.
+
+    Returns:
+        The service, not started.
+
+    Raises:
+        SystemExit: the relay cannot be built; one line on stderr has said why.
+    """
+    # Not at the top: twistd loads this module to show its help, and a reactor is chosen after that.
+    from twisted.internet import reactor  # noqa: PLC0415
+
+    from clasp_relay.service import make_service  # noqa: PLC0415
+
+    try:
+        return RelayApplication(make_service(options.settings, reactor), options)
+    except StartError as error:
+        fail(str(error))
