@@ -1,0 +1,236 @@
+"""The binary forms of all messages, put together (``docs/protocol.md``, Messages)."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from clasp_relay.wire import messages as m
+from clasp_relay.wire.binary_hot import PUBLISH_QOS, SET_QOS, ack_parts, encode_publish, encode_set
+from clasp_relay.wire.constants import MessageCode, Qos
+from clasp_relay.wire.frame import encode_frame
+
+COUNTED_BYTES = 3
+"""What a SNAPSHOT or RESULT takes before its entries: message code and count."""
+
+_U16 = struct.Struct(">H")
+_U32 = struct.Struct(">I")
+_U64 = struct.Struct(">Q")
+_F64 = struct.Struct(">d")
+
+
+def _text(text: str) -> bytes:
+    raw = text.encode()
+    return _U16.pack(len(raw)) + raw
+
+
+class _Options:
+    """Optional fields: collects the flags of those that are there, and their bytes."""
+
+    __slots__ = ("_parts", "flags")
+
+    def __init__(self, flags: int = 0) -> None:
+        self.flags = flags
+        self._parts: list[bytes] = []
+
+    def add(self, flag: int, pack: Callable[[Any], bytes], field: object) -> _Options:
+        if field is not None:
+            self.flags |= flag
+            self._parts.append(pack(field))
+        return self
+
+    @property
+    def data(self) -> bytes:
+        return b"".join(self._parts)
+
+    def encode(self) -> bytes:
+        return bytes((self.flags, *self.data))
+
+
+def _hello(message: m.Hello) -> bytes:
+    head = bytes((MessageCode.HELLO, message.version, message.features))
+    return head + _text(message.name) + _text(message.token)
+
+
+def _welcome(message: m.Welcome) -> bytes:
+    head = bytes((MessageCode.WELCOME, message.version, message.features)) + _U64.pack(message.time_us)
+    return head + _text(message.session) + _text(message.name) + _text(message.token)
+
+
+def _counted(code: MessageCode, entries: Sequence[bytes]) -> bytes:
+    return b"".join((bytes((code,)), _U16.pack(len(entries)), *entries))
+
+
+def _announce(message: m.Announce) -> bytes:
+    head = bytes((MessageCode.ANNOUNCE,)) + _text(message.namespace) + _U16.pack(len(message.signals))
+    return head + b"".join([_definition(definition) for definition in message.signals])
+
+
+def _definition(definition: m.SignalDefinition) -> bytes:
+    meta = _Options()
+    meta.add(1, _text, definition.unit).add(2, lambda pair: struct.pack(">dd", *pair), definition.range)
+    meta.add(4, bytes, definition.default).add(8, _text, definition.description)
+    options = _Options().add(1, _text, definition.datatype).add(2, _text, definition.access)
+    options.add(4, _Options.encode, meta if meta.flags else None)
+    return _text(definition.address) + bytes((definition.signal,)) + options.encode()
+
+
+def _federation_sync(message: m.FederationSync) -> bytes:
+    parts = [bytes((MessageCode.FEDERATION_SYNC, message.operation)), _U16.pack(len(message.patterns))]
+    parts += [_text(pattern) for pattern in message.patterns]
+    parts.append(_U16.pack(len(message.revisions)))
+    parts += [_text(name) + _U64.pack(revision) for name, revision in message.revisions]
+    options = _Options().add(0x80, _U64.pack, message.since_revision).add(0x40, _text, message.origin)
+    return b"".join((*parts, options.encode()))
+
+
+def _subscribe(message: m.Subscribe) -> bytes:
+    options = _Options().add(1, _U32.pack, message.max_rate).add(2, _F64.pack, message.epsilon)
+    options.add(4, _U32.pack, message.history).add(8, _U32.pack, message.window)
+    head = bytes((MessageCode.SUBSCRIBE,)) + _U32.pack(message.id) + _text(message.pattern)
+    return head + bytes((message.types,)) + options.encode()
+
+
+def _unsubscribe(message: m.Unsubscribe) -> bytes:
+    return bytes((MessageCode.UNSUBSCRIBE,)) + _U32.pack(message.id)
+
+
+def snapshot_entry(param: m.SnapshotParam) -> bytes:
+    """Encodes one param of a SNAPSHOT, so that a SNAPSHOT can be cut by what its params take.
+
+    Raises:
+        ValueError: the address or the writer is longer than 65,535 bytes.
+    """
+    options = _Options().add(1, _text, param.writer).add(2, _U64.pack, param.timestamp_us)
+    return _text(param.address) + param.value + _U64.pack(param.revision) + options.encode()
+
+
+def snapshot_frame(entries: Sequence[bytes]) -> bytes:
+    """Encodes a SNAPSHOT of encoded params as a frame that is ready to send.
+
+    Args:
+        entries: from ``snapshot_entry``; together at most ``MAX_PAYLOAD_BYTES - COUNTED_BYTES`` bytes.
+
+    Raises:
+        ValueError: they are more than a frame holds.
+    """
+    return encode_frame(_counted(MessageCode.SNAPSHOT, entries))
+
+
+def _snapshot(message: m.Snapshot) -> bytes:
+    return _counted(MessageCode.SNAPSHOT, [snapshot_entry(param) for param in message.params])
+
+
+def _replay(message: m.Replay) -> bytes:
+    options = _Options().add(0x80, _U64.pack, message.from_us).add(0x40, _U64.pack, message.to_us)
+    options.add(0x20, _U32.pack, message.limit)
+    head = bytes((MessageCode.REPLAY, options.flags)) + _text(message.pattern)
+    return head + options.data + bytes((message.types,))
+
+
+def _bundle(message: m.Bundle) -> bytes:
+    options = _Options().add(0x80, _U64.pack, message.timestamp_us)
+    parts = [bytes((MessageCode.BUNDLE, options.flags)), _U16.pack(len(message.messages)), options.data]
+    for member in message.messages:
+        if isinstance(member, m.Bundle):
+            raise ValueError("a BUNDLE inside a BUNDLE is not supported")
+        payload = encode(member)
+        parts += (_U16.pack(len(payload)), payload)
+    return b"".join(parts)
+
+
+def _sync(message: m.Sync) -> bytes:
+    options = _Options().add(1, _U64.pack, message.t2_us).add(2, _U64.pack, message.t3_us)
+    return bytes((MessageCode.SYNC, options.flags)) + _U64.pack(message.t1_us) + options.data
+
+
+def _ack(message: m.Ack) -> bytes:
+    return ack_parts(message.address, message.revision, message.locked, message.holder, message.correlation_id)
+
+
+def _error(message: m.Error) -> bytes:
+    options = _Options().add(1, _text, message.address).add(2, _U32.pack, message.correlation_id)
+    return bytes((MessageCode.ERROR,)) + _U16.pack(message.error) + _text(message.message) + options.encode()
+
+
+def result_entry(definition: m.SignalDefinition) -> bytes:
+    """Encodes one signal of a RESULT, which carries no meta, so that a RESULT can be cut by size.
+
+    Raises:
+        ValueError: a field is longer than 65,535 bytes.
+    """
+    options = _Options().add(1, _text, definition.datatype).add(2, _text, definition.access)
+    return _text(definition.address) + bytes((definition.signal,)) + options.encode()
+
+
+def result_frame(entries: Sequence[bytes]) -> bytes:
+    """Encodes a RESULT of encoded signals as a frame that is ready to send.
+
+    Args:
+        entries: from ``result_entry``; together at most ``MAX_PAYLOAD_BYTES - COUNTED_BYTES`` bytes.
+
+    Raises:
+        ValueError: they are more than a frame holds.
+    """
+    return encode_frame(_counted(MessageCode.RESULT, entries))
+
+
+def _result(message: m.Result) -> bytes:
+    return _counted(MessageCode.RESULT, [result_entry(definition) for definition in message.signals])
+
+
+ENCODERS: dict[type[m.Message], Callable[[Any], bytes]] = {
+    m.Hello: _hello,
+    m.Welcome: _welcome,
+    m.Announce: _announce,
+    m.FederationSync: _federation_sync,
+    m.Subscribe: _subscribe,
+    m.Unsubscribe: _unsubscribe,
+    m.Publish: encode_publish,
+    m.Set: encode_set,
+    m.Get: lambda message: bytes((MessageCode.GET,)) + _text(message.address),
+    m.Snapshot: _snapshot,
+    m.Replay: _replay,
+    m.Bundle: _bundle,
+    m.Sync: _sync,
+    m.Ping: lambda _: bytes((MessageCode.PING,)),
+    m.Pong: lambda _: bytes((MessageCode.PONG,)),
+    m.Ack: _ack,
+    m.Error: _error,
+    m.Query: lambda message: bytes((MessageCode.QUERY,)) + _text(message.pattern),
+    m.Result: _result,
+}
+"""How to put a message together, by its class."""
+
+
+def encode(message: m.Message) -> bytes:
+    """Encodes a message as a binary payload.
+
+    Args:
+        message: its values must be valid; they are copied as they are.
+
+    Returns:
+        The payload, without a frame.
+
+    Raises:
+        ValueError: a field does not fit into its place on the wire.
+    """
+    try:
+        return ENCODERS[type(message)](message)
+    except struct.error as error:
+        raise ValueError(f"{type(message).__name__}: {error}") from None
+
+
+def encode_to_frame(message: m.Message) -> bytes:
+    """Encodes a message as a frame that is ready to send, with the QoS that a relay gives it.
+
+    Raises:
+        ValueError: a field does not fit into its place on the wire, or all of it into a frame.
+    """
+    qos = Qos.FIRE
+    if isinstance(message, m.Set):
+        qos = SET_QOS
+    elif isinstance(message, m.Publish):
+        qos = PUBLISH_QOS[message.signal]
+    return encode_frame(encode(message), qos)

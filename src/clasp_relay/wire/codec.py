@@ -1,0 +1,49 @@
+"""Payloads ↔ messages: what the rest of the relay uses of the wire's encodings.
+
+``decode`` takes a payload of either encoding; what the relay sends is always binary. For what is sent
+often there are functions that make the whole frame at once.
+"""
+
+from __future__ import annotations
+
+from clasp_relay.wire.binary_decode import decode_binary
+from clasp_relay.wire.binary_encode import (
+    COUNTED_BYTES,
+    encode,
+    encode_to_frame,
+    result_entry,
+    result_frame,
+    snapshot_entry,
+    snapshot_frame,
+)
+from clasp_relay.wire.binary_hot import ack_frame, publish_frame, set_frame
+from clasp_relay.wire.messages import Message
+
+__all__ = [
+    "COUNTED_BYTES",
+    "ack_frame",
+    "decode",
+    "encode",
+    "encode_to_frame",
+    "publish_frame",
+    "result_entry",
+    "result_frame",
+    "set_frame",
+    "snapshot_entry",
+    "snapshot_frame",
+]
+
+
+def decode(payload: bytes) -> Message:
+    """Decodes a payload.
+
+    Args:
+        payload: what was in the frame.
+
+    Returns:
+        The message, its values checked.
+
+    Raises:
+        DecodeError: code 101; it is not exactly one valid message. Nothing else is raised for any bytes.
+    """
+    return decode_binary(payload)

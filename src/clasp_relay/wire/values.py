@@ -1,0 +1,231 @@
+"""Values: checked once at the door, looked into only where something has to (``docs/protocol.md``, Values).
+
+A value is its type byte followed by its data, exactly as the sender wrote it.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any, TypeAlias
+
+from clasp_relay.errors import DecodeError
+from clasp_relay.wire.constants import MAX_DEPTH, ValueType
+
+PyValue: TypeAlias = Any
+"""None, bool, int, float, str, bytes, or a list or str-keyed dict of these."""
+
+VARIABLE = -1
+"""In ``FIXED_SIZES``: the data has to be looked at (or the type is unknown)."""
+
+_FORMATS = {
+    ValueType.I8: struct.Struct(">b"),
+    ValueType.I16: struct.Struct(">h"),
+    ValueType.I32: struct.Struct(">i"),
+    ValueType.I64: struct.Struct(">q"),
+    ValueType.F32: struct.Struct(">f"),
+    ValueType.F64: struct.Struct(">d"),
+}
+
+
+def _fixed_size(code: int) -> int:
+    if code == ValueType.NULL:
+        return 0
+    number = _FORMATS.get(code)  # type: ignore[call-overload]
+    return VARIABLE if number is None else int(number.size)
+
+
+FIXED_SIZES: tuple[int, ...] = tuple(_fixed_size(code) for code in range(256))
+"""Data bytes of each type whose data is always valid; BOOL is not among them, since only 0 and 1 are."""
+
+TYPE_BYTES: tuple[bytes, ...] = tuple(bytes([code]) for code in range(256))
+
+_BOOL, _STRING, _BYTES, _ARRAY, _MAP = 1, 8, 9, 10, 11
+_I64 = struct.Struct(">Bq").pack
+_F64 = struct.Struct(">Bd").pack
+_SIZED = struct.Struct(">BH").pack
+_U16 = struct.Struct(">H")
+_unpack_u16 = _U16.unpack_from
+_I64_MIN, _I64_MAX = -(2**63), 2**63 - 1
+_U16_MAX = 0xFFFF
+_TOO_SHORT = "a value is longer than the bytes that are left"
+
+
+def skip_value(data: bytes, offset: int, value_type: int) -> int:
+    """Checks one value and finds its end, without building anything.
+
+    Args:
+        data: the bytes that the value's data is in.
+        offset: where the data starts (after the type byte), at most ``len(data)``.
+        value_type: the type byte.
+
+    Returns:
+        The offset after the value, at most ``len(data)``.
+
+    Raises:
+        DecodeError: unknown type, a BOOL other than 0 and 1, invalid UTF-8, nesting deeper than
+            ``MAX_DEPTH``, or more bytes or items promised than ``data`` holds.
+    """
+    try:
+        end = _skip(data, offset, value_type, 0)
+    except (struct.error, IndexError):
+        raise DecodeError(_TOO_SHORT) from None
+    except UnicodeDecodeError:
+        raise DecodeError("a string is not valid UTF-8") from None
+    if end > len(data):
+        raise DecodeError(_TOO_SHORT)
+    return end
+
+
+def _skip(data: bytes, offset: int, value_type: int, depth: int) -> int:
+    """Returns the end, which may lie beyond ``data`` for a value of a fixed size."""
+    size = FIXED_SIZES[value_type]
+    if size >= 0:
+        return offset + size
+    if value_type == _STRING:
+        return _skip_string(data, offset)
+    if value_type in (_ARRAY, _MAP):
+        return _skip_items(data, offset, value_type == _MAP, depth)
+    if value_type == _BOOL:
+        if data[offset] > 1:
+            raise DecodeError("a BOOL is neither 0 nor 1")
+        return offset + 1
+    if value_type == _BYTES:
+        return offset + 2 + int(_unpack_u16(data, offset)[0])
+    raise DecodeError(f"unknown value type 0x{value_type:02X}")
+
+
+def _skip_string(data: bytes, offset: int) -> int:
+    end = offset + 2 + int(_unpack_u16(data, offset)[0])
+    if end > len(data):
+        raise DecodeError(_TOO_SHORT)
+    data[offset + 2 : end].decode()
+    return end
+
+
+def _skip_items(data: bytes, offset: int, keyed: bool, depth: int) -> int:
+    if depth >= MAX_DEPTH:
+        raise DecodeError(f"values are nested deeper than {MAX_DEPTH}")
+    count = _unpack_u16(data, offset)[0]
+    offset += 2
+    # An item takes its type byte at least, an entry also the length of its key.
+    if count * (3 if keyed else 1) > len(data) - offset:
+        raise DecodeError(_TOO_SHORT)
+    depth += 1
+    sizes = FIXED_SIZES
+    for _ in range(count):
+        if keyed:
+            offset = _skip_string(data, offset)
+        value_type = data[offset]
+        size = sizes[value_type]
+        offset = offset + 1 + size if size >= 0 else _skip(data, offset + 1, value_type, depth)
+    return offset
+
+
+def decode_value(value: bytes) -> PyValue:
+    """Turns a value into Python objects.
+
+    Args:
+        value: type byte and data, nothing after it.
+
+    Returns:
+        None, bool, int, float, str, bytes, list or dict. Of equal keys of a map the last wins.
+
+    Raises:
+        DecodeError: ``value`` is not exactly one valid value.
+    """
+    if not value:
+        raise DecodeError("a value has at least a type byte")
+    end = skip_value(value, 1, value[0])
+    if end != len(value):
+        raise DecodeError("bytes follow the value")
+    return _build(value, 1, value[0])[0]
+
+
+def _build(data: bytes, offset: int, value_type: int) -> tuple[PyValue, int]:
+    """Builds a value that was checked before; returns it and its end."""
+    if value_type == ValueType.NULL:
+        return None, offset
+    if value_type == _BOOL:
+        return data[offset] == 1, offset + 1
+    if value_type < _STRING:
+        number = _FORMATS[ValueType(value_type)]
+        return number.unpack_from(data, offset)[0], offset + number.size
+    size = _unpack_u16(data, offset)[0]
+    offset += 2
+    if value_type == _STRING:
+        return data[offset : offset + size].decode(), offset + size
+    if value_type == _BYTES:
+        return data[offset : offset + size], offset + size
+    if value_type == _ARRAY:
+        items = []
+        for _ in range(size):
+            item, offset = _build(data, offset + 1, data[offset])
+            items.append(item)
+        return items, offset
+    entries = {}
+    for _ in range(size):
+        start = offset + 2
+        offset = start + _unpack_u16(data, offset)[0]
+        key = data[start:offset].decode()
+        entries[key], offset = _build(data, offset + 1, data[offset])
+    return entries, offset
+
+
+def encode_value(obj: object) -> bytes:
+    """Encodes a Python object: int as I64, float as F64.
+
+    Args:
+        obj: None, bool, int, float, str, bytes, or a list, tuple or str-keyed dict of these.
+
+    Returns:
+        Type byte and data.
+
+    Raises:
+        ValueError: CLASP cannot say it: another type, an int beyond 64 bits, a lone surrogate, more
+            than 65,535 bytes or items, or nesting deeper than ``MAX_DEPTH``.
+    """
+    return _encode(obj, 0)
+
+
+def _encode(obj: object, depth: int) -> bytes:
+    if obj is None:
+        return b"\x00"
+    if isinstance(obj, bool):
+        return b"\x01\x01" if obj else b"\x01\x00"
+    if isinstance(obj, int):
+        if not _I64_MIN <= obj <= _I64_MAX:
+            raise ValueError("an integer is outside 64 bits")
+        return _I64(ValueType.I64, obj)
+    if isinstance(obj, float):
+        return _F64(ValueType.F64, obj)
+    if isinstance(obj, str):
+        raw = obj.encode()
+        return _sized(_STRING, len(raw)) + raw
+    if isinstance(obj, bytes):
+        return _sized(_BYTES, len(obj)) + obj
+    if isinstance(obj, (list, tuple, dict)):
+        return _encode_items(obj, depth)
+    raise ValueError(f"CLASP has no value for {type(obj).__name__}")
+
+
+def _encode_items(obj: list[object] | tuple[object, ...] | dict[object, object], depth: int) -> bytes:
+    if depth >= MAX_DEPTH:
+        raise ValueError(f"values are nested deeper than {MAX_DEPTH}")
+    depth += 1
+    if not isinstance(obj, dict):
+        return _sized(_ARRAY, len(obj)) + b"".join([_encode(item, depth) for item in obj])
+    parts = [_sized(_MAP, len(obj))]
+    for key, item in obj.items():
+        if not isinstance(key, str):
+            raise ValueError("the keys of a map are strings")
+        raw = key.encode()
+        if len(raw) > _U16_MAX:
+            raise ValueError(f"a key is longer than {_U16_MAX} bytes")
+        parts += (_U16.pack(len(raw)), raw, _encode(item, depth))
+    return b"".join(parts)
+
+
+def _sized(value_type: int, size: int) -> bytes:
+    if size > _U16_MAX:
+        raise ValueError(f"a value is longer than {_U16_MAX} bytes or items")
+    return _SIZED(value_type, size)
