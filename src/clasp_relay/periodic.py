@@ -1,0 +1,75 @@
+"""A job that is done again and again, and that no failure can end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+
+class PeriodicService(Service):
+    """Makes one call every so often while it runs.
+
+    A call that fails is logged and the next one is made as if nothing had happened (a bare
+    ``LoopingCall`` stops for ever). A call whose Deferred is still waiting is not overlapped: the
+    turns that it misses are left out. The first call is due one interval after the start.
+
+    Args:
+        interval_s: seconds from one call to the next.
+        clock: tells the time; the reactor.
+        call: what to do; may return a Deferred.
+        name: of the job, for the log and for ``getServiceNamed``.
+        run_on_stop: make one more call when the service is stopped, after the one that runs.
+        log: where a failure is reported.
+    """
+
+    def __init__(
+        self,
+        interval_s: float,
+        clock: IReactorTime,
+        call: Callable[[], Deferred[object] | None],
+        name: str,
+        *,
+        run_on_stop: bool = False,
+        log: Logger | None = None,
+    ) -> None:
+        self.name = name
+        self._interval_s = interval_s
+        self._call = call
+        self._run_on_stop = run_on_stop
+        self._log = Logger() if log is None else log
+        self._loop = LoopingCall(self._run)
+        self._loop.clock = clock
+        self._ended: Deferred[LoopingCall] | None = None
+
+    def startService(self) -> None:
+        """Starts counting the first interval."""
+        Service.startService(self)
+        self._ended = self._loop.start(self._interval_s, now=False)
+
+    def stopService(self) -> Deferred[None]:
+        """Makes no further calls.
+
+        Returns:
+            A Deferred that fires once the call that is being made is done, and the last one too
+            where the job asks for one. It does not fail.
+        """
+        Service.stopService(self)
+        ended, self._ended = self._ended, None
+        if ended is None:
+            return succeed(None)
+        self._loop.stop()
+        return ended.addCallback(self._finish)
+
+    def _finish(self, _: LoopingCall) -> Deferred[None] | None:
+        return self._run() if self._run_on_stop else None
+
+    def _run(self) -> Deferred[None]:
+        done: Deferred[object] = maybeDeferred(self._call)
+        return done.addCallback(lambda _: None).addErrback(
+            lambda failure: self._log.failure("{job} failed; the next turn tries again", failure, job=self.name)
+        )

@@ -1,0 +1,140 @@
+"""The state as a JSON document: writing.
+
+The Rust relay's format, so that a file can go both ways, plus optional keys of ours
+(``docs/protocol.md``, Persistence)::
+
+    {"version":1,"params":[
+    {"address":"/a","value":1.0,"revision":3,"writer":"5b0f…","timestamp":1700000000000000},
+    {"address":"/b","value":[1,2],"revision":1,"writer":"…","timestamp":…,"encoded":"CQACAQI=","ttl":60,"expires":…}
+    ],"tombstones":[
+    {"address":"/deleted","revision":7,"timestamp":…,"subject":"…","stamp":"…"}
+    ]}
+
+``encoded`` is there when ``value`` alone would not come back as the same bytes; it wins when read.
+A tombstone is what is remembered of a deleted address. The JSON is strict: no NaN. One line is one
+param, so that the usual text tools can find it.
+"""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from collections.abc import Iterable, Iterator
+from math import isfinite
+
+from clasp_relay.core.params import Ended, Param, StateImage
+from clasp_relay.wire.constants import ValueType
+from clasp_relay.wire.values import decode_value, encode_value
+
+VERSION = 1
+"""What ``version`` says in a file of ours; a file of the Rust relay has none."""
+
+PIECE_PARAMS = 200
+"""A piece is ready with this many params or …"""
+
+PIECE_CHARACTERS = 128 * 1024
+"""… with this much text: so making one takes a few milliseconds, whatever is in it."""
+
+MAX_APPROXIMATION_BYTES = 1024
+"""A bigger value that needs ``encoded`` has null beside it: bytes as a list of numbers take four times their size."""
+
+_EXACT = frozenset({ValueType.BOOL, ValueType.I64, ValueType.STRING})
+"""JSON says these exactly, whatever the value."""
+
+_CONTAINERS = frozenset({ValueType.ARRAY, ValueType.MAP})
+
+_to_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")).encode
+
+
+def encode(image: StateImage) -> Iterator[bytes]:
+    """Writes the state as a document.
+
+    Meant for a thread: pure work in small pieces, so that whoever takes them can let others run in between.
+
+    Args:
+        image: the state; nobody changes it meanwhile.
+
+    Yields:
+        The document's bytes, in order.
+    """
+    yield f'{{"version":{VERSION},"params":[\n'.encode()
+    yield from _in_pieces(_param_line(param, image.expires_us.get(param.address)) for param in image.params)
+    yield b'\n],"tombstones":[\n'
+    yield from _in_pieces(_tombstone_line(address, ended) for address, ended in image.ended)
+    yield b"\n]}\n"
+
+
+def _in_pieces(lines: Iterable[str]) -> Iterator[bytes]:
+    """Joins lines by commas and cuts the result into pieces."""
+    piece: list[str] = []
+    size = 0
+    before = ""
+    for line in lines:
+        piece.append(line)
+        size += len(line)
+        if len(piece) >= PIECE_PARAMS or size >= PIECE_CHARACTERS:
+            yield (before + ",\n".join(piece)).encode()
+            piece.clear()
+            size = 0
+            before = ",\n"
+    if piece:
+        yield (before + ",\n".join(piece)).encode()
+
+
+def _param_line(param: Param, expires_us: int | None) -> str:
+    text, exact = _value_text(param.value)
+    line = (
+        f'{{"address":{_to_json(param.address)},"value":{text},"revision":{param.revision:d},'
+        f'"writer":{_to_json(param.writer)},"timestamp":{param.timestamp_us:d}'
+    )
+    if not exact:
+        line += f',"encoded":"{b64encode(param.value).decode("ascii")}"'
+    if param.ttl is not None:
+        line += f',"ttl":{param.ttl:d}'
+    if expires_us is not None:
+        line += f',"expires":{expires_us:d}'
+    if param.subject:
+        line += f',"subject":{_to_json(param.subject)}'
+    return line + "}"
+
+
+def _tombstone_line(address: str, ended: Ended) -> str:
+    line = f'{{"address":{_to_json(address)},"revision":{ended.revision:d},"timestamp":{ended.when_us:d}'
+    if ended.subject:
+        line += f',"subject":{_to_json(ended.subject)}'
+    if ended.stamp is not None:
+        line += f',"stamp":{_to_json(ended.stamp)}'
+    return line + "}"
+
+
+def _value_text(value: bytes) -> tuple[str, bool]:
+    """Says a value in JSON, and whether that encodes back to the same bytes."""
+    kind = value[0]
+    content = decode_value(value)
+    if kind in _EXACT or (kind == ValueType.F64 and isinstance(content, float) and isfinite(content)):
+        return _to_json(content), True
+    if kind in _CONTAINERS:
+        try:
+            text = _to_json(content)
+        except (TypeError, ValueError):  # bytes, or a number that is not finite, somewhere inside
+            return _approximation(value, content), False
+        # Small integers, 32-bit floats and a key that is there twice look like others in JSON.
+        return text, encode_value(content) == value
+    return _approximation(value, content), False
+
+
+def _approximation(value: bytes, content: object) -> str:
+    """What a reader, and the Rust relay, can make of a value that JSON cannot say."""
+    return _to_json(_plain(content)) if len(value) <= MAX_APPROXIMATION_BYTES else "null"
+
+
+def _plain(content: object) -> object:
+    if isinstance(content, bytes):
+        return list(content)
+    if isinstance(content, float):
+        return content if isfinite(content) else None
+    if isinstance(content, list | tuple):
+        return [_plain(item) for item in content]
+    if isinstance(content, dict):
+        return {key: _plain(item) for key, item in content.items()}
+    return content

@@ -1,0 +1,116 @@
+"""Writes the state to its file when it has changed, without holding up the event loop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterator
+from typing import Protocol
+
+from twisted.internet.defer import Deferred, DeferredLock, inlineCallbacks
+from twisted.logger import Logger
+
+from clasp_relay.core.params import StateImage
+from clasp_relay.storage.snapshot import encode
+from clasp_relay.storage.state_file import StateFile
+
+PAUSE_S = 0.002
+"""Seconds that the writing thread sleeps after each piece. Without it the thread takes the interpreter's
+lock back after every system call of the event loop, and a turn with many of them takes many times as long."""
+
+
+class DeferToThread(Protocol):
+    """``twisted.internet.threads.deferToThread``, or what a test puts in its place."""
+
+    def __call__(self, function: Callable[[], int], /) -> Deferred[int]:
+        """Makes the call in a thread; the Deferred fires with its result, on the event loop."""
+
+
+class SnapshotWriter:
+    """Saves the state when it has changed. Make it once the state is loaded: what is there then counts as saved.
+
+    Args:
+        state_file: where to.
+        capture: takes the state in one step, by reference; called on the event loop.
+        changes: a number that is another one after every change of the state.
+        defer_to_thread: makes a call in a thread.
+        log: one line for each snapshot.
+        monotonic: seconds, for how long it takes.
+        sleep: lets the other threads run.
+    """
+
+    def __init__(
+        self,
+        state_file: StateFile,
+        capture: Callable[[], StateImage],
+        changes: Callable[[], int],
+        defer_to_thread: DeferToThread,
+        log: Logger,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], object] = time.sleep,
+    ) -> None:
+        self._state_file = state_file
+        self._capture = capture
+        self._changes = changes
+        self._defer_to_thread = defer_to_thread
+        self._log = log
+        self._monotonic = monotonic
+        self._sleep = sleep
+        self._lock = DeferredLock()
+        self._saved_changes = changes()
+        self.written = 0
+        """How many snapshots were written."""
+        self.failed = 0
+        """How many could not be written."""
+        self.last_params = 0
+        """How many params the last written one has."""
+        self.last_size_bytes = 0
+        """How big the last written one is."""
+        self.last_duration_s = 0.0
+        """How long the last written one took."""
+
+    def save_if_changed(self) -> Deferred[bool]:
+        """Writes a snapshot if the state is another one than that of the last written snapshot.
+
+        While another call of this is at work, it waits for that one first; what changed meanwhile is written then.
+
+        Returns:
+            A Deferred that fires with whether the state is on disk now. It does not fail: why a
+            snapshot could not be written is logged, and the next call tries again.
+        """
+        return self._lock.run(self._save)
+
+    @inlineCallbacks
+    def _save(self) -> Generator[Deferred[int], int, bool]:
+        changes = self._changes()
+        if changes == self._saved_changes:
+            return True
+        started_s = self._monotonic()
+        try:
+            image = self._capture()
+            size_bytes = yield self._defer_to_thread(lambda: self._state_file.save(self._paced(image)))
+        except OSError as error:
+            self.failed += 1
+            self._log.error("snapshot not written: {cause}; the next interval tries again", cause=error)
+            return False
+        except Exception:
+            self.failed += 1
+            self._log.failure("snapshot not written: a fault of the relay; the next interval tries again")
+            return False
+        self._saved_changes = changes
+        self.written += 1
+        self.last_params = len(image.params)
+        self.last_size_bytes = size_bytes
+        self.last_duration_s = self._monotonic() - started_s
+        self._log.info(
+            "snapshot written: {params} params, {size_bytes} bytes in {duration_ms} ms",
+            params=self.last_params,
+            size_bytes=size_bytes,
+            duration_ms=round(self.last_duration_s * 1000),
+        )
+        return True
+
+    def _paced(self, image: StateImage) -> Iterator[bytes]:
+        for piece in encode(image):
+            yield piece
+            self._sleep(PAUSE_S)

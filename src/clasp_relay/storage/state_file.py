@@ -1,0 +1,153 @@
+"""The file that the state is kept in: written whole or not at all, with the one before beside it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from clasp_relay.core.params import StateImage
+from clasp_relay.errors import StartError
+from clasp_relay.storage.restore import decode
+
+FILE_MODE = 0o600
+"""It holds what people write to each other: for the relay's user only."""
+
+_NO_HARD_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
+"""What ``link`` says on file systems without hard links (FAT, some network shares)."""
+
+
+class LoadedState(NamedTuple):
+    """What was in the file when the relay started."""
+
+    image: StateImage
+    warnings: list[str]
+    """One line for each thing that the operator should know."""
+    found: bool
+    """Whether there was a file."""
+
+
+class StateFile:
+    """``state.json``, its last generation ``state.json.1``, and ``state.json.tmp`` while it is written.
+
+    Everything here waits for the disk: it is meant for the time before the reactor runs, and for a
+    thread afterwards, one call at a time.
+
+    Args:
+        path: of the file; its folder must exist. A symbolic link is followed, once.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(os.path.realpath(path))
+        self.previous = self._beside(".1")
+        self._temporary = self._beside(".tmp")
+        self._linked = self._beside(".1.tmp")
+        self._loaded = False
+
+    def load(self) -> LoadedState:
+        """Reads the file. A ``.tmp`` that an interrupted write left is ignored; the next write removes it.
+
+        Returns:
+            The state; an empty one when there is no file.
+
+        Raises:
+            StartError: the file cannot be read, or it is no state file. It is left as it is.
+        """
+        try:
+            data = self.path.read_bytes()
+        except FileNotFoundError:
+            self._loaded = True
+            return LoadedState(StateImage(params=[], ended=[], expires_us={}), self._missing(), found=False)
+        except OSError as error:
+            raise StartError(
+                f"{self.path}: cannot be read ({error.strerror}): make it a file that I may read"
+            ) from error
+        try:
+            image, warnings = decode(data)
+        except ValueError as error:
+            raise StartError(f"{self.path}: not a state file ({error}): {self._cure()}; it was not changed") from error
+        self._loaded = True
+        return LoadedState(image, [f"{self.path}: left out {warning}" for warning in warnings], found=True)
+
+    def save(self, pieces: Iterable[bytes]) -> int:
+        """Writes a new file in place of the old one, which is kept as ``.1``.
+
+        At every moment, a loss of power included, the file is there and is either the old one or the new one.
+
+        Args:
+            pieces: the new content.
+
+        Returns:
+            How many bytes were written.
+
+        Raises:
+            OSError: it did not work (disk full, …); the old file is still there.
+        """
+        if not self._loaded:
+            raise AssertionError("a state file must be read before it is written: a broken one is never overwritten")
+        self._temporary.unlink(missing_ok=True)
+        try:
+            size_bytes = self._write(pieces)
+            self._keep_previous()
+            os.replace(self._temporary, self.path)
+        except BaseException:
+            self._temporary.unlink(missing_ok=True)
+            raise
+        self._sync_folder()
+        return size_bytes
+
+    def _write(self, pieces: Iterable[bytes]) -> int:
+        size_bytes = 0
+        descriptor = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE)
+        with open(descriptor, "wb") as file:
+            for piece in pieces:
+                size_bytes += file.write(piece)
+            file.flush()
+            os.fsync(file.fileno())
+        return size_bytes
+
+    def _keep_previous(self) -> None:
+        """Gives the old file a second name, through a third one: so there is no moment without ``.1`` either."""
+        self._linked.unlink(missing_ok=True)
+        try:
+            os.link(self.path, self._linked)
+        except FileNotFoundError:  # the first time
+            return
+        except OSError as error:
+            if error.errno not in _NO_HARD_LINKS:
+                raise
+            self._copy_previous()
+        os.replace(self._linked, self.previous)
+
+    def _copy_previous(self) -> None:
+        descriptor = os.open(self._linked, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE)
+        with open(self.path, "rb") as source, open(descriptor, "wb") as target:
+            shutil.copyfileobj(source, target)
+            target.flush()
+            os.fsync(target.fileno())
+
+    def _sync_folder(self) -> None:
+        descriptor = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _beside(self, suffix: str) -> Path:
+        return self.path.with_name(self.path.name + suffix)
+
+    def _cure(self) -> str:
+        if self.previous.exists():
+            return f"move it away to start empty, or restore {self.previous.name} in its place"
+        return "move it away to start empty, or restore a backup in its place"
+
+    def _missing(self) -> list[str]:
+        if not self.previous.exists():
+            return []
+        return [
+            f"{self.path}: missing, so the relay starts empty, although {self.previous.name} is there: "
+            "if that is not meant, stop the relay and copy it into place"
+        ]
