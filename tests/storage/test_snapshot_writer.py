@@ -15,7 +15,7 @@ from clasp_relay.core.params import StateImage
 from clasp_relay.storage.snapshot import PIECE_PARAMS
 from clasp_relay.storage.snapshot_writer import DeferToThread, SnapshotWriter
 from clasp_relay.storage.state_file import StateFile
-from tests.storage.values import image, param
+from tests.storage.values import image, make_folder, param
 
 
 class Threads:
@@ -58,9 +58,7 @@ def capture_log() -> tuple[Logger, list[LogEvent]]:
 class SnapshotWriterTests(SynchronousTestCase):
     def setUp(self) -> None:
         """Makes a writer over a file, a state and threads that wait."""
-        folder = Path(self.mktemp())
-        folder.mkdir(parents=True)
-        self.state_file = StateFile(folder / "state.json")
+        self.state_file = StateFile(make_folder(self) / "state.json")
         self.state_file.load()
         self.table = Table()
         self.threads = Threads()
@@ -198,9 +196,7 @@ class ThreadTests(TestCase):
     @inlineCallbacks
     def test_snapshot_is_written_off_the_event_loop(self) -> Generator[Deferred[bool], bool, None]:
         """Capturing is done on the event loop, encoding and writing in another thread."""
-        folder = Path(self.mktemp())
-        folder.mkdir(parents=True)
-        state_file = StateFile(folder / "state.json")
+        state_file = StateFile(make_folder(self) / "state.json")
         state_file.load()
         changes = iter([0, 1])
         captured: list[int] = []

@@ -20,7 +20,7 @@ from clasp_relay.errors import StartError
 from clasp_relay.storage.snapshot import encode
 from clasp_relay.storage.state_file import StateFile
 from tests.storage.saver import PARAMS, generation
-from tests.storage.values import image, param
+from tests.storage.values import image, make_folder, param
 
 ROOT = Path(__file__).resolve().parents[2]
 SEARCH_PATH = os.pathsep.join(os.path.abspath(folder) for folder in sys.path)
@@ -47,8 +47,7 @@ class StateFileTestCase(SynchronousTestCase):
 
     def setUp(self) -> None:
         """Makes the folder."""
-        self.folder = Path(self.mktemp())
-        self.folder.mkdir(parents=True)
+        self.folder = make_folder(self)
         self.path = self.folder / "state.json"
 
     def opened(self) -> StateFile:

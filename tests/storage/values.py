@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import struct
+import tempfile
+from pathlib import Path
 
 from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.core.params import Ended, Param, StateImage
 
 WRITER = "0d1f6f54-6a43-4d4e-a2fb-6a8ba7b2d1a9"
 TIME_US = 1_700_000_000_000_000
+
+
+def make_folder(case: SynchronousTestCase) -> Path:
+    """Makes a folder that is gone after the test."""
+    folder = tempfile.TemporaryDirectory()
+    case.addCleanup(folder.cleanup)
+    return Path(folder.name)
 
 
 def string(text: str) -> bytes:
