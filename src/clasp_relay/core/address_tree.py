@@ -1,0 +1,84 @@
+"""All known addresses by their segments, so that the cost of a pattern follows what matches it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TypeAlias
+
+from clasp_relay.wire.address import Pattern
+
+_Node: TypeAlias = "dict[str, _Node | str]"
+
+_HERE = ""
+"""The key of the address that ends at a node; no segment is empty."""
+
+
+class AddressTree:
+    """A set of addresses that can be asked for those that match a pattern.
+
+    A node is a dict from segment to node; an address below which nothing else lies stands in its parent's dict
+    itself, which saves a dict for nearly every address.
+    """
+
+    def __init__(self) -> None:
+        self._root: _Node = {}
+
+    def add(self, address: str) -> None:
+        """Adds an address; it must not be in the tree."""
+        node = self._root
+        segments = address.split("/")
+        for segment in segments[1:-1]:
+            child = node.get(segment)
+            if child is None:
+                child = node[segment] = {}
+            elif isinstance(child, str):
+                child = node[segment] = {_HERE: child}
+            node = child
+        last = segments[-1]
+        child = node.get(last)
+        if child is None:
+            node[last] = address
+        else:
+            assert isinstance(child, dict), "an address was added twice"
+            child[_HERE] = address
+
+    def discard(self, address: str) -> None:
+        """Removes an address that is in the tree, and the nodes that only led to it."""
+        path: list[tuple[_Node, str]] = []
+        node = self._root
+        segments = address.split("/")[1:]
+        for segment in segments:
+            path.append((node, segment))
+            child = node[segment]
+            if isinstance(child, str):
+                break
+            node = child
+        else:
+            path.append((node, _HERE))
+        for parent, segment in reversed(path):
+            del parent[segment]
+            if parent:
+                break
+
+    def match(self, pattern: Pattern) -> Iterator[str]:
+        """Yields the addresses that a pattern with wildcards matches, each once."""
+        return self._walk(self._root, pattern, pattern.start)
+
+    def _walk(self, node: _Node, pattern: Pattern, places: int) -> Iterator[str]:
+        for segment, child in self._candidates(node, pattern, places):
+            after = pattern.step(places, segment)
+            if isinstance(child, str):
+                if pattern.accepts(after):
+                    yield child
+            else:
+                here = child.get(_HERE)
+                if isinstance(here, str) and pattern.accepts(after):
+                    yield here
+                if after:
+                    yield from self._walk(child, pattern, after)
+
+    def _candidates(self, node: _Node, pattern: Pattern, places: int) -> list[tuple[str, _Node | str]]:
+        literals = pattern.literals(places)
+        if literals is None:
+            return [item for item in node.items() if item[0]]
+        return [(segment, node[segment]) for segment in literals if segment in node]

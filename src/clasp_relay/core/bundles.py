@@ -1,0 +1,58 @@
+"""Bundles whose time has not come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from clasp_relay.core.ports import Clock
+from clasp_relay.core.sessions import Session
+from clasp_relay.errors import ErrorCode, RequestError
+from clasp_relay.wire.messages import Bundle
+
+MAX_AHEAD_US = 3_600_000_000
+"""An hour: further ahead is more likely a wrong clock or unit than a plan."""
+
+MAX_PENDING = 1_000
+"""How many bundles of one session may wait; each holds up to 64 KiB."""
+
+RunDue: TypeAlias = Callable[[Session, Bundle], None]
+
+
+class Schedule:
+    """Runs bundles at their time, whether their session still lives or not: they were accepted.
+
+    Args:
+        clock: when is now, and who calls later.
+        run_due: checks and applies a bundle whose time has come.
+    """
+
+    def __init__(self, clock: Clock, run_due: RunDue) -> None:
+        self._clock = clock
+        self._run_due = run_due
+
+    def check(self, session: Session, due_us: int) -> None:
+        """Refuses a bundle that cannot wait.
+
+        Args:
+            session: whose it is.
+            due_us: its Unix time in µs, in the future.
+
+        Raises:
+            RequestError: VALUE when it is too far ahead, LIMIT when too many wait.
+        """
+        if due_us - self._clock.now_us() > MAX_AHEAD_US:
+            raise RequestError(ErrorCode.VALUE, "a bundle may be at most 1 hour ahead (its timestamp is in µs)")
+        if session.pending_bundles >= MAX_PENDING:
+            raise RequestError(ErrorCode.LIMIT, f"{MAX_PENDING} bundles of this session are waiting already")
+
+    def add(self, session: Session, bundle: Bundle, due_us: int) -> None:
+        """Lets a bundle wait; it must have been checked."""
+        session.pending_bundles += 1
+        now = Bundle(bundle.messages)
+
+        def run() -> None:
+            session.pending_bundles -= 1
+            self._run_due(session, now)
+
+        self._clock.call_later(max(0, due_us - self._clock.now_us()) / 1e6, run)

@@ -1,0 +1,71 @@
+"""Which addresses end when, and which of them was used least recently."""
+
+from __future__ import annotations
+
+import heapq
+from collections import OrderedDict
+from collections.abc import Iterator
+
+
+class Expiry:
+    """A table of times, ordered by when they come and by when they were last set.
+
+    Setting a time again is the common case, so the heap keeps the old entry and looks again when that
+    comes up; it is made anew when it holds mostly old ones.
+    """
+
+    def __init__(self) -> None:
+        self._due_us: OrderedDict[str, int] = OrderedDict()
+        self._heap: list[tuple[int, str]] = []
+        self._queued_us: dict[str, int] = {}
+
+    def __contains__(self, address: str) -> bool:
+        return address in self._due_us
+
+    def set(self, address: str, due_us: int) -> None:
+        """Sets when an address ends (Unix µs), and counts as a use of it."""
+        self._due_us[address] = due_us
+        self._due_us.move_to_end(address)
+        queued_us = self._queued_us.get(address)
+        if queued_us is None or due_us < queued_us:
+            self._queued_us[address] = due_us
+            heapq.heappush(self._heap, (due_us, address))
+            if len(self._heap) > 2 * len(self._due_us) + 64:
+                self._rebuild()
+
+    def discard(self, address: str) -> None:
+        """Forgets an address."""
+        self._due_us.pop(address, None)
+
+    def due(self, now_us: int) -> list[str]:
+        """Returns the addresses whose time has come, in the order of their times, until they are discarded or set."""
+        ready: list[tuple[int, str]] = []
+        while self._heap and self._heap[0][0] <= now_us:
+            _, address = heapq.heappop(self._heap)
+            if self._queued_us.pop(address, None) is None:
+                continue
+            due_us = self._due_us.get(address)
+            if due_us is None:
+                continue
+            if due_us <= now_us:
+                ready.append((due_us, address))
+            else:
+                self._queued_us[address] = due_us
+                heapq.heappush(self._heap, (due_us, address))
+        for entry in ready:
+            self._queued_us[entry[1]] = entry[0]
+            heapq.heappush(self._heap, entry)
+        return [address for _, address in ready]
+
+    def least_recent(self) -> Iterator[str]:
+        """Yields the addresses, the one that was set longest ago first."""
+        return iter(self._due_us)
+
+    def snapshot(self) -> dict[str, int]:
+        """Returns a copy of the table: address to Unix µs."""
+        return dict(self._due_us)
+
+    def _rebuild(self) -> None:
+        self._heap = [(due_us, address) for address, due_us in self._due_us.items()]
+        heapq.heapify(self._heap)
+        self._queued_us = dict(self._due_us)

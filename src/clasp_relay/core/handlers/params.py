@@ -1,0 +1,39 @@
+"""SET and GET."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from clasp_relay.core.params import Param
+from clasp_relay.core.pieces import snapshot_frames
+from clasp_relay.core.ports import Frame
+from clasp_relay.wire.address import check_address
+from clasp_relay.wire.codec import ack_frame
+from clasp_relay.wire.messages import NULL, Get, Set
+
+if TYPE_CHECKING:
+    from clasp_relay.core.relay import Relay
+    from clasp_relay.core.sessions import Session
+
+
+def set_param(relay: Relay, session: Session, message: Set, qos: int) -> None:
+    """Stores a value and tells those who subscribed; an ACK only where QoS asks for one."""
+    change = relay.writing.set(session, message)
+    if not qos:
+        return
+    if message.lock:
+        holder = relay.params.holder(change.address)
+        frame = ack_frame(change.address, change.revision, holder is not None, holder)
+    else:
+        frame = ack_frame(change.address, change.revision)
+    relay.answer(session, Frame(frame))
+
+
+def get(relay: Relay, session: Session, message: Get, _qos: int) -> None:
+    """Answers with a SNAPSHOT of that one param; null with revision 0 where nothing is set."""
+    address = message.address
+    check_address(address)
+    relay.permissions.check_get(session.identity, address)
+    relay.params.renew(address, relay.clock.now_us())
+    param = relay.params.get(address) or Param(address, NULL, 0, "", relay.clock.now_us())
+    relay.snapshot(session, ("get", address), snapshot_frames([param]))

@@ -1,0 +1,40 @@
+"""SUBSCRIBE and UNSUBSCRIBE."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from clasp_relay.core.pieces import snapshot_frames
+from clasp_relay.core.subscriptions import Subscription
+from clasp_relay.errors import ErrorCode, RequestError
+from clasp_relay.wire.address import Pattern
+from clasp_relay.wire.constants import Signal
+from clasp_relay.wire.messages import Subscribe, Unsubscribe
+
+if TYPE_CHECKING:
+    from clasp_relay.core.relay import Relay
+    from clasp_relay.core.sessions import Session
+
+MAX_SUBSCRIPTIONS = 1_000
+"""How many one session may have."""
+
+
+def subscribe(relay: Relay, session: Session, message: Subscribe, _qos: int) -> None:
+    """Adds a subscription; the params that match now go out as a SNAPSHOT before any later change."""
+    pattern = Pattern.parse(message.pattern)
+    relay.permissions.check_subscribe(session.identity, pattern)
+    if len(session.subscriptions) >= MAX_SUBSCRIPTIONS and message.id not in session.subscriptions:
+        text = f"a session may have {MAX_SUBSCRIPTIONS} subscriptions"
+        raise RequestError(ErrorCode.LIMIT, text, message.pattern)
+    max_rate = message.max_rate or None
+    subscription = Subscription(session, message.id, pattern, message.types, max_rate, message.epsilon)
+    relay.subscribe(session, subscription)
+    if subscription.wants(Signal.PARAM):
+        params = list(relay.params.match(pattern))
+        if params:
+            relay.snapshot(session, ("subscription", message.id), snapshot_frames(params))
+
+
+def unsubscribe(relay: Relay, session: Session, message: Unsubscribe, _qos: int) -> None:
+    """Forgets a subscription."""
+    relay.unsubscribe(session, message.id)

@@ -1,0 +1,368 @@
+"""What is set at every address: values, revisions, locks, life time, capacity.
+
+A :class:`Param` is an immutable record of one accepted change, made anew by every write, so that whoever
+holds one (a waiting SNAPSHOT, the state file's writer) holds what was true when it took it. All changes pass
+:meth:`Params.apply`, one record each. The rules are in ``docs/protocol.md``, Params.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from clasp_relay.core.address_tree import AddressTree
+from clasp_relay.core.expiry import Expiry
+from clasp_relay.core.holds import Holds
+from clasp_relay.errors import ErrorCode, RequestError
+from clasp_relay.wire.address import Pattern
+from clasp_relay.wire.constants import TTL_ABSOLUTE
+from clasp_relay.wire.messages import NULL, Set, Value
+
+
+class Param(NamedTuple):
+    """One accepted change. A ``value`` of null means that the address was deleted."""
+
+    address: str
+    value: Value
+    revision: int
+    writer: str
+    """The session that wrote it."""
+    timestamp_us: int
+    ttl: int | None = None
+    """As on the wire: 0 never, bit 31 from the write, else sliding, in seconds; None the server's default."""
+    subject: str = ""
+    """Whose token wrote it; empty in open mode."""
+
+
+class Ended(NamedTuple):
+    """What is remembered of an address whose param was deleted or expired."""
+
+    revision: int
+    when_us: int
+    subject: str = ""
+    """Whose token deleted it; empty when it expired, and in open mode."""
+    stamp: str | None = None
+    """The subject that a policy's stamp names past the null; such a record is never forgotten."""
+
+
+class StateImage(NamedTuple):
+    """All that survives a restart, captured by reference in one step."""
+
+    params: list[Param]
+    ended: list[tuple[str, Ended]]
+    """Oldest first."""
+    expires_us: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class ParamLimits:
+    """How much may be set.
+
+    Args:
+        max_params: how many addresses.
+        max_state_bytes: addresses and values together.
+        max_per_subject: how many addresses one subject may have written last; 0 for no limit.
+        default_ttl_s: sliding life time of params that bring none; 0 for ever.
+    """
+
+    max_params: int = 100_000
+    max_state_bytes: int = 256 * 1024 * 1024
+    max_per_subject: int = 0
+    default_ttl_s: int = 0
+
+
+class Current(Protocol):
+    """What a SET is decided against: the params, or the params as the members of a bundle would leave them."""
+
+    def get(self, address: str) -> Param | None:
+        """Returns what is set at an address."""
+
+    def last_revision(self, address: str) -> int:
+        """Returns the last revision of an address, also of a deleted one; 0 when none is known."""
+
+    def holder(self, address: str) -> str | None:
+        """Returns the session that holds the lock of an address."""
+
+
+def decide(current: Current, message: Set, writer: str, subject: str, now_us: int) -> Param:
+    """Applies the conflict rules to one SET.
+
+    Args:
+        current: the state it is decided against.
+        message: the SET; address and value are valid.
+        writer: the writing session's id.
+        subject: whose token it carries.
+        now_us: Unix µs.
+
+    Returns:
+        the change, not yet applied.
+
+    Raises:
+        RequestError: LOCKED when another session holds the lock, CONFLICT when the revision is not the current one.
+    """
+    address = message.address
+    holder = current.holder(address)
+    if holder is not None and holder != writer:
+        raise RequestError(ErrorCode.LOCKED, f"locked by session {holder}", address)
+    param = current.get(address)
+    if message.revision is not None:
+        revision = 0 if param is None else param.revision
+        if message.revision != revision:
+            text = f"revision conflict: you wrote against revision {message.revision}, the current one is {revision}"
+            raise RequestError(ErrorCode.CONFLICT, text, address)
+    ttl = message.ttl
+    if param is None:
+        return Param(address, message.value, current.last_revision(address) + 1, writer, now_us, ttl, subject)
+    if ttl is None:
+        ttl = param.ttl
+    return Param(address, message.value, param.revision + 1, writer, now_us, ttl, subject)
+
+
+class Params:
+    """The table of params.
+
+    Args:
+        limits: how much it may hold.
+    """
+
+    def __init__(self, limits: ParamLimits) -> None:
+        self._limits = limits
+        self._params: dict[str, Param] = {}
+        self._tree = AddressTree()
+        self._ended: OrderedDict[str, Ended] = OrderedDict()
+        self._stamped: dict[str, Ended] = {}
+        self._locks: dict[str, str] = {}
+        self._expiry = Expiry()
+        self._per_subject: Counter[str] = Counter()
+        self.state_bytes = 0
+        self._ended_bytes = 0
+        self.holds = Holds()
+        """Who is there, where a policy asks."""
+        self.changes = 0
+        """Rises with every accepted change."""
+
+    def __len__(self) -> int:
+        return len(self._params)
+
+    def get(self, address: str) -> Param | None:
+        """Returns what is set at an address."""
+        return self._params.get(address)
+
+    def all(self) -> list[Param]:
+        """Returns every param, captured in one step."""
+        return list(self._params.values())
+
+    def match(self, pattern: Pattern) -> Iterator[Param]:
+        """Yields the params whose address matches; the cost follows what matches."""
+        if pattern.is_literal:
+            param = self._params.get(pattern.text)
+            return iter(() if param is None else (param,))
+        return map(self._params.__getitem__, self._tree.match(pattern))
+
+    def ended(self, address: str) -> Ended | None:
+        """Returns how the last param at an address ended, as far as that is remembered."""
+        return self._ended.get(address) or self._stamped.get(address)
+
+    def last_revision(self, address: str) -> int:
+        """Returns the last revision of an address, also of a deleted one; 0 when none is known."""
+        param = self._params.get(address)
+        if param is not None:
+            return param.revision
+        ended = self.ended(address)
+        return 0 if ended is None else ended.revision
+
+    def holder(self, address: str) -> str | None:
+        """Returns the session that holds the lock of an address."""
+        return self._locks.get(address)
+
+    def is_held(self, address: str, subject: str) -> bool:
+        """Tells whether a live session of a subject holds an address."""
+        return self.holds.is_held(address, subject)
+
+    def renew(self, address: str, now_us: int) -> None:
+        """Counts a GET as an access: a sliding life time starts again."""
+        if address in self._expiry:
+            lifetime_s, sliding = self._lifetime(self._params[address].ttl)
+            if sliding:
+                self._expiry.set(address, now_us + lifetime_s * 1_000_000)
+
+    def victims(self, drafts: Iterable[Param]) -> list[str]:
+        """Decides what must go so that changes fit; nothing is changed.
+
+        Args:
+            drafts: the changes that will be applied together, the last one of each address.
+
+        Returns:
+            the addresses to evict first: the least recently used params that have a life time.
+
+        Raises:
+            RequestError: OVERLOADED when the changes do not fit.
+        """
+        more_params = more_bytes = 0
+        touched: dict[str, None] = {}
+        for draft in drafts:
+            before = self._params.get(draft.address)
+            touched[draft.address] = None
+            if before is not None:
+                more_params -= 1
+                more_bytes -= _size(before)
+            if draft.value != NULL:
+                more_params += 1
+                more_bytes += _size(draft)
+        over_params = over_bytes = 0
+        if more_params > 0:
+            over_params = len(self._params) + len(self._stamped) + more_params - self._limits.max_params
+        if more_bytes > 0:
+            over_bytes = self.state_bytes + more_bytes - self._limits.max_state_bytes
+        chosen: list[str] = []
+        for address in self._expiry.least_recent():
+            if over_params <= 0 and over_bytes <= 0:
+                break
+            if address not in touched:
+                chosen.append(address)
+                over_params -= 1
+                over_bytes -= _size(self._params[address])
+        if over_params > 0 or over_bytes > 0:
+            what = "max-params" if over_params > 0 else "max-state-bytes"
+            text = f"the relay is full ({what}); delete something first"
+            raise RequestError(ErrorCode.OVERLOADED, text, next(iter(touched)))
+        return chosen
+
+    def check_share(self, drafts: Iterable[Param]) -> None:
+        """Refuses changes that would leave their subject with more params than it may have.
+
+        Raises:
+            RequestError: OVERLOADED.
+        """
+        limit = self._limits.max_per_subject
+        if not limit:
+            return
+        more: Counter[str] = Counter()
+        for draft in drafts:
+            before = self._params.get(draft.address)
+            if draft.value != NULL and (before is None or before.subject != draft.subject):
+                more[draft.subject] += 1
+                if draft.subject and self._per_subject[draft.subject] + more[draft.subject] > limit:
+                    text = f"you have set {limit} params, as many as one user may (max-params-per-subject)"
+                    raise RequestError(ErrorCode.OVERLOADED, text, draft.address)
+
+    def apply(self, change: Param, *, lock: bool = False, unlock: bool = False, stamp: str | None = None) -> None:
+        """Applies one accepted change: the one place that every change of state passes.
+
+        Args:
+            change: the record.
+            lock: its writer takes the lock.
+            unlock: its writer gives the lock up.
+            stamp: the subject that a policy's stamp names, where it outlives a null.
+        """
+        self.changes += 1
+        address = change.address
+        before = self._params.get(address)
+        if change.value == NULL:
+            self._locks.pop(address, None)
+            self._remove(address, before)
+            self._remember(address, Ended(change.revision, change.timestamp_us, change.subject, stamp))
+            return
+        self._params[address] = change
+        if before is None:
+            self._tree.add(address)
+            self.state_bytes += len(address) + len(change.value)
+            self._forget(address)
+        else:
+            self.state_bytes += len(change.value) - len(before.value)
+        if change.subject or before is not None:
+            self._count(before, change)
+        if change.ttl or self._limits.default_ttl_s or address in self._expiry:
+            self._schedule(change)
+        if unlock:
+            self._locks.pop(address, None)
+        elif lock:
+            self._locks[address] = change.writer
+
+    def release(self, address: str, holder: str) -> None:
+        """Releases the lock of an address if ``holder`` still has it."""
+        if self._locks.get(address) == holder:
+            del self._locks[address]
+
+    def expired(self, now_us: int) -> list[Param]:
+        """Returns the params whose time is over, as the nulls that end them; they are not applied yet."""
+        return [self.end(address, now_us) for address in self._expiry.due(now_us)]
+
+    def end(self, address: str, now_us: int) -> Param:
+        """Returns the null that ends a param which expired or was evicted; it is not applied yet."""
+        param = self._params[address]
+        return param._replace(value=NULL, revision=param.revision + 1, timestamp_us=now_us, subject="")
+
+    def image(self) -> StateImage:
+        """Captures all that survives a restart, by reference."""
+        return StateImage(self.all(), [*self._ended.items(), *self._stamped.items()], self._expiry.snapshot())
+
+    def load(self, image: StateImage) -> None:
+        """Takes a state as it was captured; the table must be empty."""
+        for param in image.params:
+            self._params[param.address] = param
+            self._tree.add(param.address)
+            self.state_bytes += _size(param)
+            self._count(None, param)
+            due_us = image.expires_us.get(param.address)
+            if due_us is not None:
+                self._expiry.set(param.address, due_us)
+            elif param.ttl or self._limits.default_ttl_s:
+                self._schedule(param)
+        for address, ended in image.ended:
+            self._remember(address, ended)
+
+    def _schedule(self, change: Param) -> None:
+        lifetime_s, _ = self._lifetime(change.ttl)
+        if lifetime_s:
+            self._expiry.set(change.address, change.timestamp_us + lifetime_s * 1_000_000)
+        else:
+            self._expiry.discard(change.address)
+
+    def _lifetime(self, ttl: int | None) -> tuple[int, bool]:
+        """Returns seconds (0: for ever) and whether an access renews them."""
+        if ttl is None:
+            return self._limits.default_ttl_s, True
+        return ttl & ~TTL_ABSOLUTE, not ttl & TTL_ABSOLUTE
+
+    def _count(self, before: Param | None, now: Param | None) -> None:
+        old = "" if before is None else before.subject
+        new = "" if now is None else now.subject
+        if old != new:
+            if new:
+                self._per_subject[new] += 1
+            if old:
+                self._per_subject[old] -= 1
+                if not self._per_subject[old]:
+                    del self._per_subject[old]
+
+    def _remove(self, address: str, before: Param | None) -> None:
+        if before is not None:
+            del self._params[address]
+            self._tree.discard(address)
+            self._expiry.discard(address)
+            self.state_bytes -= _size(before)
+            self._count(before, None)
+
+    def _remember(self, address: str, ended: Ended) -> None:
+        self._forget(address)
+        if ended.stamp is not None:
+            self._stamped[address] = ended
+            self.state_bytes += len(address)
+            return
+        self._ended[address] = ended
+        self._ended_bytes += len(address)
+        while len(self._ended) > self._limits.max_params or self._ended_bytes > self._limits.max_state_bytes:
+            self._ended_bytes -= len(self._ended.popitem(last=False)[0])
+
+    def _forget(self, address: str) -> None:
+        if self._ended.pop(address, None) is not None:
+            self._ended_bytes -= len(address)
+        elif self._stamped.pop(address, None) is not None:
+            self.state_bytes -= len(address)
+
+
+def _size(param: Param) -> int:
+    return len(param.address) + len(param.value)

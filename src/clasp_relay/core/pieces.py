@@ -1,0 +1,66 @@
+"""Long answers in pieces: SNAPSHOT and RESULT are cut by what their entries take, so that every frame fits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from clasp_relay.core.params import Param
+from clasp_relay.errors import ErrorCode, RequestError
+from clasp_relay.wire.codec import COUNTED_BYTES, result_entry, result_frame, snapshot_entry, snapshot_frame
+from clasp_relay.wire.constants import MAX_PAYLOAD_BYTES, MAX_SNAPSHOT_PARAMS
+from clasp_relay.wire.messages import SignalDefinition, SnapshotParam
+
+ROOM_BYTES = MAX_PAYLOAD_BYTES - COUNTED_BYTES
+"""What the entries of one message may take together."""
+
+
+def snapshot_frames(params: Iterable[Param]) -> Iterator[bytes]:
+    """Yields the SNAPSHOT frames of some params; one without any when there are none."""
+    return _cut(map(_entry, params), snapshot_frame)
+
+
+def result_frames(definitions: Iterable[SignalDefinition]) -> Iterator[bytes]:
+    """Yields the RESULT frames of some signals; one without any when there are none."""
+    return _cut(map(result_entry, definitions), result_frame)
+
+
+def check_param_fits(param: Param) -> None:
+    """Refuses a param that no SNAPSHOT could carry, so that it is not lost later.
+
+    Raises:
+        RequestError: VALUE.
+    """
+    if 4 * len(param.address) + len(param.value) + 256 > ROOM_BYTES and len(_entry(param)) > ROOM_BYTES:
+        text = f"the param takes {len(_entry(param))} bytes, a message carries {ROOM_BYTES}"
+        raise RequestError(ErrorCode.VALUE, text, param.address)
+
+
+def check_signal_fits(definition: SignalDefinition) -> None:
+    """Refuses a signal that no RESULT could carry.
+
+    Raises:
+        RequestError: VALUE.
+    """
+    if len(result_entry(definition)) > ROOM_BYTES:
+        text = f"the definition takes more than the {ROOM_BYTES} bytes that a message carries"
+        raise RequestError(ErrorCode.VALUE, text)
+
+
+def _entry(param: Param) -> bytes:
+    return snapshot_entry(
+        SnapshotParam(param.address, param.value, param.revision, param.writer or None, param.timestamp_us)
+    )
+
+
+def _cut(entries: Iterator[bytes], frame: Callable[[Sequence[bytes]], bytes]) -> Iterator[bytes]:
+    piece: list[bytes] = []
+    size = 0
+    first = True
+    for entry in entries:
+        if piece and (size + len(entry) > ROOM_BYTES or len(piece) == MAX_SNAPSHOT_PARAMS):
+            yield frame(piece)
+            piece, size, first = [], 0, False
+        piece.append(entry)
+        size += len(entry)
+    if piece or first:
+        yield frame(piece)

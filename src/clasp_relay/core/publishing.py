@@ -1,0 +1,79 @@
+"""How signals pass through: PUBLISH to those who subscribed, or to one session (P2P). Nothing is stored."""
+
+from __future__ import annotations
+
+from clasp_relay.core.delivery import Deliveries
+from clasp_relay.core.draft import Draft
+from clasp_relay.core.gestures import Gestures
+from clasp_relay.core.params import Params
+from clasp_relay.core.permissions import Permissions
+from clasp_relay.core.ports import Frame, Kind
+from clasp_relay.core.sessions import Session
+from clasp_relay.errors import ErrorCode, RequestError
+from clasp_relay.wire.address import check_address
+from clasp_relay.wire.codec import publish_frame
+from clasp_relay.wire.constants import Phase, Signal
+from clasp_relay.wire.messages import Publish
+
+P2P_SIGNAL = "/clasp/p2p/signal/"
+"""What is published below goes to the session whose id follows, and to no one else."""
+
+
+class Publishing:
+    """The way of a PUBLISH, from the checks to the fan-out.
+
+    Args:
+        sessions: the live sessions by id, for P2P.
+        deliveries: who is told.
+        gestures: what coalesces moves.
+        permissions: who may publish what.
+    """
+
+    def __init__(
+        self,
+        sessions: dict[str, Session],
+        deliveries: Deliveries,
+        gestures: Gestures,
+        permissions: Permissions,
+    ) -> None:
+        self._sessions = sessions
+        self._deliveries = deliveries
+        self._gestures = gestures
+        self._permissions = permissions
+
+    def check(self, session: Session, message: Publish, state: Params | Draft) -> None:
+        """Checks one PUBLISH: address, permissions, P2P target, size.
+
+        Raises:
+            RequestError: it is refused.
+        """
+        address = message.address
+        check_address(address)
+        self._permissions.check_publish(session.identity, address, message.value, state)
+        if address.startswith(P2P_SIGNAL) and address[len(P2P_SIGNAL) :] not in self._sessions:
+            raise RequestError(ErrorCode.NO_TARGET, "there is no such session", address)
+
+    def send(self, session: Session, message: Publish) -> None:
+        """Sends a PUBLISH that was accepted on."""
+        if message.signal is Signal.GESTURE:
+            self._gestures.pass_on(session, message)
+        else:
+            self.deliver(session, message)
+
+    def deliver(self, session: Session, message: Publish) -> None:
+        """Sends a PUBLISH to those who get it; its sender never does."""
+        address = message.address
+        frame = Frame(publish_frame(message), _kind(message), address)
+        if address.startswith(P2P_SIGNAL):
+            target = self._sessions.get(address[len(P2P_SIGNAL) :])
+            if target is not None:
+                target.outbox.send(frame)
+            return
+        self._deliveries.send(address, message.signal, frame, message.value, exclude=session.outbox)
+
+
+def _kind(message: Publish) -> Kind:
+    """What a slow session may do without: streams and gesture moves."""
+    if message.signal is Signal.STREAM or (message.signal is Signal.GESTURE and message.phase is Phase.MOVE):
+        return Kind.DROP
+    return Kind.KEEP

@@ -1,0 +1,234 @@
+"""The relay: takes what sessions send, decides, and tells those who are to know.
+
+It sees no socket. ``net`` gives it one binary WebSocket message at a time (:meth:`Relay.receive`) and each
+session's way out; time comes from a clock that it was given. One thread decides: a change is applied and
+put into every queue in one step, so no update can overtake another or a snapshot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from clasp_relay.core import legality
+from clasp_relay.core.bundles import Schedule
+from clasp_relay.core.delivery import Deliveries
+from clasp_relay.core.gestures import Gestures
+from clasp_relay.core.handlers import HANDLERS
+from clasp_relay.core.limiter import Limiter
+from clasp_relay.core.params import ParamLimits, Params
+from clasp_relay.core.permissions import OpenPermissions, Permissions
+from clasp_relay.core.ports import Clock, FanOut, Frame, Outbox
+from clasp_relay.core.publishing import Publishing
+from clasp_relay.core.sessions import Session, SessionState
+from clasp_relay.core.signals import Signals
+from clasp_relay.core.subscriptions import Subscription, SubscriptionTable
+from clasp_relay.core.throttle import Throttles
+from clasp_relay.core.writing import Writing
+from clasp_relay.errors import CloseCode, DecodeError, Disconnect, ErrorCode, RequestError
+from clasp_relay.wire.codec import decode, encode_to_frame
+from clasp_relay.wire.frame import decode_frame
+from clasp_relay.wire.messages import Bundle, Error, Message, Publish
+
+MAX_BAD_FRAMES = 100
+"""So many undecodable frames within ``BAD_FRAMES_US`` end a session: its client does not speak CLASP."""
+
+BAD_FRAMES_US = 10_000_000
+
+MAX_NAMED_ADDRESS = 8_192
+"""An ERROR names no longer address: with its text it would not fit into a frame."""
+
+
+@dataclass(frozen=True, slots=True)
+class RelayOptions:
+    """What the relay is told about itself.
+
+    Args:
+        name: the server name in WELCOME.
+        params: how much may be set.
+        message_rate: messages a second and burst of each session, or None for no limit.
+    """
+
+    name: str = "CLASP Relay"
+    params: ParamLimits = field(default_factory=ParamLimits)
+    message_rate: tuple[float, float] | None = None
+
+
+class Relay:
+    """All state of one relay, and the one gate that every message passes.
+
+    Args:
+        options: what it is told about itself.
+        clock: when is now, and who calls later.
+        new_id: makes session ids (UUID4, lower case).
+        fan_out: the way out to many sessions.
+        report_fault: told of every exception that is a fault of ours, with a sentence about what was being done.
+        permissions: who may do and see what.
+    """
+
+    def __init__(
+        self,
+        options: RelayOptions,
+        clock: Clock,
+        new_id: Callable[[], str],
+        fan_out: FanOut,
+        report_fault: Callable[[str, Exception], None],
+        permissions: Permissions | None = None,
+    ) -> None:
+        self.options = options
+        self.clock = clock
+        self.permissions: Permissions = permissions or OpenPermissions()
+        self.sessions: dict[str, Session] = {}
+        self.params = Params(options.params)
+        self.subscriptions = SubscriptionTable()
+        self.throttles = Throttles(clock)
+        self.deliveries = Deliveries(self.subscriptions, fan_out, self.throttles)
+        self.signals = Signals()
+        self.gestures = Gestures(clock, self._deliver_gesture)
+        self.writing = Writing(self.params, self.deliveries, self.permissions, clock)
+        self.publishing = Publishing(self.sessions, self.deliveries, self.gestures, self.permissions)
+        self.schedule = Schedule(clock, self._run_due)
+        self._new_id = new_id
+        self._report_fault = report_fault
+
+    def connect(self, outbox: Outbox, peer: str) -> Session:
+        """Begins a session; it must say HELLO before anything else."""
+        return Session(self._new_id(), outbox, peer)
+
+    def disconnect(self, session: Session) -> None:
+        """Ends a session and forgets all that hung on it; params and scheduled bundles stay. May be repeated."""
+        if session.state is SessionState.CLOSED:
+            return
+        session.state = SessionState.CLOSED
+        self.sessions.pop(session.id, None)
+        for subscription in session.subscriptions.values():
+            self.subscriptions.remove(subscription)
+        session.subscriptions.clear()
+        self.throttles.forget(session)
+        self.gestures.forget(session)
+        for address in session.locks:
+            self.params.release(address, session.id)
+        session.locks.clear()
+        self.params.holds.forget(session)
+
+    def receive(self, session: Session, data: bytes) -> None:
+        """Handles one binary WebSocket message of a session. Never raises.
+
+        Args:
+            session: whose it is.
+            data: the message.
+        """
+        if session.state is SessionState.CLOSED:
+            return
+        try:
+            frame = decode_frame(data)
+            message = decode(frame.payload)
+            legality.check(session.state, message)
+            if session.limiter is None or self._within_limit(session, message):
+                HANDLERS[type(message)](self, session, message, frame.qos)
+        except RequestError as refusal:
+            self._refuse(session, refusal)
+        except Disconnect as end:
+            self.end(session, end)
+        except Exception as fault:
+            self._report_fault(f"a message of session {session.id}", fault)
+            self._refuse(session, RequestError(ErrorCode.INTERNAL, "internal error"))
+
+    def dispatch(self, session: Session, message: Message, qos: int) -> None:
+        """Handles a message that passed the gate before."""
+        HANDLERS[type(message)](self, session, message, qos)
+
+    def answer(self, session: Session, frame: Frame) -> None:
+        """Sends an answer, behind an ERROR that the session is still owed."""
+        self._pay_error(session)
+        session.outbox.send(frame)
+
+    def snapshot(self, session: Session, key: object, frames: Iterator[bytes]) -> None:
+        """Sends a SNAPSHOT, behind an ERROR that the session is still owed; see ``Outbox.send_snapshot``."""
+        self._pay_error(session)
+        session.outbox.send_snapshot(key, frames)
+
+    def new_limiter(self) -> Limiter | None:
+        """Makes the limiter of a new session, where there is a limit."""
+        if self.options.message_rate is None:
+            return None
+        per_second, burst = self.options.message_rate
+        return Limiter(per_second, burst, self.clock.now_us())
+
+    def end(self, session: Session, reason: Disconnect) -> None:
+        """Ends a session with an ERROR, where the reason has a code, and a WebSocket close."""
+        if reason.code is not None:
+            self._send_error(session, reason.code, reason.reason, None)
+        session.outbox.close(reason.close_code, reason.reason)
+        self.disconnect(session)
+
+    def sweep(self) -> None:
+        """Ends what has lived long enough: params, gestures, signals. To be called twice a second."""
+        self.writing.expire()
+        self.gestures.sweep()
+        self.signals.sweep(self.clock.now_us())
+
+    def subscribe(self, session: Session, subscription: Subscription) -> None:
+        """Adds a subscription to a session, in the place of one with the same id."""
+        self.unsubscribe(session, subscription.id)
+        session.subscriptions[subscription.id] = subscription
+        self.subscriptions.add(subscription)
+
+    def unsubscribe(self, session: Session, subscription_id: int) -> None:
+        """Ends a subscription; an unknown id is ignored."""
+        subscription = session.subscriptions.pop(subscription_id, None)
+        if subscription is not None:
+            self.subscriptions.remove(subscription)
+            self.throttles.forget(session, subscription)
+
+    def _pay_error(self, session: Session) -> None:
+        """Sends the ERROR that was held back, so that a client that asks afterwards knows."""
+        if session.limiter is not None and session.limiter.owes_error:
+            session.limiter.settle(self.clock.now_us())
+            self._send_error(session, ErrorCode.LIMIT, "too many messages; some were dropped", None)
+
+    def _within_limit(self, session: Session, message: Message) -> bool:
+        limiter = session.limiter
+        assert limiter is not None, "asked for the limit of a session without one"
+        now_us = self.clock.now_us()
+        cost = max(1, len(message.messages)) if isinstance(message, Bundle) else 1
+        if limiter.take(cost, now_us):
+            return True
+        if limiter.may_send_error(now_us):
+            self._send_error(session, ErrorCode.LIMIT, "too many messages; this one was dropped", None)
+        return False
+
+    def _refuse(self, session: Session, refusal: RequestError) -> None:
+        if session.state is SessionState.CLOSED:
+            return
+        if session.state is SessionState.NEW:
+            self.end(session, Disconnect(CloseCode.POLICY_VIOLATION, refusal.message, refusal.code))
+            return
+        self._send_error(session, refusal.code, refusal.message, refusal.address)
+        if isinstance(refusal, DecodeError) and self._is_babble(session):
+            self.end(session, Disconnect(CloseCode.POLICY_VIOLATION, "too many messages that are not CLASP"))
+
+    def _is_babble(self, session: Session) -> bool:
+        now_us = self.clock.now_us()
+        if now_us - session.bad_since_us > BAD_FRAMES_US:
+            session.bad_since_us = now_us
+            session.bad_frames = 0
+        session.bad_frames += 1
+        return session.bad_frames > MAX_BAD_FRAMES
+
+    def _send_error(self, session: Session, code: ErrorCode, text: str, address: str | None) -> None:
+        if address is not None and len(address) > MAX_NAMED_ADDRESS:
+            address = None
+        session.outbox.send(Frame(encode_to_frame(Error(code, text, address))))
+
+    def _deliver_gesture(self, session: Session, message: Publish) -> None:
+        self.publishing.deliver(session, message)
+
+    def _run_due(self, session: Session, bundle: Bundle) -> None:
+        try:
+            self.dispatch(session, bundle, 0)
+        except RequestError as refusal:
+            self._refuse(session, refusal)
+        except Exception as fault:
+            self._report_fault(f"a scheduled bundle of session {session.id}", fault)
+            self._refuse(session, RequestError(ErrorCode.INTERNAL, "internal error"))

@@ -1,0 +1,67 @@
+"""A connected client, as the core knows it."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from clasp_relay.core.permissions import ANYBODY, Identity
+
+if TYPE_CHECKING:
+    from clasp_relay.core.limiter import Limiter
+    from clasp_relay.core.ports import Outbox
+    from clasp_relay.core.subscriptions import Subscription
+
+
+class SessionState(Enum):
+    """Where a session is in its life (``docs/protocol.md``, Connection)."""
+
+    NEW = "waiting for HELLO"
+    LIVE = "live"
+    CLOSED = "closed"
+
+
+class Session:
+    """One connection, from its WebSocket upgrade to its end.
+
+    Args:
+        session_id: a lower-case UUID4, told to the client in WELCOME.
+        outbox: its way out.
+        peer: the client's address, for the log.
+    """
+
+    __slots__ = (
+        "bad_frames",
+        "bad_since_us",
+        "features",
+        "id",
+        "identity",
+        "limiter",
+        "locks",
+        "name",
+        "outbox",
+        "peer",
+        "pending_bundles",
+        "state",
+        "subscriptions",
+    )
+
+    def __init__(self, session_id: str, outbox: Outbox, peer: str) -> None:
+        self.id = session_id
+        self.outbox = outbox
+        self.peer = peer
+        self.state = SessionState.NEW
+        self.name = ""
+        self.features = 0
+        self.identity: Identity = ANYBODY
+        self.limiter: Limiter | None = None
+        self.subscriptions: dict[int, Subscription] = {}
+        self.locks: set[str] = set()
+        self.pending_bundles = 0
+        self.bad_frames = 0
+        self.bad_since_us = 0
+
+    @property
+    def is_live(self) -> bool:
+        """Whether HELLO was accepted and the session has not ended."""
+        return self.state is SessionState.LIVE

@@ -1,0 +1,154 @@
+"""A relay in memory for the tests of the core: no socket, a clock that is moved by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from twisted.internet.task import Clock
+
+from clasp_relay.core.permissions import Permissions
+from clasp_relay.core.ports import Audience, Frame, Outbox, Timer
+from clasp_relay.core.relay import Relay, RelayOptions
+from clasp_relay.core.sessions import Session
+from clasp_relay.errors import CloseCode
+from clasp_relay.wire.codec import decode, encode
+from clasp_relay.wire.frame import decode_frame, encode_frame
+from clasp_relay.wire.messages import Hello, Message, Snapshot, Welcome
+from clasp_relay.wire.values import encode_value
+
+START_US = 1_700_000_000_000_000
+"""The Unix time at which every world begins, in µs."""
+
+
+class WorldClock:
+    """The core's clock over Twisted's test clock."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+
+    def now_us(self) -> int:
+        """Returns the world's Unix time in µs."""
+        return START_US + round(self.clock.seconds() * 1e6)
+
+    def call_later(self, delay_s: float, call: Callable[[], None]) -> Timer:
+        """Calls when the clock has been moved that far."""
+        return self.clock.callLater(delay_s, call)
+
+
+class MemoryOutbox:
+    """Keeps what a session was told, as messages."""
+
+    def __init__(self) -> None:
+        self.frames: list[Frame] = []
+        self.closed: tuple[CloseCode, str] | None = None
+
+    def send(self, frame: Frame) -> None:
+        """Keeps a frame."""
+        if self.closed is None:
+            self.frames.append(frame)
+
+    def send_snapshot(self, _key: object, frames: Iterator[bytes]) -> None:
+        """Keeps the frames of a snapshot."""
+        if self.closed is None:
+            self.frames.extend(map(Frame, frames))
+
+    def close(self, close_code: CloseCode, reason: str) -> None:
+        """Keeps how the session ended."""
+        if self.closed is None:
+            self.closed = (close_code, reason)
+
+
+class MemoryFanOut:
+    """Sends to each outbox at once."""
+
+    def fan_out(self, audience: Audience, frame: Frame, exclude: Outbox | None = None) -> None:
+        """Sends to all but one."""
+        for outbox in audience.outboxes:
+            if outbox is not exclude:
+                outbox.send(frame)
+
+
+class Client:
+    """One session and what it hears."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.outbox = MemoryOutbox()
+        self.session: Session = world.relay.connect(self.outbox, "192.0.2.1")
+
+    def send(self, message: Message, qos: int = 0) -> None:
+        """Sends a message as its client would: encoded."""
+        self.send_bytes(encode_frame(encode(message), qos))
+
+    def send_bytes(self, data: bytes) -> None:
+        """Sends one binary WebSocket message."""
+        self._world.relay.receive(self.session, data)
+
+    def hear(self) -> list[Message]:
+        """Returns the messages that came since the last call."""
+        messages = [decode(decode_frame(frame.data).payload) for frame in self.outbox.frames]
+        self.outbox.frames.clear()
+        return messages
+
+    def ask(self, message: Message, qos: int = 0) -> list[Message]:
+        """Sends a message and returns what came back; what came before is forgotten."""
+        self.hear()
+        self.send(message, qos)
+        return self.hear()
+
+    def leave(self) -> None:
+        """The connection ends."""
+        self._world.relay.disconnect(self.session)
+
+
+class World:
+    """A relay and its clock.
+
+    Args:
+        options: what the relay is told about itself.
+        permissions: who may do what; everybody everything when not given.
+    """
+
+    def __init__(self, options: RelayOptions | None = None, permissions: Permissions | None = None) -> None:
+        self.clock = WorldClock()
+        self.faults: list[tuple[str, Exception]] = []
+        self._made = 0
+        self.relay = Relay(
+            options or RelayOptions(),
+            self.clock,
+            self._new_id,
+            MemoryFanOut(),
+            lambda what, fault: self.faults.append((what, fault)),
+            permissions,
+        )
+
+    def connect(self) -> Client:
+        """Connects without saying HELLO."""
+        return Client(self)
+
+    def join(self, token: str = "") -> Client:
+        """Connects, says HELLO and hears the welcome."""
+        client = self.connect()
+        client.send(Hello(1, 0xE0, "test", token))
+        first, *rest = client.hear()
+        assert isinstance(first, Welcome), first
+        assert all(isinstance(message, Snapshot) for message in rest), rest
+        return client
+
+    def advance(self, seconds: float) -> None:
+        """Lets time pass, with the sweeps that the service makes twice a second."""
+        while seconds > 0.5:
+            self.clock.clock.advance(0.5)
+            self.relay.sweep()
+            seconds -= 0.5
+        self.clock.clock.advance(seconds)
+        self.relay.sweep()
+
+    def _new_id(self) -> str:
+        self._made += 1
+        return f"00000000-0000-4000-8000-{self._made:012d}"
+
+
+def value(obj: object) -> bytes:
+    """Encodes a value."""
+    return encode_value(obj)
