@@ -17,6 +17,7 @@ from clasp_relay.wire.binary_encode import (
     snapshot_frame,
 )
 from clasp_relay.wire.binary_hot import ack_frame, publish_frame, set_frame
+from clasp_relay.wire.legacy import decode_legacy, is_legacy
 from clasp_relay.wire.messages import Message
 
 __all__ = [
@@ -46,4 +47,7 @@ def decode(payload: bytes) -> Message:
     Raises:
         DecodeError: code 101; it is not exactly one valid message. Nothing else is raised for any bytes.
     """
+    # No binary message code has the high bit: this alone sends nearly all of them the short way.
+    if payload and payload[0] >= 0x80 and is_legacy(payload[0]):
+        return decode_legacy(payload)
     return decode_binary(payload)

@@ -1,0 +1,259 @@
+"""Messages in MessagePack, decoded to the same objects (``docs/protocol.md``, MessagePack).
+
+The Python client sends BUNDLE and QUERY so, Rust clients may send anything so; it is never sent back.
+Field names come in two spellings (``max_rate`` of Rust, ``maxRate`` of JavaScript); nil says that an
+optional field is absent; fields that a message does not have are ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import NoReturn
+
+import msgpack
+
+from clasp_relay.errors import DecodeError
+from clasp_relay.wire import messages as m
+from clasp_relay.wire.constants import ALL_TYPES, TTL_ABSOLUTE, Feature, Phase, Signal
+from clasp_relay.wire.legacy_fields import Fields, join_doubles
+
+_FEATURES = {feature.name.lower(): feature for feature in Feature if feature.name}
+_SIGNALS = {signal.name.lower(): signal for signal in Signal}
+_PHASES = {phase.name.lower(): phase for phase in Phase}
+_OPERATIONS = {"DeclareNamespaces": 1, "RequestSync": 2, "RevisionVector": 3, "SyncComplete": 4}
+
+
+def is_legacy(first_byte: int) -> bool:
+    """Says whether a payload that starts so is a MessagePack map."""
+    return 0x80 <= first_byte <= 0x8F or first_byte in (0xDE, 0xDF)
+
+
+def decode_legacy(payload: bytes) -> m.Message:
+    """Decodes one MessagePack payload.
+
+    Args:
+        payload: starts with the head of a map.
+
+    Returns:
+        The message, its values encoded as CLASP values.
+
+    Raises:
+        DecodeError: code 101; it is not exactly one valid message. Nothing else is raised for any bytes.
+    """
+    try:
+        # unpackb bounds every declared size by what the payload can hold.
+        document = msgpack.unpackb(payload, raw=False, strict_map_key=True, ext_hook=_refuse_extension)
+    except DecodeError:
+        raise
+    except (ValueError, msgpack.UnpackException, RecursionError) as error:
+        raise DecodeError(f"not valid MessagePack: {error}") from None
+    return _message(Fields(document), nested=False)
+
+
+def _refuse_extension(code: int, _: bytes) -> NoReturn:
+    raise DecodeError(f"MessagePack extension type {code} is not supported")
+
+
+def _message(fields: Fields, *, nested: bool) -> m.Message:
+    name = fields.text("type")
+    if nested and name == "BUNDLE":
+        raise DecodeError("a BUNDLE inside a BUNDLE is not supported")
+    reader = _READERS.get(name)
+    if reader is None:
+        raise DecodeError(f"unknown message type {name[:40]!r}")
+    return reader(fields)
+
+
+def _mask(names: Iterable[Signal]) -> int:
+    mask = 0
+    for signal in names:
+        mask |= 1 << signal
+    return mask or ALL_TYPES
+
+
+def _features(f: Fields) -> int:
+    """Returns the features byte; a feature that is not known asks for nothing."""
+    mask = 0
+    for name in f.texts("features"):
+        mask |= _FEATURES.get(name, 0)
+    return mask
+
+
+def _hello(f: Fields) -> m.Hello:
+    return m.Hello(f.integer("version", bits=8), _features(f), f.text("name"), f.optional_text("token") or "")
+
+
+def _welcome(f: Fields) -> m.Welcome:
+    return m.Welcome(
+        f.integer("version", bits=8),
+        _features(f),
+        f.integer("time", bits=64),
+        f.text("session"),
+        f.text("name"),
+        f.optional_text("token") or "",
+    )
+
+
+def _definition(f: Fields) -> m.SignalDefinition:
+    meta = f.optional_map("meta") or Fields({})
+    bounds = meta.optional_doubles("range")
+    if bounds is not None and len(bounds) != 2:
+        raise DecodeError("the field 'range' is not a pair of numbers")
+    return m.SignalDefinition(
+        f.text("address"),
+        f.choice("type", _SIGNALS),
+        f.optional_text("datatype"),
+        f.optional_text("access"),
+        unit=meta.optional_text("unit"),
+        range=(bounds[0], bounds[1]) if bounds is not None else None,
+        default=meta.optional_value("default"),
+        description=meta.optional_text("description"),
+    )
+
+
+def _announce(f: Fields) -> m.Announce:
+    return m.Announce(f.text("namespace"), tuple(map(_definition, f.maps("signals"))))
+
+
+def _result(f: Fields) -> m.Result:
+    return m.Result(tuple(map(_definition, f.maps("signals"))))
+
+
+def _federation_sync(f: Fields) -> m.FederationSync:
+    revisions = f.optional_map("revisions") or Fields({})
+    return m.FederationSync(
+        f.choice("op", _OPERATIONS),
+        tuple(f.texts("patterns")),
+        tuple((name, revisions.integer(name, bits=64)) for name in revisions),
+        f.optional_integer("since_revision", bits=64),
+        f.optional_text("origin"),
+    )
+
+
+def _subscribe(f: Fields) -> m.Subscribe:
+    options = f.optional_map("options") or Fields({})
+    return m.Subscribe(
+        f.integer("id"),
+        f.text("pattern"),
+        _mask(f.choices("types", _SIGNALS)),
+        options.optional_integer("max_rate"),
+        options.optional_double("epsilon"),
+        options.optional_integer("history"),
+        options.optional_integer("window"),
+    )
+
+
+def _publish(f: Fields) -> m.Publish:
+    value = f.optional_value("value", "payload", "timeline")
+    if value is None and "keyframes" in f:
+        value = f.part("keyframes", "loop", "start_time", "duration")
+    samples = f.optional_doubles("samples")
+    return m.Publish(
+        f.text("address"),
+        f.choice("signal", _SIGNALS, default=Signal.EVENT),
+        f.choice("phase", _PHASES, default=Phase.START),
+        value,
+        join_doubles(samples) if samples is not None and value is None else None,
+        f.optional_integer("timestamp", bits=64),
+        f.optional_integer("id"),
+        f.optional_integer("rate"),
+    )
+
+
+def _ttl(f: Fields) -> int | None:
+    """Reads Rust's ``"Never"``, ``{"Sliding": s}``, ``{"Absolute": s}``, or seconds with ``absolute`` beside them."""
+    ttl = f.optional("ttl")
+    if ttl is None:
+        return None
+    if ttl == "Never":
+        return 0
+    is_absolute = f.boolean("absolute")
+    if isinstance(ttl, dict):
+        modes = Fields(ttl)
+        is_absolute = "Absolute" in modes
+        seconds = modes.integer("Absolute" if is_absolute else "Sliding", bits=31)
+    else:
+        seconds = f.integer("ttl", bits=31)
+    return seconds | TTL_ABSOLUTE if is_absolute else seconds
+
+
+def _set(f: Fields) -> m.Set:
+    return m.Set(
+        f.text("address"),
+        f.value("value"),
+        f.optional_integer("revision", bits=64),
+        f.boolean("lock"),
+        f.boolean("unlock"),
+        _ttl(f),
+    )
+
+
+def _param(f: Fields) -> m.SnapshotParam:
+    return m.SnapshotParam(
+        f.text("address"),
+        f.value("value"),
+        f.integer("revision", bits=64),
+        f.optional_text("writer"),
+        f.optional_integer("timestamp", bits=64),
+    )
+
+
+def _replay(f: Fields) -> m.Replay:
+    return m.Replay(
+        f.text("pattern"),
+        f.optional_integer("from", bits=64),
+        f.optional_integer("to", bits=64),
+        f.optional_integer("limit"),
+        _mask(f.choices("types", _SIGNALS)),
+    )
+
+
+def _bundle(f: Fields) -> m.Bundle:
+    members = tuple(_message(member, nested=True) for member in f.maps("messages"))
+    return m.Bundle(members, f.optional_integer("timestamp", bits=64))
+
+
+def _sync(f: Fields) -> m.Sync:
+    return m.Sync(f.integer("t1", bits=64), f.optional_integer("t2", bits=64), f.optional_integer("t3", bits=64))
+
+
+def _ack(f: Fields) -> m.Ack:
+    return m.Ack(
+        f.optional_text("address"),
+        f.optional_integer("revision", bits=64),
+        f.boolean("locked") if "locked" in f else None,
+        f.optional_text("holder"),
+        f.optional_integer("correlation_id"),
+    )
+
+
+def _error(f: Fields) -> m.Error:
+    return m.Error(
+        f.integer("code", bits=16),
+        f.text("message"),
+        f.optional_text("address"),
+        f.optional_integer("correlation_id"),
+    )
+
+
+_READERS: dict[str, Callable[[Fields], m.Message]] = {
+    "HELLO": _hello,
+    "WELCOME": _welcome,
+    "ANNOUNCE": _announce,
+    "FEDERATION_SYNC": _federation_sync,
+    "SUBSCRIBE": _subscribe,
+    "UNSUBSCRIBE": lambda f: m.Unsubscribe(f.integer("id")),
+    "PUBLISH": _publish,
+    "SET": _set,
+    "GET": lambda f: m.Get(f.text("address")),
+    "SNAPSHOT": lambda f: m.Snapshot(tuple(map(_param, f.maps("params")))),
+    "REPLAY": _replay,
+    "BUNDLE": _bundle,
+    "SYNC": _sync,
+    "PING": lambda _: m.Ping(),
+    "PONG": lambda _: m.Pong(),
+    "ACK": _ack,
+    "ERROR": _error,
+    "QUERY": lambda f: m.Query(f.text("pattern")),
+    "RESULT": _result,
+}
