@@ -137,7 +137,7 @@ class Options(usage.Options):
 
     def postOptions(self) -> None:
         """Makes ``settings``; what the command line sets is not looked for in the environment."""
-        given = {option: str(self[option.name]) for option in OPTIONS if self[option.name]}
+        given = {option: str(self[option.name]) for option in OPTIONS if self[option.name] not in (None, 0)}
         values = self._read(given, lambda option: f"--{option.name}")
         # An empty variable is as good as none: Compose files pass ``CLASP_PORT: ${CLASP_PORT:-}``.
         variables = {option: self._environment.get(option.variable, "") for option in OPTIONS}

@@ -1,0 +1,227 @@
+"""The command line and the environment become settings, or one line that says why not."""
+
+import sys
+from collections.abc import Mapping
+from io import StringIO
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from clasp_relay import __version__
+from clasp_relay.option_table import NOT_SUPPORTED, NOT_YET, variable_of
+from clasp_relay.options import Options, rust_log_level
+from clasp_relay.settings import Settings
+
+
+def parse(*arguments: str, environment: Mapping[str, str] | None = None) -> Settings:
+    """Returns what arguments and environment come to."""
+    options = Options(environment or {})
+    options.parseOptions(list(arguments))
+    return options.settings
+
+
+class AcceptedTests(SynchronousTestCase):
+    """What is understood."""
+
+    def test_options_are_the_defaults_when_nothing_is_given(self) -> None:
+        """No argument, no variable: the settings' own defaults."""
+        self.assertEqual(parse(), Settings())
+
+    def test_options_set_their_fields(self) -> None:
+        """Every spelling of an option sets its field."""
+        cases: list[tuple[list[str], Settings]] = [
+            (["--port", "1"], Settings(port=1)),
+            (["--port=1"], Settings(port=1)),
+            (["--ws-port", "1"], Settings(port=1)),
+            (["-p", "1"], Settings(port=1)),
+            (["-p1"], Settings(port=1)),
+            (["--port", "1", "--ws-port", "2"], Settings(port=2)),
+            (["--auth-port", "0"], Settings()),
+            (["--host", "::1"], Settings(host="::1")),
+            (["--data-dir", "/d"], Settings(data_dir=Path("/d"))),
+            (["--name", "--odd=name"], Settings(name="--odd=name")),
+            (["-n", "x"], Settings(name="x")),
+            (["--name=a=b"], Settings(name="a=b")),
+            (["--persist", "/s.json"], Settings(state_path=Path("/s.json"))),
+            (["--persist-interval", "0.5"], Settings(persist_interval_s=0.5)),
+            (["--param-ttl", "9"], Settings(param_ttl_s=9)),
+            (["--no-ttl"], Settings(param_ttl_s=0)),
+            (["--max-params", "9"], Settings(max_params=9)),
+            (["--max-state-bytes", "9"], Settings(max_state_bytes=9)),
+            (["--max-sessions", "9"], Settings(max_sessions=9)),
+            (["--max-sessions-per-address", "9"], Settings(max_sessions_per_address=9)),
+            (["--session-timeout", "9"], Settings(session_timeout_s=9)),
+            (["--drain-timeout", "0"], Settings(drain_timeout_s=0)),
+            (["--log-level", "DEBUG"], Settings(log_level="debug")),
+        ]
+        for arguments, settings in cases:
+            with self.subTest(arguments=arguments):
+                self.assertEqual(parse(*arguments), settings)
+
+    def test_variables_set_their_fields(self) -> None:
+        """An option's variable does what the option does."""
+        cases: list[tuple[dict[str, str], Settings]] = [
+            ({"CLASP_PORT": "1"}, Settings(port=1)),
+            ({"CLASP_PORT": ""}, Settings()),
+            ({"CLASP_AUTH_PORT": "0"}, Settings()),
+            ({"CLASP_DATA_DIR": "/d", "CLASP_NAME": "x"}, Settings(data_dir=Path("/d"), name="x")),
+            ({"CLASP_NO_TTL": "Yes"}, Settings(param_ttl_s=0)),
+            ({"CLASP_NO_TTL": "0", "CLASP_PARAM_TTL": "9"}, Settings(param_ttl_s=9)),
+            ({"CLASP_SOMETHING_ELSE": "x"}, Settings()),
+        ]
+        for environment, settings in cases:
+            with self.subTest(environment=environment):
+                self.assertEqual(parse(environment=environment), settings)
+
+    def test_command_line_wins_over_variables_that_it_does_not_look_at(self) -> None:
+        """A variable whose option is given may even be nonsense."""
+        cases: list[tuple[list[str], dict[str, str], Settings]] = [
+            (["--port", "1"], {"CLASP_PORT": "nonsense"}, Settings(port=1)),
+            (["--no-ttl"], {"CLASP_PARAM_TTL": "nonsense"}, Settings(param_ttl_s=0)),
+            (["--param-ttl", "9"], {"CLASP_NO_TTL": "1"}, Settings(param_ttl_s=9)),
+            (["--auth-port", "0"], {"CLASP_AUTH_PORT": "7350"}, Settings()),
+            (["--log-level", "warn"], {"CLASP_LOG_LEVEL": "?", "RUST_LOG": "debug"}, Settings(log_level="warn")),
+        ]
+        for arguments, environment, settings in cases:
+            with self.subTest(arguments=arguments):
+                self.assertEqual(parse(*arguments, environment=environment), settings)
+
+    def test_rust_log_is_the_level_when_nothing_else_is(self) -> None:
+        """RUST_LOG comes last, after the option and its variable."""
+        self.assertEqual(parse(environment={"RUST_LOG": "debug"}).log_level, "debug")
+        self.assertEqual(parse(environment={"RUST_LOG": "debug", "CLASP_LOG_LEVEL": "error"}).log_level, "error")
+        self.assertEqual(parse(environment={"RUST_LOG": "hyper"}).log_level, "info")
+
+    def test_rust_log_level_takes_the_word_that_is_about_no_module(self) -> None:
+        """Directives for modules and unknown words are passed over."""
+        cases = [
+            ("info", "info"),
+            ("WARN", "warn"),
+            ("info,clasp_router=debug", "info"),
+            ("clasp_router=debug, trace", "trace"),
+            ("clasp_router=debug", None),
+            ("", None),
+            ("off", None),
+        ]
+        for text, level in cases:
+            with self.subTest(text):
+                self.assertEqual(rust_log_level(text), level)
+
+
+class RefusedTests(SynchronousTestCase):
+    """What is not understood ends the process with one line."""
+
+    def refusal(self, *arguments: str, environment: Mapping[str, str] | None = None) -> str:
+        """Returns the one line on stderr of a command line that ends with exit status 1."""
+        stderr = StringIO()
+        self.patch(sys, "__stderr__", stderr)
+        with self.assertRaises(SystemExit) as caught:
+            parse(*arguments, environment=environment)
+        self.assertEqual(caught.exception.code, 1)
+        line, end, rest = stderr.getvalue().partition("\n")
+        self.assertEqual((end, rest), ("\n", ""))
+        return line.removeprefix("clasp-relay: ")
+
+    def test_options_name_what_was_given_and_expected_when_they_refuse(self) -> None:
+        """The line has the option as it was spelled, its value, and what it accepts."""
+        cases = [
+            (["--port", "x"], "--port: got 'x', expected a whole number from 0 to 65535"),
+            (["--port", "65536"], "--port: got '65536', expected a whole number from 0 to 65535"),
+            (["--port", "-1"], "--port: got '-1', expected a whole number from 0 to 65535"),
+            (["--port="], "--port: got '', expected a whole number from 0 to 65535"),
+            (["--port"], "--port: got no value, expected a whole number from 0 to 65535"),
+            (["-p"], "-p: got no value, expected a whole number from 0 to 65535"),
+            (
+                ["--auth-port", "7350"],
+                "--auth-port: got '7350', expected 0: accounts are not available in this version",
+            ),
+            (["--data-dir", ""], "--data-dir: got '', expected a path"),
+            (["--persist-interval", "0"], "--persist-interval: got '0', expected a number above 0, at most 1000000000"),
+            (["--drain-timeout", "-1"], "--drain-timeout: got '-1', expected a number from 0, at most 1000000000"),
+            (["--log-level", "loud"], "--log-level: got 'loud', expected one of error, warn, info, debug, trace"),
+            (["--name", "a\nb"], r"--name: got 'a\nb', expected a text of 1 to 1024 bytes without control characters"),
+            (["--no-ttl=1"], "--no-ttl: got '1', expected no value"),
+            (["--help=1"], "--help: got '1', expected no value"),
+            (["--no-ttl", "--param-ttl", "9"], "--no-ttl: contradicts --param-ttl; give one of them"),
+        ]
+        for arguments, line in cases:
+            with self.subTest(arguments=arguments):
+                self.assertEqual(self.refusal(*arguments), line)
+
+    def test_variables_name_what_was_given_and_expected_when_they_refuse(self) -> None:
+        """The line has the variable's name instead of the option's."""
+        cases = [
+            ({"CLASP_PORT": "x"}, "CLASP_PORT: got 'x', expected a whole number from 0 to 65535"),
+            ({"CLASP_NO_TTL": "so"}, "CLASP_NO_TTL: got 'so', expected one of 1, true, yes, on, 0, false, no, off"),
+            (
+                {"CLASP_NO_TTL": "1", "CLASP_PARAM_TTL": "1"},
+                "CLASP_NO_TTL: contradicts CLASP_PARAM_TTL; give one of them",
+            ),
+        ]
+        for environment, line in cases:
+            with self.subTest(environment=environment):
+                self.assertEqual(self.refusal(environment=environment), line)
+
+    def test_options_of_a_later_version_are_refused_by_name(self) -> None:
+        """Neither the option nor its variable is ignored."""
+        for name in NOT_YET:
+            with self.subTest(name):
+                self.assertEqual(self.refusal(f"--{name}", "x"), f"--{name}: not available in this version")
+                variable = variable_of(name)
+                self.assertEqual(
+                    self.refusal(environment={variable: "x"}), f"{variable}: not available in this version"
+                )
+
+    def test_options_of_the_rust_relay_are_refused_by_name(self) -> None:
+        """What this relay does not have is said to be so, whatever its value."""
+        for name in NOT_SUPPORTED:
+            dashes = "-" if len(name) == 1 else "--"
+            with self.subTest(name):
+                self.assertEqual(self.refusal(f"{dashes}{name}"), f"{dashes}{name}: not supported")
+        self.assertEqual(self.refusal("--quic-port=7331"), "--quic-port: not supported")
+
+    def test_unknown_options_are_refused_by_name(self) -> None:
+        """Abbreviations are unknown too: their meaning would change with every new option."""
+        cases = [
+            (["--foo"], "unknown option --foo; see --help"),
+            (["--foo=1"], "unknown option --foo; see --help"),
+            (["--data", "x"], "unknown option --data; see --help"),
+            (["-x"], "unknown option -x; see --help"),
+            (["--p", "1"], "unknown option --p; see --help"),
+            (["--"], "unknown option --; see --help"),
+            (["foo"], "unexpected argument 'foo'; see --help"),
+            (["-"], "unexpected argument '-'; see --help"),
+            ([""], "unexpected argument ''; see --help"),
+        ]
+        for arguments, line in cases:
+            with self.subTest(arguments=arguments):
+                self.assertEqual(self.refusal(*arguments), line)
+
+
+class TellingTests(SynchronousTestCase):
+    """What is printed on request."""
+
+    def printed(self, *arguments: str) -> str:
+        """Returns the stdout of a command line that ends with exit status 0."""
+        stdout = StringIO()
+        self.patch(sys, "stdout", stdout)
+        with self.assertRaises(SystemExit) as caught:
+            parse(*arguments)
+        self.assertEqual(caught.exception.code, 0)
+        return stdout.getvalue()
+
+    def test_version_is_the_relays_own(self) -> None:
+        """--version is about the relay, not about Twisted."""
+        self.assertEqual(self.printed("--version"), f"clasp-relay {__version__}\n")
+
+    def test_help_lists_options_with_other_names_and_defaults(self) -> None:
+        """--help has what the table has."""
+        text = " ".join(self.printed("--help").split())
+        for part in (
+            "-p, --port=",
+            "(also --ws-port) [default: 7330]",
+            "--no-ttl",
+            "[default: state.json in the data-dir]",
+        ):
+            with self.subTest(part):
+                self.assertIn(part, text)

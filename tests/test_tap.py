@@ -1,0 +1,98 @@
+"""A start that fails is one line for a terminal, and twistd's own business for a daemon."""
+
+import sys
+from io import StringIO
+from pathlib import Path
+
+from twisted.application.service import Application, IService, Service
+from twisted.logger import ILogObserver
+from twisted.python import usage
+from twisted.trial.unittest import SynchronousTestCase
+
+from clasp_relay.errors import StartError
+from clasp_relay.options import Options
+from clasp_relay.tap import RelayApplication, relay
+
+
+class Broken(Service):
+    """A service that cannot start."""
+
+    def __init__(self, when: str) -> None:
+        self._when = when
+
+    def privilegedStartService(self) -> None:
+        """Fails as ports do."""
+        if self._when == "privileged":
+            raise StartError("port 7330\nis taken")
+
+    def startService(self) -> None:
+        """Fails as the rest may."""
+        if self._when == "start":
+            raise StartError("port 7330\nis taken")
+
+
+class RelayApplicationTests(SynchronousTestCase):
+    """The relay as twistd runs it."""
+
+    def application(self, child: IService, **twistd_options: object) -> RelayApplication:
+        """Returns a relay around ``child`` as it is after parsing."""
+        options = Options({})
+        options.parseOptions([])
+        options.parent = usage.Options()
+        options.parent.update(twistd_options)
+        return RelayApplication(child, options)
+
+    def test_relay_ends_with_one_line_when_it_cannot_start(self) -> None:
+        """In the foreground: exit status 1, one line on stderr, and no pid file left."""
+        for when, method in (("privileged", "privilegedStartService"), ("start", "startService")):
+            with self.subTest(when):
+                stderr = StringIO()
+                self.patch(sys, "__stderr__", stderr)
+                pid_file = Path(self.mktemp())
+                pid_file.write_text("1")
+                application = self.application(Broken(when), nodaemon=True, pidfile=str(pid_file))
+                with self.assertRaises(SystemExit) as caught:
+                    getattr(application, method)()
+                self.assertEqual(caught.exception.code, 1)
+                self.assertEqual(stderr.getvalue(), "clasp-relay: port 7330 is taken\n")
+                self.assertFalse(pid_file.exists())
+
+    def test_relay_ends_without_a_pid_file(self) -> None:
+        """``--pidfile=`` leaves nothing to remove."""
+        self.patch(sys, "__stderr__", StringIO())
+        with self.assertRaises(SystemExit):
+            self.application(Broken("start"), nodaemon=True, pidfile="").startService()
+
+    def test_relay_hands_its_error_to_twistd_when_it_is_a_daemon(self) -> None:
+        """A daemon has no stderr; twistd passes the error to the process that the terminal waits for."""
+        for when, method in (("privileged", "privilegedStartService"), ("start", "startService")):
+            with self.subTest(when), self.assertRaises(StartError):
+                getattr(self.application(Broken(when)), method)()
+
+    def test_relay_starts_and_stops_its_child(self) -> None:
+        """The relay itself is a child."""
+        child = Service()
+        application = self.application(child, nodaemon=True)
+        application.privilegedStartService()
+        application.startService()
+        self.assertTrue(child.running)
+        application.stopService()
+        self.assertFalse(child.running)
+
+    def test_relay_gives_its_log_level_to_the_application(self) -> None:
+        """The observer is where twistd looks for one, unless the log goes elsewhere."""
+        for twistd_options, given in (({"nodaemon": True}, True), ({"syslog": True}, False)):
+            with self.subTest(twistd_options):
+                application = Application("relay")
+                self.application(Service(), **twistd_options).setServiceParent(application)
+                self.assertEqual(application.getComponent(ILogObserver) is not None, given)
+
+
+class ServiceMakerTests(SynchronousTestCase):
+    """What twistd sees."""
+
+    def test_service_maker_names_options_and_maker(self) -> None:
+        """The names in it lead to the real things."""
+        self.assertEqual(relay.tapname, "clasp-relay")
+        self.assertIs(relay.options, Options)
+        self.assertTrue(callable(relay.makeService))
