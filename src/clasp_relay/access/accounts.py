@@ -1,0 +1,285 @@
+"""Users, guests and their tokens: everything that the auth API does.
+
+Each call is one method of :class:`Accounts`: it checks what was sent, takes its place in the limits, has
+passwords hashed and rows written on other threads, and only when that is committed changes which tokens
+are valid. Each call leaves one line in the log, with its outcome and the client's address, and never with
+anything secret or anything that was typed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from clasp_relay.access.issuer import BAD_TOKEN, EXPIRED_TOKEN, NO_TOKEN, Issued, Issuer
+from clasp_relay.access.limits import AttemptLimiter, LoginAttempt
+from clasp_relay.access.names import (
+    check_guest_name,
+    check_password,
+    check_user_id,
+    check_username,
+    default_guest_name,
+    fold_name,
+    make_user_id,
+    normalise_name,
+)
+from clasp_relay.access.passwords import Passwords
+from clasp_relay.access.refusals import BadInput, Busy, Refusal, Unauthenticated
+from clasp_relay.access.store_calls import StoreCalls
+from clasp_relay.access.tokens import MAX_EXPIRED, TokenRecord, TokenTable, digest_of
+from clasp_relay.access.workers import Workers, uncancellable
+from clasp_relay.storage.users import GUEST_PROOF_S, Claim, User, UserStore
+
+__all__ = ["Accounts", "TokenInfo", "load_tokens"]
+
+T = TypeVar("T")
+
+_PURGE_ROWS = 1000
+"""Rows removed in one transaction: a sign-in in between waits for milliseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenInfo:
+    """What a token stands for, as its bearer may know it; ``expires_at`` in Unix seconds, None for never."""
+
+    user_id: str
+    username: str
+    guest: bool
+    scopes: Sequence[str]
+    expires_at: int | None
+
+
+class Accounts:
+    """The accounts of a relay.
+
+    What is refused raises a ``Refusal`` (Deferreds fail with it). A Deferred that is cancelled ends the
+    waiting, not the work. ``address`` is always the client's, for limits and the log; ``bearer`` the token
+    that was presented, None when there was none.
+
+    Args:
+        store: users and tokens; called through ``sql`` only.
+        sql: where the store is called, one call at a time.
+        passwords: makes and verifies hashes.
+        tokens: the valid tokens.
+        limiter: counts attempts.
+        scopes_of: returns the scopes that a token carries, as ``action:pattern``.
+        token_ttl_s: seconds that a new token is valid.
+        open_guest_ids: whether everybody may have any guest's id (a policy's ``guest_ids`` is ``open``).
+        now_s: Unix seconds.
+        random_hex: as ``secrets.token_hex``.
+    """
+
+    _log = Logger(namespace="clasp_relay.auth")
+
+    def __init__(
+        self,
+        *,
+        store: UserStore,
+        sql: Workers,
+        passwords: Passwords,
+        tokens: TokenTable,
+        limiter: AttemptLimiter,
+        scopes_of: Callable[[TokenRecord], Sequence[str]],
+        token_ttl_s: int,
+        open_guest_ids: bool,
+        now_s: Callable[[], float],
+        random_hex: Callable[[int], str],
+    ) -> None:
+        self._store = store
+        self._calls = StoreCalls(sql)
+        self._passwords = passwords
+        self._tokens = tokens
+        self._issuer = Issuer(tokens, token_ttl_s, now_s, random_hex)
+        self._limiter = limiter
+        self._scopes_of = scopes_of
+        self._open_guest_ids = open_guest_ids
+        self._now_s = now_s
+        self._random_hex = random_hex
+
+    def register(
+        self, username: str, password: str, user_id: str | None, bearer: str | None, address: str
+    ) -> Deferred[Issued]:
+        """Makes a user; with a guest's id and that guest's token, of the guest."""
+        return self._call("register", address, self._register(username, password, user_id, bearer, address))
+
+    def login(self, username: str, password: str, address: str) -> Deferred[Issued]:
+        """Signs a user in."""
+        return self._call("login", address, self._login(username, password, address))
+
+    def guest(self, name: str | None, user_id: str | None, bearer: str | None, address: str) -> Deferred[Issued]:
+        """Lets a guest in; the id of one who was here before needs a token of that guest."""
+        return self._call("guest", address, self._guest(name, user_id, bearer, address))
+
+    def logout(self, bearer: str | None, address: str) -> Deferred[None]:
+        """Revokes the token that is presented."""
+        return self._call("logout", address, self._logout(bearer))
+
+    def refresh(self, bearer: str | None, address: str) -> Deferred[Issued]:
+        """Gives out a new token for one that is valid (or a guest's, expired not too long ago)."""
+        return self._call("refresh", address, self._refresh(bearer))
+
+    def change_password(self, old: str, new: str, bearer: str | None, address: str) -> Deferred[None]:
+        """Changes the password of the bearer, and revokes all other tokens of that user."""
+        return self._call("password", address, self._change_password(old, new, bearer, address))
+
+    def me(self, bearer: str | None) -> TokenInfo:
+        """Tells what the token that is presented stands for."""
+        record = self._issuer.recognise(bearer)
+        scopes = tuple(self._scopes_of(record))
+        return TokenInfo(record.subject, record.username, record.guest, scopes, record.expires_s)
+
+    async def purge(self) -> int:
+        """Removes what need not be kept any more; to be called now and then.
+
+        Returns:
+            how many tokens were removed.
+        """
+        removed = 0
+        while True:
+            count = await self._calls.run(self._store.purge, self._now(), _PURGE_ROWS)
+            removed += count
+            if count < _PURGE_ROWS:
+                return removed
+
+    async def _register(
+        self, username: str, password: str, user_id: str | None, bearer: str | None, address: str
+    ) -> Issued:
+        name = check_username(username)
+        check_password(password)
+        user_id = self._id_or_new(user_id)
+        self._limiter.count_registration(address)
+        self._issuer.check_room(guest=False)
+        folded = fold_name(name)
+        # Before the expensive hash; it is checked again when the user is added.
+        await self._calls.run(self._store.check_new_user, user_id, folded, self._claim(bearer))
+        user = User(user_id, name, await self._passwords.hash(password), self._now())
+        draft = self._issuer.draft(user_id, name, guest=False)
+        await self._calls.run(self._store.add_user, user, folded, draft.record, self._claim(bearer))
+        return self._issuer.issue(draft)
+
+    async def _login(self, username: str, password: str, address: str) -> Issued:
+        folded = fold_name(username)
+        attempt = self._limiter.login(address, folded)
+        self._issuer.check_room(guest=False)
+        found = await self._calls.run(self._store.find_user, (username, normalise_name(username)), folded)
+        user = await self._verified(found, password, attempt, "The username or the password is wrong.")
+        draft = self._issuer.draft(user.user_id, user.username, guest=False)
+        await self._calls.run(self._store.add_user_token, draft.record, user.password_changes)
+        issued = self._issuer.issue(draft)
+        await self._strengthen(user, password)
+        return issued
+
+    async def _guest(self, name: str | None, user_id: str | None, bearer: str | None, address: str) -> Issued:
+        user_id = self._id_or_new(user_id)
+        name = default_guest_name(user_id) if name is None else check_guest_name(name)
+        self._limiter.count_guest(address)
+        self._issuer.check_room(guest=True)
+        draft = self._issuer.draft(user_id, name, guest=True)
+        await self._calls.run(self._store.add_guest_token, draft.record, fold_name(name), self._claim(bearer))
+        return self._issuer.issue(draft)
+
+    async def _logout(self, bearer: str | None) -> None:
+        record = self._issuer.recognise(bearer)
+        if record.expires_s is None:
+            raise Unauthenticated("This token is kept in a file of the relay's and ends with it.")
+        await self._calls.run(self._store.revoke, record.digest, self._now())
+        self._tokens.revoke([record.digest])
+
+    async def _refresh(self, bearer: str | None) -> Issued:
+        if bearer is None:
+            raise Unauthenticated(NO_TOKEN)
+        old = digest_of(bearer)
+        kept = await self._calls.run(self._store.find_token, old)
+        if kept is None or kept.revoked_s is not None:
+            raise Unauthenticated(BAD_TOKEN)
+        record = kept.record
+        if record.expires_s is None or self._now() >= record.expires_s + (GUEST_PROOF_S if record.guest else 0):
+            raise Unauthenticated(EXPIRED_TOKEN)
+        self._issuer.check_room(record.guest)
+        draft = self._issuer.draft(record.subject, record.username, record.guest)
+        await self._calls.run(self._store.add_refreshed_token, draft.record, old)
+        return self._issuer.issue(draft)
+
+    async def _change_password(self, old: str, new: str, bearer: str | None, address: str) -> None:
+        record = self._issuer.recognise(bearer)
+        if record.guest or record.expires_s is None:
+            raise BadInput("Only registered users have a password.")
+        check_password(new)
+        attempt = self._limiter.login(address, fold_name(record.username))
+        found = await self._calls.run(self._store.user, record.subject)
+        user = await self._verified(found, old, attempt, "The old password is wrong.")
+        password_hash = await self._passwords.hash(new)
+        ended = await self._calls.run(self._store.change_password, user, password_hash, record.digest, self._now())
+        self._tokens.revoke(ended)
+
+    async def _verified(self, user: User | None, password: str, attempt: LoginAttempt, wrong: str) -> User:
+        """Returns the user whose password it is; the work is the same when there is no such user."""
+        stored = None if user is None else user.password_hash
+        try:
+            right = await self._passwords.verify(stored, password, attempt.start)
+        except BaseException:
+            attempt.cancel()
+            raise
+        if user is None or not right:
+            raise Unauthenticated(wrong)
+        attempt.succeed()
+        return user
+
+    async def _strengthen(self, user: User, password: str) -> None:
+        """Replaces a hash that is weaker than today's; the password is known only now."""
+        if not self._passwords.is_weaker(user.password_hash):
+            return
+        try:
+            await self._calls.run(self._store.replace_hash, user, await self._passwords.hash(password))
+        except Busy:
+            self._log.info("a weak password hash stays until the next sign-in: the relay is busy")
+
+    def _id_or_new(self, user_id: str | None) -> str:
+        if user_id is None:
+            return make_user_id(self._now_s(), self._random_hex)
+        check_user_id(user_id)
+        return user_id
+
+    def _claim(self, bearer: str | None) -> Claim:
+        return Claim(None if bearer is None else digest_of(bearer), self._open_guest_ids, self._now())
+
+    def _now(self) -> int:
+        return int(self._now_s())
+
+    def _call(self, event: str, address: str, work: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:
+        return uncancellable(Deferred.fromCoroutine(self._logged(event, address, work)))
+
+    async def _logged(self, event: str, address: str, work: Coroutine[Deferred[Any], Any, T]) -> T:
+        outcome, user_id = "error", ""
+        try:
+            result = await work
+            outcome = "ok"
+            user_id = result.user_id if isinstance(result, Issued) else ""
+            return result
+        except Refusal as refusal:
+            outcome = type(refusal).__name__
+            raise
+        finally:
+            self._log.info(
+                "{event} from {address}: {outcome} {user_id}",
+                event=event,
+                address=address,
+                outcome=outcome,
+                user_id=user_id,
+            )
+
+
+def load_tokens(store: UserStore, tokens: TokenTable, now_s: float) -> None:
+    """Fills the table from the store: after a restart everybody is still signed in.
+
+    Args:
+        store: it is called on this thread, so before the event loop runs.
+        tokens: the table to fill.
+        now_s: Unix seconds.
+    """
+    now = int(now_s)
+    tokens.load(store.valid_tokens(now), store.expired_tokens(now, MAX_EXPIRED))

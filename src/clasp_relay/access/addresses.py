@@ -1,0 +1,79 @@
+"""Whose address a request comes from, behind proxies or not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import TypeAlias
+
+__all__ = ["Network", "address_group", "client_address", "parse_networks"]
+
+Network: TypeAlias = IPv4Network | IPv6Network
+_Address: TypeAlias = IPv4Address | IPv6Address
+
+_IPV6_SITE_BITS = 64
+"""What one subscriber line gets at least; inside it, addresses cost nothing (RFC 6177)."""
+
+
+def parse_networks(text: str) -> tuple[Network, ...]:
+    """Returns the networks in a comma-separated list of addresses and CIDRs.
+
+    Raises:
+        ValueError: one of them is neither.
+    """
+    return tuple(ip_network(part.strip(), strict=False) for part in text.split(",") if part.strip())
+
+
+def _parse(text: str) -> _Address | None:
+    try:
+        address = ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address
+
+
+def _parse_hop(text: str) -> _Address | None:
+    """Parses one element of X-Forwarded-For; some proxies add a port."""
+    text = text.strip()
+    if text.startswith("["):
+        return _parse(text[1:].partition("]")[0])
+    if text.count(":") == 1:
+        return _parse(text.partition(":")[0])
+    return _parse(text)
+
+
+def client_address(peer: str, forwarded: Sequence[str], trusted: Sequence[Network]) -> str:
+    """Returns the address of the client that a request comes from.
+
+    Each proxy appends the address that it heard from, so the header is read right to left for as long as
+    the one who speaks is trusted: what a client wrote itself is never reached, unless it is behind
+    nothing but trusted proxies.
+
+    Args:
+        peer: the socket's peer.
+        forwarded: the values of the X-Forwarded-For headers, in order.
+        trusted: networks whose proxies are believed.
+
+    Returns:
+        an IP address in its usual spelling, IPv4 as such; ``peer`` itself when that is none.
+    """
+    speaker = _parse(peer)
+    if speaker is None:
+        return peer
+    hops = [hop for line in forwarded for hop in line.split(",")]
+    while hops and any(speaker in network for network in trusted):
+        hop = _parse_hop(hops.pop())
+        if hop is None:
+            break
+        speaker = hop
+    return str(speaker)
+
+
+def address_group(address: str) -> str:
+    """Returns what is counted as one address: an IPv4 address, or an IPv6 network of 64 bits."""
+    parsed = _parse(address)
+    if not isinstance(parsed, IPv6Address):
+        return address
+    return str(ip_network((parsed, _IPV6_SITE_BITS), strict=False))

@@ -1,0 +1,76 @@
+"""The administrator's token: it is kept in a file of its own and never expires."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+from twisted.logger import Logger
+
+from clasp_relay.access.tokens import ADMIN_SCOPES, TokenRecord, digest_of, make_token
+from clasp_relay.errors import StartError
+
+__all__ = ["ADMIN_SUBJECT", "admin_record", "read_or_make_admin_token"]
+
+ADMIN_SUBJECT = "clasp.admin"
+"""No user or guest can have this id: it has a dot."""
+
+_TOKEN = re.compile(r"cpsk_[A-Za-z0-9_-]{32,128}")
+_log = Logger(namespace="clasp_relay.auth")
+
+
+def read_or_make_admin_token(path: Path, random_hex: Callable[[int], str]) -> str:
+    """Returns the token in a file, which is made (mode 0600) when there is none.
+
+    Args:
+        path: the file; it holds the token and nothing else.
+        random_hex: as ``secrets.token_hex``.
+
+    Raises:
+        StartError: the file cannot be read or made, or holds something else.
+    """
+    try:
+        token = _read(path)
+    except FileNotFoundError:
+        return _make(path, random_hex)
+    except OSError as error:
+        raise StartError(f"{path}: the admin token cannot be read: {error.strerror}") from error
+    if _TOKEN.fullmatch(token) is None:
+        raise StartError(
+            f"{path}: not an admin token (cpsk_ and at least 32 letters, digits, _ or -); "
+            "remove the file to have one made"
+        )
+    return token
+
+
+def admin_record(token: str, now_s: float) -> TokenRecord:
+    """Returns what the administrator's token stands for.
+
+    Args:
+        token: as ``read_or_make_admin_token`` gives it.
+        now_s: Unix seconds.
+    """
+    return TokenRecord(digest_of(token), ADMIN_SUBJECT, "admin", False, ADMIN_SCOPES, int(now_s), None)
+
+
+def _read(path: Path) -> str:
+    with path.open(encoding="ascii", errors="replace") as file:
+        if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
+            _log.warn("{path}: others than its owner may read the admin token; chmod 600 is safer", path=str(path))
+        return file.read(1024).strip()
+
+
+def _make(path: Path, random_hex: Callable[[int], str]) -> str:
+    token = make_token(random_hex)
+    try:
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
+            file.write(f"{token}\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise StartError(f"{path}: the admin token cannot be written: {error.strerror}") from error
+    _log.info("{path}: made an admin token", path=str(path))
+    return token

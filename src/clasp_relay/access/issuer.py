@@ -1,0 +1,102 @@
+"""Giving tokens out, and recognising them when they come back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from clasp_relay.access.refusals import Busy, Unauthenticated
+from clasp_relay.access.tokens import (
+    POLICY_SCOPES,
+    TokenExpired,
+    TokenRecord,
+    TokenTable,
+    TokenUnknown,
+    digest_of,
+    make_token,
+)
+
+__all__ = ["BAD_TOKEN", "EXPIRED_TOKEN", "NO_TOKEN", "Draft", "Issued", "Issuer"]
+
+NO_TOKEN = "Sign in first: send your token as «Authorization: Bearer …»."  # noqa: S105
+BAD_TOKEN = "This token is not valid. Sign in again."  # noqa: S105
+EXPIRED_TOKEN = "This token has expired. Sign in again."  # noqa: S105
+
+_RETRY_AFTER_S = 60
+"""When too many tokens are valid: some expire all the time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A token that was just given out, in clear for the only time."""
+
+    token: str = field(repr=False)
+    user_id: str
+    username: str
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A token that is not committed yet."""
+
+    token: str = field(repr=False)
+    record: TokenRecord
+
+
+class Issuer:
+    """Gives out tokens.
+
+    Args:
+        tokens: the valid tokens.
+        token_ttl_s: seconds that a new token is valid.
+        now_s: Unix seconds.
+        random_hex: as ``secrets.token_hex``.
+    """
+
+    def __init__(
+        self,
+        tokens: TokenTable,
+        token_ttl_s: int,
+        now_s: Callable[[], float],
+        random_hex: Callable[[int], str],
+    ) -> None:
+        self._tokens = tokens
+        self._token_ttl_s = token_ttl_s
+        self._now_s = now_s
+        self._random_hex = random_hex
+
+    def check_room(self, guest: bool) -> None:
+        """Checks that one more token may be given out.
+
+        Raises:
+            Busy: too many are valid.
+        """
+        if not self._tokens.has_room(guest):
+            raise Busy("Too many people are signed in. Try again in a minute.", _RETRY_AFTER_S)
+
+    def draft(self, subject: str, username: str, guest: bool) -> Draft:
+        """Returns a new token, to be committed."""
+        token = make_token(self._random_hex)
+        now = int(self._now_s())
+        record = TokenRecord(digest_of(token), subject, username, guest, POLICY_SCOPES, now, now + self._token_ttl_s)
+        return Draft(token, record)
+
+    def issue(self, draft: Draft) -> Issued:
+        """Makes a token valid whose record is committed."""
+        self._tokens.add(draft.record)
+        return Issued(draft.token, draft.record.subject, draft.record.username)
+
+    def recognise(self, bearer: str | None) -> TokenRecord:
+        """Returns what a token stands for.
+
+        Raises:
+            Unauthenticated: there is none, or it is not valid.
+        """
+        if bearer is None:
+            raise Unauthenticated(NO_TOKEN)
+        try:
+            return self._tokens.lookup(bearer)
+        except TokenExpired:
+            raise Unauthenticated(EXPIRED_TOKEN) from None
+        except TokenUnknown:
+            raise Unauthenticated(BAD_TOKEN) from None

@@ -1,0 +1,223 @@
+"""How often one may try: sliding windows in bounded memory.
+
+A try counts for as long as the window is wide, from the moment it was made. What counts, and under which
+keys, is in ``docs/protocol.md``, Auth API: failed logins per address and username together, per address,
+and per username; registrations and guests per address.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import NamedTuple
+
+from clasp_relay.access.addresses import address_group
+from clasp_relay.access.refusals import Limited
+
+__all__ = ["AttemptLimiter", "LoginAttempt", "RateLimits", "SlidingWindow"]
+
+MAX_KEYS = 50_000
+"""Keys that one window remembers; with 50 tries each that is 25 MB, and an attacker needs as many addresses."""
+
+LOGIN_PER_ADDRESS = 4
+"""How many times the limit of one username an address may fail in all."""
+
+LOGIN_PER_USERNAME = 10
+"""How many times the limit of one address all addresses together may fail for a username."""
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimits:
+    """The numbers, as a policy's ``rate_limits`` gives them."""
+
+    login_max_attempts: int = 5
+    login_window_s: float = 900
+    register_max_attempts: int = 10
+    register_window_s: float = 900
+
+
+class SlidingWindow:
+    """Counts tries per key within the last ``window_s`` seconds.
+
+    Args:
+        limit: tries that one key has.
+        window_s: seconds that a try counts for.
+        now_s: a clock that never goes back, in seconds.
+        max_keys: keys that are remembered; beyond it those that tried least recently are forgotten.
+    """
+
+    def __init__(self, limit: int, window_s: float, now_s: Callable[[], float], max_keys: int = MAX_KEYS) -> None:
+        self._limit = limit
+        self._window_s = window_s
+        self._now_s = now_s
+        self._max_keys = max_keys
+        # The key that tried last stands last, so what has expired stands first.
+        self._tries: OrderedDict[Hashable, deque[float]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._tries)
+
+    def wait_s(self, key: Hashable) -> float:
+        """Returns the seconds until ``key`` has a try left; 0 when it has one now."""
+        tries = self._tries.get(key)
+        if tries is None:
+            return 0.0 if self._limit > 0 else self._window_s
+        now = self._now_s()
+        self._drop_old(tries, now)
+        if len(tries) < self._limit:
+            return 0.0
+        return tries[len(tries) - self._limit] + self._window_s - now
+
+    def add(self, key: Hashable) -> float:
+        """Counts a try of ``key``; returns its time, for ``take_back``."""
+        now = self._now_s()
+        tries = self._tries.setdefault(key, deque())
+        tries.append(now)
+        self._tries.move_to_end(key)
+        self._drop_old(tries, now)
+        self._make_room(now)
+        return now
+
+    def take_back(self, key: Hashable, time_s: float) -> None:
+        """Uncounts the try that ``add`` gave this time to; nothing when it is forgotten by now."""
+        tries = self._tries.get(key)
+        if tries is None or time_s not in tries:
+            return
+        tries.remove(time_s)
+        if not tries:
+            del self._tries[key]
+
+    def clear(self, key: Hashable) -> None:
+        """Forgets all tries of ``key``."""
+        self._tries.pop(key, None)
+
+    def _drop_old(self, tries: deque[float], now: float) -> None:
+        while tries and tries[0] <= now - self._window_s:
+            tries.popleft()
+
+    def _make_room(self, now: float) -> None:
+        while len(self._tries) > 1:
+            key, tries = next(iter(self._tries.items()))
+            if tries and tries[-1] > now - self._window_s and len(self._tries) <= self._max_keys:
+                return
+            del self._tries[key]
+
+
+class _Key(NamedTuple):
+    """A username as a key: of one size, whatever was typed."""
+
+    digest: bytes
+    address: str = ""
+
+
+class AttemptLimiter:
+    """All limits of the auth API.
+
+    Args:
+        limits: the numbers.
+        now_s: a clock that never goes back, in seconds.
+    """
+
+    def __init__(self, limits: RateLimits, now_s: Callable[[], float]) -> None:
+        login, window_s = limits.login_max_attempts, limits.login_window_s
+        self.by_pair = SlidingWindow(login, window_s, now_s)
+        self.by_address = SlidingWindow(login * LOGIN_PER_ADDRESS, window_s, now_s)
+        self.by_username = SlidingWindow(login * LOGIN_PER_USERNAME, window_s, now_s)
+        self._registrations = SlidingWindow(limits.register_max_attempts, limits.register_window_s, now_s)
+        self._guests = SlidingWindow(limits.register_max_attempts, limits.register_window_s, now_s)
+
+    def count_registration(self, address: str) -> None:
+        """Counts a registration.
+
+        Raises:
+            Limited: this address has made too many.
+        """
+        _count(self._registrations, address_group(address), "There were too many registrations from your network.")
+
+    def count_guest(self, address: str) -> None:
+        """Counts a guest.
+
+        Raises:
+            Limited: this address has made too many.
+        """
+        _count(self._guests, address_group(address), "There were too many guests from your network.")
+
+    def login(self, address: str, folded_name: str) -> LoginAttempt:
+        """Returns the attempt to sign in as somebody, not yet counted.
+
+        Args:
+            address: the client's.
+            folded_name: the username, as ``names.fold_name`` gives it.
+
+        Raises:
+            Limited: too many have failed.
+        """
+        attempt = LoginAttempt(self, address_group(address), folded_name)
+        attempt.check()
+        return attempt
+
+
+class LoginAttempt:
+    """One attempt to sign in; only a failed one stays counted.
+
+    It counts from :meth:`start`, before the password is looked at, since attempts that run at the same
+    time would otherwise all find the counters low.
+    """
+
+    def __init__(self, limiter: AttemptLimiter, address: str, folded_name: str) -> None:
+        name = blake2b(folded_name.encode(), digest_size=16).digest()
+        self._pair = (limiter.by_pair, _Key(name, address))
+        self._username = (limiter.by_username, _Key(name))
+        self._counters: tuple[tuple[SlidingWindow, Hashable], ...] = (
+            self._pair,
+            (limiter.by_address, address),
+            self._username,
+        )
+        self._times_s: list[float] = []
+
+    def check(self) -> None:
+        """Checks that there is a try left.
+
+        Raises:
+            Limited: too many have failed.
+        """
+        wait_s = max(window.wait_s(key) for window, key in self._counters)
+        if wait_s > 0:
+            raise Limited(f"There were too many failed sign-ins. Try again in {_in_words(wait_s)}.", wait_s)
+
+    def start(self) -> None:
+        """Counts the attempt, as failed until it is known better.
+
+        Raises:
+            Limited: too many have failed meanwhile.
+        """
+        self.check()
+        self._times_s = [window.add(key) for window, key in self._counters]
+
+    def succeed(self) -> None:
+        """The password was right: that username's counters start again, those of the address go on."""
+        self.cancel()
+        for window, key in (self._pair, self._username):
+            window.clear(key)
+
+    def cancel(self) -> None:
+        """Nothing was found out: the attempt does not count."""
+        for (window, key), time_s in zip(self._counters, self._times_s, strict=False):
+            window.take_back(key, time_s)
+        self._times_s = []
+
+
+def _count(window: SlidingWindow, key: str, sentence: str) -> None:
+    wait_s = window.wait_s(key)
+    if wait_s > 0:
+        raise Limited(f"{sentence} Try again in {_in_words(wait_s)}.", wait_s)
+    window.add(key)
+
+
+def _in_words(wait_s: float) -> str:
+    seconds = max(1, round(wait_s))
+    if seconds < 120:
+        return f"{seconds} seconds" if seconds > 1 else "a second"
+    return f"{-(-seconds // 60)} minutes"

@@ -1,0 +1,141 @@
+"""Which names, ids and passwords may be taken, and when two names are the same.
+
+A name is trimmed and normalised (NFKC) before it is judged, so that what looks alike is alike; two names
+are the same when they differ in case, compatibility forms or the width of their spaces only.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable
+
+from clasp_relay.access.refusals import BadInput
+
+__all__ = [
+    "check_guest_name",
+    "check_password",
+    "check_user_id",
+    "check_username",
+    "default_guest_name",
+    "fold_name",
+    "make_user_id",
+    "normalise_name",
+]
+
+USERNAME_MIN_CHARACTERS = 2
+NAME_MAX_CHARACTERS = 32
+PASSWORD_MIN_CHARACTERS = 6
+PASSWORD_MAX_CHARACTERS = 1024
+"""Longer ones make hashing slower and nothing safer."""
+
+_USER_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+_REFUSED_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
+
+_INVISIBLE = (
+    # Letters, marks and symbols that show nothing, and reserved code points that never will
+    # (Unicode's Default_Ignorable_Code_Point, and the Braille blank).
+    (0x034F, 0x034F),
+    (0x115F, 0x1160),
+    (0x17B4, 0x17B5),
+    (0x180B, 0x180F),
+    (0x2065, 0x2065),
+    (0x2800, 0x2800),
+    (0x3164, 0x3164),
+    (0xFDD0, 0xFDEF),
+    (0xFE00, 0xFE0F),
+    (0xFFA0, 0xFFA0),
+    (0xFFF0, 0xFFF8),
+    (0xFFFE, 0xFFFF),
+    (0x1D159, 0x1D159),
+    (0xE0000, 0xE0FFF),
+)
+
+
+def normalise_name(text: str) -> str:
+    """Returns a name as it is kept: NFKC, trimmed."""
+    return unicodedata.normalize("NFKC", text).strip()
+
+
+def fold_name(text: str) -> str:
+    """Returns what two spellings of one name have in common.
+
+    Unicode's compatibility caseless match (The Unicode Standard, D146), with runs of spaces as one.
+    """
+    folded = unicodedata.normalize("NFD", text)
+    for _ in range(2):
+        folded = unicodedata.normalize("NFKC", folded.casefold())
+    return " ".join(folded.split())
+
+
+def _is_shown(character: str) -> bool:
+    category = unicodedata.category(character)
+    if category in _REFUSED_CATEGORIES or (category == "Zs" and character != " "):
+        return False
+    code = ord(character)
+    return not any(first <= code <= last for first, last in _INVISIBLE)
+
+
+def _check_name(text: str, what: str, least: int) -> str:
+    name = normalise_name(text)
+    if not least <= len(name) <= NAME_MAX_CHARACTERS:
+        raise BadInput(f"A {what} has {least} to {NAME_MAX_CHARACTERS} characters.")
+    if not all(map(_is_shown, name)):
+        raise BadInput(f"A {what} cannot contain control or invisible characters.")
+    return name
+
+
+def check_username(text: str) -> str:
+    """Returns the name that a user registers with, as it is kept.
+
+    Raises:
+        BadInput: not 2 to 32 characters, or a control or invisible one among them.
+    """
+    return _check_name(text, "username", USERNAME_MIN_CHARACTERS)
+
+
+def check_guest_name(text: str) -> str:
+    """Returns the name that a guest is shown under.
+
+    Raises:
+        BadInput: not 1 to 32 characters, or a control or invisible one among them.
+    """
+    return _check_name(text, "name", 1)
+
+
+def check_password(text: str) -> None:
+    """Checks a password that somebody chooses; it is used as it is, every character counts.
+
+    Raises:
+        BadInput: not 6 to 1,024 characters.
+    """
+    if len(text) < PASSWORD_MIN_CHARACTERS:
+        raise BadInput(f"A password has at least {PASSWORD_MIN_CHARACTERS} characters.")
+    if len(text) > PASSWORD_MAX_CHARACTERS:
+        raise BadInput(f"A password has at most {PASSWORD_MAX_CHARACTERS} characters.")
+
+
+def check_user_id(text: str) -> None:
+    """Checks an id that a client brings.
+
+    Raises:
+        BadInput: not 1 to 64 letters, digits, ``_`` and ``-``.
+    """
+    if _USER_ID.fullmatch(text) is None:
+        raise BadInput("A user_id has 1 to 64 characters: letters, digits, _ and -.")
+
+
+def make_user_id(now_s: float, random_hex: Callable[[int], str]) -> str:
+    """Returns a new id, ``u-{unix ms}-{8 random}``.
+
+    Args:
+        now_s: Unix seconds.
+        random_hex: as ``secrets.token_hex``.
+    """
+    return f"u-{int(now_s * 1000)}-{random_hex(4)}"
+
+
+def default_guest_name(user_id: str) -> str:
+    """Returns the name of a guest who gave none."""
+    return f"guest-{user_id[-6:]}"

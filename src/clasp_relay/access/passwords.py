@@ -1,0 +1,106 @@
+"""Password hashes: Argon2id, made and verified off the event loop.
+
+Each hash takes :data:`MEMORY_COST_KIB`; at most :data:`HASHES_AT_ONCE` are made at once, so all of them
+together take 76 MiB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from argon2 import PasswordHasher, extract_parameters
+from argon2.exceptions import InvalidHashError, VerificationError, VerifyMismatchError
+from argon2.low_level import ARGON2_VERSION, Type
+from twisted.logger import Logger
+
+from clasp_relay.access.workers import Workers
+
+__all__ = ["HASHES_AT_ONCE", "MAX_WAITING_HASHES", "Passwords", "cheap_hasher", "make_hasher"]
+
+MEMORY_COST_KIB = 19_456
+TIME_COST = 2
+PARALLELISM = 1
+"""OWASP's minimum for Argon2id (Password Storage Cheat Sheet), and what the Rust relay uses."""
+
+HASHES_AT_ONCE = 4
+MAX_WAITING_HASHES = 256
+"""Hashes that may wait for a thread; they are done within seconds."""
+
+
+def make_hasher() -> PasswordHasher:
+    """Returns the hasher of a relay in service."""
+    return PasswordHasher(time_cost=TIME_COST, memory_cost=MEMORY_COST_KIB, parallelism=PARALLELISM)
+
+
+def cheap_hasher() -> PasswordHasher:
+    """Returns a hasher that protects nothing and costs nothing, for tests."""
+    return PasswordHasher(time_cost=1, memory_cost=8, parallelism=1, hash_len=16, salt_len=8)
+
+
+class Passwords:
+    """Makes and verifies password hashes.
+
+    Args:
+        hasher: with the parameters for new hashes.
+        workers: where hashing is done.
+    """
+
+    _log = Logger(namespace="clasp_relay.auth")
+
+    def __init__(self, hasher: PasswordHasher, workers: Workers) -> None:
+        self._hasher = hasher
+        self._workers = workers
+        self._nobodys_hash = hasher.hash("nobody has this password")
+
+    async def hash(self, password: str) -> str:
+        """Returns a new hash, as a PHC string.
+
+        Raises:
+            Busy: too many hashes are waiting.
+        """
+        return await self._workers.run(_always, self._hasher.hash, password)
+
+    async def verify(self, stored: str | None, password: str, admit: Callable[[], None]) -> bool:
+        """Tells whether a password is the one that was hashed.
+
+        It costs the same whether or not there is a hash: how long an answer takes must not tell who
+        has an account.
+
+        Args:
+            stored: the hash; None when there is no such user.
+            password: what was typed.
+            admit: called just before the work begins; what it raises, this raises.
+
+        Raises:
+            Busy: too many hashes are waiting.
+        """
+        return await self._workers.run(admit, self._verify, stored, password)
+
+    def _verify(self, stored: str | None, password: str) -> bool:
+        if stored is not None:
+            try:
+                return self._hasher.verify(stored, password)
+            except VerifyMismatchError:
+                return False
+            except (InvalidHashError, VerificationError):
+                # Nothing was computed: the work is made up for below.
+                self._log.warn("a stored password hash cannot be read; its user cannot sign in")
+        try:
+            self._hasher.verify(self._nobodys_hash, password)
+        except VerifyMismatchError:
+            return False
+        return False
+
+    def is_weaker(self, stored: str) -> bool:
+        """Tells whether a stored hash is easier to break than a new one would be."""
+        parameters = extract_parameters(stored)
+        return (
+            parameters.type is not Type.ID
+            or parameters.version < ARGON2_VERSION
+            or parameters.memory_cost * parameters.time_cost < self._hasher.memory_cost * self._hasher.time_cost
+            or parameters.hash_len < self._hasher.hash_len
+        )
+
+
+def _always() -> None:
+    """Admits."""

@@ -1,0 +1,146 @@
+"""Work that must not run on the event loop's thread: hashing and SQL."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import ParamSpec, Protocol, TypeVar
+
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.interfaces import IReactorFromThreads
+from twisted.internet.threads import deferToThreadPool
+from twisted.python.failure import Failure
+from twisted.python.threadpool import ThreadPool
+
+from clasp_relay.access.refusals import Busy, Refusal
+
+__all__ = ["InlineWorkers", "ThreadWorkers", "Workers", "uncancellable"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_RETRY_AFTER_S = 2
+"""A full queue of hashes is done in a few seconds."""
+
+
+class Workers(Protocol):
+    """Where work is done."""
+
+    def run(self, admit: Callable[[], None], work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
+        """Does some work.
+
+        Args:
+            admit: called on the event loop's thread just before the work begins; what it raises is the
+                result, and the work is not done.
+            work: called on another thread.
+            args: for ``work``.
+            kwargs: for ``work``.
+
+        Returns:
+            what ``work`` returns or raises; ``Busy`` when too much is waiting already.
+        """
+
+
+class ThreadWorkers:
+    """A few threads, and a bounded queue before them.
+
+    Args:
+        reactor: the event loop that results are given to.
+        threads: how many things are done at once.
+        max_waiting: how many more may wait.
+        name: for the threads' names.
+    """
+
+    def __init__(self, reactor: IReactorFromThreads, threads: int, max_waiting: int, name: str) -> None:
+        self._reactor = reactor
+        self._threads = threads
+        self._max_waiting = max_waiting
+        self._pool = ThreadPool(minthreads=0, maxthreads=threads, name=name)
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._running = 0
+        self._beginning = False
+        self._stopped = False
+
+    def start(self) -> None:
+        """Makes ready for work; what was asked before waits for this."""
+        self._pool.start()
+
+    def stop(self) -> None:
+        """Ends what has not begun with ``Busy``, and waits for what has."""
+        self._stopped = True
+        self._begin_waiting()
+        self._pool.stop()
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for a thread."""
+        return len(self._waiting)
+
+    def run(self, admit: Callable[[], None], work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
+        """As :meth:`Workers.run`."""
+        done: Deferred[T] = Deferred()
+        if len(self._waiting) >= self._max_waiting and self._running >= self._threads:
+            done.errback(Busy("The relay is busy. Try again in a moment.", _RETRY_AFTER_S))
+            return done
+
+        def begin() -> None:
+            if self._stopped:
+                done.errback(Busy("The relay is stopping. Try again in a moment.", _RETRY_AFTER_S))
+                return
+            self._running += 1
+            result = maybeDeferred(admit)
+            result.addCallback(lambda _: deferToThreadPool(self._reactor, self._pool, work, *args, **kwargs))
+            result.addBoth(self._end)
+            result.addCallbacks(done.callback, done.errback)
+
+        self._waiting.append(begin)
+        self._begin_waiting()
+        return done
+
+    def _end(self, result: T) -> T:
+        self._running -= 1
+        self._begin_waiting()
+        return result
+
+    def _begin_waiting(self) -> None:
+        """Begins what a thread is free for.
+
+        A loop and not a recursion: what is not admitted ends at once, and the whole queue may be so.
+        """
+        if self._beginning:
+            return
+        self._beginning = True
+        try:
+            while self._waiting and (self._running < self._threads or self._stopped):
+                self._waiting.popleft()()
+        finally:
+            self._beginning = False
+
+
+class InlineWorkers:
+    """Does everything at once, on the caller's thread: for tests and for tools without an event loop."""
+
+    def run(self, admit: Callable[[], None], work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
+        """As :meth:`Workers.run`."""
+
+        def do(_: None) -> T:
+            return work(*args, **kwargs)
+
+        return maybeDeferred(admit).addCallback(do)
+
+
+def uncancellable(work: Deferred[T]) -> Deferred[T]:
+    """Returns a Deferred of the same result whose cancelling ends the waiting, not the work.
+
+    What is committed must also take effect: a client that hangs up between the two must not stop it.
+    A fault (not a refusal) that nobody waits for any more is left to be logged.
+    """
+    seen: Deferred[T] = Deferred()
+
+    def fail(failure: Failure) -> Failure | None:
+        seen_by_nobody = bool(seen.called) and failure.check(Refusal) is None
+        seen.errback(failure)
+        return failure if seen_by_nobody else None
+
+    work.addCallbacks(seen.callback, fail)
+    return seen

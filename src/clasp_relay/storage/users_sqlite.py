@@ -1,0 +1,220 @@
+"""Users and tokens in a SQLite file (``schema/users-1.sql`` says what is in it)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from clasp_relay.storage.users import (
+    GUEST_PROOF_S,
+    MAX_TOKENS_PER_SUBJECT,
+    USER_TOKEN_KEPT_S,
+    Claim,
+    IdentityTaken,
+    KeptToken,
+    NameTaken,
+    TokenGone,
+    TokenRecord,
+    TooManyTokens,
+    User,
+    UserChanged,
+)
+from clasp_relay.storage.users_file import open_users_file
+
+__all__ = ["SqliteUsers"]
+
+_USER = (
+    "SELECT id, username, password_hash, created_at, COALESCE(password_changes, 0)"
+    " FROM users LEFT JOIN user_facts ON user_id = id"
+)
+_TOKEN = "SELECT digest, subject, username, guest, scopes_name, created_at, expires_at, revoked_at FROM tokens"  # noqa: S105
+
+
+class SqliteUsers:
+    """A :class:`UserStore` in a file.
+
+    Args:
+        path: the file; it is made when it is missing.
+        fold: makes equal what counts as one name.
+
+    Raises:
+        StartError: the file cannot be used.
+    """
+
+    def __init__(self, path: Path, fold: Callable[[str], str]) -> None:
+        self._db = open_users_file(path, fold)
+
+    def close(self) -> None:
+        """As :meth:`UserStore.close`."""
+        self._db.close()
+
+    def find_user(self, spellings: Sequence[str], folded: str) -> User | None:
+        """As :meth:`UserStore.find_user`."""
+        for spelling in spellings:
+            user = self._one_user(f"{_USER} WHERE username = ?", spelling)
+            if user is not None:
+                return user
+        return self._one_user(f"{_USER} WHERE folded_name = ? ORDER BY created_at, id LIMIT 1", folded)
+
+    def user(self, user_id: str) -> User | None:
+        """As :meth:`UserStore.user`."""
+        return self._one_user(f"{_USER} WHERE id = ?", user_id)
+
+    def check_new_user(self, user_id: str, folded: str, claim: Claim) -> None:
+        """As :meth:`UserStore.check_new_user`."""
+        if self._any("SELECT 1 FROM user_facts WHERE folded_name = ?", folded):
+            raise NameTaken
+        if self._any("SELECT 1 FROM users WHERE id = ?", user_id):
+            raise IdentityTaken
+        kept = "SELECT 1 FROM tokens WHERE subject = ? AND guest AND expires_at > ?"
+        kept_after_s = claim.now_s - GUEST_PROOF_S
+        if claim.any_guest or not self._any(kept, user_id, kept_after_s):
+            return
+        if not self._any(f"{kept} AND revoked_at IS NULL AND digest = ?", user_id, kept_after_s, claim.proof):
+            raise IdentityTaken
+
+    def add_user(self, user: User, folded: str, token: TokenRecord, claim: Claim) -> None:
+        """As :meth:`UserStore.add_user`."""
+        with self._transaction():
+            self.check_new_user(user.user_id, folded, claim)
+            self._db.execute(
+                "INSERT INTO users (id, username, password_hash, created_at) VALUES (?, ?, ?, ?)",
+                (user.user_id, user.username, user.password_hash, user.created_s),
+            )
+            self._db.execute("INSERT INTO user_facts (user_id, folded_name) VALUES (?, ?)", (user.user_id, folded))
+            self._insert(token)
+
+    def add_guest_token(self, token: TokenRecord, folded: str, claim: Claim) -> None:
+        """As :meth:`UserStore.add_guest_token`."""
+        with self._transaction():
+            self.check_new_user(token.subject, folded, claim)
+            self._add(token)
+
+    def add_user_token(self, token: TokenRecord, password_changes: int) -> None:
+        """As :meth:`UserStore.add_user_token`."""
+        with self._transaction():
+            self._check_unchanged(token.subject, password_changes)
+            self._add(token)
+
+    def add_refreshed_token(self, token: TokenRecord, old: bytes) -> None:
+        """As :meth:`UserStore.add_refreshed_token`."""
+        with self._transaction():
+            current = self._any(
+                "SELECT 1 FROM tokens WHERE digest = ? AND revoked_at IS NULL AND expires_at + guest * ? > ?"
+                " AND guest <> EXISTS (SELECT 1 FROM users WHERE id = subject)",
+                old,
+                GUEST_PROOF_S,
+                token.created_s,
+            )
+            if not current:
+                raise TokenGone
+            self._add(token)
+
+    def find_token(self, digest: bytes) -> KeptToken | None:
+        """As :meth:`UserStore.find_token`."""
+        row = self._db.execute(f"{_TOKEN} WHERE digest = ?", (digest,)).fetchone()
+        return None if row is None else KeptToken(_record(row), row[7])
+
+    def revoke(self, digest: bytes, now_s: int) -> None:
+        """As :meth:`UserStore.revoke`."""
+        changed = self._db.execute(
+            "UPDATE tokens SET revoked_at = ? WHERE digest = ? AND revoked_at IS NULL", (now_s, digest)
+        )
+        if changed.rowcount == 0:
+            raise TokenGone
+
+    def change_password(self, user: User, password_hash: str, keep: bytes, now_s: int) -> list[bytes]:
+        """As :meth:`UserStore.change_password`."""
+        with self._transaction():
+            self._check_unchanged(user.user_id, user.password_changes)
+            if not self._any("SELECT 1 FROM tokens WHERE digest = ? AND revoked_at IS NULL", keep):
+                raise TokenGone
+            self._db.execute("UPDATE users SET password_hash = ? WHERE id = ?", (password_hash, user.user_id))
+            self._db.execute(
+                "UPDATE user_facts SET password_changes = password_changes + 1 WHERE user_id = ?", (user.user_id,)
+            )
+            others = "subject = ? AND digest <> ? AND revoked_at IS NULL"
+            valid = self._db.execute(
+                f"SELECT digest FROM tokens WHERE {others} AND expires_at > ?",  # noqa: S608 - a constant
+                (user.user_id, keep, now_s),
+            ).fetchall()
+            self._db.execute(
+                f"UPDATE tokens SET revoked_at = ? WHERE {others}",  # noqa: S608 - a constant
+                (now_s, user.user_id, keep),
+            )
+        return [row[0] for row in valid]
+
+    def replace_hash(self, user: User, password_hash: str) -> None:
+        """As :meth:`UserStore.replace_hash`."""
+        self._db.execute(
+            "UPDATE users SET password_hash = ? WHERE id = ? AND password_hash = ?",
+            (password_hash, user.user_id, user.password_hash),
+        )
+
+    def valid_tokens(self, now_s: int) -> list[TokenRecord]:
+        """As :meth:`UserStore.valid_tokens`."""
+        rows = self._db.execute(f"{_TOKEN} WHERE expires_at > ? AND revoked_at IS NULL ORDER BY expires_at", (now_s,))
+        return [_record(row) for row in rows]
+
+    def expired_tokens(self, now_s: int, limit: int) -> list[bytes]:
+        """As :meth:`UserStore.expired_tokens`."""
+        rows = self._db.execute(
+            "SELECT digest FROM tokens WHERE expires_at <= ? AND revoked_at IS NULL ORDER BY expires_at DESC LIMIT ?",
+            (now_s, limit),
+        )
+        return [row[0] for row in rows]
+
+    def purge(self, now_s: int, limit: int) -> int:
+        """As :meth:`UserStore.purge`."""
+        return self._db.execute(
+            "DELETE FROM tokens WHERE digest IN (SELECT digest FROM tokens WHERE expires_at <= ?"
+            " AND (guest = 0 OR expires_at <= ?) LIMIT ?)",
+            (now_s - USER_TOKEN_KEPT_S, now_s - GUEST_PROOF_S, limit),
+        ).rowcount
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._db.execute("COMMIT")
+        except BaseException:
+            # A full disk may have ended the transaction already.
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+
+    def _any(self, query: str, *values: object) -> bool:
+        return self._db.execute(query, values).fetchone() is not None
+
+    def _one_user(self, query: str, value: str) -> User | None:
+        row = self._db.execute(query, (value,)).fetchone()
+        return None if row is None else User(*row)
+
+    def _check_unchanged(self, user_id: str, password_changes: int) -> None:
+        if not self._any(
+            "SELECT 1 FROM user_facts WHERE user_id = ? AND password_changes = ?", user_id, password_changes
+        ):
+            raise UserChanged
+
+    def _add(self, token: TokenRecord) -> None:
+        valid, first_s = self._db.execute(
+            "SELECT COUNT(*), MIN(expires_at) FROM tokens WHERE subject = ? AND expires_at > ? AND revoked_at IS NULL",
+            (token.subject, token.created_s),
+        ).fetchone()
+        if valid >= MAX_TOKENS_PER_SUBJECT:
+            raise TooManyTokens(first_s - token.created_s)
+        self._insert(token)
+
+    def _insert(self, token: TokenRecord) -> None:
+        self._db.execute(
+            "INSERT INTO tokens (digest, subject, username, guest, scopes_name, created_at, expires_at)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            token,
+        )
+
+
+def _record(row: tuple[bytes, str, str, int, str, int, int, int | None]) -> TokenRecord:
+    digest, subject, username, guest, scopes_name, created_s, expires_s, _ = row
+    return TokenRecord(digest, subject, username, bool(guest), scopes_name, created_s, expires_s)
