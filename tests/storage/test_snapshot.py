@@ -13,7 +13,13 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.core.params import Ended, Param, StateImage
 from clasp_relay.storage.restore import decode
-from clasp_relay.storage.snapshot import MAX_APPROXIMATION_BYTES, PIECE_CHARACTERS, PIECE_PARAMS, encode
+from clasp_relay.storage.snapshot import (
+    MAX_APPROXIMATION_BYTES,
+    MAX_TRANSLATED_BYTES,
+    PIECE_CHARACTERS,
+    PIECE_PARAMS,
+    encode,
+)
 from tests.storage.values import TIME_US, WRITER, encoded_values, image, param, string
 
 _u64 = st.integers(0, 2**64 - 1)
@@ -151,10 +157,14 @@ class DocumentTests(SynchronousTestCase):
                 self.assertEqual(b64decode(entry["encoded"]), value)
 
     def test_value_that_is_big_has_no_approximation(self) -> None:
-        """Beside the bytes of a big value stands null."""
-        size = MAX_APPROXIMATION_BYTES
-        (entry,) = document(image(param("/a", b"\x09" + struct.pack(">H", size) + bytes(size))))["params"]
-        self.assertIsNone(entry["value"])
+        """Beside the bytes of big bytes, and of an array too big to be taken apart, stands null."""
+        count = MAX_TRANSLATED_BYTES // 9 + 1
+        big_bytes = b"\x09" + struct.pack(">H", MAX_APPROXIMATION_BYTES) + bytes(MAX_APPROXIMATION_BYTES)
+        for value in (big_bytes, b"\x0a" + struct.pack(">H", count) + count * f64(1.0)):
+            with self.subTest(kind=value[0]):
+                (entry,) = document(image(param("/a", value)))["params"]
+                self.assertIsNone(entry["value"])
+                self.assertEqual(b64decode(entry["encoded"]), value)
 
 
 class PieceTests(SynchronousTestCase):

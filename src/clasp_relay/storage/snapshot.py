@@ -32,8 +32,11 @@ VERSION = 1
 PIECE_PARAMS = 200
 """A piece is ready with this many params or …"""
 
-PIECE_CHARACTERS = 128 * 1024
+PIECE_CHARACTERS = 32 * 1024
 """… with this much text: so making one takes a few milliseconds, whatever is in it."""
+
+MAX_TRANSLATED_BYTES = 8 * 1024
+"""A bigger array or map is not taken apart, which takes milliseconds: ``encoded`` it is, with null beside it."""
 
 MAX_APPROXIMATION_BYTES = 1024
 """A bigger value that needs ``encoded`` has null beside it: bytes as a list of numbers take four times their size."""
@@ -110,6 +113,8 @@ def _tombstone_line(address: str, ended: Ended) -> str:
 def _value_text(value: bytes) -> tuple[str, bool]:
     """Says a value in JSON, and whether that encodes back to the same bytes."""
     kind = value[0]
+    if kind in _CONTAINERS and len(value) > MAX_TRANSLATED_BYTES:
+        return "null", False
     content = decode_value(value)
     if kind in _EXACT or (kind == ValueType.F64 and isinstance(content, float) and isfinite(content)):
         return _to_json(content), True
