@@ -1,0 +1,238 @@
+"""What waits for a session that is slower than its traffic (``docs/protocol.md``, Slow consumers).
+
+Below the bound a backlog is a plain queue whose pieces are shared with other sessions. The first time
+that it is over the bound it is taken apart into frames with an index by address; from then on, until
+it has drained, a frame costs a constant amount of work however long the queue is.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from twisted.logger import Logger
+
+from clasp_relay.core.ports import Frame, Kind
+from clasp_relay.errors import CloseCode
+from clasp_relay.net.framing import Batch, Item, append_wire, header
+
+_log = Logger(namespace="clasp_relay.net")
+
+
+@dataclass(slots=True)
+class Counters:
+    """How often slow sessions needed help since the start, all sessions together.
+
+    Attributes:
+        coalesced: frames that a newer value of the same address replaced.
+        dropped: streams and gesture moves that were left out.
+        slow_closes: sessions that were ended as too slow.
+    """
+
+    coalesced: int = 0
+    dropped: int = 0
+    slow_closes: int = 0
+
+
+class Snapshot:
+    """Frames that are encoded while the socket drains; see ``core.ports.Outbox.send_snapshot``."""
+
+    __slots__ = ("frames", "key")
+
+    def __init__(self, key: object, frames: Iterator[bytes]) -> None:
+        self.key = key
+        self.frames = frames
+
+
+class Close:
+    """The end of what is sent."""
+
+    __slots__ = ("code", "reason")
+
+    def __init__(self, code: CloseCode, reason: str) -> None:
+        self.code = code
+        self.reason = reason
+
+
+class _Index:
+    """Which of the waiting frames may go. Numbers are the places in the queue."""
+
+    __slots__ = ("droppable", "latest", "superseded")
+
+    def __init__(self) -> None:
+        self.latest: dict[str, int] = {}
+        self.superseded: set[int] = set()
+        self.droppable: deque[int] = deque()
+
+    def add(self, number: int, frame: Frame) -> None:
+        """Takes note of a frame at the tail."""
+        if frame.kind == Kind.PARAM:
+            older = self.latest.get(frame.address)
+            if older is not None:
+                self.superseded.add(older)
+            self.latest[frame.address] = number
+        elif frame.kind == Kind.DROP:
+            self.droppable.append(number)
+
+    def sent(self, number: int, frame: Frame) -> None:
+        """Forgets the frame that stood first."""
+        if frame.kind == Kind.PARAM:
+            if self.latest.get(frame.address) == number:
+                del self.latest[frame.address]
+            self.superseded.discard(number)
+        elif frame.kind == Kind.DROP:
+            self.droppable.popleft()
+
+
+class Backlog:
+    """A session's waiting frames, snapshots and its Close, in order.
+
+    Args:
+        counters: where coalesced and dropped frames are counted.
+    """
+
+    __slots__ = ("_counters", "_index", "_items", "_next", "_snapshots", "size_bytes")
+
+    def __init__(self, counters: Counters) -> None:
+        self._counters = counters
+        # An OrderedDict, since a plain dict finds its first key slower and slower while it is emptied from the front.
+        self._items: OrderedDict[int, Item | Snapshot | Close] = OrderedDict()
+        self._snapshots: dict[object, int] = {}
+        self._index: _Index | None = None
+        self._next = 0
+        self.size_bytes = 0
+        """What waits, as WebSocket bytes; snapshots count as nothing."""
+
+    def __bool__(self) -> bool:
+        return bool(self._items)
+
+    @property
+    def first(self) -> Item | Snapshot | Close | None:
+        """What stands first, or None."""
+        return next(iter(self._items.values()), None)
+
+    def push(self, item: Item | Snapshot | Close) -> None:
+        """Puts something at the tail. A snapshot takes the place of a waiting one with an equal key."""
+        if isinstance(item, Frame):
+            self._push_frame(item)
+        elif isinstance(item, Batch):
+            self._push_batch(item)
+        else:
+            if isinstance(item, Snapshot):
+                older = self._snapshots.pop(item.key, None)
+                if older is not None:
+                    del self._items[older]
+                self._snapshots[item.key] = self._next
+            self._append(item)
+
+    def shrink(self, limit_bytes: int) -> bool:
+        """Makes room: old values of params go, then streams and gesture moves, oldest first, as many as needed.
+
+        Args:
+            limit_bytes: how much may wait; call this only when it is more.
+
+        Returns:
+            Whether what must not be dropped fits.
+        """
+        index = self._index or self._take_apart()
+        for number in index.superseded:
+            self._remove(number)
+        self._counters.coalesced += len(index.superseded)
+        index.superseded.clear()
+        droppable = index.droppable
+        while self.size_bytes > limit_bytes and droppable:
+            self._remove(droppable.popleft())
+            self._counters.dropped += 1
+        return self.size_bytes <= limit_bytes
+
+    def take(self, limit_bytes: int, snapshot_bytes: int) -> tuple[list[bytes], int]:
+        """Takes about ``limit_bytes`` from the head, up to a Close, which stays.
+
+        Args:
+            limit_bytes: nothing more is taken once this much was.
+            snapshot_bytes: nothing more is encoded once this much was.
+
+        Returns:
+            The WebSocket bytes in pieces, and how many of them are snapshots'.
+        """
+        parts: list[bytes] = []
+        size = encoded = 0
+        items = self._items
+        while items and size < limit_bytes:
+            number, item = next(iter(items.items()))
+            if isinstance(item, Snapshot):
+                if encoded >= snapshot_bytes:
+                    break
+                piece = self._encode_next(item, parts)
+                size += piece
+                encoded += piece
+            elif isinstance(item, Close):
+                break
+            else:
+                del items[number]
+                taken = append_wire(parts, item)
+                size += taken
+                self.size_bytes -= taken
+                if self._index is not None:
+                    self._index.sent(number, item)  # type: ignore[arg-type]  # an index means: frames only
+        if not items:
+            self._index = None
+        return parts, encoded
+
+    @property
+    def snapshots(self) -> int:
+        """How many snapshots wait."""
+        return len(self._snapshots)
+
+    def clear(self) -> None:
+        """Forgets everything."""
+        self._items.clear()
+        self._snapshots.clear()
+        self._index = None
+        self.size_bytes = 0
+
+    def _append(self, item: Item | Snapshot | Close) -> None:
+        self._items[self._next] = item
+        self._next += 1
+
+    def _push_frame(self, frame: Frame) -> None:
+        length = len(frame.data)
+        self.size_bytes += length + len(header(length))
+        if self._index is not None:
+            self._index.add(self._next, frame)
+        self._append(frame)
+
+    def _push_batch(self, batch: Batch) -> None:
+        if self._index is None:
+            self.size_bytes += len(batch.wire)
+            self._append(batch)
+        else:
+            for frame in batch.frames:
+                self._push_frame(frame)
+
+    def _remove(self, number: int) -> None:
+        frame = self._items.pop(number)
+        length = len(frame.data)  # type: ignore[union-attr]  # only frames are in the index
+        self.size_bytes -= length + len(header(length))
+
+    def _encode_next(self, snapshot: Snapshot, parts: list[bytes]) -> int:
+        try:
+            data = next(snapshot.frames, None)
+        except Exception:
+            _log.failure("A snapshot could not be encoded; the rest of it is left out")
+            data = None
+        if data is None:
+            del self._items[self._snapshots.pop(snapshot.key)]
+            return 0
+        head = header(len(data))
+        parts += (head, data)
+        return len(head) + len(data)
+
+    def _take_apart(self) -> _Index:
+        items = list(self._items.values())
+        self.clear()
+        index = self._index = _Index()
+        for item in items:
+            self.push(item)
+        return index

@@ -1,0 +1,245 @@
+"""One client's connection: HTTP upgrade, messages, liveness, and an end that is always told to the relay."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
+from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.protocol import connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from clasp_relay.core.ports import Frame
+from clasp_relay.errors import CloseCode, ErrorCode
+from clasp_relay.net.connection import error_bytes
+from clasp_relay.net.guarded import GuardedProtocol
+from clasp_relay.net.outbox import Outbox
+from clasp_relay.net.relay_port import SessionPort
+
+if TYPE_CHECKING:
+    from clasp_relay.net.factory import ClaspFactory
+
+_log = Logger(namespace="clasp_relay.net")
+
+SUBPROTOCOLS = ("clasp", "clasp.v2")
+"""What a client may ask for; it fails the connection unless the answer names one that it asked for."""
+
+END_TIMEOUT_S = 10.0
+"""How long a peer has to take what was sent and answer a Close, before the connection is aborted."""
+
+_PING = b"\x89\x00"
+_OPCODE_PONG = 10
+
+
+class ClaspProtocol(GuardedProtocol):
+    """A client's connection. Made by ``ClaspFactory``."""
+
+    factory: ClaspFactory
+
+    outbox: Outbox | None = None
+    """The way out, from the upgrade on."""
+    address = ""
+    """The client's address; empty where there is none, as on a Unix socket."""
+    heard = False
+    """Whether anything was received since the keeper came by."""
+    _silent_s = 0.0
+    _session: SessionPort | None = None
+    _timer: IDelayedCall | None = None
+    _is_ending = False
+
+    # From the transport
+
+    def connectionMade(self) -> None:
+        """The client's TCP connection is there: it has 10 s for TLS, upgrade and HELLO."""
+        factory = self.factory
+        factory.connections.add(self)
+        self._timer = factory.reactor.callLater(factory.limits.hello_timeout_s, self._hello_is_late)
+        super().connectionMade()
+        keep_alive = getattr(self.transport, "setTcpKeepAlive", None)
+        if keep_alive is not None:
+            keep_alive(True)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Takes bytes. Once the connection is being dropped they are thrown away and not collected."""
+        self.heard = True
+        if self.state != self.STATE_CLOSED:
+            self._dataReceived(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The connection is gone, whatever ended it."""
+        self._stop_timer()
+        if self.outbox is not None:
+            self.outbox.shut()
+        self.factory.forget(self)
+        session, self._session = self._session, None
+        try:
+            if session is not None:
+                self.factory.relay.disconnect(session)
+        except Exception:
+            _log.failure("The relay failed to end a session")
+        finally:
+            super().connectionLost(reason)
+            # Autobahn's Deferred of this name holds the protocol as its result: a cycle.
+            self.is_closed = self.outbox = None
+
+    # From Autobahn: the upgrade
+
+    def onConnect(self, request: ConnectionRequest) -> str | None:
+        """Decides about an upgrade.
+
+        Returns:
+            The subprotocol, or None when the client asks for none.
+
+        Raises:
+            ConnectionDeny: 403 for a web page of another origin, 400 when the client speaks no CLASP.
+        """
+        factory = self.factory
+        headers = request.headers
+        if request.origin and not factory.allows_origin(request.origin, headers.get("host", "")):
+            raise ConnectionDeny(403, "this origin may not connect")
+        self.address = factory.client_address(_host(self.transport), headers.get("x-forwarded-for", ""))
+        if not request.protocols:
+            return None
+        for subprotocol in SUBPROTOCOLS:
+            if subprotocol in request.protocols:
+                return subprotocol
+        raise ConnectionDeny(400, "none of the subprotocols is known; this is clasp")
+
+    def onOpen(self) -> None:
+        """The upgrade is done: a session begins, or the client reads why there is none."""
+        self.forget_request()
+        factory = self.factory
+        outbox = self.outbox = Outbox(self, factory.writer, factory.limits.outbox_bytes)
+        # Behind a web server's resource the HTTP channel may still be registered.
+        self.transport.unregisterProducer()
+        self.transport.registerProducer(outbox, True)
+        refusal = factory.admit(self)
+        if refusal is not None:
+            outbox.send(Frame(error_bytes(ErrorCode.OVERLOADED, refusal)))
+            outbox.close(CloseCode.TRY_AGAIN_LATER, refusal)
+            return
+        try:
+            self._session = factory.relay.connect(outbox, self.address)
+        except Exception:
+            _log.failure("The relay failed to begin a session")
+            outbox.close(CloseCode.INTERNAL, "internal error")
+
+    # From Autobahn: messages
+
+    def onMessage(self, payload: bytes, isBinary: bool) -> None:  # noqa: N803
+        """Passes a message to the relay; a text message is a protocol error."""
+        outbox, session = self.outbox, self._session
+        if outbox is None or outbox.closing or session is None:
+            return
+        if not isBinary:
+            outbox.send(Frame(error_bytes(ErrorCode.MESSAGE, "text messages are no CLASP")))
+            outbox.close(CloseCode.UNSUPPORTED_DATA, "text messages are no CLASP")
+            return
+        try:
+            self.factory.relay.receive(session, payload)
+        except Exception:
+            _log.failure("The relay failed to handle a message")
+            outbox.close(CloseCode.INTERNAL, "internal error")
+        if self._timer is not None and session.is_live and not outbox.closing:
+            self._stop_timer()
+
+    def onPing(self, payload: bytes) -> None:
+        """Answers a ping, unless the peer does not read its pongs."""
+        if self.outbox is not None and self.outbox.pong(payload):
+            self.answer_ping(payload)
+
+    # The end
+
+    def sendCloseFrame(  # noqa: N802
+        self,
+        code: int | None = None,
+        reasonUtf8: bytes | None = None,  # noqa: N803
+        isReply: bool = False,  # noqa: N803
+    ) -> None:
+        """Sends a Close behind all of this turn's frames; the peer has 10 s to answer it."""
+        if self.outbox is not None:
+            try:
+                self.outbox.finish()
+            except Exception:
+                _log.failure("A session could not be written to")
+        super().sendCloseFrame(code, reasonUtf8, isReply)
+        self.expect_end()
+
+    def dropConnection(self, abort: bool = False) -> None:
+        """Ends the TCP connection, in order where the WebSocket ended in order."""
+        if self.outbox is not None:
+            self.outbox.shut()
+        # Autobahn resets the connection once the peer has answered a Close; some peers call that an error.
+        super().dropConnection(abort and not self.wasClean)
+        self.expect_end()
+
+    def close(self, close_code: CloseCode, reason: str) -> None:
+        """Ends the session, or a connection that is none yet."""
+        if self.outbox is None:
+            self.abort()
+        else:
+            self.outbox.close(close_code, reason)
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether all that was sent has left this process, as far as the transport tells."""
+        buffered = getattr(self.transport, "dataBuffer", b"") or getattr(self.transport, "_tempDataBuffer", None)
+        return not buffered and (self.outbox is None or self.outbox.is_drained)
+
+    def send_close(self, close_code: CloseCode, reason: bytes) -> None:
+        """See ``outbox.Connection``."""
+        self.sendCloseFrame(int(close_code), reason, False)
+
+    def answer_ping(self, payload: bytes) -> None:
+        """See ``outbox.Connection``."""
+        if self.state == self.STATE_OPEN:
+            self.sendFrame(_OPCODE_PONG, payload)
+
+    def expect_end(self) -> None:
+        """See ``outbox.Connection``. The first call counts."""
+        if self in self.factory.connections and not self._is_ending:
+            self._stop_timer()
+            self._is_ending = True
+            self._timer = self.factory.reactor.callLater(END_TIMEOUT_S, self.abort)
+
+    def abort(self) -> None:
+        """See ``outbox.Connection``."""
+        self._stop_timer()
+        self.transport.abortConnection()
+
+    # Time
+
+    def keep_alive(self, interval_s: float) -> None:
+        """Pings the peer; ends the session when nothing came from it for too long."""
+        outbox = self.outbox
+        if outbox is None or outbox.closing:
+            return
+        self._silent_s = 0.0 if self.heard else self._silent_s + interval_s
+        self.heard = False
+        timeout_s = self.factory.limits.session_timeout_s
+        if self._silent_s >= timeout_s:
+            outbox.close(CloseCode.POLICY_VIOLATION, f"nothing was received for {timeout_s:.0f} s")
+        else:
+            self.transport.write(_PING)
+
+    def _hello_is_late(self) -> None:
+        self._timer = None
+        session, outbox = self._session, self.outbox
+        if session is not None and session.is_live:
+            return
+        if outbox is None:
+            self.abort()
+            return
+        reason = f"no HELLO within {self.factory.limits.hello_timeout_s:g} s"
+        outbox.send(Frame(error_bytes(ErrorCode.UNAUTHENTICATED, reason)))
+        outbox.close(CloseCode.POLICY_VIOLATION, reason)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def _host(transport: Any) -> str:
+    return str(getattr(transport.getPeer(), "host", ""))

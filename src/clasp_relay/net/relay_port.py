@@ -1,0 +1,36 @@
+"""What the net layer needs of the relay."""
+
+from __future__ import annotations
+
+from typing import Protocol, TypeVar
+
+from clasp_relay.core.ports import Outbox
+
+
+class SessionPort(Protocol):
+    """A session, as far as its connection looks at it."""
+
+    @property
+    def is_live(self) -> bool:
+        """Whether HELLO was accepted and WELCOME sent."""
+
+
+S = TypeVar("S", bound=SessionPort)
+
+
+class RelayPort(Protocol[S]):
+    """The relay. None of its methods raises."""
+
+    def connect(self, outbox: Outbox, peer: str) -> S:
+        """Begins a session.
+
+        Args:
+            outbox: its way out.
+            peer: the client's address.
+        """
+
+    def receive(self, session: S, data: bytes) -> None:
+        """Takes one binary WebSocket message."""
+
+    def disconnect(self, session: S) -> None:
+        """Ends a session; harmless when it has ended already."""

@@ -1,0 +1,220 @@
+"""Tests of ``clasp_relay.net.turn``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.internet.testing import MemoryReactorClock
+from twisted.trial.unittest import SynchronousTestCase
+
+from clasp_relay.core.ports import Audience, Frame
+from clasp_relay.errors import CloseCode
+from clasp_relay.net.framing import wire_bytes
+from clasp_relay.net.outbox import Outbox
+from clasp_relay.net.turn import MAX_RUNS, RUN_BYTES, SNAPSHOT_BYTES, SNAPSHOT_SHARE_BYTES, TurnWriter
+from tests.net.helpers import ENDLESS, FakeConnection, Pipe, datas, keep, one_turn, server_frames
+
+BIG = 1 << 30
+
+
+class Bench:
+    """A writer and some sessions over pipes."""
+
+    def __init__(self, sessions: int, room_bytes: int = ENDLESS) -> None:
+        self.reactor = MemoryReactorClock()
+        self.writer = TurnWriter(self.reactor)
+        self.pipes = [Pipe(self.reactor, room_bytes) for _ in range(sessions)]
+        self.connections = [FakeConnection(pipe) for pipe in self.pipes]
+        self.outboxes = [Outbox(connection, self.writer, BIG) for connection in self.connections]
+        for pipe, outbox in zip(self.pipes, self.outboxes, strict=True):
+            pipe.registerProducer(outbox, True)
+
+    def turn(self) -> None:
+        """Ends this turn of the event loop."""
+        one_turn(self.reactor)
+
+    def settle(self) -> None:
+        """Lets everything through."""
+        for _ in range(200):
+            for pipe in self.pipes:
+                if pipe.connected:
+                    pipe.drain()
+            if not self.reactor.getDelayedCalls():
+                return
+            self.turn()
+        raise AssertionError("the writer never comes to rest")
+
+    def got(self, session: int) -> list[bytes]:
+        """Returns the messages that a session got."""
+        return datas(server_frames(bytes(self.pipes[session].taken)))
+
+
+class TurnWriterTests(SynchronousTestCase):
+    def test_writer_writes_once_per_turn_for_all_messages_of_the_turn(self) -> None:
+        """Each session is written to with one call at the end of the turn."""
+        bench = Bench(3)
+        audience = Audience(tuple(bench.outboxes))
+        for number in range(5):
+            bench.writer.fan_out(audience, keep(b"%d" % number))
+            bench.outboxes[0].send(keep(b"own"))
+        self.assertEqual([pipe.writes for pipe in bench.pipes], [0, 0, 0])
+        bench.turn()
+        self.assertEqual([pipe.writes for pipe in bench.pipes], [1, 1, 1])
+        self.assertEqual(bench.got(1), [b"0", b"1", b"2", b"3", b"4"])
+        self.assertEqual(bench.got(0), [b"0", b"own", b"1", b"own", b"2", b"own", b"3", b"own", b"4", b"own"])
+
+    def test_writer_leaves_out_the_excluded(self) -> None:
+        """The sender of a PUBLISH does not get it, wherever it stands in the run."""
+        bench = Bench(2)
+        audience = Audience(tuple(bench.outboxes))
+        for number, exclude in enumerate((bench.outboxes[0], None, bench.outboxes[1], bench.outboxes[0])):
+            bench.writer.fan_out(audience, keep(b"%d" % number), exclude)
+        bench.turn()
+        self.assertEqual(bench.got(0), [b"1", b"2"])
+        self.assertEqual(bench.got(1), [b"0", b"1", b"3"])
+
+    def test_writer_ignores_an_excluded_session_outside_the_audience(self) -> None:
+        """Excluding somebody who would not get it anyway changes nothing for that session."""
+        bench = Bench(2)
+        bench.writer.fan_out(Audience((bench.outboxes[0],)), keep(b"a"), bench.outboxes[1])
+        bench.outboxes[1].send(keep(b"b"))
+        bench.turn()
+        self.assertEqual([bench.got(0), bench.got(1)], [[b"a"], [b"b"]])
+
+    def test_writer_schedules_nothing_for_nobody(self) -> None:
+        """A message without an audience costs no turn."""
+        bench = Bench(0)
+        bench.writer.fan_out(Audience(()), keep(b"a"))
+        self.assertEqual(bench.reactor.getDelayedCalls(), [])
+
+    def test_writer_shares_the_bytes_of_a_run(self) -> None:
+        """What a run costs does not depend on the number of its sessions: all get the same object."""
+        bench = Bench(2)
+        audience = Audience(tuple(bench.outboxes))
+        bench.writer.fan_out(audience, keep(b"a"))
+        bench.writer.fan_out(audience, keep(b"b"))
+        bench.writer.materialise()
+        first, second = (outbox.pending for outbox in bench.outboxes)
+        self.assertEqual(len(first), 1)
+        self.assertIs(first[0], second[0])
+
+    def test_writer_bounds_the_number_and_length_of_runs(self) -> None:
+        """Many audiences and long runs neither slow down the search nor make indivisible pieces."""
+        bench = Bench(2)
+        one, two = (Audience((outbox,)) for outbox in bench.outboxes)
+        for number in range(20):
+            bench.writer.fan_out(one if number % 2 else two, keep(b"%d" % number))
+            self.assertLessEqual(len(bench.writer.runs), MAX_RUNS)
+        bench.turn()
+        self.assertEqual(bench.got(1), [b"%d" % number for number in range(0, 20, 2)])
+        for _ in range(4):
+            bench.writer.fan_out(one, keep(bytes(RUN_BYTES // 2)))
+        self.assertEqual(len(bench.writer.runs), 2)
+
+    def test_writer_keeps_one_sessions_error_from_the_others(self) -> None:
+        """A transport that raises ends its own session only."""
+        bench = Bench(3)
+
+        def raise_error(data: object) -> int:
+            raise ZeroDivisionError
+
+        self.patch(bench.pipes[1], "writeSomeData", raise_error)
+        bench.writer.fan_out(Audience(tuple(bench.outboxes)), keep(b"a"))
+        bench.turn()
+        self.assertEqual([bench.got(0), bench.got(2)], [[b"a"], [b"a"]])
+        self.assertEqual(bench.connections[1].events, ["abort"])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_writer_keeps_an_error_while_draining_from_the_others(self) -> None:
+        """A transport that raises while a snapshot is written ends its own session only."""
+        bench = Bench(2)
+
+        def raise_error(data: object) -> int:
+            raise ZeroDivisionError
+
+        self.patch(bench.pipes[0], "writeSomeData", raise_error)
+        for outbox in bench.outboxes:
+            outbox.send_snapshot("k", iter([b"snapshot"]))
+        bench.settle()
+        self.assertEqual(bench.got(1), [b"snapshot"])
+        self.assertEqual(bench.connections[0].events, ["abort"])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_writer_encodes_snapshots_in_bounded_pieces_and_in_turn(self) -> None:
+        """However many snapshots wait, one turn encodes a bounded amount, and every session gets its share."""
+        bench = Bench(12)
+        encoded: list[int] = []
+
+        def frames(session: int) -> Iterator[bytes]:
+            for _ in range(16):
+                encoded.append(session)
+                yield bytes(16 * 1024)
+
+        for session, outbox in enumerate(bench.outboxes):
+            outbox.send_snapshot("k", frames(session))
+        bench.turn()
+        self.assertLessEqual(len(encoded) * 16 * 1024, SNAPSHOT_BYTES + SNAPSHOT_SHARE_BYTES)
+        bench.turn()
+        bench.turn()
+        self.assertEqual(set(encoded), set(range(12)))
+        bench.settle()
+        self.assertEqual([len(bench.got(session)) for session in range(12)], [16] * 12)
+
+
+Step = tuple[str, int, int, int]
+
+
+class OrderTests(SynchronousTestCase):
+    @settings(max_examples=300)
+    @given(
+        st.lists(
+            st.tuples(
+                st.sampled_from(
+                    ["fan_out", "fan_out", "fan_out", "send", "send", "snapshot", "turn", "block", "drain", "close"]
+                ),
+                st.integers(0, 3),
+                st.integers(0, 4),
+                st.sampled_from([1, 10, 200, 30_000]),
+            ),
+            max_size=60,
+        )
+    )
+    def test_session_gets_everything_in_the_order_of_the_calls(self, steps: list[Step]) -> None:
+        """Whatever is fanned out, sent and snapshotted, and whoever is slow: each session reads the order of the calls."""
+        bench = Bench(5)
+        audiences = [Audience(tuple(bench.outboxes[i] for i in members)) for members in ((0, 1, 2), (1, 2, 3), (4,), (0, 4))]
+        expected: list[list[bytes]] = [[] for _ in bench.outboxes]
+        closed: set[int] = set()
+        for number, (what, which, session, size) in enumerate(steps):
+            frame = Frame(b"%d " % number + bytes(size))
+            if what == "fan_out":
+                exclude = bench.outboxes[session] if number % 3 == 0 else None
+                bench.writer.fan_out(audiences[which], frame, exclude)
+                for index, outbox in enumerate(bench.outboxes):
+                    if outbox in audiences[which].members and outbox is not exclude and index not in closed:
+                        expected[index].append(frame.data)
+            elif what == "send":
+                bench.outboxes[session].send(frame)
+                if session not in closed:
+                    expected[session].append(frame.data)
+            elif what == "snapshot":
+                pieces = [b"%d.%d " % (number, piece) + bytes(size) for piece in range(which)]
+                bench.outboxes[session].send_snapshot(number, iter(pieces))
+                if session not in closed:
+                    expected[session] += pieces
+            elif what == "close":
+                bench.outboxes[session].close(CloseCode.NORMAL, "bye")
+                closed.add(session)
+            elif what == "turn":
+                bench.turn()
+            elif what == "block":
+                bench.pipes[session].room_bytes = size * 4
+            else:
+                bench.pipes[session].drain(size * 10)
+        bench.settle()
+        for session, messages in enumerate(expected):
+            self.assertEqual(bytes(bench.pipes[session].taken), b"".join(map(wire_bytes, messages)))
+            closes = [event for event in bench.connections[session].events if event != "expect_end"]
+            self.assertEqual(closes, [(CloseCode.NORMAL, b"bye")] if session in closed else [])
