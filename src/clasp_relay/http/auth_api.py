@@ -1,0 +1,214 @@
+"""The auth API: registration, sign-in, guests and tokens over HTTP (``docs/openapi.yaml``)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from klein import Klein
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.iweb import IRequest
+from twisted.web.resource import IResource, Resource
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+
+from clasp_relay.access.accounts import Accounts
+from clasp_relay.access.addresses import Network, client_address
+from clasp_relay.access.issuer import Issued
+from clasp_relay.access.refusals import BadInput, Busy, Later, Limited, Refusal, Taken, Unauthenticated
+from clasp_relay.http.cors import Origins, set_cors_headers
+from clasp_relay.http.json_answers import (
+    answer,
+    bearer_of,
+    is_too_large,
+    optional_text,
+    read_object,
+    refuse,
+    required_text,
+)
+from clasp_relay.http.openapi import load_openapi
+
+__all__ = ["AuthApi", "make_auth_resource", "request_address"]
+
+_log = Logger(namespace="clasp_relay.auth")
+
+STATUS: Mapping[type[Refusal], HTTPStatus] = {
+    BadInput: HTTPStatus.BAD_REQUEST,
+    Unauthenticated: HTTPStatus.UNAUTHORIZED,
+    Taken: HTTPStatus.CONFLICT,
+    Limited: HTTPStatus.TOO_MANY_REQUESTS,
+    Busy: HTTPStatus.SERVICE_UNAVAILABLE,
+}
+"""What a refusal is in HTTP."""
+
+_NOT_FOUND = "There is nothing here."
+
+
+def request_address(request: IRequest, trusted: Sequence[Network]) -> str:
+    """Returns the address of the client that a request comes from; see ``client_address``."""
+    peer = getattr(request.getClientAddress(), "host", None)
+    forwarded = request.requestHeaders.getRawHeaders("x-forwarded-for") or ()
+    return client_address(peer or "local", forwarded, trusted)
+
+
+class AuthApi:
+    """The routes.
+
+    Args:
+        accounts: does what is asked.
+        address_of: returns the client's address of a request.
+    """
+
+    app = Klein()
+
+    def __init__(self, accounts: Accounts, address_of: Callable[[IRequest], str]) -> None:
+        self._accounts = accounts
+        self._address_of = address_of
+        self._openapi = load_openapi()
+
+    @app.route("/register", methods=["POST"])
+    async def register(self, request: IRequest) -> bytes:
+        """A new user."""
+        body = read_object(request)
+        issued = await self._accounts.register(
+            required_text(body, "username"),
+            required_text(body, "password"),
+            optional_text(body, "user_id"),
+            bearer_of(request),
+            self._address_of(request),
+        )
+        return _answer_issued(request, issued)
+
+    @app.route("/login", methods=["POST"])
+    async def login(self, request: IRequest) -> bytes:
+        """A user's name and password for a token."""
+        body = read_object(request)
+        username, password = required_text(body, "username"), required_text(body, "password")
+        return _answer_issued(request, await self._accounts.login(username, password, self._address_of(request)))
+
+    @app.route("/guest", methods=["POST"])
+    async def guest(self, request: IRequest) -> bytes:
+        """A token for somebody without an account."""
+        body = read_object(request)
+        name, user_id = optional_text(body, "name"), optional_text(body, "user_id")
+        issued = await self._accounts.guest(name, user_id, bearer_of(request), self._address_of(request))
+        return _answer_issued(request, issued)
+
+    @app.route("/logout", methods=["POST"])
+    async def logout(self, request: IRequest) -> bytes:
+        """The end of a token."""
+        await self._accounts.logout(bearer_of(request), self._address_of(request))
+        return answer(request, HTTPStatus.OK, {})
+
+    @app.route("/refresh", methods=["POST"])
+    async def refresh(self, request: IRequest) -> bytes:
+        """A token for a token."""
+        return _answer_issued(request, await self._accounts.refresh(bearer_of(request), self._address_of(request)))
+
+    @app.route("/password", methods=["POST"])
+    async def password(self, request: IRequest) -> bytes:
+        """Another password."""
+        body = read_object(request)
+        old, new = required_text(body, "old"), required_text(body, "new")
+        await self._accounts.change_password(old, new, bearer_of(request), self._address_of(request))
+        return answer(request, HTTPStatus.OK, {})
+
+    @app.route("/me", methods=["GET"])
+    def me(self, request: IRequest) -> bytes:
+        """What a token stands for."""
+        info = self._accounts.me(bearer_of(request))
+        return answer(
+            request,
+            HTTPStatus.OK,
+            {
+                "user_id": info.user_id,
+                "username": info.username,
+                "guest": info.guest,
+                "scopes": list(info.scopes),
+                "expires_at": info.expires_at,
+            },
+        )
+
+    @app.route("/openapi.json", methods=["GET"])
+    def openapi(self, request: IRequest) -> bytes:
+        """The description of these routes."""
+        return answer(request, HTTPStatus.OK, self._openapi)
+
+    @app.handle_errors(Exception)
+    def handle_error(self, request: IRequest, failure: Failure) -> bytes:
+        """Every error there is."""
+        error = failure.value
+        match error:
+            case Refusal():
+                retry_after_s = error.retry_after_s if isinstance(error, Later) else None
+                return refuse(request, STATUS[type(error)], error.sentence, retry_after_s)
+            case MethodNotAllowed():
+                return _answer_method(request, error.valid_methods or ())
+            case HTTPException():
+                # No such path; a slash too many is one, too.
+                return refuse(request, HTTPStatus.NOT_FOUND, _NOT_FOUND)
+        _log.failure("a request to the auth API failed", failure)
+        return refuse(request, HTTPStatus.INTERNAL_SERVER_ERROR, "The relay has a problem. Try again later.")
+
+
+class _AuthResource(Resource):
+    """What goes for every request, known path or not."""
+
+    isLeaf = True  # noqa: N815 - Twisted's
+
+    def __init__(self, api: AuthApi, origins: Origins, page: IResource | None) -> None:
+        super().__init__()
+        self._routes: Any = api.app.resource()
+        self._origins = origins
+        self._page = page
+
+    def render(self, request: IRequest) -> Any:
+        """Answers a request to ``/auth`` or below it."""
+        if not request.postpath and self._page is not None:
+            return self._page.render(request)
+        set_cors_headers(request, self._origins)
+        if is_too_large(request):
+            return refuse(request, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The request is too large.")
+        try:
+            return self._routes.render(request)
+        except (HTTPException, UnicodeError):
+            # The Host or the method are no text that a request can have.
+            return refuse(request, HTTPStatus.BAD_REQUEST, "The request is malformed.")
+
+
+def make_auth_resource(
+    accounts: Accounts,
+    *,
+    origins: Origins,
+    trusted_proxies: Sequence[Network] = (),
+    page: IResource | None = None,
+) -> IResource:
+    """Returns the auth API, to be put at ``auth`` below a site's root.
+
+    Args:
+        accounts: does what is asked.
+        origins: whose pages may read the answers.
+        trusted_proxies: whose X-Forwarded-For is believed.
+        page: what is shown at ``/auth`` itself, without a slash; None for a JSON 404.
+    """
+    api = AuthApi(accounts, lambda request: request_address(request, trusted_proxies))
+    return _AuthResource(api, origins, page)
+
+
+def _answer_issued(request: IRequest, issued: Issued) -> bytes:
+    return answer(
+        request,
+        HTTPStatus.OK,
+        {"token": issued.token, "user_id": issued.user_id, "username": issued.username},
+    )
+
+
+def _answer_method(request: IRequest, methods: Iterable[str]) -> bytes:
+    """Answers OPTIONS, or a method that a path does not have (RFC 9110 §15.5.6)."""
+    allow = ", ".join(sorted({*methods, "OPTIONS"}))
+    request.responseHeaders.setRawHeaders("Allow", [allow])
+    if request.method == b"OPTIONS":
+        request.setResponseCode(HTTPStatus.NO_CONTENT)
+        return b""
+    return refuse(request, HTTPStatus.METHOD_NOT_ALLOWED, f"This path takes {allow}.")

@@ -1,0 +1,60 @@
+"""A web server that keeps no more of a request than the relay can use."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import Any
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.web.resource import IResource
+from twisted.web.server import Request, Site
+
+__all__ = ["MAX_BODY_BYTES", "BoundedRequest", "make_site"]
+
+MAX_BODY_BYTES = 16 * 1024
+"""The longest body that any call has a use for."""
+
+MAX_DRAINED_BYTES = 1024 * 1024
+"""What is read and thrown away of a longer one, so that its sender gets to read the answer; beyond it the
+connection is closed at once (a client that still writes may lose the answer then, RFC 9112 §9.6)."""
+
+IDLE_TIMEOUT_S = 60
+
+_TOO_LARGE = b'{"error": "The request is too large."}'
+_CUT_OFF = (
+    b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Type: application/json\r\n"
+    b"Content-Length: %d\r\n\r\n%s" % (len(_TOO_LARGE), _TOO_LARGE)
+)
+
+
+class BoundedRequest(Request):
+    """A request of whose body at most one byte more than :data:`MAX_BODY_BYTES` is kept.
+
+    Whoever reads the body sees by that byte that it is too long.
+    """
+
+    _received_bytes = 0
+
+    def gotLength(self, length: int | None) -> None:  # noqa: N802, ARG002 - Twisted's
+        """Makes room for the body, in memory whatever its length is said to be."""
+        self.content = self._kept = BytesIO()
+
+    def handleContentChunk(self, data: bytes) -> None:  # noqa: N802 - Twisted's
+        """Keeps what fits."""
+        before = self._received_bytes
+        self._received_bytes += len(data)
+        self._kept.write(data[: max(MAX_BODY_BYTES + 1 - before, 0)])
+        if before <= MAX_DRAINED_BYTES < self._received_bytes:
+            self.channel.write(_CUT_OFF)
+            self.channel.loseConnection()
+
+
+def make_site(resource: IResource, clock: IReactorTime) -> Site:
+    """Returns a web server.
+
+    Args:
+        resource: its root.
+        clock: for the time-out of idle connections.
+    """
+    options: dict[str, Any] = {"requestFactory": BoundedRequest, "parsePOSTFormSubmission": False}
+    return Site(resource, timeout=IDLE_TIMEOUT_S, reactor=clock, **options)

@@ -1,0 +1,80 @@
+"""Which web pages may talk to the relay, over HTTP and WebSocket."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from urllib.parse import urlsplit
+
+from twisted.web.iweb import IRequest
+
+__all__ = ["Origins", "set_cors_headers"]
+
+_DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
+_METHODS = b"POST, GET, OPTIONS"
+_HEADERS = b"Content-Type, Authorization"
+
+
+def _normalise(origin: str) -> str:
+    """Returns an origin as browsers write it: lower case, no default port, no slash at the end."""
+    try:
+        parts = urlsplit(origin.strip())
+        port = parts.port
+    except ValueError:
+        return origin
+    if not parts.scheme or not parts.hostname:
+        return origin.strip().lower()
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    suffix = "" if port in (None, _DEFAULT_PORTS.get(parts.scheme)) else f":{port}"
+    return f"{parts.scheme}://{host}{suffix}"
+
+
+class Origins:
+    """The origins that are let in.
+
+    Args:
+        allowed: as ``scheme://host[:port]``; None for every one.
+    """
+
+    def __init__(self, allowed: Iterable[str] | None) -> None:
+        self._allowed = None if allowed is None else frozenset(map(_normalise, allowed))
+
+    @property
+    def any(self) -> bool:
+        """Whether every origin is let in."""
+        return self._allowed is None
+
+    def admit(self, origin: str, host: str, scheme: str | None = None) -> bool:
+        """Tells whether a page may talk to the relay: one from the list, or the relay's own.
+
+        Args:
+            origin: the request's Origin.
+            host: its Host.
+            scheme: how it came, http or https; None when that is not known for sure (a proxy in front
+                may end TLS), so that both are the relay's own.
+        """
+        if self._allowed is None:
+            return True
+        origin = _normalise(origin)
+        schemes = ("http", "https") if scheme is None else (scheme,)
+        return origin in self._allowed or any(origin == _normalise(f"{own}://{host}") for own in schemes)
+
+
+def set_cors_headers(request: IRequest, origins: Origins) -> None:
+    """Tells the browser whether the page that asks may read the answer (Fetch standard, CORS protocol)."""
+    origin = request.getHeader(b"origin")
+    headers = request.responseHeaders
+    if origins.any:
+        headers.setRawHeaders(b"Access-Control-Allow-Origin", [b"*"])
+    else:
+        headers.addRawHeader(b"Vary", b"Origin")
+        host = request.getHeader(b"host") or b""
+        scheme = "https" if request.isSecure() else "http"
+        if origin is None or not origins.admit(
+            origin.decode("utf-8", "replace"), host.decode("utf-8", "replace"), scheme
+        ):
+            return
+        headers.setRawHeaders(b"Access-Control-Allow-Origin", [origin])
+    headers.setRawHeaders(b"Access-Control-Expose-Headers", [b"Retry-After"])
+    if request.method == b"OPTIONS":
+        headers.setRawHeaders(b"Access-Control-Allow-Methods", [_METHODS])
+        headers.setRawHeaders(b"Access-Control-Allow-Headers", [_HEADERS])

@@ -1,0 +1,115 @@
+"""JSON in and out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from http import HTTPStatus
+from io import SEEK_END
+from math import ceil
+from typing import Any
+
+from twisted.web.iweb import IRequest
+
+from clasp_relay.access.refusals import BadInput
+from clasp_relay.http.bounded import MAX_BODY_BYTES
+
+__all__ = ["answer", "bearer_of", "is_too_large", "optional_text", "read_object", "refuse", "required_text"]
+
+JsonObject = Mapping[str, Any]
+
+
+def is_too_large(request: IRequest) -> bool:
+    """Tells whether a request's body is longer than ``MAX_BODY_BYTES``."""
+    content = request.content
+    if content is None:
+        return False
+    size_bytes = content.seek(0, SEEK_END)
+    content.seek(0)
+    return bool(size_bytes > MAX_BODY_BYTES)
+
+
+def read_object(request: IRequest) -> JsonObject:
+    """Returns the JSON object in a request's body.
+
+    Raises:
+        BadInput: it is no JSON object in UTF-8.
+    """
+    body = b"" if request.content is None else request.content.read()
+    try:
+        parsed = json.loads(body.decode("utf-8"))
+    except (ValueError, RecursionError):
+        raise BadInput("The body is not valid JSON.") from None
+    if not isinstance(parsed, dict):
+        raise BadInput("The body is not a JSON object.")
+    return parsed
+
+
+def required_text(body: JsonObject, key: str) -> str:
+    """Returns a string that has to be there.
+
+    Raises:
+        BadInput: it is missing, or something else.
+    """
+    text = optional_text(body, key)
+    if text is None:
+        raise BadInput(f"«{key}» is missing.")
+    return text
+
+
+def optional_text(body: JsonObject, key: str) -> str | None:
+    """Returns a string; None when it is missing or null.
+
+    Raises:
+        BadInput: it is something else, or no text: half a surrogate pair.
+    """
+    text = body.get(key)
+    if text is None:
+        return None
+    if not isinstance(text, str):
+        raise BadInput(f"«{key}» is not a string.")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise BadInput(f"«{key}» is not valid text.") from None
+    return text
+
+
+def bearer_of(request: IRequest) -> str | None:
+    """Returns the token in the Authorization header (RFC 6750 §2.1); None when there is none."""
+    header = request.getHeader(b"authorization")
+    if header is None:
+        return None
+    scheme, _, token = header.decode("utf-8", "replace").strip().partition(" ")
+    return token.strip() if scheme.lower() == "bearer" and token.strip() else None
+
+
+def answer(request: IRequest, status: HTTPStatus, body: Mapping[str, object]) -> bytes:
+    """Returns the bytes of an answer, and sets status and headers for them.
+
+    It is never to be stored: it may hold a token.
+    """
+    text = json.dumps(body, ensure_ascii=False).encode("utf-8")
+    request.setResponseCode(status.value, status.phrase.encode("ascii"))
+    headers = request.responseHeaders
+    headers.setRawHeaders(b"Content-Type", [b"application/json"])
+    headers.setRawHeaders(b"Content-Length", [b"%d" % len(text)])
+    headers.setRawHeaders(b"Cache-Control", [b"no-store"])
+    headers.setRawHeaders(b"X-Content-Type-Options", [b"nosniff"])
+    return text
+
+
+def refuse(request: IRequest, status: HTTPStatus, sentence: str, retry_after_s: float | None = None) -> bytes:
+    """Returns the bytes of an error, and sets status and headers for them.
+
+    Args:
+        request: what is answered.
+        status: 4xx or 5xx.
+        sentence: what is wrong and what to do about it.
+        retry_after_s: seconds after which another try makes sense.
+    """
+    if retry_after_s is not None:
+        request.responseHeaders.setRawHeaders(b"Retry-After", [b"%d" % max(1, ceil(retry_after_s))])
+    if status is HTTPStatus.UNAUTHORIZED:
+        request.responseHeaders.setRawHeaders(b"WWW-Authenticate", [b"Bearer"])
+    return answer(request, status, {"error": sentence})
