@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
@@ -31,7 +32,7 @@ class PeriodicService(Service):
         self,
         interval_s: float,
         clock: IReactorTime,
-        call: Callable[[], Deferred[object] | None],
+        call: Callable[[], Deferred[Any] | None],
         name: str,
         *,
         run_on_stop: bool = False,
@@ -69,7 +70,7 @@ class PeriodicService(Service):
         return self._run() if self._run_on_stop else None
 
     def _run(self) -> Deferred[None]:
-        done: Deferred[object] = maybeDeferred(self._call)
+        done: Deferred[Any] = maybeDeferred(self._call)
         return done.addCallback(lambda _: None).addErrback(
             lambda failure: self._log.failure("{job} failed; the next turn tries again", failure, job=self.name)
         )

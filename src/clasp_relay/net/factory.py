@@ -146,7 +146,9 @@ class ClaspFactory(WebSocketServerFactory):
     def _protocol_class(self) -> type[ClaspProtocol]:
         """Returns the protocol with its options as class attributes.
 
-        Autobahn copies some thirty of them to each connection, and formats them all for a debug line.
+        Autobahn copies some thirty of them to each connection, and formats them all for a debug line. One of them
+        is a function, called with the client's compression offers only: as a method it would also get the protocol.
         """
         options = {name: getattr(self, name) for name in ClaspProtocol.CONFIG_ATTRS}
+        options["perMessageCompressionAccept"] = staticmethod(options["perMessageCompressionAccept"])
         return type("ClaspProtocol", (ClaspProtocol,), {**options, "CONFIG_ATTRS": ()})

@@ -1,0 +1,49 @@
+"""Time for the core: the machine's Unix time, made so that it never goes back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from twisted.internet.interfaces import IReactorTime
+
+from clasp_relay.core.ports import Timer
+
+
+class ReactorClock:
+    """Implements ``core.ports.Clock``.
+
+    When the machine's clock is set back, time goes on at half its pace until the machine has caught up; it neither
+    jumps nor stands still, so that orders and intervals hold.
+
+    Args:
+        reactor: calls later.
+        wall_s: the machine's Unix time, in seconds.
+        monotonic_s: seconds that nobody sets.
+    """
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        wall_s: Callable[[], float] = time.time,
+        monotonic_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._reactor = reactor
+        self._wall_s = wall_s
+        self._monotonic_s = monotonic_s
+        self._last_us = int(wall_s() * 1e6)
+        self._last_monotonic_s = monotonic_s()
+
+    def now_us(self) -> int:
+        """Returns the Unix time in µs."""
+        now_us = int(self._wall_s() * 1e6)
+        monotonic_s = self._monotonic_s()
+        if now_us < self._last_us:
+            now_us = self._last_us + int((monotonic_s - self._last_monotonic_s) * 5e5)
+        self._last_us = now_us
+        self._last_monotonic_s = monotonic_s
+        return now_us
+
+    def call_later(self, delay_s: float, call: Callable[[], None]) -> Timer:
+        """Makes ``call`` in ``delay_s`` seconds."""
+        return self._reactor.callLater(delay_s, call)
