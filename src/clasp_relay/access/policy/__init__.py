@@ -1,0 +1,25 @@
+"""The application policy: one JSON file that says who may write and see what (``docs/policy.md``).
+
+Deciding is a matter of (policy, subject, address, value, params, time) alone: no Twisted, no clock.
+"""
+
+from clasp_relay.access.policy.catch_up import CatchUp
+from clasp_relay.access.policy.document import GuestIds, MessageRate, RateLimits
+from clasp_relay.access.policy.explain import Explanation, explain_read, explain_write
+from clasp_relay.access.policy.maps import redact
+from clasp_relay.access.policy.policy import PACKAGED, Policy
+from clasp_relay.access.policy.visibility import Viewing
+
+__all__ = [
+    "PACKAGED",
+    "CatchUp",
+    "Explanation",
+    "GuestIds",
+    "MessageRate",
+    "Policy",
+    "RateLimits",
+    "Viewing",
+    "explain_read",
+    "explain_write",
+    "redact",
+]

@@ -1,0 +1,91 @@
+"""The checks of write rules and visibility entries: one class for each type, found in one table."""
+
+from __future__ import annotations
+
+from clasp_relay.access.policy.checks.base import Check, Reading, read_checks
+from clasp_relay.access.policy.checks.combine import AllOf, AnyOf, Not, any_refusal, holds_all, holds_any
+from clasp_relay.access.policy.checks.people import (
+    LastWriterIsSession,
+    Present,
+    RejectUnlessPathMatches,
+    SegmentEqualsSession,
+)
+from clasp_relay.access.policy.checks.state import (
+    EitherStateNotNull,
+    StateFieldEquals,
+    StateFieldEqualsSession,
+    StateFieldHasSession,
+    StateFieldMissing,
+    StateFieldsEqual,
+    StateNotNull,
+    StateNull,
+)
+from clasp_relay.access.policy.checks.value import (
+    RequireValueField,
+    ValueFieldEquals,
+    ValueFieldEqualsSession,
+    ValueFieldEqualsStateField,
+    ValueFieldHasSession,
+    ValueFieldMissingOrSession,
+    ValueIsMap,
+    ValueNull,
+)
+from clasp_relay.access.policy.reader import Keys
+
+CLASSIC: tuple[type[Check], ...] = (
+    StateFieldEqualsSession,
+    StateNotNull,
+    EitherStateNotNull,
+    ValueFieldEqualsSession,
+    RequireValueField,
+    SegmentEqualsSession,
+    RejectUnlessPathMatches,
+)
+"""Those that the Rust relay has too."""
+
+BEYOND: tuple[type[Check], ...] = (
+    StateNull,
+    StateFieldMissing,
+    StateFieldHasSession,
+    StateFieldEquals,
+    StateFieldsEqual,
+    ValueNull,
+    ValueIsMap,
+    ValueFieldMissingOrSession,
+    ValueFieldHasSession,
+    ValueFieldEquals,
+    ValueFieldEqualsStateField,
+    Present,
+    LastWriterIsSession,
+    Not,
+    AnyOf,
+    AllOf,
+)
+"""Those that it does not have."""
+
+CHECKS: dict[str, type[Check]] = {check.kind: check for check in (*CLASSIC, *BEYOND)}
+"""Every check by its ``type``."""
+
+MAX_CHECK_DEPTH = 16
+"""How deep checks may be nested; real policies have five."""
+
+
+def read_check(keys: Keys, names: tuple[str, ...]) -> Check:
+    """Reads one check.
+
+    Args:
+        keys: its object.
+        names: what its rule captures.
+
+    Raises:
+        StartError: its type is unknown, or a key is missing, wrong or unknown.
+    """
+    kind = CHECKS[keys.choice("type", CHECKS)]
+    if keys.where.count(".check") > MAX_CHECK_DEPTH:
+        keys.fail("", f"is nested deeper than {MAX_CHECK_DEPTH} checks")
+    check = kind.read(Reading(keys, names, read_check))
+    keys.done()
+    return check
+
+
+__all__ = ["BEYOND", "CHECKS", "CLASSIC", "Check", "any_refusal", "holds_all", "holds_any", "read_check", "read_checks"]

@@ -1,0 +1,122 @@
+"""Checks about who is there, who wrote, and whose address it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from clasp_relay.access.policy.captures import Path, Template
+from clasp_relay.access.policy.checks.base import Check, Reading
+from clasp_relay.access.policy.question import Question
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentEqualsSession(Check):
+    """A captured segment is the subject."""
+
+    kind: ClassVar[str] = "segment_equals_session"
+    segment: str
+    place: int
+
+    @classmethod
+    def read(cls, reading: Reading) -> Check:
+        """Reads the check's own keys."""
+        return cls(reading.keys.text("segment"), reading.place("segment"))
+
+    def passes(self, question: Question) -> bool:
+        """Tells whether it holds."""
+        return question.words[self.place] == question.subject
+
+    def refusal(self, question: Question) -> str:
+        """Returns what a refused writer reads."""
+        return f"{self.segment} in the address must be your id, {question.subject!r}"
+
+
+@dataclass(frozen=True, slots=True)
+class RejectUnlessPathMatches(Check):
+    """The address matches another path too."""
+
+    kind: ClassVar[str] = "reject_unless_path_matches"
+    pattern: Path
+    message: str
+
+    @classmethod
+    def read(cls, reading: Reading) -> Check:
+        """Reads the check's own keys."""
+        text = reading.keys.text("pattern")
+        try:
+            path = Path.parse(text)
+        except ValueError as error:
+            reading.keys.fail("pattern", str(error))
+        return cls(path, reading.keys.text("message", f"the address must be of the form {text}"))
+
+    def passes(self, question: Question) -> bool:
+        """Tells whether it holds."""
+        return self.pattern.bind(question.address) is not None
+
+    def refusal(self, question: Question) -> str:  # noqa: ARG002
+        """Returns what a refused writer reads."""
+        return self.message
+
+
+@dataclass(frozen=True, slots=True)
+class Present(Check):
+    """The subject is there: an address is set, or was until a moment ago, or another session of it set it.
+
+    The grace counts after the subject's own null and after an expiry; another's null ends it at once.
+    """
+
+    kind: ClassVar[str] = "present"
+    lookup: Template
+    grace_secs: float
+
+    @classmethod
+    def read(cls, reading: Reading) -> Check:
+        """Reads the check's own keys."""
+        return cls(reading.lookup("lookup"), reading.keys.number("grace_secs", 0.0, above=-1e-9))
+
+    def passes(self, question: Question) -> bool:
+        """Tells whether it holds, and notes when the grace ends."""
+        address = self.lookup.expand(question.words)
+        if question.param(address) is not None or question.is_held(address):
+            return True
+        ended = question.ended(address)
+        if ended is None or ended.subject not in ("", question.subject):
+            return False
+        until_us = ended.when_us + round(self.grace_secs * 1_000_000)
+        if question.now_us >= until_us:
+            return False
+        question.ends_at(until_us)
+        return True
+
+    def refusal(self, question: Question) -> str:
+        """Returns what a refused writer reads."""
+        return f"you are not present: nothing is set at {self.lookup.expand(question.words)}"
+
+
+@dataclass(frozen=True, slots=True)
+class LastWriterIsSession(Check):
+    """The subject wrote last what is set at an address, or at one that a pattern matches."""
+
+    kind: ClassVar[str] = "last_writer_is_session"
+    lookup: Template
+    allow_if_missing: bool
+
+    @classmethod
+    def read(cls, reading: Reading) -> Check:
+        """Reads the check's own keys."""
+        return cls(reading.lookup("lookup", wildcards=True), reading.keys.flag("allow_if_missing", False))
+
+    def passes(self, question: Question) -> bool:
+        """Tells whether it holds."""
+        address = self.lookup.expand(question.words)
+        if "*" in address:
+            writers = {param.subject for param in question.match(address)}
+        else:
+            param = question.param(address)
+            writers = set() if param is None else {param.subject}
+        return question.subject in writers if writers else self.allow_if_missing
+
+    def refusal(self, question: Question) -> str:
+        """Returns what a refused writer reads."""
+        return f"only who wrote {self.lookup.expand(question.words)} last may do this"

@@ -1,0 +1,179 @@
+"""Checks that look at what is stored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from clasp_relay.access.policy.captures import Template
+from clasp_relay.access.policy.checks.base import Check, Reading
+from clasp_relay.access.policy.checks.scalar import Scalar
+from clasp_relay.access.policy.maps import encode_text, holds, same
+from clasp_relay.access.policy.question import Question
+
+
+@dataclass(frozen=True, slots=True)
+class StateFieldEqualsSession(Check):
+    """A stored map's field names the subject. What is missing or null passes with ``allow_if_missing``."""
+
+    kind: ClassVar[str] = "state_field_equals_session"
+    lookup: Template
+    field: bytes
+    allow_if_missing: bool
+
+    @classmethod
+    def read(cls, reading: Reading) -> Check:
+        """Reads the check's own keys."""
+        keys = reading.keys
+        return cls(reading.lookup("lookup"), reading.field("field"), keys.flag("allow_if_missing", False))
+
+    def passes(self, question: Question) -> bool:
+        """Tells whether it holds."""
+        address = self.lookup.expand(question.words)
+        if self.allow_if_missing and question.param(address) is None:
+            return True
+        return question.field(address, self.field) == encode_text(question.word)
+
+    def refusal(self, question: Question) -> str:
+        """Returns what a refused writer reads."""
+        return f"only who is named in {self.field.decode()!r} of {self.lookup.expand(question.words)} may do this"
+
+
+@dataclass(frozen=True, slots=True)
+class StateNotNull(Check):
+    """Something is set at an address."""
+
+    kind: ClassVar[str] = "state_not_null"
+    lookup: Template
+
+    @classmethod
+    def read(cls, reading: Reading) -> Check:
+        """Reads the check's own keys."""
+        return cls(reading.lookup("lookup"))
+
+    def passes(self, question: Question) -> bool:
+        """Tells whether it holds."""
+        return question.param(self.lookup.expand(question.words)) is not None
+
+    def refusal(self, question: Question) -> str:
+        """Returns what a refused writer reads."""
+        return f"nothing is set at {self.lookup.expand(question.words)}"
+
+
+@dataclass(frozen=True, slots=True)
+class StateNull(Check):
+    """Nothing is set at an address."""
+
+    kind: ClassVar[str] = "state_null"
+    lookup: Template
+
+    @classmethod
+    def read(cls, reading: Reading) -> Check:
+        """Reads the check's own keys."""
+        return cls(reading.lookup("lookup"))
+
+    def passes(self, question: Question) -> bool:
+        """Tells whether it holds."""
+        return question.param(self.lookup.expand(question.words)) is None
+
+    def refusal(self, question: Question) -> str:
+        """Returns what a refused writer reads."""
+        return f"{self.lookup.expand(question.words)} is set"
+
+
+@dataclass(frozen=True, slots=True)
+class EitherStateNotNull(Check):
+    """Something is set at one of two addresses."""
+
+    kind: ClassVar[str] = "either_state_not_null"
+    lookup_a: Template
+    lookup_b: Template
+
+    @classmethod
+    def read(cls, reading: Reading) -> Check:
+        """Reads the check's own keys."""
+        return cls(reading.lookup("lookup_a"), reading.lookup("lookup_b"))
+
+    def passes(self, question: Question) -> bool:
+        """Tells whether it holds."""
+        if question.param(self.lookup_a.expand(question.words)) is not None:
+            return True
+        return question.param(self.lookup_b.expand(question.words)) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class StateFieldMissing(Check):
+    """A field is not there, or null: no value, no map, no such key."""
+
+    kind: ClassVar[str] = "state_field_missing"
+    lookup: Template
+    field: bytes
+
+    @classmethod
+    def read(cls, reading: Reading) -> Check:
+        """Reads the check's own keys."""
+        return cls(reading.lookup("lookup"), reading.field("field"))
+
+    def passes(self, question: Question) -> bool:
+        """Tells whether it holds."""
+        return question.field(self.lookup.expand(question.words), self.field) is None
+
+
+@dataclass(frozen=True, slots=True)
+class StateFieldHasSession(Check):
+    """A field is a map with the subject as a key, or a list with it as an item."""
+
+    kind: ClassVar[str] = "state_field_has_session"
+    lookup: Template
+    field: bytes
+
+    @classmethod
+    def read(cls, reading: Reading) -> Check:
+        """Reads the check's own keys."""
+        return cls(reading.lookup("lookup"), reading.field("field"))
+
+    def passes(self, question: Question) -> bool:
+        """Tells whether it holds."""
+        return holds(question.field(self.lookup.expand(question.words), self.field), question.word)
+
+
+@dataclass(frozen=True, slots=True)
+class StateFieldEquals(Check):
+    """A field says a given thing."""
+
+    kind: ClassVar[str] = "state_field_equals"
+    lookup: Template
+    field: bytes
+    value: Scalar
+
+    @classmethod
+    def read(cls, reading: Reading) -> Check:
+        """Reads the check's own keys."""
+        return cls(reading.lookup("lookup"), reading.field("field"), Scalar.read(reading, "value"))
+
+    def passes(self, question: Question) -> bool:
+        """Tells whether it holds."""
+        return self.value.equals(question.field(self.lookup.expand(question.words), self.field), question.words)
+
+
+@dataclass(frozen=True, slots=True)
+class StateFieldsEqual(Check):
+    """Two stored fields say the same; a missing one fails."""
+
+    kind: ClassVar[str] = "state_fields_equal"
+    lookup_a: Template
+    field_a: bytes
+    lookup_b: Template
+    field_b: bytes
+
+    @classmethod
+    def read(cls, reading: Reading) -> Check:
+        """Reads the check's own keys."""
+        one = reading.lookup("lookup_a"), reading.field("field_a")
+        return cls(*one, reading.lookup("lookup_b"), reading.field("field_b"))
+
+    def passes(self, question: Question) -> bool:
+        """Tells whether it holds."""
+        one = question.field(self.lookup_a.expand(question.words), self.field_a)
+        other = question.field(self.lookup_b.expand(question.words), self.field_b)
+        return one is not None and other is not None and same(one, other)

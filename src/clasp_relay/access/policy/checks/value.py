@@ -1,0 +1,168 @@
+"""Checks that look at the value in question: what is written, or for a reader what stands there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from clasp_relay.access.policy.captures import Template
+from clasp_relay.access.policy.checks.base import Check, Reading
+from clasp_relay.access.policy.checks.scalar import Scalar
+from clasp_relay.access.policy.maps import encode_text, get_field, holds, is_map, same, text_of
+from clasp_relay.access.policy.question import Question
+from clasp_relay.wire.messages import NULL
+
+
+@dataclass(frozen=True, slots=True)
+class ValueNull(Check):
+    """The value is null: a delete."""
+
+    kind: ClassVar[str] = "value_null"
+
+    @classmethod
+    def read(cls, reading: Reading) -> Check:  # noqa: ARG003 - it has no keys
+        """Reads the check's own keys."""
+        return cls()
+
+    def passes(self, question: Question) -> bool:
+        """Tells whether it holds."""
+        return question.value == NULL
+
+
+@dataclass(frozen=True, slots=True)
+class ValueIsMap(Check):
+    """The value is a map."""
+
+    kind: ClassVar[str] = "value_is_map"
+
+    @classmethod
+    def read(cls, reading: Reading) -> Check:  # noqa: ARG003 - it has no keys
+        """Reads the check's own keys."""
+        return cls()
+
+    def passes(self, question: Question) -> bool:
+        """Tells whether it holds."""
+        return is_map(question.value)
+
+    def refusal(self, question: Question) -> str:  # noqa: ARG002
+        """Returns what a refused writer reads."""
+        return "the value must be a map"
+
+
+@dataclass(frozen=True, slots=True)
+class _FieldCheck(Check):
+    field: bytes
+
+    @classmethod
+    def read(cls, reading: Reading) -> Check:
+        """Reads the check's own keys."""
+        return cls(reading.field("field"))
+
+
+@dataclass(frozen=True, slots=True)
+class ValueFieldEqualsSession(_FieldCheck):
+    """A field of the value names the subject."""
+
+    kind: ClassVar[str] = "value_field_equals_session"
+
+    def passes(self, question: Question) -> bool:
+        """Tells whether it holds."""
+        return get_field(question.value, self.field) == encode_text(question.word)
+
+    def refusal(self, question: Question) -> str:
+        """Returns what a refused writer reads."""
+        return f"{self.field.decode()!r} in the value must be your id, {question.subject!r}"
+
+
+@dataclass(frozen=True, slots=True)
+class RequireValueField(_FieldCheck):
+    """A field of the value is a string."""
+
+    kind: ClassVar[str] = "require_value_field"
+
+    def passes(self, question: Question) -> bool:
+        """Tells whether it holds."""
+        return text_of(get_field(question.value, self.field)) is not None
+
+    def refusal(self, question: Question) -> str:  # noqa: ARG002
+        """Returns what a refused writer reads."""
+        return f"the value must have a string {self.field.decode()!r}"
+
+
+@dataclass(frozen=True, slots=True)
+class ValueFieldMissingOrSession(_FieldCheck):
+    """A field of the value is not there, or names the subject."""
+
+    kind: ClassVar[str] = "value_field_missing_or_session"
+
+    def passes(self, question: Question) -> bool:
+        """Tells whether it holds."""
+        field = get_field(question.value, self.field)
+        return field is None or field == encode_text(question.word)
+
+    def refusal(self, question: Question) -> str:
+        """Returns what a refused writer reads."""
+        return f"{self.field.decode()!r} in the value must be your id, {question.subject!r}, or be left out"
+
+
+@dataclass(frozen=True, slots=True)
+class ValueFieldHasSession(Check):
+    """A field is a map with the subject as a key, or a list with it as an item."""
+
+    kind: ClassVar[str] = "value_field_has_session"
+    field: bytes
+    allow_if_missing: bool
+
+    @classmethod
+    def read(cls, reading: Reading) -> Check:
+        """Reads the check's own keys."""
+        return cls(reading.field("field"), reading.keys.flag("allow_if_missing", False))
+
+    def passes(self, question: Question) -> bool:
+        """Tells whether it holds."""
+        field = get_field(question.value, self.field)
+        return self.allow_if_missing if field is None else holds(field, question.word)
+
+
+@dataclass(frozen=True, slots=True)
+class ValueFieldEquals(Check):
+    """A field of the value says a given thing."""
+
+    kind: ClassVar[str] = "value_field_equals"
+    field: bytes
+    value: Scalar
+
+    @classmethod
+    def read(cls, reading: Reading) -> Check:
+        """Reads the check's own keys."""
+        return cls(reading.field("field"), Scalar.read(reading, "value"))
+
+    def passes(self, question: Question) -> bool:
+        """Tells whether it holds."""
+        return self.value.equals(get_field(question.value, self.field), question.words)
+
+
+@dataclass(frozen=True, slots=True)
+class ValueFieldEqualsStateField(Check):
+    """A field of the value says the same as a stored field; a missing one fails."""
+
+    kind: ClassVar[str] = "value_field_equals_state_field"
+    field: bytes
+    lookup: Template
+    state_field: bytes
+
+    @classmethod
+    def read(cls, reading: Reading) -> Check:
+        """Reads the check's own keys."""
+        return cls(reading.field("field"), reading.lookup("lookup"), reading.field("state_field"))
+
+    def passes(self, question: Question) -> bool:
+        """Tells whether it holds."""
+        one = get_field(question.value, self.field)
+        other = question.field(self.lookup.expand(question.words), self.state_field)
+        return one is not None and other is not None and same(one, other)
+
+    def refusal(self, question: Question) -> str:
+        """Returns what a refused writer reads; not what it should have been."""
+        stored = f"{self.state_field.decode()!r} of {self.lookup.expand(question.words)}"
+        return f"{self.field.decode()!r} in the value does not equal {stored}"

@@ -1,0 +1,211 @@
+"""What would be allowed, by which rule, and why: for people who write a policy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from clasp_relay.access.policy.captures import Captured
+from clasp_relay.access.policy.checks import Check
+from clasp_relay.access.policy.document import VisibilityEntry, WriteRule
+from clasp_relay.access.policy.policy import Policy
+from clasp_relay.access.policy.question import Question
+from clasp_relay.access.policy.visibility import Redaction, Viewing
+from clasp_relay.access.policy.write import Write
+from clasp_relay.access.scopes import Scopes
+from clasp_relay.core.permissions import State, View
+from clasp_relay.errors import RequestError
+from clasp_relay.wire.address import Pattern
+from clasp_relay.wire.constants import TTL_ABSOLUTE
+from clasp_relay.wire.messages import Value
+from clasp_relay.wire.values import decode_value
+
+_MARKS = {True: "yes", False: "no "}
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """An answer and its reasons.
+
+    Args:
+        allowed: whether it would be allowed (a write), or shown at all (a read).
+        lines: the answer first, then why.
+    """
+
+    allowed: bool
+    lines: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines)
+
+
+def explain_write(
+    policy: Policy, subject: str, address: str, value: Value, state: State, now_us: int, *, is_publish: bool = False
+) -> Explanation:
+    """Explains what would become of a SET or PUBLISH. Nothing is counted as a failure.
+
+    Args:
+        policy: the policy.
+        subject: the writer.
+        address: a valid address.
+        value: what would be written.
+        state: the params.
+        now_us: Unix µs.
+        is_publish: whether it is a PUBLISH.
+    """
+    scopes = policy.scopes_for(subject)
+    granted = Scopes.parse(scopes)
+    admin = granted.is_admin(address)
+    write = Write(subject, address, value, None, is_publish, admin)
+    lines = [_scope_line(scopes, ("write", "admin"), address)]
+    problem = None if granted.can_write(address) else "no write scope holds this address (ERROR 301)"
+    found = policy.write_rules.find(address)
+    if admin:
+        lines.append("rules: skipped, an admin scope holds this address")
+    elif found is None:
+        lines.append("rule: none matches, so the scope alone decides")
+    else:
+        rule, captured = found
+        question = Question(subject, captured, address, value, state, now_us)
+        refusal = policy.write_rules.refusal(rule, write, question)
+        if problem is None and refusal is not None:
+            problem = f"{refusal} (ERROR 403)"
+        lines += _rule_lines(rule, question)
+    if problem is not None:
+        return Explanation(False, (f"{subject} may not write {address}: {problem}", *lines))
+    lines += _stored_lines(policy, write, state, now_us)
+    return Explanation(True, (f"{subject} may write {address}", *lines))
+
+
+def _stored_lines(policy: Policy, write: Write, state: State, now_us: int) -> list[str]:
+    try:
+        grant = policy.write_rules.decide(write, state, now_us)
+    except RequestError as error:
+        return [f"after it: {error}"]
+    lines = []
+    if grant.value != write.value:
+        lines.append(f"stored as: {decode_value(grant.value)!r}")
+    if grant.ttl is not None:
+        lines.append(f"expires {grant.ttl & ~TTL_ABSOLUTE} s after it")
+    return lines
+
+
+def explain_read(
+    policy: Policy, subject: str, address: str, state: State, now_us: int, *, pattern: Pattern | None = None
+) -> Explanation:
+    """Explains what a reader would see of an address.
+
+    Args:
+        policy: the policy.
+        subject: the reader.
+        address: a valid address.
+        state: the params.
+        now_us: Unix µs.
+        pattern: a subscription's pattern; None for a GET.
+    """
+    scopes = policy.scopes_for(subject)
+    granted = Scopes.parse(scopes)
+    seen_by = Pattern.parse(address) if pattern is None else pattern
+    allowed = granted.can_get(address) if pattern is None else granted.can_subscribe(pattern)
+    lines = [
+        _scope_line(scopes, ("read", "write", "admin") if pattern is None else ("read", "admin"), address, pattern)
+    ]
+    if not allowed:
+        return Explanation(False, (f"{subject} may not read {seen_by.text}: no scope allows it (ERROR 301)", *lines))
+    if granted.is_admin(address):
+        lines.append("visibility: skipped, an admin scope holds this address")
+        return Explanation(True, (f"{subject} sees all of {address}", *lines))
+    views: dict[str, View] = {}
+    ways = (("in snapshots", False), ("live", True)) if policy.tells_live_apart else (("", False),)
+    for name, is_live in ways:
+        viewing = policy.viewing(address, is_live=is_live)
+        views[name] = viewing.judge(subject, seen_by, state, now_us).view
+        if name:
+            lines.append(f"{name}:")
+        lines += _view_lines(viewing, subject, seen_by, state, now_us)
+    answer = "; ".join(f"{_seen(view)}{f' {name}' if name else ''}" for name, view in views.items())
+    shown = any(view is not None for view in views.values())
+    return Explanation(shown, (f"{subject}, {address}: {answer}", *lines))
+
+
+def _seen(view: View) -> str:
+    if view is None:
+        return "hidden"
+    return f"shown without {', '.join(sorted(view))}" if view else "shown"
+
+
+def _scope_line(scopes: tuple[str, ...], actions: tuple[str, ...], address: str, pattern: Pattern | None = None) -> str:
+    for scope in scopes:
+        action, _, text = scope.partition(":")
+        held = Pattern.parse(text)
+        if action in actions and (held.matches(address) if pattern is None else held.covers(pattern)):
+            return f"scope: {scope}"
+    return f"scope: none of {', '.join(actions)} holds {address if pattern is None else pattern.text}"
+
+
+def _rule_lines(rule: WriteRule, question: Question) -> list[str]:
+    lines = [f"rule: write_rules[{rule.number}] {rule.path.text}"]
+    if rule.stamp is not None:
+        lines.append(f"  stamps {rule.stamp.field.decode()!r}")
+    for title, checks in (
+        ("pre_checks, all", rule.pre_checks),
+        ("checks, any" if rule.is_any else "checks, all", rule.checks),
+    ):
+        if checks:
+            lines.append(f"  {title}:")
+            lines += _check_lines(checks, question, "    ")
+    if rule.allow_null_write:
+        lines.append("  a null skips checks")
+    return lines
+
+
+def _view_lines(viewing: Viewing, subject: str, pattern: Pattern, state: State, now_us: int) -> list[str]:
+    question = Question(subject, viewing.captured, viewing.address, None, state, now_us)
+    entry = viewing.entry
+    lines = (
+        ["visibility: no entry matches, so it is shown"] if entry is None else _entry_lines(entry, viewing, question)
+    )
+    if entry is not None and entry.literal:
+        names = ", ".join(f"{{{entry.path.names[place]}}}" for place in entry.literal)
+        lines.append(
+            f"  {_MARKS[viewing.stands_literally(pattern)]}{names} stands literally in {pattern.text}, unless:"
+        )
+        lines += _check_lines(entry.unless, question, "    ")
+    for redaction in viewing.redactions:
+        lines += _redaction_lines(redaction, question)
+    return lines
+
+
+def _entry_lines(entry: VisibilityEntry, viewing: Viewing, question: Question) -> list[str]:
+    lines = [f"visibility: snapshot_visibility[{entry.number}] {entry.path.text}"]
+    if entry.owner is not None:
+        lines.append(f"  only {viewing.captured[entry.owner]}, its owner")
+    elif entry.checks:
+        lines.append("  checks, any:" if entry.is_any else "  checks, all:")
+        lines += _check_lines(entry.checks, question, "    ")
+    else:
+        lines.append(f"  {'shown to' if entry.shown else 'hidden from'} everybody")
+    return lines
+
+
+def _redaction_lines(redaction: Redaction, question: Question) -> list[str]:
+    transform = redaction.transform
+    question.about(redaction.captured)
+    fields = ", ".join(sorted(transform.fields))
+    lines = [f"redaction: snapshot_transforms[{transform.number}] {transform.path.text} removes {fields}"]
+    if transform.unless:
+        lines[0] += ", unless:"
+        lines += _check_lines(transform.unless, question, "    ")
+    return lines
+
+
+def _check_lines(checks: tuple[Check, ...], question: Question, indent: str) -> list[str]:
+    lines = []
+    words: Captured = question.words
+    for check in checks:
+        mark = _MARKS[check.passes(question)]
+        if check.inner:
+            lines.append(f"{indent}{mark} {check.kind}:")
+            lines += _check_lines(check.inner, question, indent + "    ")
+        else:
+            lines.append(f"{indent}{mark} {check.describe(words)}")
+    return lines

@@ -1,0 +1,166 @@
+"""Looking into encoded values, and changing maps without touching the bytes of what stays.
+
+A value is its type byte and data (``docs/protocol.md``, Values). Of equal keys of a map the last counts,
+as it does for every client.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+
+from clasp_relay.wire.constants import ValueType
+from clasp_relay.wire.messages import NULL, Value
+from clasp_relay.wire.values import PyValue, decode_value, skip_value
+
+_CACHED_BYTES = 4096
+"""Maps up to this size are kept taken apart; what decisions look into (a room's settings) is small."""
+
+_U16 = struct.Struct(">H")
+_HEAD = struct.Struct(">BH")
+_NUMBERS = frozenset(range(ValueType.I8, ValueType.F64 + 1))
+_NO_FIELDS: Mapping[bytes, Value] = {}
+
+
+def is_map(value: Value) -> bool:
+    """Tells whether a value is a map."""
+    return value[0] == ValueType.MAP
+
+
+def fields_of(value: Value) -> Mapping[bytes, Value]:
+    """Returns the fields of a map by their key's UTF-8; empty when the value is no map. Not to be changed."""
+    if value[0] != ValueType.MAP:
+        return _NO_FIELDS
+    if len(value) <= _CACHED_BYTES:
+        return _cached_fields(value)
+    return _take_apart(value)
+
+
+def _take_apart(value: Value) -> dict[bytes, Value]:
+    return {key: value[start:end] for key, start, end in _entries(value)}
+
+
+_cached_fields = lru_cache(256)(_take_apart)
+
+
+def _entries(value: Value) -> Iterable[tuple[bytes, int, int]]:
+    """Yields key, start (of the type byte) and end of each entry of a map."""
+    (count,) = _U16.unpack_from(value, 1)
+    offset = 3
+    for _ in range(count):
+        key_end = offset + 2 + _U16.unpack_from(value, offset)[0]
+        end = skip_value(value, key_end + 1, value[key_end])
+        yield value[offset + 2 : key_end], key_end, end
+        offset = end
+
+
+def get_field(value: Value, key: bytes) -> Value | None:
+    """Returns a field of a map; None when it is missing or null, or the value is no map."""
+    found = fields_of(value).get(key)
+    return None if found == NULL else found
+
+
+def holds(value: Value | None, word: bytes) -> bool:
+    """Tells whether a map has a key, or a list an item, that is the string ``word`` (UTF-8)."""
+    if value is None:
+        return False
+    if value[0] == ValueType.MAP:
+        return word in fields_of(value)
+    if value[0] != ValueType.ARRAY:
+        return False
+    wanted = encode_text(word)
+    (count,) = _U16.unpack_from(value, 1)
+    offset = 3
+    for _ in range(count):
+        end = skip_value(value, offset + 1, value[offset])
+        if value[offset:end] == wanted:
+            return True
+        offset = end
+    return False
+
+
+def encode_text(word: bytes) -> Value:
+    """Encodes a string given as UTF-8."""
+    return _HEAD.pack(ValueType.STRING, len(word)) + word
+
+
+def text_of(value: Value | None) -> str | None:
+    """Returns a string value's text; None when it is something else."""
+    return value[3:].decode() if value is not None and value[0] == ValueType.STRING else None
+
+
+def same(one: Value, other: Value) -> bool:
+    """Tells whether two values say the same; a number is the same in every width."""
+    if one == other:
+        return True
+    if one[0] in _NUMBERS:
+        return other[0] in _NUMBERS and bool(decode_value(one) == decode_value(other))
+    if one[0] != other[0] or one[0] not in (ValueType.MAP, ValueType.ARRAY):
+        return False
+    return _same(decode_value(one), decode_value(other))
+
+
+def _same(one: PyValue, other: PyValue) -> bool:
+    if isinstance(one, dict):
+        return (
+            isinstance(other, dict)
+            and one.keys() == other.keys()
+            and all(_same(item, other[key]) for key, item in one.items())
+        )
+    if isinstance(one, list):
+        return isinstance(other, list) and len(one) == len(other) and all(map(_same, one, other))
+    return isinstance(one, bool) is isinstance(other, bool) and bool(one == other)
+
+
+def redact(value: Value, fields: Iterable[str]) -> Value:
+    """Removes keys of a map.
+
+    Args:
+        value: any valid value; only maps are changed.
+        fields: the keys to remove, every occurrence of them.
+
+    Returns:
+        the value without them, all other bytes as they were; the same object when nothing was removed.
+    """
+    if value[0] != ValueType.MAP:
+        return value
+    hidden = {field.encode() for field in fields}
+    parts: list[bytes] = []
+    kept = 0
+    start = keep_from = 3
+    for key, _, end in _entries(value):
+        if key in hidden:
+            parts.append(value[keep_from:start])
+            keep_from = end
+        else:
+            kept += 1
+        start = end
+    if not parts:
+        return value
+    return b"".join((_HEAD.pack(ValueType.MAP, kept), *parts, value[keep_from:]))
+
+
+def with_fields(value: Value, fields: Mapping[bytes, Value]) -> Value:
+    """Gives a map fields that it must have; each takes the place of an equal key, or goes to the end.
+
+    Args:
+        value: a map.
+        fields: encoded values by their key's UTF-8.
+    """
+    if all(fields_of(value).get(key) == field for key, field in fields.items()):
+        return value
+    parts: list[bytes] = []
+    left = dict(fields)
+    count = 0
+    for key, start, end in _entries(value):
+        if key in fields:
+            if key not in left:
+                continue
+            parts += (_U16.pack(len(key)), key, left.pop(key))
+        else:
+            parts += (_U16.pack(len(key)), key, value[start:end])
+        count += 1
+    for key, field in left.items():
+        parts += (_U16.pack(len(key)), key, field)
+    return b"".join((_HEAD.pack(ValueType.MAP, count + len(left)), *parts))

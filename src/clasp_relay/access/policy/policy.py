@@ -1,0 +1,150 @@
+"""A policy, ready to decide."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path as FilePath
+
+from clasp_relay.access.policy.catch_up import CatchUp, CatchUps
+from clasp_relay.access.policy.document import Document
+from clasp_relay.access.policy.reader import parse_json
+from clasp_relay.access.policy.reading import read_document
+from clasp_relay.access.policy.visibility import Viewing, Visibility
+from clasp_relay.access.policy.write import Write, WriteRules
+from clasp_relay.access.scopes import expand
+from clasp_relay.core.permissions import Grant, State, Verdict
+from clasp_relay.errors import StartError
+from clasp_relay.wire.address import Pattern
+from clasp_relay.wire.messages import NULL, Value
+
+PACKAGED = ("chat", "chat-compat")
+"""The policies that come with the relay."""
+
+
+class Policy:
+    """One application's rules. Make it with :meth:`load`, :meth:`packaged` or :meth:`from_document`.
+
+    Decisions depend on what they are given and on nothing else, but for the failures that a rule counts.
+
+    Args:
+        document: what was read.
+    """
+
+    def __init__(self, document: Document) -> None:
+        self.document = document
+        self.visibility = Visibility(document)
+        self.write_rules = WriteRules(document, self.visibility)
+        self._catch_ups = CatchUps(document.visibility)
+
+    @classmethod
+    def from_document(cls, document: object, source: str = "policy") -> Policy:
+        """Reads decoded JSON.
+
+        Args:
+            document: the JSON.
+            source: what it is called in messages.
+
+        Raises:
+            StartError: something in it is unknown, missing or wrong; it names source and key.
+        """
+        return cls(read_document(document, source))
+
+    @classmethod
+    def load(cls, path: str) -> Policy:
+        """Reads a file.
+
+        Raises:
+            StartError: it cannot be read, or as ``from_document``.
+        """
+        try:
+            text = FilePath(path).read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise StartError(f"{path}: the policy cannot be read: {error}") from None
+        return cls.from_document(parse_json(text, path), path)
+
+    @classmethod
+    def packaged(cls, name: str) -> Policy:
+        """Reads a policy that comes with the relay, one of ``PACKAGED``."""
+        file = resources.files("clasp_relay.access") / "policies" / f"{name}.json"
+        return cls.from_document(parse_json(file.read_text("utf-8"), name), name)
+
+    def scopes_for(self, user_id: str) -> tuple[str, ...]:
+        """Returns the scopes of a token for a user.
+
+        Raises:
+            ValueError: the id cannot stand in a scope.
+        """
+        return expand(self.document.scopes, user_id)
+
+    def check_write(
+        self,
+        subject: str,
+        address: str,
+        value: Value | None,
+        ttl: int | None,
+        is_publish: bool,
+        state: State,
+        now_us: int,
+        *,
+        is_admin: bool = False,
+    ) -> Grant:
+        """Decides a SET or PUBLISH that the scopes allow.
+
+        Args:
+            subject: the writer.
+            address: valid.
+            value: what is written; None counts as null.
+            ttl: as on the wire; None when the message brings none.
+            is_publish: whether it is a PUBLISH.
+            state: the params before it.
+            now_us: Unix µs.
+            is_admin: whether an admin scope of the writer holds the address: no rule refuses then.
+
+        Returns:
+            what is to be stored. The value may have grown by a stamp or by hidden fields that were kept.
+
+        Raises:
+            RequestError: POLICY when a rule refuses, LIMIT after too many failures.
+        """
+        write = Write(subject, address, NULL if value is None else value, ttl, is_publish, is_admin)
+        return self.write_rules.decide(write, state, now_us)
+
+    def viewing(self, address: str, *, is_live: bool = False) -> Viewing:
+        """Returns what decides who sees an address; ask it first whether all see the same (``fixed``)."""
+        return self.visibility.viewing(address, is_live=is_live)
+
+    def view(
+        self,
+        subject: str,
+        address: str,
+        pattern: Pattern | None,
+        state: State,
+        now_us: int,
+        *,
+        is_live: bool = False,
+    ) -> Verdict:
+        """Decides how a reader sees a value.
+
+        Args:
+            subject: the reader.
+            address: where the value is.
+            pattern: a subscription's, or the literal address of a GET; None for the HELLO snapshot.
+            state: the params; for a null those before it.
+            now_us: Unix µs.
+            is_live: whether it is a SET or PUBLISH on its way to a subscriber; matters only where
+                ``tells_live_apart``.
+        """
+        return self.visibility.viewing(address, is_live=is_live).judge(subject, pattern, state, now_us)
+
+    @property
+    def tells_live_apart(self) -> bool:
+        """Whether live messages are decided otherwise than snapshots."""
+        return self.visibility.tells_live_apart
+
+    def catch_ups(self, address: str) -> tuple[CatchUp, ...]:
+        """Returns what a change at an address may open for sessions that subscribed before."""
+        return self._catch_ups.after(address)
+
+    def stamp_of(self, address: str, value: Value) -> str | None:
+        """Returns the subject that stays stamped when a stored value ends without a write: by expiry or eviction."""
+        return self.write_rules.stamp_of(address, value)

@@ -1,0 +1,105 @@
+"""One decision: who asks about what, and everything that was looked up for it."""
+
+from __future__ import annotations
+
+from clasp_relay.access.policy.captures import Captured
+from clasp_relay.access.policy.maps import get_field
+from clasp_relay.core.params import Ended, Param
+from clasp_relay.core.permissions import State
+from clasp_relay.errors import RequestError
+from clasp_relay.wire.address import Pattern
+from clasp_relay.wire.messages import NULL, Value
+
+
+class Question:
+    """What checks are asked about. It remembers what it looked up, of missing addresses too.
+
+    Args:
+        subject: the writer or reader.
+        captured: what the rule's path captured.
+        address: what is written or read.
+        value: what is written; None for a reader, whose checks see what stands at the address.
+        state: the params.
+        now_us: Unix µs.
+    """
+
+    __slots__ = (
+        "_value",
+        "address",
+        "looked_up",
+        "now_us",
+        "patterns",
+        "state",
+        "subject",
+        "until_us",
+        "word",
+        "words",
+    )
+
+    def __init__(
+        self, subject: str, captured: Captured, address: str, value: Value | None, state: State, now_us: int
+    ) -> None:
+        self.subject = subject
+        self.word = subject.encode()
+        self.words = (*captured, subject)
+        self.address = address
+        self._value = value
+        self.state = state
+        self.now_us = now_us
+        self.looked_up: dict[str, Param | None] = {}
+        self.patterns: set[Pattern] = set()
+        self.until_us: int | None = None
+
+    def about(self, captured: Captured) -> None:
+        """Goes on with another rule for the same address."""
+        self.words = (*captured, self.subject)
+
+    @property
+    def value(self) -> Value:
+        """The value in question."""
+        if self._value is None:
+            param = self.param(self.address)
+            return NULL if param is None else param.value
+        return self._value
+
+    def param(self, address: str) -> Param | None:
+        """Returns what is set at an address; a stored null counts as nothing."""
+        looked_up = self.looked_up
+        if address in looked_up:
+            return looked_up[address]
+        param = self.state.get(address)
+        if param is not None and param.value == NULL:
+            param = None
+        looked_up[address] = param
+        return param
+
+    def field(self, address: str, key: bytes) -> Value | None:
+        """Returns a field of the map at an address; None when any of it is missing or null."""
+        param = self.param(address)
+        return None if param is None else get_field(param.value, key)
+
+    def ended(self, address: str) -> Ended | None:
+        """Returns how the param at an address ended, when it did and is not set again."""
+        return self.state.ended(address) if self.param(address) is None else None
+
+    def is_held(self, address: str) -> bool:
+        """Tells whether another live session of the subject has set this address and nobody ended it since."""
+        self.param(address)
+        return self.state.is_held(address, self.subject)
+
+    def match(self, text: str) -> list[Param]:
+        """Returns the params that match; none when the text is no pattern, as it can be with odd captures."""
+        try:
+            pattern = Pattern.parse(text)
+        except RequestError:
+            return []
+        if pattern.is_literal:
+            param = self.param(text)
+            return [] if param is None else [param]
+        self.patterns.add(pattern)
+        return [param for param in self.state.match(pattern) if param.value != NULL]
+
+    def ends_at(self, when_us: int) -> None:
+        """Notes that the answer holds no longer than this."""
+        if self.until_us is None or when_us < self.until_us:
+            self.until_us = when_us

@@ -1,0 +1,212 @@
+"""Deciding who sees what: compiled once, decided for a subject, an address and sometimes a pattern.
+
+The way of one decision: the address picks its entry and transforms (:class:`Viewing`, kept for recent
+addresses), which tell at once whether the answer is the same for everybody; only otherwise is anything
+looked up, and everything that is looked up is reported.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+from clasp_relay.access.policy.captures import Captured, PathTable
+from clasp_relay.access.policy.checks import holds_all, holds_any
+from clasp_relay.access.policy.document import LIVE, SNAPSHOT, Document, Transform, VisibilityEntry
+from clasp_relay.access.policy.question import Question
+from clasp_relay.core.permissions import FULL, HIDDEN, State, Verdict
+from clasp_relay.wire.address import Pattern
+
+_REMEMBERED = 4096
+"""Addresses whose entry is kept."""
+
+_REMEMBERED_LENGTH = 256
+"""Longer addresses are looked up anew, so that what is kept stays small."""
+
+_SHOWN = Verdict(FULL)
+_NOT_SHOWN = Verdict(HIDDEN)
+
+
+class Redaction(NamedTuple):
+    """A transform, and what its path captured of an address."""
+
+    transform: Transform
+    captured: Captured
+
+
+class Viewing:
+    """What decides who sees one address.
+
+    Args:
+        address: the address.
+        entry: the visibility entry; None when none matches.
+        captured: what its path captured.
+        redactions: the transforms that match.
+    """
+
+    __slots__ = ("address", "captured", "entry", "fixed", "redactions", "spans")
+
+    def __init__(
+        self, address: str, entry: VisibilityEntry | None, captured: Captured, redactions: tuple[Redaction, ...]
+    ) -> None:
+        self.address = address
+        self.entry = entry
+        self.captured = captured
+        self.redactions = redactions
+        self.spans = () if entry is None or not entry.literal else _literal_spans(entry, address)
+        self.fixed = self._fixed()
+
+    @property
+    def is_same_for_all(self) -> bool:
+        """Whether every reader sees the same by every pattern, whatever is stored: ``fixed`` is the verdict."""
+        return self.fixed is not None
+
+    @property
+    def depends_on_pattern(self) -> bool:
+        """Whether the reader's pattern counts besides the reader."""
+        return bool(self.spans)
+
+    @property
+    def catch_up(self) -> bool:
+        """Whether who newly sees it gets SNAPSHOTs for subscriptions made before."""
+        return self.entry is not None and self.entry.catch_up
+
+    def judge(self, subject: str, pattern: Pattern | None, state: State, now_us: int) -> Verdict:
+        """Decides for one reader.
+
+        Args:
+            subject: the reader.
+            pattern: a subscription's, or the literal address of a GET; None for the HELLO snapshot.
+            state: the params; for a null those before it.
+            now_us: Unix µs.
+        """
+        if self.fixed is not None:
+            return self.fixed
+        question = Question(subject, self.captured, self.address, None, state, now_us)
+        view = redacted(self.redactions, question) if self.is_shown(question, pattern) else HIDDEN
+        return Verdict(view, frozenset(question.looked_up), frozenset(question.patterns), question.until_us)
+
+    def is_shown(self, question: Question, pattern: Pattern | None) -> bool:
+        """Tells whether a reader sees the value at all."""
+        entry = self.entry
+        if entry is None:
+            return True
+        if entry.owner is not None:
+            shown = self._is_owner(entry, entry.owner, question.subject)
+        elif entry.checks:
+            shown = (holds_any if entry.is_any else holds_all)(entry.checks, question)
+        else:
+            shown = entry.shown
+        if not shown or not self.spans or self.stands_literally(pattern):
+            return shown
+        return bool(entry.unless) and holds_all(entry.unless, question)
+
+    def stands_literally(self, pattern: Pattern | None) -> bool:
+        """Tells whether the captures of ``literal`` stand in a pattern that matches the address."""
+        if pattern is None:
+            return False
+        if pattern.is_literal:
+            return True
+        segments = pattern.segments
+        for first, last in self.spans:
+            if last >= len(segments) or "**" in segments[:last]:
+                return False
+            if any("*" in segment for segment in segments[first : last + 1]):
+                return False
+        return True
+
+    def _is_owner(self, entry: VisibilityEntry, owner: int, subject: str) -> bool:
+        if self.captured[owner] == subject:
+            return True
+        if entry.public_sub is None:
+            return False
+        match = entry.path.bind(self.address)
+        sub = "" if match is None else self.address[match.end(owner + 1) + 1 :]
+        return f"{sub}/".startswith(f"{entry.public_sub}/")
+
+    def _fixed(self) -> Verdict | None:
+        entry = self.entry
+        if entry is not None and not entry.shown:
+            return _NOT_SHOWN
+        if entry is not None and (entry.owner is not None or entry.checks or entry.literal):
+            return None
+        if any(redaction.transform.unless for redaction in self.redactions):
+            return None
+        fields = frozenset(field for redaction in self.redactions for field in redaction.transform.fields)
+        return Verdict(fields) if fields else _SHOWN
+
+
+def _literal_spans(entry: VisibilityEntry, address: str) -> tuple[tuple[int, int], ...]:
+    """Returns the first and last segment of each capture that must stand literally."""
+    match = entry.path.bind(address)
+    if match is None:
+        raise AssertionError("an entry was found for an address that it does not match")
+    spans = []
+    for place in entry.literal:
+        start, end = match.span(place + 1)
+        first = address.count("/", 0, start) - 1
+        spans.append((first, first + address.count("/", start, end)))
+    return tuple(spans)
+
+
+def redacted(redactions: tuple[Redaction, ...], question: Question) -> frozenset[str]:
+    """Returns the keys that are hidden from a reader."""
+    if not redactions:
+        return frozenset()
+    hidden: set[str] = set()
+    for transform, captured in redactions:
+        if transform.fields <= hidden:
+            continue
+        question.about(captured)
+        if not transform.unless or not holds_all(transform.unless, question):
+            hidden |= transform.fields
+    return frozenset(hidden)
+
+
+class Visibility:
+    """The visibility entries and transforms of a policy.
+
+    Args:
+        document: the policy.
+    """
+
+    def __init__(self, document: Document) -> None:
+        listed: tuple[VisibilityEntry | Transform, ...] = (*document.visibility, *document.transforms)
+        self.tells_live_apart = any(len(set(item.applies_to)) == 1 for item in listed)
+        """Whether what a session sees live differs from what it sees in snapshots."""
+        self._snapshot = _WayOut(document, SNAPSHOT)
+        self._live = _WayOut(document, LIVE) if self.tells_live_apart else self._snapshot
+
+    def viewing(self, address: str, *, is_live: bool = False) -> Viewing:
+        """Returns what decides who sees an address."""
+        way = self._live if is_live else self._snapshot
+        return way.recent(address) if len(address) <= _REMEMBERED_LENGTH else way.bind(address)
+
+    def redacted_for(self, address: str, question: Question) -> frozenset[str]:
+        """Returns the keys that are hidden from a writer in what snapshots show."""
+        words = question.words
+        hidden = redacted(self.viewing(address).redactions, question)
+        question.words = words
+        return hidden
+
+
+class _WayOut:
+    def __init__(self, document: Document, way: str) -> None:
+        self._entries = [entry for entry in document.visibility if way in entry.applies_to]
+        self._transforms = [transform for transform in document.transforms if way in transform.applies_to]
+        self._entry_table = PathTable([entry.path for entry in self._entries])
+        self._transform_table = PathTable([transform.path for transform in self._transforms])
+        self.recent = lru_cache(_REMEMBERED)(self.bind)
+
+    def bind(self, address: str) -> Viewing:
+        """Finds the entry and the transforms of an address."""
+        found = self._entry_table.find(address)
+        redactions: tuple[Redaction, ...] = ()
+        if self._transforms and self._transform_table.find(address) is not None:
+            redactions = tuple(
+                Redaction(self._transforms[match.number], match.captured)
+                for match in self._transform_table.find_all(address)
+            )
+        if found is None:
+            return Viewing(address, None, (), redactions)
+        return Viewing(address, self._entries[found.number], found.captured, redactions)

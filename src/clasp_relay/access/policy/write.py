@@ -1,0 +1,196 @@
+"""Deciding a SET or PUBLISH: rules, then what the relay puts into the value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from clasp_relay.access.policy.captures import PathTable
+from clasp_relay.access.policy.checks import any_refusal, holds_all, holds_any
+from clasp_relay.access.policy.document import Document, Stamp, WriteRule
+from clasp_relay.access.policy.failures import Failures
+from clasp_relay.access.policy.maps import encode_text, fields_of, is_map, text_of, with_fields
+from clasp_relay.access.policy.question import Question
+from clasp_relay.access.policy.visibility import Visibility
+from clasp_relay.core.params import Ended, Param
+from clasp_relay.core.permissions import Grant, State
+from clasp_relay.errors import ErrorCode, RequestError
+from clasp_relay.wire.constants import MAX_PAYLOAD_BYTES, TTL_ABSOLUTE
+from clasp_relay.wire.messages import NULL, Value
+
+_MAX_REASON = 500
+"""Characters of a reason in an ERROR; it may quote an address of 64 KiB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """A SET or PUBLISH to be decided.
+
+    Args:
+        subject: the writer.
+        address: valid.
+        value: null where the message carries none.
+        ttl: as on the wire; None when the message brings none.
+        is_publish: a PUBLISH, which stores nothing.
+        is_admin: the writer has an admin scope for the address, so rules do not hold for it.
+    """
+
+    subject: str
+    address: str
+    value: Value
+    ttl: int | None = None
+    is_publish: bool = False
+    is_admin: bool = False
+
+    def refuse(self, code: ErrorCode, reason: str) -> RequestError:
+        """Makes the error that the writer reads."""
+        text = reason if len(reason) <= _MAX_REASON else reason[: _MAX_REASON - 1] + "…"
+        return RequestError(code, text, self.address)
+
+
+class WriteRules:
+    """The write rules of a policy.
+
+    Args:
+        document: the policy.
+        visibility: tells what is hidden from a writer, for ``keep_hidden``.
+    """
+
+    def __init__(self, document: Document, visibility: Visibility) -> None:
+        self._rules = document.write_rules
+        self._table = PathTable([rule.path for rule in document.write_rules])
+        self._ttls = [seconds for _, seconds in document.ttl]
+        self._ttl_table = PathTable([path for path, _ in document.ttl])
+        self._visibility = visibility
+        self.failures = Failures()
+
+    def find(self, address: str) -> tuple[WriteRule, tuple[str, ...]] | None:
+        """Returns the rule that decides writes to an address, and what its path captured."""
+        found = self._table.find(address)
+        return None if found is None else (self._rules[found.number], found.captured)
+
+    def decide(self, write: Write, state: State, now_us: int) -> Grant:
+        """Decides one write.
+
+        Raises:
+            RequestError: POLICY when it is refused, LIMIT after too many failures.
+        """
+        found = self.find(write.address)
+        if found is None:
+            return Grant(write.value, self.ttl(write))
+        rule, captured = found
+        question = Question(write.subject, captured, write.address, write.value, state, now_us)
+        if not write.is_admin:
+            self._apply(rule, write, question)
+        if write.is_publish:
+            return Grant(write.value, None)
+        value = write.value
+        if rule.keep_hidden and not write.is_admin:
+            value = self._keep_hidden(write, question)
+        if rule.stamp is None:
+            return Grant(value, self.ttl(write))
+        value, stamp = _stamped(rule.stamp, write, value, question)
+        return Grant(value, self.ttl(write), stamp)
+
+    def ttl(self, write: Write) -> int | None:
+        """Returns the TTL that a write is stored with, as on the wire."""
+        if write.ttl is not None or write.is_publish or write.value == NULL or not self._ttls:
+            return write.ttl
+        found = self._ttl_table.find(write.address)
+        return None if found is None else TTL_ABSOLUTE | self._ttls[found.number]
+
+    def stamp_of(self, address: str, value: Value) -> str | None:
+        """Returns the subject that stays stamped at an address when a stored value ends by itself."""
+        found = self.find(address)
+        if found is None or found[0].stamp is None or not found[0].stamp.outlives_null:
+            return None
+        return text_of(fields_of(value).get(found[0].stamp.field))
+
+    def refusal(self, rule: WriteRule, write: Write, question: Question) -> str | None:
+        """Says why a rule refuses a write; None when it does not."""
+        if rule.stamp is not None:
+            problem = _stamp_problem(rule.stamp, write, question)
+            if problem is not None:
+                return problem
+        for check in rule.pre_checks:
+            if not check.passes(question):
+                return rule.message or check.refusal(question)
+        if not rule.checks or (rule.allow_null_write and write.value == NULL):
+            return None
+        if rule.is_any:
+            return None if holds_any(rule.checks, question) else rule.message or any_refusal(rule.checks, question)
+        if holds_all(rule.checks, question):
+            return None
+        return rule.message or next(check.refusal(question) for check in rule.checks if not check.passes(question))
+
+    def _apply(self, rule: WriteRule, write: Write, question: Question) -> None:
+        key = (write.subject, rule.number, question.words[:-1])
+        if rule.failures is not None:
+            try:
+                self.failures.check(*key, rule.failures, question.now_us)
+            except RequestError as error:
+                raise write.refuse(error.code, error.message) from None
+        reason = self.refusal(rule, write, question)
+        if reason is None:
+            return
+        if rule.failures is not None:
+            self.failures.note(*key, rule.failures, question.now_us)
+        raise write.refuse(ErrorCode.POLICY, reason)
+
+    def _keep_hidden(self, write: Write, question: Question) -> Value:
+        param = question.param(write.address)
+        if param is None or not is_map(param.value) or not is_map(write.value):
+            return write.value
+        hidden = self._visibility.redacted_for(write.address, question)
+        stored, sent = fields_of(param.value), fields_of(write.value)
+        kept = {
+            key: stored[key]
+            for key in (field.encode() for field in sorted(hidden))
+            if key in stored and key not in sent
+        }
+        return with_fields(write.value, kept) if kept else write.value
+
+
+def _stamp_problem(stamp: Stamp, write: Write, question: Question) -> str | None:
+    if write.is_publish:
+        return "nothing can be published here; SET it"
+    if write.value != NULL and not is_map(write.value):
+        return "the value must be a map"
+    if stamp.outlives_null:
+        ended = question.ended(write.address)
+        if ended is not None and ended.stamp is not None and ended.stamp != write.subject:
+            return "this address is kept for who created it"
+    return None
+
+
+def _stamped(stamp: Stamp, write: Write, value: Value, question: Question) -> tuple[Value, str | None]:
+    """Returns the value with its stamp, and the subject that outlives a null."""
+    kept = _stored_stamp(stamp, question.param(write.address), question.ended(write.address))
+    if value == NULL:
+        return value, text_of(kept) if stamp.outlives_null else None
+    if write.is_admin:
+        return _administered(stamp, value, kept)
+    if kept is None:
+        text = stamp.value.expand(question.words).encode()
+        if len(text) > MAX_PAYLOAD_BYTES:
+            raise write.refuse(ErrorCode.VALUE, "the address is too long")
+        kept = encode_text(text)
+    return with_fields(value, {stamp.field: kept}), text_of(kept) if stamp.outlives_null else None
+
+
+def _stored_stamp(stamp: Stamp, param: Param | None, ended: Ended | None) -> Value | None:
+    if param is not None:
+        field = fields_of(param.value).get(stamp.field)
+        return field if text_of(field) is not None else None
+    if stamp.outlives_null and ended is not None and ended.stamp is not None:
+        return encode_text(ended.stamp.encode())
+    return None
+
+
+def _administered(stamp: Stamp, value: Value, kept: Value | None) -> tuple[Value, str | None]:
+    """An admin may name another one, but a stamp that it leaves out stays."""
+    if not is_map(value):
+        return value, None
+    named = fields_of(value).get(stamp.field)
+    if text_of(named) is None and kept is not None:
+        value, named = with_fields(value, {stamp.field: kept}), kept
+    return value, text_of(named) if stamp.outlives_null else None

@@ -1,0 +1,132 @@
+"""Scopes: which addresses a token may read and write.
+
+A scope is ``action:pattern``. ``write`` implies reading one address with GET, but not subscribing: that
+takes a ``read`` (or ``admin``) scope that covers all that the subscription's pattern can match, decided
+by segments (``docs/policy.md``, Scopes).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from clasp_relay.errors import RequestError
+from clasp_relay.wire.address import Pattern
+
+ACTIONS = ("read", "write", "admin")
+
+USER_ID = "{userId}"
+"""What a scope template holds in place of the token's subject."""
+
+UNRESTRICTED = ("read:/**", "write:/**")
+"""What a token gets when there is no policy."""
+
+_REMEMBERED = 64
+"""How many answers one token's scopes keep; a session writes to few addresses, again and again."""
+
+_REMEMBERED_LENGTH = 256
+"""Longer addresses are decided anew, so that what is kept stays small."""
+
+_UNSAFE_IN_ID = re.compile(r"[/*{}]")
+_parse_pattern = lru_cache(1024)(Pattern.parse)
+
+
+def check_template(template: str) -> None:
+    """Checks one scope template as a policy gives it.
+
+    Raises:
+        ValueError: it is no scope, or holds braces other than ``{userId}``.
+    """
+    if re.search(r"[{}]", template.replace(USER_ID, "")):
+        raise ValueError(f"the only placeholder of a scope is {USER_ID}")
+    _split(template.replace(USER_ID, "x"))
+
+
+def expand(templates: Iterable[str], user_id: str) -> tuple[str, ...]:
+    """Returns the scopes of one user.
+
+    Args:
+        templates: scopes that may hold ``{userId}``.
+        user_id: the token's subject.
+
+    Raises:
+        ValueError: the id could stand for more than one segment of an address.
+    """
+    if not user_id or _UNSAFE_IN_ID.search(user_id):
+        raise ValueError(f"{user_id!r} cannot be an id in a scope")
+    return tuple(template.replace(USER_ID, user_id) for template in templates)
+
+
+def _split(scope: str) -> tuple[str, Pattern]:
+    action, colon, text = scope.partition(":")
+    if not colon or action not in ACTIONS:
+        raise ValueError(f"a scope is action:pattern, the action one of {', '.join(ACTIONS)}")
+    try:
+        return action, _parse_pattern(text)
+    except RequestError as error:
+        raise ValueError(error.message) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Scopes:
+    """What one token may do. Make it with :meth:`parse`.
+
+    Args:
+        read: patterns of its ``read`` scopes.
+        write: patterns of its ``write`` scopes.
+        admin: patterns of its ``admin`` scopes, which allow all.
+    """
+
+    read: tuple[Pattern, ...] = ()
+    write: tuple[Pattern, ...] = ()
+    admin: tuple[Pattern, ...] = ()
+    _gets: dict[str, bool] = field(default_factory=dict, compare=False, repr=False)
+    _writes: dict[str, bool] = field(default_factory=dict, compare=False, repr=False)
+
+    @classmethod
+    def parse(cls, scopes: Iterable[str]) -> Scopes:
+        """Reads scopes as a token carries them.
+
+        Raises:
+            ValueError: one of them is no scope.
+        """
+        found: dict[str, list[Pattern]] = {action: [] for action in ACTIONS}
+        for scope in scopes:
+            action, pattern = _split(scope)
+            found[action].append(pattern)
+        return cls(tuple(found["read"]), tuple(found["write"]), tuple(found["admin"]))
+
+    def can_write(self, address: str) -> bool:
+        """Tells whether a SET or PUBLISH to an address is within the scopes."""
+        return _remembered(self._writes, address, self._decide_write)
+
+    def can_get(self, address: str) -> bool:
+        """Tells whether a GET of an address is within the scopes; ``write`` is enough for it."""
+        return _remembered(self._gets, address, self._decide_get)
+
+    def can_subscribe(self, pattern: Pattern) -> bool:
+        """Tells whether one ``read`` or ``admin`` scope covers all that a pattern can match."""
+        return any(scope.covers(pattern) for scope in self.read) or any(scope.covers(pattern) for scope in self.admin)
+
+    def is_admin(self, address: str) -> bool:
+        """Tells whether an address is within an ``admin`` scope."""
+        return any(scope.matches(address) for scope in self.admin)
+
+    def _decide_write(self, address: str) -> bool:
+        return any(scope.matches(address) for scope in self.write) or self.is_admin(address)
+
+    def _decide_get(self, address: str) -> bool:
+        return any(scope.matches(address) for scope in self.read) or self._decide_write(address)
+
+
+def _remembered(answers: dict[str, bool], address: str, decide: Callable[[str], bool]) -> bool:
+    answer = answers.get(address)
+    if answer is None:
+        answer = decide(address)
+        if len(address) <= _REMEMBERED_LENGTH:
+            if len(answers) >= _REMEMBERED:
+                answers.clear()
+            answers[address] = answer
+    return answer
