@@ -216,7 +216,10 @@ class Pattern:
 
     @property
     def start(self) -> int:
-        """The set of places before the first segment; for walking a tree of addresses segment by segment."""
+        """The set of places before the first segment; for walking a tree of addresses segment by segment.
+
+        Only a pattern with wildcards has places; a literal one needs no walk.
+        """
         return self._places.start()
 
     def step(self, places: int, segment: str) -> int:

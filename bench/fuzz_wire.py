@@ -1,0 +1,120 @@
+"""Fuzzes the wire: whatever the bytes, decoding gives a message or a DecodeError and nothing else.
+
+Real frames are damaged at random and decoded; what decodes must also survive being encoded and decoded
+again. Run it for as long as you like; a failure prints the seed and the bytes::
+
+    python bench/fuzz_wire.py --seconds 600
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from clasp_relay.errors import DecodeError
+from clasp_relay.wire.codec import decode, encode
+from clasp_relay.wire.frame import decode_frame
+
+_VECTORS = Path(__file__).parent.parent / "tests" / "vectors"
+_INTERESTING = (
+    b"\x00",
+    b"\x01",
+    b"\x20",
+    b"\x7f",
+    b"\x80",
+    b"\xc4",
+    b"\xd6",
+    b"\xde",
+    b"\xff",
+    b"\xff\xff",
+    b"\x0a\x00\x01",
+)
+
+
+def real_frames() -> list[bytes]:
+    """Returns every frame of the vectors: from real libraries, valid and not."""
+    cases = [
+        case for name in ("vectors", "malformed") for case in json.loads((_VECTORS / f"{name}.json").read_text("utf-8"))
+    ]
+    return [bytes.fromhex(case["hex"]) for case in cases if 5 <= len(case.get("hex", "")) // 2 < 2000]
+
+
+def _damage(frame: bytearray, random_: random.Random) -> None:
+    """Changes one thing, in place."""
+    at = random_.randrange(len(frame))
+    match random_.randrange(5):
+        case 0:
+            frame[at] ^= 1 << random_.randrange(8)
+        case 1:
+            frame[at] = random_.randrange(256)
+        case 2:
+            frame[at : at + random_.randrange(4)] = b""
+        case 3:
+            frame[at:at] = random_.choice(_INTERESTING)
+        case _:
+            other = random_.randrange(len(frame))
+            frame[at:at] = frame[other : other + random_.randrange(1, 16)]
+
+
+def damaged_frames(seed: int) -> Iterator[bytes]:
+    """Yields damaged frames for ever, the same ones for the same seed.
+
+    Most get a length field that is right again, so that what is damaged is the message.
+    """
+    random_ = random.Random(seed)
+    frames = real_frames()
+    while True:
+        frame = bytearray(random_.choice(frames))
+        for _ in range(random_.randrange(1, 4)):
+            _damage(frame, random_)
+            if len(frame) < 6:
+                break
+        if random_.random() < 0.9 and 5 <= len(frame) <= 0xFFFF:
+            frame[0:4] = bytes((0x53, 0x01)) + (len(frame) - 4).to_bytes(2, "big")
+        yield bytes(frame)
+
+
+def check(data: bytes) -> bool:
+    """Decodes ``data``; returns whether it is a message.
+
+    Raises:
+        AssertionError: a message does not say the same again once it is encoded.
+    """
+    try:
+        message = decode(decode_frame(data).payload)
+    except DecodeError:
+        return False
+    payload = encode(message)
+    if encode(decode(payload)) != payload:
+        raise AssertionError(f"{message!r} changes when encoded")
+    return True
+
+
+def main() -> int:
+    """Runs for the seconds that were asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
+    options = parser.parse_args()
+    end = time.monotonic() + options.seconds
+    done = accepted = 0
+    for data in damaged_frames(options.seed):
+        try:
+            accepted += check(data)
+        except Exception:
+            print(f"seed {options.seed}, input {done}: {data.hex()}")
+            raise
+        done += 1
+        if not done % 1000 and time.monotonic() > end:
+            break
+    print(f"seed {options.seed}: {done} inputs, {accepted} of them messages, the others refused cleanly")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,102 @@
+"""Binary payloads of the rarer messages: what is refused, and how far leniency goes."""
+
+from typing import get_args
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from clasp_relay.errors import DecodeError, ErrorCode
+from clasp_relay.wire import messages as m
+from clasp_relay.wire.binary_decode import DECODERS, decode_binary
+from clasp_relay.wire.constants import ALL_TYPES, MessageCode
+from tests.wire.cases import CASES
+
+
+class BinaryDecodeTests(SynchronousTestCase):
+    def test_every_message_code_has_a_decoder(self) -> None:
+        """And each kind of message one code."""
+        self.assertEqual(set(DECODERS), set(MessageCode))
+        self.assertEqual(len(DECODERS), len(get_args(m.Message)))
+
+    def test_a_message_is_refused_when_it_is_cut_or_something_follows(self) -> None:
+        """Every truncation and every extra byte, of every message."""
+        for name, (message, payload) in CASES.items():
+            with self.subTest(name):
+                if not isinstance(message, m.Publish):
+                    for size in range(len(payload)):
+                        self.assertRaises(DecodeError, decode_binary, payload[:size])
+                self.assertRaises(DecodeError, decode_binary, payload + b"\x00")
+
+    def test_a_message_is_refused_when_a_flag_is_unknown(self) -> None:
+        """It may promise a field, so that the rest could only be guessed."""
+        cases = (
+            b"\x10\x00\x00\x00\x01\x00\x02/a\xff\x10",
+            b"\x03\x00\x00\x00\x01\x00\x02/a\x00\x08",
+            b"\x03\x00\x00\x00\x01\x00\x02/a\x00\x04\x10",
+            b"\x04\x01\x00\x00\x00\x00\x20",
+            b"\x23\x00\x01\x00\x02/a\x00" + bytes(8) + b"\x04",
+            b"\x24\x10\x00\x02/a\xff",
+            b"\x30\x40\x00\x00",
+            b"\x40\x04" + bytes(8),
+            b"\x50\x20",
+            b"\x51\x00\x00\x00\x00\x04",
+            b"\x61\x00\x01\x00\x02/a\x00\x04",
+        )
+        for payload in cases:
+            with self.subTest(payload=payload.hex()):
+                self.assertIn("unknown flags", self.assertRaises(DecodeError, decode_binary, payload).message)
+
+    def test_a_count_is_checked_before_anything_is_read(self) -> None:
+        """A count that the bytes left cannot hold is refused, whatever the first item looks like."""
+        for payload in (
+            b"\x03\x00\x00\xff\xff",
+            b"\x04\x01\xff\xff",
+            b"\x04\x01\x00\x00\xff\xff",
+            b"\x23\xff\xff",
+            b"\x30\x00\xff\xff",
+            b"\x61\xff\xff",
+        ):
+            with self.subTest(payload=payload.hex()):
+                error = self.assertRaises(DecodeError, decode_binary, payload + b"\xff" * 30)
+                self.assertIn("a count is more", error.message)
+
+    def test_a_message_is_refused_when_a_field_means_nothing(self) -> None:
+        """Each says what is wrong."""
+        cases = (
+            (b"\x04\x00\x00\x00\x00\x00\x00", "federation operation 0"),
+            (b"\x04\x05\x00\x00\x00\x00\x00", "federation operation 5"),
+            (b"\x03\x00\x00\x00\x01\x00\x02/a\x05\x00", "unknown signal 5"),
+            (b"\x50\x04\x02", "neither 0 nor 1"),
+            (b"\x22\x00\x01\xff", "not valid UTF-8"),
+            (b"\x22\x00\x05/a", "more than the bytes that are left"),
+            (b"\x23\x00\x01\x00\x02/a\x0c" + bytes(9), "unknown value type"),
+            (b"\x41\x00\x00", "2 bytes follow"),
+        )
+        for payload, reason in cases:
+            with self.subTest(payload=payload.hex()):
+                error = self.assertRaises(DecodeError, decode_binary, payload)
+                self.assertEqual(error.code, ErrorCode.MESSAGE)
+                self.assertIn(reason, error.message)
+
+    def test_a_type_mask_of_nothing_means_all_types(self) -> None:
+        """The Python client writes it when it is asked for types that it does not know; others stay as they are."""
+        cases = ((0, ALL_TYPES), (0xFF, ALL_TYPES), (0x1F, 0x1F), (0x05, 0x05), (0x24, 0x24))
+        for mask, types in cases:
+            with self.subTest(mask=mask):
+                message = decode_binary(b"\x10\x00\x00\x00\x01\x00\x02/a" + bytes((mask, 0)))
+                self.assertEqual(message, m.Subscribe(1, "/a", types))
+        self.assertEqual(decode_binary(b"\x24\x00\x00\x02/a\x00"), m.Replay("/a"))
+
+    def test_a_bundle_is_refused_when_a_member_is(self) -> None:
+        """A member is one binary message, whole, and no bundle; there is no MessagePack in it."""
+        members = (b"", b"\x30\x00\x00\x00", b"\x41\x00", b"\x82\xa4type", b"\x21\x00\x00\x09/")
+        for member in members:
+            with self.subTest(member=member.hex()):
+                payload = b"\x30\x00\x00\x01" + len(member).to_bytes(2, "big") + member
+                self.assertRaises(DecodeError, decode_binary, payload)
+
+    def test_bundles_in_bundles_are_not_walked_down(self) -> None:
+        """A thousand levels are refused at the second."""
+        payload = b"\x30\x00\x00\x00"
+        for _ in range(1_000):
+            payload = b"\x30\x00\x00\x01" + len(payload).to_bytes(2, "big") + payload
+        self.assertIn("BUNDLE inside", self.assertRaises(DecodeError, decode_binary, payload).message)

@@ -1,0 +1,151 @@
+"""Payloads and messages: exact bytes, what real libraries send, and what nobody should."""
+
+from itertools import islice
+from typing import Any, get_args
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.fuzz_wire import check, damaged_frames
+from clasp_relay.errors import DecodeError, ErrorCode
+from clasp_relay.wire import messages as m
+from clasp_relay.wire.codec import decode, encode
+from clasp_relay.wire.frame import decode_frame
+from tests.wire.cases import CASES, WireTestCase
+from tests.wire.strategies import MESSAGES
+from tests.wire.upstream import canonical, describe, expected, load
+
+_REFUSED_FRAMES = {
+    "frame-qos3/js-4.3.1+js-3.3.2": "QoS 3 is reserved",
+    "frame-encrypted/rust-4.5.0": "no relay can read it",
+    "frame-enc-comp-qos2-ts/rust-4.5.0": "no relay can read it",
+}
+"""Frames that libraries can be made to build, and no client sends."""
+
+_REFUSED_MESSAGES = {
+    "bundle-nested/js-4.3.1+js-3.3.2+rust-4.5.0": "nothing in a bundle applies but SET and PUBLISH",
+    "legacy-positional-set/rust-4.5.0": "a MessagePack array, which no library recognises",
+}
+
+_READ_OTHERWISE = {
+    "ack-1f/python-4.2.0": "Rust does not know 'correlationId', the way that Python writes it",
+}
+
+_WRITTEN_OTHERWISE = {
+    "sub-type-gesture/python-4.2.0": "a mask of 0 is written as 0xFF, which means the same",
+    "sub-type-timeline/python-4.2.0": "a mask of 0 is written as 0xFF, which means the same",
+    "announce-partial-meta/js-4.3.1+js-3.3.2+rust-4.5.0": "a meta that says nothing is not written",
+}
+
+_ACCEPTED_MALFORMED = {
+    "map-duplicate-key": "all libraries read the last one; a value is passed on as it came",
+    "map-proto-key": "only a key like another one here; a value is passed on as it came",
+    "trailing-publish-4": "that is how a PUBLISH carries its rate",
+    "ttl-raw-80000000": "an absolute TTL of 0, which the Python client sends",
+    "msgpack-map16-set": "a valid map with a long head",
+}
+
+
+def _vectors() -> list[tuple[str, bytes, dict[str, Any]]]:
+    cases = [(case["id"], bytes.fromhex(case["hex"]), case["decoded"]["rust-4.5.0"]) for case in load("vectors")]
+    return [case for case in cases if case[0] not in _REFUSED_FRAMES | _REFUSED_MESSAGES]
+
+
+class LiteralTests(WireTestCase):
+    def test_messages_are_exactly_these_bytes(self) -> None:
+        """Every message, with every field and with as few as possible, both ways."""
+        for name, (message, payload) in CASES.items():
+            with self.subTest(name):
+                self.assertWire(message, payload)
+
+    def test_every_kind_of_message_is_among_the_cases(self) -> None:
+        """The table shows all of them."""
+        self.assertEqual({type(message) for message, _ in CASES.values()}, set(get_args(m.Message)))
+
+
+class VectorTests(WireTestCase):
+    def test_frames_of_real_libraries_mean_what_upstream_reads(self) -> None:
+        """Field by field, the type of each number included."""
+        for name, data, decoded in _vectors():
+            if name in _READ_OTHERWISE:
+                continue
+            with self.subTest(name):
+                message = decode(decode_frame(data).payload)
+                self.assertEqual(canonical(describe(message)), canonical(expected(decoded)))
+
+    def test_an_ack_in_camel_case_is_read(self) -> None:
+        """The one frame that upstream does not read in full."""
+        (data,) = (data for name, data, _ in _vectors() if name in _READ_OTHERWISE)
+        self.assertEqual(decode(decode_frame(data).payload), m.Ack("/t/v", 42, True, "session-abc", 7))
+
+    def test_binary_frames_of_real_libraries_are_written_the_same(self) -> None:
+        """What was decoded is encoded to the same bytes."""
+        written = 0
+        for name, data, _ in _vectors():
+            payload = decode_frame(data).payload
+            if payload[0] >= 0x80 or name in _WRITTEN_OTHERWISE:
+                continue
+            with self.subTest(name):
+                self.assertEqual(encode(decode(payload)).hex(), payload.hex())
+            written += 1
+        self.assertGreater(written, 160)
+
+    def test_frames_are_refused_when_no_client_sends_them(self) -> None:
+        """With the code for a frame or for a message."""
+        for case in load("vectors"):
+            name, data = case["id"], bytes.fromhex(case["hex"])
+            if name in _REFUSED_FRAMES:
+                with self.subTest(name):
+                    self.assertEqual(self.assertRaises(DecodeError, decode_frame, data).code, ErrorCode.FRAME)
+            if name in _REFUSED_MESSAGES:
+                with self.subTest(name):
+                    error = self.assertRaises(DecodeError, decode, decode_frame(data).payload)
+                    self.assertEqual(error.code, ErrorCode.MESSAGE)
+
+    def test_malformed_frames_are_refused(self) -> None:
+        """All but those that the table explains; text messages never get so far."""
+        cases = [case for case in load("malformed") if "hex" in case]
+        accepted = {case["id"] for case in cases if check(bytes.fromhex(case["hex"]))}
+        self.assertEqual(accepted, set(_ACCEPTED_MALFORMED))
+
+
+class RobustnessTests(WireTestCase):
+    @given(MESSAGES)
+    def test_any_message_comes_back_as_it_was(self, message: m.Message) -> None:
+        """Encoded and decoded."""
+        self.assertEqual(decode(encode(message)), message)
+
+    @given(MESSAGES)
+    def test_no_shorter_piece_of_a_message_is_decoded_as_more(self, message: m.Message) -> None:
+        """A truncation is refused, but for a PUBLISH without its rate, which is complete."""
+        payload = encode(message)
+        for size in range(len(payload)):
+            try:
+                shorter = decode(payload[:size])
+            except DecodeError:
+                continue
+            self.assertIsInstance(shorter, m.Publish)
+            self.assertIn(size, {len(payload) - 4, len(payload) - 8})
+
+    @given(st.binary(max_size=80), st.sampled_from([payload[0] for _, payload in CASES.values()] + [0x80, 0x82, 0xDE]))
+    def test_any_bytes_are_a_message_or_a_decode_error(self, data: bytes, code: int) -> None:
+        """Nothing else is raised, with a known message code in front or without."""
+        for payload in (data, bytes((code,)) + data):
+            try:
+                decode(payload)
+            except DecodeError as error:
+                self.assertEqual(error.code, ErrorCode.MESSAGE)
+
+    def test_damaged_frames_are_messages_or_refused(self) -> None:
+        """100,000 of them, made from real ones; those that are messages survive being written and read."""
+        accepted = sum(check(data) for data in islice(damaged_frames(seed=7330), 100_000))
+        self.assertGreater(accepted, 1_000)
+
+    def test_unknown_message_codes_are_refused(self) -> None:
+        """By name; nothing is guessed."""
+        known = {payload[0] for _, payload in CASES.values()}
+        for code in set(range(256)) - known - {*range(0x80, 0x90), 0xDE, 0xDF}:
+            with self.subTest(code=code):
+                error = self.assertRaises(DecodeError, decode, bytes((code, 0, 0, 0)))
+                self.assertEqual(error.message, f"unknown message type 0x{code:02X}")
+        self.assertIn("empty", self.assertRaises(DecodeError, decode, b"").message)

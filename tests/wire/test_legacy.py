@@ -1,0 +1,292 @@
+"""Messages in MessagePack: what Python and Rust clients send, in both spellings, and what is refused."""
+
+from typing import Any, get_args
+
+import msgpack
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from clasp_relay.errors import DecodeError, ErrorCode
+from clasp_relay.wire import messages as m
+from clasp_relay.wire.codec import decode
+from clasp_relay.wire.constants import MAX_DEPTH, Phase, Signal
+from clasp_relay.wire.legacy import decode_legacy, is_legacy
+from clasp_relay.wire.values import encode_value
+from tests.wire.strategies import OBJECTS
+
+_HALF = encode_value(0.5)
+
+
+def _pack(**fields: Any) -> bytes:
+    """Packs a message; names that Python reserves are written with an underscore behind them."""
+    packed: bytes = msgpack.packb({name.rstrip("_"): field for name, field in fields.items()})
+    return packed
+
+
+def _nested(levels: int) -> Any:
+    value: Any = None
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+_DEFINITION = {
+    "address": "/a",
+    "type": "param",
+    "datatype": "f32",
+    "access": "rw",
+    "meta": {"unit": "dB", "range": [0, 1.5], "default": None, "description": "level"},
+}
+
+_TIMELINE = {"keyframes": [{"time": 0, "value": 0.5}], "loop_": True}
+
+CASES: tuple[tuple[dict[str, Any], m.Message], ...] = (
+    (
+        {"type": "HELLO", "version": 1, "name": "n", "features": ["param", "federation", "bogus"], "token": "t"},
+        m.Hello(1, 0x84, "n", "t"),
+    ),
+    ({"type": "HELLO", "version": 1, "name": "n", "token": None}, m.Hello(1, 0, "n")),
+    (
+        {"type": "WELCOME", "version": 1, "session": "s", "name": "n", "features": ["event"], "time": 2**63 + 1},
+        m.Welcome(1, 0x40, 2**63 + 1, "s", "n"),
+    ),
+    (
+        {"type": "ANNOUNCE", "namespace": "/n", "signals": [_DEFINITION, {"address": "/b", "type": "event"}]},
+        m.Announce(
+            "/n",
+            (
+                m.SignalDefinition("/a", Signal.PARAM, "f32", "rw", "dB", (0.0, 1.5), None, "level"),
+                m.SignalDefinition("/b", Signal.EVENT),
+            ),
+        ),
+    ),
+    (
+        {"type": "FEDERATION_SYNC", "op": "RevisionVector", "patterns": ["/a"], "revisions": {"/x": 7}, "origin": "r"},
+        m.FederationSync(3, ("/a",), (("/x", 7),), None, "r"),
+    ),
+    ({"type": "FEDERATION_SYNC", "op": "RequestSync", "sinceRevision": 3}, m.FederationSync(2, (), (), 3)),
+    ({"type": "SUBSCRIBE", "id": 1, "pattern": "/a/**"}, m.Subscribe(1, "/a/**")),
+    ({"type": "SUBSCRIBE", "id": 1, "pattern": "/a", "types": [], "options": {}}, m.Subscribe(1, "/a")),
+    (
+        {
+            "type": "SUBSCRIBE",
+            "id": 1,
+            "pattern": "/a",
+            "types": ["param", "stream"],
+            "options": {"maxRate": 30, "epsilon": 1, "history": 2, "window": 3},
+        },
+        m.Subscribe(1, "/a", 5, 30, 1.0, 2, 3),
+    ),
+    ({"type": "UNSUBSCRIBE", "id": 2**32 - 1}, m.Unsubscribe(2**32 - 1)),
+    ({"type": "PUBLISH", "address": "/e"}, m.Publish("/e")),
+    ({"type": "PUBLISH", "address": "/e", "payload": None}, m.Publish("/e")),
+    (
+        {"type": "PUBLISH", "address": "/e", "signal": "event", "value": 0.5, "payload": 1, "samples": [1]},
+        m.Publish("/e", Signal.EVENT, value=_HALF),
+    ),
+    (
+        {"type": "PUBLISH", "address": "/s", "signal": "stream", "samples": [0.5, 0], "rate": 60, "timestamp": 9},
+        m.Publish("/s", Signal.STREAM, samples=_HALF[1:] + bytes(8), timestamp_us=9, rate=60),
+    ),
+    (
+        {"type": "PUBLISH", "address": "/g", "signal": "gesture", "phase": "end", "id": 7, "payload": {"x": 0.5}},
+        m.Publish("/g", Signal.GESTURE, Phase.END, encode_value({"x": 0.5}), id=7),
+    ),
+    (
+        {
+            "type": "PUBLISH",
+            "address": "/t",
+            "signal": "timeline",
+            "timeline": {"keyframes": [{"time": 0}], "loop_": True},
+        },
+        m.Publish("/t", Signal.TIMELINE, value=encode_value(_TIMELINE)),
+    ),
+    (
+        {"type": "PUBLISH", "address": "/t", "signal": "timeline", "keyframes": [], "loop": False, "startTime": 5},
+        m.Publish("/t", Signal.TIMELINE, value=encode_value({"keyframes": [], "loop": False, "start_time": 5})),
+    ),
+    ({"type": "SET", "address": "/a", "value": None}, m.Set("/a", b"\x00")),
+    (
+        {"type": "SET", "address": "/a", "value": b"\x00\xff", "revision": 42, "lock": True, "unlock": False},
+        m.Set("/a", b"\x09\x00\x02\x00\xff", 42, True, False),
+    ),
+    ({"type": "SET", "address": "/a", "value": 0.5, "ttl": "Never"}, m.Set("/a", _HALF, ttl=0)),
+    ({"type": "SET", "address": "/a", "value": 0.5, "ttl": {"Sliding": 60}}, m.Set("/a", _HALF, ttl=60)),
+    ({"type": "SET", "address": "/a", "value": 0.5, "ttl": {"Absolute": 60}}, m.Set("/a", _HALF, ttl=0x8000003C)),
+    ({"type": "SET", "address": "/a", "value": 0.5, "ttl": 60, "absolute": True}, m.Set("/a", _HALF, ttl=0x8000003C)),
+    ({"type": "SET", "address": "/a", "value": 0.5, "ttl": 0, "absolute": False}, m.Set("/a", _HALF, ttl=0)),
+    ({"type": "SET", "address": "/a", "value": 0.5, "ttl": None, "absolute": True}, m.Set("/a", _HALF)),
+    ({"type": "GET", "address": "/a", "what": "ever"}, m.Get("/a")),
+    (
+        {"type": "SNAPSHOT", "params": [{"address": "/a", "value": 0.5, "revision": 1, "writer": "w", "timestamp": 2}]},
+        m.Snapshot((m.SnapshotParam("/a", _HALF, 1, "w", 2),)),
+    ),
+    (
+        {"type": "REPLAY", "pattern": "/a", "from": 1, "to": 2, "limit": 3, "types": ["timeline"]},
+        m.Replay("/a", 1, 2, 3, 16),
+    ),
+    (
+        {"type": "BUNDLE", "timestamp": None, "messages": [{"type": "PING"}, {"type": "GET", "address": "/a"}]},
+        m.Bundle((m.Ping(), m.Get("/a"))),
+    ),
+    ({"type": "SYNC", "t1": 1, "t3": 3}, m.Sync(1, None, 3)),
+    ({"type": "PING"}, m.Ping()),
+    ({"type": "PONG"}, m.Pong()),
+    ({"type": "ACK"}, m.Ack()),
+    (
+        {"type": "ACK", "address": "/a", "revision": 1, "locked": False, "holder": "h", "correlation_id": 7},
+        m.Ack("/a", 1, False, "h", 7),
+    ),
+    ({"type": "ERROR", "code": 301, "message": "no", "correlationId": 7}, m.Error(301, "no", None, 7)),
+    ({"type": "QUERY", "pattern": "/a/**"}, m.Query("/a/**")),
+    (
+        {"type": "RESULT", "signals": [{"address": "/a", "type": "gesture"}]},
+        m.Result((m.SignalDefinition("/a", Signal.GESTURE),)),
+    ),
+)
+
+
+class LegacyTests(SynchronousTestCase):
+    def test_maps_are_read_as_messages(self) -> None:
+        """Every kind, with all fields and with few, in both spellings."""
+        for fields, message in CASES:
+            with self.subTest(fields=fields):
+                self.assertEqual(decode(_pack(**fields)), message)
+        self.assertEqual({type(message) for _, message in CASES}, set(get_args(m.Message)))
+
+    def test_every_size_of_map_is_recognised(self) -> None:
+        """By the first byte alone, whatever the frame says."""
+        legacy = {code for code in range(256) if is_legacy(code)}
+        self.assertEqual(legacy, {*range(0x80, 0x90), 0xDE, 0xDF})
+        for head in (b"\x81", b"\xde\x00\x01", b"\xdf\x00\x00\x00\x01"):
+            with self.subTest(head=head.hex()):
+                self.assertEqual(decode(head + b"\xa4type\xa4PING"), m.Ping())
+
+    def test_values_may_nest_as_deep_as_binary_ones(self) -> None:
+        """Within a bundle too."""
+        deepest = {"type": "SET", "address": "/a", "value": _nested(MAX_DEPTH)}
+        too_deep = {"type": "SET", "address": "/a", "value": _nested(MAX_DEPTH + 1)}
+        self.assertEqual(
+            decode(_pack(type="BUNDLE", messages=[deepest])),
+            m.Bundle((m.Set("/a", b"\x0a\x00\x01" * MAX_DEPTH + b"\x00"),)),
+        )
+        for payload in (_pack(**too_deep), _pack(type="BUNDLE", messages=[too_deep])):
+            self.assertIn("nested deeper", self.assertRaises(DecodeError, decode, payload).message)
+
+    def test_a_payload_is_refused_when_it_is_not_one_valid_map(self) -> None:
+        """Each is a message error; no declared size is believed."""
+        ping = b"\x81\xa4type\xa4PING"
+        cases = (
+            b"\x80",
+            b"\x81",
+            b"\x81\xa4type",
+            b"\xde\xff\xff",
+            b"\xdf\xff\xff\xff\xff",
+            ping + b"\x00",
+            ping + ping,
+            b"\x81\xa4type\xa4PIN\xff",
+            b"\x82\xa4type\xa4PING\x05\x01",
+            b"\x82\xa4type\xa4PING\xc4\x01a\x01",
+            b"\x82\xa4type\xa4PING\xa1x\xc1",
+            b"\x82\xa4type\xa4PING\xa1x\xd6\x01\x00\x00\x00\x00",
+            b"\x82\xa4type\xa4PING\xa1x" + b"\x91" * 60_000,
+            b"\x81" * 60_000,
+        )
+        for payload in cases:
+            with self.subTest(payload=payload[:40].hex()):
+                self.assertEqual(self.assertRaises(DecodeError, decode, payload).code, ErrorCode.MESSAGE)
+
+    def test_a_message_is_refused_when_its_type_is_unknown(self) -> None:
+        """Names are in capitals; a number is none: libraries do not agree on what it would mean."""
+        for name in ("set", "NOPE", "", "x" * 1000):
+            with self.subTest(name=name[:10]):
+                error = self.assertRaises(DecodeError, decode, _pack(type=name, address="/a", value=1))
+                self.assertIn("unknown message type", error.message)
+                self.assertLess(len(error.message), 100)
+        for document in ({"type": 0x21}, {"type": None}, {}):
+            with self.subTest(document=document):
+                self.assertIn("'type'", self.assertRaises(DecodeError, decode, _pack(**document)).message)
+
+    def test_a_message_is_refused_when_a_field_is_wrong(self) -> None:
+        """The error names the field."""
+        put = {"type": "SET", "address": "/a", "value": 1}
+        publish = {"type": "PUBLISH", "address": "/a"}
+        subscribe = {"type": "SUBSCRIBE", "id": 1, "pattern": "/a"}
+        cases: tuple[tuple[str, dict[str, Any]], ...] = (
+            ("value", {"type": "SET", "address": "/a"}),
+            ("address", {**put, "address": 1}),
+            ("address", {"type": "SET", "value": 1}),
+            ("value", {**put, "value": 2**63}),
+            ("revision", {**put, "revision": -1}),
+            ("revision", {**put, "revision": 1.0}),
+            ("revision", {**put, "revision": True}),
+            ("lock", {**put, "lock": 1}),
+            ("ttl", {**put, "ttl": 2**31}),
+            ("ttl", {**put, "ttl": "Always"}),
+            ("Sliding", {**put, "ttl": {}}),
+            ("Absolute", {**put, "ttl": {"Absolute": -1}}),
+            ("absolute", {**put, "ttl": 1, "absolute": "yes"}),
+            ("signal", {**publish, "signal": "nope"}),
+            ("signal", {**publish, "signal": 1}),
+            ("phase", {**publish, "phase": "middle"}),
+            ("samples", {**publish, "samples": [1, "x"]}),
+            ("samples", {**publish, "samples": [True]}),
+            ("samples", {**publish, "samples": 1}),
+            ("id", {**publish, "id": 2**32}),
+            ("timestamp", {**publish, "timestamp": "now"}),
+            ("payload", {**publish, "payload": "x" * 65_536}),
+            ("pattern", {**subscribe, "pattern": None}),
+            ("types", {**subscribe, "types": "param"}),
+            ("types", {**subscribe, "types": [1]}),
+            ("types", {**subscribe, "types": ["nope"]}),
+            ("max_rate", {**subscribe, "options": {"maxRate": 1.5}}),
+            ("epsilon", {**subscribe, "options": {"epsilon": "x"}}),
+            ("range", {"type": "RESULT", "signals": [{**_DEFINITION, "meta": {"range": [1]}}]}),
+            ("x", {"type": "FEDERATION_SYNC", "op": "RequestSync", "revisions": {"x": "y"}}),
+            ("code", {"type": "ERROR", "code": 2**16, "message": ""}),
+            ("features", {"type": "HELLO", "version": 1, "name": "", "features": [1]}),
+        )
+        for field, fields in cases:
+            with self.subTest(field=field, fields=str(fields)[:80]):
+                error = self.assertRaises(DecodeError, decode, _pack(**fields))
+                self.assertEqual(error.code, ErrorCode.MESSAGE)
+                self.assertIn(f"'{field}'", error.message)
+
+    def test_a_part_is_refused_when_it_is_no_map(self) -> None:
+        """A member, a param, a signal, the options; and values that only MessagePack has."""
+        cases: tuple[dict[str, Any], ...] = (
+            {"type": "BUNDLE", "messages": [1]},
+            {"type": "BUNDLE", "messages": {"0": {"type": "PING"}}},
+            {"type": "BUNDLE", "messages": [{"type": "BUNDLE", "messages": []}]},
+            {"type": "SNAPSHOT", "params": ["/a"]},
+            {"type": "SUBSCRIBE", "id": 1, "pattern": "/a", "options": []},
+            {"type": "SET", "address": "/a", "value": msgpack.Timestamp(1)},
+            {"type": "SET", "address": "/a", "value": msgpack.ExtType(5, b"x")},
+            {"type": "SET", "address": "/a", "value": {b"k": 1}},
+        )
+        for fields in cases:
+            with self.subTest(fields=str(fields)):
+                self.assertRaises(DecodeError, decode, _pack(**fields))
+
+    def test_rusts_bytes_stay_an_array(self) -> None:
+        """It writes bytes as a list of integers, which nothing tells from one."""
+        message = decode(_pack(type="SET", address="/a", value=[0, 255]))
+        self.assertEqual(message, m.Set("/a", encode_value([0, 255])))
+
+    @given(OBJECTS)
+    def test_any_value_is_the_same_as_in_binary(self, obj: Any) -> None:
+        """Integers as I64, numbers as F64, map order kept."""
+        message = decode(_pack(type="SET", address="/a", value=obj))
+        self.assertEqual(message, m.Set("/a", encode_value(obj)))
+
+    @given(
+        st.sampled_from([fields["type"] for fields, _ in CASES]),
+        st.dictionaries(st.sampled_from(sorted({name for fields, _ in CASES for name in fields} - {"type"})), OBJECTS),
+    )
+    def test_any_map_is_a_message_or_a_decode_error(self, name: str, fields: dict[str, Any]) -> None:
+        """Fields of every name with values of every type."""
+        try:
+            decode_legacy(_pack(type=name, **fields))
+        except DecodeError as error:
+            self.assertEqual(error.code, ErrorCode.MESSAGE)

@@ -1,0 +1,182 @@
+"""Values: bytes and Python objects, and everything that is not a value."""
+
+import math
+import struct
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from clasp_relay.errors import DecodeError, ErrorCode
+from clasp_relay.wire.constants import MAX_DEPTH
+from clasp_relay.wire.values import decode_value, encode_value, skip_value
+from tests.wire.strategies import OBJECTS, VALUES
+
+
+def _nested(levels: int, innermost: bytes = b"\x00") -> bytes:
+    return b"\x0a\x00\x01" * levels + innermost
+
+
+def _nested_maps(levels: int) -> bytes:
+    return b"\x0b\x00\x01\x00\x01k" * levels + b"\x00"
+
+
+class ValueTests(SynchronousTestCase):
+    def test_objects_are_exactly_these_bytes(self) -> None:
+        """Each Python object has one form, and reads back as itself."""
+        cases: tuple[tuple[Any, bytes], ...] = (
+            (None, b"\x00"),
+            (False, b"\x01\x00"),
+            (True, b"\x01\x01"),
+            (1, b"\x05\x00\x00\x00\x00\x00\x00\x00\x01"),
+            (-(2**63), b"\x05\x80\x00\x00\x00\x00\x00\x00\x00"),
+            (2**63 - 1, b"\x05\x7f\xff\xff\xff\xff\xff\xff\xff"),
+            (1.0, b"\x07\x3f\xf0\x00\x00\x00\x00\x00\x00"),
+            (-math.inf, b"\x07\xff\xf0\x00\x00\x00\x00\x00\x00"),
+            ("", b"\x08\x00\x00"),
+            ("é\ufeff", b"\x08\x00\x05\xc3\xa9\xef\xbb\xbf"),
+            (b"\x00\xff", b"\x09\x00\x02\x00\xff"),
+            ([], b"\x0a\x00\x00"),
+            ([None, [True]], b"\x0a\x00\x02\x00\x0a\x00\x01\x01\x01"),
+            ({}, b"\x0b\x00\x00"),
+            ({"b": 0.0, "a": None}, b"\x0b\x00\x02\x00\x01b\x07" + bytes(8) + b"\x00\x01a\x00"),
+        )
+        for obj, value in cases:
+            with self.subTest(obj=obj):
+                self.assertEqual(encode_value(obj), value)
+                self.assertEqual(decode_value(value), obj)
+                self.assertIs(type(decode_value(value)), type(obj))
+
+    def test_forms_that_only_others_write_are_read(self) -> None:
+        """Small integers and single floats, canonical or not, and equal keys, of which the last wins."""
+        cases: tuple[tuple[bytes, Any], ...] = (
+            (b"\x02\x80", -128),
+            (b"\x03\xff\xfe", -2),
+            (b"\x04\x80\x00\x00\x00", -(2**31)),
+            (b"\x06\x3f\x00\x00\x00", 0.5),
+            (b"\x0b\x00\x02\x00\x01k\x02\x01\x00\x01k\x02\x02", {"k": 2}),
+            (b"\x0b\x00\x01\x00\x09__proto__\x00", {"__proto__": None}),
+        )
+        for value, obj in cases:
+            with self.subTest(value=value.hex()):
+                self.assertEqual(decode_value(value), obj)
+
+    def test_special_floats_keep_their_bits(self) -> None:
+        """NaN and -0.0 read as what they are."""
+        self.assertTrue(math.isnan(decode_value(b"\x07\x7f\xf8\x00\x00\x00\x00\x00\x00")))
+        self.assertEqual(math.copysign(1, decode_value(b"\x07\x80\x00\x00\x00\x00\x00\x00\x00")), -1)
+        self.assertEqual(encode_value(-0.0), b"\x07\x80\x00\x00\x00\x00\x00\x00\x00")
+
+    def test_a_tuple_is_written_as_an_array(self) -> None:
+        """There is one kind of sequence on the wire."""
+        self.assertEqual(encode_value((None,)), encode_value([None]))
+
+    def test_values_may_nest_as_deep_as_the_limit(self) -> None:
+        """One level more is refused, in arrays, maps and on encoding."""
+        deepest: Any = None
+        for _ in range(MAX_DEPTH):
+            deepest = [deepest]
+        self.assertEqual(decode_value(_nested(MAX_DEPTH)), deepest)
+        self.assertEqual(encode_value(deepest), _nested(MAX_DEPTH))
+        self.assertEqual(skip_value(_nested_maps(MAX_DEPTH), 1, 0x0B), len(_nested_maps(MAX_DEPTH)))
+        for value in (_nested(MAX_DEPTH + 1), _nested_maps(MAX_DEPTH + 1), _nested(21_000)):
+            with self.subTest(size=len(value)):
+                error = self.assertRaises(DecodeError, skip_value, value, 1, value[0])
+                self.assertIn("deeper than 32", error.message)
+        self.assertRaises(ValueError, encode_value, [deepest])
+        self.assertRaises(ValueError, encode_value, {"k": deepest})
+
+    def test_bytes_are_refused_when_they_are_no_value(self) -> None:
+        """Each is a message error that says what is wrong."""
+        too_long = "longer than the bytes that are left"
+        cases = (
+            (b"", "at least a type byte"),
+            (b"\x0c", "unknown value type 0x0C"),
+            (b"\xff", "unknown value type 0xFF"),
+            (b"\x01", too_long),
+            (b"\x01\x02", "neither 0 nor 1"),
+            (b"\x05\x00\x00\x00\x00\x00\x00\x00", too_long),
+            (b"\x08\x00", too_long),
+            (b"\x08\xff\xffabc", too_long),
+            (b"\x08\x00\x01\xff", "not valid UTF-8"),
+            (b"\x08\x00\x03\xed\xa0\x80", "not valid UTF-8"),
+            (b"\x08\x00\x02\xc0\x80", "not valid UTF-8"),
+            (b"\x09\x00\x02a", too_long),
+            (b"\x0a\x00", too_long),
+            (b"\x0a\x00\x02\x00", too_long),
+            (b"\x0a\x00\x02\x07\x00", too_long),
+            (b"\x0a\x00\x01\x0c", "unknown value type"),
+            (b"\x0b\xff\xff", too_long),
+            (b"\x0b\x00\x01\x00\x02k", too_long),
+            (b"\x0b\x00\x01\x00\x01\xff\x00", "not valid UTF-8"),
+            (b"\x0b\x00\x01\x00\x01k", too_long),
+            (b"\x00\x00", "bytes follow"),
+            (b"\x02\x00\x00", "bytes follow"),
+        )
+        for value, reason in cases:
+            with self.subTest(value=value.hex()):
+                error = self.assertRaises(DecodeError, decode_value, value)
+                self.assertEqual(error.code, ErrorCode.MESSAGE)
+                self.assertIn(reason, error.message)
+
+    def test_a_count_is_checked_before_anything_is_read(self) -> None:
+        """65,535 promised items in 60,000 bytes are refused at once: the bad first item is not looked at."""
+        value = b"\x0a\xff\xff\x0c" + bytes(60_000)
+        error = self.assertRaises(DecodeError, skip_value, value, 1, 0x0A)
+        self.assertNotIn("unknown", error.message)
+
+    def test_skipping_ends_where_the_value_does(self) -> None:
+        """What stands before and after the value is not looked at."""
+        data = b"\xff\xff" + b"\x0a\x00\x02\x01\x01\x08\x00\x01x" + b"\xff"
+        self.assertEqual(skip_value(data, 3, data[2]), len(data) - 1)
+
+    def test_objects_are_refused_when_clasp_cannot_say_them(self) -> None:
+        """Each is a ValueError, never a value that means something else."""
+        cases: tuple[Any, ...] = (
+            2**63,
+            -(2**63) - 1,
+            "\ud800",
+            "x" * 65_536,
+            bytes(65_536),
+            [None] * 65_536,
+            {1: None},
+            {b"k": None},
+            {"\ud800": None},
+            {"k" * 65_536: None},
+            object(),
+            {1, 2},
+            [object()],
+        )
+        for number, obj in enumerate(cases):
+            with self.subTest(number=number):
+                self.assertRaises(ValueError, encode_value, obj)
+
+    @given(OBJECTS)
+    def test_any_object_comes_back_as_it_was(self, obj: Any) -> None:
+        """Encoded, found valid, decoded and encoded again it is the same bytes, and the same map order."""
+        value = encode_value(obj)
+        self.assertEqual(skip_value(value, 1, value[0]), len(value))
+        self.assertEqual(repr(decode_value(value)), repr(obj))
+        self.assertEqual(encode_value(decode_value(value)), value)
+
+    @given(VALUES)
+    def test_no_shorter_piece_of_a_value_is_a_value(self, value: bytes) -> None:
+        """Every truncation is refused."""
+        for size in range(len(value)):
+            self.assertRaises(DecodeError, decode_value, value[:size])
+
+    @given(st.binary(max_size=60))
+    def test_any_bytes_are_a_value_or_a_decode_error(self, data: bytes) -> None:
+        """What is skipped can be decoded; nothing but DecodeError is raised."""
+        for code in range(13):
+            try:
+                end = skip_value(data, 0, code)
+            except DecodeError:
+                continue
+            self.assertLessEqual(end, len(data))
+            decode_value(bytes((code,)) + data[:end])
+
+    def test_doubles_are_big_endian(self) -> None:
+        """As struct has it, independent of the machine."""
+        self.assertEqual(encode_value(0.1)[1:], struct.pack(">d", 0.1))
