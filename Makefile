@@ -9,7 +9,7 @@ FOR_DEV := $(VENV)/.installed-dev
 JS := tests/js
 FOR_JS := $(JS)/node_modules/.package-lock.json
 # Node 20 is the oldest that the npm client still supports.
-NODE := $(shell node -e 'process.exit(process.versions.node.split(".")[0] < 20)' >/dev/null 2>&1 && npm --version >/dev/null 2>&1 && echo yes)
+NODE := $(shell node -e 'process.exit(Number(process.versions.node.split(".")[0] < 20))' >/dev/null 2>&1 && npm --version >/dev/null 2>&1 && echo yes)
 # What runs in a process of its own: a reactor that pytest-twisted started serves no other test.
 APART := tests/pytest_only
 # Whether a pattern has files.
@@ -64,7 +64,7 @@ js-missing:
 
 $(FOR_JS): $(call have,$(JS)/package.json $(JS)/package-lock.json)
 	npm ci --prefix $(JS) --no-audit --no-fund
-	@touch $@
+	@mkdir -p $(@D) && touch $@
 
 $(FOR_RUN): setup.cfg
 	$(call install,.)
