@@ -94,12 +94,7 @@ CASES: tuple[tuple[dict[str, Any], m.Message], ...] = (
         m.Publish("/g", Signal.GESTURE, Phase.END, encode_value({"x": 0.5}), id=7),
     ),
     (
-        {
-            "type": "PUBLISH",
-            "address": "/t",
-            "signal": "timeline",
-            "timeline": {"keyframes": [{"time": 0}], "loop_": True},
-        },
+        {"type": "PUBLISH", "address": "/t", "signal": "timeline", "timeline": _TIMELINE},
         m.Publish("/t", Signal.TIMELINE, value=encode_value(_TIMELINE)),
     ),
     (
