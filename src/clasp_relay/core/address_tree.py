@@ -7,6 +7,10 @@ from typing import TypeAlias
 
 from clasp_relay.wire.address import Pattern
 
+MAX_DEPTH = 32
+"""How many segments lead to a node each; what follows them is one key. An address of the greatest length has
+32,767 segments, and as many nodes would take a hundred times its own memory."""
+
 _Node: TypeAlias = "dict[str, _Node | str]"
 
 _HERE = ""
@@ -26,15 +30,14 @@ class AddressTree:
     def add(self, address: str) -> None:
         """Adds an address; it must not be in the tree."""
         node = self._root
-        segments = address.split("/")
-        for segment in segments[1:-1]:
+        *segments, last = address[1:].split("/", MAX_DEPTH)
+        for segment in segments:
             child = node.get(segment)
             if child is None:
                 child = node[segment] = {}
             elif isinstance(child, str):
                 child = node[segment] = {_HERE: child}
             node = child
-        last = segments[-1]
         child = node.get(last)
         if child is None:
             node[last] = address
@@ -46,8 +49,7 @@ class AddressTree:
         """Removes an address that is in the tree, and the nodes that only led to it."""
         path: list[tuple[_Node, str]] = []
         node = self._root
-        segments = address.split("/")[1:]
-        for segment in segments:
+        for segment in address[1:].split("/", MAX_DEPTH):
             path.append((node, segment))
             child = node[segment]
             if isinstance(child, str):
@@ -62,23 +64,29 @@ class AddressTree:
 
     def match(self, pattern: Pattern) -> Iterator[str]:
         """Yields the addresses that a pattern with wildcards matches, each once."""
-        return self._walk(self._root, pattern, pattern.start)
+        return self._walk(self._root, pattern, pattern.start, 0)
 
-    def _walk(self, node: _Node, pattern: Pattern, places: int) -> Iterator[str]:
-        for segment, child in self._candidates(node, pattern, places):
+    def _walk(self, node: _Node, pattern: Pattern, places: int, depth: int) -> Iterator[str]:
+        if depth == MAX_DEPTH:
+            for child in node.values():
+                assert isinstance(child, str), "a node below the deepest"
+                if pattern.matches(child):
+                    yield child
+            return
+        for segment, child in _candidates(node, pattern, places):
             after = pattern.step(places, segment)
             if isinstance(child, str):
                 if pattern.accepts(after):
                     yield child
-            else:
+            elif after:
                 here = child.get(_HERE)
-                if isinstance(here, str) and pattern.accepts(after):
+                if isinstance(here, str) and pattern.accepts(after) and depth + 1 < MAX_DEPTH:
                     yield here
-                if after:
-                    yield from self._walk(child, pattern, after)
+                yield from self._walk(child, pattern, after, depth + 1)
 
-    def _candidates(self, node: _Node, pattern: Pattern, places: int) -> list[tuple[str, _Node | str]]:
-        literals = pattern.literals(places)
-        if literals is None:
-            return [item for item in node.items() if item[0]]
-        return [(segment, node[segment]) for segment in literals if segment in node]
+
+def _candidates(node: _Node, pattern: Pattern, places: int) -> list[tuple[str, _Node | str]]:
+    literals = pattern.literals(places)
+    if literals is None:
+        return [item for item in node.items() if item[0]]
+    return [(segment, node[segment]) for segment in literals if segment in node]

@@ -4,24 +4,38 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from clasp_relay.core.ports import Audience, FanOut, Frame, Outbox
+from clasp_relay.core.params import Param
+from clasp_relay.core.permissions import Permissions
+from clasp_relay.core.ports import Audience, FanOut, Frame, Kind, Outbox
 from clasp_relay.core.sessions import Session
 from clasp_relay.core.subscriptions import Route, Subscription, SubscriptionTable
 from clasp_relay.core.throttle import Throttles
-from clasp_relay.wire.constants import Signal
-from clasp_relay.wire.messages import Value
+from clasp_relay.core.visibility import Viewed, Visibility
+from clasp_relay.wire.address import Pattern
+from clasp_relay.wire.codec import publish_frame, set_frame
+from clasp_relay.wire.constants import Phase, Signal
+from clasp_relay.wire.messages import Publish, Value
 
 THROTTLED_SIGNALS = frozenset({Signal.PARAM, Signal.STREAM})
 """What maxRate and epsilon apply to; nothing else is ever dropped by a filter."""
 
 
 class Delivery(NamedTuple):
-    """The sessions that a signal goes to along one route."""
+    """The sessions that a signal goes to."""
 
     audience: Audience | None
     """Those that get everything."""
     throttled: tuple[tuple[Session, tuple[Subscription, ...]], ...]
     """Those that asked for less, each with all its subscriptions that match."""
+
+
+class Split(NamedTuple):
+    """A delivery taken apart by what its sessions may see, and what it was made from."""
+
+    whole: Delivery
+    generation: int
+    parts: tuple[tuple[frozenset[str], Delivery], ...]
+    """Keys to leave out, and who gets the value without them."""
 
 
 class Deliveries:
@@ -31,48 +45,139 @@ class Deliveries:
         table: the subscriptions.
         fan_out: the way out to many sessions.
         throttles: what maxRate and epsilon hold back.
+        visibility: who sees what.
+        permissions: what leaves out the keys that somebody may not see.
     """
 
-    def __init__(self, table: SubscriptionTable, fan_out: FanOut, throttles: Throttles) -> None:
+    def __init__(
+        self,
+        table: SubscriptionTable,
+        fan_out: FanOut,
+        throttles: Throttles,
+        visibility: Visibility,
+        permissions: Permissions,
+    ) -> None:
         self._table = table
         self._fan_out = fan_out
         self._throttles = throttles
+        self._visibility = visibility
+        self._permissions = permissions
 
-    def send(
-        self, address: str, signal: Signal, frame: Frame, value: Value | None, exclude: Outbox | None = None
-    ) -> None:
-        """Sends a frame to everybody who subscribed to an address.
+    def send_set(self, change: Param, lock: bool, unlock: bool, ttl: int | None) -> None:
+        """Sends an accepted change to everybody who subscribed and may see it.
 
         Args:
-            address: where it belongs.
-            signal: what kind of signal it is.
-            frame: the frame, encoded.
-            value: the value in it, for epsilon.
-            exclude: the sender of a PUBLISH, who does not get it.
+            change: the change.
+            lock: as its SET said.
+            unlock: as its SET said.
+            ttl: as its SET said.
         """
-        route = self._table.route(address)
-        delivery = route.deliveries[signal] or _work_out(route, signal)
+        address, value, revision = change.address, change.value, change.revision
+        viewed = self._visibility.of(address, is_live=True)
+        if viewed is None:
+            data = set_frame(address, value, revision, lock=lock, unlock=unlock, ttl=ttl)
+            self._send(self._whole(address, Signal.PARAM), Signal.PARAM, Frame(data, Kind.PARAM, address), value, None)
+            return
+        for fields, delivery in self._split(viewed, address, Signal.PARAM).parts:
+            seen = self._permissions.redact(value, fields) if fields else value
+            data = set_frame(address, seen, revision, lock=lock, unlock=unlock, ttl=ttl)
+            self._send(delivery, Signal.PARAM, Frame(data, Kind.PARAM, address), seen, None)
+
+    def send_publish(self, message: Publish, exclude: Outbox) -> None:
+        """Sends a signal to everybody who subscribed and may see it, but not to its sender."""
+        address, signal = message.address, message.signal
+        viewed = self._visibility.of(address, is_live=True)
+        if viewed is None:
+            self._send(self._whole(address, signal), signal, _frame(message), message.value, exclude)
+            return
+        for fields, delivery in self._split(viewed, address, signal).parts:
+            seen = self._redacted(message, fields)
+            self._send(delivery, signal, _frame(seen), seen.value, exclude)
+
+    def send_to(self, target: Session, message: Publish) -> None:
+        """Sends a signal to one session, if it may see it."""
+        viewed = self._visibility.of(message.address, is_live=True)
+        if viewed is not None:
+            view = self._visibility.view(viewed, target, message.address, Pattern.parse(message.address))
+            if view is None:
+                return
+            message = self._redacted(message, view)
+        target.outbox.send(_frame(message))
+
+    def _redacted(self, message: Publish, fields: frozenset[str]) -> Publish:
+        if not fields or message.value is None:
+            return message
+        return message._replace(value=self._permissions.redact(message.value, fields))
+
+    def _send(
+        self, delivery: Delivery, signal: Signal, frame: Frame, value: Value | None, exclude: Outbox | None
+    ) -> None:
         if delivery.audience is not None:
             self._fan_out.fan_out(delivery.audience, frame, exclude)
         for session, subscriptions in delivery.throttled:
             if session.outbox is not exclude:
-                self._throttles.offer(session, signal, address, subscriptions, frame, value)
+                self._throttles.offer(session, signal, frame.address, subscriptions, frame, value)
+
+    def _whole(self, address: str, signal: Signal) -> Delivery:
+        route = self._table.route(address)
+        return route.deliveries[signal] or _work_out(route, signal)
+
+    def _split(self, viewed: Viewed, address: str, signal: Signal) -> Split:
+        """Returns the delivery by what each session may see, worked out again only when something has changed."""
+        route = self._table.route(address)
+        whole = route.deliveries[signal] or _work_out(route, signal)
+        self._visibility.refresh(viewed)
+        splits = viewed.splits
+        split = splits.get(signal)
+        if split is None or split.whole is not whole or split.generation != viewed.generation:
+            split = splits[signal] = Split(whole, viewed.generation, self._parts(viewed, address, route, signal))
+        return split
+
+    def _parts(
+        self, viewed: Viewed, address: str, route: Route, signal: Signal
+    ) -> tuple[tuple[frozenset[str], Delivery], ...]:
+        views: dict[Session, frozenset[str]] = {}
+        subscriptions: list[Subscription] = []
+        for node in route.nodes:
+            for subscription in node.subscriptions:
+                if not subscription.wants(signal):
+                    continue
+                session = subscription.session
+                view = self._visibility.view(viewed, session, address, subscription.pattern)
+                if view is None:
+                    continue
+                subscriptions.append(subscription)
+                # Of several patterns, the one that shows most counts.
+                views[session] = view & views.get(session, view)
+        groups = dict.fromkeys(views.values())
+        return tuple(
+            (fields, _deliver([each for each in subscriptions if views[each.session] == fields], signal))
+            for fields in groups
+        )
+
+
+def _frame(message: Publish) -> Frame:
+    """Encodes a signal; what a slow session may do without are streams and gesture moves."""
+    signal = message.signal
+    may_drop = signal is Signal.STREAM or (signal is Signal.GESTURE and message.phase is Phase.MOVE)
+    return Frame(publish_frame(message), Kind.DROP if may_drop else Kind.KEEP, message.address)
 
 
 def _work_out(route: Route, signal: Signal) -> Delivery:
+    wanting = [one for node in route.nodes for one in node.subscriptions if one.wants(signal)]
+    delivery = route.deliveries[signal] = _deliver(wanting, signal)
+    return delivery
+
+
+def _deliver(subscriptions: list[Subscription], signal: Signal) -> Delivery:
     everything: dict[Session, None] = {}
     less: dict[Session, list[Subscription]] = {}
-    for node in route.nodes:
-        for subscription in node.subscriptions:
-            if not subscription.wants(signal):
-                continue
-            if subscription.is_throttled and signal in THROTTLED_SIGNALS:
-                less.setdefault(subscription.session, []).append(subscription)
-            else:
-                everything[subscription.session] = None
-    delivery = Delivery(
+    for subscription in subscriptions:
+        if subscription.is_throttled and signal in THROTTLED_SIGNALS:
+            less.setdefault(subscription.session, []).append(subscription)
+        else:
+            everything[subscription.session] = None
+    return Delivery(
         Audience(tuple(session.outbox for session in everything)) if everything else None,
         tuple((session, tuple(found)) for session, found in less.items() if session not in everything),
     )
-    route.deliveries[signal] = delivery
-    return delivery

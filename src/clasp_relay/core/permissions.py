@@ -7,9 +7,9 @@ ones it looked up, so that whoever keeps it knows when it ends.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias
 
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.messages import Value
@@ -20,15 +20,21 @@ if TYPE_CHECKING:
 View: TypeAlias = frozenset[str] | None
 """How a reader sees a value: None hidden, empty as it is, else without these keys of the map."""
 
-HIDDEN: View = None
-FULL: View = frozenset()
+HIDDEN: Final = None
+FULL: Final[frozenset[str]] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Identity:
-    """Whom a session speaks for. ``subject`` is the user id of its token, empty in open mode."""
+    """Whom a session speaks for; ``access`` adds to it what it needs to decide.
+
+    Args:
+        subject: the user id of its token, empty in open mode.
+        token: what its token is known by, so that its sessions can be ended with it; empty in open mode.
+    """
 
     subject: str = ""
+    token: bytes = b""
 
 
 ANYBODY = Identity()
@@ -61,6 +67,45 @@ class Verdict(NamedTuple):
     """Patterns that were looked up, likewise."""
     until_us: int | None = None
     """Unix µs at which the view ends by itself; None when it does not."""
+    existence: frozenset[str] = frozenset()
+    """Addresses of which only this counts: whether something is set there."""
+
+
+class Viewing(Protocol):
+    """What decides who sees one address."""
+
+    @property
+    def fixed(self) -> Verdict | None:
+        """The verdict, where it is the same for every reader whatever is stored."""
+
+    @property
+    def depends_on_pattern(self) -> bool:
+        """Whether the reader's pattern counts besides the reader."""
+
+    @property
+    def catch_up(self) -> bool:
+        """Whether who newly sees the address gets SNAPSHOTs for subscriptions made before."""
+
+    def judge(self, subject: str, pattern: Pattern | None, state: State, now_us: int) -> Verdict:
+        """Decides for one reader.
+
+        Args:
+            subject: the reader.
+            pattern: a subscription's, or the literal address of a GET; None for the HELLO snapshot.
+            state: the params.
+            now_us: Unix µs.
+        """
+
+
+class CatchUp(NamedTuple):
+    """What somebody may newly see after a change; whether it is so, the verdicts before and after tell."""
+
+    subject: str | None
+    """The one who may; None for everybody."""
+    pattern: Pattern
+    """All that may open is at addresses that this matches."""
+    existence_only: bool = False
+    """Whether it can open only by a change from nothing to something, or the other way."""
 
 
 class Grant(NamedTuple):
@@ -74,6 +119,18 @@ class Grant(NamedTuple):
 
 class Permissions(Protocol):
     """Who may do and see what. All methods are synchronous and fast."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether everybody may see everything, so that nobody needs to ask."""
+
+    @property
+    def hello_snapshot(self) -> bool:
+        """Whether the SNAPSHOT after WELCOME carries params."""
+
+    @property
+    def tells_live_apart(self) -> bool:
+        """Whether what a session sees live differs from what it sees in snapshots."""
 
     def admit(self, token: str) -> Identity:
         """Returns who a HELLO's token speaks for.
@@ -120,32 +177,39 @@ class Permissions(Protocol):
             RequestError: 301.
         """
 
-    def view(self, who: Identity, address: str, pattern: Pattern | None, state: State) -> Verdict:
-        """Returns how ``who`` sees an address through a subscription's pattern.
+    def can_read(self, who: Identity, address: str) -> bool:
+        """Tells whether an address is within a read scope: what the SNAPSHOT after WELCOME may hold."""
+
+    def sees_all(self, who: Identity, address: str) -> bool:
+        """Tells whether no visibility rule holds for a reader at an address (an admin)."""
+
+    def viewing(self, address: str, is_live: bool) -> Viewing | None:
+        """Returns what decides who sees an address; None where everybody sees it as it is.
 
         Args:
-            who: the reader.
-            address: what would be shown.
-            pattern: the subscription's pattern, the literal address of a GET, None for the HELLO snapshot.
-            state: the params the decision may look at.
+            address: where the value is.
+            is_live: whether it is on its way to a subscriber; matters where ``tells_live_apart``.
         """
+
+    def redact(self, value: Value, fields: frozenset[str]) -> Value:
+        """Returns a value without some keys, if it is a map."""
+
+    def catch_ups(self, address: str) -> Sequence[CatchUp]:
+        """Returns what a change at an address may open for sessions that subscribed before."""
+
+    def stamp_of(self, address: str, value: Value) -> str | None:
+        """Returns the subject that stays stamped when a stored value ends without a write."""
 
     def tracks_holds(self, address: str) -> bool:
         """Tells whether some decision may ask who holds this address (``State.is_held``)."""
-
-    @property
-    def hello_snapshot(self) -> bool:
-        """Whether the SNAPSHOT after WELCOME carries params."""
 
 
 class OpenPermissions:
     """Everybody may do and see everything: the open mode of a trusted network. Tokens mean nothing."""
 
+    is_open = True
     hello_snapshot = True
-
-    def tracks_holds(self, _address: str) -> bool:
-        """Nothing asks."""
-        return False
+    tells_live_apart = False
 
     def admit(self, _token: str) -> Identity:
         """Lets everybody in."""
@@ -169,9 +233,30 @@ class OpenPermissions:
     def check_announce(self, _who: Identity, _address: str) -> None:
         """Allows it."""
 
-    def view(self, _who: Identity, _address: str, _pattern: Pattern | None, _state: State) -> Verdict:
-        """Shows it as it is."""
-        return _SHOWN
+    def can_read(self, _who: Identity, _address: str) -> bool:
+        """Everything."""
+        return True
 
+    def sees_all(self, _who: Identity, _address: str) -> bool:
+        """Everybody does."""
+        return True
 
-_SHOWN = Verdict(FULL)
+    def viewing(self, _address: str, _is_live: bool) -> Viewing | None:
+        """Nothing is hidden."""
+        return None
+
+    def redact(self, value: Value, _fields: frozenset[str]) -> Value:
+        """Nothing is left out."""
+        return value
+
+    def catch_ups(self, _address: str) -> Sequence[CatchUp]:
+        """Nothing was hidden."""
+        return ()
+
+    def stamp_of(self, _address: str, _value: Value) -> str | None:
+        """Nothing is stamped."""
+        return None
+
+    def tracks_holds(self, _address: str) -> bool:
+        """Nothing asks."""
+        return False

@@ -6,9 +6,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from clasp_relay.core.params import Param
 from clasp_relay.errors import ErrorCode, RequestError
-from clasp_relay.wire.codec import COUNTED_BYTES, result_entry, result_frame, snapshot_entry, snapshot_frame
+from clasp_relay.wire.codec import (
+    COUNTED_BYTES,
+    publish_frame,
+    result_entry,
+    result_frame,
+    snapshot_entry,
+    snapshot_frame,
+)
 from clasp_relay.wire.constants import MAX_PAYLOAD_BYTES, MAX_SNAPSHOT_PARAMS
-from clasp_relay.wire.messages import SignalDefinition, SnapshotParam
+from clasp_relay.wire.messages import Publish, SignalDefinition, SnapshotParam
 
 ROOM_BYTES = MAX_PAYLOAD_BYTES - COUNTED_BYTES
 """What the entries of one message may take together."""
@@ -33,6 +40,21 @@ def check_param_fits(param: Param) -> None:
     if 4 * len(param.address) + len(param.value) + 256 > ROOM_BYTES and len(_entry(param)) > ROOM_BYTES:
         text = f"the param takes {len(_entry(param))} bytes, a message carries {ROOM_BYTES}"
         raise RequestError(ErrorCode.VALUE, text, param.address)
+
+
+def check_publish_fits(message: Publish) -> None:
+    """Refuses a PUBLISH that fits its MessagePack frame and would not fit the binary one.
+
+    Raises:
+        RequestError: VALUE.
+    """
+    about = 4 * len(message.address) + len(message.value or b"") + len(message.samples or b"") + 64
+    if about > MAX_PAYLOAD_BYTES:
+        try:
+            publish_frame(message)
+        except ValueError:
+            text = f"the message takes more than the {MAX_PAYLOAD_BYTES} bytes of a frame"
+            raise RequestError(ErrorCode.VALUE, text, message.address) from None
 
 
 def check_signal_fits(definition: SignalDefinition) -> None:

@@ -7,12 +7,11 @@ from clasp_relay.core.draft import Draft
 from clasp_relay.core.gestures import Gestures
 from clasp_relay.core.params import Params
 from clasp_relay.core.permissions import Permissions
-from clasp_relay.core.ports import Frame, Kind
+from clasp_relay.core.pieces import check_publish_fits
 from clasp_relay.core.sessions import Session
 from clasp_relay.errors import ErrorCode, RequestError
 from clasp_relay.wire.address import check_address
-from clasp_relay.wire.codec import publish_frame
-from clasp_relay.wire.constants import Phase, Signal
+from clasp_relay.wire.constants import Signal
 from clasp_relay.wire.messages import Publish
 
 P2P_SIGNAL = "/clasp/p2p/signal/"
@@ -49,6 +48,7 @@ class Publishing:
         """
         address = message.address
         check_address(address)
+        check_publish_fits(message)
         self._permissions.check_publish(session.identity, address, message.value, state)
         if address.startswith(P2P_SIGNAL) and address[len(P2P_SIGNAL) :] not in self._sessions:
             raise RequestError(ErrorCode.NO_TARGET, "there is no such session", address)
@@ -63,17 +63,9 @@ class Publishing:
     def deliver(self, session: Session, message: Publish) -> None:
         """Sends a PUBLISH to those who get it; its sender never does."""
         address = message.address
-        frame = Frame(publish_frame(message), _kind(message), address)
         if address.startswith(P2P_SIGNAL):
             target = self._sessions.get(address[len(P2P_SIGNAL) :])
             if target is not None:
-                target.outbox.send(frame)
-            return
-        self._deliveries.send(address, message.signal, frame, message.value, exclude=session.outbox)
-
-
-def _kind(message: Publish) -> Kind:
-    """What a slow session may do without: streams and gesture moves."""
-    if message.signal is Signal.STREAM or (message.signal is Signal.GESTURE and message.phase is Phase.MOVE):
-        return Kind.DROP
-    return Kind.KEEP
+                self._deliveries.send_to(target, message)
+        else:
+            self._deliveries.send_publish(message, exclude=session.outbox)

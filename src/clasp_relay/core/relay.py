@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from clasp_relay.core import legality
 from clasp_relay.core.bundles import Schedule
+from clasp_relay.core.catch_up import Opening
 from clasp_relay.core.delivery import Deliveries
 from clasp_relay.core.gestures import Gestures
 from clasp_relay.core.handlers import HANDLERS
@@ -24,6 +25,7 @@ from clasp_relay.core.sessions import Session, SessionState
 from clasp_relay.core.signals import Signals
 from clasp_relay.core.subscriptions import Subscription, SubscriptionTable
 from clasp_relay.core.throttle import Throttles
+from clasp_relay.core.visibility import Visibility
 from clasp_relay.core.writing import Writing
 from clasp_relay.errors import CloseCode, DecodeError, Disconnect, ErrorCode, RequestError
 from clasp_relay.wire.codec import decode, encode_to_frame
@@ -82,12 +84,15 @@ class Relay:
         self.params = Params(options.params)
         self.subscriptions = SubscriptionTable()
         self.throttles = Throttles(clock)
-        self.deliveries = Deliveries(self.subscriptions, fan_out, self.throttles)
+        self.visibility = Visibility(self.permissions, self.params, clock)
+        self.deliveries = Deliveries(self.subscriptions, fan_out, self.throttles, self.visibility, self.permissions)
+        opening = Opening(self.permissions, self.visibility, self.params, self.subscriptions)
         self.signals = Signals()
         self.gestures = Gestures(clock, self._deliver_gesture)
-        self.writing = Writing(self.params, self.deliveries, self.permissions, clock)
+        self.writing = Writing(self.params, self.deliveries, self.visibility, opening, self.permissions, clock)
         self.publishing = Publishing(self.sessions, self.deliveries, self.gestures, self.permissions)
         self.schedule = Schedule(clock, self._run_due)
+        self._by_token: dict[bytes, set[Session]] = {}
         self._new_id = new_id
         self._report_fault = report_fault
 
@@ -109,7 +114,9 @@ class Relay:
         for address in session.locks:
             self.params.release(address, session.id)
         session.locks.clear()
-        self.params.holds.forget(session)
+        for address in self.params.holds.forget(session):
+            self.visibility.hold_ended(address)
+        self._forget_token(session)
 
     def receive(self, session: Session, data: bytes) -> None:
         """Handles one binary WebSocket message of a session. Never raises.
@@ -148,8 +155,7 @@ class Relay:
         self._pay_error(session)
         session.outbox.send_snapshot(key, frames)
 
-    def new_limiter(self) -> Limiter | None:
-        """Makes the limiter of a new session, where there is a limit."""
+    def _new_limiter(self) -> Limiter | None:
         if self.options.message_rate is None:
             return None
         per_second, burst = self.options.message_rate
@@ -161,6 +167,29 @@ class Relay:
             self._send_error(session, reason.code, reason.reason, None)
         session.outbox.close(reason.close_code, reason.reason)
         self.disconnect(session)
+
+    def admit(self, session: Session, token: str) -> None:
+        """Makes a session live, as whom its token says.
+
+        Raises:
+            Disconnect: the token lets nobody in.
+        """
+        session.identity = self.permissions.admit(token)
+        session.limiter = self._new_limiter()
+        session.state = SessionState.LIVE
+        self.sessions[session.id] = session
+        if session.identity.token:
+            self._by_token.setdefault(session.identity.token, set()).add(session)
+
+    def end_token(self, token: bytes, reason: Disconnect) -> None:
+        """Ends the sessions of a token that is valid no longer.
+
+        Args:
+            token: what it is known by (``Identity.token``).
+            reason: what its sessions are told.
+        """
+        for session in list(self._by_token.get(token, ())):
+            self.end(session, reason)
 
     def sweep(self) -> None:
         """Ends what has lived long enough: params, gestures, signals. To be called twice a second."""
@@ -186,6 +215,13 @@ class Relay:
         if session.limiter is not None and session.limiter.owes_error:
             session.limiter.settle(self.clock.now_us())
             self._send_error(session, ErrorCode.LIMIT, "too many messages; some were dropped", None)
+
+    def _forget_token(self, session: Session) -> None:
+        token = session.identity.token
+        if token in self._by_token:
+            self._by_token[token].discard(session)
+            if not self._by_token[token]:
+                del self._by_token[token]
 
     def _within_limit(self, session: Session, message: Message) -> bool:
         limiter = session.limiter

@@ -149,6 +149,7 @@ class SubscriptionTable:
 
     def __init__(self) -> None:
         self._root = Node(None, "")
+        self._literals: dict[str, Node] = {}
         self._by_address: dict[str, Route] = {}
         self._by_nodes: dict[tuple[Node, ...], Route] = {}
         self._count = 0
@@ -158,9 +159,7 @@ class SubscriptionTable:
 
     def add(self, subscription: Subscription) -> None:
         """Adds a subscription."""
-        node = self._root
-        for segment in subscription.pattern.segments:
-            node = node.child(segment) or node.adopt(segment)
+        node = self._place(subscription.pattern)
         if not node.subscriptions:
             self._by_address = {}
         node.subscriptions[subscription] = None
@@ -184,7 +183,10 @@ class SubscriptionTable:
                         other.routes.discard(route)
                 del self._by_nodes[route.nodes]
             node.routes.clear()
-            _prune(node)
+            if subscription.pattern.is_literal:
+                del self._literals[subscription.pattern.text]
+            else:
+                _prune(node)
 
     def route(self, address: str) -> Route:
         """Returns the route of an address."""
@@ -192,6 +194,15 @@ class SubscriptionTable:
         if route is None:
             route = self._find(address)
         return route
+
+    def _place(self, pattern: Pattern) -> Node:
+        """Returns the end of a pattern; one without wildcards needs no path through the trie."""
+        if pattern.is_literal:
+            return self._literals.setdefault(pattern.text, Node(None, pattern.text))
+        node = self._root
+        for segment in pattern.segments:
+            node = node.child(segment) or node.adopt(segment)
+        return node
 
     def _find(self, address: str) -> Route:
         nodes = self._reach(address)
@@ -210,6 +221,8 @@ class SubscriptionTable:
 
     def _reach(self, address: str) -> tuple[Node, ...]:
         """Walks the trie with all nodes that the segments so far can have led to, each once."""
+        literal = self._literals.get(address)
+        found = () if literal is None else (literal,)
         here: dict[Node, None] = {}
         _enter(self._root, here)
         for segment in address.split("/")[1:]:
@@ -217,18 +230,18 @@ class SubscriptionTable:
             for node in here:
                 if node.is_globstar:
                     _enter(node, after)
-                literal = node.literals.get(segment)
-                if literal is not None:
-                    _enter(literal, after)
+                child = node.literals.get(segment)
+                if child is not None:
+                    _enter(child, after)
                 if node.star is not None:
                     _enter(node.star, after)
                 for text, partial in node.partials.items():
                     if match_segment(text, segment):
                         _enter(partial, after)
             if not after:
-                return ()
+                return found
             here = after
-        return tuple(node for node in here if node.subscriptions)
+        return (*found, *(node for node in here if node.subscriptions))
 
     def _forget_routes(self) -> None:
         for nodes in self._by_nodes:

@@ -4,28 +4,30 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from clasp_relay.core.catch_up import Opening
 from clasp_relay.core.delivery import Deliveries
 from clasp_relay.core.draft import Draft
 from clasp_relay.core.params import Param, Params, decide
 from clasp_relay.core.permissions import Permissions
 from clasp_relay.core.pieces import check_param_fits
-from clasp_relay.core.ports import Clock, Frame, Kind
+from clasp_relay.core.ports import Clock
 from clasp_relay.core.sessions import Session
+from clasp_relay.core.visibility import Visibility
 from clasp_relay.wire.address import check_address
-from clasp_relay.wire.codec import set_frame
-from clasp_relay.wire.constants import Signal
 from clasp_relay.wire.messages import NULL, Set
 
 
 class Write(NamedTuple):
-    """A SET that was accepted and not yet applied."""
+    """A SET that was accepted and not yet applied. ``lock``, ``unlock`` and ``ttl`` are as its sender said."""
 
     change: Param
-    lock: bool
-    unlock: bool
-    ttl: int | None
-    """As the sender wrote it: subscribers get it so, and none when there was none."""
-    stamp: str | None
+    lock: bool = False
+    unlock: bool = False
+    ttl: int | None = None
+    takes_lock: bool = False
+    """Whether its session holds the lock afterwards."""
+    stamp: str | None = None
+    """The subject that a policy's stamp names, where it outlives a null."""
 
 
 class Writing:
@@ -34,13 +36,25 @@ class Writing:
     Args:
         params: where values are kept.
         deliveries: who is told.
+        visibility: what decides by the params, and is told when they change.
+        opening: what somebody sees newly after a change.
         permissions: who may write what.
         clock: when is now.
     """
 
-    def __init__(self, params: Params, deliveries: Deliveries, permissions: Permissions, clock: Clock) -> None:
+    def __init__(
+        self,
+        params: Params,
+        deliveries: Deliveries,
+        visibility: Visibility,
+        opening: Opening,
+        permissions: Permissions,
+        clock: Clock,
+    ) -> None:
         self._params = params
         self._deliveries = deliveries
+        self._visibility = visibility
+        self._opening = opening
         self._permissions = permissions
         self._clock = clock
 
@@ -70,12 +84,13 @@ class Writing:
         granted = message if grant is None else message._replace(value=grant.value, ttl=grant.ttl)
         change = decide(state, granted, session.id, who.subject, self._clock.now_us())
         check_param_fits(change)
+        takes_lock = message.lock and not message.unlock and change.value != NULL and session.is_live
         stamp = None if grant is None else grant.stamp
-        return Write(change, message.lock, message.unlock, message.ttl, stamp)
+        return Write(change, message.lock, message.unlock, message.ttl, takes_lock, stamp)
 
     def stage(self, write: Write, draft: Draft) -> None:
         """Puts an accepted SET on top of a draft, for the members behind it to be checked against."""
-        draft.stage(write.change, lock=write.lock, unlock=write.unlock, stamp=write.stamp)
+        draft.stage(write.change, lock=write.takes_lock, unlock=write.unlock, stamp=write.stamp)
 
     def make_room(self, draft: Draft) -> None:
         """Makes room for all that a draft changes.
@@ -87,19 +102,11 @@ class Writing:
 
     def commit(self, session: Session, write: Write) -> None:
         """Applies an accepted SET and tells those who subscribed, in one step."""
-        change = write.change
-        lock = write.lock and not write.unlock and change.value != NULL and session.is_live
-        self._params.apply(change, lock=lock, unlock=write.unlock, stamp=write.stamp)
-        if lock:
-            session.locks.add(change.address)
+        self._settle(write, session)
+        if write.takes_lock:
+            session.locks.add(write.change.address)
         elif write.unlock:
-            session.locks.discard(change.address)
-        if self._permissions.tracks_holds(change.address):
-            if change.value == NULL:
-                self._params.holds.end(change.address, session)
-            elif session.is_live:
-                self._params.holds.take(change.address, session)
-        self._tell(change, write.lock, write.unlock, write.ttl)
+            session.locks.discard(write.change.address)
 
     def expire(self) -> None:
         """Ends the params whose time is over and tells those who subscribed."""
@@ -112,13 +119,43 @@ class Writing:
             self._end(self._params.end(address, self._clock.now_us()))
 
     def _end(self, change: Param) -> None:
-        self._params.apply(change)
-        self._params.holds.end(change.address, None)
-        self._tell(change, False, False, None)
+        before = self._params.get(change.address)
+        stamp = None if before is None else self._permissions.stamp_of(change.address, before.value)
+        self._settle(Write(change, stamp=stamp), None)
 
-    def _tell(self, change: Param, lock: bool, unlock: bool, ttl: int | None) -> None:
-        address = change.address
-        frame = Frame(
-            set_frame(address, change.value, change.revision, lock=lock, unlock=unlock, ttl=ttl), Kind.PARAM, address
-        )
-        self._deliveries.send(address, Signal.PARAM, frame, change.value)
+    def _settle(self, write: Write, session: Session | None) -> None:
+        """Applies a change and tells everybody, in one step; ``session`` is its writer, None for the relay itself."""
+        if self._permissions.is_open:
+            self._apply(write)
+            self._tell(write)
+            return
+        change = write.change
+        exists = change.value != NULL
+        existed = self._params.get(change.address) is not None
+        hidden = self._opening.hidden_before(change.address, exists=exists)
+        if exists:
+            self._apply(write)
+            self._note(change.address, session, exists=True, existed=existed)
+            self._tell(write)
+        else:
+            # A null is told to those who saw what it ends.
+            self._tell(write)
+            self._apply(write)
+            self._note(change.address, session, exists=False, existed=existed)
+        if hidden:
+            self._opening.send_opened(hidden)
+
+    def _apply(self, write: Write) -> None:
+        self._params.apply(write.change, lock=write.takes_lock, unlock=write.unlock, stamp=write.stamp)
+
+    def _tell(self, write: Write) -> None:
+        self._deliveries.send_set(write.change, write.lock, write.unlock, write.ttl)
+
+    def _note(self, address: str, session: Session | None, *, exists: bool, existed: bool) -> None:
+        """Tells those who keep what they decided by the params."""
+        if self._permissions.tracks_holds(address):
+            if not exists:
+                self._params.holds.end(address, session)
+            elif session is not None and session.is_live:
+                self._params.holds.take(address, session)
+        self._visibility.changed(address, exists=exists, existed=existed)

@@ -15,7 +15,7 @@ from clasp_relay.errors import ErrorCode, RequestError
 MAX_ADDRESS_BYTES = 0xFFFF
 """A string's length is an unsigned 16-bit number on the wire."""
 
-MAX_PATTERN_SEGMENTS = 1024
+MAX_PATTERN_SEGMENTS = 128
 """Segments of a pattern with wildcards. What matching costs and keeps grows with them; real patterns have ten."""
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from clasp_relay.core.params import Param
 from clasp_relay.core.pieces import snapshot_frames
 from clasp_relay.core.ports import Frame
-from clasp_relay.core.sessions import SessionState
 from clasp_relay.wire.codec import encode_to_frame
 from clasp_relay.wire.constants import PROTOCOL_VERSION, Feature
 from clasp_relay.wire.messages import Hello, Ping, Pong, Sync, Welcome
@@ -26,16 +26,23 @@ def hello(relay: Relay, session: Session, message: Hello, _qos: int) -> None:
 
     Every version is welcome: clients in the field send 1 and mean the same bytes by 2 and 3.
     """
-    session.identity = relay.permissions.admit(message.token)
+    relay.admit(session, message.token)
     session.name = message.name
     session.features = message.features
-    session.limiter = relay.new_limiter()
-    session.state = SessionState.LIVE
-    relay.sessions[session.id] = session
     now_us = relay.clock.now_us()
     welcome = Welcome(PROTOCOL_VERSION, FEATURES, now_us, session.id, relay.options.name)
     session.outbox.send(Frame(encode_to_frame(welcome)))
-    session.outbox.send_snapshot("hello", snapshot_frames(relay.params.all()))
+    session.outbox.send_snapshot("hello", snapshot_frames(_all_it_may_see(relay, session)))
+
+
+def _all_it_may_see(relay: Relay, session: Session) -> list[Param]:
+    permissions, params = relay.permissions, relay.params.all()
+    if permissions.is_open:
+        return params
+    if not permissions.hello_snapshot:
+        return []
+    readable = [param for param in params if permissions.can_read(session.identity, param.address)]
+    return relay.visibility.show(readable, session, None)
 
 
 def ping(relay: Relay, session: Session, _message: Ping, _qos: int) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from clasp_relay.core.params import Param
 from clasp_relay.core.pieces import snapshot_frames
 from clasp_relay.core.ports import Frame
-from clasp_relay.wire.address import check_address
+from clasp_relay.wire.address import Pattern, check_address
 from clasp_relay.wire.codec import ack_frame
 from clasp_relay.wire.messages import NULL, Get, Set
 
@@ -35,5 +35,8 @@ def get(relay: Relay, session: Session, message: Get, _qos: int) -> None:
     check_address(address)
     relay.permissions.check_get(session.identity, address)
     relay.params.renew(address, relay.clock.now_us())
-    param = relay.params.get(address) or Param(address, NULL, 0, "", relay.clock.now_us())
-    relay.snapshot(session, ("get", address), snapshot_frames([param]))
+    param = relay.params.get(address)
+    shown = [] if param is None else relay.visibility.show([param], session, Pattern.parse(address))
+    if not shown:
+        shown = [Param(address, NULL, 0, "", relay.clock.now_us())]
+    relay.snapshot(session, ("get", address), snapshot_frames(shown))

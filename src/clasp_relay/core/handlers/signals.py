@@ -31,5 +31,10 @@ def query(relay: Relay, session: Session, message: Query, _qos: int) -> None:
     """Answers with the announced signals that match, also with none: clients wait for it."""
     pattern = Pattern.parse(message.pattern)
     relay.permissions.check_subscribe(session.identity, pattern)
-    for frame in result_frames(relay.signals.match(pattern, relay.clock.now_us())):
+    found = [
+        definition
+        for definition in relay.signals.match(pattern, relay.clock.now_us())
+        if relay.visibility.is_shown(session, definition.address, pattern)
+    ]
+    for frame in result_frames(found):
         relay.answer(session, Frame(frame))

@@ -30,7 +30,7 @@ def subscribe(relay: Relay, session: Session, message: Subscribe, _qos: int) -> 
     subscription = Subscription(session, message.id, pattern, message.types, max_rate, message.epsilon)
     relay.subscribe(session, subscription)
     if subscription.wants(Signal.PARAM):
-        params = list(relay.params.match(pattern))
+        params = relay.visibility.show(list(relay.params.match(pattern)), session, pattern)
         if params:
             relay.snapshot(session, ("subscription", message.id), snapshot_frames(params))
 

@@ -1,0 +1,204 @@
+"""Who sees what: the verdicts of the permissions, kept until something that they rest on changes.
+
+This is the one place that every way out asks: fan-out, the snapshots after HELLO, SUBSCRIBE and GET, and
+QUERY. Verdicts are kept per address, reader and, where it counts, pattern; which of them looked at an
+address is known, so a change there puts exactly those in doubt.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, TypeAlias
+
+from clasp_relay.core.params import Param, Params
+from clasp_relay.core.permissions import FULL, Permissions, Verdict, View, Viewing
+from clasp_relay.core.ports import Clock
+from clasp_relay.core.sessions import Session
+from clasp_relay.wire.address import Pattern
+from clasp_relay.wire.constants import Signal
+
+if TYPE_CHECKING:
+    from clasp_relay.core.delivery import Split
+
+MAX_VERDICTS = 50_000
+"""How many verdicts are kept (about 1 kB each); then all are forgotten."""
+
+Key: TypeAlias = tuple[str, Pattern | None]
+"""A reader, and its pattern where that counts."""
+
+
+class Viewed:
+    """The verdicts about one address that decides by its readers.
+
+    Args:
+        viewing: what decides.
+    """
+
+    __slots__ = ("doubtful", "generation", "splits", "until_us", "verdicts", "viewing")
+
+    def __init__(self, viewing: Viewing) -> None:
+        self.viewing = viewing
+        self.verdicts: dict[Key, Verdict] = {}
+        self.doubtful: set[Key] = set()
+        self.until_us: int | None = None
+        self.generation = 0
+        """Another one after a view has changed: what was worked out from the views before is outdated."""
+        self.splits: dict[Signal, Split] = {}
+        """Who gets what here; kept by the deliveries."""
+
+
+class Visibility:
+    """Decides who sees what.
+
+    Args:
+        permissions: what decides.
+        params: the state that decisions look at.
+        clock: when is now.
+    """
+
+    def __init__(self, permissions: Permissions, params: Params, clock: Clock) -> None:
+        self._permissions = permissions
+        self._params = params
+        self._clock = clock
+        self._viewed: dict[tuple[str, bool], Viewed] = {}
+        self._by_lookup: defaultdict[str, dict[Viewed, set[Key]]] = defaultdict(dict)
+        self._by_existence: defaultdict[str, dict[Viewed, set[Key]]] = defaultdict(dict)
+        self._by_pattern: defaultdict[Pattern, dict[Viewed, set[Key]]] = defaultdict(dict)
+        self._count = 0
+
+    def of(self, address: str, *, is_live: bool) -> Viewed | None:
+        """Returns the verdicts about an address; None where everybody sees it as it is.
+
+        Args:
+            address: where the value is.
+            is_live: whether it is on its way to a subscriber, and not in a snapshot.
+        """
+        if self._permissions.is_open:
+            return None
+        is_live = is_live and self._permissions.tells_live_apart
+        viewed = self._viewed.get((address, is_live))
+        if viewed is None:
+            viewing = self._permissions.viewing(address, is_live)
+            if viewing is None:
+                return None
+            viewed = Viewed(viewing)
+            if viewing.fixed is None:
+                if len(self._viewed) >= MAX_VERDICTS:
+                    self._forget()
+                self._viewed[address, is_live] = viewed
+        return viewed
+
+    def view(self, viewed: Viewed, session: Session, address: str, pattern: Pattern | None) -> View:
+        """Returns how a session sees an address.
+
+        Args:
+            viewed: the verdicts about the address.
+            session: the reader.
+            address: where the value is.
+            pattern: the subscription's, or the literal address of a GET; None for the HELLO snapshot.
+        """
+        who = session.identity
+        if self._permissions.sees_all(who, address):
+            return FULL
+        viewing = viewed.viewing
+        if viewing.fixed is not None:
+            return viewing.fixed.view
+        key = (who.subject, pattern if viewing.depends_on_pattern else None)
+        self.refresh(viewed)
+        verdict = viewed.verdicts.get(key)
+        if verdict is None:
+            verdict = self._judge(viewed, key)
+        return verdict.view
+
+    def show(self, params: list[Param], session: Session, pattern: Pattern | None) -> list[Param]:
+        """Returns params as a session sees them in a snapshot: some hidden, some without some keys."""
+        if self._permissions.is_open:
+            return params
+        shown = []
+        for param in params:
+            viewed = self.of(param.address, is_live=False)
+            view = FULL if viewed is None else self.view(viewed, session, param.address, pattern)
+            if view == FULL:
+                shown.append(param)
+            elif view is not None:
+                shown.append(param._replace(value=self._permissions.redact(param.value, view)))
+        return shown
+
+    def is_shown(self, session: Session, address: str, pattern: Pattern | None) -> bool:
+        """Tells whether a session sees that there is something at an address."""
+        viewed = self.of(address, is_live=False)
+        return viewed is None or self.view(viewed, session, address, pattern) is not None
+
+    def refresh(self, viewed: Viewed) -> None:
+        """Judges anew what is in doubt about an address, and what has ended by itself."""
+        if viewed.until_us is not None and self._clock.now_us() >= viewed.until_us:
+            now_us = self._clock.now_us()
+            viewed.until_us = None
+            for key, verdict in viewed.verdicts.items():
+                if verdict.until_us is not None:
+                    if verdict.until_us <= now_us:
+                        viewed.doubtful.add(key)
+                    else:
+                        _shorten(viewed, verdict.until_us)
+        if viewed.doubtful:
+            doubtful, viewed.doubtful = viewed.doubtful, set()
+            for key in doubtful:
+                before = viewed.verdicts.pop(key, None)
+                if before is not None:
+                    self._count -= 1
+                    if self._judge(viewed, key).view != before.view:
+                        viewed.generation += 1
+
+    def changed(self, address: str, *, exists: bool, existed: bool) -> None:
+        """Puts the verdicts in doubt that looked at an address.
+
+        Args:
+            address: what has changed.
+            exists: whether something is set there now.
+            existed: whether something was before.
+        """
+        if self._permissions.is_open:
+            return
+        dependents = [self._by_lookup.pop(address, None)]
+        if exists != existed:
+            dependents.append(self._by_existence.pop(address, None))
+        dependents += [self._by_pattern.pop(pattern) for pattern in list(self._by_pattern) if pattern.matches(address)]
+        for each in dependents:
+            if each is not None:
+                for viewed, keys in each.items():
+                    viewed.doubtful |= keys
+
+    def hold_ended(self, address: str) -> None:
+        """Puts the verdicts in doubt that asked who holds an address."""
+        self.changed(address, exists=True, existed=False)
+
+    def _judge(self, viewed: Viewed, key: Key) -> Verdict:
+        if self._count >= MAX_VERDICTS:
+            self._forget()
+        verdict = viewed.viewing.judge(key[0], key[1], self._params, self._clock.now_us())
+        viewed.verdicts[key] = verdict
+        self._count += 1
+        for address in verdict.lookups:
+            self._by_lookup[address].setdefault(viewed, set()).add(key)
+        for address in verdict.existence:
+            self._by_existence[address].setdefault(viewed, set()).add(key)
+        for pattern in verdict.lookup_patterns:
+            self._by_pattern[pattern].setdefault(viewed, set()).add(key)
+        if verdict.until_us is not None:
+            _shorten(viewed, verdict.until_us)
+        return verdict
+
+    def _forget(self) -> None:
+        for viewed in self._viewed.values():
+            viewed.verdicts.clear()
+            viewed.doubtful.clear()
+            viewed.until_us = None
+            viewed.generation += 1
+        for table in (self._viewed, self._by_lookup, self._by_existence, self._by_pattern):
+            table.clear()
+        self._count = 0
+
+
+def _shorten(viewed: Viewed, until_us: int) -> None:
+    if viewed.until_us is None or until_us < viewed.until_us:
+        viewed.until_us = until_us
