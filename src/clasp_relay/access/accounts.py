@@ -38,6 +38,8 @@ __all__ = ["Accounts", "TokenInfo", "load_tokens"]
 
 T = TypeVar("T")
 
+_log = Logger(namespace="clasp_relay.auth")
+
 _PURGE_ROWS = 1000
 """Rows removed in one transaction: a sign-in in between waits for milliseconds."""
 
@@ -72,8 +74,6 @@ class Accounts:
         now_s: Unix seconds.
         random_hex: as ``secrets.token_hex``.
     """
-
-    _log = Logger(namespace="clasp_relay.auth")
 
     def __init__(
         self,
@@ -236,7 +236,7 @@ class Accounts:
         try:
             await self._calls.run(self._store.replace_hash, user, await self._passwords.hash(password))
         except Busy:
-            self._log.info("a weak password hash stays until the next sign-in: the relay is busy")
+            _log.info("a weak password hash stays until the next sign-in: the relay is busy")
 
     def _id_or_new(self, user_id: str | None) -> str:
         if user_id is None:
@@ -264,7 +264,7 @@ class Accounts:
             outcome = type(refusal).__name__
             raise
         finally:
-            self._log.info(
+            _log.info(
                 "{event} from {address}: {outcome} {user_id}",
                 event=event,
                 address=address,

@@ -27,6 +27,9 @@ MAX_WAITING_HASHES = 256
 """Hashes that may wait for a thread; they are done within seconds."""
 
 
+_log = Logger(namespace="clasp_relay.auth")
+
+
 def make_hasher() -> PasswordHasher:
     """Returns the hasher of a relay in service."""
     return PasswordHasher(time_cost=TIME_COST, memory_cost=MEMORY_COST_KIB, parallelism=PARALLELISM)
@@ -44,8 +47,6 @@ class Passwords:
         hasher: with the parameters for new hashes.
         workers: where hashing is done.
     """
-
-    _log = Logger(namespace="clasp_relay.auth")
 
     def __init__(self, hasher: PasswordHasher, workers: Workers) -> None:
         self._hasher = hasher
@@ -84,7 +85,7 @@ class Passwords:
                 return False
             except (InvalidHashError, VerificationError):
                 # Nothing was computed: the work is made up for below.
-                self._log.warn("a stored password hash cannot be read; its user cannot sign in")
+                _log.warn("a stored password hash cannot be read; its user cannot sign in")
         try:
             self._hasher.verify(self._nobodys_hash, password)
         except VerifyMismatchError:

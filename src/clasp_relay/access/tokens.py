@@ -30,6 +30,8 @@ __all__ = [
     "make_token",
 ]
 
+_log = Logger(namespace="clasp_relay.auth")
+
 POLICY_SCOPES = "policy"
 """The scopes that the policy gives to every user."""
 
@@ -98,8 +100,6 @@ class TokenTable:
         now_s: Unix seconds.
         max_tokens: how many may be valid at once.
     """
-
-    _log = Logger(namespace="clasp_relay.auth")
 
     def __init__(self, clock: IReactorTime, now_s: Callable[[], float], max_tokens: int = MAX_TOKENS) -> None:
         self._clock = clock
@@ -212,4 +212,4 @@ class TokenTable:
                 callback(record, why)
             except Exception:
                 # One listener's fault must not keep a token alive for the others.
-                self._log.failure("a listener failed at the end of a token")
+                _log.failure("a listener failed at the end of a token")

@@ -67,6 +67,8 @@ class ThreadWorkers:
 
     def stop(self) -> None:
         """Ends what has not begun with ``Busy``, and waits for what has."""
+        if self._stopped:
+            return
         self._stopped = True
         self._begin_waiting()
         self._pool.stop()

@@ -158,7 +158,7 @@ class _AuthResource(Resource):
     isLeaf = True  # noqa: N815 - Twisted's
 
     def __init__(self, api: AuthApi, origins: Origins, page: IResource | None) -> None:
-        super().__init__()
+        Resource.__init__(self)
         self._routes: Any = api.app.resource()
         self._origins = origins
         self._page = page

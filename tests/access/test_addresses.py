@@ -1,0 +1,64 @@
+"""Client addresses."""
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from clasp_relay.access.addresses import address_group, client_address, parse_networks
+
+PROXIES = parse_networks("127.0.0.1, 10.0.0.0/8, fd00::/8")
+
+
+class ClientAddressTests(SynchronousTestCase):
+    """The peer, or whom trusted proxies speak for."""
+
+    def test_client_address_is_the_last_that_no_trusted_proxy_vouches_beyond(self) -> None:
+        """The header is read right to left, as long as the speaker is trusted."""
+        cases: list[tuple[str, list[str], str, str]] = [
+            ("no proxy", [], "203.0.113.7", "203.0.113.7"),
+            ("a stranger's header is not believed", ["1.1.1.1"], "203.0.113.7", "203.0.113.7"),
+            ("one proxy", ["203.0.113.7"], "127.0.0.1", "203.0.113.7"),
+            ("what the client made up stands further left", ["1.1.1.1, 203.0.113.7"], "127.0.0.1", "203.0.113.7"),
+            ("two proxies", ["203.0.113.7, 10.1.2.3"], "127.0.0.1", "203.0.113.7"),
+            ("two headers are one list", ["203.0.113.7", "10.1.2.3"], "127.0.0.1", "203.0.113.7"),
+            ("nothing but proxies: the farthest", ["10.9.9.9,10.1.2.3"], "127.0.0.1", "10.9.9.9"),
+            ("a proxy that says nothing", [], "10.1.2.3", "10.1.2.3"),
+            ("an empty header", [""], "10.1.2.3", "10.1.2.3"),
+            ("no address: whom it came from", ["203.0.113.7, unknown"], "127.0.0.1", "127.0.0.1"),
+            ("no address behind a proxy", ["203.0.113.7, _x, 10.1.2.3"], "127.0.0.1", "10.1.2.3"),
+            ("with a port", ["203.0.113.7:4711"], "127.0.0.1", "203.0.113.7"),
+            ("IPv6", ["2001:DB8::0:1"], "fd00::1", "2001:db8::1"),
+            ("IPv6 in brackets, with a port", ["[2001:db8::1]:4711"], "127.0.0.1", "2001:db8::1"),
+            ("IPv4 in IPv6, peer and client", ["::ffff:203.0.113.7"], "::ffff:127.0.0.1", "203.0.113.7"),
+            ("an interface", [], "fe80::1%eth0", "fe80::1"),
+            ("a Unix socket is no proxy", ["203.0.113.7"], "local", "local"),
+        ]
+        for what, forwarded, peer, expected in cases:
+            with self.subTest(what):
+                self.assertEqual(client_address(peer, forwarded, PROXIES), expected)
+
+    def test_nobody_is_trusted_unless_named(self) -> None:
+        """Without trusted proxies the header is not looked at, from this machine neither."""
+        self.assertEqual(client_address("127.0.0.1", ["203.0.113.7"], ()), "127.0.0.1")
+
+
+class NetworkTests(SynchronousTestCase):
+    """Lists of networks, and what counts as one address."""
+
+    def test_networks_are_addresses_or_cidrs(self) -> None:
+        """Host bits do not matter; anything else is an error."""
+        self.assertEqual([str(network) for network in parse_networks("10.1.2.3/8,::1, ")], ["10.0.0.0/8", "::1/128"])
+        for text in ("proxy", "10.0.0.0/40", "10.0.0.0/8;::1"):
+            with self.subTest(text=text):
+                self.assertRaises(ValueError, parse_networks, text)
+
+    def test_addresses_of_one_subscriber_are_one(self) -> None:
+        """An IPv6 network of 64 bits is; IPv4 addresses are each their own."""
+        cases = [
+            ("203.0.113.7", "203.0.113.7"),
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+            ("2001:db8:1:2::", "2001:db8:1:2::/64"),
+            ("::ffff:203.0.113.7", "::ffff:203.0.113.7"),
+            ("local", "local"),
+        ]
+        for address, group in cases:
+            with self.subTest(address=address):
+                self.assertEqual(address_group(address), group)

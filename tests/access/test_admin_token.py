@@ -1,0 +1,61 @@
+"""The administrator's token."""
+
+import stat
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from clasp_relay.access.admin_token import ADMIN_SUBJECT, admin_record, read_or_make_admin_token
+from clasp_relay.access.names import check_user_id
+from clasp_relay.access.refusals import BadInput
+from clasp_relay.access.tokens import ADMIN_SCOPES, digest_of
+from clasp_relay.errors import StartError
+from tests.access.stack import hexadecimal
+
+
+class AdminTokenTests(SynchronousTestCase):
+    """Its file."""
+
+    def setUp(self) -> None:
+        """Makes a folder."""
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        self.path = folder / "admin.token"
+
+    def test_missing_file_is_made_for_its_owner_only(self) -> None:
+        """The next start reads the same token."""
+        token = read_or_make_admin_token(self.path, hexadecimal())
+        self.assertEqual(token, "cpsk_" + "0" * 31 + "1")
+        self.assertEqual(stat.S_IMODE(self.path.stat().st_mode), 0o600)
+        self.assertEqual(self.path.read_text(), token + "\n")
+        self.assertEqual(read_or_make_admin_token(self.path, hexadecimal()), token)
+
+    def test_token_of_the_operators_own_is_taken(self) -> None:
+        """As long as it cannot be guessed."""
+        token = "cpsk_" + "aB-_" * 8
+        self.path.write_text(f" {token}\n\n")
+        self.assertEqual(read_or_make_admin_token(self.path, hexadecimal()), token)
+
+    def test_file_with_something_else_stops_the_start(self) -> None:
+        """What is in it is not shown, and not overwritten."""
+        for content in (b"", b"cpsk_short", b"secret" * 10, b"\xff" * 40, b"cpsk_" + b"a" * 32 + b"\n" + b"b" * 32):
+            with self.subTest(content=content):
+                self.path.write_bytes(content)
+                error = self.assertRaises(StartError, read_or_make_admin_token, self.path, hexadecimal())
+                self.assertIn(f"{self.path}: not an admin token", str(error))
+                self.assertNotIn("secret", str(error))
+                self.assertEqual(self.path.read_bytes(), content)
+
+    def test_unusable_path_stops_the_start(self) -> None:
+        """The line names it."""
+        cases = [(self.path.parent, "cannot be read"), (self.path / "missing" / "file", "cannot be written")]
+        for path, expected in cases:
+            with self.subTest(expected=expected):
+                error = self.assertRaises(StartError, read_or_make_admin_token, path, hexadecimal())
+                self.assertIn(f"{path}: the admin token {expected}", str(error))
+
+    def test_record_never_expires_and_is_nobody_elses(self) -> None:
+        """No user can have its id."""
+        record = admin_record("cpsk_x", 17.9)
+        self.assertEqual(record, (digest_of("cpsk_x"), ADMIN_SUBJECT, "admin", False, ADMIN_SCOPES, 17, None))
+        self.assertRaises(BadInput, check_user_id, ADMIN_SUBJECT)

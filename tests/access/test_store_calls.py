@@ -1,0 +1,70 @@
+"""Calls of the store."""
+
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from clasp_relay.access.refusals import Limited, Refusal, Taken, Unauthenticated
+from clasp_relay.access.store_calls import StoreCalls
+from clasp_relay.access.workers import InlineWorkers
+from clasp_relay.storage.users import (
+    IdentityTaken,
+    NameTaken,
+    StoreRefusal,
+    TokenGone,
+    TooManyTokens,
+    UserChanged,
+)
+
+
+def fail(error: Exception) -> None:
+    """Raises an error."""
+    raise error
+
+
+class StoreCallsTests(SynchronousTestCase):
+    """What a call gives."""
+
+    def setUp(self) -> None:
+        """Makes calls at once."""
+        self.calls = StoreCalls(InlineWorkers())
+
+    def refusal(self, error: Exception) -> Refusal:
+        """Returns what a client gets for an error of the store's."""
+        failed = Deferred.fromCoroutine(self.calls.run(fail, error))
+        refusal = self.failureResultOf(failed, Refusal).value
+        assert isinstance(refusal, Refusal)
+        return refusal
+
+    def test_call_gives_what_the_method_returns(self) -> None:
+        """With its arguments."""
+        self.assertEqual(self.successResultOf(Deferred.fromCoroutine(self.calls.run(int, "11", base=2))), 3)
+
+    def test_every_refusal_of_the_store_has_words(self) -> None:
+        """Clients depend on one of them: «identity» stands where the id is taken, and nowhere else."""
+        cases = [
+            (NameTaken(), Taken, "This name belongs to a registered user."),
+            (
+                IdentityTaken(),
+                Taken,
+                "This identity belongs to a registered user or to another guest who is signed in.",
+            ),
+            (TokenGone(), Unauthenticated, "This token is not valid."),
+            (UserChanged(), Unauthenticated, "The password was changed a moment ago."),
+            (TooManyTokens(7), Limited, "You have signed in too often."),
+        ]
+        self.assertEqual({type(error) for error, _, _ in cases}, set(StoreRefusal.__subclasses__()))
+        for error, kind, words in cases:
+            with self.subTest(error=error):
+                refusal = self.refusal(error)
+                self.assertIsInstance(refusal, kind)
+                self.assertIn(words, refusal.sentence)
+                self.assertEqual("identity" in refusal.sentence, isinstance(error, IdentityTaken))
+        limited = self.refusal(TooManyTokens(7))
+        assert isinstance(limited, Limited)
+        self.assertEqual(limited.retry_after_s, 7)
+
+    def test_fault_of_the_store_stays_a_fault(self) -> None:
+        """It is none of the client's business."""
+        self.failureResultOf(Deferred.fromCoroutine(self.calls.run(fail, OSError("disk"))), OSError)
+        failed = Deferred.fromCoroutine(self.calls.run(fail, StoreRefusal("new kind")))
+        self.failureResultOf(failed, AssertionError)

@@ -1,0 +1,169 @@
+"""The table of valid tokens."""
+
+import re
+import secrets
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from clasp_relay.access import tokens as module
+from clasp_relay.access.tokens import (
+    POLICY_SCOPES,
+    EndOfToken,
+    TokenExpired,
+    TokenRecord,
+    TokenTable,
+    TokenUnknown,
+    digest_of,
+    make_token,
+)
+
+START_S = 1000.25
+
+
+def record(token: str, expires_s: int | None = 1060) -> TokenRecord:
+    """Returns what a token stands for; its subject is the token, to tell it by."""
+    return TokenRecord(digest_of(token), token, "Alice", False, POLICY_SCOPES, 1000, expires_s)
+
+
+class MakeTokenTests(SynchronousTestCase):
+    """New tokens."""
+
+    def test_token_is_cpsk_and_32_hexadecimal_digits(self) -> None:
+        """As the relay's clients know it."""
+        self.assertTrue(re.fullmatch("cpsk_[0-9a-f]{32}", make_token(secrets.token_hex)))
+        self.assertNotEqual(make_token(secrets.token_hex), make_token(secrets.token_hex))
+
+
+class TokenTableTests(SynchronousTestCase):
+    """A table on a clock, and a wall clock that can be set."""
+
+    def setUp(self) -> None:
+        """Makes an empty table that is watched."""
+        self.clock = Clock()
+        self.shift_s = START_S
+        self.ends: list[tuple[str, EndOfToken, float]] = []
+        self.table = TokenTable(self.clock, self.now_s, max_tokens=5)
+        self.table.on_end(lambda record, why: self.ends.append((record.subject, why, self.clock.seconds())))
+        self.table.start()
+
+    def now_s(self) -> float:
+        """Returns the wall clock's time."""
+        return self.clock.seconds() + self.shift_s
+
+    def test_valid_token_is_found_and_others_are_told_apart(self) -> None:
+        """Expired is not unknown."""
+        self.table.load([record("a"), record("forever", None)], [digest_of("old")])
+        self.assertEqual(self.table.lookup("a"), record("a"))
+        self.assertEqual(self.table.lookup("forever"), record("forever", None))
+        self.assertRaises(TokenExpired, self.table.lookup, "old")
+        for token in ("", "b", "\ud800", "x" * 257, "x" * 256):
+            with self.subTest(token=token):
+                self.assertRaises(TokenUnknown, self.table.lookup, token)
+
+    def test_token_ends_at_its_expiry(self) -> None:
+        """To the second it is valid; then listeners are told, once, within a second."""
+        self.table.add(record("a", 1003))
+        self.table.add(record("b", 1002))
+        self.table.add(record("forever", None))
+        for _ in range(int(2.5 / 0.25)):
+            self.clock.advance(0.25)
+        self.assertEqual(self.ends, [("b", EndOfToken.EXPIRED, 1.75)])
+        self.assertRaises(TokenExpired, self.table.lookup, "b")
+        self.table.lookup("a")
+        self.clock.pump([0.25] * 8)
+        self.assertEqual(self.ends[1:], [("a", EndOfToken.EXPIRED, 2.75)])
+        self.assertEqual(len(self.table), 1)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_expired_token_lets_nobody_in_before_the_timer_says_so(self) -> None:
+        """A clock that was set forward counts at once, and listeners hear of it within a second."""
+        self.table.add(record("a"))
+        self.shift_s += 3600
+        self.assertRaises(TokenExpired, self.table.lookup, "a")
+        self.assertEqual(self.ends, [])
+        self.clock.advance(1)
+        self.assertEqual(self.ends, [("a", EndOfToken.EXPIRED, 1)])
+
+    def test_clock_that_is_set_back_ends_nothing(self) -> None:
+        """A token that has ended does not come back, either."""
+        self.table.add(record("a", 1001))
+        self.table.add(record("b"))
+        self.clock.advance(1)
+        self.shift_s -= 3600
+        self.clock.advance(60)
+        self.assertRaises(TokenExpired, self.table.lookup, "a")
+        self.table.lookup("b")
+
+    def test_revoked_token_ends_at_once(self) -> None:
+        """It is unknown from then on; one that has ended, or never was, is passed over."""
+        self.table.load([record("a"), record("b"), record("c")])
+        self.table.revoke([digest_of("a"), digest_of("c"), digest_of("x"), digest_of("a")])
+        self.assertEqual(self.ends, [("a", EndOfToken.REVOKED, 0), ("c", EndOfToken.REVOKED, 0)])
+        self.assertRaises(TokenUnknown, self.table.lookup, "a")
+        self.table.lookup("b")
+        self.clock.pump([1.0] * 61)
+        self.assertEqual(self.ends[2:], [("b", EndOfToken.EXPIRED, 60)])
+
+    def test_listener_that_fails_keeps_no_token_alive(self) -> None:
+        """The other listeners hear of it, the later tokens end too, and the fault is logged."""
+        table = TokenTable(self.clock, self.now_s)
+        ended: list[str] = []
+
+        def fail(record: TokenRecord, why: EndOfToken) -> None:
+            raise ValueError(record, why)
+
+        table.on_end(fail)
+        table.on_end(lambda record, _: ended.append(record.subject))
+        table.load([record("a", 1001), record("b", 1002)])
+        table.start()
+        self.clock.pump([1.0] * 3)
+        self.assertEqual(ended, ["a", "b"])
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 2)
+
+    def test_many_expiries_are_spread_over_turns_of_the_loop(self) -> None:
+        """A turn ends so many, and the next one is at once."""
+        self.patch(module, "_EXPIRIES_AT_ONCE", 2)
+        self.table.load([record(str(count), 1001) for count in range(5)])
+        self.clock.rightNow += 0.75
+        turns = []
+        while self.clock.calls:
+            call = self.clock.calls.pop(0)
+            call.called = 1
+            turns.append(call.getTime())
+            call.func(*call.args, **call.kw)
+            turns.append(len(self.ends))
+        self.assertEqual(turns, [0.75, 2, 0.75, 4, 0.75, 5])
+
+    def test_watch_ends_with_stop(self) -> None:
+        """No timer is left; a table that is not watched sets none."""
+        self.table.add(record("a"))
+        self.table.stop()
+        self.table.stop()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.table.add(record("b"))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.table.start()
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+
+    def test_table_has_room_for_users_when_guests_have_filled_their_share(self) -> None:
+        """Who makes up guests cannot keep users out."""
+        self.table.load([record(str(count)) for count in range(4)])
+        self.assertEqual([self.table.has_room(guest) for guest in (True, False)], [False, True])
+        self.table.add(record("5"))
+        self.assertFalse(self.table.has_room(guest=False))
+
+    def test_memory_of_expired_tokens_is_bounded(self) -> None:
+        """The oldest are unknown again."""
+        self.patch(module, "MAX_EXPIRED", 2)
+        self.table.load([], [digest_of(token) for token in ("last", "middle", "first")])
+        self.assertRaises(TokenUnknown, self.table.lookup, "first")
+        for token in ("middle", "last"):
+            self.assertRaises(TokenExpired, self.table.lookup, token)
+
+    def test_revoked_tokens_leave_nothing_behind(self) -> None:
+        """Who signs in and out all day does not fill the memory until the tokens would have expired."""
+        for count in range(3000):
+            self.table.add(record(str(count)))
+            self.table.revoke([digest_of(str(count))])
+        self.assertLessEqual(len(self.table._expiries), 1001)

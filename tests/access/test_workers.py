@@ -1,0 +1,142 @@
+"""Work on other threads."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from clasp_relay.access.refusals import BadInput, Busy
+from clasp_relay.access.workers import InlineWorkers, ThreadWorkers, Workers, uncancellable
+
+REACTOR: Any = reactor
+
+
+def always() -> None:
+    """Admits."""
+
+
+def never() -> None:
+    """Does not admit."""
+    raise BadInput("No.")
+
+
+class ThreadWorkersTests(TestCase):
+    """Two threads, and three that may wait."""
+
+    def setUp(self) -> None:
+        """Starts the threads."""
+        self.workers = ThreadWorkers(REACTOR, 2, 3, "test")
+        self.workers.start()
+        self.gate = threading.Event()
+        self.addCleanup(self.workers.stop)
+        self.addCleanup(self.gate.set)
+        self.done: list[str] = []
+
+    def wait_at_gate(self, name: str) -> str:
+        """Works until the gate is opened."""
+        self.gate.wait(30)
+        self.done.append(name)
+        return name
+
+    def fill(self) -> list[Deferred[str]]:
+        """Gives work to both threads, and as much again as may wait."""
+        return [self.workers.run(always, self.wait_at_gate, name) for name in "abcde"]
+
+    async def test_work_is_done_on_another_thread(self) -> None:
+        """Its result comes back to the event loop's, and so does what it raises."""
+        thread = await self.workers.run(always, threading.current_thread)
+        self.assertIsNot(thread, threading.current_thread())
+        results = []
+        failing: Deferred[int] = self.workers.run(always, int, "x")
+        failing.addErrback(lambda failure: results.append((failure.type, threading.current_thread())))
+        await failing
+        self.assertEqual(results, [(ValueError, threading.current_thread())])
+
+    async def test_work_waits_in_order_and_beyond_that_is_refused(self) -> None:
+        """The relay is busy, and says so at once; afterwards it is not."""
+        results = self.fill()
+        self.assertEqual(self.workers.waiting, 3)
+        error = self.failureResultOf(self.workers.run(always, self.wait_at_gate, "f"), Busy).value
+        self.assertEqual(error.retry_after_s, 2)
+        self.gate.set()
+        for result, name in zip(results, "abcde", strict=True):
+            self.assertEqual((await result), name)
+        self.assertEqual(sorted(self.done), list("abcde"))
+        self.assertEqual((await self.workers.run(always, self.wait_at_gate, "g")), "g")
+
+    async def test_work_is_admitted_when_its_turn_comes(self) -> None:
+        """What is not admitted is not done, and does not hold up what comes after, however much it is."""
+        workers = ThreadWorkers(REACTOR, 1, 5000, "test")
+        workers.start()
+        self.addCleanup(workers.stop)
+        admitted: list[str] = []
+        first = workers.run(lambda: admitted.append("first"), self.wait_at_gate, "first")
+        refused = [workers.run(never, self.wait_at_gate, "refused") for _ in range(3000)]
+        last = workers.run(lambda: admitted.append("last"), self.wait_at_gate, "last")
+        self.assertEqual(admitted, ["first"])
+        self.gate.set()
+        await first
+        for result in refused:
+            self.failureResultOf(result, BadInput)
+        await last
+        self.assertEqual(self.done, ["first", "last"])
+        self.assertEqual(admitted, ["first", "last"])
+
+    async def test_stop_ends_what_has_not_begun(self) -> None:
+        """What has begun is finished; nothing new begins."""
+        results = self.fill()
+        threading.Timer(0.05, self.gate.set).start()
+        self.workers.stop()
+        for result in results[2:]:
+            self.failureResultOf(result, Busy)
+        self.failureResultOf(self.workers.run(always, self.wait_at_gate, "f"), Busy)
+        for result, name in zip(results[:2], "ab", strict=True):
+            self.assertEqual((await result), name)
+        self.assertEqual(sorted(self.done), ["a", "b"])
+        await deferLater(REACTOR, 0, lambda: None)
+
+
+class InlineWorkersTests(SynchronousTestCase):
+    """Work on the caller's thread."""
+
+    def test_work_is_done_at_once(self) -> None:
+        """If it is admitted."""
+        workers: Workers = InlineWorkers()
+        self.assertEqual(self.successResultOf(workers.run(always, int, "7")), 7)
+        self.failureResultOf(workers.run(always, int, "x"), ValueError)
+        self.failureResultOf(workers.run(never, int, "7"), BadInput)
+
+
+class UncancellableTests(SynchronousTestCase):
+    """Who waits may go; the work goes on."""
+
+    def run_cancelled(self, finish: Callable[[Deferred[int]], object]) -> None:
+        """Has somebody stop waiting, then finishes the work."""
+        work: Deferred[int] = Deferred(lambda _: self.fail("the work was cancelled"))
+        seen = uncancellable(work)
+        seen.addErrback(lambda _: None)
+        seen.cancel()
+        finish(work)
+
+    def test_result_is_passed_on(self) -> None:
+        """The good and the bad."""
+        for finish, check in (
+            (lambda work: work.callback(7), lambda seen: self.assertEqual(self.successResultOf(seen), 7)),
+            (lambda work: work.errback(BadInput("No.")), lambda seen: self.failureResultOf(seen, BadInput)),
+        ):
+            work: Deferred[int] = Deferred()
+            seen = uncancellable(work)
+            finish(work)
+            check(seen)
+
+    def test_cancelling_ends_the_waiting_only(self) -> None:
+        """A result or a refusal is nobody's then; a fault is logged."""
+        self.run_cancelled(lambda work: work.callback(7))
+        self.run_cancelled(lambda work: work.errback(BadInput("No.")))
+        self.assertEqual(self.flushLoggedErrors(), [])
+        self.run_cancelled(lambda work: work.errback(ValueError("broken")))
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)

@@ -1,0 +1,153 @@
+"""Opening users.db, whoever made it."""
+
+import sqlite3
+import stat
+from contextlib import closing
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from clasp_relay.errors import StartError
+from clasp_relay.storage.users import User
+from clasp_relay.storage.users_file import SCHEMA_VERSION, open_users_file
+from clasp_relay.storage.users_sqlite import SqliteUsers
+
+RUST_TABLE = (
+    "CREATE TABLE users (id TEXT PRIMARY KEY, username TEXT UNIQUE NOT NULL,"
+    " password_hash TEXT NOT NULL, created_at INTEGER NOT NULL)"
+)
+RUST_USERS = [
+    ("u-2", "alice", "hash 2", 2),
+    ("u-1", "Alice", "hash 1", 1),
+    ("id with spaces", "", "hash 3", 3),
+    ("u-4", "x" * 300, "hash 4", 4),
+    ("u-5", "ctrl\x01\u200b", "hash 5", 5),
+    ("u-6", " Straße ", "hash 6", 6),
+]
+
+
+class UsersFileTests(SynchronousTestCase):
+    """Files that are there, or not, or are no such files."""
+
+    def setUp(self) -> None:
+        """Makes a folder."""
+        self.folder = Path(self.mktemp())
+        self.folder.mkdir()
+        self.path = self.folder / "users.db"
+
+    def make_rust_file(self) -> None:
+        """Makes a file as the Rust relay does."""
+        with closing(sqlite3.connect(self.path)) as db, db:
+            db.execute(RUST_TABLE)
+            db.executemany("INSERT INTO users VALUES (?, ?, ?, ?)", RUST_USERS)
+
+    def open(self) -> sqlite3.Connection:
+        """Opens the file until the end of the test."""
+        connection = open_users_file(self.path, str.casefold)
+        self.addCleanup(connection.close)
+        return connection
+
+    def copies(self) -> list[str]:
+        """Returns the names of the copies that were made."""
+        return sorted(path.name for path in self.folder.glob("*.bak"))
+
+    def test_missing_file_is_made_for_its_owner_only(self) -> None:
+        """It has the schema of today and holds nobody; there was nothing to copy."""
+        db = self.open()
+        self.assertEqual(db.execute("PRAGMA user_version").fetchone(), (SCHEMA_VERSION,))
+        self.assertEqual(db.execute("SELECT COUNT(*) FROM users").fetchone(), (0,))
+        self.assertEqual(stat.S_IMODE(self.path.stat().st_mode), 0o600)
+        self.assertEqual(self.copies(), [])
+
+    def test_file_is_written_durably(self) -> None:
+        """Write-ahead log, synced at every commit, foreign keys checked."""
+        db = self.open()
+        pragmas = ("journal_mode", "synchronous", "foreign_keys")
+        self.assertEqual([db.execute(f"PRAGMA {name}").fetchone()[0] for name in pragmas], ["wal", 2, 1])
+
+    def test_rust_file_is_taken_over_with_all_its_users(self) -> None:
+        """Two spellings of one name, and names that are refused today, stay as they are."""
+        self.make_rust_file()
+        store = SqliteUsers(self.path, str.casefold)
+        self.addCleanup(store.close)
+        for row in RUST_USERS:
+            with self.subTest(name=row[1]):
+                self.assertEqual(store.find_user([row[1]], "-"), User(*row))
+        self.assertEqual(store.find_user(["ALICE"], "alice"), User("u-1", "Alice", "hash 1", 1))
+        self.assertEqual(store.find_user(["-"], " strasse "), User("u-6", " Straße ", "hash 6", 6))
+
+    def test_rust_file_is_copied_before_it_is_changed(self) -> None:
+        """The copy is the file as it was, for its owner only; a second opening makes none."""
+        self.make_rust_file()
+        self.open()
+        self.open()
+        self.assertEqual(self.copies(), ["users.db.v0.bak"])
+        copy = self.folder / "users.db.v0.bak"
+        self.assertEqual(stat.S_IMODE(copy.stat().st_mode), 0o600)
+        with closing(sqlite3.connect(copy)) as db:
+            self.assertEqual(db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall(), [("users",)])
+            self.assertEqual(db.execute("SELECT * FROM users").fetchall(), RUST_USERS)
+
+    def test_copy_never_replaces_an_earlier_one(self) -> None:
+        """An upgrade that failed half-way may have left the only good one."""
+        self.make_rust_file()
+        for name in ("users.db.v0.bak", "users.db.v0.2.bak"):
+            (self.folder / name).write_bytes(name.encode())
+        self.open()
+        self.assertEqual(self.copies(), ["users.db.v0.2.bak", "users.db.v0.3.bak", "users.db.v0.bak"])
+        self.assertEqual((self.folder / "users.db.v0.bak").read_bytes(), b"users.db.v0.bak")
+
+    def test_file_goes_back_to_the_rust_relay_and_returns(self) -> None:
+        """Its table is untouched, and a user who was added there signs in here."""
+        self.open()
+        with closing(sqlite3.connect(self.path)) as db, db:
+            self.assertEqual(
+                [row[1] for row in db.execute("PRAGMA table_info(users)")],
+                ["id", "username", "password_hash", "created_at"],
+            )
+            db.execute("INSERT INTO users VALUES ('u-9', 'Zoe', 'hash', 9)")
+        store = SqliteUsers(self.path, str.casefold)
+        self.addCleanup(store.close)
+        self.assertEqual(store.find_user(["ZOE"], "zoe"), User("u-9", "Zoe", "hash", 9))
+
+    def test_failed_upgrade_leaves_the_file_as_it_was(self) -> None:
+        """All of it or nothing; the next start tries again."""
+        self.make_rust_file()
+        with closing(sqlite3.connect(self.path)) as db, db:
+            db.execute("CREATE TABLE tokens_by_subject (a)")
+        self.assertRaises(StartError, self.open)
+        with closing(sqlite3.connect(self.path)) as db:
+            self.assertEqual(db.execute("PRAGMA user_version").fetchone(), (0,))
+            tables = db.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name").fetchall()
+            self.assertEqual(tables, [("tokens_by_subject",), ("users",)])
+
+    def test_unusable_file_stops_the_start(self) -> None:
+        """One line names the file and what to do; the file is not touched."""
+
+        def other_table() -> None:
+            with closing(sqlite3.connect(self.path)) as db, db:
+                db.execute("CREATE TABLE users (id TEXT, name TEXT)")
+
+        def folder() -> None:
+            self.path.mkdir()
+
+        def newer() -> None:
+            with closing(sqlite3.connect(self.path)) as db, db:
+                db.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+
+        cases = [
+            (lambda: self.path.write_bytes(b"no database, " * 100), "put back a copy of it, or move it away"),
+            (other_table, "its table «users» lacks created_at, password_hash, username"),
+            (newer, "made by a newer relay (version 2; this one knows up to 1)"),
+            (folder, "cannot be opened: Is a directory"),
+        ]
+        for make, expected in cases:
+            with self.subTest(expected=expected):
+                self.setUp()
+                make()
+                before = self.path.read_bytes() if self.path.is_file() else b""
+                error = self.assertRaises(StartError, self.open)
+                self.assertIn(str(self.path), str(error))
+                self.assertIn(expected, str(error))
+                self.assertNotIn("\n", str(error))
+                self.assertEqual(self.path.read_bytes() if self.path.is_file() else b"", before)
