@@ -4,7 +4,7 @@ Deciding is a matter of (policy, subject, address, value, params, time) alone: n
 """
 
 from clasp_relay.access.policy.catch_up import CatchUp
-from clasp_relay.access.policy.document import GuestIds, MessageRate, RateLimits
+from clasp_relay.access.policy.document import GuestIds, MessageRate
 from clasp_relay.access.policy.explain import Explanation, explain_read, explain_write
 from clasp_relay.access.policy.maps import redact
 from clasp_relay.access.policy.policy import PACKAGED, Policy
@@ -17,7 +17,6 @@ __all__ = [
     "GuestIds",
     "MessageRate",
     "Policy",
-    "RateLimits",
     "Viewing",
     "explain_read",
     "explain_write",

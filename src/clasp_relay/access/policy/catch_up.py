@@ -39,7 +39,7 @@ class CatchUps:
                         if entry not in opened:
                             opened.append(entry)
         self._table = PathTable([path for path, _ in opens.values()])
-        self._opens = list(opens.values())
+        self._opens = [(path, _widest(path, opened)) for path, opened in opens.values()]
 
     def after(self, address: str) -> tuple[CatchUp, ...]:
         """Returns what a change at an address (also its end) may open; nothing for nearly all addresses."""
@@ -56,6 +56,21 @@ class CatchUps:
                     continue  # longer than any address can be
                 found[CatchUp(words.get("_session"), pattern)] = None
         return tuple(found)
+
+
+def _widest(lookup: Path, entries: list[VisibilityEntry]) -> list[VisibilityEntry]:
+    """Leaves out entries whose addresses are all among another's, whatever the lookup captures."""
+    words = {name: f"{n}" for n, name in enumerate(lookup.names)}
+    patterns = [Pattern.parse(_filled(entry.path, words)) for entry in entries]
+    return [
+        entry
+        for n, entry in enumerate(entries)
+        if not any(
+            patterns[m].covers(patterns[n]) and (m < n or not patterns[n].covers(patterns[m]))
+            for m in range(len(entries))
+            if m != n
+        )
+    ]
 
 
 def _filled(path: Path, words: dict[str, str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from clasp_relay.access.limits import RateLimits
 from clasp_relay.access.policy.captures import Path, Template
 from clasp_relay.access.policy.checks import Check
 
@@ -106,16 +107,6 @@ class Transform:
 
 
 @dataclass(frozen=True, slots=True)
-class RateLimits:
-    """Limits of the auth API, as attempts within seconds."""
-
-    login_max_attempts: int = 5
-    login_window_secs: int = 900
-    register_max_attempts: int = 10
-    register_window_secs: int = 900
-
-
-@dataclass(frozen=True, slots=True)
 class MessageRate:
     """The message limit of a session: a token bucket."""
 
@@ -128,8 +119,8 @@ class Document:
     """A whole policy."""
 
     source: str
+    rate_limits: RateLimits
     scopes: tuple[str, ...] = ()
-    rate_limits: RateLimits = RateLimits()
     message_rate: MessageRate | None = None
     ttl: tuple[tuple[Path, int], ...] = ()
     hello_snapshot: bool = True

@@ -65,7 +65,7 @@ class Policy:
     @classmethod
     def packaged(cls, name: str) -> Policy:
         """Reads a policy that comes with the relay, one of ``PACKAGED``."""
-        file = resources.files("clasp_relay.access") / "policies" / f"{name}.json"
+        file = resources.files("clasp_relay.access.policies") / f"{name}.json"
         return cls.from_document(parse_json(file.read_text("utf-8"), name), name)
 
     def scopes_for(self, user_id: str) -> tuple[str, ...]:

@@ -134,7 +134,7 @@ class Keys:
         return value
 
 
-def parse_json(text: str, source: str) -> object:
+def parse_json(text: str, source: str) -> Any:
     """Decodes JSON; refuses a key that is given twice and numbers that JSON does not have.
 
     Raises:
@@ -153,9 +153,13 @@ def parse_json(text: str, source: str) -> object:
         raise StartError(f"{source}: {word} is no JSON number")
 
     try:
-        return json.loads(text, object_pairs_hook=pairs, parse_constant=no_number)
+        value = json.loads(text, object_pairs_hook=pairs, parse_constant=no_number)
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise StartError(f"{source}: a string holds half of a surrogate pair, which is no character") from None
     except (ValueError, RecursionError) as error:
         raise StartError(f"{source}: not valid JSON: {error}") from None
+    return value
 
 
 def _meant(word: str, choices: Iterable[str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from clasp_relay.access.limits import RateLimits
 from clasp_relay.access.policy.captures import Path, Template
 from clasp_relay.access.policy.checks import BEYOND, Check, read_check, read_checks
 from clasp_relay.access.policy.document import (
@@ -13,7 +14,6 @@ from clasp_relay.access.policy.document import (
     FailureLimit,
     GuestIds,
     MessageRate,
-    RateLimits,
     Stamp,
     Transform,
     VisibilityEntry,
@@ -220,9 +220,9 @@ def _rate_limits(keys: Keys) -> RateLimits:
     default = RateLimits()
     limits = RateLimits(
         keys.whole("login_max_attempts", default.login_max_attempts),
-        keys.whole("login_window_secs", default.login_window_secs),
+        keys.number("login_window_secs", default.login_window_s),
         keys.whole("register_max_attempts", default.register_max_attempts),
-        keys.whole("register_window_secs", default.register_window_secs),
+        keys.number("register_window_secs", default.register_window_s),
     )
     keys.done()
     return limits

@@ -20,6 +20,9 @@ from clasp_relay.wire.messages import NULL, Value
 _MAX_REASON = 500
 """Characters of a reason in an ERROR; it may quote an address of 64 KiB."""
 
+_MAX_NAMED = 10_000
+"""Characters of an address that an ERROR still names; with them it fits a frame, whatever they are."""
+
 
 @dataclass(frozen=True, slots=True)
 class Write:
@@ -44,7 +47,7 @@ class Write:
     def refuse(self, code: ErrorCode, reason: str) -> RequestError:
         """Makes the error that the writer reads."""
         text = reason if len(reason) <= _MAX_REASON else reason[: _MAX_REASON - 1] + "…"
-        return RequestError(code, text, self.address)
+        return RequestError(code, text, self.address if len(self.address) <= _MAX_NAMED else None)
 
 
 class WriteRules:

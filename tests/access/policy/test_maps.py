@@ -1,0 +1,140 @@
+"""Looking into values and changing maps, byte by byte."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from clasp_relay.access.policy.maps import fields_of, get_field, holds, redact, same, text_of, with_fields
+from clasp_relay.wire.values import decode_value, encode_value
+
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers(-9, 9)
+    | st.floats(-9, 9)
+    | st.text("aé", max_size=3)
+    | st.binary(max_size=3)
+)
+VALUES = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("ab", max_size=2), inner, max_size=3)
+)
+MAPS = st.dictionaries(st.text("abc", max_size=2), VALUES, max_size=5)
+
+
+def raw_map(*entries: tuple[str, bytes]) -> bytes:
+    """Encodes a map entry by entry, equal keys too."""
+    body = b"".join(len(key).to_bytes(2, "big") + key.encode() + value for key, value in entries)
+    return b"\x0b" + len(entries).to_bytes(2, "big") + body
+
+
+class LookingTests(SynchronousTestCase):
+    """What a value holds."""
+
+    @given(MAPS)
+    def test_fields_are_the_encoded_values(self, document: dict[str, object]) -> None:
+        """Each as its sender wrote it."""
+        fields = fields_of(encode_value(document))
+        self.assertEqual({key.decode(): decode_value(value) for key, value in fields.items()}, document)
+
+    def test_big_map_is_taken_apart_too(self) -> None:
+        """Only small ones are remembered."""
+        value = encode_value({"text": "x" * 10_000, "f": 1})
+        self.assertEqual(get_field(value, b"f"), encode_value(1))
+
+    def test_last_of_equal_keys_counts(self) -> None:
+        """As in every client."""
+        self.assertEqual(fields_of(raw_map(("a", b"\x01\x00"), ("a", b"\x01\x01"))), {b"a": b"\x01\x01"})
+
+    def test_other_values_have_no_fields(self) -> None:
+        """Whatever they are."""
+        for value in (None, True, 1, "a", b"a", [], ["a"]):
+            with self.subTest(value=value):
+                self.assertEqual(fields_of(encode_value(value)), {})
+                self.assertIsNone(get_field(encode_value(value), b"a"))
+
+    def test_null_field_counts_as_missing(self) -> None:
+        """For lookups of a field."""
+        self.assertIsNone(get_field(encode_value({"a": None}), b"a"))
+
+    def test_holds_finds_keys_and_items(self) -> None:
+        """Nothing else."""
+        for value, found in (({"a": 1}, True), (["b", "a"], True), ([], False), ({"b": "a"}, False), ("a", False)):
+            with self.subTest(value=value):
+                self.assertIs(holds(encode_value(value), b"a"), found)
+        self.assertFalse(holds(None, b"a"))
+
+    def test_text_of_is_text_only(self) -> None:
+        """None for the rest."""
+        self.assertEqual(text_of(encode_value("é")), "é")
+        self.assertIsNone(text_of(encode_value(b"a")))
+        self.assertIsNone(text_of(None))
+
+    @given(VALUES)
+    def test_value_is_the_same_as_itself_decoded_and_encoded(self, value: object) -> None:
+        """NaN aside, which is not made here."""
+        self.assertTrue(same(encode_value(value), encode_value(value)))
+
+    def test_numbers_are_the_same_in_every_width(self) -> None:
+        """A JavaScript 1 is a Python 1."""
+        ones = [
+            encode_value(1),
+            encode_value(1.0),
+            b"\x02\x01",
+            b"\x03\x00\x01",
+            b"\x04\x00\x00\x00\x01",
+            b"\x06\x3f\x80\x00\x00",
+        ]
+        for one in ones:
+            for other in ones:
+                self.assertTrue(same(one, other))
+        self.assertFalse(same(encode_value(1), encode_value(True)))
+        self.assertFalse(same(encode_value(1), encode_value(2.0)))
+        self.assertTrue(same(encode_value({"a": 1, "b": 2}), encode_value({"b": 2.0, "a": 1.0})))
+
+
+class RedactTests(SynchronousTestCase):
+    """Removing keys."""
+
+    @given(MAPS, st.lists(st.text("abc", max_size=2), max_size=3))
+    def test_redacted_map_is_the_map_encoded_without_them(self, document: dict[str, object], keys: list[str]) -> None:
+        """Every other byte, and the order, stays."""
+        left = {key: value for key, value in document.items() if key not in keys}
+        self.assertEqual(redact(encode_value(document), keys), encode_value(left))
+
+    def test_every_occurrence_goes(self) -> None:
+        """A key that stands there twice does not shine through."""
+        value = raw_map(("s", b"\x02\x01"), ("t", b"\x02\x02"), ("s", b"\x02\x03"), ("t", b"\x02\x04"))
+        self.assertEqual(redact(value, ["s"]), raw_map(("t", b"\x02\x02"), ("t", b"\x02\x04")))
+
+    def test_nothing_to_remove_gives_the_same_object(self) -> None:
+        """No copy is made, and other values pass."""
+        for value in ({"a": 1}, [{"s": 1}], "s", None, {"a": {"s": 1}}):
+            with self.subTest(value=value):
+                encoded = encode_value(value)
+                self.assertIs(redact(encoded, ["s"]), encoded)
+
+    def test_key_is_compared_as_utf_8(self) -> None:
+        """Not as text cut somewhere."""
+        self.assertEqual(redact(encode_value({"é": 1, "e": 2}), ["é"]), encode_value({"e": 2}))
+
+
+class WithFieldsTests(SynchronousTestCase):
+    """Giving a map what it must have."""
+
+    @given(MAPS, MAPS)
+    def test_map_has_the_fields_and_keeps_the_rest(
+        self, document: dict[str, object], fields: dict[str, object]
+    ) -> None:
+        """In its order, new ones last."""
+        encoded = {key.encode(): encode_value(value) for key, value in fields.items()}
+        self.assertEqual(with_fields(encode_value(document), encoded), encode_value({**document, **fields}))
+
+    def test_field_that_stands_twice_stands_once_after(self) -> None:
+        """A second, contradicting one does not stay."""
+        value = raw_map(("c", b"\x02\x01"), ("t", b"\x00"), ("c", b"\x02\x02"))
+        self.assertEqual(with_fields(value, {b"c": b"\x02\x09"}), raw_map(("c", b"\x02\x09"), ("t", b"\x00")))
+
+    def test_map_that_has_them_is_the_same_object(self) -> None:
+        """Nothing is built for nothing."""
+        value = encode_value({"c": 1})
+        self.assertIs(with_fields(value, {b"c": encode_value(1)}), value)

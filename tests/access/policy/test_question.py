@@ -1,0 +1,73 @@
+"""What a decision looks up is remembered."""
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from clasp_relay.access.policy.question import Question
+from clasp_relay.core.params import Param
+from clasp_relay.wire.address import Pattern
+from clasp_relay.wire.messages import NULL
+from clasp_relay.wire.values import encode_value
+from tests.access.policy.world import World, question
+
+
+class QuestionTests(SynchronousTestCase):
+    """One decision."""
+
+    def test_every_lookup_is_reported(self) -> None:
+        """Of what is set, missing, ended and held."""
+        world = World()
+        world.put("/set", 1)
+        asked = question(world)
+        asked.param("/set")
+        asked.field("/missing", b"f")
+        asked.ended("/ended")
+        asked.is_held("/held")
+        self.assertEqual(set(asked.looked_up), {"/set", "/missing", "/ended", "/held"})
+
+    def test_stored_null_counts_as_nothing(self) -> None:
+        """Whoever kept it."""
+        world = World()
+        world.params["/n"] = Param("/n", NULL, 2, "s", 0)
+        asked = question(world)
+        self.assertIsNone(asked.param("/n"))
+        self.assertEqual(asked.match("/*"), [])
+        self.assertEqual(asked.patterns, {Pattern.parse("/*")})
+
+    def test_pattern_without_wildcards_is_a_lookup(self) -> None:
+        """So that it ends when that one address changes."""
+        world = World()
+        world.put("/a", 1)
+        asked = question(world)
+        self.assertEqual([param.address for param in asked.match("/a")], ["/a"])
+        self.assertEqual((asked.patterns, set(asked.looked_up)), (set(), {"/a"}))
+        self.assertEqual(asked.match("/b"), [])
+        self.assertEqual(asked.match("no pattern"), [])
+
+    def test_what_is_set_did_not_end(self) -> None:
+        """An end of before is over."""
+        world = World()
+        world.put("/a", 1, "alice")
+        world.put("/a", None, "alice")
+        self.assertIsNotNone(question(world).ended("/a"))
+        end = world.ends["/a"]
+        world.put("/a", 2, "alice")
+        world.ends["/a"] = end
+        self.assertIsNone(question(world).ended("/a"))
+
+    def test_earliest_end_counts(self) -> None:
+        """An answer holds as long as all that it rests on."""
+        asked = question(World())
+        for when_us in (30, 10, 20):
+            asked.ends_at(when_us)
+        self.assertEqual(asked.until_us, 10)
+
+    def test_reader_asks_about_what_stands_there(self) -> None:
+        """And what stands there is then a lookup; nothing there is null."""
+        world = World()
+        world.put("/app/x", {"to": "alice"})
+        reader = Question("alice", ("x",), "/app/x", None, world, 0)
+        self.assertEqual(reader.value, encode_value({"to": "alice"}))
+        self.assertEqual(set(reader.looked_up), {"/app/x"})
+        self.assertEqual(Question("alice", (), "/app/y", None, world, 0).value, NULL)
+        reader.about(("other",))
+        self.assertEqual(reader.words, ("other", "alice"))

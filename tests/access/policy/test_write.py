@@ -1,0 +1,266 @@
+"""Write rules: which one decides, and what the relay puts into the value."""
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from clasp_relay.access.policy import Policy
+from clasp_relay.core.permissions import Grant
+from clasp_relay.errors import ErrorCode, RequestError
+from clasp_relay.wire.constants import TTL_ABSOLUTE
+from clasp_relay.wire.messages import NULL
+from clasp_relay.wire.values import PyValue, encode_value
+from tests.access.policy.world import World
+
+ALL = ["write:/**", "read:/**"]
+OWN = {"type": "segment_equals_session", "segment": "user"}
+IS_MAP = {"type": "value_is_map"}
+NO = {"type": "state_not_null", "lookup": "/never"}
+
+
+def world(*rules: PyValue, **keys: PyValue) -> World:
+    """Makes a world under some rules."""
+    return World(Policy.from_document({"scopes": ALL, "write_rules": list(rules), **keys}))
+
+
+class RuleTests(SynchronousTestCase):
+    """Which rule decides, and how."""
+
+    def test_first_rule_that_matches_decides(self) -> None:
+        """Later ones are not asked; without one the scope alone decides."""
+        here = world({"path": "/a/{user}", "checks": [OWN]}, {"path": "/a/**", "checks": [NO]})
+        self.assertEqual(here.code("alice", "/a/alice", 1), 0)
+        self.assertEqual(here.code("alice", "/a/bob", 1), ErrorCode.POLICY)
+        self.assertEqual(here.code("alice", "/a/alice/x", 1), ErrorCode.POLICY)
+        self.assertEqual(here.code("alice", "/b", 1), 0)
+
+    def test_mode_says_how_many_checks_must_hold(self) -> None:
+        """All by default; no checks refuse nobody."""
+        for mode, checks, code in (
+            ("all", [OWN, IS_MAP], 403),
+            ("any", [OWN, IS_MAP], 0),
+            ("any", [NO, IS_MAP], 403),
+            ("all", [OWN], 0),
+            ("all", [], 0),
+            ("any", [], 0),
+        ):
+            with self.subTest(mode=mode, checks=checks):
+                self.assertEqual(
+                    world({"path": "/a/{user}", "mode": mode, "checks": checks}).code("alice", "/a/alice", 1), code
+                )
+
+    def test_pre_checks_hold_always_and_all(self) -> None:
+        """For a null that skips checks too, whatever the mode."""
+        rule = {"path": "/a/{user}", "mode": "any", "pre_checks": [OWN], "allow_null_write": True, "checks": [IS_MAP]}
+        here = world(rule)
+        cases: list[tuple[str, PyValue, int]] = [
+            ("alice", None, 0),
+            ("alice", {}, 0),
+            ("alice", 1, 403),
+            ("bob", None, 403),
+            ("bob", {}, 403),
+        ]
+        for by, value, code in cases:
+            with self.subTest(by=by, value=value):
+                self.assertEqual(here.code(by, "/a/alice", value), code)
+
+    def test_null_is_checked_where_it_is_not_allowed_as_such(self) -> None:
+        """allow_null_write is off by default."""
+        self.assertEqual(world({"path": "/a", "checks": [IS_MAP]}).code("alice", "/a", None), 403)
+
+    def test_publish_is_decided_by_its_value(self) -> None:
+        """As a SET is; a message without a value counts as null, and nothing is put into it."""
+        here = world({"path": "/a", "checks": [IS_MAP]}, ttl={"/**": 60})
+        self.assertEqual(here.code("alice", "/a", {}, is_publish=True), 0)
+        self.assertEqual(here.code("alice", "/a", 1, is_publish=True), 403)
+        self.assertRaises(RequestError, here.policy.check_write, "alice", "/a", None, None, True, here, 0)
+        self.assertEqual(here.policy.check_write("alice", "/b", None, None, True, here, 0), Grant(NULL, None))
+
+    def test_refused_writer_reads_the_message(self) -> None:
+        """The rule's own, else the check's; never longer than an ERROR can be."""
+        here = world(
+            {"path": "/a", "message": "Not you.", "checks": [NO]},
+            {"path": "/b/{user}", "mode": "any", "checks": [NO, OWN]},
+        )
+        error = self.assertRaises(RequestError, here.set, "alice", "/a", 1)
+        self.assertEqual((error.code, error.message, error.address), (ErrorCode.POLICY, "Not you.", "/a"))
+        error = self.assertRaises(RequestError, here.set, "alice", "/b/x", 1)
+        self.assertEqual(error.message, "nothing is set at /never, or user in the address must be your id, 'alice'")
+        here = world({"path": "/{user}", "checks": [{"type": "state_not_null", "lookup": "/b/{user}"}]})
+        error = self.assertRaises(RequestError, here.set, "alice", "/" + "x" * 60_000, 1)
+        self.assertEqual(len(error.message), 500)
+        self.assertIsNone(error.address)
+
+    def test_too_many_failures_are_refused_unseen(self) -> None:
+        """The right answer too, until the window is over."""
+        secret = {"type": "value_field_equals_state_field", "field": "h", "lookup": "/s/{room}", "state_field": "h"}
+        here = world(
+            {
+                "path": "/p/{room}/{user}",
+                "pre_checks": [OWN],
+                "checks": [secret],
+                "failures": {"max": 2, "window_secs": 60},
+            }
+        )
+        here.put("/s/r1", {"h": "x"})
+        self.assertEqual([here.code("alice", "/p/r1/alice", {"h": h}) for h in "abxx"], [403, 403, 429, 429])
+        self.assertEqual(here.code("bob", "/p/r1/bob", {"h": "x"}), 0)
+        here.later(60)
+        self.assertEqual(here.code("alice", "/p/r1/alice", {"h": "x"}), 0)
+
+    def test_admin_skips_the_rules(self) -> None:
+        """Its value is stored as sent."""
+        here = world(
+            {"path": "/a/**", "checks": [NO], "stamp": {"field": "by"}, "failures": {"max": 1, "window_secs": 1}}
+        )
+        grant = here.policy.check_write("root", "/a/b", encode_value(7), None, False, here, 0, is_admin=True)
+        self.assertEqual(grant, Grant(encode_value(7), None))
+
+
+class TtlTests(SynchronousTestCase):
+    """Life times by path."""
+
+    def test_set_without_a_ttl_gets_the_path_s(self) -> None:
+        """Seconds after the write; the first path that matches counts; a writer's own and a null's stay."""
+        here = world({"path": "/a/{user}", "checks": []}, ttl={"/a/x": 5, "/a/*": 60})
+        for address, value, ttl, stored in (
+            ("/a/x", 1, None, TTL_ABSOLUTE | 5),
+            ("/a/y", 1, None, TTL_ABSOLUTE | 60),
+            ("/a/y", 1, 7, 7),
+            ("/a/y", 1, 0, 0),
+            ("/a/y", None, None, None),
+            ("/b", 1, None, None),
+        ):
+            with self.subTest(address=address, value=value, ttl=ttl):
+                grant = here.policy.check_write("alice", address, encode_value(value), ttl, False, here, 0)
+                self.assertEqual(grant.ttl, stored)
+
+
+class StampTests(SynchronousTestCase):
+    """Fields that the relay sets."""
+
+    def lasting(self) -> World:
+        """Makes rooms whose creator stays past a null."""
+        creator = {
+            "type": "state_field_equals_session",
+            "lookup": "/room/{id}",
+            "field": "by",
+            "allow_if_missing": True,
+        }
+        stamp = {"field": "by", "value": "{session}", "outlives_null": True}
+        return world({"path": "/room/{id}", "stamp": stamp, "checks": [creator]})
+
+    def test_first_write_is_stamped_and_later_ones_keep_it(self) -> None:
+        """Whatever the writer sends."""
+        here = world({"path": "/room/{id}", "stamp": {"field": "by"}})
+        self.assertEqual(here.set("alice", "/room/r", {"n": 1}), {"n": 1, "by": "alice"})
+        self.assertEqual(here.set("bob", "/room/r", {"by": "bob", "n": 2}), {"by": "alice", "n": 2})
+        self.assertEqual(here.set("bob", "/room/r", {}), {"by": "alice"})
+
+    def test_stamp_replaces_what_the_first_writer_claims(self) -> None:
+        """Nobody creates in another's name."""
+        here = world({"path": "/room/{id}", "stamp": {"field": "by"}})
+        self.assertEqual(here.set("alice", "/room/r", {"by": "bob"}), {"by": "alice"})
+
+    def test_stamp_may_say_what_was_captured(self) -> None:
+        """A template."""
+        here = world({"path": "/room/{id}", "stamp": {"field": "from", "value": "{id}/{session}"}})
+        self.assertEqual(here.set("alice", "/room/r", {}), {"from": "r/alice"})
+        huge = world({"path": "/room/{id}", "stamp": {"field": "from", "value": "{id}{id}"}})
+        self.assertEqual(huge.code("alice", "/room/" + "x" * 40_000, {}), ErrorCode.VALUE)
+
+    def test_only_maps_are_stored_and_nothing_is_published(self) -> None:
+        """There is no room for a stamp elsewhere."""
+        here = world({"path": "/room/{id}", "stamp": {"field": "by"}})
+        self.assertEqual(
+            [here.code("alice", "/room/r", value) for value in ([], "x", 1, None, {})], [403, 403, 403, 0, 0]
+        )
+        self.assertEqual(here.code("alice", "/room/r", {}, is_publish=True), 403)
+
+    def test_stamp_ends_with_a_null(self) -> None:
+        """Unless it outlives it."""
+        here = world({"path": "/room/{id}", "stamp": {"field": "by"}})
+        here.set("alice", "/room/r", {})
+        here.set("bob", "/room/r", None)
+        self.assertIsNone(here.ends["/room/r"].stamp)
+        self.assertEqual(here.set("bob", "/room/r", {}), {"by": "bob"})
+
+    def test_stamped_one_alone_writes_after_a_null(self) -> None:
+        """For ever, through several nulls."""
+        here = self.lasting()
+        here.set("alice", "/room/r", {})
+        self.assertEqual(here.code("bob", "/room/r", None), 403)
+        for _ in range(2):
+            here.set("alice", "/room/r", None)
+            self.assertEqual(here.ends["/room/r"].stamp, "alice")
+            self.assertEqual(here.code("bob", "/room/r", {}), 403)
+        self.assertEqual(here.set("alice", "/room/r", {"by": "bob"}), {"by": "alice"})
+
+    def test_null_where_nothing_was_stamps_nobody(self) -> None:
+        """An address is not taken by deleting it."""
+        here = self.lasting()
+        here.set("eve", "/room/r", None)
+        self.assertIsNone(here.ends["/room/r"].stamp)
+        self.assertEqual(here.set("alice", "/room/r", {}), {"by": "alice"})
+
+    def test_stamp_of_a_value_that_ends_by_itself_is_told(self) -> None:
+        """For an expiry; only where it outlives a null."""
+        value = encode_value({"by": "alice"})
+        self.assertEqual(self.lasting().policy.stamp_of("/room/r", value), "alice")
+        self.assertIsNone(self.lasting().policy.stamp_of("/other", value))
+        self.assertIsNone(world({"path": "/room/{id}", "stamp": {"field": "by"}}).policy.stamp_of("/room/r", value))
+
+    def test_admin_may_hand_over_but_not_lose_a_stamp(self) -> None:
+        """What it leaves out stays; its null frees nothing."""
+        here = self.lasting()
+        here.set("alice", "/room/r", {})
+        for sent, stored, stamp in (
+            ({"n": 1}, {"n": 1, "by": "alice"}, "alice"),
+            ({"by": "bob"}, {"by": "bob"}, "bob"),
+            ("text", "text", None),
+            (None, None, "alice"),
+        ):
+            with self.subTest(sent=sent):
+                grant = here.policy.check_write(
+                    "root", "/room/r", encode_value(sent), None, False, here, 0, is_admin=True
+                )
+                self.assertEqual(grant, Grant(encode_value(stored), None, stamp))
+
+
+class KeepHiddenTests(SynchronousTestCase):
+    """Fields that a writer could not see are not lost by its write."""
+
+    def setUp(self) -> None:
+        """Makes a document whose salt nobody sees and whose hash only its creator does."""
+        creator = {"type": "state_field_equals_session", "lookup": "/room/{id}", "field": "by"}
+        self.world = world(
+            {"path": "/room/{id}", "keep_hidden": True},
+            snapshot_transforms=[
+                {"path": "/room/{room}", "redact_fields": ["hash"], "unless": [{**creator, "lookup": "/room/{room}"}]},
+                {"path": "/room/**", "redact_fields": ["salt"]},
+            ],
+        )
+        self.world.put("/room/r", {"by": "alice", "hash": "h", "salt": "s", "n": 1})
+
+    def test_hidden_fields_are_kept(self) -> None:
+        """Only those that were hidden from this writer."""
+        self.assertEqual(
+            self.world.set("bob", "/room/r", {"by": "alice", "n": 2}), {"by": "alice", "n": 2, "hash": "h", "salt": "s"}
+        )
+        self.assertEqual(self.world.set("alice", "/room/r", {"by": "alice"}), {"by": "alice", "salt": "s"})
+
+    def test_fields_that_are_sent_are_not_touched(self) -> None:
+        """A null too says that it is meant."""
+        sent = {"hash": "new", "salt": None}
+        self.assertEqual(self.world.set("bob", "/room/r", sent), sent)
+
+    def test_what_is_no_map_is_stored_as_sent(self) -> None:
+        """Before or after."""
+        self.assertIsNone(self.world.set("bob", "/room/r", None))
+        self.assertEqual(self.world.set("bob", "/room/r", {"n": 1}), {"n": 1})
+        self.world.put("/room/r", "text")
+        self.assertEqual(self.world.set("bob", "/room/r", {"n": 1}), {"n": 1})
+
+    def test_other_bytes_stay_as_sent(self) -> None:
+        """A number keeps its width, keys their order."""
+        sent = b"\x0b\x00\x02\x00\x01z\x02\x07\x00\x01a\x00"
+        grant = self.world.policy.check_write("bob", "/room/r", sent, None, False, self.world, 0)
+        self.assertTrue(grant.value.startswith(b"\x0b\x00\x04" + sent[3:]))

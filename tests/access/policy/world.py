@@ -1,0 +1,148 @@
+"""Params in a dict, and a policy that is asked about them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from clasp_relay.access.policy import Policy
+from clasp_relay.access.policy.captures import Path
+from clasp_relay.access.policy.checks import Check, read_check
+from clasp_relay.access.policy.question import Question
+from clasp_relay.access.policy.reader import Keys
+from clasp_relay.access.scopes import Scopes
+from clasp_relay.core.params import Ended, Param
+from clasp_relay.core.permissions import HIDDEN, Grant, Verdict, View
+from clasp_relay.errors import RequestError
+from clasp_relay.wire.address import Pattern
+from clasp_relay.wire.messages import NULL
+from clasp_relay.wire.values import PyValue, decode_value, encode_value
+
+SECOND_US = 1_000_000
+
+
+class World:
+    """State, time and users around one policy.
+
+    Args:
+        policy: None where only the state is wanted.
+    """
+
+    def __init__(self, policy: Policy | None = None) -> None:
+        self.policy = Policy.from_document({}) if policy is None else policy
+        self.now_us = 1_700_000_000 * SECOND_US
+        self.params: dict[str, Param] = {}
+        self.ends: dict[str, Ended] = {}
+        self.held: set[tuple[str, str]] = set()
+
+    # The State port
+
+    def get(self, address: str) -> Param | None:
+        """Returns what is set."""
+        return self.params.get(address)
+
+    def match(self, pattern: Pattern) -> Iterable[Param]:
+        """Returns what matches."""
+        return [param for address, param in self.params.items() if pattern.matches(address)]
+
+    def ended(self, address: str) -> Ended | None:
+        """Returns how it ended."""
+        return self.ends.get(address)
+
+    def is_held(self, address: str, subject: str) -> bool:
+        """Tells what the test put into ``held``."""
+        return (address, subject) in self.held
+
+    # Putting things there without asking
+
+    def put(self, address: str, value: PyValue, by: str = "somebody") -> None:
+        """Stores something, whoever may do so."""
+        self.store(by, address, Grant(encode_value(value), None))
+
+    def store(self, by: str, address: str, grant: Grant) -> None:
+        """Stores an accepted write."""
+        if grant.value == NULL:
+            self.params.pop(address, None)
+            self.held = {item for item in self.held if item[0] != address or item[1] == by}
+            self.ends[address] = Ended(1, self.now_us, by, grant.stamp)
+            return
+        self.ends.pop(address, None)
+        self.params[address] = Param(address, grant.value, 1, f"session of {by}", self.now_us, grant.ttl, by)
+
+    def expire(self, address: str) -> None:
+        """Ends a param as its life time would."""
+        del self.params[address]
+        self.ends[address] = Ended(1, self.now_us)
+
+    def later(self, seconds: float) -> None:
+        """Lets time pass."""
+        self.now_us += round(seconds * SECOND_US)
+
+    # As a session would
+
+    def set(self, by: str, address: str, value: PyValue) -> PyValue:
+        """Writes as a user, scope and policy permitting; returns what was stored.
+
+        Raises:
+            RequestError: it is refused.
+        """
+        grant = self.asked(by, address, value, is_publish=False)
+        self.store(by, address, grant)
+        return decode_value(grant.value)
+
+    def publish(self, by: str, address: str, value: PyValue) -> None:
+        """Publishes as a user.
+
+        Raises:
+            RequestError: it is refused.
+        """
+        self.asked(by, address, value, is_publish=True)
+
+    def asked(self, by: str, address: str, value: PyValue, *, is_publish: bool) -> Grant:
+        """Asks about a write without storing anything."""
+        if not Scopes.parse(self.policy.scopes_for(by)).can_write(address):
+            raise RequestError(301, "scope", address)  # type: ignore[arg-type]
+        return self.policy.check_write(by, address, encode_value(value), None, is_publish, self, self.now_us)
+
+    def code(self, by: str, address: str, value: PyValue, *, is_publish: bool = False) -> int:
+        """Tells what a write would be answered: 0 when it is accepted."""
+        try:
+            self.asked(by, address, value, is_publish=is_publish)
+        except RequestError as error:
+            return int(error.code)
+        return 0
+
+    def verdict(self, by: str, address: str, pattern: str | None = None, *, is_live: bool = False) -> Verdict:
+        """Returns how a user sees an address: by GET when there is no pattern, «hello» for the first snapshot."""
+        seen_by = None if pattern == "hello" else Pattern.parse(pattern or address)
+        return self.policy.view(by, address, seen_by, self, self.now_us, is_live=is_live)
+
+    def view(self, by: str, address: str, pattern: str | None = None, *, is_live: bool = False) -> View:
+        """Returns the view of ``verdict``."""
+        return self.verdict(by, address, pattern, is_live=is_live).view
+
+    def sees(self, by: str, address: str, pattern: str | None = None) -> bool:
+        """Tells whether a user sees an address, whole or redacted, scopes permitting."""
+        scopes = Scopes.parse(self.policy.scopes_for(by))
+        if pattern not in (None, "hello") and not scopes.can_subscribe(Pattern.parse(str(pattern))):
+            return False
+        return (pattern is not None or scopes.can_get(address)) and self.view(by, address, pattern) is not HIDDEN
+
+
+def check_of(document: dict[str, object], path: str = "/app/{room}/{user}") -> Check:
+    """Reads one check of a rule with that path."""
+    return read_check(Keys(document, "check", "test"), Path.parse(path).names)
+
+
+def question(
+    state: World,
+    *,
+    by: str = "alice",
+    address: str = "/app/r1/bob",
+    value: PyValue = None,
+    path: str = "/app/{room}/{user}",
+) -> Question:
+    """Asks about a write."""
+    bound = Path.parse(path).bind(address)
+    if bound is None:
+        raise AssertionError("the path does not match")
+    return Question(by, bound.groups(), address, encode_value(value), state, state.now_us)
