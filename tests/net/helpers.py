@@ -11,6 +11,7 @@ from twisted.internet import main
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.protocol import Protocol
 from twisted.internet.tcp import Connection
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
@@ -44,9 +45,9 @@ class Pipe(Connection):
         self.is_broken = False
         self.options: list[str] = []
         self.host = host
-        self.protocol: Any = None
+        self.protocol: Any = Protocol()
 
-    def writeSomeData(self, data: Any) -> Any:
+    def writeSomeData(self, data: Any) -> Any:  # noqa: N802
         """Takes what there is room for."""
         if self.is_broken:
             return main.CONNECTION_LOST
@@ -59,7 +60,8 @@ class Pipe(Connection):
     def drain(self, room_bytes: int = ENDLESS) -> None:
         """Makes room, and lets the transport write as a reactor does."""
         self.room_bytes += room_bytes
-        while self in self.reactor.writers and self.room_bytes:
+        reactor: Any = self.reactor
+        while self in reactor.writers and self.room_bytes:
             result = self.doWrite()
             if result is not None:
                 self.connectionLost(Failure(result))
@@ -68,23 +70,23 @@ class Pipe(Connection):
         """The peer is gone."""
         self.connectionLost(Failure(ConnectionDone() if clean else ConnectionLost()))
 
-    def setTcpNoDelay(self, enabled: bool) -> None:
+    def setTcpNoDelay(self, enabled: bool) -> None:  # noqa: N802
         """Notes the option."""
         self.options.append(f"nodelay {enabled}")
 
-    def setTcpKeepAlive(self, enabled: bool) -> None:
+    def setTcpKeepAlive(self, enabled: bool) -> None:  # noqa: N802
         """Notes the option."""
         self.options.append(f"keepalive {enabled}")
 
-    def getPeer(self) -> IPv4Address:
+    def getPeer(self) -> IPv4Address:  # noqa: N802
         """Returns the peer's address."""
         return IPv4Address("TCP", self.host, 4711)
 
-    def getHost(self) -> IPv4Address:
+    def getHost(self) -> IPv4Address:  # noqa: N802
         """Returns our address."""
         return IPv4Address("TCP", "192.0.2.99", 7330)
 
-    def _closeSocket(self, orderly: bool) -> None:
+    def _closeSocket(self, orderly: bool) -> None:  # noqa: N802
         self.options.append("closed" if orderly else "reset")
 
 
@@ -224,6 +226,7 @@ class Client:
         for each in data:
             if self.pipe.connected:
                 self.protocol.dataReceived(each)
+                self.pipe.drain(0)
 
     def turn(self, seconds: float = 0) -> None:
         """Lets the event loop turn."""
@@ -273,7 +276,8 @@ def datas(frames: Iterable[tuple[int, bytes]]) -> list[bytes]:
 
 def one_turn(reactor: MemoryReactorClock) -> None:
     """Makes the calls that are due now, and none of those that they ask for: one turn of the event loop."""
-    for call in list(reactor.getDelayedCalls()):
+    calls: list[Any] = list(reactor.getDelayedCalls())
+    for call in calls:
         if call.getTime() <= reactor.seconds():
             make, args = call.func, call.args
             call.cancel()

@@ -43,7 +43,10 @@ class BacklogTests(SynchronousTestCase):
     def test_backlog_keeps_everything_in_order_below_the_bound(self) -> None:
         """Nothing is coalesced while there is room, in whatever pieces it came."""
         backlog, counters = filled(
-            param("/a", b"a1"), batch(param("/a", b"a2"), drop(b"s1")), Snapshot(1, iter([b"p1", b"p2"])), param("/a", b"a3")
+            param("/a", b"a1"),
+            batch(param("/a", b"a2"), drop(b"s1")),
+            Snapshot(1, iter([b"p1", b"p2"])),
+            param("/a", b"a3"),
         )
         self.assertEqual(backlog.size_bytes, 4 * 4)
         self.assertEqual(drained(backlog), [b"a1", b"a2", b"s1", b"p1", b"p2", b"a3"])

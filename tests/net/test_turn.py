@@ -117,7 +117,7 @@ class TurnWriterTests(SynchronousTestCase):
         """A transport that raises ends its own session only."""
         bench = Bench(3)
 
-        def raise_error(data: object) -> int:
+        def raise_error(*_: object) -> int:
             raise ZeroDivisionError
 
         self.patch(bench.pipes[1], "writeSomeData", raise_error)
@@ -131,7 +131,7 @@ class TurnWriterTests(SynchronousTestCase):
         """A transport that raises while a snapshot is written ends its own session only."""
         bench = Bench(2)
 
-        def raise_error(data: object) -> int:
+        def raise_error(*_: object) -> int:
             raise ZeroDivisionError
 
         self.patch(bench.pipes[0], "writeSomeData", raise_error)
@@ -163,6 +163,62 @@ class TurnWriterTests(SynchronousTestCase):
         self.assertEqual([len(bench.got(session)) for session in range(12)], [16] * 12)
 
 
+class Naive:
+    """Does each step to a bench, and appends what it sends to a list per session, as the simplest relay would."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self.audiences = [
+            Audience(tuple(bench.outboxes[index] for index in members))
+            for members in ((0, 1, 2), (1, 2, 3), (4,), (0, 4))
+        ]
+        self.expected: list[list[bytes]] = [[] for _ in bench.outboxes]
+        self.closed: set[int] = set()
+
+    def expect(self, session: int, *messages: bytes) -> None:
+        """Expects messages, unless the session was closed."""
+        if session not in self.closed:
+            self.expected[session] += messages
+
+    def fan_out(self, number: int, which: int, session: int, size: int) -> None:
+        """Sends to an audience; every third time one is excluded."""
+        audience, data = self.audiences[which], b"%d " % number + bytes(size)
+        exclude = self.bench.outboxes[session] if number % 3 == 0 else None
+        self.bench.writer.fan_out(audience, Frame(data), exclude)
+        for index, outbox in enumerate(self.bench.outboxes):
+            if outbox in audience.members and outbox is not exclude:
+                self.expect(index, data)
+
+    def send(self, number: int, _: int, session: int, size: int) -> None:
+        """Sends to one session."""
+        data = b"%d " % number + bytes(size)
+        self.bench.outboxes[session].send(Frame(data))
+        self.expect(session, data)
+
+    def snapshot(self, number: int, which: int, session: int, size: int) -> None:
+        """Sends a snapshot of none to three pieces."""
+        pieces = [b"%d.%d " % (number, piece) + bytes(size) for piece in range(which)]
+        self.bench.outboxes[session].send_snapshot(number, iter(pieces))
+        self.expect(session, *pieces)
+
+    def close(self, _number: int, _which: int, session: int, _size: int) -> None:
+        """Closes a session."""
+        self.bench.outboxes[session].close(CloseCode.NORMAL, "bye")
+        self.closed.add(session)
+
+    def turn(self, *_: int) -> None:
+        """Ends the turn."""
+        self.bench.turn()
+
+    def block(self, _number: int, _which: int, session: int, size: int) -> None:
+        """Has a peer read no more than a little."""
+        self.bench.pipes[session].room_bytes = size * 4
+
+    def drain(self, _number: int, _which: int, session: int, size: int) -> None:
+        """Has a peer read some."""
+        self.bench.pipes[session].drain(size * 10)
+
+
 Step = tuple[str, int, int, int]
 
 
@@ -182,39 +238,12 @@ class OrderTests(SynchronousTestCase):
         )
     )
     def test_session_gets_everything_in_the_order_of_the_calls(self, steps: list[Step]) -> None:
-        """Whatever is fanned out, sent and snapshotted, and whoever is slow: each session reads the order of the calls."""
-        bench = Bench(5)
-        audiences = [Audience(tuple(bench.outboxes[i] for i in members)) for members in ((0, 1, 2), (1, 2, 3), (4,), (0, 4))]
-        expected: list[list[bytes]] = [[] for _ in bench.outboxes]
-        closed: set[int] = set()
+        """Whatever is sent by whichever way, and whoever is slow: each session reads the order of the calls."""
+        naive = Naive(Bench(5))
         for number, (what, which, session, size) in enumerate(steps):
-            frame = Frame(b"%d " % number + bytes(size))
-            if what == "fan_out":
-                exclude = bench.outboxes[session] if number % 3 == 0 else None
-                bench.writer.fan_out(audiences[which], frame, exclude)
-                for index, outbox in enumerate(bench.outboxes):
-                    if outbox in audiences[which].members and outbox is not exclude and index not in closed:
-                        expected[index].append(frame.data)
-            elif what == "send":
-                bench.outboxes[session].send(frame)
-                if session not in closed:
-                    expected[session].append(frame.data)
-            elif what == "snapshot":
-                pieces = [b"%d.%d " % (number, piece) + bytes(size) for piece in range(which)]
-                bench.outboxes[session].send_snapshot(number, iter(pieces))
-                if session not in closed:
-                    expected[session] += pieces
-            elif what == "close":
-                bench.outboxes[session].close(CloseCode.NORMAL, "bye")
-                closed.add(session)
-            elif what == "turn":
-                bench.turn()
-            elif what == "block":
-                bench.pipes[session].room_bytes = size * 4
-            else:
-                bench.pipes[session].drain(size * 10)
-        bench.settle()
-        for session, messages in enumerate(expected):
-            self.assertEqual(bytes(bench.pipes[session].taken), b"".join(map(wire_bytes, messages)))
-            closes = [event for event in bench.connections[session].events if event != "expect_end"]
-            self.assertEqual(closes, [(CloseCode.NORMAL, b"bye")] if session in closed else [])
+            getattr(naive, what)(number, which, session, size)
+        naive.bench.settle()
+        for session, messages in enumerate(naive.expected):
+            self.assertEqual(bytes(naive.bench.pipes[session].taken), b"".join(map(wire_bytes, messages)))
+            closes = [event for event in naive.bench.connections[session].events if event != "expect_end"]
+            self.assertEqual(closes, [(CloseCode.NORMAL, b"bye")] if session in naive.closed else [])

@@ -14,7 +14,7 @@ from clasp_relay.core.ports import Frame
 from clasp_relay.errors import CloseCode, ErrorCode
 from clasp_relay.net.backlog import Backlog, Close, Snapshot
 from clasp_relay.net.connection import Connection, close_reason, error_bytes
-from clasp_relay.net.framing import Item, append_wire, wire_bytes
+from clasp_relay.net.framing import Batch, Item, append_wire, wire_bytes
 
 if TYPE_CHECKING:
     from clasp_relay.net.turn import TurnWriter
@@ -126,9 +126,8 @@ class Outbox:
         pending = self.pending
         if len(pending) == 1:
             self.pending = []
-            parts: list[bytes] = []
-            append_wire(parts, pending[0])
-            self._write(parts[0] if len(parts) == 1 else b"".join(parts))
+            item = pending[0]
+            self._write(item.wire if isinstance(item, Batch) else wire_bytes(item.data))
         elif pending:
             self.pending = []
             self._flush_many(pending)
@@ -197,6 +196,8 @@ class Outbox:
     def pauseProducing(self) -> None:
         """The transport has enough for now."""
         self._paused = True
+        if self._is_over:
+            return
         if self.backlog is None:
             self.backlog = Backlog(self._writer.counters)
             self._move_pending(self.backlog)

@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 from clasp_relay.core.ports import Frame
 from clasp_relay.errors import CloseCode, ErrorCode
 from clasp_relay.net.connection import error_bytes
-from clasp_relay.net.guarded import GuardedProtocol
+from clasp_relay.net.fast_path import FastPathProtocol
 from clasp_relay.net.outbox import Outbox
 from clasp_relay.net.relay_port import SessionPort
 
@@ -32,7 +32,7 @@ _PING = b"\x89\x00"
 _OPCODE_PONG = 10
 
 
-class ClaspProtocol(GuardedProtocol):
+class ClaspProtocol(FastPathProtocol):
     """A client's connection. Made by ``ClaspFactory``."""
 
     factory: ClaspFactory
@@ -236,9 +236,9 @@ class ClaspProtocol(GuardedProtocol):
         outbox.close(CloseCode.POLICY_VIOLATION, reason)
 
     def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        timer, self._timer = self._timer, None
+        if timer is not None and timer.active():
+            timer.cancel()
 
 
 def _host(transport: Any) -> str:

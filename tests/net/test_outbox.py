@@ -1,0 +1,317 @@
+"""Tests of ``clasp_relay.net.outbox``."""
+
+from __future__ import annotations
+
+from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.trial.unittest import SynchronousTestCase
+
+from clasp_relay.core.ports import Audience, Frame
+from clasp_relay.errors import CloseCode, ErrorCode
+from clasp_relay.net.connection import error_bytes
+from clasp_relay.net.outbox import MAX_SNAPSHOTS, Outbox
+from clasp_relay.net.turn import TurnWriter
+from tests.net.helpers import ENDLESS, FakeConnection, Pipe, datas, drop, keep, one_turn, param, server_frames
+
+BOUND = 200_000
+TOO_SLOW = error_bytes(ErrorCode.OVERLOADED, "too slow")
+
+
+class Bench:
+    """One session over a pipe, bounded to 200 kB."""
+
+    def __init__(self, room_bytes: int = ENDLESS) -> None:
+        self.reactor = MemoryReactorClock()
+        self.writer = TurnWriter(self.reactor)
+        self.pipe = Pipe(self.reactor, room_bytes)
+        self.connection = FakeConnection(self.pipe)
+        self.outbox = Outbox(self.connection, self.writer, BOUND)
+        self.pipe.registerProducer(self.outbox, True)
+
+    def send(self, *frames: Frame) -> None:
+        """Sends frames in one turn."""
+        for frame in frames:
+            self.outbox.send(frame)
+        one_turn(self.reactor)
+
+    def drain(self) -> list[bytes]:
+        """Lets the peer read all, and returns the messages that it got."""
+        for _ in range(50):
+            self.pipe.drain()
+            one_turn(self.reactor)
+        return datas(server_frames(bytes(self.pipe.taken)))
+
+    def block(self) -> None:
+        """Has the transport ask for a pause, with 70 kB in its buffer."""
+        self.send(keep(bytes(70_000)))
+        self.pipe.taken.clear()
+
+
+def numbered(count: int, size: int) -> list[Frame]:
+    """Returns frames that are never dropped."""
+    return [keep(b"%d " % number + bytes(size)) for number in range(count)]
+
+
+class SlowConsumerTests(SynchronousTestCase):
+    def test_outbox_keeps_everything_below_the_bound(self) -> None:
+        """A pause alone costs a session nothing: old values of a param arrive too."""
+        bench = Bench(room_bytes=0)
+        bench.block()
+        frames = [param("/a", b"%d" % number + bytes(1000)) for number in range(100)]
+        bench.send(*frames)
+        self.assertEqual(bench.drain()[1:], [frame.data for frame in frames])
+        self.assertEqual(bench.writer.counters.coalesced, 0)
+
+    def test_outbox_coalesces_params_above_the_bound(self) -> None:
+        """Of a param that changes without end, a slow session gets the newest value, and lives."""
+        bench = Bench(room_bytes=0)
+        bench.block()
+        for number in range(1000):
+            bench.send(param("/a", b"%d" % number + bytes(1000)), *([keep(b"event")] if number == 500 else []))
+        got = bench.drain()[1:]
+        self.assertTrue(got[-1].startswith(b"999"))
+        self.assertIn(b"event", got)
+        self.assertLess(len(got), 200)
+        self.assertEqual(bench.writer.counters.coalesced, 1001 - len(got))
+        self.assertEqual(bench.connection.events, [])
+
+    def test_outbox_counts_what_the_transport_buffers(self) -> None:
+        """The bound is about all that the peer has not taken: behind 70 kB in the transport, 70 kB less may wait."""
+        bench = Bench(room_bytes=0)
+        bench.block()
+        bench.send(*(param("/a", bytes(1000)) for _ in range(128)))
+        self.assertEqual(bench.writer.counters.coalesced, 0)
+        bench.send(*(param("/a", bytes(1000)) for _ in range(4)))
+        self.assertGreater(bench.writer.counters.coalesced, 0)
+
+    def test_outbox_has_room_again_when_the_transport_passed_some_on(self) -> None:
+        """What has left the transport's buffer no longer counts, even before it asks for more."""
+        bench = Bench(room_bytes=0)
+        bench.block()
+        bench.pipe.room_bytes = 60_000
+        bench.pipe.doWrite()
+        bench.send(*(param("/a", bytes(1000)) for _ in range(170)))
+        self.assertEqual(bench.writer.counters.coalesced, 0)
+
+    def test_outbox_drops_streams_oldest_first(self) -> None:
+        """A stream that is too fast loses its oldest values."""
+        bench = Bench(room_bytes=0)
+        bench.block()
+        bench.send(*(drop(b"%d" % number + bytes(1000)) for number in range(300)))
+        got = [int(data.rstrip(b"\0")) for data in bench.drain()[1:]]
+        self.assertEqual(got, list(range(300 - len(got), 300)))
+        self.assertEqual(bench.writer.counters.dropped, 300 - len(got))
+
+    def test_outbox_ends_a_session_that_is_too_slow(self) -> None:
+        """Events over the bound: what waits is thrown away, ERROR 503 and Close 1013 follow, and an end is set."""
+        bench = Bench(room_bytes=0)
+        bench.block()
+        bench.send(*numbered(300, 1000))
+        self.assertEqual(bench.connection.events, ["expect_end", (CloseCode.TRY_AGAIN_LATER, b"too slow")])
+        bench.send(keep(b"later"))
+        bench.outbox.send_snapshot("k", iter([b"later"]))
+        bench.outbox.close(CloseCode.NORMAL, "later")
+        self.assertEqual(bench.drain()[1:], [TOO_SLOW])
+        self.assertEqual(len(bench.connection.events), 2)
+        self.assertEqual(bench.writer.counters.slow_closes, 1)
+
+    def test_outbox_does_not_call_a_session_slow_that_takes_everything(self) -> None:
+        """However much one turn brings: what the socket takes does not wait."""
+        bench = Bench()
+        frames = numbered(1000, 1000)
+        bench.outbox.send_snapshot("k", iter([b"snapshot"]))
+        bench.send(*frames)
+        self.assertEqual(bench.drain(), [b"snapshot", *(frame.data for frame in frames)])
+        self.assertEqual(bench.connection.events, [])
+
+    def test_outbox_bounds_a_run_of_a_fan_out_too(self) -> None:
+        """A slow session in an audience is coalesced; a quick one gets everything."""
+        bench = Bench(room_bytes=0)
+        bench.block()
+        pipe = Pipe(bench.reactor)
+        quick = Outbox(FakeConnection(pipe), bench.writer, BOUND)
+        audience = Audience((bench.outbox, quick))
+        for number in range(600):
+            bench.writer.fan_out(audience, param(f"/{number % 2}", b"%d" % number + bytes(1000)))
+        one_turn(bench.reactor)
+        self.assertEqual(len(datas(server_frames(bytes(pipe.taken)))), 600)
+        got = bench.drain()[1:]
+        self.assertTrue(got[-2].startswith(b"598"))
+        self.assertTrue(got[-1].startswith(b"599"))
+        self.assertLess(len(got), 250)
+
+    def test_outbox_does_not_count_snapshots(self) -> None:
+        """A newcomer's snapshot may be larger than the bound; updates stand behind it."""
+        bench = Bench(room_bytes=0)
+        bench.block()
+        pieces = [bytes(60_000) for _ in range(20)]
+        bench.outbox.send_snapshot("k", iter(pieces))
+        bench.send(keep(b"update"))
+        self.assertEqual(bench.drain()[1:], [*pieces, b"update"])
+
+    def test_outbox_encodes_nothing_of_a_snapshot_while_paused(self) -> None:
+        """What a peer does not read is not made."""
+        bench = Bench(room_bytes=0)
+        bench.block()
+        encoded: list[int] = []
+        bench.outbox.send_snapshot("k", (encoded.append(number) or b"p" for number in range(3)))  # type: ignore[func-returns-value]
+        one_turn(bench.reactor)
+        self.assertEqual(encoded, [])
+        bench.drain()
+        self.assertEqual(encoded, [0, 1, 2])
+
+    def test_outbox_ends_a_session_that_asks_for_snapshots_without_reading(self) -> None:
+        """Snapshots are not counted in bytes, but in number they have a limit."""
+        bench = Bench(room_bytes=0)
+        bench.block()
+        for number in range(MAX_SNAPSHOTS + 1):
+            bench.outbox.send_snapshot(number, iter([b"p"]))
+        self.assertEqual(bench.connection.events[-1], (CloseCode.TRY_AGAIN_LATER, b"too slow"))
+
+
+class CloseTests(SynchronousTestCase):
+    def test_outbox_closes_behind_all_that_was_sent(self) -> None:
+        """The Close comes when everything before was handed over, and nothing comes after it."""
+        bench = Bench(room_bytes=0)
+        bench.block()
+        frames = numbered(100, 1000)
+        for frame in frames:
+            bench.outbox.send(frame)
+        bench.outbox.close(CloseCode.POLICY_VIOLATION, "bye")
+        bench.outbox.close(CloseCode.NORMAL, "again")
+        bench.send(keep(b"later"))
+        self.assertEqual(bench.connection.events, ["expect_end"])
+        self.assertFalse(bench.outbox.is_drained)
+        self.assertEqual(bench.drain()[1:], [frame.data for frame in frames])
+        self.assertEqual(bench.connection.events, ["expect_end", (CloseCode.POLICY_VIOLATION, b"bye")])
+        self.assertTrue(bench.outbox.is_drained)
+
+    def test_outbox_takes_nothing_behind_a_close_that_waits(self) -> None:
+        """Traffic of an audience that the session is still in neither piles up nor makes it too slow."""
+        bench = Bench(room_bytes=0)
+        bench.block()
+        bench.outbox.close(CloseCode.NORMAL, "bye")
+        audience = Audience((bench.outbox,))
+        for frame in numbered(300, 1000):
+            bench.writer.fan_out(audience, frame)
+        one_turn(bench.reactor)
+        self.assertEqual(bench.writer.counters.slow_closes, 0)
+        bench.drain()
+        self.assertEqual(bench.connection.events, ["expect_end", (CloseCode.NORMAL, b"bye")])
+
+    def test_outbox_cuts_a_long_reason_between_characters(self) -> None:
+        """A Close frame carries 123 bytes of reason, valid UTF-8."""
+        bench = Bench()
+        bench.outbox.close(CloseCode.NORMAL, "x" + "é" * 100)
+        bench.drain()
+        self.assertEqual(bench.connection.events[-1], (CloseCode.NORMAL, ("x" + "é" * 61).encode()))
+
+    def test_outbox_hands_over_this_turns_frames_before_a_close_of_the_protocol(self) -> None:
+        """An ACK that is due is not lost when the peer closes in the same turn."""
+        bench = Bench()
+        bench.outbox.send(keep(b"ack"))
+        bench.writer.fan_out(Audience((bench.outbox,)), keep(b"event"))
+        bench.outbox.finish()
+        bench.send(keep(b"later"))
+        self.assertEqual(bench.drain(), [b"ack", b"event"])
+        bench.outbox.finish()
+        self.assertTrue(bench.outbox.closing)
+
+    def test_outbox_does_nothing_once_the_session_is_gone(self) -> None:
+        """After the connection's end every call is harmless, and the transport is not touched."""
+        bench = Bench(room_bytes=0)
+        bench.block()
+        bench.send(keep(b"waits"))
+        bench.pipe.lose()
+        writes = bench.pipe.writes
+        bench.outbox.close(CloseCode.NORMAL, "bye")
+        bench.outbox.resumeProducing()
+        bench.writer.fan_out(Audience((bench.outbox,)), keep(b"event"))
+        bench.send(keep(b"later"))
+        bench.outbox.fail()
+        self.assertEqual((bench.pipe.writes, bench.connection.events), (writes, []))
+
+    def test_outbox_ends_its_session_when_it_cannot_be_written_to(self) -> None:
+        """A fault while putting something in the queue is logged and ends this session; the caller goes on."""
+        bench = Bench(room_bytes=0)
+        bench.block()
+
+        def raise_error(*_: object) -> bytes:
+            raise ZeroDivisionError
+
+        self.patch(bench.outbox._transport, "write", raise_error)
+        bench.send(*numbered(300, 1000))
+        self.assertEqual(len(self.flushLoggedErrors(TypeError, ZeroDivisionError)), 1)
+        self.assertTrue(bench.outbox.closing)
+
+
+class TransportTests(SynchronousTestCase):
+    def test_outbox_writes_to_the_socket_at_once(self) -> None:
+        """Over plain TCP a turn's bytes do not wait for the reactor's next turn."""
+        bench = Bench()
+        bench.send(keep(b"a"))
+        self.assertEqual(bytes(bench.pipe.taken), b"\x82\x01a")
+        self.assertFalse(bench.reactor.writers)
+
+    def test_outbox_leaves_to_the_transport_what_the_socket_does_not_take(self) -> None:
+        """No byte is lost or sent twice, and what comes later stands behind."""
+        bench = Bench(room_bytes=2)
+        bench.send(keep(b"abc"))
+        bench.send(keep(b"def"))
+        self.assertEqual(bytes(bench.pipe.taken), b"\x82\x03")
+        self.assertEqual(bench.drain(), [b"abc", b"def"])
+
+    def test_outbox_leaves_a_broken_socket_to_the_reactor(self) -> None:
+        """An error of the socket ends the connection as the reactor does it."""
+        bench = Bench()
+        bench.pipe.is_broken = True
+        bench.send(keep(b"a"))
+        lost: list[object] = []
+        bench.pipe.protocol = type("P", (), {"connectionLost": lambda _, reason: lost.append(reason)})()
+        bench.pipe.drain()
+        self.assertEqual(len(lost), 1)
+        self.assertTrue(bench.outbox.closing)
+
+    def test_outbox_hands_over_in_pieces_and_stops_when_asked(self) -> None:
+        """A turn of 1 MB reaches a transport that asks for a pause in small pieces; the rest can still be coalesced."""
+        bench = Bench(room_bytes=100_000)
+        bench.send(*(param("/a", bytes(1000)) for _ in range(1000)))
+        self.assertLess(len(bench.pipe.dataBuffer) + bench.pipe._tempDataLen, 200_000)
+        self.assertGreater(bench.writer.counters.coalesced, 600)
+
+    def test_outbox_loses_nothing_between_two_pieces(self) -> None:
+        """A pause in the middle of a turn leaves every frame in its place."""
+        bench = Bench(room_bytes=10_000)
+        frames = numbered(150, 1000)
+        bench.send(*frames)
+        self.assertIsNotNone(bench.outbox.backlog)
+        self.assertEqual(bench.drain(), [frame.data for frame in frames])
+
+    def test_outbox_writes_to_any_transport(self) -> None:
+        """TLS and others get the same bytes through write, and are estimated by the piece that they hold."""
+        reactor = MemoryReactorClock()
+        transport = StringTransport()
+        writer = TurnWriter(reactor)
+        outbox = Outbox(FakeConnection(transport), writer, BOUND)
+        outbox.send(keep(b"a"))
+        one_turn(reactor)
+        outbox.pauseProducing()
+        for _ in range(1000):
+            outbox.send(param("/a", bytes(1000)))
+        self.assertEqual(transport.value(), b"\x82\x01a")
+        self.assertGreater(writer.counters.coalesced, 700)
+        outbox.resumeProducing()
+        one_turn(reactor)
+        self.assertGreater(len(transport.value()), 1000)
+
+
+class PongTests(SynchronousTestCase):
+    def test_outbox_answers_the_last_ping_of_a_peer_that_did_not_read(self) -> None:
+        """Pongs do not pile up; the last one is sent once the peer reads."""
+        bench = Bench(room_bytes=0)
+        self.assertTrue(bench.outbox.pong(b"0"))
+        bench.block()
+        self.assertFalse(bench.outbox.pong(b"1"))
+        self.assertFalse(bench.outbox.pong(b"2"))
+        bench.drain()
+        self.assertEqual(bench.connection.events, [b"2"])
+        self.assertTrue(bench.outbox.pong(b"3"))

@@ -1,0 +1,435 @@
+"""Tests of ``clasp_relay.net.protocol``."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+from twisted.internet.testing import StringTransport
+from twisted.trial.unittest import SynchronousTestCase
+
+from clasp_relay.core.ports import Audience, Frame
+from clasp_relay.errors import CloseCode, ErrorCode
+from clasp_relay.net.connection import error_bytes
+from clasp_relay.net.limits import NetLimits
+from clasp_relay.net.protocol import ClaspProtocol
+from clasp_relay.wire.constants import MAX_FRAME_BYTES
+from tests.net.helpers import REQUEST, UPGRADE, Client, MemorySession, Site, client_frame, datas, keep
+
+CLOSE = client_frame(b"\x03\xe8", 8)
+
+
+class UpgradeTests(SynchronousTestCase):
+    def test_server_echoes_the_subprotocol_that_was_asked_for(self) -> None:
+        """Clients fail the connection without the echo; old ones ask for none and get none."""
+        for offered, answer in (
+            ("clasp", "clasp"),
+            ("clasp.v2", "clasp.v2"),
+            ("chat, clasp.v2, clasp", "clasp"),
+            (None, None),
+        ):
+            with self.subTest(offered=offered):
+                client = Site().connect()
+                client.send(
+                    REQUEST + (b"" if offered is None else f"Sec-WebSocket-Protocol: {offered}\r\n".encode()) + b"\r\n"
+                )
+                self.assertTrue(client.head.startswith("HTTP/1.1 101 "))
+                names = [line.partition(": ")[2] for line in client.head.split("\r\n") if "-Protocol" in line]
+                self.assertEqual(names, [] if answer is None else [answer])
+
+    def test_server_refuses_a_subprotocol_that_it_does_not_know(self) -> None:
+        """A client of another protocol is told so before it sends anything."""
+        client = Site().connect()
+        client.send(REQUEST + b"Sec-WebSocket-Protocol: mqtt\r\n\r\n")
+        self.assertTrue(client.head.startswith("HTTP/1.1 400 "))
+        self.assertFalse(client.pipe.connected and not client.pipe.disconnecting)
+
+    def test_server_upgrades_on_any_path(self) -> None:
+        """Proxies differ in what they pass on."""
+        for path in (b"/", b"/clasp", b"/ws/room?x=1"):
+            with self.subTest(path=path):
+                client = Site().connect()
+                client.send(UPGRADE.replace(b"/ws", path))
+                self.assertTrue(client.head.startswith("HTTP/1.1 101 "))
+
+    def test_server_asks_about_the_origin(self) -> None:
+        """A web page of a foreign origin may not connect; what sends no Origin is no web page."""
+        asked: list[tuple[str, str]] = []
+
+        def allows(origin: str, host: str) -> bool:
+            asked.append((origin, host))
+            return origin == "https://chat.example"
+
+        for origin, status in (
+            ("https://chat.example", 101),
+            ("https://evil.example", 403),
+            ("null", 403),
+            (None, 101),
+        ):
+            with self.subTest(origin=origin):
+                client = Site(allows_origin=allows).connect()
+                client.send(UPGRADE[:-2] + (b"" if origin is None else f"Origin: {origin}\r\n".encode()) + b"\r\n")
+                self.assertTrue(client.head.startswith(f"HTTP/1.1 {status} "), client.head)
+        self.assertIn(("https://chat.example", "relay.example:7330"), asked)
+
+    def test_server_takes_the_clients_address_from_what_it_was_given(self) -> None:
+        """The relay and the limits see the client behind a proxy."""
+        site = Site(client_address=lambda peer, forwarded: f"{peer} for {forwarded}")
+        client = site.connect("192.0.2.7")
+        client.send(UPGRADE[:-2] + b"X-Forwarded-For: 198.51.100.1\r\n\r\n")
+        self.assertEqual(site.relay.sessions[0].peer, "192.0.2.7 for 198.51.100.1")
+
+    def test_server_does_not_offer_compression(self) -> None:
+        """permessage-deflate, which all clients offer, is declined."""
+        client = Site().connect()
+        client.send(UPGRADE[:-2] + b"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\r\n")
+        self.assertTrue(client.head.startswith("HTTP/1.1 101 "))
+        self.assertNotIn("Extensions", client.head)
+
+    def test_server_takes_what_was_sent_before_the_upgrade_was_answered(self) -> None:
+        """A HELLO in the same segment as the request is a message like any other."""
+        site = Site()
+        client = site.connect()
+        client.send(UPGRADE + client_frame(b"hello") + client_frame(b"more"))
+        client.turn()
+        self.assertEqual(datas(client.frames), [b"hello", b"more"])
+
+    def test_server_sets_the_sockets_options(self) -> None:
+        """Nagle's algorithm is off, TCP keepalive on."""
+        client = Site().connect()
+        self.assertEqual(client.pipe.options, ["nodelay True", "keepalive True"])
+
+    def test_server_serves_transports_without_tcp_options(self) -> None:
+        """A Unix socket has neither options nor an address."""
+        site = Site()
+        protocol = site.factory.buildProtocol(None)
+        protocol.makeConnection(transport := StringTransport())
+        transport.registerProducer(object(), True)
+        protocol.dataReceived(UPGRADE)
+        self.assertEqual(len(site.relay.sessions), 1)
+        protocol.connectionLost()
+
+
+class MessageTests(SynchronousTestCase):
+    def test_session_gets_its_messages_answered(self) -> None:
+        """Messages go to the relay, whole or in fragments, and answers come back."""
+        site = Site()
+        client = site.open()
+        client.send(client_frame(b"ab", fin=False), client_frame(b"ping", 9), client_frame(b"cd", 0), client_frame(b""))
+        client.turn()
+        self.assertEqual(site.relay.sessions[0].received, [b"hello", b"abcd", b""])
+        self.assertEqual(client.frames, [(10, b"ping"), (2, b"abcd"), (2, b"")])
+
+    def test_session_is_closed_for_a_text_message(self) -> None:
+        """A text message gets ERROR 101 and Close 1003, even one that is no UTF-8."""
+        for payload in (b"hello", b"\xff", b""):
+            with self.subTest(payload=payload):
+                site = Site()
+                client = site.open()
+                client.send(client_frame(payload, 1), client_frame(b"later"))
+                client.turn()
+                self.assertEqual(datas(client.frames), [error_bytes(ErrorCode.MESSAGE, "text messages are no CLASP")])
+                self.assertEqual(client.closes, [(1003, "text messages are no CLASP")])
+                self.assertEqual(site.relay.sessions[0].received, [b"hello"])
+
+    def test_session_is_closed_for_a_message_that_is_too_big(self) -> None:
+        """1009 at the header, before anything is kept; one frame or many; the largest CLASP frame passes."""
+        most = bytes(MAX_FRAME_BYTES)
+        too_big = client_frame(most + b"x")
+        for name, data in (
+            ("header", too_big[:14]),
+            ("whole", too_big),
+            ("fragments", client_frame(most, fin=False) + client_frame(b"x", 0)),
+            ("huge", b"\x82\xff" + (1 << 62).to_bytes(8, "big") + b"mask"),
+        ):
+            with self.subTest(name=name):
+                site = Site()
+                client = site.open()
+                client.send(data)
+                client.turn()
+                self.assertEqual([code for code, _ in client.closes], [1009])
+                self.assertEqual(site.relay.sessions[0].received, [b"hello"])
+                client.turn(11)
+                self.assertFalse(client.pipe.connected)
+        site = Site()
+        site.open().send(client_frame(most))
+        self.assertEqual(site.relay.sessions[0].received[1:], [most])
+
+    def test_session_is_closed_for_a_websocket_error(self) -> None:
+        """1002, and the bad frame is no message."""
+        for name, data in (
+            ("unmasked", b"\x82\x01a"),
+            ("reserved bits", b"\xc2\x81mask\0"),
+            ("reserved opcode", client_frame(b"a", 3)),
+            ("continuation of nothing", client_frame(b"a", 0)),
+        ):
+            with self.subTest(name=name):
+                site = Site()
+                client = site.open()
+                client.send(data)
+                client.turn()
+                self.assertEqual([code for code, _ in client.closes], [1002])
+                self.assertEqual(site.relay.sessions[0].received, [b"hello"])
+
+    def test_session_is_closed_when_the_relay_fails(self) -> None:
+        """A fault of ours is logged and ends this session with 1011."""
+        site = Site()
+        client, other = site.open(), site.open()
+
+        def raise_error(*_: object) -> None:
+            raise ZeroDivisionError
+
+        site.relay.on_receive = raise_error
+        client.send(client_frame(b"a"))
+        client.turn()
+        self.assertEqual(client.closes, [(1011, "internal error")])
+        self.assertEqual(other.frames, [])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_session_is_closed_when_the_relay_cannot_begin_it(self) -> None:
+        """A fault of ours at the start is logged and ends the connection with 1011."""
+        site = Site()
+
+        def raise_error(*_: object) -> MemorySession:
+            raise ZeroDivisionError
+
+        self.patch(site.relay, "connect", raise_error)
+        client = site.connect()
+        client.send(UPGRADE, client_frame(b"hello"))
+        client.turn()
+        self.assertEqual(client.closes, [(1011, "internal error")])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_session_is_told_what_was_due_before_its_close_is_answered(self) -> None:
+        """An ACK reaches a client that sends its last message and Close at once."""
+        site = Site()
+        client = site.open()
+        client.send(client_frame(b"last") + CLOSE)
+        client.turn()
+        self.assertEqual([opcode for opcode, _ in client.frames], [2, 8])
+        self.assertEqual(site.relay.sessions[0].disconnects, 1)
+
+    def test_session_gets_one_pong_once_it_reads_again(self) -> None:
+        """Pings of a peer that does not read do not fill our memory."""
+        site = Site()
+        client = site.open()
+        client.pipe.room_bytes = 0
+        site.relay.sessions[0].outbox.send(keep(bytes(100_000)))
+        client.turn()
+        buffered = client.pipe._tempDataLen
+        for number in range(1000):
+            client.send(client_frame(b"%d" % number, 9))
+        self.assertEqual(client.pipe._tempDataLen, buffered)
+        client.pipe.drain()
+        self.assertEqual(client.frames[1:], [(10, b"999")])
+
+
+class HelloTests(SynchronousTestCase):
+    def test_connection_that_says_nothing_is_ended(self) -> None:
+        """10 s from the TCP connection, wherever it stopped."""
+        for name, data in (("nothing", b""), ("half a request", REQUEST)):
+            with self.subTest(name=name):
+                client = Site().connect()
+                client.send(data)
+                client.turn(9.9)
+                self.assertTrue(client.pipe.connected)
+                client.turn(0.2)
+                client.turn(0)
+                self.assertFalse(client.pipe.connected)
+                self.assertIn("reset", client.pipe.options)
+
+    def test_connection_without_hello_is_closed(self) -> None:
+        """After the upgrade the client reads an ERROR and the cause in the Close."""
+        site = Site()
+        client = site.connect()
+        client.turn(6)
+        client.send(UPGRADE)
+        client.turn(4.1)
+        self.assertEqual(datas(client.frames), [error_bytes(ErrorCode.UNAUTHENTICATED, "no HELLO within 10 s")])
+        self.assertEqual(client.closes, [(1008, "no HELLO within 10 s")])
+        client.turn(10)
+        self.assertFalse(client.pipe.connected)
+        self.assertEqual(site.relay.sessions[0].disconnects, 1)
+
+    def test_connection_that_said_hello_stays(self) -> None:
+        """A live session has no timer left, however it became live."""
+        site = Site()
+        site.open()
+        self.assertEqual(len(site.reactor.getDelayedCalls()), 1)  # the keeper's
+        late = site.connect()
+        late.send(UPGRADE)
+        site.relay.sessions[1].is_live = True
+        late.turn(11)
+        self.assertTrue(late.pipe.connected)
+        self.assertEqual(late.closes, [])
+
+
+class LivenessTests(SynchronousTestCase):
+    def pass_time(self, client: Client, seconds: int) -> None:
+        """Lets seconds pass one by one."""
+        for _ in range(seconds):
+            client.turn(1)
+
+    def test_session_is_pinged_every_30_s(self) -> None:
+        """A listener that answers its pings lives for ever."""
+        client = Site().open()
+        for _ in range(40):
+            self.pass_time(client, 30)
+            self.assertEqual(client.frames, [(9, b"")])
+            client.clear()
+            client.send(client_frame(b"", 10))
+        self.assertTrue(client.pipe.connected)
+
+    def test_session_that_answers_nothing_is_closed(self) -> None:
+        """After the timeout a Close, and 10 s later the socket is closed."""
+        site = Site()
+        client = site.open()
+        self.pass_time(client, 300)
+        self.assertEqual(client.closes, [])
+        self.pass_time(client, 31)
+        self.assertEqual(client.closes, [(1008, "nothing was received for 300 s")])
+        self.pass_time(client, 11)
+        self.assertFalse(client.pipe.connected)
+        self.assertEqual(site.relay.sessions[0].disconnects, 1)
+
+    def test_session_with_a_short_timeout_is_pinged_more_often(self) -> None:
+        """A peer has three pings to answer, whatever the timeout."""
+        client = Site(NetLimits(session_timeout_s=6)).open()
+        for _ in range(50):
+            client.turn(0.2)
+            if client.frames:
+                client.clear()
+                client.send(client_frame(b"", 10))
+        self.assertTrue(client.pipe.connected)
+        self.assertEqual(client.closes, [])
+
+
+class EndTests(SynchronousTestCase):
+    def test_relay_is_told_once_whatever_ended_the_connection(self) -> None:
+        """Clean or not, by the peer or by us."""
+
+        def abort(client: Client) -> None:
+            client.protocol.abort()
+            client.turn()
+
+        def break_socket(client: Client) -> None:
+            client.pipe.is_broken = True
+            client.site.relay.sessions[0].outbox.send(keep(b"a"))
+            client.turn()
+            client.pipe.drain()
+
+        def close_by_relay(client: Client) -> None:
+            client.site.relay.sessions[0].outbox.close(CloseCode.NORMAL, "bye")
+            client.turn()
+            self.assertEqual(client.closes, [(1000, "bye")])
+            client.send(CLOSE)
+            client.turn()
+
+        for name, end in (
+            ("RST", lambda client: client.pipe.lose()),
+            ("FIN", lambda client: client.pipe.lose(clean=True)),
+            ("Close", lambda client: client.send(CLOSE)),
+            ("RST in a message", lambda client: (client.send(client_frame(b"abc")[:5]), client.pipe.lose())),
+            ("our abort", abort),
+            ("broken socket", break_socket),
+            ("our Close", close_by_relay),
+            ("dead at a close", lambda client: (client.protocol.close(CloseCode.NORMAL, ""), client.turn(11))),
+        ):
+            with self.subTest(name=name):
+                site = Site()
+                client = site.open()
+                end(client)
+                client.turn()
+                client.turn()
+                self.assertFalse(client.pipe.connected)
+                self.assertEqual(site.relay.sessions[0].disconnects, 1)
+                self.assertEqual((len(site.factory.connections), site.factory.sessions), (0, 0))
+                self.assertEqual(site.reactor.getDelayedCalls(), [])
+
+    def test_relay_that_fails_at_a_disconnect_leaks_nothing(self) -> None:
+        """A fault of ours is logged; the counts are right nevertheless."""
+        site = Site()
+        client = site.open()
+
+        def raise_error(*_: object) -> None:
+            raise ZeroDivisionError
+
+        self.patch(site.relay, "disconnect", raise_error)
+        client.pipe.lose()
+        self.assertEqual((len(site.factory.connections), site.factory.sessions), (0, 0))
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_connection_is_closed_in_order_once_the_peer_answered(self) -> None:
+        """After a complete closing handshake the TCP connection is not reset."""
+        client = Site().open()
+        client.protocol.close(CloseCode.NORMAL, "bye")
+        client.turn()
+        client.send(CLOSE)
+        client.turn()
+        self.assertEqual(client.pipe.options[-1], "closed")
+
+    def test_connection_that_lingers_is_aborted(self) -> None:
+        """A peer that neither reads nor leaves is gone after 10 s, and what it sends is not kept."""
+        client = Site().open()
+        client.pipe.room_bytes = 0
+        client.send(CLOSE)
+        self.assertTrue(client.pipe.connected)
+        for _ in range(100):
+            client.send(bytes(1000))
+        self.assertEqual(len(client.protocol.data), 0)
+        client.turn(10)
+        client.turn(0)
+        self.assertFalse(client.pipe.connected)
+
+    def test_slow_session_is_closed_with_its_reason(self) -> None:
+        """A peer that does not read is ended; it reads why, if it reads at all within 10 s."""
+        site = Site(NetLimits(outbox_bytes=100_000))
+        client, other = site.open(), site.open()
+        client.pipe.room_bytes = 1000
+        audience = Audience(tuple(session.outbox for session in site.relay.sessions))
+        for number in range(400):
+            site.writer.fan_out(audience, keep(b"%d" % number + bytes(1000)))
+            client.turn()
+        self.assertEqual(len(other.frames), 400)
+        client.pipe.drain()
+        self.assertEqual(datas(client.frames)[-1], error_bytes(ErrorCode.OVERLOADED, "too slow"))
+        self.assertEqual(client.closes, [(1013, "too slow")])
+        client.turn(10)
+        client.turn(0)
+        self.assertFalse(client.pipe.connected)
+
+    def test_protocols_are_freed_without_the_garbage_collector(self) -> None:
+        """Nothing keeps a closed connection alive: no cycle, no timer, no table."""
+        gc.collect()
+        gc.disable()
+        self.addCleanup(gc.enable)
+        site = Site()
+        alive: weakref.WeakSet[ClaspProtocol] = weakref.WeakSet()
+
+        def cycle(number: int) -> None:
+            client = site.open() if number % 3 else site.connect()
+            alive.add(client.protocol)
+            if number % 2:
+                client.send(CLOSE if number % 3 else b"GET / HTTP/1.0\r\n\r\n")
+            else:
+                client.pipe.lose()
+            client.turn()
+
+        for number in range(30):
+            cycle(number)
+        site.relay.sessions.clear()
+        self.assertEqual(len(alive), 0)
+
+    def test_protocol_reports_whether_its_bytes_have_left(self) -> None:
+        """Drained means: nothing in the outbox, nothing in the transport."""
+        site = Site()
+        client = site.open()
+        self.assertTrue(client.protocol.is_drained)
+        client.pipe.room_bytes = 0
+        site.relay.sessions[0].outbox.send(Frame(b"a"))
+        self.assertFalse(client.protocol.is_drained)
+        client.turn()
+        self.assertFalse(client.protocol.is_drained)
+        client.pipe.drain()
+        self.assertTrue(client.protocol.is_drained)
+        self.assertTrue(site.connect().protocol.is_drained)
