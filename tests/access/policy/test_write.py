@@ -170,9 +170,8 @@ class StampTests(SynchronousTestCase):
     def test_only_maps_are_stored_and_nothing_is_published(self) -> None:
         """There is no room for a stamp elsewhere."""
         here = world({"path": "/room/{id}", "stamp": {"field": "by"}})
-        self.assertEqual(
-            [here.code("alice", "/room/r", value) for value in ([], "x", 1, None, {})], [403, 403, 403, 0, 0]
-        )
+        values: list[PyValue] = [[], "x", 1, None, {}]
+        self.assertEqual([here.code("alice", "/room/r", value) for value in values], [403, 403, 403, 0, 0])
         self.assertEqual(here.code("alice", "/room/r", {}, is_publish=True), 403)
 
     def test_stamp_ends_with_a_null(self) -> None:

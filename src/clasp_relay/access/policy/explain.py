@@ -166,9 +166,8 @@ def _view_lines(viewing: Viewing, subject: str, pattern: Pattern, state: State, 
     )
     if entry is not None and entry.literal:
         names = ", ".join(f"{{{entry.path.names[place]}}}" for place in entry.literal)
-        lines.append(
-            f"  {_MARKS[viewing.stands_literally(pattern)]}{names} stands literally in {pattern.text}, unless:"
-        )
+        how = f"{names} stands literally in {pattern.text}{', unless:' if entry.unless else ''}"
+        lines.append(f"  {_MARKS[viewing.stands_literally(pattern)]} {how}")
         lines += _check_lines(entry.unless, question, "    ")
     for redaction in viewing.redactions:
         lines += _redaction_lines(redaction, question)

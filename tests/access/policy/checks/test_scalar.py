@@ -29,6 +29,13 @@ class ScalarTests(SynchronousTestCase):
         self.assertFalse(check.passes(question(World(), address=address, value={"f": "alice"})))
         self.assertTrue(check.passes(question(World(), address=address, value={"f": "{session}"})))
 
+    def test_value_is_described_as_people_read_it(self) -> None:
+        """With its captures filled in."""
+        for value, said in (("{user}!", "bob!"), (None, "null"), (False, "false"), (1.5, "1.5")):
+            with self.subTest(value=value):
+                check = check_of({"type": "value_field_equals", "field": "f", "value": value})
+                self.assertEqual(check.describe(question(World()).words), f"value_field_equals(field=f, value={said})")
+
     def test_text_longer_than_any_value_equals_nothing(self) -> None:
         """A very long address is no fault of the relay."""
         check = check_of({"type": "value_field_equals", "field": "f", "value": "{room}{room}"})

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import ClassVar, TypeAlias
+from typing import ClassVar, Protocol, TypeAlias, runtime_checkable
 
 from clasp_relay.access.policy.captures import SESSION, Captured, Path, Template
 from clasp_relay.access.policy.question import Question
 from clasp_relay.access.policy.reader import Keys
+
+
+@runtime_checkable
+class Fillable(Protocol):
+    """What captures are filled into."""
+
+    def expand(self, words: Captured) -> str:
+        """Returns it filled in."""
 
 
 class Check:
@@ -54,11 +62,11 @@ class Check:
 
 def _keys(check: Check) -> list[tuple[str, object]]:
     found = ((field.name, getattr(check, field.name)) for field in fields(check))  # type: ignore[arg-type]
-    return [(name, value) for name, value in found if not isinstance(value, (Check, tuple))]
+    return [(name, value) for name, value in found if not isinstance(value, (Check, tuple)) and name != "place"]
 
 
 def _show(value: object, words: Captured) -> str:
-    if isinstance(value, Template):
+    if isinstance(value, Fillable):
         return value.expand(words)
     if isinstance(value, Path):
         return value.text

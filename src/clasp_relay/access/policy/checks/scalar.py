@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 from clasp_relay.access.policy.captures import Captured, Template
@@ -9,7 +10,7 @@ from clasp_relay.access.policy.checks.base import Reading
 from clasp_relay.access.policy.maps import encode_text, same
 from clasp_relay.wire.constants import MAX_PAYLOAD_BYTES
 from clasp_relay.wire.messages import NULL, Value
-from clasp_relay.wire.values import encode_value
+from clasp_relay.wire.values import decode_value, encode_value
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,10 @@ class Scalar:
             return cls(None, encode_value(raw))
         except ValueError as error:
             reading.keys.fail(key, str(error))
+
+    def expand(self, words: Captured) -> str:
+        """Returns it as people read it."""
+        return json.dumps(decode_value(self.value)) if self.template is None else self.template.expand(words)
 
     def equals(self, field: Value | None, words: Captured) -> bool:
         """Tells whether a field says this; what is missing says null."""

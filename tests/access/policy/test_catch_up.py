@@ -1,0 +1,73 @@
+"""What a change may open for sessions that subscribed before."""
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from clasp_relay.access.policy import Policy
+from clasp_relay.wire.values import PyValue
+
+PRESENT = {"type": "present", "lookup": "/room/{id}/here/{session}"}
+META = {"type": "state_field_missing", "lookup": "/room/{id}/meta", "field": "secret"}
+
+
+def opened(address: str, *entries: PyValue) -> list[tuple[str | None, str]]:
+    """Returns who may newly see what after a change."""
+    policy = Policy.from_document({"snapshot_visibility": list(entries)})
+    return [(found.subject, found.pattern.text) for found in policy.catch_ups(address)]
+
+
+class CatchUpTests(SynchronousTestCase):
+    """Lookups, read backwards."""
+
+    def test_change_of_a_lookup_opens_what_it_decides(self) -> None:
+        """For the one subject whose lookup it is, or for everybody."""
+        entry = {"path": "/room/{id}/**", "visible": "checks", "checks": [META, PRESENT], "catch_up": True}
+        self.assertEqual(opened("/room/r1/here/alice", entry), [("alice", "/room/r1/**")])
+        self.assertEqual(opened("/room/r1/meta", entry), [(None, "/room/r1/**")])
+        self.assertEqual(opened("/room/r1/messages", entry), [])
+        self.assertEqual(opened("/elsewhere", entry), [])
+
+    def test_entry_without_catch_up_opens_nothing(self) -> None:
+        """It is asked for."""
+        entry = {"path": "/room/{id}/**", "visible": "checks", "checks": [PRESENT]}
+        self.assertEqual(opened("/room/r1/here/alice", entry), [])
+
+    def test_waiving_checks_open_too(self) -> None:
+        """What ``unless`` looks up may open by wildcards."""
+        entry = {"path": "/room/{id}/meta", "visible": True, "literal": ["id"], "unless": [PRESENT], "catch_up": True}
+        self.assertEqual(opened("/room/r1/here/alice", entry), [("alice", "/room/r1/meta")])
+
+    def test_what_the_lookup_does_not_capture_stays_open(self) -> None:
+        """As a wildcard; so do entries by content or for everything."""
+        friend = {"type": "state_not_null", "lookup": "/friend/{session}"}
+        for keys, pattern in (
+            ({"path": "/a/{b}/{c**}/d"}, "/a/*/*/**/d"),
+            ({"path_contains": "/x"}, "/**"),
+            ({}, "/**"),
+        ):
+            with self.subTest(keys=keys):
+                entry = {**keys, "visible": "checks", "checks": [friend], "catch_up": True}
+                self.assertEqual(opened("/friend/al", entry), [("al", pattern)])
+
+    def test_what_another_entry_opens_anyway_is_left_out(self) -> None:
+        """One walk through the subscriptions is enough."""
+        entries: list[PyValue] = [
+            {"path": f"/room/{{id}}/{rest}", "visible": "checks", "checks": [PRESENT], "catch_up": True}
+            for rest in ("meta", "here/*", "**", "**")
+        ]
+        self.assertEqual(opened("/room/r1/here/alice", *entries), [("alice", "/room/r1/**")])
+
+    def test_several_captured_segments_are_put_back(self) -> None:
+        """As they were."""
+        check = {"type": "state_not_null", "lookup": "/member/{path}/{session}"}
+        entry = {"path": "/ns/{path**}/{leaf}", "visible": "checks", "checks": [check], "catch_up": True}
+        self.assertEqual(opened("/member/a/b/alice", entry), [("alice", "/ns/a/b/*")])
+
+    def test_pattern_that_cannot_be_is_left_out(self) -> None:
+        """A freak of an address hurts nobody."""
+        entry = {
+            "path": "/very/long/prefix/{id}/**",
+            "visible": "checks",
+            "checks": [{"type": "state_not_null", "lookup": "/a/{id}"}],
+            "catch_up": True,
+        }
+        self.assertEqual(opened("/a/" + "x" * 65_530, entry), [])

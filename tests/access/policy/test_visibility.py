@@ -1,0 +1,247 @@
+"""Who sees what, and what the answer rests on."""
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from clasp_relay.access.policy import Policy
+from clasp_relay.core.permissions import FULL, HIDDEN
+from clasp_relay.wire.address import Pattern
+from clasp_relay.wire.values import PyValue
+from tests.access.policy.world import SECOND_US, World
+
+META = "/room/{id}/meta"
+CREATOR = {"type": "state_field_equals_session", "lookup": META, "field": "by"}
+PUBLIC = {"type": "not", "check": {"type": "state_field_equals", "lookup": META, "field": "public", "value": False}}
+PRESENT = {"type": "present", "lookup": "/room/{id}/here/{session}", "grace_secs": 30}
+
+
+def world(*entries: PyValue, **keys: PyValue) -> World:
+    """Makes a world with some visibility entries."""
+    return World(Policy.from_document({"scopes": ["read:/**"], "snapshot_visibility": list(entries), **keys}))
+
+
+class EntryTests(SynchronousTestCase):
+    """Which entry decides, and how."""
+
+    def test_without_an_entry_everything_is_shown(self) -> None:
+        """To everybody, resting on nothing."""
+        here = world()
+        viewing = here.policy.viewing("/a")
+        self.assertTrue(viewing.is_same_for_all)
+        self.assertEqual(viewing.fixed, here.verdict("alice", "/a"))
+        self.assertEqual(here.view("alice", "/a"), FULL)
+        self.assertFalse(viewing.catch_up or viewing.depends_on_pattern)
+
+    def test_first_entry_that_matches_decides(self) -> None:
+        """By path, by content, or whatever the address is."""
+        here = world(
+            {"path_contains": "/secret", "visible": False},
+            {"path": "/a/*", "visible": True},
+            {"visible": False},
+        )
+        cases = [("/a/secret", HIDDEN), ("/a/secrets/x", HIDDEN), ("/a/b", FULL), ("/a/b/c", HIDDEN), ("/b", HIDDEN)]
+        for address, view in cases:
+            with self.subTest(address=address):
+                self.assertEqual(here.view("alice", address), view)
+                self.assertTrue(here.policy.viewing(address).is_same_for_all)
+
+    def test_owner_sees_what_is_below_it(self) -> None:
+        """Others see the public part only, which is a whole segment."""
+        here = world({"path": "/user/{id}/**", "visible": "owner", "owner_segment": "id", "public_sub": "card"})
+        for by, address, view in (
+            ("alice", "/user/alice/x", FULL),
+            ("alice", "/user/alice", FULL),
+            ("bob", "/user/alice", HIDDEN),
+            ("bob", "/user/alice/x", HIDDEN),
+            ("bob", "/user/alice/card", FULL),
+            ("bob", "/user/alice/card/small", FULL),
+            ("bob", "/user/alice/cards", HIDDEN),
+            ("bob", "/user/alice/x/card", HIDDEN),
+        ):
+            with self.subTest(by=by, address=address):
+                self.assertEqual(here.view(by, address), view)
+        self.assertFalse(here.policy.viewing("/user/alice/x").is_same_for_all)
+        self.assertEqual(here.verdict("bob", "/user/alice/x").lookups, frozenset())
+
+    def test_something_must_be_set(self) -> None:
+        """The lookup is reported, missing or not."""
+        here = world(
+            {"path": "/room/{id}/**", "visible": "require_state_not_null", "lookup": "/room/{id}/here/{session}"}
+        )
+        lookups = frozenset(("/room/r/here/alice",))
+        verdict = here.verdict("alice", "/room/r/x")
+        self.assertEqual((verdict.view, verdict.lookups), (HIDDEN, lookups))
+        here.put("/room/r/here/alice", 1)
+        verdict = here.verdict("alice", "/room/r/x")
+        self.assertEqual((verdict.view, verdict.lookups, verdict.until_us), (FULL, lookups, None))
+
+    def test_checks_decide_with_the_reader_as_the_session(self) -> None:
+        """All or any of them."""
+        for mode, view in (("all", HIDDEN), ("any", FULL)):
+            here = world({"path": "/room/{id}/**", "visible": "checks", "mode": mode, "checks": [CREATOR, PUBLIC]})
+            here.put("/room/r/meta", {"by": "alice", "public": False})
+            with self.subTest(mode=mode):
+                self.assertEqual(here.view("alice", "/room/r/x"), view)
+                self.assertEqual(here.view("bob", "/room/r/x"), HIDDEN)
+
+    def test_verdict_that_rests_on_a_grace_ends_with_it(self) -> None:
+        """The moment is told."""
+        here = world({"path": "/room/{id}/**", "visible": "checks", "checks": [PRESENT]})
+        here.put("/room/r/here/alice", 1, "alice")
+        here.put("/room/r/here/alice", None, "alice")
+        verdict = here.verdict("alice", "/room/r/x")
+        self.assertEqual((verdict.view, verdict.until_us), (FULL, here.now_us + 30 * SECOND_US))
+        here.later(30)
+        self.assertEqual(here.view("alice", "/room/r/x"), HIDDEN)
+
+    def test_patterns_that_were_looked_up_are_reported(self) -> None:
+        """As patterns."""
+        check = {"type": "last_writer_is_session", "lookup": "/call/{id}/*"}
+        here = world({"path": "/room/{id}", "visible": "checks", "checks": [check]})
+        here.put("/call/r/s1", 1, "alice")
+        verdict = here.verdict("alice", "/room/r")
+        self.assertEqual((verdict.view, verdict.lookup_patterns), (FULL, frozenset((Pattern.parse("/call/r/*"),))))
+
+    def test_value_checks_look_at_what_stands_there(self) -> None:
+        """And what stands there is then a lookup."""
+        here = world(
+            {
+                "path": "/mail/{id}",
+                "visible": "checks",
+                "checks": [{"type": "value_field_equals_session", "field": "to"}],
+            }
+        )
+        here.put("/mail/1", {"to": "alice"})
+        self.assertEqual([here.view(by, "/mail/1") for by in ("alice", "bob")], [FULL, HIDDEN])
+        self.assertEqual(here.verdict("bob", "/mail/1").lookups, frozenset(("/mail/1",)))
+
+    def test_long_address_is_decided_like_a_short_one(self) -> None:
+        """Only short ones are remembered."""
+        here = world({"path": "/user/{id}/**", "visible": "owner", "owner_segment": "id"})
+        address = "/user/alice/" + "x" * 1000
+        self.assertEqual([here.view(by, address) for by in ("alice", "bob")], [FULL, HIDDEN])
+
+
+class LiteralTests(SynchronousTestCase):
+    """Captures that must stand literally in the reader's pattern."""
+
+    def test_pattern_must_name_it(self) -> None:
+        """HELLO counts as no pattern."""
+        here = world({"path": "/room/{id}/meta", "visible": True, "literal": ["id"]})
+        self.assertTrue(here.policy.viewing("/room/r/meta").depends_on_pattern)
+        for pattern, view in (
+            ("/room/r/meta", FULL),
+            ("/room/r/*", FULL),
+            ("/room/r/**", FULL),
+            ("/*/r/meta", FULL),
+            ("/ro*/r/meta", FULL),
+            (None, FULL),
+            ("/room/*/meta", HIDDEN),
+            ("/room/r*/meta", HIDDEN),
+            ("/room/**", HIDDEN),
+            ("/room/**/meta", HIDDEN),
+            ("/**/r/meta", HIDDEN),
+            ("/**", HIDDEN),
+            ("hello", HIDDEN),
+        ):
+            with self.subTest(pattern=pattern):
+                self.assertEqual(here.view("alice", "/room/r/meta", pattern), view)
+
+    def test_every_segment_of_a_long_capture_counts(self) -> None:
+        """And the segments before it may be of any number."""
+        here = world({"path": "/ns/{path**}/x/{last}", "visible": True, "literal": ["path", "last"]})
+        address = "/ns/a/b/x/c"
+        cases = [
+            ("/ns/a/b/x/c", FULL),
+            ("/ns/a/b/*/c", FULL),
+            ("/ns/a/*/x/c", HIDDEN),
+            ("/ns/a/b/x/*", HIDDEN),
+            ("/ns/a/b/**", HIDDEN),
+        ]
+        for pattern, view in cases:
+            with self.subTest(pattern=pattern):
+                self.assertEqual(here.view("alice", address, pattern), view)
+
+    def test_checks_may_waive_it(self) -> None:
+        """All of ``unless``; then any pattern will do."""
+        entry = {"path": "/room/{id}/meta", "visible": True, "literal": ["id"], "unless": [PUBLIC, CREATOR]}
+        here = world(entry)
+        here.put("/room/r/meta", {"by": "alice"})
+        self.assertEqual([here.view(by, "/room/r/meta", "/room/**") for by in ("alice", "bob")], [FULL, HIDDEN])
+        here.put("/room/r/meta", {"by": "alice", "public": False})
+        self.assertEqual(here.view("alice", "/room/r/meta", "/room/**"), HIDDEN)
+        self.assertEqual(here.view("alice", "/room/r/meta", "/room/r/**"), FULL)
+
+    def test_what_is_hidden_stays_hidden(self) -> None:
+        """A literal pattern opens nothing."""
+        here = world({"path": "/room/{id}/**", "visible": "checks", "checks": [CREATOR], "literal": ["id"]})
+        self.assertEqual(here.view("alice", "/room/r/x"), HIDDEN)
+
+
+class TransformTests(SynchronousTestCase):
+    """Fields that are removed."""
+
+    def test_all_that_match_remove_their_fields(self) -> None:
+        """Not only the first."""
+        here = world(
+            snapshot_transforms=[
+                {"path": "/a/*", "redact_fields": ["x"]},
+                {"path": "/a/**", "redact_fields": ["y", "x"]},
+                {"path": "/b", "redact_fields": ["z"]},
+            ]
+        )
+        self.assertEqual(here.view("alice", "/a/b"), frozenset("xy"))
+        self.assertEqual(here.view("alice", "/a/b/c"), frozenset("xy"))
+        self.assertEqual(here.view("alice", "/c"), FULL)
+        self.assertTrue(here.policy.viewing("/a/b").is_same_for_all)
+
+    def test_checks_may_show_them(self) -> None:
+        """To whom all of ``unless`` hold for; the lookups are reported."""
+        here = world(
+            {"path": "/room/{id}/**", "visible": True},
+            snapshot_transforms=[
+                {"path": "/room/{id}/meta", "redact_fields": ["hash"], "unless": [CREATOR]},
+                {
+                    "path": "/room/**",
+                    "redact_fields": ["hash", "salt"],
+                    "unless": [{"type": "state_not_null", "lookup": "/admin/{session}"}],
+                },
+            ],
+        )
+        here.put("/room/r/meta", {"by": "alice"})
+        here.put("/admin/alice", 1)
+        self.assertEqual(here.view("alice", "/room/r/meta"), FULL)
+        verdict = here.verdict("bob", "/room/r/meta")
+        self.assertEqual(
+            (verdict.view, verdict.lookups), (frozenset(("hash", "salt")), frozenset(("/room/r/meta", "/admin/bob")))
+        )
+
+    def test_hidden_value_is_not_redacted_besides(self) -> None:
+        """Hidden is hidden, and nothing more is looked up."""
+        here = world(
+            {"path": "/room/{id}/**", "visible": "checks", "checks": [PRESENT]},
+            snapshot_transforms=[{"path": META, "redact_fields": ["hash"], "unless": [CREATOR]}],
+        )
+        verdict = here.verdict("bob", "/room/r/meta")
+        self.assertEqual((verdict.view, verdict.lookups), (HIDDEN, frozenset(("/room/r/here/bob",))))
+
+
+class AppliesToTests(SynchronousTestCase):
+    """Entries that hold for one way out only."""
+
+    def test_policy_without_such_entries_does_not_tell_them_apart(self) -> None:
+        """So that one verdict serves both."""
+        here = world({"path": "/a", "visible": False, "applies_to": ["live", "snapshot"]})
+        self.assertFalse(here.policy.tells_live_apart)
+        self.assertEqual([here.view("alice", "/a", is_live=live) for live in (False, True)], [HIDDEN, HIDDEN])
+
+    def test_entry_and_transform_for_snapshots_are_passed_over_live(self) -> None:
+        """The next one that matches decides there."""
+        here = world(
+            {"path": "/a/*", "visible": False, "applies_to": ["snapshot"]},
+            {"path": "/a/b", "visible": False, "applies_to": ["live"]},
+            snapshot_transforms=[{"path": "/c", "redact_fields": ["x"], "applies_to": ["snapshot"]}],
+        )
+        self.assertTrue(here.policy.tells_live_apart)
+        for address, views in (("/a/x", [HIDDEN, FULL]), ("/a/b", [HIDDEN, HIDDEN]), ("/c", [frozenset("x"), FULL])):
+            with self.subTest(address=address):
+                self.assertEqual([here.view("alice", address, is_live=live) for live in (False, True)], views)
