@@ -238,45 +238,29 @@ class CloseTests(SynchronousTestCase):
         def raise_error(*_: object) -> bytes:
             raise ZeroDivisionError
 
-        self.patch(bench.outbox._transport, "write", raise_error)
+        self.patch(bench.pipe, "write", raise_error)
         bench.send(*numbered(300, 1000))
         self.assertEqual(len(self.flushLoggedErrors(TypeError, ZeroDivisionError)), 1)
         self.assertTrue(bench.outbox.closing)
 
 
 class TransportTests(SynchronousTestCase):
-    def test_outbox_writes_to_the_socket_at_once(self) -> None:
-        """Over plain TCP a turn's bytes do not wait for the reactor's next turn."""
-        bench = Bench()
-        bench.send(keep(b"a"))
-        self.assertEqual(bytes(bench.pipe.taken), b"\x82\x01a")
-        self.assertFalse(bench.reactor.writers)
-
-    def test_outbox_leaves_to_the_transport_what_the_socket_does_not_take(self) -> None:
-        """No byte is lost or sent twice, and what comes later stands behind."""
-        bench = Bench(room_bytes=2)
-        bench.send(keep(b"abc"))
-        bench.send(keep(b"def"))
-        self.assertEqual(bytes(bench.pipe.taken), b"\x82\x03")
-        self.assertEqual(bench.drain(), [b"abc", b"def"])
-
-    def test_outbox_leaves_a_broken_socket_to_the_reactor(self) -> None:
-        """An error of the socket ends the connection as the reactor does it."""
-        bench = Bench()
-        bench.pipe.is_broken = True
-        bench.send(keep(b"a"))
-        lost: list[object] = []
-        bench.pipe.protocol = type("P", (), {"connectionLost": lambda _, reason: lost.append(reason)})()
-        bench.pipe.drain()
-        self.assertEqual(len(lost), 1)
-        self.assertTrue(bench.outbox.closing)
-
     def test_outbox_hands_over_in_pieces_and_stops_when_asked(self) -> None:
         """A turn of 1 MB reaches a transport that asks for a pause in small pieces; the rest can still be coalesced."""
         bench = Bench(room_bytes=100_000)
         bench.send(*(param("/a", bytes(1000)) for _ in range(1000)))
         self.assertLess(len(bench.pipe.dataBuffer) + bench.pipe._tempDataLen, 200_000)
         self.assertGreater(bench.writer.counters.coalesced, 600)
+
+    def test_outbox_keeps_a_snapshot_behind_a_turn_that_is_cut_short(self) -> None:
+        """What was sent before a snapshot in the same turn stands before it, even when a pause comes in between."""
+        bench = Bench(room_bytes=10_000)
+        frames = numbered(4, 40_000)
+        for frame in frames:
+            bench.outbox.send(frame)
+        bench.outbox.send_snapshot("k", iter([b"snapshot"]))
+        bench.send(keep(b"last"))
+        self.assertEqual(bench.drain(), [*(frame.data for frame in frames), b"snapshot", b"last"])
 
     def test_outbox_loses_nothing_between_two_pieces(self) -> None:
         """A pause in the middle of a turn leaves every frame in its place."""

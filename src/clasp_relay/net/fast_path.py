@@ -50,7 +50,10 @@ class FastPathProtocol(GuardedProtocol):
                 super()._dataReceived(rest)
 
     def _pass_messages(self, data: bytes) -> int:
-        """Passes on the whole usual frames that ``data`` begins with, and returns how many bytes these are."""
+        """Passes on the whole usual frames that ``data`` begins with, and returns how many bytes these are.
+
+        Once the session's end was decided ``onMessage`` ignores what comes, here as behind Autobahn.
+        """
         at, end = 0, len(data)
         while end - at >= 6 and data[at] == _FIN_BINARY:
             length = data[at + 1] ^ _MASKED
@@ -68,8 +71,6 @@ class FastPathProtocol(GuardedProtocol):
                 break
             at = stop
             self.onMessage(unmask(data[start:stop], data[start - 4 : start]), True)
-            if self.state != self.STATE_OPEN:
-                break
         return at
 
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from twisted.internet.interfaces import IPushProducer
-from twisted.internet.tcp import Connection as TcpConnection
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -15,6 +14,7 @@ from clasp_relay.errors import CloseCode, ErrorCode
 from clasp_relay.net.backlog import Backlog, Close, Snapshot
 from clasp_relay.net.connection import Connection, close_reason, error_bytes
 from clasp_relay.net.framing import Batch, Item, append_wire, wire_bytes
+from clasp_relay.net.sink import CLOSED, Sink
 
 if TYPE_CHECKING:
     from clasp_relay.net.turn import TurnWriter
@@ -49,13 +49,11 @@ class Outbox:
     __slots__ = (
         "_bound_bytes",
         "_connection",
-        "_direct",
-        "_handed_bytes",
         "_paused",
         "_pong",
         "_room_bytes",
         "_sealed",
-        "_transport",
+        "_sink",
         "_writer",
         "backlog",
         "closing",
@@ -64,13 +62,10 @@ class Outbox:
 
     def __init__(self, connection: Connection, writer: TurnWriter, bound_bytes: int = OUTBOX_BYTES) -> None:
         self._connection: Connection | None = connection
-        self._transport = connection.transport
-        # Over plain TCP a piece goes to the socket at once and not in the reactor's next turn.
-        self._direct = isinstance(self._transport, TcpConnection) and not self._transport.TLS
+        self._sink = Sink(connection.transport)
         self._writer = writer
         self._bound_bytes = bound_bytes
         self._room_bytes = bound_bytes
-        self._handed_bytes = 0
         self._paused = False
         self._sealed = False
         self._pong: bytes | None = None
@@ -127,7 +122,7 @@ class Outbox:
         if len(pending) == 1:
             self.pending = []
             item = pending[0]
-            self._write(item.wire if isinstance(item, Batch) else wire_bytes(item.data))
+            self._sink.write(item.wire if isinstance(item, Batch) else wire_bytes(item.data))
         elif pending:
             self.pending = []
             self._flush_many(pending)
@@ -148,7 +143,7 @@ class Outbox:
             if not parts:
                 break
             used += encoded
-            self._write(b"".join(parts))
+            self._sink.write(b"".join(parts))
         self._after_pump()
         return used
 
@@ -189,7 +184,7 @@ class Outbox:
         self.pending = []
         self.backlog = Backlog(self._writer.counters)
         self._connection = None
-        self._transport = None
+        self._sink = CLOSED
 
     # IPushProducer
 
@@ -201,12 +196,11 @@ class Outbox:
         if self.backlog is None:
             self.backlog = Backlog(self._writer.counters)
             self._move_pending(self.backlog)
-        self._room_bytes = self._bound_bytes - self._transport_bytes()
+        self._room_bytes = self._bound_bytes - self._sink.buffered_bytes
 
     def resumeProducing(self) -> None:
         """The transport has passed on all that it had; what waits follows within this turn."""
         self._paused = False
-        self._handed_bytes = 0
         if self._is_over:
             return
         payload, self._pong = self._pong, None
@@ -261,42 +255,21 @@ class Outbox:
         for index, item in enumerate(pending):
             size += append_wire(parts, item)
             if size >= PIECE_BYTES:
-                self._write(b"".join(parts))
+                self._sink.write(b"".join(parts))
                 parts, size = [], 0
                 if self.backlog is not None:
                     for rest in pending[index + 1 :]:
                         self._put(rest)
                     return
         if parts:
-            self._write(b"".join(parts))
-
-    def _write(self, data: bytes) -> None:
-        transport = self._transport
-        if not self._direct:
-            self._handed_bytes = len(data)
-            transport.write(data)
-        elif transport.dataBuffer or transport._tempDataBuffer or transport.disconnecting:
-            transport.write(data)
-        else:
-            taken = transport.writeSomeData(data)
-            if taken != len(data):
-                # An error is met again by the reactor, which then ends the connection as it does any other.
-                transport.write(data[taken:] if isinstance(taken, int) and taken > 0 else data)
-
-    def _transport_bytes(self) -> int:
-        transport = self._transport
-        if not self._direct:
-            # Others do not tell; they hold about the piece that made them ask for a pause.
-            return self._handed_bytes
-        buffered: int = len(transport.dataBuffer) - transport.offset + transport._tempDataLen
-        return buffered
+            self._sink.write(b"".join(parts))
 
     def _after_pump(self) -> None:
         backlog = self.backlog
         if self._is_over or backlog is None:
             return
         if self._paused:
-            self._room_bytes = self._bound_bytes - self._transport_bytes()
+            self._room_bytes = self._bound_bytes - self._sink.buffered_bytes
         elif not backlog:
             self.backlog = None
         elif isinstance(backlog.first, Close):
@@ -313,16 +286,16 @@ class Outbox:
             connection.send_close(close.code, close_reason(close.reason))
 
     def _keep_bound(self, backlog: Backlog) -> None:
-        self._room_bytes = self._bound_bytes - self._transport_bytes()
+        self._room_bytes = self._bound_bytes - self._sink.buffered_bytes
         if backlog.size_bytes > self._room_bytes and not backlog.shrink(self._room_bytes):
             self._end_as_too_slow()
 
     def _end_as_too_slow(self) -> None:
-        connection, transport = self._connection, self._transport
+        connection, sink = self._connection, self._sink
         self.shut()
         if connection is None:
             return
         self._writer.counters.slow_closes += 1
         connection.expect_end()
-        transport.write(wire_bytes(error_bytes(ErrorCode.OVERLOADED, "too slow")))
+        sink.write(wire_bytes(error_bytes(ErrorCode.OVERLOADED, "too slow")))
         connection.send_close(CloseCode.TRY_AGAIN_LATER, b"too slow")

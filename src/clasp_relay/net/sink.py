@@ -1,0 +1,50 @@
+"""A transport as an outbox writes to it: at once where that is possible, and with a known buffer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.tcp import Connection as TcpConnection
+
+
+class Sink:
+    """Writes to a transport.
+
+    Over plain TCP a piece goes to the socket in the same turn, and only what the socket does not take
+    goes to the transport's buffer. ``ITransport.write`` would wait for the reactor's next turn.
+
+    Args:
+        transport: any ``ITransport``; None for one that takes nothing any more.
+    """
+
+    __slots__ = ("_handed_bytes", "_is_direct", "_transport")
+
+    def __init__(self, transport: Any) -> None:
+        self._transport = transport
+        self._is_direct = isinstance(transport, TcpConnection) and not transport.TLS
+        self._handed_bytes = 0
+
+    def write(self, data: bytes) -> None:
+        """Writes behind all that was written before."""
+        transport = self._transport
+        if self._is_direct and not (transport.dataBuffer or transport._tempDataBuffer or transport.disconnecting):
+            taken = transport.writeSomeData(data)
+            if taken != len(data):
+                # An error is met again by the reactor, which then ends the connection as it does any other.
+                transport.write(data[taken:] if isinstance(taken, int) and taken > 0 else data)
+        elif transport is not None:
+            self._handed_bytes = len(data)
+            transport.write(data)
+
+    @property
+    def buffered_bytes(self) -> int:
+        """How much the transport holds. Where it does not tell: the piece that made it ask for a pause."""
+        transport = self._transport
+        if not self._is_direct:
+            return self._handed_bytes
+        buffered: int = len(transport.dataBuffer) - transport.offset + transport._tempDataLen
+        return buffered
+
+
+CLOSED = Sink(None)
+"""Takes nothing; stands in for a transport that is gone."""
