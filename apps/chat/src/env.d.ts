@@ -1,0 +1,12 @@
+/// <reference types="vite/client" />
+
+interface ImportMetaEnv {
+  /** The relay's WebSocket, e.g. wss://relay.example/ws. Unset: `/ws` on the page's own origin. */
+  readonly VITE_RELAY_URL?: string
+  /** What stands before `/auth/…`. Unset: the page's own origin. */
+  readonly VITE_AUTH_API_URL?: string
+}
+
+interface ImportMeta {
+  readonly env: ImportMetaEnv
+}

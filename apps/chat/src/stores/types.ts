@@ -1,0 +1,466 @@
+/**
+ * What the stores offer to components: state as they read it, actions as they call it.
+ *
+ * Every action that talks to the relay resolves when the relay has answered and rejects with an {@link ActionError}
+ * whose `kind` says what happened and whose `message` is the relay's own sentence. Nothing is shown as done before.
+ */
+
+export type RoomId = string
+export type UserId = string
+export type MsgId = string
+
+export type Status = 'online' | 'away' | 'dnd' | 'invisible'
+export type RoomType = 'text' | 'video' | 'combo' | 'dm'
+
+/** Why an action was refused. The interface has one sentence for each in every language. */
+export type ActionErrorKind =
+  | 'offline' // no connection, and this cannot wait for one
+  | 'network' // the server was not reached
+  | 'credentials' // wrong name or password
+  | 'nameTaken'
+  | 'identityTaken'
+  | 'invalid' // bad input; `message` says what
+  | 'tooMany' // `retryAfterS` says how long to wait
+  | 'signedOut' // the token is no longer good
+  | 'forbidden' // the relay's policy or scope refused it
+  | 'wrongPassword' // of a room
+  | 'banned'
+  | 'missing' // no such room, message or person
+  | 'tooLarge'
+  | 'waitingForKey'
+  | 'conflict'
+  | 'timeout'
+  | 'server'
+
+export interface ActionFailure extends Error {
+  readonly kind: ActionErrorKind
+  readonly retryAfterS: number | null
+}
+
+export interface Person {
+  readonly userId: UserId
+  readonly name: string
+  /** `#rrggbb` */
+  readonly color: string
+}
+
+// --- session ------------------------------------------------------------------------------------------------------
+
+export interface SessionStore {
+  /** The stored session has been read; before, nothing is known. */
+  readonly ready: boolean
+  readonly signedIn: boolean
+  readonly guest: boolean
+  readonly userId: UserId
+  /** The account's name; null for a guest. */
+  readonly username: string | null
+  readonly displayName: string
+  readonly color: string
+  readonly status: Status
+  /** Reads what the browser kept and starts the connection when there is a token. Idempotent. */
+  restore(): Promise<void>
+  continueAsGuest(name: string): Promise<void>
+  /** A guest keeps its identity, rooms and friends; a taken name changes nothing. */
+  register(username: string, password: string): Promise<void>
+  login(username: string, password: string): Promise<void>
+  changePassword(oldPassword: string, newPassword: string): Promise<void>
+  /** Revokes the token, closes the connection and wipes what this browser keeps, in every tab. */
+  logout(): Promise<void>
+  setProfile(change: { displayName?: string; color?: string; status?: Status }): void
+}
+
+// --- connection ---------------------------------------------------------------------------------------------------
+
+/**
+ * `idle`: nobody is signed in; `connecting`: the first try or a retry is under way; `online`;
+ * `waiting`: the next try is at `retryAtMs`; `refused`: the relay refuses the token, sign in again.
+ */
+export type ConnectionPhase = 'idle' | 'connecting' | 'online' | 'waiting' | 'refused'
+
+export interface ConnectionStore {
+  readonly phase: ConnectionPhase
+  readonly online: boolean
+  /** The relay's id for this connection; another one after every reconnect. */
+  readonly sessionId: string | null
+  readonly serverName: string | null
+  readonly retryAtMs: number | null
+  /** The relay's words for why it refused or closed. */
+  readonly reason: string | null
+  retryNow(): void
+}
+
+// --- rooms --------------------------------------------------------------------------------------------------------
+
+/**
+ * `unknown`: not entered yet; `entering`; `inside`: the relay took the presence;
+ * `passwordNeeded`, `banned`, `refused`, `missing` (no such room any more).
+ */
+export type RoomAccess = 'unknown' | 'entering' | 'inside' | 'passwordNeeded' | 'banned' | 'refused' | 'missing'
+
+/** `unknown` until the room's meta was seen: until then nothing is sent. */
+export type EncryptionState = 'unknown' | 'off' | 'waiting' | 'ready'
+
+export interface Room {
+  readonly id: RoomId
+  readonly type: RoomType
+  /** For a direct message: the other one's name. */
+  readonly name: string
+  readonly description: string
+  readonly isPublic: boolean
+  readonly hasPassword: boolean
+  readonly creatorId: UserId | null
+  readonly creatorName: string
+  readonly createdAt: number | null
+  /** The group's path, e.g. `games/chess`. */
+  readonly namespace: string | null
+  /** The other one, in a direct message. */
+  readonly peerId: UserId | null
+  readonly joined: boolean
+  readonly access: RoomAccess
+  readonly encryption: EncryptionState
+  readonly unread: number
+  readonly mentions: number
+  readonly muted: boolean
+  /** Time of the newest message known, ms; 0 without one. */
+  readonly lastActivityMs: number
+}
+
+export interface NewRoom {
+  name: string
+  type?: 'text' | 'video' | 'combo'
+  isPublic: boolean
+  encrypted: boolean
+  password?: string
+  namespace?: string
+}
+
+export interface RoomsStore {
+  readonly byId: Readonly<Record<RoomId, Room>>
+  /** Joined rooms without direct messages, by name. */
+  readonly joined: readonly Room[]
+  /** Direct messages, newest first. */
+  readonly directMessages: readonly Room[]
+  /** Everything in the public registry, by name. */
+  readonly publicRooms: readonly Room[]
+  readonly activeId: RoomId | null
+  readonly active: Room | null
+  /** Unread messages in rooms that are not muted. */
+  readonly totalUnread: number
+  readonly totalMentions: number
+  create(room: NewRoom): Promise<RoomId>
+  /** Asks the relay what it knows of a room, e.g. of an invitation; null: no such room. */
+  lookUp(id: RoomId): Promise<Room | null>
+  /** Joins; rejects with `wrongPassword` or `banned`. */
+  join(id: RoomId, password?: string): Promise<void>
+  leave(id: RoomId): Promise<void>
+  rename(id: RoomId, name: string): Promise<void>
+  setDescription(id: RoomId, description: string): Promise<void>
+  setVisibility(id: RoomId, isPublic: boolean): Promise<void>
+  /** null removes the password. Others have to give the new one. */
+  setPassword(id: RoomId, password: string | null): Promise<void>
+  setNamespace(id: RoomId, path: string | null): Promise<void>
+  /** One way: an encrypted room stays encrypted. */
+  enableEncryption(id: RoomId): Promise<void>
+  remove(id: RoomId): Promise<void>
+  setMuted(id: RoomId, muted: boolean): void
+  /** The room that is on screen: what arrives there counts as read while the window has the focus. */
+  activate(id: RoomId | null): void
+  markRead(id: RoomId): void
+  inviteLink(id: RoomId): string
+  /** The room of an invitation as pasted (a link or an id); null: it is none. */
+  parseInvite(text: string): RoomId | null
+}
+
+// --- members ------------------------------------------------------------------------------------------------------
+
+export type Role = 'creator' | 'admin' | 'member'
+
+export interface Member extends Person {
+  readonly role: Role
+  readonly status: Status
+  readonly self: boolean
+  readonly joinedAt: number
+}
+
+export interface Ban {
+  readonly userId: UserId
+  readonly name: string
+  readonly bannedBy: UserId
+  readonly timestamp: number
+}
+
+export interface Profile extends Person {
+  readonly status: Status
+}
+
+/** What one may do in a room, so that nothing is offered that the relay would refuse. */
+export interface Rights {
+  readonly rename: boolean
+  readonly visibility: boolean
+  readonly password: boolean
+  readonly promote: boolean
+  readonly kick: boolean
+  readonly ban: boolean
+  readonly moderate: boolean
+  readonly remove: boolean
+  readonly encrypt: boolean
+}
+
+export interface MembersStore {
+  /** Who is present, by role and name; without those who chose to be invisible (oneself excepted). */
+  present(roomId: RoomId): readonly Member[]
+  /** Who is typing, without oneself. */
+  typing(roomId: RoomId): readonly Person[]
+  bans(roomId: RoomId): readonly Ban[]
+  admins(roomId: RoomId): readonly UserId[]
+  rights(roomId: RoomId): Rights
+  /** Call at every keystroke that leaves text in the composer; it limits itself. */
+  noteTyping(roomId: RoomId): void
+  stopTyping(roomId: RoomId): void
+  promote(roomId: RoomId, userId: UserId): Promise<void>
+  demote(roomId: RoomId, userId: UserId): Promise<void>
+  kick(roomId: RoomId, userId: UserId): Promise<void>
+  ban(roomId: RoomId, userId: UserId): Promise<void>
+  unban(roomId: RoomId, userId: UserId): Promise<void>
+  /** null: this person never left a profile. */
+  profile(userId: UserId): Promise<Profile | null>
+}
+
+// --- messages -----------------------------------------------------------------------------------------------------
+
+/** Of own messages. `waiting`: queued until the room's key is there. */
+export type Delivery = 'queued' | 'waiting' | 'sent' | 'confirmed' | 'failed'
+
+/**
+ * `plain`: in a room without encryption; `encrypted`: decrypted here; `unreadable`: the key is not there (yet);
+ * `exposed`: it came in clear text in an encrypted room and is to be marked as such.
+ */
+export type Secrecy = 'plain' | 'encrypted' | 'unreadable' | 'exposed'
+
+/** `pending` while the signing key is fetched; `unsigned` shows no mark. */
+export type Verification = 'unsigned' | 'pending' | 'verified' | 'forged'
+
+export interface Reaction {
+  readonly emoji: string
+  readonly count: number
+  readonly mine: boolean
+  readonly names: readonly string[]
+}
+
+export interface Quote {
+  readonly msgId: MsgId
+  readonly name: string
+  /** null: the quoted message is not known here (yet). */
+  readonly text: string | null
+}
+
+export interface ChatMessage {
+  readonly roomId: RoomId
+  readonly msgId: MsgId
+  /** null: an old client that does not say who it is. */
+  readonly userId: UserId | null
+  readonly sessionId: string
+  readonly name: string
+  readonly color: string
+  /** `system`: a line of this client (joined, left, kicked); `text` is then a message key of the interface. */
+  readonly kind: 'text' | 'image' | 'system'
+  readonly text: string
+  /** A `data:image/…` URL. */
+  readonly image: string | null
+  readonly alt: string
+  readonly timestamp: number
+  readonly replyTo: Quote | null
+  readonly edited: boolean
+  readonly deleted: boolean
+  /** Edited or deleted by an old client that proves only its session, not its person. */
+  readonly unproven: boolean
+  readonly own: boolean
+  readonly delivery: Delivery
+  /** Why it failed, in the relay's words. */
+  readonly failure: string | null
+  readonly secrecy: Secrecy
+  readonly verification: Verification
+  readonly mentionsMe: boolean
+  /** Not received from its author but handed on by this member. */
+  readonly relayedBy: UserId | null
+  readonly reactions: readonly Reaction[]
+  /** Names of those who have read as far as this message (only on the last one that each has read). */
+  readonly readBy: readonly Person[]
+}
+
+export interface OutgoingImage {
+  /** What `prepareImage` made of a picked, pasted or dropped file. */
+  readonly dataUrl: string
+  readonly alt: string
+}
+
+export interface Draft {
+  readonly text: string
+  readonly replyTo: MsgId | null
+}
+
+export interface MessagesStore {
+  /** Oldest first; a window on the stored history that grows by `loadOlder`. */
+  timeline(roomId: RoomId): readonly ChatMessage[]
+  /** There is more in the stored history before the first message of the timeline. */
+  hasOlder(roomId: RoomId): boolean
+  /** Timestamp of the first message that was unread when the room was opened, for the «new» line; null: none. */
+  unreadSince(roomId: RoomId): number | null
+  loadOlder(roomId: RoomId): Promise<void>
+  /** Loads as far back as that message; false: it is not stored here. */
+  reveal(roomId: RoomId, msgId: MsgId): Promise<boolean>
+  /** Resolves when it is stored and queued; the message's `delivery` tells the rest. */
+  send(roomId: RoomId, message: { text: string; replyTo?: MsgId; image?: OutgoingImage }): Promise<void>
+  edit(roomId: RoomId, msgId: MsgId, text: string): Promise<void>
+  remove(roomId: RoomId, msgId: MsgId): Promise<void>
+  canEdit(message: ChatMessage): boolean
+  canRemove(message: ChatMessage): boolean
+  retry(roomId: RoomId, msgId: MsgId): Promise<void>
+  /** Forgets an own message that was never confirmed. */
+  discard(roomId: RoomId, msgId: MsgId): Promise<void>
+  react(roomId: RoomId, msgId: MsgId, emoji: string): Promise<void>
+  search(query: string, roomId?: RoomId): Promise<readonly ChatMessage[]>
+  /** Scales a file down until it fits one frame; rejects with `invalid` or `tooLarge`. */
+  prepareImage(file: Blob): Promise<string>
+  draft(roomId: RoomId): Draft
+  setDraft(roomId: RoomId, draft: Draft): void
+  /** `/roll`, `/shrug`, `/me`: for completion. */
+  readonly commands: readonly { readonly name: string; readonly usage: string }[]
+}
+
+// --- encryption ---------------------------------------------------------------------------------------------------
+
+export interface KeyChange {
+  readonly roomId: RoomId
+  readonly userId: UserId
+  readonly name: string
+  readonly oldFingerprint: string
+  readonly newFingerprint: string
+}
+
+export interface SecurityStore {
+  /** Peers whose key is another one than before, until accepted or dismissed. */
+  keyChanges(roomId: RoomId): readonly KeyChange[]
+  acceptKey(roomId: RoomId, userId: UserId): Promise<void>
+  dismissKeyChange(roomId: RoomId, userId: UserId): void
+  /** 16 groups of 4 hex digits; null: this person's key was never seen. */
+  fingerprint(roomId: RoomId, userId: UserId): string | null
+  /** One's own, to be compared by the other side. */
+  readonly ownFingerprint: string | null
+}
+
+// --- friends ------------------------------------------------------------------------------------------------------
+
+export interface Friend extends Person {
+  readonly addedAt: number
+  /** Present in a room that both are in. */
+  readonly online: boolean
+}
+
+export interface FriendRequest extends Person {
+  readonly timestamp: number
+}
+
+export interface FriendsStore {
+  /** By name. */
+  readonly friends: readonly Friend[]
+  readonly incoming: readonly FriendRequest[]
+  readonly outgoing: readonly UserId[]
+  isFriend(userId: UserId): boolean
+  request(userId: UserId): Promise<void>
+  accept(userId: UserId): Promise<void>
+  decline(userId: UserId): Promise<void>
+  remove(userId: UserId): Promise<void>
+  /** Opens the direct message with a friend, making it when there is none. */
+  openDirectMessage(userId: UserId): Promise<RoomId>
+}
+
+// --- groups -------------------------------------------------------------------------------------------------------
+
+export interface Group {
+  readonly path: string
+  readonly name: string
+  readonly description: string
+  readonly icon: string
+  readonly isPublic: boolean
+  readonly createdBy: UserId | null
+  readonly creatorName: string
+  readonly createdAt: number | null
+  /** Its maker wanted a password, which the relay cannot enforce: shown as «not protected». */
+  readonly claimsPassword: boolean
+  readonly pinned: boolean
+  readonly mine: boolean
+}
+
+export interface GroupsStore {
+  readonly byPath: Readonly<Record<string, Group>>
+  /** Pinned groups in the order of their paths. */
+  readonly pinned: readonly Group[]
+  /** Groups directly below a path; '' for the top. */
+  children(path: string): readonly Group[]
+  roomsIn(path: string): readonly Room[]
+  /** Keeps a path up to date while it is on screen; returns the function that ends it. */
+  watch(path: string): () => void
+  pin(path: string): void
+  unpin(path: string): void
+  create(group: { path: string; description: string; icon: string; isPublic: boolean }): Promise<void>
+  update(path: string, change: { description?: string; icon?: string; isPublic?: boolean }): Promise<void>
+  remove(path: string): Promise<void>
+  /** The canonical form of what was typed; null: it cannot be a path. */
+  parsePath(text: string): string | null
+}
+
+// --- settings and notices -----------------------------------------------------------------------------------------
+
+export type Theme = 'system' | 'light' | 'dark' | 'contrast'
+
+export interface SettingsStore {
+  readonly theme: Theme
+  /** BCP 47; null: the browser's. */
+  readonly locale: string | null
+  readonly desktopNotifications: boolean
+  readonly sendReceipts: boolean
+  readonly collapsedGroups: readonly string[]
+  readonly recentEmojis: readonly string[]
+  set(change: {
+    theme?: Theme
+    locale?: string | null
+    desktopNotifications?: boolean
+    sendReceipts?: boolean
+    collapsedGroups?: readonly string[]
+  }): void
+  noteEmoji(emoji: string): void
+  /** Everything that this browser keeps, as a JSON file. */
+  exportData(): Promise<Blob>
+  /** Rejects with `invalid` and changes nothing when the file is not sound. */
+  importData(file: Blob): Promise<{ messages: number; keys: number }>
+}
+
+export type NoticeKind = 'info' | 'success' | 'warning' | 'error'
+
+export interface Notice {
+  readonly id: number
+  readonly kind: NoticeKind
+  /** A message key of the interface, with its parameters. */
+  readonly key: string
+  readonly params: Readonly<Record<string, string | number>>
+  /** A room to go to when it is clicked. */
+  readonly roomId: RoomId | null
+}
+
+export interface NotificationsStore {
+  readonly notices: readonly Notice[]
+  /** `default`: not asked yet. */
+  readonly permission: NotificationPermission | 'unsupported'
+  notify(notice: {
+    kind: NoticeKind
+    key: string
+    params?: Record<string, string | number>
+    roomId?: RoomId | null
+  }): void
+  /** Puts an error into words: its kind's sentence, with the relay's own as `detail`. */
+  fail(error: unknown): void
+  dismiss(id: number): void
+  /** To be called from a click. */
+  askPermission(): Promise<void>
+}

@@ -1,0 +1,49 @@
+import { fileURLToPath, URL } from 'node:url'
+import vue from '@vitejs/plugin-vue'
+import { defineConfig } from 'vitest/config'
+
+const AUTH_API = 'http://127.0.0.1:7350'
+const RELAY = 'ws://127.0.0.1:7330'
+
+export default defineConfig({
+  plugins: [vue()],
+  resolve: { alias: { '@': fileURLToPath(new URL('./src', import.meta.url)) } },
+  define: {
+    __VUE_OPTIONS_API__: 'false',
+    __VUE_PROD_DEVTOOLS__: 'false',
+    __VUE_I18N_LEGACY_API__: 'false',
+    __VUE_I18N_FULL_INSTALL__: 'false',
+    __INTLIFY_PROD_DEVTOOLS__: 'false',
+  },
+  server: {
+    port: 5173,
+    strictPort: true,
+    // `/auth` itself is a page of the app; only what lies below it is the API.
+    proxy: {
+      '/auth/': { target: AUTH_API },
+      '/ws': { target: RELAY, ws: true },
+    },
+  },
+  build: {
+    target: 'es2022',
+    // A strict Content-Security-Policy forbids inline modules and data: scripts.
+    assetsInlineLimit: 0,
+    modulePreload: { polyfill: false },
+  },
+  test: {
+    environment: 'node',
+    include: ['tests/**/*.test.ts'],
+    setupFiles: ['tests/setup.ts'],
+    testTimeout: 20_000,
+    maxWorkers: 2,
+    coverage: {
+      provider: 'v8',
+      include: ['src/**/*.{ts,vue}'],
+      exclude: ['src/main.ts', 'src/**/*.d.ts'],
+      thresholds: {
+        'src/protocol/**': { branches: 100, lines: 100, functions: 100 },
+        'src/crypto/**': { branches: 100, lines: 100, functions: 100 },
+      },
+    },
+  },
+})
