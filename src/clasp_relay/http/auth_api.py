@@ -43,6 +43,7 @@ STATUS: Mapping[type[Refusal], HTTPStatus] = {
 """What a refusal is in HTTP."""
 
 _NOT_FOUND = "There is nothing here."
+_MALFORMED = "The request is malformed."
 
 
 def request_address(request: IRequest, trusted: Sequence[Network]) -> str:
@@ -146,7 +147,6 @@ class AuthApi:
             case MethodNotAllowed():
                 return _answer_method(request, error.valid_methods or ())
             case HTTPException():
-                # No such path; a slash too many is one, too.
                 return refuse(request, HTTPStatus.NOT_FOUND, _NOT_FOUND)
         _log.failure("a request to the auth API failed", failure)
         return refuse(request, HTTPStatus.INTERNAL_SERVER_ERROR, "The relay has a problem. Try again later.")
@@ -170,11 +170,15 @@ class _AuthResource(Resource):
         set_cors_headers(request, self._origins)
         if is_too_large(request):
             return refuse(request, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The request is too large.")
+        if len(request.postpath) != 1 or not _is_text(request.postpath[0]):
+            return refuse(request, HTTPStatus.NOT_FOUND, _NOT_FOUND)
+        if not _is_text(request.getRequestHostname()):
+            return refuse(request, HTTPStatus.BAD_REQUEST, _MALFORMED)
         try:
             return self._routes.render(request)
-        except (HTTPException, UnicodeError):
-            # The Host or the method are no text that a request can have.
-            return refuse(request, HTTPStatus.BAD_REQUEST, "The request is malformed.")
+        except HTTPException:
+            # Werkzeug's, before any route is looked for: a Host that no name can be.
+            return refuse(request, HTTPStatus.BAD_REQUEST, _MALFORMED)
 
 
 def make_auth_resource(
@@ -194,6 +198,14 @@ def make_auth_resource(
     """
     api = AuthApi(accounts, lambda request: request_address(request, trusted_proxies))
     return _AuthResource(api, origins, page)
+
+
+def _is_text(data: bytes) -> bool:
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _answer_issued(request: IRequest, issued: Issued) -> bytes:

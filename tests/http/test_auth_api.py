@@ -1,0 +1,399 @@
+"""The auth API, over HTTP without sockets."""
+
+import json
+from typing import Any
+
+from twisted.internet.address import UNIXAddress
+from twisted.internet.error import ConnectionLost
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.static import Data
+from twisted.web.test.requesthelper import DummyRequest
+
+from clasp_relay.access.addresses import parse_networks
+from clasp_relay.access.limits import RateLimits
+from clasp_relay.access.refusals import Later, Refusal
+from clasp_relay.access.tokens import TokenUnknown
+from clasp_relay.http.auth_api import STATUS, make_auth_resource, request_address
+from clasp_relay.http.bounded import MAX_BODY_BYTES
+from clasp_relay.http.cors import Origins
+from tests.access.stack import START_S, TTL_S, Stack, SteppedWorkers
+from tests.http.memory_site import Answer, MemorySite
+
+ALICE = {"username": "Alice", "password": "password", "user_id": "a1"}
+ROUTES = {
+    "/auth/register": "POST",
+    "/auth/login": "POST",
+    "/auth/guest": "POST",
+    "/auth/logout": "POST",
+    "/auth/refresh": "POST",
+    "/auth/password": "POST",
+    "/auth/me": "GET",
+    "/auth/openapi.json": "GET",
+}
+
+
+class ApiTestCase(SynchronousTestCase):
+    """A site over accounts in memory."""
+
+    def setUp(self) -> None:
+        """Makes the site."""
+        self.use(Stack(limits=RateLimits(5, 900, 1000, 900)))
+
+    def use(self, stack: Stack, origins: Origins | None = None, **options: Any) -> None:
+        """Makes the site over other accounts."""
+        self.stack = stack
+        self.site = MemorySite(make_auth_resource(stack.accounts, origins=origins or Origins(None), **options))
+
+    def post(self, path: str, body: object = None, bearer: str | None = None) -> Answer:
+        """Posts to the API."""
+        return self.site.request("POST", path, body, bearer=bearer)
+
+    def token(self, path: str, body: object, bearer: str | None = None) -> str:
+        """Posts, and returns the token that this gave."""
+        answer = self.post(path, body, bearer)
+        self.assertEqual(answer.status, 200, answer.body)
+        self.assertEqual(set(answer.json), {"token", "user_id", "username"})
+        token: str = answer.json["token"]
+        return token
+
+    def assert_error(self, answer: Answer, status: int, words: str = "") -> None:
+        """Asserts that an answer is an error of the one shape there is."""
+        self.assertEqual(answer.status, status, answer.body)
+        self.assertEqual(answer.headers["content-type"], "application/json")
+        self.assertEqual(list(answer.json), ["error"])
+        self.assertIn(words, answer.json["error"])
+
+
+class CallTests(ApiTestCase):
+    """Every call, and what it answers."""
+
+    def test_register_login_and_guest_give_a_token(self) -> None:
+        """With the id and the name that it stands for; never to be stored on the way."""
+        answer = self.post("/auth/register", ALICE)
+        self.assertEqual(answer.status, 200)
+        self.assertEqual((answer.json["user_id"], answer.json["username"]), ("a1", "Alice"))
+        self.assertEqual(answer.headers["cache-control"], "no-store")
+        self.assertEqual(answer.headers["content-type"], "application/json")
+        self.assertEqual(int(answer.headers["content-length"]), len(answer.body))
+        self.token("/auth/login", {"username": "alice", "password": "password"})
+        guest = self.post("/auth/guest", {"name": "Zoë", "user_id": "g1"})
+        self.assertEqual((guest.json["user_id"], guest.json["username"]), ("g1", "Zoë"))
+        self.token("/auth/guest", {"name": None, "user_id": None})
+        self.token("/auth/guest", {})
+
+    def test_me_tells_what_a_token_stands_for(self) -> None:
+        """HEAD gives the same head without the body."""
+        token = self.token("/auth/register", ALICE)
+        answer = self.site.request("GET", "/auth/me", bearer=token)
+        expected = {
+            "user_id": "a1",
+            "username": "Alice",
+            "guest": False,
+            "scopes": ["read:/a1/**", "write:/**"],
+            "expires_at": START_S + TTL_S,
+        }
+        self.assertEqual((answer.status, answer.json), (200, expected))
+        head = self.site.request("HEAD", "/auth/me", bearer=token)
+        self.assertEqual((head.status, head.body), (200, b""))
+        self.assertEqual(head.headers["content-length"], answer.headers["content-length"])
+
+    def test_logout_refresh_and_password_take_the_bearers_token(self) -> None:
+        """Each does what it says."""
+        first = self.token("/auth/register", ALICE)
+        second = self.token("/auth/refresh", None, first)
+        done = self.post("/auth/password", {"old": "password", "new": "new password"}, second)
+        self.assertEqual((done.status, done.json), (200, {}))
+        self.assertRaises(TokenUnknown, self.stack.tokens.lookup, first)
+        done = self.post("/auth/logout", None, second)
+        self.assertEqual((done.status, done.json), (200, {}))
+        self.assertRaises(TokenUnknown, self.stack.tokens.lookup, second)
+
+    def test_guests_token_proves_the_guests_id(self) -> None:
+        """To guest and to register."""
+        body = {"name": "Gina", "user_id": "g1"}
+        first = self.token("/auth/guest", body)
+        self.assert_error(self.post("/auth/guest", body), 409, "identity belongs to a registered user")
+        second = self.token("/auth/guest", body, first)
+        user = {"username": "Gina", "password": "password", "user_id": "g1"}
+        self.assert_error(self.post("/auth/register", user), 409, "identity belongs to a registered user")
+        self.token("/auth/register", user, second)
+        self.assert_error(self.post("/auth/guest", body, first), 409)
+
+    def test_openapi_is_served(self) -> None:
+        """As JSON."""
+        answer = self.site.request("GET", "/auth/openapi.json")
+        self.assertEqual((answer.status, set(answer.json["paths"])), (200, set(ROUTES)))
+
+
+class ErrorTests(ApiTestCase):
+    """Every error, each a sentence."""
+
+    def test_every_refusal_has_a_status(self) -> None:
+        """Those that are raised; two are only there to be inherited from."""
+        kinds = {*Refusal.__subclasses__(), *Later.__subclasses__()} - {Later}
+        self.assertEqual(set(STATUS), kinds)
+
+    def test_body_that_is_no_json_object_is_refused(self) -> None:
+        """Whatever is wrong with it, and it is the sender's fault."""
+        bodies = [
+            b"",
+            b"{",
+            b"[]",
+            b"null",
+            b'"x"',
+            b"\xff\xfe{}",
+            b"[" * 16_000,
+            b'{"a":' * 3_000,
+            b'{"username": ' + b"9" * 5_000 + b"}",
+            "{}".encode("utf-16"),
+            b"username=Alice&password=password",
+        ]
+        for path in ("/auth/register", "/auth/login", "/auth/guest"):
+            for body in bodies:
+                with self.subTest(path=path, body=body[:20]):
+                    self.assert_error(self.post(path, body), 400)
+
+    def test_missing_and_wrong_fields_are_named(self) -> None:
+        """By the key that the client sent, and nothing else of what it sent."""
+        cases: list[tuple[str, dict[str, Any], str]] = [
+            ("/auth/register", {"password": "password"}, "«username» is missing."),
+            ("/auth/register", {"username": "Alice"}, "«password» is missing."),
+            ("/auth/register", {**ALICE, "username": 7}, "«username» is not a string."),
+            ("/auth/register", {**ALICE, "password": ["x"]}, "«password» is not a string."),
+            ("/auth/register", {**ALICE, "user_id": {}}, "«user_id» is not a string."),
+            ("/auth/register", {**ALICE, "username": "\ud800\ud800"}, "«username» is not valid text."),
+            ("/auth/register", {**ALICE, "password": "12345"}, "at least 6"),
+            ("/auth/register", {**ALICE, "password": "x" * 1025}, "at most 1024"),
+            ("/auth/register", {**ALICE, "user_id": "a/b"}, "A user_id has"),
+            ("/auth/register", {**ALICE, "username": "x"}, "2 to 32"),
+            ("/auth/login", {"username": "Alice"}, "«password» is missing."),
+            ("/auth/login", {"username": None, "password": "x"}, "«username» is missing."),
+            ("/auth/login", {"username": "\udc00", "password": "x"}, "not valid text"),
+            ("/auth/guest", {"name": ""}, "1 to 32"),
+            ("/auth/guest", {"name": 1}, "«name» is not a string."),
+            ("/auth/guest", {"user_id": "é"}, "A user_id has"),
+        ]
+        for path, body, words in cases:
+            with self.subTest(path=path, body=body):
+                self.assert_error(self.post(path, body), 400, words)
+
+    def test_wrong_password_and_unknown_user_get_the_same_bytes(self) -> None:
+        """Headers included."""
+        self.token("/auth/register", ALICE)
+        wrong = self.post("/auth/login", {"username": "Alice", "password": "wrong"})
+        nobody = self.post("/auth/login", {"username": "nobody", "password": "wrong"})
+        self.assert_error(wrong, 401, "The username or the password is wrong.")
+        without_date = [{**answer.headers, "date": ""} for answer in (wrong, nobody)]
+        self.assertEqual((without_date[0], wrong.body), (without_date[1], nobody.body))
+
+    def test_calls_of_a_bearer_answer_401_without_a_valid_token(self) -> None:
+        """And say how to authenticate."""
+        password = {"old": "password", "new": "new password"}
+        calls = [("POST", "/auth/logout", None), ("POST", "/auth/refresh", None), ("POST", "/auth/password", password)]
+        for method, path, body in [*calls, ("GET", "/auth/me", None)]:
+            for bearer in (None, "cpsk_" + "0" * 32):
+                with self.subTest(path=path, bearer=bearer):
+                    answer = self.site.request(method, path, body, bearer=bearer)
+                    self.assert_error(answer, 401)
+                    self.assertEqual(answer.headers["www-authenticate"], "Bearer")
+
+    def test_password_answers_400_and_401(self) -> None:
+        """A guest, a bad new one, a missing field; a wrong old one."""
+        alice, guest = self.token("/auth/register", ALICE), self.token("/auth/guest", {})
+        for bearer, body, status in (
+            (guest, {"old": "password", "new": "new password"}, 400),
+            (alice, {"old": "password", "new": "short"}, 400),
+            (alice, {"old": "password"}, 400),
+            (alice, b"x", 400),
+            (alice, {"old": "wrong", "new": "new password"}, 401),
+        ):
+            with self.subTest(body=body):
+                self.assert_error(self.post("/auth/password", body, bearer), status)
+
+    def test_taken_names_and_ids_answer_409(self) -> None:
+        """Only the sentence about an id has the word «identity»: clients throw theirs away at it."""
+        self.token("/auth/register", ALICE)
+        name = [("/auth/register", {**ALICE, "username": "ALICE", "user_id": "b1"}), ("/auth/guest", {"name": "alice"})]
+        for path, body in name:
+            answer = self.post(path, body)
+            self.assert_error(answer, 409, "This name belongs to a registered user.")
+            self.assertNotIn(b"identity", answer.body)
+        for path, body in (("/auth/register", {**ALICE, "username": "Bob"}), ("/auth/guest", {"user_id": "a1"})):
+            self.assert_error(
+                self.post(path, body),
+                409,
+                "This identity belongs to a registered user or to another guest who is signed in.",
+            )
+
+    def test_body_of_more_than_16_kib_answers_413(self) -> None:
+        """One byte less is looked at. That goes for every path."""
+        padding = MAX_BODY_BYTES - len(json.dumps({"x": ""}))
+        self.token("/auth/guest", {"x": "y" * padding})
+        for path in ("/auth/register", "/auth/login", "/auth/guest", "/auth/logout", "/auth/password", "/auth/nothing"):
+            with self.subTest(path=path):
+                self.assert_error(self.post(path, {"x": "y" * (padding + 1)}), 413)
+
+    def test_too_many_tries_answer_429(self) -> None:
+        """With the seconds to wait, rounded up."""
+        self.use(Stack(limits=RateLimits(1, 900, 1, 60)))
+        self.token("/auth/register", ALICE)
+        self.token("/auth/guest", {})
+        self.assert_error(self.post("/auth/login", {"username": "Alice", "password": "wrong"}), 401)
+        self.stack.clock.advance(0.5)
+        for path, body, wait in (
+            ("/auth/register", {**ALICE, "username": "Bob"}, "60"),
+            ("/auth/guest", {}, "60"),
+            ("/auth/login", {"username": "Alice", "password": "password"}, "900"),
+        ):
+            with self.subTest(path=path):
+                answer = self.post(path, body)
+                self.assert_error(answer, 429, "Try again in")
+                self.assertEqual(answer.headers["retry-after"], wait)
+                self.assertEqual(answer.headers["access-control-expose-headers"], "Retry-After")
+
+    def test_busy_relay_answers_503(self) -> None:
+        """With the seconds to wait."""
+        self.use(Stack(max_tokens=0))
+        for path, body in (("/auth/register", ALICE), ("/auth/guest", {}), ("/auth/login", ALICE)):
+            with self.subTest(path=path):
+                answer = self.post(path, body)
+                self.assert_error(answer, 503)
+                self.assertEqual(answer.headers["retry-after"], "60")
+
+    def test_unknown_path_answers_404(self) -> None:
+        """Whatever is odd about it."""
+        paths = ["/auth", "/auth/", "/auth/nothing", "/auth/login/", "/auth//login", "/auth/login/x", "/auth/%ff"]
+        for path in [*paths, "/auth/LOGIN", "/auth/..%2flogin"]:
+            for method in ("GET", "POST", "OPTIONS"):
+                with self.subTest(path=path, method=method):
+                    self.assert_error(self.site.request(method, path), 404)
+
+    def test_wrong_method_answers_405_with_the_right_ones(self) -> None:
+        """OPTIONS, where it is no preflight, says the same."""
+        for path, right in ROUTES.items():
+            allow = "OPTIONS, POST" if right == "POST" else "GET, HEAD, OPTIONS"
+            for method in {"GET", "POST", "PUT", "DELETE", "PATCH", "X"} - {right}:
+                with self.subTest(path=path, method=method):
+                    answer = self.site.request(method, path)
+                    self.assert_error(answer, 405)
+                    self.assertEqual(answer.headers["allow"], allow)
+            options = self.site.request("OPTIONS", path)
+            self.assertEqual((options.status, options.body, options.headers["allow"]), (204, b"", allow))
+        head = self.site.request("HEAD", "/auth/login")
+        self.assertEqual((head.status, head.body), (405, b""))
+
+    def test_malformed_request_is_the_clients_fault(self) -> None:
+        """A Host that is none, or not even text."""
+        for host in (b"x" * 80 + b".example", b"a..b", b"\xff"):
+            with self.subTest(host=host):
+                answer = self.site.send(b"GET /auth/me HTTP/1.1\r\nHost: " + host + b"\r\n\r\n")
+                self.assert_error(answer, 400, "The request is malformed.")
+
+    def test_fault_of_ours_answers_500_and_says_nothing(self) -> None:
+        """What went wrong is in the log."""
+
+        def broken(*_: object) -> None:
+            raise OSError("/secret/path: disk full")
+
+        self.patch(self.stack.store, "find_user", broken)
+        answer = self.post("/auth/login", {"username": "Alice", "password": "password"})
+        self.assert_error(answer, 500, "The relay has a problem.")
+        self.assertNotIn(b"secret", answer.body)
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+
+    def test_client_that_hangs_up_does_no_harm(self) -> None:
+        """What it asked for is done, and nothing is logged as a fault."""
+        sql = SteppedWorkers()
+        self.use(Stack(sql=sql))
+        protocol, transport = self.site.connect()
+        protocol.dataReceived(b"POST /auth/guest HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}")
+        protocol.connectionLost(Failure(ConnectionLost()))
+        sql.finish()
+        self.assertEqual((len(self.stack.tokens), transport.value()), (1, b""))
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+
+class CorsTests(ApiTestCase):
+    """What pages of other origins may do."""
+
+    def ask(self, method: str, origin: str | None) -> Answer:
+        """Asks as a browser would."""
+        headers = {} if origin is None else {"Origin": origin, "Access-Control-Request-Method": "POST"}
+        return self.site.request(method, "/auth/login", {}, headers=headers)
+
+    def test_listed_origins_and_the_relays_own_may_read_answers(self) -> None:
+        """Errors included; the answers are not mixed up by caches."""
+        self.use(Stack(), Origins(["https://chat.example"]))
+        for origin, allowed in (
+            ("https://chat.example", "https://chat.example"),
+            ("http://relay.example", "http://relay.example"),
+            ("https://relay.example", None),
+            ("https://evil.example", None),
+            (None, None),
+        ):
+            with self.subTest(origin=origin):
+                for method, status in (("POST", 400), ("OPTIONS", 204)):
+                    answer = self.ask(method, origin)
+                    self.assertEqual(answer.status, status)
+                    self.assertEqual(answer.headers.get("access-control-allow-origin"), allowed)
+                    self.assertEqual(answer.headers["vary"], "Origin")
+                    exposed = None if allowed is None else "Retry-After"
+                    self.assertEqual(answer.headers.get("access-control-expose-headers"), exposed)
+                    self.assertNotIn("access-control-allow-credentials", answer.headers)
+
+    def test_preflight_tells_methods_and_headers(self) -> None:
+        """And has no body; other answers have no need of it."""
+        for origins, allowed in ((None, "*"), (Origins(["https://chat.example"]), "https://chat.example")):
+            self.use(Stack(), origins)
+            answer = self.ask("OPTIONS", "https://chat.example")
+            self.assertEqual((answer.status, answer.body), (204, b""))
+            self.assertEqual(answer.headers["access-control-allow-origin"], allowed)
+            self.assertEqual(answer.headers["access-control-allow-methods"], "POST, GET, OPTIONS")
+            self.assertEqual(answer.headers["access-control-allow-headers"], "Content-Type, Authorization")
+            self.assertNotIn("access-control-allow-methods", self.ask("POST", "https://chat.example").headers)
+
+    def test_every_kind_of_error_can_be_read_by_a_page(self) -> None:
+        """404, 405 and 413, too."""
+        for answer in (
+            self.site.request("GET", "/auth/nothing"),
+            self.site.request("GET", "/auth/login"),
+            self.post("/auth/login", b"x" * (MAX_BODY_BYTES + 1)),
+        ):
+            self.assertEqual(answer.headers["access-control-allow-origin"], "*")
+
+
+class AddressTests(ApiTestCase):
+    """Whose tries are counted."""
+
+    def guest_from(self, peer: str, forwarded: str | None = None) -> int:
+        """Asks for a guest; returns the status."""
+        headers = {} if forwarded is None else {"X-Forwarded-For": forwarded}
+        return self.site.request("POST", "/auth/guest", {}, headers=headers, peer=peer).status
+
+    def test_clients_behind_a_trusted_proxy_are_counted_apart(self) -> None:
+        """And nobody else is believed."""
+        self.use(Stack(limits=RateLimits(5, 900, 1, 900)), trusted_proxies=parse_networks("127.0.0.1"))
+        self.assertEqual(self.guest_from("127.0.0.1", "203.0.113.1"), 200)
+        self.assertEqual(self.guest_from("127.0.0.1", "203.0.113.2"), 200)
+        self.assertEqual(self.guest_from("127.0.0.1", "9.9.9.9, 203.0.113.2"), 429)
+        self.assertEqual(self.guest_from("203.0.113.3", "203.0.113.4"), 200)
+        self.assertEqual(self.guest_from("203.0.113.3", "203.0.113.5"), 429)
+
+    def test_peer_without_an_address_is_local(self) -> None:
+        """A Unix socket."""
+        request = DummyRequest([b""])
+        request.client = UNIXAddress("/run/relay.sock")
+        self.assertEqual(request_address(request, ()), "local")  # type: ignore[arg-type]
+
+
+class PageTests(ApiTestCase):
+    """The app's own page at /auth."""
+
+    def test_page_is_shown_at_auth_itself_only(self) -> None:
+        """Below it is the API."""
+        self.use(Stack(), page=Data(b"<html>", "text/html"))
+        self.assertEqual(self.site.request("GET", "/auth").body, b"<html>")
+        self.assertEqual(self.site.request("GET", "/auth?join=x").body, b"<html>")
+        self.assert_error(self.site.request("GET", "/auth/"), 404)
+        self.assert_error(self.site.request("GET", "/auth/login"), 405)

@@ -1,0 +1,81 @@
+"""The auth API as in service: a real port, real threads, a real file."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from pathlib import Path
+from typing import Any
+
+from argon2 import PasswordHasher
+from twisted.internet import reactor
+from twisted.internet.defer import maybeDeferred
+from twisted.internet.interfaces import IListeningPort
+from twisted.web.resource import Resource
+
+from clasp_relay.access.accounts import Accounts, load_tokens
+from clasp_relay.access.limits import AttemptLimiter, RateLimits
+from clasp_relay.access.names import fold_name
+from clasp_relay.access.passwords import HASHES_AT_ONCE, Passwords, cheap_hasher
+from clasp_relay.access.store_calls import MAX_WAITING_CALLS
+from clasp_relay.access.tokens import TokenTable
+from clasp_relay.access.workers import ThreadWorkers
+from clasp_relay.http.auth_api import make_auth_resource
+from clasp_relay.http.bounded import make_site
+from clasp_relay.http.cors import Origins
+from clasp_relay.storage.users_sqlite import SqliteUsers
+
+REACTOR: Any = reactor
+GENEROUS = RateLimits(10_000, 900, 10_000, 900)
+
+
+class AuthServer:
+    """A server for one test.
+
+    Args:
+        path: users.db.
+        limits: how often one may try.
+        hasher: for passwords; a cheap one by default.
+        max_waiting: hashes that may wait.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        limits: RateLimits = GENEROUS,
+        hasher: PasswordHasher | None = None,
+        max_waiting: int = 256,
+    ) -> None:
+        self.store = SqliteUsers(path, fold_name)
+        self.tokens = TokenTable(REACTOR, time.time)
+        load_tokens(self.store, self.tokens, time.time())
+        self.sql = ThreadWorkers(REACTOR, 1, MAX_WAITING_CALLS, "sql")
+        self.hashing = ThreadWorkers(REACTOR, HASHES_AT_ONCE, max_waiting, "hashing")
+        self.accounts = Accounts(
+            store=self.store,
+            sql=self.sql,
+            passwords=Passwords(hasher or cheap_hasher(), self.hashing),
+            tokens=self.tokens,
+            limiter=AttemptLimiter(limits, time.monotonic),
+            scopes_of=lambda record: [f"read:/{record.subject}/**"],
+            token_ttl_s=3600,
+            open_guest_ids=False,
+            now_s=time.time,
+            random_hex=secrets.token_hex,
+        )
+        root = Resource()
+        root.putChild(b"auth", make_auth_resource(self.accounts, origins=Origins(None)))
+        self.site = make_site(root, REACTOR)
+        self.sql.start()
+        self.hashing.start()
+        self.tokens.start()
+        self.port: IListeningPort = REACTOR.listenTCP(0, self.site, interface="127.0.0.1")
+        self.url = f"http://127.0.0.1:{self.port.getHost().port}"
+
+    async def stop(self) -> None:
+        """Ends everything, the file last."""
+        await maybeDeferred(self.port.stopListening)
+        self.hashing.stop()
+        self.sql.stop()
+        self.tokens.stop()
+        self.store.close()

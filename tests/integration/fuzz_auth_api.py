@@ -1,0 +1,55 @@
+"""Makes up requests from the auth API's description and checks every answer against it.
+
+Usage: ``python fuzz_auth_api.py URL TOKEN...``. A program of its own, since it blocks; it does the same
+every time.
+"""
+
+import sys
+from typing import Any
+
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from schemathesis import GenerationMode
+from schemathesis.checks import CHECKS, load_all_checks
+
+EXAMPLES = 40
+"""Requests per operation, kind of data and bearer."""
+
+
+def check(operation: Any, mode: GenerationMode, headers: dict[str, str]) -> None:
+    """Sends requests to one operation."""
+    # What a name may be is more than a schema can say.
+    excluded: Any = CHECKS.get_by_names(["positive_data_acceptance"])
+
+    @seed(1)
+    @settings(
+        max_examples=EXAMPLES,
+        deadline=None,
+        database=None,
+        phases=[Phase.explicit, Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(case=operation.as_strategy(generation_mode=mode))
+    def run(case: Any) -> None:
+        case.call_and_validate(headers=headers, excluded_checks=excluded)
+
+    run()
+
+
+def main(url: str, tokens: list[str]) -> None:
+    """Checks all operations, without a token and with each."""
+    load_all_checks()
+    schema: Any = schemathesis.openapi.from_url(f"{url}/auth/openapi.json")
+    schema.config.update(base_url=url)
+    operations: list[Any] = [result.ok() for result in schema.get_all_operations()]
+    for operation in operations:
+        for token in (None, *tokens):
+            headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+            for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
+                if mode is GenerationMode.POSITIVE or operation.body:
+                    check(operation, mode, headers)
+    print(f"{len(operations)} operations")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2:])
