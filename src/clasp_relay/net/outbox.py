@@ -36,9 +36,8 @@ MAX_SNAPSHOTS = 2000
 class Outbox:
     """Implements ``core.ports.Outbox`` and the rules for slow consumers (``docs/protocol.md``).
 
-    In the usual case the socket takes everything: frames collect in ``pending`` and are written at the
-    end of the turn. Once the transport asks for a pause, or a snapshot is to be encoded, everything
-    goes to a backlog, until that has drained.
+    Usually the socket takes everything: frames collect in ``pending`` and are written at the end of the turn.
+    Once the transport asks for a pause, or a snapshot is to be encoded, all goes to a backlog, until that has drained.
 
     Args:
         connection: the WebSocket connection.
