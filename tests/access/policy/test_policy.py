@@ -1,0 +1,301 @@
+"""A whole policy: loading one, and the two that come with the relay."""
+
+import json
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from clasp_relay.access.limits import RateLimits
+from clasp_relay.access.policy import PACKAGED, GuestIds, MessageRate, Policy
+from clasp_relay.core.permissions import FULL, HIDDEN
+from clasp_relay.errors import StartError
+from clasp_relay.wire.constants import TTL_ABSOLUTE
+from clasp_relay.wire.values import PyValue, encode_value
+from tests.access.policy.chat_cases import (
+    COMPAT_SIGHTS,
+    COMPAT_WRITES,
+    DM,
+    EVERYBODY,
+    LOCK,
+    OPEN,
+    SIGHTS,
+    WRITES,
+    Row,
+    Sight,
+    scene,
+)
+from tests.access.policy.chat_flows import ChatFlows, CompatFlows
+from tests.access.policy.world import SECOND_US, World
+
+__all__ = ["ChatFlows", "CompatFlows"]
+
+
+def as_(user: str, value: PyValue) -> PyValue:
+    """Puts a user where a row says ``{me}``."""
+    return json.loads(json.dumps(value).replace("{me}", user))
+
+
+class LoadingTests(SynchronousTestCase):
+    """Where a policy comes from."""
+
+    def test_file_is_loaded(self) -> None:
+        """UTF-8 JSON."""
+        path = self.mktemp()
+        Path(path).write_text('{"scopes": ["read:/{userId}/ä"]}', "utf-8")
+        policy = Policy.load(path)
+        self.assertEqual(policy.scopes_for("al"), ("read:/al/ä",))
+        self.assertEqual(policy.document.source, path)
+
+    def test_file_that_cannot_be_loaded_stops_the_start(self) -> None:
+        """With its name and what is wrong."""
+        path = self.mktemp()
+        self.assertIn("cannot be read", str(self.assertRaises(StartError, Policy.load, path)))
+        for content, message in (
+            (b"\xff", "cannot be read"),
+            (b"{", "not valid JSON"),
+            (b'{"a": 1}', "a: is not known"),
+        ):
+            with self.subTest(content=content):
+                Path(path).write_bytes(content)
+                error = str(self.assertRaises(StartError, Policy.load, path))
+                self.assertIn(path, error)
+                self.assertIn(message, error)
+
+    def test_packaged_policies_are_sound(self) -> None:
+        """Nothing in them needs a line in the log."""
+        for name in PACKAGED:
+            with self.subTest(name=name):
+                self.assertEqual(Policy.packaged(name).document.notices, ())
+
+
+class PackagedCase(SynchronousTestCase):
+    """Tables against a packaged policy."""
+
+    def assert_writes(self, name: str, rows: list[Row]) -> None:
+        """Asserts who may write, for everybody."""
+        for row in rows:
+            world = scene(name)
+            may = {
+                user
+                for user in EVERYBODY.split()
+                if not world.code(user, as_(user, row.address), as_(user, row.value), is_publish=row.is_publish)
+            }
+            with self.subTest(row=row):
+                self.assertEqual(may, set(row.who.split()), row)
+
+    def assert_sights(self, name: str, sights: list[Sight]) -> None:
+        """Asserts who sees, for everybody."""
+        world = scene(name)
+        for sight in sights:
+            seen = {user for user in EVERYBODY.split() if world.sees(user, sight.address, sight.pattern)}
+            with self.subTest(sight=sight):
+                self.assertEqual(seen, set(sight.who.split()), sight)
+
+
+class ChatTests(PackagedCase):
+    """The safe policy."""
+
+    def test_everybody_writes_what_the_tables_say(self) -> None:
+        """And nobody else does."""
+        self.assert_writes("chat", WRITES)
+
+    def test_everybody_sees_what_the_tables_say(self) -> None:
+        """By every kind of pattern."""
+        self.assert_sights("chat", SIGHTS)
+
+    def test_live_messages_are_decided_like_snapshots(self) -> None:
+        """No entry is for one way out."""
+        self.assertFalse(Policy.packaged("chat").tells_live_apart)
+
+    def test_settings(self) -> None:
+        """Limits, life times, identities."""
+        document = Policy.packaged("chat").document
+        self.assertEqual(document.rate_limits, RateLimits(5, 60, 60, 60))
+        self.assertEqual(document.message_rate, MessageRate(60, 300))
+        self.assertEqual((document.hello_snapshot, document.guest_ids), (False, GuestIds.BEARER))
+
+    def test_presence_and_typing_expire(self) -> None:
+        """Sixty seconds after the last beat; nothing else does."""
+        for name in PACKAGED:
+            world = scene(name)
+            for rest, ttl in (
+                ("presence/carol", TTL_ABSOLUTE | 60),
+                ("typing/carol", TTL_ABSOLUTE | 60),
+                ("video/presence/s1", TTL_ABSOLUTE | 60),
+                ("crypto/pubkey/carol", None),
+                ("meta", None),
+            ):
+                with self.subTest(name=name, rest=rest):
+                    self.assertEqual(world.asked("carol", f"{OPEN}/{rest}", {}, is_publish=False).ttl, ttl)
+
+    def test_password_hash_is_seen_by_the_creator_only(self) -> None:
+        """The salt is needed before one is inside; a proof's hash is as secret as the password's."""
+        world = scene("chat")
+        for by, view in (("carol", FULL), ("mia", frozenset(("passwordHash",))), ("eve", frozenset(("passwordHash",)))):
+            with self.subTest(by=by):
+                self.assertEqual(world.view(by, f"{LOCK}/meta"), view)
+        for by, view in (("carol", FULL), ("mia", frozenset(("hash",)))):
+            with self.subTest(by=by):
+                self.assertEqual(world.view(by, f"{LOCK}/crypto/proof/mia"), view)
+
+    def test_proof_counts_while_it_is_the_current_one(self) -> None:
+        """A new password puts everybody outside, and a removed one lets them in."""
+        world = scene("chat")
+        self.assertEqual(world.code("mia", f"{LOCK}/messages", {}, is_publish=True), 0)
+        world.set("carol", f"{LOCK}/meta", {"passwordHash": "new"})
+        self.assertEqual(world.code("mia", f"{LOCK}/messages", {}, is_publish=True), 403)
+        self.assertEqual(world.view("mia", f"{LOCK}/messages"), HIDDEN)
+        world.set("mia", f"{LOCK}/crypto/proof/mia", {"hash": "new"})
+        self.assertEqual(world.view("mia", f"{LOCK}/messages"), FULL)
+        self.assertNotIn("passwordHash", world.set("carol", f"{LOCK}/meta", {"name": "x"}))
+        self.assertEqual(world.view("pat", f"{LOCK}/messages"), FULL)
+
+    def test_password_is_not_guessed(self) -> None:
+        """Five tries a minute, each user for itself; the right one does not help either."""
+        world = scene("chat")
+        tries = [world.code("eve", f"{LOCK}/crypto/proof/eve", {"hash": h}) for h in ("a", "b", "c", "d", "e", "h")]
+        self.assertEqual(tries, [403] * 5 + [429])
+        self.assertEqual(world.code("gus", f"{LOCK}/crypto/proof/gus", {"hash": "h"}), 0)
+        world.later(60)
+        self.assertEqual(world.code("eve", f"{LOCK}/crypto/proof/eve", {"hash": "h"}), 0)
+
+    def test_ban_takes_effect_at_once(self) -> None:
+        """Writing and seeing end; lifting it brings them back."""
+        world = scene("chat")
+        world.set("adam", f"{OPEN}/bans/mia", {"bannedBy": "adam"})
+        self.assertEqual(world.code("mia", f"{OPEN}/messages", {}, is_publish=True), 403)
+        self.assertEqual(world.code("mia", f"{OPEN}/presence/mia", {}), 403)
+        self.assertEqual(world.view("mia", f"{OPEN}/messages"), HIDDEN)
+        world.set("carol", f"{OPEN}/bans/mia", None)
+        self.assertEqual(world.view("mia", f"{OPEN}/messages"), FULL)
+
+    def test_banned_admin_bans_nobody(self) -> None:
+        """Nor lifts its own ban."""
+        world = scene("chat")
+        world.set("carol", f"{OPEN}/bans/adam", {})
+        self.assertEqual(world.code("adam", f"{OPEN}/bans/adam", None), 403)
+        self.assertEqual(world.code("adam", f"{OPEN}/presence/mia", None), 403)
+
+    def test_grace_after_leaving_and_none_after_a_kick(self) -> None:
+        """Thirty seconds, and the verdict ends with them."""
+        world = scene("chat")
+        world.set("mia", f"{OPEN}/presence/mia", None)
+        verdict = world.verdict("mia", f"{OPEN}/messages", f"{OPEN}/*")
+        self.assertEqual((verdict.view, verdict.until_us), (FULL, world.now_us + 30 * SECOND_US))
+        world.later(30)
+        self.assertEqual(world.view("mia", f"{OPEN}/messages"), HIDDEN)
+        world.set("mia", f"{OPEN}/presence/mia", {})
+        world.set("adam", f"{OPEN}/presence/mia", None)
+        self.assertEqual(world.view("mia", f"{OPEN}/messages"), HIDDEN)
+
+    def test_creator_is_stamped_and_stays(self) -> None:
+        """Past a null; an entry of the registry and a group end with theirs."""
+        world = scene("chat")
+        self.assertEqual(world.set("gus", "/chat/room/new/meta", {"creatorId": "eve"}), {"creatorId": "gus"})
+        world.set("gus", "/chat/room/new/meta", None)
+        self.assertEqual(world.code("eve", "/chat/room/new/meta", {}), 403)
+        self.assertEqual(world.set("gus", "/chat/room/new/meta", {}), {"creatorId": "gus"})
+        for address, field in (
+            ("/chat/registry/rooms/n", "creatorId"),
+            ("/chat/registry/ns/a/b/n", "creatorId"),
+            ("/chat/registry/ns-meta/n/m", "createdBy"),
+        ):
+            with self.subTest(address=address):
+                self.assertEqual(world.set("gus", address, {field: "eve"}), {field: "gus"})
+                self.assertEqual(world.code("eve", address, {}), 403)
+                world.set("gus", address, None)
+                self.assertEqual(world.set("eve", address, {}), {field: "eve"})
+
+    def test_coming_inside_opens_the_room_but_not_its_keys(self) -> None:
+        """For the one who came; a change of the meta may open it for everybody."""
+        policy = Policy.packaged("chat")
+        for address, subject in (
+            (f"{OPEN}/presence/mia", "mia"),
+            (f"{OPEN}/bans/mia", "mia"),
+            (f"{OPEN}/crypto/proof/mia", "mia"),
+            (f"{OPEN}/meta", None),
+        ):
+            with self.subTest(address=address):
+                found = [(opened.subject, opened.pattern.text) for opened in policy.catch_ups(address)]
+                self.assertIn((subject, f"{OPEN}/**"), found)
+        self.assertEqual(policy.catch_ups(f"{OPEN}/messages"), ())
+        self.assertTrue(policy.viewing(f"{OPEN}/reactions/m/x").catch_up)
+        self.assertTrue(policy.viewing(f"{OPEN}/meta").catch_up)
+        self.assertFalse(policy.viewing(f"{OPEN}/crypto/pubkey/mia").catch_up)
+
+    def test_what_everybody_sees_costs_no_decision(self) -> None:
+        """The registry and profiles are the same for all."""
+        policy = Policy.packaged("chat")
+        for address in ("/chat/registry/rooms/x", "/chat/user/u/profile", "/chat/registry/ns-meta/a/__auth"):
+            with self.subTest(address=address):
+                self.assertTrue(policy.viewing(address).is_same_for_all)
+        self.assertFalse(policy.viewing(f"{OPEN}/messages").depends_on_pattern)
+        self.assertTrue(policy.viewing(f"{OPEN}/meta").depends_on_pattern)
+
+    def test_every_lookup_is_reported(self) -> None:
+        """What the verdict of a member of a password room rests on."""
+        verdict = scene("chat").verdict("mia", f"{LOCK}/messages", "/chat/room/**")
+        expected = {f"{LOCK}/{rest}" for rest in ("meta", "bans/mia", "presence/mia", "crypto/proof/mia")}
+        self.assertEqual(verdict.lookups, expected)
+        self.assertEqual(verdict.lookup_patterns, frozenset())
+
+
+class CompatTests(PackagedCase):
+    """The policy of the original app."""
+
+    def test_everybody_writes_what_the_table_says(self) -> None:
+        """Today's rules, with what never was meant closed."""
+        self.assert_writes("chat-compat", COMPAT_WRITES)
+
+    def test_everybody_sees_what_the_table_says(self) -> None:
+        """In snapshots."""
+        self.assert_sights("chat-compat", COMPAT_SIGHTS)
+
+    def test_room_rule_is_for_snapshots_only(self) -> None:
+        """Calls of the original need what is sent live; what is nobody's business stays hidden there too."""
+        world = scene("chat-compat")
+        self.assertTrue(world.policy.tells_live_apart)
+        for address, view in (
+            (f"{OPEN}/video/signal/s1", FULL),
+            (f"{DM}/messages", FULL),
+            ("/chat/registry/ns-meta/a/__auth", HIDDEN),
+            ("/chat/user/mia/friends/dora", HIDDEN),
+            (f"{LOCK}/meta", frozenset(("passwordHash", "passwordSalt"))),
+        ):
+            with self.subTest(address=address):
+                self.assertEqual(world.view("gus", address, is_live=True), view)
+
+    def test_rename_keeps_the_password(self) -> None:
+        """The original writes back what it could not see."""
+        world = scene("chat-compat")
+        stored = world.set("carol", f"{LOCK}/meta", {"name": "new", "creatorId": "carol"})
+        self.assertEqual((stored["passwordHash"], stored["passwordSalt"]), ("h", "s"))
+
+    def test_creator_is_stamped_and_stays(self) -> None:
+        """So that rename, promote, ban and kick work."""
+        world = scene("chat-compat")
+        self.assertEqual(world.set("gus", "/chat/room/new/meta", {}), {"creatorId": "gus"})
+        world.set("gus", "/chat/room/new/meta", None)
+        self.assertEqual(world.code("eve", "/chat/room/new/meta", {}), 403)
+
+    def test_settings(self) -> None:
+        """The same limits; guests as the original wants them."""
+        chat, compat = (Policy.packaged(name).document for name in PACKAGED)
+        self.assertEqual(compat.scopes, chat.scopes)
+        self.assertEqual((compat.rate_limits, compat.message_rate), (chat.rate_limits, chat.message_rate))
+        self.assertEqual([(path.text, ttl) for path, ttl in compat.ttl], [(path.text, ttl) for path, ttl in chat.ttl])
+        self.assertEqual((compat.hello_snapshot, compat.guest_ids), (True, GuestIds.OPEN))
+
+
+class PolicyTests(SynchronousTestCase):
+    """What a policy answers besides."""
+
+    def test_value_of_a_decision_is_passed_on_as_sent(self) -> None:
+        """The same object where nothing was put into it."""
+        world = World(Policy.from_document({"scopes": ["write:/**"]}))
+        value = encode_value({"a": 1})
+        self.assertIs(world.policy.check_write("al", "/a", value, None, False, world, 0).value, value)
+
+    def test_id_that_cannot_stand_in_a_scope_is_refused(self) -> None:
+        """Before a token is made."""
+        self.assertRaises(ValueError, Policy.packaged("chat").scopes_for, "*")
