@@ -7,7 +7,7 @@ and per username; registrations and guests per address.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -19,7 +19,7 @@ from clasp_relay.access.refusals import Limited
 __all__ = ["AttemptLimiter", "LoginAttempt", "RateLimits", "SlidingWindow"]
 
 MAX_KEYS = 50_000
-"""Keys that one window remembers; with 50 tries each that is 25 MB, and an attacker needs as many addresses."""
+"""Keys that one window remembers: some 20 MB, and whoever wants others forgotten needs as many addresses."""
 
 LOGIN_PER_ADDRESS = 4
 """How many times the limit of one username an address may fail in all."""
@@ -54,7 +54,7 @@ class SlidingWindow:
         self._now_s = now_s
         self._max_keys = max_keys
         # The key that tried last stands last, so what has expired stands first.
-        self._tries: OrderedDict[Hashable, deque[float]] = OrderedDict()
+        self._tries: OrderedDict[Hashable, list[float]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._tries)
@@ -73,7 +73,7 @@ class SlidingWindow:
     def add(self, key: Hashable) -> float:
         """Counts a try of ``key``; returns its time, for ``take_back``."""
         now = self._now_s()
-        tries = self._tries.setdefault(key, deque())
+        tries = self._tries.setdefault(key, [])
         tries.append(now)
         self._tries.move_to_end(key)
         self._drop_old(tries, now)
@@ -93,9 +93,9 @@ class SlidingWindow:
         """Forgets all tries of ``key``."""
         self._tries.pop(key, None)
 
-    def _drop_old(self, tries: deque[float], now: float) -> None:
+    def _drop_old(self, tries: list[float], now: float) -> None:
         while tries and tries[0] <= now - self._window_s:
-            tries.popleft()
+            del tries[0]
 
     def _make_room(self, now: float) -> None:
         while len(self._tries) > 1:

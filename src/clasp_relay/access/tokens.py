@@ -1,7 +1,7 @@
 """Which tokens are valid now: an index in memory, so that a HELLO is answered at once.
 
 The database has the same tokens; a change is committed there first and then told to the table. A token is
-known here by its SHA-256 only. A record takes about 400 bytes, so the table stays below 100 MB.
+known here by its SHA-256 only. A record takes about 500 bytes, so the table stays below 130 MB.
 """
 
 from __future__ import annotations

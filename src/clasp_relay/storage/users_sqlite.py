@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from sys import intern
 
 from clasp_relay.storage.users import (
     GUEST_PROOF_S,
@@ -217,4 +218,5 @@ class SqliteUsers:
 
 def _record(row: tuple[bytes, str, str, int, str, int, int, int | None]) -> TokenRecord:
     digest, subject, username, guest, scopes_name, created_s, expires_s, _ = row
-    return TokenRecord(digest, subject, username, bool(guest), scopes_name, created_s, expires_s)
+    # One string for all of them: many records are kept in memory.
+    return TokenRecord(digest, subject, username, bool(guest), intern(scopes_name), created_s, expires_s)
