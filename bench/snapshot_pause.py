@@ -24,7 +24,7 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
-from clasp_relay.core.params import Param, StateImage
+from clasp_relay.core.records import Param, StateImage
 from clasp_relay.storage.snapshot_writer import SnapshotWriter
 from clasp_relay.storage.state_file import StateFile
 from clasp_relay.wire.values import encode_value

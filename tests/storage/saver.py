@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
-from clasp_relay.core.params import StateImage
+from clasp_relay.core.records import StateImage
 from clasp_relay.storage.snapshot import encode
 from clasp_relay.storage.state_file import StateFile
 from tests.storage.values import image, param

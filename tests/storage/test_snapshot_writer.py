@@ -12,7 +12,7 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import LogEvent, Logger, formatEvent
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from clasp_relay.core.params import StateImage
+from clasp_relay.core.records import StateImage
 from clasp_relay.storage.snapshot import PIECE_PARAMS, encode
 from clasp_relay.storage.snapshot_writer import PAUSE_S, DeferToThread, SnapshotWriter
 from clasp_relay.storage.state_file import StateFile

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from clasp_relay.core.params import Param, Params
+from clasp_relay.core.params import Params
 from clasp_relay.core.permissions import CatchUp, Permissions
 from clasp_relay.core.pieces import snapshot_frames
+from clasp_relay.core.records import Param
 from clasp_relay.core.subscriptions import Subscription, SubscriptionTable
 from clasp_relay.core.visibility import Visibility
 from clasp_relay.wire.constants import Signal

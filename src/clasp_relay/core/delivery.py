@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from clasp_relay.core.params import Param
 from clasp_relay.core.permissions import Permissions
 from clasp_relay.core.ports import Audience, FanOut, Frame, Kind, Outbox
+from clasp_relay.core.records import Param
 from clasp_relay.core.sessions import Session
 from clasp_relay.core.subscriptions import Route, Subscription, SubscriptionTable
 from clasp_relay.core.throttle import Throttles

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from clasp_relay.core.params import Ended, Param, Params
+from clasp_relay.core.params import Params
+from clasp_relay.core.records import Param
+from clasp_relay.core.tombstones import Ended
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.messages import NULL
 

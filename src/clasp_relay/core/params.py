@@ -7,53 +7,19 @@ holds one (a waiting SNAPSHOT, the state file's writer) holds what was true when
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
 
 from clasp_relay.core.address_tree import AddressTree
 from clasp_relay.core.expiry import Expiry
 from clasp_relay.core.holds import Holds
+from clasp_relay.core.records import Param, StateImage
+from clasp_relay.core.shares import Shares
+from clasp_relay.core.tombstones import Ended, Tombstones
 from clasp_relay.errors import ErrorCode, RequestError
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.constants import TTL_ABSOLUTE
-from clasp_relay.wire.messages import NULL, Set, Value
-
-
-class Param(NamedTuple):
-    """One accepted change. A ``value`` of null means that the address was deleted."""
-
-    address: str
-    value: Value
-    revision: int
-    writer: str
-    """The session that wrote it."""
-    timestamp_us: int
-    ttl: int | None = None
-    """As on the wire: 0 never, bit 31 from the write, else sliding, in seconds; None the server's default."""
-    subject: str = ""
-    """Whose token wrote it; empty in open mode."""
-
-
-class Ended(NamedTuple):
-    """What is remembered of an address whose param was deleted or expired."""
-
-    revision: int
-    when_us: int
-    subject: str = ""
-    """Whose token deleted it; empty when it expired, and in open mode."""
-    stamp: str | None = None
-    """The subject that a policy's stamp names past the null; such a record is never forgotten."""
-
-
-class StateImage(NamedTuple):
-    """All that survives a restart, captured by reference in one step."""
-
-    params: list[Param]
-    ended: list[tuple[str, Ended]]
-    """Oldest first."""
-    expires_us: dict[str, int]
+from clasp_relay.wire.messages import NULL
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,53 +39,6 @@ class ParamLimits:
     default_ttl_s: int = 0
 
 
-class Current(Protocol):
-    """What a SET is decided against: the params, or the params as the members of a bundle would leave them."""
-
-    def get(self, address: str) -> Param | None:
-        """Returns what is set at an address."""
-
-    def last_revision(self, address: str) -> int:
-        """Returns the last revision of an address, also of a deleted one; 0 when none is known."""
-
-    def holder(self, address: str) -> str | None:
-        """Returns the session that holds the lock of an address."""
-
-
-def decide(current: Current, message: Set, writer: str, subject: str, now_us: int) -> Param:
-    """Applies the conflict rules to one SET.
-
-    Args:
-        current: the state it is decided against.
-        message: the SET; address and value are valid.
-        writer: the writing session's id.
-        subject: whose token it carries.
-        now_us: Unix µs.
-
-    Returns:
-        the change, not yet applied.
-
-    Raises:
-        RequestError: LOCKED when another session holds the lock, CONFLICT when the revision is not the current one.
-    """
-    address = message.address
-    holder = current.holder(address)
-    if holder is not None and holder != writer:
-        raise RequestError(ErrorCode.LOCKED, f"locked by session {holder}", address)
-    param = current.get(address)
-    if message.revision is not None:
-        revision = 0 if param is None else param.revision
-        if message.revision != revision:
-            text = f"revision conflict: you wrote against revision {message.revision}, the current one is {revision}"
-            raise RequestError(ErrorCode.CONFLICT, text, address)
-    ttl = message.ttl
-    if param is None:
-        return Param(address, message.value, current.last_revision(address) + 1, writer, now_us, ttl, subject)
-    if ttl is None:
-        ttl = param.ttl
-    return Param(address, message.value, param.revision + 1, writer, now_us, ttl, subject)
-
-
 class Params:
     """The table of params.
 
@@ -131,13 +50,11 @@ class Params:
         self._limits = limits
         self._params: dict[str, Param] = {}
         self._tree = AddressTree()
-        self._ended: OrderedDict[str, Ended] = OrderedDict()
-        self._stamped: dict[str, Ended] = {}
+        self._tombstones = Tombstones(limits.max_params, limits.max_state_bytes)
         self._locks: dict[str, str] = {}
         self._expiry = Expiry()
-        self._per_subject: Counter[str] = Counter()
+        self._shares = Shares(limits.max_per_subject)
         self.state_bytes = 0
-        self._ended_bytes = 0
         self.holds = Holds()
         """Who is there, where a policy asks."""
         self.changes = 0
@@ -163,7 +80,7 @@ class Params:
 
     def ended(self, address: str) -> Ended | None:
         """Returns how the last param at an address ended, as far as that is remembered."""
-        return self._ended.get(address) or self._stamped.get(address)
+        return self._tombstones.get(address)
 
     def last_revision(self, address: str) -> int:
         """Returns the last revision of an address, also of a deleted one; 0 when none is known."""
@@ -188,7 +105,16 @@ class Params:
             if sliding:
                 self._expiry.set(address, now_us + lifetime_s * 1_000_000)
 
-    def victims(self, drafts: Iterable[Param]) -> list[str]:
+    def has_room(self, change: Param) -> bool:
+        """Tells whether one change surely fits, whatever stood there before; the usual case."""
+        limits = self._limits
+        return (
+            len(self._params) + self._tombstones.stamped < limits.max_params
+            and self.state_bytes + 4 * len(change.address) + len(change.value) <= limits.max_state_bytes
+            and not limits.max_per_subject
+        )
+
+    def victims(self, drafts: Sequence[Param]) -> list[str]:
         """Decides what must go so that changes fit; nothing is changed.
 
         Args:
@@ -198,8 +124,9 @@ class Params:
             the addresses to evict first: the least recently used params that have a life time.
 
         Raises:
-            RequestError: OVERLOADED when the changes do not fit.
+            RequestError: OVERLOADED when the changes do not fit, or their subject would have more than its share.
         """
+        self._shares.check(drafts, self.get)
         more_params = more_bytes = 0
         touched: dict[str, None] = {}
         for draft in drafts:
@@ -213,7 +140,7 @@ class Params:
                 more_bytes += _size(draft)
         over_params = over_bytes = 0
         if more_params > 0:
-            over_params = len(self._params) + len(self._stamped) + more_params - self._limits.max_params
+            over_params = len(self._params) + self._tombstones.stamped + more_params - self._limits.max_params
         if more_bytes > 0:
             over_bytes = self.state_bytes + more_bytes - self._limits.max_state_bytes
         chosen: list[str] = []
@@ -229,24 +156,6 @@ class Params:
             text = f"the relay is full ({what}); delete something first"
             raise RequestError(ErrorCode.OVERLOADED, text, next(iter(touched)))
         return chosen
-
-    def check_share(self, drafts: Iterable[Param]) -> None:
-        """Refuses changes that would leave their subject with more params than it may have.
-
-        Raises:
-            RequestError: OVERLOADED.
-        """
-        limit = self._limits.max_per_subject
-        if not limit:
-            return
-        more: Counter[str] = Counter()
-        for draft in drafts:
-            before = self._params.get(draft.address)
-            if draft.value != NULL and (before is None or before.subject != draft.subject):
-                more[draft.subject] += 1
-                if draft.subject and self._per_subject[draft.subject] + more[draft.subject] > limit:
-                    text = f"you have set {limit} params, as many as one user may (max-params-per-subject)"
-                    raise RequestError(ErrorCode.OVERLOADED, text, draft.address)
 
     def apply(self, change: Param, *, lock: bool = False, unlock: bool = False, stamp: str | None = None) -> None:
         """Applies one accepted change: the one place that every change of state passes.
@@ -268,12 +177,12 @@ class Params:
         self._params[address] = change
         if before is None:
             self._tree.add(address)
-            self.state_bytes += len(address) + len(change.value)
+            self.state_bytes += _length(address) + len(change.value)
             self._forget(address)
         else:
             self.state_bytes += len(change.value) - len(before.value)
         if change.subject or before is not None:
-            self._count(before, change)
+            self._shares.move(before, change)
         if change.ttl or self._limits.default_ttl_s or address in self._expiry:
             self._schedule(change)
         if unlock:
@@ -297,7 +206,7 @@ class Params:
 
     def image(self) -> StateImage:
         """Captures all that survives a restart, by reference."""
-        return StateImage(self.all(), [*self._ended.items(), *self._stamped.items()], self._expiry.snapshot())
+        return StateImage(self.all(), self._tombstones.all(), self._expiry.snapshot())
 
     def load(self, image: StateImage) -> None:
         """Takes a state as it was captured; the table must be empty."""
@@ -305,7 +214,7 @@ class Params:
             self._params[param.address] = param
             self._tree.add(param.address)
             self.state_bytes += _size(param)
-            self._count(None, param)
+            self._shares.move(None, param)
             due_us = image.expires_us.get(param.address)
             if due_us is not None:
                 self._expiry.set(param.address, due_us)
@@ -327,42 +236,29 @@ class Params:
             return self._limits.default_ttl_s, True
         return ttl & ~TTL_ABSOLUTE, not ttl & TTL_ABSOLUTE
 
-    def _count(self, before: Param | None, now: Param | None) -> None:
-        old = "" if before is None else before.subject
-        new = "" if now is None else now.subject
-        if old != new:
-            if new:
-                self._per_subject[new] += 1
-            if old:
-                self._per_subject[old] -= 1
-                if not self._per_subject[old]:
-                    del self._per_subject[old]
-
     def _remove(self, address: str, before: Param | None) -> None:
         if before is not None:
             del self._params[address]
             self._tree.discard(address)
             self._expiry.discard(address)
             self.state_bytes -= _size(before)
-            self._count(before, None)
+            self._shares.move(before, None)
 
     def _remember(self, address: str, ended: Ended) -> None:
-        self._forget(address)
+        self._tombstones.remember(address, ended)
         if ended.stamp is not None:
-            self._stamped[address] = ended
-            self.state_bytes += len(address)
-            return
-        self._ended[address] = ended
-        self._ended_bytes += len(address)
-        while len(self._ended) > self._limits.max_params or self._ended_bytes > self._limits.max_state_bytes:
-            self._ended_bytes -= len(self._ended.popitem(last=False)[0])
+            self.state_bytes += _length(address)
 
     def _forget(self, address: str) -> None:
-        if self._ended.pop(address, None) is not None:
-            self._ended_bytes -= len(address)
-        elif self._stamped.pop(address, None) is not None:
-            self.state_bytes -= len(address)
+        ended = self._tombstones.forget(address)
+        if ended is not None and ended.stamp is not None:
+            self.state_bytes -= _length(address)
 
 
 def _size(param: Param) -> int:
-    return len(param.address) + len(param.value)
+    return _length(param.address) + len(param.value)
+
+
+def _length(address: str) -> int:
+    """Returns an address's bytes in UTF-8."""
+    return len(address) if address.isascii() else len(address.encode())

@@ -15,7 +15,8 @@ from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.messages import Value
 
 if TYPE_CHECKING:
-    from clasp_relay.core.params import Ended, Param
+    from clasp_relay.core.records import Param
+    from clasp_relay.core.tombstones import Ended
 
 View: TypeAlias = frozenset[str] | None
 """How a reader sees a value: None hidden, empty as it is, else without these keys of the map."""

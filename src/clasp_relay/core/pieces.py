@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from clasp_relay.core.params import Param
+from clasp_relay.core.records import Param
 from clasp_relay.errors import ErrorCode, RequestError
 from clasp_relay.wire.codec import (
     COUNTED_BYTES,

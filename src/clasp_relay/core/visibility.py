@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, TypeAlias
 
-from clasp_relay.core.params import Param, Params
+from clasp_relay.core.params import Params
 from clasp_relay.core.permissions import FULL, Permissions, Verdict, View, Viewing
 from clasp_relay.core.ports import Clock
+from clasp_relay.core.records import Param
 from clasp_relay.core.sessions import Session
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.constants import Signal
@@ -58,6 +59,7 @@ class Visibility:
 
     def __init__(self, permissions: Permissions, params: Params, clock: Clock) -> None:
         self._permissions = permissions
+        self._is_open = permissions.is_open
         self._params = params
         self._clock = clock
         self._viewed: dict[tuple[str, bool], Viewed] = {}
@@ -73,7 +75,7 @@ class Visibility:
             address: where the value is.
             is_live: whether it is on its way to a subscriber, and not in a snapshot.
         """
-        if self._permissions.is_open:
+        if self._is_open:
             return None
         is_live = is_live and self._permissions.tells_live_apart
         viewed = self._viewed.get((address, is_live))
@@ -112,7 +114,7 @@ class Visibility:
 
     def show(self, params: list[Param], session: Session, pattern: Pattern | None) -> list[Param]:
         """Returns params as a session sees them in a snapshot: some hidden, some without some keys."""
-        if self._permissions.is_open:
+        if self._is_open:
             return params
         shown = []
         for param in params:
@@ -157,7 +159,7 @@ class Visibility:
             exists: whether something is set there now.
             existed: whether something was before.
         """
-        if self._permissions.is_open:
+        if self._is_open:
             return
         dependents = [self._by_lookup.pop(address, None)]
         if exists != existed:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from clasp_relay.core.catch_up import Opening
+from clasp_relay.core.conflicts import decide
 from clasp_relay.core.delivery import Deliveries
 from clasp_relay.core.draft import Draft
-from clasp_relay.core.params import Param, Params, decide
+from clasp_relay.core.params import Params
 from clasp_relay.core.permissions import Permissions
 from clasp_relay.core.pieces import check_param_fits
 from clasp_relay.core.ports import Clock
+from clasp_relay.core.records import Param
 from clasp_relay.core.sessions import Session
 from clasp_relay.core.visibility import Visibility
 from clasp_relay.wire.address import check_address
@@ -56,6 +58,7 @@ class Writing:
         self._visibility = visibility
         self._opening = opening
         self._permissions = permissions
+        self._is_open = permissions.is_open
         self._clock = clock
 
     def set(self, session: Session, message: Set) -> Param:
@@ -68,7 +71,8 @@ class Writing:
             RequestError: it is refused; nothing has changed.
         """
         write = self.check(session, message, self._params)
-        self._make_room((write.change,))
+        if not self._params.has_room(write.change):
+            self._make_room((write.change,))
         self.commit(session, write)
         return write.change
 
@@ -80,7 +84,9 @@ class Writing:
         """
         check_address(message.address)
         who = session.identity
-        grant = self._permissions.check_write(who, message.address, message.value, message.ttl, state)
+        grant = None
+        if not self._is_open:
+            grant = self._permissions.check_write(who, message.address, message.value, message.ttl, state)
         granted = message if grant is None else message._replace(value=grant.value, ttl=grant.ttl)
         change = decide(state, granted, session.id, who.subject, self._clock.now_us())
         check_param_fits(change)
@@ -114,7 +120,6 @@ class Writing:
             self._end(change)
 
     def _make_room(self, drafts: tuple[Param, ...]) -> None:
-        self._params.check_share(drafts)
         for address in self._params.victims(drafts):
             self._end(self._params.end(address, self._clock.now_us()))
 
@@ -125,7 +130,7 @@ class Writing:
 
     def _settle(self, write: Write, session: Session | None) -> None:
         """Applies a change and tells everybody, in one step; ``session`` is its writer, None for the relay itself."""
-        if self._permissions.is_open:
+        if self._is_open:
             self._apply(write)
             self._tell(write)
             return

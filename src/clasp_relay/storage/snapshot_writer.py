@@ -9,7 +9,7 @@ from typing import Protocol
 from twisted.internet.defer import Deferred, DeferredLock, inlineCallbacks
 from twisted.logger import Logger
 
-from clasp_relay.core.params import StateImage
+from clasp_relay.core.records import StateImage
 from clasp_relay.storage.snapshot import encode
 from clasp_relay.storage.state_file import StateFile
 

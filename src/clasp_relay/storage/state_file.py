@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from clasp_relay.core.params import StateImage
+from clasp_relay.core.records import StateImage
 from clasp_relay.errors import StartError
 from clasp_relay.storage.restore import decode
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from clasp_relay.access.policy.captures import Captured
-from clasp_relay.access.policy.maps import get_field
-from clasp_relay.core.params import Ended, Param
+from clasp_relay.access.policy.captures import Captured, Template
+from clasp_relay.access.policy.maps import encode_text, get_field
 from clasp_relay.core.permissions import State
+from clasp_relay.core.records import Param
+from clasp_relay.core.tombstones import Ended
 from clasp_relay.errors import RequestError
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.messages import NULL, Value
@@ -24,13 +25,16 @@ class Question:
     """
 
     __slots__ = (
+        "_addresses",
         "_value",
         "address",
+        "by_value",
         "looked_up",
         "now_us",
         "patterns",
         "state",
         "subject",
+        "text",
         "until_us",
         "word",
         "words",
@@ -41,18 +45,30 @@ class Question:
     ) -> None:
         self.subject = subject
         self.word = subject.encode()
+        self.text = encode_text(self.word)
         self.words = (*captured, subject)
+        self._addresses: dict[str, str] = {}
         self.address = address
         self._value = value
         self.state = state
         self.now_us = now_us
         self.looked_up: dict[str, Param | None] = {}
+        self.by_value: set[str] = set()
+        """Those of them of which more counts than whether something is set."""
         self.patterns: set[Pattern] = set()
         self.until_us: int | None = None
 
     def about(self, captured: Captured) -> None:
         """Goes on with another rule for the same address."""
         self.words = (*captured, self.subject)
+        self._addresses.clear()
+
+    def at(self, lookup: Template) -> str:
+        """Returns the address that a lookup of the rule in question makes; many checks look at the same one."""
+        address = self._addresses.get(lookup.text)
+        if address is None:
+            address = self._addresses[lookup.text] = lookup.expand(self.words)
+        return address
 
     @property
     def value(self) -> Value:
@@ -64,6 +80,14 @@ class Question:
 
     def param(self, address: str) -> Param | None:
         """Returns what is set at an address; a stored null counts as nothing."""
+        self.by_value.add(address)
+        return self._look_up(address)
+
+    def is_set(self, address: str) -> bool:
+        """Tells whether something is set at an address, where only that counts."""
+        return self._look_up(address) is not None
+
+    def _look_up(self, address: str) -> Param | None:
         looked_up = self.looked_up
         if address in looked_up:
             return looked_up[address]
@@ -80,6 +104,7 @@ class Question:
 
     def ended(self, address: str) -> Ended | None:
         """Returns how the param at an address ended, when it did and is not set again."""
+        # Another null may end it anew, and that is no change of whether something is set.
         return self.state.ended(address) if self.param(address) is None else None
 
     def is_held(self, address: str) -> bool:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from clasp_relay.core.params import Param
 from clasp_relay.core.pieces import snapshot_frames
 from clasp_relay.core.ports import Frame
+from clasp_relay.core.records import Param
 from clasp_relay.wire.codec import encode_to_frame
 from clasp_relay.wire.constants import PROTOCOL_VERSION, Feature
 from clasp_relay.wire.messages import Hello, Ping, Pong, Sync, Welcome

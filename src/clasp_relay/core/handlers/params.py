@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from clasp_relay.core.params import Param
 from clasp_relay.core.pieces import snapshot_frames
 from clasp_relay.core.ports import Frame
+from clasp_relay.core.records import Param
 from clasp_relay.wire.address import Pattern, check_address
 from clasp_relay.wire.codec import ack_frame
 from clasp_relay.wire.messages import NULL, Get, Set

@@ -1,0 +1,65 @@
+"""What is remembered of addresses whose params have ended: revisions never go back."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import NamedTuple
+
+
+class Ended(NamedTuple):
+    """What is remembered of an address whose param was deleted or expired."""
+
+    revision: int
+    when_us: int
+    subject: str = ""
+    """Whose token deleted it; empty when it expired, and in open mode."""
+    stamp: str | None = None
+    """The subject that a policy's stamp names past the null; such a record is never forgotten."""
+
+
+class Tombstones:
+    """A bounded table of what has ended.
+
+    Args:
+        max_records: how many are kept; those with a stamp do not count.
+        max_bytes: how many bytes their addresses may take together.
+    """
+
+    def __init__(self, max_records: int, max_bytes: int) -> None:
+        self._max_records = max_records
+        self._max_bytes = max_bytes
+        self._ended: OrderedDict[str, Ended] = OrderedDict()
+        self._stamped: dict[str, Ended] = {}
+        self._bytes = 0
+
+    @property
+    def stamped(self) -> int:
+        """How many records have a stamp: they count as params."""
+        return len(self._stamped)
+
+    def get(self, address: str) -> Ended | None:
+        """Returns what is remembered of an address."""
+        return self._ended.get(address) or self._stamped.get(address)
+
+    def all(self) -> list[tuple[str, Ended]]:
+        """Returns all records, oldest first, those with a stamp last."""
+        return [*self._ended.items(), *self._stamped.items()]
+
+    def remember(self, address: str, ended: Ended) -> None:
+        """Keeps a record; the oldest without a stamp go when there are too many."""
+        self.forget(address)
+        if ended.stamp is not None:
+            self._stamped[address] = ended
+            return
+        self._ended[address] = ended
+        self._bytes += len(address)
+        while len(self._ended) > self._max_records or self._bytes > self._max_bytes:
+            self._bytes -= len(self._ended.popitem(last=False)[0])
+
+    def forget(self, address: str) -> Ended | None:
+        """Drops the record of an address, which is set again, and returns it."""
+        ended = self._ended.pop(address, None)
+        if ended is not None:
+            self._bytes -= len(address)
+            return ended
+        return self._stamped.pop(address, None)
