@@ -72,6 +72,14 @@ class UpgradeTests(SynchronousTestCase):
                 self.assertTrue(client.head.startswith(f"HTTP/1.1 {status} "), client.head)
         self.assertIn(("https://chat.example", "relay.example:7330"), asked)
 
+    def test_server_lets_every_origin_in_unless_told_otherwise(self) -> None:
+        """Without a list of origins pages from anywhere may connect, opaque origins included."""
+        for origin in ("https://chat.example", "null", "file://"):
+            with self.subTest(origin=origin):
+                client = Site().connect()
+                client.send(UPGRADE[:-2] + f"Origin: {origin}\r\n\r\n".encode())
+                self.assertTrue(client.head.startswith("HTTP/1.1 101 "), client.head)
+
     def test_server_takes_the_clients_address_from_what_it_was_given(self) -> None:
         """The relay and the limits see the client behind a proxy."""
         site = Site(client_address=lambda peer, forwarded: f"{peer} for {forwarded}")
@@ -208,6 +216,21 @@ class MessageTests(SynchronousTestCase):
         client.turn()
         self.assertEqual([opcode for opcode, _ in client.frames], [2, 8])
         self.assertEqual(site.relay.sessions[0].disconnects, 1)
+
+    def test_session_is_closed_although_its_last_frames_cannot_be_written(self) -> None:
+        """A fault while the turn's frames are handed over is logged; the Close is answered all the same."""
+        site = Site()
+        client = site.open()
+
+        def raise_error(*_: object) -> None:
+            raise ZeroDivisionError
+
+        self.patch(site.writer, "materialise", raise_error)
+        client.send(CLOSE)
+        client.turn()
+        self.assertEqual([opcode for opcode, _ in client.frames], [8])
+        self.assertEqual(site.relay.sessions[0].disconnects, 1)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_session_gets_one_pong_once_it_reads_again(self) -> None:
         """Pings of a peer that does not read do not fill our memory."""
