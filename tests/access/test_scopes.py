@@ -35,15 +35,16 @@ class ScopesTests(SynchronousTestCase):
 
     @given(SCOPES)
     def test_scopes_allow_exactly_what_their_patterns_hold(self, scopes: list[tuple[str, str]]) -> None:
-        """Write takes a write or admin scope; GET a read scope too; admin an admin scope."""
+        """Write takes a write or admin scope; GET a read scope too; the first SNAPSHOT a read or admin one."""
         parsed = Scopes.parse(f"{action}:{pattern}" for action, pattern in scopes)
         may = {
             actions: set().union(*(held(pattern) for action, pattern in scopes if action in actions))
-            for actions in (("write", "admin"), ("read", "write", "admin"), ("admin",))
+            for actions in (("write", "admin"), ("read", "write", "admin"), ("read", "admin"), ("admin",))
         }
         for address in ADDRESSES:
             self.assertEqual(parsed.can_write(address), address in may["write", "admin"])
             self.assertEqual(parsed.can_get(address), address in may["read", "write", "admin"])
+            self.assertEqual(parsed.can_read(address), address in may["read", "admin"])
             self.assertEqual(parsed.is_admin(address), address in may["admin",])
 
     @given(SCOPES, PATTERNS)

@@ -106,6 +106,10 @@ class Scopes:
         """Tells whether a GET of an address is within the scopes; ``write`` is enough for it."""
         return _remembered(self._gets, address, self._decide_get)
 
+    def can_read(self, address: str) -> bool:
+        """Tells whether an address is within a ``read`` or ``admin`` scope."""
+        return any(scope.matches(address) for scope in self.read) or self.is_admin(address)
+
     def can_subscribe(self, pattern: Pattern) -> bool:
         """Tells whether one ``read`` or ``admin`` scope covers all that a pattern can match."""
         return any(scope.covers(pattern) for scope in self.read) or any(scope.covers(pattern) for scope in self.admin)
@@ -118,7 +122,7 @@ class Scopes:
         return any(scope.matches(address) for scope in self.write) or self.is_admin(address)
 
     def _decide_get(self, address: str) -> bool:
-        return any(scope.matches(address) for scope in self.read) or self._decide_write(address)
+        return self.can_read(address) or self._decide_write(address)
 
 
 def _remembered(answers: dict[str, bool], address: str, decide: Callable[[str], bool]) -> bool:

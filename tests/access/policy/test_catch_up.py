@@ -3,6 +3,7 @@
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.access.policy import Policy
+from clasp_relay.core.permissions import CatchUp
 from clasp_relay.wire.values import PyValue
 
 PRESENT = {"type": "present", "lookup": "/room/{id}/here/{session}"}
@@ -11,8 +12,12 @@ META = {"type": "state_field_missing", "lookup": "/room/{id}/meta", "field": "se
 
 def opened(address: str, *entries: PyValue) -> list[tuple[str | None, str]]:
     """Returns who may newly see what after a change."""
-    policy = Policy.from_document({"snapshot_visibility": list(entries)})
-    return [(found.subject, found.pattern.text) for found in policy.catch_ups(address)]
+    return [(found.subject, found.pattern.text) for found in catch_ups(address, *entries)]
+
+
+def catch_ups(address: str, *entries: PyValue) -> tuple[CatchUp, ...]:
+    """Returns what may open after a change."""
+    return Policy.from_document({"snapshot_visibility": list(entries)}).catch_ups(address)
 
 
 class CatchUpTests(SynchronousTestCase):
@@ -25,6 +30,18 @@ class CatchUpTests(SynchronousTestCase):
         self.assertEqual(opened("/room/r1/meta", entry), [(None, "/room/r1/**")])
         self.assertEqual(opened("/room/r1/messages", entry), [])
         self.assertEqual(opened("/elsewhere", entry), [])
+
+    def test_what_only_coming_to_be_opens_is_told(self) -> None:
+        """So that a beat costs nothing; one check that looks at the value is enough to look at every change."""
+        bare = {"path": "/room/{id}/**", "visible": "checks", "checks": [PRESENT], "catch_up": True}
+        self.assertEqual([found.existence_only for found in catch_ups("/room/r1/here/alice", bare)], [True])
+        field = {"type": "state_field_has_session", "lookup": "/room/{id}/here/{session}", "field": "f"}
+        for checks in ([PRESENT, field], [field, PRESENT]):
+            both = {**bare, "checks": checks}
+            self.assertEqual([found.existence_only for found in catch_ups("/room/r1/here/alice", both)], [False])
+        narrow = {**bare, "path": "/room/{id}/x", "checks": [field]}
+        found = [(each.pattern.text, each.existence_only) for each in catch_ups("/room/r1/here/alice", narrow, bare)]
+        self.assertEqual(found, [("/room/r1/x", False), ("/room/r1/**", True)])
 
     def test_entry_without_catch_up_opens_nothing(self) -> None:
         """It is asked for."""
@@ -71,3 +88,23 @@ class CatchUpTests(SynchronousTestCase):
             "catch_up": True,
         }
         self.assertEqual(opened("/a/" + "x" * 65_530, entry), [])
+
+
+class HoldTests(SynchronousTestCase):
+    """Which addresses may be held."""
+
+    def test_lookups_of_presence_are_tracked_and_nothing_else(self) -> None:
+        """Wherever the check stands, for every subject."""
+        inner = {"type": "not", "check": {"type": "any_of", "checks": [META, PRESENT]}}
+        for document in (
+            {"write_rules": [{"path": "/room/{id}/x", "checks": [inner]}]},
+            {"write_rules": [{"path": "/room/{id}/x", "pre_checks": [inner]}]},
+            {"snapshot_visibility": [{"path": "/room/{id}/x", "visible": "checks", "checks": [inner]}]},
+            {"snapshot_visibility": [{"path": "/room/{id}/x", "visible": True, "literal": ["id"], "unless": [inner]}]},
+            {"snapshot_transforms": [{"path": "/room/{id}/x", "redact_fields": ["f"], "unless": [inner]}]},
+        ):
+            with self.subTest(document=document):
+                policy = Policy.from_document(document)
+                tracked = [policy.tracks_holds(f"/room/r1/{rest}") for rest in ("here/alice", "meta", "x", "here")]
+                self.assertEqual(tracked, [True, False, False, False])
+        self.assertFalse(Policy.from_document({}).tracks_holds("/room/r1/here/alice"))

@@ -235,9 +235,17 @@ class ChatTests(PackagedCase):
     def test_every_lookup_is_reported(self) -> None:
         """What the verdict of a member of a password room rests on."""
         verdict = scene("chat").verdict("mia", f"{LOCK}/messages", "/chat/room/**")
-        expected = {f"{LOCK}/{rest}" for rest in ("meta", "bans/mia", "presence/mia", "crypto/proof/mia")}
-        self.assertEqual(verdict.lookups, expected)
+        by_value = {f"{LOCK}/{rest}" for rest in ("meta", "crypto/proof/mia")}
+        by_existence = {f"{LOCK}/{rest}" for rest in ("bans/mia", "presence/mia")}
+        self.assertEqual((verdict.lookups, verdict.existence), (by_value, by_existence), "a beat changes neither")
         self.assertEqual(verdict.lookup_patterns, frozenset())
+
+    def test_presence_is_held_and_nothing_else(self) -> None:
+        """What the core has to remember of sessions."""
+        policy = Policy.packaged("chat")
+        self.assertTrue(policy.tracks_holds(f"{OPEN}/presence/mia"))
+        for rest in ("meta", "typing/mia", "video/presence/mia"):
+            self.assertFalse(policy.tracks_holds(f"{OPEN}/{rest}"))
 
 
 class CompatTests(PackagedCase):

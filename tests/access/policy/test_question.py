@@ -24,6 +24,14 @@ class QuestionTests(SynchronousTestCase):
         asked.is_held("/held")
         self.assertEqual(set(asked.looked_up), {"/set", "/missing", "/ended", "/held"})
 
+    def test_lookup_of_mere_existence_is_told_apart(self) -> None:
+        """Unless its value counts as well."""
+        asked = question(World())
+        asked.is_set("/a")
+        asked.is_set("/b")
+        asked.param("/b")
+        self.assertEqual((set(asked.looked_up), asked.by_value), ({"/a", "/b"}, {"/b"}))
+
     def test_stored_null_counts_as_nothing(self) -> None:
         """Whoever kept it."""
         world = World()

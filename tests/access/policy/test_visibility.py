@@ -69,10 +69,11 @@ class EntryTests(SynchronousTestCase):
         )
         lookups = frozenset(("/room/r/here/alice",))
         verdict = here.verdict("alice", "/room/r/x")
-        self.assertEqual((verdict.view, verdict.lookups), (HIDDEN, lookups))
+        self.assertEqual((verdict.view, verdict.existence), (HIDDEN, lookups))
         here.put("/room/r/here/alice", 1)
         verdict = here.verdict("alice", "/room/r/x")
-        self.assertEqual((verdict.view, verdict.lookups, verdict.until_us), (FULL, lookups, None))
+        self.assertEqual((verdict.view, verdict.existence, verdict.until_us), (FULL, lookups, None))
+        self.assertEqual(verdict.lookups, frozenset())
 
     def test_checks_decide_with_the_reader_as_the_session(self) -> None:
         """All or any of them."""
@@ -84,12 +85,16 @@ class EntryTests(SynchronousTestCase):
                 self.assertEqual(here.view("bob", "/room/r/x"), HIDDEN)
 
     def test_verdict_that_rests_on_a_grace_ends_with_it(self) -> None:
-        """The moment is told."""
+        """The moment is told; while set, only its end counts, and after it another's null too."""
         here = world({"path": "/room/{id}/**", "visible": "checks", "checks": [PRESENT]})
+        lookups = frozenset(("/room/r/here/alice",))
         here.put("/room/r/here/alice", 1, "alice")
+        verdict = here.verdict("alice", "/room/r/x")
+        self.assertEqual((verdict.lookups, verdict.existence), (frozenset(), lookups))
         here.put("/room/r/here/alice", None, "alice")
         verdict = here.verdict("alice", "/room/r/x")
         self.assertEqual((verdict.view, verdict.until_us), (FULL, here.now_us + 30 * SECOND_US))
+        self.assertEqual((verdict.lookups, verdict.existence), (lookups, frozenset()))
         here.later(30)
         self.assertEqual(here.view("alice", "/room/r/x"), HIDDEN)
 
@@ -211,9 +216,21 @@ class TransformTests(SynchronousTestCase):
         here.put("/admin/alice", 1)
         self.assertEqual(here.view("alice", "/room/r/meta"), FULL)
         verdict = here.verdict("bob", "/room/r/meta")
+        self.assertEqual(verdict.view, frozenset(("hash", "salt")))
         self.assertEqual(
-            (verdict.view, verdict.lookups), (frozenset(("hash", "salt")), frozenset(("/room/r/meta", "/admin/bob")))
+            (verdict.lookups, verdict.existence), (frozenset(("/room/r/meta",)), frozenset(("/admin/bob",)))
         )
+
+    def test_field_that_is_hidden_already_asks_nothing_more(self) -> None:
+        """Whoever else would show it."""
+        here = world(
+            snapshot_transforms=[
+                {"path": "/room/**", "redact_fields": ["hash"]},
+                {"path": META, "redact_fields": ["hash"], "unless": [CREATOR]},
+            ]
+        )
+        verdict = here.verdict("alice", "/room/r/meta")
+        self.assertEqual((verdict.view, verdict.lookups), (frozenset(("hash",)), frozenset()))
 
     def test_hidden_value_is_not_redacted_besides(self) -> None:
         """Hidden is hidden, and nothing more is looked up."""

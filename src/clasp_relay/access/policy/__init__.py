@@ -3,7 +3,6 @@
 Deciding is a matter of (policy, subject, address, value, params, time) alone: no Twisted, no clock.
 """
 
-from clasp_relay.access.policy.catch_up import CatchUp
 from clasp_relay.access.policy.document import GuestIds, MessageRate
 from clasp_relay.access.policy.explain import Explanation, explain_read, explain_write
 from clasp_relay.access.policy.maps import redact
@@ -12,7 +11,6 @@ from clasp_relay.access.policy.visibility import Viewing
 
 __all__ = [
     "PACKAGED",
-    "CatchUp",
     "Explanation",
     "GuestIds",
     "MessageRate",

@@ -1,24 +1,24 @@
-"""Who may newly see what when something changes: the lookups of ``catch_up`` entries, read backwards."""
+"""Lookups read backwards: what a change may open for whom, and whose sessions count as holding an address."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from clasp_relay.access.policy.captures import Path, PathTable
-from clasp_relay.access.policy.document import VisibilityEntry
+from clasp_relay.access.policy.checks import Check, Present
+from clasp_relay.access.policy.document import Document, VisibilityEntry
+from clasp_relay.core.permissions import CatchUp
 from clasp_relay.errors import RequestError
 from clasp_relay.wire.address import Pattern
 
 
-class CatchUp(NamedTuple):
-    """What somebody may newly see. Whether it is so, two verdicts tell: before and after the change."""
+class _Opened(NamedTuple):
+    """What the change of a lookup opens."""
 
-    subject: str | None
-    """The one who may; None for everybody."""
-
-    pattern: Pattern
-    """All that may open is at addresses that this matches; each must have an entry with ``catch_up``."""
+    entry: VisibilityEntry
+    existence_only: bool
 
 
 class CatchUps:
@@ -29,17 +29,20 @@ class CatchUps:
     """
 
     def __init__(self, entries: tuple[VisibilityEntry, ...]) -> None:
-        opens: dict[str, tuple[Path, list[VisibilityEntry]]] = {}
+        paths: dict[str, Path] = {}
+        opens: dict[str, dict[int, _Opened]] = {}
         for entry in entries:
             if entry.catch_up:
                 for check in (*entry.checks, *entry.unless):
                     for lookup in check.lookups:
-                        path = lookup.reversed(entry.path)
-                        opened = opens.setdefault(path.text, (path, []))[1]
-                        if entry not in opened:
-                            opened.append(entry)
-        self._table = PathTable([path for path, _ in opens.values()])
-        self._opens = [(path, _widest(path, opened)) for path, opened in opens.values()]
+                        path = lookup.template.reversed(entry.path)
+                        paths.setdefault(path.text, path)
+                        opened = opens.setdefault(path.text, {})
+                        before = opened.get(entry.number)
+                        existence_only = lookup.by.looks_at_existence and (before is None or before.existence_only)
+                        opened[entry.number] = _Opened(entry, existence_only)
+        self._table = PathTable(list(paths.values()))
+        self._opens = [(path, _widest(path, list(opens[text].values()))) for text, path in paths.items()]
 
     def after(self, address: str) -> tuple[CatchUp, ...]:
         """Returns what a change at an address (also its end) may open; nothing for nearly all addresses."""
@@ -47,29 +50,29 @@ class CatchUps:
             return ()
         found: dict[CatchUp, None] = {}
         for index, captured in self._table.find_all(address):
-            path, entries = self._opens[index]
+            path, opened = self._opens[index]
             words = dict(zip(path.names, captured, strict=True))
-            for entry in entries:
+            for entry, existence_only in opened:
                 try:
                     pattern = Pattern.parse(_filled(entry.path, words))
                 except RequestError:
                     continue  # longer than any address can be
-                found[CatchUp(words.get("_session"), pattern)] = None
+                found[CatchUp(words.get("_session"), pattern, existence_only)] = None
         return tuple(found)
 
 
-def _widest(lookup: Path, entries: list[VisibilityEntry]) -> list[VisibilityEntry]:
-    """Leaves out entries whose addresses are all among another's, whatever the lookup captures."""
+def _widest(lookup: Path, opened: list[_Opened]) -> list[_Opened]:
+    """Leaves out entries whose addresses are all among those of another that opens whenever they do."""
     words = {name: f"{n}" for n, name in enumerate(lookup.names)}
-    patterns = [Pattern.parse(_filled(entry.path, words)) for entry in entries]
+    patterns = [Pattern.parse(_filled(entry.path, words)) for entry, _ in opened]
+
+    def is_among(n: int, m: int) -> bool:
+        return patterns[m].covers(patterns[n]) and (opened[n].existence_only or not opened[m].existence_only)
+
     return [
-        entry
-        for n, entry in enumerate(entries)
-        if not any(
-            patterns[m].covers(patterns[n]) and (m < n or not patterns[n].covers(patterns[m]))
-            for m in range(len(entries))
-            if m != n
-        )
+        each
+        for n, each in enumerate(opened)
+        if not any(is_among(n, m) and (m < n or not is_among(m, n)) for m in range(len(opened)) if m != n)
     ]
 
 
@@ -81,3 +84,25 @@ def _filled(path: Path, words: dict[str, str]) -> str:
         return words.get(match[1], "*/**" if match[2] else "*")
 
     return re.sub(r"\{(\w+)(\*\*)?\}", fill, path.text)
+
+
+def held_paths(document: Document) -> PathTable:
+    """Returns the addresses of which some check may ask who holds them."""
+    found = {
+        path.text: path
+        for rule_path, checks in _all_checks(document)
+        for check in checks
+        for lookup in check.lookups
+        if lookup.by is Present
+        for path in (lookup.template.reversed(rule_path),)
+    }
+    return PathTable(list(found.values()))
+
+
+def _all_checks(document: Document) -> Iterable[tuple[Path, tuple[Check, ...]]]:
+    for rule in document.write_rules:
+        yield rule.path, rule.pre_checks + rule.checks
+    for entry in document.visibility:
+        yield entry.path, entry.checks + entry.unless
+    for transform in document.transforms:
+        yield transform.path, transform.unless

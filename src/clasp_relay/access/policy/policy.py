@@ -5,14 +5,14 @@ from __future__ import annotations
 from importlib import resources
 from pathlib import Path as FilePath
 
-from clasp_relay.access.policy.catch_up import CatchUp, CatchUps
+from clasp_relay.access.policy.catch_up import CatchUps, held_paths
 from clasp_relay.access.policy.document import Document
 from clasp_relay.access.policy.reader import parse_json
 from clasp_relay.access.policy.reading import read_document
 from clasp_relay.access.policy.visibility import Viewing, Visibility
 from clasp_relay.access.policy.write import Write, WriteRules
 from clasp_relay.access.scopes import expand
-from clasp_relay.core.permissions import Grant, State, Verdict
+from clasp_relay.core.permissions import CatchUp, Grant, State, Verdict
 from clasp_relay.errors import StartError
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.messages import NULL, Value
@@ -35,6 +35,7 @@ class Policy:
         self.visibility = Visibility(document)
         self.write_rules = WriteRules(document, self.visibility)
         self._catch_ups = CatchUps(document.visibility)
+        self._held = held_paths(document)
 
     @classmethod
     def from_document(cls, document: object, source: str = "policy") -> Policy:
@@ -144,6 +145,10 @@ class Policy:
     def catch_ups(self, address: str) -> tuple[CatchUp, ...]:
         """Returns what a change at an address may open for sessions that subscribed before."""
         return self._catch_ups.after(address)
+
+    def tracks_holds(self, address: str) -> bool:
+        """Tells whether some check may ask who holds an address (``State.is_held``)."""
+        return self._held.find(address) is not None
 
     def stamp_of(self, address: str, value: Value) -> str | None:
         """Returns the subject that stays stamped when a stored value ends without a write: by expiry or eviction."""

@@ -84,7 +84,13 @@ class Viewing:
             return self.fixed
         question = Question(subject, self.captured, self.address, None, state, now_us)
         view = redacted(self.redactions, question) if self.is_shown(question, pattern) else HIDDEN
-        return Verdict(view, frozenset(question.looked_up), frozenset(question.patterns), question.until_us)
+        return Verdict(
+            view,
+            frozenset(question.by_value),
+            frozenset(question.patterns),
+            question.until_us,
+            frozenset(question.looked_up.keys() - question.by_value),
+        )
 
     def is_shown(self, question: Question, pattern: Pattern | None) -> bool:
         """Tells whether a reader sees the value at all."""
@@ -184,9 +190,9 @@ class Visibility:
 
     def redacted_for(self, address: str, question: Question) -> frozenset[str]:
         """Returns the keys that are hidden from a writer in what snapshots show."""
-        words = question.words
+        *captured, _ = question.words
         hidden = redacted(self.viewing(address).redactions, question)
-        question.words = words
+        question.about(tuple(captured))
         return hidden
 
 

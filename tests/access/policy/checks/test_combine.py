@@ -2,7 +2,6 @@
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.access.policy.captures import Template
 from tests.access.policy.world import World, check_of, question
 
 YES: dict[str, object] = {"type": "value_null"}
@@ -54,8 +53,8 @@ class CombineTests(SynchronousTestCase):
             "checks": [{"type": "not", "check": {"type": "state_null", "lookup": "/x/{room}"}}, YES],
         }
         check = check_of({"type": "all_of", "checks": [inner, {"type": "present", "lookup": "/y/{session}"}]})
-        self.assertEqual([lookup.text for lookup in check.lookups], ["/x/{room}", "/y/{session}"])
-        self.assertIsInstance(check.lookups[0], Template)
+        self.assertEqual([lookup.template.text for lookup in check.lookups], ["/x/{room}", "/y/{session}"])
+        self.assertEqual([lookup.by.kind for lookup in check.lookups], ["state_null", "present"])
 
     def test_refusal_says_what_was_missing(self) -> None:
         """All: the first that failed. Any: each reason once."""

@@ -147,5 +147,6 @@ class SegmentTests(SynchronousTestCase):
         asked = question(World(), address="/app/r1/eve")
         self.assertFalse(check.passes(asked))
         self.assertEqual(check.refusal(asked), "No.")
+        self.assertRaises(StartError, check_of, {**document, "pattern": "/a/{b"})
         del document["message"]
         self.assertIn("/app/{a}/bob", check_of(document).refusal(asked))

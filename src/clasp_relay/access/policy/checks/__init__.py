@@ -88,4 +88,15 @@ def read_check(keys: Keys, names: tuple[str, ...]) -> Check:
     return check
 
 
-__all__ = ["BEYOND", "CHECKS", "CLASSIC", "Check", "any_refusal", "holds_all", "holds_any", "read_check", "read_checks"]
+__all__ = [
+    "BEYOND",
+    "CHECKS",
+    "CLASSIC",
+    "Check",
+    "Present",
+    "any_refusal",
+    "holds_all",
+    "holds_any",
+    "read_check",
+    "read_checks",
+]

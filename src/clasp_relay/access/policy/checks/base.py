@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import ClassVar, Protocol, TypeAlias, runtime_checkable
+from typing import ClassVar, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from clasp_relay.access.policy.captures import SESSION, Captured, Path, Template
 from clasp_relay.access.policy.question import Question
 from clasp_relay.access.policy.reader import Keys
+
+
+class Lookup(NamedTuple):
+    """An address that a check looks up."""
+
+    template: Template
+    by: type[Check]
 
 
 @runtime_checkable
@@ -25,6 +32,8 @@ class Check:
     __slots__ = ()
     kind: ClassVar[str]
     """Its ``type`` in a document."""
+    looks_at_existence: ClassVar[bool] = False
+    """Whether of what it looks up only this counts: whether something is set."""
 
     @classmethod
     def read(cls, reading: Reading) -> Check:
@@ -49,9 +58,13 @@ class Check:
         return ()
 
     @property
-    def lookups(self) -> tuple[Template, ...]:
+    def lookups(self) -> tuple[Lookup, ...]:
         """The addresses that it looks up, by itself and through the checks that it combines."""
-        own = tuple(value for name, value in _keys(self) if name.startswith("lookup") and isinstance(value, Template))
+        own = tuple(
+            Lookup(value, type(self))
+            for name, value in _keys(self)
+            if name.startswith("lookup") and isinstance(value, Template)
+        )
         return own + tuple(lookup for check in self.inner for lookup in check.lookups)
 
     def describe(self, words: Captured) -> str:

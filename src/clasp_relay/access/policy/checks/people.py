@@ -67,6 +67,7 @@ class Present(Check):
     """
 
     kind: ClassVar[str] = "present"
+    looks_at_existence: ClassVar[bool] = True
     lookup: Template
     grace_secs: float
 
@@ -77,8 +78,8 @@ class Present(Check):
 
     def passes(self, question: Question) -> bool:
         """Tells whether it holds, and notes when the grace ends."""
-        address = self.lookup.expand(question.words)
-        if question.param(address) is not None or question.is_held(address):
+        address = question.at(self.lookup)
+        if question.is_set(address) or question.is_held(address):
             return True
         ended = question.ended(address)
         if ended is None or ended.subject not in ("", question.subject):
@@ -91,7 +92,7 @@ class Present(Check):
 
     def refusal(self, question: Question) -> str:
         """Returns what a refused writer reads."""
-        return f"you are not present: nothing is set at {self.lookup.expand(question.words)}"
+        return f"you are not present: nothing is set at {question.at(self.lookup)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +110,7 @@ class LastWriterIsSession(Check):
 
     def passes(self, question: Question) -> bool:
         """Tells whether it holds."""
-        address = self.lookup.expand(question.words)
+        address = question.at(self.lookup)
         if "*" in address:
             writers = {param.subject for param in question.match(address)}
         else:
@@ -119,4 +120,4 @@ class LastWriterIsSession(Check):
 
     def refusal(self, question: Question) -> str:
         """Returns what a refused writer reads."""
-        return f"only who wrote {self.lookup.expand(question.words)} last may do this"
+        return f"only who wrote {question.at(self.lookup)} last may do this"

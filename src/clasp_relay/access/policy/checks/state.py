@@ -8,7 +8,7 @@ from typing import ClassVar
 from clasp_relay.access.policy.captures import Template
 from clasp_relay.access.policy.checks.base import Check, Reading
 from clasp_relay.access.policy.checks.scalar import Scalar
-from clasp_relay.access.policy.maps import encode_text, holds, same
+from clasp_relay.access.policy.maps import holds, same
 from clasp_relay.access.policy.question import Question
 
 
@@ -29,14 +29,14 @@ class StateFieldEqualsSession(Check):
 
     def passes(self, question: Question) -> bool:
         """Tells whether it holds."""
-        address = self.lookup.expand(question.words)
+        address = question.at(self.lookup)
         if self.allow_if_missing and question.param(address) is None:
             return True
-        return question.field(address, self.field) == encode_text(question.word)
+        return question.field(address, self.field) == question.text
 
     def refusal(self, question: Question) -> str:
         """Returns what a refused writer reads."""
-        return f"only who is named in {self.field.decode()!r} of {self.lookup.expand(question.words)} may do this"
+        return f"only who is named in {self.field.decode()!r} of {question.at(self.lookup)} may do this"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,7 @@ class StateNotNull(Check):
     """Something is set at an address."""
 
     kind: ClassVar[str] = "state_not_null"
+    looks_at_existence: ClassVar[bool] = True
     lookup: Template
 
     @classmethod
@@ -53,11 +54,11 @@ class StateNotNull(Check):
 
     def passes(self, question: Question) -> bool:
         """Tells whether it holds."""
-        return question.param(self.lookup.expand(question.words)) is not None
+        return question.is_set(question.at(self.lookup))
 
     def refusal(self, question: Question) -> str:
         """Returns what a refused writer reads."""
-        return f"nothing is set at {self.lookup.expand(question.words)}"
+        return f"nothing is set at {question.at(self.lookup)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,7 @@ class StateNull(Check):
     """Nothing is set at an address."""
 
     kind: ClassVar[str] = "state_null"
+    looks_at_existence: ClassVar[bool] = True
     lookup: Template
 
     @classmethod
@@ -74,11 +76,11 @@ class StateNull(Check):
 
     def passes(self, question: Question) -> bool:
         """Tells whether it holds."""
-        return question.param(self.lookup.expand(question.words)) is None
+        return not question.is_set(question.at(self.lookup))
 
     def refusal(self, question: Question) -> str:
         """Returns what a refused writer reads."""
-        return f"{self.lookup.expand(question.words)} is set"
+        return f"{question.at(self.lookup)} is set"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,7 @@ class EitherStateNotNull(Check):
     """Something is set at one of two addresses."""
 
     kind: ClassVar[str] = "either_state_not_null"
+    looks_at_existence: ClassVar[bool] = True
     lookup_a: Template
     lookup_b: Template
 
@@ -96,9 +99,9 @@ class EitherStateNotNull(Check):
 
     def passes(self, question: Question) -> bool:
         """Tells whether it holds."""
-        if question.param(self.lookup_a.expand(question.words)) is not None:
+        if question.is_set(question.at(self.lookup_a)):
             return True
-        return question.param(self.lookup_b.expand(question.words)) is not None
+        return question.is_set(question.at(self.lookup_b))
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +119,7 @@ class StateFieldMissing(Check):
 
     def passes(self, question: Question) -> bool:
         """Tells whether it holds."""
-        return question.field(self.lookup.expand(question.words), self.field) is None
+        return question.field(question.at(self.lookup), self.field) is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +137,7 @@ class StateFieldHasSession(Check):
 
     def passes(self, question: Question) -> bool:
         """Tells whether it holds."""
-        return holds(question.field(self.lookup.expand(question.words), self.field), question.word)
+        return holds(question.field(question.at(self.lookup), self.field), question.word)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +156,7 @@ class StateFieldEquals(Check):
 
     def passes(self, question: Question) -> bool:
         """Tells whether it holds."""
-        return self.value.equals(question.field(self.lookup.expand(question.words), self.field), question.words)
+        return self.value.equals(question.field(question.at(self.lookup), self.field), question.words)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +177,6 @@ class StateFieldsEqual(Check):
 
     def passes(self, question: Question) -> bool:
         """Tells whether it holds."""
-        one = question.field(self.lookup_a.expand(question.words), self.field_a)
-        other = question.field(self.lookup_b.expand(question.words), self.field_b)
+        one = question.field(question.at(self.lookup_a), self.field_a)
+        other = question.field(question.at(self.lookup_b), self.field_b)
         return one is not None and other is not None and same(one, other)

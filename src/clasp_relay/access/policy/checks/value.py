@@ -8,7 +8,7 @@ from typing import ClassVar
 from clasp_relay.access.policy.captures import Template
 from clasp_relay.access.policy.checks.base import Check, Reading
 from clasp_relay.access.policy.checks.scalar import Scalar
-from clasp_relay.access.policy.maps import encode_text, get_field, holds, is_map, same, text_of
+from clasp_relay.access.policy.maps import get_field, holds, is_map, same, text_of
 from clasp_relay.access.policy.question import Question
 from clasp_relay.wire.messages import NULL
 
@@ -67,7 +67,7 @@ class ValueFieldEqualsSession(_FieldCheck):
 
     def passes(self, question: Question) -> bool:
         """Tells whether it holds."""
-        return get_field(question.value, self.field) == encode_text(question.word)
+        return get_field(question.value, self.field) == question.text
 
     def refusal(self, question: Question) -> str:
         """Returns what a refused writer reads."""
@@ -98,7 +98,7 @@ class ValueFieldMissingOrSession(_FieldCheck):
     def passes(self, question: Question) -> bool:
         """Tells whether it holds."""
         field = get_field(question.value, self.field)
-        return field is None or field == encode_text(question.word)
+        return field is None or field == question.text
 
     def refusal(self, question: Question) -> str:
         """Returns what a refused writer reads."""
@@ -159,10 +159,10 @@ class ValueFieldEqualsStateField(Check):
     def passes(self, question: Question) -> bool:
         """Tells whether it holds."""
         one = get_field(question.value, self.field)
-        other = question.field(self.lookup.expand(question.words), self.state_field)
+        other = question.field(question.at(self.lookup), self.state_field)
         return one is not None and other is not None and same(one, other)
 
     def refusal(self, question: Question) -> str:
         """Returns what a refused writer reads; not what it should have been."""
-        stored = f"{self.state_field.decode()!r} of {self.lookup.expand(question.words)}"
+        stored = f"{self.state_field.decode()!r} of {question.at(self.lookup)}"
         return f"{self.field.decode()!r} in the value does not equal {stored}"
