@@ -1,12 +1,14 @@
 """A whole policy: loading one, and the two that come with the relay."""
 
 import json
+import re
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.access.limits import RateLimits
-from clasp_relay.access.policy import PACKAGED, GuestIds, MessageRate, Policy
+from clasp_relay.access.policy import PACKAGED, GuestIds, MessageRate, Policy, explain_write
+from clasp_relay.access.policy.checks import CHECKS
 from clasp_relay.core.permissions import FULL, HIDDEN
 from clasp_relay.errors import StartError
 from clasp_relay.wire.constants import TTL_ABSOLUTE
@@ -26,6 +28,9 @@ from tests.access.policy.chat_cases import (
 )
 from tests.access.policy.chat_flows import ChatFlows, CompatFlows
 from tests.access.policy.world import SECOND_US, World
+
+GUIDE = Path(__file__).parents[3] / "docs" / "policy.md"
+WHITEBOARD = Path(__file__).with_name("whiteboard.json")
 
 __all__ = ["ChatFlows", "CompatFlows"]
 
@@ -307,3 +312,88 @@ class PolicyTests(SynchronousTestCase):
     def test_id_that_cannot_stand_in_a_scope_is_refused(self) -> None:
         """Before a token is made."""
         self.assertRaises(ValueError, Policy.packaged("chat").scopes_for, "*")
+
+
+class DocumentationTests(SynchronousTestCase):
+    """What docs/policy.md says."""
+
+    def setUp(self) -> None:
+        """Reads it."""
+        self.text = GUIDE.read_text("utf-8")
+        self.examples = re.findall(r"```json\n(.*?)```", self.text, re.DOTALL)
+
+    def test_every_example_is_a_sound_policy(self) -> None:
+        """Whole files, that need no line in the log."""
+        self.assertGreater(len(self.examples), 6)
+        for n, example in enumerate(self.examples):
+            with self.subTest(n=n):
+                document = Policy.from_document(json.loads(example)).document
+                self.assertEqual([line for line in document.notices if "live messages" not in line], [])
+
+    def test_every_check_is_described_and_shown(self) -> None:
+        """In a table and in an example."""
+        for kind in CHECKS:
+            with self.subTest(kind=kind):
+                self.assertIn(f"`{kind}`", self.text)
+                self.assertTrue(any(f'"{kind}"' in example for example in self.examples))
+
+    def test_worked_example_is_the_file_that_is_tested(self) -> None:
+        """To the byte."""
+        (found,) = re.findall(r"<!-- whiteboard.json -->\n```json\n(.*?)```", self.text, re.DOTALL)
+        self.assertEqual(found, WHITEBOARD.read_text("utf-8"))
+
+    def test_explanation_is_the_one_that_is_shown(self) -> None:
+        """To the byte, too."""
+        policy = Policy.load(str(WHITEBOARD))
+        world = World(policy)
+        explanation = explain_write(policy, "bob", "/board/b1/shape/s1", encode_value({"x": 1}), world, world.now_us)
+        self.assertIn(f"\n{explanation}\n```", self.text)
+
+
+class WhiteboardTests(SynchronousTestCase):
+    """The worked example does what its text says."""
+
+    def setUp(self) -> None:
+        """Makes ann's private board with bob as an editor."""
+        self.world = World(Policy.load(str(WHITEBOARD)))
+        self.world.set("ann", "/board/b1/meta", {"title": "Plan", "inviteCode": "x"})
+        self.world.set("ann", "/board/b1/editor/bob", {"name": "Bob"})
+        self.world.set("bob", "/board/b1/shape/s1", {"x": 1})
+
+    def test_everybody_writes_what_the_text_says(self) -> None:
+        """Owner, editor, stranger."""
+        for address, value, who in (
+            ("/board/b1/meta", {}, "ann"),
+            ("/board/b1/editor/eve", {}, "ann"),
+            ("/board/b1/editor/bob", None, "ann bob"),
+            ("/board/b1/shape/s1", {"x": 2}, "ann bob"),
+            ("/board/b1/shape/s2", {}, "ann bob"),
+            ("/board/b1/here/{me}", {}, "ann bob"),
+            ("/board/b1/cursor/{me}", {}, "ann bob"),
+            ("/board/b1/here/{me}", None, "ann bob eve"),
+            ("/board/b2/meta", {}, "ann bob eve"),
+        ):
+            with self.subTest(address=address, value=value):
+                may = [by for by in ("ann", "bob", "eve") if not self.world.code(by, as_(by, address), value)]
+                self.assertEqual(may, who.split())
+
+    def test_editors_change_only_what_they_drew(self) -> None:
+        """The stamp says who that was."""
+        self.world.set("ann", "/board/b1/editor/dan", {})
+        self.assertEqual(self.world.code("dan", "/board/b1/shape/s1", {}), 403)
+        self.assertEqual(self.world.set("ann", "/board/b1/shape/s1", {"x": 3}), {"x": 3, "by": "bob"})
+
+    def test_board_is_seen_by_whom_the_text_says(self) -> None:
+        """And by everybody once it is public; the code by its owner."""
+        for address, views in (
+            ("/board/b1/shape/s1", (FULL, FULL, HIDDEN)),
+            ("/board/b1/meta", (FULL, frozenset(("inviteCode",)), HIDDEN)),
+        ):
+            self.assertEqual(tuple(self.world.view(by, address, "/board/**") for by in ("ann", "bob", "eve")), views)
+        self.world.set("ann", "/board/b1/meta", {"public": True})
+        self.assertEqual(self.world.view("eve", "/board/b1/shape/s1", "/board/**"), FULL)
+
+    def test_invitation_opens_the_board_for_a_subscription_made_before(self) -> None:
+        """For the one invited."""
+        (opened,) = self.world.policy.catch_ups("/board/b1/editor/eve")
+        self.assertEqual((opened.subject, opened.pattern.text), ("eve", "/board/b1/**"))

@@ -1,5 +1,7 @@
 """Who sees what, and what the answer rests on."""
 
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.access.policy import Policy
@@ -8,6 +10,7 @@ from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.values import PyValue
 from tests.access.policy.world import SECOND_US, World
 
+CHAT = Policy.packaged("chat")
 META = "/room/{id}/meta"
 CREATOR = {"type": "state_field_equals_session", "lookup": META, "field": "by"}
 PUBLIC = {"type": "not", "check": {"type": "state_field_equals", "lookup": META, "field": "public", "value": False}}
@@ -262,3 +265,72 @@ class AppliesToTests(SynchronousTestCase):
         for address, views in (("/a/x", [HIDDEN, FULL]), ("/a/b", [HIDDEN, HIDDEN]), ("/c", [frozenset("x"), FULL])):
             with self.subTest(address=address):
                 self.assertEqual([here.view("alice", address, is_live=live) for live in (False, True)], views)
+
+
+USERS = ["ann", "bob"]
+CHANGES = st.tuples(
+    st.sampled_from(
+        [
+            *(
+                f"/chat/room/r/{rest}/{user}"
+                for rest in ("presence", "bans", "admin", "crypto/proof")
+                for user in USERS
+            ),
+            *["/chat/room/r/meta"] * 4,
+            "/chat/room/r/video/presence/s1",
+            "/chat/room/r/video/presence/s2",
+            "/chat/room/other/meta",
+        ]
+    ),
+    st.sampled_from(
+        [
+            None,
+            {"hash": "h"},
+            {"hash": "g"},
+            {"creatorId": "ann", "isPublic": False},
+            {"creatorId": "bob", "passwordHash": "h"},
+            {"dmUsers": {"ann": "A"}, "isPublic": False},
+            {"passwordHash": "g", "isPublic": True},
+        ]
+    ),
+    st.sampled_from(USERS),
+    st.sampled_from([0, 1, 20, 40]),
+)
+PLACES = [
+    f"/chat/room/r/{rest}"
+    for rest in (
+        "meta",
+        "messages",
+        "presence/bob",
+        "bans/bob",
+        "video/signal/s1",
+        "crypto/proof/bob",
+        "crypto/pubkey/ann",
+    )
+]
+
+
+class InvalidationTests(SynchronousTestCase):
+    """A verdict holds until something that it names changes."""
+
+    @given(st.lists(CHANGES, max_size=8), st.sampled_from(PLACES), st.sampled_from([None, "/chat/room/**", "hello"]))
+    def test_verdict_changes_only_with_what_it_names(
+        self, changes: list[tuple[str, PyValue, str, int]], address: str, pattern: str | None
+    ) -> None:
+        """A change elsewhere, a beat where only existence counts, and time before its end change nothing."""
+        here = World(CHAT)
+        verdict = here.verdict("ann", address, pattern)
+        for changed, value, by, seconds in changes:
+            here.later(seconds)
+            existed = changed in here.params
+            here.put(changed, value, by)
+            is_named = (
+                changed in verdict.lookups
+                or (changed in verdict.existence and existed != (value is not None))
+                or any(looked.matches(changed) for looked in verdict.lookup_patterns)
+                or (verdict.until_us is not None and here.now_us >= verdict.until_us)
+            )
+            now = here.verdict("ann", address, pattern)
+            if not is_named:
+                self.assertEqual(now.view, verdict.view)
+            verdict = now
