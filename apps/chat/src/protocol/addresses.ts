@@ -1,0 +1,201 @@
+/**
+ * Every address of the chat's conventions, made and taken apart in one place. What goes into an address is checked
+ * here: an id from a link, a file or a foreign message never reaches the relay as a pattern or as another address.
+ */
+
+const USER_ID = /^[A-Za-z0-9_-]{1,64}$/
+const ROOM_ID = /^(?:[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|dm-[A-Za-z0-9_-]{1,80})$/
+const MSG_ID = /^[A-Za-z0-9_-]{1,80}$/
+const PATH_SEGMENT = /^[A-Za-z0-9_-]{1,64}$/
+/** Of a group's password record; no group or room can have this name. */
+const RESERVED_SEGMENT = '__auth'
+const MAX_PATH_SEGMENTS = 8
+const MAX_EMOJI_UNITS = 32
+
+export const isUserId = (text: string): boolean => USER_ID.test(text)
+export const isRoomId = (text: string): boolean => ROOM_ID.test(text)
+export const isMsgId = (text: string): boolean => MSG_ID.test(text)
+export const isGroupPath = (path: string): boolean => {
+  const segments = path.split('/')
+  return (
+    segments.length <= MAX_PATH_SEGMENTS &&
+    segments.every((segment) => PATH_SEGMENT.test(segment) && segment !== RESERVED_SEGMENT)
+  )
+}
+
+/** An emoji stands in an address as it is; `*` and `/` would change what the address means (`*️⃣` holds one). */
+export const isEmoji = (text: string): boolean =>
+  text.length > 0 && text.length <= MAX_EMOJI_UNITS && /^[^\s/*\p{Cc}]+$/u.test(text) && /\P{ASCII}/u.test(text)
+
+/** An id, path or emoji that cannot stand in an address. */
+export class AddressError extends Error {
+  override readonly name = 'AddressError'
+}
+
+function checked(test: (text: string) => boolean, what: string): (text: string) => string {
+  return (text) => {
+    if (!test(text)) throw new AddressError(`not a ${what}: ${JSON.stringify(text.slice(0, 80))}`)
+    return text
+  }
+}
+
+const user = checked(isUserId, 'user id')
+const room = checked(isRoomId, 'room id')
+const msg = checked(isMsgId, 'message id')
+const group = checked(isGroupPath, 'group path')
+const emoji = checked(isEmoji, 'emoji')
+
+const inRoom = (rid: string, rest: string): string => `/chat/room/${room(rid)}/${rest}`
+
+/** Addresses to read and write. Throw {@link AddressError} at what is no id. */
+export const address = {
+  profile: (uid: string) => `/chat/user/${user(uid)}/profile`,
+  signingKey: (uid: string) => `/chat/user/${user(uid)}/signingKey`,
+  friend: (uid: string, friendId: string) => `/chat/user/${user(uid)}/friends/${user(friendId)}`,
+  dmInbox: (target: string, rid: string) => `/chat/user/${user(target)}/dms/${room(rid)}`,
+  request: (target: string, from: string) => `/chat/requests/${user(target)}/${user(from)}`,
+  registryRoom: (rid: string) => `/chat/registry/rooms/${room(rid)}`,
+  groupRoom: (path: string, rid: string) => `/chat/registry/ns/${group(path)}/${room(rid)}`,
+  groupMeta: (path: string) => `/chat/registry/ns-meta/${group(path)}`,
+  groupAuth: (path: string) => `/chat/registry/ns-meta/${group(path)}/${RESERVED_SEGMENT}`,
+  meta: (rid: string) => inRoom(rid, 'meta'),
+  messages: (rid: string) => inRoom(rid, 'messages'),
+  presence: (rid: string, uid: string) => inRoom(rid, `presence/${user(uid)}`),
+  typing: (rid: string, uid: string) => inRoom(rid, `typing/${user(uid)}`),
+  /** The original's list of sessions, which this app reads but never writes. */
+  reactionList: (rid: string, msgId: string, mark: string) => inRoom(rid, `reactions/${msg(msgId)}/${emoji(mark)}`),
+  reaction: (rid: string, msgId: string, mark: string, uid: string) =>
+    inRoom(rid, `reactions/${msg(msgId)}/${emoji(mark)}/${user(uid)}`),
+  admin: (rid: string, uid: string) => inRoom(rid, `admin/${user(uid)}`),
+  ban: (rid: string, uid: string) => inRoom(rid, `bans/${user(uid)}`),
+  pubkey: (rid: string, uid: string) => inRoom(rid, `crypto/pubkey/${user(uid)}`),
+  proof: (rid: string, uid: string) => inRoom(rid, `crypto/proof/${user(uid)}`),
+  keyex: (rid: string, peer: string) => inRoom(rid, `crypto/keyex/${user(peer)}`),
+  receipt: (rid: string, uid: string) => inRoom(rid, `receipts/${user(uid)}`),
+  member: (rid: string, uid: string) => inRoom(rid, `members/${user(uid)}`),
+  historyCall: (rid: string) => inRoom(rid, 'history/call'),
+  historyFor: (rid: string, uid: string) => inRoom(rid, `history/to/${user(uid)}`),
+} as const
+
+/** Patterns to subscribe to. */
+export const pattern = {
+  friends: (uid: string) => `/chat/user/${user(uid)}/friends/*`,
+  dmInbox: (uid: string) => `/chat/user/${user(uid)}/dms/*`,
+  requests: (uid: string) => `/chat/requests/${user(uid)}/*`,
+  registryRooms: () => '/chat/registry/rooms/*',
+  groupRooms: (path: string) => `/chat/registry/ns/${group(path)}/**`,
+  groupMetas: () => '/chat/registry/ns-meta/**',
+  /** meta and messages. */
+  roomTop: (rid: string) => inRoom(rid, '*'),
+  /** presence, typing, admin, bans, receipts, members, history/call. */
+  roomPeople: (rid: string) => inRoom(rid, '*/*'),
+  reactions: (rid: string) => inRoom(rid, 'reactions/**'),
+  pubkeys: (rid: string) => inRoom(rid, 'crypto/pubkey/*'),
+  proofs: (rid: string) => inRoom(rid, 'crypto/proof/*'),
+} as const
+
+export type Place =
+  | { kind: 'profile' | 'signingKey'; userId: string }
+  | { kind: 'friend'; userId: string; friendId: string }
+  | { kind: 'dmInbox'; userId: string; roomId: string }
+  | { kind: 'request'; targetId: string; fromId: string }
+  | { kind: 'registryRoom'; roomId: string }
+  | { kind: 'groupRoom'; path: string; roomId: string }
+  | { kind: 'groupMeta' | 'groupAuth'; path: string }
+  | { kind: 'meta' | 'messages' | 'historyCall'; roomId: string }
+  | { kind: RoomUserKind; roomId: string; userId: string }
+  | { kind: 'reaction'; roomId: string; msgId: string; emoji: string; userId: string | null }
+
+export type RoomUserKind =
+  'presence' | 'typing' | 'admin' | 'ban' | 'receipt' | 'member' | 'pubkey' | 'proof' | 'keyex' | 'historyFor'
+
+const BY_USER: Readonly<Record<string, RoomUserKind>> = {
+  presence: 'presence',
+  typing: 'typing',
+  admin: 'admin',
+  bans: 'ban',
+  receipts: 'receipt',
+  members: 'member',
+  'crypto/pubkey': 'pubkey',
+  'crypto/proof': 'proof',
+  'crypto/keyex': 'keyex',
+  'history/to': 'historyFor',
+}
+
+function parseRoomPlace(roomId: string, rest: readonly string[]): Place | null {
+  if (!isRoomId(roomId)) return null
+  const [first, second, third, fourth] = rest
+  if (rest.length === 1 && (first === 'meta' || first === 'messages')) return { kind: first, roomId }
+  if (first === 'history' && second === 'call' && rest.length === 2) return { kind: 'historyCall', roomId }
+  if (first === 'reactions' && second !== undefined && third !== undefined && rest.length <= 4) {
+    const userId = fourth ?? null
+    if (!isMsgId(second) || !isEmoji(third) || (userId !== null && !isUserId(userId))) return null
+    return { kind: 'reaction', roomId, msgId: second, emoji: third, userId }
+  }
+  const userId = rest.at(-1) ?? ''
+  const kind = BY_USER[rest.slice(0, -1).join('/')]
+  return kind && isUserId(userId) ? { kind, roomId, userId } : null
+}
+
+function parseUserPlace(userId: string, rest: readonly string[]): Place | null {
+  if (!isUserId(userId)) return null
+  const [first, second] = rest
+  if (rest.length === 1 && (first === 'profile' || first === 'signingKey')) return { kind: first, userId }
+  if (rest.length !== 2 || second === undefined) return null
+  if (first === 'friends' && isUserId(second)) return { kind: 'friend', userId, friendId: second }
+  if (first === 'dms' && isRoomId(second)) return { kind: 'dmInbox', userId, roomId: second }
+  return null
+}
+
+function parseRegistryPlace(shelf: string, rest: readonly string[]): Place | null {
+  const last = rest.at(-1) ?? ''
+  const path = rest.slice(0, -1).join('/')
+  if (shelf === 'rooms') return rest.length === 1 && isRoomId(last) ? { kind: 'registryRoom', roomId: last } : null
+  if (shelf === 'ns') return isRoomId(last) && isGroupPath(path) ? { kind: 'groupRoom', path, roomId: last } : null
+  if (shelf !== 'ns-meta') return null
+  if (last === RESERVED_SEGMENT) return isGroupPath(path) ? { kind: 'groupAuth', path } : null
+  const whole = rest.join('/')
+  return isGroupPath(whole) ? { kind: 'groupMeta', path: whole } : null
+}
+
+/** What an address from the relay stands for; null: nothing that this app knows. */
+export function parseAddress(text: string): Place | null {
+  const [empty, app, area, id, ...rest] = text.split('/')
+  if (empty !== '' || app !== 'chat' || id === undefined) return null
+  if (area === 'room') return parseRoomPlace(id, rest)
+  if (area === 'user') return parseUserPlace(id, rest)
+  if (area === 'registry') return parseRegistryPlace(id, rest)
+  const [fromId] = rest
+  if (area !== 'requests' || rest.length !== 1 || fromId === undefined) return null
+  return isUserId(id) && isUserId(fromId) ? { kind: 'request', targetId: id, fromId } : null
+}
+
+/**
+ * The canonical form of a group's path as somebody typed it: lower case, `-` for spaces, no outer or doubled slashes.
+ * null: it cannot be a path.
+ */
+export function parseGroupPath(text: string): string | null {
+  const path = text
+    .trim()
+    .toLowerCase()
+    .split('/')
+    .map((segment) => segment.trim().replace(/\s+/g, '-'))
+    .filter((segment) => segment !== '')
+    .join('/')
+  return isGroupPath(path) ? path : null
+}
+
+/** The room that an invitation leads to: a link with `?join=`, or the bare id. null: it is none. */
+export function parseInvitation(text: string): string | null {
+  const trimmed = text.trim()
+  if (isRoomId(trimmed)) return trimmed
+  if (!URL.canParse(trimmed)) return null
+  const join = new URL(trimmed).searchParams.get('join') ?? ''
+  return isRoomId(join) ? join : null
+}
+
+/** The id of a direct message as the original app makes it: the same for both, but only 32 bits of each. */
+export function directMessageId(one: string, other: string): string {
+  const [smaller, larger] = [user(one), user(other)].sort() as [string, string]
+  return `dm-${smaller.slice(0, 8)}-${larger.slice(0, 8)}`
+}

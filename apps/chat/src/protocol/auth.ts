@@ -1,0 +1,138 @@
+/** The relay's auth API, with every refusal as a {@link Failure} that says what one can do about it. */
+import { Failure, type FailureKind } from './errors'
+import { isUserId } from './addresses'
+
+export interface Grant {
+  token: string
+  userId: string
+  username: string
+}
+
+export interface Account {
+  userId: string
+  username: string
+  guest: boolean
+  /** ms since the Unix epoch. */
+  expiresAtMs: number
+}
+
+type Fetch = (url: string, init: RequestInit) => Promise<Response>
+type Json = Readonly<Record<string, unknown>>
+
+const TOKEN = /^[\x21-\x7e]{1,4000}$/
+const TIMEOUT_MS = 15_000
+
+function parseGrant(body: Json): Grant | null {
+  const { token, user_id: userId, username } = body
+  if (typeof token !== 'string' || !TOKEN.test(token)) return null
+  if (typeof userId !== 'string' || !isUserId(userId) || typeof username !== 'string') return null
+  return { token, userId, username: username.slice(0, 64) }
+}
+
+function parseAccount(body: Json): Account | null {
+  const { user_id: userId, username, guest, expires_at: expiresAt } = body
+  if (typeof userId !== 'string' || !isUserId(userId) || typeof username !== 'string') return null
+  if (typeof expiresAt !== 'number') return null
+  return { userId, username: username.slice(0, 64), guest: guest === true, expiresAtMs: expiresAt * 1000 }
+}
+
+/** A 409 about the id says «identity», one about the name does not. */
+const conflictKind = (sentence: string): FailureKind => (/identity/i.test(sentence) ? 'identityTaken' : 'nameTaken')
+
+function kindOf(status: number, sentence: string, unauthorized: FailureKind): FailureKind {
+  if (status === 400 || status === 413) return 'invalid'
+  if (status === 401) return unauthorized
+  if (status === 409) return conflictKind(sentence)
+  return status === 429 ? 'tooMany' : 'server'
+}
+
+function retryAfterS(response: Response): number | null {
+  const seconds = Number(response.headers.get('Retry-After') ?? NaN)
+  return Number.isFinite(seconds) && seconds >= 0 ? Math.ceil(seconds) : null
+}
+
+async function readJson(response: Response): Promise<Json> {
+  try {
+    const body: unknown = await response.json()
+    return typeof body === 'object' && body !== null ? (body as Json) : {}
+  } catch {
+    // Not JSON: a proxy's page. The status says enough.
+    return {}
+  }
+}
+
+export class AuthApi {
+  /**
+   * @param base what stands before `/auth/…`; '' for the page's own origin.
+   */
+  constructor(
+    private readonly base: string,
+    private readonly fetch: Fetch,
+  ) {}
+
+  /** A token for a guest; the old token, even an expired one, proves that the id is one's own. */
+  guest(name: string, userId: string, token: string | null): Promise<Grant> {
+    return this.grant('guest', { name, user_id: userId }, token, 'signedOut')
+  }
+
+  register(username: string, password: string, userId: string, token: string | null): Promise<Grant> {
+    return this.grant('register', { username, password, user_id: userId }, token, 'signedOut')
+  }
+
+  login(username: string, password: string): Promise<Grant> {
+    return this.grant('login', { username, password }, null, 'credentials')
+  }
+
+  refresh(token: string): Promise<Grant> {
+    return this.grant('refresh', {}, token, 'signedOut')
+  }
+
+  async logout(token: string): Promise<void> {
+    await this.call('POST', 'logout', {}, token, 'signedOut')
+  }
+
+  async changePassword(token: string, oldPassword: string, newPassword: string): Promise<void> {
+    await this.call('POST', 'password', { old: oldPassword, new: newPassword }, token, 'credentials')
+  }
+
+  async me(token: string): Promise<Account> {
+    const account = parseAccount(await this.call('GET', 'me', null, token, 'signedOut'))
+    if (!account) throw new Failure('server', 'The server answered something else than expected.')
+    return account
+  }
+
+  private async grant(path: string, body: object, token: string | null, unauthorized: FailureKind): Promise<Grant> {
+    const grant = parseGrant(await this.call('POST', path, body, token, unauthorized))
+    if (!grant) throw new Failure('server', 'The server answered something else than expected.')
+    return grant
+  }
+
+  private async call(
+    method: 'GET' | 'POST',
+    path: string,
+    body: object | null,
+    token: string | null,
+    unauthorized: FailureKind,
+  ): Promise<Json> {
+    const headers: Record<string, string> = {}
+    if (body) headers['Content-Type'] = 'application/json'
+    if (token) headers['Authorization'] = `Bearer ${token}`
+    const init = {
+      method,
+      headers,
+      credentials: 'omit',
+      cache: 'no-store',
+      signal: AbortSignal.timeout(TIMEOUT_MS),
+    } as const
+    let response: Response
+    try {
+      response = await this.fetch(`${this.base}/auth/${path}`, body ? { ...init, body: JSON.stringify(body) } : init)
+    } catch (error) {
+      throw new Failure('network', (error as Error).message)
+    }
+    const answer = await readJson(response)
+    if (response.ok) return answer
+    const sentence = typeof answer['error'] === 'string' ? answer['error'].slice(0, 500) : `HTTP ${response.status}`
+    throw new Failure(kindOf(response.status, sentence, unauthorized), sentence, retryAfterS(response))
+  }
+}

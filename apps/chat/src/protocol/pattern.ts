@@ -1,0 +1,17 @@
+/** Whether an address lies in a pattern: `*` is one segment, `**` any number of them, also none. */
+export function matches(pattern: string, address: string): boolean {
+  return matchesFrom(pattern.split('/'), 0, address.split('/'), 0)
+}
+
+function matchesFrom(pattern: readonly string[], at: number, address: readonly string[], from: number): boolean {
+  for (; at < pattern.length; at++, from++) {
+    if (pattern[at] === '**') {
+      for (let rest = from; rest <= address.length; rest++) {
+        if (matchesFrom(pattern, at + 1, address, rest)) return true
+      }
+      return false
+    }
+    if (from >= address.length || (pattern[at] !== '*' && pattern[at] !== address[from])) return false
+  }
+  return from === address.length
+}
