@@ -12,10 +12,11 @@ from functools import lru_cache
 
 from clasp_relay.wire.constants import ValueType
 from clasp_relay.wire.messages import NULL, Value
-from clasp_relay.wire.values import PyValue, decode_value, skip_value
+from clasp_relay.wire.values import FIXED_SIZES, PyValue, decode_value, skip_value
 
-_CACHED_BYTES = 4096
-"""Maps up to this size are kept taken apart; what decisions look into (a room's settings) is small."""
+_SMALL_BYTES = 4096
+"""Many maps up to this size are kept taken apart: what decisions look into (a room's settings) is small. Of larger
+ones a few are kept, so that somebody's giant is not taken apart again for every reader; eight are 20 MB at most."""
 
 _U16 = struct.Struct(">H")
 _HEAD = struct.Struct(">BH")
@@ -32,16 +33,15 @@ def fields_of(value: Value) -> Mapping[bytes, Value]:
     """Returns the fields of a map by their key's UTF-8; empty when the value is no map. Not to be changed."""
     if value[0] != ValueType.MAP:
         return _NO_FIELDS
-    if len(value) <= _CACHED_BYTES:
-        return _cached_fields(value)
-    return _take_apart(value)
+    return _small_maps(value) if len(value) <= _SMALL_BYTES else _big_maps(value)
 
 
 def _take_apart(value: Value) -> dict[bytes, Value]:
     return {key: value[start:end] for key, start, end in _entries(value)}
 
 
-_cached_fields = lru_cache(256)(_take_apart)
+_small_maps = lru_cache(256)(_take_apart)
+_big_maps = lru_cache(8)(_take_apart)
 
 
 def _entries(value: Value) -> Iterable[tuple[bytes, int, int]]:
@@ -49,8 +49,10 @@ def _entries(value: Value) -> Iterable[tuple[bytes, int, int]]:
     (count,) = _U16.unpack_from(value, 1)
     offset = 3
     for _ in range(count):
-        key_end = offset + 2 + _U16.unpack_from(value, offset)[0]
-        end = skip_value(value, key_end + 1, value[key_end])
+        key_end = offset + 2 + (value[offset] << 8 | value[offset + 1])
+        value_type = value[key_end]
+        size = FIXED_SIZES[value_type]
+        end = key_end + 1 + size if size >= 0 else skip_value(value, key_end + 1, value_type)
         yield value[offset + 2 : key_end], key_end, end
         offset = end
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from clasp_relay.access.policy.captures import Captured, Template
 from clasp_relay.access.policy.maps import encode_text, get_field
 from clasp_relay.core.permissions import State
@@ -10,6 +12,11 @@ from clasp_relay.core.tombstones import Ended
 from clasp_relay.errors import RequestError
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.messages import NULL, Value
+
+_REMEMBERED_LENGTH = 256
+"""Longer patterns are parsed anew, so that what is kept stays small."""
+
+_parse_pattern = lru_cache(256)(Pattern.parse)
 
 
 class Question:
@@ -115,7 +122,7 @@ class Question:
     def match(self, text: str) -> list[Param]:
         """Returns the params that match; none when the text is no pattern, as it can be with odd captures."""
         try:
-            pattern = Pattern.parse(text)
+            pattern = _parse_pattern(text) if len(text) <= _REMEMBERED_LENGTH else Pattern.parse(text)
         except RequestError:
             return []
         if pattern.is_literal:
