@@ -13,8 +13,8 @@ from clasp_relay.core.sessions import Session
 from clasp_relay.errors import CloseCode
 from clasp_relay.wire.codec import decode, encode
 from clasp_relay.wire.frame import decode_frame, encode_frame
-from clasp_relay.wire.messages import Hello, Message, Snapshot, Welcome
-from clasp_relay.wire.values import encode_value
+from clasp_relay.wire.messages import Ack, Error, Hello, Message, Publish, Set, Snapshot, Welcome
+from clasp_relay.wire.values import decode_value, encode_value
 
 START_US = 1_700_000_000_000_000
 """The Unix time at which every world begins, in µs."""
@@ -152,3 +152,24 @@ class World:
 def value(obj: object) -> bytes:
     """Encodes a value."""
     return encode_value(obj)
+
+
+def heard(messages: list[Message]) -> list[tuple[str, object]]:
+    """Returns address and value of each SET and PUBLISH and of each param of a SNAPSHOT, in order."""
+    found: list[tuple[str, object]] = []
+    for message in messages:
+        if isinstance(message, Snapshot):
+            found += [(param.address, decode_value(param.value)) for param in message.params]
+        elif isinstance(message, Set | Publish):
+            found.append((message.address, None if message.value is None else decode_value(message.value)))
+    return found
+
+
+def revisions(messages: list[Message]) -> list[int | None]:
+    """Returns the revision of each SET and ACK, in order."""
+    return [message.revision for message in messages if isinstance(message, Set | Ack)]
+
+
+def codes(messages: list[Message]) -> list[int]:
+    """Returns the code of each ERROR, in order."""
+    return [message.error for message in messages if isinstance(message, Error)]

@@ -75,7 +75,8 @@ class Gestures:
         """Forgets the gestures that nobody ended."""
         limit_us = self._clock.now_us() - FORGET_US
         for session, gestures in list(self._sessions.items()):
-            for key, gesture in list(gestures.items()):
+            while gestures:
+                key, gesture = next(iter(gestures.items()))
                 if gesture.moved_us > limit_us:
                     break
                 self._remove(session, key)
@@ -103,7 +104,11 @@ class Gestures:
             self._deliver(session, message)
             return
         gesture.held = message
-        gesture.timer = self._clock.call_later(wait_us / 1e6, lambda: self._flush(session, gesture))
+        gesture.timer = self._clock.call_later(wait_us / 1e6, lambda: self._due(session, gesture))
+
+    def _due(self, session: Session, gesture: _Gesture) -> None:
+        gesture.timer = None
+        self._flush(session, gesture)
 
     def _flush(self, session: Session, gesture: _Gesture) -> None:
         _cancel(gesture)
