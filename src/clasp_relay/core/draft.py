@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from clasp_relay.core.params import Params
-from clasp_relay.core.records import Param
+from clasp_relay.core.records import Outcome, Param
 from clasp_relay.core.tombstones import Ended
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.messages import NULL
@@ -37,9 +37,11 @@ class Draft:
         elif lock:
             self._holders[address] = change.writer
 
-    def changes(self) -> Iterable[Param]:
-        """Returns the last change of each address."""
-        return self._changes.values()
+    def outcomes(self) -> Iterator[Outcome]:
+        """Yields what would become of each address."""
+        for address, change in self._changes.items():
+            ended = self._ended.get(address)
+            yield Outcome(change, None if ended is None else ended.stamp)
 
     def get(self, address: str) -> Param | None:
         """Returns what would be set at an address."""

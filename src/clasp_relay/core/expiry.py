@@ -33,6 +33,10 @@ class Expiry:
             if len(self._heap) > 2 * len(self._due_us) + 64:
                 self._rebuild()
 
+    def touch(self, address: str) -> None:
+        """Counts a use of an address that is in the table, and leaves its time."""
+        self._due_us.move_to_end(address)
+
     def discard(self, address: str) -> None:
         """Forgets an address."""
         self._due_us.pop(address, None)

@@ -7,14 +7,16 @@ holds one (a waiting SNAPSHOT, the state file's writer) holds what was true when
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from clasp_relay.core.address_tree import AddressTree
 from clasp_relay.core.expiry import Expiry
 from clasp_relay.core.holds import Holds
-from clasp_relay.core.records import Param, StateImage
-from clasp_relay.core.shares import Shares
+from clasp_relay.core.locks import Locks
+from clasp_relay.core.records import Outcome, Param, StateImage
+from clasp_relay.core.shares import Move, Shares
+from clasp_relay.core.sizes import text_bytes
 from clasp_relay.core.tombstones import Ended, Tombstones
 from clasp_relay.errors import ErrorCode, RequestError
 from clasp_relay.wire.address import Pattern
@@ -51,14 +53,14 @@ class Params:
         self._params: dict[str, Param] = {}
         self._tree = AddressTree()
         self._tombstones = Tombstones(limits.max_params, limits.max_state_bytes)
-        self._locks: dict[str, str] = {}
+        self._locks = Locks()
         self._expiry = Expiry()
         self._shares = Shares(limits.max_per_subject)
         self.state_bytes = 0
         self.holds = Holds()
         """Who is there, where a policy asks."""
         self.changes = 0
-        """Rises with every accepted change."""
+        """Rises with whatever changes the image."""
 
     def __len__(self) -> int:
         return len(self._params)
@@ -92,7 +94,7 @@ class Params:
 
     def holder(self, address: str) -> str | None:
         """Returns the session that holds the lock of an address."""
-        return self._locks.get(address)
+        return self._locks.holder(address)
 
     def is_held(self, address: str, subject: str) -> bool:
         """Tells whether a live session of a subject holds an address."""
@@ -104,6 +106,9 @@ class Params:
             lifetime_s, sliding = self._lifetime(self._params[address].ttl)
             if sliding:
                 self._expiry.set(address, now_us + lifetime_s * 1_000_000)
+                self.changes += 1
+            else:
+                self._expiry.touch(address)
 
     def has_room(self, change: Param) -> bool:
         """Tells whether one change surely fits, whatever stood there before; the usual case."""
@@ -114,11 +119,11 @@ class Params:
             and not limits.max_per_subject
         )
 
-    def victims(self, drafts: Sequence[Param]) -> list[str]:
+    def victims(self, outcomes: Iterable[Outcome]) -> list[str]:
         """Decides what must go so that changes fit; nothing is changed.
 
         Args:
-            drafts: the changes that will be applied together, the last one of each address.
+            outcomes: what will be applied together, each address once.
 
         Returns:
             the addresses to evict first: the least recently used params that have a life time.
@@ -126,18 +131,16 @@ class Params:
         Raises:
             RequestError: OVERLOADED when the changes do not fit, or their subject would have more than its share.
         """
-        self._shares.check(drafts, self.get)
         more_params = more_bytes = 0
-        touched: dict[str, None] = {}
-        for draft in drafts:
-            before = self._params.get(draft.address)
-            touched[draft.address] = None
-            if before is not None:
-                more_params -= 1
-                more_bytes -= _size(before)
-            if draft.value != NULL:
-                more_params += 1
-                more_bytes += _size(draft)
+        moves: dict[str, Move] = {}
+        for outcome in outcomes:
+            address = outcome.change.address
+            before, before_bytes = self._place(address)
+            after, after_bytes = _place_of(outcome)
+            moves[address] = Move(address, before, after, outcome.change.value != NULL)
+            more_params += bool(after_bytes) - bool(before_bytes)
+            more_bytes += after_bytes - before_bytes
+        self._shares.check(moves.values())
         over_params = over_bytes = 0
         if more_params > 0:
             over_params = len(self._params) + self._tombstones.stamped + more_params - self._limits.max_params
@@ -147,14 +150,14 @@ class Params:
         for address in self._expiry.least_recent():
             if over_params <= 0 and over_bytes <= 0:
                 break
-            if address not in touched:
+            if address not in moves:
                 chosen.append(address)
                 over_params -= 1
                 over_bytes -= _size(self._params[address])
         if over_params > 0 or over_bytes > 0:
             what = "max-params" if over_params > 0 else "max-state-bytes"
             text = f"the relay is full ({what}); delete something first"
-            raise RequestError(ErrorCode.OVERLOADED, text, next(iter(touched)))
+            raise RequestError(ErrorCode.OVERLOADED, text, next(iter(moves)))
         return chosen
 
     def apply(self, change: Param, *, lock: bool = False, unlock: bool = False, stamp: str | None = None) -> None:
@@ -170,30 +173,30 @@ class Params:
         address = change.address
         before = self._params.get(address)
         if change.value == NULL:
-            self._locks.pop(address, None)
+            self._locks.release(address)
             self._remove(address, before)
             self._remember(address, Ended(change.revision, change.timestamp_us, change.subject, stamp))
             return
         self._params[address] = change
         if before is None:
             self._tree.add(address)
-            self.state_bytes += _length(address) + len(change.value)
-            self._forget(address)
+            self.state_bytes += text_bytes(address) + len(change.value)
+            owner = self._forget(address)
         else:
             self.state_bytes += len(change.value) - len(before.value)
-        if change.subject or before is not None:
-            self._shares.move(before, change)
+            owner = before.subject
+        if owner != change.subject:
+            self._shares.move(owner, change.subject)
         if change.ttl or self._limits.default_ttl_s or address in self._expiry:
             self._schedule(change)
         if unlock:
-            self._locks.pop(address, None)
+            self._locks.release(address)
         elif lock:
-            self._locks[address] = change.writer
+            self._locks.take(address, change.writer)
 
-    def release(self, address: str, holder: str) -> None:
-        """Releases the lock of an address if ``holder`` still has it."""
-        if self._locks.get(address) == holder:
-            del self._locks[address]
+    def release_all(self, holder: str) -> None:
+        """Releases the locks of a session."""
+        self._locks.release_all(holder)
 
     def expired(self, now_us: int) -> list[Param]:
         """Returns the params whose time is over, as the nulls that end them; they are not applied yet."""
@@ -214,7 +217,7 @@ class Params:
             self._params[param.address] = param
             self._tree.add(param.address)
             self.state_bytes += _size(param)
-            self._shares.move(None, param)
+            self._shares.move("", param.subject)
             due_us = image.expires_us.get(param.address)
             if due_us is not None:
                 self._expiry.set(param.address, due_us)
@@ -242,23 +245,40 @@ class Params:
             self._tree.discard(address)
             self._expiry.discard(address)
             self.state_bytes -= _size(before)
-            self._shares.move(before, None)
+            self._shares.move(before.subject, "")
 
     def _remember(self, address: str, ended: Ended) -> None:
+        owner = self._forget(address)
         self._tombstones.remember(address, ended)
         if ended.stamp is not None:
-            self.state_bytes += _length(address)
+            self.state_bytes += text_bytes(address)
+        self._shares.move(owner, ended.stamp or "")
 
-    def _forget(self, address: str) -> None:
+    def _forget(self, address: str) -> str:
+        """Forgets how an address ended, and returns who had it past that."""
         ended = self._tombstones.forget(address)
+        if ended is None or ended.stamp is None:
+            return ""
+        self.state_bytes -= text_bytes(address)
+        return ended.stamp
+
+    def _place(self, address: str) -> tuple[str, int]:
+        """Returns who has an address and the bytes that are counted for it; 0 when nothing is."""
+        param = self._params.get(address)
+        if param is not None:
+            return param.subject, _size(param)
+        ended = self._tombstones.get(address)
         if ended is not None and ended.stamp is not None:
-            self.state_bytes -= _length(address)
+            return ended.stamp, text_bytes(address)
+        return "", 0
+
+
+def _place_of(outcome: Outcome) -> tuple[str, int]:
+    change = outcome.change
+    if change.value != NULL:
+        return change.subject, _size(change)
+    return ("", 0) if outcome.stamp is None else (outcome.stamp, text_bytes(change.address))
 
 
 def _size(param: Param) -> int:
-    return _length(param.address) + len(param.value)
-
-
-def _length(address: str) -> int:
-    """Returns an address's bytes in UTF-8."""
-    return len(address) if address.isascii() else len(address.encode())
+    return text_bytes(param.address) + len(param.value)

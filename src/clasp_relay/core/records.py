@@ -23,6 +23,15 @@ class Param(NamedTuple):
     """Whose token wrote it; empty in open mode."""
 
 
+class Outcome(NamedTuple):
+    """What is to become of an address."""
+
+    change: Param
+    """The last change there."""
+    stamp: str | None = None
+    """The subject that a policy's stamp names, where it outlives a null."""
+
+
 class StateImage(NamedTuple):
     """All that survives a restart, captured by reference in one step."""
 

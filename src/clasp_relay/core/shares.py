@@ -1,17 +1,26 @@
-"""How many params each subject has written last, so that one user cannot take all the room."""
+"""How many addresses each subject takes, so that one user cannot take all the room."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from typing import NamedTuple
 
-from clasp_relay.core.records import Param
 from clasp_relay.errors import ErrorCode, RequestError
-from clasp_relay.wire.messages import NULL
+
+
+class Move(NamedTuple):
+    """Who takes an address before and after a change; empty for nobody."""
+
+    address: str
+    before: str
+    after: str
+    is_written: bool
+    """Whether a value is set there, and not only ended."""
 
 
 class Shares:
-    """Counts params by subject.
+    """Counts addresses by the subject that wrote them last, or that a stamp names there.
 
     Args:
         max_params: how many one subject may have; 0 for no limit.
@@ -21,12 +30,11 @@ class Shares:
         self._max_params = max_params
         self._counts: Counter[str] = Counter()
 
-    def check(self, drafts: Iterable[Param], current: Callable[[str], Param | None]) -> None:
-        """Refuses changes that would leave their subject with more params than it may have.
+    def check(self, moves: Iterable[Move]) -> None:
+        """Refuses writes that would leave their subject with more than it may have; ends always pass.
 
         Args:
-            drafts: the changes, the last one of each address.
-            current: returns what is set at an address.
+            moves: what is changed together, each address once.
 
         Raises:
             RequestError: OVERLOADED.
@@ -34,25 +42,24 @@ class Shares:
         if not self._max_params:
             return
         more: Counter[str] = Counter()
-        for draft in drafts:
-            before = current(draft.address)
-            subject = draft.subject
-            if not subject or draft.value == NULL or (before is not None and before.subject == subject):
-                continue
-            more[subject] += 1
-            if self._counts[subject] + more[subject] > self._max_params:
+        written: dict[str, str] = {}
+        for address, before, after, is_written in moves:
+            more[before] -= 1
+            more[after] += 1
+            if is_written and after:
+                written[after] = address
+        for subject, address in written.items():
+            if more[subject] > 0 and self._counts[subject] + more[subject] > self._max_params:
                 text = f"you have set {self._max_params} params, as many as one user may (max-params-per-subject)"
-                raise RequestError(ErrorCode.OVERLOADED, text, draft.address)
+                raise RequestError(ErrorCode.OVERLOADED, text, address)
 
-    def move(self, before: Param | None, now: Param | None) -> None:
-        """Counts that one param has taken the place of another."""
-        old = "" if before is None else before.subject
-        new = "" if now is None else now.subject
-        if old == new:
+    def move(self, before: str, after: str) -> None:
+        """Counts that an address belongs to another subject now."""
+        if before == after:
             return
-        if new:
-            self._counts[new] += 1
-        if old:
-            self._counts[old] -= 1
-            if not self._counts[old]:
-                del self._counts[old]
+        if after:
+            self._counts[after] += 1
+        if before:
+            self._counts[before] -= 1
+            if not self._counts[before]:
+                del self._counts[before]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import NamedTuple
 
+from clasp_relay.core.sizes import text_bytes
+
 
 class Ended(NamedTuple):
     """What is remembered of an address whose param was deleted or expired."""
@@ -52,14 +54,14 @@ class Tombstones:
             self._stamped[address] = ended
             return
         self._ended[address] = ended
-        self._bytes += len(address)
+        self._bytes += text_bytes(address)
         while len(self._ended) > self._max_records or self._bytes > self._max_bytes:
-            self._bytes -= len(self._ended.popitem(last=False)[0])
+            self._bytes -= text_bytes(self._ended.popitem(last=False)[0])
 
     def forget(self, address: str) -> Ended | None:
         """Drops the record of an address, which is set again, and returns it."""
         ended = self._ended.pop(address, None)
         if ended is not None:
-            self._bytes -= len(address)
+            self._bytes -= text_bytes(address)
             return ended
         return self._stamped.pop(address, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from clasp_relay.core.catch_up import Opening
@@ -12,7 +13,7 @@ from clasp_relay.core.params import Params
 from clasp_relay.core.permissions import Permissions
 from clasp_relay.core.pieces import check_param_fits
 from clasp_relay.core.ports import Clock
-from clasp_relay.core.records import Param
+from clasp_relay.core.records import Outcome, Param
 from clasp_relay.core.sessions import Session
 from clasp_relay.core.visibility import Visibility
 from clasp_relay.wire.address import check_address
@@ -72,7 +73,7 @@ class Writing:
         """
         write = self.check(session, message, self._params)
         if not self._params.has_room(write.change):
-            self._make_room((write.change,))
+            self._make_room((Outcome(write.change, write.stamp),))
         self.commit(session, write)
         return write.change
 
@@ -104,23 +105,19 @@ class Writing:
         Raises:
             RequestError: OVERLOADED when there is none; nothing has changed.
         """
-        self._make_room(tuple(draft.changes()))
+        self._make_room(draft.outcomes())
 
     def commit(self, session: Session, write: Write) -> None:
         """Applies an accepted SET and tells those who subscribed, in one step."""
         self._settle(write, session)
-        if write.takes_lock:
-            session.locks.add(write.change.address)
-        elif write.unlock:
-            session.locks.discard(write.change.address)
 
     def expire(self) -> None:
         """Ends the params whose time is over and tells those who subscribed."""
         for change in self._params.expired(self._clock.now_us()):
             self._end(change)
 
-    def _make_room(self, drafts: tuple[Param, ...]) -> None:
-        for address in self._params.victims(drafts):
+    def _make_room(self, outcomes: Iterable[Outcome]) -> None:
+        for address in self._params.victims(outcomes):
             self._end(self._params.end(address, self._clock.now_us()))
 
     def _end(self, change: Param) -> None:
