@@ -25,13 +25,15 @@ _NUMERIC = frozenset({ValueType.I8, ValueType.I16, ValueType.I32, ValueType.I64,
 class _Throttle:
     """What one session last got at one address, and what is held back for it."""
 
-    __slots__ = ("held", "held_number", "number", "sent_us", "timer")
+    __slots__ = ("due_us", "held", "held_for", "held_number", "number", "sent_us", "timer")
 
     def __init__(self) -> None:
         self.sent_us: int | None = None
         self.number: float | None = None
         self.held: Frame | None = None
         self.held_number: float | None = None
+        self.held_for: tuple[Subscription, ...] = ()
+        self.due_us = 0
         self.timer: Timer | None = None
 
 
@@ -67,30 +69,60 @@ class Throttles:
         """
         throttle = self._throttle(session, (signal, address))
         number = _number(value)
-        if throttle.timer is not None:
-            throttle.held, throttle.held_number = frame, number
-            return
-        wanting = [one for one in subscriptions if _is_news(throttle, one.epsilon, number)]
-        if not wanting:
+        dues_us = [_due_us(throttle, one.max_rate) for one in subscriptions if _is_news(throttle, one.epsilon, number)]
+        if not dues_us and throttle.timer is None:
             return
         now_us = self._clock.now_us()
-        wait_us = min(_wait_us(throttle, one.max_rate, now_us) for one in wanting)
-        if wait_us <= 0:
+        due_us = min(dues_us, default=throttle.due_us)
+        if due_us <= now_us:
+            _cancel(throttle)
             _send(session, throttle, frame, number, now_us)
             return
-        throttle.held, throttle.held_number = frame, number
-        throttle.timer = self._clock.call_later(wait_us / 1e6, lambda: self._release(session, throttle))
+        if throttle.timer is None or due_us < throttle.due_us:
+            _cancel(throttle)
+            throttle.due_us = due_us
+            throttle.timer = self._clock.call_later((due_us - now_us) / 1e6, lambda: self._release(session, throttle))
+        throttle.held, throttle.held_number, throttle.held_for = frame, number, subscriptions
 
-    def forget(self, session: Session, subscription: Subscription | None = None) -> None:
-        """Drops what is held for a session: all of it, or what one subscription matches that ends now."""
+    def begin(self, session: Session, subscription: Subscription) -> None:
+        """Sends at once what is held where a new subscription matches, and starts anew there.
+
+        What the subscription asks for may come without being held: nothing older may come after it. And what
+        was sent last is no longer what the client has seen last, once it gets a SNAPSHOT.
+        """
         throttles = self._sessions.get(session)
         if throttles is None:
             return
         for key in list(throttles):
-            if subscription is None or subscription.pattern.matches(key[1]):
-                _cancel(throttles.pop(key))
+            signal, address = key
+            if subscription.wants(signal) and subscription.pattern.matches(address):
+                throttle = throttles.pop(key)
+                self._flush(session, throttle)
         if not throttles:
             del self._sessions[session]
+
+    def end(self, session: Session, subscription: Subscription) -> None:
+        """Drops what is held for a subscription that has ended, and for no other."""
+        if not subscription.is_throttled:
+            return
+        if not any(one.is_throttled for one in session.subscriptions.values()):
+            self.forget(session)
+            return
+        throttles = self._sessions.get(session)
+        if throttles is None:
+            return
+        for key, throttle in list(throttles.items()):
+            if throttle.timer is not None and subscription in throttle.held_for:
+                throttle.held_for = tuple(one for one in throttle.held_for if one is not subscription)
+                if not throttle.held_for:
+                    _cancel(throttles.pop(key))
+
+    def forget(self, session: Session) -> None:
+        """Drops all that is held for a session."""
+        throttles = self._sessions.pop(session, None)
+        if throttles is not None:
+            for throttle in throttles.values():
+                _cancel(throttle)
 
     def _throttle(self, session: Session, key: tuple[Signal, str]) -> _Throttle:
         throttles = self._sessions.setdefault(session, OrderedDict())
@@ -104,9 +136,12 @@ class Throttles:
 
     def _evict(self, session: Session, throttles: OrderedDict[tuple[Signal, str], _Throttle]) -> None:
         _, oldest = throttles.popitem(last=False)
-        if oldest.timer is not None:
-            oldest.timer.cancel()
-            self._release(session, oldest)
+        self._flush(session, oldest)
+
+    def _flush(self, session: Session, throttle: _Throttle) -> None:
+        if throttle.timer is not None:
+            throttle.timer.cancel()
+            self._release(session, throttle)
 
     def _release(self, session: Session, throttle: _Throttle) -> None:
         throttle.timer = None
@@ -125,14 +160,15 @@ def _cancel(throttle: _Throttle) -> None:
     if throttle.timer is not None:
         throttle.timer.cancel()
         throttle.timer = None
+        throttle.held = None
 
 
 def _number(value: Value | None) -> float | None:
+    """Returns a numeric value; an integer as it is, since a float could not tell large ones apart."""
     if value is None or value[0] not in _NUMERIC:
         return None
-    number = decode_value(value)
-    assert isinstance(number, int | float), "a numeric type decodes to a number"
-    return float(number)
+    number: float = decode_value(value)
+    return number
 
 
 def _is_news(throttle: _Throttle, epsilon: float | None, number: float | None) -> bool:
@@ -142,7 +178,8 @@ def _is_news(throttle: _Throttle, epsilon: float | None, number: float | None) -
     return math.isnan(change) or change >= epsilon
 
 
-def _wait_us(throttle: _Throttle, max_rate: int | None, now_us: int) -> int:
+def _due_us(throttle: _Throttle, max_rate: int | None) -> int:
+    """Returns when the next one may go; rounded up, so that no second has more than ``max_rate``."""
     if max_rate is None or throttle.sent_us is None:
         return 0
-    return throttle.sent_us + 1_000_000 // max_rate - now_us
+    return throttle.sent_us - (-1_000_000 // max_rate)

@@ -27,7 +27,9 @@ def subscribe(relay: Relay, session: Session, message: Subscribe, _qos: int) -> 
         text = f"a session may have {MAX_SUBSCRIPTIONS} subscriptions"
         raise RequestError(ErrorCode.LIMIT, text, message.pattern)
     max_rate = message.max_rate or None
-    subscription = Subscription(session, message.id, pattern, message.types, max_rate, message.epsilon)
+    # NaN and what is not positive keep nothing back.
+    epsilon = message.epsilon if message.epsilon is not None and message.epsilon > 0 else None
+    subscription = Subscription(session, message.id, pattern, message.types, max_rate, epsilon)
     relay.subscribe(session, subscription)
     if subscription.wants(Signal.PARAM):
         params = relay.visibility.show(list(relay.params.match(pattern)), session, pattern)
