@@ -65,7 +65,7 @@ def check_signal_fits(definition: SignalDefinition) -> None:
     """
     if len(result_entry(definition)) > ROOM_BYTES:
         text = f"the definition takes more than the {ROOM_BYTES} bytes that a message carries"
-        raise RequestError(ErrorCode.VALUE, text)
+        raise RequestError(ErrorCode.VALUE, text, definition.address)
 
 
 def _entry(param: Param) -> bytes:

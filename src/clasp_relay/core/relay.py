@@ -29,6 +29,7 @@ from clasp_relay.core.visibility import Visibility
 from clasp_relay.core.writing import Writing
 from clasp_relay.errors import CloseCode, DecodeError, Disconnect, ErrorCode, RequestError
 from clasp_relay.wire.codec import decode, encode_to_frame
+from clasp_relay.wire.constants import MessageCode
 from clasp_relay.wire.frame import decode_frame
 from clasp_relay.wire.messages import Bundle, Error, Message, Publish
 
@@ -111,9 +112,7 @@ class Relay:
         session.subscriptions.clear()
         self.throttles.forget(session)
         self.gestures.forget(session)
-        for address in session.locks:
-            self.params.release(address, session.id)
-        session.locks.clear()
+        self.params.release_all(session.id)
         for address in self.params.holds.forget(session):
             self.visibility.hold_ended(address)
         self._forget_token(session)
@@ -132,7 +131,9 @@ class Relay:
             message = decode(frame.payload)
             legality.check(session.state, message)
             if session.limiter is None or self._within_limit(session, message):
-                HANDLERS[type(message)](self, session, message, frame.qos)
+                # Who announces in binary waits for an ACK, whatever the QoS.
+                qos = frame.qos or frame.payload[0] == MessageCode.ANNOUNCE
+                HANDLERS[type(message)](self, session, message, qos)
         except RequestError as refusal:
             self._refuse(session, refusal)
         except Disconnect as end:
@@ -199,6 +200,7 @@ class Relay:
 
     def subscribe(self, session: Session, subscription: Subscription) -> None:
         """Adds a subscription to a session, in the place of one with the same id."""
+        self.throttles.begin(session, subscription)
         self.unsubscribe(session, subscription.id)
         session.subscriptions[subscription.id] = subscription
         self.subscriptions.add(subscription)
@@ -208,7 +210,7 @@ class Relay:
         subscription = session.subscriptions.pop(subscription_id, None)
         if subscription is not None:
             self.subscriptions.remove(subscription)
-            self.throttles.forget(session, subscription)
+            self.throttles.end(session, subscription)
 
     def _pay_error(self, session: Session) -> None:
         """Sends the ERROR that was held back, so that a client that asks afterwards knows."""
@@ -238,19 +240,20 @@ class Relay:
         if session.state is SessionState.CLOSED:
             return
         if session.state is SessionState.NEW:
-            self.end(session, Disconnect(CloseCode.POLICY_VIOLATION, refusal.message, refusal.code))
+            is_ours = refusal.code is ErrorCode.INTERNAL
+            close_code = CloseCode.INTERNAL if is_ours else CloseCode.POLICY_VIOLATION
+            self.end(session, Disconnect(close_code, refusal.message, refusal.code))
             return
         self._send_error(session, refusal.code, refusal.message, refusal.address)
         if isinstance(refusal, DecodeError) and self._is_babble(session):
             self.end(session, Disconnect(CloseCode.POLICY_VIOLATION, "too many messages that are not CLASP"))
 
     def _is_babble(self, session: Session) -> bool:
-        now_us = self.clock.now_us()
-        if now_us - session.bad_since_us > BAD_FRAMES_US:
-            session.bad_since_us = now_us
-            session.bad_frames = 0
-        session.bad_frames += 1
-        return session.bad_frames > MAX_BAD_FRAMES
+        times_us = session.bad_frames_us
+        times_us.append(self.clock.now_us())
+        if len(times_us) < MAX_BAD_FRAMES:
+            return False
+        return times_us[-1] - times_us.pop(0) <= BAD_FRAMES_US
 
     def _send_error(self, session: Session, code: ErrorCode, text: str, address: str | None) -> None:
         if address is not None and len(address) > MAX_NAMED_ADDRESS:

@@ -31,13 +31,11 @@ class Session:
     """
 
     __slots__ = (
-        "bad_frames",
-        "bad_since_us",
+        "bad_frames_us",
         "features",
         "id",
         "identity",
         "limiter",
-        "locks",
         "name",
         "outbox",
         "peer",
@@ -56,10 +54,9 @@ class Session:
         self.identity: Identity = ANYBODY
         self.limiter: Limiter | None = None
         self.subscriptions: dict[int, Subscription] = {}
-        self.locks: set[str] = set()
         self.pending_bundles = 0
-        self.bad_frames = 0
-        self.bad_since_us = 0
+        self.bad_frames_us: list[int] = []
+        """When the last frames came that could not be decoded."""
 
     @property
     def is_live(self) -> bool:

@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 
 from clasp_relay.core.address_tree import AddressTree
+from clasp_relay.core.sizes import text_bytes
 from clasp_relay.errors import ErrorCode, RequestError
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.messages import SignalDefinition
@@ -79,4 +80,4 @@ class Signals:
 
 def _size(definition: SignalDefinition) -> int:
     texts = (definition.address, definition.datatype, definition.access, definition.unit, definition.description)
-    return sum(len(text) for text in texts if text is not None) + len(definition.default or b"")
+    return sum(text_bytes(text) for text in texts if text is not None) + len(definition.default or b"")

@@ -21,7 +21,7 @@ def bundle(relay: Relay, session: Session, message: Bundle, qos: int) -> None:
     accepted, draft = _check(relay, session, message)
     due_us = message.timestamp_us
     if due_us is not None and due_us > relay.clock.now_us():
-        relay.schedule.check(session, due_us)
+        relay.schedule.check(session, message, due_us)
         relay.schedule.add(session, message, due_us)
         revision = None
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from clasp_relay.core.pieces import snapshot_frames
+from clasp_relay.core.pieces import check_param_fits, snapshot_frames
 from clasp_relay.core.ports import Frame
 from clasp_relay.core.records import Param
 from clasp_relay.wire.address import Pattern, check_address
@@ -38,5 +38,7 @@ def get(relay: Relay, session: Session, message: Get, _qos: int) -> None:
     param = relay.params.get(address)
     shown = [] if param is None else relay.visibility.show([param], session, Pattern.parse(address))
     if not shown:
-        shown = [Param(address, NULL, 0, "", relay.clock.now_us())]
+        nothing = Param(address, NULL, 0, "", relay.clock.now_us())
+        check_param_fits(nothing)
+        shown = [nothing]
     relay.snapshot(session, ("get", address), snapshot_frames(shown))
