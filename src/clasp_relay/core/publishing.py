@@ -12,10 +12,13 @@ from clasp_relay.core.sessions import Session
 from clasp_relay.errors import ErrorCode, RequestError
 from clasp_relay.wire.address import check_address
 from clasp_relay.wire.constants import Signal
-from clasp_relay.wire.messages import Publish
+from clasp_relay.wire.messages import Publish, Value
 
 P2P_SIGNAL = "/clasp/p2p/signal/"
 """What is published below goes to the session whose id follows, and to no one else."""
+
+SOMETHING: Value = b"\x0a\x00\x00"
+"""An empty array: what samples are to a policy. Nothing would pass where only a null may be published."""
 
 
 class Publishing:
@@ -50,7 +53,8 @@ class Publishing:
         check_address(address)
         check_publish_fits(message)
         if not self._permissions.is_open:
-            self._permissions.check_publish(session.identity, address, message.value, state)
+            value = SOMETHING if message.value is None and message.samples is not None else message.value
+            self._permissions.check_publish(session.identity, address, value, state)
         if address.startswith(P2P_SIGNAL) and address[len(P2P_SIGNAL) :] not in self._sessions:
             raise RequestError(ErrorCode.NO_TARGET, "there is no such session", address)
 
