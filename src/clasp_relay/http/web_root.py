@@ -1,0 +1,110 @@
+"""The files of a web app that the relay serves itself: static, with one page for all of its routes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+from twisted.python.filepath import FilePath, InsecurePath
+from twisted.web.iweb import IRequest
+from twisted.web.resource import Resource
+from twisted.web.static import File, getTypeAndEncoding
+
+from clasp_relay.errors import StartError
+
+PAGE = "index.html"
+
+_FOREVER = b"public, max-age=31536000, immutable"
+_ASK_AGAIN = b"no-cache"
+_HASHED = re.compile(r"[-.][A-Za-z0-9_-]{8,}\.[a-z0-9]+$")
+"""The name of a file that a build gave a hash of its contents, such as ``index-B1x_9aQz.js``."""
+
+_NOT_FOUND = b"There is nothing here.\n"
+_TYPES = {**File.contentTypes, ".js": "text/javascript", ".webmanifest": "application/manifest+json"}
+
+
+def security_headers(connect_to: Iterable[str] = ()) -> dict[bytes, bytes]:
+    """Returns what every page is told: it may load and reach nothing but its own origin.
+
+    Args:
+        connect_to: other origins that it may reach, such as an auth API elsewhere.
+    """
+    policy = {
+        "default-src": "'self'",
+        "img-src": "'self' data: blob:",
+        "connect-src": " ".join(("'self'", *connect_to)),
+        "worker-src": "'self' blob:",
+        "object-src": "'none'",
+        "base-uri": "'none'",
+        "form-action": "'self'",
+        "frame-ancestors": "'none'",
+    }
+    text = "; ".join(f"{name} {sources}" for name, sources in policy.items())
+    return {
+        b"Content-Security-Policy": text.encode(),
+        b"X-Content-Type-Options": b"nosniff",
+        b"Referrer-Policy": b"no-referrer",
+        b"Cross-Origin-Opener-Policy": b"same-origin",
+    }
+
+
+class WebRoot(Resource):
+    """Serves a folder; what is no file there is a route of the app and gets its page.
+
+    A file with ``.gz`` beside it goes out as that, to who takes it.
+
+    Args:
+        folder: the built app; must hold ``index.html``.
+
+    Raises:
+        StartError: it does not.
+    """
+
+    isLeaf = True  # noqa: N815 - Twisted's
+
+    def __init__(self, folder: Path) -> None:
+        Resource.__init__(self)
+        if not (folder / PAGE).is_file():
+            raise StartError(f"--web-root: {folder} holds no {PAGE}; give the folder of a built app, or none")
+        self._folder: Any = FilePath(str(folder))
+        self._headers = security_headers()
+
+    def render_GET(self, request: IRequest) -> Any:  # noqa: N802 - Twisted's
+        """Serves a file, or the page."""
+        for name, value in self._headers.items():
+            request.responseHeaders.setRawHeaders(name, [value])
+        names = [name.decode("utf-8", "replace") for name in request.postpath]
+        path = self._find([name for name in names if name]) if "\0" not in "".join(names) else None
+        if path is None:
+            request.setResponseCode(HTTPStatus.NOT_FOUND)
+            request.responseHeaders.setRawHeaders(b"Content-Type", [b"text/plain; charset=utf-8"])
+            return _NOT_FOUND
+        is_forever = _HASHED.search(path.basename()) is not None
+        request.responseHeaders.setRawHeaders(b"Cache-Control", [_FOREVER if is_forever else _ASK_AGAIN])
+        return _file(request, path).render_GET(request)
+
+    def _find(self, names: list[str]) -> Any:
+        try:
+            path = self._folder.descendant(names)
+        except (InsecurePath, ValueError):
+            return None
+        if names and path.isfile():
+            return path
+        # A route has no extension; a missing script or picture is missing.
+        return None if names and "." in names[-1] else self._folder.child(PAGE)
+
+
+def _file(request: IRequest, path: Any) -> File:
+    content_type, _ = getTypeAndEncoding(path.basename(), _TYPES, {}, "application/octet-stream")
+    if content_type.startswith("text/"):
+        content_type += "; charset=utf-8"
+    request.responseHeaders.addRawHeader(b"Vary", b"Accept-Encoding")
+    packed = path.siblingExtension(".gz")
+    accepted = request.getHeader(b"accept-encoding") or b""
+    use_packed = b"gzip" in accepted and packed.isfile()
+    file = File((packed if use_packed else path).path)
+    file.type, file.encoding = content_type, "gzip" if use_packed else None
+    return file

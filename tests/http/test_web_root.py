@@ -1,0 +1,108 @@
+"""The files of a web app."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+from urllib.parse import unquote_to_bytes
+
+from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.server import NOT_DONE_YET
+from twisted.web.test.requesthelper import DummyRequest
+
+from clasp_relay.errors import StartError
+from clasp_relay.http.web_root import WebRoot
+
+PAGE = b"<!doctype html><title>app</title>"
+SCRIPT = b"console.log(1)\n" * 50
+
+
+class WebRootTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        """Builds an app."""
+        self.folder = Path(self.mktemp())
+        (self.folder / "assets").mkdir(parents=True)
+        (self.folder / "index.html").write_bytes(PAGE)
+        script = self.folder / "assets" / "index-B1x_9aQz.js"
+        script.write_bytes(SCRIPT)
+        script.with_name(script.name + ".gz").write_bytes(gzip.compress(SCRIPT))
+        (self.folder / "app.webmanifest").write_bytes(b"{}")
+        (self.folder.parent / "secret.txt").write_bytes(b"secret")
+
+    def get(self, path: str, accept_encoding: str = "") -> tuple[int, dict[str, str], bytes]:
+        """Asks for a path, and returns status, headers and body."""
+        request = DummyRequest([unquote_to_bytes(name) for name in path.partition("?")[0].split("/")[1:]])
+        request.requestHeaders.setRawHeaders("Accept-Encoding", [accept_encoding])
+        body = WebRoot(self.folder).render(request)
+        if body is not NOT_DONE_YET:
+            request.write(body)
+        headers = {
+            name.decode().lower(): b", ".join(values).decode()
+            for name, values in request.responseHeaders.getAllRawHeaders()
+        }
+        return request.responseCode or 200, headers, b"".join(request.written)
+
+    def test_routes_of_the_app_get_its_page(self) -> None:
+        """The root and every path without an extension."""
+        for path in ("/", "/chat", "/chat/dm-1/2?join=x", "/auth"):
+            with self.subTest(path):
+                status, headers, body = self.get(path)
+                self.assertEqual((status, body), (200, PAGE))
+                self.assertEqual(headers["content-type"], "text/html; charset=utf-8")
+                self.assertEqual(headers["cache-control"], "no-cache")
+
+    def test_files_are_served_with_their_type(self) -> None:
+        """A script whose name has a hash never changes, others are asked for again."""
+        status, headers, body = self.get("/assets/index-B1x_9aQz.js")
+        self.assertEqual((status, body), (200, SCRIPT))
+        self.assertEqual(headers["content-type"], "text/javascript; charset=utf-8")
+        self.assertIn("immutable", headers["cache-control"])
+        self.assertNotIn("content-encoding", headers)
+        _, headers, _ = self.get("/app.webmanifest")
+        self.assertEqual(headers["content-type"], "application/manifest+json")
+        self.assertEqual(headers["cache-control"], "no-cache")
+
+    def test_packed_files_go_to_who_takes_them(self) -> None:
+        """The same contents, fewer bytes."""
+        _, headers, body = self.get("/assets/index-B1x_9aQz.js", "gzip, br")
+        self.assertEqual(headers["content-encoding"], "gzip")
+        self.assertEqual(headers["content-type"], "text/javascript; charset=utf-8")
+        self.assertEqual(headers["vary"], "Accept-Encoding")
+        self.assertEqual(gzip.decompress(body), SCRIPT)
+        self.assertLess(len(body), len(SCRIPT))
+
+    def test_what_is_missing_is_missing(self) -> None:
+        """A script or picture that is not there is no route."""
+        for path in ("/assets/gone.js", "/favicon.ico"):
+            with self.subTest(path):
+                self.assertEqual(self.get(path)[0], 404)
+
+    def test_nothing_outside_the_folder_is_served(self) -> None:
+        """Whatever the path says."""
+        for path in (
+            "/../secret.txt",
+            "/%2e%2e/secret.txt",
+            "/..%2fsecret.txt",
+            "/assets/../../secret.txt",
+            "/%00.txt",
+        ):
+            with self.subTest(path):
+                status, _, body = self.get(path)
+                self.assertEqual(status, 404)
+                self.assertNotIn(b"secret", body)
+
+    def test_pages_may_load_and_reach_their_own_origin_only(self) -> None:
+        """The headers say so on every answer."""
+        for path in ("/", "/assets/index-B1x_9aQz.js", "/gone.js"):
+            with self.subTest(path):
+                _, headers, _ = self.get(path)
+                self.assertIn("default-src 'self'; ", headers["content-security-policy"])
+                self.assertIn("connect-src 'self'; ", headers["content-security-policy"])
+                self.assertNotIn("unsafe", headers["content-security-policy"])
+                self.assertEqual(headers["x-content-type-options"], "nosniff")
+
+    def test_a_folder_without_a_page_is_refused(self) -> None:
+        """One line names the option and the folder."""
+        with self.assertRaises(StartError) as caught:
+            WebRoot(self.folder / "assets")
+        self.assertIn("--web-root", str(caught.exception))
