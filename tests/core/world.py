@@ -107,10 +107,16 @@ class World:
     Args:
         options: what the relay is told about itself.
         permissions: who may do what; everybody everything when not given.
+        clock: one that others use too.
     """
 
-    def __init__(self, options: RelayOptions | None = None, permissions: Permissions | None = None) -> None:
-        self.clock = WorldClock()
+    def __init__(
+        self,
+        options: RelayOptions | None = None,
+        permissions: Permissions | None = None,
+        clock: WorldClock | None = None,
+    ) -> None:
+        self.clock = clock or WorldClock()
         self.faults: list[tuple[str, Exception]] = []
         self._made = 0
         self.relay = Relay(

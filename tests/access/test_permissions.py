@@ -1,0 +1,398 @@
+"""Tokens, scopes and policy together, as the relay asks them: every way out against every kind of rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from clasp_relay.access.permissions import EXPIRED, TokenPermissions
+from clasp_relay.access.policy import Policy
+from clasp_relay.access.tokens import ADMIN_SCOPES, POLICY_SCOPES, TokenRecord, TokenTable, digest_of
+from clasp_relay.core.relay import RelayOptions
+from clasp_relay.errors import CloseCode, ErrorCode
+from clasp_relay.wire.constants import Signal
+from clasp_relay.wire.messages import (
+    NULL,
+    Announce,
+    Bundle,
+    Error,
+    Get,
+    Hello,
+    Message,
+    Publish,
+    Query,
+    Result,
+    Set,
+    SignalDefinition,
+    Snapshot,
+    Subscribe,
+    Welcome,
+)
+from clasp_relay.wire.values import decode_value
+from tests.core.world import Client, World, WorldClock, value
+
+SECRET = {"text": "hello", "secret": "s3cret"}
+"""What is stored or sent; a redacting rule takes ``secret`` away."""
+
+SCOPES = ["read:/**", "write:/**"]
+
+ADDRESS = "/app/room/r1/item"
+OWNED = "/app/user/owner/item"
+
+
+class AuthWorld(World):
+    """A relay with a policy and some users, whose tokens are their names.
+
+    Args:
+        policy: the policy's document, or None.
+        options: what the relay is told about itself.
+    """
+
+    def __init__(self, policy: object | None, options: RelayOptions | None = None) -> None:
+        clock = WorldClock()
+        self.tokens = TokenTable(clock.clock, lambda: clock.now_us() / 1e6)
+        rules = None if policy is None else Policy.from_document(policy)
+        super().__init__(options, TokenPermissions(self.tokens, rules, clock.now_us), clock)
+        for name in ("owner", "reader", "other"):
+            self.add(name)
+        self.add("admin", scopes_name=ADMIN_SCOPES)
+
+    def add(self, name: str, *, scopes_name: str = POLICY_SCOPES, expires_s: int | None = None) -> None:
+        """Makes a token valid."""
+        self.tokens.add(TokenRecord(digest_of(name), name, name, False, scopes_name, 0, expires_s))
+
+
+def shown(messages: list[Message], address: str) -> list[object]:
+    """Returns what messages show of an address: values, or True for an announced signal."""
+    found: list[object] = []
+    for message in messages:
+        if isinstance(message, Snapshot):
+            found += [decode_value(param.value) for param in message.params if param.address == address]
+        elif isinstance(message, Set | Publish) and message.address == address and message.value is not None:
+            found.append(decode_value(message.value))
+        elif isinstance(message, Result):
+            found += [True for signal in message.signals if signal.address == address]
+    return found
+
+
+class Ways:
+    """Each way by which a value can leave: put it there as ``owner``, and hear what ``name`` is told of it."""
+
+    def __init__(self, world: AuthWorld) -> None:
+        self.world = world
+        self.owner = world.join("owner")
+
+    def hello(self, name: str, address: str) -> list[Message]:
+        """The SNAPSHOT after WELCOME."""
+        self.owner.send(Set(address, value(SECRET)))
+        client = self.world.connect()
+        client.send(Hello(1, 0xE0, "test", name))
+        return client.hear()
+
+    def subscribe(self, name: str, address: str) -> list[Message]:
+        """The SNAPSHOT after SUBSCRIBE."""
+        self.owner.send(Set(address, value(SECRET)))
+        return self.world.join(name).ask(Subscribe(1, "/app/**"))
+
+    def get(self, name: str, address: str) -> list[Message]:
+        """The SNAPSHOT that answers GET."""
+        self.owner.send(Set(address, value(SECRET)))
+        return self.world.join(name).ask(Get(address))
+
+    def live_set(self, name: str, address: str) -> list[Message]:
+        """A SET that somebody else makes."""
+        return self._live(name, lambda: self.owner.send(Set(address, value(SECRET))))
+
+    def throttled_set(self, name: str, address: str) -> list[Message]:
+        """A SET through a subscription with a maximum rate."""
+        client = self.world.join(name)
+        client.ask(Subscribe(1, "/app/**", max_rate=10))
+        self.owner.send(Set(address, value(SECRET)))
+        return client.hear()
+
+    def live_publish(self, name: str, address: str) -> list[Message]:
+        """A PUBLISH."""
+        return self._live(name, lambda: self.owner.send(Publish(address, value=value(SECRET))))
+
+    def gesture(self, name: str, address: str) -> list[Message]:
+        """A gesture."""
+        message = Publish(address, Signal.GESTURE, value=value(SECRET), id=1)
+        return self._live(name, lambda: self.owner.send(message))
+
+    def bundled_set(self, name: str, address: str) -> list[Message]:
+        """A SET inside a bundle."""
+        return self._live(name, lambda: self.owner.send(Bundle((Set(address, value(SECRET)),))))
+
+    def bundled_publish(self, name: str, address: str) -> list[Message]:
+        """A PUBLISH inside a bundle."""
+        return self._live(name, lambda: self.owner.send(Bundle((Publish(address, value=value(SECRET)),))))
+
+    def query(self, name: str, address: str) -> list[Message]:
+        """An announced signal."""
+        self.owner.send(Set(address, value(SECRET)))
+        self.owner.send(Announce("/app", (SignalDefinition(address, Signal.PARAM),)))
+        return self.world.join(name).ask(Query("/app/**"))
+
+    def _live(self, name: str, act: Callable[[], None]) -> list[Message]:
+        client = self.world.join(name)
+        client.ask(Subscribe(1, "/app/**"))
+        act()
+        return client.hear()
+
+
+WAYS = (
+    "hello",
+    "subscribe",
+    "get",
+    "live_set",
+    "throttled_set",
+    "live_publish",
+    "gesture",
+    "bundled_set",
+    "bundled_publish",
+    "query",
+)
+
+HIDES = {
+    "nobody": ({"path": "/app/room/**", "visible": False}, ADDRESS, ()),
+    "by path text": ({"path_contains": "/room/", "visible": False}, ADDRESS, ()),
+    "owner": ({"path": "/app/user/{id}/**", "visible": "owner", "owner_segment": "id"}, OWNED, ("owner",)),
+    "state": (
+        {"path": "/app/room/**", "visible": "require_state_not_null", "lookup": "/app/open"},
+        ADDRESS,
+        (),
+    ),
+    "checks": (
+        {
+            "path": "/app/room/{room}/**",
+            "visible": "checks",
+            "checks": [{"type": "state_field_has_session", "lookup": "/members/{room}", "field": "who"}],
+        },
+        ADDRESS,
+        ("owner",),
+    ),
+    "literal": ({"path": "/app/room/{room}/**", "visible": True, "literal": ["room"]}, ADDRESS, ()),
+}
+"""Rules that hide: the entry, an address that it is about, and who sees it all the same by ``/app/**``."""
+
+
+class WaysOutTests(SynchronousTestCase):
+    """The table of paths and rules: nobody gets what is not theirs, whichever way."""
+
+    def test_who_may_not_see_gets_nothing_by_any_way(self) -> None:
+        """Each way against each kind of rule, for one who may not see it and one who may."""
+        for rule, (entry, address, seers) in HIDES.items():
+            for way in WAYS:
+                for name in ("reader", "owner", "admin"):
+                    with self.subTest(f"{rule} / {way} / {name}"):
+                        if name == "owner" and way in ("live_publish", "gesture", "bundled_publish"):
+                            continue  # it goes to all sessions but the sender's, and here that is another one
+                        world = AuthWorld({"scopes": SCOPES, "snapshot_visibility": [entry]})
+                        world.join("admin").send(Set("/members/r1", value({"who": {"owner": True}})))
+                        told = shown(getattr(Ways(world), way)(name, address), address)
+                        sees = name == "admin" or name in seers or (rule == "literal" and way == "get")
+                        if sees:
+                            self.assertEqual(told, [True] if way == "query" else [SECRET])
+                        else:
+                            self.assertEqual(told, [None] if way == "get" else [])
+
+    def test_keys_are_taken_away_by_every_way(self) -> None:
+        """A transform holds for all that a session receives, but not for an administrator."""
+        policy = {
+            "scopes": SCOPES,
+            "snapshot_transforms": [{"path": "/app/room/**", "redact_fields": ["secret"]}],
+        }
+        for way in WAYS:
+            if way == "query":
+                continue  # it tells that there is a signal, not what it says
+            for name in ("reader", "owner", "admin"):
+                with self.subTest(f"{way} / {name}"):
+                    told = shown(getattr(Ways(AuthWorld(policy)), way)(name, ADDRESS), ADDRESS)
+                    self.assertEqual(told, [SECRET if name == "admin" else {"text": "hello"}])
+
+    def test_who_may_see_and_who_may_not_share_one_address(self) -> None:
+        """Each session gets its own view, in the same moment."""
+        world = AuthWorld(
+            {
+                "scopes": SCOPES,
+                "snapshot_transforms": [
+                    {
+                        "path": "/app/{id}/**",
+                        "redact_fields": ["secret"],
+                        "unless": [{"type": "segment_equals_session", "segment": "id"}],
+                    }
+                ],
+            }
+        )
+        clients = {name: world.join(name) for name in ("reader", "owner", "other")}
+        for client in clients.values():
+            client.ask(Subscribe(1, "/app/**"))
+        world.join("other").send(Set("/app/reader/x", value(SECRET)))
+        self.assertEqual(shown(clients["reader"].hear(), "/app/reader/x"), [SECRET])
+        for name in ("owner", "other"):
+            self.assertEqual(shown(clients[name].hear(), "/app/reader/x"), [{"text": "hello"}])
+
+
+class ChangingViewTests(SynchronousTestCase):
+    """Verdicts end with what they rest on."""
+
+    def setUp(self) -> None:
+        """A room whose items only members see."""
+        self.world = AuthWorld(
+            {
+                "scopes": SCOPES,
+                "snapshot_visibility": [
+                    {
+                        "path": "/app/room/{room}/item",
+                        "visible": "checks",
+                        "checks": [{"type": "present", "lookup": "/app/room/{room}/here/{session}", "grace_secs": 30}],
+                        "catch_up": True,
+                    }
+                ],
+            }
+        )
+        self.owner = self.world.join("owner")
+        self.reader = self.world.join("reader")
+        self.reader.ask(Subscribe(1, "/app/room/r1/*"))
+        self.owner.send(Set(ADDRESS, value(1)))
+
+    def enter(self, client: Client | None = None) -> None:
+        """The reader comes in."""
+        (client or self.reader).send(Set("/app/room/r1/here/reader", value(True)))
+
+    def told(self) -> list[object]:
+        """What the reader hears of the item."""
+        return shown(self.reader.hear(), ADDRESS)
+
+    def test_newly_seen_is_caught_up_once(self) -> None:
+        """Who comes in gets a SNAPSHOT of what is there, and none at the next beat."""
+        self.assertEqual(self.told(), [])
+        self.enter()
+        self.assertEqual(self.told(), [1])
+        self.enter()
+        self.assertEqual(self.told(), [])
+        self.owner.send(Set(ADDRESS, value(2)))
+        self.assertEqual(self.told(), [2])
+
+    def test_a_view_ends_when_its_grace_does(self) -> None:
+        """Own null: seen for the grace, then no longer."""
+        self.enter()
+        self.reader.send(Set("/app/room/r1/here/reader", NULL))
+        self.owner.send(Set(ADDRESS, value(2)))
+        self.assertEqual(self.told(), [1, 2])
+        self.world.advance(31)
+        self.owner.send(Set(ADDRESS, value(3)))
+        self.assertEqual(self.told(), [])
+
+    def test_a_kick_ends_a_view_at_once(self) -> None:
+        """Another's null leaves no grace."""
+        self.enter()
+        self.owner.send(Set("/app/room/r1/here/reader", NULL))
+        self.owner.send(Set(ADDRESS, value(2)))
+        self.assertEqual(self.told(), [1])
+
+    def test_another_session_of_the_same_user_holds_the_view(self) -> None:
+        """Closing one tab does not end the other's, until that goes too."""
+        second = self.world.join("reader")
+        self.enter()
+        self.enter(second)
+        self.told()
+        second.send(Set("/app/room/r1/here/reader", NULL))
+        self.world.advance(60)
+        self.owner.send(Set(ADDRESS, value(2)))
+        self.assertEqual(self.told(), [2])
+        third = self.world.join("reader")
+        third.ask(Subscribe(1, "/app/room/r1/*"))
+        self.reader.leave()
+        self.world.advance(60)
+        self.owner.send(Set(ADDRESS, value(3)))
+        self.assertEqual(shown(third.hear(), ADDRESS), [])
+
+    def test_a_null_is_told_to_those_who_saw_what_it_ends(self) -> None:
+        """And to nobody else."""
+        other = self.world.join("other")
+        other.ask(Subscribe(1, "/app/room/r1/*"))
+        self.enter()
+        self.told()
+        other.hear()
+        self.owner.send(Set(ADDRESS, NULL))
+        self.assertEqual(self.told(), [None])
+        self.assertEqual(shown(other.hear(), ADDRESS), [])
+
+
+class AdmissionTests(SynchronousTestCase):
+    """What HELLO's token decides."""
+
+    def test_bad_tokens_are_refused_with_their_cause(self) -> None:
+        """The ERROR's code and the close reason both say it."""
+        world = AuthWorld(None)
+        world.add("old", expires_s=int(world.clock.now_us() / 1e6) - 1)
+        for token, code, words in (
+            ("", ErrorCode.UNAUTHENTICATED, "a token is needed"),
+            ("nonsense", ErrorCode.UNAUTHENTICATED, "not valid"),
+            ("old", ErrorCode.TOKEN_EXPIRED, "expired"),
+        ):
+            with self.subTest(token):
+                client = world.connect()
+                client.send(Hello(1, 0xE0, "test", token))
+                (error,) = client.hear()
+                assert isinstance(error, Error)
+                self.assertEqual(error.error, code)
+                assert client.outbox.closed is not None
+                self.assertEqual(client.outbox.closed[0], CloseCode.POLICY_VIOLATION)
+                self.assertIn(words, client.outbox.closed[1])
+
+    def test_scopes_hold_for_every_message(self) -> None:
+        """301 names the address; nothing happens."""
+        world = AuthWorld({"scopes": ["read:/r/**", "write:/w/**"]})
+        client = world.join("reader")
+        for message in (
+            Set("/x", value(1)),
+            Publish("/x", value=value(1)),
+            Get("/x"),
+            Subscribe(1, "/**"),
+            Subscribe(1, "/w/**"),
+            Query("/**"),
+            Announce("/x", (SignalDefinition("/x/y", Signal.PARAM),)),
+            Bundle((Set("/w/a", value(1)), Set("/x", value(1)))),
+        ):
+            with self.subTest(message=message):
+                (error,) = client.ask(message)
+                assert isinstance(error, Error)
+                self.assertEqual(error.error, ErrorCode.SCOPE)
+                self.assertIsNotNone(error.address)
+        self.assertEqual(len(world.relay.params), 0)
+        self.assertEqual(len(world.relay.subscriptions), 0)
+
+    def test_the_first_snapshot_holds_what_may_be_read(self) -> None:
+        """Write scopes do not count for it, and a policy can leave it empty."""
+        for more, expected in (({}, [1]), ({"hello_snapshot": False}, [])):
+            world = AuthWorld({"scopes": ["read:/r/**", "write:/w/**"], **more})
+            admin = world.join("admin")
+            admin.send(Set("/r/a", value(1)))
+            admin.send(Set("/w/a", value(2)))
+            client = world.connect()
+            client.send(Hello(1, 0xE0, "test", "reader"))
+            messages = client.hear()
+            self.assertIsInstance(messages[0], Welcome)
+            self.assertEqual(shown(messages, "/r/a"), expected)
+            self.assertEqual(shown(messages, "/w/a"), [])
+
+    def test_the_sessions_of_a_token_end_with_it(self) -> None:
+        """Revoked or expired: ERROR 302, close 1008; others go on."""
+        world = AuthWorld(None)
+        soon_s = int(world.clock.now_us() / 1e6) + 10
+        world.add("short", expires_s=soon_s)
+        world.tokens.on_end(lambda record, _why: world.relay.end_token(record.digest, EXPIRED))
+        world.tokens.start()
+        self.addCleanup(world.tokens.stop)
+        short, other = world.join("short"), world.join("reader")
+        world.tokens.revoke([digest_of("reader")])
+        world.clock.clock.pump([1.0] * 11)
+        for client in (short, other):
+            (error,) = client.hear()
+            assert isinstance(error, Error)
+            self.assertEqual(error.error, ErrorCode.TOKEN_EXPIRED)
+            self.assertFalse(client.session.is_live)
+        self.assertEqual(len(world.relay.sessions), 0)
