@@ -15,7 +15,7 @@ APART := tests/pytest_only
 # Whether a pattern has files.
 have = $(wildcard $(1))
 
-.PHONY: help run test pytest trial lint types coverage bench js format clean
+.PHONY: help run test pytest trial lint types coverage bench bench-quick js format clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
@@ -46,8 +46,11 @@ coverage: $(FOR_DEV) ## branch coverage; wire and core must have all of it
 	$(BIN)/coverage report --skip-covered
 	$(BIN)/coverage report --include='src/clasp_relay/wire/*,src/clasp_relay/core/*' --show-missing --skip-covered --fail-under=100
 
-bench: $(FOR_DEV) ## the benchmarks
+bench: $(FOR_DEV) ## the benchmarks, 20 minutes (ARGS="--only fan-out" for some; python -m bench --help)
 	$(BIN)/python -m bench $(ARGS)
+
+bench-quick: $(FOR_DEV) ## the benchmarks that say most, 90 seconds
+	$(BIN)/python -m bench --quick $(ARGS)
 
 format: $(FOR_DEV) ## lets ruff put right what it can
 	$(BIN)/ruff check --fix .

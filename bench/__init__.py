@@ -1,0 +1,1 @@
+"""Benchmarks: the relay side by side with its peers. ``python -m bench --help``."""

@@ -1,0 +1,82 @@
+"""A small CLASP client on a blocking socket, for what the load generator does not do."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Iterator
+
+_U16 = struct.Struct(">H")
+_U64 = struct.Struct(">Q")
+_UPGRADE = (
+    b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: clasp\r\n\r\n"
+)
+SNAPSHOT = 0x23
+
+
+class Client:
+    """A connection, upgraded. Everything is sent with QoS 0, so nothing is acknowledged.
+
+    Args:
+        port: where the relay listens.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port), 30)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket.sendall(_UPGRADE)
+        self._data = b""
+        while b"\r\n\r\n" not in self._data:
+            self._data += self._socket.recv(65536)
+        self._data = self._data.partition(b"\r\n\r\n")[2]
+
+    def hello(self, token: str = "") -> None:
+        """Says who this is."""
+        self._send(b"\x01\x01\xf8" + _text("bench") + _text(token))
+
+    def subscribe(self, pattern: str) -> None:
+        """Asks for everything that matches."""
+        self._send(b"\x10\x00\x00\x00\x01" + _text(pattern) + b"\xff\x00")
+
+    def set_number(self, address: str, number: float) -> None:
+        """Sets an F64."""
+        self._send(b"\x21\x07" + _text(address) + struct.pack(">d", number))
+
+    def payloads(self) -> Iterator[bytes]:
+        """Yields the payload of every frame that comes."""
+        data, at = self._data, 0
+        while True:
+            while True:
+                end, start = _extent(data, at)
+                if end > len(data):
+                    break
+                yield data[start + 4 : end]
+                at = end
+            data, at = data[at:] + self._socket.recv(1 << 20), 0
+
+    def close(self) -> None:
+        """Ends the connection."""
+        self._socket.close()
+
+    def _send(self, payload: bytes) -> None:
+        frame = b"\x53\x01" + _U16.pack(len(payload)) + payload
+        size = bytes((0x80 | len(frame),)) if len(frame) < 126 else b"\xfe" + _U16.pack(len(frame))
+        self._socket.sendall(b"\x82" + size + bytes(4) + frame)
+
+
+def _text(text: str) -> bytes:
+    raw = text.encode()
+    return _U16.pack(len(raw)) + raw
+
+
+def _extent(data: bytes, at: int) -> tuple[int, int]:
+    """Returns end and start of the WebSocket message at ``at``; an end beyond the data where it is not whole."""
+    if len(data) < at + 10 and (len(data) < at + 2 or data[at + 1] >= 126):
+        return len(data) + 1, 0
+    size, start = data[at + 1], at + 2
+    if size == 126:
+        (size,), start = _U16.unpack_from(data, start), at + 4
+    elif size == 127:
+        (size,), start = _U64.unpack_from(data, start), at + 10
+    return start + size, start

@@ -1,0 +1,98 @@
+"""Runs the relay inside a program of ours, as ``clasp-relay`` runs it; on request it watches the event loop.
+
+Run: ``python -m bench.embed [--turns FILE] [--profile FILE] OPTIONS OF THE RELAY``
+
+With ``--turns``, SIGUSR1 writes how many turns the loop made since the last time, and how long they took, to the file
+as JSON. With ``--profile``, the first SIGUSR2 starts a profile and the second one writes it to the file, for pstats.
+"""
+
+from __future__ import annotations
+
+import cProfile
+import json
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from clasp_relay.cli import main as run_relay
+
+
+class TurnMeter:
+    """Stands in the place of the reactor's epoll object and measures the time between two waits: one turn.
+
+    Args:
+        poller: the epoll object.
+    """
+
+    def __init__(self, poller: Any) -> None:
+        self._poller = poller
+        self._began_s = 0.0
+        self.turns_s: list[float] = []
+
+    def poll(self, *arguments: Any) -> Any:
+        """Ends a turn, waits, and begins the next one."""
+        if self._began_s:
+            self.turns_s.append(time.perf_counter() - self._began_s)
+        ready = self._poller.poll(*arguments)
+        self._began_s = time.perf_counter()
+        return ready
+
+    def write(self, path: Path) -> None:
+        """Writes what was measured, in ms, and starts again."""
+        turns = sorted(self.turns_s)
+        self.turns_s = []
+        last = len(turns) - 1
+        report = {
+            "turns": len(turns),
+            "p50_ms": turns[last // 2] * 1e3,
+            "p99_ms": turns[int(last * 0.99)] * 1e3,
+            "longest_ms": turns[last] * 1e3,
+        }
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps(report), "ascii")
+        part.replace(path)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._poller, name)
+
+
+def watch_turns(path: Path) -> None:
+    """Has the turns of the event loop measured."""
+    from twisted.internet import reactor as _reactor  # noqa: PLC0415  a reactor is chosen after that
+
+    reactor: Any = _reactor
+    meter = reactor._poller = TurnMeter(reactor._poller)
+    signal.signal(signal.SIGUSR1, lambda *_: reactor.callFromThread(meter.write, path))
+
+
+def watch_functions(path: Path) -> None:
+    """Has a profile made between two signals."""
+    profile = cProfile.Profile()
+    is_on = False
+
+    def toggle(*_: object) -> None:
+        nonlocal is_on
+        is_on = not is_on
+        if is_on:
+            profile.enable()
+        else:
+            profile.disable()
+            profile.dump_stats(path)
+
+    signal.signal(signal.SIGUSR2, toggle)
+
+
+def main() -> None:
+    """Takes our options off the command line and runs the relay with the rest."""
+    for option, watch in (("--turns", watch_turns), ("--profile", watch_functions)):
+        if option in sys.argv:
+            at = sys.argv.index(option)
+            watch(Path(sys.argv[at + 1]))
+            del sys.argv[at : at + 2]
+    run_relay()
+
+
+if __name__ == "__main__":
+    main()

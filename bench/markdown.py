@@ -1,0 +1,86 @@
+"""The report as tables for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from bench import catalogue
+from bench.record import SUBJECTS, Report, Row, cases
+from bench.targets import verdicts
+
+_WORDS = {True: "met", False: "**not met**", None: "–"}
+_BUSY = 0.9
+
+
+def lines(report: Report) -> Iterator[str]:
+    """Yields the report's lines."""
+    yield f"`{report.command}`, {report.elapsed_s / 60:.0f} min"
+    yield ""
+    for what, text in (report.machine | report.versions).items():
+        yield f"- {what}: {text}"
+    for text in report.missing:
+        yield f"- left out: {text}"
+    yield ""
+    yield from _targets(report)
+    for group, rows in report.groups().items():
+        yield f"### {group[0].upper()}{group[1:]}"
+        yield ""
+        yield from _group(rows)
+        yield ""
+
+
+def _targets(report: Report) -> Iterator[str]:
+    yield "### Targets"
+    yield ""
+    yield "| work | compared with | must be | is | |"
+    yield "|---|---|---|---|---|"
+    for verdict in verdicts(report):
+        cells = (verdict.work, verdict.compared_with, verdict.bound, verdict.found, _WORDS[verdict.is_met])
+        yield f"| {' | '.join(cells)} |"
+    yield ""
+
+
+def _group(rows: list[Row]) -> Iterator[str]:
+    columns = cases(rows)
+    subject = next((each for each in SUBJECTS if each in columns), None)
+    if subject is None:
+        yield from _growth(rows, columns)
+        return
+    peers = [column for column in columns if column != subject]
+    heads = ["work", "unit", *columns, *(_ratio_head(subject, peer) for peer in peers)]
+    yield f"| {' | '.join(heads)} |"
+    yield "|" + "---|" * len(heads)
+    for row in rows:
+        cells = [row.name, row.unit, *(_figure(row, column) for column in columns)]
+        for peer in peers:
+            ratio = row.ratio(peer, subject) if peer in SUBJECTS else row.ratio(subject, peer)
+            cells.append("" if ratio is None else f"{ratio:.2f}")
+        yield f"| {' | '.join(cells)} |"
+
+
+def _ratio_head(subject: str, peer: str) -> str:
+    if peer in SUBJECTS:
+        return "policy ÷ open"
+    return f"{subject} ÷ {peer}"
+
+
+def _growth(rows: list[Row], columns: list[str]) -> Iterator[str]:
+    columns = sorted(columns, key=lambda size: int(size.replace(",", "")))
+    yield f"| with so many | unit | {' | '.join(columns)} | last ÷ first |"
+    yield "|" + "---|" * (len(columns) + 3)
+    for row in rows:
+        medians = [row.median(column) for column in columns]
+        known = [figure for figure in medians if figure is not None]
+        slope = f"{known[-1] / known[0]:.2f}" if len(known) > 1 and known[0] else ""
+        cells = ["" if figure is None else f"{figure:.2f}" for figure in medians]
+        yield f"| {row.name} | {row.unit} | {' | '.join(cells)} | {slope} |"
+
+
+def _figure(row: Row, column: str) -> str:
+    figure = row.median(column)
+    if figure is None:
+        return ""
+    text = f"{figure:,.0f}" if figure >= 100 else f"{figure:.2f}"
+    share = row.generator_share.get(column)
+    # Then the server may be able to do more than could be measured.
+    return f"{text} ›" if share and min(share) > _BUSY and column != catalogue.PLAIN else text

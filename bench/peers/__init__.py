@@ -1,0 +1,1 @@
+"""Servers of ours to compare with."""

@@ -1,0 +1,16 @@
+"""Chat rooms in which everybody talks."""
+
+from __future__ import annotations
+
+from bench.generator import Traffic
+from bench.runner import Bench
+from bench.scenarios.fan_out import MESSAGE_BYTES
+
+ROOMS, MEMBERS = 50, 20
+NAME = f"{ROOMS} rooms × {MEMBERS} members, {MESSAGE_BYTES} B PUBLISH"
+
+
+def measure(bench: Bench) -> None:
+    """Measures deliveries per second; a member sends its next message when the last one has reached its neighbour."""
+    traffic = Traffic(both=ROOMS * MEMBERS, rooms=ROOMS, message_bytes=MESSAGE_BYTES, is_event=True)
+    bench.compare("rooms", NAME, traffic, "deliveries")
