@@ -1,0 +1,1 @@
+"""Tests of what runs the relay for real: image, Compose files, Caddy, scripts, systemd."""
