@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
@@ -70,6 +72,20 @@ class RelayApplication(MultiService):
         fail(str(error))
 
 
+def heed_second_signal() -> None:
+    """Has the next SIGTERM or SIGINT end the process at once, since the reactor ignores it once it stops.
+
+    The signals' default action would not do: the kernel spares process 1 of a container from it.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _end_at_once)
+
+
+def _end_at_once(number: int, _: object) -> NoReturn:
+    """Ends the process with the status that shells give to one ended by a signal."""
+    os._exit(128 + number)
+
+
 def makeService(options: Options) -> RelayApplication:
     """Builds the relay for twistd.
 
@@ -88,6 +104,9 @@ def makeService(options: Options) -> RelayApplication:
     from clasp_relay.service import make_service  # noqa: PLC0415
 
     try:
-        return RelayApplication(make_service(options.settings, reactor), options)
+        service = make_service(options.settings, reactor)
     except StartError as error:
         fail(str(error))
+    # Here and not in the service: the signals of a program that embeds the relay are its own business.
+    reactor.addSystemEventTrigger("before", "shutdown", heed_second_signal)
+    return RelayApplication(service, options)
