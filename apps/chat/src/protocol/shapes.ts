@@ -423,6 +423,7 @@ export interface TextMessage extends Authored {
   alt: string
   sealed: Sealed | null
   sealedImage: Sealed | null
+  sealedAlt: Sealed | null
   replyTo: Quote | null
   signature: string | null
   /** Over the ciphertext, from clients of ours. */
@@ -480,6 +481,7 @@ function textMessage(fields: Fields, authored: Authored): TextMessage | null {
     alt: sealed ? '' : line(fields, 'alt'),
     sealed,
     sealedImage,
+    sealedAlt: sealedImage && sealedPair(fields, 'encryptedAlt', 'altIv'),
     replyTo: quote(own(fields, 'replyTo')),
     signature: base64(fields, 'signature', SIGNATURE_CHARS),
     cipherSignature: base64(fields, 'cipherSignature', SIGNATURE_CHARS),

@@ -1,0 +1,49 @@
+/** How a room key gets from one member to another: wrapped with a key that only the two of them can derive. */
+import type { PublicJwk, Sealed } from '@/protocol/shapes'
+import { utf8 } from './bytes'
+import { decrypt, encrypt, parseRoomKeyJwk, type RoomKeyJwk } from './roomKey'
+
+const CURVE = { name: 'ECDH', namedCurve: 'P-256' } as const
+const SALT = new Uint8Array(32)
+const INFO = utf8('clasp-chat-keyex-v1')
+
+/** A pair for the exchange. Its private half never leaves the browser's keeping. */
+export const newExchangePair = (): Promise<CryptoKeyPair> => crypto.subtle.generateKey(CURVE, false, ['deriveBits'])
+
+/** A public key as clients write it. */
+export async function publicJwkOf(key: CryptoKey, keyOps: readonly string[] = []): Promise<PublicJwk> {
+  const { x, y } = await crypto.subtle.exportKey('jwk', key)
+  return { kty: 'EC', crv: 'P-256', x: x as string, y: y as string, ext: true, key_ops: [...keyOps] }
+}
+
+/** HKDF-SHA-256 over the shared secret of an exchange. */
+export async function wrapKeyFrom(secret: ArrayBuffer): Promise<CryptoKey> {
+  const material = await crypto.subtle.importKey('raw', secret, 'HKDF', false, ['deriveKey'])
+  const hkdf = { name: 'HKDF', hash: 'SHA-256', salt: SALT, info: INFO }
+  return crypto.subtle.deriveKey(hkdf, material, { name: 'AES-GCM', length: 256 }, true, ['encrypt', 'decrypt'])
+}
+
+async function wrapKey(own: CryptoKey, peer: PublicJwk): Promise<CryptoKey> {
+  const { kty, crv, x, y } = peer
+  const foreign = await crypto.subtle.importKey('jwk', { kty, crv, x, y, ext: true, key_ops: [] }, CURVE, true, [])
+  return wrapKeyFrom(await crypto.subtle.deriveBits({ name: 'ECDH', public: foreign }, own, 256))
+}
+
+/** The room key, wrapped for a peer; null: its public key is no point of the curve. */
+export async function wrapRoomKey(own: CryptoKey, peer: PublicJwk, jwk: RoomKeyJwk): Promise<Sealed | null> {
+  try {
+    return await encrypt(await wrapKey(own, peer), JSON.stringify(jwk))
+  } catch {
+    return null
+  }
+}
+
+/** The room key that a peer wrapped for us; null: it was wrapped for another key, or is none. */
+export async function unwrapRoomKey(own: CryptoKey, peer: PublicJwk, sealed: Sealed): Promise<RoomKeyJwk | null> {
+  try {
+    const json = await decrypt(await wrapKey(own, peer), sealed)
+    return json === null ? null : parseRoomKeyJwk(JSON.parse(json))
+  } catch {
+    return null
+  }
+}

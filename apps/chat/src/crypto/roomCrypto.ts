@@ -1,0 +1,481 @@
+/**
+ * Who gets which key of a room, and whether a message may leave in clear text.
+ *
+ * One machine per room. What happened goes in as events, what is to be done comes out as effects; the machine knows no
+ * network, no storage and no clock. Events are worked on one after the other, so that no order of arrival can slip
+ * between two steps. A room that was encrypted once never sends clear text again, whatever its meta says later; a room
+ * whose meta was not seen since the connection was made sends nothing at all.
+ */
+import type { Random } from '@/protocol/clock'
+import { Failure } from '@/protocol/errors'
+import type { Keyex, PublicJwk, Sealed } from '@/protocol/shapes'
+import { unwrapRoomKey, wrapRoomKey } from './exchange'
+import { fingerprintOf } from './fingerprint'
+import type { Identity } from './identity'
+import { KeyRing, type HeldKey, type KeyRecord } from './keyRing'
+import { encrypt, importRoomKey, newRoomKey } from './roomKey'
+
+/** `waiting`: encrypted, and the key is not there yet. */
+export type EncryptionState = 'unknown' | 'off' | 'waiting' | 'ready'
+
+/** What is stored of a room's encryption. */
+export interface RoomCryptoRecord {
+  encrypted: boolean
+  keys: KeyRecord[]
+  sendingKeyId: string | null
+  /** Fingerprints that are accepted, by user. The first one is accepted by itself. */
+  pins: Record<string, string[]>
+  /** Members seen so far: who is gone after one was away has left with the key. */
+  enrolled: string[]
+}
+
+export type CryptoEvent =
+  | { type: 'meta'; meta: { encrypted: boolean; creatorId: string | null; passwordSalt: string | null } | null }
+  | { type: 'disconnected' }
+  | { type: 'admin'; userId: string; admin: boolean }
+  | { type: 'presence'; userId: string; present: boolean }
+  | { type: 'ban'; userId: string; banned: boolean }
+  | { type: 'member'; userId: string; member: boolean }
+  /** `live`: written just now, not read from what was stored. */
+  | { type: 'pubkey'; userId: string; publicKey: PublicJwk; live: boolean }
+  | { type: 'proof'; userId: string; given: boolean }
+  | { type: 'keyex'; keyex: Keyex }
+  /** The own wish to encrypt the room from now on. */
+  | { type: 'create' }
+  /** The own act of shutting somebody out: ban, kick, a new password. */
+  | { type: 'rotate'; without: readonly string[] }
+  /** A message came that no key of the ring reads. */
+  | { type: 'unreadable' }
+  | { type: 'accept'; userId: string; fingerprint: string }
+  | { type: 'timer'; name: string }
+
+export type CryptoEffect =
+  | { type: 'publishPubkey'; value: { publicKey: PublicJwk } }
+  | { type: 'sendKeyex'; peer: string; value: KeyexValue }
+  | { type: 'store'; record: RoomCryptoRecord }
+  | { type: 'timer'; name: string; delayMs: number }
+  | { type: 'state'; state: EncryptionState }
+  /** There are new keys: what was unreadable may be readable now. */
+  | { type: 'keysArrived' }
+  | { type: 'keyChanged'; userId: string; oldFingerprint: string; newFingerprint: string }
+
+export interface KeyexValue {
+  fromId: string
+  encryptedKey: string
+  iv: string
+  senderPublicKey: PublicJwk
+  epoch: number
+  keyId: string
+}
+
+/** A text as it may leave: sealed, or clear in a room that is not encrypted. */
+export type Closed = { clear: string } | ({ keyId: string; epoch: number } & Sealed)
+
+const ANSWER_MIN_MS = 300
+const ANSWER_SPREAD_MS = 700
+const ASK_MIN_MS = 500
+const ASK_SPREAD_MS = 1_500
+/** After asking for a key, how long until it may be asked for again. */
+const ASK_PAUSE_MS = 15_000
+/** After an answer, how long until the same key is sent to a peer that still asks for it. */
+const ANSWER_PAUSE_MS = 20_000
+/** How long after the room was entered its list of members is complete. */
+const AUDIT_MS = 5_000
+
+interface Peer {
+  publicKey: PublicJwk
+  fingerprint: string
+  /** The last thing sent: to which of its keys, which of ours. */
+  answered: string | null
+  /** It asked again after an answer had time to arrive. */
+  mayRepeat: boolean
+  pending: boolean
+  /** It sent a key itself while our answer waited. */
+  hasKey: boolean
+}
+
+export class RoomCrypto {
+  private mode: 'unknown' | 'off' | 'on'
+  private announced: EncryptionState | null = null
+  private creatorId: string | null = null
+  private passwordSalt: string | null | undefined = undefined
+  private readonly admins = new Set<string>()
+  private readonly present = new Set<string>()
+  private readonly banned = new Set<string>()
+  private readonly members = new Set<string>()
+  private readonly proofs = new Set<string>()
+  private readonly peers = new Map<string, Peer>()
+  private readonly leaving = new Set<string>()
+  private asking: 'no' | 'soon' | 'paused' = 'no'
+  private missesKey = false
+  private auditing = false
+  private effects: CryptoEffect[] = []
+  private tail: Promise<unknown> = Promise.resolve()
+
+  private constructor(
+    private readonly identity: Identity,
+    private readonly random: Random,
+    private readonly ring: KeyRing,
+    private readonly pins: Map<string, string[]>,
+    private readonly enrolled: Set<string>,
+    private encrypted: boolean,
+  ) {
+    this.mode = encrypted ? 'on' : 'unknown'
+  }
+
+  static async load(identity: Identity, random: Random, record: RoomCryptoRecord | null): Promise<RoomCrypto> {
+    const ring = await KeyRing.load(record?.keys ?? [], record?.sendingKeyId ?? null)
+    const pins = new Map(Object.entries(record?.pins ?? {}))
+    return new RoomCrypto(identity, random, ring, pins, new Set(record?.enrolled ?? []), record?.encrypted ?? false)
+  }
+
+  get state(): EncryptionState {
+    if (this.mode !== 'on') return this.mode
+    return this.ring.sending ? 'ready' : 'waiting'
+  }
+
+  /** The fingerprints accepted for a person; the newest last. */
+  fingerprints(userId: string): readonly string[] {
+    return this.pins.get(userId) ?? []
+  }
+
+  /** Takes an event; resolves with what is to be done about it. */
+  handle(event: CryptoEvent): Promise<CryptoEffect[]> {
+    const result = this.tail.then(() => this.step(event))
+    this.tail = result
+    return result
+  }
+
+  /**
+   * Closes a text for sending. Rejects with `waitingForKey` where it can be neither sealed nor sent in clear text.
+   * `guard` says, in the moment of sending, whether it may still leave as it was closed.
+   */
+  async close(texts: readonly string[]): Promise<{ closed: Closed[]; guard: () => boolean }> {
+    if (this.mode === 'off') return { closed: texts.map((clear) => ({ clear })), guard: () => this.mode === 'off' }
+    const key = this.mode === 'on' ? this.ring.sending : null
+    if (!key) throw new Failure('waitingForKey', 'The key of this room is not there yet.')
+    const { keyId, epoch } = key
+    const sealed = await Promise.all(texts.map((text) => encrypt(key.key, text)))
+    const guard = (): boolean => this.mode === 'on' && this.ring.sending?.keyId === keyId
+    return { closed: sealed.map((each) => ({ keyId, epoch, ...each })), guard }
+  }
+
+  /** The text of a sealed one; null: the key is not there (yet). */
+  open(sealed: Sealed, keyId: string | null): Promise<string | null> {
+    return this.ring.read(sealed, keyId)
+  }
+
+  private async step(event: CryptoEvent): Promise<CryptoEffect[]> {
+    this.effects = []
+    await this.apply(event)
+    if (this.announced !== this.state) {
+      this.announced = this.state
+      this.effects.push({ type: 'state', state: this.state })
+    }
+    return this.effects
+  }
+
+  private async apply(event: CryptoEvent): Promise<void> {
+    switch (event.type) {
+      case 'meta':
+        return this.takeMeta(event.meta)
+      case 'disconnected':
+        return this.disconnect()
+      case 'admin':
+        return mark(this.admins, event.userId, event.admin)
+      case 'presence':
+        return this.takePresence(event.userId, event.present)
+      case 'ban':
+        return mark(this.banned, event.userId, event.banned)
+      case 'member':
+        return this.takeMember(event.userId, event.member)
+      case 'pubkey':
+        return this.takePubkey(event.userId, event.publicKey, event.live)
+      case 'proof':
+        mark(this.proofs, event.userId, event.given)
+        return this.consider(event.userId)
+      case 'keyex':
+        return this.takeKeyex(event.keyex)
+      case 'create':
+        return this.create()
+      case 'rotate':
+        return this.rotate(event.without)
+      case 'unreadable':
+        return this.takeUnreadable()
+      case 'accept':
+        return this.accept(event.userId, event.fingerprint)
+      case 'timer':
+        return this.takeTimer(event.name)
+    }
+  }
+
+  // --- the room ---
+
+  private takeMeta(meta: (CryptoEvent & { type: 'meta' })['meta']): void {
+    this.creatorId = meta?.creatorId ?? this.creatorId
+    const salt = meta?.passwordSalt ?? null
+    // A new password makes every proof worthless, and so whoever was let in by an old one.
+    if (this.passwordSalt !== undefined && salt !== null && salt !== this.passwordSalt) {
+      this.proofs.clear()
+      this.present.clear()
+    }
+    this.passwordSalt = salt
+    if (meta?.encrypted && !this.encrypted) {
+      this.encrypted = true
+      this.store()
+    }
+    this.mode = this.encrypted ? 'on' : 'off'
+    if (!this.auditing) {
+      this.auditing = true
+      this.effects.push({ type: 'timer', name: 'audit', delayMs: AUDIT_MS })
+    }
+    if (this.state === 'waiting') this.ask()
+    this.considerAll()
+  }
+
+  private disconnect(): void {
+    // Who is there and whether the room is encrypted is only known while one is connected.
+    if (this.mode === 'off') this.mode = 'unknown'
+    this.present.clear()
+    this.members.clear()
+    this.auditing = false
+    this.asking = 'no'
+    for (const peer of this.peers.values()) peer.pending = false
+  }
+
+  private takePresence(userId: string, present: boolean): void {
+    mark(this.present, userId, present)
+    const peer = this.peers.get(userId)
+    // Who went and comes back may have missed what was sent.
+    if (!present && peer) peer.answered = null
+    this.consider(userId)
+  }
+
+  private takeMember(userId: string, member: boolean): void {
+    mark(this.members, userId, member)
+    if (member === this.enrolled.has(userId)) return
+    mark(this.enrolled, userId, member)
+    this.store()
+    if (!member) this.takeLeave(userId)
+  }
+
+  /** Somebody left for good, with the key: one of those who stay replaces it. */
+  private takeLeave(userId: string): void {
+    if (userId === this.identity.userId) return
+    this.peers.delete(userId)
+    this.present.delete(userId)
+    if (!this.leads() || !this.ring.sending || this.mode !== 'on') return
+    if (this.leaving.size === 0) this.effects.push({ type: 'timer', name: 'leave', delayMs: this.answerDelay() })
+    this.leaving.add(userId)
+  }
+
+  /** Of those present whose key everybody takes, one replaces it: the creator, else the first admin. */
+  private leads(): boolean {
+    const me = this.identity.userId
+    if (me === this.creatorId) return true
+    if (!this.admins.has(me) || (this.creatorId !== null && this.present.has(this.creatorId))) return false
+    return ![...this.admins].some((admin) => admin < me && this.present.has(admin))
+  }
+
+  private isLeader(userId: string): boolean {
+    return userId === this.creatorId || this.admins.has(userId)
+  }
+
+  // --- asking ---
+
+  private ask(): void {
+    if (this.asking === 'paused') return
+    this.asking = 'paused'
+    this.effects.push({ type: 'publishPubkey', value: { publicKey: this.identity.publicKey } })
+    this.effects.push({ type: 'timer', name: 'ask', delayMs: ASK_PAUSE_MS })
+  }
+
+  private takeUnreadable(): void {
+    this.missesKey = true
+    if (this.asking !== 'no') return
+    this.asking = 'soon'
+    this.effects.push({ type: 'timer', name: 'askSoon', delayMs: ASK_MIN_MS + this.random() * ASK_SPREAD_MS })
+  }
+
+  // --- answering ---
+
+  private async takePubkey(userId: string, publicKey: PublicJwk, live: boolean): Promise<void> {
+    const fingerprint = await fingerprintOf(publicKey)
+    // The own key comes back as an echo; another one at this address is another device of the same person.
+    if (fingerprint === this.identity.fingerprint) return
+    this.notePin(userId, fingerprint)
+    const known = this.peers.get(userId)
+    if (known?.fingerprint !== fingerprint) {
+      const fresh = { publicKey, fingerprint, answered: null, mayRepeat: false, pending: false, hasKey: false }
+      this.peers.set(userId, fresh)
+    } else if (live && known.mayRepeat) {
+      known.answered = null
+    }
+    this.consider(userId)
+  }
+
+  private notePin(userId: string, fingerprint: string): void {
+    const pinned = this.fingerprints(userId)
+    if (pinned.includes(fingerprint)) return
+    const oldFingerprint = pinned.at(-1) ?? (userId === this.identity.userId ? this.identity.fingerprint : null)
+    if (oldFingerprint !== null) {
+      this.effects.push({ type: 'keyChanged', userId, oldFingerprint, newFingerprint: fingerprint })
+      return
+    }
+    this.pins.set(userId, [fingerprint])
+    this.store()
+  }
+
+  private accept(userId: string, fingerprint: string): void {
+    this.pins.set(userId, [...this.fingerprints(userId).filter((pin) => pin !== fingerprint), fingerprint])
+    this.store()
+  }
+
+  private considerAll(): void {
+    for (const userId of this.peers.keys()) this.consider(userId)
+  }
+
+  /** Whether a person may have the key: there, not banned, and past the password. */
+  private mayHave(userId: string): boolean {
+    if (this.banned.has(userId)) return false
+    if (userId === this.identity.userId) return true
+    if (!this.present.has(userId)) return false
+    return !this.passwordSalt || userId === this.creatorId || this.proofs.has(userId)
+  }
+
+  private answerMark(peer: Peer, key: HeldKey): string {
+    return `${peer.fingerprint} ${key.keyId}`
+  }
+
+  /** Answers a public key after a short while, in which somebody else may have answered or the own key changed. */
+  private consider(userId: string): void {
+    const peer = this.peers.get(userId)
+    const key = this.mode === 'on' ? this.ring.sending : null
+    if (!peer || !key || peer.pending || !this.mayHave(userId) || peer.answered === this.answerMark(peer, key)) return
+    peer.pending = true
+    peer.hasKey = false
+    this.effects.push({ type: 'timer', name: `answer ${userId}`, delayMs: this.answerDelay() })
+  }
+
+  private answerDelay(): number {
+    return ANSWER_MIN_MS + this.random() * ANSWER_SPREAD_MS
+  }
+
+  private async answer(userId: string): Promise<void> {
+    const peer = this.peers.get(userId)
+    if (!peer?.pending) return
+    peer.pending = false
+    const key = this.ring.sending
+    if (peer.hasKey || !key || !this.mayHave(userId)) return
+    await this.sendKey(userId, peer, key)
+  }
+
+  private async sendKey(userId: string, peer: Peer, key: HeldKey): Promise<void> {
+    peer.answered = this.answerMark(peer, key)
+    peer.mayRepeat = false
+    const wrapped = await wrapRoomKey(this.identity.exchangeKey, peer.publicKey, key.jwk)
+    if (!wrapped) return
+    const value: KeyexValue = {
+      fromId: this.identity.userId,
+      encryptedKey: wrapped.text,
+      iv: wrapped.iv,
+      senderPublicKey: this.identity.publicKey,
+      epoch: key.epoch,
+      keyId: key.keyId,
+    }
+    this.effects.push({ type: 'sendKeyex', peer: userId, value })
+    this.effects.push({ type: 'timer', name: `repeat ${userId}`, delayMs: ANSWER_PAUSE_MS })
+  }
+
+  // --- keys ---
+
+  private async takeKeyex(keyex: Keyex): Promise<void> {
+    const { fromId, senderPublicKey, encryptedKey, iv, epoch, keyId } = keyex
+    if (this.banned.has(fromId)) return
+    const jwk = await unwrapRoomKey(this.identity.exchangeKey, senderPublicKey, { text: encryptedKey, iv })
+    const key = jwk && (await importRoomKey(jwk))
+    if (!key || (keyId !== null && keyId !== key.keyId)) return
+    const fingerprint = await fingerprintOf(senderPublicKey)
+    this.notePin(fromId, fingerprint)
+    const peer = this.peers.get(fromId)
+    if (peer) peer.hasKey = true
+    const trusted = this.isLeader(fromId) && this.fingerprints(fromId).includes(fingerprint)
+    this.ring.take(key, epoch, trusted)
+    this.missesKey = false
+    this.store()
+    this.effects.push({ type: 'keysArrived' })
+    this.considerAll()
+  }
+
+  private async create(): Promise<void> {
+    this.encrypted = true
+    this.mode = 'on'
+    if (!this.ring.sending) this.ring.put(await newRoomKey(), true)
+    this.store()
+    this.effects.push({ type: 'publishPubkey', value: { publicKey: this.identity.publicKey } })
+    this.considerAll()
+  }
+
+  /** A new key for everybody who may stay. The own public key is not published again: nobody is to answer it. */
+  private async rotate(without: readonly string[]): Promise<void> {
+    for (const userId of without) {
+      this.peers.delete(userId)
+      this.present.delete(userId)
+      this.proofs.delete(userId)
+    }
+    if (this.mode !== 'on' || !this.ring.sending || !this.isLeader(this.identity.userId)) return
+    this.ring.put(await newRoomKey(), true)
+    this.store()
+    this.effects.push({ type: 'keysArrived' })
+    for (const [userId, peer] of this.peers) {
+      peer.pending = false
+      if (this.mayHave(userId)) await this.sendKey(userId, peer, this.ring.sending)
+    }
+  }
+
+  private async takeTimer(name: string): Promise<void> {
+    const [kind, userId = ''] = name.split(' ')
+    if (kind === 'answer') return this.answer(userId)
+    if (kind === 'repeat') {
+      const peer = this.peers.get(userId)
+      if (peer) peer.mayRepeat = true
+    } else if (kind === 'leave') {
+      const without = [...this.leaving]
+      this.leaving.clear()
+      if (without.length > 0) await this.rotate(without)
+    } else if (kind === 'audit') {
+      this.audit()
+    } else {
+      this.takeAskTimer(kind as string)
+    }
+  }
+
+  private takeAskTimer(kind: string): void {
+    if (kind === 'askSoon' && this.asking !== 'soon') return
+    this.asking = 'no'
+    if (this.state === 'waiting' || this.missesKey) this.ask()
+  }
+
+  /** Who was a member before one was away and is none now has left in the meantime. */
+  private audit(): void {
+    if (!this.auditing) return
+    for (const userId of [...this.enrolled]) if (!this.members.has(userId)) this.takeMember(userId, false)
+  }
+
+  private store(): void {
+    const record: RoomCryptoRecord = {
+      encrypted: this.encrypted,
+      keys: this.ring.records,
+      sendingKeyId: this.ring.sending?.keyId ?? null,
+      pins: Object.fromEntries(this.pins),
+      enrolled: [...this.enrolled],
+    }
+    // Only the last state of a step is worth keeping.
+    this.effects = [...this.effects.filter((effect) => effect.type !== 'store'), { type: 'store', record }]
+  }
+}
+
+function mark(set: Set<string>, item: string, on: boolean): void {
+  if (on) set.add(item)
+  else set.delete(item)
+}

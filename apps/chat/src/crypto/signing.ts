@@ -1,0 +1,36 @@
+/** Signatures under messages: who holds the signing key of a person wrote this text. */
+import type { PublicJwk } from '@/protocol/shapes'
+import { fromBase64, toBase64, utf8 } from './bytes'
+
+const CURVE = { name: 'ECDSA', namedCurve: 'P-256' } as const
+const ALGORITHM = { name: 'ECDSA', hash: 'SHA-256' } as const
+export const SIGNING_ALGORITHM = 'ECDSA-P256-SHA256'
+
+/** What a signature covers. `text` is the trimmed text, or the ciphertext where one signs that. */
+export interface Signed {
+  text: string
+  fromId: string
+  msgId: string
+  timestamp: number
+}
+
+export const newSigningPair = (): Promise<CryptoKeyPair> => crypto.subtle.generateKey(CURVE, false, ['sign', 'verify'])
+
+/** The bytes under a signature: compact JSON with exactly these names in this order. */
+export const signedBytes = ({ text, fromId, msgId, timestamp }: Signed) =>
+  utf8(JSON.stringify({ text, fromId, msgId, timestamp }))
+
+export async function sign(privateKey: CryptoKey, signed: Signed): Promise<string> {
+  return toBase64(await crypto.subtle.sign(ALGORITHM, privateKey, signedBytes(signed)))
+}
+
+export async function verify(publicKey: PublicJwk, signed: Signed, signature: string): Promise<boolean> {
+  try {
+    const { kty, crv, x, y } = publicKey
+    const key = await crypto.subtle.importKey('jwk', { kty, crv, x, y, ext: true }, CURVE, false, ['verify'])
+    return await crypto.subtle.verify(ALGORITHM, key, fromBase64(signature), signedBytes(signed))
+  } catch {
+    // A key that is no point of the curve, a signature that is no base64: not signed by that key.
+    return false
+  }
+}
