@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from clasp_relay.access.policy import Policy, redact
 from clasp_relay.access.scopes import UNRESTRICTED, Scopes
 from clasp_relay.access.tokens import ADMIN_SCOPES, TokenExpired, TokenTable, TokenUnknown
+from clasp_relay.core.draft import Draft
 from clasp_relay.core.permissions import CatchUp, Grant, Identity, State, Viewing
 from clasp_relay.errors import CloseCode, Disconnect, ErrorCode, RequestError
 from clasp_relay.storage.users import TokenRecord
@@ -67,7 +68,15 @@ class TokenPermissions:
             return None
         is_admin = scopes.is_admin(address)
         return self._policy.check_write(
-            who.subject, address, value, ttl, False, state, self._now_us(), is_admin=is_admin
+            who.subject,
+            address,
+            value,
+            ttl,
+            False,
+            state,
+            self._now_us(),
+            is_admin=is_admin,
+            remember=not isinstance(state, Draft),
         )
 
     def check_publish(self, who: Identity, address: str, value: Value | None, state: State) -> None:
@@ -76,7 +85,17 @@ class TokenPermissions:
         _check(scopes.can_write(address), "publish", address)
         if self._policy is not None:
             is_admin = scopes.is_admin(address)
-            self._policy.check_write(who.subject, address, value, None, True, state, self._now_us(), is_admin=is_admin)
+            self._policy.check_write(
+                who.subject,
+                address,
+                value,
+                None,
+                True,
+                state,
+                self._now_us(),
+                is_admin=is_admin,
+                remember=not isinstance(state, Draft),
+            )
 
     def check_get(self, who: Identity, address: str) -> None:
         """See ``Permissions``."""
@@ -118,6 +137,11 @@ class TokenPermissions:
     def stamp_of(self, address: str, value: Value) -> str | None:
         """See ``Permissions``."""
         return None if self._policy is None else self._policy.stamp_of(address, value)
+
+    def changed(self, address: str, *, exists: bool, existed: bool) -> None:
+        """See ``Permissions``."""
+        if self._policy is not None:
+            self._policy.changed(address, exists=exists, existed=existed)
 
     def tracks_holds(self, address: str) -> bool:
         """See ``Permissions``."""

@@ -201,6 +201,15 @@ class Permissions(Protocol):
     def stamp_of(self, address: str, value: Value) -> str | None:
         """Returns the subject that stays stamped when a stored value ends without a write."""
 
+    def changed(self, address: str, *, exists: bool, existed: bool) -> None:
+        """Is told of every change of the params, and of the end of a hold, which counts as one.
+
+        Args:
+            address: what has changed.
+            exists: whether something is set there now.
+            existed: whether something was before.
+        """
+
     def tracks_holds(self, address: str) -> bool:
         """Tells whether some decision may ask who holds this address (``State.is_held``)."""
 
@@ -257,6 +266,9 @@ class OpenPermissions:
     def stamp_of(self, _address: str, _value: Value) -> str | None:
         """Nothing is stamped."""
         return None
+
+    def changed(self, _address: str, *, exists: bool, existed: bool) -> None:
+        """Nothing rests on it."""
 
     def tracks_holds(self, _address: str) -> bool:
         """Nothing asks."""

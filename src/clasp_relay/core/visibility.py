@@ -7,9 +7,9 @@ address is known, so a change there puts exactly those in doubt.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from typing import TYPE_CHECKING, TypeAlias
 
+from clasp_relay.core.dependents import Dependents
 from clasp_relay.core.params import Params
 from clasp_relay.core.permissions import FULL, Permissions, Verdict, View, Viewing
 from clasp_relay.core.ports import Clock
@@ -63,9 +63,7 @@ class Visibility:
         self._params = params
         self._clock = clock
         self._viewed: dict[tuple[str, bool], Viewed] = {}
-        self._by_lookup: defaultdict[str, dict[Viewed, set[Key]]] = defaultdict(dict)
-        self._by_existence: defaultdict[str, dict[Viewed, set[Key]]] = defaultdict(dict)
-        self._by_pattern: defaultdict[Pattern, dict[Viewed, set[Key]]] = defaultdict(dict)
+        self._dependents: Dependents[tuple[Viewed, Key]] = Dependents()
         self._count = 0
 
     def of(self, address: str, *, is_live: bool) -> Viewed | None:
@@ -161,14 +159,9 @@ class Visibility:
         """
         if self._is_open:
             return
-        dependents = [self._by_lookup.pop(address, None)]
-        if exists != existed:
-            dependents.append(self._by_existence.pop(address, None))
-        dependents += [self._by_pattern.pop(pattern) for pattern in list(self._by_pattern) if pattern.matches(address)]
-        for each in dependents:
-            if each is not None:
-                for viewed, keys in each.items():
-                    viewed.doubtful |= keys
+        self._permissions.changed(address, exists=exists, existed=existed)
+        for viewed, key in self._dependents.changed(address, exists=exists, existed=existed):
+            viewed.doubtful.add(key)
 
     def hold_ended(self, address: str) -> None:
         """Puts the verdicts in doubt that asked who holds an address."""
@@ -180,12 +173,7 @@ class Visibility:
         verdict = viewed.viewing.judge(key[0], key[1], self._params, self._clock.now_us())
         viewed.verdicts[key] = verdict
         self._count += 1
-        for address in verdict.lookups:
-            self._by_lookup[address].setdefault(viewed, set()).add(key)
-        for address in verdict.existence:
-            self._by_existence[address].setdefault(viewed, set()).add(key)
-        for pattern in verdict.lookup_patterns:
-            self._by_pattern[pattern].setdefault(viewed, set()).add(key)
+        self._dependents.add((viewed, key), verdict.lookups, verdict.existence, verdict.lookup_patterns)
         if verdict.until_us is not None:
             _shorten(viewed, verdict.until_us)
         return verdict
@@ -196,8 +184,8 @@ class Visibility:
             viewed.doubtful.clear()
             viewed.until_us = None
             viewed.generation += 1
-        for table in (self._viewed, self._by_lookup, self._by_existence, self._by_pattern):
-            table.clear()
+        self._viewed.clear()
+        self._dependents.clear()
         self._count = 0
 
 

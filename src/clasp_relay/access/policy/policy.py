@@ -88,6 +88,7 @@ class Policy:
         now_us: int,
         *,
         is_admin: bool = False,
+        remember: bool = False,
     ) -> Grant:
         """Decides a SET or PUBLISH that the scopes allow.
 
@@ -100,6 +101,7 @@ class Policy:
             state: the params before it.
             now_us: Unix µs.
             is_admin: whether an admin scope of the writer holds the address: no rule refuses then.
+            remember: whether the answer may be kept; then every change of the params must be told to ``changed``.
 
         Returns:
             what is to be stored. The value may have grown by a stamp or by hidden fields that were kept.
@@ -108,7 +110,11 @@ class Policy:
             RequestError: POLICY when a rule refuses, LIMIT after too many failures.
         """
         write = Write(subject, address, NULL if value is None else value, ttl, is_publish, is_admin)
-        return self.write_rules.decide(write, state, now_us)
+        return self.write_rules.decide(write, state, now_us, remember=remember)
+
+    def changed(self, address: str, *, exists: bool, existed: bool) -> None:
+        """Is told of every change of the params, so that what is remembered ends with it."""
+        self.write_rules.remembered.changed(address, exists=exists, existed=existed)
 
     def viewing(self, address: str, *, is_live: bool = False) -> Viewing:
         """Returns what decides who sees an address; ask it first whether all see the same (``fixed``)."""

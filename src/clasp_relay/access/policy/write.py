@@ -10,6 +10,7 @@ from clasp_relay.access.policy.document import Document, Stamp, WriteRule
 from clasp_relay.access.policy.failures import Failures
 from clasp_relay.access.policy.maps import encode_text, fields_of, is_map, text_of, with_fields
 from clasp_relay.access.policy.question import Question
+from clasp_relay.access.policy.remembered import RememberedWrites
 from clasp_relay.access.policy.visibility import Visibility
 from clasp_relay.core.permissions import Grant, State
 from clasp_relay.core.records import Param
@@ -66,14 +67,21 @@ class WriteRules:
         self._ttl_table = PathTable([path for path, _ in document.ttl])
         self._visibility = visibility
         self.failures = Failures()
+        self.remembered = RememberedWrites(document.write_rules)
 
     def find(self, address: str) -> tuple[WriteRule, tuple[str, ...]] | None:
         """Returns the rule that decides writes to an address, and what its path captured."""
         found = self._table.find(address)
         return None if found is None else (self._rules[found.number], found.captured)
 
-    def decide(self, write: Write, state: State, now_us: int) -> Grant:
+    def decide(self, write: Write, state: State, now_us: int, *, remember: bool = False) -> Grant:
         """Decides one write.
+
+        Args:
+            write: the write.
+            state: the params.
+            now_us: Unix µs.
+            remember: whether the answer may be kept; then ``remembered`` must be told of every change.
 
         Raises:
             RequestError: POLICY when it is refused, LIMIT after too many failures.
@@ -84,7 +92,11 @@ class WriteRules:
         rule, captured = found
         question = Question(write.subject, captured, write.address, write.value, state, now_us)
         if not write.is_admin:
-            self._apply(rule, write, question)
+            key = (rule.number, write.subject, captured)
+            if not (remember and self.remembered.passes(rule, key, question)):
+                self._apply(rule, write, question)
+                if remember and (write.value != NULL or not rule.allow_null_write):
+                    self.remembered.note(rule, key, question)
         if write.is_publish:
             return Grant(write.value, None)
         value = write.value
