@@ -1,0 +1,148 @@
+"""Permissions in memory for the tests of the core: rules that are told, and a record of what was asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from clasp_relay.core.permissions import (
+    FULL,
+    HIDDEN,
+    CatchUp,
+    Grant,
+    Identity,
+    OpenPermissions,
+    State,
+    Verdict,
+    View,
+    Viewing,
+)
+from clasp_relay.errors import CloseCode, Disconnect, ErrorCode, RequestError
+from clasp_relay.wire.address import Pattern
+from clasp_relay.wire.messages import Value
+from clasp_relay.wire.values import decode_value, encode_value
+
+Judge = Callable[[str, "Pattern | None", State, int], Verdict]
+"""Decides for a reader's subject and pattern, by the state and the time."""
+
+
+class Rule:
+    """What decides who sees one address.
+
+    Args:
+        decide: decides for one reader; or the verdict for all.
+        depends_on_pattern: whether the reader's pattern counts.
+        catch_up: whether who newly sees the address is told.
+    """
+
+    def __init__(self, decide: Judge | View, *, depends_on_pattern: bool = False, catch_up: bool = False) -> None:
+        self.fixed: Verdict | None = None
+        self.depends_on_pattern = depends_on_pattern
+        self.catch_up = catch_up
+        self.judged: list[tuple[str, Pattern | None]] = []
+        self._decide: Judge | None = None
+        if callable(decide):
+            self._decide = decide
+        else:
+            self.fixed = Verdict(decide)
+
+    def judge(self, subject: str, pattern: Pattern | None, state: State, now_us: int) -> Verdict:
+        """Decides, and notes that it was asked."""
+        assert self._decide is not None, "a fixed verdict is not asked for"
+        self.judged.append((subject, pattern))
+        return self._decide(subject, pattern, state, now_us)
+
+
+class Guard(OpenPermissions):
+    """Lets in whose token is a name, as that user; ``secret`` addresses are beyond everybody's scope."""
+
+    is_open = False
+
+    def __init__(self) -> None:
+        self.hello_snapshot = True
+        self.tells_live_apart = False
+        self.rules: dict[str, Rule] = {}
+        """By the start of an address."""
+        self.live_rules: dict[str, Rule] = {}
+        self.grant: Callable[[Identity, str, Value, int | None, State], Grant | None] = lambda *_: None
+        self.opens: Callable[[str], Sequence[CatchUp]] = lambda _: ()
+        self.stamps: dict[str, str] = {}
+        self.tracked = ""
+        """The start of the addresses of which it counts who holds them."""
+
+    def admit(self, token: str) -> Identity:
+        """Lets in who has a token that is still good."""
+        if not token:
+            raise Disconnect(CloseCode.POLICY_VIOLATION, "a token is needed", ErrorCode.UNAUTHENTICATED)
+        if token == "old":
+            raise Disconnect(CloseCode.POLICY_VIOLATION, "the token has expired", ErrorCode.TOKEN_EXPIRED)
+        return Identity(token.partition("#")[0], token.encode())
+
+    def check_write(self, who: Identity, address: str, value: Value, ttl: int | None, state: State) -> Grant | None:
+        """Refuses what is out of scope; else as ``grant`` says."""
+        self._check_scope(address)
+        return self.grant(who, address, value, ttl, state)
+
+    def check_publish(self, who: Identity, address: str, value: Value | None, state: State) -> None:
+        """Refuses what is out of scope, and what asks for a param that is not there."""
+        self._check_scope(address)
+        if address.startswith("/needs/") and state.get(address.removeprefix("/needs")) is None:
+            raise RequestError(ErrorCode.POLICY, "something is missing", address)
+
+    def check_get(self, who: Identity, address: str) -> None:
+        """Refuses what is out of scope."""
+        self._check_scope(address)
+
+    def check_subscribe(self, who: Identity, pattern: Pattern) -> None:
+        """Refuses what is out of scope."""
+        self._check_scope(pattern.text)
+
+    def check_announce(self, who: Identity, address: str) -> None:
+        """Refuses what is out of scope."""
+        self._check_scope(address)
+
+    def can_read(self, who: Identity, address: str) -> bool:
+        """Everything that is in scope."""
+        return "secret" not in address
+
+    def sees_all(self, who: Identity, address: str) -> bool:
+        """The admin does."""
+        return who.subject == "admin"
+
+    def viewing(self, address: str, is_live: bool) -> Viewing | None:
+        """The first rule that an address starts with."""
+        rules = {**self.rules, **self.live_rules} if is_live else self.rules
+        return next((rule for start, rule in rules.items() if address.startswith(start)), None)
+
+    def redact(self, value: Value, fields: frozenset[str]) -> Value:
+        """Leaves out keys."""
+        found = decode_value(value)
+        assert isinstance(found, dict)
+        return encode_value({key: one for key, one in found.items() if key not in fields})
+
+    def catch_ups(self, address: str) -> Sequence[CatchUp]:
+        """As ``opens`` says."""
+        return self.opens(address)
+
+    def stamp_of(self, address: str, value: Value) -> str | None:
+        """As ``stamps`` says."""
+        return self.stamps.get(address)
+
+    def tracks_holds(self, address: str) -> bool:
+        """As ``tracked`` says."""
+        return bool(self.tracked) and address.startswith(self.tracked)
+
+    def _check_scope(self, text: str) -> None:
+        if "secret" in text:
+            raise RequestError(ErrorCode.SCOPE, "out of scope", text)
+
+
+def members_of(address: str) -> Judge:
+    """Returns a judge that shows what it decides to the users in the list at an address."""
+
+    def judge(subject: str, _pattern: Pattern | None, state: State, _now_us: int) -> Verdict:
+        param = state.get(address)
+        members: object = [] if param is None else decode_value(param.value)
+        assert isinstance(members, Iterable)
+        return Verdict(FULL if subject in members else HIDDEN, lookups=frozenset((address,)))
+
+    return judge
