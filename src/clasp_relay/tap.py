@@ -6,7 +6,7 @@ import os
 import signal
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from twisted.application.service import IService, IServiceCollection, MultiService, ServiceMaker
 from twisted.logger import ILogObserver, Logger
@@ -72,11 +72,17 @@ class RelayApplication(MultiService):
         fail(str(error))
 
 
-def heed_second_signal() -> None:
-    """Has the next SIGTERM or SIGINT end the process at once, since the reactor ignores it once it stops.
+def begin_stop(reactor: Any) -> None:
+    """Has a stop in order end with exit status 0, and the next SIGTERM or SIGINT end the process at once.
 
-    The signals' default action would not do: the kernel spares process 1 of a container from it.
+    twistd would end by the signal that it was stopped with, which says that something went wrong; the reactor
+    would ignore a second one. The signals' default action would not do for that: the kernel spares process 1 of
+    a container from it.
+
+    Args:
+        reactor: the one that stops.
     """
+    reactor._exitSignal = None
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end_at_once)
 
@@ -108,5 +114,5 @@ def makeService(options: Options) -> RelayApplication:
     except StartError as error:
         fail(str(error))
     # Here and not in the service: the signals of a program that embeds the relay are its own business.
-    reactor.addSystemEventTrigger("before", "shutdown", heed_second_signal)
+    reactor.addSystemEventTrigger("before", "shutdown", begin_stop, reactor)
     return RelayApplication(service, options)

@@ -142,7 +142,7 @@ class RawClient:
         """Returns the next CLASP message, which must be of a kind."""
         message = self.receive_any()
         if not isinstance(message, kind):
-            raise AssertionError(f"{message} instead of {kind.__name__}")
+            raise AssertionError(f"{str(message)[:500]} instead of {kind.__name__}")
         return message
 
     def receive_until(self, is_last: Callable[[Message], bool]) -> list[Message]:
@@ -161,7 +161,7 @@ class RawClient:
         """Returns the one ERROR that what was sent has led to."""
         messages = self.settle()
         if len(messages) != 1 or not isinstance(messages[0], Error):
-            raise AssertionError(f"{messages} instead of one ERROR")
+            raise AssertionError(f"{str(messages)[:500]} instead of one ERROR")
         return messages[0]
 
     def end(self) -> tuple[list[Message], Closed]:

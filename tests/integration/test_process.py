@@ -1,0 +1,284 @@
+"""The relay as a process: how it starts, saves and ends."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+from clasp_relay.errors import CloseCode
+from clasp_relay.wire.messages import Ack, Hello, Set, Snapshot, Subscribe
+from clasp_relay.wire.values import decode_value, encode_value
+from tests.integration.process import PATIENCE_S, TWISTD, RelayProcess, RelayTestCase, environment, wait_until
+from tests.integration.raw import Closed, RawClient
+
+STOP_LIMIT_S = 10
+"""What containers are given between SIGTERM and SIGKILL."""
+
+
+class Writer(threading.Thread):
+    """Sets its own addresses as fast as the relay acknowledges, until the session ends.
+
+    Args:
+        port: where the relay listens.
+        number: of the writer.
+    """
+
+    def __init__(self, port: int, number: int) -> None:
+        super().__init__(daemon=True)
+        self._client = RawClient.live(port)
+        self._number = number
+        self.acked: dict[str, int] = {}
+        """The last acknowledged value by address."""
+        self.closed: Closed | None = None
+
+    def run(self) -> None:
+        """Writes."""
+        try:
+            for value in range(1_000_000):
+                address = f"/load/{self._number}/{value % 20}"
+                self._client.send(Set(address, encode_value(value)), qos=1)
+                self._client.receive(Ack)
+                self.acked[address] = value
+        except Closed as closed:
+            self.closed = closed
+        except OSError:  # the Close may be there, but writing comes first
+            self.closed = self._client.end()[1]
+        finally:
+            self._client.close()
+
+
+def saved_values(relay: RelayProcess) -> dict[str, object]:
+    """Returns what is in a relay's state file."""
+    document = json.loads(relay.state_file.read_text("utf-8"))
+    return {param["address"]: param["value"] for param in document["params"]}
+
+
+def saved_tombstones(relay: RelayProcess) -> dict[str, int]:
+    """Returns the revisions of deleted addresses in a relay's state file."""
+    document = json.loads(relay.state_file.read_text("utf-8"))
+    return {tombstone["address"]: tombstone["revision"] for tombstone in document["tombstones"]}
+
+
+class StopTests(RelayTestCase):
+    def test_relay_stops_in_order_under_load(self) -> None:
+        """Every session reads 1001, everything acknowledged is in the file, status 0, well within 10 s."""
+        relay = self.start()
+        writers = [Writer(relay.port, number) for number in range(20)]
+        listener = RawClient.live(relay.port)
+        listener.send(Subscribe(1, "/nothing/**"))
+        listener.settle()
+        for writer in writers:
+            writer.start()
+        wait_until(lambda: all(len(writer.acked) == 20 for writer in writers), "everybody writes")
+        began_s = time.monotonic()
+        self.assertEqual(relay.stop(), 0, relay.log)
+        self.assertLess(time.monotonic() - began_s, STOP_LIMIT_S)
+        closed = listener.end()[1]
+        self.assertEqual((closed.code, closed.reason), (CloseCode.GOING_AWAY, "going away"))
+        acked: dict[str, int] = {}
+        for writer in writers:
+            writer.join(PATIENCE_S)
+            assert writer.closed is not None
+            self.assertEqual(writer.closed.code, CloseCode.GOING_AWAY)
+            acked |= writer.acked
+        saved = saved_values(relay)
+        self.assertEqual({address for address, value in acked.items() if _number(saved.get(address)) < value}, set())
+        self.assertFalse(relay.state_file.with_name("state.json.tmp").exists())
+
+    def test_relay_waits_for_a_slow_session_no_longer_than_it_is_told(self) -> None:
+        """A peer that reads nothing holds up the stop for the drain time, not for ever."""
+        relay = self.start("--drain-timeout", "1")
+        slow = RawClient.live(relay.port, receive_buffer=4096)
+        writer = RawClient.live(relay.port)
+        slow.send(Subscribe(1, "/big/**"))
+        slow.settle()
+        for number in range(200):
+            writer.send(Set(f"/big/{number}", encode_value("x" * 30_000)), qos=1)
+            writer.receive(Ack)
+        began_s = time.monotonic()
+        self.assertEqual(relay.stop(), 0, relay.log)
+        self.assertLess(time.monotonic() - began_s, STOP_LIMIT_S)
+        self.assertEqual(len(saved_values(relay)), 200)
+        for client in (slow, writer):
+            client.close()
+
+    def test_second_signal_ends_the_relay_at_once(self) -> None:
+        """While a stop waits for its sessions; the state was saved when the stop began."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            with self.subTest(number):
+                relay = self.start("--drain-timeout", "600")
+                slow, writer = newcomer(relay, receive_buffer=4096)[0], newcomer(relay)[0]
+                slow.send(Subscribe(1, "/big/**"))
+                slow.settle()
+                for index in range(400):
+                    writer.send(Set(f"/big/{index}", encode_value("x" * 30_000)), qos=1)
+                    writer.receive(Ack)
+                relay.signal(signal.SIGTERM)
+                self.assertEqual(writer.end()[1].code, CloseCode.GOING_AWAY)
+                self.assertTrue(relay.is_running)
+                relay.signal(number)
+                self.assertEqual(relay.wait(), 128 + number, relay.log)
+                self.assertEqual(len(saved_values(relay)), 400)
+                for client in (slow, writer):
+                    client.close()
+
+
+class CrashTests(RelayTestCase):
+    def test_relay_loads_the_last_whole_file_after_a_kill_during_a_snapshot(self) -> None:
+        """Whenever it is killed: the file is there, whole, and never older than the one that was loaded before."""
+        relay = self.start("--persist-interval", "0.05")
+        torn_file = relay.state_file.with_name("state.json.tmp")
+        writer = RawClient.live(relay.port)
+        writer.send(*(Set(f"/kept/{number}", encode_value("x" * 500)) for number in range(4_000)))
+        writer.settle()
+        wait_until(lambda: relay.state_file.exists() and len(saved_values(relay)) == 4_000, "all is saved once")
+        torn, loaded = 0, 0
+        for generation in range(1, 6):
+            writer.send(Set("/generation", encode_value(generation)), qos=1)
+            writer.receive(Ack)
+            wait_until(torn_file.exists, "a snapshot is being written")
+            relay.kill()
+            writer.close()
+            torn += torn_file.exists()
+            before = saved_values(relay)
+            self.assertIn(before.get("/generation", 0), (loaded, generation))
+            relay = self.start("--persist-interval", "0.05")
+            writer, params = newcomer(relay)
+            self.assertEqual(params, before)
+            self.assertEqual(sum(address.startswith("/kept/") for address in params), 4_000)
+            loaded = int(str(params.get("/generation", 0)))
+        self.assertGreater(torn, 0)
+        writer.close()
+
+    def test_params_come_back_with_their_revisions(self) -> None:
+        """After a stop in order as after a crash; a revision never goes back, not even behind a delete."""
+        relay = self.start("--persist-interval", "0.05")
+        writer = RawClient.live(relay.port)
+        for value in (1, 2, 3):
+            writer.send(Set("/a", encode_value(value)), Set("/deleted", encode_value(value)))
+        writer.send(Set("/deleted", b"\x00"))
+        writer.settle()
+        self.assertEqual(relay.stop(), 0)
+        for revision, ended, end in ((3, 4, RelayProcess.stop), (4, 6, RelayProcess.kill)):
+            relay = self.start("--persist-interval", "0.05")
+            client, params = newcomer(relay)
+            self.assertEqual(params, {"/a": 3})
+            client.send(Set("/a", encode_value(3), revision=revision), qos=1)
+            self.assertEqual(client.receive(Ack).revision, revision + 1)
+            client.send(Set("/deleted", encode_value(3), revision=0), qos=1)
+            self.assertEqual(client.receive(Ack).revision, ended + 1)
+            client.send(Set("/deleted", b"\x00"))
+            client.settle()
+            wait_until(lambda: saved_tombstones(relay) == {"/deleted": ended + 2}, "it is saved")  # noqa: B023
+            end(relay)
+            client.close()
+        relay = self.start()
+        self.assertEqual(newcomer(relay)[1], {"/a": 3})
+
+    def test_stop_saves_nothing_when_nothing_changed(self) -> None:
+        """The file is left alone, its last generation too."""
+        relay = self.start()
+        writer = RawClient.live(relay.port)
+        writer.send(Set("/a", encode_value(1)))
+        writer.settle()
+        self.assertEqual(relay.stop(), 0)
+        before = relay.state_file.stat()
+        relay = self.start()
+        self.assertEqual(relay.stop(), 0)
+        after = relay.state_file.stat()
+        self.assertEqual((after.st_ino, after.st_mtime_ns), (before.st_ino, before.st_mtime_ns))
+        self.assertFalse(relay.state_file.with_name("state.json.1").exists())
+
+
+class BadStartTests(RelayTestCase):
+    """What the relay cannot start with: one line that names the thing and the cure, status 1, nothing half-started."""
+
+    def refused(self, *options: str, **variables: str) -> str:
+        """Returns what a relay says that does not start."""
+        result = subprocess.run(
+            [sys.executable, *TWISTD, "--host", "127.0.0.1", "--port", "0", *options],
+            cwd=self.folder,
+            env=environment() | variables,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PATIENCE_S,
+        )
+        self.assertEqual((result.returncode, len(result.stderr.splitlines())), (1, 1), result.stderr + result.stdout)
+        self.assertNotIn("listens on", result.stdout)
+        self.assertNotIn("Traceback", result.stdout)
+        return result.stderr
+
+    def test_relay_names_a_port_that_is_in_use(self) -> None:
+        """And has not written a state."""
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            listener.listen()
+            port = str(listener.getsockname()[1])
+            said = self.refused("--port", port)
+        self.assertIn(f"127.0.0.1:{port}", said)
+        self.assertIn("give another --port or --host", said)
+        self.assertFalse((self.folder / "data" / "state.json").exists())
+
+    def test_relay_names_a_host_that_is_not_this_machine(self) -> None:
+        """As it names a port."""
+        self.assertIn("--host", self.refused("--host", "192.0.2.1"))
+
+    def test_relay_names_a_folder_that_it_cannot_write_to(self) -> None:
+        """Below a file, and where nobody may write."""
+        below = self.folder / "file"
+        below.write_text("")
+        for path in (below, below / "data", Path("/proc/nothing")):
+            for option in ("--data-dir", "--persist"):
+                with self.subTest(path=path, option=option):
+                    given = path if option == "--data-dir" else path / "state.json"
+                    said = self.refused(option, str(given))
+                    self.assertIn(f"{option}: cannot write to {path}", said)
+                    self.assertIn("make it a folder that I may write to", said)
+
+    def test_relay_names_a_state_file_that_is_broken_and_leaves_it(self) -> None:
+        """Empty, torn, other JSON: the file, what is wrong, and what to do."""
+        folder = self.folder / "data"
+        folder.mkdir()
+        path = folder / "state.json"
+        for content in (b"", b'{"version":1,"params":[\n{"address":"/a","val', b"[]", b"\xff\xfe", b'{"params":[{}]}'):
+            with self.subTest(content):
+                path.write_bytes(content)
+                said = self.refused("--data-dir", "data")
+                self.assertIn(str(path), said)
+                self.assertIn("move it away to start empty", said)
+                self.assertEqual(path.read_bytes(), content)
+                self.assertEqual([each.name for each in folder.iterdir()], ["state.json"])
+
+    def test_relay_names_an_option_or_a_variable_that_is_bad(self) -> None:
+        """Nothing is made before everything was understood."""
+        self.assertIn("--prot", self.refused("--prot", "1"))
+        self.assertIn("CLASP_MAX_PARAMS: got 'many', expected", self.refused(CLASP_MAX_PARAMS="many"))
+        self.assertEqual(list(self.folder.iterdir()), [])
+
+    def test_relay_starts_once_the_cure_is_taken(self) -> None:
+        """The broken file moved away: an empty start."""
+        folder = self.folder / "data"
+        folder.mkdir()
+        (folder / "state.json").write_bytes(b"{")
+        self.refused("--data-dir", "data")
+        (folder / "state.json").rename(folder / "broken")
+        self.assertEqual(self.start().stop(), 0)
+
+
+def newcomer(relay: RelayProcess, receive_buffer: int = 0) -> tuple[RawClient, dict[str, object]]:
+    """Returns a live client and the params that it was shown."""
+    client = RawClient(relay.port, receive_buffer=receive_buffer)
+    client.send(Hello(1, 0xF8, "newcomer"))
+    shown = [message for message in client.settle() if isinstance(message, Snapshot)]
+    return client, {param.address: decode_value(param.value) for each in shown for param in each.params}
+
+
+def _number(value: object) -> int:
+    return value if isinstance(value, int) else -1
