@@ -1,8 +1,5 @@
 """Tests of clasp_relay.core.address_tree: the addresses that a pattern matches."""
 
-import sys
-from types import FrameType
-
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -10,6 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from clasp_relay.core import address_tree
 from clasp_relay.core.address_tree import AddressTree
 from clasp_relay.wire.address import Pattern
+from tests.core.counting import count_calls
 from tests.core.strategies import ADDRESSES, PATTERNS
 
 
@@ -26,22 +24,10 @@ def found(tree: AddressTree, pattern: str) -> list[str]:
     return sorted(tree.match(Pattern.parse(pattern)))
 
 
-def count_calls(tree: AddressTree, pattern: str) -> int:
+def cost(tree: AddressTree, pattern: str) -> int:
     """Counts the calls that it takes to find what matches."""
     parsed = Pattern.parse(pattern)
-    calls = 0
-
-    def count(_frame: FrameType, event: str, _arg: object) -> None:
-        nonlocal calls
-        calls += event in ("call", "c_call")
-
-    before = sys.getprofile()
-    sys.setprofile(count)
-    try:
-        list(tree.match(parsed))
-    finally:
-        sys.setprofile(before)
-    return calls
+    return count_calls(lambda: list(tree.match(parsed)))
 
 
 class AddressTreeTests(SynchronousTestCase):
@@ -123,4 +109,4 @@ class AddressTreeTests(SynchronousTestCase):
                 tree.add(f"/room/{number}/name")
         for pattern in ("/room/**", "/room/*/name", "/room/1*/name", "/nothing/**"):
             with self.subTest(pattern=pattern):
-                self.assertEqual(count_calls(few, pattern), count_calls(many, pattern))
+                self.assertEqual(cost(few, pattern), cost(many, pattern))
