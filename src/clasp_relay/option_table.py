@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
-from clasp_relay.settings import LOG_LEVELS, Kind, Settings, Whole, kinds
+from clasp_relay.setting_kinds import Kind
+from clasp_relay.settings import LOG_LEVELS, Settings, kinds
 
 __all__ = ["DEFAULTS", "NOT_SUPPORTED", "NOT_YET", "OPTIONS", "Option", "variable_of"]
 
@@ -26,41 +27,30 @@ def variable_of(name: str) -> str:
     return "CLASP_" + name.upper().replace("-", "_")
 
 
-class _OpenModeOnly(Whole):
-    """The port 0, as long as there are no accounts."""
-
-    @property
-    def expected(self) -> str:
-        """See ``Kind``."""
-        return "0: accounts are not available in this version"
-
-
 @dataclass(frozen=True, slots=True)
 class Option:
     """One row of the table.
 
     Args:
         name: the option without its dashes.
-        field: the field of ``Settings`` that it sets, or None when it sets nothing.
+        field: the field of ``Settings`` that it sets.
         help: what it does.
         aliases: other names for it; one letter is a short option.
         constant: a flag (an option without a value) sets its field to this.
-        accepts: what it accepts, where it sets no field.
         default: said as the default where it is not the field's own.
     """
 
     name: str
-    field: str | None
+    field: str
     help: str
     aliases: tuple[str, ...] = ()
     constant: object = None
-    accepts: Kind | None = None
     default: str | None = None
 
     @property
     def kind(self) -> Kind:
         """What it accepts."""
-        return self.accepts or kinds()[self.target]
+        return kinds()[self.field]
 
     @property
     def variable(self) -> str:
@@ -73,11 +63,6 @@ class Option:
         return self.constant is not None
 
     @property
-    def target(self) -> str:
-        """What it sets; two options with the same target contradict each other."""
-        return self.field or self.name
-
-    @property
     def letter(self) -> str | None:
         """Its short form."""
         return next((alias for alias in self.aliases if len(alias) == 1), None)
@@ -87,7 +72,7 @@ class Option:
         """The default as people read it; empty for a flag."""
         if self.is_flag or self.default is not None:
             return self.default or ""
-        value = DEFAULTS[self.target]
+        value = DEFAULTS[self.field]
         return f"{value:g}" if isinstance(value, float) else str(value)
 
     @property
@@ -95,7 +80,7 @@ class Option:
         """The help with the other long names and the default."""
         others = ", ".join(f"--{alias}" for alias in self.aliases if len(alias) > 1)
         also = f" (also {others})" if others else ""
-        return f"{self.help}{also}" + ("" if self.is_flag else f" [default: {self.default_text}]")
+        return f"{self.help}{also}" + (f" [default: {self.default_text}]" if self.default_text else "")
 
     @property
     def expected(self) -> str:
@@ -122,21 +107,29 @@ class Option:
 
 OPTIONS: tuple[Option, ...] = (
     Option("port", "port", "port of the WebSocket; 0 takes any free one", aliases=("p", "ws-port")),
-    Option(
-        "auth-port",
-        None,
-        "port of the auth server; only 0 in this version: open mode, no accounts, for a trusted network",
-        accepts=_OpenModeOnly(0, 0),
-        default="0",
-    ),
-    Option("host", "host", "address to listen on"),
+    Option("auth-port", "auth_port", "port of the auth server; 0 for none: open mode, for a trusted network"),
+    Option("host", "host", "address to listen on, for both"),
+    Option("endpoint", "endpoint", "Twisted endpoint string of the WebSocket, instead of the three", default=""),
+    Option("auth-endpoint", "auth_endpoint", "Twisted endpoint string of the auth server", default=""),
+    Option("tls-cert", "tls_cert", "PEM file of the certificate and its chain: wss and https", default=""),
+    Option("tls-key", "tls_key", "PEM file of the certificate's key", default=""),
+    Option("trusted-proxy", "trusted_proxies", "networks whose X-Forwarded-For is believed", default=""),
+    Option("cors-origin", "cors_origins", "origins of the web pages that may talk to it", default="every origin"),
     Option("data-dir", "data_dir", "folder of the relay's files; made if it is missing"),
     Option("name", "name", "the server's name, which every client is told", aliases=("n",)),
     Option("persist", "state_path", "the state file's own path", default="state.json in the data-dir"),
+    Option("auth-db", "auth_db", "the users' database's own path", default="users.db in the data-dir"),
+    Option("app-config", "app_config", "policy: chat, chat-compat, none or a JSON file", default="found, else chat"),
+    Option("admin-token", "admin_token", "file of the administrator's token; made if it is missing", default=""),
+    Option("token-ttl", "token_ttl_s", "seconds that a token is valid"),
+    Option(
+        "rate-limit", "rate_limit", "messages a second of a session; 0 is no limit", default="the policy's, else 30"
+    ),
     Option("persist-interval", "persist_interval_s", "seconds between two writes of the state file"),
     Option("param-ttl", "param_ttl_s", "seconds that a param lives after its last access; 0 is for ever"),
     Option("no-ttl", "param_ttl_s", "params live for ever, the same as --param-ttl 0", constant=0),
     Option("max-params", "max_params", "params held at most"),
+    Option("max-params-per-subject", "max_params_per_subject", "params that one user may have set"),
     Option("max-state-bytes", "max_state_bytes", "bytes that all addresses and values may take together"),
     Option("max-sessions", "max_sessions", "sessions at once"),
     Option("max-sessions-per-address", "max_sessions_per_address", "connections at once from one client address"),
@@ -146,23 +139,7 @@ OPTIONS: tuple[Option, ...] = (
 )
 """Every option, in the order in which they are documented."""
 
-NOT_YET: frozenset[str] = frozenset(
-    {
-        "admin-token",
-        "app-config",
-        "auth-db",
-        "cors-origin",
-        "health-port",
-        "log-format",
-        "max-params-per-subject",
-        "rate-limit",
-        "tls-cert",
-        "tls-key",
-        "token-ttl",
-        "trusted-proxy",
-        "web-root",
-    }
-)
+NOT_YET: frozenset[str] = frozenset({"health-port", "log-format", "web-root"})
 """Options that a later version will have. Ignoring one could leave open what its owner thinks is shut."""
 
 NOT_SUPPORTED: frozenset[str] = frozenset(

@@ -10,8 +10,8 @@ from typing import Any, NoReturn
 from twisted.python import usage
 
 from clasp_relay import __version__
-from clasp_relay.option_table import DEFAULTS, NOT_SUPPORTED, NOT_YET, OPTIONS, Option, variable_of
-from clasp_relay.settings import LOG_LEVELS, Settings
+from clasp_relay.option_table import NOT_SUPPORTED, NOT_YET, OPTIONS, Option, variable_of
+from clasp_relay.settings import LOG_LEVELS, Contradiction, Settings
 
 __all__ = ["Options", "fail", "rust_log_level"]
 
@@ -103,6 +103,7 @@ class Options(usage.Options):
 
     Attributes:
         settings: what they come to, once ``parseOptions`` is through.
+        sources: the option or variable that set a field, by the fields that are not at their defaults.
     """
 
     synopsis = "[options]"
@@ -117,6 +118,7 @@ class Options(usage.Options):
     def __init__(self, environment: Mapping[str, str] | None = None) -> None:
         """Takes the variables from ``environment``, by default the process's own."""
         usage.Options.__init__(self)
+        self.sources: dict[str, str] = {}
         self._environment = os.environ if environment is None else environment
 
     def opt_version(self) -> None:
@@ -141,24 +143,35 @@ class Options(usage.Options):
         values = self._read(given, lambda option: f"--{option.name}")
         # An empty variable is as good as none: Compose files pass ``CLASP_PORT: ${CLASP_PORT:-}``.
         variables = {option: self._environment.get(option.variable, "") for option in OPTIONS}
-        given = {option: text for option, text in variables.items() if text and option.target not in values}
+        given = {option: text for option, text in variables.items() if text and option.field not in values}
         values |= self._read(given, lambda option: option.variable)
         for name in sorted(NOT_YET):
             if self._environment.get(variable_of(name)):
                 _refuse(variable_of(name), name)
-        if "log_level" not in values:
-            values["log_level"] = rust_log_level(self._environment.get("RUST_LOG", "")) or DEFAULTS["log_level"]
-        self.settings = Settings(**{name: value for name, value in values.items() if name in DEFAULTS})
+        level = rust_log_level(self._environment.get("RUST_LOG", ""))
+        if "log_level" not in values and level is not None:
+            values["log_level"] = level
+            self.sources["log_level"] = "RUST_LOG"
+        try:
+            self.settings = Settings(**values)
+            self.settings.check_together(values)
+        except Contradiction as error:
+            raise usage.UsageError(error.said(self._name_of)) from None
 
     def _read(self, given: Mapping[Option, str], name_of: Callable[[Option], str]) -> dict[str, Any]:
-        """Reads texts into values by target; two that set the same are a contradiction."""
+        """Reads texts into values by field; two that set the same are a contradiction."""
         values: dict[str, Any] = {}
-        setters: dict[str, str] = {}
         for option, text in given.items():
             value = _contents(option, name_of(option), text)
-            if option.target in setters and value is not None:
-                raise usage.UsageError(f"{name_of(option)}: contradicts {setters[option.target]}; give one of them")
-            if value is not None:
-                values[option.target] = value
-                setters[option.target] = name_of(option)
+            if value is None:
+                continue
+            if option.field in values:
+                other = self.sources[option.field]
+                raise usage.UsageError(f"{name_of(option)}: contradicts {other}; give one of them")
+            values[option.field] = value
+            self.sources[option.field] = name_of(option)
         return values
+
+    def _name_of(self, field: str) -> str:
+        """Returns what people call a field: where it was set, or the option that would set it."""
+        return self.sources.get(field) or next(f"--{option.name}" for option in OPTIONS if option.field == field)

@@ -1,152 +1,51 @@
 """The settings of a relay: unit, default and reason per field, checked once, frozen afterwards.
 
-A field's annotation carries its *kind*: what it accepts, how that is said to people, and how it is read
-from text. The command line (``options``) asks the same kinds, so a limit stands in one place only.
+A field's annotation carries its *kind* (``setting_kinds``): what it accepts, how that is said to people, and how it
+is read from text. The command line (``options``) asks the same kinds, so a limit stands in one place only.
 """
 
 from __future__ import annotations
 
-import re
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Protocol, get_type_hints
+from typing import Annotated, get_type_hints
 
-__all__ = ["LOG_LEVELS", "Choice", "FilePath", "Kind", "Number", "Settings", "Text", "Whole", "kinds"]
+from clasp_relay.access.addresses import Network
+from clasp_relay.setting_kinds import Choice, FilePath, Kind, Networks, Number, OriginList, OrNone, Text, Whole
+
+__all__ = ["LOG_LEVELS", "Contradiction", "Settings", "kinds"]
 
 LOG_LEVELS = ("error", "warn", "info", "debug", "trace")
 """What may be logged, from the fewest events to the most."""
 
+NO_POLICY = "none"
+"""The ``app_config`` that is no policy."""
 
-class Kind(Protocol):
-    """What a field accepts."""
+_LONGEST_TEXT_BYTES = 4_096
+"""As long as a path may be on Linux."""
 
-    @property
-    def expected(self) -> str:
-        """What is accepted, in words that end a sentence: «expected …»."""
-
-    def accepts(self, value: object) -> bool:
-        """Tells whether a field of this kind may hold ``value``."""
-
-    def parse(self, text: str) -> object:
-        """Reads a value from text; a ValueError when it is none (limits are left to ``accepts``)."""
+_LONGEST_LIFE_S = 4_294_967_295
+"""136 years, the longest that a TTL on the wire may be."""
 
 
-@dataclass(frozen=True, slots=True)
-class Whole:
-    """A whole number from ``low`` to ``high``, both included; ``high`` None for no upper limit."""
+class Contradiction(ValueError):
+    """Settings that are each well-formed and cannot hold together.
 
-    low: int
-    high: int | None = None
+    Args:
+        words: what is wrong, with ``{}`` where a setting is named.
+        names: the fields that they name, in that order.
+    """
 
-    @property
-    def expected(self) -> str:
-        """See ``Kind``."""
-        return f"a whole number from {self.low}" + ("" if self.high is None else f" to {self.high}")
+    def __init__(self, words: str, *names: str) -> None:
+        super().__init__(words.format(*names))
+        self._words = words
+        self._names = names
 
-    def accepts(self, value: object) -> bool:
-        """See ``Kind``; True and False are no numbers here."""
-        if not isinstance(value, int) or isinstance(value, bool):
-            return False
-        return self.low <= value and (self.high is None or value <= self.high)
-
-    def parse(self, text: str) -> int:
-        """See ``Kind``; decimal ASCII digits only, unlike ``int``."""
-        if re.fullmatch(r"-?[0-9]+", text) is None:
-            raise ValueError(text)
-        return int(text)
-
-
-@dataclass(frozen=True, slots=True)
-class Number:
-    """A number from ``low`` (``above``: not ``low`` itself) to ``high``, fractions included."""
-
-    low: float
-    above: bool = False
-    high: float = 1_000_000_000
-
-    @property
-    def expected(self) -> str:
-        """See ``Kind``."""
-        return f"a number {'above' if self.above else 'from'} {self.low:.0f}, at most {self.high:.0f}"
-
-    def accepts(self, value: object) -> bool:
-        """See ``Kind``; True and False are no numbers here."""
-        if not isinstance(value, int | float) or isinstance(value, bool):
-            return False
-        return self.low <= value <= self.high and not (self.above and value == self.low)
-
-    def parse(self, text: str) -> float:
-        """See ``Kind``; plain decimals only, unlike ``float``."""
-        if re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", text) is None:
-            raise ValueError(text)
-        return float(text)
-
-
-@dataclass(frozen=True, slots=True)
-class Text:
-    """A text of 1 to ``longest_bytes`` bytes of UTF-8 without control characters."""
-
-    longest_bytes: int
-
-    @property
-    def expected(self) -> str:
-        """See ``Kind``."""
-        return f"a text of 1 to {self.longest_bytes} bytes without control characters"
-
-    def accepts(self, value: object) -> bool:
-        """See ``Kind``; a lone surrogate (a byte of the command line that is no UTF-8) is no text."""
-        if not isinstance(value, str) or not value.isprintable():
-            return False
-        return 1 <= len(value.encode("utf-8")) <= self.longest_bytes
-
-    def parse(self, text: str) -> str:
-        """See ``Kind``."""
-        return text
-
-
-@dataclass(frozen=True, slots=True)
-class FilePath:
-    """A path; ``optional`` ones may be None."""
-
-    optional: bool = False
-
-    @property
-    def expected(self) -> str:
-        """See ``Kind``."""
-        return "a path"
-
-    def accepts(self, value: object) -> bool:
-        """See ``Kind``; whether the path exists is the start's business."""
-        if value is None:
-            return self.optional
-        return isinstance(value, Path) and "\0" not in str(value)
-
-    def parse(self, text: str) -> Path:
-        """See ``Kind``; an empty text would mean the working directory, and hardly ever does."""
-        if not text:
-            raise ValueError(text)
-        return Path(text)
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """One of a few words."""
-
-    words: tuple[str, ...]
-
-    @property
-    def expected(self) -> str:
-        """See ``Kind``."""
-        return "one of " + ", ".join(self.words)
-
-    def accepts(self, value: object) -> bool:
-        """See ``Kind``."""
-        return value in self.words
-
-    def parse(self, text: str) -> str:
-        """See ``Kind``; irrespective of case, as ``RUST_LOG`` is read."""
-        return text.lower()
+    def said(self, name_of: Callable[[str], str]) -> str:
+        """Says it with other names for the fields: those of options or variables."""
+        return self._words.format(*map(name_of, self._names))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,6 +62,27 @@ class Settings:
     port: Annotated[int, Whole(0, 65_535)] = 7330
     """TCP port of the WebSocket; 0 takes any free one. 7330 is what CLASP clients try first."""
 
+    auth_port: Annotated[int, Whole(0, 65_535)] = 7350
+    """TCP port of the auth server; 0: no auth server and *open mode*, where tokens and policies are no matter."""
+
+    endpoint: Annotated[str | None, OrNone(Text(_LONGEST_TEXT_BYTES))] = None
+    """Twisted's server endpoint string for the WebSocket instead of host, port and TLS; None: those."""
+
+    auth_endpoint: Annotated[str | None, OrNone(Text(_LONGEST_TEXT_BYTES))] = None
+    """The same for the auth server."""
+
+    tls_cert: Annotated[Path | None, OrNone(FilePath())] = None
+    """PEM file of the certificate and its chain, for TLS on both ports; None: no TLS."""
+
+    tls_key: Annotated[Path | None, OrNone(FilePath())] = None
+    """PEM file of the certificate's key."""
+
+    trusted_proxies: Annotated[tuple[Network, ...], Networks()] = ()
+    """The proxies whose X-Forwarded-For is believed; none, since else every client could name any address."""
+
+    cors_origins: Annotated[tuple[str, ...] | None, OrNone(OriginList())] = None
+    """Origins of the web pages that may talk to the relay, besides its own; None: every one."""
+
     host: Annotated[str, Text(253)] = "0.0.0.0"  # noqa: S104  a relay is there to be reached
     """Address to listen on (a DNS name has at most 253 bytes); 0.0.0.0 for all of the machine's."""
 
@@ -172,13 +92,28 @@ class Settings:
     data_dir: Annotated[Path, FilePath()] = Path("data")
     """Folder of the relay's files; made if it is missing."""
 
-    state_path: Annotated[Path | None, FilePath(optional=True)] = None
+    state_path: Annotated[Path | None, OrNone(FilePath())] = None
     """The state file's own path; None: ``state.json`` in ``data_dir``."""
+
+    auth_db: Annotated[Path | None, OrNone(FilePath())] = None
+    """The users' database's own path; None: ``users.db`` in ``data_dir``."""
+
+    app_config: Annotated[str | None, OrNone(Text(_LONGEST_TEXT_BYTES))] = None
+    """The application policy: the name of a packaged one, ``none``, or a JSON file's path; None: found at the start."""
+
+    admin_token: Annotated[Path | None, OrNone(FilePath())] = None
+    """File of the administrator's token, made if it is missing; None: there is no such token."""
+
+    token_ttl_s: Annotated[int, Whole(1, _LONGEST_LIFE_S)] = 86_400
+    """Seconds that a token is valid: a day, after which a client asks for a new one."""
+
+    rate_limit: Annotated[float | None, OrNone(Number(0))] = None
+    """Messages a second that a session may send; 0: any number; None: the policy's ``message_rate``, or 30."""
 
     persist_interval_s: Annotated[float, Number(0, above=True)] = 60.0
     """Seconds between two writes of the state file: the most that a crash may cost."""
 
-    param_ttl_s: Annotated[int, Whole(0, 4_294_967_295)] = 0
+    param_ttl_s: Annotated[int, Whole(0, _LONGEST_LIFE_S)] = 0
     """Seconds that a param lives after its last access; 0 for ever, since a chat room must survive a quiet week."""
 
     max_params: Annotated[int, Whole(1)] = 100_000
@@ -186,6 +121,9 @@ class Settings:
 
     max_state_bytes: Annotated[int, Whole(1)] = 256 * 1024 * 1024
     """Bytes that addresses and values may take together, since one value may have 64 KiB."""
+
+    max_params_per_subject: Annotated[int, Whole(1)] = 10_000
+    """Params that one user may have set at once, so that one cannot take every place; not in open mode."""
 
     max_sessions: Annotated[int, Whole(1)] = 1_000
     """Sessions at once; connections that are not sessions yet are capped at twice that."""
@@ -206,16 +144,61 @@ class Settings:
     """Bytes that may wait for one slow session before it is dropped from; not less than one full frame."""
 
     def __post_init__(self) -> None:
-        """Checks every field against its kind."""
+        """Checks every field against its kind, and all of them together."""
         for name, kind in kinds().items():
             value = getattr(self, name)
             if not kind.accepts(value):
                 raise ValueError(f"{name}: got {value!r}, expected {kind.expected}")
+        self.check_together({field.name for field in fields(self) if getattr(self, field.name) != field.default})
+
+    @property
+    def is_open_mode(self) -> bool:
+        """Whether there are no accounts: everybody may read and write everything."""
+        return self.auth_port == 0
 
     @property
     def state_file(self) -> Path:
         """Where the params are kept."""
         return self.data_dir / "state.json" if self.state_path is None else self.state_path
+
+    @property
+    def users_file(self) -> Path:
+        """Where accounts and tokens are kept."""
+        return self.data_dir / "users.db" if self.auth_db is None else self.auth_db
+
+    def check_together(self, given: Collection[str]) -> None:
+        """Checks what no field can tell alone.
+
+        Args:
+            given: the fields that somebody set, be it to their defaults.
+
+        Raises:
+            Contradiction: two or three of them cannot hold together.
+        """
+        for one, other in (("tls_cert", "tls_key"), ("tls_key", "tls_cert")):
+            if one in given and other not in given:
+                raise Contradiction("{}: given without {}; TLS takes both", one, other)
+        if self.is_open_mode:
+            if self.app_config not in (None, NO_POLICY):
+                words = "{}: no policy holds in open mode; leave it out, or give {} a port other than 0"
+                raise Contradiction(words, "app_config", "auth_port")
+            if self.auth_endpoint is not None:
+                raise Contradiction("{}: contradicts {} 0 (open mode); give one of them", "auth_endpoint", "auth_port")
+        self._check_endpoints(given)
+
+    def _check_endpoints(self, given: Collection[str]) -> None:
+        """Checks that nothing is said twice about where to listen."""
+        endpoints = {"port": self.endpoint} | ({} if self.is_open_mode else {"auth_port": self.auth_endpoint})
+        for port in ("port", "auth_port"):
+            endpoint = "auth_endpoint" if port == "auth_port" else "endpoint"
+            if endpoints.get(port) is not None and port in given:
+                raise Contradiction("{}: contradicts {}; give one of them", endpoint, port)
+        if all(endpoints.values()):
+            for name in ("host", "tls_cert"):
+                if name in given:
+                    raise Contradiction("{}: contradicts {}, which says how to listen; leave it out", name, "endpoint")
+        if not any(endpoints.values()) and self.port == self.auth_port != 0:
+            raise Contradiction("{}: is the same as {}; give them different ports", "auth_port", "port")
 
 
 @cache

@@ -1,0 +1,211 @@
+"""Kinds of settings: what a field accepts, how that is said to people, and how it is read from text."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from clasp_relay.access.addresses import Network, parse_networks
+
+__all__ = ["Choice", "FilePath", "Kind", "Networks", "Number", "OrNone", "OriginList", "Text", "Whole"]
+
+
+class Kind(Protocol):
+    """What a field accepts."""
+
+    @property
+    def expected(self) -> str:
+        """What is accepted, in words that end a sentence: «expected …»."""
+
+    def accepts(self, value: object) -> bool:
+        """Tells whether a field of this kind may hold ``value``."""
+
+    def parse(self, text: str) -> object:
+        """Reads a value from text; a ValueError when it is none (limits are left to ``accepts``)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A whole number from ``low`` to ``high``, both included; ``high`` None for no upper limit."""
+
+    low: int
+    high: int | None = None
+
+    @property
+    def expected(self) -> str:
+        """See ``Kind``."""
+        return f"a whole number from {self.low}" + ("" if self.high is None else f" to {self.high}")
+
+    def accepts(self, value: object) -> bool:
+        """See ``Kind``; True and False are no numbers here."""
+        if not isinstance(value, int) or isinstance(value, bool):
+            return False
+        return self.low <= value and (self.high is None or value <= self.high)
+
+    def parse(self, text: str) -> int:
+        """See ``Kind``; decimal ASCII digits only, unlike ``int``."""
+        if re.fullmatch(r"-?[0-9]+", text) is None:
+            raise ValueError(text)
+        return int(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A number from ``low`` (``above``: not ``low`` itself) to ``high``, fractions included."""
+
+    low: float
+    above: bool = False
+    high: float = 1_000_000_000
+
+    @property
+    def expected(self) -> str:
+        """See ``Kind``."""
+        return f"a number {'above' if self.above else 'from'} {self.low:.0f}, at most {self.high:.0f}"
+
+    def accepts(self, value: object) -> bool:
+        """See ``Kind``; True and False are no numbers here."""
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            return False
+        return self.low <= value <= self.high and not (self.above and value == self.low)
+
+    def parse(self, text: str) -> float:
+        """See ``Kind``; plain decimals only, unlike ``float``."""
+        if re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", text) is None:
+            raise ValueError(text)
+        return float(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A text of 1 to ``longest_bytes`` bytes of UTF-8 without control characters."""
+
+    longest_bytes: int
+
+    @property
+    def expected(self) -> str:
+        """See ``Kind``."""
+        return f"a text of 1 to {self.longest_bytes} bytes without control characters"
+
+    def accepts(self, value: object) -> bool:
+        """See ``Kind``; a lone surrogate (a byte of the command line that is no UTF-8) is no text."""
+        if not isinstance(value, str) or not value.isprintable():
+            return False
+        return 1 <= len(value.encode("utf-8")) <= self.longest_bytes
+
+    def parse(self, text: str) -> str:
+        """See ``Kind``."""
+        return text
+
+
+@dataclass(frozen=True, slots=True)
+class FilePath:
+    """A path."""
+
+    @property
+    def expected(self) -> str:
+        """See ``Kind``."""
+        return "a path"
+
+    def accepts(self, value: object) -> bool:
+        """See ``Kind``; whether the path exists is the start's business."""
+        return isinstance(value, Path) and "\0" not in str(value)
+
+    def parse(self, text: str) -> Path:
+        """See ``Kind``; an empty text would mean the working directory, and hardly ever does."""
+        if not text:
+            raise ValueError(text)
+        return Path(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One of a few words."""
+
+    words: tuple[str, ...]
+
+    @property
+    def expected(self) -> str:
+        """See ``Kind``."""
+        return "one of " + ", ".join(self.words)
+
+    def accepts(self, value: object) -> bool:
+        """See ``Kind``."""
+        return value in self.words
+
+    def parse(self, text: str) -> str:
+        """See ``Kind``; irrespective of case, as ``RUST_LOG`` is read."""
+        return text.lower()
+
+
+@dataclass(frozen=True, slots=True)
+class OrNone:
+    """What another kind accepts, or None; no text says None."""
+
+    kind: Kind
+
+    @property
+    def expected(self) -> str:
+        """See ``Kind``."""
+        return self.kind.expected
+
+    def accepts(self, value: object) -> bool:
+        """See ``Kind``."""
+        return value is None or self.kind.accepts(value)
+
+    def parse(self, text: str) -> object:
+        """See ``Kind``."""
+        return self.kind.parse(text)
+
+
+@dataclass(frozen=True, slots=True)
+class OriginList:
+    """Origins of web pages, at least one (RFC 6454); ``*`` is none, since it would mean that there is no list."""
+
+    @property
+    def expected(self) -> str:
+        """See ``Kind``."""
+        return "origins as scheme://host or scheme://host:port, comma-separated (for every origin leave it out)"
+
+    def accepts(self, value: object) -> bool:
+        """See ``Kind``."""
+        return isinstance(value, tuple) and bool(value) and all(map(_is_origin, value))
+
+    def parse(self, text: str) -> tuple[str, ...]:
+        """See ``Kind``; spaces around an origin and empty items do not count."""
+        return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _is_origin(value: object) -> bool:
+    """Tells whether a value is scheme, host and perhaps port, and nothing else."""
+    if not isinstance(value, str) or re.search(r"[\s*@?#]", value) is not None:
+        return False
+    try:
+        parts = urlsplit(value)
+        port = parts.port
+    except ValueError:
+        return False
+    return bool(parts.scheme and parts.hostname) and not parts.path and (port is None or port > 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Networks:
+    """IP networks, possibly none."""
+
+    @property
+    def expected(self) -> str:
+        """See ``Kind``."""
+        return "IP addresses or networks (10.0.0.0/8), comma-separated"
+
+    def accepts(self, value: object) -> bool:
+        """See ``Kind``."""
+        return isinstance(value, tuple) and all(isinstance(network, Network) for network in value)
+
+    def parse(self, text: str) -> tuple[Network, ...]:
+        """See ``Kind``; a text without any is a mistake."""
+        networks = parse_networks(text)
+        if not networks:
+            raise ValueError(text)
+        return networks
