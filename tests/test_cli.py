@@ -76,7 +76,7 @@ class BadInputTests(CommandTestCase):
         port = str(self.used_port())
         for command in (CLASP_RELAY, (*TWISTD, "-n", "clasp-relay")):
             with self.subTest(command=command):
-                result = self.command(*command, "--host", "127.0.0.1", "--port", port)
+                result = self.command(*command, "--host", "127.0.0.1", "--auth-port", "0", "--port", port)
                 self.assertEqual((result.returncode, len(result.stderr.splitlines())), (1, 1), result.stderr)
                 self.assertIn(port, result.stderr)
                 self.assertNotIn("Traceback", result.stdout)
@@ -85,7 +85,7 @@ class BadInputTests(CommandTestCase):
     def test_daemon_names_the_port_when_it_is_in_use(self) -> None:
         """The terminal that started a daemon hears of it too."""
         port = str(self.used_port())
-        result = self.command(*TWISTD, "clasp-relay", "--host", "127.0.0.1", "--port", port)
+        result = self.command(*TWISTD, "clasp-relay", "--host", "127.0.0.1", "--auth-port", "0", "--port", port)
         self.assertEqual(result.returncode, 1)
         self.assertIn(port, result.stderr)
         self.assertIn(port, (self.folder / "twistd.log").read_text(encoding="utf-8"))
@@ -114,7 +114,7 @@ class GoodInputTests(CommandTestCase):
         """In the foreground, in spite of an old pid file, until SIGTERM."""
         (self.folder / "twistd.pid").write_text(str(os.getpid()))
         process = subprocess.Popen(
-            [sys.executable, *CLASP_RELAY, "--host", "127.0.0.1", "--port", "0"],
+            [sys.executable, *CLASP_RELAY, "--host", "127.0.0.1", "--port", "0", "--auth-port", "0"],
             cwd=self.folder,
             env=self.environment,
             stdout=subprocess.PIPE,

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Mapping
 from io import StringIO
+from ipaddress import ip_network
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -11,6 +12,8 @@ from clasp_relay import __version__
 from clasp_relay.option_table import NOT_SUPPORTED, NOT_YET, variable_of
 from clasp_relay.options import Options, rust_log_level
 from clasp_relay.settings import Settings
+
+PROXIES = (ip_network("10.0.0.0/8"), ip_network("::1"))
 
 
 def parse(*arguments: str, environment: Mapping[str, str] | None = None) -> Settings:
@@ -36,7 +39,19 @@ class AcceptedTests(SynchronousTestCase):
             (["-p", "1"], Settings(port=1)),
             (["-p1"], Settings(port=1)),
             (["--port", "1", "--ws-port", "2"], Settings(port=2)),
-            (["--auth-port", "0"], Settings()),
+            (["--auth-port", "0"], Settings(auth_port=0)),
+            (["--auth-port", "0", "--app-config", "none"], Settings(auth_port=0, app_config="none")),
+            (["--endpoint", "tcp:1:interface=::1"], Settings(endpoint="tcp:1:interface=::1")),
+            (["--auth-endpoint", "tcp:0"], Settings(auth_endpoint="tcp:0")),
+            (["--tls-cert", "c", "--tls-key", "k"], Settings(tls_cert=Path("c"), tls_key=Path("k"))),
+            (["--trusted-proxy", "10.0.0.0/8,::1"], Settings(trusted_proxies=PROXIES)),
+            (["--cors-origin", "https://a,http://b:1"], Settings(cors_origins=("https://a", "http://b:1"))),
+            (["--auth-db", "/u.db"], Settings(auth_db=Path("/u.db"))),
+            (["--app-config", "chat-compat"], Settings(app_config="chat-compat")),
+            (["--admin-token", "/t"], Settings(admin_token=Path("/t"))),
+            (["--token-ttl", "60"], Settings(token_ttl_s=60)),
+            (["--rate-limit", "0"], Settings(rate_limit=0)),
+            (["--max-params-per-subject", "9"], Settings(max_params_per_subject=9)),
             (["--host", "::1"], Settings(host="::1")),
             (["--data-dir", "/d"], Settings(data_dir=Path("/d"))),
             (["--name", "--odd=name"], Settings(name="--odd=name")),
@@ -63,7 +78,7 @@ class AcceptedTests(SynchronousTestCase):
         cases: list[tuple[dict[str, str], Settings]] = [
             ({"CLASP_PORT": "1"}, Settings(port=1)),
             ({"CLASP_PORT": ""}, Settings()),
-            ({"CLASP_AUTH_PORT": "0"}, Settings()),
+            ({"CLASP_AUTH_PORT": "0"}, Settings(auth_port=0)),
             ({"CLASP_DATA_DIR": "/d", "CLASP_NAME": "x"}, Settings(data_dir=Path("/d"), name="x")),
             ({"CLASP_NO_TTL": "Yes"}, Settings(param_ttl_s=0)),
             ({"CLASP_NO_TTL": "0", "CLASP_PARAM_TTL": "9"}, Settings(param_ttl_s=9)),
@@ -79,7 +94,7 @@ class AcceptedTests(SynchronousTestCase):
             (["--port", "1"], {"CLASP_PORT": "nonsense"}, Settings(port=1)),
             (["--no-ttl"], {"CLASP_PARAM_TTL": "nonsense"}, Settings(param_ttl_s=0)),
             (["--param-ttl", "9"], {"CLASP_NO_TTL": "1"}, Settings(param_ttl_s=9)),
-            (["--auth-port", "0"], {"CLASP_AUTH_PORT": "7350"}, Settings()),
+            (["--auth-port", "0"], {"CLASP_AUTH_PORT": "7351"}, Settings(auth_port=0)),
             (["--log-level", "warn"], {"CLASP_LOG_LEVEL": "?", "RUST_LOG": "debug"}, Settings(log_level="warn")),
         ]
         for arguments, environment, settings in cases:
@@ -107,6 +122,15 @@ class AcceptedTests(SynchronousTestCase):
             with self.subTest(text):
                 self.assertEqual(rust_log_level(text), level)
 
+    def test_options_know_where_each_setting_comes_from(self) -> None:
+        """Option, variable or RUST_LOG, by field; nothing for what is at its default."""
+        options = Options({"CLASP_NAME": "x", "CLASP_PORT": "2", "RUST_LOG": "debug"})
+        options.parseOptions(["-p", "1", "--no-ttl"])
+        self.assertEqual(
+            options.sources,
+            {"port": "--port", "param_ttl_s": "--no-ttl", "name": "CLASP_NAME", "log_level": "RUST_LOG"},
+        )
+
 
 class RefusedTests(SynchronousTestCase):
     """What is not understood ends the process with one line."""
@@ -131,10 +155,18 @@ class RefusedTests(SynchronousTestCase):
             (["--port="], "--port: got '', expected a whole number from 0 to 65535"),
             (["--port"], "--port: got no value, expected a whole number from 0 to 65535"),
             (["-p"], "-p: got no value, expected a whole number from 0 to 65535"),
+            (["--auth-port", "x"], "--auth-port: got 'x', expected a whole number from 0 to 65535"),
             (
-                ["--auth-port", "7350"],
-                "--auth-port: got '7350', expected 0: accounts are not available in this version",
+                ["--cors-origin", "*"],
+                "--cors-origin: got '*', expected origins as scheme://host or scheme://host:port, comma-separated "
+                "(for every origin leave it out)",
             ),
+            (
+                ["--trusted-proxy", "caddy"],
+                "--trusted-proxy: got 'caddy', expected IP addresses or networks (10.0.0.0/8), comma-separated",
+            ),
+            (["--rate-limit", "-1"], "--rate-limit: got '-1', expected a number from 0, at most 1000000000"),
+            (["--token-ttl", "0"], "--token-ttl: got '0', expected a whole number from 1 to 4294967295"),
             (["--data-dir", ""], "--data-dir: got '', expected a path"),
             (["--persist-interval", "0"], "--persist-interval: got '0', expected a number above 0, at most 1000000000"),
             (["--drain-timeout", "-1"], "--drain-timeout: got '-1', expected a number from 0, at most 1000000000"),
@@ -161,6 +193,32 @@ class RefusedTests(SynchronousTestCase):
         for environment, line in cases:
             with self.subTest(environment=environment):
                 self.assertEqual(self.refusal(environment=environment), line)
+
+    def test_options_are_named_as_they_were_given_when_they_contradict_each_other(self) -> None:
+        """Options and variables are named as such, and the default counts when somebody gave it."""
+        cases: list[tuple[list[str], dict[str, str], str]] = [
+            (["--tls-cert", "c"], {}, "--tls-cert: given without --tls-key; TLS takes both"),
+            ([], {"CLASP_TLS_KEY": "k"}, "CLASP_TLS_KEY: given without --tls-cert; TLS takes both"),
+            (
+                ["--auth-port", "0"],
+                {"CLASP_APP_CONFIG": "chat"},
+                "CLASP_APP_CONFIG: no policy holds in open mode; leave it out, or give --auth-port a port other than 0",
+            ),
+            (
+                ["--auth-endpoint", "tcp:1", "--auth-port", "7350"],
+                {},
+                "--auth-endpoint: contradicts --auth-port; give one of them",
+            ),
+            (
+                ["--endpoint", "tcp:1"],
+                {"CLASP_PORT": "7330"},
+                "--endpoint: contradicts CLASP_PORT; give one of them",
+            ),
+            (["--port", "7350"], {}, "--auth-port: is the same as --port; give them different ports"),
+        ]
+        for arguments, environment, line in cases:
+            with self.subTest(line):
+                self.assertEqual(self.refusal(*arguments, environment=environment), line)
 
     def test_options_of_a_later_version_are_refused_by_name(self) -> None:
         """Neither the option nor its variable is ignored."""

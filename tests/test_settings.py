@@ -2,12 +2,11 @@
 
 from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
+from typing import Any
 
-from hypothesis import given
-from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.settings import Choice, FilePath, Kind, Number, Settings, Text, Whole, kinds
+from clasp_relay.settings import Contradiction, Settings, kinds
 
 
 class SettingsTests(SynchronousTestCase):
@@ -30,6 +29,17 @@ class SettingsTests(SynchronousTestCase):
     def test_settings_take_the_state_path_when_it_is_given(self) -> None:
         """A path of its own wins over the data folder."""
         self.assertEqual(Settings(state_path=Path("/s/a.json")).state_file, Path("/s/a.json"))
+
+    def test_settings_take_the_users_path_when_it_is_given(self) -> None:
+        """The database stands in the data folder, or where it is told."""
+        self.assertEqual(Settings(data_dir=Path("d")).users_file, Path("d/users.db"))
+        self.assertEqual(Settings(auth_db=Path("/u/chat-auth.db")).users_file, Path("/u/chat-auth.db"))
+
+    def test_settings_are_open_mode_when_there_is_no_auth_port(self) -> None:
+        """Accounts are the default; the auth port 0 turns them off."""
+        self.assertEqual(Settings().auth_port, 7350)
+        self.assertFalse(Settings().is_open_mode)
+        self.assertTrue(Settings(auth_port=0).is_open_mode)
 
     def test_settings_refuse_change(self) -> None:
         """Settings are frozen."""
@@ -56,101 +66,59 @@ class SettingsTests(SynchronousTestCase):
                 self.assertTrue(kinds()[field.name].accepts(field.default))
 
 
-class KindTests(SynchronousTestCase):
-    """What each kind accepts and reads."""
+class TogetherTests(SynchronousTestCase):
+    """What no field can tell alone."""
 
-    def test_kinds_accept_what_is_within_their_limits(self) -> None:
-        """Limits are part of what is accepted, unless the kind says above."""
-        cases: list[tuple[Kind, object]] = [
-            (Whole(1, 3), 1),
-            (Whole(1, 3), 3),
-            (Whole(1), 10**30),
-            (Number(0), 0),
-            (Number(0, above=True), 0.001),
-            (Number(0, high=9), 9.0),
-            (Text(4), "é  é"[:3]),
-            (Text(4), "abcd"),
-            (FilePath(), Path("a b")),
-            (FilePath(optional=True), None),
-            (Choice(("a", "b")), "b"),
+    def test_settings_accept_what_holds_together(self) -> None:
+        """TLS with both files, endpoints beside ports of the other kind, no policy in open mode."""
+        cases: list[dict[str, Any]] = [
+            {"tls_cert": Path("c"), "tls_key": Path("k")},
+            {"auth_port": 0, "app_config": "none"},
+            {"endpoint": "tcp:1", "auth_port": 2, "host": "::1", "tls_cert": Path("c"), "tls_key": Path("k")},
+            {"port": 7350, "auth_endpoint": "unix:a"},
+            {"endpoint": "tcp:1", "auth_endpoint": "tcp:2"},
+            {"endpoint": "tcp:1", "auth_port": 0},
+            {"port": 0, "auth_endpoint": "tcp:0"},
         ]
-        for kind, value in cases:
-            with self.subTest(kind=kind, value=value):
-                self.assertTrue(kind.accepts(value))
+        for values in cases:
+            with self.subTest(values):
+                Settings(**values)
 
-    def test_kinds_refuse_what_is_outside_their_limits(self) -> None:
-        """Neither values beyond a limit nor those of another type are accepted."""
-        cases: list[tuple[Kind, object]] = [
-            (Whole(1, 3), 0),
-            (Whole(1, 3), 4),
-            (Whole(0), True),
-            (Whole(0), 1.0),
-            (Whole(0), "1"),
-            (Whole(0), None),
-            (Number(0), -0.5),
-            (Number(0, above=True), 0),
-            (Number(0, high=9), 9.5),
-            (Number(0), float("nan")),
-            (Number(0), float("inf")),
-            (Number(0), False),
-            (Number(0), "1"),
-            (Text(4), ""),
-            (Text(4), "ééé"),
-            (Text(4), "a\nb"),
-            (Text(4), "\udcff"),
-            (Text(4), b"a"),
-            (FilePath(), None),
-            (FilePath(), "a"),
-            (FilePath(), Path("a\0b")),
-            (Choice(("a", "b")), "c"),
-            (Choice(("a", "b")), None),
+    def test_settings_refuse_what_contradicts_itself(self) -> None:
+        """The text names the fields in question."""
+        cases: list[tuple[dict[str, Any], str]] = [
+            ({"tls_cert": Path("c")}, "tls_cert: given without tls_key; TLS takes both"),
+            ({"tls_key": Path("k")}, "tls_key: given without tls_cert; TLS takes both"),
+            (
+                {"auth_port": 0, "app_config": "chat"},
+                "app_config: no policy holds in open mode; leave it out, or give auth_port a port other than 0",
+            ),
+            (
+                {"auth_port": 0, "auth_endpoint": "tcp:1"},
+                "auth_endpoint: contradicts auth_port 0 (open mode); give one of them",
+            ),
+            ({"endpoint": "tcp:1", "port": 2}, "endpoint: contradicts port; give one of them"),
+            ({"auth_endpoint": "tcp:1", "auth_port": 2}, "auth_endpoint: contradicts auth_port; give one of them"),
+            (
+                {"endpoint": "tcp:1", "auth_endpoint": "tcp:2", "host": "::1"},
+                "host: contradicts endpoint, which says how to listen; leave it out",
+            ),
+            (
+                {"endpoint": "tcp:1", "auth_port": 0, "tls_cert": Path("c"), "tls_key": Path("k")},
+                "tls_cert: contradicts endpoint, which says how to listen; leave it out",
+            ),
+            ({"port": 7350}, "auth_port: is the same as port; give them different ports"),
         ]
-        for kind, value in cases:
-            with self.subTest(kind=kind, value=value):
-                self.assertFalse(kind.accepts(value))
+        for values, words in cases:
+            with self.subTest(values):
+                with self.assertRaises(Contradiction) as caught:
+                    Settings(**values)
+                self.assertEqual(str(caught.exception), words)
 
-    def test_kinds_read_their_texts(self) -> None:
-        """Plain spellings are read."""
-        cases: list[tuple[Kind, str, object]] = [
-            (Whole(0), "7330", 7330),
-            (Whole(0), "-1", -1),
-            (Number(0), "60", 60.0),
-            (Number(0), "0.25", 0.25),
-            (Text(9), " x ", " x "),
-            (FilePath(), "a/b", Path("a/b")),
-            (Choice(("warn",)), "WARN", "warn"),
-        ]
-        for kind, text, value in cases:
-            with self.subTest(kind=kind, text=text):
-                self.assertEqual(kind.parse(text), value)
-
-    def test_kinds_refuse_to_read_other_spellings(self) -> None:
-        """What only Python reads as a number, and an empty path, are refused."""
-        cases: list[tuple[Kind, str]] = [
-            (Whole(0), text) for text in ("", "1_000", " 1", "1.0", "0x10", "٣", "+1", "one")
-        ]
-        cases += [(Number(0), text) for text in ("", "1_0", "nan", "inf", "1e3", ".5", "5.", " 5", "٣")]
-        cases += [(FilePath(), "")]
-        for kind, text in cases:
-            with self.subTest(kind=kind, text=text), self.assertRaises(ValueError):
-                kind.parse(text)
-
-    @given(st.integers())
-    def test_whole_reads_every_number_that_str_writes(self, number: int) -> None:
-        """``parse`` undoes ``str``."""
-        self.assertEqual(Whole(0).parse(str(number)), number)
-
-    def test_kinds_say_what_they_expect(self) -> None:
-        """The words name the limits."""
-        cases: list[tuple[Kind, str]] = [
-            (Whole(1), "a whole number from 1"),
-            (Whole(0, 9), "a whole number from 0 to 9"),
-            (Number(0), "a number from 0, at most 1000000000"),
-            (Number(0, above=True), "a number above 0, at most 1000000000"),
-            (Text(9), "a text of 1 to 9 bytes without control characters"),
-            (FilePath(), "a path"),
-            (Choice(("a", "b")), "one of a, b"),
-        ]
-        for kind, words in cases:
-            with self.subTest(kind=kind):
-                self.assertEqual(kind.expected, words)
+    def test_settings_refuse_what_was_given_be_it_the_default(self) -> None:
+        """Who names a port and an endpoint means two things, even where the port is the usual one."""
+        settings = Settings(endpoint="tcp:1")
+        settings.check_together({"endpoint"})
+        with self.assertRaises(Contradiction) as caught:
+            settings.check_together({"endpoint", "port"})
+        self.assertEqual(caught.exception.said(str.upper), "ENDPOINT: contradicts PORT; give one of them")

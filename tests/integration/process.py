@@ -45,7 +45,7 @@ def environment() -> dict[str, str]:
 
 
 class RelayProcess:
-    """A relay on a free port of the loopback.
+    """A relay on a free port of the loopback; in open mode, unless the options say where its auth server is.
 
     Args:
         folder: its working folder; its data-dir is ``data`` in it.
@@ -65,8 +65,10 @@ class RelayProcess:
         self.state_file = folder / "data" / "state.json"
         self.lines: list[str] = []
         """What it has logged."""
+        mode = () if any(option.startswith("--auth-") for option in options) else ("--auth-port", "0")
+        where = ("--host", "127.0.0.1", "--port", "0", *mode)
         self._process = subprocess.Popen(
-            [sys.executable, *command, "--host", "127.0.0.1", "--port", "0", "--data-dir", "data", *options],
+            [sys.executable, *command, *where, "--data-dir", "data", *options],
             cwd=folder,
             env=environment() | dict(variables or {}),
             stdin=subprocess.PIPE,

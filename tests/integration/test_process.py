@@ -202,7 +202,7 @@ class BadStartTests(RelayTestCase):
     def refused(self, *options: str, **variables: str) -> str:
         """Returns what a relay says that does not start."""
         result = subprocess.run(
-            [sys.executable, *TWISTD, "--host", "127.0.0.1", "--port", "0", *options],
+            [sys.executable, *TWISTD, "--host", "127.0.0.1", "--port", "0", "--auth-port", "0", *options],
             cwd=self.folder,
             env=environment() | variables,
             capture_output=True,

@@ -1,0 +1,152 @@
+"""Kinds of settings: what each accepts, how it reads text, and how it says what it expects."""
+
+from ipaddress import ip_network
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from clasp_relay.setting_kinds import Choice, FilePath, Kind, Networks, Number, OriginList, OrNone, Text, Whole
+
+NO_ORIGINS = (
+    "",
+    "*",
+    "null",
+    "a.example",
+    "//a.example",
+    "https://",
+    "https://*.example",
+    "https://a.example/",
+    "https://a.example/x",
+    "https://a.example?x",
+    "https://a.example#x",
+    "https://u@a.example",
+    "https://a.example:0",
+    "https://a.example:99999",
+    "https://a.example:x",
+    "https://[::1",
+    "https://a b",
+)
+
+
+class KindTests(SynchronousTestCase):
+    """What each kind accepts and reads."""
+
+    def test_kinds_accept_what_is_within_their_limits(self) -> None:
+        """Limits are part of what is accepted, unless the kind says above."""
+        cases: list[tuple[Kind, object]] = [
+            (Whole(1, 3), 1),
+            (Whole(1, 3), 3),
+            (Whole(1), 10**30),
+            (Number(0), 0),
+            (Number(0, above=True), 0.001),
+            (Number(0, high=9), 9.0),
+            (Text(4), "é  é"[:3]),
+            (Text(4), "abcd"),
+            (FilePath(), Path("a b")),
+            (OrNone(FilePath()), None),
+            (OrNone(Whole(1)), 1),
+            (OriginList(), ("https://a.example",)),
+            (OriginList(), ("http://localhost:5173", "capacitor://localhost", "http://[::1]:80")),
+            (Networks(), ()),
+            (Networks(), (ip_network("10.0.0.0/8"), ip_network("::1"))),
+            (Choice(("a", "b")), "b"),
+        ]
+        for kind, value in cases:
+            with self.subTest(kind=kind, value=value):
+                self.assertTrue(kind.accepts(value))
+
+    def test_kinds_refuse_what_is_outside_their_limits(self) -> None:
+        """Neither values beyond a limit nor those of another type are accepted."""
+        cases: list[tuple[Kind, object]] = [
+            (Whole(1, 3), 0),
+            (Whole(1, 3), 4),
+            (Whole(0), True),
+            (Whole(0), 1.0),
+            (Whole(0), "1"),
+            (Whole(0), None),
+            (Number(0), -0.5),
+            (Number(0, above=True), 0),
+            (Number(0, high=9), 9.5),
+            (Number(0), float("nan")),
+            (Number(0), float("inf")),
+            (Number(0), False),
+            (Number(0), "1"),
+            (Text(4), ""),
+            (Text(4), "ééé"),
+            (Text(4), "a\nb"),
+            (Text(4), "\udcff"),
+            (Text(4), b"a"),
+            (FilePath(), None),
+            (FilePath(), "a"),
+            (FilePath(), Path("a\0b")),
+            (OrNone(Whole(1)), 0),
+            (OriginList(), ()),
+            (OriginList(), None),
+            (OriginList(), "https://a.example"),
+            (OriginList(), ("https://a.example", 7)),
+            *((OriginList(), (text,)) for text in NO_ORIGINS),
+            (Networks(), None),
+            (Networks(), ("10.0.0.0/8",)),
+            (Choice(("a", "b")), "c"),
+            (Choice(("a", "b")), None),
+        ]
+        for kind, value in cases:
+            with self.subTest(kind=kind, value=value):
+                self.assertFalse(kind.accepts(value))
+
+    def test_kinds_read_their_texts(self) -> None:
+        """Plain spellings are read."""
+        cases: list[tuple[Kind, str, object]] = [
+            (Whole(0), "7330", 7330),
+            (Whole(0), "-1", -1),
+            (Number(0), "60", 60.0),
+            (Number(0), "0.25", 0.25),
+            (Text(9), " x ", " x "),
+            (FilePath(), "a/b", Path("a/b")),
+            (Choice(("warn",)), "WARN", "warn"),
+            (OrNone(Whole(1)), "7", 7),
+            (OriginList(), " https://a.example , http://b:1,", ("https://a.example", "http://b:1")),
+            (Networks(), "10.1.2.3/8, ::1", (ip_network("10.0.0.0/8"), ip_network("::1/128"))),
+        ]
+        for kind, text, value in cases:
+            with self.subTest(kind=kind, text=text):
+                self.assertEqual(kind.parse(text), value)
+
+    def test_kinds_refuse_to_read_other_spellings(self) -> None:
+        """What only Python reads as a number, and an empty path, are refused."""
+        cases: list[tuple[Kind, str]] = [
+            (Whole(0), text) for text in ("", "1_000", " 1", "1.0", "0x10", "٣", "+1", "one")
+        ]
+        cases += [(Number(0), text) for text in ("", "1_0", "nan", "inf", "1e3", ".5", "5.", " 5", "٣")]
+        cases += [(FilePath(), ""), (OrNone(FilePath()), ""), (Networks(), ","), (Networks(), "proxy.example")]
+        for kind, text in cases:
+            with self.subTest(kind=kind, text=text), self.assertRaises(ValueError):
+                kind.parse(text)
+
+    @given(st.integers())
+    def test_whole_reads_every_number_that_str_writes(self, number: int) -> None:
+        """``parse`` undoes ``str``."""
+        self.assertEqual(Whole(0).parse(str(number)), number)
+
+    def test_kinds_say_what_they_expect(self) -> None:
+        """The words name the limits."""
+        cases: list[tuple[Kind, str]] = [
+            (Whole(1), "a whole number from 1"),
+            (Whole(0, 9), "a whole number from 0 to 9"),
+            (Number(0), "a number from 0, at most 1000000000"),
+            (Number(0, above=True), "a number above 0, at most 1000000000"),
+            (Text(9), "a text of 1 to 9 bytes without control characters"),
+            (FilePath(), "a path"),
+            (Choice(("a", "b")), "one of a, b"),
+            (OrNone(FilePath()), "a path"),
+            (
+                OriginList(),
+                "origins as scheme://host or scheme://host:port, comma-separated (for every origin leave it out)",
+            ),
+            (Networks(), "IP addresses or networks (10.0.0.0/8), comma-separated"),
+        ]
+        for kind, words in cases:
+            with self.subTest(kind=kind):
+                self.assertEqual(kind.expected, words)
