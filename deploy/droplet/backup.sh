@@ -29,13 +29,16 @@ from contextlib import closing
 from pathlib import Path
 
 source_path, target_path = map(Path, sys.argv[1:])
-with closing(sqlite3.connect(source_path.absolute().as_uri() + "?mode=rw", uri=True, timeout=30)) as source:
-    with closing(sqlite3.connect(target_path)) as target:
-        source.backup(target)
-        target.execute("PRAGMA journal_mode = DELETE")
-        (verdict,) = target.execute("PRAGMA integrity_check").fetchone()
+try:
+    with closing(sqlite3.connect(source_path.absolute().as_uri() + "?mode=rw", uri=True, timeout=30)) as source:
+        with closing(sqlite3.connect(target_path)) as target:
+            source.backup(target)
+            target.execute("PRAGMA journal_mode = DELETE")
+            (verdict,) = target.execute("PRAGMA integrity_check").fetchone()
+except sqlite3.Error as error:
+    verdict = error
 if verdict != "ok":
-    sys.exit(f"backup.sh: {source_path}: damaged ({verdict})")
+    sys.exit(f"backup.sh: {source_path}: damaged, or not to be read ({verdict})")
 PYTHON
 }
 

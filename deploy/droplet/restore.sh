@@ -56,6 +56,7 @@ PYTHON
 
 end() {
   rm -rf "$work"
+  if [ -n "$before" ]; then rmdir --ignore-fail-on-non-empty "$before"; fi
   if [ "$interrupted" = yes ]; then
     printf 'restore.sh: interrupted; to go back, move the files of %s into %s\n' "$before" "$data_dir" >&2
   fi
@@ -118,10 +119,9 @@ if [ "$sure" = no ]; then
   [ "$answer" = yes ] || fail "nothing was changed"
 fi
 
+before=$(mktemp -d "$data_dir/before-restore-$(date -u +%Y%m%dT%H%M%SZ)-XXXX")
 stop_relay
 interrupted=yes
-before=$data_dir/before-restore-$(date -u +%Y%m%dT%H%M%SZ)
-mkdir "$before"
 shopt -s nullglob
 for file in "$data_dir"/state.json* "$data_dir"/*.db "$data_dir"/*.db-wal "$data_dir"/*.db-shm; do
   mv -- "$file" "$before/"

@@ -1,0 +1,338 @@
+"""backup.sh and restore.sh, on the files of a real relay under load."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import stat
+import subprocess
+import tarfile
+import tempfile
+import threading
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from clasp_relay.access.names import fold_name
+from clasp_relay.storage.users_sqlite import SqliteUsers
+from clasp_relay.wire.messages import Bundle, Get, Set, Snapshot
+from clasp_relay.wire.values import decode_value, encode_value
+from tests.deploy import tools
+from tests.deploy.processes import PATIENCE_S, Background, free_port, plain_environment, start_relay, wait_until
+from tests.integration.raw import RawClient
+from tests.storage.users_contract import NO_PROOF, token, user
+
+SCRIPTS = tools.DEPLOY / "droplet"
+BACKUPS_UNDER_LOAD = 4
+PAIRS = 20
+"""Params that are set in pairs, by one BUNDLE each time: whole or not at all."""
+
+DAMAGES: tuple[tuple[str, Callable[[dict[str, bytes]], object], str], ...] = (
+    ("a changed state", lambda files: files.update({"state.json": b"{}"}), "damaged"),
+    ("a missing file", lambda files: files.pop("users.db"), "damaged"),
+    ("a foreign name", lambda files: files.update({"../evil.db": b""}), "../evil.db"),
+    ("no checksums", lambda files: files.pop("SHA256SUMS"), "damaged"),
+)
+
+
+class BackupTestCase(SynchronousTestCase):
+    """Has a data folder."""
+
+    def setUp(self) -> None:
+        """Makes it."""
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+        self.data = self.folder / "data"
+        self.data.mkdir(mode=0o700)
+        self.backups = self.folder / "backups"
+
+    def script(self, name: str, *arguments: str | Path, answer: str = "") -> subprocess.CompletedProcess[str]:
+        """Runs one of the two scripts on the data folder."""
+        return subprocess.run(
+            [SCRIPTS / name, "--data-dir", self.data, *arguments],
+            input=answer,
+            env=plain_environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PATIENCE_S,
+        )
+
+    def back_up(self, *arguments: str) -> Path:
+        """Makes a backup and returns the archive."""
+        result = self.script("backup.sh", "--to", self.backups, *arguments)
+        self.assertEqual((result.returncode, result.stderr), (0, ""))
+        return Path(result.stdout.removesuffix("\n"))
+
+    def restore(self, archive: Path) -> subprocess.CompletedProcess[str]:
+        """Restores one, the relay being stopped."""
+        return self.script("restore.sh", "--with", "nothing", "--yes", archive)
+
+    def add_user(self, users: SqliteUsers, number: int) -> None:
+        """Adds a user with a token, as a registration does."""
+        made = user(f"u{number}", f"User{number}")
+        users.add_user(made, fold_name(made.username), token(f"t{number}", made.user_id), NO_PROOF)
+
+    def some_files(self) -> None:
+        """Makes small files of a relay that is stopped."""
+        (self.data / "state.json").write_text('{"params":[]}')
+        with closing(SqliteUsers(self.data / "users.db", fold_name)) as users:
+            self.add_user(users, 1)
+
+    def contents(self, archive: Path) -> dict[str, bytes]:
+        """Returns the files of an archive."""
+        with tarfile.open(archive) as tar:
+            members = [(member.name, tar.extractfile(member)) for member in tar.getmembers()]
+            return {name: file.read() for name, file in members if file is not None}
+
+
+class LoadTests(BackupTestCase):
+    """While the relay writes."""
+
+    def test_backup_under_load_restores_to_one_moment(self) -> None:
+        """No pair of params is half there, no user lacks its token, and what the archive says is what is served."""
+        port = free_port()
+        relay = self.start_relay(port)
+        ended = threading.Event()
+        threads = [threading.Thread(target=work, args=(ended,)) for work in (self.set_pairs(port), self.register())]
+        self.addCleanup(ended.set)
+        for thread in threads:
+            thread.start()
+        wait_until((self.data / "state.json").exists, "a first snapshot")
+        archives = [self.back_up_later(number) for number in range(BACKUPS_UNDER_LOAD)]
+        ended.set()
+        for thread in threads:
+            thread.join()
+        self.assertEqual(relay.stop(), 0, relay.said)
+
+        users = [self.check(archive) for archive in archives]
+        self.assertEqual(users, sorted(users))
+        self.assertLess(users[0], users[-1], "nothing happened between the backups")
+        result = self.restore(archives[0])
+        self.assertEqual(result.returncode, 0, result.stderr)
+        (before,) = self.data.glob("before-restore-*")
+        self.assertTrue({"state.json", "users.db"} <= {path.name for path in before.iterdir()})
+        self.serves(port, json.loads(self.contents(archives[0])["state.json"]))
+
+    def start_relay(self, port: int) -> Background:
+        """Starts a relay that writes its state all the time."""
+        options = ("--host=127.0.0.1", f"--port={port}", "--auth-port=0", "--persist-interval=0.05")
+        relay = start_relay(self.folder, f"--data-dir={self.data}", *options)
+        self.addCleanup(relay.stop)
+        relay.wait_for_port(port)
+        return relay
+
+    def set_pairs(self, port: int) -> Callable[[threading.Event], None]:
+        """Returns work that sets pairs of params to the same number, until it is told to end."""
+
+        def work(ended: threading.Event) -> None:
+            client = RawClient.live(port)
+            number = 0
+            while not ended.is_set():
+                number += 1
+                value = encode_value(number)
+                for pair in range(PAIRS):
+                    client.send(Bundle((Set(f"/load/{pair}/a", value), Set(f"/load/{pair}/b", value))))
+                client.settle()
+            client.close()
+
+        return work
+
+    def register(self) -> Callable[[threading.Event], None]:
+        """Returns work that registers users."""
+
+        def work(ended: threading.Event) -> None:
+            with closing(SqliteUsers(self.data / "users.db", fold_name)) as users:
+                number = 0
+                while not ended.is_set():
+                    number += 1
+                    self.add_user(users, number)
+
+        return work
+
+    def back_up_later(self, number: int) -> Path:
+        """Makes a backup under a name of its own: several in one second have the same."""
+        archive = self.back_up()
+        return archive.rename(archive.with_name(f"{number}.tar.gz"))
+
+    def check(self, archive: Path) -> int:
+        """Checks that an archive shows one moment; returns how many users it has."""
+        files = self.contents(archive)
+        self.assertEqual(set(files), {"state.json", "users.db", "SHA256SUMS"})
+        values = {param["address"]: param["value"] for param in json.loads(files["state.json"])["params"]}
+        for pair in range(PAIRS):
+            self.assertEqual(values.get(f"/load/{pair}/a"), values.get(f"/load/{pair}/b"))
+        copy = self.folder / "copy.db"
+        copy.write_bytes(files["users.db"])
+        with closing(sqlite3.connect(copy)) as database:
+            counts = {
+                table: database.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0]  # noqa: S608  names from here
+                for table in ("users", "user_facts", "tokens")
+            }
+            self.assertEqual(database.execute("PRAGMA integrity_check").fetchall(), [("ok",)])
+            self.assertEqual(database.execute("PRAGMA foreign_key_check").fetchall(), [])
+        self.assertEqual(len(set(counts.values())), 1, counts)
+        users: int = counts["users"]
+        return users
+
+    def serves(self, port: int, state: dict[str, list[dict[str, object]]]) -> None:
+        """Checks that a relay on the restored files serves what a state says, with its revisions."""
+        relay = self.start_relay(port)
+        client = RawClient.live(port)
+        self.addCleanup(client.close)
+        for param in state["params"]:
+            client.send(Get(str(param["address"])))
+            (served,) = client.receive(Snapshot).params
+            self.assertEqual((decode_value(served.value), served.revision), (param["value"], param["revision"]))
+        self.assertEqual(relay.stop(), 0, relay.said)
+
+
+class BackupTests(BackupTestCase):
+    """What backup.sh makes."""
+
+    def test_archive_is_for_its_owner_only(self) -> None:
+        """It holds password hashes; no file of its making is left over."""
+        self.some_files()
+        archive = self.back_up()
+        self.assertEqual(stat.S_IMODE(archive.stat().st_mode), 0o600)
+        self.assertEqual(list(self.backups.iterdir()), [archive])
+        self.assertRegex(archive.name, r"^clasp-relay-\d{8}T\d{6}Z\.tar\.gz$")
+
+    def test_backup_leaves_the_files_as_they_are(self) -> None:
+        """A relay that is stopped, even one that was killed with a journal, finds what it left."""
+        self.some_files()
+        with closing(SqliteUsers(self.data / "users.db", fold_name)) as users:
+            self.add_user(users, 2)
+            self.back_up()
+            self.assertIsNotNone(users.user("u2"))
+        self.assertEqual((self.data / "state.json").read_text(), '{"params":[]}')
+
+    def test_database_of_the_rust_relay_is_copied_under_its_name(self) -> None:
+        """Whatever ends in .db."""
+        with closing(SqliteUsers(self.data / "chat-auth.db", fold_name)) as users:
+            self.add_user(users, 1)
+        self.assertEqual(set(self.contents(self.back_up())), {"chat-auth.db", "SHA256SUMS"})
+
+    def test_backup_keeps_as_many_archives_as_it_is_told(self) -> None:
+        """The oldest go."""
+        self.some_files()
+        self.backups.mkdir()
+        for day in (1, 2, 3):
+            (self.backups / f"clasp-relay-2020010{day}T000000Z.tar.gz").write_bytes(b"")
+        other = self.backups / "notes.txt"
+        other.write_text("mine")
+        archive = self.back_up("--keep", "2")
+        kept = self.backups / "clasp-relay-20200103T000000Z.tar.gz"
+        self.assertEqual(set(self.backups.iterdir()), {other, kept, archive})
+
+    def test_backup_says_what_it_cannot_do(self) -> None:
+        """One line, exit status 1, and nothing left behind."""
+        for arguments in (("--keep", "0"), ("--keep",), ("--what",), ()):
+            with self.subTest(arguments=arguments):
+                result = self.script("backup.sh", "--to", self.backups, *arguments)
+                self.assertEqual((result.returncode, len(result.stderr.splitlines())), (1, 1), result.stderr)
+        self.assertEqual(list(self.backups.glob("*")) + list(self.backups.glob(".*")), [])
+
+    def test_damaged_database_is_no_backup(self) -> None:
+        """It is said at once, and not found out when it is needed."""
+        self.some_files()
+        with (self.data / "users.db").open("r+b") as file:
+            file.seek(4_096)
+            file.write(b"\xff" * 8_192)
+        result = self.script("backup.sh", "--to", self.backups)
+        self.assertEqual(result.returncode, 1)
+        self.assertIn("users.db", result.stderr)
+        self.assertEqual(list(self.backups.glob("*.tar.gz")), [])
+
+
+class RestoreTests(BackupTestCase):
+    """What restore.sh takes and does."""
+
+    def test_restored_files_belong_to_the_relay(self) -> None:
+        """Whoever runs the script; nobody else may read them."""
+        if os.getuid() == 0:
+            os.chown(self.data, 999, 999)
+        self.some_files()
+        archive = self.back_up()
+        self.assertEqual(self.restore(archive).returncode, 0)
+        owner = self.data.stat().st_uid
+        for name in ("state.json", "users.db"):
+            found = (self.data / name).stat()
+            self.assertEqual((found.st_uid, stat.S_IMODE(found.st_mode)), (owner, 0o600), name)
+
+    def test_newer_journal_does_not_meet_the_restored_database(self) -> None:
+        """SQLite would play it back into a file that it is not about."""
+        self.some_files()
+        archive = self.back_up()
+        for name in ("users.db-wal", "users.db-shm", "state.json.1", "state.json.tmp"):
+            (self.data / name).write_bytes(b"newer")
+        self.assertEqual(self.restore(archive).returncode, 0)
+        names = {path.name for path in self.data.iterdir() if path.is_file()}
+        self.assertEqual(names, {"state.json", "users.db"})
+        with closing(SqliteUsers(self.data / "users.db", fold_name)) as users:
+            self.assertIsNotNone(users.user("u1"))
+
+    def test_damaged_archive_changes_nothing(self) -> None:
+        """It is checked before the relay is stopped."""
+        self.some_files()
+        archive = self.back_up()
+        files = self.contents(archive)
+        present = sorted(self.data.iterdir())
+        for name, damage, word in DAMAGES:
+            with self.subTest(name):
+                damaged = dict(files)
+                damage(damaged)
+                result = self.restore(self.archive_of(damaged))
+                self.assertEqual(result.returncode, 1)
+                self.assertIn(word, result.stderr)
+                self.assertEqual(sorted(self.data.iterdir()), present)
+
+    def archive_of(self, files: dict[str, bytes]) -> Path:
+        """Makes an archive of files."""
+        path = self.folder / "made.tar.gz"
+        with tarfile.open(path, "w:gz") as tar:
+            for name, content in files.items():
+                place = self.folder / "member"
+                place.write_bytes(content)
+                tar.add(place, name)
+        return path
+
+    def test_restore_asks_first(self) -> None:
+        """Anything but yes changes nothing."""
+        self.some_files()
+        archive = self.back_up()
+        (self.data / "state.json").write_text('{"params":[],"newer":1}')
+        for answer, kept in (("no\n", True), ("", True), ("yes\n", False)):
+            with self.subTest(answer=answer):
+                result = self.script("restore.sh", "--with", "nothing", archive, answer=answer)
+                self.assertEqual(result.returncode, 1 if kept else 0, result.stderr)
+                self.assertEqual("newer" in (self.data / "state.json").read_text(), kept)
+
+    def test_restore_stops_and_starts_the_relay(self) -> None:
+        """Through Compose or systemd, in this order, around the change."""
+        self.some_files()
+        archive = self.back_up()
+        said = self.folder / "said"
+        programs = self.folder / "bin"
+        programs.mkdir()
+        look = f"state=older; if grep -q newer {self.data}/state.json; then state=newer; fi"
+        for name in ("docker", "systemctl"):
+            stub = programs / name
+            stub.write_text(f'#!/bin/sh\n{look}\necho "{name} $* $state" >>{said}\n')
+            stub.chmod(0o755)
+        self.patch(os, "environ", os.environ | {"PATH": f"{programs}:{os.environ['PATH']}"})
+        compose = f"docker compose --project-directory {SCRIPTS} --file {SCRIPTS}/docker-compose.yml"
+        for runner, stop, start in (
+            ("docker", f"{compose} stop relay", f"{compose} up --detach --wait --wait-timeout 120 relay"),
+            ("systemd", "systemctl stop clasp-relay", "systemctl start clasp-relay"),
+        ):
+            with self.subTest(runner):
+                said.write_text("")
+                (self.data / "state.json").write_text('{"params":[],"newer":1}')
+                result = self.script("restore.sh", "--with", runner, "--yes", archive)
+                self.assertEqual(result.returncode, 0, result.stderr)
+                self.assertEqual(said.read_text().splitlines(), [f"{stop} newer", f"{start} older"])
