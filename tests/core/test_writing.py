@@ -1,0 +1,329 @@
+"""Tests of clasp_relay.core.writing: the way of a SET, and the nulls by which the relay ends params."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from clasp_relay.core.params import ParamLimits
+from clasp_relay.core.permissions import Grant
+from clasp_relay.core.relay import RelayOptions
+from clasp_relay.errors import ErrorCode, RequestError
+from clasp_relay.wire.constants import ALL_TYPES, TTL_ABSOLUTE
+from clasp_relay.wire.messages import NULL, Ack, Error, Get, Hello, Set, Snapshot, Subscribe
+from tests.core.guard import Guard
+from tests.core.world import START_US, World, codes, heard, revisions, value
+
+
+class SetCase(SynchronousTestCase):
+    """SETs with an ACK."""
+
+    def setUp(self) -> None:
+        """A writer, another one, and a listener."""
+        self.begin(ParamLimits())
+
+    def begin(self, limits: ParamLimits) -> None:
+        """Begins anew."""
+        self.world = World(RelayOptions(params=limits))
+        self.writer, self.other, self.listener = (self.world.join() for _ in range(3))
+        self.listener.send(Subscribe(1, "/**"))
+
+    def set(self, obj: object, address: str = "/a", *, by: str = "writer", **options: object) -> list[object]:
+        """Sets a value and returns the ERRORs that come back, or the revision of the ACK."""
+        client = self.writer if by == "writer" else self.other
+        answers = client.ask(Set(address, value(obj), **options), 1)  # type: ignore[arg-type]
+        return [*codes(answers), *(f"r{one}" for one in revisions(answers))]
+
+
+class SetTests(SetCase):
+    """What a SET does."""
+
+    def test_revision_never_goes_back(self) -> None:
+        """Through deletion, expiry, eviction and a restart."""
+        self.begin(ParamLimits(max_params=2))
+        self.assertEqual(self.set(1), ["r1"])
+        self.assertEqual(self.set(None), ["r2"])
+        self.assertEqual(self.set(None), ["r3"])
+        self.assertEqual(self.set(2, ttl=1), ["r4"])
+        self.world.advance(2)
+        self.assertEqual(self.set(3, ttl=60), ["r6"])
+        self.assertEqual(self.set(1, "/b") + self.set(1, "/c"), ["r1", "r1"])
+        self.assertIsNone(self.world.relay.params.get("/a"))
+        image = self.world.relay.params.image()
+        self.begin(ParamLimits())
+        self.world.relay.params.load(image)
+        self.assertEqual(self.set(4), ["r8"])
+
+    def test_wrong_revision_is_refused(self) -> None:
+        """After a deletion there is no value: 0 is the right one."""
+        self.assertEqual(self.set(1, revision=1), [ErrorCode.CONFLICT])
+        self.assertEqual(self.set(1, revision=0), ["r1"])
+        self.assertEqual(self.set(2, revision=0), [ErrorCode.CONFLICT])
+        self.assertEqual(self.set(2, revision=1), ["r2"])
+        self.assertEqual(self.set(None, revision=2), ["r3"])
+        self.assertEqual(self.set(1, revision=3), [ErrorCode.CONFLICT])
+        self.assertEqual(self.set(1, revision=0), ["r4"])
+        self.assertEqual(heard(self.listener.hear()), [("/a", 1), ("/a", 2), ("/a", None), ("/a", 1)])
+
+    def test_deleted_param_leaves_snapshots(self) -> None:
+        """Subscribers get the null with its revision; newcomers nothing."""
+        self.set(1)
+        self.listener.hear()
+        self.set(None)
+        self.assertEqual(self.listener.hear(), [Set("/a", NULL, 2)])
+        self.assertEqual(self.other.ask(Subscribe(1, "/a")), [])
+        newcomer = self.world.connect()
+        self.assertEqual(heard(newcomer.ask(Hello(1, 0, "newcomer"))), [])
+
+    def test_invalid_address_is_refused(self) -> None:
+        """Nothing is stored there."""
+        for address in ("", "a", "/", "/a/", "/a//b", "/a/*"):
+            with self.subTest(address=address):
+                self.assertEqual(self.set(1, address), [ErrorCode.ADDRESS])
+        self.assertEqual(len(self.world.relay.params), 0)
+
+    def test_value_that_no_snapshot_carries_is_refused(self) -> None:
+        """The writer knows; nobody gets a part of it."""
+        self.assertEqual(self.set(bytes(65_450)), ["r1"])
+        self.listener.hear()
+        self.assertEqual(self.set(bytes(65_490)), [ErrorCode.VALUE])
+        self.assertEqual(self.listener.hear(), [])
+        (snapshot,) = self.other.ask(Get("/a"))
+        self.assertEqual(heard([snapshot]), [("/a", bytes(65_450))])
+
+    def test_lock_keeps_others_out(self) -> None:
+        """Until its holder gives it up; the ERROR names the holder."""
+        (ack,) = self.writer.ask(Set("/a", value(1), lock=True), 1)
+        self.assertEqual(ack, Ack("/a", 1, True, self.writer.session.id))
+        for message in (Set("/a", value(2)), Set("/a", value(2), unlock=True), Set("/a", NULL)):
+            (error,) = self.other.ask(message)
+            assert isinstance(error, Error)
+            self.assertEqual((error.error, error.address), (ErrorCode.LOCKED, "/a"))
+            self.assertIn(self.writer.session.id, error.message)
+        self.assertEqual(self.set(2), ["r2"])
+        self.assertEqual(self.set(3, unlock=True), ["r3"])
+        self.assertEqual(self.set(4, by="other", lock=True), ["r4"])
+        self.assertEqual(self.set(5), [ErrorCode.LOCKED])
+
+    def test_lock_and_unlock_together_hold_nothing(self) -> None:
+        """The ACK says so."""
+        (ack,) = self.writer.ask(Set("/a", value(1), lock=True, unlock=True), 1)
+        self.assertEqual(ack, Ack("/a", 1, False, None))
+
+    def test_deletion_ends_the_lock(self) -> None:
+        """There is nothing left to hold, also when the SET asked for it."""
+        self.set(1, lock=True)
+        (ack,) = self.writer.ask(Set("/a", NULL, lock=True), 1)
+        self.assertEqual(ack, Ack("/a", 2, False, None))
+        self.assertEqual(self.set(2, by="other"), ["r3"])
+
+    def test_lock_ends_with_its_session(self) -> None:
+        """And not those of others."""
+        self.set(1, lock=True)
+        self.set(1, "/b", by="other", lock=True)
+        self.writer.leave()
+        self.assertEqual(self.set(2, by="other"), ["r2"])
+        self.assertEqual(self.world.relay.params.holder("/b"), self.other.session.id)
+
+    def test_lock_ends_with_its_param(self) -> None:
+        """One that expired is free."""
+        self.set(1, lock=True, ttl=1)
+        self.world.advance(2)
+        self.assertEqual(self.set(2, by="other"), ["r3"])
+
+    def test_nothing_is_left_of_locks(self) -> None:
+        """Neither of deleted addresses nor of sessions."""
+        for number in range(10):
+            self.set(1, f"/{number}", lock=True)
+            self.set(None, f"/{number}")
+        self.set(1, lock=True)
+        self.writer.leave()
+        self.assertEqual(len(self.world.relay.params._locks), 0)
+
+
+class LifeTests(SetCase):
+    """How params end by themselves."""
+
+    def test_expired_param_is_told_as_a_null(self) -> None:
+        """Within a second, with the next revision; then it is gone."""
+        self.set(1, ttl=5)
+        self.listener.hear()
+        self.world.advance(4.5)
+        self.assertEqual(self.listener.hear(), [])
+        self.world.advance(1)
+        self.assertEqual(self.listener.hear(), [Set("/a", NULL, 2)])
+        self.assertIsNone(self.world.relay.params.get("/a"))
+        self.world.advance(10)
+        self.assertEqual(self.listener.hear(), [])
+
+    def test_only_get_and_set_renew(self) -> None:
+        """A SNAPSHOT and a value on its way do not."""
+        self.set(1, ttl=5)
+        self.set(1, "/b", ttl=5)
+        self.set(1, "/c", ttl=5 | TTL_ABSOLUTE)
+        self.world.advance(4)
+        self.other.send(Get("/a"))
+        self.other.send(Get("/c"))
+        self.other.send(Subscribe(1, "/b"))
+        self.world.join()
+        self.listener.hear()
+        self.world.advance(2)
+        self.assertEqual(sorted(heard(self.listener.hear())), [("/b", None), ("/c", None)])
+        self.world.advance(3.5)
+        self.assertEqual(heard(self.listener.hear()), [("/a", None)])
+
+    def test_life_time_is_kept_by_a_set_without_one(self) -> None:
+        """And starts again with it; «never» ends it; a deleted one is forgotten."""
+        self.set(1, ttl=5)
+        self.world.advance(4)
+        self.set(2)
+        self.world.advance(4)
+        self.set(3)
+        self.listener.hear()
+        self.world.advance(6)
+        self.assertEqual(heard(self.listener.hear()), [("/a", None)])
+        self.set(4)
+        self.world.advance(100)
+        self.set(5, ttl=5)
+        self.set(6, ttl=0)
+        self.listener.hear()
+        self.world.advance(100)
+        self.assertEqual(self.listener.hear(), [])
+
+    def test_server_wide_life_time_is_for_params_without_one(self) -> None:
+        """From the last access."""
+        self.begin(ParamLimits(default_ttl_s=10))
+        self.set(1)
+        self.set(1, "/long", ttl=100)
+        self.set(1, "/never", ttl=0)
+        self.world.advance(8)
+        self.other.send(Get("/a"))
+        self.listener.hear()
+        self.world.advance(8)
+        self.assertEqual(self.listener.hear(), [])
+        self.world.advance(3)
+        self.assertEqual(heard(self.listener.hear()), [("/a", None)])
+        self.world.advance(200)
+        self.assertEqual(heard(self.listener.hear()), [("/long", None)])
+
+    def test_full_relay_ends_what_may_end(self) -> None:
+        """Told as a null before what took its place; what was stored for good stays, and the SET is refused."""
+        self.begin(ParamLimits(max_params=3))
+        for address, ttl in (("/good", None), ("/old", 60), ("/young", 60)):
+            self.set(1, address, ttl=ttl)
+        self.other.send(Get("/old"))
+        self.listener.hear()
+        self.assertEqual(self.set(1, "/new"), ["r1"])
+        self.assertEqual(heard(self.listener.hear()), [("/young", None), ("/new", 1)])
+        self.assertEqual(self.set(1, "/newer"), ["r1"])
+        self.listener.hear()
+        (error,) = self.writer.ask(Set("/more", value(1)))
+        assert isinstance(error, Error)
+        self.assertEqual((error.error, error.address), (ErrorCode.OVERLOADED, "/more"))
+        self.assertIn("max-params", error.message)
+        self.assertEqual(self.listener.hear(), [])
+        self.assertEqual(self.set(2, "/good"), ["r2"])
+        self.assertEqual(self.set(None, "/good") + self.set(1, "/more"), ["r3", "r1"])
+
+
+class GuardedTests(SynchronousTestCase):
+    """With permissions."""
+
+    def setUp(self) -> None:
+        """A relay that checks."""
+        self.guard = Guard()
+        self.begin(ParamLimits(max_per_subject=3))
+
+    def begin(self, limits: ParamLimits) -> None:
+        """Begins anew."""
+        self.world = World(RelayOptions(params=limits), self.guard)
+        self.alice, self.bob = self.world.join("alice"), self.world.join("bob")
+        self.bob.send(Subscribe(1, "/**", ALL_TYPES))
+
+    def test_refused_write_changes_nothing(self) -> None:
+        """Out of scope."""
+        self.assertEqual(codes(self.alice.ask(Set("/secret", value(1)))), [ErrorCode.SCOPE])
+        self.assertEqual((len(self.world.relay.params), self.bob.hear()), (0, []))
+
+    def test_granted_value_is_stored_and_told(self) -> None:
+        """With the life time that was granted, whatever the sender said."""
+        self.guard.grant = lambda *_: Grant(value("stamped"), 5)
+        self.assertEqual(codes(self.alice.ask(Set("/a", value("plain"), ttl=100))), [])
+        self.assertEqual(heard(self.bob.hear()), [("/a", "stamped")])
+        self.world.advance(6)
+        self.assertEqual(heard(self.bob.hear()), [("/a", None)])
+
+    def test_granted_value_must_fit_too(self) -> None:
+        """A stamp can make it too long."""
+        self.guard.grant = lambda *_: Grant(value(bytes(65_500)), None)
+        self.assertEqual(codes(self.alice.ask(Set("/a", value(1)))), [ErrorCode.VALUE])
+
+    def test_stamp_stays_when_its_param_ends(self) -> None:
+        """By a null, by expiry and by eviction; it counts as a param."""
+        self.guard.grant = lambda who, _address, stored, ttl, _state: Grant(stored, ttl, who.subject)
+        self.guard.stamps = {"/b": "alice", "/c": "alice"}
+        self.begin(ParamLimits(max_params=3))
+        params = self.world.relay.params
+        self.alice.send(Set("/a", value(1)))
+        self.alice.send(Set("/a", NULL))
+        self.alice.send(Set("/b", value(1), ttl=1))
+        self.world.advance(2)
+        self.alice.send(Set("/c", value(1), ttl=60))
+        found = [params.ended(address) for address in ("/a", "/b")]
+        self.assertEqual([ended and ended.stamp for ended in found], ["alice", "alice"])
+        self.assertEqual([ended and ended.subject for ended in found], ["alice", ""])
+        self.assertEqual(codes(self.alice.ask(Set("/d", value(1)))), [])
+        ended = params.ended("/c")
+        self.assertEqual(ended and ended.stamp, "alice")
+
+    def test_users_share_is_bounded(self) -> None:
+        """The ERROR says so; other users, and what one has already, are not touched."""
+        for number in range(3):
+            self.assertEqual(codes(self.alice.ask(Set(f"/{number}", value(1)))), [])
+        (error,) = self.alice.ask(Set("/more", value(1)))
+        assert isinstance(error, Error)
+        self.assertEqual((error.error, error.address), (ErrorCode.OVERLOADED, "/more"))
+        self.assertIn("max-params-per-subject", error.message)
+        self.assertEqual(codes(self.alice.ask(Set("/1", value(2)))), [])
+        self.assertEqual(codes(self.bob.ask(Set("/more", value(1)))), [])
+        self.alice.send(Set("/1", NULL))
+        self.assertEqual(codes(self.alice.ask(Set("/mine", value(1)))), [])
+
+    def test_hold_is_taken_by_a_live_session_alone(self) -> None:
+        """And ended by its null."""
+        self.guard.tracked = "/here"
+        holds = self.world.relay.params
+        self.alice.send(Set("/here/a", value(1)))
+        self.alice.send(Set("/elsewhere", value(1)))
+        self.assertEqual([holds.is_held(one, "alice") for one in ("/here/a", "/elsewhere")], [True, False])
+        self.alice.send(Set("/here/a", NULL))
+        self.assertFalse(holds.is_held("/here/a", "alice"))
+        writing, session = self.world.relay.writing, self.alice.session
+        self.alice.leave()
+        writing.commit(session, writing.check(session, Set("/here/a", value(1), lock=True), holds))
+        self.assertFalse(holds.is_held("/here/a", "alice"))
+        self.assertIsNone(holds.holder("/here/a"))
+
+    def test_record_says_who_wrote_it(self) -> None:
+        """Session, subject and time, as a SNAPSHOT shows the first and the last."""
+        self.alice.send(Set("/a", value(1)))
+        param = self.world.relay.params.get("/a")
+        assert param is not None
+        self.assertEqual((param.writer, param.subject, param.timestamp_us), (self.alice.session.id, "alice", START_US))
+        (snapshot,) = self.bob.ask(Get("/a"))
+        assert isinstance(snapshot, Snapshot)
+        self.assertEqual(
+            (snapshot.params[0].writer, snapshot.params[0].timestamp_us), (self.alice.session.id, START_US)
+        )
+
+    def test_check_alone_changes_nothing(self) -> None:
+        """It may be asked of any state."""
+        before = self.world.relay.params.image()
+        self.world.relay.writing.check(self.alice.session, Set("/a", value(1)), self.world.relay.params)
+        self.assertRaises(
+            RequestError,
+            self.world.relay.writing.check,
+            self.alice.session,
+            Set("a", value(1)),
+            self.world.relay.params,
+        )
+        self.assertEqual(self.world.relay.params.image(), before)
