@@ -1,0 +1,130 @@
+"""The accounts and their HTTP port, put together: users.db, its threads, the table of tokens, the auth API."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.web.resource import Resource
+
+from clasp_relay.access.accounts import Accounts, load_tokens
+from clasp_relay.access.admin_token import admin_record, read_or_make_admin_token
+from clasp_relay.access.limits import AttemptLimiter, RateLimits
+from clasp_relay.access.names import fold_name
+from clasp_relay.access.passwords import HASHES_AT_ONCE, MAX_WAITING_HASHES, Passwords, make_hasher
+from clasp_relay.access.permissions import TokenPermissions
+from clasp_relay.access.policy import Policy
+from clasp_relay.access.policy.document import GuestIds
+from clasp_relay.access.store_calls import MAX_WAITING_CALLS
+from clasp_relay.access.tokens import TokenTable
+from clasp_relay.access.workers import ThreadWorkers
+from clasp_relay.http.auth_api import make_auth_resource
+from clasp_relay.http.bounded import make_site
+from clasp_relay.http.cors import Origins
+from clasp_relay.periodic import PeriodicService
+from clasp_relay.settings import Settings
+from clasp_relay.storage.folder import prepare_folder
+from clasp_relay.storage.users_sqlite import SqliteUsers
+
+PURGE_INTERVAL_S = 3600
+"""How often tokens and guests that ended long ago are deleted."""
+
+
+class AuthServer(Service):
+    """Serves the auth API while it runs.
+
+    Args:
+        settings: what the relay is told.
+        reactor: what it runs on.
+        tokens: the table of valid tokens, which the relay asks.
+        permissions: what a token may do.
+        policy: the application's rules, or None.
+        origins: whose pages may read the answers.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        reactor: Any,
+        tokens: TokenTable,
+        permissions: TokenPermissions,
+        policy: Policy | None,
+        origins: Origins,
+    ) -> None:
+        self._settings = settings
+        self._reactor = reactor
+        self._tokens = tokens
+        self._permissions = permissions
+        self._policy = policy
+        self._origins = origins
+        self._store: SqliteUsers | None = None
+        self.sql = ThreadWorkers(reactor, 1, MAX_WAITING_CALLS, "sql")
+        self.hashing = ThreadWorkers(reactor, HASHES_AT_ONCE, MAX_WAITING_HASHES, "hashing")
+        self._purges: PeriodicService | None = None
+
+    def open(self) -> Any:
+        """Opens users.db and fills the table of tokens.
+
+        Returns:
+            what the port serves: a ``twisted.web`` site.
+
+        Raises:
+            StartError: a file or folder cannot be used.
+        """
+        settings = self._settings
+        prepare_folder("--data-dir" if settings.auth_db is None else "--auth-db", settings.users_file.parent)
+        store = self._store = SqliteUsers(settings.users_file, fold_name)
+        load_tokens(store, self._tokens, time.time())
+        if settings.admin_token is not None:
+            token = read_or_make_admin_token(settings.admin_token, secrets.token_hex)
+            self._tokens.add(admin_record(token, time.time()))
+        accounts = self._accounts(store)
+        self._purges = PeriodicService(
+            PURGE_INTERVAL_S, self._reactor, lambda: Deferred.fromCoroutine(accounts.purge()), "purge"
+        )
+        root = Resource()
+        root.putChild(
+            b"auth", make_auth_resource(accounts, origins=self._origins, trusted_proxies=settings.trusted_proxies)
+        )
+        return make_site(root, self._reactor)
+
+    def startService(self) -> None:
+        """Starts the threads and the watch over tokens; it must be open."""
+        assert self._purges is not None, "started before it was opened"
+        Service.startService(self)
+        self.sql.start()
+        self.hashing.start()
+        self._tokens.start()
+        self._purges.startService()
+
+    def stopService(self) -> Deferred[None]:
+        """Ends what is under way, the file last."""
+        Service.stopService(self)
+        purged = self._purges.stopService() if self._purges is not None else maybeDeferred(lambda: None)
+        return purged.addCallback(lambda _: self._close())
+
+    def _close(self) -> None:
+        self.hashing.stop()
+        self.sql.stop()
+        self._tokens.stop()
+        if self._store is not None:
+            self._store.close()
+
+    def _accounts(self, store: SqliteUsers) -> Accounts:
+        policy = self._policy
+        limits = RateLimits() if policy is None else policy.document.rate_limits
+        return Accounts(
+            store=store,
+            sql=self.sql,
+            passwords=Passwords(make_hasher(), self.hashing),
+            tokens=self._tokens,
+            limiter=AttemptLimiter(limits, time.monotonic),
+            scopes_of=self._permissions.scopes_of,
+            token_ttl_s=self._settings.token_ttl_s,
+            open_guest_ids=policy is not None and policy.document.guest_ids is GuestIds.OPEN,
+            now_s=time.time,
+            random_hex=secrets.token_hex,
+        )

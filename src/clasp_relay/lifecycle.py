@@ -1,0 +1,150 @@
+"""The relay's life: loads, listens, saves, and ends in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import Any
+
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks, maybeDeferred
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+
+from clasp_relay.auth_server import AuthServer
+from clasp_relay.core.relay import Relay
+from clasp_relay.errors import CloseCode, StartError
+from clasp_relay.net.factory import ClaspFactory
+from clasp_relay.periodic import PeriodicService
+from clasp_relay.settings import Settings
+from clasp_relay.storage.folder import prepare_folder
+from clasp_relay.storage.snapshot_writer import SnapshotWriter
+from clasp_relay.storage.state_file import StateFile
+
+_log = Logger(namespace="clasp_relay")
+
+SWEEP_INTERVAL_S = 0.5
+"""How often ended params are looked for: they end at most a second late."""
+
+BACKLOG = 1_024
+"""Connections that the system keeps until they are accepted: what a reconnect of all clients makes at once."""
+
+
+class RelayService(MultiService):
+    """A relay as a service. Made by ``service.make_service``.
+
+    Args:
+        settings: what it is told.
+        reactor: what it runs on.
+        relay: the core.
+        factory: makes the WebSocket connections.
+        auth: the accounts and their port; None in open mode.
+    """
+
+    def __init__(
+        self, settings: Settings, reactor: Any, relay: Relay, factory: ClaspFactory, auth: AuthServer | None
+    ) -> None:
+        MultiService.__init__(self)
+        self.settings = settings
+        self.relay = relay
+        """For programs that embed it."""
+        self.factory = factory
+        self.port: IListeningPort | None = None
+        """Where it listens, while it does; ``port.getHost().port`` is the number where the settings say 0."""
+        self.auth_port: IListeningPort | None = None
+        """Where the auth API listens, while it does; None in open mode."""
+        self._reactor = reactor
+        self._auth = auth
+        self._snapshots: SnapshotWriter | None = None
+        MultiService.addService(self, PeriodicService(SWEEP_INTERVAL_S, reactor, relay.sweep, "sweep"))
+        MultiService.addService(self, PeriodicService(settings.persist_interval_s, reactor, self._save, "snapshot"))
+        if auth is not None:
+            MultiService.addService(self, auth)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the state is loaded and every port listens."""
+        return self.port is not None
+
+    def privilegedStartService(self) -> None:
+        """Loads the state, then listens, while ports below 1024 can still be had."""
+        self._open()
+        MultiService.privilegedStartService(self)
+
+    def startService(self) -> None:
+        """Starts; loads and listens unless that is done already."""
+        self._open()
+        MultiService.startService(self)
+        assert self.port is not None, "started without a port"
+        _log.info("{name} listens on {where}", name=self.settings.name, where=self.port.getHost())
+        if self.auth_port is not None:
+            _log.info("the auth API listens on {where}", where=self.auth_port.getHost())
+        else:
+            _log.warn("open mode: everybody who can reach this port may read and write everything")
+
+    @inlineCallbacks
+    def stopService(self) -> Generator[Deferred[Any], Any, None]:
+        """Ends in order: no new connections, save, close every session, save what they still changed.
+
+        Returns:
+            A Deferred that fires when all is done; well within ``drain_timeout_s`` and the time of two snapshots.
+        """
+        if self.port is None:
+            return
+        _log.info("stopping: {sessions} sessions", sessions=self.factory.sessions)
+        self.factory.stop_accepting()
+        yield self._stop_listening()
+        yield self._save()
+        aborted = yield self.factory.close_all(
+            CloseCode.GOING_AWAY, "going away", timeout_s=self.settings.drain_timeout_s
+        )
+        yield maybeDeferred(MultiService.stopService, self)
+        saved = yield self._save()
+        _log.info("stopped: {aborted} sessions did not take all; saved: {saved}", aborted=aborted, saved=saved)
+
+    def _open(self) -> None:
+        if self.port is not None:
+            return
+        settings = self.settings
+        state_file = StateFile(settings.state_file)
+        prepare_folder("--data-dir" if settings.state_path is None else "--persist", state_file.path.parent)
+        state = state_file.load()
+        for warning in state.warnings:
+            _log.warn("{warning}", warning=warning)
+        site = None if self._auth is None else self._auth.open()
+        try:
+            self.port = self._listen("--port", settings.port, self.factory)
+            if site is not None:
+                self.auth_port = self._listen("--auth-port", settings.auth_port, site)
+        except StartError:
+            self._stop_listening()
+            raise
+        params = self.relay.params
+        params.load(state.image)
+        self._snapshots = SnapshotWriter(
+            state_file, params.image, lambda: params.changes, self._defer_to_thread, Logger("clasp_relay.storage")
+        )
+        _log.info("{params} params loaded from {path}", params=len(params), path=str(state_file.path))
+
+    def _listen(self, option: str, port: int, factory: Any) -> IListeningPort:
+        host = self.settings.host
+        try:
+            listening: IListeningPort = self._reactor.listenTCP(port, factory, BACKLOG, host)
+        except CannotListenError as error:
+            cause = getattr(error.socketError, "strerror", None) or error.socketError
+            text = f"{option}: cannot listen on {host}:{port} ({cause}); give another {option} or --host"
+            raise StartError(text) from error
+        return listening
+
+    def _stop_listening(self) -> Deferred[Any]:
+        ports = [port for port in (self.port, self.auth_port) if port is not None]
+        self.port = self.auth_port = None
+        return DeferredList([maybeDeferred(port.stopListening) for port in ports])
+
+    def _save(self) -> Deferred[bool]:
+        assert self._snapshots is not None, "saved before anything was loaded"
+        return self._snapshots.save_if_changed()
+
+    def _defer_to_thread(self, function: Callable[[], Any]) -> Deferred[Any]:
+        return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), function)
