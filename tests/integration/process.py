@@ -65,7 +65,11 @@ class RelayProcess:
         self.state_file = folder / "data" / "state.json"
         self.lines: list[str] = []
         """What it has logged."""
-        mode = () if any(option.startswith("--auth-") for option in options) else ("--auth-port", "0")
+        mode = (
+            ()
+            if any(option.startswith(("--auth-port", "--auth-endpoint")) for option in options)
+            else ("--auth-port", "0")
+        )
         where = ("--host", "127.0.0.1", "--port", "0", *mode)
         self._process = subprocess.Popen(
             [sys.executable, *command, *where, "--data-dir", "data", *options],
