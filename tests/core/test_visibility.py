@@ -137,6 +137,14 @@ class WaysOutTests(VisibilityCase):
         self.alice.send(Publish("/k", Signal.EVENT))
         self.assertEqual(self.values(), [[1, {"pin": 1}, None], [], [1, {}, None]])
 
+    def test_type_filter_holds_where_somebody_sees_less(self) -> None:
+        """A subscription to events gets no params."""
+        self.guard.rules["/a"] = Rule(frozenset(("pin",)))
+        self.subscribe("/a")
+        self.bob.send(Subscribe(1, "/a", 1 << Signal.EVENT))
+        self.write("/a", {"n": 1})
+        self.assertEqual(self.values(), [[{"n": 1}], [{"n": 1}], []])
+
     def test_signal_to_one_session_is_decided_too(self) -> None:
         """P2P has no way around."""
         self.guard.rules["/clasp/p2p/signal/"] = Rule(
@@ -307,6 +315,28 @@ class KeptVerdictTests(VisibilityCase):
         self.write("/members", ["bob"])
         self.write("/a/1", 9)
         self.assertEqual(self.values(), [[9], [], [9]])
+
+    def test_addresses_that_are_looked_at_are_bounded(self) -> None:
+        """Also those of which nothing is judged, since an admin sees all."""
+        self.patch(visibility, "MAX_VERDICTS", 3)
+        self.guard.rules["/a"] = Rule(members_of("/members"))
+        for number in range(10):
+            self.write(f"/a/{number}", number)
+            self.assertEqual(heard(self.admin.ask(Get(f"/a/{number}"))), [(f"/a/{number}", number)])
+            self.assertLessEqual(len(self.world.relay.visibility._viewed), 3)
+
+    def test_verdicts_that_are_forgotten_while_others_are_judged_stay_right(self) -> None:
+        """The limit may be reached in the middle of a value's way."""
+        self.guard.rules["/a"] = Rule(members_of("/members"))
+        self.subscribe("/a/**")
+        for address in ("/a/1", "/a/2"):
+            self.write(address, 0)
+        self.values()
+        self.write("/members", ["alice", "bob"])
+        self.patch(visibility, "MAX_VERDICTS", 1)
+        for number in range(3):
+            self.write("/a/1", number)
+            self.assertEqual(self.values(), [[number]] * 3)
 
     def test_fixed_verdicts_take_no_room(self) -> None:
         """They are the rule's own."""

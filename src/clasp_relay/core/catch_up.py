@@ -45,8 +45,6 @@ class Opening:
             address: where the change is.
             exists: whether something will be set there.
         """
-        if self._permissions.is_open:
-            return []
         found: dict[Hidden, None] = {}
         stays = exists and self._params.get(address) is not None
         for catch_up in self._permissions.catch_ups(address):

@@ -77,12 +77,10 @@ def _entry(param: Param) -> bytes:
 def _cut(entries: Iterator[bytes], frame: Callable[[Sequence[bytes]], bytes]) -> Iterator[bytes]:
     piece: list[bytes] = []
     size = 0
-    first = True
     for entry in entries:
         if piece and (size + len(entry) > ROOM_BYTES or len(piece) == MAX_SNAPSHOT_PARAMS):
             yield frame(piece)
-            piece, size, first = [], 0, False
+            piece, size = [], 0
         piece.append(entry)
         size += len(entry)
-    if piece or first:
-        yield frame(piece)
+    yield frame(piece)

@@ -157,8 +157,6 @@ class Visibility:
             exists: whether something is set there now.
             existed: whether something was before.
         """
-        if self._is_open:
-            return
         self._permissions.changed(address, exists=exists, existed=existed)
         for viewed, key in self._dependents.changed(address, exists=exists, existed=existed):
             viewed.doubtful.add(key)
