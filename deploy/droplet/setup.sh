@@ -140,12 +140,13 @@ is_blank() {
 # Formats a device ($1) if nothing is on it, and otherwise sees that it has a file system we can use. $2: what the
 # system mounts at the same place so far.
 format_if_blank() {
-  local device=$1 found type
+  local device=$1 found type in_use
   found=$(signature "$device")
   type=$(sed -n 's/^TYPE=//p' <<<"$found")
   if [ -z "$found" ]; then
     [ -z "$2" ] || fail "$FSTAB: mounts $2 at $DATA_DIR, but $device is blank; take that line out first"
-    [ -z "$(lsblk --noheadings --output MOUNTPOINT "$device" | tr -d '[:space:]')" ] || fail "$device: is in use"
+    in_use=$(lsblk --noheadings --output MOUNTPOINT "$device" | tr -d '[:space:]')
+    [ -z "$in_use" ] || fail "$device: is in use"
     is_blank "$device" ||
       fail "$device: has data on it, of a kind I do not know, so it is not formatted. To give it up: wipefs and blkdiscard"
     say "Formatting $device, which is blank"
@@ -189,6 +190,8 @@ mount_volume() {
   if [ -z "$mounted_from" ]; then
     run mkdir -p "$DATA_DIR"
     run mount "$DATA_DIR"
+    # With nofail, mount says nothing when it does nothing.
+    [ "$dry_run" = yes ] || mountpoint --quiet "$DATA_DIR" || fail "$DATA_DIR: $device could not be mounted there"
   fi
 }
 
