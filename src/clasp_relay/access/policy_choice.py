@@ -1,0 +1,66 @@
+"""Which application policy is in force (``docs/operations.md``, Policy)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from clasp_relay.access.policy import PACKAGED, Policy
+from clasp_relay.errors import StartError
+
+__all__ = ["FOLDERS", "NO_POLICY", "choose_policy", "load_policy"]
+
+NO_POLICY = "none"
+"""The name of no policy."""
+
+FOLDERS = (Path("/etc/clasp"), Path("config"))
+"""Where a policy file is looked for; the second is below the working directory."""
+
+
+def load_policy(name: str) -> Policy:
+    """Returns the packaged policy of that name, else the one in the file that it names.
+
+    Raises:
+        StartError: there is no such file, or it is no policy.
+    """
+    return Policy.packaged(name) if name in PACKAGED else Policy.load(name)
+
+
+def choose_policy(app_config: str | None, folders: Sequence[Path] = FOLDERS) -> tuple[Policy | None, str]:
+    """Returns the policy in force, None for none, and words for the log that say which one it is and why.
+
+    Args:
+        app_config: the name of a packaged policy, ``none``, or a path. None: the one JSON file in all of the
+            folders; where there is none or more than one, ``chat``.
+        folders: where to look; missing ones are as good as empty ones.
+
+    Raises:
+        StartError: the policy, or a folder that is there, cannot be read.
+    """
+    if app_config == NO_POLICY:
+        return None, "none, as --app-config says"
+    if app_config is not None:
+        return load_policy(app_config), f"{app_config}, as --app-config says"
+    found = [path for folder in folders for path in _json_files(folder)]
+    if len(found) != 1:
+        places = " or ".join(map(str, folders))
+        why = ", ".join(map(str, found)) + " are more than one file" if found else f"no JSON file in {places}"
+        return Policy.packaged(PACKAGED[0]), f"{PACKAGED[0]}, the default ({why})"
+    path = str(found[0])
+    try:
+        return Policy.load(path), f"{path}, the one JSON file that was found"
+    except StartError as error:
+        raise StartError(f"{error} (found by itself; --app-config would name another one)") from error
+
+
+def _json_files(folder: Path) -> list[Path]:
+    """Returns the JSON files in a folder, hidden ones excepted."""
+    try:
+        paths = sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise StartError(
+            f"{folder}: cannot be searched for a policy ({error.strerror}); --app-config says which one to take"
+        ) from error
+    return [path for path in paths if path.suffix == ".json" and not path.name.startswith(".") and path.is_file()]

@@ -1,0 +1,92 @@
+"""Listening, or one line that names the option with which it went wrong."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, TypeAlias
+
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+from twisted.python.failure import Failure
+
+from clasp_relay.errors import StartError
+from clasp_relay.net.tls import ServerTls
+
+__all__ = ["BACKLOG", "TcpPlace", "Where", "listen"]
+
+BACKLOG = 1_024
+"""Connections that the system keeps until they are accepted: what a reconnect of all clients makes at once."""
+
+
+class TcpPlace(NamedTuple):
+    """An address, a port (0 for any free one), and TLS or not."""
+
+    host: str
+    port: int
+    tls: ServerTls | None = None
+
+
+Where: TypeAlias = TcpPlace | str
+"""A place, or Twisted's server endpoint string."""
+
+
+def listen(
+    reactor: Any, where: Where, factory: IProtocolFactory, option: str, backlog: int = BACKLOG
+) -> IListeningPort:
+    """Listens at once.
+
+    Args:
+        reactor: what accepts the connections.
+        where: an endpoint string says its backlog itself.
+        factory: makes their protocols.
+        option: the option that says where, for the operator.
+        backlog: how many connections the system keeps until they are accepted.
+
+    Raises:
+        StartError: it cannot; the text names the option, the place and the cause.
+    """
+    if isinstance(where, str):
+        return _listen_at_endpoint(reactor, where, factory, option)
+    host, port, tls = where
+    try:
+        if tls is None:
+            return reactor.listenTCP(port, factory, backlog, host)  # type: ignore[no-any-return]
+        return reactor.listenSSL(port, factory, tls, backlog, host)  # type: ignore[no-any-return]
+    except (CannotListenError, UnicodeError) as error:  # Unicode: no host can be called so
+        raise StartError(
+            f"{option}: cannot listen on {host}:{port} ({_cause(error)}); give another {option} or --host"
+        ) from error
+
+
+def _listen_at_endpoint(reactor: Any, text: str, factory: IProtocolFactory, option: str) -> IListeningPort:
+    try:
+        endpoint = serverFromString(reactor, text)
+    # Each type of endpoint reads its own part of the string, also those of plugins; what they raise is up to them.
+    except Exception as error:
+        raise StartError(
+            f"{option}: {text!r} is no server endpoint ({_cause(error)}), "
+            "expected one like tcp:7330:interface=127.0.0.1"
+        ) from error
+    listening: Deferred[IListeningPort] = endpoint.listen(factory)
+    results: list[IListeningPort | Failure] = []
+    listening.addBoth(results.append)
+    if not results:
+        listening.cancel()
+        raise StartError(f"{option}: {text!r} does not listen at once; give an endpoint that does")
+    (result,) = results
+    if isinstance(result, Failure):
+        error = result.value
+        assert error is not None, "a failure without an exception"
+        raise StartError(f"{option}: cannot listen on {text!r} ({_cause(error)})") from error
+    return result
+
+
+def _cause(error: BaseException) -> str:
+    """Returns why, in one line."""
+    reason: object = error
+    if isinstance(error, CannotListenError):
+        reason = getattr(error.socketError, "strerror", None) or error.socketError
+    elif isinstance(error, OSError) and error.strerror:
+        reason = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return " ".join(str(reason).split()) or type(error).__name__

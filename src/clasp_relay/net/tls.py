@@ -1,0 +1,104 @@
+"""TLS with files that may be replaced while the relay runs: certificates live for weeks, sessions for days."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.x509 import Certificate, load_pem_x509_certificates
+from OpenSSL import SSL
+from OpenSSL.crypto import X509, PKey
+from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
+from twisted.internet.ssl import CertificateOptions, TLSVersion
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from clasp_relay.errors import StartError
+
+__all__ = ["ServerTls"]
+
+_log = Logger(namespace="clasp_relay.tls")
+
+
+@implementer(IOpenSSLServerConnectionCreator)
+class ServerTls:
+    """The server's side of TLS 1.2 and later; what ``listenSSL`` takes.
+
+    Args:
+        certificate: PEM file of the certificate, followed by the chain that leads to its root.
+        key: PEM file of its key, without a password.
+
+    Raises:
+        StartError: one of them cannot be used.
+    """
+
+    def __init__(self, certificate: Path, key: Path) -> None:
+        self._certificate = certificate
+        self._key = key
+        self._context, leaf = self._load()
+        _log_end(leaf, certificate)
+
+    def serverConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:  # noqa: ARG002, N802  Twisted's names
+        """Makes the TLS state of one new connection, with the files as they were last loaded."""
+        return SSL.Connection(self._context, None)
+
+    def reload(self) -> bool:
+        """Reads both files again, for the connections to come; those that are open go on as they are.
+
+        Returns:
+            Whether they are in use now. When they cannot be used, the ones before stay, and the log says why.
+        """
+        try:
+            self._context, leaf = self._load()
+        except StartError as error:
+            _log.error("{error}; the certificate that was loaded before stays in use", error=str(error))
+            return False
+        _log.info("{path} and its key are loaded, for new connections", path=str(self._certificate))
+        _log_end(leaf, self._certificate)
+        return True
+
+    def _load(self) -> tuple[SSL.Context, Certificate]:
+        data = _read("--tls-cert", self._certificate)
+        try:
+            leaf, *chain = load_pem_x509_certificates(data)
+        except ValueError as error:
+            raise StartError(f"--tls-cert: {self._certificate} is no certificate in PEM ({error})") from error
+        options = CertificateOptions(
+            certificate=X509.from_cryptography(leaf),
+            privateKey=self._load_key(),
+            extraCertChain=[X509.from_cryptography(each) for each in chain],
+            raiseMinimumTo=TLSVersion.TLSv1_2,  # RFC 8996 retires what is older
+        )
+        try:
+            return options.getContext(), leaf
+        except SSL.Error as error:
+            raise StartError(
+                f"--tls-key: {self._key} is not the key of the first certificate in {self._certificate}"
+            ) from error
+
+    def _load_key(self) -> PKey:
+        data = _read("--tls-key", self._key)
+        try:
+            return PKey.from_cryptography_key(load_pem_private_key(data, password=None))  # type: ignore[arg-type]
+        except TypeError as error:  # either there is a password, or TLS has no use for such a key
+            raise StartError(f"--tls-key: {self._key} cannot be used ({error})") from error
+        except ValueError as error:
+            raise StartError(f"--tls-key: {self._key} is no key in PEM ({error})") from error
+
+
+def _read(option: str, path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise StartError(f"{option}: {path} cannot be read ({error.strerror})") from error
+
+
+def _log_end(leaf: Certificate, path: Path) -> None:
+    """Says until when a certificate is good, loudly when that is over: clients refuse it then."""
+    end = leaf.not_valid_after_utc
+    if end < datetime.now(UTC):
+        _log.warn("{path} has expired at {end}: clients will refuse it", path=str(path), end=end.isoformat())
+    else:
+        _log.info("{path} is good until {end}", path=str(path), end=end.isoformat())
