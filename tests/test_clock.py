@@ -1,0 +1,58 @@
+"""Time for the core: it never goes back, whatever the machine's clock does."""
+
+from __future__ import annotations
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from clasp_relay.clock import ReactorClock
+
+
+class ReactorClockTests(SynchronousTestCase):
+    """Runs on a machine whose clocks are set by the test."""
+
+    def setUp(self) -> None:
+        """Makes it."""
+        self.wall_s = 1_700_000_000.0
+        self.monotonic_s = 50.0
+        self.reactor = Clock()
+        self.clock = ReactorClock(self.reactor, lambda: self.wall_s, lambda: self.monotonic_s)
+
+    def pass_s(self, seconds: float) -> None:
+        """Lets time pass on both clocks."""
+        self.wall_s += seconds
+        self.monotonic_s += seconds
+
+    def test_clock_tells_the_unix_time_in_microseconds(self) -> None:
+        """What the machine says, as long as that goes on."""
+        self.assertEqual(self.clock.now_us(), 1_700_000_000_000_000)
+        self.pass_s(1.5)
+        self.assertEqual(self.clock.now_us(), 1_700_000_001_500_000)
+
+    def test_clock_follows_a_machine_that_is_set_forward(self) -> None:
+        """A jump forward is taken."""
+        self.wall_s += 3_600
+        self.assertEqual(self.clock.now_us(), 1_700_003_600_000_000)
+
+    def test_clock_goes_on_at_half_its_pace_when_the_machine_is_set_back(self) -> None:
+        """It neither jumps back nor stands still, until the machine has caught up."""
+        self.pass_s(10)
+        before_us = self.clock.now_us()
+        self.wall_s -= 4
+        self.assertEqual(self.clock.now_us(), before_us)
+        self.pass_s(2)
+        self.assertEqual(self.clock.now_us(), before_us + 1_000_000)
+        self.pass_s(2)
+        self.assertEqual(self.clock.now_us(), before_us + 2_000_000)
+        self.pass_s(6)
+        self.assertEqual(self.clock.now_us(), before_us + 6_000_000)
+
+    def test_clock_calls_later_on_the_reactor(self) -> None:
+        """In so many seconds, unless it is cancelled."""
+        calls: list[str] = []
+        self.clock.call_later(2, lambda: calls.append("kept"))
+        self.clock.call_later(2, lambda: calls.append("cancelled")).cancel()
+        self.reactor.advance(1.9)
+        self.assertEqual(calls, [])
+        self.reactor.advance(0.1)
+        self.assertEqual(calls, ["kept"])

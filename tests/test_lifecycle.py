@@ -1,0 +1,154 @@
+"""The relay's life on a reactor in memory: load, listen, save, end in order."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, cast
+
+from twisted.internet.defer import Deferred
+from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
+from twisted.trial.unittest import SynchronousTestCase
+
+from clasp_relay.errors import StartError
+from clasp_relay.lifecycle import SWEEP_INTERVAL_S, RelayService
+from clasp_relay.service import make_service
+from clasp_relay.settings import Settings
+from clasp_relay.wire.messages import Set
+from clasp_relay.wire.values import encode_value
+from tests.machine import Machine, live, say
+
+
+class RelayServiceTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        """Makes a machine, and reads its log."""
+        self.machine = Machine()
+        self.folder = Path(self.mktemp())
+        self.events: list[LogEvent] = []
+        observer = cast("ILogObserver", self.events.append)
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+
+    def service(self, **settings: Any) -> RelayService:
+        """Returns a relay that is not started."""
+        return make_service(Settings(port=7330, auth_port=0, data_dir=self.folder, **settings), self.machine)
+
+    def said(self) -> list[str]:
+        """Returns the warnings and errors in the log."""
+        return [str(event["log_format"]) for event in self.events if event["log_level"].name in ("warn", "error")]
+
+    def stop(self, service: RelayService) -> None:
+        """Stops a relay that has no sessions."""
+        stopped: Deferred[None] = service.stopService()
+        self.machine.pump([0.1, 0.1])
+        self.successResultOf(stopped)
+
+    def test_nothing_is_opened_before_the_start(self) -> None:
+        """Neither folder nor port."""
+        service = self.service()
+        self.assertFalse(self.folder.exists())
+        self.assertEqual(self.machine.tcpServers, [])
+        self.assertFalse(service.is_ready)
+
+    def test_service_listens_where_it_is_told(self) -> None:
+        """Once, although twistd starts it in two steps; ready from then on."""
+        service = self.service(host="127.0.0.1")
+        service.privilegedStartService()
+        self.assertTrue(service.is_ready)
+        service.startService()
+        self.assertEqual(
+            [(each[0], each[1], each[3]) for each in self.machine.tcpServers], [(7330, service.factory, "127.0.0.1")]
+        )
+        self.stop(service)
+        self.assertFalse(service.is_ready)
+        self.assertEqual(self.machine.stopped_ports, 1)
+
+    def test_service_warns_that_everybody_may_do_everything(self) -> None:
+        """In the open mode, at every start."""
+        service = self.service()
+        service.startService()
+        self.assertEqual(len([line for line in self.said() if line.startswith("open mode")]), 1)
+        self.stop(service)
+
+    def test_service_saves_every_interval_and_loads_it_again(self) -> None:
+        """What changed, and only then."""
+        service = self.service(persist_interval_s=30)
+        service.startService()
+        state_file = self.folder / "state.json"
+        self.machine.advance(30)
+        self.assertFalse(state_file.exists())
+        say(live(service), service, Set("/a", encode_value(1)))
+        self.machine.advance(29)
+        self.assertFalse(state_file.exists())
+        self.machine.advance(1)
+        self.assertEqual([param["address"] for param in json.loads(state_file.read_text())["params"]], ["/a"])
+        again = self.service()
+        again.startService()
+        self.assertEqual(len(again.relay.params), 1)
+        self.stop(again)
+        self.stop(service)
+
+    def test_service_saves_when_it_stops(self) -> None:
+        """All that was accepted."""
+        service = self.service()
+        service.startService()
+        say(live(service), service, Set("/a", encode_value(1)))
+        self.stop(service)
+        self.assertTrue((self.folder / "state.json").exists())
+
+    def test_service_ends_params_whose_time_is_over(self) -> None:
+        """At most a second late."""
+        service = self.service()
+        service.startService()
+        say(live(service), service, Set("/a", encode_value(1), ttl=1 | 0x8000_0000))
+        self.assertEqual(len(service.relay.params), 1)
+        self.patch(service.relay.clock, "_last_us", service.relay.clock.now_us() + 1_000_000)
+        self.machine.advance(SWEEP_INTERVAL_S)
+        self.assertEqual(len(service.relay.params), 0)
+        self.stop(service)
+
+    def test_service_that_is_not_started_stops_at_once(self) -> None:
+        """As one that could not start does."""
+        self.successResultOf(self.service().stopService())
+
+    def test_service_says_which_port_it_cannot_have(self) -> None:
+        """With the cause and the cure; it is not ready, and has written nothing."""
+        self.machine.taken = True
+        service = self.service(host="127.0.0.1")
+        with self.assertRaises(StartError) as caught:
+            service.startService()
+        self.assertEqual(
+            str(caught.exception),
+            "--port: cannot listen on 127.0.0.1:7330 (Address already in use); give another --port or --host",
+        )
+        self.assertFalse(service.is_ready)
+        self.assertEqual(list(self.folder.iterdir()), [])
+
+    def test_service_does_not_start_on_a_broken_state(self) -> None:
+        """And does not listen."""
+        self.folder.mkdir()
+        (self.folder / "state.json").write_text("{")
+        with self.assertRaises(StartError):
+            self.service().startService()
+        self.assertEqual(self.machine.tcpServers, [])
+
+    def test_service_names_the_option_that_named_the_folder(self) -> None:
+        """``--persist`` where that is given."""
+        file = Path(self.mktemp())
+        file.write_text("")
+        for settings, option in (({"data_dir": file}, "--data-dir"), ({"state_path": file / "s.json"}, "--persist")):
+            with self.subTest(option):
+                with self.assertRaises(StartError) as caught:
+                    make_service(Settings(auth_port=0, **settings), self.machine).startService()  # type: ignore[arg-type]
+                self.assertTrue(str(caught.exception).startswith(f"{option}: "), caught.exception)
+
+    def test_service_warns_of_what_was_left_out_of_the_state(self) -> None:
+        """And of a state file that is missing where an older one is there."""
+        self.folder.mkdir()
+        (self.folder / "state.json.1").write_text("{}")
+        service = self.service()
+        service.startService()
+        warnings = [str(event["warning"]) for event in self.events if "warning" in event]
+        self.assertEqual(len(warnings), 1)
+        self.assertIn("state.json.1", warnings[0])
+        self.stop(service)
