@@ -125,10 +125,11 @@ class GateTests(SynchronousTestCase):
         def fail(*_: object) -> None:
             raise ZeroDivisionError("a secret")
 
-        self.world.relay.admit = fail  # type: ignore[method-assign, assignment]
+        self.world.relay.params.all = fail  # type: ignore[method-assign, assignment]
         stranger = self.world.connect()
         self.assertEqual(codes(stranger.ask(Hello(1, 0, "x"))), [ErrorCode.INTERNAL])
         self.assertEqual(stranger.outbox.closed, (CloseCode.INTERNAL, "internal error"))
+        self.assertNotIn(stranger.session.id, self.world.relay.sessions)
 
     def test_error_about_a_very_long_address_arrives(self) -> None:
         """It does not name the address, which would not fit beside the text."""

@@ -17,6 +17,7 @@ from clasp_relay.core.delivery import Deliveries
 from clasp_relay.core.gestures import Gestures
 from clasp_relay.core.handlers import HANDLERS
 from clasp_relay.core.limiter import Limiter
+from clasp_relay.core.observer import Counts, Observer, Unwatched
 from clasp_relay.core.params import ParamLimits, Params
 from clasp_relay.core.permissions import OpenPermissions, Permissions
 from clasp_relay.core.ports import Clock, FanOut, Frame, Outbox
@@ -67,6 +68,7 @@ class Relay:
         fan_out: the way out to many sessions.
         report_fault: told of every exception that is a fault of ours, with a sentence about what was being done.
         permissions: who may do and see what.
+        observer: is told what happens.
     """
 
     def __init__(
@@ -77,8 +79,11 @@ class Relay:
         fan_out: FanOut,
         report_fault: Callable[[str, Exception], None],
         permissions: Permissions | None = None,
+        observer: Observer | None = None,
     ) -> None:
         self.options = options
+        self.observer: Observer = observer or Unwatched()
+        self.counts = Counts()
         self.clock = clock
         self.permissions: Permissions = permissions or OpenPermissions()
         self.sessions: dict[str, Session] = {}
@@ -99,10 +104,15 @@ class Relay:
 
     def connect(self, outbox: Outbox, peer: str) -> Session:
         """Begins a session; it must say HELLO before anything else."""
-        return Session(self._new_id(), outbox, peer)
+        return Session(self._new_id(), outbox, peer, self.clock.now_us())
 
-    def disconnect(self, session: Session) -> None:
-        """Ends a session and forgets all that hung on it; params and scheduled bundles stay. May be repeated."""
+    def disconnect(self, session: Session, cause: str = "the connection ended") -> None:
+        """Ends a session and forgets all that hung on it; params and scheduled bundles stay. May be repeated.
+
+        Args:
+            session: which.
+            cause: why, for people; of several calls the first one says it.
+        """
         if session.state is SessionState.CLOSED:
             return
         session.state = SessionState.CLOSED
@@ -116,6 +126,7 @@ class Relay:
         for address in self.params.holds.forget(session):
             self.visibility.hold_ended(address)
         self._forget_token(session)
+        self.observer.ended(session, cause)
 
     def receive(self, session: Session, data: bytes) -> None:
         """Handles one binary WebSocket message of a session. Never raises.
@@ -126,11 +137,17 @@ class Relay:
         """
         if session.state is SessionState.CLOSED:
             return
+        if self.observer.traces:
+            self.observer.frame(session, data)
         try:
             frame = decode_frame(data)
             message = decode(frame.payload)
+            self.counts.received[type(message)] += 1
+            session.received += 1
             legality.check(session.state, message)
             if session.limiter is None or self._within_limit(session, message):
+                if self.observer.watches:
+                    self.observer.operation(session, message)
                 # Who announces in binary waits for an ACK, whatever the QoS.
                 qos = frame.qos or frame.payload[0] == MessageCode.ANNOUNCE
                 HANDLERS[type(message)](self, session, message, qos)
@@ -149,11 +166,13 @@ class Relay:
     def answer(self, session: Session, frame: Frame) -> None:
         """Sends an answer, behind an ERROR that the session is still owed."""
         self._pay_error(session)
+        self.counts.sent[frame.data[4]] += 1
         session.outbox.send(frame)
 
     def snapshot(self, session: Session, key: object, frames: Iterator[bytes]) -> None:
         """Sends a SNAPSHOT, behind an ERROR that the session is still owed; see ``Outbox.send_snapshot``."""
         self._pay_error(session)
+        self.counts.sent[MessageCode.SNAPSHOT] += 1
         session.outbox.send_snapshot(key, frames)
 
     def _new_limiter(self) -> Limiter | None:
@@ -167,17 +186,14 @@ class Relay:
         if reason.code is not None:
             self._send_error(session, reason.code, reason.reason, None)
         session.outbox.close(reason.close_code, reason.reason)
-        self.disconnect(session)
+        self.disconnect(session, reason.reason)
 
-    def admit(self, session: Session, token: str) -> None:
-        """Makes a session live, as whom its token says.
-
-        Raises:
-            Disconnect: the token lets nobody in.
-        """
-        session.identity = self.permissions.admit(token)
+    def admit(self, session: Session) -> None:
+        """Makes a session live, as whom its token said."""
         session.limiter = self._new_limiter()
         session.state = SessionState.LIVE
+        session.hello_us = self.clock.now_us()
+        self.counts.began += 1
         self.sessions[session.id] = session
         if session.identity.token:
             self._by_token.setdefault(session.identity.token, set()).add(session)
@@ -232,6 +248,8 @@ class Relay:
         cost = max(1, len(message.messages)) if isinstance(message, Bundle) else 1
         if limiter.take(cost, now_us):
             return True
+        self.counts.limited += 1
+        self.observer.limited(session)
         if limiter.may_send_error(now_us):
             self._send_error(session, ErrorCode.LIMIT, "too many messages; this one was dropped", None)
         return False
@@ -239,11 +257,14 @@ class Relay:
     def _refuse(self, session: Session, refusal: RequestError) -> None:
         if session.state is SessionState.CLOSED:
             return
+        if isinstance(refusal, DecodeError):
+            self.counts.undecodable[refusal.code] += 1
         if session.state is SessionState.NEW:
             is_ours = refusal.code is ErrorCode.INTERNAL
             close_code = CloseCode.INTERNAL if is_ours else CloseCode.POLICY_VIOLATION
             self.end(session, Disconnect(close_code, refusal.message, refusal.code))
             return
+        self.observer.refused(session, refusal)
         self._send_error(session, refusal.code, refusal.message, refusal.address)
         if isinstance(refusal, DecodeError) and self._is_babble(session):
             self.end(session, Disconnect(CloseCode.POLICY_VIOLATION, "too many messages that are not CLASP"))
@@ -258,6 +279,8 @@ class Relay:
     def _send_error(self, session: Session, code: ErrorCode, text: str, address: str | None) -> None:
         if address is not None and len(address) > MAX_NAMED_ADDRESS:
             address = None
+        self.counts.errors[code] += 1
+        session.errors += 1
         session.outbox.send(Frame(encode_to_frame(Error(code, text, address))))
 
     def _deliver_gesture(self, session: Session, message: Publish) -> None:

@@ -26,13 +26,16 @@ def hello(relay: Relay, session: Session, message: Hello, _qos: int) -> None:
 
     Every version is welcome: clients in the field send 1 and mean the same bytes by 2 and 3.
     """
-    relay.admit(session, message.token)
+    session.identity = relay.permissions.admit(message.token)
     session.name = message.name
     session.features = message.features
+    # What can fail comes first: a session that is live has its WELCOME.
+    params = _all_it_may_see(relay, session)
+    relay.admit(session)
     now_us = relay.clock.now_us()
     welcome = Welcome(PROTOCOL_VERSION, FEATURES, now_us, session.id, relay.options.name)
     session.outbox.send(Frame(encode_to_frame(welcome)))
-    session.outbox.send_snapshot("hello", snapshot_frames(_all_it_may_see(relay, session)))
+    session.outbox.send_snapshot("hello", snapshot_frames(params))
 
 
 def _all_it_may_see(relay: Relay, session: Session) -> list[Param]:
