@@ -62,6 +62,11 @@ class Deliveries:
         self._throttles = throttles
         self._visibility = visibility
         self._permissions = permissions
+        self.sent = [0] * len(Signal)
+        """Messages that were sent on, by their signal, each counted once however many got it."""
+        self.delivered = 0
+        """How many they were, each counted for every session that got it; without those that maxRate or epsilon
+        apply to, which ``Throttles`` counts."""
 
     def send_set(self, change: Param, lock: bool, unlock: bool, ttl: int | None) -> None:
         """Sends an accepted change to everybody who subscribed and may see it.
@@ -73,6 +78,7 @@ class Deliveries:
             ttl: as its SET said.
         """
         address, value, revision = change.address, change.value, change.revision
+        self.sent[Signal.PARAM] += 1
         viewed = self._visibility.of(address, is_live=True)
         if viewed is None:
             data = set_frame(address, value, revision, lock=lock, unlock=unlock, ttl=ttl)
@@ -86,6 +92,7 @@ class Deliveries:
     def send_publish(self, message: Publish, exclude: Outbox) -> None:
         """Sends a signal to everybody who subscribed and may see it, but not to its sender."""
         address, signal = message.address, message.signal
+        self.sent[signal] += 1
         viewed = self._visibility.of(address, is_live=True)
         if viewed is None:
             self._send(self._whole(address, signal), signal, _frame(message), message.value, exclude)
@@ -102,6 +109,8 @@ class Deliveries:
             if view is None:
                 return
             message = self._redacted(message, view)
+        self.sent[message.signal] += 1
+        self.delivered += 1
         target.outbox.send(_frame(message))
 
     def _redacted(self, message: Publish, fields: frozenset[str]) -> Publish:
@@ -112,8 +121,10 @@ class Deliveries:
     def _send(
         self, delivery: Delivery, signal: Signal, frame: Frame, value: Value | None, exclude: Outbox | None
     ) -> None:
-        if delivery.audience is not None:
-            self._fan_out.fan_out(delivery.audience, frame, exclude)
+        audience = delivery.audience
+        if audience is not None:
+            self.delivered += len(audience.outboxes) - (exclude in audience.members)
+            self._fan_out.fan_out(audience, frame, exclude)
         for session, subscriptions in delivery.throttled:
             if session.outbox is not exclude:
                 self._throttles.offer(session, signal, frame.address, subscriptions, frame, value)

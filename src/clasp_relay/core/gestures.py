@@ -49,6 +49,8 @@ class Gestures:
         self._clock = clock
         self._deliver = deliver
         self._sessions: dict[Session, OrderedDict[_Key, _Gesture]] = {}
+        self.replaced = 0
+        """Moves that a newer one replaced before they were sent."""
 
     def __len__(self) -> int:
         return sum(map(len, self._sessions.values()))
@@ -96,6 +98,7 @@ class Gestures:
             return
         if gesture.timer is not None:
             gesture.held = message
+            self.replaced += 1
             return
         gestures.move_to_end(key)
         wait_us = gesture.moved_us + MOVE_INTERVAL_US - now_us

@@ -28,11 +28,15 @@ class Session:
         session_id: a lower-case UUID4, told to the client in WELCOME.
         outbox: its way out.
         peer: the client's address, for the log.
+        connected_us: the Unix time in µs.
     """
 
     __slots__ = (
         "bad_frames_us",
+        "connected_us",
+        "errors",
         "features",
+        "hello_us",
         "id",
         "identity",
         "limiter",
@@ -40,14 +44,22 @@ class Session:
         "outbox",
         "peer",
         "pending_bundles",
+        "received",
         "state",
         "subscriptions",
     )
 
-    def __init__(self, session_id: str, outbox: Outbox, peer: str) -> None:
+    def __init__(self, session_id: str, outbox: Outbox, peer: str, connected_us: int = 0) -> None:
         self.id = session_id
         self.outbox = outbox
         self.peer = peer
+        self.connected_us = connected_us
+        self.hello_us = 0
+        """When its HELLO was accepted; 0 until then."""
+        self.received = 0
+        """Messages that it sent."""
+        self.errors = 0
+        """ERRORs that it was sent."""
         self.state = SessionState.NEW
         self.name = ""
         self.features = 0

@@ -47,6 +47,12 @@ class Throttles:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._sessions: dict[Session, OrderedDict[tuple[Signal, str], _Throttle]] = {}
+        self.sent = 0
+        """Frames that were sent, at once or later."""
+        self.replaced = 0
+        """Frames held back for maxRate that a newer one replaced."""
+        self.skipped = 0
+        """Frames left out for epsilon."""
 
     def offer(
         self,
@@ -71,12 +77,14 @@ class Throttles:
         number = _number(value)
         dues_us = [_due_us(throttle, one.max_rate) for one in subscriptions if _is_news(throttle, one.epsilon, number)]
         if not dues_us and throttle.timer is None:
+            self.skipped += 1
             return
+        self.replaced += throttle.timer is not None
         now_us = self._clock.now_us()
         due_us = min(dues_us, default=throttle.due_us)
         if due_us <= now_us:
             _cancel(throttle)
-            _send(session, throttle, frame, number, now_us)
+            self._send(session, throttle, frame, number, now_us)
             return
         if throttle.timer is None or due_us < throttle.due_us:
             _cancel(throttle)
@@ -147,13 +155,13 @@ class Throttles:
         throttle.timer = None
         frame, throttle.held = throttle.held, None
         assert frame is not None, "a throttle's timer without a frame"
-        _send(session, throttle, frame, throttle.held_number, self._clock.now_us())
+        self._send(session, throttle, frame, throttle.held_number, self._clock.now_us())
 
-
-def _send(session: Session, throttle: _Throttle, frame: Frame, number: float | None, now_us: int) -> None:
-    throttle.sent_us = now_us
-    throttle.number = number
-    session.outbox.send(frame)
+    def _send(self, session: Session, throttle: _Throttle, frame: Frame, number: float | None, now_us: int) -> None:
+        throttle.sent_us = now_us
+        throttle.number = number
+        self.sent += 1
+        session.outbox.send(frame)
 
 
 def _cancel(throttle: _Throttle) -> None:

@@ -34,8 +34,9 @@ def hello(relay: Relay, session: Session, message: Hello, _qos: int) -> None:
     relay.admit(session)
     now_us = relay.clock.now_us()
     welcome = Welcome(PROTOCOL_VERSION, FEATURES, now_us, session.id, relay.options.name)
-    session.outbox.send(Frame(encode_to_frame(welcome)))
-    session.outbox.send_snapshot("hello", snapshot_frames(params))
+    relay.answer(session, Frame(encode_to_frame(welcome)))
+    relay.snapshot(session, "hello", snapshot_frames(params))
+    relay.observer.began(session)
 
 
 def _all_it_may_see(relay: Relay, session: Session) -> list[Param]:
