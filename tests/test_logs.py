@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from io import StringIO
 from pathlib import Path
 
-from twisted.logger import ILogObserver, Logger, LogLevel
+from twisted.logger import Logger, LogLevel
+from twisted.python.logfile import LogFile
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.logs import level_observer
+from clasp_relay.logs import level_observer, log_target
 from clasp_relay.settings import LOG_LEVELS
 
 FOREGROUND: Mapping[str, object] = {"nodaemon": True}
@@ -22,8 +23,9 @@ class LevelTests(SynchronousTestCase):
         """Returns the levels of the events that pass."""
         out = StringIO()
         self.patch(sys, "stdout", out)
-        observer = level_observer(level, FOREGROUND)
-        assert observer is not None
+        target = log_target(FOREGROUND)
+        assert target is not None
+        observer = level_observer(level, target)
         log = Logger(namespace="relay", observer=observer)
         for each in (LogLevel.debug, LogLevel.info, LogLevel.warn, LogLevel.error, LogLevel.critical):
             log.emit(each, "it is {name}", name=each.name)
@@ -45,9 +47,9 @@ class TargetTests(SynchronousTestCase):
     def test_log_goes_to_twistds_file(self) -> None:
         """--logfile is respected, in the foreground or not."""
         path = Path(self.mktemp())
-        observer = level_observer("info", {"logfile": str(path)})
-        assert observer is not None
-        Logger(namespace="relay", observer=observer).info("written")
+        target = log_target({"logfile": str(path)})
+        assert target is not None
+        Logger(namespace="relay", observer=level_observer("info", target)).info("written")
         self.assertIn("written", path.read_text(encoding="utf-8"))
 
     def test_log_of_a_daemon_goes_to_twistd_log(self) -> None:
@@ -57,11 +59,11 @@ class TargetTests(SynchronousTestCase):
         here = Path.cwd()
         self.addCleanup(os.chdir, here)
         os.chdir(folder)
-        self.assertTrue(ILogObserver.providedBy(level_observer("info", {})))
+        self.assertIsInstance(log_target({}), LogFile)
         self.assertTrue((folder / "twistd.log").exists())
 
     def test_log_is_left_to_twistd_when_it_goes_elsewhere(self) -> None:
         """--syslog and --logger bring observers of their own."""
         for elsewhere in ({"syslog": 1}, {"logger": print}):
             with self.subTest(elsewhere):
-                self.assertIsNone(level_observer("info", elsewhere))
+                self.assertIsNone(log_target(elsewhere))

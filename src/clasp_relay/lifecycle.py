@@ -7,7 +7,6 @@ from typing import Any
 
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks, maybeDeferred
-from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
@@ -16,6 +15,8 @@ from clasp_relay.auth_server import AuthServer
 from clasp_relay.core.relay import Relay
 from clasp_relay.errors import CloseCode, StartError
 from clasp_relay.net.factory import ClaspFactory
+from clasp_relay.net.listening import TcpPlace, listen
+from clasp_relay.net.tls import ServerTls
 from clasp_relay.periodic import PeriodicService
 from clasp_relay.settings import Settings
 from clasp_relay.storage.folder import prepare_folder
@@ -26,9 +27,6 @@ _log = Logger(namespace="clasp_relay")
 
 SWEEP_INTERVAL_S = 0.5
 """How often ended params are looked for: they end at most a second late."""
-
-BACKLOG = 1_024
-"""Connections that the system keeps until they are accepted: what a reconnect of all clients makes at once."""
 
 
 class RelayService(MultiService):
@@ -57,6 +55,7 @@ class RelayService(MultiService):
         self._reactor = reactor
         self._auth = auth
         self._snapshots: SnapshotWriter | None = None
+        self._tls: ServerTls | None = None
         MultiService.addService(self, PeriodicService(SWEEP_INTERVAL_S, reactor, relay.sweep, "sweep"))
         MultiService.addService(self, PeriodicService(settings.persist_interval_s, reactor, self._save, "snapshot"))
         if auth is not None:
@@ -66,6 +65,14 @@ class RelayService(MultiService):
     def is_ready(self) -> bool:
         """Whether the state is loaded and every port listens."""
         return self.port is not None
+
+    def reload_tls(self) -> bool:
+        """Reads certificate and key again, for new connections; the sessions that there are go on.
+
+        Returns:
+            Whether they are in use now; otherwise what was loaded before is, and the log says why.
+        """
+        return self._tls is not None and self._tls.reload()
 
     def privilegedStartService(self) -> None:
         """Loads the state, then listens, while ports below 1024 can still be had."""
@@ -113,10 +120,12 @@ class RelayService(MultiService):
         for warning in state.warnings:
             _log.warn("{warning}", warning=warning)
         site = None if self._auth is None else self._auth.open()
+        if settings.tls_cert is not None and settings.tls_key is not None:
+            self._tls = ServerTls(settings.tls_cert, settings.tls_key)
         try:
-            self.port = self._listen("--port", settings.port, self.factory)
+            self.port = self._listen("port", settings.port, settings.endpoint, self.factory)
             if site is not None:
-                self.auth_port = self._listen("--auth-port", settings.auth_port, site)
+                self.auth_port = self._listen("auth-port", settings.auth_port, settings.auth_endpoint, site)
         except StartError:
             self._stop_listening()
             raise
@@ -127,15 +136,10 @@ class RelayService(MultiService):
         )
         _log.info("{params} params loaded from {path}", params=len(params), path=str(state_file.path))
 
-    def _listen(self, option: str, port: int, factory: Any) -> IListeningPort:
-        host = self.settings.host
-        try:
-            listening: IListeningPort = self._reactor.listenTCP(port, factory, BACKLOG, host)
-        except CannotListenError as error:
-            cause = getattr(error.socketError, "strerror", None) or error.socketError
-            text = f"{option}: cannot listen on {host}:{port} ({cause}); give another {option} or --host"
-            raise StartError(text) from error
-        return listening
+    def _listen(self, option: str, port: int, endpoint: str | None, factory: Any) -> IListeningPort:
+        if endpoint is None:
+            return listen(self._reactor, TcpPlace(self.settings.host, port, self._tls), factory, f"--{option}")
+        return listen(self._reactor, endpoint, factory, f"--{option.replace('port', 'endpoint')}")
 
     def _stop_listening(self) -> Deferred[Any]:
         ports = [port for port in (self.port, self.auth_port) if port is not None]

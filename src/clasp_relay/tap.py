@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from types import FrameType
+from typing import Any, NoReturn, TextIO
 
 from twisted.application.service import IService, IServiceCollection, MultiService, ServiceMaker
 from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
+from twisted.python.logfile import LogFile
 
 from clasp_relay.errors import StartError
-from clasp_relay.logs import level_observer
+from clasp_relay.logs import level_observer, log_target
 from clasp_relay.options import Options, fail
 
 __all__ = ["Options", "RelayApplication", "makeService", "relay"]
@@ -38,14 +40,21 @@ class RelayApplication(MultiService):
         MultiService.__init__(self)
         self._options = options
         self._twistd_options: Mapping[str, object] = options.parent or {}
+        self._log_target: TextIO | LogFile | None = None
         child.setServiceParent(self)
 
     def setServiceParent(self, parent: IServiceCollection) -> None:
         """Joins twistd's application and, since twistd has no option for it, gives it our log level."""
         MultiService.setServiceParent(self, parent)
-        observer = level_observer(self._options.settings.log_level, self._twistd_options)
-        if observer is not None and isinstance(parent, Componentized):
+        self._log_target = log_target(self._twistd_options)
+        if self._log_target is not None and isinstance(parent, Componentized):
+            observer = level_observer(self._options.settings.log_level, self._log_target)
             Componentized.setComponent(parent, ILogObserver, observer)
+
+    def rotate_log(self) -> None:
+        """Starts a new log file, where there is one."""
+        if isinstance(self._log_target, LogFile):
+            self._log_target.rotate()
 
     def privilegedStartService(self) -> None:
         """Starts what has to be started before privileges are given up: the ports."""
@@ -92,6 +101,24 @@ def _end_at_once(number: int, _: object) -> NoReturn:
     os._exit(128 + number)
 
 
+def heed(number: signal.Signals, reactor: Any, call: Callable[[], object]) -> None:
+    """Has a signal make a call in the reactor's thread, and then do what it did before.
+
+    Args:
+        number: the signal; its default action, to end the process, is replaced.
+        reactor: makes the call.
+        call: what to do.
+    """
+    before = signal.getsignal(number)
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        reactor.callFromThread(call)
+        if callable(before):
+            before(number, frame)
+
+    signal.signal(number, handle)
+
+
 def makeService(options: Options) -> RelayApplication:
     """Builds the relay for twistd.
 
@@ -113,6 +140,11 @@ def makeService(options: Options) -> RelayApplication:
         service = make_service(options.settings, reactor)
     except StartError as error:
         fail(str(error))
+    application = RelayApplication(service, options)
     # Here and not in the service: the signals of a program that embeds the relay are its own business.
     reactor.addSystemEventTrigger("before", "shutdown", begin_stop, reactor)
-    return RelayApplication(service, options)
+    # As twistd does for its own observer, in the place of which ours stands.
+    heed(signal.SIGUSR1, reactor, application.rotate_log)
+    if options.settings.tls_cert is not None:  # without TLS a terminal that goes takes the relay with it
+        heed(signal.SIGHUP, reactor, service.reload_tls)
+    return application

@@ -76,9 +76,9 @@ def _listen_at_endpoint(reactor: Any, text: str, factory: IProtocolFactory, opti
         raise StartError(f"{option}: {text!r} does not listen at once; give an endpoint that does")
     (result,) = results
     if isinstance(result, Failure):
-        error = result.value
-        assert error is not None, "a failure without an exception"
-        raise StartError(f"{option}: cannot listen on {text!r} ({_cause(error)})") from error
+        cause = result.value
+        assert cause is not None, "a failure without an exception"
+        raise StartError(f"{option}: cannot listen on {text!r} ({_cause(cause)})") from cause
     return result
 
 
