@@ -1,0 +1,170 @@
+"""The Compose files, read by the library that ``docker compose`` reads them with."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import tempfile
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from clasp_relay.option_table import NOT_SUPPORTED, NOT_YET, OPTIONS
+from tests.deploy import tools
+from tests.deploy.dockerfile import read_dockerfile
+
+PATIENCE_S = 60
+DROPLET = tools.DEPLOY / "droplet"
+
+
+def filled_in(text: str, variables: dict[str, str]) -> str:
+    """Returns a Compose file with its variables filled in: the checker knows none but the defaults."""
+
+    def value(found: re.Match[str]) -> str:
+        default = found["rest"] if found["sign"] == "-" else found[0]
+        return variables.get(found["name"], "") or default or ""
+
+    return re.sub(r"\$\{(?P<name>\w+)(?::(?P<sign>[-?])(?P<rest>[^}]*))?\}", value, text)
+
+
+def read(path: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Checks a Compose file against the schema, with its variables filled in."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / path.name
+        copy.write_text(filled_in(path.read_text(encoding="utf-8"), variables))
+        return subprocess.run(
+            [tools.required(tools.compose_go), "-format", "json", "-no-path-resolution", copy],
+            env={"PATH": os.environ["PATH"], "HOME": folder},
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PATIENCE_S,
+        )
+
+
+class ComposeTestCase(SynchronousTestCase):
+    """Reads a file."""
+
+    def model(self, path: Path, **variables: str) -> dict[str, Any]:
+        """Returns what a sound file says."""
+        result = read(path, **variables)
+        self.assertEqual((result.returncode, result.stderr), (0, ""))
+        model: dict[str, Any] = json.loads(result.stdout)
+        return model
+
+    def check_command(self, service: dict[str, Any]) -> dict[str, str]:
+        """Checks that a command has only options that there are; returns them."""
+        given = dict(word.removeprefix("--").split("=", 1) for word in service["command"])
+        known = {name for option in OPTIONS for name in (option.name, *option.aliases)} | NOT_YET
+        self.assertEqual(set(given) - known, set())
+        self.assertEqual(set(given) & NOT_SUPPORTED, set())
+        return given
+
+
+class SchemaTests(ComposeTestCase):
+    """The checker itself."""
+
+    def test_checker_finds_a_wrong_word(self) -> None:
+        """What passes it has been looked at."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "docker-compose.yml"
+            path.write_text("services:\n  relay:\n    imagge: x\n")
+            self.assertIn("imagge", read(path).stderr)
+
+
+class LaptopTests(ComposeTestCase):
+    """deploy/chat."""
+
+    def test_laptop_has_relay_and_chat(self) -> None:
+        """Built from the checkout, on this machine's own ports, with a volume that stays."""
+        model = self.model(tools.DEPLOY / "chat" / "docker-compose.yml")
+        relay = model["services"]["relay"]
+        folder = tools.DEPLOY / "chat"
+        self.assertEqual((folder / relay["build"]["context"]).resolve(), tools.ROOT)
+        ports = [(port["host_ip"], port["published"], port["target"]) for port in relay["ports"]]
+        self.assertEqual(ports, [("127.0.0.1", "7330", 7330), ("127.0.0.1", "7350", 7350)])
+        (volume,) = relay["volumes"]
+        self.assertEqual((volume["type"], volume["source"], volume["target"]), ("volume", "relay-data", "/data"))
+        options = self.check_command(relay)
+        self.assertEqual(options["web-root"], read_dockerfile()[-1].environment["CLASP_WEB_ROOT"])
+
+
+class DropletTests(ComposeTestCase):
+    """deploy/droplet."""
+
+    def setUp(self) -> None:
+        """Reads it as it is with nothing but a name in .env."""
+        self.compose = self.model(DROPLET / "docker-compose.yml", DOMAIN="chat.example.org")
+        self.relay = self.compose["services"]["relay"]
+        self.caddy = self.compose["services"]["caddy"]
+
+    def test_only_caddy_is_published(self) -> None:
+        """HTTP, HTTPS and HTTP/3."""
+        self.assertNotIn("ports", self.relay)
+        ports = [(port["published"], port["target"], port["protocol"]) for port in self.caddy["ports"]]
+        self.assertEqual(ports, [("80", 80, "tcp"), ("443", 443, "tcp"), ("443", 443, "udp")])
+
+    def test_data_is_on_the_volume_or_nothing_starts(self) -> None:
+        """An engine would make a missing folder, on the wrong disk, and the relay would start empty."""
+        volumes = {volume["target"]: volume for volume in (*self.relay["volumes"], *self.caddy["volumes"])}
+        self.assertEqual(self.relay["volumes"][0]["source"], "/mnt/data/relay")
+        self.assertEqual(self.relay["volumes"][0]["target"], "/data")
+        self.assertEqual(volumes["/data"]["source"], "/mnt/data/caddy")
+        for volume in (self.relay["volumes"][0], volumes["/data"]):
+            self.assertNotEqual(volume["bind"].get("create_host_path"), True)
+        self.assertEqual((volumes["/srv/chat"]["source"], volumes["/srv/chat"]["read_only"]), ("/srv/chat", True))
+
+    def test_services_come_back_and_have_time_to_stop(self) -> None:
+        """More than the relay waits for its queues."""
+        for service in (self.relay, self.caddy):
+            self.assertEqual(service["restart"], "unless-stopped")
+        self.assertEqual(self.relay["stop_grace_period"], "20s")
+
+    def test_services_have_no_rights_that_they_do_not_need(self) -> None:
+        """Nothing is written but data, and no right is to be had."""
+        for service, rights in ((self.relay, []), (self.caddy, ["NET_BIND_SERVICE"])):
+            self.assertTrue(service["read_only"])
+            self.assertEqual((service["cap_drop"], service.get("cap_add", [])), (["ALL"], rights))
+            self.assertEqual(service["security_opt"], ["no-new-privileges:true"])
+
+    def test_images_are_pinned_by_their_minor_version(self) -> None:
+        """Caddy has what the Caddyfile uses."""
+        self.assertRegex(self.caddy["image"], r"^caddy:2\.(7|8|9|1\d)-alpine$")
+
+    def test_relay_trusts_the_network_of_caddy_only(self) -> None:
+        """Whose addresses are always the same, and private ones; nobody else is in it."""
+        options = self.check_command(self.relay)
+        trusted = [ip_network(part) for part in options["trusted-proxy"].split(",")]
+        (network,) = self.compose["networks"].items()
+        subnets = [ip_network(config["subnet"]) for config in network[1]["ipam"]["config"]]
+        self.assertEqual(trusted, subnets)
+        self.assertTrue(all(subnet.is_private for subnet in subnets))
+        self.assertNotIn(ip_address("127.0.0.1"), trusted[0])
+        for service in self.compose["services"].values():
+            self.assertEqual(list(service["networks"]), [network[0]])
+        self.assertEqual(options["cors-origin"], "https://chat.example.org")
+
+    def test_settings_come_from_the_environment(self) -> None:
+        """Every one that .env.example has; an empty one is as good as none."""
+        env = (DROPLET / ".env.example").read_text(encoding="utf-8").splitlines()
+        example = dict(line.split("=", 1) for line in env if line and not line.startswith("#"))
+        text = (DROPLET / "docker-compose.yml").read_text(encoding="utf-8")
+        used = {name for name in example if f"${{{name}" in text}
+        self.assertEqual(set(example) - used, {"VOLUME"}, "VOLUME is setup.sh's")
+        model = self.model(
+            DROPLET / "docker-compose.yml",
+            **(example | {"DOMAIN": "a.example", "CLASP_IMAGE": "b.example/relay:1", "DATA_DIR": "/mnt/c"}),
+        )
+        relay = model["services"]["relay"]
+        self.assertEqual((relay["image"], relay["volumes"][0]["source"]), ("b.example/relay:1", "/mnt/c/relay"))
+
+    def test_nothing_starts_without_a_name(self) -> None:
+        """And it is said what to do."""
+        result = read(DROPLET / "docker-compose.yml")
+        self.assertNotEqual(result.returncode, 0)
+        self.assertIn("put the name of the site into .env", result.stderr)
