@@ -46,6 +46,22 @@ class ExpiryTests(SynchronousTestCase):
         self.assertEqual(list(expiry.least_recent()), ["/c", "/a", "/b"])
         self.assertEqual(expiry.due(10), ["/a", "/b", "/c"])
 
+    def test_least_recent_of_an_owner_are_its_own(self) -> None:
+        """In the same order; who has none left takes no room."""
+        expiry = Expiry()
+        for address, owner in (("/a", "alice"), ("/b", "bob"), ("/c", "alice"), ("/d", "")):
+            expiry.set(address, 10, owner)
+        self.assertEqual(list(expiry.least_recent("alice")), ["/a", "/c"])
+        expiry.touch("/a")
+        self.assertEqual(list(expiry.least_recent("alice")), ["/c", "/a"])
+        expiry.set("/c", 20, "bob")
+        expiry.set("/a", 20)
+        self.assertEqual(list(expiry.least_recent("alice")), [])
+        self.assertEqual(list(expiry.least_recent("bob")), ["/b", "/c"])
+        for address in ("/a", "/b", "/c", "/d"):
+            expiry.discard(address)
+        self.assertEqual((expiry._owners, expiry._by_owner), ({}, {}))
+
     def test_old_entries_are_not_kept(self) -> None:
         """A thousand short lives, one after the other, leave no heap of a thousand."""
         expiry = Expiry()

@@ -256,6 +256,25 @@ class CapacityTests(SynchronousTestCase):
         self.params.apply(param("/a", revision=3, subject="bob"))
         self.assertEqual(self.victims(param("/new", subject="alice")), [])
 
+    def test_subject_at_its_limit_loses_its_own_first(self) -> None:
+        """The least recently used that has a life time; never another's, and never one that is being written."""
+        self.fill(
+            ParamLimits(max_params=5, max_per_subject=3),
+            param("/theirs", ttl=5, subject="bob"),
+            param("/good", subject="alice"),
+            param("/a", ttl=5, subject="alice"),
+            param("/b", ttl=5, subject="alice"),
+        )
+        self.assertEqual(self.victims(param("/new", subject="alice")), ["/a"])
+        self.params.renew("/a", SECOND_US)
+        self.assertEqual(self.victims(param("/new", subject="alice")), ["/b"])
+        self.assertEqual(self.victims(param("/new", subject="alice"), param("/b", 1, 2, 5, "alice")), ["/a"])
+        three = [param(f"/new{number}", subject="alice") for number in range(3)]
+        error = self.assertRaises(RequestError, self.victims, *three)
+        self.assertIn("max-params-per-subject", error.message)
+        both = [param("/x", subject="alice"), param("/y", subject="bob"), param("/z", subject="bob")]
+        self.assertEqual(self.victims(*both), ["/b", "/theirs"])
+
     def test_one_change_surely_fits_only_where_nobody_needs_to_ask(self) -> None:
         """A yes is a promise."""
         cases = (
@@ -296,8 +315,8 @@ class ImageTests(SynchronousTestCase):
         self.assertEqual(after.state_bytes, counted_bytes(before))
         self.assertEqual((after.last_revision("/gone"), after.last_revision("/s")), (2, 2))
         self.assertEqual([one.address for one in after.match(Pattern.parse("/*"))], ["/a", "/é", "/t"])
-        for subject in ("alice", "bob"):
-            self.assertRaises(RequestError, after.victims, [Outcome(param("/new", subject=subject))])
+        self.assertEqual(after.victims([Outcome(param("/new", subject="alice"))]), ["/a"])
+        self.assertRaises(RequestError, after.victims, [Outcome(param("/new", subject="bob"))])
 
     def test_param_without_an_end_in_the_image_gets_one(self) -> None:
         """Where its life time, or the server's, says so: its file may be another relay's."""
@@ -407,6 +426,8 @@ class TableMachine(RuleBasedStateMachine):
         assert self.params.state_bytes == counted_bytes(self.params) <= self.limits.max_state_bytes
         assert len(image.ended) - len(stamped) <= self.limits.max_params
         for subject in ("alice", "bob"):
+            expiring = {one.address for one in image.params if one.subject == subject} & set(image.expires_us)
+            assert set(self.params._expiry.least_recent(subject)) == expiring
             mine = [one for one in image.params if one.subject == subject]
             assert len(mine) + sum(ended.stamp == subject for ended in stamped) == self.params._shares._counts[subject]
 

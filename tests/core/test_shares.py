@@ -3,7 +3,7 @@
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.core.shares import Move, Shares
-from clasp_relay.errors import ErrorCode, RequestError
+from clasp_relay.errors import ErrorCode
 
 
 class SharesTests(SynchronousTestCase):
@@ -15,13 +15,13 @@ class SharesTests(SynchronousTestCase):
 
     def refusal(self, *moves: Move) -> str | None:
         """Returns the address that is refused."""
-        try:
-            self.shares.check(moves)
-        except RequestError as error:
-            self.assertEqual(error.code, ErrorCode.OVERLOADED)
-            self.assertIn("max-params-per-subject", error.message)
-            return error.address
-        return None
+        found = list(self.shares.excess(moves))
+        if not found:
+            return None
+        ((_, self.over, error),) = found
+        self.assertEqual(error.code, ErrorCode.OVERLOADED)
+        self.assertIn("max-params-per-subject", error.message)
+        return error.address
 
     def test_subject_at_its_limit_gets_no_more(self) -> None:
         """Neither a new address nor somebody else's."""
@@ -40,6 +40,9 @@ class SharesTests(SynchronousTestCase):
         self.assertIsNone(self.refusal(freed, new))
         self.assertEqual(self.refusal(freed, new, Move("/more", "", "alice", True)), "/more")
         self.assertEqual(self.refusal(Move("/b1", "", "bob", True), Move("/b2", "", "bob", True)), "/b2")
+        self.assertEqual(self.over, 1)
+        self.refusal(*(Move(f"/{number}", "", "bob", True) for number in range(5)))
+        self.assertEqual(self.over, 4)
 
     def test_end_always_passes(self) -> None:
         """What stays stamped for a subject is counted, and never a reason to keep a value."""
@@ -53,7 +56,7 @@ class SharesTests(SynchronousTestCase):
 
     def test_no_limit_refuses_nothing(self) -> None:
         """0 is no limit."""
-        Shares(0).check([Move("/a", "", "alice", True)] * 100)
+        self.assertEqual(list(Shares(0).excess([Move("/a", "", "alice", True)] * 100)), [])
 
     def test_nothing_is_kept_of_who_has_nothing(self) -> None:
         """Subjects come and go."""

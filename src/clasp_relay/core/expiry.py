@@ -18,14 +18,21 @@ class Expiry:
         self._due_us: OrderedDict[str, int] = OrderedDict()
         self._heap: list[tuple[int, str]] = []
         self._queued_us: dict[str, int] = {}
+        self._owners: dict[str, str] = {}
+        self._by_owner: dict[str, OrderedDict[str, None]] = {}
 
     def __contains__(self, address: str) -> bool:
         return address in self._due_us
 
-    def set(self, address: str, due_us: int) -> None:
-        """Sets when an address ends (Unix µs), and counts as a use of it."""
+    def set(self, address: str, due_us: int, owner: str = "") -> None:
+        """Sets when an address ends (Unix µs) and whose it is, if anybody's; counts as a use of it."""
         self._due_us[address] = due_us
-        self._due_us.move_to_end(address)
+        if owner != self._owners.get(address, ""):
+            self._disown(address)
+            if owner:
+                self._owners[address] = owner
+                self._by_owner.setdefault(owner, OrderedDict())[address] = None
+        self.touch(address)
         queued_us = self._queued_us.get(address)
         if queued_us is None or due_us < queued_us:
             self._queued_us[address] = due_us
@@ -36,10 +43,14 @@ class Expiry:
     def touch(self, address: str) -> None:
         """Counts a use of an address that is in the table, and leaves its time."""
         self._due_us.move_to_end(address)
+        owner = self._owners.get(address)
+        if owner is not None:
+            self._by_owner[owner].move_to_end(address)
 
     def discard(self, address: str) -> None:
         """Forgets an address."""
         self._due_us.pop(address, None)
+        self._disown(address)
 
     def due(self, now_us: int) -> list[str]:
         """Returns the addresses whose time has come, in the order of their times, until they are discarded or set."""
@@ -61,13 +72,21 @@ class Expiry:
             heapq.heappush(self._heap, entry)
         return [address for _, address in ready]
 
-    def least_recent(self) -> Iterator[str]:
-        """Yields the addresses, the one that was set longest ago first."""
-        return iter(self._due_us)
+    def least_recent(self, owner: str | None = None) -> Iterator[str]:
+        """Yields all addresses, or an owner's, the one that was used longest ago first."""
+        return iter(self._due_us if owner is None else self._by_owner.get(owner, ()))
 
     def snapshot(self) -> dict[str, int]:
         """Returns a copy of the table: address to Unix µs."""
         return dict(self._due_us)
+
+    def _disown(self, address: str) -> None:
+        owner = self._owners.pop(address, None)
+        if owner is not None:
+            addresses = self._by_owner[owner]
+            del addresses[address]
+            if not addresses:
+                del self._by_owner[owner]
 
     def _rebuild(self) -> None:
         self._heap = [(due_us, address) for address, due_us in self._due_us.items()]

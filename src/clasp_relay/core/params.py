@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from clasp_relay.core.address_tree import AddressTree
 from clasp_relay.core.expiry import Expiry
@@ -105,7 +106,7 @@ class Params:
         if address in self._expiry:
             lifetime_s, sliding = self._lifetime(self._params[address].ttl)
             if sliding:
-                self._expiry.set(address, now_us + lifetime_s * 1_000_000)
+                self._expiry.set(address, now_us + lifetime_s * 1_000_000, self._params[address].subject)
                 self.changes += 1
             else:
                 self._expiry.touch(address)
@@ -126,10 +127,11 @@ class Params:
             outcomes: what will be applied together, each address once.
 
         Returns:
-            the addresses to evict first: the least recently used params that have a life time.
+            the addresses to evict first: the least recently used params that have a life time; those of a subject
+            that would have more than its share are its own.
 
         Raises:
-            RequestError: OVERLOADED when the changes do not fit, or their subject would have more than its share.
+            RequestError: OVERLOADED when the changes do not fit all the same.
         """
         more_params = more_bytes = 0
         moves: dict[str, Move] = {}
@@ -140,24 +142,35 @@ class Params:
             moves[address] = Move(address, before, after, outcome.change.value != NULL)
             more_params += bool(after_bytes) - bool(before_bytes)
             more_bytes += after_bytes - before_bytes
-        self._shares.check(moves.values())
+        chosen = self._victims_of_shares(moves)
         over_params = over_bytes = 0
         if more_params > 0:
             over_params = len(self._params) + self._tombstones.stamped + more_params - self._limits.max_params
         if more_bytes > 0:
             over_bytes = self.state_bytes + more_bytes - self._limits.max_state_bytes
-        chosen: list[str] = []
+        over_params -= len(chosen)
+        over_bytes -= sum(_size(self._params[address]) for address in chosen)
         for address in self._expiry.least_recent():
             if over_params <= 0 and over_bytes <= 0:
                 break
-            if address not in moves:
-                chosen.append(address)
+            if address not in moves and address not in chosen:
+                chosen[address] = None
                 over_params -= 1
                 over_bytes -= _size(self._params[address])
         if over_params > 0 or over_bytes > 0:
             what = "max-params" if over_params > 0 else "max-state-bytes"
             text = f"the relay is full ({what}); delete something first"
             raise RequestError(ErrorCode.OVERLOADED, text, next(iter(moves)))
+        return list(chosen)
+
+    def _victims_of_shares(self, moves: dict[str, Move]) -> dict[str, None]:
+        chosen: dict[str, None] = {}
+        for subject, over, refusal in self._shares.excess(moves.values()):
+            own = (address for address in self._expiry.least_recent(subject) if address not in moves)
+            going = list(islice(own, over))
+            if len(going) < over:
+                raise refusal
+            chosen.update(dict.fromkeys(going))
         return chosen
 
     def apply(self, change: Param, *, lock: bool = False, unlock: bool = False, stamp: str | None = None) -> None:
@@ -220,7 +233,7 @@ class Params:
             self._shares.move("", param.subject)
             due_us = image.expires_us.get(param.address)
             if due_us is not None:
-                self._expiry.set(param.address, due_us)
+                self._expiry.set(param.address, due_us, param.subject)
             elif param.ttl or self._limits.default_ttl_s:
                 self._schedule(param)
         for address, ended in image.ended:
@@ -229,7 +242,7 @@ class Params:
     def _schedule(self, change: Param) -> None:
         lifetime_s, _ = self._lifetime(change.ttl)
         if lifetime_s:
-            self._expiry.set(change.address, change.timestamp_us + lifetime_s * 1_000_000)
+            self._expiry.set(change.address, change.timestamp_us + lifetime_s * 1_000_000, change.subject)
         else:
             self._expiry.discard(change.address)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from clasp_relay.errors import ErrorCode, RequestError
@@ -30,14 +30,14 @@ class Shares:
         self._max_params = max_params
         self._counts: Counter[str] = Counter()
 
-    def check(self, moves: Iterable[Move]) -> None:
-        """Refuses writes that would leave their subject with more than it may have; ends always pass.
+    def excess(self, moves: Iterable[Move]) -> Iterator[tuple[str, int, RequestError]]:
+        """Finds subjects that would have more than they may by what they write; what only ends always passes.
 
         Args:
             moves: what is changed together, each address once.
 
-        Raises:
-            RequestError: OVERLOADED.
+        Yields:
+            the subject, how many it would have too many, and what to refuse it with when none can go.
         """
         if not self._max_params:
             return
@@ -49,9 +49,10 @@ class Shares:
             if is_written and after:
                 written[after] = address
         for subject, address in written.items():
-            if more[subject] > 0 and self._counts[subject] + more[subject] > self._max_params:
+            over = self._counts[subject] + more[subject] - self._max_params
+            if more[subject] > 0 and over > 0:
                 text = f"you have set {self._max_params} params, as many as one user may (max-params-per-subject)"
-                raise RequestError(ErrorCode.OVERLOADED, text, address)
+                yield subject, over, RequestError(ErrorCode.OVERLOADED, text, address)
 
     def move(self, before: str, after: str) -> None:
         """Counts that an address belongs to another subject now."""
