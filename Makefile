@@ -42,7 +42,7 @@ types: $(FOR_DEV) ## mypy --strict
 	$(BIN)/mypy
 
 coverage: $(FOR_DEV) ## branch coverage; wire and core must have all of it
-	$(BIN)/coverage run -m pytest -q --ignore=$(APART) --ignore=tests/integration --ignore=tests/test_packaging.py
+	$(BIN)/coverage run -m pytest -q --ignore=$(APART) --ignore=tests/integration --ignore=tests/deploy --ignore=tests/test_packaging.py
 	$(BIN)/coverage report --skip-covered
 	$(BIN)/coverage report --include='src/clasp_relay/wire/*,src/clasp_relay/core/*' --show-missing --skip-covered --fail-under=100
 

@@ -23,7 +23,7 @@ WITHOUT_TESTS = {
 WITHOUT_A_MODULE = {"test_layout.py", "test_packaging.py"}
 """Tests about the project as a whole; so are all in the folders of ``ACROSS``."""
 
-ACROSS = ("integration", "pytest_only")
+ACROSS = ("deploy", "integration", "pytest_only")
 LINT = ("-m", "ruff", "check", "--no-cache", "--output-format=concise")
 SKIPPED_FOLDERS = {"node_modules", "build", "dist", "data", "config", "__pycache__"}
 BELOW_EVERYTHING = ("twisted", "autobahn", "sqlite3", "time", "clasp_relay.net", "clasp_relay.service")
