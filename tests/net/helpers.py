@@ -95,6 +95,8 @@ class FakeConnection:
 
     def __init__(self, transport: Any) -> None:
         self.transport = transport
+        self.trace: Callable[[bytes], None] | None = None
+        self.slow_bytes: list[int] = []
         self.events: list[object] = []
 
     def send_close(self, close_code: CloseCode, reason: bytes) -> None:
@@ -109,6 +111,10 @@ class FakeConnection:
         """Notes it."""
         self.events.append(payload)
 
+    def slow(self, waiting_bytes: int) -> None:
+        """Notes it."""
+        self.slow_bytes.append(waiting_bytes)
+
     def abort(self) -> None:
         """Notes it."""
         self.events.append("abort")
@@ -120,9 +126,11 @@ class MemorySession:
     def __init__(self, outbox: Outbox, peer: str) -> None:
         self.outbox = outbox
         self.peer = peer
+        self.id = "a session"
         self.is_live = False
         self.received: list[bytes] = []
         self.disconnects = 0
+        self.cause = ""
 
 
 class MemoryRelay:
@@ -144,9 +152,10 @@ class MemoryRelay:
         session.is_live = True
         self.on_receive(session, data)
 
-    def disconnect(self, session: MemorySession) -> None:
+    def disconnect(self, session: MemorySession, cause: str) -> None:
         """Ends a session."""
         session.disconnects += 1
+        session.cause = cause
 
 
 REQUEST = (

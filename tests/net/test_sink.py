@@ -5,6 +5,7 @@ from __future__ import annotations
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
+from clasp_relay.net.backlog import Counters
 from clasp_relay.net.sink import CLOSED, Sink
 from tests.net.helpers import Pipe
 
@@ -13,7 +14,7 @@ class SinkTests(SynchronousTestCase):
     def setUp(self) -> None:
         """Makes a sink over TCP."""
         self.pipe = Pipe(MemoryReactorClock())
-        self.sink = Sink(self.pipe)
+        self.sink = Sink(self.pipe, Counters())
 
     def test_sink_writes_to_the_socket_at_once(self) -> None:
         """Over plain TCP nothing waits for the reactor's next turn."""
@@ -48,7 +49,7 @@ class SinkTests(SynchronousTestCase):
     def test_sink_writes_to_any_transport(self) -> None:
         """Of those that do not tell, the last piece is taken as what they hold."""
         transport = StringTransport()
-        sink = Sink(transport)
+        sink = Sink(transport, Counters())
         sink.write(b"abc")
         sink.write(b"de")
         self.assertEqual((transport.value(), sink.buffered_bytes), (b"abcde", 2))

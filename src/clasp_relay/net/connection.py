@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from clasp_relay.errors import CloseCode, ErrorCode
@@ -17,6 +18,8 @@ class Connection(Protocol):
 
     transport: Any
     """Where bytes go (``ITransport``, ``IConsumer``)."""
+    trace: Callable[[bytes], None] | None
+    """Is told of all that an outbox writes."""
 
     def send_close(self, close_code: CloseCode, reason: bytes) -> None:
         """Sends a WebSocket Close frame; ``reason`` is UTF-8, at most 123 bytes."""
@@ -26,6 +29,9 @@ class Connection(Protocol):
 
     def answer_ping(self, payload: bytes) -> None:
         """Sends a WebSocket Pong."""
+
+    def slow(self, waiting_bytes: int) -> None:
+        """Is told that more waits than may."""
 
     def abort(self) -> None:
         """Ends the connection now."""

@@ -14,6 +14,7 @@ from clasp_relay.net.admission import Admission
 from clasp_relay.net.closing import CloseAll
 from clasp_relay.net.keeper import Keeper
 from clasp_relay.net.limits import NetLimits
+from clasp_relay.net.observer import NetObserver, UnwatchedNet
 from clasp_relay.net.protocol import ClaspProtocol
 from clasp_relay.net.relay_port import RelayPort
 from clasp_relay.net.turn import TurnWriter
@@ -41,6 +42,7 @@ class ClaspFactory(WebSocketServerFactory):
         allows_origin: given Origin and Host of an upgrade, says whether a page from there may connect.
         client_address: given the socket's peer and ``X-Forwarded-For`` (or an empty string), returns the
             client's address.
+        observer: is told what happens to connections.
     """
 
     noisy = False
@@ -54,6 +56,7 @@ class ClaspFactory(WebSocketServerFactory):
         *,
         allows_origin: Callable[[str, str], bool] = any_origin,
         client_address: Callable[[str, str], str] = socket_address,
+        observer: NetObserver | None = None,
     ) -> None:
         super().__init__(server="", reactor=reactor)  # type: ignore[no-untyped-call]
         self.setProtocolOptions(  # type: ignore[no-untyped-call]
@@ -76,6 +79,7 @@ class ClaspFactory(WebSocketServerFactory):
         self.limits = limits or NetLimits()
         self.allows_origin = allows_origin
         self.client_address = client_address
+        self.observer: NetObserver = observer or UnwatchedNet()
         self.keeper = Keeper(reactor, self.limits.session_timeout_s)
         self.connections: set[ClaspProtocol] = set()
         """All TCP connections, upgraded or not."""
@@ -92,8 +96,14 @@ class ClaspFactory(WebSocketServerFactory):
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """Makes the protocol for a new TCP connection, or None, which closes it at once."""
         if self._is_stopping or len(self.connections) >= 2 * self.limits.max_sessions:
+            self.turn_away(getattr(addr, "host", ""), "too many connections")
             return None
         return super().buildProtocol(addr)
+
+    def turn_away(self, address: str, why: str) -> None:
+        """Counts a connection that does not become a session, and tells the observer."""
+        self.writer.counters.turned_away += 1
+        self.observer.turned_away(address, why)
 
     def admit(self, connection: ClaspProtocol) -> str | None:
         """Counts an upgraded connection as a session.

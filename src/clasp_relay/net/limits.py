@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from clasp_relay.net.outbox import OUTBOX_BYTES
+OUTBOX_BYTES = 1024 * 1024
+"""How much may wait for one session, by default."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,15 +14,13 @@ from clasp_relay.errors import CloseCode, ErrorCode
 from clasp_relay.net.backlog import Backlog, Close, Snapshot
 from clasp_relay.net.connection import Connection, close_reason, error_bytes
 from clasp_relay.net.framing import Batch, Item, append_wire, wire_bytes
+from clasp_relay.net.limits import OUTBOX_BYTES
 from clasp_relay.net.sink import CLOSED, Sink
 
 if TYPE_CHECKING:
     from clasp_relay.net.turn import TurnWriter
 
 _log = Logger(namespace="clasp_relay.net")
-
-OUTBOX_BYTES = 1024 * 1024
-"""How much may wait for one session, by default."""
 
 PIECE_BYTES = 64 * 1024
 """How much is handed to a transport at a time: about what Twisted buffers before it asks for a pause,
@@ -61,7 +59,7 @@ class Outbox:
 
     def __init__(self, connection: Connection, writer: TurnWriter, bound_bytes: int = OUTBOX_BYTES) -> None:
         self._connection: Connection | None = connection
-        self._sink = Sink(connection.transport)
+        self._sink = Sink(connection.transport, writer.counters, connection.trace)
         self._writer = writer
         self._bound_bytes = bound_bytes
         self._room_bytes = bound_bytes
@@ -286,8 +284,10 @@ class Outbox:
 
     def _keep_bound(self, backlog: Backlog) -> None:
         self._room_bytes = self._bound_bytes - self._sink.buffered_bytes
-        if backlog.size_bytes > self._room_bytes and not backlog.shrink(self._room_bytes):
-            self._end_as_too_slow()
+        if self._connection is not None and backlog.size_bytes > self._room_bytes:
+            self._connection.slow(backlog.size_bytes)
+            if not backlog.shrink(self._room_bytes):
+                self._end_as_too_slow()
 
     def _end_as_too_slow(self) -> None:
         connection, sink = self._connection, self._sink

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
@@ -41,6 +43,10 @@ class ClaspProtocol(FastPathProtocol):
     """The way out, from the upgrade on."""
     address = ""
     """The client's address; empty where there is none, as on a Unix socket."""
+    cause = ""
+    """Why it ends, for people, once that is known."""
+    trace: Callable[[bytes], None] | None = None
+    """See ``connection.Connection``."""
     heard = False
     """Whether anything was received since the keeper came by."""
     _silent_s = 0.0
@@ -63,6 +69,7 @@ class ClaspProtocol(FastPathProtocol):
     def dataReceived(self, data: bytes) -> None:
         """Takes bytes. Once the connection is being dropped they are thrown away and not collected."""
         self.heard = True
+        self.factory.writer.counters.received_bytes += len(data)
         if self.state != self.STATE_CLOSED:
             self._dataReceived(data)
 
@@ -75,7 +82,7 @@ class ClaspProtocol(FastPathProtocol):
         session, self._session = self._session, None
         try:
             if session is not None:
-                self.factory.relay.disconnect(session)
+                self.factory.relay.disconnect(session, self.cause or self._cause_of(reason))
         except Exception:
             _log.failure("The relay failed to end a session")
         finally:
@@ -96,9 +103,10 @@ class ClaspProtocol(FastPathProtocol):
         """
         factory = self.factory
         headers = request.headers
-        if request.origin and not factory.allows_origin(request.origin, headers.get("host", "")):
-            raise ConnectionDeny(403, "this origin may not connect")
         self.address = factory.client_address(_host(self.transport), headers.get("x-forwarded-for", ""))
+        if request.origin and not factory.allows_origin(request.origin, headers.get("host", "")):
+            factory.turn_away(self.address, "a web page of another origin")
+            raise ConnectionDeny(403, "this origin may not connect")
         if not request.protocols:
             return None
         for subprotocol in SUBPROTOCOLS:
@@ -110,12 +118,15 @@ class ClaspProtocol(FastPathProtocol):
         """The upgrade is done: a session begins, or the client reads why there is none."""
         self.forget_request()
         factory = self.factory
+        if factory.observer.traces:
+            self.trace = self._tell_sent
         outbox = self.outbox = Outbox(self, factory.writer, factory.limits.outbox_bytes)
         # Behind a web server's resource the HTTP channel may still be registered.
         self.transport.unregisterProducer()
         self.transport.registerProducer(outbox, True)
         refusal = factory.admit(self)
         if refusal is not None:
+            factory.turn_away(self.address, refusal)
             outbox.send(Frame(error_bytes(ErrorCode.OVERLOADED, refusal)))
             outbox.close(CloseCode.TRY_AGAIN_LATER, refusal)
             return
@@ -133,6 +144,7 @@ class ClaspProtocol(FastPathProtocol):
         if outbox is None or outbox.closing or session is None:
             return
         if not isBinary:
+            self.factory.writer.counters.texts += 1
             outbox.send(Frame(error_bytes(ErrorCode.MESSAGE, "text messages are no CLASP")))
             outbox.close(CloseCode.UNSUPPORTED_DATA, "text messages are no CLASP")
             return
@@ -158,6 +170,8 @@ class ClaspProtocol(FastPathProtocol):
         isReply: bool = False,  # noqa: N803
     ) -> None:
         """Sends a Close behind all of this turn's frames; the peer has 10 s to answer it."""
+        if not isReply:
+            self.cause = self.cause or (reasonUtf8 or b"").decode(errors="replace")
         if self.outbox is not None:
             try:
                 self.outbox.finish()
@@ -203,8 +217,14 @@ class ClaspProtocol(FastPathProtocol):
             self._is_ending = True
             self._timer = self.factory.reactor.callLater(END_TIMEOUT_S, self.abort)
 
+    def slow(self, waiting_bytes: int) -> None:
+        """See ``outbox.Connection``."""
+        if self._session is not None:
+            self.factory.observer.slow(self._session.id, self.address, waiting_bytes)
+
     def abort(self) -> None:
         """See ``outbox.Connection``."""
+        self.cause = self.cause or "given up: it did not take what was sent"
         self._stop_timer()
         self.transport.abortConnection()
 
@@ -234,6 +254,16 @@ class ClaspProtocol(FastPathProtocol):
         reason = f"no HELLO within {self.factory.limits.hello_timeout_s:g} s"
         outbox.send(Frame(error_bytes(ErrorCode.UNAUTHENTICATED, reason)))
         outbox.close(CloseCode.POLICY_VIOLATION, reason)
+
+    def _tell_sent(self, data: bytes) -> None:
+        self.factory.observer.sent("" if self._session is None else self._session.id, data)
+
+    def _cause_of(self, lost: Failure) -> str:
+        """Says why a connection ended that nobody here ended."""
+        code = self.remoteCloseCode
+        if code is not None:
+            return f"closed by the client ({code} {self.remoteCloseReason or ''}".rstrip() + ")"
+        return "the client hung up" if lost.check(ConnectionDone) else "the connection was lost"
 
     def _stop_timer(self) -> None:
         timer, self._timer = self._timer, None

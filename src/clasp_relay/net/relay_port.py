@@ -11,6 +11,10 @@ class SessionPort(Protocol):
     """A session, as far as its connection looks at it."""
 
     @property
+    def id(self) -> str:
+        """What the session is called in the log."""
+
+    @property
     def is_live(self) -> bool:
         """Whether HELLO was accepted and WELCOME sent."""
 
@@ -32,5 +36,10 @@ class RelayPort(Protocol[S]):
     def receive(self, session: S, data: bytes) -> None:
         """Takes one binary WebSocket message."""
 
-    def disconnect(self, session: S) -> None:
-        """Ends a session; harmless when it has ended already."""
+    def disconnect(self, session: S, cause: str) -> None:
+        """Ends a session; harmless when it has ended already.
+
+        Args:
+            session: which.
+            cause: why, for people.
+        """

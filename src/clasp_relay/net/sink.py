@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.tcp import Connection as TcpConnection
+
+from clasp_relay.net.backlog import Counters
 
 
 class Sink:
@@ -15,18 +18,25 @@ class Sink:
 
     Args:
         transport: any ``ITransport``; None for one that takes nothing any more.
+        counters: where bytes are counted.
+        trace: is told of all that is written.
     """
 
-    __slots__ = ("_handed_bytes", "_is_direct", "_transport")
+    __slots__ = ("_counters", "_handed_bytes", "_is_direct", "_trace", "_transport")
 
-    def __init__(self, transport: Any) -> None:
+    def __init__(self, transport: Any, counters: Counters, trace: Callable[[bytes], None] | None = None) -> None:
         self._transport = transport
         self._is_direct = isinstance(transport, TcpConnection) and not transport.TLS
         self._handed_bytes = 0
+        self._counters = counters
+        self._trace = trace
 
     def write(self, data: bytes) -> None:
         """Writes behind all that was written before."""
         transport = self._transport
+        self._counters.sent_bytes += len(data)
+        if self._trace is not None:
+            self._trace(data)
         if self._is_direct and not (transport.dataBuffer or transport._tempDataBuffer or transport.disconnecting):
             taken = transport.writeSomeData(data)
             if taken != len(data):
@@ -46,5 +56,5 @@ class Sink:
         return buffered
 
 
-CLOSED = Sink(None)
+CLOSED = Sink(None, Counters())
 """Takes nothing; stands in for a transport that is gone."""
