@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, TypeAlias
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
@@ -68,8 +68,8 @@ def _listen_at_endpoint(reactor: Any, text: str, factory: IProtocolFactory, opti
             f"{option}: {text!r} is no server endpoint ({_cause(error)}), "
             "expected one like tcp:7330:interface=127.0.0.1"
         ) from error
-    listening: Deferred[IListeningPort] = endpoint.listen(factory)
-    results: list[IListeningPort | Failure] = []
+    results: list[object] = []
+    listening: Deferred[object] = maybeDeferred(endpoint.listen, factory)
     listening.addBoth(results.append)
     if not results:
         listening.cancel()
@@ -79,6 +79,8 @@ def _listen_at_endpoint(reactor: Any, text: str, factory: IProtocolFactory, opti
         cause = result.value
         assert cause is not None, "a failure without an exception"
         raise StartError(f"{option}: cannot listen on {text!r} ({_cause(cause)})") from cause
+    if not IListeningPort.providedBy(result):
+        raise StartError(f"{option}: {text!r} listens on no port; give an endpoint that does")
     return result
 
 
