@@ -5,12 +5,14 @@ from io import StringIO
 from pathlib import Path
 
 from twisted.application.service import Application, IService, Service
+from twisted.internet.task import Clock
 from twisted.logger import ILogObserver
 from twisted.python import usage
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.errors import StartError
 from clasp_relay.options import Options
+from clasp_relay.sd_notify import SystemdNotifier
 from clasp_relay.tap import RelayApplication, relay
 
 
@@ -40,7 +42,7 @@ class RelayApplicationTests(SynchronousTestCase):
         options.parseOptions([])
         options.parent = usage.Options()
         options.parent.update(twistd_options)
-        return RelayApplication(child, options)
+        return RelayApplication(child, options, SystemdNotifier(Clock(), {}))
 
     def test_relay_ends_with_one_line_when_it_cannot_start(self) -> None:
         """In the foreground: exit status 1, one line on stderr, and no pid file left."""

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import secrets
 import time
+from pathlib import Path
 from typing import Any
 
+from autobahn.twisted.resource import WebSocketResource
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.logger import Logger
 from twisted.web.resource import Resource
 
 from clasp_relay.access.accounts import Accounts, load_tokens
@@ -24,10 +27,17 @@ from clasp_relay.access.workers import ThreadWorkers
 from clasp_relay.http.auth_api import make_auth_resource
 from clasp_relay.http.bounded import make_site
 from clasp_relay.http.cors import Origins
+from clasp_relay.http.web_root import WebRoot, packaged_app
+from clasp_relay.net.factory import ClaspFactory
 from clasp_relay.periodic import PeriodicService
 from clasp_relay.settings import Settings
 from clasp_relay.storage.folder import prepare_folder
 from clasp_relay.storage.users_sqlite import SqliteUsers
+
+NO_WEB_ROOT = "none"
+"""The name of no app."""
+
+_log = Logger(namespace="clasp_relay")
 
 PURGE_INTERVAL_S = 3600
 """How often tokens and guests that ended long ago are deleted."""
@@ -64,6 +74,7 @@ class AuthServer(Service):
         self.sql = ThreadWorkers(reactor, 1, MAX_WAITING_CALLS, "sql")
         self.hashing = ThreadWorkers(reactor, HASHES_AT_ONCE, MAX_WAITING_HASHES, "hashing")
         self._purges: PeriodicService | None = None
+        self._factory: ClaspFactory | None = None
 
     def open(self) -> Any:
         """Opens users.db and fills the table of tokens.
@@ -85,11 +96,15 @@ class AuthServer(Service):
         self._purges = PeriodicService(
             PURGE_INTERVAL_S, self._reactor, lambda: Deferred.fromCoroutine(accounts.purge()), "purge"
         )
-        root = Resource()
-        root.putChild(
-            b"auth", make_auth_resource(accounts, origins=self._origins, trusted_proxies=settings.trusted_proxies)
-        )
-        return make_site(root, self._reactor)
+        return make_site(self._root(accounts), self._reactor)
+
+    def serve_app(self, factory: ClaspFactory) -> None:
+        """Has the port serve a web app too, where there is one, and the WebSocket below ``/ws`` for it.
+
+        Args:
+            factory: makes the WebSocket connections.
+        """
+        self._factory = factory
 
     def startService(self) -> None:
         """Starts the threads and the watch over tokens; it must be open."""
@@ -112,6 +127,18 @@ class AuthServer(Service):
         self._tokens.stop()
         if self._store is not None:
             self._store.close()
+
+    def _root(self, accounts: Accounts) -> Resource:
+        settings = self._settings
+        folder = packaged_app() if settings.web_root is None else Path(settings.web_root)
+        app = None if folder is None or settings.web_root == NO_WEB_ROOT else WebRoot(folder)
+        root = Resource() if app is None else app
+        auth = make_auth_resource(accounts, origins=self._origins, trusted_proxies=settings.trusted_proxies, page=app)
+        root.putChild(b"auth", auth)
+        if app is not None and self._factory is not None:
+            root.putChild(b"ws", WebSocketResource(self._factory))
+            _log.info("serving the app in {folder}", folder=str(folder))
+        return root
 
     def _accounts(self, store: SqliteUsers) -> Accounts:
         policy = self._policy

@@ -125,6 +125,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("persist", "state_path", "the state file's own path", default="state.json in the data-dir"),
     Option("auth-db", "auth_db", "the users' database's own path", default="users.db in the data-dir"),
     Option("app-config", "app_config", "policy: chat, chat-compat, none or a JSON file", default="found, else chat"),
+    Option("web-root", "web_root", "folder of a web app to serve, or none", default="the packaged chat"),
     Option("admin-token", "admin_token", "file of the administrator's token; made if it is missing", default=""),
     Option("token-ttl", "token_ttl_s", "seconds that a token is valid"),
     Option(
@@ -144,7 +145,7 @@ OPTIONS: tuple[Option, ...] = (
 )
 """Every option, in the order in which they are documented."""
 
-NOT_YET: frozenset[str] = frozenset({"health-port", "log-format", "web-root"})
+NOT_YET: frozenset[str] = frozenset({"health-port", "log-format"})
 """Options that a later version will have. Ignoring one could leave open what its owner thinks is shut."""
 
 NOT_SUPPORTED: frozenset[str] = frozenset(

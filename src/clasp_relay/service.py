@@ -11,7 +11,8 @@ from twisted.python.failure import Failure
 
 from clasp_relay.access.addresses import client_address
 from clasp_relay.access.permissions import EXPIRED, REVOKED, TokenPermissions
-from clasp_relay.access.policy import PACKAGED, Policy
+from clasp_relay.access.policy import Policy
+from clasp_relay.access.policy_choice import choose_policy
 from clasp_relay.access.tokens import EndOfToken, TokenRecord, TokenTable
 from clasp_relay.auth_server import AuthServer
 from clasp_relay.clock import ReactorClock
@@ -55,7 +56,8 @@ def make_service(settings: Settings, reactor: Any) -> RelayService:
         relay = _relay(settings, clock, writer, OpenPermissions(), None)
         auth = None
     else:
-        policy = _policy(settings.app_config)
+        policy, why = choose_policy(settings.app_config)
+        _log.info("policy: {why}", why=why)
         tokens = TokenTable(reactor, time.time)
         permissions = TokenPermissions(tokens, policy, clock.now_us)
         relay = _relay(settings, clock, writer, permissions, _message_rate(settings, policy))
@@ -69,15 +71,9 @@ def make_service(settings: Settings, reactor: Any) -> RelayService:
         allows_origin=origins.admit,
         client_address=lambda peer, forwarded: client_address(peer, [forwarded], settings.trusted_proxies),
     )
+    if auth is not None:
+        auth.serve_app(factory)
     return RelayService(settings, reactor, relay, factory, auth)
-
-
-def _policy(app_config: str | None) -> Policy | None:
-    if app_config == "none":
-        return None
-    if app_config is None or app_config in PACKAGED:
-        return Policy.packaged(app_config or "chat")
-    return Policy.load(app_config)
 
 
 def _relay(

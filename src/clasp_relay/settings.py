@@ -101,6 +101,9 @@ class Settings:
     app_config: Annotated[str | None, OrNone(Text(_LONGEST_TEXT_BYTES))] = None
     """The application policy: the name of a packaged one, ``none``, or a JSON file's path; None: found at the start."""
 
+    web_root: Annotated[str | None, OrNone(Text(_LONGEST_TEXT_BYTES))] = None
+    """Folder of the web app on the auth port; ``none`` for none; None: the packaged chat, where there is one."""
+
     admin_token: Annotated[Path | None, OrNone(FilePath())] = None
     """File of the administrator's token, made if it is missing; None: there is no such token."""
 

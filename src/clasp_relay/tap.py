@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, TextIO
 
 from twisted.application.service import IService, IServiceCollection, MultiService, ServiceMaker
+from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
 from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 from twisted.python.logfile import LogFile
@@ -17,6 +18,7 @@ from twisted.python.logfile import LogFile
 from clasp_relay.errors import StartError
 from clasp_relay.logs import level_observer, log_target
 from clasp_relay.options import Options, fail
+from clasp_relay.sd_notify import SystemdNotifier
 
 __all__ = ["Options", "RelayApplication", "makeService", "relay"]
 
@@ -32,16 +34,19 @@ class RelayApplication(MultiService):
     Args:
         child: the relay.
         options: what it was started with.
+        systemd: is told when it is ready, alive and stopping.
     """
 
     log = Logger()
 
-    def __init__(self, child: IService, options: Options) -> None:
+    def __init__(self, child: IService, options: Options, systemd: SystemdNotifier) -> None:
         MultiService.__init__(self)
         self._options = options
         self._twistd_options: Mapping[str, object] = options.parent or {}
         self._log_target: TextIO | LogFile | None = None
         child.setServiceParent(self)
+        # Not a child: it has to go on saying that the relay is alive until the others have stopped.
+        self._systemd = systemd
 
     def setServiceParent(self, parent: IServiceCollection) -> None:
         """Joins twistd's application and, since twistd has no option for it, gives it our log level."""
@@ -69,6 +74,19 @@ class RelayApplication(MultiService):
             MultiService.startService(self)
         except StartError as error:
             self._end(error)
+        self._systemd.startService()
+        self._systemd.ready()
+
+    @inlineCallbacks
+    def stopService(self) -> Generator[Deferred[Any], Any, None]:
+        """Stops everything.
+
+        Returns:
+            A Deferred that fires when all is done.
+        """
+        self._systemd.stopping()
+        yield maybeDeferred(MultiService.stopService, self)
+        yield self._systemd.stopService()
 
     def _end(self, error: StartError) -> NoReturn:
         """Ends the process; as a daemon it lets twistd hand the words to the terminal that it left."""
@@ -140,7 +158,7 @@ def makeService(options: Options) -> RelayApplication:
         service = make_service(options.settings, reactor)
     except StartError as error:
         fail(str(error))
-    application = RelayApplication(service, options)
+    application = RelayApplication(service, options, SystemdNotifier(reactor))
     # Here and not in the service: the signals of a program that embeds the relay are its own business.
     reactor.addSystemEventTrigger("before", "shutdown", begin_stop, reactor)
     # As twistd does for its own observer, in the place of which ours stands.

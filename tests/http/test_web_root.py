@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
 from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.resource import getChildForRequest
 from twisted.web.server import NOT_DONE_YET
 from twisted.web.test.requesthelper import DummyRequest
 
@@ -33,7 +34,7 @@ class WebRootTests(SynchronousTestCase):
         """Asks for a path, and returns status, headers and body."""
         request = DummyRequest([unquote_to_bytes(name) for name in path.partition("?")[0].split("/")[1:]])
         request.requestHeaders.setRawHeaders("Accept-Encoding", [accept_encoding])
-        body = WebRoot(self.folder).render(request)
+        body = getChildForRequest(WebRoot(self.folder), request).render(request)
         if body is not NOT_DONE_YET:
             request.write(body)
         headers = {

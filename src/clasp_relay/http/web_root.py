@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from http import HTTPStatus
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,12 @@ _HASHED = re.compile(r"[-.][A-Za-z0-9_-]{8,}\.[a-z0-9]+$")
 
 _NOT_FOUND = b"There is nothing here.\n"
 _TYPES = {**File.contentTypes, ".js": "text/javascript", ".webmanifest": "application/manifest+json"}
+
+
+def packaged_app() -> Path | None:
+    """Returns the folder of the chat that came with the relay; None where it was built without."""
+    folder = Path(str(resources.files("clasp_relay") / "web"))
+    return folder if (folder / PAGE).is_file() else None
 
 
 def security_headers(connect_to: Iterable[str] = ()) -> dict[bytes, bytes]:
@@ -63,8 +70,6 @@ class WebRoot(Resource):
         StartError: it does not.
     """
 
-    isLeaf = True  # noqa: N815 - Twisted's
-
     def __init__(self, folder: Path) -> None:
         Resource.__init__(self)
         if not (folder / PAGE).is_file():
@@ -72,11 +77,15 @@ class WebRoot(Resource):
         self._folder: Any = FilePath(str(folder))
         self._headers = security_headers()
 
+    def getChild(self, path: bytes, request: IRequest) -> Resource:  # noqa: ARG002, N802 - Twisted's
+        """Takes everything that is not put below it by name."""
+        return _Leaf(self)
+
     def render_GET(self, request: IRequest) -> Any:  # noqa: N802 - Twisted's
         """Serves a file, or the page."""
         for name, value in self._headers.items():
             request.responseHeaders.setRawHeaders(name, [value])
-        names = [name.decode("utf-8", "replace") for name in request.postpath]
+        names = [name.decode("utf-8", "replace") for name in (*request.prepath, *request.postpath)]
         path = self._find([name for name in names if name]) if "\0" not in "".join(names) else None
         if path is None:
             request.setResponseCode(HTTPStatus.NOT_FOUND)
@@ -95,6 +104,14 @@ class WebRoot(Resource):
             return path
         # A route has no extension; a missing script or picture is missing.
         return None if names and "." in names[-1] else self._folder.child(PAGE)
+
+
+class _Leaf(Resource):
+    isLeaf = True  # noqa: N815 - Twisted's
+
+    def __init__(self, root: WebRoot) -> None:
+        Resource.__init__(self)
+        self.render_GET = root.render_GET
 
 
 def _file(request: IRequest, path: Any) -> File:
