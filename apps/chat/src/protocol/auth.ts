@@ -42,6 +42,7 @@ const conflictKind = (sentence: string): FailureKind => (/identity/i.test(senten
 function kindOf(status: number, sentence: string, unauthorized: FailureKind): FailureKind {
   if (status === 400 || status === 413) return 'invalid'
   if (status === 401) return unauthorized
+  if (status === 404) return 'missing'
   if (status === 409) return conflictKind(sentence)
   return status === 429 ? 'tooMany' : 'server'
 }

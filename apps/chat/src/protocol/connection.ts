@@ -83,6 +83,8 @@ export interface SendOptions {
   once?: boolean
   /** Told when it is on its way. */
   onSent?: () => void
+  /** Of a SET: seconds after which the relay forgets it. */
+  ttlS?: number
   /** Asked in the moment of sending, also when it is repeated: false makes it a `conflict` instead. */
   guard?: () => boolean
 }
@@ -215,7 +217,12 @@ export class Connection {
     const queued = this.queue.find((job) => job.message.type === 'SET' && job.address === address)
     // What has not left yet is overtaken by the newer value: only the last one counts.
     if (queued) this.drop(queued)
-    const stored = this.send({ type: 'SET', address, value }, address, options)
+    const { ttlS } = options
+    const stored = this.send(
+      { type: 'SET', address, value, ...(ttlS !== undefined && { ttl: ttlS }) },
+      address,
+      options,
+    )
     if (queued) stored.then(queued.resolve, queued.reject)
     return stored.then(() => undefined)
   }

@@ -516,7 +516,8 @@ export function parseMessage(value: unknown): RoomMessage | null {
 }
 
 export type HistoryCall =
-  | { type: 'request'; userId: string; requestId: string; limit: number }
+  /** `sinceMs`: what is older is there already. */
+  | { type: 'request'; userId: string; requestId: string; limit: number; sinceMs: number }
   | { type: 'offer'; userId: string; requestId: string; count: number }
 
 export const MAX_HISTORY = 200
@@ -530,7 +531,7 @@ export function parseHistoryCall(value: unknown): HistoryCall | null {
   if (!fields || !userId || !requestId || number === null || number === undefined) return null
   const amount = Math.min(number, MAX_HISTORY)
   const type = own(fields, 'type')
-  if (type === 'request') return { type, userId, requestId, limit: amount }
+  if (type === 'request') return { type, userId, requestId, limit: amount, sinceMs: time(fields, 'since') ?? 0 }
   return type === 'offer' ? { type, userId, requestId, count: amount } : null
 }
 

@@ -1,17 +1,211 @@
 import { defineStore } from 'pinia'
-import { ref } from 'vue'
-import type { FriendsStore } from './types'
+import { computed, shallowReactive } from 'vue'
+import { address, directMessageId, isUserId, parseAddress, pattern } from '@/protocol/addresses'
+import { Failure } from '@/protocol/errors'
+import { asValue, parseFriend, parseRequest, parseRoomMeta, type RequestEntry } from '@/protocol/shapes'
+import type { Update } from '@/protocol/connection'
+import { useMembersStore } from './members'
+import { useNotificationsStore } from './notifications'
+import { useRoomsStore } from './rooms'
+import { useRuntime } from './runtime'
+import type { Friend, FriendRequest, RoomId, UserId } from './types'
+
+interface StoredFriend {
+  name: string
+  color: string
+  addedAt: number
+}
+
+/** What arrives so soon after subscribing was there before: one line for all of it. */
+const BACKLOG_MS = 500
 
 export const useFriendsStore = defineStore('friends', () => {
+  const runtime = useRuntime()
+  const rooms = useRoomsStore()
+  const members = useMembersStore()
+  const notifications = useNotificationsStore()
+  const { clock, newId } = runtime.platform
+  const known = shallowReactive(new Map<UserId, StoredFriend>())
+  const requests = shallowReactive(new Map<UserId, RequestEntry>())
+  const asked = shallowReactive(new Set<UserId>())
+  let quietUntil = 0
+
+  const friends = computed(() =>
+    [...known]
+      .map(([userId, { name, color, addedAt }]): Friend => {
+        return { userId, name, color, addedAt, online: members.isPresentAnywhere(userId) }
+      })
+      .sort((one, other) => one.name.localeCompare(other.name)),
+  )
+  const incoming = computed(() =>
+    [...requests.values()]
+      .map(({ fromId, fromName, fromColor, timestamp }): FriendRequest => {
+        return { userId: fromId, name: fromName, color: fromColor, timestamp }
+      })
+      .sort((one, other) => other.timestamp - one.timestamp),
+  )
+
+  const me = (): UserId => runtime.self.userId
+
+  function writeFriend(userId: UserId, name: string, color: string): Promise<void> {
+    const value = asValue({ name, avatarColor: color, addedAt: clock.now() })
+    return runtime.connection.set(address.friend(me(), userId), value, { durable: true })
+  }
+
+  function clearRequest(from: UserId): Promise<void> {
+    return runtime.connection.set(address.request(me(), from), null, { durable: true })
+  }
+
+  // --- hearing ---
+
+  function hearFriend({ address: from, value }: Update): void {
+    const place = parseAddress(from)
+    if (place?.kind !== 'friend') return
+    const friend = parseFriend(value)
+    if (!friend) {
+      known.delete(place.friendId)
+      return
+    }
+    known.set(place.friendId, { name: friend.name, color: friend.avatarColor, addedAt: friend.addedAt })
+    asked.delete(place.friendId)
+  }
+
+  function hearRequest({ address: from, value, kind }: Update): void {
+    const place = parseAddress(from)
+    if (place?.kind !== 'request') return
+    const request = parseRequest(value)
+    // Who claims to be somebody else than the address says is not listened to.
+    if (!request || request.fromId !== place.fromId) {
+      requests.delete(place.fromId)
+      return
+    }
+    if (request.accepted) takeAcceptance(request).catch(() => undefined)
+    else if (known.has(request.fromId)) clearRequest(request.fromId).catch(() => undefined)
+    else takeRequest(request, kind === 'set' && clock.now() >= quietUntil)
+  }
+
+  function takeRequest(request: RequestEntry, isNew: boolean): void {
+    requests.set(request.fromId, request)
+    if (isNew) notifications.notify({ kind: 'info', key: 'notices.friendRequest', params: { name: request.fromName } })
+  }
+
+  /** Somebody whom one asked said yes. An old yes, from before one ended the friendship, adds nobody again. */
+  async function takeAcceptance({ fromId, fromName, fromColor, timestamp }: RequestEntry): Promise<void> {
+    const ended = (await endings())[fromId] ?? 0
+    if (timestamp > ended && !known.has(fromId)) {
+      await writeFriend(fromId, fromName, fromColor)
+      notifications.notify({ kind: 'success', key: 'notices.friendAccepted', params: { name: fromName } })
+    }
+    await forgetAsked(fromId)
+    await clearRequest(fromId)
+  }
+
+  async function endings(): Promise<Readonly<Record<UserId, number>>> {
+    const value = await runtime.storage.value('friendsEnded')
+    return typeof value === 'object' && value !== null ? (value as Record<UserId, number>) : {}
+  }
+
+  async function remove(userId: UserId): Promise<void> {
+    await runtime.connection.set(address.friend(me(), userId), null)
+    await runtime.storage.putValue('friendsEnded', { ...(await endings()), [userId]: clock.now() })
+  }
+
+  // --- what was asked, kept so that it is shown as asked another day ---
+
+  async function askedIds(): Promise<UserId[]> {
+    const value = await runtime.storage.value('asked')
+    return Array.isArray(value) ? value.filter((id): id is UserId => typeof id === 'string' && isUserId(id)) : []
+  }
+
+  async function forgetAsked(userId: UserId): Promise<void> {
+    asked.delete(userId)
+    await runtime.storage.putValue('asked', [...asked])
+  }
+
+  // --- acting ---
+
+  async function request(userId: UserId): Promise<void> {
+    if (userId === me()) throw new Failure('invalid', 'One is one’s own friend already.')
+    if (known.has(userId)) return
+    const { name: fromName, color: fromColor } = runtime.self
+    const value = asValue({ fromId: me(), fromName, fromColor, timestamp: clock.now() })
+    await runtime.connection.set(address.request(userId, me()), value)
+    asked.add(userId)
+    await runtime.storage.putValue('asked', [...asked])
+  }
+
+  async function accept(userId: UserId): Promise<void> {
+    const entry = requests.get(userId)
+    if (!entry) throw new Failure('missing', 'There is no such request any more.')
+    const { name: fromName, color: fromColor } = runtime.self
+    await writeFriend(userId, entry.fromName, entry.fromColor)
+    const answer = asValue({ type: 'accepted', fromId: me(), fromName, fromColor, timestamp: clock.now() })
+    // While the request stands: without it there would be nothing to accept.
+    await runtime.connection.set(address.request(userId, me()), answer)
+    await clearRequest(userId)
+  }
+
+  // --- direct messages ---
+
+  /** Whether a room with the id that both sides would choose is ours, or free. */
+  async function isUsable(roomId: RoomId, userId: UserId): Promise<'ours' | 'free' | 'foreign'> {
+    const meta = parseRoomMeta(await runtime.connection.get(address.meta(roomId)))
+    if (!meta) return 'free'
+    const users = meta.dmUsers ?? {}
+    return Object.hasOwn(users, userId) && Object.hasOwn(users, me()) ? 'ours' : 'foreign'
+  }
+
+  async function directMessage(userId: UserId): Promise<{ roomId: RoomId; exists: boolean }> {
+    const open = rooms.directMessages.find((room) => room.peerId === userId)
+    if (open) return { roomId: open.id, exists: true }
+    const roomId = directMessageId(me(), userId)
+    const found = await isUsable(roomId, userId)
+    // Two other people's ids may begin alike: then the room is theirs.
+    if (found === 'foreign') return { roomId: `dm-${newId()}`, exists: false }
+    return { roomId, exists: found === 'ours' }
+  }
+
+  async function openDirectMessage(userId: UserId): Promise<RoomId> {
+    const friend = known.get(userId)
+    if (!friend) throw new Failure('forbidden', 'Direct messages are for friends.')
+    const { roomId, exists } = await directMessage(userId)
+    const { name } = runtime.self
+    if (!exists) {
+      const dmUsers = { [me()]: name, [userId]: friend.name }
+      const meta = { name: friend.name, type: 'dm', isPublic: false, dmUsers }
+      await runtime.connection.set(address.meta(roomId), asValue(meta))
+    }
+    const call = asValue({ fromId: me(), fromName: name, roomId, timestamp: clock.now() })
+    // The other one's list decides about it; the room is usable here in any case.
+    await runtime.connection.set(address.dmInbox(userId, roomId), call).catch((failure: Failure) => {
+      if (failure.kind !== 'forbidden') throw failure
+    })
+    rooms.keep(roomId, { peerName: friend.name })
+    rooms.enter(roomId)
+    return roomId
+  }
+
+  runtime.on('begin', () => {
+    quietUntil = clock.now() + BACKLOG_MS
+    void askedIds().then((ids) => ids.forEach((id) => asked.add(id)))
+    runtime.listenTo(pattern.friends(me()), hearFriend)
+    runtime.listenTo(pattern.requests(me()), hearRequest)
+  })
+  runtime.on('end', () => {
+    known.clear()
+    requests.clear()
+    asked.clear()
+  })
+
   return {
-    friends: ref<FriendsStore['friends']>([]),
-    incoming: ref<FriendsStore['incoming']>([]),
-    outgoing: ref<FriendsStore['outgoing']>([]),
-    isFriend: () => false,
-    request: (): Promise<never> => Promise.reject(new Error('not there yet')),
-    accept: (): Promise<never> => Promise.reject(new Error('not there yet')),
-    decline: (): Promise<never> => Promise.reject(new Error('not there yet')),
-    remove: (): Promise<never> => Promise.reject(new Error('not there yet')),
-    openDirectMessage: (): Promise<never> => Promise.reject(new Error('not there yet')),
+    friends,
+    incoming,
+    outgoing: computed(() => [...asked]),
+    isFriend: (userId: UserId) => known.has(userId),
+    request,
+    accept,
+    decline: clearRequest,
+    remove,
+    openDirectMessage,
   }
 })

@@ -1,29 +1,280 @@
 import { defineStore } from 'pinia'
+import { shallowReactive } from 'vue'
+import { address, type Place } from '@/protocol/addresses'
+import type { Update } from '@/protocol/connection'
+import { SIGNING_ALGORITHM } from '@/crypto/signing'
+import { Failure } from '@/protocol/errors'
+import * as shapes from '@/protocol/shapes'
+import { isPresent, STALE_MS, type RoomEvent } from './live/liveRoom'
+import { useRoomsStore } from './rooms'
+import { useRuntime } from './runtime'
+import type { Ban, Member, Person, Profile, Rights, Role, RoomId, UserId } from './types'
+
+/** Typing ends by itself when nothing more is heard of it. */
+const TYPING_MS = 5_000
+/** Readers of the original forget after 3 s, so it is said again. */
+const TYPING_AGAIN_MS = 2_000
+const TYPING_IDLE_MS = 2_500
+const KICK_COLOR = '#6b7280'
+
+interface Seen extends shapes.Presence {
+  /** By the own clock, ms. */
+  seenAt: number
+}
+
+interface RoomPeople {
+  present: Map<UserId, Seen>
+  typing: Map<UserId, { name: string; until: number }>
+  admins: Set<UserId>
+  bans: Map<UserId, Ban>
+}
+
+const ROLES: readonly Role[] = ['creator', 'admin', 'member']
+const NO_RIGHTS: Rights = {
+  rename: false,
+  visibility: false,
+  password: false,
+  promote: false,
+  kick: false,
+  ban: false,
+  moderate: false,
+  remove: false,
+  encrypt: false,
+}
 
 export const useMembersStore = defineStore('members', () => {
+  const runtime = useRuntime()
+  const rooms = useRoomsStore()
+  const { clock } = runtime.platform
+  const people = shallowReactive(new Map<RoomId, RoomPeople>())
+  const knownColors = new Map<UserId, string>()
+  let typingIn: { roomId: RoomId; saidAt: number; stopIdle: () => void } | null = null
+
+  const of = (roomId: RoomId): RoomPeople =>
+    people.get(roomId) ?? { present: new Map(), typing: new Map(), admins: new Set(), bans: new Map() }
+
+  /** Replaces what is known of a room, so that who shows it notices. */
+  function change(roomId: RoomId, edit: (room: RoomPeople) => void): void {
+    const { present, typing, admins, bans } = of(roomId)
+    const copy = { present: new Map(present), typing: new Map(typing), admins: new Set(admins), bans: new Map(bans) }
+    edit(copy)
+    people.set(roomId, copy)
+  }
+
+  // --- hearing ---
+
+  function hear(roomId: RoomId, place: Place, update: Update): void {
+    if (place.kind === 'presence') hearPresence(roomId, place.userId, update)
+    else if (place.kind === 'typing') hearTyping(roomId, place.userId, update.value)
+    else if (place.kind === 'admin') {
+      const admin = shapes.parseAdmin(update.value) !== null
+      change(roomId, ({ admins }) => (admin ? admins.add(place.userId) : admins.delete(place.userId)))
+    } else if (place.kind === 'ban') {
+      const ban = shapes.parseBan(update.value)
+      const { userId } = place
+      change(roomId, ({ bans }) => {
+        if (ban) bans.set(userId, { userId, name: ban.name, bannedBy: ban.bannedBy ?? '', timestamp: ban.timestamp })
+        else bans.delete(userId)
+      })
+    }
+  }
+
+  function hearPresence(roomId: RoomId, userId: UserId, { value, ageMs }: Update): void {
+    const presence = isPresent(value, ageMs) ? shapes.parsePresence(value) : null
+    const seenAt = clock.now() - (ageMs ?? 0)
+    if (presence) knownColors.set(userId, presence.avatarColor)
+    change(roomId, ({ present }) => {
+      if (presence) present.set(userId, { ...presence, seenAt })
+      else present.delete(userId)
+    })
+  }
+
+  function hearTyping(roomId: RoomId, userId: UserId, value: unknown): void {
+    const typing = shapes.parseTyping(value)
+    change(roomId, (room) => {
+      if (typing) room.typing.set(userId, { name: typing.name, until: clock.now() + TYPING_MS })
+      else room.typing.delete(userId)
+    })
+    if (typing) clock.after(TYPING_MS, sweep)
+  }
+
+  /** Forgets who was not heard of for too long. */
+  function sweep(): void {
+    const now = clock.now()
+    for (const [roomId, room] of people) {
+      const ghosts = [...room.present].filter(([, seen]) => now - seen.seenAt >= STALE_MS)
+      const silent = [...room.typing].filter(([, { until }]) => until <= now)
+      if (ghosts.length === 0 && silent.length === 0) continue
+      change(roomId, ({ present, typing }) => {
+        for (const [userId] of ghosts) present.delete(userId)
+        for (const [userId] of silent) typing.delete(userId)
+      })
+    }
+  }
+
+  // --- showing ---
+
+  function roleOf(roomId: RoomId, userId: UserId): Role {
+    if (rooms.byId[roomId]?.creatorId === userId) return 'creator'
+    return of(roomId).admins.has(userId) ? 'admin' : 'member'
+  }
+
+  function present(roomId: RoomId): readonly Member[] {
+    const me = runtime.self.userId
+    const members = [...of(roomId).present].map(([userId, { name, avatarColor, status, joinedAt }]): Member => {
+      return { userId, name, color: avatarColor, status, joinedAt, role: roleOf(roomId, userId), self: userId === me }
+    })
+    const rank = (member: Member): number => ROLES.indexOf(member.role)
+    return members
+      .filter((member) => member.status !== 'invisible' || member.self)
+      .sort((one, other) => rank(one) - rank(other) || one.name.localeCompare(other.name))
+  }
+
+  function typing(roomId: RoomId): readonly Person[] {
+    const me = runtime.self.userId
+    const room = of(roomId)
+    return [...room.typing]
+      .filter(([userId]) => userId !== me)
+      .map(([userId, { name }]) => ({ userId, name: room.present.get(userId)?.name || name, color: colorOf(userId) }))
+  }
+
+  const colorOf = (userId: UserId): string => knownColors.get(userId) ?? shapes.DEFAULT_COLOR
+
+  function nameOf(roomId: RoomId, userId: UserId): string {
+    return of(roomId).present.get(userId)?.name ?? ''
+  }
+
+  function rights(roomId: RoomId): Rights {
+    const room = rooms.byId[roomId]
+    const role = roleOf(roomId, runtime.self.userId)
+    if (!room || role === 'member' || room.type === 'dm') {
+      return { ...NO_RIGHTS, encrypt: room?.type === 'dm' && role === 'creator' && room.encryption === 'off' }
+    }
+    const creator = role === 'creator'
+    const shared = { kick: true, ban: true, moderate: true }
+    // The relay lets only the creator write the meta, which every one of these does.
+    const own = { rename: creator, visibility: creator, password: creator, promote: creator, remove: creator }
+    return { ...shared, ...own, encrypt: creator && room.encryption === 'off' }
+  }
+
+  // --- typing ---
+
+  function say(roomId: RoomId, value: object | null): void {
+    const where = address.typing(roomId, runtime.self.userId)
+    // Of interest only now: what does not get through is not made up for.
+    runtime.connection.set(where, value && shapes.asValue(value)).catch(() => undefined)
+  }
+
+  function stopTyping(roomId: RoomId): void {
+    if (typingIn?.roomId !== roomId) return
+    typingIn.stopIdle()
+    typingIn = null
+    say(roomId, null)
+  }
+
+  function noteTyping(roomId: RoomId): void {
+    if (typingIn && typingIn.roomId !== roomId) stopTyping(typingIn.roomId)
+    const now = clock.now()
+    typingIn?.stopIdle()
+    const saidAt = typingIn?.saidAt ?? -Infinity
+    const again = now - saidAt >= TYPING_AGAIN_MS
+    typingIn = { roomId, saidAt: again ? now : saidAt, stopIdle: clock.after(TYPING_IDLE_MS, () => stopTyping(roomId)) }
+    if (again) say(roomId, { name: runtime.self.name, timestamp: now })
+  }
+
+  // --- acting ---
+
+  async function promote(roomId: RoomId, userId: UserId): Promise<void> {
+    const value = { role: 'admin', promotedBy: runtime.self.userId, timestamp: clock.now() }
+    await runtime.connection.set(address.admin(roomId, userId), value)
+  }
+
+  async function demote(roomId: RoomId, userId: UserId): Promise<void> {
+    await runtime.connection.set(address.admin(roomId, userId), null)
+  }
+
+  /** The line that the original writes; clear text always, so not where the room is encrypted. */
+  async function announceKick(roomId: RoomId, userId: UserId): Promise<void> {
+    if (rooms.byId[roomId]?.encryption !== 'off') return
+    const now = clock.now()
+    const { userId: me } = runtime.self
+    const text = `${nameOf(roomId, userId) || 'Somebody'} was kicked from the room`
+    const head = { type: 'text', fromId: me, userId: me, from: 'System', msgId: `kick-${now}`, text }
+    const notice = { ...head, timestamp: now, avatarColor: KICK_COLOR }
+    await runtime.connection.publish(address.messages(roomId), notice)
+  }
+
+  async function shutOut(roomId: RoomId, userId: UserId): Promise<void> {
+    await runtime.connection.set(address.presence(roomId, userId), null)
+    change(roomId, ({ present: there }) => there.delete(userId))
+    await runtime.rooms.get(roomId)?.tell({ type: 'rotate', without: [userId] })
+  }
+
+  async function kick(roomId: RoomId, userId: UserId): Promise<void> {
+    await announceKick(roomId, userId)
+    await shutOut(roomId, userId)
+  }
+
+  async function ban(roomId: RoomId, userId: UserId): Promise<void> {
+    const value = { bannedBy: runtime.self.userId, timestamp: clock.now(), name: nameOf(roomId, userId) }
+    await runtime.connection.set(address.ban(roomId, userId), value)
+    await shutOut(roomId, userId)
+  }
+
+  async function unban(roomId: RoomId, userId: UserId): Promise<void> {
+    await runtime.connection.set(address.ban(roomId, userId), null)
+  }
+
+  async function profile(userId: UserId): Promise<Profile | null> {
+    const found = shapes.parseProfile(await runtime.connection.get(address.profile(userId)))
+    return found && { userId, name: found.name, color: found.avatarColor, status: found.status }
+  }
+
+  /** Leaves the own profile and signing key where others look for them. */
+  function publishSelf(): void {
+    if (!runtime.begun || !runtime.connection.online) return
+    const { userId, name, color, status } = runtime.self
+    const own = { name, avatarColor: color, userId, status }
+    const key = { publicKey: runtime.identity.signingPublicKey, algorithm: SIGNING_ALGORITHM, timestamp: clock.now() }
+    const report = (failure: Failure): void => {
+      if (failure.kind !== 'offline') runtime.emit('refusal', { failure, address: null })
+    }
+    runtime.connection.set(address.profile(userId), shapes.asValue(own)).catch(report)
+    runtime.connection.set(address.signingKey(userId), shapes.asValue(key)).catch(report)
+  }
+
+  function takeRoomEvent(event: RoomEvent): void {
+    if (event.type === 'update') hear(event.roomId, event.place, event.update)
+    else if (event.type === 'kicked') people.delete(event.roomId)
+  }
+
+  runtime.on('room', takeRoomEvent)
+  runtime.on('beat', sweep)
+  runtime.on('online', publishSelf)
+  runtime.on('self', publishSelf)
+  runtime.on('end', () => {
+    people.clear()
+    knownColors.clear()
+  })
+
   return {
-    present: () => [],
-    typing: () => [],
-    bans: () => [],
-    admins: () => [],
-    rights: () => ({
-      rename: false,
-      visibility: false,
-      password: false,
-      promote: false,
-      kick: false,
-      ban: false,
-      moderate: false,
-      remove: false,
-      encrypt: false,
-    }),
-    noteTyping: (): void => undefined,
-    stopTyping: (): void => undefined,
-    promote: (): Promise<never> => Promise.reject(new Error('not there yet')),
-    demote: (): Promise<never> => Promise.reject(new Error('not there yet')),
-    kick: (): Promise<never> => Promise.reject(new Error('not there yet')),
-    ban: (): Promise<never> => Promise.reject(new Error('not there yet')),
-    unban: (): Promise<never> => Promise.reject(new Error('not there yet')),
-    profile: (): Promise<never> => Promise.reject(new Error('not there yet')),
+    present,
+    typing,
+    bans: (roomId: RoomId): readonly Ban[] => [...of(roomId).bans.values()],
+    admins: (roomId: RoomId): readonly UserId[] => [...of(roomId).admins],
+    rights,
+    noteTyping,
+    stopTyping,
+    promote,
+    demote,
+    kick,
+    ban,
+    unban,
+    profile,
+    // For the other stores.
+    roleOf,
+    colorOf,
+    nameOf,
+    isPresentAnywhere: (userId: UserId) => [...people.values()].some((room) => room.present.has(userId)),
   }
 })

@@ -1,26 +1,569 @@
 import { defineStore } from 'pinia'
-import { ref } from 'vue'
-import type { MessagesStore } from './types'
+import { computed, shallowReactive, type ComputedRef } from 'vue'
+import { seal, type Outgoing, type OutgoingText } from '@/crypto/envelope'
+import { address, isEmoji } from '@/protocol/addresses'
+import type { Update } from '@/protocol/connection'
+import { Failure } from '@/protocol/errors'
+import * as shapes from '@/protocol/shapes'
+import type { StoredDraft, StoredMessage } from '@/storage/types'
+import type { RoomEvent } from './live/liveRoom'
+import { useMembersStore } from './members'
+import { COMMANDS, expandCommand } from './messages/commands'
+import { HistoryExchange, type Received } from './messages/history'
+import { prepareImage } from './messages/images'
+import { countReactions, withReaction, type RoomReactions } from './messages/reactions'
+import { applyDelete, applyEdit, authorship, open, readHistory, readText } from './messages/reading'
+import { EMPTY, withMessage, withOlder, withoutMessage, type Timeline } from './messages/timeline'
+import { Verifier } from './messages/verifier'
+import { useNotificationsStore } from './notifications'
+import { useRoomsStore } from './rooms'
+import { useRuntime } from './runtime'
+import { useSettingsStore } from './settings'
+import type { ChatMessage, Draft, MsgId, OutgoingImage, Person, RoomId, UserId } from './types'
+
+/** The fields that are shown as they are stored. */
+function pickShown(message: StoredMessage) {
+  const { roomId, msgId, userId, sessionId, name, color, kind, text, image, alt, timestamp } = message
+  const { edited, deleted, unproven, delivery, failure, secrecy, verification, relayedBy } = message
+  const body = { roomId, msgId, userId, sessionId, name, color, kind, text, image, alt, timestamp }
+  return { ...body, edited, deleted, unproven, delivery, failure, secrecy, verification, relayedBy }
+}
+
+const PAGE = 50
+export const MAX_TEXT = 2_000
+const MAX_ALT = 500
+const RECEIPT_DELAY_MS = 1_000
+/** How long after entering a room the missed history is asked for: until then the key may be there. */
+const HISTORY_DELAY_MS = 1_500
 
 export const useMessagesStore = defineStore('messages', () => {
+  const runtime = useRuntime()
+  const rooms = useRoomsStore()
+  const members = useMembersStore()
+  const settings = useSettingsStore()
+  const notifications = useNotificationsStore()
+  const { clock, random } = runtime.platform
+
+  const timelines = shallowReactive(new Map<RoomId, Timeline>())
+  const reactions = shallowReactive(new Map<RoomId, RoomReactions>())
+  const receipts = shallowReactive(new Map<RoomId, ReadonlyMap<UserId, shapes.Receipt>>())
+  const drafts = shallowReactive(new Map<RoomId, StoredDraft>())
+  const loading = new Map<RoomId, Promise<void>>()
+  const shown = new Map<RoomId, ComputedRef<readonly ChatMessage[]>>()
+  /** What happens in a room happens in order, also where decrypting takes its time. */
+  const tails = new Map<RoomId, Promise<unknown>>()
+  const verifier = new Verifier(runtime)
+  const history = new HistoryExchange(runtime, takeHistory)
+
+  const me = (): UserId => runtime.self.userId
+  const storage = () => runtime.storage.messages
+
+  function inOrder<T>(roomId: RoomId, work: () => Promise<T>): Promise<T> {
+    const result = (tails.get(roomId) ?? Promise.resolve()).then(work)
+    tails.set(
+      roomId,
+      result.catch(() => undefined),
+    )
+    return result
+  }
+
+  // --- the timeline ---
+
+  function load(roomId: RoomId): Promise<void> {
+    const running = loading.get(roomId)
+    if (running) return running
+    const loaded = inOrder(roomId, async () => {
+      const newest = await storage().before(roomId, PAGE)
+      const before = timelines.get(roomId) ?? EMPTY
+      timelines.set(roomId, withOlder(before, newest, newest.length === PAGE))
+    })
+    loading.set(roomId, loaded)
+    return loaded
+  }
+
+  async function loadOlder(roomId: RoomId): Promise<void> {
+    await load(roomId)
+    await inOrder(roomId, async () => {
+      const timeline = timelines.get(roomId) ?? EMPTY
+      if (!timeline.hasOlder) return
+      const older = await storage().before(roomId, PAGE, timeline.messages[0])
+      timelines.set(roomId, withOlder(timeline, older, older.length === PAGE))
+    })
+  }
+
+  async function reveal(roomId: RoomId, msgId: MsgId): Promise<boolean> {
+    await load(roomId)
+    return inOrder(roomId, async () => {
+      const timeline = timelines.get(roomId) ?? EMPTY
+      if (timeline.messages.some((message) => message.msgId === msgId)) return true
+      const target = await storage().get(roomId, msgId)
+      if (!target) return false
+      const stretch = await storage().from(roomId, target.timestamp, msgId)
+      const before = await storage().before(roomId, PAGE, target)
+      timelines.set(roomId, withOlder(timeline, [...before, ...stretch], before.length === PAGE))
+      return true
+    })
+  }
+
+  /** Stores a message and shows it. */
+  async function keep(message: StoredMessage): Promise<void> {
+    await storage().put(message)
+    show(message)
+  }
+
+  function show(message: StoredMessage): void {
+    const timeline = timelines.get(message.roomId)
+    if (timeline) timelines.set(message.roomId, withMessage(timeline, message))
+  }
+
+  // --- as components see it ---
+
+  const views = new WeakMap<StoredMessage, { marks: unknown; readers: string; view: ChatMessage }>()
+
+  function namesMe(text: string): boolean {
+    const { name } = runtime.self
+    if (name === '') return false
+    const at = text.toLocaleLowerCase().indexOf(`@${name.toLocaleLowerCase()}`)
+    return at >= 0 && !/[\p{L}\p{N}]/u.test(text.charAt(at + name.length + 1))
+  }
+
+  function quoteOf(message: StoredMessage, byId: ReadonlyMap<MsgId, StoredMessage>): ChatMessage['replyTo'] {
+    const { replyTo } = message
+    if (!replyTo) return null
+    const quoted = byId.get(replyTo.msgId)
+    const text = quoted && !quoted.deleted && !quoted.sealed ? quoted.text.slice(0, shapes.MAX_QUOTE) : replyTo.text
+    return { msgId: replyTo.msgId, name: quoted?.name ?? replyTo.from, text: text || null }
+  }
+
+  function view(
+    message: StoredMessage,
+    byId: ReadonlyMap<MsgId, StoredMessage>,
+    readBy: readonly Person[],
+  ): ChatMessage {
+    const marks = reactions.get(message.roomId)?.get(message.msgId)
+    const quoted = message.replyTo ? byId.get(message.replyTo.msgId) : undefined
+    const readers = `${readBy.map((reader) => reader.userId).join()} ${quoted?.text ?? ''} ${quoted?.deleted ?? ''}`
+    const cached = views.get(message)
+    if (cached?.marks === marks && cached?.readers === readers) return cached.view
+    const { roomId, userId } = message
+    const nameOf = (id: UserId): string => (id === me() ? runtime.self.name : members.nameOf(roomId, id))
+    const made: ChatMessage = {
+      ...pickShown(message),
+      own: userId === me(),
+      replyTo: quoteOf(message, byId),
+      mentionsMe: userId !== me() && namesMe(message.text),
+      reactions: countReactions(marks, me()).map(({ emoji, count, mine, userIds }) => {
+        return { emoji, count, mine, names: userIds.map(nameOf).filter((name) => name !== '') }
+      }),
+      readBy,
+    }
+    views.set(message, { marks, readers, view: made })
+    return made
+  }
+
+  function readersByMessage(roomId: RoomId, messages: readonly StoredMessage[]): Map<MsgId, Person[]> {
+    const readers = new Map<MsgId, Person[]>()
+    for (const [userId, receipt] of receipts.get(roomId) ?? []) {
+      if (userId === me()) continue
+      const last = messages.findLast((message) => message.timestamp <= receipt.timestamp)
+      if (!last) continue
+      const person = { userId, name: members.nameOf(roomId, userId), color: members.colorOf(userId) }
+      readers.set(last.msgId, [...(readers.get(last.msgId) ?? []), person])
+    }
+    return readers
+  }
+
+  function shownOf(roomId: RoomId): ComputedRef<readonly ChatMessage[]> {
+    const known = shown.get(roomId)
+    if (known) return known
+    const made = computed(() => {
+      const { messages } = timelines.get(roomId) ?? EMPTY
+      const byId = new Map(messages.map((message) => [message.msgId, message]))
+      const readers = readersByMessage(roomId, messages)
+      return messages.map((message) => view(message, byId, readers.get(message.msgId) ?? []))
+    })
+    shown.set(roomId, made)
+    return made
+  }
+
+  function timeline(roomId: RoomId): readonly ChatMessage[] {
+    if (runtime.begun) void load(roomId)
+    return shownOf(roomId).value
+  }
+
+  // --- receiving ---
+
+  function hear(roomId: RoomId, event: RoomEvent & { type: 'update' }): void {
+    const { place, update } = event
+    if (place.kind === 'messages' && update.kind === 'publish') void inOrder(roomId, () => receive(roomId, update))
+    else if (place.kind === 'reaction') {
+      const value = shapes.parseReaction(update.value)
+      reactions.set(roomId, withReaction(reactions.get(roomId) ?? new Map(), place, value))
+    } else if (place.kind === 'receipt') {
+      const receipt = shapes.parseReceipt(update.value)
+      const changed = new Map(receipts.get(roomId))
+      if (receipt) changed.set(place.userId, receipt)
+      else changed.delete(place.userId)
+      receipts.set(roomId, changed)
+    } else if (place.kind === 'historyCall') {
+      const call = shapes.parseHistoryCall(update.value)
+      if (call) history.hearCall(roomId, call)
+    } else if (place.kind === 'historyFor' && place.userId === me()) {
+      const mail = shapes.parseHistoryMail(update.value)
+      if (mail) void history.hearMail(roomId, mail)
+    }
+  }
+
+  async function receive(roomId: RoomId, update: Update): Promise<void> {
+    const message = shapes.parseMessage(update.value)
+    const live = runtime.rooms.get(roomId)
+    if (!message || !live) return
+    // A relay without the rules of the chat would pass on what the banned write.
+    if (message.userId !== null && members.bans(roomId).some((ban) => ban.userId === message.userId)) return
+    const room = await live.room()
+    if (message.kind === 'edit') await receiveEdit(roomId, message)
+    else if (message.kind === 'delete') await receiveDelete(roomId, message)
+    else if (!(await storage().get(roomId, message.msgId))) {
+      await receiveText(await readText(room, roomId, message, clock.now()))
+    }
+  }
+
+  async function receiveText(message: StoredMessage): Promise<void> {
+    const { roomId, timestamp, userId } = message
+    await keep(message)
+    const own = userId === me()
+    const mention = !own && namesMe(message.text)
+    rooms.noteMessage(roomId, timestamp, own, mention)
+    if (message.sealed) await runtime.rooms.get(roomId)?.tell({ type: 'unreadable' })
+    void verifyLater(message)
+    if (!own) alertAbout(message, mention)
+  }
+
+  function alertAbout(message: StoredMessage, mention: boolean): void {
+    const room = rooms.byId[message.roomId]
+    const { status } = runtime.self
+    if (!room || room.muted || !settings.desktopNotifications || status === 'dnd' || rooms.isWatched(message.roomId))
+      return
+    const text = message.secrecy === 'unreadable' ? '' : message.text || message.alt
+    notifications.desktop({ title: `${message.name} · ${room.name}`, body: text, roomId: message.roomId, mention })
+  }
+
+  async function receiveEdit(roomId: RoomId, edit: shapes.EditMessage): Promise<void> {
+    const target = await storage().get(roomId, edit.targetId)
+    const author = target ? authorship(edit, target) : 'no'
+    const room = await runtime.rooms.get(roomId)?.room()
+    if (!target || !room || author === 'no') return
+    const edited = await applyEdit(room, target, edit, author === 'session')
+    if (edited) await keep(edited)
+    else await runtime.rooms.get(roomId)?.tell({ type: 'unreadable' })
+  }
+
+  async function receiveDelete(roomId: RoomId, change: shapes.DeleteMessage): Promise<void> {
+    const target = await storage().get(roomId, change.targetId)
+    if (!target) return
+    const author = authorship(change, target)
+    const moderator = change.moderator && change.userId !== null && members.roleOf(roomId, change.userId) !== 'member'
+    if (author !== 'no' || moderator) await keep(applyDelete(target, author === 'session'))
+  }
+
+  async function verifyLater(message: StoredMessage): Promise<void> {
+    if (message.verification !== 'pending') return
+    const verification = await verifier.check(message)
+    await inOrder(message.roomId, async () => {
+      const current = await storage().get(message.roomId, message.msgId)
+      if (current?.verification === 'pending') await keep({ ...current, verification })
+    })
+  }
+
+  /** New keys: what could not be read is tried again. */
+  async function readAgain(roomId: RoomId): Promise<void> {
+    await inOrder(roomId, async () => {
+      const room = await runtime.rooms.get(roomId)?.room()
+      if (!room) return
+      for (const message of await storage().unreadable(roomId)) {
+        if (!message.sealed) continue
+        const opened = await open(room, message.sealed)
+        if (opened.sealed) continue
+        const readable = { ...message, ...opened }
+        await keep(readable)
+        void verifyLater(readable)
+      }
+    })
+    runtime.outbox.resume(roomId)
+  }
+
+  async function takeHistory({ roomId, rows, from, encrypted }: Received): Promise<void> {
+    await inOrder(roomId, async () => {
+      const messages = rows.map((row) => readHistory(roomId, row, from, encrypted, clock.now()))
+      // What is said to be one's own is only believed where it is stored.
+      const added = await storage().addMissing(messages.filter((message) => message.msgId !== ''))
+      if (added.length === 0) return
+      for (const message of added) show(message)
+      const newest = added.reduce((one, { timestamp }) => Math.max(one, timestamp), 0)
+      const lastReadMs = rooms.lastRead(roomId)
+      for (const { timestamp, userId, text } of added) {
+        if (timestamp > lastReadMs) rooms.noteMessage(roomId, timestamp, userId === me(), namesMe(text))
+      }
+      rooms.noteActivity(roomId, newest)
+    })
+  }
+
+  // --- sending ---
+
+  const newMsgId = (): MsgId =>
+    `${clock.now()}-${Math.floor(random() * 36 ** 6)
+      .toString(36)
+      .padStart(6, '0')}`
+
+  function outgoing(message: StoredMessage, fromId: string): OutgoingText {
+    const { msgId, text, timestamp, image, alt, replyTo, name, color } = message
+    return {
+      kind: 'message',
+      from: name,
+      fromId,
+      userId: me(),
+      avatarColor: color,
+      msgId,
+      text,
+      timestamp,
+      image,
+      alt,
+      replyTo,
+    }
+  }
+
+  /** Gives a stored message to the outbox, which seals it in the moment of sending. */
+  function post(message: StoredMessage): void {
+    const { roomId, msgId } = message
+    runtime.outbox.add({
+      id: `${roomId} ${msgId}`,
+      lane: roomId,
+      address: address.messages(roomId),
+      seal: async () => {
+        const live = runtime.rooms.get(roomId)
+        if (!live) throw new Failure('missing', 'This room was left.')
+        // Anew each time: the session may be another one than when it was written.
+        const sessionId = runtime.connection.status.sessionId ?? ''
+        await inOrder(roomId, async () => {
+          const current = await storage().get(roomId, msgId)
+          if (current && current.sessionId !== sessionId) await keep({ ...current, sessionId })
+        })
+        return seal(await live.room(), runtime.identity, outgoing(message, sessionId))
+      },
+    })
+  }
+
+  async function send(
+    roomId: RoomId,
+    message: { text: string; replyTo?: MsgId; image?: OutgoingImage },
+  ): Promise<void> {
+    const text = expandCommand(message.text.trim(), random, runtime.self.name)
+    const image = message.image?.dataUrl ?? null
+    if (text === '' && image === null) throw new Failure('invalid', 'There is nothing to send.')
+    if (text.length > MAX_TEXT) throw new Failure('tooLarge', `A message has at most ${MAX_TEXT} characters.`)
+    if (image !== null && !shapes.isImage(image)) throw new Failure('invalid', 'This is no picture.')
+    if (!runtime.rooms.has(roomId)) throw new Failure('missing', 'Join the room first.')
+    const quoted = message.replyTo ? await storage().get(roomId, message.replyTo) : undefined
+    const { name, color, userId } = runtime.self
+    const stored: StoredMessage = {
+      roomId,
+      msgId: newMsgId(),
+      userId,
+      sessionId: runtime.connection.status.sessionId ?? '',
+      name,
+      color,
+      kind: image === null ? 'text' : 'image',
+      text,
+      image,
+      alt: (message.image?.alt ?? '').trim().slice(0, MAX_ALT),
+      timestamp: clock.now(),
+      replyTo: quoted ? { msgId: quoted.msgId, from: quoted.name, text: quoted.text.slice(0, shapes.MAX_QUOTE) } : null,
+      edited: false,
+      deleted: false,
+      unproven: false,
+      delivery: 'queued',
+      failure: null,
+      secrecy: runtime.rooms.get(roomId)?.encryption === 'off' ? 'plain' : 'encrypted',
+      verification: 'verified',
+      relayedBy: null,
+      sealed: null,
+      signature: null,
+    }
+    await inOrder(roomId, () => keep(stored))
+    rooms.noteMessage(roomId, stored.timestamp, true, false)
+    members.stopTyping(roomId)
+    post(stored)
+  }
+
+  function takeDelivery({
+    id,
+    state,
+    failure,
+  }: {
+    id: string
+    state: StoredMessage['delivery']
+    failure: Failure | null
+  }) {
+    const [roomId, msgId] = id.split(' ') as [RoomId, MsgId]
+    if (!runtime.begun) return
+    void inOrder(roomId, async () => {
+      const message = await storage().get(roomId, msgId)
+      if (!message || message.delivery === state) return
+      await keep({ ...message, delivery: state, failure: failure?.message ?? null })
+    })
+  }
+
+  async function retry(roomId: RoomId, msgId: MsgId): Promise<void> {
+    if (runtime.outbox.retry(`${roomId} ${msgId}`)) return
+    const message = await storage().get(roomId, msgId)
+    if (message && message.delivery !== 'confirmed') post(message)
+  }
+
+  async function discard(roomId: RoomId, msgId: MsgId): Promise<void> {
+    runtime.outbox.discard(`${roomId} ${msgId}`)
+    await inOrder(roomId, async () => {
+      const message = await storage().get(roomId, msgId)
+      if (!message || message.delivery === 'confirmed') return
+      await storage().remove(roomId, msgId)
+      timelines.set(roomId, withoutMessage(timelines.get(roomId) ?? EMPTY, msgId))
+    })
+  }
+
+  /** Sends an edit or a delete; resolves when the relay has it. */
+  async function publishChange(roomId: RoomId, change: Outgoing): Promise<void> {
+    const live = runtime.rooms.get(roomId)
+    if (!live) throw new Failure('missing', 'Join the room first.')
+    const { value, guard } = await seal(await live.room(), runtime.identity, change)
+    await runtime.connection.publish(address.messages(roomId), value, { guard })
+  }
+
+  const head = () => ({ fromId: runtime.connection.status.sessionId ?? '', userId: me(), timestamp: clock.now() })
+
+  async function target(roomId: RoomId, msgId: MsgId): Promise<StoredMessage> {
+    const message = await storage().get(roomId, msgId)
+    if (!message || message.deleted) throw new Failure('missing', 'This message is gone.')
+    return message
+  }
+
+  async function edit(roomId: RoomId, msgId: MsgId, newText: string): Promise<void> {
+    const text = newText.trim()
+    if (text === '') throw new Failure('invalid', 'There is nothing to send.')
+    if (text.length > MAX_TEXT) throw new Failure('tooLarge', `A message has at most ${MAX_TEXT} characters.`)
+    const message = await target(roomId, msgId)
+    if (message.userId !== me()) throw new Failure('forbidden', 'Only its author edits a message.')
+    await publishChange(roomId, { kind: 'edit', ...head(), targetId: msgId, text })
+    await inOrder(roomId, () => keep({ ...message, text, edited: true, verification: 'unsigned', signature: null }))
+  }
+
+  async function remove(roomId: RoomId, msgId: MsgId): Promise<void> {
+    const message = await target(roomId, msgId)
+    const own = message.userId === me()
+    if (!own && !members.rights(roomId).moderate) throw new Failure('forbidden', 'Only its author deletes a message.')
+    await publishChange(roomId, { kind: 'delete', ...head(), targetId: msgId, moderator: !own })
+    await inOrder(roomId, () => keep(applyDelete(message, false)))
+  }
+
+  async function react(roomId: RoomId, msgId: MsgId, emoji: string): Promise<void> {
+    if (!isEmoji(emoji)) throw new Failure('invalid', 'This is no emoji.')
+    const mine = reactions.get(roomId)?.get(msgId)?.get(emoji)?.people.has(me()) ?? false
+    const value = mine ? null : { userId: me(), timestamp: clock.now() }
+    await runtime.connection.set(address.reaction(roomId, msgId, emoji, me()), value)
+    if (!mine) settings.noteEmoji(emoji)
+  }
+
+  // --- receipts ---
+
+  const receiptTimers = new Map<RoomId, () => void>()
+
+  function sendReceipt(roomId: RoomId): void {
+    receiptTimers.delete(roomId)
+    const last = (timelines.get(roomId) ?? EMPTY).messages.findLast((message) => message.userId !== me())
+    const sent = receipts.get(roomId)?.get(me())
+    if (!last || !settings.sendReceipts || (sent && sent.timestamp >= last.timestamp)) return
+    const value = { userId: me(), msgId: last.msgId, timestamp: last.timestamp }
+    runtime.connection.set(address.receipt(roomId, me()), value).catch(() => undefined)
+  }
+
+  function planReceipt(roomId: RoomId): void {
+    if (!rooms.isWatched(roomId) || receiptTimers.has(roomId)) return
+    receiptTimers.set(
+      roomId,
+      clock.after(RECEIPT_DELAY_MS, () => sendReceipt(roomId)),
+    )
+  }
+
+  // --- drafts, search ---
+
+  const draft = (roomId: RoomId): Draft => drafts.get(roomId) ?? { text: '', replyTo: null }
+
+  function setDraft(roomId: RoomId, { text, replyTo }: Draft): void {
+    drafts.set(roomId, { roomId, text, replyTo })
+    void runtime.storage.putDraft({ roomId, text, replyTo })
+  }
+
+  async function search(query: string, roomId?: RoomId): Promise<readonly ChatMessage[]> {
+    const found = await storage().search(query, roomId ?? null)
+    const byId = new Map(found.map((message) => [message.msgId, message]))
+    return found.map((message) => view(message, byId, []))
+  }
+
+  // --- life ---
+
+  async function resumeOutbox(roomId: RoomId): Promise<void> {
+    for (const message of await storage().undelivered(roomId)) {
+      if (message.delivery !== 'failed') post(message)
+    }
+  }
+
+  function takeRoomEvent(event: RoomEvent): void {
+    const { roomId } = event
+    if (event.type === 'update') hear(roomId, event)
+    else if (event.type === 'keysArrived') void readAgain(roomId)
+    else if (event.type === 'encryption') runtime.outbox.resume(roomId)
+    else if (event.type === 'access' && event.access === 'inside') {
+      clock.after(HISTORY_DELAY_MS, () => {
+        if (runtime.rooms.has(roomId)) void history.ask(roomId)
+      })
+    }
+  }
+
+  async function begin(): Promise<void> {
+    for (const stored of await runtime.storage.drafts()) drafts.set(stored.roomId, stored)
+    for (const room of await runtime.storage.rooms()) if (room.joined) await resumeOutbox(room.id)
+  }
+
+  runtime.on('begin', () => void begin())
+  runtime.on('room', takeRoomEvent)
+  runtime.on('delivery', takeDelivery)
+  runtime.on('read', ({ roomId }) => planReceipt(roomId))
+  runtime.on('end', () => {
+    for (const map of [timelines, reactions, receipts, drafts, loading, shown, tails]) map.clear()
+    for (const stop of receiptTimers.values()) stop()
+    receiptTimers.clear()
+    history.clear()
+    verifier.clear()
+  })
+
   return {
-    commands: ref<MessagesStore['commands']>([]),
-    timeline: () => [],
-    hasOlder: () => false,
-    unreadSince: () => null,
-    loadOlder: (): Promise<never> => Promise.reject(new Error('not there yet')),
-    reveal: (): Promise<never> => Promise.reject(new Error('not there yet')),
-    send: (): Promise<never> => Promise.reject(new Error('not there yet')),
-    edit: (): Promise<never> => Promise.reject(new Error('not there yet')),
-    remove: (): Promise<never> => Promise.reject(new Error('not there yet')),
-    canEdit: () => false,
-    canRemove: () => false,
-    retry: (): Promise<never> => Promise.reject(new Error('not there yet')),
-    discard: (): Promise<never> => Promise.reject(new Error('not there yet')),
-    react: (): Promise<never> => Promise.reject(new Error('not there yet')),
-    search: (): Promise<never> => Promise.reject(new Error('not there yet')),
-    prepareImage: (): Promise<never> => Promise.reject(new Error('not there yet')),
-    draft: () => ({ text: '', replyTo: null }),
-    setDraft: (): void => undefined,
+    timeline,
+    hasOlder: (roomId: RoomId) => timelines.get(roomId)?.hasOlder ?? false,
+    unreadSince: rooms.unreadSince,
+    loadOlder,
+    reveal,
+    send,
+    edit,
+    remove,
+    canEdit: (message: ChatMessage) =>
+      message.own && message.kind === 'text' && !message.deleted && message.delivery === 'confirmed',
+    canRemove: (message: ChatMessage) =>
+      !message.deleted && message.delivery === 'confirmed' && (message.own || members.rights(message.roomId).moderate),
+    retry,
+    discard,
+    react,
+    search,
+    prepareImage,
+    draft,
+    setDraft,
+    commands: COMMANDS.map(({ name, usage }) => ({ name, usage })),
   }
 })

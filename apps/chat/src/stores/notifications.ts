@@ -1,14 +1,73 @@
 import { defineStore } from 'pinia'
-import { ref } from 'vue'
-import type { NotificationsStore } from './types'
+import { computed, ref, shallowRef } from 'vue'
+import { Failure } from '@/protocol/errors'
+import { useRuntime } from './runtime'
+import type { Notice, NotificationsStore } from './types'
+
+const LIFETIME_MS = 5_000
+/** Errors stay longer: one has to read them. */
+const ERROR_LIFETIME_MS = 10_000
+const MAX_NOTICES = 5
+const MAX_BODY = 200
 
 export const useNotificationsStore = defineStore('notifications', () => {
+  const runtime = useRuntime()
+  const notices = shallowRef<readonly Notice[]>([])
+  const supported = typeof Notification !== 'undefined'
+  const permission = ref<NotificationsStore['permission']>(supported ? Notification.permission : 'unsupported')
+  /** The room of a desktop note that was clicked; whoever shows rooms goes there and takes it away. */
+  const openRoom = ref<string | null>(null)
+  let nextId = 1
+
+  function dismiss(id: number): void {
+    notices.value = notices.value.filter((notice) => notice.id !== id)
+  }
+
+  const notify: NotificationsStore['notify'] = ({ kind, key, params = {}, roomId = null }) => {
+    const id = nextId++
+    notices.value = [...notices.value, { id, kind, key, params, roomId }].slice(-MAX_NOTICES)
+    runtime.platform.clock.after(kind === 'error' ? ERROR_LIFETIME_MS : LIFETIME_MS, () => dismiss(id))
+  }
+
+  function fail(error: unknown): void {
+    if (!(error instanceof Failure)) {
+      notify({
+        kind: 'error',
+        key: 'errors.unexpected',
+        params: { detail: error instanceof Error ? error.message : '' },
+      })
+      return
+    }
+    const params = { detail: error.message, seconds: error.retryAfterS ?? 0 }
+    notify({ kind: 'error', key: `errors.${error.kind}`, params })
+  }
+
+  async function askPermission(): Promise<void> {
+    if (supported) permission.value = await Notification.requestPermission()
+  }
+
+  /** A note on the desktop, for whoever looks elsewhere. A click leads to the room. */
+  function desktop(note: { title: string; body: string; roomId: string; mention: boolean }): void {
+    if (!supported || permission.value !== 'granted' || runtime.platform.attended()) return
+    const { title, body, roomId, mention } = note
+    const shown = new Notification(title, { body: body.slice(0, MAX_BODY), tag: roomId, silent: !mention })
+    shown.onclick = () => {
+      window.focus()
+      openRoom.value = roomId
+      shown.close()
+    }
+  }
+
+  runtime.on('end', () => (notices.value = []))
+
   return {
-    notices: ref<NotificationsStore['notices']>([]),
-    permission: ref<NotificationsStore['permission']>('default'),
-    notify: (): void => undefined,
-    fail: (): void => undefined,
-    dismiss: (): void => undefined,
-    askPermission: (): Promise<never> => Promise.reject(new Error('not there yet')),
+    notices: computed(() => notices.value),
+    permission: computed(() => permission.value),
+    notify,
+    fail,
+    dismiss,
+    askPermission,
+    openRoom,
+    desktop,
   }
 })

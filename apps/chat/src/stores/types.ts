@@ -304,7 +304,7 @@ export interface MessagesStore {
   timeline(roomId: RoomId): readonly ChatMessage[]
   /** There is more in the stored history before the first message of the timeline. */
   hasOlder(roomId: RoomId): boolean
-  /** Timestamp of the first message that was unread when the room was opened, for the «new» line; null: none. */
+  /** How far one had read when the room was opened, for the «new» line before the first later one; null: no line. */
   unreadSince(roomId: RoomId): number | null
   loadOlder(roomId: RoomId): Promise<void>
   /** Loads as far back as that message; false: it is not stored here. */
@@ -463,4 +463,6 @@ export interface NotificationsStore {
   dismiss(id: number): void
   /** To be called from a click. */
   askPermission(): Promise<void>
+  /** The room of a desktop note that was clicked: go there and set it to null. */
+  openRoom: string | null
 }

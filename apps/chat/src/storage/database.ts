@@ -1,0 +1,44 @@
+/** The IndexedDB behind everything that outlives a page. One database per user id, so that accounts do not mix. */
+import { deleteDB, openDB, type DBSchema, type IDBPDatabase } from 'idb'
+import type { IdentityPairs } from '@/crypto/identity'
+import type { RoomCryptoRecord } from '@/crypto/roomCrypto'
+import type { StoredDraft, StoredMessage, StoredRoom } from './types'
+
+const VERSION = 1
+
+interface Schema extends DBSchema {
+  messages: {
+    key: [string, string]
+    value: StoredMessage
+    indexes: { byTime: [string, number, string] }
+  }
+  rooms: { key: string; value: StoredRoom }
+  drafts: { key: string; value: StoredDraft }
+  crypto: { key: string; value: RoomCryptoRecord }
+  identity: { key: string; value: IdentityPairs }
+  values: { key: string; value: unknown }
+}
+
+export type Database = IDBPDatabase<Schema>
+
+export const databaseName = (userId: string): string => `clasp-relay-chat-${userId}`
+
+export function openDatabase(userId: string): Promise<Database> {
+  return openDB<Schema>(databaseName(userId), VERSION, {
+    upgrade(database) {
+      const messages = database.createObjectStore('messages', { keyPath: ['roomId', 'msgId'] })
+      messages.createIndex('byTime', ['roomId', 'timestamp', 'msgId'])
+      database.createObjectStore('rooms', { keyPath: 'id' })
+      database.createObjectStore('drafts', { keyPath: 'roomId' })
+      database.createObjectStore('crypto')
+      database.createObjectStore('identity')
+      database.createObjectStore('values')
+    },
+    blocking(_current, _blocked, event) {
+      // A newer page or a sign-out in another tab wants it: holding on would block both.
+      ;(event.target as unknown as { close(): void }).close()
+    },
+  })
+}
+
+export const deleteDatabase = (userId: string): Promise<void> => deleteDB(databaseName(userId))

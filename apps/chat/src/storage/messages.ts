@@ -1,0 +1,102 @@
+/** The history of every room, as far as this browser received it. */
+import type { Database } from './database'
+import type { StoredMessage } from './types'
+
+/** After every text in the order of an index. */
+const LAST = '\uffff'
+const MAX_RESULTS = 200
+
+export class MessageStorage {
+  constructor(private readonly database: Database) {}
+
+  get(roomId: string, msgId: string): Promise<StoredMessage | undefined> {
+    return this.database.get('messages', [roomId, msgId])
+  }
+
+  async put(message: StoredMessage): Promise<void> {
+    await this.database.put('messages', message)
+  }
+
+  /** Stores those that are not there yet; what is there stays. Gives those that were new. */
+  async addMissing(messages: readonly StoredMessage[]): Promise<StoredMessage[]> {
+    const transaction = this.database.transaction('messages', 'readwrite')
+    const added: StoredMessage[] = []
+    for (const message of messages) {
+      const key: [string, string] = [message.roomId, message.msgId]
+      if ((await transaction.store.getKey(key)) !== undefined) continue
+      await transaction.store.put(message)
+      added.push(message)
+    }
+    await transaction.done
+    return added
+  }
+
+  async remove(roomId: string, msgId: string): Promise<void> {
+    await this.database.delete('messages', [roomId, msgId])
+  }
+
+  /** The newest messages before a point, oldest first. Without a point: the newest of all. */
+  async before(roomId: string, limit: number, point?: { timestamp: number; msgId: string }): Promise<StoredMessage[]> {
+    const upper = point ? [roomId, point.timestamp, point.msgId] : [roomId, Infinity, LAST]
+    const range = IDBKeyRange.bound([roomId], upper, false, true)
+    const index = this.database.transaction('messages').store.index('byTime')
+    const found: StoredMessage[] = []
+    for (let cursor = await index.openCursor(range, 'prev'); cursor && found.length < limit;) {
+      found.push(cursor.value)
+      cursor = await cursor.continue()
+    }
+    return found.reverse()
+  }
+
+  /** From a message on to the newest, oldest first. */
+  from(roomId: string, timestamp: number, msgId: string): Promise<StoredMessage[]> {
+    const range = IDBKeyRange.bound([roomId, timestamp, msgId], [roomId, Infinity, LAST])
+    return this.database.getAllFromIndex('messages', 'byTime', range)
+  }
+
+  /** Those that some condition holds for, newest first per room. */
+  private async filter(
+    roomId: string | null,
+    limit: number,
+    accepts: (message: StoredMessage) => boolean,
+  ): Promise<StoredMessage[]> {
+    const range = roomId === null ? null : IDBKeyRange.bound([roomId], [roomId, Infinity, LAST])
+    const index = this.database.transaction('messages').store.index('byTime')
+    const found: StoredMessage[] = []
+    for (let cursor = await index.openCursor(range, 'prev'); cursor && found.length < limit;) {
+      if (accepts(cursor.value)) found.push(cursor.value)
+      cursor = await cursor.continue()
+    }
+    return found
+  }
+
+  search(query: string, roomId: string | null): Promise<StoredMessage[]> {
+    const needle = query.trim().toLocaleLowerCase()
+    if (needle === '') return Promise.resolve([])
+    return this.filter(roomId, MAX_RESULTS, ({ text, alt, deleted }) => {
+      return !deleted && (text.toLocaleLowerCase().includes(needle) || alt.toLocaleLowerCase().includes(needle))
+    })
+  }
+
+  /** Own messages that never got confirmed, oldest first. */
+  async undelivered(roomId: string): Promise<StoredMessage[]> {
+    const open = await this.filter(roomId, Infinity, ({ delivery }) => delivery !== 'confirmed')
+    return open.reverse()
+  }
+
+  async unreadable(roomId: string): Promise<StoredMessage[]> {
+    const found = await this.filter(roomId, Infinity, ({ sealed }) => sealed !== null)
+    return found.reverse()
+  }
+
+  /** How many came after a moment, from others. */
+  async countSince(roomId: string, sinceMs: number, ownId: string): Promise<number> {
+    const range = IDBKeyRange.bound([roomId, sinceMs, LAST], [roomId, Infinity, LAST])
+    const rows = await this.database.getAllFromIndex('messages', 'byTime', range)
+    return rows.filter((row) => row.userId !== ownId && !row.deleted).length
+  }
+
+  async clearRoom(roomId: string): Promise<void> {
+    await this.database.delete('messages', IDBKeyRange.bound([roomId], [roomId, LAST]))
+  }
+}

@@ -1,0 +1,194 @@
+/**
+ * Export and import. The file is the original app's (`messages` as rows, `cryptoKeys`) with a part of ours beside it,
+ * so that either app reads what the other wrote. Nothing in a file is believed: every row is read field by field.
+ */
+import { isRoomId } from '@/protocol/addresses'
+import { Failure } from '@/protocol/errors'
+import { parseHistoryRow, parseMessage } from '@/protocol/shapes'
+import { importRoomKey, parseRoomKeyJwk } from '@/crypto/roomKey'
+import type { KeyRecord } from '@/crypto/keyRing'
+import type { RoomCryptoRecord } from '@/crypto/roomCrypto'
+import type { Storage } from './storage'
+import type { StoredMessage } from './types'
+
+export const MAX_FILE_BYTES = 200 * 1024 * 1024
+const MAX_ROWS = 200_000
+const FORMAT = 'clasp-relay-chat'
+const MAX_EPOCH = 1_000_000
+
+type Json = Readonly<Record<string, unknown>>
+
+const asObject = (value: unknown): Json => (typeof value === 'object' && value !== null ? (value as Json) : {})
+const asList = (value: unknown): unknown[] => (Array.isArray(value) ? value.slice(0, MAX_ROWS) : [])
+
+/** A stored message as it was emitted, with its plain text. */
+export function payloadOf(message: StoredMessage): object {
+  const { msgId, timestamp, name, sessionId, userId, text, color, kind, image, alt, replyTo, edited } = message
+  const head = { from: name, fromId: sessionId, ...(userId && { userId }), msgId, text, timestamp, avatarColor: color }
+  const rest = { type: kind, ...(image && { image, alt }), ...(replyTo && { replyTo }), ...(edited && { edited }) }
+  return { ...head, ...rest }
+}
+
+/** A row as the original keeps and exports it. */
+function rowOf(message: StoredMessage): object {
+  const { roomId, msgId, timestamp } = message
+  return { roomId, msgId, timestamp, data: payloadOf(message) }
+}
+
+export async function exportData(storage: Storage, now: number): Promise<string> {
+  const rooms = await storage.rooms()
+  const messages: object[] = []
+  for (const { id } of rooms) {
+    const stored = await storage.messages.before(id, MAX_ROWS)
+    messages.push(...stored.filter((message) => !message.deleted && !message.sealed).map(rowOf))
+  }
+  const records = [...(await storage.cryptoRecords())]
+  const cryptoKeys = records.flatMap(([roomId, { keys }]) => keys.slice(-1).map(({ jwk }) => ({ roomId, key: jwk })))
+  const keyRings = records.map(([roomId, { encrypted, keys, sendingKeyId }]) => ({
+    roomId,
+    encrypted,
+    keys,
+    sendingKeyId,
+  }))
+  const joined = rooms.filter((room) => room.joined).map(({ id, peerName }) => ({ id, peerName }))
+  return JSON.stringify({ format: FORMAT, version: 1, exportedAt: now, messages, cryptoKeys, keyRings, joined })
+}
+
+export interface ImportedData {
+  messages: StoredMessage[]
+  keys: Map<string, RoomCryptoRecord>
+  joined: { id: string; peerName: string }[]
+}
+
+function readRow(value: unknown): StoredMessage | null {
+  const { roomId, data } = asObject(value)
+  const row = parseHistoryRow(data)
+  if (typeof roomId !== 'string' || !isRoomId(roomId) || !row) return null
+  const { msgId, userId, fromId, from, avatarColor, timestamp, type, text, image, alt, replyTo, edited } = row
+  return {
+    roomId,
+    msgId,
+    userId,
+    sessionId: fromId,
+    name: from,
+    color: avatarColor,
+    kind: type,
+    text,
+    image,
+    alt,
+    timestamp,
+    replyTo,
+    edited,
+    deleted: false,
+    unproven: false,
+    delivery: 'confirmed',
+    failure: null,
+    secrecy: 'plain',
+    verification: 'unsigned',
+    relayedBy: null,
+    sealed: null,
+    signature: null,
+  }
+}
+
+function readKey(value: unknown): KeyRecord | null {
+  const { jwk, epoch, trusted } = asObject(value)
+  const key = parseRoomKeyJwk(jwk)
+  if (!key) return null
+  const sound = typeof epoch === 'number' && Number.isInteger(epoch) && epoch >= 0 && epoch <= MAX_EPOCH
+  return { jwk: key, epoch: sound ? epoch : 0, trusted: trusted === true }
+}
+
+/** Ours: whole rings. */
+function readRing(value: unknown): [string, RoomCryptoRecord] | null {
+  const { roomId, encrypted, keys, sendingKeyId } = asObject(value)
+  if (typeof roomId !== 'string' || !isRoomId(roomId)) return null
+  const read = asList(keys).map(readKey)
+  const record: RoomCryptoRecord = {
+    encrypted: encrypted === true,
+    keys: read.filter((key) => key !== null),
+    sendingKeyId: typeof sendingKeyId === 'string' ? sendingKeyId : null,
+    pins: {},
+    enrolled: [],
+  }
+  return [roomId, record]
+}
+
+/** The original's: one key per room. */
+async function readLegacyKey(value: unknown): Promise<[string, RoomCryptoRecord] | null> {
+  const { roomId, key } = asObject(value)
+  const jwk = parseRoomKeyJwk(key)
+  if (typeof roomId !== 'string' || !isRoomId(roomId) || !jwk) return null
+  const { keyId } = await importRoomKey(jwk)
+  const keys = [{ jwk, epoch: 0, trusted: false }]
+  return [roomId, { encrypted: true, keys, sendingKeyId: keyId, pins: {}, enrolled: [] }]
+}
+
+/**
+ * Reads a file.
+ *
+ * @throws {Failure} `invalid` when it is no export of either app; nothing was changed then.
+ */
+export async function readExport(text: string): Promise<ImportedData> {
+  let file: unknown
+  try {
+    file = JSON.parse(text)
+  } catch {
+    throw new Failure('invalid', 'The file is not JSON.')
+  }
+  const { messages, cryptoKeys, keyRings, joined } = asObject(file)
+  if (!Array.isArray(messages)) throw new Failure('invalid', 'The file is no export of a chat.')
+  const rows = asList(messages).map(readRow)
+  if (rows.includes(null)) {
+    const unsound = rows.filter((row) => row === null).length
+    // A deleted or edited kind of row in an old export is no message; a file of nothing else is no export.
+    if (unsound === rows.length || !asList(messages).some((row) => parseMessage(asObject(row)['data']))) {
+      throw new Failure('invalid', 'The file holds no message that can be read.')
+    }
+  }
+  const legacy = await Promise.all(asList(cryptoKeys).map(readLegacyKey))
+  const rings = asList(keyRings).map(readRing)
+  const keys = new Map([...legacy, ...rings].filter((entry) => entry !== null))
+  const rooms = asList(joined)
+    .map(asObject)
+    .flatMap(({ id, peerName }) => {
+      if (typeof id !== 'string' || !isRoomId(id)) return []
+      return [{ id, peerName: typeof peerName === 'string' ? peerName.slice(0, 64) : '' }]
+    })
+  return { messages: rows.filter((row) => row !== null), keys, joined: rooms }
+}
+
+/** Stores what a file brought. What is there already stays as it is; keys go to the ring and never write by themselves. */
+export async function storeImport(storage: Storage, data: ImportedData): Promise<{ messages: number; keys: number }> {
+  const added = await storage.messages.addMissing(data.messages)
+  let keys = 0
+  for (const [roomId, record] of data.keys) {
+    const held = await storage.cryptoRecord(roomId)
+    const known = new Set(held?.keys.map((key) => key.jwk.k))
+    const fresh = record.keys.filter((key) => !known.has(key.jwk.k))
+    keys += fresh.length
+    const merged = held
+      ? { ...held, encrypted: held.encrypted || record.encrypted, keys: [...fresh, ...held.keys] }
+      : record
+    await storage.putCryptoRecord(roomId, merged)
+  }
+  const present = new Set((await storage.rooms()).map((room) => room.id))
+  const roomIds = new Set([...data.messages.map((message) => message.roomId), ...data.joined.map((room) => room.id)])
+  for (const id of roomIds) {
+    if (present.has(id)) continue
+    const listed = data.joined.find((room) => room.id === id)
+    const times = data.messages.filter((message) => message.roomId === id).map((message) => message.timestamp)
+    const newest = times.reduce((one, other) => Math.max(one, other), 0)
+    await storage.putRoom({
+      id,
+      joined: listed !== undefined,
+      muted: false,
+      meta: null,
+      joinedAt: 0,
+      lastReadMs: newest,
+      lastActivityMs: newest,
+      peerName: listed?.peerName ?? '',
+    })
+  }
+  return { messages: added.length, keys }
+}

@@ -1,0 +1,2 @@
+/** A clock that goes on while the window is hidden. */
+onmessage = ({ data }: MessageEvent<number>) => setInterval(() => postMessage(null), data)

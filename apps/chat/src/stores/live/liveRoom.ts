@@ -1,0 +1,323 @@
+/**
+ * One joined room while the app runs: announces the person, keeps the room's subscriptions, and lets the encryption
+ * hear and do what concerns it. Knows no store; what the stores need to know goes out as events.
+ */
+import { RoomCrypto, type CryptoEffect, type CryptoEvent, type EncryptionState } from '@/crypto/roomCrypto'
+import type { Identity } from '@/crypto/identity'
+import { address, parseAddress, pattern, type Place } from '@/protocol/addresses'
+import type { Clock, Random } from '@/protocol/clock'
+import type { Connection, Update } from '@/protocol/connection'
+import { Failure } from '@/protocol/errors'
+import * as shapes from '@/protocol/shapes'
+import type { Storage } from '@/storage/storage'
+import type { RoomAccess } from '../types'
+
+/** Presence that was not renewed for so long is a ghost. */
+export const STALE_MS = 25_000
+/** How long the relay keeps a presence that is not renewed. */
+export const PRESENCE_TTL_S = 60
+/** A presence that ended by itself has not been taken away. */
+const EXPIRY_MS = 45_000
+/** Seconds that a presence outlives a page that was closed, so that another device can hold on to it. */
+const CLOSING_TTL_S = 2
+
+export interface Self {
+  userId: string
+  name: string
+  color: string
+  status: shapes.Status
+}
+
+export interface LiveRoomContext {
+  connection: Connection
+  storage: Storage
+  identity: Identity
+  clock: Clock
+  random: Random
+  self: () => Self
+  emit: (event: RoomEvent) => void
+}
+
+export type RoomEvent =
+  | { type: 'update'; roomId: string; place: Place; update: Update }
+  | { type: 'meta'; roomId: string; meta: shapes.RoomMeta | null; live: boolean }
+  | { type: 'access'; roomId: string; access: RoomAccess; failure: Failure | null }
+  | { type: 'encryption'; roomId: string; state: EncryptionState }
+  | { type: 'keysArrived'; roomId: string }
+  | { type: 'keyChanged'; roomId: string; userId: string; oldFingerprint: string; newFingerprint: string }
+  /** Somebody with the right to do so took the own presence away. */
+  | { type: 'kicked'; roomId: string }
+
+export class LiveRoom {
+  access: RoomAccess = 'unknown'
+  meta: shapes.RoomMeta | null = null
+  private crypto: RoomCrypto | null = null
+  private readonly ready: Promise<RoomCrypto>
+  private subscriptions: (() => void)[] = []
+  private keySubscriptions: (() => void)[] = []
+  private active = true
+  private announcedAt = 0
+  private banned = false
+
+  constructor(
+    readonly id: string,
+    private readonly joinedAt: number,
+    private readonly context: LiveRoomContext,
+  ) {
+    this.ready = this.load()
+    if (context.connection.online) this.announce()
+    this.subscribe()
+  }
+
+  private async load(): Promise<RoomCrypto> {
+    const { storage, identity, random } = this.context
+    this.crypto = await RoomCrypto.load(identity, random, (await storage.cryptoRecord(this.id)) ?? null)
+    return this.crypto
+  }
+
+  get encryption(): EncryptionState {
+    return this.crypto?.state ?? 'unknown'
+  }
+
+  room(): Promise<RoomCrypto> {
+    return this.ready
+  }
+
+  fingerprints(userId: string): readonly string[] {
+    return this.crypto?.fingerprints(userId) ?? []
+  }
+
+  // --- presence ---
+
+  /** Says first that one is there, then asks for the room: what the relay shows depends on it. */
+  announce(): void {
+    if (!this.active) return
+    if (this.access !== 'inside') this.setAccess('entering', null)
+    this.sendPresence(true)
+    this.context.connection
+      .get(address.meta(this.id), { urgent: true })
+      .then((value) => this.takeMeta(value, false))
+      .catch(() => undefined)
+    this.enrol()
+  }
+
+  private presence(): object {
+    const { name, color, status } = this.context.self()
+    const lastSeen = this.context.clock.now()
+    return { name, avatarColor: color, joinedAt: this.joinedAt, lastSeen, status }
+  }
+
+  private sendPresence(urgent: boolean): void {
+    const { connection, clock, self } = this.context
+    const value = shapes.asValue(this.presence())
+    connection
+      .set(address.presence(this.id, self().userId), value, { urgent, ttlS: PRESENCE_TTL_S })
+      .then(() => {
+        this.announcedAt = clock.now()
+        this.cameInside()
+      })
+      .catch((failure: Failure) => this.refused(failure))
+  }
+
+  private enrol(): void {
+    const { connection, self } = this.context
+    const { userId, name, color, status } = self()
+    const value = shapes.asValue({ name, avatarColor: color, joinedAt: this.joinedAt, status })
+    // Relays without this address go without it; membership only helps the encryption to notice who left.
+    connection.set(address.member(this.id, userId), value).catch(() => undefined)
+  }
+
+  /** Renews the presence. */
+  beat(): void {
+    if (this.active && this.context.connection.online && this.access !== 'missing') this.sendPresence(false)
+  }
+
+  private cameInside(): void {
+    if (!this.active || this.access === 'inside') return
+    const late = this.access !== 'entering'
+    this.setAccess('inside', null)
+    // What became visible just now is sent again by the relay, the keys excepted: those are asked for anew.
+    if (late) this.subscribeKeys()
+  }
+
+  private refused(failure: Failure): void {
+    if (!this.active || failure.kind === 'offline' || failure.kind === 'tooMany' || failure.kind === 'timeout') return
+    if (this.banned) this.setAccess('banned', failure)
+    else if (this.meta?.passwordSalt) this.setAccess('passwordNeeded', failure)
+    else this.setAccess('refused', failure)
+  }
+
+  private setAccess(access: RoomAccess, failure: Failure | null): void {
+    if (this.access === access) return
+    this.access = access
+    this.context.emit({ type: 'access', roomId: this.id, access, failure })
+  }
+
+  // --- subscriptions ---
+
+  private subscribe(): void {
+    const { connection, self } = this.context
+    const hear = (update: Update): void => this.hear(update)
+    const patterns = [
+      pattern.roomTop(this.id),
+      pattern.roomPeople(this.id),
+      pattern.reactions(this.id),
+      address.historyFor(this.id, self().userId),
+    ]
+    this.subscriptions = patterns.map((each) => connection.subscribe(each, hear))
+    this.subscribeKeys()
+  }
+
+  private subscribeKeys(): void {
+    const { connection, self } = this.context
+    for (const stop of this.keySubscriptions) stop()
+    const hear = (update: Update): void => this.hear(update)
+    const patterns = [pattern.proofs(this.id), address.keyex(this.id, self().userId), pattern.pubkeys(this.id)]
+    this.keySubscriptions = patterns.map((each) => connection.subscribe(each, hear))
+  }
+
+  private hear(update: Update): void {
+    const place = parseAddress(update.address)
+    if (!place || !this.active) return
+    const event = this.cryptoEvent(place, update)
+    if (event) this.tell(event)
+    if (place.kind === 'meta') this.takeMeta(update.value, update.kind === 'set')
+    else if (place.kind === 'presence' && place.userId === this.context.self().userId) this.takeOwnPresence(update)
+    this.context.emit({ type: 'update', roomId: this.id, place, update })
+  }
+
+  private takeMeta(value: unknown, live: boolean): void {
+    if (!this.active) return
+    this.meta = shapes.parseRoomMeta(value)
+    const { meta } = this
+    const known = meta && { encrypted: meta.encrypted, creatorId: meta.creatorId, passwordSalt: meta.passwordSalt }
+    this.tell({ type: 'meta', meta: known })
+    if (this.access === 'refused' && meta?.passwordSalt && !this.banned) this.setAccess('passwordNeeded', null)
+    this.context.emit({ type: 'meta', roomId: this.id, meta, live })
+  }
+
+  /** What an update means to the encryption. */
+  private cryptoEvent(place: Place, { value, kind, ageMs }: Update): CryptoEvent | null {
+    switch (place.kind) {
+      case 'admin':
+        return { type: 'admin', userId: place.userId, admin: shapes.parseAdmin(value) !== null }
+      case 'presence':
+        return { type: 'presence', userId: place.userId, present: isPresent(value, ageMs) }
+      case 'ban': {
+        const banned = shapes.parseBan(value) !== null
+        if (place.userId === this.context.self().userId) this.banned = banned
+        return { type: 'ban', userId: place.userId, banned }
+      }
+      case 'member':
+        return { type: 'member', userId: place.userId, member: shapes.parsePresence(value) !== null }
+      case 'proof':
+        return { type: 'proof', userId: place.userId, given: shapes.parseProof(value) }
+      case 'pubkey': {
+        const publicKey = shapes.parsePubkey(value)
+        return publicKey && { type: 'pubkey', userId: place.userId, publicKey, live: kind === 'set' }
+      }
+      case 'keyex': {
+        const keyex = shapes.parseKeyex(value)
+        return keyex && { type: 'keyex', keyex }
+      }
+      default:
+        return null
+    }
+  }
+
+  private takeOwnPresence({ value, kind }: Update): void {
+    if (kind !== 'set') return
+    if (isClosing(value)) {
+      // Another device of this person goes; this one stays.
+      this.sendPresence(true)
+    } else if (value === null && this.access === 'inside') {
+      const expired = this.context.clock.now() - this.announcedAt > EXPIRY_MS
+      if (expired) this.sendPresence(true)
+      else this.context.emit({ type: 'kicked', roomId: this.id })
+    }
+  }
+
+  // --- encryption ---
+
+  /** Tells the encryption what happened and carries out what it wants. */
+  async tell(event: CryptoEvent): Promise<void> {
+    const room = await this.ready
+    for (const effect of await room.handle(event)) await this.carryOut(effect)
+  }
+
+  private async carryOut(effect: CryptoEffect): Promise<void> {
+    const { connection, storage, clock, emit, self } = this.context
+    const roomId = this.id
+    // Nobody waits for these: what is lost here is asked for again.
+    const ignore = (): undefined => undefined
+    switch (effect.type) {
+      case 'publishPubkey': {
+        const value = shapes.asValue({ ...effect.value, timestamp: clock.now() })
+        connection.set(address.pubkey(roomId, self().userId), value, { durable: true }).catch(ignore)
+        break
+      }
+      case 'sendKeyex':
+        connection.publish(address.keyex(roomId, effect.peer), shapes.asValue(effect.value)).catch(ignore)
+        break
+      case 'store':
+        await storage.putCryptoRecord(roomId, effect.record)
+        break
+      case 'timer':
+        clock.after(effect.delayMs, () => {
+          if (this.active) void this.tell({ type: 'timer', name: effect.name })
+        })
+        break
+      case 'state':
+        emit({ type: 'encryption', roomId, state: effect.state })
+        break
+      case 'keysArrived':
+        emit({ type: 'keysArrived', roomId })
+        break
+      case 'keyChanged': {
+        const { userId, oldFingerprint, newFingerprint } = effect
+        emit({ type: 'keyChanged', roomId, userId, oldFingerprint, newFingerprint })
+        break
+      }
+    }
+  }
+
+  // --- the end ---
+
+  connectionLost(): void {
+    void this.tell({ type: 'disconnected' })
+    if (this.access === 'inside') this.setAccess('entering', null)
+  }
+
+  /** The page is being closed: whoever else looks should not see a ghost. */
+  sayGoodbye(): void {
+    if (!this.active || this.access !== 'inside') return
+    const value = shapes.asValue({ ...this.presence(), closing: true })
+    const options = { urgent: true, ttlS: CLOSING_TTL_S }
+    this.context.connection
+      .set(address.presence(this.id, this.context.self().userId), value, options)
+      .catch(() => undefined)
+  }
+
+  /** Stops hearing of the room, without telling anybody. */
+  close(): void {
+    this.active = false
+    for (const stop of [...this.subscriptions, ...this.keySubscriptions]) stop()
+  }
+
+  /** Leaves for good. */
+  async leave(): Promise<void> {
+    this.close()
+    const { connection, self } = this.context
+    const { userId } = self()
+    const gone = [address.typing(this.id, userId), address.member(this.id, userId), address.presence(this.id, userId)]
+    // The presence last: without it nothing else may be written.
+    await Promise.allSettled(gone.map((each) => connection.set(each, null, { durable: true })))
+  }
+}
+
+const isClosing = (value: unknown): boolean =>
+  typeof value === 'object' && value !== null && 'closing' in value && value.closing === true
+
+/** Whether a presence says that somebody is there: not ended, not being closed, no ghost. */
+export const isPresent = (value: unknown, ageMs: number | null): boolean =>
+  shapes.parsePresence(value) !== null && !isClosing(value) && (ageMs ?? 0) < STALE_MS

@@ -1,0 +1,224 @@
+/**
+ * How a newcomer gets what was said before: it asks everybody, at most two of those who can help offer, it takes one
+ * offer, and the helper sends the messages in parts. In an encrypted room the parts are sealed with the room's key.
+ */
+import type { RoomCrypto } from '@/crypto/roomCrypto'
+import { address } from '@/protocol/addresses'
+import type { Value } from '@/protocol/codec'
+import {
+  asValue,
+  MAX_HISTORY,
+  parseHistoryRow,
+  type HistoryCall,
+  type HistoryMail,
+  type HistoryRow,
+} from '@/protocol/shapes'
+import { payloadOf } from '@/storage/transfer'
+import type { Runtime } from '../runtime'
+
+const OFFER_MIN_MS = 200
+const OFFER_SPREAD_MS = 1_300
+const MAX_OFFERS = 2
+const COLLECT_MS = 2_500
+const PART_TIMEOUT_MS = 20_000
+/** How long an offer stands. */
+const OFFER_LIFE_MS = 60_000
+/** Of a part's JSON, so that it fits a frame when it is sealed. */
+const MAX_PART_BYTES = 44_000
+const MAX_PARTS = 40
+/** Clocks of two senders differ: a little of what is there is asked for again. */
+const OVERLAP_MS = 60_000
+
+interface Wanted {
+  roomId: string
+  /** By helper: how many messages. */
+  offers: Map<string, number>
+  takenFrom: string | null
+  stop: () => void
+}
+
+export interface Received {
+  roomId: string
+  rows: HistoryRow[]
+  from: string
+  encrypted: boolean
+}
+
+export class HistoryExchange {
+  /** Own requests, by id. */
+  private readonly wanted = new Map<string, Wanted>()
+  /** How many offered, by request. */
+  private readonly seenOffers = new Map<string, number>()
+  /** What was offered here, by request. */
+  private readonly offered = new Map<string, { roomId: string; userId: string; sinceMs: number; limit: number }>()
+
+  constructor(
+    private readonly runtime: Runtime,
+    private readonly take: (received: Received) => Promise<void>,
+  ) {}
+
+  clear(): void {
+    for (const wanted of this.wanted.values()) wanted.stop()
+    this.wanted.clear()
+    this.offered.clear()
+    this.seenOffers.clear()
+  }
+
+  // --- asking ---
+
+  async ask(roomId: string): Promise<void> {
+    if ([...this.wanted.values()].some((wanted) => wanted.roomId === roomId)) return
+    const { platform, storage, self } = this.runtime
+    const requestId = platform.newId()
+    const wanted: Wanted = { roomId, offers: new Map(), takenFrom: null, stop: () => undefined }
+    this.wanted.set(requestId, wanted)
+    const newest = (await storage.messages.before(roomId, 1))[0]
+    const since = Math.max(0, (newest?.timestamp ?? 0) - OVERLAP_MS)
+    this.say(address.historyCall(roomId), {
+      type: 'request',
+      userId: self.userId,
+      requestId,
+      limit: MAX_HISTORY,
+      since,
+      timestamp: platform.clock.now(),
+    })
+    wanted.stop = platform.clock.after(COLLECT_MS, () => this.takeBest(requestId))
+  }
+
+  /** Takes the fullest offer; without one there is nobody who could help. */
+  private takeBest(requestId: string): void {
+    const wanted = this.wanted.get(requestId)
+    if (!wanted) return
+    const best = [...wanted.offers].sort((one, other) => other[1] - one[1])[0]
+    if (!best) {
+      this.wanted.delete(requestId)
+      return
+    }
+    const [helper] = best
+    wanted.offers.delete(helper)
+    wanted.takenFrom = helper
+    const { self, platform } = this.runtime
+    this.say(address.historyFor(wanted.roomId, helper), { type: 'take', userId: self.userId, requestId })
+    wanted.stop = platform.clock.after(PART_TIMEOUT_MS, () => this.takeBest(requestId))
+  }
+
+  private async takePart(room: RoomCrypto, mail: HistoryMail & { type: 'part' }): Promise<void> {
+    const wanted = this.wanted.get(mail.requestId)
+    if (!wanted || wanted.takenFrom !== mail.userId) return
+    const json = mail.sealed && (await room.open(mail.sealed, null))
+    const listed = mail.sealed ? parseList(json) : mail.messages
+    const rows = listed
+      .slice(0, MAX_HISTORY)
+      .map(parseHistoryRow)
+      .filter((row) => row !== null)
+    await this.take({ roomId: wanted.roomId, rows, from: mail.userId, encrypted: mail.sealed !== null })
+    if (!mail.last) return
+    wanted.stop()
+    this.wanted.delete(mail.requestId)
+  }
+
+  // --- helping ---
+
+  hearCall(roomId: string, call: HistoryCall): void {
+    if (call.type === 'offer') {
+      this.seenOffers.set(call.requestId, (this.seenOffers.get(call.requestId) ?? 0) + 1)
+      const wanted = this.wanted.get(call.requestId)
+      if (wanted?.roomId === roomId && wanted.offers.size < MAX_OFFERS) wanted.offers.set(call.userId, call.count)
+      return
+    }
+    if (this.wanted.has(call.requestId)) return
+    const { clock, random } = this.runtime.platform
+    clock.after(OFFER_MIN_MS + random() * OFFER_SPREAD_MS, () => void this.offer(roomId, call))
+  }
+
+  private async offer(roomId: string, call: HistoryCall & { type: 'request' }): Promise<void> {
+    const { requestId, userId, sinceMs, limit } = call
+    const { runtime } = this
+    if (!runtime.begun || (this.seenOffers.get(requestId) ?? 0) >= MAX_OFFERS) return
+    const count = (await this.rows(roomId, sinceMs, limit)).length
+    if (count === 0 || !runtime.rooms.has(roomId)) return
+    this.offered.set(requestId, { roomId, userId, sinceMs, limit })
+    runtime.platform.clock.after(OFFER_LIFE_MS, () => {
+      this.offered.delete(requestId)
+      this.seenOffers.delete(requestId)
+    })
+    const offer = { type: 'offer', userId: runtime.self.userId, requestId, count }
+    this.say(address.historyCall(roomId), offer)
+  }
+
+  /** What can be handed on: readable, still there, and not itself waiting for a relay. */
+  private async rows(roomId: string, sinceMs: number, limit: number): Promise<object[]> {
+    const newest = await this.runtime.storage.messages.before(roomId, limit)
+    return newest
+      .filter(({ timestamp, deleted, sealed, delivery }) => {
+        return timestamp > sinceMs && !deleted && !sealed && delivery === 'confirmed'
+      })
+      .map(payloadOf)
+  }
+
+  async hearMail(roomId: string, mail: HistoryMail): Promise<void> {
+    const room = await this.runtime.rooms.get(roomId)?.room()
+    if (!room) return
+    if (mail.type === 'part') return this.takePart(room, mail)
+    const offered = this.offered.get(mail.requestId)
+    if (offered?.roomId !== roomId || offered.userId !== mail.userId) return
+    this.offered.delete(mail.requestId)
+    const rows = await this.rows(roomId, offered.sinceMs, offered.limit)
+    await this.send(room, roomId, mail, rows)
+  }
+
+  private async send(room: RoomCrypto, roomId: string, mail: HistoryMail, rows: readonly object[]): Promise<void> {
+    const parts = cut(rows)
+    for (const [at, part] of parts.entries()) {
+      const head = {
+        type: 'part',
+        userId: this.runtime.self.userId,
+        requestId: mail.requestId,
+        last: at === parts.length - 1,
+      }
+      try {
+        const { closed, guard } = await room.close([JSON.stringify(part)])
+        const text = closed[0] as (typeof closed)[number]
+        const body = 'clear' in text ? { messages: part } : { encrypted: true, text: text.text, iv: text.iv }
+        const value = asValue({ ...head, ...body })
+        await this.runtime.connection.publish(address.historyFor(roomId, mail.userId), value, { guard })
+      } catch {
+        // The key, the right or the connection is gone: the other one takes the next offer.
+        return
+      }
+    }
+  }
+
+  private say(where: string, value: { [key: string]: Value }): void {
+    // Nobody depends on it: without an answer the room starts with what is said from now on.
+    this.runtime.connection.publish(where, value).catch(() => undefined)
+  }
+}
+
+function parseList(json: string | null): unknown[] {
+  if (json === null) return []
+  try {
+    const value: unknown = JSON.parse(json)
+    return Array.isArray(value) ? value : []
+  } catch {
+    // Sealed by a member, but no list: nothing to take.
+    return []
+  }
+}
+
+/** Rows in parts that each fit a frame; the newest are kept where there are too many. */
+function cut(rows: readonly object[]): object[][] {
+  const parts: object[][] = []
+  let size = Infinity
+  for (const row of [...rows].reverse()) {
+    const bytes = new TextEncoder().encode(JSON.stringify(row)).length
+    if (bytes > MAX_PART_BYTES) continue
+    if (size + bytes > MAX_PART_BYTES) {
+      parts.push([])
+      size = 0
+    }
+    parts.at(-1)?.push(row)
+    size += bytes + 1
+  }
+  return parts.slice(0, MAX_PARTS)
+}

@@ -1,0 +1,39 @@
+/** The stretch of a room's history that is in memory: sorted, without doubles, and growing at both ends. */
+import type { StoredMessage } from '@/storage/types'
+
+export interface Timeline {
+  readonly messages: readonly StoredMessage[]
+  readonly hasOlder: boolean
+}
+
+export const EMPTY: Timeline = { messages: [], hasOlder: false }
+
+const isBefore = (one: StoredMessage, other: StoredMessage): boolean =>
+  one.timestamp < other.timestamp || (one.timestamp === other.timestamp && one.msgId < other.msgId)
+
+/** Where a message belongs, searched from the end, where new ones nearly always do. */
+function placeOf(messages: readonly StoredMessage[], message: StoredMessage): number {
+  let at = messages.length
+  while (at > 0 && isBefore(message, messages[at - 1] as StoredMessage)) at--
+  return at
+}
+
+/** Puts in or replaces a message. One that is older than the stretch stays out of it while there is more to load. */
+export function withMessage(timeline: Timeline, message: StoredMessage): Timeline {
+  const { messages, hasOlder } = timeline
+  const known = messages.findLastIndex((other) => other.msgId === message.msgId)
+  if (known >= 0) return { hasOlder, messages: messages.with(known, message) }
+  const at = placeOf(messages, message)
+  if (at === 0 && hasOlder && messages.length > 0) return timeline
+  return { hasOlder, messages: messages.toSpliced(at, 0, message) }
+}
+
+export function withoutMessage({ messages, hasOlder }: Timeline, msgId: string): Timeline {
+  return { hasOlder, messages: messages.filter((message) => message.msgId !== msgId) }
+}
+
+/** Puts an older stretch in front. */
+export function withOlder({ messages }: Timeline, older: readonly StoredMessage[], hasOlder: boolean): Timeline {
+  const known = new Set(messages.map((message) => message.msgId))
+  return { hasOlder, messages: [...older.filter((message) => !known.has(message.msgId)), ...messages] }
+}

@@ -1,0 +1,67 @@
+/** Whether a message was signed by the one it names. Shown first, verified afterwards. */
+import { fingerprintOf } from '@/crypto/fingerprint'
+import { verify } from '@/crypto/signing'
+import { address } from '@/protocol/addresses'
+import { parseSigningKey, type PublicJwk } from '@/protocol/shapes'
+import type { StoredMessage } from '@/storage/types'
+import type { Runtime } from '../runtime'
+
+/** A key that did not fit is asked for again only after a while. */
+const REFETCH_MS = 30_000
+
+interface Known {
+  /** The newest last: old clients make a new one at every load, and their old messages stay theirs. */
+  keys: PublicJwk[]
+  fetchedAt: number
+}
+
+export class Verifier {
+  private readonly known = new Map<string, Known>()
+  private readonly fetching = new Map<string, Promise<Known>>()
+
+  constructor(private readonly runtime: Runtime) {}
+
+  clear(): void {
+    this.known.clear()
+    this.fetching.clear()
+  }
+
+  async check(message: StoredMessage): Promise<StoredMessage['verification']> {
+    const { signature, userId, sessionId, msgId, timestamp } = message
+    if (!signature || userId === null) return 'unsigned'
+    const signed = { text: signature.text, fromId: sessionId, msgId, timestamp }
+    const tryAll = async ({ keys }: Known): Promise<boolean> => {
+      for (const key of keys) if (await verify(key, signed, signature.value)) return true
+      return false
+    }
+    const first = this.known.get(userId) ?? (await this.fetch(userId))
+    if (await tryAll(first)) return 'verified'
+    const recent = this.runtime.platform.clock.now() - first.fetchedAt < REFETCH_MS
+    const again = recent ? first : await this.fetch(userId)
+    if (await tryAll(again)) return 'verified'
+    return again.keys.length === 0 ? 'unsigned' : 'forged'
+  }
+
+  private fetch(userId: string): Promise<Known> {
+    const running = this.fetching.get(userId) ?? this.ask(userId).finally(() => this.fetching.delete(userId))
+    this.fetching.set(userId, running)
+    return running
+  }
+
+  private async ask(userId: string): Promise<Known> {
+    const { connection, platform } = this.runtime
+    const value = await connection.get(address.signingKey(userId)).catch(() => null)
+    const found = parseSigningKey(value)?.publicKey
+    const before = this.known.get(userId)?.keys ?? []
+    const keys = found ? await withKey(before, found) : before
+    const known = { keys, fetchedAt: platform.clock.now() }
+    this.known.set(userId, known)
+    return known
+  }
+}
+
+async function withKey(keys: readonly PublicJwk[], key: PublicJwk): Promise<PublicJwk[]> {
+  const mark = await fingerprintOf(key)
+  const marks = await Promise.all(keys.map(fingerprintOf))
+  return marks.includes(mark) ? [...keys] : [...keys, key]
+}

@@ -1,0 +1,71 @@
+/** What the stores need of the browser, in one place, so that tests can give them something else. */
+import type { SocketLike } from '@/protocol/connection'
+import { systemClock, type Clock, type Random } from '@/protocol/clock'
+
+export interface Platform {
+  clock: Clock
+  random: Random
+  /** The relay's WebSocket. */
+  relayUrl: string
+  /** What stands before `/auth/…`. */
+  authBase: string
+  /** Where invitations lead to. */
+  origin: string
+  makeSocket: (url: string) => SocketLike
+  fetch: (url: string, init: RequestInit) => Promise<Response>
+  local: globalThis.Storage
+  newId: () => string
+  /** Calls back every so often, also while the window is hidden; returns what ends it. */
+  beat: (everyMs: number, callback: () => void) => () => void
+  /** Whether somebody looks at the page right now. */
+  attended: () => boolean
+  /** Hears when the page comes back to attention, to the network or from sleep. */
+  onWake: (callback: () => void) => () => void
+  /** Hears when the page is being closed. */
+  onClose: (callback: () => void) => () => void
+}
+
+/** Hidden windows run their timers once a minute; a worker's go on. */
+function beatFromWorker(everyMs: number, callback: () => void): () => void {
+  const worker = new Worker(new URL('./beat.worker.ts', import.meta.url), { type: 'module' })
+  worker.onmessage = callback
+  worker.postMessage(everyMs)
+  return () => worker.terminate()
+}
+
+function listen(targets: readonly (readonly [EventTarget, string])[], callback: () => void): () => void {
+  for (const [target, type] of targets) target.addEventListener(type, callback)
+  return () => {
+    for (const [target, type] of targets) target.removeEventListener(type, callback)
+  }
+}
+
+function ownRelayUrl(): string {
+  const { protocol, host } = window.location
+  return `${protocol === 'https:' ? 'wss:' : 'ws:'}//${host}/ws`
+}
+
+export const browserPlatform = (): Platform => ({
+  clock: systemClock,
+  random: Math.random,
+  relayUrl: import.meta.env.VITE_RELAY_URL || ownRelayUrl(),
+  authBase: (import.meta.env.VITE_AUTH_API_URL ?? '').replace(/\/+$/, ''),
+  origin: window.location.origin,
+  makeSocket: (url) => new WebSocket(url, 'clasp') as unknown as SocketLike,
+  fetch: (url, init) => window.fetch(url, init),
+  local: window.localStorage,
+  newId: () => crypto.randomUUID(),
+  beat: beatFromWorker,
+  attended: () => document.visibilityState === 'visible' && document.hasFocus(),
+  onWake: (callback) =>
+    listen(
+      [
+        [document, 'visibilitychange'],
+        [window, 'focus'],
+        [window, 'online'],
+        [window, 'pageshow'],
+      ],
+      callback,
+    ),
+  onClose: (callback) => listen([[window, 'pagehide']], callback),
+})

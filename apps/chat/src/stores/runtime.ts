@@ -1,0 +1,183 @@
+/**
+ * What the stores share and components never see: the connection, the storage, the keys, and the rooms that are live.
+ * The session store starts and ends it; the others listen.
+ */
+import { identityOf, type Identity } from '@/crypto/identity'
+import { AuthApi } from '@/protocol/auth'
+import { Connection, type Status as ConnectionStatus, type Update } from '@/protocol/connection'
+import { Outbox, type DeliveryState } from '@/protocol/outbox'
+import { Failure } from '@/protocol/errors'
+import { Storage } from '@/storage/storage'
+import type { StoredRoom } from '@/storage/types'
+import { Emitter } from './emitter'
+import { LiveRoom, type RoomEvent, type Self } from './live/liveRoom'
+import { browserPlatform, type Platform } from './platform'
+
+const BEAT_MS = 10_000
+/** Beats so far apart mean that the machine slept. */
+const SLEEP_MS = 30_000
+const FIRST_BATCH = 20
+
+export interface RuntimeEvents {
+  status: ConnectionStatus
+  /** WELCOME: what has to be subscribed or said first goes out now. */
+  online: null
+  /** A session begins: rooms and friends are to be loaded from the storage. */
+  begin: { storage: Storage; userId: string }
+  /** It ended: everything about its person is to be forgotten. */
+  end: null
+  room: RoomEvent
+  delivery: { id: string; state: DeliveryState; failure: Failure | null }
+  beat: null
+  /** The relay refused something that nobody waits for. */
+  refusal: { failure: Failure; address: string | null }
+  /** The token was refused and could not be renewed. */
+  signedOut: null
+  /** Name, color or status of the person changed. */
+  self: null
+  /** A room was read to its end. */
+  read: { roomId: string }
+}
+
+export class Runtime extends Emitter<RuntimeEvents> {
+  readonly connection: Connection
+  readonly auth: AuthApi
+  readonly outbox: Outbox
+  readonly rooms = new Map<string, LiveRoom>()
+  self: Self = { userId: '', name: '', color: '#6b7280', status: 'online' }
+  token: string | null = null
+  renewToken: () => Promise<boolean> = () => Promise.resolve(false)
+  private openStorage: Storage | null = null
+  private ownIdentity: Identity | null = null
+  private stops: (() => void)[] = []
+  private lastBeat = 0
+
+  constructor(readonly platform: Platform) {
+    super()
+    const { clock, random, relayUrl, makeSocket, authBase } = platform
+    this.auth = new AuthApi(authBase, (url, init) => platform.fetch(url, init))
+    this.connection = new Connection({
+      url: relayUrl,
+      makeSocket,
+      clock,
+      random,
+      name: () => this.self.name || 'CLASP Chat',
+      token: () => this.token,
+      renewToken: () => this.renewToken(),
+    })
+    this.outbox = new Outbox(this.connection, (id, state, failure) => this.emit('delivery', { id, state, failure }))
+    this.connection.onStatus((status) => this.takeStatus(status))
+    this.connection.onOnline(() => this.takeOnline())
+    this.connection.onError((failure, address) => this.emit('refusal', { failure, address }))
+  }
+
+  get storage(): Storage {
+    if (!this.openStorage) throw new Failure('signedOut', 'Nobody is signed in.')
+    return this.openStorage
+  }
+
+  get identity(): Identity {
+    if (!this.ownIdentity) throw new Failure('signedOut', 'Nobody is signed in.')
+    return this.ownIdentity
+  }
+
+  get begun(): boolean {
+    return this.openStorage !== null
+  }
+
+  /** Loads what is stored of a person, so that everything can be read, then connects. */
+  async begin(userId: string): Promise<void> {
+    const storage = await Storage.open(userId)
+    this.openStorage = storage
+    this.ownIdentity = await identityOf(userId, await storage.identityPairs())
+    const { platform } = this
+    this.lastBeat = platform.clock.now()
+    this.stops = [
+      platform.beat(BEAT_MS, () => this.beat()),
+      platform.onWake(() => this.connection.probe()),
+      platform.onClose(() => {
+        for (const room of this.rooms.values()) room.sayGoodbye()
+      }),
+    ]
+    this.emit('begin', { storage, userId })
+    this.connection.start()
+  }
+
+  /** Ends the session in this tab; `wipe` deletes what is stored. */
+  async end(wipe: boolean): Promise<void> {
+    for (const stop of this.stops) stop()
+    this.stops = []
+    for (const room of this.rooms.values()) room.close()
+    this.rooms.clear()
+    this.outbox.clear()
+    this.connection.stop()
+    const storage = this.openStorage
+    this.openStorage = null
+    this.ownIdentity = null
+    this.emit('end', null)
+    if (wipe) await storage?.destroy()
+    else storage?.close()
+  }
+
+  /** Makes a room live: announced, subscribed, decrypting. */
+  enter(room: Pick<StoredRoom, 'id' | 'joinedAt'>): LiveRoom {
+    const known = this.rooms.get(room.id)
+    if (known) return known
+    const { connection, storage, identity, platform } = this
+    const live = new LiveRoom(room.id, room.joinedAt, {
+      connection,
+      storage,
+      identity,
+      clock: platform.clock,
+      random: platform.random,
+      self: () => this.self,
+      emit: (event) => this.emit('room', event),
+    })
+    this.rooms.set(room.id, live)
+    return live
+  }
+
+  forget(roomId: string): LiveRoom | undefined {
+    const live = this.rooms.get(roomId)
+    this.rooms.delete(roomId)
+    return live
+  }
+
+  /** Subscribes for as long as the session lasts. */
+  listenTo(pattern: string, handler: (update: Update) => void): void {
+    this.stops.push(this.connection.subscribe(pattern, handler))
+  }
+
+  private beat(): void {
+    const now = this.platform.clock.now()
+    if (now - this.lastBeat > SLEEP_MS) this.connection.probe()
+    this.lastBeat = now
+    for (const room of this.rooms.values()) room.beat()
+    this.emit('beat', null)
+  }
+
+  private takeOnline(): void {
+    this.emit('online', null)
+    for (const room of this.rooms.values()) room.announce()
+    // After the subscriptions, which the connection makes next.
+    this.platform.clock.after(FIRST_BATCH, () => this.outbox.resumeAll())
+  }
+
+  private takeStatus(status: ConnectionStatus): void {
+    if (status.phase !== 'online') for (const room of this.rooms.values()) room.connectionLost()
+    this.emit('status', status)
+    if (status.phase === 'refused') this.emit('signedOut', null)
+  }
+}
+
+let current: Runtime | null = null
+
+export function useRuntime(): Runtime {
+  current ??= new Runtime(browserPlatform())
+  return current
+}
+
+/** Puts another runtime in its place; for tests. */
+export function setRuntime(runtime: Runtime): void {
+  current = runtime
+}

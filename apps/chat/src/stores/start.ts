@@ -1,0 +1,22 @@
+/** Makes every store, so that all of them listen before the session begins. */
+import { useConnectionStore } from './connection'
+import { useFriendsStore } from './friends'
+import { useGroupsStore } from './groups'
+import { useMembersStore } from './members'
+import { useMessagesStore } from './messages'
+import { useNotificationsStore } from './notifications'
+import { useRoomsStore } from './rooms'
+import { useSecurityStore } from './security'
+import { useSettingsStore } from './settings'
+
+export function startStores(): void {
+  useNotificationsStore()
+  useConnectionStore()
+  useSettingsStore()
+  useRoomsStore()
+  useMembersStore()
+  useSecurityStore()
+  useMessagesStore()
+  useFriendsStore()
+  useGroupsStore()
+}

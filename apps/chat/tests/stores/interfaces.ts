@@ -1,0 +1,27 @@
+/** Compiles only while every store is what components rely on. */
+import * as stores from '@/stores'
+import type * as types from '@/stores'
+
+export const offered: {
+  session: types.SessionStore
+  connection: types.ConnectionStore
+  rooms: types.RoomsStore
+  members: types.MembersStore
+  messages: types.MessagesStore
+  security: types.SecurityStore
+  friends: types.FriendsStore
+  groups: types.GroupsStore
+  settings: types.SettingsStore
+  notifications: types.NotificationsStore
+} = null as unknown as {
+  session: ReturnType<typeof stores.useSessionStore>
+  connection: ReturnType<typeof stores.useConnectionStore>
+  rooms: ReturnType<typeof stores.useRoomsStore>
+  members: ReturnType<typeof stores.useMembersStore>
+  messages: ReturnType<typeof stores.useMessagesStore>
+  security: ReturnType<typeof stores.useSecurityStore>
+  friends: ReturnType<typeof stores.useFriendsStore>
+  groups: ReturnType<typeof stores.useGroupsStore>
+  settings: ReturnType<typeof stores.useSettingsStore>
+  notifications: ReturnType<typeof stores.useNotificationsStore>
+}
