@@ -53,6 +53,7 @@ class AuthServer(Service):
         permissions: what a token may do.
         policy: the application's rules, or None.
         origins: whose pages may read the answers.
+        factory: makes the WebSocket connections of a web app that is served here too.
     """
 
     def __init__(
@@ -63,7 +64,9 @@ class AuthServer(Service):
         permissions: TokenPermissions,
         policy: Policy | None,
         origins: Origins,
+        factory: ClaspFactory,
     ) -> None:
+        self._factory = factory
         self._settings = settings
         self._reactor = reactor
         self._tokens = tokens
@@ -74,7 +77,6 @@ class AuthServer(Service):
         self.sql = ThreadWorkers(reactor, 1, MAX_WAITING_CALLS, "sql")
         self.hashing = ThreadWorkers(reactor, HASHES_AT_ONCE, MAX_WAITING_HASHES, "hashing")
         self._purges: PeriodicService | None = None
-        self._factory: ClaspFactory | None = None
 
     def open(self) -> Any:
         """Opens users.db and fills the table of tokens.
@@ -97,14 +99,6 @@ class AuthServer(Service):
             PURGE_INTERVAL_S, self._reactor, lambda: Deferred.fromCoroutine(accounts.purge()), "purge"
         )
         return make_site(self._root(accounts), self._reactor)
-
-    def serve_app(self, factory: ClaspFactory) -> None:
-        """Has the port serve a web app too, where there is one, and the WebSocket below ``/ws`` for it.
-
-        Args:
-            factory: makes the WebSocket connections.
-        """
-        self._factory = factory
 
     def startService(self) -> None:
         """Starts the threads and the watch over tokens; it must be open."""
@@ -135,7 +129,7 @@ class AuthServer(Service):
         root = Resource() if app is None else app
         auth = make_auth_resource(accounts, origins=self._origins, trusted_proxies=settings.trusted_proxies, page=app)
         root.putChild(b"auth", auth)
-        if app is not None and self._factory is not None:
+        if app is not None:
             root.putChild(b"ws", WebSocketResource(self._factory))
             _log.info("serving the app in {folder}", folder=str(folder))
         return root

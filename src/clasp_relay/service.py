@@ -54,25 +54,15 @@ def make_service(settings: Settings, reactor: Any) -> RelayService:
     origins = Origins(settings.cors_origins)
     if settings.is_open_mode:
         relay = _relay(settings, clock, writer, OpenPermissions(), None)
-        auth = None
-    else:
-        policy, why = choose_policy(settings.app_config)
-        _log.info("policy: {why}", why=why)
-        tokens = TokenTable(reactor, time.time)
-        permissions = TokenPermissions(tokens, policy, clock.now_us)
-        relay = _relay(settings, clock, writer, permissions, _message_rate(settings, policy))
-        tokens.on_end(lambda record, why: _end_sessions(relay, record, why))
-        auth = AuthServer(settings, reactor, tokens, permissions, policy, origins)
-    factory = ClaspFactory(
-        relay,
-        writer,
-        reactor,
-        _net_limits(settings),
-        allows_origin=origins.admit,
-        client_address=lambda peer, forwarded: client_address(peer, [forwarded], settings.trusted_proxies),
-    )
-    if auth is not None:
-        auth.serve_app(factory)
+        return RelayService(settings, reactor, relay, _factory(settings, reactor, relay, writer, origins), None)
+    policy, why = choose_policy(settings.app_config)
+    _log.info("policy: {why}", why=why)
+    tokens = TokenTable(reactor, time.time)
+    permissions = TokenPermissions(tokens, policy, clock.now_us)
+    relay = _relay(settings, clock, writer, permissions, _message_rate(settings, policy))
+    tokens.on_end(lambda record, why: _end_sessions(relay, record, why))
+    factory = _factory(settings, reactor, relay, writer, origins)
+    auth = AuthServer(settings, reactor, tokens, permissions, policy, origins, factory)
     return RelayService(settings, reactor, relay, factory, auth)
 
 
@@ -95,12 +85,20 @@ def _relay(
     )
 
 
-def _net_limits(settings: Settings) -> NetLimits:
-    return NetLimits(
+def _factory(settings: Settings, reactor: Any, relay: Relay, writer: TurnWriter, origins: Origins) -> ClaspFactory:
+    limits = NetLimits(
         settings.max_sessions,
         settings.max_sessions_per_address,
         settings.session_timeout_s,
         settings.outbox_bytes,
+    )
+    return ClaspFactory(
+        relay,
+        writer,
+        reactor,
+        limits,
+        allows_origin=origins.admit,
+        client_address=lambda peer, forwarded: client_address(peer, [forwarded], settings.trusted_proxies),
     )
 
 
