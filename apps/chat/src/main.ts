@@ -1,10 +1,17 @@
 import { createPinia } from 'pinia'
 import { createApp } from 'vue'
 import App from './App.vue'
+import { i18n } from './i18n'
+import { registerServiceWorker } from './pwa'
 import { createAppRouter } from './router'
+import './styles/tokens.css'
+import './styles/base.css'
 
 const app = createApp(App)
 const pinia = createPinia()
 app.use(pinia)
+app.use(i18n)
 app.use(createAppRouter(pinia))
 app.mount('#app')
+
+if (import.meta.env.PROD) registerServiceWorker()

@@ -1,6 +1,6 @@
 import type { Pinia } from 'pinia'
 import { createRouter, createWebHistory, type RouteLocationRaw, type Router } from 'vue-router'
-import { useSessionStore } from '@/stores/session'
+import { useSessionStore } from '@/stores'
 
 /** Carries an invitation (`?join=room`) from page to page, so that no detour loses it. */
 function withInvitation(name: string, join: unknown): RouteLocationRaw {

@@ -1,0 +1,14 @@
+import QRCode from 'qrcode'
+
+/** Empty modules around a code, which readers need (ISO/IEC 18004). */
+const QUIET_ZONE = 4
+
+/** A text as a QR code: the side of the square in modules, and the dark modules as an SVG path. */
+export async function qrPath(text: string): Promise<{ size: number; path: string }> {
+  const { modules } = QRCode.create(text, { errorCorrectionLevel: 'M' })
+  const parts: string[] = []
+  for (let y = 0; y < modules.size; y += 1)
+    for (let x = 0; x < modules.size; x += 1)
+      if (modules.get(y, x)) parts.push(`M${x + QUIET_ZONE} ${y + QUIET_ZONE}h1v1h-1z`)
+  return { size: modules.size + 2 * QUIET_ZONE, path: parts.join('') }
+}

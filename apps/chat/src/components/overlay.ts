@@ -1,0 +1,60 @@
+import { defineStore } from 'pinia'
+import { computed, ref, shallowRef } from 'vue'
+import type { ChatMessage, RoomId, UserId } from '@/stores'
+
+/** What can lie over the page; one at a time is shown, the newest. */
+export type Overlay =
+  | { readonly kind: 'create'; readonly namespace?: string }
+  | { readonly kind: 'browse'; readonly path?: string }
+  | { readonly kind: 'join'; readonly roomId: RoomId; readonly invited: boolean }
+  | { readonly kind: 'invite'; readonly roomId: RoomId }
+  | { readonly kind: 'group'; readonly path: string | null }
+  | { readonly kind: 'friends' }
+  | { readonly kind: 'profile'; readonly userId: UserId; readonly roomId: RoomId | null }
+  | { readonly kind: 'safety'; readonly userId: UserId; readonly roomId: RoomId; readonly name: string }
+  | { readonly kind: 'settings' }
+  | { readonly kind: 'shortcuts' }
+  | { readonly kind: 'search'; readonly roomId: RoomId | null }
+  | { readonly kind: 'viewer'; readonly message: ChatMessage }
+  | {
+      readonly kind: 'confirm'
+      readonly title: string
+      readonly text: string
+      readonly action: string
+      readonly run: () => Promise<unknown>
+    }
+
+/** Dialogs, drawers and where the focus goes when they close. */
+export const useOverlayStore = defineStore('overlay', () => {
+  const stack = shallowRef<readonly Overlay[]>([])
+  const sidebarOpen = ref(false)
+  const panelOpen = ref(false)
+  const origins: (Element | null)[] = []
+
+  function open(overlay: Overlay): void {
+    origins.push(document.activeElement)
+    stack.value = [...stack.value, overlay]
+  }
+
+  /** Puts one in the place of the one that is open. */
+  function replace(overlay: Overlay): void {
+    if (!stack.value.length) open(overlay)
+    else stack.value = [...stack.value.slice(0, -1), overlay]
+  }
+
+  function close(): void {
+    if (!stack.value.length) return
+    stack.value = stack.value.slice(0, -1)
+    const origin = origins.pop()
+    // After the dialog's own clean-up, which would leave the focus on the page's body.
+    window.setTimeout(() => {
+      if (origin instanceof HTMLElement && origin.isConnected) origin.focus()
+    }, 0)
+  }
+
+  function closeAll(): void {
+    while (stack.value.length) close()
+  }
+
+  return { current: computed(() => stack.value.at(-1) ?? null), sidebarOpen, panelOpen, open, replace, close, closeAll }
+})

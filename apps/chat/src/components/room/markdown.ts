@@ -1,0 +1,32 @@
+import DOMPurify from 'dompurify'
+import MarkdownIt from 'markdown-it'
+
+const KEPT = 400
+const TAGS = ['p', 'br', 'strong', 'em', 's', 'code', 'pre', 'a', 'blockquote', 'ul', 'ol', 'li']
+
+const parser = new MarkdownIt({ html: false, linkify: true, breaks: true, typographer: false })
+// Pictures would be fetched from anywhere; headings, rules and tables do not belong in a line of talk.
+parser.disable(['image', 'heading', 'lheading', 'hr', 'table', 'reference', 'html_block', 'html_inline'])
+parser.validateLink = (url) => /^(https?:|mailto:)/i.test(url.trim())
+
+const rendered = new Map<string, DocumentFragment>()
+
+/** What is written as Markdown, as elements: only those of TAGS, links to the web only, opened elsewhere. */
+export function render(text: string): DocumentFragment {
+  const known = rendered.get(text)
+  if (known) return known.cloneNode(true) as DocumentFragment
+  const fragment = DOMPurify.sanitize(parser.render(text), {
+    ALLOWED_TAGS: TAGS,
+    ALLOWED_ATTR: ['href', 'start'],
+    ALLOW_DATA_ATTR: false,
+    RETURN_DOM_FRAGMENT: true,
+  })
+  for (const link of fragment.querySelectorAll('a')) {
+    link.target = '_blank'
+    link.rel = 'noopener noreferrer nofollow'
+  }
+  for (const block of fragment.querySelectorAll('pre')) block.tabIndex = 0
+  if (rendered.size >= KEPT) rendered.delete(rendered.keys().next().value ?? '')
+  rendered.set(text, fragment)
+  return fragment.cloneNode(true) as DocumentFragment
+}

@@ -1,0 +1,19 @@
+import { onScopeDispose, ref, type Ref } from 'vue'
+
+/** Whether a media query holds, kept up to date. */
+export function useMedia(query: string): Ref<boolean> {
+  const list = window.matchMedia(query)
+  const holds = ref(list.matches)
+  const update = (): void => {
+    holds.value = list.matches
+  }
+  list.addEventListener('change', update)
+  onScopeDispose(() => list.removeEventListener('change', update))
+  return holds
+}
+
+/** The list of rooms is a drawer. */
+export const useNarrow = (): Ref<boolean> => useMedia('(max-width: 47.99rem)')
+
+/** The details of a room are a drawer. */
+export const useMedium = (): Ref<boolean> => useMedia('(max-width: 68.99rem)')

@@ -1,0 +1,77 @@
+import { onMounted, onScopeDispose } from 'vue'
+
+/** What the keyboard can do anywhere in the chat. `escape` says whether it did something. */
+export interface ShortcutActions {
+  help(): void
+  findRoom(): void
+  searchMessages(): void
+  next(): void
+  previous(): void
+  nextUnread(): void
+  compose(): void
+  list(): void
+  create(): void
+  browse(): void
+  panel(): void
+  escape(): boolean
+}
+
+type Name = Exclude<keyof ShortcutActions, 'escape'>
+
+/** Each shortcut with its keys as they are shown: `Alt` and a letter, or one sign outside of text fields. */
+export const SHORTCUTS: readonly { readonly name: Name; readonly keys: readonly string[]; readonly label: string }[] = [
+  { name: 'help', keys: ['?'], label: 'help' },
+  { name: 'findRoom', keys: ['Ctrl', 'K'], label: 'search' },
+  { name: 'searchMessages', keys: ['Ctrl', 'Shift', 'F'], label: 'searchMessages' },
+  { name: 'next', keys: ['Alt', '↓'], label: 'next' },
+  { name: 'previous', keys: ['Alt', '↑'], label: 'previous' },
+  { name: 'nextUnread', keys: ['Alt', 'U'], label: 'nextUnread' },
+  { name: 'compose', keys: ['Alt', 'C'], label: 'compose' },
+  { name: 'list', keys: ['Alt', 'M'], label: 'list' },
+  { name: 'create', keys: ['Alt', 'N'], label: 'newRoom' },
+  { name: 'browse', keys: ['Alt', 'B'], label: 'browse' },
+  { name: 'panel', keys: ['Alt', 'I'], label: 'panel' },
+]
+
+/** Alt with these keys, by `code`, so that layouts where Alt types another sign work too. */
+const ALT: Readonly<Record<string, Name>> = {
+  ArrowDown: 'next',
+  ArrowUp: 'previous',
+  KeyU: 'nextUnread',
+  KeyC: 'compose',
+  KeyM: 'list',
+  KeyN: 'create',
+  KeyB: 'browse',
+  KeyI: 'panel',
+}
+
+const isText = (target: EventTarget | null): boolean =>
+  target instanceof HTMLElement && (target.isContentEditable || /^(input|textarea|select)$/i.test(target.tagName))
+
+/** The shortcut that a key press means; null: none. */
+export function shortcutOf(event: KeyboardEvent): Name | null {
+  const command = event.ctrlKey || event.metaKey
+  if (command && !event.altKey && event.code === 'KeyK' && !event.shiftKey) return 'findRoom'
+  if (command && !event.altKey && event.code === 'KeyF' && event.shiftKey) return 'searchMessages'
+  if (event.altKey && !command && !event.shiftKey) return ALT[event.code] ?? null
+  if (event.key === '?' && !command && !event.altKey && !isText(event.target)) return 'help'
+  return null
+}
+
+/** Listens while the component lives; dialogs keep the keyboard for themselves. */
+export function useShortcuts(actions: ShortcutActions): void {
+  function onKey(event: KeyboardEvent): void {
+    if (event.defaultPrevented || event.isComposing) return
+    if (document.querySelector('[role="dialog"], [role="alertdialog"], [role="menu"]')) return
+    if (event.key === 'Escape') {
+      if (actions.escape()) event.preventDefault()
+      return
+    }
+    const name = shortcutOf(event)
+    if (!name) return
+    event.preventDefault()
+    actions[name]()
+  }
+  onMounted(() => window.addEventListener('keydown', onKey))
+  onScopeDispose(() => window.removeEventListener('keydown', onKey))
+}

@@ -1,0 +1,43 @@
+import type { entry as english } from '../en/entry'
+
+export const entry: typeof english = {
+  landing: {
+    title: 'Redet miteinander',
+    lead: 'Such dir einen Namen aus, und du bist dabei. Ohne Konto.',
+    name: 'Dein Name',
+    nameHint: 'Bis zu 32 Zeichen. Andere sehen ihn.',
+    enter: 'Los geht’s',
+    invited: 'Du bist in einen Raum eingeladen. Wähle einen Namen, um einzutreten.',
+    account: 'Ich habe ein Konto',
+    orRegister: 'Konto anlegen',
+    points: {
+      rooms: 'Räume und Gruppen',
+      roomsText: 'Öffentlich zu finden oder privat mit einem Link.',
+      secret: 'Ende-zu-Ende verschlüsselt',
+      secretText: 'Die Schlüssel verlassen die Geräte der Anwesenden nie.',
+      offline: 'Deins, auch offline',
+      offlineText: 'Der Verlauf bleibt in deinem Browser und ist auch ohne Verbindung da.',
+    },
+  },
+  auth: {
+    title: 'Dein Konto',
+    login: 'Anmelden',
+    register: 'Konto anlegen',
+    username: 'Name',
+    usernameHint: '2 bis 32 Zeichen.',
+    password: 'Passwort',
+    passwordHint: 'Mindestens 6 Zeichen.',
+    repeat: 'Passwort noch einmal',
+    oldPassword: 'Bisheriges Passwort',
+    newPassword: 'Neues Passwort',
+    submitLogin: 'Anmelden',
+    submitRegister: 'Konto anlegen',
+    keepsIdentity: 'Du behältst deine Räume, Freunde und Nachrichten.',
+    guest: 'Als Gast weiter',
+    mismatch: 'Die beiden Passwörter sind verschieden.',
+    tooShort: 'Es braucht mindestens 6 Zeichen.',
+    nameLength: 'Ein Name hat 2 bis 32 Zeichen.',
+    nameNeeded: 'Gib einen Namen ein.',
+    waitSeconds: '{seconds} s warten',
+  },
+}

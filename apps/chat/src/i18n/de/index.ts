@@ -1,0 +1,9 @@
+import type { Messages } from '../en'
+import { chat } from './chat'
+import { dialogs } from './dialogs'
+import { entry } from './entry'
+import { general } from './general'
+
+const de: Messages = { ...general, ...entry, ...chat, ...dialogs }
+
+export default de
