@@ -148,7 +148,7 @@ class RelayServiceTests(SynchronousTestCase):
         (self.folder / "state.json.1").write_text("{}")
         service = self.service()
         service.startService()
-        warnings = [str(event["warning"]) for event in self.events if "warning" in event]
+        warnings = [str(event["line"]) for event in self.events if "line" in event]
         self.assertEqual(len(warnings), 1)
         self.assertIn("state.json.1", warnings[0])
         self.stop(service)

@@ -118,7 +118,7 @@ class RelayService(MultiService):
         prepare_folder("--data-dir" if settings.state_path is None else "--persist", state_file.path.parent)
         state = state_file.load()
         for warning in state.warnings:
-            _log.warn("{warning}", warning=warning)
+            _log.warn("{line}", line=warning)
         site = None if self._auth is None else self._auth.open()
         if settings.tls_cert is not None and settings.tls_key is not None:
             self._tls = ServerTls(settings.tls_cert, settings.tls_key)
