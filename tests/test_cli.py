@@ -110,6 +110,19 @@ class GoodInputTests(CommandTestCase):
                 self.assertEqual((told.returncode, told.stderr), (0, ""))
                 self.assertTrue(told.stdout.startswith(usage), told.stdout)
 
+    def test_command_checks_policies_and_settings(self) -> None:
+        """``check-config`` starts no relay and makes no file; its exit status says whether all is sound."""
+        for arguments, status, line in (
+            (("chat",), 0, "chat: sound"),
+            (("nothing",), 1, "clasp-relay: nothing: the policy cannot be read"),
+            (("--name", "Mine"), 0, "--name: Mine (--name)"),
+        ):
+            with self.subTest(arguments):
+                result = self.command(*CLASP_RELAY, "check-config", *arguments)
+                self.assertEqual(result.returncode, status, result.stderr)
+                self.assertIn(line, result.stdout + result.stderr)
+        self.assertEqual(list(self.folder.iterdir()), [])
+
     def test_relay_runs_until_it_is_told_to_stop(self) -> None:
         """In the foreground, in spite of an old pid file, until SIGTERM."""
         (self.folder / "twistd.pid").write_text(str(os.getpid()))

@@ -23,11 +23,18 @@ class _Twistd(twistd.ServerOptions):  # type: ignore[misc, name-defined]  # impo
 def main() -> None:
     """Runs the relay in the foreground; the arguments are those of ``twistd clasp-relay``.
 
+    Behind the word ``check-config`` they are those of ``check_config.run``, and no relay runs.
+
     No pid file: a process that was killed leaves one, and in a container the next one finds its own number in it
     and refuses to start.
 
     Raises:
         SystemExit: it could not start (1), or help was asked for (0).
     """
+    if sys.argv[1:2] == ["check-config"]:
+        from clasp_relay.check_config import run  # noqa: PLC0415  what only this needs is not loaded for a relay
+
+        run(sys.argv[2:])
+        return
     sys.argv[1:] = ["--nodaemon", "--pidfile=", relay.tapname, *sys.argv[1:]]
     app.run(twistd.runApp, _Twistd)

@@ -1,0 +1,149 @@
+"""``clasp-relay check-config``: whether a policy is sound and what it would allow, or the settings in force."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn, TextIO
+
+from clasp_relay.access.policy import Explanation, Policy, explain_read, explain_write
+from clasp_relay.access.policy.reader import parse_json
+from clasp_relay.access.policy_choice import choose_policy, load_policy
+from clasp_relay.core.params import ParamLimits, Params
+from clasp_relay.errors import RequestError, StartError
+from clasp_relay.option_table import OPTIONS, Option
+from clasp_relay.options import Options, fail
+from clasp_relay.storage.state_file import StateFile
+from clasp_relay.wire.address import check_address
+from clasp_relay.wire.messages import NULL
+from clasp_relay.wire.values import encode_value
+
+__all__ = ["run"]
+
+_ABOUT_A_FILE = ("--as", "--state", "--read", "--write", "--value", "--help", "-h")
+
+
+class _Parser(argparse.ArgumentParser):
+    """Complains as the relay does: one line, exit status 1."""
+
+    def error(self, message: str) -> NoReturn:
+        """See the base class."""
+        fail(f"check-config: {message}; see clasp-relay check-config --help")
+
+
+def run(arguments: Sequence[str], out: TextIO | None = None) -> None:
+    """Answers one command line; the answer goes to stdout, one line on stderr says what is wrong.
+
+    Args:
+        arguments: what stands behind ``check-config``. A file, or what asks about one; else options of the relay.
+        out: where the answer goes; None for stdout.
+
+    Raises:
+        SystemExit: something is wrong (1), or help was asked for (0).
+    """
+    out = sys.stdout if out is None else out
+    try:
+        if _is_about_a_file(arguments):
+            _check_file(_parser().parse_args(arguments), out)
+        else:
+            _show_settings(arguments, out)
+    except StartError as error:
+        fail(str(error))
+
+
+def _is_about_a_file(arguments: Sequence[str]) -> bool:
+    if arguments and not arguments[0].startswith("-"):
+        return True
+    return any(argument.partition("=")[0] in _ABOUT_A_FILE for argument in arguments)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="clasp-relay check-config",
+        usage="%(prog)s [options of the relay]\n       %(prog)s FILE [--as USER --read ADDRESS | --write ADDRESS] ...",
+        description="Without FILE: prints the settings in force and where each comes from. With it: says whether it "
+        "is a sound policy and, with --as, what a user may do under it, by which rule, and why.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("file", metavar="FILE", help="a policy: a JSON file, chat or chat-compat")
+    parser.add_argument("--as", dest="user", metavar="USER", help="the id of the user in question")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--read", metavar="ADDRESS", help="whether the user sees it")
+    what.add_argument("--write", metavar="ADDRESS", help="whether the user may set it")
+    parser.add_argument("--value", metavar="JSON", help="what is written; null when it is not given")
+    parser.add_argument("--state", metavar="FILE", type=Path, help="a state.json for what is set; else nothing is")
+    return parser
+
+
+def _check_file(asked: argparse.Namespace, out: TextIO) -> None:
+    """Says that a policy is sound, and answers what is asked about it."""
+    address = asked.read or asked.write
+    if (asked.user is None) != (address is None):
+        fail("check-config: --as needs --read or --write, and these need --as")
+    if asked.value is not None and asked.write is None:
+        fail("check-config: --value needs --write")
+    if asked.state is not None and address is None:
+        fail("check-config: --state needs --read or --write")
+    policy = load_policy(asked.file)
+    print(f"{asked.file}: sound", file=out)
+    for notice in policy.document.notices:
+        print(f"{asked.file}: {notice}", file=out)
+    if address is not None:
+        print(_explain(policy, asked, address), file=out)
+
+
+def _explain(policy: Policy, asked: argparse.Namespace, address: str) -> Explanation:
+    state = Params(ParamLimits(max_params=sys.maxsize, max_state_bytes=sys.maxsize))
+    if asked.state is not None:
+        loaded = StateFile(asked.state).load()
+        if not loaded.found:
+            fail(f"--state: {asked.state} is missing")
+        state.load(loaded.image)
+    now_us = time.time_ns() // 1_000
+    try:
+        check_address(address)
+    except RequestError as error:
+        fail(f"--{'write' if asked.read is None else 'read'}: {error.message}: {address}")
+    try:
+        if asked.read is not None:
+            return explain_read(policy, asked.user, address, state, now_us)
+        return explain_write(policy, asked.user, address, _value(asked.value), state, now_us)
+    except ValueError as error:  # the user's id cannot stand in a scope
+        fail(f"--as: {error}")
+
+
+def _value(text: str | None) -> bytes:
+    if text is None:
+        return NULL
+    value = parse_json(text, "--value")
+    try:
+        return encode_value(value)
+    except ValueError as error:
+        fail(f"--value: {error}")
+
+
+def _show_settings(arguments: Sequence[str], out: TextIO) -> None:
+    """Prints every setting, whence it comes, and the policy that is in force."""
+    options = Options()
+    options.parseOptions(arguments)
+    settings = options.settings
+    for option in OPTIONS:
+        if not option.is_flag:
+            source = options.sources.get(option.field)
+            value = _shown(option, getattr(settings, option.field))
+            print(f"--{option.name}: {value} ({source or 'default'})", file=out)
+    if settings.is_open_mode:
+        print("policy in force: none (open mode)", file=out)
+    else:
+        print(f"policy in force: {choose_policy(settings.app_config)[1]}", file=out)
+
+
+def _shown(option: Option, value: object) -> str:
+    if value is None or value == ():
+        return option.default_text or "not set"
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
