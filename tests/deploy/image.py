@@ -116,11 +116,22 @@ class Builder:
         self._folder = folder
         self.layers: dict[str, Layer] = {}
 
-    def build(self, stage: Stage, *, with_python: bool = True) -> Layer:
-        """Builds one stage."""
+    def build(self, stage: Stage, *, with_python: bool = False, programs: Mapping[str, str] | None = None) -> Layer:
+        """Builds one stage.
+
+        Args:
+            stage: which.
+            with_python: the base has a Python and a pip.
+            programs: scripts that stand for programs of the base.
+        """
         layer = self.layers[stage.name] = Layer(self._folder / stage.name)
         if with_python:
             layer.run(f"{shlex.quote(sys.executable)} -m venv {BASE_PYTHON}", "/")
+        for name, script in (programs or {}).items():
+            path = layer.inside(f"{BASE_PYTHON}/bin/{name}")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(script)
+            path.chmod(0o755)
         folder = "/"
         for step in stage.steps:
             if step.word == "WORKDIR":
@@ -162,9 +173,9 @@ def built_image() -> Layer:
     copy_context(context, without="apps/")
     builder = Builder(context, Path(folder.name) / "layers")
     app, wheels, runtime = read_dockerfile()
-    builder.build(app, with_python=False)
-    builder.build(wheels)
-    return builder.build(runtime, with_python=False)
+    builder.build(app)
+    builder.build(wheels, with_python=True)
+    return builder.build(runtime)
 
 
 class Container:

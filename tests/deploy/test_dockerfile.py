@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import re
 import stat
+import tempfile
 from pathlib import Path
+from unittest import SkipTest
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.deploy.dockerfile import in_context, read_dockerfile
-from tests.deploy.image import built_image
+from tests.deploy.dockerfile import copy_context, in_context, read_dockerfile
+from tests.deploy.image import Builder, built_image
 from tests.deploy.tools import ROOT
 
 POLICIES = ROOT / "src" / "clasp_relay" / "access" / "policies"
+
+
+PROGRAMS = {
+    "npm": '#!/bin/sh\n[ -f package-lock.json ] && [ ! -e src ] && echo "npm $*" >>/said\n',
+    "npx": '#!/bin/sh\necho "npx $*" >>/said\nmkdir -p "$4" && cp index.html "$4"\n',
+}
+"""Stand for npm, which must not need the sources, and vite."""
 
 
 class RuleTests(SynchronousTestCase):
@@ -84,6 +93,25 @@ def _glob(source: str) -> str:
     """Returns what finds a source of COPY, or anything below it."""
     pattern = re.escape(source).replace(r"\*", "[^/]*")
     return re.sub(r"\\\[(.)\\\]", r"\1", pattern) + r"(/|$)"
+
+
+class AppStageTests(SynchronousTestCase):
+    """The stage that builds the app; npm and vite themselves are the app's own tests' business."""
+
+    def test_app_is_built_from_its_lock_file_and_sources(self) -> None:
+        """Packages first, so that a change of the sources alone does not fetch them again."""
+        if not (ROOT / "apps" / "chat" / "package.json").exists():
+            raise SkipTest("there is no app")
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        copy_context(Path(folder.name) / "context")
+        stage = read_dockerfile()[0]
+        layer = Builder(Path(folder.name) / "context", Path(folder.name) / "layers").build(stage, programs=PROGRAMS)
+        said = layer.inside("/said").read_text().splitlines()
+        self.assertEqual(said, ["npm ci --no-audit --no-fund", "npx vite build --outDir /web --emptyOutDir"])
+        self.assertEqual(layer.inside("/web/index.html").read_bytes(), (ROOT / "apps/chat/index.html").read_bytes())
+        for name in ("package.json", "package-lock.json", "index.html", "vite.config.ts", "tsconfig.json", "src"):
+            self.assertTrue(layer.inside(f"/app/{name}").exists(), name)
 
 
 class BuiltImageTests(SynchronousTestCase):
