@@ -1,0 +1,123 @@
+/** Somebody with a browser: all the stores, over a platform that a test controls. */
+import { createPinia, setActivePinia } from 'pinia'
+import type { SocketLike } from '@/protocol/connection'
+import {
+  useConnectionStore,
+  useFriendsStore,
+  useGroupsStore,
+  useMembersStore,
+  useMessagesStore,
+  useNotificationsStore,
+  useRoomsStore,
+  useSecurityStore,
+  useSessionStore,
+  useSettingsStore,
+} from '@/stores'
+import type { Platform } from '@/stores/platform'
+import { Runtime, setRuntime } from '@/stores/runtime'
+import { seeded } from '../random'
+import type { Clock } from '@/protocol/clock'
+
+export class MemoryStorage {
+  private readonly items = new Map<string, string>();
+  [key: string]: unknown
+
+  getItem(key: string): string | null {
+    return this.items.get(key) ?? null
+  }
+
+  setItem(key: string, value: string): void {
+    this.items.set(key, value)
+    Object.defineProperty(this, key, { value, enumerable: true, configurable: true, writable: true })
+  }
+
+  removeItem(key: string): void {
+    this.items.delete(key)
+    delete this[key]
+  }
+
+  get length(): number {
+    return this.items.size
+  }
+}
+
+export interface World {
+  clock: Clock
+  connect: (url: string) => SocketLike
+  relayUrl?: string
+  fetch?: Platform['fetch']
+}
+
+let people = 0
+
+export function makePerson(world: World, name: string, userId = name.toLowerCase(), local = new MemoryStorage()) {
+  const seed = ++people
+  const random = seeded(seed)
+  const listeners = { beat: () => undefined as void, wake: () => undefined as void, close: () => undefined as void }
+  const state = { attended: true }
+  const hex = (digits: number): string =>
+    Array.from({ length: digits }, () => Math.floor(random() * 16).toString(16)).join('')
+  const platform: Platform = {
+    clock: world.clock,
+    random,
+    relayUrl: world.relayUrl ?? 'ws://relay.test/ws',
+    authBase: '',
+    origin: 'https://chat.test',
+    makeSocket: world.connect,
+    fetch: world.fetch ?? (() => Promise.reject(new Error('no network'))),
+    local: local as unknown as globalThis.Storage,
+    newId: () => `${hex(8)}-${hex(4)}-4${hex(3)}-8${hex(3)}-${hex(12)}`,
+    beat: (everyMs, callback) => {
+      let stop = (): void => undefined
+      const tick = (): void => {
+        callback()
+        stop = world.clock.after(everyMs, tick)
+      }
+      stop = world.clock.after(everyMs, tick)
+      listeners.beat = callback
+      return () => stop()
+    },
+    attended: () => state.attended,
+    onWake: (callback) => {
+      listeners.wake = callback
+      return () => undefined
+    },
+    onClose: (callback) => {
+      listeners.close = callback
+      return () => undefined
+    },
+  }
+  const runtime = new Runtime(platform)
+  setRuntime(runtime)
+  setActivePinia(createPinia())
+  const stores = {
+    session: useSessionStore(),
+    notifications: useNotificationsStore(),
+    connection: useConnectionStore(),
+    settings: useSettingsStore(),
+    rooms: useRoomsStore(),
+    members: useMembersStore(),
+    security: useSecurityStore(),
+    messages: useMessagesStore(),
+    friends: useFriendsStore(),
+    groups: useGroupsStore(),
+  }
+  return {
+    ...stores,
+    name,
+    userId,
+    runtime,
+    local,
+    listeners,
+    state,
+    /** Signs in by a token that a relay without an auth API takes. */
+    async start(): Promise<void> {
+      local.setItem('clasp-chat-token', userId)
+      local.setItem('clasp-chat-userId', userId)
+      local.setItem('clasp-chat-displayName', name)
+      await stores.session.restore()
+    },
+  }
+}
+
+export type Tester = ReturnType<typeof makePerson>
