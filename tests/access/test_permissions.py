@@ -379,6 +379,19 @@ class AdmissionTests(SynchronousTestCase):
             self.assertEqual(shown(messages, "/r/a"), expected)
             self.assertEqual(shown(messages, "/w/a"), [])
 
+    def test_what_a_token_planned_ends_with_it(self) -> None:
+        """A bundle that waits is not applied for a token that is valid no longer."""
+        world = AuthWorld(None)
+        for name in ("reader", "other"):
+            client = world.join(name)
+            due_us = world.clock.now_us() + 1_000_000
+            client.send(Bundle((Set(f"/plan/{name}", value(1)),), due_us))
+            client.leave()
+        world.tokens.revoke([digest_of("reader")])
+        world.advance(2)
+        self.assertIsNone(world.relay.params.get("/plan/reader"))
+        self.assertIsNotNone(world.relay.params.get("/plan/other"))
+
     def test_the_sessions_of_a_token_end_with_it(self) -> None:
         """Revoked or expired: ERROR 302, close 1008; others go on."""
         world = AuthWorld(None)

@@ -146,6 +146,14 @@ class TokenTableTests(SynchronousTestCase):
         self.table.start()
         self.assertEqual(len(self.clock.getDelayedCalls()), 1)
 
+    def test_table_tells_whether_a_token_is_valid_by_its_digest(self) -> None:
+        """Neither a revoked nor an expired one is, also before the expiry was noticed."""
+        self.table.add(record("a"))
+        self.table.add(record("b"))
+        self.assertTrue(self.table.is_valid(digest_of("a")))
+        self.table.revoke([digest_of("a")])
+        self.assertEqual([self.table.is_valid(digest_of(token)) for token in ("a", "b", "c")], [False, True, False])
+
     def test_table_has_room_for_users_when_guests_have_filled_their_share(self) -> None:
         """Who makes up guests cannot keep users out."""
         self.table.load([record(str(count)) for count in range(4)])

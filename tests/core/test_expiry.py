@@ -20,20 +20,30 @@ class ExpiryTests(SynchronousTestCase):
         expiry = Expiry()
         for address, due_us in (("/late", 30), ("/early", 10), ("/middle", 20)):
             expiry.set(address, due_us)
-        self.assertEqual(expiry.due(9), [])
-        self.assertEqual(expiry.due(20), ["/early", "/middle"])
-        self.assertEqual(expiry.due(20), ["/early", "/middle"])
+        self.assertEqual(expiry.due(9, 100), [])
+        self.assertEqual(expiry.due(20, 100), ["/early", "/middle"])
+        self.assertEqual(expiry.due(20, 100), ["/early", "/middle"])
         expiry.discard("/early")
-        self.assertEqual(expiry.due(100), ["/middle", "/late"])
+        self.assertEqual(expiry.due(100, 100), ["/middle", "/late"])
+
+    def test_so_many_are_told_at_once(self) -> None:
+        """The others come next time."""
+        expiry = Expiry()
+        for n in range(5):
+            expiry.set(f"/{n}", n)
+        self.assertEqual(expiry.due(10, 2), ["/0", "/1"])
+        for address in ("/0", "/1"):
+            expiry.discard(address)
+        self.assertEqual(expiry.due(10, 2), ["/2", "/3"])
 
     def test_time_can_be_set_again(self) -> None:
         """To later and to earlier."""
         expiry = Expiry()
         expiry.set("/a", 10)
         expiry.set("/a", 50)
-        self.assertEqual(expiry.due(49), [])
+        self.assertEqual(expiry.due(49, 100), [])
         expiry.set("/a", 20)
-        self.assertEqual(expiry.due(20), ["/a"])
+        self.assertEqual(expiry.due(20, 100), ["/a"])
         self.assertEqual(expiry.snapshot(), {"/a": 20})
 
     def test_least_recent_is_the_one_not_used_for_longest(self) -> None:
@@ -44,7 +54,7 @@ class ExpiryTests(SynchronousTestCase):
         expiry.set("/a", 5)
         expiry.touch("/b")
         self.assertEqual(list(expiry.least_recent()), ["/c", "/a", "/b"])
-        self.assertEqual(expiry.due(10), ["/a", "/b", "/c"])
+        self.assertEqual(expiry.due(10, 100), ["/a", "/b", "/c"])
 
     def test_least_recent_of_an_owner_are_its_own(self) -> None:
         """In the same order; who has none left takes no room."""
@@ -71,7 +81,7 @@ class ExpiryTests(SynchronousTestCase):
             expiry.set("/always", 1_000_000 - number)
         self.assertLessEqual(len(expiry._heap), 70)
         self.assertLessEqual(len(expiry._queued_us), 70)
-        self.assertEqual(expiry.due(1_000_000), ["/always"])
+        self.assertEqual(expiry.due(1_000_000, 100), ["/always"])
 
     @given(st.lists(_STEP, max_size=60))
     def test_table_agrees_with_a_plain_dict(self, steps: list[tuple[str, str, int]]) -> None:
@@ -89,6 +99,6 @@ class ExpiryTests(SynchronousTestCase):
             else:
                 now_us += number
                 expected = sorted((due_us, found) for found, due_us in model.items() if due_us <= now_us)
-                self.assertEqual(expiry.due(now_us), [found for _, found in expected])
+                self.assertEqual(expiry.due(now_us, 100), [found for _, found in expected])
             self.assertEqual(expiry.snapshot(), model)
             self.assertEqual([found in expiry for found in ("/a", "/z")], ["/a" in model, False])

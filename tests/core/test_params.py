@@ -126,7 +126,7 @@ class ExpiryTests(SynchronousTestCase):
         if renewed_s is not None:
             params.renew("/a", renewed_s * SECOND_US)
         for second in range(100):
-            if params.expired(second * SECOND_US):
+            if params.expired(second * SECOND_US, 100):
                 return second
         return None
 
@@ -152,18 +152,18 @@ class ExpiryTests(SynchronousTestCase):
         """Written by nobody in particular; it is there until that is applied."""
         params = Params(ParamLimits())
         params.apply(param("/a", ttl=5, subject="alice"))
-        (end,) = params.expired(6 * SECOND_US)
+        (end,) = params.expired(6 * SECOND_US, 100)
         self.assertEqual(end, Param("/a", NULL, 2, "w", 6 * SECOND_US, 5, ""))
         self.assertIsNotNone(params.get("/a"))
         params.apply(end)
-        self.assertEqual((params.get("/a"), params.expired(6 * SECOND_US)), (None, []))
+        self.assertEqual((params.get("/a"), params.expired(6 * SECOND_US, 100)), (None, []))
 
     def test_write_of_another_life_time_replaces_it(self) -> None:
         """«Never» takes the end away."""
         params = Params(ParamLimits())
         params.apply(param("/a", ttl=5))
         params.apply(param("/a", revision=2, ttl=0))
-        self.assertEqual(params.expired(100 * SECOND_US), [])
+        self.assertEqual(params.expired(100 * SECOND_US, 100), [])
 
 
 class CapacityTests(SynchronousTestCase):
@@ -398,7 +398,7 @@ class TableMachine(RuleBasedStateMachine):
         """Time passes, and what is over ends."""
         self.now_us += seconds * SECOND_US
         expected = {address for address, due_us in self.params.image().expires_us.items() if due_us <= self.now_us}
-        ends = self.params.expired(self.now_us)
+        ends = self.params.expired(self.now_us, 100)
         assert {end.address for end in ends} == expected
         for end in ends:
             self.apply(end)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from clasp_relay.core import writing
 from clasp_relay.core.params import ParamLimits
 from clasp_relay.core.permissions import Grant
 from clasp_relay.core.relay import RelayOptions
@@ -154,6 +155,20 @@ class LifeTests(SetCase):
         self.assertIsNone(self.world.relay.params.get("/a"))
         self.world.advance(10)
         self.assertEqual(self.listener.hear(), [])
+
+    def test_many_that_end_together_end_in_bounded_turns(self) -> None:
+        """A hundred thousand at the same time do not hold up the loop."""
+        self.patch(writing, "EXPIRIES_AT_ONCE", 10)
+        for n in range(25):
+            self.set(n, f"/many/{n}", ttl=5)
+        params = self.world.relay.params
+        before = len(params)
+        self.world.clock.clock.advance(6)
+        self.world.relay.sweep()
+        self.assertEqual(len(params), before - 10)
+        self.world.clock.clock.advance(0)
+        self.assertEqual(len(params), before - 25)
+        self.assertEqual(self.world.clock.clock.getDelayedCalls(), [])
 
     def test_only_get_and_set_renew(self) -> None:
         """A SNAPSHOT and a value on its way do not."""

@@ -15,7 +15,7 @@ from tests.storage.values import TIME_US, WRITER, string
 RUST_FILE = b"""{"params":[
 {"address":"/a","value":1.0,"revision":3,"writer":"0d1f6f54-6a43-4d4e-a2fb-6a8ba7b2d1a9","timestamp":1700000000000000},
 {"address":"/a/int","value":-7,"revision":1,"writer":"w","timestamp":1700000000000001},
-{"address":"/a/on","value":true,"revision":18446744073709551615,"writer":"w","timestamp":0},
+{"address":"/a/on","value":true,"revision":9223372036854775808,"writer":"w","timestamp":0},
 {"address":"/a/text","value":"gr\xc3\xbc\xc3\x9fe \\ud83d\\ude00","revision":2,"writer":"w","timestamp":5},
 {"address":"/a/bytes","value":[0,255],"revision":2,"writer":"w","timestamp":5},
 {"address":"/a/map","value":{"b":[],"a":{"n":null}},"revision":2,"writer":"w","timestamp":5,"ttl":{"Sliding":5},"lock_holder":null},
@@ -47,7 +47,7 @@ class RustFileTests(SynchronousTestCase):
             [(param.address, param.value, param.revision) for param in others],
             [
                 ("/a/int", b"\x05" + struct.pack(">q", -7), 1),
-                ("/a/on", b"\x01\x01", 2**64 - 1),
+                ("/a/on", b"\x01\x01", 2**63),
                 ("/a/text", b"\x08" + string("grüße 😀"), 2),
                 ("/a/bytes", b"\x0a\x00\x02\x05" + struct.pack(">q", 0) + b"\x05" + struct.pack(">q", 255), 2),
                 (
@@ -152,7 +152,7 @@ class BrokenFileTests(SynchronousTestCase):
             (entry(address=1), 'param 1: "address" is not a string'),
             (entry(address="/b\ud800"), '"address" is not Unicode text'),
             (entry(address="/b", revision=0), 'param 1 (/b): "revision" is not from 1'),
-            (entry(address="/b", revision=2**64), '"revision" is not from 1'),
+            (entry(address="/b", revision=2**63 + 1), '"revision" is not from 1'),
             (entry(address="/b", revision=1.0), '"revision" is not an integer'),
             (entry(address="/b", revision=True), '"revision" is not an integer'),
             (entry(address="/b", writer=None), '"writer" is not a string'),

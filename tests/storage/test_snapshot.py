@@ -54,7 +54,7 @@ def states(draw: st.DrawFn) -> StateImage:
         Param(
             address,
             draw(encoded_values),
-            draw(st.integers(1, 2**64 - 1)),
+            draw(st.integers(1, 2**63)),
             draw(_people),
             draw(_u64),
             draw(st.none() | st.integers(0, 2**32 - 1)),
@@ -63,7 +63,7 @@ def states(draw: st.DrawFn) -> StateImage:
         for address in addresses[:cut]
     ]
     ended = [
-        (address, Ended(draw(st.integers(1, 2**64 - 1)), draw(_u64), draw(_people), draw(st.none() | _people)))
+        (address, Ended(draw(st.integers(1, 2**63)), draw(_u64), draw(_people), draw(st.none() | _people)))
         for address in addresses[cut:]
     ]
     return StateImage(params, ended, {address: draw(_u64) for address in addresses[:cut] if draw(st.booleans())})

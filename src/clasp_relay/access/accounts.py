@@ -34,11 +34,14 @@ from clasp_relay.access.tokens import MAX_EXPIRED, TokenRecord, TokenTable, dige
 from clasp_relay.access.workers import Workers, uncancellable
 from clasp_relay.storage.users import GUEST_PROOF_S, Claim, User, UserStore
 
-__all__ = ["Accounts", "TokenInfo", "load_tokens"]
+__all__ = ["Accounts", "Tell", "TokenInfo", "load_tokens"]
 
 T = TypeVar("T")
 
 _log = Logger(namespace="clasp_relay.auth")
+
+Tell = Callable[[str, str, str, str], None]
+"""Is told of each call: what it was, the client's address, ``ok`` or a refusal's name or ``error``, and whose it is."""
 
 _PURGE_ROWS = 1000
 """Rows removed in one transaction: a sign-in in between waits for milliseconds."""
@@ -73,6 +76,7 @@ class Accounts:
         open_guest_ids: whether everybody may have any guest's id (a policy's ``guest_ids`` is ``open``).
         now_s: Unix seconds.
         random_hex: as ``secrets.token_hex``.
+        tell: is told of each call, in the place of the log.
     """
 
     def __init__(
@@ -88,7 +92,11 @@ class Accounts:
         open_guest_ids: bool,
         now_s: Callable[[], float],
         random_hex: Callable[[int], str],
+        tell: Tell | None = None,
     ) -> None:
+        self.outcomes: dict[tuple[str, str], int] = {}
+        """How many calls of each kind had each outcome, since the start."""
+        self._tell: Tell = tell or _log_call
         self._store = store
         self._calls = StoreCalls(sql)
         self._passwords = passwords
@@ -264,13 +272,13 @@ class Accounts:
             outcome = type(refusal).__name__
             raise
         finally:
-            _log.info(
-                "{event} from {address}: {outcome} {user_id}",
-                event=event,
-                address=address,
-                outcome=outcome,
-                user_id=user_id,
-            )
+            self.outcomes[event, outcome] = self.outcomes.get((event, outcome), 0) + 1
+            self._tell(event, address, outcome, user_id)
+
+
+def _log_call(event: str, address: str, outcome: str, user_id: str) -> None:
+    words = "{event} from {address}: {outcome} {user_id}"
+    _log.info(words, event=event, address=address, outcome=outcome, user_id=user_id)
 
 
 def load_tokens(store: UserStore, tokens: TokenTable, now_s: float) -> None:

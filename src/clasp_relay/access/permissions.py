@@ -60,6 +60,10 @@ class TokenPermissions:
             raise BAD_TOKEN from None
         return Bearer(record.subject, record.digest, Scopes.parse(self.scopes_of(record)))
 
+    def is_current(self, who: Identity) -> bool:
+        """See ``Permissions``."""
+        return self._tokens.is_valid(who.token)
+
     def check_write(self, who: Identity, address: str, value: Value, ttl: int | None, state: State) -> Grant | None:
         """See ``Permissions``."""
         scopes = _scopes_of(who)

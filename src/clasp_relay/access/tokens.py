@@ -171,6 +171,11 @@ class TokenTable:
             raise TokenExpired
         return record
 
+    def is_valid(self, digest: bytes) -> bool:
+        """Tells whether a token, given by its digest, is valid now."""
+        record = self._valid.get(digest)
+        return record is not None and (record.expires_s is None or record.expires_s > self._now_s())
+
     def revoke(self, digests: Iterable[bytes]) -> None:
         """Ends tokens whose revocation is committed; those that have ended already are passed over."""
         for digest in digests:

@@ -52,10 +52,15 @@ class Expiry:
         self._due_us.pop(address, None)
         self._disown(address)
 
-    def due(self, now_us: int) -> list[str]:
-        """Returns the addresses whose time has come, in the order of their times, until they are discarded or set."""
+    def due(self, now_us: int, at_most: int) -> list[str]:
+        """Returns addresses whose time has come, in the order of their times, until they are discarded or set.
+
+        Args:
+            now_us: Unix µs.
+            at_most: how many; the others come next time.
+        """
         ready: list[tuple[int, str]] = []
-        while self._heap and self._heap[0][0] <= now_us:
+        while self._heap and self._heap[0][0] <= now_us and len(ready) < at_most:
             _, address = heapq.heappop(self._heap)
             if self._queued_us.pop(address, None) is None:
                 continue

@@ -211,9 +211,14 @@ class Params:
         """Releases the locks of a session."""
         self._locks.release_all(holder)
 
-    def expired(self, now_us: int) -> list[Param]:
-        """Returns the params whose time is over, as the nulls that end them; they are not applied yet."""
-        return [self.end(address, now_us) for address in self._expiry.due(now_us)]
+    def expired(self, now_us: int, at_most: int) -> list[Param]:
+        """Returns params whose time is over, as the nulls that end them; they are not applied yet.
+
+        Args:
+            now_us: Unix µs.
+            at_most: how many; the others come next time.
+        """
+        return [self.end(address, now_us) for address in self._expiry.due(now_us, at_most)]
 
     def end(self, address: str, now_us: int) -> Param:
         """Returns the null that ends a param which expired or was evicted; it is not applied yet."""

@@ -140,6 +140,9 @@ class Permissions(Protocol):
             Disconnect: no token, a bad or an expired one; with ERROR 300 or 302 and a close reason.
         """
 
+    def is_current(self, who: Identity) -> bool:
+        """Tells whether a token is still valid: what was accepted for later is not done for one that is not."""
+
     def check_write(self, who: Identity, address: str, value: Value, ttl: int | None, state: State) -> Grant | None:
         """Checks a SET.
 
@@ -224,6 +227,10 @@ class OpenPermissions:
     def admit(self, _token: str) -> Identity:
         """Lets everybody in."""
         return ANYBODY
+
+    def is_current(self, _who: Identity) -> bool:
+        """Nothing ends."""
+        return True
 
     def check_write(
         self, _who: Identity, _address: str, _value: Value, _ttl: int | None, _state: State

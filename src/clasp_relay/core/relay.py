@@ -287,6 +287,8 @@ class Relay:
         self.publishing.deliver(session, message)
 
     def _run_due(self, session: Session, bundle: Bundle) -> None:
+        if not self.permissions.is_current(session.identity):
+            return
         try:
             self.dispatch(session, bundle, 0)
         except RequestError as refusal:

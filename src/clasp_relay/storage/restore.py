@@ -20,6 +20,8 @@ from clasp_relay.wire.constants import MAX_DEPTH, MAX_PAYLOAD_BYTES, ValueType
 from clasp_relay.wire.values import encode_value, skip_value
 
 _MAX_U64 = 2**64 - 1
+_MAX_REVISION = 2**63
+"""Half of what the wire can say, so that what is written next has room to rise."""
 _MAX_U32 = 2**32 - 1
 _MIN_I64, _MAX_I64 = -(2**63), 2**63 - 1
 
@@ -107,7 +109,7 @@ class _Reader:
         if not isinstance(entry, dict):
             raise ValueError("not a JSON object")
         address = _text(entry, "address")
-        revision = _integer(entry, "revision", 1, _MAX_U64)
+        revision = _integer(entry, "revision", 1, _MAX_REVISION)
         writer = _text(entry, "writer")
         timestamp_us = _integer(entry, "timestamp", 0, _MAX_U64)
         if "value" not in entry:
@@ -133,7 +135,7 @@ class _Reader:
         if not isinstance(entry, dict):
             raise ValueError("not a JSON object")
         address = _text(entry, "address")
-        revision = _integer(entry, "revision", 1, _MAX_U64)
+        revision = _integer(entry, "revision", 1, _MAX_REVISION)
         when_us = _integer(entry, "timestamp", 0, _MAX_U64)
         subject = _text(entry, "subject") if "subject" in entry else ""
         stamp = _text(entry, "stamp") if "stamp" in entry else None
