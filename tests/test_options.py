@@ -170,7 +170,11 @@ class RefusedTests(SynchronousTestCase):
             (["--data-dir", ""], "--data-dir: got '', expected a path"),
             (["--persist-interval", "0"], "--persist-interval: got '0', expected a number above 0, at most 1000000000"),
             (["--drain-timeout", "-1"], "--drain-timeout: got '-1', expected a number from 0, at most 1000000000"),
-            (["--log-level", "loud"], "--log-level: got 'loud', expected one of error, warn, info, debug, trace"),
+            (
+                ["--log-level", "loud"],
+                "--log-level: got 'loud', expected one of error, warn, info, debug, trace, "
+                "and others by part (info,net=debug)",
+            ),
             (["--name", "a\nb"], r"--name: got 'a\nb', expected a text of 1 to 1024 bytes without control characters"),
             (["--no-ttl=1"], "--no-ttl: got '1', expected no value"),
             (["--help=1"], "--help: got '1', expected no value"),

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
-from clasp_relay.setting_kinds import Kind
-from clasp_relay.settings import LOG_LEVELS, Settings, kinds
+from clasp_relay.logs.levels import LOG_FORMATS, LOG_LEVELS
+from clasp_relay.setting_kinds import Kind, Networks, OriginList, OrNone
+from clasp_relay.settings import Settings, kinds
 
 __all__ = ["DEFAULTS", "NOT_SUPPORTED", "NOT_YET", "OPTIONS", "Option", "variable_of"]
 
@@ -61,6 +62,11 @@ class Option:
     def is_flag(self) -> bool:
         """Whether it has no value."""
         return self.constant is not None
+
+    @property
+    def is_list(self) -> bool:
+        """Whether it takes several values, comma-separated."""
+        return isinstance(self.kind.kind if isinstance(self.kind, OrNone) else self.kind, Networks | OriginList)
 
     @property
     def letter(self) -> str | None:
@@ -141,11 +147,14 @@ OPTIONS: tuple[Option, ...] = (
     Option("max-sessions-per-address", "max_sessions_per_address", "connections at once from one client address"),
     Option("session-timeout", "session_timeout_s", "seconds after which a peer that answered nothing is given up"),
     Option("drain-timeout", "drain_timeout_s", "seconds that a stop waits for queues to empty"),
-    Option("log-level", "log_level", "what is logged: " + ", ".join(LOG_LEVELS)),
+    Option("health-port", "health_port", "port of /healthz, /readyz and /metrics", default=""),
+    Option("log-level", "log_level", "what is logged: " + ", ".join(LOG_LEVELS) + "; info,net=debug by part"),
+    Option("log-format", "log_format", "how it is logged: " + ", ".join(LOG_FORMATS)),
+    Option("config", "config_file", "TOML file of options, below the command line and the environment", default=""),
 )
 """Every option, in the order in which they are documented."""
 
-NOT_YET: frozenset[str] = frozenset({"health-port", "log-format"})
+NOT_YET: frozenset[str] = frozenset()
 """Options that a later version will have. Ignoring one could leave open what its owner thinks is shut."""
 
 NOT_SUPPORTED: frozenset[str] = frozenset(

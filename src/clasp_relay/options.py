@@ -1,15 +1,17 @@
-"""The command line: arguments and environment, read through the table of options into ``Settings``."""
+"""The command line: arguments, environment and config file, read through the table of options into ``Settings``."""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from twisted.python import usage
 
 from clasp_relay import __version__
+from clasp_relay.config_file import ConfigError, read_config
 from clasp_relay.option_table import NOT_SUPPORTED, NOT_YET, OPTIONS, Option, variable_of
 from clasp_relay.settings import LOG_LEVELS, Contradiction, Settings
 
@@ -107,7 +109,10 @@ class Options(usage.Options):
     """
 
     synopsis = "[options]"
-    longdesc = "Every option can also be given as an environment variable: --data-dir as CLASP_DATA_DIR."
+    longdesc = (
+        "Every option can also be given as an environment variable (--data-dir as CLASP_DATA_DIR) "
+        "and in a config file (data-dir = ...)."
+    )
     optParameters = [  # noqa: RUF012  usage reads these two from the class
         [option.name, option.letter, None, option.described] for option in OPTIONS if not option.is_flag
     ]
@@ -145,6 +150,7 @@ class Options(usage.Options):
         variables = {option: self._environment.get(option.variable, "") for option in OPTIONS}
         given = {option: text for option, text in variables.items() if text and option.field not in values}
         values |= self._read(given, lambda option: option.variable)
+        values |= self._read_file(values)
         for name in sorted(NOT_YET):
             if self._environment.get(variable_of(name)):
                 _refuse(variable_of(name), name)
@@ -157,6 +163,18 @@ class Options(usage.Options):
             self.settings.check_together(values)
         except Contradiction as error:
             raise usage.UsageError(error.said(self._name_of)) from None
+
+    def _read_file(self, above: Mapping[str, object]) -> dict[str, Any]:
+        """Reads the config file, if there is one, for what nothing above it sets."""
+        path = above.get("config_file")
+        if not isinstance(path, Path):
+            return {}
+        try:
+            found = read_config(path)
+        except ConfigError as error:
+            raise usage.UsageError(str(error)) from None
+        given = {option: text for option, text in found.items() if option.field not in above}
+        return self._read(given, lambda option: f"{path}: {option.name}")
 
     def _read(self, given: Mapping[Option, str], name_of: Callable[[Option], str]) -> dict[str, Any]:
         """Reads texts into values by field; two that set the same are a contradiction."""

@@ -9,8 +9,9 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from clasp_relay.access.addresses import Network, parse_networks
+from clasp_relay.logs.levels import LOG_LEVELS, LogLevels
 
-__all__ = ["Choice", "FilePath", "Kind", "Networks", "Number", "OrNone", "OriginList", "Text", "Whole"]
+__all__ = ["Choice", "FilePath", "Kind", "Levels", "Networks", "Number", "OrNone", "OriginList", "Text", "Whole"]
 
 
 class Kind(Protocol):
@@ -134,6 +135,27 @@ class Choice:
     def accepts(self, value: object) -> bool:
         """See ``Kind``."""
         return value in self.words
+
+    def parse(self, text: str) -> str:
+        """See ``Kind``; irrespective of case, as ``RUST_LOG`` is read."""
+        return text.lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Levels:
+    """A level of the log, and others for single parts."""
+
+    @property
+    def expected(self) -> str:
+        """See ``Kind``."""
+        return f"one of {', '.join(LOG_LEVELS)}, and others by part (info,net=debug)"
+
+    def accepts(self, value: object) -> bool:
+        """See ``Kind``."""
+        try:
+            return isinstance(value, str) and bool(LogLevels.parse(value))
+        except ValueError:
+            return False
 
     def parse(self, text: str) -> str:
         """See ``Kind``; irrespective of case, as ``RUST_LOG`` is read."""

@@ -13,12 +13,21 @@ from pathlib import Path
 from typing import Annotated, get_type_hints
 
 from clasp_relay.access.addresses import Network
-from clasp_relay.setting_kinds import Choice, FilePath, Kind, Networks, Number, OriginList, OrNone, Text, Whole
+from clasp_relay.logs.levels import LOG_FORMATS, LOG_LEVELS
+from clasp_relay.setting_kinds import (
+    Choice,
+    FilePath,
+    Kind,
+    Levels,
+    Networks,
+    Number,
+    OriginList,
+    OrNone,
+    Text,
+    Whole,
+)
 
 __all__ = ["LOG_LEVELS", "Contradiction", "Settings", "kinds"]
-
-LOG_LEVELS = ("error", "warn", "info", "debug", "trace")
-"""What may be logged, from the fewest events to the most."""
 
 NO_POLICY = "none"
 """The ``app_config`` that is no policy."""
@@ -140,8 +149,17 @@ class Settings:
     drain_timeout_s: Annotated[float, Number(0)] = 5.0
     """Seconds that a stop waits for queues to empty; half of the 10 s that containers are given to stop."""
 
-    log_level: Annotated[str, Choice(LOG_LEVELS)] = "info"
-    """What is logged: events of this level and those before it in ``LOG_LEVELS``."""
+    health_port: Annotated[int | None, OrNone(Whole(0, 65_535))] = None
+    """TCP port of ``/healthz``, ``/readyz`` and ``/metrics``; 0 takes any free one; None: there is none."""
+
+    log_level: Annotated[str, Levels()] = "info"
+    """What is logged: events of this level and those before it in ``LOG_LEVELS``; see ``LogLevels.parse``."""
+
+    log_format: Annotated[str, Choice(LOG_FORMATS)] = "text"
+    """How an event is written: as a line of text or of JSON."""
+
+    config_file: Annotated[Path | None, OrNone(FilePath())] = None
+    """The file that settings were read from, so that it can be told; reading it is ``options``' business."""
 
     outbox_bytes: Annotated[int, Whole(65_547)] = 1024 * 1024
     """Bytes that may wait for one slow session before it is dropped from; not less than one full frame."""

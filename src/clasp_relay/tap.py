@@ -16,7 +16,8 @@ from twisted.python.components import Componentized
 from twisted.python.logfile import LogFile
 
 from clasp_relay.errors import StartError
-from clasp_relay.logs import level_observer, log_target
+from clasp_relay.logs.levels import LogLevels
+from clasp_relay.logs.target import log_observer, log_target
 from clasp_relay.options import Options, fail
 from clasp_relay.sd_notify import SystemdNotifier
 
@@ -53,7 +54,8 @@ class RelayApplication(MultiService):
         MultiService.setServiceParent(self, parent)
         self._log_target = log_target(self._twistd_options)
         if self._log_target is not None and isinstance(parent, Componentized):
-            observer = level_observer(self._options.settings.log_level, self._log_target)
+            settings = self._options.settings
+            observer = log_observer(LogLevels.parse(settings.log_level), settings.log_format, self._log_target)
             Componentized.setComponent(parent, ILogObserver, observer)
 
     def rotate_log(self) -> None:

@@ -1,0 +1,71 @@
+"""What must not be in a log: tokens. Passwords and headers do not get near it."""
+
+from __future__ import annotations
+
+import re
+
+from clasp_relay.errors import RequestError
+from clasp_relay.wire.codec import decode
+from clasp_relay.wire.constants import MAGIC, MessageCode
+from clasp_relay.wire.frame import decode_frame
+from clasp_relay.wire.messages import Hello
+
+__all__ = ["MAX_SHOWN_BYTES", "frame_hex", "mask_tokens", "sent_hex"]
+
+MAX_SHOWN_BYTES = 4_096
+"""Of a longer frame the rest is left out: a line of a log is to be read."""
+
+_TOKEN = re.compile(r"cpsk_\w+")
+_TOKEN_BYTES = re.compile(rb"cpsk_\w+")
+
+_BEFORE_TOKEN_BYTES = 10
+"""Of a HELLO: header, code, version, features, length of the name. A token is further on in every form of it."""
+
+_HEADER_BYTES = 4
+_UNUSUAL_FLAGS = 0x38
+_OTHERS = frozenset(MessageCode) - {MessageCode.HELLO}
+_MASK = "**"
+
+
+def mask_tokens(text: str) -> str:
+    """Returns a text with every token of ours made unreadable."""
+    return _TOKEN.sub("cpsk_***", text)
+
+
+def frame_hex(data: bytes) -> str:
+    """Returns a frame that came, in hexadecimal, with ``**`` for each byte of a token.
+
+    Of a frame that may be a HELLO and cannot be decoded only the beginning is shown, since nobody can tell
+    where its token is.
+    """
+    try:
+        message = decode(decode_frame(data).payload)
+    except RequestError:
+        if _may_be_hello(data):
+            return _cut(data[:_BEFORE_TOKEN_BYTES].hex(), len(data))
+        return sent_hex(data)
+    secret = message.token.encode() if isinstance(message, Hello) else b""
+    return _hex(data, [found.span() for found in re.finditer(re.escape(secret), data)] if secret else [])
+
+
+def sent_hex(data: bytes) -> str:
+    """Returns what was sent in hexadecimal, with ``**`` for each byte of what looks like a token of ours."""
+    return _hex(data, [])
+
+
+def _may_be_hello(data: bytes) -> bool:
+    """Tells whether bytes that cannot be decoded may be meant as a HELLO: all but a plain frame of another kind."""
+    is_plain = len(data) > _HEADER_BYTES and data[0] == MAGIC and not data[1] & _UNUSUAL_FLAGS
+    return not is_plain or data[_HEADER_BYTES] not in _OTHERS
+
+
+def _hex(data: bytes, secrets: list[tuple[int, int]]) -> str:
+    shown = data[:MAX_SHOWN_BYTES].hex()
+    for start, end in secrets + [found.span() for found in _TOKEN_BYTES.finditer(data)]:
+        masked = _MASK * (min(end, MAX_SHOWN_BYTES) - start)
+        shown = shown[: 2 * start] + masked + shown[2 * start + len(masked) :]
+    return _cut(shown, len(data))
+
+
+def _cut(shown: str, size_bytes: int) -> str:
+    return shown if len(shown) == 2 * size_bytes else f"{shown}… ({size_bytes} bytes)"
