@@ -1,6 +1,10 @@
 """A start that fails is one line for a terminal, and twistd's own business for a daemon."""
 
+import os
+import signal
 import sys
+from collections.abc import Callable
+from functools import partial
 from io import StringIO
 from pathlib import Path
 
@@ -13,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from clasp_relay.errors import StartError
 from clasp_relay.options import Options
 from clasp_relay.sd_notify import SystemdNotifier
-from clasp_relay.tap import RelayApplication, relay
+from clasp_relay.tap import RelayApplication, heed, relay
 
 
 class Broken(Service):
@@ -88,6 +92,49 @@ class RelayApplicationTests(SynchronousTestCase):
                 application = Application("relay")
                 self.application(Service(), **twistd_options).setServiceParent(application)
                 self.assertEqual(application.getComponent(ILogObserver) is not None, given)
+
+    def test_relay_starts_a_new_log_file_when_it_is_told_to(self) -> None:
+        """The old one is kept; without a file, or with a log that is twistd's own, nothing happens."""
+        path = Path(self.mktemp())
+        path.write_text("old", encoding="utf-8")
+        for twistd_options in ({"logfile": str(path)}, {"nodaemon": True}, {"syslog": True}):
+            application = self.application(Service(), **twistd_options)
+            application.setServiceParent(Application("relay"))
+            application.rotate_log()
+        self.assertEqual(path.read_text(encoding="utf-8"), "")
+        self.assertEqual(path.with_name(path.name + ".1").read_text(encoding="utf-8"), "old")
+
+
+class Waiting:
+    """A reactor that keeps what other threads ask for."""
+
+    def __init__(self) -> None:
+        self.calls: list[Callable[[], object]] = []
+
+    def callFromThread(self, call: Callable[[], object]) -> None:  # noqa: N802  Twisted's name
+        """Keeps a call."""
+        self.calls.append(call)
+
+
+class SignalTests(SynchronousTestCase):
+    """What a signal makes."""
+
+    def setUp(self) -> None:
+        """Has the signal do at the end what it did before."""
+        self.addCleanup(signal.signal, signal.SIGUSR2, signal.getsignal(signal.SIGUSR2))
+
+    def test_signal_makes_a_call_in_the_reactors_thread(self) -> None:
+        """After what it did before, which goes on; the default action, to end the process, does not."""
+        calls: list[str] = []
+        reactor = Waiting()
+        signal.signal(signal.SIGUSR2, signal.SIG_DFL)
+        for name in ("one", "two"):
+            heed(signal.SIGUSR2, reactor, partial(calls.append, name))
+        os.kill(os.getpid(), signal.SIGUSR2)
+        self.assertEqual(calls, [])
+        for call in reactor.calls:
+            call()
+        self.assertEqual(sorted(calls), ["one", "two"])
 
 
 class ServiceMakerTests(SynchronousTestCase):

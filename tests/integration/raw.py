@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import socket
+import ssl
 import struct
 from collections.abc import Callable, Iterable
 from typing import NamedTuple, Self, TypeVar
@@ -44,6 +45,7 @@ class RawClient:
         subprotocols: what is offered.
         headers: more lines of the request.
         receive_buffer: bytes that the system keeps for us; small ones make a slow reader.
+        tls: how to speak TLS; None for not at all.
     """
 
     def __init__(
@@ -54,12 +56,15 @@ class RawClient:
         subprotocols: Iterable[str] = ("clasp",),
         headers: Iterable[str] = (),
         receive_buffer: int = 0,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.socket = socket.socket()
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.settimeout(PATIENCE_S)
         self.socket.connect(("127.0.0.1", port))
+        if tls is not None:
+            self.socket = tls.wrap_socket(self.socket, server_hostname="localhost")
         self._data = bytearray()
         offered = ", ".join(subprotocols)
         lines = [
@@ -76,9 +81,9 @@ class RawClient:
         self.response = self._read_response()
 
     @classmethod
-    def live(cls, port: int, *, receive_buffer: int = 0) -> Self:
+    def live(cls, port: int, *, receive_buffer: int = 0, tls: ssl.SSLContext | None = None) -> Self:
         """Returns a client that is past HELLO and the first SNAPSHOT."""
-        client = cls(port, receive_buffer=receive_buffer)
+        client = cls(port, receive_buffer=receive_buffer, tls=tls)
         client.send(Hello(1, 0xF8, "raw"))
         client.receive(Welcome)
         client.receive(Snapshot)

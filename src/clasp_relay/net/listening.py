@@ -90,5 +90,6 @@ def _cause(error: BaseException) -> str:
     if isinstance(error, CannotListenError):
         reason = getattr(error.socketError, "strerror", None) or error.socketError
     elif isinstance(error, OSError) and error.strerror:
-        reason = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        path = error.filename2 or error.filename  # the second is what was to be made
+        reason = f"{path}: {error.strerror}" if path else error.strerror
     return " ".join(str(reason).split()) or type(error).__name__
