@@ -45,6 +45,7 @@ export interface World {
   clock: Clock
   connect: (url: string) => SocketLike
   relayUrl?: string
+  authBase?: string
   fetch?: Platform['fetch']
 }
 
@@ -61,7 +62,7 @@ export function makePerson(world: World, name: string, userId = name.toLowerCase
     clock: world.clock,
     random,
     relayUrl: world.relayUrl ?? 'ws://relay.test/ws',
-    authBase: '',
+    authBase: world.authBase ?? '',
     origin: 'https://chat.test',
     makeSocket: world.connect,
     fetch: world.fetch ?? (() => Promise.reject(new Error('no network'))),
