@@ -294,6 +294,7 @@ let notices = 0
 const notifications: Writable<S.NotificationsStore> = reactive<Writable<S.NotificationsStore>>({
   notices: [],
   permission: 'default',
+  openRoom: null,
   notify(notice) {
     notices += 1
     const full = { id: notices, params: {}, roomId: null, ...notice }
@@ -301,7 +302,7 @@ const notifications: Writable<S.NotificationsStore> = reactive<Writable<S.Notifi
   },
   fail(error) {
     const { kind, message: detail } = error as S.ActionFailure
-    notifications.notify({ kind: 'error', key: `errors.${kind ?? 'unknown'}`, params: { detail } })
+    notifications.notify({ kind: 'error', key: `errors.${kind ?? 'unexpected'}`, params: { detail } })
   },
   dismiss(id) {
     notifications.notices = notifications.notices.filter((one) => one.id !== id)

@@ -27,7 +27,7 @@ export function rowsOf(timeline: readonly ChatMessage[], unreadSince: number | n
       day = today
       before = null
     }
-    if (!marked && message.timestamp >= (unreadSince ?? 0) && !message.own) {
+    if (!marked && message.timestamp > (unreadSince ?? 0) && !message.own) {
       rows.push({ kind: 'new', key: 'new' })
       marked = true
       before = null

@@ -35,7 +35,7 @@ export const waitOf = (error: unknown): number => (error as Partial<ActionFailur
 /** A failure in words of the reader's language. */
 export function errorText(t: Translate, error: unknown): string {
   const kind = kindOf(error)
-  if (!kind) return t('errors.unknown', {})
+  if (!kind) return t('errors.unexpected', {})
   return t(`errors.${kind}`, { detail: (error as Error).message, seconds: waitOf(error) || '?' })
 }
 

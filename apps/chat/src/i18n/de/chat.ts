@@ -13,6 +13,7 @@ export const chat: typeof english = {
     groups: 'Gruppen',
     create: 'Neuer Raum',
     browse: 'Räume durchsehen',
+    look: 'Umsehen',
     noRooms: 'Du bist noch in keinem Raum.',
     noMatch: 'So heißt kein Raum.',
     unread: '{count} ungelesene Nachricht | {count} ungelesene Nachrichten',

@@ -12,6 +12,7 @@ export const chat = {
     groups: 'Groups',
     create: 'New room',
     browse: 'Browse rooms',
+    look: 'Browse',
     noRooms: 'You are in no room yet.',
     noMatch: 'No room is called that.',
     unread: '{count} unread message | {count} unread messages',
