@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, NamedTuple, TypeAlias
 
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -91,5 +92,5 @@ def _cause(error: BaseException) -> str:
         reason = getattr(error.socketError, "strerror", None) or error.socketError
     elif isinstance(error, OSError) and error.strerror:
         path = error.filename2 or error.filename  # the second is what was to be made
-        reason = f"{path}: {error.strerror}" if path else error.strerror
+        reason = f"{os.fsdecode(path)}: {error.strerror}" if isinstance(path, str | bytes) else error.strerror
     return " ".join(str(reason).split()) or type(error).__name__
