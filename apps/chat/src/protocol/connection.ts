@@ -136,6 +136,7 @@ export class Connection {
   /** Added to the own clock it gives the relay's, ms. */
   private serverAheadMs = 0
   private pausedUntil = 0
+  private pumpPlanned = false
   private stopConnecting: () => void = () => undefined
   private stopPump: (() => void) | null = null
   private stopWatch: (() => void) | null = null
@@ -246,7 +247,7 @@ export class Connection {
       const job: Job = { message, address, options, attempts: 0, sentAt: 0, resolve, reject }
       if (options.urgent) this.queue.splice(this.queue.findLastIndex((other) => other.options.urgent) + 1, 0, job)
       else this.queue.push(job)
-      this.pump()
+      this.pumpSoon()
     })
   }
 
@@ -272,6 +273,16 @@ export class Connection {
 
   private drop(job: Job): void {
     this.queue = this.queue.filter((other) => other !== job)
+  }
+
+  /** Sends at the end of the turn, so that one PING confirms everything that was said in it. */
+  private pumpSoon(): void {
+    if (this.pumpPlanned) return
+    this.pumpPlanned = true
+    queueMicrotask(() => {
+      this.pumpPlanned = false
+      this.pump()
+    })
   }
 
   /** Sends what waits, as far as the rate allows, and puts a fence behind what the relay does not answer. */
@@ -527,7 +538,7 @@ export class Connection {
     for (const subscription of this.subscriptions.values()) this.sendSubscribe(subscription)
     this.queue.push(...kept)
     this.watch()
-    this.pump()
+    this.pumpSoon()
   }
 
   private takeParam(param: ParamValue): void {

@@ -1,0 +1,149 @@
+import { describe, expect, it } from 'vitest'
+import { AuthApi } from '@/protocol/auth'
+import type { Failure } from '@/protocol/errors'
+
+interface Call {
+  url: string
+  method: string
+  headers: Record<string, string>
+  body: unknown
+}
+
+function api(status: number, body: unknown, headers: Record<string, string> = {}) {
+  const calls: Call[] = []
+  const text = typeof body === 'string' ? body : JSON.stringify(body)
+  const auth = new AuthApi('https://auth.test', async (url, init) => {
+    const sentHeaders = init.headers as Record<string, string>
+    calls.push({
+      url,
+      method: init.method ?? '',
+      headers: sentHeaders,
+      body: init.body ? JSON.parse(init.body as string) : null,
+    })
+    return new Response(text, { status, headers })
+  })
+  return { auth, calls }
+}
+
+const GRANT = { token: 'cpsk_00', user_id: 'u-1', username: 'alice' }
+const failed = (promise: Promise<unknown>) =>
+  promise.then(
+    () => null,
+    (failure: Failure) => failure,
+  )
+
+describe('AuthApi', () => {
+  it('asks for what it says, with the token that proves the identity', async () => {
+    const { auth, calls } = api(200, GRANT)
+    const grant = { token: 'cpsk_00', userId: 'u-1', username: 'alice' }
+    expect(await auth.guest('Al', 'u-1', 'old')).toEqual(grant)
+    expect(await auth.register('alice', 'secret', 'u-1', null)).toEqual(grant)
+    expect(await auth.login('alice', 'secret')).toEqual(grant)
+    expect(await auth.refresh('old')).toEqual(grant)
+    await auth.logout('old')
+    await auth.changePassword('old', 'one', 'two')
+    const bearer = { 'Content-Type': 'application/json', Authorization: 'Bearer old' }
+    const json = { 'Content-Type': 'application/json' }
+    expect(calls).toEqual([
+      { url: 'https://auth.test/auth/guest', method: 'POST', headers: bearer, body: { name: 'Al', user_id: 'u-1' } },
+      {
+        url: 'https://auth.test/auth/register',
+        method: 'POST',
+        headers: json,
+        body: { username: 'alice', password: 'secret', user_id: 'u-1' },
+      },
+      {
+        url: 'https://auth.test/auth/login',
+        method: 'POST',
+        headers: json,
+        body: { username: 'alice', password: 'secret' },
+      },
+      { url: 'https://auth.test/auth/refresh', method: 'POST', headers: bearer, body: {} },
+      { url: 'https://auth.test/auth/logout', method: 'POST', headers: bearer, body: {} },
+      { url: 'https://auth.test/auth/password', method: 'POST', headers: bearer, body: { old: 'one', new: 'two' } },
+    ])
+  })
+
+  it('says who a token belongs to and how long', async () => {
+    const { auth, calls } = api(200, {
+      user_id: 'u-1',
+      username: 'alice',
+      guest: true,
+      scopes: [],
+      expires_at: 1_700_000_000,
+    })
+    expect(await auth.me('t')).toEqual({
+      userId: 'u-1',
+      username: 'alice',
+      guest: true,
+      expiresAtMs: 1_700_000_000_000,
+    })
+    expect(calls[0]).toEqual({
+      url: 'https://auth.test/auth/me',
+      method: 'GET',
+      headers: { Authorization: 'Bearer t' },
+      body: null,
+    })
+  })
+
+  it.each([
+    [400, 'Bad name.', 'invalid'],
+    [413, 'Too much.', 'invalid'],
+    [401, 'Wrong name or password.', 'credentials'],
+    [404, 'No such call.', 'missing'],
+    [409, 'This identity belongs to a registered user.', 'identityTaken'],
+    [409, 'This name is taken.', 'nameTaken'],
+    [429, 'Too many tries.', 'tooMany'],
+    [500, 'Internal error.', 'server'],
+    [503, 'Busy.', 'server'],
+  ])('says a %i «%s» as %s', async (status, error, kind) => {
+    expect(await failed(api(status, { error }).auth.login('a', 'b'))).toMatchObject({ kind, message: error })
+  })
+
+  it('tells a token that is no good from a password that is wrong', async () => {
+    const { auth } = api(401, { error: 'No.' })
+    expect(await failed(auth.refresh('t'))).toMatchObject({ kind: 'signedOut' })
+    expect(await failed(auth.changePassword('t', 'a', 'b'))).toMatchObject({ kind: 'credentials' })
+  })
+
+  it('knows how long to wait', async () => {
+    const waits = async (value: string) =>
+      (await failed(api(429, { error: 'Slow.' }, { 'Retry-After': value }).auth.login('a', 'b')))!.retryAfterS
+    expect(await waits('12')).toBe(12)
+    expect(await waits('0.4')).toBe(1)
+    expect(await waits('soon')).toBeNull()
+    expect(await waits('-3')).toBeNull()
+    expect((await failed(api(429, {}).auth.login('a', 'b')))!.retryAfterS).toBeNull()
+  })
+
+  it('makes do with an answer that is none of the API’s', async () => {
+    expect(await failed(api(502, '<html>').auth.login('a', 'b'))).toMatchObject({ kind: 'server', message: 'HTTP 502' })
+    expect(await failed(api(500, 'null').auth.login('a', 'b'))).toMatchObject({ message: 'HTTP 500' })
+    for (const body of [
+      '<html>',
+      {},
+      { ...GRANT, token: '' },
+      { ...GRANT, token: 7 },
+      { ...GRANT, token: 'with space' },
+      { ...GRANT, user_id: 'a/b' },
+      { ...GRANT, user_id: 7 },
+      { ...GRANT, username: 7 },
+    ]) {
+      expect(await failed(api(200, body).auth.login('a', 'b'))).toMatchObject({ kind: 'server' })
+    }
+    const account = { user_id: 'u', username: 'a', expires_at: 1 }
+    for (const body of [
+      { ...account, user_id: '*' },
+      { ...account, user_id: 1 },
+      { ...account, username: 1 },
+      { ...account, expires_at: 'x' },
+    ]) {
+      expect(await failed(api(200, body).auth.me('t'))).toMatchObject({ kind: 'server' })
+    }
+  })
+
+  it('says when the server was not reached', async () => {
+    const auth = new AuthApi('', () => Promise.reject(new TypeError('Failed to fetch')))
+    expect(await failed(auth.login('a', 'b'))).toMatchObject({ kind: 'network', message: 'Failed to fetch' })
+  })
+})
