@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
 from twisted.web.resource import Resource
 
-from clasp_relay.access.accounts import Accounts, load_tokens
+from clasp_relay.access.accounts import Accounts, Tell, load_tokens
 from clasp_relay.access.admin_token import admin_record, read_or_make_admin_token
 from clasp_relay.access.limits import AttemptLimiter, RateLimits
 from clasp_relay.access.names import fold_name
@@ -54,6 +54,7 @@ class AuthServer(Service):
         policy: the application's rules, or None.
         origins: whose pages may read the answers.
         factory: makes the WebSocket connections of a web app that is served here too.
+        tell: is told of each call; see ``accounts.Tell``.
     """
 
     def __init__(
@@ -65,7 +66,10 @@ class AuthServer(Service):
         policy: Policy | None,
         origins: Origins,
         factory: ClaspFactory,
+        tell: Tell,
     ) -> None:
+        self._tell = tell
+        self._accounts: Accounts | None = None
         self._factory = factory
         self._settings = settings
         self._reactor = reactor
@@ -77,6 +81,11 @@ class AuthServer(Service):
         self.sql = ThreadWorkers(reactor, 1, MAX_WAITING_CALLS, "sql")
         self.hashing = ThreadWorkers(reactor, HASHES_AT_ONCE, MAX_WAITING_HASHES, "hashing")
         self._purges: PeriodicService | None = None
+
+    @property
+    def outcomes(self) -> dict[tuple[str, str], int]:
+        """How many calls there were since the start, by call and outcome."""
+        return {} if self._accounts is None else self._accounts.outcomes
 
     def open(self) -> Any:
         """Opens users.db and fills the table of tokens.
@@ -94,7 +103,7 @@ class AuthServer(Service):
         if settings.admin_token is not None:
             token = read_or_make_admin_token(settings.admin_token, secrets.token_hex)
             self._tokens.add(admin_record(token, time.time()))
-        accounts = self._accounts(store)
+        accounts = self._accounts = self._make_accounts(store)
         self._purges = PeriodicService(
             PURGE_INTERVAL_S, self._reactor, lambda: Deferred.fromCoroutine(accounts.purge()), "purge"
         )
@@ -134,7 +143,7 @@ class AuthServer(Service):
             _log.info("serving the app in {folder}", folder=str(folder))
         return root
 
-    def _accounts(self, store: SqliteUsers) -> Accounts:
+    def _make_accounts(self, store: SqliteUsers) -> Accounts:
         policy = self._policy
         limits = RateLimits() if policy is None else policy.document.rate_limits
         return Accounts(
@@ -148,4 +157,5 @@ class AuthServer(Service):
             open_guest_ids=policy is not None and policy.document.guest_ids is GuestIds.OPEN,
             now_s=time.time,
             random_hex=secrets.token_hex,
+            tell=self._tell,
         )

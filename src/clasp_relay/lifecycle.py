@@ -14,6 +14,8 @@ from twisted.logger import Logger
 from clasp_relay.auth_server import AuthServer
 from clasp_relay.core.relay import Relay
 from clasp_relay.errors import CloseCode, StartError
+from clasp_relay.health_server import HealthServer
+from clasp_relay.logs.relay_log import RelayLog
 from clasp_relay.net.factory import ClaspFactory
 from clasp_relay.net.listening import TcpPlace, listen
 from clasp_relay.net.tls import ServerTls
@@ -38,10 +40,17 @@ class RelayService(MultiService):
         relay: the core.
         factory: makes the WebSocket connections.
         auth: the accounts and their port; None in open mode.
+        log: what is still to be said in it is said at the end.
     """
 
     def __init__(
-        self, settings: Settings, reactor: Any, relay: Relay, factory: ClaspFactory, auth: AuthServer | None
+        self,
+        settings: Settings,
+        reactor: Any,
+        relay: Relay,
+        factory: ClaspFactory,
+        auth: AuthServer | None,
+        log: RelayLog,
     ) -> None:
         MultiService.__init__(self)
         self.settings = settings
@@ -56,6 +65,19 @@ class RelayService(MultiService):
         self._auth = auth
         self._snapshots: SnapshotWriter | None = None
         self._tls: ServerTls | None = None
+        self._log = log
+        self.health: HealthServer | None = None
+        """The health port, where there is one."""
+        if settings.health_port is not None:
+            self.health = HealthServer(
+                TcpPlace(settings.host, settings.health_port),
+                reactor,
+                relay,
+                factory,
+                auth,
+                is_ready=lambda: self.is_ready,
+                snapshots=lambda: self._snapshots,
+            )
         MultiService.addService(self, PeriodicService(SWEEP_INTERVAL_S, reactor, relay.sweep, "sweep"))
         MultiService.addService(self, PeriodicService(settings.persist_interval_s, reactor, self._save, "snapshot"))
         if auth is not None:
@@ -64,7 +86,7 @@ class RelayService(MultiService):
     @property
     def is_ready(self) -> bool:
         """Whether the state is loaded and every port listens."""
-        return self.port is not None
+        return self.port is not None and self._snapshots is not None
 
     def reload_tls(self) -> bool:
         """Reads certificate and key again, for new connections; the sessions that there are go on.
@@ -87,7 +109,10 @@ class RelayService(MultiService):
         _log.info("{name} listens on {where}", name=self.settings.name, where=self.port.getHost())
         if self.auth_port is not None:
             _log.info("the auth API listens on {where}", where=self.auth_port.getHost())
-        else:
+        if self.health is not None and self.health.port is not None:
+            self.health.startService()
+            _log.info("health and metrics on {where}", where=self.health.port.getHost())
+        if self.settings.is_open_mode:
             _log.warn("open mode: everybody who can reach this port may read and write everything")
 
     @inlineCallbacks
@@ -108,6 +133,9 @@ class RelayService(MultiService):
         )
         yield maybeDeferred(MultiService.stopService, self)
         saved = yield self._save()
+        if self.health is not None:
+            yield self.health.stopService()
+        self._log.flush()
         _log.info("stopped: {aborted} sessions did not take all; saved: {saved}", aborted=aborted, saved=saved)
 
     def _open(self) -> None:
@@ -123,11 +151,15 @@ class RelayService(MultiService):
         if settings.tls_cert is not None and settings.tls_key is not None:
             self._tls = ServerTls(settings.tls_cert, settings.tls_key)
         try:
+            if self.health is not None:
+                self.health.open()
             self.port = self._listen("port", settings.port, settings.endpoint, self.factory)
             if site is not None:
                 self.auth_port = self._listen("auth-port", settings.auth_port, settings.auth_endpoint, site)
         except StartError:
             self._stop_listening()
+            if self.health is not None:
+                self.health.stopService()
             raise
         params = self.relay.params
         params.load(state.image)

@@ -21,6 +21,8 @@ from clasp_relay.core.permissions import OpenPermissions
 from clasp_relay.core.relay import Relay, RelayOptions
 from clasp_relay.http.cors import Origins
 from clasp_relay.lifecycle import RelayService
+from clasp_relay.logs.levels import LogLevels
+from clasp_relay.logs.relay_log import RelayLog
 from clasp_relay.net.factory import ClaspFactory
 from clasp_relay.net.limits import NetLimits
 from clasp_relay.net.turn import TurnWriter
@@ -51,19 +53,21 @@ def make_service(settings: Settings, reactor: Any) -> RelayService:
     """
     writer = TurnWriter(reactor)
     clock = ReactorClock(reactor)
+    log = RelayLog(LogLevels.parse(settings.log_level), clock)
     origins = Origins(settings.cors_origins)
     if settings.is_open_mode:
-        relay = _relay(settings, clock, writer, OpenPermissions(), None)
-        return RelayService(settings, reactor, relay, _factory(settings, reactor, relay, writer, origins), None)
+        relay = _relay(settings, clock, writer, OpenPermissions(), None, log)
+        factory = _factory(settings, reactor, relay, writer, origins, log)
+        return RelayService(settings, reactor, relay, factory, None, log)
     policy, why = choose_policy(settings.app_config)
     _log.info("policy: {why}", why=why)
     tokens = TokenTable(reactor, time.time)
     permissions = TokenPermissions(tokens, policy, clock.now_us)
-    relay = _relay(settings, clock, writer, permissions, _message_rate(settings, policy))
+    relay = _relay(settings, clock, writer, permissions, _message_rate(settings, policy), log)
     tokens.on_end(lambda record, why: _end_sessions(relay, record, why))
-    factory = _factory(settings, reactor, relay, writer, origins)
-    auth = AuthServer(settings, reactor, tokens, permissions, policy, origins, factory)
-    return RelayService(settings, reactor, relay, factory, auth)
+    factory = _factory(settings, reactor, relay, writer, origins, log)
+    auth = AuthServer(settings, reactor, tokens, permissions, policy, origins, factory, log.signed)
+    return RelayService(settings, reactor, relay, factory, auth, log)
 
 
 def _relay(
@@ -72,6 +76,7 @@ def _relay(
     writer: TurnWriter,
     permissions: OpenPermissions | TokenPermissions,
     message_rate: tuple[float, float] | None,
+    log: RelayLog,
 ) -> Relay:
     per_subject = 0 if permissions.is_open else settings.max_params_per_subject
     params = ParamLimits(settings.max_params, settings.max_state_bytes, per_subject, settings.param_ttl_s)
@@ -82,10 +87,13 @@ def _relay(
         writer,
         lambda what, fault: _log.failure("a fault while handling {what}", Failure(fault), what=what),
         permissions,
+        log,
     )
 
 
-def _factory(settings: Settings, reactor: Any, relay: Relay, writer: TurnWriter, origins: Origins) -> ClaspFactory:
+def _factory(
+    settings: Settings, reactor: Any, relay: Relay, writer: TurnWriter, origins: Origins, log: RelayLog
+) -> ClaspFactory:
     limits = NetLimits(
         settings.max_sessions,
         settings.max_sessions_per_address,
@@ -99,6 +107,7 @@ def _factory(settings: Settings, reactor: Any, relay: Relay, writer: TurnWriter,
         limits,
         allows_origin=origins.admit,
         client_address=lambda peer, forwarded: client_address(peer, [forwarded], settings.trusted_proxies),
+        observer=log,
     )
 
 

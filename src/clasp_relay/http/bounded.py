@@ -49,6 +49,13 @@ class BoundedRequest(Request):
             self.channel.loseConnection()
 
 
+class _QuietSite(Site):
+    """Twisted's site without an access log: it would have a line per request, and what clients put into headers."""
+
+    def log(self, request: Any) -> None:
+        """Writes nothing."""
+
+
 def make_site(resource: IResource, clock: IReactorTime) -> Site:
     """Returns a web server.
 
@@ -57,4 +64,5 @@ def make_site(resource: IResource, clock: IReactorTime) -> Site:
         clock: for the time-out of idle connections.
     """
     options: dict[str, Any] = {"requestFactory": BoundedRequest, "parsePOSTFormSubmission": False}
-    return Site(resource, timeout=IDLE_TIMEOUT_S, reactor=clock, **options)
+    site: Site = _QuietSite(resource, timeout=IDLE_TIMEOUT_S, reactor=clock, **options)  # type: ignore[no-untyped-call]
+    return site

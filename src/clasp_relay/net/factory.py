@@ -93,6 +93,11 @@ class ClaspFactory(WebSocketServerFactory):
         """How many connections are upgraded and counted as sessions."""
         return len(self._admission)
 
+    @property
+    def waiting_bytes(self) -> int:
+        """How much waits for slow connections, all together."""
+        return sum(connection.waiting_bytes for connection in self.connections)
+
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """Makes the protocol for a new TCP connection, or None, which closes it at once."""
         if self._is_stopping or len(self.connections) >= 2 * self.limits.max_sessions:

@@ -201,6 +201,12 @@ class ClaspProtocol(FastPathProtocol):
         buffered = getattr(self.transport, "dataBuffer", b"") or getattr(self.transport, "_tempDataBuffer", None)
         return not buffered and (self.outbox is None or self.outbox.is_drained)
 
+    @property
+    def waiting_bytes(self) -> int:
+        """How much was sent and has not left this process, as far as that is known."""
+        backlog = None if self.outbox is None else self.outbox.backlog
+        return len(getattr(self.transport, "dataBuffer", b"")) + (0 if backlog is None else backlog.size_bytes)
+
     def send_close(self, close_code: CloseCode, reason: bytes) -> None:
         """See ``outbox.Connection``."""
         self.sendCloseFrame(int(close_code), reason, False)

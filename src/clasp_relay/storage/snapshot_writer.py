@@ -61,6 +61,7 @@ class SnapshotWriter:
         self._sleep = sleep
         self._lock = DeferredLock()
         self._saved_changes = changes()
+        self._saved_s = monotonic()
         self.written = 0
         """How many snapshots were written."""
         self.failed = 0
@@ -71,6 +72,11 @@ class SnapshotWriter:
         """How big the last written one is."""
         self.last_duration_s = 0.0
         """How long the last written one took."""
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since all that was set was on disk; it rises beyond the interval only when something is wrong."""
+        return self._monotonic() - self._saved_s
 
     def save_if_changed(self) -> Deferred[bool]:
         """Writes a snapshot if the state is another one than that of the last written snapshot.
@@ -86,9 +92,10 @@ class SnapshotWriter:
     @inlineCallbacks
     def _save(self) -> Generator[Deferred[int], int, bool]:
         changes = self._changes()
-        if changes == self._saved_changes:
-            return True
         started_s = self._monotonic()
+        if changes == self._saved_changes:
+            self._saved_s = started_s
+            return True
         try:
             image = self._capture()
             size_bytes = yield self._defer_to_thread(lambda: self._state_file.save(self._paced(image)))
@@ -101,6 +108,7 @@ class SnapshotWriter:
             self._log.failure("snapshot not written: a fault of the relay; the next interval tries again")
             return False
         self._saved_changes = changes
+        self._saved_s = started_s
         self.written += 1
         self.last_params = len(image.params)
         self.last_size_bytes = size_bytes

@@ -1,0 +1,69 @@
+"""What supervisors and Prometheus ask: ``/healthz``, ``/readyz`` and ``/metrics``, on a port of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import NamedTuple
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from twisted.web.iweb import IRequest
+from twisted.web.resource import IResource, Resource
+
+__all__ = ["make_health_resource"]
+
+
+class _Answer(NamedTuple):
+    status: HTTPStatus
+    body: bytes
+    content_type: str = "text/plain; charset=utf-8"
+
+
+class _Page(Resource):
+    """One path.
+
+    Args:
+        answer: makes the answer to a GET; HEAD gets the same without its body.
+    """
+
+    isLeaf = True  # noqa: N815 - Twisted's
+
+    def __init__(self, answer: Callable[[], _Answer]) -> None:
+        Resource.__init__(self)
+        self._answer = answer
+
+    def render_GET(self, request: IRequest) -> bytes:  # noqa: N802 - Twisted's
+        """Answers."""
+        answer = self._answer() if not request.postpath else _Answer(HTTPStatus.NOT_FOUND, b"there is nothing here\n")
+        request.setResponseCode(answer.status)
+        headers = request.responseHeaders
+        headers.setRawHeaders("Content-Type", [answer.content_type])
+        headers.setRawHeaders("Cache-Control", ["no-store"])
+        headers.setRawHeaders("X-Content-Type-Options", ["nosniff"])
+        return answer.body
+
+
+def make_health_resource(is_ready: Callable[[], bool], registry: CollectorRegistry) -> IResource:
+    """Returns the root of the health port.
+
+    Args:
+        is_ready: whether every port listens and the state is loaded, and no stop has begun.
+        registry: the metrics.
+    """
+
+    def health() -> _Answer:
+        return _Answer(HTTPStatus.OK, b"ok\n")
+
+    def readiness() -> _Answer:
+        if is_ready():
+            return _Answer(HTTPStatus.OK, b"ready\n")
+        return _Answer(HTTPStatus.SERVICE_UNAVAILABLE, b"starting or stopping\n")
+
+    def metrics() -> _Answer:
+        return _Answer(HTTPStatus.OK, generate_latest(registry), CONTENT_TYPE_LATEST)
+
+    root = Resource()
+    root.putChild(b"healthz", _Page(health))
+    root.putChild(b"readyz", _Page(readiness))
+    root.putChild(b"metrics", _Page(metrics))
+    return root

@@ -1,0 +1,178 @@
+"""The relay's numbers for Prometheus, read when somebody asks: what is counted costs no more than an addition.
+
+A registry belongs to one relay; nothing is global, so several relays in one process do not mix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from clasp_relay.errors import ErrorCode
+from clasp_relay.loop_lag import BOUNDS_S, LoopLag
+from clasp_relay.wire.constants import MessageCode, Signal
+from clasp_relay.wire.messages import FederationSync, Message
+
+if TYPE_CHECKING:
+    from clasp_relay.core.relay import Relay
+    from clasp_relay.net.factory import ClaspFactory
+    from clasp_relay.storage.snapshot_writer import SnapshotWriter
+
+__all__ = ["Sources", "make_registry"]
+
+_ANSWERS = (
+    MessageCode.WELCOME,
+    MessageCode.SNAPSHOT,
+    MessageCode.SYNC,
+    MessageCode.PONG,
+    MessageCode.ACK,
+    MessageCode.RESULT,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """Where the numbers are.
+
+    Args:
+        relay: the core.
+        factory: the connections.
+        snapshots: returns what writes the state file; None until the state is loaded.
+        auth_outcomes: returns how many calls of the auth API there were, by call and outcome.
+        hash_queue: returns how many passwords wait to be hashed.
+        loop_lag: how late the event loop is.
+    """
+
+    relay: Relay
+    factory: ClaspFactory
+    snapshots: Callable[[], SnapshotWriter | None]
+    auth_outcomes: Callable[[], dict[tuple[str, str], int]]
+    hash_queue: Callable[[], int]
+    loop_lag: LoopLag
+
+
+def make_registry(sources: Sources) -> CollectorRegistry:
+    """Returns a registry with the metrics of one relay and of its process."""
+    registry = CollectorRegistry()
+    registry.register(_RelayCollector(sources))
+    ProcessCollector(registry=registry)
+    return registry
+
+
+class _RelayCollector(Collector):
+    """Reads the numbers whenever it is asked for them."""
+
+    def __init__(self, sources: Sources) -> None:
+        self._sources = sources
+
+    def collect(self) -> Iterator[Metric]:
+        """See ``Collector``."""
+        sources = self._sources
+        yield from _messages(sources.relay)
+        yield from _refusals(sources.relay, sources.factory)
+        yield from _state(sources.relay)
+        yield from _connections(sources.factory, sources.relay)
+        yield from _left_out(sources.relay, sources.factory)
+        writer = sources.snapshots()
+        if writer is not None:
+            yield from _snapshots(writer)
+        calls = ((*key, count) for key, count in sorted(sources.auth_outcomes().items()))
+        yield _counts("clasp_auth", "Calls of the auth API.", ("call", "outcome"), calls)
+        yield _gauge("clasp_hash_queue", "Passwords that wait to be hashed.", sources.hash_queue())
+        yield _lag(sources.loop_lag)
+
+
+def _messages(relay: Relay) -> Iterator[Metric]:
+    counts, deliveries = relay.counts, relay.deliveries
+    received = ((_name(kind), count) for kind, count in counts.received.items())
+    yield _counts("clasp_messages_received", "Messages that clients sent, by type.", ("type",), received)
+    sent = {code.name: counts.sent[code] for code in _ANSWERS}
+    sent["SET"] = deliveries.sent[Signal.PARAM]
+    sent["PUBLISH"] = sum(deliveries.sent) - sent["SET"]
+    sent["ERROR"] = sum(counts.errors.values())
+    yield _counts(
+        "clasp_messages_sent", "Messages by type, each counted once however many got it.", ("type",), sent.items()
+    )
+    delivered = deliveries.delivered + relay.throttles.sent
+    yield _counter("clasp_deliveries", "SETs and PUBLISHes, each counted for every session that got it.", delivered)
+
+
+def _refusals(relay: Relay, factory: ClaspFactory) -> Iterator[Metric]:
+    counts = relay.counts
+    errors = ((str(int(code)), count) for code, count in counts.errors.items())
+    yield _counts("clasp_errors", "ERRORs that were sent to sessions, by code.", ("code",), errors)
+    undecodable = {
+        "frame": counts.undecodable[ErrorCode.FRAME],
+        "message": counts.undecodable[ErrorCode.MESSAGE],
+        "text": factory.writer.counters.texts,
+    }
+    yield _counts("clasp_undecodable", "What is no CLASP, by what it is not.", ("kind",), undecodable.items())
+    yield _counter("clasp_rate_limited", "Messages dropped for their session's rate limit.", counts.limited)
+
+
+def _state(relay: Relay) -> Iterator[Metric]:
+    yield _gauge("clasp_params", "Params that are set.", len(relay.params))
+    yield _gauge("clasp_state_bytes", "Addresses and values together.", relay.params.state_bytes)
+    yield _gauge("clasp_subscriptions", "Subscriptions of all sessions.", len(relay.subscriptions))
+
+
+def _connections(factory: ClaspFactory, relay: Relay) -> Iterator[Metric]:
+    counters = factory.writer.counters
+    yield _gauge("clasp_sessions", "Sessions past HELLO.", len(relay.sessions))
+    yield _counter("clasp_sessions_begun", "Sessions whose HELLO was accepted.", relay.counts.began)
+    yield _gauge("clasp_connections", "TCP connections, upgraded or not.", len(factory.connections))
+    yield _counter("clasp_turned_away", "Connections that did not become sessions.", counters.turned_away)
+    yield _counter("clasp_received_bytes", "Bytes that came.", counters.received_bytes)
+    yield _counter("clasp_sent_bytes", "Bytes of WebSocket messages that were sent.", counters.sent_bytes)
+    yield _gauge("clasp_outbox_bytes", "Bytes that wait for slow sessions.", factory.waiting_bytes)
+    yield _counter("clasp_slow_closes", "Sessions ended as too slow.", counters.slow_closes)
+
+
+def _left_out(relay: Relay, factory: ClaspFactory) -> Iterator[Metric]:
+    counters = factory.writer.counters
+    coalesced = {"slow": counters.coalesced, "max_rate": relay.throttles.replaced, "gesture": relay.gestures.replaced}
+    yield _counts("clasp_coalesced", "Frames that a newer one replaced, by why.", ("reason",), coalesced.items())
+    dropped = {"slow": counters.dropped, "epsilon": relay.throttles.skipped}
+    yield _counts("clasp_dropped", "Frames that were left out, by why.", ("reason",), dropped.items())
+
+
+def _snapshots(writer: SnapshotWriter) -> Iterator[Metric]:
+    outcomes = (("written", writer.written), ("failed", writer.failed))
+    yield _counts("clasp_snapshots", "Snapshots of the state, by what became of them.", ("outcome",), outcomes)
+    yield _gauge("clasp_snapshot_age_seconds", "Time since all that is set was on disk.", writer.age_s)
+    yield _gauge("clasp_snapshot_duration_seconds", "Time that the last snapshot took.", writer.last_duration_s)
+    yield _gauge("clasp_snapshot_size_bytes", "Size of the last snapshot.", writer.last_size_bytes)
+
+
+def _lag(lag: LoopLag) -> Metric:
+    bounds = (*(f"{bound:g}" for bound in BOUNDS_S), "+Inf")
+    buckets = list(zip(bounds, map(float, accumulate(lag.counts)), strict=True))
+    return HistogramMetricFamily(
+        "clasp_event_loop_lag_seconds", "How late the event loop made a call.", buckets=buckets, sum_value=lag.sum_s
+    )
+
+
+def _name(kind: type[Message]) -> str:
+    return "FEDERATION_SYNC" if kind is FederationSync else kind.__name__.upper()
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, text, value=value)
+
+
+def _counter(name: str, text: str, value: float) -> Metric:
+    return CounterMetricFamily(name, text, value=value)
+
+
+def _counts(name: str, text: str, labels: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> Metric:
+    """Returns a counter with labels; each row has their values and the number."""
+    family = CounterMetricFamily(name, text, labels=labels)
+    for *values, count in rows:
+        family.add_metric(values, count)
+    return family
