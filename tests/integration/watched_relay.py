@@ -1,0 +1,135 @@
+"""A program that embeds the relay, can move its clock, and watches its event loop.
+
+``python -m tests.integration.watched_relay --host H --port P …``: the relay's own options. Each line on its stdin is a
+command: ``clock SECONDS`` moves the machine's clock, as this process sees it, forwards or back; ``turns`` prints how
+long the longest turn of the event loop was since the last time, and on which threads passwords were hashed, as JSON
+behind the word «turns».
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from typing import Any
+
+_unmoved = time.time
+_moved_s = 0.0
+
+
+def _wall_s() -> float:
+    return _unmoved() + _moved_s
+
+
+time.time = _wall_s
+# Everything that keeps the time from here on keeps the moved one, Twisted's timers included.
+
+import argon2  # noqa: E402
+from twisted.internet import reactor as _reactor  # noqa: E402
+from twisted.internet.stdio import StandardIO  # noqa: E402
+from twisted.logger import globalLogBeginner, textFileLogObserver  # noqa: E402
+from twisted.protocols.basic import LineOnlyReceiver  # noqa: E402
+
+from clasp_relay.options import Options  # noqa: E402
+from clasp_relay.service import make_service  # noqa: E402
+
+reactor: Any = _reactor
+
+
+class Turns:
+    """Measures the time between two waits of the event loop: one turn."""
+
+    def __init__(self, poller: Any) -> None:
+        self._poller = poller
+        self._began_s = 0.0
+        self.longest_s = 0.0
+        self.count = 0
+
+    def poll(self, *arguments: Any) -> Any:
+        """Ends a turn, waits, and begins the next one."""
+        if self._began_s:
+            self.longest_s = max(self.longest_s, time.perf_counter() - self._began_s)
+            self.count += 1
+        ready = self._poller.poll(*arguments)
+        self._began_s = time.perf_counter()
+        return ready
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._poller, name)
+
+
+class Hashing:
+    """Notes on which threads passwords are hashed, and how many at once."""
+
+    def __init__(self) -> None:
+        self.threads: set[str] = set()
+        self.running = self.most = self.count = 0
+        self._lock = threading.Lock()
+        for name in ("hash", "verify"):
+            setattr(argon2.PasswordHasher, name, self._watched(getattr(argon2.PasswordHasher, name)))
+
+    def _watched(self, original: Any) -> Any:
+        def watched(*arguments: Any, **options: Any) -> Any:
+            with self._lock:
+                self.threads.add(threading.current_thread().name)
+                self.count += 1
+                self.running += 1
+                self.most = max(self.most, self.running)
+            try:
+                return original(*arguments, **options)
+            finally:
+                with self._lock:
+                    self.running -= 1
+
+        return watched
+
+
+class Commands(LineOnlyReceiver):
+    """Does what each line says."""
+
+    delimiter = b"\n"
+
+    def __init__(self, turns: Turns, hashing: Hashing) -> None:
+        self._turns = turns
+        self._hashing = hashing
+
+    def lineReceived(self, line: bytes) -> None:
+        """Does one command."""
+        global _moved_s  # noqa: PLW0603  there is one clock
+        command, _, rest = line.decode().partition(" ")
+        if command == "clock":
+            _moved_s += float(rest)
+            print("moved", flush=True)
+        else:
+            turns, hashing = self._turns, self._hashing
+            report = {
+                "longest_ms": turns.longest_s * 1e3,
+                "turns": turns.count,
+                "hashes": hashing.count,
+                "most_hashes_at_once": hashing.most,
+                "threads": sorted(hashing.threads),
+                "loop_thread": threading.current_thread().name,
+            }
+            print("turns", json.dumps(report), flush=True)
+            turns.longest_s, turns.count = 0.0, 0
+            hashing.count = hashing.most = 0
+            hashing.threads.clear()
+
+
+def main() -> None:
+    """Runs until it is stopped."""
+    globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stdout)], redirectStandardIO=False)
+    options = Options({})
+    options.parseOptions(sys.argv[1:])
+    turns, hashing = Turns(reactor._poller), Hashing()
+    reactor._poller = turns
+    service = make_service(options.settings, reactor)
+    service.startService()
+    reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
+    StandardIO(Commands(turns, hashing))
+    reactor.run()
+
+
+if __name__ == "__main__":
+    main()
