@@ -49,8 +49,10 @@ class BoundedRequest(Request):
             self.channel.loseConnection()
 
 
-class _QuietSite(Site):
+class QuietSite(Site):
     """Twisted's site without an access log: it would have a line per request, and what clients put into headers."""
+
+    noisy = False
 
     def log(self, request: Any) -> None:
         """Writes nothing."""
@@ -64,5 +66,5 @@ def make_site(resource: IResource, clock: IReactorTime) -> Site:
         clock: for the time-out of idle connections.
     """
     options: dict[str, Any] = {"requestFactory": BoundedRequest, "parsePOSTFormSubmission": False}
-    site: Site = _QuietSite(resource, timeout=IDLE_TIMEOUT_S, reactor=clock, **options)  # type: ignore[no-untyped-call]
+    site: Site = QuietSite(resource, timeout=IDLE_TIMEOUT_S, reactor=clock, **options)  # type: ignore[no-untyped-call]
     return site
