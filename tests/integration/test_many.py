@@ -36,6 +36,9 @@ ADDRESSES = 100
 GROWTH_BYTES = 16 * 1024 * 1024
 """What memory may rise by: 18,000 leaked connections of 1 kB each would take more."""
 
+SLACK = 100
+"""Objects of a type that may be there for other reasons: Twisted keeps some 50 timers that were cancelled."""
+
 OURS = ("clasp_relay", "autobahn", "twisted", "txaio", "zope")
 """The objects of these packages are counted one type at a time."""
 
@@ -87,7 +90,7 @@ class LeakTests(RelayTestCase):
         grown = {
             name: (objects.get(name, 0), count)
             for name, count in objects_after.items()
-            if name.startswith(OURS) and count > objects.get(name, 0) + 10
+            if name.startswith(OURS) and count > objects.get(name, 0) + SLACK
         }
         self.assertEqual(grown, {})
         self.assertLess(sum(objects_after.values()), sum(objects.values()) + 2_000)
