@@ -441,6 +441,7 @@ describe('subscriptions', () => {
     clock.advance(4_000)
     const connection = await online()
     const { updates, stop } = hear(connection, '/a/*')
+    const elsewhere = hear(connection, '/b/*')
     await turn()
     await connection.set('/a/2', 'new')
     relay.emit('/a/3', 'event')
@@ -461,6 +462,12 @@ describe('subscriptions', () => {
     relay.emit('/a/3', 'unheard')
     await turn()
     expect(updates).toHaveLength(5)
+    expect(elsewhere.updates).toEqual([])
+    // Lost in the very moment in which it is given up: there is nothing left to give up.
+    elsewhere.stop()
+    socket().onclose?.({ code: 1006, reason: '' })
+    await turn()
+    expect(connection.status.phase).toBe('waiting')
   })
 
   it('are made again after a loss, behind what is said first', async () => {
@@ -527,6 +534,17 @@ describe('the own limit', () => {
     expect(sets()).toBeLessThanOrEqual(BURST + MESSAGES_PER_SECOND)
     clock.advance(5_000)
     expect(sets()).toBe(BURST + 100)
+  })
+
+  it('holds back also the PING that confirms', async () => {
+    const connection = await online()
+    for (let count = 0; count < BURST - 1; count++) connection.set(`/x/${count}`, 1).catch(() => undefined)
+    const last = connection.publish('/last', 1)
+    await turn()
+    expect(types().filter((type) => type === 'PING')).toHaveLength(0)
+    clock.advance(100)
+    await last
+    expect(types().filter((type) => type === 'PING')).toHaveLength(1)
   })
 
   it('counts the PINGs that confirm', async () => {

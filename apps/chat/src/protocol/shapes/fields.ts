@@ -1,0 +1,82 @@
+/** Reading one field of a foreign value at a time. */
+import { MAX_PAYLOAD_BYTES, type Value } from '../codec'
+
+/** The longest name shown; the interface lets one type 32. */
+export const MAX_NAME = 64
+export const MAX_LINE = 512
+export const MAX_TIME_MS = 8.64e15
+export const DEFAULT_COLOR = '#6b7280'
+/** Of a quoted text, as the original cuts it. */
+export const MAX_QUOTE = 100
+
+export type Status = 'online' | 'away' | 'dnd' | 'invisible'
+export type RoomType = 'text' | 'video' | 'combo' | 'dm'
+
+export type Fields = { readonly [key: string]: unknown }
+
+/** A decoded map. `__proto__` as a key replaces a decoded object's prototype, so only own properties count. */
+export function fieldsOf(value: unknown): Fields | null {
+  if (typeof value !== 'object' || value === null || Array.isArray(value) || value instanceof Uint8Array) return null
+  return Object.fromEntries(Object.entries(value))
+}
+
+export const own = (fields: Fields, key: string): unknown => (Object.hasOwn(fields, key) ? fields[key] : undefined)
+
+export function text(fields: Fields, key: string, max: number): string | null {
+  const value = own(fields, key)
+  return typeof value === 'string' ? value.slice(0, max) : null
+}
+
+/** One line without what turns text around or hides in it. */
+export function line(fields: Fields, key: string, max = MAX_LINE): string {
+  const raw = text(fields, key, max) ?? ''
+  return raw.replace(/[\p{Cc}\u200b\u200e\u200f\u2028-\u202e\u2060\u2066-\u2069\ufeff]/gu, '').trim()
+}
+
+export function time(fields: Fields, key: string): number | null {
+  const value = own(fields, key)
+  return typeof value === 'number' && value >= 0 && value <= MAX_TIME_MS ? Math.trunc(value) : null
+}
+
+export const flag = (fields: Fields, key: string): boolean => own(fields, key) === true
+
+export function id(fields: Fields, key: string, test: (text: string) => boolean): string | null {
+  const value = own(fields, key)
+  return typeof value === 'string' && test(value) ? value : null
+}
+
+export const isColor = (value: unknown): value is string => typeof value === 'string' && /^#[0-9a-f]{6}$/i.test(value)
+
+export function color(fields: Fields, key: string): string {
+  const value = own(fields, key)
+  return isColor(value) ? value.toLowerCase() : DEFAULT_COLOR
+}
+
+/** SVG is left out: it is a document, not a picture. */
+export const IMAGE = /^data:image\/(?:png|jpeg|gif|webp|avif);base64,[A-Za-z0-9+/]+={0,2}$/
+
+export const isImage = (value: unknown): value is string =>
+  typeof value === 'string' && value.length <= MAX_PAYLOAD_BYTES && IMAGE.test(value)
+
+export const BASE64 = /^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/
+
+export function base64(fields: Fields, key: string, max = MAX_PAYLOAD_BYTES): string | null {
+  const value = own(fields, key)
+  return typeof value === 'string' && value !== '' && value.length <= max && BASE64.test(value) ? value : null
+}
+
+export const STATUSES: readonly string[] = ['online', 'away', 'dnd', 'invisible']
+export const ROOM_TYPES: readonly string[] = ['text', 'video', 'combo', 'dm']
+
+export function status(fields: Fields): Status {
+  const value = own(fields, 'status')
+  return typeof value === 'string' && STATUSES.includes(value) ? (value as Status) : 'online'
+}
+
+export function roomType(fields: Fields): RoomType {
+  const value = own(fields, 'type')
+  return typeof value === 'string' && ROOM_TYPES.includes(value) ? (value as RoomType) : 'text'
+}
+
+/** Narrows what a parser of ours made to what the encoder takes. */
+export const asValue = (value: object): Value => value as Value

@@ -1,0 +1,73 @@
+/** The keys and proofs by which a room is encrypted. */
+import { isUserId } from '../addresses'
+import { type Fields, base64, fieldsOf, id, own } from './fields'
+
+/** A public key of the curve P-256, with exactly the fields that all clients write. */
+export interface PublicJwk {
+  kty: 'EC'
+  crv: 'P-256'
+  x: string
+  y: string
+  ext: true
+  key_ops: string[]
+}
+
+const COORDINATE = /^[A-Za-z0-9_-]{43}$/
+
+function publicJwk(value: unknown, keyOps: readonly string[]): PublicJwk | null {
+  const fields = fieldsOf(value)
+  if (!fields || own(fields, 'kty') !== 'EC' || own(fields, 'crv') !== 'P-256') return null
+  const x = own(fields, 'x')
+  const y = own(fields, 'y')
+  if (typeof x !== 'string' || typeof y !== 'string' || !COORDINATE.test(x) || !COORDINATE.test(y)) return null
+  return { kty: 'EC', crv: 'P-256', x, y, ext: true, key_ops: [...keyOps] }
+}
+
+export interface SigningKey {
+  publicKey: PublicJwk
+}
+
+export function parseSigningKey(value: unknown): SigningKey | null {
+  const fields = fieldsOf(value)
+  const publicKey = fields && publicJwk(own(fields, 'publicKey'), ['verify'])
+  return publicKey ? { publicKey } : null
+}
+
+/** A public key for the exchange, of one person in one room. */
+export function parsePubkey(value: unknown): PublicJwk | null {
+  const fields = fieldsOf(value)
+  return fields && publicJwk(own(fields, 'publicKey'), [])
+}
+
+/** Whether there is a proof record. Its hash is the relay's business and shown to nobody but the creator. */
+export const parseProof = (value: unknown): boolean => fieldsOf(value) !== null
+
+export interface Keyex {
+  fromId: string
+  encryptedKey: string
+  iv: string
+  senderPublicKey: PublicJwk
+  /** Of clients of ours: which key it is and how many came before it. */
+  epoch: number | null
+  keyId: string | null
+}
+
+const KEY_ID = /^[0-9a-f]{8}$/
+const MAX_EPOCH = 1_000_000
+
+export function keyMarks(fields: Fields): { epoch: number | null; keyId: string | null } {
+  const epoch = own(fields, 'epoch')
+  const sound = typeof epoch === 'number' && Number.isInteger(epoch) && epoch >= 0 && epoch <= MAX_EPOCH
+  return { epoch: sound ? epoch : null, keyId: id(fields, 'keyId', (text) => KEY_ID.test(text)) }
+}
+
+export function parseKeyex(value: unknown): Keyex | null {
+  const fields = fieldsOf(value)
+  if (!fields) return null
+  const fromId = id(fields, 'fromId', isUserId)
+  const encryptedKey = base64(fields, 'encryptedKey', 4096)
+  const iv = base64(fields, 'iv', 16)
+  const senderPublicKey = publicJwk(own(fields, 'senderPublicKey'), [])
+  if (!fromId || !encryptedKey || !iv || !senderPublicKey) return null
+  return { fromId, encryptedKey, iv, senderPublicKey, ...keyMarks(fields) }
+}

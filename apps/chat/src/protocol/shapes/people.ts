@@ -1,0 +1,110 @@
+/** What people leave about themselves: profiles, friends, requests, presence, typing, receipts. */
+import { isMsgId, isRoomId, isUserId } from '../addresses'
+import { MAX_NAME, type Status, color, fieldsOf, id, line, own, status, time } from './fields'
+
+export interface Profile {
+  userId: string | null
+  name: string
+  avatarColor: string
+  status: Status
+}
+
+export function parseProfile(value: unknown): Profile | null {
+  const fields = fieldsOf(value)
+  if (!fields) return null
+  return {
+    userId: id(fields, 'userId', isUserId),
+    name: line(fields, 'name', MAX_NAME),
+    avatarColor: color(fields, 'avatarColor'),
+    status: status(fields),
+  }
+}
+
+export interface FriendEntry {
+  name: string
+  avatarColor: string
+  addedAt: number
+}
+
+export function parseFriend(value: unknown): FriendEntry | null {
+  const fields = fieldsOf(value)
+  if (!fields) return null
+  return {
+    name: line(fields, 'name', MAX_NAME),
+    avatarColor: color(fields, 'avatarColor'),
+    addedAt: time(fields, 'addedAt') ?? 0,
+  }
+}
+
+export interface InboxEntry {
+  fromId: string
+  fromName: string
+  roomId: string
+  timestamp: number
+}
+
+export function parseInboxEntry(value: unknown): InboxEntry | null {
+  const fields = fieldsOf(value)
+  const fromId = fields && id(fields, 'fromId', isUserId)
+  const roomId = fields && id(fields, 'roomId', isRoomId)
+  if (!fields || !fromId || !roomId) return null
+  return { fromId, fromName: line(fields, 'fromName', MAX_NAME), roomId, timestamp: time(fields, 'timestamp') ?? 0 }
+}
+
+export interface RequestEntry {
+  accepted: boolean
+  fromId: string
+  fromName: string
+  fromColor: string
+  timestamp: number
+}
+
+export function parseRequest(value: unknown): RequestEntry | null {
+  const fields = fieldsOf(value)
+  const fromId = fields && id(fields, 'fromId', isUserId)
+  if (!fields || !fromId) return null
+  return {
+    accepted: own(fields, 'type') === 'accepted',
+    fromId,
+    fromName: line(fields, 'fromName', MAX_NAME),
+    fromColor: color(fields, 'fromColor'),
+    timestamp: time(fields, 'timestamp') ?? 0,
+  }
+}
+
+export interface Presence {
+  name: string
+  avatarColor: string
+  joinedAt: number
+  status: Status
+}
+
+/** Presence and membership: who, since when, and, from clients of ours, how. */
+export function parsePresence(value: unknown): Presence | null {
+  const fields = fieldsOf(value)
+  if (!fields) return null
+  return {
+    name: line(fields, 'name', MAX_NAME),
+    avatarColor: color(fields, 'avatarColor'),
+    joinedAt: time(fields, 'joinedAt') ?? 0,
+    status: status(fields),
+  }
+}
+
+/** The name of who types; null: stopped (clients write null or false). */
+export function parseTyping(value: unknown): { name: string } | null {
+  const fields = fieldsOf(value)
+  return fields && { name: line(fields, 'name', MAX_NAME) }
+}
+
+export interface Receipt {
+  msgId: string
+  timestamp: number
+}
+
+export function parseReceipt(value: unknown): Receipt | null {
+  const fields = fieldsOf(value)
+  const msgId = fields && id(fields, 'msgId', isMsgId)
+  const timestamp = fields && time(fields, 'timestamp')
+  return msgId && timestamp !== null && timestamp !== undefined ? { msgId, timestamp } : null
+}

@@ -1,0 +1,515 @@
+/** The values that both apps write, exactly as the original writes them, and everything that others may write instead. */
+import fc from 'fast-check'
+import { describe, expect, it } from 'vitest'
+import * as shapes from '@/protocol/shapes'
+
+const ROOM = '0a1b2c3d-4e5f-4a6b-8c7d-9e0f1a2b3c4d'
+const X = 'MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4'
+const Y = '4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM'
+const JWK = { kty: 'EC', crv: 'P-256', x: X, y: Y, ext: true, key_ops: [] }
+const IMAGE = 'data:image/png;base64,AAAA'
+const IV = 'AAECAwQFBgcICQoL'
+const SIGNATURE = `${'A'.repeat(86)}==`
+const NOW = 1_700_000_000_000
+
+const message = {
+  from: 'Alice',
+  fromId: 'session-1',
+  userId: 'u-1',
+  msgId: '1700000000000-abc123',
+  text: 'hi',
+  timestamp: NOW,
+  avatarColor: '#a1b2c3',
+  type: 'text',
+}
+const parsed = {
+  kind: 'message',
+  fromId: 'session-1',
+  userId: 'u-1',
+  timestamp: NOW,
+  type: 'text',
+  from: 'Alice',
+  msgId: '1700000000000-abc123',
+  avatarColor: '#a1b2c3',
+  text: 'hi',
+  image: null,
+  alt: '',
+  sealed: null,
+  sealedImage: null,
+  sealedAlt: null,
+  replyTo: null,
+  signature: null,
+  cipherSignature: null,
+  keyId: null,
+}
+const meta = {
+  name: 'Den',
+  type: 'text',
+  description: '',
+  isPublic: true,
+  encrypted: false,
+  creatorId: null,
+  creatorName: '',
+  createdAt: null,
+  passwordSalt: null,
+  passwordHash: null,
+  namespace: null,
+  dmUsers: null,
+}
+
+type Parser = (value: unknown) => unknown
+
+/** Parser, value as written, what is read. */
+const CONTRACT: readonly (readonly [string, Parser, unknown, unknown])[] = [
+  [
+    'profile',
+    shapes.parseProfile,
+    { name: 'Alice', avatarColor: '#A1B2C3', userId: 'u-1', status: 'dnd' },
+    { name: 'Alice', avatarColor: '#a1b2c3', userId: 'u-1', status: 'dnd' },
+  ],
+  [
+    'signing key',
+    shapes.parseSigningKey,
+    { publicKey: { ...JWK, key_ops: ['verify'] }, algorithm: 'ECDSA-P256-SHA256', timestamp: NOW },
+    { publicKey: { ...JWK, key_ops: ['verify'] } },
+  ],
+  [
+    'friend',
+    shapes.parseFriend,
+    { name: 'Bob', avatarColor: '#000000', addedAt: NOW },
+    { name: 'Bob', avatarColor: '#000000', addedAt: NOW },
+  ],
+  [
+    'DM inbox',
+    shapes.parseInboxEntry,
+    { fromId: 'u-1', fromName: 'Alice', roomId: 'dm-u-1-u-2', timestamp: NOW },
+    { fromId: 'u-1', fromName: 'Alice', roomId: 'dm-u-1-u-2', timestamp: NOW },
+  ],
+  [
+    'friend request',
+    shapes.parseRequest,
+    { fromId: 'u-1', fromName: 'Alice', fromColor: '#123456', timestamp: NOW },
+    { accepted: false, fromId: 'u-1', fromName: 'Alice', fromColor: '#123456', timestamp: NOW },
+  ],
+  [
+    'acceptance',
+    shapes.parseRequest,
+    { type: 'accepted', fromId: 'u-1', fromName: 'Alice', fromColor: '#123456', timestamp: NOW },
+    { accepted: true, fromId: 'u-1', fromName: 'Alice', fromColor: '#123456', timestamp: NOW },
+  ],
+  [
+    'registry entry',
+    shapes.parseRegistryEntry,
+    {
+      name: 'Den',
+      type: 'video',
+      isPublic: true,
+      creatorId: 'u-1',
+      creatorName: 'Alice',
+      createdAt: NOW,
+      hasPassword: true,
+      namespace: 'a/b',
+      id: ROOM,
+    },
+    {
+      name: 'Den',
+      type: 'video',
+      isPublic: true,
+      creatorId: 'u-1',
+      creatorName: 'Alice',
+      createdAt: NOW,
+      hasPassword: true,
+      namespace: 'a/b',
+    },
+  ],
+  [
+    'registry entry moved by the room panel',
+    shapes.parseRegistryEntry,
+    { name: 'Den', type: 'text', creatorId: '', creatorName: 'Alice', hasPassword: false, createdAt: NOW },
+    {
+      name: 'Den',
+      type: 'text',
+      isPublic: false,
+      creatorId: null,
+      creatorName: 'Alice',
+      createdAt: NOW,
+      hasPassword: false,
+      namespace: null,
+    },
+  ],
+  [
+    'group',
+    shapes.parseGroupMeta,
+    { description: 'd', isPublic: true, icon: '🎲🎲🎲', createdBy: 'u-1', creatorName: 'Alice', createdAt: NOW },
+    {
+      description: 'd',
+      isPublic: true,
+      icon: '🎲🎲',
+      createdBy: 'u-1',
+      creatorName: 'Alice',
+      createdAt: NOW,
+      hasPassword: false,
+    },
+  ],
+  [
+    'meta as created',
+    shapes.parseRoomMeta,
+    { name: 'Den', type: 'text', description: '', isPublic: true, encrypted: false },
+    meta,
+  ],
+  [
+    'meta with a password, stamped and redacted',
+    shapes.parseRoomMeta,
+    {
+      name: 'Den',
+      type: 'text',
+      description: '',
+      isPublic: true,
+      encrypted: true,
+      passwordSalt: 'AAECAwQFBgcICQoLDA0ODw==',
+      namespace: 'a',
+      creatorId: 'u-1',
+    },
+    { ...meta, encrypted: true, passwordSalt: 'AAECAwQFBgcICQoLDA0ODw==', namespace: 'a', creatorId: 'u-1' },
+  ],
+  [
+    'meta of a direct message',
+    shapes.parseRoomMeta,
+    { name: 'Bob', type: 'dm', isPublic: false, dmUsers: { 'u-1': 'Alice', 'u-2': 'Bob' } },
+    { ...meta, name: 'Bob', type: 'dm', isPublic: false, dmUsers: { 'u-1': 'Alice', 'u-2': 'Bob' } },
+  ],
+  [
+    'presence',
+    shapes.parsePresence,
+    { name: 'Alice', avatarColor: '#123456', joinedAt: NOW, lastSeen: NOW },
+    { name: 'Alice', avatarColor: '#123456', joinedAt: NOW, status: 'online' },
+  ],
+  ['typing', shapes.parseTyping, { name: 'Alice', timestamp: NOW }, { name: 'Alice' }],
+  ['stopped typing', shapes.parseTyping, false, null],
+  [
+    'reaction list',
+    shapes.parseReaction,
+    { users: ['s-1', 's-2', 's-1', 7] },
+    { kind: 'list', sessions: ['s-1', 's-2'] },
+  ],
+  ['reaction leaf', shapes.parseReaction, { userId: 'u-1', timestamp: NOW }, { kind: 'leaf' }],
+  ['admin', shapes.parseAdmin, { role: 'admin', promotedBy: 'u-1', timestamp: NOW }, { promotedBy: 'u-1' }],
+  ['not an admin', shapes.parseAdmin, { role: 'king' }, null],
+  [
+    'ban',
+    shapes.parseBan,
+    { bannedBy: 'u-1', timestamp: NOW, name: 'Bob' },
+    { bannedBy: 'u-1', timestamp: NOW, name: 'Bob' },
+  ],
+  ['receipt', shapes.parseReceipt, { userId: 'u', msgId: 'm-1', timestamp: NOW }, { msgId: 'm-1', timestamp: NOW }],
+  ['public key', shapes.parsePubkey, { publicKey: JWK, timestamp: NOW }, JWK],
+  [
+    'public key with foreign operations',
+    shapes.parsePubkey,
+    { publicKey: { ...JWK, key_ops: ['deriveKey'], d: 'secret' } },
+    JWK,
+  ],
+  ['proof', shapes.parseProof, { hash: 'x', timestamp: NOW }, true],
+  ['redacted proof', shapes.parseProof, { timestamp: NOW }, true],
+  ['no proof', shapes.parseProof, null, false],
+  [
+    'key exchange',
+    shapes.parseKeyex,
+    { fromId: 'u-1', encryptedKey: 'AAAA', iv: IV, senderPublicKey: JWK },
+    { fromId: 'u-1', encryptedKey: 'AAAA', iv: IV, senderPublicKey: JWK, epoch: null, keyId: null },
+  ],
+  [
+    'key exchange of ours',
+    shapes.parseKeyex,
+    { fromId: 'u-1', encryptedKey: 'AAAA', iv: IV, senderPublicKey: JWK, epoch: 3, keyId: 'a1b2c3d4' },
+    { fromId: 'u-1', encryptedKey: 'AAAA', iv: IV, senderPublicKey: JWK, epoch: 3, keyId: 'a1b2c3d4' },
+  ],
+  ['text', shapes.parseMessage, message, parsed],
+  ['signed text', shapes.parseMessage, { ...message, signature: SIGNATURE }, { ...parsed, signature: SIGNATURE }],
+  [
+    'reply',
+    shapes.parseMessage,
+    { ...message, replyTo: { msgId: 'm-1', from: 'Bob', text: 'q'.repeat(200) } },
+    { ...parsed, replyTo: { msgId: 'm-1', from: 'Bob', text: 'q'.repeat(100) } },
+  ],
+  [
+    'image',
+    shapes.parseMessage,
+    { ...message, type: 'image', text: '', image: IMAGE },
+    { ...parsed, type: 'image', text: '', image: IMAGE },
+  ],
+  [
+    'encrypted text',
+    shapes.parseMessage,
+    { ...message, text: 'AAAA', iv: IV, encrypted: true },
+    { ...parsed, text: '', sealed: { text: 'AAAA', iv: IV } },
+  ],
+  [
+    'encrypted image',
+    shapes.parseMessage,
+    {
+      ...message,
+      type: 'image',
+      text: 'AAAA',
+      iv: IV,
+      encrypted: true,
+      encryptedImage: 'BBBB',
+      imageIv: IV,
+      image: IMAGE,
+    },
+    { ...parsed, type: 'image', text: '', sealed: { text: 'AAAA', iv: IV }, sealedImage: { text: 'BBBB', iv: IV } },
+  ],
+  [
+    'edit',
+    shapes.parseMessage,
+    { type: 'edit', fromId: 's', targetId: 'm-1', text: 'new', timestamp: NOW },
+    { kind: 'edit', fromId: 's', userId: null, targetId: 'm-1', text: 'new', timestamp: NOW, sealed: null },
+  ],
+  [
+    'encrypted edit',
+    shapes.parseMessage,
+    { type: 'edit', fromId: 's', targetId: 'm-1', text: 'AAAA', timestamp: NOW, iv: IV, encrypted: true },
+    {
+      kind: 'edit',
+      fromId: 's',
+      userId: null,
+      targetId: 'm-1',
+      text: '',
+      timestamp: NOW,
+      sealed: { text: 'AAAA', iv: IV },
+    },
+  ],
+  [
+    'delete',
+    shapes.parseMessage,
+    { type: 'delete', fromId: 's', targetId: 'm-1', timestamp: NOW },
+    { kind: 'delete', fromId: 's', userId: null, targetId: 'm-1', timestamp: NOW, moderator: false },
+  ],
+  [
+    'delete by a moderator',
+    shapes.parseMessage,
+    { type: 'delete', fromId: 'u-9', targetId: 'm-1', timestamp: NOW, isModAction: true },
+    { kind: 'delete', fromId: 'u-9', userId: null, targetId: 'm-1', timestamp: NOW, moderator: true },
+  ],
+  [
+    'kick notice',
+    shapes.parseMessage,
+    {
+      type: 'text',
+      fromId: 'u-9',
+      from: 'System',
+      msgId: `kick-${NOW}`,
+      text: 'Bob was kicked',
+      timestamp: NOW,
+      avatarColor: '#6b7280',
+    },
+    {
+      ...parsed,
+      fromId: 'u-9',
+      userId: null,
+      from: 'System',
+      msgId: `kick-${NOW}`,
+      text: 'Bob was kicked',
+      avatarColor: '#6b7280',
+    },
+  ],
+  ['a kind that nobody knows, as text', shapes.parseMessage, { ...message, type: 'party' }, parsed],
+  [
+    'history request',
+    shapes.parseHistoryCall,
+    { type: 'request', userId: 'u-1', requestId: 'r-1', limit: 9_999, since: 5 },
+    { type: 'request', userId: 'u-1', requestId: 'r-1', limit: 200, sinceMs: 5 },
+  ],
+  [
+    'history request for everything',
+    shapes.parseHistoryCall,
+    { type: 'request', userId: 'u-1', requestId: 'r-1', limit: 10 },
+    { type: 'request', userId: 'u-1', requestId: 'r-1', limit: 10, sinceMs: 0 },
+  ],
+  [
+    'history offer',
+    shapes.parseHistoryCall,
+    { type: 'offer', userId: 'u-1', requestId: 'r-1', count: 7 },
+    { type: 'offer', userId: 'u-1', requestId: 'r-1', count: 7 },
+  ],
+  ['history of another kind', shapes.parseHistoryCall, { type: 'x', userId: 'u-1', requestId: 'r-1', count: 7 }, null],
+  [
+    'history taken',
+    shapes.parseHistoryMail,
+    { type: 'take', userId: 'u-1', requestId: 'r-1' },
+    { type: 'take', userId: 'u-1', requestId: 'r-1' },
+  ],
+  ['mail of another kind', shapes.parseHistoryMail, { type: 'x', userId: 'u-1', requestId: 'r-1' }, null],
+  [
+    'history part',
+    shapes.parseHistoryMail,
+    { type: 'part', userId: 'u-1', requestId: 'r-1', last: true, messages: [1] },
+    { type: 'part', userId: 'u-1', requestId: 'r-1', last: true, messages: [1], sealed: null },
+  ],
+  [
+    'sealed history part',
+    shapes.parseHistoryMail,
+    {
+      type: 'part',
+      userId: 'u-1',
+      requestId: 'r-1',
+      last: false,
+      encrypted: true,
+      text: 'AAAA',
+      iv: IV,
+      messages: [1],
+    },
+    { type: 'part', userId: 'u-1', requestId: 'r-1', last: false, messages: [], sealed: { text: 'AAAA', iv: IV } },
+  ],
+  [
+    'history row',
+    shapes.parseHistoryRow,
+    { ...message, edited: true },
+    {
+      msgId: message.msgId,
+      userId: 'u-1',
+      fromId: 'session-1',
+      from: 'Alice',
+      avatarColor: '#a1b2c3',
+      timestamp: NOW,
+      type: 'text',
+      text: 'hi',
+      image: null,
+      alt: '',
+      replyTo: null,
+      edited: true,
+    },
+  ],
+  ['a sealed history row', shapes.parseHistoryRow, { ...message, encrypted: true, text: 'AAAA', iv: IV }, null],
+]
+
+const PARSERS = [...new Map(CONTRACT.map(([, parser]) => [parser.name, parser])).values()]
+
+describe('the values that both apps write', () => {
+  it.each(CONTRACT)('%s', (_name, parser, value, expected) => {
+    expect(parser(value)).toEqual(expected)
+  })
+})
+
+describe('what others may write instead', () => {
+  it('is never spread: extra fields do not get through', () => {
+    for (const [name, parser, value] of CONTRACT) {
+      if (typeof value !== 'object' || value === null) continue
+      const read = JSON.stringify(parser({ ...value, verified: true, edited_: 1, system: 'evil', id: 'evil' })) ?? ''
+      expect(read, name).not.toMatch(/verified|system|evil/)
+    }
+  })
+
+  it('may lie in the prototype, which counts for nothing', () => {
+    const value = Object.create({ fromId: 'u-1', roomId: ROOM, name: 'Evil', kty: 'EC' }) as object
+    for (const parser of PARSERS) {
+      expect(JSON.stringify(parser(value)) ?? '').not.toContain('Evil')
+    }
+    expect(shapes.parseInboxEntry(value)).toBeNull()
+  })
+
+  it('is null where something necessary is missing or of another kind', () => {
+    const wrong: readonly (readonly [Parser, unknown])[] = [
+      [shapes.parseInboxEntry, { fromId: 'u', roomId: '**' }],
+      [shapes.parseInboxEntry, { fromId: '*', roomId: ROOM }],
+      [shapes.parseRequest, { fromName: 'x' }],
+      [shapes.parseRegistryEntry, { name: '   ' }],
+      [shapes.parseReceipt, { msgId: 'm' }],
+      [shapes.parseReceipt, { timestamp: 1 }],
+      [shapes.parseReceipt, { msgId: 'm', timestamp: Infinity }],
+      [shapes.parseReceipt, { msgId: 'm', timestamp: -1 }],
+      [shapes.parsePubkey, { publicKey: { ...JWK, x: 'short' } }],
+      [shapes.parsePubkey, { publicKey: { ...JWK, y: 7 } }],
+      [shapes.parsePubkey, { publicKey: { ...JWK, y: `${Y}!` } }],
+      [shapes.parsePubkey, { publicKey: { ...JWK, x: 7 } }],
+      [shapes.parsePubkey, { publicKey: { ...JWK, crv: 'P-384' } }],
+      [shapes.parsePubkey, { publicKey: { ...JWK, kty: 'oct' } }],
+      [shapes.parsePubkey, { publicKey: 'x' }],
+      [shapes.parseSigningKey, {}],
+      [shapes.parseKeyex, { fromId: 'u', encryptedKey: 'A', iv: IV, senderPublicKey: JWK }],
+      [shapes.parseKeyex, { fromId: 'u', encryptedKey: 'AAAA', iv: '', senderPublicKey: JWK }],
+      [shapes.parseKeyex, { fromId: 'u', encryptedKey: 'AAAA', iv: IV }],
+      [shapes.parseKeyex, { encryptedKey: 'AAAA', iv: IV, senderPublicKey: JWK }],
+      [shapes.parseMessage, { ...message, fromId: '' }],
+      [shapes.parseMessage, { ...message, timestamp: 'now' }],
+      [shapes.parseMessage, { ...message, msgId: 'a/b' }],
+      [shapes.parseMessage, { ...message, encrypted: true, iv: IV, text: 'not base64!' }],
+      [shapes.parseMessage, { type: 'edit', fromId: 's', targetId: 'm', timestamp: 1 }],
+      [shapes.parseMessage, { type: 'edit', fromId: 's', targetId: '*', text: '', timestamp: 1 }],
+      [shapes.parseMessage, { type: 'edit', fromId: 's', targetId: 'm', text: 'x', encrypted: true, timestamp: 1 }],
+      [shapes.parseMessage, { type: 'delete', fromId: 's', targetId: '/', timestamp: 1 }],
+      [shapes.parseHistoryCall, { type: 'offer', userId: 'u', requestId: 'r' }],
+      [shapes.parseHistoryCall, { type: 'offer', userId: 'u', count: 1 }],
+      [shapes.parseHistoryCall, { type: 'offer', requestId: 'r', count: 1 }],
+      [shapes.parseHistoryMail, { type: 'take', userId: 'u' }],
+      [shapes.parseHistoryMail, { type: 'take', requestId: 'r' }],
+      [shapes.parseHistoryRow, { type: 'edit', fromId: 's', targetId: 'm', text: 'x', timestamp: 1 }],
+    ]
+    for (const [parser, value] of wrong) expect(parser(value), `${parser.name} ${JSON.stringify(value)}`).toBeNull()
+    for (const parser of PARSERS) {
+      for (const value of [null, 7, 'text', true, [], new Uint8Array(3)]) expect(parser(value) || null).toBeNull()
+    }
+  })
+
+  it('shows no picture from elsewhere and no colour that is none', () => {
+    for (const image of [
+      'https://tracker.test/x.png',
+      'javascript:alert(1)',
+      'data:text/html;base64,AAAA',
+      'data:image/svg+xml;base64,AAAA',
+      'data:image/png;base64,A"onerror="x',
+      `data:image/png;base64,${'A'.repeat(70_000)}`,
+      7,
+    ]) {
+      expect(shapes.parseMessage({ ...message, type: 'image', image })).toMatchObject({ image: null, type: 'text' })
+    }
+    for (const avatarColor of ['red', '#12345', '#12345g', 'url(https://tracker.test)', 7, null]) {
+      expect(shapes.parseMessage({ ...message, avatarColor })).toMatchObject({ avatarColor: shapes.DEFAULT_COLOR })
+    }
+  })
+
+  it('has names of one short line without tricks', () => {
+    const name = shapes.parseProfile({ name: ' \u202eevil\u0000\n\u2066name\u200b ' })!.name
+    expect(name).toBe('evilname')
+    expect(shapes.parseProfile({ name: 'x'.repeat(500) })!.name).toHaveLength(64)
+  })
+
+  it('falls back to what is usual where a field is odd', () => {
+    expect(shapes.parsePresence({ status: 'king', joinedAt: 'x' })).toMatchObject({ status: 'online', joinedAt: 0 })
+    expect(shapes.parseRoomMeta({ type: 7, dmUsers: { a: 'x', b: 'y', c: 'z' } })).toMatchObject({
+      type: 'text',
+      dmUsers: null,
+    })
+    expect(shapes.parseRoomMeta({ type: 'party', dmUsers: { a: 'x', '*': 'y' } })).toMatchObject({
+      type: 'text',
+      dmUsers: null,
+    })
+    expect(shapes.parseFriend({})).toMatchObject({ addedAt: 0 })
+    expect(shapes.parseInboxEntry({ fromId: 'u', roomId: ROOM })).toMatchObject({ timestamp: 0, fromName: '' })
+    expect(shapes.parseRequest({ fromId: 'u' })).toMatchObject({ timestamp: 0 })
+    expect(shapes.parseBan({})).toEqual({ bannedBy: null, name: '', timestamp: 0 })
+    expect(shapes.parseMessage({ ...message, text: 7 })).toMatchObject({ text: '' })
+    expect(shapes.parseMessage({ ...message, replyTo: { msgId: 'm' } })).toMatchObject({
+      replyTo: { msgId: 'm', from: '', text: '' },
+    })
+    for (const epoch of [-1, 1.5, 2_000_000, 'x']) {
+      const keyex = { fromId: 'u', encryptedKey: 'AAAA', iv: IV, senderPublicKey: JWK, epoch, keyId: 'XYZ' }
+      expect(shapes.parseKeyex(keyex)).toMatchObject({ epoch: null, keyId: null })
+    }
+    const mail = { type: 'part', userId: 'u', requestId: 'r', encrypted: true }
+    expect(shapes.parseHistoryMail(mail)).toMatchObject({ messages: [], sealed: null })
+  })
+
+  it('never throws, whatever it is', () => {
+    const keys = [
+      ...new Set(CONTRACT.flatMap(([, , value]) => (value && typeof value === 'object' ? Object.keys(value) : []))),
+    ]
+    const anything = fc.dictionary(fc.constantFrom(...keys), fc.anything(), { maxKeys: 12 })
+    fc.assert(
+      fc.property(fc.oneof(anything, fc.anything()), (value) => {
+        for (const parser of PARSERS) parser(value)
+      }),
+      { numRuns: 300 },
+    )
+  })
+})
