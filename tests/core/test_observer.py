@@ -56,7 +56,7 @@ def watched(witness: Witness, rate: tuple[float, float] | None = None) -> Relay:
         WorldClock(),
         lambda: next(ids),
         MemoryFanOut(),
-        lambda what, fault: None,
+        lambda _what, _fault: None,
         observer=witness,
     )
 

@@ -205,7 +205,8 @@ class ClaspProtocol(FastPathProtocol):
     def waiting_bytes(self) -> int:
         """How much was sent and has not left this process, as far as that is known."""
         backlog = None if self.outbox is None else self.outbox.backlog
-        return len(getattr(self.transport, "dataBuffer", b"")) + (0 if backlog is None else backlog.size_bytes)
+        buffered: int = len(getattr(self.transport, "dataBuffer", b"")) + getattr(self.transport, "_tempDataLen", 0)
+        return buffered + (0 if backlog is None else backlog.size_bytes)
 
     def send_close(self, close_code: CloseCode, reason: bytes) -> None:
         """See ``outbox.Connection``."""

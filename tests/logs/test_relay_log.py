@@ -1,0 +1,151 @@
+"""Tests of clasp_relay.logs.relay_log."""
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from clasp_relay.core.permissions import Identity
+from clasp_relay.core.sessions import Session
+from clasp_relay.errors import ErrorCode, RequestError
+from clasp_relay.logs.levels import LogLevels
+from clasp_relay.logs.relay_log import RelayLog, described
+from clasp_relay.logs.tally import MAX_OFFENDERS, WINDOW_S
+from clasp_relay.wire import messages as m
+from clasp_relay.wire.constants import Signal
+from tests.core.world import START_US, MemoryOutbox, WorldClock, value
+from tests.logs.events import collect, said
+
+HOME = "192.0.2.1"
+OVER = RequestError(ErrorCode.POLICY, "not your room", "/chat/room/1")
+
+
+class RelayLogTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        """Makes a log and a session."""
+        self.events = collect(self)
+        self.clock = WorldClock()
+        self.log = RelayLog(LogLevels.parse("info"), self.clock)
+        self.session = Session("S", MemoryOutbox(), HOME, START_US)
+        self.session.name = "phone"
+        self.addCleanup(self.log.flush)
+
+    def test_it_wants_only_what_is_logged(self) -> None:
+        """Operations at debug of core, frames at trace of net."""
+        for text, wants in (
+            ("info", (False, False)),
+            ("debug", (True, False)),
+            ("trace", (True, True)),
+            ("info,core=debug", (True, False)),
+            ("debug,core=info,net=trace", (False, True)),
+        ):
+            with self.subTest(text):
+                log = RelayLog(LogLevels.parse(text), self.clock)
+                self.assertEqual((log.watches, log.traces), wants)
+
+    def test_session_has_a_line_at_its_beginning_and_at_its_end(self) -> None:
+        """With who, where from, how long, how much and why."""
+        self.session.identity = Identity("u-1", b"digest")
+        self.session.hello_us, self.session.received, self.session.errors = START_US, 7, 2
+        self.log.began(self.session)
+        self.clock.clock.advance(61.5)
+        self.log.ended(self.session, "closed by the client (1000)")
+        self.assertEqual(
+            said(self.events),
+            [
+                ("info", "session S of 192.0.2.1 began: phone, u-1"),
+                (
+                    "info",
+                    "session S of 192.0.2.1 ended after 61.5 s: closed by the client (1000) "
+                    "(u-1; 7 messages, 2 errors)",
+                ),
+            ],
+        )
+
+    def test_session_without_a_hello_has_one_line(self) -> None:
+        """It says so."""
+        self.session.name = ""
+        self.log.ended(self.session, "x" * 300)
+        ((_, line),) = said(self.events)
+        self.assertTrue(line.startswith("session S of 192.0.2.1 ended before HELLO was accepted after 0.0 s: xx"), line)
+        self.assertLess(len(line), 400)
+        self.log.began(self.session)
+        self.assertIn("without a name, nobody in particular", said(self.events)[0][1])
+
+    def test_refusals_have_one_line_a_minute(self) -> None:
+        """With the count and the last one's words."""
+        for refusal in (OVER, OVER, RequestError(ErrorCode.MESSAGE, "what?")):
+            self.log.refused(self.session, refusal)
+        self.clock.clock.advance(WINDOW_S)
+        self.assertEqual(
+            said(self.events),
+            [
+                ("info", "session S: 1 messages refused, the last one with 403: not your room (/chat/room/1)"),
+                ("info", "session S: 2 messages refused, the last one with 101: what?"),
+            ],
+        )
+
+    def test_offenders_have_one_line_a_minute_each(self) -> None:
+        """However often they do it; all that is left is said at the end."""
+        for _ in range(10):
+            self.log.limited(self.session)
+            self.log.turned_away(HOME, "the server is full")
+            self.log.slow("S", HOME, 1_100_000)
+            self.log.signed("login", HOME, "Limited", "")
+        self.assertEqual(
+            said(self.events),
+            [
+                ("warn", "session S of 192.0.2.1 sends too much: 1 messages dropped (nobody in particular)"),
+                ("warn", "1 connections of 192.0.2.1 turned away: the server is full"),
+                ("warn", "session S of 192.0.2.1 is slow: 1100000 bytes wait, some are left out (1 times)"),
+                ("warn", "login from 192.0.2.1: 1 attempts too many"),
+            ],
+        )
+        self.log.flush()
+        self.assertEqual([line.count("9") for _, line in said(self.events)], [2, 2, 2, 2])
+
+    def test_too_many_offenders_are_counted_together(self) -> None:
+        """One more line."""
+        for number in range(MAX_OFFENDERS + 3):
+            self.log.turned_away(str(number), "full")
+        self.log.flush()
+        self.assertEqual(
+            said(self.events)[-2:],
+            [
+                ("warn", "1 more of too many different offenders to name"),
+                ("warn", "2 more of too many different offenders to name"),
+            ],
+        )
+
+    def test_every_call_of_the_auth_api_has_a_line(self) -> None:
+        """With its outcome and the client's address."""
+        self.log.signed("register", HOME, "ok", "u-1")
+        self.log.signed("login", HOME, "Unauthenticated", "")
+        self.assertEqual(
+            said(self.events),
+            [("info", "register from 192.0.2.1: ok u-1"), ("info", "login from 192.0.2.1: Unauthenticated ")],
+        )
+
+    def test_operations_are_debug_lines_and_frames_are_traces(self) -> None:
+        """Frames in hexadecimal, in and out."""
+        self.log.operation(self.session, m.Get("/a"))
+        self.log.frame(self.session, b"\x53")
+        self.log.sent("S", b"\x82\x01a")
+        self.assertEqual(
+            said(self.events),
+            [("debug", "session S: GET /a"), ("trace", "session S < 53"), ("trace", "session S > 820161")],
+        )
+
+
+class DescriptionTests(SynchronousTestCase):
+    def test_operation_is_described_without_its_value(self) -> None:
+        """By its name and what it is about."""
+        for message, words in (
+            (m.Hello(1, 0, "client", "a token"), "HELLO"),
+            (m.Set("/a", value("private")), "SET /a"),
+            (m.Publish("/a", Signal.STREAM, value=value("private")), "PUBLISH stream /a"),
+            (m.Subscribe(1, "/a/**"), "SUBSCRIBE /a/**"),
+            (m.Announce("/a"), "ANNOUNCE /a"),
+            (m.Bundle((m.Set("/a", value(1)),)), "BUNDLE of 1"),
+            (m.Ping(), "PING"),
+            (m.Get("/" + "a" * 300), "GET /" + "a" * 199 + "…"),
+        ):
+            with self.subTest(words):
+                self.assertEqual(described(message), words)
