@@ -8,24 +8,41 @@ FOR_RUN := $(VENV)/.installed
 FOR_DEV := $(VENV)/.installed-dev
 JS := tests/js
 FOR_JS := $(JS)/node_modules/.package-lock.json
+APP := apps/chat
+FOR_APP := $(APP)/node_modules/.package-lock.json
+# The built app, where the relay looks for it; a wheel that is made afterwards has it too.
+WEB := src/clasp_relay/web
+BUILT := $(WEB)/index.html
+APP_SOURCES := $(shell find $(APP) -path $(APP)/node_modules -prune -o -path $(APP)/dist -prune -o -path $(APP)/tests -prune -o -type f -print 2>/dev/null)
 # Node 20 is the oldest that the npm client still supports.
 NODE := $(shell node -e 'process.exit(Number(process.versions.node.split(".")[0] < 20))' >/dev/null 2>&1 && npm --version >/dev/null 2>&1 && echo yes)
+CHROMIUM := $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
 # What runs in a process of its own: a reactor that pytest-twisted started serves no other test.
 APART := tests/pytest_only
 # Whether a pattern has files.
 have = $(wildcard $(1))
 
-.PHONY: help run test pytest trial lint types coverage bench bench-quick js format clean
+.PHONY: help run test app app-test e2e pytest trial lint types coverage bench bench-quick js format clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
 
-run: $(FOR_RUN) ## starts the relay on port 7330 with its files in ./data (ARGS="--port 8000" for more)
+run: $(FOR_RUN) app ## starts the relay, with the chat at http://localhost:7350/ (ARGS="--port 8000" for more)
 	$(BIN)/clasp-relay --data-dir ./data $(ARGS)
 
-test: lint types js pytest trial coverage ## everything that must pass
-	@$(if $(NODE),:,echo "Left out: the tests with the npm client, because there is no Node 20 or newer with npm." \
-		"To run them: apt-get install nodejs npm (or a newer Node from its makers); then make test.")
+test: lint types js pytest trial coverage app-test e2e ## everything that must pass
+	@$(if $(NODE),:,echo "Left out: the chat and the tests with the npm client, because there is no Node 20 or newer" \
+		"with npm. To run them: apt-get install nodejs npm (or a newer Node from its makers); then make test.")
+
+app: $(if $(NODE),$(BUILT),app-missing) ## builds the chat, where there is Node
+
+app-test: $(if $(NODE),$(FOR_APP)) ## the chat's lint, types and tests
+	$(if $(NODE),cd $(APP) && npm run --silent lint && npm run --silent types && npx vitest run --coverage)
+
+e2e: $(if $(NODE),$(FOR_DEV) $(BUILT)) ## the chat in browsers, against a relay
+	$(if $(NODE),$(if $(CHROMIUM),cd $(APP) && PYTHON=$(CURDIR)/$(BIN)/python npm run --silent e2e,\
+		@if [ "$$CI" = true ]; then echo "The chat's tests in browsers need Chromium." >&2; exit 1; fi; \
+		echo "Left out: the chat in browsers, because there is no Chromium. To run it: apt-get install chromium; then make e2e."))
 
 pytest: $(FOR_DEV) ## the tests under pytest
 	$(BIN)/pytest -q --ignore=$(APART)
@@ -56,8 +73,20 @@ format: $(FOR_DEV) ## lets ruff put right what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+.PHONY: app-missing
+app-missing:
+	@echo "Without Node 20 or newer with npm the relay runs without its chat page: apt-get install nodejs npm; then make run."
+
+$(BUILT): $(FOR_APP) $(APP_SOURCES)
+	cd $(APP) && npx vite build --outDir $(CURDIR)/$(WEB) --emptyOutDir --logLevel warn
+	@touch $@
+
+$(FOR_APP): $(call have,$(APP)/package.json $(APP)/package-lock.json)
+	npm ci --prefix $(APP) --no-audit --no-fund
+	@mkdir -p $(@D) && touch $@
+
 clean: ## removes what the other targets made, ./data excepted
-	rm -rf $(VENV) $(JS)/node_modules build dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis _trial_temp*
+	rm -rf $(VENV) $(JS)/node_modules $(APP)/node_modules $(APP)/dist $(WEB) build dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis _trial_temp*
 
 js: $(if $(call have,$(JS)/package.json),$(if $(NODE),$(FOR_JS),js-missing))
 
