@@ -1,0 +1,229 @@
+import { beforeEach, describe, expect, it } from 'vitest'
+import { newRoomKey } from '@/crypto/roomKey'
+import { payloadOf, exportData, readExport, storeImport } from '@/storage/transfer'
+import { Storage } from '@/storage/storage'
+import type { StoredMessage, StoredRoom } from '@/storage/types'
+import { parseMessage } from '@/protocol/shapes'
+
+const ROOM = '0a1b2c3d-4e5f-4a6b-8c7d-9e0f1a2b3c4d'
+const OTHER = '1a1b2c3d-4e5f-4a6b-8c7d-9e0f1a2b3c4d'
+
+const message = (at: number, part: Partial<StoredMessage> = {}): StoredMessage => ({
+  roomId: ROOM,
+  msgId: `${at}-aaaaaa`,
+  userId: 'u-1',
+  sessionId: 's-1',
+  name: 'Alice',
+  color: '#112233',
+  kind: 'text',
+  text: `text ${at}`,
+  image: null,
+  alt: '',
+  timestamp: at,
+  replyTo: null,
+  edited: false,
+  deleted: false,
+  unproven: false,
+  delivery: 'confirmed',
+  failure: null,
+  secrecy: 'plain',
+  verification: 'unsigned',
+  relayedBy: null,
+  sealed: null,
+  signature: null,
+  ...part,
+})
+const room = (id: string, part: Partial<StoredRoom> = {}): StoredRoom => ({
+  id,
+  joined: true,
+  muted: false,
+  meta: null,
+  joinedAt: 1,
+  lastReadMs: 0,
+  lastActivityMs: 0,
+  peerName: '',
+  ...part,
+})
+
+let storage: Storage
+let count = 0
+
+beforeEach(async () => {
+  storage = await Storage.open(`user-${++count}`)
+})
+
+const ids = (messages: readonly StoredMessage[]): number[] => messages.map((each) => each.timestamp)
+
+describe('the history', () => {
+  it('pages backwards from the newest, also where times are equal', async () => {
+    for (let at = 1; at <= 10; at++) await storage.messages.put(message(at))
+    await storage.messages.put(message(5, { msgId: '5-bbbbbb' }))
+    await storage.messages.put(message(99, { roomId: OTHER }))
+    const newest = await storage.messages.before(ROOM, 4)
+    expect(ids(newest)).toEqual([7, 8, 9, 10])
+    const older = await storage.messages.before(ROOM, 3, newest[0])
+    expect(older.map((each) => each.msgId)).toEqual(['5-aaaaaa', '5-bbbbbb', '6-aaaaaa'])
+    expect(ids(await storage.messages.before(ROOM, 100, older[0]))).toEqual([1, 2, 3, 4])
+    expect(ids(await storage.messages.from(ROOM, 9, '9-aaaaaa'))).toEqual([9, 10])
+  })
+
+  it('adds what is missing and leaves alone what is there', async () => {
+    await storage.messages.put(message(1, { text: 'mine' }))
+    const added = await storage.messages.addMissing([message(1, { text: 'theirs' }), message(2)])
+    expect(ids(added)).toEqual([2])
+    expect((await storage.messages.get(ROOM, '1-aaaaaa'))!.text).toBe('mine')
+  })
+
+  it('finds texts in one room or all, without regard to case, deleted ones excepted', async () => {
+    await storage.messages.put(message(1, { text: 'Hello World' }))
+    await storage.messages.put(message(2, { text: '', alt: 'a world map' }))
+    await storage.messages.put(message(3, { text: 'hello world', deleted: true }))
+    await storage.messages.put(message(4, { text: 'worldly', roomId: OTHER }))
+    expect(ids(await storage.messages.search('WORLD', null)).sort()).toEqual([1, 2, 4])
+    expect(ids(await storage.messages.search('world', ROOM)).sort()).toEqual([1, 2])
+    expect(await storage.messages.search('  ', null)).toEqual([])
+  })
+
+  it('knows what is undelivered, unreadable and unread', async () => {
+    await storage.messages.put(message(1, { delivery: 'queued' }))
+    await storage.messages.put(message(2, { delivery: 'failed' }))
+    const sealed = { text: { text: 'AAAA', iv: 'AAAA' }, image: null, alt: null, keyId: null }
+    await storage.messages.put(message(3, { sealed }))
+    await storage.messages.put(message(4, { userId: 'me' }))
+    await storage.messages.put(message(5, { deleted: true }))
+    expect(ids(await storage.messages.undelivered(ROOM))).toEqual([1, 2])
+    expect(ids(await storage.messages.unreadable(ROOM))).toEqual([3])
+    expect(await storage.messages.countSince(ROOM, 1, 'me')).toBe(2)
+  })
+
+  it('forgets single messages and whole rooms', async () => {
+    for (let at = 1; at <= 3; at++) await storage.messages.put(message(at))
+    await storage.messages.put(message(1, { roomId: OTHER }))
+    await storage.messages.remove(ROOM, '2-aaaaaa')
+    expect(ids(await storage.messages.before(ROOM, 10))).toEqual([1, 3])
+    await storage.putRoom(room(ROOM))
+    await storage.removeRoom(ROOM)
+    expect(await storage.messages.before(ROOM, 10)).toEqual([])
+    expect(ids(await storage.messages.before(OTHER, 10))).toEqual([1])
+    expect(await storage.rooms()).toEqual([])
+  })
+})
+
+describe('what else is kept', () => {
+  it('is there again: rooms, drafts, keys, values', async () => {
+    await storage.putRoom(room(ROOM, { muted: true }))
+    await storage.putDraft({ roomId: ROOM, text: 'dra', replyTo: null })
+    await storage.putDraft({ roomId: OTHER, text: 'x', replyTo: null })
+    await storage.putDraft({ roomId: OTHER, text: '', replyTo: null })
+    const record = { encrypted: true, keys: [], sendingKeyId: null, pins: {}, enrolled: [] }
+    await storage.putCryptoRecord(ROOM, record)
+    await storage.putValue('x', [1])
+    storage.close()
+    const again = await Storage.open(storage.userId)
+    expect(await again.rooms()).toEqual([room(ROOM, { muted: true })])
+    expect(await again.drafts()).toEqual([{ roomId: ROOM, text: 'dra', replyTo: null }])
+    expect(await again.cryptoRecord(ROOM)).toEqual(record)
+    expect([...(await again.cryptoRecords())]).toEqual([[ROOM, record]])
+    expect(await again.value('x')).toEqual([1])
+    again.close()
+  })
+
+  it('has one identity, whoever asks first', async () => {
+    const [one, other] = await Promise.all([storage.identityPairs(), storage.identityPairs()])
+    const jwk = (pairs: typeof one) => crypto.subtle.exportKey('jwk', pairs.exchange.publicKey)
+    expect(await jwk(one)).toEqual(await jwk(other))
+    expect(await jwk(await storage.identityPairs())).toEqual(await jwk(one))
+  })
+
+  it('is gone after it was destroyed, also where another tab holds it', async () => {
+    await storage.putRoom(room(ROOM))
+    const tab = await Storage.open(storage.userId)
+    await storage.destroy()
+    await expect(tab.rooms()).rejects.toThrow()
+    expect(await (await Storage.open(storage.userId)).rooms()).toEqual([])
+  })
+})
+
+describe('export and import', () => {
+  it('carry history, rooms and keys to another browser', async () => {
+    const key = await newRoomKey()
+    const keys = [{ jwk: key.jwk, epoch: 3, trusted: true }]
+    await storage.putRoom(room(ROOM, { peerName: 'Bob' }))
+    await storage.messages.put(message(1, { replyTo: { msgId: 'm', from: 'Bob', text: 'q' }, edited: true }))
+    await storage.messages.put(message(2, { kind: 'image', text: '', image: 'data:image/png;base64,AAAA', alt: 'cat' }))
+    await storage.messages.put(message(3, { deleted: true, text: '' }))
+    await storage.putCryptoRecord(ROOM, {
+      encrypted: true,
+      keys,
+      sendingKeyId: key.keyId,
+      pins: { x: ['f'] },
+      enrolled: [],
+    })
+    const file = await exportData(storage, 5)
+    const other = await Storage.open(`other-${count}`)
+    expect(await storeImport(other, await readExport(file))).toEqual({ messages: 2, keys: 1 })
+    expect(await other.messages.before(ROOM, 10)).toEqual(await storage.messages.before(ROOM, 2, message(3)))
+    expect(await other.cryptoRecord(ROOM)).toEqual({
+      encrypted: true,
+      keys,
+      sendingKeyId: key.keyId,
+      pins: {},
+      enrolled: [],
+    })
+    expect(await other.rooms()).toMatchObject([{ id: ROOM, joined: true, peerName: 'Bob', lastActivityMs: 2 }])
+    expect(await storeImport(other, await readExport(file))).toEqual({ messages: 0, keys: 0 })
+  })
+
+  it('take what the original exports', async () => {
+    const { jwk, keyId } = await newRoomKey()
+    const data = payloadOf(message(7))
+    const rows = [{ roomId: ROOM, msgId: '7-aaaaaa', timestamp: 7, data }]
+    const file = JSON.stringify({
+      messages: rows,
+      cryptoKeys: [{ roomId: ROOM, key: jwk }, { roomId: 'x', key: jwk }, 7],
+    })
+    expect(await storeImport(storage, await readExport(file))).toEqual({ messages: 1, keys: 1 })
+    expect(await storage.cryptoRecord(ROOM)).toMatchObject({ encrypted: true, sendingKeyId: keyId })
+    expect(parseMessage(data)).toMatchObject({ text: 'text 7', userId: 'u-1' })
+  })
+
+  it('keep the key that writes when a file brings another, and never make a room less encrypted', async () => {
+    const [own, foreign] = [await newRoomKey(), await newRoomKey()]
+    const keys = [{ jwk: own.jwk, epoch: 1, trusted: true }]
+    await storage.putCryptoRecord(ROOM, { encrypted: true, keys, sendingKeyId: own.keyId, pins: {}, enrolled: [] })
+    const ring = {
+      roomId: ROOM,
+      encrypted: false,
+      keys: [{ jwk: foreign.jwk, epoch: 'x' }, { jwk: 7 }],
+      sendingKeyId: foreign.keyId,
+    }
+    await storeImport(storage, await readExport(JSON.stringify({ messages: [], keyRings: [ring, { roomId: '*' }] })))
+    expect(await storage.cryptoRecord(ROOM)).toMatchObject({ encrypted: true, sendingKeyId: own.keyId })
+    expect((await storage.cryptoRecord(ROOM))!.keys).toHaveLength(2)
+  })
+
+  it.each([
+    ['no JSON', '<html>'],
+    ['no export', '{}'],
+    ['not even an object', '7'],
+    ['a list of nothing that can be read', '{"messages":[{"roomId":"x"},7,null]}'],
+  ])('refuse %s', async (_what, text) => {
+    await expect(readExport(text)).rejects.toMatchObject({ kind: 'invalid' })
+  })
+
+  it('drop single rows that are hostile, and take the rest', async () => {
+    const good = { roomId: ROOM, data: payloadOf(message(1)) }
+    const evil = [
+      { roomId: '/chat/**', data: payloadOf(message(2)) },
+      { roomId: ROOM, data: { ...payloadOf(message(3)), msgId: '../x' } },
+      { roomId: ROOM, data: { ...payloadOf(message(4)), image: 'https://tracker.test/x.png', avatarColor: 'red' } },
+    ]
+    const joined = [{ id: ROOM }, { id: '**' }, 7]
+    const data = await readExport(JSON.stringify({ messages: [good, ...evil], joined }))
+    expect(data.messages.map(({ timestamp, image, color }) => [timestamp, image, color])).toEqual([
+      [1, null, '#112233'],
+      [4, null, '#6b7280'],
+    ])
+    expect(data.joined).toEqual([{ id: ROOM, peerName: '' }])
+  })
+})
