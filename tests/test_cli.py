@@ -14,7 +14,9 @@ from clasp_relay import __version__
 ROOT = Path(__file__).parent.parent
 CLASP_RELAY = ("-c", "from clasp_relay.cli import main; main()")
 TWISTD = ("-c", "from twisted.scripts.twistd import run; run()")
-LEVELS = "CLASP_LOG_LEVEL: got 'all', expected one of error, warn, info, debug, trace, and others by part (info,net=debug)"
+LEVELS = (
+    "CLASP_LOG_LEVEL: got 'all', expected one of error, warn, info, debug, trace, and others by part (info,net=debug)"
+)
 PATIENCE_S = 60
 """How long a command may take before a test gives it up."""
 
