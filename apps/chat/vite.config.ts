@@ -1,12 +1,13 @@
 import { fileURLToPath, URL } from 'node:url'
 import vue from '@vitejs/plugin-vue'
 import { defineConfig } from 'vitest/config'
+import { shell, WORKER } from './build/shell.ts'
 
 const AUTH_API = 'http://127.0.0.1:7350'
 const RELAY = 'ws://127.0.0.1:7330'
 
 export default defineConfig({
-  plugins: [vue()],
+  plugins: [vue(), shell()],
   resolve: { alias: { '@': fileURLToPath(new URL('./src', import.meta.url)) } },
   define: {
     __VUE_OPTIONS_API__: 'false',
@@ -29,6 +30,16 @@ export default defineConfig({
     // A strict Content-Security-Policy forbids inline modules and data: scripts.
     assetsInlineLimit: 0,
     modulePreload: { polyfill: false },
+    rolldownOptions: {
+      input: { index: 'index.html', sw: 'src/sw.ts' },
+      output: {
+        entryFileNames: (chunk) => (chunk.name === 'sw' ? WORKER : 'assets/[name]-[hash].js'),
+        chunkFileNames: ({ moduleIds }) =>
+          moduleIds.some((id) => id.includes('emojibase-data')) ? 'assets/emoji-[hash].js' : 'assets/[name]-[hash].js',
+      },
+    },
+    // The emoji data, which load when somebody opens the picker.
+    chunkSizeWarningLimit: 700,
   },
   test: {
     environment: 'node',

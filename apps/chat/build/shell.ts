@@ -1,0 +1,52 @@
+import { createHash } from 'node:crypto'
+import { readdir, readFile, writeFile } from 'node:fs/promises'
+import { join, relative, resolve } from 'node:path'
+import { gzipSync } from 'node:zlib'
+import type { Plugin } from 'vite'
+
+/** The service worker's file, which has to lie at the root to be in charge of everything. */
+export const WORKER = 'sw.js'
+
+/** Large and only for those who look for an emoji: kept when they are first used. */
+const ON_DEMAND = /assets\/emoji-/
+const PACKED = /\.(html|js|css|json|svg|webmanifest)$/
+
+async function filesOf(folder: string): Promise<string[]> {
+  const entries = await readdir(folder, { recursive: true, withFileTypes: true })
+  return entries
+    .filter((entry) => entry.isFile())
+    .map((entry) => relative(folder, join(entry.parentPath, entry.name)).replaceAll('\\', '/'))
+    .filter((name) => !name.endsWith('.gz'))
+    .sort()
+}
+
+/**
+ * Finishes a build: tells the service worker what the app consists of, and packs what a server may send packed.
+ */
+export function shell(): Plugin {
+  let folder = ''
+  return {
+    name: 'chat-shell',
+    apply: 'build',
+    configResolved(config) {
+      folder = resolve(config.root, config.build.outDir)
+    },
+    async closeBundle() {
+      const names = await filesOf(folder)
+      if (!names.includes(WORKER)) return
+      const kept = names.filter((name) => name !== WORKER && !ON_DEMAND.test(name))
+      const hash = createHash('sha256')
+      for (const name of kept) hash.update(name).update(await readFile(join(folder, name)))
+      const paths = kept.map((name) => (name === 'index.html' ? '/' : `/${name}`))
+      const worker = join(folder, WORKER)
+      const code = (await readFile(worker, 'utf8'))
+        .replaceAll('__SHELL_FILES__', JSON.stringify(paths))
+        .replaceAll('__SHELL_VERSION__', JSON.stringify(hash.digest('hex').slice(0, 16)))
+      await writeFile(worker, code)
+      for (const name of names.filter((one) => PACKED.test(one))) {
+        const file = join(folder, name)
+        await writeFile(`${file}.gz`, gzipSync(await readFile(file), { level: 9 }))
+      }
+    },
+  }
+}

@@ -1,0 +1,65 @@
+/**
+ * Opens the app without a connection: its files are kept when it is installed, pages come from the network first.
+ *
+ * A new version waits until no tab shows the old one, so that a tab never mixes two versions.
+ */
+declare const self: ServiceWorkerGlobalScope
+/** Filled in by the build: every file that the app consists of, and a word that changes with any of them. */
+declare const __SHELL_FILES__: readonly string[]
+declare const __SHELL_VERSION__: string
+
+const PREFIX = 'clasp-chat-'
+const CACHE = `${PREFIX}${__SHELL_VERSION__}`
+const PAGE = '/'
+/** A page that takes longer than this over a bad line is taken from the store. */
+const PATIENCE_MS = 4000
+
+self.addEventListener('install', (event) => {
+  event.waitUntil(
+    caches
+      .open(CACHE)
+      .then((cache) => cache.addAll(__SHELL_FILES__.map((file) => new Request(file, { cache: 'reload' })))),
+  )
+})
+
+self.addEventListener('activate', (event) => {
+  event.waitUntil(
+    caches
+      .keys()
+      .then((names) => names.filter((name) => name.startsWith(PREFIX) && name !== CACHE))
+      .then((old) => Promise.all(old.map((name) => caches.delete(name))))
+      .then(() => self.clients.claim()),
+  )
+})
+
+self.addEventListener('fetch', (event) => {
+  const { request } = event
+  const url = new URL(request.url)
+  if (request.method !== 'GET' || url.origin !== self.location.origin || url.pathname.startsWith('/auth/')) return
+  if (request.mode === 'navigate') event.respondWith(page(request))
+  else if (url.pathname.startsWith('/assets/') || __SHELL_FILES__.includes(url.pathname))
+    event.respondWith(file(request))
+})
+
+/** The page as the server has it; without a server that answers, as it was stored. */
+async function page(request: Request): Promise<Response> {
+  const kept = await caches.match(PAGE, { cacheName: CACHE })
+  if (!kept) return fetch(request)
+  try {
+    const fresh = await fetch(request, { signal: AbortSignal.timeout(PATIENCE_MS) })
+    return fresh.ok ? fresh : kept
+  } catch {
+    return kept
+  }
+}
+
+/** A file whose name changes with its contents: what is kept is right for ever. */
+async function file(request: Request): Promise<Response> {
+  const kept = await caches.match(request, { cacheName: CACHE })
+  if (kept) return kept
+  const fresh = await fetch(request)
+  if (fresh.ok) await (await caches.open(CACHE)).put(request, fresh.clone())
+  return fresh
+}
+
+export {}
