@@ -294,9 +294,7 @@ export class Connection {
       if (repeatsAddress) this.sendFence(PONG_TIMEOUT_MS)
       else this.transmit(this.queue.shift()!)
     }
-    if (this.unfenced().length === 0) return
-    if (this.mustWait()) return
-    this.sendFence(PONG_TIMEOUT_MS)
+    if (this.unfenced().length > 0 && !this.mustWait()) this.sendFence(PONG_TIMEOUT_MS)
   }
 
   /** Takes a token; true: there is none, and sending goes on later. */
