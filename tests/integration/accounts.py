@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import socket
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -123,6 +124,7 @@ class Person(RawClient):
     def signed_in(cls, port: int, token: str, **options: Any) -> Self:
         """Returns one who is past HELLO; ``first`` is what the SNAPSHOT after WELCOME held."""
         person = cls(port, **options)
+        person.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         person.send(Hello(1, 0xF8, "person", token))
         welcome = person.receive(Welcome)
         person.session = welcome.session
