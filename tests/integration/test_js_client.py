@@ -45,6 +45,28 @@ class JsClientTests(JsTestCase):
         self.assertEqual(script.hear(), "done")
         self.assertEqual(script.end()[0], 0)
 
+    def test_client_fifty_beside_fifty_others(self) -> None:
+        """Fifty of each kind at once: each sets, and each hears all of the hundred."""
+        script = self.node("scenarios.mjs", "fifty_beside_fifty_others")
+        self.assertEqual(script.hear(), "ready")
+
+        async def one(number: int, ready: asyncio.Barrier) -> None:
+            async with connected(self.relay.url) as watched:
+                came = await watched.subscribe("/hundred/**")
+                await ready.wait()
+                if not number:
+                    script.tell("go")
+                await watched.client.set(f"/hundred/python/{number}", number)
+                await until(lambda: len({address for address, _ in came}) == 100, "all hundred came")
+
+        async def run() -> None:
+            ready = asyncio.Barrier(50)
+            await asyncio.gather(*(one(number, ready) for number in range(50)))
+
+        asyncio.run(run())
+        self.assertEqual(script.hear(), "done")
+        self.assertEqual(script.end()[0], 0)
+
     def test_every_scenario_is_run(self) -> None:
         """A scenario without a test would be forgotten."""
         text = (FOLDER / "scenarios.mjs").read_text(encoding="utf-8")

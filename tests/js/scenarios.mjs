@@ -158,6 +158,16 @@ const scenarios = {
     clients.forEach((client) => client.close())
   },
 
+  async fifty_beside_fifty_others(one, two, url) {
+    const clients = await Promise.all(Array.from({ length: 50 }, () => connect(url)))
+    const came = await Promise.all(clients.map((client) => subscribe(client, '/hundred/**')))
+    tell('ready')
+    await told('go')
+    clients.forEach((client, number) => client.set(`/hundred/js/${number}`, number))
+    await until(() => came.every((each) => Object.keys(latest(each)).length === 100), 'all hundred came to all fifty')
+    clients.forEach((client) => client.close())
+  },
+
   async reconnects_after_a_restart_and_finds_the_state(one, two, url) {
     const client = await connect(url, { reconnect: true, reconnectInterval: 200 })
     const came = await subscribe(client, '/kept/**')
