@@ -88,6 +88,7 @@ class JsClient:
             env=plain_environment(NODE_EXTRA_CA_CERTS=str(certificate)),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
             text=True,
         )
         self.connected = self._answer()
