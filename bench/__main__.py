@@ -80,7 +80,7 @@ def _measure(options: argparse.Namespace) -> Report:
         os.sched_setaffinity(0, {core})
     with bench.all_running():
         for name in options.only or (QUICK if options.quick else SCENARIOS):
-            SCENARIOS[name](bench)
+            bench.attempt(name, SCENARIOS[name])
     report.elapsed_s = time.monotonic() - began_s
     return report
 

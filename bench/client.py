@@ -12,6 +12,7 @@ _UPGRADE = (
     b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: clasp\r\n\r\n"
 )
+_BINARY, _CLOSE = 0x82, 0x88
 SNAPSHOT = 0x23
 
 
@@ -44,16 +45,26 @@ class Client:
         self._send(b"\x21\x07" + _text(address) + struct.pack(">d", number))
 
     def payloads(self) -> Iterator[bytes]:
-        """Yields the payload of every frame that comes."""
+        """Yields the payload of every frame that comes; pings are passed over.
+
+        Raises:
+            ConnectionError: the server ends the connection.
+        """
         data, at = self._data, 0
         while True:
             while True:
                 end, start = _extent(data, at)
                 if end > len(data):
                     break
-                yield data[start + 4 : end]
+                if data[at] == _BINARY:
+                    yield data[start + 4 : end]
+                elif data[at] == _CLOSE:
+                    raise ConnectionError(f"closed by the server: {data[start + 2 : end].decode('utf-8', 'replace')}")
                 at = end
-            data, at = data[at:] + self._socket.recv(1 << 20), 0
+            more = self._socket.recv(1 << 20)
+            if not more:
+                raise ConnectionError("closed by the server")
+            data, at = data[at:] + more, 0
 
     def close(self) -> None:
         """Ends the connection."""

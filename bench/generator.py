@@ -35,6 +35,7 @@ class Traffic:
         distinct: addresses of a publisher.
         total: messages of each publisher, in the place of a time.
         tail: the rest of the address, below the room.
+        room: what stands for the room in the address, where it is not its number.
         dashboard: whether the only subscriber listens to everything, with the admin token.
         extra: further patterns of each connection, which match nothing.
         concurrency: connections made at a time.
@@ -51,6 +52,7 @@ class Traffic:
     distinct: int = 1
     total: int = 0
     tail: str = "a"
+    room: str = "{room}"
     dashboard: bool = False
     extra: int = 0
     concurrency: int = 64
@@ -69,12 +71,12 @@ class Traffic:
             "-g": self.rooms,
             "-d": self.distinct,
             "-k": self.concurrency,
-            "-a": f"/bench/{{room}}/{self.tail}",
+            "-a": f"/bench/{self.room}/{self.tail}",
         }
         words |= {"-b": self.both} if self.both else {"-s": self.subscribers, "-p": self.publishers}
         if server.tokens is not None:
-            words["-a"] = "/chat/room/{room}/" + ("messages" if self.is_event else f"reactions/{self.tail}")
-            words["-E"] = "/chat/room/{room}/presence/{user}"
+            words["-a"] = f"/chat/room/{self.room}/{'messages' if self.is_event else f'reactions/{self.tail}'}"
+            words["-E"] = f"/chat/room/{self.room}/presence/{{user}}"
             words["-T"] = server.tokens.file(self.connections, first_is_admin=self.dashboard)
         if self.dashboard:
             words["-S"] = "/**"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -82,6 +83,13 @@ class Bench:
         """Notes what could not be measured, and why."""
         self.note(f"left out: {what}")
         self.report.missing.append(what)
+
+    def attempt(self, name: str, scenario: Callable[[Bench], None]) -> None:
+        """Measures a scenario; one that fails is left out, and the others are measured all the same."""
+        try:
+            scenario(self)
+        except (ServerError, OSError, subprocess.SubprocessError) as error:
+            self.leave_out(f"{name}: {error}")
 
     def measure(self, server: Server, traffic: Traffic, seconds: float | None = None, warm_s: float = 0.4) -> Found:
         """Makes traffic once, after a moment of rest."""

@@ -16,6 +16,9 @@ from bench.server import Kind, Server, ServerError, running
 GROUP = "growth: CPU time per SET to 10 subscribers"
 IN_PROCESS = "growth: the core alone, per SET to 10 subscribers"
 SIZES = (100, 10_000, 100_000)
+ELSEWHERE = "elsewhere-{pub}"
+"""A room for each of those that have nothing to do with the traffic."""
+
 TRAFFIC = Traffic(subscribers=10, window=100)
 PER_CONNECTION = 1_000
 """So many subscriptions may one session have."""
@@ -31,7 +34,7 @@ def measure(bench: Bench) -> None:
                 bench.note(f"{row.name}: {size:,}")
                 try:
                     _measure_size(bench, kind, grown, size, row.add)
-                except ServerError as error:
+                except (ServerError, OSError) as error:
                     bench.leave_out(f"{row.name}, {size:,}: {error}")
 
 
@@ -67,13 +70,13 @@ def _params(server: Server, size: int) -> Iterator[None]:
 def _sessions(server: Server, size: int) -> Iterator[None]:
     if server.tokens is not None:
         server.tokens.guests(min(size, 1_000))
-    with generator.idle(server, Traffic(subscribers=size, publishers=0, tail="idle")):
+    with generator.idle(server, Traffic(subscribers=size, publishers=0, room=ELSEWHERE)):
         yield
 
 
 def _subscriptions(server: Server, size: int) -> Iterator[None]:
     connections = max(1, size // PER_CONNECTION)
-    traffic = Traffic(subscribers=connections, publishers=0, tail="other", extra=min(size, PER_CONNECTION) - 1)
+    traffic = Traffic(subscribers=connections, publishers=0, room=ELSEWHERE, extra=min(size, PER_CONNECTION) - 1)
     with generator.idle(server, traffic):
         yield
 

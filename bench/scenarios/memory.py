@@ -23,14 +23,14 @@ def measure(bench: Bench) -> None:
         bench.note(f"{CONNECTION}: {kind.name}")
         try:
             row.add(kind.name, _per_connection(kind, connections))
-        except ServerError as error:
+        except (ServerError, OSError) as error:
             bench.leave_out(f"{CONNECTION}: {error}")
     row = bench.row(GROUP, PARAM, "B", more_is_better=False)
     for kind in bench.relays():
         bench.note(f"{PARAM}: {kind.name}")
         try:
             row.add(kind.name, _per_param(kind, params))
-        except ServerError as error:
+        except (ServerError, OSError) as error:
             bench.leave_out(f"{PARAM}: {error}")
 
 

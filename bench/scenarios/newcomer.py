@@ -13,6 +13,7 @@ from bench.server import Kind, Server, ServerError, running
 GROUP = "newcomer"
 PARAMS = (10_000, 100_000)
 REPEATS = 5
+STOCK = "stock"
 
 
 def name_of(params: int) -> str:
@@ -21,8 +22,10 @@ def name_of(params: int) -> str:
 
 
 def fill(server: Server, params: int, message_bytes: int = 0) -> None:
-    """Sets params, all in one room."""
-    traffic = Traffic(window=200, total=params, distinct=params, tail="{h}/{n}", message_bytes=message_bytes)
+    """Sets params, all in one room, where nothing else happens."""
+    traffic = Traffic(
+        window=200, total=params, distinct=params, tail="{h}/{n}", room=STOCK, message_bytes=message_bytes
+    )
     generator.run(server, traffic, 0.0, 0.0)
 
 
@@ -35,7 +38,7 @@ def measure(bench: Bench) -> None:
             try:
                 for figure in _measure_kind(kind, params):
                     row.add(kind.name, figure)
-            except ServerError as error:
+            except (ServerError, OSError) as error:
                 bench.leave_out(f"{row.name}: {error}")
 
 
@@ -54,8 +57,8 @@ def _newcomer_ms(server: Server, params: int) -> float:
     else:
         token, user = server.tokens.guests(2)[1]
         client.hello(token)
-        client.set_number(f"/chat/room/0/presence/{user}", 1.0)
-        client.subscribe("/chat/room/0/reactions/**")
+        client.set_number(f"/chat/room/{STOCK}/presence/{user}", 1.0)
+        client.subscribe(f"/chat/room/{STOCK}/reactions/**")
     got = 0
     for payload in client.payloads():
         if payload[0] == SNAPSHOT:
