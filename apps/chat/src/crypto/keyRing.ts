@@ -55,6 +55,22 @@ export class KeyRing {
     this.writing = key.keyId
   }
 
+  /** Takes what another tab of the same browser has: all its keys, and the one that writes if it is newer. */
+  async merge(records: readonly KeyRecord[], sendingKeyId: string | null): Promise<void> {
+    for (const { jwk, epoch, trusted } of records) {
+      const key = await importRoomKey(jwk)
+      const known = this.keys.find((other) => other.keyId === key.keyId)
+      if (!known || known.epoch < epoch || known.trusted !== trusted) {
+        this.store({ ...key, epoch: Math.max(epoch, known?.epoch ?? 0), trusted: trusted || (known?.trusted ?? false) })
+      }
+    }
+    const theirs = this.keys.find((key) => key.keyId === sendingKeyId)
+    const held = this.sending
+    if (!theirs || theirs === held) return
+    const newer = !held || theirs.epoch > held.epoch || (theirs.epoch === held.epoch && theirs.keyId < held.keyId)
+    if (newer) this.writing = theirs.keyId
+  }
+
   /**
    * Takes a key that somebody sent.
    *

@@ -48,6 +48,8 @@ export type CryptoEvent =
   | { type: 'unreadable' }
   | { type: 'accept'; userId: string; fingerprint: string }
   | { type: 'timer'; name: string }
+  /** Another tab of this browser stored something. */
+  | { type: 'sync'; record: RoomCryptoRecord }
 
 export type CryptoEffect =
   | { type: 'publishPubkey'; value: { publicKey: PublicJwk } }
@@ -206,6 +208,8 @@ export class RoomCrypto {
         return this.accept(event.userId, event.fingerprint)
       case 'timer':
         return this.takeTimer(event.name)
+      case 'sync':
+        return this.sync(event.record)
     }
   }
 
@@ -403,6 +407,19 @@ export class RoomCrypto {
     this.ring.take(key, epoch, trusted)
     this.missesKey = false
     this.store()
+    this.effects.push({ type: 'keysArrived' })
+    this.considerAll()
+  }
+
+  /** What another tab learned counts here too; it is stored already. */
+  private async sync(record: RoomCryptoRecord): Promise<void> {
+    if (record.encrypted) {
+      this.encrypted = true
+      this.mode = 'on'
+    }
+    await this.ring.merge(record.keys, record.sendingKeyId)
+    for (const [userId, pins] of Object.entries(record.pins)) this.pins.set(userId, pins)
+    for (const userId of record.enrolled) this.enrolled.add(userId)
     this.effects.push({ type: 'keysArrived' })
     this.considerAll()
   }

@@ -36,6 +36,11 @@ export class Outbox {
     private readonly tell: StateListener,
   ) {}
 
+  /** Whether a letter waits here or is on its way. */
+  has(id: string): boolean {
+    return [...this.lanes.values()].some((letters) => letters.some((letter) => letter.id === id))
+  }
+
   add(letter: Letter): void {
     const lane = this.lanes.get(letter.lane) ?? []
     this.lanes.set(letter.lane, [...lane, letter])

@@ -1,5 +1,6 @@
 /** Everything that is stored of one user, by what it is. */
 import { newIdentityPairs, type IdentityPairs } from '@/crypto/identity'
+import { MAX_KEYS } from '@/crypto/keyRing'
 import type { RoomCryptoRecord } from '@/crypto/roomCrypto'
 import { deleteDatabase, openDatabase, type Database } from './database'
 import { MessageStorage } from './messages'
@@ -63,8 +64,15 @@ export class Storage {
     return this.database.get('crypto', roomId)
   }
 
+  /** Stores the state of a room's encryption. Keys that another tab stored meanwhile stay. */
   async putCryptoRecord(roomId: string, record: RoomCryptoRecord): Promise<void> {
-    await this.database.put('crypto', record, roomId)
+    const transaction = this.database.transaction('crypto', 'readwrite')
+    const held = await transaction.store.get(roomId)
+    const known = new Set(record.keys.map((key) => key.jwk.k))
+    const missing = held?.keys.filter((key) => !known.has(key.jwk.k)) ?? []
+    const encrypted = record.encrypted || (held?.encrypted ?? false)
+    await transaction.store.put({ ...record, encrypted, keys: [...missing, ...record.keys].slice(-MAX_KEYS) }, roomId)
+    await transaction.done
   }
 
   async cryptoRecords(): Promise<Map<string, RoomCryptoRecord>> {

@@ -17,7 +17,7 @@ interface StoredFriend {
 }
 
 /** What arrives so soon after subscribing was there before: one line for all of it. */
-const BACKLOG_MS = 500
+const BACKLOG_MS = 1_500
 
 export const useFriendsStore = defineStore('friends', () => {
   const runtime = useRuntime()
@@ -188,6 +188,10 @@ export const useFriendsStore = defineStore('friends', () => {
   runtime.on('begin', () => {
     quietUntil = clock.now() + BACKLOG_MS
     void askedIds().then((ids) => ids.forEach((id) => asked.add(id)))
+    clock.after(BACKLOG_MS, () => {
+      if (requests.size === 0) return
+      notifications.notify({ kind: 'info', key: 'notices.pendingRequests', params: { count: requests.size } })
+    })
     runtime.listenTo(pattern.friends(me()), hearFriend)
     runtime.listenTo(pattern.requests(me()), hearRequest)
   })

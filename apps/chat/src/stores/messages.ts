@@ -1,6 +1,7 @@
 import { defineStore } from 'pinia'
 import { computed, shallowReactive, type ComputedRef } from 'vue'
 import { seal, type Outgoing, type OutgoingText } from '@/crypto/envelope'
+import type { RoomCrypto } from '@/crypto/roomCrypto'
 import { address, isEmoji } from '@/protocol/addresses'
 import type { Update } from '@/protocol/connection'
 import { Failure } from '@/protocol/errors'
@@ -49,6 +50,8 @@ export const useMessagesStore = defineStore('messages', () => {
   const receipts = shallowReactive(new Map<RoomId, ReadonlyMap<UserId, shapes.Receipt>>())
   const drafts = shallowReactive(new Map<RoomId, StoredDraft>())
   const loading = new Map<RoomId, Promise<void>>()
+  /** What came in this tab since it was opened. */
+  const received = new Set<string>()
   const shown = new Map<RoomId, ComputedRef<readonly ChatMessage[]>>()
   /** What happens in a room happens in order, also where decrypting takes its time. */
   const tails = new Map<RoomId, Promise<unknown>>()
@@ -223,9 +226,18 @@ export const useMessagesStore = defineStore('messages', () => {
     const room = await live.room()
     if (message.kind === 'edit') await receiveEdit(roomId, message)
     else if (message.kind === 'delete') await receiveDelete(roomId, message)
-    else if (!(await storage().get(roomId, message.msgId))) {
-      await receiveText(await readText(room, roomId, message, clock.now()))
-    }
+    else await receiveOnce(roomId, message, room)
+  }
+
+  /** A message may come twice, sent again by its author, and may have been stored by another tab just before. */
+  async function receiveOnce(roomId: RoomId, message: shapes.TextMessage, room: RoomCrypto): Promise<void> {
+    const key = `${roomId} ${message.msgId}`
+    if (received.has(key)) return
+    received.add(key)
+    const stored = await storage().get(roomId, message.msgId)
+    if (!stored) return receiveText(await readText(room, roomId, message, clock.now()))
+    show(stored)
+    rooms.noteMessage(roomId, stored.timestamp, stored.userId === me(), stored.userId !== me() && namesMe(stored.text))
   }
 
   async function receiveText(message: StoredMessage): Promise<void> {
@@ -242,8 +254,12 @@ export const useMessagesStore = defineStore('messages', () => {
   function alertAbout(message: StoredMessage, mention: boolean): void {
     const room = rooms.byId[message.roomId]
     const { status } = runtime.self
-    if (!room || room.muted || !settings.desktopNotifications || status === 'dnd' || rooms.isWatched(message.roomId))
-      return
+    if (!room || room.muted || status === 'dnd' || rooms.isWatched(message.roomId)) return
+    if (mention && message.roomId !== rooms.activeId) {
+      const params = { name: message.name, room: room.name }
+      notifications.notify({ kind: 'info', key: 'notices.mention', params, roomId: message.roomId })
+    }
+    if (!settings.desktopNotifications) return
     const text = message.secrecy === 'unreadable' ? '' : message.text || message.alt
     notifications.desktop({ title: `${message.name} · ${room.name}`, body: text, roomId: message.roomId, mention })
   }
@@ -511,7 +527,8 @@ export const useMessagesStore = defineStore('messages', () => {
 
   async function resumeOutbox(roomId: RoomId): Promise<void> {
     for (const message of await storage().undelivered(roomId)) {
-      if (message.delivery !== 'failed') post(message)
+      const known = runtime.outbox.has(`${roomId} ${message.msgId}`)
+      if (message.delivery !== 'failed' && !known) post(message)
     }
   }
 
@@ -529,10 +546,14 @@ export const useMessagesStore = defineStore('messages', () => {
 
   async function begin(): Promise<void> {
     for (const stored of await runtime.storage.drafts()) drafts.set(stored.roomId, stored)
+  }
+
+  async function resumeOutboxes(): Promise<void> {
     for (const room of await runtime.storage.rooms()) if (room.joined) await resumeOutbox(room.id)
   }
 
   runtime.on('begin', () => void begin())
+  runtime.on('alone', () => void resumeOutboxes())
   runtime.on('room', takeRoomEvent)
   runtime.on('delivery', takeDelivery)
   runtime.on('read', ({ roomId }) => planReceipt(roomId))
@@ -540,6 +561,7 @@ export const useMessagesStore = defineStore('messages', () => {
     for (const map of [timelines, reactions, receipts, drafts, loading, shown, tails]) map.clear()
     for (const stop of receiptTimers.values()) stop()
     receiptTimers.clear()
+    received.clear()
     history.clear()
     verifier.clear()
   })

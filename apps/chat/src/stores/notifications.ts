@@ -58,6 +58,8 @@ export const useNotificationsStore = defineStore('notifications', () => {
     }
   }
 
+  runtime.on('refusal', ({ failure }) => fail(failure))
+  runtime.on('signedOut', () => notify({ kind: 'warning', key: 'notices.sessionEnded' }))
   runtime.on('end', () => (notices.value = []))
 
   return {

@@ -21,6 +21,10 @@ export interface Platform {
   attended: () => boolean
   /** Hears when the page comes back to attention, to the network or from sleep. */
   onWake: (callback: () => void) => () => void
+  /** Calls back when this tab is the one, of all of this browser, that does something; ends with the returned function. */
+  alone: (name: string, callback: () => void) => () => void
+  /** Tells the other tabs, and hears them. */
+  channel: (name: string, hear: (message: unknown) => void) => { tell: (message: string) => void; close: () => void }
   /** Hears when the page is being closed. */
   onClose: (callback: () => void) => () => void
 }
@@ -45,6 +49,29 @@ function ownRelayUrl(): string {
   return `${protocol === 'https:' ? 'wss:' : 'ws:'}//${host}/ws`
 }
 
+/** Held until it is given back or the tab is closed; then the next tab has its turn. */
+function lockAlone(name: string, callback: () => void): () => void {
+  const waiting = new AbortController()
+  let release = (): void => waiting.abort()
+  const held = (): Promise<void> =>
+    new Promise((resolve) => {
+      release = resolve
+      callback()
+    })
+  // Given up before it was granted: nothing to do.
+  navigator.locks.request(name, { signal: waiting.signal }, held).catch(() => undefined)
+  return () => release()
+}
+
+function broadcast(
+  name: string,
+  hear: (message: unknown) => void,
+): { tell: (message: string) => void; close: () => void } {
+  const channel = new BroadcastChannel(name)
+  channel.onmessage = ({ data }) => hear(data)
+  return { tell: (message) => channel.postMessage(message), close: () => channel.close() }
+}
+
 export const browserPlatform = (): Platform => ({
   clock: systemClock,
   random: Math.random,
@@ -67,5 +94,7 @@ export const browserPlatform = (): Platform => ({
       ],
       callback,
     ),
+  alone: lockAlone,
+  channel: broadcast,
   onClose: (callback) => listen([[window, 'pagehide']], callback),
 })

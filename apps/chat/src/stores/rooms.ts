@@ -130,6 +130,8 @@ export const useRoomsStore = defineStore('rooms', () => {
   const totalMentions = computed(() => audible.value.reduce((sum, room) => sum + room.mentions, 0))
   const active = computed(() => (activeId.value === null ? null : (byId.value[activeId.value] ?? null)))
 
+  const named = (name: string) => ({ name, room: name })
+
   // --- what the relay says ---
 
   function begin(): void {
@@ -141,7 +143,7 @@ export const useRoomsStore = defineStore('rooms', () => {
       change(place.roomId, { listed: entry?.isPublic ? entry : null })
       forgetStranger(place.roomId)
     })
-    runtime.listenTo(pattern.dmInbox(userId), ({ address: from, value }) => {
+    runtime.listenTo(pattern.dmInbox(userId), ({ address: from, value, kind }) => {
       const entry = parseInboxEntry(value)
       const place = parseAddress(from)
       if (!entry || place?.kind !== 'dmInbox' || place.roomId !== entry.roomId || entry.fromId === userId) return
@@ -150,6 +152,9 @@ export const useRoomsStore = defineStore('rooms', () => {
       if (stored.joined || entry.timestamp <= stored.lastReadMs) return
       keep(entry.roomId, { peerName: entry.fromName, lastActivityMs: entry.timestamp })
       enter(entry.roomId)
+      const params = named(entry.fromName)
+      if (kind === 'set')
+        notifications.notify({ kind: 'info', key: 'notices.directMessage', params, roomId: entry.roomId })
     })
   }
 
@@ -182,7 +187,7 @@ export const useRoomsStore = defineStore('rooms', () => {
       change(roomId, { meta })
     } else if (live && before.meta) {
       change(roomId, { meta: null, access: 'missing' })
-      notifications.notify({ kind: 'warning', key: 'notices.roomDeleted', params: { name: view(before).name } })
+      notifications.notify({ kind: 'warning', key: 'notices.roomDeleted', params: named(view(before).name) })
     }
   }
 
@@ -192,7 +197,7 @@ export const useRoomsStore = defineStore('rooms', () => {
     keep(roomId, { joined: false })
     change(roomId, { access: 'unknown', encryption: 'unknown', unread: 0, mentions: 0 })
     if (activeId.value === roomId) activeId.value = null
-    notifications.notify({ kind: 'warning', key: 'notices.kicked', params: { name } })
+    notifications.notify({ kind: 'warning', key: 'notices.kicked', params: named(name) })
   }
 
   // --- entering and leaving ---

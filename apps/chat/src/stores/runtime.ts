@@ -17,6 +17,7 @@ const BEAT_MS = 10_000
 /** Beats so far apart mean that the machine slept. */
 const SLEEP_MS = 30_000
 const FIRST_BATCH = 20
+const TAB_OPENED = 'opened'
 
 export interface RuntimeEvents {
   status: ConnectionStatus
@@ -27,6 +28,8 @@ export interface RuntimeEvents {
   /** It ended: everything about its person is to be forgotten. */
   end: null
   room: RoomEvent
+  /** This tab is the one that sends what an earlier page left unsent. */
+  alone: null
   delivery: { id: string; state: DeliveryState; failure: Failure | null }
   beat: null
   /** The relay refused something that nobody waits for. */
@@ -51,6 +54,8 @@ export class Runtime extends Emitter<RuntimeEvents> {
   private ownIdentity: Identity | null = null
   private stops: (() => void)[] = []
   private lastBeat = 0
+  private isAlone = false
+  private tabs: { tell: (message: string) => void; close: () => void } | null = null
 
   constructor(readonly platform: Platform) {
     super()
@@ -92,7 +97,14 @@ export class Runtime extends Emitter<RuntimeEvents> {
     this.ownIdentity = await identityOf(userId, await storage.identityPairs())
     const { platform } = this
     this.lastBeat = platform.clock.now()
+    const tabs = platform.channel(`clasp-chat-tabs-${userId}`, (message) => this.hearTab(String(message)))
+    this.tabs = tabs
     this.stops = [
+      () => tabs.close(),
+      platform.alone(`clasp-chat-outbox-${userId}`, () => {
+        this.isAlone = true
+        this.emit('alone', null)
+      }),
       platform.beat(BEAT_MS, () => this.beat()),
       platform.onWake(() => this.connection.probe()),
       platform.onClose(() => {
@@ -100,6 +112,7 @@ export class Runtime extends Emitter<RuntimeEvents> {
       }),
     ]
     this.emit('begin', { storage, userId })
+    tabs.tell(TAB_OPENED)
     this.connection.start()
   }
 
@@ -107,6 +120,7 @@ export class Runtime extends Emitter<RuntimeEvents> {
   async end(wipe: boolean): Promise<void> {
     for (const stop of this.stops) stop()
     this.stops = []
+    this.isAlone = false
     for (const room of this.rooms.values()) room.close()
     this.rooms.clear()
     this.outbox.clear()
@@ -132,6 +146,7 @@ export class Runtime extends Emitter<RuntimeEvents> {
       random: platform.random,
       self: () => this.self,
       emit: (event) => this.emit('room', event),
+      share: (roomId) => this.tabs?.tell(roomId),
     })
     this.rooms.set(room.id, live)
     return live
@@ -146,6 +161,12 @@ export class Runtime extends Emitter<RuntimeEvents> {
   /** Subscribes for as long as the session lasts. */
   listenTo(pattern: string, handler: (update: Update) => void): void {
     this.stops.push(this.connection.subscribe(pattern, handler))
+  }
+
+  /** Another tab stored a room's encryption, or was opened and may have left something unsent before. */
+  private hearTab(message: string): void {
+    if (message !== TAB_OPENED) void this.rooms.get(message)?.sync()
+    else if (this.isAlone) this.emit('alone', null)
   }
 
   private beat(): void {

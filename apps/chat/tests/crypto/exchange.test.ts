@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest'
+import { RoomCrypto } from '@/crypto/roomCrypto'
 import { permutations, seeded } from '../random'
 import { Room } from './room'
 
@@ -158,6 +159,28 @@ describe('key exchange', () => {
     const room = await fill(6, ['creator'], true)
     const { publicKey } = room.party('creator').identity
     expect(await room.act('creator', { type: 'pubkey', userId: 'creator', publicKey, live: true })).toEqual([])
+  })
+})
+
+describe('tabs of one browser', () => {
+  it('share what one of them learned', async () => {
+    const room = await fill(1, ['creator', 'bob'], true)
+    const tab = await RoomCrypto.load(
+      (await room.add('creator', room.party('creator').record)).identity,
+      seeded(2),
+      null,
+    )
+    expect(tab.state).toBe('unknown')
+    const { record } = room.party('creator')
+    const effects = await tab.handle({ type: 'sync', record: record! })
+    expect(effects.map((effect) => effect.type)).toEqual(['keysArrived', 'state'])
+    expect(tab.state).toBe('ready')
+    expect(tab.fingerprints('bob')).toEqual([room.party('bob').identity.fingerprint])
+    await tab.handle({
+      type: 'sync',
+      record: { encrypted: false, keys: [], sendingKeyId: null, pins: {}, enrolled: [] },
+    })
+    expect(tab.state).toBe('ready')
   })
 })
 

@@ -56,6 +56,36 @@ describe('KeyRing', () => {
     expect(ring.sending).toMatchObject({ keyId: key.keyId, epoch: 3, trusted: true })
   })
 
+  it('takes over from another tab what is newer there', async () => {
+    const [old, fresh] = [await newRoomKey(), await newRoomKey()]
+    const [one, other] = [new KeyRing(), new KeyRing()]
+    one.put(old, true)
+    await other.merge(one.records, one.sending!.keyId)
+    expect(other.sending).toMatchObject({ keyId: old.keyId, epoch: 1 })
+    one.put(fresh, true)
+    await other.merge(one.records, one.sending!.keyId)
+    expect(other.sending).toMatchObject({ keyId: fresh.keyId, epoch: 2 })
+    const stale = [{ jwk: old.jwk, epoch: 1, trusted: true }]
+    await other.merge(stale, old.keyId)
+    await other.merge(stale, null)
+    expect(other.sending).toMatchObject({ keyId: fresh.keyId, epoch: 2 })
+    await other.merge([{ jwk: fresh.jwk, epoch: 5, trusted: false }], fresh.keyId)
+    expect(other.sending).toMatchObject({ keyId: fresh.keyId, epoch: 5, trusted: true })
+    const strangers = await newRoomKey()
+    await other.merge([{ jwk: strangers.jwk, epoch: 0, trusted: false }], fresh.keyId)
+    expect(other.records.at(-1)).toEqual({ jwk: strangers.jwk, epoch: 0, trusted: false })
+  })
+
+  it('settles on one of two that two tabs made at once', async () => {
+    const keys = [await newRoomKey(), await newRoomKey()].sort((one, other) => (one.keyId < other.keyId ? -1 : 1))
+    const rings = [new KeyRing(), new KeyRing()] as const
+    keys.forEach((key, at) => rings[at as 0 | 1].put(key, true))
+    const [first, second] = [rings[0].records, rings[1].records]
+    await rings[0].merge(second, keys[1]!.keyId)
+    await rings[1].merge(first, keys[0]!.keyId)
+    expect(rings.map((ring) => ring.sending!.keyId)).toEqual([keys[0]!.keyId, keys[0]!.keyId])
+  })
+
   it('is pushed full by strangers without losing what matters', async () => {
     const ring = new KeyRing()
     const mine = [await newRoomKey(), await newRoomKey()]

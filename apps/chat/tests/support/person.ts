@@ -83,6 +83,15 @@ export function makePerson(world: World, name: string, userId = name.toLowerCase
       listeners.wake = callback
       return () => undefined
     },
+    alone: (_name, callback) => {
+      const granted = setTimeout(callback, 0)
+      return () => clearTimeout(granted)
+    },
+    channel: (channelName, hear) => {
+      const channel = new BroadcastChannel(channelName)
+      channel.onmessage = (event) => hear((event as MessageEvent).data)
+      return { tell: (message) => channel.postMessage(message), close: () => channel.close() }
+    },
     onClose: (callback) => {
       listeners.close = callback
       return () => undefined

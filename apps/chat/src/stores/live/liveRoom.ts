@@ -36,6 +36,8 @@ export interface LiveRoomContext {
   random: Random
   self: () => Self
   emit: (event: RoomEvent) => void
+  /** The encryption of this room was stored: other tabs are to read it. */
+  share: (roomId: string) => void
 }
 
 export type RoomEvent =
@@ -261,6 +263,7 @@ export class LiveRoom {
         break
       case 'store':
         await storage.putCryptoRecord(roomId, effect.record)
+        this.context.share(roomId)
         break
       case 'timer':
         clock.after(effect.delayMs, () => {
@@ -279,6 +282,12 @@ export class LiveRoom {
         break
       }
     }
+  }
+
+  /** Another tab stored something about the encryption. */
+  async sync(): Promise<void> {
+    const record = await this.context.storage.cryptoRecord(this.id)
+    if (record && this.active) await this.tell({ type: 'sync', record })
   }
 
   // --- the end ---
