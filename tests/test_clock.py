@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from twisted.internet.base import ReactorBase
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.clock import ReactorClock
+from clasp_relay.clock import ReactorClock, steady_timers
 
 
 class ReactorClockTests(SynchronousTestCase):
@@ -56,3 +57,37 @@ class ReactorClockTests(SynchronousTestCase):
         self.assertEqual(calls, [])
         self.reactor.advance(0.1)
         self.assertEqual(calls, ["kept"])
+
+
+class Machine(ReactorBase):
+    """A reactor whose two clocks are set by the test."""
+
+    wall_s = 1_700_000_000.0
+    monotonic_s = 50.0
+
+    def installWaker(self) -> None:  # noqa: N802  Twisted's
+        """There is no other thread."""
+
+    def seconds(self) -> float:
+        """Keeps the wall's time, as Twisted does."""
+        return self.wall_s
+
+
+class SteadyTimersTests(SynchronousTestCase):
+    """Timers wait for as long as they were told to."""
+
+    def test_timers_do_not_heed_a_clock_that_is_set(self) -> None:
+        """Neither one that waited before nor a new one is late when it is set back, or early when it goes forward."""
+        for jump_s in (-86_400.0, 86_400.0):
+            with self.subTest(jump_s=jump_s):
+                machine = Machine()
+                due: list[str] = []
+                machine.callLater(10, due.append, "from before")
+                steady_timers(machine, lambda machine=machine: machine.monotonic_s)  # type: ignore[misc]
+                machine.callLater(10, due.append, "new")
+                machine.wall_s += jump_s
+                machine.runUntilCurrent()
+                self.assertEqual(due, [])
+                machine.monotonic_s += 10.1
+                machine.runUntilCurrent()
+                self.assertEqual(due, ["from before", "new"])

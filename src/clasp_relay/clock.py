@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
 
@@ -47,3 +48,17 @@ class ReactorClock:
     def call_later(self, delay_s: float, call: Callable[[], None]) -> Timer:
         """Makes ``call`` in ``delay_s`` seconds."""
         return self._reactor.callLater(delay_s, call)
+
+
+def steady_timers(reactor: Any, monotonic_s: Callable[[], float] = time.monotonic) -> None:
+    """Has a reactor's timers run on a clock that nobody sets.
+
+    Twisted's run on the machine's. When that is set back by a day, nothing that waits happens for a day: no token
+    expires, no dead peer is given up, nothing is saved. What waits already is still due in as long as before.
+
+    Args:
+        reactor: one that keeps its time in ``seconds``, as all of Twisted's do.
+        monotonic_s: seconds that nobody sets.
+    """
+    ahead_s = reactor.seconds() - monotonic_s()
+    reactor.seconds = lambda: monotonic_s() + ahead_s

@@ -154,14 +154,17 @@ def makeService(options: Options) -> RelayApplication:
     # Not at the top: twistd loads this module to show its help, and a reactor is chosen after that.
     from twisted.internet import reactor  # noqa: PLC0415
 
+    from clasp_relay.clock import steady_timers  # noqa: PLC0415
     from clasp_relay.service import make_service  # noqa: PLC0415
 
+    # Here and not in the service: a program that embeds the relay may have timers of its own.
+    steady_timers(reactor)
     try:
         service = make_service(options.settings, reactor)
     except StartError as error:
         fail(str(error))
     application = RelayApplication(service, options, SystemdNotifier(reactor))
-    # Here and not in the service: the signals of a program that embeds the relay are its own business.
+    # Likewise: the signals of a program that embeds the relay are its own business.
     reactor.addSystemEventTrigger("before", "shutdown", begin_stop, reactor)
     # As twistd does for its own observer, in the place of which ours stands.
     heed(signal.SIGUSR1, reactor, application.rotate_log)

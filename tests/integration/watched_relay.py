@@ -31,6 +31,7 @@ from twisted.internet.stdio import StandardIO  # noqa: E402
 from twisted.logger import globalLogBeginner, textFileLogObserver  # noqa: E402
 from twisted.protocols.basic import LineOnlyReceiver  # noqa: E402
 
+from clasp_relay.clock import steady_timers  # noqa: E402
 from clasp_relay.options import Options  # noqa: E402
 from clasp_relay.service import make_service  # noqa: E402
 
@@ -122,6 +123,7 @@ def main() -> None:
     globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stdout)], redirectStandardIO=False)
     options = Options({})
     options.parseOptions(sys.argv[1:])
+    steady_timers(reactor)
     turns, hashing = Turns(reactor._poller), Hashing()
     reactor._poller = turns
     service = make_service(options.settings, reactor)

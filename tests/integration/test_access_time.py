@@ -1,0 +1,227 @@
+"""Tokens, restarts and clocks that are set, with a relay that runs."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from contextlib import closing
+from typing import Any
+
+from clasp_relay.wire.messages import Bundle, Error, Get, Hello, Subscribe
+from tests.integration.accounts import WATCHED, AccountsRelay, AccountsTestCase, Person, event, put, told
+from tests.integration.process import wait_until
+from tests.integration.raw import Closed, RawClient
+
+DAY_S = 86_400
+
+
+class TimeCase(AccountsTestCase):
+    """Asks who is let in, and how sessions end."""
+
+    def refusal(self, relay: AccountsRelay, token: str) -> tuple[int, Closed]:
+        """Says HELLO with a token that lets nobody in; returns the ERROR's code and the close."""
+        client = RawClient(relay.port)
+        self.addCleanup(client.close)
+        client.send(Hello(1, 0xF8, "late", token))
+        messages, closed = client.end()
+        (error,) = messages
+        assert isinstance(error, Error), error
+        self.assertEqual(error.message, closed.reason)
+        return error.error, closed
+
+    def ends(self, person: Person) -> tuple[int, str]:
+        """Waits until a session is ended; returns the ERROR's code and the close reason."""
+        messages, closed = person.end()
+        self.assertEqual(closed.code, 1008)
+        (error,) = [each for each in messages if isinstance(each, Error)]
+        return error.error, closed.reason
+
+    def move_clock(self, relay: AccountsRelay, seconds: float) -> None:
+        """Sets the clock of a relay's machine, as that relay sees it."""
+        before = relay.lines.count("moved\n")
+        relay.say(f"clock {seconds}")
+        wait_until(lambda: relay.lines.count("moved\n") > before, "the clock is moved")
+
+
+class RestartTests(TimeCase):
+    """What a restart changes: nothing."""
+
+    def test_tokens_are_valid_after_a_restart_and_ended_ones_are_not(self) -> None:
+        """Revoked stays revoked, expired expired; in the file there are digests only."""
+        relay = self.start_accounts("--token-ttl", "86400")
+        api = relay.api
+        kept, revoked, old = api.guest("kept"), api.guest("revoked"), api.guest("old")
+        user = api.register("Uma", user_id="uma")
+        self.assertEqual(api.call("logout", None, revoked).status, 200)
+        self.assertEqual(relay.stop(), 0)
+        with closing(sqlite3.connect(self.folder / "data" / "users.db")) as db, db:
+            db.execute("UPDATE tokens SET expires_at = ? WHERE subject = 'old'", (int(time.time()) - 10,))
+        for token in (kept, revoked, old, user):
+            for file in (self.folder / "data").iterdir():
+                self.assertNotIn(token.encode(), file.read_bytes())
+        relay = self.start_accounts()
+        for token, user_id in ((kept, "kept"), (user, "uma")):
+            self.assertEqual(relay.api.call("me", bearer=token, method="GET").body["user_id"], user_id)
+            self.sign_in(relay, token)
+        self.assertEqual(self.refusal(relay, revoked)[0], 300)
+        self.assertEqual(self.refusal(relay, old)[0], 302)
+        self.assertEqual(relay.api.call("me", bearer=old, method="GET").status, 401)
+        self.assertEqual(relay.api.call("me", bearer=revoked, method="GET").status, 401)
+
+    def test_last_message_of_a_killed_relay_leaves_its_users_signed_in(self) -> None:
+        """A token is on disk before it is given out."""
+        relay = self.start_accounts()
+        token = relay.api.guest("ann")
+        relay.kill()
+        self.sign_in(self.start_accounts(), token)
+
+    def test_room_keeps_its_creator_and_its_rules(self) -> None:
+        """Who wrote what is kept with the state, so the policy decides as before."""
+        relay = self.start_accounts("--app-config", "chat")
+        tokens = {name: relay.api.guest(name) for name in ("ann", "bob")}
+        meta = "/chat/room/r1/meta"
+        self.assertEqual(self.sign_in(relay, tokens["ann"]).code(put(meta, {"name": "R"}), 1), 0)
+        self.assertEqual(self.sign_in(relay, tokens["ann"]).code(put("/chat/room/r2/meta", {"name": "R"}), 1), 0)
+        self.assertEqual(self.sign_in(relay, tokens["ann"]).code(put("/chat/room/r2/meta", None), 1), 0)
+        self.assertEqual(relay.stop(), 0)
+        relay = self.start_accounts("--app-config", "chat")
+        ann, bob = (self.sign_in(relay, tokens[name]) for name in ("ann", "bob"))
+        for room in ("r1", "r2"):
+            self.assertEqual(bob.code(put(f"/chat/room/{room}/meta", {"name": "mine"}), 1), 403)
+            self.assertEqual(ann.code(put(f"/chat/room/{room}/meta", {"name": "New"}), 1), 0)
+
+
+class ExpiryTests(TimeCase):
+    """A session ends with its token."""
+
+    def test_session_ends_when_its_token_expires(self) -> None:
+        """As --token-ttl says; ERROR 302 and a close that says it."""
+        relay = self.start_accounts("--token-ttl", "2")
+        token = relay.api.guest("ann")
+        expires_at = relay.api.call("me", bearer=token, method="GET").body["expires_at"]
+        self.assertLessEqual(expires_at, time.time() + 3)
+        person = self.sign_in(relay, token)
+        self.assertEqual(self.ends(person), (302, "the token has expired: sign in again"))
+        self.assertGreaterEqual(time.time(), expires_at)
+        self.assertEqual(self.refusal(relay, token)[0], 302)
+
+    def test_expiry_holds_when_the_clock_is_set_forward(self) -> None:
+        """What has expired by the new time ends within a second; what is given out then is valid."""
+        relay = self.start_accounts("--token-ttl", f"{DAY_S}", command=WATCHED)
+        old = relay.api.guest("old")
+        person = self.sign_in(relay, old)
+        self.move_clock(relay, DAY_S + 1)
+        self.assertEqual(self.ends(person), (302, "the token has expired: sign in again"))
+        self.assertEqual(self.refusal(relay, old)[0], 302)
+        young = self.sign_in(relay, relay.api.guest("young"))
+        self.assertEqual(young.settle(), [])
+
+    def test_expiry_holds_when_the_clock_is_set_back(self) -> None:
+        """A token that is given out afterwards ends in its time, and not hours later."""
+        relay = self.start_accounts("--token-ttl", "2", command=WATCHED)
+        self.guest(relay, "before")
+        self.move_clock(relay, -DAY_S)
+        after = self.guest(relay, "after")
+        self.assertEqual(self.ends(after), (302, "the token has expired: sign in again"))
+
+    def test_life_times_hold_when_the_clock_is_set_back(self) -> None:
+        """A param ends in its time."""
+        relay = self.start_accounts("--app-config", "none", command=WATCHED)
+        person = self.guest(relay, "ann")
+        self.move_clock(relay, -DAY_S)
+        person.ask(Subscribe(1, "/x"), put("/x", 1, ttl=2))
+        person.receive_until(lambda message: told([message]) == [("/x", None)])
+
+
+class RevocationTests(TimeCase):
+    """A session ends with its token, when it is revoked."""
+
+    def test_logout_ends_all_sessions_of_the_token(self) -> None:
+        """Those of another token of the same user go on."""
+        relay = self.start_accounts()
+        first = relay.api.register("Uma")
+        second = relay.api.token("login", {"username": "uma", "password": "correct horse"})
+        tabs = [self.sign_in(relay, first) for _ in range(3)]
+        other = self.sign_in(relay, second)
+        self.assertEqual(relay.api.call("logout", None, first).status, 200)
+        for tab in tabs:
+            self.assertEqual(self.ends(tab), (302, "the token was revoked: sign in again"))
+        self.assertEqual(other.settle(), [])
+        self.assertEqual(self.refusal(relay, first)[0], 300)
+
+    def test_new_password_ends_all_other_sessions(self) -> None:
+        """Whoever has stolen a token is out; who changed it stays."""
+        relay = self.start_accounts()
+        mine = relay.api.register("Uma")
+        theirs = relay.api.token("login", {"username": "uma", "password": "correct horse"})
+        stays, goes = self.sign_in(relay, mine), self.sign_in(relay, theirs)
+        change = {"old": "correct horse", "new": "battery staple"}
+        self.assertEqual(relay.api.call("password", change, mine).status, 200)
+        self.assertEqual(self.ends(goes)[0], 302)
+        self.assertEqual(stays.settle(), [])
+        self.assertEqual(relay.api.call("login", {"username": "Uma", "password": "correct horse"}).status, 401)
+
+    def test_refresh_gives_another_token_and_ends_none(self) -> None:
+        """A client changes over without losing its connection."""
+        relay = self.start_accounts()
+        first = relay.api.guest("ann")
+        person = self.sign_in(relay, first)
+        second = relay.api.token("refresh", None, first)
+        self.assertNotEqual(first, second)
+        self.assertEqual(person.settle(), [])
+        for token in (first, second):
+            self.sign_in(relay, token)
+
+    def test_what_a_revoked_session_planned_does_not_happen(self) -> None:
+        """A bundle for later ends with its token."""
+        relay = self.start_accounts("--app-config", "none", "--admin-token", "admin.token")
+        token = relay.api.guest("ann")
+        person = self.sign_in(relay, token)
+        self.assertEqual(person.code(Bundle((put("/later", 1),), time.time_ns() // 1000 + 500_000), 1), 0)
+        self.assertEqual(relay.api.call("logout", None, token).status, 200)
+        self.ends(person)
+        admin = self.admin(relay)
+        time.sleep(0.7)
+        self.assertEqual(told(admin.ask(Get("/later"))), [("/later", None)])
+
+
+class PresenceTests(TimeCase):
+    """Graces and ends, on a clock that is moved."""
+
+    def test_second_tab_keeps_a_user_inside(self) -> None:
+        """Until it goes too and the grace is over."""
+        relay = self.start_accounts("--app-config", "chat", command=WATCHED)
+        ann = self.guest(relay, "ann")
+        token = relay.api.guest("bob")
+        first, second = self.sign_in(relay, token), self.sign_in(relay, token)
+        room = "/chat/room/r1"
+        ann.ask(put(f"{room}/meta", {"isPublic": True}))
+        beat = put(f"{room}/presence/bob", {"name": "Bob"})
+        for tab in (first, second):
+            tab.ask(Subscribe(1, f"{room}/messages"), beat)
+        first.ask(put(f"{room}/presence/bob", None))
+        first.close()
+        self.move_clock(relay, 40)
+        ann.ask(event(f"{room}/messages", {"text": "still"}))
+        self.assertEqual(told(second.settle()), [(f"{room}/messages", {"text": "still"})])
+        second.ask(put(f"{room}/presence/bob", None))
+        watcher = self.sign_in(relay, token)
+        watcher.ask(Subscribe(1, f"{room}/messages"))
+        second.close()
+        ann.ask(event(f"{room}/messages", {"text": "in the grace"}))
+        self.assertEqual(told(watcher.settle()), [(f"{room}/messages", {"text": "in the grace"})])
+        self.move_clock(relay, 40)
+        ann.ask(event(f"{room}/messages", {"text": "gone"}))
+        self.assertEqual(told(watcher.settle()), [])
+
+    def test_ghost_goes(self) -> None:
+        """Presence without a beat ends after a minute, and everybody is told."""
+        relay = self.start_accounts("--app-config", "chat", command=WATCHED)
+        ann, bob = self.guest(relay, "ann"), self.guest(relay, "bob")
+        at = "/chat/room/r1/presence/bob"
+        ann.ask(put("/chat/room/r1/meta", {"isPublic": True}), Subscribe(1, "/chat/room/r1/presence/*"))
+        bob.ask(put(at, {"name": "Bob"}))
+        bob.reset()
+        self.move_clock(relay, 61)
+        shown: list[Any] = told(ann.receive_until(lambda message: told([message]) == [(at, None)]))
+        self.assertEqual(shown, [(at, {"name": "Bob"}), (at, None)])
