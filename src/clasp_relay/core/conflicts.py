@@ -15,13 +15,13 @@ _new = tuple.__new__
 class Current(Protocol):
     """What a SET is decided against: the params, or the params as the members of a bundle would leave them."""
 
-    def get(self, address: str) -> Param | None:
+    def get(self, address: str, /) -> Param | None:
         """Returns what is set at an address."""
 
     def last_revision(self, address: str) -> int:
         """Returns the last revision of an address, also of a deleted one; 0 when none is known."""
 
-    def holder(self, address: str) -> str | None:
+    def holder(self, address: str, /) -> str | None:
         """Returns the session that holds the lock of an address."""
 
 

@@ -16,6 +16,11 @@ from clasp_relay.wire.codec import publish_frame, set_frame
 from clasp_relay.wire.constants import Phase, Signal
 from clasp_relay.wire.messages import Publish, Value
 
+_PARAM = Signal.PARAM
+
+# Skips the argument handling of the generated constructor: a frame is made for every message.
+_new = tuple.__new__
+
 THROTTLED_SIGNALS = frozenset({Signal.PARAM, Signal.STREAM})
 """What maxRate and epsilon apply to; nothing else is ever dropped by a filter."""
 
@@ -27,6 +32,10 @@ class Delivery(NamedTuple):
     """Those that get everything."""
     throttled: tuple[tuple[Session, tuple[Subscription, ...]], ...]
     """Those that asked for less, each with all its subscriptions that match."""
+
+
+NOBODY = Delivery(None, ())
+"""The delivery where nobody subscribed; nothing is encoded for it."""
 
 
 class Split(NamedTuple):
@@ -62,6 +71,7 @@ class Deliveries:
         self._throttles = throttles
         self._visibility = visibility
         self._permissions = permissions
+        self._is_open = permissions.is_open
         self.sent = [0] * len(Signal)
         """Messages that were sent on, by their signal, each counted once however many got it."""
         self.delivered = 0
@@ -78,24 +88,28 @@ class Deliveries:
             ttl: as its SET said.
         """
         address, value, revision = change.address, change.value, change.revision
-        self.sent[Signal.PARAM] += 1
-        viewed = self._visibility.of(address, is_live=True)
+        self.sent[_PARAM] += 1
+        viewed = None if self._is_open else self._visibility.of(address, is_live=True)
         if viewed is None:
-            data = set_frame(address, value, revision, lock=lock, unlock=unlock, ttl=ttl)
-            self._send(self._whole(address, Signal.PARAM), Signal.PARAM, Frame(data, Kind.PARAM, address), value, None)
+            delivery = self._whole(address, _PARAM)
+            if delivery is not NOBODY:
+                data = set_frame(address, value, revision, lock=lock, unlock=unlock, ttl=ttl)
+                self._send(delivery, _PARAM, _new(Frame, (data, Kind.PARAM, address)), value, None)
             return
-        for fields, delivery in self._split(viewed, address, Signal.PARAM).parts:
+        for fields, delivery in self._split(viewed, address, _PARAM).parts:
             seen = self._permissions.redact(value, fields) if fields else value
             data = set_frame(address, seen, revision, lock=lock, unlock=unlock, ttl=ttl)
-            self._send(delivery, Signal.PARAM, Frame(data, Kind.PARAM, address), seen, None)
+            self._send(delivery, _PARAM, _new(Frame, (data, Kind.PARAM, address)), seen, None)
 
     def send_publish(self, message: Publish, exclude: Outbox) -> None:
         """Sends a signal to everybody who subscribed and may see it, but not to its sender."""
         address, signal = message.address, message.signal
         self.sent[signal] += 1
-        viewed = self._visibility.of(address, is_live=True)
+        viewed = None if self._is_open else self._visibility.of(address, is_live=True)
         if viewed is None:
-            self._send(self._whole(address, signal), signal, _frame(message), message.value, exclude)
+            delivery = self._whole(address, signal)
+            if delivery is not NOBODY:
+                self._send(delivery, signal, _frame(message), message.value, exclude)
             return
         for fields, delivery in self._split(viewed, address, signal).parts:
             seen = self._redacted(message, fields)
@@ -123,7 +137,7 @@ class Deliveries:
     ) -> None:
         audience = delivery.audience
         if audience is not None:
-            self.delivered += len(audience.outboxes) - (exclude in audience.members)
+            self.delivered += len(audience.outboxes) - (exclude is not None and exclude in audience.members)
             self._fan_out.fan_out(audience, frame, exclude)
         for session, subscriptions in delivery.throttled:
             if session.outbox is not exclude:
@@ -171,7 +185,7 @@ def _frame(message: Publish) -> Frame:
     """Encodes a signal; what a slow session may do without are streams and gesture moves."""
     signal = message.signal
     may_drop = signal is Signal.STREAM or (signal is Signal.GESTURE and message.phase is Phase.MOVE)
-    return Frame(publish_frame(message), Kind.DROP if may_drop else Kind.KEEP, message.address)
+    return _new(Frame, (publish_frame(message), Kind.DROP if may_drop else Kind.KEEP, message.address))
 
 
 def _work_out(route: Route, signal: Signal) -> Delivery:
@@ -181,6 +195,8 @@ def _work_out(route: Route, signal: Signal) -> Delivery:
 
 
 def _deliver(subscriptions: list[Subscription], signal: Signal) -> Delivery:
+    if not subscriptions:
+        return NOBODY
     everything: dict[Session, None] = {}
     less: dict[Session, list[Subscription]] = {}
     for subscription in subscriptions:

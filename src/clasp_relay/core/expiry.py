@@ -15,18 +15,19 @@ class Expiry:
     """
 
     def __init__(self) -> None:
-        self._due_us: OrderedDict[str, int] = OrderedDict()
+        self.due_us: OrderedDict[str, int] = OrderedDict()
+        """Unix µs by address; to be read only."""
         self._heap: list[tuple[int, str]] = []
         self._queued_us: dict[str, int] = {}
         self._owners: dict[str, str] = {}
         self._by_owner: dict[str, OrderedDict[str, None]] = {}
 
     def __contains__(self, address: str) -> bool:
-        return address in self._due_us
+        return address in self.due_us
 
     def set(self, address: str, due_us: int, owner: str = "") -> None:
         """Sets when an address ends (Unix µs) and whose it is, if anybody's; counts as a use of it."""
-        self._due_us[address] = due_us
+        self.due_us[address] = due_us
         if owner != self._owners.get(address, ""):
             self._disown(address)
             if owner:
@@ -37,19 +38,19 @@ class Expiry:
         if queued_us is None or due_us < queued_us:
             self._queued_us[address] = due_us
             heapq.heappush(self._heap, (due_us, address))
-            if len(self._heap) > 2 * len(self._due_us) + 64:
+            if len(self._heap) > 2 * len(self.due_us) + 64:
                 self._rebuild()
 
     def touch(self, address: str) -> None:
         """Counts a use of an address that is in the table, and leaves its time."""
-        self._due_us.move_to_end(address)
+        self.due_us.move_to_end(address)
         owner = self._owners.get(address)
         if owner is not None:
             self._by_owner[owner].move_to_end(address)
 
     def discard(self, address: str) -> None:
         """Forgets an address."""
-        self._due_us.pop(address, None)
+        self.due_us.pop(address, None)
         self._disown(address)
 
     def due(self, now_us: int, at_most: int) -> list[str]:
@@ -64,7 +65,7 @@ class Expiry:
             _, address = heapq.heappop(self._heap)
             if self._queued_us.pop(address, None) is None:
                 continue
-            due_us = self._due_us.get(address)
+            due_us = self.due_us.get(address)
             if due_us is None:
                 continue
             if due_us <= now_us:
@@ -79,11 +80,11 @@ class Expiry:
 
     def least_recent(self, owner: str | None = None) -> Iterator[str]:
         """Yields all addresses, or an owner's, the one that was used longest ago first."""
-        return iter(self._due_us if owner is None else self._by_owner.get(owner, ()))
+        return iter(self.due_us if owner is None else self._by_owner.get(owner, ()))
 
     def snapshot(self) -> dict[str, int]:
         """Returns a copy of the table: address to Unix µs."""
-        return dict(self._due_us)
+        return dict(self.due_us)
 
     def _disown(self, address: str) -> None:
         owner = self._owners.pop(address, None)
@@ -94,6 +95,6 @@ class Expiry:
                 del self._by_owner[owner]
 
     def _rebuild(self) -> None:
-        self._heap = [(due_us, address) for address, due_us in self._due_us.items()]
+        self._heap = [(due_us, address) for address, due_us in self.due_us.items()]
         heapq.heapify(self._heap)
-        self._queued_us = dict(self._due_us)
+        self._queued_us = dict(self.due_us)

@@ -6,24 +6,26 @@ from clasp_relay.core.sessions import SessionState
 from clasp_relay.errors import ErrorCode, RequestError
 from clasp_relay.wire import messages as m
 
+ALLOWED_LIVE: frozenset[type[m.Message]] = frozenset(
+    {
+        m.Announce,
+        m.Bundle,
+        m.Get,
+        m.Ping,
+        m.Pong,
+        m.Publish,
+        m.Query,
+        m.Replay,
+        m.Set,
+        m.Subscribe,
+        m.Sync,
+        m.Unsubscribe,
+    }
+)
+
 ALLOWED: dict[SessionState, frozenset[type[m.Message]]] = {
     SessionState.NEW: frozenset({m.Hello}),
-    SessionState.LIVE: frozenset(
-        {
-            m.Announce,
-            m.Bundle,
-            m.Get,
-            m.Ping,
-            m.Pong,
-            m.Publish,
-            m.Query,
-            m.Replay,
-            m.Set,
-            m.Subscribe,
-            m.Sync,
-            m.Unsubscribe,
-        }
-    ),
+    SessionState.LIVE: ALLOWED_LIVE,
     SessionState.CLOSED: frozenset(),
 }
 """What a session may send in each of its states."""

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 
 class Locks:
     """The locks that are held, by address and by holder."""
 
     def __init__(self) -> None:
         self._holders: dict[str, str] = {}
+        self.holder: Callable[[str], str | None] = self._holders.get
+        """Returns the session that holds the lock of an address."""
         self._addresses: dict[str, set[str]] = {}
 
     def __len__(self) -> int:
         return len(self._holders)
-
-    def holder(self, address: str) -> str | None:
-        """Returns the session that holds the lock of an address."""
-        return self._holders.get(address)
 
     def take(self, address: str, holder: str) -> None:
         """Gives a lock that is free, or the holder's already, to a session."""

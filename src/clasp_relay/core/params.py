@@ -7,7 +7,7 @@ holds one (a waiting SNAPSHOT, the state file's writer) holds what was true when
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
@@ -52,9 +52,13 @@ class Params:
     def __init__(self, limits: ParamLimits) -> None:
         self._limits = limits
         self._params: dict[str, Param] = {}
+        self.get: Callable[[str], Param | None] = self._params.get
+        """Returns what is set at an address."""
         self._tree = AddressTree()
         self._tombstones = Tombstones(limits.max_params, limits.max_state_bytes)
         self._locks = Locks()
+        self.holder: Callable[[str], str | None] = self._locks.holder
+        """Returns the session that holds the lock of an address."""
         self._expiry = Expiry()
         self._shares = Shares(limits.max_per_subject)
         self.state_bytes = 0
@@ -65,10 +69,6 @@ class Params:
 
     def __len__(self) -> int:
         return len(self._params)
-
-    def get(self, address: str) -> Param | None:
-        """Returns what is set at an address."""
-        return self._params.get(address)
 
     def all(self) -> list[Param]:
         """Returns every param, captured in one step."""
@@ -93,10 +93,6 @@ class Params:
         ended = self.ended(address)
         return 0 if ended is None else ended.revision
 
-    def holder(self, address: str) -> str | None:
-        """Returns the session that holds the lock of an address."""
-        return self._locks.holder(address)
-
     def is_held(self, address: str, subject: str) -> bool:
         """Tells whether a live session of a subject holds an address."""
         return self.holds.is_held(address, subject)
@@ -112,7 +108,10 @@ class Params:
                 self._expiry.touch(address)
 
     def has_room(self, change: Param) -> bool:
-        """Tells whether one change surely fits, whatever stood there before; the usual case."""
+        """Tells whether one change surely fits; the usual case."""
+        before = self._params.get(change.address)
+        if before is not None and len(change.value) <= len(before.value) and change.subject == before.subject:
+            return True
         limits = self._limits
         return (
             len(self._params) + self._tombstones.stamped < limits.max_params
@@ -200,7 +199,7 @@ class Params:
             owner = before.subject
         if owner != change.subject:
             self._shares.move(owner, change.subject)
-        if change.ttl or self._limits.default_ttl_s or address in self._expiry:
+        if change.ttl or self._limits.default_ttl_s or address in self._expiry.due_us:
             self._schedule(change)
         if unlock:
             self._locks.release(address)

@@ -21,6 +21,10 @@ ROOM_BYTES = MAX_PAYLOAD_BYTES - COUNTED_BYTES
 """What the entries of one message may take together."""
 
 
+SURELY_FITS_BYTES = ROOM_BYTES - 256
+"""A param fits whose address, at four bytes a character, and value take no more than this."""
+
+
 def snapshot_frames(params: Iterable[Param]) -> Iterator[bytes]:
     """Yields the SNAPSHOT frames of some params; one without any when there are none."""
     return _cut(map(_entry, params), snapshot_frame)
@@ -37,8 +41,9 @@ def check_param_fits(param: Param) -> None:
     Raises:
         RequestError: VALUE.
     """
-    if 4 * len(param.address) + len(param.value) + 256 > ROOM_BYTES and len(_entry(param)) > ROOM_BYTES:
-        text = f"the param takes {len(_entry(param))} bytes, a message carries {ROOM_BYTES}"
+    size = len(_entry(param))
+    if size > ROOM_BYTES:
+        text = f"the param takes {size} bytes, a message carries {ROOM_BYTES}"
         raise RequestError(ErrorCode.VALUE, text, param.address)
 
 

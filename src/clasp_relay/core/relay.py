@@ -29,10 +29,13 @@ from clasp_relay.core.throttle import Throttles
 from clasp_relay.core.visibility import Visibility
 from clasp_relay.core.writing import Writing
 from clasp_relay.errors import CloseCode, DecodeError, Disconnect, ErrorCode, RequestError
-from clasp_relay.wire.codec import decode, encode_to_frame
+from clasp_relay.wire.codec import decode, decode_plain_set, encode_to_frame
 from clasp_relay.wire.constants import MessageCode
 from clasp_relay.wire.frame import decode_frame
 from clasp_relay.wire.messages import Bundle, Error, Message, Publish
+
+# Looked up for every message.
+_LIVE, _CLOSED = SessionState.LIVE, SessionState.CLOSED
 
 MAX_BAD_FRAMES = 100
 """So many undecodable frames within ``BAD_FRAMES_US`` end a session: its client does not speak CLASP."""
@@ -135,22 +138,28 @@ class Relay:
             session: whose it is.
             data: the message.
         """
-        if session.state is SessionState.CLOSED:
+        if session.state is _CLOSED:
             return
         if self.observer.traces:
             self.observer.frame(session, data)
         try:
-            frame = decode_frame(data)
-            message = decode(frame.payload)
-            self.counts.received[type(message)] += 1
+            message: Message | None = decode_plain_set(data)
+            if message is not None:
+                qos = data[1] >> 6
+            else:
+                frame = decode_frame(data)
+                message = decode(frame.payload)
+                # Who announces in binary waits for an ACK, whatever the QoS.
+                qos = frame.qos or frame.payload[0] == MessageCode.ANNOUNCE
+            kind = type(message)
+            self.counts.received[kind] += 1
             session.received += 1
-            legality.check(session.state, message)
+            if session.state is not _LIVE or kind not in legality.ALLOWED_LIVE:
+                legality.check(session.state, message)
             if session.limiter is None or self._within_limit(session, message):
                 if self.observer.watches:
                     self.observer.operation(session, message)
-                # Who announces in binary waits for an ACK, whatever the QoS.
-                qos = frame.qos or frame.payload[0] == MessageCode.ANNOUNCE
-                HANDLERS[type(message)](self, session, message, qos)
+                HANDLERS[kind](self, session, message, qos)
         except RequestError as refusal:
             self._refuse(session, refusal)
         except Disconnect as end:
@@ -165,7 +174,8 @@ class Relay:
 
     def answer(self, session: Session, frame: Frame) -> None:
         """Sends an answer, behind an ERROR that the session is still owed."""
-        self._pay_error(session)
+        if session.limiter is not None:
+            self._pay_error(session)
         self.counts.sent[frame.data[4]] += 1
         session.outbox.send(frame)
 

@@ -11,7 +11,7 @@ from clasp_relay.core.delivery import Deliveries
 from clasp_relay.core.draft import Draft
 from clasp_relay.core.params import Params
 from clasp_relay.core.permissions import Permissions
-from clasp_relay.core.pieces import check_param_fits
+from clasp_relay.core.pieces import SURELY_FITS_BYTES, check_param_fits
 from clasp_relay.core.ports import Clock
 from clasp_relay.core.records import Outcome, Param
 from clasp_relay.core.sessions import Session
@@ -21,6 +21,10 @@ from clasp_relay.wire.messages import NULL, Set
 
 EXPIRIES_AT_ONCE = 500
 """How many params end in one turn: some milliseconds of work. A hundred thousand can be due at the same time."""
+
+
+# Skips the argument handling of the generated constructor: one is made for every SET.
+_new = tuple.__new__
 
 
 class Write(NamedTuple):
@@ -75,10 +79,11 @@ class Writing:
             RequestError: it is refused; nothing has changed.
         """
         write = self.check(session, message, self._params)
-        if not self._params.has_room(write.change):
-            self._make_room((Outcome(write.change, write.stamp),))
-        self.commit(session, write)
-        return write.change
+        change = write.change
+        if not self._params.has_room(change):
+            self._make_room((Outcome(change, write.stamp),))
+        self._settle(write, session)
+        return change
 
     def check(self, session: Session, message: Set, state: Params | Draft) -> Write:
         """Checks one SET against a state: address, permissions, locks, revision, size.
@@ -86,17 +91,23 @@ class Writing:
         Raises:
             RequestError: it is refused.
         """
-        check_address(message.address)
+        address, value, _, lock, unlock, ttl = message
+        # Where something is set the address was checked when it was set.
+        if state.get(address) is None:
+            check_address(address)
         who = session.identity
-        grant = None
+        granted, stamp = message, None
         if not self._is_open:
-            grant = self._permissions.check_write(who, message.address, message.value, message.ttl, state)
-        granted = message if grant is None else message._replace(value=grant.value, ttl=grant.ttl)
+            grant = self._permissions.check_write(who, address, value, ttl, state)
+            if grant is not None:
+                stamp = grant.stamp
+                if grant.value is not value or grant.ttl != ttl:
+                    granted = message._replace(value=grant.value, ttl=grant.ttl)
         change = decide(state, granted, session.id, who.subject, self._clock.now_us())
-        check_param_fits(change)
-        takes_lock = message.lock and not message.unlock and change.value != NULL and session.is_live
-        stamp = None if grant is None else grant.stamp
-        return Write(change, message.lock, message.unlock, message.ttl, takes_lock, stamp)
+        if 4 * len(address) + len(change.value) > SURELY_FITS_BYTES:
+            check_param_fits(change)
+        takes_lock = lock and not unlock and change.value != NULL and session.is_live
+        return _new(Write, (change, lock, unlock, ttl, takes_lock, stamp))
 
     def stage(self, write: Write, draft: Draft) -> None:
         """Puts an accepted SET on top of a draft, for the members behind it to be checked against."""
@@ -134,8 +145,9 @@ class Writing:
     def _settle(self, write: Write, session: Session | None) -> None:
         """Applies a change and tells everybody, in one step; ``session`` is its writer, None for the relay itself."""
         if self._is_open:
-            self._apply(write)
-            self._tell(write)
+            change, lock, unlock, ttl, takes_lock, stamp = write
+            self._params.apply(change, lock=takes_lock, unlock=unlock, stamp=stamp)
+            self._deliveries.send_set(change, lock, unlock, ttl)
             return
         change = write.change
         exists = change.value != NULL

@@ -28,7 +28,8 @@ def header(length: int) -> bytes:
 
 def wire_bytes(data: bytes) -> bytes:
     """Returns a CLASP frame as the bytes of its WebSocket message."""
-    return header(len(data)) + data
+    length = len(data)
+    return (_SHORT_HEADERS[length] if length < 126 else header(length)) + data
 
 
 class Batch:

@@ -20,7 +20,8 @@ _U16 = struct.Struct(">H")
 _U32 = struct.Struct(">I")
 _U64 = struct.Struct(">Q")
 _FRAMED_HEAD = struct.Struct(">BBHBBH")
-_unpack_head, _pack_head, _pack_framed_head = _HEAD.unpack_from, _HEAD.pack, _FRAMED_HEAD.pack
+_unpack_head, _pack_head = _HEAD.unpack_from, _HEAD.pack
+_unpack_framed_head, _pack_framed_head = _FRAMED_HEAD.unpack_from, _FRAMED_HEAD.pack
 _unpack_u16, _unpack_u32, _unpack_u64 = _U16.unpack_from, _U32.unpack_from, _U64.unpack_from
 _pack_u16, _pack_u32, _pack_u64 = _U16.pack, _U32.pack, _U64.pack
 _new = tuple.__new__
@@ -39,6 +40,31 @@ PUBLISH_QOS = (Qos.CONFIRM, Qos.CONFIRM, Qos.FIRE, Qos.FIRE, Qos.COMMIT)
 
 _SET_FRAME_FLAGS = SET_QOS << 6 | BINARY_FLAG
 _PUBLISH_FRAME_FLAGS = tuple(qos << 6 | BINARY_FLAG for qos in PUBLISH_QOS)
+
+
+def decode_plain_set(data: bytes) -> Set | None:
+    """Decodes the SET that is sent most, a number without options, out of its frame in one step.
+
+    Args:
+        data: one whole binary WebSocket message.
+
+    Returns:
+        The SET; None for every other frame, right or wrong, which is then to be decoded step by step.
+    """
+    size = len(data)
+    if size < _FRAMED_HEAD.size:
+        return None
+    magic, frame_flags, length, code, flags, address_bytes = _unpack_framed_head(data)
+    if code != 0x21 or flags >= _SET_TTL or magic != MAGIC or frame_flags & 0x38 or frame_flags >= 0xC0:
+        return None
+    start = 8 + address_bytes
+    if length + 4 != size or start + FIXED_SIZES[flags] != size or FIXED_SIZES[flags] < 0:
+        return None
+    try:
+        address = data[8:start].decode()
+    except UnicodeDecodeError:
+        return None
+    return _new(Set, (address, TYPE_BYTES[flags] + data[start:], None, False, False, None))
 
 
 def decode_set(payload: bytes) -> Set:
@@ -142,6 +168,9 @@ def set_frame(
     Raises:
         ValueError: it does not fit into a frame.
     """
+    if revision is not None and ttl is None and not lock and not unlock:
+        tail = value[1:] + _pack_u64(revision)
+        return _framed(_SET_FRAME_FLAGS, 0x21, value[0] | _SET_REVISION, address.encode(), tail)
     flags, raw, tail = _set_parts(address, value, revision, lock << 6 | unlock << 5, ttl)
     return _framed(_SET_FRAME_FLAGS, 0x21, flags, raw, tail)
 
@@ -233,6 +262,8 @@ def ack_frame(
     Raises:
         ValueError: it does not fit into a frame.
     """
+    if address is not None and revision is not None and locked is None and holder is None and correlation_id is None:
+        return _framed(BINARY_FLAG, 0x50, 3, address.encode(), _pack_u64(revision))
     payload = ack_parts(address, revision, locked, holder, correlation_id)
     if len(payload) > MAX_PAYLOAD_BYTES:
         raise ValueError(f"an ACK of {len(payload)} bytes does not fit into a frame")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from clasp_relay.core.pieces import check_param_fits, snapshot_frames
-from clasp_relay.core.ports import Frame
+from clasp_relay.core.ports import Frame, Kind
 from clasp_relay.core.records import Param
 from clasp_relay.wire.address import Pattern, check_address
 from clasp_relay.wire.codec import ack_frame
@@ -14,6 +14,10 @@ from clasp_relay.wire.messages import NULL, Get, Set
 if TYPE_CHECKING:
     from clasp_relay.core.relay import Relay
     from clasp_relay.core.sessions import Session
+
+
+# Skips the argument handling of the generated constructor: one is made for every SET.
+_new = tuple.__new__
 
 
 def set_param(relay: Relay, session: Session, message: Set, qos: int) -> None:
@@ -26,7 +30,7 @@ def set_param(relay: Relay, session: Session, message: Set, qos: int) -> None:
         frame = ack_frame(change.address, change.revision, holder is not None, holder)
     else:
         frame = ack_frame(change.address, change.revision)
-    relay.answer(session, Frame(frame))
+    relay.answer(session, _new(Frame, (frame, Kind.KEEP, "")))
 
 
 def get(relay: Relay, session: Session, message: Get, _qos: int) -> None:
