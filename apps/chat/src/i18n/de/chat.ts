@@ -53,6 +53,7 @@ export const chat: typeof english = {
     banned: 'Du bist aus diesem Raum verbannt.',
     refused: 'Der Server hat dich nicht eingelassen.',
     missing: 'Diesen Raum gibt es nicht mehr.',
+    left: 'Du bist nicht in diesem Raum.',
     enterPassword: 'Passwort eingeben',
     leave: 'Raum verlassen',
     waitingKey:

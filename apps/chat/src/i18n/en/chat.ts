@@ -52,6 +52,7 @@ export const chat = {
     banned: 'You are banned from this room.',
     refused: 'The server did not let you in.',
     missing: 'This room does not exist any more.',
+    left: 'You are not in this room.',
     enterPassword: 'Enter password',
     leave: 'Leave room',
     waitingKey: 'Waiting for the room’s key from somebody who has it. What you write is sent once it is here.',

@@ -1,0 +1,93 @@
+import { spawn, type ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { createServer, type AddressInfo } from 'node:net'
+import { tmpdir } from 'node:os'
+import { delimiter, join } from 'node:path'
+import { fileURLToPath, URL } from 'node:url'
+
+const at = (path: string): string => fileURLToPath(new URL(path, import.meta.url))
+const SOURCE = at('../../../../src')
+const APP = at('../../dist')
+const START = 'from clasp_relay.cli import main; main()'
+const PATIENCE_MS = 20_000
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address() as AddressInfo
+  server.close()
+  await once(server, 'close')
+  return port
+}
+
+/** A real relay under the chat's policy, on free ports, with a folder of its own, that serves the built app. */
+export class Relay {
+  private process: ChildProcess | null = null
+  private log = ''
+
+  private constructor(
+    private readonly port: number,
+    private readonly authPort: number,
+    private readonly folder: string,
+  ) {}
+
+  static async start(): Promise<Relay> {
+    const relay = new Relay(await freePort(), await freePort(), await mkdtemp(join(tmpdir(), 'clasp-e2e-')))
+    await relay.run()
+    return relay
+  }
+
+  /** Where people open the chat; `localhost` counts as secure, so that browsers allow cryptography there. */
+  get origin(): string {
+    return `http://localhost:${this.authPort}`
+  }
+
+  /** Starts it, also again after a stop, on the same ports with the same data. */
+  async run(): Promise<void> {
+    const options = {
+      host: '127.0.0.1',
+      port: this.port,
+      'auth-port': this.authPort,
+      'data-dir': this.folder,
+      'app-config': 'chat',
+      'web-root': APP,
+      'persist-interval': 1,
+    }
+    const args = Object.entries(options).map(([name, value]) => `--${name}=${value}`)
+    const path = [SOURCE, process.env['PYTHONPATH']].filter(Boolean).join(delimiter)
+    const child = spawn(process.env['PYTHON'] ?? 'python3', ['-c', START, ...args], {
+      env: { ...process.env, PYTHONPATH: path },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    })
+    for (const stream of [child.stdout, child.stderr])
+      stream.on('data', (chunk: Buffer) => (this.log = (this.log + String(chunk)).slice(-20_000)))
+    this.process = child
+    await this.answers()
+  }
+
+  /** Stops it at once, as a crash does. */
+  async kill(): Promise<void> {
+    const child = this.process
+    this.process = null
+    if (!child || child.exitCode !== null) return
+    child.kill('SIGKILL')
+    await once(child, 'exit')
+  }
+
+  async stop(): Promise<void> {
+    await this.kill()
+    await rm(this.folder, { recursive: true, force: true })
+  }
+
+  private async answers(): Promise<void> {
+    const until = Date.now() + PATIENCE_MS
+    while (Date.now() < until) {
+      if (this.process?.exitCode !== null) break
+      const response = await fetch(this.origin).catch(() => null)
+      if (response?.ok) return
+      await new Promise((resolve) => setTimeout(resolve, 100))
+    }
+    throw new Error(`the relay does not answer:\n${this.log}`)
+  }
+}
