@@ -1,4 +1,4 @@
-"""Measures the relay side by side with its peers. ``python -m bench --quick`` takes less than 90 s."""
+"""Measures the relay side by side with its peers; see docs/performance.md."""
 
 from __future__ import annotations
 
@@ -33,17 +33,18 @@ def main() -> int:
             return 1
     if options.json:
         options.json.write_text(json.dumps(report.as_document(), indent=1, ensure_ascii=False) + "\n", "utf-8")
-    text = "\n".join(markdown.lines(report)) + "\n"
-    if options.markdown:
-        options.markdown.write_text(text, "utf-8")
-    else:
-        print(text)
+    pictures: list[Path] = []
     if options.plots:
         try:
-            plots.write(report, options.plots)
+            pictures = plots.write(report, options.plots)
         except ImportError:
             print("no plots: matplotlib is missing (the extra «bench»)", file=sys.stderr)
             return 1
+    text = "\n".join(markdown.lines(report)) + "\n"
+    if options.markdown:
+        markdown.write(text + markdown.links(pictures, options.markdown), options.markdown)
+    else:
+        print(text)
     return 0
 
 
@@ -56,7 +57,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="how often each work is measured")
     parser.add_argument("--seconds", type=float, help="for how long each time")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables, and do not print them")
+    parser.add_argument(
+        "--markdown", type=Path, metavar="FILE", help="write the tables; in a file that has a place for them, there"
+    )
     parser.add_argument("--plots", type=Path, metavar="FOLDER", help="write pictures")
     parser.add_argument("--read", type=Path, metavar="FILE", help="measure nothing, take the figures of --json")
     return parser.parse_args()

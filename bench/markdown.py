@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 from bench import catalogue
 from bench.record import SUBJECTS, Report, Row, cases
 from bench.targets import verdicts
 
+BEGIN, END = "<!-- figures: written by python -m bench -->", "<!-- end of the figures -->"
+"""Between these two lines of a document stand the tables."""
+
 _WORDS = {True: "met", False: "**not met**", None: "–"}
 _BUSY = 0.9
+
+
+def write(text: str, path: Path) -> None:
+    """Writes the tables: to their place in a document that has one, else as the whole file."""
+    if path.exists():
+        document = path.read_text("utf-8")
+        before, begin, rest = document.partition(BEGIN)
+        _, end, after = rest.partition(END)
+        if begin and end:
+            text = f"{before}{BEGIN}\n\n{text.strip()}\n\n{END}{after}"
+    path.write_text(text, "utf-8")
+
+
+def links(pictures: list[Path], document: Path) -> str:
+    """Returns what shows pictures in a document."""
+    folder = document.resolve().parent
+    paths = [(picture.stem, os.path.relpath(picture.resolve(), folder)) for picture in pictures]
+    return "".join(f"\n![{name}]({path})\n" for name, path in paths)
 
 
 def lines(report: Report) -> Iterator[str]:

@@ -145,7 +145,10 @@ static size_t parse(conn *c, const uint8_t *data, size_t size) {
             length = (size_t)head[2] << 8 | head[3];
             start = 4;
         } else if (length == 127) {
-            die("a message longer than a frame can be");
+            if (size - at < 10) break;
+            // The longest frame is four bytes longer than 16 bits can say.
+            length = (size_t)head[7] << 16 | (size_t)head[8] << 8 | head[9];
+            start = 10;
         }
         if (size - at < start + length) break;
         if ((head[0] & 15) == 2) on_frame(c, head + start, length);

@@ -43,4 +43,10 @@ def _measure_at(bench: Bench, work: str, rate: float, servers: list[Server]) -> 
         for percentile, row in rows.items():
             row.add(server.name, found.latency_ms[percentile], found.server_cpu_us)
 
-    bench.in_turn(work, servers, Traffic(subscribers=100, rate=rate), note, max(2.0, bench.pace.seconds))
+    bench.in_turn(
+        work,
+        servers,
+        Traffic(subscribers=100, rate=rate),
+        note,
+        max(1.5 if bench.pace.is_quick else 2.0, bench.pace.seconds),
+    )
