@@ -146,7 +146,8 @@ export class FakeRelay {
   }
 
   /** Stores a value as if somebody had written it. */
-  put(address: string, value: Value): void {
+  put(address: string, written: unknown): void {
+    const value = written as Value
     const param = { value, revision: ++this.revision, writtenAt: this.now() }
     if (value === null) this.params.delete(address)
     else this.params.set(address, param)

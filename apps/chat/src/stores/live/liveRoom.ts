@@ -60,6 +60,8 @@ export class LiveRoom {
   private active = true
   private announcedAt = 0
   private banned = false
+  /** This page is being closed; only a page that comes back says again that somebody is there. */
+  private closing = false
 
   constructor(
     readonly id: string,
@@ -110,6 +112,7 @@ export class LiveRoom {
   }
 
   private sendPresence(urgent: boolean): void {
+    this.closing = false
     const { connection, clock, self } = this.context
     const value = shapes.asValue(this.presence())
     connection
@@ -230,6 +233,7 @@ export class LiveRoom {
   private takeOwnPresence({ value, kind }: Update): void {
     if (kind !== 'set') return
     if (isClosing(value)) {
+      if (this.closing) return
       // Another device of this person goes; this one stays.
       this.sendPresence(true)
     } else if (value === null && this.access === 'inside') {
@@ -300,6 +304,7 @@ export class LiveRoom {
   /** The page is being closed: whoever else looks should not see a ghost. */
   sayGoodbye(): void {
     if (!this.active || this.access !== 'inside') return
+    this.closing = true
     const value = shapes.asValue({ ...this.presence(), closing: true })
     const options = { urgent: true, ttlS: CLOSING_TTL_S }
     this.context.connection

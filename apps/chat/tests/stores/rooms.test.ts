@@ -1,0 +1,266 @@
+import { beforeEach, describe, expect, it } from 'vitest'
+import { breathe } from '../support/clock'
+import { MemoryStorage, type Tester } from '../support/person'
+import { World } from './world'
+
+let world: World
+let alice: Tester
+let bob: Tester
+
+beforeEach(async () => {
+  world = new World()
+  alice = await world.person('Alice')
+  bob = await world.person('Bob')
+})
+
+describe('finding a room', () => {
+  it('lists what is public, and shows who made it', async () => {
+    await world.done(alice.rooms.create({ name: 'Zoo', isPublic: true, encrypted: false }))
+    await world.done(alice.rooms.create({ name: 'Attic', isPublic: false, encrypted: false }))
+    const open = await world.done(alice.rooms.create({ name: 'Bar', isPublic: true, encrypted: false }))
+    await world.pass(300)
+    expect(bob.rooms.publicRooms.map((room) => room.name)).toEqual(['Bar', 'Zoo'])
+    expect(bob.rooms.byId[open]).toMatchObject({ joined: false, creatorName: 'Alice', access: 'unknown' })
+    expect(alice.rooms.joined.map((room) => room.name)).toEqual(['Attic', 'Bar', 'Zoo'])
+  })
+
+  it('looks one up by its invitation', async () => {
+    const roomId = await world.done(alice.rooms.create({ name: 'Attic', isPublic: false, encrypted: false }))
+    const link = alice.rooms.inviteLink(roomId)
+    expect(link).toBe(`https://chat.test/chat?join=${roomId}`)
+    expect(bob.rooms.parseInvite(link)).toBe(roomId)
+    expect(await world.done(bob.rooms.lookUp(roomId))).toMatchObject({ name: 'Attic', joined: false })
+    expect(bob.rooms.joined).toEqual([])
+    const nowhere = '00000000-0000-4000-8000-000000000000'
+    expect(await world.done(bob.rooms.lookUp(nowhere))).toBeNull()
+    await expect(world.done(bob.rooms.join(nowhere))).rejects.toMatchObject({ kind: 'missing' })
+    await expect(bob.rooms.join('**')).rejects.toMatchObject({ kind: 'invalid' })
+  })
+
+  it('takes names and groups only as they may be', async () => {
+    const room = { isPublic: false, encrypted: false }
+    await expect(alice.rooms.create({ ...room, name: '  ' })).rejects.toMatchObject({ kind: 'invalid' })
+    await expect(alice.rooms.create({ ...room, name: 'x'.repeat(33) })).rejects.toMatchObject({ kind: 'invalid' })
+    await expect(alice.rooms.create({ ...room, name: 'x', namespace: '**' })).rejects.toMatchObject({ kind: 'invalid' })
+  })
+})
+
+describe('changing a room', () => {
+  it('renames and describes it for everybody', async () => {
+    const roomId = await world.room(alice, [bob])
+    await world.done(alice.rooms.rename(roomId, 'Salon'))
+    await world.done(alice.rooms.setDescription(roomId, ' for talking '))
+    expect(bob.rooms.byId[roomId]).toMatchObject({ name: 'Salon', description: 'for talking' })
+    expect(world.relay.value(`/chat/registry/rooms/${roomId}`)).toMatchObject({ name: 'Salon' })
+  })
+
+  it('hides it and shows it again, without anybody losing it', async () => {
+    const roomId = await world.room(alice, [bob])
+    await world.done(alice.rooms.setVisibility(roomId, false))
+    expect(world.relay.value(`/chat/registry/rooms/${roomId}`)).toBeUndefined()
+    for (const each of [alice, bob]) {
+      expect(each.rooms.joined.map((room) => room.id)).toEqual([roomId])
+      expect(each.rooms.publicRooms).toEqual([])
+    }
+    await world.done(alice.rooms.setVisibility(roomId, true))
+    expect(bob.rooms.publicRooms.map((room) => room.id)).toEqual([roomId])
+  })
+
+  it('moves it between groups', async () => {
+    const roomId = await world.room(alice, [])
+    await world.done(alice.rooms.setNamespace(roomId, 'games'))
+    await world.done(alice.rooms.setNamespace(roomId, 'music'))
+    const entries = () => Object.keys(world.stored('/chat/registry/ns/'))
+    expect(entries()).toEqual([`/chat/registry/ns/music/${roomId}`])
+    await world.done(alice.rooms.setNamespace(roomId, null))
+    expect(entries()).toEqual([])
+    await expect(alice.rooms.setNamespace(roomId, '__auth')).rejects.toMatchObject({ kind: 'invalid' })
+  })
+
+  it('keeps the password when something else changes, and takes it away when told', async () => {
+    const roomId = await world.done(
+      alice.rooms.create({ name: 'Den', isPublic: true, encrypted: false, password: 'sesame' }),
+      2_000,
+    )
+    const hash = () => (world.relay.value(`/chat/room/${roomId}/meta`) as Record<string, unknown>)['passwordHash']
+    const before = hash()
+    await world.done(alice.rooms.rename(roomId, 'Salon'))
+    expect(hash()).toBe(before)
+    await world.done(alice.rooms.setPassword(roomId, 'other'), 2_000)
+    expect(hash()).not.toBe(before)
+    await world.done(alice.rooms.setPassword(roomId, null))
+    expect(hash()).toBeUndefined()
+    expect(alice.rooms.byId[roomId]!.hasPassword).toBe(false)
+  })
+
+  it('encrypts it from now on, for good', async () => {
+    const roomId = await world.room(alice, [bob])
+    await world.done(alice.rooms.enableEncryption(roomId))
+    await world.pass(6_000)
+    expect([alice, bob].map((each) => each.rooms.byId[roomId]!.encryption)).toEqual(['ready', 'ready'])
+    expect(alice.members.rights(roomId).encrypt).toBe(false)
+    world.relay.put(`/chat/room/${roomId}/meta`, { name: 'Den', type: 'text', isPublic: true, encrypted: false })
+    await world.pass(500)
+    await world.done(bob.messages.send(roomId, { text: 'still secret' }))
+    expect(JSON.stringify(world.emitted(`/chat/room/${roomId}/messages`))).not.toContain('still secret')
+  })
+
+  it('says when the relay refuses, and shows nothing as done', async () => {
+    const roomId = await world.room(alice, [bob])
+    world.relay.policy = (message, subject) =>
+      message.type === 'SET' && message.address.endsWith('/meta') && subject === bob.userId
+        ? { code: 403, message: 'Only the creator does that.' }
+        : null
+    const renaming = world.done(bob.rooms.rename(roomId, 'Mine'))
+    await expect(renaming).rejects.toMatchObject({ kind: 'forbidden', message: 'Only the creator does that.' })
+    expect(bob.rooms.byId[roomId]!.name).toBe('Den')
+    expect(bob.members.rights(roomId)).toMatchObject({ rename: false, kick: false, remove: false })
+    bob.notifications.fail(await renaming.catch((error: unknown) => error))
+    expect(bob.notifications.notices.at(-1)).toMatchObject({ kind: 'error', key: 'errors.forbidden' })
+  })
+
+  it('ends it for everybody', async () => {
+    const roomId = await world.room(alice, [bob])
+    await world.done(alice.rooms.remove(roomId))
+    expect(world.stored('/chat/registry/')).toEqual({})
+    expect(world.relay.value(`/chat/room/${roomId}/meta`)).toBeUndefined()
+    expect(alice.rooms.byId[roomId]).toBeUndefined()
+    expect(bob.rooms.byId[roomId]).toMatchObject({ access: 'missing' })
+    expect(bob.notifications.notices.at(-1)).toMatchObject({ key: 'notices.roomDeleted' })
+  })
+})
+
+describe('a room one is in', () => {
+  it('is there after a reload: private ones and direct messages with their names', async () => {
+    const roomId = await world.room(alice, [], { isPublic: false })
+    await world.done(alice.messages.send(roomId, { text: 'kept' }))
+    alice.messages.setDraft(roomId, { text: 'half a th', replyTo: null })
+    alice.rooms.setMuted(roomId, true)
+    await breathe()
+    await alice.runtime.end(false)
+    const again = world.make('Alice', alice.local)
+    world.relay.down = true
+    await again.session.restore()
+    await world.pass(500)
+    expect(again.rooms.byId[roomId]).toMatchObject({ name: 'Den', joined: true, muted: true, encryption: 'unknown' })
+    again.messages.timeline(roomId)
+    await breathe()
+    expect(again.messages.timeline(roomId).map((message) => message.text)).toEqual(['kept'])
+    expect(again.messages.draft(roomId).text).toBe('half a th')
+    world.relay.down = false
+    await world.pass(5_000)
+    expect(again.rooms.byId[roomId]).toMatchObject({ access: 'inside', encryption: 'off' })
+  })
+
+  it('and what was not sent before a reload is sent after it, once', async () => {
+    const roomId = await world.room(alice, [bob])
+    world.relay.down = true
+    world.relay.restart()
+    await world.pass(200)
+    await alice.messages.send(roomId, { text: 'written offline' })
+    await breathe()
+    await alice.runtime.end(false)
+    world.relay.down = false
+    const again = world.make('Alice', alice.local)
+    await again.session.restore()
+    await world.pass(40_000)
+    expect(world.emitted(`/chat/room/${roomId}/messages`)).toMatchObject([{ text: 'written offline' }])
+    expect(bob.messages.timeline(roomId).map((message) => message.text)).toEqual(['written offline'])
+  })
+
+  it('is taken over from the original app', async () => {
+    const roomId = await world.room(alice, [], { isPublic: false })
+    const local = new MemoryStorage()
+    local.setItem('clasp-chat-joined', JSON.stringify([roomId, '**', 7]))
+    const carol = await world.person('Carol', local)
+    await world.pass(1_000)
+    expect(carol.rooms.joined.map((room) => room.name)).toEqual(['Den'])
+  })
+
+  it('is left for good, also on another device', async () => {
+    const roomId = await world.room(alice, [bob])
+    alice.rooms.activate(roomId)
+    await world.done(alice.rooms.leave(roomId))
+    expect(alice.rooms.joined).toEqual([])
+    expect(alice.rooms.activeId).toBeNull()
+    await world.pass(30_000)
+    expect(bob.members.present(roomId).map((member) => member.name)).toEqual(['Bob'])
+    await world.done(bob.messages.send(roomId, { text: 'alone' }))
+    expect(alice.rooms.byId[roomId]!.unread).toBe(0)
+  })
+
+  it('says why one is not inside', async () => {
+    const roomId = await world.room(alice, [bob])
+    world.relay.put(`/chat/room/${roomId}/bans/${bob.userId}`, { bannedBy: alice.userId, timestamp: 1, name: 'Bob' })
+    world.relay.policy = (message, subject) =>
+      message.type === 'SET' && message.address.includes('/presence/') && subject === bob.userId
+        ? { code: 403, message: 'You are banned.' }
+        : null
+    await world.pass(12_000)
+    expect(bob.rooms.byId[roomId]).toMatchObject({ access: 'banned' })
+    world.relay.put(`/chat/room/${roomId}/bans/${bob.userId}`, null)
+    await world.pass(12_000)
+    expect(bob.rooms.byId[roomId]).toMatchObject({ access: 'refused' })
+    world.relay.policy = () => null
+    await world.pass(12_000)
+    expect(bob.rooms.byId[roomId]).toMatchObject({ access: 'inside' })
+  })
+})
+
+describe('two devices of one person', () => {
+  it('show one person, who stays when one of them goes', async () => {
+    const roomId = await world.room(alice, [bob])
+    const phone = world.make('Bob', new MemoryStorage())
+    await phone.start()
+    await world.pass(500)
+    await world.done(phone.rooms.join(roomId))
+    await world.pass(1_000)
+    expect(alice.members.present(roomId).map((member) => member.name)).toEqual(['Alice', 'Bob'])
+    phone.listeners.close()
+    await world.pass(100)
+    await phone.runtime.end(false)
+    await world.pass(3_000)
+    expect(alice.members.present(roomId).map((member) => member.name)).toEqual(['Alice', 'Bob'])
+    expect(bob.rooms.byId[roomId]).toMatchObject({ access: 'inside', joined: true })
+    bob.listeners.close()
+    await world.pass(100)
+    await bob.runtime.end(false)
+    await world.pass(500)
+    expect(alice.members.present(roomId).map((member) => member.name)).toEqual(['Alice'])
+  })
+})
+
+describe('groups', () => {
+  it('are made, watched, pinned, changed and ended', async () => {
+    await world.done(alice.groups.create({ path: 'Games', description: 'all', icon: '🎲', isPublic: true }))
+    await expect(
+      world.done(bob.groups.create({ path: 'games', description: '', icon: '', isPublic: true })),
+    ).rejects.toMatchObject({ kind: 'conflict' })
+    await expect(alice.groups.create({ path: '**', description: '', icon: '', isPublic: true })).rejects.toMatchObject({
+      kind: 'invalid',
+    })
+    const room = { name: 'Chess', isPublic: false, encrypted: false, namespace: 'games' }
+    const roomId = await world.done(alice.rooms.create(room))
+    const [stop, again] = [bob.groups.watch('games'), bob.groups.watch('games')]
+    bob.groups.watch('**')()
+    await world.pass(300)
+    expect(bob.groups.children('').map((group) => group.path)).toEqual(['games'])
+    expect(bob.groups.roomsIn('games').map((each) => each.name)).toEqual(['Chess'])
+    stop()
+    stop()
+    bob.groups.pin('games')
+    bob.groups.pin('games')
+    again()
+    expect(bob.groups.pinned).toMatchObject([{ path: 'games', name: 'games', icon: '🎲', pinned: true, mine: false }])
+    await world.done(alice.groups.update('games', { description: 'some' }))
+    expect(bob.groups.byPath['games']).toMatchObject({ description: 'some', createdBy: alice.userId })
+    await expect(world.done(alice.groups.update('nothing', {}))).rejects.toMatchObject({ kind: 'missing' })
+    await world.done(alice.groups.remove('games'))
+    expect(bob.groups.byPath['games']).toBeUndefined()
+    expect(world.stored('/chat/registry/ns')).toEqual({})
+    bob.groups.unpin('games')
+    bob.groups.unpin('games')
+    expect(bob.groups.pinned).toEqual([])
+    expect(alice.rooms.byId[roomId]).toMatchObject({ joined: true })
+  })
+})
