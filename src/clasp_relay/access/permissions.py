@@ -13,7 +13,7 @@ from clasp_relay.core.permissions import CatchUp, Grant, Identity, State, Viewin
 from clasp_relay.errors import CloseCode, Disconnect, ErrorCode, RequestError
 from clasp_relay.storage.users import TokenRecord
 from clasp_relay.wire.address import Pattern
-from clasp_relay.wire.messages import Value
+from clasp_relay.wire.messages import NULL, Value
 
 NO_TOKEN = Disconnect(
     CloseCode.POLICY_VIOLATION, "a token is needed: /auth/guest or /auth/login gives one", ErrorCode.UNAUTHENTICATED
@@ -66,52 +66,57 @@ class TokenPermissions:
 
     def check_write(self, who: Identity, address: str, value: Value, ttl: int | None, state: State) -> Grant | None:
         """See ``Permissions``."""
+        policy = self._policy
         scopes = _scopes_of(who)
-        _check(scopes.can_write(address), "write", address)
-        if self._policy is None:
+        if not scopes.can_write(address):
+            raise _out_of_scope("write", address)
+        if policy is None:
             return None
+        now_us = self._now_us()
         is_admin = scopes.is_admin(address)
-        return self._policy.check_write(
-            who.subject,
-            address,
-            value,
-            ttl,
-            False,
-            state,
-            self._now_us(),
-            is_admin=is_admin,
-            remember=not isinstance(state, Draft),
+        remember = not isinstance(state, Draft)
+        rules = policy.write_rules
+        if (
+            remember
+            and not is_admin
+            and rules.surely_passes(who.subject, address, value, state, now_us)
+            and (ttl is not None or not rules.gives_ttl(address))
+        ):
+            return None
+        return policy.check_write(
+            who.subject, address, value, ttl, False, state, now_us, is_admin=is_admin, remember=remember
         )
 
     def check_publish(self, who: Identity, address: str, value: Value | None, state: State) -> None:
         """See ``Permissions``."""
+        policy = self._policy
         scopes = _scopes_of(who)
-        _check(scopes.can_write(address), "publish", address)
-        if self._policy is not None:
-            is_admin = scopes.is_admin(address)
-            self._policy.check_write(
-                who.subject,
-                address,
-                value,
-                None,
-                True,
-                state,
-                self._now_us(),
-                is_admin=is_admin,
-                remember=not isinstance(state, Draft),
-            )
+        if not scopes.can_write(address):
+            raise _out_of_scope("publish", address)
+        if policy is None:
+            return
+        now_us = self._now_us()
+        is_admin = scopes.is_admin(address)
+        remember = not isinstance(state, Draft)
+        written = NULL if value is None else value
+        if remember and not is_admin and policy.write_rules.surely_passes(who.subject, address, written, state, now_us):
+            return
+        policy.check_write(who.subject, address, value, None, True, state, now_us, is_admin=is_admin, remember=remember)
 
     def check_get(self, who: Identity, address: str) -> None:
         """See ``Permissions``."""
-        _check(_scopes_of(who).can_get(address), "read", address)
+        if not _scopes_of(who).can_get(address):
+            raise _out_of_scope("read", address)
 
     def check_subscribe(self, who: Identity, pattern: Pattern) -> None:
         """See ``Permissions``."""
-        _check(_scopes_of(who).can_subscribe(pattern), "read all of", pattern.text)
+        if not _scopes_of(who).can_subscribe(pattern):
+            raise _out_of_scope("read all of", pattern.text)
 
     def check_announce(self, who: Identity, address: str) -> None:
         """See ``Permissions``."""
-        _check(_scopes_of(who).can_write(address), "announce", address)
+        if not _scopes_of(who).can_write(address):
+            raise _out_of_scope("announce", address)
 
     def can_read(self, who: Identity, address: str) -> bool:
         """See ``Permissions``."""
@@ -168,6 +173,5 @@ def _scopes_of(who: Identity) -> Scopes:
     return who.scopes
 
 
-def _check(is_allowed: bool, action: str, about: str) -> None:
-    if not is_allowed:
-        raise RequestError(ErrorCode.SCOPE, f"your token does not allow you to {action} this", about)
+def _out_of_scope(action: str, about: str) -> RequestError:
+    return RequestError(ErrorCode.SCOPE, f"your token does not allow you to {action} this", about)

@@ -8,7 +8,7 @@ by segments (``docs/policy.md``, Scopes).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -100,11 +100,13 @@ class Scopes:
 
     def can_write(self, address: str) -> bool:
         """Tells whether a SET or PUBLISH to an address is within the scopes."""
-        return _remembered(self._writes, address, self._decide_write)
+        answer = self._writes.get(address)
+        return _remember(self._writes, address, self._decide_write(address)) if answer is None else answer
 
     def can_get(self, address: str) -> bool:
         """Tells whether a GET of an address is within the scopes; ``write`` is enough for it."""
-        return _remembered(self._gets, address, self._decide_get)
+        answer = self._gets.get(address)
+        return _remember(self._gets, address, self._decide_get(address)) if answer is None else answer
 
     def can_read(self, address: str) -> bool:
         """Tells whether an address is within a ``read`` or ``admin`` scope."""
@@ -116,7 +118,7 @@ class Scopes:
 
     def is_admin(self, address: str) -> bool:
         """Tells whether an address is within an ``admin`` scope."""
-        return any(scope.matches(address) for scope in self.admin)
+        return bool(self.admin) and any(scope.matches(address) for scope in self.admin)
 
     def _decide_write(self, address: str) -> bool:
         return any(scope.matches(address) for scope in self.write) or self.is_admin(address)
@@ -125,12 +127,9 @@ class Scopes:
         return self.can_read(address) or self._decide_write(address)
 
 
-def _remembered(answers: dict[str, bool], address: str, decide: Callable[[str], bool]) -> bool:
-    answer = answers.get(address)
-    if answer is None:
-        answer = decide(address)
-        if len(address) <= _REMEMBERED_LENGTH:
-            if len(answers) >= _REMEMBERED:
-                answers.clear()
-            answers[address] = answer
+def _remember(answers: dict[str, bool], address: str, answer: bool) -> bool:
+    if len(address) <= _REMEMBERED_LENGTH:
+        if len(answers) >= _REMEMBERED:
+            answers.clear()
+        answers[address] = answer
     return answer

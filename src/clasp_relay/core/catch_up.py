@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from clasp_relay.core.params import Params
@@ -38,23 +39,26 @@ class Opening:
         self._params = params
         self._table = table
 
-    def hidden_before(self, address: str, *, exists: bool) -> list[Hidden]:
+    def hidden_before(self, address: str, *, exists: bool) -> Sequence[Hidden]:
         """Returns what a change may open; to be called before it is applied.
 
         Args:
             address: where the change is.
             exists: whether something will be set there.
         """
+        catch_ups = self._permissions.catch_ups(address)
+        if not catch_ups:
+            return ()
         found: dict[Hidden, None] = {}
         stays = exists and self._params.get(address) is not None
-        for catch_up in self._permissions.catch_ups(address):
+        for catch_up in catch_ups:
             if not (catch_up.existence_only and stays):
                 for param in self._params.match(catch_up.pattern):
                     for hidden in self._hidden(catch_up, param):
                         found[hidden] = None
         return list(found)
 
-    def send_opened(self, hidden: list[Hidden]) -> None:
+    def send_opened(self, hidden: Sequence[Hidden]) -> None:
         """Sends each session, once, what it sees now and did not before."""
         opened: dict[Subscription, list[Param]] = {}
         for subscription, address in hidden:

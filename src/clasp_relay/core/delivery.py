@@ -151,7 +151,8 @@ class Deliveries:
         """Returns the delivery by what each session may see, worked out again only when something has changed."""
         route = self._table.route(address)
         whole = route.deliveries[signal] or _work_out(route, signal)
-        self._visibility.refresh(viewed)
+        if viewed.doubtful or viewed.until_us is not None:
+            self._visibility.refresh(viewed)
         splits = viewed.splits
         split = splits.get(signal)
         if split is None or split.whole is not whole or split.generation != viewed.generation:

@@ -34,7 +34,7 @@ class Dependents(Generic[K]):
         for pattern in patterns:
             self._by_pattern.setdefault(pattern, set()).add(key)
 
-    def changed(self, address: str, *, exists: bool, existed: bool) -> set[K]:
+    def changed(self, address: str, *, exists: bool, existed: bool) -> Iterable[K]:
         """Returns the decisions that a change puts in doubt; what they rest on has to be noted anew.
 
         Args:
@@ -42,6 +42,8 @@ class Dependents(Generic[K]):
             exists: whether something is set there now.
             existed: whether something was before.
         """
+        if exists == existed and address not in self._by_address and not self._by_pattern:
+            return ()
         nothing: set[K] = set()
         found = self._by_address.pop(address, nothing)
         if exists != existed:

@@ -150,18 +150,19 @@ class Writing:
             self._deliveries.send_set(change, lock, unlock, ttl)
             return
         change = write.change
+        address = change.address
         exists = change.value != NULL
-        existed = self._params.get(change.address) is not None
-        hidden = self._opening.hidden_before(change.address, exists=exists)
+        existed = self._params.get(address) is not None
+        hidden = self._opening.hidden_before(address, exists=exists)
         if exists:
             self._apply(write)
-            self._note(change.address, session, exists=True, existed=existed)
+            self._note(address, session, exists=True, existed=existed)
             self._tell(write)
         else:
             # A null is told to those who saw what it ends.
             self._tell(write)
             self._apply(write)
-            self._note(change.address, session, exists=False, existed=existed)
+            self._note(address, session, exists=False, existed=existed)
         if hidden:
             self._opening.send_opened(hidden)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path as FilePath
 
@@ -34,7 +35,8 @@ class Policy:
         self.document = document
         self.visibility = Visibility(document)
         self.write_rules = WriteRules(document, self.visibility)
-        self._catch_ups = CatchUps(document.visibility)
+        self.catch_ups: Callable[[str], tuple[CatchUp, ...]] = CatchUps(document.visibility).after
+        """Returns what a change at an address may open for sessions that subscribed before."""
         self._held = held_paths(document)
 
     @classmethod
@@ -147,10 +149,6 @@ class Policy:
     def tells_live_apart(self) -> bool:
         """Whether live messages are decided otherwise than snapshots."""
         return self.visibility.tells_live_apart
-
-    def catch_ups(self, address: str) -> tuple[CatchUp, ...]:
-        """Returns what a change at an address may open for sessions that subscribed before."""
-        return self._catch_ups.after(address)
 
     def tracks_holds(self, address: str) -> bool:
         """Tells whether some check may ask who holds an address (``State.is_held``)."""

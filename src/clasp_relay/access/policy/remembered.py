@@ -35,16 +35,19 @@ class RememberedWrites:
         self._until_us: dict[Key, int | None] = {}
         self._dependents: Dependents[Key] = Dependents()
 
-    def passes(self, rule: WriteRule, key: Key, question: Question) -> bool:
+    def checks_left(self, key: Key, now_us: int) -> tuple[Check, ...] | None:
+        """Returns the checks of the value that a write still has to pass; None when it has to pass all there are."""
+        until_us = self._until_us.get(key, 0)
+        if until_us is not None and until_us <= now_us:
+            self._until_us.pop(key, None)
+            return None
+        return self._value_checks[key[0]]
+
+    def passes(self, key: Key, question: Question) -> bool:
         """Tells whether a write surely passes; False when that has to be found out."""
-        if key not in self._until_us:
+        checks = self.checks_left(key, question.now_us)
+        if checks is None:
             return False
-        until_us = self._until_us[key]
-        if until_us is not None and until_us <= question.now_us:
-            del self._until_us[key]
-            return False
-        checks = self._value_checks[rule.number]
-        assert checks is not None, "remembered a rule that cannot be"
         for check in checks:  # noqa: SIM110 - a generator costs more than the checks
             if not check.passes(question):
                 return False

@@ -74,6 +74,27 @@ class WriteRules:
         found = self._table.find(address)
         return None if found is None else (self._rules[found.number], found.captured)
 
+    def surely_passes(self, subject: str, address: str, value: Value, state: State, now_us: int) -> bool:
+        """Tells whether a write passes by what is remembered, and by its value; False when all has to be asked.
+
+        It is stored as it is then, as far as the rules go: those that stamp or keep something are never remembered.
+
+        Args:
+            subject: the writer, who is no admin there.
+            address: valid.
+            value: what is written.
+            state: the params, and no draft of them.
+            now_us: Unix µs.
+        """
+        found = self._table.find(address)
+        if found is None:
+            return False
+        number, captured = found
+        checks = self.remembered.checks_left((number, subject, captured), now_us)
+        if not checks:
+            return checks is not None
+        return holds_all(checks, Question(subject, captured, address, value, state, now_us))
+
     def decide(self, write: Write, state: State, now_us: int, *, remember: bool = False) -> Grant:
         """Decides one write.
 
@@ -93,7 +114,7 @@ class WriteRules:
         question = Question(write.subject, captured, write.address, write.value, state, now_us)
         if not write.is_admin:
             key = (rule.number, write.subject, captured)
-            if not (remember and self.remembered.passes(rule, key, question)):
+            if not (remember and self.remembered.passes(key, question)):
                 self._apply(rule, write, question)
                 if remember and (write.value != NULL or not rule.allow_null_write):
                     self.remembered.note(rule, key, question)
@@ -113,6 +134,10 @@ class WriteRules:
             return write.ttl
         found = self._ttl_table.find(write.address)
         return None if found is None else TTL_ABSOLUTE | self._ttls[found.number]
+
+    def gives_ttl(self, address: str) -> bool:
+        """Tells whether what brings no TTL gets one at an address."""
+        return self._ttl_table.find(address) is not None
 
     def stamp_of(self, address: str, value: Value) -> str | None:
         """Returns the subject that stays stamped at an address when a stored value ends by itself."""
