@@ -83,4 +83,6 @@ def _text_of(option: Option, value: object) -> str | None:
 def _shown(value: object) -> str:
     if isinstance(value, dict):
         return "a table"
-    return "an array" if isinstance(value, list) else str(value)
+    if isinstance(value, list):
+        return "an array"
+    return str(value).lower() if isinstance(value, bool) else str(value)

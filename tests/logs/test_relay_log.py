@@ -95,7 +95,7 @@ class RelayLogTests(SynchronousTestCase):
                 ("warn", "session S of 192.0.2.1 sends too much: 1 messages dropped (nobody in particular)"),
                 ("warn", "1 connections of 192.0.2.1 turned away: the server is full"),
                 ("warn", "session S of 192.0.2.1 is slow: 1100000 bytes wait, some are left out (1 times)"),
-                ("warn", "login from 192.0.2.1: 1 attempts too many"),
+                ("warn", "login from 192.0.2.1: Limited, 1 times"),
             ],
         )
         self.log.flush()
@@ -118,10 +118,23 @@ class RelayLogTests(SynchronousTestCase):
         """With its outcome and the client's address."""
         self.log.signed("register", HOME, "ok", "u-1")
         self.log.signed("login", HOME, "Unauthenticated", "")
+        self.log.signed("logout", HOME, "ok", "")
         self.assertEqual(
             said(self.events),
-            [("info", "register from 192.0.2.1: ok u-1"), ("info", "login from 192.0.2.1: Unauthenticated ")],
+            [
+                ("info", "register from 192.0.2.1: ok u-1"),
+                ("info", "login from 192.0.2.1: Unauthenticated "),
+                ("info", "logout from 192.0.2.1: ok "),
+            ],
         )
+
+    def test_calls_that_nothing_limits_have_one_line_a_minute(self) -> None:
+        """What was malformed, and tokens that were none."""
+        for event, outcome in (("login", "BadInput"), ("guest", "Busy"), ("logout", "Unauthenticated")):
+            with self.subTest(event):
+                for _ in range(5):
+                    self.log.signed(event, HOME, outcome, "")
+                self.assertEqual(said(self.events), [("warn", f"{event} from 192.0.2.1: {outcome}, 1 times")])
 
     def test_operations_are_debug_lines_and_frames_are_traces(self) -> None:
         """Frames in hexadecimal, in and out."""

@@ -19,8 +19,11 @@ from clasp_relay.wire.messages import Bundle, Message, Publish
 
 __all__ = ["RelayLog", "described"]
 
-LIMITED = "Limited"
-"""The outcome of a sign-in, a registration or a guest that was one too many."""
+_ENDLESS = frozenset({"Limited", "BadInput", "Busy"})
+"""Outcomes that anybody can have as often as they like: nothing was tried."""
+
+_WITHOUT_LIMIT = frozenset({"logout", "refresh"})
+"""Calls that may fail any number of times."""
 
 _LONGEST_SHOWN = 200
 """Characters of what a client chose that a line has; an address may have 65,535."""
@@ -145,7 +148,7 @@ class RelayLog:
 
     def signed(self, event: str, address: str, outcome: str, user_id: str) -> None:
         """Tells of a call of the auth API; see ``accounts.Tell``."""
-        if outcome != LIMITED:
+        if outcome not in _ENDLESS and (outcome == "ok" or event not in _WITHOUT_LIMIT):
             _auth_log.info(
                 "{event} from {address}: {outcome} {user_id}",
                 event=event,
@@ -155,9 +158,13 @@ class RelayLog:
             )
             return
         self._tally.note(
-            (event, address),
+            (event, outcome, address),
             lambda count: _auth_log.warn(
-                "{event} from {address}: {count} attempts too many", event=event, address=address, count=count
+                "{event} from {address}: {outcome}, {count} times",
+                event=event,
+                address=address,
+                outcome=outcome,
+                count=count,
             ),
         )
 

@@ -1,0 +1,55 @@
+"""Tests of clasp_relay.http.health."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter
+from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.resource import IResource
+
+from clasp_relay.http.health import make_health_resource
+from tests.http.memory_site import MemorySite
+
+
+class HealthTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        """Makes a health port; the memory site has it below /auth."""
+        self.is_ready = False
+        self.registry = CollectorRegistry()
+        resource: IResource = make_health_resource(lambda: self.is_ready, self.registry)
+        self.site = MemorySite(resource)
+
+    def test_process_that_answers_is_alive(self) -> None:
+        """Whether it is ready or not."""
+        answer = self.site.request("GET", "/auth/healthz")
+        self.assertEqual((answer.status, answer.body), (200, b"ok\n"))
+        self.assertEqual(answer.headers["cache-control"], "no-store")
+
+    def test_readiness_follows_the_relay(self) -> None:
+        """503 before and after."""
+        statuses = []
+        for self.is_ready in (False, True, False):
+            statuses.append(self.site.request("GET", "/auth/readyz").status)
+        self.assertEqual(statuses, [503, 200, 503])
+
+    def test_metrics_are_those_of_the_registry(self) -> None:
+        """In Prometheus's own text format."""
+        Counter("made", "A counter.", registry=self.registry).inc(3)
+        answer = self.site.request("GET", "/auth/metrics")
+        self.assertTrue(answer.headers["content-type"].startswith("text/plain; version="))
+        self.assertIn(b"made_total 3.0\n", answer.body)
+
+    def test_head_has_no_body(self) -> None:
+        """And the status of a GET."""
+        answer = self.site.request("HEAD", "/auth/readyz")
+        self.assertEqual((answer.status, answer.body), (503, b""))
+
+    def test_nothing_else_is_there(self) -> None:
+        """No other path, no other method."""
+        for method, path, status in (
+            ("GET", "/auth/", 404),
+            ("GET", "/auth/healthz/x", 404),
+            ("GET", "/auth/other", 404),
+            ("POST", "/auth/metrics", 405),
+        ):
+            with self.subTest(path):
+                self.assertEqual(self.site.request(method, path).status, status)

@@ -1,0 +1,331 @@
+"""Tests of clasp_relay.http.metrics: every metric moves when its cause happens."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import Logger, LogPublisher
+from twisted.trial.unittest import SynchronousTestCase
+
+from clasp_relay.core.ports import Kind
+from clasp_relay.core.relay import Relay, RelayOptions
+from clasp_relay.http.metrics import Sources, make_registry
+from clasp_relay.loop_lag import LoopLag
+from clasp_relay.net.factory import ClaspFactory
+from clasp_relay.net.limits import NetLimits
+from clasp_relay.net.turn import TurnWriter
+from clasp_relay.storage.snapshot_writer import SnapshotWriter
+from clasp_relay.storage.state_file import StateFile
+from clasp_relay.wire import messages as m
+from clasp_relay.wire.codec import encode
+from clasp_relay.wire.constants import Phase, Signal
+from clasp_relay.wire.frame import encode_frame
+from tests.core.world import WorldClock, value
+from tests.net.helpers import ENDLESS, UPGRADE, Client, Pipe, client_frame, param
+
+ROOT = Path(__file__).parent.parent.parent
+DASHBOARD = ROOT / "deploy" / "grafana" / "clasp-relay.json"
+
+
+class Machine:
+    """A relay over connections in memory, with its metrics."""
+
+    def __init__(self, folder: Path) -> None:
+        self.reactor = MemoryReactorClock()
+        clock = WorldClock()
+        clock.clock = self.reactor
+        self.writer = TurnWriter(self.reactor)
+        ids = iter(f"{number:036d}" for number in range(1000))
+        options = RelayOptions(message_rate=(1.0, 40.0))
+        self.relay = Relay(options, clock, lambda: next(ids), self.writer, lambda _what, _fault: None)
+        limits = NetLimits(max_sessions=4, outbox_bytes=200_000)
+        self.factory = ClaspFactory(self.relay, self.writer, self.reactor, limits)
+        folder.mkdir()
+        state_file = StateFile(folder / "state.json")
+        state_file.load()
+        params = self.relay.params
+        self.snapshots = SnapshotWriter(
+            state_file,
+            params.image,
+            lambda: params.changes,
+            self._in_a_thread,
+            Logger(observer=LogPublisher()),
+            monotonic=self.reactor.seconds,
+            sleep=lambda _s: None,
+        )
+        self.broken_disk = False
+        self.outcomes: dict[tuple[str, str], int] = {}
+        self.hash_queue = 0
+        self.lag = LoopLag(self.reactor, self.reactor.seconds)
+        self.registry: CollectorRegistry = make_registry(
+            Sources(
+                relay=self.relay,
+                factory=self.factory,
+                snapshots=lambda: self.snapshots,
+                auth_outcomes=lambda: self.outcomes,
+                hash_queue=lambda: self.hash_queue,
+                loop_lag=self.lag,
+            )
+        )
+
+    def _in_a_thread(self, function: Callable[[], int]) -> Deferred[int]:
+        if self.broken_disk:
+            raise OSError(28, "no space left")
+        self.reactor.advance(0.5)
+        return succeed(function())
+
+    def connect(self, room_bytes: int = ENDLESS) -> Client:
+        """Returns a client that has asked for the upgrade."""
+        protocol = self.factory.buildProtocol(None)
+        client = Client(self, protocol, Pipe(self.reactor, room_bytes))  # type: ignore[arg-type]  # a site, to it
+        client.send(UPGRADE)
+        return client
+
+    def join(self, room_bytes: int = ENDLESS) -> Client:
+        """Returns a client past HELLO."""
+        client = self.connect(room_bytes)
+        self.say(client, m.Hello(1, 0, "test"))
+        return client
+
+    def say(self, client: Client, *messages: m.Message, qos: int = 0) -> None:
+        """Sends messages, and lets the event loop turn."""
+        client.send(*(client_frame(encode_frame(encode(message), qos)) for message in messages))
+        client.turn()
+
+    def read(self) -> dict[str, float]:
+        """Returns all values, by name and labels."""
+        found = {}
+        for family in self.registry.collect():
+            for sample in family.samples:
+                labels = ",".join(f"{name}={value}" for name, value in sample.labels.items())
+                found[f"{sample.name}{{{labels}}}" if labels else sample.name] = sample.value
+        return found
+
+
+def sets(machine: Machine, client: Client) -> None:
+    """A value that two get, and an ACK."""
+    listeners = [machine.join(), machine.join()]
+    for listener in listeners:
+        machine.say(listener, m.Subscribe(1, "/a/**"))
+    machine.say(client, m.Set("/a/b", value("x")), qos=1)
+
+
+def signals(machine: Machine, client: Client) -> None:
+    """An event."""
+    machine.say(client, m.Publish("/a", Signal.EVENT, value=value(1)))
+
+
+def refuses(machine: Machine, client: Client) -> None:
+    """What is no CLASP, what is no address, text, and too many messages."""
+    client.send(client_frame(b"\x00"), client_frame(encode_frame(b"\x20")))
+    machine.say(client, m.Get("no address"), *[m.Ping()] * 60)
+    client.send(client_frame(b"text", 1))
+    client.turn()
+
+
+def filters(machine: Machine, client: Client) -> None:
+    """maxRate, epsilon and gestures."""
+    machine.say(client, m.Subscribe(1, "/rate", 255, 1), m.Subscribe(2, "/epsilon", 255, None, 9.0))
+    for number in (1.0, 2.0, 3.0):
+        machine.say(client, m.Set("/rate", value(number)), m.Set("/epsilon", value(number)))
+    for phase in (Phase.START, Phase.MOVE, Phase.MOVE, Phase.MOVE, Phase.MOVE):
+        machine.say(client, m.Publish("/g", Signal.GESTURE, phase, value(1), id=1))
+
+
+def is_slow(machine: Machine, client: Client) -> None:
+    """Three readers that do not read: one misses values, one a stream, one events."""
+    client.pipe.lose()
+    for kind in (Kind.PARAM, Kind.DROP, Kind.KEEP):
+        reader = machine.join(room_bytes=600)
+        outbox = reader.protocol.outbox
+        assert outbox is not None
+        for _ in range(16):
+            outbox.send(param("/a", bytes(20_000))._replace(kind=kind))
+            reader.turn()
+
+
+def is_full(machine: Machine, _client: Client) -> None:
+    """More sessions than there may be."""
+    for _ in range(5):
+        machine.connect()
+
+
+def saves(machine: Machine, client: Client) -> None:
+    """A snapshot, and one that fails, a while later."""
+    machine.say(client, m.Set("/a", value(1)))
+    machine.snapshots.save_if_changed()
+    machine.reactor.advance(9)
+    machine.say(client, m.Set("/a", value(2)))
+    machine.broken_disk = True
+    machine.snapshots.save_if_changed()
+
+
+def signs_in(machine: Machine, _client: Client) -> None:
+    """Somebody who may, somebody who may not, and passwords that wait."""
+    machine.outcomes.update({("login", "ok"): 1, ("login", "Unauthenticated"): 2})
+    machine.hash_queue = 3
+
+
+def lags(machine: Machine, _client: Client) -> None:
+    """A call that is late."""
+    machine.lag.startService()
+    machine.reactor.advance(0.5)
+    machine.lag.stopService()
+
+
+CAUSES: list[tuple[Callable[[Machine, Client], None], dict[str, float]]] = [
+    (
+        sets,
+        {
+            "clasp_messages_received_total{type=HELLO}": 2,
+            "clasp_messages_received_total{type=SUBSCRIBE}": 2,
+            "clasp_messages_received_total{type=SET}": 1,
+            "clasp_messages_sent_total{type=WELCOME}": 2,
+            "clasp_messages_sent_total{type=SNAPSHOT}": 2,
+            "clasp_messages_sent_total{type=SET}": 1,
+            "clasp_messages_sent_total{type=ACK}": 1,
+            "clasp_deliveries_total": 2,
+            "clasp_params": 1,
+            "clasp_state_bytes": 8,
+            "clasp_subscriptions": 2,
+            "clasp_sessions": 2,
+            "clasp_sessions_begun_total": 2,
+            "clasp_connections": 2,
+        },
+    ),
+    (signals, {"clasp_messages_received_total{type=PUBLISH}": 1, "clasp_messages_sent_total{type=PUBLISH}": 1}),
+    (
+        refuses,
+        {
+            "clasp_undecodable_total{kind=frame}": 1,
+            "clasp_undecodable_total{kind=message}": 1,
+            "clasp_undecodable_total{kind=text}": 1,
+            "clasp_errors_total{code=100}": 1,
+            "clasp_errors_total{code=101}": 1,
+            "clasp_errors_total{code=200}": 1,
+            "clasp_errors_total{code=429}": 1,
+            "clasp_messages_sent_total{type=ERROR}": 4,
+            "clasp_rate_limited_total": 21,
+        },
+    ),
+    (
+        filters,
+        {
+            "clasp_coalesced_total{reason=max_rate}": 1,
+            "clasp_dropped_total{reason=epsilon}": 2,
+            "clasp_coalesced_total{reason=gesture}": 2,
+            "clasp_deliveries_total": 2,
+        },
+    ),
+    (is_slow, {"clasp_slow_closes_total": 1}),
+    (is_full, {"clasp_turned_away_total": 2, "clasp_connections": 5}),
+    (
+        saves,
+        {
+            "clasp_snapshots_total{outcome=written}": 1,
+            "clasp_snapshots_total{outcome=failed}": 1,
+            "clasp_snapshot_age_seconds": 9.5,
+            "clasp_snapshot_duration_seconds": 0.5,
+        },
+    ),
+    (
+        signs_in,
+        {
+            "clasp_auth_total{call=login,outcome=ok}": 1,
+            "clasp_auth_total{call=login,outcome=Unauthenticated}": 2,
+            "clasp_hash_queue": 3,
+        },
+    ),
+    (
+        lags,
+        {
+            "clasp_event_loop_lag_seconds_count": 1,
+            "clasp_event_loop_lag_seconds_sum": 0.25,
+            "clasp_event_loop_lag_seconds_bucket{le=0.5}": 1,
+            "clasp_event_loop_lag_seconds_bucket{le=+Inf}": 1,
+        },
+    ),
+]
+"""What happens, and by how much it moves which metrics."""
+
+MORE: dict[Callable[[Machine, Client], None], tuple[str, ...]] = {
+    sets: ("clasp_received_bytes_total", "clasp_sent_bytes_total"),
+    is_slow: ("clasp_coalesced_total{reason=slow}", "clasp_dropped_total{reason=slow}", "clasp_outbox_bytes"),
+    saves: ("clasp_snapshot_size_bytes",),
+}
+"""And which it moves by an amount that is not for this test to say."""
+
+
+class MetricsTests(SynchronousTestCase):
+    def machine(self) -> Machine:
+        """Returns a relay."""
+        return Machine(Path(self.mktemp()))
+
+    def moved(self, cause: Callable[[Machine, Client], None]) -> dict[str, float]:
+        """Returns by how much every metric moves with a cause."""
+        machine = self.machine()
+        client = machine.join()
+        before = machine.read()
+        cause(machine, client)
+        after = machine.read()
+        return {name: number - before.get(name, 0) for name, number in after.items() if number != before.get(name, 0)}
+
+    def test_metrics_move_with_their_causes(self) -> None:
+        """By as much as happened."""
+        for cause, expected in CAUSES:
+            with self.subTest(cause.__name__):
+                moved = self.moved(cause)
+                self.assertEqual({name: moved.get(name, 0) for name in expected}, expected)
+                for name in MORE.get(cause, ()):
+                    self.assertGreater(moved.get(name, 0), 0, name)
+
+    def test_every_metric_is_moved_by_a_cause(self) -> None:
+        """A new one has a test."""
+        moved = {name for _, expected in CAUSES for name in expected} | {one for many in MORE.values() for one in many}
+        families = {name.partition("{")[0].removesuffix("_count").removesuffix("_sum") for name in moved}
+        families = {name.removesuffix("_bucket") for name in families}
+        self.assertEqual(set(self.names()) - families, set())
+
+    def names(self) -> Iterator[str]:
+        """Yields the names of all metrics of ours, as Prometheus knows them."""
+        for family in self.machine().registry.collect():
+            if family.name.startswith("clasp_"):
+                yield family.name + ("_total" if family.type == "counter" else "")
+
+    def test_registries_do_not_mix(self) -> None:
+        """Two relays of one process have numbers of their own."""
+        one, other = self.machine(), self.machine()
+        one.join()
+        self.assertEqual((one.read()["clasp_sessions"], other.read()["clasp_sessions"]), (1, 0))
+
+    def test_there_are_no_snapshots_before_the_state_is_loaded(self) -> None:
+        """The metrics of it come with it; those of the process are there."""
+        machine = self.machine()
+        sources: dict[str, Any] = {
+            "relay": machine.relay,
+            "factory": machine.factory,
+            "auth_outcomes": dict,
+            "hash_queue": lambda: 0,
+            "loop_lag": machine.lag,
+        }
+        registry = make_registry(Sources(snapshots=lambda: None, **sources))
+        names = {family.name for family in registry.collect()}
+        self.assertNotIn("clasp_snapshots", names)
+        self.assertIn("process_resident_memory_bytes", names)
+
+    def test_dashboard_shows_metrics_that_exist(self) -> None:
+        """Each name in its queries is one of ours or of the process; all of ours are shown."""
+        panels = json.loads(DASHBOARD.read_text("utf-8"))["panels"]
+        queries = [target["expr"] for panel in panels for target in panel.get("targets", ())]
+        shown = {name for query in queries for name in re.findall(r"\b(?:clasp|process)_\w+", query)}
+        known = {family + ending for family in self.names() for ending in ("", "_bucket", "_sum", "_count")}
+        known |= {sample.name for family in self.machine().registry.collect() for sample in family.samples}
+        self.assertEqual(shown - known, set())
+        self.assertEqual(set(self.names()) - {name.removesuffix("_bucket") for name in shown}, set())

@@ -1,0 +1,65 @@
+"""The health port of a real relay."""
+
+from __future__ import annotations
+
+import http.client
+import re
+
+from tests.integration.accounts import AccountsTestCase
+from tests.integration.process import PATIENCE_S, RelayProcess, RelayTestCase, wait_until
+from tests.integration.raw import RawClient
+
+_HEALTH = re.compile(r"health and metrics on IPv4Address\(type='TCP', host='[^']*', port=(\d+)\)")
+
+
+def ask(port: int, path: str) -> tuple[int, str]:
+    """Returns status and body of an answer."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.status, response.read().decode()
+    finally:
+        connection.close()
+
+
+def health_port(relay: RelayProcess) -> int:
+    """Returns where a relay tells how it is."""
+    wait_until(lambda: _HEALTH.search(relay.log), "the health port listens")
+    found = _HEALTH.search(relay.log)
+    assert found is not None
+    return int(found[1])
+
+
+class HealthTests(RelayTestCase):
+    def test_relay_tells_how_it_is(self) -> None:
+        """On a port of its own; the WebSocket port tells only that it lives."""
+        relay = self.start("--health-port", "0")
+        port = health_port(relay)
+        self.assertEqual([ask(port, path)[0] for path in ("/healthz", "/readyz", "/metrics")], [200, 200, 200])
+        self.assertEqual([ask(relay.port, path)[0] for path in ("/healthz", "/readyz", "/metrics")], [200, 426, 426])
+
+    def test_relay_is_not_ready_while_it_stops(self) -> None:
+        """It answers so until its last session has taken what is its own, or given up."""
+        relay = self.start("--health-port", "0", "--drain-timeout", "30")
+        port = health_port(relay)
+        client = RawClient.live(relay.port, receive_buffer=4096)
+        self.addCleanup(client.close)
+        relay.signal()
+        # The client does not answer the Close: the relay waits for it.
+        wait_until(lambda: "stopping" in relay.log, "the stop has begun")
+        wait_until(lambda: not relay.is_running or ask(port, "/readyz")[0] == 503, "it is not ready")
+        client.end()
+        client.close()
+        self.assertEqual(relay.wait(), 0)
+
+
+class AuthMetricsTests(AccountsTestCase):
+    def test_calls_of_the_auth_api_are_counted(self) -> None:
+        """By call and outcome."""
+        relay = self.start_accounts("--health-port", "0")
+        relay.api.guest("u-1-abcdef12")
+        relay.api.call("login", {"username": "nobody", "password": "not the one"})
+        text = ask(health_port(relay), "/metrics")[1]
+        self.assertIn('clasp_auth_total{call="guest",outcome="ok"} 1.0\n', text)
+        self.assertIn('clasp_auth_total{call="login",outcome="Unauthenticated"} 1.0\n', text)
