@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import shlex
+import signal
 import sys
 import time
 from pathlib import Path
@@ -23,6 +24,8 @@ QUICK = ("fan-out", "ingest", "latency", "newcomer", "memory")
 def main() -> int:
     """Measures, and writes what was asked for."""
     options = _arguments()
+    # So that the servers end with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     if options.read:
         report = Report.from_document(json.loads(options.read.read_text("utf-8")))
     else:
