@@ -48,15 +48,19 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (files if hard == resource.RLIM_INFINITY else min(files, hard), hard))
     with tempfile.TemporaryDirectory() as folder:
         options = ["--host", "127.0.0.1", "--port", "0", "--auth-port", "0", "--max-sessions", str(files)]
-        relay = subprocess.Popen(
-            [sys.executable, "-c", "from clasp_relay.cli import main; main()", *options, "--data-dir", folder],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        log = Path(folder, "log")
+        with log.open("wb") as output:
+            relay = subprocess.Popen(
+                [sys.executable, "-c", "from clasp_relay.cli import main; main()", *options, "--data-dir", folder],
+                cwd=ROOT,
+                stdout=output,
+            )
         try:
-            assert relay.stdout is not None
-            port = next(int(found[1]) for line in relay.stdout if (found := _LISTENS.search(line)))
+            while (found := _LISTENS.search(log.read_text("utf-8"))) is None:
+                if relay.poll() is not None:
+                    raise SystemExit("the relay did not start")
+                time.sleep(0.05)
+            port = int(found[1])
             warm = connect(port, WARM_UP)
             time.sleep(0.5)
             before_bytes, began_s = rss_bytes(relay.pid), time.perf_counter()
