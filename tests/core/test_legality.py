@@ -108,4 +108,4 @@ class SessionTests(SynchronousTestCase):
         before = (client.session.name, client.session.identity, dict(client.session.subscriptions))
         self.assertEqual(codes(client.ask(m.Hello(1, 0, "other", "token"))), [ErrorCode.MESSAGE])
         self.assertEqual((client.session.name, client.session.identity, client.session.subscriptions), before)
-        self.assertEqual(list(world.relay.sessions), [client.session.id])
+        self.assertEqual(list(world.relay.sessions._by_id), [client.session.id])

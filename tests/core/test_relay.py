@@ -186,7 +186,7 @@ class SessionTests(SynchronousTestCase):
             for _ in range(3):
                 client.leave()
             self.assertIs(client.session.state, SessionState.CLOSED)
-        self.assertEqual(self.world.relay.sessions, {})
+        self.assertEqual(len(self.world.relay.sessions), 0)
 
     def test_params_stay_when_their_writer_leaves(self) -> None:
         """Only its locks go."""
@@ -232,7 +232,7 @@ class TokenTests(SynchronousTestCase):
             assert client.outbox.closed is not None
             self.assertEqual(client.outbox.closed[0], CloseCode.POLICY_VIOLATION)
             self.assertIn("token", client.outbox.closed[1])
-        self.assertEqual(self.world.relay.sessions, {})
+        self.assertEqual(len(self.world.relay.sessions), 0)
 
     def test_sessions_end_with_their_token(self) -> None:
         """All of one token, and no others; one that left before is not told."""
@@ -245,7 +245,7 @@ class TokenTests(SynchronousTestCase):
             self.assertEqual(codes(client.hear()), [ErrorCode.TOKEN_EXPIRED])
             self.assertEqual(client.outbox.closed, (CloseCode.POLICY_VIOLATION, "the token was revoked"))
         self.assertEqual((left.hear(), left.outbox.closed, other.outbox.closed), ([], None, None))
-        self.assertEqual(set(self.world.relay._by_token), {b"alice#2"})
+        self.assertEqual(self.world.relay.sessions.of_token(b"alice#2"), [other.session])
 
 
 class LeakTests(SynchronousTestCase):
@@ -293,7 +293,7 @@ class LeakTests(SynchronousTestCase):
         """Only params and accepted bundles are left; the latter until their time."""
         relay = world.relay
         self.assertEqual(world.faults, [])
-        self.assertEqual((relay.sessions, relay._by_token, len(relay.subscriptions)), ({}, {}, 0))
+        self.assertEqual((len(relay.sessions), relay.sessions._by_token, len(relay.subscriptions)), (0, {}, 0))
         self.assertTrue(relay.subscriptions._root.is_empty)
         self.assertEqual(relay.subscriptions._literals, {})
         self.assertFalse(relay.throttles._sessions)

@@ -8,6 +8,7 @@ from clasp_relay.core.gestures import Gestures
 from clasp_relay.core.params import Params
 from clasp_relay.core.permissions import Permissions
 from clasp_relay.core.pieces import check_publish_fits
+from clasp_relay.core.session_table import SessionTable
 from clasp_relay.core.sessions import Session
 from clasp_relay.errors import ErrorCode, RequestError
 from clasp_relay.wire.address import check_address
@@ -25,7 +26,7 @@ class Publishing:
     """The way of a PUBLISH, from the checks to the fan-out.
 
     Args:
-        sessions: the live sessions by id, for P2P.
+        sessions: the live sessions, for P2P.
         deliveries: who is told.
         gestures: what coalesces moves.
         permissions: who may publish what.
@@ -33,7 +34,7 @@ class Publishing:
 
     def __init__(
         self,
-        sessions: dict[str, Session],
+        sessions: SessionTable,
         deliveries: Deliveries,
         gestures: Gestures,
         permissions: Permissions,

@@ -22,6 +22,7 @@ from clasp_relay.core.params import ParamLimits, Params
 from clasp_relay.core.permissions import OpenPermissions, Permissions
 from clasp_relay.core.ports import Clock, FanOut, Frame, Outbox
 from clasp_relay.core.publishing import Publishing
+from clasp_relay.core.session_table import SessionTable
 from clasp_relay.core.sessions import Session, SessionState
 from clasp_relay.core.signals import Signals
 from clasp_relay.core.subscriptions import Subscription, SubscriptionTable
@@ -89,7 +90,7 @@ class Relay:
         self.counts = Counts()
         self.clock = clock
         self.permissions: Permissions = permissions or OpenPermissions()
-        self.sessions: dict[str, Session] = {}
+        self.sessions = SessionTable()
         self.params = Params(options.params)
         self.subscriptions = SubscriptionTable()
         self.throttles = Throttles(clock)
@@ -101,7 +102,6 @@ class Relay:
         self.writing = Writing(self.params, self.deliveries, self.visibility, opening, self.permissions, clock)
         self.publishing = Publishing(self.sessions, self.deliveries, self.gestures, self.permissions)
         self.schedule = Schedule(clock, self._run_due)
-        self._by_token: dict[bytes, set[Session]] = {}
         self._new_id = new_id
         self._report_fault = report_fault
 
@@ -119,7 +119,7 @@ class Relay:
         if session.state is SessionState.CLOSED:
             return
         session.state = SessionState.CLOSED
-        self.sessions.pop(session.id, None)
+        self.sessions.discard(session)
         for subscription in session.subscriptions.values():
             self.subscriptions.remove(subscription)
         session.subscriptions.clear()
@@ -128,7 +128,6 @@ class Relay:
         self.params.release_all(session.id)
         for address in self.params.holds.forget(session):
             self.visibility.hold_ended(address)
-        self._forget_token(session)
         self.observer.ended(session, cause)
 
     def receive(self, session: Session, data: bytes) -> None:
@@ -204,9 +203,7 @@ class Relay:
         session.state = SessionState.LIVE
         session.hello_us = self.clock.now_us()
         self.counts.began += 1
-        self.sessions[session.id] = session
-        if session.identity.token:
-            self._by_token.setdefault(session.identity.token, set()).add(session)
+        self.sessions.add(session)
 
     def end_token(self, token: bytes, reason: Disconnect) -> None:
         """Ends the sessions of a token that is valid no longer.
@@ -215,7 +212,7 @@ class Relay:
             token: what it is known by (``Identity.token``).
             reason: what its sessions are told.
         """
-        for session in list(self._by_token.get(token, ())):
+        for session in self.sessions.of_token(token):
             self.end(session, reason)
 
     def sweep(self) -> None:
@@ -243,13 +240,6 @@ class Relay:
         if session.limiter is not None and session.limiter.owes_error:
             session.limiter.settle(self.clock.now_us())
             self._send_error(session, ErrorCode.LIMIT, "too many messages; some were dropped", None)
-
-    def _forget_token(self, session: Session) -> None:
-        token = session.identity.token
-        if token in self._by_token:
-            self._by_token[token].discard(session)
-            if not self._by_token[token]:
-                del self._by_token[token]
 
     def _within_limit(self, session: Session, message: Message) -> bool:
         limiter = session.limiter
