@@ -55,12 +55,13 @@ def make_service(settings: Settings, reactor: Any) -> RelayService:
     clock = ReactorClock(reactor)
     log = RelayLog(LogLevels.parse(settings.log_level), clock)
     origins = Origins(settings.cors_origins)
+    if origins.any:
+        _log.warn("web pages of every origin may talk to this relay: --cors-origin names those that may")
     if settings.is_open_mode:
         relay = _relay(settings, clock, writer, OpenPermissions(), None, log)
         factory = _factory(settings, reactor, relay, writer, origins, log)
         return RelayService(settings, reactor, relay, factory, None, log)
-    policy, why = choose_policy(settings.app_config)
-    _log.info("policy: {why}", why=why)
+    policy = _policy(settings)
     tokens = TokenTable(reactor, time.time)
     permissions = TokenPermissions(tokens, policy, clock.now_us)
     relay = _relay(settings, clock, writer, permissions, _message_rate(settings, policy), log)
@@ -68,6 +69,17 @@ def make_service(settings: Settings, reactor: Any) -> RelayService:
     factory = _factory(settings, reactor, relay, writer, origins, log)
     auth = AuthServer(settings, reactor, tokens, permissions, policy, origins, factory, log.signed)
     return RelayService(settings, reactor, relay, factory, auth, log)
+
+
+def _policy(settings: Settings) -> Policy | None:
+    policy, why = choose_policy(settings.app_config)
+    _log.info("policy: {why}", why=why)
+    if policy is None:
+        _log.warn("without a policy everybody who signs in, guests too, may read and write everything")
+    else:
+        for notice in policy.document.notices:
+            _log.info("policy: {notice}", notice=notice)
+    return policy
 
 
 def _relay(

@@ -1,0 +1,306 @@
+"""What one session, one user and one address may do, and what web pages may, at a relay with accounts."""
+
+from __future__ import annotations
+
+import json
+import time
+
+from clasp_relay.wire.constants import Signal
+from clasp_relay.wire.messages import (
+    Ack,
+    Announce,
+    Bundle,
+    Error,
+    Get,
+    Message,
+    Ping,
+    Pong,
+    Query,
+    Result,
+    SignalDefinition,
+    Snapshot,
+    Subscribe,
+    Welcome,
+)
+from tests.integration.accounts import PASSWORD, AccountsRelay, AccountsTestCase, event, put, told
+from tests.integration.raw import RawClient
+
+FREE = ("--app-config", "none")
+PROXY = ("--trusted-proxy", "127.0.0.1,192.0.2.0/24")
+
+
+def codes(messages: list[Message]) -> list[int]:
+    """Returns the code of each ERROR, in order."""
+    return [message.error for message in messages if isinstance(message, Error)]
+
+
+class MessageRateTests(AccountsTestCase):
+    """How fast one session may send."""
+
+    def test_too_much_is_dropped_and_told_once_a_second(self) -> None:
+        """The ERROR that was held back comes before the next answer; the session lives."""
+        relay = self.start_accounts(*FREE, "--rate-limit", "2")
+        person = self.guest(relay, "ann")
+        person.send(*(put(f"/n/{number}", number) for number in range(30)))
+        other = self.guest(relay, "bob")
+        self.assertEqual(other.code(put("/n/other", 1), 1), 0)
+        self.assertEqual([type(each) for each in other.ask(Get("/n/other"))], [Snapshot])
+        deadline_s = time.monotonic() + 30
+        heard: list[Message] = []
+        while not any(isinstance(each, Pong) for each in heard):
+            self.assertLess(time.monotonic(), deadline_s)
+            time.sleep(1.1)  # so that some messages may be sent
+            person.send(Ping())
+            heard += person.receive_until(lambda message: isinstance(message, Error | Pong))
+        if isinstance(heard[-1], Error):
+            heard.append(person.receive(Pong))
+        self.assertEqual([type(each) for each in heard], [Error, Error, Pong])
+        self.assertEqual(codes(heard), [429, 429])
+        self.assertIn("some were dropped", str(heard[1]))
+        stored = told(self.guest(relay, "eve").ask(Subscribe(1, "/n/*")))
+        self.assertLess(len(stored), 20)
+        self.assertIn(("/n/0", 0), stored)
+        self.assertNotIn(("/n/29", 29), stored)
+
+    def test_bundle_costs_what_it_carries(self) -> None:
+        """Many messages in one do not go around the limit."""
+        relay = self.start_accounts(*FREE, "--rate-limit", "2")
+        person = self.guest(relay, "ann")
+        person.send(Bundle(tuple(put(f"/n/{number}", 1) for number in range(9))), qos=1)
+        self.assertEqual(person.receive(Error).error, 429)
+        self.assertEqual(told(person.ask(Get("/n/0"))), [("/n/0", None)])
+
+    def test_policy_says_how_fast_and_the_option_wins(self) -> None:
+        """Zero is no limit."""
+        (self.folder / "app.json").write_text(
+            json.dumps({"scopes": ["write:/**"], "message_rate": {"per_second": 1, "burst": 3}}), "utf-8"
+        )
+        many = [event("/x", number) for number in range(400)]
+        for name, options, expected in (("ann", (), [429]), ("bob", ("--rate-limit", "0"), [])):
+            relay = self.start_accounts("--app-config", "app.json", *options)
+            person = self.guest(relay, name)
+            person.send(*many)
+            time.sleep(1.1)
+            self.assertEqual(codes(person.settle())[:1], expected)
+            relay.stop()
+
+    def test_opening_a_room_is_within_the_chat_s_limit(self) -> None:
+        """Seven quick room switches of the original app are 114 messages in one second."""
+        relay = self.start_accounts("--app-config", "chat")
+        person = self.guest(relay, "ann")
+        patterns = [f"/chat/room/r{number}/presence/*" for number in range(114)]
+        self.assertEqual(person.ask(*(Subscribe(number, each) for number, each in enumerate(patterns))), [])
+
+
+class ShareTests(AccountsTestCase):
+    """How much one user may keep in the relay."""
+
+    def test_subject_has_its_share_of_the_params(self) -> None:
+        """With all its sessions together; what it deletes makes room, and others have theirs."""
+        relay = self.start_accounts(*FREE, "--max-params-per-subject", "3", "--rate-limit", "0")
+        token = relay.api.guest("ann")
+        first, second = self.sign_in(relay, token), self.sign_in(relay, token)
+        for number, person in enumerate((first, second, first)):
+            self.assertEqual(person.code(put(f"/ann/{number}", 1), 1), 0)
+        (refusal,) = second.ask(put("/ann/3", 1), qos=1)
+        assert isinstance(refusal, Error)
+        self.assertEqual(refusal.error, 503)
+        self.assertIn("3", refusal.message)
+        self.assertEqual(first.code(put("/ann/0", 2), 1), 0, "it may go on writing what it has")
+        self.assertEqual(self.guest(relay, "bob").code(put("/bob/0", 1), 1), 0)
+        self.assertEqual(first.code(put("/ann/0", None), 1), 0)
+        self.assertEqual(second.code(put("/ann/3", 1), 1), 0)
+
+
+class AddressTests(AccountsTestCase):
+    """How many connections one client address may have, behind a proxy."""
+
+    def test_connections_are_counted_by_the_client_s_address(self) -> None:
+        """The right-most that is not trusted: what a client adds itself does not count; refused with 503 and 1013."""
+        relay = self.start_accounts(*FREE, "--max-sessions-per-address", "2", *PROXY)
+        token = relay.api.guest("ann")
+
+        def connect(forwarded: str) -> RawClient:
+            client = RawClient(relay.port, headers=(f"X-Forwarded-For: {forwarded}",))
+            self.addCleanup(client.close)
+            return client
+
+        for forwarded in ("203.0.113.7", "198.51.100.1, 203.0.113.7, 192.0.2.5", "203.0.113.8"):
+            self.sign_in(relay, token, headers=(f"X-Forwarded-For: {forwarded}",))
+        for forwarded in ("203.0.113.7", "203.0.113.8, 203.0.113.7"):
+            with self.subTest(forwarded=forwarded):
+                messages, closed = connect(forwarded).end()
+                self.assertEqual((codes(messages), closed.code), ([503], 1013))
+                self.assertIn("address", closed.reason)
+        self.sign_in(relay, token, headers=("X-Forwarded-For: 203.0.113.8",))
+
+    def test_header_of_a_stranger_is_not_believed(self) -> None:
+        """Without a trusted proxy it says nothing."""
+        relay = self.start_accounts(*FREE, "--max-sessions-per-address", "1")
+        token = relay.api.guest("ann")
+        for _ in range(3):
+            self.sign_in(relay, token, headers=("X-Forwarded-For: 203.0.113.7",))
+
+    def test_sign_ins_are_counted_by_the_client_s_address(self) -> None:
+        """Whoever guesses passwords behind the same proxy keeps nobody else out."""
+        relay = self.start_accounts("--app-config", "chat", "--trusted-proxy", "127.0.0.1")
+        api = relay.api
+        for name in ("Ann", "Eve"):
+            api.register(name)
+
+        def login(name: str, password: str, forwarded: str) -> int:
+            body = {"username": name, "password": password}
+            return api.call("login", body, headers={"X-Forwarded-For": forwarded}).status
+
+        evil, good = "10.9.9.9, 203.0.113.7", "203.0.113.8"
+        self.assertEqual([login("Ann", "wrong", evil) for _ in range(5)], [401] * 5)
+        self.assertEqual(login("Eve", PASSWORD, evil), 200, "another name from there, and it is right")
+        spoofed = "10.1.1.1, 203.0.113.7"
+        self.assertEqual([login("ANN", guess, spoofed) for guess in ("wrong", PASSWORD)], [429, 429])
+        answer = api.call(
+            "login", {"username": "Ann", "password": PASSWORD}, headers={"X-Forwarded-For": "203.0.113.7"}
+        )
+        self.assertGreater(int(answer.headers["retry-after"]), 0)
+        self.assertEqual(login("Ann", PASSWORD, good), 200)
+
+
+class OriginTests(AccountsTestCase):
+    """Which web pages may talk to the relay."""
+
+    def upgraded(self, relay: AccountsRelay, *headers: str) -> int:
+        """Returns the status that an upgrade is answered with."""
+        client = RawClient(relay.port, headers=headers)
+        client.close()
+        return client.response.status
+
+    def test_only_pages_of_the_named_origins_open_a_websocket(self) -> None:
+        """And those of the relay's own host, and clients that are no web pages."""
+        relay = self.start_accounts(*FREE, "--cors-origin", "https://chat.example,http://localhost:5173")
+        self.assertNotIn("every origin", relay.log)
+        own = f"http://127.0.0.1:{relay.port}"
+        for origin, status in (
+            ("https://chat.example", 101),
+            ("HTTPS://CHAT.EXAMPLE:443", 101),
+            ("http://localhost:5173", 101),
+            (own, 101),
+            ("https://evil.example", 403),
+            ("http://chat.example", 403),
+            ("https://chat.example.evil.example", 403),
+            ("https://chat.example:8443", 403),
+            ("null", 403),
+            ("http://127.0.0.1:1", 403),
+        ):
+            with self.subTest(origin=origin):
+                self.assertEqual(self.upgraded(relay, f"Origin: {origin}"), status)
+        self.assertEqual(self.upgraded(relay), 101)
+
+    def test_only_pages_of_the_named_origins_read_the_answers_of_the_api(self) -> None:
+        """The browser is told so, before it asks and after."""
+        relay = self.start_accounts(*FREE, "--cors-origin", "https://chat.example")
+        for origin, allowed in (("https://chat.example", "https://chat.example"), ("https://evil.example", None)):
+            for method in ("OPTIONS", "POST"):
+                with self.subTest(origin=origin, method=method):
+                    answer = relay.api.call("guest", {}, method=method, headers={"Origin": origin})
+                    self.assertEqual(answer.headers.get("access-control-allow-origin"), allowed)
+                    self.assertIn("Origin", answer.headers["vary"])
+
+    def test_without_the_option_every_page_may_and_the_log_warns(self) -> None:
+        """A permissive default is said at the start."""
+        relay = self.start_accounts(*FREE)
+        self.assertEqual(self.upgraded(relay, "Origin: https://evil.example"), 101)
+        answer = relay.api.call("guest", {}, headers={"Origin": "https://evil.example"})
+        self.assertEqual(answer.headers["access-control-allow-origin"], "*")
+        self.assertIn("warn  relay: web pages of every origin may talk to this relay", relay.log)
+
+
+class ScopeTests(AccountsTestCase):
+    """What the scopes of a token let it do."""
+
+    def start_scopes(self, *scopes: str) -> AccountsRelay:
+        """Starts a relay whose policy has nothing but scopes."""
+        (self.folder / "app.json").write_text(json.dumps({"scopes": scopes}), "utf-8")
+        return self.start_accounts(
+            "--app-config", "app.json", "--admin-token", "admin.token", "--rate-limit", "0", "--max-params", "200000"
+        )
+
+    def test_start_tells_what_a_policy_leaves_open(self) -> None:
+        """None at all is a warning; a file in which things changed their meaning is told."""
+        self.assertIn("warn  relay: without a policy everybody who signs in", self.start_accounts(*FREE).log)
+        hidden = {"scopes": ["read:/**"], "snapshot_visibility": [{"path": "/a", "visible": False}]}
+        (self.folder / "app.json").write_text(json.dumps(hidden), "utf-8")
+        relay = self.start_accounts("--app-config", "app.json")
+        self.assertIn("policy: visibility and redaction hold for everything that is sent", relay.log)
+        self.assertNotIn("without a policy", relay.log)
+
+    def test_subscription_must_be_covered_by_one_read_scope(self) -> None:
+        """Segment by segment: `read:/a/*` lets nobody subscribe to `/a/**`; an admin may everything."""
+        relay = self.start_scopes(
+            "read:/a/*", "read:/u/{userId}/**", "read:/p/*/meta", "write:/w/**", "admin:/own/{userId}/**"
+        )
+        person, admin = self.guest(relay, "ann"), self.admin(relay)
+        for pattern, code in (
+            ("/a/*", 0),
+            ("/a/x", 0),
+            ("/a/**", 301),
+            ("/a/*/b", 301),
+            ("/a", 301),
+            ("/u/ann/**", 0),
+            ("/u/*/**", 301),
+            ("/u/bob/x", 301),
+            ("/p/*/meta", 0),
+            ("/p/**", 301),
+            ("/w/x", 301),
+            ("/own/ann/**", 0),
+            ("/own/*/x", 301),
+            ("/**", 301),
+        ):
+            for message in (Subscribe(1, pattern), Query(pattern)):
+                with self.subTest(message=message):
+                    self.assertEqual(person.code(message), code)
+                    self.assertEqual(admin.code(message), 0)
+        self.assertEqual(person.code(Get("/w/x")), 0, "to write implies GET")
+        self.assertEqual(person.code(Get("/elsewhere")), 301)
+
+    def test_signals_are_announced_within_a_write_scope_and_found_within_a_read_scope(self) -> None:
+        """Everything else is 301, and changes nothing."""
+        relay = self.start_scopes("write:/mine/{userId}/**", "read:/mine/**")
+        ann, admin = self.guest(relay, "ann"), self.admin(relay)
+        mine, other = (SignalDefinition(f"/mine/{name}/x", Signal.PARAM) for name in ("ann", "bob"))
+        self.assertIsInstance(ann.ask(Announce("/mine", (mine,)))[0], Ack)
+        self.assertEqual(ann.code(Announce("/mine", (mine, other))), 301)
+        for person in (ann, admin):
+            (result,) = person.ask(Query("/mine/**"))
+            assert isinstance(result, Result)
+            self.assertEqual([signal.address for signal in result.signals], ["/mine/ann/x"])
+        self.assertEqual(ann.code(Query("/**")), 301)
+
+    def test_announced_signals_are_limited_in_number(self) -> None:
+        """Whoever announces without end is refused; what is there can be announced again."""
+        relay = self.start_scopes("write:/**", "read:/**")
+        ann = self.guest(relay, "ann")
+        at_once = 4_000
+
+        def some(start: int) -> Announce:
+            numbers = range(start, start + at_once)
+            return Announce("/s", tuple(SignalDefinition(f"/s/{number:x}", Signal.PARAM) for number in numbers))
+
+        answers = [ann.code(some(start)) for start in range(0, 100_001, at_once)]
+        self.assertEqual(answers[:-1], [0] * 25)
+        self.assertNotEqual(answers[-1], 0)
+        self.assertEqual(ann.code(some(0)), 0)
+
+
+class HelloTests(AccountsTestCase):
+    """Nothing is done for who has not said who they are."""
+
+    def test_nothing_is_answered_before_a_valid_hello(self) -> None:
+        """Other messages end the connection."""
+        relay = self.start_accounts(*FREE)
+        for message in (put("/x", 1), Subscribe(1, "/**"), Get("/x"), Query("/**")):
+            with self.subTest(message=message):
+                client = RawClient(relay.port)
+                self.addCleanup(client.close)
+                client.send(message)
+                messages, closed = client.end()
+                self.assertEqual(closed.code, 1008)
+                self.assertFalse(any(isinstance(each, Welcome | Snapshot) for each in messages))
