@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import select
 import sys
 
 from twisted.application import app
@@ -10,6 +12,10 @@ from twisted.scripts import twistd
 from clasp_relay.tap import relay
 
 __all__ = ["main"]
+
+
+YOUNG_OBJECTS = 20_000
+"""So many new containers set off the first collection, instead of 700: a burst of new params is no garbage."""
 
 
 class _Twistd(twistd.ServerOptions):  # type: ignore[misc, name-defined]  # imported there, not re-exported in words
@@ -36,5 +42,23 @@ def main() -> None:
 
         run(sys.argv[2:])
         return
+    _choose_reactor()
     sys.argv[1:] = ["--nodaemon", "--pidfile=", relay.tapname, *sys.argv[1:]]
     app.run(twistd.runApp, _Twistd)
+
+
+def _choose_reactor() -> None:
+    if hasattr(select, "epoll"):
+        from clasp_relay.net.reactor import install  # noqa: PLC0415  it is Linux only
+
+        install()
+    from twisted.internet import reactor  # noqa: PLC0415  installed above, or Twisted's choice
+
+    reactor.callWhenRunning(_settle)
+
+
+def _settle() -> None:
+    """What was made until now, the loaded state too, stays: no collection looks through it again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(YOUNG_OBJECTS)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from twisted.internet import main
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone, ConnectionLost
@@ -26,6 +26,30 @@ from clasp_relay.net.turn import TurnWriter
 ENDLESS = 1 << 60
 
 
+class _Socket:
+    """A socket whose peer takes so much and no more.
+
+    Args:
+        pipe: whose it is.
+    """
+
+    def __init__(self, pipe: Pipe) -> None:
+        self._pipe = pipe
+
+    def send(self, data: bytes) -> int:
+        """Takes what there is room for."""
+        pipe = self._pipe
+        if pipe.is_broken:
+            raise ConnectionResetError(errno.ECONNRESET, "the peer is gone")
+        taken = bytes(memoryview(data)[: pipe.room_bytes])
+        if data and not taken:
+            raise BlockingIOError(errno.EWOULDBLOCK, "the peer takes nothing")
+        pipe.room_bytes -= len(taken)
+        pipe.taken += taken
+        pipe.writes += 1
+        return len(taken)
+
+
 class Pipe(Connection):
     """Twisted's TCP transport with its buffers and producer rules, over bytes instead of a socket.
 
@@ -37,7 +61,7 @@ class Pipe(Connection):
     def __init__(self, reactor: Any, room_bytes: int = ENDLESS, host: str = "192.0.2.1") -> None:
         FileDescriptor.__init__(self, reactor)
         self.connected = 1
-        self.socket: Any = None
+        self.socket: Any = _Socket(self)
         self.fileno: Any = None
         self.room_bytes = room_bytes
         self.taken = bytearray()
@@ -46,16 +70,6 @@ class Pipe(Connection):
         self.options: list[str] = []
         self.host = host
         self.protocol: Any = Protocol()
-
-    def writeSomeData(self, data: Any) -> Any:  # noqa: N802
-        """Takes what there is room for."""
-        if self.is_broken:
-            return main.CONNECTION_LOST
-        taken = bytes(memoryview(data)[: min(self.room_bytes, self.SEND_LIMIT)])
-        self.room_bytes -= len(taken)
-        self.taken += taken
-        self.writes += 1
-        return len(taken)
 
     def drain(self, room_bytes: int = ENDLESS) -> None:
         """Makes room, and lets the transport write as a reactor does."""

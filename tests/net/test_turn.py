@@ -120,7 +120,7 @@ class TurnWriterTests(SynchronousTestCase):
         def raise_error(*_: object) -> int:
             raise ZeroDivisionError
 
-        self.patch(bench.pipes[1], "writeSomeData", raise_error)
+        self.patch(bench.pipes[1].socket, "send", raise_error)
         bench.writer.fan_out(Audience(tuple(bench.outboxes)), keep(b"a"))
         bench.turn()
         self.assertEqual([bench.got(0), bench.got(2)], [[b"a"], [b"a"]])
@@ -134,7 +134,7 @@ class TurnWriterTests(SynchronousTestCase):
         def raise_error(*_: object) -> int:
             raise ZeroDivisionError
 
-        self.patch(bench.pipes[0], "writeSomeData", raise_error)
+        self.patch(bench.pipes[0].socket, "send", raise_error)
         for outbox in bench.outboxes:
             outbox.send_snapshot("k", iter([b"snapshot"]))
         bench.settle()

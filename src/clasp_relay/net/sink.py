@@ -14,7 +14,8 @@ class Sink:
     """Writes to a transport.
 
     Over plain TCP a piece goes to the socket in the same turn, and only what the socket does not take
-    goes to the transport's buffer. ``ITransport.write`` would wait for the reactor's next turn.
+    goes to the transport's buffer. ``ITransport.write`` would wait for the reactor's next turn, and the way
+    through the transport to the socket takes as long as all that is done for a subscriber besides.
 
     Args:
         transport: any ``ITransport``; None for one that takes nothing any more.
@@ -34,16 +35,20 @@ class Sink:
     def write(self, data: bytes) -> None:
         """Writes behind all that was written before."""
         transport = self._transport
-        self._counters.sent_bytes += len(data)
+        size = len(data)
+        self._counters.sent_bytes += size
         if self._trace is not None:
             self._trace(data)
         if self._is_direct and not (transport.dataBuffer or transport._tempDataBuffer or transport.disconnecting):
-            taken = transport.writeSomeData(data)
-            if taken != len(data):
-                # An error is met again by the reactor, which then ends the connection as it does any other.
-                transport.write(data[taken:] if isinstance(taken, int) and taken > 0 else data)
+            try:
+                taken = transport.socket.send(data)
+            except OSError:
+                # There is no room, or an error: the reactor meets it again and ends the connection as any other.
+                taken = 0
+            if taken != size:
+                transport.write(data[taken:])
         elif transport is not None:
-            self._handed_bytes = len(data)
+            self._handed_bytes = size
             transport.write(data)
 
     @property

@@ -1,0 +1,119 @@
+"""The reactor reads as Twisted's own does."""
+
+import os
+from typing import Any
+
+from twisted.internet.error import ConnectionDone
+from twisted.internet.main import CONNECTION_DONE
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from clasp_relay.net.reactor import RelayReactor
+
+
+class Reader:
+    """The reading end of a pipe with a byte in it."""
+
+    def __init__(self) -> None:
+        self._end, self._other_end = os.pipe()
+        os.write(self._other_end, b"x")
+        self.got: list[bytes] = []
+        self.lost: list[Failure] = []
+        self.result: Any = None
+
+    def fileno(self) -> int:
+        """Returns its descriptor."""
+        return self._end
+
+    def logPrefix(self) -> str:  # noqa: N802
+        """Twisted asks for it where it logs."""
+        return "reader"
+
+    def doRead(self) -> Any:  # noqa: N802
+        """Reads, and does what the test wants."""
+        self.got.append(os.read(self._end, 10))
+        return self.result() if callable(self.result) else self.result
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Notes why it ended."""
+        self.lost.append(reason)
+
+    def hang_up(self) -> None:
+        """Closes the writing end."""
+        if self._other_end >= 0:
+            os.close(self._other_end)
+            self._other_end = -1
+
+    def close(self) -> None:
+        """Closes both ends."""
+        self.hang_up()
+        os.close(self._end)
+
+
+class ReactorTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        """Makes a reactor beside the one that there is."""
+        self.reactor = RelayReactor()
+        self.addCleanup(self.reactor._poller.close)
+        for internal in list(self.reactor._internalReaders):
+            self.addCleanup(internal.connectionLost, None)
+            self.reactor.removeReader(internal)
+
+    def reader(self) -> Reader:
+        """Makes a reader that the reactor knows."""
+        reader = Reader()
+        self.addCleanup(reader.close)
+        self.reactor.addReader(reader)
+        return reader
+
+    def test_reactor_has_everything_read_that_can_be(self) -> None:
+        """In one iteration, and nothing twice."""
+        readers = [self.reader() for _ in range(3)]
+        self.reactor.doIteration(1)
+        self.reactor.doIteration(0)
+        self.assertEqual([reader.got for reader in readers], [[b"x"]] * 3)
+
+    def test_reactor_ends_what_says_that_it_has_ended(self) -> None:
+        """With the reason that it gave; it is read no more."""
+        reader = self.reader()
+        reader.result = CONNECTION_DONE
+        self.reactor.doIteration(1)
+        self.assertTrue(reader.lost[0].check(ConnectionDone))
+        self.assertEqual(self.reactor.getReaders(), [])
+
+    def test_reactor_keeps_an_error_from_the_others(self) -> None:
+        """What raises is logged and ends alone."""
+        readers = [self.reader() for _ in range(3)]
+
+        def fail() -> None:
+            raise ZeroDivisionError
+
+        readers[1].result = fail
+        self.reactor.doIteration(1)
+        self.assertEqual([len(reader.lost) for reader in readers], [0, 1, 0])
+        self.assertTrue(readers[1].lost[0].check(ZeroDivisionError))
+        self.assertEqual([reader.got for reader in readers], [[b"x"]] * 3)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_reactor_does_not_read_what_another_one_removed(self) -> None:
+        """Though both were ready at the same time."""
+        readers = [self.reader() for _ in range(2)]
+        readers[0].result = lambda: self.reactor.removeReader(readers[1])
+        readers[1].result = lambda: self.reactor.removeReader(readers[0])
+        self.reactor.doIteration(1)
+        self.assertEqual(sorted(reader.got for reader in readers), [[], [b"x"]])
+
+    def test_reactor_tells_a_reader_that_its_peer_hung_up(self) -> None:
+        """After what came before."""
+        reader = self.reader()
+        reader.hang_up()
+        self.reactor.doIteration(1)
+        self.reactor.doIteration(1)
+        self.assertEqual(reader.got, [b"x"])
+        self.assertTrue(reader.lost[0].check(ConnectionDone))
+
+    def test_reactor_waits_for_as_long_as_it_takes_when_it_is_not_told(self) -> None:
+        """Here something is there."""
+        reader = self.reader()
+        self.reactor.doIteration(None)
+        self.assertEqual(reader.got, [b"x"])
