@@ -37,6 +37,8 @@ describe('every page', () => {
   /** What axe finds wrong on the page as it is now, in short. */
   async function flaws(page: Page): Promise<string[]> {
     await page.evaluate(axe)
+    // Colours that are still changing are nobody's.
+    await page.waitForTimeout(150)
     const { violations } = await page.evaluate(() => (window as unknown as { axe: { run(): AxeResults } }).axe.run())
     return violations.flatMap(({ id, nodes }) => nodes.map((node) => `${id}: ${node.html.slice(0, 160)}`))
   }
@@ -46,9 +48,10 @@ describe('every page', () => {
     await ada.createRoom({ name: 'Stage crew', isPublic: true, encrypted: true })
     const bob = await Person.guest(browser, relay.origin, 'Bob')
     await bob.follow(await ada.inviteLink(), 'Stage crew')
-    await ada.say('The new sound desk is **here**. Plan: https://example.org/plan')
+    await ada.say('The new sound desk is **here**. Plan: https://example.org/plan', 'The new sound desk is here.')
     await bob.sees('The new sound desk')
-    await bob.say('Great! I wrote the routing down:\n```\nosc/1 → clasp → dmx\n```')
+    await bob.composer.fill('Great! I wrote the routing down:\n```\nosc/1 → clasp → dmx\n```')
+    await bob.composer.press('Enter')
     await ada.sees('I wrote the routing down')
     await bob.choose('The new sound desk', 'Reply')
     await bob.composer.fill('@Ada shall we try it at eight?')
@@ -73,7 +76,7 @@ describe('every page', () => {
     ] as const) {
       await eve.page.goto(relay.origin + path)
       await eve.page.locator('form').waitFor()
-      await picture(eve.page, name)
+      if (name === 'landing') await picture(eve.page, name)
       for (const theme of THEMES) {
         await eve.page.evaluate((wanted) => (document.documentElement.dataset['theme'] = wanted), theme)
         expect([theme, path, ...(await flaws(eve.page))]).toEqual([theme, path])
@@ -95,7 +98,7 @@ describe('every page', () => {
     for (const tab of ['People', 'Room', 'Security'] as const) {
       await ada.openPanel(tab)
       expect([tab, ...(await flaws(ada.page))]).toEqual([tab])
-      await picture(ada.page, `panel-${tab.toLowerCase()}`)
+      if (tab === 'People') await picture(ada.page, 'panel')
     }
     const dialogs: [string, () => Promise<void>][] = [
       ['create', () => ada.page.keyboard.press('Alt+n')],
@@ -113,7 +116,7 @@ describe('every page', () => {
       // An animation that is not over blends colours.
       await ada.page.waitForTimeout(300)
       expect([name, ...(await flaws(ada.page))]).toEqual([name])
-      await picture(ada.page, name)
+      if (name === 'browse' || name === 'settings') await picture(ada.page, name)
       await ada.page.keyboard.press('Escape')
       await ada.page.getByRole('dialog').waitFor({ state: 'detached' })
     }
@@ -140,14 +143,13 @@ describe('every page', () => {
       await kim.button('Send').tap()
       await kim.sees('A message that is long')
       expect(await flaws(kim.page)).toEqual([])
-      await picture(kim.page, name)
+      if (name === 'phone') await picture(kim.page, name)
       await kim.button('Show room details').tap()
       await kim.page.getByRole('complementary', { name: 'Room details' }).waitFor()
       await kim.page.getByRole('complementary').getByRole('button', { name: 'Hide room details' }).tap()
       await kim.button('Open the room list').tap()
       await kim.roomLink(`Pocket ${name}`).waitFor()
       expect(await flaws(kim.page)).toEqual([])
-      await picture(kim.page, `${name}-rooms`)
       const overflow = await kim.page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth)
       expect([name, overflow]).toEqual([name, 0])
       expect(kim.complaints).toEqual([])
@@ -159,10 +161,12 @@ describe('every page', () => {
     const ada = await Person.guest(browser, relay.origin, 'Ada')
     const { page } = ada
     await page.keyboard.press('Alt+n')
+    await ada.dialog('New room').locator('input:focus').waitFor()
     await page.keyboard.type('Keys')
     await page.keyboard.press('Enter')
     await ada.isIn('Keys')
     await page.keyboard.press('Alt+c')
+    await page.locator('textarea:focus').waitFor()
     await page.keyboard.type('One')
     await page.keyboard.press('Enter')
     await ada.sees('One')
@@ -173,6 +177,7 @@ describe('every page', () => {
     await page.keyboard.press('Escape')
     await page.getByText('Reply to Ada').waitFor({ state: 'detached' })
     await page.keyboard.press('Alt+m')
+    await page.locator('article:focus', { hasText: 'One' }).waitFor()
     await page.keyboard.press('?')
     await ada.dialog('Keyboard shortcuts').waitFor()
     await page.keyboard.press('Escape')

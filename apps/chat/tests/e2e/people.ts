@@ -166,10 +166,11 @@ export class Person {
     return this.page.getByRole('textbox', { name: /^Message to/ })
   }
 
-  async say(text: string): Promise<void> {
+  /** Writes and sends; `shown` is how it then stands there, where that is not as it was written. */
+  async say(text: string, shown = text): Promise<void> {
     await this.composer.fill(text)
     await this.composer.press('Enter')
-    await this.message(text).waitFor()
+    await this.message(shown).waitFor()
   }
 
   message(text: string | RegExp): Locator {

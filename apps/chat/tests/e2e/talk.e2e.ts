@@ -39,11 +39,29 @@ describe('talking', () => {
 
   it('goes both ways between a guest and one who followed the link without an account', async () => {
     await meet()
-    await ada.say('Hello **Bob**')
+    await ada.say('Hello **Bob**', 'Hello Bob')
     await bob.sees('Hello Bob')
     await bob.say('Hello Ada')
     await ada.sees('Hello Ada')
     await ada.isDelivered('Hello Bob')
+  })
+
+  it('shows hostile text as text: nothing in it runs or is fetched', async () => {
+    await meet()
+    const foreign: string[] = []
+    bob.page.on('request', (request) => {
+      if (!request.url().startsWith(relay.origin) && /^https?:/.test(request.url())) foreign.push(request.url())
+    })
+    await ada.say(
+      '<img src="https://tracker.example/x.png" onerror="document.title=1"> <script>document.title=2</script>',
+    )
+    await ada.composer.fill('![x](https://tracker.example/y.png) [click](javascript:document.title=3) **end**')
+    await ada.composer.press('Enter')
+    await bob.sees('<img src=')
+    await bob.sees('end')
+    expect(await bob.page.locator('[role=log] :is(img, script, [href^="javascript:"])').count()).toBe(0)
+    expect(foreign).toEqual([])
+    expect(await bob.page.title()).toContain('CLASP Chat')
   })
 
   it('shows a room with its messages again after a reload, and goes on', async () => {

@@ -1,0 +1,92 @@
+// @vitest-environment happy-dom
+import { describe, expect, it } from 'vitest'
+import { inkOn, initialsOf, safeColor } from '@/components/ui/color'
+import { errorText, noticeText } from '@/components/ui/errors'
+import { shortcutOf } from '@/components/useShortcuts'
+import { findEmojis, loadEmojis } from '@/components/composer/emojiData'
+import { i18n } from '@/i18n'
+import { failure } from '../fakes/stores'
+
+const t = (key: string, named: Record<string, unknown>): string => i18n.global.t(key, named)
+
+describe('a colour', () => {
+  it.each(['red', 'url(https://t.example)', '#12345', '#12345g', '', '#fff'])('%j is not taken from others', (bad) => {
+    expect(safeColor(bad)).toMatch(/^#[0-9a-f]{6}$/)
+    expect(safeColor(bad)).not.toBe(bad)
+  })
+
+  it('gets the ink that can be read on it', () => {
+    expect([inkOn('#000000'), inkOn('#ffffff'), inkOn('#f5c26b'), inkOn('#2563eb')]).toEqual([
+      '#ffffff',
+      '#000000',
+      '#000000',
+      '#ffffff',
+    ])
+  })
+})
+
+describe('initials', () => {
+  it.each([
+    ['Ada', 'A'],
+    ['grace brewster hopper', 'GH'],
+    ['', '?'],
+    ['👩‍🚀 x', '👩X'],
+  ])('of %j are %j', (name, expected) => expect(initialsOf(name)).toBe(expected))
+})
+
+describe('an error', () => {
+  it.each([
+    [failure('credentials'), 'Wrong name or password.'],
+    [failure('tooMany', '', 30), 'Too many attempts. Wait 30 s, then try again.'],
+    [failure('server', 'disk full'), 'The server could not do that: disk full'],
+    [new TypeError('x is not a function'), 'Something went wrong. Try again.'],
+    [null, 'Something went wrong. Try again.'],
+  ])('%s is put into words', (error, words) => expect(errorText(t, error)).toBe(words))
+
+  it('in a notice carries the server’s sentence once', () => {
+    expect(noticeText(t, { key: 'errors.forbidden', params: { detail: 'not yours' } })).toBe(
+      'You are not allowed to do that. The server says: not yours',
+    )
+    expect(noticeText(t, { key: 'errors.server', params: { detail: 'full' } })).toBe(
+      'The server could not do that: full',
+    )
+    expect(noticeText(t, { key: 'notices.pendingRequests', params: { count: 2 } })).toBe(
+      '2 friend requests are waiting.',
+    )
+  })
+})
+
+describe('a key press', () => {
+  const press = (init: KeyboardEventInit): string | null => shortcutOf(new KeyboardEvent('keydown', init))
+
+  it.each([
+    [{ key: '?' }, 'help'],
+    [{ key: 'k', code: 'KeyK', ctrlKey: true }, 'findRoom'],
+    [{ key: 'k', code: 'KeyK', metaKey: true }, 'findRoom'],
+    [{ key: 'F', code: 'KeyF', ctrlKey: true, shiftKey: true }, 'searchMessages'],
+    [{ key: 'ArrowDown', code: 'ArrowDown', altKey: true }, 'next'],
+    [{ key: 'ç', code: 'KeyC', altKey: true }, 'compose'],
+    [{ key: 'c', code: 'KeyC' }, null],
+    [{ key: 'c', code: 'KeyC', altKey: true, ctrlKey: true }, null],
+    [{ key: 'f', code: 'KeyF', ctrlKey: true }, null],
+  ])('%j means %j', (init, expected) => expect(press(init)).toBe(expected))
+
+  it('of a question mark in a text field is a question mark', () => {
+    const box = document.body.appendChild(document.createElement('textarea'))
+    let meaning: string | null = 'none'
+    box.addEventListener('keydown', (event) => (meaning = shortcutOf(event)))
+    box.dispatchEvent(new KeyboardEvent('keydown', { key: '?' }))
+    expect(meaning).toBeNull()
+  })
+})
+
+describe('emojis', () => {
+  it('are found by all words of a query, in English and German', async () => {
+    const english = await loadEmojis('en')
+    expect(english.length).toBeGreaterThan(7)
+    expect(findEmojis(english, 'party popper', 5).map((emoji) => emoji.sign)).toContain('🎉')
+    expect(findEmojis(english, 'a', 5)).toHaveLength(5)
+    expect(findEmojis(await loadEmojis('de'), 'daumen hoch', 5).map((emoji) => emoji.sign)).toContain('👍️')
+    expect(await loadEmojis('xx')).toBe(english)
+  })
+})
