@@ -68,6 +68,9 @@ class AcceptedTests(SynchronousTestCase):
             (["--session-timeout", "9"], Settings(session_timeout_s=9)),
             (["--drain-timeout", "0"], Settings(drain_timeout_s=0)),
             (["--log-level", "DEBUG"], Settings(log_level="debug")),
+            (["--log-level", "info,net=DEBUG"], Settings(log_level="info,net=debug")),
+            (["--log-format", "json"], Settings(log_format="json")),
+            (["--health-port", "7360"], Settings(health_port=7360)),
         ]
         for arguments, settings in cases:
             with self.subTest(arguments=arguments):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.setting_kinds import Choice, FilePath, Kind, Networks, Number, OriginList, OrNone, Text, Whole
+from clasp_relay.setting_kinds import Choice, FilePath, Kind, Levels, Networks, Number, OriginList, OrNone, Text, Whole
 
 NO_ORIGINS = (
     "",
@@ -52,6 +52,8 @@ class KindTests(SynchronousTestCase):
             (Networks(), ()),
             (Networks(), (ip_network("10.0.0.0/8"), ip_network("::1"))),
             (Choice(("a", "b")), "b"),
+            (Levels(), "info"),
+            (Levels(), "warn,net=debug,core=trace"),
         ]
         for kind, value in cases:
             with self.subTest(kind=kind, value=value):
@@ -78,6 +80,9 @@ class KindTests(SynchronousTestCase):
             (Text(4), "a\nb"),
             (Text(4), "\udcff"),
             (Text(4), b"a"),
+            (Levels(), None),
+            (Levels(), "loud"),
+            (Levels(), "info,nothing=debug"),
             (FilePath(), None),
             (FilePath(), "a"),
             (FilePath(), Path("a\0b")),
@@ -106,6 +111,7 @@ class KindTests(SynchronousTestCase):
             (Text(9), " x ", " x "),
             (FilePath(), "a/b", Path("a/b")),
             (Choice(("warn",)), "WARN", "warn"),
+            (Levels(), "Info,NET=debug", "info,net=debug"),
             (OrNone(Whole(1)), "7", 7),
             (OriginList(), " https://a.example , http://b:1,", ("https://a.example", "http://b:1")),
             (Networks(), "10.1.2.3/8, ::1", (ip_network("10.0.0.0/8"), ip_network("::1/128"))),
@@ -140,6 +146,7 @@ class KindTests(SynchronousTestCase):
             (Text(9), "a text of 1 to 9 bytes without control characters"),
             (FilePath(), "a path"),
             (Choice(("a", "b")), "one of a, b"),
+            (Levels(), "one of error, warn, info, debug, trace, and others by part (info,net=debug)"),
             (OrNone(FilePath()), "a path"),
             (
                 OriginList(),

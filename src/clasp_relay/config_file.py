@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
 
-from clasp_relay.option_table import NOT_SUPPORTED, NOT_YET, OPTIONS, Option
+from clasp_relay.option_table import NOT_SUPPORTED, OPTIONS, Option
 
 __all__ = ["ConfigError", "read_config"]
 
@@ -54,8 +54,6 @@ def _why_not(key: str) -> str:
     """Says why there is no such key."""
     if key == "config":
         return "a config file names no other one"
-    if key in NOT_YET:
-        return "not available in this version"
     if key in NOT_SUPPORTED:
         return "not supported"
     for option in OPTIONS:

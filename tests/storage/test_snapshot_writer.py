@@ -98,6 +98,29 @@ class SnapshotWriterTests(SynchronousTestCase):
         self.assertIs(self.successResultOf(self.writer.save_if_changed()), True)
         self.assertEqual(self.writer.written, 1)
 
+    def test_writer_tells_how_old_what_is_on_disk_is(self) -> None:
+        """Since the last time that all that was set was on disk; that nothing has changed counts too."""
+        now_s = 100.0
+        writer = SnapshotWriter(
+            self.state_file,
+            lambda: self.table.state,
+            lambda: self.table.changes,
+            self.threads,
+            self.log,
+            monotonic=lambda: now_s,
+            sleep=self.pauses.append,
+        )
+        now_s = 160.0
+        self.assertEqual(writer.age_s, 60.0)
+        writer.save_if_changed()
+        self.assertEqual(writer.age_s, 0.0)
+        self.table.change()
+        writer.save_if_changed()
+        now_s = 163.0
+        self.assertEqual(writer.age_s, 3.0)
+        self.threads.work()
+        self.assertEqual((writer.age_s, writer.last_duration_s), (3.0, 3.0))
+
     def test_writer_captures_in_one_step(self) -> None:
         """What changes while the thread works is not in the file, and is written the next time."""
         self.table.change()
