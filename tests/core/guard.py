@@ -36,6 +36,7 @@ class Rule:
 
     def __init__(self, decide: Judge | View, *, depends_on_pattern: bool = False, catch_up: bool = False) -> None:
         self.fixed: Verdict | None = None
+        self.key = self
         self.depends_on_pattern = depends_on_pattern
         self.catch_up = catch_up
         self.judged: list[tuple[str, Pattern | None]] = []
@@ -66,6 +67,7 @@ class Guard(OpenPermissions):
         self.grant: Callable[[Identity, str, Value, int | None, State], Grant | None] = lambda *_: None
         self.opens: Callable[[str], Sequence[CatchUp]] = lambda _: ()
         self.stamps: dict[str, str] = {}
+        self.ended_tokens: set[bytes] = set()
         self.tracked = ""
         """The start of the addresses of which it counts who holds them."""
 
@@ -77,9 +79,9 @@ class Guard(OpenPermissions):
             raise Disconnect(CloseCode.POLICY_VIOLATION, "the token has expired", ErrorCode.TOKEN_EXPIRED)
         return Identity(token.partition("#")[0], token.encode())
 
-    def is_current(self, _who: Identity) -> bool:
-        """Nothing ends here."""
-        return True
+    def is_current(self, who: Identity) -> bool:
+        """Those that a test ended are not."""
+        return who.token not in self.ended_tokens
 
     def check_write(self, who: Identity, address: str, value: Value, ttl: int | None, state: State) -> Grant | None:
         """Refuses what is out of scope; else as ``grant`` says."""

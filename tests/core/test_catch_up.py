@@ -66,6 +66,29 @@ class OpeningTests(VisibilityCase):
         self.bob.send(Subscribe(2, "/other/**"))
         self.assertEqual(self.opened("bob"), [[], [], []])
 
+    def test_only_one_user_is_looked_at_where_only_one_may_see_more(self) -> None:
+        """Whether its pattern is the room's, narrower, wider, across it, or apart from it."""
+        for pattern, found in (
+            ("/room/**", ["/room/1", "/room/2"]),
+            ("/room/1", ["/room/1"]),
+            ("/**", ["/room/1", "/room/2"]),
+            ("/*/2", ["/room/2"]),
+            ("/other/**", []),
+            ("/roo*/2", ["/room/2"]),
+            ("/room", []),
+        ):
+            with self.subTest(pattern):
+                self.begin(Rule(members_of("/members"), catch_up=True))
+                self.subject = "bob"
+                self.bob.send(Subscribe(1, pattern))
+                self.values()
+                self.write("/members", ["alice", "bob"])
+                self.assertEqual(self.alice.hear(), [])
+                told = [address for address, _ in heard(self.bob.hear()) if address != "/members"]
+                self.assertEqual(sorted(told), found)
+                self.write("/members", ["bob"])
+                self.assertEqual([address for address, _ in heard(self.bob.hear()) if address != "/members"], [])
+
     def test_each_subscription_gets_what_it_asks_for(self) -> None:
         """A client with two subscriptions hears a param for each."""
         self.bob.send(Subscribe(2, "/room/1"))

@@ -109,7 +109,7 @@ class GateTests(SynchronousTestCase):
         def fail(*_: object) -> None:
             raise ZeroDivisionError("a secret")
 
-        self.world.relay.params.get = fail  # type: ignore[method-assign, assignment]
+        self.world.relay.params.get = fail
         (error,) = self.client.ask(Set("/a", value(1)))
         assert isinstance(error, Error)
         self.assertEqual((error.error, error.message, error.address), (ErrorCode.INTERNAL, "internal error", None))
@@ -212,7 +212,7 @@ class SessionTests(SynchronousTestCase):
             client.leave()
             raise ZeroDivisionError
 
-        self.world.relay.params.get = end_and_fail  # type: ignore[method-assign, assignment]
+        self.world.relay.params.get = end_and_fail
         self.assertEqual(client.ask(Set("/a", value(1))), [])
         self.assertEqual(len(self.world.faults), 1)
 
@@ -233,6 +233,19 @@ class TokenTests(SynchronousTestCase):
             self.assertEqual(client.outbox.closed[0], CloseCode.POLICY_VIOLATION)
             self.assertIn("token", client.outbox.closed[1])
         self.assertEqual(len(self.world.relay.sessions), 0)
+
+    def test_what_a_token_planned_ends_with_it(self) -> None:
+        """A bundle that waits is checked again when it is due, and its token too."""
+        for token in ("alice#1", "alice#2"):
+            client = self.world.join(token)
+            due_us = self.world.clock.now_us() + 1_000_000
+            client.send(Bundle((Set(f"/{token[-1]}", value(1)),), due_us))
+        guard = self.world.relay.permissions
+        assert isinstance(guard, Guard)
+        guard.ended_tokens.add(b"alice#1")
+        self.world.advance(2)
+        params = self.world.relay.params
+        self.assertEqual((params.get("/1") is None, params.get("/2") is None), (True, False))
 
     def test_sessions_end_with_their_token(self) -> None:
         """All of one token, and no others; one that left before is not told."""

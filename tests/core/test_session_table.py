@@ -13,7 +13,7 @@ from tests.core.world import MemoryOutbox
 def session(session_id: str, token: bytes = b"") -> Session:
     """Makes a session."""
     made = Session(session_id, MemoryOutbox(), "192.0.2.1")
-    made.identity = Identity("somebody", token)
+    made.identity = Identity("somebody" if token else "", token)
     return made
 
 
@@ -29,6 +29,8 @@ class SessionTableTests(SynchronousTestCase):
         self.assertIsNone(table.get("4"))
         self.assertEqual(table.of_token(b"t"), [one, two])
         self.assertEqual((table.of_token(b""), table.of_token(b"u")), ([], []))
+        self.assertEqual(table.of_subject("somebody"), [one, two])
+        self.assertEqual((table.of_subject(""), table.of_subject("nobody")), ([], []))
 
     def test_nothing_is_left_of_a_session_that_ended(self) -> None:
         """Once is enough; one that never was live may end too."""
@@ -41,4 +43,4 @@ class SessionTableTests(SynchronousTestCase):
             table.discard(one)
         self.assertEqual((len(table), table.of_token(b"t")), (1, [two]))
         table.discard(two)
-        self.assertEqual((len(table), table._by_token), (0, {}))
+        self.assertEqual((len(table), table._by_token, table._by_subject), (0, {}, {}))

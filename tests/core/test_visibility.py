@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.core import visibility
+from clasp_relay.core import delivery, visibility
 from clasp_relay.core.permissions import FULL, HIDDEN, State, Verdict
 from clasp_relay.core.records import Param
 from clasp_relay.wire.address import Pattern
@@ -220,10 +220,11 @@ class KeptVerdictTests(VisibilityCase):
         self.write("/a", 1)
         viewed = self.world.relay.visibility.of("/a", is_live=True)
         assert viewed is not None
-        split = viewed.splits[Signal.PARAM]
+        route = self.world.relay.subscriptions.route("/a")
+        split = viewed.splits[route, Signal.PARAM]
         self.write("/members", ["alice", "carol"])
         self.write("/a", 2)
-        self.assertIs(viewed.splits[Signal.PARAM], split)
+        self.assertIs(viewed.splits[route, Signal.PARAM], split)
         self.assertEqual(self.values(), [[1, 2], [1, 2], []])
 
     def test_existence_counts_only_when_it_changes(self) -> None:
@@ -316,11 +317,54 @@ class KeptVerdictTests(VisibilityCase):
         self.write("/a/1", 9)
         self.assertEqual(self.values(), [[9], [], [9]])
 
+    def test_addresses_share_what_decides_about_all_of_them(self) -> None:
+        """A room's messages are judged once per reader, not once per address, and go to the same list."""
+        rule = self.guard.rules["/a"] = Rule(members_of("/members"))
+        self.write("/members", ["alice"])
+        self.subscribe("/a/**")
+        for number in range(5):
+            self.write(f"/a/{number}", number)
+        self.assertEqual(sorted(subject for subject, _ in rule.judged), ["alice", "bob"])
+        viewed = self.world.relay.visibility.of("/a/0", is_live=True)
+        assert viewed is not None
+        self.assertEqual(len(viewed.splits), 1)
+
+    def test_splits_by_route_are_bounded(self) -> None:
+        """Who subscribes in many ways does not fill the memory."""
+        self.patch(delivery, "MAX_SPLITS", 2)
+        self.guard.rules["/a"] = Rule(members_of("/members"))
+        self.write("/members", ["alice"])
+        for number in range(5):
+            self.alice.send(Subscribe(number, f"/a/{number}"))
+            self.write(f"/a/{number}", number)
+        viewed = self.world.relay.visibility.of("/a/0", is_live=True)
+        assert viewed is not None
+        self.assertLessEqual(len(viewed.splits), 2)
+        self.assertEqual(self.values()[1], [0, 1, 2, 3, 4])
+
+    def test_long_addresses_are_found_anew(self) -> None:
+        """They are decided about all the same."""
+        self.guard.rules["/a"] = Rule(members_of("/members"))
+        self.write("/members", ["alice"])
+        address = "/a/" + "x" * visibility.MAX_REMEMBERED_ADDRESS
+        self.subscribe("/a/**")
+        self.write(address, 1)
+        self.assertEqual(self.values(), [[1], [1], []])
+        self.assertNotIn((address, False), self.world.relay.visibility._by_address)
+
+    def test_remembered_addresses_are_bounded(self) -> None:
+        """Then they are found anew."""
+        self.patch(visibility, "MAX_ADDRESSES", 3)
+        self.guard.rules["/a"] = Rule(members_of("/members"))
+        for number in range(10):
+            self.write(f"/a/{number}", number)
+            self.assertLessEqual(len(self.world.relay.visibility._by_address), 3)
+
     def test_addresses_that_are_looked_at_are_bounded(self) -> None:
         """Also those of which nothing is judged, since an admin sees all."""
         self.patch(visibility, "MAX_VERDICTS", 3)
-        self.guard.rules["/a"] = Rule(members_of("/members"))
         for number in range(10):
+            self.guard.rules[f"/a/{number}"] = Rule(members_of("/members"))
             self.write(f"/a/{number}", number)
             self.assertEqual(heard(self.admin.ask(Get(f"/a/{number}"))), [(f"/a/{number}", number)])
             self.assertLessEqual(len(self.world.relay.visibility._viewed), 3)

@@ -24,6 +24,9 @@ _new = tuple.__new__
 THROTTLED_SIGNALS = frozenset({Signal.PARAM, Signal.STREAM})
 """What maxRate and epsilon apply to; nothing else is ever dropped by a filter."""
 
+MAX_SPLITS = 64
+"""How many routes a decision's splits are kept for: as many as there are ways to subscribe to a room, and more."""
+
 
 class Delivery(NamedTuple):
     """The sessions that a signal goes to."""
@@ -154,9 +157,11 @@ class Deliveries:
         if viewed.doubtful or viewed.until_us is not None:
             self._visibility.refresh(viewed)
         splits = viewed.splits
-        split = splits.get(signal)
+        split = splits.get((route, signal))
         if split is None or split.whole is not whole or split.generation != viewed.generation:
-            split = splits[signal] = Split(whole, viewed.generation, self._parts(viewed, address, route, signal))
+            if len(splits) >= MAX_SPLITS:
+                splits.clear()
+            split = splits[route, signal] = Split(whole, viewed.generation, self._parts(viewed, address, route, signal))
         return split
 
     def _parts(

@@ -7,7 +7,7 @@ ones it looked up, so that whoever keeps it knows when it ends.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias
 
@@ -73,11 +73,15 @@ class Verdict(NamedTuple):
 
 
 class Viewing(Protocol):
-    """What decides who sees one address."""
+    """What decides who sees some addresses."""
 
     @property
     def fixed(self) -> Verdict | None:
         """The verdict, where it is the same for every reader whatever is stored."""
+
+    @property
+    def key(self) -> Hashable:
+        """Equal for addresses about which every verdict is the same, such as all messages of one room."""
 
     @property
     def depends_on_pattern(self) -> bool:

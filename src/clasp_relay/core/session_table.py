@@ -1,8 +1,12 @@
-"""The live sessions, by id and by token."""
+"""The live sessions, by id, token and subject."""
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from clasp_relay.core.sessions import Session
+
+K = TypeVar("K", str, bytes)
 
 
 class SessionTable:
@@ -11,6 +15,7 @@ class SessionTable:
     def __init__(self) -> None:
         self._by_id: dict[str, Session] = {}
         self._by_token: dict[bytes, dict[Session, None]] = {}
+        self._by_subject: dict[str, dict[Session, None]] = {}
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -26,17 +31,29 @@ class SessionTable:
         """Returns the sessions of a token, given by what it is known by."""
         return list(self._by_token.get(token, ()))
 
+    def of_subject(self, subject: str) -> list[Session]:
+        """Returns the sessions of a user; none in open mode, where there are no users."""
+        return list(self._by_subject.get(subject, ()))
+
     def add(self, session: Session) -> None:
         """Adds a session that is live now; its identity stays."""
         self._by_id[session.id] = session
-        if session.identity.token:
-            self._by_token.setdefault(session.identity.token, {})[session] = None
+        who = session.identity
+        if who.token:
+            self._by_token.setdefault(who.token, {})[session] = None
+        if who.subject:
+            self._by_subject.setdefault(who.subject, {})[session] = None
 
     def discard(self, session: Session) -> None:
         """Removes a session that has ended, if it ever was live."""
-        token = session.identity.token
-        if self._by_id.pop(session.id, None) is not None and token:
-            sessions = self._by_token[token]
-            del sessions[session]
-            if not sessions:
-                del self._by_token[token]
+        if self._by_id.pop(session.id, None) is not None:
+            _take_out(self._by_token, session.identity.token, session)
+            _take_out(self._by_subject, session.identity.subject, session)
+
+
+def _take_out(table: dict[K, dict[Session, None]], key: K, session: Session) -> None:
+    sessions = table.get(key)
+    if sessions is not None:
+        del sessions[session]
+        if not sessions:
+            del table[key]

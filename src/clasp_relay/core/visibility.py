@@ -1,12 +1,14 @@
 """Who sees what: the verdicts of the permissions, kept until something that they rest on changes.
 
 This is the one place that every way out asks: fan-out, the snapshots after HELLO, SUBSCRIBE and GET, and
-QUERY. Verdicts are kept per address, reader and, where it counts, pattern; which of them looked at an
-address is known, so a change there puts exactly those in doubt.
+QUERY. Verdicts are kept per rule and what it captures of an address (all messages of one room, say), reader
+and, where it counts, pattern; which of them looked at an address is known, so a change there puts exactly
+those in doubt.
 """
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import TYPE_CHECKING, TypeAlias
 
 from clasp_relay.core.dependents import Dependents
@@ -20,16 +22,23 @@ from clasp_relay.wire.constants import Signal
 
 if TYPE_CHECKING:
     from clasp_relay.core.delivery import Split
+    from clasp_relay.core.subscriptions import Route
 
 MAX_VERDICTS = 50_000
 """How many verdicts are kept (about 1 kB each); then all are forgotten."""
+
+MAX_ADDRESSES = 16_384
+"""Of how many addresses it is remembered what decides about them; then it is found anew."""
+
+MAX_REMEMBERED_ADDRESS = 256
+"""Longer addresses are found anew every time, so that what is remembered stays small."""
 
 Key: TypeAlias = tuple[str, Pattern | None]
 """A reader, and its pattern where that counts."""
 
 
 class Viewed:
-    """The verdicts about one address that decides by its readers.
+    """The verdicts about the addresses that one thing decides about, by their readers.
 
     Args:
         viewing: what decides.
@@ -44,8 +53,8 @@ class Viewed:
         self.until_us: int | None = None
         self.generation = 0
         """Another one after a view has changed: what was worked out from the views before is outdated."""
-        self.splits: dict[Signal, Split] = {}
-        """Who gets what here; kept by the deliveries."""
+        self.splits: dict[tuple[Route, Signal], Split] = {}
+        """Who gets what by one route; kept by the deliveries."""
 
 
 class Visibility:
@@ -62,7 +71,8 @@ class Visibility:
         self._is_open = permissions.is_open
         self._params = params
         self._clock = clock
-        self._viewed: dict[tuple[str, bool], Viewed] = {}
+        self._viewed: dict[tuple[Hashable, bool], Viewed] = {}
+        self._by_address: dict[tuple[str, bool], Viewed | None] = {}
         self._dependents: Dependents[tuple[Viewed, Key]] = Dependents()
         self._count = 0
 
@@ -75,17 +85,14 @@ class Visibility:
         """
         if self._is_open:
             return None
-        is_live = is_live and self._permissions.tells_live_apart
-        viewed = self._viewed.get((address, is_live))
-        if viewed is None:
-            viewing = self._permissions.viewing(address, is_live)
-            if viewing is None:
-                return None
-            viewed = Viewed(viewing)
-            if viewing.fixed is None:
-                if len(self._viewed) >= MAX_VERDICTS:
-                    self._forget()
-                self._viewed[address, is_live] = viewed
+        asked = (address, is_live and self._permissions.tells_live_apart)
+        if asked in self._by_address:
+            return self._by_address[asked]
+        viewed = self._find(*asked)
+        if len(address) <= MAX_REMEMBERED_ADDRESS:
+            if len(self._by_address) >= MAX_ADDRESSES:
+                self._by_address.clear()
+            self._by_address[asked] = viewed
         return viewed
 
     def view(self, viewed: Viewed, session: Session, address: str, pattern: Pattern | None) -> View:
@@ -165,6 +172,20 @@ class Visibility:
         """Puts the verdicts in doubt that asked who holds an address."""
         self.changed(address, exists=True, existed=False)
 
+    def _find(self, address: str, is_live: bool) -> Viewed | None:
+        viewing = self._permissions.viewing(address, is_live)
+        if viewing is None:
+            return None
+        if viewing.fixed is not None:
+            return Viewed(viewing)
+        key = (viewing.key, is_live)
+        viewed = self._viewed.get(key)
+        if viewed is None:
+            if len(self._viewed) >= MAX_VERDICTS:
+                self._forget()
+            viewed = self._viewed[key] = Viewed(viewing)
+        return viewed
+
     def _judge(self, viewed: Viewed, key: Key) -> Verdict:
         if self._count >= MAX_VERDICTS:
             self._forget()
@@ -183,6 +204,7 @@ class Visibility:
             viewed.until_us = None
             viewed.generation += 1
         self._viewed.clear()
+        self._by_address.clear()
         self._dependents.clear()
         self._count = 0
 

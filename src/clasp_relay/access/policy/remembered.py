@@ -74,9 +74,5 @@ def _checks_of_value(rule: WriteRule) -> tuple[Check, ...] | None:
     """Returns the checks that have to be asked every time; None when the rule cannot be remembered."""
     if rule.failures is not None or rule.stamp is not None or rule.keep_hidden:
         return None
-    found = tuple(check for check in (*rule.pre_checks, *rule.checks) if _reads_value(check))
+    found = tuple(check for check in (*rule.pre_checks, *rule.checks) if check.reads_value)
     return None if rule.is_any and found else found
-
-
-def _reads_value(check: Check) -> bool:
-    return check.kind.startswith(("value_", "require_value")) or any(map(_reads_value, check.inner))

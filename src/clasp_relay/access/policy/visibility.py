@@ -7,6 +7,7 @@ looked up, and everything that is looked up is reported.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -44,7 +45,7 @@ class Viewing:
         redactions: the transforms that match.
     """
 
-    __slots__ = ("address", "captured", "entry", "fixed", "redactions", "spans")
+    __slots__ = ("address", "captured", "entry", "fixed", "key", "redactions", "spans")
 
     def __init__(
         self, address: str, entry: VisibilityEntry | None, captured: Captured, redactions: tuple[Redaction, ...]
@@ -55,6 +56,8 @@ class Viewing:
         self.redactions = redactions
         self.spans = () if entry is None or not entry.literal else _literal_spans(entry, address)
         self.fixed = self._fixed()
+        self.key = self._key()
+        """What verdicts depend on besides reader, pattern and params."""
 
     @property
     def is_same_for_all(self) -> bool:
@@ -129,6 +132,21 @@ class Viewing:
         match = entry.path.bind(self.address)
         sub = "" if match is None else self.address[match.end(owner + 1) + 1 :]
         return f"{sub}/".startswith(f"{entry.public_sub}/")
+
+    def _key(self) -> Hashable:
+        entry = self.entry
+        checks = [check for redaction in self.redactions for check in redaction.transform.unless]
+        if entry is not None:
+            checks += (*entry.checks, *entry.unless)
+        needs_address = (entry is not None and entry.public_sub is not None) or any(
+            check.is_about_address for check in checks
+        )
+        return (
+            None if entry is None else (entry.number, self.captured),
+            tuple((redaction.transform.number, redaction.captured) for redaction in self.redactions),
+            self.spans,
+            self.address if needs_address else None,
+        )
 
     def _fixed(self) -> Verdict | None:
         entry = self.entry
