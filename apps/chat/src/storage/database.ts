@@ -10,7 +10,7 @@ interface Schema extends DBSchema {
   messages: {
     key: [string, string]
     value: StoredMessage
-    indexes: { byTime: [string, number, string] }
+    indexes: { byTime: [string, number, string]; byDelivery: [string, string]; bySecrecy: [string, string] }
   }
   rooms: { key: string; value: StoredRoom }
   drafts: { key: string; value: StoredDraft }
@@ -28,6 +28,8 @@ export function openDatabase(userId: string): Promise<Database> {
     upgrade(database) {
       const messages = database.createObjectStore('messages', { keyPath: ['roomId', 'msgId'] })
       messages.createIndex('byTime', ['roomId', 'timestamp', 'msgId'])
+      messages.createIndex('byDelivery', ['roomId', 'delivery'])
+      messages.createIndex('bySecrecy', ['roomId', 'secrecy'])
       database.createObjectStore('rooms', { keyPath: 'id' })
       database.createObjectStore('drafts', { keyPath: 'roomId' })
       database.createObjectStore('crypto')

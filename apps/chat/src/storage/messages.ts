@@ -5,6 +5,9 @@ import type { StoredMessage } from './types'
 /** After every text in the order of an index. */
 const LAST = '\uffff'
 const MAX_RESULTS = 200
+const UNDELIVERED: readonly StoredMessage['delivery'][] = ['queued', 'waiting', 'sent', 'failed']
+
+const byTime = (one: StoredMessage, other: StoredMessage): number => one.timestamp - other.timestamp
 
 export class MessageStorage {
   constructor(private readonly database: Database) {}
@@ -54,39 +57,33 @@ export class MessageStorage {
     return this.database.getAllFromIndex('messages', 'byTime', range)
   }
 
-  /** Those that some condition holds for, newest first per room. */
-  private async filter(
-    roomId: string | null,
-    limit: number,
-    accepts: (message: StoredMessage) => boolean,
-  ): Promise<StoredMessage[]> {
+  /** Those in which something is found, newest first per room. */
+  async search(query: string, roomId: string | null): Promise<StoredMessage[]> {
+    const needle = query.trim().toLocaleLowerCase()
+    if (needle === '') return []
     const range = roomId === null ? null : IDBKeyRange.bound([roomId], [roomId, Infinity, LAST])
     const index = this.database.transaction('messages').store.index('byTime')
     const found: StoredMessage[] = []
-    for (let cursor = await index.openCursor(range, 'prev'); cursor && found.length < limit;) {
-      if (accepts(cursor.value)) found.push(cursor.value)
+    for (let cursor = await index.openCursor(range, 'prev'); cursor && found.length < MAX_RESULTS;) {
+      const { text, alt, deleted } = cursor.value
+      if (!deleted && `${text}\n${alt}`.toLocaleLowerCase().includes(needle)) found.push(cursor.value)
       cursor = await cursor.continue()
     }
     return found
   }
 
-  search(query: string, roomId: string | null): Promise<StoredMessage[]> {
-    const needle = query.trim().toLocaleLowerCase()
-    if (needle === '') return Promise.resolve([])
-    return this.filter(roomId, MAX_RESULTS, ({ text, alt, deleted }) => {
-      return !deleted && (text.toLocaleLowerCase().includes(needle) || alt.toLocaleLowerCase().includes(needle))
-    })
-  }
-
   /** Own messages that never got confirmed, oldest first. */
   async undelivered(roomId: string): Promise<StoredMessage[]> {
-    const open = await this.filter(roomId, Infinity, ({ delivery }) => delivery !== 'confirmed')
-    return open.reverse()
+    const found: StoredMessage[] = []
+    for (const delivery of UNDELIVERED) {
+      found.push(...(await this.database.getAllFromIndex('messages', 'byDelivery', [roomId, delivery])))
+    }
+    return found.sort(byTime)
   }
 
+  /** Those that no key read so far, oldest first. */
   async unreadable(roomId: string): Promise<StoredMessage[]> {
-    const found = await this.filter(roomId, Infinity, ({ sealed }) => sealed !== null)
-    return found.reverse()
+    return (await this.database.getAllFromIndex('messages', 'bySecrecy', [roomId, 'unreadable'])).sort(byTime)
   }
 
   /** How many came after a moment, from others. */

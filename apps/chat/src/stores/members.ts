@@ -275,6 +275,7 @@ export const useMembersStore = defineStore('members', () => {
     roleOf,
     colorOf,
     nameOf,
+    presentIds: (roomId: RoomId): readonly UserId[] => [...of(roomId).present.keys()],
     isPresentAnywhere: (userId: UserId) => [...people.values()].some((room) => room.present.has(userId)),
   }
 })

@@ -14,6 +14,7 @@ import { HistoryExchange, type Received } from './messages/history'
 import { prepareImage } from './messages/images'
 import { countReactions, withReaction, type RoomReactions } from './messages/reactions'
 import { applyDelete, applyEdit, authorship, open, readHistory, readText } from './messages/reading'
+import { lineMessage, merged, SystemLines, withLine } from './messages/systemLines'
 import { EMPTY, withMessage, withOlder, withoutMessage, type Timeline } from './messages/timeline'
 import { Verifier } from './messages/verifier'
 import { useNotificationsStore } from './notifications'
@@ -55,8 +56,11 @@ export const useMessagesStore = defineStore('messages', () => {
   const shown = new Map<RoomId, ComputedRef<readonly ChatMessage[]>>()
   /** What happens in a room happens in order, also where decrypting takes its time. */
   const tails = new Map<RoomId, Promise<unknown>>()
+  const lines = shallowReactive(new Map<RoomId, readonly ChatMessage[]>())
+  const systemLines = new SystemLines(members.nameOf)
+  let lineCount = 0
   const verifier = new Verifier(runtime)
-  const history = new HistoryExchange(runtime, takeHistory)
+  const history = new HistoryExchange(runtime, takeHistory, members.presentIds)
 
   const me = (): UserId => runtime.self.userId
   const storage = () => runtime.storage.messages
@@ -183,7 +187,8 @@ export const useMessagesStore = defineStore('messages', () => {
       const { messages } = timelines.get(roomId) ?? EMPTY
       const byId = new Map(messages.map((message) => [message.msgId, message]))
       const readers = readersByMessage(roomId, messages)
-      return messages.map((message) => view(message, byId, readers.get(message.msgId) ?? []))
+      const views = messages.map((message) => view(message, byId, readers.get(message.msgId) ?? []))
+      return merged(views, lines.get(roomId) ?? [])
     })
     shown.set(roomId, made)
     return made
@@ -235,9 +240,17 @@ export const useMessagesStore = defineStore('messages', () => {
     if (received.has(key)) return
     received.add(key)
     const stored = await storage().get(roomId, message.msgId)
-    if (!stored) return receiveText(await readText(room, roomId, message, clock.now()))
+    if (!stored) return receiveText(await withQuote(await readText(room, roomId, message, clock.now())))
     show(stored)
     rooms.noteMessage(roomId, stored.timestamp, stored.userId === me(), stored.userId !== me() && namesMe(stored.text))
+  }
+
+  /** In an encrypted room a reply does not carry what it quotes: it is looked up here, where it was read. */
+  async function withQuote(message: StoredMessage): Promise<StoredMessage> {
+    const { roomId, replyTo } = message
+    const quoted = replyTo && replyTo.text === '' ? await storage().get(roomId, replyTo.msgId) : undefined
+    if (!replyTo || !quoted || quoted.sealed) return message
+    return { ...message, replyTo: { ...replyTo, text: quoted.text.slice(0, shapes.MAX_QUOTE) } }
   }
 
   async function receiveText(message: StoredMessage): Promise<void> {
@@ -534,6 +547,11 @@ export const useMessagesStore = defineStore('messages', () => {
 
   function takeRoomEvent(event: RoomEvent): void {
     const { roomId } = event
+    const line = systemLines.take(event)
+    if (line) {
+      lineCount += 1
+      lines.set(roomId, withLine(lines.get(roomId) ?? [], lineMessage(roomId, line, clock.now(), lineCount)))
+    }
     if (event.type === 'update') hear(roomId, event)
     else if (event.type === 'keysArrived') void readAgain(roomId)
     else if (event.type === 'encryption') runtime.outbox.resume(roomId)
@@ -558,10 +576,11 @@ export const useMessagesStore = defineStore('messages', () => {
   runtime.on('delivery', takeDelivery)
   runtime.on('read', ({ roomId }) => planReceipt(roomId))
   runtime.on('end', () => {
-    for (const map of [timelines, reactions, receipts, drafts, loading, shown, tails]) map.clear()
+    for (const map of [timelines, reactions, receipts, drafts, loading, shown, tails, lines]) map.clear()
     for (const stop of receiptTimers.values()) stop()
     receiptTimers.clear()
     received.clear()
+    systemLines.clear()
     history.clear()
     verifier.clear()
   })

@@ -88,7 +88,7 @@ describe('the history', () => {
     await storage.messages.put(message(1, { delivery: 'queued' }))
     await storage.messages.put(message(2, { delivery: 'failed' }))
     const sealed = { text: { text: 'AAAA', iv: 'AAAA' }, image: null, alt: null, keyId: null }
-    await storage.messages.put(message(3, { sealed }))
+    await storage.messages.put(message(3, { sealed, secrecy: 'unreadable' }))
     await storage.messages.put(message(4, { userId: 'me' }))
     await storage.messages.put(message(5, { deleted: true }))
     expect(ids(await storage.messages.undelivered(ROOM))).toEqual([1, 2])

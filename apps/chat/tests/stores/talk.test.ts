@@ -21,7 +21,11 @@ async function person(name: string): Promise<Tester> {
   return tester
 }
 
-const texts = (tester: Tester, roomId: string) => tester.messages.timeline(roomId).map((message) => message.text)
+const texts = (tester: Tester, roomId: string) =>
+  tester.messages
+    .timeline(roomId)
+    .filter((message) => message.kind !== 'system')
+    .map((message) => message.text)
 
 async function roomOf(creator: Tester, others: Tester[], encrypted = false): Promise<string> {
   const roomId = await creator.rooms.create({ name: 'Den', isPublic: true, encrypted })

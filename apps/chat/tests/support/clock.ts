@@ -44,7 +44,37 @@ export class FakeClock implements Clock {
   }
 }
 
-/** Lets everything run that waits for nothing but its turn. */
-export async function breathe(turns = 3): Promise<void> {
-  for (let turn = 0; turn < turns; turn++) await new Promise((resolve) => setTimeout(resolve, 0))
+const SUBTLE = [
+  'encrypt',
+  'decrypt',
+  'sign',
+  'verify',
+  'digest',
+  'generateKey',
+  'deriveKey',
+  'deriveBits',
+  'importKey',
+  'exportKey',
+]
+let computing = 0
+
+/** Counts what is being computed in other threads, which no number of turns can wait for. */
+function watchCrypto(): void {
+  const prototype = Object.getPrototypeOf(crypto.subtle) as Record<string, (...args: unknown[]) => Promise<unknown>>
+  for (const name of SUBTLE) {
+    const original = prototype[name]!
+    prototype[name] = function (this: unknown, ...args: unknown[]) {
+      computing += 1
+      return original.apply(this, args).finally(() => (computing -= 1))
+    }
+  }
+}
+
+watchCrypto()
+
+/** Lets everything run that waits for nothing but its turn, for a thread, or for the storage in memory. */
+export async function breathe(turns = 10): Promise<void> {
+  for (let quiet = 0; quiet < turns; quiet = computing === 0 ? quiet + 1 : 0) {
+    await new Promise((resolve) => setImmediate(resolve))
+  }
 }

@@ -16,10 +16,13 @@ import {
 import { payloadOf } from '@/storage/transfer'
 import type { Runtime } from '../runtime'
 
-const OFFER_MIN_MS = 200
-const OFFER_SPREAD_MS = 1_300
+/** The first two members offer after so long, the next two only where those had nothing, and so on. */
+const OFFER_MS = 200
+const OFFER_TURN_MS = 700
+const MAX_TURN = 3
 const MAX_OFFERS = 2
 const COLLECT_MS = 2_500
+const SECOND_OFFER_MS = 300
 const PART_TIMEOUT_MS = 20_000
 /** How long an offer stands. */
 const OFFER_LIFE_MS = 60_000
@@ -55,6 +58,7 @@ export class HistoryExchange {
   constructor(
     private readonly runtime: Runtime,
     private readonly take: (received: Received) => Promise<void>,
+    private readonly presentIn: (roomId: string) => readonly string[],
   ) {}
 
   clear(): void {
@@ -83,6 +87,14 @@ export class HistoryExchange {
       timestamp: platform.clock.now(),
     })
     wanted.stop = platform.clock.after(COLLECT_MS, () => this.takeBest(requestId))
+  }
+
+  private hearOffer(wanted: Wanted, { requestId, userId, count }: HistoryCall & { type: 'offer' }): void {
+    if (wanted.takenFrom !== null || wanted.offers.size >= MAX_OFFERS) return
+    wanted.offers.set(userId, count)
+    wanted.stop()
+    // A second one may come a moment later and have more.
+    wanted.stop = this.runtime.platform.clock.after(SECOND_OFFER_MS, () => this.takeBest(requestId))
   }
 
   /** Takes the fullest offer; without one there is nobody who could help. */
@@ -123,12 +135,21 @@ export class HistoryExchange {
     if (call.type === 'offer') {
       this.seenOffers.set(call.requestId, (this.seenOffers.get(call.requestId) ?? 0) + 1)
       const wanted = this.wanted.get(call.requestId)
-      if (wanted?.roomId === roomId && wanted.offers.size < MAX_OFFERS) wanted.offers.set(call.userId, call.count)
+      if (wanted?.roomId === roomId) this.hearOffer(wanted, call)
       return
     }
     if (this.wanted.has(call.requestId)) return
-    const { clock, random } = this.runtime.platform
-    clock.after(OFFER_MIN_MS + random() * OFFER_SPREAD_MS, () => void this.offer(roomId, call))
+    const delayMs = OFFER_MS + this.turn(roomId, call) * OFFER_TURN_MS
+    this.runtime.platform.clock.after(delayMs, () => void this.offer(roomId, call))
+  }
+
+  /** Whose turn it is to help: an order that everybody finds alike, and another one for every request. */
+  private turn(roomId: string, { requestId, userId }: HistoryCall): number {
+    const me = this.runtime.self.userId
+    const others = this.presentIn(roomId).filter((other) => other !== userId && other !== me)
+    const own = mix(requestId + me)
+    const before = others.filter((other) => mix(requestId + other) < own).length
+    return Math.min(MAX_TURN, Math.floor(before / MAX_OFFERS))
   }
 
   private async offer(roomId: string, call: HistoryCall & { type: 'request' }): Promise<void> {
@@ -193,6 +214,13 @@ export class HistoryExchange {
     // Nobody depends on it: without an answer the room starts with what is said from now on.
     this.runtime.connection.publish(where, value).catch(() => undefined)
   }
+}
+
+/** A number that looks like chance but is the same for everybody (FNV-1a). */
+function mix(text: string): number {
+  let hash = 0x811c9dc5
+  for (let at = 0; at < text.length; at++) hash = Math.imul(hash ^ text.charCodeAt(at), 0x01000193) >>> 0
+  return hash
 }
 
 function parseList(json: string | null): unknown[] {

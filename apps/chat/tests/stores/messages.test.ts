@@ -1,0 +1,334 @@
+import { beforeEach, describe, expect, it } from 'vitest'
+import { COMMANDS, expandCommand } from '@/stores/messages/commands'
+import { seeded } from '../random'
+import { breathe } from '../support/clock'
+import type { Tester } from '../support/person'
+import { World } from './world'
+
+let world: World
+let alice: Tester
+let bob: Tester
+let roomId: string
+
+const shown = (tester: Tester) => tester.messages.timeline(roomId).filter((message) => message.kind !== 'system')
+const texts = (tester: Tester) => shown(tester).map((message) => message.text)
+const lines = (tester: Tester) =>
+  tester.messages
+    .timeline(roomId)
+    .filter((message) => message.kind === 'system')
+    .map(({ text, name }) => `${text} ${name}`)
+
+beforeEach(async () => {
+  world = new World()
+  alice = await world.person('Alice')
+  bob = await world.person('Bob')
+  roomId = await world.room(alice, [bob])
+})
+
+/** Fills a room's history as if it had been received. */
+async function fill(tester: Tester, count: number): Promise<void> {
+  const rows = Array.from({ length: count }, (_, at) => ({
+    roomId,
+    msgId: `m-${at}`,
+    userId: 'olga',
+    sessionId: 's',
+    name: 'Olga',
+    color: '#123456',
+    kind: 'text' as const,
+    text: `message ${at}`,
+    image: null,
+    alt: '',
+    timestamp: 1_000 + at,
+    replyTo: null,
+    edited: false,
+    deleted: false,
+    unproven: false,
+    delivery: 'confirmed' as const,
+    failure: null,
+    secrecy: 'plain' as const,
+    verification: 'unsigned' as const,
+    relayedBy: null,
+    sealed: null,
+    signature: null,
+  }))
+  await tester.runtime.storage.messages.addMissing(rows)
+}
+
+describe('history', () => {
+  /** Alice's page, opened again on what is stored. */
+  async function reopened(count: number): Promise<Tester> {
+    await fill(alice, count)
+    await alice.runtime.end(false)
+    const again = world.make('Alice', alice.local)
+    await again.session.restore()
+    await again.messages.reveal(roomId, `m-${count - 1}`)
+    return again
+  }
+
+  it('pages in, oldest first, until there is no more', async () => {
+    const again = await reopened(120)
+    expect(shown(again)).toHaveLength(50)
+    expect(shown(again).at(-1)!.text).toBe('message 119')
+    expect(again.messages.hasOlder(roomId)).toBe(true)
+    await again.messages.loadOlder(roomId)
+    await again.messages.loadOlder(roomId)
+    await again.messages.loadOlder(roomId)
+    expect(texts(again)).toEqual(Array.from({ length: 120 }, (_, at) => `message ${at}`))
+    expect(again.messages.hasOlder(roomId)).toBe(false)
+  })
+
+  it('goes as far back as a message that somebody wants to see', async () => {
+    const again = await reopened(300)
+    expect(await again.messages.reveal(roomId, 'm-100')).toBe(true)
+    expect(shown(again)[0]!.text).toBe('message 50')
+    expect(shown(again)).toHaveLength(250)
+    expect(await again.messages.reveal(roomId, 'm-100')).toBe(true)
+    expect(await again.messages.reveal(roomId, 'nothing')).toBe(false)
+  })
+
+  it('is searched, in one room or all', async () => {
+    const again = await reopened(30)
+    expect((await again.messages.search('MESSAGE 2', roomId)).map((message) => message.text)).toEqual([
+      ...Array.from({ length: 10 }, (_, at) => `message ${29 - at}`),
+      'message 2',
+    ])
+    expect(await again.messages.search('nowhere')).toEqual([])
+  })
+
+  it('of thousands of messages takes a new one without building the others anew', async () => {
+    const again = await reopened(3_000)
+    await again.messages.reveal(roomId, 'm-0')
+    const before = shown(again)
+    expect(before).toHaveLength(3_000)
+    await world.pass(300)
+    await world.done(again.messages.send(roomId, { text: 'one more' }))
+    const after = shown(again)
+    expect(after).toHaveLength(3_001)
+    expect(before.every((message, at) => after[at] === message)).toBe(true)
+  })
+
+  it('reaches a newcomer from at most two of many, once', async () => {
+    const others = [await world.person('Carol'), await world.person('Dave'), await world.person('Erin')]
+    for (const other of others) await world.done(other.rooms.join(roomId))
+    for (let count = 0; count < 5; count++)
+      await world.done(alice.messages.send(roomId, { text: `line ${count}` }), 200)
+    world.relay.published.length = 0
+    const frank = await world.person('Frank')
+    await world.done(frank.rooms.join(roomId))
+    frank.messages.timeline(roomId)
+    await world.pass(8_000)
+    expect(texts(frank)).toEqual(['line 0', 'line 1', 'line 2', 'line 3', 'line 4'])
+    const calls = world.emitted(`/chat/room/${roomId}/history/call`) as {
+      type: string
+      requestId: string
+      userId: string
+    }[]
+    const asked = calls.filter((call) => call.type === 'request' && call.userId === frank.userId)
+    expect(asked).toHaveLength(1)
+    const offers = calls.filter((call) => call.type === 'offer' && call.requestId === asked[0]!.requestId)
+    expect(offers.length).toBeGreaterThanOrEqual(1)
+    expect(offers.length).toBeLessThanOrEqual(2)
+    const parts = world.emitted(`/chat/room/${roomId}/history/to/${frank.userId}`)
+    expect(parts).toHaveLength(1)
+    expect(frank.rooms.byId[roomId]!.unread).toBe(5)
+  })
+
+  it('from somebody who was not asked is not taken', async () => {
+    const part = { type: 'part', userId: 'mallory', requestId: 'r', last: true }
+    const messages = [{ fromId: 's', msgId: 'm', text: 'false', timestamp: 1, type: 'text', from: 'x' }]
+    world.relay.emit(`/chat/room/${roomId}/history/to/${bob.userId}`, { ...part, messages })
+    world.relay.emit(`/chat/room/${roomId}/history/to/${bob.userId}`, {
+      type: 'take',
+      userId: 'mallory',
+      requestId: 'r',
+    })
+    await world.pass(500)
+    expect(texts(bob)).toEqual([])
+    expect(world.emitted(`/chat/room/${roomId}/history/to/mallory`)).toEqual([])
+  })
+})
+
+describe('sending', () => {
+  it('takes only what can be sent', async () => {
+    const send = (message: Parameters<Tester['messages']['send']>[1], room = roomId) =>
+      alice.messages.send(room, message)
+    await expect(send({ text: '   ' })).rejects.toMatchObject({ kind: 'invalid' })
+    await expect(send({ text: 'x'.repeat(2_001) })).rejects.toMatchObject({ kind: 'tooLarge' })
+    await expect(send({ text: '', image: { dataUrl: 'https://x.test/y.png', alt: '' } })).rejects.toMatchObject({
+      kind: 'invalid',
+    })
+    await expect(send({ text: 'x' }, '00000000-0000-4000-8000-000000000000')).rejects.toMatchObject({ kind: 'missing' })
+    await world.done(send({ text: '漢'.repeat(2_000) }))
+    expect(shown(bob)[0]!.text).toHaveLength(2_000)
+  })
+
+  it('shows what was refused as failed, and tries again or forgets when told', async () => {
+    const refuse: typeof world.relay.policy = (message) =>
+      message.type === 'PUBLISH' ? { code: 403, message: 'Not now.' } : null
+    world.relay.policy = refuse
+    await world.done(alice.messages.send(roomId, { text: 'one' }))
+    await world.done(alice.messages.send(roomId, { text: 'two' }))
+    expect(shown(alice)).toMatchObject([
+      { delivery: 'failed', failure: 'Not now.' },
+      { delivery: 'failed', failure: 'Not now.' },
+    ])
+    expect(alice.messages.canEdit(shown(alice)[0]!)).toBe(false)
+    world.relay.policy = () => null
+    const [one, two] = shown(alice) as [ReturnType<typeof shown>[0], ReturnType<typeof shown>[0]]
+    await world.done(alice.messages.retry(roomId, one.msgId))
+    expect(shown(alice)[0]).toMatchObject({ delivery: 'confirmed', failure: null })
+    await alice.messages.discard(roomId, two.msgId)
+    await alice.messages.discard(roomId, one.msgId)
+    expect(texts(alice)).toEqual(['one'])
+    expect(texts(bob)).toEqual(['one'])
+  })
+
+  it('retries after a reload what had failed before it', async () => {
+    world.relay.policy = (message) => (message.type === 'PUBLISH' ? { code: 403, message: 'No.' } : null)
+    await world.done(alice.messages.send(roomId, { text: 'stubborn' }))
+    await alice.runtime.end(false)
+    world.relay.policy = () => null
+    const again = world.make('Alice', alice.local)
+    await again.session.restore()
+    again.messages.timeline(roomId)
+    await world.pass(1_000)
+    const [failed] = shown(again)
+    expect(failed).toMatchObject({ delivery: 'failed' })
+    await world.done(again.messages.retry(roomId, failed!.msgId))
+    expect(texts(bob)).toEqual(['stubborn'])
+  })
+
+  it('edits only into what could have been sent', async () => {
+    await world.done(alice.messages.send(roomId, { text: 'x' }))
+    const { msgId } = shown(alice)[0]!
+    await expect(alice.messages.edit(roomId, msgId, ' ')).rejects.toMatchObject({ kind: 'invalid' })
+    await expect(alice.messages.edit(roomId, msgId, 'x'.repeat(2_001))).rejects.toMatchObject({ kind: 'tooLarge' })
+    await expect(alice.messages.edit(roomId, 'nothing', 'y')).rejects.toMatchObject({ kind: 'missing' })
+    await expect(bob.messages.remove(roomId, msgId)).rejects.toMatchObject({ kind: 'forbidden' })
+    await expect(alice.messages.react(roomId, msgId, 'x')).rejects.toMatchObject({ kind: 'invalid' })
+    expect(alice.messages.canEdit(shown(alice)[0]!)).toBe(true)
+    expect(bob.messages.canRemove(shown(bob)[0]!)).toBe(false)
+    expect(alice.messages.canRemove(shown(alice)[0]!)).toBe(true)
+  })
+
+  it('keeps drafts as long as there is something in them', async () => {
+    alice.messages.setDraft(roomId, { text: 'half', replyTo: 'm' })
+    expect(alice.messages.draft(roomId)).toMatchObject({ text: 'half', replyTo: 'm' })
+    alice.messages.setDraft(roomId, { text: '', replyTo: null })
+    await breathe()
+    expect(await alice.runtime.storage.drafts()).toEqual([])
+    expect(bob.messages.draft(roomId)).toEqual({ text: '', replyTo: null })
+  })
+})
+
+describe('what happens in a room', () => {
+  it('is told in lines, once', async () => {
+    const carol = await world.person('Carol')
+    await world.done(carol.rooms.join(roomId))
+    world.relay.restart()
+    await world.pass(5_000)
+    await world.done(alice.members.promote(roomId, bob.userId))
+    await world.done(alice.members.demote(roomId, bob.userId))
+    await world.done(alice.rooms.rename(roomId, 'Salon'))
+    await world.done(alice.rooms.enableEncryption(roomId))
+    await world.pass(5_000)
+    await world.done(carol.rooms.leave(roomId))
+    expect(lines(bob)).toEqual([
+      'joined Carol',
+      'promoted Bob',
+      'demoted Bob',
+      'renamed Salon',
+      'encrypted ',
+      'keyReceived ',
+      'left Carol',
+    ])
+  })
+
+  it('and replies in an encrypted room quote what was read before', async () => {
+    await world.done(alice.rooms.enableEncryption(roomId))
+    await world.pass(5_000)
+    await world.done(alice.messages.send(roomId, { text: 'question' }))
+    await world.done(bob.messages.send(roomId, { text: 'answer', replyTo: shown(bob)[0]!.msgId }))
+    expect(shown(alice)[1]!.replyTo).toEqual({ msgId: shown(alice)[0]!.msgId, name: 'Alice', text: 'question' })
+    await world.done(alice.messages.edit(roomId, shown(alice)[0]!.msgId, 'other question'))
+    expect(shown(bob)[1]!.replyTo).toMatchObject({ text: 'other question' })
+    await world.done(alice.messages.remove(roomId, shown(alice)[0]!.msgId))
+    expect(shown(bob)[0]).toMatchObject({ deleted: true })
+  })
+})
+
+describe('commands', () => {
+  const run = (text: string) => expandCommand(text, seeded(1), 'Alice')
+
+  it('roll dice, shrug and speak of oneself', () => {
+    expect(run('/roll 2d6')).toMatch(/^🎲 2d6: \*\*\d+\*\* \(\d, \d\)$/)
+    expect(run('/roll')).toMatch(/^🎲 1d6: \*\*[1-6]\*\*$/)
+    expect(run('/roll d20')).toMatch(/^🎲 1d20: /)
+    expect(run('/shrug')).toBe('¯\\_(ツ)_/¯')
+    expect(run('/shrug well')).toBe('well ¯\\_(ツ)_/¯')
+    expect(run('/me waves')).toBe('*Alice waves*')
+  })
+
+  it('that are none are sent as they are', () => {
+    for (const text of [
+      '/me',
+      '/roll 0d6',
+      '/roll 101d6',
+      '/roll 2d1',
+      '/roll 2d1001',
+      '/roll x',
+      '/dance',
+      'a /shrug',
+      '/',
+    ]) {
+      expect(run(text)).toBe(text)
+    }
+    expect(COMMANDS.map((command) => command.name)).toEqual(['roll', 'shrug', 'me'])
+  })
+})
+
+describe('settings', () => {
+  it('last, and are what they may be', () => {
+    alice.settings.set({
+      theme: 'dark',
+      locale: 'de',
+      desktopNotifications: true,
+      sendReceipts: false,
+      collapsedGroups: ['a'],
+    })
+    alice.settings.noteEmoji('👍')
+    alice.settings.noteEmoji('🎉')
+    alice.settings.noteEmoji('👍')
+    const again = world.make('Alice', alice.local).settings
+    expect(again).toMatchObject({
+      theme: 'dark',
+      locale: 'de',
+      desktopNotifications: true,
+      sendReceipts: false,
+      collapsedGroups: ['a'],
+      recentEmojis: ['👍', '🎉'],
+    })
+    for (const junk of ['{', '{"theme":"pink","locale":7,"collapsedGroups":7}']) {
+      alice.local.setItem('clasp-relay-settings', junk)
+      expect(world.make('Alice', alice.local).settings).toMatchObject({
+        theme: 'system',
+        locale: null,
+        collapsedGroups: [],
+      })
+    }
+  })
+
+  it('export everything, and import it somewhere else', async () => {
+    await world.done(alice.messages.send(roomId, { text: 'kept' }))
+    const file = await alice.settings.exportData()
+    const carol = await world.person('Carol')
+    const counts = await world.done(carol.settings.importData(file), 3_000)
+    expect(counts).toMatchObject({ messages: 1 })
+    await world.pass(1_000)
+    expect(carol.rooms.joined.map((room) => room.name)).toEqual(['Den'])
+    carol.messages.timeline(roomId)
+    await breathe()
+    expect(texts(carol)).toEqual(['kept'])
+    await expect(carol.settings.importData(new Blob(['<html>']))).rejects.toMatchObject({ kind: 'invalid' })
+  })
+})
