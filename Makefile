@@ -19,10 +19,12 @@ NODE := $(shell node -e 'process.exit(Number(process.versions.node.split(".")[0]
 CHROMIUM := $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
 # What runs in a process of its own: a reactor that pytest-twisted started serves no other test.
 APART := tests/pytest_only
+# What starts processes, whose lines coverage does not see.
+SLOW := tests/integration tests/deploy tests/test_packaging.py
 # Whether a pattern has files.
 have = $(wildcard $(1))
 
-.PHONY: help run test app app-test e2e pytest trial lint types coverage bench bench-quick js format clean
+.PHONY: help run test app app-test e2e pytest slow trial lint types coverage bench bench-quick js format clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
@@ -30,7 +32,7 @@ help: ## this list
 run: $(FOR_RUN) app ## starts the relay, with the chat at http://localhost:7350/ (ARGS="--port 8000" for more)
 	$(BIN)/clasp-relay --data-dir ./data $(ARGS)
 
-test: lint types js pytest trial coverage app-test e2e ## everything that must pass
+test: lint types js coverage slow trial app-test e2e ## everything that must pass
 	@$(if $(NODE),:,echo "Left out: the chat and the tests with the npm client, because there is no Node 20 or newer" \
 		"with npm. To run them: apt-get install nodejs npm (or a newer Node from its makers); then make test.")
 
@@ -48,6 +50,10 @@ pytest: $(FOR_DEV) ## the tests under pytest
 	$(BIN)/pytest -q --ignore=$(APART)
 	$(if $(call have,$(APART)/test_*.py),$(BIN)/pytest -q $(APART))
 
+slow: $(FOR_DEV) ## the tests that coverage leaves out: processes, sockets, clients, deployment
+	$(BIN)/pytest -q $(SLOW)
+	$(if $(call have,$(APART)/test_*.py),$(BIN)/pytest -q $(APART))
+
 trial: $(FOR_DEV) ## the tests under trial
 	$(BIN)/trial --reporter=text tests
 
@@ -59,7 +65,7 @@ types: $(FOR_DEV) ## mypy --strict
 	$(BIN)/mypy
 
 coverage: $(FOR_DEV) ## branch coverage; wire and core must have all of it
-	$(BIN)/coverage run -m pytest -q --ignore=$(APART) --ignore=tests/integration --ignore=tests/deploy --ignore=tests/test_packaging.py
+	$(BIN)/coverage run -m pytest -q --ignore=$(APART) $(addprefix --ignore=,$(SLOW))
 	$(BIN)/coverage report --skip-covered
 	$(BIN)/coverage report --include='src/clasp_relay/wire/*,src/clasp_relay/core/*' --show-missing --skip-covered --fail-under=100
 
