@@ -33,10 +33,8 @@ describe('without a connection', () => {
       .first()
       .waitFor()
     await relay.run()
-    for (const person of [ada, bob]) {
-      const now = person.button('Try now')
-      if (await now.isVisible()) await now.click({ timeout: 2000 }).catch(() => undefined)
-    }
+    for (const person of [ada, bob])
+      await person.page.getByText(/No connection|Connecting/).first().waitFor({ state: 'detached', timeout: 40_000 })
     await ada.isDelivered('During the storm')
     await bob.sees('During the storm')
     await bob.say('After the storm')

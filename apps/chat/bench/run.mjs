@@ -1,0 +1,5 @@
+import { runnerImport } from 'vite'
+
+// Vite reads TypeScript, which Node does not yet do everywhere.
+await runnerImport(new URL('./measure.ts', import.meta.url).pathname, { configFile: false })
+process.exit(0)
