@@ -33,17 +33,26 @@ class ReactorClock:
         self._wall_s = wall_s
         self._monotonic_s = monotonic_s
         self._last_us = int(wall_s() * 1e6)
-        self._last_monotonic_s = monotonic_s()
+        self._ahead_since: tuple[int, float] | None = None
+        """What was told last before the machine's clock was set back, and the monotonic time when that was seen."""
 
     def now_us(self) -> int:
         """Returns the Unix time in µs."""
         now_us = int(self._wall_s() * 1e6)
-        monotonic_s = self._monotonic_s()
         if now_us < self._last_us:
-            now_us = self._last_us + int((monotonic_s - self._last_monotonic_s) * 5e5)
+            now_us = self._while_ahead_us()
+        elif self._ahead_since is not None:
+            self._ahead_since = None
         self._last_us = now_us
-        self._last_monotonic_s = monotonic_s
         return now_us
+
+    def _while_ahead_us(self) -> int:
+        """Returns the time while the machine's clock is behind what was told."""
+        monotonic_s = self._monotonic_s()
+        if self._ahead_since is None:
+            self._ahead_since = (self._last_us, monotonic_s)
+        last_us, since_s = self._ahead_since
+        return last_us + int((monotonic_s - since_s) * 5e5)
 
     def call_later(self, delay_s: float, call: Callable[[], None]) -> Timer:
         """Makes ``call`` in ``delay_s`` seconds."""

@@ -135,8 +135,8 @@ class OpeningTests(VisibilityCase):
         def judge(_subject: str, _pattern: Pattern | None, state: State, _now_us: int) -> Verdict:
             return Verdict(HIDDEN if state.get("/room/1") else FULL, lookups=frozenset(("/room/1",)))
 
-        self.begin(Rule(judge, catch_up=True))
         self.guard.opens = lambda _: [CatchUp(None, ROOM)]
+        self.begin(Rule(judge, catch_up=True))
         self.values()
         self.admin.send(Set("/room/1", NULL))
         self.assertEqual(self.values(), [[None], [{"pin": 2}], [{"pin": 2}]])

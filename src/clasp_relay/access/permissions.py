@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from clasp_relay.access.policy import Policy, redact
+from clasp_relay.access.policy.remembered import Key
 from clasp_relay.access.scopes import UNRESTRICTED, Scopes
 from clasp_relay.access.tokens import ADMIN_SCOPES, TokenExpired, TokenTable, TokenUnknown
 from clasp_relay.core.draft import Draft
@@ -23,11 +25,30 @@ EXPIRED = Disconnect(CloseCode.POLICY_VIOLATION, "the token has expired: sign in
 REVOKED = Disconnect(CloseCode.POLICY_VIOLATION, "the token was revoked: sign in again", ErrorCode.TOKEN_EXPIRED)
 
 
+MAX_PERMITS = 64
+"""Of how many addresses it is kept for a token what it may write there: a session writes to few, again and again."""
+
+MAX_PERMIT_ADDRESS = 256
+"""Longer addresses are looked at anew, so that what is kept stays small."""
+
+
+class Permit(NamedTuple):
+    """What writes of one token to one address have in common, as long as the token is valid."""
+
+    is_admin: bool
+    key: Key | None
+    """What the policy remembers them by; None where there is nothing to remember."""
+    gives_ttl: bool
+    """Whether those that bring no TTL get one."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Bearer(Identity):
     """Whom a token stands for, and what it may do."""
 
     scopes: Scopes = field(default_factory=Scopes)
+    permits: dict[str, Permit] = field(default_factory=dict, repr=False)
+    """What was found out about the addresses that it writes to."""
 
 
 class TokenPermissions:
@@ -47,6 +68,10 @@ class TokenPermissions:
         self._now_us = now_us
         self.hello_snapshot = policy is None or policy.document.hello_snapshot
         self.tells_live_apart = policy is not None and policy.tells_live_apart
+        self.catch_ups: Callable[[str], Sequence[CatchUp]] = _nothing if policy is None else policy.catch_ups
+        """See ``Permissions``."""
+        self.tracks_holds: Callable[[str], bool] = _never if policy is None else policy.tracks_holds
+        """See ``Permissions``."""
 
     def admit(self, token: str) -> Identity:
         """See ``Permissions``."""
@@ -66,42 +91,36 @@ class TokenPermissions:
 
     def check_write(self, who: Identity, address: str, value: Value, ttl: int | None, state: State) -> Grant | None:
         """See ``Permissions``."""
-        policy = self._policy
-        scopes = _scopes_of(who)
-        if not scopes.can_write(address):
-            raise _out_of_scope("write", address)
-        if policy is None:
+        permit = self._permit(who, address, "write")
+        if self._policy is None:
             return None
         now_us = self._now_us()
-        is_admin = scopes.is_admin(address)
         remember = not isinstance(state, Draft)
-        rules = policy.write_rules
         if (
             remember
-            and not is_admin
-            and rules.surely_passes(who.subject, address, value, state, now_us)
-            and (ttl is not None or not rules.gives_ttl(address))
+            and permit.key is not None
+            and (ttl is not None or not permit.gives_ttl)
+            and self._policy.write_rules.surely_passes(permit.key, address, value, state, now_us)
         ):
             return None
-        return policy.check_write(
-            who.subject, address, value, ttl, False, state, now_us, is_admin=is_admin, remember=remember
+        return self._policy.check_write(
+            who.subject, address, value, ttl, False, state, now_us, is_admin=permit.is_admin, remember=remember
         )
 
     def check_publish(self, who: Identity, address: str, value: Value | None, state: State) -> None:
         """See ``Permissions``."""
-        policy = self._policy
-        scopes = _scopes_of(who)
-        if not scopes.can_write(address):
-            raise _out_of_scope("publish", address)
-        if policy is None:
+        permit = self._permit(who, address, "publish")
+        if self._policy is None:
             return
         now_us = self._now_us()
-        is_admin = scopes.is_admin(address)
         remember = not isinstance(state, Draft)
-        written = NULL if value is None else value
-        if remember and not is_admin and policy.write_rules.surely_passes(who.subject, address, written, state, now_us):
-            return
-        policy.check_write(who.subject, address, value, None, True, state, now_us, is_admin=is_admin, remember=remember)
+        if remember and permit.key is not None:
+            written = NULL if value is None else value
+            if self._policy.write_rules.surely_passes(permit.key, address, written, state, now_us):
+                return
+        self._policy.check_write(
+            who.subject, address, value, None, True, state, now_us, is_admin=permit.is_admin, remember=remember
+        )
 
     def check_get(self, who: Identity, address: str) -> None:
         """See ``Permissions``."""
@@ -139,10 +158,6 @@ class TokenPermissions:
         """See ``Permissions``."""
         return redact(value, fields)
 
-    def catch_ups(self, address: str) -> Sequence[CatchUp]:
-        """See ``Permissions``."""
-        return () if self._policy is None else self._policy.catch_ups(address)
-
     def stamp_of(self, address: str, value: Value) -> str | None:
         """See ``Permissions``."""
         return None if self._policy is None else self._policy.stamp_of(address, value)
@@ -150,11 +165,25 @@ class TokenPermissions:
     def changed(self, address: str, *, exists: bool, existed: bool) -> None:
         """See ``Permissions``."""
         if self._policy is not None:
-            self._policy.changed(address, exists=exists, existed=existed)
+            self._policy.write_rules.remembered.changed(address, exists=exists, existed=existed)
 
-    def tracks_holds(self, address: str) -> bool:
-        """See ``Permissions``."""
-        return self._policy is not None and self._policy.tracks_holds(address)
+    def _permit(self, who: Identity, address: str, action: str) -> Permit:
+        assert isinstance(who, Bearer), "a session of authenticated mode has a token"
+        permit = who.permits.get(address)
+        return self._make_permit(who, address, action) if permit is None else permit
+
+    def _make_permit(self, who: Bearer, address: str, action: str) -> Permit:
+        if not who.scopes.can_write(address):
+            raise _out_of_scope(action, address)
+        is_admin = who.scopes.is_admin(address)
+        rules = None if self._policy is None else self._policy.write_rules
+        key = None if rules is None or is_admin else rules.key_of(who.subject, address)
+        permit = Permit(is_admin, key, rules is not None and rules.gives_ttl(address))
+        if len(address) <= MAX_PERMIT_ADDRESS:
+            if len(who.permits) >= MAX_PERMITS:
+                who.permits.clear()
+            who.permits[address] = permit
+        return permit
 
     def scopes_of(self, record: TokenRecord) -> Sequence[str]:
         """Returns the scopes of a token, as ``action:pattern``; none for an id that cannot stand in a scope."""
@@ -171,6 +200,14 @@ class TokenPermissions:
 def _scopes_of(who: Identity) -> Scopes:
     assert isinstance(who, Bearer), "a session of authenticated mode has a token"
     return who.scopes
+
+
+def _nothing(_address: str) -> Sequence[CatchUp]:
+    return ()
+
+
+def _never(_address: str) -> bool:
+    return False
 
 
 def _out_of_scope(action: str, about: str) -> RequestError:

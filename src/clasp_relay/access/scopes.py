@@ -83,7 +83,6 @@ class Scopes:
     write: tuple[Pattern, ...] = ()
     admin: tuple[Pattern, ...] = ()
     _gets: dict[str, bool] = field(default_factory=dict, compare=False, repr=False)
-    _writes: dict[str, bool] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def parse(cls, scopes: Iterable[str]) -> Scopes:
@@ -100,8 +99,7 @@ class Scopes:
 
     def can_write(self, address: str) -> bool:
         """Tells whether a SET or PUBLISH to an address is within the scopes."""
-        answer = self._writes.get(address)
-        return _remember(self._writes, address, self._decide_write(address)) if answer is None else answer
+        return any(scope.matches(address) for scope in self.write) or self.is_admin(address)
 
     def can_get(self, address: str) -> bool:
         """Tells whether a GET of an address is within the scopes; ``write`` is enough for it."""
@@ -120,11 +118,8 @@ class Scopes:
         """Tells whether an address is within an ``admin`` scope."""
         return bool(self.admin) and any(scope.matches(address) for scope in self.admin)
 
-    def _decide_write(self, address: str) -> bool:
-        return any(scope.matches(address) for scope in self.write) or self.is_admin(address)
-
     def _decide_get(self, address: str) -> bool:
-        return self.can_read(address) or self._decide_write(address)
+        return self.can_read(address) or self.can_write(address)
 
 
 def _remember(answers: dict[str, bool], address: str, answer: bool) -> bool:

@@ -202,8 +202,8 @@ class Permissions(Protocol):
     def redact(self, value: Value, fields: frozenset[str]) -> Value:
         """Returns a value without some keys, if it is a map."""
 
-    def catch_ups(self, address: str) -> Sequence[CatchUp]:
-        """Returns what a change at an address may open for sessions that subscribed before."""
+    def catch_ups(self, address: str, /) -> Sequence[CatchUp]:
+        """Returns what a change at an address may open for sessions that subscribed before; always the same there."""
 
     def stamp_of(self, address: str, value: Value) -> str | None:
         """Returns the subject that stays stamped when a stored value ends without a write."""
@@ -217,8 +217,8 @@ class Permissions(Protocol):
             existed: whether something was before.
         """
 
-    def tracks_holds(self, address: str) -> bool:
-        """Tells whether some decision may ask who holds this address (``State.is_held``)."""
+    def tracks_holds(self, address: str, /) -> bool:
+        """Tells whether some decision may ask who holds this address (``State.is_held``); always the same there."""
 
 
 class OpenPermissions:

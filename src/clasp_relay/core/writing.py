@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from clasp_relay.core.catch_up import Opening
+from clasp_relay.core.catch_up import Hidden, Opening
 from clasp_relay.core.conflicts import decide
 from clasp_relay.core.delivery import Deliveries
 from clasp_relay.core.draft import Draft
@@ -22,6 +22,12 @@ from clasp_relay.wire.messages import NULL, Set
 EXPIRIES_AT_ONCE = 500
 """How many params end in one turn: some milliseconds of work. A hundred thousand can be due at the same time."""
 
+
+MAX_QUIET = 16_384
+"""Of how many addresses it is kept that a change there opens nothing; then it is asked anew."""
+
+MAX_QUIET_ADDRESS = 256
+"""Longer addresses are asked about every time, so that what is kept stays small."""
 
 # Skips the argument handling of the generated constructor: one is made for every SET.
 _new = tuple.__new__
@@ -68,6 +74,7 @@ class Writing:
         self._permissions = permissions
         self._is_open = permissions.is_open
         self._clock = clock
+        self._quiet: set[str] = set()
 
     def set(self, session: Session, message: Set) -> Param:
         """Checks and applies one SET, and tells those who subscribed.
@@ -144,39 +151,45 @@ class Writing:
 
     def _settle(self, write: Write, session: Session | None) -> None:
         """Applies a change and tells everybody, in one step; ``session`` is its writer, None for the relay itself."""
+        change, lock, unlock, ttl, takes_lock, stamp = write
         if self._is_open:
-            change, lock, unlock, ttl, takes_lock, stamp = write
             self._params.apply(change, lock=takes_lock, unlock=unlock, stamp=stamp)
             self._deliveries.send_set(change, lock, unlock, ttl)
             return
-        change = write.change
         address = change.address
         exists = change.value != NULL
         existed = self._params.get(address) is not None
-        hidden = self._opening.hidden_before(address, exists=exists)
+        is_quiet = address in self._quiet or self._is_quiet(address)
+        hidden: Sequence[Hidden] = () if is_quiet else self._opening.hidden_before(address, exists=exists)
         if exists:
-            self._apply(write)
-            self._note(address, session, exists=True, existed=existed)
-            self._tell(write)
+            self._params.apply(change, lock=takes_lock, unlock=unlock, stamp=stamp)
+            if not is_quiet:
+                self._note_hold(address, session, exists=True)
+            self._visibility.changed(address, exists=True, existed=existed)
+            self._deliveries.send_set(change, lock, unlock, ttl)
         else:
             # A null is told to those who saw what it ends.
-            self._tell(write)
-            self._apply(write)
-            self._note(address, session, exists=False, existed=existed)
+            self._deliveries.send_set(change, lock, unlock, ttl)
+            self._params.apply(change, lock=takes_lock, unlock=unlock, stamp=stamp)
+            if not is_quiet:
+                self._note_hold(address, session, exists=False)
+            self._visibility.changed(address, exists=False, existed=existed)
         if hidden:
             self._opening.send_opened(hidden)
 
-    def _apply(self, write: Write) -> None:
-        self._params.apply(write.change, lock=write.takes_lock, unlock=write.unlock, stamp=write.stamp)
+    def _is_quiet(self, address: str) -> bool:
+        """Tells whether a change at an address opens nothing, and nobody asks who holds it: true of nearly all."""
+        is_quiet = not self._permissions.catch_ups(address) and not self._permissions.tracks_holds(address)
+        if is_quiet and len(address) <= MAX_QUIET_ADDRESS:
+            if len(self._quiet) >= MAX_QUIET:
+                self._quiet.clear()
+            self._quiet.add(address)
+        return is_quiet
 
-    def _tell(self, write: Write) -> None:
-        self._deliveries.send_set(write.change, write.lock, write.unlock, write.ttl)
-
-    def _note(self, address: str, session: Session | None, *, exists: bool, existed: bool) -> None:
-        """Tells those who keep what they decided by the params."""
+    def _note_hold(self, address: str, session: Session | None, *, exists: bool) -> None:
+        """Notes who holds an address, where somebody asks."""
         if self._permissions.tracks_holds(address):
             if not exists:
                 self._params.holds.end(address, session)
             elif session is not None and session.is_live:
                 self._params.holds.take(address, session)
-        self._visibility.changed(address, exists=exists, existed=existed)

@@ -10,7 +10,7 @@ from clasp_relay.access.policy.document import Document, Stamp, WriteRule
 from clasp_relay.access.policy.failures import Failures
 from clasp_relay.access.policy.maps import encode_text, fields_of, is_map, text_of, with_fields
 from clasp_relay.access.policy.question import Question
-from clasp_relay.access.policy.remembered import RememberedWrites
+from clasp_relay.access.policy.remembered import Key, RememberedWrites
 from clasp_relay.access.policy.visibility import Visibility
 from clasp_relay.core.permissions import Grant, State
 from clasp_relay.core.records import Param
@@ -74,26 +74,27 @@ class WriteRules:
         found = self._table.find(address)
         return None if found is None else (self._rules[found.number], found.captured)
 
-    def surely_passes(self, subject: str, address: str, value: Value, state: State, now_us: int) -> bool:
+    def key_of(self, subject: str, address: str) -> Key | None:
+        """Returns what a write is remembered by; None where no rule decides."""
+        found = self._table.find(address)
+        return None if found is None else (found.number, subject, found.captured)
+
+    def surely_passes(self, key: Key, address: str, value: Value, state: State, now_us: int) -> bool:
         """Tells whether a write passes by what is remembered, and by its value; False when all has to be asked.
 
         It is stored as it is then, as far as the rules go: those that stamp or keep something are never remembered.
 
         Args:
-            subject: the writer, who is no admin there.
+            key: from ``key_of``; the writer is no admin there.
             address: valid.
             value: what is written.
             state: the params, and no draft of them.
             now_us: Unix µs.
         """
-        found = self._table.find(address)
-        if found is None:
-            return False
-        number, captured = found
-        checks = self.remembered.checks_left((number, subject, captured), now_us)
+        checks = self.remembered.checks_left(key, now_us)
         if not checks:
             return checks is not None
-        return holds_all(checks, Question(subject, captured, address, value, state, now_us))
+        return holds_all(checks, Question(key[1], key[2], address, value, state, now_us))
 
     def decide(self, write: Write, state: State, now_us: int, *, remember: bool = False) -> Grant:
         """Decides one write.
