@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from clasp_relay.core.permissions import FULL, HIDDEN, CatchUp, State, Verdict
 from clasp_relay.wire.address import Pattern
-from clasp_relay.wire.constants import Signal
+from clasp_relay.wire.constants import MessageCode, Signal
 from clasp_relay.wire.messages import NULL, Set, Snapshot, Subscribe
 from tests.core.guard import Rule, members_of
 from tests.core.test_visibility import VisibilityCase
@@ -22,9 +22,10 @@ class OpeningTests(VisibilityCase):
         """Two params, a list of members, and everybody subscribed to the room."""
         self.begin(Rule(members_of("/members"), catch_up=True))
 
-    def begin(self, rule: Rule | None) -> None:
-        """Begins anew, with a rule for the room."""
+    def begin(self, rule: Rule | None, *openers: str) -> None:
+        """Begins anew, with a rule for the room, and addresses that open it beside the list of members."""
         super().setUp()
+        self.openers = ("/members", *openers)
         if rule is not None:
             self.guard.rules["/room/"] = rule
         self.guard.opens = self.opens
@@ -36,7 +37,7 @@ class OpeningTests(VisibilityCase):
 
     def opens(self, address: str) -> Sequence[CatchUp]:
         """The list of members opens the room."""
-        return [CatchUp(self.subject, ROOM, self.existence_only)] if address == "/members" else []
+        return [CatchUp(self.subject, ROOM, self.existence_only)] if address in self.openers else []
 
     def opened(self, *members: str) -> list[list[object]]:
         """Returns what each hears when the list of members is written."""
@@ -48,10 +49,12 @@ class OpeningTests(VisibilityCase):
         """As one SNAPSHOT; who saw it before, and who still does not, hears nothing."""
         self.write("/members", ["alice"])
         self.values()
+        before = self.world.relay.counts.sent[MessageCode.SNAPSHOT]
         self.write("/members", ["alice", "bob"])
         self.assertEqual(self.alice.hear(), [])
         (message,) = self.bob.hear()
         assert isinstance(message, Snapshot)
+        self.assertGreater(self.world.relay.counts.sent[MessageCode.SNAPSHOT], before)
         self.assertEqual(sorted(address for address, _ in heard([message])), ["/room/1", "/room/2"])
 
     def test_member_hears_what_follows_after_what_was_there(self) -> None:
@@ -135,8 +138,7 @@ class OpeningTests(VisibilityCase):
         def judge(_subject: str, _pattern: Pattern | None, state: State, _now_us: int) -> Verdict:
             return Verdict(HIDDEN if state.get("/room/1") else FULL, lookups=frozenset(("/room/1",)))
 
-        self.guard.opens = lambda _: [CatchUp(None, ROOM)]
-        self.begin(Rule(judge, catch_up=True))
+        self.begin(Rule(judge, catch_up=True), "/room/1")
         self.values()
         self.admin.send(Set("/room/1", NULL))
         self.assertEqual(self.values(), [[None], [{"pin": 2}], [{"pin": 2}]])
