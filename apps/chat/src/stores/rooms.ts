@@ -352,8 +352,14 @@ export const useRoomsStore = defineStore('rooms', () => {
   async function setPassword(id: RoomId, password: string | null): Promise<void> {
     const secret = password === null ? { passwordHash: null, passwordSalt: null } : await passwordFields(password)
     await rewrite(id, secret)
-    // Who came in by the old password is not to read what is written under the new one.
-    if (password !== null) await runtime.rooms.get(id)?.tell({ type: 'rotate', without: [] })
+    const live = runtime.rooms.get(id)
+    const meta = state(id).meta
+    if (password === null || !live || !meta) return
+    // Who came in by the old password is not to read what is written under the new one. That there is a new one has to
+    // be known before the new key is handed out, and the echo of the meta may come after the ACK.
+    const { encrypted, creatorId, passwordSalt } = meta
+    await live.tell({ type: 'meta', meta: { encrypted, creatorId, passwordSalt } })
+    await live.tell({ type: 'rotate', without: [] })
   }
 
   async function setNamespace(id: RoomId, path: string | null): Promise<void> {

@@ -93,6 +93,27 @@ describe('changing a room', () => {
     expect(alice.rooms.byId[roomId]!.hasPassword).toBe(false)
   })
 
+  it('hands the key of a new password to nobody who only gave the old one', async () => {
+    const room = { name: 'Den', isPublic: true, encrypted: true, password: 'sesame' }
+    const roomId = await world.done(alice.rooms.create(room), 2_000)
+    await world.done(bob.rooms.join(roomId, 'sesame'), 6_000)
+    expect(bob.rooms.byId[roomId]!.encryption).toBe('ready')
+    // The echo of what is stored comes late, after the ACK.
+    const { soon } = world.relay
+    const bobs = `/chat/room/${roomId}/crypto/keyex/${bob.userId}`
+    const before = world.emitted(bobs).length
+    Object.assign(world.relay, { soon: (callback: () => void) => setImmediate(callback) })
+    await world.done(alice.rooms.setPassword(roomId, 'other'), 3_000)
+    Object.assign(world.relay, { soon })
+    expect(world.emitted(bobs)).toHaveLength(before)
+    await world.done(bob.rooms.join(roomId, 'other'), 6_000)
+    await world.done(alice.messages.send(roomId, { text: 'new' }))
+    await world.pass(6_000)
+    bob.messages.timeline(roomId)
+    await breathe()
+    expect(bob.messages.timeline(roomId).at(-1)).toMatchObject({ text: 'new', secrecy: 'encrypted' })
+  })
+
   it('encrypts it from now on, for good', async () => {
     const roomId = await world.room(alice, [bob])
     await world.done(alice.rooms.enableEncryption(roomId))
