@@ -28,15 +28,17 @@ class TurnMeter:
 
     def __init__(self, poller: Any) -> None:
         self._poller = poller
-        self._began_s = 0.0
+        self._began_s = self._began_cpu_s = 0.0
         self.turns_s: list[float] = []
+        self.longest_cpu_s = 0.0
 
     def poll(self, *arguments: Any) -> Any:
         """Ends a turn, waits, and begins the next one."""
         if self._began_s:
             self.turns_s.append(time.perf_counter() - self._began_s)
+            self.longest_cpu_s = max(self.longest_cpu_s, time.thread_time() - self._began_cpu_s)
         ready = self._poller.poll(*arguments)
-        self._began_s = time.perf_counter()
+        self._began_s, self._began_cpu_s = time.perf_counter(), time.thread_time()
         return ready
 
     def write(self, path: Path) -> None:
@@ -49,7 +51,9 @@ class TurnMeter:
             "p50_ms": turns[last // 2] * 1e3,
             "p99_ms": turns[int(last * 0.99)] * 1e3,
             "longest_ms": turns[last] * 1e3,
+            "longest_cpu_ms": self.longest_cpu_s * 1e3,
         }
+        self.longest_cpu_s = 0.0
         part = path.with_suffix(".part")
         part.write_text(json.dumps(report), "ascii")
         part.replace(path)

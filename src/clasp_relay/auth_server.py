@@ -79,7 +79,7 @@ class AuthServer(Service):
         self._origins = origins
         self._store: SqliteUsers | None = None
         self.sql = ThreadWorkers(reactor, 1, MAX_WAITING_CALLS, "sql")
-        self.hashing = ThreadWorkers(reactor, HASHES_AT_ONCE, MAX_WAITING_HASHES, "hashing")
+        self.hashing = ThreadWorkers(reactor, HASHES_AT_ONCE, MAX_WAITING_HASHES, "hashing", gives_way=True)
         self._purges: PeriodicService | None = None
 
     @property

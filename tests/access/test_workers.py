@@ -1,5 +1,7 @@
 """Work on other threads."""
 
+import os
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -7,10 +9,10 @@ from typing import Any
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
 
 from clasp_relay.access.refusals import BadInput, Busy
-from clasp_relay.access.workers import InlineWorkers, ThreadWorkers, Workers, uncancellable
+from clasp_relay.access.workers import NICENESS, InlineWorkers, ThreadWorkers, Workers, uncancellable
 
 REACTOR: Any = reactor
 
@@ -98,6 +100,39 @@ class ThreadWorkersTests(TestCase):
             self.assertEqual((await result), name)
         self.assertEqual(sorted(self.done), ["a", "b"])
         await deferLater(REACTOR, 0, lambda: None)
+
+
+class GivingWayTests(TestCase):
+    """Work that takes long gives way to the event loop."""
+
+    def niceness(self) -> int:
+        """Returns the calling thread's."""
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    async def told(self, *, gives_way: bool) -> int:
+        """Returns the niceness that work is done with."""
+        workers = ThreadWorkers(REACTOR, 1, 3, "test", gives_way=gives_way)
+        workers.start()
+        self.addCleanup(workers.stop)
+        return await workers.run(always, self.niceness)
+
+    async def test_hashing_is_nicer_than_the_event_loop(self) -> None:
+        """Only its own threads are."""
+        if sys.platform != "linux":
+            raise SkipTest("threads have no niceness of their own here")
+        before = self.niceness()
+        self.assertEqual(await self.told(gives_way=True), min(19, before + NICENESS))
+        self.assertEqual(await self.told(gives_way=False), before)
+        self.assertEqual(self.niceness(), before)
+
+    async def test_work_is_done_where_a_thread_may_not_give_way(self) -> None:
+        """A sandbox may forbid it."""
+
+        def forbidden(*_: object) -> None:
+            raise PermissionError(1, "Operation not permitted")
+
+        self.patch(os, "setpriority", forbidden)
+        self.assertEqual(await self.told(gives_way=True), self.niceness())
 
 
 class InlineWorkersTests(SynchronousTestCase):

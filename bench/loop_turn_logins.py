@@ -1,0 +1,164 @@
+"""How long do sign-ins hold up the event loop?
+
+Many users sign in at once, with passwords hashed as in service, while two others talk. Prints how long the turns of the
+event loop were before and meanwhile, how long a message took from one to the other, and how much memory it cost.
+
+Run: ``python -m bench.loop_turn_logins [--users 200] [--rounds 3]``
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import signal
+import sqlite3
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from bench import catalogue
+from bench.client import Client
+from bench.server import Server, running
+from clasp_relay.access.passwords import make_hasher
+
+PASSWORD = "correct horse battery staple"
+TALK = "/talk"
+SCHEMA = (
+    "CREATE TABLE users (id TEXT PRIMARY KEY, username TEXT UNIQUE NOT NULL, password_hash TEXT NOT NULL,"
+    " created_at INTEGER NOT NULL)"
+)
+SET = 0x21
+REST_S = 0.002
+"""Between two messages of the talk."""
+
+
+@dataclass
+class Talk:
+    """How long messages took, in ms, while something went on."""
+
+    latencies_ms: list[float]
+
+    def __str__(self) -> str:
+        times = sorted(self.latencies_ms)
+        last = len(times) - 1
+        return (
+            f"{len(times):5} messages, median {times[last // 2]:6.2f} ms, "
+            f"99 % {times[int(last * 0.99)]:6.2f} ms, longest {times[last]:6.2f} ms"
+        )
+
+
+def make_users(path: Path, count: int) -> None:
+    """Writes a users.db of as many users, all with the same password."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    password_hash = make_hasher().hash(PASSWORD)
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute(SCHEMA)
+        rows = [(f"u-{number}", f"user {number}", password_hash, 0) for number in range(count)]
+        db.executemany("INSERT INTO users VALUES (?, ?, ?, ?)", rows)
+
+
+def turns(server: Server) -> str:
+    """Returns how long the turns were since the last time, in words."""
+    path = server.folder / "turns"
+    path.unlink(missing_ok=True)
+    server.signal(signal.SIGUSR1)
+    while not path.exists():
+        time.sleep(0.01)
+    report = json.loads(path.read_text("ascii"))
+    return (
+        f"{report['turns']:5} turns,    median {report['p50_ms']:6.2f} ms, "
+        f"99 % {report['p99_ms']:6.2f} ms, longest {report['longest_ms']:6.2f} ms "
+        f"({report['longest_cpu_ms']:.2f} ms of CPU time)"
+    )
+
+
+def talk_while(speaker: Client, listener: Client, goes_on: Callable[[], bool]) -> Talk:
+    """Sends messages from one client to another, one at a time, while something goes on."""
+    payloads = listener.payloads()
+    latencies_ms = []
+    while goes_on():
+        began_s = time.perf_counter()
+        speaker.set_number(TALK, began_s)
+        next(payload for payload in payloads if payload[0] == SET)
+        latencies_ms.append((time.perf_counter() - began_s) * 1e3)
+        time.sleep(REST_S)
+    return Talk(latencies_ms)
+
+
+def sign_in(auth_port: int, number: int, barrier: threading.Barrier) -> int:
+    """Signs a user in, all at the same moment; returns the HTTP status."""
+    connection = http.client.HTTPConnection("127.0.0.1", auth_port, timeout=120)
+    connection.connect()
+    barrier.wait()
+    body = json.dumps({"username": f"user {number}", "password": PASSWORD})
+    connection.request("POST", "/auth/login", body)
+    status = connection.getresponse().status
+    connection.close()
+    return status
+
+
+def measure(server: Server, auth_port: int, users: int) -> None:
+    """Measures one round."""
+    assert server.tokens is not None
+    (first, _), (second, _) = server.tokens.guests(2)
+    speaker, listener = Client(server.port), Client(server.port)
+    speaker.hello(first)
+    listener.hello(second)
+    listener.subscribe(TALK)
+    quiet_until_s = time.monotonic() + 2
+    turns(server)
+    print("quiet", flush=True)
+    print("  talk ", talk_while(speaker, listener, lambda: time.monotonic() < quiet_until_s))
+    print("  loop ", turns(server), flush=True)
+    before_bytes = highest_bytes = server.rss_bytes
+    barrier = threading.Barrier(users)
+    with ThreadPoolExecutor(users) as pool:
+        began_s = time.monotonic()
+        calls = [pool.submit(sign_in, auth_port, number, barrier) for number in range(users)]
+
+        def goes_on() -> bool:
+            nonlocal highest_bytes
+            highest_bytes = max(highest_bytes, server.rss_bytes)
+            return not all(call.done() for call in calls)
+
+        talk = talk_while(speaker, listener, goes_on)
+        took_s = time.monotonic() - began_s
+    statuses = {status: [call.result() for call in calls].count(status) for status in {call.result() for call in calls}}
+    print(f"{users} sign in at once: {took_s:.1f} s, answers {statuses}")
+    print("  talk ", talk)
+    print("  loop ", turns(server))
+    print(f"  memory {(highest_bytes - before_bytes) / 1024 / 1024:.0f} MiB more at most", flush=True)
+    speaker.close()
+    listener.close()
+
+
+def main() -> None:
+    """Reads the command line and measures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--users", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        users_db = Path(folder) / "users.db"
+        make_users(users_db, options.users)
+        more = ("--turns", "{folder}/turns", "--auth-db", str(users_db), "--app-config", "none")
+        kind = catalogue.chat()
+        ports: list[int] = []
+
+        def command(port: int, auth_port: int, where: Path) -> list[str]:
+            ports.append(auth_port)
+            return kind.command(port, auth_port, where)
+
+        with running(replace(kind, command=command), *more) as server:
+            for _ in range(options.rounds):
+                measure(server, ports[0], options.users)
+
+
+if __name__ == "__main__":
+    main()
