@@ -1,0 +1,125 @@
+import { beforeEach, describe, expect, it } from 'vitest'
+import type { Tester } from '../support/person'
+import { World } from './world'
+
+let world: World
+let alice: Tester
+let bob: Tester
+
+beforeEach(async () => {
+  world = new World()
+  alice = await world.person('Alice')
+  bob = await world.person('Bob')
+})
+
+const befriend = async (): Promise<void> => {
+  await world.done(alice.friends.request(bob.userId))
+  await world.done(bob.friends.accept(alice.userId))
+}
+const requests = (): string[] => Object.keys(world.stored('/chat/requests/'))
+
+describe('a request', () => {
+  it('is not made to oneself, nor to a friend', async () => {
+    await expect(alice.friends.request(alice.userId)).rejects.toMatchObject({ kind: 'invalid' })
+    await befriend()
+    await alice.friends.request(bob.userId)
+    expect(requests()).toEqual([])
+  })
+
+  it('is remembered as asked, and gone for good when it is declined', async () => {
+    await world.done(alice.friends.request(bob.userId))
+    expect(alice.friends.outgoing).toEqual([bob.userId])
+    expect(bob.notifications.notices).toEqual([])
+    await world.done(bob.friends.decline(alice.userId))
+    expect(bob.friends.incoming).toEqual([])
+    expect(requests()).toEqual([])
+    await expect(bob.friends.accept(alice.userId)).rejects.toMatchObject({ kind: 'missing' })
+  })
+
+  it('that comes while one is there is told', async () => {
+    await world.pass(3_000)
+    await world.done(alice.friends.request(bob.userId))
+    expect(bob.notifications.notices.at(-1)).toMatchObject({ key: 'notices.friendRequest', params: { name: 'Alice' } })
+    bob.notifications.dismiss(bob.notifications.notices.at(-1)!.id)
+    expect(bob.notifications.notices).toEqual([])
+  })
+
+  it('that came before is told in one line', async () => {
+    const carol = await world.person('Carol')
+    const dave = world.make('Dave')
+    for (const each of [alice, carol]) await world.done(each.friends.request(dave.userId))
+    await dave.start()
+    await world.pass(3_000)
+    expect(dave.notifications.notices).toMatchObject([{ key: 'notices.pendingRequests', params: { count: 2 } }])
+    expect(dave.friends.incoming.map((each) => each.name)).toEqual(['Carol', 'Alice'])
+  })
+
+  it('of somebody who claims to be another, or of a friend, is not shown', async () => {
+    world.relay.put(`/chat/requests/${bob.userId}/mallory`, { fromId: alice.userId, fromName: 'Alice', timestamp: 1 })
+    await world.pass(300)
+    expect(bob.friends.incoming).toEqual([])
+    await befriend()
+    world.relay.put(`/chat/requests/${bob.userId}/${alice.userId}`, {
+      fromId: alice.userId,
+      fromName: 'Alice',
+      timestamp: 1,
+    })
+    await world.pass(500)
+    expect(bob.friends.incoming).toEqual([])
+    expect(requests()).toEqual([`/chat/requests/${bob.userId}/mallory`])
+  })
+})
+
+describe('a friendship', () => {
+  it('says who is there, and ends on one side', async () => {
+    await befriend()
+    const roomId = await world.room(alice, [bob])
+    expect(alice.friends.friends).toMatchObject([{ userId: bob.userId, online: true }])
+    await world.done(bob.rooms.leave(roomId))
+    expect(alice.friends.friends).toMatchObject([{ online: false }])
+    await world.done(alice.friends.remove(bob.userId))
+    expect(alice.friends.isFriend(bob.userId)).toBe(false)
+    expect(bob.friends.isFriend(alice.userId)).toBe(true)
+  })
+
+  it('that was ended is not brought back by an old yes', async () => {
+    await befriend()
+    const old = {
+      type: 'accepted',
+      fromId: bob.userId,
+      fromName: 'Bob',
+      fromColor: '#123456',
+      timestamp: world.clock.now(),
+    }
+    await world.pass(1_000)
+    await world.done(alice.friends.remove(bob.userId))
+    world.relay.put(`/chat/requests/${alice.userId}/${bob.userId}`, old)
+    await world.pass(1_000)
+    expect(alice.friends.isFriend(bob.userId)).toBe(false)
+    expect(requests()).toEqual([])
+  })
+
+  it('is needed for a direct message, and the other one has to want it', async () => {
+    await expect(alice.friends.openDirectMessage(bob.userId)).rejects.toMatchObject({ kind: 'forbidden' })
+    await befriend()
+    world.relay.policy = (message) =>
+      message.type === 'SET' && message.address.includes('/dms/') ? { code: 403, message: 'Not wanted.' } : null
+    const roomId = await world.done(alice.friends.openDirectMessage(bob.userId))
+    expect(alice.rooms.directMessages.map((room) => room.id)).toEqual([roomId])
+    expect(bob.rooms.directMessages).toEqual([])
+  })
+
+  it('brings the other one’s direct message into the list, told when one is there', async () => {
+    await befriend()
+    await world.pass(2_000)
+    const roomId = await world.done(alice.friends.openDirectMessage(bob.userId), 1_000)
+    expect(bob.notifications.notices.at(-1)).toMatchObject({ key: 'notices.directMessage', roomId })
+    expect(bob.rooms.byId[roomId]).toMatchObject({ type: 'dm', name: 'Alice', peerId: alice.userId, joined: true })
+    await world.done(bob.rooms.leave(roomId))
+    await bob.runtime.end(false)
+    const again = world.make('Bob', bob.local)
+    await again.session.restore()
+    await world.pass(1_000)
+    expect(again.rooms.directMessages).toEqual([])
+  })
+})
