@@ -34,7 +34,10 @@ describe('without a connection', () => {
       .waitFor()
     await relay.run()
     for (const person of [ada, bob])
-      await person.page.getByText(/No connection|Connecting/).first().waitFor({ state: 'detached', timeout: 40_000 })
+      await person.page
+        .getByText(/No connection|Connecting/)
+        .first()
+        .waitFor({ state: 'detached', timeout: 40_000 })
     await ada.isDelivered('During the storm')
     await bob.sees('During the storm')
     await bob.say('After the storm')

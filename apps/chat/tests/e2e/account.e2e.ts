@@ -1,0 +1,122 @@
+import type { Browser } from 'playwright-core'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { launch, Person } from './people'
+import { Relay } from './relay'
+
+describe('an account', () => {
+  let browser: Browser
+  let relay: Relay
+
+  beforeAll(async () => {
+    ;[browser, relay] = await Promise.all([launch(), Relay.start()])
+  })
+  afterAll(async () => {
+    await browser.close()
+    await relay.stop()
+  })
+
+  async function registered(name: string, password: string): Promise<Person> {
+    const person = await Person.arrive(browser, relay.origin)
+    await person.page.goto(`${relay.origin}/auth?mode=register`)
+    await person.page.getByLabel('Name', { exact: true }).fill(name)
+    await person.page.getByLabel('Password', { exact: true }).fill(password)
+    await person.page.getByLabel('Password once more').fill(password)
+    await person.page.locator('button[type=submit]').click()
+    await person.page.waitForURL(/\/chat/)
+    return person
+  }
+
+  async function signIn(person: Person, name: string, password: string): Promise<void> {
+    await person.page.goto(`${relay.origin}/auth`)
+    await person.page.getByLabel('Name', { exact: true }).fill(name)
+    await person.page.getByLabel('Password', { exact: true }).fill(password)
+    await person.page.locator('button[type=submit]').click()
+  }
+
+  it('changes its password, signs out in every tab, and signs in with the new one only', async () => {
+    const ada = await registered('Ada', 'first-secret')
+    const tab = await ada.otherTab()
+    await ada.button('Settings').click()
+    const settings = ada.dialog('Settings')
+    await settings.getByLabel('Current password').fill('not it')
+    await settings.getByLabel('New password').fill('second-secret')
+    await settings.getByRole('button', { name: 'Change password' }).click()
+    await settings.getByText('Wrong name or password.').waitFor()
+    await settings.getByLabel('Current password').fill('first-secret')
+    await settings.getByRole('button', { name: 'Change password' }).click()
+    await ada.page.getByText('Password changed.').waitFor()
+    await settings.getByRole('button', { name: 'Sign out' }).click()
+    await ada.page.getByRole('alertdialog').getByRole('button', { name: 'Sign out' }).click()
+    await ada.page.getByLabel('Your name').waitFor()
+    await tab.page.getByLabel('Your name').waitFor()
+
+    await signIn(ada, 'Ada', 'first-secret')
+    await ada.page.getByText('Wrong name or password.').waitFor()
+    await signIn(ada, 'Ada', 'second-secret')
+    await ada.page.waitForURL(/\/chat/)
+    expect(ada.complaints).toEqual([])
+    await ada.leave()
+  })
+
+  it('keeps its messages in a file that another browser can read; a spoilt file changes nothing', async () => {
+    const ada = await registered('Grace', 'some-secret')
+    await ada.createRoom({ name: 'Archive', isPublic: false })
+    await ada.say('To be kept')
+    await ada.isDelivered('To be kept')
+    await ada.button('Settings').click()
+    const [download] = await Promise.all([
+      ada.page.waitForEvent('download'),
+      ada.dialog('Settings').getByRole('button', { name: 'Export' }).click(),
+    ])
+    const file = await download.path()
+    const other = await Person.arrive(browser, relay.origin)
+    await signIn(other, 'Grace', 'some-secret')
+    await other.page.waitForURL(/\/chat/)
+    await other.button('Settings').click()
+    const picker = other.dialog('Settings').locator('input[type=file]')
+    await picker.setInputFiles({ name: 'x.json', mimeType: 'application/json', buffer: Buffer.from('{"messages": 7}') })
+    await other.dialog('Settings').getByRole('alert').waitFor()
+    await picker.setInputFiles(file)
+    await other.page.getByText(/Imported 1 messages/).waitFor()
+    await ada.leave()
+    await other.leave()
+  })
+
+  it('says of an invitation that it is none, and stays where it is', async () => {
+    const eve = await Person.guest(browser, relay.origin, 'Eve')
+    await eve.page.goto(`${relay.origin}/chat?join=${encodeURIComponent('../../meta/**')}`)
+    await eve.page.getByText('This is no invitation.').waitFor()
+    await eve.page.goto(`${relay.origin}/chat?join=00000000-0000-4000-8000-00000000dead`)
+    await eve.dialog('Enter room').getByText('There is no such room').waitFor()
+    await eve.page.keyboard.press('Escape')
+    await eve.page.getByText('No room selected').waitFor()
+    await eve.leave()
+  })
+
+  it('keeps rooms in a group that others find by browsing', async () => {
+    const ada = await Person.guest(browser, relay.origin, 'Ida')
+    await ada.page.keyboard.press('Alt+b')
+    await ada.button('New group').click()
+    await ada.dialog('New group').getByLabel('Address').fill('games')
+    await ada.dialog('New group').getByLabel('Description').fill('Boards and cards')
+    await ada.button('Create').click()
+    await ada.dialog('New group').waitFor({ state: 'detached' })
+    await ada.page.keyboard.press('Escape')
+    await ada.page.keyboard.press('Alt+n')
+    await ada.dialog('New room').getByLabel('Name', { exact: true }).fill('Chess')
+    await ada.dialog('New room').getByLabel('Group').fill('games')
+    await ada.button('Create room').click()
+    await ada.isIn('Chess')
+    const bob = await Person.guest(browser, relay.origin, 'Bob')
+    await bob.page.keyboard.press('Alt+b')
+    await bob
+      .dialog('Browse rooms')
+      .getByRole('button', { name: /^games/ })
+      .click()
+    await bob.button('Join: Chess').click()
+    await bob.acceptInvitation()
+    await bob.isIn('Chess')
+    await ada.leave()
+    await bob.leave()
+  })
+})
