@@ -5,7 +5,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.option_table import NOT_SUPPORTED, NOT_YET, OPTIONS, Option, variable_of
+from clasp_relay.option_table import NOT_SUPPORTED, OPTIONS, Option, variable_of
 from clasp_relay.settings import Settings
 
 ROOT = Path(__file__).parent.parent
@@ -30,7 +30,7 @@ class TableTests(SynchronousTestCase):
     def test_no_name_stands_for_two_options(self) -> None:
         """Names, aliases and refused names are all different."""
         names = [name for option in OPTIONS for name in (option.name, *option.aliases)]
-        names += [*NOT_YET, *NOT_SUPPORTED, "help", "version"]
+        names += [*NOT_SUPPORTED, "help", "version"]
         self.assertEqual(sorted(names), sorted(set(names)))
 
     def test_every_field_has_an_option_but_those_named_here(self) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay import __version__
-from clasp_relay.option_table import NOT_SUPPORTED, NOT_YET, variable_of
+from clasp_relay.option_table import NOT_SUPPORTED
 from clasp_relay.options import Options, rust_log_level
 from clasp_relay.settings import Settings
 
@@ -226,16 +226,6 @@ class RefusedTests(SynchronousTestCase):
         for arguments, environment, line in cases:
             with self.subTest(line):
                 self.assertEqual(self.refusal(*arguments, environment=environment), line)
-
-    def test_options_of_a_later_version_are_refused_by_name(self) -> None:
-        """Neither the option nor its variable is ignored."""
-        for name in NOT_YET:
-            with self.subTest(name):
-                self.assertEqual(self.refusal(f"--{name}", "x"), f"--{name}: not available in this version")
-                variable = variable_of(name)
-                self.assertEqual(
-                    self.refusal(environment={variable: "x"}), f"{variable}: not available in this version"
-                )
 
     def test_options_of_the_rust_relay_are_refused_by_name(self) -> None:
         """What this relay does not have is said to be so, whatever its value."""

@@ -1,6 +1,6 @@
 """The table of options: what there is on the command line and in the environment, and what is refused by name.
 
-To add an option, add its field to ``Settings`` and one row to ``OPTIONS``, and take its name off ``NOT_YET``;
+To add an option, add its field to ``Settings`` and one row to ``OPTIONS``;
 ``--help``, the environment variable and the checks follow from the row, and a test tells what
 ``docs/operations.md`` lacks.
 """
@@ -14,7 +14,7 @@ from clasp_relay.logs.levels import LOG_FORMATS, LOG_LEVELS
 from clasp_relay.setting_kinds import Kind, Networks, OriginList, OrNone
 from clasp_relay.settings import Settings, kinds
 
-__all__ = ["DEFAULTS", "NOT_SUPPORTED", "NOT_YET", "OPTIONS", "Option", "variable_of"]
+__all__ = ["DEFAULTS", "NOT_SUPPORTED", "OPTIONS", "Option", "variable_of"]
 
 DEFAULTS: Mapping[str, object] = {field.name: field.default for field in fields(Settings)}
 """The default of every field of ``Settings``."""
@@ -153,9 +153,6 @@ OPTIONS: tuple[Option, ...] = (
     Option("config", "config_file", "TOML file of options, below the command line and the environment", default=""),
 )
 """Every option, in the order in which they are documented."""
-
-NOT_YET: frozenset[str] = frozenset()
-"""Options that a later version will have. Ignoring one could leave open what its owner thinks is shut."""
 
 NOT_SUPPORTED: frozenset[str] = frozenset(
     {

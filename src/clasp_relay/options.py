@@ -12,7 +12,7 @@ from twisted.python import usage
 
 from clasp_relay import __version__
 from clasp_relay.config_file import ConfigError, read_config
-from clasp_relay.option_table import NOT_SUPPORTED, NOT_YET, OPTIONS, Option, variable_of
+from clasp_relay.option_table import NOT_SUPPORTED, OPTIONS, Option
 from clasp_relay.settings import LOG_LEVELS, Contradiction, Settings
 
 __all__ = ["Options", "fail", "rust_log_level"]
@@ -48,8 +48,6 @@ def fail(message: str) -> NoReturn:
 
 def _refuse(shown: str, name: str) -> NoReturn:
     """Refuses by its name an option that is none."""
-    if name in NOT_YET:
-        raise usage.UsageError(f"{shown}: not available in this version")
     if name in NOT_SUPPORTED:
         raise usage.UsageError(f"{shown}: not supported")
     raise usage.UsageError(f"unknown option {shown}; see --help")
@@ -151,9 +149,6 @@ class Options(usage.Options):
         given = {option: text for option, text in variables.items() if text and option.field not in values}
         values |= self._read(given, lambda option: option.variable)
         values |= self._read_file(values)
-        for name in sorted(NOT_YET):
-            if self._environment.get(variable_of(name)):
-                _refuse(variable_of(name), name)
         level = rust_log_level(self._environment.get("RUST_LOG", ""))
         if "log_level" not in values and level is not None:
             values["log_level"] = level

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from typing import NamedTuple
 
+from clasp_relay.core.observer import Counts
 from clasp_relay.core.params import Params
 from clasp_relay.core.permissions import CatchUp, Permissions
 from clasp_relay.core.pieces import snapshot_frames
@@ -14,7 +15,7 @@ from clasp_relay.core.session_table import SessionTable
 from clasp_relay.core.subscriptions import Subscription, SubscriptionTable
 from clasp_relay.core.visibility import Visibility
 from clasp_relay.wire.address import Pattern
-from clasp_relay.wire.constants import Signal
+from clasp_relay.wire.constants import MessageCode, Signal
 
 
 class Hidden(NamedTuple):
@@ -33,6 +34,7 @@ class Opening:
         params: what there is to see.
         table: who asked for it.
         sessions: who is there.
+        counts: what is counted.
     """
 
     def __init__(
@@ -42,12 +44,14 @@ class Opening:
         params: Params,
         table: SubscriptionTable,
         sessions: SessionTable,
+        counts: Counts,
     ) -> None:
         self._permissions = permissions
         self._visibility = visibility
         self._params = params
         self._table = table
         self._sessions = sessions
+        self._counts = counts
 
     def hidden_before(self, address: str, *, exists: bool) -> Sequence[Hidden]:
         """Returns what a change may open; to be called before it is applied.
@@ -77,6 +81,7 @@ class Opening:
         for subscription, params in opened.items():
             if params:
                 # A key of its own: it holds a part of what matches, so nothing may take its place.
+                self._counts.sent[MessageCode.SNAPSHOT] += 1
                 subscription.session.outbox.send_snapshot(object(), snapshot_frames(params))
 
     def _hidden(self, catch_up: CatchUp) -> Iterator[Hidden]:

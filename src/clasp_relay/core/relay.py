@@ -96,7 +96,9 @@ class Relay:
         self.throttles = Throttles(clock)
         self.visibility = Visibility(self.permissions, self.params, clock)
         self.deliveries = Deliveries(self.subscriptions, fan_out, self.throttles, self.visibility, self.permissions)
-        opening = Opening(self.permissions, self.visibility, self.params, self.subscriptions, self.sessions)
+        opening = Opening(
+            self.permissions, self.visibility, self.params, self.subscriptions, self.sessions, self.counts
+        )
         self.signals = Signals()
         self.gestures = Gestures(clock, self._deliver_gesture)
         self.writing = Writing(self.params, self.deliveries, self.visibility, opening, self.permissions, clock)
