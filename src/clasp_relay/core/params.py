@@ -17,7 +17,7 @@ from clasp_relay.core.holds import Holds
 from clasp_relay.core.locks import Locks
 from clasp_relay.core.records import Outcome, Param, StateImage
 from clasp_relay.core.shares import Move, Shares
-from clasp_relay.core.sizes import text_bytes
+from clasp_relay.core.sizes import param_bytes, text_bytes
 from clasp_relay.core.tombstones import Ended, Tombstones
 from clasp_relay.errors import ErrorCode, RequestError
 from clasp_relay.wire.address import Pattern
@@ -148,14 +148,14 @@ class Params:
         if more_bytes > 0:
             over_bytes = self.state_bytes + more_bytes - self._limits.max_state_bytes
         over_params -= len(chosen)
-        over_bytes -= sum(_size(self._params[address]) for address in chosen)
+        over_bytes -= sum(param_bytes(self._params[address]) for address in chosen)
         for address in self._expiry.least_recent():
             if over_params <= 0 and over_bytes <= 0:
                 break
             if address not in moves and address not in chosen:
                 chosen[address] = None
                 over_params -= 1
-                over_bytes -= _size(self._params[address])
+                over_bytes -= param_bytes(self._params[address])
         if over_params > 0 or over_bytes > 0:
             what = "max-params" if over_params > 0 else "max-state-bytes"
             text = f"the relay is full ({what}); delete something first"
@@ -233,7 +233,7 @@ class Params:
         for param in image.params:
             self._params[param.address] = param
             self._tree.add(param.address)
-            self.state_bytes += _size(param)
+            self.state_bytes += param_bytes(param)
             self._shares.move("", param.subject)
             due_us = image.expires_us.get(param.address)
             if due_us is not None:
@@ -261,7 +261,7 @@ class Params:
             del self._params[address]
             self._tree.discard(address)
             self._expiry.discard(address)
-            self.state_bytes -= _size(before)
+            self.state_bytes -= param_bytes(before)
             self._shares.move(before.subject, "")
 
     def _remember(self, address: str, ended: Ended) -> None:
@@ -283,7 +283,7 @@ class Params:
         """Returns who has an address and the bytes that are counted for it; 0 when nothing is."""
         param = self._params.get(address)
         if param is not None:
-            return param.subject, _size(param)
+            return param.subject, param_bytes(param)
         ended = self._tombstones.get(address)
         if ended is not None and ended.stamp is not None:
             return ended.stamp, text_bytes(address)
@@ -293,9 +293,5 @@ class Params:
 def _place_of(outcome: Outcome) -> tuple[str, int]:
     change = outcome.change
     if change.value != NULL:
-        return change.subject, _size(change)
+        return change.subject, param_bytes(change)
     return ("", 0) if outcome.stamp is None else (outcome.stamp, text_bytes(change.address))
-
-
-def _size(param: Param) -> int:
-    return text_bytes(param.address) + len(param.value)
