@@ -7,7 +7,6 @@ pattern, however many wildcards it has, can make it try one combination after an
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from clasp_relay.errors import ErrorCode, RequestError
@@ -98,10 +97,12 @@ def _match_pieces(pieces: tuple[str, ...], segment: str) -> bool:
 class _Places(NamedTuple):
     """A pattern as sets of places; bit n is the place before its n-th segment, in normal order.
 
-    ``single``: a ``*`` stands there; ``many``: a ``**``; ``elastic``: in a row of wildcards that has a
-    ``**``; ``literals``: the places of each literal; ``partials``: place and pieces; ``final``: the end.
+    ``normal``: the segments in that order; ``single``: a ``*`` stands there; ``many``: a ``**``; ``elastic``: in a
+    row of wildcards that has a ``**``; ``literals``: the places of each literal; ``partials``: place and pieces;
+    ``final``: the end.
     """
 
+    normal: tuple[str, ...]
     single: int
     many: int
     elastic: int
@@ -158,23 +159,27 @@ def _places(segments: list[str]) -> _Places:
         else:
             literals[segment] = literals.get(segment, 0) | place
         row = 0
-    return _Places(single, many, elastic, literals, tuple(partials), 1 << len(segments))
+    return _Places(tuple(segments), single, many, elastic, literals, tuple(partials), 1 << len(segments))
 
 
-@dataclass(frozen=True, slots=True)
 class Pattern:
-    """A pattern that was found valid. Equal when written equally.
+    """A pattern that was found valid. Equal when written equally; never changed.
 
-    Make one with ``Pattern.parse``. ``segments`` are as written; ``is_literal`` says that there is no
-    wildcard, so that it matches the one address that reads like it.
+    Make one with ``Pattern.parse``. What matching needs is worked out when it is first needed: of the scopes that a
+    token carries most are never asked.
+
+    Attributes:
+        is_literal: there is no wildcard, so that it matches the one address that reads like it.
     """
 
-    text: str
-    segments: tuple[str, ...] = field(compare=False, repr=False)
-    is_literal: bool = field(compare=False, repr=False)
-    _prefix: str | None = field(compare=False, repr=False)
-    _normal: tuple[str, ...] = field(compare=False, repr=False)
-    _places: _Places = field(compare=False, repr=False)
+    __slots__ = ("_places", "_prefix", "_text", "is_literal")
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self.is_literal = "*" not in text
+        is_subtree = text.endswith("/**") and "*" not in text[:-2]
+        self._prefix = text[:-2] if is_subtree else None
+        self._places: _Places | None = None
 
     @classmethod
     def parse(cls, text: str) -> Pattern:
@@ -188,25 +193,46 @@ class Pattern:
                 ``MAX_PATTERN_SEGMENTS`` segments.
         """
         problem = _problem(text)
-        segments = tuple(text[1:].split("/"))
-        is_literal = "*" not in text
-        if not problem and not is_literal and len(segments) > MAX_PATTERN_SEGMENTS:
+        if not problem and "*" in text and text.count("/") > MAX_PATTERN_SEGMENTS:
             problem = f"has wildcards and more than {MAX_PATTERN_SEGMENTS} segments"
         if problem:
             raise RequestError(ErrorCode.PATTERN, f"the pattern {problem}", _for_error(text))
-        # A literal is compared as text; it needs no places, however long it is.
-        normal = [] if is_literal else _normal_order(segments)
-        is_subtree = segments[-1] == "**" and "*" not in text[:-2]
-        return cls(text, segments, is_literal, text[:-2] if is_subtree else None, tuple(normal), _places(normal))
+        return cls(text)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Pattern) and self._text == other._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+    def __repr__(self) -> str:
+        return f"Pattern({self._text!r})"
+
+    @property
+    def text(self) -> str:
+        """The pattern as written."""
+        return self._text
+
+    @property
+    def segments(self) -> tuple[str, ...]:
+        """The segments as written."""
+        return tuple(self._text[1:].split("/"))
+
+    def _table(self) -> _Places:
+        """Returns the places; only a pattern with wildcards has them, however long a literal one is."""
+        places = self._places
+        if places is None:
+            places = self._places = _places(_normal_order(self.segments))
+        return places
 
     def matches(self, address: str) -> bool:
         """Says whether a valid address matches; time grows with its length, not with its combinations."""
         if self.is_literal:
-            return address == self.text
+            return address == self._text
         prefix = self._prefix
         if prefix is not None:
             return address.startswith(prefix) or address == prefix[:-1]
-        table = self._places
+        table = self._table()
         places = table.start()
         for segment in address[1:].split("/"):
             places = table.after(places, segment)
@@ -220,19 +246,19 @@ class Pattern:
 
         Only a pattern with wildcards has places; a literal one needs no walk.
         """
-        return self._places.start()
+        return self._table().start()
 
     def step(self, places: int, segment: str) -> int:
         """Returns the set of places after one more segment of an address; 0 when nothing can match any more."""
-        return self._places.after(places, segment)
+        return self._table().after(places, segment)
 
     def accepts(self, places: int) -> bool:
         """Says whether an address that ends at one of these places matches."""
-        return bool(places & self._places.final)
+        return bool(places & self._table().final)
 
     def literals(self, places: int) -> list[str] | None:
         """Returns the only segments that can come next, or None when others can."""
-        table = self._places
+        table = self._table()
         if places & (table.single | table.many) or any(places & place for place, _ in table.partials):
             return None
         return [segment for segment, at in table.literals.items() if places & at]
@@ -247,13 +273,14 @@ class Pattern:
             other: for instance what a client wants to subscribe to, when this is a scope.
         """
         if other.is_literal:
-            return self.matches(other.text)
+            return self.matches(other._text)
         if self.is_literal:
             return False
-        table = self._places
+        table = self._table()
         places = table.start()
+        normal = other._table().normal
         # There is no address without segments, so '/**' alone says no more than '/*/**'.
-        for segment in ("*", "**") if other._normal == ("**",) else other._normal:
+        for segment in ("*", "**") if normal == ("**",) else normal:
             if segment == "**":
                 places &= table.elastic
                 places |= (places & table.many) << 1

@@ -18,6 +18,7 @@ _U16 = struct.Struct(">H")
 _U32 = struct.Struct(">I")
 _U64 = struct.Struct(">Q")
 _F64 = struct.Struct(">d")
+_PARAM_TAIL = struct.Struct(">QBH")
 
 
 def _text(text: str) -> bytes:
@@ -102,8 +103,16 @@ def snapshot_entry(param: m.SnapshotParam) -> bytes:
     Raises:
         ValueError: the address or the writer is longer than 65,535 bytes.
     """
-    options = _Options().add(1, _text, param.writer).add(2, _U64.pack, param.timestamp_us)
-    return _text(param.address) + param.value + _U64.pack(param.revision) + options.encode()
+    address, value, revision, writer, timestamp_us = param
+    raw = address.encode()
+    head = _U16.pack(len(raw))
+    if writer is not None and timestamp_us is not None:
+        # What nearly all params have; a newcomer gets thousands of them at once.
+        name = writer.encode()
+        tail = _PARAM_TAIL.pack(revision, 3, len(name))
+        return b"".join((head, raw, value, tail, name, _U64.pack(timestamp_us)))
+    options = _Options().add(1, _text, writer).add(2, _U64.pack, timestamp_us)
+    return head + raw + value + _U64.pack(revision) + options.encode()
 
 
 def snapshot_frame(entries: Sequence[bytes]) -> bytes:
