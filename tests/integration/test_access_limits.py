@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import time
 
@@ -12,6 +13,7 @@ from clasp_relay.wire.messages import (
     Bundle,
     Error,
     Get,
+    Hello,
     Message,
     Ping,
     Pong,
@@ -22,7 +24,8 @@ from clasp_relay.wire.messages import (
     Subscribe,
     Welcome,
 )
-from tests.integration.accounts import PASSWORD, AccountsRelay, AccountsTestCase, event, put, told
+from tests.integration.accounts import PASSWORD, AccountsRelay, AccountsTestCase, Person, event, put, told
+from tests.integration.process import PATIENCE_S
 from tests.integration.raw import RawClient
 
 FREE = ("--app-config", "none")
@@ -211,6 +214,53 @@ class OriginTests(AccountsTestCase):
         answer = relay.api.call("guest", {}, headers={"Origin": "https://evil.example"})
         self.assertEqual(answer.headers["access-control-allow-origin"], "*")
         self.assertIn("warn  relay: web pages of every origin may talk to this relay", relay.log)
+
+
+class WebPortTests(AccountsTestCase):
+    """The WebSocket beside a web app, on the auth port."""
+
+    def test_websocket_on_the_web_port_keeps_to_the_same_rules(self) -> None:
+        """Origins, tokens, sessions of one address behind a proxy, messages; what asks for no WebSocket is told so."""
+        (self.folder / "app").mkdir()
+        (self.folder / "app" / "index.html").write_text("<title>app</title>", "utf-8")
+        relay = self.start_accounts(
+            *FREE,
+            *PROXY,
+            "--cors-origin",
+            "https://chat.example",
+            "--web-root",
+            "app",
+            "--max-sessions-per-address",
+            "1",
+        )
+        token = relay.api.guest("ann")
+
+        def client(*headers: str) -> RawClient:
+            client = RawClient(relay.auth_port, path="/ws", headers=headers)
+            self.addCleanup(client.close)
+            return client
+
+        for origin, status in (
+            ("https://evil.example", 403),
+            ("https://chat.example", 101),
+            (f"http://127.0.0.1:{relay.auth_port}", 101),
+        ):
+            with self.subTest(origin=origin):
+                self.assertEqual(client(f"Origin: {origin}").response.status, status)
+        stranger = client()
+        stranger.send(Hello(1, 0xF8, "stranger", "cpsk_none"))
+        self.assertEqual(stranger.end()[1].code, 1008)
+        ann = Person.signed_in(relay.auth_port, token, path="/ws", headers=("X-Forwarded-For: 203.0.113.7",))
+        self.addCleanup(ann.close)
+        self.assertEqual(client("X-Forwarded-For: 203.0.113.7").end()[1].code, 1013)
+        bob = self.guest(relay, "bob")
+        bob.ask(Subscribe(1, "/x"))
+        self.assertEqual(ann.code(put("/x", 1), 1), 0)
+        self.assertEqual(told(bob.settle()), [("/x", 1)])
+        connection = http.client.HTTPConnection("127.0.0.1", relay.auth_port, timeout=PATIENCE_S)
+        self.addCleanup(connection.close)
+        connection.request("GET", "/ws")
+        self.assertIn(connection.getresponse().status, (400, 426))
 
 
 class ScopeTests(AccountsTestCase):

@@ -1,0 +1,156 @@
+"""The accounts put together: what is opened, served, and closed again. Without sockets, with real threads and files."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.address import IPv4Address
+from twisted.internet.task import deferLater
+from twisted.internet.testing import StringTransport
+from twisted.trial.unittest import TestCase
+
+from clasp_relay.access.permissions import TokenPermissions
+from clasp_relay.access.policy import Policy
+from clasp_relay.access.tokens import TokenTable
+from clasp_relay.auth_server import AuthServer
+from clasp_relay.errors import StartError
+from clasp_relay.http.cors import Origins
+from clasp_relay.net.factory import ClaspFactory
+from clasp_relay.net.turn import TurnWriter
+from clasp_relay.settings import Settings
+from tests.core.world import World
+from tests.http.memory_site import Answer, parse_answer
+
+REACTOR: Any = reactor
+PATIENCE_S = 60.0
+
+
+class Running:
+    """An auth server that is open and started.
+
+    Args:
+        settings: what it is told.
+        policy: the application's rules.
+    """
+
+    def __init__(self, settings: Settings, policy: Policy | None = None) -> None:
+        self.tokens = TokenTable(REACTOR, time.time)
+        self.calls: list[tuple[str, ...]] = []
+        self.server = AuthServer(
+            settings,
+            REACTOR,
+            self.tokens,
+            TokenPermissions(self.tokens, policy, lambda: time.time_ns() // 1000),
+            policy,
+            Origins(None),
+            ClaspFactory(World().relay, TurnWriter(REACTOR), REACTOR),
+            lambda *call: self.calls.append(call),
+        )
+        self.site = self.server.open()
+        self.server.startService()
+
+    async def ask(self, method: str, path: str, body: object = None, bearer: str = "") -> Answer:
+        """Asks for something, and waits for the answer."""
+        address = IPv4Address("TCP", "192.0.2.1", 4711)
+        transport = StringTransport(peerAddress=address)
+        protocol = self.site.buildProtocol(address)
+        protocol.makeConnection(transport)
+        data = b"" if body is None else json.dumps(body).encode()
+        lines = f"{method} {path} HTTP/1.1\r\nHost: relay\r\nContent-Length: {len(data)}\r\nConnection: close\r\n"
+        protocol.dataReceived(f"{lines}Authorization: Bearer {bearer}\r\n\r\n".encode() + data)
+        deadline_s = time.monotonic() + PATIENCE_S
+        while not transport.disconnecting:
+            if time.monotonic() > deadline_s:
+                raise AssertionError("no answer")
+            await deferLater(REACTOR, 0.001)
+        return parse_answer(transport.value())
+
+
+class AuthServerTests(TestCase):
+    """Opens, serves and closes."""
+
+    def setUp(self) -> None:
+        """Makes a folder."""
+        self.folder = Path(self.mktemp()).absolute()
+
+    def start(self, policy: Policy | None = None, **settings: Any) -> Running:
+        """Starts a server until the end of the test."""
+        given: dict[str, Any] = {"data_dir": self.folder, "web_root": "none"} | settings
+        running = Running(Settings(**given), policy)
+        self.addCleanup(running.server.stopService)
+        return running
+
+    async def test_tokens_are_given_out_and_told(self) -> None:
+        """Each call is told once, without anything secret, and counted."""
+        running = self.start()
+        answer = await running.ask("POST", "/auth/guest", {"user_id": "ann"})
+        token = answer.json["token"]
+        self.assertEqual(running.tokens.lookup(token).subject, "ann")
+        self.assertEqual(running.calls, [("guest", "192.0.2.1", "ok", "ann")])
+        self.assertEqual(running.server.outcomes, {("guest", "ok"): 1})
+        me = await running.ask("GET", "/auth/me", bearer=token)
+        self.assertEqual(me.json["scopes"], ["read:/**", "write:/**"])
+
+    async def test_policy_gives_scopes_limits_and_whose_ids_guests_have(self) -> None:
+        """As its file says."""
+        policy = Policy.from_document(
+            {"scopes": ["read:/u/{userId}"], "guest_ids": "open", "rate_limits": {"register_max_attempts": 2}}
+        )
+        running = self.start(policy)
+        answers = [await running.ask("POST", "/auth/guest", {"user_id": "ann"}) for _ in range(3)]
+        self.assertEqual([answer.status for answer in answers], [200, 200, 429])
+        me = await running.ask("GET", "/auth/me", bearer=answers[0].json["token"])
+        self.assertEqual(me.json["scopes"], ["read:/u/ann"])
+
+    async def test_tokens_outlive_a_restart(self) -> None:
+        """They are in the file, whose folder is made; it is closed at the end."""
+        first = self.start(token_ttl_s=1000)
+        token = (await first.ask("POST", "/auth/guest", {})).json["token"]
+        await first.server.stopService()
+        self.assertFalse((self.folder / "users.db-wal").exists(), "the file was closed in order")
+        second = self.start()
+        record = second.tokens.lookup(token)
+        assert record.expires_s is not None
+        self.assertLess(abs(record.expires_s - time.time() - 1000), PATIENCE_S)
+
+    async def test_admin_token_is_valid(self) -> None:
+        """From its file, made when it is missing."""
+        running = self.start(admin_token=self.folder / "admin.token")
+        token = (self.folder / "admin.token").read_text("ascii").strip()
+        me = await running.ask("GET", "/auth/me", bearer=token)
+        self.assertEqual((me.json["scopes"], me.json["expires_at"]), (["admin:/**"], None))
+
+    async def test_web_app_is_served_beside_the_api(self) -> None:
+        """Without one only the API is there."""
+        app = Path(self.mktemp())
+        app.mkdir()
+        (app / "index.html").write_text("<title>the app</title>", "utf-8")
+        running = self.start(web_root=str(app))
+        for path in ("/", "/auth", "/some/page"):
+            with self.subTest(path=path):
+                self.assertIn(b"the app", (await running.ask("GET", path)).body)
+        self.assertIn(b"ws", running.site.resource.listStaticNames())
+        self.assertEqual((await running.ask("GET", "/auth/nothing")).status, 404)
+        await running.server.stopService()
+        bare = self.start()
+        self.assertEqual((await bare.ask("GET", "/")).status, 404)
+        self.assertEqual(bare.site.resource.listStaticNames(), [b"auth"])
+        self.assertEqual((await bare.ask("GET", "/auth/me")).status, 401)
+
+    async def test_calls_under_way_at_the_end_are_answered(self) -> None:
+        """What waits for a thread is told to come back."""
+        running = self.start()
+        answer = running.ask("POST", "/auth/guest", {})
+        stopped = running.server.stopService()
+        self.assertIn((await answer).status, (200, 503))
+        await stopped
+
+    def test_file_that_cannot_be_used_stops_the_start(self) -> None:
+        """With its name."""
+        self.folder.mkdir()
+        (self.folder / "users.db").write_bytes(b"no database" * 100)
+        self.assertIn("users.db", str(self.assertRaises(StartError, self.start)))
