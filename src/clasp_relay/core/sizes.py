@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from clasp_relay.core.records import Param
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from clasp_relay.core.records import Param
 
 
 def text_bytes(text: str) -> int:
