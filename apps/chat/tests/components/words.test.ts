@@ -1,5 +1,6 @@
 // @vitest-environment happy-dom
 import { describe, expect, it } from 'vitest'
+import { qrPath } from '@/components/dialogs/qr'
 import { inkOn, initialsOf, safeColor } from '@/components/ui/color'
 import { errorText, noticeText } from '@/components/ui/errors'
 import { shortcutOf } from '@/components/useShortcuts'
@@ -88,5 +89,14 @@ describe('emojis', () => {
     expect(findEmojis(english, 'a', 5)).toHaveLength(5)
     expect(findEmojis(await loadEmojis('de'), 'daumen hoch', 5).map((emoji) => emoji.sign)).toContain('👍️')
     expect(await loadEmojis('xx')).toBe(english)
+  })
+})
+
+describe('a QR code', () => {
+  it('has its quiet zone around the modules of its version', async () => {
+    const { size, path } = await qrPath('https://chat.example/?join=r9')
+    expect(size).toBe(29 + 2 * 4)
+    expect(path).toContain('M4 4h1v1h-1z')
+    expect(path).not.toMatch(/M[0-3] /)
   })
 })

@@ -1,0 +1,230 @@
+// @vitest-environment happy-dom
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
+import type { VueWrapper } from '@vue/test-utils'
+import type { Router } from 'vue-router'
+import type { Component } from 'vue'
+import BrowseDialog from '@/components/dialogs/BrowseDialog.vue'
+import CreateRoomDialog from '@/components/dialogs/CreateRoomDialog.vue'
+import JoinDialog from '@/components/dialogs/JoinDialog.vue'
+import SafetyDialog from '@/components/dialogs/SafetyDialog.vue'
+import SettingsDialog from '@/components/dialogs/SettingsDialog.vue'
+import { useOverlayStore } from '@/components/overlay'
+import UiConfirm from '@/components/ui/UiConfirm.vue'
+import { answers, calls, failure, reset, room, setRooms, state, useSettingsStore } from '../fakes/stores'
+import { settle, show } from './mount'
+
+vi.mock('@/stores', () => import('../fakes/stores'))
+
+let wrapper: VueWrapper
+let router: Router
+
+beforeEach(reset)
+afterEach(() => wrapper.unmount())
+
+async function open(dialog: Component, props: object = {}): Promise<void> {
+  ;({ wrapper, router } = await show(dialog, props))
+  await settle()
+}
+
+const dialog = (): HTMLElement => document.querySelector<HTMLElement>('[role=dialog], [role=alertdialog]')!
+const said = (): string => dialog().textContent ?? ''
+const called = (name: string): unknown[][] => calls.filter((call) => call.name === name).map((call) => call.args)
+
+function button(label: string): HTMLButtonElement {
+  const found = [...dialog().querySelectorAll('button')].find(
+    (one) => one.textContent?.trim() === label || one.getAttribute('aria-label') === label,
+  )
+  if (!found) throw new Error(`no button «${label}» in: ${said()}`)
+  return found
+}
+
+async function fill(label: string, value: string): Promise<void> {
+  const tag = [...dialog().querySelectorAll('label')].find((one) => one.textContent?.startsWith(label))
+  const input = document.getElementById(tag?.htmlFor ?? '') as HTMLInputElement
+  input.value = value
+  input.dispatchEvent(new Event('input'))
+  await settle()
+}
+
+async function submit(): Promise<void> {
+  dialog()
+    .querySelector('form')
+    ?.dispatchEvent(new Event('submit', { cancelable: true }))
+  await settle()
+  await settle()
+}
+
+describe('the dialog for a new room', () => {
+  it('asks for a name and a possible group before anything else', async () => {
+    await open(CreateRoomDialog)
+    await fill('Group', 'no spaces allowed')
+    await submit()
+    expect(said()).toContain('A room needs a name.')
+    expect(said()).toContain('letters, digits')
+    await fill('Name', 'x'.repeat(33))
+    expect(said()).toContain('At most 32 characters.')
+    expect(called('create')).toEqual([])
+  })
+
+  it('makes the room and goes there', async () => {
+    await open(CreateRoomDialog)
+    await fill('Name', ' Chess ')
+    dialog().querySelectorAll<HTMLElement>('[role=switch]')[1]?.click()
+    await fill('Password', 'pawn')
+    await fill('Group', 'games')
+    await submit()
+    expect(called('create')).toEqual([
+      [{ name: 'Chess', isPublic: true, encrypted: true, password: 'pawn', namespace: 'games' }],
+    ])
+    expect(router.currentRoute.value.path).toBe('/chat/r-new')
+    expect(wrapper.emitted('close')).toHaveLength(1)
+  })
+
+  it('stays and says why when the relay refuses', async () => {
+    answers['create'] = failure('forbidden')
+    await open(CreateRoomDialog)
+    await fill('Name', 'Chess')
+    await submit()
+    expect(said()).toContain('You are not allowed to do that.')
+    expect(wrapper.emitted('close')).toBeUndefined()
+  })
+})
+
+describe('the dialog of an invitation', () => {
+  it('names the room, enters it and goes there', async () => {
+    answers['lookUp'] = room({ id: 'r9', name: 'Attic', joined: false })
+    await open(JoinDialog, { roomId: 'r9', invited: true })
+    expect(said()).toContain('You are invited to Attic.')
+    await submit()
+    expect(called('join')).toEqual([['r9']])
+    expect(router.currentRoute.value.path).toBe('/chat/r9')
+  })
+
+  it('asks for the password, and says at the field that it is wrong', async () => {
+    answers['lookUp'] = room({ id: 'r9', hasPassword: true, joined: false })
+    answers['join'] = failure('wrongPassword')
+    await open(JoinDialog, { roomId: 'r9', invited: true })
+    await fill('Password of the room', 'guess')
+    await submit()
+    expect(called('join')).toEqual([['r9', 'guess']])
+    expect(said()).toContain('Wrong room password.')
+    expect(wrapper.emitted('close')).toBeUndefined()
+  })
+
+  it('asks for a password that the room got meanwhile', async () => {
+    answers['lookUp'] = room({ id: 'r9', joined: false })
+    answers['join'] = failure('wrongPassword')
+    await open(JoinDialog, { roomId: 'r9', invited: true })
+    await submit()
+    expect(said()).toContain('This room asks for its password.')
+    expect(dialog().querySelector('input[type=password]')).not.toBeNull()
+  })
+
+  it('says that there is no such room, or that one is banned', async () => {
+    await open(JoinDialog, { roomId: 'r9', invited: true })
+    expect(said()).toContain('There is no such room')
+    wrapper.unmount()
+    answers['lookUp'] = room({ id: 'r9', joined: false })
+    answers['join'] = failure('banned')
+    await open(JoinDialog, { roomId: 'r9', invited: true })
+    await submit()
+    expect(said()).toContain('You are banned from this room.')
+  })
+})
+
+describe('browsing', () => {
+  beforeEach(() => {
+    setRooms(room({ id: 'a', name: 'Attic' }), room({ id: 'b', name: 'Barn', joined: false, hasPassword: true }))
+  })
+
+  it('lists and filters, opens what is joined and asks before the rest', async () => {
+    await open(BrowseDialog)
+    expect(said()).toContain('Attic')
+    await fill('Search by name', 'bar')
+    expect(said()).not.toContain('Attic')
+    button('Join: Barn').click()
+    expect(useOverlayStore().current).toEqual({ kind: 'join', roomId: 'b', invited: false })
+    await fill('Search by name', '')
+    button('Open: Attic').click()
+    await settle()
+    expect(router.currentRoute.value.path).toBe('/chat/a')
+  })
+
+  it('takes an invitation, and says when it is none', async () => {
+    await open(BrowseDialog)
+    await fill('Invitation link or room id', 'https://evil.example/')
+    dialog()
+      .querySelector('form')
+      ?.dispatchEvent(new Event('submit', { cancelable: true }))
+    await settle()
+    expect(said()).toContain('This is no invitation.')
+    await fill('Invitation link or room id', 'https://chat.example/?join=r9')
+    await submit()
+    expect(useOverlayStore().current).toEqual({ kind: 'join', roomId: 'r9', invited: true })
+  })
+})
+
+describe('a question', () => {
+  it('does it and closes', async () => {
+    const run = vi.fn(() => Promise.resolve())
+    await open(UiConfirm, { title: 'Delete?', text: 'For good.', action: 'Delete', run })
+    expect(dialog().getAttribute('role')).toBe('alertdialog')
+    button('Delete').click()
+    await settle()
+    expect(run).toHaveBeenCalledOnce()
+    expect(wrapper.emitted('close')).toHaveLength(1)
+  })
+
+  it('stays open and says what went wrong', async () => {
+    const run = () => Promise.reject(failure('timeout'))
+    await open(UiConfirm, { title: 'Delete?', text: 'For good.', action: 'Delete', run })
+    button('Delete').click()
+    await settle()
+    expect(said()).toContain('The server did not answer in time.')
+    expect(wrapper.emitted('close')).toBeUndefined()
+  })
+})
+
+describe('safety numbers', () => {
+  it('show both, and the one before where it has changed', async () => {
+    state.keyChanges = [
+      { roomId: 'r1', userId: 'u-ada', name: 'Ada', oldFingerprint: '0000 1111', newFingerprint: '2222 3333' },
+    ]
+    await open(SafetyDialog, { roomId: 'r1', userId: 'u-ada', name: 'Ada' })
+    expect(said()).toContain('2222 3333')
+    expect(said()).toContain('0000 1111')
+    expect(said()).toContain('fe9d 9259')
+    button('They match: accept the new key').click()
+    await settle()
+    expect(called('acceptKey')).toEqual([['r1', 'u-ada']])
+  })
+
+  it('say when no key was seen', async () => {
+    await open(SafetyDialog, { roomId: 'r1', userId: 'u-ada', name: 'Ada' })
+    expect(said()).toContain('No key of this person')
+  })
+})
+
+describe('the settings', () => {
+  it('change theme and language at once', async () => {
+    await open(SettingsDialog)
+    const dark = dialog().querySelector<HTMLInputElement>('input[value=dark]')
+    dark?.dispatchEvent(new Event('change'))
+    expect(useSettingsStore().theme).toBe('dark')
+    const select = dialog().querySelector('select')!
+    select.value = 'de'
+    select.dispatchEvent(new Event('change'))
+    expect(useSettingsStore().locale).toBe('de')
+  })
+
+  it('ask before signing out, with a warning for guests', async () => {
+    await open(SettingsDialog)
+    button('Sign out').click()
+    const question = useOverlayStore().current
+    expect(question?.kind === 'confirm' && question.text).toContain('You are a guest')
+    expect(called('logout')).toEqual([])
+    if (question?.kind === 'confirm') await question.run()
+    expect(called('logout')).toHaveLength(1)
+    expect(router.currentRoute.value.name).toBe('landing')
+  })
+})

@@ -1,0 +1,249 @@
+// @vitest-environment happy-dom
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
+import type { VueWrapper } from '@vue/test-utils'
+import ConnectionBanner from '@/components/ConnectionBanner.vue'
+import { useOverlayStore } from '@/components/overlay'
+import KeyNotices from '@/components/room/KeyNotices.vue'
+import PanelPeople from '@/components/room/PanelPeople.vue'
+import PanelSecurity from '@/components/room/PanelSecurity.vue'
+import PanelSettings from '@/components/room/PanelSettings.vue'
+import RoomView from '@/components/room/RoomView.vue'
+import TypingLine from '@/components/room/TypingLine.vue'
+import SideBar from '@/components/sidebar/SideBar.vue'
+import UiToasts from '@/components/ui/UiToasts.vue'
+import {
+  answers,
+  calls,
+  failure,
+  message,
+  NO_RIGHTS,
+  reset,
+  room,
+  setRooms,
+  state,
+  useConnectionStore,
+  useNotificationsStore,
+  type ConnectionStore,
+  type Member,
+} from '../fakes/stores'
+import { settle, show } from './mount'
+
+vi.mock('@/stores', () => import('../fakes/stores'))
+
+let wrapper: VueWrapper
+
+beforeEach(reset)
+afterEach(() => {
+  wrapper.unmount()
+  vi.useRealTimers()
+})
+
+const called = (name: string): unknown[][] => calls.filter((call) => call.name === name).map((call) => call.args)
+const member = (change: Partial<Member> = {}): Member => ({
+  userId: 'u-bob',
+  name: 'Bob',
+  color: '#2563eb',
+  role: 'member',
+  status: 'online',
+  self: false,
+  joinedAt: 0,
+  ...change,
+})
+
+describe('the list of rooms', () => {
+  it('marks kinds, counts what is unread, and puts mentions first', async () => {
+    setRooms(
+      room({ id: 'a', name: 'Attic', unread: 3 }),
+      room({ id: 'b', name: 'Barn', unread: 9, mentions: 2 }),
+      room({ id: 'v', name: 'Viewing', type: 'video' }),
+      room({ id: 'c', name: 'Cabin', type: 'combo', unread: 120, muted: true }),
+      room({ id: 'd', name: 'Grace', type: 'dm' }),
+    )
+    ;({ wrapper } = await show(SideBar))
+    expect(wrapper.findAll('h2').map((title) => title.text())).toEqual([
+      'Rooms',
+      'Video rooms',
+      'Video and text',
+      'Direct messages',
+    ])
+    expect(wrapper.get('[data-room=a]').text()).toContain('3 unread messages')
+    expect(wrapper.get('[data-room=b]').text()).toContain('2 mentions')
+    expect(wrapper.get('[data-room=c]').text()).toContain('99+')
+  })
+
+  it('finds rooms by name', async () => {
+    setRooms(room({ id: 'a', name: 'Attic' }), room({ id: 'b', name: 'Barn' }))
+    ;({ wrapper } = await show(SideBar))
+    await wrapper.get('input').setValue('BAR')
+    expect(wrapper.findAll('[data-room]').map((link) => link.attributes('data-room'))).toEqual(['b'])
+    await wrapper.get('input').setValue('zzz')
+    expect(wrapper.text()).toContain('No room is called that.')
+  })
+})
+
+describe('people in the panel', () => {
+  it('offer only what one may do', async () => {
+    state.present = [member(), member({ userId: 'u-eve', name: 'Eve', role: 'creator' })]
+    state.rights = { ...NO_RIGHTS }
+    ;({ wrapper } = await show(PanelPeople, { room: room() }))
+    expect(wrapper.text()).not.toContain('Banned')
+    wrapper.unmount()
+    state.rights = { ...NO_RIGHTS, ban: true }
+    state.bans = [{ userId: 'u-x', name: 'Spammer', bannedBy: 'u-me', timestamp: 0 }]
+    ;({ wrapper } = await show(PanelPeople, { room: room() }))
+    await wrapper.get('button[aria-label="Lift ban: Spammer"]').trigger('click')
+    expect(called('unban')).toEqual([['r1', 'u-x']])
+  })
+})
+
+describe('settings in the panel', () => {
+  it('rename the room, and show the old name again when that is refused', async () => {
+    state.rights = { ...NO_RIGHTS, rename: true }
+    answers['rename'] = failure('forbidden')
+    ;({ wrapper } = await show(PanelSettings, { room: room() }))
+    const input = wrapper.get<HTMLInputElement>('input[type=text]')
+    await input.setValue('Meadow')
+    await input.trigger('change')
+    await settle()
+    expect(called('rename')).toEqual([['r1', 'Meadow']])
+    expect(input.element.value).toBe('Garden')
+    expect(useNotificationsStore().notices.map((notice) => notice.key)).toEqual(['errors.forbidden'])
+  })
+
+  it('offer a member neither a name nor a password nor the end of the room', async () => {
+    ;({ wrapper } = await show(PanelSettings, { room: room() }))
+    expect(wrapper.find('input').exists()).toBe(false)
+    expect(wrapper.text()).not.toContain('Delete room')
+  })
+})
+
+describe('security in the panel', () => {
+  it.each([
+    ['off', 'The server can read them.'],
+    ['ready', 'Only members can read them.'],
+    ['waiting', 'has not arrived yet'],
+    ['unknown', 'Not known yet.'],
+  ] as const)('tells that encryption is %s', async (encryption, words) => {
+    ;({ wrapper } = await show(PanelSecurity, { room: room({ encryption }) }))
+    expect(wrapper.text()).toContain(words)
+  })
+
+  it('asks before it encrypts for good', async () => {
+    state.rights = { ...NO_RIGHTS, encrypt: true }
+    ;({ wrapper } = await show(PanelSecurity, { room: room() }))
+    await wrapper.get('button').trigger('click')
+    const question = useOverlayStore().current
+    expect(called('enableEncryption')).toEqual([])
+    if (question?.kind === 'confirm') await question.run()
+    expect(called('enableEncryption')).toEqual([['r1']])
+  })
+})
+
+describe('a room on screen', () => {
+  it.each([
+    ['passwordNeeded', 'asks for its password'],
+    ['banned', 'You are banned'],
+    ['missing', 'does not exist any more'],
+    ['refused', 'did not let you in'],
+  ] as const)('that is %s says so where one would write', async (access, words) => {
+    ;({ wrapper } = await show(RoomView, { room: room({ access }) }))
+    expect(wrapper.text()).toContain(words)
+    expect(wrapper.find('textarea').exists()).toBe(false)
+  })
+
+  it('that one was taken out of offers to come back', async () => {
+    ;({ wrapper } = await show(RoomView, { room: room({ joined: false, access: 'unknown' }) }))
+    expect(wrapper.get('.closed').text()).toContain('You are not in this room.')
+    await wrapper.get('.closed button').trigger('click')
+    expect(useOverlayStore().current).toEqual({ kind: 'join', roomId: 'r1', invited: false })
+  })
+
+  it('speaks what arrives from others, not what one wrote oneself', async () => {
+    state.timeline = [message({ text: 'first' })]
+    ;({ wrapper } = await show(RoomView, { room: room() }))
+    const spoken = (): string => wrapper.get('[aria-live=polite].visually-hidden').text()
+    state.timeline = [...state.timeline, message({ text: 'second' })]
+    await settle()
+    expect(spoken()).toBe('Ada: second')
+    state.timeline = [...state.timeline, message({ text: 'mine', own: true })]
+    await settle()
+    expect(spoken()).toBe('Ada: second')
+    expect(wrapper.get('[role=log]').attributes('aria-label')).toBe('Messages in Garden')
+  })
+
+  it('warns of a changed key until that is accepted or put off', async () => {
+    state.keyChanges = [{ roomId: 'r1', userId: 'u-ada', name: 'Ada', oldFingerprint: '0', newFingerprint: '1' }]
+    ;({ wrapper } = await show(KeyNotices, { room: room({ encryption: 'waiting' }) }))
+    expect(wrapper.get('[role=alert]').text()).toContain('Ada has a new key.')
+    expect(wrapper.get('[role=status]').text()).toContain('Waiting for the room’s key')
+    const [compare, accept, later] = wrapper.findAll('button')
+    await compare?.trigger('click')
+    await accept?.trigger('click')
+    await later?.trigger('click')
+    expect(useOverlayStore().current?.kind).toBe('safety')
+    expect([called('acceptKey'), called('dismissKeyChange')]).toEqual([[['r1', 'u-ada']], [['r1', 'u-ada']]])
+  })
+
+  it.each([
+    [[], ''],
+    [['Ada'], 'Ada is typing…'],
+    [['Ada', 'Bob'], 'Ada and Bob are typing…'],
+    [['Ada', 'Bob', 'Eve'], 'Ada and 2 others are typing…'],
+  ])('tells that %j type', async (names, words) => {
+    state.typing = names.map((name) => ({ userId: name, name, color: '#000000' }))
+    ;({ wrapper } = await show(TypingLine, { roomId: 'r1' }))
+    expect(wrapper.text()).toBe(words)
+  })
+})
+
+describe('the state of the connection', () => {
+  const connection = useConnectionStore() as { -readonly [K in keyof ConnectionStore]: ConnectionStore[K] }
+
+  it('is no word worth while it holds, nor for a blink', async () => {
+    vi.useFakeTimers()
+    ;({ wrapper } = await show(ConnectionBanner))
+    connection.online = false
+    connection.phase = 'connecting'
+    await vi.advanceTimersByTimeAsync(500)
+    connection.online = true
+    await vi.advanceTimersByTimeAsync(2000)
+    expect(wrapper.find('.banner').exists()).toBe(false)
+  })
+
+  it('counts down to the next try and offers one now', async () => {
+    vi.useFakeTimers()
+    connection.online = false
+    connection.phase = 'waiting'
+    connection.retryAtMs = Date.now() + 5000
+    ;({ wrapper } = await show(ConnectionBanner))
+    await vi.advanceTimersByTimeAsync(1000)
+    expect(wrapper.get('.banner').text()).toContain('Next try in 4 s.')
+    await wrapper.get('.banner button').trigger('click')
+    expect(called('retryNow')).toHaveLength(1)
+  })
+
+  it('leads to signing in when the relay refuses the session', async () => {
+    vi.useFakeTimers()
+    Object.assign(connection, { online: false, phase: 'refused', reason: 'token expired' })
+    ;({ wrapper } = await show(ConnectionBanner))
+    await vi.advanceTimersByTimeAsync(1000)
+    expect(wrapper.get('.banner').text()).toContain('token expired')
+    expect(wrapper.get('.banner a').attributes('href')).toBe('/auth')
+  })
+})
+
+describe('a notice', () => {
+  it('leads to its room and goes away', async () => {
+    ;({ wrapper } = await show(UiToasts))
+    useNotificationsStore().notify({
+      kind: 'info',
+      key: 'notices.mention',
+      params: { name: 'Ada', room: 'Garden' },
+      roomId: 'r1',
+    })
+    await settle()
+    await wrapper.get('.link').trigger('click')
+    expect(wrapper.emitted('open')).toEqual([['r1']])
+    expect(wrapper.text()).toBe('')
+  })
+})
