@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import NamedTuple
 
 from clasp_relay.errors import RequestError
@@ -18,12 +17,6 @@ from clasp_relay.wire.address import Pattern, check_address
 
 SESSION = "session"
 """The name by which templates use the subject: the writer, or the reader."""
-
-_REMEMBERED = 4096
-"""Addresses of which a table keeps what it found: what is written once is mostly written again."""
-
-_REMEMBERED_LENGTH = 256
-"""Longer addresses are looked up anew, so that what is kept stays small."""
 
 Captured = tuple[str, ...]
 """What a path captured, in the order of its names."""
@@ -143,13 +136,9 @@ class PathTable:
             group = marker
             alternatives.append(f"{path.regex}()")
         self._regex = re.compile("|".join(alternatives) or "(?!)", re.DOTALL)
-        self._recent = lru_cache(_REMEMBERED)(self._find)
 
     def find(self, address: str) -> Found | None:
         """Returns the first match; its captures in the order of the path's names."""
-        return self._recent(address) if len(address) <= _REMEMBERED_LENGTH else self._find(address)
-
-    def _find(self, address: str) -> Found | None:
         if self._one_by_one:
             return self._find_one_by_one(address)
         match = self._regex.fullmatch(address)
