@@ -70,6 +70,16 @@ class WaysOutTests(VisibilityCase):
             found.append([[one for _, one in way] for way in (by_get, by_subscribe, by_hello)])
         return found
 
+    def test_one_address_that_somebody_may_see_shows_none_beside_it(self) -> None:
+        """In one snapshot, though one rule decides about all of them."""
+        self.patch(self.guard, "sees_all", lambda who, address: who.subject == "admin" or address == "/room/2")
+        self.guard.rules["/room/"] = Rule(lambda *_: Verdict(HIDDEN))
+        for number in range(1, 5):
+            self.write(f"/room/{number}", number)
+        self.write("/else", 5)
+        shown = heard(self.alice.ask(Subscribe(1, "/**")))
+        self.assertEqual(shown, [("/room/2", 2), ("/else", 5)])
+
     def test_address_without_a_rule_is_seen_by_everybody(self) -> None:
         """As it is."""
         self.write("/a", 1)
