@@ -61,8 +61,7 @@ describe('every page', () => {
     await bob.sees('Yes')
     await ada.message('shall we try it').hover()
     await ada.message('shall we try it').getByRole('button', { name: 'Add a reaction' }).click()
-    await ada.page.getByLabel('Find an emoji').fill('thumbs up')
-    await ada.page.keyboard.press('Enter')
+    await ada.pickEmoji('thumbs up')
     await bob.message('shall we try it').getByRole('button', { name: /👍/ }).waitFor()
     return [ada, bob]
   }

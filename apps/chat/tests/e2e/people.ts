@@ -193,6 +193,14 @@ export class Person {
     await this.page.getByRole('menuitem', { name: entry }).click()
   }
 
+  /** Finds an emoji in the open picker, which fetches its data first, and takes the first hit. */
+  async pickEmoji(name: string): Promise<void> {
+    const field = this.page.getByLabel('Find an emoji')
+    await field.fill(name)
+    await this.page.getByRole('group', { name: 'Emoji' }).getByRole('button', { name }).first().waitFor()
+    await field.press('Enter')
+  }
+
   async openPanel(tab: 'People' | 'Room' | 'Security'): Promise<void> {
     const panel = this.page.getByRole('complementary', { name: 'Room details' })
     if (!(await panel.isVisible())) await this.button('Show room details').click()

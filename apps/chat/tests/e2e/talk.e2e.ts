@@ -109,8 +109,7 @@ describe('talking', () => {
     await bob.sees('We won')
     await bob.message('We won').hover()
     await bob.message('We won').getByRole('button', { name: 'Add a reaction' }).click()
-    await bob.page.getByLabel('Find an emoji').fill('party popper')
-    await bob.page.keyboard.press('Enter')
+    await bob.pickEmoji('party popper')
     await ada.message('We won').getByRole('button', { name: '🎉, 1: Bob' }).click()
     await bob.message('We won').getByRole('button', { name: /🎉, 2/ }).click()
     await ada
