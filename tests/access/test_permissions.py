@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.access.permissions import EXPIRED, TokenPermissions
+from clasp_relay.access.permissions import EXPIRED, MAX_PERMIT_ADDRESS, MAX_PERMITS, Bearer, TokenPermissions
 from clasp_relay.access.policy import Policy
 from clasp_relay.access.tokens import ADMIN_SCOPES, POLICY_SCOPES, TokenRecord, TokenTable, digest_of
 from clasp_relay.core.relay import RelayOptions
@@ -30,7 +30,7 @@ from clasp_relay.wire.messages import (
     Welcome,
 )
 from clasp_relay.wire.values import decode_value
-from tests.core.world import Client, World, WorldClock, value
+from tests.core.world import Client, World, WorldClock, heard, value
 
 SECRET = {"text": "hello", "secret": "s3cret"}
 """What is stored or sent; a redacting rule takes ``secret`` away."""
@@ -409,3 +409,89 @@ class AdmissionTests(SynchronousTestCase):
             self.assertEqual(error.error, ErrorCode.TOKEN_EXPIRED)
             self.assertFalse(client.session.is_live)
         self.assertEqual(len(world.relay.sessions), 0)
+
+
+class PermitTests(SynchronousTestCase):
+    """What is kept of a token's writes to an address changes no answer."""
+
+    def setUp(self) -> None:
+        """A room that must be open, for maps only; what is written there lives a minute."""
+        self.world = AuthWorld(
+            {
+                "scopes": ["read:/**", "write:/room/**"],
+                "ttl": {"/room/*/said": 60},
+                "write_rules": [
+                    {
+                        "path": "/room/{room}/said",
+                        "checks": [
+                            {"type": "state_not_null", "lookup": "/room/{room}/open"},
+                            {"type": "value_is_map"},
+                        ],
+                    }
+                ],
+            }
+        )
+        self.writer = self.world.join("owner")
+
+    def write(self, address: str, obj: object = None, *, by: Client | None = None, **options: int) -> list[int]:
+        """Sets a value and returns the errors."""
+        answers = (by or self.writer).ask(Set(address, value(obj), **options), 1)
+        return [int(answer.error) for answer in answers if isinstance(answer, Error)]
+
+    def test_a_write_that_passed_passes_again_until_what_it_looked_up_has_changed(self) -> None:
+        """Its value is looked at every time, and its life time stays the policy's."""
+        self.assertEqual(self.write("/room/1/said", {}), [ErrorCode.POLICY])
+        self.write("/room/1/open", 1)
+        for _ in range(3):
+            self.assertEqual(self.write("/room/1/said", {}), [])
+            self.assertEqual(self.write("/room/1/said", {}, ttl=5), [])
+            self.assertEqual(self.write("/room/1/said", 7), [ErrorCode.POLICY])
+        self.world.advance(1)
+        self.write("/room/1/said", {})
+        self.world.advance(58)
+        self.assertIsNotNone(self.world.relay.params.get("/room/1/said"))
+        self.write("/room/1/open", None)
+        self.assertEqual(self.write("/room/1/said", {}), [ErrorCode.POLICY])
+
+    def test_a_publish_is_looked_at_in_the_same_way(self) -> None:
+        """One without a value counts as null, which is no map."""
+        self.write("/room/1/open", 1)
+        for _ in range(3):
+            for sent, expected in ((value({}), []), (value(1), [ErrorCode.POLICY]), (None, [ErrorCode.POLICY])):
+                answers = self.writer.ask(Publish("/room/1/said", Signal.EVENT, value=sent))
+                self.assertEqual([one.error for one in answers if isinstance(one, Error)], expected)
+
+    def test_an_admin_needs_no_rule_every_time(self) -> None:
+        """And others need theirs all the same."""
+        admin = self.world.join("admin")
+        for _ in range(2):
+            self.assertEqual(self.write("/room/1/said", 7, by=admin), [])
+            self.assertEqual(self.write("/room/1/said", 7), [ErrorCode.POLICY])
+
+    def test_what_is_out_of_scope_stays_so(self) -> None:
+        """For SET and PUBLISH."""
+        for _ in range(2):
+            self.assertEqual(self.write("/else", 1), [ErrorCode.SCOPE])
+            (answer,) = self.writer.ask(Publish("/else", Signal.EVENT))
+            assert isinstance(answer, Error)
+            self.assertEqual(answer.error, ErrorCode.SCOPE)
+
+    def test_what_is_kept_is_bounded(self) -> None:
+        """Long addresses are looked at anew."""
+        addresses = [f"/room/{number}/x" for number in range(2 * MAX_PERMITS)] + ["/room/" + "x" * MAX_PERMIT_ADDRESS]
+        for address in addresses * 2:
+            self.assertEqual(self.write(address, 1), [])
+        who = self.writer.session.identity
+        assert isinstance(who, Bearer)
+        self.assertLessEqual(len(who.permits), MAX_PERMITS)
+
+    def test_without_a_policy_everything_is_written_and_published(self) -> None:
+        """As it is."""
+        self.world = AuthWorld(None)
+        self.writer = self.world.join("owner")
+        reader = self.world.join("reader")
+        reader.ask(Subscribe(1, "/**"))
+        for _ in range(2):
+            self.assertEqual(self.write("/a", 1), [])
+            self.writer.send(Publish("/b", Signal.EVENT, value=value(2)))
+            self.assertEqual(heard(reader.hear()), [("/a", 1), ("/b", 2)])

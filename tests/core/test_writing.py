@@ -342,3 +342,19 @@ class GuardedTests(SynchronousTestCase):
             self.world.relay.params,
         )
         self.assertEqual(self.world.relay.params.image(), before)
+
+
+class QuietTests(SynchronousTestCase):
+    """What is kept of addresses where a change opens nothing."""
+
+    def test_writes_are_told_however_many_addresses_there_are(self) -> None:
+        """What is kept is bounded; long addresses are asked about anew."""
+        self.patch(writing, "MAX_QUIET", 2)
+        world = World(permissions=Guard())
+        writer, reader = world.join("alice"), world.join("bob")
+        reader.ask(Subscribe(1, "/**"))
+        addresses = [*(f"/{number}" for number in range(5)), "/" + "x" * writing.MAX_QUIET_ADDRESS]
+        for address in addresses * 2:
+            self.assertEqual(len(revisions(writer.ask(Set(address, value(1)), 1))), 1)
+            self.assertEqual(heard(reader.hear()), [(address, 1)])
+        self.assertEqual(world.faults, [])

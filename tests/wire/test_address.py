@@ -87,6 +87,7 @@ class PatternTests(SynchronousTestCase):
         self.assertEqual({first: 1}[again], 1)
         self.assertNotEqual(first, other)
         self.assertRaises(AttributeError, setattr, first, "text", "/b")
+        self.assertEqual(repr(first), "Pattern('/a/*')")
 
     def test_a_text_is_refused_when_it_is_no_pattern(self) -> None:
         """Each is an error 202 that names the pattern."""
