@@ -125,6 +125,21 @@ class GoodInputTests(CommandTestCase):
                 self.assertIn(line, result.stdout + result.stderr)
         self.assertEqual(list(self.folder.iterdir()), [])
 
+    def test_reader_of_check_config_may_stop_reading(self) -> None:
+        """As ``| head`` does: no complaint, and no traceback."""
+        reading, writing = os.pipe()
+        os.close(reading)
+        result = subprocess.run(
+            [sys.executable, *CLASP_RELAY, "check-config"],
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            env=self.environment,
+            cwd=self.folder,
+            check=False,
+        )
+        os.close(writing)
+        self.assertEqual((result.returncode, result.stderr), (0, b""))
+
     def test_relay_runs_until_it_is_told_to_stop(self) -> None:
         """In the foreground, in spite of an old pid file, until SIGTERM."""
         (self.folder / "twistd.pid").write_text(str(os.getpid()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import select
 import sys
 
@@ -38,13 +39,22 @@ def main() -> None:
         SystemExit: it could not start (1), or help was asked for (0).
     """
     if sys.argv[1:2] == ["check-config"]:
-        from clasp_relay.check_config import run  # noqa: PLC0415  what only this needs is not loaded for a relay
-
-        run(sys.argv[2:])
+        _check_config(sys.argv[2:])
         return
     _choose_reactor()
     sys.argv[1:] = ["--nodaemon", "--pidfile=", relay.tapname, *sys.argv[1:]]
     app.run(twistd.runApp, _Twistd)
+
+
+def _check_config(arguments: list[str]) -> None:
+    from clasp_relay.check_config import run  # noqa: PLC0415  what only this needs is not loaded for a relay
+
+    try:
+        run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever reads has seen enough; without this, Python would complain once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _choose_reactor() -> None:

@@ -61,8 +61,10 @@ class Policy:
         """
         try:
             text = FilePath(path).read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise StartError(f"{path}: the policy cannot be read: {error}") from None
+        except OSError as error:
+            raise StartError(f"{path}: the policy cannot be read: {error.strerror}") from None
+        except UnicodeDecodeError as error:
+            raise StartError(f"{path}: the policy cannot be read: it is no UTF-8 ({error.reason})") from None
         return cls.from_document(parse_json(text, path), path)
 
     @classmethod
