@@ -1,0 +1,46 @@
+"""Compiles the relay's core with mypyc where CLASP_RELAY_COMPILE=1 asks for it; all else is in setup.cfg.
+
+The same sources run either way. What compiling gives is in docs/performance.md.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from setuptools import setup
+
+COMPILER = "mypy >= 2.4, < 3"
+
+INTERPRETED = ("ports.py", "permissions.py", "observer.py")
+"""What programs that embed the relay implement or derive from stays open for that."""
+
+
+def modules() -> list[str]:
+    """Returns the paths of what is compiled: what every message passes, and nothing that knows Twisted."""
+    package = Path("src") / "clasp_relay"
+    folders = (package / "wire", package / "core", package / "core" / "handlers")
+    found = (path for folder in folders for path in sorted(folder.glob("*.py")))
+    return [str(path) for path in found if path.name not in INTERPRETED]
+
+
+def extensions() -> list[object]:
+    """Returns what is to be compiled; nothing before pip has fetched the compiler that we ask it for."""
+    try:
+        from mypyc.build import mypycify  # noqa: PLC0415  a build without it needs no compiler
+    except ImportError:
+        if {"bdist_wheel", "build_ext", "editable_wheel"} & set(sys.argv):
+            raise SystemExit(f"CLASP_RELAY_COMPILE=1 needs {COMPILER}: pip install mypy") from None
+        return []
+    # Our settings for checking name plugins that only checking needs.
+    return list(
+        mypycify(
+            ["--config-file=", "--ignore-missing-imports", *modules()],
+            opt_level=os.environ.get("CLASP_RELAY_COMPILE_LEVEL", "3"),
+        )
+    )
+
+
+if os.environ.get("CLASP_RELAY_COMPILE") == "1":
+    setup(setup_requires=[COMPILER], ext_modules=extensions())
+else:
+    setup()
