@@ -433,9 +433,9 @@ class PermitTests(SynchronousTestCase):
         )
         self.writer = self.world.join("owner")
 
-    def write(self, address: str, obj: object = None, *, by: Client | None = None, **options: int) -> list[int]:
+    def write(self, address: str, obj: object, *, by: Client | None = None, ttl: int | None = None) -> list[int]:
         """Sets a value and returns the errors."""
-        answers = (by or self.writer).ask(Set(address, value(obj), **options), 1)
+        answers = (by or self.writer).ask(Set(address, value(obj), ttl=ttl), 1)
         return [int(answer.error) for answer in answers if isinstance(answer, Error)]
 
     def test_a_write_that_passed_passes_again_until_what_it_looked_up_has_changed(self) -> None:
