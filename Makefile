@@ -32,7 +32,9 @@ help: ## this list
 run: $(FOR_RUN) app ## starts the relay, with the chat at http://localhost:7350/ (ARGS="--port 8000" for more)
 	$(BIN)/clasp-relay --data-dir ./data $(ARGS)
 
-test: lint types js coverage slow trial app-test e2e ## everything that must pass
+test: lint types js coverage ## everything that must pass
+	@echo "Two at a time, each told when it is done: processes and sockets, trial, the chat, the chat in browsers."
+	$(MAKE) --no-print-directory -j2 --output-sync=target slow trial app-test e2e
 	@$(if $(NODE),:,echo "Left out: the chat and the tests with the npm client, because there is no Node 20 or newer" \
 		"with npm. To run them: apt-get install nodejs npm (or a newer Node from its makers); then make test.")
 
