@@ -41,7 +41,7 @@ def build(folder: Path) -> Path:
         shutil.copytree(ROOT / name, project / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info", "web"))
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     # Unoptimised: what is tried here is that it does the same, and the compiler takes a third of the time.
-    environment |= {"CLASP_RELAY_COMPILE": "1", "CLASP_RELAY_COMPILE_LEVEL": "0", "MYPYPATH": "src"}
+    environment |= {"CLASP_RELAY_COMPILE": "1", "CLASP_RELAY_COMPILE_LEVEL": "0"}
     subprocess.run(
         [sys.executable, "setup.py", "--quiet", "build_ext", "--inplace"],
         cwd=project,
