@@ -192,12 +192,14 @@ export const useRoomsStore = defineStore('rooms', () => {
   }
 
   async function removedBySomebody(roomId: RoomId): Promise<void> {
-    const { name } = view(state(roomId))
+    const { name, access: before } = view(state(roomId))
+    const access = before === 'banned' ? 'banned' : 'unknown'
     runtime.forget(roomId)?.close()
     keep(roomId, { joined: false })
-    change(roomId, { access: 'unknown', encryption: 'unknown', unread: 0, mentions: 0 })
+    change(roomId, { access, encryption: 'unknown', unread: 0, mentions: 0 })
     if (activeId.value === roomId) activeId.value = null
-    notifications.notify({ kind: 'warning', key: 'notices.kicked', params: named(name) })
+    const key = access === 'banned' ? 'notices.banned' : 'notices.kicked'
+    notifications.notify({ kind: 'warning', key, params: named(name) })
   }
 
   // --- entering and leaving ---

@@ -213,6 +213,8 @@ describe('a room one is in', () => {
   it('says why one is not inside', async () => {
     const roomId = await world.room(alice, [bob])
     world.relay.put(`/chat/room/${roomId}/bans/${bob.userId}`, { bannedBy: alice.userId, timestamp: 1, name: 'Bob' })
+    await world.pass(100)
+    expect(bob.rooms.byId[roomId]).toMatchObject({ access: 'banned' })
     world.relay.policy = (message, subject) =>
       message.type === 'SET' && message.address.includes('/presence/') && subject === bob.userId
         ? { code: 403, message: 'You are banned.' }

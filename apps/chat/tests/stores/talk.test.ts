@@ -190,13 +190,14 @@ describe('people', () => {
     const doing = alice.members.kick(roomId, bob.userId)
     await clock.pass(500)
     await doing
-    expect(bob.rooms.byId[roomId]!.joined).toBe(false)
+    expect(bob.rooms.byId[roomId]).toMatchObject({ joined: false, access: 'unknown' })
     expect(bob.notifications.notices.at(-1)).toMatchObject({ key: 'notices.kicked' })
     const banning = alice.members.ban(roomId, carol.userId)
     await clock.pass(500)
     await banning
     expect(alice.members.bans(roomId)).toMatchObject([{ userId: carol.userId, name: 'Carol', bannedBy: alice.userId }])
-    expect(carol.rooms.byId[roomId]!.joined).toBe(false)
+    expect(carol.rooms.byId[roomId]).toMatchObject({ joined: false, access: 'banned' })
+    expect(carol.notifications.notices.at(-1)).toMatchObject({ key: 'notices.banned' })
   })
 
   it('become friends and write to each other', async () => {

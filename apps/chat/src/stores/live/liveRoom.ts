@@ -138,7 +138,10 @@ export class LiveRoom {
   }
 
   private cameInside(): void {
-    if (!this.active || this.access === 'inside') return
+    if (!this.active) return
+    // The end of a ban is not shown to who is outside; a presence that is taken proves it.
+    this.banned = false
+    if (this.access === 'inside') return
     const late = this.access !== 'entering'
     this.setAccess('inside', null)
     // What became visible just now is sent again by the relay, the keys excepted: those are asked for anew.
@@ -210,7 +213,7 @@ export class LiveRoom {
         return { type: 'presence', userId: place.userId, present: isPresent(value, ageMs) }
       case 'ban': {
         const banned = shapes.parseBan(value) !== null
-        if (place.userId === this.context.self().userId) this.banned = banned
+        if (place.userId === this.context.self().userId) this.takeOwnBan(banned)
         return { type: 'ban', userId: place.userId, banned }
       }
       case 'member':
@@ -230,15 +233,21 @@ export class LiveRoom {
     }
   }
 
+  private takeOwnBan(banned: boolean): void {
+    this.banned = banned
+    // Before the presence is taken away: it is the reason for that.
+    if (banned && this.access === 'inside') this.setAccess('banned', null)
+  }
+
   private takeOwnPresence({ value, kind }: Update): void {
     if (kind !== 'set') return
     if (isClosing(value)) {
       if (this.closing) return
       // Another device of this person goes; this one stays.
       this.sendPresence(true)
-    } else if (value === null && this.access === 'inside') {
+    } else if (value === null && (this.access === 'inside' || this.access === 'banned')) {
       const expired = this.context.clock.now() - this.announcedAt > EXPIRY_MS
-      if (expired) this.sendPresence(true)
+      if (expired && !this.banned) this.sendPresence(true)
       else this.context.emit({ type: 'kicked', roomId: this.id })
     }
   }
