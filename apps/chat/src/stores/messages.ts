@@ -9,6 +9,7 @@ import * as shapes from '@/protocol/shapes'
 import type { StoredDraft, StoredMessage } from '@/storage/types'
 import type { RoomEvent } from './live/liveRoom'
 import { useMembersStore } from './members'
+import { CatchUp } from './messages/catchUp'
 import { COMMANDS, expandCommand } from './messages/commands'
 import { HistoryExchange, type Received } from './messages/history'
 import { prepareImage } from './messages/images'
@@ -35,8 +36,6 @@ const PAGE = 50
 export const MAX_TEXT = 2_000
 const MAX_ALT = 500
 const RECEIPT_DELAY_MS = 1_000
-/** How long after entering a room the missed history is asked for: until then the key may be there. */
-const HISTORY_DELAY_MS = 1_500
 
 export const useMessagesStore = defineStore('messages', () => {
   const runtime = useRuntime()
@@ -61,6 +60,14 @@ export const useMessagesStore = defineStore('messages', () => {
   let lineCount = 0
   const verifier = new Verifier(runtime)
   const history = new HistoryExchange(runtime, takeHistory, members.presentIds)
+  const catchUp = new CatchUp({
+    clock,
+    inside: (roomId) => runtime.rooms.get(roomId)?.access === 'inside',
+    since: (roomId, leftAtMs) => history.since(roomId, leftAtMs),
+    ask: (roomId, sinceMs) => history.ask(roomId, sinceMs),
+    cancel: (roomId) => history.cancel(roomId),
+    othersIn: (roomId) => members.presentIds(roomId).filter((userId) => userId !== me()),
+  })
 
   const me = (): UserId => runtime.self.userId
   const storage = () => runtime.storage.messages
@@ -213,6 +220,8 @@ export const useMessagesStore = defineStore('messages', () => {
       if (receipt) changed.set(place.userId, receipt)
       else changed.delete(place.userId)
       receipts.set(roomId, changed)
+    } else if (place.kind === 'presence') {
+      if (place.userId !== me() && members.presentIds(roomId).includes(place.userId)) catchUp.saw(roomId, place.userId)
     } else if (place.kind === 'historyCall') {
       const call = shapes.parseHistoryCall(update.value)
       if (call) history.hearCall(roomId, call)
@@ -555,11 +564,8 @@ export const useMessagesStore = defineStore('messages', () => {
     if (event.type === 'update') hear(roomId, event)
     else if (event.type === 'keysArrived') void readAgain(roomId)
     else if (event.type === 'encryption') runtime.outbox.resume(roomId)
-    else if (event.type === 'access' && event.access === 'inside') {
-      clock.after(HISTORY_DELAY_MS, () => {
-        if (runtime.rooms.has(roomId)) void history.ask(roomId)
-      })
-    }
+    else if (event.type === 'access' && event.access === 'inside') catchUp.entered(roomId)
+    else if (event.type === 'access' || event.type === 'kicked') catchUp.left(roomId)
   }
 
   async function begin(): Promise<void> {
@@ -581,6 +587,7 @@ export const useMessagesStore = defineStore('messages', () => {
     receiptTimers.clear()
     received.clear()
     systemLines.clear()
+    catchUp.clear()
     history.clear()
     verifier.clear()
   })

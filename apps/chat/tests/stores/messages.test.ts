@@ -133,6 +133,79 @@ describe('history', () => {
     expect(frank.rooms.byId[roomId]!.unread).toBe(5)
   })
 
+  /** Lets one back in while the relay takes nobody else. */
+  async function comesBack(tester: Tester, ms: number): Promise<void> {
+    world.relay.down = false
+    tester.connection.retryNow()
+    await world.pass(100)
+    world.relay.down = true
+    await world.pass(ms)
+  }
+
+  function loses(tester: Tester): void {
+    for (const socket of [...world.relay.sockets]) if (socket.subject === tester.userId) socket.end()
+  }
+
+  async function relayStops(): Promise<void> {
+    world.relay.down = true
+    world.relay.restart()
+    await world.pass(500)
+  }
+
+  it('reaches who comes back later than its sender, also where the sender is away again just then', async () => {
+    await relayStops()
+    await alice.messages.send(roomId, { text: 'meanwhile' })
+    await comesBack(alice, 2_000)
+    expect(shown(alice).at(-1)).toMatchObject({ delivery: 'confirmed' })
+    loses(alice)
+    await comesBack(bob, 6_000)
+    expect(texts(bob)).toEqual([])
+    await comesBack(alice, 10_000)
+    expect(texts(bob)).toEqual(['meanwhile'])
+    await world.pass(60_000)
+    const calls = world.emitted(`/chat/room/${roomId}/history/call`) as { type: string; userId: string }[]
+    expect(calls.filter((call) => call.type === 'offer' && call.userId === alice.userId)).toHaveLength(1)
+  })
+
+  it('is asked of who appears after everybody else had nothing, and no more once there is an answer', async () => {
+    await relayStops()
+    await alice.messages.send(roomId, { text: 'meanwhile' })
+    await comesBack(alice, 2_000)
+    loses(alice)
+    await comesBack(bob, 120_000)
+    world.relay.published.length = 0
+    await world.pass(60_000)
+    expect(world.emitted(`/chat/room/${roomId}/history/call`)).toEqual([])
+    await comesBack(alice, 6_000)
+    expect(texts(bob)).toEqual(['meanwhile'])
+  })
+
+  it('is asked a few times where nobody has any, and never of a room that was left', async () => {
+    const requests = () =>
+      (world.emitted(`/chat/room/${roomId}/history/call`) as { type: string; userId: string }[]).filter(
+        (call) => call.type === 'request' && call.userId === bob.userId,
+      ).length
+    await world.pass(120_000)
+    expect(requests()).toBe(4)
+    await relayStops()
+    world.relay.down = false
+    bob.connection.retryNow()
+    await world.pass(4_000)
+    expect(requests()).toBe(5)
+    await world.done(bob.rooms.leave(roomId))
+    await world.pass(60_000)
+    expect(requests()).toBe(5)
+  })
+
+  it('reaches back to where one was cut off, whatever one wrote oneself since then', async () => {
+    await relayStops()
+    await alice.messages.send(roomId, { text: 'early' })
+    await comesBack(alice, 100_000)
+    await bob.messages.send(roomId, { text: 'late' })
+    await comesBack(bob, 6_000)
+    expect(texts(bob)).toEqual(['early', 'late'])
+  })
+
   it('from somebody who was not asked is not taken', async () => {
     const part = { type: 'part', userId: 'mallory', requestId: 'r', last: true }
     const messages = [{ fromId: 's', msgId: 'm', text: 'false', timestamp: 1, type: 'text', from: 'x' }]

@@ -38,6 +38,8 @@ interface Wanted {
   offers: Map<string, number>
   takenFrom: string | null
   stop: () => void
+  /** Tells who asked whether there was an answer. */
+  end: (answered: boolean) => void
 }
 
 export interface Received {
@@ -62,22 +64,28 @@ export class HistoryExchange {
   ) {}
 
   clear(): void {
-    for (const wanted of this.wanted.values()) wanted.stop()
-    this.wanted.clear()
+    for (const requestId of [...this.wanted.keys()]) this.finish(requestId, false)
     this.offered.clear()
     this.seenOffers.clear()
   }
 
   // --- asking ---
 
-  async ask(roomId: string): Promise<void> {
-    if ([...this.wanted.values()].some((wanted) => wanted.roomId === roomId)) return
-    const { platform, storage, self } = this.runtime
+  /** From when on something may be missing, for one who was not there after `leftAtMs`. */
+  async since(roomId: string, leftAtMs: number): Promise<number> {
+    const newest = (await this.runtime.storage.messages.before(roomId, 1))[0]
+    // What is newer than that was written here, without connection.
+    return Math.max(0, Math.min(newest?.timestamp ?? 0, leftAtMs) - OVERLAP_MS)
+  }
+
+  /** Asks for what was said since then; resolves with whether somebody sent it. */
+  ask(roomId: string, since: number): Promise<boolean> {
+    const { platform, self } = this.runtime
     const requestId = platform.newId()
-    const wanted: Wanted = { roomId, offers: new Map(), takenFrom: null, stop: () => undefined }
-    this.wanted.set(requestId, wanted)
-    const newest = (await storage.messages.before(roomId, 1))[0]
-    const since = Math.max(0, (newest?.timestamp ?? 0) - OVERLAP_MS)
+    const answer = new Promise<boolean>((end) => {
+      const stop = platform.clock.after(COLLECT_MS, () => this.takeBest(requestId))
+      this.wanted.set(requestId, { roomId, offers: new Map(), takenFrom: null, stop, end })
+    })
     this.say(address.historyCall(roomId), {
       type: 'request',
       userId: self.userId,
@@ -86,7 +94,20 @@ export class HistoryExchange {
       since,
       timestamp: platform.clock.now(),
     })
-    wanted.stop = platform.clock.after(COLLECT_MS, () => this.takeBest(requestId))
+    return answer
+  }
+
+  /** Gives up what was asked in a room. */
+  cancel(roomId: string): void {
+    for (const [requestId, wanted] of [...this.wanted]) if (wanted.roomId === roomId) this.finish(requestId, false)
+  }
+
+  private finish(requestId: string, answered: boolean): void {
+    const wanted = this.wanted.get(requestId)
+    if (!wanted) return
+    wanted.stop()
+    this.wanted.delete(requestId)
+    wanted.end(answered)
   }
 
   private hearOffer(wanted: Wanted, { requestId, userId, count }: HistoryCall & { type: 'offer' }): void {
@@ -102,10 +123,7 @@ export class HistoryExchange {
     const wanted = this.wanted.get(requestId)
     if (!wanted) return
     const best = [...wanted.offers].sort((one, other) => other[1] - one[1])[0]
-    if (!best) {
-      this.wanted.delete(requestId)
-      return
-    }
+    if (!best) return this.finish(requestId, false)
     const [helper] = best
     wanted.offers.delete(helper)
     wanted.takenFrom = helper
@@ -124,9 +142,7 @@ export class HistoryExchange {
       .map(parseHistoryRow)
       .filter((row) => row !== null)
     await this.take({ roomId: wanted.roomId, rows, from: mail.userId, encrypted: mail.sealed !== null })
-    if (!mail.last) return
-    wanted.stop()
-    this.wanted.delete(mail.requestId)
+    if (mail.last) this.finish(mail.requestId, true)
   }
 
   // --- helping ---

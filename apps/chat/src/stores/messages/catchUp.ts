@@ -1,0 +1,133 @@
+/**
+ * When the missed history of a room is asked for: shortly after entering it, and again while nobody had an answer, since
+ * those who could help may be on their way back themselves. How it is asked for is the exchange's matter.
+ */
+import type { Clock } from '@/protocol/clock'
+import { STALE_MS } from '../live/liveRoom'
+
+/** How long after entering a room: until then the key may be there. */
+const FIRST_MS = 1_500
+/** How long after a try that nobody answered. */
+const AGAIN_MS = [3_000, 10_000, 30_000]
+/** How long after somebody appeared, who has to enter the room first. */
+const APPEARED_MS = 2_000
+/** So many newcomers are asked, in each stay in a room. */
+const MAX_APPEARED = 5
+
+interface Stay {
+  since: Promise<number>
+  answered: boolean
+  tries: number
+  appeared: number
+  asking: boolean
+  /** Somebody came while others were being asked. */
+  another: boolean
+  /** When each of the others was last heard of, ms. */
+  seen: Map<string, number>
+  /** When the next try is due, ms; Infinity: none is planned. */
+  dueAt: number
+  stop: () => void
+}
+
+export interface CatchUpContext {
+  clock: Clock
+  inside: (roomId: string) => boolean
+  /** From when on something may be missing in a room, for one who was not there after a time, ms. */
+  since: (roomId: string, leftAtMs: number) => Promise<number>
+  /** Asks; resolves with whether somebody answered. */
+  ask: (roomId: string, sinceMs: number) => Promise<boolean>
+  /** Gives up what is being asked. */
+  cancel: (roomId: string) => void
+  /** Who is present besides oneself. */
+  othersIn: (roomId: string) => readonly string[]
+}
+
+export class CatchUp {
+  /** The rooms one is inside of. */
+  private readonly stays = new Map<string, Stay>()
+  /** When one was last inside of a room, ms. */
+  private readonly leftAt = new Map<string, number>()
+
+  constructor(private readonly context: CatchUpContext) {}
+
+  clear(): void {
+    for (const roomId of [...this.stays.keys()]) this.left(roomId)
+    this.leftAt.clear()
+  }
+
+  entered(roomId: string): void {
+    this.left(roomId)
+    const { clock, since, othersIn } = this.context
+    const seen = new Map(othersIn(roomId).map((userId) => [userId, clock.now()]))
+    const stay: Stay = {
+      // Fixed now: what is heard from now on says nothing about what is missing before it.
+      since: since(roomId, this.leftAt.get(roomId) ?? Infinity),
+      answered: false,
+      tries: 0,
+      appeared: 0,
+      asking: false,
+      another: false,
+      seen,
+      dueAt: Infinity,
+      stop: () => undefined,
+    }
+    this.stays.set(roomId, stay)
+    this.plan(roomId, stay, FIRST_MS)
+  }
+
+  /** One is outside, or without connection: what was being asked will not be answered. */
+  left(roomId: string): void {
+    const stay = this.stays.get(roomId)
+    if (!stay) return
+    stay.stop()
+    this.stays.delete(roomId)
+    this.leftAt.set(roomId, this.context.clock.now())
+    this.context.cancel(roomId)
+  }
+
+  /** Somebody else is there, perhaps newly. */
+  saw(roomId: string, userId: string): void {
+    const stay = this.stays.get(roomId)
+    if (!stay || stay.answered) return
+    const now = this.context.clock.now()
+    const fresh = now - (stay.seen.get(userId) ?? -Infinity) >= STALE_MS
+    stay.seen.set(userId, now)
+    if (!fresh || stay.appeared >= MAX_APPEARED) return
+    if (stay.asking) stay.another = true
+    else if (stay.dueAt > now + APPEARED_MS) this.askNewcomer(roomId, stay)
+  }
+
+  private askNewcomer(roomId: string, stay: Stay): void {
+    stay.appeared += 1
+    stay.another = false
+    this.plan(roomId, stay, APPEARED_MS)
+  }
+
+  private plan(roomId: string, stay: Stay, delayMs: number): void {
+    const { clock } = this.context
+    stay.stop()
+    stay.dueAt = clock.now() + delayMs
+    stay.stop = clock.after(delayMs, () => void this.attempt(roomId, stay))
+  }
+
+  private async attempt(roomId: string, stay: Stay): Promise<void> {
+    const { inside, ask, othersIn } = this.context
+    stay.dueAt = Infinity
+    const sinceMs = await stay.since
+    if (this.stays.get(roomId) !== stay) return
+    if (!inside(roomId)) return this.left(roomId)
+    // Who has just come in may not know yet who else is there.
+    if (stay.tries === 0 || othersIn(roomId).length > 0) {
+      stay.asking = true
+      const answered = await ask(roomId, sinceMs)
+      stay.asking = false
+      if (this.stays.get(roomId) !== stay) return
+      stay.answered = answered
+      if (answered) return
+    }
+    const againMs = AGAIN_MS[stay.tries]
+    stay.tries += 1
+    if (stay.another) this.askNewcomer(roomId, stay)
+    else if (againMs !== undefined) this.plan(roomId, stay, againMs)
+  }
+}
