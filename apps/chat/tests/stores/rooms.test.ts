@@ -224,6 +224,9 @@ describe('a room one is in', () => {
     world.relay.put(`/chat/room/${roomId}/bans/${bob.userId}`, null)
     await world.pass(12_000)
     expect(bob.rooms.byId[roomId]).toMatchObject({ access: 'refused' })
+    world.relay.put(`/chat/room/${roomId}/bans/${bob.userId}`, { bannedBy: alice.userId, timestamp: 2, name: 'Bob' })
+    await world.pass(100)
+    expect(bob.rooms.byId[roomId]).toMatchObject({ access: 'banned' })
     world.relay.policy = () => null
     await world.pass(12_000)
     expect(bob.rooms.byId[roomId]).toMatchObject({ access: 'inside' })

@@ -235,8 +235,12 @@ export class LiveRoom {
 
   private takeOwnBan(banned: boolean): void {
     this.banned = banned
-    // Before the presence is taken away: it is the reason for that.
-    if (banned && this.access === 'inside') this.setAccess('banned', null)
+    // Inside, it is the reason why the presence is taken away next; outside, why it was refused. On the way in, the relay
+    // has yet to say.
+    const { access } = this
+    if (banned && (access === 'inside' || access === 'refused' || access === 'passwordNeeded')) {
+      this.setAccess('banned', null)
+    }
   }
 
   private takeOwnPresence({ value, kind }: Update): void {
