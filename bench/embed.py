@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from clasp_relay.cli import main as run_relay
+from clasp_relay.net.reactor import install
 
 
 class TurnMeter:
@@ -63,7 +64,8 @@ class TurnMeter:
 
 
 def watch_turns(path: Path) -> None:
-    """Has the turns of the event loop measured."""
+    """Has the turns of the event loop measured, of the one that the relay brings."""
+    install()
     from twisted.internet import reactor as _reactor  # noqa: PLC0415  a reactor is chosen after that
 
     reactor: Any = _reactor

@@ -124,6 +124,16 @@ class RelayServiceTests(SynchronousTestCase):
         self.assertFalse(service.is_ready)
         self.assertEqual(list(self.folder.iterdir()), [])
 
+    def test_service_that_cannot_start_leaves_no_file_open(self) -> None:
+        """The program that embeds it goes on, and may try again."""
+        self.machine.taken = True
+        service = make_service(Settings(data_dir=self.folder), self.machine)
+        for _ in range(2):
+            with self.assertRaises(StartError):
+                service.startService()
+            # SQLite has this file beside the database for as long as it is open.
+            self.assertEqual([file.name for file in self.folder.iterdir()], ["users.db"])
+
     def test_service_does_not_start_on_a_broken_state(self) -> None:
         """And does not listen."""
         self.folder.mkdir()

@@ -122,14 +122,18 @@ class AuthServer(Service):
         """Ends what is under way, the file last."""
         Service.stopService(self)
         purged = self._purges.stopService() if self._purges is not None else maybeDeferred(lambda: None)
-        return purged.addCallback(lambda _: self._close())
+        return purged.addCallback(lambda _: self._end())
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Closes users.db; enough for a server that was opened and not started."""
+        if self._store is not None:
+            self._store.close()
+
+    def _end(self) -> None:
         self.hashing.stop()
         self.sql.stop()
         self._tokens.stop()
-        if self._store is not None:
-            self._store.close()
+        self.close()
 
     def _root(self, accounts: Accounts) -> Resource:
         settings = self._settings

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import select
 import sys
@@ -10,13 +9,10 @@ import sys
 from twisted.application import app
 from twisted.scripts import twistd
 
+from clasp_relay.collecting import keep_collections_short
 from clasp_relay.tap import relay
 
 __all__ = ["main"]
-
-
-YOUNG_OBJECTS = 20_000
-"""So many new containers set off the first collection, instead of 700: a burst of new params is no garbage."""
 
 
 class _Twistd(twistd.ServerOptions):  # type: ignore[misc, name-defined]  # imported there, not re-exported in words
@@ -64,11 +60,4 @@ def _choose_reactor() -> None:
         install()
     from twisted.internet import reactor  # noqa: PLC0415  installed above, or Twisted's choice
 
-    reactor.callWhenRunning(_settle)
-
-
-def _settle() -> None:
-    """What was made until now, the loaded state too, stays: no collection looks through it again."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(YOUNG_OBJECTS)
+    reactor.callWhenRunning(keep_collections_short, reactor)

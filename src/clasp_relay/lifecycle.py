@@ -148,9 +148,9 @@ class RelayService(MultiService):
         for warning in state.warnings:
             _log.warn("{line}", line=warning)
         site = None if self._auth is None else self._auth.open()
-        if settings.tls_cert is not None and settings.tls_key is not None:
-            self._tls = ServerTls(settings.tls_cert, settings.tls_key)
         try:
+            if settings.tls_cert is not None and settings.tls_key is not None:
+                self._tls = ServerTls(settings.tls_cert, settings.tls_key)
             if self.health is not None:
                 self.health.open()
             self.port = self._listen("port", settings.port, settings.endpoint, self.factory)
@@ -160,6 +160,8 @@ class RelayService(MultiService):
             self._stop_listening()
             if self.health is not None:
                 self.health.stopService()
+            if self._auth is not None:
+                self._auth.close()
             raise
         params = self.relay.params
         params.load(state.image)

@@ -1,14 +1,18 @@
-"""The reactor reads as Twisted's own does."""
+"""The reactor reads as Twisted's own does, and no turn is long."""
 
 import os
+import socket
 from typing import Any
 
 from twisted.internet.error import ConnectionDone
 from twisted.internet.main import CONNECTION_DONE
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.net.reactor import RelayReactor
+from clasp_relay.net import reactor as reactor_module
+from clasp_relay.net.reactor import MAX_ACCEPTS, TURN_S, RelayReactor
 
 
 class Reader:
@@ -16,10 +20,14 @@ class Reader:
 
     def __init__(self) -> None:
         self._end, self._other_end = os.pipe()
-        os.write(self._other_end, b"x")
+        self.fill()
         self.got: list[bytes] = []
         self.lost: list[Failure] = []
         self.result: Any = None
+
+    def fill(self) -> None:
+        """Puts a byte into the pipe."""
+        os.write(self._other_end, b"x")
 
     def fileno(self) -> int:
         """Returns its descriptor."""
@@ -50,7 +58,7 @@ class Reader:
         os.close(self._end)
 
 
-class ReactorTests(SynchronousTestCase):
+class ReactorCase(SynchronousTestCase):
     def setUp(self) -> None:
         """Makes a reactor beside the one that there is."""
         self.reactor = RelayReactor()
@@ -66,6 +74,8 @@ class ReactorTests(SynchronousTestCase):
         self.reactor.addReader(reader)
         return reader
 
+
+class ReactorTests(ReactorCase):
     def test_reactor_has_everything_read_that_can_be(self) -> None:
         """In one iteration, and nothing twice."""
         readers = [self.reader() for _ in range(3)]
@@ -117,3 +127,79 @@ class ReactorTests(SynchronousTestCase):
         reader = self.reader()
         self.reactor.doIteration(None)
         self.assertEqual(reader.got, [b"x"])
+
+
+class TurnTests(ReactorCase):
+    def setUp(self) -> None:
+        """Time passes only while something is read."""
+        super().setUp()
+        self.clock = Clock()
+        self.patch(reactor_module, "monotonic", self.clock.seconds)
+
+    def slow_reader(self, *, is_busy: bool = False) -> Reader:
+        """Makes a reader that takes 0.3 of a turn; a busy one has something to read again at once."""
+        reader = self.reader()
+
+        def take_long() -> None:
+            self.clock.advance(TURN_S * 0.3)
+            if is_busy:
+                reader.fill()
+
+        reader.result = take_long
+        return reader
+
+    def test_turn_ends_when_it_was_long_enough(self) -> None:
+        """What was left is read in the next one."""
+        readers = [self.slow_reader() for _ in range(6)]
+        self.reactor.doIteration(1)
+        self.assertEqual(sum(len(reader.got) for reader in readers), 4)
+        self.reactor.doIteration(1)
+        self.assertEqual([reader.got for reader in readers], [[b"x"]] * 6)
+
+    def test_nobody_waits_for_a_crowd(self) -> None:
+        """Who comes later is read in the next turn, however many were left in this one."""
+        crowd = [self.slow_reader() for _ in range(12)]
+        self.reactor.doIteration(1)
+        late = self.slow_reader()
+        self.reactor.doIteration(1)
+        self.assertEqual(late.got, [b"x"])
+        self.assertEqual(sum(len(reader.got) for reader in crowd), 7)
+
+    def test_nobody_starves(self) -> None:
+        """Those who always have more take turns."""
+        busy = [self.slow_reader(is_busy=True) for _ in range(12)]
+        for _ in range(24):
+            self.reactor.doIteration(1)
+        self.assertGreater(min(len(reader.got) for reader in busy), 3)
+
+    def test_what_was_left_and_ended_is_not_read(self) -> None:
+        """The next turn does not know it any more."""
+        readers = [self.slow_reader() for _ in range(5)]
+        self.reactor.doIteration(1)
+        (left,) = [reader for reader in readers if not reader.got]
+        self.reactor.removeReader(left)
+        self.reactor.doIteration(0)
+        self.assertEqual(left.got, [])
+
+
+class PortTests(ReactorCase):
+    def test_port_accepts_a_storm_in_pieces(self) -> None:
+        """So that those who are connected do not wait for all of it."""
+        made: list[Any] = []
+
+        class Made(Protocol):
+            def connectionMade(self) -> None:
+                made.append(self.transport)
+
+        port = self.reactor.listenTCP(0, Factory.forProtocol(Made), 100, "127.0.0.1")
+        clients = [socket.create_connection(("127.0.0.1", port.getHost().port)) for _ in range(2 * MAX_ACCEPTS + 1)]
+        for client in clients:
+            self.addCleanup(client.close)
+        counts = []
+        while len(made) < len(clients):
+            self.reactor.doIteration(1)
+            counts.append(len(made))
+        self.assertEqual(counts, [MAX_ACCEPTS, 2 * MAX_ACCEPTS, len(clients)])
+        port.connectionLost(Failure(CONNECTION_DONE))
+        for transport in made:
+            transport.connectionLost(Failure(CONNECTION_DONE))
