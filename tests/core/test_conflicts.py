@@ -23,7 +23,7 @@ class DecideTests(SynchronousTestCase):
 
     def decide(self, message: Set) -> Param:
         """Decides a SET of the session «me»."""
-        return decide(self.params, message, "me", "bob", 99)
+        return decide(self.params, self.params.get(message.address), message, "me", "bob", 99)
 
     def refusal(self, message: Set) -> RequestError:
         """Returns why a SET is refused."""
@@ -78,4 +78,5 @@ class DecideTests(SynchronousTestCase):
         """With or without a flag."""
         for message in (Set("/locked", TWO), Set("/locked", TWO, lock=True), Set("/locked", TWO, unlock=True)):
             with self.subTest(message=message):
-                self.assertEqual(decide(self.params, message, "other", "", 99).revision, 2)
+                before = self.params.get("/locked")
+                self.assertEqual(decide(self.params, before, message, "other", "", 99).revision, 2)

@@ -374,7 +374,7 @@ class TableMachine(RuleBasedStateMachine):
         stamp = subject if is_stamped and subject and self.params.get(address) is not None else None
         before = self.params.image()
         try:
-            change = decide(self.params, message, writer, subject, self.now_us)
+            change = decide(self.params, self.params.get(message.address), message, writer, subject, self.now_us)
             chosen = self.params.victims([Outcome(change, stamp)])
         except RequestError:
             assert self.params.image() == before

@@ -39,6 +39,7 @@ class _Socket:
     def send(self, data: bytes) -> int:
         """Takes what there is room for."""
         pipe = self._pipe
+        pipe.on_send()
         if pipe.is_broken:
             raise ConnectionResetError(errno.ECONNRESET, "the peer is gone")
         taken = bytes(memoryview(data)[: pipe.room_bytes])
@@ -67,6 +68,8 @@ class Pipe(Connection):
         self.taken = bytearray()
         self.writes = 0
         self.is_broken = False
+        self.on_send: Callable[[], None] = lambda: None
+        """Is called for each piece that is handed to the socket."""
         self.options: list[str] = []
         self.host = host
         self.protocol: Any = Protocol()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,6 +18,11 @@ from clasp_relay.net.turn import MAX_RUNS, RUN_BYTES, SNAPSHOT_BYTES, SNAPSHOT_S
 from tests.net.helpers import ENDLESS, FakeConnection, Pipe, datas, keep, one_turn, server_frames
 
 BIG = 1 << 30
+
+
+def raise_error() -> None:
+    """Fails as nobody expects."""
+    raise ZeroDivisionError
 
 
 class Bench:
@@ -117,24 +123,52 @@ class TurnWriterTests(SynchronousTestCase):
         """A transport that raises ends its own session only."""
         bench = Bench(3)
 
-        def raise_error(*_: object) -> int:
-            raise ZeroDivisionError
-
-        self.patch(bench.pipes[1].socket, "send", raise_error)
+        bench.pipes[1].on_send = raise_error
         bench.writer.fan_out(Audience(tuple(bench.outboxes)), keep(b"a"))
         bench.turn()
         self.assertEqual([bench.got(0), bench.got(2)], [[b"a"], [b"a"]])
         self.assertEqual(bench.connections[1].events, ["abort"])
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
+    def test_writer_tells_the_others_of_a_session_that_ended_by_an_error(self) -> None:
+        """What its end makes goes out, though it came while the turn was written."""
+        bench = Bench(2)
+        both = Audience(tuple(bench.outboxes))
+        bench.pipes[0].on_send = raise_error
+        self.patch(bench.connections[0], "abort", lambda: bench.writer.fan_out(both, keep(b"gone")))
+        bench.writer.fan_out(both, keep(b"a"))
+        bench.settle()
+        self.assertEqual(bench.got(1), [b"a", b"gone"])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_writer_answers_who_sent_before_it_writes_to_many(self) -> None:
+        """So that the next message is made meanwhile."""
+        bench = Bench(3)
+        order: list[int] = []
+        for number, pipe in enumerate(bench.pipes):
+            pipe.on_send = partial(order.append, number)
+        bench.writer.fan_out(Audience(tuple(bench.outboxes[:2])), keep(b"a"))
+        bench.outboxes[2].send(keep(b"ack"))
+        bench.turn()
+        self.assertEqual(order, [2, 0, 1])
+
+    def test_writer_writes_once_in_a_turn_to_a_session_of_two_runs(self) -> None:
+        """And to one that got something of its own between them."""
+        bench = Bench(3)
+        first, second = Audience(tuple(bench.outboxes[:2])), Audience(tuple(bench.outboxes))
+        bench.writer.fan_out(first, keep(b"a"))
+        bench.outboxes[2].send(keep(b"own"))
+        bench.writer.fan_out(second, keep(b"b"))
+        bench.turn()
+        self.assertEqual([pipe.writes for pipe in bench.pipes], [1, 1, 1])
+        self.assertEqual([bench.got(number) for number in range(3)], [[b"a", b"b"], [b"a", b"b"], [b"own", b"b"]])
+        self.assertEqual(bench.writer.counters.sent_bytes, sum(len(pipe.taken) for pipe in bench.pipes))
+
     def test_writer_keeps_an_error_while_draining_from_the_others(self) -> None:
         """A transport that raises while a snapshot is written ends its own session only."""
         bench = Bench(2)
 
-        def raise_error(*_: object) -> int:
-            raise ZeroDivisionError
-
-        self.patch(bench.pipes[0].socket, "send", raise_error)
+        bench.pipes[0].on_send = raise_error
         for outbox in bench.outboxes:
             outbox.send_snapshot("k", iter([b"snapshot"]))
         bench.settle()

@@ -6,7 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.errors import DecodeError, ErrorCode
 from clasp_relay.wire import messages as m
-from clasp_relay.wire.binary_hot import ack_frame, decode_plain_set, publish_frame, set_frame
+from clasp_relay.wire.binary_hot import ack_frame, decode_usual, publish_frame, set_frame
 from clasp_relay.wire.codec import decode, encode
 from clasp_relay.wire.constants import MAX_PAYLOAD_BYTES, Phase, Signal
 from clasp_relay.wire.frame import decode_frame, encode_frame
@@ -88,19 +88,32 @@ class DecodeTests(SynchronousTestCase):
         self.assertEqual(encode(message), b"\x20\x20\x00\x02/a\x01\x00")
 
     @given(TEXT, VALUES, st.none() | U64, st.booleans(), st.none() | U32, st.integers(0, 2), st.none() | U64)
-    def test_a_plain_set_is_decoded_from_its_frame_as_it_is_step_by_step(
+    def test_a_set_without_options_is_decoded_from_its_frame_as_it_is_step_by_step(
         self, address: str, value: bytes, revision: int | None, lock: bool, ttl: int | None, qos: int, at_us: int | None
     ) -> None:
         """Any other is left to the steps."""
         message = m.Set(address, value, revision, lock, False, ttl)
-        is_plain = revision is None and ttl is None and not lock and at_us is None and value[0] in {0, 2, 3, 4, 5, 6, 7}
+        is_plain = revision is None and ttl is None and not lock and at_us is None
         data = encode_frame(encode(message), qos, at_us)
-        self.assertEqual(decode_plain_set(data), message if is_plain else None)
+        self.assertEqual(decode_usual(data), message if is_plain else None)
 
-    def test_a_frame_is_left_to_the_steps_when_it_is_no_plain_set(self) -> None:
+    @given(st.binary(max_size=40), st.sampled_from((b"\x20\x20\x00\x02/a", b"\x21\x0b\x00\x02/a", b"")))
+    def test_what_is_decoded_from_its_frame_is_what_the_steps_decode(self, rest: bytes, beginning: bytes) -> None:
+        """Of any bytes; what they refuse is left to them."""
+        payload = beginning + rest
+        try:
+            message = decode(payload)
+        except DecodeError:
+            message = None
+        usual = decode_usual(b"\x53\x01" + len(payload).to_bytes(2, "big") + payload)
+        self.assertIn(usual, (message, None))
+        if type(message) is m.Publish:
+            self.assertEqual(usual, message)
+
+    def test_a_frame_is_left_to_the_steps_when_it_is_not_a_usual_one(self) -> None:
         """They say what is wrong with it."""
         good = b"\x53\x41\x00\x07\x21\x02\x00\x02/a\x05"
-        self.assertEqual(decode_plain_set(good), m.Set("/a", b"\x02\x05"))
+        self.assertEqual(decode_usual(good), m.Set("/a", b"\x02\x05"))
         cases = {
             "too short": good[:7],
             "another magic": b"\x54" + good[1:],
@@ -109,14 +122,15 @@ class DecodeTests(SynchronousTestCase):
             "a longer length": good[:3] + b"\x08" + good[4:],
             "another message": good[:4] + b"\x20" + good[5:],
             "an option": good[:5] + b"\x42" + good[6:],
-            "a type of no fixed size": good[:5] + b"\x08" + good[6:],
+            "a string that ends too early": good[:5] + b"\x08" + good[6:],
+            "an unknown type": good[:5] + b"\x0f" + good[6:],
             "a longer address": good[:7] + b"\x03" + good[8:],
             "no UTF-8": good[:9] + b"\xff" + good[10:],
             "a byte too many": good + b"\x00",
         }
         for name, data in cases.items():
             with self.subTest(name=name):
-                self.assertIsNone(decode_plain_set(data))
+                self.assertIsNone(decode_usual(data))
 
     def test_payloads_are_refused_when_they_are_no_set(self) -> None:
         """Each is a message error that says what is wrong."""

@@ -15,9 +15,6 @@ _new = tuple.__new__
 class Current(Protocol):
     """What a SET is decided against: the params, or the params as the members of a bundle would leave them."""
 
-    def get(self, address: str, /) -> Param | None:
-        """Returns what is set at an address."""
-
     def last_revision(self, address: str) -> int:
         """Returns the last revision of an address, also of a deleted one; 0 when none is known."""
 
@@ -25,11 +22,12 @@ class Current(Protocol):
         """Returns the session that holds the lock of an address."""
 
 
-def decide(current: Current, message: Set, writer: str, subject: str, now_us: int) -> Param:
+def decide(current: Current, before: Param | None, message: Set, writer: str, subject: str, now_us: int) -> Param:
     """Applies the conflict rules to one SET.
 
     Args:
         current: the state it is decided against.
+        before: what is set at its address there.
         message: the SET; address and value are valid.
         writer: the writing session's id.
         subject: whose token it carries.
@@ -41,21 +39,19 @@ def decide(current: Current, message: Set, writer: str, subject: str, now_us: in
     Raises:
         RequestError: LOCKED when another session holds the lock, CONFLICT when the revision is not the current one.
     """
-    address = message.address
+    address, value, expected, _, _, ttl = message
     holder = current.holder(address)
     if holder is not None and holder != writer:
         raise RequestError(ErrorCode.LOCKED, f"locked by session {holder}", address)
-    param = current.get(address)
-    if message.revision is not None:
-        revision = 0 if param is None else param.revision
-        if message.revision != revision:
-            text = f"revision conflict: you wrote against revision {message.revision}, the current one is {revision}"
+    if expected is not None:
+        known = 0 if before is None else before.revision
+        if expected != known:
+            text = f"revision conflict: you wrote against revision {expected}, the current one is {known}"
             raise RequestError(ErrorCode.CONFLICT, text, address)
-    ttl = message.ttl
-    if param is None:
+    if before is None:
         revision = current.last_revision(address)
     else:
-        revision = param.revision
+        revision = before.revision
         if ttl is None:
-            ttl = param.ttl
-    return _new(Param, (address, message.value, revision + 1, writer, now_us, ttl, subject))
+            ttl = before.ttl
+    return _new(Param, (address, value, revision + 1, writer, now_us, ttl, subject))

@@ -17,6 +17,8 @@ from clasp_relay.wire.constants import Phase, Signal
 from clasp_relay.wire.messages import Publish, Value
 
 _PARAM = Signal.PARAM
+_PARAM_AT = int(_PARAM)
+_PARAM_KIND = Kind.PARAM
 
 # Skips the argument handling of the generated constructor: a frame is made for every message.
 _new = tuple.__new__
@@ -91,18 +93,19 @@ class Deliveries:
             ttl: as its SET said.
         """
         address, value, revision = change.address, change.value, change.revision
-        self.sent[_PARAM] += 1
+        self.sent[_PARAM_AT] += 1
         viewed = None if self._is_open else self._visibility.of(address, is_live=True)
         if viewed is None:
-            delivery = self._whole(address, _PARAM)
+            route = self._table.route(address)
+            delivery = route.deliveries[_PARAM_AT] or _work_out(route, _PARAM)
             if delivery is not NOBODY:
-                data = set_frame(address, value, revision, lock=lock, unlock=unlock, ttl=ttl)
-                self._send(delivery, _PARAM, _new(Frame, (data, Kind.PARAM, address)), value, None)
+                data = set_frame(address, value, revision, lock, unlock, ttl)
+                self._send(delivery, _PARAM, _new(Frame, (data, _PARAM_KIND, address)), value, None)
             return
         for fields, delivery in self._split(viewed, address, _PARAM).parts:
             seen = self._permissions.redact(value, fields) if fields else value
-            data = set_frame(address, seen, revision, lock=lock, unlock=unlock, ttl=ttl)
-            self._send(delivery, _PARAM, _new(Frame, (data, Kind.PARAM, address)), seen, None)
+            data = set_frame(address, seen, revision, lock, unlock, ttl)
+            self._send(delivery, _PARAM, _new(Frame, (data, _PARAM_KIND, address)), seen, None)
 
     def send_publish(self, message: Publish, exclude: Outbox) -> None:
         """Sends a signal to everybody who subscribed and may see it, but not to its sender."""
@@ -140,7 +143,9 @@ class Deliveries:
     ) -> None:
         audience = delivery.audience
         if audience is not None:
-            self.delivered += len(audience.outboxes) - (exclude is not None and exclude in audience.members)
+            self.delivered += len(audience.outboxes)
+            if exclude is not None and exclude in audience.members:
+                self.delivered -= 1
             self._fan_out.fan_out(audience, frame, exclude)
         for session, subscriptions in delivery.throttled:
             if session.outbox is not exclude:

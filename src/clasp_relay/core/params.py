@@ -172,7 +172,7 @@ class Params:
             chosen.update(dict.fromkeys(going))
         return chosen
 
-    def apply(self, change: Param, *, lock: bool = False, unlock: bool = False, stamp: str | None = None) -> None:
+    def apply(self, change: Param, lock: bool = False, unlock: bool = False, stamp: str | None = None) -> None:
         """Applies one accepted change: the one place that every change of state passes.
 
         Args:

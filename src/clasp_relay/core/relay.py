@@ -30,13 +30,14 @@ from clasp_relay.core.throttle import Throttles
 from clasp_relay.core.visibility import Visibility
 from clasp_relay.core.writing import Writing
 from clasp_relay.errors import CloseCode, DecodeError, Disconnect, ErrorCode, RequestError
-from clasp_relay.wire.codec import decode, decode_plain_set, encode_to_frame
+from clasp_relay.wire.codec import decode, decode_usual, encode_to_frame
 from clasp_relay.wire.constants import MessageCode
 from clasp_relay.wire.frame import decode_frame
 from clasp_relay.wire.messages import Bundle, Error, Message, Publish
 
 # Looked up for every message.
 _LIVE, _CLOSED = SessionState.LIVE, SessionState.CLOSED
+_ALLOWED_LIVE = legality.ALLOWED_LIVE
 
 MAX_BAD_FRAMES = 100
 """So many undecodable frames within ``BAD_FRAMES_US`` end a session: its client does not speak CLASP."""
@@ -144,7 +145,7 @@ class Relay:
         if self.observer.traces:
             self.observer.frame(session, data)
         try:
-            message: Message | None = decode_plain_set(data)
+            message: Message | None = decode_usual(data)
             if message is not None:
                 qos = data[1] >> 6
             else:
@@ -155,7 +156,7 @@ class Relay:
             kind = type(message)
             self.counts.received[kind] += 1
             session.received += 1
-            if session.state is not _LIVE or kind not in legality.ALLOWED_LIVE:
+            if session.state is not _LIVE or kind not in _ALLOWED_LIVE:
                 legality.check(session.state, message)
             if session.limiter is None or self._within_limit(session, message):
                 if self.observer.watches:

@@ -55,6 +55,7 @@ class FastPathProtocol(GuardedProtocol):
         Once the session's end was decided ``onMessage`` ignores what comes, here as behind Autobahn.
         """
         at, end = 0, len(data)
+        take = self.onMessage
         while end - at >= 6 and data[at] == _FIN_BINARY:
             length = data[at + 1] ^ _MASKED
             start = at + 6
@@ -70,7 +71,7 @@ class FastPathProtocol(GuardedProtocol):
             if stop > end:
                 break
             at = stop
-            self.onMessage(unmask(data[start:stop], data[start - 4 : start]), True)
+            take(unmask(data[start:stop], data[start - 4 : start]), True)
         return at
 
 

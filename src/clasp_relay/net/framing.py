@@ -12,15 +12,20 @@ from typing import TypeAlias
 from clasp_relay.core.ports import Frame
 
 _FIN_BINARY = 0x82
-_SHORT_HEADERS = tuple(bytes((_FIN_BINARY, length)) for length in range(126))
+SHORT_BYTES = 126
+"""Messages that are shorter have their length in one byte."""
+
+SHORT_HEADERS = tuple(bytes((_FIN_BINARY, length)) for length in range(SHORT_BYTES))
+"""Their headers, by their length."""
+
 _PACK_16 = struct.Struct(">BBH").pack
 _PACK_64 = struct.Struct(">BBQ").pack
 
 
 def header(length: int) -> bytes:
     """Returns the WebSocket header of a binary message of ``length`` bytes."""
-    if length < 126:
-        return _SHORT_HEADERS[length]
+    if length < SHORT_BYTES:
+        return SHORT_HEADERS[length]
     if length <= 0xFFFF:
         return _PACK_16(_FIN_BINARY, 126, length)
     return _PACK_64(_FIN_BINARY, 127, length)
@@ -29,7 +34,7 @@ def header(length: int) -> bytes:
 def wire_bytes(data: bytes) -> bytes:
     """Returns a CLASP frame as the bytes of its WebSocket message."""
     length = len(data)
-    return (_SHORT_HEADERS[length] if length < 126 else header(length)) + data
+    return (SHORT_HEADERS[length] if length < SHORT_BYTES else header(length)) + data
 
 
 class Batch:
@@ -57,8 +62,9 @@ def append_wire(parts: list[bytes], item: Item) -> int:
         wire = item.wire
         parts.append(wire)
         return len(wire)
-    data = item.data  # type: ignore[union-attr]  # type() does not narrow the other branch
-    head = header(len(data))
+    data: bytes = item[0]  # type: ignore[index]  # type() does not narrow the other branch
+    length = len(data)
+    head = SHORT_HEADERS[length] if length < SHORT_BYTES else header(length)
     parts.append(head)
     parts.append(data)
-    return len(head) + len(data)
+    return len(head) + length

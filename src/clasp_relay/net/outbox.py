@@ -50,16 +50,15 @@ class Outbox:
         "_pong",
         "_room_bytes",
         "_sealed",
-        "_sink",
         "_writer",
         "backlog",
         "closing",
         "pending",
+        "sink",
     )
 
     def __init__(self, connection: Connection, writer: TurnWriter, bound_bytes: int = OUTBOX_BYTES) -> None:
         self._connection: Connection | None = connection
-        self._sink = Sink(connection.transport, writer.counters, connection.trace)
         self._writer = writer
         self._bound_bytes = bound_bytes
         self._room_bytes = bound_bytes
@@ -70,6 +69,8 @@ class Outbox:
         """Whether the session's end was decided; what it sends is no longer listened to."""
         self.pending: list[Item] = []
         """What goes out at the end of this turn; used by the turn writer."""
+        self.sink = Sink(connection.transport, writer.counters, connection.trace)
+        """The transport; the turn writer writes to it where nothing is pending and nothing waits."""
         self.backlog: Backlog | None = None
         """What waits; None while the socket keeps up. Used by the turn writer."""
 
@@ -119,7 +120,7 @@ class Outbox:
         if len(pending) == 1:
             self.pending = []
             item = pending[0]
-            self._sink.write(item.wire if isinstance(item, Batch) else wire_bytes(item.data))
+            self.sink.write(item.wire if isinstance(item, Batch) else wire_bytes(item.data))
         elif pending:
             self.pending = []
             self._flush_many(pending)
@@ -140,7 +141,7 @@ class Outbox:
             if not parts:
                 break
             used += encoded
-            self._sink.write(b"".join(parts))
+            self.sink.write(b"".join(parts))
         self._after_pump()
         return used
 
@@ -181,7 +182,7 @@ class Outbox:
         self.pending = []
         self.backlog = Backlog(self._writer.counters)
         self._connection = None
-        self._sink = CLOSED
+        self.sink = CLOSED
 
     # IPushProducer
 
@@ -193,7 +194,7 @@ class Outbox:
         if self.backlog is None:
             self.backlog = Backlog(self._writer.counters)
             self._move_pending(self.backlog)
-        self._room_bytes = self._bound_bytes - self._sink.buffered_bytes
+        self._room_bytes = self._bound_bytes - self.sink.buffered_bytes
 
     def resumeProducing(self) -> None:
         """The transport has passed on all that it had; what waits follows within this turn."""
@@ -252,21 +253,21 @@ class Outbox:
         for index, item in enumerate(pending):
             size += append_wire(parts, item)
             if size >= PIECE_BYTES:
-                self._sink.write(b"".join(parts))
+                self.sink.write(b"".join(parts))
                 parts, size = [], 0
                 if self.backlog is not None:
                     for rest in pending[index + 1 :]:
                         self._put(rest)
                     return
         if parts:
-            self._sink.write(b"".join(parts))
+            self.sink.write(b"".join(parts))
 
     def _after_pump(self) -> None:
         backlog = self.backlog
         if self._is_over or backlog is None:
             return
         if self._paused:
-            self._room_bytes = self._bound_bytes - self._sink.buffered_bytes
+            self._room_bytes = self._bound_bytes - self.sink.buffered_bytes
         elif not backlog:
             self.backlog = None
         elif isinstance(backlog.first, Close):
@@ -283,14 +284,14 @@ class Outbox:
             connection.send_close(close.code, close_reason(close.reason))
 
     def _keep_bound(self, backlog: Backlog) -> None:
-        self._room_bytes = self._bound_bytes - self._sink.buffered_bytes
+        self._room_bytes = self._bound_bytes - self.sink.buffered_bytes
         if self._connection is not None and backlog.size_bytes > self._room_bytes:
             self._connection.slow(backlog.size_bytes)
             if not backlog.shrink(self._room_bytes):
                 self._end_as_too_slow()
 
     def _end_as_too_slow(self) -> None:
-        connection, sink = self._connection, self._sink
+        connection, sink = self._connection, self.sink
         self.shut()
         if connection is None:
             return

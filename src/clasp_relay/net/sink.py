@@ -23,39 +23,46 @@ class Sink:
         trace: is told of all that is written.
     """
 
-    __slots__ = ("_counters", "_handed_bytes", "_is_direct", "_trace", "_transport")
+    __slots__ = ("_counters", "_handed_bytes", "_send", "_trace", "_transport")
 
     def __init__(self, transport: Any, counters: Counters, trace: Callable[[bytes], None] | None = None) -> None:
         self._transport = transport
-        self._is_direct = isinstance(transport, TcpConnection) and not transport.TLS
+        is_direct = isinstance(transport, TcpConnection) and not transport.TLS
+        self._send: Callable[[bytes], int] | None = transport.socket.send if is_direct else None
         self._handed_bytes = 0
         self._counters = counters
         self._trace = trace
 
     def write(self, data: bytes) -> None:
         """Writes behind all that was written before."""
-        transport = self._transport
-        size = len(data)
-        self._counters.sent_bytes += size
+        self._counters.sent_bytes += len(data)
+        self.pass_on(data)
+
+    def pass_on(self, data: bytes) -> None:
+        """Writes like ``write``, for a caller that counts the bytes of many at once."""
+        transport, send = self._transport, self._send
         if self._trace is not None:
             self._trace(data)
-        if self._is_direct and not (transport.dataBuffer or transport._tempDataBuffer or transport.disconnecting):
+        if send is None:
+            if transport is not None:
+                self._handed_bytes = len(data)
+                transport.write(data)
+        elif transport.dataBuffer or transport._tempDataBuffer or transport.disconnecting:
+            transport.write(data)
+        else:
             try:
-                taken = transport.socket.send(data)
+                taken = send(data)
             except OSError:
                 # There is no room, or an error: the reactor meets it again and ends the connection as any other.
                 taken = 0
-            if taken != size:
+            if taken != len(data):
                 transport.write(data[taken:])
-        elif transport is not None:
-            self._handed_bytes = size
-            transport.write(data)
 
     @property
     def buffered_bytes(self) -> int:
         """How much the transport holds. Where it does not tell: the piece that made it ask for a pause."""
         transport = self._transport
-        if not self._is_direct:
+        if self._send is None:
             return self._handed_bytes
         buffered: int = len(transport.dataBuffer) - transport.offset + transport._tempDataLen
         return buffered

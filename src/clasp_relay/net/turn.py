@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from clasp_relay.core.ports import Audience, Frame
 from clasp_relay.core.ports import Outbox as AnyOutbox
 from clasp_relay.net.backlog import Close, Counters, Snapshot
-from clasp_relay.net.framing import Batch, Item, wire_bytes
+from clasp_relay.net.framing import SHORT_BYTES, SHORT_HEADERS, Batch, Item, header
 
 if TYPE_CHECKING:
     from clasp_relay.net.outbox import Outbox
@@ -117,7 +118,9 @@ class TurnWriter:
             run = self._new_run(audience)
         if exclude is not None and exclude in audience.members:
             run.edit(cast("Outbox", exclude), None)
-        wire = wire_bytes(frame.data)
+        data = frame[0]
+        length = len(data)
+        wire = (SHORT_HEADERS[length] if length < SHORT_BYTES else header(length)) + data
         run.frames.append(frame)
         run.wires.append(wire)
         run.size_bytes += len(wire)
@@ -154,17 +157,34 @@ class TurnWriter:
 
     def flush(self) -> None:
         """Writes all that is to be written; an error of one session is that session's end only."""
-        self._is_scheduled = False
-        self.materialise()
-        dirty, self._dirty = self._dirty, []
-        for outbox in dirty:
-            try:
-                outbox.flush()
-            except Exception:
-                _log.failure("A session could not be written to")
-                outbox.fail()
+        runs, self.runs = self.runs, []
+        try:
+            if runs:
+                last = runs.pop()
+                for run in runs:
+                    self._hand_over(run)
+                # Who sent something goes on while the others get it.
+                self._flush_dirty(later=last.audience.members)
+                self._write(last)
+        finally:
+            self._is_scheduled = False
+        self._flush_dirty()
         if self._fed:
             self._pump()
+        if self.runs and not self._is_scheduled:
+            # The end of a session that could not be written to was told to others.
+            self._schedule()
+
+    def _flush_dirty(self, later: frozenset[AnyOutbox] = frozenset()) -> None:
+        dirty, self._dirty = self._dirty, []
+        for outbox in dirty:
+            if outbox in later:
+                self._dirty.append(outbox)
+                continue
+            try:
+                outbox.flush()
+            except Exception as error:
+                _end(outbox, error)
 
     def _schedule(self) -> None:
         self._is_scheduled = True
@@ -180,15 +200,8 @@ class TurnWriter:
         return run
 
     def _hand_over(self, run: Run) -> None:
-        outboxes = cast("tuple[Outbox, ...]", run.audience.outboxes)
-        private = run.private
-        if private is not None:
-            for outbox, edits in private.items():
-                for item in run.edited(edits):
-                    outbox.put(item)
-            if len(private) == len(outboxes):
-                return
-            outboxes = tuple(outbox for outbox in outboxes if outbox not in private)
+        """Puts a run behind what its sessions have."""
+        outboxes = self._without_edits(run)
         whole = run.whole()
         dirty = self._dirty
         for outbox in outboxes:
@@ -200,6 +213,34 @@ class TurnWriter:
             else:
                 outbox.put(whole)
 
+    def _write(self, run: Run) -> None:
+        """Writes the turn's last run: for most of its sessions it is all there is."""
+        outboxes = self._without_edits(run)
+        whole = run.whole()
+        wire = whole.wire
+        written = 0
+        for outbox in outboxes:
+            if outbox.pending or outbox.backlog is not None:
+                outbox.put(whole)
+                continue
+            written += 1
+            try:
+                outbox.sink.pass_on(wire)
+            except Exception as error:
+                _end(outbox, error)
+        self.counters.sent_bytes += written * len(wire)
+
+    def _without_edits(self, run: Run) -> tuple[Outbox, ...]:
+        """Gives those sessions theirs for whom a run is different, and returns the others."""
+        outboxes = cast("tuple[Outbox, ...]", run.audience.outboxes)
+        private = run.private
+        if private is None:
+            return outboxes
+        for outbox, edits in private.items():
+            for item in run.edited(edits):
+                outbox.put(item)
+        return tuple(outbox for outbox in outboxes if outbox not in private)
+
     def _pump(self) -> None:
         fed, self._fed = self._fed, {}
         left_bytes = SNAPSHOT_BYTES
@@ -207,9 +248,8 @@ class TurnWriter:
         for outbox in fed:
             try:
                 used = outbox.pump(min(left_bytes, SNAPSHOT_SHARE_BYTES))
-            except Exception:
-                _log.failure("A session could not be written to")
-                outbox.fail()
+            except Exception as error:
+                _end(outbox, error)
                 continue
             left_bytes -= used
             if used and outbox in self._fed:
@@ -218,3 +258,8 @@ class TurnWriter:
         for outbox in served:
             del self._fed[outbox]
             self._fed[outbox] = None
+
+
+def _end(outbox: Outbox, error: Exception) -> None:
+    _log.failure("A session could not be written to", Failure(error))
+    outbox.fail()

@@ -42,29 +42,34 @@ _SET_FRAME_FLAGS = SET_QOS << 6 | BINARY_FLAG
 _PUBLISH_FRAME_FLAGS = tuple(qos << 6 | BINARY_FLAG for qos in PUBLISH_QOS)
 
 
-def decode_plain_set(data: bytes) -> Set | None:
-    """Decodes the SET that is sent most, a number without options, out of its frame in one step.
+def decode_usual(data: bytes) -> Set | Publish | None:
+    """Decodes what is sent most, a SET without options or a PUBLISH, out of its frame in one step.
 
     Args:
         data: one whole binary WebSocket message.
 
     Returns:
-        The SET; None for every other frame, right or wrong, which is then to be decoded step by step.
+        The message; None for every other frame, right or wrong, which is then to be decoded step by step.
     """
     size = len(data)
-    if size < _FRAMED_HEAD.size:
+    if size < 8:
         return None
     magic, frame_flags, length, code, flags, address_bytes = _unpack_framed_head(data)
-    if code != 0x21 or flags >= _SET_TTL or magic != MAGIC or frame_flags & 0x38 or frame_flags >= 0xC0:
-        return None
-    start = 8 + address_bytes
-    if length + 4 != size or start + FIXED_SIZES[flags] != size or FIXED_SIZES[flags] < 0:
+    if magic != 0x53 or length + 4 != size or frame_flags & 0x38 or frame_flags >= 0xC0:
         return None
     try:
-        address = data[8:start].decode()
-    except UnicodeDecodeError:
+        if code == 0x21 and flags < 0x10:
+            start = 8 + address_bytes
+            fixed_bytes = FIXED_SIZES[flags]
+            end = start + fixed_bytes if fixed_bytes >= 0 else skip_value(data, start, flags)
+            if end == size:
+                return _new(Set, (data[8:start].decode(), TYPE_BYTES[flags] + data[start:], None, False, False, None))
+        elif code == 0x20:
+            return decode_publish(data[4:])
+    except (DecodeError, UnicodeDecodeError, IndexError, struct.error):
+        # What is wrong with it, the long way tells.
         return None
-    return _new(Set, (address, TYPE_BYTES[flags] + data[start:], None, False, False, None))
+    return None
 
 
 def decode_set(payload: bytes) -> Set:
@@ -158,7 +163,6 @@ def set_frame(
     address: str,
     value: bytes,
     revision: int | None = None,
-    *,
     lock: bool = False,
     unlock: bool = False,
     ttl: int | None = None,
@@ -169,8 +173,11 @@ def set_frame(
         ValueError: it does not fit into a frame.
     """
     if revision is not None and ttl is None and not lock and not unlock:
-        tail = value[1:] + _pack_u64(revision)
-        return _framed(_SET_FRAME_FLAGS, 0x21, value[0] | _SET_REVISION, address.encode(), tail)
+        raw = address.encode()
+        size = 11 + len(raw) + len(value)
+        if size <= MAX_PAYLOAD_BYTES:
+            head = _pack_framed_head(0x53, _SET_FRAME_FLAGS, size, 0x21, value[0] | 0x80, len(raw))
+            return head + raw + value[1:] + _pack_u64(revision)
     flags, raw, tail = _set_parts(address, value, revision, lock << 6 | unlock << 5, ttl)
     return _framed(_SET_FRAME_FLAGS, 0x21, flags, raw, tail)
 
@@ -263,7 +270,10 @@ def ack_frame(
         ValueError: it does not fit into a frame.
     """
     if address is not None and revision is not None and locked is None and holder is None and correlation_id is None:
-        return _framed(BINARY_FLAG, 0x50, 3, address.encode(), _pack_u64(revision))
+        raw = address.encode()
+        size = 12 + len(raw)
+        if size <= MAX_PAYLOAD_BYTES:
+            return _pack_framed_head(0x53, BINARY_FLAG, size, 0x50, 3, len(raw)) + raw + _pack_u64(revision)
     payload = ack_parts(address, revision, locked, holder, correlation_id)
     if len(payload) > MAX_PAYLOAD_BYTES:
         raise ValueError(f"an ACK of {len(payload)} bytes does not fit into a frame")

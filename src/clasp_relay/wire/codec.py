@@ -16,7 +16,7 @@ from clasp_relay.wire.binary_encode import (
     snapshot_entry,
     snapshot_frame,
 )
-from clasp_relay.wire.binary_hot import ack_frame, decode_plain_set, publish_frame, set_frame
+from clasp_relay.wire.binary_hot import ack_frame, decode_usual, publish_frame, set_frame
 from clasp_relay.wire.legacy import decode_legacy, is_legacy
 from clasp_relay.wire.messages import Message
 
@@ -24,7 +24,7 @@ __all__ = [
     "COUNTED_BYTES",
     "ack_frame",
     "decode",
-    "decode_plain_set",
+    "decode_usual",
     "encode",
     "encode_to_frame",
     "publish_frame",

@@ -51,9 +51,9 @@ def _check(relay: Relay, session: Session, message: Bundle) -> tuple[list[Write 
 def _apply(relay: Relay, session: Session, accepted: list[Write | Publish]) -> int | None:
     revision = None
     for one in accepted:
-        if isinstance(one, Write):
-            relay.writing.commit(session, one)
-            revision = one.change.revision
-        else:
+        if isinstance(one, Publish):
             relay.publishing.send(session, one)
+        else:
+            relay.writing.commit(session, one)
+            revision = one[0].revision
     return revision

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 # Skips the argument handling of the generated constructor: one is made for every SET.
 _new = tuple.__new__
+_KEEP = Kind.KEEP
 
 
 def set_param(relay: Relay, session: Session, message: Set, qos: int) -> None:
@@ -25,12 +26,13 @@ def set_param(relay: Relay, session: Session, message: Set, qos: int) -> None:
     change = relay.writing.set(session, message)
     if not qos:
         return
+    address, revision = change.address, change.revision
     if message.lock:
-        holder = relay.params.holder(change.address)
-        frame = ack_frame(change.address, change.revision, holder is not None, holder)
+        holder = relay.params.holder(address)
+        data = ack_frame(address, revision, holder is not None, holder)
     else:
-        frame = ack_frame(change.address, change.revision)
-    relay.answer(session, _new(Frame, (frame, Kind.KEEP, "")))
+        data = ack_frame(address, revision)
+    relay.answer(session, _new(Frame, (data, _KEEP, "")))
 
 
 def get(relay: Relay, session: Session, message: Get, _qos: int) -> None:
