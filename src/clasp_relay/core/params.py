@@ -182,24 +182,24 @@ class Params:
             stamp: the subject that a policy's stamp names, where it outlives a null.
         """
         self.changes += 1
-        address = change.address
+        address, value, _, _, _, ttl, subject = change
         before = self._params.get(address)
-        if change.value == NULL:
+        if value == NULL:
             self._locks.release(address)
             self._remove(address, before)
-            self._remember(address, Ended(change.revision, change.timestamp_us, change.subject, stamp))
+            self._remember(address, Ended(change.revision, change.timestamp_us, subject, stamp))
             return
         self._params[address] = change
         if before is None:
             self._tree.add(address)
-            self.state_bytes += text_bytes(address) + len(change.value)
+            self.state_bytes += text_bytes(address) + len(value)
             owner = self._forget(address)
         else:
-            self.state_bytes += len(change.value) - len(before.value)
+            self.state_bytes += len(value) - len(before.value)
             owner = before.subject
-        if owner != change.subject:
-            self._shares.move(owner, change.subject)
-        if change.ttl or self._limits.default_ttl_s or address in self._expiry.due_us:
+        if owner != subject:
+            self._shares.move(owner, subject)
+        if ttl or self._limits.default_ttl_s or address in self._expiry.due_us:
             self._schedule(change)
         if unlock:
             self._locks.release(address)
