@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.core import delivery, visibility
 from clasp_relay.core.permissions import FULL, HIDDEN, State, Verdict
+from clasp_relay.core.ports import NOT_YET, Frame
 from clasp_relay.core.records import Param
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.constants import Signal
@@ -399,3 +402,71 @@ class KeptVerdictTests(VisibilityCase):
         for number in range(10):
             self.write(f"/a/{number}", number)
         self.assertFalse(self.world.relay.visibility._viewed)
+
+
+class WaitingSnapshotTests(VisibilityCase):
+    """A snapshot that is judged while it is taken, by a reader who is slower than the writers."""
+
+    def ask(self, pattern: str) -> Iterator[bytes]:
+        """Has Alice subscribe, and returns the frames that she has not taken yet."""
+        waiting: list[Iterator[bytes]] = []
+        self.patch(type(self.alice.outbox), "send_snapshot", lambda _self, _key, frames: waiting.append(frames))
+        self.alice.send(Subscribe(1, pattern))
+        self.alice.hear()
+        (frames,) = waiting
+        return frames
+
+    def take(self, frames: Iterator[bytes]) -> list[tuple[str, object]]:
+        """Takes what waits."""
+        self.alice.outbox.frames.extend(Frame(data) for data in frames if data != NOT_YET)
+        return heard(self.alice.hear())
+
+    def test_many_are_judged_a_piece_at_a_time(self) -> None:
+        """Others have their turn between; nothing is lost, and what is hidden does not show."""
+        rule = self.guard.rules["/room/"] = Rule(lambda *_: Verdict(FULL))
+        self.guard.rules["/hidden/"] = Rule(lambda *_: Verdict(HIDDEN))
+        for number in range(1500):
+            self.write(f"/room/{number}", number)
+            self.write(f"/hidden/{number}", number)
+        rule.judged.clear()
+        frames = self.ask("/**")
+        self.assertEqual(rule.judged, [])
+        taken = list(frames)
+        self.assertEqual(taken.count(NOT_YET), 2)
+        self.assertEqual(len(taken) - taken.count(NOT_YET), 2)
+        self.assertEqual(self.take(iter(taken)), [(f"/room/{number}", number) for number in range(1500)])
+
+    def test_no_snapshot_is_sent_where_all_is_hidden(self) -> None:
+        """However many there are."""
+        self.guard.rules["/hidden/"] = Rule(HIDDEN)
+        for number in range(1500):
+            self.write(f"/hidden/{number}", number)
+        self.assertEqual(set(self.ask("/**")), {NOT_YET})
+
+    def test_what_has_changed_since_comes_live_only(self) -> None:
+        """Its former value would stand before it."""
+        self.write("/a", 1)
+        self.write("/b", 1)
+        frames = self.ask("/*")
+        self.write("/a", 2)
+        self.assertEqual(heard(self.alice.hear()), [("/a", 2)])
+        self.assertEqual(self.take(frames), [("/b", 1)])
+
+    def test_what_is_hidden_since_is_not_shown(self) -> None:
+        """Though it might have been seen when it was asked for."""
+        self.guard.rules["/a"] = Rule(members_of("/members"))
+        self.write("/members", ["alice"])
+        self.write("/a", 1)
+        frames = self.ask("/a")
+        self.write("/members", [])
+        self.assertEqual(self.take(frames), [])
+
+    def test_a_value_of_the_time_when_it_was_hidden_is_never_shown(self) -> None:
+        """Not even if its address is seen when its turn comes."""
+        self.guard.rules["/a"] = Rule(members_of("/members"))
+        self.write("/members", [])
+        self.write("/a", "secret")
+        frames = self.ask("/a")
+        self.write("/a", "public")
+        self.write("/members", ["alice"])
+        self.assertEqual(self.take(frames), [])

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from twisted.internet.task import Clock
 
 from clasp_relay.core.permissions import Permissions
-from clasp_relay.core.ports import Audience, Frame, Outbox, Timer
+from clasp_relay.core.ports import NOT_YET, Audience, Frame, Outbox, Timer
 from clasp_relay.core.relay import Relay, RelayOptions
 from clasp_relay.core.sessions import Session
 from clasp_relay.errors import CloseCode
@@ -50,7 +50,7 @@ class MemoryOutbox:
     def send_snapshot(self, _key: object, frames: Iterator[bytes]) -> None:
         """Keeps the frames of a snapshot."""
         if self.closed is None:
-            self.frames.extend(map(Frame, frames))
+            self.frames.extend(Frame(data) for data in frames if data != NOT_YET)
 
     def close(self, close_code: CloseCode, reason: str) -> None:
         """Keeps how the session ended."""

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.core.ports import Audience, Frame
+from clasp_relay.core.ports import NOT_YET, Audience, Frame
 from clasp_relay.errors import CloseCode
 from clasp_relay.net.framing import wire_bytes
 from clasp_relay.net.outbox import Outbox
@@ -151,6 +151,43 @@ class TurnWriterTests(SynchronousTestCase):
         bench.outboxes[2].send(keep(b"ack"))
         bench.turn()
         self.assertEqual(order, [2, 0, 1])
+
+    def test_writer_goes_on_when_a_snapshot_has_nothing_yet(self) -> None:
+        """In the next turn, and with what else is there in this one."""
+        bench = Bench(2)
+        worked: list[int] = []
+
+        def frames() -> Iterator[bytes]:
+            for number in range(3):
+                worked.append(number)
+                yield NOT_YET
+            yield b"at last"
+
+        bench.outboxes[0].send_snapshot("k", frames())
+        bench.outboxes[1].send(keep(b"other"))
+        for turn in range(1, 4):
+            bench.turn()
+            self.assertEqual((len(worked), bench.got(0), bench.got(1)), (turn, [], [b"other"]))
+        bench.settle()
+        self.assertEqual(bench.got(0), [b"at last"])
+
+    def test_writer_shares_a_turn_among_snapshots_that_have_nothing_yet(self) -> None:
+        """A few work in one turn, and all of them in turn."""
+        bench = Bench(12)
+        worked: list[int] = []
+
+        def frames(session: int) -> Iterator[bytes]:
+            for _ in range(4):
+                worked.append(session)
+                yield NOT_YET
+
+        for session, outbox in enumerate(bench.outboxes):
+            outbox.send_snapshot("k", frames(session))
+        bench.turn()
+        self.assertEqual(len(worked), SNAPSHOT_BYTES // SNAPSHOT_SHARE_BYTES)
+        bench.turn()
+        bench.turn()
+        self.assertEqual(sorted(worked), list(range(12)))
 
     def test_writer_writes_once_in_a_turn_to_a_session_of_two_runs(self) -> None:
         """And to one that got something of its own between them."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from clasp_relay.core.ports import NOT_YET
 from clasp_relay.core.records import Param
 from clasp_relay.errors import ErrorCode, RequestError
 from clasp_relay.wire.codec import (
@@ -31,6 +32,28 @@ SURELY_FITS_BYTES = ROOM_BYTES - 256
 def snapshot_frames(params: Iterable[Param]) -> Iterator[bytes]:
     """Yields the SNAPSHOT frames of some params; one without any when there are none."""
     return _cut(map(_entry, params), snapshot_frame)
+
+
+def judged_frames(pieces: Iterator[list[Param] | None], *, even_if_empty: bool) -> Iterator[bytes]:
+    """Yields the SNAPSHOT frames of params that are judged on the way, and ``NOT_YET`` where others have their turn.
+
+    Args:
+        pieces: judges some params each time that it is asked, see ``Visibility.show_in_pieces``.
+        even_if_empty: whether there is a SNAPSHOT, without any, where nothing is to be seen.
+    """
+    waiting: list[Param] = []
+    is_owed = even_if_empty
+    for piece in pieces:
+        if piece is None:
+            yield NOT_YET
+            continue
+        waiting += piece
+        full = len(waiting) - len(waiting) % MAX_SNAPSHOT_PARAMS
+        if full:
+            yield from snapshot_frames(waiting[:full])
+            waiting, is_owed = waiting[full:], False
+    if waiting or is_owed:
+        yield from snapshot_frames(waiting)
 
 
 def result_frames(definitions: Iterable[SignalDefinition]) -> Iterator[bytes]:

@@ -33,6 +33,10 @@ class Frame(NamedTuple):
     address: str = ""
 
 
+NOT_YET = b""
+"""What a snapshot yields in the place of a frame, so that others have their turn; see ``Outbox.send_snapshot``."""
+
+
 class Timer(Protocol):
     """A call that is due later."""
 
@@ -63,7 +67,8 @@ class Outbox(Protocol):
 
         Args:
             key: what they answer; a waiting snapshot with an equal key is given up for the new one.
-            frames: yields encoded CLASP frames; must not depend on anything that changes.
+            frames: yields encoded CLASP frames, or ``NOT_YET`` where it has worked for as long as some thousand
+                params take and there is no frame yet.
         """
 
     def close(self, close_code: CloseCode, reason: str) -> None:

@@ -8,7 +8,7 @@ those in doubt.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from typing import TYPE_CHECKING, TypeAlias
 
 from clasp_relay.core.dependents import Dependents
@@ -32,6 +32,15 @@ MAX_ADDRESSES = 16_384
 
 MAX_REMEMBERED_ADDRESS = 256
 """Longer addresses are found anew every time, so that what is remembered stays small."""
+
+JUDGED_AT_ONCE = 64
+"""How many params of a snapshot are judged before it is asked whether that was enough for a turn."""
+
+PIECE_COST = 1024
+"""So many params are judged in one turn, if it is known what decides about them: 2 ms of work."""
+
+FIND_COST = 8
+"""For how many params it counts where that has to be found first."""
 
 Key: TypeAlias = tuple[str, Pattern | None]
 """A reader, and its pattern where that counts."""
@@ -75,6 +84,7 @@ class Visibility:
         self._by_address: dict[tuple[str, bool], Viewed | None] = {}
         self._dependents: Dependents[tuple[Viewed, Key]] = Dependents()
         self._count = 0
+        self._found = 0
 
     def of(self, address: str, *, is_live: bool) -> Viewed | None:
         """Returns the verdicts about an address; None where everybody sees it as it is.
@@ -138,6 +148,37 @@ class Visibility:
                 shown.append(param._replace(value=self._permissions.redact(param.value, view)))
         return shown
 
+    def show_in_pieces(
+        self, params: list[Param], session: Session, pattern: Pattern | None
+    ) -> Iterator[list[Param] | None]:
+        """Yields, some at a time, params as a session sees them, and None where others should have their turn.
+
+        They are judged when they are asked for, so that nobody waits until a hundred thousand are. What has changed
+        since is left out: of that the session was told when it changed, as far as it may see it.
+
+        Args:
+            params: what was set when the snapshot was asked for.
+            session: the reader.
+            pattern: as for ``view``; for None the reader's scopes count too.
+        """
+        piece: list[Param] = []
+        cost, found = 0, self._found
+        for start in range(0, len(params), JUDGED_AT_ONCE):
+            current = [param for param in params[start : start + JUDGED_AT_ONCE] if self._is_current(param)]
+            if pattern is None:
+                who = session.identity
+                current = [param for param in current if self._permissions.can_read(who, param.address)]
+            piece += self.show(current, session, pattern)
+            cost += JUDGED_AT_ONCE
+            if cost + FIND_COST * (self._found - found) >= PIECE_COST:
+                yield piece
+                yield None
+                piece, cost, found = [], 0, self._found
+        yield piece
+
+    def _is_current(self, param: Param) -> bool:
+        return self._params.get(param.address) is param
+
     def is_shown(self, session: Session, address: str, pattern: Pattern | None) -> bool:
         """Tells whether a session sees that there is something at an address."""
         viewed = self.of(address, is_live=False)
@@ -180,6 +221,7 @@ class Visibility:
         self.changed(address, exists=True, existed=False)
 
     def _find(self, address: str, is_live: bool) -> Viewed | None:
+        self._found += 1
         viewing = self._permissions.viewing(address, is_live)
         if viewing is None:
             return None

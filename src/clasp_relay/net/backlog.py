@@ -13,11 +13,14 @@ from dataclasses import dataclass
 
 from twisted.logger import Logger
 
-from clasp_relay.core.ports import Frame, Kind
+from clasp_relay.core.ports import NOT_YET, Frame, Kind
 from clasp_relay.errors import CloseCode
 from clasp_relay.net.framing import Batch, Item, append_wire, header
 
 _log = Logger(namespace="clasp_relay.net")
+
+NOT_YET_BYTES = 64 * 1024
+"""What it counts for when a snapshot has worked without a frame: what one session gets in a turn."""
 
 
 @dataclass(slots=True)
@@ -162,7 +165,7 @@ class Backlog:
             snapshot_bytes: nothing more is encoded once this much was.
 
         Returns:
-            The WebSocket bytes in pieces, and how many of them are snapshots'.
+            The WebSocket bytes in pieces, and how many of them are snapshots', or how many were worked for.
         """
         parts: list[bytes] = []
         size = encoded = 0
@@ -233,6 +236,8 @@ class Backlog:
         if data is None:
             del self._items[self._snapshots.pop(snapshot.key)]
             return 0
+        if data == NOT_YET:
+            return NOT_YET_BYTES
         head = header(len(data))
         parts += (head, data)
         return len(head) + len(data)

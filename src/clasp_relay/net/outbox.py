@@ -138,9 +138,9 @@ class Outbox:
         backlog = self.backlog
         while backlog is not None and not self._paused and not self._is_over:
             parts, encoded = backlog.take(PIECE_BYTES, snapshot_bytes - used)
+            used += encoded
             if not parts:
                 break
-            used += encoded
             self.sink.write(b"".join(parts))
         self._after_pump()
         return used

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from clasp_relay.core.pieces import snapshot_frames
+from clasp_relay.core.pieces import judged_frames, snapshot_frames
 from clasp_relay.core.ports import Frame
-from clasp_relay.core.records import Param
 from clasp_relay.wire.codec import encode_to_frame
 from clasp_relay.wire.constants import PROTOCOL_VERSION, Feature
 from clasp_relay.wire.messages import Hello, Ping, Pong, Sync, Welcome
@@ -30,23 +30,21 @@ def hello(relay: Relay, session: Session, message: Hello, _qos: int) -> None:
     session.name = message.name
     session.features = message.features
     # What can fail comes first: a session that is live has its WELCOME.
-    params = _all_it_may_see(relay, session)
+    frames = _all_it_may_see(relay, session)
     relay.admit(session)
     now_us = relay.clock.now_us()
     welcome = Welcome(PROTOCOL_VERSION, FEATURES, now_us, session.id, relay.options.name)
     relay.answer(session, Frame(encode_to_frame(welcome)))
-    relay.snapshot(session, "hello", snapshot_frames(params))
+    relay.snapshot(session, "hello", frames)
     relay.observer.began(session)
 
 
-def _all_it_may_see(relay: Relay, session: Session) -> list[Param]:
-    permissions, params = relay.permissions, relay.params.all()
+def _all_it_may_see(relay: Relay, session: Session) -> Iterator[bytes]:
+    permissions = relay.permissions
     if permissions.is_open:
-        return params
-    if not permissions.hello_snapshot:
-        return []
-    readable = [param for param in params if permissions.can_read(session.identity, param.address)]
-    return relay.visibility.show(readable, session, None)
+        return snapshot_frames(relay.params.all())
+    params = relay.params.all() if permissions.hello_snapshot else []
+    return judged_frames(relay.visibility.show_in_pieces(params, session, None), even_if_empty=True)
 
 
 def ping(relay: Relay, session: Session, _message: Ping, _qos: int) -> None:

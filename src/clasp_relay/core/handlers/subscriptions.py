@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from clasp_relay.core.pieces import snapshot_frames
+from clasp_relay.core.pieces import judged_frames, snapshot_frames
+from clasp_relay.core.records import Param
 from clasp_relay.core.subscriptions import Subscription
 from clasp_relay.errors import ErrorCode, RequestError
 from clasp_relay.wire.address import Pattern
@@ -32,9 +34,15 @@ def subscribe(relay: Relay, session: Session, message: Subscribe, _qos: int) -> 
     subscription = Subscription(session, message.id, pattern, message.types, max_rate, epsilon)
     relay.subscribe(session, subscription)
     if subscription.wants(Signal.PARAM):
-        params = relay.visibility.show(list(relay.params.match(pattern)), session, pattern)
+        params = list(relay.params.match(pattern))
         if params:
-            relay.snapshot(session, ("subscription", message.id), snapshot_frames(params))
+            relay.snapshot(session, ("subscription", message.id), _frames(relay, session, params, pattern))
+
+
+def _frames(relay: Relay, session: Session, params: list[Param], pattern: Pattern) -> Iterator[bytes]:
+    if relay.permissions.is_open:
+        return snapshot_frames(params)
+    return judged_frames(relay.visibility.show_in_pieces(params, session, pattern), even_if_empty=False)
 
 
 def unsubscribe(relay: Relay, session: Session, message: Unsubscribe, _qos: int) -> None:
