@@ -48,6 +48,14 @@ class AddressTreeTests(SynchronousTestCase):
             with self.subTest(pattern=pattern):
                 self.assertEqual(found(tree, pattern), expected)
 
+    def test_many_addresses_of_a_node_cost_two_calls_each(self) -> None:
+        """Where a wildcard takes any segment; a dashboard listens to everything."""
+        tree = tree_of(*(f"/room/{number}" for number in range(1000)))
+        for pattern in ("/**", "/room/*", "/room/**", "/*/**"):
+            with self.subTest(pattern=pattern):
+                self.assertEqual(len(found(tree, pattern)), 1000)
+                self.assertLess(cost(tree, pattern), 2_100)
+
     def test_address_and_what_lies_below_are_apart(self) -> None:
         """Either can come and go before the other."""
         for first, second in (("/a", "/a/b"), ("/a/b", "/a")):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import TypeAlias
 
 from clasp_relay.wire.address import Pattern
@@ -64,25 +65,33 @@ class AddressTree:
 
     def match(self, pattern: Pattern) -> Iterator[str]:
         """Yields the addresses that a pattern with wildcards matches, each once."""
-        return self._walk(self._root, pattern, pattern.start, 0)
+        return chain.from_iterable(self._walk(self._root, pattern, pattern.start, 0))
 
-    def _walk(self, node: _Node, pattern: Pattern, places: int, depth: int) -> Iterator[str]:
+    def _walk(self, node: _Node, pattern: Pattern, places: int, depth: int) -> Iterator[list[str]]:
+        """Yields what matches below a node, some at a time: one by one they would pass all the nodes above."""
         if depth == MAX_DEPTH:
-            for child in node.values():
-                assert isinstance(child, str), "a node below the deepest"
-                if pattern.matches(child):
-                    yield child
+            yield [child for child in node.values() if isinstance(child, str) and pattern.matches(child)]
             return
+        found: list[str] = []
+        same = pattern.step_any(places)
+        after, is_end = (0, False) if same is None else (same, pattern.accepts(same))
         for segment, child in _candidates(node, pattern, places):
-            after = pattern.step(places, segment)
+            if same is None:
+                after = pattern.step(places, segment)
+                is_end = pattern.accepts(after)
             if isinstance(child, str):
-                if pattern.accepts(after):
-                    yield child
+                if is_end:
+                    found.append(child)
             elif after:
                 here = child.get(_HERE)
-                if isinstance(here, str) and pattern.accepts(after) and depth + 1 < MAX_DEPTH:
-                    yield here
+                if is_end and isinstance(here, str) and depth + 1 < MAX_DEPTH:
+                    found.append(here)
+                if found:
+                    yield found
+                    found = []
                 yield from self._walk(child, pattern, after, depth + 1)
+        if found:
+            yield found
 
 
 def _candidates(node: _Node, pattern: Pattern, places: int) -> list[tuple[str, _Node | str]]:

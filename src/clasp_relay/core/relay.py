@@ -36,8 +36,7 @@ from clasp_relay.wire.frame import decode_frame
 from clasp_relay.wire.messages import Bundle, Error, Message, Publish
 
 # Looked up for every message.
-_LIVE, _CLOSED = SessionState.LIVE, SessionState.CLOSED
-_ALLOWED_LIVE = legality.ALLOWED_LIVE
+_LIVE, _CLOSED, _ALLOWED_LIVE = SessionState.LIVE, SessionState.CLOSED, legality.ALLOWED_LIVE
 
 MAX_BAD_FRAMES = 100
 """So many undecodable frames within ``BAD_FRAMES_US`` end a session: its client does not speak CLASP."""

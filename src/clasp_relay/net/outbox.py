@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 _log = Logger(namespace="clasp_relay.net")
 
 PIECE_BYTES = 64 * 1024
-"""How much is handed to a transport at a time: about what Twisted buffers before it asks for a pause,
-so that nearly all that waits stays where it can still be coalesced."""
+"""How much is handed to a transport at a time, about what Twisted buffers: the rest can still be coalesced."""
 
 MAX_SNAPSHOTS = 2000
 """How many snapshots may wait for a peer that does not read: two for each of its 1,000 subscriptions."""
@@ -134,8 +133,7 @@ class Outbox:
         Returns:
             How much was encoded.
         """
-        used = 0
-        backlog = self.backlog
+        used, backlog = 0, self.backlog
         while backlog is not None and not self._paused and not self._is_over:
             parts, encoded = backlog.take(PIECE_BYTES, snapshot_bytes - used)
             used += encoded
@@ -192,8 +190,7 @@ class Outbox:
         if self._is_over:
             return
         if self.backlog is None:
-            self.backlog = Backlog(self._writer.counters)
-            self._move_pending(self.backlog)
+            self._make_backlog()
         self._room_bytes = self._bound_bytes - self.sink.buffered_bytes
 
     def resumeProducing(self) -> None:
@@ -225,8 +222,7 @@ class Outbox:
         backlog = self.backlog
         if isinstance(item, Snapshot | Close):
             if backlog is None:
-                backlog = self.backlog = Backlog(self._writer.counters)
-                self._move_pending(backlog)
+                backlog = self._make_backlog()
             backlog.push(item)
             self._sealed = isinstance(item, Close)
             if not self._paused:
@@ -242,10 +238,13 @@ class Outbox:
             if self._paused and backlog.size_bytes > self._room_bytes:
                 self._keep_bound(backlog)
 
-    def _move_pending(self, backlog: Backlog) -> None:
+    def _make_backlog(self) -> Backlog:
+        """Has all wait, what is pending first."""
+        backlog = self.backlog = Backlog(self._writer.counters)
         for item in self.pending:
             backlog.push(item)
         self.pending = []
+        return backlog
 
     def _flush_many(self, pending: list[Item]) -> None:
         parts: list[bytes] = []

@@ -97,15 +97,16 @@ def _match_pieces(pieces: tuple[str, ...], segment: str) -> bool:
 class _Places(NamedTuple):
     """A pattern as sets of places; bit n is the place before its n-th segment, in normal order.
 
-    ``normal``: the segments in that order; ``single``: a ``*`` stands there; ``many``: a ``**``; ``elastic``: in a
-    row of wildcards that has a ``**``; ``literals``: the places of each literal; ``partials``: place and pieces;
-    ``final``: the end.
+    ``normal``: the segments in that order; ``single``: a ``*`` stands there; ``many``: a ``**``; ``elastic``: in a row
+    of wildcards that has a ``**``; ``particular``: anything else; ``literals``: the places of each literal;
+    ``partials``: place and pieces; ``final``: the end.
     """
 
     normal: tuple[str, ...]
     single: int
     many: int
     elastic: int
+    particular: int
     literals: dict[str, int]
     partials: tuple[tuple[int, tuple[str, ...]], ...]
     final: int
@@ -142,24 +143,24 @@ def _normal_order(segments: tuple[str, ...]) -> list[str]:
 
 
 def _places(segments: list[str]) -> _Places:
-    single = many = elastic = row = 0
+    single = many = elastic = particular = row = 0
     literals: dict[str, int] = {}
     partials: list[tuple[int, tuple[str, ...]]] = []
     for n, segment in enumerate(segments):
         place = 1 << n
         if segment == "*":
-            single |= place
-            row |= place
+            single, row = single | place, row | place
             continue
         if segment == "**":
-            many |= place
-            elastic |= row | place
-        elif "*" in segment:
-            partials.append((place, tuple(segment.split("*"))))
+            many, elastic = many | place, elastic | row | place
         else:
-            literals[segment] = literals.get(segment, 0) | place
+            particular |= place
+            if "*" in segment:
+                partials.append((place, tuple(segment.split("*"))))
+            else:
+                literals[segment] = literals.get(segment, 0) | place
         row = 0
-    return _Places(tuple(segments), single, many, elastic, literals, tuple(partials), 1 << len(segments))
+    return _Places(tuple(segments), single, many, elastic, particular, literals, tuple(partials), 1 << len(segments))
 
 
 class Pattern:
@@ -251,6 +252,11 @@ class Pattern:
     def step(self, places: int, segment: str) -> int:
         """Returns the set of places after one more segment of an address; 0 when nothing can match any more."""
         return self._table().after(places, segment)
+
+    def step_any(self, places: int) -> int | None:
+        """Returns the set of places after one more segment, where that is the same for all segments; else None."""
+        table = self._table()
+        return None if places & table.particular else table.after_any(places, table.single)
 
     def accepts(self, places: int) -> bool:
         """Says whether an address that ends at one of these places matches."""
