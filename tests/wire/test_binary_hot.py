@@ -71,6 +71,8 @@ class FrameTests(SynchronousTestCase):
         self.assertRaises(ValueError, set_frame, "/" + "a" * 70_000, b"\x00")
         self.assertRaises(ValueError, publish_frame, m.Publish("/aa", value=_FULL))
         self.assertRaises(ValueError, ack_frame, "/" + "a" * (MAX_PAYLOAD_BYTES - 4))
+        self.assertRaises(ValueError, set_frame, "/a", _FULL, 1)
+        self.assertRaises(ValueError, ack_frame, "/" + "a" * (MAX_PAYLOAD_BYTES - 12), 1)
 
 
 class DecodeTests(SynchronousTestCase):
