@@ -281,12 +281,21 @@ class CapacityTests(SynchronousTestCase):
             (ParamLimits(), True),
             (ParamLimits(max_params=1), False),
             (ParamLimits(max_state_bytes=20), False),
-            (ParamLimits(max_per_subject=5), False),
+            (ParamLimits(max_per_subject=2), True),
+            (ParamLimits(max_per_subject=1), False),
         )
         for limits, expected in cases:
             with self.subTest(limits=limits):
-                self.fill(limits, param("/a"))
-                self.assertEqual(self.params.has_room(param("/b")), expected)
+                self.fill(limits, param("/a", subject="alice"))
+                self.assertEqual(self.params.has_room(param("/b", subject="alice")), expected)
+
+    def test_what_is_set_takes_room_of_whoever_sets_it_next(self) -> None:
+        """The table gets no fuller by it, but the new owner's share does."""
+        for limits, expected in ((ParamLimits(max_params=1), True), (ParamLimits(max_per_subject=1), False)):
+            with self.subTest(limits=limits):
+                self.fill(limits, param("/a", subject="alice"), param("/b", subject="bob"))
+                self.assertTrue(self.params.has_room(param("/a", subject="alice")))
+                self.assertEqual(self.params.has_room(param("/a", subject="bob")), expected)
 
 
 class ImageTests(SynchronousTestCase):

@@ -109,15 +109,16 @@ class Params:
 
     def has_room(self, change: Param) -> bool:
         """Tells whether one change surely fits; the usual case."""
-        before = self._params.get(change.address)
-        if before is not None and len(change.value) <= len(before.value) and change.subject == before.subject:
-            return True
-        limits = self._limits
-        return (
-            len(self._params) + self._tombstones.stamped < limits.max_params
-            and self.state_bytes + 4 * len(change.address) + len(change.value) <= limits.max_state_bytes
-            and not limits.max_per_subject
-        )
+        address, value, _, _, _, _, subject = change
+        before = self._params.get(address)
+        if before is None or len(value) > len(before.value):
+            limits = self._limits
+            if (
+                len(self._params) + self._tombstones.stamped >= limits.max_params
+                or self.state_bytes + 4 * len(address) + len(value) > limits.max_state_bytes
+            ):
+                return False
+        return (before is not None and subject == before.subject) or self._shares.has_room(subject)
 
     def victims(self, outcomes: Iterable[Outcome]) -> list[str]:
         """Decides what must go so that changes fit; nothing is changed.

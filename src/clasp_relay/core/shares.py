@@ -30,6 +30,10 @@ class Shares:
         self._max_params = max_params
         self._counts: Counter[str] = Counter()
 
+    def has_room(self, subject: str) -> bool:
+        """Tells whether a subject may surely have one more address."""
+        return not self._max_params or not subject or self._counts[subject] < self._max_params
+
     def excess(self, moves: Iterable[Move]) -> Iterator[tuple[str, int, RequestError]]:
         """Finds subjects that would have more than they may by what they write; what only ends always passes.
 
