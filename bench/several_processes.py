@@ -1,0 +1,70 @@
+"""What do several relays on one machine bring, each for rooms of its own?
+
+Runs one relay for each core, and a load generator on the same core for each: first one such pair alone, then more of
+them at the same time. Relays share nothing: a client sees what goes on at the relay that it is connected to.
+
+Run: ``python -m bench.several_processes [--rounds 5] [--seconds 2]``
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+from contextlib import ExitStack
+
+from bench import catalogue, generator, machine
+from bench.generator import Traffic
+from bench.server import Server, running
+
+WORKS = {
+    "1 → 100, 8 B value, window 100": Traffic(subscribers=100, window=100),
+    "50 rooms × 20 members, 300 B PUBLISH": Traffic(both=1000, rooms=50, message_bytes=300, is_event=True),
+    "SET and ACK, 1 client, window 200": Traffic(window=200),
+}
+
+
+def measure(servers: list[Server], cores: list[int], traffic: Traffic, seconds: float) -> float:
+    """Returns messages per second of all servers together, each with its own load at the same time."""
+    program = str(generator.build())
+    loads = []
+    for server, core in zip(servers, cores, strict=False):
+        with machine.on_core(core):
+            command = [program, *traffic.arguments(server), "-t", str(seconds)]
+            loads.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+    total = 0.0
+    for load in loads:
+        output, _ = load.communicate(timeout=generator.LATEST_S)
+        report = json.loads(output.splitlines()[-1])
+        assert not report["errors"], f"{report['errors']} messages were refused"
+        total += report["sent"] / report["elapsed_s"]
+    return total
+
+
+def main() -> None:
+    """Reads the command line and measures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=2)
+    options = parser.parse_args()
+    cores = sorted(os.sched_getaffinity(0))
+    with ExitStack() as stack:
+        servers = [stack.enter_context(running(catalogue.relay())) for _ in cores]
+        for server, core in zip(servers, cores, strict=True):
+            os.sched_setaffinity(server.process.pid, {core})
+        for name, traffic in WORKS.items():
+            found = [
+                [measure(servers[: count + 1], cores, traffic, options.seconds) for count in range(len(cores))]
+                for _ in range(options.rounds)
+            ]
+            print(name)
+            for count in range(len(cores)):
+                per_s = statistics.median(figures[count] for figures in found)
+                ratio = statistics.median(figures[count] / figures[0] for figures in found)
+                print(f"  {count + 1} on as many cores: {per_s:9,.0f} messages/s, {ratio:.2f} ×", flush=True)
+
+
+if __name__ == "__main__":
+    main()
