@@ -24,6 +24,9 @@ QUICK = ("fan-out", "ingest", "latency", "newcomer", "memory")
 def main() -> int:
     """Measures, and writes what was asked for."""
     options = _arguments()
+    if options.plots and not plots.can_be_made():
+        print("no plots: matplotlib is missing (the extra «bench»)", file=sys.stderr)
+        return 1
     # So that the servers end with it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     if options.read:
@@ -38,11 +41,7 @@ def main() -> int:
         options.json.write_text(json.dumps(report.as_document(), indent=1, ensure_ascii=False) + "\n", "utf-8")
     pictures: list[Path] = []
     if options.plots:
-        try:
-            pictures = plots.write(report, options.plots)
-        except ImportError:
-            print("no plots: matplotlib is missing (the extra «bench»)", file=sys.stderr)
-            return 1
+        pictures = plots.write(report, options.plots)
     text = "\n".join(markdown.lines(report)) + "\n"
     if options.markdown:
         markdown.write(text + markdown.links(pictures, options.markdown), options.markdown)

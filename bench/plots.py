@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,11 @@ _COLOURS = {
 }
 
 
+def can_be_made() -> bool:
+    """Tells whether matplotlib is there; to be asked before anything is measured."""
+    return find_spec("matplotlib") is not None
+
+
 def write(report: Report, folder: Path) -> list[Path]:
     """Writes a PNG for every group that is worth one.
 
@@ -27,11 +33,7 @@ def write(report: Report, folder: Path) -> list[Path]:
 
     Returns:
         The files.
-
-    Raises:
-        ImportError: there is no matplotlib.
     """
-    _pyplot()
     folder.mkdir(parents=True, exist_ok=True)
     groups = report.groups()
     written: list[Path] = []

@@ -7,7 +7,7 @@ from typing import Any
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.collecting import SETTLE_INTERVAL_S, THRESHOLDS, keep_collections_short
+from clasp_relay.collecting import SEARCH_INTERVAL_S, THRESHOLDS, keep_collections_short
 
 
 class Node:
@@ -43,7 +43,7 @@ class CollectingTests(SynchronousTestCase):
         self.assertFalse(any(each is node for each in gc.get_objects()))
 
     def test_garbage_that_grew_old_is_found(self) -> None:
-        """Within an hour, though no collection of the young finds it."""
+        """In the end, though no collection of the young finds it."""
         keep_collections_short(self.clock)
         node = make_cycle()
         there = weakref.ref(node)
@@ -51,5 +51,5 @@ class CollectingTests(SynchronousTestCase):
         del node
         gc.collect(1)
         self.assertIsNotNone(there())
-        self.clock.advance(SETTLE_INTERVAL_S)
+        self.clock.advance(SEARCH_INTERVAL_S)
         self.assertIsNone(there())

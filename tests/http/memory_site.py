@@ -61,6 +61,7 @@ class MemorySite:
         """Sends bytes and returns the answer."""
         protocol, transport = self.connect(peer)
         protocol.dataReceived(data)
+        self.clock.advance(0)
         return parse_answer(transport.value())
 
     def request(

@@ -53,6 +53,7 @@ class BoundedRequestTests(SynchronousTestCase):
         chunk = b"x" * 65_536
         for _ in range(MAX_DRAINED_BYTES // len(chunk)):
             protocol.dataReceived(chunk)
+            self.site.clock.advance(0)
         self.assertEqual(transport.value(), b"")
         self.assertFalse(transport.disconnecting)
         protocol.dataReceived(b"x")

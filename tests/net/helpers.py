@@ -12,6 +12,7 @@ from twisted.internet.abstract import FileDescriptor
 from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.protocol import Protocol
+from twisted.internet.task import Clock
 from twisted.internet.tcp import Connection
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
@@ -300,7 +301,7 @@ def datas(frames: Iterable[tuple[int, bytes]]) -> list[bytes]:
     return [data for opcode, data in frames if opcode == 2]
 
 
-def one_turn(reactor: MemoryReactorClock) -> None:
+def one_turn(reactor: Clock) -> None:
     """Makes the calls that are due now, and none of those that they ask for: one turn of the event loop."""
     calls: list[Any] = list(reactor.getDelayedCalls())
     for call in calls:

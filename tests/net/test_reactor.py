@@ -1,4 +1,4 @@
-"""The reactor reads as Twisted's own does, and no turn is long."""
+"""The reactor reads as Twisted's own does, and accepts a few at a time."""
 
 import os
 import socket
@@ -7,12 +7,10 @@ from typing import Any
 from twisted.internet.error import ConnectionDone
 from twisted.internet.main import CONNECTION_DONE
 from twisted.internet.protocol import Factory, Protocol
-from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.net import reactor as reactor_module
-from clasp_relay.net.reactor import MAX_ACCEPTS, TURN_S, RelayReactor
+from clasp_relay.net.reactor import MAX_ACCEPTS, RelayReactor
 
 
 class Reader:
@@ -127,59 +125,6 @@ class ReactorTests(ReactorCase):
         reader = self.reader()
         self.reactor.doIteration(None)
         self.assertEqual(reader.got, [b"x"])
-
-
-class TurnTests(ReactorCase):
-    def setUp(self) -> None:
-        """Time passes only while something is read."""
-        super().setUp()
-        self.clock = Clock()
-        self.patch(reactor_module, "monotonic", self.clock.seconds)
-
-    def slow_reader(self, *, is_busy: bool = False) -> Reader:
-        """Makes a reader that takes 0.3 of a turn; a busy one has something to read again at once."""
-        reader = self.reader()
-
-        def take_long() -> None:
-            self.clock.advance(TURN_S * 0.3)
-            if is_busy:
-                reader.fill()
-
-        reader.result = take_long
-        return reader
-
-    def test_turn_ends_when_it_was_long_enough(self) -> None:
-        """What was left is read in the next one."""
-        readers = [self.slow_reader() for _ in range(6)]
-        self.reactor.doIteration(1)
-        self.assertEqual(sum(len(reader.got) for reader in readers), 4)
-        self.reactor.doIteration(1)
-        self.assertEqual([reader.got for reader in readers], [[b"x"]] * 6)
-
-    def test_nobody_waits_for_a_crowd(self) -> None:
-        """Who comes later is read in the next turn, however many were left in this one."""
-        crowd = [self.slow_reader() for _ in range(12)]
-        self.reactor.doIteration(1)
-        late = self.slow_reader()
-        self.reactor.doIteration(1)
-        self.assertEqual(late.got, [b"x"])
-        self.assertEqual(sum(len(reader.got) for reader in crowd), 7)
-
-    def test_nobody_starves(self) -> None:
-        """Those who always have more take turns."""
-        busy = [self.slow_reader(is_busy=True) for _ in range(12)]
-        for _ in range(24):
-            self.reactor.doIteration(1)
-        self.assertGreater(min(len(reader.got) for reader in busy), 3)
-
-    def test_what_was_left_and_ended_is_not_read(self) -> None:
-        """The next turn does not know it any more."""
-        readers = [self.slow_reader() for _ in range(5)]
-        self.reactor.doIteration(1)
-        (left,) = [reader for reader in readers if not reader.got]
-        self.reactor.removeReader(left)
-        self.reactor.doIteration(0)
-        self.assertEqual(left.got, [])
 
 
 class PortTests(ReactorCase):

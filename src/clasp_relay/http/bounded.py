@@ -5,9 +5,11 @@ from __future__ import annotations
 from io import BytesIO
 from typing import Any
 
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
+
+from clasp_relay.http.patient import PatientChannel, Queue
 
 __all__ = ["MAX_BODY_BYTES", "BoundedRequest", "make_site"]
 
@@ -50,9 +52,26 @@ class BoundedRequest(Request):
 
 
 class QuietSite(Site):
-    """Twisted's site without an access log: it would have a line per request, and what clients put into headers."""
+    """Twisted's site without an access log: it would have a line per request, and what clients put into headers.
+
+    Args:
+        resource: its root.
+        clock: for the time-out of idle connections.
+    """
 
     noisy = False
+    protocol = PatientChannel  # type: ignore[assignment]  # in the place of one that would also speak HTTP/2
+
+    def __init__(self, resource: IResource, clock: IReactorTime) -> None:
+        options: dict[str, Any] = {"requestFactory": BoundedRequest, "parsePOSTFormSubmission": False}
+        super().__init__(resource, timeout=IDLE_TIMEOUT_S, reactor=clock, **options)  # type: ignore[no-untyped-call]
+        self._queue = Queue(clock)
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        """Makes the protocol for a new connection."""
+        channel = super().buildProtocol(addr)  # type: ignore[no-untyped-call]
+        channel.queue = self._queue
+        return channel
 
     def log(self, request: Any) -> None:
         """Writes nothing."""
@@ -65,6 +84,4 @@ def make_site(resource: IResource, clock: IReactorTime) -> Site:
         resource: its root.
         clock: for the time-out of idle connections.
     """
-    options: dict[str, Any] = {"requestFactory": BoundedRequest, "parsePOSTFormSubmission": False}
-    site: Site = QuietSite(resource, timeout=IDLE_TIMEOUT_S, reactor=clock, **options)  # type: ignore[no-untyped-call]
-    return site
+    return QuietSite(resource, clock)

@@ -1,20 +1,13 @@
-"""Twisted's epoll reactor with a shorter way from a socket that can be read to its protocol, and a bound on a turn.
+"""Twisted's epoll reactor with a shorter way from a socket that can be read to its protocol.
 
 Twisted enters a log context for each event, which takes as long as all that the relay does with a SET. The
 relay's log has no use for it. What can only be read goes straight to ``doRead``; everything else goes Twisted's way.
-
-Twisted handles all that is ready before it writes and looks at the time again. When many ask for something slow at
-once, such as a sign-in, everybody else waits for all of them. Here a turn has a length; what does not fit into it has
-half of the next one, so that neither the many nor the others wait for long.
 """
 
 from __future__ import annotations
 
 import select
 import sys
-from collections.abc import Iterator, Sequence
-from itertools import chain
-from time import monotonic
 from typing import Any
 
 from twisted.internet.epollreactor import EPollReactor
@@ -26,9 +19,6 @@ from twisted.logger import Logger
 _log = Logger(namespace="clasp_relay.net")
 
 _READABLE = select.EPOLLIN
-
-TURN_S = 0.003
-"""How long sockets are looked at before what is due is done and what is pending is written."""
 
 MAX_ACCEPTS = 20
 """How many connections a port accepts in one turn: 2 ms of work. Twisted raises its own number without a bound."""
@@ -54,40 +44,15 @@ class RelayReactor(EPollReactor):
 
     _poller: Any
     _selectables: dict[int, Any]
-    _passed_over: Sequence[int] = ()
-    """The descriptors that were ready when the last turn was over, those that wait longest first."""
 
     def doPoll(self, timeout: float | None) -> None:  # noqa: N802
-        """Waits for events and handles them, for as long as a turn may take.
+        """Waits for events and handles them.
 
         Args:
             timeout: seconds; None for as long as it takes.
         """
-        # Whatever was passed over is still ready, or its other end is gone: it is reported again.
-        ready = self._poller.poll(-1 if timeout is None else timeout, len(self._selectables))
-        began_s = monotonic()
-        left: Iterator[tuple[int, int]]
-        if self._passed_over:
-            reported = dict(ready)
-            old = iter(
-                [(descriptor, reported.pop(descriptor)) for descriptor in self._passed_over if descriptor in reported]
-            )
-            new = iter(reported.items())
-            self._handle(old, began_s + TURN_S / 2)
-            self._handle(new, began_s + TURN_S)
-            self._handle(old, began_s + TURN_S)
-            left = chain(old, new)
-        else:
-            left = iter(ready)
-            self._handle(left, began_s + TURN_S)
-        self._passed_over = [descriptor for descriptor, _ in left]
-
-    doIteration = doPoll  # noqa: N815  Twisted's name
-
-    def _handle(self, events: Iterator[tuple[int, int]], until_s: float) -> None:
-        """Handles events up to a moment, at least one of them."""
         selectables = self._selectables
-        for descriptor, event in events:
+        for descriptor, event in self._poller.poll(-1 if timeout is None else timeout, len(selectables)):
             selectable = selectables.get(descriptor)
             if selectable is None:
                 # Another one that was ready ended it.
@@ -104,8 +69,8 @@ class RelayReactor(EPollReactor):
                 why = error
             if why:
                 self._disconnectSelectable(selectable, why, True)  # type: ignore[no-untyped-call]
-            if monotonic() > until_s:
-                return
+
+    doIteration = doPoll  # noqa: N815  Twisted's name
 
     def listenTCP(  # noqa: N802
         self, port: int, factory: IProtocolFactory, backlog: int = 50, interface: str = ""
