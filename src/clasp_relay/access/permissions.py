@@ -72,6 +72,10 @@ class TokenPermissions:
         """See ``Permissions``."""
         self.tracks_holds: Callable[[str], bool] = _never if policy is None else policy.tracks_holds
         """See ``Permissions``."""
+        self.changed: Callable[[str, bool, bool], None] = (
+            _ignore if policy is None else policy.write_rules.remembered.changed
+        )
+        """See ``Permissions``."""
 
     def admit(self, token: str) -> Identity:
         """See ``Permissions``."""
@@ -162,11 +166,6 @@ class TokenPermissions:
         """See ``Permissions``."""
         return None if self._policy is None else self._policy.stamp_of(address, value)
 
-    def changed(self, address: str, *, exists: bool, existed: bool) -> None:
-        """See ``Permissions``."""
-        if self._policy is not None:
-            self._policy.write_rules.remembered.changed(address, exists=exists, existed=existed)
-
     def _permit(self, who: Identity, address: str, action: str) -> Permit:
         assert isinstance(who, Bearer), "a session of authenticated mode has a token"
         permit = who.permits.get(address)
@@ -204,6 +203,10 @@ def _scopes_of(who: Identity) -> Scopes:
 
 def _nothing(_address: str) -> Sequence[CatchUp]:
     return ()
+
+
+def _ignore(_address: str, _exists: bool, _existed: bool) -> None:
+    """Nothing is remembered."""
 
 
 def _never(_address: str) -> bool:

@@ -94,7 +94,7 @@ class Deliveries:
         """
         address, value, revision = change.address, change.value, change.revision
         self.sent[_PARAM_AT] += 1
-        viewed = None if self._is_open else self._visibility.of(address, is_live=True)
+        viewed = None if self._is_open else self._visibility.of(address, True)
         if viewed is None:
             route = self._table.route(address)
             delivery = route.deliveries[_PARAM_AT] or _work_out(route, _PARAM)
@@ -111,7 +111,7 @@ class Deliveries:
         """Sends a signal to everybody who subscribed and may see it, but not to its sender."""
         address, signal = message.address, message.signal
         self.sent[signal] += 1
-        viewed = None if self._is_open else self._visibility.of(address, is_live=True)
+        viewed = None if self._is_open else self._visibility.of(address, True)
         if viewed is None:
             delivery = self._whole(address, signal)
             if delivery is not NOBODY:

@@ -34,7 +34,7 @@ class Dependents(Generic[K]):
         for pattern in patterns:
             self._by_pattern.setdefault(pattern, set()).add(key)
 
-    def changed(self, address: str, *, exists: bool, existed: bool) -> Iterable[K]:
+    def changed(self, address: str, exists: bool, existed: bool) -> Iterable[K]:
         """Returns the decisions that a change puts in doubt; what they rest on has to be noted anew.
 
         Args:

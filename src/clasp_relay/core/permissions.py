@@ -208,7 +208,7 @@ class Permissions(Protocol):
     def stamp_of(self, address: str, value: Value) -> str | None:
         """Returns the subject that stays stamped when a stored value ends without a write."""
 
-    def changed(self, address: str, *, exists: bool, existed: bool) -> None:
+    def changed(self, address: str, exists: bool, existed: bool, /) -> None:
         """Is told of every change of the params, and of the end of a hold, which counts as one.
 
         Args:
@@ -278,7 +278,7 @@ class OpenPermissions:
         """Nothing is stamped."""
         return None
 
-    def changed(self, _address: str, *, exists: bool, existed: bool) -> None:
+    def changed(self, _address: str, _exists: bool, _existed: bool) -> None:
         """Nothing rests on it."""
 
     def tracks_holds(self, _address: str) -> bool:

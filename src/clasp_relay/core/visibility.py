@@ -86,7 +86,7 @@ class Visibility:
         self._count = 0
         self._found = 0
 
-    def of(self, address: str, *, is_live: bool) -> Viewed | None:
+    def of(self, address: str, is_live: bool) -> Viewed | None:
         """Returns the verdicts about an address; None where everybody sees it as it is.
 
         Args:
@@ -96,9 +96,10 @@ class Visibility:
         if self._is_open:
             return None
         asked = (address, is_live and self._permissions.tells_live_apart)
-        if asked in self._by_address:
+        try:
             return self._by_address[asked]
-        viewed = self._find(*asked)
+        except KeyError:
+            viewed = self._find(*asked)
         if len(address) <= MAX_REMEMBERED_ADDRESS:
             if len(self._by_address) >= MAX_ADDRESSES:
                 self._by_address.clear()
@@ -204,7 +205,7 @@ class Visibility:
                     if self._judge(viewed, key).view != before.view:
                         viewed.generation += 1
 
-    def changed(self, address: str, *, exists: bool, existed: bool) -> None:
+    def changed(self, address: str, exists: bool, existed: bool) -> None:
         """Puts the verdicts in doubt that looked at an address.
 
         Args:
@@ -212,8 +213,8 @@ class Visibility:
             exists: whether something is set there now.
             existed: whether something was before.
         """
-        self._permissions.changed(address, exists=exists, existed=existed)
-        for viewed, key in self._dependents.changed(address, exists=exists, existed=existed):
+        self._permissions.changed(address, exists, existed)
+        for viewed, key in self._dependents.changed(address, exists, existed):
             viewed.doubtful.add(key)
 
     def hold_ended(self, address: str) -> None:

@@ -157,7 +157,7 @@ class Writing:
             self._params.apply(change, takes_lock, unlock, stamp)
             if not is_quiet:
                 self._note_hold(address, session, exists=True)
-            self._visibility.changed(address, exists=True, existed=existed)
+            self._visibility.changed(address, True, existed)
             self._deliveries.send_set(change, lock, unlock, ttl)
         else:
             # A null is told to those who saw what it ends.
@@ -165,7 +165,7 @@ class Writing:
             self._params.apply(change, takes_lock, unlock, stamp)
             if not is_quiet:
                 self._note_hold(address, session, exists=False)
-            self._visibility.changed(address, exists=False, existed=existed)
+            self._visibility.changed(address, False, existed)
         if hidden:
             self._opening.send_opened(hidden)
 

@@ -116,9 +116,9 @@ class Policy:
         write = Write(subject, address, NULL if value is None else value, ttl, is_publish, is_admin)
         return self.write_rules.decide(write, state, now_us, remember=remember)
 
-    def changed(self, address: str, *, exists: bool, existed: bool) -> None:
+    def changed(self, address: str, exists: bool, existed: bool) -> None:
         """Is told of every change of the params, so that what is remembered ends with it."""
-        self.write_rules.remembered.changed(address, exists=exists, existed=existed)
+        self.write_rules.remembered.changed(address, exists, existed)
 
     def viewing(self, address: str, *, is_live: bool = False) -> Viewing:
         """Returns what decides who sees an address; ask it first whether all see the same (``fixed``)."""

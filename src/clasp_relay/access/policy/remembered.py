@@ -64,9 +64,9 @@ class RememberedWrites:
         by_existence = question.looked_up.keys() - question.by_value
         self._dependents.add(key, question.by_value, by_existence, question.patterns)
 
-    def changed(self, address: str, *, exists: bool, existed: bool) -> None:
+    def changed(self, address: str, exists: bool, existed: bool) -> None:
         """Forgets the answers that looked at an address which has changed."""
-        for key in self._dependents.changed(address, exists=exists, existed=existed):
+        for key in self._dependents.changed(address, exists, existed):
             self._until_us.pop(key, None)
 
 
