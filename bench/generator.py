@@ -132,6 +132,7 @@ def run(
     seconds: float,
     warm_s: float = 0.4,
     on_measuring: Callable[[], object] = lambda: None,
+    core: int | None = None,
 ) -> Found:
     """Has the generator make traffic for a while.
 
@@ -141,11 +142,12 @@ def run(
         seconds: for how long it is measured; 0 for only connecting.
         warm_s: for how long before that it is not.
         on_measuring: called when the warm-up is over.
+        core: where the generator runs; None for the one that is for generators.
 
     Raises:
         ServerError: the server refused something, or ended a connection.
     """
-    with _started(server, traffic, "-t", f"{seconds:g}", "-W", f"{warm_s:g}") as process:
+    with _started(server, traffic, "-t", f"{seconds:g}", "-W", f"{warm_s:g}", core=core) as process:
         assert process.stdout is not None, "it was started with a pipe"
         before_s = server.cpu_s
         line = process.stdout.readline()
@@ -170,9 +172,9 @@ def idle(server: Server, traffic: Traffic) -> Iterator[None]:
 
 
 @contextmanager
-def _started(server: Server, traffic: Traffic, *more: str) -> Iterator[subprocess.Popen[str]]:
+def _started(server: Server, traffic: Traffic, *more: str, core: int | None = None) -> Iterator[subprocess.Popen[str]]:
     command = [str(build()), *traffic.arguments(server), *more]
-    with machine.on_core(machine.cores()[1]):
+    with machine.on_core(machine.cores()[1] if core is None else core):
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         yield process

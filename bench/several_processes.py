@@ -9,38 +9,31 @@ Run: ``python -m bench.several_processes [--rounds 5] [--seconds 2]``
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
-import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
-from bench import catalogue, generator, machine
+from bench import catalogue, generator
 from bench.generator import Traffic
+from bench.scenarios import fan_out, ingest, rooms
 from bench.server import Server, running
 
 WORKS = {
-    "1 → 100, 8 B value, window 100": Traffic(subscribers=100, window=100),
-    "50 rooms × 20 members, 300 B PUBLISH": Traffic(both=1000, rooms=50, message_bytes=300, is_event=True),
-    "SET and ACK, 1 client, window 200": Traffic(window=200),
+    fan_out.name_of(0, 100, 100): Traffic(subscribers=100, window=100),
+    rooms.NAME: rooms.TRAFFIC,
+    f"SET and ACK, {ingest.ONE}": Traffic(window=200),
 }
 
 
 def measure(servers: list[Server], cores: list[int], traffic: Traffic, seconds: float) -> float:
     """Returns messages per second of all servers together, each with its own load at the same time."""
-    program = str(generator.build())
-    loads = []
-    for server, core in zip(servers, cores, strict=False):
-        with machine.on_core(core):
-            command = [program, *traffic.arguments(server), "-t", str(seconds)]
-            loads.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
-    total = 0.0
-    for load in loads:
-        output, _ = load.communicate(timeout=generator.LATEST_S)
-        report = json.loads(output.splitlines()[-1])
-        assert not report["errors"], f"{report['errors']} messages were refused"
-        total += report["sent"] / report["elapsed_s"]
-    return total
+    with ThreadPoolExecutor(len(servers)) as pool:
+        runs = [
+            pool.submit(generator.run, server, traffic, seconds, core=core)
+            for server, core in zip(servers, cores, strict=False)
+        ]
+        return sum(run.result().per_s["sent"] for run in runs)
 
 
 def main() -> None:
@@ -50,6 +43,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2)
     options = parser.parse_args()
     cores = sorted(os.sched_getaffinity(0))
+    generator.build()
     with ExitStack() as stack:
         servers = [stack.enter_context(running(catalogue.relay())) for _ in cores]
         for server, core in zip(servers, cores, strict=True):

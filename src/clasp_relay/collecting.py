@@ -1,8 +1,8 @@
 """When Python looks for garbage in cycles: often but briefly, so that no turn of the event loop is long.
 
 A connection leaves no cycle when it ends, nor does a message; what a request to the auth API leaves behind is a few
-kB. Python's own pace looks through up to 700, 7,000 and at last all living objects: with 100,000 params that change
-all the time it would look through all of them every other second.
+kB. Python's own pace looks through all living objects each time that a quarter of them are new, and params are made
+anew by every SET: of 200,000 of them that takes 26 ms (``docs/performance.md``).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from twisted.internet.task import LoopingCall
 
 THRESHOLDS = (1_000, 5, 1_000_000)
 """So many new containers set off a collection among the new, so many of those one among what they left, and so
-many of these one of everything: never. The second one takes 2 to 6 ms at most."""
+many of these one of everything: never. The second one took up to 6 ms."""
 
 SEARCH_INTERVAL_S = 600
 """How often everything is searched that was made since the start; 100,000 params take 15 ms."""

@@ -1,16 +1,14 @@
-"""The reactor reads as Twisted's own does, and accepts a few at a time."""
+"""The reactor reads as Twisted's own does."""
 
 import os
-import socket
 from typing import Any
 
 from twisted.internet.error import ConnectionDone
 from twisted.internet.main import CONNECTION_DONE
-from twisted.internet.protocol import Factory, Protocol
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.net.reactor import MAX_ACCEPTS, RelayReactor
+from clasp_relay.net.reactor import RelayReactor
 
 
 class Reader:
@@ -56,7 +54,7 @@ class Reader:
         os.close(self._end)
 
 
-class ReactorCase(SynchronousTestCase):
+class ReactorTests(SynchronousTestCase):
     def setUp(self) -> None:
         """Makes a reactor beside the one that there is."""
         self.reactor = RelayReactor()
@@ -72,8 +70,6 @@ class ReactorCase(SynchronousTestCase):
         self.reactor.addReader(reader)
         return reader
 
-
-class ReactorTests(ReactorCase):
     def test_reactor_has_everything_read_that_can_be(self) -> None:
         """In one iteration, and nothing twice."""
         readers = [self.reader() for _ in range(3)]
@@ -125,26 +121,3 @@ class ReactorTests(ReactorCase):
         reader = self.reader()
         self.reactor.doIteration(None)
         self.assertEqual(reader.got, [b"x"])
-
-
-class PortTests(ReactorCase):
-    def test_port_accepts_a_storm_in_pieces(self) -> None:
-        """So that those who are connected do not wait for all of it."""
-        made: list[Any] = []
-
-        class Made(Protocol):
-            def connectionMade(self) -> None:
-                made.append(self.transport)
-
-        port = self.reactor.listenTCP(0, Factory.forProtocol(Made), 100, "127.0.0.1")
-        clients = [socket.create_connection(("127.0.0.1", port.getHost().port)) for _ in range(2 * MAX_ACCEPTS + 1)]
-        for client in clients:
-            self.addCleanup(client.close)
-        counts = []
-        while len(made) < len(clients):
-            self.reactor.doIteration(1)
-            counts.append(len(made))
-        self.assertEqual(counts, [MAX_ACCEPTS, 2 * MAX_ACCEPTS, len(clients)])
-        port.connectionLost(Failure(CONNECTION_DONE))
-        for transport in made:
-            transport.connectionLost(Failure(CONNECTION_DONE))

@@ -11,32 +11,12 @@ import sys
 from typing import Any
 
 from twisted.internet.epollreactor import EPollReactor
-from twisted.internet.interfaces import IProtocolFactory
 from twisted.internet.main import installReactor
-from twisted.internet.tcp import Port
 from twisted.logger import Logger
 
 _log = Logger(namespace="clasp_relay.net")
 
 _READABLE = select.EPOLLIN
-
-MAX_ACCEPTS = 20
-"""How many connections a port accepts in one turn: 2 ms of work. Twisted raises its own number without a bound."""
-
-
-class RelayPort(Port):
-    """A listening socket that leaves something of a storm of connections for the next turn."""
-
-    _number_accepts = MAX_ACCEPTS
-
-    @property
-    def numberAccepts(self) -> int:  # noqa: N802
-        """How many to accept next time; Twisted adapts it to how many there were."""
-        return self._number_accepts
-
-    @numberAccepts.setter
-    def numberAccepts(self, number: int) -> None:  # noqa: N802
-        self._number_accepts = min(number, MAX_ACCEPTS)
 
 
 class RelayReactor(EPollReactor):
@@ -71,14 +51,6 @@ class RelayReactor(EPollReactor):
                 self._disconnectSelectable(selectable, why, True)  # type: ignore[no-untyped-call]
 
     doIteration = doPoll  # noqa: N815  Twisted's name
-
-    def listenTCP(  # noqa: N802
-        self, port: int, factory: IProtocolFactory, backlog: int = 50, interface: str = ""
-    ) -> RelayPort:
-        """Listens; see ``twisted.internet.interfaces.IReactorTCP``."""
-        listening = RelayPort(port, factory, backlog, interface, self)
-        listening.startListening()
-        return listening
 
 
 def install() -> None:

@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 from clasp_relay.core.ports import Audience, Frame
 from clasp_relay.core.ports import Outbox as AnyOutbox
 from clasp_relay.net.backlog import Close, Counters, Snapshot
-from clasp_relay.net.framing import SHORT_BYTES, SHORT_HEADERS, Batch, Item, header
+from clasp_relay.net.framing import Batch, Item, wire_bytes
 
 if TYPE_CHECKING:
     from clasp_relay.net.outbox import Outbox
@@ -118,9 +118,7 @@ class TurnWriter:
             run = self._new_run(audience)
         if exclude is not None and exclude in audience.members:
             run.edit(cast("Outbox", exclude), None)
-        data = frame[0]
-        length = len(data)
-        wire = (SHORT_HEADERS[length] if length < SHORT_BYTES else header(length)) + data
+        wire = wire_bytes(frame.data)
         run.frames.append(frame)
         run.wires.append(wire)
         run.size_bytes += len(wire)

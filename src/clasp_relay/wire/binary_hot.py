@@ -20,6 +20,7 @@ _U16 = struct.Struct(">H")
 _U32 = struct.Struct(">I")
 _U64 = struct.Struct(">Q")
 _FRAMED_HEAD = struct.Struct(">BBHBBH")
+_FRAMED_HEAD_BYTES = _FRAMED_HEAD.size
 _unpack_head, _pack_head = _HEAD.unpack_from, _HEAD.pack
 _unpack_framed_head, _pack_framed_head = _FRAMED_HEAD.unpack_from, _FRAMED_HEAD.pack
 _unpack_u16, _unpack_u32, _unpack_u64 = _U16.unpack_from, _U32.unpack_from, _U64.unpack_from
@@ -52,13 +53,13 @@ def decode_usual(data: bytes) -> Set | Publish | None:
         The message; None for every other frame, right or wrong, which is then to be decoded step by step.
     """
     size = len(data)
-    if size < 8:
+    if size < _FRAMED_HEAD_BYTES:
         return None
     magic, frame_flags, length, code, flags, address_bytes = _unpack_framed_head(data)
-    if magic != 0x53 or length + 4 != size or frame_flags & 0x38 or frame_flags >= 0xC0:
+    if magic != MAGIC or length + 4 != size or frame_flags & 0x38 or frame_flags >= 0xC0:
         return None
     try:
-        if code == 0x21 and flags < 0x10:
+        if code == 0x21 and flags < _SET_TTL:
             start = 8 + address_bytes
             fixed_bytes = FIXED_SIZES[flags]
             end = start + fixed_bytes if fixed_bytes >= 0 else skip_value(data, start, flags)
@@ -176,7 +177,7 @@ def set_frame(
         raw = address.encode()
         size = 11 + len(raw) + len(value)
         if size <= MAX_PAYLOAD_BYTES:
-            head = _pack_framed_head(0x53, _SET_FRAME_FLAGS, size, 0x21, value[0] | 0x80, len(raw))
+            head = _pack_framed_head(MAGIC, _SET_FRAME_FLAGS, size, 0x21, value[0] | _SET_REVISION, len(raw))
             return head + raw + value[1:] + _pack_u64(revision)
     flags, raw, tail = _set_parts(address, value, revision, lock << 6 | unlock << 5, ttl)
     return _framed(_SET_FRAME_FLAGS, 0x21, flags, raw, tail)
@@ -273,7 +274,7 @@ def ack_frame(
         raw = address.encode()
         size = 12 + len(raw)
         if size <= MAX_PAYLOAD_BYTES:
-            return _pack_framed_head(0x53, BINARY_FLAG, size, 0x50, 3, len(raw)) + raw + _pack_u64(revision)
+            return _pack_framed_head(MAGIC, BINARY_FLAG, size, 0x50, 3, len(raw)) + raw + _pack_u64(revision)
     payload = ack_parts(address, revision, locked, holder, correlation_id)
     if len(payload) > MAX_PAYLOAD_BYTES:
         raise ValueError(f"an ACK of {len(payload)} bytes does not fit into a frame")
