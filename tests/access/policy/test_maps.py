@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.access.policy.maps import fields_of, get_field, holds, redact, same, text_of, with_fields
+from clasp_relay.access.policy.maps import fields_of, find_field, get_field, holds, redact, same, text_of, with_fields
 from clasp_relay.wire.values import decode_value, encode_value
 
 SCALARS = (
@@ -19,6 +19,25 @@ VALUES = st.recursive(
     SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("ab", max_size=2), inner, max_size=3)
 )
 MAPS = st.dictionaries(st.text("abc", max_size=2), VALUES, max_size=5)
+
+
+NAMES = st.sampled_from([b"\x00\x01a", b"\x00\x02ab", b"\x00\x00", b"a", b"\x00"])
+"""What lies in a map's bytes like the name of a field."""
+LOOKALIKES = st.lists(NAMES, max_size=4).map(b"".join)
+TWISTED_MAPS = st.lists(
+    st.tuples(
+        st.sampled_from(["a", "ab", "", "\0\1a", "b"]),
+        st.one_of(
+            LOOKALIKES,
+            LOOKALIKES.map(bytes.decode),
+            LOOKALIKES.map(lambda raw: {raw.decode(): raw}),
+            st.none(),
+            st.integers(-1, 1),
+        ).map(encode_value),
+    ),
+    max_size=5,
+)
+"""Entries with equal keys, and with values that look like entries."""
 
 
 def raw_map(*entries: tuple[str, bytes]) -> bytes:
@@ -45,12 +64,24 @@ class LookingTests(SynchronousTestCase):
         """As in every client."""
         self.assertEqual(fields_of(raw_map(("a", b"\x01\x00"), ("a", b"\x01\x01"))), {b"a": b"\x01\x01"})
 
+    @given(TWISTED_MAPS, st.sampled_from([b"a", b"ab", b"", b"c"]))
+    def test_field_is_found_without_taking_a_map_apart(self, entries: list[tuple[str, bytes]], key: bytes) -> None:
+        """The same one, whatever there is around it."""
+        value = raw_map(*entries)
+        self.assertEqual(find_field(value, key), get_field(value, key))
+
+    def test_field_of_a_big_map_is_found(self) -> None:
+        """Behind ten thousand others."""
+        value = encode_value({**{f"{n}": n for n in range(9_000)}, "f": 1})
+        self.assertEqual(find_field(value, b"f"), encode_value(1))
+
     def test_other_values_have_no_fields(self) -> None:
         """Whatever they are."""
         for value in (None, True, 1, "a", b"a", [], ["a"]):
             with self.subTest(value=value):
                 self.assertEqual(fields_of(encode_value(value)), {})
                 self.assertIsNone(get_field(encode_value(value), b"a"))
+                self.assertIsNone(find_field(encode_value(value), b"a"))
 
     def test_null_field_counts_as_missing(self) -> None:
         """For lookups of a field."""

@@ -63,6 +63,30 @@ def get_field(value: Value, key: bytes) -> Value | None:
     return None if found == NULL else found
 
 
+def find_field(value: Value, key: bytes) -> Value | None:
+    """Returns a field like ``get_field``, of a value that is looked into once: nothing is taken apart and kept."""
+    if value[0] != ValueType.MAP:
+        return None
+    if len(value) > _SMALL_BYTES:
+        return get_field(value, key)
+    name = _U16.pack(len(key)) + key
+    # No later entry can have the key: where else its bytes are, they are part of something.
+    last = value.rfind(name)
+    found = None
+    offset = 3
+    while offset <= last:
+        start = offset + 2 + (value[offset] << 8 | value[offset + 1])
+        value_type = value[start]
+        if value_type == ValueType.STRING:
+            end = start + 3 + (value[start + 1] << 8 | value[start + 2])
+        else:
+            end = skip_value(value, start + 1, value_type)
+        if value.startswith(name, offset):
+            found = value[start:end]
+        offset = end
+    return None if found == NULL else found
+
+
 def holds(value: Value | None, word: bytes) -> bool:
     """Tells whether a map has a key, or a list an item, that is the string ``word`` (UTF-8)."""
     if value is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from clasp_relay.access.policy.captures import Captured, Template
-from clasp_relay.access.policy.maps import encode_text, get_field
+from clasp_relay.access.policy.maps import encode_text, find_field, get_field
 from clasp_relay.core.permissions import State
 from clasp_relay.core.records import Param
 from clasp_relay.core.tombstones import Ended
@@ -84,6 +84,10 @@ class Question:
             param = self.param(self.address)
             return NULL if param is None else param.value
         return self._value
+
+    def value_field(self, key: bytes) -> Value | None:
+        """Returns a field of the value in question; None when it is missing or null, or the value is no map."""
+        return self.field(self.address, key) if self._value is None else find_field(self._value, key)
 
     def param(self, address: str) -> Param | None:
         """Returns what is set at an address; a stored null counts as nothing."""

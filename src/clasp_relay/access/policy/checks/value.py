@@ -8,7 +8,7 @@ from typing import ClassVar
 from clasp_relay.access.policy.captures import Template
 from clasp_relay.access.policy.checks.base import Check, Reading
 from clasp_relay.access.policy.checks.scalar import Scalar
-from clasp_relay.access.policy.maps import get_field, holds, is_map, same, text_of
+from clasp_relay.access.policy.maps import holds, is_map, same, text_of
 from clasp_relay.access.policy.question import Question
 from clasp_relay.wire.messages import NULL
 
@@ -67,7 +67,7 @@ class ValueFieldEqualsSession(_FieldCheck):
 
     def passes(self, question: Question) -> bool:
         """Tells whether it holds."""
-        return get_field(question.value, self.field) == question.text
+        return question.value_field(self.field) == question.text
 
     def refusal(self, question: Question) -> str:
         """Returns what a refused writer reads."""
@@ -82,7 +82,7 @@ class RequireValueField(_FieldCheck):
 
     def passes(self, question: Question) -> bool:
         """Tells whether it holds."""
-        return text_of(get_field(question.value, self.field)) is not None
+        return text_of(question.value_field(self.field)) is not None
 
     def refusal(self, question: Question) -> str:  # noqa: ARG002
         """Returns what a refused writer reads."""
@@ -97,7 +97,7 @@ class ValueFieldMissingOrSession(_FieldCheck):
 
     def passes(self, question: Question) -> bool:
         """Tells whether it holds."""
-        field = get_field(question.value, self.field)
+        field = question.value_field(self.field)
         return field is None or field == question.text
 
     def refusal(self, question: Question) -> str:
@@ -120,7 +120,7 @@ class ValueFieldHasSession(Check):
 
     def passes(self, question: Question) -> bool:
         """Tells whether it holds."""
-        field = get_field(question.value, self.field)
+        field = question.value_field(self.field)
         return self.allow_if_missing if field is None else holds(field, question.word)
 
 
@@ -139,7 +139,7 @@ class ValueFieldEquals(Check):
 
     def passes(self, question: Question) -> bool:
         """Tells whether it holds."""
-        return self.value.equals(get_field(question.value, self.field), question.words)
+        return self.value.equals(question.value_field(self.field), question.words)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +158,7 @@ class ValueFieldEqualsStateField(Check):
 
     def passes(self, question: Question) -> bool:
         """Tells whether it holds."""
-        one = get_field(question.value, self.field)
+        one = question.value_field(self.field)
         other = question.field(question.at(self.lookup), self.state_field)
         return one is not None and other is not None and same(one, other)
 
