@@ -7,14 +7,14 @@ from functools import partial
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.core.permissions import FULL
-from clasp_relay.core.ports import Kind
+from clasp_relay.core.ports import Audience, Kind
 from clasp_relay.wire.codec import encode
 from clasp_relay.wire.constants import ALL_TYPES, Phase, Signal
 from clasp_relay.wire.frame import encode_frame
 from clasp_relay.wire.messages import Bundle, Message, Publish, Set, Subscribe, Unsubscribe
 from tests.core.counting import count_calls
 from tests.core.guard import Guard, Rule
-from tests.core.world import Client, World, heard, revisions, value
+from tests.core.world import Client, MemoryFanOut, World, heard, revisions, value
 
 
 class FanOutTests(SynchronousTestCase):
@@ -34,6 +34,20 @@ class FanOutTests(SynchronousTestCase):
         self.writer.send(Set("/a/x", value(1)))
         self.writer.send(Publish("/a/x", Signal.EVENT, value=value(2)))
         self.assertEqual(heard(self.reader.hear()), [("/a/x", 1), ("/a/x", 2)])
+
+    def test_same_people_are_one_audience_at_all_addresses(self) -> None:
+        """So that all that they hear of in one turn can be one write."""
+        audiences: list[Audience] = []
+        fan_out = MemoryFanOut()
+        self.patch(fan_out, "fan_out", lambda audience, *_: audiences.append(audience))
+        self.patch(self.world.relay.deliveries, "_fan_out", fan_out)
+        for client, patterns in ((self.writer, ("/a", "/b/*")), (self.reader, ("/b/*", "/**"))):
+            for number, pattern in enumerate(patterns):
+                client.send(Subscribe(number, pattern))
+        for address in ("/a", "/b/x", "/c"):
+            self.writer.send(Set(address, value(1)))
+        self.assertIs(audiences[0], audiences[1])
+        self.assertEqual(audiences[2].outboxes, (self.reader.outbox,))
 
     def test_set_comes_back_to_its_sender_and_publish_does_not(self) -> None:
         """Where it subscribed."""

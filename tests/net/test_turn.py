@@ -14,7 +14,8 @@ from clasp_relay.core.ports import NOT_YET, Audience, Frame
 from clasp_relay.errors import CloseCode
 from clasp_relay.net.framing import wire_bytes
 from clasp_relay.net.outbox import Outbox
-from clasp_relay.net.turn import MAX_RUNS, RUN_BYTES, SNAPSHOT_BYTES, SNAPSHOT_SHARE_BYTES, TurnWriter
+from clasp_relay.net.run import RUN_BYTES
+from clasp_relay.net.turn import SNAPSHOT_BYTES, SNAPSHOT_SHARE_BYTES, TurnWriter
 from tests.net.helpers import ENDLESS, FakeConnection, Pipe, datas, keep, one_turn, server_frames
 
 BIG = 1 << 30
@@ -106,15 +107,31 @@ class TurnWriterTests(SynchronousTestCase):
         self.assertEqual(len(first), 1)
         self.assertIs(first[0], second[0])
 
-    def test_writer_bounds_the_number_and_length_of_runs(self) -> None:
-        """Many audiences and long runs neither slow down the search nor make indivisible pieces."""
-        bench = Bench(2)
-        one, two = (Audience((outbox,)) for outbox in bench.outboxes)
+    def test_writer_joins_what_goes_to_the_same_audience_around_what_goes_to_others(self) -> None:
+        """Two rooms that talk at the same time make two runs and not one for each message."""
+        bench = Bench(4)
+        one, two = Audience(tuple(bench.outboxes[:2])), Audience(tuple(bench.outboxes[2:]))
         for number in range(20):
-            bench.writer.fan_out(one if number % 2 else two, keep(b"%d" % number))
-            self.assertLessEqual(len(bench.writer.runs), MAX_RUNS)
+            bench.writer.fan_out(one if number % 2 else two, keep(b"%d" % number), bench.outboxes[number % 4])
+        self.assertEqual(len(bench.writer.runs), 2)
         bench.turn()
-        self.assertEqual(bench.got(1), [b"%d" % number for number in range(0, 20, 2)])
+        self.assertEqual([pipe.writes for pipe in bench.pipes], [1, 1, 1, 1])
+        self.assertEqual(bench.got(1), [b"%d" % number for number in range(3, 20, 4)])
+
+    def test_writer_ends_a_run_where_one_of_its_sessions_gets_something_else(self) -> None:
+        """The session that both audiences have reads all in order."""
+        bench = Bench(3)
+        one, two, both = (Audience(tuple(bench.outboxes[at : at + length])) for at, length in ((0, 1), (2, 1), (0, 2)))
+        for number, audience in enumerate((one, two, both, one, two)):
+            bench.writer.fan_out(audience, keep(b"%d" % number))
+        self.assertEqual([run.audience for run in bench.writer.runs], [one, two, both, one])
+        bench.turn()
+        self.assertEqual([bench.got(number) for number in range(3)], [[b"0", b"2", b"3"], [b"2"], [b"1", b"4"]])
+
+    def test_writer_bounds_the_length_of_runs(self) -> None:
+        """Long ones would make indivisible pieces."""
+        bench = Bench(1)
+        one = Audience(tuple(bench.outboxes))
         for _ in range(4):
             bench.writer.fan_out(one, keep(bytes(RUN_BYTES // 2)))
         self.assertEqual(len(bench.writer.runs), 2)

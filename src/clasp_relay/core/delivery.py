@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from clasp_relay.core.audiences import Audiences
 from clasp_relay.core.permissions import Permissions
 from clasp_relay.core.ports import Audience, FanOut, Frame, Kind, Outbox
 from clasp_relay.core.records import Param
@@ -77,6 +78,7 @@ class Deliveries:
         self._visibility = visibility
         self._permissions = permissions
         self._is_open = permissions.is_open
+        self._audiences = Audiences()
         self.sent = [0] * len(Signal)
         """Messages that were sent on, by their signal, each counted once however many got it."""
         self.delivered = 0
@@ -97,7 +99,7 @@ class Deliveries:
         viewed = None if self._is_open else self._visibility.of(address, True)
         if viewed is None:
             route = self._table.route(address)
-            delivery = route.deliveries[_PARAM_AT] or _work_out(route, _PARAM)
+            delivery = route.deliveries[_PARAM_AT] or self._work_out(route, _PARAM)
             if delivery is not NOBODY:
                 data = set_frame(address, value, revision, lock, unlock, ttl)
                 self._send(delivery, _PARAM, _new(Frame, (data, _PARAM_KIND, address)), value, None)
@@ -153,12 +155,12 @@ class Deliveries:
 
     def _whole(self, address: str, signal: Signal) -> Delivery:
         route = self._table.route(address)
-        return route.deliveries[signal] or _work_out(route, signal)
+        return route.deliveries[signal] or self._work_out(route, signal)
 
     def _split(self, viewed: Viewed, address: str, signal: Signal) -> Split:
         """Returns the delivery by what each session may see, worked out again only when something has changed."""
         route = self._table.route(address)
-        whole = route.deliveries[signal] or _work_out(route, signal)
+        whole = route.deliveries[signal] or self._work_out(route, signal)
         if viewed.doubtful or viewed.until_us is not None:
             self._visibility.refresh(viewed)
         splits = viewed.splits
@@ -187,8 +189,28 @@ class Deliveries:
                 views[session] = view & views.get(session, view)
         groups = dict.fromkeys(views.values())
         return tuple(
-            (fields, _deliver([each for each in subscriptions if views[each.session] == fields], signal))
+            (fields, self._deliver([each for each in subscriptions if views[each.session] == fields], signal))
             for fields in groups
+        )
+
+    def _work_out(self, route: Route, signal: Signal) -> Delivery:
+        wanting = [one for node in route.nodes for one in node.subscriptions if one.wants(signal)]
+        delivery = route.deliveries[signal] = self._deliver(wanting, signal)
+        return delivery
+
+    def _deliver(self, subscriptions: list[Subscription], signal: Signal) -> Delivery:
+        if not subscriptions:
+            return NOBODY
+        everything: dict[Session, None] = {}
+        less: dict[Session, list[Subscription]] = {}
+        for subscription in subscriptions:
+            if subscription.is_throttled and signal in THROTTLED_SIGNALS:
+                less.setdefault(subscription.session, []).append(subscription)
+            else:
+                everything[subscription.session] = None
+        return Delivery(
+            self._audiences.of(session.outbox for session in everything) if everything else None,
+            tuple((session, tuple(found)) for session, found in less.items() if session not in everything),
         )
 
 
@@ -197,25 +219,3 @@ def _frame(message: Publish) -> Frame:
     signal = message.signal
     may_drop = signal is Signal.STREAM or (signal is Signal.GESTURE and message.phase is Phase.MOVE)
     return _new(Frame, (publish_frame(message), Kind.DROP if may_drop else Kind.KEEP, message.address))
-
-
-def _work_out(route: Route, signal: Signal) -> Delivery:
-    wanting = [one for node in route.nodes for one in node.subscriptions if one.wants(signal)]
-    delivery = route.deliveries[signal] = _deliver(wanting, signal)
-    return delivery
-
-
-def _deliver(subscriptions: list[Subscription], signal: Signal) -> Delivery:
-    if not subscriptions:
-        return NOBODY
-    everything: dict[Session, None] = {}
-    less: dict[Session, list[Subscription]] = {}
-    for subscription in subscriptions:
-        if subscription.is_throttled and signal in THROTTLED_SIGNALS:
-            less.setdefault(subscription.session, []).append(subscription)
-        else:
-            everything[subscription.session] = None
-    return Delivery(
-        Audience(tuple(session.outbox for session in everything)) if everything else None,
-        tuple((session, tuple(found)) for session, found in less.items() if session not in everything),
-    )

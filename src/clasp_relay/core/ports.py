@@ -78,13 +78,14 @@ class Outbox(Protocol):
 class Audience:
     """The sessions that get everything at one address, made once and kept until that changes.
 
-    Two messages in a row for the *same object* can share one write; so keep the object.
+    Messages for the *same object* can share one write; so keep the object, and make no second one of the same
+    sessions (``core.audiences``).
 
     Args:
         outboxes: each session's way out, once.
     """
 
-    __slots__ = ("members", "outboxes")
+    __slots__ = ("__weakref__", "members", "outboxes")
 
     def __init__(self, outboxes: tuple[Outbox, ...]) -> None:
         self.outboxes = outboxes

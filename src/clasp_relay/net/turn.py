@@ -1,12 +1,10 @@
-"""All that goes out in one turn of the event loop, written with one system call per session.
-
-A *run* holds the messages in a row that went to the same audience. It costs the same whether ten
-sessions or a thousand get it; only at the end of the turn is its one piece of bytes handed to each.
-"""
+"""All that goes out in one turn of the event loop, written with one system call per session."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias, cast
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -15,80 +13,19 @@ from twisted.python.failure import Failure
 from clasp_relay.core.ports import Audience, Frame
 from clasp_relay.core.ports import Outbox as AnyOutbox
 from clasp_relay.net.backlog import Close, Counters, Snapshot
-from clasp_relay.net.framing import Batch, Item, wire_bytes
+from clasp_relay.net.framing import Batch, wire_bytes
+from clasp_relay.net.run import RUN_BYTES, Run
 
 if TYPE_CHECKING:
     from clasp_relay.net.outbox import Outbox
 
 _log = Logger(namespace="clasp_relay.net")
 
-RUN_BYTES = 32 * 1024
-"""A longer run is cut, so that what waits for a slow session can be handed over in small pieces."""
-
-MAX_RUNS = 8
-"""More runs than this are handed to their sessions before the end of the turn, so that the search for
-the runs that a session is in stays short."""
-
 SNAPSHOT_BYTES = 256 * 1024
 """How much of snapshots is encoded in one turn, for all sessions together: about 3 ms of work."""
 
 SNAPSHOT_SHARE_BYTES = 64 * 1024
 """How much of that one session gets before the next one's turn."""
-
-_Edit: TypeAlias = tuple[int, Frame | Snapshot | Close | None]
-"""A place in a run, and what one session gets before it, or None: the session does not get that frame."""
-
-
-class Run:
-    """Frames in a row for one audience.
-
-    Attributes:
-        audience: who gets them.
-        frames: the frames.
-        wires: their WebSocket messages.
-        size_bytes: the sum of these.
-        private: what is different for some of the sessions, in the order of its places; None for nothing.
-    """
-
-    __slots__ = ("audience", "frames", "private", "size_bytes", "wires")
-
-    def __init__(self, audience: Audience) -> None:
-        self.audience = audience
-        self.frames: list[Frame] = []
-        self.wires: list[bytes] = []
-        self.size_bytes = 0
-        self.private: dict[Outbox, list[_Edit]] | None = None
-
-    def edit(self, outbox: Outbox, item: Frame | Snapshot | Close | None) -> None:
-        """Notes an edit at the run's present end."""
-        if self.private is None:
-            self.private = {}
-        self.private.setdefault(outbox, []).append((len(self.frames), item))
-
-    def whole(self) -> Batch:
-        """Returns all of the run as one piece."""
-        return Batch(self.frames, b"".join(self.wires))
-
-    def edited(self, edits: list[_Edit]) -> list[Item | Snapshot | Close]:
-        """Returns the run as one session gets it."""
-        items: list[Item | Snapshot | Close] = []
-        start = 0
-        for place, item in edits:
-            if place > start:
-                items.append(self._piece(start, place))
-            start = place
-            if item is None:
-                start += 1
-            else:
-                items.append(item)
-        if start < len(self.frames):
-            items.append(self._piece(start, len(self.frames)))
-        return items
-
-    def _piece(self, start: int, end: int) -> Item:
-        if end - start == 1:
-            return self.frames[start]
-        return Batch(self.frames[start:end], b"".join(self.wires[start:end]))
 
 
 class TurnWriter:
@@ -104,24 +41,28 @@ class TurnWriter:
         self._dirty: list[Outbox] = []
         self._fed: dict[Outbox, None] = {}
         self.runs: list[Run] = []
-        """Runs that are not handed to their sessions yet; read by the outboxes."""
+        """Runs that are not handed to their sessions yet, in the order in which a session gets those that it is in;
+        read by the outboxes."""
+        self._open: dict[Audience, Run] = {}
+        self._latest: dict[AnyOutbox, Run] = {}
         self.counters = Counters()
         """What slow sessions missed."""
 
     def fan_out(self, audience: Audience, frame: Frame, exclude: AnyOutbox | None = None) -> None:
         """See ``core.ports.FanOut.fan_out``."""
-        runs = self.runs
-        run = runs[-1] if runs else None
-        if run is None or run.audience is not audience or run.size_bytes >= RUN_BYTES:
+        run = self._open.get(audience)
+        if run is None:
             if not audience.outboxes:
                 return
             run = self._new_run(audience)
         if exclude is not None and exclude in audience.members:
-            run.edit(cast("Outbox", exclude), None)
+            run.edit(exclude, None)
         wire = wire_bytes(frame.data)
         run.frames.append(frame)
         run.wires.append(wire)
         run.size_bytes += len(wire)
+        if run.size_bytes >= RUN_BYTES:
+            del self._open[audience]
 
     def attach(self, outbox: Outbox, item: Frame | Snapshot | Close) -> bool:
         """Puts something for one session into the last run that the session is in.
@@ -129,11 +70,11 @@ class TurnWriter:
         Returns:
             Whether there is such a run; else it stands behind what the session has already.
         """
-        for run in reversed(self.runs):
-            if outbox in run.audience.members:
-                run.edit(outbox, item)
-                return True
-        return False
+        run = self._latest.get(outbox)
+        if run is None:
+            return False
+        run.edit(outbox, item)
+        return True
 
     def wake(self, outbox: Outbox) -> None:
         """Has what is pending for an outbox written at the end of the turn."""
@@ -149,21 +90,24 @@ class TurnWriter:
 
     def materialise(self) -> None:
         """Hands all runs to their sessions."""
-        runs, self.runs = self.runs, []
-        for run in runs:
+        for run in self._take_runs():
             self._hand_over(run)
 
     def flush(self) -> None:
         """Writes all that is to be written; an error of one session is that session's end only."""
-        runs, self.runs = self.runs, []
+        last_runs = set(self._open.values())
         try:
-            if runs:
-                last = runs.pop()
-                for run in runs:
+            direct = []
+            for run in self._take_runs():
+                if run in last_runs:
+                    direct.append(run)
+                else:
                     self._hand_over(run)
+            if direct:
                 # Who sent something goes on while the others get it.
-                self._flush_dirty(later=last.audience.members)
-                self._write(last)
+                self._flush_dirty(later=_members(direct))
+                for run in direct:
+                    self._write(run)
         finally:
             self._is_scheduled = False
         self._flush_dirty()
@@ -173,7 +117,13 @@ class TurnWriter:
             # The end of a session that could not be written to was told to others.
             self._schedule()
 
-    def _flush_dirty(self, later: frozenset[AnyOutbox] = frozenset()) -> None:
+    def _take_runs(self) -> list[Run]:
+        runs, self.runs = self.runs, []
+        self._open = {}
+        self._latest = {}
+        return runs
+
+    def _flush_dirty(self, later: AbstractSet[AnyOutbox] = frozenset()) -> None:
         dirty, self._dirty = self._dirty, []
         for outbox in dirty:
             if outbox in later:
@@ -189,20 +139,34 @@ class TurnWriter:
         self._reactor.callLater(0, self.flush)
 
     def _new_run(self, audience: Audience) -> Run:
-        if len(self.runs) >= MAX_RUNS:
-            self.materialise()
         if not self._is_scheduled:
             self._schedule()
-        run = Run(audience)
+        members = audience.members
+        if not self._latest.keys().isdisjoint(members):
+            self._end_runs_of(members)
+        run = self._open[audience] = Run(audience)
+        self._latest.update(dict.fromkeys(members, run))
         self.runs.append(run)
         return run
 
+    def _end_runs_of(self, members: frozenset[AnyOutbox]) -> None:
+        """Ends the runs that some sessions are in, who are to read the next one behind all of these."""
+        if len(self._open) == 1:
+            # The one is the one, or nearly always; to ask for each session takes as long as to write to it.
+            self._open.clear()
+            return
+        for run in set(map(self._latest.get, members)):
+            if run is not None:
+                self._open.pop(run.audience, None)
+
     def _hand_over(self, run: Run) -> None:
         """Puts a run behind what its sessions have."""
-        outboxes = self._without_edits(run)
+        for outbox, edits in cast("dict[Outbox, Any]", run.private).items():
+            for item in run.edited(edits):
+                outbox.put(item)
         whole = run.whole()
         dirty = self._dirty
-        for outbox in outboxes:
+        for outbox in cast("Sequence[Outbox]", run.others()):
             if outbox.backlog is None:
                 pending = outbox.pending
                 if not pending:
@@ -212,14 +176,24 @@ class TurnWriter:
                 outbox.put(whole)
 
     def _write(self, run: Run) -> None:
-        """Writes the turn's last run: for most of its sessions it is all there is."""
-        outboxes = self._without_edits(run)
-        whole = run.whole()
-        wire = whole.wire
+        """Writes a run that no other run follows for any of its sessions: for most it is all there is."""
+        for outbox, edits in run.private.items():
+            items = run.edited(edits)
+            if len(items) == 1 and isinstance(items[0], Batch):
+                self._write_to((outbox,), items[0])
+            else:
+                for item in items:
+                    cast("Outbox", outbox).put(item)
+        others = run.others()
+        if others:
+            self._write_to(others, run.whole())
+
+    def _write_to(self, outboxes: Sequence[AnyOutbox], piece: Batch) -> None:
+        wire = piece.wire
         written = 0
-        for outbox in outboxes:
+        for outbox in cast("Sequence[Outbox]", outboxes):
             if outbox.pending or outbox.backlog is not None:
-                outbox.put(whole)
+                outbox.put(piece)
                 continue
             written += 1
             try:
@@ -227,17 +201,6 @@ class TurnWriter:
             except Exception as error:
                 _end(outbox, error)
         self.counters.sent_bytes += written * len(wire)
-
-    def _without_edits(self, run: Run) -> tuple[Outbox, ...]:
-        """Gives those sessions theirs for whom a run is different, and returns the others."""
-        outboxes = cast("tuple[Outbox, ...]", run.audience.outboxes)
-        private = run.private
-        if private is None:
-            return outboxes
-        for outbox, edits in private.items():
-            for item in run.edited(edits):
-                outbox.put(item)
-        return tuple(outbox for outbox in outboxes if outbox not in private)
 
     def _pump(self) -> None:
         fed, self._fed = self._fed, {}
@@ -256,6 +219,12 @@ class TurnWriter:
         for outbox in served:
             del self._fed[outbox]
             self._fed[outbox] = None
+
+
+def _members(runs: list[Run]) -> AbstractSet[AnyOutbox]:
+    if len(runs) == 1:
+        return runs[0].audience.members
+    return frozenset().union(*(run.audience.members for run in runs))
 
 
 def _end(outbox: Outbox, error: Exception) -> None:
