@@ -83,8 +83,10 @@ def _skip(data: bytes, offset: int, value_type: int, depth: int) -> int:
         return offset + size
     if value_type == _STRING:
         return _skip_string(data, offset)
-    if value_type in (_ARRAY, _MAP):
-        return _skip_items(data, offset, value_type == _MAP, depth)
+    if value_type == _MAP:
+        return _skip_entries(data, offset, depth)
+    if value_type == _ARRAY:
+        return _skip_items(data, offset, depth)
     if value_type == _BOOL:
         if data[offset] > 1:
             raise DecodeError("a BOOL is neither 0 nor 1")
@@ -102,22 +104,51 @@ def _skip_string(data: bytes, offset: int) -> int:
     return end
 
 
-def _skip_items(data: bytes, offset: int, keyed: bool, depth: int) -> int:
+def _count(data: bytes, offset: int, smallest: int, depth: int) -> int:
+    """Returns how many items or entries there are, once that is possible at all."""
     if depth >= MAX_DEPTH:
         raise DecodeError(f"values are nested deeper than {MAX_DEPTH}")
-    count = _unpack_u16(data, offset)[0]
-    offset += 2
-    # An item takes its type byte at least, an entry also the length of its key.
-    if count * (3 if keyed else 1) > len(data) - offset:
+    count = int(_unpack_u16(data, offset)[0])
+    if count * smallest > len(data) - offset - 2:
         raise DecodeError(_TOO_SHORT)
-    depth += 1
+    return count
+
+
+def _skip_items(data: bytes, offset: int, depth: int) -> int:
     sizes = FIXED_SIZES
+    # An item takes its type byte at least.
+    count = _count(data, offset, 1, depth)
+    offset += 2
     for _ in range(count):
-        if keyed:
-            offset = _skip_string(data, offset)
         value_type = data[offset]
         size = sizes[value_type]
-        offset = offset + 1 + size if size >= 0 else _skip(data, offset + 1, value_type, depth)
+        offset = offset + 1 + size if size >= 0 else _skip(data, offset + 1, value_type, depth + 1)
+    return offset
+
+
+def _skip_entries(data: bytes, offset: int, depth: int) -> int:
+    """Goes through a map; with strings it does what ``_skip_string`` does, since nearly all of a map is strings."""
+    sizes, limit = FIXED_SIZES, len(data)
+    # An entry takes the length of its key and a type byte at least.
+    count = _count(data, offset, 3, depth)
+    offset += 2
+    for _ in range(count):
+        start = offset + 2
+        offset = start + (data[offset] << 8 | data[offset + 1])
+        # Slices end where the data does, and bytes that end too early may be valid.
+        value_type = data[offset]
+        data[start:offset].decode()
+        size = sizes[value_type]
+        if size >= 0:
+            offset += 1 + size
+        elif value_type == _STRING:
+            start = offset + 3
+            offset = start + (data[offset + 1] << 8 | data[offset + 2])
+            if offset > limit:
+                raise DecodeError(_TOO_SHORT)
+            data[start:offset].decode()
+        else:
+            offset = _skip(data, offset + 1, value_type, depth + 1)
     return offset
 
 
