@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -58,6 +58,7 @@ def act(session: MemorySession, data: bytes) -> None:
 
 class UnmaskTests(SynchronousTestCase):
     @given(st.binary(max_size=300), masks)
+    @example(bytes(range(256)) * 3, b"abcd")
     def test_unmask_is_the_xor_of_every_byte(self, data: bytes, mask: bytes) -> None:
         """RFC 6455 §5.3, for every length and mask."""
         self.assertEqual(unmask(data, mask), bytes(byte ^ mask[index % 4] for index, byte in enumerate(data)))

@@ -12,6 +12,8 @@ from clasp_relay.net.guarded import GuardedProtocol
 _FIN_BINARY = 0x82
 _MASKED = 0x80
 _NO_MASK = bytes(4)
+_REPEATS = tuple(int.from_bytes(b"\1\0\0\0" * words, "little") for words in range(129))
+"""What repeats a mask that is multiplied by it, for payloads of so many words."""
 
 
 def unmask(masked: bytes, key: bytes) -> bytes:
@@ -24,9 +26,13 @@ def unmask(masked: bytes, key: bytes) -> bytes:
     if key == _NO_MASK:
         return masked
     length = len(masked)
+    words = (length + 3) >> 2
     # One XOR of two long numbers is far quicker than one per byte.
-    mask = int.from_bytes((key * ((length + 3) >> 2))[:length], "little")
-    return (int.from_bytes(masked, "little") ^ mask).to_bytes(length, "little")
+    if words < len(_REPEATS):
+        mask = int.from_bytes(key, "little") * _REPEATS[words]
+    else:
+        mask = int.from_bytes(key * words, "little")
+    return (int.from_bytes(masked, "little") ^ mask).to_bytes(words << 2, "little")[:length]
 
 
 class FastPathProtocol(GuardedProtocol):

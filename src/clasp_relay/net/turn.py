@@ -44,6 +44,7 @@ class TurnWriter:
         """Runs that are not handed to their sessions yet, in the order in which a session gets those that it is in;
         read by the outboxes."""
         self._open: dict[Audience, Run] = {}
+        # The last run that each session is in; empty while there is but one, as in most turns.
         self._latest: dict[AnyOutbox, Run] = {}
         self.counters = Counters()
         """What slow sessions missed."""
@@ -65,13 +66,13 @@ class TurnWriter:
             del self._open[audience]
 
     def attach(self, outbox: Outbox, item: Frame | Snapshot | Close) -> bool:
-        """Puts something for one session into the last run that the session is in.
+        """Puts something for one session into the last run that the session is in. There must be a run.
 
         Returns:
             Whether there is such a run; else it stands behind what the session has already.
         """
-        run = self._latest.get(outbox)
-        if run is None:
+        run = self._latest.get(outbox) if self._latest else self.runs[0]
+        if run is None or outbox not in run.audience.members:
             return False
         run.edit(outbox, item)
         return True
@@ -141,16 +142,20 @@ class TurnWriter:
     def _new_run(self, audience: Audience) -> Run:
         if not self._is_scheduled:
             self._schedule()
-        members = audience.members
-        if not self._latest.keys().isdisjoint(members):
-            self._end_runs_of(members)
+        if self.runs:
+            self._end_runs_of(audience.members)
         run = self._open[audience] = Run(audience)
-        self._latest.update(dict.fromkeys(members, run))
+        if self._latest:
+            self._latest.update(dict.fromkeys(audience.members, run))
         self.runs.append(run)
         return run
 
     def _end_runs_of(self, members: frozenset[AnyOutbox]) -> None:
         """Ends the runs that some sessions are in, who are to read the next one behind all of these."""
+        if not self._latest:
+            self._latest = dict.fromkeys(self.runs[0].audience.members, self.runs[0])
+        if self._latest.keys().isdisjoint(members):
+            return
         if len(self._open) == 1:
             # The one is the one, or nearly always; to ask for each session takes as long as to write to it.
             self._open.clear()
