@@ -32,8 +32,12 @@ class VisibilityCase(SynchronousTestCase):
     """Alice, Bob and an admin; rules are made by each test."""
 
     def setUp(self) -> None:
-        """Everybody joins."""
+        """A relay where nothing is hidden yet."""
         self.guard = Guard()
+        self.start_again()
+
+    def start_again(self) -> None:
+        """Everybody joins, another relay than before where this was called before."""
         self.world = World(permissions=self.guard)
         self.admin = self.world.join("admin")
         self.alice = self.world.join("alice")
@@ -171,6 +175,7 @@ class WaysOutTests(VisibilityCase):
     def test_live_values_can_follow_rules_of_their_own(self) -> None:
         """Where the policy tells them apart."""
         self.guard.tells_live_apart = True
+        self.start_again()
         self.guard.live_rules["/a"] = Rule(HIDDEN)
         self.subscribe()
         self.write("/a", 1)
@@ -363,7 +368,7 @@ class KeptVerdictTests(VisibilityCase):
         self.subscribe("/a/**")
         self.write(address, 1)
         self.assertEqual(self.values(), [[1], [1], []])
-        self.assertNotIn((address, False), self.world.relay.visibility._by_address)
+        self.assertNotIn(address, self.world.relay.visibility._in_snapshots)
 
     def test_remembered_addresses_are_bounded(self) -> None:
         """Then they are found anew."""
@@ -371,7 +376,7 @@ class KeptVerdictTests(VisibilityCase):
         self.guard.rules["/a"] = Rule(members_of("/members"))
         for number in range(10):
             self.write(f"/a/{number}", number)
-            self.assertLessEqual(len(self.world.relay.visibility._by_address), 3)
+            self.assertLessEqual(len(self.world.relay.visibility._in_snapshots), 3)
 
     def test_addresses_that_are_looked_at_are_bounded(self) -> None:
         """Also those of which nothing is judged, since an admin sees all."""

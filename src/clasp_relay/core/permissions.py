@@ -135,7 +135,7 @@ class Permissions(Protocol):
 
     @property
     def tells_live_apart(self) -> bool:
-        """Whether what a session sees live differs from what it sees in snapshots."""
+        """Whether what a session sees live differs from what it sees in snapshots; always the same."""
 
     def admit(self, token: str) -> Identity:
         """Returns who a HELLO's token speaks for.

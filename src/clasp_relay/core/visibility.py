@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from clasp_relay.core.dependents import Dependents
 from clasp_relay.core.params import Params
-from clasp_relay.core.permissions import FULL, HIDDEN, Permissions, Verdict, View, Viewing
+from clasp_relay.core.permissions import FULL, Permissions, Verdict, View, Viewing
 from clasp_relay.core.ports import Clock
 from clasp_relay.core.records import Param
 from clasp_relay.core.sessions import Session
@@ -37,9 +37,9 @@ JUDGED_AT_ONCE = 64
 """How many params of a snapshot are judged before it is asked whether that was enough for a turn."""
 
 PIECE_COST = 1024
-"""So many params are judged in one turn, if it is known what decides about them: 2 ms of work."""
+"""So many params are judged in one turn, if it is known what decides about them: 1 ms of work."""
 
-FIND_COST = 8
+FIND_COST = 2
 """For how many params it counts where that has to be found first."""
 
 Key: TypeAlias = tuple[str, Pattern | None]
@@ -81,7 +81,8 @@ class Visibility:
         self._params = params
         self._clock = clock
         self._viewed: dict[tuple[Hashable, bool], Viewed] = {}
-        self._by_address: dict[tuple[str, bool], Viewed | None] = {}
+        self._in_snapshots: dict[str, Viewed | None] = {}
+        self._live: dict[str, Viewed | None] = {} if permissions.tells_live_apart else self._in_snapshots
         self._dependents: Dependents[tuple[Viewed, Key]] = Dependents()
         self._count = 0
         self._found = 0
@@ -95,15 +96,15 @@ class Visibility:
         """
         if self._is_open:
             return None
-        asked = (address, is_live and self._permissions.tells_live_apart)
+        known = self._live if is_live else self._in_snapshots
         try:
-            return self._by_address[asked]
+            return known[address]
         except KeyError:
-            viewed = self._find(*asked)
+            viewed = self._find(address, is_live and known is not self._in_snapshots)
         if len(address) <= MAX_REMEMBERED_ADDRESS:
-            if len(self._by_address) >= MAX_ADDRESSES:
-                self._by_address.clear()
-            self._by_address[asked] = viewed
+            if len(known) >= MAX_ADDRESSES:
+                known.clear()
+            known[address] = viewed
         return viewed
 
     def view(self, viewed: Viewed, session: Session, address: str, pattern: Pattern | None) -> View:
@@ -115,35 +116,24 @@ class Visibility:
             address: where the value is.
             pattern: the subscription's, or the literal address of a GET; None for the HELLO snapshot.
         """
-        who = session.identity
-        if self._permissions.sees_all(who, address):
+        if self._permissions.sees_all(session.identity, address):
             return FULL
-        viewing = viewed.viewing
-        if viewing.fixed is not None:
-            return viewing.fixed.view
-        key = (who.subject, pattern if viewing.depends_on_pattern else None)
-        self.refresh(viewed)
-        verdict = viewed.verdicts.get(key)
-        if verdict is None:
-            verdict = self._judge(viewed, key)
-        return verdict.view
+        return self._view(viewed, session, pattern)
 
     def show(self, params: list[Param], session: Session, pattern: Pattern | None) -> list[Param]:
         """Returns params as a session sees them in a snapshot: some hidden, some without some keys."""
         if self._is_open:
             return params
         shown = []
+        known = self._in_snapshots
         last: Viewed | None = None
-        view: View = HIDDEN
+        view: View = FULL
         for param in params:
-            viewed = self.of(param.address, is_live=False)
-            if viewed is None or self._permissions.sees_all(session.identity, param.address):
-                shown.append(param)
-                continue
-            if viewed is not last:
+            viewed = known.get(param.address) or self.of(param.address, is_live=False)
+            if viewed is not None and viewed is not last:
                 # Params in a row are mostly of one room, and seen alike.
-                last, view = viewed, self.view(viewed, session, param.address, pattern)
-            if view == FULL:
+                last, view = viewed, self._view(viewed, session, pattern)
+            if viewed is None or view == FULL or self._permissions.sees_all(session.identity, param.address):
                 shown.append(param)
             elif view is not None:
                 shown.append(param._replace(value=self._permissions.redact(param.value, view)))
@@ -164,8 +154,9 @@ class Visibility:
         """
         piece: list[Param] = []
         cost, found = 0, self._found
+        get = self._params.get
         for start in range(0, len(params), JUDGED_AT_ONCE):
-            current = [param for param in params[start : start + JUDGED_AT_ONCE] if self._is_current(param)]
+            current = [param for param in params[start : start + JUDGED_AT_ONCE] if get(param.address) is param]
             if pattern is None:
                 who = session.identity
                 current = [param for param in current if self._permissions.can_read(who, param.address)]
@@ -176,9 +167,6 @@ class Visibility:
                 yield None
                 piece, cost, found = [], 0, self._found
         yield piece
-
-    def _is_current(self, param: Param) -> bool:
-        return self._params.get(param.address) is param
 
     def is_shown(self, session: Session, address: str, pattern: Pattern | None) -> bool:
         """Tells whether a session sees that there is something at an address."""
@@ -221,6 +209,17 @@ class Visibility:
         """Puts the verdicts in doubt that asked who holds an address."""
         self.changed(address, exists=True, existed=False)
 
+    def _view(self, viewed: Viewed, session: Session, pattern: Pattern | None) -> View:
+        viewing = viewed.viewing
+        if viewing.fixed is not None:
+            return viewing.fixed.view
+        key = (session.identity.subject, pattern if viewing.depends_on_pattern else None)
+        self.refresh(viewed)
+        verdict = viewed.verdicts.get(key)
+        if verdict is None:
+            verdict = self._judge(viewed, key)
+        return verdict.view
+
     def _find(self, address: str, is_live: bool) -> Viewed | None:
         self._found += 1
         viewing = self._permissions.viewing(address, is_live)
@@ -254,7 +253,8 @@ class Visibility:
             viewed.until_us = None
             viewed.generation += 1
         self._viewed.clear()
-        self._by_address.clear()
+        self._in_snapshots.clear()
+        self._live.clear()
         self._dependents.clear()
         self._count = 0
 

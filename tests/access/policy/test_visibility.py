@@ -267,6 +267,64 @@ class AppliesToTests(SynchronousTestCase):
                 self.assertEqual([here.view("alice", address, is_live=live) for live in (False, True)], views)
 
 
+PATHS = [
+    "/a/{x}/**",
+    "/a/*/meta",
+    "/a/b/{y**}",
+    "/a/b/**",
+    "/**/auth",
+    "/a/**/b/*",
+    "/{x**}/c",
+    "/a/{x}/{y}",
+    "/a/b*",
+    "/**",
+]
+"""Paths that look at the last segment of an address, and some that do not."""
+ADDRESSES = st.lists(st.sampled_from(["a", "b", "bc", "c", "meta", "auth", "n1", "n2"]), min_size=1, max_size=5).map(
+    lambda names: "/" + "/".join(names)
+)
+ENTRIES = st.builds(
+    lambda path, rest: {"path": path, **rest},
+    st.sampled_from(PATHS),
+    st.sampled_from(
+        [
+            {"visible": False},
+            {"visible": "checks", "checks": [{"type": "state_not_null", "lookup": "/x"}]},
+            {"visible": "checks", "checks": [{"type": "value_is_map"}]},
+        ]
+    ),
+)
+TRANSFORMS = st.builds(lambda path: {"path": path, "redact_fields": ["f"]}, st.sampled_from(PATHS))
+
+
+class SiblingTests(SynchronousTestCase):
+    """What is found for one address is used for others with the same parent."""
+
+    @given(st.lists(ENTRIES, max_size=4), st.lists(TRANSFORMS, max_size=2), st.lists(ADDRESSES, min_size=1, max_size=8))
+    def test_address_is_decided_about_as_if_it_were_the_only_one(
+        self, entries: list[PyValue], transforms: list[PyValue], addresses: list[str]
+    ) -> None:
+        """Whatever was asked before."""
+        here = world(*entries, snapshot_transforms=transforms)
+        for address in addresses:
+            alone = world(*entries, snapshot_transforms=transforms).policy.visibility._snapshot.bind(address)
+            found = here.policy.viewing(address)
+            self.assertEqual((found.key, found.fixed, found.redactions), (alone.key, alone.fixed, alone.redactions))
+
+    def test_siblings_share_what_is_found(self) -> None:
+        """So that a hundred thousand of them are found as fast as a few."""
+        here = world({"path": "/room/{id}/**", "visible": "checks", "checks": [PRESENT]})
+        self.assertIs(here.policy.viewing("/room/r/x/1"), here.policy.viewing("/room/r/x/2"))
+        self.assertIsNot(here.policy.viewing("/room/r/x/1"), here.policy.viewing("/room/s/x/1"))
+
+    def test_part_of_a_name_may_count(self) -> None:
+        """Then each address is looked at."""
+        for entry in ({"path": "/room/*/x*", "visible": False}, {"path_contains": "/x", "visible": False}):
+            with self.subTest(entry=entry):
+                here = world(entry)
+                self.assertEqual([here.view("alice", f"/room/r/{name}") for name in ("y1", "x1")], [FULL, HIDDEN])
+
+
 USERS = ["ann", "bob"]
 CHANGES = st.tuples(
     st.sampled_from(

@@ -21,6 +21,8 @@ SESSION = "session"
 Captured = tuple[str, ...]
 """What a path captured, in the order of its names."""
 
+_EVERYTHING = ".*"
+
 _CAPTURE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(\*\*)?\}")
 
 
@@ -72,6 +74,13 @@ class Path:
         """The names that capture more than one segment."""
         return frozenset(name for name, many in _CAPTURE.findall(self.text) if many and name in self.names)
 
+    @property
+    def is_about_segment_parts(self) -> bool:
+        """Whether it matches some segments for a part of them, and not only for what they are as a whole."""
+        if self.pattern is None:
+            return self.regex != _EVERYTHING
+        return any("*" in segment and segment not in ("*", "**") for segment in self.pattern.segments)
+
     @classmethod
     def containing(cls, needle: str) -> Path:
         """Makes a path that matches every address with ``needle`` anywhere in it."""
@@ -80,7 +89,7 @@ class Path:
     @classmethod
     def everything(cls) -> Path:
         """Makes a path that matches every address."""
-        return cls("/**", (), ".*")
+        return cls("/**", (), _EVERYTHING)
 
     def bind(self, address: str) -> re.Match[str] | None:
         """Matches one address; the groups are what was captured."""

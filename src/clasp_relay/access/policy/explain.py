@@ -121,7 +121,7 @@ def explain_read(
         views[name] = viewing.judge(subject, seen_by, state, now_us).view
         if name:
             lines.append(f"{name}:")
-        lines += _view_lines(viewing, subject, seen_by, state, now_us)
+        lines += _view_lines(viewing, address, subject, seen_by, state, now_us)
     answer = "; ".join(f"{_seen(view)}{f' {name}' if name else ''}" for name, view in views.items())
     shown = any(view is not None for view in views.values())
     return Explanation(shown, (f"{subject}, {address}: {answer}", *lines))
@@ -158,8 +158,8 @@ def _rule_lines(rule: WriteRule, question: Question) -> list[str]:
     return lines
 
 
-def _view_lines(viewing: Viewing, subject: str, pattern: Pattern, state: State, now_us: int) -> list[str]:
-    question = Question(subject, viewing.captured, viewing.address, None, state, now_us)
+def _view_lines(viewing: Viewing, address: str, subject: str, pattern: Pattern, state: State, now_us: int) -> list[str]:
+    question = Question(subject, viewing.captured, address, None, state, now_us)
     entry = viewing.entry
     lines = (
         ["visibility: no entry matches, so it is shown"] if entry is None else _entry_lines(entry, viewing, question)

@@ -19,10 +19,13 @@ from clasp_relay.core.permissions import FULL, HIDDEN, State, Verdict
 from clasp_relay.wire.address import Pattern
 
 _REMEMBERED = 4096
-"""Addresses whose entry is kept."""
+"""Addresses whose entry is kept, and parents of addresses."""
 
 _REMEMBERED_LENGTH = 256
 """Longer addresses are looked up anew, so that what is kept stays small."""
+
+_NO_WORDS = ("\0", "\1")
+"""Two names that stand in no path."""
 
 _SHOWN = Verdict(FULL)
 _NOT_SHOWN = Verdict(HIDDEN)
@@ -135,11 +138,8 @@ class Viewing:
 
     def _key(self) -> Hashable:
         entry = self.entry
-        checks = [check for redaction in self.redactions for check in redaction.transform.unless]
-        if entry is not None:
-            checks += (*entry.checks, *entry.unless)
-        needs_address = (entry is not None and entry.public_sub is not None) or any(
-            check.is_about_address for check in checks
+        needs_address = (entry is not None and entry.is_about_address) or any(
+            redaction.transform.is_about_address for redaction in self.redactions
         )
         return (
             None if entry is None else (entry.number, self.captured),
@@ -202,9 +202,8 @@ class Visibility:
         self._live = _WayOut(document, LIVE) if self.tells_live_apart else self._snapshot
 
     def viewing(self, address: str, *, is_live: bool = False) -> Viewing:
-        """Returns what decides who sees an address."""
-        way = self._live if is_live else self._snapshot
-        return way.recent(address) if len(address) <= _REMEMBERED_LENGTH else way.bind(address)
+        """Returns what decides who sees an address; equal ``key``, ``fixed`` and redactions may be a sibling's."""
+        return (self._live if is_live else self._snapshot).viewing(address)
 
     def redacted_for(self, address: str, question: Question) -> frozenset[str]:
         """Returns the keys that are hidden from a writer in what snapshots show."""
@@ -220,7 +219,33 @@ class _WayOut:
         self._transforms = [transform for transform in document.transforms if way in transform.applies_to]
         self._entry_table = PathTable([entry.path for entry in self._entries])
         self._transform_table = PathTable([transform.path for transform in self._transforms])
-        self.recent = lru_cache(_REMEMBERED)(self.bind)
+        self._recent = lru_cache(_REMEMBERED)(self.bind)
+        self._for_children = lru_cache(_REMEMBERED)(self._bind_children)
+        paths = [entry.path for entry in self._entries] + [transform.path for transform in self._transforms]
+        self._tells_children_apart = any(path.is_about_segment_parts for path in paths)
+        self._words = frozenset(segment for path in paths for segment in path.text.split("/"))
+
+    def viewing(self, address: str) -> Viewing:
+        """Returns what decides who sees an address, or a sibling of it about which all is the same."""
+        if len(address) > _REMEMBERED_LENGTH:
+            return self.bind(address)
+        parent, _, name = address.rpartition("/")
+        if not self._tells_children_apart and name not in self._words:
+            viewing = self._for_children(parent)
+            if viewing is not None:
+                return viewing
+        return self._recent(address)
+
+    def _bind_children(self, parent: str) -> Viewing | None:
+        """Returns what decides about every address below ``parent`` whose name is no word of a path.
+
+        Such a name is matched by what matches every name. So if two of them are the same but for the name, all are.
+
+        Returns:
+            None where they are not: the name is captured, or the whole address counts.
+        """
+        one, other = (self.bind(f"{parent}/{name}") for name in _NO_WORDS)
+        return one if one.key == other.key else None
 
     def bind(self, address: str) -> Viewing:
         """Finds the entry and the transforms of an address."""
