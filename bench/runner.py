@@ -52,10 +52,15 @@ class Bench:
     @contextmanager
     def all_running(self) -> Iterator[None]:
         """Runs every server while the block runs."""
-        with ExitStack() as stack:
-            self.servers = [stack.enter_context(running(kind)) for kind in self.kinds]
+        with self.fresh_servers() as self.servers:
             yield
         self.servers = []
+
+    @contextmanager
+    def fresh_servers(self) -> Iterator[list[Server]]:
+        """Runs one more of every server while the block runs, for what depends on what was measured before."""
+        with ExitStack() as stack:
+            yield [stack.enter_context(running(kind)) for kind in self.kinds]
 
     def has(self, name: str) -> bool:
         """Tells whether there is a server of that name."""

@@ -135,4 +135,4 @@ def _message_rate(settings: Settings, policy: Policy | None) -> tuple[float, flo
 
 
 def _end_sessions(relay: Relay, record: TokenRecord, why: EndOfToken) -> None:
-    relay.end_token(record.digest, EXPIRED if why is EndOfToken.EXPIRED else REVOKED)
+    relay.end_token(record.subject, record.digest, EXPIRED if why is EndOfToken.EXPIRED else REVOKED)

@@ -397,7 +397,7 @@ class AdmissionTests(SynchronousTestCase):
         world = AuthWorld(None)
         soon_s = int(world.clock.now_us() / 1e6) + 10
         world.add("short", expires_s=soon_s)
-        world.tokens.on_end(lambda record, _why: world.relay.end_token(record.digest, EXPIRED))
+        world.tokens.on_end(lambda record, _why: world.relay.end_token(record.subject, record.digest, EXPIRED))
         world.tokens.start()
         self.addCleanup(world.tokens.stop)
         short, other = world.join("short"), world.join("reader")

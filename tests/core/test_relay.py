@@ -252,13 +252,13 @@ class TokenTests(SynchronousTestCase):
         first, second, left, other = (self.world.join(token) for token in ("alice#1", "alice#1", "alice#1", "alice#2"))
         left.leave()
         reason = Disconnect(CloseCode.POLICY_VIOLATION, "the token was revoked", ErrorCode.TOKEN_EXPIRED)
-        self.world.relay.end_token(b"alice#1", reason)
-        self.world.relay.end_token(b"alice#1", reason)
+        self.world.relay.end_token("alice", b"alice#1", reason)
+        self.world.relay.end_token("alice", b"alice#1", reason)
         for client in (first, second):
             self.assertEqual(codes(client.hear()), [ErrorCode.TOKEN_EXPIRED])
             self.assertEqual(client.outbox.closed, (CloseCode.POLICY_VIOLATION, "the token was revoked"))
         self.assertEqual((left.hear(), left.outbox.closed, other.outbox.closed), ([], None, None))
-        self.assertEqual(self.world.relay.sessions.of_token(b"alice#2"), [other.session])
+        self.assertEqual(self.world.relay.sessions.of_token("alice", b"alice#2"), [other.session])
 
 
 class LeakTests(SynchronousTestCase):
@@ -306,7 +306,7 @@ class LeakTests(SynchronousTestCase):
         """Only params and accepted bundles are left; the latter until their time."""
         relay = world.relay
         self.assertEqual(world.faults, [])
-        self.assertEqual((len(relay.sessions), relay.sessions._by_token, len(relay.subscriptions)), (0, {}, 0))
+        self.assertEqual((len(relay.sessions), relay.sessions._by_subject, len(relay.subscriptions)), (0, {}, 0))
         self.assertTrue(relay.subscriptions._root.is_empty)
         self.assertEqual(relay.subscriptions._literals, {})
         self.assertFalse(relay.throttles._sessions)

@@ -207,14 +207,15 @@ class Relay:
         self.counts.began += 1
         self.sessions.add(session)
 
-    def end_token(self, token: bytes, reason: Disconnect) -> None:
+    def end_token(self, subject: str, token: bytes, reason: Disconnect) -> None:
         """Ends the sessions of a token that is valid no longer.
 
         Args:
+            subject: whose it is.
             token: what it is known by (``Identity.token``).
             reason: what its sessions are told.
         """
-        for session in self.sessions.of_token(token):
+        for session in self.sessions.of_token(subject, token):
             self.end(session, reason)
 
     def sweep(self) -> None:

@@ -1,12 +1,8 @@
-"""The live sessions, by id, token and subject."""
+"""The live sessions, by id and subject."""
 
 from __future__ import annotations
 
-from typing import TypeVar
-
 from clasp_relay.core.sessions import Session
-
-K = TypeVar("K", str, bytes)
 
 
 class SessionTable:
@@ -14,7 +10,6 @@ class SessionTable:
 
     def __init__(self) -> None:
         self._by_id: dict[str, Session] = {}
-        self._by_token: dict[bytes, dict[Session, None]] = {}
         self._by_subject: dict[str, dict[Session, None]] = {}
 
     def __len__(self) -> int:
@@ -27,9 +22,9 @@ class SessionTable:
         """Returns the session with an id, if it is live."""
         return self._by_id.get(session_id)
 
-    def of_token(self, token: bytes) -> list[Session]:
-        """Returns the sessions of a token, given by what it is known by."""
-        return list(self._by_token.get(token, ()))
+    def of_token(self, subject: str, token: bytes) -> list[Session]:
+        """Returns the sessions of one of a user's tokens, given by what it is known by."""
+        return [session for session in self._by_subject.get(subject, ()) if session.identity.token == token]
 
     def of_subject(self, subject: str) -> list[Session]:
         """Returns the sessions of a user; none in open mode, where there are no users."""
@@ -38,22 +33,14 @@ class SessionTable:
     def add(self, session: Session) -> None:
         """Adds a session that is live now; its identity stays."""
         self._by_id[session.id] = session
-        who = session.identity
-        if who.token:
-            self._by_token.setdefault(who.token, {})[session] = None
-        if who.subject:
-            self._by_subject.setdefault(who.subject, {})[session] = None
+        if session.identity.subject:
+            self._by_subject.setdefault(session.identity.subject, {})[session] = None
 
     def discard(self, session: Session) -> None:
         """Removes a session that has ended, if it ever was live."""
         if self._by_id.pop(session.id, None) is not None:
-            _take_out(self._by_token, session.identity.token, session)
-            _take_out(self._by_subject, session.identity.subject, session)
-
-
-def _take_out(table: dict[K, dict[Session, None]], key: K, session: Session) -> None:
-    sessions = table.get(key)
-    if sessions is not None:
-        del sessions[session]
-        if not sessions:
-            del table[key]
+            sessions = self._by_subject.get(session.identity.subject)
+            if sessions is not None:
+                del sessions[session]
+                if not sessions:
+                    del self._by_subject[session.identity.subject]

@@ -58,12 +58,19 @@ class Viewed:
     def __init__(self, viewing: Viewing) -> None:
         self.viewing = viewing
         self.verdicts: dict[Key, Verdict] = {}
-        self.doubtful: set[Key] = set()
+        self.doubtful: set[Key] | None = None
         self.until_us: int | None = None
         self.generation = 0
         """Another one after a view has changed: what was worked out from the views before is outdated."""
         self.splits: dict[tuple[Route, Signal], Split] = {}
         """Who gets what by one route; kept by the deliveries."""
+
+    def doubt(self, key: Key) -> None:
+        """Has a verdict made anew before it counts again."""
+        if self.doubtful is None:
+            # Most are never in doubt, and an empty set takes 216 bytes.
+            self.doubtful = set()
+        self.doubtful.add(key)
 
 
 class Visibility:
@@ -181,11 +188,11 @@ class Visibility:
             for key, verdict in viewed.verdicts.items():
                 if verdict.until_us is not None:
                     if verdict.until_us <= now_us:
-                        viewed.doubtful.add(key)
+                        viewed.doubt(key)
                     else:
                         _shorten(viewed, verdict.until_us)
         if viewed.doubtful:
-            doubtful, viewed.doubtful = viewed.doubtful, set()
+            doubtful, viewed.doubtful = viewed.doubtful, None
             for key in doubtful:
                 before = viewed.verdicts.pop(key, None)
                 if before is not None:
@@ -203,7 +210,7 @@ class Visibility:
         """
         self._permissions.changed(address, exists, existed)
         for viewed, key in self._dependents.changed(address, exists, existed):
-            viewed.doubtful.add(key)
+            viewed.doubt(key)
 
     def hold_ended(self, address: str) -> None:
         """Puts the verdicts in doubt that asked who holds an address."""
@@ -249,7 +256,7 @@ class Visibility:
     def _forget(self) -> None:
         for viewed in self._viewed.values():
             viewed.verdicts.clear()
-            viewed.doubtful.clear()
+            viewed.doubtful = None
             viewed.until_us = None
             viewed.generation += 1
         self._viewed.clear()
