@@ -154,9 +154,8 @@ class TokenPermissions:
         """See ``Permissions``."""
         if self._policy is None:
             return None
-        viewing = self._policy.viewing(address, is_live=is_live)
-        shown_to_all = viewing.fixed is not None and viewing.fixed.view == frozenset()
-        return None if shown_to_all else viewing
+        viewing = self._policy.visibility.viewing(address, is_live=is_live)
+        return None if viewing.is_shown_to_all else viewing
 
     def redact(self, value: Value, fields: frozenset[str]) -> Value:
         """See ``Permissions``."""

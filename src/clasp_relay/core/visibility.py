@@ -104,10 +104,10 @@ class Visibility:
         if self._is_open:
             return None
         known = self._live if is_live else self._in_snapshots
-        try:
-            return known[address]
-        except KeyError:
-            viewed = self._find(address, is_live and known is not self._in_snapshots)
+        viewed = known.get(address)
+        if viewed is not None or address in known:
+            return viewed
+        viewed = self._find(address, is_live and known is not self._in_snapshots)
         if len(address) <= MAX_REMEMBERED_ADDRESS:
             if len(known) >= MAX_ADDRESSES:
                 known.clear()

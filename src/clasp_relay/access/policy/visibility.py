@@ -48,7 +48,7 @@ class Viewing:
         redactions: the transforms that match.
     """
 
-    __slots__ = ("address", "captured", "entry", "fixed", "key", "redactions", "spans")
+    __slots__ = ("address", "captured", "entry", "fixed", "is_shown_to_all", "key", "redactions", "spans")
 
     def __init__(
         self, address: str, entry: VisibilityEntry | None, captured: Captured, redactions: tuple[Redaction, ...]
@@ -59,6 +59,7 @@ class Viewing:
         self.redactions = redactions
         self.spans = () if entry is None or not entry.literal else _literal_spans(entry, address)
         self.fixed = self._fixed()
+        self.is_shown_to_all = self.fixed is not None and self.fixed.view == FULL
         self.key = self._key()
         """What verdicts depend on besides reader, pattern and params."""
 
