@@ -49,7 +49,7 @@ _LIMITS: tuple[tuple[str, str, float, str], ...] = (
 
 _P99_AT_MOST = 2.0
 _WITH_POLICY_AT_LEAST = 0.7
-_THROUGHPUT = (fan_out.GROUP, "rooms", "ingest (SET and ACK)", "many to one")
+_THROUGHPUT = (fan_out.GROUP, "rooms", "ingest (SET and ACK)", "many to one", "connection storm")
 
 
 def verdicts(report: Report) -> Iterator[Verdict]:
@@ -63,15 +63,16 @@ def verdicts(report: Report) -> Iterator[Verdict]:
     yield _ratio(report.row(work), work, catalogue.RELAY, catalogue.NATS, _P99_AT_MOST, is_enough=_at_most)
     yield from _with_policy(report)
     for group, work, bound, unit in _LIMITS:
-        limited = report.row(work)
-        found = None if limited is None else limited.median(catalogue.RELAY)
-        yield Verdict(
-            f"{group}: {work}",
-            "",
-            f"at most {bound:,.0f} {unit}",
-            "not measured" if found is None else f"{found:,.1f} {unit}",
-            None if found is None else found <= bound,
-        )
+        for subject in (catalogue.RELAY, catalogue.CHAT):
+            limited = report.row(work)
+            found = None if limited is None else limited.median(subject)
+            yield Verdict(
+                f"{group}: {work}" if subject == catalogue.RELAY else f"{group}: {work}: {subject}",
+                "",
+                f"at most {bound:,.0f} {unit}",
+                "not measured" if found is None else f"{found:,.1f} {unit}",
+                None if found is None else found <= bound,
+            )
 
 
 def _with_policy(report: Report) -> Iterator[Verdict]:
