@@ -263,8 +263,7 @@ class Relay:
         if isinstance(refusal, DecodeError):
             self.counts.undecodable[refusal.code] += 1
         if session.state is SessionState.NEW:
-            is_ours = refusal.code is ErrorCode.INTERNAL
-            close_code = CloseCode.INTERNAL if is_ours else CloseCode.POLICY_VIOLATION
+            close_code = CloseCode.INTERNAL if refusal.code is ErrorCode.INTERNAL else CloseCode.POLICY_VIOLATION
             self.end(session, Disconnect(close_code, refusal.message, refusal.code))
             return
         self.observer.refused(session, refusal)
