@@ -45,10 +45,10 @@ def measure(bench: Bench) -> None:
 def _measure_kind(kind: Kind, params: int) -> list[float]:
     with running(kind) as server:
         fill(server, params)
-        return [_newcomer_ms(server, params) for _ in range(REPEATS)]
+        return [newcomer_ms(server, params) for _ in range(REPEATS)]
 
 
-def _newcomer_ms(server: Server, params: int) -> float:
+def newcomer_ms(server: Server, params: int) -> float:
     """Connects once. Where HELLO shows nothing, it enters the room and subscribes to it, as the chat does."""
     client = Client(server.port)
     began_s = time.perf_counter()

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import signal
-import time
-from pathlib import Path
-
-from bench import generator
+from bench import generator, turns
 from bench.generator import Traffic
 from bench.runner import Bench
 from bench.scenarios.newcomer import fill
-from bench.server import Kind, Server, ServerError, running
+from bench.server import Kind, ServerError, running
 
 GROUP = "snapshot"
 PARAMS = 100_000
@@ -37,23 +32,9 @@ def measure(bench: Bench) -> None:
 
 
 def _longest_ms(kind: Kind, interval_s: float, seconds: float) -> float:
-    options = ("--turns", "{folder}/turns", "--persist-interval", f"{interval_s:g}")
+    options = (*turns.OPTIONS, "--persist-interval", f"{interval_s:g}")
     # Most of those who listen are there before the params are, so that no snapshots for newcomers are on their way.
     with running(kind, *options) as server, generator.idle(server, AUDIENCE):
         fill(server, PARAMS, 120)
-        generator.run(server, TRAFFIC, seconds, 1.0, lambda: _turns(server))
-        return float(_turns(server)["longest_ms"])
-
-
-def _turns(server: Server) -> dict[str, float]:
-    """Returns what the relay measured since the last time."""
-    path = Path(server.folder, "turns")
-    path.unlink(missing_ok=True)
-    server.signal(signal.SIGUSR1)
-    end = time.monotonic() + 10
-    while not path.exists():
-        if time.monotonic() > end:
-            raise ServerError(f"{server.name}: the event loop does not turn")
-        time.sleep(0.02)
-    report: dict[str, float] = json.loads(path.read_text("ascii"))
-    return report
+        generator.run(server, TRAFFIC, seconds, 1.0, lambda: turns.since_last_time(server))
+        return float(turns.since_last_time(server)["longest_ms"])
