@@ -157,7 +157,7 @@ class TurnWriter:
         if self._latest.keys().isdisjoint(members):
             return
         if len(self._open) == 1:
-            # The one is the one, or nearly always; to ask for each session takes as long as to write to it.
+            # It is this one, or nearly always; to ask for each session takes as long as to write to it.
             self._open.clear()
             return
         for run in set(map(self._latest.get, members)):
