@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
-import signal
 import sqlite3
 import tempfile
 import threading
@@ -25,7 +24,7 @@ from itertools import repeat
 from multiprocessing import get_context
 from pathlib import Path
 
-from bench import catalogue
+from bench import catalogue, turns
 from bench.client import Client
 from bench.server import Server, running
 from clasp_relay.access.passwords import make_hasher
@@ -66,14 +65,9 @@ def make_users(path: Path, count: int) -> None:
         db.executemany("INSERT INTO users VALUES (?, ?, ?, ?)", rows)
 
 
-def turns(server: Server) -> str:
-    """Returns how long the turns were since the last time, in words."""
-    path = server.folder / "turns"
-    path.unlink(missing_ok=True)
-    server.signal(signal.SIGUSR1)
-    while not path.exists():
-        time.sleep(0.01)
-    report = json.loads(path.read_text("ascii"))
+def turns_in_words(server: Server) -> str:
+    """Returns how long the turns were since the last time."""
+    report = turns.since_last_time(server)
     return (
         f"{report['turns']:5} turns,    median {report['p50_ms']:6.2f} ms, "
         f"99 % {report['p99_ms']:6.2f} ms, longest {report['longest_ms']:6.2f} ms "
@@ -122,10 +116,10 @@ def measure(server: Server, auth_port: int, users: int) -> None:
     listener.hello(second)
     listener.subscribe(TALK)
     quiet_until_s = time.monotonic() + 2
-    turns(server)
+    turns.since_last_time(server)
     print("quiet", flush=True)
     print("  talk ", talk_while(speaker, listener, lambda: time.monotonic() < quiet_until_s))
-    print("  loop ", turns(server), flush=True)
+    print("  loop ", turns_in_words(server), flush=True)
     before_bytes = highest_bytes = server.rss_bytes
     # A process of their own: so many threads would keep those who talk from Python's lock.
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
@@ -141,7 +135,7 @@ def measure(server: Server, auth_port: int, users: int) -> None:
         took_s = time.monotonic() - began_s
     print(f"{users} sign in at once: {took_s:.1f} s, answers {dict(call.result())}")
     print("  talk ", talk)
-    print("  loop ", turns(server))
+    print("  loop ", turns_in_words(server))
     print(f"  memory {(highest_bytes - before_bytes) / 1024 / 1024:.0f} MiB more at most", flush=True)
     speaker.close()
     listener.close()
@@ -156,7 +150,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         users_db = Path(folder) / "users.db"
         make_users(users_db, options.users)
-        more = ("--turns", "{folder}/turns", "--auth-db", str(users_db), "--app-config", "none")
+        more = (*turns.OPTIONS, "--auth-db", str(users_db), "--app-config", "none")
         kind = catalogue.chat()
         ports: list[int] = []
 

@@ -36,9 +36,9 @@ class HoldsTests(SynchronousTestCase):
         """Only the last one of a user does."""
         self.assertEqual(sorted(self.holds.forget(self.tab)), ["/here", "/there"])
         self.assertEqual((self.who(), self.who("/there")), (["alice", "bob"], []))
-        self.assertEqual(self.holds.forget(self.other_tab), ("/here",))
+        self.assertEqual(self.holds.forget(self.other_tab), ["/here"])
         self.assertEqual(self.who(), ["bob"])
-        self.assertEqual(self.holds.forget(session("carol")), ())
+        self.assertEqual(self.holds.forget(session("carol")), [])
 
     def test_own_null_ends_own_hold(self) -> None:
         """And those of other users, not of one's other tab."""

@@ -2,57 +2,49 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from collections import defaultdict
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from clasp_relay.core.sessions import Session
 
 
-K = TypeVar("K", "Session", str)
-V = TypeVar("V", "Session", str)
-
-
 class Holds:
-    """For the addresses that a policy asks about: the sessions that set them and have not ended them since.
-
-    Nearly all are held by one session, and nearly every session holds one, so these are tuples: a table for each
-    would take four times as much.
-    """
+    """For the addresses that a policy asks about: the sessions that set them and have not ended them since."""
 
     def __init__(self) -> None:
-        self._sessions: dict[str, tuple[Session, ...]] = {}
-        self._addresses: dict[Session, tuple[str, ...]] = {}
+        self._sessions: defaultdict[str, dict[Session, str]] = defaultdict(dict)
+        self._addresses: defaultdict[Session, set[str]] = defaultdict(set)
 
     def is_held(self, address: str, subject: str) -> bool:
         """Tells whether a live session of a subject holds an address."""
-        return any(session.identity.subject == subject for session in self._sessions.get(address, ()))
+        return subject in self._sessions[address].values() if address in self._sessions else False
 
     def take(self, address: str, session: Session) -> None:
         """Notes that a session set an address."""
-        holders = self._sessions.get(address, ())
-        if session not in holders:
-            self._sessions[address] = (*holders, session)
-            self._addresses[session] = (*self._addresses.get(session, ()), address)
+        self._sessions[address][session] = session.identity.subject
+        self._addresses[session].add(address)
 
     def end(self, address: str, session: Session | None) -> None:
         """Notes a null: one's own ends one's own hold, another subject's or an expiry (None) ends them all."""
+        if address not in self._sessions:
+            return
         subject = None if session is None else session.identity.subject
-        for holder in self._sessions.get(address, ()):
-            if holder is session or holder.identity.subject != subject:
-                _take_out(self._sessions, address, holder)
-                _take_out(self._addresses, holder, address)
+        for holder, held_by in list(self._sessions[address].items()):
+            if holder is session or held_by != subject:
+                self._drop(address, holder)
 
-    def forget(self, session: Session) -> tuple[str, ...]:
+    def forget(self, session: Session) -> list[str]:
         """Forgets a session that has ended, and returns the addresses it held."""
-        addresses = self._addresses.pop(session, ())
+        addresses = list(self._addresses.get(session, ()))
         for address in addresses:
-            _take_out(self._sessions, address, session)
+            self._drop(address, session)
         return addresses
 
-
-def _take_out(table: dict[K, tuple[V, ...]], key: K, item: V) -> None:
-    left = tuple(each for each in table[key] if each != item)
-    if left:
-        table[key] = left
-    else:
-        del table[key]
+    def _drop(self, address: str, session: Session) -> None:
+        del self._sessions[address][session]
+        if not self._sessions[address]:
+            del self._sessions[address]
+        self._addresses[session].discard(address)
+        if not self._addresses[session]:
+            del self._addresses[session]

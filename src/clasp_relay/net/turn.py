@@ -66,10 +66,10 @@ class TurnWriter:
             del self._open[audience]
 
     def attach(self, outbox: Outbox, item: Frame | Snapshot | Close) -> bool:
-        """Puts something for one session into the last run that the session is in. There must be a run.
+        """Puts something for one session into the last run that the session is in. Some run must be there.
 
         Returns:
-            Whether there is such a run; else it stands behind what the session has already.
+            Whether the session is in any; else it stands behind what the session has already.
         """
         run = self._latest.get(outbox) if self._latest else self.runs[0]
         if run is None or outbox not in run.audience.members:
