@@ -11,14 +11,15 @@ from setuptools import setup
 
 COMPILER = "mypy >= 2.4, < 3"
 
-INTERPRETED = ("ports.py", "permissions.py", "observer.py")
+INTERPRETED = ("ports.py", "port.py", "observer.py")
 """What programs that embed the relay implement or derive from stays open for that."""
 
 
 def modules() -> list[str]:
     """Returns the paths of what is compiled: what every message passes, and nothing that knows Twisted."""
     package = Path("src") / "clasp_relay"
-    folders = (package / "wire", package / "core", package / "core" / "handlers")
+    core = package / "core"
+    folders = (package / "wire", core, *(core / name for name in ("state", "rights", "fanout", "session", "handlers")))
     found = (path for folder in folders for path in sorted(folder.glob("*.py")))
     return [str(path) for path in found if path.name not in INTERPRETED]
 

@@ -8,10 +8,10 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 
-from clasp_relay.core.params import ParamLimits
 from clasp_relay.core.ports import Audience, Frame, Outbox, Timer
 from clasp_relay.core.relay import Relay, RelayOptions
-from clasp_relay.core.sessions import Session
+from clasp_relay.core.session.sessions import Session
+from clasp_relay.core.state.params import ParamLimits
 from clasp_relay.errors import CloseCode
 
 SUBSCRIBERS = 10

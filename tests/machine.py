@@ -9,7 +9,7 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.testing import MemoryReactorClock
 
 from clasp_relay.core.ports import Frame
-from clasp_relay.core.sessions import Session
+from clasp_relay.core.session.sessions import Session
 from clasp_relay.errors import CloseCode
 from clasp_relay.lifecycle import RelayService
 from clasp_relay.wire.codec import decode, encode

@@ -16,9 +16,9 @@ from clasp_relay.access.policy_choice import choose_policy
 from clasp_relay.access.tokens import EndOfToken, TokenRecord, TokenTable
 from clasp_relay.auth_server import AuthServer
 from clasp_relay.clock import ReactorClock
-from clasp_relay.core.params import ParamLimits
-from clasp_relay.core.permissions import OpenPermissions
 from clasp_relay.core.relay import Relay, RelayOptions
+from clasp_relay.core.rights.port import OpenPermissions
+from clasp_relay.core.state.params import ParamLimits
 from clasp_relay.http.cors import Origins
 from clasp_relay.lifecycle import RelayService
 from clasp_relay.logs.levels import LogLevels

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from clasp_relay.core.permissions import (
+from clasp_relay.core.rights.port import (
     FULL,
     HIDDEN,
     CatchUp,

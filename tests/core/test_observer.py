@@ -4,7 +4,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.core.observer import Counts, Unwatched
 from clasp_relay.core.relay import Relay, RelayOptions
-from clasp_relay.core.sessions import Session
+from clasp_relay.core.session.sessions import Session
 from clasp_relay.errors import CloseCode, Disconnect, ErrorCode, RequestError
 from clasp_relay.wire import messages as m
 from clasp_relay.wire.codec import encode

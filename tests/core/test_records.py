@@ -2,8 +2,8 @@
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.core.params import ParamLimits, Params
 from clasp_relay.core.records import Param
+from clasp_relay.core.state.params import ParamLimits, Params
 from tests.core.world import value
 
 

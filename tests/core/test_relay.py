@@ -7,7 +7,7 @@ import random
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.core.relay import BAD_FRAMES_US, MAX_BAD_FRAMES, MAX_NAMED_ADDRESS, RelayOptions
-from clasp_relay.core.sessions import SessionState
+from clasp_relay.core.session.sessions import SessionState
 from clasp_relay.errors import CloseCode, Disconnect, ErrorCode
 from clasp_relay.wire.codec import encode
 from clasp_relay.wire.constants import ALL_TYPES, Phase, Signal

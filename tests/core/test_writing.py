@@ -5,9 +5,9 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.core import writing
-from clasp_relay.core.params import ParamLimits
-from clasp_relay.core.permissions import Grant
 from clasp_relay.core.relay import RelayOptions
+from clasp_relay.core.rights.port import Grant
+from clasp_relay.core.state.params import ParamLimits
 from clasp_relay.errors import ErrorCode, RequestError
 from clasp_relay.wire.constants import ALL_TYPES, TTL_ABSOLUTE
 from clasp_relay.wire.messages import NULL, Ack, Error, Get, Hello, Set, Snapshot, Subscribe

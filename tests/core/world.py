@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 
 from twisted.internet.task import Clock
 
-from clasp_relay.core.permissions import Permissions
 from clasp_relay.core.ports import NOT_YET, Audience, Frame, Outbox, Timer
 from clasp_relay.core.relay import Relay, RelayOptions
-from clasp_relay.core.sessions import Session
+from clasp_relay.core.rights.port import Permissions
+from clasp_relay.core.session.sessions import Session
 from clasp_relay.errors import CloseCode
 from clasp_relay.wire.codec import decode, encode
 from clasp_relay.wire.frame import decode_frame, encode_frame

@@ -12,7 +12,7 @@ import re
 from itertools import count
 
 from clasp_relay.access.policy import Policy
-from clasp_relay.core.permissions import FULL, HIDDEN, View
+from clasp_relay.core.rights.port import FULL, HIDDEN, View
 from clasp_relay.errors import ErrorCode, RequestError
 from clasp_relay.wire.messages import Ack, Error, Get, Message, Subscribe
 from clasp_relay.wire.values import PyValue

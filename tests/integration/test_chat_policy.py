@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, cast
 
 from clasp_relay.access.policy import Policy
-from clasp_relay.core.permissions import Grant
+from clasp_relay.core.rights.port import Grant
 from clasp_relay.wire.messages import Bundle, Error, Get, Message, Ping, Pong, Publish, Set, Subscribe
 from clasp_relay.wire.values import PyValue, encode_value
 from tests.access.policy import chat_flows

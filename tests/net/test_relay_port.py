@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.clock import ReactorClock
 from clasp_relay.core.relay import Relay, RelayOptions
-from clasp_relay.core.sessions import Session
+from clasp_relay.core.session.sessions import Session
 from clasp_relay.net.factory import ClaspFactory
 from clasp_relay.net.relay_port import RelayPort
 from clasp_relay.net.turn import TurnWriter

@@ -10,8 +10,8 @@ from clasp_relay.access.policy import Policy, redact
 from clasp_relay.access.policy.remembered import Key
 from clasp_relay.access.scopes import UNRESTRICTED, Scopes
 from clasp_relay.access.tokens import ADMIN_SCOPES, TokenExpired, TokenTable, TokenUnknown
-from clasp_relay.core.draft import Draft
-from clasp_relay.core.permissions import CatchUp, Grant, Identity, State, Viewing
+from clasp_relay.core.rights.port import CatchUp, Grant, Identity, State, Viewing
+from clasp_relay.core.state.draft import Draft
 from clasp_relay.errors import CloseCode, Disconnect, ErrorCode, RequestError
 from clasp_relay.storage.users import TokenRecord
 from clasp_relay.wire.address import Pattern
@@ -52,7 +52,7 @@ class Bearer(Identity):
 
 
 class TokenPermissions:
-    """Implements ``core.permissions.Permissions``.
+    """Implements ``core.rights.port.Permissions``.
 
     Args:
         tokens: the valid tokens.

@@ -12,7 +12,7 @@ from clasp_relay.errors import ErrorCode, RequestError
 from clasp_relay.wire.messages import Message
 
 if TYPE_CHECKING:
-    from clasp_relay.core.sessions import Session
+    from clasp_relay.core.session.sessions import Session
 
 
 class Observer(Protocol):

@@ -79,7 +79,7 @@ class Audience:
     """The sessions that get everything at one address, made once and kept until that changes.
 
     Messages for the *same object* can share one write; so keep the object, and make no second one of the same
-    sessions (``core.audiences``).
+    sessions (``core.fanout.audiences``).
 
     Args:
         outboxes: each session's way out, once.

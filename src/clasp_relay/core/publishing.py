@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from clasp_relay.core.delivery import Deliveries
-from clasp_relay.core.draft import Draft
-from clasp_relay.core.gestures import Gestures
-from clasp_relay.core.params import Params
-from clasp_relay.core.permissions import Permissions
+from clasp_relay.core.fanout.gestures import Gestures
+from clasp_relay.core.fanout.recipients import Deliveries
 from clasp_relay.core.pieces import check_publish_fits
-from clasp_relay.core.session_table import SessionTable
-from clasp_relay.core.sessions import Session
+from clasp_relay.core.rights.port import Permissions
+from clasp_relay.core.session.sessions import Session
+from clasp_relay.core.session.table import SessionTable
+from clasp_relay.core.state.draft import Draft
+from clasp_relay.core.state.params import Params
 from clasp_relay.errors import ErrorCode, RequestError
 from clasp_relay.wire.address import check_address
 from clasp_relay.wire.constants import Signal

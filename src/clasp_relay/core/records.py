@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from clasp_relay.core.tombstones import Ended
+from clasp_relay.core.state.tombstones import Ended
 from clasp_relay.wire.messages import Value
 
 

@@ -10,24 +10,24 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from clasp_relay.core import legality
-from clasp_relay.core.bundles import Schedule
-from clasp_relay.core.catch_up import Opening
-from clasp_relay.core.delivery import Deliveries
-from clasp_relay.core.gestures import Gestures
+from clasp_relay.core.fanout.catch_ups import Opening
+from clasp_relay.core.fanout.gestures import Gestures
+from clasp_relay.core.fanout.recipients import Deliveries
+from clasp_relay.core.fanout.subscriptions import Subscription, SubscriptionTable
+from clasp_relay.core.fanout.throttles import Throttles
 from clasp_relay.core.handlers import HANDLERS
-from clasp_relay.core.limiter import Limiter
 from clasp_relay.core.observer import Counts, Observer, Unwatched
-from clasp_relay.core.params import ParamLimits, Params
-from clasp_relay.core.permissions import OpenPermissions, Permissions
 from clasp_relay.core.ports import Clock, FanOut, Frame, Outbox
 from clasp_relay.core.publishing import Publishing
-from clasp_relay.core.session_table import SessionTable
-from clasp_relay.core.sessions import Session, SessionState
-from clasp_relay.core.signals import Signals
-from clasp_relay.core.subscriptions import Subscription, SubscriptionTable
-from clasp_relay.core.throttle import Throttles
-from clasp_relay.core.visibility import Visibility
+from clasp_relay.core.rights.port import OpenPermissions, Permissions
+from clasp_relay.core.rights.visibility import Visibility
+from clasp_relay.core.session import legality
+from clasp_relay.core.session.limiter import Limiter
+from clasp_relay.core.session.schedule import Schedule
+from clasp_relay.core.session.sessions import Session, SessionState
+from clasp_relay.core.session.table import SessionTable
+from clasp_relay.core.state.params import ParamLimits, Params
+from clasp_relay.core.state.signals import Signals
 from clasp_relay.core.writing import Writing
 from clasp_relay.errors import CloseCode, DecodeError, Disconnect, ErrorCode, RequestError
 from clasp_relay.wire.codec import decode, decode_usual, encode_to_frame

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
-from clasp_relay.core.catch_up import Hidden, Opening
-from clasp_relay.core.conflicts import decide
-from clasp_relay.core.delivery import Deliveries
-from clasp_relay.core.draft import Draft
-from clasp_relay.core.params import Params
-from clasp_relay.core.permissions import Permissions
+from clasp_relay.core.fanout.catch_ups import Hidden, Opening
+from clasp_relay.core.fanout.recipients import Deliveries
 from clasp_relay.core.pieces import SURELY_FITS_BYTES, check_param_fits
 from clasp_relay.core.ports import Clock
 from clasp_relay.core.records import Outcome, Param
-from clasp_relay.core.sessions import Session
-from clasp_relay.core.visibility import Visibility
+from clasp_relay.core.rights.port import Permissions
+from clasp_relay.core.rights.visibility import Visibility
+from clasp_relay.core.session.sessions import Session
+from clasp_relay.core.state.conflicts import decide
+from clasp_relay.core.state.draft import Draft
+from clasp_relay.core.state.params import Params
 from clasp_relay.wire.address import check_address
 from clasp_relay.wire.messages import NULL, Set
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from twisted.logger import Logger
 
 from clasp_relay.core.ports import Clock
-from clasp_relay.core.sessions import Session
+from clasp_relay.core.session.sessions import Session
 from clasp_relay.errors import RequestError
 from clasp_relay.logs.levels import LogLevels
 from clasp_relay.logs.masks import frame_hex, sent_hex

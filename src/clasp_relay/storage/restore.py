@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import NamedTuple, NoReturn
 
 from clasp_relay.core.records import Param, StateImage
-from clasp_relay.core.tombstones import Ended
+from clasp_relay.core.state.tombstones import Ended
 from clasp_relay.errors import RequestError
 from clasp_relay.storage.snapshot import VERSION
 from clasp_relay.wire.address import check_address

@@ -23,7 +23,7 @@ from collections.abc import Iterable, Iterator
 from math import isfinite
 
 from clasp_relay.core.records import Param, StateImage
-from clasp_relay.core.tombstones import Ended
+from clasp_relay.core.state.tombstones import Ended
 from clasp_relay.wire.constants import ValueType
 from clasp_relay.wire.values import decode_value, encode_value
 

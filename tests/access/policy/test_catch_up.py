@@ -3,7 +3,7 @@
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.access.policy import Policy
-from clasp_relay.core.permissions import CatchUp
+from clasp_relay.core.rights.port import CatchUp
 from clasp_relay.wire.values import PyValue
 
 PRESENT = {"type": "present", "lookup": "/room/{id}/here/{session}"}

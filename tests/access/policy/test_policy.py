@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from clasp_relay.access.limits import RateLimits
 from clasp_relay.access.policy import PACKAGED, GuestIds, MessageRate, Policy, explain_write
 from clasp_relay.access.policy.checks import CHECKS
-from clasp_relay.core.permissions import FULL, HIDDEN
+from clasp_relay.core.rights.port import FULL, HIDDEN
 from clasp_relay.errors import StartError
 from clasp_relay.wire.constants import TTL_ABSOLUTE
 from clasp_relay.wire.values import PyValue, encode_value

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.access.policy import Policy
-from clasp_relay.core.permissions import FULL, HIDDEN
+from clasp_relay.core.rights.port import FULL, HIDDEN
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.values import PyValue
 from tests.access.policy.world import SECOND_US, World

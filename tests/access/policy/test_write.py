@@ -3,7 +3,7 @@
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.access.policy import Policy
-from clasp_relay.core.permissions import Grant
+from clasp_relay.core.rights.port import Grant
 from clasp_relay.errors import ErrorCode, RequestError
 from clasp_relay.wire.constants import TTL_ABSOLUTE
 from clasp_relay.wire.messages import NULL

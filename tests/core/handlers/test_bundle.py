@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.core.params import ParamLimits
 from clasp_relay.core.relay import RelayOptions
+from clasp_relay.core.state.params import ParamLimits
 from clasp_relay.errors import ErrorCode
 from clasp_relay.wire.constants import Phase, Signal
 from clasp_relay.wire.frame import encode_frame

@@ -12,7 +12,7 @@ from clasp_relay.access.policy.question import Question
 from clasp_relay.access.policy.visibility import Redaction, Viewing
 from clasp_relay.access.policy.write import Write
 from clasp_relay.access.scopes import Scopes
-from clasp_relay.core.permissions import State, View
+from clasp_relay.core.rights.port import State, View
 from clasp_relay.errors import RequestError
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.constants import TTL_ABSOLUTE

@@ -13,7 +13,7 @@ from clasp_relay.access.policy.reading import read_document
 from clasp_relay.access.policy.visibility import Viewing, Visibility
 from clasp_relay.access.policy.write import Write, WriteRules
 from clasp_relay.access.scopes import expand
-from clasp_relay.core.permissions import CatchUp, Grant, State, Verdict
+from clasp_relay.core.rights.port import CatchUp, Grant, State, Verdict
 from clasp_relay.errors import StartError
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.messages import NULL, Value

@@ -6,9 +6,9 @@ from functools import lru_cache
 
 from clasp_relay.access.policy.captures import Captured, Template
 from clasp_relay.access.policy.maps import encode_text, find_field, get_field
-from clasp_relay.core.permissions import State
 from clasp_relay.core.records import Param
-from clasp_relay.core.tombstones import Ended
+from clasp_relay.core.rights.port import State
+from clasp_relay.core.state.tombstones import Ended
 from clasp_relay.errors import RequestError
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.messages import NULL, Value

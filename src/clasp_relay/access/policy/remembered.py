@@ -7,7 +7,7 @@ from typing import TypeAlias
 from clasp_relay.access.policy.checks import Check
 from clasp_relay.access.policy.document import WriteRule
 from clasp_relay.access.policy.question import Question
-from clasp_relay.core.dependents import Dependents
+from clasp_relay.core.rights.memory import Dependents
 
 MAX_REMEMBERED = 20_000
 """How many answers are kept (about 1 kB each); then all are forgotten."""

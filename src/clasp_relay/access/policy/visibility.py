@@ -15,7 +15,7 @@ from clasp_relay.access.policy.captures import Captured, PathTable
 from clasp_relay.access.policy.checks import holds_all, holds_any
 from clasp_relay.access.policy.document import LIVE, SNAPSHOT, Document, Transform, VisibilityEntry
 from clasp_relay.access.policy.question import Question
-from clasp_relay.core.permissions import FULL, HIDDEN, State, Verdict
+from clasp_relay.core.rights.port import FULL, HIDDEN, State, Verdict
 from clasp_relay.wire.address import Pattern
 
 _REMEMBERED = 4096

@@ -12,9 +12,9 @@ from clasp_relay.access.policy.maps import encode_text, fields_of, is_map, text_
 from clasp_relay.access.policy.question import Question
 from clasp_relay.access.policy.remembered import Key, RememberedWrites
 from clasp_relay.access.policy.visibility import Visibility
-from clasp_relay.core.permissions import Grant, State
 from clasp_relay.core.records import Param
-from clasp_relay.core.tombstones import Ended
+from clasp_relay.core.rights.port import Grant, State
+from clasp_relay.core.state.tombstones import Ended
 from clasp_relay.errors import ErrorCode, RequestError
 from clasp_relay.wire.constants import MAX_PAYLOAD_BYTES, TTL_ABSOLUTE
 from clasp_relay.wire.messages import NULL, Value

@@ -16,7 +16,7 @@ from clasp_relay.wire import messages as m
 
 if TYPE_CHECKING:
     from clasp_relay.core.relay import Relay
-    from clasp_relay.core.sessions import Session
+    from clasp_relay.core.session.sessions import Session
 
 Handler: TypeAlias = "Callable[[Relay, Session, Any, int], None]"
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from clasp_relay.core.draft import Draft
 from clasp_relay.core.ports import Frame
+from clasp_relay.core.state.draft import Draft
 from clasp_relay.core.writing import Write
 from clasp_relay.errors import ErrorCode, RequestError
 from clasp_relay.wire.codec import ack_frame
@@ -13,7 +13,7 @@ from clasp_relay.wire.messages import Bundle, Publish, Set
 
 if TYPE_CHECKING:
     from clasp_relay.core.relay import Relay
-    from clasp_relay.core.sessions import Session
+    from clasp_relay.core.session.sessions import Session
 
 
 def bundle(relay: Relay, session: Session, message: Bundle, qos: int) -> None:

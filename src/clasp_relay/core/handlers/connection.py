@@ -13,7 +13,7 @@ from clasp_relay.wire.messages import Hello, Ping, Pong, Sync, Welcome
 
 if TYPE_CHECKING:
     from clasp_relay.core.relay import Relay
-    from clasp_relay.core.sessions import Session
+    from clasp_relay.core.session.sessions import Session
 
 FEATURES = Feature.PARAM | Feature.EVENT | Feature.STREAM | Feature.GESTURE | Feature.TIMELINE
 """What WELCOME offers, whatever HELLO asked for: all that PUBLISH and SET can carry."""

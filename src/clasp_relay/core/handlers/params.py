@@ -13,7 +13,7 @@ from clasp_relay.wire.messages import NULL, Get, Set
 
 if TYPE_CHECKING:
     from clasp_relay.core.relay import Relay
-    from clasp_relay.core.sessions import Session
+    from clasp_relay.core.session.sessions import Session
 
 
 # Skips the argument handling of the generated constructor: one is made for every SET.

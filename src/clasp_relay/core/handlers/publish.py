@@ -8,7 +8,7 @@ from clasp_relay.wire.messages import Publish
 
 if TYPE_CHECKING:
     from clasp_relay.core.relay import Relay
-    from clasp_relay.core.sessions import Session
+    from clasp_relay.core.session.sessions import Session
 
 
 def publish(relay: Relay, session: Session, message: Publish, _qos: int) -> None:

@@ -9,7 +9,7 @@ from clasp_relay.wire.messages import Replay
 
 if TYPE_CHECKING:
     from clasp_relay.core.relay import Relay
-    from clasp_relay.core.sessions import Session
+    from clasp_relay.core.session.sessions import Session
 
 
 def replay(_relay: Relay, _session: Session, message: Replay, _qos: int) -> None:

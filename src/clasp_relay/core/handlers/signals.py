@@ -12,7 +12,7 @@ from clasp_relay.wire.messages import Announce, Query
 
 if TYPE_CHECKING:
     from clasp_relay.core.relay import Relay
-    from clasp_relay.core.sessions import Session
+    from clasp_relay.core.session.sessions import Session
 
 
 def announce(relay: Relay, session: Session, message: Announce, qos: int) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from clasp_relay.core.fanout.subscriptions import Subscription
 from clasp_relay.core.pieces import judged_frames, snapshot_frames
 from clasp_relay.core.records import Param
-from clasp_relay.core.subscriptions import Subscription
 from clasp_relay.errors import ErrorCode, RequestError
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.constants import Signal
@@ -15,7 +15,7 @@ from clasp_relay.wire.messages import Subscribe, Unsubscribe
 
 if TYPE_CHECKING:
     from clasp_relay.core.relay import Relay
-    from clasp_relay.core.sessions import Session
+    from clasp_relay.core.session.sessions import Session
 
 MAX_SUBSCRIPTIONS = 1_000
 """How many one session may have."""

@@ -1,0 +1,133 @@
+"""Gesture moves are coalesced: of those with the same address and id, one every 16 ms goes out, the latest.
+
+Starts, ends and cancels always pass, behind the last move (``docs/protocol.md``, Gestures).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import TypeAlias
+
+from clasp_relay.core.ports import Clock, Timer
+from clasp_relay.core.session.sessions import Session
+from clasp_relay.wire.constants import Phase
+from clasp_relay.wire.messages import Publish
+
+MOVE_INTERVAL_US = 16_000
+"""One frame of a 60 Hz display: a surface that moves faster cannot be shown faster."""
+
+FORGET_US = 300_000_000
+"""A gesture that nobody ended is forgotten after 5 minutes without a move."""
+
+MAX_OPEN = 1_000
+"""How many gestures one session may have open; the one that moved longest ago is forgotten."""
+
+Deliver: TypeAlias = Callable[[Session, Publish], None]
+
+_Key: TypeAlias = tuple[str, int | None]
+
+
+class _Gesture:
+    __slots__ = ("held", "moved_us", "timer")
+
+    def __init__(self, moved_us: int) -> None:
+        self.moved_us = moved_us
+        self.held: Publish | None = None
+        self.timer: Timer | None = None
+
+
+class Gestures:
+    """The gestures under way, by session, address and id.
+
+    Args:
+        clock: when is now, and who calls later.
+        deliver: sends one message to those who subscribed.
+    """
+
+    def __init__(self, clock: Clock, deliver: Deliver) -> None:
+        self._clock = clock
+        self._deliver = deliver
+        self._sessions: dict[Session, OrderedDict[_Key, _Gesture]] = {}
+        self.replaced = 0
+        """Moves that a newer one replaced before they were sent."""
+
+    def __len__(self) -> int:
+        return sum(map(len, self._sessions.values()))
+
+    def pass_on(self, session: Session, message: Publish) -> None:
+        """Sends a gesture's message on, now or, for a move, perhaps later or not at all."""
+        if message.phase is Phase.MOVE:
+            self._move(session, message)
+            return
+        gestures = self._sessions.get(session)
+        gesture = None if gestures is None else gestures.get((message.address, message.id))
+        if gesture is not None:
+            self._flush(session, gesture)
+            if message.phase is not Phase.START:
+                self._remove(session, (message.address, message.id))
+        self._deliver(session, message)
+
+    def forget(self, session: Session) -> None:
+        """Drops what a session that has ended left behind."""
+        for gesture in self._sessions.pop(session, {}).values():
+            _cancel(gesture)
+
+    def sweep(self) -> None:
+        """Forgets the gestures that nobody ended."""
+        limit_us = self._clock.now_us() - FORGET_US
+        for session, gestures in list(self._sessions.items()):
+            while gestures:
+                key, gesture = next(iter(gestures.items()))
+                if gesture.moved_us > limit_us:
+                    break
+                self._remove(session, key)
+
+    def _move(self, session: Session, message: Publish) -> None:
+        now_us = self._clock.now_us()
+        gestures = self._sessions.setdefault(session, OrderedDict())
+        key = (message.address, message.id)
+        gesture = gestures.get(key)
+        if gesture is None:
+            gestures[key] = _Gesture(now_us)
+            self._deliver(session, message)
+            if len(gestures) > MAX_OPEN:
+                oldest = next(iter(gestures))
+                self._flush(session, gestures[oldest])
+                self._remove(session, oldest)
+            return
+        if gesture.timer is not None:
+            gesture.held = message
+            self.replaced += 1
+            return
+        gestures.move_to_end(key)
+        wait_us = gesture.moved_us + MOVE_INTERVAL_US - now_us
+        if wait_us <= 0:
+            gesture.moved_us = now_us
+            self._deliver(session, message)
+            return
+        gesture.held = message
+        gesture.timer = self._clock.call_later(wait_us / 1e6, lambda: self._due(session, gesture))
+
+    def _due(self, session: Session, gesture: _Gesture) -> None:
+        gesture.timer = None
+        self._flush(session, gesture)
+
+    def _flush(self, session: Session, gesture: _Gesture) -> None:
+        _cancel(gesture)
+        message, gesture.held = gesture.held, None
+        if message is not None:
+            gesture.moved_us = self._clock.now_us()
+            self._deliver(session, message)
+
+    def _remove(self, session: Session, key: _Key) -> None:
+        gestures = self._sessions[session]
+        _cancel(gestures.pop(key))
+        if not gestures:
+            del self._sessions[session]
+
+
+def _cancel(gesture: _Gesture) -> None:
+    timer, gesture.timer = gesture.timer, None
+    if timer is not None:
+        timer.cancel()

@@ -1,0 +1,270 @@
+"""Who subscribed to what: a trie of patterns, asked with an address.
+
+The subscriptions at one pattern share a :class:`Node`. The nodes that an address reaches make its
+:class:`Route`; addresses that reach the same nodes share one route, and with it everything that was worked out for
+it. So a new member of a room costs the room one list, whatever the number of its addresses.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from clasp_relay.wire.address import Pattern, match_segment
+from clasp_relay.wire.constants import Signal
+
+if TYPE_CHECKING:
+    from clasp_relay.core.fanout.recipients import Delivery
+    from clasp_relay.core.session.sessions import Session
+
+MAX_ROUTES = 32_768
+"""How many routes are remembered, by address and by nodes; then all are worked out again."""
+
+MAX_REMEMBERED_ADDRESS = 512
+"""Longer addresses are not remembered: 32,768 of the longest would be 2 GiB."""
+
+
+class Subscription:
+    """One SUBSCRIBE of a session.
+
+    Args:
+        session: whose it is.
+        subscription_id: the client's id.
+        pattern: what it asks for.
+        types: mask of the signals it asks for.
+        max_rate: messages a second and address, or None.
+        epsilon: the smallest numeric change it wants to hear of, or None.
+    """
+
+    __slots__ = ("epsilon", "id", "max_rate", "node", "pattern", "session", "types")
+
+    def __init__(
+        self,
+        session: Session,
+        subscription_id: int,
+        pattern: Pattern,
+        types: int,
+        max_rate: int | None,
+        epsilon: float | None,
+    ) -> None:
+        self.session = session
+        self.id = subscription_id
+        self.pattern = pattern
+        self.types = types
+        self.max_rate = max_rate
+        self.epsilon = epsilon
+        self.node: Node | None = None
+
+    def wants(self, signal: Signal) -> bool:
+        """Tells whether its type filter lets a kind of signal through."""
+        return bool(self.types >> signal & 1)
+
+    @property
+    def is_throttled(self) -> bool:
+        """Whether it asked for less than everything that matches."""
+        return self.max_rate is not None or self.epsilon is not None
+
+
+class Node:
+    """The end of one pattern in the trie."""
+
+    __slots__ = (
+        "globstar",
+        "is_globstar",
+        "literals",
+        "parent",
+        "partials",
+        "routes",
+        "segment",
+        "star",
+        "subscriptions",
+    )
+
+    def __init__(self, parent: Node | None, segment: str) -> None:
+        self.parent = parent
+        self.segment = segment
+        self.is_globstar = segment == "**"
+        self.literals: dict[str, Node] = {}
+        self.partials: dict[str, Node] = {}
+        self.star: Node | None = None
+        self.globstar: Node | None = None
+        self.subscriptions: dict[Subscription, None] = {}
+        self.routes: set[Route] = set()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing needs this node any more."""
+        return not (self.subscriptions or self.literals or self.partials or self.star or self.globstar)
+
+    def child(self, segment: str) -> Node | None:
+        """Returns the node one segment of a pattern further, if there is one."""
+        if segment == "**":
+            return self.globstar
+        if segment == "*":
+            return self.star
+        if "*" in segment:
+            return self.partials.get(segment)
+        return self.literals.get(segment)
+
+    def adopt(self, segment: str) -> Node:
+        """Makes the node one segment of a pattern further."""
+        child = Node(self, segment)
+        if segment == "**":
+            self.globstar = child
+        elif segment == "*":
+            self.star = child
+        elif "*" in segment:
+            self.partials[segment] = child
+        else:
+            self.literals[segment] = child
+        return child
+
+    def abandon(self, segment: str) -> None:
+        """Removes the node one segment of a pattern further."""
+        if segment == "**":
+            self.globstar = None
+        elif segment == "*":
+            self.star = None
+        elif "*" in segment:
+            del self.partials[segment]
+        else:
+            del self.literals[segment]
+
+
+class Route:
+    """The nodes that some addresses reach, and who gets what there, worked out when first asked for.
+
+    Args:
+        nodes: the patterns' ends, each with at least one subscription.
+    """
+
+    __slots__ = ("deliveries", "nodes")
+
+    def __init__(self, nodes: tuple[Node, ...]) -> None:
+        self.nodes = nodes
+        self.deliveries: list[Delivery | None] = [None] * len(Signal)
+
+
+class SubscriptionTable:
+    """All subscriptions of all sessions."""
+
+    def __init__(self) -> None:
+        self._root = Node(None, "")
+        self._literals: dict[str, Node] = {}
+        self._by_address: dict[str, Route] = {}
+        self._by_nodes: dict[tuple[Node, ...], Route] = {}
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, subscription: Subscription) -> None:
+        """Adds a subscription."""
+        node = self._place(subscription.pattern)
+        if not node.subscriptions:
+            self._by_address = {}
+        node.subscriptions[subscription] = None
+        subscription.node = node
+        self._count += 1
+        _outdate(node)
+
+    def remove(self, subscription: Subscription) -> None:
+        """Removes a subscription that was added."""
+        node = subscription.node
+        assert node is not None, "removed a subscription that was not added"
+        subscription.node = None
+        del node.subscriptions[subscription]
+        self._count -= 1
+        _outdate(node)
+        if not node.subscriptions:
+            self._by_address = {}
+            for route in node.routes:
+                for other in route.nodes:
+                    if other is not node:
+                        other.routes.discard(route)
+                del self._by_nodes[route.nodes]
+            node.routes.clear()
+            if subscription.pattern.is_literal:
+                del self._literals[subscription.pattern.text]
+            else:
+                _prune(node)
+
+    def route(self, address: str) -> Route:
+        """Returns the route of an address."""
+        route = self._by_address.get(address)
+        if route is None:
+            route = self._find(address)
+        return route
+
+    def _place(self, pattern: Pattern) -> Node:
+        """Returns the end of a pattern; one without wildcards needs no path through the trie."""
+        if pattern.is_literal:
+            return self._literals.setdefault(pattern.text, Node(None, pattern.text))
+        node = self._root
+        for segment in pattern.segments:
+            node = node.child(segment) or node.adopt(segment)
+        return node
+
+    def _find(self, address: str) -> Route:
+        nodes = self._reach(address)
+        route = self._by_nodes.get(nodes)
+        if route is None:
+            if len(self._by_nodes) >= MAX_ROUTES:
+                self._forget_routes()
+            route = self._by_nodes[nodes] = Route(nodes)
+            for node in nodes:
+                node.routes.add(route)
+        if len(address) <= MAX_REMEMBERED_ADDRESS:
+            if len(self._by_address) >= MAX_ROUTES:
+                self._by_address = {}
+            self._by_address[address] = route
+        return route
+
+    def _reach(self, address: str) -> tuple[Node, ...]:
+        """Walks the trie with all nodes that the segments so far can have led to, each once."""
+        literal = self._literals.get(address)
+        found = () if literal is None else (literal,)
+        here: dict[Node, None] = {}
+        _enter(self._root, here)
+        for segment in address.split("/")[1:]:
+            after: dict[Node, None] = {}
+            for node in here:
+                if node.is_globstar:
+                    _enter(node, after)
+                child = node.literals.get(segment)
+                if child is not None:
+                    _enter(child, after)
+                if node.star is not None:
+                    _enter(node.star, after)
+                for text, partial in node.partials.items():
+                    if match_segment(text, segment):
+                        _enter(partial, after)
+            if not after:
+                return found
+            here = after
+        return (*found, *(node for node in here if node.subscriptions))
+
+    def _forget_routes(self) -> None:
+        for nodes in self._by_nodes:
+            for node in nodes:
+                node.routes.clear()
+        self._by_nodes = {}
+        self._by_address = {}
+
+
+def _enter(node: Node, into: dict[Node, None]) -> None:
+    """Adds a node, and the one behind a ``**`` that matches no segment at all."""
+    into[node] = None
+    while node.globstar is not None:
+        node = node.globstar
+        into[node] = None
+
+
+def _outdate(node: Node) -> None:
+    for route in node.routes:
+        route.deliveries = [None] * len(Signal)
+
+
+def _prune(node: Node) -> None:
+    while node.parent is not None and node.is_empty:
+        node.parent.abandon(node.segment)
+        node = node.parent

@@ -1,0 +1,193 @@
+"""maxRate and epsilon: a session that asked for fewer updates gets fewer, and the last one always.
+
+What was sent last is kept per session, signal and address, not per subscription: the client applies a
+value to all of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+
+from clasp_relay.core.fanout.subscriptions import Subscription
+from clasp_relay.core.ports import Clock, Frame, Timer
+from clasp_relay.core.session.sessions import Session
+from clasp_relay.wire.constants import Signal, ValueType
+from clasp_relay.wire.messages import Value
+from clasp_relay.wire.values import decode_value
+
+MAX_ADDRESSES = 10_000
+"""How many addresses are remembered per session; the one heard of longest ago starts anew."""
+
+_NUMERIC = frozenset({ValueType.I8, ValueType.I16, ValueType.I32, ValueType.I64, ValueType.F32, ValueType.F64})
+
+
+class _Throttle:
+    """What one session last got at one address, and what is held back for it."""
+
+    __slots__ = ("due_us", "held", "held_for", "held_number", "number", "sent_us", "timer")
+
+    def __init__(self) -> None:
+        self.sent_us: int | None = None
+        self.number: float | None = None
+        self.held: Frame | None = None
+        self.held_number: float | None = None
+        self.held_for: tuple[Subscription, ...] = ()
+        self.due_us = 0
+        self.timer: Timer | None = None
+
+
+class Throttles:
+    """What maxRate and epsilon remember and hold back, for all sessions.
+
+    Args:
+        clock: when is now, and who calls later.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._sessions: dict[Session, OrderedDict[tuple[Signal, str], _Throttle]] = {}
+        self.sent = 0
+        """Frames that were sent, at once or later."""
+        self.replaced = 0
+        """Frames held back for maxRate that a newer one replaced."""
+        self.skipped = 0
+        """Frames left out for epsilon."""
+
+    def offer(
+        self,
+        session: Session,
+        signal: Signal,
+        address: str,
+        subscriptions: tuple[Subscription, ...],
+        frame: Frame,
+        value: Value | None,
+    ) -> None:
+        """Sends a frame now, later, or not at all.
+
+        Args:
+            session: who may get it.
+            signal: what kind it is.
+            address: where it belongs.
+            subscriptions: all of the session's that match; it goes out as soon as one of them lets it.
+            frame: the frame.
+            value: the value in it.
+        """
+        throttle = self._throttle(session, (signal, address))
+        number = _number(value)
+        dues_us = [_due_us(throttle, one.max_rate) for one in subscriptions if _is_news(throttle, one.epsilon, number)]
+        if not dues_us and throttle.timer is None:
+            self.skipped += 1
+            return
+        self.replaced += throttle.timer is not None
+        now_us = self._clock.now_us()
+        due_us = min(dues_us, default=throttle.due_us)
+        if due_us <= now_us:
+            _cancel(throttle)
+            self._send(session, throttle, frame, number, now_us)
+            return
+        if throttle.timer is None or due_us < throttle.due_us:
+            _cancel(throttle)
+            throttle.due_us = due_us
+            throttle.timer = self._clock.call_later((due_us - now_us) / 1e6, lambda: self._release(session, throttle))
+        throttle.held, throttle.held_number, throttle.held_for = frame, number, subscriptions
+
+    def begin(self, session: Session, subscription: Subscription) -> None:
+        """Sends at once what is held where a new subscription matches, and starts anew there.
+
+        What the subscription asks for may come without being held: nothing older may come after it. And what
+        was sent last is no longer what the client has seen last, once it gets a SNAPSHOT.
+        """
+        throttles = self._sessions.get(session)
+        if throttles is None:
+            return
+        for key in list(throttles):
+            signal, address = key
+            if subscription.wants(signal) and subscription.pattern.matches(address):
+                throttle = throttles.pop(key)
+                self._flush(session, throttle)
+        if not throttles:
+            del self._sessions[session]
+
+    def end(self, session: Session, subscription: Subscription) -> None:
+        """Drops what is held for a subscription that has ended, and for no other."""
+        if not subscription.is_throttled:
+            return
+        if not any(one.is_throttled for one in session.subscriptions.values()):
+            self.forget(session)
+            return
+        throttles = self._sessions.get(session)
+        if throttles is None:
+            return
+        for key, throttle in list(throttles.items()):
+            if throttle.timer is not None and subscription in throttle.held_for:
+                throttle.held_for = tuple(one for one in throttle.held_for if one is not subscription)
+                if not throttle.held_for:
+                    _cancel(throttles.pop(key))
+
+    def forget(self, session: Session) -> None:
+        """Drops all that is held for a session."""
+        throttles = self._sessions.pop(session, None)
+        if throttles is not None:
+            for throttle in throttles.values():
+                _cancel(throttle)
+
+    def _throttle(self, session: Session, key: tuple[Signal, str]) -> _Throttle:
+        throttles = self._sessions.setdefault(session, OrderedDict())
+        throttle = throttles.get(key)
+        if throttle is None:
+            throttle = throttles[key] = _Throttle()
+            if len(throttles) > MAX_ADDRESSES:
+                self._evict(session, throttles)
+        throttles.move_to_end(key)
+        return throttle
+
+    def _evict(self, session: Session, throttles: OrderedDict[tuple[Signal, str], _Throttle]) -> None:
+        _, oldest = throttles.popitem(last=False)
+        self._flush(session, oldest)
+
+    def _flush(self, session: Session, throttle: _Throttle) -> None:
+        if throttle.timer is not None:
+            throttle.timer.cancel()
+            self._release(session, throttle)
+
+    def _release(self, session: Session, throttle: _Throttle) -> None:
+        throttle.timer = None
+        frame, throttle.held = throttle.held, None
+        assert frame is not None, "a throttle's timer without a frame"
+        self._send(session, throttle, frame, throttle.held_number, self._clock.now_us())
+
+    def _send(self, session: Session, throttle: _Throttle, frame: Frame, number: float | None, now_us: int) -> None:
+        throttle.sent_us = now_us
+        throttle.number = number
+        self.sent += 1
+        session.outbox.send(frame)
+
+
+def _cancel(throttle: _Throttle) -> None:
+    if throttle.timer is not None:
+        throttle.timer.cancel()
+        throttle.timer = None
+        throttle.held = None
+
+
+def _number(value: Value | None) -> float | None:
+    """Returns a numeric value; an integer as it is, since a float could not tell large ones apart."""
+    if value is None or value[0] not in _NUMERIC:
+        return None
+    number: float = decode_value(value)
+    return number
+
+
+def _is_news(throttle: _Throttle, epsilon: float | None, number: float | None) -> bool:
+    if epsilon is None or number is None or throttle.number is None:
+        return True
+    change = abs(number - throttle.number)
+    return math.isnan(change) or change >= epsilon
+
+
+def _due_us(throttle: _Throttle, max_rate: int | None) -> int:
+    """Returns when the next one may go; rounded up, so that no second has more than ``max_rate``."""
+    if max_rate is None or throttle.sent_us is None:
+        return 0
+    return throttle.sent_us - (-1_000_000 // max_rate)

@@ -1,0 +1,286 @@
+"""What the core asks before it lets a value in or out, and the answers when nothing is restricted.
+
+``access`` implements :class:`Permissions` with tokens, scopes and an application policy;
+:class:`OpenPermissions` is the open mode of a trusted network. An answer that rests on params says which
+ones it looked up, so that whoever keeps it knows when it ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias
+
+from clasp_relay.wire.address import Pattern
+from clasp_relay.wire.messages import Value
+
+if TYPE_CHECKING:
+    from clasp_relay.core.records import Param
+    from clasp_relay.core.state.tombstones import Ended
+
+View: TypeAlias = frozenset[str] | None
+"""How a reader sees a value: None hidden, empty as it is, else without these keys of the map."""
+
+HIDDEN: Final = None
+FULL: Final[frozenset[str]] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Identity:
+    """Whom a session speaks for; ``access`` adds to it what it needs to decide.
+
+    Args:
+        subject: the user id of its token, empty in open mode.
+        token: what its token is known by, so that its sessions can be ended with it; empty in open mode.
+    """
+
+    subject: str = ""
+    token: bytes = b""
+
+
+ANYBODY = Identity()
+"""Everybody in open mode."""
+
+
+class State(Protocol):
+    """The params as a decision sees them; inside a bundle, as the members before would leave them."""
+
+    def get(self, address: str) -> Param | None:
+        """Returns what is set at an address; None when nothing is."""
+
+    def match(self, pattern: Pattern) -> Iterable[Param]:
+        """Returns the params whose address matches."""
+
+    def ended(self, address: str) -> Ended | None:
+        """Returns how the last param at an address ended; None when it never did or is set again."""
+
+    def is_held(self, address: str, subject: str) -> bool:
+        """Tells whether a live session of ``subject`` has set this address and nobody ended it since."""
+
+
+class Verdict(NamedTuple):
+    """A view, and what it rests on."""
+
+    view: View
+    lookups: frozenset[str] = frozenset()
+    """Addresses whose change may change the view."""
+    lookup_patterns: frozenset[Pattern] = frozenset()
+    """Patterns that were looked up, likewise."""
+    until_us: int | None = None
+    """Unix µs at which the view ends by itself; None when it does not."""
+    existence: frozenset[str] = frozenset()
+    """Addresses of which only this counts: whether something is set there."""
+
+
+class Viewing(Protocol):
+    """What decides who sees some addresses."""
+
+    @property
+    def fixed(self) -> Verdict | None:
+        """The verdict, where it is the same for every reader whatever is stored."""
+
+    @property
+    def key(self) -> Hashable:
+        """Equal for addresses about which every verdict is the same, such as all messages of one room."""
+
+    @property
+    def depends_on_pattern(self) -> bool:
+        """Whether the reader's pattern counts besides the reader."""
+
+    @property
+    def catch_up(self) -> bool:
+        """Whether who newly sees the address gets SNAPSHOTs for subscriptions made before."""
+
+    def judge(self, subject: str, pattern: Pattern | None, state: State, now_us: int) -> Verdict:
+        """Decides for one reader.
+
+        Args:
+            subject: the reader.
+            pattern: a subscription's, or the literal address of a GET; None for the HELLO snapshot.
+            state: the params.
+            now_us: Unix µs.
+        """
+
+
+class CatchUp(NamedTuple):
+    """What somebody may newly see after a change; whether it is so, the verdicts before and after tell."""
+
+    subject: str | None
+    """The one who may; None for everybody."""
+    pattern: Pattern
+    """All that may open is at addresses that this matches."""
+    existence_only: bool = False
+    """Whether it can open only by a change from nothing to something, or the other way."""
+
+
+class Grant(NamedTuple):
+    """An accepted write, as it is to be stored."""
+
+    value: Value
+    ttl: int | None
+    stamp: str | None = None
+    """The subject that a policy's stamp names, where it outlives a null."""
+
+
+class Permissions(Protocol):
+    """Who may do and see what. All methods are synchronous and fast."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether everybody may see everything, so that nobody needs to ask."""
+
+    @property
+    def hello_snapshot(self) -> bool:
+        """Whether the SNAPSHOT after WELCOME carries params."""
+
+    @property
+    def tells_live_apart(self) -> bool:
+        """Whether what a session sees live differs from what it sees in snapshots; always the same."""
+
+    def admit(self, token: str) -> Identity:
+        """Returns who a HELLO's token speaks for.
+
+        Raises:
+            Disconnect: no token, a bad or an expired one; with ERROR 300 or 302 and a close reason.
+        """
+
+    def is_current(self, who: Identity) -> bool:
+        """Tells whether a token is still valid: what was accepted for later is not done for one that is not."""
+
+    def check_write(self, who: Identity, address: str, value: Value, ttl: int | None, state: State) -> Grant | None:
+        """Checks a SET.
+
+        Returns:
+            how it is to be stored, or None for as it is.
+
+        Raises:
+            RequestError: 301 for the scope, 403 for the policy, 429 after too many failures.
+        """
+
+    def check_publish(self, who: Identity, address: str, value: Value | None, state: State) -> None:
+        """Checks a PUBLISH.
+
+        Raises:
+            RequestError: as ``check_write``.
+        """
+
+    def check_get(self, who: Identity, address: str) -> None:
+        """Checks the scope of a GET.
+
+        Raises:
+            RequestError: 301.
+        """
+
+    def check_subscribe(self, who: Identity, pattern: Pattern) -> None:
+        """Checks that one read scope covers all that a SUBSCRIBE, QUERY or REPLAY pattern can match.
+
+        Raises:
+            RequestError: 301.
+        """
+
+    def check_announce(self, who: Identity, address: str) -> None:
+        """Checks the scope of one announced signal.
+
+        Raises:
+            RequestError: 301.
+        """
+
+    def can_read(self, who: Identity, address: str) -> bool:
+        """Tells whether an address is within a read scope: what the SNAPSHOT after WELCOME may hold."""
+
+    def sees_all(self, who: Identity, address: str) -> bool:
+        """Tells whether no visibility rule holds for a reader at an address (an admin)."""
+
+    def viewing(self, address: str, is_live: bool) -> Viewing | None:
+        """Returns what decides who sees an address; None where everybody sees it as it is.
+
+        Args:
+            address: where the value is.
+            is_live: whether it is on its way to a subscriber; matters where ``tells_live_apart``.
+        """
+
+    def redact(self, value: Value, fields: frozenset[str]) -> Value:
+        """Returns a value without some keys, if it is a map."""
+
+    def catch_ups(self, address: str, /) -> Sequence[CatchUp]:
+        """Returns what a change at an address may open for sessions that subscribed before; always the same there."""
+
+    def stamp_of(self, address: str, value: Value) -> str | None:
+        """Returns the subject that stays stamped when a stored value ends without a write."""
+
+    def changed(self, address: str, exists: bool, existed: bool, /) -> None:
+        """Is told of every change of the params, and of the end of a hold, which counts as one.
+
+        Args:
+            address: what has changed.
+            exists: whether something is set there now.
+            existed: whether something was before.
+        """
+
+    def tracks_holds(self, address: str, /) -> bool:
+        """Tells whether some decision may ask who holds this address (``State.is_held``); always the same there."""
+
+
+class OpenPermissions:
+    """Everybody may do and see everything: the open mode of a trusted network. Tokens mean nothing."""
+
+    is_open = True
+    hello_snapshot = True
+    tells_live_apart = False
+
+    def admit(self, _token: str) -> Identity:
+        """Lets everybody in."""
+        return ANYBODY
+
+    def is_current(self, _who: Identity) -> bool:
+        """Nothing ends."""
+        return True
+
+    def check_write(
+        self, _who: Identity, _address: str, _value: Value, _ttl: int | None, _state: State
+    ) -> Grant | None:
+        """Allows it as it is."""
+        return None
+
+    def check_publish(self, _who: Identity, _address: str, _value: Value | None, _state: State) -> None:
+        """Allows it."""
+
+    def check_get(self, _who: Identity, _address: str) -> None:
+        """Allows it."""
+
+    def check_subscribe(self, _who: Identity, _pattern: Pattern) -> None:
+        """Allows it."""
+
+    def check_announce(self, _who: Identity, _address: str) -> None:
+        """Allows it."""
+
+    def can_read(self, _who: Identity, _address: str) -> bool:
+        """Everything."""
+        return True
+
+    def sees_all(self, _who: Identity, _address: str) -> bool:
+        """Everybody does."""
+        return True
+
+    def viewing(self, _address: str, _is_live: bool) -> Viewing | None:
+        """Nothing is hidden."""
+        return None
+
+    def redact(self, value: Value, _fields: frozenset[str]) -> Value:
+        """Nothing is left out."""
+        return value
+
+    def catch_ups(self, _address: str) -> Sequence[CatchUp]:
+        """Nothing was hidden."""
+        return ()
+
+    def stamp_of(self, _address: str, _value: Value) -> str | None:
+        """Nothing is stamped."""
+        return None
+
+    def changed(self, _address: str, _exists: bool, _existed: bool) -> None:
+        """Nothing rests on it."""
+
+    def tracks_holds(self, _address: str) -> bool:
+        """Nothing asks."""
+        return False

@@ -1,0 +1,1 @@
+"""What the relay keeps: params, and all that hangs on an address."""

@@ -1,0 +1,148 @@
+"""Tests of clasp_relay.core.fanout.catch_ups: what a change opens is sent to those who subscribed before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from clasp_relay.core.rights.port import FULL, HIDDEN, CatchUp, State, Verdict
+from clasp_relay.wire.address import Pattern
+from clasp_relay.wire.constants import MessageCode, Signal
+from clasp_relay.wire.messages import NULL, Set, Snapshot, Subscribe
+from tests.core.guard import Rule, members_of
+from tests.core.rights.test_visibility import VisibilityCase
+from tests.core.world import heard
+
+ROOM = Pattern.parse("/room/**")
+
+
+class OpeningTests(VisibilityCase):
+    """A room that its members see."""
+
+    def setUp(self) -> None:
+        """Two params, a list of members, and everybody subscribed to the room."""
+        self.begin(Rule(members_of("/members"), catch_up=True))
+
+    def begin(self, rule: Rule | None, *openers: str) -> None:
+        """Begins anew, with a rule for the room, and addresses that open it beside the list of members."""
+        super().setUp()
+        self.openers = ("/members", *openers)
+        if rule is not None:
+            self.guard.rules["/room/"] = rule
+        self.guard.opens = self.opens
+        self.subject: str | None = None
+        self.existence_only = False
+        self.write("/room/1", 1)
+        self.write("/room/2", {"pin": 2})
+        self.subscribe("/room/**")
+
+    def opens(self, address: str) -> Sequence[CatchUp]:
+        """The list of members opens the room."""
+        return [CatchUp(self.subject, ROOM, self.existence_only)] if address in self.openers else []
+
+    def opened(self, *members: str) -> list[list[object]]:
+        """Returns what each hears when the list of members is written."""
+        self.values()
+        self.write("/members", list(members))
+        return self.values()
+
+    def test_new_member_gets_what_it_sees_now(self) -> None:
+        """As one SNAPSHOT; who saw it before, and who still does not, hears nothing."""
+        self.write("/members", ["alice"])
+        self.values()
+        before = self.world.relay.counts.sent[MessageCode.SNAPSHOT]
+        self.write("/members", ["alice", "bob"])
+        self.assertEqual(self.alice.hear(), [])
+        (message,) = self.bob.hear()
+        assert isinstance(message, Snapshot)
+        self.assertGreater(self.world.relay.counts.sent[MessageCode.SNAPSHOT], before)
+        self.assertEqual(sorted(address for address, _ in heard([message])), ["/room/1", "/room/2"])
+
+    def test_member_hears_what_follows_after_what_was_there(self) -> None:
+        """The SNAPSHOT stands before later changes."""
+        self.opened("bob")
+        self.write("/room/1", 5)
+        self.assertEqual(self.values(), [[5], [], [5]])
+
+    def test_subscription_that_leaves_out_params_gets_nothing(self) -> None:
+        """Nor one elsewhere."""
+        self.bob.send(Subscribe(1, "/room/**", 1 << Signal.EVENT))
+        self.bob.send(Subscribe(2, "/other/**"))
+        self.assertEqual(self.opened("bob"), [[], [], []])
+
+    def test_only_one_user_is_looked_at_where_only_one_may_see_more(self) -> None:
+        """Whether its pattern is the room's, narrower, wider, across it, or apart from it."""
+        for pattern, found in (
+            ("/room/**", ["/room/1", "/room/2"]),
+            ("/room/1", ["/room/1"]),
+            ("/**", ["/room/1", "/room/2"]),
+            ("/*/2", ["/room/2"]),
+            ("/other/**", []),
+            ("/roo*/2", ["/room/2"]),
+            ("/room", []),
+        ):
+            with self.subTest(pattern):
+                self.begin(Rule(members_of("/members"), catch_up=True))
+                self.subject = "bob"
+                self.bob.send(Subscribe(1, pattern))
+                self.values()
+                self.write("/members", ["alice", "bob"])
+                self.assertEqual(self.alice.hear(), [])
+                told = [address for address, _ in heard(self.bob.hear()) if address != "/members"]
+                self.assertEqual(sorted(told), found)
+                self.write("/members", ["bob"])
+                self.assertEqual([address for address, _ in heard(self.bob.hear()) if address != "/members"], [])
+
+    def test_each_subscription_gets_what_it_asks_for(self) -> None:
+        """A client with two subscriptions hears a param for each."""
+        self.bob.send(Subscribe(2, "/room/1"))
+        self.assertEqual(len(self.opened("bob")[2]), 3)
+
+    def test_catch_up_can_be_for_one_user(self) -> None:
+        """Others that see it now ask for themselves."""
+        self.subject = "alice"
+        found = self.opened("alice", "bob")
+        self.assertEqual([len(each) for each in found], [0, 2, 0])
+
+    def test_rule_without_catch_up_sends_nothing(self) -> None:
+        """It sees only what comes live from now on."""
+        self.begin(Rule(members_of("/members")))
+        self.assertEqual(self.opened("bob"), [[], [], []])
+
+    def test_address_without_a_rule_is_no_opening(self) -> None:
+        """Everybody saw it before."""
+        self.begin(None)
+        self.assertEqual(self.opened("bob"), [[], [], []])
+
+    def test_existence_opens_only_when_it_changes(self) -> None:
+        """A value that follows another is not looked at."""
+        self.existence_only = True
+        self.assertEqual(len(self.opened("alice")[1]), 2)
+        self.assertEqual(self.opened("alice", "bob"), [[], [], []])
+        self.admin.send(Set("/members", NULL))
+        self.assertEqual(len(self.opened("bob")[2]), 2)
+
+    def test_end_of_a_param_can_open(self) -> None:
+        """What it hid is sent."""
+
+        def judge(_subject: str, _pattern: Pattern | None, state: State, _now_us: int) -> Verdict:
+            return Verdict(HIDDEN if state.get("/members") else FULL, lookups=frozenset(("/members",)))
+
+        self.begin(Rule(judge, catch_up=True))
+        self.opened("anybody")
+        self.admin.send(Set("/members", NULL))
+        self.assertEqual([len(each) for each in self.values()], [0, 2, 2])
+
+    def test_what_ends_by_the_change_itself_is_not_sent(self) -> None:
+        """It is no longer there when it could be seen."""
+
+        def judge(_subject: str, _pattern: Pattern | None, state: State, _now_us: int) -> Verdict:
+            return Verdict(HIDDEN if state.get("/room/1") else FULL, lookups=frozenset(("/room/1",)))
+
+        self.begin(Rule(judge, catch_up=True), "/room/1")
+        self.values()
+        self.admin.send(Set("/room/1", NULL))
+        self.assertEqual(self.values(), [[None], [{"pin": 2}], [{"pin": 2}]])
+
+    def test_what_stays_hidden_is_not_sent(self) -> None:
+        """That something may open does not mean that it does."""
+        self.assertEqual(self.opened("carol"), [[], [], []])

@@ -1,0 +1,240 @@
+"""Tests of clasp_relay.core.fanout.recipients: who gets what, once and in order."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from clasp_relay.core.ports import Audience, Kind
+from clasp_relay.core.rights.port import FULL
+from clasp_relay.wire.codec import encode
+from clasp_relay.wire.constants import ALL_TYPES, Phase, Signal
+from clasp_relay.wire.frame import encode_frame
+from clasp_relay.wire.messages import Bundle, Message, Publish, Set, Subscribe, Unsubscribe
+from tests.core.counting import count_calls
+from tests.core.guard import Guard, Rule
+from tests.core.world import Client, MemoryFanOut, World, heard, revisions, value
+
+
+class FanOutTests(SynchronousTestCase):
+    """Every matching subscription, each session once."""
+
+    def setUp(self) -> None:
+        """A writer and a reader."""
+        self.world = World()
+        self.writer = self.world.join()
+        self.reader = self.world.join()
+
+    def test_session_gets_a_message_once(self) -> None:
+        """However many of its subscriptions match, of whatever kind."""
+        for number, pattern in enumerate(("/**", "/a/*", "/a/x", "/a/x", "/*/x", "/a/x*")):
+            self.reader.send(Subscribe(number, pattern))
+        self.reader.send(Subscribe(90, "/a/**", ALL_TYPES, 1, 5.0))
+        self.writer.send(Set("/a/x", value(1)))
+        self.writer.send(Publish("/a/x", Signal.EVENT, value=value(2)))
+        self.assertEqual(heard(self.reader.hear()), [("/a/x", 1), ("/a/x", 2)])
+
+    def test_same_people_are_one_audience_at_all_addresses(self) -> None:
+        """So that all that they hear of in one turn can be one write."""
+        audiences: list[Audience] = []
+        fan_out = MemoryFanOut()
+        self.patch(fan_out, "fan_out", lambda audience, *_: audiences.append(audience))
+        self.patch(self.world.relay.deliveries, "_fan_out", fan_out)
+        for client, patterns in ((self.writer, ("/a", "/b/*")), (self.reader, ("/b/*", "/**"))):
+            for number, pattern in enumerate(patterns):
+                client.send(Subscribe(number, pattern))
+        for address in ("/a", "/b/x", "/c"):
+            self.writer.send(Set(address, value(1)))
+        self.assertIs(audiences[0], audiences[1])
+        self.assertEqual(audiences[2].outboxes, (self.reader.outbox,))
+
+    def test_set_comes_back_to_its_sender_and_publish_does_not(self) -> None:
+        """Where it subscribed."""
+        self.writer.send(Subscribe(1, "/a"))
+        self.assertEqual(heard(self.writer.ask(Set("/a", value(1)))), [("/a", 1)])
+        for signal in (Signal.EVENT, Signal.STREAM, Signal.GESTURE, Signal.TIMELINE):
+            self.assertEqual(self.writer.ask(Publish("/a", signal, value=value(1))), [])
+
+    def test_set_arrives_with_its_new_revision_and_as_it_was_said(self) -> None:
+        """Value byte by byte, lock flags and life time."""
+        self.reader.send(Subscribe(1, "/**"))
+        messages = [
+            Set("/a", b"\x02\x05", lock=True, ttl=60),
+            Set("/a", b"\x04\x00\x00\x00\x05", 1, unlock=True),
+            Set("/b", b"\x0b\x00\x02\x00\x01b\x00\x00\x01a\x07\x7f\xf8\x00\x00\x00\x00\x00\x01"),
+        ]
+        for message in messages:
+            self.writer.send(message)
+        found = self.reader.hear()
+        expected = [one._replace(revision=rev) for one, rev in zip(messages, (1, 2, 1), strict=True)]
+        self.assertEqual(found, expected)
+
+    def test_publish_arrives_as_it_was_sent(self) -> None:
+        """Value, samples, phase, id, rate and timestamp."""
+        self.reader.send(Subscribe(1, "/**"))
+        messages = [
+            Publish("/a", Signal.EVENT, value=b"\x03\x00\x05", timestamp_us=5),
+            Publish("/a", Signal.EVENT),
+            Publish("/a", Signal.STREAM, samples=bytes(range(16)), timestamp_us=6, rate=60),
+            Publish("/a", Signal.GESTURE, Phase.START, value(1), id=7),
+            Publish("/a", Signal.TIMELINE, value=value([{"t": 0}])),
+        ]
+        for message in messages:
+            self.writer.send(message)
+        self.assertEqual(self.reader.hear(), messages)
+
+    def test_type_filter_lets_through_what_it_names(self) -> None:
+        """Each kind of signal by its own bit."""
+        for signal in Signal:
+            self.reader.send(Subscribe(1, "/**", 1 << signal))
+            self.writer.send(Set("/a", value("param")))
+            for other in (Signal.EVENT, Signal.STREAM, Signal.GESTURE, Signal.TIMELINE):
+                self.writer.send(Publish("/a", other, value=value(other.name.lower())))
+            with self.subTest(signal=signal):
+                self.assertEqual([found for _, found in heard(self.reader.hear())][-1:], [signal.name.lower()])
+
+    def test_frames_say_what_may_be_dropped(self) -> None:
+        """Params give way to newer ones, streams and moves to nothing; all else is kept."""
+        self.reader.send(Subscribe(1, "/**"))
+        for message in (
+            Set("/a", value(1)),
+            Publish("/a", Signal.EVENT),
+            Publish("/a", Signal.STREAM),
+            Publish("/a", Signal.TIMELINE),
+            Publish("/a", Signal.GESTURE, Phase.START, id=1),
+            Publish("/a", Signal.GESTURE, Phase.MOVE, id=1),
+            Publish("/a", Signal.GESTURE, Phase.END, id=1),
+        ):
+            self.writer.send(message)
+        kinds = [frame.kind for frame in self.reader.outbox.frames]
+        keep = Kind.KEEP
+        self.assertEqual(kinds, [Kind.PARAM, keep, Kind.DROP, keep, keep, Kind.DROP, keep])
+        self.assertEqual({frame.address for frame in self.reader.outbox.frames}, {"/a"})
+
+    def test_audience_stays_the_same_object_until_it_changes(self) -> None:
+        """So that two messages in a row can share one write."""
+        route = self.world.relay.subscriptions.route
+        self.reader.send(Subscribe(1, "/a/**"))
+        audiences = []
+        for address in ("/a/1", "/a/2", "/a/1"):
+            self.writer.send(Set(address, value(1)))
+            delivery = route(address).deliveries[Signal.PARAM]
+            assert delivery is not None
+            audiences.append(delivery.audience)
+        self.assertEqual(len(set(map(id, audiences))), 1)
+        self.writer.send(Subscribe(1, "/a/2"))
+        self.writer.send(Set("/a/2", value(2)))
+        delivery = route("/a/2").deliveries[Signal.PARAM]
+        assert delivery is not None
+        assert delivery.audience is not None
+        self.assertEqual(delivery.audience.members, {self.reader.outbox, self.writer.outbox})
+
+    def test_nobody_hears_what_nobody_asked_for(self) -> None:
+        """Nor what somebody asked for before."""
+        self.reader.send(Subscribe(1, "/a"))
+        self.reader.send(Unsubscribe(1))
+        self.writer.send(Set("/a", value(1)))
+        self.assertEqual(self.reader.hear(), [])
+
+
+class OrderTests(SynchronousTestCase):
+    """Fifty subscribers and a burst."""
+
+    def setUp(self) -> None:
+        """Some ask for all, some for each address, some for both."""
+        self.world = World()
+        self.writer = self.world.join()
+        self.readers: list[Client] = [self.world.join() for _ in range(50)]
+        for number, reader in enumerate(self.readers):
+            if number % 3 != 0:
+                reader.send(Subscribe(1, "/a/**"))
+            if number % 3 != 1:
+                for address in range(7):
+                    reader.send(Subscribe(10 + address, f"/a/{address}"))
+
+    def test_burst_arrives_in_order_at_every_subscriber(self) -> None:
+        """A thousand SETs at several addresses; revisions of an address never go down."""
+        expected = [(f"/a/{number % 7}", number) for number in range(1000)]
+        for address, number in expected:
+            self.writer.send(Set(address, value(number)))
+        for reader in self.readers:
+            messages = reader.hear()
+            self.assertEqual(heard(messages), expected)
+            for address in {address for address, _ in expected}:
+                found = [one for one in messages if isinstance(one, Set) and one.address == address]
+                self.assertEqual(revisions(list(found)), list(range(1, len(found) + 1)))
+
+    def test_members_of_a_bundle_stand_in_their_place(self) -> None:
+        """Among what their sender sent before and after, signals too."""
+        self.writer.send(Set("/a/1", value("before")))
+        self.writer.send(
+            Bundle(
+                (Publish("/a/2", Signal.EVENT, value=value("event")), Set("/a/1", value("in")), Set("/a/3", value(3)))
+            )
+        )
+        self.writer.send(Publish("/a/1", Signal.EVENT, value=value("after")))
+        expected = [("/a/1", "before"), ("/a/2", "event"), ("/a/1", "in"), ("/a/3", 3), ("/a/1", "after")]
+        for reader in self.readers:
+            self.assertEqual(heard(reader.hear()), expected)
+
+    def test_snapshot_stands_before_later_changes(self) -> None:
+        """What is written while a newcomer subscribes comes behind what was there."""
+        self.writer.send(Set("/a/1", value(1)))
+        newcomer = self.world.join()
+        newcomer.send(Subscribe(1, "/a/1"))
+        self.writer.send(Set("/a/1", value(2)))
+        self.assertEqual(heard(newcomer.hear()), [("/a/1", 1), ("/a/1", 2)])
+
+
+class CostTests(SynchronousTestCase):
+    """The cost of a message follows who gets it, not what else there is."""
+
+    def costs(self, size: int) -> dict[str, int]:
+        """Returns what messages cost among so many params and subscriptions that have nothing to do with them."""
+        world = World()
+        crowd = [world.join() for _ in range(10)]
+        for number in range(size):
+            crowd[number % 10].send(Subscribe(number // 10, f"/other/{number}/**"))
+            crowd[number % 10].send(Set(f"/other/{number}/x", value(number)))
+        writer, reader = world.join(), world.join()
+        reader.send(Subscribe(1, "/room/**"))
+        writer.send(Set("/room/0", value(0)))
+        messages: dict[str, Message] = {
+            "SET of a known address": Set("/room/0", value(1)),
+            "SET of a new address": Set("/room/1", value(1)),
+            "PUBLISH": Publish("/room/0", Signal.EVENT),
+            "SUBSCRIBE": Subscribe(2, "/room/*"),
+            "delete": Set("/room/1", value(None)),
+        }
+        found = {}
+        for name, message in messages.items():
+            data = encode_frame(encode(message))
+            found[name] = count_calls(partial(world.relay.receive, writer.session, data))
+        found["sweep"] = count_calls(world.relay.sweep)
+        found["disconnect"] = count_calls(writer.leave)
+        return found
+
+    def test_cost_does_not_grow_with_what_does_not_match(self) -> None:
+        """A hundred times as many params and subscriptions take not one call more."""
+        self.assertEqual(self.costs(100), self.costs(10_000))
+
+
+class GuardedDeliveryTests(SynchronousTestCase):
+    """Where not everybody sees everything."""
+
+    def test_throttled_reader_gets_what_it_may_see(self) -> None:
+        """Late, and without the keys that it does not see."""
+        guard = Guard()
+        guard.rules["/a"] = Rule(frozenset(("pin",)))
+        guard.rules["/b"] = Rule(FULL)
+        world = World(permissions=guard)
+        writer, reader = world.join("admin"), world.join("alice")
+        reader.send(Subscribe(1, "/**", ALL_TYPES, 1))
+        for number in range(3):
+            writer.send(Set("/a", value({"n": number, "pin": 1})))
+            writer.send(Set("/b", value({"n": number, "pin": 1})))
+        world.clock.clock.advance(1)
+        found = heard(reader.hear())
+        self.assertEqual(found[0::2], [("/a", {"n": 0}), ("/a", {"n": 2})])
+        self.assertEqual(found[1::2], [("/b", {"n": 0, "pin": 1}), ("/b", {"n": 2, "pin": 1})])

@@ -1,0 +1,478 @@
+"""Tests of clasp_relay.core.rights.visibility: who sees what, on every way out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from clasp_relay.core.fanout import recipients as delivery
+from clasp_relay.core.ports import NOT_YET, Frame
+from clasp_relay.core.records import Param
+from clasp_relay.core.rights import visibility
+from clasp_relay.core.rights.port import FULL, HIDDEN, State, Verdict
+from clasp_relay.wire.address import Pattern
+from clasp_relay.wire.constants import Signal
+from clasp_relay.wire.messages import (
+    NULL,
+    Announce,
+    Get,
+    Hello,
+    Publish,
+    Query,
+    Result,
+    Set,
+    SignalDefinition,
+    Subscribe,
+)
+from tests.core.guard import Guard, Rule, members_of
+from tests.core.world import START_US, Client, World, heard, value
+
+
+class VisibilityCase(SynchronousTestCase):
+    """Alice, Bob and an admin; rules are made by each test."""
+
+    def setUp(self) -> None:
+        """A relay where nothing is hidden yet."""
+        self.guard = Guard()
+        self.start_again()
+
+    def start_again(self) -> None:
+        """Everybody joins, another relay than before where this was called before."""
+        self.world = World(permissions=self.guard)
+        self.admin = self.world.join("admin")
+        self.alice = self.world.join("alice")
+        self.bob = self.world.join("bob")
+
+    def everybody(self) -> tuple[Client, Client, Client]:
+        """Returns the three."""
+        return self.admin, self.alice, self.bob
+
+    def subscribe(self, pattern: str = "/**") -> None:
+        """Everybody subscribes."""
+        for client in self.everybody():
+            client.ask(Subscribe(1, pattern))
+
+    def values(self) -> list[list[object]]:
+        """Returns the values that each of the three has heard."""
+        return [[found for _, found in heard(client.hear())] for client in self.everybody()]
+
+    def write(self, address: str, obj: object) -> None:
+        """The admin sets something."""
+        self.admin.send(Set(address, value(obj)))
+
+
+class WaysOutTests(VisibilityCase):
+    """One decision for all the ways by which a value leaves."""
+
+    def ways(self, address: str) -> list[list[list[object]]]:
+        """Returns what each of the three gets of an address by GET, SUBSCRIBE, HELLO and live."""
+        found = []
+        for client, name in zip(self.everybody(), ("admin", "alice", "bob"), strict=True):
+            newcomer = self.world.connect()
+            newcomer.send(Hello(1, 0, "x", name))
+            by_get = heard(client.ask(Get(address)))
+            by_subscribe = heard(client.ask(Subscribe(7, address)))
+            by_hello = heard(newcomer.hear())
+            newcomer.leave()
+            found.append([[one for _, one in way] for way in (by_get, by_subscribe, by_hello)])
+        return found
+
+    def test_one_address_that_somebody_may_see_shows_none_beside_it(self) -> None:
+        """In one snapshot, though one rule decides about all of them."""
+        self.patch(self.guard, "sees_all", lambda who, address: who.subject == "admin" or address == "/room/2")
+        self.guard.rules["/room/"] = Rule(lambda *_: Verdict(HIDDEN))
+        for number in range(1, 5):
+            self.write(f"/room/{number}", number)
+        self.write("/else", 5)
+        shown = heard(self.alice.ask(Subscribe(1, "/**")))
+        self.assertEqual(shown, [("/room/2", 2), ("/else", 5)])
+
+    def test_address_without_a_rule_is_seen_by_everybody(self) -> None:
+        """As it is."""
+        self.write("/a", 1)
+        self.assertEqual(self.ways("/a"), [[[1], [1], [1]]] * 3)
+
+    def test_hidden_address_is_seen_by_the_admin_alone(self) -> None:
+        """A GET says that there is nothing; no snapshot holds it."""
+        self.guard.rules["/a"] = Rule(HIDDEN)
+        self.write("/a", 1)
+        self.assertEqual(self.ways("/a"), [[[1], [1], [1]], [[None], [], []], [[None], [], []]])
+
+    def test_reader_decides(self) -> None:
+        """By what is stored somewhere else."""
+        self.guard.rules["/a"] = Rule(members_of("/members"))
+        self.write("/members", ["alice"])
+        self.write("/a", 1)
+        _, alice, bob = self.ways("/a")
+        self.assertEqual(alice, [[1], [1], [["alice"], 1]])
+        self.assertEqual(bob, [[None], [], [["alice"]]])
+
+    def test_keys_are_left_out(self) -> None:
+        """Of the same value on every way."""
+        self.guard.rules["/a"] = Rule(frozenset(("pin",)))
+        self.write("/a", {"name": "x", "pin": 5})
+        less = {"name": "x"}
+        self.assertEqual(self.ways("/a")[1:], [[[less]] * 3] * 2)
+        self.subscribe("/a")
+        self.write("/a", {"name": "y", "pin": 6})
+        self.assertEqual(self.values(), [[{"name": "y", "pin": 6}], [{"name": "y"}], [{"name": "y"}]])
+
+    def test_hello_snapshot_can_be_turned_off(self) -> None:
+        """Then newcomers get nothing before they ask."""
+        self.guard.hello_snapshot = False
+        self.write("/a", 1)
+        self.assertEqual(self.ways("/a")[1], [[1], [1], []])
+
+    def test_hello_snapshot_keeps_to_the_scope(self) -> None:
+        """What a token may not read is not in it."""
+        for address in ("/secret", "/public"):
+            self.world.relay.params.apply(Param(address, value(1), 1, "w", START_US))
+        newcomer = self.world.connect()
+        newcomer.send(Hello(1, 0, "x", "alice"))
+        self.assertEqual(heard(newcomer.hear()), [("/public", 1)])
+
+    def test_query_finds_what_is_seen(self) -> None:
+        """A hidden address is not even named."""
+        self.guard.rules["/a"] = Rule(members_of("/members"))
+        self.write("/members", ["alice"])
+        self.admin.send(Announce("/x", (SignalDefinition("/a", Signal.PARAM), SignalDefinition("/b", Signal.PARAM))))
+        found = []
+        for client in self.everybody():
+            (result,) = client.ask(Query("/*"))
+            assert isinstance(result, Result)
+            found.append([one.address for one in result.signals])
+        self.assertEqual(found, [["/a", "/b"], ["/a", "/b"], ["/b"]])
+
+    def test_signals_are_hidden_alike(self) -> None:
+        """A PUBLISH goes to those who see its address, without the keys that they do not see."""
+        self.guard.rules["/a"] = Rule(members_of("/members"))
+        self.guard.rules["/k"] = Rule(frozenset(("pin",)))
+        self.write("/members", ["bob"])
+        self.subscribe()
+        self.alice.send(Publish("/a", Signal.EVENT, value=value(1)))
+        self.alice.send(Publish("/k", Signal.EVENT, value=value({"pin": 1})))
+        self.alice.send(Publish("/k", Signal.EVENT))
+        self.assertEqual(self.values(), [[1, {"pin": 1}, None], [], [1, {}, None]])
+
+    def test_type_filter_holds_where_somebody_sees_less(self) -> None:
+        """A subscription to events gets no params."""
+        self.guard.rules["/a"] = Rule(frozenset(("pin",)))
+        self.subscribe("/a")
+        self.bob.send(Subscribe(1, "/a", 1 << Signal.EVENT))
+        self.write("/a", {"n": 1})
+        self.assertEqual(self.values(), [[{"n": 1}], [{"n": 1}], []])
+
+    def test_signal_to_one_session_is_decided_too(self) -> None:
+        """P2P has no way around."""
+        self.guard.rules["/clasp/p2p/signal/"] = Rule(
+            lambda subject, _pattern, _state, _now: Verdict(HIDDEN if subject == "bob" else frozenset(("pin",)))
+        )
+        for client in self.everybody():
+            message = Publish(f"/clasp/p2p/signal/{client.session.id}", Signal.EVENT, value=value({"pin": 1}))
+            self.alice.send(message)
+        self.assertEqual(self.values(), [[{"pin": 1}], [{}], []])
+
+    def test_live_values_can_follow_rules_of_their_own(self) -> None:
+        """Where the policy tells them apart."""
+        self.guard.tells_live_apart = True
+        self.start_again()
+        self.guard.live_rules["/a"] = Rule(HIDDEN)
+        self.subscribe()
+        self.write("/a", 1)
+        self.assertEqual(self.values(), [[1], [], []])
+        self.assertEqual(heard(self.bob.ask(Get("/a"))), [("/a", 1)])
+
+    def test_pattern_that_shows_most_counts(self) -> None:
+        """Of several subscriptions of one session that match."""
+
+        def judge(_subject: str, pattern: Pattern | None, _state: State, _now_us: int) -> Verdict:
+            if pattern is None or pattern.text == "/**":
+                return Verdict(HIDDEN)
+            return Verdict(FULL if pattern.is_literal else frozenset(("pin",)))
+
+        self.guard.rules["/a"] = Rule(judge, depends_on_pattern=True)
+        self.subscribe()
+        self.bob.send(Subscribe(2, "/*"))
+        self.write("/a", {"pin": 1})
+        self.assertEqual(self.values(), [[{"pin": 1}], [], [{}]])
+        self.bob.send(Subscribe(3, "/a"))
+        self.bob.hear()
+        self.write("/a", {"pin": 2})
+        self.assertEqual(self.values(), [[{"pin": 2}], [], [{"pin": 2}]])
+
+
+class KeptVerdictTests(VisibilityCase):
+    """Verdicts are kept until what they rest on changes."""
+
+    def test_verdict_is_judged_once(self) -> None:
+        """However many values follow, and for however many sessions of one user."""
+        rule = self.guard.rules["/a"] = Rule(members_of("/members"))
+        self.world.join("alice").send(Subscribe(1, "/**"))
+        self.subscribe()
+        for number in range(10):
+            self.write("/a/x", number)
+        self.assertEqual(sorted(rule.judged), [("alice", None), ("bob", None)])
+
+    def test_change_of_what_was_looked_up_is_seen_by_the_next_value(self) -> None:
+        """A write there, its end, and nothing else."""
+        rule = self.guard.rules["/a"] = Rule(members_of("/members"))
+        self.subscribe("/a")
+        self.write("/a", 1)
+        self.assertEqual(self.values(), [[1], [], []])
+        self.write("/members", ["alice"])
+        self.write("/a", 2)
+        self.assertEqual(self.values(), [[2], [2], []])
+        self.admin.send(Set("/members", NULL))
+        self.write("/a", 3)
+        self.assertEqual(self.values(), [[3], [], []])
+        judged = len(rule.judged)
+        self.write("/other", 1)
+        self.write("/a", 4)
+        self.assertEqual(len(rule.judged), judged)
+
+    def test_verdict_that_stays_the_same_changes_nothing(self) -> None:
+        """A list that still holds the same readers is no other audience."""
+        self.guard.rules["/a"] = Rule(members_of("/members"))
+        self.write("/members", ["alice"])
+        self.subscribe("/a")
+        self.write("/a", 1)
+        viewed = self.world.relay.visibility.of("/a", is_live=True)
+        assert viewed is not None
+        route = self.world.relay.subscriptions.route("/a")
+        split = viewed.splits[route, Signal.PARAM]
+        self.write("/members", ["alice", "carol"])
+        self.write("/a", 2)
+        self.assertIs(viewed.splits[route, Signal.PARAM], split)
+        self.assertEqual(self.values(), [[1, 2], [1, 2], []])
+
+    def test_existence_counts_only_when_it_changes(self) -> None:
+        """A value that follows another is no news."""
+
+        def judge(_subject: str, _pattern: Pattern | None, state: State, _now_us: int) -> Verdict:
+            is_closed = state.get("/closed") is not None
+            return Verdict(HIDDEN if is_closed else FULL, existence=frozenset(("/closed",)))
+
+        rule = self.guard.rules["/a"] = Rule(judge)
+        self.subscribe("/a")
+        self.write("/a", 1)
+        self.write("/closed", 1)
+        self.write("/a", 2)
+        self.assertEqual(self.values(), [[1, 2], [1], [1]])
+        judged = len(rule.judged)
+        self.write("/closed", 2)
+        self.write("/a", 3)
+        self.assertEqual(len(rule.judged), judged)
+        self.admin.send(Set("/closed", NULL))
+        self.write("/a", 4)
+        self.assertEqual(self.values(), [[3, 4], [4], [4]])
+
+    def test_patterns_that_were_looked_up_count(self) -> None:
+        """Whatever changes where they match."""
+        pattern = Pattern.parse("/bans/*")
+
+        def judge(_subject: str, _pattern: Pattern | None, state: State, _now_us: int) -> Verdict:
+            banned = any(True for _ in state.match(pattern))
+            return Verdict(HIDDEN if banned else FULL, lookup_patterns=frozenset((pattern,)))
+
+        self.guard.rules["/a"] = Rule(judge)
+        self.subscribe("/a")
+        self.write("/a", 1)
+        self.write("/bans/x", 1)
+        self.write("/a", 2)
+        self.assertEqual(self.values(), [[1, 2], [1], [1]])
+
+    def test_verdict_can_end_by_itself(self) -> None:
+        """At its time; one that ends later stays."""
+        ends_us = {"alice": START_US + 1_000_000, "bob": START_US + 2_000_000}
+
+        def judge(subject: str, _pattern: Pattern | None, _state: State, now_us: int) -> Verdict:
+            until_us = ends_us[subject]
+            return Verdict(FULL, until_us=until_us) if now_us < until_us else Verdict(HIDDEN)
+
+        rule = self.guard.rules["/a"] = Rule(judge)
+        self.subscribe("/a")
+        for number, expected in enumerate(([[0], [0], [0]], [[1], [], [1]], [[2], [], []])):
+            self.write("/a", number)
+            self.assertEqual(self.values(), expected)
+            self.world.clock.clock.advance(1)
+        self.assertEqual([subject for subject, _ in rule.judged].count("alice"), 2)
+
+    def test_hold_that_ends_with_its_session_is_noticed(self) -> None:
+        """What asked who is there is judged anew."""
+
+        def judge(_subject: str, _pattern: Pattern | None, state: State, _now_us: int) -> Verdict:
+            return Verdict(FULL if state.is_held("/here", "bob") else HIDDEN, existence=frozenset(("/here",)))
+
+        self.guard.tracked = "/here"
+        self.guard.rules["/a"] = Rule(judge)
+        self.subscribe("/a")
+        other_tab = self.world.join("bob")
+        other_tab.send(Set("/here", value(1)))
+        self.write("/a", 1)
+        self.assertEqual(self.values(), [[1], [1], [1]])
+        other_tab.leave()
+        self.write("/a", 2)
+        self.assertEqual(self.values(), [[2], [], []])
+        self.bob.send(Set("/here", value(1)))
+        self.bob.send(Set("/here", NULL))
+        self.write("/a", 3)
+        self.assertEqual(self.values(), [[3], [], []])
+
+    def test_kept_verdicts_are_bounded(self) -> None:
+        """Then all are judged anew, and still right."""
+        self.patch(visibility, "MAX_VERDICTS", 3)
+        self.guard.rules["/a"] = Rule(members_of("/members"))
+        self.write("/members", ["alice"])
+        self.subscribe("/a/**")
+        table = self.world.relay.visibility
+        for _ in range(2):
+            for number in range(5):
+                self.write(f"/a/{number}", number)
+                self.assertEqual(self.values(), [[number], [number], []])
+                self.assertLessEqual(len(table._viewed), 3)
+                self.assertLessEqual(table._count, 3)
+        self.write("/members", ["bob"])
+        self.write("/a/1", 9)
+        self.assertEqual(self.values(), [[9], [], [9]])
+
+    def test_addresses_share_what_decides_about_all_of_them(self) -> None:
+        """A room's messages are judged once per reader, not once per address, and go to the same list."""
+        rule = self.guard.rules["/a"] = Rule(members_of("/members"))
+        self.write("/members", ["alice"])
+        self.subscribe("/a/**")
+        for number in range(5):
+            self.write(f"/a/{number}", number)
+        self.assertEqual(sorted(subject for subject, _ in rule.judged), ["alice", "bob"])
+        viewed = self.world.relay.visibility.of("/a/0", is_live=True)
+        assert viewed is not None
+        self.assertEqual(len(viewed.splits), 1)
+
+    def test_splits_by_route_are_bounded(self) -> None:
+        """Who subscribes in many ways does not fill the memory."""
+        self.patch(delivery, "MAX_SPLITS", 2)
+        self.guard.rules["/a"] = Rule(members_of("/members"))
+        self.write("/members", ["alice"])
+        for number in range(5):
+            self.alice.send(Subscribe(number, f"/a/{number}"))
+            self.write(f"/a/{number}", number)
+        viewed = self.world.relay.visibility.of("/a/0", is_live=True)
+        assert viewed is not None
+        self.assertLessEqual(len(viewed.splits), 2)
+        self.assertEqual(self.values()[1], [0, 1, 2, 3, 4])
+
+    def test_long_addresses_are_found_anew(self) -> None:
+        """They are decided about all the same."""
+        self.guard.rules["/a"] = Rule(members_of("/members"))
+        self.write("/members", ["alice"])
+        address = "/a/" + "x" * visibility.MAX_REMEMBERED_ADDRESS
+        self.subscribe("/a/**")
+        self.write(address, 1)
+        self.assertEqual(self.values(), [[1], [1], []])
+        self.assertNotIn(address, self.world.relay.visibility._in_snapshots)
+
+    def test_remembered_addresses_are_bounded(self) -> None:
+        """Then they are found anew."""
+        self.patch(visibility, "MAX_ADDRESSES", 3)
+        self.guard.rules["/a"] = Rule(members_of("/members"))
+        for number in range(10):
+            self.write(f"/a/{number}", number)
+            self.assertLessEqual(len(self.world.relay.visibility._in_snapshots), 3)
+
+    def test_addresses_that_are_looked_at_are_bounded(self) -> None:
+        """Also those of which nothing is judged, since an admin sees all."""
+        self.patch(visibility, "MAX_VERDICTS", 3)
+        for number in range(10):
+            self.guard.rules[f"/a/{number}"] = Rule(members_of("/members"))
+            self.write(f"/a/{number}", number)
+            self.assertEqual(heard(self.admin.ask(Get(f"/a/{number}"))), [(f"/a/{number}", number)])
+            self.assertLessEqual(len(self.world.relay.visibility._viewed), 3)
+
+    def test_verdicts_that_are_forgotten_while_others_are_judged_stay_right(self) -> None:
+        """The limit may be reached in the middle of a value's way."""
+        self.guard.rules["/a"] = Rule(members_of("/members"))
+        self.subscribe("/a/**")
+        for address in ("/a/1", "/a/2"):
+            self.write(address, 0)
+        self.values()
+        self.write("/members", ["alice", "bob"])
+        self.patch(visibility, "MAX_VERDICTS", 1)
+        for number in range(3):
+            self.write("/a/1", number)
+            self.assertEqual(self.values(), [[number]] * 3)
+
+    def test_fixed_verdicts_take_no_room(self) -> None:
+        """They are the rule's own."""
+        self.guard.rules["/a"] = Rule(HIDDEN)
+        self.subscribe()
+        for number in range(10):
+            self.write(f"/a/{number}", number)
+        self.assertFalse(self.world.relay.visibility._viewed)
+
+
+class WaitingSnapshotTests(VisibilityCase):
+    """A snapshot that is judged while it is taken, by a reader who is slower than the writers."""
+
+    def ask(self, pattern: str) -> Iterator[bytes]:
+        """Has Alice subscribe, and returns the frames that she has not taken yet."""
+        waiting: list[Iterator[bytes]] = []
+        self.patch(type(self.alice.outbox), "send_snapshot", lambda _self, _key, frames: waiting.append(frames))
+        self.alice.send(Subscribe(1, pattern))
+        self.alice.hear()
+        (frames,) = waiting
+        return frames
+
+    def take(self, frames: Iterator[bytes]) -> list[tuple[str, object]]:
+        """Takes what waits."""
+        self.alice.outbox.frames.extend(Frame(data) for data in frames if data != NOT_YET)
+        return heard(self.alice.hear())
+
+    def test_many_are_judged_a_piece_at_a_time(self) -> None:
+        """Others have their turn between; nothing is lost, and what is hidden does not show."""
+        rule = self.guard.rules["/room/"] = Rule(lambda *_: Verdict(FULL))
+        self.guard.rules["/hidden/"] = Rule(lambda *_: Verdict(HIDDEN))
+        for number in range(1500):
+            self.write(f"/room/{number}", number)
+            self.write(f"/hidden/{number}", number)
+        rule.judged.clear()
+        frames = self.ask("/**")
+        self.assertEqual(rule.judged, [])
+        taken = list(frames)
+        self.assertEqual(taken.count(NOT_YET), 2)
+        self.assertEqual(len(taken) - taken.count(NOT_YET), 2)
+        self.assertEqual(self.take(iter(taken)), [(f"/room/{number}", number) for number in range(1500)])
+
+    def test_no_snapshot_is_sent_where_all_is_hidden(self) -> None:
+        """However many there are."""
+        self.guard.rules["/hidden/"] = Rule(HIDDEN)
+        for number in range(1500):
+            self.write(f"/hidden/{number}", number)
+        self.assertEqual(set(self.ask("/**")), {NOT_YET})
+
+    def test_what_has_changed_since_comes_live_only(self) -> None:
+        """Its former value would stand before it."""
+        self.write("/a", 1)
+        self.write("/b", 1)
+        frames = self.ask("/*")
+        self.write("/a", 2)
+        self.assertEqual(heard(self.alice.hear()), [("/a", 2)])
+        self.assertEqual(self.take(frames), [("/b", 1)])
+
+    def test_what_is_hidden_since_is_not_shown(self) -> None:
+        """Though it might have been seen when it was asked for."""
+        self.guard.rules["/a"] = Rule(members_of("/members"))
+        self.write("/members", ["alice"])
+        self.write("/a", 1)
+        frames = self.ask("/a")
+        self.write("/members", [])
+        self.assertEqual(self.take(frames), [])
+
+    def test_a_value_of_the_time_when_it_was_hidden_is_never_shown(self) -> None:
+        """Not even if its address is seen when its turn comes."""
+        self.guard.rules["/a"] = Rule(members_of("/members"))
+        self.write("/members", [])
+        self.write("/a", "secret")
+        frames = self.ask("/a")
+        self.write("/a", "public")
+        self.write("/members", ["alice"])
+        self.assertEqual(self.take(frames), [])

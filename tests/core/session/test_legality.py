@@ -1,0 +1,111 @@
+"""Tests of clasp_relay.core.session.legality: which message is legal when."""
+
+import typing
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from clasp_relay.core.handlers import HANDLERS
+from clasp_relay.core.session.legality import ALLOWED, check
+from clasp_relay.core.session.sessions import SessionState
+from clasp_relay.errors import CloseCode, ErrorCode, RequestError
+from clasp_relay.wire import messages as m
+from clasp_relay.wire.constants import Signal
+from tests.core.world import World, codes, value
+
+SAMPLES: tuple[m.Message, ...] = (
+    m.Hello(1, 0, "again"),
+    m.Welcome(1, 0, 0, "id", "name"),
+    m.Announce("/n"),
+    m.FederationSync(1),
+    m.Subscribe(1, "/a"),
+    m.Unsubscribe(1),
+    m.Publish("/a", Signal.EVENT),
+    m.Set("/a", value(1)),
+    m.Get("/a"),
+    m.Snapshot(),
+    m.Replay("/a"),
+    m.Bundle(),
+    m.Sync(1),
+    m.Ping(),
+    m.Pong(),
+    m.Ack(),
+    m.Error(500, "no"),
+    m.Query("/a"),
+    m.Result(),
+)
+"""One of every type."""
+
+FROM_THE_RELAY = frozenset({m.Welcome, m.Snapshot, m.Ack, m.Error, m.Result})
+NOT_OFFERED = frozenset({m.FederationSync})
+
+
+class TableTests(SynchronousTestCase):
+    def test_every_type_is_decided(self) -> None:
+        """Each message is handled, or refused because only the relay sends it, or because it is not offered."""
+        every = set(typing.get_args(m.Message))
+        self.assertEqual({type(sample) for sample in SAMPLES}, every)
+        self.assertEqual(set(HANDLERS) | FROM_THE_RELAY | NOT_OFFERED, every)
+        self.assertEqual(set(HANDLERS), ALLOWED[SessionState.NEW] | ALLOWED[SessionState.LIVE])
+        self.assertFalse(set(HANDLERS) & (FROM_THE_RELAY | NOT_OFFERED))
+        self.assertEqual(set(ALLOWED), set(SessionState))
+
+    def test_refusal_names_message_and_reason(self) -> None:
+        """For each message that is not legal in a state."""
+        for state in SessionState:
+            for sample in SAMPLES:
+                with self.subTest(state=state, message=type(sample).__name__):
+                    if type(sample) in ALLOWED[state]:
+                        check(state, sample)
+                        continue
+                    error = self.assertRaises(RequestError, check, state, sample)
+                    self.assertEqual(error.code, ErrorCode.MESSAGE)
+                    if state is SessionState.NEW:
+                        self.assertIn("first message must be HELLO", error.message)
+                        self.assertIn(type(sample).__name__.upper(), error.message)
+
+    def test_reasons_are_in_words(self) -> None:
+        """A programmer reads what is wrong."""
+        for sample, expected in (
+            (m.Hello(1, 0, "x"), "HELLO before"),
+            (m.FederationSync(1), "FEDERATION_SYNC is not offered"),
+            (m.Ack(), "ACK is a message that only the relay sends"),
+        ):
+            with self.subTest(message=sample):
+                self.assertIn(expected, self.assertRaises(RequestError, check, SessionState.LIVE, sample).message)
+
+
+class SessionTests(SynchronousTestCase):
+    """The table as a session meets it."""
+
+    def test_first_message_that_is_no_hello_ends_the_session(self) -> None:
+        """An ERROR, then the close with the reason."""
+        for sample in SAMPLES[1:]:
+            with self.subTest(message=type(sample).__name__):
+                client = World().connect()
+                self.assertEqual(codes(client.ask(sample)), [ErrorCode.MESSAGE])
+                assert client.outbox.closed is not None
+                self.assertEqual(client.outbox.closed[0], CloseCode.POLICY_VIOLATION)
+                self.assertIn("HELLO", client.outbox.closed[1])
+                client.send(m.Hello(1, 0, "late"))
+                self.assertEqual(client.hear(), [])
+
+    def test_illegal_message_leaves_the_session_alive(self) -> None:
+        """However many come: they are valid CLASP."""
+        world = World()
+        client = world.join()
+        for sample in SAMPLES:
+            if type(sample) not in ALLOWED[SessionState.LIVE]:
+                for _ in range(150):
+                    self.assertEqual(codes(client.ask(sample)), [ErrorCode.MESSAGE])
+        self.assertIsNone(client.outbox.closed)
+        self.assertEqual(client.ask(m.Ping()), [m.Pong()])
+
+    def test_second_hello_changes_nothing(self) -> None:
+        """Neither the session's name nor what hangs on it, and no session is added."""
+        world = World()
+        client = world.join()
+        client.send(m.Subscribe(1, "/a"))
+        before = (client.session.name, client.session.identity, dict(client.session.subscriptions))
+        self.assertEqual(codes(client.ask(m.Hello(1, 0, "other", "token"))), [ErrorCode.MESSAGE])
+        self.assertEqual((client.session.name, client.session.identity, client.session.subscriptions), before)
+        self.assertEqual(list(world.relay.sessions._by_id), [client.session.id])

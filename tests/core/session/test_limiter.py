@@ -1,0 +1,109 @@
+"""Tests of clasp_relay.core.session.limiter: how many messages a session may send."""
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from clasp_relay.core.relay import RelayOptions
+from clasp_relay.core.session.limiter import Limiter
+from clasp_relay.errors import ErrorCode
+from clasp_relay.wire.messages import Ack, Bundle, Error, Get, Ping, Pong, Set, Snapshot, Sync
+from tests.core.world import World, codes, value
+
+
+class LimiterTests(SynchronousTestCase):
+    def test_bucket_starts_full_and_fills_again(self) -> None:
+        """At so many a second, up to the burst."""
+        limiter = Limiter(10, 40, 0)
+        self.assertEqual(sum(limiter.take(1, 0) for _ in range(100)), 40)
+        self.assertEqual(sum(limiter.take(1, 1_000_000) for _ in range(100)), 10)
+        self.assertEqual(sum(limiter.take(1, 3_600_000_000) for _ in range(100)), 40)
+
+    def test_what_costs_too_much_takes_nothing(self) -> None:
+        """A smaller message still fits."""
+        limiter = Limiter(10, 40, 0)
+        self.assertFalse(limiter.take(41, 0))
+        self.assertTrue(limiter.take(40, 0))
+
+    def test_fractions_are_not_lost(self) -> None:
+        """A session that sends faster than tokens come is held to the rate all the same."""
+        limiter = Limiter(30, 1, 0)
+        self.assertIn(sum(limiter.take(1, now_us) for now_us in range(0, 10_000_000, 1_000)), range(290, 302))
+
+    def test_error_is_sent_at_most_once_a_second(self) -> None:
+        """What was held back is owed until it is settled."""
+        limiter = Limiter(1, 1, 0)
+        self.assertEqual([limiter.may_send_error(now_us) for now_us in (0, 1, 999_999)], [True, False, False])
+        self.assertTrue(limiter.owes_error)
+        limiter.settle(999_999)
+        self.assertFalse(limiter.owes_error)
+        self.assertFalse(limiter.may_send_error(1_000_000))
+        self.assertTrue(limiter.may_send_error(2_000_000))
+        self.assertFalse(limiter.owes_error)
+
+
+class RateLimitTests(SynchronousTestCase):
+    """The limit as a session meets it."""
+
+    def setUp(self) -> None:
+        """A relay that lets 30 messages a second through, 120 at once."""
+        self.world = World(RelayOptions(message_rate=(30, 120)))
+        self.client = self.world.join()
+
+    def flood(self, count: int = 130) -> None:
+        """Sends more than the burst."""
+        for number in range(count):
+            self.client.send(Set(f"/a/{number}", value(number)))
+
+    def test_message_beyond_the_limit_is_dropped(self) -> None:
+        """One ERROR 429 says so; what came before is kept, and the session lives."""
+        self.flood()
+        self.assertEqual(codes(self.client.hear()), [ErrorCode.LIMIT])
+        self.assertEqual(len(self.world.relay.params), 120)
+        self.world.clock.clock.advance(1)
+        self.flood()
+        self.assertEqual(codes(self.client.hear()), [ErrorCode.LIMIT])
+        self.assertIsNone(self.client.outbox.closed)
+
+    def test_held_back_error_comes_before_the_next_answer(self) -> None:
+        """So that a client that asks afterwards knows that something was dropped."""
+        for message, qos, answer in (
+            (Ping(), 0, Pong),
+            (Sync(1), 0, Sync),
+            (Get("/a/1"), 0, Snapshot),
+            (Set("/a/1", value(2)), 1, Ack),
+        ):
+            with self.subTest(message=message):
+                self.setUp()
+                self.flood()
+                self.client.hear()
+                self.world.clock.clock.advance(0.1)
+                first, second = self.client.ask(message, qos)
+                self.assertIsInstance(first, Error)
+                self.assertEqual(codes([first]), [ErrorCode.LIMIT])
+                self.assertIsInstance(second, answer)
+                self.assertEqual(len(self.client.ask(message, qos)), 1)
+
+    def test_bundle_costs_as_many_as_it_carries(self) -> None:
+        """An empty one costs one."""
+        self.client.send(Bundle(tuple(Set(f"/b/{number}", value(1)) for number in range(119))))
+        self.client.send(Bundle())
+        self.assertEqual(codes(self.client.hear()), [])
+        self.assertEqual(codes(self.client.ask(Bundle())), [ErrorCode.LIMIT])
+        self.world.clock.clock.advance(0.5)
+        sixteen = Bundle(tuple(Set(f"/c/{number}", value(1)) for number in range(16)))
+        self.client.send(sixteen)
+        self.assertIsNone(self.world.relay.params.get("/c/0"))
+        self.client.send(Bundle(sixteen.messages[:15]))
+        self.assertIsNotNone(self.world.relay.params.get("/c/14"))
+
+    def test_other_sessions_are_not_held_back(self) -> None:
+        """Each has a bucket of its own."""
+        other = self.world.join()
+        self.flood()
+        self.assertEqual(other.ask(Ping()), [Pong()])
+
+    def test_no_limit_without_a_rate(self) -> None:
+        """Open mode has none."""
+        self.world = World()
+        self.client = self.world.join()
+        self.flood(1000)
+        self.assertEqual(self.client.hear(), [])

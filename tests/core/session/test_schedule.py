@@ -1,0 +1,116 @@
+"""Tests of clasp_relay.core.session.schedule: what waits for its time."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from clasp_relay.core.session import schedule as bundles
+from clasp_relay.errors import ErrorCode
+from clasp_relay.wire.constants import Signal
+from clasp_relay.wire.messages import Ack, Bundle, Error, Publish, Set, Subscribe
+from tests.core.world import START_US, Client, World, codes, heard, value
+
+
+class ScheduleTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        """A sender and a listener."""
+        self.world = World()
+        self.sender = self.world.join()
+        self.listener = self.world.join()
+        self.listener.send(Subscribe(1, "/**"))
+
+    def send(self, after_s: float, *members: Set | Publish, by: Client | None = None) -> list[object]:
+        """Sends a bundle for later, and returns the codes of the ERRORs or the ACKs that come back."""
+        at_us = self.world.clock.now_us() + round(after_s * 1e6)
+        answers = (by or self.sender).ask(Bundle(members, at_us), 1)
+        return [answer.error if isinstance(answer, Error) else answer for answer in answers]
+
+    def pass_time(self, seconds: float) -> list[tuple[str, object]]:
+        """Returns what the listener hears in that time."""
+        self.world.clock.clock.advance(seconds)
+        return heard(self.listener.hear())
+
+    def test_bundle_is_applied_at_its_time(self) -> None:
+        """All of it, in order; the ACK has no revision and comes at once."""
+        members = (Set("/a", value(1)), Publish("/e", Signal.EVENT, value=value(2)), Set("/b", value(3)))
+        self.assertEqual(self.send(2, *members), [Ack()])
+        self.assertEqual(self.pass_time(1.999), [])
+        self.assertEqual(self.pass_time(0.001), [("/a", 1), ("/e", 2), ("/b", 3)])
+        self.assertEqual(self.sender.hear(), [])
+        self.assertEqual(self.world.relay.schedule.pending_bytes, 0)
+
+    def test_time_that_has_come_is_now(self) -> None:
+        """Like a bundle without a time, with the last revision in the ACK."""
+        for at_us in (0, START_US - 1, START_US):
+            self.setUp()
+            self.assertEqual(self.sender.ask(Bundle((Set("/a", value(1)),), at_us), 1), [Ack(None, 1)])
+            self.assertEqual(self.pass_time(0), [("/a", 1)])
+
+    def test_bundle_is_checked_when_it_comes(self) -> None:
+        """What is refused then does not wait."""
+        self.assertEqual(self.send(2, Set("/a", value(1)), Set("bad", value(1))), [ErrorCode.ADDRESS])
+        self.assertEqual(self.send(2, Set("/a", value(1), 5)), [ErrorCode.CONFLICT])
+        self.assertEqual(self.pass_time(10), [])
+
+    def test_bundle_is_checked_again_when_it_is_due(self) -> None:
+        """One that fails then changes nothing, and its sender reads why."""
+        self.send(2, Set("/a", value(1), 0), Set("/b", value(2)))
+        self.listener.send(Set("/a", value("first")))
+        self.assertEqual(self.pass_time(1), [("/a", "first")])
+        self.assertEqual(self.pass_time(5), [])
+        (error,) = self.sender.hear()
+        assert isinstance(error, Error)
+        self.assertEqual((error.error, error.address), (ErrorCode.CONFLICT, "/a"))
+
+    def test_bundle_outlives_its_session(self) -> None:
+        """It was accepted; nobody reads an ERROR any more."""
+        self.send(1, Set("/a", value(1), lock=True))
+        self.send(1, Set("/a", value(1), 0))
+        self.sender.leave()
+        self.assertEqual(self.pass_time(1), [("/a", 1)])
+        self.assertIsNone(self.world.relay.params.holder("/a"))
+        self.assertEqual((self.sender.hear(), self.world.faults), ([], []))
+
+    def test_fault_when_it_is_due_is_reported(self) -> None:
+        """The sender reads «internal error» and lives."""
+
+        def fail(*_: object) -> None:
+            raise ZeroDivisionError("a secret")
+
+        self.send(1, Set("/a", value(1)))
+        self.world.relay.writing.check = fail  # type: ignore[method-assign, assignment]
+        self.pass_time(1)
+        (error,) = self.sender.hear()
+        assert isinstance(error, Error)
+        self.assertEqual((error.error, error.message), (ErrorCode.INTERNAL, "internal error"))
+        ((what, fault),) = self.world.faults
+        self.assertIn(self.sender.session.id, what)
+        self.assertIsInstance(fault, ZeroDivisionError)
+
+    def test_more_than_an_hour_ahead_is_refused(self) -> None:
+        """More likely a mistake in the unit than a plan."""
+        self.assertEqual(self.send(3600, Set("/a", value(1))), [Ack()])
+        self.assertEqual(self.send(3600.000001, Set("/a", value(1))), [ErrorCode.VALUE])
+        self.assertEqual(codes(self.sender.ask(Bundle((), 2**64 - 1))), [ErrorCode.VALUE])
+
+    def test_so_many_may_wait_per_session(self) -> None:
+        """Another session's do not count; one that has run makes room."""
+        for _ in range(bundles.MAX_PENDING):
+            self.sender.send(Bundle((), START_US + 1_000_000))
+        self.assertEqual(self.sender.hear(), [])
+        self.assertEqual(self.send(1, Set("/a", value(1))), [ErrorCode.LIMIT])
+        self.assertEqual(self.send(1, Set("/a", value(1)), by=self.listener), [Ack()])
+        self.world.clock.clock.advance(1)
+        self.assertEqual(self.send(1, Set("/a", value(1))), [Ack()])
+
+    def test_memory_of_all_that_waits_is_bounded(self) -> None:
+        """Those of sessions that have gone included; what has run makes room."""
+        self.patch(bundles, "MAX_PENDING_BYTES", 3_000)
+        members = (Set("/é", value("x" * 500)), Publish("/b", Signal.STREAM, samples=bytes(80)))
+        self.assertEqual(self.send(1, *members), [Ack()])
+        self.assertEqual(self.world.relay.schedule.pending_bytes, 2 * bundles.MEMBER_BYTES + 3 + 503 + 2 + 80)
+        self.assertEqual(self.send(1, *members), [Ack()])
+        self.sender.leave()
+        self.assertEqual(self.send(1, *members, by=self.listener), [ErrorCode.OVERLOADED])
+        self.world.clock.clock.advance(1)
+        self.assertEqual(self.send(1, *members, by=self.listener), [Ack()])

@@ -1,0 +1,92 @@
+"""Tests of clasp_relay.core.state.draft: the state as changes would leave it."""
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from clasp_relay.core.records import Outcome, Param
+from clasp_relay.core.session.sessions import Session
+from clasp_relay.core.state.draft import Draft
+from clasp_relay.core.state.params import ParamLimits, Params
+from clasp_relay.core.state.tombstones import Ended
+from clasp_relay.wire.address import Pattern
+from clasp_relay.wire.messages import NULL
+from tests.core.world import MemoryOutbox, value
+
+
+def change(address: str, revision: int, obj: object = 1, writer: str = "w") -> Param:
+    """Returns a change."""
+    return Param(address, value(obj), revision, writer, revision * 10)
+
+
+class DraftTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        """/a is set, /b is set and locked by «w», /gone was deleted."""
+        self.params = Params(ParamLimits())
+        for one in (change("/a", 1), change("/gone", 1), change("/gone", 2, None)):
+            self.params.apply(one)
+        self.params.apply(change("/b", 1), lock=True)
+        self.image = self.params.image()
+        self.draft = Draft(self.params)
+
+    def tearDown(self) -> None:
+        """Nothing of a draft is applied."""
+        self.assertEqual(self.params.image(), self.image)
+        self.assertEqual(self.params.holder("/b"), "w")
+
+    def stage(self, one: Param, *, lock: bool = False, unlock: bool = False, stamp: str | None = None) -> None:
+        """Puts a change on top."""
+        self.draft.stage(one, lock=lock, unlock=unlock, stamp=stamp)
+
+    def found(self, pattern: str) -> list[tuple[str, int]]:
+        """Returns address and revision of what matches."""
+        return sorted((one.address, one.revision) for one in self.draft.match(Pattern.parse(pattern)))
+
+    def test_empty_draft_is_what_lies_below(self) -> None:
+        """In every way that it can be asked."""
+        self.assertEqual(self.draft.get("/a"), self.params.get("/a"))
+        self.assertEqual(self.found("/**"), [("/a", 1), ("/b", 1)])
+        self.assertEqual(self.draft.ended("/gone"), Ended(2, 20))
+        self.assertEqual([self.draft.last_revision(address) for address in ("/a", "/gone", "/new")], [1, 2, 0])
+        self.assertEqual((self.draft.holder("/a"), self.draft.holder("/b")), (None, "w"))
+        self.assertEqual(list(self.draft.outcomes()), [])
+
+    def test_staged_change_is_seen_on_top(self) -> None:
+        """The last one of each address, and each once."""
+        for one in (change("/a", 2), change("/a", 3), change("/gone", 3), change("/new/x", 1)):
+            self.stage(one)
+        self.assertEqual(self.draft.get("/a"), change("/a", 3))
+        self.assertEqual(self.found("/**"), [("/a", 3), ("/b", 1), ("/gone", 3), ("/new/x", 1)])
+        self.assertEqual(self.found("/new/*"), [("/new/x", 1)])
+        self.assertIsNone(self.draft.ended("/gone"))
+        self.assertEqual(self.draft.last_revision("/a"), 3)
+        self.assertEqual(
+            list(self.draft.outcomes()),
+            [Outcome(change("/a", 3)), Outcome(change("/gone", 3)), Outcome(change("/new/x", 1))],
+        )
+
+    def test_staged_null_ends_a_param(self) -> None:
+        """It is found nowhere, and its end is known with its stamp, until it is set again."""
+        end = Param("/a", NULL, 2, "w", 99, None, "alice")
+        self.stage(end, stamp="bob")
+        self.assertIsNone(self.draft.get("/a"))
+        self.assertEqual(self.found("/**"), [("/b", 1)])
+        self.assertEqual(self.draft.ended("/a"), Ended(2, 99, "alice", "bob"))
+        self.assertEqual(list(self.draft.outcomes()), [Outcome(end, "bob")])
+        self.stage(change("/a", 3))
+        self.assertIsNone(self.draft.ended("/a"))
+        self.assertEqual(list(self.draft.outcomes()), [Outcome(change("/a", 3))])
+
+    def test_locks_are_as_the_changes_leave_them(self) -> None:
+        """Taken, given up, and gone with the value."""
+        self.stage(change("/a", 2, writer="me"), lock=True)
+        self.stage(change("/b", 2), unlock=True)
+        self.assertEqual((self.draft.holder("/a"), self.draft.holder("/b")), ("me", None))
+        self.stage(change("/a", 3, None))
+        self.assertIsNone(self.draft.holder("/a"))
+
+    def test_hold_counts_only_where_nothing_is_staged(self) -> None:
+        """Whoever writes an address in the bundle knows better."""
+        self.params.holds.take("/a", Session("id", MemoryOutbox(), ""))
+        self.assertTrue(self.draft.is_held("/a", ""))
+        self.assertFalse(self.draft.is_held("/a", "alice"))
+        self.stage(change("/a", 2))
+        self.assertFalse(self.draft.is_held("/a", ""))

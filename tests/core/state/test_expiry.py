@@ -1,0 +1,104 @@
+"""Tests of clasp_relay.core.state.expiry: which addresses end when."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from clasp_relay.core.state.expiry import Expiry
+
+_ADDRESS = st.sampled_from(("/a", "/b", "/c", "/d"))
+_STEP = st.one_of(
+    st.tuples(st.just("set"), _ADDRESS, st.integers(0, 30)),
+    st.tuples(st.just("discard"), _ADDRESS, st.just(0)),
+    st.tuples(st.just("due"), st.just(""), st.integers(0, 5)),
+)
+
+
+class ExpiryTests(SynchronousTestCase):
+    def test_addresses_come_due_in_order(self) -> None:
+        """At their time, not before, and until they are discarded."""
+        expiry = Expiry()
+        for address, due_us in (("/late", 30), ("/early", 10), ("/middle", 20)):
+            expiry.set(address, due_us)
+        self.assertEqual(expiry.due(9, 100), [])
+        self.assertEqual(expiry.due(20, 100), ["/early", "/middle"])
+        self.assertEqual(expiry.due(20, 100), ["/early", "/middle"])
+        expiry.discard("/early")
+        self.assertEqual(expiry.due(100, 100), ["/middle", "/late"])
+
+    def test_so_many_are_told_at_once(self) -> None:
+        """The others come next time."""
+        expiry = Expiry()
+        for n in range(5):
+            expiry.set(f"/{n}", n)
+        self.assertEqual(expiry.due(10, 2), ["/0", "/1"])
+        for address in ("/0", "/1"):
+            expiry.discard(address)
+        self.assertEqual(expiry.due(10, 2), ["/2", "/3"])
+
+    def test_time_can_be_set_again(self) -> None:
+        """To later and to earlier."""
+        expiry = Expiry()
+        expiry.set("/a", 10)
+        expiry.set("/a", 50)
+        self.assertEqual(expiry.due(49, 100), [])
+        expiry.set("/a", 20)
+        self.assertEqual(expiry.due(20, 100), ["/a"])
+        self.assertEqual(expiry.snapshot(), {"/a": 20})
+
+    def test_least_recent_is_the_one_not_used_for_longest(self) -> None:
+        """To set a time is a use, a touch is one without it."""
+        expiry = Expiry()
+        for address in ("/a", "/b", "/c"):
+            expiry.set(address, 10)
+        expiry.set("/a", 5)
+        expiry.touch("/b")
+        self.assertEqual(list(expiry.least_recent()), ["/c", "/a", "/b"])
+        self.assertEqual(expiry.due(10, 100), ["/a", "/b", "/c"])
+
+    def test_least_recent_of_an_owner_are_its_own(self) -> None:
+        """In the same order; who has none left takes no room."""
+        expiry = Expiry()
+        for address, owner in (("/a", "alice"), ("/b", "bob"), ("/c", "alice"), ("/d", "")):
+            expiry.set(address, 10, owner)
+        self.assertEqual(list(expiry.least_recent("alice")), ["/a", "/c"])
+        expiry.touch("/a")
+        self.assertEqual(list(expiry.least_recent("alice")), ["/c", "/a"])
+        expiry.set("/c", 20, "bob")
+        expiry.set("/a", 20)
+        self.assertEqual(list(expiry.least_recent("alice")), [])
+        self.assertEqual(list(expiry.least_recent("bob")), ["/b", "/c"])
+        for address in ("/a", "/b", "/c", "/d"):
+            expiry.discard(address)
+        self.assertEqual((expiry._owners, expiry._by_owner), ({}, {}))
+
+    def test_old_entries_are_not_kept(self) -> None:
+        """A thousand short lives, one after the other, leave no heap of a thousand."""
+        expiry = Expiry()
+        for number in range(1000):
+            expiry.set(f"/{number}", 1_000_000)
+            expiry.discard(f"/{number}")
+            expiry.set("/always", 1_000_000 - number)
+        self.assertLessEqual(len(expiry._heap), 70)
+        self.assertLessEqual(len(expiry._queued_us), 70)
+        self.assertEqual(expiry.due(1_000_000, 100), ["/always"])
+
+    @given(st.lists(_STEP, max_size=60))
+    def test_table_agrees_with_a_plain_dict(self, steps: list[tuple[str, str, int]]) -> None:
+        """Whatever is set, discarded and asked, in whatever order, what is due is what a dict would say."""
+        expiry = Expiry()
+        model: dict[str, int] = {}
+        now_us = 0
+        for kind, address, number in steps:
+            if kind == "set":
+                expiry.set(address, now_us + number)
+                model[address] = now_us + number
+            elif kind == "discard":
+                expiry.discard(address)
+                model.pop(address, None)
+            else:
+                now_us += number
+                expected = sorted((due_us, found) for found, due_us in model.items() if due_us <= now_us)
+                self.assertEqual(expiry.due(now_us, 100), [found for _, found in expected])
+            self.assertEqual(expiry.snapshot(), model)
+            self.assertEqual([found in expiry for found in ("/a", "/z")], ["/a" in model, False])

@@ -1,0 +1,464 @@
+"""Tests of clasp_relay.core.state.params: the table of what is set."""
+
+from __future__ import annotations
+
+import unittest
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from twisted.trial.unittest import SynchronousTestCase
+
+from clasp_relay.core.records import Outcome, Param, StateImage
+from clasp_relay.core.sizes import text_bytes
+from clasp_relay.core.state.conflicts import decide
+from clasp_relay.core.state.params import ParamLimits, Params
+from clasp_relay.core.state.tombstones import Ended
+from clasp_relay.errors import ErrorCode, RequestError
+from clasp_relay.wire.address import Pattern
+from clasp_relay.wire.constants import TTL_ABSOLUTE
+from clasp_relay.wire.messages import NULL, Set
+from tests.core.world import value
+
+SECOND_US = 1_000_000
+
+
+def param(address: str, number: object = 1, revision: int = 1, ttl: int | None = None, subject: str = "") -> Param:
+    """Returns a change."""
+    return Param(address, value(number), revision, "w", 0, ttl, subject)
+
+
+def null(address: str, revision: int = 2, subject: str = "") -> Param:
+    """Returns a deletion."""
+    return Param(address, NULL, revision, "w", 0, None, subject)
+
+
+def counted_bytes(params: Params) -> int:
+    """Returns what should be counted: addresses and values, and the addresses of stamped ends."""
+    image = params.image()
+    stamped = sum(text_bytes(address) for address, ended in image.ended if ended.stamp is not None)
+    return stamped + sum(text_bytes(one.address) + len(one.value) for one in image.params)
+
+
+class TableTests(SynchronousTestCase):
+    """What is set, found and remembered."""
+
+    def setUp(self) -> None:
+        """An empty table."""
+        self.params = Params(ParamLimits())
+
+    def test_change_is_found_at_its_address(self) -> None:
+        """By its address, by a literal pattern and by one with wildcards."""
+        one, other = param("/a/x"), param("/b")
+        self.params.apply(one)
+        self.params.apply(other)
+        self.assertEqual((self.params.get("/a/x"), self.params.get("/a")), (one, None))
+        for pattern, expected in (("/a/x", [one]), ("/a/*", [one]), ("/**", [one, other]), ("/c", []), ("/c/*", [])):
+            with self.subTest(pattern=pattern):
+                self.assertEqual(sorted(self.params.match(Pattern.parse(pattern))), expected)
+        self.assertEqual((len(self.params), sorted(self.params.all())), (2, [one, other]))
+
+    def test_deleted_address_keeps_its_revision(self) -> None:
+        """And how it ended; once it is set again that is forgotten."""
+        self.params.apply(param("/a"))
+        self.params.apply(Param("/a", NULL, 2, "w", 77, None, "alice"))
+        self.assertEqual((self.params.get("/a"), self.params.last_revision("/a")), (None, 2))
+        self.assertEqual(self.params.ended("/a"), Ended(2, 77, "alice"))
+        self.params.apply(param("/a", revision=3))
+        self.assertEqual((self.params.ended("/a"), self.params.last_revision("/a")), (None, 3))
+        self.assertEqual(self.params.last_revision("/unknown"), 0)
+
+    def test_state_bytes_are_addresses_and_values(self) -> None:
+        """In UTF-8; replaced and deleted values are given back."""
+        for change in (param("/é", "x" * 10), param("/b"), param("/é", "日", 2), null("/b"), null("/b", 3)):
+            self.params.apply(change)
+            self.assertEqual(self.params.state_bytes, counted_bytes(self.params))
+        self.assertEqual(self.params.state_bytes, 3 + 6)
+
+    def test_stamped_end_is_counted_once(self) -> None:
+        """However often it is ended again; what follows it takes its place."""
+        for revision in range(1, 4):
+            self.params.apply(null("/s", revision), stamp="alice")
+            self.assertEqual(self.params.state_bytes, 2)
+        self.params.apply(param("/s", revision=4))
+        self.assertEqual(self.params.state_bytes, counted_bytes(self.params))
+        self.params.apply(null("/s", 5))
+        self.assertEqual(self.params.state_bytes, 0)
+
+    def test_changes_rise_with_whatever_the_image_shows(self) -> None:
+        """A renewed life time is saved too; a GET that renews nothing is no change."""
+        self.params.apply(param("/a", ttl=5))
+        self.params.apply(param("/b"))
+        self.params.apply(param("/c", ttl=5 | TTL_ABSOLUTE))
+        before = self.params.changes
+        for address in ("/b", "/c", "/unknown"):
+            self.params.renew(address, 1)
+        self.assertEqual(self.params.changes, before)
+        self.params.renew("/a", 1)
+        self.assertEqual(self.params.changes, before + 1)
+
+    def test_lock_is_held_until_it_is_given_up(self) -> None:
+        """By unlock, with the session, or with the value."""
+        for end in (
+            lambda: self.params.apply(param("/a", revision=2), unlock=True),
+            lambda: self.params.apply(null("/a")),
+            lambda: self.params.release_all("w"),
+        ):
+            self.setUp()
+            self.params.apply(param("/a"), lock=True)
+            self.params.apply(param("/a", revision=2))
+            self.assertEqual(self.params.holder("/a"), "w")
+            end()
+            self.assertIsNone(self.params.holder("/a"))
+
+    def test_hold_is_asked_of_the_holds(self) -> None:
+        """A policy asks the table."""
+        self.assertFalse(self.params.is_held("/a", "alice"))
+
+
+class ExpiryTests(SynchronousTestCase):
+    """What ends when."""
+
+    def ends(self, ttl: int | None, default_ttl_s: int = 0, renewed_s: int | None = None) -> int | None:
+        """Returns the second at which a param ends that was set at 0."""
+        params = Params(ParamLimits(default_ttl_s=default_ttl_s))
+        params.apply(param("/a", ttl=ttl))
+        if renewed_s is not None:
+            params.renew("/a", renewed_s * SECOND_US)
+        for second in range(100):
+            if params.expired(second * SECOND_US, 100):
+                return second
+        return None
+
+    def test_life_time_is_as_the_writer_said(self) -> None:
+        """Or as the server says where the writer said nothing; a GET renews what slides."""
+        cases = (
+            ("none", None, 0, None, None),
+            ("the server's", None, 10, None, 10),
+            ("the server's, renewed", None, 10, 4, 14),
+            ("sliding", 5, 10, None, 5),
+            ("sliding, renewed", 5, 0, 4, 9),
+            ("absolute", 5 | TTL_ABSOLUTE, 10, None, 5),
+            ("absolute, read", 5 | TTL_ABSOLUTE, 10, 4, 5),
+            ("never", 0, 10, None, None),
+            ("never, read", 0, 10, 4, None),
+            ("absolute never", TTL_ABSOLUTE, 10, None, None),
+        )
+        for name, ttl, default_ttl_s, renewed_s, expected in cases:
+            with self.subTest(name):
+                self.assertEqual(self.ends(ttl, default_ttl_s, renewed_s), expected)
+
+    def test_expired_param_ends_as_a_null_with_the_next_revision(self) -> None:
+        """Written by nobody in particular; it is there until that is applied."""
+        params = Params(ParamLimits())
+        params.apply(param("/a", ttl=5, subject="alice"))
+        (end,) = params.expired(6 * SECOND_US, 100)
+        self.assertEqual(end, Param("/a", NULL, 2, "w", 6 * SECOND_US, 5, ""))
+        self.assertIsNotNone(params.get("/a"))
+        params.apply(end)
+        self.assertEqual((params.get("/a"), params.expired(6 * SECOND_US, 100)), (None, []))
+
+    def test_write_of_another_life_time_replaces_it(self) -> None:
+        """«Never» takes the end away."""
+        params = Params(ParamLimits())
+        params.apply(param("/a", ttl=5))
+        params.apply(param("/a", revision=2, ttl=0))
+        self.assertEqual(params.expired(100 * SECOND_US, 100), [])
+
+
+class CapacityTests(SynchronousTestCase):
+    """What fits, and what goes for it."""
+
+    def fill(self, limits: ParamLimits, *changes: Param) -> None:
+        """Fills a table."""
+        self.params = Params(limits)
+        for change in changes:
+            self.params.apply(change)
+
+    def victims(self, *changes: Param, stamp: str | None = None) -> list[str]:
+        """Returns what would go for changes."""
+        return self.params.victims([Outcome(change, stamp) for change in changes])
+
+    def refusal(self, *changes: Param) -> str:
+        """Returns why changes are refused."""
+        error = self.assertRaises(RequestError, self.victims, *changes)
+        self.assertEqual((error.code, error.address), (ErrorCode.OVERLOADED, changes[0].address))
+        return str(error)
+
+    def test_least_recently_used_param_with_a_life_time_goes(self) -> None:
+        """A GET is a use, whatever kind of life time it has; what was stored for good stays."""
+        self.fill(
+            ParamLimits(max_params=4),
+            param("/good"),
+            param("/a", ttl=5),
+            param("/b", ttl=5 | TTL_ABSOLUTE),
+            param("/c", ttl=5),
+        )
+        self.assertEqual(self.victims(param("/new")), ["/a"])
+        self.params.renew("/a", SECOND_US)
+        self.assertEqual(self.victims(param("/new")), ["/b"])
+        self.params.renew("/b", SECOND_US)
+        self.assertEqual(self.victims(param("/new")), ["/c"])
+        self.assertEqual(self.victims(param("/new"), param("/new2")), ["/c", "/a"])
+
+    def test_what_was_stored_for_good_is_never_evicted(self) -> None:
+        """The new one is refused, and the ERROR says which limit it is."""
+        self.fill(ParamLimits(max_params=2), param("/a"), param("/b"))
+        self.assertIn("max-params", self.refusal(param("/new")))
+        self.fill(ParamLimits(max_state_bytes=30), param("/a"), param("/b"))
+        self.assertIn("max-state-bytes", self.refusal(param("/new")))
+
+    def test_what_takes_no_more_than_before_always_fits(self) -> None:
+        """Also where more is stored than may be, as after a start with smaller limits."""
+        self.fill(ParamLimits(), param("/a", "long enough"), param("/b"))
+        image = self.params.image()
+        self.params = Params(ParamLimits(max_params=1, max_state_bytes=5))
+        self.params.load(image)
+        self.assertEqual(self.victims(param("/a", 1, 2)), [])
+        self.assertEqual(self.victims(null("/a")), [])
+        self.refusal(param("/a", "longer than what stood there"))
+
+    def test_changes_that_are_made_together_count_together(self) -> None:
+        """What one frees the other may take; none of them is a victim."""
+        self.fill(ParamLimits(max_params=2), param("/a", ttl=5), param("/b"))
+        self.assertEqual(self.victims(null("/b"), param("/new")), [])
+        self.assertEqual(self.victims(param("/new")), ["/a"])
+        self.refusal(param("/new"), param("/a", 1, 2))
+
+    def test_growing_value_makes_room_for_itself(self) -> None:
+        """As many go as it takes."""
+        changes = [param(f"/{number}", ttl=5) for number in range(4)]
+        self.fill(ParamLimits(max_state_bytes=4 * 11), *changes)
+        self.assertEqual(self.victims(param("/0", "x" * 15, 2)), ["/1"])
+        self.assertEqual(self.victims(param("/0", "x" * 26, 2)), ["/1", "/2"])
+
+    def test_stamped_end_counts_as_a_param(self) -> None:
+        """It stands in the place of the param that it was, and so does the param that follows it."""
+        self.fill(ParamLimits(max_params=2), param("/a"), param("/s"))
+        self.params.apply(null("/s"), stamp="alice")
+        self.refusal(param("/new"))
+        self.assertEqual(self.victims(param("/s", revision=3)), [])
+        error = self.assertRaises(
+            RequestError, self.params.victims, [Outcome(null("/a"), "alice"), Outcome(param("/new"))]
+        )
+        self.assertEqual(error.code, ErrorCode.OVERLOADED)
+
+    def test_share_counts_what_a_subject_wrote_last(self) -> None:
+        """And what is stamped for it, so that nobody fills the table with what has ended."""
+        limits = ParamLimits(max_per_subject=2)
+        self.fill(limits, param("/a", subject="alice"), param("/b", subject="alice"), param("/c", subject="bob"))
+        self.assertIn("max-params-per-subject", self.refusal(param("/new", subject="alice")))
+        self.assertIn("max-params-per-subject", self.refusal(param("/c", subject="alice")))
+        self.assertEqual(self.victims(param("/new", subject="bob")), [])
+        self.assertEqual(self.victims(param("/a", revision=2, subject="alice")), [])
+        self.params.apply(null("/a", subject="alice"), stamp="alice")
+        self.refusal(param("/new", subject="alice"))
+        self.params.apply(param("/a", revision=3, subject="bob"))
+        self.assertEqual(self.victims(param("/new", subject="alice")), [])
+
+    def test_subject_at_its_limit_loses_its_own_first(self) -> None:
+        """The least recently used that has a life time; never another's, and never one that is being written."""
+        self.fill(
+            ParamLimits(max_params=5, max_per_subject=3),
+            param("/theirs", ttl=5, subject="bob"),
+            param("/good", subject="alice"),
+            param("/a", ttl=5, subject="alice"),
+            param("/b", ttl=5, subject="alice"),
+        )
+        self.assertEqual(self.victims(param("/new", subject="alice")), ["/a"])
+        self.params.renew("/a", SECOND_US)
+        self.assertEqual(self.victims(param("/new", subject="alice")), ["/b"])
+        self.assertEqual(self.victims(param("/new", subject="alice"), param("/b", 1, 2, 5, "alice")), ["/a"])
+        three = [param(f"/new{number}", subject="alice") for number in range(3)]
+        error = self.assertRaises(RequestError, self.victims, *three)
+        self.assertIn("max-params-per-subject", error.message)
+        both = [param("/x", subject="alice"), param("/y", subject="bob"), param("/z", subject="bob")]
+        self.assertEqual(self.victims(*both), ["/b", "/theirs"])
+
+    def test_one_change_surely_fits_only_where_nobody_needs_to_ask(self) -> None:
+        """A yes is a promise."""
+        cases = (
+            (ParamLimits(), True),
+            (ParamLimits(max_params=1), False),
+            (ParamLimits(max_state_bytes=20), False),
+            (ParamLimits(max_per_subject=2), True),
+            (ParamLimits(max_per_subject=1), False),
+        )
+        for limits, expected in cases:
+            with self.subTest(limits=limits):
+                self.fill(limits, param("/a", subject="alice"))
+                self.assertEqual(self.params.has_room(param("/b", subject="alice")), expected)
+
+    def test_what_is_set_takes_room_of_whoever_sets_it_next(self) -> None:
+        """The table gets no fuller by it, but the new owner's share does."""
+        for limits, expected in ((ParamLimits(max_params=1), True), (ParamLimits(max_per_subject=1), False)):
+            with self.subTest(limits=limits):
+                self.fill(limits, param("/a", subject="alice"), param("/b", subject="bob"))
+                self.assertTrue(self.params.has_room(param("/a", subject="alice")))
+                self.assertEqual(self.params.has_room(param("/a", subject="bob")), expected)
+
+
+class ImageTests(SynchronousTestCase):
+    """What survives a restart."""
+
+    def test_loaded_table_is_the_one_that_was_captured(self) -> None:
+        """Values, revisions, writers, times, life times, ends, stamps, shares and sizes."""
+        limits = ParamLimits(max_per_subject=2)
+        before = Params(limits)
+        for change in (
+            param("/a", ttl=5, subject="alice"),
+            param("/é", "x", ttl=60 | TTL_ABSOLUTE, subject="alice"),
+            param("/gone"),
+            param("/s", subject="bob"),
+            param("/t", subject="bob"),
+        ):
+            before.apply(change)
+        before.apply(null("/gone", 2))
+        before.apply(null("/s", 2, "bob"), stamp="bob")
+        before.renew("/a", 40 * SECOND_US)
+        image = before.image()
+        after = Params(limits)
+        after.load(image)
+        self.assertEqual(after.image(), image)
+        self.assertEqual(image.expires_us, {"/a": 45 * SECOND_US, "/é": 60 * SECOND_US})
+        self.assertEqual(after.state_bytes, counted_bytes(before))
+        self.assertEqual((after.last_revision("/gone"), after.last_revision("/s")), (2, 2))
+        self.assertEqual([one.address for one in after.match(Pattern.parse("/*"))], ["/a", "/é", "/t"])
+        self.assertEqual(after.victims([Outcome(param("/new", subject="alice"))]), ["/a"])
+        self.assertRaises(RequestError, after.victims, [Outcome(param("/new", subject="bob"))])
+
+    def test_param_without_an_end_in_the_image_gets_one(self) -> None:
+        """Where its life time, or the server's, says so: its file may be another relay's."""
+        image = StateImage([param("/a", ttl=5), param("/b"), param("/c", ttl=0)], [], {})
+        for default_ttl_s, expected in ((0, {"/a": 5 * SECOND_US}), (9, {"/a": 5 * SECOND_US, "/b": 9 * SECOND_US})):
+            with self.subTest(default_ttl_s=default_ttl_s):
+                params = Params(ParamLimits(default_ttl_s=default_ttl_s))
+                params.load(image)
+                self.assertEqual(params.image().expires_us, expected)
+
+
+_ADDRESSES = st.sampled_from([f"/{name}" for name in "abcdefgé"])
+_SUBJECTS = st.sampled_from(("", "alice", "bob"))
+_OBJECTS = st.none() | st.integers(0, 9) | st.text(max_size=20)
+_TTLS = st.sampled_from((None, None, 0, 3, 3 | TTL_ABSOLUTE))
+
+
+class TableMachine(RuleBasedStateMachine):
+    """Writes, deletes, reads, lets time pass, saves and loads, as the relay would."""
+
+    limits = ParamLimits(max_params=5, max_state_bytes=90, max_per_subject=4, default_ttl_s=0)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.params = Params(self.limits)
+        self.now_us = 0
+        self.known: dict[str, int] = {}
+        """The last revision of each address that cannot have been forgotten."""
+
+    def apply(self, change: Param, *, lock: bool = False, stamp: str | None = None) -> None:
+        """Applies a change; a revision is never seen again."""
+        address = change.address
+        assert change.revision == self.known.get(address, 0) + 1, change
+        self.params.apply(change, lock=lock, stamp=stamp)
+        self.known[address] = change.revision
+        for one in list(self.known):
+            # The oldest ends are forgotten when there are more than the limits say.
+            if self.params.last_revision(one) == 0:
+                del self.known[one]
+
+    @rule(
+        address=_ADDRESSES,
+        obj=_OBJECTS,
+        subject=_SUBJECTS,
+        ttl=_TTLS,
+        writer=st.sampled_from("xy"),
+        lock=st.booleans(),
+        is_stamped=st.booleans(),
+    )
+    def write(
+        self, address: str, obj: object, subject: str, ttl: int | None, writer: str, lock: bool, is_stamped: bool
+    ) -> None:
+        """One SET."""
+        message = Set(address, value(obj), lock=lock, ttl=ttl)
+        stamp = subject if is_stamped and subject and self.params.get(address) is not None else None
+        before = self.params.image()
+        try:
+            change = decide(self.params, self.params.get(message.address), message, writer, subject, self.now_us)
+            chosen = self.params.victims([Outcome(change, stamp)])
+        except RequestError:
+            assert self.params.image() == before
+            return
+        for victim in chosen:
+            param = self.params.get(victim)
+            assert param is not None
+            assert param.ttl
+            assert victim != address
+            self.apply(self.params.end(victim, self.now_us))
+        self.apply(change, lock=lock and change.value != NULL, stamp=stamp)
+        assert self.params.get(address) == (None if change.value == NULL else change)
+
+    @rule(address=_ADDRESSES)
+    def read(self, address: str) -> None:
+        """One GET."""
+        self.params.renew(address, self.now_us)
+
+    @rule(seconds=st.integers(0, 4))
+    def wait(self, seconds: int) -> None:
+        """Time passes, and what is over ends."""
+        self.now_us += seconds * SECOND_US
+        expected = {address for address, due_us in self.params.image().expires_us.items() if due_us <= self.now_us}
+        ends = self.params.expired(self.now_us, 100)
+        assert {end.address for end in ends} == expected
+        for end in ends:
+            self.apply(end)
+
+    @rule(writer=st.sampled_from("xy"))
+    def leave(self, writer: str) -> None:
+        """A session ends."""
+        self.params.release_all(writer)
+        assert writer not in map(self.params.holder, self.known)
+
+    @rule()
+    def restart(self) -> None:
+        """The state is saved and loaded."""
+        image = self.params.image()
+        self.params = Params(self.limits)
+        self.params.load(image)
+        assert self.params.image() == image
+
+    @invariant()
+    def keeps_to_its_limits(self) -> None:
+        """Params with stamped ends, bytes, each subject's share, and what is remembered."""
+        image = self.params.image()
+        stamped = [ended for _, ended in image.ended if ended.stamp is not None]
+        assert len(image.params) + len(stamped) <= self.limits.max_params
+        assert self.params.state_bytes == counted_bytes(self.params) <= self.limits.max_state_bytes
+        assert len(image.ended) - len(stamped) <= self.limits.max_params
+        for subject in ("alice", "bob"):
+            expiring = {one.address for one in image.params if one.subject == subject} & set(image.expires_us)
+            assert set(self.params._expiry.least_recent(subject)) == expiring
+            mine = [one for one in image.params if one.subject == subject]
+            assert len(mine) + sum(ended.stamp == subject for ended in stamped) == self.params._shares._counts[subject]
+
+    @invariant()
+    def agrees_with_itself(self) -> None:
+        """An address is set or has ended, never both; revisions are as they were; the tree finds all."""
+        image = self.params.image()
+        addresses = [one.address for one in image.params]
+        assert not set(addresses) & {address for address, _ in image.ended}
+        assert {address: self.params.last_revision(address) for address in self.known} == self.known
+        assert sorted(one.address for one in self.params.match(Pattern.parse("/**"))) == sorted(addresses)
+        assert set(image.expires_us) <= set(addresses)
+        assert all(self.params.holder(address) is None for address, _ in image.ended)
+
+
+TableMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40)
+
+
+class TableMachineTests(SynchronousTestCase):
+    def test_table_keeps_its_promises_whatever_happens(self) -> None:
+        """Revisions never go back, limits are never passed, sizes are right: after every step of random lives."""
+        result = unittest.TestResult()
+        TableMachine.TestCase().run(result)
+        self.assertEqual([text for _, text in result.errors + result.failures], [])
+        self.assertEqual(result.testsRun, 1)

@@ -1,0 +1,46 @@
+"""Tests of clasp_relay.core.state.tombstones: what is remembered of what has ended."""
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from clasp_relay.core.state.tombstones import Ended, Tombstones
+
+
+class TombstonesTests(SynchronousTestCase):
+    def test_oldest_is_forgotten_first(self) -> None:
+        """As many are kept as there may be params; one that ends again is the newest."""
+        tombstones = Tombstones(2, 1000)
+        for revision, address in enumerate(("/a", "/b", "/a", "/c"), 1):
+            tombstones.remember(address, Ended(revision, 0))
+        self.assertEqual(tombstones.all(), [("/a", Ended(3, 0)), ("/c", Ended(4, 0))])
+        self.assertIsNone(tombstones.get("/b"))
+
+    def test_addresses_are_bounded_in_bytes(self) -> None:
+        """Of UTF-8; what is forgotten gives its bytes back."""
+        tombstones = Tombstones(100, 10)
+        for address in ("/éé", "/éé", "/bcde"):
+            tombstones.remember(address, Ended(1, 0))
+        self.assertEqual([address for address, _ in tombstones.all()], ["/éé", "/bcde"])
+        tombstones.remember("/f", Ended(1, 0))
+        self.assertEqual([address for address, _ in tombstones.all()], ["/bcde", "/f"])
+        tombstones.forget("/bcde")
+        tombstones.remember("/ghijkl", Ended(1, 0))
+        self.assertEqual([address for address, _ in tombstones.all()], ["/f", "/ghijkl"])
+
+    def test_stamped_one_is_never_forgotten(self) -> None:
+        """It counts as a param instead."""
+        tombstones = Tombstones(1, 1000)
+        tombstones.remember("/s", Ended(1, 0, "", "alice"))
+        for address in ("/a", "/b", "/c"):
+            tombstones.remember(address, Ended(2, 0))
+        self.assertEqual(tombstones.get("/s"), Ended(1, 0, "", "alice"))
+        self.assertEqual(tombstones.stamped, 1)
+        self.assertEqual([address for address, _ in tombstones.all()], ["/c", "/s"])
+
+    def test_forgotten_one_is_returned(self) -> None:
+        """Nothing is returned where nothing was known."""
+        tombstones = Tombstones(10, 1000)
+        tombstones.remember("/a", Ended(1, 0))
+        tombstones.remember("/s", Ended(2, 0, "", "alice"))
+        found = [tombstones.forget(address) for address in ("/a", "/s", "/a", "/b")]
+        self.assertEqual(found, [Ended(1, 0), Ended(2, 0, "", "alice"), None, None])
+        self.assertEqual((tombstones.all(), tombstones.stamped), ([], 0))

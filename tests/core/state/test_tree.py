@@ -1,0 +1,120 @@
+"""Tests of clasp_relay.core.state.tree: the addresses that a pattern matches."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from clasp_relay.core.state import tree as address_tree
+from clasp_relay.core.state.tree import AddressTree
+from clasp_relay.wire.address import Pattern
+from tests.core.counting import count_calls
+from tests.core.strategies import ADDRESSES, PATTERNS
+
+
+def tree_of(*addresses: str) -> AddressTree:
+    """Returns a tree of some addresses."""
+    tree = AddressTree()
+    for address in addresses:
+        tree.add(address)
+    return tree
+
+
+def found(tree: AddressTree, pattern: str) -> list[str]:
+    """Returns what matches, in order of the alphabet."""
+    return sorted(tree.match(Pattern.parse(pattern)))
+
+
+def cost(tree: AddressTree, pattern: str) -> int:
+    """Counts the calls that it takes to find what matches."""
+    parsed = Pattern.parse(pattern)
+    return count_calls(lambda: list(tree.match(parsed)))
+
+
+class AddressTreeTests(SynchronousTestCase):
+    def test_pattern_finds_what_it_matches(self) -> None:
+        """With whole, partial and many segments."""
+        tree = tree_of("/a", "/a/b", "/a/b/c", "/a/zone1", "/d")
+        cases: tuple[tuple[str, list[str]], ...] = (
+            ("/**", ["/a", "/a/b", "/a/b/c", "/a/zone1", "/d"]),
+            ("/*", ["/a", "/d"]),
+            ("/a/**", ["/a", "/a/b", "/a/b/c", "/a/zone1"]),
+            ("/a/*", ["/a/b", "/a/zone1"]),
+            ("/a/zone*", ["/a/zone1"]),
+            ("/**/c", ["/a/b/c"]),
+            ("/x/**", []),
+            ("/a/b/c/*", []),
+        )
+        for pattern, expected in cases:
+            with self.subTest(pattern=pattern):
+                self.assertEqual(found(tree, pattern), expected)
+
+    def test_many_addresses_of_a_node_cost_two_calls_each(self) -> None:
+        """Where a wildcard takes any segment; a dashboard listens to everything."""
+        tree = tree_of(*(f"/room/{number}" for number in range(1000)))
+        for pattern in ("/**", "/room/*", "/room/**", "/*/**"):
+            with self.subTest(pattern=pattern):
+                self.assertEqual(len(found(tree, pattern)), 1000)
+                self.assertLess(cost(tree, pattern), 2_100)
+
+    def test_address_and_what_lies_below_are_apart(self) -> None:
+        """Either can come and go before the other."""
+        for first, second in (("/a", "/a/b"), ("/a/b", "/a")):
+            for gone, left in ((first, second), (second, first)):
+                with self.subTest(first=first, gone=gone):
+                    tree = tree_of(first, second)
+                    tree.discard(gone)
+                    self.assertEqual(found(tree, "/**"), [left])
+
+    def test_deep_addresses_are_matched_as_they_are(self) -> None:
+        """Below the deepest node all of the rest counts."""
+        start = "/s" * (address_tree.MAX_DEPTH - 1)
+        addresses = [start, start + "/x", start + "/x/y", start + "/x/y/z", start + "/x/w/z"]
+        tree = tree_of(*addresses)
+        for pattern in ("/**", start + "/x/**", "/**/z", start + "/**/w/*", "/s/**/x"):
+            with self.subTest(pattern=pattern):
+                parsed = Pattern.parse(pattern)
+                self.assertEqual(found(tree, pattern), sorted(filter(parsed.matches, addresses)))
+
+    def test_long_address_takes_few_nodes(self) -> None:
+        """32,767 segments are no tower of as many dicts."""
+        tree = tree_of("/s" * 30_000)
+        depth = 0
+        node: object = tree._root
+        while isinstance(node, dict):
+            depth, (node,) = depth + 1, node.values()
+        self.assertEqual(depth, address_tree.MAX_DEPTH + 1)
+
+    @given(st.lists(st.tuples(st.booleans(), ADDRESSES)), st.lists(PATTERNS, min_size=1), st.sampled_from((2, 3, 32)))
+    def test_tree_agrees_with_the_matcher(self, steps: list[tuple[bool, str]], patterns: list[str], depth: int) -> None:
+        """Whatever was added and removed before, at any depth of the tree; each match comes once."""
+        before, address_tree.MAX_DEPTH = address_tree.MAX_DEPTH, depth
+        try:
+            tree, model = AddressTree(), set[str]()
+            for is_added, address in steps:
+                if is_added and address not in model:
+                    tree.add(address)
+                    model.add(address)
+                elif not is_added and address in model:
+                    tree.discard(address)
+                    model.discard(address)
+            for pattern in patterns:
+                parsed = Pattern.parse(pattern)
+                if not parsed.is_literal:
+                    self.assertEqual(sorted(tree.match(parsed)), sorted(filter(parsed.matches, model)))
+            for address in model:
+                tree.discard(address)
+            self.assertEqual(tree._root, {})
+        finally:
+            address_tree.MAX_DEPTH = before
+
+    def test_cost_follows_what_matches(self) -> None:
+        """Ten thousand addresses elsewhere cost nothing."""
+        few, many = AddressTree(), AddressTree()
+        for tree, size in ((few, 100), (many, 10_000)):
+            for number in range(size):
+                tree.add(f"/other/{number}/x")
+            for number in range(10):
+                tree.add(f"/room/{number}/name")
+        for pattern in ("/room/**", "/room/*/name", "/room/1*/name", "/nothing/**"):
+            with self.subTest(pattern=pattern):
+                self.assertEqual(cost(few, pattern), cost(many, pattern))
