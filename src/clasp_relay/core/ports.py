@@ -1,15 +1,19 @@
-"""What the core is given: a clock, a session's way out, and the way out to many sessions at once.
+"""What the core is given from outside: a clock, a log, codecs, and the ways out to its sessions.
 
-``net`` implements these over sockets, the tests implement them in memory.
+``net`` implements these over sockets and ``storage`` over files; the tests implement them in memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import IntEnum
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from clasp_relay.errors import CloseCode
+from clasp_relay.wire.messages import Message, Publish, SignalDefinition, SnapshotParam, Value
+
+if TYPE_CHECKING:
+    from clasp_relay.core.records import Change
 
 
 class Kind(IntEnum):
@@ -26,9 +30,10 @@ class Kind(IntEnum):
 
 
 class Frame(NamedTuple):
-    """One encoded CLASP frame on its way out, built once and shared by all who get it."""
+    """One message in the bytes of one codec, built once and shared by all sessions that get it."""
 
-    data: bytes
+    wire: bytes
+    """What goes to the transport, its framing included."""
     kind: Kind = Kind.KEEP
     address: str = ""
 
@@ -54,6 +59,48 @@ class Clock(Protocol):
         """Makes ``call`` in ``delay_s`` seconds."""
 
 
+class Codec(Protocol):
+    """A protocol that sessions speak, as pure functions between messages and bytes.
+
+    All sessions of one protocol share one object: a message to many of them is encoded once.
+    """
+
+    def decode(self, data: bytes, /) -> tuple[Message, int]:
+        """Decodes what a session sent.
+
+        Returns:
+            The message, and its QoS: above 0 the sender waits for an ACK.
+
+        Raises:
+            DecodeError: it is not exactly one valid message.
+        """
+
+    def set(self, address: str, value: Value, revision: int, lock: bool, unlock: bool, ttl: int | None, /) -> bytes:
+        """Encodes a change for subscribers, from the fields of ``messages.Set``."""
+
+    def publish(self, message: Publish, /) -> bytes:
+        """Encodes a signal for subscribers."""
+
+    def ack(
+        self,
+        address: str | None = None,
+        revision: int | None = None,
+        locked: bool | None = None,
+        holder: str | None = None,
+        /,
+    ) -> bytes:
+        """Encodes an ACK, from the fields of ``messages.Ack``."""
+
+    def encode(self, message: Message, /) -> bytes:
+        """Encodes any other answer."""
+
+    def snapshot(self, params: Iterable[SnapshotParam], /) -> Iterator[bytes]:
+        """Yields the messages that carry some params; one without any when there are none."""
+
+    def result(self, definitions: Iterable[SignalDefinition], /) -> Iterator[bytes]:
+        """Yields the messages that carry some announced signals; one without any when there are none."""
+
+
 class Outbox(Protocol):
     """One session's way out. Never waits, never raises; does nothing once the session is gone."""
 
@@ -67,27 +114,32 @@ class Outbox(Protocol):
 
         Args:
             key: what they answer; a waiting snapshot with an equal key is given up for the new one.
-            frames: yields encoded CLASP frames, or ``NOT_YET`` where it has worked for as long as some thousand
-                params take and there is no frame yet.
+            frames: yields encoded messages (as ``Frame.wire``), or ``NOT_YET`` where it has worked for as long as
+                some thousand params take and there is no message yet.
         """
 
     def close(self, close_code: CloseCode, reason: str) -> None:
-        """Closes the WebSocket once all that was sent before is on its way."""
+        """Closes the connection once all that was sent before is on its way."""
+
+    def discard(self) -> None:
+        """Drops all that was sent and is not on its way yet; what is sent afterwards follows as usual."""
 
 
 class Audience:
-    """The sessions that get everything at one address, made once and kept until that changes.
+    """Sessions of one codec that get everything at one address, made once and kept until that changes.
 
     Messages for the *same object* can share one write; so keep the object, and make no second one of the same
-    sessions (``core.fanout.audiences``).
+    sessions (``core.fanout.recipients``).
 
     Args:
+        codec: what they speak.
         outboxes: each session's way out, once.
     """
 
-    __slots__ = ("__weakref__", "members", "outboxes")
+    __slots__ = ("__weakref__", "codec", "members", "outboxes")
 
-    def __init__(self, outboxes: tuple[Outbox, ...]) -> None:
+    def __init__(self, codec: Codec, outboxes: tuple[Outbox, ...]) -> None:
+        self.codec = codec
         self.outboxes = outboxes
         self.members = frozenset(outboxes)
 
@@ -103,3 +155,29 @@ class FanOut(Protocol):
             frame: what they get.
             exclude: one who does not (the sender of a PUBLISH).
         """
+
+
+class Log(Protocol):
+    """Where changes are recorded before they are acknowledged."""
+
+    @property
+    def is_immediate(self) -> bool:
+        """Whether every change counts as recorded at once, so that nothing has to wait; always the same."""
+
+    def append(self, changes: Sequence[Change], done: Callable[[], None]) -> None:
+        """Records changes, all or none.
+
+        Args:
+            changes: in the order in which they were applied.
+            done: to be called once they are recorded; in the order of the calls of ``append``.
+        """
+
+
+class ImmediateLog:
+    """A log that keeps nothing: a change counts as recorded in the moment in which it is applied."""
+
+    is_immediate = True
+
+    def append(self, changes: Sequence[Change], done: Callable[[], None]) -> None:  # noqa: ARG002
+        """See ``Log.append``."""
+        done()
