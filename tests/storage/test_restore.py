@@ -8,7 +8,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.core.state.tombstones import Ended
+from clasp_relay.core.records import Ended
 from clasp_relay.storage.restore import Restored, decode
 from tests.storage.values import TIME_US, WRITER, string
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from clasp_relay.access.policy import Policy, redact
-from clasp_relay.access.policy.remembered import Key
+from clasp_relay.access.policy.checks import holds_all
+from clasp_relay.access.policy.question import Question
+from clasp_relay.access.policy.write import ChecksLeft
 from clasp_relay.access.scopes import UNRESTRICTED, Scopes
 from clasp_relay.access.tokens import ADMIN_SCOPES, TokenExpired, TokenTable, TokenUnknown
-from clasp_relay.core.rights.port import CatchUp, Grant, Identity, State, Viewing
+from clasp_relay.core.rights.memory import Answer, Memory, Reads
+from clasp_relay.core.rights.port import CatchUp, Grant, State, VisibilityRule
+from clasp_relay.core.session.sessions import Identity
 from clasp_relay.core.state.draft import Draft
 from clasp_relay.errors import CloseCode, Disconnect, ErrorCode, RequestError
 from clasp_relay.storage.users import TokenRecord
 from clasp_relay.wire.address import Pattern
-from clasp_relay.wire.messages import NULL, Value
+from clasp_relay.wire.messages import NULL, Publish, Value
 
 NO_TOKEN = Disconnect(
     CloseCode.POLICY_VIOLATION, "a token is needed: /auth/guest or /auth/login gives one", ErrorCode.UNAUTHENTICATED
@@ -25,21 +28,36 @@ EXPIRED = Disconnect(CloseCode.POLICY_VIOLATION, "the token has expired: sign in
 REVOKED = Disconnect(CloseCode.POLICY_VIOLATION, "the token was revoked: sign in again", ErrorCode.TOKEN_EXPIRED)
 
 
-MAX_PERMITS = 64
-"""Of how many addresses it is kept for a token what it may write there: a session writes to few, again and again."""
+MAX_PLACES = 64
+"""Of how many addresses it is kept for a token what it may do there: a session writes to few, again and again."""
 
-MAX_PERMIT_ADDRESS = 256
+MAX_PLACE_CHARACTERS = 256
 """Longer addresses are looked at anew, so that what is kept stays small."""
 
 
-class Permit(NamedTuple):
-    """What writes of one token to one address have in common, as long as the token is valid."""
+class Place:
+    """What one token may do at one address. Its scopes never change, so this holds as long as the token.
 
-    is_admin: bool
-    key: Key | None
-    """What the policy remembers them by; None where there is nothing to remember."""
-    gives_ttl: bool
-    """Whether those that bring no TTL get one."""
+    Args:
+        scopes: the token's.
+        address: the address.
+        policy: the application's rules.
+    """
+
+    __slots__ = ("can_get", "can_write", "captured", "gives_ttl", "is_admin", "remembered")
+
+    def __init__(self, scopes: Scopes, address: str, policy: Policy | None) -> None:
+        self.is_admin = scopes.is_admin(address)
+        self.can_write = self.is_admin or scopes.can_write(address)
+        self.can_get = self.can_write or scopes.can_get(address)
+        rules = None if policy is None else policy.write_rules
+        self.gives_ttl = rules is not None and self.can_write and rules.gives_ttl(address)
+        """Whether a write that brings no TTL gets one."""
+        found = None if rules is None or not self.can_write else rules.find(address)
+        self.captured = () if found is None else found[1]
+        """What the path of the write rule captured."""
+        self.remembered: Answer[ChecksLeft] | None = None
+        """What is remembered of the last write that the rule was asked about."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,8 +65,8 @@ class Bearer(Identity):
     """Whom a token stands for, and what it may do."""
 
     scopes: Scopes = field(default_factory=Scopes)
-    permits: dict[str, Permit] = field(default_factory=dict, repr=False)
-    """What was found out about the addresses that it writes to."""
+    places: dict[str, Place] = field(default_factory=dict, repr=False)
+    """The addresses that it wrote to or asked for."""
 
 
 class TokenPermissions:
@@ -70,11 +88,9 @@ class TokenPermissions:
         self.tells_live_apart = policy is not None and policy.tells_live_apart
         self.catch_ups: Callable[[str], Sequence[CatchUp]] = _nothing if policy is None else policy.catch_ups
         """See ``Permissions``."""
-        self.tracks_holds: Callable[[str], bool] = _never if policy is None else policy.tracks_holds
+        self.tracks_presence: Callable[[str], bool] = _never if policy is None else policy.tracks_presence
         """See ``Permissions``."""
-        self.changed: Callable[[str, bool, bool], None] = (
-            _ignore if policy is None else policy.write_rules.remembered.changed
-        )
+        self.memory = Memory()
         """See ``Permissions``."""
 
     def admit(self, token: str) -> Identity:
@@ -95,40 +111,28 @@ class TokenPermissions:
 
     def check_write(self, who: Identity, address: str, value: Value, ttl: int | None, state: State) -> Grant | None:
         """See ``Permissions``."""
-        permit = self._permit(who, address, "write")
-        if self._policy is None:
-            return None
-        now_us = self._now_us()
-        remember = not isinstance(state, Draft)
-        if (
-            remember
-            and permit.key is not None
-            and (ttl is not None or not permit.gives_ttl)
-            and self._policy.write_rules.surely_passes(permit.key, address, value, state, now_us)
+        place = self._place(who, address)
+        if not place.can_write:
+            raise _out_of_scope("write", address)
+        if self._policy is None or (
+            (ttl is not None or not place.gives_ttl) and self._surely_passes(who, place, address, value, state)
         ):
             return None
-        return self._policy.check_write(
-            who.subject, address, value, ttl, False, state, now_us, is_admin=permit.is_admin, remember=remember
-        )
+        return self._decide(who, place, address, value, ttl, False, state)
 
     def check_publish(self, who: Identity, address: str, value: Value | None, state: State) -> None:
         """See ``Permissions``."""
-        permit = self._permit(who, address, "publish")
-        if self._policy is None:
-            return
-        now_us = self._now_us()
-        remember = not isinstance(state, Draft)
-        if remember and permit.key is not None:
-            written = NULL if value is None else value
-            if self._policy.write_rules.surely_passes(permit.key, address, written, state, now_us):
-                return
-        self._policy.check_write(
-            who.subject, address, value, None, True, state, now_us, is_admin=permit.is_admin, remember=remember
-        )
+        place = self._place(who, address)
+        if not place.can_write:
+            raise _out_of_scope("publish", address)
+        if self._policy is not None and not self._surely_passes(
+            who, place, address, NULL if value is None else value, state
+        ):
+            self._decide(who, place, address, value, None, True, state)
 
     def check_get(self, who: Identity, address: str) -> None:
         """See ``Permissions``."""
-        if not _scopes_of(who).can_get(address):
+        if not self._place(who, address).can_get:
             raise _out_of_scope("read", address)
 
     def check_subscribe(self, who: Identity, pattern: Pattern) -> None:
@@ -141,21 +145,29 @@ class TokenPermissions:
         if not _scopes_of(who).can_write(address):
             raise _out_of_scope("announce", address)
 
+    def check_announce_all(self, who: Identity, pattern: Pattern) -> None:
+        """See ``Permissions``."""
+        if not _scopes_of(who).can_write_all(pattern):
+            raise _out_of_scope("announce all of", pattern.text)
+
     def can_read(self, who: Identity, address: str) -> bool:
         """See ``Permissions``."""
         return _scopes_of(who).can_read(address)
 
-    def sees_all(self, who: Identity, address: str) -> bool:
+    def sees_all(self, who: Identity, address: str, reads: Reads) -> bool:
         """See ``Permissions``."""
         scopes = _scopes_of(who)
-        return bool(scopes.admin) and scopes.is_admin(address)
+        if not scopes.admin or scopes.is_admin_everywhere:
+            return bool(scopes.admin)
+        reads.reads_address = True
+        return scopes.is_admin(address)
 
-    def viewing(self, address: str, is_live: bool) -> Viewing | None:
+    def visibility_rule(self, address: str, is_live: bool) -> VisibilityRule | None:
         """See ``Permissions``."""
         if self._policy is None:
             return None
-        viewing = self._policy.visibility.viewing(address, is_live=is_live)
-        return None if viewing.is_shown_to_all else viewing
+        rule = self._policy.visibility_rule(address, is_live=is_live)
+        return None if rule.is_shown_to_all else rule
 
     def redact(self, value: Value, fields: frozenset[str]) -> Value:
         """See ``Permissions``."""
@@ -165,23 +177,55 @@ class TokenPermissions:
         """See ``Permissions``."""
         return None if self._policy is None else self._policy.stamp_of(address, value)
 
-    def _permit(self, who: Identity, address: str, action: str) -> Permit:
-        assert isinstance(who, Bearer), "a session of authenticated mode has a token"
-        permit = who.permits.get(address)
-        return self._make_permit(who, address, action) if permit is None else permit
+    def keeps(self, message: Publish) -> bool:  # noqa: ARG002
+        """See ``Permissions``: no signal is kept."""
+        return False
 
-    def _make_permit(self, who: Bearer, address: str, action: str) -> Permit:
-        if not who.scopes.can_write(address):
-            raise _out_of_scope(action, address)
-        is_admin = who.scopes.is_admin(address)
-        rules = None if self._policy is None else self._policy.write_rules
-        key = None if rules is None or is_admin else rules.key_of(who.subject, address)
-        permit = Permit(is_admin, key, rules is not None and rules.gives_ttl(address))
-        if len(address) <= MAX_PERMIT_ADDRESS:
-            if len(who.permits) >= MAX_PERMITS:
-                who.permits.clear()
-            who.permits[address] = permit
-        return permit
+    def _place(self, who: Identity, address: str) -> Place:
+        assert isinstance(who, Bearer), "a session of authenticated mode has a token"
+        place = who.places.get(address)
+        if place is None:
+            place = Place(who.scopes, address, self._policy)
+            if len(address) <= MAX_PLACE_CHARACTERS:
+                if len(who.places) >= MAX_PLACES:
+                    who.places.clear()
+                who.places[address] = place
+        return place
+
+    def _surely_passes(self, who: Identity, place: Place, address: str, value: Value, state: State) -> bool:
+        """Tells whether a write passes by what is remembered; False when the rule has to be asked.
+
+        It is stored as it is then: of rules that stamp or keep something nothing is remembered.
+        """
+        remembered = place.remembered
+        if remembered is None or isinstance(state, Draft):
+            return False
+        now_us = self._now_us()
+        if not remembered.holds(now_us):
+            place.remembered = None
+            return False
+        left = remembered.value
+        return not left or holds_all(left, Question(who.subject, place.captured, address, value, state, now_us))
+
+    def _decide(
+        self,
+        who: Identity,
+        place: Place,
+        address: str,
+        value: Value | None,
+        ttl: int | None,
+        is_publish: bool,
+        state: State,
+    ) -> Grant:
+        assert self._policy is not None, "decided without a policy"
+        # What is remembered was found from the params themselves, not from a draft of them.
+        memory = None if isinstance(state, Draft) else self.memory
+        decision = self._policy.check_write(
+            who.subject, address, value, ttl, is_publish, state, self._now_us(), is_admin=place.is_admin, memory=memory
+        )
+        if decision.remembered is not None:
+            place.remembered = decision.remembered
+        return decision.grant
 
     def scopes_of(self, record: TokenRecord) -> Sequence[str]:
         """Returns the scopes of a token, as ``action:pattern``; none for an id that cannot stand in a scope."""
@@ -202,10 +246,6 @@ def _scopes_of(who: Identity) -> Scopes:
 
 def _nothing(_address: str) -> Sequence[CatchUp]:
     return ()
-
-
-def _ignore(_address: str, _exists: bool, _existed: bool) -> None:
-    """Nothing is remembered."""
 
 
 def _never(_address: str) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 
 from clasp_relay.errors import RequestError
@@ -22,12 +22,6 @@ USER_ID = "{userId}"
 
 UNRESTRICTED = ("read:/**", "write:/**")
 """What a token gets when there is no policy."""
-
-_REMEMBERED = 64
-"""How many answers one token's scopes keep; a session writes to few addresses, again and again."""
-
-_REMEMBERED_LENGTH = 256
-"""Longer addresses are decided anew, so that what is kept stays small."""
 
 _UNSAFE_IN_ID = re.compile(r"[/*{}]")
 _parse_pattern = lru_cache(1024)(Pattern.parse)
@@ -82,7 +76,6 @@ class Scopes:
     read: tuple[Pattern, ...] = ()
     write: tuple[Pattern, ...] = ()
     admin: tuple[Pattern, ...] = ()
-    _gets: dict[str, bool] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def parse(cls, scopes: Iterable[str]) -> Scopes:
@@ -103,8 +96,7 @@ class Scopes:
 
     def can_get(self, address: str) -> bool:
         """Tells whether a GET of an address is within the scopes; ``write`` is enough for it."""
-        answer = self._gets.get(address)
-        return _remember(self._gets, address, self._decide_get(address)) if answer is None else answer
+        return self.can_read(address) or self.can_write(address)
 
     def can_read(self, address: str) -> bool:
         """Tells whether an address is within a ``read`` or ``admin`` scope."""
@@ -114,17 +106,15 @@ class Scopes:
         """Tells whether one ``read`` or ``admin`` scope covers all that a pattern can match."""
         return any(scope.covers(pattern) for scope in self.read) or any(scope.covers(pattern) for scope in self.admin)
 
+    def can_write_all(self, pattern: Pattern) -> bool:
+        """Tells whether one ``write`` or ``admin`` scope covers all that a pattern can match."""
+        return any(scope.covers(pattern) for scope in (*self.write, *self.admin))
+
     def is_admin(self, address: str) -> bool:
         """Tells whether an address is within an ``admin`` scope."""
         return bool(self.admin) and any(scope.matches(address) for scope in self.admin)
 
-    def _decide_get(self, address: str) -> bool:
-        return self.can_read(address) or self.can_write(address)
-
-
-def _remember(answers: dict[str, bool], address: str, answer: bool) -> bool:
-    if len(address) <= _REMEMBERED_LENGTH:
-        if len(answers) >= _REMEMBERED:
-            answers.clear()
-        answers[address] = answer
-    return answer
+    @property
+    def is_admin_everywhere(self) -> bool:
+        """Whether an ``admin`` scope holds every address."""
+        return any(scope.text == "/**" for scope in self.admin)

@@ -1,21 +1,29 @@
-"""The record of one accepted change: what the table of params, fan-out and the state file all take."""
+"""What the relay keeps, and the one record of everything that alters it.
+
+A :class:`Param` is what is set at an address. A :class:`Change` is one alteration, whatever it is about: the state, a
+log and other relays all take the same record, and from a log of them the state can be made again.
+"""
 
 from __future__ import annotations
 
+import struct
+from enum import IntEnum
 from typing import NamedTuple
 
-from clasp_relay.core.state.tombstones import Ended
-from clasp_relay.wire.messages import Value
+from clasp_relay.errors import DecodeError
+from clasp_relay.wire.codec import decode, encode
+from clasp_relay.wire.messages import NULL, Bundle, Publish, Value
+from clasp_relay.wire.values import skip_value
 
 
 class Param(NamedTuple):
-    """One accepted change. A ``value`` of null means that the address was deleted."""
+    """What one accepted SET left at its address. A ``value`` of null means that nothing is set there any more."""
 
     address: str
     value: Value
     revision: int
     writer: str
-    """The session that wrote it."""
+    """The session that wrote it; empty for the relay itself."""
     timestamp_us: int
     ttl: int | None = None
     """As on the wire: 0 never, bit 31 from the write, else sliding, in seconds; None the server's default."""
@@ -23,13 +31,15 @@ class Param(NamedTuple):
     """Whose token wrote it; empty in open mode."""
 
 
-class Outcome(NamedTuple):
-    """What is to become of an address."""
+class Ended(NamedTuple):
+    """What is remembered of an address whose param was deleted or expired."""
 
-    change: Param
-    """The last change there."""
+    revision: int
+    when_us: int
+    subject: str = ""
+    """Whose token deleted it; empty when it expired, and in open mode."""
     stamp: str | None = None
-    """The subject that a policy's stamp names, where it outlives a null."""
+    """The subject that a policy's stamp names past the null; such a record is never forgotten."""
 
 
 class StateImage(NamedTuple):
@@ -39,3 +49,187 @@ class StateImage(NamedTuple):
     ended: list[tuple[str, Ended]]
     """Oldest first."""
     expires_us: dict[str, int]
+
+
+class ChangeKind(IntEnum):
+    """What a change is about. The numbers are part of the encoding."""
+
+    WRITE = 1
+    """A SET or a null: of a session, or of the relay where a param expires or is evicted."""
+
+    RENEWAL = 2
+    """A GET began the sliding life time of a param anew."""
+
+    LOCK_RELEASE = 3
+    """A lock ended without a write, with its session."""
+
+    PRESENCE_END = 4
+    """A session that was present at an address ended."""
+
+    SCHEDULED = 5
+    """A bundle was accepted for later."""
+
+    DUE = 6
+    """A scheduled bundle's time has come: it waits no longer. What it writes are changes of their own."""
+
+    EVENT = 7
+    """A signal was published that is kept."""
+
+
+class Change(NamedTuple):
+    """One alteration of what the relay keeps.
+
+    ``param`` says where, when and by whom, for every kind; fields that a kind does not use keep their default.
+    """
+
+    param: Param
+    """For a WRITE what is set afterwards; else what the change is about, its ``value`` null where there is none."""
+    kind: ChangeKind = ChangeKind.WRITE
+    lock: bool = False
+    """As the SET said."""
+    unlock: bool = False
+    """As the SET said."""
+    ttl: int | None = None
+    """As the SET said; ``param.ttl`` is what holds."""
+    takes_lock: bool = False
+    """Whether the writer holds the lock afterwards."""
+    stamp: str | None = None
+    """The subject that a policy's stamp names, where it outlives a null."""
+    due_us: int | None = None
+    """Unix µs: when the param ends by itself, or a scheduled bundle is due; None for never."""
+    is_presence: bool = False
+    """Whether the writer counts as present at the address from now on."""
+    number: int = 0
+    """Which scheduled bundle it is about."""
+    message: Bundle | Publish | None = None
+    """What was scheduled or published."""
+
+
+def text_bytes(text: str) -> int:
+    """Returns how many bytes a text takes in UTF-8."""
+    return len(text) if text.isascii() else len(text.encode())
+
+
+def param_bytes(param: Param) -> int:
+    """Returns how many bytes of the state a param counts for: its address and value."""
+    return text_bytes(param.address) + len(param.value)
+
+
+VERSION = 1
+"""The first byte of every encoded change. A reader refuses versions that it does not know."""
+
+_HEAD = struct.Struct(">BBHQQ")
+_LOCK, _UNLOCK, _TAKES_LOCK, _TTL, _TTL_SENT, _STAMP, _DUE, _NUMBER, _MESSAGE, _PRESENCE = (1 << n for n in range(10))
+_KNOWN_FLAGS = (1 << 10) - 1
+_U32 = struct.Struct(">I")
+_U64 = struct.Struct(">Q")
+
+
+def encode_change(change: Change) -> bytes:
+    """Encodes a change: version, kind, flags, revision, time, then its texts and what the flags announce.
+
+    Numbers are big-endian; texts and blobs follow their length in four bytes.
+    """
+    param = change.param
+    flags = change.lock * _LOCK | change.unlock * _UNLOCK | change.takes_lock * _TAKES_LOCK
+    flags |= change.is_presence * _PRESENCE
+    tail = []
+    for flag, number, pack in (
+        (_TTL, param.ttl, _U32.pack),
+        (_TTL_SENT, change.ttl, _U32.pack),
+        (_DUE, change.due_us, _U64.pack),
+        (_NUMBER, change.number or None, _U64.pack),
+    ):
+        if number is not None:
+            flags |= flag
+            tail.append(pack(number))
+    if change.stamp is not None:
+        flags |= _STAMP
+        tail.append(_blob(change.stamp.encode()))
+    if change.message is not None:
+        flags |= _MESSAGE
+        tail.append(_blob(encode(change.message)))
+    texts = (_blob(text.encode()) for text in (param.address, param.writer, param.subject))
+    head = _HEAD.pack(VERSION, change.kind, flags, param.revision, param.timestamp_us)
+    return b"".join((head, *texts, _blob(param.value), *tail))
+
+
+def decode_change(data: bytes) -> Change:
+    """Decodes what ``encode_change`` made.
+
+    Raises:
+        DecodeError: it is not exactly one change, or of a version that this relay does not know.
+    """
+    try:
+        return _decode_change(data)
+    except (IndexError, UnicodeDecodeError, ValueError, struct.error) as error:
+        raise DecodeError(f"the record is damaged: {error}") from None
+
+
+def _decode_change(data: bytes) -> Change:
+    if not data or data[0] != VERSION:
+        raise DecodeError(f"the record is of version {data[0] if data else 'none'}, this relay reads version {VERSION}")
+    _, kind, flags, revision, timestamp_us = _HEAD.unpack_from(data)
+    if flags & ~_KNOWN_FLAGS:
+        raise DecodeError("the record has flags that this relay does not know")
+    reader = _Reader(data, _HEAD.size)
+    address, writer, subject = (reader.blob().decode() for _ in range(3))
+    value = reader.blob()
+    if skip_value(value, 1, value[0]) != len(value):
+        raise DecodeError("bytes follow the value of the record")
+    ttl = reader.number(_U32) if flags & _TTL else None
+    ttl_sent = reader.number(_U32) if flags & _TTL_SENT else None
+    due_us = reader.number(_U64) if flags & _DUE else None
+    number = reader.number(_U64) if flags & _NUMBER else 0
+    stamp = reader.blob().decode() if flags & _STAMP else None
+    message = decode(reader.blob()) if flags & _MESSAGE else None
+    if message is not None and not isinstance(message, Bundle | Publish):
+        raise DecodeError("the record holds a message that cannot be kept")
+    reader.end()
+    return Change(
+        Param(address, value, revision, writer, timestamp_us, ttl, subject),
+        ChangeKind(kind),
+        bool(flags & _LOCK),
+        bool(flags & _UNLOCK),
+        ttl_sent,
+        bool(flags & _TAKES_LOCK),
+        stamp,
+        due_us,
+        bool(flags & _PRESENCE),
+        number,
+        message,
+    )
+
+
+class _Reader:
+    """Reads fields one after the other."""
+
+    def __init__(self, data: bytes, at: int) -> None:
+        self._data = data
+        self._at = at
+
+    def number(self, struct_: struct.Struct) -> int:
+        (number,) = struct_.unpack_from(self._data, self._at)
+        self._at += struct_.size
+        return int(number)
+
+    def blob(self) -> bytes:
+        size = self.number(_U32)
+        found = self._data[self._at : self._at + size]
+        if len(found) != size:
+            raise DecodeError("the record ends too early")
+        self._at += size
+        return found
+
+    def end(self) -> None:
+        if self._at != len(self._data):
+            raise DecodeError("bytes follow the record")
+
+
+def _blob(data: bytes) -> bytes:
+    return _U32.pack(len(data)) + data
+
+
+def no_param(address: str, writer: str, subject: str, timestamp_us: int) -> Param:
+    """Returns what a change is about that sets nothing."""
+    return Param(address, NULL, 0, writer, timestamp_us, None, subject)

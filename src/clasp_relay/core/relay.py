@@ -1,8 +1,8 @@
-"""The relay: takes what sessions send, decides, and tells those who are to know.
+"""The relay: takes what sessions send, decides, commits, and tells those who are to know.
 
-It sees no socket. ``net`` gives it one binary WebSocket message at a time (:meth:`Relay.receive`) and each
-session's way out; time comes from a clock that it was given. One thread decides: a change is applied and
-put into every queue in one step, so no update can overtake another or a snapshot.
+It sees no socket: ``net`` and other doors give it each session's bytes (:meth:`Relay.receive`) or messages
+(:meth:`Relay.accept`) and its way out; time comes from a clock that it was given. One thread decides: a change is
+applied and put into every queue in one step, so no update can overtake another or a snapshot.
 """
 
 from __future__ import annotations
@@ -10,33 +10,37 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from clasp_relay.core.fanout.catch_ups import Opening
-from clasp_relay.core.fanout.gestures import Gestures
-from clasp_relay.core.fanout.recipients import Deliveries
-from clasp_relay.core.fanout.subscriptions import Subscription, SubscriptionTable
-from clasp_relay.core.fanout.throttles import Throttles
+from clasp_relay.core.commit import Committer
+from clasp_relay.core.decide import Decider
+from clasp_relay.core.fanout.catch_ups import CatchUpSender
+from clasp_relay.core.fanout.recipients import Recipients
+from clasp_relay.core.fanout.snapshots import Snapshots
+from clasp_relay.core.fanout.subscriptions import SubscriptionTable
 from clasp_relay.core.handlers import HANDLERS
 from clasp_relay.core.observer import Counts, Observer, Unwatched
-from clasp_relay.core.ports import Clock, FanOut, Frame, Outbox
-from clasp_relay.core.publishing import Publishing
+from clasp_relay.core.ports import Clock, Codec, FanOut, Frame, ImmediateLog, Kind, Log, Outbox
 from clasp_relay.core.rights.port import OpenPermissions, Permissions
 from clasp_relay.core.rights.visibility import Visibility
-from clasp_relay.core.session import legality
 from clasp_relay.core.session.limiter import Limiter
 from clasp_relay.core.session.schedule import Schedule
-from clasp_relay.core.session.sessions import Session, SessionState
-from clasp_relay.core.session.table import SessionTable
+from clasp_relay.core.session.sessions import (
+    ALLOWED_LIVE,
+    Session,
+    SessionState,
+    SessionTable,
+    Subscription,
+    check_legal,
+)
 from clasp_relay.core.state.params import ParamLimits, Params
 from clasp_relay.core.state.signals import Signals
-from clasp_relay.core.writing import Writing
 from clasp_relay.errors import CloseCode, DecodeError, Disconnect, ErrorCode, RequestError
-from clasp_relay.wire.codec import decode, decode_usual, encode_to_frame
 from clasp_relay.wire.constants import MessageCode
-from clasp_relay.wire.frame import decode_frame
-from clasp_relay.wire.messages import Bundle, Error, Message, Publish
+from clasp_relay.wire.messages import Bundle, Error, Message
 
 # Looked up for every message.
-_LIVE, _CLOSED, _ALLOWED_LIVE = SessionState.LIVE, SessionState.CLOSED, legality.ALLOWED_LIVE
+_LIVE, _CLOSED = SessionState.LIVE, SessionState.CLOSED
+_ACK, _KEEP = MessageCode.ACK, Kind.KEEP
+_new = tuple.__new__
 
 MAX_BAD_FRAMES = 100
 """So many undecodable frames within ``BAD_FRAMES_US`` end a session: its client does not speak CLASP."""
@@ -73,6 +77,7 @@ class Relay:
         report_fault: told of every exception that is a fault of ours, with a sentence about what was being done.
         permissions: who may do and see what.
         observer: is told what happens.
+        log: where changes are recorded before they are acknowledged.
     """
 
     def __init__(
@@ -84,6 +89,7 @@ class Relay:
         report_fault: Callable[[str, Exception], None],
         permissions: Permissions | None = None,
         observer: Observer | None = None,
+        log: Log | None = None,
     ) -> None:
         self.options = options
         self.observer: Observer = observer or Unwatched()
@@ -93,23 +99,46 @@ class Relay:
         self.sessions = SessionTable()
         self.params = Params(options.params)
         self.subscriptions = SubscriptionTable()
-        self.throttles = Throttles(clock)
-        self.visibility = Visibility(self.permissions, self.params, clock)
-        self.deliveries = Deliveries(self.subscriptions, fan_out, self.throttles, self.visibility, self.permissions)
-        opening = Opening(
-            self.permissions, self.visibility, self.params, self.subscriptions, self.sessions, self.counts
-        )
         self.signals = Signals()
-        self.gestures = Gestures(clock, self._deliver_gesture)
-        self.writing = Writing(self.params, self.deliveries, self.visibility, opening, self.permissions, clock)
-        self.publishing = Publishing(self.sessions, self.deliveries, self.gestures, self.permissions)
+        self.visibility = Visibility(self.permissions, self.params, clock)
+        self.snapshots = Snapshots(self.permissions, self.visibility, self.params)
+        self.recipients = Recipients(self.subscriptions, fan_out, self.visibility, self.permissions, clock)
+        self.throttles = self.recipients.throttles
+        self.decider = Decider(self.params, self.permissions, self.visibility, self.sessions, clock)
         self.schedule = Schedule(clock, self._run_due)
+        self.committer = Committer(
+            self.params,
+            self.schedule,
+            self.decider,
+            self.recipients,
+            CatchUpSender(
+                self.visibility,
+                self.params,
+                self.subscriptions,
+                self.sessions,
+                self.snapshots,
+                self.throttles,
+                self.counts,
+            ),
+            self.visibility,
+            self.permissions,
+            self.sessions,
+            log or ImmediateLog(),
+            clock,
+        )
+        self.gestures = self.committer.gestures
         self._new_id = new_id
         self._report_fault = report_fault
 
-    def connect(self, outbox: Outbox, peer: str) -> Session:
-        """Begins a session; it must say HELLO before anything else."""
-        return Session(self._new_id(), outbox, peer, self.clock.now_us())
+    def connect(self, outbox: Outbox, peer: str, codec: Codec) -> Session:
+        """Begins a session; it must say HELLO before anything else.
+
+        Args:
+            outbox: its way out.
+            peer: the client's address.
+            codec: the protocol that it speaks.
+        """
+        return Session(self._new_id(), outbox, peer, codec, self.clock.now_us())
 
     def disconnect(self, session: Session, cause: str = "the connection ended") -> None:
         """Ends a session and forgets all that hung on it; params and scheduled bundles stay. May be repeated.
@@ -127,60 +156,90 @@ class Relay:
         session.subscriptions.clear()
         self.throttles.forget(session)
         self.gestures.forget(session)
-        self.params.release_all(session.id)
-        for address in self.params.holds.forget(session):
-            self.visibility.hold_ended(address)
+        self.committer.session_ended(session)
         self.observer.ended(session, cause)
 
     def receive(self, session: Session, data: bytes) -> None:
-        """Handles one binary WebSocket message of a session. Never raises.
+        """Decodes and handles one message of a session. Never raises.
 
         Args:
             session: whose it is.
-            data: the message.
+            data: the message, in the session's codec.
         """
         if session.state is _CLOSED:
             return
         if self.observer.traces:
             self.observer.frame(session, data)
         try:
-            message: Message | None = decode_usual(data)
-            if message is not None:
-                qos = data[1] >> 6
-            else:
-                frame = decode_frame(data)
-                message = decode(frame.payload)
-                # Who announces in binary waits for an ACK, whatever the QoS.
-                qos = frame.qos or frame.payload[0] == MessageCode.ANNOUNCE
-            kind = type(message)
-            self.counts.received[kind] += 1
-            session.received += 1
-            if session.state is not _LIVE or kind not in _ALLOWED_LIVE:
-                legality.check(session.state, message)
-            if session.limiter is None or self._within_limit(session, message):
-                if self.observer.watches:
-                    self.observer.operation(session, message)
-                HANDLERS[kind](self, session, message, qos)
-        except RequestError as refusal:
-            self._refuse(session, refusal)
-        except Disconnect as end:
-            self.end(session, end)
-        except Exception as fault:
-            self._report_fault(f"a message of session {session.id}", fault)
+            message, qos = session.codec.decode(data)
+            self._handle(session, message, qos)
+        except Exception as error:
+            self._gate(session, error)
+
+    def accept(self, session: Session, message: Message, qos: int) -> None:
+        """Handles one message of a session. Never raises.
+
+        Args:
+            session: whose it is.
+            message: the message.
+            qos: above 0 the session waits for an ACK.
+        """
+        if session.state is _CLOSED:
+            return
+        try:
+            self._handle(session, message, qos)
+        except Exception as error:
+            self._gate(session, error)
+
+    def _handle(self, session: Session, message: Message, qos: int) -> None:
+        kind = type(message)
+        self.counts.received[kind] += 1
+        session.received += 1
+        if session.state is not _LIVE or kind not in ALLOWED_LIVE:
+            check_legal(session.state, message)
+        if session.limiter is None or self._within_limit(session, message):
+            if self.observer.watches:
+                self.observer.operation(session, message)
+            HANDLERS[kind](self, session, message, qos)
+
+    def _gate(self, session: Session, error: Exception) -> None:
+        """The one place where what goes wrong with a message ends: an ERROR, the session's end, or a fault of ours."""
+        if isinstance(error, RequestError):
+            self._refuse(session, error)
+        elif isinstance(error, Disconnect):
+            self.end(session, error)
+        else:
+            self._report_fault(f"a message of session {session.id}", error)
             self._refuse(session, RequestError(ErrorCode.INTERNAL, "internal error"))
 
-    def dispatch(self, session: Session, message: Message, qos: int) -> None:
-        """Handles a message that passed the gate before."""
-        HANDLERS[type(message)](self, session, message, qos)
-
-    def answer(self, session: Session, frame: Frame) -> None:
-        """Sends an answer, behind an ERROR that the session is still owed."""
+    def ack(
+        self,
+        session: Session,
+        address: str | None = None,
+        revision: int | None = None,
+        locked: bool | None = None,
+        holder: str | None = None,
+    ) -> None:
+        """Sends an ACK; the arguments are the fields of ``messages.Ack``."""
         if session.limiter is not None:
             self._pay_error(session)
-        self.counts.sent[frame.data[4]] += 1
-        session.outbox.send(frame)
+        self.counts.sent[_ACK] += 1
+        wire = session.codec.ack(address, revision, locked, holder)
+        self.committer.answer(session, _new(Frame, (wire, _KEEP, "")))
 
-    def snapshot(self, session: Session, key: object, frames: Iterator[bytes]) -> None:
+    def answer(self, session: Session, code: MessageCode, message: Message) -> None:
+        """Sends an answer, behind an ERROR that the session is still owed.
+
+        Args:
+            session: who asked.
+            code: what kind of message it is.
+            message: the answer.
+        """
+        self._pay_error(session)
+        self.counts.sent[code] += 1
+        self.committer.answer(session, Frame(session.codec.encode(message)))
+
+    def send_snapshot(self, session: Session, key: object, frames: Iterator[bytes]) -> None:
         """Sends a SNAPSHOT, behind an ERROR that the session is still owed; see ``Outbox.send_snapshot``."""
         self._pay_error(session)
         self.counts.sent[MessageCode.SNAPSHOT] += 1
@@ -208,7 +267,7 @@ class Relay:
         self.sessions.add(session)
 
     def end_token(self, subject: str, token: bytes, reason: Disconnect) -> None:
-        """Ends the sessions of a token that is valid no longer.
+        """Ends the sessions of a token that is valid no longer: they are sent nothing more but the reason.
 
         Args:
             subject: whose it is.
@@ -216,11 +275,12 @@ class Relay:
             reason: what its sessions are told.
         """
         for session in self.sessions.of_token(subject, token):
+            session.outbox.discard()
             self.end(session, reason)
 
     def sweep(self) -> None:
         """Ends what has lived long enough: params, gestures, signals. To be called twice a second."""
-        self.writing.expire()
+        self.committer.expire()
         self.gestures.sweep()
         self.signals.sweep(self.clock.now_us())
 
@@ -283,16 +343,14 @@ class Relay:
             address = None
         self.counts.errors[code] += 1
         session.errors += 1
-        session.outbox.send(Frame(encode_to_frame(Error(code, text, address))))
+        self.committer.answer(session, Frame(session.codec.encode(Error(code, text, address))))
 
-    def _deliver_gesture(self, session: Session, message: Publish) -> None:
-        self.publishing.deliver(session, message)
-
-    def _run_due(self, session: Session, bundle: Bundle) -> None:
+    def _run_due(self, number: int, session: Session, bundle: Bundle) -> None:
+        self.committer.due(number)
         if not self.permissions.is_current(session.identity):
             return
         try:
-            self.dispatch(session, bundle, 0)
+            HANDLERS[Bundle](self, session, bundle, 0)
         except RequestError as refusal:
             self._refuse(session, refusal)
         except Exception as fault:

@@ -77,6 +77,7 @@ class _RelayCollector(Collector):
         yield from _messages(sources.relay)
         yield from _refusals(sources.relay, sources.factory)
         yield from _state(sources.relay)
+        yield from _decisions(sources.relay)
         yield from _connections(sources.factory, sources.relay)
         yield from _left_out(sources.relay, sources.factory)
         writer = sources.snapshots()
@@ -89,17 +90,17 @@ class _RelayCollector(Collector):
 
 
 def _messages(relay: Relay) -> Iterator[Metric]:
-    counts, deliveries = relay.counts, relay.deliveries
+    counts, recipients = relay.counts, relay.recipients
     received = ((_name(kind), count) for kind, count in counts.received.items())
     yield _counts("clasp_messages_received", "Messages that clients sent, by type.", ("type",), received)
     sent = {code.name: counts.sent[code] for code in _ANSWERS}
-    sent["SET"] = deliveries.sent[Signal.PARAM]
-    sent["PUBLISH"] = sum(deliveries.sent) - sent["SET"]
+    sent["SET"] = recipients.sent[Signal.PARAM]
+    sent["PUBLISH"] = sum(recipients.sent) - sent["SET"]
     sent["ERROR"] = sum(counts.errors.values())
     yield _counts(
         "clasp_messages_sent", "Messages by type, each counted once however many got it.", ("type",), sent.items()
     )
-    delivered = deliveries.delivered + relay.throttles.sent
+    delivered = recipients.delivered + relay.throttles.sent
     yield _counter("clasp_deliveries", "SETs and PUBLISHes, each counted for every session that got it.", delivered)
 
 
@@ -120,6 +121,15 @@ def _state(relay: Relay) -> Iterator[Metric]:
     yield _gauge("clasp_params", "Params that are set.", len(relay.params))
     yield _gauge("clasp_state_bytes", "Addresses and values together.", relay.params.state_bytes)
     yield _gauge("clasp_subscriptions", "Subscriptions of all sessions.", len(relay.subscriptions))
+
+
+def _decisions(relay: Relay) -> Iterator[Metric]:
+    memory = relay.permissions.memory
+    yield _gauge("clasp_decisions", "Decisions about rights that are remembered.", len(memory))
+    yield _gauge("clasp_decisions_bytes", "Memory that remembered decisions take, by estimate.", memory.bytes)
+    yield _counter("clasp_decisions_made", "Decisions that were not remembered and had to be made.", memory.missed)
+    ends = {"changed": memory.ended, "evicted": memory.evicted}
+    yield _counts("clasp_decisions_ended", "Remembered decisions that ended, by why.", ("reason",), ends.items())
 
 
 def _connections(factory: ClaspFactory, relay: Relay) -> Iterator[Metric]:

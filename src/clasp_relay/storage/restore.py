@@ -11,8 +11,7 @@ from base64 import b64decode
 from collections.abc import Callable
 from typing import NamedTuple, NoReturn
 
-from clasp_relay.core.records import Param, StateImage
-from clasp_relay.core.state.tombstones import Ended
+from clasp_relay.core.records import Ended, Param, StateImage
 from clasp_relay.errors import RequestError
 from clasp_relay.storage.snapshot import VERSION
 from clasp_relay.wire.address import check_address

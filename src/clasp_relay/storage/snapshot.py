@@ -22,8 +22,7 @@ from base64 import b64encode
 from collections.abc import Iterable, Iterator
 from math import isfinite
 
-from clasp_relay.core.records import Param, StateImage
-from clasp_relay.core.state.tombstones import Ended
+from clasp_relay.core.records import Ended, Param, StateImage
 from clasp_relay.wire.constants import ValueType
 from clasp_relay.wire.values import decode_value, encode_value
 

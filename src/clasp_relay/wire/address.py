@@ -298,3 +298,53 @@ class Pattern:
             if not places:
                 return False
         return bool(places & table.final)
+
+
+def intersects(one: Pattern, other: Pattern) -> bool:
+    """Tells whether some address matches both of two patterns.
+
+    The cost is at most the product of their segments; of nearly all pairs the first segments tell.
+    """
+    # Which segments of ``other`` can stand next, for each prefix of ``one`` that was walked.
+    columns = _skip_globstars({0}, other.segments)
+    for segment in one.segments:
+        if segment == "**":
+            columns = set(range(min(columns), len(other.segments) + 1))
+            continue
+        after: set[int] = set()
+        for column in columns:
+            if column < len(other.segments):
+                theirs = other.segments[column]
+                if theirs == "**":
+                    after.add(column)
+                elif _segments_intersect(segment, theirs):
+                    after.add(column + 1)
+        columns = _skip_globstars(after, other.segments)
+        if not columns:
+            return False
+    return len(other.segments) in columns
+
+
+def _skip_globstars(columns: set[int], segments: tuple[str, ...]) -> set[int]:
+    """Adds the places behind a ``**`` that matches no segment at all."""
+    found = set(columns)
+    for column in columns:
+        at = column
+        while at < len(segments) and segments[at] == "**":
+            at += 1
+            found.add(at)
+    return found
+
+
+def _segments_intersect(one: str, other: str) -> bool:
+    """Tells whether some segment matches both of two segments of patterns."""
+    if "*" not in other:
+        return match_segment(one, other) if "*" in one else one == other
+    if "*" not in one:
+        return match_segment(other, one)
+    # What stands before the first and behind the last wildcard has to agree; what is between is always possible.
+    heads = (one[: one.index("*")], other[: other.index("*")])
+    tails = (one[one.rindex("*") + 1 :], other[other.rindex("*") + 1 :])
+    return (heads[0].startswith(heads[1]) or heads[1].startswith(heads[0])) and (
+        tails[0].endswith(tails[1]) or tails[1].endswith(tails[0])
+    )

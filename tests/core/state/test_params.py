@@ -10,10 +10,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.core.records import Outcome, Param, StateImage
-from clasp_relay.core.sizes import text_bytes
+from clasp_relay.core.records import text_bytes
 from clasp_relay.core.state.conflicts import decide
 from clasp_relay.core.state.params import ParamLimits, Params
-from clasp_relay.core.state.tombstones import Ended
+from clasp_relay.core.records import Ended
 from clasp_relay.errors import ErrorCode, RequestError
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.constants import TTL_ABSOLUTE

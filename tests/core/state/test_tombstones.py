@@ -2,7 +2,8 @@
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.core.state.tombstones import Ended, Tombstones
+from clasp_relay.core.records import Ended
+from clasp_relay.core.state.tombstones import Tombstones
 
 
 class TombstonesTests(SynchronousTestCase):

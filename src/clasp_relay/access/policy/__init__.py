@@ -7,7 +7,7 @@ from clasp_relay.access.policy.document import GuestIds, MessageRate
 from clasp_relay.access.policy.explain import Explanation, explain_read, explain_write
 from clasp_relay.access.policy.maps import redact
 from clasp_relay.access.policy.policy import PACKAGED, Policy
-from clasp_relay.access.policy.visibility import Viewing
+from clasp_relay.access.policy.visibility import VisibilityRule
 
 __all__ = [
     "PACKAGED",
@@ -15,7 +15,7 @@ __all__ = [
     "GuestIds",
     "MessageRate",
     "Policy",
-    "Viewing",
+    "VisibilityRule",
     "explain_read",
     "explain_write",
     "redact",

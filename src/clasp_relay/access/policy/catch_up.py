@@ -86,8 +86,8 @@ def _filled(path: Path, words: dict[str, str]) -> str:
     return re.sub(r"\{(\w+)(\*\*)?\}", fill, path.text)
 
 
-def held_paths(document: Document) -> PathTable:
-    """Returns the addresses of which some check may ask who holds them."""
+def presence_paths(document: Document) -> PathTable:
+    """Returns the addresses of which some check may ask who is present."""
     found = {
         path.text: path
         for rule_path, checks in _all_checks(document)

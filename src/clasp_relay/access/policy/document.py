@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 
 from clasp_relay.access.limits import RateLimits
@@ -94,12 +93,6 @@ class VisibilityEntry:
     unless: tuple[Check, ...]
     catch_up: bool
     applies_to: tuple[str, ...]
-    is_about_address: bool = field(init=False)
-    """Whether more of the address counts than what ``path`` captures."""
-
-    def __post_init__(self) -> None:
-        is_about_address = self.public_sub is not None or _any_is_about_address((*self.checks, *self.unless))
-        object.__setattr__(self, "is_about_address", is_about_address)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,15 +104,6 @@ class Transform:
     fields: frozenset[str]
     unless: tuple[Check, ...]
     applies_to: tuple[str, ...]
-    is_about_address: bool = field(init=False)
-    """Whether more of the address counts than what ``path`` captures."""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "is_about_address", _any_is_about_address(self.unless))
-
-
-def _any_is_about_address(checks: Iterable[Check]) -> bool:
-    return any(check.is_about_address for check in checks)
 
 
 @dataclass(frozen=True, slots=True)

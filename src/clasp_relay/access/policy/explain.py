@@ -9,10 +9,10 @@ from clasp_relay.access.policy.checks import Check
 from clasp_relay.access.policy.document import VisibilityEntry, WriteRule
 from clasp_relay.access.policy.policy import Policy
 from clasp_relay.access.policy.question import Question
-from clasp_relay.access.policy.visibility import Redaction, Viewing
-from clasp_relay.access.policy.write import Write
+from clasp_relay.access.policy.visibility import Redaction, VisibilityRule
+from clasp_relay.access.policy.write import WriteRequest
 from clasp_relay.access.scopes import Scopes
-from clasp_relay.core.rights.port import State, View
+from clasp_relay.core.rights.port import HiddenKeys, State
 from clasp_relay.errors import RequestError
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.constants import TTL_ABSOLUTE
@@ -55,7 +55,7 @@ def explain_write(
     scopes = policy.scopes_for(subject)
     granted = Scopes.parse(scopes)
     admin = granted.is_admin(address)
-    write = Write(subject, address, value, None, is_publish, admin)
+    write = WriteRequest(subject, address, value, None, is_publish, admin)
     lines = [_scope_line(scopes, ("write", "admin"), address)]
     problem = None if granted.can_write(address) else "no write scope holds this address (ERROR 301)"
     found = policy.write_rules.find(address)
@@ -76,9 +76,9 @@ def explain_write(
     return Explanation(True, (f"{subject} may write {address}", *lines))
 
 
-def _stored_lines(policy: Policy, write: Write, state: State, now_us: int) -> list[str]:
+def _stored_lines(policy: Policy, write: WriteRequest, state: State, now_us: int) -> list[str]:
     try:
-        grant = policy.write_rules.decide(write, state, now_us)
+        grant = policy.write_rules.decide(write, state, now_us).grant
     except RequestError as error:
         return [f"after it: {error}"]
     lines = []
@@ -114,20 +114,20 @@ def explain_read(
     if granted.is_admin(address):
         lines.append("visibility: skipped, an admin scope holds this address")
         return Explanation(True, (f"{subject} sees all of {address}", *lines))
-    views: dict[str, View] = {}
+    views: dict[str, HiddenKeys] = {}
     ways = (("in snapshots", False), ("live", True)) if policy.tells_live_apart else (("", False),)
     for name, is_live in ways:
-        viewing = policy.viewing(address, is_live=is_live)
-        views[name] = viewing.judge(subject, seen_by, state, now_us).view
+        rule = policy.visibility_rule(address, is_live=is_live)
+        views[name] = rule.judge(subject, address, seen_by, state, now_us).hidden_keys
         if name:
             lines.append(f"{name}:")
-        lines += _view_lines(viewing, address, subject, seen_by, state, now_us)
+        lines += _view_lines(rule, address, subject, seen_by, state, now_us)
     answer = "; ".join(f"{_seen(view)}{f' {name}' if name else ''}" for name, view in views.items())
     shown = any(view is not None for view in views.values())
     return Explanation(shown, (f"{subject}, {address}: {answer}", *lines))
 
 
-def _seen(view: View) -> str:
+def _seen(view: HiddenKeys) -> str:
     if view is None:
         return "hidden"
     return f"shown without {', '.join(sorted(view))}" if view else "shown"
@@ -158,26 +158,26 @@ def _rule_lines(rule: WriteRule, question: Question) -> list[str]:
     return lines
 
 
-def _view_lines(viewing: Viewing, address: str, subject: str, pattern: Pattern, state: State, now_us: int) -> list[str]:
-    question = Question(subject, viewing.captured, address, None, state, now_us)
-    entry = viewing.entry
-    lines = (
-        ["visibility: no entry matches, so it is shown"] if entry is None else _entry_lines(entry, viewing, question)
-    )
+def _view_lines(
+    rule: VisibilityRule, address: str, subject: str, pattern: Pattern, state: State, now_us: int
+) -> list[str]:
+    question = Question(subject, rule.captured, address, None, state, now_us)
+    entry = rule.entry
+    lines = ["visibility: no entry matches, so it is shown"] if entry is None else _entry_lines(entry, rule, question)
     if entry is not None and entry.literal:
         names = ", ".join(f"{{{entry.path.names[place]}}}" for place in entry.literal)
         how = f"{names} stands literally in {pattern.text}{', unless:' if entry.unless else ''}"
-        lines.append(f"  {_MARKS[viewing.stands_literally(pattern)]} {how}")
+        lines.append(f"  {_MARKS[rule.stands_literally(pattern)]} {how}")
         lines += _check_lines(entry.unless, question, "    ")
-    for redaction in viewing.redactions:
+    for redaction in rule.redactions:
         lines += _redaction_lines(redaction, question)
     return lines
 
 
-def _entry_lines(entry: VisibilityEntry, viewing: Viewing, question: Question) -> list[str]:
+def _entry_lines(entry: VisibilityEntry, rule: VisibilityRule, question: Question) -> list[str]:
     lines = [f"visibility: snapshot_visibility[{entry.number}] {entry.path.text}"]
     if entry.owner is not None:
-        lines.append(f"  only {viewing.captured[entry.owner]}, its owner")
+        lines.append(f"  only {rule.captured[entry.owner]}, its owner")
     elif entry.checks:
         lines.append("  checks, any:" if entry.is_any else "  checks, all:")
         lines += _check_lines(entry.checks, question, "    ")

@@ -6,16 +6,16 @@ from collections.abc import Callable
 from importlib import resources
 from pathlib import Path as FilePath
 
-from clasp_relay.access.policy.catch_up import CatchUps, held_paths
+from clasp_relay.access.policy.catch_up import CatchUps, presence_paths
 from clasp_relay.access.policy.document import Document
 from clasp_relay.access.policy.reader import parse_json
 from clasp_relay.access.policy.reading import read_document
-from clasp_relay.access.policy.visibility import Viewing, Visibility
-from clasp_relay.access.policy.write import Write, WriteRules
+from clasp_relay.access.policy.visibility import Visibility, VisibilityRule
+from clasp_relay.access.policy.write import Decision, WriteRequest, WriteRules
 from clasp_relay.access.scopes import expand
-from clasp_relay.core.rights.port import CatchUp, Grant, State, Verdict
+from clasp_relay.core.rights.memory import Memory
+from clasp_relay.core.rights.port import CatchUp, State
 from clasp_relay.errors import StartError
-from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.messages import NULL, Value
 
 PACKAGED = ("chat", "chat-compat")
@@ -37,7 +37,7 @@ class Policy:
         self.write_rules = WriteRules(document, self.visibility)
         self.catch_ups: Callable[[str], tuple[CatchUp, ...]] = CatchUps(document.visibility).after
         """Returns what a change at an address may open for sessions that subscribed before."""
-        self._held = held_paths(document)
+        self._presence_table = presence_paths(document)
 
     @classmethod
     def from_document(cls, document: object, source: str = "policy") -> Policy:
@@ -92,8 +92,8 @@ class Policy:
         now_us: int,
         *,
         is_admin: bool = False,
-        remember: bool = False,
-    ) -> Grant:
+        memory: Memory | None = None,
+    ) -> Decision:
         """Decides a SET or PUBLISH that the scopes allow.
 
         Args:
@@ -105,56 +105,36 @@ class Policy:
             state: the params before it.
             now_us: Unix µs.
             is_admin: whether an admin scope of the writer holds the address: no rule refuses then.
-            remember: whether the answer may be kept; then every change of the params must be told to ``changed``.
+            memory: where the answer may be kept; it must be told of every change of ``state``.
 
         Returns:
-            what is to be stored. The value may have grown by a stamp or by hidden fields that were kept.
+            what is to be stored, and what is remembered. The value may have grown by a stamp or by hidden fields that
+            were kept.
 
         Raises:
             RequestError: POLICY when a rule refuses, LIMIT after too many failures.
         """
-        write = Write(subject, address, NULL if value is None else value, ttl, is_publish, is_admin)
-        return self.write_rules.decide(write, state, now_us, remember=remember)
+        write = WriteRequest(subject, address, NULL if value is None else value, ttl, is_publish, is_admin)
+        return self.write_rules.decide(write, state, now_us, memory)
 
-    def changed(self, address: str, exists: bool, existed: bool) -> None:
-        """Is told of every change of the params, so that what is remembered ends with it."""
-        self.write_rules.remembered.changed(address, exists, existed)
-
-    def viewing(self, address: str, *, is_live: bool = False) -> Viewing:
-        """Returns what decides who sees an address; ask it first whether all see the same (``fixed``)."""
-        return self.visibility.viewing(address, is_live=is_live)
-
-    def view(
-        self,
-        subject: str,
-        address: str,
-        pattern: Pattern | None,
-        state: State,
-        now_us: int,
-        *,
-        is_live: bool = False,
-    ) -> Verdict:
-        """Decides how a reader sees a value.
+    def visibility_rule(self, address: str, *, is_live: bool = False) -> VisibilityRule:
+        """Returns what decides who sees an address; ask it first whether all see the same (``fixed``).
 
         Args:
-            subject: the reader.
             address: where the value is.
-            pattern: a subscription's, or the literal address of a GET; None for the HELLO snapshot.
-            state: the params; for a null those before it.
-            now_us: Unix µs.
             is_live: whether it is a SET or PUBLISH on its way to a subscriber; matters only where
                 ``tells_live_apart``.
         """
-        return self.visibility.viewing(address, is_live=is_live).judge(subject, pattern, state, now_us)
+        return self.visibility.rule(address, is_live=is_live)
 
     @property
     def tells_live_apart(self) -> bool:
         """Whether live messages are decided otherwise than snapshots."""
         return self.visibility.tells_live_apart
 
-    def tracks_holds(self, address: str) -> bool:
-        """Tells whether some check may ask who holds an address (``State.is_held``)."""
-        return self._held.find(address) is not None
+    def tracks_presence(self, address: str) -> bool:
+        """Tells whether some check may ask who is present at an address (``State.is_present``)."""
+        return self._presence_table.find(address) is not None
 
     def stamp_of(self, address: str, value: Value) -> str | None:
         """Returns the subject that stays stamped when a stored value ends without a write: by expiry or eviction."""

@@ -1,4 +1,4 @@
-"""One decision: who asks about what, and everything that was looked up for it."""
+"""One decision: who asks about what, and a record of everything that is looked at for it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from functools import lru_cache
 
 from clasp_relay.access.policy.captures import Captured, Template
 from clasp_relay.access.policy.maps import encode_text, find_field, get_field
-from clasp_relay.core.records import Param
+from clasp_relay.core.records import Ended, Param
+from clasp_relay.core.rights.memory import Reads
 from clasp_relay.core.rights.port import State
-from clasp_relay.core.state.tombstones import Ended
 from clasp_relay.errors import RequestError
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.messages import NULL, Value
@@ -20,7 +20,7 @@ _parse_pattern = lru_cache(256)(Pattern.parse)
 
 
 class Question:
-    """What checks are asked about. It remembers what it looked up, of missing addresses too.
+    """What checks are asked about. Whatever a check looks at beyond subject and captures is noted in ``reads``.
 
     Args:
         subject: the writer or reader.
@@ -32,17 +32,15 @@ class Question:
     """
 
     __slots__ = (
+        "_address",
         "_addresses",
+        "_looked_up",
+        "_now_us",
+        "_state",
         "_value",
-        "address",
-        "by_value",
-        "looked_up",
-        "now_us",
-        "patterns",
-        "state",
+        "reads",
         "subject",
         "text",
-        "until_us",
         "word",
         "words",
     )
@@ -52,18 +50,19 @@ class Question:
     ) -> None:
         self.subject = subject
         self.word = subject.encode()
+        """The subject in UTF-8."""
         self.text = encode_text(self.word)
+        """The subject as an encoded value."""
         self.words = (*captured, subject)
+        """What templates fill in."""
+        self.reads = Reads()
+        """What was looked at. It may be replaced, to tell apart what single checks look at."""
         self._addresses: dict[str, str] = {}
-        self.address = address
+        self._address = address
         self._value = value
-        self.state = state
-        self.now_us = now_us
-        self.looked_up: dict[str, Param | None] = {}
-        self.by_value: set[str] = set()
-        """Those of them of which more counts than whether something is set."""
-        self.patterns: set[Pattern] = set()
-        self.until_us: int | None = None
+        self._state = state
+        self._now_us = now_us
+        self._looked_up: dict[str, Param | None] = {}
 
     def about(self, captured: Captured) -> None:
         """Goes on with another rule for the same address."""
@@ -78,35 +77,36 @@ class Question:
         return address
 
     @property
+    def address(self) -> str:
+        """The address in question."""
+        self.reads.reads_address = True
+        return self._address
+
+    @property
     def value(self) -> Value:
         """The value in question."""
         if self._value is None:
             param = self.param(self.address)
             return NULL if param is None else param.value
+        self.reads.reads_value = True
         return self._value
 
     def value_field(self, key: bytes) -> Value | None:
         """Returns a field of the value in question; None when it is missing or null, or the value is no map."""
-        return self.field(self.address, key) if self._value is None else find_field(self._value, key)
+        if self._value is None:
+            return self.field(self.address, key)
+        self.reads.reads_value = True
+        return find_field(self._value, key)
 
     def param(self, address: str) -> Param | None:
         """Returns what is set at an address; a stored null counts as nothing."""
-        self.by_value.add(address)
+        self.reads.lookups[address] = True
         return self._look_up(address)
 
     def is_set(self, address: str) -> bool:
         """Tells whether something is set at an address, where only that counts."""
+        self.reads.lookups.setdefault(address, False)
         return self._look_up(address) is not None
-
-    def _look_up(self, address: str) -> Param | None:
-        looked_up = self.looked_up
-        if address in looked_up:
-            return looked_up[address]
-        param = self.state.get(address)
-        if param is not None and param.value == NULL:
-            param = None
-        looked_up[address] = param
-        return param
 
     def field(self, address: str, key: bytes) -> Value | None:
         """Returns a field of the map at an address; None when any of it is missing or null."""
@@ -116,12 +116,19 @@ class Question:
     def ended(self, address: str) -> Ended | None:
         """Returns how the param at an address ended, when it did and is not set again."""
         # Another null may end it anew, and that is no change of whether something is set.
-        return self.state.ended(address) if self.param(address) is None else None
+        return self._state.ended(address) if self.param(address) is None else None
 
-    def is_held(self, address: str) -> bool:
-        """Tells whether another live session of the subject has set this address and nobody ended it since."""
+    def is_present(self, address: str) -> bool:
+        """Tells whether a live session of the subject has set this address and nobody ended it since."""
         self.param(address)
-        return self.state.is_held(address, self.subject)
+        return self._state.is_present(address, self.subject)
+
+    def is_before(self, when_us: int) -> bool:
+        """Tells whether a time is still to come (Unix µs)."""
+        if self._now_us >= when_us:
+            return False
+        self.reads.ends_at(when_us)
+        return True
 
     def match(self, text: str) -> list[Param]:
         """Returns the params that match; none when the text is no pattern, as it can be with odd captures."""
@@ -132,10 +139,15 @@ class Question:
         if pattern.is_literal:
             param = self.param(text)
             return [] if param is None else [param]
-        self.patterns.add(pattern)
-        return [param for param in self.state.match(pattern) if param.value != NULL]
+        self.reads.patterns += (pattern,)
+        return [param for param in self._state.match(pattern) if param.value != NULL]
 
-    def ends_at(self, when_us: int) -> None:
-        """Notes that the answer holds no longer than this."""
-        if self.until_us is None or when_us < self.until_us:
-            self.until_us = when_us
+    def _look_up(self, address: str) -> Param | None:
+        looked_up = self._looked_up
+        if address in looked_up:
+            return looked_up[address]
+        param = self._state.get(address)
+        if param is not None and param.value == NULL:
+            param = None
+        looked_up[address] = param
+        return param

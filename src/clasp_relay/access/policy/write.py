@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
 
 from clasp_relay.access.policy.captures import PathTable
-from clasp_relay.access.policy.checks import any_refusal, holds_all, holds_any
+from clasp_relay.access.policy.checks import Check, any_refusal, holds_all, holds_any
 from clasp_relay.access.policy.document import Document, Stamp, WriteRule
 from clasp_relay.access.policy.failures import Failures
 from clasp_relay.access.policy.maps import encode_text, fields_of, is_map, text_of, with_fields
 from clasp_relay.access.policy.question import Question
-from clasp_relay.access.policy.remembered import Key, RememberedWrites
 from clasp_relay.access.policy.visibility import Visibility
-from clasp_relay.core.records import Param
+from clasp_relay.core.records import Ended, Param
+from clasp_relay.core.rights.memory import MAX_KEY_CHARACTERS, Answer, Memory, Reads
 from clasp_relay.core.rights.port import Grant, State
-from clasp_relay.core.state.tombstones import Ended
 from clasp_relay.errors import ErrorCode, RequestError
 from clasp_relay.wire.constants import MAX_PAYLOAD_BYTES, TTL_ABSOLUTE
 from clasp_relay.wire.messages import NULL, Value
+
+ChecksLeft: TypeAlias = tuple[Check, ...]
+"""What is remembered of a write that passed its rule: the checks that read the value. The next write that asks the same
+has to pass these, and passes all others."""
 
 _MAX_REASON = 500
 """Characters of a reason in an ERROR; it may quote an address of 64 KiB."""
@@ -27,7 +31,7 @@ _MAX_NAMED = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class Write:
+class WriteRequest:
     """A SET or PUBLISH to be decided.
 
     Args:
@@ -52,6 +56,14 @@ class Write:
         return RequestError(code, text, self.address if len(self.address) <= _MAX_NAMED else None)
 
 
+class Decision(NamedTuple):
+    """An accepted write."""
+
+    grant: Grant
+    remembered: Answer[ChecksLeft] | None = None
+    """What is remembered of it; None when nothing is."""
+
+
 class WriteRules:
     """The write rules of a policy.
 
@@ -67,69 +79,63 @@ class WriteRules:
         self._ttl_table = PathTable([path for path, _ in document.ttl])
         self._visibility = visibility
         self.failures = Failures()
-        self.remembered = RememberedWrites(document.write_rules)
 
     def find(self, address: str) -> tuple[WriteRule, tuple[str, ...]] | None:
         """Returns the rule that decides writes to an address, and what its path captured."""
         found = self._table.find(address)
         return None if found is None else (self._rules[found.number], found.captured)
 
-    def key_of(self, subject: str, address: str) -> Key | None:
-        """Returns what a write is remembered by; None where no rule decides."""
-        found = self._table.find(address)
-        return None if found is None else (found.number, subject, found.captured)
-
-    def surely_passes(self, key: Key, address: str, value: Value, state: State, now_us: int) -> bool:
-        """Tells whether a write passes by what is remembered, and by its value; False when all has to be asked.
-
-        It is stored as it is then, as far as the rules go: those that stamp or keep something are never remembered.
-
-        Args:
-            key: from ``key_of``; the writer is no admin there.
-            address: valid.
-            value: what is written.
-            state: the params, and no draft of them.
-            now_us: Unix µs.
-        """
-        checks = self.remembered.checks_left(key, now_us)
-        if not checks:
-            return checks is not None
-        return holds_all(checks, Question(key[1], key[2], address, value, state, now_us))
-
-    def decide(self, write: Write, state: State, now_us: int, *, remember: bool = False) -> Grant:
+    def decide(self, write: WriteRequest, state: State, now_us: int, memory: Memory | None = None) -> Decision:
         """Decides one write.
 
         Args:
             write: the write.
             state: the params.
             now_us: Unix µs.
-            remember: whether the answer may be kept; then ``remembered`` must be told of every change.
+            memory: where the answer may be kept; it must be told of every change of ``state``.
 
         Raises:
             RequestError: POLICY when it is refused, LIMIT after too many failures.
         """
         found = self.find(write.address)
         if found is None:
-            return Grant(write.value, self.ttl(write))
+            return Decision(Grant(write.value, self.ttl(write)))
         rule, captured = found
         question = Question(write.subject, captured, write.address, write.value, state, now_us)
+        remembered = None
         if not write.is_admin:
-            key = (rule.number, write.subject, captured)
-            if not (remember and self.remembered.passes(key, question)):
-                self._apply(rule, write, question)
-                if remember and (write.value != NULL or not rule.allow_null_write):
-                    self.remembered.note(rule, key, question)
+            if memory is None or not _only_answers(rule):
+                self._apply(rule, write, question, now_us)
+            else:
+                remembered = self._recall(rule, write, question, memory, now_us)
         if write.is_publish:
-            return Grant(write.value, None)
+            return Decision(Grant(write.value, None), remembered)
         value = write.value
         if rule.keep_hidden and not write.is_admin:
             value = self._keep_hidden(write, question)
         if rule.stamp is None:
-            return Grant(value, self.ttl(write))
+            return Decision(Grant(value, self.ttl(write)), remembered)
         value, stamp = _stamped(rule.stamp, write, value, question)
-        return Grant(value, self.ttl(write), stamp)
+        return Decision(Grant(value, self.ttl(write), stamp))
 
-    def ttl(self, write: Write) -> int | None:
+    def _recall(
+        self, rule: WriteRule, write: WriteRequest, question: Question, memory: Memory, now_us: int
+    ) -> Answer[ChecksLeft] | None:
+        """Applies a rule by what is remembered, or applies it and remembers."""
+        pool, key = memory.pool(write.subject), (rule.number, question.words)
+        known: Answer[ChecksLeft] | None = memory.find(pool, key, write.address, now_us)
+        if known is not None and holds_all(known.value, question):
+            return known
+        self._apply(rule, write, question, now_us)
+        if write.value == NULL and rule.allow_null_write:
+            return None  # passed for its value alone
+        found = _checks_left(rule, question)
+        if found is None or sum(map(len, question.words)) > MAX_KEY_CHARACTERS:
+            return None
+        left, reads = found
+        return memory.keep(pool, key, write.address, left, reads)
+
+    def ttl(self, write: WriteRequest) -> int | None:
         """Returns the TTL that a write is stored with, as on the wire."""
         if write.ttl is not None or write.is_publish or write.value == NULL or not self._ttls:
             return write.ttl
@@ -147,7 +153,7 @@ class WriteRules:
             return None
         return text_of(fields_of(value).get(found[0].stamp.field))
 
-    def refusal(self, rule: WriteRule, write: Write, question: Question) -> str | None:
+    def refusal(self, rule: WriteRule, write: WriteRequest, question: Question) -> str | None:
         """Says why a rule refuses a write; None when it does not."""
         if rule.stamp is not None:
             problem = _stamp_problem(rule.stamp, write, question)
@@ -164,21 +170,21 @@ class WriteRules:
             return None
         return rule.message or next(check.refusal(question) for check in rule.checks if not check.passes(question))
 
-    def _apply(self, rule: WriteRule, write: Write, question: Question) -> None:
+    def _apply(self, rule: WriteRule, write: WriteRequest, question: Question, now_us: int) -> None:
         key = (write.subject, rule.number, question.words[:-1])
         if rule.failures is not None:
             try:
-                self.failures.check(*key, rule.failures, question.now_us)
+                self.failures.check(*key, rule.failures, now_us)
             except RequestError as error:
                 raise write.refuse(error.code, error.message) from None
         reason = self.refusal(rule, write, question)
         if reason is None:
             return
         if rule.failures is not None:
-            self.failures.note(*key, rule.failures, question.now_us)
+            self.failures.note(*key, rule.failures, now_us)
         raise write.refuse(ErrorCode.POLICY, reason)
 
-    def _keep_hidden(self, write: Write, question: Question) -> Value:
+    def _keep_hidden(self, write: WriteRequest, question: Question) -> Value:
         param = question.param(write.address)
         if param is None or not is_map(param.value) or not is_map(write.value):
             return write.value
@@ -192,7 +198,39 @@ class WriteRules:
         return with_fields(write.value, kept) if kept else write.value
 
 
-def _stamp_problem(stamp: Stamp, write: Write, question: Question) -> str | None:
+def _only_answers(rule: WriteRule) -> bool:
+    """Tells whether a rule does nothing but answer: failures are counted, stamps and what is kept alter the write."""
+    return rule.failures is None and rule.stamp is None and not rule.keep_hidden
+
+
+def _checks_left(rule: WriteRule, question: Question) -> tuple[ChecksLeft, Reads] | None:
+    """Takes a write that passed a rule apart: the checks that read its value, and what all others read.
+
+    Returns:
+        None when it passed by its value alone: of mode ``any`` by checks that read it.
+    """
+    left: list[Check] = []
+    rest = Reads()
+
+    def ask(check: Check) -> tuple[bool, bool]:
+        question.reads = Reads()
+        passes = check.passes(question)
+        reads = question.reads
+        if passes and not reads.reads_value:
+            rest.add(reads)
+        return passes, reads.reads_value
+
+    needed = rule.pre_checks if rule.is_any else rule.pre_checks + rule.checks
+    for check in needed:
+        _, reads_value = ask(check)
+        if reads_value:
+            left.append(check)
+    if rule.is_any and rule.checks and not any(passes and not by_value for passes, by_value in map(ask, rule.checks)):
+        return None
+    return tuple(left), rest
+
+
+def _stamp_problem(stamp: Stamp, write: WriteRequest, question: Question) -> str | None:
     if write.is_publish:
         return "nothing can be published here; SET it"
     if write.value != NULL and not is_map(write.value):
@@ -204,7 +242,7 @@ def _stamp_problem(stamp: Stamp, write: Write, question: Question) -> str | None
     return None
 
 
-def _stamped(stamp: Stamp, write: Write, value: Value, question: Question) -> tuple[Value, str | None]:
+def _stamped(stamp: Stamp, write: WriteRequest, value: Value, question: Question) -> tuple[Value, str | None]:
     """Returns the value with its stamp, and the subject that outlives a null."""
     kept = _stored_stamp(stamp, question.param(write.address), question.ended(write.address))
     if value == NULL:

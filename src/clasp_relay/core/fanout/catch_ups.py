@@ -6,13 +6,15 @@ from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from typing import NamedTuple
 
-from clasp_relay.core.fanout.subscriptions import Subscription, SubscriptionTable
+from clasp_relay.core.fanout.snapshots import Snapshots
+from clasp_relay.core.fanout.subscriptions import SubscriptionTable
+from clasp_relay.core.fanout.throttles import Throttles
 from clasp_relay.core.observer import Counts
-from clasp_relay.core.pieces import snapshot_frames
 from clasp_relay.core.records import Param
-from clasp_relay.core.rights.port import CatchUp, Permissions
+from clasp_relay.core.rights.memory import Reads
+from clasp_relay.core.rights.port import CatchUp
 from clasp_relay.core.rights.visibility import Visibility
-from clasp_relay.core.session.table import SessionTable
+from clasp_relay.core.session.sessions import SessionTable, Subscription
 from clasp_relay.core.state.params import Params
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.constants import MessageCode, Signal
@@ -25,44 +27,45 @@ class Hidden(NamedTuple):
     address: str
 
 
-class Opening:
+class CatchUpSender:
     """Compares what sessions see before and after a change that may open something.
 
     Args:
-        permissions: knows what may open what.
         visibility: who sees what.
         params: what there is to see.
         table: who asked for it.
         sessions: who is there.
+        snapshots: makes what they are told.
+        throttles: what is held back of what they are told now.
         counts: what is counted.
     """
 
     def __init__(
         self,
-        permissions: Permissions,
         visibility: Visibility,
         params: Params,
         table: SubscriptionTable,
         sessions: SessionTable,
+        snapshots: Snapshots,
+        throttles: Throttles,
         counts: Counts,
     ) -> None:
-        self._permissions = permissions
         self._visibility = visibility
         self._params = params
         self._table = table
         self._sessions = sessions
+        self._snapshots = snapshots
+        self._throttles = throttles
         self._counts = counts
 
-    def hidden_before(self, address: str, *, exists: bool) -> Sequence[Hidden]:
+    def hidden_before(self, catch_ups: Sequence[CatchUp], address: str, *, exists: bool) -> Sequence[Hidden]:
         """Returns what a change may open; to be called before it is applied.
 
         Args:
+            catch_ups: what a change at that address may open.
             address: where the change is.
             exists: whether something will be set there.
         """
-        catch_ups = self._permissions.catch_ups(address)
-        if not catch_ups:
-            return ()
         found: dict[Hidden, None] = {}
         stays = exists and self._params.get(address) is not None
         for catch_up in catch_ups:
@@ -80,9 +83,13 @@ class Opening:
                 opened.setdefault(subscription, []).extend(shown)
         for subscription, params in opened.items():
             if params:
+                session = subscription.session
+                for param in params:
+                    # An older value that is held back must not follow.
+                    self._throttles.forget_param(session, param.address)
                 # A key of its own: it holds a part of what matches, so nothing may take its place.
                 self._counts.sent[MessageCode.SNAPSHOT] += 1
-                subscription.session.outbox.send_snapshot(object(), snapshot_frames(params))
+                session.outbox.send_snapshot(object(), self._snapshots.encode(session, params))
 
     def _hidden(self, catch_up: CatchUp) -> Iterator[Hidden]:
         if catch_up.subject is None:
@@ -99,12 +106,12 @@ class Opening:
                         yield Hidden(subscription, param.address)
 
     def _hides(self, address: str, subscription: Subscription) -> bool:
-        viewed = self._visibility.of(address, is_live=False)
+        rule = self._visibility.place(address).shown
         return (
-            viewed is not None
-            and viewed.viewing.catch_up
+            rule is not None
+            and rule.catch_up
             and subscription.wants(Signal.PARAM)
-            and self._visibility.view(viewed, subscription.session, address, subscription.pattern) is None
+            and self._visibility.view(rule, subscription.session, address, subscription.pattern, Reads()) is None
         )
 
     def _in_both(self, one: Pattern, other: Pattern) -> Iterator[Param]:

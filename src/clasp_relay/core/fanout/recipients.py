@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple, TypeAlias
+from weakref import WeakValueDictionary
 
-from clasp_relay.core.fanout.audiences import Audiences
-from clasp_relay.core.fanout.subscriptions import Route, Subscription, SubscriptionTable
+from clasp_relay.core.fanout.subscriptions import Delivery, Route, SubscriptionTable
 from clasp_relay.core.fanout.throttles import Throttles
-from clasp_relay.core.ports import Audience, FanOut, Frame, Kind, Outbox
-from clasp_relay.core.records import Param
-from clasp_relay.core.rights.port import Permissions
-from clasp_relay.core.rights.visibility import Viewed, Visibility
-from clasp_relay.core.session.sessions import Session
+from clasp_relay.core.ports import Audience, Clock, Codec, FanOut, Frame, Kind, Outbox
+from clasp_relay.core.records import Change
+from clasp_relay.core.rights.memory import Answer, Reads
+from clasp_relay.core.rights.port import HiddenKeys, Permissions, VisibilityRule
+from clasp_relay.core.rights.visibility import Visibility
+from clasp_relay.core.session.sessions import Session, Subscription
 from clasp_relay.wire.address import Pattern
-from clasp_relay.wire.codec import publish_frame, set_frame
 from clasp_relay.wire.constants import Phase, Signal
-from clasp_relay.wire.messages import Publish, Value
+from clasp_relay.wire.messages import Publish, Set
 
 _PARAM = Signal.PARAM
 _PARAM_AT = int(_PARAM)
@@ -27,170 +28,194 @@ _new = tuple.__new__
 THROTTLED_SIGNALS = frozenset({Signal.PARAM, Signal.STREAM})
 """What maxRate and epsilon apply to; nothing else is ever dropped by a filter."""
 
-MAX_SPLITS = 64
-"""How many routes a decision's splits are kept for: as many as there are ways to subscribe to a room, and more."""
-
-
-class Delivery(NamedTuple):
-    """The sessions that a signal goes to."""
-
-    audience: Audience | None
-    """Those that get everything."""
-    throttled: tuple[tuple[Session, tuple[Subscription, ...]], ...]
-    """Those that asked for less, each with all its subscriptions that match."""
-
-
-NOBODY = Delivery(None, ())
+NOBODY = Delivery((), ())
 """The delivery where nobody subscribed; nothing is encoded for it."""
 
+View: TypeAlias = tuple[frozenset[str], Delivery]
+"""Keys to leave out, and who gets the value without them."""
 
-class Split(NamedTuple):
-    """A delivery taken apart by what its sessions may see, and what it was made from."""
+
+class RecipientsByView(NamedTuple):
+    """A delivery taken apart by what its sessions may see."""
 
     whole: Delivery
-    generation: int
-    parts: tuple[tuple[frozenset[str], Delivery], ...]
-    """Keys to leave out, and who gets the value without them."""
+    """What it was made from: it holds as long as this is the delivery."""
+    views: tuple[View, ...]
 
 
-class Deliveries:
-    """Sends each accepted message to the sessions with a matching subscription.
+class Recipients:
+    """Sends each accepted message to the sessions with a matching subscription that may see it.
 
     Args:
         table: the subscriptions.
         fan_out: the way out to many sessions.
-        throttles: what maxRate and epsilon hold back.
         visibility: who sees what.
         permissions: what leaves out the keys that somebody may not see.
+        clock: when is now.
     """
 
     def __init__(
         self,
         table: SubscriptionTable,
         fan_out: FanOut,
-        throttles: Throttles,
         visibility: Visibility,
         permissions: Permissions,
+        clock: Clock,
     ) -> None:
         self._table = table
         self._fan_out = fan_out
-        self._throttles = throttles
         self._visibility = visibility
         self._permissions = permissions
+        self._memory = permissions.memory
         self._is_open = permissions.is_open
-        self._audiences = Audiences()
+        self._clock = clock
+        self._audiences: WeakValueDictionary[frozenset[Outbox], Audience] = WeakValueDictionary()
+        self.throttles = Throttles(clock, self._view_now)
+        """What maxRate and epsilon hold back."""
         self.sent = [0] * len(Signal)
         """Messages that were sent on, by their signal, each counted once however many got it."""
         self.delivered = 0
         """How many they were, each counted for every session that got it; without those that maxRate or epsilon
         apply to, which ``Throttles`` counts."""
 
-    def send_set(self, change: Param, lock: bool, unlock: bool, ttl: int | None) -> None:
-        """Sends an accepted change to everybody who subscribed and may see it.
+    def tell_change(self, change: Change, rule: VisibilityRule | None) -> None:
+        """Sends an accepted write to everybody who subscribed and may see it.
 
         Args:
-            change: the change.
-            lock: as its SET said.
-            unlock: as its SET said.
-            ttl: as its SET said.
+            change: the write.
+            rule: what decides who is told; None where everybody is.
         """
-        address, value, revision = change.address, change.value, change.revision
+        param, _, lock, unlock, ttl, *_ = change
+        address, value, revision, *_ = param
         self.sent[_PARAM_AT] += 1
-        viewed = None if self._is_open else self._visibility.of(address, True)
-        if viewed is None:
-            route = self._table.route(address)
-            delivery = route.deliveries[_PARAM_AT] or self._work_out(route, _PARAM)
-            if delivery is not NOBODY:
-                data = set_frame(address, value, revision, lock, unlock, ttl)
-                self._send(delivery, _PARAM, _new(Frame, (data, _PARAM_KIND, address)), value, None)
+        route = self._table.route(address)
+        whole = route.deliveries[_PARAM_AT] or self._work_out(route, _PARAM)
+        if whole is NOBODY:
             return
-        for fields, delivery in self._split(viewed, address, _PARAM).parts:
+        if rule is None:
+            views: Iterable[View] = ((frozenset(), whole),)
+        else:
+            views = self._views(rule, address, route, _PARAM, whole)
+        for fields, delivery in views:
             seen = self._permissions.redact(value, fields) if fields else value
-            data = set_frame(address, seen, revision, lock, unlock, ttl)
-            self._send(delivery, _PARAM, _new(Frame, (data, _PARAM_KIND, address)), seen, None)
+            for audience in delivery.audiences:
+                self.delivered += len(audience.outboxes)
+                wire = audience.codec.set(address, seen, revision, lock, unlock, ttl)
+                self._fan_out.fan_out(audience, _new(Frame, (wire, _PARAM_KIND, address)))
+            if delivery.throttled:
+                message = Set(address, value, revision, lock, unlock, ttl)
+                self._offer(delivery, _PARAM, message, fields, None)
 
-    def send_publish(self, message: Publish, exclude: Outbox) -> None:
+    def tell_signal(self, message: Publish, exclude: Outbox) -> None:
         """Sends a signal to everybody who subscribed and may see it, but not to its sender."""
         address, signal = message.address, message.signal
         self.sent[signal] += 1
-        viewed = None if self._is_open else self._visibility.of(address, True)
-        if viewed is None:
-            delivery = self._whole(address, signal)
-            if delivery is not NOBODY:
-                self._send(delivery, signal, _frame(message), message.value, exclude)
+        route = self._table.route(address)
+        whole = route.deliveries[signal] or self._work_out(route, signal)
+        if whole is NOBODY:
             return
-        for fields, delivery in self._split(viewed, address, signal).parts:
+        rule = None if self._is_open else self._visibility.place(address).live
+        views: Iterable[View] = (
+            ((frozenset(), whole),) if rule is None else self._views(rule, address, route, signal, whole)
+        )
+        kind = _kind(message)
+        for fields, delivery in views:
             seen = self._redacted(message, fields)
-            self._send(delivery, signal, _frame(seen), seen.value, exclude)
+            for audience in delivery.audiences:
+                self.delivered += len(audience.outboxes) - (exclude in audience.members)
+                frame = _new(Frame, (audience.codec.publish(seen), kind, address))
+                self._fan_out.fan_out(audience, frame, exclude)
+            if delivery.throttled:
+                self._offer(delivery, signal, message, fields, exclude)
 
-    def send_to(self, target: Session, message: Publish) -> None:
+    def tell_one(self, target: Session, message: Publish) -> None:
         """Sends a signal to one session, if it may see it."""
-        viewed = self._visibility.of(message.address, is_live=True)
-        if viewed is not None:
-            view = self._visibility.view(viewed, target, message.address, Pattern.parse(message.address))
-            if view is None:
+        address = message.address
+        rule = None if self._is_open else self._visibility.place(address).live
+        if rule is not None:
+            hidden = self._visibility.view(rule, target, address, Pattern.parse(address), Reads())
+            if hidden is None:
                 return
-            message = self._redacted(message, view)
+            message = self._redacted(message, hidden)
         self.sent[message.signal] += 1
         self.delivered += 1
-        target.outbox.send(_frame(message))
+        target.outbox.send(Frame(target.codec.publish(message), _kind(message), address))
 
     def _redacted(self, message: Publish, fields: frozenset[str]) -> Publish:
         if not fields or message.value is None:
             return message
         return message._replace(value=self._permissions.redact(message.value, fields))
 
-    def _send(
-        self, delivery: Delivery, signal: Signal, frame: Frame, value: Value | None, exclude: Outbox | None
+    def _offer(
+        self,
+        delivery: Delivery,
+        signal: Signal,
+        message: Set | Publish,
+        fields: frozenset[str],
+        exclude: Outbox | None,
     ) -> None:
-        audience = delivery.audience
-        if audience is not None:
-            self.delivered += len(audience.outboxes)
-            if exclude is not None and exclude in audience.members:
-                self.delivered -= 1
-            self._fan_out.fan_out(audience, frame, exclude)
+        """Offers a message to those who asked for less than everything."""
+        frames: dict[Codec, Frame] = {}
         for session, subscriptions in delivery.throttled:
             if session.outbox is not exclude:
-                self._throttles.offer(session, signal, frame.address, subscriptions, frame, value)
+                codec = session.codec
+                if codec not in frames:
+                    frames[codec] = self._frame(codec, message, fields)
+                self.throttles.offer(session, signal, subscriptions, message, frames[codec])
 
-    def _whole(self, address: str, signal: Signal) -> Delivery:
-        route = self._table.route(address)
-        return route.deliveries[signal] or self._work_out(route, signal)
+    def _frame(self, codec: Codec, message: Set | Publish, fields: frozenset[str]) -> Frame:
+        if isinstance(message, Publish):
+            return Frame(codec.publish(self._redacted(message, fields)), _kind(message), message.address)
+        address, value, revision, lock, unlock, ttl = message
+        assert revision is not None, "a change without a revision"
+        seen = self._permissions.redact(value, fields) if fields else value
+        return Frame(codec.set(address, seen, revision, lock, unlock, ttl), _PARAM_KIND, address)
 
-    def _split(self, viewed: Viewed, address: str, signal: Signal) -> Split:
-        """Returns the delivery by what each session may see, worked out again only when something has changed."""
-        route = self._table.route(address)
-        whole = route.deliveries[signal] or self._work_out(route, signal)
-        if viewed.doubtful or viewed.until_us is not None:
-            self._visibility.refresh(viewed)
-        splits = viewed.splits
-        split = splits.get((route, signal))
-        if split is None or split.whole is not whole or split.generation != viewed.generation:
-            if len(splits) >= MAX_SPLITS:
-                splits.clear()
-            split = splits[route, signal] = Split(whole, viewed.generation, self._parts(viewed, address, route, signal))
-        return split
+    def _view_now(
+        self, session: Session, subscriptions: tuple[Subscription, ...], message: Set | Publish
+    ) -> Frame | None:
+        """Encodes a message that was held back as its session may see it now; None where it may not."""
+        address = message.address
+        rule = None if self._is_open else self._visibility.place(address).live
+        hidden: HiddenKeys = frozenset()
+        if rule is not None:
+            hidden = _widest(
+                self._visibility.view(rule, session, address, one.pattern, Reads()) for one in subscriptions
+            )
+        return None if hidden is None else self._frame(session.codec, message, hidden)
 
-    def _parts(
-        self, viewed: Viewed, address: str, route: Route, signal: Signal
-    ) -> tuple[tuple[frozenset[str], Delivery], ...]:
-        views: dict[Session, frozenset[str]] = {}
+    def _views(
+        self, rule: VisibilityRule, address: str, route: Route, signal: Signal, whole: Delivery
+    ) -> tuple[View, ...]:
+        """Returns a delivery by what each session may see, worked out again only when something has changed."""
+        memory = self._memory
+        question = (rule, route, signal)
+        known: Answer[RecipientsByView] | None = memory.find(memory.shared, question, address, self._clock.now_us())
+        if known is not None and known.value.whole is whole:
+            return known.value.views
+        reads = Reads()
+        views = self._work_out_views(rule, address, route, signal, reads)
+        memory.keep(memory.shared, question, address, RecipientsByView(whole, views), reads)
+        return views
+
+    def _work_out_views(
+        self, rule: VisibilityRule, address: str, route: Route, signal: Signal, reads: Reads
+    ) -> tuple[View, ...]:
+        view = self._visibility.view
+        seen: dict[Session, frozenset[str]] = {}
         subscriptions: list[Subscription] = []
         for node in route.nodes:
             for subscription in node.subscriptions:
-                if not subscription.wants(signal):
-                    continue
-                session = subscription.session
-                view = self._visibility.view(viewed, session, address, subscription.pattern)
-                if view is None:
-                    continue
-                subscriptions.append(subscription)
-                # Of several patterns, the one that shows most counts.
-                views[session] = view & views.get(session, view)
-        groups = dict.fromkeys(views.values())
+                if subscription.wants(signal):
+                    session = subscription.session
+                    hidden = view(rule, session, address, subscription.pattern, reads)
+                    if hidden is not None:
+                        subscriptions.append(subscription)
+                        # Of several patterns, the one that shows most counts.
+                        seen[session] = hidden & seen.get(session, hidden)
         return tuple(
-            (fields, self._deliver([each for each in subscriptions if views[each.session] == fields], signal))
-            for fields in groups
+            (fields, self._deliver([each for each in subscriptions if seen[each.session] == fields], signal))
+            for fields in dict.fromkeys(seen.values())
         )
 
     def _work_out(self, route: Route, signal: Signal) -> Delivery:
@@ -209,13 +234,34 @@ class Deliveries:
             else:
                 everything[subscription.session] = None
         return Delivery(
-            self._audiences.of(session.outbox for session in everything) if everything else None,
+            self._audiences_of(everything),
             tuple((session, tuple(found)) for session, found in less.items() if session not in everything),
         )
 
+    def _audiences_of(self, sessions: Iterable[Session]) -> tuple[Audience, ...]:
+        """Returns one audience for each codec: the same object for the same sessions, whatever their order.
 
-def _frame(message: Publish) -> Frame:
-    """Encodes a signal; what a slow session may do without are streams and gesture moves."""
+        The members of a room mostly have several subscriptions there (messages, typing, presence). What comes at all
+        these addresses goes to the same sessions, so it can share one write.
+        """
+        outboxes: dict[Codec, list[Outbox]] = {}
+        for session in sessions:
+            outboxes.setdefault(session.codec, []).append(session.outbox)
+        made = (Audience(codec, tuple(found)) for codec, found in outboxes.items())
+        return tuple(self._audiences.setdefault(audience.members, audience) for audience in made)
+
+
+def _widest(views: Iterable[HiddenKeys]) -> HiddenKeys:
+    """Returns how a session sees what several of its patterns match: the one that shows most counts."""
+    widest: HiddenKeys = None
+    for hidden in views:
+        if hidden is not None:
+            widest = hidden if widest is None else widest & hidden
+    return widest
+
+
+def _kind(message: Publish) -> Kind:
+    """Tells what a slow session may do without: streams and gesture moves."""
     signal = message.signal
     may_drop = signal is Signal.STREAM or (signal is Signal.GESTURE and message.phase is Phase.MOVE)
-    return _new(Frame, (publish_frame(message), Kind.DROP if may_drop else Kind.KEEP, message.address))
+    return Kind.DROP if may_drop else Kind.KEEP

@@ -7,14 +7,12 @@ it. So a new member of a room costs the room one list, whatever the number of it
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
+from clasp_relay.core.ports import Audience
+from clasp_relay.core.session.sessions import Session, Subscription
 from clasp_relay.wire.address import Pattern, match_segment
 from clasp_relay.wire.constants import Signal
-
-if TYPE_CHECKING:
-    from clasp_relay.core.fanout.recipients import Delivery
-    from clasp_relay.core.session.sessions import Session
 
 MAX_ROUTES = 32_768
 """How many routes are remembered, by address and by nodes; then all are worked out again."""
@@ -23,45 +21,13 @@ MAX_REMEMBERED_ADDRESS = 512
 """Longer addresses are not remembered: 32,768 of the longest would be 2 GiB."""
 
 
-class Subscription:
-    """One SUBSCRIBE of a session.
+class Delivery(NamedTuple):
+    """The sessions that a signal goes to."""
 
-    Args:
-        session: whose it is.
-        subscription_id: the client's id.
-        pattern: what it asks for.
-        types: mask of the signals it asks for.
-        max_rate: messages a second and address, or None.
-        epsilon: the smallest numeric change it wants to hear of, or None.
-    """
-
-    __slots__ = ("epsilon", "id", "max_rate", "node", "pattern", "session", "types")
-
-    def __init__(
-        self,
-        session: Session,
-        subscription_id: int,
-        pattern: Pattern,
-        types: int,
-        max_rate: int | None,
-        epsilon: float | None,
-    ) -> None:
-        self.session = session
-        self.id = subscription_id
-        self.pattern = pattern
-        self.types = types
-        self.max_rate = max_rate
-        self.epsilon = epsilon
-        self.node: Node | None = None
-
-    def wants(self, signal: Signal) -> bool:
-        """Tells whether its type filter lets a kind of signal through."""
-        return bool(self.types >> signal & 1)
-
-    @property
-    def is_throttled(self) -> bool:
-        """Whether it asked for less than everything that matches."""
-        return self.max_rate is not None or self.epsilon is not None
+    audiences: tuple[Audience, ...]
+    """Those that get everything, one audience for each codec."""
+    throttled: tuple[tuple[Session, tuple[Subscription, ...]], ...]
+    """Those that asked for less, each with all its subscriptions that match."""
 
 
 class Node:
@@ -170,7 +136,7 @@ class SubscriptionTable:
     def remove(self, subscription: Subscription) -> None:
         """Removes a subscription that was added."""
         node = subscription.node
-        assert node is not None, "removed a subscription that was not added"
+        assert isinstance(node, Node), "removed a subscription that was not added"
         subscription.node = None
         del node.subscriptions[subscription]
         self._count -= 1

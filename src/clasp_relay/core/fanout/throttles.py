@@ -1,25 +1,31 @@
 """maxRate and epsilon: a session that asked for fewer updates gets fewer, and the last one always.
 
 What was sent last is kept per session, signal and address, not per subscription: the client applies a
-value to all of them.
+value to all of them. What is held back is kept as a message and encoded when it goes out, as its session may see it
+then.
 """
 
 from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from collections.abc import Callable
+from typing import TypeAlias
 
-from clasp_relay.core.fanout.subscriptions import Subscription
 from clasp_relay.core.ports import Clock, Frame, Timer
-from clasp_relay.core.session.sessions import Session
+from clasp_relay.core.session.sessions import Session, Subscription
 from clasp_relay.wire.constants import Signal, ValueType
-from clasp_relay.wire.messages import Value
+from clasp_relay.wire.messages import Publish, Set, Value
 from clasp_relay.wire.values import decode_value
 
 MAX_ADDRESSES = 10_000
 """How many addresses are remembered per session; the one heard of longest ago starts anew."""
 
 _NUMERIC = frozenset({ValueType.I8, ValueType.I16, ValueType.I32, ValueType.I64, ValueType.F32, ValueType.F64})
+
+
+ViewNow: TypeAlias = Callable[[Session, tuple[Subscription, ...], Set | Publish], Frame | None]
+"""Encodes a message as a session may see it now, by some of its subscriptions; None where it may not."""
 
 
 class _Throttle:
@@ -30,7 +36,7 @@ class _Throttle:
     def __init__(self) -> None:
         self.sent_us: int | None = None
         self.number: float | None = None
-        self.held: Frame | None = None
+        self.held: Set | Publish | None = None
         self.held_number: float | None = None
         self.held_for: tuple[Subscription, ...] = ()
         self.due_us = 0
@@ -42,10 +48,12 @@ class Throttles:
 
     Args:
         clock: when is now, and who calls later.
+        view_now: encodes what was held back.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, view_now: ViewNow) -> None:
         self._clock = clock
+        self._view_now = view_now
         self._sessions: dict[Session, OrderedDict[tuple[Signal, str], _Throttle]] = {}
         self.sent = 0
         """Frames that were sent, at once or later."""
@@ -58,23 +66,21 @@ class Throttles:
         self,
         session: Session,
         signal: Signal,
-        address: str,
         subscriptions: tuple[Subscription, ...],
+        message: Set | Publish,
         frame: Frame,
-        value: Value | None,
     ) -> None:
-        """Sends a frame now, later, or not at all.
+        """Sends a message now, later, or not at all.
 
         Args:
             session: who may get it.
             signal: what kind it is.
-            address: where it belongs.
             subscriptions: all of the session's that match; it goes out as soon as one of them lets it.
-            frame: the frame.
-            value: the value in it.
+            message: the message, whole.
+            frame: the message as the session may see it now.
         """
-        throttle = self._throttle(session, (signal, address))
-        number = _number(value)
+        throttle = self._throttle(session, (signal, message.address))
+        number = _number(message.value)
         dues_us = [_due_us(throttle, one.max_rate) for one in subscriptions if _is_news(throttle, one.epsilon, number)]
         if not dues_us and throttle.timer is None:
             self.skipped += 1
@@ -90,7 +96,7 @@ class Throttles:
             _cancel(throttle)
             throttle.due_us = due_us
             throttle.timer = self._clock.call_later((due_us - now_us) / 1e6, lambda: self._release(session, throttle))
-        throttle.held, throttle.held_number, throttle.held_for = frame, number, subscriptions
+        throttle.held, throttle.held_number, throttle.held_for = message, number, subscriptions
 
     def begin(self, session: Session, subscription: Subscription) -> None:
         """Sends at once what is held where a new subscription matches, and starts anew there.
@@ -125,6 +131,13 @@ class Throttles:
                 if not throttle.held_for:
                     _cancel(throttles.pop(key))
 
+    def forget_param(self, session: Session, address: str) -> None:
+        """Drops what is held of a param, since its session gets a SNAPSHOT of what is set now."""
+        throttles = self._sessions.get(session)
+        throttle = None if throttles is None else throttles.pop((Signal.PARAM, address), None)
+        if throttle is not None:
+            _cancel(throttle)
+
     def forget(self, session: Session) -> None:
         """Drops all that is held for a session."""
         throttles = self._sessions.pop(session, None)
@@ -153,9 +166,11 @@ class Throttles:
 
     def _release(self, session: Session, throttle: _Throttle) -> None:
         throttle.timer = None
-        frame, throttle.held = throttle.held, None
-        assert frame is not None, "a throttle's timer without a frame"
-        self._send(session, throttle, frame, throttle.held_number, self._clock.now_us())
+        message, throttle.held = throttle.held, None
+        assert message is not None, "a throttle's timer without a message"
+        frame = self._view_now(session, throttle.held_for, message)
+        if frame is not None:
+            self._send(session, throttle, frame, throttle.held_number, self._clock.now_us())
 
     def _send(self, session: Session, throttle: _Throttle, frame: Frame, number: float | None, now_us: int) -> None:
         throttle.sent_us = now_us

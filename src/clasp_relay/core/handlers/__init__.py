@@ -5,13 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from clasp_relay.core.handlers.bundle import bundle
 from clasp_relay.core.handlers.connection import hello, ping, pong, sync
-from clasp_relay.core.handlers.params import get, set_param
-from clasp_relay.core.handlers.publish import publish
-from clasp_relay.core.handlers.replay import replay
-from clasp_relay.core.handlers.signals import announce, query
-from clasp_relay.core.handlers.subscriptions import subscribe, unsubscribe
+from clasp_relay.core.handlers.reads import announce, get, query, replay, subscribe, unsubscribe
+from clasp_relay.core.handlers.writes import bundle, publish, set_param
 from clasp_relay.wire import messages as m
 
 if TYPE_CHECKING:
@@ -35,4 +31,4 @@ HANDLERS: dict[type[m.Message], Handler] = {
     m.Pong: pong,
     m.Query: query,
 }
-"""Who handles what; ``legality`` lets nothing else through."""
+"""Who handles what; ``session.sessions.check_legal`` lets nothing else through."""

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from clasp_relay.core.pieces import judged_frames, snapshot_frames
 from clasp_relay.core.ports import Frame
-from clasp_relay.wire.codec import encode_to_frame
-from clasp_relay.wire.constants import PROTOCOL_VERSION, Feature
+from clasp_relay.wire.constants import PROTOCOL_VERSION, Feature, MessageCode
 from clasp_relay.wire.messages import Hello, Ping, Pong, Sync, Welcome
 
 if TYPE_CHECKING:
@@ -18,7 +15,7 @@ if TYPE_CHECKING:
 FEATURES = Feature.PARAM | Feature.EVENT | Feature.STREAM | Feature.GESTURE | Feature.TIMELINE
 """What WELCOME offers, whatever HELLO asked for: all that PUBLISH and SET can carry."""
 
-_PONG = Frame(encode_to_frame(Pong()))
+_PONG = Pong()
 
 
 def hello(relay: Relay, session: Session, message: Hello, _qos: int) -> None:
@@ -30,26 +27,17 @@ def hello(relay: Relay, session: Session, message: Hello, _qos: int) -> None:
     session.name = message.name
     session.features = message.features
     # What can fail comes first: a session that is live has its WELCOME.
-    frames = _all_it_may_see(relay, session)
+    frames = relay.snapshots.after_hello(session)
     relay.admit(session)
-    now_us = relay.clock.now_us()
-    welcome = Welcome(PROTOCOL_VERSION, FEATURES, now_us, session.id, relay.options.name)
-    relay.answer(session, Frame(encode_to_frame(welcome)))
-    relay.snapshot(session, "hello", frames)
+    welcome = Welcome(PROTOCOL_VERSION, FEATURES, relay.clock.now_us(), session.id, relay.options.name)
+    relay.answer(session, MessageCode.WELCOME, welcome)
+    relay.send_snapshot(session, "hello", frames)
     relay.observer.began(session)
-
-
-def _all_it_may_see(relay: Relay, session: Session) -> Iterator[bytes]:
-    permissions = relay.permissions
-    if permissions.is_open:
-        return snapshot_frames(relay.params.all())
-    params = relay.params.all() if permissions.hello_snapshot else []
-    return judged_frames(relay.visibility.show_in_pieces(params, session, None), even_if_empty=True)
 
 
 def ping(relay: Relay, session: Session, _message: Ping, _qos: int) -> None:
     """Answers in order, so that a client knows that what it sent before has happened."""
-    relay.answer(session, _PONG)
+    relay.answer(session, MessageCode.PONG, _PONG)
 
 
 def pong(_relay: Relay, _session: Session, _message: Pong, _qos: int) -> None:
@@ -57,6 +45,7 @@ def pong(_relay: Relay, _session: Session, _message: Pong, _qos: int) -> None:
 
 
 def sync(relay: Relay, session: Session, message: Sync, _qos: int) -> None:
-    """Tells the server's time to a client that asks."""
+    """Tells the server's time to a client that asks; it waits for nothing, so that the time is right."""
     now_us = relay.clock.now_us()
-    relay.answer(session, Frame(encode_to_frame(Sync(message.t1_us, now_us, now_us))))
+    relay.counts.sent[MessageCode.SYNC] += 1
+    session.outbox.send(Frame(session.codec.encode(Sync(message.t1_us, now_us, now_us))))

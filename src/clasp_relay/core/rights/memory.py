@@ -1,60 +1,302 @@
-"""Which kept decisions looked at an address, so that a change there ends exactly those."""
+"""The one memory of decisions: answers to pure questions, each kept until something that it was found from changes.
+
+*May this subject write here? Does this reader see this? Who gets this?* Whoever answers such a question notes in a
+:class:`Reads` everything that it looks at beyond what the question names: what is set somewhere, the clock, the address
+itself, the value, other answers. So an answer's key and its end follow from what was read, and never from a guess about
+the rule that read it:
+
+- An answer that read the value in question is not kept: another value may be answered otherwise.
+- An answer that read the address is kept for that address only, any other one for all addresses that the question
+  names alike (all messages of a room, say).
+- A change at an address that was read, the time at which a grace ends, and the end of an answer that was read end it.
+"""
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Hashable, Iterable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from clasp_relay.wire.address import Pattern
+
+A = TypeVar("A")
+
+MAX_KEY_CHARACTERS = 512
+"""Longer texts in a question are not remembered, so that what is kept stays small."""
+
+POOL_BYTES = 512 * 1024
+"""How much is kept for one subject, by estimate; the answer that was used longest ago goes first."""
+
+SHARED_POOL_BYTES = 32 * 1024 * 1024
+"""How much is kept for all subjects together of what belongs to none of them, by estimate."""
+
+ANSWER_BYTES = 400
+"""What an answer takes in memory besides what it read: its own object, its key, and its places in tables."""
+
+READ_BYTES = 150
+"""What each thing that an answer read takes: an entry in two tables."""
+
+
+class Reads:
+    """What an answer was found from, beyond what its question names. One is made for most messages, so it is small."""
+
+    __slots__ = ("answers", "lookups", "patterns", "reads_address", "reads_value", "until_us")
+
+    def __init__(self) -> None:
+        self.reads_address = False
+        """Whether the address in question was looked at, beyond what the rule captures of it."""
+        self.reads_value = False
+        """Whether the value in question was looked at."""
+        self.lookups: dict[str, bool] = {}
+        """Addresses that were looked up: True where any change there may change the answer, False where only this
+        counts: whether something is set there."""
+        self.patterns: tuple[Pattern, ...] = ()
+        """Patterns of whose addresses any change may change the answer."""
+        self.until_us: int | None = None
+        """Unix µs at which the answer may change by itself; None when it does not."""
+        self.answers: list[Answer[Any]] = []
+        """Other remembered answers that it rests on."""
+
+    def rest_on(self, answer: Answer[Any]) -> None:
+        """Notes that a remembered answer was used."""
+        self.answers.append(answer)
+        self.reads_address |= answer.is_about_address
+
+    def ends_at(self, when_us: int) -> None:
+        """Notes that the answer holds no longer than this."""
+        if self.until_us is None or when_us < self.until_us:
+            self.until_us = when_us
+
+    def add(self, other: Reads) -> None:
+        """Notes all that another answer was found from, too."""
+        self.reads_address |= other.reads_address
+        self.reads_value |= other.reads_value
+        for address, by_value in other.lookups.items():
+            self.lookups[address] = by_value or self.lookups.get(address, False)
+        self.patterns += other.patterns
+        self.answers += other.answers
+        if other.until_us is not None:
+            self.ends_at(other.until_us)
+
+
+class Answer(Generic[A]):
+    """A remembered answer.
+
+    Attributes:
+        value: the answer.
+        until_us: see ``Reads.until_us``.
+        is_valid: False once something that it was found from has changed; whoever kept the object asks anew then.
+    """
+
+    __slots__ = (
+        "answers",
+        "bytes",
+        "existence",
+        "is_about_address",
+        "is_valid",
+        "key",
+        "patterns",
+        "pool",
+        "until_us",
+        "users",
+        "value",
+        "values",
+    )
+
+    def __init__(self, value: A, key: Hashable, pool: Pool, reads: Reads, size: int) -> None:
+        self.value = value
+        self.until_us = reads.until_us
+        self.is_valid = True
+        self.is_about_address = reads.reads_address
+        self.key = key
+        self.pool = pool
+        self.values = tuple(address for address, by_value in reads.lookups.items() if by_value)
+        self.existence = tuple(address for address, by_value in reads.lookups.items() if not by_value)
+        self.patterns = tuple(dict.fromkeys(reads.patterns))
+        self.answers = tuple(dict.fromkeys(reads.answers))
+        self.bytes = size
+        self.users: set[Answer[Any]] | None = None
+        """Answers that rest on this one; most have none, and an empty set takes 216 bytes."""
+
+    def holds(self, now_us: int) -> bool:
+        """Tells whether it still counts."""
+        return self.is_valid and (self.until_us is None or now_us < self.until_us)
+
+
+class Pool:
+    """The answers that are kept for one subject, or shared by all.
+
+    Args:
+        max_bytes: how much they may take, by estimate.
+    """
+
+    __slots__ = ("_max_bytes", "answers", "bytes")
+
+    def __init__(self, max_bytes: int = POOL_BYTES) -> None:
+        self._max_bytes = max_bytes
+        self.answers: OrderedDict[Hashable, Answer[Any]] = OrderedDict()
+        self.bytes = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether answers have to go."""
+        return self.bytes > self._max_bytes
+
+
+class Memory:
+    """All remembered answers, and what ends them."""
+
+    def __init__(self) -> None:
+        self.shared = Pool(SHARED_POOL_BYTES)
+        """For what belongs to no single subject."""
+        self._pools: dict[str, Pool] = {}
+        self._by_value: dict[str, set[Answer[Any]]] = {}
+        self._by_existence: dict[str, set[Answer[Any]]] = {}
+        self._by_pattern: dict[Pattern, set[Answer[Any]]] = {}
+        self.bytes = 0
+        """How much all answers take, by estimate."""
+        self.missed = 0
+        """Questions that were answered anew."""
+        self.ended = 0
+        """Answers that ended since something changed."""
+        self.evicted = 0
+        """Answers that went to make room."""
+
+    def __len__(self) -> int:
+        return sum(len(pool.answers) for pool in (self.shared, *self._pools.values()))
+
+    def pool(self, subject: str) -> Pool:
+        """Returns the pool of a subject."""
+        pool = self._pools.get(subject)
+        if pool is None:
+            pool = self._pools[subject] = Pool()
+        return pool
+
+    def drop_pool(self, subject: str) -> None:
+        """Forgets all that is kept for a subject, whose last session has ended."""
+        pool = self._pools.pop(subject, None)
+        if pool is not None:
+            for answer in list(pool.answers.values()):
+                self._end(answer)
+
+    def find(self, pool: Pool, question: Hashable, address: str, now_us: int) -> Answer[Any] | None:
+        """Returns a remembered answer.
+
+        Args:
+            pool: where it is kept.
+            question: what is asked, without the address.
+            address: the one that is asked about.
+            now_us: Unix µs.
+        """
+        answers = pool.answers
+        answer = answers.get(question)
+        if answer is None:
+            answer = answers.get((question, address))
+            if answer is None:
+                return None
+        if answer.until_us is not None and answer.until_us <= now_us:
+            self._end(answer)
+            return None
+        answers.move_to_end(answer.key)
+        return answer
+
+    def keep(self, pool: Pool, question: Hashable, address: str, value: A, reads: Reads) -> Answer[A] | None:
+        """Keeps an answer.
+
+        Args:
+            pool: where.
+            question: what was asked, without the address.
+            address: the one that was asked about.
+            value: the answer.
+            reads: what it was found from.
+
+        Returns:
+            The remembered answer; None when it cannot be kept.
+        """
+        self.missed += 1
+        if reads.reads_value or (reads.reads_address and len(address) > MAX_KEY_CHARACTERS):
+            return None
+        if any(not answer.is_valid for answer in reads.answers):
+            return None  # what it rests on went to make room while it was found
+        key = (question, address) if reads.reads_address else question
+        count = len(reads.lookups) + len(reads.patterns) + len(reads.answers)
+        answer: Answer[A] = Answer(value, key, pool, reads, ANSWER_BYTES + count * READ_BYTES)
+        before = pool.answers.get(key)
+        if before is not None:
+            self._end(before)
+        pool.answers[key] = answer
+        pool.bytes += answer.bytes
+        self.bytes += answer.bytes
+        _note(self._by_value, answer.values, answer)
+        _note(self._by_existence, answer.existence, answer)
+        _note(self._by_pattern, answer.patterns, answer)
+        for other in answer.answers:
+            if other.users is None:
+                other.users = set()
+            other.users.add(answer)
+            if other.until_us is not None and (answer.until_us is None or other.until_us < answer.until_us):
+                answer.until_us = other.until_us
+        while pool.is_full:
+            self.evicted += 1
+            self._end(next(iter(pool.answers.values())))
+        return answer if answer.is_valid else None
+
+    def changed(self, address: str, exists: bool, existed: bool) -> None:
+        """Ends the answers that read an address which has changed.
+
+        Args:
+            address: what has changed.
+            exists: whether something is set there now, or a presence has ended.
+            existed: whether something was before.
+        """
+        found: list[Answer[Any]] = list(self._by_value.get(address, ()))
+        if exists != existed:
+            found += self._by_existence.get(address, ())
+        if self._by_pattern:
+            # Rules hardly ever look up a pattern with wildcards, so there are few to go through.
+            for pattern, answers in self._by_pattern.items():
+                if pattern.matches(address):
+                    found += answers
+        for answer in found:
+            if answer.is_valid:
+                self.ended += 1
+                self._end(answer)
+
+    def _end(self, answer: Answer[Any]) -> None:
+        """Forgets an answer and those that rest on it."""
+        waiting = [answer]
+        while waiting:
+            one = waiting.pop()
+            if one.is_valid:
+                if one.users:
+                    waiting += one.users
+                self._forget(one)
+
+    def _forget(self, answer: Answer[Any]) -> None:
+        answer.is_valid = False
+        pool = answer.pool
+        del pool.answers[answer.key]
+        pool.bytes -= answer.bytes
+        self.bytes -= answer.bytes
+        _drop(self._by_value, answer.values, answer)
+        _drop(self._by_existence, answer.existence, answer)
+        _drop(self._by_pattern, answer.patterns, answer)
+        for other in answer.answers:
+            if other.users is not None:
+                other.users.discard(answer)
+
 
 K = TypeVar("K", bound=Hashable)
 
 
-class Dependents(Generic[K]):
-    """A table from what was looked up to the decisions that rest on it."""
+def _note(table: dict[K, set[Answer[Any]]], keys: Iterable[K], answer: Answer[Any]) -> None:
+    for key in keys:
+        table.setdefault(key, set()).add(answer)
 
-    def __init__(self) -> None:
-        self._by_address: dict[str, set[K]] = {}
-        self._by_existence: dict[str, set[K]] = {}
-        self._by_pattern: dict[Pattern, set[K]] = {}
 
-    def add(self, key: K, addresses: Iterable[str], existence: Iterable[str], patterns: Iterable[Pattern] = ()) -> None:
-        """Notes what a decision rests on.
-
-        Args:
-            key: the decision.
-            addresses: of which any change counts.
-            existence: addresses of which it counts whether something is set there.
-            patterns: of whose addresses any change counts.
-        """
-        for address in addresses:
-            self._by_address.setdefault(address, set()).add(key)
-        for address in existence:
-            self._by_existence.setdefault(address, set()).add(key)
-        for pattern in patterns:
-            self._by_pattern.setdefault(pattern, set()).add(key)
-
-    def changed(self, address: str, exists: bool, existed: bool) -> Iterable[K]:
-        """Returns the decisions that a change puts in doubt; what they rest on has to be noted anew.
-
-        Args:
-            address: what has changed.
-            exists: whether something is set there now.
-            existed: whether something was before.
-        """
-        if exists == existed and address not in self._by_address and not self._by_pattern:
-            return ()
-        nothing: set[K] = set()
-        found = self._by_address.pop(address, nothing)
-        if exists != existed:
-            found = found | self._by_existence.pop(address, nothing)
-        # Rules hardly ever look up a pattern with wildcards, so there are few to go through.
-        for pattern in [each for each in self._by_pattern if each.matches(address)]:
-            found = found | self._by_pattern.pop(pattern)
-        return found
-
-    def clear(self) -> None:
-        """Forgets everything."""
-        self._by_address.clear()
-        self._by_existence.clear()
-        self._by_pattern.clear()
+def _drop(table: dict[K, set[Answer[Any]]], keys: Iterable[K], answer: Answer[Any]) -> None:
+    for key in keys:
+        answers = table[key]
+        answers.discard(answer)
+        if not answers:
+            del table[key]

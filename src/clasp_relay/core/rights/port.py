@@ -1,45 +1,28 @@
 """What the core asks before it lets a value in or out, and the answers when nothing is restricted.
 
 ``access`` implements :class:`Permissions` with tokens, scopes and an application policy;
-:class:`OpenPermissions` is the open mode of a trusted network. An answer that rests on params says which
-ones it looked up, so that whoever keeps it knows when it ends.
+:class:`OpenPermissions` is the open mode of a trusted network. An answer comes with a record of all that it was found
+from (``core.rights.memory``), so that it can be kept until something of that changes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias
 
+from clasp_relay.core.rights.memory import Memory, Reads
+from clasp_relay.core.session.sessions import ANYBODY, Identity
 from clasp_relay.wire.address import Pattern
-from clasp_relay.wire.messages import Value
+from clasp_relay.wire.messages import Publish, Value
 
 if TYPE_CHECKING:
-    from clasp_relay.core.records import Param
-    from clasp_relay.core.state.tombstones import Ended
+    from clasp_relay.core.records import Ended, Param
 
-View: TypeAlias = frozenset[str] | None
-"""How a reader sees a value: None hidden, empty as it is, else without these keys of the map."""
+HiddenKeys: TypeAlias = frozenset[str] | None
+"""How a reader sees a value: without these keys of the map (none: as it is), or None: not at all."""
 
 HIDDEN: Final = None
 FULL: Final[frozenset[str]] = frozenset()
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Identity:
-    """Whom a session speaks for; ``access`` adds to it what it needs to decide.
-
-    Args:
-        subject: the user id of its token, empty in open mode.
-        token: what its token is known by, so that its sessions can be ended with it; empty in open mode.
-    """
-
-    subject: str = ""
-    token: bytes = b""
-
-
-ANYBODY = Identity()
-"""Everybody in open mode."""
 
 
 class State(Protocol):
@@ -54,25 +37,22 @@ class State(Protocol):
     def ended(self, address: str) -> Ended | None:
         """Returns how the last param at an address ended; None when it never did or is set again."""
 
-    def is_held(self, address: str, subject: str) -> bool:
+    def is_present(self, address: str, subject: str) -> bool:
         """Tells whether a live session of ``subject`` has set this address and nobody ended it since."""
 
 
+NOTHING_READ: Final = Reads()
+"""The record of an answer that holds whatever is stored. Nobody may write into it."""
+
+
 class Verdict(NamedTuple):
-    """A view, and what it rests on."""
+    """How a reader sees an address, and what that was found from."""
 
-    view: View
-    lookups: frozenset[str] = frozenset()
-    """Addresses whose change may change the view."""
-    lookup_patterns: frozenset[Pattern] = frozenset()
-    """Patterns that were looked up, likewise."""
-    until_us: int | None = None
-    """Unix µs at which the view ends by itself; None when it does not."""
-    existence: frozenset[str] = frozenset()
-    """Addresses of which only this counts: whether something is set there."""
+    hidden_keys: HiddenKeys
+    reads: Reads = NOTHING_READ
 
 
-class Viewing(Protocol):
+class VisibilityRule(Protocol):
     """What decides who sees some addresses."""
 
     @property
@@ -81,7 +61,7 @@ class Viewing(Protocol):
 
     @property
     def key(self) -> Hashable:
-        """Equal for addresses about which every verdict is the same, such as all messages of one room."""
+        """Equal for rules that decide alike, such as those of all messages of one room."""
 
     @property
     def depends_on_pattern(self) -> bool:
@@ -89,13 +69,14 @@ class Viewing(Protocol):
 
     @property
     def catch_up(self) -> bool:
-        """Whether who newly sees the address gets SNAPSHOTs for subscriptions made before."""
+        """Whether a session that newly sees the address gets SNAPSHOTs for subscriptions made before."""
 
-    def judge(self, subject: str, pattern: Pattern | None, state: State, now_us: int) -> Verdict:
+    def judge(self, subject: str, address: str, pattern: Pattern | None, state: State, now_us: int, /) -> Verdict:
         """Decides for one reader.
 
         Args:
             subject: the reader.
+            address: where the value is; whoever looks at it notes that in the verdict's ``reads``.
             pattern: a subscription's, or the literal address of a GET; None for the HELLO snapshot.
             state: the params.
             now_us: Unix µs.
@@ -128,6 +109,10 @@ class Permissions(Protocol):
     @property
     def is_open(self) -> bool:
         """Whether everybody may see everything, so that nobody needs to ask."""
+
+    @property
+    def memory(self) -> Memory:
+        """Where answers are kept; it is told of every change of the params."""
 
     @property
     def hello_snapshot(self) -> bool:
@@ -185,13 +170,26 @@ class Permissions(Protocol):
             RequestError: 301.
         """
 
+    def check_announce_all(self, who: Identity, pattern: Pattern, /) -> None:
+        """Checks that one write scope covers all addresses of an announced signal that has wildcards.
+
+        Raises:
+            RequestError: 301.
+        """
+
     def can_read(self, who: Identity, address: str) -> bool:
         """Tells whether an address is within a read scope: what the SNAPSHOT after WELCOME may hold."""
 
-    def sees_all(self, who: Identity, address: str) -> bool:
-        """Tells whether no visibility rule holds for a reader at an address (an admin)."""
+    def sees_all(self, who: Identity, address: str, reads: Reads, /) -> bool:
+        """Tells whether no visibility rule holds for a reader at an address (an admin).
 
-    def viewing(self, address: str, is_live: bool) -> Viewing | None:
+        Args:
+            who: the reader.
+            address: where the value is.
+            reads: where it is noted that the answer depends on the address, if it does.
+        """
+
+    def visibility_rule(self, address: str, is_live: bool) -> VisibilityRule | None:
         """Returns what decides who sees an address; None where everybody sees it as it is.
 
         Args:
@@ -208,17 +206,11 @@ class Permissions(Protocol):
     def stamp_of(self, address: str, value: Value) -> str | None:
         """Returns the subject that stays stamped when a stored value ends without a write."""
 
-    def changed(self, address: str, exists: bool, existed: bool, /) -> None:
-        """Is told of every change of the params, and of the end of a hold, which counts as one.
+    def tracks_presence(self, address: str, /) -> bool:
+        """Tells whether some decision may ask who is present at an address; always the same there."""
 
-        Args:
-            address: what has changed.
-            exists: whether something is set there now.
-            existed: whether something was before.
-        """
-
-    def tracks_holds(self, address: str, /) -> bool:
-        """Tells whether some decision may ask who holds this address (``State.is_held``); always the same there."""
+    def keeps(self, message: Publish, /) -> bool:
+        """Tells whether an accepted signal is kept, so that it is a change like a SET."""
 
 
 class OpenPermissions:
@@ -227,6 +219,10 @@ class OpenPermissions:
     is_open = True
     hello_snapshot = True
     tells_live_apart = False
+
+    def __init__(self) -> None:
+        self.memory = Memory()
+        """Nothing is asked, so it stays empty."""
 
     def admit(self, _token: str) -> Identity:
         """Lets everybody in."""
@@ -254,15 +250,18 @@ class OpenPermissions:
     def check_announce(self, _who: Identity, _address: str) -> None:
         """Allows it."""
 
+    def check_announce_all(self, _who: Identity, _pattern: Pattern) -> None:
+        """Allows it."""
+
     def can_read(self, _who: Identity, _address: str) -> bool:
         """Everything."""
         return True
 
-    def sees_all(self, _who: Identity, _address: str) -> bool:
+    def sees_all(self, _who: Identity, _address: str, _reads: Reads) -> bool:
         """Everybody does."""
         return True
 
-    def viewing(self, _address: str, _is_live: bool) -> Viewing | None:
+    def visibility_rule(self, _address: str, _is_live: bool) -> VisibilityRule | None:
         """Nothing is hidden."""
         return None
 
@@ -278,9 +277,10 @@ class OpenPermissions:
         """Nothing is stamped."""
         return None
 
-    def changed(self, _address: str, _exists: bool, _existed: bool) -> None:
-        """Nothing rests on it."""
-
-    def tracks_holds(self, _address: str) -> bool:
+    def tracks_presence(self, _address: str) -> bool:
         """Nothing asks."""
+        return False
+
+    def keeps(self, _message: Publish) -> bool:
+        """Nothing is kept."""
         return False

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from clasp_relay.core.ports import Clock
+from clasp_relay.core.records import Change, ChangeKind, no_param, text_bytes
 from clasp_relay.core.session.sessions import Session
-from clasp_relay.core.sizes import text_bytes
 from clasp_relay.errors import ErrorCode, RequestError
 from clasp_relay.wire.messages import Bundle, Publish, Set
 
@@ -18,12 +18,12 @@ MAX_PENDING = 1_000
 """How many bundles of one session may wait."""
 
 MAX_PENDING_BYTES = 64 * 1024 * 1024
-"""What all that wait may take in memory, those of sessions that have gone included."""
+"""How much memory all that wait may take, those of sessions that have ended included."""
 
 MEMBER_BYTES = 400
-"""What a member of a bundle takes in memory besides its address and its value."""
+"""How much memory a member of a bundle takes besides its address and its value."""
 
-RunDue: TypeAlias = Callable[[Session, Bundle], None]
+RunDue: TypeAlias = Callable[[int, Session, Bundle], None]
 
 
 class Schedule:
@@ -31,46 +31,70 @@ class Schedule:
 
     Args:
         clock: when is now, and who calls later.
-        run_due: checks and applies a bundle whose time has come.
+        run_due: is given a bundle whose time has come: its number, its session, and its members.
     """
 
     def __init__(self, clock: Clock, run_due: RunDue) -> None:
         self._clock = clock
         self._run_due = run_due
+        self._waiting: dict[int, tuple[Session, int]] = {}
+        self._last_number = 0
         self.pending_bytes = 0
+        """How much memory the bundles take that wait."""
 
-    def check(self, session: Session, bundle: Bundle, due_us: int) -> None:
-        """Refuses a bundle that cannot wait.
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def decide(self, session: Session, bundle: Bundle, due_us: int) -> Change:
+        """Decides whether a bundle may wait.
 
         Args:
             session: whose it is.
-            bundle: its members are SETs and PUBLISHes.
+            bundle: its members are SETs and PUBLISHes, and were accepted.
             due_us: its Unix time in µs, in the future.
+
+        Returns:
+            The change by which it waits, not yet applied.
 
         Raises:
             RequestError: VALUE when it is too far ahead, LIMIT when too many wait, OVERLOADED when those of all
                 sessions together are too many.
         """
-        if due_us - self._clock.now_us() > MAX_AHEAD_US:
+        now_us = self._clock.now_us()
+        if due_us - now_us > MAX_AHEAD_US:
             raise RequestError(ErrorCode.VALUE, "a bundle may be at most 1 hour ahead (its timestamp is in µs)")
         if session.pending_bundles >= MAX_PENDING:
             raise RequestError(ErrorCode.LIMIT, f"{MAX_PENDING} bundles of this session are waiting already")
         if self.pending_bytes + _size(bundle) > MAX_PENDING_BYTES:
             raise RequestError(ErrorCode.OVERLOADED, "as many bundles are waiting as the relay can keep")
+        about = no_param("", session.id, session.identity.subject, now_us)
+        number = self._last_number + 1
+        return Change(about, ChangeKind.SCHEDULED, due_us=due_us, number=number, message=Bundle(bundle.messages))
 
-    def add(self, session: Session, bundle: Bundle, due_us: int) -> None:
-        """Lets a bundle wait; it must have been checked."""
-        session.pending_bundles += 1
-        size = _size(bundle)
-        self.pending_bytes += size
-        now = Bundle(bundle.messages)
+    def apply(self, change: Change, session: Session | None) -> None:
+        """Applies that a bundle waits, or waits no longer.
 
-        def run() -> None:
-            session.pending_bundles -= 1
+        Args:
+            change: a SCHEDULED or DUE.
+            session: whose it is; needed for a SCHEDULED.
+        """
+        number = change.number
+        if change.kind is ChangeKind.DUE:
+            owner, size = self._waiting.pop(number)
+            owner.pending_bundles -= 1
             self.pending_bytes -= size
-            self._run_due(session, now)
-
-        self._clock.call_later(max(0, due_us - self._clock.now_us()) / 1e6, run)
+            return
+        bundle, due_us = change.message, change.due_us
+        assert session is not None, "a bundle of nobody"
+        assert isinstance(bundle, Bundle), "a scheduled bundle without its members"
+        assert due_us is not None, "a scheduled bundle without a time"
+        self._last_number = number
+        size = _size(bundle)
+        self._waiting[number] = (session, size)
+        session.pending_bundles += 1
+        self.pending_bytes += size
+        delay_s = max(0, due_us - self._clock.now_us()) / 1e6
+        self._clock.call_later(delay_s, lambda: self._run_due(number, session, bundle))
 
 
 def _size(bundle: Bundle) -> int:

@@ -1,16 +1,37 @@
-"""A connected client, as the core knows it."""
+"""A connected client, as the core knows it: who it is, what it may send in which state, what it asked for."""
 
 from __future__ import annotations
 
+from collections import deque
+from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from clasp_relay.core.rights.port import ANYBODY, Identity
+from clasp_relay.errors import ErrorCode, RequestError
+from clasp_relay.wire import messages as m
+from clasp_relay.wire.address import Pattern
+from clasp_relay.wire.constants import Signal
 
 if TYPE_CHECKING:
-    from clasp_relay.core.fanout.subscriptions import Subscription
-    from clasp_relay.core.ports import Outbox
+    from clasp_relay.core.ports import Codec, Frame, Outbox
     from clasp_relay.core.session.limiter import Limiter
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Identity:
+    """Whom a session speaks for; ``access`` adds to it what it needs to decide.
+
+    Args:
+        subject: the user id of its token, empty in open mode.
+        token: what its token is known by, so that its sessions can be ended with it; empty in open mode.
+    """
+
+    subject: str = ""
+    token: bytes = b""
+
+
+ANYBODY = Identity()
+"""Everybody in open mode."""
 
 
 class SessionState(Enum):
@@ -21,18 +42,72 @@ class SessionState(Enum):
     CLOSED = "closed"
 
 
+class Subscription:
+    """One SUBSCRIBE of a session.
+
+    Args:
+        session: whose it is.
+        subscription_id: the client's id.
+        pattern: what it asks for.
+        types: mask of the signals it asks for.
+        max_rate: messages a second and address, or None.
+        epsilon: the smallest numeric change it wants to hear of, or None.
+    """
+
+    __slots__ = ("epsilon", "id", "max_rate", "node", "pattern", "session", "types")
+
+    def __init__(
+        self,
+        session: Session,
+        subscription_id: int,
+        pattern: Pattern,
+        types: int,
+        max_rate: int | None,
+        epsilon: float | None,
+    ) -> None:
+        self.session = session
+        self.id = subscription_id
+        self.pattern = pattern
+        self.types = types
+        self.max_rate = max_rate
+        self.epsilon = epsilon
+        self.node: object = None
+        """Where the table of subscriptions keeps it."""
+
+    def wants(self, signal: Signal) -> bool:
+        """Tells whether its type filter lets a kind of signal through."""
+        return bool(self.types >> signal & 1)
+
+    @property
+    def is_throttled(self) -> bool:
+        """Whether it asked for less than everything that matches."""
+        return self.max_rate is not None or self.epsilon is not None
+
+
+class Unrecorded:
+    """The place of recorded changes in a session's queue of answers; what stands behind waits for them."""
+
+    __slots__ = ("is_recorded",)
+
+    def __init__(self) -> None:
+        self.is_recorded = False
+
+
 class Session:
-    """One connection, from its WebSocket upgrade to its end.
+    """One connection, from its beginning to its end.
 
     Args:
         session_id: a lower-case UUID4, told to the client in WELCOME.
         outbox: its way out.
         peer: the client's address, for the log.
+        codec: the protocol that it speaks.
         connected_us: the Unix time in µs.
     """
 
     __slots__ = (
+        "answers",
         "bad_frames_us",
+        "codec",
         "connected_us",
         "errors",
         "features",
@@ -49,10 +124,11 @@ class Session:
         "subscriptions",
     )
 
-    def __init__(self, session_id: str, outbox: Outbox, peer: str, connected_us: int = 0) -> None:
+    def __init__(self, session_id: str, outbox: Outbox, peer: str, codec: Codec, connected_us: int = 0) -> None:
         self.id = session_id
         self.outbox = outbox
         self.peer = peer
+        self.codec = codec
         self.connected_us = connected_us
         self.hello_us = 0
         """When its HELLO was accepted; 0 until then."""
@@ -69,8 +145,102 @@ class Session:
         self.pending_bundles = 0
         self.bad_frames_us: list[int] = []
         """When the last frames came that could not be decoded."""
+        self.answers: deque[Frame | Unrecorded] | None = None
+        """Answers that wait until changes before them are recorded; None while nothing waits."""
 
     @property
     def is_live(self) -> bool:
         """Whether HELLO was accepted and the session has not ended."""
         return self.state is SessionState.LIVE
+
+
+ALLOWED_LIVE: frozenset[type[m.Message]] = frozenset(
+    {
+        m.Announce,
+        m.Bundle,
+        m.Get,
+        m.Ping,
+        m.Pong,
+        m.Publish,
+        m.Query,
+        m.Replay,
+        m.Set,
+        m.Subscribe,
+        m.Sync,
+        m.Unsubscribe,
+    }
+)
+
+ALLOWED: dict[SessionState, frozenset[type[m.Message]]] = {
+    SessionState.NEW: frozenset({m.Hello}),
+    SessionState.LIVE: ALLOWED_LIVE,
+    SessionState.CLOSED: frozenset(),
+}
+"""What a session may send in each of its states."""
+
+
+def check_legal(state: SessionState, message: m.Message) -> None:
+    """Refuses a message that is not legal in a session's state.
+
+    Raises:
+        RequestError: MESSAGE, naming the message and what is wrong with it there.
+    """
+    kind = type(message)
+    if kind not in ALLOWED[state]:
+        raise RequestError(ErrorCode.MESSAGE, _why(state, kind))
+
+
+def _why(state: SessionState, kind: type[m.Message]) -> str:
+    name = kind.__name__
+    if state is SessionState.NEW:
+        return f"the first message must be HELLO, not {name.upper()}"
+    if kind is m.Hello:
+        return "this session has said HELLO before; open another connection for another session"
+    if kind is m.FederationSync:
+        return "FEDERATION_SYNC is not offered by this relay"
+    return f"{name.upper()} is a message that only the relay sends"
+
+
+class SessionTable:
+    """Knows which sessions are live."""
+
+    def __init__(self) -> None:
+        self._by_id: dict[str, Session] = {}
+        self._by_subject: dict[str, dict[Session, None]] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def __contains__(self, session_id: str) -> bool:
+        return session_id in self._by_id
+
+    def get(self, session_id: str) -> Session | None:
+        """Returns the session with an id, if it is live."""
+        return self._by_id.get(session_id)
+
+    def of_token(self, subject: str, token: bytes) -> list[Session]:
+        """Returns the sessions of one of a user's tokens, given by what it is known by."""
+        return [session for session in self._by_subject.get(subject, ()) if session.identity.token == token]
+
+    def has_subject(self, subject: str) -> bool:
+        """Tells whether a user has a live session."""
+        return subject in self._by_subject
+
+    def of_subject(self, subject: str) -> list[Session]:
+        """Returns the sessions of a user; none in open mode, where there are no users."""
+        return list(self._by_subject.get(subject, ()))
+
+    def add(self, session: Session) -> None:
+        """Adds a session that is live now; its identity stays."""
+        self._by_id[session.id] = session
+        if session.identity.subject:
+            self._by_subject.setdefault(session.identity.subject, {})[session] = None
+
+    def discard(self, session: Session) -> None:
+        """Removes a session that has ended, if it ever was live."""
+        if self._by_id.pop(session.id, None) is not None:
+            sessions = self._by_subject.get(session.identity.subject)
+            if sessions is not None:
+                del sessions[session]
+                if not sessions:
+                    del self._by_subject[session.identity.subject]

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from clasp_relay.core.records import Outcome, Param
+from clasp_relay.core.records import Change, Ended, Param
 from clasp_relay.core.state.params import Params
-from clasp_relay.core.state.tombstones import Ended
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.messages import NULL
 
 
 class Draft:
-    """The params with some changes on top; nothing of it is applied.
+    """The params with some writes on top; nothing of it is applied.
 
     Args:
         params: what lies below.
@@ -20,35 +19,34 @@ class Draft:
 
     def __init__(self, params: Params) -> None:
         self._params = params
-        self._changes: dict[str, Param] = {}
+        self._changes: dict[str, Change] = {}
         self._ended: dict[str, Ended] = {}
         self._holders: dict[str, str | None] = {}
 
-    def stage(self, change: Param, *, lock: bool, unlock: bool, stamp: str | None) -> None:
-        """Puts one change on top; the arguments are those of ``Params.apply``."""
-        address = change.address
+    def stage(self, change: Change) -> None:
+        """Puts one write on top."""
+        param = change.param
+        address = param.address
         self._changes[address] = change
         self._ended.pop(address, None)
-        if change.value == NULL:
+        if param.value == NULL:
             self._holders[address] = None
-            self._ended[address] = Ended(change.revision, change.timestamp_us, change.subject, stamp)
-        elif unlock:
+            self._ended[address] = Ended(param.revision, param.timestamp_us, param.subject, change.stamp)
+        elif change.unlock:
             self._holders[address] = None
-        elif lock:
-            self._holders[address] = change.writer
+        elif change.takes_lock:
+            self._holders[address] = param.writer
 
-    def outcomes(self) -> Iterator[Outcome]:
-        """Yields what would become of each address."""
-        for address, change in self._changes.items():
-            ended = self._ended.get(address)
-            yield Outcome(change, None if ended is None else ended.stamp)
+    def outcomes(self) -> Iterator[Change]:
+        """Yields the last write at each address."""
+        return iter(self._changes.values())
 
     def get(self, address: str) -> Param | None:
         """Returns what would be set at an address."""
         change = self._changes.get(address)
         if change is None:
             return self._params.get(address)
-        return None if change.value == NULL else change
+        return None if change.param.value == NULL else change.param
 
     def match(self, pattern: Pattern) -> Iterator[Param]:
         """Yields the params that would be set and match."""
@@ -56,8 +54,8 @@ class Draft:
             if param.address not in self._changes:
                 yield param
         for change in self._changes.values():
-            if change.value != NULL and pattern.matches(change.address):
-                yield change
+            if change.param.value != NULL and pattern.matches(change.param.address):
+                yield change.param
 
     def ended(self, address: str) -> Ended | None:
         """Returns how the last param at an address would have ended."""
@@ -65,17 +63,21 @@ class Draft:
             return self._ended.get(address)
         return self._params.ended(address)
 
-    def is_held(self, address: str, subject: str) -> bool:
-        """Tells whether a live session holds an address that the draft does not touch."""
-        return address not in self._changes and self._params.is_held(address, subject)
+    def is_present(self, address: str, subject: str) -> bool:
+        """Tells whether a live session of a subject is present at an address that the draft does not touch."""
+        return address not in self._changes and self._params.is_present(address, subject)
 
     def last_revision(self, address: str) -> int:
         """Returns the last revision that an address would have."""
         change = self._changes.get(address)
-        return self._params.last_revision(address) if change is None else change.revision
+        return self._params.last_revision(address) if change is None else change.param.revision
 
     def holder(self, address: str) -> str | None:
         """Returns the session that would hold the lock of an address."""
         if address in self._holders:
             return self._holders[address]
         return self._params.holder(address)
+
+    def due_us(self, ttl: int | None, written_us: int) -> int | None:
+        """See ``Params.due_us``."""
+        return self._params.due_us(ttl, written_us)

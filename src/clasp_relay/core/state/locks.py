@@ -1,4 +1,4 @@
-"""Which session holds the lock of which address."""
+"""Which session holds the lock of which address (``docs/protocol.md``, Locks)."""
 
 from __future__ import annotations
 
@@ -6,32 +6,32 @@ from collections.abc import Callable
 
 
 class Locks:
-    """The locks that are held, by address and by holder."""
+    """The locks that are held, by address and by session."""
 
     def __init__(self) -> None:
         self._holders: dict[str, str] = {}
         self.holder: Callable[[str], str | None] = self._holders.get
-        """Returns the session that holds the lock of an address."""
-        self._addresses: dict[str, set[str]] = {}
+        """Returns the id of the session that holds the lock of an address."""
+        self._addresses: dict[str, dict[str, None]] = {}
 
     def __len__(self) -> int:
         return len(self._holders)
 
     def take(self, address: str, holder: str) -> None:
-        """Gives a lock that is free, or the holder's already, to a session."""
+        """Gives a lock to a session. Another session's lock passes to it."""
+        self.release(address)
         self._holders[address] = holder
-        self._addresses.setdefault(holder, set()).add(address)
+        self._addresses.setdefault(holder, {})[address] = None
 
     def release(self, address: str) -> None:
-        """Frees the lock of an address, if it is held."""
+        """Releases the lock of an address, if it is held."""
         holder = self._holders.pop(address, None)
         if holder is not None:
             addresses = self._addresses[holder]
-            addresses.discard(address)
+            del addresses[address]
             if not addresses:
                 del self._addresses[holder]
 
-    def release_all(self, holder: str) -> None:
-        """Frees every lock of a session."""
-        for address in self._addresses.pop(holder, ()):
-            del self._holders[address]
+    def of(self, holder: str) -> list[str]:
+        """Returns the addresses whose locks a session holds."""
+        return list(self._addresses.get(holder, ()))

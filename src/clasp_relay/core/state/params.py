@@ -1,8 +1,9 @@
-"""What is set at every address: values, revisions, locks, life time, capacity.
+"""What is set at every address: values, revisions, life times, locks, presence, capacity.
 
 A :class:`Param` is an immutable record of one accepted change, made anew by every write, so that whoever
-holds one (a waiting SNAPSHOT, the state file's writer) holds what was true when it took it. All changes pass
-:meth:`Params.apply`, one record each. The rules are in ``docs/protocol.md``, Params.
+holds one (a waiting SNAPSHOT, the state file's writer) holds what was true when it took it. Everything that alters the
+table is a ``Change`` and passes :meth:`Params.apply`, which only ``core.commit`` calls. The rules are in
+``docs/protocol.md``, Params.
 """
 
 from __future__ import annotations
@@ -11,18 +12,19 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from clasp_relay.core.records import Outcome, Param, StateImage
-from clasp_relay.core.sizes import param_bytes, text_bytes
+from clasp_relay.core.records import Change, ChangeKind, Ended, Param, StateImage, param_bytes, text_bytes
 from clasp_relay.core.state.expiry import Expiry
 from clasp_relay.core.state.locks import Locks
-from clasp_relay.core.state.presence import Holds
+from clasp_relay.core.state.presence import Presence
 from clasp_relay.core.state.shares import Move, Shares
-from clasp_relay.core.state.tombstones import Ended, Tombstones
+from clasp_relay.core.state.tombstones import Tombstones
 from clasp_relay.core.state.tree import AddressTree
 from clasp_relay.errors import ErrorCode, RequestError
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.constants import TTL_ABSOLUTE
 from clasp_relay.wire.messages import NULL
+
+_WRITE = ChangeKind.WRITE
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +58,13 @@ class Params:
         """Returns what is set at an address."""
         self._tree = AddressTree()
         self._tombstones = Tombstones(limits.max_params, limits.max_state_bytes)
-        self._locks = Locks()
-        self.holder: Callable[[str], str | None] = self._locks.holder
+        self.locks = Locks()
+        self.holder: Callable[[str], str | None] = self.locks.holder
         """Returns the session that holds the lock of an address."""
         self._expiry = Expiry()
         self._shares = Shares(limits.max_per_subject)
         self.state_bytes = 0
-        self.holds = Holds()
+        self.presence = Presence()
         """Who is there, where a policy asks."""
         self.changes = 0
         """Rises with whatever changes the image."""
@@ -93,23 +95,34 @@ class Params:
         ended = self.ended(address)
         return 0 if ended is None else ended.revision
 
-    def is_held(self, address: str, subject: str) -> bool:
-        """Tells whether a live session of a subject holds an address."""
-        return self.holds.is_held(address, subject)
+    def is_present(self, address: str, subject: str) -> bool:
+        """Tells whether a live session of a subject is present at an address."""
+        return self.presence.is_present(address, subject)
 
-    def renew(self, address: str, now_us: int) -> None:
-        """Counts a GET as an access: a sliding life time starts again."""
-        if address in self._expiry:
-            lifetime_s, sliding = self._lifetime(self._params[address].ttl)
-            if sliding:
-                self._expiry.set(address, now_us + lifetime_s * 1_000_000, self._params[address].subject)
-                self.changes += 1
-            else:
-                self._expiry.touch(address)
+    def renewal(self, address: str, now_us: int) -> Change | None:
+        """Returns the change by which a GET renews the life time of a param; it is not applied yet.
 
-    def has_room(self, change: Param) -> bool:
-        """Tells whether one change surely fits; the usual case."""
-        address, value, _, _, _, _, subject = change
+        Returns:
+            None where nothing is to be renewed: no life time, or one that counts from the write. The access counts
+            all the same: of the params that may be evicted this one was used last.
+        """
+        if address not in self._expiry:
+            return None
+        param = self._params[address]
+        lifetime_s, is_sliding = self._lifetime(param.ttl)
+        if not is_sliding:
+            self._expiry.touch(address)
+            return None
+        return Change(param, ChangeKind.RENEWAL, due_us=now_us + lifetime_s * 1_000_000)
+
+    def due_us(self, ttl: int | None, written_us: int) -> int | None:
+        """Returns when a param ends that was written at a time (both Unix µs), by its TTL as on the wire."""
+        lifetime_s, _ = self._lifetime(ttl)
+        return written_us + lifetime_s * 1_000_000 if lifetime_s else None
+
+    def has_room(self, param: Param) -> bool:
+        """Tells whether one written param surely fits; the usual case."""
+        address, value, _, _, _, _, subject = param
         before = self._params.get(address)
         if before is None or len(value) > len(before.value):
             limits = self._limits
@@ -120,11 +133,11 @@ class Params:
                 return False
         return (before is not None and subject == before.subject) or self._shares.has_room(subject)
 
-    def victims(self, outcomes: Iterable[Outcome]) -> list[str]:
-        """Decides what must go so that changes fit; nothing is changed.
+    def victims(self, changes: Iterable[Change]) -> list[str]:
+        """Decides what must be evicted so that changes fit; nothing is changed.
 
         Args:
-            outcomes: what will be applied together, each address once.
+            changes: the writes that will be applied together, each address once.
 
         Returns:
             the addresses to evict first: the least recently used params that have a life time; those of a subject
@@ -135,11 +148,11 @@ class Params:
         """
         more_params = more_bytes = 0
         moves: dict[str, Move] = {}
-        for outcome in outcomes:
-            address = outcome.change.address
+        for change in changes:
+            address = change.param.address
             before, before_bytes = self._place(address)
-            after, after_bytes = _place_of(outcome)
-            moves[address] = Move(address, before, after, outcome.change.value != NULL)
+            after, after_bytes = _place_after(change)
+            moves[address] = Move(address, before, after, change.param.value != NULL)
             more_params += bool(after_bytes) - bool(before_bytes)
             more_bytes += after_bytes - before_bytes
         chosen = self._victims_of_shares(moves)
@@ -173,24 +186,37 @@ class Params:
             chosen.update(dict.fromkeys(going))
         return chosen
 
-    def apply(self, change: Param, lock: bool = False, unlock: bool = False, stamp: str | None = None) -> None:
-        """Applies one accepted change: the one place that every change of state passes.
+    def apply(self, change: Change) -> None:
+        """Applies one change. Nothing else alters what the table keeps.
 
         Args:
-            change: the record.
-            lock: its writer takes the lock.
-            unlock: its writer gives the lock up.
-            stamp: the subject that a policy's stamp names, where it outlives a null.
+            change: a WRITE, RENEWAL, LOCK_RELEASE or PRESENCE_END.
         """
         self.changes += 1
-        address, value, _, _, _, ttl, subject = change
+        if change.kind is _WRITE:
+            self._write(change)
+        else:
+            address = change.param.address
+            if change.kind is ChangeKind.RENEWAL:
+                assert change.due_us is not None, "a renewal without a time"
+                self._expiry.set(address, change.due_us, change.param.subject)
+            elif change.kind is ChangeKind.LOCK_RELEASE:
+                self.locks.release(address)
+            else:
+                assert change.kind is ChangeKind.PRESENCE_END, f"{change.kind!r} is not about a param"
+                self.presence.leave(address, change.param.writer)
+
+    def _write(self, change: Change) -> None:
+        param = change.param
+        address, value, _, writer, _, _, subject = param
         before = self._params.get(address)
         if value == NULL:
-            self._locks.release(address)
+            self.locks.release(address)
+            self.presence.end(address)
             self._remove(address, before)
-            self._remember(address, Ended(change.revision, change.timestamp_us, subject, stamp))
+            self._remember(address, Ended(param.revision, param.timestamp_us, subject, change.stamp))
             return
-        self._params[address] = change
+        self._params[address] = param
         if before is None:
             self._tree.add(address)
             self.state_bytes += text_bytes(address) + len(value)
@@ -200,30 +226,30 @@ class Params:
             owner = before.subject
         if owner != subject:
             self._shares.move(owner, subject)
-        if ttl or self._limits.default_ttl_s or address in self._expiry.due_us:
-            self._schedule(change)
-        if unlock:
-            self._locks.release(address)
-        elif lock:
-            self._locks.take(address, change.writer)
+        if change.due_us is not None:
+            self._expiry.set(address, change.due_us, subject)
+        elif address in self._expiry.due_us:
+            self._expiry.discard(address)
+        if change.unlock:
+            self.locks.release(address)
+        elif change.takes_lock:
+            self.locks.take(address, writer)
+        if change.is_presence:
+            self.presence.enter(address, writer, subject)
 
-    def release_all(self, holder: str) -> None:
-        """Releases the locks of a session."""
-        self._locks.release_all(holder)
-
-    def expired(self, now_us: int, at_most: int) -> list[Param]:
-        """Returns params whose time is over, as the nulls that end them; they are not applied yet.
+    def expired(self, now_us: int, at_most: int) -> list[str]:
+        """Returns the addresses of params whose life time is over, in the order of its end.
 
         Args:
             now_us: Unix µs.
             at_most: how many; the others come next time.
         """
-        return [self.end(address, now_us) for address in self._expiry.due(now_us, at_most)]
+        return self._expiry.due(now_us, at_most)
 
-    def end(self, address: str, now_us: int) -> Param:
-        """Returns the null that ends a param which expired or was evicted; it is not applied yet."""
+    def null_of(self, address: str, now_us: int) -> Param:
+        """Returns the null that ends a param which expired or is evicted; it is not applied yet."""
         param = self._params[address]
-        return param._replace(value=NULL, revision=param.revision + 1, timestamp_us=now_us, subject="")
+        return param._replace(value=NULL, revision=param.revision + 1, writer="", timestamp_us=now_us, subject="")
 
     def image(self) -> StateImage:
         """Captures all that survives a restart, by reference."""
@@ -239,17 +265,12 @@ class Params:
             due_us = image.expires_us.get(param.address)
             if due_us is not None:
                 self._expiry.set(param.address, due_us, param.subject)
-            elif param.ttl or self._limits.default_ttl_s:
-                self._schedule(param)
+            else:
+                due_us = self.due_us(param.ttl, param.timestamp_us)
+                if due_us is not None:
+                    self._expiry.set(param.address, due_us, param.subject)
         for address, ended in image.ended:
             self._remember(address, ended)
-
-    def _schedule(self, change: Param) -> None:
-        lifetime_s, _ = self._lifetime(change.ttl)
-        if lifetime_s:
-            self._expiry.set(change.address, change.timestamp_us + lifetime_s * 1_000_000, change.subject)
-        else:
-            self._expiry.discard(change.address)
 
     def _lifetime(self, ttl: int | None) -> tuple[int, bool]:
         """Returns seconds (0: for ever) and whether an access renews them."""
@@ -291,8 +312,9 @@ class Params:
         return "", 0
 
 
-def _place_of(outcome: Outcome) -> tuple[str, int]:
-    change = outcome.change
-    if change.value != NULL:
-        return change.subject, param_bytes(change)
-    return ("", 0) if outcome.stamp is None else (outcome.stamp, text_bytes(change.address))
+def _place_after(change: Change) -> tuple[str, int]:
+    """Returns who has an address after a write, and the bytes that are counted for it."""
+    param = change.param
+    if param.value != NULL:
+        return param.subject, param_bytes(param)
+    return ("", 0) if change.stamp is None else (change.stamp, text_bytes(param.address))

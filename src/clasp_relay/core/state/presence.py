@@ -1,50 +1,50 @@
-"""Which live sessions hold an address that means «I am here», so that closing one tab does not end another's."""
+"""Which live sessions are present at an address, so that closing one tab does not end another's presence.
+
+Only addresses that a policy asks about are tracked (``Permissions.tracks_presence``).
+"""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from clasp_relay.core.session.sessions import Session
-
-
-class Holds:
-    """For the addresses that a policy asks about: the sessions that set them and have not ended them since."""
+class Presence:
+    """For each tracked address: the sessions that set it, until somebody ends it or they end themselves."""
 
     def __init__(self) -> None:
-        self._sessions: defaultdict[str, dict[Session, str]] = defaultdict(dict)
-        self._addresses: defaultdict[Session, set[str]] = defaultdict(set)
+        self._subjects: dict[str, dict[str, str]] = {}
+        self._addresses: dict[str, dict[str, None]] = {}
 
-    def is_held(self, address: str, subject: str) -> bool:
-        """Tells whether a live session of a subject holds an address."""
-        return subject in self._sessions[address].values() if address in self._sessions else False
+    def __len__(self) -> int:
+        return sum(map(len, self._subjects.values()))
 
-    def take(self, address: str, session: Session) -> None:
+    def is_present(self, address: str, subject: str) -> bool:
+        """Tells whether a live session of a subject is present at an address."""
+        sessions = self._subjects.get(address)
+        return sessions is not None and subject in sessions.values()
+
+    def enter(self, address: str, session_id: str, subject: str) -> None:
         """Notes that a session set an address."""
-        self._sessions[address][session] = session.identity.subject
-        self._addresses[session].add(address)
+        self._subjects.setdefault(address, {})[session_id] = subject
+        self._addresses.setdefault(session_id, {})[address] = None
 
-    def end(self, address: str, session: Session | None) -> None:
-        """Notes a null: one's own ends one's own hold, another subject's or an expiry (None) ends them all."""
-        if address not in self._sessions:
-            return
-        subject = None if session is None else session.identity.subject
-        for holder, held_by in list(self._sessions[address].items()):
-            if holder is session or held_by != subject:
-                self._drop(address, holder)
+    def end(self, address: str) -> None:
+        """Notes a null: it ends the presence of every session, whoever wrote it."""
+        for session_id in self._subjects.pop(address, ()):
+            self._forget(address, session_id)
 
-    def forget(self, session: Session) -> list[str]:
-        """Forgets a session that has ended, and returns the addresses it held."""
-        addresses = list(self._addresses.get(session, ()))
-        for address in addresses:
-            self._drop(address, session)
-        return addresses
+    def leave(self, address: str, session_id: str) -> None:
+        """Notes that a session which was present at an address has ended."""
+        sessions = self._subjects[address]
+        del sessions[session_id]
+        if not sessions:
+            del self._subjects[address]
+        self._forget(address, session_id)
 
-    def _drop(self, address: str, session: Session) -> None:
-        del self._sessions[address][session]
-        if not self._sessions[address]:
-            del self._sessions[address]
-        self._addresses[session].discard(address)
-        if not self._addresses[session]:
-            del self._addresses[session]
+    def of(self, session_id: str) -> list[str]:
+        """Returns the addresses at which a session is present."""
+        return list(self._addresses.get(session_id, ()))
+
+    def _forget(self, address: str, session_id: str) -> None:
+        addresses = self._addresses[session_id]
+        del addresses[address]
+        if not addresses:
+            del self._addresses[session_id]

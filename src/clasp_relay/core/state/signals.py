@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
+from itertools import islice
 
-from clasp_relay.core.sizes import text_bytes
+from clasp_relay.core.records import text_bytes
 from clasp_relay.core.state.tree import AddressTree
 from clasp_relay.errors import ErrorCode, RequestError
-from clasp_relay.wire.address import Pattern
+from clasp_relay.wire.address import Pattern, intersects
 from clasp_relay.wire.messages import SignalDefinition
 
 SIGNAL_TTL_US = 3_600_000_000
@@ -20,13 +21,20 @@ MAX_SIGNALS = 100_000
 MAX_SIGNAL_BYTES = 32 * 1024 * 1024
 """The texts of all definitions together; a hundred thousand of the longest would be gigabytes."""
 
+MAX_WILDCARDS = 1_000
+"""How many definitions may have wildcards: a QUERY compares its pattern with each of them."""
+
+FOUND_AT_ONCE = 1_000
+"""Up to how many definitions are found in one go; of more, all are gone through, with pauses."""
+
 
 class Signals:
-    """The registry of announced signals."""
+    """The registry of announced signals. The address of one may hold wildcards: it defines all that match."""
 
     def __init__(self) -> None:
         self._definitions: OrderedDict[str, tuple[SignalDefinition, int]] = OrderedDict()
         self._tree = AddressTree()
+        self._wildcards: dict[str, Pattern] = {}
         self._bytes = 0
 
     def __len__(self) -> int:
@@ -36,7 +44,7 @@ class Signals:
         """Registers definitions, all or none; a definition replaces the one at the same address.
 
         Args:
-            definitions: with valid addresses.
+            definitions: with valid addresses or patterns.
             now_us: Unix µs.
 
         Raises:
@@ -52,20 +60,38 @@ class Signals:
         ):
             text = f"the relay knows as many signals as it can ({MAX_SIGNALS}, or {MAX_SIGNAL_BYTES} bytes)"
             raise RequestError(ErrorCode.OVERLOADED, text, definitions[0].address)
+        wildcards = {address: Pattern.parse(address) for address in latest if "*" in address}
+        if len(self._wildcards.keys() | wildcards.keys()) > MAX_WILDCARDS:
+            text = f"the relay knows as many signals with wildcards as it can ({MAX_WILDCARDS})"
+            raise RequestError(ErrorCode.OVERLOADED, text, next(iter(wildcards)))
+        self._wildcards.update(wildcards)
         self._bytes += more_bytes
         for address, definition in latest.items():
-            if address not in self._definitions:
+            if address not in self._definitions and address not in wildcards:
                 self._tree.add(address)
             self._definitions[address] = (definition, now_us)
             self._definitions.move_to_end(address)
 
-    def match(self, pattern: Pattern, now_us: int) -> Iterator[SignalDefinition]:
-        """Yields the definitions whose address matches."""
+    def match(self, pattern: Pattern, now_us: int) -> Iterator[SignalDefinition | None]:
+        """Yields the definitions of which an address matches, and None for each that was looked at in vain.
+
+        It may be continued in a later turn: definitions that have come since may be left out, those that have gone are.
+        """
         self.sweep(now_us)
         if pattern.is_literal:
-            entry = self._definitions.get(pattern.text)
-            return iter(() if entry is None else (entry[0],))
-        return (self._definitions[address][0] for address in self._tree.match(pattern))
+            found = [pattern.text]
+        else:
+            found = list(islice(self._tree.match(pattern), FOUND_AT_ONCE + 1))
+            if len(found) > FOUND_AT_ONCE:
+                found = list(self._definitions)
+        is_all = len(found) > FOUND_AT_ONCE
+        for address in found:
+            entry = self._definitions.get(address)
+            fits = entry is not None and not (is_all and ("*" in address or not pattern.matches(address)))
+            yield entry[0] if fits and entry is not None else None
+        for address, wildcard in list(self._wildcards.items()):
+            entry = self._definitions.get(address)
+            yield entry[0] if entry is not None and intersects(wildcard, pattern) else None
 
     def sweep(self, now_us: int) -> None:
         """Forgets the definitions whose time is over."""
@@ -74,7 +100,8 @@ class Signals:
             if announced_us + SIGNAL_TTL_US > now_us:
                 return
             del self._definitions[address]
-            self._tree.discard(address)
+            if self._wildcards.pop(address, None) is None:
+                self._tree.discard(address)
             self._bytes -= _size(definition)
 
 

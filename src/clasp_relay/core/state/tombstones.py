@@ -3,20 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import NamedTuple
 
-from clasp_relay.core.sizes import text_bytes
-
-
-class Ended(NamedTuple):
-    """What is remembered of an address whose param was deleted or expired."""
-
-    revision: int
-    when_us: int
-    subject: str = ""
-    """Whose token deleted it; empty when it expired, and in open mode."""
-    stamp: str | None = None
-    """The subject that a policy's stamp names past the null; such a record is never forgotten."""
+from clasp_relay.core.records import Ended, text_bytes
 
 
 class Tombstones:

@@ -58,20 +58,6 @@ class Check:
         return ()
 
     @property
-    def reads_value(self) -> bool:
-        """Whether it looks at the value in question, by itself or through the checks that it combines."""
-        return self.kind.startswith(("value_", "require_value")) or any(check.reads_value for check in self.inner)
-
-    @property
-    def is_about_address(self) -> bool:
-        """Whether more of the address counts than what the rule's path captures: what stands there, or all of it."""
-        return (
-            self.reads_value
-            or self.kind == "reject_unless_path_matches"
-            or any(check.is_about_address for check in self.inner)
-        )
-
-    @property
     def lookups(self) -> tuple[Lookup, ...]:
         """The addresses that it looks up, by itself and through the checks that it combines."""
         own = tuple(

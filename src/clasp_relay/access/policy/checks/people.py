@@ -77,18 +77,14 @@ class Present(Check):
         return cls(reading.lookup("lookup"), reading.keys.number("grace_secs", 0.0, above=-1e-9))
 
     def passes(self, question: Question) -> bool:
-        """Tells whether it holds, and notes when the grace ends."""
+        """Tells whether it holds."""
         address = question.at(self.lookup)
-        if question.is_set(address) or question.is_held(address):
+        if question.is_set(address) or question.is_present(address):
             return True
         ended = question.ended(address)
         if ended is None or ended.subject not in ("", question.subject):
             return False
-        until_us = ended.when_us + round(self.grace_secs * 1_000_000)
-        if question.now_us >= until_us:
-            return False
-        question.ends_at(until_us)
-        return True
+        return question.is_before(ended.when_us + round(self.grace_secs * 1_000_000))
 
     def refusal(self, question: Question) -> str:
         """Returns what a refused writer reads."""

@@ -1,0 +1,265 @@
+"""The one way of everything that alters what the relay keeps: apply, tell, record, and release what waits.
+
+A change is applied and put into every queue in the same step, so no session is told of something older behind
+something newer. Then it is given to the log; the answers that promise it (ACK, and the ERRORs and PONGs behind it)
+leave when the log has recorded it. With the log that records at once nothing waits.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+
+from clasp_relay.core.decide import P2P_SIGNAL, Decider
+from clasp_relay.core.fanout.catch_ups import CatchUpSender, Hidden
+from clasp_relay.core.fanout.gestures import Gestures
+from clasp_relay.core.fanout.recipients import Recipients
+from clasp_relay.core.ports import Clock, Frame, Log
+from clasp_relay.core.records import Change, ChangeKind, no_param
+from clasp_relay.core.rights.port import Permissions
+from clasp_relay.core.rights.visibility import Visibility
+from clasp_relay.core.session.schedule import Schedule
+from clasp_relay.core.session.sessions import Session, SessionTable, Unrecorded
+from clasp_relay.core.state.params import Params
+from clasp_relay.wire.constants import Signal
+from clasp_relay.wire.messages import NULL, Bundle, Publish
+
+EXPIRIES_AT_ONCE = 500
+"""How many params end in one turn: some milliseconds of work. A hundred thousand can be due at the same time."""
+
+
+class Committer:
+    """Commits what was decided.
+
+    Args:
+        params: where values are kept.
+        schedule: the bundles that wait.
+        decider: makes the nulls of what expires or is evicted.
+        recipients: who is told.
+        catch_ups: what somebody sees newly after a change.
+        visibility: what the permissions say about an address.
+        permissions: what is remembered of them ends with a change.
+        sessions: who is there.
+        log: where changes are recorded.
+        clock: when is now.
+    """
+
+    def __init__(
+        self,
+        params: Params,
+        schedule: Schedule,
+        decider: Decider,
+        recipients: Recipients,
+        catch_ups: CatchUpSender,
+        visibility: Visibility,
+        permissions: Permissions,
+        sessions: SessionTable,
+        log: Log,
+        clock: Clock,
+    ) -> None:
+        self._params = params
+        self._schedule = schedule
+        self._decider = decider
+        self._recipients = recipients
+        self._catch_ups = catch_ups
+        self._visibility = visibility
+        self._is_open = permissions.is_open
+        self._memory = permissions.memory
+        self._keeps: Callable[[Publish], bool] = permissions.keeps
+        self._sessions = sessions
+        self._log = log
+        self._is_immediate = log.is_immediate
+        self._clock = clock
+        self.gestures = Gestures(clock, self._tell_signal)
+        """What coalesces gesture moves."""
+
+    # What is committed
+
+    def write(self, session: Session, change: Change) -> None:
+        """Commits one write of a session.
+
+        Raises:
+            RequestError: OVERLOADED when there is no room; nothing has changed.
+        """
+        if self._params.has_room(change.param):
+            self._write(change)
+            if not self._is_immediate:
+                self._record((change,), session)
+        else:
+            self.write_all(session, (change,), (change,))
+
+    def write_all(self, session: Session, changes: Sequence[Change | Publish], outcomes: Iterable[Change]) -> None:
+        """Commits the members of a bundle together.
+
+        Args:
+            session: the writer.
+            changes: writes, and signals that were accepted.
+            outcomes: the last write at each address.
+
+        Raises:
+            RequestError: OVERLOADED when there is no room; nothing has changed.
+        """
+        recorded: list[Change] = []
+        for address in self._params.victims(outcomes):
+            null = self._decider.null(address)
+            self._write(null)
+            recorded.append(null)
+        for change in changes:
+            if isinstance(change, Publish):
+                recorded += self._publish(session, change)
+            else:
+                self._write(change)
+                recorded.append(change)
+        self._record(recorded, session)
+
+    def publish(self, session: Session, message: Publish) -> None:
+        """Passes an accepted signal on, and commits it where it is kept."""
+        self._record(self._publish(session, message), session)
+
+    def renew(self, address: str) -> None:
+        """Commits that a GET renewed a life time, if it does."""
+        change = self._params.renewal(address, self._clock.now_us())
+        if change is not None:
+            self._params.apply(change)
+            self._record((change,), None)
+
+    def schedule(self, session: Session, bundle: Bundle, due_us: int) -> None:
+        """Commits that a bundle was accepted for later.
+
+        Raises:
+            RequestError: it cannot wait; nothing has changed.
+        """
+        change = self._schedule.decide(session, bundle, due_us)
+        self._schedule.apply(change, session)
+        self._record((change,), session)
+
+    def due(self, number: int) -> None:
+        """Commits that a scheduled bundle's time has come: it waits no longer."""
+        change = Change(no_param("", "", "", self._clock.now_us()), ChangeKind.DUE, number=number)
+        self._schedule.apply(change, None)
+        self._record((change,), None)
+
+    def expire(self) -> None:
+        """Ends the params whose time is over, a bounded number in one turn."""
+        addresses = self._params.expired(self._clock.now_us(), EXPIRIES_AT_ONCE)
+        changes = []
+        for address in addresses:
+            changes.append(self._decider.null(address))
+            self._write(changes[-1])
+        self._record(changes, None)
+        if len(addresses) == EXPIRIES_AT_ONCE:
+            self._clock.call_later(0, self.expire)
+
+    def session_ended(self, session: Session) -> None:
+        """Commits what ends with a session: its locks and its presence."""
+        params, subject = self._params, session.identity.subject
+        about = no_param("", session.id, subject, self._clock.now_us())
+        changes = [
+            Change(about._replace(address=address), ChangeKind.LOCK_RELEASE) for address in params.locks.of(session.id)
+        ]
+        changes += [
+            Change(about._replace(address=address), ChangeKind.PRESENCE_END)
+            for address in params.presence.of(session.id)
+        ]
+        for change in changes:
+            params.apply(change)
+            if change.kind is ChangeKind.PRESENCE_END:
+                # Nothing that is set has changed, but who asked for existence asked for presence with it.
+                self._memory.changed(change.param.address, True, False)
+        self._record(changes, None)
+        if not self._sessions.has_subject(subject):
+            self._memory.drop_pool(subject)
+
+    # Answers
+
+    def answer(self, session: Session, frame: Frame) -> None:
+        """Sends an answer behind the answers before it, once the session's changes before it are recorded."""
+        if session.answers is None:
+            session.outbox.send(frame)
+        else:
+            session.answers.append(frame)
+
+    def _record(self, changes: Sequence[Change], session: Session | None) -> None:
+        if self._is_immediate or not changes:
+            return
+        if session is None:
+            self._log.append(changes, _nothing)
+            return
+        place = Unrecorded()
+        if session.answers is None:
+            session.answers = deque()
+        session.answers.append(place)
+
+        def done() -> None:
+            place.is_recorded = True
+            _release(session)
+
+        self._log.append(changes, done)
+
+    # Apply and tell
+
+    def _write(self, change: Change) -> None:
+        """Applies a write and tells everybody, in one step."""
+        param = change.param
+        if self._is_open:
+            self._params.apply(change)
+            self._recipients.tell_change(change, None)
+            return
+        address = param.address
+        exists = param.value != NULL
+        existed = self._params.get(address) is not None
+        place = self._visibility.place(address)
+        hidden: Sequence[Hidden] = ()
+        if place.catch_ups:
+            hidden = self._catch_ups.hidden_before(place.catch_ups, address, exists=exists)
+        if exists:
+            self._params.apply(change)
+            self._memory.changed(address, True, existed)
+            self._recipients.tell_change(change, place.live)
+        else:
+            # A null is told to those who saw what it ends.
+            self._recipients.tell_change(change, place.live)
+            self._params.apply(change)
+            self._memory.changed(address, False, existed)
+        if hidden:
+            self._catch_ups.send_opened(hidden)
+
+    def _publish(self, session: Session, message: Publish) -> tuple[Change, ...]:
+        """Passes a signal on, and returns what is to be recorded of it."""
+        if message.signal is Signal.GESTURE:
+            self.gestures.pass_on(session, message)
+        else:
+            self._tell_signal(session, message)
+        if not self._keeps(message):
+            return ()
+        about = no_param(message.address, session.id, session.identity.subject, self._clock.now_us())
+        return (Change(about, ChangeKind.EVENT, message=message),)
+
+    def _tell_signal(self, session: Session, message: Publish) -> None:
+        """Sends a signal to those who get it; its sender never does."""
+        address = message.address
+        if address.startswith(P2P_SIGNAL):
+            target = self._sessions.get(address[len(P2P_SIGNAL) :])
+            if target is not None:
+                self._recipients.tell_one(target, message)
+        else:
+            self._recipients.tell_signal(message, exclude=session.outbox)
+
+
+def _release(session: Session) -> None:
+    """Sends the answers that wait for nothing any more."""
+    answers = session.answers
+    assert answers is not None, "something was recorded for a session that waits for nothing"
+    while answers:
+        first = answers[0]
+        if isinstance(first, Unrecorded):
+            if not first.is_recorded:
+                return
+        else:
+            session.outbox.send(first)
+        answers.popleft()
+    session.answers = None
+
+
+def _nothing() -> None:
+    """Nobody waits."""

@@ -1,0 +1,175 @@
+"""What becomes of a message: a function of the state, the rights and the message, which changes nothing.
+
+A SET is decided against the params, or inside a bundle against a draft of them (``core.state.draft``). What is
+decided is a ``Change``, to be committed, or a refusal (``docs/protocol.md``, Params, Bundles, Signals).
+"""
+
+from __future__ import annotations
+
+from clasp_relay.core.ports import Clock
+from clasp_relay.core.records import Change, ChangeKind, Param
+from clasp_relay.core.rights.port import Permissions
+from clasp_relay.core.rights.visibility import Visibility
+from clasp_relay.core.session.sessions import Session, SessionTable
+from clasp_relay.core.state.draft import Draft
+from clasp_relay.core.state.params import Params
+from clasp_relay.errors import ErrorCode, RequestError
+from clasp_relay.wire.address import check_address
+from clasp_relay.wire.clasp import ROOM_BYTES
+from clasp_relay.wire.codec import publish_frame, result_entry, snapshot_entry
+from clasp_relay.wire.constants import MAX_PAYLOAD_BYTES
+from clasp_relay.wire.messages import NULL, Publish, Set, SignalDefinition, SnapshotParam, Value
+
+P2P_SIGNAL = "/clasp/p2p/signal/"
+"""What is published below goes to the session whose id follows, and to no other."""
+
+SOMETHING: Value = b"\x0a\x00\x00"
+"""An empty array: what samples are to a policy. Nothing would pass where only a null may be published."""
+
+SURELY_FITS_BYTES = ROOM_BYTES - 256
+"""A param fits whose address, at four bytes a character, and value take no more than this."""
+
+# Skips the argument handling of the generated constructors: one of each is made for every SET.
+_new = tuple.__new__
+_WRITE = ChangeKind.WRITE
+
+
+class Decider:
+    """Decides about SETs and PUBLISHes.
+
+    Args:
+        params: the state.
+        permissions: who may do what.
+        visibility: what the permissions say about an address.
+        sessions: who is there, for signals to one session.
+        clock: when is now.
+    """
+
+    def __init__(
+        self,
+        params: Params,
+        permissions: Permissions,
+        visibility: Visibility,
+        sessions: SessionTable,
+        clock: Clock,
+    ) -> None:
+        self._params = params
+        self._permissions = permissions
+        self._is_open = permissions.is_open
+        self._visibility = visibility
+        self._sessions = sessions
+        self._clock = clock
+
+    def set(self, session: Session, message: Set, state: Params | Draft) -> Change:
+        """Decides a SET: address, permissions, locks, revision, size.
+
+        Args:
+            session: the writer.
+            message: the SET.
+            state: what it is decided against.
+
+        Returns:
+            The write, not yet applied.
+
+        Raises:
+            RequestError: it is refused.
+        """
+        address, value, expected, lock, unlock, sent_ttl = message
+        before = state.get(address)
+        # Where something is set the address was checked when it was set.
+        if before is None:
+            check_address(address)
+        subject = session.identity.subject
+        ttl, stamp, is_presence = sent_ttl, None, False
+        if not self._is_open:
+            grant = self._permissions.check_write(session.identity, address, value, ttl, state)
+            if grant is not None:
+                value, ttl, stamp = grant
+            is_presence = self._visibility.place(address).tracks_presence and value != NULL and session.is_live
+        revision = _next_revision(state, before, address, expected, session.id)
+        if ttl is None and before is not None:
+            ttl = before.ttl
+        now_us = self._clock.now_us()
+        due_us = None if value == NULL else state.due_us(ttl, now_us)
+        param = _new(Param, (address, value, revision, session.id, now_us, ttl, subject))
+        if 4 * len(address) + len(value) > SURELY_FITS_BYTES:
+            check_param_fits(param)
+        takes_lock = lock and not unlock and value != NULL and session.is_live
+        return _new(Change, (param, _WRITE, lock, unlock, sent_ttl, takes_lock, stamp, due_us, is_presence, 0, None))
+
+    def publish(self, session: Session, message: Publish, state: Params | Draft) -> None:
+        """Decides a PUBLISH: address, permissions, the one session that it may be for, size.
+
+        Raises:
+            RequestError: it is refused.
+        """
+        address = message.address
+        check_address(address)
+        check_publish_fits(message)
+        if not self._is_open:
+            value = SOMETHING if message.value is None and message.samples is not None else message.value
+            self._permissions.check_publish(session.identity, address, value, state)
+        if address.startswith(P2P_SIGNAL) and address[len(P2P_SIGNAL) :] not in self._sessions:
+            raise RequestError(ErrorCode.NO_TARGET, "there is no such session", address)
+
+    def null(self, address: str) -> Change:
+        """Returns the null by which the relay itself ends a param that expired or has to go."""
+        before = self._params.get(address)
+        assert before is not None, "ended a param that is not set"
+        stamp = self._permissions.stamp_of(address, before.value)
+        return Change(self._params.null_of(address, self._clock.now_us()), stamp=stamp)
+
+
+def _next_revision(state: Params | Draft, before: Param | None, address: str, expected: int | None, writer: str) -> int:
+    """Applies the conflict rules to a SET and returns its revision.
+
+    Raises:
+        RequestError: LOCKED when another session holds the lock, CONFLICT when the revision is not the current one.
+    """
+    holder = state.holder(address)
+    if holder is not None and holder != writer:
+        raise RequestError(ErrorCode.LOCKED, f"locked by session {holder}", address)
+    if expected is not None:
+        known = 0 if before is None else before.revision
+        if expected != known:
+            text = f"revision conflict: you wrote against revision {expected}, the current one is {known}"
+            raise RequestError(ErrorCode.CONFLICT, text, address)
+    return 1 + (state.last_revision(address) if before is None else before.revision)
+
+
+def check_param_fits(param: Param) -> None:
+    """Refuses a param that no SNAPSHOT could carry, so that it is not lost later.
+
+    Raises:
+        RequestError: VALUE.
+    """
+    size = len(snapshot_entry(SnapshotParam(*param[:5])))
+    if size > ROOM_BYTES:
+        text = f"the param takes {size} bytes, a message carries {ROOM_BYTES}"
+        raise RequestError(ErrorCode.VALUE, text, param.address)
+
+
+def check_publish_fits(message: Publish) -> None:
+    """Refuses a PUBLISH that fits its MessagePack frame and would not fit the binary one.
+
+    Raises:
+        RequestError: VALUE.
+    """
+    about = 4 * len(message.address) + len(message.value or b"") + len(message.samples or b"") + 64
+    if about > MAX_PAYLOAD_BYTES:
+        try:
+            publish_frame(message)
+        except ValueError:
+            text = f"the message takes more than the {MAX_PAYLOAD_BYTES} bytes of a frame"
+            raise RequestError(ErrorCode.VALUE, text, message.address) from None
+
+
+def check_signal_fits(definition: SignalDefinition) -> None:
+    """Refuses a signal that no RESULT could carry.
+
+    Raises:
+        RequestError: VALUE.
+    """
+    if len(result_entry(definition)) > ROOM_BYTES:
+        text = f"the definition takes more than the {ROOM_BYTES} bytes that a message carries"
+        raise RequestError(ErrorCode.VALUE, text, definition.address)

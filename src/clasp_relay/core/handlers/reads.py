@@ -1,0 +1,108 @@
+"""What a session wants to know: GET, SUBSCRIBE, REPLAY, and the signals that others announced."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from clasp_relay.core.decide import check_param_fits, check_signal_fits
+from clasp_relay.core.ports import NOT_YET
+from clasp_relay.core.records import no_param
+from clasp_relay.core.session.sessions import Subscription
+from clasp_relay.errors import ErrorCode, RequestError
+from clasp_relay.wire.address import Pattern, check_address
+from clasp_relay.wire.constants import MessageCode, Signal
+from clasp_relay.wire.messages import Announce, Get, Query, Replay, SignalDefinition, Subscribe, Unsubscribe
+
+if TYPE_CHECKING:
+    from clasp_relay.core.relay import Relay
+    from clasp_relay.core.session.sessions import Session
+
+MAX_SUBSCRIPTIONS = 1_000
+"""How many one session may have."""
+
+LOOKED_AT_ONCE = 512
+"""How many announced signals a QUERY looks at in one turn: 1 to 2 ms of work."""
+
+
+def get(relay: Relay, session: Session, message: Get, _qos: int) -> None:
+    """Answers with a SNAPSHOT of that one param; null with revision 0 where nothing is set, or nothing to be seen.
+
+    A GET of what its session sees renews a sliding life time.
+    """
+    address = message.address
+    check_address(address)
+    relay.permissions.check_get(session.identity, address)
+    param = relay.params.get(address)
+    shown = [] if param is None else relay.visibility.show([param], session, Pattern.parse(address))
+    if shown:
+        relay.committer.renew(address)
+    else:
+        nothing = no_param(address, "", "", relay.clock.now_us())
+        check_param_fits(nothing)
+        shown = [nothing]
+    relay.send_snapshot(session, ("get", address), relay.snapshots.encode(session, shown))
+
+
+def subscribe(relay: Relay, session: Session, message: Subscribe, _qos: int) -> None:
+    """Adds a subscription; the params that match now go out as a SNAPSHOT before any later change."""
+    pattern = Pattern.parse(message.pattern)
+    relay.permissions.check_subscribe(session.identity, pattern)
+    if len(session.subscriptions) >= MAX_SUBSCRIPTIONS and message.id not in session.subscriptions:
+        text = f"a session may have {MAX_SUBSCRIPTIONS} subscriptions"
+        raise RequestError(ErrorCode.LIMIT, text, message.pattern)
+    max_rate = message.max_rate or None
+    # NaN and what is not positive keep nothing back.
+    epsilon = message.epsilon if message.epsilon is not None and message.epsilon > 0 else None
+    subscription = Subscription(session, message.id, pattern, message.types, max_rate, epsilon)
+    relay.subscribe(session, subscription)
+    if subscription.wants(Signal.PARAM):
+        frames = relay.snapshots.of(session, subscription)
+        if frames is not None:
+            relay.send_snapshot(session, ("subscription", message.id), frames)
+
+
+def unsubscribe(relay: Relay, session: Session, message: Unsubscribe, _qos: int) -> None:
+    """Forgets a subscription."""
+    relay.unsubscribe(session, message.id)
+
+
+def replay(_relay: Relay, _session: Session, message: Replay, _qos: int) -> None:
+    """Refuses: there is no journal to replay from."""
+    raise RequestError(ErrorCode.NOT_CONFIGURED, "this relay keeps no history", message.pattern)
+
+
+def announce(relay: Relay, session: Session, message: Announce, qos: int) -> None:
+    """Registers signal definitions, all or none. An address may hold wildcards: a definition of all that match."""
+    for definition in message.signals:
+        pattern = Pattern.parse(definition.address)
+        check_signal_fits(definition)
+        if pattern.is_literal:
+            check_address(definition.address)
+            relay.permissions.check_announce(session.identity, definition.address)
+        else:
+            relay.permissions.check_announce_all(session.identity, pattern)
+    if message.signals:
+        relay.signals.announce(message.signals, relay.clock.now_us())
+    if qos:
+        relay.ack(session, message.namespace)
+
+
+def query(relay: Relay, session: Session, message: Query, _qos: int) -> None:
+    """Answers with the announced signals that match, also with none: clients wait for it."""
+    pattern = Pattern.parse(message.pattern)
+    relay.permissions.check_subscribe(session.identity, pattern)
+    relay.counts.sent[MessageCode.RESULT] += 1
+    # A key of its own: every QUERY has its answer.
+    session.outbox.send_snapshot(object(), _results(relay, session, pattern))
+
+
+def _results(relay: Relay, session: Session, pattern: Pattern) -> Iterator[bytes]:
+    """Yields the RESULTs of a QUERY, and ``NOT_YET`` where others should have their turn."""
+    found: list[SignalDefinition] = []
+    for looked_at, definition in enumerate(relay.signals.match(pattern, relay.clock.now_us()), 1):
+        if definition is not None and relay.visibility.is_shown(session, definition.address, pattern):
+            found.append(definition)
+        if looked_at % LOOKED_AT_ONCE == 0:
+            yield NOT_YET
+    yield from session.codec.result(found)
