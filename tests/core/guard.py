@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
+from clasp_relay.core.rights.memory import Reads
 from clasp_relay.core.rights.port import (
     FULL,
     HIDDEN,
     CatchUp,
     Grant,
-    Identity,
+    HiddenKeys,
     OpenPermissions,
     State,
     Verdict,
-    View,
-    Viewing,
+    VisibilityRule,
 )
+from clasp_relay.core.session.sessions import Identity
 from clasp_relay.errors import CloseCode, Disconnect, ErrorCode, RequestError
 from clasp_relay.wire.address import Pattern
-from clasp_relay.wire.messages import Value
+from clasp_relay.wire.messages import Publish, Value
 from clasp_relay.wire.values import decode_value, encode_value
 
 Judge = Callable[[str, "Pattern | None", State, int], Verdict]
@@ -34,7 +35,7 @@ class Rule:
         catch_up: whether who newly sees the address is told.
     """
 
-    def __init__(self, decide: Judge | View, *, depends_on_pattern: bool = False, catch_up: bool = False) -> None:
+    def __init__(self, decide: Judge | HiddenKeys, *, depends_on_pattern: bool = False, catch_up: bool = False) -> None:
         self.fixed: Verdict | None = None
         self.key = self
         self.depends_on_pattern = depends_on_pattern
@@ -46,7 +47,7 @@ class Rule:
         else:
             self.fixed = Verdict(decide)
 
-    def judge(self, subject: str, pattern: Pattern | None, state: State, now_us: int) -> Verdict:
+    def judge(self, subject: str, _address: str, pattern: Pattern | None, state: State, now_us: int) -> Verdict:
         """Decides, and notes that it was asked."""
         assert self._decide is not None, "a fixed verdict is not asked for"
         self.judged.append((subject, pattern))
@@ -59,6 +60,7 @@ class Guard(OpenPermissions):
     is_open = False
 
     def __init__(self) -> None:
+        super().__init__()
         self.hello_snapshot = True
         self.tells_live_apart = False
         self.rules: dict[str, Rule] = {}
@@ -69,7 +71,9 @@ class Guard(OpenPermissions):
         self.stamps: dict[str, str] = {}
         self.ended_tokens: set[bytes] = set()
         self.tracked = ""
-        """The start of the addresses of which it counts who holds them."""
+        """The start of the addresses of which it counts who is present."""
+        self.kept = ""
+        """The start of the addresses whose signals are kept."""
 
     def admit(self, token: str) -> Identity:
         """Lets in who has a token that is still good."""
@@ -110,11 +114,19 @@ class Guard(OpenPermissions):
         """Everything that is in scope."""
         return "secret" not in address
 
-    def sees_all(self, who: Identity, address: str) -> bool:
-        """The admin does."""
-        return who.subject == "admin"
+    def check_announce_all(self, who: Identity, pattern: Pattern) -> None:
+        """Refuses what is out of scope."""
+        self._check_scope(pattern.text)
 
-    def viewing(self, address: str, is_live: bool) -> Viewing | None:
+    def sees_all(self, who: Identity, address: str, reads: Reads) -> bool:
+        """The admin does; «admin:/a» does below that address."""
+        name, _, start = who.subject.partition(":")
+        if name != "admin" or not start:
+            return name == "admin"
+        reads.reads_address = True
+        return address.startswith(start)
+
+    def visibility_rule(self, address: str, is_live: bool) -> VisibilityRule | None:
         """The first rule that an address starts with."""
         rules = {**self.rules, **self.live_rules} if is_live else self.rules
         return next((rule for start, rule in rules.items() if address.startswith(start)), None)
@@ -133,9 +145,13 @@ class Guard(OpenPermissions):
         """As ``stamps`` says."""
         return self.stamps.get(address)
 
-    def tracks_holds(self, address: str) -> bool:
+    def tracks_presence(self, address: str) -> bool:
         """As ``tracked`` says."""
         return bool(self.tracked) and address.startswith(self.tracked)
+
+    def keeps(self, message: Publish) -> bool:
+        """As ``kept`` says."""
+        return bool(self.kept) and message.address.startswith(self.kept)
 
     def _check_scope(self, text: str) -> None:
         if "secret" in text:
@@ -149,6 +165,14 @@ def members_of(address: str) -> Judge:
         param = state.get(address)
         members: object = [] if param is None else decode_value(param.value)
         assert isinstance(members, Iterable)
-        return Verdict(FULL if subject in members else HIDDEN, lookups=frozenset((address,)))
+        return Verdict(FULL if subject in members else HIDDEN, reads_of(address))
 
     return judge
+
+
+def reads_of(*addresses: str, until_us: int | None = None) -> Reads:
+    """Returns the record of an answer that looked at some addresses."""
+    reads = Reads()
+    reads.lookups.update(dict.fromkeys(addresses, True))
+    reads.until_us = until_us
+    return reads

@@ -2,10 +2,6 @@
 
 from itertools import pairwise
 
-from hypothesis import given
-from hypothesis import strategies as st
-from twisted.trial.unittest import SynchronousTestCase
-
 from clasp_relay.core.pieces import (
     ROOM_BYTES,
     check_param_fits,
@@ -14,6 +10,10 @@ from clasp_relay.core.pieces import (
     result_frames,
     snapshot_frames,
 )
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
 from clasp_relay.core.records import Param
 from clasp_relay.errors import ErrorCode, RequestError
 from clasp_relay.wire.codec import decode, publish_frame, set_frame

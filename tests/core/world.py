@@ -6,15 +6,19 @@ from collections.abc import Callable, Iterator
 
 from twisted.internet.task import Clock
 
-from clasp_relay.core.ports import NOT_YET, Audience, Frame, Outbox, Timer
+from clasp_relay.core.ports import NOT_YET, Audience, Codec, Frame, Log, Outbox, Timer
 from clasp_relay.core.relay import Relay, RelayOptions
 from clasp_relay.core.rights.port import Permissions
 from clasp_relay.core.session.sessions import Session
 from clasp_relay.errors import CloseCode
-from clasp_relay.wire.codec import decode, encode
-from clasp_relay.wire.frame import decode_frame, encode_frame
+from clasp_relay.wire.clasp import ClaspCodec
+from clasp_relay.wire.codec import encode
+from clasp_relay.wire.frame import encode_frame
 from clasp_relay.wire.messages import Ack, Error, Hello, Message, Publish, Set, Snapshot, Welcome
 from clasp_relay.wire.values import decode_value, encode_value
+
+CODEC = ClaspCodec()
+"""What the sessions of a world speak, without a transport's framing."""
 
 START_US = 1_700_000_000_000_000
 """The Unix time at which every world begins, in µs."""
@@ -52,6 +56,10 @@ class MemoryOutbox:
         if self.closed is None:
             self.frames.extend(Frame(data) for data in frames if data != NOT_YET)
 
+    def discard(self) -> None:
+        """Drops what was not heard yet."""
+        self.frames.clear()
+
     def close(self, close_code: CloseCode, reason: str) -> None:
         """Keeps how the session ended."""
         if self.closed is None:
@@ -71,22 +79,22 @@ class MemoryFanOut:
 class Client:
     """One session and what it hears."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, codec: Codec = CODEC) -> None:
         self._world = world
         self.outbox = MemoryOutbox()
-        self.session: Session = world.relay.connect(self.outbox, "192.0.2.1")
+        self.session: Session = world.relay.connect(self.outbox, "192.0.2.1", codec)
 
     def send(self, message: Message, qos: int = 0) -> None:
         """Sends a message as its client would: encoded."""
         self.send_bytes(encode_frame(encode(message), qos))
 
     def send_bytes(self, data: bytes) -> None:
-        """Sends one binary WebSocket message."""
+        """Sends one message in the session's codec."""
         self._world.relay.receive(self.session, data)
 
     def hear(self) -> list[Message]:
         """Returns the messages that came since the last call."""
-        messages = [decode(decode_frame(frame.data).payload) for frame in self.outbox.frames]
+        messages = [CODEC.decode(frame.wire)[0] for frame in self.outbox.frames]
         self.outbox.frames.clear()
         return messages
 
@@ -108,6 +116,7 @@ class World:
         options: what the relay is told about itself.
         permissions: who may do what; everybody everything when not given.
         clock: one that others use too.
+        log: where changes are recorded; at once when not given.
     """
 
     def __init__(
@@ -115,6 +124,7 @@ class World:
         options: RelayOptions | None = None,
         permissions: Permissions | None = None,
         clock: WorldClock | None = None,
+        log: Log | None = None,
     ) -> None:
         self.clock = clock or WorldClock()
         self.faults: list[tuple[str, Exception]] = []
@@ -126,6 +136,7 @@ class World:
             MemoryFanOut(),
             lambda what, fault: self.faults.append((what, fault)),
             permissions,
+            log=log,
         )
 
     def connect(self) -> Client:

@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.core.records import Param, StateImage
-from clasp_relay.core.records import Ended
+from clasp_relay.core.records import Ended, Param, StateImage
 from clasp_relay.storage.restore import decode
 from clasp_relay.storage.snapshot import (
     MAX_APPROXIMATION_BYTES,

@@ -15,8 +15,7 @@ from typing import NoReturn
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.core.records import StateImage
-from clasp_relay.core.records import Ended
+from clasp_relay.core.records import Ended, StateImage
 from clasp_relay.errors import StartError
 from clasp_relay.storage.snapshot import encode
 from clasp_relay.storage.state_file import StateFile

@@ -9,8 +9,7 @@ from pathlib import Path
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.core.records import Param, StateImage
-from clasp_relay.core.records import Ended
+from clasp_relay.core.records import Ended, Param, StateImage
 
 WRITER = "0d1f6f54-6a43-4d4e-a2fb-6a8ba7b2d1a9"
 TIME_US = 1_700_000_000_000_000

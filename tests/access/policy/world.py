@@ -10,9 +10,8 @@ from clasp_relay.access.policy.checks import Check, read_check
 from clasp_relay.access.policy.question import Question
 from clasp_relay.access.policy.reader import Keys
 from clasp_relay.access.scopes import Scopes
-from clasp_relay.core.records import Param
+from clasp_relay.core.records import Ended, Param
 from clasp_relay.core.rights.port import HIDDEN, Grant, Verdict, View
-from clasp_relay.core.records import Ended
 from clasp_relay.errors import RequestError
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.messages import NULL

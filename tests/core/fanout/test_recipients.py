@@ -1,9 +1,11 @@
-"""Tests of clasp_relay.core.fanout.recipients: who gets what, once and in order."""
+"""Tests of clasp_relay.core.fanout.recipients."""
 
 from __future__ import annotations
 
 from functools import partial
+from weakref import ref
 
+from clasp_relay.core.fanout.audiences import Audiences
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.core.ports import Audience, Kind
@@ -14,7 +16,7 @@ from clasp_relay.wire.frame import encode_frame
 from clasp_relay.wire.messages import Bundle, Message, Publish, Set, Subscribe, Unsubscribe
 from tests.core.counting import count_calls
 from tests.core.guard import Guard, Rule
-from tests.core.world import Client, MemoryFanOut, World, heard, revisions, value
+from tests.core.world import Client, MemoryFanOut, MemoryOutbox, World, heard, revisions, value
 
 
 class FanOutTests(SynchronousTestCase):
@@ -238,3 +240,22 @@ class GuardedDeliveryTests(SynchronousTestCase):
         found = heard(reader.hear())
         self.assertEqual(found[0::2], [("/a", {"n": 0}), ("/a", {"n": 2})])
         self.assertEqual(found[1::2], [("/b", {"n": 0, "pin": 1}), ("/b", {"n": 2, "pin": 1})])
+
+
+class AudiencesTests(SynchronousTestCase):
+    """One for each set of sessions."""
+
+    def test_same_sessions_are_one_audience(self) -> None:
+        """In whatever order they subscribed."""
+        audiences = Audiences()
+        one, two, three = MemoryOutbox(), MemoryOutbox(), MemoryOutbox()
+        first = audiences.of([one, two])
+        self.assertEqual(first.outboxes, (one, two))
+        self.assertIs(audiences.of(iter([two, one])), first)
+        self.assertIsNot(audiences.of([one]), first)
+        self.assertIsNot(audiences.of([one, three]), first)
+
+    def test_nobody_is_kept_by_an_audience_that_is_gone(self) -> None:
+        """Its sessions may be made anew at any time."""
+        audiences = Audiences()
+        self.assertIsNone(ref(audiences.of([MemoryOutbox()]))())

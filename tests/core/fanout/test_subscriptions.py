@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.core.fanout import subscriptions
-from clasp_relay.core.fanout.subscriptions import Subscription, SubscriptionTable
-from clasp_relay.core.session.sessions import Session
+from clasp_relay.core.fanout.subscriptions import SubscriptionTable
+from clasp_relay.core.session.sessions import Session, Subscription
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.constants import ALL_TYPES, Signal
 from tests.core.strategies import ADDRESSES, PATTERNS

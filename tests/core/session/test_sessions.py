@@ -1,10 +1,19 @@
-"""Tests of clasp_relay.core.sessions."""
+"""Tests of clasp_relay.core.session.sessions."""
 
+from __future__ import annotations
+
+import typing
+
+from clasp_relay.core.session.legality import ALLOWED, check
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.core.rights.port import ANYBODY
-from clasp_relay.core.session.sessions import SessionState
-from tests.core.world import World
+from clasp_relay.core.handlers import HANDLERS
+from clasp_relay.core.rights.port import ANYBODY, Identity
+from clasp_relay.core.session.sessions import Session, SessionState, SessionTable
+from clasp_relay.errors import CloseCode, ErrorCode, RequestError
+from clasp_relay.wire import messages as m
+from clasp_relay.wire.constants import Signal
+from tests.core.world import MemoryOutbox, World, codes, value
 
 
 class SessionTests(SynchronousTestCase):
@@ -19,3 +28,143 @@ class SessionTests(SynchronousTestCase):
         self.assertEqual((client.session.name, client.session.features), ("test", 0xE0))
         client.leave()
         self.assertEqual((client.session.state, client.session.is_live), (SessionState.CLOSED, False))
+
+
+SAMPLES: tuple[m.Message, ...] = (
+    m.Hello(1, 0, "again"),
+    m.Welcome(1, 0, 0, "id", "name"),
+    m.Announce("/n"),
+    m.FederationSync(1),
+    m.Subscribe(1, "/a"),
+    m.Unsubscribe(1),
+    m.Publish("/a", Signal.EVENT),
+    m.Set("/a", value(1)),
+    m.Get("/a"),
+    m.Snapshot(),
+    m.Replay("/a"),
+    m.Bundle(),
+    m.Sync(1),
+    m.Ping(),
+    m.Pong(),
+    m.Ack(),
+    m.Error(500, "no"),
+    m.Query("/a"),
+    m.Result(),
+)
+
+
+"""One of every type."""
+
+
+FROM_THE_RELAY = frozenset({m.Welcome, m.Snapshot, m.Ack, m.Error, m.Result})
+
+
+NOT_OFFERED = frozenset({m.FederationSync})
+
+
+class TableTests(SynchronousTestCase):
+    def test_every_type_is_decided(self) -> None:
+        """Each message is handled, or refused because only the relay sends it, or because it is not offered."""
+        every = set(typing.get_args(m.Message))
+        self.assertEqual({type(sample) for sample in SAMPLES}, every)
+        self.assertEqual(set(HANDLERS) | FROM_THE_RELAY | NOT_OFFERED, every)
+        self.assertEqual(set(HANDLERS), ALLOWED[SessionState.NEW] | ALLOWED[SessionState.LIVE])
+        self.assertFalse(set(HANDLERS) & (FROM_THE_RELAY | NOT_OFFERED))
+        self.assertEqual(set(ALLOWED), set(SessionState))
+
+    def test_refusal_names_message_and_reason(self) -> None:
+        """For each message that is not legal in a state."""
+        for state in SessionState:
+            for sample in SAMPLES:
+                with self.subTest(state=state, message=type(sample).__name__):
+                    if type(sample) in ALLOWED[state]:
+                        check(state, sample)
+                        continue
+                    error = self.assertRaises(RequestError, check, state, sample)
+                    self.assertEqual(error.code, ErrorCode.MESSAGE)
+                    if state is SessionState.NEW:
+                        self.assertIn("first message must be HELLO", error.message)
+                        self.assertIn(type(sample).__name__.upper(), error.message)
+
+    def test_reasons_are_in_words(self) -> None:
+        """A programmer reads what is wrong."""
+        for sample, expected in (
+            (m.Hello(1, 0, "x"), "HELLO before"),
+            (m.FederationSync(1), "FEDERATION_SYNC is not offered"),
+            (m.Ack(), "ACK is a message that only the relay sends"),
+        ):
+            with self.subTest(message=sample):
+                self.assertIn(expected, self.assertRaises(RequestError, check, SessionState.LIVE, sample).message)
+
+
+class LegalityOfSessionTests(SynchronousTestCase):
+    """The table as a session meets it."""
+
+    def test_first_message_that_is_no_hello_ends_the_session(self) -> None:
+        """An ERROR, then the close with the reason."""
+        for sample in SAMPLES[1:]:
+            with self.subTest(message=type(sample).__name__):
+                client = World().connect()
+                self.assertEqual(codes(client.ask(sample)), [ErrorCode.MESSAGE])
+                assert client.outbox.closed is not None
+                self.assertEqual(client.outbox.closed[0], CloseCode.POLICY_VIOLATION)
+                self.assertIn("HELLO", client.outbox.closed[1])
+                client.send(m.Hello(1, 0, "late"))
+                self.assertEqual(client.hear(), [])
+
+    def test_illegal_message_leaves_the_session_alive(self) -> None:
+        """However many come: they are valid CLASP."""
+        world = World()
+        client = world.join()
+        for sample in SAMPLES:
+            if type(sample) not in ALLOWED[SessionState.LIVE]:
+                for _ in range(150):
+                    self.assertEqual(codes(client.ask(sample)), [ErrorCode.MESSAGE])
+        self.assertIsNone(client.outbox.closed)
+        self.assertEqual(client.ask(m.Ping()), [m.Pong()])
+
+    def test_second_hello_changes_nothing(self) -> None:
+        """Neither the session's name nor what hangs on it, and no session is added."""
+        world = World()
+        client = world.join()
+        client.send(m.Subscribe(1, "/a"))
+        before = (client.session.name, client.session.identity, dict(client.session.subscriptions))
+        self.assertEqual(codes(client.ask(m.Hello(1, 0, "other", "token"))), [ErrorCode.MESSAGE])
+        self.assertEqual((client.session.name, client.session.identity, client.session.subscriptions), before)
+        self.assertEqual(list(world.relay.sessions._by_id), [client.session.id])
+
+
+def session(session_id: str, token: bytes = b"") -> Session:
+    """Makes a session."""
+    made = Session(session_id, MemoryOutbox(), "192.0.2.1")
+    made.identity = Identity("somebody" if token else "", token)
+    return made
+
+
+class SessionTableTests(SynchronousTestCase):
+    def test_sessions_are_found_by_id_and_by_token(self) -> None:
+        """Those without a token by id alone."""
+        table = SessionTable()
+        one, two, open_one = session("1", b"t"), session("2", b"t"), session("3")
+        for each in (one, two, open_one):
+            table.add(each)
+        self.assertEqual((len(table), "2" in table, "4" in table), (3, True, False))
+        self.assertIs(table.get("3"), open_one)
+        self.assertIsNone(table.get("4"))
+        self.assertEqual(table.of_token("somebody", b"t"), [one, two])
+        self.assertEqual((table.of_token("", b""), table.of_token("somebody", b"u")), ([], []))
+        self.assertEqual(table.of_subject("somebody"), [one, two])
+        self.assertEqual((table.of_subject(""), table.of_subject("nobody")), ([], []))
+
+    def test_nothing_is_left_of_a_session_that_ended(self) -> None:
+        """Once is enough; one that never was live may end too."""
+        table = SessionTable()
+        one, two = session("1", b"t"), session("2", b"t")
+        table.add(one)
+        table.add(two)
+        table.discard(session("never", b"t"))
+        for _ in range(2):
+            table.discard(one)
+        self.assertEqual((len(table), table.of_token("somebody", b"t")), (1, [two]))
+        table.discard(two)
+        self.assertEqual((len(table), table._by_subject), (0, {}))

@@ -2,11 +2,10 @@
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.core.records import Outcome, Param
+from clasp_relay.core.records import Ended, Outcome, Param
 from clasp_relay.core.session.sessions import Session
 from clasp_relay.core.state.draft import Draft
 from clasp_relay.core.state.params import ParamLimits, Params
-from clasp_relay.core.records import Ended
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.messages import NULL
 from tests.core.world import MemoryOutbox, value

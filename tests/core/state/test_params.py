@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import unittest
 
+from clasp_relay.core.state.conflicts import decide
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.core.records import Outcome, Param, StateImage
-from clasp_relay.core.records import text_bytes
-from clasp_relay.core.state.conflicts import decide
+from clasp_relay.core.records import Ended, Outcome, Param, StateImage, text_bytes
 from clasp_relay.core.state.params import ParamLimits, Params
-from clasp_relay.core.records import Ended
 from clasp_relay.errors import ErrorCode, RequestError
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.constants import TTL_ABSOLUTE

@@ -1,4 +1,4 @@
-"""Tests of clasp_relay.core.handlers.bundle: all or nothing."""
+"""Tests of clasp_relay.core.handlers.writes."""
 
 from __future__ import annotations
 
@@ -12,8 +12,98 @@ from clasp_relay.core.state.params import ParamLimits
 from clasp_relay.errors import ErrorCode
 from clasp_relay.wire.constants import Phase, Signal
 from clasp_relay.wire.frame import encode_frame
-from clasp_relay.wire.messages import NULL, Ack, Bundle, Error, Get, Message, Publish, Set, Subscribe
-from tests.core.world import World, codes, heard, revisions, value
+from clasp_relay.wire.messages import (
+    NULL,
+    Ack,
+    Bundle,
+    Error,
+    Get,
+    Message,
+    Publish,
+    Set,
+    Snapshot,
+    SnapshotParam,
+    Subscribe,
+)
+from tests.core.guard import Guard
+from tests.core.world import START_US, World, codes, heard, revisions, value
+
+
+class AckTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        """A session."""
+        self.world = World()
+        self.client = self.world.join()
+
+    def test_ack_comes_only_where_qos_asks_for_it(self) -> None:
+        """A binary ACK ends the Python client's loop, and it sends QoS 0; an ERROR comes always."""
+        for revision, qos in enumerate((0, 1, 2), 1):
+            with self.subTest(qos=qos):
+                expected = [Ack("/a", revision)] if qos else []
+                self.assertEqual(self.client.ask(Set("/a", value(1)), qos), expected)
+                self.assertEqual(codes(self.client.ask(Set("a", value(1)), qos)), [ErrorCode.ADDRESS])
+
+    def test_ack_of_a_lock_names_the_holder(self) -> None:
+        """Only where the SET asked for the lock."""
+        me = self.client.session.id
+        self.assertEqual(self.client.ask(Set("/a", value(1), lock=True), 1), [Ack("/a", 1, True, me)])
+        self.assertEqual(self.client.ask(Set("/a", value(1)), 1), [Ack("/a", 2)])
+
+    def test_set_in_messagepack_is_answered_in_binary(self) -> None:
+        """Any client message may come so."""
+        document = {"type": "SET", "address": "/a", "value": 1, "ttl": {"Sliding": 5}}
+        self.client.send_bytes(encode_frame(msgpack.packb(document), 1))
+        self.assertEqual(self.client.hear(), [Ack("/a", 1)])
+
+
+class GetTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        """A session."""
+        self.world = World()
+        self.client = self.world.join()
+
+    def test_get_answers_with_the_param(self) -> None:
+        """Value, revision, writer and time."""
+        self.client.send(Set("/a", b"\x02\x05"))
+        self.client.send(Set("/a/b", value(1)))
+        expected = SnapshotParam("/a", b"\x02\x05", 1, self.client.session.id, START_US)
+        self.assertEqual(self.client.ask(Get("/a")), [Snapshot((expected,))])
+
+    def test_get_of_nothing_answers_with_null(self) -> None:
+        """At once, with revision 0: never set, or deleted."""
+        self.client.send(Set("/gone", value(1)))
+        self.client.send(Set("/gone", NULL))
+        for address in ("/never", "/gone"):
+            with self.subTest(address=address):
+                expected = SnapshotParam(address, NULL, 0, None, START_US)
+                self.assertEqual(self.client.ask(Get(address)), [Snapshot((expected,))])
+
+    def test_get_that_cannot_be_answered_is_refused(self) -> None:
+        """No address, out of scope, or longer than any that can be set."""
+        guarded = World(permissions=Guard()).join("alice")
+        for client, address, code in (
+            (self.client, "a", ErrorCode.ADDRESS),
+            (self.client, "/*", ErrorCode.ADDRESS),
+            (guarded, "/secret", ErrorCode.SCOPE),
+            (self.client, "/" + "x" * 65_530, ErrorCode.VALUE),
+        ):
+            with self.subTest(address=address[:9]):
+                (error,) = client.ask(Get(address))
+                assert isinstance(error, Error)
+                self.assertEqual(error.error, code)
+        self.assertEqual(self.world.faults, [])
+
+
+class PublishTests(SynchronousTestCase):
+    def test_signal_is_checked_and_passed_on(self) -> None:
+        """There is never an answer but an ERROR."""
+        world = World()
+        sender, listener = world.join(), world.join()
+        listener.send(Subscribe(1, "/a"))
+        self.assertEqual(sender.ask(Publish("/a", Signal.EVENT, value=value(1)), 2), [])
+        self.assertEqual(codes(sender.ask(Publish("/a/", Signal.EVENT))), [ErrorCode.ADDRESS])
+        self.assertEqual(heard(listener.hear()), [("/a", 1)])
+
 
 _GOOD: st.SearchStrategy[Message] = st.tuples(
     st.sampled_from(("/a", "/b", "/c", "/locked by me")),
@@ -24,6 +114,8 @@ _GOOD: st.SearchStrategy[Message] = st.tuples(
 ).map(lambda fields: Set(fields[0], fields[1], None, fields[2], fields[3], fields[4])) | st.sampled_from(
     (Publish("/e", Signal.EVENT), Publish("/e", Signal.STREAM), Publish("/e", Signal.GESTURE, Phase.MOVE, id=1))
 )
+
+
 _BAD: st.SearchStrategy[Message] = st.sampled_from(
     (
         Set("/locked", value(1)),

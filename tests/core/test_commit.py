@@ -1,4 +1,4 @@
-"""Tests of clasp_relay.core.writing: the way of a SET, and the nulls by which the relay ends params."""
+"""Tests of clasp_relay.core.commit: apply, tell, record, release."""
 
 from __future__ import annotations
 
