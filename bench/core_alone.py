@@ -13,7 +13,9 @@ from clasp_relay.core.relay import Relay, RelayOptions
 from clasp_relay.core.session.sessions import Session
 from clasp_relay.core.state.params import ParamLimits
 from clasp_relay.errors import CloseCode
+from clasp_relay.wire.clasp import ClaspCodec
 
+_CODEC = ClaspCodec()
 SUBSCRIBERS = 10
 MESSAGES = 20_000
 
@@ -25,6 +27,9 @@ class _Nowhere:
         """See ``core.ports.Outbox``."""
 
     def send_snapshot(self, key: object, frames: Iterator[bytes]) -> None:
+        """See ``core.ports.Outbox``."""
+
+    def discard(self) -> None:
         """See ``core.ports.Outbox``."""
 
     def close(self, close_code: CloseCode, reason: str) -> None:
@@ -82,7 +87,7 @@ class _World:
 
     def session(self) -> Session:
         """Makes a session that is live."""
-        session = self.relay.connect(_Nowhere(), "127.0.0.1")
+        session = self.relay.connect(_Nowhere(), "127.0.0.1", _CODEC)
         self.relay.receive(session, _frame(b"\x01\x01\xf8" + _text("bench") + _text(""), 1))
         return session
 

@@ -114,7 +114,9 @@ class Committer:
 
     def publish(self, session: Session, message: Publish) -> None:
         """Passes an accepted signal on, and commits it where it is kept."""
-        self._record(self._publish(session, message), session)
+        kept = self._publish(session, message)
+        if kept:
+            self._record(kept, session)
 
     def renew(self, address: str) -> None:
         """Commits that a GET renewed a life time, if it does."""
@@ -200,11 +202,11 @@ class Committer:
 
     def _write(self, change: Change) -> None:
         """Applies a write and tells everybody, in one step."""
-        param = change.param
         if self._is_open:
             self._params.apply(change)
             self._recipients.tell_change(change, None)
             return
+        param = change.param
         address = param.address
         exists = param.value != NULL
         existed = self._params.get(address) is not None
@@ -230,7 +232,7 @@ class Committer:
             self.gestures.pass_on(session, message)
         else:
             self._tell_signal(session, message)
-        if not self._keeps(message):
+        if self._is_open or not self._keeps(message):
             return ()
         about = no_param(message.address, session.id, session.identity.subject, self._clock.now_us())
         return (Change(about, ChangeKind.EVENT, message=message),)

@@ -54,6 +54,7 @@ class Decider:
         clock: Clock,
     ) -> None:
         self._params = params
+        self._expires_by_default = params.expires_by_default
         self._permissions = permissions
         self._is_open = permissions.is_open
         self._visibility = visibility
@@ -90,7 +91,7 @@ class Decider:
         if ttl is None and before is not None:
             ttl = before.ttl
         now_us = self._clock.now_us()
-        due_us = None if value == NULL else state.due_us(ttl, now_us)
+        due_us = state.due_us(ttl, now_us) if (ttl or self._expires_by_default) and value != NULL else None
         param = _new(Param, (address, value, revision, session.id, now_us, ttl, subject))
         if 4 * len(address) + len(value) > SURELY_FITS_BYTES:
             check_param_fits(param)

@@ -224,8 +224,11 @@ class Relay:
         if session.limiter is not None:
             self._pay_error(session)
         self.counts.sent[_ACK] += 1
-        wire = session.codec.ack(address, revision, locked, holder)
-        self.committer.answer(session, _new(Frame, (wire, _KEEP, "")))
+        frame = _new(Frame, (session.codec.ack(address, revision, locked, holder), _KEEP, ""))
+        if session.answers is None:
+            session.outbox.send(frame)
+        else:
+            self.committer.answer(session, frame)
 
     def answer(self, session: Session, code: MessageCode, message: Message) -> None:
         """Sends an answer, behind an ERROR that the session is still owed.

@@ -11,7 +11,7 @@ from clasp_relay.core.fanout.throttles import Throttles
 from clasp_relay.core.ports import Audience, Clock, Codec, FanOut, Frame, Kind, Outbox
 from clasp_relay.core.records import Change
 from clasp_relay.core.rights.memory import Answer, Reads
-from clasp_relay.core.rights.port import HiddenKeys, Permissions, VisibilityRule
+from clasp_relay.core.rights.port import FULL, HiddenKeys, Permissions, VisibilityRule
 from clasp_relay.core.rights.visibility import Visibility
 from clasp_relay.core.session.sessions import Session, Subscription
 from clasp_relay.wire.address import Pattern
@@ -85,17 +85,14 @@ class Recipients:
             change: the write.
             rule: what decides who is told; None where everybody is.
         """
-        param, _, lock, unlock, ttl, *_ = change
-        address, value, revision, *_ = param
+        param, _, lock, unlock, ttl, _, _, _, _, _, _ = change
+        address, value, revision, _, _, _, _ = param
         self.sent[_PARAM_AT] += 1
         route = self._table.route(address)
         whole = route.deliveries[_PARAM_AT] or self._work_out(route, _PARAM)
         if whole is NOBODY:
             return
-        if rule is None:
-            views: Iterable[View] = ((frozenset(), whole),)
-        else:
-            views = self._views(rule, address, route, _PARAM, whole)
+        views = ((FULL, whole),) if rule is None else self._views(rule, address, route, _PARAM, whole)
         for fields, delivery in views:
             seen = self._permissions.redact(value, fields) if fields else value
             for audience in delivery.audiences:
@@ -115,9 +112,7 @@ class Recipients:
         if whole is NOBODY:
             return
         rule = None if self._is_open else self._visibility.place(address).live
-        views: Iterable[View] = (
-            ((frozenset(), whole),) if rule is None else self._views(rule, address, route, signal, whole)
-        )
+        views = ((FULL, whole),) if rule is None else self._views(rule, address, route, signal, whole)
         kind = _kind(message)
         for fields, delivery in views:
             seen = self._redacted(message, fields)
@@ -177,7 +172,7 @@ class Recipients:
         """Encodes a message that was held back as its session may see it now; None where it may not."""
         address = message.address
         rule = None if self._is_open else self._visibility.place(address).live
-        hidden: HiddenKeys = frozenset()
+        hidden: HiddenKeys = FULL
         if rule is not None:
             hidden = _widest(
                 self._visibility.view(rule, session, address, one.pattern, Reads()) for one in subscriptions

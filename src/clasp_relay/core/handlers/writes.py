@@ -20,12 +20,12 @@ def set_param(relay: Relay, session: Session, message: Set, qos: int) -> None:
     relay.committer.write(session, change)
     if not qos:
         return
-    param = change.param
+    address, _, revision, _, _, _, _ = change.param
     if message.lock:
-        holder = relay.params.holder(param.address)
-        relay.ack(session, param.address, param.revision, holder is not None, holder)
+        holder = relay.params.holder(address)
+        relay.ack(session, address, revision, holder is not None, holder)
     else:
-        relay.ack(session, param.address, param.revision)
+        relay.ack(session, address, revision)
 
 
 def publish(relay: Relay, session: Session, message: Publish, _qos: int) -> None:

@@ -53,6 +53,8 @@ class Params:
 
     def __init__(self, limits: ParamLimits) -> None:
         self._limits = limits
+        self.expires_by_default = limits.default_ttl_s != 0
+        """Whether params that bring no TTL end by themselves."""
         self._params: dict[str, Param] = {}
         self.get: Callable[[str], Param | None] = self._params.get
         """Returns what is set at an address."""
@@ -193,28 +195,17 @@ class Params:
             change: a WRITE, RENEWAL, LOCK_RELEASE or PRESENCE_END.
         """
         self.changes += 1
-        if change.kind is _WRITE:
-            self._write(change)
-        else:
-            address = change.param.address
-            if change.kind is ChangeKind.RENEWAL:
-                assert change.due_us is not None, "a renewal without a time"
-                self._expiry.set(address, change.due_us, change.param.subject)
-            elif change.kind is ChangeKind.LOCK_RELEASE:
-                self.locks.release(address)
-            else:
-                assert change.kind is ChangeKind.PRESENCE_END, f"{change.kind!r} is not about a param"
-                self.presence.leave(address, change.param.writer)
-
-    def _write(self, change: Change) -> None:
-        param = change.param
+        param, kind, _, unlock, _, takes_lock, stamp, due_us, is_presence, _, _ = change
+        if kind is not _WRITE:
+            self._apply_without_value(change)
+            return
         address, value, _, writer, _, _, subject = param
         before = self._params.get(address)
         if value == NULL:
             self.locks.release(address)
             self.presence.end(address)
             self._remove(address, before)
-            self._remember(address, Ended(param.revision, param.timestamp_us, subject, change.stamp))
+            self._remember(address, Ended(param.revision, param.timestamp_us, subject, stamp))
             return
         self._params[address] = param
         if before is None:
@@ -226,16 +217,28 @@ class Params:
             owner = before.subject
         if owner != subject:
             self._shares.move(owner, subject)
-        if change.due_us is not None:
-            self._expiry.set(address, change.due_us, subject)
+        if due_us is not None:
+            self._expiry.set(address, due_us, subject)
         elif address in self._expiry.due_us:
             self._expiry.discard(address)
-        if change.unlock:
+        if unlock:
             self.locks.release(address)
-        elif change.takes_lock:
+        elif takes_lock:
             self.locks.take(address, writer)
-        if change.is_presence:
+        if is_presence:
             self.presence.enter(address, writer, subject)
+
+    def _apply_without_value(self, change: Change) -> None:
+        """Applies what alters anything but what is set."""
+        address = change.param.address
+        if change.kind is ChangeKind.RENEWAL:
+            assert change.due_us is not None, "a renewal without a time"
+            self._expiry.set(address, change.due_us, change.param.subject)
+        elif change.kind is ChangeKind.LOCK_RELEASE:
+            self.locks.release(address)
+        else:
+            assert change.kind is ChangeKind.PRESENCE_END, f"{change.kind!r} is not about a param"
+            self.presence.leave(address, change.param.writer)
 
     def expired(self, now_us: int, at_most: int) -> list[str]:
         """Returns the addresses of params whose life time is over, in the order of its end.
