@@ -2,7 +2,7 @@
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.core.records import Param
+from clasp_relay.core.records import Change, Param
 from clasp_relay.core.state.params import ParamLimits, Params
 from tests.core.world import value
 
@@ -12,8 +12,8 @@ class ParamTests(SynchronousTestCase):
         """Whoever holds one holds what was true when it took it, whatever is written later."""
         params = Params(ParamLimits())
         first = Param("/a", value(1), 1, "w", 10)
-        params.apply(first)
+        params.apply(Change(first))
         image = params.image()
-        params.apply(Param("/a", value(2), 2, "w", 20))
+        params.apply(Change(Param("/a", value(2), 2, "w", 20)))
         self.assertEqual(image.params, [first])
         self.assertRaises(AttributeError, setattr, first, "revision", 3)
