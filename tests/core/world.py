@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 
 from twisted.internet.task import Clock
 
@@ -76,6 +77,32 @@ class MemoryFanOut:
         for outbox in audience.outboxes:
             if outbox is not exclude:
                 outbox.send(frame)
+
+
+class SlowLog:
+    """A log that has recorded changes when it is told so by hand."""
+
+    is_immediate = False
+
+    def __init__(self) -> None:
+        self.changes: list[Change] = []
+        """All that was given to it, in order, recorded or not."""
+        self._waiting: deque[tuple[int, Callable[[], None]]] = deque()
+        self.recorded = 0
+        """How many of the changes are recorded."""
+
+    def append(self, changes: Sequence[Change], done: Callable[[], None]) -> None:
+        """Keeps changes."""
+        assert changes, "nothing was to be recorded"
+        self.changes += changes
+        self._waiting.append((len(self.changes), done))
+
+    def release(self, at_most: int = 1_000_000) -> None:
+        """Records what was given first, as many calls of ``append`` as it is told."""
+        while self._waiting and at_most:
+            self.recorded, done = self._waiting.popleft()
+            done()
+            at_most -= 1
 
 
 class Client:
