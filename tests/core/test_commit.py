@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.core import writing
+from clasp_relay.core import commit
 from clasp_relay.core.relay import RelayOptions
 from clasp_relay.core.rights.port import Grant
 from clasp_relay.core.state.params import ParamLimits
-from clasp_relay.errors import ErrorCode, RequestError
+from clasp_relay.errors import ErrorCode
 from clasp_relay.wire.constants import ALL_TYPES, TTL_ABSOLUTE
-from clasp_relay.wire.messages import NULL, Ack, Error, Get, Hello, Set, Snapshot, Subscribe
-from tests.core.guard import Guard
-from tests.core.world import START_US, World, codes, heard, revisions, value
+from clasp_relay.wire.messages import NULL, Ack, Bundle, Error, Get, Hello, Set, Snapshot, Subscribe
+from tests.core.guard import Guard, Rule, members_of
+from tests.core.world import START_US, SlowLog, World, codes, heard, revisions, value
 
 
 class SetCase(SynchronousTestCase):
@@ -138,7 +138,7 @@ class SetTests(SetCase):
             self.set(None, f"/{number}")
         self.set(1, lock=True)
         self.writer.leave()
-        self.assertEqual(len(self.world.relay.params._locks), 0)
+        self.assertEqual(len(self.world.relay.params.locks), 0)
 
 
 class LifeTests(SetCase):
@@ -158,7 +158,7 @@ class LifeTests(SetCase):
 
     def test_many_that_end_together_end_in_bounded_turns(self) -> None:
         """A hundred thousand at the same time do not hold up the loop."""
-        self.patch(writing, "EXPIRIES_AT_ONCE", 10)
+        self.patch(commit, "EXPIRIES_AT_ONCE", 10)
         for n in range(25):
             self.set(n, f"/many/{n}", ttl=5)
         params = self.world.relay.params
@@ -303,20 +303,48 @@ class GuardedTests(SynchronousTestCase):
         self.alice.send(Set("/1", NULL))
         self.assertEqual(codes(self.alice.ask(Set("/mine", value(1)))), [])
 
-    def test_hold_is_taken_by_a_live_session_alone(self) -> None:
-        """And ended by its null."""
+    def test_live_session_alone_is_present(self) -> None:
+        """And its null ends that; what a session planned and did not live to see leaves neither presence nor lock."""
         self.guard.tracked = "/here"
-        holds = self.world.relay.params
+        params = self.world.relay.params
         self.alice.send(Set("/here/a", value(1)))
         self.alice.send(Set("/elsewhere", value(1)))
-        self.assertEqual([holds.is_held(one, "alice") for one in ("/here/a", "/elsewhere")], [True, False])
+        self.assertEqual([params.is_present(one, "alice") for one in ("/here/a", "/elsewhere")], [True, False])
         self.alice.send(Set("/here/a", NULL))
-        self.assertFalse(holds.is_held("/here/a", "alice"))
-        writing, session = self.world.relay.writing, self.alice.session
+        self.assertFalse(params.is_present("/here/a", "alice"))
+        planned = Bundle((Set("/here/a", value(1), lock=True),), self.world.clock.now_us() + 1_000_000)
+        self.assertEqual(codes(self.alice.ask(planned)), [])
         self.alice.leave()
-        writing.commit(session, writing.check(session, Set("/here/a", value(1), lock=True), holds))
-        self.assertFalse(holds.is_held("/here/a", "alice"))
-        self.assertIsNone(holds.holder("/here/a"))
+        self.world.advance(1)
+        self.assertIsNotNone(params.get("/here/a"))
+        self.assertFalse(params.is_present("/here/a", "alice"))
+        self.assertIsNone(params.holder("/here/a"))
+
+    def test_null_ends_the_presence_of_all_sessions(self) -> None:
+        """Of every tab and every user, whoever wrote it; at that address alone."""
+        self.guard.tracked = "/here"
+        params, tab = self.world.relay.params, self.world.join("alice")
+        for by in (self.alice, self.bob):
+            with self.subTest(by=by.session.identity.subject):
+                for client in (self.alice, tab, self.bob):
+                    client.send(Set("/here/a", value(1)))
+                    client.send(Set("/here/b", value(1)))
+                by.send(Set("/here/a", NULL))
+                self.assertEqual([params.is_present("/here/a", one) for one in ("alice", "bob")], [False, False])
+                self.assertEqual([params.is_present("/here/b", one) for one in ("alice", "bob")], [True, True])
+
+    def test_presence_ends_with_the_last_session_of_a_user(self) -> None:
+        """And with an expiry that nobody wrote."""
+        self.guard.tracked = "/here"
+        params, tab = self.world.relay.params, self.world.join("alice")
+        for client in (self.alice, tab, self.bob):
+            client.send(Set("/here/a", value(1), ttl=5))
+        tab.leave()
+        self.assertTrue(params.is_present("/here/a", "alice"))
+        self.alice.leave()
+        self.assertEqual([params.is_present("/here/a", one) for one in ("alice", "bob")], [False, True])
+        self.world.advance(6)
+        self.assertFalse(params.is_present("/here/a", "bob"))
 
     def test_record_says_who_wrote_it(self) -> None:
         """Session, subject and time, as a SNAPSHOT shows the first and the last."""
@@ -330,31 +358,33 @@ class GuardedTests(SynchronousTestCase):
             (snapshot.params[0].writer, snapshot.params[0].timestamp_us), (self.alice.session.id, START_US)
         )
 
-    def test_check_alone_changes_nothing(self) -> None:
-        """It may be asked of any state."""
-        before = self.world.relay.params.image()
-        self.world.relay.writing.check(self.alice.session, Set("/a", value(1)), self.world.relay.params)
-        self.assertRaises(
-            RequestError,
-            self.world.relay.writing.check,
-            self.alice.session,
-            Set("a", value(1)),
-            self.world.relay.params,
+    def test_answers_that_are_remembered_for_a_user_go_with_the_last_session(self) -> None:
+        """So that whoever was here once takes no memory."""
+        self.guard.rules["/a"] = Rule(members_of("/members"))
+        self.bob.ask(Get("/members"))
+        second = self.world.join("bob")
+        self.alice.send(Set("/a", value(1)))
+        memory = self.world.relay.permissions.memory
+        self.assertEqual(set(memory._pools), {"bob"})
+        second.leave()
+        self.assertEqual(set(memory._pools), {"bob"})
+        self.bob.leave()
+        self.assertEqual(memory._pools, {})
+
+
+class RelayNullTests(SetCase):
+    """What the relay itself ends."""
+
+    def test_null_of_the_relay_has_no_writer(self) -> None:
+        """Neither that of an expired param nor that of an evicted one: no session wrote it."""
+        log = SlowLog()
+        self.world = World(RelayOptions(params=ParamLimits(max_params=1)), log=log)
+        self.writer = self.world.join()
+        self.set(1, "/a", ttl=5)
+        self.set(1, "/b", ttl=5)
+        self.world.advance(6)
+        nulls = [one.param for one in log.changes if one.param.value == NULL]
+        self.assertEqual(
+            [(null.address, null.writer, null.subject) for null in nulls], [("/a", "", ""), ("/b", "", "")]
         )
-        self.assertEqual(self.world.relay.params.image(), before)
-
-
-class QuietTests(SynchronousTestCase):
-    """What is kept of addresses where a change opens nothing."""
-
-    def test_writes_are_told_however_many_addresses_there_are(self) -> None:
-        """What is kept is bounded; long addresses are asked about anew."""
-        self.patch(writing, "MAX_QUIET", 2)
-        world = World(permissions=Guard())
-        writer, reader = world.join("alice"), world.join("bob")
-        reader.ask(Subscribe(1, "/**"))
-        addresses = [*(f"/{number}" for number in range(5)), "/" + "x" * writing.MAX_QUIET_ADDRESS]
-        for address in addresses * 2:
-            self.assertEqual(len(revisions(writer.ask(Set(address, value(1)), 1))), 1)
-            self.assertEqual(heard(reader.hear()), [(address, 1)])
-        self.assertEqual(world.faults, [])
+        self.assertEqual([null.revision for null in nulls], [2, 2])

@@ -1,33 +1,65 @@
 """Tests of clasp_relay.core.decide: what becomes of a message."""
 
 import msgpack
-from clasp_relay.core.state.conflicts import decide
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.core.records import Param
-from clasp_relay.core.state.params import ParamLimits, Params
+from clasp_relay.core.decide import check_param_fits, check_publish_fits, check_signal_fits
+from clasp_relay.core.records import Change, ChangeKind, Param
+from clasp_relay.core.session.sessions import SessionState
 from clasp_relay.errors import ErrorCode, RequestError
+from clasp_relay.wire.clasp import ROOM_BYTES
+from clasp_relay.wire.codec import publish_frame, set_frame, snapshot_entry
 from clasp_relay.wire.constants import Phase, Signal
 from clasp_relay.wire.frame import encode_frame
-from clasp_relay.wire.messages import NULL, Bundle, Error, Ping, Pong, Publish, Set, Subscribe
+from clasp_relay.wire.messages import (
+    NULL,
+    Bundle,
+    Error,
+    Ping,
+    Pong,
+    Publish,
+    Set,
+    SignalDefinition,
+    Snapshot,
+    SnapshotParam,
+    Subscribe,
+)
 from tests.core.guard import Guard
-from tests.core.world import World, codes, heard, value
+from tests.core.world import CODEC, START_US, World, codes, heard, memory_session, value
 
 ONE, TWO = value(1), value(2)
 
 
 class DecideTests(SynchronousTestCase):
     def setUp(self) -> None:
-        """/set is at revision 4, /gone was deleted at 7, /locked is held by the session «other»."""
-        self.params = Params(ParamLimits())
-        self.params.apply(Param("/set", ONE, 4, "w", 10, 60, "alice"))
-        self.params.apply(Param("/gone", ONE, 6, "w", 10))
-        self.params.apply(Param("/gone", NULL, 7, "w", 20))
-        self.params.apply(Param("/locked", ONE, 1, "other", 10), lock=True)
+        """/set is at revision 4, /gone was deleted at 7, /locked is held by the session «other»; 99 µs have passed."""
+        self.world = World()
+        relay = self.world.relay
+        self.params, self.decider = relay.params, relay.decider
+        for one in (
+            Change(Param("/set", ONE, 4, "w", 10, 60, "alice")),
+            Change(Param("/gone", ONE, 6, "w", 10)),
+            Change(Param("/gone", NULL, 7, "w", 20)),
+            Change(Param("/locked", ONE, 1, "other", 10), lock=True, takes_lock=True),
+        ):
+            self.params.apply(one)
+        self.image = self.params.image()
+        self.world.clock.clock.advance(0.000_099)
+        self.now_us = START_US + 99
+
+    def tearDown(self) -> None:
+        """Deciding changes nothing."""
+        self.assertEqual(self.params.image(), self.image)
+
+    def change(self, message: Set, session_id: str = "me", *, is_live: bool = True) -> Change:
+        """Decides a SET of a session of Bob."""
+        session = memory_session(session_id, "bob")
+        session.state = SessionState.LIVE if is_live else SessionState.CLOSED
+        return self.decider.set(session, message, self.params)
 
     def decide(self, message: Set) -> Param:
         """Decides a SET of the session «me»."""
-        return decide(self.params, self.params.get(message.address), message, "me", "bob", 99)
+        return self.change(message).param
 
     def refusal(self, message: Set) -> RequestError:
         """Returns why a SET is refused."""
@@ -41,7 +73,7 @@ class DecideTests(SynchronousTestCase):
 
     def test_change_says_who_wrote_what_when(self) -> None:
         """All that is stored is in the record."""
-        self.assertEqual(self.decide(Set("/new", TWO, ttl=5)), Param("/new", TWO, 1, "me", 99, 5, "bob"))
+        self.assertEqual(self.decide(Set("/new", TWO, ttl=5)), Param("/new", TWO, 1, "me", self.now_us, 5, "bob"))
 
     def test_life_time_is_inherited(self) -> None:
         """From what is set; a new one starts without, as does one that was deleted."""
@@ -82,8 +114,38 @@ class DecideTests(SynchronousTestCase):
         """With or without a flag."""
         for message in (Set("/locked", TWO), Set("/locked", TWO, lock=True), Set("/locked", TWO, unlock=True)):
             with self.subTest(message=message):
-                before = self.params.get("/locked")
-                self.assertEqual(decide(self.params, before, message, "other", "", 99).revision, 2)
+                self.assertEqual(self.change(message, "other").param.revision, 2)
+
+    def test_change_says_what_the_set_said(self) -> None:
+        """Its flags and its TTL as they came, and beside them what follows."""
+        for message, takes_lock, ttl, due_us in (
+            (Set("/new", ONE), False, None, None),
+            (Set("/new", ONE, lock=True, ttl=5), True, 5, self.now_us + 5_000_000),
+            (Set("/new", ONE, lock=True, unlock=True), False, None, None),
+            (Set("/set", ONE, unlock=True), False, 60, self.now_us + 60_000_000),
+            (Set("/set", ONE, ttl=0), False, 0, None),
+            (Set("/set", NULL, lock=True), False, 60, None),
+        ):
+            with self.subTest(message=message):
+                change = self.change(message)
+                self.assertEqual((change.kind, change.stamp, change.is_presence), (ChangeKind.WRITE, None, False))
+                self.assertEqual((change.lock, change.unlock, change.ttl), (message.lock, message.unlock, message.ttl))
+                self.assertEqual((change.takes_lock, change.param.ttl, change.due_us), (takes_lock, ttl, due_us))
+
+    def test_session_that_has_ended_takes_no_lock(self) -> None:
+        """Nobody would release it."""
+        self.assertFalse(self.change(Set("/new", ONE, lock=True), is_live=False).takes_lock)
+
+    def test_invalid_address_is_refused(self) -> None:
+        """Where something is set it was checked before."""
+        for address in ("", "new", "/new/", "/*"):
+            self.assertEqual(self.refusal(Set(address, ONE)).code, ErrorCode.ADDRESS)
+
+    def test_null_of_the_relay_has_the_next_revision_and_no_writer(self) -> None:
+        """Nothing else can be ended."""
+        null = self.decider.null("/set")
+        self.assertEqual(null, Change(Param("/set", NULL, 5, "", self.now_us, 60, "")))
+        self.assertRaises(AssertionError, self.decider.null, "/new")
 
 
 class PublishingTests(SynchronousTestCase):
@@ -183,3 +245,63 @@ class GuardedPublishingTests(SynchronousTestCase):
         self.assertEqual(self.sender.ask(publish), [])
         self.assertEqual(codes(self.sender.ask(Bundle((Set("/x", value(None)), publish)))), [ErrorCode.POLICY])
         self.assertEqual([address for address, _ in heard(self.listener.hear())], ["/x", "/needs/x", "/needs/x"])
+
+
+def blob(size: int) -> bytes:
+    """Returns a value of that many bytes of data."""
+    return b"\x09" + size.to_bytes(2, "big") + bytes(size)
+
+
+def param(address: str, size: int) -> Param:
+    """Returns a param whose value has that many bytes of data."""
+    return Param(address, blob(size), 1, "w" * 36, 1)
+
+
+def entry(one: Param) -> SnapshotParam:
+    """Returns a param as a SNAPSHOT carries it."""
+    return SnapshotParam(*one[:5])
+
+
+class FitTests(SynchronousTestCase):
+    """What no message could carry is refused to whoever sends it."""
+
+    def test_param_fits_exactly_when_its_snapshot_does(self) -> None:
+        """Neither a byte is wasted, nor is one too many let in; its SET fits too."""
+        for address in ("/a", "/é" * 100, "/" + "x" * 20_000):
+            with self.subTest(address=address[:5]):
+                largest = ROOM_BYTES - len(snapshot_entry(entry(param(address, 0))))
+                check_param_fits(param(address, largest))
+                (frame,) = CODEC.snapshot([entry(param(address, largest))])
+                self.assertEqual(CODEC.decode(frame)[0], Snapshot((entry(param(address, largest)),)))
+                set_frame(address, blob(largest), 2**64 - 1, lock=True, ttl=2**32 - 1)
+                error = self.assertRaises(RequestError, check_param_fits, param(address, largest + 1))
+                self.assertEqual((error.code, error.address), (ErrorCode.VALUE, address))
+
+    def test_publish_fits_exactly_when_its_frame_does(self) -> None:
+        """One that came in MessagePack may take more in binary."""
+        for data, samples in ((blob(65_000), None), (None, bytes(64_992))):
+            with self.subTest(samples=samples is not None):
+                low, high = 1, 65_000
+                while low < high:
+                    middle = (low + high + 1) // 2
+                    message = Publish("/" + "a" * middle, value=data, samples=samples, timestamp_us=1, id=1, rate=1)
+                    try:
+                        check_publish_fits(message)
+                        low = middle
+                    except RequestError as error:
+                        self.assertEqual((error.code, error.address), (ErrorCode.VALUE, message.address))
+                        high = middle - 1
+                fits = Publish("/" + "a" * low, value=data, samples=samples, timestamp_us=1, id=1, rate=1)
+                publish_frame(fits)
+                self.assertRaises(ValueError, publish_frame, fits._replace(address=fits.address + "a"))
+
+    def test_small_publish_is_not_encoded_to_find_out(self) -> None:
+        """The usual one is decided by its length."""
+        check_publish_fits(Publish("/a"))
+
+    def test_signal_that_no_result_carries_is_refused(self) -> None:
+        """The ERROR names it."""
+        check_signal_fits(SignalDefinition("/a", Signal.EVENT, "x" * 60_000, "y" * 5_000))
+        too_big = SignalDefinition("/a", Signal.EVENT, "x" * 60_000, "y" * 6_000)
+        error = self.assertRaises(RequestError, check_signal_fits, too_big)
+        self.assertEqual((error.code, error.address), (ErrorCode.VALUE, "/a"))

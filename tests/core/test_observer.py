@@ -10,7 +10,7 @@ from clasp_relay.wire import messages as m
 from clasp_relay.wire.codec import encode
 from clasp_relay.wire.constants import MessageCode, Phase, Signal
 from clasp_relay.wire.frame import encode_frame
-from tests.core.world import MemoryFanOut, MemoryOutbox, World, WorldClock, value
+from tests.core.world import CODEC, MemoryFanOut, MemoryOutbox, World, WorldClock, memory_session, value
 
 ALL = 0xFF
 
@@ -69,7 +69,7 @@ def say(relay: Relay, session: Session, *messages: m.Message) -> None:
 
 def joined(relay: Relay) -> Session:
     """Returns a live session."""
-    session = relay.connect(MemoryOutbox(), "192.0.2.1")
+    session = relay.connect(MemoryOutbox(), "192.0.2.1", CODEC)
     say(relay, session, m.Hello(1, 0, "test"))
     return session
 
@@ -97,7 +97,7 @@ class ToldTests(SynchronousTestCase):
         """Their HELLO was refused, or never came."""
         witness = Witness()
         relay = watched(witness)
-        session = relay.connect(MemoryOutbox(), "")
+        session = relay.connect(MemoryOutbox(), "", CODEC)
         say(relay, session, m.Ping())
         ((what, _, cause),) = witness.told
         self.assertEqual((what, cause), ("ended", "the first message must be HELLO, not PING"))
@@ -133,7 +133,7 @@ class ToldTests(SynchronousTestCase):
         """As they came, also what cannot be decoded; nothing after the end."""
         witness = Witness(traces=True)
         relay = watched(witness)
-        session = relay.connect(MemoryOutbox(), "")
+        session = relay.connect(MemoryOutbox(), "", CODEC)
         relay.receive(session, b"\x00")
         relay.receive(session, b"\x01")
         self.assertEqual([told for told in witness.told if told[0] == "frame"], [("frame", b"\x00")])
@@ -142,7 +142,7 @@ class ToldTests(SynchronousTestCase):
         """A relay without an observer works, and its stand-in wants nothing."""
         nobody = Unwatched()
         self.assertFalse(nobody.watches or nobody.traces)
-        session = Session("id", MemoryOutbox(), "")
+        session = memory_session()
         nobody.operation(session, m.Ping())
         nobody.frame(session, b"")
         world = World(RelayOptions(message_rate=(1.0, 1.0)))
@@ -200,14 +200,14 @@ class CountedTests(SynchronousTestCase):
         self.sender.send(m.Set("/a/b", value(1)))
         self.sender.send(m.Publish("/a/b", Signal.EVENT, value=value(1)))
         self.sender.send(m.Publish("/elsewhere", Signal.STREAM, value=value(1)))
-        deliveries = self.relay.deliveries
-        self.assertEqual([deliveries.sent[signal] for signal in Signal], [1, 1, 1, 0, 0])
-        self.assertEqual(deliveries.delivered, 3 + 2)
+        recipients = self.relay.recipients
+        self.assertEqual([recipients.sent[signal] for signal in Signal], [1, 1, 1, 0, 0])
+        self.assertEqual(recipients.delivered, 3 + 2)
 
     def test_signal_to_one_session_is_counted(self) -> None:
         """As one delivery."""
         self.sender.send(m.Publish(f"/clasp/p2p/signal/{self.other.session.id}", Signal.EVENT, value=value(1)))
-        self.assertEqual((self.relay.deliveries.sent[Signal.EVENT], self.relay.deliveries.delivered), (1, 1))
+        self.assertEqual((self.relay.recipients.sent[Signal.EVENT], self.relay.recipients.delivered), (1, 1))
 
     def test_what_filters_leave_out_is_counted(self) -> None:
         """By maxRate and by epsilon; what goes out is counted when it does."""

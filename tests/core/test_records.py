@@ -1,10 +1,17 @@
-"""Tests of clasp_relay.core.records."""
+"""Tests of clasp_relay.core.records: what is kept, and how it is encoded."""
 
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.core.records import Param
+from clasp_relay.core.records import Change, ChangeKind, Param, decode_change, encode_change, no_param
 from clasp_relay.core.state.params import ParamLimits, Params
+from clasp_relay.errors import DecodeError
+from clasp_relay.wire.constants import Signal
+from clasp_relay.wire.messages import NULL, Bundle, Publish
+from clasp_relay.wire.values import decode_value
 from tests.core.world import value
+from tests.wire.strategies import MESSAGES, TEXT, U8, U16, U32, U64, VALUES
 
 
 class ParamTests(SynchronousTestCase):
@@ -12,8 +19,147 @@ class ParamTests(SynchronousTestCase):
         """Whoever holds one holds what was true when it took it, whatever is written later."""
         params = Params(ParamLimits())
         first = Param("/a", value(1), 1, "w", 10)
-        params.apply(first)
+        params.apply(Change(first))
         image = params.image()
-        params.apply(Param("/a", value(2), 2, "w", 20))
+        params.apply(Change(Param("/a", value(2), 2, "w", 20)))
         self.assertEqual(image.params, [first])
         self.assertRaises(AttributeError, setattr, first, "revision", 3)
+
+
+_CHANGES: st.SearchStrategy[Change] = st.builds(
+    Change,
+    st.builds(Param, TEXT, VALUES, U64, TEXT, U64, st.none() | U32, TEXT),
+    st.sampled_from(ChangeKind),
+    st.booleans(),
+    st.booleans(),
+    st.none() | U32,
+    st.booleans(),
+    st.none() | TEXT,
+    st.none() | U64,
+    st.booleans(),
+    U64,
+    st.none() | MESSAGES.filter(lambda message: isinstance(message, Bundle | Publish)),
+)
+"""Changes of every kind, with whatever a change can hold."""
+
+ADDRESS = b"\x00\x00\x00\x02/a"
+NOBODY = b"\x00\x00\x00\x00"
+NOTHING = b"\x00\x00\x00\x01\x00"
+TIME = b"\x00\x00\x00\x00\x00\x00\x00\x09"
+ABOUT = b"\x00\x00\x00\x00\x00\x00\x00\x00" + TIME
+"""Revision 0 and the time: the head of what sets nothing."""
+
+LITERALS: tuple[tuple[Change, bytes], ...] = (
+    (
+        Change(
+            Param("/a", b"\x02\x05", 3, "w", 9, 60, "é"),
+            lock=True,
+            ttl=60,
+            takes_lock=True,
+            stamp="bob",
+            due_us=60_000_009,
+            is_presence=True,
+        ),
+        b"\x01\x01\x02\x7d\x00\x00\x00\x00\x00\x00\x00\x03"
+        + TIME
+        + ADDRESS
+        + b"\x00\x00\x00\x01w\x00\x00\x00\x02\xc3\xa9"
+        b"\x00\x00\x00\x02\x02\x05\x00\x00\x00\x3c\x00\x00\x00\x3c\x00\x00\x00\x00\x03\x93\x87\x09\x00\x00\x00\x03bob",
+    ),
+    (
+        Change(Param("/a", NULL, 4, "", 9), unlock=True),
+        b"\x01\x01\x00\x02\x00\x00\x00\x00\x00\x00\x00\x04" + TIME + ADDRESS + NOBODY + NOBODY + NOTHING,
+    ),
+    (
+        Change(no_param("/a", "", "", 9), ChangeKind.RENEWAL, due_us=0x0102),
+        b"\x01\x02\x00\x40" + ABOUT + ADDRESS + NOBODY + NOBODY + NOTHING + b"\x00\x00\x00\x00\x00\x00\x01\x02",
+    ),
+    (
+        Change(no_param("/a", "w", "", 9), ChangeKind.LOCK_RELEASE),
+        b"\x01\x03\x00\x00" + ABOUT + ADDRESS + b"\x00\x00\x00\x01w" + NOBODY + NOTHING,
+    ),
+    (
+        Change(no_param("/a", "w", "s", 9), ChangeKind.PRESENCE_END),
+        b"\x01\x04\x00\x00" + ABOUT + ADDRESS + b"\x00\x00\x00\x01w\x00\x00\x00\x01s" + NOTHING,
+    ),
+    (
+        Change(no_param("", "", "", 9), ChangeKind.SCHEDULED, due_us=0x0102, number=7, message=Bundle()),
+        b"\x01\x05\x01\xc0" + ABOUT + NOBODY * 3 + NOTHING + b"\x00\x00\x00\x00\x00\x00\x01\x02"
+        b"\x00\x00\x00\x00\x00\x00\x00\x07\x00\x00\x00\x04\x30\x00\x00\x00",
+    ),
+    (
+        Change(no_param("", "", "", 9), ChangeKind.DUE, number=7),
+        b"\x01\x06\x00\x80" + ABOUT + NOBODY * 3 + NOTHING + b"\x00\x00\x00\x00\x00\x00\x00\x07",
+    ),
+    (
+        Change(no_param("/a", "", "", 9), ChangeKind.EVENT, message=Publish("/a", Signal.EVENT)),
+        b"\x01\x07\x01\x00" + ABOUT + ADDRESS + NOBODY * 2 + NOTHING + b"\x00\x00\x00\x07\x20\x20\x00\x02/a\x00",
+    ),
+)
+"""One of every kind, as it stands in a log."""
+
+
+class EncodingTests(SynchronousTestCase):
+    """A change as bytes: what a log keeps has to be read by later versions."""
+
+    def test_every_kind_is_encoded_as_it_always_was(self) -> None:
+        """Byte by byte, in both directions."""
+        for change, data in LITERALS:
+            with self.subTest(change=change):
+                self.assertEqual(encode_change(change), data)
+                self.assertEqual(decode_change(data), change)
+        self.assertEqual({change.kind for change, _ in LITERALS}, set(ChangeKind))
+
+    @given(_CHANGES)
+    def test_change_is_the_same_after_it_was_encoded(self, change: Change) -> None:
+        """Whatever it holds."""
+        self.assertEqual(decode_change(encode_change(change)), change)
+
+    @given(st.binary(max_size=80) | st.tuples(st.just(b"\x01"), st.binary(min_size=35, max_size=90)).map(b"".join))
+    def test_any_bytes_are_a_change_or_a_decode_error(self, data: bytes) -> None:
+        """And nothing else is raised."""
+        self.check(data)
+
+    @given(_CHANGES, st.lists(st.tuples(U16, U8), min_size=1, max_size=3), st.integers(-3, 3))
+    def test_damaged_change_is_another_change_or_a_decode_error(
+        self, change: Change, damages: list[tuple[int, int]], longer: int
+    ) -> None:
+        """A byte may be wrong, missing or too many."""
+        data = bytearray(encode_change(change))
+        for at, byte in damages:
+            data[at % len(data)] = byte
+        self.check(bytes(data[:longer] if longer < 0 else data + bytes(longer)))
+
+    def check(self, data: bytes) -> None:
+        """Decodes bytes; what comes out is a change like any other."""
+        try:
+            change = decode_change(data)
+        except DecodeError:
+            return
+        self.assertEqual(decode_change(encode_change(change)), change)
+        decode_value(change.param.value)
+
+    def test_what_is_no_change_is_refused(self) -> None:
+        """With words that say what is wrong."""
+        write = Change(Param("/a", b"\x02\x05", 3, "w", 9))
+        good = encode_change(write)
+        event = encode_change(LITERALS[-1][0])
+        for data, expected in (
+            (b"", "version none"),
+            (b"\x02" + good[1:], "version 2"),
+            (good[:10], "damaged"),
+            (good[:-1], "ends too early"),
+            (good + b"\x00", "bytes follow the record"),
+            (good[:1] + b"\x63" + good[2:], "damaged"),
+            (good[:2] + b"\x04" + good[3:], "flags"),
+            (encode_change(write._replace(param=write.param._replace(value=b""))), "damaged"),
+            (
+                encode_change(write._replace(param=write.param._replace(value=b"\x02\x05\x05"))),
+                "bytes follow the value",
+            ),
+            (good.replace(b"/a", b"/\xff"), "damaged"),
+            (event.replace(b"\x00\x00\x00\x07\x20\x20\x00\x02/a\x00", b"\x00\x00\x00\x01\x41"), "cannot be kept"),
+        ):
+            with self.subTest(expected=expected, data=data):
+                error = self.assertRaises(DecodeError, decode_change, data)
+                self.assertIn(expected, error.message)

@@ -312,8 +312,8 @@ class LeakTests(SynchronousTestCase):
         self.assertFalse(relay.throttles._sessions)
         self.assertEqual(len(relay.gestures), 0)
         self.assertFalse(relay.gestures._sessions)
-        self.assertEqual(len(relay.params._locks), 0)
-        self.assertEqual((dict(relay.params.holds._sessions), dict(relay.params.holds._addresses)), ({}, {}))
+        self.assertEqual(len(relay.params.locks), 0)
+        self.assertEqual((relay.params.presence._subjects, relay.params.presence._addresses), ({}, {}))
         world.clock.clock.advance(1)
         self.assertEqual((world.clock.clock.getDelayedCalls(), relay.schedule.pending_bytes), ([], 0))
 

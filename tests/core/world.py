@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 
 from twisted.internet.task import Clock
 
 from clasp_relay.core.ports import NOT_YET, Audience, Codec, Frame, Log, Outbox, Timer
+from clasp_relay.core.records import Change, Param
 from clasp_relay.core.relay import Relay, RelayOptions
 from clasp_relay.core.rights.port import Permissions
-from clasp_relay.core.session.sessions import Session
+from clasp_relay.core.session.sessions import Identity, Session
+from clasp_relay.core.state.params import Params
 from clasp_relay.errors import CloseCode
 from clasp_relay.wire.clasp import ClaspCodec
 from clasp_relay.wire.codec import encode
 from clasp_relay.wire.frame import encode_frame
-from clasp_relay.wire.messages import Ack, Error, Hello, Message, Publish, Set, Snapshot, Welcome
+from clasp_relay.wire.messages import NULL, Ack, Error, Hello, Message, Publish, Set, Snapshot, Welcome
 from clasp_relay.wire.values import decode_value, encode_value
 
 CODEC = ClaspCodec()
@@ -74,6 +77,32 @@ class MemoryFanOut:
         for outbox in audience.outboxes:
             if outbox is not exclude:
                 outbox.send(frame)
+
+
+class SlowLog:
+    """A log that has recorded changes when it is told so by hand."""
+
+    is_immediate = False
+
+    def __init__(self) -> None:
+        self.changes: list[Change] = []
+        """All that was given to it, in order, recorded or not."""
+        self._waiting: deque[tuple[int, Callable[[], None]]] = deque()
+        self.recorded = 0
+        """How many of the changes are recorded."""
+
+    def append(self, changes: Sequence[Change], done: Callable[[], None]) -> None:
+        """Keeps changes."""
+        assert changes, "nothing was to be recorded"
+        self.changes += changes
+        self._waiting.append((len(self.changes), done))
+
+    def release(self, at_most: int = 1_000_000) -> None:
+        """Records what was given first, as many calls of ``append`` as it is told."""
+        while self._waiting and at_most:
+            self.recorded, done = self._waiting.popleft()
+            done()
+            at_most -= 1
 
 
 class Client:
@@ -164,6 +193,37 @@ class World:
     def _new_id(self) -> str:
         self._made += 1
         return f"00000000-0000-4000-8000-{self._made:012d}"
+
+
+def memory_session(session_id: str = "id", subject: str = "", token: bytes = b"") -> Session:
+    """Returns a session that belongs to no relay."""
+    session = Session(session_id, MemoryOutbox(), "192.0.2.1", CODEC)
+    session.identity = Identity(subject, token)
+    return session
+
+
+def written(
+    params: Params,
+    param: Param,
+    *,
+    lock: bool = False,
+    unlock: bool = False,
+    stamp: str | None = None,
+    is_presence: bool = False,
+) -> Change:
+    """Returns the write of a param, as it would be decided for a table."""
+    due_us = None if param.value == NULL else params.due_us(param.ttl, param.timestamp_us)
+    takes_lock = lock and not unlock and param.value != NULL
+    return Change(
+        param,
+        lock=lock,
+        unlock=unlock,
+        ttl=param.ttl,
+        takes_lock=takes_lock,
+        stamp=stamp,
+        due_us=due_us,
+        is_presence=is_presence,
+    )
 
 
 def value(obj: object) -> bytes:

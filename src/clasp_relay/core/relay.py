@@ -222,7 +222,7 @@ class Relay:
     ) -> None:
         """Sends an ACK; the arguments are the fields of ``messages.Ack``."""
         if session.limiter is not None:
-            self._pay_error(session)
+            self.pay_error(session)
         self.counts.sent[_ACK] += 1
         frame = _new(Frame, (session.codec.ack(address, revision, locked, holder), _KEEP, ""))
         if session.answers is None:
@@ -238,13 +238,13 @@ class Relay:
             code: what kind of message it is.
             message: the answer.
         """
-        self._pay_error(session)
+        self.pay_error(session)
         self.counts.sent[code] += 1
         self.committer.answer(session, Frame(session.codec.encode(message)))
 
     def send_snapshot(self, session: Session, key: object, frames: Iterator[bytes]) -> None:
         """Sends a SNAPSHOT, behind an ERROR that the session is still owed; see ``Outbox.send_snapshot``."""
-        self._pay_error(session)
+        self.pay_error(session)
         self.counts.sent[MessageCode.SNAPSHOT] += 1
         session.outbox.send_snapshot(key, frames)
 
@@ -301,7 +301,7 @@ class Relay:
             self.subscriptions.remove(subscription)
             self.throttles.end(session, subscription)
 
-    def _pay_error(self, session: Session) -> None:
+    def pay_error(self, session: Session) -> None:
         """Sends the ERROR that was held back, so that a client that asks afterwards knows."""
         if session.limiter is not None and session.limiter.owes_error:
             session.limiter.settle(self.clock.now_us())

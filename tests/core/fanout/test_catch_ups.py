@@ -8,7 +8,7 @@ from clasp_relay.core.rights.port import FULL, HIDDEN, CatchUp, State, Verdict
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.constants import MessageCode, Signal
 from clasp_relay.wire.messages import NULL, Set, Snapshot, Subscribe
-from tests.core.guard import Rule, members_of
+from tests.core.guard import Rule, members_of, reads_of
 from tests.core.rights.test_visibility import VisibilityCase
 from tests.core.world import heard
 
@@ -125,7 +125,7 @@ class OpeningTests(VisibilityCase):
         """What it hid is sent."""
 
         def judge(_subject: str, _pattern: Pattern | None, state: State, _now_us: int) -> Verdict:
-            return Verdict(HIDDEN if state.get("/members") else FULL, lookups=frozenset(("/members",)))
+            return Verdict(HIDDEN if state.get("/members") else FULL, reads_of("/members"))
 
         self.begin(Rule(judge, catch_up=True))
         self.opened("anybody")
@@ -136,7 +136,7 @@ class OpeningTests(VisibilityCase):
         """It is no longer there when it could be seen."""
 
         def judge(_subject: str, _pattern: Pattern | None, state: State, _now_us: int) -> Verdict:
-            return Verdict(HIDDEN if state.get("/room/1") else FULL, lookups=frozenset(("/room/1",)))
+            return Verdict(HIDDEN if state.get("/room/1") else FULL, reads_of("/room/1"))
 
         self.begin(Rule(judge, catch_up=True), "/room/1")
         self.values()

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import gc
 from functools import partial
-from weakref import ref
 
-from clasp_relay.core.fanout.audiences import Audiences
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.core.ports import Audience, Kind
 from clasp_relay.core.rights.port import FULL
+from clasp_relay.wire.clasp import ClaspCodec
 from clasp_relay.wire.codec import encode
 from clasp_relay.wire.constants import ALL_TYPES, Phase, Signal
 from clasp_relay.wire.frame import encode_frame
-from clasp_relay.wire.messages import Bundle, Message, Publish, Set, Subscribe, Unsubscribe
+from clasp_relay.wire.messages import Bundle, Hello, Message, Publish, Set, Subscribe, Unsubscribe
 from tests.core.counting import count_calls
 from tests.core.guard import Guard, Rule
-from tests.core.world import Client, MemoryFanOut, MemoryOutbox, World, heard, revisions, value
+from tests.core.world import CODEC, Client, MemoryFanOut, World, heard, revisions, value
 
 
 class FanOutTests(SynchronousTestCase):
@@ -42,7 +42,7 @@ class FanOutTests(SynchronousTestCase):
         audiences: list[Audience] = []
         fan_out = MemoryFanOut()
         self.patch(fan_out, "fan_out", lambda audience, *_: audiences.append(audience))
-        self.patch(self.world.relay.deliveries, "_fan_out", fan_out)
+        self.patch(self.world.relay.recipients, "_fan_out", fan_out)
         for client, patterns in ((self.writer, ("/a", "/b/*")), (self.reader, ("/b/*", "/**"))):
             for number, pattern in enumerate(patterns):
                 client.send(Subscribe(number, pattern))
@@ -118,19 +118,19 @@ class FanOutTests(SynchronousTestCase):
         """So that two messages in a row can share one write."""
         route = self.world.relay.subscriptions.route
         self.reader.send(Subscribe(1, "/a/**"))
-        audiences = []
+        audiences: list[Audience] = []
         for address in ("/a/1", "/a/2", "/a/1"):
             self.writer.send(Set(address, value(1)))
             delivery = route(address).deliveries[Signal.PARAM]
             assert delivery is not None
-            audiences.append(delivery.audience)
+            audiences += delivery.audiences
         self.assertEqual(len(set(map(id, audiences))), 1)
         self.writer.send(Subscribe(1, "/a/2"))
         self.writer.send(Set("/a/2", value(2)))
         delivery = route("/a/2").deliveries[Signal.PARAM]
         assert delivery is not None
-        assert delivery.audience is not None
-        self.assertEqual(delivery.audience.members, {self.reader.outbox, self.writer.outbox})
+        (audience,) = delivery.audiences
+        self.assertEqual(audience.members, {self.reader.outbox, self.writer.outbox})
 
     def test_nobody_hears_what_nobody_asked_for(self) -> None:
         """Nor what somebody asked for before."""
@@ -243,19 +243,57 @@ class GuardedDeliveryTests(SynchronousTestCase):
 
 
 class AudiencesTests(SynchronousTestCase):
-    """One for each set of sessions."""
+    """One for each set of sessions that speak one protocol."""
+
+    def setUp(self) -> None:
+        """A relay with two who speak CLASP, and two whose codec is another object."""
+        self.world = World()
+        self.writer = self.world.join()
+        other = ClaspCodec()
+        self.readers = [Client(self.world, codec) for codec in (CODEC, CODEC, other, other)]
+        for reader in self.readers:
+            reader.ask(Hello(1, 0, "test"))
+
+    def audiences(self, address: str) -> tuple[Audience, ...]:
+        """Returns who gets a param."""
+        self.writer.send(Set(address, value(1)))
+        delivery = self.world.relay.subscriptions.route(address).deliveries[Signal.PARAM]
+        assert delivery is not None
+        return delivery.audiences
 
     def test_same_sessions_are_one_audience(self) -> None:
         """In whatever order they subscribed."""
-        audiences = Audiences()
-        one, two, three = MemoryOutbox(), MemoryOutbox(), MemoryOutbox()
-        first = audiences.of([one, two])
-        self.assertEqual(first.outboxes, (one, two))
-        self.assertIs(audiences.of(iter([two, one])), first)
-        self.assertIsNot(audiences.of([one]), first)
-        self.assertIsNot(audiences.of([one, three]), first)
+        one, two, *_ = self.readers
+        for client, pattern in ((one, "/a"), (two, "/a"), (two, "/b"), (one, "/b"), (one, "/c")):
+            client.send(Subscribe(len(client.session.subscriptions), pattern))
+        (first,), (second,), (third,) = map(self.audiences, ("/a", "/b", "/c"))
+        self.assertEqual(first.outboxes, (one.outbox, two.outbox))
+        self.assertIs(first, second)
+        self.assertIsNot(first, third)
+
+    def test_each_codec_has_an_audience_of_its_own(self) -> None:
+        """A message is encoded once for each, and all get it."""
+        for reader in self.readers:
+            reader.send(Subscribe(1, "/a"))
+        first, second = self.audiences("/a")
+        self.assertEqual((first.codec, second.codec), (CODEC, self.readers[2].session.codec))
+        self.assertEqual((len(first.outboxes), len(second.outboxes)), (2, 2))
+        self.assertEqual([heard(reader.hear()) for reader in self.readers], [[("/a", 1)]] * 4)
+
+    def test_throttled_sessions_get_what_their_codec_encodes(self) -> None:
+        """At once, and later."""
+        for reader in self.readers:
+            reader.send(Subscribe(1, "/a", ALL_TYPES, 1))
+        for number in range(3):
+            self.writer.send(Set("/a", value(number)))
+        self.world.clock.clock.advance(1)
+        self.assertEqual([heard(reader.hear()) for reader in self.readers], [[("/a", 0), ("/a", 2)]] * 4)
 
     def test_nobody_is_kept_by_an_audience_that_is_gone(self) -> None:
         """Its sessions may be made anew at any time."""
-        audiences = Audiences()
-        self.assertIsNone(ref(audiences.of([MemoryOutbox()]))())
+        one, *_ = self.readers
+        one.send(Subscribe(1, "/a"))
+        self.audiences("/a")
+        one.leave()
+        gc.collect()
+        self.assertEqual(len(self.world.relay.recipients._audiences), 0)

@@ -8,16 +8,16 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.core.fanout import subscriptions
 from clasp_relay.core.fanout.subscriptions import SubscriptionTable
-from clasp_relay.core.session.sessions import Session, Subscription
+from clasp_relay.core.session.sessions import Subscription
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.constants import ALL_TYPES, Signal
 from tests.core.strategies import ADDRESSES, PATTERNS
-from tests.core.world import MemoryOutbox
+from tests.core.world import memory_session
 
 
 def subscription(pattern: str, types: int = ALL_TYPES, max_rate: int | None = None) -> Subscription:
     """Returns a subscription of a session of its own."""
-    return Subscription(Session("id", MemoryOutbox(), ""), 1, Pattern.parse(pattern), types, max_rate, None)
+    return Subscription(memory_session(), 1, Pattern.parse(pattern), types, max_rate, None)
 
 
 def reached(table: SubscriptionTable, address: str) -> list[Subscription]:
@@ -33,7 +33,7 @@ class SubscriptionTests(SynchronousTestCase):
 
     def test_rate_or_epsilon_throttle(self) -> None:
         """A subscription with neither hears everything."""
-        session = Session("id", MemoryOutbox(), "")
+        session = memory_session()
         for max_rate, epsilon, expected in ((None, None, False), (1, None, True), (None, 0.5, True)):
             with self.subTest(max_rate=max_rate, epsilon=epsilon):
                 one = Subscription(session, 1, Pattern.parse("/a"), ALL_TYPES, max_rate, epsilon)

@@ -189,7 +189,7 @@ class BundleTests(SynchronousTestCase):
     def test_bundle_with_a_bad_member_leaves_everything_as_it_was(
         self, before: list[Message], bad: Message, after: list[Message], is_full: bool
     ) -> None:
-        """Params, revisions, life times, locks, holds, what waits; and nobody hears anything."""
+        """Params, revisions, life times, locks, presence, what waits; and nobody hears anything."""
         limits = ParamLimits(max_params=3) if is_full else ParamLimits()
         self.begin(RelayOptions(params=limits))
         self.fill()
@@ -199,7 +199,7 @@ class BundleTests(SynchronousTestCase):
         self.assertEqual((relay.params.image(), relay.params.changes), (image, changes))
         self.assertEqual(relay.params.holder("/locked"), self.other.session.id)
         self.assertEqual(relay.params.holder("/locked by me"), self.sender.session.id)
-        self.assertEqual((len(relay.params._locks), len(relay.gestures)), (2, 0))
+        self.assertEqual((len(relay.params.locks), len(relay.gestures)), (2, 0))
         self.assertEqual((self.listener.hear(), self.world.faults), ([], []))
 
     @given(st.lists(_GOOD, max_size=8))

@@ -2,9 +2,12 @@
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.core.rights.port import ANYBODY, OpenPermissions, Permissions
+from clasp_relay.core.rights.memory import Reads
+from clasp_relay.core.rights.port import OpenPermissions, Permissions
+from clasp_relay.core.session.sessions import ANYBODY
 from clasp_relay.core.state.params import ParamLimits, Params
 from clasp_relay.wire.address import Pattern
+from clasp_relay.wire.messages import Publish
 from tests.core.world import value
 
 
@@ -21,13 +24,17 @@ class OpenPermissionsTests(SynchronousTestCase):
         allowed.check_get(ANYBODY, "/a")
         allowed.check_subscribe(ANYBODY, Pattern.parse("/**"))
         allowed.check_announce(ANYBODY, "/a")
+        allowed.check_announce_all(ANYBODY, Pattern.parse("/**"))
         self.assertTrue(allowed.can_read(ANYBODY, "/a"))
-        self.assertTrue(allowed.sees_all(ANYBODY, "/a"))
-        self.assertIsNone(allowed.viewing("/a", True))
+        self.assertTrue(allowed.sees_all(ANYBODY, "/a", Reads()))
+        self.assertIsNone(allowed.visibility_rule("/a", True))
         self.assertEqual(allowed.redact(value({"k": 1}), frozenset("k")), value({"k": 1}))
         self.assertEqual(allowed.catch_ups("/a"), ())
         self.assertIsNone(allowed.stamp_of("/a", value(1)))
-        self.assertFalse(allowed.tracks_holds("/a"))
+        self.assertFalse(allowed.tracks_presence("/a"))
+        self.assertFalse(allowed.keeps(Publish("/a")))
+        self.assertTrue(allowed.is_current(ANYBODY))
+        self.assertEqual(len(allowed.memory), 0)
 
     def test_identity_is_itself_alone(self) -> None:
         """Two sessions of nobody in particular are not the same user by accident."""

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.core.fanout import recipients as delivery
-from clasp_relay.core.ports import NOT_YET, Frame
-from clasp_relay.core.records import Param
-from clasp_relay.core.rights import visibility
+from clasp_relay.core.fanout.recipients import RecipientsByView
+from clasp_relay.core.records import Change, Param
+from clasp_relay.core.rights import memory, visibility
+from clasp_relay.core.rights.memory import Answer, Reads
 from clasp_relay.core.rights.port import FULL, HIDDEN, State, Verdict
+from clasp_relay.core.session.sessions import Identity
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.constants import Signal
 from clasp_relay.wire.messages import (
@@ -25,7 +24,7 @@ from clasp_relay.wire.messages import (
     SignalDefinition,
     Subscribe,
 )
-from tests.core.guard import Guard, Rule, members_of
+from tests.core.guard import Guard, Rule, members_of, reads_of
 from tests.core.world import START_US, Client, World, heard, value
 
 
@@ -80,7 +79,12 @@ class WaysOutTests(VisibilityCase):
 
     def test_one_address_that_somebody_may_see_shows_none_beside_it(self) -> None:
         """In one snapshot, though one rule decides about all of them."""
-        self.patch(self.guard, "sees_all", lambda who, address: who.subject == "admin" or address == "/room/2")
+
+        def sees_all(who: Identity, address: str, reads: Reads) -> bool:
+            reads.reads_address = True
+            return who.subject == "admin" or address == "/room/2"
+
+        self.patch(self.guard, "sees_all", sees_all)
         self.guard.rules["/room/"] = Rule(lambda *_: Verdict(HIDDEN))
         for number in range(1, 5):
             self.write(f"/room/{number}", number)
@@ -127,7 +131,7 @@ class WaysOutTests(VisibilityCase):
     def test_hello_snapshot_keeps_to_the_scope(self) -> None:
         """What a token may not read is not in it."""
         for address in ("/secret", "/public"):
-            self.world.relay.params.apply(Param(address, value(1), 1, "w", START_US))
+            self.world.relay.params.apply(Change(Param(address, value(1), 1, "w", START_US)))
         newcomer = self.world.connect()
         newcomer.send(Hello(1, 0, "x", "alice"))
         self.assertEqual(heard(newcomer.hear()), [("/public", 1)])
@@ -205,6 +209,15 @@ class WaysOutTests(VisibilityCase):
 class KeptVerdictTests(VisibilityCase):
     """Verdicts are kept until what they rest on changes."""
 
+    def answers(self) -> list[Answer[object]]:
+        """Returns all that is remembered."""
+        kept = self.guard.memory
+        return [answer for pool in (kept.shared, *kept._pools.values()) for answer in pool.answers.values()]
+
+    def views(self) -> list[RecipientsByView]:
+        """Returns what is remembered of who gets what."""
+        return [answer.value for answer in self.answers() if isinstance(answer.value, RecipientsByView)]
+
     def test_verdict_is_judged_once(self) -> None:
         """However many values follow, and for however many sessions of one user."""
         rule = self.guard.rules["/a"] = Rule(members_of("/members"))
@@ -237,13 +250,14 @@ class KeptVerdictTests(VisibilityCase):
         self.write("/members", ["alice"])
         self.subscribe("/a")
         self.write("/a", 1)
-        viewed = self.world.relay.visibility.of("/a", is_live=True)
-        assert viewed is not None
-        route = self.world.relay.subscriptions.route("/a")
-        split = viewed.splits[route, Signal.PARAM]
+        (before,) = self.views()
         self.write("/members", ["alice", "carol"])
         self.write("/a", 2)
-        self.assertIs(viewed.splits[route, Signal.PARAM], split)
+        (after,) = self.views()
+        self.assertEqual([fields for fields, _ in after.views], [fields for fields, _ in before.views])
+        for (_, one), (_, other) in zip(before.views, after.views, strict=True):
+            for first, second in zip(one.audiences, other.audiences, strict=True):
+                self.assertIs(first, second)
         self.assertEqual(self.values(), [[1, 2], [1, 2], []])
 
     def test_existence_counts_only_when_it_changes(self) -> None:
@@ -251,7 +265,9 @@ class KeptVerdictTests(VisibilityCase):
 
         def judge(_subject: str, _pattern: Pattern | None, state: State, _now_us: int) -> Verdict:
             is_closed = state.get("/closed") is not None
-            return Verdict(HIDDEN if is_closed else FULL, existence=frozenset(("/closed",)))
+            reads = Reads()
+            reads.lookups["/closed"] = False
+            return Verdict(HIDDEN if is_closed else FULL, reads)
 
         rule = self.guard.rules["/a"] = Rule(judge)
         self.subscribe("/a")
@@ -273,7 +289,9 @@ class KeptVerdictTests(VisibilityCase):
 
         def judge(_subject: str, _pattern: Pattern | None, state: State, _now_us: int) -> Verdict:
             banned = any(True for _ in state.match(pattern))
-            return Verdict(HIDDEN if banned else FULL, lookup_patterns=frozenset((pattern,)))
+            reads = Reads()
+            reads.patterns = (pattern,)
+            return Verdict(HIDDEN if banned else FULL, reads)
 
         self.guard.rules["/a"] = Rule(judge)
         self.subscribe("/a")
@@ -288,7 +306,7 @@ class KeptVerdictTests(VisibilityCase):
 
         def judge(subject: str, _pattern: Pattern | None, _state: State, now_us: int) -> Verdict:
             until_us = ends_us[subject]
-            return Verdict(FULL, until_us=until_us) if now_us < until_us else Verdict(HIDDEN)
+            return Verdict(FULL, reads_of(until_us=until_us)) if now_us < until_us else Verdict(HIDDEN)
 
         rule = self.guard.rules["/a"] = Rule(judge)
         self.subscribe("/a")
@@ -298,11 +316,13 @@ class KeptVerdictTests(VisibilityCase):
             self.world.clock.clock.advance(1)
         self.assertEqual([subject for subject, _ in rule.judged].count("alice"), 2)
 
-    def test_hold_that_ends_with_its_session_is_noticed(self) -> None:
+    def test_presence_that_ends_with_its_session_is_noticed(self) -> None:
         """What asked who is there is judged anew."""
 
         def judge(_subject: str, _pattern: Pattern | None, state: State, _now_us: int) -> Verdict:
-            return Verdict(FULL if state.is_held("/here", "bob") else HIDDEN, existence=frozenset(("/here",)))
+            reads = Reads()
+            reads.lookups["/here"] = False
+            return Verdict(FULL if state.is_present("/here", "bob") else HIDDEN, reads)
 
         self.guard.tracked = "/here"
         self.guard.rules["/a"] = Rule(judge)
@@ -320,18 +340,28 @@ class KeptVerdictTests(VisibilityCase):
         self.assertEqual(self.values(), [[3], [], []])
 
     def test_kept_verdicts_are_bounded(self) -> None:
-        """Then all are judged anew, and still right."""
-        self.patch(visibility, "MAX_VERDICTS", 3)
-        self.guard.rules["/a"] = Rule(members_of("/members"))
+        """In bytes; the one that was used longest ago goes, and all are still right."""
+
+        def judge(subject: str, pattern: Pattern | None, state: State, now_us: int) -> Verdict:
+            hidden, reads = members_of("/members")(subject, pattern, state, now_us)
+            reads.reads_address = True
+            return Verdict(hidden, reads)
+
+        self.guard.rules["/a"] = Rule(judge)
         self.write("/members", ["alice"])
         self.subscribe("/a/**")
-        table = self.world.relay.visibility
+        kept = self.guard.memory
+        room = 3 * (memory.ANSWER_BYTES + 3 * memory.READ_BYTES)
+        self.patch(kept.shared, "_max_bytes", room)
+        for name in ("alice", "bob"):
+            self.patch(kept.pool(name), "_max_bytes", room)
         for _ in range(2):
-            for number in range(5):
+            for number in range(9):
                 self.write(f"/a/{number}", number)
                 self.assertEqual(self.values(), [[number], [number], []])
-                self.assertLessEqual(len(table._viewed), 3)
-                self.assertLessEqual(table._count, 3)
+                self.assertLessEqual(max(kept.shared.bytes, kept.pool("alice").bytes), room)
+                self.assertEqual(sum(answer.bytes for answer in self.answers()), kept.bytes)
+        self.assertGreater(kept.evicted, 0)
         self.write("/members", ["bob"])
         self.write("/a/1", 9)
         self.assertEqual(self.values(), [[9], [], [9]])
@@ -344,51 +374,67 @@ class KeptVerdictTests(VisibilityCase):
         for number in range(5):
             self.write(f"/a/{number}", number)
         self.assertEqual(sorted(subject for subject, _ in rule.judged), ["alice", "bob"])
-        viewed = self.world.relay.visibility.of("/a/0", is_live=True)
-        assert viewed is not None
-        self.assertEqual(len(viewed.splits), 1)
+        self.assertEqual(len(self.views()), 1)
 
-    def test_splits_by_route_are_bounded(self) -> None:
-        """Who subscribes in many ways does not fill the memory."""
-        self.patch(delivery, "MAX_SPLITS", 2)
+    def test_rule_that_decides_alike_is_one_whatever_object_it_is(self) -> None:
+        """The permissions may make one anew for every address of a room."""
+
+        def rule_of_its_own(_address: str, _is_live: bool) -> Rule:
+            rule = Rule(members_of("/members"))
+            rule.key = "room"  # type: ignore[assignment]
+            made.append(rule)
+            return rule
+
+        made: list[Rule] = []
+        self.write("/members", ["alice"])
+        self.subscribe("/a/**")
+        self.patch(self.guard, "visibility_rule", rule_of_its_own)
+        for number in range(5):
+            self.write(f"/a/{number}", number)
+        self.assertEqual((len(made), sum(len(rule.judged) for rule in made)), (5, 2))
+
+    def test_recipients_of_many_routes_are_right(self) -> None:
+        """Who subscribed in many ways gets each value once."""
         self.guard.rules["/a"] = Rule(members_of("/members"))
         self.write("/members", ["alice"])
         for number in range(5):
             self.alice.send(Subscribe(number, f"/a/{number}"))
             self.write(f"/a/{number}", number)
-        viewed = self.world.relay.visibility.of("/a/0", is_live=True)
-        assert viewed is not None
-        self.assertLessEqual(len(viewed.splits), 2)
         self.assertEqual(self.values()[1], [0, 1, 2, 3, 4])
+        self.assertEqual(len(self.views()), 5)
 
     def test_long_addresses_are_found_anew(self) -> None:
         """They are decided about all the same."""
         self.guard.rules["/a"] = Rule(members_of("/members"))
         self.write("/members", ["alice"])
-        address = "/a/" + "x" * visibility.MAX_REMEMBERED_ADDRESS
+        address = "/a/" + "x" * visibility.MAX_PLACE_CHARACTERS
         self.subscribe("/a/**")
         self.write(address, 1)
         self.assertEqual(self.values(), [[1], [1], []])
-        self.assertNotIn(address, self.world.relay.visibility._in_snapshots)
+        self.assertNotIn(address, self.world.relay.visibility._places)
 
-    def test_remembered_addresses_are_bounded(self) -> None:
-        """Then they are found anew."""
-        self.patch(visibility, "MAX_ADDRESSES", 3)
+    def test_long_patterns_are_judged_anew(self) -> None:
+        """Where a rule asks for the pattern, as long as it likes."""
+        pattern = "/a/**/" + "x" * memory.MAX_KEY_CHARACTERS
+        rule = self.guard.rules["/a"] = Rule(lambda *_: Verdict(FULL), depends_on_pattern=True)
+        self.write(pattern.replace("**", "b"), 1)
+        for _ in range(2):
+            self.assertEqual(len(heard(self.alice.ask(Subscribe(1, pattern)))), 1)
+        self.assertEqual(len(rule.judged), 2)
+
+    def test_remembered_places_are_bounded(self) -> None:
+        """The oldest is found anew; also where a write opens nothing, and where an admin sees all."""
+        self.patch(visibility, "MAX_PLACES", 3)
         self.guard.rules["/a"] = Rule(members_of("/members"))
-        for number in range(10):
-            self.write(f"/a/{number}", number)
-            self.assertLessEqual(len(self.world.relay.visibility._in_snapshots), 3)
+        self.subscribe("/**")
+        for _ in range(2):
+            for number in range(10):
+                for start in ("/a", "/free"):
+                    self.write(f"{start}/{number}", number)
+                    self.assertEqual(heard(self.admin.hear()), [(f"{start}/{number}", number)])
+                    self.assertLessEqual(len(self.world.relay.visibility._places), 3)
 
-    def test_addresses_that_are_looked_at_are_bounded(self) -> None:
-        """Also those of which nothing is judged, since an admin sees all."""
-        self.patch(visibility, "MAX_VERDICTS", 3)
-        for number in range(10):
-            self.guard.rules[f"/a/{number}"] = Rule(members_of("/members"))
-            self.write(f"/a/{number}", number)
-            self.assertEqual(heard(self.admin.ask(Get(f"/a/{number}"))), [(f"/a/{number}", number)])
-            self.assertLessEqual(len(self.world.relay.visibility._viewed), 3)
-
-    def test_verdicts_that_are_forgotten_while_others_are_judged_stay_right(self) -> None:
+    def test_answers_that_go_while_others_are_found_stay_right(self) -> None:
         """The limit may be reached in the middle of a value's way."""
         self.guard.rules["/a"] = Rule(members_of("/members"))
         self.subscribe("/a/**")
@@ -396,83 +442,17 @@ class KeptVerdictTests(VisibilityCase):
             self.write(address, 0)
         self.values()
         self.write("/members", ["alice", "bob"])
-        self.patch(visibility, "MAX_VERDICTS", 1)
+        for pool in (self.guard.memory.shared, self.guard.memory.pool("alice"), self.guard.memory.pool("bob")):
+            self.patch(pool, "_max_bytes", 1)
         for number in range(3):
             self.write("/a/1", number)
             self.assertEqual(self.values(), [[number]] * 3)
+        self.assertEqual(self.answers(), [])
 
     def test_fixed_verdicts_take_no_room(self) -> None:
         """They are the rule's own."""
         self.guard.rules["/a"] = Rule(HIDDEN)
-        self.subscribe()
         for number in range(10):
             self.write(f"/a/{number}", number)
-        self.assertFalse(self.world.relay.visibility._viewed)
-
-
-class WaitingSnapshotTests(VisibilityCase):
-    """A snapshot that is judged while it is taken, by a reader who is slower than the writers."""
-
-    def ask(self, pattern: str) -> Iterator[bytes]:
-        """Has Alice subscribe, and returns the frames that she has not taken yet."""
-        waiting: list[Iterator[bytes]] = []
-        self.patch(type(self.alice.outbox), "send_snapshot", lambda _self, _key, frames: waiting.append(frames))
-        self.alice.send(Subscribe(1, pattern))
-        self.alice.hear()
-        (frames,) = waiting
-        return frames
-
-    def take(self, frames: Iterator[bytes]) -> list[tuple[str, object]]:
-        """Takes what waits."""
-        self.alice.outbox.frames.extend(Frame(data) for data in frames if data != NOT_YET)
-        return heard(self.alice.hear())
-
-    def test_many_are_judged_a_piece_at_a_time(self) -> None:
-        """Others have their turn between; nothing is lost, and what is hidden does not show."""
-        rule = self.guard.rules["/room/"] = Rule(lambda *_: Verdict(FULL))
-        self.guard.rules["/hidden/"] = Rule(lambda *_: Verdict(HIDDEN))
-        for number in range(1500):
-            self.write(f"/room/{number}", number)
-            self.write(f"/hidden/{number}", number)
-        rule.judged.clear()
-        frames = self.ask("/**")
-        self.assertEqual(rule.judged, [])
-        taken = list(frames)
-        self.assertEqual(taken.count(NOT_YET), 2)
-        self.assertEqual(len(taken) - taken.count(NOT_YET), 2)
-        self.assertEqual(self.take(iter(taken)), [(f"/room/{number}", number) for number in range(1500)])
-
-    def test_no_snapshot_is_sent_where_all_is_hidden(self) -> None:
-        """However many there are."""
-        self.guard.rules["/hidden/"] = Rule(HIDDEN)
-        for number in range(1500):
-            self.write(f"/hidden/{number}", number)
-        self.assertEqual(set(self.ask("/**")), {NOT_YET})
-
-    def test_what_has_changed_since_comes_live_only(self) -> None:
-        """Its former value would stand before it."""
-        self.write("/a", 1)
-        self.write("/b", 1)
-        frames = self.ask("/*")
-        self.write("/a", 2)
-        self.assertEqual(heard(self.alice.hear()), [("/a", 2)])
-        self.assertEqual(self.take(frames), [("/b", 1)])
-
-    def test_what_is_hidden_since_is_not_shown(self) -> None:
-        """Though it might have been seen when it was asked for."""
-        self.guard.rules["/a"] = Rule(members_of("/members"))
-        self.write("/members", ["alice"])
-        self.write("/a", 1)
-        frames = self.ask("/a")
-        self.write("/members", [])
-        self.assertEqual(self.take(frames), [])
-
-    def test_a_value_of_the_time_when_it_was_hidden_is_never_shown(self) -> None:
-        """Not even if its address is seen when its turn comes."""
-        self.guard.rules["/a"] = Rule(members_of("/members"))
-        self.write("/members", [])
-        self.write("/a", "secret")
-        frames = self.ask("/a")
-        self.write("/a", "public")
-        self.write("/members", ["alice"])
-        self.assertEqual(self.take(frames), [])
+            self.assertEqual(heard(self.bob.ask(Get(f"/a/{number}"))), [(f"/a/{number}", None)])
+        self.assertEqual(self.answers(), [])

@@ -5,7 +5,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from clasp_relay.core.relay import RelayOptions
 from clasp_relay.core.session.limiter import Limiter
 from clasp_relay.errors import ErrorCode
-from clasp_relay.wire.messages import Ack, Bundle, Error, Get, Ping, Pong, Set, Snapshot, Sync
+from clasp_relay.wire.messages import Ack, Bundle, Error, Get, Ping, Pong, Query, Result, Set, Snapshot, Sync
 from tests.core.world import World, codes, value
 
 
@@ -68,6 +68,7 @@ class RateLimitTests(SynchronousTestCase):
         for message, qos, answer in (
             (Ping(), 0, Pong),
             (Sync(1), 0, Sync),
+            (Query("/a/*"), 0, Result),
             (Get("/a/1"), 0, Snapshot),
             (Set("/a/1", value(2)), 1, Ack),
         ):

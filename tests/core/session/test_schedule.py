@@ -78,7 +78,7 @@ class ScheduleTests(SynchronousTestCase):
             raise ZeroDivisionError("a secret")
 
         self.send(1, Set("/a", value(1)))
-        self.world.relay.writing.check = fail  # type: ignore[method-assign, assignment]
+        self.world.relay.decider.set = fail  # type: ignore[method-assign, assignment]
         self.pass_time(1)
         (error,) = self.sender.hear()
         assert isinstance(error, Error)

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import typing
 
-from clasp_relay.core.session.legality import ALLOWED, check
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.core.handlers import HANDLERS
-from clasp_relay.core.rights.port import ANYBODY, Identity
-from clasp_relay.core.session.sessions import Session, SessionState, SessionTable
+from clasp_relay.core.session.sessions import ALLOWED, ANYBODY, Session, SessionState, SessionTable, check_legal
 from clasp_relay.errors import CloseCode, ErrorCode, RequestError
 from clasp_relay.wire import messages as m
 from clasp_relay.wire.constants import Signal
-from tests.core.world import MemoryOutbox, World, codes, value
+from tests.core.world import World, codes, memory_session, value
 
 
 class SessionTests(SynchronousTestCase):
@@ -78,9 +76,9 @@ class TableTests(SynchronousTestCase):
             for sample in SAMPLES:
                 with self.subTest(state=state, message=type(sample).__name__):
                     if type(sample) in ALLOWED[state]:
-                        check(state, sample)
+                        check_legal(state, sample)
                         continue
-                    error = self.assertRaises(RequestError, check, state, sample)
+                    error = self.assertRaises(RequestError, check_legal, state, sample)
                     self.assertEqual(error.code, ErrorCode.MESSAGE)
                     if state is SessionState.NEW:
                         self.assertIn("first message must be HELLO", error.message)
@@ -94,7 +92,7 @@ class TableTests(SynchronousTestCase):
             (m.Ack(), "ACK is a message that only the relay sends"),
         ):
             with self.subTest(message=sample):
-                self.assertIn(expected, self.assertRaises(RequestError, check, SessionState.LIVE, sample).message)
+                self.assertIn(expected, self.assertRaises(RequestError, check_legal, SessionState.LIVE, sample).message)
 
 
 class LegalityOfSessionTests(SynchronousTestCase):
@@ -136,9 +134,7 @@ class LegalityOfSessionTests(SynchronousTestCase):
 
 def session(session_id: str, token: bytes = b"") -> Session:
     """Makes a session."""
-    made = Session(session_id, MemoryOutbox(), "192.0.2.1")
-    made.identity = Identity("somebody" if token else "", token)
-    return made
+    return memory_session(session_id, "somebody" if token else "", token)
 
 
 class SessionTableTests(SynchronousTestCase):
@@ -166,5 +162,7 @@ class SessionTableTests(SynchronousTestCase):
         for _ in range(2):
             table.discard(one)
         self.assertEqual((len(table), table.of_token("somebody", b"t")), (1, [two]))
+        self.assertEqual([table.has_subject(one) for one in ("somebody", "nobody", "")], [True, False, False])
         table.discard(two)
         self.assertEqual((len(table), table._by_subject), (0, {}))
+        self.assertFalse(table.has_subject("somebody"))

@@ -2,13 +2,13 @@
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.core.records import Ended, Outcome, Param
-from clasp_relay.core.session.sessions import Session
+from clasp_relay.core.records import Change, Ended, Param
 from clasp_relay.core.state.draft import Draft
 from clasp_relay.core.state.params import ParamLimits, Params
 from clasp_relay.wire.address import Pattern
+from clasp_relay.wire.constants import TTL_ABSOLUTE
 from clasp_relay.wire.messages import NULL
-from tests.core.world import MemoryOutbox, value
+from tests.core.world import value, written
 
 
 def change(address: str, revision: int, obj: object = 1, writer: str = "w") -> Param:
@@ -21,8 +21,8 @@ class DraftTests(SynchronousTestCase):
         """/a is set, /b is set and locked by «w», /gone was deleted."""
         self.params = Params(ParamLimits())
         for one in (change("/a", 1), change("/gone", 1), change("/gone", 2, None)):
-            self.params.apply(one)
-        self.params.apply(change("/b", 1), lock=True)
+            self.params.apply(Change(one))
+        self.params.apply(written(self.params, change("/b", 1), lock=True))
         self.image = self.params.image()
         self.draft = Draft(self.params)
 
@@ -33,7 +33,11 @@ class DraftTests(SynchronousTestCase):
 
     def stage(self, one: Param, *, lock: bool = False, unlock: bool = False, stamp: str | None = None) -> None:
         """Puts a change on top."""
-        self.draft.stage(one, lock=lock, unlock=unlock, stamp=stamp)
+        self.draft.stage(written(self.params, one, lock=lock, unlock=unlock, stamp=stamp))
+
+    def outcomes(self) -> list[tuple[Param, str | None]]:
+        """Returns the last param of each address, and the stamp that it leaves."""
+        return [(each.param, each.stamp) for each in self.draft.outcomes()]
 
     def found(self, pattern: str) -> list[tuple[str, int]]:
         """Returns address and revision of what matches."""
@@ -46,7 +50,7 @@ class DraftTests(SynchronousTestCase):
         self.assertEqual(self.draft.ended("/gone"), Ended(2, 20))
         self.assertEqual([self.draft.last_revision(address) for address in ("/a", "/gone", "/new")], [1, 2, 0])
         self.assertEqual((self.draft.holder("/a"), self.draft.holder("/b")), (None, "w"))
-        self.assertEqual(list(self.draft.outcomes()), [])
+        self.assertEqual(self.outcomes(), [])
 
     def test_staged_change_is_seen_on_top(self) -> None:
         """The last one of each address, and each once."""
@@ -57,10 +61,8 @@ class DraftTests(SynchronousTestCase):
         self.assertEqual(self.found("/new/*"), [("/new/x", 1)])
         self.assertIsNone(self.draft.ended("/gone"))
         self.assertEqual(self.draft.last_revision("/a"), 3)
-        self.assertEqual(
-            list(self.draft.outcomes()),
-            [Outcome(change("/a", 3)), Outcome(change("/gone", 3)), Outcome(change("/new/x", 1))],
-        )
+        expected = [(one, None) for one in (change("/a", 3), change("/gone", 3), change("/new/x", 1))]
+        self.assertEqual(self.outcomes(), expected)
 
     def test_staged_null_ends_a_param(self) -> None:
         """It is found nowhere, and its end is known with its stamp, until it is set again."""
@@ -69,10 +71,10 @@ class DraftTests(SynchronousTestCase):
         self.assertIsNone(self.draft.get("/a"))
         self.assertEqual(self.found("/**"), [("/b", 1)])
         self.assertEqual(self.draft.ended("/a"), Ended(2, 99, "alice", "bob"))
-        self.assertEqual(list(self.draft.outcomes()), [Outcome(end, "bob")])
+        self.assertEqual(self.outcomes(), [(end, "bob")])
         self.stage(change("/a", 3))
         self.assertIsNone(self.draft.ended("/a"))
-        self.assertEqual(list(self.draft.outcomes()), [Outcome(change("/a", 3))])
+        self.assertEqual(self.outcomes(), [(change("/a", 3), None)])
 
     def test_locks_are_as_the_changes_leave_them(self) -> None:
         """Taken, given up, and gone with the value."""
@@ -82,10 +84,17 @@ class DraftTests(SynchronousTestCase):
         self.stage(change("/a", 3, None))
         self.assertIsNone(self.draft.holder("/a"))
 
-    def test_hold_counts_only_where_nothing_is_staged(self) -> None:
+    def test_presence_counts_only_where_nothing_is_staged(self) -> None:
         """Whoever writes an address in the bundle knows better."""
-        self.params.holds.take("/a", Session("id", MemoryOutbox(), ""))
-        self.assertTrue(self.draft.is_held("/a", ""))
-        self.assertFalse(self.draft.is_held("/a", "alice"))
+        self.params.presence.enter("/a", "w", "bob")
+        self.assertTrue(self.draft.is_present("/a", "bob"))
+        self.assertFalse(self.draft.is_present("/a", "alice"))
         self.stage(change("/a", 2))
-        self.assertFalse(self.draft.is_held("/a", ""))
+        self.assertFalse(self.draft.is_present("/a", "bob"))
+
+    def test_life_time_is_that_of_the_table(self) -> None:
+        """The server's own counts here too."""
+        params = Params(ParamLimits(default_ttl_s=10))
+        draft = Draft(params)
+        for ttl in (None, 0, 5, 5 | TTL_ABSOLUTE):
+            self.assertEqual(draft.due_us(ttl, 7), params.due_us(ttl, 7))

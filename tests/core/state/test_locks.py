@@ -1,4 +1,4 @@
-"""Tests of clasp_relay.core.locks."""
+"""Tests of clasp_relay.core.state.locks: who holds which address."""
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -27,13 +27,20 @@ class LocksTests(SynchronousTestCase):
         self.locks.release("/d")
         self.assertEqual(self.holders(), [None, "one", "two", None])
 
-    def test_release_all_frees_those_of_one_session(self) -> None:
-        """What another session holds, and what was freed before, is not touched."""
+    def test_locks_are_known_by_session(self) -> None:
+        """What another session took, and what was freed, is not among them."""
         self.locks.release("/a")
         self.locks.take("/a", "two")
-        self.locks.release_all("one")
-        self.locks.release_all("nobody")
-        self.assertEqual(self.holders(), ["two", None, "two", None])
+        self.locks.take("/b", "one")
+        self.assertEqual(self.locks.of("one"), ["/b"])
+        self.assertEqual(sorted(self.locks.of("two")), ["/a", "/c"])
+        self.assertEqual(self.locks.of("nobody"), [])
+
+    def test_lock_passes_to_who_takes_it(self) -> None:
+        """An address has one holder."""
+        self.locks.take("/a", "two")
+        self.assertEqual(self.holders(), ["two", "one", "two", None])
+        self.assertEqual((self.locks.of("one"), len(self.locks)), (["/b"], 3))
 
     def test_nothing_is_kept_of_what_was_freed(self) -> None:
         """A session that locks and frees address after address takes no room."""

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import unittest
 
-from clasp_relay.core.state.conflicts import decide
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.core.records import Ended, Outcome, Param, StateImage, text_bytes
+from clasp_relay.core.records import Change, ChangeKind, Ended, Param, StateImage, no_param, text_bytes
 from clasp_relay.core.state.params import ParamLimits, Params
 from clasp_relay.errors import ErrorCode, RequestError
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.constants import TTL_ABSOLUTE
-from clasp_relay.wire.messages import NULL, Set
-from tests.core.world import value
+from clasp_relay.wire.messages import NULL
+from tests.core.world import value, written
 
 SECOND_US = 1_000_000
 
@@ -29,6 +28,24 @@ def param(address: str, number: object = 1, revision: int = 1, ttl: int | None =
 def null(address: str, revision: int = 2, subject: str = "") -> Param:
     """Returns a deletion."""
     return Param(address, NULL, revision, "w", 0, None, subject)
+
+
+def put(params: Params, one: Param, *, lock: bool = False, unlock: bool = False, stamp: str | None = None) -> None:
+    """Applies a write as it would be decided."""
+    params.apply(written(params, one, lock=lock, unlock=unlock, stamp=stamp))
+
+
+def renew(params: Params, address: str, now_us: int) -> None:
+    """A GET renews what it does."""
+    change = params.renewal(address, now_us)
+    if change is not None:
+        params.apply(change)
+
+
+def release_all(params: Params, writer: str) -> None:
+    """The locks of a session end with it."""
+    for address in params.locks.of(writer):
+        params.apply(Change(no_param(address, writer, "", 0), ChangeKind.LOCK_RELEASE))
 
 
 def counted_bytes(params: Params) -> int:
@@ -48,8 +65,8 @@ class TableTests(SynchronousTestCase):
     def test_change_is_found_at_its_address(self) -> None:
         """By its address, by a literal pattern and by one with wildcards."""
         one, other = param("/a/x"), param("/b")
-        self.params.apply(one)
-        self.params.apply(other)
+        put(self.params, one)
+        put(self.params, other)
         self.assertEqual((self.params.get("/a/x"), self.params.get("/a")), (one, None))
         for pattern, expected in (("/a/x", [one]), ("/a/*", [one]), ("/**", [one, other]), ("/c", []), ("/c/*", [])):
             with self.subTest(pattern=pattern):
@@ -58,60 +75,79 @@ class TableTests(SynchronousTestCase):
 
     def test_deleted_address_keeps_its_revision(self) -> None:
         """And how it ended; once it is set again that is forgotten."""
-        self.params.apply(param("/a"))
-        self.params.apply(Param("/a", NULL, 2, "w", 77, None, "alice"))
+        put(self.params, param("/a"))
+        put(self.params, Param("/a", NULL, 2, "w", 77, None, "alice"))
         self.assertEqual((self.params.get("/a"), self.params.last_revision("/a")), (None, 2))
         self.assertEqual(self.params.ended("/a"), Ended(2, 77, "alice"))
-        self.params.apply(param("/a", revision=3))
+        put(self.params, param("/a", revision=3))
         self.assertEqual((self.params.ended("/a"), self.params.last_revision("/a")), (None, 3))
         self.assertEqual(self.params.last_revision("/unknown"), 0)
 
     def test_state_bytes_are_addresses_and_values(self) -> None:
         """In UTF-8; replaced and deleted values are given back."""
         for change in (param("/é", "x" * 10), param("/b"), param("/é", "日", 2), null("/b"), null("/b", 3)):
-            self.params.apply(change)
+            put(self.params, change)
             self.assertEqual(self.params.state_bytes, counted_bytes(self.params))
         self.assertEqual(self.params.state_bytes, 3 + 6)
 
     def test_stamped_end_is_counted_once(self) -> None:
         """However often it is ended again; what follows it takes its place."""
         for revision in range(1, 4):
-            self.params.apply(null("/s", revision), stamp="alice")
+            put(self.params, null("/s", revision), stamp="alice")
             self.assertEqual(self.params.state_bytes, 2)
-        self.params.apply(param("/s", revision=4))
+        put(self.params, param("/s", revision=4))
         self.assertEqual(self.params.state_bytes, counted_bytes(self.params))
-        self.params.apply(null("/s", 5))
+        put(self.params, null("/s", 5))
         self.assertEqual(self.params.state_bytes, 0)
 
     def test_changes_rise_with_whatever_the_image_shows(self) -> None:
         """A renewed life time is saved too; a GET that renews nothing is no change."""
-        self.params.apply(param("/a", ttl=5))
-        self.params.apply(param("/b"))
-        self.params.apply(param("/c", ttl=5 | TTL_ABSOLUTE))
+        put(self.params, param("/a", ttl=5))
+        put(self.params, param("/b"))
+        put(self.params, param("/c", ttl=5 | TTL_ABSOLUTE))
         before = self.params.changes
         for address in ("/b", "/c", "/unknown"):
-            self.params.renew(address, 1)
+            renew(self.params, address, 1)
         self.assertEqual(self.params.changes, before)
-        self.params.renew("/a", 1)
+        renew(self.params, "/a", 1)
         self.assertEqual(self.params.changes, before + 1)
 
     def test_lock_is_held_until_it_is_given_up(self) -> None:
         """By unlock, with the session, or with the value."""
         for end in (
-            lambda: self.params.apply(param("/a", revision=2), unlock=True),
-            lambda: self.params.apply(null("/a")),
-            lambda: self.params.release_all("w"),
+            lambda: put(self.params, param("/a", revision=2), unlock=True),
+            lambda: put(self.params, null("/a")),
+            lambda: release_all(self.params, "w"),
         ):
             self.setUp()
-            self.params.apply(param("/a"), lock=True)
-            self.params.apply(param("/a", revision=2))
+            put(self.params, param("/a"), lock=True)
+            put(self.params, param("/a", revision=2))
             self.assertEqual(self.params.holder("/a"), "w")
             end()
             self.assertIsNone(self.params.holder("/a"))
 
-    def test_hold_is_asked_of_the_holds(self) -> None:
-        """A policy asks the table."""
-        self.assertFalse(self.params.is_held("/a", "alice"))
+    def test_presence_lasts_until_the_session_or_the_param_ends(self) -> None:
+        """A policy asks the table; a null ends it whoever wrote it, another value does not."""
+        for end in (
+            null("/a", 3),
+            Change(no_param("/a", "w", "alice", 0), ChangeKind.PRESENCE_END),
+        ):
+            with self.subTest(end=end):
+                self.setUp()
+                self.assertFalse(self.params.is_present("/a", "alice"))
+                self.params.apply(written(self.params, param("/a", subject="alice"), is_presence=True))
+                put(self.params, param("/a", revision=2, subject="bob"))
+                self.assertTrue(self.params.is_present("/a", "alice"))
+                self.assertFalse(self.params.is_present("/a", "bob"))
+                self.params.apply(end if isinstance(end, Change) else Change(end))
+                self.assertFalse(self.params.is_present("/a", "alice"))
+
+    def test_what_is_not_about_a_param_is_not_applied(self) -> None:
+        """A scheduled bundle and a signal are kept elsewhere: a fault of ours is found at once."""
+        for kind in (ChangeKind.SCHEDULED, ChangeKind.DUE, ChangeKind.EVENT):
+            with self.subTest(kind=kind):
+                change = Change(no_param("/a", "w", "", 0), kind)
+                self.assertRaises(AssertionError, self.params.apply, change)
 
 
 class ExpiryTests(SynchronousTestCase):
@@ -120,9 +156,9 @@ class ExpiryTests(SynchronousTestCase):
     def ends(self, ttl: int | None, default_ttl_s: int = 0, renewed_s: int | None = None) -> int | None:
         """Returns the second at which a param ends that was set at 0."""
         params = Params(ParamLimits(default_ttl_s=default_ttl_s))
-        params.apply(param("/a", ttl=ttl))
+        put(params, param("/a", ttl=ttl))
         if renewed_s is not None:
-            params.renew("/a", renewed_s * SECOND_US)
+            renew(params, "/a", renewed_s * SECOND_US)
         for second in range(100):
             if params.expired(second * SECOND_US, 100):
                 return second
@@ -147,20 +183,21 @@ class ExpiryTests(SynchronousTestCase):
                 self.assertEqual(self.ends(ttl, default_ttl_s, renewed_s), expected)
 
     def test_expired_param_ends_as_a_null_with_the_next_revision(self) -> None:
-        """Written by nobody in particular; it is there until that is applied."""
+        """Written by the relay, which has no session id; it is there until that is applied."""
         params = Params(ParamLimits())
-        params.apply(param("/a", ttl=5, subject="alice"))
-        (end,) = params.expired(6 * SECOND_US, 100)
-        self.assertEqual(end, Param("/a", NULL, 2, "w", 6 * SECOND_US, 5, ""))
+        put(params, param("/a", ttl=5, subject="alice"))
+        (address,) = params.expired(6 * SECOND_US, 100)
+        end = params.null_of(address, 6 * SECOND_US)
+        self.assertEqual(end, Param("/a", NULL, 2, "", 6 * SECOND_US, 5, ""))
         self.assertIsNotNone(params.get("/a"))
-        params.apply(end)
+        put(params, end)
         self.assertEqual((params.get("/a"), params.expired(6 * SECOND_US, 100)), (None, []))
 
     def test_write_of_another_life_time_replaces_it(self) -> None:
         """«Never» takes the end away."""
         params = Params(ParamLimits())
-        params.apply(param("/a", ttl=5))
-        params.apply(param("/a", revision=2, ttl=0))
+        put(params, param("/a", ttl=5))
+        put(params, param("/a", revision=2, ttl=0))
         self.assertEqual(params.expired(100 * SECOND_US, 100), [])
 
 
@@ -171,11 +208,11 @@ class CapacityTests(SynchronousTestCase):
         """Fills a table."""
         self.params = Params(limits)
         for change in changes:
-            self.params.apply(change)
+            put(self.params, change)
 
     def victims(self, *changes: Param, stamp: str | None = None) -> list[str]:
         """Returns what would go for changes."""
-        return self.params.victims([Outcome(change, stamp) for change in changes])
+        return self.params.victims([written(self.params, change, stamp=stamp) for change in changes])
 
     def refusal(self, *changes: Param) -> str:
         """Returns why changes are refused."""
@@ -193,9 +230,9 @@ class CapacityTests(SynchronousTestCase):
             param("/c", ttl=5),
         )
         self.assertEqual(self.victims(param("/new")), ["/a"])
-        self.params.renew("/a", SECOND_US)
+        renew(self.params, "/a", SECOND_US)
         self.assertEqual(self.victims(param("/new")), ["/b"])
-        self.params.renew("/b", SECOND_US)
+        renew(self.params, "/b", SECOND_US)
         self.assertEqual(self.victims(param("/new")), ["/c"])
         self.assertEqual(self.victims(param("/new"), param("/new2")), ["/c", "/a"])
 
@@ -233,12 +270,11 @@ class CapacityTests(SynchronousTestCase):
     def test_stamped_end_counts_as_a_param(self) -> None:
         """It stands in the place of the param that it was, and so does the param that follows it."""
         self.fill(ParamLimits(max_params=2), param("/a"), param("/s"))
-        self.params.apply(null("/s"), stamp="alice")
+        put(self.params, null("/s"), stamp="alice")
         self.refusal(param("/new"))
         self.assertEqual(self.victims(param("/s", revision=3)), [])
-        error = self.assertRaises(
-            RequestError, self.params.victims, [Outcome(null("/a"), "alice"), Outcome(param("/new"))]
-        )
+        together = [Change(null("/a"), stamp="alice"), Change(param("/new"))]
+        error = self.assertRaises(RequestError, self.params.victims, together)
         self.assertEqual(error.code, ErrorCode.OVERLOADED)
 
     def test_share_counts_what_a_subject_wrote_last(self) -> None:
@@ -249,9 +285,9 @@ class CapacityTests(SynchronousTestCase):
         self.assertIn("max-params-per-subject", self.refusal(param("/c", subject="alice")))
         self.assertEqual(self.victims(param("/new", subject="bob")), [])
         self.assertEqual(self.victims(param("/a", revision=2, subject="alice")), [])
-        self.params.apply(null("/a", subject="alice"), stamp="alice")
+        put(self.params, null("/a", subject="alice"), stamp="alice")
         self.refusal(param("/new", subject="alice"))
-        self.params.apply(param("/a", revision=3, subject="bob"))
+        put(self.params, param("/a", revision=3, subject="bob"))
         self.assertEqual(self.victims(param("/new", subject="alice")), [])
 
     def test_subject_at_its_limit_loses_its_own_first(self) -> None:
@@ -264,7 +300,7 @@ class CapacityTests(SynchronousTestCase):
             param("/b", ttl=5, subject="alice"),
         )
         self.assertEqual(self.victims(param("/new", subject="alice")), ["/a"])
-        self.params.renew("/a", SECOND_US)
+        renew(self.params, "/a", SECOND_US)
         self.assertEqual(self.victims(param("/new", subject="alice")), ["/b"])
         self.assertEqual(self.victims(param("/new", subject="alice"), param("/b", 1, 2, 5, "alice")), ["/a"])
         three = [param(f"/new{number}", subject="alice") for number in range(3)]
@@ -310,10 +346,10 @@ class ImageTests(SynchronousTestCase):
             param("/s", subject="bob"),
             param("/t", subject="bob"),
         ):
-            before.apply(change)
-        before.apply(null("/gone", 2))
-        before.apply(null("/s", 2, "bob"), stamp="bob")
-        before.renew("/a", 40 * SECOND_US)
+            put(before, change)
+        put(before, null("/gone", 2))
+        put(before, null("/s", 2, "bob"), stamp="bob")
+        renew(before, "/a", 40 * SECOND_US)
         image = before.image()
         after = Params(limits)
         after.load(image)
@@ -322,8 +358,8 @@ class ImageTests(SynchronousTestCase):
         self.assertEqual(after.state_bytes, counted_bytes(before))
         self.assertEqual((after.last_revision("/gone"), after.last_revision("/s")), (2, 2))
         self.assertEqual([one.address for one in after.match(Pattern.parse("/*"))], ["/a", "/é", "/t"])
-        self.assertEqual(after.victims([Outcome(param("/new", subject="alice"))]), ["/a"])
-        self.assertRaises(RequestError, after.victims, [Outcome(param("/new", subject="bob"))])
+        self.assertEqual(after.victims([Change(param("/new", subject="alice"))]), ["/a"])
+        self.assertRaises(RequestError, after.victims, [Change(param("/new", subject="bob"))])
 
     def test_param_without_an_end_in_the_image_gets_one(self) -> None:
         """Where its life time, or the server's, says so: its file may be another relay's."""
@@ -357,7 +393,7 @@ class TableMachine(RuleBasedStateMachine):
         """Applies a change; a revision is never seen again."""
         address = change.address
         assert change.revision == self.known.get(address, 0) + 1, change
-        self.params.apply(change, lock=lock, stamp=stamp)
+        self.params.apply(written(self.params, change, lock=lock, stamp=stamp))
         self.known[address] = change.revision
         for one in list(self.known):
             # The oldest ends are forgotten when there are more than the limits say.
@@ -377,12 +413,17 @@ class TableMachine(RuleBasedStateMachine):
         self, address: str, obj: object, subject: str, ttl: int | None, writer: str, lock: bool, is_stamped: bool
     ) -> None:
         """One SET."""
-        message = Set(address, value(obj), lock=lock, ttl=ttl)
-        stamp = subject if is_stamped and subject and self.params.get(address) is not None else None
+        set_before = self.params.get(address)
+        stamp = subject if is_stamped and subject and set_before is not None else None
+        if self.params.holder(address) not in (None, writer):
+            return
+        if ttl is None and set_before is not None:
+            ttl = set_before.ttl
+        revision = self.params.last_revision(address) + 1
+        change = Param(address, value(obj), revision, writer, self.now_us, ttl, subject)
         before = self.params.image()
         try:
-            change = decide(self.params, self.params.get(message.address), message, writer, subject, self.now_us)
-            chosen = self.params.victims([Outcome(change, stamp)])
+            chosen = self.params.victims([written(self.params, change, stamp=stamp)])
         except RequestError:
             assert self.params.image() == before
             return
@@ -391,14 +432,14 @@ class TableMachine(RuleBasedStateMachine):
             assert param is not None
             assert param.ttl
             assert victim != address
-            self.apply(self.params.end(victim, self.now_us))
+            self.apply(self.params.null_of(victim, self.now_us))
         self.apply(change, lock=lock and change.value != NULL, stamp=stamp)
         assert self.params.get(address) == (None if change.value == NULL else change)
 
     @rule(address=_ADDRESSES)
     def read(self, address: str) -> None:
         """One GET."""
-        self.params.renew(address, self.now_us)
+        renew(self.params, address, self.now_us)
 
     @rule(seconds=st.integers(0, 4))
     def wait(self, seconds: int) -> None:
@@ -406,14 +447,14 @@ class TableMachine(RuleBasedStateMachine):
         self.now_us += seconds * SECOND_US
         expected = {address for address, due_us in self.params.image().expires_us.items() if due_us <= self.now_us}
         ends = self.params.expired(self.now_us, 100)
-        assert {end.address for end in ends} == expected
-        for end in ends:
-            self.apply(end)
+        assert set(ends) == expected
+        for address in ends:
+            self.apply(self.params.null_of(address, self.now_us))
 
     @rule(writer=st.sampled_from("xy"))
     def leave(self, writer: str) -> None:
         """A session ends."""
-        self.params.release_all(writer)
+        release_all(self.params, writer)
         assert writer not in map(self.params.holder, self.known)
 
     @rule()

@@ -2,65 +2,58 @@
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.core.session.sessions import Identity, Session
-from clasp_relay.core.state.presence import Holds
-from tests.core.world import MemoryOutbox
+from clasp_relay.core.state.presence import Presence
 
 
-def session(subject: str) -> Session:
-    """Returns a session of a user."""
-    one = Session(f"session of {subject}", MemoryOutbox(), "")
-    one.identity = Identity(subject)
-    return one
-
-
-class HoldsTests(SynchronousTestCase):
+class PresenceTests(SynchronousTestCase):
     def setUp(self) -> None:
         """Alice is there in two tabs, Bob in one."""
-        self.holds = Holds()
-        self.tab, self.other_tab, self.bob = session("alice"), session("alice"), session("bob")
-        for one in (self.tab, self.other_tab, self.bob):
-            self.holds.take("/here", one)
-        self.holds.take("/there", self.tab)
+        self.presence = Presence()
+        for session_id, subject in (("tab", "alice"), ("other tab", "alice"), ("bob's", "bob")):
+            self.presence.enter("/here", session_id, subject)
+        self.presence.enter("/there", "tab", "alice")
 
     def who(self, address: str = "/here") -> list[str]:
-        """Returns who holds an address."""
-        return [subject for subject in ("alice", "bob", "carol") if self.holds.is_held(address, subject)]
+        """Returns who is present at an address."""
+        return [subject for subject in ("alice", "bob", "carol") if self.presence.is_present(address, subject)]
 
-    def test_hold_is_of_a_subject(self) -> None:
+    def leave(self, session_id: str) -> list[str]:
+        """Ends all presence of a session and returns where it was."""
+        addresses = self.presence.of(session_id)
+        for address in addresses:
+            self.presence.leave(address, session_id)
+        return sorted(addresses)
+
+    def test_presence_is_of_a_subject(self) -> None:
         """At one address."""
         self.assertEqual((self.who(), self.who("/there"), self.who("/nowhere")), (["alice", "bob"], ["alice"], []))
+        self.assertEqual(len(self.presence), 4)
 
     def test_closed_tab_does_not_end_the_other(self) -> None:
         """Only the last one of a user does."""
-        self.assertEqual(sorted(self.holds.forget(self.tab)), ["/here", "/there"])
+        self.assertEqual(self.leave("tab"), ["/here", "/there"])
         self.assertEqual((self.who(), self.who("/there")), (["alice", "bob"], []))
-        self.assertEqual(self.holds.forget(self.other_tab), ["/here"])
+        self.assertEqual(self.leave("other tab"), ["/here"])
         self.assertEqual(self.who(), ["bob"])
-        self.assertEqual(self.holds.forget(session("carol")), [])
+        self.assertEqual(self.leave("carol's"), [])
 
-    def test_own_null_ends_own_hold(self) -> None:
-        """And those of other users, not of one's other tab."""
-        self.holds.end("/here", self.tab)
+    def test_null_ends_the_presence_of_every_session(self) -> None:
+        """At that address alone; where nobody is nothing ends."""
+        self.presence.end("/here")
+        self.presence.end("/nowhere")
+        self.assertEqual((self.who(), self.who("/there")), ([], ["alice"]))
+        self.assertEqual((self.presence.of("tab"), self.presence.of("other tab")), (["/there"], []))
+
+    def test_session_is_present_once_however_often_it_writes(self) -> None:
+        """Its end ends all of it."""
+        self.presence.enter("/here", "bob's", "bob")
+        self.assertEqual(len(self.presence), 4)
+        self.leave("bob's")
         self.assertEqual(self.who(), ["alice"])
-        self.holds.end("/here", self.other_tab)
-        self.assertEqual(self.who(), [])
-
-    def test_null_of_another_user_ends_the_hold(self) -> None:
-        """Whoever was removed is not there."""
-        self.holds.end("/here", session("carol"))
-        self.assertEqual(self.who(), [])
-        self.assertEqual(self.who("/there"), ["alice"])
-
-    def test_expiry_ends_all(self) -> None:
-        """No session wrote it."""
-        self.holds.end("/here", None)
-        self.holds.end("/nowhere", None)
-        self.assertEqual(self.who(), [])
 
     def test_nothing_is_kept_when_all_have_gone(self) -> None:
         """Neither addresses nor sessions."""
-        self.holds.end("/there", None)
-        for one in (self.tab, self.other_tab, self.bob):
-            self.holds.forget(one)
-        self.assertEqual((dict(self.holds._sessions), dict(self.holds._addresses)), ({}, {}))
+        self.presence.end("/there")
+        for session_id in ("tab", "other tab", "bob's"):
+            self.leave(session_id)
+        self.assertEqual((self.presence._subjects, self.presence._addresses, len(self.presence)), ({}, {}, 0))

@@ -22,7 +22,8 @@ class SignalsTests(SynchronousTestCase):
 
     def found(self, pattern: str, now_us: int = 0) -> list[SignalDefinition]:
         """Returns what matches."""
-        return sorted(self.signals.match(Pattern.parse(pattern), now_us), key=lambda one: one.address)
+        matches = self.signals.match(Pattern.parse(pattern), now_us)
+        return sorted((one for one in matches if one is not None), key=lambda one: one.address)
 
     def test_announced_signal_is_found(self) -> None:
         """By literal patterns and others."""

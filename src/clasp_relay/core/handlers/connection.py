@@ -46,6 +46,7 @@ def pong(_relay: Relay, _session: Session, _message: Pong, _qos: int) -> None:
 
 def sync(relay: Relay, session: Session, message: Sync, _qos: int) -> None:
     """Tells the server's time to a client that asks; it waits for nothing, so that the time is right."""
+    relay.pay_error(session)
     now_us = relay.clock.now_us()
     relay.counts.sent[MessageCode.SYNC] += 1
     session.outbox.send(Frame(session.codec.encode(Sync(message.t1_us, now_us, now_us))))

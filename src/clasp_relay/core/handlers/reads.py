@@ -75,13 +75,15 @@ def replay(_relay: Relay, _session: Session, message: Replay, _qos: int) -> None
 def announce(relay: Relay, session: Session, message: Announce, qos: int) -> None:
     """Registers signal definitions, all or none. An address may hold wildcards: a definition of all that match."""
     for definition in message.signals:
-        pattern = Pattern.parse(definition.address)
-        check_signal_fits(definition)
-        if pattern.is_literal:
-            check_address(definition.address)
-            relay.permissions.check_announce(session.identity, definition.address)
-        else:
+        address = definition.address
+        if "*" in address:
+            pattern = Pattern.parse(address)
+            check_signal_fits(definition)
             relay.permissions.check_announce_all(session.identity, pattern)
+        else:
+            check_address(address)
+            check_signal_fits(definition)
+            relay.permissions.check_announce(session.identity, address)
     if message.signals:
         relay.signals.announce(message.signals, relay.clock.now_us())
     if qos:
@@ -92,6 +94,7 @@ def query(relay: Relay, session: Session, message: Query, _qos: int) -> None:
     """Answers with the announced signals that match, also with none: clients wait for it."""
     pattern = Pattern.parse(message.pattern)
     relay.permissions.check_subscribe(session.identity, pattern)
+    relay.pay_error(session)
     relay.counts.sent[MessageCode.RESULT] += 1
     # A key of its own: every QUERY has its answer.
     session.outbox.send_snapshot(object(), _results(relay, session, pattern))

@@ -127,7 +127,7 @@ class Visibility:
         if answer is not None:
             reads.rest_on(answer)
             return answer.value
-        hidden, read = rule.judge(subject, address, pattern, self._params, now_us)
+        hidden, read = rule.judge(subject, address, seen_by, self._params, now_us)
         if seen_by is None or len(seen_by.text) <= MAX_KEY_CHARACTERS:
             answer = memory.keep(pool, question, address, hidden, read)
         if answer is not None:

@@ -1,0 +1,166 @@
+"""Tests of clasp_relay.core.fanout.snapshots: what a session may see, in pieces that hold nobody up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from clasp_relay.core.fanout import snapshots
+from clasp_relay.core.ports import NOT_YET, Frame
+from clasp_relay.core.rights.port import FULL, HIDDEN, Verdict
+from clasp_relay.wire.messages import NULL, Hello, Message, Set, Snapshot, Subscribe
+from tests.core.guard import Rule, members_of
+from tests.core.rights.test_visibility import VisibilityCase
+from tests.core.world import Client, heard
+
+
+class WaitingSnapshotCase(VisibilityCase):
+    """A snapshot that is judged while it is taken, by a reader who is slower than the writers."""
+
+    def ask(self, pattern: str) -> Iterator[bytes]:
+        """Has Alice subscribe, and returns the frames that she has not taken yet."""
+        return self.waiting(self.alice, Subscribe(1, pattern))
+
+    def waiting(self, client: Client, message: Message) -> Iterator[bytes]:
+        """Sends a message and returns the frames of its SNAPSHOT that the client has not taken yet."""
+        waiting: list[Iterator[bytes]] = []
+        taking = self.patch(client.outbox, "send_snapshot", lambda _key, frames: waiting.append(frames))
+        client.send(message)
+        taking.restore()
+        client.hear()
+        (frames,) = waiting
+        return frames
+
+    def greet(self) -> tuple[Client, Iterator[bytes]]:
+        """Has another session of Alice say HELLO, and returns it and the frames that it has not taken yet."""
+        client = self.world.connect()
+        return client, self.waiting(client, Hello(1, 0, "x", "alice"))
+
+    def take(self, frames: Iterator[bytes], client: Client | None = None) -> list[tuple[str, object]]:
+        """Takes what waits."""
+        client = client or self.alice
+        client.outbox.frames.extend(Frame(data) for data in frames if data != NOT_YET)
+        return heard(client.hear())
+
+
+class WaitingSnapshotTests(WaitingSnapshotCase):
+    """The SNAPSHOT of a subscription."""
+
+    def test_many_are_judged_a_piece_at_a_time(self) -> None:
+        """Others have their turn between; nothing is lost, and what is hidden does not show."""
+        rule = self.guard.rules["/room/"] = Rule(lambda *_: Verdict(FULL))
+        self.guard.rules["/hidden/"] = Rule(lambda *_: Verdict(HIDDEN))
+        for number in range(1500):
+            self.write(f"/room/{number}", number)
+            self.write(f"/hidden/{number}", number)
+        rule.judged.clear()
+        frames = self.ask("/**")
+        self.assertEqual(rule.judged, [])
+        taken = list(frames)
+        self.assertEqual(taken.count(NOT_YET), 2)
+        self.assertEqual(len(taken) - taken.count(NOT_YET), 2)
+        self.assertEqual(self.take(iter(taken)), [(f"/room/{number}", number) for number in range(1500)])
+
+    def test_no_snapshot_is_sent_where_all_is_hidden(self) -> None:
+        """However many there are."""
+        self.guard.rules["/hidden/"] = Rule(HIDDEN)
+        for number in range(1500):
+            self.write(f"/hidden/{number}", number)
+        self.assertEqual(set(self.ask("/**")), {NOT_YET})
+
+    def test_what_has_changed_since_comes_live_only(self) -> None:
+        """Its former value would stand before it."""
+        self.write("/a", 1)
+        self.write("/b", 1)
+        frames = self.ask("/*")
+        self.write("/a", 2)
+        self.assertEqual(heard(self.alice.hear()), [("/a", 2)])
+        self.assertEqual(self.take(frames), [("/b", 1)])
+
+    def test_what_is_hidden_since_is_not_shown(self) -> None:
+        """Though it might have been seen when it was asked for."""
+        self.guard.rules["/a"] = Rule(members_of("/members"))
+        self.write("/members", ["alice"])
+        self.write("/a", 1)
+        frames = self.ask("/a")
+        self.write("/members", [])
+        self.assertEqual(self.take(frames), [])
+
+    def test_a_value_of_the_time_when_it_was_hidden_is_never_shown(self) -> None:
+        """Not even if its address is seen when its turn comes."""
+        self.guard.rules["/a"] = Rule(members_of("/members"))
+        self.write("/members", [])
+        self.write("/a", "secret")
+        frames = self.ask("/a")
+        self.write("/a", "public")
+        self.write("/members", ["alice"])
+        self.assertEqual(self.take(frames), [])
+
+
+class WaitingHelloTests(WaitingSnapshotCase):
+    """The SNAPSHOT after WELCOME, whose session was told nothing yet."""
+
+    def setUp(self) -> None:
+        """Some params, so many that the first are judged long before the last."""
+        super().setUp()
+        self.write("/a", 1)
+        self.write("/b", 1)
+
+    def test_what_has_changed_since_is_shown_as_it_is_now(self) -> None:
+        """Nobody else tells the session; what has ended is left out."""
+        client, frames = self.greet()
+        self.write("/a", 2)
+        self.admin.send(Set("/b", NULL))
+        self.assertEqual(self.take(frames, client), [("/a", 2)])
+
+    def test_what_the_session_subscribed_to_since_is_left_out(self) -> None:
+        """Its change came live, and a former or equal value must not follow."""
+        client, frames = self.greet()
+        self.assertEqual(heard(client.ask(Subscribe(1, "/a"))), [("/a", 1)])
+        self.write("/a", 2)
+        self.write("/b", 2)
+        self.assertEqual(heard(client.hear()), [("/a", 2)])
+        self.assertEqual(self.take(frames, client), [("/b", 2)])
+
+    def test_what_has_not_changed_is_shown_to_who_subscribed_too(self) -> None:
+        """It is what is set."""
+        client, frames = self.greet()
+        client.ask(Subscribe(1, "/a"))
+        self.assertEqual(self.take(frames, client), [("/a", 1), ("/b", 1)])
+
+    def test_current_value_is_judged_as_it_is_now(self) -> None:
+        """What its reader may not see is left out, though it saw what was there when it came."""
+        self.guard.rules["/a"] = Rule(members_of("/members"))
+        self.write("/members", ["alice"])
+        self.world.relay.visibility._places.clear()
+        client, frames = self.greet()
+        self.write("/a", "secret")
+        self.write("/members", [])
+        self.assertEqual(self.take(frames, client), [("/b", 1), ("/members", [])])
+
+    def test_nothing_to_see_is_one_empty_snapshot(self) -> None:
+        """Clients wait for it; where something is to be seen there is no empty one."""
+        self.guard.hello_snapshot = False
+        _, frames = self.greet()
+        (data,) = frames
+        self.assertEqual(self.alice.session.codec.decode(data)[0], Snapshot())
+        self.guard.hello_snapshot = True
+        for start in ("/a", "/b"):
+            self.guard.rules[start] = Rule(HIDDEN)
+        self.world.relay.visibility._places.clear()
+        _, frames = self.greet()
+        (data,) = frames
+        self.assertEqual(self.alice.session.codec.decode(data)[0], Snapshot())
+
+    def test_turn_is_shorter_where_rules_have_to_be_found(self) -> None:
+        """Finding one costs more than judging by one that is known."""
+        self.patch(snapshots, "JUDGED_AT_ONCE", 4)
+        self.patch(snapshots, "PIECE_COST", 24)
+        self.guard.rules["/many/"] = Rule(lambda *_: Verdict(FULL))
+        for number in range(48):
+            self.write(f"/many/{number}", number)
+        turns = []
+        for known in (True, False):
+            if not known:
+                self.world.relay.visibility._places.clear()
+            turns.append(list(self.ask("/many/**")).count(NOT_YET))
+        self.assertEqual(turns, [2, 6])
