@@ -256,10 +256,10 @@ class ChatFlows(CommonFlows):
         self.create("ann", "r1", {"isPublic": True})
         self.enter("bob", "r1")
         self.ok("bob", "/chat/room/r1/presence/bob", None)
-        self.world.held.add(("/chat/room/r1/presence/bob", "bob"))
+        self.world.present.add(("/chat/room/r1/presence/bob", "bob"))
         self.world.later(40)
         self.assertTrue(self.reaches("bob", "/chat/room/r1/messages", "/chat/room/r1/messages"))
-        self.world.held.clear()
+        self.world.present.clear()
         self.assertFalse(self.reaches("bob", "/chat/room/r1/messages", "/chat/room/r1/messages"))
 
 

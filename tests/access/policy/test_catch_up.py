@@ -90,8 +90,8 @@ class CatchUpTests(SynchronousTestCase):
         self.assertEqual(opened("/a/" + "x" * 65_530, entry), [])
 
 
-class HoldTests(SynchronousTestCase):
-    """Which addresses may be held."""
+class PresenceTests(SynchronousTestCase):
+    """Of which addresses it counts who is present."""
 
     def test_lookups_of_presence_are_tracked_and_nothing_else(self) -> None:
         """Wherever the check stands, for every subject."""
@@ -105,6 +105,6 @@ class HoldTests(SynchronousTestCase):
         ):
             with self.subTest(document=document):
                 policy = Policy.from_document(document)
-                tracked = [policy.tracks_holds(f"/room/r1/{rest}") for rest in ("here/alice", "meta", "x", "here")]
+                tracked = [policy.tracks_presence(f"/room/r1/{rest}") for rest in ("here/alice", "meta", "x", "here")]
                 self.assertEqual(tracked, [True, False, False, False])
-        self.assertFalse(Policy.from_document({}).tracks_holds("/room/r1/here/alice"))
+        self.assertFalse(Policy.from_document({}).tracks_presence("/room/r1/here/alice"))

@@ -27,7 +27,7 @@ from tests.access.policy.chat_cases import (
     scene,
 )
 from tests.access.policy.chat_flows import ChatFlows, CompatFlows
-from tests.access.policy.world import SECOND_US, World
+from tests.access.policy.world import SECOND_US, World, by_existence, by_value
 
 GUIDE = Path(__file__).parents[3] / "docs" / "policy.md"
 WHITEBOARD = Path(__file__).with_name("whiteboard.json")
@@ -186,7 +186,7 @@ class ChatTests(PackagedCase):
         world = scene("chat")
         world.set("mia", f"{OPEN}/presence/mia", None)
         verdict = world.verdict("mia", f"{OPEN}/messages", f"{OPEN}/*")
-        self.assertEqual((verdict.view, verdict.until_us), (FULL, world.now_us + 30 * SECOND_US))
+        self.assertEqual((verdict.hidden_keys, verdict.reads.until_us), (FULL, world.now_us + 30 * SECOND_US))
         world.later(30)
         self.assertEqual(world.view("mia", f"{OPEN}/messages"), HIDDEN)
         world.set("mia", f"{OPEN}/presence/mia", {})
@@ -224,33 +224,34 @@ class ChatTests(PackagedCase):
                 found = [(opened.subject, opened.pattern.text) for opened in policy.catch_ups(address)]
                 self.assertIn((subject, f"{OPEN}/**"), found)
         self.assertEqual(policy.catch_ups(f"{OPEN}/messages"), ())
-        self.assertTrue(policy.viewing(f"{OPEN}/reactions/m/x").catch_up)
-        self.assertTrue(policy.viewing(f"{OPEN}/meta").catch_up)
-        self.assertFalse(policy.viewing(f"{OPEN}/crypto/pubkey/mia").catch_up)
+        self.assertTrue(policy.visibility_rule(f"{OPEN}/reactions/m/x").catch_up)
+        self.assertTrue(policy.visibility_rule(f"{OPEN}/meta").catch_up)
+        self.assertFalse(policy.visibility_rule(f"{OPEN}/crypto/pubkey/mia").catch_up)
 
     def test_what_everybody_sees_costs_no_decision(self) -> None:
         """The registry and profiles are the same for all."""
         policy = Policy.packaged("chat")
         for address in ("/chat/registry/rooms/x", "/chat/user/u/profile", "/chat/registry/ns-meta/a/__auth"):
             with self.subTest(address=address):
-                self.assertTrue(policy.viewing(address).is_same_for_all)
-        self.assertFalse(policy.viewing(f"{OPEN}/messages").depends_on_pattern)
-        self.assertTrue(policy.viewing(f"{OPEN}/meta").depends_on_pattern)
+                self.assertIsNotNone(policy.visibility_rule(address).fixed)
+        self.assertFalse(policy.visibility_rule(f"{OPEN}/messages").depends_on_pattern)
+        self.assertTrue(policy.visibility_rule(f"{OPEN}/meta").depends_on_pattern)
 
     def test_every_lookup_is_reported(self) -> None:
         """What the verdict of a member of a password room rests on."""
         verdict = scene("chat").verdict("mia", f"{LOCK}/messages", "/chat/room/**")
-        by_value = {f"{LOCK}/{rest}" for rest in ("meta", "crypto/proof/mia")}
-        by_existence = {f"{LOCK}/{rest}" for rest in ("bans/mia", "presence/mia")}
-        self.assertEqual((verdict.lookups, verdict.existence), (by_value, by_existence), "a beat changes neither")
-        self.assertEqual(verdict.lookup_patterns, frozenset())
+        self.assertEqual(by_value(verdict.reads), {f"{LOCK}/{rest}" for rest in ("meta", "crypto/proof/mia")})
+        beats = {f"{LOCK}/{rest}" for rest in ("bans/mia", "presence/mia")}
+        self.assertEqual(by_existence(verdict.reads), beats, "a beat changes neither")
+        self.assertEqual(verdict.reads.patterns, ())
+        self.assertFalse(verdict.reads.reads_address, "it is shared by all addresses of the room")
 
-    def test_presence_is_held_and_nothing_else(self) -> None:
+    def test_presence_is_tracked_and_nothing_else(self) -> None:
         """What the core has to remember of sessions."""
         policy = Policy.packaged("chat")
-        self.assertTrue(policy.tracks_holds(f"{OPEN}/presence/mia"))
+        self.assertTrue(policy.tracks_presence(f"{OPEN}/presence/mia"))
         for rest in ("meta", "typing/mia", "video/presence/mia"):
-            self.assertFalse(policy.tracks_holds(f"{OPEN}/{rest}"))
+            self.assertFalse(policy.tracks_presence(f"{OPEN}/{rest}"))
 
 
 class CompatTests(PackagedCase):
@@ -307,7 +308,7 @@ class PolicyTests(SynchronousTestCase):
         """The same object where nothing was put into it."""
         world = World(Policy.from_document({"scopes": ["write:/**"]}))
         value = encode_value({"a": 1})
-        self.assertIs(world.policy.check_write("al", "/a", value, None, False, world, 0).value, value)
+        self.assertIs(world.policy.check_write("al", "/a", value, None, False, world, 0).grant.value, value)
 
     def test_id_that_cannot_stand_in_a_scope_is_refused(self) -> None:
         """Before a token is made."""

@@ -7,22 +7,22 @@ from clasp_relay.core.records import Param
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.messages import NULL
 from clasp_relay.wire.values import encode_value
-from tests.access.policy.world import World, question
+from tests.access.policy.world import World, by_existence, by_value, question
 
 
 class QuestionTests(SynchronousTestCase):
     """One decision."""
 
     def test_every_lookup_is_reported(self) -> None:
-        """Of what is set, missing, ended and held."""
+        """Of what is set, missing, ended, and of presence."""
         world = World()
         world.put("/set", 1)
         asked = question(world)
         asked.param("/set")
         asked.field("/missing", b"f")
         asked.ended("/ended")
-        asked.is_held("/held")
-        self.assertEqual(set(asked.looked_up), {"/set", "/missing", "/ended", "/held"})
+        asked.is_present("/present")
+        self.assertEqual(by_value(asked.reads), {"/set", "/missing", "/ended", "/present"})
 
     def test_lookup_of_mere_existence_is_told_apart(self) -> None:
         """Unless its value counts as well."""
@@ -30,7 +30,8 @@ class QuestionTests(SynchronousTestCase):
         asked.is_set("/a")
         asked.is_set("/b")
         asked.param("/b")
-        self.assertEqual((set(asked.looked_up), asked.by_value), ({"/a", "/b"}, {"/b"}))
+        asked.is_set("/b")
+        self.assertEqual((by_existence(asked.reads), by_value(asked.reads)), ({"/a"}, {"/b"}))
 
     def test_stored_null_counts_as_nothing(self) -> None:
         """Whoever kept it."""
@@ -39,7 +40,7 @@ class QuestionTests(SynchronousTestCase):
         asked = question(world)
         self.assertIsNone(asked.param("/n"))
         self.assertEqual(asked.match("/*"), [])
-        self.assertEqual(asked.patterns, {Pattern.parse("/*")})
+        self.assertEqual(asked.reads.patterns, (Pattern.parse("/*"),))
 
     def test_pattern_without_wildcards_is_a_lookup(self) -> None:
         """So that it ends when that one address changes."""
@@ -47,7 +48,7 @@ class QuestionTests(SynchronousTestCase):
         world.put("/a", 1)
         asked = question(world)
         self.assertEqual([param.address for param in asked.match("/a")], ["/a"])
-        self.assertEqual((asked.patterns, set(asked.looked_up)), (set(), {"/a"}))
+        self.assertEqual((asked.reads.patterns, by_value(asked.reads)), ((), {"/a"}))
         self.assertEqual(asked.match("/b"), [])
         self.assertEqual(asked.match("no pattern"), [])
 
@@ -64,10 +65,14 @@ class QuestionTests(SynchronousTestCase):
 
     def test_earliest_end_counts(self) -> None:
         """An answer holds as long as all that it rests on."""
-        asked = question(World())
-        for when_us in (30, 10, 20):
-            asked.ends_at(when_us)
-        self.assertEqual(asked.until_us, 10)
+        world = World()
+        asked = question(world)
+        now_us = world.now_us
+        self.assertFalse(asked.is_before(now_us))
+        self.assertIsNone(asked.reads.until_us)
+        for after_us in (30, 10, 20):
+            self.assertTrue(asked.is_before(now_us + after_us))
+        self.assertEqual(asked.reads.until_us, now_us + 10)
 
     def test_reader_asks_about_what_stands_there(self) -> None:
         """And what stands there is then a lookup; nothing there is null."""
@@ -75,7 +80,9 @@ class QuestionTests(SynchronousTestCase):
         world.put("/app/x", {"to": "alice"})
         reader = Question("alice", ("x",), "/app/x", None, world, 0)
         self.assertEqual(reader.value, encode_value({"to": "alice"}))
-        self.assertEqual(set(reader.looked_up), {"/app/x"})
+        self.assertEqual(by_value(reader.reads), {"/app/x"})
+        self.assertTrue(reader.reads.reads_address)
+        self.assertFalse(reader.reads.reads_value)
         self.assertEqual(Question("alice", (), "/app/y", None, world, 0).value, NULL)
         reader.about(("other",))
         self.assertEqual(reader.words, ("other", "alice"))

@@ -8,7 +8,7 @@ from clasp_relay.access.policy import Policy
 from clasp_relay.core.rights.port import FULL, HIDDEN
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.values import PyValue
-from tests.access.policy.world import SECOND_US, World
+from tests.access.policy.world import SECOND_US, World, by_existence, by_value
 
 CHAT = Policy.packaged("chat")
 META = "/room/{id}/meta"
@@ -28,11 +28,11 @@ class EntryTests(SynchronousTestCase):
     def test_without_an_entry_everything_is_shown(self) -> None:
         """To everybody, resting on nothing."""
         here = world()
-        viewing = here.policy.viewing("/a")
-        self.assertTrue(viewing.is_same_for_all)
-        self.assertEqual(viewing.fixed, here.verdict("alice", "/a"))
+        rule = here.policy.visibility_rule("/a")
+        self.assertTrue(rule.is_shown_to_all)
+        self.assertEqual(rule.fixed, here.verdict("alice", "/a"))
         self.assertEqual(here.view("alice", "/a"), FULL)
-        self.assertFalse(viewing.catch_up or viewing.depends_on_pattern)
+        self.assertFalse(rule.catch_up or rule.depends_on_pattern)
 
     def test_first_entry_that_matches_decides(self) -> None:
         """By path, by content, or whatever the address is."""
@@ -45,7 +45,7 @@ class EntryTests(SynchronousTestCase):
         for address, view in cases:
             with self.subTest(address=address):
                 self.assertEqual(here.view("alice", address), view)
-                self.assertTrue(here.policy.viewing(address).is_same_for_all)
+                self.assertIsNotNone(here.policy.visibility_rule(address).fixed)
 
     def test_owner_sees_what_is_below_it(self) -> None:
         """Others see the public part only, which is a whole segment."""
@@ -62,21 +62,22 @@ class EntryTests(SynchronousTestCase):
         ):
             with self.subTest(by=by, address=address):
                 self.assertEqual(here.view(by, address), view)
-        self.assertFalse(here.policy.viewing("/user/alice/x").is_same_for_all)
-        self.assertEqual(here.verdict("bob", "/user/alice/x").lookups, frozenset())
+        self.assertIsNone(here.policy.visibility_rule("/user/alice/x").fixed)
+        reads = here.verdict("bob", "/user/alice/x").reads
+        self.assertEqual((reads.lookups, reads.reads_address), ({}, True))
 
     def test_something_must_be_set(self) -> None:
         """The lookup is reported, missing or not."""
         here = world(
             {"path": "/room/{id}/**", "visible": "require_state_not_null", "lookup": "/room/{id}/here/{session}"}
         )
-        lookups = frozenset(("/room/r/here/alice",))
-        verdict = here.verdict("alice", "/room/r/x")
-        self.assertEqual((verdict.view, verdict.existence), (HIDDEN, lookups))
+        lookups = {"/room/r/here/alice"}
+        seen, reads = here.verdict("alice", "/room/r/x")
+        self.assertEqual((seen, by_existence(reads)), (HIDDEN, lookups))
         here.put("/room/r/here/alice", 1)
-        verdict = here.verdict("alice", "/room/r/x")
-        self.assertEqual((verdict.view, verdict.existence, verdict.until_us), (FULL, lookups, None))
-        self.assertEqual(verdict.lookups, frozenset())
+        seen, reads = here.verdict("alice", "/room/r/x")
+        self.assertEqual((seen, by_existence(reads), reads.until_us), (FULL, lookups, None))
+        self.assertEqual(by_value(reads), set())
 
     def test_checks_decide_with_the_reader_as_the_session(self) -> None:
         """All or any of them."""
@@ -90,14 +91,14 @@ class EntryTests(SynchronousTestCase):
     def test_verdict_that_rests_on_a_grace_ends_with_it(self) -> None:
         """The moment is told; while set, only its end counts, and after it another's null too."""
         here = world({"path": "/room/{id}/**", "visible": "checks", "checks": [PRESENT]})
-        lookups = frozenset(("/room/r/here/alice",))
+        lookups = {"/room/r/here/alice"}
         here.put("/room/r/here/alice", 1, "alice")
-        verdict = here.verdict("alice", "/room/r/x")
-        self.assertEqual((verdict.lookups, verdict.existence), (frozenset(), lookups))
+        reads = here.verdict("alice", "/room/r/x").reads
+        self.assertEqual((by_value(reads), by_existence(reads)), (set(), lookups))
         here.put("/room/r/here/alice", None, "alice")
-        verdict = here.verdict("alice", "/room/r/x")
-        self.assertEqual((verdict.view, verdict.until_us), (FULL, here.now_us + 30 * SECOND_US))
-        self.assertEqual((verdict.lookups, verdict.existence), (lookups, frozenset()))
+        seen, reads = here.verdict("alice", "/room/r/x")
+        self.assertEqual((seen, reads.until_us), (FULL, here.now_us + 30 * SECOND_US))
+        self.assertEqual((by_value(reads), by_existence(reads)), (lookups, set()))
         here.later(30)
         self.assertEqual(here.view("alice", "/room/r/x"), HIDDEN)
 
@@ -106,8 +107,8 @@ class EntryTests(SynchronousTestCase):
         check = {"type": "last_writer_is_session", "lookup": "/call/{id}/*"}
         here = world({"path": "/room/{id}", "visible": "checks", "checks": [check]})
         here.put("/call/r/s1", 1, "alice")
-        verdict = here.verdict("alice", "/room/r")
-        self.assertEqual((verdict.view, verdict.lookup_patterns), (FULL, frozenset((Pattern.parse("/call/r/*"),))))
+        seen, reads = here.verdict("alice", "/room/r")
+        self.assertEqual((seen, reads.patterns), (FULL, (Pattern.parse("/call/r/*"),)))
 
     def test_value_checks_look_at_what_stands_there(self) -> None:
         """And what stands there is then a lookup."""
@@ -120,7 +121,8 @@ class EntryTests(SynchronousTestCase):
         )
         here.put("/mail/1", {"to": "alice"})
         self.assertEqual([here.view(by, "/mail/1") for by in ("alice", "bob")], [FULL, HIDDEN])
-        self.assertEqual(here.verdict("bob", "/mail/1").lookups, frozenset(("/mail/1",)))
+        reads = here.verdict("bob", "/mail/1").reads
+        self.assertEqual((by_value(reads), reads.reads_address), ({"/mail/1"}, True))
 
     def test_long_address_is_decided_like_a_short_one(self) -> None:
         """Only short ones are remembered."""
@@ -135,7 +137,7 @@ class LiteralTests(SynchronousTestCase):
     def test_pattern_must_name_it(self) -> None:
         """HELLO counts as no pattern."""
         here = world({"path": "/room/{id}/meta", "visible": True, "literal": ["id"]})
-        self.assertTrue(here.policy.viewing("/room/r/meta").depends_on_pattern)
+        self.assertTrue(here.policy.visibility_rule("/room/r/meta").depends_on_pattern)
         for pattern, view in (
             ("/room/r/meta", FULL),
             ("/room/r/*", FULL),
@@ -200,7 +202,7 @@ class TransformTests(SynchronousTestCase):
         self.assertEqual(here.view("alice", "/a/b"), frozenset("xy"))
         self.assertEqual(here.view("alice", "/a/b/c"), frozenset("xy"))
         self.assertEqual(here.view("alice", "/c"), FULL)
-        self.assertTrue(here.policy.viewing("/a/b").is_same_for_all)
+        self.assertIsNotNone(here.policy.visibility_rule("/a/b").fixed)
 
     def test_checks_may_show_them(self) -> None:
         """To whom all of ``unless`` hold for; the lookups are reported."""
@@ -218,11 +220,9 @@ class TransformTests(SynchronousTestCase):
         here.put("/room/r/meta", {"by": "alice"})
         here.put("/admin/alice", 1)
         self.assertEqual(here.view("alice", "/room/r/meta"), FULL)
-        verdict = here.verdict("bob", "/room/r/meta")
-        self.assertEqual(verdict.view, frozenset(("hash", "salt")))
-        self.assertEqual(
-            (verdict.lookups, verdict.existence), (frozenset(("/room/r/meta",)), frozenset(("/admin/bob",)))
-        )
+        hidden, reads = here.verdict("bob", "/room/r/meta")
+        self.assertEqual(hidden, frozenset(("hash", "salt")))
+        self.assertEqual((by_value(reads), by_existence(reads)), ({"/room/r/meta"}, {"/admin/bob"}))
 
     def test_field_that_is_hidden_already_asks_nothing_more(self) -> None:
         """Whoever else would show it."""
@@ -232,8 +232,8 @@ class TransformTests(SynchronousTestCase):
                 {"path": META, "redact_fields": ["hash"], "unless": [CREATOR]},
             ]
         )
-        verdict = here.verdict("alice", "/room/r/meta")
-        self.assertEqual((verdict.view, verdict.lookups), (frozenset(("hash",)), frozenset()))
+        hidden, reads = here.verdict("alice", "/room/r/meta")
+        self.assertEqual((hidden, reads.lookups), (frozenset(("hash",)), {}))
 
     def test_hidden_value_is_not_redacted_besides(self) -> None:
         """Hidden is hidden, and nothing more is looked up."""
@@ -241,8 +241,8 @@ class TransformTests(SynchronousTestCase):
             {"path": "/room/{id}/**", "visible": "checks", "checks": [PRESENT]},
             snapshot_transforms=[{"path": META, "redact_fields": ["hash"], "unless": [CREATOR]}],
         )
-        verdict = here.verdict("bob", "/room/r/meta")
-        self.assertEqual((verdict.view, verdict.lookups), (HIDDEN, frozenset(("/room/r/here/bob",))))
+        hidden, reads = here.verdict("bob", "/room/r/meta")
+        self.assertEqual((hidden, set(reads.lookups)), (HIDDEN, {"/room/r/here/bob"}))
 
 
 class AppliesToTests(SynchronousTestCase):
@@ -307,15 +307,15 @@ class SiblingTests(SynchronousTestCase):
         """Whatever was asked before."""
         here = world(*entries, snapshot_transforms=transforms)
         for address in addresses:
-            alone = world(*entries, snapshot_transforms=transforms).policy.visibility._snapshot.bind(address)
-            found = here.policy.viewing(address)
+            alone = world(*entries, snapshot_transforms=transforms).policy.visibility._snapshot._bind(address)
+            found = here.policy.visibility_rule(address)
             self.assertEqual((found.key, found.fixed, found.redactions), (alone.key, alone.fixed, alone.redactions))
 
     def test_siblings_share_what_is_found(self) -> None:
         """So that a hundred thousand of them are found as fast as a few."""
         here = world({"path": "/room/{id}/**", "visible": "checks", "checks": [PRESENT]})
-        self.assertIs(here.policy.viewing("/room/r/x/1"), here.policy.viewing("/room/r/x/2"))
-        self.assertIsNot(here.policy.viewing("/room/r/x/1"), here.policy.viewing("/room/s/x/1"))
+        self.assertIs(here.policy.visibility_rule("/room/r/x/1"), here.policy.visibility_rule("/room/r/x/2"))
+        self.assertIsNot(here.policy.visibility_rule("/room/r/x/1"), here.policy.visibility_rule("/room/s/x/1"))
 
     def test_part_of_a_name_may_count(self) -> None:
         """Then each address is looked at."""
@@ -383,12 +383,12 @@ class InvalidationTests(SynchronousTestCase):
             existed = changed in here.params
             here.put(changed, value, by)
             is_named = (
-                changed in verdict.lookups
-                or (changed in verdict.existence and existed != (value is not None))
-                or any(looked.matches(changed) for looked in verdict.lookup_patterns)
-                or (verdict.until_us is not None and here.now_us >= verdict.until_us)
+                changed in by_value(verdict.reads)
+                or (changed in by_existence(verdict.reads) and existed != (value is not None))
+                or any(looked.matches(changed) for looked in verdict.reads.patterns)
+                or (verdict.reads.until_us is not None and here.now_us >= verdict.reads.until_us)
             )
             now = here.verdict("ann", address, pattern)
             if not is_named:
-                self.assertEqual(now.view, verdict.view)
+                self.assertEqual(now.hidden_keys, verdict.hidden_keys)
             verdict = now

@@ -3,6 +3,7 @@
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.access.policy import Policy
+from clasp_relay.core.rights.memory import Memory
 from clasp_relay.core.rights.port import Grant
 from clasp_relay.errors import ErrorCode, RequestError
 from clasp_relay.wire.constants import TTL_ABSOLUTE
@@ -72,7 +73,7 @@ class RuleTests(SynchronousTestCase):
         self.assertEqual(here.code("alice", "/a", {}, is_publish=True), 0)
         self.assertEqual(here.code("alice", "/a", 1, is_publish=True), 403)
         self.assertRaises(RequestError, here.policy.check_write, "alice", "/a", None, None, True, here, 0)
-        self.assertEqual(here.policy.check_write("alice", "/b", None, None, True, here, 0), Grant(NULL, None))
+        self.assertEqual(here.policy.check_write("alice", "/b", None, None, True, here, 0).grant, Grant(NULL, None))
 
     def test_refused_writer_reads_the_message(self) -> None:
         """The rule's own, else the check's; never longer than an ERROR can be."""
@@ -111,7 +112,7 @@ class RuleTests(SynchronousTestCase):
         here = world(
             {"path": "/a/**", "checks": [NO], "stamp": {"field": "by"}, "failures": {"max": 1, "window_secs": 1}}
         )
-        grant = here.policy.check_write("root", "/a/b", encode_value(7), None, False, here, 0, is_admin=True)
+        grant = here.policy.check_write("root", "/a/b", encode_value(7), None, False, here, 0, is_admin=True).grant
         self.assertEqual(grant, Grant(encode_value(7), None))
 
 
@@ -130,7 +131,7 @@ class TtlTests(SynchronousTestCase):
             ("/b", 1, None, None),
         ):
             with self.subTest(address=address, value=value, ttl=ttl):
-                grant = here.policy.check_write("alice", address, encode_value(value), ttl, False, here, 0)
+                grant = here.policy.check_write("alice", address, encode_value(value), ttl, False, here, 0).grant
                 self.assertEqual(grant.ttl, stored)
 
 
@@ -220,7 +221,7 @@ class StampTests(SynchronousTestCase):
             with self.subTest(sent=sent):
                 grant = here.policy.check_write(
                     "root", "/room/r", encode_value(sent), None, False, here, 0, is_admin=True
-                )
+                ).grant
                 self.assertEqual(grant, Grant(encode_value(stored), None, stamp))
 
 
@@ -261,5 +262,125 @@ class KeepHiddenTests(SynchronousTestCase):
     def test_other_bytes_stay_as_sent(self) -> None:
         """A number keeps its width, keys their order."""
         sent = b"\x0b\x00\x02\x00\x01z\x02\x07\x00\x01a\x00"
-        grant = self.world.policy.check_write("bob", "/room/r", sent, None, False, self.world, 0)
+        grant = self.world.policy.check_write("bob", "/room/r", sent, None, False, self.world, 0).grant
         self.assertTrue(grant.value.startswith(b"\x0b\x00\x04" + sent[3:]))
+
+
+MEMBER = {"type": "state_not_null", "lookup": "/members/{session}"}
+BY_SELF = {"type": "value_field_equals_session", "field": "by"}
+
+
+class RememberedWriteTests(SynchronousTestCase):
+    """Writes that passed are remembered, until something that they were decided from changes."""
+
+    def start(self, **rule: PyValue) -> None:
+        """Makes a world with one rule and one member, and a memory that is told of every change."""
+        self.world = world({"path": "/notes/{id}", **rule})
+        self.memory = Memory()
+        self.world.put("/members/ann", True)
+
+    def put(self, address: str, value: PyValue) -> None:
+        """Changes something, and tells the memory."""
+        existed = address in self.world.params
+        self.world.put(address, value, "ann")
+        self.memory.changed(address, value is not None, existed)
+
+    def write(self, value: PyValue = None, *, subject: str = "ann", address: str = "/notes/1") -> bool:
+        """Writes and lets it be remembered; tells whether it passed."""
+        content = encode_value({"by": subject} if value is None else value)
+        here = self.world
+        try:
+            here.policy.check_write(subject, address, content, None, True, here, here.now_us, memory=self.memory)
+        except RequestError:
+            return False
+        return True
+
+    def test_a_change_of_what_was_looked_up_ends_it(self) -> None:
+        """The member is gone: the next write is decided anew."""
+        self.start(checks=[MEMBER])
+        self.assertTrue(self.write())
+        self.assertEqual(len(self.memory), 1)
+        self.put("/members/ann", None)
+        self.assertEqual(len(self.memory), 0)
+        self.assertFalse(self.write())
+
+    def test_another_value_where_only_existence_counts_does_not(self) -> None:
+        """And neither does a change of something else."""
+        self.start(checks=[MEMBER])
+        self.write()
+        self.put("/members/ann", 2)
+        self.put("/members/bob", True)
+        self.assertEqual(len(self.memory), 1)
+        self.assertTrue(self.write())
+        self.assertEqual(self.memory.missed, 1)
+
+    def test_the_value_is_checked_every_time(self) -> None:
+        """What is remembered is about the params only."""
+        self.start(checks=[MEMBER, BY_SELF])
+        self.assertTrue(self.write())
+        self.assertFalse(self.write({"by": "bob"}))
+        self.assertTrue(self.write())
+        self.assertEqual(self.memory.missed, 1)
+
+    def test_each_writer_has_their_own(self) -> None:
+        """What one may do says nothing about another."""
+        self.start(checks=[MEMBER])
+        self.write()
+        self.assertFalse(self.write(subject="bob"))
+
+    def test_a_grace_ends_it(self) -> None:
+        """It holds no longer than what it rests on."""
+        self.start(checks=[{"type": "present", "lookup": "/here/{session}", "grace_secs": 30}])
+        self.world.put("/here/ann", True, by="ann")
+        self.world.expire("/here/ann")
+        self.assertTrue(self.write())
+        self.assertEqual(len(self.memory), 1)
+        self.world.later(31)
+        self.assertFalse(self.write())
+        self.assertEqual(len(self.memory), 0)
+
+    def test_what_has_more_to_do_is_never_remembered(self) -> None:
+        """Stamps, failures, hidden fields; and a value that may have been what let it through."""
+        rules: list[dict[str, PyValue]] = [
+            {"checks": [MEMBER], "failures": {"max": 3, "window_secs": 60}},
+            {"checks": [MEMBER], "keep_hidden": True},
+            {"checks": [BY_SELF], "mode": "any"},
+        ]
+        for rule in rules:
+            with self.subTest(rule=rule):
+                self.start(**rule)
+                self.assertTrue(self.write())
+                self.assertEqual(len(self.memory), 0)
+
+    def test_a_null_that_skipped_the_checks_is_no_pass(self) -> None:
+        """It says nothing about the next write."""
+        self.start(checks=[MEMBER], allow_null_write=True)
+        here = self.world
+        here.params.clear()
+        here.policy.check_write("ann", "/notes/1", NULL, None, False, here, here.now_us, memory=self.memory)
+        self.assertEqual(len(self.memory), 0)
+        self.assertFalse(self.write())
+
+    def test_an_address_that_was_looked_at_is_part_of_the_question(self) -> None:
+        """A pass at one address is none at another that the rule captures alike."""
+        form = {"type": "reject_unless_path_matches", "pattern": "/app/ok/*"}
+        self.start()
+        self.world = world({"path": "/app/**", "checks": [form]})
+        for _ in range(2):
+            self.assertFalse(self.write(address="/app/secret"))
+            self.assertTrue(self.write(address="/app/ok/1"))
+        self.assertFalse(self.write(address="/app/secret"))
+
+    def test_long_captures_are_not_remembered(self) -> None:
+        """What is kept stays small."""
+        self.start(checks=[MEMBER])
+        self.assertTrue(self.write(address="/notes/" + "x" * 600))
+        self.assertEqual(len(self.memory), 0)
+
+    def test_nothing_is_kept_unasked(self) -> None:
+        """Inside a bundle the params are not what they will be."""
+        self.start(checks=[MEMBER])
+        here = self.world
+        decision = here.policy.check_write("ann", "/notes/1", encode_value(1), None, False, here, here.now_us)
+        self.assertIsNone(decision.remembered)
+        self.assertEqual(len(self.memory), 0)

@@ -11,7 +11,8 @@ from clasp_relay.access.policy.question import Question
 from clasp_relay.access.policy.reader import Keys
 from clasp_relay.access.scopes import Scopes
 from clasp_relay.core.records import Ended, Param
-from clasp_relay.core.rights.port import HIDDEN, Grant, Verdict, View
+from clasp_relay.core.rights.memory import Reads
+from clasp_relay.core.rights.port import HIDDEN, Grant, HiddenKeys, Verdict
 from clasp_relay.errors import RequestError
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.messages import NULL
@@ -32,7 +33,8 @@ class World:
         self.now_us = 1_700_000_000 * SECOND_US
         self.params: dict[str, Param] = {}
         self.ends: dict[str, Ended] = {}
-        self.held: set[tuple[str, str]] = set()
+        self.present: set[tuple[str, str]] = set()
+        """Addresses, and the subjects of which a live session is present there."""
 
     # The State port
 
@@ -48,9 +50,9 @@ class World:
         """Returns how it ended."""
         return self.ends.get(address)
 
-    def is_held(self, address: str, subject: str) -> bool:
-        """Tells what the test put into ``held``."""
-        return (address, subject) in self.held
+    def is_present(self, address: str, subject: str) -> bool:
+        """Tells what the test put into ``present``."""
+        return (address, subject) in self.present
 
     # Putting things there without asking
 
@@ -62,7 +64,7 @@ class World:
         """Stores an accepted write."""
         if grant.value == NULL:
             self.params.pop(address, None)
-            self.held = {item for item in self.held if item[0] != address or item[1] == by}
+            self.present = {item for item in self.present if item[0] != address or item[1] == by}
             self.ends[address] = Ended(1, self.now_us, by, grant.stamp)
             return
         self.ends.pop(address, None)
@@ -101,7 +103,8 @@ class World:
         """Asks about a write without storing anything."""
         if not Scopes.parse(self.policy.scopes_for(by)).can_write(address):
             raise RequestError(301, "scope", address)  # type: ignore[arg-type]
-        return self.policy.check_write(by, address, encode_value(value), None, is_publish, self, self.now_us)
+        content = encode_value(value)
+        return self.policy.check_write(by, address, content, None, is_publish, self, self.now_us).grant
 
     def code(self, by: str, address: str, value: PyValue, *, is_publish: bool = False) -> int:
         """Tells what a write would be answered: 0 when it is accepted."""
@@ -114,11 +117,12 @@ class World:
     def verdict(self, by: str, address: str, pattern: str | None = None, *, is_live: bool = False) -> Verdict:
         """Returns how a user sees an address: by GET when there is no pattern, «hello» for the first snapshot."""
         seen_by = None if pattern == "hello" else Pattern.parse(pattern or address)
-        return self.policy.view(by, address, seen_by, self, self.now_us, is_live=is_live)
+        rule = self.policy.visibility_rule(address, is_live=is_live)
+        return rule.judge(by, address, seen_by, self, self.now_us)
 
-    def view(self, by: str, address: str, pattern: str | None = None, *, is_live: bool = False) -> View:
-        """Returns the view of ``verdict``."""
-        return self.verdict(by, address, pattern, is_live=is_live).view
+    def view(self, by: str, address: str, pattern: str | None = None, *, is_live: bool = False) -> HiddenKeys:
+        """Returns what of ``verdict`` the user sees."""
+        return self.verdict(by, address, pattern, is_live=is_live).hidden_keys
 
     def sees(self, by: str, address: str, pattern: str | None = None) -> bool:
         """Tells whether a user sees an address, whole or redacted, scopes permitting."""
@@ -126,6 +130,16 @@ class World:
         if pattern not in (None, "hello") and not scopes.can_subscribe(Pattern.parse(str(pattern))):
             return False
         return (pattern is not None or scopes.can_get(address)) and self.view(by, address, pattern) is not HIDDEN
+
+
+def by_value(reads: Reads) -> set[str]:
+    """Returns the addresses of which any change counts."""
+    return {address for address, counts in reads.lookups.items() if counts}
+
+
+def by_existence(reads: Reads) -> set[str]:
+    """Returns the addresses of which only this counts: whether something is set there."""
+    return {address for address, counts in reads.lookups.items() if not counts}
 
 
 def check_of(document: dict[str, object], path: str = "/app/{room}/{user}") -> Check:

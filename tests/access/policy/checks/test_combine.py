@@ -44,7 +44,7 @@ class CombineTests(SynchronousTestCase):
                     world.put(address, 1)
                 asked = question(world)
                 check_of({"type": kind, "checks": [a, b]}).passes(asked)
-                self.assertEqual(set(asked.looked_up), looked_up)
+                self.assertEqual(set(asked.reads.lookups), looked_up)
 
     def test_lookups_of_inner_checks_are_known(self) -> None:
         """However deep they are."""

@@ -21,8 +21,8 @@ class PresentTests(SynchronousTestCase):
         """Asserts the answer, when it ends, and that the address was looked up."""
         asked = question(self.world)
         self.assertIs(self.check.passes(asked), present)
-        self.assertEqual(asked.until_us, until_us)
-        self.assertEqual(set(asked.looked_up), {HERE})
+        self.assertEqual(asked.reads.until_us, until_us)
+        self.assertEqual(set(asked.reads.lookups), {HERE})
 
     def test_who_never_came_is_not_present(self) -> None:
         """Nothing set, nothing ended."""
@@ -63,13 +63,13 @@ class PresentTests(SynchronousTestCase):
         """A second tab stays inside when the first one leaves; no moment ends that."""
         self.world.put(HERE, 1, "alice")
         self.world.put(HERE, None, "alice")
-        self.world.held.add((HERE, "alice"))
+        self.world.present.add((HERE, "alice"))
         self.world.later(3600)
         self.assert_present(True)
 
     def test_sessions_of_others_do_not_count(self) -> None:
         """Who holds it must be the subject."""
-        self.world.held.add((HERE, "bob"))
+        self.world.present.add((HERE, "bob"))
         self.assert_present(False)
 
     def test_without_grace_only_now_counts(self) -> None:
@@ -99,7 +99,7 @@ class LastWriterTests(SynchronousTestCase):
                     world.put("/v/r1/s1", 1, by)
                 asked = question(world)
                 self.assertEqual((strict.passes(asked), loose.passes(asked)), passes)
-                self.assertEqual(set(asked.looked_up), {"/v/r1/s1"})
+                self.assertEqual(set(asked.reads.lookups), {"/v/r1/s1"})
 
     def test_last_writer_of_any_match(self) -> None:
         """One of several is enough; the pattern is reported."""
@@ -113,7 +113,7 @@ class LastWriterTests(SynchronousTestCase):
             world.put(address, 1, by)
             asked = question(world)
             self.assertIs(check.passes(asked), passes)
-            self.assertEqual(asked.patterns, {Pattern.parse("/v/r1/*")})
+            self.assertEqual(asked.reads.patterns, (Pattern.parse("/v/r1/*"),))
             self.assertIn("/v/r1/*", check.refusal(asked))
 
     def test_lookup_too_long_to_be_a_pattern_finds_nothing(self) -> None:

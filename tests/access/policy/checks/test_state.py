@@ -23,7 +23,7 @@ class StateCheckTests(SynchronousTestCase):
                     world.put(META, stored)
                 asked = question(world)
                 self.assertIs(check.passes(asked), passes)
-                self.assertIn(META, asked.looked_up)
+                self.assertIn(META, asked.reads.lookups)
                 self.assertIn(META, check.refusal(asked))
 
     def test_state_field_equals_session(self) -> None:
@@ -71,7 +71,7 @@ class StateCheckTests(SynchronousTestCase):
                     world.put(address, 1)
                 asked = question(world)
                 self.assertIs(check.passes(asked), passes)
-                self.assertEqual(set(asked.looked_up), {"/a/r1"} if "/a/r1" in there else {"/a/r1", "/b/alice"})
+                self.assertEqual(set(asked.reads.lookups), {"/a/r1"} if "/a/r1" in there else {"/a/r1", "/b/alice"})
 
     def test_state_field_missing(self) -> None:
         """No value, no map, no field, or a null in it."""
