@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 
+from clasp_relay.core.handlers import HANDLERS
 from clasp_relay.core.ports import Audience, Frame, Outbox, Timer
 from clasp_relay.core.relay import Relay, RelayOptions
 from clasp_relay.core.session.sessions import Session
@@ -76,6 +77,7 @@ class _World:
         self.faults: list[Exception] = []
         self.relay = Relay(
             options,
+            HANDLERS,
             _Clock(),
             lambda: str(uuid.uuid4()),
             _Nowhere(),

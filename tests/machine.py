@@ -12,6 +12,7 @@ from clasp_relay.core.ports import Frame
 from clasp_relay.core.session.sessions import Session
 from clasp_relay.errors import CloseCode
 from clasp_relay.lifecycle import RelayService
+from clasp_relay.wire.clasp import ClaspCodec
 from clasp_relay.wire.codec import decode, encode
 from clasp_relay.wire.frame import decode_frame, encode_frame
 from clasp_relay.wire.messages import Hello, Message
@@ -67,18 +68,22 @@ class Wire:
         """Keeps them."""
         self.frames += [Frame(data) for data in frames]
 
+    def discard(self) -> None:
+        """Drops what was kept."""
+        self.frames.clear()
+
     def close(self, close_code: CloseCode, reason: str) -> None:
         """Keeps it."""
         self.closed = (close_code, reason)
 
     def messages(self) -> list[Message]:
         """Returns what was sent."""
-        return [decode(decode_frame(frame.data).payload) for frame in self.frames]
+        return [decode(decode_frame(frame.wire).payload) for frame in self.frames]
 
 
 def live(service: RelayService) -> Session:
     """Returns a session past HELLO."""
-    session = service.relay.connect(Wire(), "127.0.0.1")
+    session = service.relay.connect(Wire(), "127.0.0.1", ClaspCodec())
     say(session, service, Hello(1, 0xF8, "test"))
     return session
 

@@ -16,6 +16,7 @@ from clasp_relay.access.policy_choice import choose_policy
 from clasp_relay.access.tokens import EndOfToken, TokenRecord, TokenTable
 from clasp_relay.auth_server import AuthServer
 from clasp_relay.clock import ReactorClock
+from clasp_relay.core.handlers import HANDLERS
 from clasp_relay.core.relay import Relay, RelayOptions
 from clasp_relay.core.rights.port import OpenPermissions
 from clasp_relay.core.state.params import ParamLimits
@@ -94,6 +95,7 @@ def _relay(
     params = ParamLimits(settings.max_params, settings.max_state_bytes, per_subject, settings.param_ttl_s)
     return Relay(
         RelayOptions(settings.name, params, message_rate),
+        HANDLERS,
         clock,
         lambda: str(uuid.uuid4()),
         writer,

@@ -2,6 +2,7 @@
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from clasp_relay.core.handlers import HANDLERS
 from clasp_relay.core.observer import Counts, Unwatched
 from clasp_relay.core.relay import Relay, RelayOptions
 from clasp_relay.core.session.sessions import Session
@@ -53,6 +54,7 @@ def watched(witness: Witness, rate: tuple[float, float] | None = None) -> Relay:
     ids = iter(f"session {number}" for number in range(100))
     return Relay(
         RelayOptions(message_rate=rate),
+        HANDLERS,
         WorldClock(),
         lambda: next(ids),
         MemoryFanOut(),

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from twisted.internet.task import Clock
 
+from clasp_relay.core.handlers import HANDLERS
 from clasp_relay.core.ports import NOT_YET, Audience, Codec, Frame, Log, Outbox, Timer
 from clasp_relay.core.records import Change, Param
 from clasp_relay.core.relay import Relay, RelayOptions
@@ -160,6 +161,7 @@ class World:
         self._made = 0
         self.relay = Relay(
             options or RelayOptions(),
+            HANDLERS,
             self.clock,
             self._new_id,
             MemoryFanOut(),

@@ -14,6 +14,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import Logger, LogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
+from clasp_relay.core.handlers import HANDLERS
 from clasp_relay.core.ports import Kind
 from clasp_relay.core.relay import Relay, RelayOptions
 from clasp_relay.http.metrics import Sources, make_registry
@@ -44,7 +45,7 @@ class Machine:
         self.writer = TurnWriter(self.reactor)
         ids = iter(f"{number:036d}" for number in range(1000))
         options = RelayOptions(message_rate=(1.0, 40.0))
-        self.relay = Relay(options, clock, lambda: next(ids), self.writer, lambda _what, _fault: None)
+        self.relay = Relay(options, HANDLERS, clock, lambda: next(ids), self.writer, lambda _what, _fault: None)
         limits = NetLimits(max_sessions=4, outbox_bytes=200_000)
         self.factory = ClaspFactory(self.relay, self.writer, self.reactor, limits)
         folder.mkdir()

@@ -12,7 +12,7 @@ import re
 from itertools import count
 
 from clasp_relay.access.policy import Policy
-from clasp_relay.core.rights.port import FULL, HIDDEN, View
+from clasp_relay.core.rights.port import FULL, HIDDEN, HiddenKeys
 from clasp_relay.errors import ErrorCode, RequestError
 from clasp_relay.wire.messages import Ack, Error, Get, Message, Subscribe
 from clasp_relay.wire.values import PyValue
@@ -101,7 +101,7 @@ class SocketWorld:
         asked: Message = Get(address) if pattern is None else Subscribe(99, self._name(pattern))
         return any(at == address and shown is not None for at, shown in told(self.person(by).ask(asked)))
 
-    def view(self, by: str, address: str, pattern: str | None = None, *, is_live: bool = False) -> View:
+    def view(self, by: str, address: str, pattern: str | None = None, *, is_live: bool = False) -> HiddenKeys:
         """Tells whether an event reaches a new session of somebody; or else which keys a GET lacks."""
         address = self._name(address)
         if is_live:

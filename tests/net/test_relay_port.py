@@ -8,6 +8,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.clock import ReactorClock
+from clasp_relay.core.handlers import HANDLERS
 from clasp_relay.core.relay import Relay, RelayOptions
 from clasp_relay.core.session.sessions import Session
 from clasp_relay.net.factory import ClaspFactory
@@ -28,7 +29,12 @@ class RelaySite(Site):
         self.writer = TurnWriter(self.reactor)
         numbers = count(1)
         relay = Relay(
-            RelayOptions(), ReactorClock(self.reactor), lambda: f"session-{next(numbers)}", self.writer, self.report
+            RelayOptions(),
+            HANDLERS,
+            ReactorClock(self.reactor),
+            lambda: f"session-{next(numbers)}",
+            self.writer,
+            self.report,
         )
         port: RelayPort[Session] = relay
         self.factory = ClaspFactory(port, self.writer, self.reactor)

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import IntEnum
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
+from clasp_relay.core.records import Change
 from clasp_relay.errors import CloseCode
 from clasp_relay.wire.messages import Message, Publish, SignalDefinition, SnapshotParam, Value
-
-if TYPE_CHECKING:
-    from clasp_relay.core.records import Change
 
 
 class Kind(IntEnum):

@@ -7,8 +7,9 @@ applied and put into every queue in one step, so no update can overtake another 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 from clasp_relay.core.commit import Committer
 from clasp_relay.core.decide import Decider
@@ -16,7 +17,6 @@ from clasp_relay.core.fanout.catch_ups import CatchUpSender
 from clasp_relay.core.fanout.recipients import Recipients
 from clasp_relay.core.fanout.snapshots import Snapshots
 from clasp_relay.core.fanout.subscriptions import SubscriptionTable
-from clasp_relay.core.handlers import HANDLERS
 from clasp_relay.core.observer import Counts, Observer, Unwatched
 from clasp_relay.core.ports import Clock, Codec, FanOut, Frame, ImmediateLog, Kind, Log, Outbox
 from clasp_relay.core.rights.port import OpenPermissions, Permissions
@@ -66,11 +66,16 @@ class RelayOptions:
     message_rate: tuple[float, float] | None = None
 
 
+Handler: TypeAlias = "Callable[[Relay, Session, Any, int], None]"
+"""Handles one type of message: given the relay, the session, the message and its QoS."""
+
+
 class Relay:
     """All state of one relay, and the one gate that every message passes.
 
     Args:
         options: what it is told about itself.
+        handlers: who handles each type of message that a session may send (``core.handlers.HANDLERS``).
         clock: when is now, and who calls later.
         new_id: makes session ids (UUID4, lower case).
         fan_out: the way out to many sessions.
@@ -83,6 +88,7 @@ class Relay:
     def __init__(
         self,
         options: RelayOptions,
+        handlers: Mapping[type[Message], Handler],
         clock: Clock,
         new_id: Callable[[], str],
         fan_out: FanOut,
@@ -92,6 +98,7 @@ class Relay:
         log: Log | None = None,
     ) -> None:
         self.options = options
+        self._handlers = handlers
         self.observer: Observer = observer or Unwatched()
         self.counts = Counts()
         self.clock = clock
@@ -200,7 +207,7 @@ class Relay:
         if session.limiter is None or self._within_limit(session, message):
             if self.observer.watches:
                 self.observer.operation(session, message)
-            HANDLERS[kind](self, session, message, qos)
+            self._handlers[kind](self, session, message, qos)
 
     def _gate(self, session: Session, error: Exception) -> None:
         """The one place where what goes wrong with a message ends: an ERROR, the session's end, or a fault of ours."""
@@ -353,7 +360,7 @@ class Relay:
         if not self.permissions.is_current(session.identity):
             return
         try:
-            HANDLERS[Bundle](self, session, bundle, 0)
+            self._handlers[Bundle](self, session, bundle, 0)
         except RequestError as refusal:
             self._refuse(session, refusal)
         except Exception as fault:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from clasp_relay.core.ports import Frame
+from clasp_relay.core.relay import Relay
+from clasp_relay.core.session.sessions import Session
 from clasp_relay.wire.constants import PROTOCOL_VERSION, Feature, MessageCode
 from clasp_relay.wire.messages import Hello, Ping, Pong, Sync, Welcome
-
-if TYPE_CHECKING:
-    from clasp_relay.core.relay import Relay
-    from clasp_relay.core.session.sessions import Session
 
 FEATURES = Feature.PARAM | Feature.EVENT | Feature.STREAM | Feature.GESTURE | Feature.TIMELINE
 """What WELCOME offers, whatever HELLO asked for: all that PUBLISH and SET can carry."""

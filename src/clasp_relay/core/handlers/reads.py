@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from clasp_relay.core.decide import check_param_fits, check_signal_fits
 from clasp_relay.core.ports import NOT_YET
 from clasp_relay.core.records import no_param
-from clasp_relay.core.session.sessions import Subscription
+from clasp_relay.core.relay import Relay
+from clasp_relay.core.session.sessions import Session, Subscription
 from clasp_relay.errors import ErrorCode, RequestError
 from clasp_relay.wire.address import Pattern, check_address
 from clasp_relay.wire.constants import MessageCode, Signal
 from clasp_relay.wire.messages import Announce, Get, Query, Replay, SignalDefinition, Subscribe, Unsubscribe
-
-if TYPE_CHECKING:
-    from clasp_relay.core.relay import Relay
-    from clasp_relay.core.session.sessions import Session
 
 MAX_SUBSCRIPTIONS = 1_000
 """How many one session may have."""

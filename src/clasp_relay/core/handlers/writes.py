@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from clasp_relay.core.records import Change
+from clasp_relay.core.relay import Relay
+from clasp_relay.core.session.sessions import Session
 from clasp_relay.core.state.draft import Draft
 from clasp_relay.errors import ErrorCode, RequestError
 from clasp_relay.wire.messages import Bundle, Publish, Set
-
-if TYPE_CHECKING:
-    from clasp_relay.core.relay import Relay
-    from clasp_relay.core.session.sessions import Session
 
 
 def set_param(relay: Relay, session: Session, message: Set, qos: int) -> None:

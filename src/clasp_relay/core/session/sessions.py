@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
 
+from clasp_relay.core.ports import Codec, Frame, Outbox
+from clasp_relay.core.session.limiter import Limiter
 from clasp_relay.errors import ErrorCode, RequestError
 from clasp_relay.wire import messages as m
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.constants import Signal
-
-if TYPE_CHECKING:
-    from clasp_relay.core.ports import Codec, Frame, Outbox
-    from clasp_relay.core.session.limiter import Limiter
 
 
 @dataclass(frozen=True, slots=True, eq=False)
