@@ -1,9 +1,10 @@
 """The shape of the project: tests mirror modules, modules stay small, layers stay apart."""
 
+import ast
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -21,8 +22,8 @@ WITHOUT_TESTS = {
 }
 """Modules without a test of their own, and why."""
 
-WITHOUT_A_MODULE = {"test_layout.py", "test_packaging.py"}
-"""Tests about the project as a whole; so are all in the folders of ``ACROSS``."""
+WITHOUT_A_MODULE = {"test_layout.py", "test_packaging.py", "core/test_codecs.py"}
+"""Tests about the project or a folder as a whole; so are all in the folders of ``ACROSS``."""
 
 ACROSS = ("deploy", "integration", "pytest_only")
 LINT = ("-m", "ruff", "check", "--no-cache", "--output-format=concise")
@@ -112,6 +113,65 @@ class LayerTests(SynchronousTestCase):
                         check=False,
                     )
                     self.assertIn("TID251", result.stdout, result.stderr)
+
+
+class CircleTests(SynchronousTestCase):
+    """Folders depend on each other in one direction."""
+
+    def test_no_folder_imports_itself_through_others(self) -> None:
+        """Imports that only the type checker reads count, too."""
+        self.assertEqual(circles(folder_imports()), [])
+
+    def test_a_circle_is_found(self) -> None:
+        """The test above could fail."""
+        self.assertEqual(circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}), [{"a", "b", "c"}])
+
+
+def folder_imports() -> dict[str, set[str]]:
+    """Returns which folders import which; a module that stands beside folders counts as one."""
+    found: dict[str, set[str]] = {}
+    for name, path in modules().items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("clasp_relay."):
+                here = unit_of(name.removesuffix(".py"))
+                for alias in node.names:
+                    module = f"{node.module}.{alias.name}".replace(".", "/").removeprefix("clasp_relay/")
+                    if not (PACKAGE / f"{module}.py").exists() and not (PACKAGE / module).is_dir():
+                        module = module.rpartition("/")[0]
+                    there = unit_of(module)
+                    if there != here:
+                        found.setdefault(here, set()).add(there)
+    return found
+
+
+def unit_of(module: str) -> str:
+    """Returns the folder of a module; the module itself at the top and directly in ``core``."""
+    if (PACKAGE / module).is_dir():
+        return module
+    folder = module.rpartition("/")[0]
+    return module if folder in ("", "core") else folder
+
+
+def circles(imports: Mapping[str, Set[str]]) -> list[set[str]]:
+    """Returns the groups of which every member imports every other, through others or not."""
+
+    def reach(start: str) -> set[str]:
+        seen: set[str] = set()
+        waiting = [start]
+        while waiting:
+            for other in imports.get(waiting.pop(), ()):
+                if other not in seen:
+                    seen.add(other)
+                    waiting.append(other)
+        return seen
+
+    reached = {name: reach(name) for name in imports}
+    found: list[set[str]] = []
+    for name, others in reached.items():
+        group = {other for other in others if name in reached.get(other, ())}
+        if group and group not in found:
+            found.append(group)
+    return found
 
 
 class StandaloneTests(SynchronousTestCase):
