@@ -5,7 +5,7 @@ from itertools import count
 from typing import Literal, ParamSpec, TypeVar
 
 from argon2 import PasswordHasher
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import Clock
 
 from clasp_relay.access.accounts import Accounts
@@ -13,9 +13,8 @@ from clasp_relay.access.limits import AttemptLimiter, RateLimits
 from clasp_relay.access.names import fold_name
 from clasp_relay.access.passwords import Passwords, cheap_hasher
 from clasp_relay.access.tokens import ADMIN_SCOPES, EndOfToken, TokenRecord, TokenTable
-from clasp_relay.access.workers import InlineWorkers, Workers
-from clasp_relay.storage.users import UserStore
-from clasp_relay.storage.users_memory import MemoryUsers
+from clasp_relay.access.workers import Workers
+from clasp_relay.storage.users_sqlite import SqliteUsers
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -43,6 +42,18 @@ class CountingHasher(PasswordHasher):
         """Counts and verifies."""
         self.verifications += 1
         return super().verify(hash, password)
+
+
+class InlineWorkers:
+    """Does everything at once, on the caller's thread."""
+
+    def run(self, admit: Callable[[], None], work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
+        """As :meth:`Workers.run`."""
+
+        def do(_: None) -> T:
+            return work(*args, **kwargs)
+
+        return maybeDeferred(admit).addCallback(do)
 
 
 class SteppedWorkers:
@@ -93,7 +104,7 @@ class Stack:
 
     def __init__(
         self,
-        store: UserStore | None = None,
+        store: SqliteUsers | None = None,
         *,
         limits: RateLimits | None = None,
         open_guest_ids: bool = False,
@@ -103,7 +114,7 @@ class Stack:
     ) -> None:
         self.clock = Clock()
         self.clock.advance(START_S)
-        self.store = MemoryUsers(fold_name) if store is None else store
+        self.store = SqliteUsers(None, fold_name) if store is None else store
         self.limits = RateLimits() if limits is None else limits
         self.open_guest_ids = open_guest_ids
         self.sql = InlineWorkers() if sql is None else sql

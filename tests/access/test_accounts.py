@@ -481,7 +481,7 @@ class TokenTests(AccountsTestCase):
     def test_users_row_that_is_gone_ends_the_change_of_a_password(self) -> None:
         """An operator may remove users from the file."""
         token = self.register("Alice", user_id="a1").token
-        del self.stack.store._users["a1"]  # type: ignore[attr-defined]
+        self.stack.store._db.execute("DELETE FROM users WHERE id = 'a1'")
         self.assert_refused(
             self.stack.accounts.change_password("password", "new password", token, HOME), Unauthenticated
         )

@@ -7,8 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.access.passwords import Passwords, make_hasher
 from clasp_relay.access.refusals import BadInput
-from clasp_relay.access.workers import InlineWorkers
-from tests.access.stack import CountingHasher
+from tests.access.stack import CountingHasher, InlineWorkers
 
 RUST_HASH = "$argon2id$v=19$m=19456,t=2,p=1$ne+mJzzhvr7A4JZ+ygfwdg$BWxctXQCItlR15nAM6Pkp7/5DY79dR71q9eTQcw+ffM"
 """Of «correct horse battery», made with the argon2 crate 0.5 and its defaults, as the Rust relay does."""

@@ -5,7 +5,6 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.access.refusals import Limited, Refusal, Taken, Unauthenticated
 from clasp_relay.access.store_calls import StoreCalls
-from clasp_relay.access.workers import InlineWorkers
 from clasp_relay.storage.users import (
     IdentityTaken,
     NameTaken,
@@ -14,6 +13,7 @@ from clasp_relay.storage.users import (
     TooManyTokens,
     UserChanged,
 )
+from tests.access.stack import InlineWorkers
 
 
 def fail(error: Exception) -> None:

@@ -12,7 +12,7 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
 
 from clasp_relay.access.refusals import BadInput, Busy
-from clasp_relay.access.workers import NICENESS, InlineWorkers, ThreadWorkers, Workers, uncancellable
+from clasp_relay.access.workers import NICENESS, ThreadWorkers, uncancellable
 
 REACTOR: Any = reactor
 
@@ -133,17 +133,6 @@ class GivingWayTests(TestCase):
 
         self.patch(os, "setpriority", forbidden)
         self.assertEqual(await self.told(gives_way=True), self.niceness())
-
-
-class InlineWorkersTests(SynchronousTestCase):
-    """Work on the caller's thread."""
-
-    def test_work_is_done_at_once(self) -> None:
-        """If it is admitted."""
-        workers: Workers = InlineWorkers()
-        self.assertEqual(self.successResultOf(workers.run(always, int, "7")), 7)
-        self.failureResultOf(workers.run(always, int, "x"), ValueError)
-        self.failureResultOf(workers.run(never, int, "7"), BadInput)
 
 
 class UncancellableTests(SynchronousTestCase):

@@ -23,7 +23,7 @@ from clasp_relay.wire.values import decode_value, encode_value
 from tests.deploy import tools
 from tests.deploy.processes import PATIENCE_S, Background, free_port, plain_environment, start_relay, wait_until
 from tests.integration.raw import RawClient
-from tests.storage.users_contract import NO_PROOF, token, user
+from tests.storage.test_users_sqlite import NO_PROOF, token, user
 
 SCRIPTS = tools.DEPLOY / "droplet"
 BACKUPS_UNDER_LOAD = 4

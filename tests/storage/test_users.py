@@ -1,4 +1,4 @@
-"""The records of users and tokens; what stores do is in ``users_contract``."""
+"""The records of users and tokens; what stores do is in ``test_users_sqlite``."""
 
 from twisted.trial.unittest import SynchronousTestCase
 

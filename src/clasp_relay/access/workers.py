@@ -18,7 +18,7 @@ from twisted.python.threadpool import ThreadPool
 
 from clasp_relay.access.refusals import Busy, Refusal
 
-__all__ = ["InlineWorkers", "ThreadWorkers", "Workers", "uncancellable"]
+__all__ = ["ThreadWorkers", "Workers", "uncancellable"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -146,18 +146,6 @@ class ThreadWorkers:
                 self._waiting.popleft()()
         finally:
             self._beginning = False
-
-
-class InlineWorkers:
-    """Does everything at once, on the caller's thread: for tests and for tools without an event loop."""
-
-    def run(self, admit: Callable[[], None], work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
-        """As :meth:`Workers.run`."""
-
-        def do(_: None) -> T:
-            return work(*args, **kwargs)
-
-        return maybeDeferred(admit).addCallback(do)
 
 
 def uncancellable(work: Deferred[T]) -> Deferred[T]:

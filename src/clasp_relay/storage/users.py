@@ -1,8 +1,7 @@
 """What is kept about users and tokens, and what may be asked of whoever keeps it.
 
-:class:`UserStore` has a file (``users_sqlite``) and a memory (``users_memory``) behind it. Its methods
-block, and each of them is one transaction: what it checks still holds when it writes. They are called from
-one thread at a time, which is never the event loop's.
+:class:`UserStore` is implemented by ``users_sqlite``. Its methods block, and each of them is one transaction: what it
+checks still holds when it writes. They are called from one thread at a time, which is never the event loop's.
 
 Whose id is it? A user's for ever; a guest's for as long as one of the tokens made for it is kept, which is
 :data:`GUEST_PROOF_S` after it expires. Any of these tokens that is not revoked proves it.

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from clasp_relay.errors import StartError
 
-__all__ = ["SCHEMA_VERSION", "open_users_file"]
+__all__ = ["SCHEMA_VERSION", "open_users_file", "open_users_in_memory"]
 
 SCHEMA_VERSION = 1
 """The number of the last ``schema/users-N.sql``."""
@@ -56,6 +56,17 @@ def open_users_file(path: Path, fold: Callable[[str], str]) -> sqlite3.Connectio
             f"{path}: not a users' database that this relay can use ({error}); "
             "put back a copy of it, or move it away to start without users"
         ) from error
+    return connection
+
+
+def open_users_in_memory(fold: Callable[[str], str]) -> sqlite3.Connection:
+    """Makes a database that is gone with its connection.
+
+    Args:
+        fold: makes equal what counts as one name.
+    """
+    connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    _prepare(connection, Path(":memory:"), fold)
     return connection
 
 

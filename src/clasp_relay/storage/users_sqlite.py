@@ -21,7 +21,7 @@ from clasp_relay.storage.users import (
     User,
     UserChanged,
 )
-from clasp_relay.storage.users_file import open_users_file
+from clasp_relay.storage.users_file import open_users_file, open_users_in_memory
 
 __all__ = ["SqliteUsers"]
 
@@ -36,15 +36,15 @@ class SqliteUsers:
     """A :class:`UserStore` in a file.
 
     Args:
-        path: the file; it is made when it is missing.
+        path: the file, which is made when it is missing; None keeps everything in memory.
         fold: makes equal what counts as one name.
 
     Raises:
         StartError: the file cannot be used.
     """
 
-    def __init__(self, path: Path, fold: Callable[[str], str]) -> None:
-        self._db = open_users_file(path, fold)
+    def __init__(self, path: Path | None, fold: Callable[[str], str]) -> None:
+        self._db = open_users_in_memory(fold) if path is None else open_users_file(path, fold)
 
     def close(self) -> None:
         """As :meth:`UserStore.close`."""
