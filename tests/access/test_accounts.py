@@ -1,6 +1,7 @@
 """Users, guests and tokens: what the calls of the auth API do."""
 
 from pathlib import Path
+from time import thread_time
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred
@@ -358,6 +359,22 @@ class LimitTests(AccountsTestCase):
             self.guest()
         self.assert_refused(self.stack.accounts.guest(None, None, None, HOME), Limited)
         self.successResultOf(self.stack.accounts.guest(None, None, None, "203.0.113.9"))
+
+    def test_limited_address_is_told_so_before_its_input_is_looked_at(self) -> None:
+        """Nothing is normalised, looked up or hashed for it."""
+        self.stack = Stack(limits=RateLimits(1, 900, 1, 900))
+        self.register("Alice")
+        self.guest()
+        for username in ("Alice", "Bob", "Carol", "Dave"):
+            self.assert_refused(self.stack.accounts.login(username, "wrong", HOME), Unauthenticated)
+        long = "a" + "\u0301\u0316" * 4000
+        accounts = self.stack.accounts
+        before_s = thread_time()
+        for _ in range(3):
+            self.assert_refused(accounts.register(long, "short", "a/b", None, HOME), Limited)
+            self.assert_refused(accounts.guest(long, "a/b", None, HOME), Limited)
+            self.assert_refused(accounts.login(long, "wrong", HOME), Limited)
+        self.assertLess(thread_time() - before_s, 0.05)
 
     def test_full_relay_is_busy(self) -> None:
         """Nothing more is given out until tokens expire; guests reach the end before users do."""

@@ -2,6 +2,7 @@
 
 import string
 import unicodedata
+from time import thread_time
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -61,6 +62,20 @@ class NameTests(SynchronousTestCase):
             with self.subTest(character=f"U+{ord(character):04X}"):
                 for check in (check_username, check_guest_name):
                     self.assertRaises(BadInput, check, f"ab{character}cd")
+
+    def test_long_text_is_not_normalised(self) -> None:
+        """It is refused by its length, or taken as it is: normalising thousands of combining marks takes 0.1 s."""
+        text = "a" + "\u0301\u0316" * 4000
+        before_s = thread_time()
+        for check in (check_username, check_guest_name):
+            self.assertRaises(BadInput, check, text)
+        self.assertEqual((normalise_name(text), fold_name(text)), (text, text))
+        self.assertLess(thread_time() - before_s, 0.01)
+
+    def test_text_that_shrinks_to_a_name_is_taken_up_to_128_characters(self) -> None:
+        """Composing may make one character of four."""
+        self.assertEqual(check_username(" " * 123 + "Alice"), "Alice")
+        self.assertRaises(BadInput, check_username, " " * 124 + "Alice")
 
     def test_refusal_does_not_repeat_what_was_typed(self) -> None:
         """Somebody may have typed a password into the wrong field."""

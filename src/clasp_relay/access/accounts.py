@@ -156,6 +156,7 @@ class Accounts:
     async def _register(
         self, username: str, password: str, user_id: str | None, bearer: str | None, address: str
     ) -> Issued:
+        self._limiter.check_registration(address)
         name = check_username(username)
         check_password(password)
         user_id = self._id_or_new(user_id)
@@ -170,6 +171,7 @@ class Accounts:
         return self._issuer.issue(draft)
 
     async def _login(self, username: str, password: str, address: str) -> Issued:
+        self._limiter.check_address(address)
         folded = fold_name(username)
         attempt = self._limiter.login(address, folded)
         self._issuer.check_room(guest=False)
@@ -182,6 +184,7 @@ class Accounts:
         return issued
 
     async def _guest(self, name: str | None, user_id: str | None, bearer: str | None, address: str) -> Issued:
+        self._limiter.check_guest(address)
         user_id = self._id_or_new(user_id)
         name = default_guest_name(user_id) if name is None else check_guest_name(name)
         self._limiter.count_guest(address)

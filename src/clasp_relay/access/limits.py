@@ -21,6 +21,10 @@ __all__ = ["AttemptLimiter", "LoginAttempt", "RateLimits", "SlidingWindow"]
 MAX_KEYS = 50_000
 """Keys that one window remembers: some 20 MB, and whoever wants others forgotten needs as many addresses."""
 
+TOO_MANY_FAILURES = "There were too many failed sign-ins."
+TOO_MANY_GUESTS = "There were too many guests from your network."
+TOO_MANY_REGISTRATIONS = "There were too many registrations from your network."
+
 LOGIN_PER_ADDRESS = 4
 """How many times the limit of one username an address may fail in all."""
 
@@ -128,13 +132,29 @@ class AttemptLimiter:
         self._registrations = SlidingWindow(limits.register_max_attempts, limits.register_window_s, now_s)
         self._guests = SlidingWindow(limits.register_max_attempts, limits.register_window_s, now_s)
 
+    def check_registration(self, address: str) -> None:
+        """Checks that an address may register one more user.
+
+        Raises:
+            Limited: it has registered too many.
+        """
+        _check(self._registrations, address_group(address), TOO_MANY_REGISTRATIONS)
+
     def count_registration(self, address: str) -> None:
         """Counts a registration.
 
         Raises:
             Limited: this address has made too many.
         """
-        _count(self._registrations, address_group(address), "There were too many registrations from your network.")
+        _count(self._registrations, address_group(address), TOO_MANY_REGISTRATIONS)
+
+    def check_guest(self, address: str) -> None:
+        """Checks that an address may bring one more guest.
+
+        Raises:
+            Limited: it has brought too many.
+        """
+        _check(self._guests, address_group(address), TOO_MANY_GUESTS)
 
     def count_guest(self, address: str) -> None:
         """Counts a guest.
@@ -142,7 +162,15 @@ class AttemptLimiter:
         Raises:
             Limited: this address has made too many.
         """
-        _count(self._guests, address_group(address), "There were too many guests from your network.")
+        _count(self._guests, address_group(address), TOO_MANY_GUESTS)
+
+    def check_address(self, address: str) -> None:
+        """Checks that sign-ins from an address are not limited as a whole, before the name is looked at.
+
+        Raises:
+            Limited: too many sign-ins from there have failed.
+        """
+        _check(self.by_address, address_group(address), TOO_MANY_FAILURES)
 
     def login(self, address: str, folded_name: str) -> LoginAttempt:
         """Returns the attempt to sign in as somebody, not yet counted.
@@ -183,9 +211,7 @@ class LoginAttempt:
         Raises:
             Limited: too many have failed.
         """
-        wait_s = max(window.wait_s(key) for window, key in self._counters)
-        if wait_s > 0:
-            raise Limited(f"There were too many failed sign-ins. Try again in {_in_words(wait_s)}.", wait_s)
+        _check_wait(max(window.wait_s(key) for window, key in self._counters), TOO_MANY_FAILURES)
 
     def start(self) -> None:
         """Counts the attempt, as failed until it is known better.
@@ -209,10 +235,17 @@ class LoginAttempt:
         self._times_s = []
 
 
-def _count(window: SlidingWindow, key: str, sentence: str) -> None:
-    wait_s = window.wait_s(key)
+def _check(window: SlidingWindow, key: Hashable, sentence: str) -> None:
+    _check_wait(window.wait_s(key), sentence)
+
+
+def _check_wait(wait_s: float, sentence: str) -> None:
     if wait_s > 0:
         raise Limited(f"{sentence} Try again in {_in_words(wait_s)}.", wait_s)
+
+
+def _count(window: SlidingWindow, key: Hashable, sentence: str) -> None:
+    _check(window, key, sentence)
     window.add(key)
 
 

@@ -25,6 +25,10 @@ __all__ = [
 
 USERNAME_MIN_CHARACTERS = 2
 NAME_MAX_CHARACTERS = 32
+MAX_RAW_CHARACTERS = 4 * NAME_MAX_CHARACTERS
+"""Longer text is no name whatever NFKC makes of it, and is not normalised: that takes quadratic time where thousands of
+combining marks follow one another."""
+
 PASSWORD_MIN_CHARACTERS = 6
 PASSWORD_MAX_CHARACTERS = 1024
 """Longer ones make hashing slower and nothing safer."""
@@ -54,15 +58,23 @@ _INVISIBLE = (
 
 
 def normalise_name(text: str) -> str:
-    """Returns a name as it is kept: NFKC, trimmed."""
+    """Returns a name as it is kept: NFKC, trimmed; text beyond :data:`MAX_RAW_CHARACTERS` as it is.
+
+    A users.db of the Rust relay may hold longer names: they sign in by their exact spelling.
+    """
+    if len(text) > MAX_RAW_CHARACTERS:
+        return text
     return unicodedata.normalize("NFKC", text).strip()
 
 
 def fold_name(text: str) -> str:
     """Returns what two spellings of one name have in common.
 
-    Unicode's compatibility caseless match (The Unicode Standard, D146), with runs of spaces as one.
+    Unicode's compatibility caseless match (The Unicode Standard, D146), with runs of spaces as one. Text beyond
+    :data:`MAX_RAW_CHARACTERS` is returned as it is.
     """
+    if len(text) > MAX_RAW_CHARACTERS:
+        return text
     folded = unicodedata.normalize("NFD", text)
     for _ in range(2):
         folded = unicodedata.normalize("NFKC", folded.casefold())
@@ -79,7 +91,7 @@ def _is_shown(character: str) -> bool:
 
 def _check_name(text: str, what: str, least: int) -> str:
     name = normalise_name(text)
-    if not least <= len(name) <= NAME_MAX_CHARACTERS:
+    if len(text) > MAX_RAW_CHARACTERS or not least <= len(name) <= NAME_MAX_CHARACTERS:
         raise BadInput(f"A {what} has {least} to {NAME_MAX_CHARACTERS} characters.")
     if not all(map(_is_shown, name)):
         raise BadInput(f"A {what} cannot contain control or invisible characters.")
