@@ -107,7 +107,7 @@ class AuthServer(Service):
         self._purges = PeriodicService(
             PURGE_INTERVAL_S, self._reactor, lambda: Deferred.fromCoroutine(accounts.purge()), "purge"
         )
-        return make_site(self._root(accounts), self._reactor)
+        return make_site(self._root(accounts), self._reactor, settings.trusted_proxies)
 
     def startService(self) -> None:
         """Starts the threads and the watch over tokens; it must be open."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import TypeAlias
 
-__all__ = ["Network", "address_group", "client_address", "parse_networks"]
+__all__ = ["Network", "address_group", "client_address", "is_in_networks", "parse_networks"]
 
 Network: TypeAlias = IPv4Network | IPv6Network
 _Address: TypeAlias = IPv4Address | IPv6Address
@@ -69,6 +69,12 @@ def client_address(peer: str, forwarded: Sequence[str], trusted: Sequence[Networ
             break
         speaker = hop
     return str(speaker)
+
+
+def is_in_networks(address: str, networks: Sequence[Network]) -> bool:
+    """Tells whether an address is in one of several networks; what is no IP address is in none."""
+    parsed = _parse(address)
+    return parsed is not None and any(parsed in network for network in networks)
 
 
 def address_group(address: str) -> str:
