@@ -17,7 +17,13 @@ from clasp_relay.access.accounts import Accounts, Tell, load_tokens
 from clasp_relay.access.admin_token import admin_record, read_or_make_admin_token
 from clasp_relay.access.limits import AttemptLimiter, RateLimits
 from clasp_relay.access.names import fold_name
-from clasp_relay.access.passwords import HASHES_AT_ONCE, MAX_WAITING_HASHES, Passwords, make_hasher
+from clasp_relay.access.passwords import (
+    HASHES_AT_ONCE,
+    MAX_WAITING_HASHES,
+    MAX_WAITING_HASHES_PER_ADDRESS,
+    Passwords,
+    make_hasher,
+)
 from clasp_relay.access.permissions import TokenPermissions
 from clasp_relay.access.policy import Policy
 from clasp_relay.access.policy.document import GuestIds
@@ -79,7 +85,14 @@ class AuthServer(Service):
         self._origins = origins
         self._store: SqliteUsers | None = None
         self.sql = ThreadWorkers(reactor, 1, MAX_WAITING_CALLS, "sql")
-        self.hashing = ThreadWorkers(reactor, HASHES_AT_ONCE, MAX_WAITING_HASHES, "hashing", gives_way=True)
+        self.hashing = ThreadWorkers(
+            reactor,
+            HASHES_AT_ONCE,
+            MAX_WAITING_HASHES,
+            "hashing",
+            max_waiting_in_lane=MAX_WAITING_HASHES_PER_ADDRESS,
+            gives_way=True,
+        )
         self._purges: PeriodicService | None = None
 
     @property

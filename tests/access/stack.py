@@ -47,7 +47,9 @@ class CountingHasher(PasswordHasher):
 class InlineWorkers:
     """Does everything at once, on the caller's thread."""
 
-    def run(self, admit: Callable[[], None], work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
+    def run(
+        self, lane: str, admit: Callable[[], None], work: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> Deferred[T]:
         """As :meth:`Workers.run`."""
 
         def do(_: None) -> T:
@@ -63,12 +65,14 @@ class SteppedWorkers:
         self.steps: list[Callable[[], None]] = []
         self._failures: list[Callable[[Exception], None]] = []
 
-    def run(self, admit: Callable[[], None], work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
+    def run(
+        self, lane: str, admit: Callable[[], None], work: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> Deferred[T]:
         """Keeps the work for ``step``."""
         done: Deferred[T] = Deferred()
 
         def step() -> None:
-            InlineWorkers().run(admit, work, *args, **kwargs).addCallbacks(done.callback, done.errback)
+            InlineWorkers().run(lane, admit, work, *args, **kwargs).addCallbacks(done.callback, done.errback)
 
         self.steps.append(step)
         self._failures.append(done.errback)

@@ -16,7 +16,7 @@ from twisted.web.resource import Resource
 from clasp_relay.access.accounts import Accounts, load_tokens
 from clasp_relay.access.limits import AttemptLimiter, RateLimits
 from clasp_relay.access.names import fold_name
-from clasp_relay.access.passwords import HASHES_AT_ONCE, Passwords, cheap_hasher
+from clasp_relay.access.passwords import HASHES_AT_ONCE, MAX_WAITING_HASHES_PER_ADDRESS, Passwords, cheap_hasher
 from clasp_relay.access.store_calls import MAX_WAITING_CALLS
 from clasp_relay.access.tokens import TokenTable
 from clasp_relay.access.workers import ThreadWorkers
@@ -50,7 +50,9 @@ class AuthServer:
         self.tokens = TokenTable(REACTOR, time.time)
         load_tokens(self.store, self.tokens, time.time())
         self.sql = ThreadWorkers(REACTOR, 1, MAX_WAITING_CALLS, "sql")
-        self.hashing = ThreadWorkers(REACTOR, HASHES_AT_ONCE, max_waiting, "hashing")
+        self.hashing = ThreadWorkers(
+            REACTOR, HASHES_AT_ONCE, max_waiting, "hashing", max_waiting_in_lane=MAX_WAITING_HASHES_PER_ADDRESS
+        )
         self.accounts = Accounts(
             store=self.store,
             sql=self.sql,

@@ -11,7 +11,9 @@ from typing import Any, Literal
 
 import treq
 from argon2 import PasswordHasher
-from twisted.internet.defer import gatherResults
+from treq.client import HTTPClient
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 from twisted.web.client import Agent, HTTPConnectionPool
@@ -167,6 +169,29 @@ class AuthApiTests(TestCase):
             await response.content()
         self.assertLessEqual(hasher.most_running, 4)
         self.assertNotIn(threading.current_thread(), hasher.threads)
+
+    async def test_crowd_of_one_address_leaves_the_hash_queue_to_others(self) -> None:
+        """Four are hashed and eight wait; the next ones are told to come back, and another address is not."""
+        hasher = GatedHasher()
+        self.start(hasher=hasher)
+        self.addCleanup(hasher.gate.set)
+
+        async def status(number: int, source: str) -> int:
+            agent = Agent(REACTOR, bindAddress=(source, 0))
+            body = {"username": f"nobody {number}", "password": "password"}
+            response = await HTTPClient(agent).post(f"{self.server.url}/auth/login", json=body)
+            await response.content()
+            return int(response.code)
+
+        crowd = [Deferred.fromCoroutine(status(number, "127.0.0.1")) for number in range(15)]
+        while sum(call.called for call in crowd) < 3:
+            await deferLater(REACTOR, 0.01)
+        other = Deferred.fromCoroutine(status(15, "127.0.0.2"))
+        while self.server.hashing.waiting < 9:
+            await deferLater(REACTOR, 0.01)
+        hasher.gate.set()
+        self.assertEqual(sorted(await gatherResults(crowd)), [401] * 12 + [503] * 3)
+        self.assertEqual(await other, 401)
 
     async def test_sql_is_off_the_loop_on_one_thread(self) -> None:
         """Every statement of a call."""

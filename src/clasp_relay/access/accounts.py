@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from clasp_relay.access.addresses import address_group
 from clasp_relay.access.issuer import BAD_TOKEN, EXPIRED_TOKEN, NO_TOKEN, Issued, Issuer
 from clasp_relay.access.limits import AttemptLimiter, LoginAttempt
 from clasp_relay.access.names import (
@@ -165,7 +166,7 @@ class Accounts:
         folded = fold_name(name)
         # Before the expensive hash; it is checked again when the user is added.
         await self._calls.run(self._store.check_new_user, user_id, folded, self._claim(bearer))
-        user = User(user_id, name, await self._passwords.hash(password), self._now())
+        user = User(user_id, name, await self._passwords.hash(password, address_group(address)), self._now())
         draft = self._issuer.draft(user_id, name, guest=False)
         await self._calls.run(self._store.add_user, user, folded, draft.record, self._claim(bearer))
         return self._issuer.issue(draft)
@@ -176,11 +177,11 @@ class Accounts:
         attempt = self._limiter.login(address, folded)
         self._issuer.check_room(guest=False)
         found = await self._calls.run(self._store.find_user, (username, normalise_name(username)), folded)
-        user = await self._verified(found, password, attempt, "The username or the password is wrong.")
+        user = await self._verified(found, password, address, attempt, "The username or the password is wrong.")
         draft = self._issuer.draft(user.user_id, user.username, guest=False)
         await self._calls.run(self._store.add_user_token, draft.record, user.password_changes)
         issued = self._issuer.issue(draft)
-        await self._strengthen(user, password)
+        await self._strengthen(user, password, address)
         return issued
 
     async def _guest(self, name: str | None, user_id: str | None, bearer: str | None, address: str) -> Issued:
@@ -222,16 +223,18 @@ class Accounts:
         check_password(new)
         attempt = self._limiter.login(address, fold_name(record.username))
         found = await self._calls.run(self._store.user, record.subject)
-        user = await self._verified(found, old, attempt, "The old password is wrong.")
-        password_hash = await self._passwords.hash(new)
+        user = await self._verified(found, old, address, attempt, "The old password is wrong.")
+        password_hash = await self._passwords.hash(new, address_group(address))
         ended = await self._calls.run(self._store.change_password, user, password_hash, record.digest, self._now())
         self._tokens.revoke(ended)
 
-    async def _verified(self, user: User | None, password: str, attempt: LoginAttempt, wrong: str) -> User:
+    async def _verified(
+        self, user: User | None, password: str, address: str, attempt: LoginAttempt, wrong: str
+    ) -> User:
         """Returns the user whose password it is; the work is the same when there is no such user."""
         stored = None if user is None else user.password_hash
         try:
-            right = await self._passwords.verify(stored, password, attempt.start)
+            right = await self._passwords.verify(stored, password, address_group(address), attempt.start)
         except BaseException:
             attempt.cancel()
             raise
@@ -240,12 +243,13 @@ class Accounts:
         attempt.succeed()
         return user
 
-    async def _strengthen(self, user: User, password: str) -> None:
+    async def _strengthen(self, user: User, password: str, address: str) -> None:
         """Replaces a hash that is weaker than today's; the password is known only now."""
         if not self._passwords.is_weaker(user.password_hash):
             return
         try:
-            await self._calls.run(self._store.replace_hash, user, await self._passwords.hash(password))
+            stronger = await self._passwords.hash(password, address_group(address))
+            await self._calls.run(self._store.replace_hash, user, stronger)
         except Busy:
             _log.info("a weak password hash stays until the next sign-in: the relay is busy")
 

@@ -48,7 +48,7 @@ class StoreCalls:
             Refusal: the store refuses, or too many calls are waiting.
         """
         try:
-            return await self._workers.run(_always, method, *args, **kwargs)
+            return await self._workers.run("", _always, method, *args, **kwargs)
         except StoreRefusal as refusal:
             raise _in_words(refusal) from None
 
