@@ -16,6 +16,7 @@ from clasp_relay.access.names import (
     default_guest_name,
     fold_name,
     make_user_id,
+    name_keys,
     normalise_name,
 )
 from clasp_relay.access.refusals import BadInput
@@ -113,6 +114,13 @@ class NameTests(SynchronousTestCase):
                 self.assertEqual(fold_name(one), fold_name(other))
         self.assertNotEqual(fold_name("Alice"), fold_name("Alicé"))
 
+    def test_keys_are_the_folded_name_and_the_skeletons_of_both_forms(self) -> None:
+        """Of a text that is too long for a name, itself."""
+        self.assertEqual(name_keys(" AIice "), ("aiice", "Alice", "aiice"))
+        self.assertEqual(name_keys("Alice")[1], name_keys("AIice")[1])
+        self.assertEqual(name_keys("Аlice")[1:], name_keys("Alice")[1:])
+        self.assertEqual(name_keys("I" * 300), ("I" * 300,) * 3)
+
 
 class PasswordTests(SynchronousTestCase):
     """Passwords that are chosen."""
@@ -136,6 +144,14 @@ class IdTests(SynchronousTestCase):
         for text in ("", "x" * 65, "a/b", "a*", "a.b", "a\n", "é", "a b", "１"):
             with self.subTest(text=text):
                 self.assertRaises(BadInput, check_user_id, text)
+
+    def test_reserved_word_is_no_id(self) -> None:
+        """It would have a meaning of its own in an address or in a client's objects, in any case."""
+        for text in ("__auth", "__proto__", "constructor", "prototype", ".", "..", "clasp", "CLASP", "__Proto__"):
+            with self.subTest(text=text):
+                self.assertRaises(BadInput, check_user_id, text)
+        for text in ("clasp1", "_auth", "constructors"):
+            check_user_id(text)
 
     def test_made_id_says_when(self) -> None:
         """Unix milliseconds and 8 random digits; it would be accepted from a client."""

@@ -20,6 +20,7 @@ from twisted.web.client import Agent, HTTPConnectionPool
 from twisted.web.http_headers import Headers
 
 from clasp_relay.access.limits import RateLimits
+from clasp_relay.access.names import name_keys
 from clasp_relay.access.passwords import cheap_hasher, make_hasher
 from clasp_relay.access.tokens import TokenUnknown
 from clasp_relay.errors import StartError
@@ -237,10 +238,10 @@ class AuthApiTests(TestCase):
     async def test_file_in_use_is_not_opened_by_something_else_as_broken(self) -> None:
         """A second opening of the same file works, as a restart that overlaps needs it."""
         self.start()
-        other = SqliteUsers(self.path, str.casefold)
+        other = SqliteUsers(self.path, name_keys)
         other.close()
         self.path.with_name("broken.db").write_bytes(b"broken" * 100)
-        self.assertRaises(StartError, SqliteUsers, self.path.with_name("broken.db"), str.casefold)
+        self.assertRaises(StartError, SqliteUsers, self.path.with_name("broken.db"), name_keys)
 
     async def test_api_keeps_to_its_description(self) -> None:
         """Requests made up from openapi.json, good and bad, get only answers that it knows."""

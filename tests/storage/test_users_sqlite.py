@@ -8,16 +8,19 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.storage.users import (
+    ADDRESS_KEPT_S,
     GUEST_PROOF_S,
-    MAX_TOKENS_PER_SUBJECT,
+    MAX_ADDRESSES_PER_USER,
     USER_TOKEN_KEPT_S,
     Claim,
     IdentityTaken,
     KeptToken,
+    KnownAddress,
+    NameConfusable,
+    NameKeys,
     NameTaken,
     TokenGone,
     TokenRecord,
-    TooManyTokens,
     User,
     UserChanged,
 )
@@ -26,6 +29,15 @@ from clasp_relay.storage.users_sqlite import SqliteUsers
 NOW_S = 1_700_000_000
 DAY_S = 86_400
 NO_PROOF = Claim(None, False, NOW_S)
+
+
+def keys_of(name: str) -> NameKeys:
+    """Returns what a name is compared by: here 1 and l look the same, and so do 0 and O."""
+    shown = name.replace("1", "l").replace("0", "O")
+    return NameKeys(name.casefold(), shown, shown.casefold())
+
+
+ALICE, BOB, GINA, GUEST = map(keys_of, ("alice", "bob", "gina", "guest"))
 
 
 def token(name: str, subject: str = "u1", guest: bool = False, created_s: int = NOW_S) -> TokenRecord:
@@ -45,14 +57,14 @@ class UserStoreTests(SynchronousTestCase):
 
     def make_store(self) -> SqliteUsers:
         """Returns an empty store."""
-        return SqliteUsers(None, str.casefold)
+        return SqliteUsers(None, keys_of)
 
     def setUp(self) -> None:
         """Makes a store with one user, u1 Alice, who has one token."""
         self.store = self.make_store()
         self.addCleanup(self.store.close)
         self.alice = user()
-        self.store.add_user(self.alice, "alice", token("a"), NO_PROOF)
+        self.store.add_user(self.alice, ALICE, token("a"), NO_PROOF)
 
     def assert_refused(self, error: type[Exception], method: Any, *args: object) -> None:
         """Asserts that a call is refused and that no token was added by it."""
@@ -74,59 +86,55 @@ class UserStoreTests(SynchronousTestCase):
 
     def test_store_refuses_a_name_that_a_user_has(self) -> None:
         """Neither a user nor a guest gets it, whatever the id."""
-        self.assert_refused(NameTaken, self.store.check_new_user, "u2", "alice", NO_PROOF)
-        self.assert_refused(NameTaken, self.store.add_user, user("u2", "ALICE"), "alice", token("b", "u2"), NO_PROOF)
-        self.assert_refused(NameTaken, self.store.add_guest_token, token("b", "g1", guest=True), "alice", NO_PROOF)
+        self.assert_refused(NameTaken, self.store.check_new_user, "u2", ALICE, NO_PROOF)
+        self.assert_refused(NameTaken, self.store.add_user, user("u2", "ALICE"), ALICE, token("b", "u2"), NO_PROOF)
+        self.assert_refused(NameTaken, self.store.add_guest_token, token("b", "g1", guest=True), ALICE, NO_PROOF)
         self.assertIsNone(self.store.user("u2"))
 
     def test_store_refuses_an_id_that_a_user_has(self) -> None:
         """Not even with that user's token, or when everybody may have a guest's id."""
         for claim in (NO_PROOF, Claim(token("a").digest, False, NOW_S), Claim(None, True, NOW_S)):
             with self.subTest(claim=claim):
-                self.assert_refused(IdentityTaken, self.store.check_new_user, "u1", "bob", claim)
-                self.assert_refused(
-                    IdentityTaken, self.store.add_user, user("u1", "Bob"), "bob", token("b", "u1"), claim
-                )
-                self.assert_refused(
-                    IdentityTaken, self.store.add_guest_token, token("b", "u1", guest=True), "bob", claim
-                )
+                self.assert_refused(IdentityTaken, self.store.check_new_user, "u1", BOB, claim)
+                self.assert_refused(IdentityTaken, self.store.add_user, user("u1", "Bob"), BOB, token("b", "u1"), claim)
+                self.assert_refused(IdentityTaken, self.store.add_guest_token, token("b", "u1", guest=True), BOB, claim)
         self.assertEqual(self.store.user("u1"), self.alice)
 
     def test_store_gives_a_guests_id_to_who_proves_it(self) -> None:
         """Any token of that guest will do, expired for less than 90 days too; another's, or none, will not."""
         first, last_s = token("g", "g1", guest=True), NOW_S + DAY_S + GUEST_PROOF_S - 1
-        self.store.add_guest_token(first, "guest", NO_PROOF)
-        self.store.add_guest_token(token("other", "g2", guest=True), "guest", NO_PROOF)
+        self.store.add_guest_token(first, GUEST, NO_PROOF)
+        self.store.add_guest_token(token("other", "g2", guest=True), GUEST, NO_PROOF)
         refused = [Claim(None, False, NOW_S), Claim(token("other").digest, False, NOW_S), Claim(None, False, last_s)]
         for claim in refused:
             with self.subTest(claim=claim):
-                self.assert_refused(IdentityTaken, self.store.check_new_user, "g1", "bob", claim)
+                self.assert_refused(IdentityTaken, self.store.check_new_user, "g1", BOB, claim)
         again = token("g again", "g1", guest=True)
-        self.store.add_guest_token(again, "guest", Claim(first.digest, False, NOW_S))
-        self.store.check_new_user("g1", "bob", Claim(again.digest, False, NOW_S))
-        self.store.check_new_user("g1", "bob", Claim(first.digest, False, last_s))
-        self.store.check_new_user("g1", "bob", Claim(None, True, NOW_S))
+        self.store.add_guest_token(again, GUEST, Claim(first.digest, False, NOW_S))
+        self.store.check_new_user("g1", BOB, Claim(again.digest, False, NOW_S))
+        self.store.check_new_user("g1", BOB, Claim(first.digest, False, last_s))
+        self.store.check_new_user("g1", BOB, Claim(None, True, NOW_S))
 
     def test_store_frees_a_guests_id_90_days_after_its_last_token_expired(self) -> None:
         """Nobody can prove it then, so nobody has to."""
-        self.store.add_guest_token(token("g", "g1", guest=True), "guest", NO_PROOF)
-        self.store.check_new_user("g1", "bob", Claim(None, False, NOW_S + DAY_S + GUEST_PROOF_S))
+        self.store.add_guest_token(token("g", "g1", guest=True), GUEST, NO_PROOF)
+        self.store.check_new_user("g1", BOB, Claim(None, False, NOW_S + DAY_S + GUEST_PROOF_S))
 
     def test_store_takes_no_revoked_token_as_proof(self) -> None:
         """Who signed out may have done so because the token was seen; the id stays reserved."""
         record = token("g", "g1", guest=True)
-        self.store.add_guest_token(record, "guest", NO_PROOF)
+        self.store.add_guest_token(record, GUEST, NO_PROOF)
         self.store.revoke(record.digest, NOW_S)
-        self.assert_refused(IdentityTaken, self.store.check_new_user, "g1", "bob", Claim(record.digest, False, NOW_S))
+        self.assert_refused(IdentityTaken, self.store.check_new_user, "g1", BOB, Claim(record.digest, False, NOW_S))
 
     def test_store_makes_a_user_of_a_guest(self) -> None:
         """The guest keeps its id; from then on no guest gets it, and the guest's tokens are not renewed."""
         guest = token("g", "g1", guest=True)
-        self.store.add_guest_token(guest, "guest", NO_PROOF)
+        self.store.add_guest_token(guest, GUEST, NO_PROOF)
         claim = Claim(guest.digest, False, NOW_S)
-        self.store.add_user(user("g1", "Gina"), "gina", token("r", "g1"), claim)
+        self.store.add_user(user("g1", "Gina"), GINA, token("r", "g1"), claim)
         self.assertEqual(self.store.find_user(["Gina"], "gina"), user("g1", "Gina"))
-        self.assert_refused(IdentityTaken, self.store.add_guest_token, token("h", "g1", guest=True), "guest", claim)
+        self.assert_refused(IdentityTaken, self.store.add_guest_token, token("h", "g1", guest=True), GUEST, claim)
         self.assert_refused(TokenGone, self.store.add_refreshed_token, token("h", "g1", guest=True), guest.digest)
 
     def test_store_adds_a_users_token_unless_the_password_was_changed(self) -> None:
@@ -141,7 +149,7 @@ class UserStoreTests(SynchronousTestCase):
         """The old one stays; an expired, revoked or unknown one is worth nothing."""
         old = token("a")
         self.store.add_refreshed_token(token("b", created_s=NOW_S + DAY_S - 1), old.digest)
-        self.assertEqual(self.store.find_token(old.digest), KeptToken(old, None))
+        self.assertEqual(self.store.find_token(old.digest), KeptToken(old, None, NOW_S + DAY_S))
         late = token("c", created_s=NOW_S + DAY_S)
         self.assert_refused(TokenGone, self.store.add_refreshed_token, late, old.digest)
         self.assert_refused(TokenGone, self.store.add_refreshed_token, token("c"), b"unknown")
@@ -151,30 +159,87 @@ class UserStoreTests(SynchronousTestCase):
     def test_store_exchanges_a_guests_token_for_90_days_after_it_expired(self) -> None:
         """So that a guest who comes back is the same one."""
         old = token("g", "g1", guest=True)
-        self.store.add_guest_token(old, "guest", NO_PROOF)
+        self.store.add_guest_token(old, GUEST, NO_PROOF)
         end_s = NOW_S + DAY_S + GUEST_PROOF_S
         self.store.add_refreshed_token(token("h", "g1", True, end_s - 1), old.digest)
         self.assert_refused(TokenGone, self.store.add_refreshed_token, token("i", "g1", True, end_s), old.digest)
 
-    def test_store_limits_the_valid_tokens_of_a_subject(self) -> None:
-        """Beyond it the caller waits until the first expires; expired and revoked ones do not count."""
-        for count in range(1, MAX_TOKENS_PER_SUBJECT):
-            self.store.add_user_token(token(str(count), created_s=NOW_S + count), 0)
-        error = self.assertRaises(TooManyTokens, self.store.add_user_token, token("x", created_s=NOW_S + 500), 0)
-        self.assertEqual(error.retry_after_s, DAY_S - 500)
-        self.store.add_user_token(token("x", created_s=NOW_S + DAY_S), 0)
-        self.store.revoke(token("x").digest, NOW_S + DAY_S)
-        self.store.add_refreshed_token(token("y", created_s=NOW_S + DAY_S), token("7").digest)
-        guests = [token(f"g{count}", "g1", guest=True) for count in range(MAX_TOKENS_PER_SUBJECT + 1)]
-        for record in guests[:-1]:
-            self.store.add_guest_token(record, "guest", Claim(None, True, NOW_S))
-        self.assert_refused(TooManyTokens, self.store.add_guest_token, guests[-1], "guest", Claim(None, True, NOW_S))
+    def test_store_ends_tokens_to_make_room(self) -> None:
+        """They let nobody in, and still do for a refresh and as proof of a guest's id."""
+        guest = token("g", "g1", guest=True)
+        self.store.add_guest_token(guest, GUEST, NO_PROOF)
+        self.store.end([guest.digest, token("a").digest, b"unknown"], NOW_S + 10)
+        self.assertEqual(self.store.valid_tokens(NOW_S + 10), [])
+        ended = guest._replace(expires_s=NOW_S + 10)
+        self.assertEqual(self.store.find_token(guest.digest), KeptToken(ended, None, NOW_S + DAY_S))
+        last_s = NOW_S + DAY_S + GUEST_PROOF_S - 1
+        self.store.check_new_user("g1", BOB, Claim(guest.digest, False, last_s))
+        self.store.add_refreshed_token(token("h", "g1", True, last_s), guest.digest)
+        self.store.add_refreshed_token(token("b", created_s=NOW_S + DAY_S - 1), token("a").digest)
+
+    def test_store_ends_a_token_when_its_successor_is_used(self) -> None:
+        """Not before, never later than it would have ended, and once."""
+        old = token("a")
+        new = token("b", created_s=NOW_S + 5)._replace(sign_in=old.digest, replaces=old.digest)
+        self.store.add_refreshed_token(new, old.digest)
+        self.assertEqual(self.store.valid_tokens(NOW_S + 5), [old, new])
+        self.store.end_replaced(new.digest, NOW_S + 2 * DAY_S)
+        self.assertEqual(self.store.valid_tokens(NOW_S + 5), [old, new._replace(replaces=None)])
+        third = token("c", created_s=NOW_S + 6)._replace(sign_in=old.digest, replaces=new.digest)
+        self.store.add_refreshed_token(third, new.digest)
+        self.store.end_replaced(third.digest, NOW_S + 70)
+        self.store.end_replaced(third.digest, NOW_S + 60)
+        self.store.end_replaced(b"unknown", NOW_S)
+        kept = self.store.find_token(new.digest)
+        assert kept is not None
+        self.assertEqual((kept.record.expires_s, kept.first_expires_s), (NOW_S + 70, NOW_S + 5 + DAY_S))
+
+    def test_store_revokes_all_tokens_of_a_sign_in(self) -> None:
+        """Whichever of them is presented; another sign-in of the same subject goes on."""
+        first, other = token("a"), token("other")
+        self.store.add_user_token(other, 0)
+        second = token("b")._replace(sign_in=first.digest, replaces=first.digest)
+        third = token("c")._replace(sign_in=first.digest, replaces=second.digest)
+        self.store.add_refreshed_token(second, first.digest)
+        self.store.add_refreshed_token(third, second.digest)
+        self.store.end([first.digest], NOW_S)
+        self.assertEqual(set(self.store.revoke(second.digest, NOW_S)), {second.digest, third.digest})
+        self.assertEqual(self.store.valid_tokens(NOW_S), [other])
+        self.assert_refused(TokenGone, self.store.add_refreshed_token, token("d"), first.digest)
+
+    def test_store_refuses_a_name_that_looks_like_a_users(self) -> None:
+        """To users and guests; a name of which only the folded form looks alike, too."""
+        for name in ("A1ice", "a1ICE"):
+            with self.subTest(name=name):
+                keys = keys_of(name)._replace(folded=name)
+                self.assert_refused(NameConfusable, self.store.check_new_user, "u2", keys, NO_PROOF)
+                self.assert_refused(
+                    NameConfusable, self.store.add_guest_token, token("b", "g1", guest=True), keys, NO_PROOF
+                )
+
+    def test_store_remembers_where_users_signed_in(self) -> None:
+        """The latest so many of each, for 30 days; guests' addresses are not."""
+
+        def at(number: int) -> bytes:
+            return number.to_bytes(2, "big")
+
+        self.store.add_guest_token(token("g", "g1", guest=True), GUEST, NO_PROOF)
+        last = MAX_ADDRESSES_PER_USER + 5
+        for number in range(last + 1):
+            self.store.add_user_token(token(str(number), created_s=NOW_S + number)._replace(made_for=at(number)), 0)
+        known = self.store.known_addresses(NOW_S + last, 1000)
+        expected = [KnownAddress(at(number), "alice", NOW_S + number) for number in range(6, last + 1)]
+        self.assertEqual(known, expected)
+        self.assertEqual(self.store.known_addresses(NOW_S + last, 2), expected[-2:])
+        self.assertEqual(self.store.known_addresses(NOW_S + last + ADDRESS_KEPT_S - 1, 1000), expected[-1:])
+        self.store.purge(NOW_S + last + ADDRESS_KEPT_S - 1, 1000)
+        self.assertEqual(self.store.known_addresses(NOW_S + last, 1000), expected[-1:])
 
     def test_store_revokes_a_token_once(self) -> None:
         """It is kept, with the time; twice, or an unknown one, is refused."""
         record = token("a")
         self.store.revoke(record.digest, NOW_S + 5)
-        self.assertEqual(self.store.find_token(record.digest), KeptToken(record, NOW_S + 5))
+        self.assertEqual(self.store.find_token(record.digest), KeptToken(record, NOW_S + 5, NOW_S + DAY_S))
         self.assert_refused(TokenGone, self.store.revoke, record.digest, NOW_S + 6)
         self.assert_refused(TokenGone, self.store.revoke, b"unknown", NOW_S)
         self.assertIsNone(self.store.find_token(b"unknown"))
@@ -183,7 +248,7 @@ class UserStoreTests(SynchronousTestCase):
         """The caller's own stays; those of others too; expired ones are revoked, but were not valid."""
         self.store.add_user_token(token("old", created_s=NOW_S - DAY_S), 0)
         self.store.add_user_token(token("b"), 0)
-        self.store.add_user(user("u2", "Bob"), "bob", token("bob", "u2"), NO_PROOF)
+        self.store.add_user(user("u2", "Bob"), BOB, token("bob", "u2"), NO_PROOF)
         ended = self.store.change_password(self.alice, "new hash", token("a").digest, NOW_S)
         self.assertEqual(ended, [token("b").digest])
         self.assertEqual(
@@ -223,7 +288,7 @@ class UserStoreTests(SynchronousTestCase):
         """A user's token a week after its expiry, a guest's after 90 days, revoked or not; so many at once."""
         self.store.add_user_token(token("b"), 0)
         self.store.revoke(token("b").digest, NOW_S)
-        self.store.add_guest_token(token("g", "g1", guest=True), "guest", NO_PROOF)
+        self.store.add_guest_token(token("g", "g1", guest=True), GUEST, NO_PROOF)
         expiry_s = NOW_S + DAY_S
         self.assertEqual(self.store.purge(expiry_s + USER_TOKEN_KEPT_S - 1, 10), 0)
         self.assertEqual(self.store.purge(expiry_s + USER_TOKEN_KEPT_S, 1), 1)
@@ -243,25 +308,25 @@ class FileTests(SynchronousTestCase):
         self.store = self.make_store()
         self.addCleanup(self.store.close)
         self.alice = user()
-        self.store.add_user(self.alice, "alice", token("a"), NO_PROOF)
+        self.store.add_user(self.alice, ALICE, token("a"), NO_PROOF)
 
     def make_store(self) -> SqliteUsers:
         """Returns an empty store."""
         folder = Path(self.mktemp())
         folder.mkdir()
         self.path = folder / "users.db"
-        return SqliteUsers(self.path, str.casefold)
+        return SqliteUsers(self.path, keys_of)
 
     def test_store_keeps_everything_over_a_restart(self) -> None:
         """Users, tokens and revocations are there again."""
         self.store.add_user_token(token("b"), 0)
         self.store.revoke(token("b").digest, NOW_S)
         self.store.close()
-        self.store = SqliteUsers(self.path, str.casefold)
+        self.store = SqliteUsers(self.path, keys_of)
         self.addCleanup(self.store.close)
         self.assertEqual(self.store.user("u1"), self.alice)
         self.assertEqual(self.store.valid_tokens(NOW_S), [token("a")])
-        self.assertEqual(self.store.find_token(token("b").digest), KeptToken(token("b"), NOW_S))
+        self.assertEqual(self.store.find_token(token("b").digest), KeptToken(token("b"), NOW_S, NOW_S + DAY_S))
 
     def test_store_undoes_what_it_could_not_finish(self) -> None:
         """A fault in the middle of a call leaves nothing of it behind, and the store goes on."""
@@ -272,9 +337,9 @@ class FileTests(SynchronousTestCase):
         )
         other.close()
         bob = user("u2", "Bob")
-        self.assertRaises(sqlite3.Error, self.store.add_user, bob, "bob", token("b", "u2"), NO_PROOF)
+        self.assertRaises(sqlite3.Error, self.store.add_user, bob, BOB, token("b", "u2"), NO_PROOF)
         self.assertIsNone(self.store.user("u2"))
-        self.store.add_user(user("u3", "Bob"), "bob", token("b", "u3"), NO_PROOF)
+        self.store.add_user(user("u3", "Bob"), BOB, token("b", "u3"), NO_PROOF)
 
     def test_file_holds_no_token_in_clear(self) -> None:
         """What is stored is a digest."""
