@@ -12,8 +12,8 @@ from twisted.trial.unittest import SynchronousTestCase
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src" / "clasp_relay"
 
-LONGEST_MODULE = 300
-"""Lines. What outgrows it has two jobs."""
+LONGEST_MODULE = 800
+"""Lines. A module is as long as its concept; what outgrows this has two."""
 
 WITHOUT_TESTS = {
     "core/ports.py": "interfaces, implemented and tested in net and by the tests of core",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,17 @@ from twisted.logger import Logger
 from twisted.web.resource import Resource
 
 from clasp_relay.access.accounts import Accounts, Tell, load_tokens
-from clasp_relay.access.admin_token import admin_record, read_or_make_admin_token
-from clasp_relay.access.limits import AttemptLimiter, RateLimits
-from clasp_relay.access.names import fold_name
-from clasp_relay.access.passwords import HASHES_AT_ONCE, MAX_WAITING_HASHES, Passwords, make_hasher
+from clasp_relay.access.addresses import hasher_of_addresses
+from clasp_relay.access.admin_token import admin_record, read_or_make_admin_token, read_or_make_key
+from clasp_relay.access.limits import AttemptLimiter, KnownAddresses, RateLimits
+from clasp_relay.access.names import name_keys
+from clasp_relay.access.passwords import (
+    HASHES_AT_ONCE,
+    MAX_WAITING_HASHES,
+    MAX_WAITING_HASHES_PER_ADDRESS,
+    Passwords,
+    make_hasher,
+)
 from clasp_relay.access.permissions import TokenPermissions
 from clasp_relay.access.policy import Policy
 from clasp_relay.access.policy.document import GuestIds
@@ -79,8 +87,17 @@ class AuthServer(Service):
         self._origins = origins
         self._store: SqliteUsers | None = None
         self.sql = ThreadWorkers(reactor, 1, MAX_WAITING_CALLS, "sql")
-        self.hashing = ThreadWorkers(reactor, HASHES_AT_ONCE, MAX_WAITING_HASHES, "hashing", gives_way=True)
+        self.hashing = ThreadWorkers(
+            reactor,
+            HASHES_AT_ONCE,
+            MAX_WAITING_HASHES,
+            "hashing",
+            max_waiting_in_lane=MAX_WAITING_HASHES_PER_ADDRESS,
+            gives_way=True,
+        )
         self._purges: PeriodicService | None = None
+        self._known = KnownAddresses(time.time)
+        self._hash_of: Callable[[str], bytes] = hasher_of_addresses(b"")
 
     @property
     def outcomes(self) -> dict[tuple[str, str], int]:
@@ -98,8 +115,9 @@ class AuthServer(Service):
         """
         settings = self._settings
         prepare_folder("--data-dir" if settings.auth_db is None else "--auth-db", settings.users_file.parent)
-        store = self._store = SqliteUsers(settings.users_file, fold_name)
-        load_tokens(store, self._tokens, time.time())
+        store = self._store = SqliteUsers(settings.users_file, name_keys)
+        self._hash_of = hasher_of_addresses(read_or_make_key(settings.users_file, secrets.token_bytes))
+        load_tokens(store, self._tokens, self._known, time.time())
         if settings.admin_token is not None:
             token = read_or_make_admin_token(settings.admin_token, secrets.token_hex)
             self._tokens.add(admin_record(token, time.time()))
@@ -107,7 +125,7 @@ class AuthServer(Service):
         self._purges = PeriodicService(
             PURGE_INTERVAL_S, self._reactor, lambda: Deferred.fromCoroutine(accounts.purge()), "purge"
         )
-        return make_site(self._root(accounts), self._reactor)
+        return make_site(self._root(accounts), self._reactor, settings.trusted_proxies)
 
     def startService(self) -> None:
         """Starts the threads and the watch over tokens; it must be open."""
@@ -155,7 +173,9 @@ class AuthServer(Service):
             sql=self.sql,
             passwords=Passwords(make_hasher(), self.hashing),
             tokens=self._tokens,
-            limiter=AttemptLimiter(limits, time.monotonic),
+            limiter=AttemptLimiter(limits, time.monotonic, self._known, self._hash_of),
+            known=self._known,
+            hash_of=self._hash_of,
             scopes_of=self._permissions.scopes_of,
             token_ttl_s=self._settings.token_ttl_s,
             open_guest_ids=policy is not None and policy.document.guest_ids is GuestIds.OPEN,

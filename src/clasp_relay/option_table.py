@@ -135,6 +135,11 @@ OPTIONS: tuple[Option, ...] = (
     Option("admin-token", "admin_token", "file of the administrator's token; made if it is missing", default=""),
     Option("token-ttl", "token_ttl_s", "seconds that a token is valid"),
     Option(
+        "max-guest-tokens-per-address",
+        "max_guest_tokens_per_address",
+        "guests' tokens that are valid for one client address; 0 is no limit",
+    ),
+    Option(
         "rate-limit", "rate_limit", "messages a second of a session; 0 is no limit", default="the policy's, else 30"
     ),
     Option("persist-interval", "persist_interval_s", "seconds between two writes of the state file"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from dataclasses import replace
 from typing import Any
 
 from twisted.logger import Logger
@@ -63,10 +64,12 @@ def make_service(settings: Settings, reactor: Any) -> RelayService:
         factory = _factory(settings, reactor, relay, writer, origins, log)
         return RelayService(settings, reactor, relay, factory, None, log)
     policy = _policy(settings)
-    tokens = TokenTable(reactor, time.time)
+    tokens = TokenTable(reactor, time.time, max_per_guest_address=settings.max_guest_tokens_per_address)
     permissions = TokenPermissions(tokens, policy, clock.now_us)
     relay = _relay(settings, clock, writer, permissions, _message_rate(settings, policy), log)
     tokens.on_end(lambda record, why: _end_sessions(relay, record, why))
+    tokens.on_replace(lambda subject, old, new: _pass_sessions(relay, subject, old, new))
+    tokens.tokens_in_use = lambda subject: {each.identity.token for each in relay.sessions.of_subject(subject)}
     factory = _factory(settings, reactor, relay, writer, origins, log)
     auth = AuthServer(settings, reactor, tokens, permissions, policy, origins, factory, log.signed)
     return RelayService(settings, reactor, relay, factory, auth, log)
@@ -138,3 +141,8 @@ def _message_rate(settings: Settings, policy: Policy | None) -> tuple[float, flo
 
 def _end_sessions(relay: Relay, record: TokenRecord, why: EndOfToken) -> None:
     relay.end_token(record.subject, record.digest, EXPIRED if why is EndOfToken.EXPIRED else REVOKED)
+
+
+def _pass_sessions(relay: Relay, subject: str, old: bytes, new: bytes) -> None:
+    for session in relay.sessions.of_token(subject, old):
+        session.identity = replace(session.identity, token=new)

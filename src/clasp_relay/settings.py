@@ -119,6 +119,9 @@ class Settings:
     token_ttl_s: Annotated[int, Whole(1, _LONGEST_LIFE_S)] = 86_400
     """Seconds that a token is valid: a day, after which a client asks for a new one."""
 
+    max_guest_tokens_per_address: Annotated[int, Whole(0)] = 1_000
+    """Guests' tokens that may be valid for one client address; beyond it the oldest ends. 0: any number."""
+
     rate_limit: Annotated[float | None, OrNone(Number(0))] = None
     """Messages a second that a session may send; 0: any number; None: the policy's ``message_rate``, or 30."""
 

@@ -5,22 +5,23 @@ from itertools import count
 from typing import Literal, ParamSpec, TypeVar
 
 from argon2 import PasswordHasher
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import Clock
 
 from clasp_relay.access.accounts import Accounts
-from clasp_relay.access.limits import AttemptLimiter, RateLimits
-from clasp_relay.access.names import fold_name
+from clasp_relay.access.addresses import hasher_of_addresses
+from clasp_relay.access.limits import AttemptLimiter, KnownAddresses, RateLimits
+from clasp_relay.access.names import name_keys
 from clasp_relay.access.passwords import Passwords, cheap_hasher
 from clasp_relay.access.tokens import ADMIN_SCOPES, EndOfToken, TokenRecord, TokenTable
-from clasp_relay.access.workers import InlineWorkers, Workers
-from clasp_relay.storage.users import UserStore
-from clasp_relay.storage.users_memory import MemoryUsers
+from clasp_relay.access.workers import Workers
+from clasp_relay.storage.users_sqlite import SqliteUsers
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 HOME = "192.0.2.1"
+hash_of = hasher_of_addresses(b"key")
 START_S = 1_700_000_000
 TTL_S = 86_400
 
@@ -45,6 +46,20 @@ class CountingHasher(PasswordHasher):
         return super().verify(hash, password)
 
 
+class InlineWorkers:
+    """Does everything at once, on the caller's thread."""
+
+    def run(
+        self, lane: str, admit: Callable[[], None], work: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> Deferred[T]:
+        """As :meth:`Workers.run`."""
+
+        def do(_: None) -> T:
+            return work(*args, **kwargs)
+
+        return maybeDeferred(admit).addCallback(do)
+
+
 class SteppedWorkers:
     """Does work when told to, to see what happens in between."""
 
@@ -52,12 +67,14 @@ class SteppedWorkers:
         self.steps: list[Callable[[], None]] = []
         self._failures: list[Callable[[Exception], None]] = []
 
-    def run(self, admit: Callable[[], None], work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
+    def run(
+        self, lane: str, admit: Callable[[], None], work: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> Deferred[T]:
         """Keeps the work for ``step``."""
         done: Deferred[T] = Deferred()
 
         def step() -> None:
-            InlineWorkers().run(admit, work, *args, **kwargs).addCallbacks(done.callback, done.errback)
+            InlineWorkers().run(lane, admit, work, *args, **kwargs).addCallbacks(done.callback, done.errback)
 
         self.steps.append(step)
         self._failures.append(done.errback)
@@ -93,24 +110,28 @@ class Stack:
 
     def __init__(
         self,
-        store: UserStore | None = None,
+        store: SqliteUsers | None = None,
         *,
         limits: RateLimits | None = None,
         open_guest_ids: bool = False,
         sql: Workers | None = None,
         hashing: Workers | None = None,
         max_tokens: int = 1000,
+        max_per_guest_address: int = 0,
     ) -> None:
         self.clock = Clock()
         self.clock.advance(START_S)
-        self.store = MemoryUsers(fold_name) if store is None else store
+        self.store = SqliteUsers(None, name_keys) if store is None else store
         self.limits = RateLimits() if limits is None else limits
         self.open_guest_ids = open_guest_ids
         self.sql = InlineWorkers() if sql is None else sql
         self.hashing = InlineWorkers() if hashing is None else hashing
         self.hasher = CountingHasher()
         self.max_tokens = max_tokens
+        self.max_per_guest_address = max_per_guest_address
         self.random_hex = hexadecimal()
+        self.in_use: set[bytes] = set()
+        """The digests of the tokens that have live sessions."""
         self.tokens = TokenTable(self.clock, self.clock.seconds)
         self.restart()
 
@@ -118,16 +139,20 @@ class Stack:
         """Makes all but the store again."""
         self.tokens.stop()
         self.ends: list[tuple[str, EndOfToken]] = []
-        self.tokens = TokenTable(self.clock, self.clock.seconds, self.max_tokens)
+        self.tokens = TokenTable(self.clock, self.clock.seconds, self.max_tokens, self.max_per_guest_address)
         self.tokens.on_end(lambda record, why: self.ends.append((record.subject, why)))
         self.tokens.start()
-        self.limiter = AttemptLimiter(self.limits, self.clock.seconds)
+        self.tokens.tokens_in_use = lambda _subject: self.in_use
+        self.known = KnownAddresses(self.clock.seconds)
+        self.limiter = AttemptLimiter(self.limits, self.clock.seconds, self.known, hash_of)
         self.accounts = Accounts(
             store=self.store,
             sql=self.sql,
             passwords=Passwords(self.hasher, self.hashing),
             tokens=self.tokens,
             limiter=self.limiter,
+            known=self.known,
+            hash_of=hash_of,
             scopes_of=scopes_of,
             token_ttl_s=TTL_S,
             open_guest_ids=self.open_guest_ids,

@@ -1,7 +1,9 @@
 """Users, guests and tokens: what the calls of the auth API do."""
 
 from pathlib import Path
+from time import thread_time
 from typing import Any, cast
+from unittest.mock import patch
 
 from twisted.internet.defer import Deferred
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
@@ -11,9 +13,9 @@ from clasp_relay.access.accounts import TokenInfo, load_tokens
 from clasp_relay.access.admin_token import admin_record
 from clasp_relay.access.issuer import Issued
 from clasp_relay.access.limits import RateLimits
-from clasp_relay.access.names import fold_name
+from clasp_relay.access.names import name_keys
 from clasp_relay.access.refusals import BadInput, Busy, Limited, Refusal, Taken, Unauthenticated
-from clasp_relay.access.tokens import EndOfToken, TokenUnknown, digest_of
+from clasp_relay.access.tokens import MAX_TOKENS_PER_SUBJECT, EndOfToken, TokenExpired, TokenUnknown, digest_of
 from clasp_relay.storage.users import GUEST_PROOF_S, User
 from clasp_relay.storage.users_sqlite import SqliteUsers
 from tests.access.stack import HOME, START_S, TTL_S, CountingHasher, Stack, SteppedWorkers
@@ -45,6 +47,10 @@ class AccountsTestCase(SynchronousTestCase):
     def guest(self, name: str | None = None, user_id: str | None = None, bearer: str | None = None) -> Issued:
         """Comes in as a guest."""
         return self.successResultOf(self.stack.accounts.guest(name, user_id, bearer, HOME))
+
+    def refresh(self, issued: Issued) -> Issued:
+        """Gets a token for a token."""
+        return self.successResultOf(self.stack.accounts.refresh(issued.token, HOME))
 
     def assert_refused(self, call: Deferred[Any], kind: type[Refusal], words: str = "") -> Refusal:
         """Asserts that a call was refused."""
@@ -207,7 +213,7 @@ class LoginTests(AccountsTestCase):
         hasher = CountingHasher()
         folder = Path(self.mktemp())
         folder.mkdir()
-        store = SqliteUsers(folder / "users.db", fold_name)
+        store = SqliteUsers(folder / "users.db", name_keys)
         self.addCleanup(store.close)
         names = ("Alice", "alice", "x", "a\u200bb", " padded ", "y" * 100)
         for number, name in enumerate(names):
@@ -215,7 +221,7 @@ class LoginTests(AccountsTestCase):
                 "INSERT INTO users VALUES (?, ?, ?, ?)", (f"u{number}", name, hasher.hash(f"password {number}"), number)
             )
         store.close()
-        store = SqliteUsers(folder / "users.db", fold_name)
+        store = SqliteUsers(folder / "users.db", name_keys)
         self.addCleanup(store.close)
         self.stack = Stack(store, limits=GENEROUS)
         for number, name in enumerate(names):
@@ -263,7 +269,7 @@ class LoginTests(AccountsTestCase):
         sql = SteppedWorkers()
         self.stack.sql = sql
         self.stack.restart()
-        load_tokens(self.stack.store, self.stack.tokens, START_S)
+        load_tokens(self.stack.store, self.stack.tokens, self.stack.known, START_S)
         change = self.stack.accounts.change_password("password", "new password", alice.token, HOME)
         login = self.stack.accounts.login("Alice", "password", "203.0.113.9")
         sql.step()
@@ -359,6 +365,86 @@ class LimitTests(AccountsTestCase):
         self.assert_refused(self.stack.accounts.guest(None, None, None, HOME), Limited)
         self.successResultOf(self.stack.accounts.guest(None, None, None, "203.0.113.9"))
 
+    def test_limited_address_is_told_so_before_its_input_is_looked_at(self) -> None:
+        """Nothing is normalised, looked up or hashed for it."""
+        self.stack = Stack(limits=RateLimits(1, 900, 1, 900))
+        self.register("Alice")
+        self.guest()
+        for username in ("Alice", "Bob", "Carol", "Dave"):
+            self.assert_refused(self.stack.accounts.login(username, "wrong", "203.0.113.9"), Unauthenticated)
+        long = "a" + "\u0301\u0316" * 4000
+        accounts = self.stack.accounts
+        before_s = thread_time()
+        for _ in range(3):
+            self.assert_refused(accounts.register(long, "short", "a/b", None, HOME), Limited)
+            self.assert_refused(accounts.guest(long, "a/b", None, HOME), Limited)
+            self.assert_refused(accounts.login(long, "wrong", "203.0.113.9"), Limited)
+        self.assertLess(thread_time() - before_s, 0.05)
+
+    def test_strangers_failures_do_not_lock_a_user_out_where_the_user_is_at_home(self) -> None:
+        """Fifty from eleven addresses, and twenty from the user's own network; also after a restart."""
+        for number in range(11):
+            self.fail_login(5 if number < 10 else 0, address=f"203.0.113.{number}")
+        for number in range(4):
+            self.fail_login(5, f"nobody {number}")
+        self.assert_refused(self.stack.accounts.login("Alice", "password", "198.51.100.1"), Limited)
+        self.assert_refused(self.stack.accounts.login("nobody", "password", HOME), Limited)
+        self.login("Alice")
+        self.fail_login(5)
+        self.assert_refused(self.stack.accounts.login("Alice", "password", HOME), Limited)
+        self.stack.restart()
+        load_tokens(self.stack.store, self.stack.tokens, self.stack.known, self.stack.clock.seconds())
+        for number in range(11):
+            self.fail_login(5 if number < 10 else 0, address=f"203.0.113.{number}")
+        self.login("Alice")
+
+    def test_oldest_sign_in_makes_room_for_the_251st(self) -> None:
+        """The one that nobody uses any more, rather than one with a session."""
+        self.stack.in_use = {digest_of(self.alice.token)}
+        tokens = [self.login("Alice").token for _ in range(MAX_TOKENS_PER_SUBJECT)]
+        self.stack.tokens.lookup(self.alice.token)
+        self.assertRaises(TokenExpired, self.stack.tokens.lookup, tokens[0])
+        self.assertEqual(self.stack.ends, [(self.alice.user_id, EndOfToken.EXPIRED)])
+        self.stack.restart()
+        load_tokens(self.stack.store, self.stack.tokens, self.stack.known, START_S)
+        self.assertEqual(len(self.stack.tokens), MAX_TOKENS_PER_SUBJECT)
+        self.assertRaises(TokenExpired, self.stack.tokens.lookup, tokens[0])
+
+    def test_sign_in_stands_where_there_was_no_time_to_make_room(self) -> None:
+        """The next one makes it."""
+        for _ in range(MAX_TOKENS_PER_SUBJECT - 1):
+            self.login("Alice")
+
+        def busy(*_: object) -> None:
+            raise Busy("Not now.", 1)
+
+        with patch.object(self.stack.store, "end", busy):
+            self.login("Alice")
+        self.assertEqual(len(self.stack.tokens), MAX_TOKENS_PER_SUBJECT + 1)
+        self.login("Alice")
+        self.assertEqual(len(self.stack.tokens), MAX_TOKENS_PER_SUBJECT)
+
+    def test_nobody_ends_a_guests_tokens_by_coming_in_under_its_id(self) -> None:
+        """Where everybody may have any guest's id: each address has its own room, and a token is a proof."""
+        self.stack = Stack(limits=GENEROUS, open_guest_ids=True)
+        guest = self.guest("Gina", "g1")
+        for _ in range(MAX_TOKENS_PER_SUBJECT + 5):
+            self.successResultOf(self.stack.accounts.guest("Eve", "g1", None, "203.0.113.9"))
+        self.stack.tokens.lookup(guest.token)
+        self.assertEqual(len(self.stack.tokens), MAX_TOKENS_PER_SUBJECT + 1)
+        self.guest("Gina", "g1")
+        self.guest("Gina", "g1", guest.token)
+        self.assertEqual(len(self.stack.tokens), MAX_TOKENS_PER_SUBJECT)
+
+    def test_guests_of_an_address_make_room_for_one_another(self) -> None:
+        """And are still themselves when they come back."""
+        self.stack = Stack(limits=GENEROUS, max_per_guest_address=3)
+        guests = [self.guest(None, f"g{number}") for number in range(5)]
+        self.successResultOf(self.stack.accounts.guest(None, "far", None, "203.0.113.9"))
+        self.assertEqual(len(self.stack.tokens), 4)
+        self.assertRaises(TokenExpired, self.stack.tokens.lookup, guests[0].token)
+        self.assertEqual(self.refresh(guests[0]).user_id, "g0")
+
     def test_full_relay_is_busy(self) -> None:
         """Nothing more is given out until tokens expire; guests reach the end before users do."""
         self.stack = Stack(limits=GENEROUS, max_tokens=5)
@@ -394,7 +480,7 @@ class TokenTests(AccountsTestCase):
         sql = SteppedWorkers()
         self.stack.sql = sql
         self.stack.restart()
-        load_tokens(self.stack.store, self.stack.tokens, START_S)
+        load_tokens(self.stack.store, self.stack.tokens, self.stack.known, START_S)
         call = self.stack.accounts.logout(alice.token, HOME)
         call.addErrback(lambda _: None)
         self.stack.tokens.lookup(alice.token)
@@ -416,14 +502,66 @@ class TokenTests(AccountsTestCase):
                 )
                 self.assertIn(words, self.assertRaises(Unauthenticated, accounts.me, bearer).sentence)
 
-    def test_refresh_gives_a_new_token_and_leaves_the_old_one(self) -> None:
-        """Each with its own life."""
+    def test_refresh_replaces_the_token(self) -> None:
+        """The old one ends a minute after the new one is first used, over a restart too; a lost one ends nothing."""
         alice = self.register("Alice")
         self.stack.clock.advance(100)
-        new = self.successResultOf(self.stack.accounts.refresh(alice.token, HOME))
+        lost = self.refresh(alice)
+        new = self.refresh(alice)
         self.assertEqual((new.user_id, new.username), (alice.user_id, "Alice"))
         self.assertEqual(self.stack.tokens.lookup(alice.token).expires_s, START_S + TTL_S)
-        self.assertEqual(self.stack.tokens.lookup(new.token).expires_s, START_S + TTL_S + 100)
+        self.assertEqual(self.stack.accounts.me(new.token).expires_at, START_S + TTL_S + 100)
+        self.assertEqual(self.stack.tokens.lookup(alice.token).expires_s, START_S + 160)
+        self.stack.restart()
+        load_tokens(self.stack.store, self.stack.tokens, self.stack.known, self.stack.clock.seconds())
+        self.assertEqual(self.stack.tokens.lookup(alice.token).expires_s, START_S + 160)
+        self.stack.clock.pump([1.0] * 61)
+        self.assertEqual(self.stack.ends, [(alice.user_id, EndOfToken.EXPIRED)])
+        for token in (new.token, lost.token):
+            self.stack.tokens.lookup(token)
+        self.assertEqual(self.refresh(alice).user_id, alice.user_id, "another tab learns of it late")
+
+    def test_refreshing_a_refreshed_token_is_its_first_use(self) -> None:
+        """Who presents it has got it."""
+        alice = self.register("Alice")
+        second = self.refresh(alice)
+        self.refresh(second)
+        self.assertEqual(self.stack.tokens.lookup(alice.token).expires_s, START_S + 60)
+        self.assertEqual(self.stack.tokens.lookup(second.token).expires_s, START_S + TTL_S)
+
+    def test_fault_while_a_first_use_is_written_is_logged(self) -> None:
+        """Nobody waits for it; a busy relay is no fault."""
+        alice = self.register("Alice")
+        for error, faults in ((Busy("Not now.", 1), 0), (OSError("disk full"), 1)):
+            new = self.refresh(alice)
+
+            def broken(*_: object, error: Exception = error) -> None:
+                raise error
+
+            self.patch(self.stack.store, "end_replaced", broken)
+            self.stack.tokens.lookup(new.token)
+            self.assertEqual(len(self.flushLoggedErrors(OSError)), faults)
+
+    def test_refreshing_for_ever_takes_no_more_than_one_subjects_places(self) -> None:
+        """Whether the new tokens are used or not; everybody else signs in."""
+        self.stack = Stack(limits=GENEROUS, max_tokens=400)
+        guest = self.guest("Gina", "g1")
+        for _ in range(500):
+            guest = self.refresh(guest)
+        for _ in range(500):
+            self.refresh(guest)
+        self.assertLessEqual(len(self.stack.tokens), MAX_TOKENS_PER_SUBJECT)
+        self.guest("Otto")
+
+    def test_logout_ends_the_tokens_that_it_was_refreshed_from_and_to(self) -> None:
+        """They are one sign-in; another sign-in of the user goes on."""
+        alice = self.register("Alice")
+        other = self.login("Alice")
+        new = self.refresh(self.refresh(alice))
+        self.successResultOf(self.stack.accounts.logout(alice.token, HOME))
+        self.assertEqual(self.stack.ends, [(alice.user_id, EndOfToken.REVOKED)] * 3)
+        self.assert_refused(self.stack.accounts.refresh(new.token, HOME), Unauthenticated, "not valid")
+        self.stack.tokens.lookup(other.token)
 
     def test_refresh_takes_a_guests_expired_token(self) -> None:
         """For 90 days."""
@@ -481,7 +619,7 @@ class TokenTests(AccountsTestCase):
     def test_users_row_that_is_gone_ends_the_change_of_a_password(self) -> None:
         """An operator may remove users from the file."""
         token = self.register("Alice", user_id="a1").token
-        del self.stack.store._users["a1"]  # type: ignore[attr-defined]
+        self.stack.store._db.execute("DELETE FROM users WHERE id = 'a1'")
         self.assert_refused(
             self.stack.accounts.change_password("password", "new password", token, HOME), Unauthenticated
         )
@@ -493,7 +631,7 @@ class RestartTests(AccountsTestCase):
     def restart(self) -> None:
         """Restarts the relay."""
         self.stack.restart()
-        load_tokens(self.stack.store, self.stack.tokens, self.stack.clock.seconds())
+        load_tokens(self.stack.store, self.stack.tokens, self.stack.known, self.stack.clock.seconds())
 
     def test_restart_signs_nobody_out(self) -> None:
         """Valid tokens are valid, revoked ones are not, expired ones are known as such."""

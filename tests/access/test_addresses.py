@@ -2,7 +2,13 @@
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.access.addresses import address_group, client_address, parse_networks
+from clasp_relay.access.addresses import (
+    address_group,
+    client_address,
+    hasher_of_addresses,
+    is_in_networks,
+    parse_networks,
+)
 
 PROXIES = parse_networks("127.0.0.1, 10.0.0.0/8, fd00::/8")
 
@@ -62,3 +68,22 @@ class NetworkTests(SynchronousTestCase):
         for address, group in cases:
             with self.subTest(address=address):
                 self.assertEqual(address_group(address), group)
+
+    def test_hash_is_of_what_counts_as_one_address_and_needs_its_key(self) -> None:
+        """Without the key nobody finds the address by trying all."""
+        hash_of = hasher_of_addresses(b"key")
+        self.assertEqual(hash_of("2001:db8::1"), hash_of("2001:db8::2"))
+        self.assertNotEqual(hash_of("192.0.2.1"), hash_of("192.0.2.2"))
+        self.assertNotEqual(hash_of("192.0.2.1"), hasher_of_addresses(b"other")("192.0.2.1"))
+        self.assertEqual(len(hash_of("local")), 16)
+
+    def test_address_is_in_a_network_or_not(self) -> None:
+        """What is no address is in none."""
+        for address, expected in (
+            ("127.0.0.1", True),
+            ("::ffff:10.1.1.1", True),
+            ("192.0.2.1", False),
+            ("local", False),
+        ):
+            with self.subTest(address=address):
+                self.assertEqual(is_in_networks(address, PROXIES), expected)

@@ -1,11 +1,11 @@
-"""The administrator's token."""
+"""Secrets in files of their own."""
 
 import stat
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.access.admin_token import ADMIN_SUBJECT, admin_record, read_or_make_admin_token
+from clasp_relay.access.admin_token import ADMIN_SUBJECT, admin_record, read_or_make_admin_token, read_or_make_key
 from clasp_relay.access.names import check_user_id
 from clasp_relay.access.refusals import BadInput
 from clasp_relay.access.tokens import ADMIN_SCOPES, digest_of
@@ -57,5 +57,33 @@ class AdminTokenTests(SynchronousTestCase):
     def test_record_never_expires_and_is_nobody_elses(self) -> None:
         """No user can have its id."""
         record = admin_record("cpsk_x", 17.9)
-        self.assertEqual(record, (digest_of("cpsk_x"), ADMIN_SUBJECT, "admin", False, ADMIN_SCOPES, 17, None))
+        self.assertEqual(record[:7], (digest_of("cpsk_x"), ADMIN_SUBJECT, "admin", False, ADMIN_SCOPES, 17, None))
         self.assertRaises(BadInput, check_user_id, ADMIN_SUBJECT)
+
+
+class KeyTests(SynchronousTestCase):
+    """The key of address hashes."""
+
+    def setUp(self) -> None:
+        """Makes a folder."""
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        self.users_file = folder / "users.db"
+        self.path = folder / "users.db.key"
+
+    def test_missing_key_is_made_for_its_owner_only(self) -> None:
+        """The next start reads the same."""
+        key = read_or_make_key(self.users_file, lambda size: b"k" * size)
+        self.assertEqual((key, stat.S_IMODE(self.path.stat().st_mode)), (b"k" * 32, 0o600))
+        self.assertEqual(read_or_make_key(self.users_file, lambda size: b"x" * size), key)
+
+    def test_file_that_is_no_key_stops_the_start(self) -> None:
+        """It is named, and not overwritten."""
+        self.path.write_bytes(b"short")
+        error = self.assertRaises(StartError, read_or_make_key, self.users_file, bytes)
+        self.assertIn(f"{self.path}: not a key (32 bytes); remove the file to have one made", str(error))
+        self.assertEqual(self.path.read_bytes(), b"short")
+        self.path.unlink()
+        self.path.mkdir()
+        error = self.assertRaises(StartError, read_or_make_key, self.users_file, bytes)
+        self.assertIn("cannot be read: Is a directory", str(error))

@@ -21,18 +21,27 @@ class IssuerTests(SynchronousTestCase):
         self.tokens = TokenTable(self.clock, self.clock.seconds, max_tokens=1)
         self.issuer = Issuer(self.tokens, 3600, self.clock.seconds, hexadecimal())
 
-    def test_drafted_token_is_valid_once_it_is_issued(self) -> None:
+    def test_pending_token_is_valid_once_it_is_issued(self) -> None:
         """Not before: it has to be committed first. Its life is in whole seconds."""
-        draft = self.issuer.draft("u1", "Alice", guest=True)
-        record = TokenRecord(digest_of(TOKEN), "u1", "Alice", True, POLICY_SCOPES, START_S, START_S + 3600)
-        self.assertEqual((draft.token, draft.record), (TOKEN, record))
+        pending = self.issuer.make("u1", "Alice", True, b"home")
+        record = TokenRecord(digest_of(TOKEN), "u1", "Alice", True, POLICY_SCOPES, START_S, START_S + 3600, b"home")
+        self.assertEqual((pending.token, pending.record), (TOKEN, record))
         error = self.assertRaises(Unauthenticated, self.issuer.recognise, TOKEN)
         self.assertEqual(error.sentence, BAD_TOKEN)
-        self.assertEqual(self.issuer.issue(draft), Issued(TOKEN, "u1", "Alice"))
+        self.assertEqual(self.issuer.issue(pending), Issued(TOKEN, "u1", "Alice"))
         self.assertEqual(self.issuer.recognise(TOKEN), record)
         self.clock.advance(3600)
         error = self.assertRaises(Unauthenticated, self.issuer.recognise, TOKEN)
         self.assertEqual(error.sentence, EXPIRED_TOKEN)
+
+    def test_successor_is_of_the_same_sign_in(self) -> None:
+        """However often it is refreshed; and it says which token it replaces."""
+        first = self.issuer.make("u1", "Alice", True, b"home")
+        second = self.issuer.make_successor(first.record, b"work")
+        third = self.issuer.make_successor(second.record, b"work")
+        for one, other in ((first, second), (second, third)):
+            self.assertEqual((other.record.sign_in, other.record.replaces), (first.record.digest, one.record.digest))
+        self.assertEqual(third.record[1:5], first.record[1:5])
 
     def test_no_token_is_told_from_a_bad_one(self) -> None:
         """The caller may have forgotten it."""
@@ -42,12 +51,12 @@ class IssuerTests(SynchronousTestCase):
     def test_full_table_is_busy(self) -> None:
         """Until some tokens expire."""
         self.issuer.check_room(guest=False)
-        self.issuer.issue(self.issuer.draft("u1", "Alice", guest=False))
+        self.issuer.issue(self.issuer.make("u1", "Alice", False, b""))
         error = self.assertRaises(Busy, self.issuer.check_room, guest=False)
         self.assertEqual(error.retry_after_s, 60)
 
     def test_token_is_in_no_text(self) -> None:
         """Neither before it is issued nor after."""
-        draft = self.issuer.draft("u1", "Alice", guest=False)
-        for thing in (draft, self.issuer.issue(draft)):
+        pending = self.issuer.make("u1", "Alice", False, b"")
+        for thing in (pending, self.issuer.issue(pending)):
             self.assertNotIn("cpsk", repr(thing))

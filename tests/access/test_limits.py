@@ -5,8 +5,11 @@ from collections.abc import Callable
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.access.limits import AttemptLimiter, RateLimits, SlidingWindow
+from clasp_relay.access import limits as module
+from clasp_relay.access.limits import AttemptLimiter, KnownAddresses, RateLimits, SlidingWindow
 from clasp_relay.access.refusals import Limited
+from clasp_relay.storage.users import ADDRESS_KEPT_S
+from tests.access.stack import hash_of
 
 
 class SlidingWindowTests(SynchronousTestCase):
@@ -78,7 +81,8 @@ class AttemptLimiterTests(SynchronousTestCase):
     def setUp(self) -> None:
         """Makes a limiter with the default numbers."""
         self.clock = Clock()
-        self.limiter = AttemptLimiter(RateLimits(), self.clock.seconds)
+        self.known = KnownAddresses(self.clock.seconds)
+        self.limiter = AttemptLimiter(RateLimits(), self.clock.seconds, self.known, hash_of)
 
     def fail_login(self, address: str, name: str, times: int = 1) -> None:
         """Fails to sign in."""
@@ -116,6 +120,41 @@ class AttemptLimiterTests(SynchronousTestCase):
             self.fail_login(f"10.0.0.{count}", "alice")
         self.assert_limited(lambda: self.limiter.login("10.0.1.1", "alice"), 900)
         self.limiter.login("10.0.1.1", "bob")
+
+    def test_known_address_has_a_counter_of_its_own(self) -> None:
+        """Neither strangers' failures for the name nor those of others at the address lock the user out there."""
+        self.known.add(hash_of("home"), "alice")
+        for count in range(50):
+            self.fail_login(f"10.0.0.{count}", "alice")
+        for count in range(20):
+            self.fail_login("home", f"user {count}")
+        self.assert_limited(lambda: self.limiter.login("10.0.1.1", "alice"), 900)
+        self.assert_limited(lambda: self.limiter.login("home", "bob"), 900)
+        self.limiter.check_address("home")
+        self.fail_login("home", "alice", 5)
+        self.assert_limited(lambda: self.limiter.login("home", "alice"), 900)
+
+    def test_address_is_known_for_30_days(self) -> None:
+        """Of an IPv6 subscriber every address is; a later sign-in renews it."""
+        self.known.add(hash_of("2001:db8::1"), "alice")
+        self.known.add(hash_of("2001:db8::1"), "bob")
+        there = hash_of("2001:db8::2")
+        self.clock.advance(ADDRESS_KEPT_S - 1)
+        self.assertEqual([self.known.knows(there, name) for name in ("alice", "bob", "carol")], [True, True, False])
+        self.known.add(there, "bob")
+        self.clock.advance(1)
+        self.assertEqual([self.known.knows(there, name) for name in ("alice", "bob")], [False, True])
+        self.assertEqual([self.known.has_users(hash_of(each)) for each in ("2001:db8::3", "10.0.0.1")], [True, False])
+        self.clock.advance(ADDRESS_KEPT_S)
+        self.assertFalse(self.known.has_users(there))
+        self.assertEqual(len(self.known), 0)
+
+    def test_memory_of_known_addresses_is_bounded(self) -> None:
+        """Those used longest ago are forgotten."""
+        self.patch(module, "MAX_KEYS", 2)
+        for name in "abac":
+            self.known.add(b"there", name)
+        self.assertEqual([self.known.knows(b"there", name) for name in "abc"], [True, False, True])
 
     def test_success_clears_the_counters_of_that_username_only(self) -> None:
         """Somebody who knows one password gets no more tries at others by it."""
@@ -168,7 +207,7 @@ class AttemptLimiterTests(SynchronousTestCase):
 
     def test_numbers_are_the_policys(self) -> None:
         """Limits and windows come from it."""
-        limiter = AttemptLimiter(RateLimits(1, 10, 2, 20), self.clock.seconds)
+        limiter = AttemptLimiter(RateLimits(1, 10, 2, 20), self.clock.seconds, self.known, hash_of)
         limiter.login("a", "alice").start()
         self.assert_limited(lambda: limiter.login("a", "alice"), 10, "Try again in 10 seconds.")
         for _ in range(2):

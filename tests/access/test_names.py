@@ -2,6 +2,7 @@
 
 import string
 import unicodedata
+from time import thread_time
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,6 +16,7 @@ from clasp_relay.access.names import (
     default_guest_name,
     fold_name,
     make_user_id,
+    name_keys,
     normalise_name,
 )
 from clasp_relay.access.refusals import BadInput
@@ -62,6 +64,20 @@ class NameTests(SynchronousTestCase):
                 for check in (check_username, check_guest_name):
                     self.assertRaises(BadInput, check, f"ab{character}cd")
 
+    def test_long_text_is_not_normalised(self) -> None:
+        """It is refused by its length, or taken as it is: normalising thousands of combining marks takes 0.1 s."""
+        text = "a" + "\u0301\u0316" * 4000
+        before_s = thread_time()
+        for check in (check_username, check_guest_name):
+            self.assertRaises(BadInput, check, text)
+        self.assertEqual((normalise_name(text), fold_name(text)), (text, text))
+        self.assertLess(thread_time() - before_s, 0.01)
+
+    def test_text_that_shrinks_to_a_name_is_taken_up_to_128_characters(self) -> None:
+        """Composing may make one character of four."""
+        self.assertEqual(check_username(" " * 123 + "Alice"), "Alice")
+        self.assertRaises(BadInput, check_username, " " * 124 + "Alice")
+
     def test_refusal_does_not_repeat_what_was_typed(self) -> None:
         """Somebody may have typed a password into the wrong field."""
         error = self.assertRaises(BadInput, check_username, "secret\x00")
@@ -98,6 +114,13 @@ class NameTests(SynchronousTestCase):
                 self.assertEqual(fold_name(one), fold_name(other))
         self.assertNotEqual(fold_name("Alice"), fold_name("Alicé"))
 
+    def test_keys_are_the_folded_name_and_the_skeletons_of_both_forms(self) -> None:
+        """Of a text that is too long for a name, itself."""
+        self.assertEqual(name_keys(" AIice "), ("aiice", "Alice", "aiice"))
+        self.assertEqual(name_keys("Alice")[1], name_keys("AIice")[1])
+        self.assertEqual(name_keys("Аlice")[1:], name_keys("Alice")[1:])
+        self.assertEqual(name_keys("I" * 300), ("I" * 300,) * 3)
+
 
 class PasswordTests(SynchronousTestCase):
     """Passwords that are chosen."""
@@ -121,6 +144,14 @@ class IdTests(SynchronousTestCase):
         for text in ("", "x" * 65, "a/b", "a*", "a.b", "a\n", "é", "a b", "１"):
             with self.subTest(text=text):
                 self.assertRaises(BadInput, check_user_id, text)
+
+    def test_reserved_word_is_no_id(self) -> None:
+        """It would have a meaning of its own in an address or in a client's objects, in any case."""
+        for text in ("__auth", "__proto__", "constructor", "prototype", ".", "..", "clasp", "CLASP", "__Proto__"):
+            with self.subTest(text=text):
+                self.assertRaises(BadInput, check_user_id, text)
+        for text in ("clasp1", "_auth", "constructors"):
+            check_user_id(text)
 
     def test_made_id_says_when(self) -> None:
         """Unix milliseconds and 8 random digits; it would be accepted from a client."""

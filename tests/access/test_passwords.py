@@ -7,8 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.access.passwords import Passwords, make_hasher
 from clasp_relay.access.refusals import BadInput
-from clasp_relay.access.workers import InlineWorkers
-from tests.access.stack import CountingHasher
+from tests.access.stack import HOME, CountingHasher, InlineWorkers
 
 RUST_HASH = "$argon2id$v=19$m=19456,t=2,p=1$ne+mJzzhvr7A4JZ+ygfwdg$BWxctXQCItlR15nAM6Pkp7/5DY79dR71q9eTQcw+ffM"
 """Of «correct horse battery», made with the argon2 crate 0.5 and its defaults, as the Rust relay does."""
@@ -33,11 +32,11 @@ class PasswordsTests(SynchronousTestCase):
 
     def verify(self, stored: str | None, password: str) -> bool:
         """Verifies a password."""
-        return self.successResultOf(Deferred.fromCoroutine(self.passwords.verify(stored, password, always)))
+        return self.successResultOf(Deferred.fromCoroutine(self.passwords.verify(stored, password, HOME, always)))
 
     def hash(self, password: str) -> str:
         """Hashes a password."""
-        return self.successResultOf(Deferred.fromCoroutine(self.passwords.hash(password)))
+        return self.successResultOf(Deferred.fromCoroutine(self.passwords.hash(password, HOME)))
 
     def test_password_is_recognised_by_its_hash(self) -> None:
         """Every character counts, and no two hashes are the same."""
@@ -62,7 +61,7 @@ class PasswordsTests(SynchronousTestCase):
 
     def test_verification_that_is_not_admitted_costs_nothing(self) -> None:
         """Nothing is computed."""
-        failed = Deferred.fromCoroutine(self.passwords.verify(None, "password", never))
+        failed = Deferred.fromCoroutine(self.passwords.verify(None, "password", HOME, never))
         self.failureResultOf(failed, BadInput)
         self.assertEqual(self.hasher.verifications, 0)
 
@@ -90,14 +89,14 @@ class RealParametersTests(SynchronousTestCase):
     def test_hash_has_owasps_parameters_and_the_rust_relays_verify(self) -> None:
         """Argon2id, 19 MiB, two rounds, one lane; a hash of the Rust relay's is not weaker."""
         passwords = Passwords(make_hasher(), InlineWorkers())
-        parameters = extract_parameters(self.successResultOf(Deferred.fromCoroutine(passwords.hash("password"))))
+        parameters = extract_parameters(self.successResultOf(Deferred.fromCoroutine(passwords.hash("password", HOME))))
         self.assertEqual(
             (parameters.type, parameters.memory_cost, parameters.time_cost, parameters.parallelism),
             (Type.ID, 19_456, 2, 1),
         )
-        right = passwords.verify(RUST_HASH, "correct horse battery", always)
+        right = passwords.verify(RUST_HASH, "correct horse battery", HOME, always)
         self.assertTrue(self.successResultOf(Deferred.fromCoroutine(right)))
-        wrong = passwords.verify(RUST_HASH, "correct horse", always)
+        wrong = passwords.verify(RUST_HASH, "correct horse", HOME, always)
         self.assertFalse(self.successResultOf(Deferred.fromCoroutine(wrong)))
         self.assertFalse(passwords.is_weaker(RUST_HASH))
         self.assertTrue(passwords.is_weaker(PasswordHasher(1, 8, 1).hash("password")))

@@ -3,17 +3,17 @@
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.access.refusals import Limited, Refusal, Taken, Unauthenticated
+from clasp_relay.access.refusals import Refusal, Taken, Unauthenticated
 from clasp_relay.access.store_calls import StoreCalls
-from clasp_relay.access.workers import InlineWorkers
 from clasp_relay.storage.users import (
     IdentityTaken,
+    NameConfusable,
     NameTaken,
     StoreRefusal,
     TokenGone,
-    TooManyTokens,
     UserChanged,
 )
+from tests.access.stack import InlineWorkers
 
 
 def fail(error: Exception) -> None:
@@ -43,6 +43,7 @@ class StoreCallsTests(SynchronousTestCase):
         """Clients depend on one of them: «identity» stands where the id is taken, and nowhere else."""
         cases = [
             (NameTaken(), Taken, "This name belongs to a registered user."),
+            (NameConfusable(), Taken, "This name looks like that of a registered user."),
             (
                 IdentityTaken(),
                 Taken,
@@ -50,7 +51,6 @@ class StoreCallsTests(SynchronousTestCase):
             ),
             (TokenGone(), Unauthenticated, "This token is not valid."),
             (UserChanged(), Unauthenticated, "The password was changed a moment ago."),
-            (TooManyTokens(7), Limited, "You have signed in too often."),
         ]
         self.assertEqual({type(error) for error, _, _ in cases}, set(StoreRefusal.__subclasses__()))
         for error, kind, words in cases:
@@ -59,9 +59,6 @@ class StoreCallsTests(SynchronousTestCase):
                 self.assertIsInstance(refusal, kind)
                 self.assertIn(words, refusal.sentence)
                 self.assertEqual("identity" in refusal.sentence, isinstance(error, IdentityTaken))
-        limited = self.refusal(TooManyTokens(7))
-        assert isinstance(limited, Limited)
-        self.assertEqual(limited.retry_after_s, 7)
 
     def test_fault_of_the_store_stays_a_fault(self) -> None:
         """It is none of the client's business."""

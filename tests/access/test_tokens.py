@@ -26,6 +26,11 @@ def record(token: str, expires_s: int | None = 1060) -> TokenRecord:
     return TokenRecord(digest_of(token), token, "Alice", False, POLICY_SCOPES, 1000, expires_s)
 
 
+def successor(token: str, old: str) -> TokenRecord:
+    """Returns what a token stands for that replaces another one of the same subject."""
+    return record(token, 9000)._replace(subject=old, sign_in=digest_of(old), replaces=digest_of(old))
+
+
 class MakeTokenTests(SynchronousTestCase):
     """New tokens."""
 
@@ -161,6 +166,123 @@ class TokenTableTests(SynchronousTestCase):
         self.table.add(record("5"))
         self.assertFalse(self.table.has_room(guest=False))
 
+    def test_first_use_of_a_successor_ends_the_token_before_it(self) -> None:
+        """A minute later, and not as long as the successor may have been lost; it is told once."""
+        used: list[tuple[bytes, int]] = []
+        self.table.on_first_use(lambda digest, end_s: used.append((digest, end_s)))
+        self.table.add(record("old", 5000))
+        self.table.add(successor("new", "old"))
+        self.clock.advance(100)
+        self.table.lookup("old")
+        self.assertEqual(used, [])
+        self.table.lookup("new")
+        self.table.lookup("new")
+        self.assertEqual(used, [(digest_of("new"), 1160)])
+        self.assertEqual(self.table.lookup("old").expires_s, 1160)
+        self.clock.pump([1.0] * 60)
+        self.assertRaises(TokenExpired, self.table.lookup, "old")
+        self.table.lookup("new")
+
+    def test_token_that_ends_sooner_is_not_prolonged(self) -> None:
+        """By the first use of its successor."""
+        self.table.add(record("old", 1010))
+        self.table.add(successor("new", "old"))
+        self.table.lookup("new")
+        self.assertEqual(self.table.lookup("old").expires_s, 1010)
+
+    def test_sessions_pass_to_the_successor(self) -> None:
+        """At the refresh; from one that was lost on its way, too; and what has begun since, at the old one's end."""
+        passed: list[tuple[str, bytes, bytes]] = []
+        self.table.on_replace(lambda *each: passed.append(each))
+        self.table.add(record("old", 5000))
+        self.table.add(successor("lost", "old"))
+        old, lost, new = map(digest_of, ("old", "lost", "new"))
+        self.assertEqual(passed, [("old", old, lost)])
+        self.table.add(successor("new", "old"))
+        self.assertEqual(passed[1:], [("old", old, new), ("old", lost, new)])
+        self.table.lookup("new")
+        self.clock.pump([1.0] * 61)
+        self.assertEqual(passed[3:], [("old", old, new)])
+        self.assertEqual([subject for subject, _, _ in self.ends], ["old"])
+
+    def test_sessions_of_a_revoked_token_do_not_pass(self) -> None:
+        """They end; and so they do where the successor has ended."""
+        passed: list[tuple[str, bytes, bytes]] = []
+        self.table.add(record("old", 5000))
+        self.table.add(successor("new", "old"))
+        self.table.on_replace(lambda *each: passed.append(each))
+        self.table.revoke([digest_of("old")])
+        self.table.add(record("other", 1002))
+        self.table.add(successor("gone", "other"))
+        passed.clear()
+        self.table.revoke([digest_of("gone")])
+        self.clock.pump([1.0] * 3)
+        self.assertEqual(passed, [])
+        self.assertEqual([subject for subject, _, _ in self.ends], ["old", "other", "other"])
+
+    def test_subject_has_room_for_so_many_tokens(self) -> None:
+        """Beyond it the oldest without a live session ends; where all have one, the oldest; never the new one."""
+        self.patch(module, "MAX_TOKENS_PER_SUBJECT", 3)
+        in_use: set[bytes] = set()
+        self.table.tokens_in_use = lambda subject: in_use if subject == "u1" else set()
+        records = [record(str(number))._replace(subject="u1") for number in range(6)]
+        for each in records[:3]:
+            self.table.add(each)
+            self.assertEqual(self.table.surplus(each, own_address_only=False), [])
+        in_use |= {records[0].digest, records[1].digest}
+        self.table.add(records[3])
+        surplus = self.table.surplus(records[3], own_address_only=False)
+        self.assertEqual(surplus, [records[2].digest])
+        self.table.end(surplus)
+        self.assertRaises(TokenExpired, self.table.lookup, "2")
+        in_use |= {each.digest for each in records}
+        self.table.add(records[4])
+        self.assertEqual(self.table.surplus(records[4], own_address_only=False), [records[0].digest])
+        self.assertEqual(self.table.surplus(records[4], own_address_only=True), [records[0].digest])
+
+    def test_who_proved_nothing_ends_tokens_of_the_same_address_only(self) -> None:
+        """Nobody fills another's places."""
+        self.patch(module, "MAX_TOKENS_PER_SUBJECT", 2)
+        table = TokenTable(self.clock, self.now_s)
+        for number in range(6):
+            made_for = b"home" if number == 0 else b"evil"
+            new = record(str(number))._replace(subject="u1", guest=True, made_for=made_for)
+            table.add(new)
+            surplus = table.surplus(new, own_address_only=True)
+            self.assertEqual(surplus, [digest_of(str(number - 2))] if number > 2 else [])
+            table.end(surplus)
+        table.lookup("0")
+        new = record("mine")._replace(subject="u1", guest=True, made_for=b"home")
+        table.add(new)
+        self.assertEqual(table.surplus(new, own_address_only=True), [])
+        self.assertEqual(table.surplus(new, own_address_only=False), [digest_of("0"), digest_of("4")])
+
+    def test_guests_of_one_address_have_room_for_so_many_tokens(self) -> None:
+        """Users' do not count, nor do those of other addresses; zero is no limit."""
+        for limit, expected in ((2, [digest_of("g0")]), (0, [])):
+            with self.subTest(limit=limit):
+                table = TokenTable(self.clock, self.now_s, max_per_guest_address=limit)
+                new = record("g2")._replace(guest=True, made_for=b"home")
+                for each in (
+                    record("user")._replace(made_for=b"home"),
+                    record("g0")._replace(guest=True, made_for=b"home"),
+                    record("elsewhere")._replace(guest=True, made_for=b"work"),
+                    record("g1")._replace(guest=True, made_for=b"home"),
+                    new,
+                ):
+                    table.add(each)
+                surplus = table.surplus(new, own_address_only=False)
+                self.assertEqual(surplus, expected)
+                table.end(surplus)
+                self.assertEqual(table.surplus(new, own_address_only=False), [])
+
+    def test_token_of_a_subject_is_told_from_others(self) -> None:
+        """Also where none was presented."""
+        self.table.add(record("a"))
+        digests = (digest_of("a"), digest_of("b"), None)
+        self.assertEqual([self.table.is_of(digest, "a") for digest in digests], [True, False, False])
+        self.assertFalse(self.table.is_of(digest_of("a"), "b"))
+
     def test_memory_of_expired_tokens_is_bounded(self) -> None:
         """The oldest are unknown again."""
         self.patch(module, "MAX_EXPIRED", 2)
@@ -174,4 +296,5 @@ class TokenTableTests(SynchronousTestCase):
         for count in range(3000):
             self.table.add(record(str(count)))
             self.table.revoke([digest_of(str(count))])
+        self.assertEqual((self.table._by_subject, self.table._by_guest_address), ({}, {}))
         self.assertLessEqual(len(self.table._expiries), 1001)

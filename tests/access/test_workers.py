@@ -12,7 +12,7 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
 
 from clasp_relay.access.refusals import BadInput, Busy
-from clasp_relay.access.workers import NICENESS, InlineWorkers, ThreadWorkers, Workers, uncancellable
+from clasp_relay.access.workers import NICENESS, ThreadWorkers, uncancellable
 
 REACTOR: Any = reactor
 
@@ -46,14 +46,14 @@ class ThreadWorkersTests(TestCase):
 
     def fill(self) -> list[Deferred[str]]:
         """Gives work to both threads, and as much again as may wait."""
-        return [self.workers.run(always, self.wait_at_gate, name) for name in "abcde"]
+        return [self.workers.run("", always, self.wait_at_gate, name) for name in "abcde"]
 
     async def test_work_is_done_on_another_thread(self) -> None:
         """Its result comes back to the event loop's, and so does what it raises."""
-        thread = await self.workers.run(always, threading.current_thread)
+        thread = await self.workers.run("", always, threading.current_thread)
         self.assertIsNot(thread, threading.current_thread())
         results = []
-        failing: Deferred[int] = self.workers.run(always, int, "x")
+        failing: Deferred[int] = self.workers.run("", always, int, "x")
         failing.addErrback(lambda failure: results.append((failure.type, threading.current_thread())))
         await failing
         self.assertEqual(results, [(ValueError, threading.current_thread())])
@@ -62,13 +62,13 @@ class ThreadWorkersTests(TestCase):
         """The relay is busy, and says so at once; afterwards it is not."""
         results = self.fill()
         self.assertEqual(self.workers.waiting, 3)
-        error = self.failureResultOf(self.workers.run(always, self.wait_at_gate, "f"), Busy).value
+        error = self.failureResultOf(self.workers.run("", always, self.wait_at_gate, "f"), Busy).value
         self.assertEqual(error.retry_after_s, 2)
         self.gate.set()
         for result, name in zip(results, "abcde", strict=True):
             self.assertEqual((await result), name)
         self.assertEqual(sorted(self.done), list("abcde"))
-        self.assertEqual((await self.workers.run(always, self.wait_at_gate, "g")), "g")
+        self.assertEqual((await self.workers.run("", always, self.wait_at_gate, "g")), "g")
 
     async def test_work_is_admitted_when_its_turn_comes(self) -> None:
         """What is not admitted is not done, and does not hold up what comes after, however much it is."""
@@ -76,9 +76,9 @@ class ThreadWorkersTests(TestCase):
         workers.start()
         self.addCleanup(workers.stop)
         admitted: list[str] = []
-        first = workers.run(lambda: admitted.append("first"), self.wait_at_gate, "first")
-        refused = [workers.run(never, self.wait_at_gate, "refused") for _ in range(3000)]
-        last = workers.run(lambda: admitted.append("last"), self.wait_at_gate, "last")
+        first = workers.run("", lambda: admitted.append("first"), self.wait_at_gate, "first")
+        refused = [workers.run("", never, self.wait_at_gate, "refused") for _ in range(3000)]
+        last = workers.run("", lambda: admitted.append("last"), self.wait_at_gate, "last")
         self.assertEqual(admitted, ["first"])
         self.gate.set()
         await first
@@ -88,6 +88,31 @@ class ThreadWorkersTests(TestCase):
         self.assertEqual(self.done, ["first", "last"])
         self.assertEqual(admitted, ["first", "last"])
 
+    async def test_lanes_are_served_in_turn(self) -> None:
+        """Who brings one thing does not wait behind a crowd of one lane, and each lane keeps its order."""
+        workers = ThreadWorkers(REACTOR, 1, 300, "test")
+        workers.start()
+        self.addCleanup(workers.stop)
+        names = ["crowd 1", "crowd 2", "crowd 3", "crowd 4", "one 1", "two 1", "two 2"]
+        results = [workers.run(name.split()[0], always, self.wait_at_gate, name) for name in names]
+        self.gate.set()
+        for result in results:
+            await result
+        self.assertEqual(self.done, ["crowd 1", "crowd 2", "one 1", "two 1", "crowd 3", "two 2", "crowd 4"])
+
+    async def test_lane_has_a_bounded_share_of_the_queue(self) -> None:
+        """Beyond it that lane is told to come back; the others are not."""
+        workers = ThreadWorkers(REACTOR, 1, 10, "test", max_waiting_in_lane=2)
+        workers.start()
+        self.addCleanup(workers.stop)
+        results = [workers.run("crowd", always, self.wait_at_gate, str(number)) for number in range(3)]
+        self.failureResultOf(workers.run("crowd", always, self.wait_at_gate, "too many"), Busy)
+        results.append(workers.run("one", always, self.wait_at_gate, "3"))
+        self.gate.set()
+        for result in results:
+            await result
+        self.assertEqual(sorted(self.done), ["0", "1", "2", "3"])
+
     async def test_stop_ends_what_has_not_begun(self) -> None:
         """What has begun is finished; nothing new begins."""
         results = self.fill()
@@ -95,7 +120,7 @@ class ThreadWorkersTests(TestCase):
         self.workers.stop()
         for result in results[2:]:
             self.failureResultOf(result, Busy)
-        self.failureResultOf(self.workers.run(always, self.wait_at_gate, "f"), Busy)
+        self.failureResultOf(self.workers.run("", always, self.wait_at_gate, "f"), Busy)
         for result, name in zip(results[:2], "ab", strict=True):
             self.assertEqual((await result), name)
         self.assertEqual(sorted(self.done), ["a", "b"])
@@ -114,7 +139,7 @@ class GivingWayTests(TestCase):
         workers = ThreadWorkers(REACTOR, 1, 3, "test", gives_way=gives_way)
         workers.start()
         self.addCleanup(workers.stop)
-        return await workers.run(always, self.niceness)
+        return await workers.run("", always, self.niceness)
 
     async def test_hashing_is_nicer_than_the_event_loop(self) -> None:
         """Only its own threads are."""
@@ -133,17 +158,6 @@ class GivingWayTests(TestCase):
 
         self.patch(os, "setpriority", forbidden)
         self.assertEqual(await self.told(gives_way=True), self.niceness())
-
-
-class InlineWorkersTests(SynchronousTestCase):
-    """Work on the caller's thread."""
-
-    def test_work_is_done_at_once(self) -> None:
-        """If it is admitted."""
-        workers: Workers = InlineWorkers()
-        self.assertEqual(self.successResultOf(workers.run(always, int, "7")), 7)
-        self.failureResultOf(workers.run(always, int, "x"), ValueError)
-        self.failureResultOf(workers.run(never, int, "7"), BadInput)
 
 
 class UncancellableTests(SynchronousTestCase):

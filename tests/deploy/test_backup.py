@@ -16,14 +16,14 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.access.names import fold_name
+from clasp_relay.access.names import name_keys
 from clasp_relay.storage.users_sqlite import SqliteUsers
 from clasp_relay.wire.messages import Bundle, Get, Set, Snapshot
 from clasp_relay.wire.values import decode_value, encode_value
 from tests.deploy import tools
 from tests.deploy.processes import PATIENCE_S, Background, free_port, plain_environment, start_relay, wait_until
 from tests.integration.raw import RawClient
-from tests.storage.users_contract import NO_PROOF, token, user
+from tests.storage.test_users_sqlite import NO_PROOF, token, user
 
 SCRIPTS = tools.DEPLOY / "droplet"
 BACKUPS_UNDER_LOAD = 4
@@ -75,12 +75,12 @@ class BackupTestCase(SynchronousTestCase):
     def add_user(self, users: SqliteUsers, number: int) -> None:
         """Adds a user with a token, as a registration does."""
         made = user(f"u{number}", f"User{number}")
-        users.add_user(made, fold_name(made.username), token(f"t{number}", made.user_id), NO_PROOF)
+        users.add_user(made, name_keys(made.username), token(f"t{number}", made.user_id), NO_PROOF)
 
     def some_files(self) -> None:
         """Makes small files of a relay that is stopped."""
         (self.data / "state.json").write_text('{"params":[]}')
-        with closing(SqliteUsers(self.data / "users.db", fold_name)) as users:
+        with closing(SqliteUsers(self.data / "users.db", name_keys)) as users:
             self.add_user(users, 1)
 
     def contents(self, archive: Path) -> dict[str, bytes]:
@@ -146,7 +146,7 @@ class LoadTests(BackupTestCase):
         """Returns work that registers users."""
 
         def work(ended: threading.Event) -> None:
-            with closing(SqliteUsers(self.data / "users.db", fold_name)) as users:
+            with closing(SqliteUsers(self.data / "users.db", name_keys)) as users:
                 number = 0
                 while not ended.is_set():
                     number += 1
@@ -205,7 +205,7 @@ class BackupTests(BackupTestCase):
     def test_backup_leaves_the_files_as_they_are(self) -> None:
         """A relay that is stopped, even one that was killed with a journal, finds what it left."""
         self.some_files()
-        with closing(SqliteUsers(self.data / "users.db", fold_name)) as users:
+        with closing(SqliteUsers(self.data / "users.db", name_keys)) as users:
             self.add_user(users, 2)
             self.back_up()
             self.assertIsNotNone(users.user("u2"))
@@ -213,7 +213,7 @@ class BackupTests(BackupTestCase):
 
     def test_database_of_the_rust_relay_is_copied_under_its_name(self) -> None:
         """Whatever ends in .db."""
-        with closing(SqliteUsers(self.data / "chat-auth.db", fold_name)) as users:
+        with closing(SqliteUsers(self.data / "chat-auth.db", name_keys)) as users:
             self.add_user(users, 1)
         self.assertEqual(set(self.contents(self.back_up())), {"chat-auth.db", "SHA256SUMS"})
 
@@ -273,7 +273,7 @@ class RestoreTests(BackupTestCase):
         self.assertEqual(self.restore(archive).returncode, 0)
         names = {path.name for path in self.data.iterdir() if path.is_file()}
         self.assertEqual(names, {"state.json", "users.db"})
-        with closing(SqliteUsers(self.data / "users.db", fold_name)) as users:
+        with closing(SqliteUsers(self.data / "users.db", name_keys)) as users:
             self.assertIsNotNone(users.user("u1"))
 
     def test_damaged_archive_changes_nothing(self) -> None:

@@ -1,6 +1,7 @@
 """A web server without sockets: requests as bytes, answers taken apart."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.web.resource import IResource, Resource
 
+from clasp_relay.access.addresses import Network
 from clasp_relay.http.bounded import make_site
 
 
@@ -39,13 +41,14 @@ class MemorySite:
 
     Args:
         auth: the resource.
+        proxies: networks of trusted proxies.
     """
 
-    def __init__(self, auth: IResource) -> None:
+    def __init__(self, auth: IResource, proxies: Sequence[Network] = ()) -> None:
         self.clock = Clock()
         root = Resource()
         root.putChild(b"auth", auth)
-        self.site = make_site(root, self.clock)
+        self.site = make_site(root, self.clock, proxies)
         self.site.startFactory()
 
     def connect(self, peer: str = "192.0.2.1") -> tuple[Any, StringTransport]:

@@ -56,17 +56,18 @@ class BoundedRequestTests(SynchronousTestCase):
             self.site.clock.advance(0)
         self.assertEqual(transport.value(), b"")
         self.assertFalse(transport.disconnecting)
-        protocol.dataReceived(b"x")
-        self.assertTrue(transport.disconnecting)
-        protocol.dataReceived(chunk)
+        for last in (b"x", chunk):
+            protocol.dataReceived(last)
+            self.site.clock.advance(0)
+            self.assertTrue(transport.disconnecting)
         answer = parse_answer(transport.value())
         self.assertEqual((answer.status, answer.json), (413, {"error": "The request is too large."}))
         self.assertEqual(answer.headers["connection"], "close")
 
     def test_idle_connection_is_closed(self) -> None:
-        """A request that never ends included."""
+        """After its last request."""
         protocol, transport = self.site.connect()
-        protocol.dataReceived(HEAD + b"Content-Length: 5\r\n\r\nab")
+        protocol.dataReceived(HEAD + b"Content-Length: 2\r\n\r\nab")
         self.site.clock.advance(IDLE_TIMEOUT_S - 1)
         self.assertFalse(transport.disconnecting)
         self.site.clock.advance(1)

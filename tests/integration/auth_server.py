@@ -14,9 +14,10 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.web.resource import Resource
 
 from clasp_relay.access.accounts import Accounts, load_tokens
-from clasp_relay.access.limits import AttemptLimiter, RateLimits
-from clasp_relay.access.names import fold_name
-from clasp_relay.access.passwords import HASHES_AT_ONCE, Passwords, cheap_hasher
+from clasp_relay.access.addresses import hasher_of_addresses
+from clasp_relay.access.limits import AttemptLimiter, KnownAddresses, RateLimits
+from clasp_relay.access.names import name_keys
+from clasp_relay.access.passwords import HASHES_AT_ONCE, MAX_WAITING_HASHES_PER_ADDRESS, Passwords, cheap_hasher
 from clasp_relay.access.store_calls import MAX_WAITING_CALLS
 from clasp_relay.access.tokens import TokenTable
 from clasp_relay.access.workers import ThreadWorkers
@@ -46,17 +47,22 @@ class AuthServer:
         hasher: PasswordHasher | None = None,
         max_waiting: int = 256,
     ) -> None:
-        self.store = SqliteUsers(path, fold_name)
+        self.store = SqliteUsers(path, name_keys)
         self.tokens = TokenTable(REACTOR, time.time)
-        load_tokens(self.store, self.tokens, time.time())
+        known, hash_of = KnownAddresses(time.time), hasher_of_addresses(b"key")
+        load_tokens(self.store, self.tokens, known, time.time())
         self.sql = ThreadWorkers(REACTOR, 1, MAX_WAITING_CALLS, "sql")
-        self.hashing = ThreadWorkers(REACTOR, HASHES_AT_ONCE, max_waiting, "hashing")
+        self.hashing = ThreadWorkers(
+            REACTOR, HASHES_AT_ONCE, max_waiting, "hashing", max_waiting_in_lane=MAX_WAITING_HASHES_PER_ADDRESS
+        )
         self.accounts = Accounts(
             store=self.store,
             sql=self.sql,
             passwords=Passwords(hasher or cheap_hasher(), self.hashing),
             tokens=self.tokens,
-            limiter=AttemptLimiter(limits, time.monotonic),
+            limiter=AttemptLimiter(limits, time.monotonic, known, hash_of),
+            known=known,
+            hash_of=hash_of,
             scopes_of=lambda record: [f"read:/{record.subject}/**"],
             token_ttl_s=3600,
             open_guest_ids=False,

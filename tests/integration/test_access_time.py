@@ -172,6 +172,25 @@ class RevocationTests(TimeCase):
         for token in (first, second):
             self.sign_in(relay, token)
 
+    def test_sessions_pass_to_the_token_that_replaces_theirs(self) -> None:
+        """The old token ends a minute after the new one is used, its sessions do not; they end with the new one."""
+        relay = self.start_accounts(command=WATCHED)
+        first = relay.api.guest("ann")
+        before = self.sign_in(relay, first)
+        second = relay.api.token("refresh", None, first)
+        since = self.sign_in(relay, first)
+        self.move_clock(relay, 3600)
+        self.sign_in(relay, first)
+        user = self.sign_in(relay, second)
+        self.move_clock(relay, 3600)
+        self.assertEqual(self.refusal(relay, first)[0], 302)
+        time.sleep(1.5)
+        for person in (before, since, user):
+            self.assertEqual(person.settle(), [])
+        self.assertEqual(relay.api.call("logout", None, second).status, 200)
+        for person in (before, since, user):
+            self.assertEqual(self.ends(person), (302, "the token was revoked: sign in again"))
+
     def test_what_a_revoked_session_planned_does_not_happen(self) -> None:
         """A bundle for later ends with its token."""
         relay = self.start_accounts("--app-config", "none", "--admin-token", "admin.token")

@@ -11,13 +11,16 @@ from typing import Any, Literal
 
 import treq
 from argon2 import PasswordHasher
-from twisted.internet.defer import gatherResults
+from treq.client import HTTPClient
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 from twisted.web.client import Agent, HTTPConnectionPool
 from twisted.web.http_headers import Headers
 
 from clasp_relay.access.limits import RateLimits
+from clasp_relay.access.names import name_keys
 from clasp_relay.access.passwords import cheap_hasher, make_hasher
 from clasp_relay.access.tokens import TokenUnknown
 from clasp_relay.errors import StartError
@@ -168,6 +171,29 @@ class AuthApiTests(TestCase):
         self.assertLessEqual(hasher.most_running, 4)
         self.assertNotIn(threading.current_thread(), hasher.threads)
 
+    async def test_crowd_of_one_address_leaves_the_hash_queue_to_others(self) -> None:
+        """Four are hashed and eight wait; the next ones are told to come back, and another address is not."""
+        hasher = GatedHasher()
+        self.start(hasher=hasher)
+        self.addCleanup(hasher.gate.set)
+
+        async def status(number: int, source: str) -> int:
+            agent = Agent(REACTOR, bindAddress=(source, 0))
+            body = {"username": f"nobody {number}", "password": "password"}
+            response = await HTTPClient(agent).post(f"{self.server.url}/auth/login", json=body)
+            await response.content()
+            return int(response.code)
+
+        crowd = [Deferred.fromCoroutine(status(number, "127.0.0.1")) for number in range(15)]
+        while sum(call.called for call in crowd) < 3:
+            await deferLater(REACTOR, 0.01)
+        other = Deferred.fromCoroutine(status(15, "127.0.0.2"))
+        while self.server.hashing.waiting < 9:
+            await deferLater(REACTOR, 0.01)
+        hasher.gate.set()
+        self.assertEqual(sorted(await gatherResults(crowd)), [401] * 12 + [503] * 3)
+        self.assertEqual(await other, 401)
+
     async def test_sql_is_off_the_loop_on_one_thread(self) -> None:
         """Every statement of a call."""
         threads = set()
@@ -212,10 +238,10 @@ class AuthApiTests(TestCase):
     async def test_file_in_use_is_not_opened_by_something_else_as_broken(self) -> None:
         """A second opening of the same file works, as a restart that overlaps needs it."""
         self.start()
-        other = SqliteUsers(self.path, str.casefold)
+        other = SqliteUsers(self.path, name_keys)
         other.close()
         self.path.with_name("broken.db").write_bytes(b"broken" * 100)
-        self.assertRaises(StartError, SqliteUsers, self.path.with_name("broken.db"), str.casefold)
+        self.assertRaises(StartError, SqliteUsers, self.path.with_name("broken.db"), name_keys)
 
     async def test_api_keeps_to_its_description(self) -> None:
         """Requests made up from openapi.json, good and bad, get only answers that it knows."""

@@ -1,15 +1,8 @@
-"""The records of users and tokens; what stores do is in ``users_contract``."""
+"""The records of users and tokens; what stores do is in ``test_users_sqlite``."""
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.storage.users import (
-    GUEST_PROOF_S,
-    USER_TOKEN_KEPT_S,
-    TokenRecord,
-    TooManyTokens,
-    User,
-    kept_for_s,
-)
+from clasp_relay.storage.users import GUEST_PROOF_S, KeptToken, TokenRecord, User
 
 
 class RecordTests(SynchronousTestCase):
@@ -20,16 +13,8 @@ class RecordTests(SynchronousTestCase):
         self.assertEqual(repr(User("u1", "Alice", "$argon2id$", 1)), "User('u1')")
         self.assertEqual(repr(TokenRecord(b"digest", "u1", "Alice", False, "policy", 1, 2)), "TokenRecord('u1')")
 
-    def test_refusal_says_how_long_to_wait(self) -> None:
-        """The seconds until a token expires."""
-        self.assertEqual(TooManyTokens(17).retry_after_s, 17)
-        self.assertEqual(str(TooManyTokens(17)), "250 tokens are valid")
-
-
-class KeptTests(SynchronousTestCase):
-    """How long tokens are kept."""
-
-    def test_guests_tokens_are_kept_longer(self) -> None:
-        """They are the only proof of who the guest was."""
-        self.assertEqual(kept_for_s(guest=True), GUEST_PROOF_S)
-        self.assertEqual(kept_for_s(guest=False), USER_TOKEN_KEPT_S)
+    def test_guests_token_is_refreshed_longer(self) -> None:
+        """It is the only proof of who the guest was."""
+        for guest, until_s in ((True, 1000 + GUEST_PROOF_S), (False, 1000)):
+            record = TokenRecord(b"digest", "u1", "Alice", guest, "policy", 1, 2)
+            self.assertEqual(KeptToken(record, None, 1000).refreshable_until_s, until_s)

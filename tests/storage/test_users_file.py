@@ -3,15 +3,18 @@
 import sqlite3
 import stat
 from contextlib import closing
+from importlib.resources import files
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.errors import StartError
-from clasp_relay.storage.users import User
+from clasp_relay.storage.users import Claim, KeptToken, NameConfusable, TokenRecord, User
 from clasp_relay.storage.users_file import SCHEMA_VERSION, open_users_file
 from clasp_relay.storage.users_sqlite import SqliteUsers
+from tests.storage.test_users_sqlite import keys_of
 
+OPEN = Claim(None, True, 1)
 RUST_TABLE = (
     "CREATE TABLE users (id TEXT PRIMARY KEY, username TEXT UNIQUE NOT NULL,"
     " password_hash TEXT NOT NULL, created_at INTEGER NOT NULL)"
@@ -43,7 +46,7 @@ class UsersFileTests(SynchronousTestCase):
 
     def open(self) -> sqlite3.Connection:
         """Opens the file until the end of the test."""
-        connection = open_users_file(self.path, str.casefold)
+        connection = open_users_file(self.path, keys_of)
         self.addCleanup(connection.close)
         return connection
 
@@ -68,7 +71,7 @@ class UsersFileTests(SynchronousTestCase):
     def test_rust_file_is_taken_over_with_all_its_users(self) -> None:
         """Two spellings of one name, and names that are refused today, stay as they are."""
         self.make_rust_file()
-        store = SqliteUsers(self.path, str.casefold)
+        store = SqliteUsers(self.path, keys_of)
         self.addCleanup(store.close)
         for row in RUST_USERS:
             with self.subTest(name=row[1]):
@@ -88,6 +91,46 @@ class UsersFileTests(SynchronousTestCase):
             self.assertEqual(db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall(), [("users",)])
             self.assertEqual(db.execute("SELECT * FROM users").fetchall(), RUST_USERS)
 
+    def make_version_1(self) -> None:
+        """Makes a file as the version before this one did, with two users who look alike and a guest."""
+        schema = (files("clasp_relay.storage") / "schema" / "users-1.sql").read_text("utf-8")
+        with closing(sqlite3.connect(self.path)) as db, db:
+            db.executescript(schema + "PRAGMA user_version = 1;")
+            for user_id, name in (("u1", "Alice"), ("u2", "A1ice")):
+                db.execute("INSERT INTO users VALUES (?, ?, ?, 1)", (user_id, name, f"hash of {name}"))
+                db.execute("INSERT INTO user_facts VALUES (?, ?, 3)", (user_id, name.casefold()))
+            for digest, subject, guest in ((b"u", "u1", 0), (b"g", "g1", 1)):
+                row = (digest, subject, f"name of {subject}", guest, "policy", 1, 1001, None)
+                db.execute("INSERT INTO tokens VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+
+    def test_file_of_the_version_before_is_brought_up_to_date(self) -> None:
+        """Users sign in and tokens are valid as before, and each token is a sign-in of its own; it is copied first."""
+        self.make_version_1()
+        store = SqliteUsers(self.path, keys_of)
+        self.addCleanup(store.close)
+        for user_id, name in (("u1", "Alice"), ("u2", "A1ice")):
+            self.assertEqual(store.find_user([name], "-"), User(user_id, name, f"hash of {name}", 1, 3))
+        guest = TokenRecord(b"g", "g1", "name of g1", True, "policy", 1, 1001)
+        user = TokenRecord(b"u", "u1", "name of u1", False, "policy", 1, 1001)
+        self.assertEqual({record.digest: record for record in store.valid_tokens(1000)}, {b"g": guest, b"u": user})
+        self.assertEqual(store.find_token(b"g"), KeptToken(guest, None, 1001))
+        self.assertEqual(store.revoke(b"u", 5), [b"u"])
+        self.assertRaises(NameConfusable, store.check_new_user, "u3", keys_of("Alice")._replace(folded="-"), OPEN)
+        self.assertEqual(self.copies(), ["users.db.v1.bak"])
+        with closing(sqlite3.connect(self.folder / "users.db.v1.bak")) as db:
+            self.assertEqual(db.execute("PRAGMA user_version").fetchone(), (1,))
+            self.assertEqual(db.execute("SELECT COUNT(*) FROM tokens").fetchone(), (2,))
+
+    def test_upgrade_that_fails_leaves_the_file_as_it_was(self) -> None:
+        """In the middle of the step, too."""
+        self.make_version_1()
+        with closing(sqlite3.connect(self.path)) as db, db:
+            db.execute("CREATE TABLE sign_in_addresses (a)")
+        self.assertRaises(StartError, self.open)
+        with closing(sqlite3.connect(self.path)) as db:
+            self.assertEqual(db.execute("PRAGMA user_version").fetchone(), (1,))
+            self.assertEqual(len(db.execute("PRAGMA table_info(user_facts)").fetchall()), 3)
+
     def test_copy_never_replaces_an_earlier_one(self) -> None:
         """An upgrade that failed half-way may have left the only good one."""
         self.make_rust_file()
@@ -106,7 +149,7 @@ class UsersFileTests(SynchronousTestCase):
                 ["id", "username", "password_hash", "created_at"],
             )
             db.execute("INSERT INTO users VALUES ('u-9', 'Zoe', 'hash', 9)")
-        store = SqliteUsers(self.path, str.casefold)
+        store = SqliteUsers(self.path, keys_of)
         self.addCleanup(store.close)
         self.assertEqual(store.find_user(["ZOE"], "zoe"), User("u-9", "Zoe", "hash", 9))
 
@@ -138,7 +181,7 @@ class UsersFileTests(SynchronousTestCase):
         cases = [
             (lambda: self.path.write_bytes(b"no database, " * 100), "put back a copy of it, or move it away"),
             (other_table, "its table «users» lacks created_at, password_hash, username"),
-            (newer, "made by a newer relay (version 2; this one knows up to 1)"),
+            (newer, "made by a newer relay (version 3; this one knows up to 2)"),
             (folder, "cannot be opened: Is a directory"),
         ]
         for make, expected in cases:

@@ -15,8 +15,9 @@ from typing import Any, TypeVar
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from clasp_relay.access.issuer import BAD_TOKEN, EXPIRED_TOKEN, NO_TOKEN, Issued, Issuer
-from clasp_relay.access.limits import AttemptLimiter, LoginAttempt
+from clasp_relay.access.addresses import address_group
+from clasp_relay.access.issuer import BAD_TOKEN, EXPIRED_TOKEN, NO_TOKEN, Issued, Issuer, PendingToken
+from clasp_relay.access.limits import MAX_KEYS, AttemptLimiter, KnownAddresses, LoginAttempt
 from clasp_relay.access.names import (
     check_guest_name,
     check_password,
@@ -25,6 +26,7 @@ from clasp_relay.access.names import (
     default_guest_name,
     fold_name,
     make_user_id,
+    name_keys,
     normalise_name,
 )
 from clasp_relay.access.passwords import Passwords
@@ -32,7 +34,7 @@ from clasp_relay.access.refusals import BadInput, Busy, Refusal, Unauthenticated
 from clasp_relay.access.store_calls import StoreCalls
 from clasp_relay.access.tokens import MAX_EXPIRED, TokenRecord, TokenTable, digest_of
 from clasp_relay.access.workers import Workers, uncancellable
-from clasp_relay.storage.users import GUEST_PROOF_S, Claim, User, UserStore
+from clasp_relay.storage.users import Claim, User, UserStore
 
 __all__ = ["Accounts", "Tell", "TokenInfo", "load_tokens"]
 
@@ -71,6 +73,8 @@ class Accounts:
         passwords: makes and verifies hashes.
         tokens: the valid tokens.
         limiter: counts attempts.
+        known: from which addresses users have signed in lately; the limiter's.
+        hash_of: returns the keyed hash of a client address.
         scopes_of: returns the scopes that a token carries, as ``action:pattern``.
         token_ttl_s: seconds that a new token is valid.
         open_guest_ids: whether everybody may have any guest's id (a policy's ``guest_ids`` is ``open``).
@@ -87,6 +91,8 @@ class Accounts:
         passwords: Passwords,
         tokens: TokenTable,
         limiter: AttemptLimiter,
+        known: KnownAddresses,
+        hash_of: Callable[[str], bytes],
         scopes_of: Callable[[TokenRecord], Sequence[str]],
         token_ttl_s: int,
         open_guest_ids: bool,
@@ -103,10 +109,13 @@ class Accounts:
         self._tokens = tokens
         self._issuer = Issuer(tokens, token_ttl_s, now_s, random_hex)
         self._limiter = limiter
+        self._known = known
+        self._hash_of = hash_of
         self._scopes_of = scopes_of
         self._open_guest_ids = open_guest_ids
         self._now_s = now_s
         self._random_hex = random_hex
+        tokens.on_first_use(self._keep_first_use)
 
     def register(
         self, username: str, password: str, user_id: str | None, bearer: str | None, address: str
@@ -123,12 +132,12 @@ class Accounts:
         return self._call("guest", address, self._guest(name, user_id, bearer, address))
 
     def logout(self, bearer: str | None, address: str) -> Deferred[None]:
-        """Revokes the token that is presented."""
+        """Revokes the token that is presented, and those that it was refreshed from or to."""
         return self._call("logout", address, self._logout(bearer))
 
     def refresh(self, bearer: str | None, address: str) -> Deferred[Issued]:
-        """Gives out a new token for one that is valid (or a guest's, expired not too long ago)."""
-        return self._call("refresh", address, self._refresh(bearer))
+        """Gives out a token that replaces one which is valid (or a guest's, expired not too long ago)."""
+        return self._call("refresh", address, self._refresh(bearer, address))
 
     def change_password(self, old: str, new: str, bearer: str | None, address: str) -> Deferred[None]:
         """Changes the password of the bearer, and revokes all other tokens of that user."""
@@ -156,48 +165,67 @@ class Accounts:
     async def _register(
         self, username: str, password: str, user_id: str | None, bearer: str | None, address: str
     ) -> Issued:
+        self._limiter.check_registration(address)
         name = check_username(username)
         check_password(password)
         user_id = self._id_or_new(user_id)
         self._limiter.count_registration(address)
         self._issuer.check_room(guest=False)
-        folded = fold_name(name)
+        keys = name_keys(name)
         # Before the expensive hash; it is checked again when the user is added.
-        await self._calls.run(self._store.check_new_user, user_id, folded, self._claim(bearer))
-        user = User(user_id, name, await self._passwords.hash(password), self._now())
-        draft = self._issuer.draft(user_id, name, guest=False)
-        await self._calls.run(self._store.add_user, user, folded, draft.record, self._claim(bearer))
-        return self._issuer.issue(draft)
+        await self._calls.run(self._store.check_new_user, user_id, keys, self._claim(bearer))
+        user = User(user_id, name, await self._passwords.hash(password, address_group(address)), self._now())
+        pending = self._issuer.make(user_id, name, False, self._hash_of(address))
+        await self._calls.run(self._store.add_user, user, keys, pending.record, self._claim(bearer))
+        self._known.add(pending.record.made_for, keys.folded)
+        return await self._issue(pending)
 
     async def _login(self, username: str, password: str, address: str) -> Issued:
+        self._limiter.check_address(address)
         folded = fold_name(username)
         attempt = self._limiter.login(address, folded)
         self._issuer.check_room(guest=False)
         found = await self._calls.run(self._store.find_user, (username, normalise_name(username)), folded)
-        user = await self._verified(found, password, attempt, "The username or the password is wrong.")
-        draft = self._issuer.draft(user.user_id, user.username, guest=False)
-        await self._calls.run(self._store.add_user_token, draft.record, user.password_changes)
-        issued = self._issuer.issue(draft)
-        await self._strengthen(user, password)
+        user = await self._verified(found, password, address, attempt, "The username or the password is wrong.")
+        pending = self._issuer.make(user.user_id, user.username, False, self._hash_of(address))
+        await self._calls.run(self._store.add_user_token, pending.record, user.password_changes)
+        self._known.add(pending.record.made_for, folded)
+        issued = await self._issue(pending)
+        await self._strengthen(user, password, address)
         return issued
 
     async def _guest(self, name: str | None, user_id: str | None, bearer: str | None, address: str) -> Issued:
+        self._limiter.check_guest(address)
         user_id = self._id_or_new(user_id)
         name = default_guest_name(user_id) if name is None else check_guest_name(name)
         self._limiter.count_guest(address)
         self._issuer.check_room(guest=True)
-        draft = self._issuer.draft(user_id, name, guest=True)
-        await self._calls.run(self._store.add_guest_token, draft.record, fold_name(name), self._claim(bearer))
-        return self._issuer.issue(draft)
+        claim = self._claim(bearer)
+        is_proven = not self._open_guest_ids or self._tokens.is_of(claim.proof, user_id)
+        pending = self._issuer.make(user_id, name, True, self._hash_of(address))
+        await self._calls.run(self._store.add_guest_token, pending.record, name_keys(name), claim)
+        return await self._issue(pending, own_address_only=not is_proven)
+
+    async def _issue(self, pending: PendingToken, *, own_address_only: bool = False) -> Issued:
+        """Makes a token valid whose record is committed, and ends those that there is no room for beside it."""
+        issued = self._issuer.issue(pending)
+        surplus = self._tokens.surplus(pending.record, own_address_only=own_address_only)
+        if surplus:
+            try:
+                await self._calls.run(self._store.end, surplus, self._now())
+            except Busy:
+                _log.info("{count} tokens too many stay until the next sign-in: the relay is busy", count=len(surplus))
+            else:
+                self._tokens.end(surplus)
+        return issued
 
     async def _logout(self, bearer: str | None) -> None:
         record = self._issuer.recognise(bearer)
         if record.expires_s is None:
             raise Unauthenticated("This token is kept in a file of the relay's and ends with it.")
-        await self._calls.run(self._store.revoke, record.digest, self._now())
-        self._tokens.revoke([record.digest])
+        self._tokens.revoke(await self._calls.run(self._store.revoke, record.digest, self._now()))
 
-    async def _refresh(self, bearer: str | None) -> Issued:
+    async def _refresh(self, bearer: str | None, address: str) -> Issued:
         if bearer is None:
             raise Unauthenticated(NO_TOKEN)
         old = digest_of(bearer)
@@ -205,12 +233,24 @@ class Accounts:
         if kept is None or kept.revoked_s is not None:
             raise Unauthenticated(BAD_TOKEN)
         record = kept.record
-        if record.expires_s is None or self._now() >= record.expires_s + (GUEST_PROOF_S if record.guest else 0):
+        if self._now() >= kept.refreshable_until_s:
             raise Unauthenticated(EXPIRED_TOKEN)
         self._issuer.check_room(record.guest)
-        draft = self._issuer.draft(record.subject, record.username, record.guest)
-        await self._calls.run(self._store.add_refreshed_token, draft.record, old)
-        return self._issuer.issue(draft)
+        pending = self._issuer.make_successor(record, self._hash_of(address))
+        await self._calls.run(self._store.add_refreshed_token, pending.record, old)
+        self._tokens.use(old)
+        return await self._issue(pending)
+
+    def _keep_first_use(self, digest: bytes, end_s: int) -> None:
+        """Writes down that a refreshed token was used, and when the one before it ends."""
+
+        async def write() -> None:
+            try:
+                await self._calls.run(self._store.end_replaced, digest, end_s)
+            except Busy:
+                _log.info("a replaced token stays valid after a restart: the relay is busy")
+
+        Deferred.fromCoroutine(write()).addErrback(lambda failure: _log.failure("the end of a token is lost", failure))
 
     async def _change_password(self, old: str, new: str, bearer: str | None, address: str) -> None:
         record = self._issuer.recognise(bearer)
@@ -219,16 +259,18 @@ class Accounts:
         check_password(new)
         attempt = self._limiter.login(address, fold_name(record.username))
         found = await self._calls.run(self._store.user, record.subject)
-        user = await self._verified(found, old, attempt, "The old password is wrong.")
-        password_hash = await self._passwords.hash(new)
+        user = await self._verified(found, old, address, attempt, "The old password is wrong.")
+        password_hash = await self._passwords.hash(new, address_group(address))
         ended = await self._calls.run(self._store.change_password, user, password_hash, record.digest, self._now())
         self._tokens.revoke(ended)
 
-    async def _verified(self, user: User | None, password: str, attempt: LoginAttempt, wrong: str) -> User:
+    async def _verified(
+        self, user: User | None, password: str, address: str, attempt: LoginAttempt, wrong: str
+    ) -> User:
         """Returns the user whose password it is; the work is the same when there is no such user."""
         stored = None if user is None else user.password_hash
         try:
-            right = await self._passwords.verify(stored, password, attempt.start)
+            right = await self._passwords.verify(stored, password, address_group(address), attempt.start)
         except BaseException:
             attempt.cancel()
             raise
@@ -237,12 +279,13 @@ class Accounts:
         attempt.succeed()
         return user
 
-    async def _strengthen(self, user: User, password: str) -> None:
+    async def _strengthen(self, user: User, password: str, address: str) -> None:
         """Replaces a hash that is weaker than today's; the password is known only now."""
         if not self._passwords.is_weaker(user.password_hash):
             return
         try:
-            await self._calls.run(self._store.replace_hash, user, await self._passwords.hash(password))
+            stronger = await self._passwords.hash(password, address_group(address))
+            await self._calls.run(self._store.replace_hash, user, stronger)
         except Busy:
             _log.info("a weak password hash stays until the next sign-in: the relay is busy")
 
@@ -281,13 +324,16 @@ def _log_call(event: str, address: str, outcome: str, user_id: str) -> None:
     _log.info(words, event=event, address=address, outcome=outcome, user_id=user_id)
 
 
-def load_tokens(store: UserStore, tokens: TokenTable, now_s: float) -> None:
-    """Fills the table from the store: after a restart everybody is still signed in.
+def load_tokens(store: UserStore, tokens: TokenTable, known: KnownAddresses, now_s: float) -> None:
+    """Fills the tables from the store: after a restart everybody is still signed in.
 
     Args:
         store: it is called on this thread, so before the event loop runs.
-        tokens: the table to fill.
+        tokens: the table of tokens to fill.
+        known: the addresses to fill.
         now_s: Unix seconds.
     """
     now = int(now_s)
     tokens.load(store.valid_tokens(now), store.expired_tokens(now, MAX_EXPIRED))
+    for address, folded, last_used_s in store.known_addresses(now, MAX_KEYS):
+        known.add(address, folded, last_used_s)

@@ -1,12 +1,13 @@
-"""Whose address a request comes from, behind proxies or not."""
+"""Whose address a request comes from, behind proxies or not, and how addresses are kept."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from hashlib import blake2b
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import TypeAlias
 
-__all__ = ["Network", "address_group", "client_address", "parse_networks"]
+__all__ = ["Network", "address_group", "client_address", "hasher_of_addresses", "is_in_networks", "parse_networks"]
 
 Network: TypeAlias = IPv4Network | IPv6Network
 _Address: TypeAlias = IPv4Address | IPv6Address
@@ -71,9 +72,24 @@ def client_address(peer: str, forwarded: Sequence[str], trusted: Sequence[Networ
     return str(speaker)
 
 
+def is_in_networks(address: str, networks: Sequence[Network]) -> bool:
+    """Tells whether an address is in one of several networks; what is no IP address is in none."""
+    parsed = _parse(address)
+    return parsed is not None and any(parsed in network for network in networks)
+
+
 def address_group(address: str) -> str:
     """Returns what is counted as one address: an IPv4 address, or an IPv6 network of 64 bits."""
     parsed = _parse(address)
     if not isinstance(parsed, IPv6Address):
         return address
     return str(ip_network((parsed, _IPV6_SITE_BITS), strict=False))
+
+
+def hasher_of_addresses(key: bytes) -> Callable[[str], bytes]:
+    """Returns what makes the keyed hashes that addresses are kept as: of what counts as one address.
+
+    Args:
+        key: at most 64 random bytes. Without it the hashes of all IPv4 addresses are quickly tried.
+    """
+    return lambda address: blake2b(address_group(address).encode(), key=key, digest_size=16).digest()

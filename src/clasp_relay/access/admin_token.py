@@ -1,4 +1,4 @@
-"""The administrator's token: it is kept in a file of its own and never expires."""
+"""Secrets in files of their own: the administrator's token, which never expires, and the key of address hashes."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from twisted.logger import Logger
 from clasp_relay.access.tokens import ADMIN_SCOPES, TokenRecord, digest_of, make_token
 from clasp_relay.errors import StartError
 
-__all__ = ["ADMIN_SUBJECT", "admin_record", "read_or_make_admin_token"]
+__all__ = ["ADMIN_SUBJECT", "admin_record", "read_or_make_admin_token", "read_or_make_key"]
 
 ADMIN_SUBJECT = "clasp.admin"
 """No user or guest can have this id: it has a dot."""
+
+KEY_BYTES = 32
 
 _TOKEN = re.compile(r"cpsk_[A-Za-z0-9_-]{32,128}")
 _log = Logger(namespace="clasp_relay.auth")
@@ -35,7 +37,9 @@ def read_or_make_admin_token(path: Path, random_hex: Callable[[int], str]) -> st
     try:
         token = _read(path)
     except FileNotFoundError:
-        return _make(path, random_hex)
+        token = make_token(random_hex)
+        _make(path, f"{token}\n".encode("ascii"), "admin token")
+        return token
     except OSError as error:
         raise StartError(f"{path}: the admin token cannot be read: {error.strerror}") from error
     if _TOKEN.fullmatch(token) is None:
@@ -56,6 +60,31 @@ def admin_record(token: str, now_s: float) -> TokenRecord:
     return TokenRecord(digest_of(token), ADMIN_SUBJECT, "admin", False, ADMIN_SCOPES, int(now_s), None)
 
 
+def read_or_make_key(users_file: Path, random_bytes: Callable[[int], bytes]) -> bytes:
+    """Returns the key that client addresses are hashed with, which is made when there is none.
+
+    It stands beside users.db and not in it, so that a copy of that file tells no addresses.
+
+    Args:
+        users_file: users.db; the key's file has ``.key`` behind its name.
+        random_bytes: as ``secrets.token_bytes``.
+
+    Raises:
+        StartError: the file cannot be read or made, or holds something else.
+    """
+    path = users_file.with_name(f"{users_file.name}.key")
+    try:
+        key = path.read_bytes()
+    except FileNotFoundError:
+        key = random_bytes(KEY_BYTES)
+        _make(path, key, "key of address hashes")
+    except OSError as error:
+        raise StartError(f"{path}: the key of address hashes cannot be read: {error.strerror}") from error
+    if len(key) != KEY_BYTES:
+        raise StartError(f"{path}: not a key ({KEY_BYTES} bytes); remove the file to have one made")
+    return key
+
+
 def _read(path: Path) -> str:
     with path.open(encoding="ascii", errors="replace") as file:
         if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
@@ -63,14 +92,12 @@ def _read(path: Path) -> str:
         return file.read(1024).strip()
 
 
-def _make(path: Path, random_hex: Callable[[int], str]) -> str:
-    token = make_token(random_hex)
+def _make(path: Path, content: bytes, what: str) -> None:
     try:
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
-            file.write(f"{token}\n")
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise StartError(f"{path}: the admin token cannot be written: {error.strerror}") from error
-    _log.info("{path}: made an admin token", path=str(path))
-    return token
+        raise StartError(f"{path}: the {what} cannot be written: {error.strerror}") from error
+    _log.info("{path}: made the {what}", path=str(path), what=what)

@@ -16,7 +16,7 @@ from clasp_relay.access.tokens import (
     make_token,
 )
 
-__all__ = ["BAD_TOKEN", "EXPIRED_TOKEN", "NO_TOKEN", "Draft", "Issued", "Issuer"]
+__all__ = ["BAD_TOKEN", "EXPIRED_TOKEN", "NO_TOKEN", "Issued", "Issuer", "PendingToken"]
 
 NO_TOKEN = "Sign in first: send your token as «Authorization: Bearer …»."  # noqa: S105
 BAD_TOKEN = "This token is not valid. Sign in again."  # noqa: S105
@@ -36,7 +36,7 @@ class Issued:
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
+class PendingToken:
     """A token that is not committed yet."""
 
     token: str = field(repr=False)
@@ -74,17 +74,31 @@ class Issuer:
         if not self._tokens.has_room(guest):
             raise Busy("Too many people are signed in. Try again in a minute.", _RETRY_AFTER_S)
 
-    def draft(self, subject: str, username: str, guest: bool) -> Draft:
-        """Returns a new token, to be committed."""
+    def make(self, subject: str, username: str, guest: bool, made_for: bytes) -> PendingToken:
+        """Returns a new token, to be committed.
+
+        Args:
+            subject: whose it is.
+            username: the name of that user or guest.
+            guest: whether it is a guest's.
+            made_for: a keyed hash of the client address.
+        """
         token = make_token(self._random_hex)
         now = int(self._now_s())
-        record = TokenRecord(digest_of(token), subject, username, guest, POLICY_SCOPES, now, now + self._token_ttl_s)
-        return Draft(token, record)
+        expires_s = now + self._token_ttl_s
+        record = TokenRecord(digest_of(token), subject, username, guest, POLICY_SCOPES, now, expires_s, made_for)
+        return PendingToken(token, record)
 
-    def issue(self, draft: Draft) -> Issued:
+    def make_successor(self, old: TokenRecord, made_for: bytes) -> PendingToken:
+        """Returns a token that replaces another one, to be committed."""
+        pending = self.make(old.subject, old.username, old.guest, made_for)
+        record = pending.record._replace(sign_in=old.sign_in or old.digest, replaces=old.digest)
+        return PendingToken(pending.token, record)
+
+    def issue(self, pending: PendingToken) -> Issued:
         """Makes a token valid whose record is committed."""
-        self._tokens.add(draft.record)
-        return Issued(draft.token, draft.record.subject, draft.record.username)
+        self._tokens.add(pending.record)
+        return Issued(pending.token, pending.record.subject, pending.record.username)
 
     def recognise(self, bearer: str | None) -> TokenRecord:
         """Returns what a token stands for.

@@ -7,7 +7,7 @@ and per username; registrations and guests per address.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -15,11 +15,16 @@ from typing import NamedTuple
 
 from clasp_relay.access.addresses import address_group
 from clasp_relay.access.refusals import Limited
+from clasp_relay.storage.users import ADDRESS_KEPT_S
 
-__all__ = ["AttemptLimiter", "LoginAttempt", "RateLimits", "SlidingWindow"]
+__all__ = ["AttemptLimiter", "KnownAddresses", "LoginAttempt", "RateLimits", "SlidingWindow"]
 
 MAX_KEYS = 50_000
 """Keys that one window remembers: some 20 MB, and whoever wants others forgotten needs as many addresses."""
+
+TOO_MANY_FAILURES = "There were too many failed sign-ins."
+TOO_MANY_GUESTS = "There were too many guests from your network."
+TOO_MANY_REGISTRATIONS = "There were too many registrations from your network."
 
 LOGIN_PER_ADDRESS = 4
 """How many times the limit of one username an address may fail in all."""
@@ -112,15 +117,79 @@ class _Key(NamedTuple):
     address: str = ""
 
 
+class KnownAddresses:
+    """From which addresses users have signed in lately: strangers' failures do not lock them out there.
+
+    Args:
+        now_s: Unix seconds.
+    """
+
+    def __init__(self, now_s: Callable[[], float]) -> None:
+        self._now_s = now_s
+        self._last_used_s: OrderedDict[tuple[bytes, str], float] = OrderedDict()
+        """The one used longest ago first."""
+        self._users_at: Counter[bytes] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._last_used_s)
+
+    def add(self, address: bytes, folded_name: str, used_s: float | None = None) -> None:
+        """Remembers that a user signed in from an address, given by its keyed hash.
+
+        Args:
+            address: the hash.
+            folded_name: the username, as ``names.fold_name`` gives it.
+            used_s: when, in Unix seconds; None for now.
+        """
+        key = (address, folded_name)
+        if key not in self._last_used_s:
+            self._users_at[address] += 1
+        self._last_used_s[key] = self._now_s() if used_s is None else used_s
+        self._last_used_s.move_to_end(key)
+        if len(self._last_used_s) > MAX_KEYS:
+            self._forget_first()
+
+    def knows(self, address: bytes, folded_name: str) -> bool:
+        """Tells whether a user has signed in from an address within the last 30 days."""
+        self._forget_old()
+        return (address, folded_name) in self._last_used_s
+
+    def has_users(self, address: bytes) -> bool:
+        """Tells whether anybody has."""
+        self._forget_old()
+        return address in self._users_at
+
+    def _forget_old(self) -> None:
+        old_s = self._now_s() - ADDRESS_KEPT_S
+        while self._last_used_s and next(iter(self._last_used_s.values())) <= old_s:
+            self._forget_first()
+
+    def _forget_first(self) -> None:
+        (address, _), _ = self._last_used_s.popitem(last=False)
+        self._users_at[address] -= 1
+        if not self._users_at[address]:
+            del self._users_at[address]
+
+
 class AttemptLimiter:
     """All limits of the auth API.
 
     Args:
         limits: the numbers.
         now_s: a clock that never goes back, in seconds.
+        known: from which addresses users have signed in lately.
+        hash_of: returns the keyed hash of a client address.
     """
 
-    def __init__(self, limits: RateLimits, now_s: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        limits: RateLimits,
+        now_s: Callable[[], float],
+        known: KnownAddresses,
+        hash_of: Callable[[str], bytes],
+    ) -> None:
+        self._known = known
+        self._hash_of = hash_of
         login, window_s = limits.login_max_attempts, limits.login_window_s
         self.by_pair = SlidingWindow(login, window_s, now_s)
         self.by_address = SlidingWindow(login * LOGIN_PER_ADDRESS, window_s, now_s)
@@ -128,13 +197,29 @@ class AttemptLimiter:
         self._registrations = SlidingWindow(limits.register_max_attempts, limits.register_window_s, now_s)
         self._guests = SlidingWindow(limits.register_max_attempts, limits.register_window_s, now_s)
 
+    def check_registration(self, address: str) -> None:
+        """Checks that an address may register one more user.
+
+        Raises:
+            Limited: it has registered too many.
+        """
+        _check(self._registrations, address_group(address), TOO_MANY_REGISTRATIONS)
+
     def count_registration(self, address: str) -> None:
         """Counts a registration.
 
         Raises:
             Limited: this address has made too many.
         """
-        _count(self._registrations, address_group(address), "There were too many registrations from your network.")
+        _count(self._registrations, address_group(address), TOO_MANY_REGISTRATIONS)
+
+    def check_guest(self, address: str) -> None:
+        """Checks that an address may bring one more guest.
+
+        Raises:
+            Limited: it has brought too many.
+        """
+        _check(self._guests, address_group(address), TOO_MANY_GUESTS)
 
     def count_guest(self, address: str) -> None:
         """Counts a guest.
@@ -142,10 +227,21 @@ class AttemptLimiter:
         Raises:
             Limited: this address has made too many.
         """
-        _count(self._guests, address_group(address), "There were too many guests from your network.")
+        _count(self._guests, address_group(address), TOO_MANY_GUESTS)
+
+    def check_address(self, address: str) -> None:
+        """Checks that sign-ins from an address are not limited as a whole, before the name is looked at.
+
+        Raises:
+            Limited: too many sign-ins from there have failed, and no user is known there.
+        """
+        if not self._known.has_users(self._hash_of(address)):
+            _check(self.by_address, address_group(address), TOO_MANY_FAILURES)
 
     def login(self, address: str, folded_name: str) -> LoginAttempt:
         """Returns the attempt to sign in as somebody, not yet counted.
+
+        A user has a counter alone at an address that this user has signed in from lately.
 
         Args:
             address: the client's.
@@ -154,7 +250,8 @@ class AttemptLimiter:
         Raises:
             Limited: too many have failed.
         """
-        attempt = LoginAttempt(self, address_group(address), folded_name)
+        is_known = self._known.knows(self._hash_of(address), folded_name)
+        attempt = LoginAttempt(self, address_group(address), folded_name, is_known)
         attempt.check()
         return attempt
 
@@ -166,15 +263,13 @@ class LoginAttempt:
     time would otherwise all find the counters low.
     """
 
-    def __init__(self, limiter: AttemptLimiter, address: str, folded_name: str) -> None:
+    def __init__(self, limiter: AttemptLimiter, address: str, folded_name: str, is_known: bool) -> None:
         name = blake2b(folded_name.encode(), digest_size=16).digest()
         self._pair = (limiter.by_pair, _Key(name, address))
         self._username = (limiter.by_username, _Key(name))
-        self._counters: tuple[tuple[SlidingWindow, Hashable], ...] = (
-            self._pair,
-            (limiter.by_address, address),
-            self._username,
-        )
+        self._counters: tuple[tuple[SlidingWindow, Hashable], ...] = (self._pair,)
+        if not is_known:
+            self._counters += ((limiter.by_address, address), self._username)
         self._times_s: list[float] = []
 
     def check(self) -> None:
@@ -183,9 +278,7 @@ class LoginAttempt:
         Raises:
             Limited: too many have failed.
         """
-        wait_s = max(window.wait_s(key) for window, key in self._counters)
-        if wait_s > 0:
-            raise Limited(f"There were too many failed sign-ins. Try again in {_in_words(wait_s)}.", wait_s)
+        _check_wait(max(window.wait_s(key) for window, key in self._counters), TOO_MANY_FAILURES)
 
     def start(self) -> None:
         """Counts the attempt, as failed until it is known better.
@@ -209,10 +302,17 @@ class LoginAttempt:
         self._times_s = []
 
 
-def _count(window: SlidingWindow, key: str, sentence: str) -> None:
-    wait_s = window.wait_s(key)
+def _check(window: SlidingWindow, key: Hashable, sentence: str) -> None:
+    _check_wait(window.wait_s(key), sentence)
+
+
+def _check_wait(wait_s: float, sentence: str) -> None:
     if wait_s > 0:
         raise Limited(f"{sentence} Try again in {_in_words(wait_s)}.", wait_s)
+
+
+def _count(window: SlidingWindow, key: Hashable, sentence: str) -> None:
+    _check(window, key, sentence)
     window.add(key)
 
 

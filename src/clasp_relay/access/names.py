@@ -1,7 +1,7 @@
 """Which names, ids and passwords may be taken, and when two names are the same.
 
-A name is trimmed and normalised (NFKC) before it is judged, so that what looks alike is alike; two names
-are the same when they differ in case, compatibility forms or the width of their spaces only.
+A name is trimmed and normalised (NFKC) before it is judged. Two names are the same when they differ in case,
+compatibility forms or the width of their spaces only; two that look the same are confusable (``confusables``).
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ import re
 import unicodedata
 from collections.abc import Callable
 
+from clasp_relay.access.confusables import skeleton
 from clasp_relay.access.refusals import BadInput
+from clasp_relay.storage.users import NameKeys
 
 __all__ = [
     "check_guest_name",
@@ -20,14 +22,22 @@ __all__ = [
     "default_guest_name",
     "fold_name",
     "make_user_id",
+    "name_keys",
     "normalise_name",
 ]
 
 USERNAME_MIN_CHARACTERS = 2
 NAME_MAX_CHARACTERS = 32
+MAX_RAW_CHARACTERS = 4 * NAME_MAX_CHARACTERS
+"""Longer text is no name whatever NFKC makes of it, and is not normalised: that takes quadratic time where thousands of
+combining marks follow one another."""
+
 PASSWORD_MIN_CHARACTERS = 6
 PASSWORD_MAX_CHARACTERS = 1024
 """Longer ones make hashing slower and nothing safer."""
+
+RESERVED_IDS = frozenset({"__auth", "__proto__", "constructor", "prototype", ".", "..", "clasp"})
+"""Words that have a meaning of their own as a segment of an address, or as a key of a client's objects."""
 
 _USER_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -54,19 +64,35 @@ _INVISIBLE = (
 
 
 def normalise_name(text: str) -> str:
-    """Returns a name as it is kept: NFKC, trimmed."""
+    """Returns a name as it is kept: NFKC, trimmed; text beyond :data:`MAX_RAW_CHARACTERS` as it is.
+
+    A users.db of the Rust relay may hold longer names: they sign in by their exact spelling.
+    """
+    if len(text) > MAX_RAW_CHARACTERS:
+        return text
     return unicodedata.normalize("NFKC", text).strip()
 
 
 def fold_name(text: str) -> str:
     """Returns what two spellings of one name have in common.
 
-    Unicode's compatibility caseless match (The Unicode Standard, D146), with runs of spaces as one.
+    Unicode's compatibility caseless match (The Unicode Standard, D146), with runs of spaces as one. Text beyond
+    :data:`MAX_RAW_CHARACTERS` is returned as it is.
     """
+    if len(text) > MAX_RAW_CHARACTERS:
+        return text
     folded = unicodedata.normalize("NFD", text)
     for _ in range(2):
         folded = unicodedata.normalize("NFKC", folded.casefold())
     return " ".join(folded.split())
+
+
+def name_keys(text: str) -> NameKeys:
+    """Returns what a name is compared by. Text beyond :data:`MAX_RAW_CHARACTERS` is compared by itself."""
+    if len(text) > MAX_RAW_CHARACTERS:
+        return NameKeys(text, text, text)
+    folded = fold_name(text)
+    return NameKeys(folded, skeleton(normalise_name(text)), skeleton(folded))
 
 
 def _is_shown(character: str) -> bool:
@@ -79,7 +105,7 @@ def _is_shown(character: str) -> bool:
 
 def _check_name(text: str, what: str, least: int) -> str:
     name = normalise_name(text)
-    if not least <= len(name) <= NAME_MAX_CHARACTERS:
+    if len(text) > MAX_RAW_CHARACTERS or not least <= len(name) <= NAME_MAX_CHARACTERS:
         raise BadInput(f"A {what} has {least} to {NAME_MAX_CHARACTERS} characters.")
     if not all(map(_is_shown, name)):
         raise BadInput(f"A {what} cannot contain control or invisible characters.")
@@ -120,10 +146,12 @@ def check_user_id(text: str) -> None:
     """Checks an id that a client brings.
 
     Raises:
-        BadInput: not 1 to 64 letters, digits, ``_`` and ``-``.
+        BadInput: not 1 to 64 letters, digits, ``_`` and ``-``, or a reserved word.
     """
     if _USER_ID.fullmatch(text) is None:
         raise BadInput("A user_id has 1 to 64 characters: letters, digits, _ and -.")
+    if text.lower() in RESERVED_IDS:
+        raise BadInput("This user_id is a reserved word. Choose another one, or leave it out to get one.")
 
 
 def make_user_id(now_s: float, random_hex: Callable[[int], str]) -> str:

@@ -15,7 +15,14 @@ from twisted.logger import Logger
 
 from clasp_relay.access.workers import Workers
 
-__all__ = ["HASHES_AT_ONCE", "MAX_WAITING_HASHES", "Passwords", "cheap_hasher", "make_hasher"]
+__all__ = [
+    "HASHES_AT_ONCE",
+    "MAX_WAITING_HASHES",
+    "MAX_WAITING_HASHES_PER_ADDRESS",
+    "Passwords",
+    "cheap_hasher",
+    "make_hasher",
+]
 
 MEMORY_COST_KIB = 19_456
 TIME_COST = 2
@@ -26,6 +33,8 @@ HASHES_AT_ONCE = 4
 MAX_WAITING_HASHES = 256
 """Hashes that may wait for a thread; they are done within seconds."""
 
+MAX_WAITING_HASHES_PER_ADDRESS = 8
+"""Hashes that one client address may have waiting, so that nobody else waits behind a crowd of one address."""
 
 _log = Logger(namespace="clasp_relay.auth")
 
@@ -53,15 +62,19 @@ class Passwords:
         self._workers = workers
         self._nobodys_hash = hasher.hash("nobody has this password")
 
-    async def hash(self, password: str) -> str:
+    async def hash(self, password: str, address: str) -> str:
         """Returns a new hash, as a PHC string.
 
-        Raises:
-            Busy: too many hashes are waiting.
-        """
-        return await self._workers.run(_always, self._hasher.hash, password)
+        Args:
+            password: what was typed.
+            address: whom it is made for; addresses are served in turn.
 
-    async def verify(self, stored: str | None, password: str, admit: Callable[[], None]) -> bool:
+        Raises:
+            Busy: too many hashes are waiting, in all or for this address.
+        """
+        return await self._workers.run(address, _always, self._hasher.hash, password)
+
+    async def verify(self, stored: str | None, password: str, address: str, admit: Callable[[], None]) -> bool:
         """Tells whether a password is the one that was hashed.
 
         It costs the same whether or not there is a hash: how long an answer takes must not tell who
@@ -70,12 +83,13 @@ class Passwords:
         Args:
             stored: the hash; None when there is no such user.
             password: what was typed.
+            address: whom it is done for, as for ``hash``.
             admit: called just before the work begins; what it raises, this raises.
 
         Raises:
-            Busy: too many hashes are waiting.
+            Busy: too many hashes are waiting, in all or for this address.
         """
-        return await self._workers.run(admit, self._verify, stored, password)
+        return await self._workers.run(address, admit, self._verify, stored, password)
 
     def _verify(self, stored: str | None, password: str) -> bool:
         if stored is not None:

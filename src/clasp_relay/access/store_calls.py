@@ -6,14 +6,14 @@ from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 from clasp_relay.access.issuer import BAD_TOKEN
-from clasp_relay.access.refusals import Limited, Refusal, Taken, Unauthenticated
+from clasp_relay.access.refusals import Refusal, Taken, Unauthenticated
 from clasp_relay.access.workers import Workers
 from clasp_relay.storage.users import (
     IdentityTaken,
+    NameConfusable,
     NameTaken,
     StoreRefusal,
     TokenGone,
-    TooManyTokens,
     UserChanged,
 )
 
@@ -26,6 +26,7 @@ MAX_WAITING_CALLS = 2048
 """Calls that may wait for the SQL thread: a second's worth on a slow disk."""
 
 NAME_TAKEN = "This name belongs to a registered user. Choose another one."
+NAME_CONFUSABLE = "This name looks like that of a registered user. Choose another one."
 # Clients look for the words «identity belongs to a registered user», and then make up a new id.
 IDENTITY_TAKEN = "This identity belongs to a registered user or to another guest who is signed in."
 USER_CHANGED = "The password was changed a moment ago. Sign in with the new one."
@@ -48,7 +49,7 @@ class StoreCalls:
             Refusal: the store refuses, or too many calls are waiting.
         """
         try:
-            return await self._workers.run(_always, method, *args, **kwargs)
+            return await self._workers.run("", _always, method, *args, **kwargs)
         except StoreRefusal as refusal:
             raise _in_words(refusal) from None
 
@@ -57,14 +58,14 @@ def _in_words(refusal: StoreRefusal) -> Refusal:
     match refusal:
         case NameTaken():
             return Taken(NAME_TAKEN)
+        case NameConfusable():
+            return Taken(NAME_CONFUSABLE)
         case IdentityTaken():
             return Taken(IDENTITY_TAKEN)
         case TokenGone():
             return Unauthenticated(BAD_TOKEN)
         case UserChanged():
             return Unauthenticated(USER_CHANGED)
-        case TooManyTokens():
-            return Limited("You have signed in too often. Sign out somewhere, or wait.", refusal.retry_after_s)
     raise AssertionError(f"no words for {refusal!r}")
 
 

@@ -1,15 +1,20 @@
 """Which tokens are valid now: an index in memory, so that a HELLO is answered at once.
 
 The database has the same tokens; a change is committed there first and then told to the table. A token is
-known here by its SHA-256 only. A record takes about 500 bytes, so the table stays below 130 MB.
+known here by its SHA-256 only. A record takes about 800 bytes, so the table stays below 200 MB.
+
+A token that was refreshed is *replaced*: it ends :data:`REPLACED_END_S` after its successor is first used, since the
+answer that holds the successor may have been lost. Its sessions are the successor's from the refresh on.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from enum import Enum
 from hashlib import sha256
+from itertools import islice
+from typing import ParamSpec, TypeVar
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
@@ -19,7 +24,10 @@ from clasp_relay.storage.users import TokenRecord
 
 __all__ = [
     "ADMIN_SCOPES",
+    "MAX_GUEST_TOKENS_PER_ADDRESS",
+    "MAX_TOKENS_PER_SUBJECT",
     "POLICY_SCOPES",
+    "REPLACED_END_S",
     "EndOfToken",
     "TokenError",
     "TokenExpired",
@@ -29,6 +37,9 @@ __all__ = [
     "digest_of",
     "make_token",
 ]
+
+P = ParamSpec("P")
+K = TypeVar("K", bound=Hashable)
 
 _log = Logger(namespace="clasp_relay.auth")
 
@@ -43,6 +54,15 @@ MAX_TOKENS = 250_000
 
 MAX_GUEST_TOKENS_SHARE = 0.8
 """What part of them guests may have: those who make up guests must not keep users out."""
+
+MAX_TOKENS_PER_SUBJECT = 250
+"""Tokens of one subject that may be valid at once: more sign-ins a day than anybody needs, and little memory."""
+
+MAX_GUEST_TOKENS_PER_ADDRESS = 1_000
+"""Guests' tokens made for one client address that may be valid at once: a school has fewer guests a day."""
+
+REPLACED_END_S = 60
+"""From the first use of a refreshed token to the end of the one before it: other tabs learn of it meanwhile."""
 
 MAX_EXPIRED = 50_000
 """Expired tokens that are still told from unknown ones; the oldest are forgotten first."""
@@ -99,16 +119,36 @@ class TokenTable:
         clock: for timers.
         now_s: Unix seconds.
         max_tokens: how many may be valid at once.
+        max_per_guest_address: how many of guests, made for one client address; 0 for any number.
     """
 
-    def __init__(self, clock: IReactorTime, now_s: Callable[[], float], max_tokens: int = MAX_TOKENS) -> None:
+    def __init__(
+        self,
+        clock: IReactorTime,
+        now_s: Callable[[], float],
+        max_tokens: int = MAX_TOKENS,
+        max_per_guest_address: int = MAX_GUEST_TOKENS_PER_ADDRESS,
+    ) -> None:
+        self.tokens_in_use: Callable[[str], Collection[bytes]] = lambda _subject: ()
+        """Returns the digests of a subject's tokens that have a live session."""
         self._clock = clock
         self._now_s = now_s
         self._max_tokens = max_tokens
+        self._max_per_guest_address = max_per_guest_address
         self._valid: dict[bytes, TokenRecord] = {}
+        self._by_subject: dict[str, list[bytes]] = {}
+        """The oldest first."""
+        self._by_guest_address: dict[bytes, list[bytes]] = {}
+        """Guests' tokens, the oldest first; empty where any number is allowed."""
+        self._replaced: dict[bytes, bytes] = {}
+        """What a token replaces that was not used yet."""
+        self._successors: dict[bytes, bytes] = {}
+        """Which token has replaced a valid one."""
         self._expired: dict[bytes, None] = {}
         self._expiries: list[tuple[int, bytes]] = []
-        self._listeners: list[Callable[[TokenRecord, EndOfToken], None]] = []
+        self._end_listeners: list[Callable[[TokenRecord, EndOfToken], None]] = []
+        self._replace_listeners: list[Callable[[str, bytes, bytes], None]] = []
+        self._use_listeners: list[Callable[[bytes, int], None]] = []
         self._timer: IDelayedCall | None = None
         self._running = False
 
@@ -117,7 +157,15 @@ class TokenTable:
 
     def on_end(self, callback: Callable[[TokenRecord, EndOfToken], None]) -> None:
         """Has ``callback`` called whenever a token ends, in the moment that it ends."""
-        self._listeners.append(callback)
+        self._end_listeners.append(callback)
+
+    def on_replace(self, callback: Callable[[str, bytes, bytes], None]) -> None:
+        """Has ``callback`` called when a token's sessions pass to another: subject, old digest, new digest."""
+        self._replace_listeners.append(callback)
+
+    def on_first_use(self, callback: Callable[[bytes, int], None]) -> None:
+        """Has ``callback`` called when a refreshed token is first used: its digest, and when the one before it ends."""
+        self._use_listeners.append(callback)
 
     def load(self, valid: Iterable[TokenRecord], expired: Iterable[bytes] = ()) -> None:
         """Adds what the database has.
@@ -128,7 +176,7 @@ class TokenTable:
         """
         for digest in reversed(list(expired)):
             self._remember_expired(digest)
-        for record in valid:
+        for record in sorted(valid, key=lambda record: record.created_s):
             self.add(record)
 
     def start(self) -> None:
@@ -150,12 +198,17 @@ class TokenTable:
     def add(self, record: TokenRecord) -> None:
         """Makes a token valid that is committed (or kept in a file of its own)."""
         self._valid[record.digest] = record
+        self._by_subject.setdefault(record.subject, []).append(record.digest)
+        if record.guest and self._max_per_guest_address:
+            self._by_guest_address.setdefault(record.made_for, []).append(record.digest)
         if record.expires_s is not None:
             heapq.heappush(self._expiries, (record.expires_s, record.digest))
             self._set_timer()
+        if record.replaces is not None:
+            self._replace(record.replaces, record)
 
     def lookup(self, token: str) -> TokenRecord:
-        """Returns what a token stands for.
+        """Returns what a token stands for, and takes it as used.
 
         Raises:
             TokenExpired: it was valid once.
@@ -169,6 +222,8 @@ class TokenTable:
             raise TokenExpired if digest in self._expired else TokenUnknown
         if record.expires_s is not None and record.expires_s <= self._now_s():
             raise TokenExpired
+        if digest in self._replaced:
+            self.use(digest)
         return record
 
     def is_valid(self, digest: bytes) -> bool:
@@ -176,12 +231,103 @@ class TokenTable:
         record = self._valid.get(digest)
         return record is not None and (record.expires_s is None or record.expires_s > self._now_s())
 
+    def is_of(self, digest: bytes | None, subject: str) -> bool:
+        """Tells whether a token, given by its digest, is valid now and a subject's."""
+        return digest is not None and self.is_valid(digest) and self._valid[digest].subject == subject
+
+    def use(self, digest: bytes) -> None:
+        """Has the token end soon that this one replaces, if this is its first use."""
+        old = self._replaced.pop(digest, None)
+        if old is None:
+            return
+        end_s = int(self._now_s()) + REPLACED_END_S
+        record = self._valid.get(old)
+        if record is not None and (record.expires_s is None or record.expires_s > end_s):
+            self._valid[old] = record._replace(expires_s=end_s)
+            heapq.heappush(self._expiries, (end_s, old))
+            self._set_timer()
+        self._tell(self._use_listeners, digest, end_s)
+
+    def surplus(self, record: TokenRecord, *, own_address_only: bool) -> list[bytes]:
+        """Returns the tokens that have to end since a new one is there.
+
+        A subject has at most :data:`MAX_TOKENS_PER_SUBJECT`, and guests of one client address as many as the table
+        was told. Those without a live session go first, the oldest of them before the others.
+
+        Args:
+            record: the new token.
+            own_address_only: whether of the subject's tokens only those count that were made for the same client
+                address: its maker did not prove to be the subject.
+
+        Returns:
+            their digests.
+        """
+        mine = self._by_subject.get(record.subject, [])
+        if own_address_only:
+            mine = [digest for digest in mine if self._valid[digest].made_for == record.made_for]
+        ended = self._choose(mine, len(mine) - MAX_TOKENS_PER_SUBJECT, record.digest)
+        if record.guest and self._max_per_guest_address:
+            there = self._by_guest_address.get(record.made_for, [])
+            if len(there) > self._max_per_guest_address:
+                there = [digest for digest in there if digest not in ended]
+                ended += self._choose(there, len(there) - self._max_per_guest_address, record.digest)
+        return ended
+
+    def end(self, digests: Iterable[bytes]) -> None:
+        """Ends tokens to make room, once that is committed; those that have ended already are passed over."""
+        for digest in digests:
+            self._end(digest, EndOfToken.EXPIRED)
+        self._forget_expiries()
+
     def revoke(self, digests: Iterable[bytes]) -> None:
         """Ends tokens whose revocation is committed; those that have ended already are passed over."""
         for digest in digests:
-            record = self._valid.pop(digest, None)
-            if record is not None:
-                self._tell(record, EndOfToken.REVOKED)
+            self._end(digest, EndOfToken.REVOKED)
+        self._forget_expiries()
+
+    def _choose(self, digests: list[bytes], count: int, spared: bytes) -> list[bytes]:
+        """Returns so many of several tokens: those without a live session first, the oldest of them."""
+        if count <= 0:
+            return []
+        in_use: dict[str, frozenset[bytes]] = {}
+
+        def is_in_use(digest: bytes) -> bool:
+            subject = self._valid[digest].subject
+            if subject not in in_use:
+                in_use[subject] = frozenset(self.tokens_in_use(subject))
+            return digest in in_use[subject]
+
+        candidates = [digest for digest in digests if digest != spared]
+        idle = list(islice((digest for digest in candidates if not is_in_use(digest)), count))
+        chosen = set(idle)
+        return idle + [digest for digest in candidates if digest not in chosen][: count - len(idle)]
+
+    def _replace(self, old: bytes, new: TokenRecord) -> None:
+        """Has the sessions of a token pass to its successor; an earlier successor may have been lost on its way."""
+        self._replaced[new.digest] = old
+        earlier = self._successors.get(old)
+        if old in self._valid:
+            self._successors[old] = new.digest
+            self._tell(self._replace_listeners, new.subject, old, new.digest)
+        if earlier in self._replaced:
+            self._tell(self._replace_listeners, new.subject, earlier, new.digest)
+
+    def _end(self, digest: bytes, why: EndOfToken) -> None:
+        record = self._valid.pop(digest, None)
+        if record is None:
+            return
+        _drop(self._by_subject, record.subject, digest)
+        _drop(self._by_guest_address, record.made_for, digest)
+        successor = self._successors.pop(digest, None)
+        if why is EndOfToken.EXPIRED:
+            self._remember_expired(digest)
+            if successor is not None and self.is_valid(successor):
+                # Those that have begun since the refresh.
+                self._tell(self._replace_listeners, record.subject, digest, successor)
+        self._replaced.pop(digest, None)
+        self._tell(self._end_listeners, record, why)
+
+    def _forget_expiries(self) -> None:
         if len(self._expiries) > 2 * len(self._valid) + 1000:
             self._expiries = [entry for entry in self._expiries if entry[1] in self._valid]
             heapq.heapify(self._expiries)
@@ -193,10 +339,7 @@ class TokenTable:
             if not self._expiries or self._expiries[0][0] > now:
                 break
             _, digest = heapq.heappop(self._expiries)
-            record = self._valid.pop(digest, None)
-            if record is not None:
-                self._remember_expired(digest)
-                self._tell(record, EndOfToken.EXPIRED)
+            self._end(digest, EndOfToken.EXPIRED)
         self._set_timer()
 
     def _set_timer(self) -> None:
@@ -211,10 +354,19 @@ class TokenTable:
         if len(self._expired) > MAX_EXPIRED:
             del self._expired[next(iter(self._expired))]
 
-    def _tell(self, record: TokenRecord, why: EndOfToken) -> None:
-        for callback in self._listeners:
+    def _tell(self, listeners: Sequence[Callable[P, None]], *args: P.args, **kwargs: P.kwargs) -> None:
+        for callback in listeners:
             try:
-                callback(record, why)
+                callback(*args, **kwargs)
             except Exception:
                 # One listener's fault must not keep a token alive for the others.
                 _log.failure("a listener failed at the end of a token")
+
+
+def _drop(index: dict[K, list[bytes]], key: K, digest: bytes) -> None:
+    """Takes a token out of an index."""
+    digests = index.get(key)
+    if digests is not None and digest in digests:
+        digests.remove(digest)
+        if not digests:
+            del index[key]

@@ -18,7 +18,7 @@ from twisted.python.threadpool import ThreadPool
 
 from clasp_relay.access.refusals import Busy, Refusal
 
-__all__ = ["InlineWorkers", "ThreadWorkers", "Workers", "uncancellable"]
+__all__ = ["ThreadWorkers", "Workers", "uncancellable"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -36,10 +36,13 @@ _RETRY_AFTER_S = 2
 class Workers(Protocol):
     """Where work is done."""
 
-    def run(self, admit: Callable[[], None], work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
+    def run(
+        self, lane: str, admit: Callable[[], None], work: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> Deferred[T]:
         """Does some work.
 
         Args:
+            lane: whose work it is; lanes are served in turn.
             admit: called on the event loop's thread just before the work begins; what it raises is the
                 result, and the work is not done.
             work: called on another thread.
@@ -47,7 +50,7 @@ class Workers(Protocol):
             kwargs: for ``work``.
 
         Returns:
-            what ``work`` returns or raises; ``Busy`` when too much is waiting already.
+            what ``work`` returns or raises; ``Busy`` when too much is waiting already, in all or in that lane.
         """
 
 
@@ -66,18 +69,26 @@ class _YieldingThread(Thread):
 
 
 class ThreadWorkers:
-    """A few threads, and a bounded queue before them.
+    """A few threads, and a bounded queue before them, which serves its lanes round robin.
 
     Args:
         reactor: the event loop that results are given to.
         threads: how many things are done at once.
         max_waiting: how many more may wait.
         name: for the threads' names.
+        max_waiting_in_lane: how many of one lane may wait; None for as many as there is room for.
         gives_way: whether the work takes so long that the event loop's thread is to go before it.
     """
 
     def __init__(
-        self, reactor: IReactorFromThreads, threads: int, max_waiting: int, name: str, *, gives_way: bool = False
+        self,
+        reactor: IReactorFromThreads,
+        threads: int,
+        max_waiting: int,
+        name: str,
+        *,
+        max_waiting_in_lane: int | None = None,
+        gives_way: bool = False,
     ) -> None:
         self._reactor = reactor
         self._threads = threads
@@ -85,7 +96,10 @@ class ThreadWorkers:
         self._pool = ThreadPool(minthreads=0, maxthreads=threads, name=name)
         if gives_way:
             self._pool.threadFactory = _YieldingThread
-        self._waiting: deque[Callable[[], None]] = deque()
+        self._max_waiting_in_lane = max_waiting if max_waiting_in_lane is None else max_waiting_in_lane
+        self._lanes: dict[str, deque[Callable[[], None]]] = {}
+        """What waits, by lane; the lane whose turn it is stands first, and none is empty."""
+        self._waiting = 0
         self._running = 0
         self._beginning = False
         self._stopped = False
@@ -105,12 +119,14 @@ class ThreadWorkers:
     @property
     def waiting(self) -> int:
         """How many wait for a thread."""
-        return len(self._waiting)
+        return self._waiting
 
-    def run(self, admit: Callable[[], None], work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
+    def run(
+        self, lane: str, admit: Callable[[], None], work: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> Deferred[T]:
         """As :meth:`Workers.run`."""
         done: Deferred[T] = Deferred()
-        if len(self._waiting) >= self._max_waiting and self._running >= self._threads:
+        if self._running >= self._threads and self._is_full(lane):
             done.errback(Busy("The relay is busy. Try again in a moment.", _RETRY_AFTER_S))
             return done
 
@@ -124,9 +140,23 @@ class ThreadWorkers:
             result.addBoth(self._end)
             result.addCallbacks(done.callback, done.errback)
 
-        self._waiting.append(begin)
+        self._lanes.setdefault(lane, deque()).append(begin)
+        self._waiting += 1
         self._begin_waiting()
         return done
+
+    def _is_full(self, lane: str) -> bool:
+        return self._waiting >= self._max_waiting or len(self._lanes.get(lane, ())) >= self._max_waiting_in_lane
+
+    def _next(self) -> Callable[[], None]:
+        """Takes what waited longest from the lane whose turn it is, which then goes to the end."""
+        lane = next(iter(self._lanes))
+        waiting = self._lanes.pop(lane)
+        begin = waiting.popleft()
+        if waiting:
+            self._lanes[lane] = waiting
+        self._waiting -= 1
+        return begin
 
     def _end(self, result: T) -> T:
         self._running -= 1
@@ -143,21 +173,9 @@ class ThreadWorkers:
         self._beginning = True
         try:
             while self._waiting and (self._running < self._threads or self._stopped):
-                self._waiting.popleft()()
+                self._next()()
         finally:
             self._beginning = False
-
-
-class InlineWorkers:
-    """Does everything at once, on the caller's thread: for tests and for tools without an event loop."""
-
-    def run(self, admit: Callable[[], None], work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
-        """As :meth:`Workers.run`."""
-
-        def do(_: None) -> T:
-            return work(*args, **kwargs)
-
-        return maybeDeferred(admit).addCallback(do)
 
 
 def uncancellable(work: Deferred[T]) -> Deferred[T]:

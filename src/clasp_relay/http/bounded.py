@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from io import BytesIO
 from typing import Any
 
@@ -9,7 +10,8 @@ from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 
-from clasp_relay.http.patient import PatientChannel, Queue
+from clasp_relay.access.addresses import Network, is_in_networks
+from clasp_relay.http.connections import HttpConnection, HttpConnections, RefusedConnection, TurnQueue
 
 __all__ = ["MAX_BODY_BYTES", "BoundedRequest", "make_site"]
 
@@ -56,32 +58,39 @@ class QuietSite(Site):
 
     Args:
         resource: its root.
-        clock: for the time-out of idle connections.
+        clock: for time-outs.
+        proxies: networks of trusted proxies, each of which speaks for many clients.
     """
 
     noisy = False
-    protocol = PatientChannel  # type: ignore[assignment]  # in the place of one that would also speak HTTP/2
+    protocol = HttpConnection  # type: ignore[assignment]  # in the place of one that would also speak HTTP/2
 
-    def __init__(self, resource: IResource, clock: IReactorTime) -> None:
+    def __init__(self, resource: IResource, clock: IReactorTime, proxies: Sequence[Network]) -> None:
         options: dict[str, Any] = {"requestFactory": BoundedRequest, "parsePOSTFormSubmission": False}
         super().__init__(resource, timeout=IDLE_TIMEOUT_S, reactor=clock, **options)  # type: ignore[no-untyped-call]
-        self._queue = Queue(clock)
+        self.connections = HttpConnections(clock, lambda peer: peer == "local" or is_in_networks(peer, proxies))
+        """The open ones."""
+        self._turns = TurnQueue(clock)
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """Makes the protocol for a new connection."""
-        channel = super().buildProtocol(addr)  # type: ignore[no-untyped-call]
-        channel.queue = self._queue
-        return channel
+        if not self.connections.make_room():
+            return RefusedConnection()
+        connection = super().buildProtocol(addr)  # type: ignore[no-untyped-call]
+        connection.turns = self._turns
+        connection.connections = self.connections
+        return connection
 
     def log(self, request: Any) -> None:
         """Writes nothing."""
 
 
-def make_site(resource: IResource, clock: IReactorTime) -> Site:
+def make_site(resource: IResource, clock: IReactorTime, proxies: Sequence[Network] = ()) -> QuietSite:
     """Returns a web server.
 
     Args:
         resource: its root.
-        clock: for the time-out of idle connections.
+        clock: for time-outs.
+        proxies: networks of trusted proxies; they may keep any number of idle connections.
     """
-    return QuietSite(resource, clock)
+    return QuietSite(resource, clock, proxies)

@@ -23,6 +23,9 @@ _ASK_AGAIN = b"no-cache"
 _HASHED = re.compile(r"[-.][A-Za-z0-9_-]{8,}\.[a-z0-9]+$")
 """The name of a file that a build gave a hash of its contents, such as ``index-B1x_9aQz.js``."""
 
+_ONE_RANGE = re.compile(rb"bytes=[0-9]{0,18}-[0-9]{0,18}")
+"""A Range header that is heeded; any other gets the whole file (RFC 9110 §14.2), since many ranges cost more."""
+
 _NOT_FOUND = b"There is nothing here.\n"
 _TYPES = {**File.contentTypes, ".js": "text/javascript", ".webmanifest": "application/manifest+json"}
 
@@ -93,6 +96,9 @@ class WebRoot(Resource):
             return _NOT_FOUND
         is_forever = _HASHED.search(path.basename()) is not None
         request.responseHeaders.setRawHeaders(b"Cache-Control", [_FOREVER if is_forever else _ASK_AGAIN])
+        ranges = request.requestHeaders.getRawHeaders(b"Range") or []
+        if len(ranges) != 1 or _ONE_RANGE.fullmatch(ranges[0]) is None:
+            request.requestHeaders.removeHeader(b"Range")
         return _file(request, path).render_GET(request)
 
     def _find(self, names: list[str]) -> Any:

@@ -1,11 +1,10 @@
 """What is kept about users and tokens, and what may be asked of whoever keeps it.
 
-:class:`UserStore` has a file (``users_sqlite``) and a memory (``users_memory``) behind it. Its methods
-block, and each of them is one transaction: what it checks still holds when it writes. They are called from
-one thread at a time, which is never the event loop's.
+:class:`UserStore` is implemented by ``users_sqlite``. Its methods block, and each of them is one transaction: what it
+checks still holds when it writes. They are called from one thread at a time, which is never the event loop's.
 
 Whose id is it? A user's for ever; a guest's for as long as one of the tokens made for it is kept, which is
-:data:`GUEST_PROOF_S` after it expires. Any of these tokens that is not revoked proves it.
+:data:`GUEST_PROOF_S` after the expiry that it was given out with. Any of these tokens that is not revoked proves it.
 """
 
 from __future__ import annotations
@@ -17,21 +16,23 @@ from typing import NamedTuple, Protocol
 from clasp_relay.errors import ClaspError
 
 __all__ = [
+    "ADDRESS_KEPT_S",
     "GUEST_PROOF_S",
-    "MAX_TOKENS_PER_SUBJECT",
+    "MAX_ADDRESSES_PER_USER",
     "USER_TOKEN_KEPT_S",
     "Claim",
     "IdentityTaken",
     "KeptToken",
+    "KnownAddress",
+    "NameConfusable",
+    "NameKeys",
     "NameTaken",
     "StoreRefusal",
     "TokenGone",
     "TokenRecord",
-    "TooManyTokens",
     "User",
     "UserChanged",
     "UserStore",
-    "kept_for_s",
 ]
 
 GUEST_PROOF_S = 90 * 86_400
@@ -40,8 +41,19 @@ GUEST_PROOF_S = 90 * 86_400
 USER_TOKEN_KEPT_S = 7 * 86_400
 """How long a user's expired token is remembered, to be told that it has expired and not that it is unknown."""
 
-MAX_TOKENS_PER_SUBJECT = 250
-"""Valid tokens that one subject may have at once: more sign-ins a day than anybody needs, and little memory."""
+ADDRESS_KEPT_S = 30 * 86_400
+"""How long it is remembered that a user signed in from an address."""
+
+MAX_ADDRESSES_PER_USER = 50
+"""Addresses that are remembered for one user, the latest: one a day, and some more."""
+
+
+class NameKeys(NamedTuple):
+    """What a name is compared by: its spelling irrespective of case, and the skeletons of both (UTS #39)."""
+
+    folded: str
+    skeleton: str
+    folded_skeleton: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +86,37 @@ class TokenRecord(NamedTuple):
     """Which scopes it carries: the policy's, or an administrator's."""
     created_s: int
     expires_s: int | None
+    """When it ceases to be valid: later it may still be refreshed, or prove a guest's id."""
+    made_for: bytes = b""
+    """A keyed hash of the client address that it was made for."""
+    sign_in: bytes = b""
+    """The digest of the first token of a sign-in, in those that it was refreshed to; empty in that one itself."""
+    replaces: bytes | None = None
+    """The digest of the token that ends once this one is used; None when it has been used, or replaces none."""
 
     def __repr__(self) -> str:
         return f"TokenRecord({self.subject!r})"
 
 
 class KeptToken(NamedTuple):
-    """A stored token, and when it was revoked (None: it was not)."""
+    """A stored token, when it was revoked (None: it was not), and the expiry that it was given out with."""
 
     record: TokenRecord
     revoked_s: int | None
+    first_expires_s: int
+
+    @property
+    def refreshable_until_s(self) -> int:
+        """Unix seconds until which it is taken for a refresh: a guest's outlives its expiry."""
+        return self.first_expires_s + (GUEST_PROOF_S if self.record.guest else 0)
+
+
+class KnownAddress(NamedTuple):
+    """That a user has signed in from an address: its keyed hash, the folded username, Unix seconds of the last time."""
+
+    address: bytes
+    folded: str
+    last_used_s: int
 
 
 class Claim(NamedTuple):
@@ -106,6 +139,10 @@ class NameTaken(StoreRefusal):
     """A registered user has this name."""
 
 
+class NameConfusable(StoreRefusal):
+    """A registered user has a name that looks the same."""
+
+
 class IdentityTaken(StoreRefusal):
     """A registered user, or a guest who is not the caller, has this id."""
 
@@ -116,23 +153,6 @@ class TokenGone(StoreRefusal):
 
 class UserChanged(StoreRefusal):
     """The user is gone, or the password is no longer the one that was verified."""
-
-
-class TooManyTokens(StoreRefusal):
-    """The subject has as many valid tokens as it may.
-
-    Args:
-        retry_after_s: seconds until one of them expires.
-    """
-
-    def __init__(self, retry_after_s: int) -> None:
-        super().__init__(f"{MAX_TOKENS_PER_SUBJECT} tokens are valid")
-        self.retry_after_s = retry_after_s
-
-
-def kept_for_s(guest: bool) -> int:
-    """Returns for how many seconds after its expiry a token is kept."""
-    return GUEST_PROOF_S if guest else USER_TOKEN_KEPT_S
 
 
 class UserStore(Protocol):
@@ -146,37 +166,40 @@ class UserStore(Protocol):
             folded: the name irrespective of case; of several users the oldest is meant.
         """
 
-    def check_new_user(self, user_id: str, folded: str, claim: Claim) -> None:
+    def check_new_user(self, user_id: str, keys: NameKeys, claim: Claim) -> None:
         """Checks that a user could be added.
 
         Raises:
             NameTaken: the name is a user's.
+            NameConfusable: it looks like a user's.
             IdentityTaken: the id is a user's, or a guest's to whom ``claim`` does not entitle.
         """
 
-    def add_user(self, user: User, folded: str, token: TokenRecord, claim: Claim) -> None:
-        """Adds a user and a token.
+    def add_user(self, user: User, keys: NameKeys, token: TokenRecord, claim: Claim) -> None:
+        """Adds a user and a token, and remembers the address that the token was made for.
 
         Raises:
             NameTaken: as ``check_new_user``.
+            NameConfusable: likewise.
             IdentityTaken: likewise.
         """
 
-    def add_guest_token(self, token: TokenRecord, folded: str, claim: Claim) -> None:
+    def add_guest_token(self, token: TokenRecord, keys: NameKeys, claim: Claim) -> None:
         """Adds a guest's token.
 
         Raises:
             NameTaken: as ``check_new_user``.
+            NameConfusable: likewise.
             IdentityTaken: likewise.
-            TooManyTokens: the guest has too many.
         """
 
     def add_user_token(self, token: TokenRecord, password_changes: int) -> None:
         """Adds the token of a user whose password was verified when it had been changed that often.
 
+        The address that the token was made for is remembered as the user's.
+
         Raises:
             UserChanged: it has been changed since, or the user is gone.
-            TooManyTokens: the user has too many.
         """
 
     def add_refreshed_token(self, token: TokenRecord, old: bytes) -> None:
@@ -184,14 +207,27 @@ class UserStore(Protocol):
 
         Raises:
             TokenGone: the old one is unknown, revoked, or too old; or it was a guest's whose id is a user's now.
-            TooManyTokens: the subject has too many.
         """
+
+    def end_replaced(self, digest: bytes, end_s: int) -> None:
+        """Has the token that another one replaces end, since that one was used.
+
+        Args:
+            digest: of the new token.
+            end_s: Unix seconds when the old one ends, if not earlier.
+        """
+
+    def end(self, digests: Sequence[bytes], now_s: int) -> None:
+        """Ends tokens to make room; they are still taken for a refresh and as proof of a guest's id."""
 
     def find_token(self, digest: bytes) -> KeptToken | None:
         """Returns a token that is still kept, valid or not."""
 
-    def revoke(self, digest: bytes, now_s: int) -> None:
-        """Revokes a token.
+    def revoke(self, digest: bytes, now_s: int) -> list[bytes]:
+        """Revokes a token and all others of the same sign-in.
+
+        Returns:
+            the digests of those that were valid until now.
 
         Raises:
             TokenGone: it is unknown or revoked already.
@@ -226,8 +262,11 @@ class UserStore(Protocol):
     def expired_tokens(self, now_s: int, limit: int) -> list[bytes]:
         """Returns the digests of the tokens that expired last (and were not revoked), the last first."""
 
+    def known_addresses(self, now_s: int, limit: int) -> list[KnownAddress]:
+        """Returns from which addresses users have signed in lately, at most ``limit``; the latest last."""
+
     def purge(self, now_s: int, limit: int) -> int:
-        """Removes tokens that need not be kept any more, at most ``limit``; returns how many."""
+        """Removes tokens and addresses that need not be kept, at most ``limit`` each; returns how many tokens."""
 
     def close(self) -> None:
         """Ends the use of the store."""

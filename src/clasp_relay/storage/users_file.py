@@ -14,10 +14,11 @@ from importlib.resources import files
 from pathlib import Path
 
 from clasp_relay.errors import StartError
+from clasp_relay.storage.users import NameKeys
 
-__all__ = ["SCHEMA_VERSION", "open_users_file"]
+__all__ = ["SCHEMA_VERSION", "open_users_file", "open_users_in_memory"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """The number of the last ``schema/users-N.sql``."""
 
 _PRIVATE = 0o600
@@ -26,12 +27,12 @@ _PRIVATE = 0o600
 _BUSY_TIMEOUT_S = 5.0
 
 
-def open_users_file(path: Path, fold: Callable[[str], str]) -> sqlite3.Connection:
+def open_users_file(path: Path, keys_of: Callable[[str], NameKeys]) -> sqlite3.Connection:
     """Opens or makes the file, and brings it up to date.
 
     Args:
         path: where it is; its folder exists.
-        fold: makes equal what counts as one name.
+        keys_of: returns what a name is compared by.
 
     Returns:
         a connection in autocommit mode, for one thread at a time.
@@ -46,7 +47,7 @@ def open_users_file(path: Path, fold: Callable[[str], str]) -> sqlite3.Connectio
     # The relay opens it before its threads run, and one of them uses it afterwards.
     connection = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
     try:
-        _prepare(connection, path, fold)
+        _prepare(connection, path, keys_of)
     except StartError:
         connection.close()
         raise
@@ -59,7 +60,18 @@ def open_users_file(path: Path, fold: Callable[[str], str]) -> sqlite3.Connectio
     return connection
 
 
-def _prepare(connection: sqlite3.Connection, path: Path, fold: Callable[[str], str]) -> None:
+def open_users_in_memory(keys_of: Callable[[str], NameKeys]) -> sqlite3.Connection:
+    """Makes a database that is gone with its connection.
+
+    Args:
+        keys_of: returns what a name is compared by.
+    """
+    connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    _prepare(connection, Path(":memory:"), keys_of)
+    return connection
+
+
+def _prepare(connection: sqlite3.Connection, path: Path, keys_of: Callable[[str], NameKeys]) -> None:
     version = _version_of(connection, path)
     if version < SCHEMA_VERSION and _has_tables(connection):
         _check_users_table(connection, path)
@@ -70,7 +82,7 @@ def _prepare(connection: sqlite3.Connection, path: Path, fold: Callable[[str], s
     connection.execute("PRAGMA foreign_keys = ON")
     for step in range(version + 1, SCHEMA_VERSION + 1):
         _upgrade(connection, step)
-    _add_missing_facts(connection, fold)
+    _add_missing_facts(connection, keys_of)
 
 
 def _version_of(connection: sqlite3.Connection, path: Path) -> int:
@@ -118,10 +130,19 @@ def _upgrade(connection: sqlite3.Connection, step: int) -> None:
         raise
 
 
-def _add_missing_facts(connection: sqlite3.Connection, fold: Callable[[str], str]) -> None:
-    connection.create_function("fold_name", 1, lambda name: fold(str(name)), deterministic=True)
-    connection.execute(
-        "INSERT INTO user_facts (user_id, folded_name) SELECT id, fold_name(username) FROM users"
-        " WHERE id IS NOT NULL AND id NOT IN (SELECT user_id FROM user_facts)"
+def _add_missing_facts(connection: sqlite3.Connection, keys_of: Callable[[str], NameKeys]) -> None:
+    """Adds what this relay knows about users besides, where the Rust relay or an earlier version left it out."""
+    missing = connection.execute(
+        "SELECT id, username FROM users LEFT JOIN user_facts ON user_id = id"
+        " WHERE id IS NOT NULL AND (user_id IS NULL OR skeleton IS NULL)"
+    ).fetchall()
+    if not missing:
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    connection.executemany(
+        "INSERT INTO user_facts (user_id, folded_name, skeleton, folded_skeleton) VALUES (?, ?, ?, ?)"
+        " ON CONFLICT (user_id) DO UPDATE SET folded_name = excluded.folded_name, skeleton = excluded.skeleton,"
+        " folded_skeleton = excluded.folded_skeleton",
+        ((user_id, *keys_of(str(username))) for user_id, username in missing),
     )
-    connection.create_function("fold_name", 1, None)
+    connection.execute("COMMIT")

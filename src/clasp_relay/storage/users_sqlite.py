@@ -1,4 +1,4 @@
-"""Users and tokens in a SQLite file (``schema/users-1.sql`` says what is in it)."""
+"""Users and tokens in a SQLite file (``schema/`` says what is in it)."""
 
 from __future__ import annotations
 
@@ -6,22 +6,26 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from sys import intern
+from typing import Any
 
 from clasp_relay.storage.users import (
+    ADDRESS_KEPT_S,
     GUEST_PROOF_S,
-    MAX_TOKENS_PER_SUBJECT,
+    MAX_ADDRESSES_PER_USER,
     USER_TOKEN_KEPT_S,
     Claim,
     IdentityTaken,
     KeptToken,
+    KnownAddress,
+    NameConfusable,
+    NameKeys,
     NameTaken,
     TokenGone,
     TokenRecord,
-    TooManyTokens,
     User,
     UserChanged,
 )
-from clasp_relay.storage.users_file import open_users_file
+from clasp_relay.storage.users_file import open_users_file, open_users_in_memory
 
 __all__ = ["SqliteUsers"]
 
@@ -29,22 +33,25 @@ _USER = (
     "SELECT id, username, password_hash, created_at, COALESCE(password_changes, 0)"
     " FROM users LEFT JOIN user_facts ON user_id = id"
 )
-_TOKEN = "SELECT digest, subject, username, guest, scopes_name, created_at, expires_at, revoked_at FROM tokens"  # noqa: S105
+_TOKEN = (
+    "SELECT digest, subject, username, guest, scopes_name, created_at, expires_at, made_for, sign_in, replaces,"  # noqa: S105
+    " revoked_at, first_expires_at FROM tokens"
+)
 
 
 class SqliteUsers:
     """A :class:`UserStore` in a file.
 
     Args:
-        path: the file; it is made when it is missing.
-        fold: makes equal what counts as one name.
+        path: the file, which is made when it is missing; None keeps everything in memory.
+        keys_of: returns what a name is compared by.
 
     Raises:
         StartError: the file cannot be used.
     """
 
-    def __init__(self, path: Path, fold: Callable[[str], str]) -> None:
-        self._db = open_users_file(path, fold)
+    def __init__(self, path: Path | None, keys_of: Callable[[str], NameKeys]) -> None:
+        self._db = open_users_in_memory(keys_of) if path is None else open_users_file(path, keys_of)
 
     def close(self) -> None:
         """As :meth:`UserStore.close`."""
@@ -62,47 +69,56 @@ class SqliteUsers:
         """As :meth:`UserStore.user`."""
         return self._one_user(f"{_USER} WHERE id = ?", user_id)
 
-    def check_new_user(self, user_id: str, folded: str, claim: Claim) -> None:
+    def check_new_user(self, user_id: str, keys: NameKeys, claim: Claim) -> None:
         """As :meth:`UserStore.check_new_user`."""
-        if self._any("SELECT 1 FROM user_facts WHERE folded_name = ?", folded):
+        if self._any("SELECT 1 FROM user_facts WHERE folded_name = ?", keys.folded):
             raise NameTaken
+        if self._any(
+            "SELECT 1 FROM user_facts WHERE skeleton = ? OR folded_skeleton = ?", keys.skeleton, keys.folded_skeleton
+        ):
+            raise NameConfusable
         if self._any("SELECT 1 FROM users WHERE id = ?", user_id):
             raise IdentityTaken
-        kept = "SELECT 1 FROM tokens WHERE subject = ? AND guest AND expires_at > ?"
+        kept = "SELECT 1 FROM tokens WHERE subject = ? AND guest AND first_expires_at > ?"
         kept_after_s = claim.now_s - GUEST_PROOF_S
         if claim.any_guest or not self._any(kept, user_id, kept_after_s):
             return
         if not self._any(f"{kept} AND revoked_at IS NULL AND digest = ?", user_id, kept_after_s, claim.proof):
             raise IdentityTaken
 
-    def add_user(self, user: User, folded: str, token: TokenRecord, claim: Claim) -> None:
+    def add_user(self, user: User, keys: NameKeys, token: TokenRecord, claim: Claim) -> None:
         """As :meth:`UserStore.add_user`."""
         with self._transaction():
-            self.check_new_user(user.user_id, folded, claim)
+            self.check_new_user(user.user_id, keys, claim)
             self._db.execute(
                 "INSERT INTO users (id, username, password_hash, created_at) VALUES (?, ?, ?, ?)",
                 (user.user_id, user.username, user.password_hash, user.created_s),
             )
-            self._db.execute("INSERT INTO user_facts (user_id, folded_name) VALUES (?, ?)", (user.user_id, folded))
+            self._db.execute(
+                "INSERT INTO user_facts (user_id, folded_name, skeleton, folded_skeleton) VALUES (?, ?, ?, ?)",
+                (user.user_id, *keys),
+            )
             self._insert(token)
+            self._remember_address(token)
 
-    def add_guest_token(self, token: TokenRecord, folded: str, claim: Claim) -> None:
+    def add_guest_token(self, token: TokenRecord, keys: NameKeys, claim: Claim) -> None:
         """As :meth:`UserStore.add_guest_token`."""
         with self._transaction():
-            self.check_new_user(token.subject, folded, claim)
-            self._add(token)
+            self.check_new_user(token.subject, keys, claim)
+            self._insert(token)
 
     def add_user_token(self, token: TokenRecord, password_changes: int) -> None:
         """As :meth:`UserStore.add_user_token`."""
         with self._transaction():
             self._check_unchanged(token.subject, password_changes)
-            self._add(token)
+            self._insert(token)
+            self._remember_address(token)
 
     def add_refreshed_token(self, token: TokenRecord, old: bytes) -> None:
         """As :meth:`UserStore.add_refreshed_token`."""
         with self._transaction():
             current = self._any(
-                "SELECT 1 FROM tokens WHERE digest = ? AND revoked_at IS NULL AND expires_at + guest * ? > ?"
+                "SELECT 1 FROM tokens WHERE digest = ? AND revoked_at IS NULL AND first_expires_at + guest * ? > ?"
                 " AND guest <> EXISTS (SELECT 1 FROM users WHERE id = subject)",
                 old,
                 GUEST_PROOF_S,
@@ -110,20 +126,40 @@ class SqliteUsers:
             )
             if not current:
                 raise TokenGone
-            self._add(token)
+            self._insert(token)
+
+    def end_replaced(self, digest: bytes, end_s: int) -> None:
+        """As :meth:`UserStore.end_replaced`."""
+        with self._transaction():
+            self._db.execute(
+                "UPDATE tokens SET expires_at = MIN(expires_at, ?)"
+                " WHERE digest = (SELECT replaces FROM tokens WHERE digest = ?)",
+                (end_s, digest),
+            )
+            self._db.execute("UPDATE tokens SET replaces = NULL WHERE digest = ?", (digest,))
+
+    def end(self, digests: Sequence[bytes], now_s: int) -> None:
+        """As :meth:`UserStore.end`."""
+        with self._transaction():
+            self._db.executemany(
+                "UPDATE tokens SET expires_at = MIN(expires_at, ?) WHERE digest = ?",
+                [(now_s, digest) for digest in digests],
+            )
 
     def find_token(self, digest: bytes) -> KeptToken | None:
         """As :meth:`UserStore.find_token`."""
         row = self._db.execute(f"{_TOKEN} WHERE digest = ?", (digest,)).fetchone()
-        return None if row is None else KeptToken(_record(row), row[7])
+        return None if row is None else KeptToken(_record(row), row[10], row[11])
 
-    def revoke(self, digest: bytes, now_s: int) -> None:
+    def revoke(self, digest: bytes, now_s: int) -> list[bytes]:
         """As :meth:`UserStore.revoke`."""
-        changed = self._db.execute(
-            "UPDATE tokens SET revoked_at = ? WHERE digest = ? AND revoked_at IS NULL", (now_s, digest)
-        )
-        if changed.rowcount == 0:
-            raise TokenGone
+        with self._transaction():
+            row = self._db.execute(
+                "SELECT subject, sign_in FROM tokens WHERE digest = ? AND revoked_at IS NULL", (digest,)
+            ).fetchone()
+            if row is None:
+                raise TokenGone
+            return self._revoke("subject = ? AND sign_in = ?", row, now_s)
 
     def change_password(self, user: User, password_hash: str, keep: bytes, now_s: int) -> list[bytes]:
         """As :meth:`UserStore.change_password`."""
@@ -135,16 +171,7 @@ class SqliteUsers:
             self._db.execute(
                 "UPDATE user_facts SET password_changes = password_changes + 1 WHERE user_id = ?", (user.user_id,)
             )
-            others = "subject = ? AND digest <> ? AND revoked_at IS NULL"
-            valid = self._db.execute(
-                f"SELECT digest FROM tokens WHERE {others} AND expires_at > ?",  # noqa: S608 - a constant
-                (user.user_id, keep, now_s),
-            ).fetchall()
-            self._db.execute(
-                f"UPDATE tokens SET revoked_at = ? WHERE {others}",  # noqa: S608 - a constant
-                (now_s, user.user_id, keep),
-            )
-        return [row[0] for row in valid]
+            return self._revoke("subject = ? AND digest <> ?", (user.user_id, keep), now_s)
 
     def replace_hash(self, user: User, password_hash: str) -> None:
         """As :meth:`UserStore.replace_hash`."""
@@ -166,11 +193,25 @@ class SqliteUsers:
         )
         return [row[0] for row in rows]
 
+    def known_addresses(self, now_s: int, limit: int) -> list[KnownAddress]:
+        """As :meth:`UserStore.known_addresses`."""
+        rows = self._db.execute(
+            "SELECT address, folded_name, last_used_at FROM sign_in_addresses JOIN user_facts USING (user_id)"
+            " WHERE last_used_at > ? ORDER BY last_used_at DESC LIMIT ?",
+            (now_s - ADDRESS_KEPT_S, limit),
+        )
+        return [KnownAddress(*row) for row in rows][::-1]
+
     def purge(self, now_s: int, limit: int) -> int:
         """As :meth:`UserStore.purge`."""
+        self._db.execute(
+            "DELETE FROM sign_in_addresses WHERE (user_id, address) IN"
+            " (SELECT user_id, address FROM sign_in_addresses WHERE last_used_at <= ? LIMIT ?)",
+            (now_s - ADDRESS_KEPT_S, limit),
+        )
         return self._db.execute(
-            "DELETE FROM tokens WHERE digest IN (SELECT digest FROM tokens WHERE expires_at <= ?"
-            " AND (guest = 0 OR expires_at <= ?) LIMIT ?)",
+            "DELETE FROM tokens WHERE digest IN (SELECT digest FROM tokens WHERE first_expires_at <= ?"
+            " AND (guest = 0 OR first_expires_at <= ?) LIMIT ?)",
             (now_s - USER_TOKEN_KEPT_S, now_s - GUEST_PROOF_S, limit),
         ).rowcount
 
@@ -199,24 +240,44 @@ class SqliteUsers:
         ):
             raise UserChanged
 
-    def _add(self, token: TokenRecord) -> None:
-        valid, first_s = self._db.execute(
-            "SELECT COUNT(*), MIN(expires_at) FROM tokens WHERE subject = ? AND expires_at > ? AND revoked_at IS NULL",
-            (token.subject, token.created_s),
-        ).fetchone()
-        if valid >= MAX_TOKENS_PER_SUBJECT:
-            raise TooManyTokens(first_s - token.created_s)
-        self._insert(token)
+    def _revoke(self, which: str, values: tuple[object, ...], now_s: int) -> list[bytes]:
+        """Revokes the tokens of a condition; returns the digests of those that were valid until now."""
+        condition = f"{which} AND revoked_at IS NULL"
+        valid = self._db.execute(
+            f"SELECT digest FROM tokens WHERE {condition} AND expires_at > ?",  # noqa: S608 - a constant
+            (*values, now_s),
+        ).fetchall()
+        self._db.execute(
+            f"UPDATE tokens SET revoked_at = ? WHERE {condition}",  # noqa: S608 - a constant
+            (now_s, *values),
+        )
+        return [row[0] for row in valid]
 
     def _insert(self, token: TokenRecord) -> None:
         self._db.execute(
-            "INSERT INTO tokens (digest, subject, username, guest, scopes_name, created_at, expires_at)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?)",
-            token,
+            "INSERT INTO tokens (digest, subject, username, guest, scopes_name, created_at, expires_at, made_for,"
+            " sign_in, replaces, first_expires_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (*token._replace(sign_in=token.sign_in or token.digest), token.expires_s),
+        )
+
+    def _remember_address(self, token: TokenRecord) -> None:
+        """Remembers whence a user has signed in; of too many addresses those used longest ago are forgotten."""
+        self._db.execute(
+            "INSERT OR REPLACE INTO sign_in_addresses (user_id, address, last_used_at) VALUES (?, ?, ?)",
+            (token.subject, token.made_for, token.created_s),
+        )
+        self._db.execute(
+            "DELETE FROM sign_in_addresses WHERE user_id = ? AND address IN (SELECT address FROM sign_in_addresses"
+            " WHERE user_id = ? ORDER BY last_used_at DESC, address LIMIT -1 OFFSET ?)",
+            (token.subject, token.subject, MAX_ADDRESSES_PER_USER),
         )
 
 
-def _record(row: tuple[bytes, str, str, int, str, int, int, int | None]) -> TokenRecord:
-    digest, subject, username, guest, scopes_name, created_s, expires_s, _ = row
+def _record(row: Sequence[Any]) -> TokenRecord:
+    digest, subject, username, guest, scopes_name, created_s, expires_s, made_for, sign_in, replaces = row[:10]
     # One string for all of them: many records are kept in memory.
-    return TokenRecord(digest, subject, username, bool(guest), intern(scopes_name), created_s, expires_s)
+    scopes_name = intern(scopes_name)
+    first = b"" if sign_in == digest else sign_in
+    return TokenRecord(
+        digest, subject, username, bool(guest), scopes_name, created_s, expires_s, made_for, first, replaces
+    )

@@ -1,0 +1,397 @@
+"""HTTP connections: how many there are, how long they may take, and when each has its turn.
+
+A request takes 0.1 to 0.3 ms of the event loop until its work is given to a thread, so a crowd of them is served over
+several turns of the loop: :data:`REQUESTS_A_TURN` in each, one of a connection. What a client pipelines behind its
+request waits like everybody else's.
+
+A connection is *idle* when no request of it is being answered: before its first, between two, and while one arrives.
+It is *stalled* while its client takes nothing of an answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import islice
+from typing import Any
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.http import HTTPChannel
+
+from clasp_relay.access.addresses import address_group
+
+__all__ = ["HttpConnection", "HttpConnections", "RefusedConnection", "TurnQueue"]
+
+REQUESTS_A_TURN = 8
+"""Connections that are served in one turn of the event loop: 1 to 2.5 ms."""
+
+BYTES_A_TURN = 16 * 1024
+"""Bytes of one connection that are split into lines in a turn: as much as a header may have."""
+
+MAX_HEADERS = 100
+"""Header lines of a request, three times what browsers send: each line costs a copy of what stands behind it."""
+
+MAX_CONNECTIONS = 1_000
+"""HTTP connections at once; a newcomer takes the place of the longest idle one."""
+
+MAX_IDLE_PER_ADDRESS = 20
+"""Idle connections that one client address may keep: browsers keep six, and an office shares an address."""
+
+IDLE_GRACE_S = 1.0
+"""A connection is not ended for its address's sake before: a crowd that connects at once is about to ask."""
+
+HEADER_TIMEOUT_S = 10.0
+"""For a connection's first header (its TLS handshake included) or one that has begun, however slowly it drips."""
+
+BODY_TIMEOUT_S = 60.0
+"""For a body, however slowly it drips."""
+
+STALL_TIMEOUT_S = 60.0
+"""For a client that takes nothing of its answer."""
+
+ABORT_TIMEOUT_S = 5.0
+"""From a close that the client does not answer to the end of its socket."""
+
+_log = Logger(namespace="clasp_relay.http")
+
+_LATE = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+_FULL = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 2\r\nContent-Length: 0\r\n\r\n"
+
+
+class TurnQueue:
+    """Gives connections that have something to be parsed their turns.
+
+    Args:
+        clock: calls back in the next turn of the event loop.
+    """
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._left = REQUESTS_A_TURN
+        self._waiting: dict[HttpConnection, None] = {}
+        self._served: set[HttpConnection] = set()
+        """Those that had their turn in this turn of the loop."""
+        self._is_scheduled = False
+
+    def ask(self, connection: HttpConnection) -> None:
+        """Gives a connection its turn, now or in one of the next; until then no more is read from it."""
+        self._schedule()
+        if self._left and connection not in self._waiting and connection not in self._served:
+            self._serve(connection)
+            return
+        self._waiting[connection] = None
+        connection.pause_reading()
+
+    def forget(self, connection: HttpConnection) -> None:
+        """Takes out a connection that is gone."""
+        self._waiting.pop(connection, None)
+        self._served.discard(connection)
+
+    def _schedule(self) -> None:
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            self._clock.callLater(0, self._next_turn)
+
+    def _next_turn(self) -> None:
+        self._is_scheduled = False
+        self._left = REQUESTS_A_TURN
+        self._served.clear()
+        for connection in list(islice(self._waiting, REQUESTS_A_TURN)):
+            # Another one's turn may have ended it.
+            if connection in self._waiting:
+                del self._waiting[connection]
+                self._serve(connection)
+        if self._waiting:
+            self._schedule()
+
+    def _serve(self, connection: HttpConnection) -> None:
+        self._left -= 1
+        self._served.add(connection)
+        try:
+            connection.take_turn()
+        except Exception:
+            # One connection's fault must not keep the others waiting.
+            _log.failure("a fault while an HTTP request was read")
+            connection.abort()
+
+
+class HttpConnections:
+    """Counts a site's connections, and ends the longest idle ones where there are too many.
+
+    Args:
+        clock: for the time since a connection is idle.
+        is_proxy: whether a peer speaks for many clients, so that its idle connections are not counted.
+    """
+
+    def __init__(self, clock: IReactorTime, is_proxy: Callable[[str], bool]) -> None:
+        self.max_connections = MAX_CONNECTIONS
+        self._clock = clock
+        self._is_proxy = is_proxy
+        self._all: dict[HttpConnection, str] = {}
+        """The group of addresses that each counts for; empty for a proxy's."""
+        self._idle_since_s: dict[HttpConnection, float] = {}
+        """The longest idle first."""
+        self._idle_at: dict[str, dict[HttpConnection, None]] = {}
+        """The same by address."""
+        self._stalled: dict[HttpConnection, None] = {}
+        """The longest stalled first."""
+        self._crowded: set[str] = set()
+        """Addresses with too many idle connections, some of them too young to be ended."""
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def make_room(self) -> bool:
+        """Ends the longest idle connection, or else the longest stalled one, where there is no room for another.
+
+        Returns:
+            whether there is room now.
+        """
+        if len(self._all) < self.max_connections:
+            return True
+        victim = next(iter(self._idle_since_s), None) or next(iter(self._stalled), None)
+        if victim is None:
+            return False
+        self._evict(victim)
+        return True
+
+    def add(self, connection: HttpConnection, peer: str) -> None:
+        """Adds a new connection of a peer's."""
+        self._all[connection] = "" if self._is_proxy(peer) else address_group(peer)
+        self.set_idle(connection)
+
+    def remove(self, connection: HttpConnection) -> None:
+        """Takes out a connection that is gone, or is something else than HTTP from now on."""
+        self.set_busy(connection)
+        self._all.pop(connection, None)
+
+    def set_idle(self, connection: HttpConnection) -> None:
+        """Begins to count a connection as idle."""
+        group = self._all.get(connection)
+        if group is None:
+            return
+        self._idle_since_s[connection] = self._clock.seconds()
+        if group:
+            self._idle_at.setdefault(group, {})[connection] = None
+            self._trim(group)
+
+    def set_busy(self, connection: HttpConnection) -> None:
+        """Counts a connection as idle or stalled no longer."""
+        self._stalled.pop(connection, None)
+        if self._idle_since_s.pop(connection, None) is None:
+            return
+        group = self._all[connection]
+        at = self._idle_at.get(group)
+        if at is not None:
+            at.pop(connection, None)
+            if not at:
+                del self._idle_at[group]
+
+    def set_stalled(self, connection: HttpConnection) -> None:
+        """Begins to count a connection as stalled."""
+        if connection in self._all and connection not in self._idle_since_s:
+            self._stalled[connection] = None
+
+    def _trim(self, group: str) -> None:
+        """Ends the longest idle connections of an address beyond those that it may keep."""
+        at = self._idle_at.get(group, {})
+        old_s = self._clock.seconds() - IDLE_GRACE_S
+        for connection in list(islice(at, max(0, len(at) - MAX_IDLE_PER_ADDRESS))):
+            if self._idle_since_s[connection] > old_s:
+                if not self._crowded:
+                    self._clock.callLater(IDLE_GRACE_S, self._trim_crowded)
+                self._crowded.add(group)
+                return
+            self._evict(connection)
+
+    def _trim_crowded(self) -> None:
+        groups, self._crowded = self._crowded, set()
+        for group in groups:
+            self._trim(group)
+
+    def _evict(self, connection: HttpConnection) -> None:
+        self.remove(connection)
+        connection.evict()
+
+
+class HttpConnection(HTTPChannel):
+    """One connection. Its factory sets ``turns`` and ``connections``."""
+
+    transport: Any
+    callLater: Any  # noqa: N815 - Twisted's
+    turns: TurnQueue
+    connections: HttpConnections
+    maxHeaders = MAX_HEADERS  # noqa: N815 - Twisted's
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._arrived = bytearray()
+        """What came and was not parsed yet."""
+        self._deadline: IDelayedCall | None = None
+        self._has_turn = False
+
+    def connectionMade(self) -> None:
+        """Begins."""
+        super().connectionMade()  # type: ignore[no-untyped-call]
+        self.connections.add(self, getattr(self.transport.getPeer(), "host", None) or "local")
+        self._set_deadline(HEADER_TIMEOUT_S, self._end_late)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The connection is gone."""
+        self._leave()
+        super().connectionLost(reason)  # type: ignore[no-untyped-call]
+
+    def dataReceived(self, data: bytes) -> None:
+        """Keeps bytes until it is this connection's turn."""
+        self._arrived += data
+        self._ask()
+
+    def setLineMode(self, extra: bytes = b"") -> None:  # noqa: N802 - Twisted's
+        """Goes on with what came while a request was answered: when it is this connection's turn."""
+        self.line_mode = 1
+        self._arrived[:0] = extra
+
+    def take_turn(self) -> None:
+        """Parses what has arrived, up to the end of one request."""
+        if self.transport is None or self.transport.disconnecting:
+            self._arrived.clear()
+            return
+        if self._is_choked:
+            return
+        size = BYTES_A_TURN if self.line_mode else len(self._arrived)
+        data = bytes(self._arrived[:size])
+        del self._arrived[:size]
+        if self._deadline is None and not self._handlingRequest:
+            self._set_deadline(HEADER_TIMEOUT_S, self._end_late)
+        self.paused = False
+        if not self._waitingForTransport:
+            # First, for the parser may want no more itself.
+            self._networkProducer.resumeProducing()
+        self._has_turn = True
+        try:
+            super().dataReceived(data)  # type: ignore[no-untyped-call]
+        finally:
+            self._has_turn = False
+        if self._arrived or (self.paused and self._buffer):
+            self._ask()
+
+    def pause_reading(self) -> None:
+        """Reads nothing more until ``take_turn``."""
+        if not self.transport.disconnecting:
+            self._networkProducer.pauseProducing()
+
+    def evict(self) -> None:
+        """Ends the connection to make room: at once, where the client takes nothing."""
+        if self._waitingForTransport:
+            self.abort()
+        else:
+            self._end()
+
+    def abort(self) -> None:
+        """Ends the connection without waiting for the client."""
+        self._leave()
+        if self.transport is not None:
+            self.transport.abortConnection()
+
+    def allHeadersReceived(self) -> None:
+        """Waits for the body."""
+        super().allHeadersReceived()  # type: ignore[no-untyped-call]
+        self._set_deadline(BODY_TIMEOUT_S, self._end_late)
+
+    def allContentReceived(self) -> None:
+        """Has the request answered."""
+        self._set_deadline(None)
+        self.connections.set_busy(self)
+        super().allContentReceived()  # type: ignore[no-untyped-call]
+        if self.transport is None:
+            # A WebSocket has taken the connection over.
+            self._leave()
+
+    def requestDone(self, request: Any) -> None:  # noqa: N802 - Twisted's
+        """Goes on to the next request, when it is this connection's turn."""
+        self._set_deadline(None)
+        super().requestDone(request)  # type: ignore[no-untyped-call]
+        if not self.persistent:
+            return
+        self.connections.set_idle(self)
+        self.paused = True
+        if not self._has_turn and (self._arrived or self._buffer):
+            self._ask()
+
+    def pauseProducing(self) -> None:
+        """The client does not take what it is sent."""
+        super().pauseProducing()  # type: ignore[no-untyped-call]
+        self.connections.set_stalled(self)
+        self._set_deadline(STALL_TIMEOUT_S, self.abort)
+
+    def resumeProducing(self) -> None:
+        """The client has taken what it was sent."""
+        self._set_deadline(None)
+        if self._handlingRequest:
+            self.connections.set_busy(self)
+        super().resumeProducing()  # type: ignore[no-untyped-call]
+        if self._arrived or (self.paused and self._buffer):
+            self._ask()
+
+    def timeoutConnection(self) -> None:
+        """Ends an idle connection. Twisted's own has a line in the log for each."""
+        self._end()
+
+    def forceAbortClient(self) -> None:  # noqa: N802 - Twisted's
+        """Ends a connection whose client did not answer the close; without a line in the log, too."""
+        self._abortingCall = None
+        if self.transport is not None:
+            self.transport.abortConnection()
+
+    @property
+    def _is_choked(self) -> bool:
+        """Whether no request is begun, since the client does not take the answers that it has."""
+        return self._waitingForTransport and not self._handlingRequest
+
+    def _ask(self) -> None:
+        if self._is_choked:
+            self.pause_reading()
+        else:
+            self.turns.ask(self)
+
+    def _end_late(self) -> None:
+        if self.requests and self.transport is not None:
+            self.transport.write(_LATE)
+        self._end()
+
+    def _end(self) -> None:
+        if self._abortingCall is None:
+            self._abortingCall = self.callLater(ABORT_TIMEOUT_S, self.forceAbortClient)
+        self._leave()
+        self.loseConnection()  # type: ignore[no-untyped-call]
+
+    def _leave(self) -> None:
+        self._set_deadline(None)
+        self._arrived.clear()
+        self.turns.forget(self)
+        self.connections.remove(self)
+
+    def _set_deadline(self, seconds: float | None, call: Callable[[], None] | None = None) -> None:
+        """Sets the one deadline that there is, or none."""
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        if seconds is not None and call is not None:
+            self._deadline = self.callLater(seconds, self._be_late, call)
+
+    def _be_late(self, call: Callable[[], None]) -> None:
+        self._deadline = None
+        call()
+
+
+class RefusedConnection(Protocol):
+    """A connection that there is no room for: every other one is being answered."""
+
+    transport: Any
+
+    def connectionMade(self) -> None:
+        """Says so and ends it."""
+        self.transport.write(_FULL)
+        self.transport.loseConnection()
