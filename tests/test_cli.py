@@ -155,7 +155,7 @@ class GoodInputTests(CommandTestCase):
         assert process.stdout is not None
         self.addCleanup(process.stdout.close)
         for line in process.stdout:
-            if "reactor class" in line:
+            if "listens on" in line:
                 break
         process.send_signal(signal.SIGTERM)
         self.assertNotIn("Traceback", process.stdout.read())

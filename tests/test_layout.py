@@ -47,7 +47,8 @@ def project_files() -> Iterator[Path]:
             and not name.endswith(".egg-info")
             and (not name.startswith(".") or name == ".ci")
         ]
-        written = (Path(folder, name) for name in files if name != "dropin.cache" and not name.startswith(".coverage"))
+        made = ("dropin.cache", ".git")  # the latter is a file in a second working tree
+        written = (Path(folder, name) for name in files if name not in made and not name.startswith(".coverage"))
         yield from (path for path in written if path.is_file())  # trial's lock is a link to nowhere
 
 

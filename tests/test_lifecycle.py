@@ -158,7 +158,7 @@ class RelayServiceTests(SynchronousTestCase):
         (self.folder / "state.json.1").write_text("{}")
         service = self.service()
         service.startService()
-        warnings = [str(event["line"]) for event in self.events if "line" in event]
+        warnings = [str(event["text"]) for event in self.events if event.get("event") == "state.warning"]
         self.assertEqual(len(warnings), 1)
         self.assertIn("state.json.1", warnings[0])
         self.stop(service)

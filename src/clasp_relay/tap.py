@@ -11,11 +11,12 @@ from typing import Any, NoReturn, TextIO
 
 from twisted.application.service import IService, IServiceCollection, MultiService, ServiceMaker
 from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
-from twisted.logger import ILogObserver, Logger
+from twisted.logger import ILogObserver
 from twisted.python.components import Componentized
 from twisted.python.logfile import LogFile
 
 from clasp_relay.errors import StartError
+from clasp_relay.logs import events
 from clasp_relay.logs.levels import LogLevels
 from clasp_relay.logs.target import log_observer, log_target
 from clasp_relay.options import Options, fail
@@ -37,8 +38,6 @@ class RelayApplication(MultiService):
         options: what it was started with.
         systemd: is told when it is ready, alive and stopping.
     """
-
-    log = Logger()
 
     def __init__(self, child: IService, options: Options, systemd: SystemdNotifier) -> None:
         MultiService.__init__(self)
@@ -93,7 +92,7 @@ class RelayApplication(MultiService):
     def _end(self, error: StartError) -> NoReturn:
         """Ends the process; as a daemon it lets twistd hand the words to the terminal that it left."""
         if not self._twistd_options.get("nodaemon"):
-            self.log.critical("{error}", error=str(error))
+            events.RELAY_NOT_STARTED.log(error=str(error))
             raise error
         path = self._twistd_options.get("pidfile")
         if path:

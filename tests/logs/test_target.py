@@ -54,7 +54,7 @@ class TargetTests(SynchronousTestCase):
         path = Path(self.mktemp())
         target = log_target({"logfile": str(path)})
         assert target is not None
-        Logger(namespace="relay", observer=log_observer(LogLevels.parse("info"), "text", target)).info("written")
+        Logger(namespace="clasp_relay", observer=log_observer(LogLevels.parse("info"), "text", target)).info("written")
         self.assertIn("written", path.read_text(encoding="utf-8"))
 
     def test_log_of_a_daemon_goes_to_twistd_log(self) -> None:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
 
 from clasp_relay.access.issuer import BAD_TOKEN, EXPIRED_TOKEN, NO_TOKEN, Issued, Issuer
 from clasp_relay.access.limits import AttemptLimiter, LoginAttempt
@@ -32,13 +31,13 @@ from clasp_relay.access.refusals import BadInput, Busy, Refusal, Unauthenticated
 from clasp_relay.access.store_calls import StoreCalls
 from clasp_relay.access.tokens import MAX_EXPIRED, TokenRecord, TokenTable, digest_of
 from clasp_relay.access.workers import Workers, uncancellable
+from clasp_relay.logs import events
 from clasp_relay.storage.users import GUEST_PROOF_S, Claim, User, UserStore
 
 __all__ = ["Accounts", "Tell", "TokenInfo", "load_tokens"]
 
 T = TypeVar("T")
 
-_log = Logger(namespace="clasp_relay.auth")
 
 Tell = Callable[[str, str, str, str], None]
 """Is told of each call: what it was, the client's address, ``ok`` or a refusal's name or ``error``, and whose it is."""
@@ -244,7 +243,7 @@ class Accounts:
         try:
             await self._calls.run(self._store.replace_hash, user, await self._passwords.hash(password))
         except Busy:
-            _log.info("a weak password hash stays until the next sign-in: the relay is busy")
+            events.AUTH_HASH_KEPT.log()
 
     def _id_or_new(self, user_id: str | None) -> str:
         if user_id is None:
@@ -277,8 +276,7 @@ class Accounts:
 
 
 def _log_call(event: str, address: str, outcome: str, user_id: str) -> None:
-    words = "{event} from {address}: {outcome} {user_id}"
-    _log.info(words, event=event, address=address, outcome=outcome, user_id=user_id)
+    events.log_auth_call(event, address, outcome, user_id)
 
 
 def load_tokens(store: UserStore, tokens: TokenTable, now_s: float) -> None:

@@ -8,10 +8,9 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
-from twisted.logger import Logger
-
 from clasp_relay.access.tokens import ADMIN_SCOPES, TokenRecord, digest_of, make_token
 from clasp_relay.errors import StartError
+from clasp_relay.logs import events
 
 __all__ = ["ADMIN_SUBJECT", "admin_record", "read_or_make_admin_token"]
 
@@ -19,7 +18,6 @@ ADMIN_SUBJECT = "clasp.admin"
 """No user or guest can have this id: it has a dot."""
 
 _TOKEN = re.compile(r"cpsk_[A-Za-z0-9_-]{32,128}")
-_log = Logger(namespace="clasp_relay.auth")
 
 
 def read_or_make_admin_token(path: Path, random_hex: Callable[[int], str]) -> str:
@@ -59,7 +57,7 @@ def admin_record(token: str, now_s: float) -> TokenRecord:
 def _read(path: Path) -> str:
     with path.open(encoding="ascii", errors="replace") as file:
         if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
-            _log.warn("{path}: others than its owner may read the admin token; chmod 600 is safer", path=str(path))
+            events.ADMIN_TOKEN_EXPOSED.log(path=str(path))
         return file.read(1024).strip()
 
 
@@ -72,5 +70,5 @@ def _make(path: Path, random_hex: Callable[[int], str]) -> str:
             os.fsync(file.fileno())
     except OSError as error:
         raise StartError(f"{path}: the admin token cannot be written: {error.strerror}") from error
-    _log.info("{path}: made an admin token", path=str(path))
+    events.ADMIN_TOKEN_MADE.log(path=str(path))
     return token

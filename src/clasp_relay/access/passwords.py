@@ -11,9 +11,9 @@ from collections.abc import Callable
 from argon2 import PasswordHasher, extract_parameters
 from argon2.exceptions import InvalidHashError, VerificationError, VerifyMismatchError
 from argon2.low_level import ARGON2_VERSION, Type
-from twisted.logger import Logger
 
 from clasp_relay.access.workers import Workers
+from clasp_relay.logs import events
 
 __all__ = ["HASHES_AT_ONCE", "MAX_WAITING_HASHES", "Passwords", "cheap_hasher", "make_hasher"]
 
@@ -25,9 +25,6 @@ PARALLELISM = 1
 HASHES_AT_ONCE = 4
 MAX_WAITING_HASHES = 256
 """Hashes that may wait for a thread; they are done within seconds."""
-
-
-_log = Logger(namespace="clasp_relay.auth")
 
 
 def make_hasher() -> PasswordHasher:
@@ -85,7 +82,7 @@ class Passwords:
                 return False
             except (InvalidHashError, VerificationError):
                 # Nothing was computed: the work is made up for below.
-                _log.warn("a stored password hash cannot be read; its user cannot sign in")
+                events.AUTH_HASH_UNREADABLE.log()
         try:
             self._hasher.verify(self._nobodys_hash, password)
         except VerifyMismatchError:

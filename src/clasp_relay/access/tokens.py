@@ -12,9 +12,9 @@ from enum import Enum
 from hashlib import sha256
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger
 
 from clasp_relay.errors import ClaspError
+from clasp_relay.logs import events
 from clasp_relay.storage.users import TokenRecord
 
 __all__ = [
@@ -30,7 +30,6 @@ __all__ = [
     "make_token",
 ]
 
-_log = Logger(namespace="clasp_relay.auth")
 
 POLICY_SCOPES = "policy"
 """The scopes that the policy gives to every user."""
@@ -217,4 +216,4 @@ class TokenTable:
                 callback(record, why)
             except Exception:
                 # One listener's fault must not keep a token alive for the others.
-                _log.failure("a listener failed at the end of a token")
+                events.TOKEN_END_FAULT.failure()
