@@ -101,6 +101,7 @@ class GoodInputTests(CommandTestCase):
         """Exit status 0, the text on stdout, nothing on stderr."""
         for command, usage in (
             (CLASP_RELAY, "Usage: clasp-relay [options]\n"),
+            (("-m", "clasp_relay"), "Usage: clasp-relay [options]\n"),
             ((*TWISTD, "clasp-relay"), "Usage: twistd [options] clasp-relay [options]\n"),
         ):
             with self.subTest(command=command):

@@ -64,6 +64,9 @@ class RelayService(MultiService):
         self._snapshots: SnapshotWriter | None = None
         self._tls: ServerTls | None = None
         self._log = log
+        self._is_stopped = False
+        self.is_saved = True
+        """Whether the last snapshot was saved; at the end of a stop, whether all changes are on disk."""
         self.health: HealthServer | None = None
         """The health port, where there is one."""
         if settings.health_port is not None:
@@ -100,7 +103,13 @@ class RelayService(MultiService):
         MultiService.privilegedStartService(self)
 
     def startService(self) -> None:
-        """Starts; loads and listens unless that is done already."""
+        """Starts; loads and listens unless that is done already. Nothing happens when it runs already.
+
+        Raises:
+            StartError: it cannot start, or it was stopped.
+        """
+        if self.running:
+            return
         self._open()
         MultiService.startService(self)
         assert self.port is not None, "started without a port"
@@ -122,6 +131,7 @@ class RelayService(MultiService):
         """
         if self.port is None:
             return
+        self._is_stopped = True
         events.RELAY_STOPPING.log(sessions=self.factory.sessions)
         self.factory.stop_accepting()
         yield self._stop_listening()
@@ -137,6 +147,8 @@ class RelayService(MultiService):
         events.RELAY_STOPPED.log(aborted=aborted, saved=saved, outcome=_outcome(aborted, saved))
 
     def _open(self) -> None:
+        if self._is_stopped:
+            raise StartError("a relay that was stopped does not start again; make another one with make_service")
         if self.port is not None:
             return
         settings = self.settings
@@ -181,9 +193,11 @@ class RelayService(MultiService):
         self.port = self.auth_port = None
         return DeferredList([maybeDeferred(port.stopListening) for port in ports])
 
-    def _save(self) -> Deferred[bool]:
+    @inlineCallbacks
+    def _save(self) -> Generator[Deferred[bool], bool, bool]:
         assert self._snapshots is not None, "saved before anything was loaded"
-        return self._snapshots.save_if_changed()
+        self.is_saved = yield self._snapshots.save_if_changed()
+        return self.is_saved
 
     def _defer_to_thread(self, function: Callable[[], Any]) -> Deferred[Any]:
         return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), function)

@@ -175,12 +175,6 @@ class ReloadTests(TlsTestCase):
         storm.join()
         self.assertEqual(before.settle(), [])
 
-    def test_relay_without_tls_ends_with_its_terminal(self) -> None:
-        """SIGHUP means what it means to every program, where there is nothing to load."""
-        relay = self.start()
-        relay.signal(signal.SIGHUP)
-        self.assertEqual(relay.wait(), -signal.SIGHUP)
-
 
 class LogTests(RelayTestCase):
     """SIGUSR1, by which twistd starts a new log file."""
