@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 WARM_UP = 50
 """Connections before the first measurement: what is made once is no part of a connection."""
 
-_LISTENS = re.compile(r"listens on IPv4Address\(type='TCP', host='[^']*', port=(\d+)\)")
+_LISTENS = re.compile(r"listens on [0-9.]+:(\d+) for WebSocket connections")
 
 
 def connect(port: int, count: int) -> list[Client]:

@@ -101,6 +101,7 @@ class GoodInputTests(CommandTestCase):
         """Exit status 0, the text on stdout, nothing on stderr."""
         for command, usage in (
             (CLASP_RELAY, "Usage: clasp-relay [options]\n"),
+            (("-m", "clasp_relay"), "Usage: clasp-relay [options]\n"),
             ((*TWISTD, "clasp-relay"), "Usage: twistd [options] clasp-relay [options]\n"),
         ):
             with self.subTest(command=command):
@@ -155,7 +156,7 @@ class GoodInputTests(CommandTestCase):
         assert process.stdout is not None
         self.addCleanup(process.stdout.close)
         for line in process.stdout:
-            if "reactor class" in line:
+            if "listens on" in line:
                 break
         process.send_signal(signal.SIGTERM)
         self.assertNotIn("Traceback", process.stdout.read())

@@ -10,6 +10,7 @@ from clasp_relay.errors import (
     ErrorCode,
     RequestError,
     StartError,
+    cause_text,
 )
 
 
@@ -45,3 +46,18 @@ class ErrorTests(SynchronousTestCase):
                 self.assertTrue(issubclass(kind, ClaspError))
         self.assertTrue(issubclass(DecodeError, RequestError))
         self.assertFalse(issubclass(Disconnect, RequestError))
+
+    def test_cause_is_one_line_without_pythons_notation(self) -> None:
+        """Path and reason of an OSError; the text of any other exception, else its name."""
+        for error, text in (
+            (
+                FileNotFoundError(2, "No such file or directory", "/data/state.json"),
+                "/data/state.json: No such file or directory",
+            ),
+            (OSError(18, "Invalid cross-device link", "/a", None, b"/b"), "/b: Invalid cross-device link"),
+            (OSError(28, "No space left on device"), "No space left on device"),
+            (ValueError("two\nlines"), "two lines"),
+            (KeyError(), "KeyError"),
+        ):
+            with self.subTest(text):
+                self.assertEqual(cause_text(error), text)

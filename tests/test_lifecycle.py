@@ -70,6 +70,40 @@ class RelayServiceTests(SynchronousTestCase):
         self.assertEqual(len([line for line in self.said() if line.startswith("open mode")]), 1)
         self.stop(service)
 
+    def test_service_that_runs_is_not_started_again(self) -> None:
+        """A program that embeds it may say so twice."""
+        service = self.service()
+        for _ in range(2):
+            service.startService()
+        self.assertEqual(len(self.machine.tcpServers), 1)
+        self.stop(service)
+
+    def test_service_that_was_stopped_says_that_it_does_not_start_again(self) -> None:
+        """With what to do instead."""
+        service = self.service()
+        service.startService()
+        self.stop(service)
+        for start in (service.privilegedStartService, service.startService):
+            with self.assertRaises(StartError) as caught:
+                start()
+            self.assertIn("make another one with make_service", str(caught.exception))
+
+    def test_service_tells_whether_all_is_saved(self) -> None:
+        """Also in the log."""
+        for broken in (False, True):
+            with self.subTest(broken):
+                self.folder = Path(self.mktemp())
+                service = self.service()
+                service.startService()
+                say(live(service), service, Set("/a", encode_value(1)))
+                if broken:
+                    (self.folder / "state.json.tmp").mkdir()
+                self.stop(service)
+                self.assertIs(service.is_saved, not broken)
+                (outcome,) = [event["outcome"] for event in self.events if event.get("event") == "relay.stopped"]
+                self.events.clear()
+                self.assertTrue(outcome.endswith("NOT saved" if broken else "are saved"), outcome)
+
     def test_service_saves_every_interval_and_loads_it_again(self) -> None:
         """What changed, and only then."""
         service = self.service(persist_interval_s=30)
@@ -158,7 +192,7 @@ class RelayServiceTests(SynchronousTestCase):
         (self.folder / "state.json.1").write_text("{}")
         service = self.service()
         service.startService()
-        warnings = [str(event["line"]) for event in self.events if "line" in event]
+        warnings = [str(event["text"]) for event in self.events if event.get("event") == "state.warning"]
         self.assertEqual(len(warnings), 1)
         self.assertIn("state.json.1", warnings[0])
         self.stop(service)

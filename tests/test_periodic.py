@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
-from twisted.logger import Logger
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.periodic import PeriodicService
@@ -58,12 +58,12 @@ class PeriodicServiceTests(SynchronousTestCase):
 
     def test_service_names_the_job_when_it_fails(self) -> None:
         """The log line says which job it was."""
-        events: list[str] = []
-        log = Logger(observer=lambda event: events.append(str(event["job"])))  # type: ignore[arg-type]
-        service = PeriodicService(10, self.clock, lambda: 1 // 0, "sweeping", log=log)  # type: ignore[arg-type, return-value]
+        service = PeriodicService(10, self.clock, lambda: 1 // 0, "sweeping")  # type: ignore[arg-type, return-value]
         service.startService()
-        self.clock.advance(10)
-        self.assertEqual(events, ["sweeping"])
+        with capturedLogs() as events:
+            self.clock.advance(10)
+        self.assertEqual([event["job"] for event in events], ["sweeping"])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.assertEqual(service.name, "sweeping")
 
     def test_service_skips_turns_while_a_call_waits(self) -> None:

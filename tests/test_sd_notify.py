@@ -91,7 +91,7 @@ class SystemdNotifierTests(ListeningTestCase):
         Path(path).unlink()
         with capturedLogs() as events:
             self.notifier(NOTIFY_SOCKET=path).ready()
-        (event,) = [event for event in events if event.get("words") == "READY=1"]
+        (event,) = [event for event in events if event.get("state") == "READY=1"]
         self.assertEqual(event["log_level"], LogLevel.warn)
 
     def test_notifier_does_not_wait_for_a_systemd_that_does_not_read(self) -> None:

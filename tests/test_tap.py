@@ -17,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from clasp_relay.errors import StartError
 from clasp_relay.options import Options
 from clasp_relay.sd_notify import SystemdNotifier
-from clasp_relay.tap import RelayApplication, heed, relay
+from clasp_relay.tap import RelayApplication, call_on, relay, stop_on
 
 
 class Broken(Service):
@@ -106,10 +106,17 @@ class RelayApplicationTests(SynchronousTestCase):
 
 
 class Waiting:
-    """A reactor that keeps what other threads ask for."""
+    """A reactor that runs, and keeps what other threads ask for."""
 
     def __init__(self) -> None:
         self.calls: list[Callable[[], object]] = []
+        self.running = True
+        self.stops = 0
+
+    def stop(self) -> None:
+        """Stops."""
+        self.running = False
+        self.stops += 1
 
     def callFromThread(self, call: Callable[[], object]) -> None:  # noqa: N802  Twisted's name
         """Keeps a call."""
@@ -124,17 +131,35 @@ class SignalTests(SynchronousTestCase):
         self.addCleanup(signal.signal, signal.SIGUSR2, signal.getsignal(signal.SIGUSR2))
 
     def test_signal_makes_a_call_in_the_reactors_thread(self) -> None:
-        """After what it did before, which goes on; the default action, to end the process, does not."""
+        """In the place of the default action, to end the process."""
         calls: list[str] = []
         reactor = Waiting()
         signal.signal(signal.SIGUSR2, signal.SIG_DFL)
-        for name in ("one", "two"):
-            heed(signal.SIGUSR2, reactor, partial(calls.append, name))
+        call_on(signal.SIGUSR2, reactor, partial(calls.append, "one"))
         os.kill(os.getpid(), signal.SIGUSR2)
         self.assertEqual(calls, [])
         for call in reactor.calls:
             call()
-        self.assertEqual(sorted(calls), ["one", "two"])
+        self.assertEqual(calls, ["one"])
+
+    def test_signal_stops_a_reactor_once(self) -> None:
+        """However often it comes before the reactor sees it."""
+        reactor = Waiting()
+        signal.signal(signal.SIGUSR2, signal.SIG_DFL)
+        stop_on(signal.SIGUSR2, reactor)
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGUSR2)
+        for call in reactor.calls:
+            call()
+        self.assertEqual((len(reactor.calls), reactor.stops), (2, 1))
+
+    def test_signal_that_is_ignored_stays_ignored(self) -> None:
+        """As under nohup."""
+        reactor = Waiting()
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+        stop_on(signal.SIGUSR2, reactor)
+        os.kill(os.getpid(), signal.SIGUSR2)
+        self.assertEqual(reactor.calls, [])
 
 
 class ServiceMakerTests(SynchronousTestCase):

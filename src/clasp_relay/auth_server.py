@@ -11,7 +11,6 @@ from typing import Any
 from autobahn.twisted.resource import WebSocketResource
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.logger import Logger
 from twisted.web.resource import Resource
 
 from clasp_relay.access.accounts import Accounts, Tell, load_tokens
@@ -36,6 +35,7 @@ from clasp_relay.http.auth_api import make_auth_resource
 from clasp_relay.http.bounded import make_site
 from clasp_relay.http.cors import Origins
 from clasp_relay.http.web_root import WebRoot, packaged_app
+from clasp_relay.logs import events
 from clasp_relay.net.factory import ClaspFactory
 from clasp_relay.periodic import PeriodicService
 from clasp_relay.settings import Settings
@@ -44,8 +44,6 @@ from clasp_relay.storage.users_sqlite import SqliteUsers
 
 NO_WEB_ROOT = "none"
 """The name of no app."""
-
-_log = Logger(namespace="clasp_relay")
 
 PURGE_INTERVAL_S = 3600
 """How often tokens and guests that ended long ago are deleted."""
@@ -162,7 +160,7 @@ class AuthServer(Service):
         root.putChild(b"auth", auth)
         if app is not None:
             root.putChild(b"ws", WebSocketResource(self._factory))
-            _log.info("serving the app in {folder}", folder=str(folder))
+            events.APP_SERVED.log(folder=str(folder))
         return root
 
     def _make_accounts(self, store: SqliteUsers) -> Accounts:

@@ -1,26 +1,19 @@
-"""``clasp-relay``: ``twistd -n clasp-relay`` without typing twistd."""
+"""``clasp-relay`` and ``python -m clasp_relay``: ``twistd -n clasp-relay`` without typing twistd.
+
+Nothing large is imported before ``main`` has set the signal handlers: importing Twisted takes most of a second, and
+process 1 of a container loses every signal that it has no handler for.
+"""
 
 from __future__ import annotations
 
 import os
 import select
+import signal
 import sys
-
-from twisted.application import app
-from twisted.scripts import twistd
-
-from clasp_relay.collecting import keep_collections_short
-from clasp_relay.tap import relay
+from io import TextIOWrapper
+from typing import Any, NoReturn
 
 __all__ = ["main"]
-
-
-class _Twistd(twistd.ServerOptions):  # type: ignore[misc, name-defined]  # imported there, not re-exported in words
-    """twistd's own options, knowing one plugin: looking for others takes time, and needs a folder to look in."""
-
-    synopsis = "Usage:"
-    loadedPlugins = {relay.tapname: relay}  # noqa: N815, RUF012  twistd's names and types, here and below
-    subCommands = [[relay.tapname, None, relay.options, relay.description]]  # noqa: N815, RUF012
 
 
 def main() -> None:
@@ -32,14 +25,40 @@ def main() -> None:
     and refuses to start.
 
     Raises:
-        SystemExit: it could not start (1), or help was asked for (0).
+        SystemExit: it could not start (1), it could not save when it stopped (1), or help was asked for (0).
     """
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup sets it
+            signal.signal(number, _end_before_start)
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # an ASCII terminal shows every text, escaped
     if sys.argv[1:2] == ["check-config"]:
         _check_config(sys.argv[2:])
         return
     _choose_reactor()
+    from twisted.application import app  # noqa: PLC0415
+    from twisted.scripts import twistd  # noqa: PLC0415
+
+    from clasp_relay.tap import relay  # noqa: PLC0415
+
     sys.argv[1:] = ["--nodaemon", "--pidfile=", relay.tapname, *sys.argv[1:]]
-    app.run(twistd.runApp, _Twistd)
+    app.run(twistd.runApp, _options_of_twistd(twistd, relay))
+
+
+def _end_before_start(_number: int, _frame: object) -> NoReturn:
+    """Ends a relay that has not started: nothing has changed, so there is nothing to save."""
+    os._exit(0)
+
+
+def _options_of_twistd(twistd: Any, relay: Any) -> type:
+    """Returns twistd's own options with one plugin: looking for others takes time, and needs a folder to look in."""
+
+    class Options(twistd.ServerOptions):  # type: ignore[misc]
+        synopsis = "Usage:"
+        loadedPlugins = {relay.tapname: relay}  # noqa: N815, RUF012  twistd's names and types, here and below
+        subCommands = [[relay.tapname, None, relay.options, relay.description]]  # noqa: N815, RUF012
+
+    return Options
 
 
 def _check_config(arguments: list[str]) -> None:
@@ -49,7 +68,7 @@ def _check_config(arguments: list[str]) -> None:
         run(arguments)
         sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever reads has seen enough; without this, Python would complain once more at its end.
+        # The reader has seen enough; without this, Python would complain once more at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -59,5 +78,7 @@ def _choose_reactor() -> None:
 
         install()
     from twisted.internet import reactor  # noqa: PLC0415  installed above, or Twisted's choice
+
+    from clasp_relay.collecting import keep_collections_short  # noqa: PLC0415
 
     reactor.callWhenRunning(keep_collections_short, reactor)

@@ -14,9 +14,19 @@ traceback, and the client reads ERROR 500 «internal error».
 
 from __future__ import annotations
 
+import os
 from enum import IntEnum
 
-__all__ = ["ClaspError", "CloseCode", "DecodeError", "Disconnect", "ErrorCode", "RequestError", "StartError"]
+__all__ = [
+    "ClaspError",
+    "CloseCode",
+    "DecodeError",
+    "Disconnect",
+    "ErrorCode",
+    "RequestError",
+    "StartError",
+    "cause_text",
+]
 
 
 class ErrorCode(IntEnum):
@@ -112,3 +122,15 @@ class Disconnect(ClaspError):
 
 class StartError(ClaspError):
     """The relay cannot start as it was told to; the text is one line naming the thing and the cure."""
+
+
+def cause_text(error: object) -> str:
+    """Returns an exception, or what else is a cause, in one line without Python's notation.
+
+    An ``OSError`` reads as ``/data/state.json: Is a directory``.
+    """
+    reason = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        path = error.filename2 or error.filename  # the second is what was to be made
+        reason = f"{os.fsdecode(path)}: {error.strerror}" if isinstance(path, str | bytes) else error.strerror
+    return " ".join(reason.split()) or type(error).__name__

@@ -9,23 +9,21 @@ from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks, maybeDeferred
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.threads import deferToThreadPool
-from twisted.logger import Logger
 
 from clasp_relay.auth_server import AuthServer
 from clasp_relay.core.relay import Relay
 from clasp_relay.errors import CloseCode, StartError
 from clasp_relay.health_server import HealthServer
+from clasp_relay.logs import events
 from clasp_relay.logs.relay_log import RelayLog
 from clasp_relay.net.factory import ClaspFactory
-from clasp_relay.net.listening import TcpPlace, listen
+from clasp_relay.net.listening import TcpPlace, address_text, listen
 from clasp_relay.net.tls import ServerTls
 from clasp_relay.periodic import PeriodicService
 from clasp_relay.settings import Settings
 from clasp_relay.storage.folder import prepare_folder
 from clasp_relay.storage.snapshot_writer import SnapshotWriter
 from clasp_relay.storage.state_file import StateFile
-
-_log = Logger(namespace="clasp_relay")
 
 SWEEP_INTERVAL_S = 0.5
 """How often ended params are looked for: they end at most a second late."""
@@ -66,6 +64,9 @@ class RelayService(MultiService):
         self._snapshots: SnapshotWriter | None = None
         self._tls: ServerTls | None = None
         self._log = log
+        self._is_stopped = False
+        self.is_saved = True
+        """Whether the last snapshot was saved; at the end of a stop, whether all changes are on disk."""
         self.health: HealthServer | None = None
         """The health port, where there is one."""
         if settings.health_port is not None:
@@ -102,18 +103,24 @@ class RelayService(MultiService):
         MultiService.privilegedStartService(self)
 
     def startService(self) -> None:
-        """Starts; loads and listens unless that is done already."""
+        """Starts; loads and listens unless that is done already. Nothing happens when it runs already.
+
+        Raises:
+            StartError: it cannot start, or it was stopped.
+        """
+        if self.running:
+            return
         self._open()
         MultiService.startService(self)
         assert self.port is not None, "started without a port"
-        _log.info("{name} listens on {where}", name=self.settings.name, where=self.port.getHost())
+        events.RELAY_LISTENING.log(name=self.settings.name, address=address_text(self.port.getHost()))
         if self.auth_port is not None:
-            _log.info("the auth API listens on {where}", where=self.auth_port.getHost())
+            events.AUTH_LISTENING.log(address=address_text(self.auth_port.getHost()))
         if self.health is not None and self.health.port is not None:
             self.health.startService()
-            _log.info("health and metrics on {where}", where=self.health.port.getHost())
+            events.HEALTH_LISTENING.log(address=address_text(self.health.port.getHost()))
         if self.settings.is_open_mode:
-            _log.warn("open mode: everybody who can reach this port may read and write everything")
+            events.RELAY_OPEN_MODE.log()
 
     @inlineCallbacks
     def stopService(self) -> Generator[Deferred[Any], Any, None]:
@@ -124,7 +131,8 @@ class RelayService(MultiService):
         """
         if self.port is None:
             return
-        _log.info("stopping: {sessions} sessions", sessions=self.factory.sessions)
+        self._is_stopped = True
+        events.RELAY_STOPPING.log(sessions=self.factory.sessions)
         self.factory.stop_accepting()
         yield self._stop_listening()
         yield self._save()
@@ -136,9 +144,11 @@ class RelayService(MultiService):
         if self.health is not None:
             yield self.health.stopService()
         self._log.flush()
-        _log.info("stopped: {aborted} sessions did not take all; saved: {saved}", aborted=aborted, saved=saved)
+        events.RELAY_STOPPED.log(aborted=aborted, saved=saved, outcome=_outcome(aborted, saved))
 
     def _open(self) -> None:
+        if self._is_stopped:
+            raise StartError("a relay that was stopped does not start again; make another one with make_service")
         if self.port is not None:
             return
         settings = self.settings
@@ -146,7 +156,7 @@ class RelayService(MultiService):
         prepare_folder("--data-dir" if settings.state_path is None else "--persist", state_file.path.parent)
         state = state_file.load()
         for warning in state.warnings:
-            _log.warn("{line}", line=warning)
+            events.STATE_WARNING.log(text=warning)
         site = None if self._auth is None else self._auth.open()
         try:
             if settings.tls_cert is not None and settings.tls_key is not None:
@@ -166,9 +176,12 @@ class RelayService(MultiService):
         params = self.relay.params
         params.load(state.image)
         self._snapshots = SnapshotWriter(
-            state_file, params.image, lambda: params.changes, self._defer_to_thread, Logger("clasp_relay.storage")
+            state_file, params.image, lambda: params.changes, self._defer_to_thread, events.SNAPSHOT_SAVED.logger
         )
-        _log.info("{params} params loaded from {path}", params=len(params), path=str(state_file.path))
+        if state.found:
+            events.STATE_LOADED.log(params=len(params), path=str(state_file.path))
+        else:
+            events.STATE_MISSING.log(path=str(state_file.path))
 
     def _listen(self, option: str, port: int, endpoint: str | None, factory: Any) -> IListeningPort:
         if endpoint is None:
@@ -180,9 +193,17 @@ class RelayService(MultiService):
         self.port = self.auth_port = None
         return DeferredList([maybeDeferred(port.stopListening) for port in ports])
 
-    def _save(self) -> Deferred[bool]:
+    @inlineCallbacks
+    def _save(self) -> Generator[Deferred[bool], bool, bool]:
         assert self._snapshots is not None, "saved before anything was loaded"
-        return self._snapshots.save_if_changed()
+        self.is_saved = yield self._snapshots.save_if_changed()
+        return self.is_saved
 
     def _defer_to_thread(self, function: Callable[[], Any]) -> Deferred[Any]:
         return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), function)
+
+
+def _outcome(aborted: int, saved: bool) -> str:
+    """Says how a stop went."""
+    told = "all sessions were closed" if not aborted else f"sessions that did not receive everything: {aborted}"
+    return f"{told}; " + ("all changes are saved" if saved else "the last changes are NOT saved")

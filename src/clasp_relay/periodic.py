@@ -9,7 +9,9 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
-from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from clasp_relay.logs import events
 
 
 class PeriodicService(Service):
@@ -25,7 +27,6 @@ class PeriodicService(Service):
         call: what to do; may return a Deferred.
         name: of the job, for the log and for ``getServiceNamed``.
         run_on_stop: make one more call when the service is stopped, after the one that runs.
-        log: where a failure is reported.
     """
 
     def __init__(
@@ -36,13 +37,11 @@ class PeriodicService(Service):
         name: str,
         *,
         run_on_stop: bool = False,
-        log: Logger | None = None,
     ) -> None:
         self.name = name
         self._interval_s = interval_s
         self._call = call
         self._run_on_stop = run_on_stop
-        self._log = Logger() if log is None else log
         self._loop = LoopingCall(self._run)
         self._loop.clock = clock
         self._ended: Deferred[LoopingCall] | None = None
@@ -71,6 +70,7 @@ class PeriodicService(Service):
 
     def _run(self) -> Deferred[None]:
         done: Deferred[Any] = maybeDeferred(self._call)
-        return done.addCallback(lambda _: None).addErrback(
-            lambda failure: self._log.failure("{job} failed; the next turn tries again", failure, job=self.name)
-        )
+        return done.addCallback(lambda _: None).addErrback(self._log_failure)
+
+    def _log_failure(self, failure: Failure) -> None:
+        events.JOB_FAILED.failure(failure, job=str(self.name))

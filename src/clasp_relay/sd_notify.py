@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 
+from clasp_relay.errors import cause_text
+from clasp_relay.logs import events
 from clasp_relay.periodic import PeriodicService
 
 __all__ = ["SystemdNotifier", "watchdog_interval_s"]
@@ -48,8 +49,6 @@ class SystemdNotifier(Service):
         environment: with ``NOTIFY_SOCKET``, where systemd listens; the process's own by default.
         pid: of this process.
     """
-
-    log = Logger()
 
     def __init__(
         self, clock: IReactorTime, environment: Mapping[str, str] | None = None, pid: int | None = None
@@ -97,4 +96,4 @@ class SystemdNotifier(Service):
                 sender.setblocking(False)
                 sender.sendto(words.encode(), name)
         except OSError as error:
-            self.log.warn("systemd was not told {words}: {cause}", words=words, cause=error)
+            events.SYSTEMD_NOT_TOLD.log(state=words, cause=cause_text(error))

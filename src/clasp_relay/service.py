@@ -7,7 +7,6 @@ import uuid
 from dataclasses import replace
 from typing import Any
 
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from clasp_relay.access.addresses import client_address
@@ -23,14 +22,13 @@ from clasp_relay.core.rights.port import OpenPermissions
 from clasp_relay.core.state.params import ParamLimits
 from clasp_relay.http.cors import Origins
 from clasp_relay.lifecycle import RelayService
+from clasp_relay.logs import events
 from clasp_relay.logs.levels import LogLevels
 from clasp_relay.logs.relay_log import RelayLog
 from clasp_relay.net.factory import ClaspFactory
 from clasp_relay.net.limits import NetLimits
 from clasp_relay.net.turn import TurnWriter
 from clasp_relay.settings import Settings
-
-_log = Logger(namespace="clasp_relay")
 
 MESSAGES_PER_SECOND = 30.0
 """What one session may send in authenticated mode when neither option nor policy says otherwise."""
@@ -58,7 +56,7 @@ def make_service(settings: Settings, reactor: Any) -> RelayService:
     log = RelayLog(LogLevels.parse(settings.log_level), clock)
     origins = Origins(settings.cors_origins)
     if origins.any:
-        _log.warn("web pages of every origin may talk to this relay: --cors-origin names those that may")
+        events.ORIGINS_UNLIMITED.log()
     if settings.is_open_mode:
         relay = _relay(settings, clock, writer, OpenPermissions(), None, log)
         factory = _factory(settings, reactor, relay, writer, origins, log)
@@ -77,12 +75,12 @@ def make_service(settings: Settings, reactor: Any) -> RelayService:
 
 def _policy(settings: Settings) -> Policy | None:
     policy, why = choose_policy(settings.app_config)
-    _log.info("policy: {why}", why=why)
+    events.POLICY_LOADED.log(policy=why)
     if policy is None:
-        _log.warn("without a policy everybody who signs in, guests too, may read and write everything")
+        events.POLICY_MISSING.log()
     else:
         for notice in policy.document.notices:
-            _log.info("policy: {notice}", notice=notice)
+            events.POLICY_NOTICE.log(notice=notice)
     return policy
 
 
@@ -102,7 +100,7 @@ def _relay(
         clock,
         lambda: str(uuid.uuid4()),
         writer,
-        lambda what, fault: _log.failure("a fault while handling {what}", Failure(fault), what=what),
+        lambda what, fault: events.RELAY_FAULT.failure(Failure(fault), what=what),
         permissions,
         log,
     )

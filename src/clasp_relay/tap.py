@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
+import sys
 from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from types import FrameType
@@ -11,13 +13,13 @@ from typing import Any, NoReturn, TextIO
 
 from twisted.application.service import IService, IServiceCollection, MultiService, ServiceMaker
 from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
-from twisted.logger import ILogObserver, Logger
+from twisted.logger import ILogObserver
 from twisted.python.components import Componentized
-from twisted.python.logfile import LogFile
 
 from clasp_relay.errors import StartError
+from clasp_relay.logs import events
 from clasp_relay.logs.levels import LogLevels
-from clasp_relay.logs.target import log_observer, log_target
+from clasp_relay.logs.target import SharedLogFile, log_observer, log_target
 from clasp_relay.options import Options, fail
 from clasp_relay.sd_notify import SystemdNotifier
 
@@ -36,15 +38,21 @@ class RelayApplication(MultiService):
         child: the relay.
         options: what it was started with.
         systemd: is told when it is ready, alive and stopping.
+        is_saved: whether all changes are on disk, once the relay has stopped.
     """
 
-    log = Logger()
-
-    def __init__(self, child: IService, options: Options, systemd: SystemdNotifier) -> None:
+    def __init__(
+        self,
+        child: IService,
+        options: Options,
+        systemd: SystemdNotifier,
+        is_saved: Callable[[], bool] = lambda: True,
+    ) -> None:
         MultiService.__init__(self)
+        self._is_saved = is_saved
         self._options = options
         self._twistd_options: Mapping[str, object] = options.parent or {}
-        self._log_target: TextIO | LogFile | None = None
+        self._log_target: TextIO | SharedLogFile | None = None
         child.setServiceParent(self)
         # Not a child: it has to go on saying that the relay is alive until the others have stopped.
         self._systemd = systemd
@@ -59,9 +67,9 @@ class RelayApplication(MultiService):
             Componentized.setComponent(parent, ILogObserver, observer)
 
     def rotate_log(self) -> None:
-        """Starts a new log file, where there is one."""
-        if isinstance(self._log_target, LogFile):
-            self._log_target.rotate()
+        """Starts a new log file, where there is one; see ``SharedLogFile``."""
+        if isinstance(self._log_target, SharedLogFile):
+            self._log_target.start_new()
 
     def privilegedStartService(self) -> None:
         """Starts what has to be started before privileges are given up: the ports."""
@@ -81,7 +89,7 @@ class RelayApplication(MultiService):
 
     @inlineCallbacks
     def stopService(self) -> Generator[Deferred[Any], Any, None]:
-        """Stops everything.
+        """Stops everything; the process then ends with status 1 when the last changes could not be saved.
 
         Returns:
             A Deferred that fires when all is done.
@@ -89,11 +97,13 @@ class RelayApplication(MultiService):
         self._systemd.stopping()
         yield maybeDeferred(MultiService.stopService, self)
         yield self._systemd.stopService()
+        if not self._is_saved():
+            atexit.register(_end_as_failed)
 
     def _end(self, error: StartError) -> NoReturn:
         """Ends the process; as a daemon it lets twistd hand the words to the terminal that it left."""
         if not self._twistd_options.get("nodaemon"):
-            self.log.critical("{error}", error=str(error))
+            events.RELAY_NOT_STARTED.log(error=str(error))
             raise error
         path = self._twistd_options.get("pidfile")
         if path:
@@ -103,6 +113,8 @@ class RelayApplication(MultiService):
 
 def begin_stop(reactor: Any) -> None:
     """Has a stop in order end with exit status 0, and the next SIGTERM or SIGINT end the process at once.
+
+    Another SIGHUP is ignored: shell and kernel both send one when a terminal is closed.
 
     twistd would end by the signal that it was stopped with, which says that something went wrong; the reactor
     would ignore a second one. The signals' default action would not do for that: the kernel spares process 1 of
@@ -114,6 +126,37 @@ def begin_stop(reactor: Any) -> None:
     reactor._exitSignal = None
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end_at_once)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
+def stop_on(number: signal.Signals, reactor: Any) -> None:
+    """Has a signal stop the relay in order; one that is ignored, as nohup does with SIGHUP, stays ignored.
+
+    Before the reactor runs, nothing can have changed: then the process ends at once.
+
+    Args:
+        number: the signal.
+        reactor: what is stopped.
+    """
+
+    def stop() -> None:
+        if reactor.running:  # a second signal may have come before the first one was handled
+            reactor.stop()
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        if not reactor.running:
+            os._exit(0)
+        reactor.callFromThread(stop)
+
+    if signal.getsignal(number) is not signal.SIG_IGN:
+        signal.signal(number, handle)
+
+
+def _end_as_failed() -> NoReturn:
+    """Ends the process with status 1, which twistd has no way to say; the last of what Python does at its end."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(1)
 
 
 def _end_at_once(number: int, _: object) -> NoReturn:
@@ -121,22 +164,15 @@ def _end_at_once(number: int, _: object) -> NoReturn:
     os._exit(128 + number)
 
 
-def heed(number: signal.Signals, reactor: Any, call: Callable[[], object]) -> None:
-    """Has a signal make a call in the reactor's thread, and then do what it did before.
+def call_on(number: signal.Signals, reactor: Any, call: Callable[[], object]) -> None:
+    """Has a signal make a call in the reactor's thread, in the place of what it did before.
 
     Args:
-        number: the signal; its default action, to end the process, is replaced.
+        number: the signal.
         reactor: makes the call.
         call: what to do.
     """
-    before = signal.getsignal(number)
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        reactor.callFromThread(call)
-        if callable(before):
-            before(number, frame)
-
-    signal.signal(number, handle)
+    signal.signal(number, lambda _number, _frame: reactor.callFromThread(call))
 
 
 def makeService(options: Options) -> RelayApplication:
@@ -163,11 +199,14 @@ def makeService(options: Options) -> RelayApplication:
         service = make_service(options.settings, reactor)
     except StartError as error:
         fail(str(error))
-    application = RelayApplication(service, options, SystemdNotifier(reactor))
+    application = RelayApplication(service, options, SystemdNotifier(reactor), lambda: service.is_saved)
     # Likewise: the signals of a program that embeds the relay are its own business.
     reactor.addSystemEventTrigger("before", "shutdown", begin_stop, reactor)
     # As twistd does for its own observer, in the place of which ours stands.
-    heed(signal.SIGUSR1, reactor, application.rotate_log)
-    if options.settings.tls_cert is not None:  # without TLS a terminal that goes takes the relay with it
-        heed(signal.SIGHUP, reactor, service.reload_tls)
+    call_on(signal.SIGUSR1, reactor, application.rotate_log)
+    stop_on(signal.SIGINT, reactor)  # Twisted does the same, unless there is a handler already, as ``cli`` sets it
+    if options.settings.tls_cert is None:
+        stop_on(signal.SIGHUP, reactor)
+    else:
+        call_on(signal.SIGHUP, reactor, service.reload_tls)
     return application

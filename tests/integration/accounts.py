@@ -24,9 +24,8 @@ WATCHED = ("-m", "tests.integration.watched_relay")
 PASSWORD = "correct horse"
 """Of everybody who does not say another one."""
 
-_PORT = r" on IPv4Address\(type='TCP', host='[^']*', port=(\d+)\)"
-_AUTH_LISTENS = re.compile("the auth API listens" + _PORT)
-_LISTENS = re.compile("listens" + _PORT)
+_AUTH_LISTENS = re.compile(r"the auth API listens on [0-9.]+:(\d+)")
+_LISTENS = re.compile(r"listens on [0-9.]+:(\d+) for WebSocket connections")
 
 
 class Answer(NamedTuple):

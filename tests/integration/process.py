@@ -21,7 +21,7 @@ TWISTD = ("-c", "from twisted.scripts.twistd import run; run()", "--nodaemon", "
 PATIENCE_S = 60.0
 """How long a test waits for anything before it gives up: far longer than anything takes."""
 
-_LISTENS = re.compile(r"listens on IPv4Address\(type='TCP', host='[^']*', port=(\d+)\)")
+_LISTENS = re.compile(r"listens on [0-9.]+:(\d+) for WebSocket connections")
 
 
 def wait_until(condition: Callable[[], object], what: str, patience_s: float = PATIENCE_S) -> None:

@@ -9,7 +9,7 @@ from tests.integration.accounts import AccountsTestCase
 from tests.integration.process import PATIENCE_S, RelayProcess, RelayTestCase, wait_until
 from tests.integration.raw import RawClient
 
-_HEALTH = re.compile(r"health and metrics on IPv4Address\(type='TCP', host='[^']*', port=(\d+)\)")
+_HEALTH = re.compile(r"health checks and metrics are served on [0-9.]+:(\d+)")
 
 
 def ask(port: int, path: str) -> tuple[int, str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import signal
 import socket
 import subprocess
@@ -16,6 +18,19 @@ from clasp_relay.wire.messages import Ack, Hello, Set, Snapshot, Subscribe
 from clasp_relay.wire.values import decode_value, encode_value
 from tests.integration.process import PATIENCE_S, TWISTD, RelayProcess, RelayTestCase, environment, wait_until
 from tests.integration.raw import Closed, RawClient
+
+CLASP_RELAY = ("-c", "from clasp_relay.cli import main; main()")
+
+SLOW_TWISTED = """
+import sys, time
+class Slow:
+    def find_spec(self, name, path=None, target=None):
+        if name == "twisted":
+            print("importing", flush=True)
+            time.sleep(60)
+sys.meta_path.insert(0, Slow())
+"""
+"""Python that takes a minute to import Twisted."""
 
 STOP_LIMIT_S = 10
 """What containers are given between SIGTERM and SIGKILL."""
@@ -127,6 +142,90 @@ class StopTests(RelayTestCase):
                 self.assertEqual(len(saved_values(relay)), 400)
                 for client in (slow, writer):
                     client.close()
+
+
+class SignalTests(RelayTestCase):
+    """Signals, from the first moment on."""
+
+    def test_sighup_stops_the_relay_in_order(self) -> None:
+        """Every session reads 1001, all changes are saved, status 0."""
+        relay = self.start(command=CLASP_RELAY)
+        client = RawClient.live(relay.port)
+        client.send(Set("/a", encode_value(1)), qos=1)
+        client.receive(Ack)
+        relay.signal(signal.SIGHUP)
+        self.assertEqual(client.end()[1].code, CloseCode.GOING_AWAY)
+        self.assertEqual(relay.wait(), 0, relay.log)
+        self.assertEqual(saved_values(relay), {"/a": 1})
+        client.close()
+
+    def test_sighup_is_ignored_under_nohup(self) -> None:
+        """The relay goes on when the terminal is closed."""
+        ignoring = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN); " + CLASP_RELAY[1]
+        relay = self.start(command=("-c", ignoring))
+        relay.signal(signal.SIGHUP)
+        RawClient.live(relay.port).close()
+        self.assertEqual(relay.stop(), 0, relay.log)
+
+    def test_closing_the_terminal_stops_the_relay_in_order(self) -> None:
+        """Although nothing can be written to it any more."""
+        ours, theirs = os.openpty()
+        words = "import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); " + CLASP_RELAY[1]
+        process = subprocess.Popen(
+            [sys.executable, "-c", words, "--host", "127.0.0.1", "--port", "0", "--auth-port", "0"],
+            cwd=self.folder,
+            env=environment(),
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+        )
+        self.addCleanup(process.kill)
+        os.close(theirs)
+        shown = b""
+        while not (found := re.search(rb"listens on [0-9.]+:(\d+) for", shown)):
+            shown += os.read(ours, 4096)
+        client = RawClient.live(int(found[1]))
+        client.send(Set("/a", encode_value(1)), qos=1)
+        client.receive(Ack)
+        os.close(ours)
+        self.assertEqual(client.end()[1].code, CloseCode.GOING_AWAY)
+        self.assertEqual(process.wait(PATIENCE_S), 0)
+        self.assertIn("/a", (self.folder / "data" / "state.json").read_text("utf-8"))
+        client.close()
+
+    def test_signal_before_anything_is_imported_ends_the_relay(self) -> None:
+        """Process 1 of a container would lose it, and be killed after 10 s."""
+        hooks = self.folder / "hooks"
+        hooks.mkdir()
+        (hooks / "sitecustomize.py").write_text(SLOW_TWISTED, encoding="utf-8")
+        variables = environment()
+        variables["PYTHONPATH"] = os.pathsep.join((str(hooks), variables["PYTHONPATH"]))
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            with self.subTest(number):
+                process = subprocess.Popen(
+                    [sys.executable, *CLASP_RELAY], env=variables, cwd=self.folder, stdout=subprocess.PIPE
+                )
+                assert process.stdout is not None
+                with process.stdout as stdout:
+                    self.assertEqual(stdout.readline(), b"importing\n")
+                process.send_signal(number)
+                self.assertEqual(process.wait(PATIENCE_S / 2), 0)
+
+    def test_relay_that_cannot_save_at_its_end_says_so(self) -> None:
+        """Exit status 1, for both commands, and in the log."""
+        for command in (CLASP_RELAY, TWISTD):
+            with self.subTest(command):
+                relay = self.start(command=command)
+                client = RawClient.live(relay.port)
+                client.send(Set("/a", encode_value(command[1])), qos=1)
+                client.receive(Ack)
+                obstacle = self.folder / "data" / "state.json.tmp"
+                obstacle.mkdir()
+                self.assertEqual(relay.stop(), 1, relay.log)
+                self.assertIn("the last changes are NOT saved", relay.log)
+                obstacle.rmdir()
+                client.close()
 
 
 class CrashTests(RelayTestCase):

@@ -48,13 +48,16 @@ class EventTests(SynchronousTestCase):
                 self.assertEqual(part_of({"log_namespace": namespace}), part)
 
     def test_level_is_told_by_the_event(self) -> None:
-        """Twisted's levels are ours, but for critical; trace is a mark on debug."""
+        """Twisted's levels are ours, but for critical and for what Twisted says at info; trace is a mark on debug."""
         for event, level in (
             ({"log_level": LogLevel.critical}, "error"),
             ({"log_level": LogLevel.warn, "is_trace": True}, "warn"),
             ({"log_level": LogLevel.debug}, "debug"),
             ({"log_level": LogLevel.debug, "is_trace": True}, "trace"),
-            ({}, "info"),
+            ({}, "debug"),
+            ({"log_namespace": "clasp_relay.net"}, "info"),
+            ({"log_level": LogLevel.info, "log_namespace": "twisted.internet"}, "debug"),
+            ({"log_level": LogLevel.warn, "log_namespace": "twisted.internet"}, "warn"),
         ):
             with self.subTest(level):
                 self.assertEqual(level_of(event), level)

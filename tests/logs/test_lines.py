@@ -78,6 +78,7 @@ class JsonTests(SynchronousTestCase):
                 "time": "2026-01-31T12:00:00.123Z",
                 "level": "info",
                 "part": "net",
+                "event": "twisted.message",
                 "message": f"3 of {object}",
                 "n": 3,
                 "ratio": 0.5,

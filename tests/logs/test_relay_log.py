@@ -49,24 +49,41 @@ class RelayLogTests(SynchronousTestCase):
         self.assertEqual(
             said(self.events),
             [
-                ("info", "session S of 192.0.2.1 began: phone, u-1"),
+                ("info", "session S connected from 192.0.2.1: client phone, user u-1"),
                 (
                     "info",
-                    "session S of 192.0.2.1 ended after 61.5 s: closed by the client (1000) "
-                    "(u-1; 7 messages, 2 errors)",
+                    "session S from 192.0.2.1 disconnected after 61.5 s: closed by the client (1000) "
+                    "(user u-1, 7 messages, 2 errors)",
                 ),
             ],
         )
 
-    def test_session_without_a_hello_has_one_line(self) -> None:
-        """It says so."""
+    def test_connections_without_a_hello_have_one_line_a_minute(self) -> None:
+        """For each address: whoever opens connections and says nothing does not fill the log."""
+        for _ in range(100):
+            self.log.ended(Session("T", MemoryOutbox(), HOME, START_US), "x" * 300)
+        self.log.ended(Session("U", MemoryOutbox(), "192.0.2.2", START_US), "the client hung up")
+        self.clock.clock.advance(WINDOW_S)
+        begin = "connections from 192.0.2.1 that ended before their HELLO was accepted"
+        cause = "after 0.0 s: " + "x" * 200 + "…"
+        self.assertEqual(
+            said(self.events),
+            [
+                ("info", f"{begin}: 1; the last one, T, {cause}"),
+                (
+                    "info",
+                    "connections from 192.0.2.2 that ended before their HELLO was accepted: 1; "
+                    "the last one, U, after 0.0 s: the client hung up",
+                ),
+                ("info", f"{begin}: 99; the last one, T, {cause}"),
+            ],
+        )
+
+    def test_session_without_a_name_or_a_user_is_told_in_words(self) -> None:
+        """As in open mode."""
         self.session.name = ""
-        self.log.ended(self.session, "x" * 300)
-        ((_, line),) = said(self.events)
-        self.assertTrue(line.startswith("session S of 192.0.2.1 ended before HELLO was accepted after 0.0 s: xx"), line)
-        self.assertLess(len(line), 400)
         self.log.began(self.session)
-        self.assertIn("without a name, nobody in particular", said(self.events)[0][1])
+        self.assertEqual(said(self.events), [("info", "session S connected from 192.0.2.1: client unnamed, user none")])
 
     def test_refusals_have_one_line_a_minute(self) -> None:
         """With the count and the last one's words."""
@@ -76,8 +93,8 @@ class RelayLogTests(SynchronousTestCase):
         self.assertEqual(
             said(self.events),
             [
-                ("info", "session S: 1 messages refused, the last one with 403: not your room (/chat/room/1)"),
-                ("info", "session S: 2 messages refused, the last one with 101: what?"),
+                ("info", "messages of session S refused: 1, the last one with ERROR 403: not your room (/chat/room/1)"),
+                ("info", "messages of session S refused: 2, the last one with ERROR 101: what?"),
             ],
         )
 
@@ -91,10 +108,10 @@ class RelayLogTests(SynchronousTestCase):
         self.assertEqual(
             said(self.events),
             [
-                ("warn", "session S of 192.0.2.1 sends too much: 1 messages dropped (nobody in particular)"),
-                ("warn", "1 connections of 192.0.2.1 turned away: the server is full"),
-                ("warn", "session S of 192.0.2.1 is slow: 1100000 bytes wait, some are left out (1 times)"),
-                ("warn", "login from 192.0.2.1: Limited, 1 times"),
+                ("warn", "session S from 192.0.2.1 is over its rate limit; messages dropped: 1 (user none)"),
+                ("warn", "connections from 192.0.2.1 refused: 1, the last one because: the server is full"),
+                ("warn", "session S from 192.0.2.1 is slow: 1100000 bytes wait; frames left out: 1"),
+                ("warn", "refused calls of login from 192.0.2.1: 1 (too many attempts)"),
             ],
         )
         self.log.flush()
@@ -108,8 +125,8 @@ class RelayLogTests(SynchronousTestCase):
         self.assertEqual(
             said(self.events)[-2:],
             [
-                ("warn", "1 more of too many different offenders to name"),
-                ("warn", "2 more of too many different offenders to name"),
+                ("warn", "events from too many clients to log each client: 1"),
+                ("warn", "events from too many clients to log each client: 2"),
             ],
         )
 
@@ -121,19 +138,23 @@ class RelayLogTests(SynchronousTestCase):
         self.assertEqual(
             said(self.events),
             [
-                ("info", "register from 192.0.2.1: ok u-1"),
-                ("info", "login from 192.0.2.1: Unauthenticated "),
-                ("info", "logout from 192.0.2.1: ok "),
+                ("info", "registration from 192.0.2.1 succeeded, user u-1"),
+                ("info", "sign-in from 192.0.2.1 failed: wrong name or password, or no valid token"),
+                ("info", "sign-out from 192.0.2.1 succeeded"),
             ],
         )
 
     def test_calls_that_nothing_limits_have_one_line_a_minute(self) -> None:
         """What was malformed, and tokens that were none."""
-        for event, outcome in (("login", "BadInput"), ("guest", "Busy"), ("logout", "Unauthenticated")):
-            with self.subTest(event):
+        for call, outcome, reason in (
+            ("login", "BadInput", "malformed request"),
+            ("guest", "Busy", "the relay is busy"),
+            ("logout", "Unauthenticated", "wrong name or password, or no valid token"),
+        ):
+            with self.subTest(call):
                 for _ in range(5):
-                    self.log.signed(event, HOME, outcome, "")
-                self.assertEqual(said(self.events), [("warn", f"{event} from 192.0.2.1: {outcome}, 1 times")])
+                    self.log.signed(call, HOME, outcome, "")
+                self.assertEqual(said(self.events), [("warn", f"refused calls of {call} from 192.0.2.1: 1 ({reason})")])
 
     def test_operations_are_debug_lines_and_frames_are_traces(self) -> None:
         """Frames in hexadecimal, in and out."""

@@ -3,15 +3,14 @@
 import os
 import sys
 from collections.abc import Mapping
-from io import StringIO
+from io import BytesIO, StringIO, TextIOWrapper
 from pathlib import Path
 
 from twisted.logger import Logger, LogLevel
-from twisted.python.logfile import LogFile
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.logs.levels import LOG_LEVELS, LogLevels
-from clasp_relay.logs.target import log_observer, log_target
+from clasp_relay.logs.target import SharedLogFile, log_observer, log_target
 
 FOREGROUND: Mapping[str, object] = {"nodaemon": True}
 
@@ -54,7 +53,7 @@ class TargetTests(SynchronousTestCase):
         path = Path(self.mktemp())
         target = log_target({"logfile": str(path)})
         assert target is not None
-        Logger(namespace="relay", observer=log_observer(LogLevels.parse("info"), "text", target)).info("written")
+        Logger(namespace="clasp_relay", observer=log_observer(LogLevels.parse("info"), "text", target)).info("written")
         self.assertIn("written", path.read_text(encoding="utf-8"))
 
     def test_log_of_a_daemon_goes_to_twistd_log(self) -> None:
@@ -64,7 +63,7 @@ class TargetTests(SynchronousTestCase):
         here = Path.cwd()
         self.addCleanup(os.chdir, here)
         os.chdir(folder)
-        self.assertIsInstance(log_target({}), LogFile)
+        self.assertIsInstance(log_target({}), SharedLogFile)
         self.assertTrue((folder / "twistd.log").exists())
 
     def test_log_is_left_to_twistd_when_it_goes_elsewhere(self) -> None:
@@ -72,3 +71,60 @@ class TargetTests(SynchronousTestCase):
         for elsewhere in ({"syslog": 1}, {"logger": print}):
             with self.subTest(elsewhere):
                 self.assertIsNone(log_target(elsewhere))
+
+    def test_log_on_an_ascii_terminal_loses_no_line(self) -> None:
+        """What the terminal cannot show is escaped."""
+        buffer = BytesIO()
+        self.patch(sys, "stdout", TextIOWrapper(buffer, encoding="ascii"))
+        target = log_target(FOREGROUND)
+        assert target is not None
+        log_observer(LogLevels.parse("info"), "text", target)({"log_format": "Zoë", "log_namespace": "clasp_relay"})
+        self.assertTrue(buffer.getvalue().endswith(b"Zo\\xeb\n"), buffer.getvalue())
+
+
+class SharedLogFileTests(SynchronousTestCase):
+    """A log file that logrotate works on."""
+
+    def setUp(self) -> None:
+        """Opens one with a line in it."""
+        self.folder = Path(self.mktemp())
+        self.folder.mkdir()
+        self.path = self.folder / "relay.log"
+        target = log_target({"logfile": str(self.path)})
+        assert isinstance(target, SharedLogFile)
+        self.log = target
+        self.addCleanup(self.log.close)
+        self.write("old\n")
+
+    def write(self, text: str) -> None:
+        """Writes a line."""
+        self.log.write(text)
+        self.log.flush()
+
+    def contents(self) -> dict[str, str]:
+        """Returns all files by their names."""
+        return {path.name: path.read_text("utf-8") for path in self.folder.iterdir()}
+
+    def test_file_is_rotated_where_nobody_else_does_it(self) -> None:
+        """As twistd does."""
+        self.log.start_new()
+        self.write("new\n")
+        self.assertEqual(self.contents(), {"relay.log": "new\n", "relay.log.1": "old\n"})
+
+    def test_file_is_opened_again_when_logrotate_has_moved_it(self) -> None:
+        """With nocreate, with create, and a second time."""
+        for number, creates in ((1, False), (2, True), (3, False)):
+            with self.subTest(creates=creates):
+                self.path.rename(self.folder / f"moved.{number}")
+                if creates:
+                    self.path.touch()
+                self.log.start_new()
+                self.write("new\n")
+        expected = {"moved.1": "old\n", "moved.2": "new\n", "moved.3": "new\n", "relay.log": "new\n"}
+        self.assertEqual(self.contents(), expected)
+
+    def test_file_goes_on_at_the_beginning_when_logrotate_has_truncated_it(self) -> None:
+        """With copytruncate; not behind a hole of zero bytes."""
+        os.truncate(self.path, 0)
+        self.write("new\n")
+        self.assertEqual(self.contents(), {"relay.log": "new\n"})

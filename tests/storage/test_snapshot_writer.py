@@ -166,8 +166,8 @@ class SnapshotWriterTests(SynchronousTestCase):
         self.assertIs(self.successResultOf(done), False)
         ((level, text),) = self.said()
         self.assertEqual(level, "error")
-        self.assertIn("snapshot not written: [Errno ", text)
-        self.assertIn("state.json.tmp", text)
+        self.assertIn("snapshot not saved: ", text)
+        self.assertIn("state.json.tmp: Is a directory", text)
         obstacle.rmdir()
         done = self.writer.save_if_changed()
         self.threads.work()
@@ -206,9 +206,7 @@ class SnapshotWriterTests(SynchronousTestCase):
         self.threads.work()
         pieces = len(list(encode(self.table.state)))
         size_bytes = self.state_file.path.stat().st_size
-        self.assertEqual(
-            self.said(), [("info", f"snapshot written: 1 params, {size_bytes} bytes in {250 * pieces} ms")]
-        )
+        self.assertEqual(self.said(), [("info", f"snapshot saved: 1 params, {size_bytes} bytes in {250 * pieces} ms")])
         self.assertEqual(
             (writer.last_params, writer.last_size_bytes, writer.last_duration_s), (1, size_bytes, pieces / 4)
         )

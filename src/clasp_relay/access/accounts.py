@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
 
 from clasp_relay.access.addresses import address_group
 from clasp_relay.access.issuer import BAD_TOKEN, EXPIRED_TOKEN, NO_TOKEN, Issued, Issuer, PendingToken
@@ -34,13 +33,13 @@ from clasp_relay.access.refusals import BadInput, Busy, Refusal, Unauthenticated
 from clasp_relay.access.store_calls import StoreCalls
 from clasp_relay.access.tokens import MAX_EXPIRED, TokenRecord, TokenTable, digest_of
 from clasp_relay.access.workers import Workers, uncancellable
+from clasp_relay.logs import events
 from clasp_relay.storage.users import Claim, User, UserStore
 
 __all__ = ["Accounts", "Tell", "TokenInfo", "load_tokens"]
 
 T = TypeVar("T")
 
-_log = Logger(namespace="clasp_relay.auth")
 
 Tell = Callable[[str, str, str, str], None]
 """Is told of each call: what it was, the client's address, ``ok`` or a refusal's name or ``error``, and whose it is."""
@@ -214,7 +213,7 @@ class Accounts:
             try:
                 await self._calls.run(self._store.end, surplus, self._now())
             except Busy:
-                _log.info("{count} tokens too many stay until the next sign-in: the relay is busy", count=len(surplus))
+                events.TOKEN_SURPLUS_KEPT.log(count=len(surplus))
             else:
                 self._tokens.end(surplus)
         return issued
@@ -248,9 +247,9 @@ class Accounts:
             try:
                 await self._calls.run(self._store.end_replaced, digest, end_s)
             except Busy:
-                _log.info("a replaced token stays valid after a restart: the relay is busy")
+                events.TOKEN_REPLACED_KEPT.log()
 
-        Deferred.fromCoroutine(write()).addErrback(lambda failure: _log.failure("the end of a token is lost", failure))
+        Deferred.fromCoroutine(write()).addErrback(events.TOKEN_WRITE_FAULT.failure)
 
     async def _change_password(self, old: str, new: str, bearer: str | None, address: str) -> None:
         record = self._issuer.recognise(bearer)
@@ -287,7 +286,7 @@ class Accounts:
             stronger = await self._passwords.hash(password, address_group(address))
             await self._calls.run(self._store.replace_hash, user, stronger)
         except Busy:
-            _log.info("a weak password hash stays until the next sign-in: the relay is busy")
+            events.AUTH_HASH_KEPT.log()
 
     def _id_or_new(self, user_id: str | None) -> str:
         if user_id is None:
@@ -320,8 +319,7 @@ class Accounts:
 
 
 def _log_call(event: str, address: str, outcome: str, user_id: str) -> None:
-    words = "{event} from {address}: {outcome} {user_id}"
-    _log.info(words, event=event, address=address, outcome=outcome, user_id=user_id)
+    events.log_auth_call(event, address, outcome, user_id)
 
 
 def load_tokens(store: UserStore, tokens: TokenTable, known: KnownAddresses, now_s: float) -> None:

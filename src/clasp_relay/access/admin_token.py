@@ -8,10 +8,9 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
-from twisted.logger import Logger
-
 from clasp_relay.access.tokens import ADMIN_SCOPES, TokenRecord, digest_of, make_token
 from clasp_relay.errors import StartError
+from clasp_relay.logs import events
 
 __all__ = ["ADMIN_SUBJECT", "admin_record", "read_or_make_admin_token", "read_or_make_key"]
 
@@ -21,7 +20,6 @@ ADMIN_SUBJECT = "clasp.admin"
 KEY_BYTES = 32
 
 _TOKEN = re.compile(r"cpsk_[A-Za-z0-9_-]{32,128}")
-_log = Logger(namespace="clasp_relay.auth")
 
 
 def read_or_make_admin_token(path: Path, random_hex: Callable[[int], str]) -> str:
@@ -88,7 +86,7 @@ def read_or_make_key(users_file: Path, random_bytes: Callable[[int], bytes]) -> 
 def _read(path: Path) -> str:
     with path.open(encoding="ascii", errors="replace") as file:
         if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
-            _log.warn("{path}: others than its owner may read the admin token; chmod 600 is safer", path=str(path))
+            events.ADMIN_TOKEN_EXPOSED.log(path=str(path))
         return file.read(1024).strip()
 
 
@@ -100,4 +98,4 @@ def _make(path: Path, content: bytes, what: str) -> None:
             os.fsync(file.fileno())
     except OSError as error:
         raise StartError(f"{path}: the {what} cannot be written: {error.strerror}") from error
-    _log.info("{path}: made the {what}", path=str(path), what=what)
+    events.SECRET_MADE.log(path=str(path), what=what)

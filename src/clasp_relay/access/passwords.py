@@ -11,9 +11,9 @@ from collections.abc import Callable
 from argon2 import PasswordHasher, extract_parameters
 from argon2.exceptions import InvalidHashError, VerificationError, VerifyMismatchError
 from argon2.low_level import ARGON2_VERSION, Type
-from twisted.logger import Logger
 
 from clasp_relay.access.workers import Workers
+from clasp_relay.logs import events
 
 __all__ = [
     "HASHES_AT_ONCE",
@@ -35,8 +35,6 @@ MAX_WAITING_HASHES = 256
 
 MAX_WAITING_HASHES_PER_ADDRESS = 8
 """Hashes that one client address may have waiting, so that nobody else waits behind a crowd of one address."""
-
-_log = Logger(namespace="clasp_relay.auth")
 
 
 def make_hasher() -> PasswordHasher:
@@ -99,7 +97,7 @@ class Passwords:
                 return False
             except (InvalidHashError, VerificationError):
                 # Nothing was computed: the work is made up for below.
-                _log.warn("a stored password hash cannot be read; its user cannot sign in")
+                events.AUTH_HASH_UNREADABLE.log()
         try:
             self._hasher.verify(self._nobodys_hash, password)
         except VerifyMismatchError:

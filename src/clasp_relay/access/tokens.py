@@ -17,9 +17,9 @@ from itertools import islice
 from typing import ParamSpec, TypeVar
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger
 
 from clasp_relay.errors import ClaspError
+from clasp_relay.logs import events
 from clasp_relay.storage.users import TokenRecord
 
 __all__ = [
@@ -40,8 +40,6 @@ __all__ = [
 
 P = ParamSpec("P")
 K = TypeVar("K", bound=Hashable)
-
-_log = Logger(namespace="clasp_relay.auth")
 
 POLICY_SCOPES = "policy"
 """The scopes that the policy gives to every user."""
@@ -360,7 +358,7 @@ class TokenTable:
                 callback(*args, **kwargs)
             except Exception:
                 # One listener's fault must not keep a token alive for the others.
-                _log.failure("a listener failed at the end of a token")
+                events.TOKEN_END_FAULT.failure()
 
 
 def _drop(index: dict[K, list[bytes]], key: K, digest: bytes) -> None:

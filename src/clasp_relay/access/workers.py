@@ -12,18 +12,18 @@ from typing import ParamSpec, Protocol, TypeVar
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.internet.threads import deferToThreadPool
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
 from clasp_relay.access.refusals import Busy, Refusal
+from clasp_relay.errors import cause_text
+from clasp_relay.logs import events
 
 __all__ = ["ThreadWorkers", "Workers", "uncancellable"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_log = Logger(namespace="clasp_relay.auth")
 
 NICENESS = 15
 """By how much work that gives way is nicer: the event loop then gets nearly all of a core that it shares with four
@@ -64,7 +64,7 @@ class _YieldingThread(Thread):
             try:
                 os.setpriority(os.PRIO_PROCESS, mine, os.getpriority(os.PRIO_PROCESS, mine) + NICENESS)
             except OSError as error:
-                _log.info("hashing takes as much of a core as it can get: {cause}", cause=error)
+                events.HASHING_NOT_NICE.log(cause=cause_text(error))
         super().run()
 
 

@@ -7,7 +7,6 @@ from http import HTTPStatus
 from typing import Any
 
 from klein import Klein
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 from twisted.web.resource import IResource, Resource
@@ -28,10 +27,10 @@ from clasp_relay.http.json_answers import (
     required_text,
 )
 from clasp_relay.http.openapi import load_openapi
+from clasp_relay.logs import events
 
 __all__ = ["AuthApi", "make_auth_resource", "request_address"]
 
-_log = Logger(namespace="clasp_relay.auth")
 
 STATUS: Mapping[type[Refusal], HTTPStatus] = {
     BadInput: HTTPStatus.BAD_REQUEST,
@@ -148,7 +147,7 @@ class AuthApi:
                 return _answer_method(request, error.valid_methods or ())
             case HTTPException():
                 return refuse(request, HTTPStatus.NOT_FOUND, _NOT_FOUND)
-        _log.failure("a request to the auth API failed", failure)
+        events.AUTH_FAULT.failure(failure)
         return refuse(request, HTTPStatus.INTERNAL_SERVER_ERROR, "The relay has a problem. Try again later.")
 
 

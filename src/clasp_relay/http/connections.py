@@ -16,11 +16,11 @@ from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
 
 from clasp_relay.access.addresses import address_group
+from clasp_relay.logs import events
 
 __all__ = ["HttpConnection", "HttpConnections", "RefusedConnection", "TurnQueue"]
 
@@ -54,7 +54,6 @@ STALL_TIMEOUT_S = 60.0
 ABORT_TIMEOUT_S = 5.0
 """From a close that the client does not answer to the end of its socket."""
 
-_log = Logger(namespace="clasp_relay.http")
 
 _LATE = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 _FULL = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 2\r\nContent-Length: 0\r\n\r\n"
@@ -113,7 +112,7 @@ class TurnQueue:
             connection.take_turn()
         except Exception:
             # One connection's fault must not keep the others waiting.
-            _log.failure("a fault while an HTTP request was read")
+            events.HTTP_READ_FAULT.failure()
             connection.abort()
 
 

@@ -32,10 +32,13 @@ def part_of(event: Mapping[str, Any]) -> str:
 def level_of(event: Mapping[str, Any]) -> str:
     """Returns the level of an event, one of ``LOG_LEVELS``.
 
-    Twisted has nothing below debug: what has ``is_trace`` set is a trace. Its ``critical`` is an error here.
+    Twisted has nothing below debug: what has ``is_trace`` set is a trace. Its ``critical`` is an error here. What
+    Twisted says at info («ClaspFactory starting on 7330») is about its own objects, so it counts as debug.
     """
     level = event.get("log_level")
     name = "info" if level is None else level.name
+    if name == "info" and part_of(event) == "twisted":
+        return "debug"
     if name == "debug":
         return "trace" if event.get("is_trace") else "debug"
     return name if name in LOG_LEVELS else "error"

@@ -15,6 +15,7 @@ from typing import Any
 
 from twisted.logger import formatEvent
 
+from clasp_relay.logs.events import NOT_OURS
 from clasp_relay.logs.levels import level_of, part_of
 from clasp_relay.logs.masks import mask_tokens
 
@@ -34,11 +35,12 @@ def text_line(event: Mapping[str, Any]) -> str:
 
 
 def json_line(event: Mapping[str, Any]) -> str:
-    """Returns an object with ``time``, ``level``, ``part``, ``message`` and what the message is made of."""
+    """Returns an object with ``time``, ``level``, ``part``, ``event``, ``message`` and the values of the message."""
     line: dict[str, object] = {
         "time": _time(event),
         "level": level_of(event),
         "part": part_of(event),
+        "event": str(event.get("event", NOT_OURS)),
         "message": formatEvent(dict(event)),
     }
     for name, value in event.items():

@@ -15,8 +15,8 @@ __all__ = ["MAX_SHOWN_BYTES", "frame_hex", "mask_tokens", "sent_hex"]
 MAX_SHOWN_BYTES = 4_096
 """Of a longer frame the rest is left out: a line of a log is to be read."""
 
-_TOKEN = re.compile(r"cpsk_\w+")
-_TOKEN_BYTES = re.compile(rb"cpsk_\w+")
+_TOKEN = re.compile(r"cpsk_[\w-]+")
+_TOKEN_BYTES = re.compile(rb"cpsk_[\w-]+")
 
 _BEFORE_TOKEN_BYTES = 10
 """Of a HELLO: header, code, version, features, length of the name. A token is further on in every form of it."""

@@ -1,17 +1,16 @@
-"""What the relay says in its log of sessions, messages and people.
+"""Logs sessions, messages and calls of the auth API.
 
-No line per message at info; what a client can cause as often as it likes is said once a minute for each
-offender, with a count. Values of params and signals are their users' own: only traces have them, in the
-frames. Tokens and passwords are in no line.
+No line per message at info. What a client can cause as often as it likes is logged at once and then once a minute for
+each client, with a count. The values of params and signals belong to their users: only traces show them, in the frames.
+Tokens and passwords are in no line.
 """
 
 from __future__ import annotations
 
-from twisted.logger import Logger
-
 from clasp_relay.core.ports import Clock
 from clasp_relay.core.session.sessions import Session
 from clasp_relay.errors import RequestError
+from clasp_relay.logs import events
 from clasp_relay.logs.levels import LogLevels
 from clasp_relay.logs.masks import frame_hex, sent_hex
 from clasp_relay.logs.tally import Tally
@@ -19,26 +18,22 @@ from clasp_relay.wire.messages import Bundle, Message, Publish
 
 __all__ = ["RelayLog", "described"]
 
-_ENDLESS = frozenset({"Limited", "BadInput", "Busy"})
-"""Outcomes that anybody can have as often as they like: nothing was tried."""
+_UNLIMITED_OUTCOMES = frozenset({"Limited", "BadInput", "Busy"})
+"""Outcomes that a client can cause without limit: the call was refused before any work was done."""
 
-_WITHOUT_LIMIT = frozenset({"logout", "refresh"})
-"""Calls that may fail any number of times."""
+_UNLIMITED_CALLS = frozenset({"logout", "refresh"})
+"""Calls that no limit of attempts counts."""
 
-_LONGEST_SHOWN = 200
-"""Characters of what a client chose that a line has; an address may have 65,535."""
-
-_core_log = Logger(namespace="clasp_relay.core")
-_net_log = Logger(namespace="clasp_relay.net")
-_auth_log = Logger(namespace="clasp_relay.auth")
+_MAX_TEXT_LENGTH = 200
+"""Characters of a text that a client chose; the rest is cut off."""
 
 
 class RelayLog:
     """Writes the log. Implements ``core.observer.Observer`` and ``net.observer.NetObserver``.
 
     Args:
-        levels: what is logged; what is not is not even told to it.
-        clock: when is now, and who calls later.
+        levels: what is logged; the relay does not report what is not.
+        clock: tells the time and calls later.
     """
 
     def __init__(self, levels: LogLevels, clock: Clock) -> None:
@@ -47,51 +42,54 @@ class RelayLog:
         self.traces = levels.passes("net", "trace")
         """See ``Observer`` and ``NetObserver``."""
         self._clock = clock
-        self._tally = Tally(clock.call_later, _say_others)
+        self._tally = Tally(clock.call_later, lambda count: events.LOG_OVERFLOW.log(count=count))
 
     def flush(self) -> None:
-        """Writes what is still to be said; to be called at the end."""
+        """Logs the counts that wait for their minute to end; to be called at the stop."""
         self._tally.flush()
 
     # core.observer.Observer
 
     def began(self, session: Session) -> None:
         """See ``Observer``."""
-        _core_log.info(
-            "session {session} of {address} began: {client}, {subject}",
+        events.SESSION_CONNECTED.log(
             session=session.id,
             address=session.peer,
-            client=_cut(session.name) or "without a name",
-            subject=session.identity.subject or "nobody in particular",
+            client=_cut(session.name) or "unnamed",
+            subject=session.identity.subject or "none",
         )
 
     def ended(self, session: Session, cause: str) -> None:
         """See ``Observer``."""
-        _core_log.info(
-            "session {session} of {address} ended{before} after {duration_s} s: {cause}"
-            " ({subject}; {messages} messages, {errors} errors)",
-            session=session.id,
-            address=session.peer,
-            before="" if session.hello_us else " before HELLO was accepted",
-            duration_s=round((self._clock.now_us() - session.connected_us) / 1e6, 3),
-            cause=_cut(cause),
-            subject=session.identity.subject or "nobody in particular",
-            messages=session.received,
-            errors=session.errors,
+        duration_s = round((self._clock.now_us() - session.connected_us) / 1e6, 3)
+        if session.hello_us:
+            events.SESSION_DISCONNECTED.log(
+                session=session.id,
+                address=session.peer,
+                duration_s=duration_s,
+                cause=_cut(cause),
+                subject=session.identity.subject or "none",
+                messages=session.received,
+                errors=session.errors,
+            )
+            return
+        self._tally.note(
+            ("not established", session.peer),
+            lambda count: events.SESSION_NOT_ESTABLISHED.log(
+                session=session.id, address=session.peer, duration_s=duration_s, cause=_cut(cause), count=count
+            ),
         )
 
     def refused(self, session: Session, refusal: RequestError) -> None:
         """See ``Observer``."""
-        about = "" if refusal.address is None else f" ({_cut(refusal.address)})"
         self._tally.note(
             ("refused", session.id),
-            lambda count: _core_log.info(
-                "session {session}: {count} messages refused, the last one with {code}: {reason}{about}",
+            lambda count: events.SESSION_MESSAGES_REFUSED.log(
                 session=session.id,
                 count=count,
                 code=int(refusal.code),
                 reason=_cut(refusal.message),
-                about=about,
+                about="" if refusal.address is None else f" ({_cut(refusal.address)})",
             ),
         )
 
@@ -99,22 +97,21 @@ class RelayLog:
         """See ``Observer``."""
         self._tally.note(
             ("limited", session.id),
-            lambda count: _core_log.warn(
-                "session {session} of {address} sends too much: {count} messages dropped ({subject})",
+            lambda count: events.SESSION_RATE_LIMITED.log(
                 session=session.id,
                 address=session.peer,
                 count=count,
-                subject=session.identity.subject or "nobody in particular",
+                subject=session.identity.subject or "none",
             ),
         )
 
     def operation(self, session: Session, message: Message) -> None:
         """See ``Observer``."""
-        _core_log.debug("session {session}: {operation}", session=session.id, operation=described(message))
+        events.SESSION_OPERATION.log(session=session.id, operation=described(message))
 
     def frame(self, session: Session, data: bytes) -> None:
         """See ``Observer``."""
-        _net_log.debug("session {session} < {frame}", session=session.id, frame=frame_hex(data), is_trace=True)
+        events.FRAME_RECEIVED.log(session=session.id, frame=frame_hex(data))
 
     # net.observer.NetObserver
 
@@ -122,49 +119,33 @@ class RelayLog:
         """See ``NetObserver``."""
         self._tally.note(
             ("turned away", address),
-            lambda count: _net_log.warn(
-                "{count} connections of {address} turned away: {why}", count=count, address=address, why=why
-            ),
+            lambda count: events.CONNECTION_REFUSED.log(count=count, address=address, reason=why),
         )
 
     def slow(self, session: str, address: str, waiting_bytes: int) -> None:
         """See ``NetObserver``."""
         self._tally.note(
             ("slow", session),
-            lambda count: _net_log.warn(
-                "session {session} of {address} is slow: {waiting_bytes} bytes wait, some are left out ({count} times)",
-                session=session,
-                address=address,
-                waiting_bytes=waiting_bytes,
-                count=count,
+            lambda count: events.SESSION_SLOW.log(
+                session=session, address=address, waiting_bytes=waiting_bytes, count=count
             ),
         )
 
     def sent(self, session: str, data: bytes) -> None:
         """See ``NetObserver``."""
-        _net_log.debug("session {session} > {frame}", session=session, frame=sent_hex(data), is_trace=True)
+        events.FRAME_SENT.log(session=session, frame=sent_hex(data))
 
     # access.accounts
 
-    def signed(self, event: str, address: str, outcome: str, user_id: str) -> None:
-        """Tells of a call of the auth API; see ``accounts.Tell``."""
-        if outcome not in _ENDLESS and (outcome == "ok" or event not in _WITHOUT_LIMIT):
-            _auth_log.info(
-                "{event} from {address}: {outcome} {user_id}",
-                event=event,
-                address=address,
-                outcome=outcome,
-                user_id=user_id,
-            )
+    def signed(self, call: str, address: str, outcome: str, user_id: str) -> None:
+        """Logs a call of the auth API; see ``accounts.Tell``."""
+        if outcome not in _UNLIMITED_OUTCOMES and (outcome == "ok" or call not in _UNLIMITED_CALLS):
+            events.log_auth_call(call, address, outcome, user_id)
             return
         self._tally.note(
-            (event, outcome, address),
-            lambda count: _auth_log.warn(
-                "{event} from {address}: {outcome}, {count} times",
-                event=event,
-                address=address,
-                outcome=outcome,
-                count=count,
+            (call, outcome, address),
+            lambda count: events.AUTH_REFUSED.log(
+                call=call, address=address, outcome=outcome, reason=events.auth_reason(outcome), count=count
             ),
         )
 
@@ -184,8 +165,4 @@ def described(message: Message) -> str:
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "…"
-
-
-def _say_others(count: int) -> None:
-    _net_log.warn("{count} more of too many different offenders to name", count=count)
+    return text if len(text) <= _MAX_TEXT_LENGTH else text[:_MAX_TEXT_LENGTH] + "…"

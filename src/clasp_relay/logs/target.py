@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import sys
 from collections.abc import Mapping
+from io import TextIOWrapper
 from typing import IO, Any, TextIO, cast
 
 from twisted.logger import FileLogObserver, ILogObserver
@@ -13,10 +16,37 @@ from zope.interface import implementer
 from clasp_relay.logs.levels import LogLevels, level_of, part_of
 from clasp_relay.logs.lines import LINES
 
-__all__ = ["LevelObserver", "log_observer", "log_target"]
+__all__ = ["LevelObserver", "SharedLogFile", "log_observer", "log_target"]
 
 
-def log_target(twistd_options: Mapping[str, object]) -> TextIO | LogFile | None:
+class SharedLogFile(LogFile):
+    """twistd's log file, which logrotate may move, replace or truncate. Like twistd's it is rotated at 1 MB, too."""
+
+    _file: Any
+
+    def start_new(self) -> None:
+        """Goes on in a new file.
+
+        Where the path names another file than the one that is open, or none, logrotate has done its part (``create``,
+        ``nocreate``): the path is opened again. Otherwise the file is rotated as twistd does.
+        """
+        try:
+            named = os.stat(self.path)
+        except FileNotFoundError:
+            named = None
+        if named is not None and os.path.samestat(named, os.fstat(self._file.fileno())):
+            self.rotate()  # type: ignore[no-untyped-call]
+        else:
+            self.reopen()  # type: ignore[no-untyped-call]
+
+    def _openFile(self) -> None:  # noqa: N802  Twisted's name
+        super()._openFile()  # type: ignore[no-untyped-call]
+        # Behind a truncation (``copytruncate``) the next line goes to the beginning, not behind a hole.
+        flags = fcntl.fcntl(self._file, fcntl.F_GETFL)
+        fcntl.fcntl(self._file, fcntl.F_SETFL, flags | os.O_APPEND)
+
+
+def log_target(twistd_options: Mapping[str, object]) -> TextIO | SharedLogFile | None:
     """Opens what twistd would log to.
 
     Args:
@@ -30,7 +60,11 @@ def log_target(twistd_options: Mapping[str, object]) -> TextIO | LogFile | None:
     path = twistd_options.get("logfile")
     if not path and not twistd_options.get("nodaemon"):
         path = "twistd.log"
-    return sys.stdout if path in (None, "", "-") else LogFile.fromFullPath(str(path))
+    if path not in (None, "", "-"):
+        return cast(SharedLogFile, SharedLogFile.fromFullPath(str(path)))  # type: ignore[no-untyped-call]
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # where the locale is ASCII no line is lost
+    return sys.stdout
 
 
 @implementer(ILogObserver)
@@ -52,7 +86,7 @@ class LevelObserver:
             self._observer(event)
 
 
-def log_observer(levels: LogLevels, log_format: str, target: TextIO | LogFile) -> ILogObserver:
+def log_observer(levels: LogLevels, log_format: str, target: TextIO | SharedLogFile) -> ILogObserver:
     """Makes an observer that writes a line for each event that is to be logged.
 
     Args:

@@ -11,13 +11,10 @@ from collections import OrderedDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from twisted.logger import Logger
-
 from clasp_relay.core.ports import NOT_YET, Frame, Kind
 from clasp_relay.errors import CloseCode
+from clasp_relay.logs import events
 from clasp_relay.net.framing import Batch, Item, append_wire, header
-
-_log = Logger(namespace="clasp_relay.net")
 
 NOT_YET_BYTES = 64 * 1024
 """What it counts for when a snapshot has worked without a frame: what one session gets in a turn."""
@@ -231,7 +228,7 @@ class Backlog:
         try:
             data = next(snapshot.frames, None)
         except Exception:
-            _log.failure("A snapshot could not be encoded; the rest of it is left out")
+            events.CONNECTION_FAULT.failure(action="encoded a snapshot, whose rest is left out")
             data = None
         if data is None:
             del self._items[self._snapshots.pop(snapshot.key)]

@@ -7,12 +7,10 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
-from twisted.logger import Logger
 
 from clasp_relay.errors import CloseCode
+from clasp_relay.logs import events
 from clasp_relay.net.protocol import ClaspProtocol
-
-_log = Logger(namespace="clasp_relay.net")
 
 _POLL_S = 0.05
 
@@ -68,7 +66,7 @@ class CloseAll:
             try:
                 connection.close(code, reason)
             except Exception:
-                _log.failure("A connection could not be closed")
+                events.CONNECTION_FAULT.failure(action="closed a connection")
         if self._waiting:
             self._call = self._reactor.callLater(0, self._close_some, code, reason, batch)
         else:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from autobahn.twisted.websocket import WebSocketServerProtocol
-from twisted.logger import Logger
 
 from clasp_relay.net.plain_http import response
 from clasp_relay.net.side_log import SideLog
@@ -24,7 +23,7 @@ class GuardedProtocol(WebSocketServerProtocol):
     message_data: Any
     is_closed: Any
     send_queue: Any
-    log = SideLog(Logger(namespace="clasp_relay.net"))
+    log = SideLog()
     _fragments = 0
 
     def processHandshake(self) -> None:  # noqa: N802

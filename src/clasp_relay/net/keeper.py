@@ -9,9 +9,8 @@ from __future__ import annotations
 from typing import Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger
 
-_log = Logger(namespace="clasp_relay.net")
+from clasp_relay.logs import events
 
 PING_INTERVAL_S = 30.0
 """How often each connection is pinged: proxies cut connections that are silent for a minute."""
@@ -78,4 +77,4 @@ class Keeper:
             try:
                 kept.keep_alive(self.interval_s)
             except Exception:
-                _log.failure("A connection could not be looked after")
+                events.CONNECTION_FAULT.failure(action="pinged a connection")

@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 from typing import Any, NamedTuple, TypeAlias
 
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+from twisted.internet.interfaces import IAddress, IListeningPort, IProtocolFactory
 from twisted.python.failure import Failure
 
-from clasp_relay.errors import StartError
+from clasp_relay.errors import StartError, cause_text
 from clasp_relay.net.tls import ServerTls
 
-__all__ = ["BACKLOG", "TcpPlace", "Where", "listen"]
+__all__ = ["BACKLOG", "TcpPlace", "Where", "address_text", "listen"]
 
 BACKLOG = 1_024
 """Connections that the system keeps until they are accepted: what a reconnect of all clients makes at once."""
@@ -85,12 +86,16 @@ def _listen_at_endpoint(reactor: Any, text: str, factory: IProtocolFactory, opti
     return result
 
 
+def address_text(address: IAddress) -> str:
+    """Returns where a port listens, as people write it: ``127.0.0.1:7330``, ``[::1]:7330``, ``unix:/run/x.sock``."""
+    if isinstance(address, IPv6Address):
+        return f"[{address.host}]:{address.port}"
+    if isinstance(address, IPv4Address):
+        return f"{address.host}:{address.port}"
+    if isinstance(address, UNIXAddress) and address.name:
+        return f"unix:{os.fsdecode(address.name)}"
+    return "a socket without an address"
+
+
 def _cause(error: BaseException) -> str:
-    """Returns why, in one line."""
-    reason: object = error
-    if isinstance(error, CannotListenError):
-        reason = getattr(error.socketError, "strerror", None) or error.socketError
-    elif isinstance(error, OSError) and error.strerror:
-        path = error.filename2 or error.filename  # the second is what was to be made
-        reason = f"{os.fsdecode(path)}: {error.strerror}" if isinstance(path, str | bytes) else error.strerror
-    return " ".join(str(reason).split()) or type(error).__name__
+    return cause_text(error.socketError if isinstance(error, CannotListenError) else error)

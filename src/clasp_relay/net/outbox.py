@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from twisted.internet.interfaces import IPushProducer
-from twisted.logger import Logger
 from zope.interface import implementer
 
 from clasp_relay.core.ports import Frame
 from clasp_relay.errors import CloseCode, ErrorCode
+from clasp_relay.logs import events
 from clasp_relay.net.backlog import Backlog, Close, Snapshot
 from clasp_relay.net.connection import Connection, close_reason, error_bytes
 from clasp_relay.net.framing import Batch, Item, append_wire, wire_bytes
@@ -19,8 +19,6 @@ from clasp_relay.net.sink import CLOSED, Sink
 
 if TYPE_CHECKING:
     from clasp_relay.net.turn import TurnWriter
-
-_log = Logger(namespace="clasp_relay.net")
 
 PIECE_BYTES = 64 * 1024
 """How much is handed to a transport at a time, about what Twisted buffers: the rest can still be coalesced."""
@@ -110,7 +108,7 @@ class Outbox:
         try:
             self._put(item)
         except Exception:
-            _log.failure("A session could not be written to")
+            events.CONNECTION_FAULT.failure(action="wrote to a session")
             self.fail()
 
     def flush(self) -> None:

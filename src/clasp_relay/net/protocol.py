@@ -9,11 +9,11 @@ from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import connectionDone
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from clasp_relay.core.ports import Frame
 from clasp_relay.errors import CloseCode, ErrorCode
+from clasp_relay.logs import events
 from clasp_relay.net.connection import error_bytes
 from clasp_relay.net.fast_path import FastPathProtocol
 from clasp_relay.net.outbox import Outbox
@@ -21,8 +21,6 @@ from clasp_relay.net.relay_port import SessionPort
 
 if TYPE_CHECKING:
     from clasp_relay.net.factory import ClaspFactory
-
-_log = Logger(namespace="clasp_relay.net")
 
 SUBPROTOCOLS = ("clasp", "clasp.v2")
 """What a client may ask for; it fails the connection unless the answer names one that it asked for."""
@@ -84,7 +82,7 @@ class ClaspProtocol(FastPathProtocol):
             if session is not None:
                 self.factory.relay.disconnect(session, self.cause or self._cause_of(reason))
         except Exception:
-            _log.failure("The relay failed to end a session")
+            events.CONNECTION_FAULT.failure(action="ended a session")
         finally:
             super().connectionLost(reason)
             # Autobahn's Deferred of this name holds the protocol as its result: a cycle.
@@ -133,7 +131,7 @@ class ClaspProtocol(FastPathProtocol):
         try:
             self._session = factory.relay.connect(outbox, self.address)
         except Exception:
-            _log.failure("The relay failed to begin a session")
+            events.CONNECTION_FAULT.failure(action="began a session")
             outbox.close(CloseCode.INTERNAL, "internal error")
 
     # From Autobahn: messages
@@ -151,7 +149,7 @@ class ClaspProtocol(FastPathProtocol):
         try:
             self.factory.relay.receive(session, payload)
         except Exception:
-            _log.failure("The relay failed to handle a message")
+            events.CONNECTION_FAULT.failure(action="handled a message")
             outbox.close(CloseCode.INTERNAL, "internal error")
         if self._timer is not None and session.is_live and not outbox.closing:
             self._stop_timer()
@@ -176,7 +174,7 @@ class ClaspProtocol(FastPathProtocol):
             try:
                 self.outbox.finish()
             except Exception:
-                _log.failure("A session could not be written to")
+                events.CONNECTION_FAULT.failure(action="wrote to a session")
         super().sendCloseFrame(code, reasonUtf8, isReply)
         self.expect_end()
 

@@ -12,9 +12,8 @@ from typing import Any
 
 from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.main import installReactor
-from twisted.logger import Logger
 
-_log = Logger(namespace="clasp_relay.net")
+from clasp_relay.logs import events
 
 _READABLE = select.EPOLLIN
 
@@ -45,7 +44,7 @@ class RelayReactor(EPollReactor):
                     self._doReadOrWrite(selectable, descriptor, event)  # type: ignore[no-untyped-call]
             except BaseException as error:
                 # As Twisted does it: what fails, whatever it is, ends its own connection only.
-                _log.failure("What came from a socket could not be handled")
+                events.CONNECTION_FAULT.failure(action="read from a socket")
                 why = error
             if why:
                 self._disconnectSelectable(selectable, why, True)  # type: ignore[no-untyped-call]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from twisted.logger import Logger
+from twisted.logger import formatEvent
+
+from clasp_relay.logs import events
 
 
 class SideLog:
@@ -10,19 +12,13 @@ class SideLog:
 
     Its warnings and errors are about what peers do wrong, which anybody can repeat as often as they
     like; its debug lines come several to a message.
-
-    Args:
-        log: where the lines go.
     """
-
-    def __init__(self, log: Logger) -> None:
-        self._log = log
 
     def debug(self, text: str, **values: object) -> None:
         """Is dropped."""
 
     def info(self, text: str, **values: object) -> None:
         """Becomes a debug line."""
-        self._log.debug(text, **values)
+        events.CONNECTION_DETAIL.log(detail=formatEvent({"log_format": text, **values}))
 
     warn = error = info

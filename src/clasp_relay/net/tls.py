@@ -12,14 +12,12 @@ from OpenSSL import SSL
 from OpenSSL.crypto import X509, PKey
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.internet.ssl import CertificateOptions, TLSVersion
-from twisted.logger import Logger
 from zope.interface import implementer
 
 from clasp_relay.errors import StartError
+from clasp_relay.logs import events
 
 __all__ = ["ServerTls"]
-
-_log = Logger(namespace="clasp_relay.tls")
 
 
 @implementer(IOpenSSLServerConnectionCreator)
@@ -53,9 +51,9 @@ class ServerTls:
         try:
             self._context, leaf = self._load()
         except StartError as error:
-            _log.error("{error}; the certificate that was loaded before stays in use", error=str(error))
+            events.TLS_NOT_RELOADED.log(error=str(error))
             return False
-        _log.info("{path} and its key are loaded, for new connections", path=str(self._certificate))
+        events.TLS_RELOADED.log(path=str(self._certificate))
         _log_end(leaf, self._certificate)
         return True
 
@@ -99,6 +97,6 @@ def _log_end(leaf: Certificate, path: Path) -> None:
     """Says until when a certificate is good, loudly when that is over: clients refuse it then."""
     end = leaf.not_valid_after_utc
     if end < datetime.now(UTC):
-        _log.warn("{path} has expired at {end}: clients will refuse it", path=str(path), end=end.isoformat())
+        events.TLS_EXPIRED.log(path=str(path), end=end.isoformat())
     else:
-        _log.info("{path} is good until {end}", path=str(path), end=end.isoformat())
+        events.TLS_VALID.log(path=str(path), end=end.isoformat())

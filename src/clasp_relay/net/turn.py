@@ -7,19 +7,17 @@ from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from clasp_relay.core.ports import Audience, Frame
 from clasp_relay.core.ports import Outbox as AnyOutbox
+from clasp_relay.logs import events
 from clasp_relay.net.backlog import Close, Counters, Snapshot
 from clasp_relay.net.framing import Batch, wire_bytes
 from clasp_relay.net.run import RUN_BYTES, Run
 
 if TYPE_CHECKING:
     from clasp_relay.net.outbox import Outbox
-
-_log = Logger(namespace="clasp_relay.net")
 
 SNAPSHOT_BYTES = 256 * 1024
 """How much of snapshots is encoded in one turn, for all sessions together: about 3 ms of work."""
@@ -233,5 +231,5 @@ def _members(runs: list[Run]) -> AbstractSet[AnyOutbox]:
 
 
 def _end(outbox: Outbox, error: Exception) -> None:
-    _log.failure("A session could not be written to", Failure(error))
+    events.CONNECTION_FAULT.failure(Failure(error), action="wrote to a session")
     outbox.fail()

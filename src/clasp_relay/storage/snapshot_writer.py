@@ -10,6 +10,8 @@ from twisted.internet.defer import Deferred, DeferredLock, inlineCallbacks
 from twisted.logger import Logger
 
 from clasp_relay.core.records import StateImage
+from clasp_relay.errors import cause_text
+from clasp_relay.logs import events
 from clasp_relay.storage.snapshot import encode
 from clasp_relay.storage.state_file import StateFile
 
@@ -101,11 +103,11 @@ class SnapshotWriter:
             size_bytes = yield self._defer_to_thread(lambda: self._state_file.save(self._paced(image)))
         except OSError as error:
             self.failed += 1
-            self._log.error("snapshot not written: {cause}; the next interval tries again", cause=error)
+            events.SNAPSHOT_FAILED.log(self._log, cause=cause_text(error))
             return False
         except Exception:
             self.failed += 1
-            self._log.failure("snapshot not written: a fault of the relay; the next interval tries again")
+            events.SNAPSHOT_FAILED.failure(None, self._log, cause="a fault of the relay")
             return False
         self._saved_changes = changes
         self._saved_s = started_s
@@ -113,8 +115,8 @@ class SnapshotWriter:
         self.last_params = len(image.params)
         self.last_size_bytes = size_bytes
         self.last_duration_s = self._monotonic() - started_s
-        self._log.info(
-            "snapshot written: {params} params, {size_bytes} bytes in {duration_ms} ms",
+        events.SNAPSHOT_SAVED.log(
+            self._log,
             params=self.last_params,
             size_bytes=size_bytes,
             duration_ms=round(self.last_duration_s * 1000),

@@ -1,0 +1,242 @@
+"""The catalogue of log events: every line that the relay can log, with its name, level, part and sentence.
+
+No other module logs: it calls ``log`` or ``failure`` of one of these. ``docs/operations.md`` lists them all; a test
+compares the two. Values are text and numbers, so that no line shows how Python writes an object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from twisted.logger import Logger, LogLevel
+from twisted.python.failure import Failure
+
+__all__ = ["CATALOGUE", "NOT_OURS", "Event", "auth_reason", "log_auth_call"]
+
+NOT_OURS = "twisted.message"
+"""The event name of lines that a library logs: Twisted, or Python's warnings."""
+
+_LEVELS = {
+    "error": LogLevel.error,
+    "warn": LogLevel.warn,
+    "info": LogLevel.info,
+    "debug": LogLevel.debug,
+    "trace": LogLevel.debug,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A kind of log line.
+
+    Args:
+        name: what happened, as ``subject.verb``; the field ``event`` of JSON lines.
+        level: one of ``levels.LOG_LEVELS``.
+        part: one of ``levels.PARTS``.
+        sentence: the text, with ``{value}`` where a value goes.
+    """
+
+    name: str
+    level: str
+    part: str
+    sentence: str
+    logger: Logger = field(init=False, repr=False, compare=False)
+    """Twisted's logger of the part."""
+
+    def __post_init__(self) -> None:
+        """Makes the logger, whose namespace tells the part."""
+        namespace = "clasp_relay" if self.part == "relay" else f"clasp_relay.{self.part}"
+        object.__setattr__(self, "logger", Logger(namespace=namespace))
+
+    def log(self, logger: Logger | None = None, /, **values: str | float) -> None:
+        """Logs the event.
+
+        Args:
+            logger: logs it instead of the event's own logger.
+            values: what the sentence names, and more for JSON lines.
+        """
+        logger = self.logger if logger is None else logger
+        if self.level == "trace":
+            values["is_trace"] = True
+        logger.emit(_LEVELS[self.level], self.sentence, event=self.name, **values)
+
+    def failure(self, failure: Failure | None = None, logger: Logger | None = None, /, **values: str | float) -> None:
+        """Logs the event with a traceback.
+
+        Args:
+            failure: whose traceback; the exception that is being handled when it is None.
+            logger: logs it instead of the event's own logger.
+            values: what the sentence names, and more for JSON lines.
+        """
+        logger = self.logger if logger is None else logger
+        level = _LEVELS[self.level]
+        logger.failure(self.sentence, Failure() if failure is None else failure, level, event=self.name, **values)
+
+
+# The process: start, stop, configuration.
+RELAY_LISTENING = Event("relay.listening", "info", "relay", "{name} listens on {address} for WebSocket connections")
+RELAY_OPEN_MODE = Event(
+    "relay.open_mode", "warn", "relay", "open mode: everybody who can reach this port may read and write everything"
+)
+RELAY_STOPPING = Event("relay.stopping", "info", "relay", "the relay is stopping; open sessions: {sessions}")
+RELAY_STOPPED = Event("relay.stopped", "info", "relay", "the relay has stopped; {outcome}")
+RELAY_NOT_STARTED = Event("relay.not_started", "error", "relay", "the relay cannot start: {error}")
+RELAY_FAULT = Event("relay.fault", "error", "relay", "a fault of the relay while it handled {what}")
+AUTH_LISTENING = Event("auth.listening", "info", "relay", "the auth API listens on {address}")
+HEALTH_LISTENING = Event("health.listening", "info", "relay", "health checks and metrics are served on {address}")
+APP_SERVED = Event("app.served", "info", "relay", "the web app in {folder} is served on the auth port")
+POLICY_LOADED = Event("policy.loaded", "info", "relay", "policy in force: {policy}")
+POLICY_MISSING = Event(
+    "policy.missing",
+    "warn",
+    "relay",
+    "no policy is in force: everybody who signs in, guests included, may read and write everything",
+)
+POLICY_NOTICE = Event("policy.notice", "info", "relay", "policy: {notice}")
+ORIGINS_UNLIMITED = Event(
+    "origins.unlimited",
+    "warn",
+    "relay",
+    "web pages of every origin may talk to this relay; --cors-origin limits them to a list",
+)
+JOB_FAILED = Event("job.failed", "error", "relay", "the periodic job «{job}» failed; it runs again after its interval")
+SYSTEMD_NOT_TOLD = Event("systemd.not_told", "warn", "relay", "systemd could not be told {state}: {cause}")
+LOG_OVERFLOW = Event("log.overflow", "warn", "net", "events from too many clients to log each client: {count}")
+
+# Storage.
+STATE_LOADED = Event("state.loaded", "info", "storage", "{params} params loaded from {path}")
+STATE_MISSING = Event("state.missing", "info", "storage", "there is no state file {path}: the relay starts empty")
+STATE_WARNING = Event("state.warning", "warn", "storage", "{text}")
+SNAPSHOT_SAVED = Event(
+    "snapshot.saved", "info", "storage", "snapshot saved: {params} params, {size_bytes} bytes in {duration_ms} ms"
+)
+SNAPSHOT_FAILED = Event(
+    "snapshot.failed", "error", "storage", "snapshot not saved: {cause}; the relay tries again after the next interval"
+)
+
+# Sessions and their messages.
+SESSION_CONNECTED = Event(
+    "session.connected", "info", "core", "session {session} connected from {address}: client {client}, user {subject}"
+)
+SESSION_DISCONNECTED = Event(
+    "session.disconnected",
+    "info",
+    "core",
+    "session {session} from {address} disconnected after {duration_s} s: {cause}"
+    " (user {subject}, {messages} messages, {errors} errors)",
+)
+SESSION_NOT_ESTABLISHED = Event(
+    "session.not_established",
+    "info",
+    "core",
+    "connections from {address} that ended before their HELLO was accepted: {count};"
+    " the last one, {session}, after {duration_s} s: {cause}",
+)
+SESSION_MESSAGES_REFUSED = Event(
+    "session.messages_refused",
+    "info",
+    "core",
+    "messages of session {session} refused: {count}, the last one with ERROR {code}: {reason}{about}",
+)
+SESSION_RATE_LIMITED = Event(
+    "session.rate_limited",
+    "warn",
+    "core",
+    "session {session} from {address} is over its rate limit; messages dropped: {count} (user {subject})",
+)
+SESSION_OPERATION = Event("session.operation", "debug", "core", "session {session}: {operation}")
+SESSION_SLOW = Event(
+    "session.slow",
+    "warn",
+    "net",
+    "session {session} from {address} is slow: {waiting_bytes} bytes wait; frames left out: {count}",
+)
+FRAME_RECEIVED = Event("frame.received", "trace", "net", "session {session} < {frame}")
+FRAME_SENT = Event("frame.sent", "trace", "net", "session {session} > {frame}")
+
+# Connections.
+CONNECTION_REFUSED = Event(
+    "connection.refused", "warn", "net", "connections from {address} refused: {count}, the last one because: {reason}"
+)
+CONNECTION_DETAIL = Event("connection.detail", "debug", "net", "{detail}")
+CONNECTION_FAULT = Event("connection.fault", "error", "net", "a fault of the relay while it {action}")
+TLS_VALID = Event("tls.valid", "info", "net", "the certificate in {path} is valid until {end}")
+TLS_EXPIRED = Event("tls.expired", "warn", "net", "the certificate in {path} expired at {end}: clients will refuse it")
+TLS_RELOADED = Event("tls.reloaded", "info", "net", "new connections use the certificate in {path} and its key")
+TLS_NOT_RELOADED = Event("tls.not_reloaded", "error", "net", "{error}; the previous certificate stays in use")
+
+# Accounts.
+AUTH_REGISTER = Event("auth.register", "info", "auth", "registration from {address} {result}")
+AUTH_LOGIN = Event("auth.login", "info", "auth", "sign-in from {address} {result}")
+AUTH_GUEST = Event("auth.guest", "info", "auth", "guest sign-in from {address} {result}")
+AUTH_LOGOUT = Event("auth.logout", "info", "auth", "sign-out from {address} {result}")
+AUTH_REFRESH = Event("auth.refresh", "info", "auth", "token refresh from {address} {result}")
+AUTH_PASSWORD = Event("auth.password", "info", "auth", "password change from {address} {result}")
+AUTH_OTHER = Event("auth.other", "info", "auth", "call of {call} from {address} {result}")
+AUTH_REFUSED = Event("auth.refused", "warn", "auth", "refused calls of {call} from {address}: {count} ({reason})")
+AUTH_FAULT = Event("auth.fault", "error", "auth", "a fault of the relay while it answered a request to the auth API")
+AUTH_HASH_KEPT = Event(
+    "auth.hash_kept",
+    "info",
+    "auth",
+    "the relay is busy: a weak password hash is replaced at the user's next sign-in",
+)
+AUTH_HASH_UNREADABLE = Event(
+    "auth.hash_unreadable", "warn", "auth", "a stored password hash cannot be read: its user cannot sign in"
+)
+HASHING_NOT_NICE = Event("auth.hashing_not_nice", "info", "auth", "password hashing runs at normal priority: {cause}")
+HTTP_READ_FAULT = Event("http.read_fault", "error", "http", "a fault of the relay while it read an HTTP request")
+TOKEN_SURPLUS_KEPT = Event(
+    "token.surplus_kept", "info", "auth", "{count} tokens too many stay until the next sign-in: the relay is busy"
+)
+TOKEN_REPLACED_KEPT = Event(
+    "token.replaced_kept", "info", "auth", "a replaced token stays valid after a restart: the relay is busy"
+)
+TOKEN_WRITE_FAULT = Event("token.write_fault", "error", "auth", "a fault of the relay while it wrote a token's end")
+TOKEN_END_FAULT = Event("token.end_fault", "error", "auth", "a fault of the relay while it ended a token's sessions")
+SECRET_MADE = Event("secret.made", "info", "auth", "{what} written to {path}")
+ADMIN_TOKEN_EXPOSED = Event(
+    "admin_token.exposed", "warn", "auth", "others than its owner may read the admin token in {path}; chmod it to 600"
+)
+
+CATALOGUE: Mapping[str, Event] = {value.name: value for value in tuple(globals().values()) if isinstance(value, Event)}
+"""All events, by name."""
+
+_AUTH_CALLS: Mapping[str, Event] = {
+    "register": AUTH_REGISTER,
+    "login": AUTH_LOGIN,
+    "guest": AUTH_GUEST,
+    "logout": AUTH_LOGOUT,
+    "refresh": AUTH_REFRESH,
+    "password": AUTH_PASSWORD,
+}
+
+_AUTH_REASONS = {
+    "error": "a fault of the relay",
+    "BadInput": "malformed request",
+    "Busy": "the relay is busy",
+    "Limited": "too many attempts",
+    "Taken": "the name or id is taken",
+    "Unauthenticated": "wrong name or password, or no valid token",
+}
+
+
+def auth_reason(outcome: str) -> str:
+    """Returns why a call of the auth API failed, in words; ``outcome`` is the label of ``clasp_auth_total``."""
+    return _AUTH_REASONS.get(outcome, outcome)
+
+
+def log_auth_call(call: str, address: str, outcome: str, user_id: str) -> None:
+    """Logs one call of the auth API.
+
+    Args:
+        call: its name, such as ``login``.
+        address: the client's.
+        outcome: as in ``clasp_auth_total``.
+        user_id: whose call it was; empty when that is not known.
+    """
+    event = _AUTH_CALLS.get(call, AUTH_OTHER)
+    result = "succeeded" if outcome == "ok" else f"failed: {auth_reason(outcome)}"
+    result += f", user {user_id}" if user_id else ""
+    event.log(call=call, address=address, outcome=outcome, user_id=user_id, result=result)
