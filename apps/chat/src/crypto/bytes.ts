@@ -5,7 +5,9 @@ export type Bytes = Uint8Array<ArrayBuffer>
 const CHUNK = 0x2000
 
 export const utf8 = (text: string): Bytes => new TextEncoder().encode(text) as Bytes
-export const fromUtf8 = (bytes: BufferSource): string => new TextDecoder('utf-8', { fatal: true }).decode(bytes)
+/** `ignoreBOM` keeps a byte order mark: what was encrypted is what is read. Throws at invalid UTF-8. */
+export const fromUtf8 = (bytes: BufferSource): string =>
+  new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes)
 
 export function toBase64(data: ArrayBuffer | Bytes): string {
   const bytes = new Uint8Array(data)

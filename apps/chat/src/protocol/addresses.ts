@@ -109,18 +109,18 @@ export type Place =
 export type RoomUserKind =
   'presence' | 'typing' | 'admin' | 'ban' | 'receipt' | 'member' | 'pubkey' | 'proof' | 'keyex' | 'historyFor'
 
-const BY_USER: Readonly<Record<string, RoomUserKind>> = {
-  presence: 'presence',
-  typing: 'typing',
-  admin: 'admin',
-  bans: 'ban',
-  receipts: 'receipt',
-  members: 'member',
-  'crypto/pubkey': 'pubkey',
-  'crypto/proof': 'proof',
-  'crypto/keyex': 'keyex',
-  'history/to': 'historyFor',
-}
+const BY_USER: ReadonlyMap<string, RoomUserKind> = new Map([
+  ['presence', 'presence'],
+  ['typing', 'typing'],
+  ['admin', 'admin'],
+  ['bans', 'ban'],
+  ['receipts', 'receipt'],
+  ['members', 'member'],
+  ['crypto/pubkey', 'pubkey'],
+  ['crypto/proof', 'proof'],
+  ['crypto/keyex', 'keyex'],
+  ['history/to', 'historyFor'],
+])
 
 function parseRoomPlace(roomId: string, rest: readonly string[]): Place | null {
   if (!isRoomId(roomId)) return null
@@ -133,7 +133,7 @@ function parseRoomPlace(roomId: string, rest: readonly string[]): Place | null {
     return { kind: 'reaction', roomId, msgId: second, emoji: third, userId }
   }
   const userId = rest.at(-1) ?? ''
-  const kind = BY_USER[rest.slice(0, -1).join('/')]
+  const kind = BY_USER.get(rest.slice(0, -1).join('/'))
   return kind && isUserId(userId) ? { kind, roomId, userId } : null
 }
 

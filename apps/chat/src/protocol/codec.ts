@@ -1,10 +1,10 @@
 /**
- * CLASP frames. Decoding is the library's; encoding is ours, since the library's sizes its buffer by UTF-16 units and
- * throws on long texts in Chinese, Japanese or Korean. Both give the same bytes where both give any.
+ * Encodes CLASP frames (docs/protocol.md). The library's encoder is not used: it sizes its buffer by UTF-16 units and
+ * throws on long texts in Chinese, Japanese or Korean. Wherever it succeeds, this one gives the same bytes.
  */
-import { decodeMessage, type Message, type Value } from '@clasp-to/core'
 
-export type { Value }
+/** What a param or an event can hold. */
+export type Value = null | boolean | number | string | Uint8Array | Value[] | ValueMap
 export type ValueMap = { [key: string]: Value }
 
 /** What one frame can carry; the relay refuses more, and so does the length field. */
@@ -12,8 +12,10 @@ export const MAX_PAYLOAD_BYTES = 65_535
 /** The relay's limit on nested arrays and maps. */
 export const MAX_DEPTH = 32
 
-const MAGIC = 0x53
-const HEADER_BYTES = 4
+/** The first byte of every frame. */
+export const MAGIC = 0x53
+/** Magic byte, flags, 16-bit payload length. */
+export const HEADER_BYTES = 4
 const ENCODING_BINARY = 0x01
 
 export type Signal = 'param' | 'event' | 'stream' | 'gesture' | 'timeline'
@@ -319,9 +321,4 @@ export function encodeFrame(message: ClientMessage, qos: 0 | 1 | 2 = defaultQos(
   new DataView(frame.buffer).setUint16(2, payload.length)
   frame.set(payload, HEADER_BYTES)
   return frame
-}
-
-/** The message in a frame that came from the relay. Throws when there is none; a caller drops such a frame. */
-export function decodeFrame(data: ArrayBuffer): Message {
-  return decodeMessage(new Uint8Array(data)).message
 }

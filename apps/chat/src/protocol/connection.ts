@@ -6,9 +6,9 @@
  * answered, by the PONG to a PING sent behind them, since the relay answers in order. An ERROR is matched to what it is
  * about.
  */
-import type { Message, ParamValue } from '@clasp-to/core'
 import type { Clock, Random } from './clock'
-import { decodeFrame, encodeFrame, type ClientMessage, type Value } from './codec'
+import { encodeFrame, type ClientMessage, type Value } from './codec'
+import { decodeFrame, type ParamValue, type ServerMessage } from './decoder'
 import { endsSession, Failure, failureOf, RATE_LIMITED } from './errors'
 import { matches } from './pattern'
 import { TokenBucket } from './tokenBucket'
@@ -481,7 +481,7 @@ export class Connection {
   private receive(data: unknown): void {
     this.heardAt = this.options.clock.now()
     if (!(data instanceof ArrayBuffer)) return
-    let message: Message
+    let message: ServerMessage
     try {
       message = decodeFrame(data)
     } catch {
@@ -491,7 +491,7 @@ export class Connection {
     this.handle(message)
   }
 
-  private handle(message: Message): void {
+  private handle(message: ServerMessage): void {
     switch (message.type) {
       case 'WELCOME':
         this.welcomed(message.session, message.name, message.time)
@@ -500,12 +500,7 @@ export class Connection {
         this.dispatch({ address: message.address, value: message.value, kind: 'set', ageMs: 0 })
         break
       case 'PUBLISH':
-        this.dispatch({
-          address: message.address,
-          value: message.value ?? message.payload ?? null,
-          kind: 'publish',
-          ageMs: 0,
-        })
+        this.dispatch({ address: message.address, value: message.value, kind: 'publish', ageMs: 0 })
         break
       case 'SNAPSHOT':
         for (const param of message.params) this.takeParam(param)
@@ -514,7 +509,7 @@ export class Connection {
         this.settle('SET', message.address ?? '')?.resolve(null)
         break
       case 'ERROR':
-        this.takeError(message.code, message.message, message.address ?? null)
+        this.takeError(message.code, message.message, message.address)
         break
       case 'PONG':
         this.passFence()
@@ -541,7 +536,7 @@ export class Connection {
 
   private takeParam(param: ParamValue): void {
     const { address, value } = param
-    const ageMs = param.timestamp === undefined ? null : Math.max(0, this.serverNow() - param.timestamp / 1000)
+    const ageMs = param.timestamp === null ? null : Math.max(0, this.serverNow() - param.timestamp / 1000)
     for (let get = this.settle('GET', address); get; get = this.settle('GET', address)) get.resolve(value)
     this.dispatch({ address, value, kind: 'snapshot', ageMs })
   }

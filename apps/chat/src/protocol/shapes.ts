@@ -2,7 +2,16 @@
  * Every value of the chat's conventions, read field by field. What others wrote is never spread into our objects: a
  * parser takes the fields it knows, of the types it knows, and gives null when a necessary one is missing.
  */
-export { asValue, DEFAULT_COLOR, isColor, isImage, MAX_QUOTE, type RoomType, type Status } from './shapes/fields'
+export {
+  asValue,
+  DEFAULT_COLOR,
+  isColor,
+  isImage,
+  MAX_QUOTE,
+  recordOf,
+  type RoomType,
+  type Status,
+} from './shapes/fields'
 export * from './shapes/history'
 export * from './shapes/keys'
 export * from './shapes/messages'

@@ -91,7 +91,7 @@ export const useFriendsStore = defineStore('friends', () => {
 
   /** Somebody whom one asked said yes. An old yes, from before one ended the friendship, adds nobody again. */
   async function takeAcceptance({ fromId, fromName, fromColor, timestamp }: RequestEntry): Promise<void> {
-    const ended = (await endings())[fromId] ?? 0
+    const ended = (await endings()).get(fromId) ?? 0
     if (timestamp > ended && !known.has(fromId)) {
       await writeFriend(fromId, fromName, fromColor)
       notifications.notify({ kind: 'success', key: 'notices.friendAccepted', params: { name: fromName } })
@@ -100,14 +100,16 @@ export const useFriendsStore = defineStore('friends', () => {
     await clearRequest(fromId)
   }
 
-  async function endings(): Promise<Readonly<Record<UserId, number>>> {
+  /** When a friendship was ended here, by the other's id. */
+  async function endings(): Promise<Map<UserId, number>> {
     const value = await runtime.storage.value('friendsEnded')
-    return typeof value === 'object' && value !== null ? (value as Record<UserId, number>) : {}
+    return new Map(Object.entries((value ?? {}) as Record<UserId, number>))
   }
 
   async function remove(userId: UserId): Promise<void> {
     await runtime.connection.set(address.friend(me(), userId), null)
-    await runtime.storage.putValue('friendsEnded', { ...(await endings()), [userId]: clock.now() })
+    const ended = (await endings()).set(userId, clock.now())
+    await runtime.storage.putValue('friendsEnded', Object.fromEntries(ended))
   }
 
   // --- what was asked, kept so that it is shown as asked another day ---

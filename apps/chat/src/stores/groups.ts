@@ -2,7 +2,7 @@ import { defineStore } from 'pinia'
 import { computed, ref, shallowReactive } from 'vue'
 import { address, isGroupPath, parseAddress, parseGroupPath, pattern } from '@/protocol/addresses'
 import { Failure } from '@/protocol/errors'
-import { asValue, parseGroupMeta, parseRegistryEntry, type GroupMeta } from '@/protocol/shapes'
+import { asValue, parseGroupMeta, parseRegistryEntry, recordOf, type GroupMeta } from '@/protocol/shapes'
 import { useRoomsStore } from './rooms'
 import { useRuntime } from './runtime'
 import type { Group, Room } from './types'
@@ -37,7 +37,7 @@ export const useGroupsStore = defineStore('groups', () => {
     }
   }
 
-  const byPath = computed(() => Object.fromEntries([...metas].map(([path, meta]) => [path, view(path, meta)])))
+  const byPath = computed(() => recordOf([...metas].map(([path, meta]) => [path, view(path, meta)])))
   const pinned = computed(() => pinnedPaths.value.map((path) => view(path, metas.get(path) ?? null)))
 
   function children(path: string): readonly Group[] {

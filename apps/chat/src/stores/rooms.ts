@@ -9,6 +9,7 @@ import {
   parseInboxEntry,
   parseRegistryEntry,
   parseRoomMeta,
+  recordOf,
   type RegistryEntry,
   type RoomMeta,
 } from '@/protocol/shapes'
@@ -116,7 +117,7 @@ export const useRoomsStore = defineStore('rooms', () => {
     }
   }
 
-  const byId = computed(() => Object.fromEntries([...states].map(([id, each]) => [id, view(each)])))
+  const byId = computed(() => recordOf([...states].map(([id, each]) => [id, view(each)])))
   const all = computed(() => Object.values(byId.value))
   const joined = computed(() => all.value.filter((room) => room.joined && room.type !== 'dm').sort(byName))
   const directMessages = computed(() =>

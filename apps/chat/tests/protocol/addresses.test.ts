@@ -159,6 +159,12 @@ describe('the address space', () => {
   })
 })
 
+describe('parseAddress', () => {
+  it.each(['constructor', '__proto__', 'toString', 'crypto/constructor'])('knows no place called %s', (name) => {
+    expect(parseAddress(`/chat/room/${ROOM}/${name}/alice`)).toBeNull()
+  })
+})
+
 describe('what one types', () => {
   it.each([
     ['Games', 'games'],

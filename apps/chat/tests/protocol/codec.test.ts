@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs'
 import { decode } from '@clasp-to/core'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { decodeFrame, encodeFrame, EncodeError, encodePayload, type ClientMessage, type Value } from '@/protocol/codec'
+import { encodeFrame, EncodeError, encodePayload, type ClientMessage, type Value } from '@/protocol/codec'
 
 interface Vector {
   id: string
@@ -157,19 +157,13 @@ describe('encodeFrame', () => {
     fc.assert(
       fc.property(value, (any) => {
         const sent = any as Value
-        if (JSON.stringify(sent)?.includes('__proto__')) return
-        expect(decodeFrame(encodeFrame({ type: 'SET', address: '/a', value: sent }).buffer)).toMatchObject({
+        // The library drops these.
+        if (/__proto__|\ufeff/.test(JSON.stringify(sent) ?? '')) return
+        expect(decode(encodeFrame({ type: 'SET', address: '/a', value: sent }))).toMatchObject({
           value: sent,
         })
       }),
       { numRuns: 200 },
     )
-  })
-})
-
-describe('decodeFrame', () => {
-  it('throws at what is no frame', () => {
-    expect(() => decodeFrame(new Uint8Array([1, 2, 3]).buffer)).toThrow()
-    expect(() => decodeFrame(new Uint8Array([0x53, 1, 0, 5, 0x23]).buffer)).toThrow()
   })
 })

@@ -45,6 +45,17 @@ describe('finding a room', () => {
   })
 })
 
+describe('names that every object has', () => {
+  it('are no rooms and no groups', async () => {
+    for (const name of ['constructor', '__proto__', 'toString']) {
+      expect(alice.rooms.byId[name]).toBeUndefined()
+      expect(alice.groups.byPath[name]).toBeUndefined()
+    }
+    await world.done(alice.groups.create({ path: 'constructor', description: 'x', icon: '', isPublic: true }))
+    expect(alice.groups.byPath['constructor']).toMatchObject({ description: 'x' })
+  })
+})
+
 describe('changing a room', () => {
   it('renames and describes it for everybody', async () => {
     const roomId = await world.room(alice, [bob])

@@ -1,5 +1,5 @@
 /** A relay in memory, a clock, and people who meet there; new ones in every test. */
-import type { Value } from '@clasp-to/core'
+import type { Value } from '@/protocol/codec'
 import { breathe, FakeClock } from '../support/clock'
 import { makePerson, MemoryStorage, type Tester } from '../support/person'
 import { FakeRelay } from '../support/relay'

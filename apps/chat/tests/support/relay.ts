@@ -2,8 +2,8 @@
  * A relay as far as the chat needs one, in memory: params with snapshots, events, ACKs, PONGs, and a policy that a test
  * may give. Sockets to it can be cut, made deaf or slowed down.
  */
-import { decode, encode, type Message, type Value } from '@clasp-to/core'
-import { encodeFrame, type ClientMessage } from '@/protocol/codec'
+import { decode, encode, type Message } from '@clasp-to/core'
+import { encodeFrame, type ClientMessage, type Value } from '@/protocol/codec'
 import { matches } from '@/protocol/pattern'
 import type { SocketLike } from '@/protocol/connection'
 

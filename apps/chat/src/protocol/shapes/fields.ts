@@ -14,13 +14,21 @@ export type RoomType = 'text' | 'video' | 'combo' | 'dm'
 
 export type Fields = { readonly [key: string]: unknown }
 
-/** A decoded map. `__proto__` as a key replaces a decoded object's prototype, so only own properties count. */
+/** A map from the wire, from a file or from decrypted JSON; null: `value` is no map. Read its fields by {@link own}. */
 export function fieldsOf(value: unknown): Fields | null {
   if (typeof value !== 'object' || value === null || Array.isArray(value) || value instanceof Uint8Array) return null
-  return Object.fromEntries(Object.entries(value))
+  return value as Fields
 }
 
+/** A field of the map itself, never one of a prototype (`constructor`, or what JSON put into `__proto__`). */
 export const own = (fields: Fields, key: string): unknown => (Object.hasOwn(fields, key) ? fields[key] : undefined)
+
+/** A record without a prototype: ids of others may be called `constructor` or `__proto__`. */
+export function recordOf<T>(entries: Iterable<readonly [string, T]>): Record<string, T> {
+  const record = Object.create(null) as Record<string, T>
+  for (const [key, value] of entries) record[key] = value
+  return record
+}
 
 export function text(fields: Fields, key: string, max: number): string | null {
   const value = own(fields, key)

@@ -10,6 +10,7 @@ import {
   id,
   line,
   own,
+  recordOf,
   roomType,
   text,
   time,
@@ -90,7 +91,7 @@ function dmUsers(value: unknown): Readonly<Record<string, string>> | null {
   const fields = fieldsOf(value)
   const ids = fields ? Object.keys(fields) : []
   if (!fields || ids.length !== 2 || !ids.every(isUserId)) return null
-  return Object.fromEntries(ids.map((userId) => [userId, line(fields, userId, MAX_NAME)]))
+  return recordOf(ids.map((userId) => [userId, line(fields, userId, MAX_NAME)]))
 }
 
 export function parseRoomMeta(value: unknown): RoomMeta | null {
