@@ -15,7 +15,7 @@ from twisted.logger import Logger
 
 from clasp_relay.core.ports import NOT_YET, Frame, Kind
 from clasp_relay.errors import CloseCode
-from clasp_relay.net.framing import Batch, Item, append_wire, header
+from clasp_relay.net.framing import Batch, Item
 
 _log = Logger(namespace="clasp_relay.net")
 
@@ -113,7 +113,7 @@ class Backlog:
         self._index: _Index | None = None
         self._next = 0
         self.size_bytes = 0
-        """What waits, as WebSocket bytes; snapshots count as nothing."""
+        """What waits; snapshots count as nothing."""
 
     def __bool__(self) -> bool:
         return bool(self._items)
@@ -165,7 +165,7 @@ class Backlog:
             snapshot_bytes: nothing more is encoded once this much was.
 
         Returns:
-            The WebSocket bytes in pieces, and how many of them are snapshots', or how many were worked for.
+            The bytes in pieces, and how many of them are snapshots', or how many were worked for.
         """
         parts: list[bytes] = []
         size = encoded = 0
@@ -182,7 +182,8 @@ class Backlog:
                 break
             else:
                 del items[number]
-                taken = append_wire(parts, item)
+                parts.append(item.wire)
+                taken = len(item.wire)
                 size += taken
                 self.size_bytes -= taken
                 if self._index is not None:
@@ -208,8 +209,7 @@ class Backlog:
         self._next += 1
 
     def _push_frame(self, frame: Frame) -> None:
-        length = len(frame.data)
-        self.size_bytes += length + len(header(length))
+        self.size_bytes += len(frame.wire)
         if self._index is not None:
             self._index.add(self._next, frame)
         self._append(frame)
@@ -224,23 +224,21 @@ class Backlog:
 
     def _remove(self, number: int) -> None:
         frame = self._items.pop(number)
-        length = len(frame.data)  # type: ignore[union-attr]  # only frames are in the index
-        self.size_bytes -= length + len(header(length))
+        self.size_bytes -= len(frame.wire)  # type: ignore[union-attr]  # only frames are in the index
 
     def _encode_next(self, snapshot: Snapshot, parts: list[bytes]) -> int:
         try:
-            data = next(snapshot.frames, None)
+            wire = next(snapshot.frames, None)
         except Exception:
             _log.failure("A snapshot could not be encoded; the rest of it is left out")
-            data = None
-        if data is None:
+            wire = None
+        if wire is None:
             del self._items[self._snapshots.pop(snapshot.key)]
             return 0
-        if data == NOT_YET:
+        if wire == NOT_YET:
             return NOT_YET_BYTES
-        head = header(len(data))
-        parts += (head, data)
-        return len(head) + len(data)
+        parts.append(wire)
+        return len(wire)
 
     def _take_apart(self) -> _Index:
         items = list(self._items.values())
