@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from twisted.internet.abstract import FileDescriptor
@@ -17,12 +17,15 @@ from twisted.internet.tcp import Connection
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 
-from clasp_relay.core.ports import Frame, Kind, Outbox
-from clasp_relay.errors import CloseCode
+from clasp_relay.core.ports import Codec, Frame, Kind, Outbox
+from clasp_relay.errors import CloseCode, ErrorCode
 from clasp_relay.net.factory import ClaspFactory
+from clasp_relay.net.framing import CODEC, wire_bytes
 from clasp_relay.net.limits import NetLimits
 from clasp_relay.net.protocol import ClaspProtocol
 from clasp_relay.net.turn import TurnWriter
+from clasp_relay.wire.codec import encode_to_frame
+from clasp_relay.wire.messages import Error
 
 ENDLESS = 1 << 60
 
@@ -113,6 +116,7 @@ class FakeConnection:
 
     def __init__(self, transport: Any) -> None:
         self.transport = transport
+        self.codec: Codec = CODEC
         self.trace: Callable[[bytes], None] | None = None
         self.slow_bytes: list[int] = []
         self.events: list[object] = []
@@ -141,8 +145,9 @@ class FakeConnection:
 class MemorySession:
     """A session of ``MemoryRelay``."""
 
-    def __init__(self, outbox: Outbox, peer: str) -> None:
+    def __init__(self, outbox: Outbox, peer: str, codec: Codec) -> None:
         self.outbox = outbox
+        self.codec = codec
         self.peer = peer
         self.id = "a session"
         self.is_live = False
@@ -156,11 +161,11 @@ class MemoryRelay:
 
     def __init__(self) -> None:
         self.sessions: list[MemorySession] = []
-        self.on_receive: Callable[[MemorySession, bytes], None] = lambda session, data: session.outbox.send(Frame(data))
+        self.on_receive: Callable[[MemorySession, bytes], None] = lambda session, data: session.outbox.send(keep(data))
 
-    def connect(self, outbox: Outbox, peer: str) -> MemorySession:
+    def connect(self, outbox: Outbox, peer: str, codec: Codec) -> MemorySession:
         """Begins a session."""
-        session = MemorySession(outbox, peer)
+        session = MemorySession(outbox, peer, codec)
         self.sessions.append(session)
         return session
 
@@ -283,17 +288,33 @@ class Client:
 
 def keep(data: bytes) -> Frame:
     """Returns a frame that is never dropped."""
-    return Frame(data)
+    return Frame(wire_bytes(data))
 
 
 def param(address: str, data: bytes) -> Frame:
     """Returns a param's frame."""
-    return Frame(data, Kind.PARAM, address)
+    return Frame(wire_bytes(data), Kind.PARAM, address)
 
 
 def drop(data: bytes) -> Frame:
     """Returns a stream's frame."""
-    return Frame(data, Kind.DROP, "/s")
+    return Frame(wire_bytes(data), Kind.DROP, "/s")
+
+
+def payload(frame: Frame) -> bytes:
+    """Returns what is in a frame's WebSocket message."""
+    ((_, data),) = server_frames(frame.wire)
+    return data
+
+
+def packed(*messages: bytes) -> Iterator[bytes]:
+    """Returns a snapshot of some WebSocket messages."""
+    return map(wire_bytes, messages)
+
+
+def error_payload(code: ErrorCode, message: str) -> bytes:
+    """Returns an ERROR as a CLASP frame."""
+    return encode_to_frame(Error(code, message))
 
 
 def datas(frames: Iterable[tuple[int, bytes]]) -> list[bytes]:

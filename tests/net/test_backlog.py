@@ -12,7 +12,7 @@ from clasp_relay.core.ports import Frame, Kind
 from clasp_relay.errors import CloseCode
 from clasp_relay.net.backlog import Backlog, Close, Counters, Snapshot
 from clasp_relay.net.framing import Batch, wire_bytes
-from tests.net.helpers import ENDLESS, datas, drop, keep, param, server_frames
+from tests.net.helpers import ENDLESS, datas, drop, keep, packed, param, payload, server_frames
 
 
 def drained(backlog: Backlog) -> list[bytes]:
@@ -36,7 +36,7 @@ def filled(*items: Frame | Batch | Snapshot) -> tuple[Backlog, Counters]:
 
 def batch(*frames: Frame) -> Batch:
     """Returns frames as one piece."""
-    return Batch(frames, b"".join(wire_bytes(frame.data) for frame in frames))
+    return Batch(frames, b"".join(frame.wire for frame in frames))
 
 
 class BacklogTests(SynchronousTestCase):
@@ -45,7 +45,7 @@ class BacklogTests(SynchronousTestCase):
         backlog, counters = filled(
             param("/a", b"a1"),
             batch(param("/a", b"a2"), drop(b"s1")),
-            Snapshot(1, iter([b"p1", b"p2"])),
+            Snapshot(1, packed(b"p1", b"p2")),
             param("/a", b"a3"),
         )
         self.assertEqual(backlog.size_bytes, 4 * 4)
@@ -78,23 +78,23 @@ class BacklogTests(SynchronousTestCase):
 
     def test_backlog_gives_a_waiting_snapshot_up_for_a_newer_one(self) -> None:
         """One waits per key, at the newer one's place; what was begun is not finished."""
-        backlog, _ = filled(Snapshot("k", iter([b"p1", b"p2"])), keep(b"e1"))
-        self.assertEqual(backlog.take(1, ENDLESS), ([b"\x82\x02", b"p1"], 4))
-        backlog.push(Snapshot("other", iter([b"q1"])))
-        backlog.push(Snapshot("k", iter([b"r1"])))
+        backlog, _ = filled(Snapshot("k", packed(b"p1", b"p2")), keep(b"e1"))
+        self.assertEqual(backlog.take(1, ENDLESS), ([b"\x82\x02p1"], 4))
+        backlog.push(Snapshot("other", packed(b"q1")))
+        backlog.push(Snapshot("k", packed(b"r1")))
         self.assertEqual(backlog.snapshots, 2)
         self.assertEqual(drained(backlog), [b"e1", b"q1", b"r1"])
 
     def test_backlog_does_not_grow_by_replaced_snapshots(self) -> None:
         """A client that subscribes again and again without reading holds one snapshot."""
-        backlog, _ = filled(*(Snapshot("k", iter([b"p"])) for _ in range(100)))
+        backlog, _ = filled(*(Snapshot("k", packed(b"p")) for _ in range(100)))
         self.assertEqual(len(backlog._items), 1)
 
     def test_backlog_outlives_a_snapshot_that_cannot_be_encoded(self) -> None:
         """An error while encoding is logged, and what stands behind is sent."""
 
         def broken() -> Iterator[bytes]:
-            yield b"p1"
+            yield wire_bytes(b"p1")
             raise ZeroDivisionError
 
         backlog, _ = filled(Snapshot("k", broken()), keep(b"e1"))
@@ -103,7 +103,7 @@ class BacklogTests(SynchronousTestCase):
 
     def test_backlog_encodes_no_more_of_snapshots_than_asked_for(self) -> None:
         """The rest waits for the next turn."""
-        backlog, _ = filled(keep(b"e1"), Snapshot("k", iter([b"p1", b"p2", b"p3"])))
+        backlog, _ = filled(keep(b"e1"), Snapshot("k", packed(b"p1", b"p2", b"p3")))
         self.assertEqual(backlog.take(100, 5)[1], 8)
         self.assertEqual(backlog.take(100, 0), ([], 0))
         self.assertEqual(drained(backlog), [b"p3"])
@@ -127,7 +127,7 @@ class BacklogTests(SynchronousTestCase):
 
     def test_backlog_forgets_everything_when_cleared(self) -> None:
         """A session that is too slow holds nothing."""
-        backlog, _ = filled(keep(b"e1"), Snapshot("k", iter([b"p1"])))
+        backlog, _ = filled(keep(b"e1"), Snapshot("k", packed(b"p1")))
         backlog.clear()
         self.assertEqual((bool(backlog), backlog.size_bytes, backlog.snapshots, backlog.first), (False, 0, 0, None))
 
@@ -160,7 +160,9 @@ class BacklogTests(SynchronousTestCase):
                 held = []
             elif isinstance(step, tuple):
                 kind, address, size = step
-                held.append(Frame(b"%d " % number + bytes(size), kind, address if kind == Kind.PARAM else ""))
+                held.append(
+                    Frame(wire_bytes(b"%d " % number + bytes(size)), kind, address if kind == Kind.PARAM else "")
+                )
                 if number % 3 == 0:
                     continue
                 for frame in held:
@@ -172,12 +174,12 @@ class BacklogTests(SynchronousTestCase):
                 self.assertEqual(fits, backlog.size_bytes <= limit_bytes)
         got += drained(backlog)
         self.assertEqual(backlog.size_bytes, 0)
-        order = {frame.data: place for place, frame in enumerate(sent)}
+        order = {payload(frame): place for place, frame in enumerate(sent)}
         places = [order[data] for data in got]
         self.assertEqual(places, sorted(places))
         self.assertEqual(len(sent) - len(got), counters.coalesced + counters.dropped)
         arrived = set(got)
-        last = {frame.address: frame.data for frame in sent if frame.kind == Kind.PARAM}
+        last = {frame.address: payload(frame) for frame in sent if frame.kind == Kind.PARAM}
         for frame in sent:
-            if frame.kind == Kind.KEEP or last.get(frame.address) == frame.data:
-                self.assertIn(frame.data, arrived)
+            if frame.kind == Kind.KEEP or last.get(frame.address) == payload(frame):
+                self.assertIn(payload(frame), arrived)

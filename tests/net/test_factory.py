@@ -12,9 +12,8 @@ from twisted.web.resource import Resource
 from twisted.web.server import Site as WebSite
 
 from clasp_relay.errors import CloseCode, ErrorCode
-from clasp_relay.net.connection import error_bytes
 from clasp_relay.net.limits import NetLimits
-from tests.net.helpers import UPGRADE, Pipe, Site, client_frame, datas, keep, server_frames
+from tests.net.helpers import UPGRADE, Pipe, Site, client_frame, datas, error_payload, keep, server_frames
 
 
 class LimitTests(SynchronousTestCase):
@@ -35,7 +34,7 @@ class LimitTests(SynchronousTestCase):
         refused.send(UPGRADE, client_frame(b"not heard"))
         refused.turn()
         reason = "the server is full (2 sessions)"
-        self.assertEqual(datas(refused.frames), [error_bytes(ErrorCode.OVERLOADED, reason)])
+        self.assertEqual(datas(refused.frames), [error_payload(ErrorCode.OVERLOADED, reason)])
         self.assertEqual(refused.closes, [(1013, reason)])
         self.assertEqual(len(site.relay.sessions), 2)
         first.pipe.lose()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.net.framing import Batch, append_wire, header, wire_bytes
-from tests.net.helpers import keep, server_frames
+from clasp_relay.net.framing import CODEC, header, wire_bytes
+from clasp_relay.wire.codec import encode_to_frame
+from clasp_relay.wire.messages import Ping
+from tests.net.helpers import server_frames
 
 
 class HeaderTests(SynchronousTestCase):
@@ -23,11 +25,9 @@ class HeaderTests(SynchronousTestCase):
                 self.assertEqual(server_frames(wire_bytes(bytes(length))), [(2, bytes(length))])
 
 
-class AppendWireTests(SynchronousTestCase):
-    def test_append_wire_takes_frames_and_batches(self) -> None:
-        """Both become the same bytes, and their number is told."""
-        for item in (keep(b"abc"), Batch([keep(b"abc")], wire_bytes(b"abc"))):
-            with self.subTest(item=type(item)):
-                parts: list[bytes] = []
-                self.assertEqual(append_wire(parts, item), 5)
-                self.assertEqual(b"".join(parts), b"\x82\x03abc")
+class CodecTests(SynchronousTestCase):
+    def test_codec_puts_each_message_into_a_websocket_message(self) -> None:
+        """What the core is given for a session's way out goes to the transport as it is."""
+        message = Ping()
+        self.assertEqual(server_frames(CODEC.encode(message)), [(2, encode_to_frame(message))])
+        self.assertEqual(CODEC.decode(encode_to_frame(message)), (message, 0))

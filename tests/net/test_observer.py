@@ -5,7 +5,6 @@ from __future__ import annotations
 from twisted.internet.address import IPv4Address
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.core.ports import Frame
 from clasp_relay.errors import CloseCode
 from clasp_relay.net.limits import NetLimits
 from clasp_relay.net.observer import UnwatchedNet
@@ -160,7 +159,7 @@ class TracedTests(SynchronousTestCase):
         """As WebSocket messages."""
         witness = Witness(traces=True)
         client = Site(observer=witness).open()
-        client.site.relay.sessions[0].outbox.send(Frame(b"abc"))
+        client.site.relay.sessions[0].outbox.send(keep(b"abc"))
         client.turn()
         self.assertEqual(witness.told[-1], ("a session", b"\x82\x03abc"))
 

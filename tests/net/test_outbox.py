@@ -7,13 +7,26 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.core.ports import Audience, Frame
 from clasp_relay.errors import CloseCode, ErrorCode
-from clasp_relay.net.connection import error_bytes
+from clasp_relay.net.framing import CODEC, wire_bytes
 from clasp_relay.net.outbox import MAX_SNAPSHOTS, Outbox
 from clasp_relay.net.turn import TurnWriter
-from tests.net.helpers import ENDLESS, FakeConnection, Pipe, datas, drop, keep, one_turn, param, server_frames
+from tests.net.helpers import (
+    ENDLESS,
+    FakeConnection,
+    Pipe,
+    datas,
+    drop,
+    error_payload,
+    keep,
+    one_turn,
+    packed,
+    param,
+    payload,
+    server_frames,
+)
 
 BOUND = 200_000
-TOO_SLOW = error_bytes(ErrorCode.OVERLOADED, "too slow")
+TOO_SLOW = error_payload(ErrorCode.OVERLOADED, "too slow")
 
 
 class Bench:
@@ -58,7 +71,7 @@ class SlowConsumerTests(SynchronousTestCase):
         bench.block()
         frames = [param("/a", b"%d" % number + bytes(1000)) for number in range(100)]
         bench.send(*frames)
-        self.assertEqual(bench.drain()[1:], [frame.data for frame in frames])
+        self.assertEqual(bench.drain()[1:], [payload(frame) for frame in frames])
         self.assertEqual(bench.writer.counters.coalesced, 0)
 
     def test_outbox_coalesces_params_above_the_bound(self) -> None:
@@ -108,7 +121,7 @@ class SlowConsumerTests(SynchronousTestCase):
         bench.send(*numbered(300, 1000))
         self.assertEqual(bench.connection.events, ["expect_end", (CloseCode.TRY_AGAIN_LATER, b"too slow")])
         bench.send(keep(b"later"))
-        bench.outbox.send_snapshot("k", iter([b"later"]))
+        bench.outbox.send_snapshot("k", packed(b"later"))
         bench.outbox.close(CloseCode.NORMAL, "later")
         self.assertEqual(bench.drain()[1:], [TOO_SLOW])
         self.assertEqual(len(bench.connection.events), 2)
@@ -118,9 +131,9 @@ class SlowConsumerTests(SynchronousTestCase):
         """However much one turn brings: what the socket takes does not wait."""
         bench = Bench()
         frames = numbered(1000, 1000)
-        bench.outbox.send_snapshot("k", iter([b"snapshot"]))
+        bench.outbox.send_snapshot("k", packed(b"snapshot"))
         bench.send(*frames)
-        self.assertEqual(bench.drain(), [b"snapshot", *(frame.data for frame in frames)])
+        self.assertEqual(bench.drain(), [b"snapshot", *(payload(frame) for frame in frames)])
         self.assertEqual(bench.connection.events, [])
 
     def test_outbox_bounds_a_run_of_a_fan_out_too(self) -> None:
@@ -129,7 +142,7 @@ class SlowConsumerTests(SynchronousTestCase):
         bench.block()
         pipe = Pipe(bench.reactor)
         quick = Outbox(FakeConnection(pipe), bench.writer, BOUND)
-        audience = Audience((bench.outbox, quick))
+        audience = Audience(CODEC, (bench.outbox, quick))
         for number in range(600):
             bench.writer.fan_out(audience, param(f"/{number % 2}", b"%d" % number + bytes(1000)))
         one_turn(bench.reactor)
@@ -144,7 +157,7 @@ class SlowConsumerTests(SynchronousTestCase):
         bench = Bench(room_bytes=0)
         bench.block()
         pieces = [bytes(60_000) for _ in range(20)]
-        bench.outbox.send_snapshot("k", iter(pieces))
+        bench.outbox.send_snapshot("k", packed(*pieces))
         bench.send(keep(b"update"))
         self.assertEqual(bench.drain()[1:], [*pieces, b"update"])
 
@@ -153,7 +166,7 @@ class SlowConsumerTests(SynchronousTestCase):
         bench = Bench(room_bytes=0)
         bench.block()
         encoded: list[int] = []
-        bench.outbox.send_snapshot("k", (encoded.append(number) or b"p" for number in range(3)))  # type: ignore[func-returns-value]
+        bench.outbox.send_snapshot("k", (encoded.append(number) or wire_bytes(b"p") for number in range(3)))  # type: ignore[func-returns-value]
         one_turn(bench.reactor)
         self.assertEqual(encoded, [])
         bench.drain()
@@ -164,7 +177,7 @@ class SlowConsumerTests(SynchronousTestCase):
         bench = Bench(room_bytes=0)
         bench.block()
         for number in range(MAX_SNAPSHOTS + 1):
-            bench.outbox.send_snapshot(number, iter([b"p"]))
+            bench.outbox.send_snapshot(number, packed(b"p"))
         self.assertEqual(bench.connection.events[-1], (CloseCode.TRY_AGAIN_LATER, b"too slow"))
 
 
@@ -181,7 +194,7 @@ class CloseTests(SynchronousTestCase):
         bench.send(keep(b"later"))
         self.assertEqual(bench.connection.events, ["expect_end"])
         self.assertFalse(bench.outbox.is_drained)
-        self.assertEqual(bench.drain()[1:], [frame.data for frame in frames])
+        self.assertEqual(bench.drain()[1:], [payload(frame) for frame in frames])
         self.assertEqual(bench.connection.events, ["expect_end", (CloseCode.POLICY_VIOLATION, b"bye")])
         self.assertTrue(bench.outbox.is_drained)
 
@@ -190,7 +203,7 @@ class CloseTests(SynchronousTestCase):
         bench = Bench(room_bytes=0)
         bench.block()
         bench.outbox.close(CloseCode.NORMAL, "bye")
-        audience = Audience((bench.outbox,))
+        audience = Audience(CODEC, (bench.outbox,))
         for frame in numbered(300, 1000):
             bench.writer.fan_out(audience, frame)
         one_turn(bench.reactor)
@@ -209,7 +222,7 @@ class CloseTests(SynchronousTestCase):
         """An ACK that is due is not lost when the peer closes in the same turn."""
         bench = Bench()
         bench.outbox.send(keep(b"ack"))
-        bench.writer.fan_out(Audience((bench.outbox,)), keep(b"event"))
+        bench.writer.fan_out(Audience(CODEC, (bench.outbox,)), keep(b"event"))
         bench.outbox.finish()
         bench.send(keep(b"later"))
         self.assertEqual(bench.drain(), [b"ack", b"event"])
@@ -225,7 +238,7 @@ class CloseTests(SynchronousTestCase):
         writes = bench.pipe.writes
         bench.outbox.close(CloseCode.NORMAL, "bye")
         bench.outbox.resumeProducing()
-        bench.writer.fan_out(Audience((bench.outbox,)), keep(b"event"))
+        bench.writer.fan_out(Audience(CODEC, (bench.outbox,)), keep(b"event"))
         bench.send(keep(b"later"))
         bench.outbox.fail()
         self.assertEqual((bench.pipe.writes, bench.connection.events), (writes, []))
@@ -258,9 +271,9 @@ class TransportTests(SynchronousTestCase):
         frames = numbered(4, 40_000)
         for frame in frames:
             bench.outbox.send(frame)
-        bench.outbox.send_snapshot("k", iter([b"snapshot"]))
+        bench.outbox.send_snapshot("k", packed(b"snapshot"))
         bench.send(keep(b"last"))
-        self.assertEqual(bench.drain(), [*(frame.data for frame in frames), b"snapshot", b"last"])
+        self.assertEqual(bench.drain(), [*(payload(frame) for frame in frames), b"snapshot", b"last"])
 
     def test_outbox_loses_nothing_between_two_pieces(self) -> None:
         """A pause in the middle of a turn leaves every frame in its place."""
@@ -268,7 +281,7 @@ class TransportTests(SynchronousTestCase):
         frames = numbered(150, 1000)
         bench.send(*frames)
         self.assertIsNotNone(bench.outbox.backlog)
-        self.assertEqual(bench.drain(), [frame.data for frame in frames])
+        self.assertEqual(bench.drain(), [payload(frame) for frame in frames])
 
     def test_outbox_writes_to_any_transport(self) -> None:
         """TLS and others get the same bytes through write, and are estimated by the piece that they hold."""

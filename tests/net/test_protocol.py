@@ -8,13 +8,13 @@ import weakref
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.core.ports import Audience, Frame
+from clasp_relay.core.ports import Audience
 from clasp_relay.errors import CloseCode, ErrorCode
-from clasp_relay.net.connection import error_bytes
+from clasp_relay.net.framing import CODEC
 from clasp_relay.net.limits import NetLimits
 from clasp_relay.net.protocol import ClaspProtocol
 from clasp_relay.wire.constants import MAX_FRAME_BYTES
-from tests.net.helpers import REQUEST, UPGRADE, Client, MemorySession, Site, client_frame, datas, keep
+from tests.net.helpers import REQUEST, UPGRADE, Client, MemorySession, Site, client_frame, datas, error_payload, keep
 
 CLOSE = client_frame(b"\x03\xe8", 8)
 
@@ -136,7 +136,7 @@ class MessageTests(SynchronousTestCase):
                 client = site.open()
                 client.send(client_frame(payload, 1), client_frame(b"later"))
                 client.turn()
-                self.assertEqual(datas(client.frames), [error_bytes(ErrorCode.MESSAGE, "text messages are no CLASP")])
+                self.assertEqual(datas(client.frames), [error_payload(ErrorCode.MESSAGE, "text messages are no CLASP")])
                 self.assertEqual(client.closes, [(1003, "text messages are no CLASP")])
                 self.assertEqual(site.relay.sessions[0].received, [b"hello"])
 
@@ -268,7 +268,7 @@ class HelloTests(SynchronousTestCase):
         client.turn(6)
         client.send(UPGRADE)
         client.turn(4.1)
-        self.assertEqual(datas(client.frames), [error_bytes(ErrorCode.UNAUTHENTICATED, "no HELLO within 10 s")])
+        self.assertEqual(datas(client.frames), [error_payload(ErrorCode.UNAUTHENTICATED, "no HELLO within 10 s")])
         self.assertEqual(client.closes, [(1008, "no HELLO within 10 s")])
         client.turn(10)
         self.assertFalse(client.pipe.connected)
@@ -409,13 +409,13 @@ class EndTests(SynchronousTestCase):
         site = Site(NetLimits(outbox_bytes=100_000))
         client, other = site.open(), site.open()
         client.pipe.room_bytes = 1000
-        audience = Audience(tuple(session.outbox for session in site.relay.sessions))
+        audience = Audience(CODEC, tuple(session.outbox for session in site.relay.sessions))
         for number in range(400):
             site.writer.fan_out(audience, keep(b"%d" % number + bytes(1000)))
             client.turn()
         self.assertEqual(len(other.frames), 400)
         client.pipe.drain()
-        self.assertEqual(datas(client.frames)[-1], error_bytes(ErrorCode.OVERLOADED, "too slow"))
+        self.assertEqual(datas(client.frames)[-1], error_payload(ErrorCode.OVERLOADED, "too slow"))
         self.assertEqual(client.closes, [(1013, "too slow")])
         client.turn(10)
         client.turn(0)
@@ -449,7 +449,7 @@ class EndTests(SynchronousTestCase):
         client = site.open()
         self.assertTrue(client.protocol.is_drained)
         client.pipe.room_bytes = 0
-        site.relay.sessions[0].outbox.send(Frame(b"a"))
+        site.relay.sessions[0].outbox.send(keep(b"a"))
         self.assertFalse(client.protocol.is_drained)
         client.turn()
         self.assertFalse(client.protocol.is_drained)

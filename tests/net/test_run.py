@@ -6,11 +6,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from clasp_relay.core.ports import Audience
 from clasp_relay.errors import CloseCode
 from clasp_relay.net.backlog import Close, Snapshot
-from clasp_relay.net.framing import Batch, wire_bytes
+from clasp_relay.net.framing import CODEC, Batch
 from clasp_relay.net.outbox import Outbox
 from clasp_relay.net.run import Run
 from clasp_relay.net.turn import TurnWriter
-from tests.net.helpers import FakeConnection, Pipe, datas, keep, server_frames
+from tests.net.helpers import FakeConnection, Pipe, datas, keep, payload, server_frames
 
 
 class RunTests(SynchronousTestCase):
@@ -21,19 +21,17 @@ class RunTests(SynchronousTestCase):
         reactor = MemoryReactorClock()
         writer = TurnWriter(reactor)
         self.outboxes = [Outbox(FakeConnection(Pipe(reactor)), writer) for _ in range(3)]
-        self.run_ = Run(Audience(tuple(self.outboxes)))
+        self.run_ = Run(Audience(CODEC, tuple(self.outboxes)))
 
     def add(self, *messages: bytes) -> None:
         """Adds messages for everybody."""
         for message in messages:
-            frame = keep(message)
-            self.run_.frames.append(frame)
-            self.run_.wires.append(wire_bytes(message))
+            self.run_.frames.append(keep(message))
 
     def read(self, item: object) -> list[bytes]:
         """Returns the messages of a piece, which are the same as frames and on the wire."""
         assert isinstance(item, Batch)
-        self.assertEqual(datas(server_frames(item.wire)), [frame.data for frame in item.frames])
+        self.assertEqual(datas(server_frames(item.wire)), [payload(frame) for frame in item.frames])
         return datas(server_frames(item.wire))
 
     def test_whole_run_is_one_piece_for_those_without_edits(self) -> None:

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.core.ports import NOT_YET, Audience, Frame
+from clasp_relay.core.ports import NOT_YET, Audience
 from clasp_relay.errors import CloseCode
-from clasp_relay.net.framing import wire_bytes
+from clasp_relay.net.framing import CODEC, wire_bytes
 from clasp_relay.net.outbox import Outbox
 from clasp_relay.net.run import RUN_BYTES
 from clasp_relay.net.turn import SNAPSHOT_BYTES, SNAPSHOT_SHARE_BYTES, TurnWriter
-from tests.net.helpers import ENDLESS, FakeConnection, Pipe, datas, keep, one_turn, server_frames
+from tests.net.helpers import ENDLESS, FakeConnection, Pipe, datas, keep, one_turn, packed, server_frames
 
 BIG = 1 << 30
 
@@ -62,7 +62,7 @@ class TurnWriterTests(SynchronousTestCase):
     def test_writer_writes_once_per_turn_for_all_messages_of_the_turn(self) -> None:
         """Each session is written to with one call at the end of the turn."""
         bench = Bench(3)
-        audience = Audience(tuple(bench.outboxes))
+        audience = Audience(CODEC, tuple(bench.outboxes))
         for number in range(5):
             bench.writer.fan_out(audience, keep(b"%d" % number))
             bench.outboxes[0].send(keep(b"own"))
@@ -75,7 +75,7 @@ class TurnWriterTests(SynchronousTestCase):
     def test_writer_leaves_out_the_excluded(self) -> None:
         """The sender of a PUBLISH does not get it, wherever it stands in the run."""
         bench = Bench(2)
-        audience = Audience(tuple(bench.outboxes))
+        audience = Audience(CODEC, tuple(bench.outboxes))
         for number, exclude in enumerate((bench.outboxes[0], None, bench.outboxes[1], bench.outboxes[0])):
             bench.writer.fan_out(audience, keep(b"%d" % number), exclude)
         bench.turn()
@@ -85,7 +85,7 @@ class TurnWriterTests(SynchronousTestCase):
     def test_writer_ignores_an_excluded_session_outside_the_audience(self) -> None:
         """Excluding somebody who would not get it anyway changes nothing for that session."""
         bench = Bench(2)
-        bench.writer.fan_out(Audience((bench.outboxes[0],)), keep(b"a"), bench.outboxes[1])
+        bench.writer.fan_out(Audience(CODEC, (bench.outboxes[0],)), keep(b"a"), bench.outboxes[1])
         bench.outboxes[1].send(keep(b"b"))
         bench.turn()
         self.assertEqual([bench.got(0), bench.got(1)], [[b"a"], [b"b"]])
@@ -93,13 +93,13 @@ class TurnWriterTests(SynchronousTestCase):
     def test_writer_schedules_nothing_for_nobody(self) -> None:
         """A message without an audience costs no turn."""
         bench = Bench(0)
-        bench.writer.fan_out(Audience(()), keep(b"a"))
+        bench.writer.fan_out(Audience(CODEC, ()), keep(b"a"))
         self.assertEqual(bench.reactor.getDelayedCalls(), [])
 
     def test_writer_shares_the_bytes_of_a_run(self) -> None:
         """What a run costs does not depend on the number of its sessions: all get the same object."""
         bench = Bench(2)
-        audience = Audience(tuple(bench.outboxes))
+        audience = Audience(CODEC, tuple(bench.outboxes))
         bench.writer.fan_out(audience, keep(b"a"))
         bench.writer.fan_out(audience, keep(b"b"))
         bench.writer.materialise()
@@ -110,7 +110,7 @@ class TurnWriterTests(SynchronousTestCase):
     def test_writer_joins_what_goes_to_the_same_audience_around_what_goes_to_others(self) -> None:
         """Two rooms that talk at the same time make two runs and not one for each message."""
         bench = Bench(4)
-        one, two = Audience(tuple(bench.outboxes[:2])), Audience(tuple(bench.outboxes[2:]))
+        one, two = Audience(CODEC, tuple(bench.outboxes[:2])), Audience(CODEC, tuple(bench.outboxes[2:]))
         for number in range(20):
             bench.writer.fan_out(one if number % 2 else two, keep(b"%d" % number), bench.outboxes[number % 4])
         self.assertEqual(len(bench.writer.runs), 2)
@@ -121,7 +121,9 @@ class TurnWriterTests(SynchronousTestCase):
     def test_writer_ends_a_run_where_one_of_its_sessions_gets_something_else(self) -> None:
         """The session that both audiences have reads all in order."""
         bench = Bench(3)
-        one, two, both = (Audience(tuple(bench.outboxes[at : at + length])) for at, length in ((0, 1), (2, 1), (0, 2)))
+        one, two, both = (
+            Audience(CODEC, tuple(bench.outboxes[at : at + length])) for at, length in ((0, 1), (2, 1), (0, 2))
+        )
         for number, audience in enumerate((one, two, both, one, two)):
             bench.writer.fan_out(audience, keep(b"%d" % number))
         self.assertEqual([run.audience for run in bench.writer.runs], [one, two, both, one])
@@ -131,7 +133,7 @@ class TurnWriterTests(SynchronousTestCase):
     def test_writer_bounds_the_length_of_runs(self) -> None:
         """Long ones would make indivisible pieces."""
         bench = Bench(1)
-        one = Audience(tuple(bench.outboxes))
+        one = Audience(CODEC, tuple(bench.outboxes))
         for _ in range(4):
             bench.writer.fan_out(one, keep(bytes(RUN_BYTES // 2)))
         self.assertEqual(len(bench.writer.runs), 2)
@@ -141,7 +143,7 @@ class TurnWriterTests(SynchronousTestCase):
         bench = Bench(3)
 
         bench.pipes[1].on_send = raise_error
-        bench.writer.fan_out(Audience(tuple(bench.outboxes)), keep(b"a"))
+        bench.writer.fan_out(Audience(CODEC, tuple(bench.outboxes)), keep(b"a"))
         bench.turn()
         self.assertEqual([bench.got(0), bench.got(2)], [[b"a"], [b"a"]])
         self.assertEqual(bench.connections[1].events, ["abort"])
@@ -150,7 +152,7 @@ class TurnWriterTests(SynchronousTestCase):
     def test_writer_tells_the_others_of_a_session_that_ended_by_an_error(self) -> None:
         """What its end makes goes out, though it came while the turn was written."""
         bench = Bench(2)
-        both = Audience(tuple(bench.outboxes))
+        both = Audience(CODEC, tuple(bench.outboxes))
         bench.pipes[0].on_send = raise_error
         self.patch(bench.connections[0], "abort", lambda: bench.writer.fan_out(both, keep(b"gone")))
         bench.writer.fan_out(both, keep(b"a"))
@@ -164,7 +166,7 @@ class TurnWriterTests(SynchronousTestCase):
         order: list[int] = []
         for number, pipe in enumerate(bench.pipes):
             pipe.on_send = partial(order.append, number)
-        bench.writer.fan_out(Audience(tuple(bench.outboxes[:2])), keep(b"a"))
+        bench.writer.fan_out(Audience(CODEC, tuple(bench.outboxes[:2])), keep(b"a"))
         bench.outboxes[2].send(keep(b"ack"))
         bench.turn()
         self.assertEqual(order, [2, 0, 1])
@@ -178,7 +180,7 @@ class TurnWriterTests(SynchronousTestCase):
             for number in range(3):
                 worked.append(number)
                 yield NOT_YET
-            yield b"at last"
+            yield wire_bytes(b"at last")
 
         bench.outboxes[0].send_snapshot("k", frames())
         bench.outboxes[1].send(keep(b"other"))
@@ -209,7 +211,7 @@ class TurnWriterTests(SynchronousTestCase):
     def test_writer_writes_once_in_a_turn_to_a_session_of_two_runs(self) -> None:
         """And to one that got something of its own between them."""
         bench = Bench(3)
-        first, second = Audience(tuple(bench.outboxes[:2])), Audience(tuple(bench.outboxes))
+        first, second = Audience(CODEC, tuple(bench.outboxes[:2])), Audience(CODEC, tuple(bench.outboxes))
         bench.writer.fan_out(first, keep(b"a"))
         bench.outboxes[2].send(keep(b"own"))
         bench.writer.fan_out(second, keep(b"b"))
@@ -224,7 +226,7 @@ class TurnWriterTests(SynchronousTestCase):
 
         bench.pipes[0].on_send = raise_error
         for outbox in bench.outboxes:
-            outbox.send_snapshot("k", iter([b"snapshot"]))
+            outbox.send_snapshot("k", packed(b"snapshot"))
         bench.settle()
         self.assertEqual(bench.got(1), [b"snapshot"])
         self.assertEqual(bench.connections[0].events, ["abort"])
@@ -238,7 +240,7 @@ class TurnWriterTests(SynchronousTestCase):
         def frames(session: int) -> Iterator[bytes]:
             for _ in range(16):
                 encoded.append(session)
-                yield bytes(16 * 1024)
+                yield wire_bytes(bytes(16 * 1024))
 
         for session, outbox in enumerate(bench.outboxes):
             outbox.send_snapshot("k", frames(session))
@@ -257,7 +259,7 @@ class Naive:
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
         self.audiences = [
-            Audience(tuple(bench.outboxes[index] for index in members))
+            Audience(CODEC, tuple(bench.outboxes[index] for index in members))
             for members in ((0, 1, 2), (1, 2, 3), (4,), (0, 4))
         ]
         self.expected: list[list[bytes]] = [[] for _ in bench.outboxes]
@@ -272,7 +274,7 @@ class Naive:
         """Sends to an audience; every third time one is excluded."""
         audience, data = self.audiences[which], b"%d " % number + bytes(size)
         exclude = self.bench.outboxes[session] if number % 3 == 0 else None
-        self.bench.writer.fan_out(audience, Frame(data), exclude)
+        self.bench.writer.fan_out(audience, keep(data), exclude)
         for index, outbox in enumerate(self.bench.outboxes):
             if outbox in audience.members and outbox is not exclude:
                 self.expect(index, data)
@@ -280,13 +282,13 @@ class Naive:
     def send(self, number: int, _: int, session: int, size: int) -> None:
         """Sends to one session."""
         data = b"%d " % number + bytes(size)
-        self.bench.outboxes[session].send(Frame(data))
+        self.bench.outboxes[session].send(keep(data))
         self.expect(session, data)
 
     def snapshot(self, number: int, which: int, session: int, size: int) -> None:
         """Sends a snapshot of none to three pieces."""
         pieces = [b"%d.%d " % (number, piece) + bytes(size) for piece in range(which)]
-        self.bench.outboxes[session].send_snapshot(number, iter(pieces))
+        self.bench.outboxes[session].send_snapshot(number, packed(*pieces))
         self.expect(session, *pieces)
 
     def close(self, _number: int, _which: int, session: int, _size: int) -> None:

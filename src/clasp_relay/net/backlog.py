@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from clasp_relay.core.ports import NOT_YET, Frame, Kind
 from clasp_relay.errors import CloseCode
 from clasp_relay.logs import events
-from clasp_relay.net.framing import Batch, Item, append_wire, header
+from clasp_relay.net.framing import Batch, Item
 
 NOT_YET_BYTES = 64 * 1024
 """What it counts for when a snapshot has worked without a frame: what one session gets in a turn."""
@@ -110,7 +110,7 @@ class Backlog:
         self._index: _Index | None = None
         self._next = 0
         self.size_bytes = 0
-        """What waits, as WebSocket bytes; snapshots count as nothing."""
+        """What waits; snapshots count as nothing."""
 
     def __bool__(self) -> bool:
         return bool(self._items)
@@ -162,7 +162,7 @@ class Backlog:
             snapshot_bytes: nothing more is encoded once this much was.
 
         Returns:
-            The WebSocket bytes in pieces, and how many of them are snapshots', or how many were worked for.
+            The bytes in pieces, and how many of them are snapshots', or how many were worked for.
         """
         parts: list[bytes] = []
         size = encoded = 0
@@ -179,7 +179,8 @@ class Backlog:
                 break
             else:
                 del items[number]
-                taken = append_wire(parts, item)
+                parts.append(item.wire)
+                taken = len(item.wire)
                 size += taken
                 self.size_bytes -= taken
                 if self._index is not None:
@@ -205,8 +206,7 @@ class Backlog:
         self._next += 1
 
     def _push_frame(self, frame: Frame) -> None:
-        length = len(frame.data)
-        self.size_bytes += length + len(header(length))
+        self.size_bytes += len(frame.wire)
         if self._index is not None:
             self._index.add(self._next, frame)
         self._append(frame)
@@ -221,23 +221,21 @@ class Backlog:
 
     def _remove(self, number: int) -> None:
         frame = self._items.pop(number)
-        length = len(frame.data)  # type: ignore[union-attr]  # only frames are in the index
-        self.size_bytes -= length + len(header(length))
+        self.size_bytes -= len(frame.wire)  # type: ignore[union-attr]  # only frames are in the index
 
     def _encode_next(self, snapshot: Snapshot, parts: list[bytes]) -> int:
         try:
-            data = next(snapshot.frames, None)
+            wire = next(snapshot.frames, None)
         except Exception:
             events.CONNECTION_FAULT.failure(action="encoded a snapshot, whose rest is left out")
-            data = None
-        if data is None:
+            wire = None
+        if wire is None:
             del self._items[self._snapshots.pop(snapshot.key)]
             return 0
-        if data == NOT_YET:
+        if wire == NOT_YET:
             return NOT_YET_BYTES
-        head = header(len(data))
-        parts += (head, data)
-        return len(head) + len(data)
+        parts.append(wire)
+        return len(wire)
 
     def _take_apart(self) -> _Index:
         items = list(self._items.values())

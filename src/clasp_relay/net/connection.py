@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from clasp_relay.core.ports import Codec, Frame
 from clasp_relay.errors import CloseCode, ErrorCode
-from clasp_relay.wire.codec import encode_to_frame
 from clasp_relay.wire.messages import Error
 
 MAX_REASON_BYTES = 123
@@ -18,6 +18,8 @@ class Connection(Protocol):
 
     transport: Any
     """Where bytes go (``ITransport``, ``IConsumer``)."""
+    codec: Codec
+    """What its session speaks."""
     trace: Callable[[bytes], None] | None
     """Is told of all that an outbox writes."""
 
@@ -37,9 +39,9 @@ class Connection(Protocol):
         """Ends the connection now."""
 
 
-def error_bytes(code: ErrorCode, message: str) -> bytes:
-    """Returns an ERROR as a CLASP frame."""
-    return encode_to_frame(Error(code, message))
+def error_frame(codec: Codec, code: ErrorCode, message: str) -> Frame:
+    """Returns an ERROR in the bytes of a codec."""
+    return Frame(codec.encode(Error(code, message)))
 
 
 def close_reason(reason: str) -> bytes:

@@ -1,4 +1,4 @@
-"""WebSocket frames as a server writes them, and several of them as one piece.
+"""WebSocket frames as a server writes them, and several frames as one piece.
 
 A CLASP frame becomes one unfragmented, unmasked binary WebSocket message (RFC 6455 §5.2).
 """
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 from clasp_relay.core.ports import Frame
+from clasp_relay.wire.clasp import ClaspCodec
 
 _FIN_BINARY = 0x82
 SHORT_BYTES = 126
@@ -37,12 +38,16 @@ def wire_bytes(data: bytes) -> bytes:
     return (SHORT_HEADERS[length] if length < SHORT_BYTES else header(length)) + data
 
 
+CODEC = ClaspCodec(wire_bytes)
+"""What every WebSocket session speaks: one object, so that a message to many of them is encoded once."""
+
+
 class Batch:
     """Frames that go to several sessions as one piece of bytes, shared by all of them.
 
     Args:
         frames: the frames, in order; needed one by one only for a session that is too slow.
-        wire: their WebSocket messages, joined.
+        wire: their bytes, joined.
     """
 
     __slots__ = ("frames", "wire")
@@ -54,17 +59,3 @@ class Batch:
 
 Item: TypeAlias = Frame | Batch
 """What goes to a session in one piece."""
-
-
-def append_wire(parts: list[bytes], item: Item) -> int:
-    """Appends the bytes of an item to ``parts`` and returns how many they are."""
-    if type(item) is Batch:
-        wire = item.wire
-        parts.append(wire)
-        return len(wire)
-    data: bytes = item[0]  # type: ignore[index]  # type() does not narrow the other branch
-    length = len(data)
-    head = SHORT_HEADERS[length] if length < SHORT_BYTES else header(length)
-    parts.append(head)
-    parts.append(data)
-    return len(head) + length

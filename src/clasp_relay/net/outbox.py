@@ -12,8 +12,8 @@ from clasp_relay.core.ports import Frame
 from clasp_relay.errors import CloseCode, ErrorCode
 from clasp_relay.logs import events
 from clasp_relay.net.backlog import Backlog, Close, Snapshot
-from clasp_relay.net.connection import Connection, close_reason, error_bytes
-from clasp_relay.net.framing import Batch, Item, append_wire, wire_bytes
+from clasp_relay.net.connection import Connection, close_reason, error_frame
+from clasp_relay.net.framing import Item
 from clasp_relay.net.limits import OUTBOX_BYTES
 from clasp_relay.net.sink import CLOSED, Sink
 
@@ -116,8 +116,7 @@ class Outbox:
         pending = self.pending
         if len(pending) == 1:
             self.pending = []
-            item = pending[0]
-            self.sink.write(item.wire if isinstance(item, Batch) else wire_bytes(item.data))
+            self.sink.write(pending[0].wire)
         elif pending:
             self.pending = []
             self._flush_many(pending)
@@ -248,7 +247,9 @@ class Outbox:
         parts: list[bytes] = []
         size = 0
         for index, item in enumerate(pending):
-            size += append_wire(parts, item)
+            wire = item.wire
+            parts.append(wire)
+            size += len(wire)
             if size >= PIECE_BYTES:
                 self.sink.write(b"".join(parts))
                 parts, size = [], 0
@@ -294,5 +295,5 @@ class Outbox:
             return
         self._writer.counters.slow_closes += 1
         connection.expect_end()
-        sink.write(wire_bytes(error_bytes(ErrorCode.OVERLOADED, "too slow")))
+        sink.write(error_frame(connection.codec, ErrorCode.OVERLOADED, "too slow").wire)
         connection.send_close(CloseCode.TRY_AGAIN_LATER, b"too slow")

@@ -11,11 +11,11 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
-from clasp_relay.core.ports import Frame
 from clasp_relay.errors import CloseCode, ErrorCode
 from clasp_relay.logs import events
-from clasp_relay.net.connection import error_bytes
+from clasp_relay.net.connection import error_frame
 from clasp_relay.net.fast_path import FastPathProtocol
+from clasp_relay.net.framing import CODEC
 from clasp_relay.net.outbox import Outbox
 from clasp_relay.net.relay_port import SessionPort
 
@@ -37,6 +37,8 @@ class ClaspProtocol(FastPathProtocol):
 
     factory: ClaspFactory
 
+    codec = CODEC
+    """See ``connection.Connection``."""
     outbox: Outbox | None = None
     """The way out, from the upgrade on."""
     address = ""
@@ -125,11 +127,11 @@ class ClaspProtocol(FastPathProtocol):
         refusal = factory.admit(self)
         if refusal is not None:
             factory.turn_away(self.address, refusal)
-            outbox.send(Frame(error_bytes(ErrorCode.OVERLOADED, refusal)))
+            outbox.send(error_frame(self.codec, ErrorCode.OVERLOADED, refusal))
             outbox.close(CloseCode.TRY_AGAIN_LATER, refusal)
             return
         try:
-            self._session = factory.relay.connect(outbox, self.address)
+            self._session = factory.relay.connect(outbox, self.address, self.codec)
         except Exception:
             events.CONNECTION_FAULT.failure(action="began a session")
             outbox.close(CloseCode.INTERNAL, "internal error")
@@ -143,7 +145,7 @@ class ClaspProtocol(FastPathProtocol):
             return
         if not isBinary:
             self.factory.writer.counters.texts += 1
-            outbox.send(Frame(error_bytes(ErrorCode.MESSAGE, "text messages are no CLASP")))
+            outbox.send(error_frame(self.codec, ErrorCode.MESSAGE, "text messages are no CLASP"))
             outbox.close(CloseCode.UNSUPPORTED_DATA, "text messages are no CLASP")
             return
         try:
@@ -257,7 +259,7 @@ class ClaspProtocol(FastPathProtocol):
             self.abort()
             return
         reason = f"no HELLO within {self.factory.limits.hello_timeout_s:g} s"
-        outbox.send(Frame(error_bytes(ErrorCode.UNAUTHENTICATED, reason)))
+        outbox.send(error_frame(self.codec, ErrorCode.UNAUTHENTICATED, reason))
         outbox.close(CloseCode.POLICY_VIOLATION, reason)
 
     def _tell_sent(self, data: bytes) -> None:

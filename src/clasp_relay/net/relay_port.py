@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol, TypeVar
 
-from clasp_relay.core.ports import Outbox
+from clasp_relay.core.ports import Codec, Outbox
 
 
 class SessionPort(Protocol):
@@ -25,16 +25,17 @@ S = TypeVar("S", bound=SessionPort)
 class RelayPort(Protocol[S]):
     """The relay. None of its methods raises."""
 
-    def connect(self, outbox: Outbox, peer: str) -> S:
+    def connect(self, outbox: Outbox, peer: str, codec: Codec) -> S:
         """Begins a session.
 
         Args:
             outbox: its way out.
             peer: the client's address.
+            codec: the protocol that it speaks.
         """
 
     def receive(self, session: S, data: bytes) -> None:
-        """Takes one binary WebSocket message."""
+        """Takes one message, in the session's codec."""
 
     def disconnect(self, session: S, cause: str) -> None:
         """Ends a session; harmless when it has ended already.

@@ -12,7 +12,7 @@ from typing import TypeAlias
 from clasp_relay.core.ports import Audience, Frame
 from clasp_relay.core.ports import Outbox as AnyOutbox
 from clasp_relay.net.backlog import Close, Snapshot
-from clasp_relay.net.framing import Batch, wire_bytes
+from clasp_relay.net.framing import Batch
 
 RUN_BYTES = 32 * 1024
 """A longer run is cut, so that what waits for a slow session can be handed over in small pieces."""
@@ -27,17 +27,15 @@ class Run:
     Attributes:
         audience: who gets them.
         frames: the frames.
-        wires: their WebSocket messages.
-        size_bytes: the sum of these.
+        size_bytes: what their bytes are together.
         private: what is different for some of the sessions, in the order of its places.
     """
 
-    __slots__ = ("audience", "frames", "private", "size_bytes", "wires")
+    __slots__ = ("audience", "frames", "private", "size_bytes")
 
     def __init__(self, audience: Audience) -> None:
         self.audience = audience
         self.frames: list[Frame] = []
-        self.wires: list[bytes] = []
         self.size_bytes = 0
         self.private: dict[AnyOutbox, list[_Edit]] = {}
 
@@ -55,30 +53,30 @@ class Run:
 
     def whole(self) -> Batch:
         """Returns all of the run as one piece."""
-        return Batch(self.frames, b"".join(self.wires))
+        return _batch(self.frames)
 
     def edited(self, edits: list[_Edit]) -> list[Batch | Snapshot | Close]:
         """Returns the run as one session gets it, in as few pieces as can be."""
         items: list[Batch | Snapshot | Close] = []
         frames: list[Frame] = []
-        wires: list[bytes] = []
         start = 0
         for place, item in edits:
             frames += self.frames[start:place]
-            wires += self.wires[start:place]
             start = place
             if item is None:
                 start += 1
             elif isinstance(item, Frame):
                 frames.append(item)
-                wires.append(wire_bytes(item.data))
             else:
                 if frames:
-                    items.append(Batch(frames, b"".join(wires)))
-                    frames, wires = [], []
+                    items.append(_batch(frames))
+                    frames = []
                 items.append(item)
         frames += self.frames[start:]
-        wires += self.wires[start:]
         if frames:
-            items.append(Batch(frames, b"".join(wires)))
+            items.append(_batch(frames))
         return items
+
+
+def _batch(frames: Sequence[Frame]) -> Batch:
+    return Batch(frames, b"".join([frame.wire for frame in frames]))

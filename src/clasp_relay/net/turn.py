@@ -13,7 +13,7 @@ from clasp_relay.core.ports import Audience, Frame
 from clasp_relay.core.ports import Outbox as AnyOutbox
 from clasp_relay.logs import events
 from clasp_relay.net.backlog import Close, Counters, Snapshot
-from clasp_relay.net.framing import Batch, wire_bytes
+from clasp_relay.net.framing import Batch
 from clasp_relay.net.run import RUN_BYTES, Run
 
 if TYPE_CHECKING:
@@ -56,10 +56,8 @@ class TurnWriter:
             run = self._new_run(audience)
         if exclude is not None and exclude in audience.members:
             run.edit(exclude, None)
-        wire = wire_bytes(frame.data)
         run.frames.append(frame)
-        run.wires.append(wire)
-        run.size_bytes += len(wire)
+        run.size_bytes += len(frame.wire)
         if run.size_bytes >= RUN_BYTES:
             del self._open[audience]
 
