@@ -12,7 +12,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import clasp_relay
 from clasp_relay.core import commit
-from clasp_relay.core.records import Change, ChangeKind, decode_change, encode_change
+from clasp_relay.core.ports import ImmediateLog
+from clasp_relay.core.records import Change, ChangeKind, Param, decode_change, encode_change
 from clasp_relay.core.relay import RelayOptions
 from clasp_relay.core.rights.port import Grant
 from clasp_relay.core.state.params import ParamLimits, Params
@@ -582,6 +583,16 @@ class WaitingAnswersTests(SynchronousTestCase):
             "get": (Get("/a"), None),
         }
         return steps[what]
+
+
+class ImmediateLogTests(SynchronousTestCase):
+    """The log of a relay that keeps no journal."""
+
+    def test_change_is_recorded_at_once(self) -> None:
+        """So nothing ever waits for it, and it need not be asked."""
+        log, done = ImmediateLog(), list[int]()
+        log.append((Change(Param("/a", value(1), 1, "w", 1)),), lambda: done.append(1))
+        self.assertEqual((log.is_immediate, done), (True, [1]))
 
 
 class OneWayTests(SynchronousTestCase):

@@ -328,7 +328,9 @@ class LeakTests(SynchronousTestCase):
         self.assertEqual(len(relay.params.locks), 0)
         self.assertEqual((relay.params.presence._subjects, relay.params.presence._addresses), ({}, {}))
         world.clock.clock.advance(1)
-        self.assertEqual((world.clock.clock.getDelayedCalls(), relay.schedule.pending_bytes), ([], 0))
+        self.assertEqual(
+            (world.clock.clock.getDelayedCalls(), len(relay.schedule), relay.schedule.pending_bytes), ([], 0, 0)
+        )
 
 
 class AcceptTests(SynchronousTestCase):
