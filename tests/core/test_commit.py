@@ -614,7 +614,7 @@ class OneWayTests(SynchronousTestCase):
             with self.subTest(called=called):
                 self.assertEqual(found[called], {"core/state/params.py"})
 
-    @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 99)), max_size=40), st.booleans())
+    @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 99)), min_size=15, max_size=60), st.booleans())
     def test_recorded_changes_make_the_same_state_again(self, steps: list[tuple[int, int]], is_small: bool) -> None:
         """After any life of several sessions, from what was recorded, encoded and decoded."""
         guard, log = Guard(), SlowLog()
