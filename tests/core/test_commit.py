@@ -2,17 +2,41 @@
 
 from __future__ import annotations
 
+import ast
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+import clasp_relay
 from clasp_relay.core import commit
+from clasp_relay.core.ports import ImmediateLog
+from clasp_relay.core.records import Change, ChangeKind, Param, decode_change, encode_change
 from clasp_relay.core.relay import RelayOptions
 from clasp_relay.core.rights.port import Grant
-from clasp_relay.core.state.params import ParamLimits
-from clasp_relay.errors import ErrorCode
-from clasp_relay.wire.constants import ALL_TYPES, TTL_ABSOLUTE
-from clasp_relay.wire.messages import NULL, Ack, Bundle, Error, Get, Hello, Set, Snapshot, Subscribe
+from clasp_relay.core.state.params import ParamLimits, Params
+from clasp_relay.errors import CloseCode, Disconnect, ErrorCode
+from clasp_relay.wire.constants import ALL_TYPES, TTL_ABSOLUTE, Phase, Signal
+from clasp_relay.wire.messages import (
+    NULL,
+    Ack,
+    Bundle,
+    Error,
+    Get,
+    Hello,
+    Message,
+    Ping,
+    Pong,
+    Publish,
+    Set,
+    Snapshot,
+    Subscribe,
+    Sync,
+)
 from tests.core.guard import Guard, Rule, members_of
-from tests.core.world import START_US, SlowLog, World, codes, heard, revisions, value
+from tests.core.world import START_US, Client, SlowLog, World, codes, heard, revisions, value
 
 
 class SetCase(SynchronousTestCase):
@@ -388,3 +412,266 @@ class RelayNullTests(SetCase):
             [(null.address, null.writer, null.subject) for null in nulls], [("/a", "", ""), ("/b", "", "")]
         )
         self.assertEqual([null.revision for null in nulls], [2, 2])
+
+
+class WaitingAnswersTests(SynchronousTestCase):
+    """With a log that takes its time."""
+
+    def setUp(self) -> None:
+        """A writer and a listener."""
+        self.log = SlowLog()
+        self.world = World(log=self.log)
+        self.writer, self.listener = self.world.join(), self.world.join()
+        self.listener.ask(Subscribe(1, "/**"))
+
+    def test_ack_waits_until_its_change_is_recorded(self) -> None:
+        """What was written is told at once; the promise that it lasts comes later."""
+        self.assertEqual(self.writer.ask(Set("/a", value(1)), 1), [])
+        self.assertEqual(heard(self.listener.hear()), [("/a", 1)])
+        self.log.release()
+        self.assertEqual(self.writer.hear(), [Ack("/a", 1)])
+        self.assertIsNone(self.writer.session.answers)
+
+    def test_errors_and_pongs_stand_behind_it(self) -> None:
+        """So a client knows what its PONG says; SYNC and SNAPSHOT wait for nothing."""
+        self.writer.send(Set("/a", value(1)), 1)
+        self.writer.send(Set("bad", value(1)))
+        self.writer.send(Ping())
+        self.writer.send(Bundle((Set("/a", value(2)), Set("/b", value(1)))), 1)
+        self.writer.send(Ping())
+        sync, snapshot = self.writer.ask(Sync(1)) + self.writer.ask(Get("/a"))
+        self.assertIsInstance(sync, Sync)
+        self.assertEqual(heard([snapshot]), [("/a", 2)])
+        self.log.release(1)
+        first, error, pong = self.writer.hear()
+        self.assertEqual((first, codes([error]), pong), (Ack("/a", 1), [ErrorCode.ADDRESS], Pong()))
+        self.log.release(1)
+        self.assertEqual(self.writer.hear(), [Ack(None, 1), Pong()])
+
+    def test_change_without_an_ack_is_waited_for_too(self) -> None:
+        """A PONG says that what came before is recorded."""
+        self.assertEqual(self.writer.ask(Set("/a", value(1))), [])
+        self.assertEqual(self.writer.ask(Ping()), [])
+        self.log.release()
+        self.assertEqual(self.writer.hear(), [Pong()])
+
+    def test_scheduled_bundle_is_acknowledged_when_it_is_recorded(self) -> None:
+        """And again nothing is said when it is due; both are recorded."""
+        at_us = self.world.clock.now_us() + 1_000_000
+        self.assertEqual(self.writer.ask(Bundle((Set("/a", value(1)),), at_us), 1), [])
+        self.log.release()
+        self.assertEqual(self.writer.hear(), [Ack()])
+        self.world.advance(1)
+        self.log.release()
+        self.assertEqual(self.writer.hear(), [])
+        kinds = [change.kind for change in self.log.changes]
+        self.assertEqual(kinds, [ChangeKind.SCHEDULED, ChangeKind.DUE, ChangeKind.WRITE])
+
+    def test_what_no_session_did_keeps_nobody_waiting(self) -> None:
+        """A renewal, an expiry, and what ends with a session."""
+        self.writer.send(Set("/a", value(1), lock=True, ttl=5))
+        self.log.release()
+        self.listener.send(Get("/a"))
+        self.assertEqual(self.listener.ask(Ping()), [Pong()])
+        self.world.advance(6)
+        self.assertEqual(self.writer.ask(Ping()), [Pong()])
+        self.writer.send(Set("/b", value(1), lock=True))
+        self.log.release()
+        self.writer.leave()
+        self.assertEqual(self.listener.ask(Ping())[-1], Pong())
+        kinds = [change.kind for change in self.log.changes]
+        write = ChangeKind.WRITE
+        self.assertEqual(kinds, [write, ChangeKind.RENEWAL, write, write, ChangeKind.LOCK_RELEASE])
+        self.log.release()
+        self.assertEqual(self.world.faults, [])
+
+    def test_message_that_changes_nothing_is_not_recorded(self) -> None:
+        """A signal that is not kept, a refusal, and a bundle of nothing else."""
+        self.writer.send(Publish("/a", Signal.EVENT))
+        self.writer.send(Set("bad", value(1)))
+        self.assertEqual(self.writer.ask(Bundle((Publish("/a", Signal.EVENT),)), 1), [Ack()])
+        self.assertEqual(self.log.changes, [])
+
+    def test_signal_that_is_kept_is_recorded(self) -> None:
+        """Alone, or in its place among the members of a bundle."""
+        guard = Guard()
+        guard.kept = "/kept"
+        self.world = World(permissions=guard, log=self.log)
+        sender = self.world.join("alice")
+        kept, other = Publish("/kept/a", Signal.EVENT, value=value(1)), Publish("/a", Signal.EVENT)
+        move = Publish("/kept/g", Signal.GESTURE, Phase.MOVE, id=1)
+        for message in (kept, other, Bundle((Set("/a", value(1)), kept, other)), move):
+            sender.send(message)
+        self.assertEqual([change.message for change in self.log.changes], [kept, None, kept, move])
+        about = self.log.changes[0].param
+        self.assertEqual((about.address, about.writer, about.subject), ("/kept/a", sender.session.id, "alice"))
+        self.assertEqual(sender.ask(Ping()), [])
+        self.log.release()
+        self.assertEqual(sender.hear(), [Pong()])
+
+    def test_session_that_ends_meanwhile_is_promised_nothing(self) -> None:
+        """Whether it left or was ended; then it still reads why, and no ACK of what is not recorded."""
+        ended = self.world.join()
+        for client in (self.writer, ended):
+            client.send(Set("/a", value(1)), 1)
+            client.send(Ping())
+        self.writer.leave()
+        reason = Disconnect(CloseCode.POLICY_VIOLATION, "the token was revoked", ErrorCode.TOKEN_EXPIRED)
+        self.world.relay.end(ended.session, reason)
+        self.assertEqual(codes(ended.hear()), [ErrorCode.TOKEN_EXPIRED])
+        self.log.release()
+        self.assertEqual((self.writer.hear(), ended.hear(), self.world.faults), ([], [], []))
+
+    def test_log_may_be_done_at_once(self) -> None:
+        """Then nothing waits."""
+
+        def append(changes: Sequence[Change], done: Callable[[], None]) -> None:
+            SlowLog.append(self.log, changes, done)
+            self.log.release()
+
+        self.patch(self.log, "append", append)
+        self.assertEqual(self.writer.ask(Set("/a", value(1)), 1), [Ack("/a", 1)])
+        self.assertEqual(self.writer.ask(Ping()), [Pong()])
+
+    @given(
+        st.lists(
+            st.tuples(st.integers(0, 2), st.sampled_from(("set", "acked set", "bad", "ping", "bundle", "get")))
+            | st.tuples(st.just(-1), st.integers(1, 3)),
+            max_size=40,
+        )
+    )
+    def test_answers_come_in_order_as_soon_as_their_changes_are_recorded(
+        self, steps: list[tuple[int, str | int]]
+    ) -> None:
+        """Whoever writes what and whenever the log gets on: no session waits for another's change."""
+        self.setUp()
+        clients = [self.world.join() for _ in range(3)]
+        expected: list[list[tuple[int, object]]] = [[] for _ in clients]
+        needed = [0] * len(clients)
+        """The number of changes that have to be recorded before the next answer of each session."""
+        came: list[list[object]] = [[] for _ in clients]
+        for who, what in steps:
+            if who < 0:
+                assert isinstance(what, int)
+                self.log.release(what)
+            else:
+                message, answer = self.step(what)
+                clients[who].send(message, what in ("acked set", "bundle"))
+                if what in ("set", "acked set", "bundle"):
+                    needed[who] = len(self.log.changes)
+                if answer is not None:
+                    expected[who].append((needed[who], answer))
+            for client, found in zip(clients, came, strict=True):
+                found += [type(message) for message in client.hear() if not isinstance(message, Snapshot)]
+            due = [[answer for after, answer in each if after <= self.log.recorded] for each in expected]
+            self.assertEqual(came, due)
+        self.log.release()
+        for client, found, each in zip(clients, came, expected, strict=True):
+            found += [type(message) for message in client.hear()]
+            self.assertEqual(found, [answer for _, answer in each])
+            self.assertIsNone(client.session.answers)
+
+    def step(self, what: object) -> tuple[Message, type[Message] | None]:
+        """Returns a message, and what kind of answer waits for its turn."""
+        one = Set("/a", value(1))
+        steps: dict[object, tuple[Message, type[Message] | None]] = {
+            "set": (one, None),
+            "acked set": (one, Ack),
+            "bad": (Set("bad", value(1)), Error),
+            "ping": (Ping(), Pong),
+            "bundle": (Bundle((one, Set("/b", value(1)))), Ack),
+            "get": (Get("/a"), None),
+        }
+        return steps[what]
+
+
+class ImmediateLogTests(SynchronousTestCase):
+    """The log of a relay that keeps no journal."""
+
+    def test_change_is_recorded_at_once(self) -> None:
+        """So nothing ever waits for it, and it need not be asked."""
+        log, done = ImmediateLog(), list[int]()
+        log.append((Change(Param("/a", value(1), 1, "w", 1)),), lambda: done.append(1))
+        self.assertEqual((log.is_immediate, done), (True, [1]))
+
+
+class OneWayTests(SynchronousTestCase):
+    """Everything that alters what the relay keeps is a recorded change."""
+
+    def test_nothing_but_the_commit_applies_changes(self) -> None:
+        """Nor does anything but the table reach into its parts."""
+        package = Path(clasp_relay.__file__).parent
+        found: dict[str, set[str]] = {}
+        for path in package.rglob("*.py"):
+            name = path.relative_to(package).as_posix()
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                    called = f"{ast.unparse(node.func.value).split('.')[-1].lstrip('_')}.{node.func.attr}"
+                    found.setdefault(called, set()).add(name)
+        applying = {called: names for called, names in found.items() if called.endswith(".apply")}
+        self.assertEqual(applying, {"params.apply": {"core/commit.py"}, "schedule.apply": {"core/commit.py"}})
+        for called in ("locks.take", "locks.release", "presence.enter", "presence.end", "presence.leave", "expiry.set"):
+            with self.subTest(called=called):
+                self.assertEqual(found[called], {"core/state/params.py"})
+
+    @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 99)), min_size=15, max_size=60), st.booleans())
+    def test_recorded_changes_make_the_same_state_again(self, steps: list[tuple[int, int]], is_small: bool) -> None:
+        """After any life of several sessions, from what was recorded, encoded and decoded."""
+        guard, log = Guard(), SlowLog()
+        guard.tracked = "/here"
+        guard.kept = "/kept"
+        guard.grant = lambda who, address, stored, ttl, _state: (
+            Grant(stored, ttl, who.subject) if address == "/stamped" else None
+        )
+        guard.stamps = {"/stamped": "alice"}
+        limits = ParamLimits(3, 200, 2, 7) if is_small else ParamLimits()
+        world = World(RelayOptions(params=limits), guard, log=log)
+        clients = [world.join(name) for name in ("alice", "alice", "bob")]
+        for who, number in steps:
+            self.live(world, clients, who, number)
+        self.assertEqual(world.faults, [])
+        again, waiting = Params(limits), set[int]()
+        for change in map(decode_change, map(encode_change, log.changes)):
+            if change.kind is ChangeKind.SCHEDULED:
+                waiting.add(change.number)
+            elif change.kind is ChangeKind.DUE:
+                waiting.remove(change.number)
+            elif change.kind is not ChangeKind.EVENT:
+                again.apply(change)
+        params = world.relay.params
+        self.assertEqual(self.all_of(again), self.all_of(params))
+        self.assertEqual(waiting, set(world.relay.schedule._waiting))
+
+    def all_of(self, params: Params) -> tuple[object, ...]:
+        """Returns everything that a table keeps, but in what order it would evict."""
+        return (
+            params.image(),
+            params.state_bytes,
+            params.changes,
+            params.locks._holders,
+            params.presence._subjects,
+            params._shares._counts,
+        )
+
+    def live(self, world: World, clients: list[Client], who: int, number: int) -> None:
+        """Does one thing; the number says what."""
+        client, what, detail = clients[who], number // 10, number % 10
+        address = ("/a", "/b", "/here/a", "/stamped", "/é")[detail % 5]
+        set_it = Set(address, value("x" * detail), ttl=(None, 3, 3 | TTL_ABSOLUTE, 0)[detail % 4])
+        messages: dict[int, Message] = {
+            0: set_it,
+            1: set_it._replace(lock=True),
+            2: set_it._replace(unlock=True),
+            3: Set(address, NULL),
+            4: Get(address),
+            5: Bundle((set_it, Set("/b", value(detail)), Publish("/kept/e"), Set(address, NULL))),
+            6: Bundle((set_it, Set("/here/b", value(1), lock=True)), world.clock.now_us() + detail * 400_000),
+            7: Publish("/kept/e", Signal.EVENT, value=value(detail)),
+        }
+        if what in messages:
+            client.send(messages[what])
+        elif what == 8:
+            world.advance(detail / 2)
+        else:
+            client.leave()
+            clients[who] = world.join(client.session.identity.subject)

@@ -14,6 +14,7 @@ from clasp_relay.wire.constants import ALL_TYPES, Phase, Signal
 from clasp_relay.wire.frame import encode_frame
 from clasp_relay.wire.messages import (
     NULL,
+    Ack,
     Bundle,
     Error,
     Get,
@@ -260,6 +261,18 @@ class TokenTests(SynchronousTestCase):
         self.assertEqual((left.hear(), left.outbox.closed, other.outbox.closed), ([], None, None))
         self.assertEqual(self.world.relay.sessions.of_token("alice", b"alice#2"), [other.session])
 
+    def test_session_whose_token_ended_hears_nothing_that_still_waited(self) -> None:
+        """What it had not been sent is dropped first; it reads why, and nothing else."""
+        client = self.world.join("alice#1")
+        client.send(Subscribe(1, "/**"))
+        client.send(Set("/a", value(1)), 1)
+        self.assertEqual(len(client.outbox.frames), 2)
+        reason = Disconnect(CloseCode.POLICY_VIOLATION, "the token was revoked", ErrorCode.TOKEN_EXPIRED)
+        self.world.relay.end_token("alice", b"alice#1", reason)
+        (error,) = client.hear()
+        self.assertEqual(codes([error]), [ErrorCode.TOKEN_EXPIRED])
+        self.assertEqual(client.outbox.closed, (CloseCode.POLICY_VIOLATION, "the token was revoked"))
+
 
 class LeakTests(SynchronousTestCase):
     """Nothing is left of sessions that have gone."""
@@ -315,7 +328,41 @@ class LeakTests(SynchronousTestCase):
         self.assertEqual(len(relay.params.locks), 0)
         self.assertEqual((relay.params.presence._subjects, relay.params.presence._addresses), ({}, {}))
         world.clock.clock.advance(1)
-        self.assertEqual((world.clock.clock.getDelayedCalls(), relay.schedule.pending_bytes), ([], 0))
+        self.assertEqual(
+            (world.clock.clock.getDelayedCalls(), len(relay.schedule), relay.schedule.pending_bytes), ([], 0, 0)
+        )
+
+
+class AcceptTests(SynchronousTestCase):
+    """Messages that were decoded elsewhere pass the same gate."""
+
+    def setUp(self) -> None:
+        """A session."""
+        self.world = World()
+        self.client = self.world.join()
+
+    def accept(self, message: Message, qos: int = 0) -> list[Message]:
+        """Hands a message in and returns what came back."""
+        self.world.relay.accept(self.client.session, message, qos)
+        return self.client.hear()
+
+    def test_message_is_handled_like_a_decoded_one(self) -> None:
+        """Answered, refused, or a fault of ours."""
+        self.assertEqual(self.accept(Set("/a", value(1)), 1), [Ack("/a", 1)])
+        self.assertEqual(codes(self.accept(Set("bad", value(1)))), [ErrorCode.ADDRESS])
+        self.assertEqual(self.world.relay.counts.received[Set], 2)
+
+        def fail(*_: object) -> None:
+            raise ZeroDivisionError("a secret")
+
+        self.world.relay.params.get = fail
+        self.assertEqual(codes(self.accept(Get("/a"))), [ErrorCode.INTERNAL])
+        self.assertEqual(len(self.world.faults), 1)
+
+    def test_closed_session_is_deaf(self) -> None:
+        """What still comes of it changes nothing."""
+        self.client.leave()
+        self.assertEqual((self.accept(Set("/a", value(1)), 1), len(self.world.relay.params)), ([], 0))
 
 
 class SweepTests(SynchronousTestCase):

@@ -3,7 +3,7 @@
 import re
 from itertools import product
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -13,6 +13,7 @@ from clasp_relay.wire.address import (
     MAX_PATTERN_SEGMENTS,
     Pattern,
     check_address,
+    intersects,
     match_segment,
 )
 from tests.wire.upstream import load
@@ -261,3 +262,77 @@ class CoverTests(SynchronousTestCase):
         for one, other, covered in cases:
             with self.subTest(one=one, other=other):
                 self.assertEqual(Pattern.parse(one).covers(Pattern.parse(other)), covered)
+
+
+_TEXTS = ["".join(letters) for size in range(1, 7) for letters in product("ab", repeat=size)]
+"""Two pieces of three characters that match a text match one of at most six."""
+
+_SHORT_ADDRESSES = [
+    "/" + "/".join(parts) for size in range(1, 4) for parts in product(("a", "b", "ab", "ba"), repeat=size)
+]
+
+_PIECES = st.text("ab*", min_size=1, max_size=3)
+
+
+class IntersectionTests(SynchronousTestCase):
+    def test_patterns_have_an_address_in_common_or_not(self) -> None:
+        """In either order."""
+        for one, other, expected in (
+            ("/a", "/a", True),
+            ("/a", "/b", False),
+            ("/a", "/a/b", False),
+            ("/a/*", "/*/b", True),
+            ("/a/*", "/b/*", False),
+            ("/a/**", "/a", True),
+            ("/a/**", "/**/b", True),
+            ("/**", "/**/a/**", True),
+            ("/a/**/b", "/a/b", True),
+            ("/a/**/b", "/a", False),
+            ("/**/a", "/**/b", False),
+            ("/**/a/**", "/**/b/**", True),
+            ("/zone*", "/*1", True),
+            ("/zone*", "/area*", False),
+            ("/*zone", "/*area", False),
+            ("/zone*", "/zone", True),
+            ("/a*b", "/ab", True),
+            ("/a*b", "/a", False),
+            ("/**1", "/zone1", True),
+        ):
+            with self.subTest(one=one, other=other):
+                self.assertEqual(intersects(Pattern.parse(one), Pattern.parse(other)), expected)
+                self.assertEqual(intersects(Pattern.parse(other), Pattern.parse(one)), expected)
+
+    def test_every_pair_of_short_patterns_agrees_with_the_definition(self) -> None:
+        """Some address of up to six segments matches both; shorter patterns never need a longer one."""
+        words = ("a", "b", "*", "**")
+        addresses = ["/" + "/".join(parts) for size in range(1, 7) for parts in product("ab", repeat=size)]
+        patterns = _patterns(words, 3)
+        matched = {pattern: {one for one in addresses if pattern.matches(one)} for pattern in patterns}
+        wrong = [
+            (one, other)
+            for one in patterns
+            for other in patterns
+            if intersects(one, other) != bool(matched[one] & matched[other])
+        ]
+        self.assertEqual(wrong, [])
+
+    @settings(max_examples=300)
+    @given(_PIECES, _PIECES)
+    def test_partial_segments_agree_with_the_definition(self, one: str, other: str) -> None:
+        """Where wildcards of both meet."""
+        if "**" in (one, other):
+            return
+        expected = any(match_segment(one, text) and match_segment(other, text) for text in _TEXTS)
+        self.assertEqual(intersects(Pattern.parse("/x/" + one), Pattern.parse("/x/" + other)), expected)
+
+    @given(st.lists(_PIECES, min_size=1, max_size=3), st.lists(_PIECES, min_size=1, max_size=3))
+    def test_what_has_an_address_in_common_is_found(self, one: list[str], other: list[str]) -> None:
+        """Among all short addresses; and what one pattern covers it has in common."""
+        first, second = Pattern.parse("/" + "/".join(one)), Pattern.parse("/" + "/".join(other))
+        found = intersects(first, second)
+        self.assertEqual(found, intersects(second, first))
+        self.assertTrue(intersects(first, first))
+        if first.covers(second):
+            self.assertTrue(found)
+        if any(first.matches(address) and second.matches(address) for address in _SHORT_ADDRESSES):
+            self.assertTrue(found)

@@ -154,6 +154,7 @@ class Committer:
 
     def session_ended(self, session: Session) -> None:
         """Commits what ends with a session: its locks and its presence."""
+        self.forget_answers(session)
         params, subject = self._params, session.identity.subject
         about = no_param("", session.id, subject, self._clock.now_us())
         changes = [
@@ -180,6 +181,10 @@ class Committer:
             session.outbox.send(frame)
         else:
             session.answers.append(frame)
+
+    def forget_answers(self, session: Session) -> None:
+        """Drops the answers that wait, since their session ends."""
+        session.answers = None
 
     def _record(self, changes: Sequence[Change], session: Session | None) -> None:
         if self._is_immediate or not changes:
@@ -251,7 +256,8 @@ class Committer:
 def _release(session: Session) -> None:
     """Sends the answers that wait for nothing any more."""
     answers = session.answers
-    assert answers is not None, "something was recorded for a session that waits for nothing"
+    if answers is None:  # the session was ended meanwhile
+        return
     while answers:
         first = answers[0]
         if isinstance(first, Unrecorded):

@@ -263,6 +263,8 @@ class Relay:
 
     def end(self, session: Session, reason: Disconnect) -> None:
         """Ends a session with an ERROR, where the reason has a code, and a WebSocket close."""
+        # It is promised nothing more: what waits for a record would keep the ERROR behind the close.
+        self.committer.forget_answers(session)
         if reason.code is not None:
             self._send_error(session, reason.code, reason.reason, None)
         session.outbox.close(reason.close_code, reason.reason)

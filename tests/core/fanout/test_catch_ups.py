@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from clasp_relay.core.rights.port import FULL, HIDDEN, CatchUp, State, Verdict
 from clasp_relay.wire.address import Pattern
-from clasp_relay.wire.constants import MessageCode, Signal
+from clasp_relay.wire.constants import ALL_TYPES, MessageCode, Signal
 from clasp_relay.wire.messages import NULL, Set, Snapshot, Subscribe
 from tests.core.guard import Rule, members_of, reads_of
 from tests.core.rights.test_visibility import VisibilityCase
@@ -146,3 +146,19 @@ class OpeningTests(VisibilityCase):
     def test_what_stays_hidden_is_not_sent(self) -> None:
         """That something may open does not mean that it does."""
         self.assertEqual(self.opened("carol"), [[], [], []])
+
+    def test_older_value_that_is_held_back_does_not_follow(self) -> None:
+        """The SNAPSHOT shows what is set; what waited for maxRate is dropped."""
+        self.write("/members", ["bob"])
+        self.bob.send(Subscribe(1, "/room/**", ALL_TYPES, 1))
+        self.bob.hear()
+        for number in range(5, 8):
+            self.write("/room/1", number)
+        self.assertEqual(heard(self.bob.hear()), [("/room/1", 5)])
+        self.write("/members", [])
+        self.write("/members", ["bob"])
+        shown = heard(self.bob.hear())
+        self.assertEqual(sorted(shown), [("/room/1", 7), ("/room/2", {"pin": 2})])
+        self.world.clock.clock.advance(5)
+        self.assertEqual(self.bob.hear(), [])
+        self.assertEqual(self.world.clock.clock.getDelayedCalls(), [])

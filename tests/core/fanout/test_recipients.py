@@ -8,14 +8,14 @@ from functools import partial
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.core.ports import Audience, Kind
-from clasp_relay.core.rights.port import FULL
+from clasp_relay.core.rights.port import FULL, HIDDEN, Verdict
 from clasp_relay.wire.clasp import ClaspCodec
 from clasp_relay.wire.codec import encode
 from clasp_relay.wire.constants import ALL_TYPES, Phase, Signal
 from clasp_relay.wire.frame import encode_frame
 from clasp_relay.wire.messages import Bundle, Hello, Message, Publish, Set, Subscribe, Unsubscribe
 from tests.core.counting import count_calls
-from tests.core.guard import Guard, Rule
+from tests.core.guard import Guard, Rule, members_of, reads_of
 from tests.core.world import CODEC, Client, MemoryFanOut, World, heard, revisions, value
 
 
@@ -240,6 +240,71 @@ class GuardedDeliveryTests(SynchronousTestCase):
         found = heard(reader.hear())
         self.assertEqual(found[0::2], [("/a", {"n": 0}), ("/a", {"n": 2})])
         self.assertEqual(found[1::2], [("/b", {"n": 0, "pin": 1}), ("/b", {"n": 2, "pin": 1})])
+
+    def held(self) -> None:
+        """Has Alice wait for the second value of /a."""
+        self.guard = Guard()
+        self.guard.rules["/a"] = Rule(members_of("/members"))
+        self.guard.rules["/pin"] = Rule(
+            lambda _subject, _pattern, state, _now_us: Verdict(
+                frozenset(("pin",)) if state.get("/closed") else FULL, reads_of("/closed")
+            )
+        )
+        self.world = World(permissions=self.guard)
+        self.writer, self.reader = self.world.join("admin"), self.world.join("alice")
+        self.writer.send(Set("/members", value(["alice"])))
+        self.reader.ask(Subscribe(1, "/a", ALL_TYPES, 1))
+        self.reader.ask(Subscribe(2, "/pin", ALL_TYPES, 1))
+        for number in range(2):
+            self.writer.send(Set("/a", value(number)))
+            self.writer.send(Set("/pin", value({"n": number, "pin": number})))
+        self.assertEqual(heard(self.reader.hear()), [("/a", 0), ("/pin", {"n": 0, "pin": 0})])
+
+    def test_what_was_held_back_is_shown_as_its_reader_sees_it_then(self) -> None:
+        """A key that is hidden meanwhile is left out."""
+        self.held()
+        self.writer.send(Set("/closed", value(True)))
+        self.world.clock.clock.advance(1)
+        self.assertEqual(heard(self.reader.hear()), [("/a", 1), ("/pin", {"n": 1})])
+
+    def test_what_was_held_back_is_dropped_when_sight_has_ended(self) -> None:
+        """Though it was seen when it was written; what follows is right again."""
+        self.held()
+        self.writer.send(Set("/members", value([])))
+        self.world.clock.clock.advance(1)
+        self.assertEqual(heard(self.reader.hear()), [("/pin", {"n": 1, "pin": 1})])
+        self.writer.send(Set("/members", value(["alice"])))
+        self.writer.send(Set("/a", value(2)))
+        self.assertEqual(heard(self.reader.hear()), [("/a", 2)])
+        self.assertEqual(self.world.faults, [])
+
+    def test_widest_of_the_patterns_that_wait_counts(self) -> None:
+        """As for what is told at once."""
+        self.held()
+        seen = {"/**": HIDDEN, "/*": frozenset(("pin",)), "/two": frozenset(("n",))}
+        self.guard.rules["/two"] = Rule(
+            lambda _subject, pattern, _state, _now_us: Verdict(seen[pattern.text] if pattern else HIDDEN),
+            depends_on_pattern=True,
+        )
+        for number, pattern in enumerate(seen, 10):
+            self.reader.send(Subscribe(number, pattern, ALL_TYPES, 1))
+        self.world.clock.clock.advance(2)
+        self.reader.hear()
+        for number in range(2):
+            self.writer.send(Set("/two", value({"n": number, "pin": number})))
+        self.world.clock.clock.advance(1)
+        both = [("/two", {"n": number, "pin": number}) for number in range(2)]
+        self.assertEqual(heard(self.reader.hear()), both)
+
+    def test_held_back_stream_is_seen_alike(self) -> None:
+        """It is judged by its address."""
+        self.held()
+        for number in range(2):
+            self.writer.send(Publish("/a", Signal.STREAM, value=value(number)))
+        self.writer.send(Set("/members", value([])))
+        self.assertEqual(heard(self.reader.hear()), [("/a", 0)])
+        self.world.clock.clock.advance(1)
+        self.assertEqual(heard(self.reader.hear()), [("/pin", {"n": 1, "pin": 1})])
 
 
 class AudiencesTests(SynchronousTestCase):

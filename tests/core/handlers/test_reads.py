@@ -1,26 +1,90 @@
-"""Tests of clasp_relay.core.handlers.reads."""
+"""Tests of clasp_relay.core.handlers.reads: GET, SUBSCRIBE, REPLAY, ANNOUNCE and QUERY."""
+
+from collections.abc import Iterator
 
 import msgpack
 from twisted.trial.unittest import SynchronousTestCase
 
+from clasp_relay.core.handlers import reads
 from clasp_relay.core.handlers.reads import MAX_SUBSCRIPTIONS
+from clasp_relay.core.ports import NOT_YET
 from clasp_relay.errors import ErrorCode
 from clasp_relay.wire.constants import Signal
 from clasp_relay.wire.frame import encode_frame
 from clasp_relay.wire.messages import (
+    NULL,
     Ack,
     Announce,
     Error,
+    Get,
     Query,
     Replay,
     Result,
     Set,
     SignalDefinition,
+    Snapshot,
+    SnapshotParam,
     Subscribe,
     Unsubscribe,
 )
-from tests.core.guard import Guard
-from tests.core.world import World, codes, heard, value
+from tests.core.guard import Guard, Rule, members_of
+from tests.core.world import START_US, World, codes, heard, value
+
+
+class GetTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        """A session."""
+        self.world = World()
+        self.client = self.world.join()
+
+    def test_get_answers_with_the_param(self) -> None:
+        """Value, revision, writer and time."""
+        self.client.send(Set("/a", b"\x02\x05"))
+        self.client.send(Set("/a/b", value(1)))
+        expected = SnapshotParam("/a", b"\x02\x05", 1, self.client.session.id, START_US)
+        self.assertEqual(self.client.ask(Get("/a")), [Snapshot((expected,))])
+
+    def test_get_of_nothing_answers_with_null(self) -> None:
+        """At once, with revision 0: never set, or deleted."""
+        self.client.send(Set("/gone", value(1)))
+        self.client.send(Set("/gone", NULL))
+        for address in ("/never", "/gone"):
+            with self.subTest(address=address):
+                expected = SnapshotParam(address, NULL, 0, None, START_US)
+                self.assertEqual(self.client.ask(Get(address)), [Snapshot((expected,))])
+
+    def test_get_that_cannot_be_answered_is_refused(self) -> None:
+        """No address, out of scope, or longer than any that can be set."""
+        guarded = World(permissions=Guard()).join("alice")
+        for client, address, code in (
+            (self.client, "a", ErrorCode.ADDRESS),
+            (self.client, "/*", ErrorCode.ADDRESS),
+            (guarded, "/secret", ErrorCode.SCOPE),
+            (self.client, "/" + "x" * 65_530, ErrorCode.VALUE),
+        ):
+            with self.subTest(address=address[:9]):
+                (error,) = client.ask(Get(address))
+                assert isinstance(error, Error)
+                self.assertEqual(error.error, code)
+        self.assertEqual(self.world.faults, [])
+
+    def test_get_renews_a_life_time_only_for_who_sees_the_param(self) -> None:
+        """Else anybody could keep alive what is none of their business."""
+        guard = Guard()
+        guard.rules["/a"] = Rule(members_of("/members"))
+        world = World(permissions=guard)
+        admin, alice, bob = (world.join(name) for name in ("admin", "alice", "bob"))
+        admin.send(Set("/members", value(["alice"])))
+        admin.send(Set("/a", value(1), ttl=5))
+        world.advance(4)
+        self.assertEqual(heard(bob.ask(Get("/a"))), [("/a", None)])
+        changes = world.relay.params.changes
+        self.assertEqual(heard(alice.ask(Get("/a"))), [("/a", 1)])
+        self.assertEqual(world.relay.params.changes, changes + 1)
+        world.advance(4)
+        self.assertEqual(heard(bob.ask(Get("/a"))), [("/a", None)])
+        world.advance(2)
+        self.assertEqual(heard(alice.ask(Get("/a"))), [("/a", None)])
 
 
 class SubscribeTests(SynchronousTestCase):
@@ -162,6 +226,79 @@ class SignalsTests(SynchronousTestCase):
             self.client.send(Announce("/n", (SignalDefinition(f"/{number}", Signal.PARAM, "x" * 20_000),)))
         self.assertEqual(len(self.client.ask(Query("/*"))), 7)
         self.assertEqual(len(self.found("/*")), 20)
+
+    def test_address_of_a_definition_may_hold_wildcards(self) -> None:
+        """A QUERY finds it where the patterns have an address in common, once."""
+        self.assertEqual(self.client.ask(announce("/lights/*/level", "/lights/1/level", "/x/**")), [Ack("/n")])
+        for pattern, expected in (
+            ("/lights/*/level", ["/lights/*/level", "/lights/1/level"]),
+            ("/lights/2/level", ["/lights/*/level"]),
+            ("/lights/**", ["/lights/*/level", "/lights/1/level"]),
+            ("/*/2/*", ["/lights/*/level", "/x/**"]),
+            ("/x", ["/x/**"]),
+            ("/lights/*/colour", []),
+            ("/lights/*", []),
+        ):
+            with self.subTest(pattern=pattern):
+                self.assertEqual(sorted(self.found(pattern)), expected)
+
+    def test_definition_with_wildcards_must_be_in_scope_and_a_pattern(self) -> None:
+        """All that it matches; else nothing of the ANNOUNCE is registered."""
+        for address, code in (
+            ("/secret/**", ErrorCode.SCOPE),
+            ("lights/*", ErrorCode.PATTERN),
+            ("/a//*", ErrorCode.PATTERN),
+        ):
+            with self.subTest(address=address):
+                (error,) = self.client.ask(announce("/a", address))
+                assert isinstance(error, Error)
+                self.assertEqual((error.error, error.address), (code, address))
+        self.assertEqual(self.found("/**"), [])
+
+    def test_definition_that_no_result_carries_is_refused(self) -> None:
+        """With wildcards or without."""
+        for address in ("/a", "/a/*"):
+            too_big = SignalDefinition(address, Signal.EVENT, "x" * 60_000, "y" * 6_000)
+            self.world.relay.accept(self.client.session, Announce("/n", (too_big,)), 1)
+            self.assertEqual(codes(self.client.hear()), [ErrorCode.VALUE])
+
+    def test_query_of_many_gives_others_their_turn(self) -> None:
+        """Its RESULTs are made while they are taken, with a pause every so many definitions."""
+        self.patch(reads, "LOOKED_AT_ONCE", 10)
+        self.client.send(announce(*(f"/a/{number}" for number in range(35))))
+        self.client.hear()
+        waiting: list[tuple[object, Iterator[bytes]]] = []
+        taking = self.patch(self.client.outbox, "send_snapshot", lambda key, frames: waiting.append((key, frames)))
+        for _ in range(2):
+            self.client.send(Query("/a/*"))
+        taking.restore()
+        (first_key, frames), (second_key, _) = waiting
+        self.assertNotEqual(first_key, second_key)
+        taken = list(frames)
+        self.assertEqual([data == NOT_YET for data in taken], [True] * 3 + [False])
+        self.client.outbox.send_snapshot(first_key, iter(taken))
+        (result,) = self.client.hear()
+        assert isinstance(result, Result)
+        self.assertEqual([one.address for one in result.signals], [f"/a/{number}" for number in range(35)])
+
+    def test_what_is_forgotten_while_a_query_is_answered_is_left_out(self) -> None:
+        """It was announced an hour ago."""
+        self.client.ask(announce("/a/1", "/b/*"))
+        frames = self.patched_query("/**")
+        self.world.clock.clock.advance(3600)
+        self.world.relay.sweep()
+        self.client.outbox.send_snapshot("", frames)
+        self.assertEqual(self.client.hear(), [Result()])
+
+    def patched_query(self, pattern: str) -> Iterator[bytes]:
+        """Asks, and returns the frames of the answer, of which the first definitions are found already."""
+        waiting: list[Iterator[bytes]] = []
+        self.patch(reads, "LOOKED_AT_ONCE", 1)
+        taking = self.patch(self.client.outbox, "send_snapshot", lambda _key, frames: waiting.append(frames))
+        self.client.send(Query(pattern))
+        taking.restore()
+        (frames,) = waiting
+        return frames
 
     def test_query_in_messagepack_is_answered_in_binary(self) -> None:
         """As the Python client asks."""

@@ -21,12 +21,9 @@ from clasp_relay.wire.messages import (
     Message,
     Publish,
     Set,
-    Snapshot,
-    SnapshotParam,
     Subscribe,
 )
-from tests.core.guard import Guard
-from tests.core.world import START_US, World, codes, heard, revisions, value
+from tests.core.world import World, codes, heard, revisions, value
 
 
 class AckTests(SynchronousTestCase):
@@ -54,44 +51,6 @@ class AckTests(SynchronousTestCase):
         document = {"type": "SET", "address": "/a", "value": 1, "ttl": {"Sliding": 5}}
         self.client.send_bytes(encode_frame(msgpack.packb(document), 1))
         self.assertEqual(self.client.hear(), [Ack("/a", 1)])
-
-
-class GetTests(SynchronousTestCase):
-    def setUp(self) -> None:
-        """A session."""
-        self.world = World()
-        self.client = self.world.join()
-
-    def test_get_answers_with_the_param(self) -> None:
-        """Value, revision, writer and time."""
-        self.client.send(Set("/a", b"\x02\x05"))
-        self.client.send(Set("/a/b", value(1)))
-        expected = SnapshotParam("/a", b"\x02\x05", 1, self.client.session.id, START_US)
-        self.assertEqual(self.client.ask(Get("/a")), [Snapshot((expected,))])
-
-    def test_get_of_nothing_answers_with_null(self) -> None:
-        """At once, with revision 0: never set, or deleted."""
-        self.client.send(Set("/gone", value(1)))
-        self.client.send(Set("/gone", NULL))
-        for address in ("/never", "/gone"):
-            with self.subTest(address=address):
-                expected = SnapshotParam(address, NULL, 0, None, START_US)
-                self.assertEqual(self.client.ask(Get(address)), [Snapshot((expected,))])
-
-    def test_get_that_cannot_be_answered_is_refused(self) -> None:
-        """No address, out of scope, or longer than any that can be set."""
-        guarded = World(permissions=Guard()).join("alice")
-        for client, address, code in (
-            (self.client, "a", ErrorCode.ADDRESS),
-            (self.client, "/*", ErrorCode.ADDRESS),
-            (guarded, "/secret", ErrorCode.SCOPE),
-            (self.client, "/" + "x" * 65_530, ErrorCode.VALUE),
-        ):
-            with self.subTest(address=address[:9]):
-                (error,) = client.ask(Get(address))
-                assert isinstance(error, Error)
-                self.assertEqual(error.error, code)
-        self.assertEqual(self.world.faults, [])
 
 
 class PublishTests(SynchronousTestCase):

@@ -34,10 +34,12 @@ class ScheduleTests(SynchronousTestCase):
         """All of it, in order; the ACK has no revision and comes at once."""
         members = (Set("/a", value(1)), Publish("/e", Signal.EVENT, value=value(2)), Set("/b", value(3)))
         self.assertEqual(self.send(2, *members), [Ack()])
+        self.assertEqual((len(self.world.relay.schedule), self.sender.session.pending_bundles), (1, 1))
         self.assertEqual(self.pass_time(1.999), [])
         self.assertEqual(self.pass_time(0.001), [("/a", 1), ("/e", 2), ("/b", 3)])
         self.assertEqual(self.sender.hear(), [])
-        self.assertEqual(self.world.relay.schedule.pending_bytes, 0)
+        schedule = self.world.relay.schedule
+        self.assertEqual((len(schedule), schedule.pending_bytes, self.sender.session.pending_bundles), (0, 0, 0))
 
     def test_time_that_has_come_is_now(self) -> None:
         """Like a bundle without a time, with the last revision in the ACK."""

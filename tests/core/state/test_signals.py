@@ -1,13 +1,16 @@
 """Tests of clasp_relay.core.state.signals: what clients announced."""
 
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.core.state import signals
 from clasp_relay.core.state.signals import SIGNAL_TTL_US, Signals
 from clasp_relay.errors import ErrorCode, RequestError
-from clasp_relay.wire.address import Pattern
+from clasp_relay.wire.address import Pattern, intersects
 from clasp_relay.wire.constants import Signal
 from clasp_relay.wire.messages import SignalDefinition
+from tests.core.strategies import ADDRESSES, PATTERNS
 
 
 def definition(address: str, datatype: str | None = None) -> SignalDefinition:
@@ -71,3 +74,69 @@ class SignalsTests(SynchronousTestCase):
         self.signals.announce((definition("/a"),), 0)
         error = self.assertRaises(RequestError, self.signals.announce, (definition("/b"),), 0)
         self.assertEqual(error.code, ErrorCode.OVERLOADED)
+
+
+class WildcardTests(SynchronousTestCase):
+    """Definitions of all addresses that a pattern matches."""
+
+    def setUp(self) -> None:
+        """Nothing is announced."""
+        self.signals = Signals()
+
+    def announce(self, *addresses: str, now_us: int = 0) -> None:
+        """Announces definitions."""
+        self.signals.announce(tuple(map(definition, addresses)), now_us)
+
+    def found(self, pattern: str, now_us: int = 0) -> list[str]:
+        """Returns the addresses of what matches."""
+        matches = self.signals.match(Pattern.parse(pattern), now_us)
+        return sorted(one.address for one in matches if one is not None)
+
+    @given(st.lists(PATTERNS | ADDRESSES, max_size=8), PATTERNS | ADDRESSES, st.booleans())
+    def test_definition_is_found_where_the_patterns_meet(
+        self, addresses: list[str], pattern: str, are_many: bool
+    ) -> None:
+        """Each once; however many there are."""
+        self.setUp()
+        self.patch(signals, "FOUND_AT_ONCE", 1 if are_many else 1000)
+        self.announce(*addresses) if addresses else None
+        asked = Pattern.parse(pattern)
+        expected = sorted({one for one in addresses if intersects(Pattern.parse(one), asked)})
+        self.assertEqual(self.found(pattern), expected)
+
+    def test_every_definition_that_is_looked_at_is_told(self) -> None:
+        """Also in vain, so that whoever asks can pause."""
+        self.patch(signals, "FOUND_AT_ONCE", 2)
+        self.announce("/a/1", "/a/2", "/a/3", "/b/1", "/c/*", "/a/*")
+        matches = list(self.signals.match(Pattern.parse("/a/*"), 0))
+        self.assertEqual(len(matches), 6 + 2)
+        self.assertEqual([one.address for one in matches if one is not None], ["/a/1", "/a/2", "/a/3", "/a/*"])
+
+    def test_definition_with_wildcards_is_forgotten_like_others(self) -> None:
+        """And replaced, and counted."""
+        self.announce("/a/*", "/a")
+        self.signals.announce((definition("/a/*", "f64"),), 5)
+        self.assertEqual((len(self.signals), self.found("/a/x")), (2, ["/a/*"]))
+        self.assertEqual(self.found("/**", SIGNAL_TTL_US), ["/a/*"])
+        self.assertEqual(self.found("/**", SIGNAL_TTL_US + 5), [])
+        self.assertEqual((len(self.signals), self.signals._wildcards, self.signals._bytes), (0, {}, 0))
+
+    def test_too_many_wildcards_are_refused_all(self) -> None:
+        """A QUERY compares its pattern with each of them; what is known stays, and can be announced again."""
+        self.patch(signals, "MAX_WILDCARDS", 2)
+        self.announce("/a/*", "/b/*")
+        error = self.assertRaises(RequestError, self.announce, "/c", "/c/*")
+        self.assertEqual((error.code, error.address), (ErrorCode.OVERLOADED, "/c/*"))
+        self.assertEqual(self.found("/**"), ["/a/*", "/b/*"])
+        self.announce("/a/*", "/c")
+        self.assertEqual(self.found("/**"), ["/a/*", "/b/*", "/c"])
+
+    def test_what_goes_while_it_is_gone_through_is_left_out(self) -> None:
+        """An answer may take several turns."""
+        self.patch(signals, "FOUND_AT_ONCE", 1)
+        self.announce("/a/1", "/a/2", "/a/3", "/a/*")
+        matches = self.signals.match(Pattern.parse("/a/*"), 0)
+        first = next(matches)
+        self.assertEqual(first and first.address, "/a/1")
+        self.signals.sweep(SIGNAL_TTL_US)
+        self.assertEqual([one for one in matches if one is not None], [])
