@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any, cast
 
@@ -116,11 +117,11 @@ class RelayServiceTests(SynchronousTestCase):
         self.assertFalse(state_file.exists())
         self.machine.advance(1)
         self.assertEqual([param["address"] for param in json.loads(state_file.read_text())["params"]], ["/a"])
+        self.stop(service)
         again = self.service()
         again.startService()
         self.assertEqual(len(again.relay.params), 1)
         self.stop(again)
-        self.stop(service)
 
     def test_service_saves_when_it_stops(self) -> None:
         """All that was accepted."""
@@ -156,7 +157,7 @@ class RelayServiceTests(SynchronousTestCase):
             "--port: cannot listen on 127.0.0.1:7330 (Address already in use); give another --port or --host",
         )
         self.assertFalse(service.is_ready)
-        self.assertEqual(list(self.folder.iterdir()), [])
+        self.assertEqual([file.name for file in self.folder.iterdir()], ["state.json.lock"])
 
     def test_service_that_cannot_start_leaves_no_file_open(self) -> None:
         """The program that embeds it goes on, and may try again."""
@@ -166,7 +167,50 @@ class RelayServiceTests(SynchronousTestCase):
             with self.assertRaises(StartError):
                 service.startService()
             # SQLite has this file beside the database for as long as it is open.
-            self.assertEqual([file.name for file in self.folder.iterdir()], ["users.db"])
+            self.assertEqual(
+                {file.name for file in self.folder.iterdir()}, {"state.json.lock", "users.db", "users.db.lock"}
+            )
+
+    def test_second_service_on_the_same_files_does_not_start(self) -> None:
+        """While the first one lives; afterwards it does. Accounts are files, too."""
+        shared = {"data_dir": self.folder, "port": 7330}
+        first = make_service(Settings(**shared), self.machine)  # type: ignore[arg-type]
+        first.startService()
+        others: tuple[dict[str, Path], ...] = (
+            {},
+            {"state_path": self.folder / "other.json"},
+            {"auth_db": self.folder / "other.db"},
+        )
+        for more, name in zip(others, ("state.json", "users.db", "state.json"), strict=True):
+            with self.subTest(**more):
+                second = make_service(Settings(**shared, **more), self.machine)  # type: ignore[arg-type]
+                with self.assertRaises(StartError) as caught:
+                    second.startService()
+                self.assertIn(f"is in use by another relay (process {os.getpid()} on ", str(caught.exception))
+                self.assertIn(f"which keeps {name} there", str(caught.exception))
+        self.stop(first)
+        second = make_service(Settings(**shared), self.machine)  # type: ignore[arg-type]
+        second.startService()
+        self.stop(second)
+
+    def test_service_does_not_start_where_it_could_not_save(self) -> None:
+        """It reads nothing and does not listen."""
+        (self.folder / "state.json.tmp").mkdir(parents=True)
+        with self.assertRaises(StartError) as caught:
+            self.service().startService()
+        self.assertIn("--data-dir: cannot write to ", str(caught.exception))
+        self.assertEqual(self.machine.tcpServers, [])
+
+    def test_service_tries_again_as_the_user_that_it_has_become(self) -> None:
+        """Under twistd's --uid root loads, and another one saves."""
+        service = self.service()
+        service.privilegedStartService()
+        (self.folder / "state.json.tmp").mkdir()
+        self.patch(os, "geteuid", lambda: 999)
+        with self.assertRaises(StartError) as caught:
+            service.startService()
+        self.assertIn("--data-dir: cannot write to ", str(caught.exception))
+        self.stop(service)
 
     def test_service_does_not_start_on_a_broken_state(self) -> None:
         """And does not listen."""

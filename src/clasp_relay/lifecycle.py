@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Generator
+from pathlib import Path
 from typing import Any
 
 from twisted.application.service import MultiService
@@ -21,8 +23,8 @@ from clasp_relay.net.listening import TcpPlace, address_text, listen
 from clasp_relay.net.tls import ServerTls
 from clasp_relay.periodic import PeriodicService
 from clasp_relay.settings import Settings
-from clasp_relay.storage.folder import prepare_folder
-from clasp_relay.storage.snapshot_writer import SnapshotWriter
+from clasp_relay.storage.folder import FileLock, prepare_folder
+from clasp_relay.storage.snapshot_writer import SnapshotWriter, try_thread
 from clasp_relay.storage.state_file import StateFile
 
 SWEEP_INTERVAL_S = 0.5
@@ -62,6 +64,10 @@ class RelayService(MultiService):
         self._reactor = reactor
         self._auth = auth
         self._snapshots: SnapshotWriter | None = None
+        self._state_file = StateFile(settings.state_file)
+        self._locks: list[FileLock] = []
+        self._opened_as: int | None = None
+        """The user who opened the files."""
         self._tls: ServerTls | None = None
         self._log = log
         self._is_stopped = False
@@ -111,6 +117,8 @@ class RelayService(MultiService):
         if self.running:
             return
         self._open()
+        if os.geteuid() != self._opened_as:  # twistd's --uid: another user saves than the one that loaded
+            self._try_files()
         MultiService.startService(self)
         assert self.port is not None, "started without a port"
         events.RELAY_LISTENING.log(name=self.settings.name, address=address_text(self.port.getHost()))
@@ -140,9 +148,11 @@ class RelayService(MultiService):
             CloseCode.GOING_AWAY, "going away", timeout_s=self.settings.drain_timeout_s
         )
         yield maybeDeferred(MultiService.stopService, self)
-        saved = yield self._save()
+        assert self._snapshots is not None, "stopped before anything was loaded"
+        saved = yield self._snapshots.save_if_changed(may_block=True)
         if self.health is not None:
             yield self.health.stopService()
+        self._release_files()
         self._log.flush()
         events.RELAY_STOPPED.log(aborted=aborted, saved=saved, outcome=_outcome(aborted, saved))
 
@@ -151,9 +161,18 @@ class RelayService(MultiService):
             raise StartError("a relay that was stopped does not start again; make another one with make_service")
         if self.port is not None:
             return
+        try:
+            self._open_everything()
+        except BaseException:
+            self._release_files()
+            raise
+
+    def _open_everything(self) -> None:
         settings = self.settings
-        state_file = StateFile(settings.state_file)
-        prepare_folder("--data-dir" if settings.state_path is None else "--persist", state_file.path.parent)
+        state_file = self._state_file
+        self._lock_files()
+        self._try_files()
+        self._opened_as = os.geteuid()
         state = state_file.load()
         for warning in state.warnings:
             events.STATE_WARNING.log(text=warning)
@@ -182,6 +201,33 @@ class RelayService(MultiService):
             events.STATE_LOADED.log(params=len(params), path=str(state_file.path))
         else:
             events.STATE_MISSING.log(path=str(state_file.path))
+
+    def _files(self) -> list[tuple[str, Path]]:
+        """Returns the files that are this relay's alone, and the option that names each."""
+        settings = self.settings
+        files = [("--data-dir" if settings.state_path is None else "--persist", self._state_file.path)]
+        if self._auth is not None:
+            files.append(("--data-dir" if settings.auth_db is None else "--auth-db", settings.users_file))
+        return files
+
+    def _lock_files(self) -> None:
+        for option, path in self._files():
+            prepare_folder(option, path.parent)
+            lock = FileLock(option, path)
+            self._locks.append(lock)
+            if lock.warning is not None:
+                _log.warn("{line}", line=lock.warning)
+
+    def _try_files(self) -> None:
+        """Does now what saving needs later, as the user who will save."""
+        for option, path in self._files():
+            prepare_folder(option, path.parent)
+        self._state_file.try_write(self._files()[0][0])
+        try_thread()
+
+    def _release_files(self) -> None:
+        while self._locks:
+            self._locks.pop().release()
 
     def _listen(self, option: str, port: int, endpoint: str | None, factory: Any) -> IListeningPort:
         if endpoint is None:

@@ -2,7 +2,8 @@
 
 ``python -m tests.storage.saver for-ever PATH`` saves one generation after the other (every param of
 generation n has revision n) and prints n once it is saved. ``python -m tests.storage.saver full PATH``
-saves a small state, then a big one with less room than it needs, and prints what came of it.
+saves a small state, then a big one with less room than it needs, and prints what came of it. ``try`` saves a
+big one, and then finds out whether there is room for another.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from itertools import count
 from pathlib import Path
 
 from clasp_relay.core.records import StateImage
+from clasp_relay.errors import StartError
 from clasp_relay.storage.snapshot import encode
 from clasp_relay.storage.state_file import StateFile
 from tests.storage.values import image, param
@@ -47,7 +49,19 @@ def fill(state_file: StateFile) -> Iterator[str]:
     yield "alive"
 
 
+def try_again(state_file: StateFile) -> Iterator[str]:
+    """Saves with enough room, then tries with less than that took."""
+    state_file.load()
+    size_bytes = state_file.save(encode(generation(1)))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes // 2, size_bytes // 2))
+    try:
+        state_file.try_write("--persist")
+    except StartError as error:
+        yield str(error)
+    yield "alive"
+
+
 if __name__ == "__main__":
-    what = {"for-ever": save_for_ever, "full": fill}[sys.argv[1]]
+    what = {"for-ever": save_for_ever, "full": fill, "try": try_again}[sys.argv[1]]
     for line in what(StateFile(Path(sys.argv[2]))):
         print(line, flush=True)

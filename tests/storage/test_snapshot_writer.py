@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Generator
 from pathlib import Path
+from typing import NoReturn
 
 from twisted.internet.defer import Deferred, execute, inlineCallbacks
 from twisted.internet.task import Clock
@@ -13,8 +14,9 @@ from twisted.logger import LogEvent, Logger, formatEvent
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from clasp_relay.core.records import StateImage
+from clasp_relay.errors import StartError
 from clasp_relay.storage.snapshot import PIECE_PARAMS, encode
-from clasp_relay.storage.snapshot_writer import PAUSE_S, DeferToThread, SnapshotWriter
+from clasp_relay.storage.snapshot_writer import PAUSE_S, DeferToThread, SnapshotWriter, try_thread
 from clasp_relay.storage.state_file import StateFile
 from tests.storage.values import image, make_folder, param
 
@@ -175,6 +177,41 @@ class SnapshotWriterTests(SynchronousTestCase):
         self.assertEqual((self.writer.failed, self.writer.written), (1, 1))
         self.assertEqual(self.on_disk(), self.table.state)
 
+    def test_writer_tells_whether_the_last_attempt_failed(self) -> None:
+        """From the first failure until the state is on disk again, by a write or because it is as it was."""
+        self.assertFalse(self.writer.is_failing)
+        obstacle = Path(f"{self.state_file.path}.tmp")
+        for cure in (self.table.change, lambda: setattr(self.table, "changes", self.table.changes - 1)):
+            with self.subTest(cure=cure):
+                self.table.change()
+                obstacle.mkdir()
+                self.writer.save_if_changed()
+                self.threads.work()
+                self.assertTrue(self.writer.is_failing)
+                obstacle.rmdir()
+                cure()
+                done = self.writer.save_if_changed()
+                if self.threads.waiting:
+                    self.threads.work()
+                self.assertIs(self.successResultOf(done), True)
+                self.assertFalse(self.writer.is_failing)
+
+    def test_thread_that_cannot_be_started_is_a_failure_with_its_cause(self) -> None:
+        """Not a fault with a traceback; the last snapshot of all is written without a thread."""
+
+        def no_thread(_: Callable[[], int], /) -> NoReturn:
+            raise RuntimeError("can't start new thread")
+
+        writer = self.make_writer(lambda: self.table.state, no_thread)
+        self.table.change()
+        self.assertIs(self.successResultOf(writer.save_if_changed()), False)
+        self.assertTrue(writer.is_failing)
+        ((level, text),) = self.said()
+        self.assertEqual(level, "error")
+        self.assertIn("can't start new thread", text)
+        self.assertIs(self.successResultOf(writer.save_if_changed(may_block=True)), True)
+        self.assertEqual((self.on_disk(), writer.is_failing), (self.table.state, False))
+
     def test_fault_of_ours_is_told_with_its_traceback(self) -> None:
         """Any other exception is logged too, and the next call is made as usual."""
         states: list[StateImage] = []
@@ -219,6 +256,24 @@ class SnapshotWriterTests(SynchronousTestCase):
         self.threads.work()
         self.assertGreaterEqual(len(self.pauses), 3)
         self.assertLessEqual(max(self.pauses), PAUSE_S)
+
+
+class TryThreadTests(SynchronousTestCase):
+    def test_thread_is_tried_and_gone(self) -> None:
+        """Nothing of it is left."""
+        before = threading.active_count()
+        try_thread()
+        self.assertEqual(threading.active_count(), before)
+
+    def test_operator_reads_that_there_are_no_threads_left(self) -> None:
+        """With the cure."""
+
+        def refuse(_: threading.Thread) -> NoReturn:
+            raise RuntimeError("can't start new thread")
+
+        self.patch(threading.Thread, "start", refuse)
+        error = self.assertRaises(StartError, try_thread)
+        self.assertIn("cannot start a thread (can't start new thread); raise the limit of processes", str(error))
 
 
 class ThreadTests(TestCase):

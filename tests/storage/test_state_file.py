@@ -209,6 +209,51 @@ class SaveTests(StateFileTestCase):
         self.assertEqual(self.names(), ["state.json", "state.json.1"])
 
 
+class TryWriteTests(StateFileTestCase):
+    """What is found out before anything is served."""
+
+    def test_trial_leaves_no_trace(self) -> None:
+        """With a file and without one, where there are hard links and where there are none."""
+
+        def refuse(_source: Path, _target: Path) -> NoReturn:
+            raise OSError(errno.EPERM, "Operation not permitted")
+
+        StateFile(self.path).try_write("--persist")
+        self.assertEqual(self.names(), [])
+        state_file = self.opened()
+        save(state_file, ONE)
+        save(state_file, TWO)
+        for has_links in (True, False):
+            with self.subTest(has_links=has_links):
+                state_file.try_write("--persist")
+                self.assertEqual(self.names(), ["state.json", "state.json.1"])
+                self.assertEqual((self.image_of("state.json"), self.image_of("state.json.1")), (TWO, ONE))
+            self.patch(os, "link", refuse)
+
+    def test_trial_removes_what_an_interrupted_save_left(self) -> None:
+        """As the next save would."""
+        (self.folder / "state.json.tmp").write_bytes(b"half a fi")
+        StateFile(self.path).try_write("--persist")
+        self.assertEqual(self.names(), [])
+
+    def test_trial_names_the_file_the_cause_and_the_cure(self) -> None:
+        """A folder in the way of the temporary file, for instance; it stays."""
+        (self.folder / "state.json.tmp").mkdir()
+        error = self.assertRaises(StartError, StateFile(self.path).try_write, "--persist")
+        self.assertIn(f"--persist: cannot write to {os.path.realpath(self.path)} (Is a directory); ", str(error))
+        self.assertEqual(self.names(), ["state.json.tmp"])
+
+    def test_trial_finds_a_disk_without_room_for_another_snapshot(self) -> None:
+        """Room for one as big as the present one is needed."""
+        process = child("try", self.path)
+        output, _ = process.communicate(timeout=120)
+        told, *rest = output.splitlines()
+        self.assertIn("File too large", told)
+        self.assertEqual(rest, ["alive"])
+        self.assertEqual(self.names(), ["state.json"])
+        self.assertEqual(self.image_of("state.json"), generation(1))
+
+
 class FailedSaveTests(StateFileTestCase):
     def test_failed_save_leaves_the_old_files(self) -> None:
         """An error while the pieces are made leaves no trace, and the next save works."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from typing import Protocol
 
-from twisted.internet.defer import Deferred, DeferredLock, inlineCallbacks
+from twisted.internet.defer import Deferred, DeferredLock, execute, inlineCallbacks
 from twisted.logger import Logger
 
 from clasp_relay.core.records import StateImage
-from clasp_relay.errors import cause_text
+from clasp_relay.errors import StartError, cause_text
 from clasp_relay.logs import events
 from clasp_relay.storage.snapshot import encode
 from clasp_relay.storage.state_file import StateFile
@@ -28,6 +30,22 @@ class DeferToThread(Protocol):
 
     def __call__(self, function: Callable[[], int], /) -> Deferred[int]:
         """Makes the call in a thread; the Deferred fires with its result, on the event loop."""
+
+
+def try_thread() -> None:
+    """Finds out now whether the writing thread can be started.
+
+    Raises:
+        StartError: the system has no threads left for this user or container.
+    """
+    thread = threading.Thread(target=lambda: None, name="trial")
+    try:
+        thread.start()
+    except RuntimeError as error:
+        raise StartError(
+            f"cannot start a thread ({error}); raise the limit of processes (ulimit -u, the container's pids limit)"
+        ) from error
+    thread.join()
 
 
 class SnapshotWriter:
@@ -74,41 +92,49 @@ class SnapshotWriter:
         """How big the last written one is."""
         self.last_duration_s = 0.0
         """How long the last written one took."""
+        self.is_failing = False
+        """Whether the last attempt to save failed: what was set since the last written snapshot is not on disk."""
 
     @property
     def age_s(self) -> float:
         """Seconds since all that was set was on disk; it rises beyond the interval only when something is wrong."""
         return self._monotonic() - self._saved_s
 
-    def save_if_changed(self) -> Deferred[bool]:
+    def save_if_changed(self, *, may_block: bool = False) -> Deferred[bool]:
         """Writes a snapshot if the state is another one than that of the last written snapshot.
 
         While another call of this is at work, it waits for that one first; what changed meanwhile is written then.
+
+        Args:
+            may_block: write on the calling thread where no other one can be started: for the last snapshot, after
+                which nobody waits for the event loop.
 
         Returns:
             A Deferred that fires with whether the state is on disk now. It does not fail: why a
             snapshot could not be written is logged, and the next call tries again.
         """
-        return self._lock.run(self._save)
+        return self._lock.run(self._save, may_block)
 
     @inlineCallbacks
-    def _save(self) -> Generator[Deferred[int], int, bool]:
+    def _save(self, may_block: bool) -> Generator[Deferred[int], int, bool]:
         changes = self._changes()
         started_s = self._monotonic()
         if changes == self._saved_changes:
             self._saved_s = started_s
+            self.is_failing = False
             return True
         try:
             image = self._capture()
-            size_bytes = yield self._defer_to_thread(lambda: self._state_file.save(self._paced(image)))
+            size_bytes = yield self._write(image, may_block)
         except OSError as error:
-            self.failed += 1
+            self._fail()
             events.SNAPSHOT_FAILED.log(self._log, cause=cause_text(error))
             return False
         except Exception:
-            self.failed += 1
+            self._fail()
             events.SNAPSHOT_FAILED.failure(None, self._log, cause="a fault of the relay")
             return False
+        self.is_failing = False
         self._saved_changes = changes
         self._saved_s = started_s
         self.written += 1
@@ -122,6 +148,18 @@ class SnapshotWriter:
             duration_ms=round(self.last_duration_s * 1000),
         )
         return True
+
+    def _write(self, image: StateImage, may_block: bool) -> Deferred[int]:
+        try:
+            return self._defer_to_thread(lambda: self._state_file.save(self._paced(image)))
+        except RuntimeError as error:  # raised by the call itself, not by what it calls: the thread did not start
+            if not may_block:
+                raise OSError(errno.EAGAIN, str(error)) from error  # as the system says it
+            return execute(self._state_file.save, encode(image))
+
+    def _fail(self) -> None:
+        self.failed += 1
+        self.is_failing = True
 
     def _paced(self, image: StateImage) -> Iterator[bytes]:
         started_s = self._monotonic()

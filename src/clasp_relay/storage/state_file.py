@@ -5,19 +5,24 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from clasp_relay.core.records import StateImage
 from clasp_relay.errors import StartError
+from clasp_relay.storage.folder import FILE_MODE, cannot_write
 from clasp_relay.storage.restore import decode
-
-FILE_MODE = 0o600
-"""It holds what people write to each other: for the relay's user only."""
 
 _NO_HARD_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 """What ``link`` says on file systems without hard links (FAT, some network shares)."""
+
+_NO_RESERVING = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP})
+"""What ``posix_fallocate`` says where room cannot be reserved."""
+
+_TRIED_BYTES = 4096
+"""How much a trial writes, for a disk that has not one block left."""
 
 
 class LoadedState(NamedTuple):
@@ -72,6 +77,46 @@ class StateFile:
         self._loaded = True
         return LoadedState(image, [f"{self.path}: left out {warning}" for warning in warnings], found=True)
 
+    def try_write(self, option: str) -> None:
+        """Does all that a save does, so that the operator reads now, and not after a loss, that it would fail.
+
+        It makes a file, reserves as much room as the present state takes, syncs and renames it, and puts the present
+        file in its own place, which a mount of that single file refuses. No file is another one afterwards.
+
+        Args:
+            option: what named the file, for the message.
+
+        Raises:
+            StartError: one of these steps failed.
+        """
+        try:
+            self._try_new_file()
+            if self._link_present():
+                # One file under both names: the system checks the rename, and leaves both. A copy really replaces it.
+                os.replace(self._linked, self.path)
+        except OSError as error:
+            raise cannot_write(option, self.path, error) from error
+        finally:
+            for path in (self._temporary, self._linked):
+                if not path.is_dir():  # one of the reasons why it can fail
+                    path.unlink(missing_ok=True)
+
+    def _try_new_file(self) -> None:
+        self._temporary.unlink(missing_ok=True)
+        size_bytes = self.path.stat().st_size if self.path.exists() else 0
+        descriptor = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE)
+        with open(descriptor, "wb") as file:
+            file.write(bytes(_TRIED_BYTES))
+            file.flush()
+            if sys.platform != "darwin":  # which has no such call
+                try:
+                    os.posix_fallocate(file.fileno(), 0, max(size_bytes, _TRIED_BYTES))
+                except OSError as error:
+                    if error.errno not in _NO_RESERVING:
+                        raise
+            os.fsync(file.fileno())
+        os.replace(self._temporary, self._linked)
+
     def save(self, pieces: Iterable[bytes]) -> int:
         """Writes a new file in place of the old one, which is kept as ``.1``.
 
@@ -111,18 +156,23 @@ class StateFile:
 
     def _keep_previous(self) -> None:
         """Gives the old file a second name, through a third one: so there is no moment without ``.1`` either."""
+        if self._link_present():
+            os.replace(self._linked, self.previous)
+
+    def _link_present(self) -> bool:
+        """Gives the present file a second name, or makes a copy of that name; returns whether there is a file."""
         self._linked.unlink(missing_ok=True)
         try:
             os.link(self.path, self._linked)
         except FileNotFoundError:  # the first time
-            return
+            return False
         except OSError as error:
             if error.errno not in _NO_HARD_LINKS:
                 raise
-            self._copy_previous()
-        os.replace(self._linked, self.previous)
+            self._copy_present()
+        return True
 
-    def _copy_previous(self) -> None:
+    def _copy_present(self) -> None:
         descriptor = os.open(self._linked, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE)
         with open(self.path, "rb") as source, open(descriptor, "wb") as target:
             shutil.copyfileobj(source, target)
