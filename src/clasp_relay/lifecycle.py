@@ -216,7 +216,7 @@ class RelayService(MultiService):
             lock = FileLock(option, path)
             self._locks.append(lock)
             if lock.warning is not None:
-                _log.warn("{line}", line=lock.warning)
+                events.STATE_WARNING.log(text=lock.warning)
 
     def _try_files(self) -> None:
         """Does now what saving needs later, as the user who will save."""

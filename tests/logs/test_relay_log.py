@@ -9,7 +9,7 @@ from clasp_relay.logs.relay_log import RelayLog, described
 from clasp_relay.logs.tally import MAX_OFFENDERS, WINDOW_S
 from clasp_relay.wire import messages as m
 from clasp_relay.wire.constants import Signal
-from tests.core.world import START_US, MemoryOutbox, WorldClock, value
+from tests.core.world import CODEC, START_US, MemoryOutbox, WorldClock, value
 from tests.logs.events import collect, said
 
 HOME = "192.0.2.1"
@@ -22,7 +22,7 @@ class RelayLogTests(SynchronousTestCase):
         self.events = collect(self)
         self.clock = WorldClock()
         self.log = RelayLog(LogLevels.parse("info"), self.clock)
-        self.session = Session("S", MemoryOutbox(), HOME, START_US)
+        self.session = Session("S", MemoryOutbox(), HOME, CODEC, START_US)
         self.session.name = "phone"
         self.addCleanup(self.log.flush)
 
@@ -61,8 +61,8 @@ class RelayLogTests(SynchronousTestCase):
     def test_connections_without_a_hello_have_one_line_a_minute(self) -> None:
         """For each address: whoever opens connections and says nothing does not fill the log."""
         for _ in range(100):
-            self.log.ended(Session("T", MemoryOutbox(), HOME, START_US), "x" * 300)
-        self.log.ended(Session("U", MemoryOutbox(), "192.0.2.2", START_US), "the client hung up")
+            self.log.ended(Session("T", MemoryOutbox(), HOME, CODEC, START_US), "x" * 300)
+        self.log.ended(Session("U", MemoryOutbox(), "192.0.2.2", CODEC, START_US), "the client hung up")
         self.clock.clock.advance(WINDOW_S)
         begin = "connections from 192.0.2.1 that ended before their HELLO was accepted"
         cause = "after 0.0 s: " + "x" * 200 + "…"
