@@ -5,11 +5,11 @@ from __future__ import annotations
 import ssl
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -21,12 +21,14 @@ from cryptography.x509.oid import NameOID
 
 HOST = "localhost"
 
+Key: TypeAlias = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+
 
 class Issued(NamedTuple):
     """A certificate and its key."""
 
     certificate: x509.Certificate
-    key: ec.EllipticCurvePrivateKey
+    key: Key
 
     @property
     def pem(self) -> bytes:
@@ -46,7 +48,14 @@ class Issued(NamedTuple):
         return certificate, key
 
 
-def issue(name: str = HOST, issuer: Issued | None = None, *, is_authority: bool = False, days: int = 1) -> Issued:
+def issue(
+    name: str = HOST,
+    issuer: Issued | None = None,
+    *,
+    is_authority: bool = False,
+    days: int = 1,
+    key: Key | None = None,
+) -> Issued:
     """Makes a certificate.
 
     Args:
@@ -54,8 +63,9 @@ def issue(name: str = HOST, issuer: Issued | None = None, *, is_authority: bool 
         issuer: who signs it; itself when None.
         is_authority: whether it may sign others.
         days: until it ends; negative when it has ended.
+        key: its key; a new one when None.
     """
-    key = ec.generate_private_key(ec.SECP256R1())
+    key = ec.generate_private_key(ec.SECP256R1()) if key is None else key
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.now(UTC)
     certificate = (

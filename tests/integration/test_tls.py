@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import json
 import os
 import signal
 import socket
@@ -13,6 +14,7 @@ import sys
 import threading
 from pathlib import Path
 
+from clasp_relay.errors import CloseCode
 from clasp_relay.wire.messages import Ack, Hello, Set, Snapshot, Subscribe, Welcome
 from clasp_relay.wire.values import encode_value
 from tests.certificates import Issued, issue, trusting
@@ -22,6 +24,14 @@ from tests.integration.python_client import connected
 from tests.integration.raw import RawClient
 
 BIG = encode_value(bytes(60_000))
+
+DENYING = """
+import ctypes
+PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN = 65, 1
+assert ctypes.CDLL(None).prctl(PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN, 0, 0, 0) == 0, "needs Linux 6.3"
+from clasp_relay.cli import main
+main()
+"""
 
 
 def free_port() -> int:
@@ -114,6 +124,30 @@ class ServingTests(TlsTestCase):
         answer = connection.getresponse()
         self.assertEqual(answer.status, 200, answer.read())
         self.assertTrue(relay.is_running)
+
+    def test_relay_serves_where_memory_is_never_writable_and_executable(self) -> None:
+        """As under systemd's MemoryDenyWriteExecute: sessions and the auth API."""
+        port = free_port()
+        relay = self.start(
+            *("--tls-cert", str(self.certificate), "--tls-key", str(self.key), "--auth-port", str(port)),
+            *("--app-config", "none"),
+            command=("-c", DENYING),
+        )
+        connection = http.client.HTTPSConnection("localhost", port, timeout=PATIENCE_S, context=trusting(self.issued))
+        self.addCleanup(connection.close)
+        connection.request("POST", "/auth/guest", body=b"{}", headers={"Content-Type": "application/json"})
+        token = json.loads(connection.getresponse().read())["token"]
+        client = RawClient(relay.port, tls=trusting(self.issued))
+        self.addCleanup(client.close)
+        client.send(Hello(1, 0xF8, "client", token))
+        client.receive(Welcome)
+
+    def test_sessions_read_why_they_end_when_the_relay_stops(self) -> None:
+        """The Close with 1001 arrives before the end of TLS."""
+        relay = self.start_tls()
+        clients = [self.live(relay) for _ in range(20)]
+        self.assertEqual(relay.stop(), 0, relay.log)
+        self.assertEqual({client.end()[1].code for client in clients}, {CloseCode.GOING_AWAY})
 
     def test_relay_names_what_is_wrong_with_its_files(self) -> None:
         """One line, and nothing listens."""

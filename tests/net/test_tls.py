@@ -4,6 +4,7 @@ import contextlib
 import ssl
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric import rsa
 from OpenSSL import SSL
 from twisted.logger import LogLevel, capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
@@ -134,6 +135,12 @@ class FilesTests(ServerTlsTestCase):
                         path.write_bytes(data)
                 with self.assertRaisesRegex(StartError, words):
                     ServerTls(certificate, key)
+
+    def test_server_names_a_key_that_openssl_finds_too_small(self) -> None:
+        """As the certificate's fault, not as a key that does not belong to it."""
+        pair = issue(key=rsa.generate_private_key(65_537, 1_024))  # noqa: S505  that is the test
+        with self.assertRaisesRegex(StartError, r"--tls-cert: .* cannot be used \(ee key too small\)"):
+            ServerTls(*pair.write(self.folder))
 
     def test_server_warns_of_a_certificate_that_has_expired(self) -> None:
         """It serves all the same: clients decide, and a new one may be on its way."""

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from io import BytesIO
 from typing import Any
 
-from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.internet.interfaces import IAddress, IProtocolFactory, IReactorTime
 from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
+from zope.interface import implementer_only
 
 from clasp_relay.access.addresses import Network, is_in_networks
 from clasp_relay.http.connections import HttpConnection, HttpConnections, RefusedConnection, TurnQueue
@@ -53,6 +54,7 @@ class BoundedRequest(Request):
             self.channel.loseConnection()
 
 
+@implementer_only(IProtocolFactory)  # without protocol negotiation (ALPN), which needs a callback; see ``net.tls``
 class QuietSite(Site):
     """Twisted's site without an access log: it would have a line per request, and what clients put into headers.
 

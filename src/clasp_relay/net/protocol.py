@@ -198,15 +198,13 @@ class ClaspProtocol(FastPathProtocol):
     @property
     def is_drained(self) -> bool:
         """Whether all that was sent has left this process, as far as the transport tells."""
-        buffered = getattr(self.transport, "dataBuffer", b"") or getattr(self.transport, "_tempDataBuffer", None)
-        return not buffered and (self.outbox is None or self.outbox.is_drained)
+        return not _buffered_bytes(self.transport) and (self.outbox is None or self.outbox.is_drained)
 
     @property
     def waiting_bytes(self) -> int:
         """How much was sent and has not left this process, as far as that is known."""
         backlog = None if self.outbox is None else self.outbox.backlog
-        buffered: int = len(getattr(self.transport, "dataBuffer", b"")) + getattr(self.transport, "_tempDataLen", 0)
-        return buffered + (0 if backlog is None else backlog.size_bytes)
+        return _buffered_bytes(self.transport) + (0 if backlog is None else backlog.size_bytes)
 
     def send_close(self, close_code: CloseCode, reason: bytes) -> None:
         """See ``outbox.Connection``."""
@@ -276,6 +274,18 @@ class ClaspProtocol(FastPathProtocol):
         timer, self._timer = self._timer, None
         if timer is not None and timer.active():
             timer.cancel()
+
+
+def _buffered_bytes(transport: Any) -> int:
+    """Returns how much a transport keeps in memory: what TLS has not encrypted yet, and what TCP has not sent."""
+    size_bytes = 0
+    while transport is not None:
+        aggregator = getattr(transport, "_aggregator", None)
+        size_bytes += sum(map(len, getattr(aggregator, "_buffer", ())))
+        size_bytes += sum(map(len, getattr(transport, "_appSendBuffer", ())))
+        size_bytes += len(getattr(transport, "dataBuffer", b"")) + getattr(transport, "_tempDataLen", 0)
+        transport = getattr(transport, "transport", None)
+    return size_bytes
 
 
 def _host(transport: Any) -> str:

@@ -11,13 +11,15 @@ from cryptography.x509 import Certificate, load_pem_x509_certificates
 from OpenSSL import SSL
 from OpenSSL.crypto import X509, PKey
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
-from twisted.internet.ssl import CertificateOptions, TLSVersion
 from zope.interface import implementer
 
 from clasp_relay.errors import StartError
 from clasp_relay.logs import events
 
 __all__ = ["ServerTls"]
+
+_CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:DHE+CHACHA20:ECDHE+AES256:ECDHE+AES128:!aNULL:!MD5:!DSS"
+"""Of TLS 1.2: all have forward secrecy, and AES-GCM and ChaCha20 go first, as in Twisted's own list."""
 
 
 @implementer(IOpenSSLServerConnectionCreator)
@@ -63,18 +65,24 @@ class ServerTls:
             leaf, *chain = load_pem_x509_certificates(data)
         except ValueError as error:
             raise StartError(f"--tls-cert: {self._certificate} is no certificate in PEM ({error})") from error
-        options = CertificateOptions(
-            certificate=X509.from_cryptography(leaf),
-            privateKey=self._load_key(),
-            extraCertChain=[X509.from_cryptography(each) for each in chain],
-            raiseMinimumTo=TLSVersion.TLSv1_2,  # RFC 8996 retires what is older
-        )
+        context = _make_context()
         try:
-            return options.getContext(), leaf
+            context.use_certificate(X509.from_cryptography(leaf))
+            for each in chain:
+                context.add_extra_chain_cert(X509.from_cryptography(each))
+        except SSL.Error as error:
+            why = _reason(error)
+            raise StartError(
+                f"--tls-cert: {self._certificate} cannot be used ({why}); have another one issued"
+            ) from error
+        try:
+            context.use_privatekey(self._load_key())
+            context.check_privatekey()
         except SSL.Error as error:
             raise StartError(
                 f"--tls-key: {self._key} is not the key of the first certificate in {self._certificate}"
             ) from error
+        return context, leaf
 
     def _load_key(self) -> PKey:
         data = _read("--tls-key", self._key)
@@ -91,6 +99,26 @@ def _read(option: str, path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise StartError(f"{option}: {path} cannot be read ({error.strerror})") from error
+
+
+def _make_context() -> SSL.Context:
+    """Returns a context without callbacks.
+
+    Twisted's ``CertificateOptions`` always sets one for ALPN. It needs memory that is writable and executable, which
+    systemd's ``MemoryDenyWriteExecute=`` and SELinux refuse.
+    """
+    context = SSL.Context(SSL.TLS_SERVER_METHOD)
+    context.set_min_proto_version(SSL.TLS1_2_VERSION)  # RFC 8996 retires what is older
+    context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_CIPHER_SERVER_PREFERENCE | SSL.OP_NO_RENEGOTIATION)
+    context.set_mode(SSL.MODE_RELEASE_BUFFERS)
+    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+    context.set_cipher_list(_CIPHERS)
+    return context
+
+
+def _reason(error: SSL.Error) -> str:
+    """Returns what OpenSSL says, such as «ee key too small»."""
+    return "; ".join(str(each[-1]) for each in error.args[0]) if error.args and error.args[0] else "refused by OpenSSL"
 
 
 def _log_end(leaf: Certificate, path: Path) -> None:
