@@ -13,6 +13,7 @@ from twisted.internet.task import deferLater
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import TestCase
 
+from clasp_relay.access.addresses import ClientAddresses
 from clasp_relay.access.permissions import TokenPermissions
 from clasp_relay.access.policy import Policy
 from clasp_relay.access.tokens import TokenTable
@@ -48,6 +49,7 @@ class Running:
             policy,
             Origins(None),
             ClaspFactory(World().relay, TurnWriter(REACTOR), REACTOR),
+            ClientAddresses(settings.trusted_proxies),
             lambda *call: self.calls.append(call),
         )
         self.site = self.server.open()

@@ -168,7 +168,8 @@ class RelayServiceTests(SynchronousTestCase):
                 service.startService()
             # SQLite has this file beside the database for as long as it is open.
             self.assertEqual(
-                {file.name for file in self.folder.iterdir()}, {"state.json.lock", "users.db", "users.db.lock"}
+                {file.name for file in self.folder.iterdir()},
+                {"state.json.lock", "users.db", "users.db.key", "users.db.lock"},
             )
 
     def test_second_service_on_the_same_files_does_not_start(self) -> None:

@@ -71,7 +71,7 @@ class MakeServiceTests(SynchronousTestCase):
         """With its traceback; the session goes on, and reads nothing of what went wrong."""
         service = self.service()
         session = live(service)
-        self.patch(service.relay, "writing", None)
+        self.patch(service.relay, "decider", None)
         say(session, service, Set("/a", encode_value(1)))
         self.assertEqual(len(self.flushLoggedErrors(AttributeError)), 1)
         assert isinstance(session.outbox, Wire)

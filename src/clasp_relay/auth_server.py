@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.web.resource import Resource
 
 from clasp_relay.access.accounts import Accounts, Tell, load_tokens
-from clasp_relay.access.addresses import hasher_of_addresses
+from clasp_relay.access.addresses import ClientAddresses, hasher_of_addresses
 from clasp_relay.access.admin_token import admin_record, read_or_make_admin_token, read_or_make_key
 from clasp_relay.access.limits import AttemptLimiter, KnownAddresses, RateLimits
 from clasp_relay.access.names import name_keys
@@ -60,6 +60,7 @@ class AuthServer(Service):
         policy: the application's rules, or None.
         origins: whose pages may read the answers.
         factory: makes the WebSocket connections of a web app that is served here too.
+        addresses: tells the clients' addresses.
         tell: is told of each call; see ``accounts.Tell``.
     """
 
@@ -72,11 +73,13 @@ class AuthServer(Service):
         policy: Policy | None,
         origins: Origins,
         factory: ClaspFactory,
+        addresses: ClientAddresses,
         tell: Tell,
     ) -> None:
         self._tell = tell
         self._accounts: Accounts | None = None
         self._factory = factory
+        self._addresses = addresses
         self._settings = settings
         self._reactor = reactor
         self._tokens = tokens
@@ -156,7 +159,7 @@ class AuthServer(Service):
         folder = packaged_app() if settings.web_root is None else Path(settings.web_root)
         app = None if folder is None or settings.web_root == NO_WEB_ROOT else WebRoot(folder)
         root = Resource() if app is None else app
-        auth = make_auth_resource(accounts, origins=self._origins, trusted_proxies=settings.trusted_proxies, page=app)
+        auth = make_auth_resource(accounts, origins=self._origins, addresses=self._addresses, page=app)
         root.putChild(b"auth", auth)
         if app is not None:
             root.putChild(b"ws", WebSocketResource(self._factory))

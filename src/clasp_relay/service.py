@@ -9,7 +9,7 @@ from typing import Any
 
 from twisted.python.failure import Failure
 
-from clasp_relay.access.addresses import client_address
+from clasp_relay.access.addresses import ClientAddresses
 from clasp_relay.access.permissions import EXPIRED, REVOKED, TokenPermissions
 from clasp_relay.access.policy import Policy
 from clasp_relay.access.policy_choice import choose_policy
@@ -55,11 +55,12 @@ def make_service(settings: Settings, reactor: Any) -> RelayService:
     clock = ReactorClock(reactor)
     log = RelayLog(LogLevels.parse(settings.log_level), clock)
     origins = Origins(settings.cors_origins)
+    addresses = ClientAddresses(settings.trusted_proxies)
     if origins.any:
         events.ORIGINS_UNLIMITED.log()
     if settings.is_open_mode:
         relay = _relay(settings, clock, writer, OpenPermissions(), None, log)
-        factory = _factory(settings, reactor, relay, writer, origins, log)
+        factory = _factory(settings, reactor, relay, writer, origins, addresses, log)
         return RelayService(settings, reactor, relay, factory, None, log)
     policy = _policy(settings)
     tokens = TokenTable(reactor, time.time, max_per_guest_address=settings.max_guest_tokens_per_address)
@@ -68,8 +69,8 @@ def make_service(settings: Settings, reactor: Any) -> RelayService:
     tokens.on_end(lambda record, why: _end_sessions(relay, record, why))
     tokens.on_replace(lambda subject, old, new: _pass_sessions(relay, subject, old, new))
     tokens.tokens_in_use = lambda subject: {each.identity.token for each in relay.sessions.of_subject(subject)}
-    factory = _factory(settings, reactor, relay, writer, origins, log)
-    auth = AuthServer(settings, reactor, tokens, permissions, policy, origins, factory, log.signed)
+    factory = _factory(settings, reactor, relay, writer, origins, addresses, log)
+    auth = AuthServer(settings, reactor, tokens, permissions, policy, origins, factory, addresses, log.signed)
     return RelayService(settings, reactor, relay, factory, auth, log)
 
 
@@ -107,7 +108,13 @@ def _relay(
 
 
 def _factory(
-    settings: Settings, reactor: Any, relay: Relay, writer: TurnWriter, origins: Origins, log: RelayLog
+    settings: Settings,
+    reactor: Any,
+    relay: Relay,
+    writer: TurnWriter,
+    origins: Origins,
+    addresses: ClientAddresses,
+    log: RelayLog,
 ) -> ClaspFactory:
     limits = NetLimits(
         settings.max_sessions,
@@ -121,7 +128,7 @@ def _factory(
         reactor,
         limits,
         allows_origin=origins.admit,
-        client_address=lambda peer, forwarded: client_address(peer, [forwarded], settings.trusted_proxies),
+        client_address=lambda peer, forwarded: addresses.of(peer, [forwarded] if forwarded else []),
         observer=log,
     )
 

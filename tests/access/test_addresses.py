@@ -1,8 +1,12 @@
 """Client addresses."""
 
+from typing import cast
+
+from twisted.logger import ILogObserver, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.access.addresses import (
+    ClientAddresses,
     address_group,
     client_address,
     hasher_of_addresses,
@@ -44,6 +48,31 @@ class ClientAddressTests(SynchronousTestCase):
     def test_nobody_is_trusted_unless_named(self) -> None:
         """Without trusted proxies the header is not looked at, from this machine neither."""
         self.assertEqual(client_address("127.0.0.1", ["203.0.113.7"], ()), "127.0.0.1")
+
+
+class ClientAddressesTests(SynchronousTestCase):
+    """A proxy that is not trusted."""
+
+    def test_untrusted_proxy_is_told_once(self) -> None:
+        """One on this machine or its network: a stranger may send any header."""
+        lines: list[str] = []
+        observer = cast(ILogObserver, lambda event: lines.append(formatEvent(event)))
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        addresses = ClientAddresses(parse_networks("127.0.0.1"))
+        for peer, forwarded in (
+            ("8.8.8.8", ["203.0.113.7"]),
+            ("127.0.0.1", ["203.0.113.7"]),
+            ("172.18.0.2", []),
+            ("local", ["203.0.113.7"]),
+        ):
+            addresses.of(peer, forwarded)
+        self.assertEqual(lines, [])
+        for _ in range(3):
+            self.assertEqual(addresses.of("172.18.0.2", ["203.0.113.7"]), "172.18.0.2")
+        (line,) = lines
+        self.assertIn("172.18.0.2 sends X-Forwarded-For and is not trusted", line)
+        self.assertIn("--trusted-proxy 172.18.0.2", line)
 
 
 class NetworkTests(SynchronousTestCase):

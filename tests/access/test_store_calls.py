@@ -1,14 +1,19 @@
 """Calls of the store."""
 
+from typing import cast
+
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.logger import ILogObserver, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.access.refusals import Refusal, Taken, Unauthenticated
+from clasp_relay.access.refusals import Busy, Refusal, Taken, Unauthenticated
 from clasp_relay.access.store_calls import StoreCalls
 from clasp_relay.storage.users import (
     IdentityTaken,
     NameConfusable,
     NameTaken,
+    StoreBusy,
     StoreRefusal,
     TokenGone,
     UserChanged,
@@ -26,7 +31,8 @@ class StoreCallsTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         """Makes calls at once."""
-        self.calls = StoreCalls(InlineWorkers())
+        self.clock = Clock()
+        self.calls = StoreCalls(InlineWorkers(), self.clock.seconds)
 
     def refusal(self, error: Exception) -> Refusal:
         """Returns what a client gets for an error of the store's."""
@@ -52,13 +58,27 @@ class StoreCallsTests(SynchronousTestCase):
             (TokenGone(), Unauthenticated, "This token is not valid."),
             (UserChanged(), Unauthenticated, "The password was changed a moment ago."),
         ]
-        self.assertEqual({type(error) for error, _, _ in cases}, set(StoreRefusal.__subclasses__()))
+        self.assertEqual({type(error) for error, _, _ in cases} | {StoreBusy}, set(StoreRefusal.__subclasses__()))
         for error, kind, words in cases:
             with self.subTest(error=error):
                 refusal = self.refusal(error)
                 self.assertIsInstance(refusal, kind)
                 self.assertIn(words, refusal.sentence)
                 self.assertEqual("identity" in refusal.sentence, isinstance(error, IdentityTaken))
+
+    def test_file_that_another_process_holds_is_told_once_a_minute(self) -> None:
+        """Callers are told to come back."""
+        lines: list[str] = []
+        observer = cast(ILogObserver, lambda event: lines.append(formatEvent(event)))
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        for _ in range(130):
+            refusal = self.refusal(StoreBusy("users.db"))
+            assert isinstance(refusal, Busy)
+            self.assertEqual(refusal.retry_after_s, 5)
+            self.clock.advance(1)
+        expected = "users.db: another process holds the users' database; calls get 503 until it ends"
+        self.assertEqual(lines, [expected] * 3)
 
     def test_fault_of_the_store_stays_a_fault(self) -> None:
         """It is none of the client's business."""

@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.static import Data
 from twisted.web.test.requesthelper import DummyRequest
 
-from clasp_relay.access.addresses import parse_networks
+from clasp_relay.access.addresses import ClientAddresses, parse_networks
 from clasp_relay.access.limits import RateLimits
 from clasp_relay.access.refusals import Later, Refusal
 from clasp_relay.access.tokens import TokenUnknown
@@ -43,7 +43,8 @@ class ApiTestCase(SynchronousTestCase):
     def use(self, stack: Stack, origins: Origins | None = None, **options: Any) -> None:
         """Makes the site over other accounts."""
         self.stack = stack
-        self.site = MemorySite(make_auth_resource(stack.accounts, origins=origins or Origins(None), **options))
+        given = {"origins": origins or Origins(None), "addresses": ClientAddresses(()), **options}
+        self.site = MemorySite(make_auth_resource(stack.accounts, **given))
 
     def post(self, path: str, body: object = None, bearer: str | None = None) -> Answer:
         """Posts to the API."""
@@ -373,7 +374,7 @@ class AddressTests(ApiTestCase):
 
     def test_clients_behind_a_trusted_proxy_are_counted_apart(self) -> None:
         """And nobody else is believed."""
-        self.use(Stack(limits=RateLimits(5, 900, 1, 900)), trusted_proxies=parse_networks("127.0.0.1"))
+        self.use(Stack(limits=RateLimits(5, 900, 1, 900)), addresses=ClientAddresses(parse_networks("127.0.0.1")))
         self.assertEqual(self.guest_from("127.0.0.1", "203.0.113.1"), 200)
         self.assertEqual(self.guest_from("127.0.0.1", "203.0.113.2"), 200)
         self.assertEqual(self.guest_from("127.0.0.1", "9.9.9.9, 203.0.113.2"), 429)
@@ -384,7 +385,7 @@ class AddressTests(ApiTestCase):
         """A Unix socket."""
         request = DummyRequest([b""])
         request.client = UNIXAddress("/run/relay.sock")
-        self.assertEqual(request_address(request, ()), "local")  # type: ignore[arg-type]
+        self.assertEqual(request_address(request, ClientAddresses(())), "local")  # type: ignore[arg-type]
 
 
 class PageTests(ApiTestCase):

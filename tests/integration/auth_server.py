@@ -14,7 +14,7 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.web.resource import Resource
 
 from clasp_relay.access.accounts import Accounts, load_tokens
-from clasp_relay.access.addresses import hasher_of_addresses
+from clasp_relay.access.addresses import ClientAddresses, hasher_of_addresses
 from clasp_relay.access.limits import AttemptLimiter, KnownAddresses, RateLimits
 from clasp_relay.access.names import name_keys
 from clasp_relay.access.passwords import HASHES_AT_ONCE, MAX_WAITING_HASHES_PER_ADDRESS, Passwords, cheap_hasher
@@ -70,7 +70,7 @@ class AuthServer:
             random_hex=secrets.token_hex,
         )
         root = Resource()
-        root.putChild(b"auth", make_auth_resource(self.accounts, origins=Origins(None)))
+        root.putChild(b"auth", make_auth_resource(self.accounts, origins=Origins(None), addresses=ClientAddresses(())))
         self.site = make_site(root, REACTOR)
         self.sql.start()
         self.hashing.start()

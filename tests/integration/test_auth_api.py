@@ -5,6 +5,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal
@@ -193,6 +194,21 @@ class AuthApiTests(TestCase):
         hasher.gate.set()
         self.assertEqual(sorted(await gatherResults(crowd)), [401] * 12 + [503] * 3)
         self.assertEqual(await other, 401)
+
+    async def test_file_that_another_process_holds_answers_503(self) -> None:
+        """The first call after two seconds, the others at once, none with a traceback; then all is as before."""
+        self.start()
+        with closing(sqlite3.connect(self.path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            before_s = time.monotonic()
+            responses = [await self.client.post(f"{self.server.url}/auth/guest", json={}) for _ in range(10)]
+            self.assertLess(time.monotonic() - before_s, 10)
+            for response in responses:
+                self.assertEqual((response.code, response.headers.getRawHeaders("retry-after")), (503, ["5"]))
+                self.assertIn("cannot reach its accounts", (await response.json())["error"])
+            self.assertEqual(await self.server.accounts.purge(), 0)
+        await self.token("/auth/guest", {})
+        self.assertEqual(self.flushLoggedErrors(), [])
 
     async def test_sql_is_off_the_loop_on_one_thread(self) -> None:
         """Every statement of a call."""

@@ -1,19 +1,25 @@
 """Opening users.db, whoever made it."""
 
+import os
 import sqlite3
 import stat
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from importlib.resources import files
 from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.errors import StartError
+from clasp_relay.storage import users_file as module
 from clasp_relay.storage.users import Claim, KeptToken, NameConfusable, TokenRecord, User
 from clasp_relay.storage.users_file import SCHEMA_VERSION, open_users_file
 from clasp_relay.storage.users_sqlite import SqliteUsers
 from tests.storage.test_users_sqlite import keys_of
 
+NOBODY = 65_534
 OPEN = Claim(None, True, 1)
 RUST_TABLE = (
     "CREATE TABLE users (id TEXT PRIMARY KEY, username TEXT UNIQUE NOT NULL,"
@@ -29,6 +35,21 @@ RUST_USERS = [
 ]
 
 
+@contextmanager
+def unprivileged(*paths: Path) -> Iterator[None]:
+    """Acts as an ordinary user, the owner of some paths."""
+    if os.geteuid() != 0:
+        yield
+        return
+    for path in paths:
+        os.chown(path, NOBODY, NOBODY)
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
 class UsersFileTests(SynchronousTestCase):
     """Files that are there, or not, or are no such files."""
 
@@ -36,6 +57,12 @@ class UsersFileTests(SynchronousTestCase):
         """Makes a folder."""
         self.folder = Path(self.mktemp())
         self.folder.mkdir()
+        self.path = self.folder / "users.db"
+
+    def use_public_folder(self) -> None:
+        """Makes a folder that every user can get to."""
+        self.folder = Path(mkdtemp())
+        self.addCleanup(rmtree, self.folder)
         self.path = self.folder / "users.db"
 
     def make_rust_file(self) -> None:
@@ -130,6 +157,46 @@ class UsersFileTests(SynchronousTestCase):
         with closing(sqlite3.connect(self.path)) as db:
             self.assertEqual(db.execute("PRAGMA user_version").fetchone(), (1,))
             self.assertEqual(len(db.execute("PRAGMA table_info(user_facts)").fetchall()), 3)
+
+    def test_file_that_another_process_holds_stops_the_start(self) -> None:
+        """The line says so, and does not advise to move the file away."""
+        self.patch(module, "BUSY_TIMEOUT_S", 0.05)
+        for make in (self.make_rust_file, self.make_version_1):
+            with self.subTest(make=make):
+                self.setUp()
+                make()
+                with closing(sqlite3.connect(self.path)) as other:
+                    other.execute("BEGIN EXCLUSIVE")
+                    error = self.assertRaises(StartError, self.open)
+                self.assertIn(f"{self.path}: another process holds the users' database; end it", str(error))
+                self.open()
+
+    def test_companion_that_cannot_be_written_stops_the_start(self) -> None:
+        """It is named with its owner; moved away it would take the latest changes along."""
+        for suffix in ("-wal", "-shm"):
+            with self.subTest(suffix=suffix):
+                self.use_public_folder()
+                self.open().close()
+                companion = self.folder / f"users.db{suffix}"
+                companion.touch(0o400)
+                with unprivileged(self.folder, self.path):
+                    error = self.assertRaises(StartError, self.open)
+                self.assertIn(f"{companion}: the relay (user ", str(error))
+                self.assertIn(f"belongs to user {companion.stat().st_uid}: Permission denied", str(error))
+                self.assertIn("do not move it away", str(error))
+
+    def test_copy_that_cannot_be_made_stops_the_start(self) -> None:
+        """Nothing is changed then, and nothing half done is left."""
+        self.use_public_folder()
+        self.make_version_1()
+        before = self.path.read_bytes()
+        self.folder.chmod(0o555)
+        with unprivileged(self.path):
+            error = self.assertRaises(StartError, self.open)
+        self.folder.chmod(0o755)
+        self.assertIn("users.db.v1.bak: the users' database has to be copied before it is changed", str(error))
+        self.assertIn("Permission denied", str(error))
+        self.assertEqual((self.path.read_bytes(), self.copies()), (before, []))
 
     def test_copy_never_replaces_an_earlier_one(self) -> None:
         """An upgrade that failed half-way may have left the only good one."""

@@ -1,12 +1,16 @@
 """Users and tokens in a SQLite file: what :class:`UserStore` promises, and what only a file can do."""
 
 import sqlite3
+import time
+from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from clasp_relay.errors import StartError
+from clasp_relay.storage import users_file
 from clasp_relay.storage.users import (
     ADDRESS_KEPT_S,
     GUEST_PROOF_S,
@@ -19,6 +23,7 @@ from clasp_relay.storage.users import (
     NameConfusable,
     NameKeys,
     NameTaken,
+    StoreBusy,
     TokenGone,
     TokenRecord,
     User,
@@ -327,6 +332,64 @@ class FileTests(SynchronousTestCase):
         self.assertEqual(self.store.user("u1"), self.alice)
         self.assertEqual(self.store.valid_tokens(NOW_S), [token("a")])
         self.assertEqual(self.store.find_token(token("b").digest), KeptToken(token("b"), NOW_S, NOW_S + DAY_S))
+
+    def test_store_does_not_wait_for_another_process_again_and_again(self) -> None:
+        """The first call waits; those after it are refused at once, until one gets through."""
+        self.patch(users_file, "BUSY_TIMEOUT_S", 0.3)
+        self.store.close()
+        self.store = SqliteUsers(self.path, keys_of)
+        self.addCleanup(self.store.close)
+        with closing(sqlite3.connect(self.path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            times_s = []
+            for _ in range(3):
+                before_s = time.monotonic()
+                error = self.assertRaises(StoreBusy, self.store.add_user_token, token("b"), 0)
+                times_s.append(time.monotonic() - before_s)
+            self.assertEqual(str(error), str(self.path))
+            self.assertEqual(self.store.find_user(["Alice"], "-"), self.alice)
+        self.assertGreater(times_s[0], 0.25)
+        self.assertLess(max(times_s[1:]), 0.2)
+        self.store.add_user_token(token("b"), 0)
+        self.assertEqual(self.store._db.execute("PRAGMA busy_timeout").fetchone(), (300,))
+
+    def test_damaged_tokens_are_told_in_one_line(self) -> None:
+        """Values of another kind, and pages that are overwritten."""
+        for values in ((b"x", 7, 7), (b"x", "u1", None), ("text", "u1", "Alice")):
+            with self.subTest(values=values):
+                self.store.close()
+                self.store = self.make_store()
+                self.addCleanup(self.store.close)
+                with closing(sqlite3.connect(self.path)) as other, other:
+                    other.execute("PRAGMA ignore_check_constraints = ON")
+                    other.execute("PRAGMA writable_schema = ON")
+                    other.execute("UPDATE sqlite_schema SET sql = replace(sql, ' NOT NULL', '') WHERE name = 'tokens'")
+                with closing(sqlite3.connect(self.path)) as other, other:
+                    other.execute(
+                        "INSERT INTO tokens (digest, subject, username, guest, scopes_name, created_at, expires_at)"
+                        " VALUES (?, ?, ?, 0, 'policy', 'soon', ?)",
+                        (*values, NOW_S * 2),
+                    )
+                self.store.close()
+                self.store = SqliteUsers(self.path, keys_of)
+                self.addCleanup(self.store.close)
+                error = self.assertRaises(StartError, self.store.valid_tokens, NOW_S)
+                self.assertIn(f"{self.path}: the tokens in the users' database are damaged (", str(error))
+                self.assertNotIn("\n", str(error))
+
+    def test_overwritten_pages_are_told_in_one_line(self) -> None:
+        """Whichever of them it was."""
+        for number in range(200):
+            self.store.add_user_token(token(str(number)), 0)
+        (page,) = self.store._db.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'tokens'").fetchone()
+        self.store.close()
+        with self.path.open("r+b") as file:
+            file.seek((page - 1) * 4096)
+            file.write(b"\xff" * 4096)
+        self.store = SqliteUsers(self.path, keys_of)
+        self.addCleanup(self.store.close)
+        error = self.assertRaises(StartError, self.store.valid_tokens, NOW_S)
+        self.assertIn("are damaged (database disk image is malformed); put back a copy of the file", str(error))
 
     def test_store_undoes_what_it_could_not_finish(self) -> None:
         """A fault in the middle of a call leaves nothing of it behind, and the store goes on."""

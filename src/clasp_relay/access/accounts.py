@@ -149,14 +149,17 @@ class Accounts:
         return TokenInfo(record.subject, record.username, record.guest, scopes, record.expires_s)
 
     async def purge(self) -> int:
-        """Removes what need not be kept any more; to be called now and then.
+        """Removes what need not be kept any more, to be called now and then; a busy relay leaves it for the next time.
 
         Returns:
             how many tokens were removed.
         """
         removed = 0
         while True:
-            count = await self._calls.run(self._store.purge, self._now(), _PURGE_ROWS)
+            try:
+                count = await self._calls.run(self._store.purge, self._now(), _PURGE_ROWS)
+            except Busy:
+                return removed
             removed += count
             if count < _PURGE_ROWS:
                 return removed
@@ -249,7 +252,7 @@ class Accounts:
             except Busy:
                 events.TOKEN_REPLACED_KEPT.log()
 
-        Deferred.fromCoroutine(write()).addErrback(events.TOKEN_WRITE_FAULT.failure)
+        Deferred.fromCoroutine(write()).addErrback(lambda failure: events.TOKEN_WRITE_FAULT.failure(failure))
 
     async def _change_password(self, old: str, new: str, bearer: str | None, address: str) -> None:
         record = self._issuer.recognise(bearer)

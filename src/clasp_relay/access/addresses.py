@@ -7,7 +7,19 @@ from hashlib import blake2b
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import TypeAlias
 
-__all__ = ["Network", "address_group", "client_address", "hasher_of_addresses", "is_in_networks", "parse_networks"]
+from twisted.logger import Logger
+
+__all__ = [
+    "ClientAddresses",
+    "Network",
+    "address_group",
+    "client_address",
+    "hasher_of_addresses",
+    "is_in_networks",
+    "parse_networks",
+]
+
+_log = Logger(namespace="clasp_relay.net")
 
 Network: TypeAlias = IPv4Network | IPv6Network
 _Address: TypeAlias = IPv4Address | IPv6Address
@@ -70,6 +82,36 @@ def client_address(peer: str, forwarded: Sequence[str], trusted: Sequence[Networ
             break
         speaker = hop
     return str(speaker)
+
+
+class ClientAddresses:
+    """Tells the addresses of clients, and warns once of a proxy that is not trusted.
+
+    Args:
+        trusted: networks whose proxies are believed.
+    """
+
+    def __init__(self, trusted: Sequence[Network]) -> None:
+        self._trusted = trusted
+        self._has_warned = False
+
+    def of(self, peer: str, forwarded: Sequence[str]) -> str:
+        """Returns the address of the client that a request comes from; see ``client_address``."""
+        address = client_address(peer, forwarded, self._trusted)
+        if forwarded and not self._has_warned and not is_in_networks(peer, self._trusted) and _is_near(peer):
+            self._has_warned = True
+            _log.warn(
+                "{peer} sends X-Forwarded-For and is not trusted: all clients behind that proxy share one address,"
+                " and its limits; --trusted-proxy {peer} tells them apart",
+                peer=peer,
+            )
+        return address
+
+
+def _is_near(peer: str) -> bool:
+    """Tells whether a peer is on this machine or its network, as proxies are; a stranger may send any header."""
+    parsed = _parse(peer)
+    return parsed is not None and parsed.is_private
 
 
 def is_in_networks(address: str, networks: Sequence[Network]) -> bool:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
+from twisted.logger import Logger
+
 from clasp_relay.access.issuer import BAD_TOKEN
-from clasp_relay.access.refusals import Refusal, Taken, Unauthenticated
+from clasp_relay.access.refusals import Busy, Refusal, Taken, Unauthenticated
 from clasp_relay.access.workers import Workers
 from clasp_relay.storage.users import (
     IdentityTaken,
     NameConfusable,
     NameTaken,
+    StoreBusy,
     StoreRefusal,
     TokenGone,
     UserChanged,
@@ -19,12 +23,18 @@ from clasp_relay.storage.users import (
 
 __all__ = ["MAX_WAITING_CALLS", "StoreCalls"]
 
+_RETRY_AFTER_S = 5
+_TOLD_EVERY_S = 60
+
+_log = Logger(namespace="clasp_relay.auth")
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
 MAX_WAITING_CALLS = 2048
 """Calls that may wait for the SQL thread: a second's worth on a slow disk."""
 
+STORE_BUSY = "The relay cannot reach its accounts at the moment. Try again in a few seconds."
 NAME_TAKEN = "This name belongs to a registered user. Choose another one."
 NAME_CONFUSABLE = "This name looks like that of a registered user. Choose another one."
 # Clients look for the words «identity belongs to a registered user», and then make up a new id.
@@ -37,10 +47,13 @@ class StoreCalls:
 
     Args:
         workers: one thread that all calls are made on.
+        monotonic_s: seconds that nobody sets.
     """
 
-    def __init__(self, workers: Workers) -> None:
+    def __init__(self, workers: Workers, monotonic_s: Callable[[], float] = time.monotonic) -> None:
         self._workers = workers
+        self._monotonic_s = monotonic_s
+        self._silent_until_s = 0.0
 
     async def run(self, method: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Calls one method.
@@ -50,8 +63,18 @@ class StoreCalls:
         """
         try:
             return await self._workers.run("", _always, method, *args, **kwargs)
+        except StoreBusy as busy:
+            self._tell_busy(busy)
+            raise Busy(STORE_BUSY, _RETRY_AFTER_S) from None
         except StoreRefusal as refusal:
             raise _in_words(refusal) from None
+
+    def _tell_busy(self, busy: StoreBusy) -> None:
+        """Writes a line to the log, once a minute."""
+        now_s = self._monotonic_s()
+        if now_s >= self._silent_until_s:
+            self._silent_until_s = now_s + _TOLD_EVERY_S
+            _log.warn("{file}: another process holds the users' database; calls get 503 until it ends", file=str(busy))
 
 
 def _in_words(refusal: StoreRefusal) -> Refusal:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -13,7 +13,7 @@ from twisted.web.resource import IResource, Resource
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from clasp_relay.access.accounts import Accounts
-from clasp_relay.access.addresses import Network, client_address
+from clasp_relay.access.addresses import ClientAddresses
 from clasp_relay.access.issuer import Issued
 from clasp_relay.access.refusals import BadInput, Busy, Later, Limited, Refusal, Taken, Unauthenticated
 from clasp_relay.http.cors import Origins, set_cors_headers
@@ -45,11 +45,11 @@ _NOT_FOUND = "There is nothing here."
 _MALFORMED = "The request is malformed."
 
 
-def request_address(request: IRequest, trusted: Sequence[Network]) -> str:
-    """Returns the address of the client that a request comes from; see ``client_address``."""
+def request_address(request: IRequest, addresses: ClientAddresses) -> str:
+    """Returns the address of the client that a request comes from; ``local`` for a Unix socket's."""
     peer = getattr(request.getClientAddress(), "host", None)
     forwarded = request.requestHeaders.getRawHeaders("x-forwarded-for") or ()
-    return client_address(peer or "local", forwarded, trusted)
+    return addresses.of(peer or "local", forwarded)
 
 
 class AuthApi:
@@ -184,7 +184,7 @@ def make_auth_resource(
     accounts: Accounts,
     *,
     origins: Origins,
-    trusted_proxies: Sequence[Network] = (),
+    addresses: ClientAddresses,
     page: IResource | None = None,
 ) -> IResource:
     """Returns the auth API, to be put at ``auth`` below a site's root.
@@ -192,10 +192,10 @@ def make_auth_resource(
     Args:
         accounts: does what is asked.
         origins: whose pages may read the answers.
-        trusted_proxies: whose X-Forwarded-For is believed.
+        addresses: tells the clients' addresses.
         page: what is shown at ``/auth`` itself, without a slash; None for a JSON 404.
     """
-    api = AuthApi(accounts, lambda request: request_address(request, trusted_proxies))
+    api = AuthApi(accounts, lambda request: request_address(request, addresses))
     return _AuthResource(api, origins, page)
 
 

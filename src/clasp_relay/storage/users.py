@@ -27,6 +27,7 @@ __all__ = [
     "NameConfusable",
     "NameKeys",
     "NameTaken",
+    "StoreBusy",
     "StoreRefusal",
     "TokenGone",
     "TokenRecord",
@@ -135,6 +136,10 @@ class StoreRefusal(ClaspError):
     """What was asked cannot be written; nothing was."""
 
 
+class StoreBusy(StoreRefusal):
+    """Another process holds the file; the text says which."""
+
+
 class NameTaken(StoreRefusal):
     """A registered user has this name."""
 
@@ -156,7 +161,7 @@ class UserChanged(StoreRefusal):
 
 
 class UserStore(Protocol):
-    """Users and tokens; see the module. Every method may raise what the storage beneath it raises."""
+    """Users and tokens; see the module. A method may raise ``StoreBusy``, and what the storage beneath it raises."""
 
     def find_user(self, spellings: Sequence[str], folded: str) -> User | None:
         """Returns who signs in under a name.

@@ -12,11 +12,12 @@ from collections.abc import Callable
 from contextlib import closing
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from clasp_relay.errors import StartError
-from clasp_relay.storage.users import NameKeys
+from clasp_relay.storage.users import NameKeys, StoreBusy
 
-__all__ = ["SCHEMA_VERSION", "open_users_file", "open_users_in_memory"]
+__all__ = ["SCHEMA_VERSION", "UsersConnection", "open_users_file", "open_users_in_memory"]
 
 SCHEMA_VERSION = 2
 """The number of the last ``schema/users-N.sql``."""
@@ -24,10 +25,42 @@ SCHEMA_VERSION = 2
 _PRIVATE = 0o600
 """The file holds password hashes."""
 
-_BUSY_TIMEOUT_S = 5.0
+BUSY_TIMEOUT_S = 2.0
+"""How long a call waits for another process that holds the file. While one does, the calls after that do not wait."""
+
+_BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
-def open_users_file(path: Path, keys_of: Callable[[str], NameKeys]) -> sqlite3.Connection:
+class UsersConnection(sqlite3.Connection):
+    """A connection that tells a file which another process holds from a broken one."""
+
+    name = ""
+    """The file."""
+    _is_held = False
+
+    def execute(self, *args: Any) -> sqlite3.Cursor:
+        """As ``sqlite3.Connection.execute``.
+
+        Raises:
+            StoreBusy: another process holds the file.
+        """
+        try:
+            cursor = super().execute(*args)
+        except sqlite3.OperationalError as error:
+            if not _is_busy(error):
+                raise
+            self._wait_for_others(False)
+            raise StoreBusy(self.name) from None
+        if self._is_held and self.in_transaction:
+            self._wait_for_others(True)
+        return cursor
+
+    def _wait_for_others(self, waits: bool) -> None:
+        self._is_held = not waits
+        super().execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_S * 1000 if waits else 0:.0f}")
+
+
+def open_users_file(path: Path, keys_of: Callable[[str], NameKeys]) -> UsersConnection:
     """Opens or makes the file, and brings it up to date.
 
     Args:
@@ -44,15 +77,24 @@ def open_users_file(path: Path, keys_of: Callable[[str], NameKeys]) -> sqlite3.C
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, _PRIVATE))
     except OSError as error:
         raise StartError(f"{path}: the users' database cannot be opened: {error.strerror}") from error
+    _check_companions(path)
     # The relay opens it before its threads run, and one of them uses it afterwards.
-    connection = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(
+        path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, factory=UsersConnection
+    )
+    connection.name = str(path)
     try:
         _prepare(connection, path, keys_of)
+    except StoreBusy:
+        connection.close()
+        raise _held(path) from None
     except StartError:
         connection.close()
         raise
     except sqlite3.Error as error:
         connection.close()
+        if _is_busy(error):
+            raise _held(path) from error
         raise StartError(
             f"{path}: not a users' database that this relay can use ({error}); "
             "put back a copy of it, or move it away to start without users"
@@ -60,13 +102,44 @@ def open_users_file(path: Path, keys_of: Callable[[str], NameKeys]) -> sqlite3.C
     return connection
 
 
-def open_users_in_memory(keys_of: Callable[[str], NameKeys]) -> sqlite3.Connection:
+def _is_busy(error: sqlite3.Error) -> bool:
+    # The extended codes have the kind of busy in their higher bytes.
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _BUSY
+
+
+def _held(path: Path) -> StartError:
+    return StartError(
+        f"{path}: another process holds the users' database; end it (another relay, a backup, an sqlite3 shell)"
+    )
+
+
+def _check_companions(path: Path) -> None:
+    """Checks that the files beside the database can be written, which SQLite says in words that lead astray.
+
+    Raises:
+        StartError: one of them cannot.
+    """
+    for suffix in ("-wal", "-shm"):
+        companion = path.with_name(path.name + suffix)
+        try:
+            os.close(os.open(companion, os.O_RDWR))
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise StartError(
+                f"{companion}: the relay (user {os.geteuid()}) cannot write this part of the users' database,"
+                f" which belongs to user {companion.stat().st_uid}: {error.strerror};"
+                f" give it to the relay's user as {path.name} is, and do not move it away: it holds the latest changes"
+            ) from error
+
+
+def open_users_in_memory(keys_of: Callable[[str], NameKeys]) -> UsersConnection:
     """Makes a database that is gone with its connection.
 
     Args:
         keys_of: returns what a name is compared by.
     """
-    connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False, factory=UsersConnection)
     _prepare(connection, Path(":memory:"), keys_of)
     return connection
 
@@ -115,9 +188,15 @@ def _back_up(connection: sqlite3.Connection, path: Path, version: int) -> None:
     stem = f"{path.name}.v{version}"
     names = [f"{stem}.bak", *(f"{stem}.{count}.bak" for count in range(2, len(taken) + 3))]
     copy = path.with_name(next(name for name in names if name not in taken))
-    os.close(os.open(copy, os.O_RDWR | os.O_CREAT | os.O_EXCL, _PRIVATE))
-    with closing(sqlite3.connect(copy)) as target:
-        connection.backup(target)
+    try:
+        os.close(os.open(copy, os.O_RDWR | os.O_CREAT | os.O_EXCL, _PRIVATE))
+        with closing(sqlite3.connect(copy)) as target:
+            connection.backup(target)
+    except (OSError, sqlite3.Error) as error:
+        copy.unlink(missing_ok=True)
+        raise StartError(
+            f"{copy}: the users' database has to be copied before it is changed, and cannot be: {error}"
+        ) from error
 
 
 def _upgrade(connection: sqlite3.Connection, step: int) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from sys import intern
 from typing import Any
 
+from clasp_relay.errors import StartError
 from clasp_relay.storage.users import (
     ADDRESS_KEPT_S,
     GUEST_PROOF_S,
@@ -51,6 +53,7 @@ class SqliteUsers:
     """
 
     def __init__(self, path: Path | None, keys_of: Callable[[str], NameKeys]) -> None:
+        self._path = path
         self._db = open_users_in_memory(keys_of) if path is None else open_users_file(path, keys_of)
 
     def close(self) -> None:
@@ -181,26 +184,44 @@ class SqliteUsers:
         )
 
     def valid_tokens(self, now_s: int) -> list[TokenRecord]:
-        """As :meth:`UserStore.valid_tokens`."""
-        rows = self._db.execute(f"{_TOKEN} WHERE expires_at > ? AND revoked_at IS NULL ORDER BY expires_at", (now_s,))
-        return [_record(row) for row in rows]
+        """As :meth:`UserStore.valid_tokens`.
+
+        Raises:
+            StartError: the table is damaged.
+        """
+        with self._damage_told():
+            rows = self._db.execute(
+                f"{_TOKEN} WHERE expires_at > ? AND revoked_at IS NULL ORDER BY expires_at", (now_s,)
+            )
+            return [_record(row) for row in rows]
 
     def expired_tokens(self, now_s: int, limit: int) -> list[bytes]:
-        """As :meth:`UserStore.expired_tokens`."""
-        rows = self._db.execute(
-            "SELECT digest FROM tokens WHERE expires_at <= ? AND revoked_at IS NULL ORDER BY expires_at DESC LIMIT ?",
-            (now_s, limit),
-        )
-        return [row[0] for row in rows]
+        """As :meth:`UserStore.expired_tokens`.
+
+        Raises:
+            StartError: the table is damaged.
+        """
+        with self._damage_told():
+            rows = self._db.execute(
+                "SELECT digest FROM tokens WHERE expires_at <= ? AND revoked_at IS NULL"
+                " ORDER BY expires_at DESC LIMIT ?",
+                (now_s, limit),
+            )
+            return [row[0] for row in rows]
 
     def known_addresses(self, now_s: int, limit: int) -> list[KnownAddress]:
-        """As :meth:`UserStore.known_addresses`."""
-        rows = self._db.execute(
-            "SELECT address, folded_name, last_used_at FROM sign_in_addresses JOIN user_facts USING (user_id)"
-            " WHERE last_used_at > ? ORDER BY last_used_at DESC LIMIT ?",
-            (now_s - ADDRESS_KEPT_S, limit),
-        )
-        return [KnownAddress(*row) for row in rows][::-1]
+        """As :meth:`UserStore.known_addresses`.
+
+        Raises:
+            StartError: the table is damaged.
+        """
+        with self._damage_told():
+            rows = self._db.execute(
+                "SELECT address, folded_name, last_used_at FROM sign_in_addresses JOIN user_facts USING (user_id)"
+                " WHERE last_used_at > ? ORDER BY last_used_at DESC LIMIT ?",
+                (now_s - ADDRESS_KEPT_S, limit),
+            )
+            return [KnownAddress(*row) for row in rows][::-1]
 
     def purge(self, now_s: int, limit: int) -> int:
         """As :meth:`UserStore.purge`."""
@@ -214,6 +235,16 @@ class SqliteUsers:
             " AND (guest = 0 OR first_expires_at <= ?) LIMIT ?)",
             (now_s - USER_TOKEN_KEPT_S, now_s - GUEST_PROOF_S, limit),
         ).rowcount
+
+    @contextmanager
+    def _damage_told(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.DatabaseError, TypeError) as error:
+            raise StartError(
+                f"{self._path}: the tokens in the users' database are damaged ({error}); put back a copy of the file,"
+                " or save its table «users» with SQLite's .recover"
+            ) from error
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -275,6 +306,10 @@ class SqliteUsers:
 
 def _record(row: Sequence[Any]) -> TokenRecord:
     digest, subject, username, guest, scopes_name, created_s, expires_s, made_for, sign_in, replaces = row[:10]
+    kinds = ((bytes, digest), (str, subject), (str, username), (int, created_s), (int, expires_s), (bytes, made_for))
+    for kind, value in kinds:
+        if not isinstance(value, kind):
+            raise TypeError(f"a token's row has {type(value).__name__} where {kind.__name__} is due")
     # One string for all of them: many records are kept in memory.
     scopes_name = intern(scopes_name)
     first = b"" if sign_in == digest else sign_in
