@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
 from clasp_relay.access.addresses import address_group
 from clasp_relay.access.issuer import BAD_TOKEN, EXPIRED_TOKEN, NO_TOKEN, Issued, Issuer, PendingToken
@@ -252,7 +253,7 @@ class Accounts:
             except Busy:
                 events.TOKEN_REPLACED_KEPT.log()
 
-        Deferred.fromCoroutine(write()).addErrback(lambda failure: events.TOKEN_WRITE_FAULT.failure(failure))
+        Deferred.fromCoroutine(write()).addErrback(_tell_lost_write)
 
     async def _change_password(self, old: str, new: str, bearer: str | None, address: str) -> None:
         record = self._issuer.recognise(bearer)
@@ -319,6 +320,10 @@ class Accounts:
         finally:
             self.outcomes[event, outcome] = self.outcomes.get((event, outcome), 0) + 1
             self._tell(event, address, outcome, user_id)
+
+
+def _tell_lost_write(failure: Failure) -> None:
+    events.TOKEN_WRITE_FAULT.failure(failure)
 
 
 def _log_call(event: str, address: str, outcome: str, user_id: str) -> None:
