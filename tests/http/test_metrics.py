@@ -17,6 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from clasp_relay.core.handlers import HANDLERS
 from clasp_relay.core.ports import Kind
 from clasp_relay.core.relay import Relay, RelayOptions
+from clasp_relay.core.rights.memory import Reads
 from clasp_relay.http.metrics import Sources, make_registry
 from clasp_relay.loop_lag import LoopLag
 from clasp_relay.net.factory import ClaspFactory
@@ -181,6 +182,16 @@ def lags(machine: Machine, _client: Client) -> None:
     machine.lag.stopService()
 
 
+def decides(machine: Machine, _client: Client) -> None:
+    """Two decisions are remembered; a change ends one, and a subject that leaves takes none of the other's."""
+    memory = machine.relay.permissions.memory
+    for address in ("/a", "/b"):
+        reads = Reads()
+        reads.lookups[address] = True
+        memory.keep(memory.pool("ann"), ("question", address), address, True, reads)
+    memory.changed("/a", True, False)
+
+
 CAUSES: list[tuple[Callable[[Machine, Client], None], dict[str, float]]] = [
     (
         sets,
@@ -225,6 +236,14 @@ CAUSES: list[tuple[Callable[[Machine, Client], None], dict[str, float]]] = [
             "clasp_deliveries_total": 2,
         },
     ),
+    (
+        decides,
+        {
+            "clasp_decisions": 1,
+            "clasp_decisions_made_total": 2,
+            "clasp_decisions_ended_total{reason=changed}": 1,
+        },
+    ),
     (is_slow, {"clasp_slow_closes_total": 1}),
     (is_full, {"clasp_turned_away_total": 2, "clasp_connections": 5}),
     (
@@ -259,6 +278,7 @@ CAUSES: list[tuple[Callable[[Machine, Client], None], dict[str, float]]] = [
 MORE: dict[Callable[[Machine, Client], None], tuple[str, ...]] = {
     sets: ("clasp_received_bytes_total", "clasp_sent_bytes_total"),
     is_slow: ("clasp_coalesced_total{reason=slow}", "clasp_dropped_total{reason=slow}", "clasp_outbox_bytes"),
+    decides: ("clasp_decisions_bytes",),
     saves: ("clasp_snapshot_size_bytes",),
 }
 """And which it moves by an amount that is not for this test to say."""
