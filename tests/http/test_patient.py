@@ -92,3 +92,17 @@ class QueueTests(SynchronousTestCase):
             before = self.resource.count
             self.assertEqual(self.turn(), before)
         self.assertEqual(self.resource.count, 3 * AT_ONCE)
+
+
+class TlsTests(SynchronousTestCase):
+    def test_client_that_speaks_tls_is_told_at_once(self) -> None:
+        """With an answer in plain HTTP, which it reports as a wrong protocol; a body may begin like that."""
+        site = MemorySite(Counter())
+        protocol, transport = site.connect()
+        protocol.dataReceived(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")
+        self.assertTrue(transport.value().startswith(b"HTTP/1.1 400 "))
+        self.assertTrue(transport.disconnecting)
+        protocol, transport = site.connect()
+        protocol.dataReceived(ASK.replace(b"\r\n\r\n", b"\r\nContent-Length: 2\r\n\r\n"))
+        protocol.dataReceived(b"\x16\x03")
+        self.assertTrue(transport.value().startswith(b"HTTP/1.1 200 "), transport.value())

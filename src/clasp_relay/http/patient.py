@@ -12,6 +12,8 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
 
+from clasp_relay.net.plain_http import TLS_BEGIN, response
+
 AT_ONCE = 8
 """From how many connections something is taken in one turn."""
 
@@ -67,13 +69,19 @@ class PatientChannel(HTTPChannel):
 
     transport: Any
     queue: Queue
+    _has_begun = False
 
     def dataReceived(self, data: bytes) -> None:
         """Takes bytes."""
         self.queue.take(self, data)
 
     def handle(self, data: bytes) -> None:
-        """Does what they ask for."""
+        """Does what they ask for; a client that speaks TLS is told at once, not after a time-out."""
+        if not self._has_begun and data.startswith(TLS_BEGIN):
+            self.transport.write(response(400, "this port does not speak TLS", "/"))
+            self.loseConnection()  # type: ignore[no-untyped-call]
+            return
+        self._has_begun = True
         super().dataReceived(data)  # type: ignore[no-untyped-call]
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
