@@ -136,10 +136,15 @@ class AuthServerTests(TestCase):
             with self.subTest(path=path):
                 self.assertIn(b"the app", (await running.ask("GET", path)).body)
         self.assertIn(b"ws", running.site.resource.listStaticNames())
-        self.assertEqual((await running.ask("GET", "/auth/nothing")).status, 404)
+        for path in ("/auth/nothing", "/api/entities", "/api/journal/latest", "/metrics", "/readyz"):
+            with self.subTest(path=path):
+                answer = await running.ask("GET", path)
+                self.assertEqual((answer.status, answer.json), (404, {"error": "There is nothing here."}))
         await running.server.stopService()
         bare = self.start()
-        self.assertEqual((await bare.ask("GET", "/")).status, 404)
+        for path in ("/", "/api/entities", "/some/page"):
+            answer = await bare.ask("GET", path)
+            self.assertEqual((answer.status, answer.json), (404, {"error": "There is nothing here."}))
         self.assertEqual(bare.site.resource.listStaticNames(), [b"auth"])
         self.assertEqual((await bare.ask("GET", "/auth/me")).status, 401)
 

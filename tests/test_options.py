@@ -161,8 +161,8 @@ class RefusedTests(SynchronousTestCase):
             (["--auth-port", "x"], "--auth-port: got 'x', expected a whole number from 0 to 65535"),
             (
                 ["--cors-origin", "*"],
-                "--cors-origin: got '*', expected origins as scheme://host or scheme://host:port, comma-separated "
-                "(for every origin leave it out)",
+                "--cors-origin: got '*', expected origins as scheme://host or scheme://host:port, "
+                "null or file:// for local pages, comma-separated (for every origin leave it out)",
             ),
             (
                 ["--trusted-proxy", "caddy"],

@@ -12,7 +12,6 @@ from clasp_relay.setting_kinds import Choice, FilePath, Kind, Levels, Networks, 
 NO_ORIGINS = (
     "",
     "*",
-    "null",
     "a.example",
     "//a.example",
     "https://",
@@ -48,6 +47,7 @@ class KindTests(SynchronousTestCase):
             (OrNone(FilePath()), None),
             (OrNone(Whole(1)), 1),
             (OriginList(), ("https://a.example",)),
+            (OriginList(), ("null", "file://", "https://bücher.example")),
             (OriginList(), ("http://localhost:5173", "capacitor://localhost", "http://[::1]:80")),
             (Networks(), ()),
             (Networks(), (ip_network("10.0.0.0/8"), ip_network("::1"))),
@@ -150,7 +150,8 @@ class KindTests(SynchronousTestCase):
             (OrNone(FilePath()), "a path"),
             (
                 OriginList(),
-                "origins as scheme://host or scheme://host:port, comma-separated (for every origin leave it out)",
+                "origins as scheme://host or scheme://host:port, null or file:// for local pages, comma-separated "
+                "(for every origin leave it out)",
             ),
             (Networks(), "IP addresses or networks (10.0.0.0/8), comma-separated"),
         ]

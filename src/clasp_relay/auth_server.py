@@ -34,6 +34,7 @@ from clasp_relay.access.workers import ThreadWorkers
 from clasp_relay.http.auth_api import make_auth_resource
 from clasp_relay.http.bounded import make_site
 from clasp_relay.http.cors import Origins
+from clasp_relay.http.json_answers import NotFound
 from clasp_relay.http.web_root import WebRoot, packaged_app
 from clasp_relay.logs import events
 from clasp_relay.net.factory import ClaspFactory
@@ -41,6 +42,9 @@ from clasp_relay.periodic import PeriodicService
 from clasp_relay.settings import Settings
 from clasp_relay.storage.folder import prepare_folder
 from clasp_relay.storage.users_sqlite import SqliteUsers
+
+NOT_THE_APPS = (b"api", b"metrics", b"healthz", b"readyz")
+"""Paths that tools ask for on this port; the app's page with status 200 would look like an answer."""
 
 NO_WEB_ROOT = "none"
 """The name of no app."""
@@ -158,11 +162,13 @@ class AuthServer(Service):
         settings = self._settings
         folder = packaged_app() if settings.web_root is None else Path(settings.web_root)
         app = None if folder is None or settings.web_root == NO_WEB_ROOT else WebRoot(folder)
-        root = Resource() if app is None else app
+        root = NotFound() if app is None else app
         auth = make_auth_resource(accounts, origins=self._origins, addresses=self._addresses, page=app)
         root.putChild(b"auth", auth)
         if app is not None:
             root.putChild(b"ws", WebSocketResource(self._factory))
+            for path in NOT_THE_APPS:
+                root.putChild(path, NotFound())
             events.APP_SERVED.log(folder=str(folder))
         return root
 

@@ -14,6 +14,10 @@ from clasp_relay.logs.levels import LOG_LEVELS, LogLevels
 __all__ = ["Choice", "FilePath", "Kind", "Levels", "Networks", "Number", "OrNone", "OriginList", "Text", "Whole"]
 
 
+LOCAL_PAGES = ("null", "file://")
+"""What browsers send as Origin of a page that comes from a file, or from a sandbox."""
+
+
 class Kind(Protocol):
     """What a field accepts."""
 
@@ -189,7 +193,10 @@ class OriginList:
     @property
     def expected(self) -> str:
         """See ``Kind``."""
-        return "origins as scheme://host or scheme://host:port, comma-separated (for every origin leave it out)"
+        return (
+            "origins as scheme://host or scheme://host:port, null or file:// for local pages, comma-separated "
+            "(for every origin leave it out)"
+        )
 
     def accepts(self, value: object) -> bool:
         """See ``Kind``."""
@@ -201,7 +208,9 @@ class OriginList:
 
 
 def _is_origin(value: object) -> bool:
-    """Tells whether a value is scheme, host and perhaps port, and nothing else."""
+    """Tells whether a value is scheme, host and perhaps port, and nothing else; or what local pages send."""
+    if value in LOCAL_PAGES:
+        return True
     if not isinstance(value, str) or re.search(r"[\s*@?#]", value) is not None:
         return False
     try:

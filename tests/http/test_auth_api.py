@@ -291,6 +291,13 @@ class ErrorTests(ApiTestCase):
                 answer = self.site.send(b"GET /auth/me HTTP/1.1\r\nHost: " + host + b"\r\n\r\n")
                 self.assert_error(answer, 400, "The request is malformed.")
 
+    def test_host_may_end_with_a_colon(self) -> None:
+        """RFC 9110 §4.2.3: an empty port is the scheme's own."""
+        for host in (b"relay:", b"[::1]:"):
+            with self.subTest(host):
+                answer = self.site.send(b"GET /auth/openapi.json HTTP/1.1\r\nHost: " + host + b"\r\n\r\n")
+                self.assertEqual(answer.status, 200)
+
     def test_fault_of_ours_answers_500_and_says_nothing(self) -> None:
         """What went wrong is in the log."""
 

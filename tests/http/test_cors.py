@@ -34,6 +34,19 @@ class OriginsTests(SynchronousTestCase):
             with self.subTest(origin=origin):
                 self.assertIs(origins.admit(origin, "relay.example:7350", "http"), admitted)
 
+    def test_internationalised_origins_are_compared_as_browsers_write_them(self) -> None:
+        """In IDNA's ASCII form (UTS #46, non-transitional), whichever way the list has them."""
+        for listed, origin, admitted in (
+            ("https://bücher.example", "https://xn--bcher-kva.example", True),
+            ("https://xn--bcher-kva.example", "https://xn--bcher-kva.example", True),
+            ("https://BÜCHER.example:8443", "https://xn--bcher-kva.example:8443", True),
+            ("https://straße.example", "https://xn--strae-oqa.example", True),
+            ("https://bücher.example", "https://bucher.example", False),
+            ("https://\u2028.example", "https://\u2028.example", True),
+        ):
+            with self.subTest(listed):
+                self.assertIs(Origins([listed]).admit(origin, "relay.example"), admitted)
+
     def test_own_origin_of_a_scheme_that_is_not_known_has_either(self) -> None:
         """A proxy may have ended TLS."""
         origins = Origins([])
@@ -57,4 +70,6 @@ class OriginsTests(SynchronousTestCase):
 
     def test_origin_that_cannot_be_read_is_only_itself(self) -> None:
         """«null», of a page without an origin, can be listed on purpose."""
-        self.assertTrue(Origins(["null"]).admit("null", "relay.example"))
+        for origin in ("null", "file://"):
+            self.assertTrue(Origins([origin]).admit(origin, "relay.example"))
+            self.assertFalse(Origins(["https://chat.example"]).admit(origin, "relay.example"))

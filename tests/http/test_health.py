@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import IResource
 
@@ -39,9 +40,12 @@ class HealthTests(SynchronousTestCase):
         self.assertIn(b"made_total 3.0\n", answer.body)
 
     def test_head_has_no_body(self) -> None:
-        """And the status of a GET."""
-        answer = self.site.request("HEAD", "/auth/readyz")
+        """And the status and length of a GET; it leaves no line in the log."""
+        with capturedLogs() as events:
+            answer = self.site.request("HEAD", "/auth/readyz")
         self.assertEqual((answer.status, answer.body), (503, b""))
+        self.assertEqual(answer.headers["content-length"], str(len("starting or stopping\n")))
+        self.assertEqual(events, [])
 
     def test_nothing_else_is_there(self) -> None:
         """No other path, no other method."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry
+from prometheus_client import ProcessCollector as PrometheusCollector
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import Logger, LogPublisher
@@ -18,7 +19,7 @@ from clasp_relay.core.handlers import HANDLERS
 from clasp_relay.core.ports import Kind
 from clasp_relay.core.relay import Relay, RelayOptions
 from clasp_relay.core.rights.memory import Reads
-from clasp_relay.http.metrics import Sources, make_registry
+from clasp_relay.http.metrics import ProcessCollector, Sources, make_registry
 from clasp_relay.loop_lag import LoopLag
 from clasp_relay.net.factory import ClaspFactory
 from clasp_relay.net.limits import NetLimits
@@ -340,6 +341,21 @@ class MetricsTests(SynchronousTestCase):
         names = {family.name for family in registry.collect()}
         self.assertNotIn("clasp_snapshots", names)
         self.assertIn("process_resident_memory_bytes", names)
+
+    def test_process_is_measured_where_proc_has_processes_only(self) -> None:
+        """As under systemd's ProcSubset=pid: no /proc/stat, and the same numbers as Prometheus's own collector."""
+        proc = Path(self.mktemp())
+        proc.mkdir()
+        (proc / "self").symlink_to("/proc/self")
+        ours = {family.name: family.samples[0].value for family in ProcessCollector(proc / "self").collect()}
+        theirs = {family.name: family.samples[0].value for family in PrometheusCollector(registry=None).collect()}
+        self.assertEqual(set(ours), set(theirs))
+        for name, number in theirs.items():
+            self.assertAlmostEqual(ours[name] / number, 1, delta=0.2, msg=name)
+
+    def test_process_is_not_measured_without_proc(self) -> None:
+        """Elsewhere than on Linux."""
+        self.assertEqual(list(ProcessCollector(Path(self.mktemp())).collect()), [])
 
     def test_dashboard_shows_metrics_that_exist(self) -> None:
         """Each name in its queries is one of ours or of the process; all of ours are shown."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
+import idna
 from twisted.web.iweb import IRequest
 
 __all__ = ["Origins", "set_cors_headers"]
@@ -15,7 +16,7 @@ _HEADERS = b"Content-Type, Authorization"
 
 
 def _normalise(origin: str) -> str:
-    """Returns an origin as browsers write it: lower case, no default port, no slash at the end."""
+    """Returns an origin as browsers write it: lower case, IDNA's ASCII form, no default port, no slash at the end."""
     try:
         parts = urlsplit(origin.strip())
         port = parts.port
@@ -23,16 +24,26 @@ def _normalise(origin: str) -> str:
         return origin
     if not parts.scheme or not parts.hostname:
         return origin.strip().lower()
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else _ascii_host(parts.hostname)
     suffix = "" if port in (None, _DEFAULT_PORTS.get(parts.scheme)) else f":{port}"
     return f"{parts.scheme}://{host}{suffix}"
+
+
+def _ascii_host(host: str) -> str:
+    """Returns ``xn--bcher-kva.example`` for ``bücher.example``; what is no host name stays as it is."""
+    if host.isascii():
+        return host
+    try:
+        return idna.encode(host, uts46=True).decode("ascii")
+    except idna.IDNAError:
+        return host
 
 
 class Origins:
     """The origins that are let in.
 
     Args:
-        allowed: as ``scheme://host[:port]``; None for every one.
+        allowed: as ``scheme://host[:port]``; ``null`` and ``file://`` for local pages; None for every one.
     """
 
     def __init__(self, allowed: Iterable[str] | None) -> None:

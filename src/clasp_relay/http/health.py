@@ -10,6 +10,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from twisted.web.iweb import IRequest
 from twisted.web.resource import IResource, Resource
 
+from clasp_relay.http.json_answers import with_length
+
 __all__ = ["make_health_resource"]
 
 
@@ -23,7 +25,7 @@ class _Page(Resource):
     """One path.
 
     Args:
-        answer: makes the answer to a GET; HEAD gets the same without its body.
+        answer: makes the answer to GET and HEAD.
     """
 
     isLeaf = True  # noqa: N815 - Twisted's
@@ -40,7 +42,7 @@ class _Page(Resource):
         headers.setRawHeaders("Content-Type", [answer.content_type])
         headers.setRawHeaders("Cache-Control", ["no-store"])
         headers.setRawHeaders("X-Content-Type-Options", ["nosniff"])
-        return answer.body
+        return with_length(request, answer.body)
 
 
 def make_health_resource(is_ready: Callable[[], bool], registry: CollectorRegistry) -> IResource:

@@ -10,13 +10,28 @@ from math import ceil
 from typing import Any
 
 from twisted.web.iweb import IRequest
+from twisted.web.resource import Resource
 
 from clasp_relay.access.refusals import BadInput
 from clasp_relay.http.bounded import MAX_BODY_BYTES
 
-__all__ = ["answer", "bearer_of", "is_too_large", "optional_text", "read_object", "refuse", "required_text"]
+__all__ = [
+    "NOT_FOUND",
+    "NotFound",
+    "answer",
+    "bearer_of",
+    "is_too_large",
+    "optional_text",
+    "read_object",
+    "refuse",
+    "required_text",
+    "with_length",
+]
 
 JsonObject = Mapping[str, Any]
+
+NOT_FOUND = "There is nothing here."
+"""The body's sentence for a path that does not exist."""
 
 
 def is_too_large(request: IRequest) -> bool:
@@ -84,6 +99,12 @@ def bearer_of(request: IRequest) -> str | None:
     return token.strip() if scheme.lower() == "bearer" and token.strip() else None
 
 
+def with_length(request: IRequest, body: bytes) -> bytes:
+    """Sets Content-Length, and returns what to send: the body, or nothing for HEAD (Twisted would log a warning)."""
+    request.responseHeaders.setRawHeaders(b"Content-Length", [b"%d" % len(body)])
+    return b"" if request.method == b"HEAD" else body
+
+
 def answer(request: IRequest, status: HTTPStatus, body: Mapping[str, object]) -> bytes:
     """Returns the bytes of an answer, and sets status and headers for them.
 
@@ -93,10 +114,9 @@ def answer(request: IRequest, status: HTTPStatus, body: Mapping[str, object]) ->
     request.setResponseCode(status.value, status.phrase.encode("ascii"))
     headers = request.responseHeaders
     headers.setRawHeaders(b"Content-Type", [b"application/json"])
-    headers.setRawHeaders(b"Content-Length", [b"%d" % len(text)])
     headers.setRawHeaders(b"Cache-Control", [b"no-store"])
     headers.setRawHeaders(b"X-Content-Type-Options", [b"nosniff"])
-    return text
+    return with_length(request, text)
 
 
 def refuse(request: IRequest, status: HTTPStatus, sentence: str, retry_after_s: float | None = None) -> bytes:
@@ -113,3 +133,18 @@ def refuse(request: IRequest, status: HTTPStatus, sentence: str, retry_after_s: 
     if status is HTTPStatus.UNAUTHORIZED:
         request.responseHeaders.setRawHeaders(b"WWW-Authenticate", [b"Bearer"])
     return answer(request, status, {"error": sentence})
+
+
+class NotFound(Resource):
+    """Answers 404 to every request to its path and below it."""
+
+    def __init__(self) -> None:
+        Resource.__init__(self)
+
+    def getChild(self, path: bytes, request: IRequest) -> Resource:  # noqa: ARG002, N802 - Twisted's
+        """Takes everything that is not put below it by name."""
+        return self
+
+    def render(self, request: IRequest) -> bytes:
+        """Answers."""
+        return refuse(request, HTTPStatus.NOT_FOUND, NOT_FOUND)

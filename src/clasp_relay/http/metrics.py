@@ -5,12 +5,16 @@ A registry belongs to one relay; nothing is global, so several relays in one pro
 
 from __future__ import annotations
 
+import os
+import resource
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import accumulate
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -61,7 +65,7 @@ def make_registry(sources: Sources) -> CollectorRegistry:
     """Returns a registry with the metrics of one relay and of its process."""
     registry = CollectorRegistry()
     registry.register(_RelayCollector(sources))
-    ProcessCollector(registry=registry)
+    registry.register(ProcessCollector())
     return registry
 
 
@@ -89,6 +93,42 @@ class _RelayCollector(Collector):
         yield _lag(sources.loop_lag)
 
 
+class ProcessCollector(Collector):
+    """Reads memory, CPU time and open files of this process, under the names that every Prometheus client uses.
+
+    The client's own collector gives nothing where ``/proc`` has processes only (systemd's ``ProcSubset=pid``), because
+    it reads the time of the boot from ``/proc/stat``.
+
+    Args:
+        proc: where the process's files are.
+    """
+
+    def __init__(self, proc: Path = Path("/proc/self")) -> None:
+        self._proc = proc
+
+    def collect(self) -> Iterator[Metric]:
+        """See ``Collector``; nothing where there is no /proc."""
+        try:
+            # Behind the name, which may contain spaces, in brackets: proc(5), from field 3 on.
+            fields = (self._proc / "stat").read_bytes().rpartition(b")")[2].split()
+            open_files = len(os.listdir(self._proc / "fd"))
+        except OSError:
+            return
+        ticks = os.sysconf("SC_CLK_TCK")
+        user, system, started, size_bytes, pages = (int(fields[number - 3]) for number in (14, 15, 22, 23, 24))
+        boot_s = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+        resident_bytes = pages * os.sysconf("SC_PAGE_SIZE")
+        yield _gauge("process_virtual_memory_bytes", "Virtual memory size in bytes.", size_bytes)
+        yield _gauge("process_resident_memory_bytes", "Resident memory size in bytes.", resident_bytes)
+        started_s = boot_s + started / ticks
+        yield _gauge("process_start_time_seconds", "Start time of the process since unix epoch in seconds.", started_s)
+        cpu_s = (user + system) / ticks
+        yield _counter("process_cpu_seconds", "Total user and system CPU time spent in seconds.", cpu_s)
+        yield _gauge("process_open_fds", "Number of open file descriptors.", open_files)
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        yield _gauge("process_max_fds", "Maximum number of open file descriptors.", soft)
+
+
 def _messages(relay: Relay) -> Iterator[Metric]:
     counts, recipients = relay.counts, relay.recipients
     received = ((_name(kind), count) for kind, count in counts.received.items())
@@ -113,7 +153,7 @@ def _refusals(relay: Relay, factory: ClaspFactory) -> Iterator[Metric]:
         "message": counts.undecodable[ErrorCode.MESSAGE],
         "text": factory.writer.counters.texts,
     }
-    yield _counts("clasp_undecodable", "What is no CLASP, by what it is not.", ("kind",), undecodable.items())
+    yield _counts("clasp_undecodable", "Undecodable input, by kind.", ("kind",), undecodable.items())
     yield _counter("clasp_rate_limited", "Messages dropped for their session's rate limit.", counts.limited)
 
 

@@ -15,6 +15,7 @@ from twisted.web.resource import Resource
 from twisted.web.static import File, getTypeAndEncoding
 
 from clasp_relay.errors import StartError
+from clasp_relay.http.json_answers import with_length
 
 PAGE = "index.html"
 
@@ -93,7 +94,7 @@ class WebRoot(Resource):
         if path is None:
             request.setResponseCode(HTTPStatus.NOT_FOUND)
             request.responseHeaders.setRawHeaders(b"Content-Type", [b"text/plain; charset=utf-8"])
-            return _NOT_FOUND
+            return with_length(request, _NOT_FOUND)
         is_forever = _HASHED.search(path.basename()) is not None
         request.responseHeaders.setRawHeaders(b"Cache-Control", [_FOREVER if is_forever else _ASK_AGAIN])
         ranges = request.requestHeaders.getRawHeaders(b"Range") or []

@@ -6,7 +6,7 @@ from typing import Any
 
 from autobahn.twisted.websocket import WebSocketServerProtocol
 
-from clasp_relay.net.plain_http import response
+from clasp_relay.net.plain_http import TLS_BEGIN, health_answer, response, without_empty_port
 from clasp_relay.net.side_log import SideLog
 
 MAX_REQUEST_BYTES = 16 * 1024
@@ -28,11 +28,26 @@ class GuardedProtocol(WebSocketServerProtocol):
 
     def processHandshake(self) -> None:  # noqa: N802
         """Takes the HTTP request, once it is complete."""
+        if self.data.startswith(TLS_BEGIN):
+            self.on_tls()
+            return
         end = self.data.find(b"\r\n\r\n", 0, MAX_REQUEST_BYTES)
-        if end < 0 and len(self.data) > MAX_REQUEST_BYTES:
-            self.failHandshake("the request is too long", 431)
-        else:
-            super().processHandshake()
+        if end < 0:
+            if len(self.data) > MAX_REQUEST_BYTES:
+                self.failHandshake("the request is too long", 431)
+            return
+        request, rest = self.data[: end + 4], self.data[end + 4 :]
+        answer = health_answer(request)
+        if answer is not None:
+            self.sendData(answer)
+            self.dropConnection()
+            return
+        self.data = without_empty_port(request) + rest
+        super().processHandshake()
+
+    def on_tls(self) -> None:
+        """Ends a connection whose client speaks TLS: the HTTP answer makes it say so at once, not after a time-out."""
+        self.failHandshake("this port does not speak TLS")
 
     def failHandshake(  # noqa: N802
         self,

@@ -2,11 +2,39 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from http import HTTPStatus
 
 HEALTH_PATH = "/healthz"
 """Answers 200 as long as the event loop turns."""
+
+TLS_BEGIN = b"\x16\x03"
+"""How a TLS handshake begins (RFC 8446 §5.1); no HTTP request does."""
+
+_HEALTH_CHECK = re.compile(rb"(GET|HEAD) " + HEALTH_PATH.encode() + rb"(?:\?\S*)? HTTP/1\.[01]\r\n")
+_UPGRADE = re.compile(rb"\r\nupgrade[ \t]*:", re.IGNORECASE)
+_EMPTY_PORT = re.compile(rb"(\r\nhost[ \t]*:[^\r\n]*[^\r\n:]):[ \t]*(?=\r\n)", re.IGNORECASE)
+
+
+def health_answer(request: bytes) -> bytes | None:
+    """Returns the answer to a health check; None for any other request.
+
+    HTTP/1.0, HEAD and a request without Host count, too: HAProxy and monitors send such, and Autobahn refuses them.
+
+    Args:
+        request: a whole request without a body.
+    """
+    found = _HEALTH_CHECK.match(request)
+    if found is None or _UPGRADE.search(request):
+        return None
+    whole = response(HTTPStatus.OK, "ok", HEALTH_PATH)
+    return whole[: whole.index(b"\r\n\r\n") + 4] if found[1] == b"HEAD" else whole
+
+
+def without_empty_port(request: bytes) -> bytes:
+    """Returns a request whose Host has no colon without a port behind it, which RFC 9110 §4.2.3 allows."""
+    return _EMPTY_PORT.sub(rb"\1", request)
 
 
 def response(code: int, reason: str, path: str, headers: Iterable[tuple[str, str]] = ()) -> bytes:

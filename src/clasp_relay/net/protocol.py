@@ -92,6 +92,11 @@ class ClaspProtocol(FastPathProtocol):
 
     # From Autobahn: the upgrade
 
+    def on_tls(self) -> None:
+        """See the base class."""
+        self.factory.turn_away(_host(self.transport), "the client speaks TLS, but this port does not")
+        super().on_tls()
+
     def onConnect(self, request: ConnectionRequest) -> str | None:
         """Decides about an upgrade.
 
