@@ -76,7 +76,8 @@ def chat() -> Kind:
         config = folder / "chat.json"
         config.write_text(json.dumps(policy), "utf-8")
         options = ["--auth-port", str(auth_port), "--app-config", str(config), "--rate-limit", "0"]
-        options += ["--admin-token", str(folder / "admin.token"), "--max-params-per-subject", "300000"]
+        options += ["--admin-token", str(folder / "admin.token"), "--max-params-per-subject", "0"]
+        options += ["--max-bytes-per-subject", "0"]
         return [*_relay_command(port, folder), *options]
 
     return Kind(CHAT, _commit(), "clasp", command, True, _python_path(), True)

@@ -146,7 +146,16 @@ OPTIONS: tuple[Option, ...] = (
     Option("param-ttl", "param_ttl_s", "seconds that a param lives after its last access; 0 is for ever"),
     Option("no-ttl", "param_ttl_s", "params live for ever, the same as --param-ttl 0", constant=0),
     Option("max-params", "max_params", "params held at most"),
-    Option("max-params-per-subject", "max_params_per_subject", "params that one user may have set"),
+    Option(
+        "max-params-per-subject",
+        "max_params_per_subject",
+        "params that one user may have set, and a quarter of what one client address may; 0 is no limit",
+    ),
+    Option(
+        "max-bytes-per-subject",
+        "max_bytes_per_subject",
+        "bytes that the params of one user may take, and a quarter of what one client address may; 0 is no limit",
+    ),
     Option("max-state-bytes", "max_state_bytes", "bytes that all addresses and values may take together"),
     Option("max-sessions", "max_sessions", "sessions at once"),
     Option("max-sessions-per-address", "max_sessions_per_address", "connections at once from one client address"),

@@ -10,6 +10,7 @@ from typing import Any
 from twisted.python.failure import Failure
 
 from clasp_relay.access.addresses import ClientAddresses
+from clasp_relay.access.admin_token import ADMIN_SUBJECT
 from clasp_relay.access.permissions import EXPIRED, REVOKED, TokenPermissions
 from clasp_relay.access.policy import Policy
 from clasp_relay.access.policy_choice import choose_policy
@@ -20,6 +21,7 @@ from clasp_relay.core.handlers import HANDLERS
 from clasp_relay.core.relay import Relay, RelayOptions
 from clasp_relay.core.rights.port import OpenPermissions
 from clasp_relay.core.state.params import ParamLimits
+from clasp_relay.core.state.shares import ShareLimits
 from clasp_relay.http.cors import Origins
 from clasp_relay.lifecycle import RelayService
 from clasp_relay.logs import events
@@ -32,6 +34,9 @@ from clasp_relay.settings import Settings
 
 MESSAGES_PER_SECOND = 30.0
 """What one session may send in authenticated mode when neither option nor policy says otherwise."""
+
+SHARE_FACTOR = 4
+"""How many users' shares of the state one client address may take: a family's, not a crowd's."""
 
 BURST_FACTOR = 4
 """How many seconds' worth of messages may come at once."""
@@ -71,6 +76,7 @@ def make_service(settings: Settings, reactor: Any) -> RelayService:
     tokens.tokens_in_use = lambda subject: {each.identity.token for each in relay.sessions.of_subject(subject)}
     factory = _factory(settings, reactor, relay, writer, origins, addresses, log)
     auth = AuthServer(settings, reactor, tokens, permissions, policy, origins, factory, addresses, log.signed)
+    relay.origin_of = auth.origin_of
     return RelayService(settings, reactor, relay, factory, auth, log)
 
 
@@ -93,8 +99,13 @@ def _relay(
     message_rate: tuple[float, float] | None,
     log: RelayLog,
 ) -> Relay:
-    per_subject = 0 if permissions.is_open else settings.max_params_per_subject
-    params = ParamLimits(settings.max_params, settings.max_state_bytes, per_subject, settings.param_ttl_s)
+    subject = ShareLimits(settings.max_params_per_subject, settings.max_bytes_per_subject)
+    origin = ShareLimits(SHARE_FACTOR * subject.max_params, SHARE_FACTOR * subject.max_bytes)
+    if permissions.is_open:
+        subject = origin = ShareLimits()
+    params = ParamLimits(
+        settings.max_params, settings.max_state_bytes, settings.param_ttl_s, subject, origin, ADMIN_SUBJECT
+    )
     return Relay(
         RelayOptions(settings.name, params, message_rate),
         HANDLERS,

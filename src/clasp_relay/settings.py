@@ -137,8 +137,13 @@ class Settings:
     max_state_bytes: Annotated[int, Whole(1)] = 256 * 1024 * 1024
     """Bytes that addresses and values may take together, since one value may have 64 KiB."""
 
-    max_params_per_subject: Annotated[int, Whole(1)] = 10_000
-    """Params that one user may have set at once, so that one cannot take every place; not in open mode."""
+    max_params_per_subject: Annotated[int, Whole(0)] = 10_000
+    """Params that one user may have set at once, and a quarter of what one client address may, so that nobody can take
+    every place; 0 for no limit; not in open mode."""
+
+    max_bytes_per_subject: Annotated[int, Whole(0)] = 8 * 1024 * 1024
+    """Bytes of addresses and values that one user may have set at once, and a quarter of what one client address may:
+    it takes 32 users from 8 addresses to fill the default state; 0 for no limit; not in open mode."""
 
     max_sessions: Annotated[int, Whole(1)] = 1_000
     """Sessions at once; connections that are not sessions yet are capped at twice that."""

@@ -92,7 +92,7 @@ class Decider:
             ttl = before.ttl
         now_us = self._clock.now_us()
         due_us = state.due_us(ttl, now_us) if (ttl or self._expires_by_default) and value != NULL else None
-        param = _new(Param, (address, value, revision, session.id, now_us, ttl, subject))
+        param = _new(Param, (address, value, revision, session.id, now_us, ttl, subject, session.origin))
         if 4 * len(address) + len(value) > SURELY_FITS_BYTES:
             check_param_fits(param)
         takes_lock = lock and not unlock and value != NULL and session.is_live

@@ -29,6 +29,8 @@ class Param(NamedTuple):
     """As on the wire: 0 never, bit 31 from the write, else sliding, in seconds; None the server's default."""
     subject: str = ""
     """Whose token wrote it; empty in open mode."""
+    origin: str = ""
+    """The client address that it was written from, an IPv6 address as its /64; empty where it counts for nobody."""
 
 
 class Ended(NamedTuple):
@@ -149,7 +151,7 @@ def encode_change(change: Change) -> bytes:
     if change.message is not None:
         flags |= _MESSAGE
         tail.append(_blob(encode(change.message)))
-    texts = (_blob(text.encode()) for text in (param.address, param.writer, param.subject))
+    texts = (_blob(text.encode()) for text in (param.address, param.writer, param.subject, param.origin))
     head = _HEAD.pack(VERSION, change.kind, flags, param.revision, param.timestamp_us)
     return b"".join((head, *texts, _blob(param.value), *tail))
 
@@ -173,7 +175,7 @@ def _decode_change(data: bytes) -> Change:
     if flags & ~_KNOWN_FLAGS:
         raise DecodeError("the record has flags that this relay does not know")
     reader = _Reader(data, _HEAD.size)
-    address, writer, subject = (reader.blob().decode() for _ in range(3))
+    address, writer, subject, origin = (reader.blob().decode() for _ in range(4))
     value = reader.blob()
     if skip_value(value, 1, value[0]) != len(value):
         raise DecodeError("bytes follow the value of the record")
@@ -187,7 +189,7 @@ def _decode_change(data: bytes) -> Change:
         raise DecodeError("the record holds a message that cannot be kept")
     reader.end()
     return Change(
-        Param(address, value, revision, writer, timestamp_us, ttl, subject),
+        Param(address, value, revision, writer, timestamp_us, ttl, subject, origin),
         ChangeKind(kind),
         bool(flags & _LOCK),
         bool(flags & _UNLOCK),

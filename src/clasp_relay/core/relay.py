@@ -135,6 +135,9 @@ class Relay:
         )
         self.gestures = self.committer.gestures
         self._new_id = new_id
+        self.origin_of: Callable[[str], str] = _no_origin
+        """What a client address counts as where shares are counted; several addresses may be one client's. To be set
+        before the first session connects; without it no address is counted."""
         self._report_fault = report_fault
 
     def connect(self, outbox: Outbox, peer: str, codec: Codec) -> Session:
@@ -145,7 +148,7 @@ class Relay:
             peer: the client's address.
             codec: the protocol that it speaks.
         """
-        return Session(self._new_id(), outbox, peer, codec, self.clock.now_us())
+        return Session(self._new_id(), outbox, peer, codec, self.clock.now_us(), self.origin_of(peer))
 
     def disconnect(self, session: Session, cause: str = "the connection ended") -> None:
         """Ends a session and forgets all that hung on it; params and scheduled bundles stay. May be repeated.
@@ -368,3 +371,7 @@ class Relay:
         except Exception as fault:
             self._report_fault(f"a scheduled bundle of session {session.id}", fault)
             self._refuse(session, RequestError(ErrorCode.INTERNAL, "internal error"))
+
+
+def _no_origin(_peer: str) -> str:
+    return ""

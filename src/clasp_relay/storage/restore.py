@@ -122,13 +122,14 @@ class _Reader:
         value = _encode(entry["value"]) if encoded is None else encoded
         if _SNAPSHOT_OVERHEAD_BYTES + len(address.encode()) + len(value) + len(writer.encode()) > MAX_PAYLOAD_BYTES:
             raise _UnusableError("too big for a frame")
-        ttl, subject = None, ""
+        ttl, subject, origin = None, "", ""
         if self._ours:
             ttl = _integer(entry, "ttl", 0, _MAX_U32) if "ttl" in entry else None
             subject = _text(entry, "subject") if "subject" in entry else ""
+            origin = _text(entry, "origin") if "origin" in entry else ""
             if "expires" in entry:
                 self._image.expires_us[address] = _integer(entry, "expires", 0, _MAX_U64)
-        self._image.params.append(Param(address, value, revision, writer, timestamp_us, ttl, subject))
+        self._image.params.append(Param(address, value, revision, writer, timestamp_us, ttl, subject, origin))
 
     def _tombstone(self, entry: object) -> None:
         if not isinstance(entry, dict):

@@ -98,6 +98,8 @@ def _param_line(param: Param, expires_us: int | None) -> str:
         line += f',"expires":{expires_us:d}'
     if param.subject:
         line += f',"subject":{_to_json(param.subject)}'
+    if param.origin:
+        line += f',"origin":{_to_json(param.origin)}'
     return line + "}"
 
 

@@ -99,6 +99,7 @@ class Session:
         peer: the client's address, for the log.
         codec: the protocol that it speaks.
         connected_us: the Unix time in µs.
+        origin: what its client address counts as (``Relay.origin_of``).
     """
 
     __slots__ = (
@@ -113,6 +114,7 @@ class Session:
         "identity",
         "limiter",
         "name",
+        "origin",
         "outbox",
         "peer",
         "pending_bundles",
@@ -121,10 +123,13 @@ class Session:
         "subscriptions",
     )
 
-    def __init__(self, session_id: str, outbox: Outbox, peer: str, codec: Codec, connected_us: int = 0) -> None:
+    def __init__(
+        self, session_id: str, outbox: Outbox, peer: str, codec: Codec, connected_us: int = 0, origin: str = ""
+    ) -> None:
         self.id = session_id
         self.outbox = outbox
         self.peer = peer
+        self.origin = origin
         self.codec = codec
         self.connected_us = connected_us
         self.hello_us = 0

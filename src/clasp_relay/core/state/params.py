@@ -8,15 +8,14 @@ table is a ``Change`` and passes :meth:`Params.apply`, which only ``core.commit`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 from clasp_relay.core.records import Change, ChangeKind, Ended, Param, StateImage, param_bytes, text_bytes
 from clasp_relay.core.state.expiry import Expiry
 from clasp_relay.core.state.locks import Locks
 from clasp_relay.core.state.presence import Presence
-from clasp_relay.core.state.shares import Move, Shares
+from clasp_relay.core.state.shares import Move, ShareLimits, Shares
 from clasp_relay.core.state.tombstones import Tombstones
 from clasp_relay.core.state.tree import AddressTree
 from clasp_relay.errors import ErrorCode, RequestError
@@ -26,6 +25,12 @@ from clasp_relay.wire.messages import NULL
 
 _WRITE = ChangeKind.WRITE
 
+RESERVE = 10
+"""A tenth of the room is kept for subjects that have little, so that a full relay still lets people enter."""
+
+SMALL_BYTES = 64 * 1024
+"""Up to how many bytes a subject has little."""
+
 
 @dataclass(frozen=True, slots=True)
 class ParamLimits:
@@ -34,14 +39,18 @@ class ParamLimits:
     Args:
         max_params: how many addresses.
         max_state_bytes: addresses and values together.
-        max_per_subject: how many addresses one subject may have written last; 0 for no limit.
         default_ttl_s: sliding life time of params that bring none; 0 for ever.
+        subject: how much one user may have.
+        origin: how much may have been written from one client address.
+        exempt_subject: whose params count for nobody (the operator's own token).
     """
 
     max_params: int = 100_000
     max_state_bytes: int = 256 * 1024 * 1024
-    max_per_subject: int = 0
     default_ttl_s: int = 0
+    subject: ShareLimits = field(default_factory=ShareLimits)
+    origin: ShareLimits = field(default_factory=ShareLimits)
+    exempt_subject: str = ""
 
 
 class Params:
@@ -64,7 +73,8 @@ class Params:
         self.holder: Callable[[str], str | None] = self.locks.holder
         """Returns the session that holds the lock of an address."""
         self._expiry = Expiry()
-        self._shares = Shares(limits.max_per_subject)
+        self._by_subject = Shares(limits.subject, "one user")
+        self._by_origin = Shares(limits.origin, "all users of one client address together")
         self.state_bytes = 0
         self.presence = Presence()
         """Who is there, where a policy asks."""
@@ -124,69 +134,112 @@ class Params:
 
     def has_room(self, param: Param) -> bool:
         """Tells whether one written param surely fits; the usual case."""
-        address, value, _, _, _, _, subject = param
+        address, value, _, _, _, _, subject, origin = param
         before = self._params.get(address)
-        if before is None or len(value) > len(before.value):
-            limits = self._limits
+        more_bytes = len(value) - len(before.value) if before is not None else 4 * len(address) + len(value)
+        if before is None or more_bytes > 0:
+            max_params, max_bytes = self._room_of(subject)
             if (
-                len(self._params) + self._tombstones.stamped >= limits.max_params
-                or self.state_bytes + 4 * len(address) + len(value) > limits.max_state_bytes
-            ):
+                before is None and len(self._params) + self._tombstones.stamped >= max_params
+            ) or self.state_bytes + more_bytes > max_bytes:
                 return False
-        return (before is not None and subject == before.subject) or self._shares.has_room(subject)
+        if before is not None and subject == before.subject and origin == before.origin and more_bytes <= 0:
+            return True
+        if before is not None:
+            more_bytes += 4 * len(address) + len(before.value)
+        owner, place = self._owners(subject, origin)
+        return self._by_subject.has_room(owner, more_bytes) and self._by_origin.has_room(place, more_bytes)
 
     def victims(self, changes: Iterable[Change]) -> list[str]:
         """Decides what must be evicted so that changes fit; nothing is changed.
 
         Args:
-            changes: the writes that will be applied together, each address once.
+            changes: the writes that will be applied together, by one subject, each address once.
 
         Returns:
-            the addresses to evict first: the least recently used params that have a life time; those of a subject
-            that would have more than its share are its own.
+            the addresses to evict first: the least recently used params that have a life time. Where a share is full
+            they are its owner's own, and so they are for a writer that has much already.
 
         Raises:
             RequestError: OVERLOADED when the changes do not fit all the same.
         """
-        more_params = more_bytes = 0
-        moves: dict[str, Move] = {}
-        for change in changes:
-            address = change.param.address
-            before, before_bytes = self._place(address)
-            after, after_bytes = _place_after(change)
-            moves[address] = Move(address, before, after, change.param.value != NULL)
-            more_params += bool(after_bytes) - bool(before_bytes)
-            more_bytes += after_bytes - before_bytes
-        chosen = self._victims_of_shares(moves)
-        over_params = over_bytes = 0
-        if more_params > 0:
-            over_params = len(self._params) + self._tombstones.stamped + more_params - self._limits.max_params
-        if more_bytes > 0:
-            over_bytes = self.state_bytes + more_bytes - self._limits.max_state_bytes
+        writes = {change.param.address: change for change in changes}
+        if not writes:
+            return []
+        chosen: dict[str, None] = {}
+        subject = next(iter(writes.values())).param.subject
+        for excess in self._by_subject.excess(self._moves(writes, by_origin=False)):
+            self._choose(chosen, writes, excess.owner, excess.params, excess.size_bytes, excess.refusal)
+        for excess in self._by_origin.excess(self._moves(writes, by_origin=True)):
+            self._choose(chosen, writes, subject, excess.params, excess.size_bytes, excess.refusal)
+        over_params, over_bytes = self._over(writes.values(), subject)
         over_params -= len(chosen)
         over_bytes -= sum(param_bytes(self._params[address]) for address in chosen)
-        for address in self._expiry.least_recent():
+        if over_params > 0 or over_bytes > 0:
+            what = "max-params" if over_params > 0 else "max-state-bytes"
+            text = f"the relay is full ({what}); delete something first"
+            refusal = RequestError(ErrorCode.OVERLOADED, text, next(iter(writes)))
+            of = None if self._has_little(subject) else subject
+            self._choose(chosen, writes, of, over_params, over_bytes, refusal)
+        return list(chosen)
+
+    def _choose(
+        self,
+        chosen: dict[str, None],
+        writes: Mapping[str, Change],
+        owner: str | None,
+        over_params: int,
+        over_bytes: int,
+        refusal: RequestError,
+    ) -> None:
+        """Adds what must be evicted; of everybody's params when no owner is given."""
+        for address in self._expiry.least_recent(owner):
             if over_params <= 0 and over_bytes <= 0:
-                break
-            if address not in moves and address not in chosen:
+                return
+            if address not in writes and address not in chosen:
                 chosen[address] = None
                 over_params -= 1
                 over_bytes -= param_bytes(self._params[address])
         if over_params > 0 or over_bytes > 0:
-            what = "max-params" if over_params > 0 else "max-state-bytes"
-            text = f"the relay is full ({what}); delete something first"
-            raise RequestError(ErrorCode.OVERLOADED, text, next(iter(moves)))
-        return list(chosen)
+            raise refusal
 
-    def _victims_of_shares(self, moves: dict[str, Move]) -> dict[str, None]:
-        chosen: dict[str, None] = {}
-        for subject, over, refusal in self._shares.excess(moves.values()):
-            own = (address for address in self._expiry.least_recent(subject) if address not in moves)
-            going = list(islice(own, over))
-            if len(going) < over:
-                raise refusal
-            chosen.update(dict.fromkeys(going))
-        return chosen
+    def _moves(self, writes: Mapping[str, Change], *, by_origin: bool) -> Iterator[Move]:
+        for address, change in writes.items():
+            subject, origin, before_bytes = self._place(address)
+            after_subject, after_origin, after_bytes = _place_after(change)
+            before, after = self._owners(subject, origin), self._owners(after_subject, after_origin)
+            is_written = change.param.value != NULL
+            yield Move(address, before[by_origin], before_bytes, after[by_origin], after_bytes, is_written)
+
+    def _over(self, changes: Iterable[Change], subject: str) -> tuple[int, int]:
+        """Returns how many params and bytes do not fit into the room that a subject may use."""
+        more_params = more_bytes = 0
+        for change in changes:
+            _, _, before_bytes = self._place(change.param.address)
+            _, _, after_bytes = _place_after(change)
+            more_params += bool(after_bytes) - bool(before_bytes)
+            more_bytes += after_bytes - before_bytes
+        max_params, max_bytes = self._room_of(subject)
+        over_params = len(self._params) + self._tombstones.stamped + more_params - max_params if more_params > 0 else 0
+        return over_params, self.state_bytes + more_bytes - max_bytes if more_bytes > 0 else 0
+
+    def _room_of(self, subject: str) -> tuple[int, int]:
+        """Returns how many params and bytes there may be in all when a subject writes."""
+        limits = self._limits
+        if self._has_little(subject):
+            return limits.max_params, limits.max_state_bytes
+        max_params, max_bytes = limits.max_params, limits.max_state_bytes
+        return max_params - max_params // RESERVE, max_bytes - max_bytes // RESERVE
+
+    def _has_little(self, subject: str) -> bool:
+        """Tells whether a subject may use the reserve; where nothing is limited everybody may."""
+        if not self._by_subject.is_limited or not subject or subject == self._limits.exempt_subject:
+            return True
+        return self._by_subject.bytes_of(subject) < SMALL_BYTES
+
+    def _owners(self, subject: str, origin: str) -> tuple[str, str]:
+        """Returns whom a param counts for, as a user and as a client address."""
+        return ("", "") if subject == self._limits.exempt_subject else (subject, origin)
 
     def apply(self, change: Change) -> None:
         """Applies one change. Nothing else alters what the table keeps.
@@ -199,7 +252,7 @@ class Params:
         if kind is not _WRITE:
             self._apply_without_value(change)
             return
-        address, value, _, writer, _, _, subject = param
+        address, value, _, writer, _, _, subject, origin = param
         before = self._params.get(address)
         if value == NULL:
             self.locks.release(address)
@@ -210,13 +263,19 @@ class Params:
         self._params[address] = param
         if before is None:
             self._tree.add(address)
+            self._forget(address)
             self.state_bytes += text_bytes(address) + len(value)
-            owner = self._forget(address)
+            self._count(param)
         else:
-            self.state_bytes += len(value) - len(before.value)
-            owner = before.subject
-        if owner != subject:
-            self._shares.move(owner, subject)
+            more_bytes = len(value) - len(before.value)
+            self.state_bytes += more_bytes
+            if before.subject != subject or before.origin != origin:
+                self._uncount(before)
+                self._count(param)
+            elif more_bytes:
+                owner, place = self._owners(subject, origin)
+                self._by_subject.resize(owner, more_bytes)
+                self._by_origin.resize(place, more_bytes)
         if due_us is not None:
             self._expiry.set(address, due_us, subject)
         elif address in self._expiry.due_us:
@@ -252,7 +311,7 @@ class Params:
     def null_of(self, address: str, now_us: int) -> Param:
         """Returns the null that ends a param which expired or is evicted; it is not applied yet."""
         param = self._params[address]
-        return param._replace(value=NULL, revision=param.revision + 1, writer="", timestamp_us=now_us, subject="")
+        return Param(address, NULL, param.revision + 1, "", now_us, param.ttl)
 
     def image(self) -> StateImage:
         """Captures all that survives a restart, by reference."""
@@ -264,7 +323,7 @@ class Params:
             self._params[param.address] = param
             self._tree.add(param.address)
             self.state_bytes += param_bytes(param)
-            self._shares.move("", param.subject)
+            self._count(param)
             due_us = image.expires_us.get(param.address)
             if due_us is not None:
                 self._expiry.set(param.address, due_us, param.subject)
@@ -287,37 +346,50 @@ class Params:
             self._tree.discard(address)
             self._expiry.discard(address)
             self.state_bytes -= param_bytes(before)
-            self._shares.move(before.subject, "")
+            self._uncount(before)
 
     def _remember(self, address: str, ended: Ended) -> None:
-        owner = self._forget(address)
+        self._forget(address)
         self._tombstones.remember(address, ended)
         if ended.stamp is not None:
-            self.state_bytes += text_bytes(address)
-        self._shares.move(owner, ended.stamp or "")
+            size_bytes = text_bytes(address)
+            self.state_bytes += size_bytes
+            self._by_subject.add(self._owners(ended.stamp, "")[0], size_bytes)
 
-    def _forget(self, address: str) -> str:
-        """Forgets how an address ended, and returns who had it past that."""
+    def _forget(self, address: str) -> None:
+        """Forgets how an address ended."""
         ended = self._tombstones.forget(address)
-        if ended is None or ended.stamp is None:
-            return ""
-        self.state_bytes -= text_bytes(address)
-        return ended.stamp
+        if ended is not None and ended.stamp is not None:
+            size_bytes = text_bytes(address)
+            self.state_bytes -= size_bytes
+            self._by_subject.remove(self._owners(ended.stamp, "")[0], size_bytes)
 
-    def _place(self, address: str) -> tuple[str, int]:
-        """Returns who has an address and the bytes that are counted for it; 0 when nothing is."""
+    def _count(self, param: Param) -> None:
+        owner, place = self._owners(param.subject, param.origin)
+        size_bytes = param_bytes(param)
+        self._by_subject.add(owner, size_bytes)
+        self._by_origin.add(place, size_bytes)
+
+    def _uncount(self, param: Param) -> None:
+        owner, place = self._owners(param.subject, param.origin)
+        size_bytes = param_bytes(param)
+        self._by_subject.remove(owner, size_bytes)
+        self._by_origin.remove(place, size_bytes)
+
+    def _place(self, address: str) -> tuple[str, str, int]:
+        """Returns the subject and origin that have an address, and the bytes that are counted for it; 0 for none."""
         param = self._params.get(address)
         if param is not None:
-            return param.subject, param_bytes(param)
+            return param.subject, param.origin, param_bytes(param)
         ended = self._tombstones.get(address)
         if ended is not None and ended.stamp is not None:
-            return ended.stamp, text_bytes(address)
-        return "", 0
+            return ended.stamp, "", text_bytes(address)
+        return "", "", 0
 
 
-def _place_after(change: Change) -> tuple[str, int]:
-    """Returns who has an address after a write, and the bytes that are counted for it."""
+def _place_after(change: Change) -> tuple[str, str, int]:
+    """Returns the subject and origin that have an address after a write, and the bytes that are counted for it."""
     param = change.param
     if param.value != NULL:
-        return param.subject, param_bytes(param)
-    return ("", 0) if change.stamp is None else (change.stamp, text_bytes(param.address))
+        return param.subject, param.origin, param_bytes(param)
+    return ("", "", 0) if change.stamp is None else (change.stamp, "", text_bytes(param.address))

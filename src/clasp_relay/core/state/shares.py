@@ -1,70 +1,136 @@
-"""How many addresses each subject takes, so that one user cannot take all the room."""
+"""How much of the state one user, and one client address, may take: addresses and bytes.
+
+Both are counted by who wrote an address last, or whom a stamp names there. A full share never takes anything from
+anybody else: it makes room by its owner's own params that end by themselves, or refuses the write
+(``docs/operations.md``, Limits).
+"""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from clasp_relay.errors import ErrorCode, RequestError
 
 
+@dataclass(frozen=True, slots=True)
+class ShareLimits:
+    """How much one owner may take; 0 for no limit.
+
+    Args:
+        max_params: how many addresses.
+        max_bytes: addresses and values together.
+    """
+
+    max_params: int = 0
+    max_bytes: int = 0
+
+
 class Move(NamedTuple):
-    """Who takes an address before and after a change; empty for nobody."""
+    """What an owner has at an address before and after a change; the owner is empty for nobody."""
 
     address: str
     before: str
+    before_bytes: int
     after: str
+    after_bytes: int
     is_written: bool
     """Whether a value is set there, and not only ended."""
 
 
+class Excess(NamedTuple):
+    """What an owner would have too much."""
+
+    owner: str
+    params: int
+    size_bytes: int
+    refusal: RequestError
+    """What to refuse the write with when none of it can go."""
+
+
 class Shares:
-    """Counts addresses by the subject that wrote them last, or that a stamp names there.
+    """Counts what each owner has.
 
     Args:
-        max_params: how many one subject may have; 0 for no limit.
+        limits: how much one may have.
+        whose: who the owners are, for refusals: «one user».
     """
 
-    def __init__(self, max_params: int) -> None:
-        self._max_params = max_params
-        self._counts: Counter[str] = Counter()
+    def __init__(self, limits: ShareLimits, whose: str) -> None:
+        self._max_params = limits.max_params
+        self._max_bytes = limits.max_bytes
+        self.is_limited = bool(limits.max_params or limits.max_bytes)
+        """Whether there is any limit."""
+        self._whose = whose
+        self._params: dict[str, int] = {}
+        self._bytes: dict[str, int] = {}
 
-    def has_room(self, subject: str) -> bool:
-        """Tells whether a subject may surely have one more address."""
-        return not self._max_params or not subject or self._counts[subject] < self._max_params
+    def bytes_of(self, owner: str) -> int:
+        """Returns how many bytes an owner has."""
+        return self._bytes.get(owner, 0)
 
-    def excess(self, moves: Iterable[Move]) -> Iterator[tuple[str, int, RequestError]]:
-        """Finds subjects that would have more than they may by what they write; what only ends always passes.
+    def params_of(self, owner: str) -> int:
+        """Returns how many addresses an owner has."""
+        return self._params.get(owner, 0)
+
+    def has_room(self, owner: str, more_bytes: int) -> bool:
+        """Tells whether an owner may surely have one more address and so many more bytes."""
+        if not owner or not self.is_limited:
+            return True
+        return (not self._max_params or self._params.get(owner, 0) < self._max_params) and (
+            not self._max_bytes or self._bytes.get(owner, 0) + more_bytes <= self._max_bytes
+        )
+
+    def excess(self, moves: Iterable[Move]) -> Iterator[Excess]:
+        """Finds owners that would have more than they may by what they write; what only ends always passes.
 
         Args:
             moves: what is changed together, each address once.
-
-        Yields:
-            the subject, how many it would have too many, and what to refuse it with when none can go.
         """
-        if not self._max_params:
+        if not self.is_limited:
             return
-        more: Counter[str] = Counter()
+        params: dict[str, int] = {}
+        sizes: dict[str, int] = {}
         written: dict[str, str] = {}
-        for address, before, after, is_written in moves:
-            more[before] -= 1
-            more[after] += 1
+        for address, before, before_bytes, after, after_bytes, is_written in moves:
+            params[before] = params.get(before, 0) - 1
+            sizes[before] = sizes.get(before, 0) - before_bytes
+            params[after] = params.get(after, 0) + 1
+            sizes[after] = sizes.get(after, 0) + after_bytes
             if is_written and after:
                 written[after] = address
-        for subject, address in written.items():
-            over = self._counts[subject] + more[subject] - self._max_params
-            if more[subject] > 0 and over > 0:
-                text = f"you have set {self._max_params} params, as many as one user may (max-params-per-subject)"
-                yield subject, over, RequestError(ErrorCode.OVERLOADED, text, address)
+        for owner, address in written.items():
+            over_params = self._over(self._params.get(owner, 0), params[owner], self._max_params)
+            over_bytes = self._over(self._bytes.get(owner, 0), sizes[owner], self._max_bytes)
+            if over_params or over_bytes:
+                params_text = f"{self._max_params} params (max-params-per-subject)"
+                bytes_text = f"{self._max_bytes} bytes (max-bytes-per-subject)"
+                what = params_text if over_params else bytes_text
+                text = f"{self._whose} may have set {what}; delete something first"
+                yield Excess(owner, over_params, over_bytes, RequestError(ErrorCode.OVERLOADED, text, address))
 
-    def move(self, before: str, after: str) -> None:
-        """Counts that an address belongs to another subject now."""
-        if before == after:
-            return
-        if after:
-            self._counts[after] += 1
-        if before:
-            self._counts[before] -= 1
-            if not self._counts[before]:
-                del self._counts[before]
+    def add(self, owner: str, size_bytes: int) -> None:
+        """Counts one more address of an owner."""
+        if owner:
+            self._params[owner] = self._params.get(owner, 0) + 1
+            self._bytes[owner] = self._bytes.get(owner, 0) + size_bytes
+
+    def remove(self, owner: str, size_bytes: int) -> None:
+        """Counts one address less of an owner."""
+        if owner:
+            left = self._params[owner] - 1
+            if left:
+                self._params[owner] = left
+                self._bytes[owner] -= size_bytes
+            else:
+                del self._params[owner], self._bytes[owner]
+
+    def resize(self, owner: str, more_bytes: int) -> None:
+        """Counts that an address of an owner takes more bytes, or less."""
+        if owner:
+            self._bytes[owner] += more_bytes
+
+    @staticmethod
+    def _over(has: int, more: int, limit: int) -> int:
+        return max(0, has + more - limit) if limit and more > 0 else 0
