@@ -20,8 +20,8 @@ from clasp_relay.access.tokens import TokenTable
 from clasp_relay.auth_server import AuthServer
 from clasp_relay.errors import StartError
 from clasp_relay.http.cors import Origins
-from clasp_relay.net.factory import ClaspFactory
 from clasp_relay.net.turn import TurnWriter
+from clasp_relay.net.websocket import ClaspFactory
 from clasp_relay.settings import Settings
 from tests.core.world import World
 from tests.http.memory_site import Answer, parse_answer

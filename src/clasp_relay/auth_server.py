@@ -37,7 +37,7 @@ from clasp_relay.http.cors import Origins
 from clasp_relay.http.json_answers import NotFound
 from clasp_relay.http.web_root import WebRoot, packaged_app
 from clasp_relay.logs import events
-from clasp_relay.net.factory import ClaspFactory
+from clasp_relay.net.websocket import ClaspFactory
 from clasp_relay.periodic import PeriodicService
 from clasp_relay.settings import Settings
 from clasp_relay.storage.folder import prepare_folder

@@ -18,9 +18,9 @@ from clasp_relay.errors import CloseCode, StartError
 from clasp_relay.health_server import HealthServer
 from clasp_relay.logs import events
 from clasp_relay.logs.relay_log import RelayLog
-from clasp_relay.net.factory import ClaspFactory
 from clasp_relay.net.listening import TcpPlace, address_text, listen
 from clasp_relay.net.tls import ServerTls
+from clasp_relay.net.websocket import ClaspFactory
 from clasp_relay.periodic import PeriodicService
 from clasp_relay.settings import Settings
 from clasp_relay.storage.folder import FileLock, prepare_folder

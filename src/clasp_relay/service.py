@@ -27,9 +27,9 @@ from clasp_relay.lifecycle import RelayService
 from clasp_relay.logs import events
 from clasp_relay.logs.levels import LogLevels
 from clasp_relay.logs.relay_log import RelayLog
-from clasp_relay.net.factory import ClaspFactory
-from clasp_relay.net.limits import NetLimits
+from clasp_relay.net.admission import NetLimits
 from clasp_relay.net.turn import TurnWriter
+from clasp_relay.net.websocket import ClaspFactory
 from clasp_relay.settings import Settings
 
 MESSAGES_PER_SECOND = 30.0

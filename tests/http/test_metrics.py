@@ -21,9 +21,9 @@ from clasp_relay.core.relay import Relay, RelayOptions
 from clasp_relay.core.rights.memory import Reads
 from clasp_relay.http.metrics import ProcessCollector, Sources, make_registry
 from clasp_relay.loop_lag import LoopLag
-from clasp_relay.net.factory import ClaspFactory
-from clasp_relay.net.limits import NetLimits
+from clasp_relay.net.admission import NetLimits
 from clasp_relay.net.turn import TurnWriter
+from clasp_relay.net.websocket import ClaspFactory
 from clasp_relay.storage.snapshot_writer import SnapshotWriter
 from clasp_relay.storage.state_file import StateFile
 from clasp_relay.wire import messages as m

@@ -19,11 +19,10 @@ from twisted.python.failure import Failure
 
 from clasp_relay.core.ports import Codec, Frame, Kind, Outbox
 from clasp_relay.errors import CloseCode, ErrorCode
-from clasp_relay.net.factory import ClaspFactory
-from clasp_relay.net.framing import CODEC, wire_bytes
-from clasp_relay.net.limits import NetLimits
-from clasp_relay.net.protocol import ClaspProtocol
+from clasp_relay.net.admission import NetLimits
+from clasp_relay.net.frames import CODEC, wire_bytes
 from clasp_relay.net.turn import TurnWriter
+from clasp_relay.net.websocket import ClaspFactory, ClaspProtocol
 from clasp_relay.wire.codec import encode_to_frame
 from clasp_relay.wire.messages import Error
 
@@ -121,7 +120,7 @@ class FakeConnection:
         self.slow_bytes: list[int] = []
         self.events: list[object] = []
 
-    def send_close(self, close_code: CloseCode, reason: bytes) -> None:
+    def send_close(self, close_code: CloseCode, reason: str) -> None:
         """Notes it."""
         self.events.append((close_code, reason))
 

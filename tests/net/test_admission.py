@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.net.admission import Admission, is_loopback
-from clasp_relay.net.limits import NetLimits
+from clasp_relay.net.admission import Admission, NetLimits, is_loopback
 
 
 class AdmissionTests(SynchronousTestCase):

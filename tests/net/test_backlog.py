@@ -10,8 +10,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.core.ports import Frame, Kind
 from clasp_relay.errors import CloseCode
-from clasp_relay.net.backlog import Backlog, Close, Counters, Snapshot
-from clasp_relay.net.framing import Batch, wire_bytes
+from clasp_relay.net.backlog import Backlog, Batch, Close, Snapshot
+from clasp_relay.net.frames import wire_bytes
+from clasp_relay.net.observer import Counters
 from tests.net.helpers import ENDLESS, datas, drop, keep, packed, param, payload, server_frames
 
 

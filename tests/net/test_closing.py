@@ -16,7 +16,7 @@ class CloseAllTests(SynchronousTestCase):
         counts = []
         for _ in range(3):
             counts.append(
-                sum(client.protocol.outbox is not None and client.protocol.outbox.closing for client in clients)
+                sum(client.protocol.outbox is not None and client.protocol.outbox.is_closing for client in clients)
             )
             one_turn(site.reactor)
         self.assertEqual(counts, [2, 4, 5])

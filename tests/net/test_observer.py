@@ -6,9 +6,9 @@ from twisted.internet.address import IPv4Address
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.errors import CloseCode
-from clasp_relay.net.limits import NetLimits
+from clasp_relay.net.admission import NetLimits
 from clasp_relay.net.observer import UnwatchedNet
-from clasp_relay.net.protocol import END_TIMEOUT_S
+from clasp_relay.net.websocket import END_TIMEOUT_S
 from tests.net.helpers import REQUEST, UPGRADE, Client, Site, client_frame, keep, param
 
 

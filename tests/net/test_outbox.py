@@ -7,8 +7,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.core.ports import Audience, Frame
 from clasp_relay.errors import CloseCode, ErrorCode
-from clasp_relay.net.framing import CODEC, wire_bytes
-from clasp_relay.net.outbox import MAX_SNAPSHOTS, Outbox
+from clasp_relay.net.frames import CODEC, wire_bytes
+from clasp_relay.net.observer import Counters
+from clasp_relay.net.outbox import CLOSED, MAX_SNAPSHOTS, Outbox, Sink
 from clasp_relay.net.turn import TurnWriter
 from tests.net.helpers import (
     ENDLESS,
@@ -119,7 +120,7 @@ class SlowConsumerTests(SynchronousTestCase):
         bench = Bench(room_bytes=0)
         bench.block()
         bench.send(*numbered(300, 1000))
-        self.assertEqual(bench.connection.events, ["expect_end", (CloseCode.TRY_AGAIN_LATER, b"too slow")])
+        self.assertEqual(bench.connection.events, ["expect_end", (CloseCode.TRY_AGAIN_LATER, "too slow")])
         bench.send(keep(b"later"))
         bench.outbox.send_snapshot("k", packed(b"later"))
         bench.outbox.close(CloseCode.NORMAL, "later")
@@ -178,7 +179,7 @@ class SlowConsumerTests(SynchronousTestCase):
         bench.block()
         for number in range(MAX_SNAPSHOTS + 1):
             bench.outbox.send_snapshot(number, packed(b"p"))
-        self.assertEqual(bench.connection.events[-1], (CloseCode.TRY_AGAIN_LATER, b"too slow"))
+        self.assertEqual(bench.connection.events[-1], (CloseCode.TRY_AGAIN_LATER, "too slow"))
 
 
 class CloseTests(SynchronousTestCase):
@@ -195,7 +196,7 @@ class CloseTests(SynchronousTestCase):
         self.assertEqual(bench.connection.events, ["expect_end"])
         self.assertFalse(bench.outbox.is_drained)
         self.assertEqual(bench.drain()[1:], [payload(frame) for frame in frames])
-        self.assertEqual(bench.connection.events, ["expect_end", (CloseCode.POLICY_VIOLATION, b"bye")])
+        self.assertEqual(bench.connection.events, ["expect_end", (CloseCode.POLICY_VIOLATION, "bye")])
         self.assertTrue(bench.outbox.is_drained)
 
     def test_outbox_takes_nothing_behind_a_close_that_waits(self) -> None:
@@ -209,25 +210,27 @@ class CloseTests(SynchronousTestCase):
         one_turn(bench.reactor)
         self.assertEqual(bench.writer.counters.slow_closes, 0)
         bench.drain()
-        self.assertEqual(bench.connection.events, ["expect_end", (CloseCode.NORMAL, b"bye")])
+        self.assertEqual(bench.connection.events, ["expect_end", (CloseCode.NORMAL, "bye")])
 
-    def test_outbox_cuts_a_long_reason_between_characters(self) -> None:
-        """A Close frame carries 123 bytes of reason, valid UTF-8."""
+    def test_outbox_sends_an_error_in_the_codec_of_its_connection(self) -> None:
+        """The literal bytes of an ERROR without an address, in a WebSocket message."""
         bench = Bench()
-        bench.outbox.close(CloseCode.NORMAL, "x" + "é" * 100)
+        bench.outbox.send_error(ErrorCode.OVERLOADED, "slow")
         bench.drain()
-        self.assertEqual(bench.connection.events[-1], (CloseCode.NORMAL, ("x" + "é" * 61).encode()))
+        self.assertEqual(bytes(bench.pipe.taken), b"\x82\x0e\x53\x01\x00\x0a\x51\x01\xf7\x00\x04slow\x00")
+        bench.pipe.lose()
+        bench.outbox.send_error(ErrorCode.OVERLOADED, "slow")
 
     def test_outbox_hands_over_this_turns_frames_before_a_close_of_the_protocol(self) -> None:
         """An ACK that is due is not lost when the peer closes in the same turn."""
         bench = Bench()
         bench.outbox.send(keep(b"ack"))
         bench.writer.fan_out(Audience(CODEC, (bench.outbox,)), keep(b"event"))
-        bench.outbox.finish()
+        bench.outbox.flush_and_close()
         bench.send(keep(b"later"))
         self.assertEqual(bench.drain(), [b"ack", b"event"])
-        bench.outbox.finish()
-        self.assertTrue(bench.outbox.closing)
+        bench.outbox.flush_and_close()
+        self.assertTrue(bench.outbox.is_closing)
 
     def test_outbox_does_nothing_once_the_session_is_gone(self) -> None:
         """After the connection's end every call is harmless, and the transport is not touched."""
@@ -240,7 +243,7 @@ class CloseTests(SynchronousTestCase):
         bench.outbox.resumeProducing()
         bench.writer.fan_out(Audience(CODEC, (bench.outbox,)), keep(b"event"))
         bench.send(keep(b"later"))
-        bench.outbox.fail()
+        bench.outbox.abort()
         self.assertEqual((bench.pipe.writes, bench.connection.events), (writes, []))
 
     def test_outbox_ends_its_session_when_it_cannot_be_written_to(self) -> None:
@@ -254,7 +257,7 @@ class CloseTests(SynchronousTestCase):
         self.patch(bench.pipe, "write", raise_error)
         bench.send(*numbered(300, 1000))
         self.assertEqual(len(self.flushLoggedErrors(TypeError, ZeroDivisionError)), 1)
-        self.assertTrue(bench.outbox.closing)
+        self.assertTrue(bench.outbox.is_closing)
 
 
 class TransportTests(SynchronousTestCase):
@@ -305,10 +308,60 @@ class PongTests(SynchronousTestCase):
     def test_outbox_answers_the_last_ping_of_a_peer_that_did_not_read(self) -> None:
         """Pongs do not pile up; the last one is sent once the peer reads."""
         bench = Bench(room_bytes=0)
-        self.assertTrue(bench.outbox.pong(b"0"))
+        self.assertTrue(bench.outbox.may_pong(b"0"))
         bench.block()
-        self.assertFalse(bench.outbox.pong(b"1"))
-        self.assertFalse(bench.outbox.pong(b"2"))
+        self.assertFalse(bench.outbox.may_pong(b"1"))
+        self.assertFalse(bench.outbox.may_pong(b"2"))
         bench.drain()
         self.assertEqual(bench.connection.events, [b"2"])
-        self.assertTrue(bench.outbox.pong(b"3"))
+        self.assertTrue(bench.outbox.may_pong(b"3"))
+
+
+class SinkTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        """Makes a sink over TCP."""
+        self.pipe = Pipe(MemoryReactorClock())
+        self.sink = Sink(self.pipe, Counters())
+
+    def test_sink_writes_to_the_socket_at_once(self) -> None:
+        """Over plain TCP nothing waits for the reactor's next turn."""
+        self.sink.write(b"abc")
+        self.assertEqual((bytes(self.pipe.taken), self.pipe._tempDataLen), (b"abc", 0))
+
+    def test_sink_leaves_to_the_transport_what_the_socket_does_not_take(self) -> None:
+        """No byte is lost or sent twice, and what comes later stands behind."""
+        self.pipe.room_bytes = 2
+        self.sink.write(b"abc")
+        self.sink.write(b"def")
+        self.assertEqual((bytes(self.pipe.taken), self.sink.buffered_bytes), (b"ab", 4))
+        self.pipe.drain(1)
+        self.assertEqual((bytes(self.pipe.taken), self.sink.buffered_bytes), (b"abc", 3))
+        self.pipe.drain()
+        self.assertEqual((bytes(self.pipe.taken), self.sink.buffered_bytes), (b"abcdef", 0))
+
+    def test_sink_leaves_a_broken_socket_to_the_reactor(self) -> None:
+        """An error of the socket ends the connection as the reactor does it."""
+        self.pipe.is_broken = True
+        self.sink.write(b"a")
+        self.assertTrue(self.pipe.connected)
+        self.pipe.drain()
+        self.assertFalse(self.pipe.connected)
+
+    def test_sink_does_not_overtake_a_connection_that_is_closing(self) -> None:
+        """The transport decides what becomes of bytes after ``loseConnection``."""
+        self.pipe.loseConnection()
+        self.sink.write(b"a")
+        self.assertEqual(self.pipe.writes, 0)
+
+    def test_sink_writes_to_any_transport(self) -> None:
+        """Of those that do not tell, the last piece is taken as what they hold."""
+        transport = StringTransport()
+        sink = Sink(transport, Counters())
+        sink.write(b"abc")
+        sink.write(b"de")
+        self.assertEqual((transport.value(), sink.buffered_bytes), (b"abcde", 2))
+
+    def test_sink_that_is_closed_takes_nothing(self) -> None:
+        """Writing to it is harmless."""
+        CLOSED.write(b"a")
+        self.assertEqual(CLOSED.buffered_bytes, 0)

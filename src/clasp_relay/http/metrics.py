@@ -25,7 +25,7 @@ from clasp_relay.wire.messages import FederationSync, Message
 
 if TYPE_CHECKING:
     from clasp_relay.core.relay import Relay
-    from clasp_relay.net.factory import ClaspFactory
+    from clasp_relay.net.websocket import ClaspFactory
     from clasp_relay.storage.snapshot_writer import SnapshotWriter
 
 __all__ = ["Sources", "make_registry"]

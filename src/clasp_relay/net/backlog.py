@@ -8,39 +8,31 @@ it has drained, a frame costs a constant amount of work however long the queue i
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from typing import TypeAlias
 
 from clasp_relay.core.ports import NOT_YET, Frame, Kind
 from clasp_relay.errors import CloseCode
 from clasp_relay.logs import events
-from clasp_relay.net.framing import Batch, Item
+from clasp_relay.net.observer import Counters
 
 NOT_YET_BYTES = 64 * 1024
 """What it counts for when a snapshot has worked without a frame: what one session gets in a turn."""
 
 
-@dataclass(slots=True)
-class Counters:
-    """What was sent and received since the start, and what slow sessions missed, all connections together.
+class Batch:
+    """Frames that go to several sessions as one piece of bytes, shared by all of them.
 
-    Attributes:
-        coalesced: frames that a newer value of the same address replaced.
-        dropped: streams and gesture moves that were left out.
-        slow_closes: sessions that were ended as too slow.
-        received_bytes: what came, the upgrade and control frames included.
-        sent_bytes: WebSocket messages that were handed to transports.
-        turned_away: connections that did not become sessions, since there were too many or of a wrong origin.
-        texts: text messages, each the end of its session.
+    Args:
+        frames: the frames, in order; needed one by one only for a session that is too slow.
+        wire: their bytes, joined.
     """
 
-    coalesced: int = 0
-    dropped: int = 0
-    slow_closes: int = 0
-    received_bytes: int = 0
-    sent_bytes: int = 0
-    turned_away: int = 0
-    texts: int = 0
+    __slots__ = ("frames", "wire")
+
+    def __init__(self, frames: Sequence[Frame], wire: bytes) -> None:
+        self.frames = frames
+        self.wire = wire
 
 
 class Snapshot:
@@ -61,6 +53,10 @@ class Close:
     def __init__(self, code: CloseCode, reason: str) -> None:
         self.code = code
         self.reason = reason
+
+
+Item: TypeAlias = Frame | Batch
+"""What goes to a session in one piece."""
 
 
 class _Index:

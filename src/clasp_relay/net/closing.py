@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 
 from clasp_relay.errors import CloseCode
 from clasp_relay.logs import events
-from clasp_relay.net.protocol import ClaspProtocol
 
 _POLL_S = 0.05
+
+
+class Closable(Protocol):
+    """A connection that is to be closed."""
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether all that was sent has left this process, as far as the transport tells."""
+
+    def close(self, close_code: CloseCode, reason: str) -> None:
+        """Closes it once all that was sent before is on its way."""
+
+    def abort(self) -> None:
+        """Ends it now."""
 
 
 class CloseAll:
@@ -24,11 +37,11 @@ class CloseAll:
         timeout_s: how long to wait from the start; then what is left is aborted.
     """
 
-    def __init__(self, reactor: Any, connections: AbstractSet[ClaspProtocol], timeout_s: float) -> None:
+    def __init__(self, reactor: Any, connections: AbstractSet[Closable], timeout_s: float) -> None:
         self._reactor = reactor
         self._connections = connections
         self._deadline_s = reactor.seconds() + timeout_s
-        self._waiting: list[ClaspProtocol] = []
+        self._waiting: list[Closable] = []
         self._call: IDelayedCall | None = None
         self._is_done = False
         self._aborted = 0

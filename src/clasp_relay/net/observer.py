@@ -1,7 +1,8 @@
-"""What the net layer tells those who watch it."""
+"""What the net layer tells those who watch it, and what it counts."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 
@@ -48,3 +49,26 @@ class UnwatchedNet:
 
     def sent(self, session: str, data: bytes) -> None:
         """See ``NetObserver``."""
+
+
+@dataclass(slots=True)
+class Counters:
+    """What was sent and received since the start, and what slow sessions missed, all connections together.
+
+    Attributes:
+        coalesced: frames that a newer value of the same address replaced.
+        dropped: streams and gesture moves that were left out.
+        slow_closes: sessions that were ended as too slow.
+        received_bytes: what came, the upgrade and control frames included.
+        sent_bytes: WebSocket messages that were handed to transports.
+        turned_away: connections that did not become sessions, since there were too many or of a wrong origin.
+        texts: text messages, each the end of its session.
+    """
+
+    coalesced: int = 0
+    dropped: int = 0
+    slow_closes: int = 0
+    received_bytes: int = 0
+    sent_bytes: int = 0
+    turned_away: int = 0
+    texts: int = 0

@@ -2,29 +2,140 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sized
+from typing import Any, Protocol
 
 from twisted.internet.interfaces import IPushProducer
+from twisted.internet.tcp import Connection as TcpConnection
 from zope.interface import implementer
 
-from clasp_relay.core.ports import Frame
+from clasp_relay.core.ports import Codec, Frame
 from clasp_relay.errors import CloseCode, ErrorCode
 from clasp_relay.logs import events
-from clasp_relay.net.backlog import Backlog, Close, Snapshot
-from clasp_relay.net.connection import Connection, close_reason, error_frame
-from clasp_relay.net.framing import Item
-from clasp_relay.net.limits import OUTBOX_BYTES
-from clasp_relay.net.sink import CLOSED, Sink
-
-if TYPE_CHECKING:
-    from clasp_relay.net.turn import TurnWriter
+from clasp_relay.net.backlog import Backlog, Close, Item, Snapshot
+from clasp_relay.net.observer import Counters
+from clasp_relay.wire.messages import Error
 
 PIECE_BYTES = 64 * 1024
 """How much is handed to a transport at a time, about what Twisted buffers: the rest can still be coalesced."""
 
 MAX_SNAPSHOTS = 2000
 """How many snapshots may wait for a peer that does not read: two for each of its 1,000 subscriptions."""
+
+
+class Connection(Protocol):
+    """What an outbox needs of the connection that it belongs to."""
+
+    transport: Any
+    """Where bytes go (``ITransport``, ``IConsumer``)."""
+    codec: Codec
+    """What its session speaks."""
+    trace: Callable[[bytes], None] | None
+    """Is told of all that an outbox writes."""
+
+    def send_close(self, close_code: CloseCode, reason: str) -> None:
+        """Tells the peer that the session is closed, and why."""
+
+    def expect_end(self) -> None:
+        """Aborts the connection unless it ends within 10 s."""
+
+    def answer_ping(self, payload: bytes) -> None:
+        """Sends a WebSocket Pong."""
+
+    def slow(self, waiting_bytes: int) -> None:
+        """Is told that more waits than may."""
+
+    def abort(self) -> None:
+        """Ends the connection now."""
+
+
+class Writer(Protocol):
+    """What an outbox needs of the turn writer, which writes for all sessions at the end of the turn."""
+
+    counters: Counters
+
+    @property
+    def runs(self) -> Sized:
+        """Messages to many sessions that are not handed over yet; see ``turn.Run``."""
+
+    def attach(self, outbox: Outbox, item: Frame | Snapshot | Close) -> bool:
+        """Puts something for one session into the last run that the session is in. Some run must be there.
+
+        Returns:
+            Whether the session is in any; else it stands behind what the session has already.
+        """
+
+    def mark_dirty(self, outbox: Outbox) -> None:
+        """Has what is pending for an outbox written at the end of the turn."""
+
+    def queue_pump(self, outbox: Outbox) -> None:
+        """Has what waits for an outbox written, a bounded piece of its snapshots per turn."""
+
+    def flush_runs(self) -> None:
+        """Hands all runs to their sessions."""
+
+
+class Sink:
+    """A transport as an outbox writes to it.
+
+    Over plain TCP a piece goes to the socket in the same turn, and only what the socket does not take
+    goes to the transport's buffer. ``ITransport.write`` would wait for the reactor's next turn, and the way
+    through the transport to the socket takes as long as all that is done for a subscriber besides
+    (``docs/performance.md``, fan-out).
+
+    Args:
+        transport: any ``ITransport``; None for one that takes nothing any more.
+        counters: where bytes are counted.
+        trace: is told of all that is written.
+    """
+
+    __slots__ = ("_counters", "_handed_bytes", "_send", "_trace", "_transport")
+
+    def __init__(self, transport: Any, counters: Counters, trace: Callable[[bytes], None] | None = None) -> None:
+        self._transport = transport
+        is_direct = isinstance(transport, TcpConnection) and not transport.TLS
+        self._send: Callable[[bytes], int] | None = transport.socket.send if is_direct else None
+        self._handed_bytes = 0
+        self._counters = counters
+        self._trace = trace
+
+    def write(self, data: bytes) -> None:
+        """Writes behind all that was written before."""
+        self._counters.sent_bytes += len(data)
+        self.write_uncounted(data)
+
+    def write_uncounted(self, data: bytes) -> None:
+        """Writes like ``write``, for a caller that counts the bytes of many at once."""
+        transport, send = self._transport, self._send
+        if self._trace is not None:
+            self._trace(data)
+        if send is None:
+            if transport is not None:
+                self._handed_bytes = len(data)
+                transport.write(data)
+        elif transport.dataBuffer or transport._tempDataBuffer or transport.disconnecting:
+            transport.write(data)
+        else:
+            try:
+                taken = send(data)
+            except OSError:
+                # There is no room, or an error: the reactor meets it again and ends the connection as any other.
+                taken = 0
+            if taken != len(data):
+                transport.write(data[taken:])
+
+    @property
+    def buffered_bytes(self) -> int:
+        """How much the transport holds. Where it does not tell: the piece that made it ask for a pause."""
+        transport = self._transport
+        if self._send is None:
+            return self._handed_bytes
+        buffered: int = len(transport.dataBuffer) - transport.offset + transport._tempDataLen
+        return buffered
+
+
+CLOSED = Sink(None, Counters())
+"""Takes nothing; stands in for a transport that is gone."""
 
 
 @implementer(IPushProducer)
@@ -35,35 +146,35 @@ class Outbox:
     Once the transport asks for a pause, or a snapshot is to be encoded, all goes to a backlog, until that has drained.
 
     Args:
-        connection: the WebSocket connection.
+        connection: the session's connection.
         writer: writes for all sessions at the end of the turn.
         bound_bytes: how much may wait, the transport's own buffer included.
     """
 
     __slots__ = (
         "_bound_bytes",
+        "_close_waits",
         "_connection",
         "_paused",
         "_pong",
         "_room_bytes",
-        "_sealed",
         "_writer",
         "backlog",
-        "closing",
+        "is_closing",
         "pending",
         "sink",
     )
 
-    def __init__(self, connection: Connection, writer: TurnWriter, bound_bytes: int = OUTBOX_BYTES) -> None:
+    def __init__(self, connection: Connection, writer: Writer, bound_bytes: int) -> None:
         self._connection: Connection | None = connection
         self._writer = writer
         self._bound_bytes = bound_bytes
         self._room_bytes = bound_bytes
         self._paused = False
-        self._sealed = False
+        self._close_waits = False
         self._pong: bytes | None = None
-        self.closing = False
-        """Whether the session's end was decided; what it sends is no longer listened to."""
+        self.is_closing = False
+        """Whether the session's close was decided; what it sends is no longer listened to."""
         self.pending: list[Item] = []
         """What goes out at the end of this turn; used by the turn writer."""
         self.sink = Sink(connection.transport, writer.counters, connection.trace)
@@ -75,28 +186,28 @@ class Outbox:
 
     def send(self, frame: Frame) -> None:
         """See ``core.ports.Outbox.send``."""
-        if self.closing:
+        if self.is_closing:
             return
         writer = self._writer
         if writer.runs and writer.attach(self, frame):
             return
         if self.backlog is None:
             if not self.pending:
-                writer.wake(self)
+                writer.mark_dirty(self)
             self.pending.append(frame)
         else:
             self.put(frame)
 
     def send_snapshot(self, key: object, frames: Iterator[bytes]) -> None:
         """See ``core.ports.Outbox.send_snapshot``."""
-        if not self.closing:
+        if not self.is_closing:
             self._place(Snapshot(key, frames))
 
     def close(self, close_code: CloseCode, reason: str) -> None:
         """See ``core.ports.Outbox.close``; the first call counts."""
-        if self.closing:
+        if self.is_closing:
             return
-        self.closing = True
+        self.is_closing = True
         if self._connection is not None:
             self._connection.expect_end()
         self._place(Close(close_code, reason))
@@ -109,7 +220,7 @@ class Outbox:
             self._put(item)
         except Exception:
             events.CONNECTION_FAULT.failure(action="wrote to a session")
-            self.fail()
+            self.abort()
 
     def flush(self) -> None:
         """Writes what is pending, as far as the socket takes it; the rest waits."""
@@ -131,7 +242,7 @@ class Outbox:
             How much was encoded.
         """
         used, backlog = 0, self.backlog
-        while backlog is not None and not self._paused and not self._is_over:
+        while backlog is not None and not self._paused and not self._is_closed:
             parts, encoded = backlog.take(PIECE_BYTES, snapshot_bytes - used)
             used += encoded
             if not parts:
@@ -140,21 +251,26 @@ class Outbox:
         self._after_pump()
         return used
 
-    def fail(self) -> None:
+    def abort(self) -> None:
         """Ends the session after a fault of ours; nothing more is written."""
         connection = self._connection
-        self.shut()
+        self.close_now()
         if connection is not None:
             connection.abort()
 
-    # For the protocol
+    # For the connection
+
+    def send_error(self, code: ErrorCode, message: str) -> None:
+        """Sends an ERROR."""
+        if self._connection is not None:
+            self.send(Frame(self._connection.codec.encode(Error(code, message))))
 
     @property
     def is_drained(self) -> bool:
         """Whether the transport was given all that was sent, and has passed it on as far as it tells."""
         return not (self.pending or self.backlog or self._paused)
 
-    def pong(self, payload: bytes) -> bool:
+    def may_pong(self, payload: bytes) -> bool:
         """Says whether a ping may be answered now.
 
         A peer that pings but does not read gets one pong, to its last ping, once it reads again
@@ -164,16 +280,16 @@ class Outbox:
             self._pong = payload
         return not self._paused
 
-    def finish(self) -> None:
-        """Hands over this turn's frames before a Close that the protocol itself sends, and stops."""
-        if not self._is_over:
-            self._writer.materialise()
+    def flush_and_close(self) -> None:
+        """Hands over this turn's frames before a Close that the connection itself sends, and stops."""
+        if not self._is_closed:
+            self._writer.flush_runs()
             self.flush()
-            self.shut()
+            self.close_now()
 
-    def shut(self) -> None:
+    def close_now(self) -> None:
         """Forgets everything; nothing more is sent."""
-        self.closing = self._sealed = True
+        self.is_closing = self._close_waits = True
         self.pending = []
         self.backlog = Backlog(self._writer.counters)
         self._connection = None
@@ -184,7 +300,7 @@ class Outbox:
     def pauseProducing(self) -> None:
         """The transport has enough for now."""
         self._paused = True
-        if self._is_over:
+        if self._is_closed:
             return
         if self.backlog is None:
             self._make_backlog()
@@ -193,19 +309,19 @@ class Outbox:
     def resumeProducing(self) -> None:
         """The transport has passed on all that it had; what waits follows within this turn."""
         self._paused = False
-        if self._is_over:
+        if self._is_closed:
             return
         payload, self._pong = self._pong, None
         if payload is not None and self._connection is not None:
             self._connection.answer_ping(payload)
-        self._writer.feed(self)
+        self._writer.queue_pump(self)
 
     def stopProducing(self) -> None:
         """The connection is gone."""
-        self.shut()
+        self.close_now()
 
     @property
-    def _is_over(self) -> bool:
+    def _is_closed(self) -> bool:
         return self._connection is None
 
     def _place(self, item: Snapshot | Close) -> None:
@@ -214,21 +330,21 @@ class Outbox:
             self.put(item)
 
     def _put(self, item: Item | Snapshot | Close) -> None:
-        if self._sealed:
+        if self._close_waits:
             return
         backlog = self.backlog
         if isinstance(item, Snapshot | Close):
             if backlog is None:
                 backlog = self._make_backlog()
             backlog.push(item)
-            self._sealed = isinstance(item, Close)
+            self._close_waits = isinstance(item, Close)
             if not self._paused:
-                self._writer.feed(self)
+                self._writer.queue_pump(self)
             elif backlog.snapshots > MAX_SNAPSHOTS:
-                self._end_as_too_slow()
+                self._close_as_too_slow()
         elif backlog is None:
             if not self.pending:
-                self._writer.wake(self)
+                self._writer.mark_dirty(self)
             self.pending.append(item)
         else:
             backlog.push(item)
@@ -262,7 +378,7 @@ class Outbox:
 
     def _after_pump(self) -> None:
         backlog = self.backlog
-        if self._is_over or backlog is None:
+        if self._is_closed or backlog is None:
             return
         if self._paused:
             self._room_bytes = self._bound_bytes - self.sink.buffered_bytes
@@ -271,29 +387,29 @@ class Outbox:
         elif isinstance(backlog.first, Close):
             self._send_close(backlog.first)
         else:
-            self._writer.feed(self)
+            self._writer.queue_pump(self)
         if backlog.size_bytes > self._room_bytes:
             self._keep_bound(backlog)
 
     def _send_close(self, close: Close) -> None:
         connection = self._connection
-        self.shut()
+        self.close_now()
         if connection is not None:
-            connection.send_close(close.code, close_reason(close.reason))
+            connection.send_close(close.code, close.reason)
 
     def _keep_bound(self, backlog: Backlog) -> None:
         self._room_bytes = self._bound_bytes - self.sink.buffered_bytes
         if self._connection is not None and backlog.size_bytes > self._room_bytes:
             self._connection.slow(backlog.size_bytes)
             if not backlog.shrink(self._room_bytes):
-                self._end_as_too_slow()
+                self._close_as_too_slow()
 
-    def _end_as_too_slow(self) -> None:
+    def _close_as_too_slow(self) -> None:
         connection, sink = self._connection, self.sink
-        self.shut()
+        self.close_now()
         if connection is None:
             return
         self._writer.counters.slow_closes += 1
         connection.expect_end()
-        sink.write(error_frame(connection.codec, ErrorCode.OVERLOADED, "too slow").wire)
-        connection.send_close(CloseCode.TRY_AGAIN_LATER, b"too slow")
+        sink.write(connection.codec.encode(Error(ErrorCode.OVERLOADED, "too slow")))
+        connection.send_close(CloseCode.TRY_AGAIN_LATER, "too slow")

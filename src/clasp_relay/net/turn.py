@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, TypeAlias, cast
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
@@ -12,18 +12,85 @@ from twisted.python.failure import Failure
 from clasp_relay.core.ports import Audience, Frame
 from clasp_relay.core.ports import Outbox as AnyOutbox
 from clasp_relay.logs import events
-from clasp_relay.net.backlog import Close, Counters, Snapshot
-from clasp_relay.net.framing import Batch
-from clasp_relay.net.run import RUN_BYTES, Run
-
-if TYPE_CHECKING:
-    from clasp_relay.net.outbox import Outbox
+from clasp_relay.net.backlog import Batch, Close, Snapshot
+from clasp_relay.net.observer import Counters
+from clasp_relay.net.outbox import Outbox
 
 SNAPSHOT_BYTES = 256 * 1024
 """How much of snapshots is encoded in one turn, for all sessions together: about 3 ms of work."""
 
 SNAPSHOT_SHARE_BYTES = 64 * 1024
 """How much of that one session gets before the next one's turn."""
+
+RUN_BYTES = 32 * 1024
+"""A longer run is cut, so that what waits for a slow session can be handed over in small pieces."""
+
+_Edit: TypeAlias = tuple[int, Frame | Snapshot | Close | None]
+"""A place in a run, and what one session gets before it, or None: the session does not get that frame."""
+
+
+class Run:
+    """Messages for the same audience, with nothing in between for anybody of it.
+
+    It costs the same whether ten sessions or a thousand get it: only at the end of the turn is its one piece of
+    bytes handed to each.
+
+    Attributes:
+        audience: who gets them.
+        frames: the frames.
+        size_bytes: what their bytes are together.
+        private: what is different for some of the sessions, in the order of its places.
+    """
+
+    __slots__ = ("audience", "frames", "private", "size_bytes")
+
+    def __init__(self, audience: Audience) -> None:
+        self.audience = audience
+        self.frames: list[Frame] = []
+        self.size_bytes = 0
+        self.private: dict[AnyOutbox, list[_Edit]] = {}
+
+    def edit(self, outbox: AnyOutbox, item: Frame | Snapshot | Close | None) -> None:
+        """Notes an edit at the run's present end."""
+        edits = self.private.get(outbox)
+        if edits is None:
+            edits = self.private[outbox] = []
+        edits.append((len(self.frames), item))
+
+    def others(self) -> Sequence[AnyOutbox]:
+        """Returns the sessions that get all of the run as it is."""
+        private, outboxes = self.private, self.audience.outboxes
+        return [outbox for outbox in outboxes if outbox not in private] if private else outboxes
+
+    def whole(self) -> Batch:
+        """Returns all of the run as one piece."""
+        return _batch(self.frames)
+
+    def edited(self, edits: list[_Edit]) -> list[Batch | Snapshot | Close]:
+        """Returns the run as one session gets it, in as few pieces as can be."""
+        items: list[Batch | Snapshot | Close] = []
+        frames: list[Frame] = []
+        start = 0
+        for place, item in edits:
+            frames += self.frames[start:place]
+            start = place
+            if item is None:
+                start += 1
+            elif isinstance(item, Frame):
+                frames.append(item)
+            else:
+                if frames:
+                    items.append(_batch(frames))
+                    frames = []
+                items.append(item)
+        frames += self.frames[start:]
+        if frames:
+            items.append(_batch(frames))
+        return items
+
+
+def _batch(frames: Sequence[Frame]) -> Batch:
+    return Batch(frames, b"".join([frame.wire for frame in frames]))
 
 
 class TurnWriter:
@@ -37,7 +104,7 @@ class TurnWriter:
         self._reactor = reactor
         self._is_scheduled = False
         self._dirty: list[Outbox] = []
-        self._fed: dict[Outbox, None] = {}
+        self._to_pump: dict[Outbox, None] = {}
         self.runs: list[Run] = []
         """Runs that are not handed to their sessions yet, in the order in which a session gets those that it is in;
         read by the outboxes."""
@@ -73,19 +140,19 @@ class TurnWriter:
         run.edit(outbox, item)
         return True
 
-    def wake(self, outbox: Outbox) -> None:
+    def mark_dirty(self, outbox: Outbox) -> None:
         """Has what is pending for an outbox written at the end of the turn."""
         self._dirty.append(outbox)
         if not self._is_scheduled:
             self._schedule()
 
-    def feed(self, outbox: Outbox) -> None:
+    def queue_pump(self, outbox: Outbox) -> None:
         """Has what waits for an outbox written, a bounded piece of its snapshots per turn."""
-        self._fed[outbox] = None
+        self._to_pump[outbox] = None
         if not self._is_scheduled:
             self._schedule()
 
-    def materialise(self) -> None:
+    def flush_runs(self) -> None:
         """Hands all runs to their sessions."""
         for run in self._take_runs():
             self._hand_over(run)
@@ -108,7 +175,7 @@ class TurnWriter:
         finally:
             self._is_scheduled = False
         self._flush_dirty()
-        if self._fed:
+        if self._to_pump:
             self._pump()
         if self.runs and not self._is_scheduled:
             # The end of a session that could not be written to was told to others.
@@ -198,28 +265,28 @@ class TurnWriter:
                 continue
             written += 1
             try:
-                outbox.sink.pass_on(wire)
+                outbox.sink.write_uncounted(wire)
             except Exception as error:
                 _end(outbox, error)
         self.counters.sent_bytes += written * len(wire)
 
     def _pump(self) -> None:
-        fed, self._fed = self._fed, {}
+        queue, self._to_pump = self._to_pump, {}
         left_bytes = SNAPSHOT_BYTES
         served: list[Outbox] = []
-        for outbox in fed:
+        for outbox in queue:
             try:
                 used = outbox.pump(min(left_bytes, SNAPSHOT_SHARE_BYTES))
             except Exception as error:
                 _end(outbox, error)
                 continue
             left_bytes -= used
-            if used and outbox in self._fed:
+            if used and outbox in self._to_pump:
                 served.append(outbox)
         # Those that got nothing stand before those that got something.
         for outbox in served:
-            del self._fed[outbox]
-            self._fed[outbox] = None
+            del self._to_pump[outbox]
+            self._to_pump[outbox] = None
 
 
 def _members(runs: list[Run]) -> AbstractSet[AnyOutbox]:
@@ -230,4 +297,4 @@ def _members(runs: list[Run]) -> AbstractSet[AnyOutbox]:
 
 def _end(outbox: Outbox, error: Exception) -> None:
     events.CONNECTION_FAULT.failure(Failure(error), action="wrote to a session")
-    outbox.fail()
+    outbox.abort()

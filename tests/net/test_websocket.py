@@ -1,20 +1,47 @@
-"""Tests of ``clasp_relay.net.protocol``."""
+"""Tests of ``clasp_relay.net.websocket``."""
 
 from __future__ import annotations
 
 import gc
 import weakref
+from itertools import count
+from typing import Any
 
-from twisted.internet.testing import StringTransport
+import txaio
+from autobahn.twisted.resource import WebSocketResource
+from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.resource import Resource
+from twisted.web.server import Site as WebSite
 
+from clasp_relay.clock import ReactorClock
+from clasp_relay.core.handlers import HANDLERS
 from clasp_relay.core.ports import Audience
+from clasp_relay.core.relay import Relay, RelayOptions
+from clasp_relay.core.session.sessions import Session
 from clasp_relay.errors import CloseCode, ErrorCode
-from clasp_relay.net.framing import CODEC
-from clasp_relay.net.limits import NetLimits
-from clasp_relay.net.protocol import ClaspProtocol
+from clasp_relay.net.admission import NetLimits
+from clasp_relay.net.frames import CODEC
+from clasp_relay.net.turn import TurnWriter
+from clasp_relay.net.websocket import ClaspFactory, ClaspProtocol, RelayPort
+from clasp_relay.wire import messages as m
+from clasp_relay.wire.codec import decode, encode_to_frame
 from clasp_relay.wire.constants import MAX_FRAME_BYTES
-from tests.net.helpers import REQUEST, UPGRADE, Client, MemorySession, Site, client_frame, datas, error_payload, keep
+from clasp_relay.wire.frame import decode_frame, encode_frame
+from clasp_relay.wire.values import decode_value, encode_value
+from tests.net.helpers import (
+    REQUEST,
+    UPGRADE,
+    Client,
+    MemorySession,
+    Pipe,
+    Site,
+    client_frame,
+    datas,
+    error_payload,
+    keep,
+    server_frames,
+)
 
 CLOSE = client_frame(b"\x03\xe8", 8)
 
@@ -225,7 +252,7 @@ class MessageTests(SynchronousTestCase):
         def raise_error(*_: object) -> None:
             raise ZeroDivisionError
 
-        self.patch(site.writer, "materialise", raise_error)
+        self.patch(site.writer, "flush_runs", raise_error)
         client.send(CLOSE)
         client.turn()
         self.assertEqual([opcode for opcode, _ in client.frames], [8])
@@ -443,6 +470,20 @@ class EndTests(SynchronousTestCase):
         site.relay.sessions.clear()
         self.assertEqual(len(alive), 0)
 
+    def test_close_reason_fits_a_close_frame(self) -> None:
+        """At most 123 bytes, valid UTF-8: it is cut between characters."""
+        for reason, expected in (
+            ("bye", "bye"),
+            ("x" * 200, "x" * 123),
+            ("é" * 100, "é" * 61),
+            ("", ""),
+        ):
+            with self.subTest(reason=reason):
+                client = Site().open()
+                client.protocol.close(CloseCode.NORMAL, reason)
+                client.turn()
+                self.assertEqual(client.closes, [(1000, expected)])
+
     def test_protocol_reports_whether_its_bytes_have_left(self) -> None:
         """Drained means: nothing in the outbox, nothing in the transport."""
         site = Site()
@@ -456,3 +497,207 @@ class EndTests(SynchronousTestCase):
         client.pipe.drain()
         self.assertTrue(client.protocol.is_drained)
         self.assertTrue(site.connect().protocol.is_drained)
+
+
+class LimitTests(SynchronousTestCase):
+    def test_factory_caps_tcp_connections_at_accept(self) -> None:
+        """Twice as many as sessions; one that ends makes room for one."""
+        site = Site(NetLimits(max_sessions=2))
+        clients = [site.connect() for _ in range(4)]
+        self.assertIsNone(site.factory.buildProtocol(None))
+        clients[0].pipe.lose()
+        site.connect()
+        self.assertIsNone(site.factory.buildProtocol(None))
+
+    def test_factory_refuses_sessions_that_are_too_many(self) -> None:
+        """After the upgrade the client reads ERROR 503 and the cause in Close 1013; one that ends makes room."""
+        site = Site(NetLimits(max_sessions=2))
+        first, _ = site.open(), site.open()
+        refused = site.connect()
+        refused.send(UPGRADE, client_frame(b"not heard"))
+        refused.turn()
+        reason = "the server is full (2 sessions)"
+        self.assertEqual(datas(refused.frames), [error_payload(ErrorCode.OVERLOADED, reason)])
+        self.assertEqual(refused.closes, [(1013, reason)])
+        self.assertEqual(len(site.relay.sessions), 2)
+        first.pipe.lose()
+        refused.pipe.lose()
+        self.assertEqual(site.factory.sessions, 1)
+        site.open()
+        self.assertEqual(len(site.relay.sessions), 3)
+
+    def test_factory_refuses_too_many_sessions_from_one_address(self) -> None:
+        """Others are served, and so is this machine itself."""
+        site = Site(NetLimits(max_sessions_per_address=1))
+        for host, sessions in (("192.0.2.1", 1), ("192.0.2.2", 2), ("127.0.0.1", 3), ("127.0.0.1", 4)):
+            site.open(host)
+            self.assertEqual(site.factory.sessions, sessions)
+        refused = site.connect("192.0.2.1")
+        refused.send(UPGRADE)
+        refused.turn()
+        self.assertEqual(refused.closes, [(1013, "too many sessions from your address (1)")])
+
+    def test_factory_ends_a_refused_connection_that_lingers(self) -> None:
+        """A refused client does not keep its connection by not answering the Close."""
+        site = Site(NetLimits(max_sessions=1))
+        site.open()
+        refused = site.connect()
+        refused.send(UPGRADE)
+        refused.turn(10)
+        refused.turn()
+        self.assertFalse(refused.pipe.connected)
+        self.assertEqual(len(site.factory.connections), 1)
+
+
+class TimerTests(SynchronousTestCase):
+    def test_factory_uses_no_timer_but_its_reactors(self) -> None:
+        """Autobahn's own timers, which run on a global reactor, are all off."""
+
+        class Trap:
+            def __getattr__(self, name: str) -> object:
+                raise AssertionError(f"{name} of a global reactor was used")
+
+        self.patch(
+            txaio.config,  # type: ignore[attr-defined]
+            "loop",
+            Trap(),
+        )
+        site = Site()
+        client = site.open()
+        client.protocol.close(CloseCode.NORMAL, "bye")
+        client.turn(10)
+        client.turn()
+        self.assertFalse(client.pipe.connected)
+
+    def test_protocols_share_their_options(self) -> None:
+        """A connection holds no copies of its options."""
+        protocol = Site().open().protocol
+        self.assertNotIn("maxFramePayloadSize", vars(protocol))
+        self.assertFalse(vars(type(protocol))["failByDrop"])
+
+
+class StopTests(SynchronousTestCase):
+    def test_factory_refuses_connections_while_stopping(self) -> None:
+        """At accept, and at the upgrade of those that are there already."""
+        site = Site()
+        early = site.connect()
+        site.factory.stop_accepting()
+        self.assertIsNone(site.factory.buildProtocol(None))
+        early.send(UPGRADE)
+        early.turn()
+        self.assertEqual(early.closes, [(1013, "the server is stopping")])
+
+    def test_factory_closes_all_sessions(self) -> None:
+        """Each gets what was sent to it, then 1001; connections without a session are dropped."""
+        site = Site()
+        clients = [site.open() for _ in range(3)]
+        half = site.connect()
+        site.relay.sessions[0].outbox.send(keep(b"last"))
+        stopped = site.factory.close_all(CloseCode.GOING_AWAY, "going away", batch=2, timeout_s=5)
+        for client in clients:
+            client.turn()
+            self.assertEqual(client.closes, [(1001, "going away")])
+        self.assertEqual(datas(clients[0].frames), [b"last"])
+        self.assertFalse(half.pipe.connected)
+        site.reactor.advance(0.1)
+        self.assertEqual(self.successResultOf(stopped), 0)
+
+
+class ResourceTests(SynchronousTestCase):
+    def test_factory_serves_as_a_web_servers_resource(self) -> None:
+        """Behind a web server the session is the same: upgrade, messages, TCP_NODELAY, back-pressure, end."""
+        site = Site()
+        root = Resource()
+        root.putChild(b"ws", WebSocketResource(site.factory))
+        reactor = MemoryReactorClock()
+        channel: Any = WebSite(root, reactor=reactor).buildProtocol(None)
+        pipe = Pipe(reactor)
+        pipe.protocol = channel
+        channel.makeConnection(pipe)
+        channel.dataReceived(UPGRADE)
+        pipe.drain(0)
+        self.assertTrue(pipe.taken.startswith(b"HTTP/1.1 101 "))
+        self.assertIn("nodelay True", pipe.options)
+        session = site.relay.sessions[0]
+        self.assertIs(pipe.producer, session.outbox)
+        pipe.taken.clear()
+        pipe.protocol.dataReceived(client_frame(b"hello"))
+        site.reactor.advance(0)
+        self.assertEqual(server_frames(bytes(pipe.taken)), [(2, b"hello")])
+        pipe.lose()
+        self.assertEqual((session.disconnects, len(site.factory.connections)), (1, 0))
+
+
+class RelaySite(Site):
+    """A site with the core's relay."""
+
+    def __init__(self) -> None:
+        self.reactor = MemoryReactorClock()
+        self.writer = TurnWriter(self.reactor)
+        numbers = count(1)
+        relay = Relay(
+            RelayOptions(),
+            HANDLERS,
+            ReactorClock(self.reactor),
+            lambda: f"session-{next(numbers)}",
+            self.writer,
+            self.report,
+        )
+        port: RelayPort[Session] = relay
+        self.factory = ClaspFactory(port, self.writer, self.reactor)
+        self.faults: list[Exception] = []
+
+    def report(self, _what: str, fault: Exception) -> None:
+        """Notes a fault."""
+        self.faults.append(fault)
+
+
+def say(client: Client, message: m.Message, qos: int = 0) -> None:
+    """Sends a message as a client does."""
+    frame = decode_frame(encode_to_frame(message))
+    client.send(client_frame(encode_frame(frame.payload, qos)))
+
+
+def heard(client: Client) -> list[m.Message]:
+    """Returns the messages that came, and forgets them."""
+    messages = [decode(decode_frame(data).payload) for data in datas(client.frames)]
+    client.clear()
+    return messages
+
+
+class RelayPortTests(SynchronousTestCase):
+    def enter(self, site: RelaySite) -> Client:
+        """Opens a live session."""
+        client = site.connect()
+        client.send(UPGRADE)
+        client.clear()
+        say(client, m.Hello(1, 0xF8, "test"))
+        client.turn()
+        self.assertEqual([type(message) for message in heard(client)], [m.Welcome, m.Snapshot])
+        return client
+
+    def test_relay_welcomes_a_client_and_stops_its_timer(self) -> None:
+        """WELCOME, SNAPSHOT, and no end after 10 s."""
+        site = RelaySite()
+        client = self.enter(site)
+        client.turn(11)
+        self.assertTrue(client.pipe.connected)
+        client.pipe.lose()
+        self.assertEqual(site.faults, [])
+
+    def test_relay_keeps_a_burst_in_order_for_50_subscribers(self) -> None:
+        """Every subscriber, the writer included, reads every value once and in order, and the writer its ACKs."""
+        site = RelaySite()
+        clients = [self.enter(site) for _ in range(50)]
+        for client in clients:
+            say(client, m.Subscribe(1, "/burst/**"))
+        for number in range(100):
+            say(clients[0], m.Set(f"/burst/{number % 3}", encode_value(number)), qos=1)
+        clients[0].turn()
+        for client in clients:
+            messages = heard(client)
+            values = [decode_value(message.value) for message in messages if isinstance(message, m.Set)]
+            self.assertEqual(values, list(range(100)))
+            acks = sum(isinstance(message, m.Ack) for message in messages)
+            self.assertEqual(acks, 100 if client is clients[0] else 0)
+        self.assertEqual(site.faults, [])

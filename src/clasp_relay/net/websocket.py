@@ -1,26 +1,29 @@
-"""One client's connection: HTTP upgrade, messages, liveness, and an end that is always told to the relay."""
+"""CLASP over WebSocket: the clients' connections, and the factory that makes, counts and ends them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol, TypeVar
 
+from autobahn.twisted.websocket import WebSocketServerFactory
 from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.interfaces import IAddress, IDelayedCall
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
+from clasp_relay.core.ports import Codec, Outbox
 from clasp_relay.errors import CloseCode, ErrorCode
 from clasp_relay.logs import events
-from clasp_relay.net.connection import error_frame
-from clasp_relay.net.fast_path import FastPathProtocol
-from clasp_relay.net.framing import CODEC
-from clasp_relay.net.outbox import Outbox
-from clasp_relay.net.relay_port import SessionPort
-
-if TYPE_CHECKING:
-    from clasp_relay.net.factory import ClaspFactory
+from clasp_relay.net.admission import Admission, NetLimits
+from clasp_relay.net.closing import CloseAll
+from clasp_relay.net.frames import CODEC, FastPathProtocol
+from clasp_relay.net.keeper import Keeper
+from clasp_relay.net.observer import NetObserver, UnwatchedNet
+from clasp_relay.net.outbox import Outbox as SocketOutbox
+from clasp_relay.net.turn import TurnWriter
+from clasp_relay.wire.constants import MAX_FRAME_BYTES
 
 SUBPROTOCOLS = ("clasp", "clasp.v2")
 """What a client may ask for; it fails the connection unless the answer names one that it asked for."""
@@ -28,8 +31,50 @@ SUBPROTOCOLS = ("clasp", "clasp.v2")
 END_TIMEOUT_S = 10.0
 """How long a peer has to take what was sent and answer a Close, before the connection is aborted."""
 
+MAX_REASON_BYTES = 123
+"""A control frame carries 125 bytes, two of them the close code (RFC 6455 §5.5)."""
+
 _PING = b"\x89\x00"
 _OPCODE_PONG = 10
+
+
+class SessionPort(Protocol):
+    """A session, as far as its connection looks at it."""
+
+    @property
+    def id(self) -> str:
+        """What the session is called in the log."""
+
+    @property
+    def is_live(self) -> bool:
+        """Whether HELLO was accepted and WELCOME sent."""
+
+
+S = TypeVar("S", bound=SessionPort)
+
+
+class RelayPort(Protocol[S]):
+    """The relay. None of its methods raises."""
+
+    def connect(self, outbox: Outbox, peer: str, codec: Codec) -> S:
+        """Begins a session.
+
+        Args:
+            outbox: its way out.
+            peer: the client's address.
+            codec: the protocol that it speaks.
+        """
+
+    def receive(self, session: S, data: bytes) -> None:
+        """Takes one message, in the session's codec."""
+
+    def disconnect(self, session: S, cause: str) -> None:
+        """Ends a session; harmless when it has ended already.
+
+        Args:
+            session: which.
+            cause: why, for people.
+        """
 
 
 class ClaspProtocol(FastPathProtocol):
@@ -38,15 +83,15 @@ class ClaspProtocol(FastPathProtocol):
     factory: ClaspFactory
 
     codec = CODEC
-    """See ``connection.Connection``."""
-    outbox: Outbox | None = None
+    """See ``outbox.Connection``."""
+    outbox: SocketOutbox | None = None
     """The way out, from the upgrade on."""
     address = ""
     """The client's address; empty where there is none, as on a Unix socket."""
     cause = ""
     """Why it ends, for people, once that is known."""
     trace: Callable[[bytes], None] | None = None
-    """See ``connection.Connection``."""
+    """See ``outbox.Connection``."""
     heard = False
     """Whether anything was received since the keeper came by."""
     _silent_s = 0.0
@@ -77,7 +122,7 @@ class ClaspProtocol(FastPathProtocol):
         """The connection is gone, whatever ended it."""
         self._stop_timer()
         if self.outbox is not None:
-            self.outbox.shut()
+            self.outbox.close_now()
         self.factory.forget(self)
         session, self._session = self._session, None
         try:
@@ -125,14 +170,14 @@ class ClaspProtocol(FastPathProtocol):
         factory = self.factory
         if factory.observer.traces:
             self.trace = self._tell_sent
-        outbox = self.outbox = Outbox(self, factory.writer, factory.limits.outbox_bytes)
+        outbox = self.outbox = SocketOutbox(self, factory.writer, factory.limits.outbox_bytes)
         # Behind a web server's resource the HTTP channel may still be registered.
         self.transport.unregisterProducer()
         self.transport.registerProducer(outbox, True)
         refusal = factory.admit(self)
         if refusal is not None:
             factory.turn_away(self.address, refusal)
-            outbox.send(error_frame(self.codec, ErrorCode.OVERLOADED, refusal))
+            outbox.send_error(ErrorCode.OVERLOADED, refusal)
             outbox.close(CloseCode.TRY_AGAIN_LATER, refusal)
             return
         try:
@@ -146,11 +191,11 @@ class ClaspProtocol(FastPathProtocol):
     def onMessage(self, payload: bytes, isBinary: bool) -> None:  # noqa: N803
         """Passes a message to the relay; a text message is a protocol error."""
         outbox, session = self.outbox, self._session
-        if outbox is None or outbox.closing or session is None:
+        if outbox is None or outbox.is_closing or session is None:
             return
         if not isBinary:
             self.factory.writer.counters.texts += 1
-            outbox.send(error_frame(self.codec, ErrorCode.MESSAGE, "text messages are no CLASP"))
+            outbox.send_error(ErrorCode.MESSAGE, "text messages are no CLASP")
             outbox.close(CloseCode.UNSUPPORTED_DATA, "text messages are no CLASP")
             return
         try:
@@ -158,12 +203,12 @@ class ClaspProtocol(FastPathProtocol):
         except Exception:
             events.CONNECTION_FAULT.failure(action="handled a message")
             outbox.close(CloseCode.INTERNAL, "internal error")
-        if self._timer is not None and session.is_live and not outbox.closing:
+        if self._timer is not None and session.is_live and not outbox.is_closing:
             self._stop_timer()
 
     def onPing(self, payload: bytes) -> None:
         """Answers a ping, unless the peer does not read its pongs."""
-        if self.outbox is not None and self.outbox.pong(payload):
+        if self.outbox is not None and self.outbox.may_pong(payload):
             self.answer_ping(payload)
 
     # The end
@@ -179,7 +224,7 @@ class ClaspProtocol(FastPathProtocol):
             self.cause = self.cause or (reasonUtf8 or b"").decode(errors="replace")
         if self.outbox is not None:
             try:
-                self.outbox.finish()
+                self.outbox.flush_and_close()
             except Exception:
                 events.CONNECTION_FAULT.failure(action="wrote to a session")
         super().sendCloseFrame(code, reasonUtf8, isReply)
@@ -188,7 +233,7 @@ class ClaspProtocol(FastPathProtocol):
     def dropConnection(self, abort: bool = False) -> None:
         """Ends the TCP connection, in order where the WebSocket ended in order."""
         if self.outbox is not None:
-            self.outbox.shut()
+            self.outbox.close_now()
         # Autobahn resets the connection once the peer has answered a Close; some peers call that an error.
         super().dropConnection(abort and not self.wasClean)
         self.expect_end()
@@ -211,9 +256,10 @@ class ClaspProtocol(FastPathProtocol):
         backlog = None if self.outbox is None else self.outbox.backlog
         return _buffered_bytes(self.transport) + (0 if backlog is None else backlog.size_bytes)
 
-    def send_close(self, close_code: CloseCode, reason: bytes) -> None:
-        """See ``outbox.Connection``."""
-        self.sendCloseFrame(int(close_code), reason, False)
+    def send_close(self, close_code: CloseCode, reason: str) -> None:
+        """See ``outbox.Connection``; the reason is cut between characters to what a Close frame carries."""
+        cut = reason.encode()[:MAX_REASON_BYTES].decode(errors="ignore")
+        self.sendCloseFrame(int(close_code), cut.encode(), False)
 
     def answer_ping(self, payload: bytes) -> None:
         """See ``outbox.Connection``."""
@@ -243,7 +289,7 @@ class ClaspProtocol(FastPathProtocol):
     def keep_alive(self, interval_s: float) -> None:
         """Pings the peer; ends the session when nothing came from it for too long."""
         outbox = self.outbox
-        if outbox is None or outbox.closing:
+        if outbox is None or outbox.is_closing:
             return
         self._silent_s = 0.0 if self.heard else self._silent_s + interval_s
         self.heard = False
@@ -262,7 +308,7 @@ class ClaspProtocol(FastPathProtocol):
             self.abort()
             return
         reason = f"no HELLO within {self.factory.limits.hello_timeout_s:g} s"
-        outbox.send(error_frame(self.codec, ErrorCode.UNAUTHENTICATED, reason))
+        outbox.send_error(ErrorCode.UNAUTHENTICATED, reason)
         outbox.close(CloseCode.POLICY_VIOLATION, reason)
 
     def _tell_sent(self, data: bytes) -> None:
@@ -295,3 +341,151 @@ def _buffered_bytes(transport: Any) -> int:
 
 def _host(transport: Any) -> str:
     return str(getattr(transport.getPeer(), "host", ""))
+
+
+def any_origin(origin: str, host: str) -> bool:  # noqa: ARG001
+    """Lets web pages of every origin connect."""
+    return True
+
+
+def socket_address(peer: str, forwarded_for: str) -> str:  # noqa: ARG001
+    """Takes the socket's peer as the client, since no proxy is trusted."""
+    return peer
+
+
+class ClaspFactory(WebSocketServerFactory):
+    """Serves CLASP over WebSocket, on a port of its own or as a web server's ``WebSocketResource``.
+
+    Args:
+        relay: takes the messages.
+        writer: writes to the sessions at the end of each turn; the one that the relay fans out with.
+        reactor: for its clock (``IReactorTime``).
+        limits: what connections may use.
+        allows_origin: given Origin and Host of an upgrade, says whether a page from there may connect.
+        client_address: given the socket's peer and ``X-Forwarded-For`` (or an empty string), returns the
+            client's address.
+        observer: is told what happens to connections.
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        relay: RelayPort[Any],
+        writer: TurnWriter,
+        reactor: Any,
+        limits: NetLimits | None = None,
+        *,
+        allows_origin: Callable[[str, str], bool] = any_origin,
+        client_address: Callable[[str, str], str] = socket_address,
+        observer: NetObserver | None = None,
+    ) -> None:
+        super().__init__(server="", reactor=reactor)  # type: ignore[no-untyped-call]
+        self.setProtocolOptions(  # type: ignore[no-untyped-call]
+            webStatus=False,
+            failByDrop=False,
+            maxFramePayloadSize=MAX_FRAME_BYTES,
+            maxMessagePayloadSize=MAX_FRAME_BYTES,
+            # Time is kept by the protocol and the keeper: Autobahn's timers run on a global reactor.
+            openHandshakeTimeout=0,
+            closeHandshakeTimeout=0,
+            autoPingInterval=0,
+            utf8validateIncoming=False,  # text is refused, whatever it says
+            tcpNoDelay=True,
+            # Origins are decided by allows_origin.
+            allowedOrigins=["*"],
+            allowNullOrigin=True,
+        )
+        self.relay = relay
+        self.writer = writer
+        self.limits = limits or NetLimits()
+        self.allows_origin = allows_origin
+        self.client_address = client_address
+        self.observer: NetObserver = observer or UnwatchedNet()
+        self.keeper = Keeper(reactor, self.limits.session_timeout_s)
+        self.connections: set[ClaspProtocol] = set()
+        """All TCP connections, upgraded or not."""
+        self._admission = Admission(self.limits)
+        self._is_stopping = False
+        self._closing: CloseAll | None = None
+        self.protocol = self._protocol_class()
+
+    @property
+    def sessions(self) -> int:
+        """How many connections are upgraded and counted as sessions."""
+        return len(self._admission)
+
+    @property
+    def waiting_bytes(self) -> int:
+        """How much waits for slow connections, all together."""
+        return sum(connection.waiting_bytes for connection in self.connections)
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        """Makes the protocol for a new TCP connection, or None, which closes it at once."""
+        if self._is_stopping or len(self.connections) >= 2 * self.limits.max_sessions:
+            self.turn_away(getattr(addr, "host", ""), "too many connections")
+            return None
+        return super().buildProtocol(addr)
+
+    def turn_away(self, address: str, why: str) -> None:
+        """Counts a connection that does not become a session, and tells the observer."""
+        self.writer.counters.turned_away += 1
+        self.observer.turned_away(address, why)
+
+    def admit(self, connection: ClaspProtocol) -> str | None:
+        """Counts an upgraded connection as a session.
+
+        Returns:
+            Why it cannot be one, for people; None when it is one.
+        """
+        refusal = (
+            "the server is stopping" if self._is_stopping else self._admission.admit(connection, connection.address)
+        )
+        if refusal is None:
+            self.keeper.add(connection)
+        return refusal
+
+    def forget(self, connection: ClaspProtocol) -> None:
+        """A connection is gone."""
+        self.connections.discard(connection)
+        self.keeper.remove(connection)
+        self._admission.leave(connection)
+        if self._closing is not None and not self.connections:
+            self._closing.check()
+
+    def stop_accepting(self) -> None:
+        """Refuses all connections from now on."""
+        self._is_stopping = True
+
+    def close_all(
+        self,
+        code: CloseCode = CloseCode.GOING_AWAY,
+        reason: str = "going away",
+        batch: int = 100,
+        timeout_s: float = 5,
+    ) -> Deferred[int]:
+        """Stops accepting, closes every session, and waits until their queues are empty.
+
+        Args:
+            code: the WebSocket close code.
+            reason: the close reason.
+            batch: how many are closed in one turn of the event loop.
+            timeout_s: how long to wait; then what is left is aborted.
+
+        Returns:
+            How many connections had to be aborted.
+        """
+        self.stop_accepting()
+        if self._closing is None:
+            self._closing = CloseAll(self.reactor, self.connections, timeout_s)
+        return self._closing.start(code, reason, batch)
+
+    def _protocol_class(self) -> type[ClaspProtocol]:
+        """Returns the protocol with its options as class attributes.
+
+        Autobahn copies some thirty of them to each connection, and formats them all for a debug line. One of them
+        is a function, called with the client's compression offers only: as a method it would also get the protocol.
+        """
+        options = {name: getattr(self, name) for name in ClaspProtocol.CONFIG_ATTRS}
+        options["perMessageCompressionAccept"] = staticmethod(options["perMessageCompressionAccept"])
+        return type("ClaspProtocol", (ClaspProtocol,), {**options, "CONFIG_ATTRS": ()})

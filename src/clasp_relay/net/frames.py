@@ -1,0 +1,230 @@
+"""WebSocket frames: how a server writes them, and a short and a guarded way to read them.
+
+A CLASP frame is one binary WebSocket message (RFC 6455 §5.2). What a server writes is whole and not masked, so that a
+message to many sessions is framed once. What clients send goes through Autobahn's frame machine, with a bound on all
+that a peer can make it keep; the usual frame takes a shorter way.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+from autobahn.twisted.websocket import WebSocketServerProtocol
+from twisted.logger import formatEvent
+
+from clasp_relay.logs import events
+from clasp_relay.net.plain_http import TLS_BEGIN, health_answer, response, without_empty_port
+from clasp_relay.wire.clasp import ClaspCodec
+
+MAX_REQUEST_BYTES = 16 * 1024
+"""How long an HTTP request may be: room for a browser's cookies; servers commonly take 8 to 16 kB."""
+
+MAX_FRAGMENTS = 1024
+"""How many fragments a message may have: 64 bytes each for the longest one. Empty ones would never end."""
+
+_FIN_BINARY = 0x82
+_MASKED = 0x80
+_NO_MASK = bytes(4)
+_REPEATS = tuple(int.from_bytes(b"\1\0\0\0" * words, "little") for words in range(129))
+"""What repeats a mask that is multiplied by it, for payloads of so many words."""
+
+_SHORT_BYTES = 126
+"""Messages that are shorter have their length in one byte."""
+
+_SHORT_HEADERS = tuple(bytes((_FIN_BINARY, length)) for length in range(_SHORT_BYTES))
+"""Their headers, by their length."""
+
+_PACK_16 = struct.Struct(">BBH").pack
+_PACK_64 = struct.Struct(">BBQ").pack
+
+
+def header(length: int) -> bytes:
+    """Returns the WebSocket header of a binary message of ``length`` bytes."""
+    if length < _SHORT_BYTES:
+        return _SHORT_HEADERS[length]
+    if length <= 0xFFFF:
+        return _PACK_16(_FIN_BINARY, 126, length)
+    return _PACK_64(_FIN_BINARY, 127, length)
+
+
+def wire_bytes(data: bytes) -> bytes:
+    """Returns a CLASP frame as the bytes of its WebSocket message."""
+    length = len(data)
+    return (_SHORT_HEADERS[length] if length < _SHORT_BYTES else header(length)) + data
+
+
+CODEC = ClaspCodec(wire_bytes)
+"""What every WebSocket session speaks: one object, so that a message to many of them is encoded once."""
+
+
+def unmask(masked: bytes, key: bytes) -> bytes:
+    """Returns a payload without its mask (RFC 6455 §5.3).
+
+    Args:
+        masked: the payload as it came.
+        key: the four bytes of its mask.
+    """
+    if key == _NO_MASK:
+        return masked
+    length = len(masked)
+    words = (length + 3) >> 2
+    # One XOR of two long numbers is far quicker than one per byte.
+    if words < len(_REPEATS):
+        mask = int.from_bytes(key, "little") * _REPEATS[words]
+    else:
+        mask = int.from_bytes(key * words, "little")
+    return (int.from_bytes(masked, "little") ^ mask).to_bytes(words << 2, "little")[:length]
+
+
+class SideLog:
+    """Takes what Autobahn says of single connections, as debug lines.
+
+    Its warnings and errors are about what peers do wrong, which anybody can repeat as often as they
+    like; its debug lines come several to a message.
+    """
+
+    def debug(self, text: str, **values: object) -> None:
+        """Is dropped."""
+
+    def info(self, text: str, **values: object) -> None:
+        """Becomes a debug line."""
+        events.CONNECTION_DETAIL.log(detail=formatEvent({"log_format": text, **values}))
+
+    warn = error = info
+
+
+class GuardedProtocol(WebSocketServerProtocol):
+    """Closes what Autobahn leaves open: requests, fragments and control frames without a bound."""
+
+    transport: Any
+    message_data: Any
+    is_closed: Any
+    send_queue: Any
+    log = SideLog()
+    _fragments = 0
+
+    def processHandshake(self) -> None:  # noqa: N802
+        """Takes the HTTP request, once it is complete."""
+        if self.data.startswith(TLS_BEGIN):
+            self.on_tls()
+            return
+        end = self.data.find(b"\r\n\r\n", 0, MAX_REQUEST_BYTES)
+        if end < 0:
+            if len(self.data) > MAX_REQUEST_BYTES:
+                self.failHandshake("the request is too long", 431)
+            return
+        request, rest = self.data[: end + 4], self.data[end + 4 :]
+        answer = health_answer(request)
+        if answer is not None:
+            self.sendData(answer)
+            self.dropConnection()
+            return
+        self.data = without_empty_port(request) + rest
+        super().processHandshake()
+
+    def on_tls(self) -> None:
+        """Ends a connection whose client speaks TLS: the HTTP answer makes it say so at once, not after a time-out."""
+        self.failHandshake("this port does not speak TLS")
+
+    def failHandshake(  # noqa: N802
+        self,
+        reason: str,
+        code: int = 400,
+        responseHeaders: list[tuple[str, str]] | None = None,  # noqa: N803
+    ) -> None:
+        """Answers a request that is no upgrade, and drops the connection."""
+        path = getattr(self, "http_request_path", "")
+        self.wasNotCleanReason = reason
+        self.sendData(response(code, reason, path, responseHeaders or []))
+        self.dropConnection()
+
+    def onMessageBegin(self, isBinary: bool) -> None:  # noqa: N803
+        """A message begins."""
+        self._fragments = 0
+        super().onMessageBegin(isBinary)
+
+    def onMessageFrameEnd(self) -> None:
+        """A fragment of a message is there."""
+        super().onMessageFrameEnd()
+        self._fragments += 1
+        if self._fragments > MAX_FRAGMENTS and not self.failedByMe:
+            self._max_message_size_exceeded(self._fragments, MAX_FRAGMENTS, "too many fragments")
+
+    def onMessageEnd(self) -> None:
+        """A message is there."""
+        pieces, self.message_data = self.message_data, None
+        if not self.failedByMe:
+            self.onMessage(b"".join(pieces), self.message_is_binary)
+
+    def onFrameData(self, payload: bytes) -> bool | None:
+        """Takes a piece of a frame.
+
+        After a protocol error Autobahn reads on, to find the peer's Close: an oversized control frame
+        would then be collected without a bound.
+        """
+        if self.failedByMe and self.current_frame.length > 125:
+            return None
+        return super().onFrameData(payload)
+
+    def forget_request(self) -> None:
+        """Lets go of what only the upgrade needed: several kB for each connection."""
+        self.http_request_data = b""
+        self.http_response_data = ""
+        self.http_headers = {}
+        self.websocket_extensions = []
+        # For messages that are sent in pieces, which none are here. An empty deque takes 760 bytes.
+        self.send_queue = ()
+
+
+class FastPathProtocol(GuardedProtocol):
+    """Reads the usual frame itself and leaves the rest to Autobahn."""
+
+    _tail = b""
+    """The beginning of a short usual frame whose end has not come yet."""
+
+    def _dataReceived(self, data: bytes) -> None:
+        if self._tail:
+            data, self._tail = self._tail + data, b""
+        if self.state != self.STATE_OPEN or self.data or self.current_frame is not None or self.inside_message:
+            super()._dataReceived(data)
+            return
+        at = self._pass_messages(data)
+        if at < len(data):
+            rest = data[at:]
+            if self.state == self.STATE_OPEN and _is_short_beginning(rest):
+                self._tail = rest
+            elif self.state != self.STATE_CLOSED:
+                super()._dataReceived(rest)
+
+    def _pass_messages(self, data: bytes) -> int:
+        """Passes on the whole usual frames that ``data`` begins with, and returns how many bytes these are.
+
+        Once the session's end was decided ``onMessage`` ignores what comes, here as behind Autobahn.
+        """
+        at, end = 0, len(data)
+        take = self.onMessage
+        while end - at >= 6 and data[at] == _FIN_BINARY:
+            length = data[at + 1] ^ _MASKED
+            start = at + 6
+            if length >= 126:
+                # Not masked, or longer than 64 kB, or not a length that needs 16 bits: Autobahn knows what to say.
+                if length != 126 or end - at < 8:
+                    break
+                length = data[at + 2] << 8 | data[at + 3]
+                if length < 126:
+                    break
+                start = at + 8
+            stop = start + length
+            if stop > end:
+                break
+            at = stop
+            take(unmask(data[start:stop], data[start - 4 : start]), True)
+        return at
+
+
+def _is_short_beginning(rest: bytes) -> bool:
+    """Says whether bytes that are no whole usual frame are the beginning of one with a short length."""
+    if rest[0] != _FIN_BINARY:
+        return False
+    return len(rest) == 1 or _MASKED <= rest[1] < _MASKED + 126
