@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.access.permissions import EXPIRED, MAX_PLACE_CHARACTERS, MAX_PLACES, Bearer, TokenPermissions
 from clasp_relay.access.policy import Policy
+from clasp_relay.access.policy.checks import CHECKS
 from clasp_relay.access.tokens import ADMIN_SCOPES, POLICY_SCOPES, TokenRecord, TokenTable, digest_of
 from clasp_relay.core.relay import RelayOptions
 from clasp_relay.errors import CloseCode, ErrorCode
@@ -30,6 +34,7 @@ from clasp_relay.wire.messages import (
     Welcome,
 )
 from clasp_relay.wire.values import decode_value
+from tests.access.remembering import POLICIES, STEPS, Json, Remembering, leaves
 from tests.core.world import Client, World, WorldClock, heard, value
 
 SECRET = {"text": "hello", "secret": "s3cret"}
@@ -328,6 +333,50 @@ class ChangingViewTests(SynchronousTestCase):
         self.assertEqual(shown(other.hear(), ADDRESS), [])
 
 
+class PartialAdminTests(SynchronousTestCase):
+    """Who is an admin below some addresses only, beside others who are below others."""
+
+    def setUp(self) -> None:
+        """Everybody is an admin of the own folder; nobody else sees what is in it."""
+        self.world = AuthWorld(
+            {
+                "scopes": ["read:/**", "write:/**", "admin:/d/{userId}/**"],
+                "snapshot_visibility": [{"path": "/d/**", "visible": False}],
+            }
+        )
+        self.clients = {name: self.world.join(name) for name in ("owner", "reader")}
+        for client in self.clients.values():
+            client.ask(Subscribe(1, "/d/**"))
+
+    def test_what_is_told_of_one_folder_says_nothing_about_another(self) -> None:
+        """Whichever was written first: nobody is told of another's, everybody is of the own."""
+        for order in (("owner", "reader"), ("reader", "owner")):
+            self.setUp()
+            for name in order * 2:
+                with self.subTest(order=order, name=name):
+                    self.clients[name].send(Set(f"/d/{name}/x", value(name)))
+                    heard_by = {each: heard(client.hear()) for each, client in self.clients.items()}
+                    expected = {each: [(f"/d/{name}/x", name)] if each == name else [] for each in self.clients}
+                    self.assertEqual(heard_by, expected)
+
+
+class RememberedAnswerTests(SynchronousTestCase):
+    """Every answer that is remembered is the one that would be found anew."""
+
+    def test_every_check_is_tried(self) -> None:
+        """The policies that are drawn leave none out."""
+        self.assertEqual({*leaves(("id",)), "not", "any_of", "all_of"}, set(CHECKS))
+
+    @given(POLICIES, st.lists(STEPS, min_size=1, max_size=25))
+    def test_remembered_answers_are_those_found_anew(self, document: Json, steps: list[tuple[Any, ...]]) -> None:
+        """Under any policy, whatever happens: writes, sights, deliveries. ``Remembering`` raises where they differ."""
+        here = Remembering(document)
+        here.compare()
+        for name, *arguments in steps:
+            getattr(here, name)(*arguments)
+            here.compare()
+
+
 class AdmissionTests(SynchronousTestCase):
     """What HELLO's token decides."""
 
@@ -467,6 +516,17 @@ class PlaceTests(SynchronousTestCase):
             for sent, expected in ((value({}), []), (value(1), [ErrorCode.POLICY]), (None, [ErrorCode.POLICY])):
                 answers = self.writer.ask(Publish("/room/1/said", Signal.EVENT, value=sent))
                 self.assertEqual([one.error for one in answers if isinstance(one, Error)], expected)
+
+    def test_a_pass_at_one_address_is_none_at_another(self) -> None:
+        """Where a check looks at the address itself, whichever was asked first."""
+        form = {"type": "reject_unless_path_matches", "pattern": "/app/ok/*"}
+        self.world = AuthWorld({"scopes": SCOPES, "write_rules": [{"path": "/app/**", "checks": [form]}]})
+        self.writer = self.world.join("owner")
+        for _ in range(2):
+            self.assertEqual(self.write("/app/secret", 1), [ErrorCode.POLICY])
+            self.assertEqual(self.write("/app/ok/1", 1), [])
+            self.assertEqual(self.write("/app/ok/2", 1), [])
+        self.assertEqual(self.write("/app/secret", 1), [ErrorCode.POLICY])
 
     def test_an_admin_needs_no_rule_every_time(self) -> None:
         """And others need theirs all the same."""

@@ -1,43 +1,337 @@
-"""Which decisions rest on what."""
+"""Tests of clasp_relay.core.rights.memory: what is kept, what ends it, and that nothing stays behind."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.core.rights.memory import Dependents
+from clasp_relay.core.rights.memory import ANSWER_BYTES, MAX_KEY_CHARACTERS, READ_BYTES, Answer, Memory, Pool, Reads
+from clasp_relay.core.rights.port import FULL, HIDDEN, State, Verdict
 from clasp_relay.wire.address import Pattern
+from clasp_relay.wire.messages import Set, Subscribe
+from tests.core.guard import Guard, Rule
+from tests.core.world import World, value
+
+NOW_US = 1_000_000
 
 
-class DependentsTests(SynchronousTestCase):
+def reads_of(
+    by_value: Sequence[str] = (),
+    by_existence: Sequence[str] = (),
+    patterns: Sequence[str] = (),
+    *,
+    address: bool = False,
+    until_us: int | None = None,
+) -> Reads:
+    """Returns a record of what was looked at."""
+    reads = Reads()
+    reads.lookups = {**dict.fromkeys(by_existence, False), **dict.fromkeys(by_value, True)}
+    reads.patterns = tuple(map(Pattern.parse, patterns))
+    reads.reads_address = address
+    reads.until_us = until_us
+    return reads
+
+
+class MemoryCase(SynchronousTestCase):
+    """A memory, and a pool of one subject."""
+
     def setUp(self) -> None:
-        """Four decisions."""
-        self.table: Dependents[str] = Dependents()
-        self.table.add("value", ["/a"], [])
-        self.table.add("existence", [], ["/a"])
-        self.table.add("pattern", [], [], [Pattern.parse("/a/**")])
-        self.table.add("elsewhere", ["/b"], ["/c"], [Pattern.parse("/d/*")])
+        """Nothing is remembered yet."""
+        self.memory = Memory()
+        self.pool = self.memory.pool("ann")
 
-    def test_a_change_ends_exactly_those_that_looked(self) -> None:
-        """Values, and patterns that match; existence only when something came or went."""
-        self.assertEqual(self.table.changed("/a", exists=True, existed=True), {"value", "pattern"})
+    def keep(self, question: str, reads: Reads, *, address: str = "/x", pool: Pool | None = None) -> Answer[str]:
+        """Keeps an answer that says what was asked."""
+        answer = self.memory.keep(pool or self.pool, question, address, question, reads)
+        assert answer is not None, "it was not kept"
+        return answer
 
-    def test_existence_counts_when_something_comes_or_goes(self) -> None:
-        """Either way."""
-        for exists in (True, False):
-            with self.subTest(exists):
+    def found(self, question: str, *, address: str = "/x", now_us: int = NOW_US) -> str | None:
+        """Returns what is remembered."""
+        answer: Answer[str] | None = self.memory.find(self.pool, question, address, now_us)
+        return None if answer is None else answer.value
+
+    def assert_empty(self, memory: Memory) -> None:
+        """Asserts that no table holds anything."""
+        self.assertEqual((len(memory), memory.bytes, memory.shared.bytes), (0, 0, 0))
+        for table in (memory._by_value, memory._by_existence, memory._by_pattern, memory._by_thing):
+            self.assertEqual(table, {})
+
+
+class KeyTests(MemoryCase):
+    """For which questions an answer counts."""
+
+    def test_an_answer_counts_for_all_addresses_unless_it_read_one(self) -> None:
+        """Then for this one only."""
+        self.keep("all", reads_of())
+        self.keep("one", reads_of(address=True))
+        self.assertEqual([self.found("all", address=address) for address in ("/x", "/y")], ["all", "all"])
+        self.assertEqual([self.found("one", address=address) for address in ("/x", "/y")], ["one", None])
+        self.assertIsNone(self.found("other"))
+
+    def test_each_pool_has_its_own(self) -> None:
+        """What one subject may do says nothing about another."""
+        self.keep("q", reads_of())
+        self.assertIsNone(self.memory.find(self.memory.pool("bob"), "q", "/x", NOW_US))
+        self.assertIs(self.memory.pool("ann"), self.pool)
+
+    def test_an_answer_that_read_the_value_is_not_kept(self) -> None:
+        """Another value may be answered otherwise."""
+        reads = Reads()
+        reads.reads_value = True
+        self.assertIsNone(self.memory.keep(self.pool, "q", "/x", "q", reads))
+        self.assert_empty(self.memory)
+
+    def test_a_long_address_is_no_key(self) -> None:
+        """Where it need not be one, its length does not matter."""
+        address = "/" + "x" * MAX_KEY_CHARACTERS
+        self.assertIsNone(self.memory.keep(self.pool, "q", address, "q", reads_of(address=True)))
+        self.keep("q", reads_of(), address=address)
+
+    def test_a_second_answer_takes_the_place_of_the_first(self) -> None:
+        """It ends for whoever kept the object."""
+        first = self.keep("q", reads_of(["/a"]))
+        second = self.keep("q", reads_of(["/b"]))
+        self.assertEqual((first.is_valid, second.is_valid, len(self.memory)), (False, True, 1))
+        self.memory.changed("/a", True, True)
+        self.assertTrue(second.is_valid)
+
+
+class EndTests(MemoryCase):
+    """What ends an answer."""
+
+    def test_a_change_ends_exactly_the_answers_that_read_it(self) -> None:
+        """By value at any change, by existence when something comes or goes, by a pattern that matches."""
+        for exists, existed in ((True, True), (True, False), (False, True), (False, False)):
+            with self.subTest(exists=exists, existed=existed):
                 self.setUp()
-                found = self.table.changed("/a", exists=exists, existed=not exists)
-                self.assertEqual(found, {"value", "existence", "pattern"})
+                answers = {
+                    "value": self.keep("value", reads_of(["/a"])),
+                    "existence": self.keep("existence", reads_of([], ["/a"])),
+                    "subtree": self.keep("subtree", reads_of([], [], ["/a/**"])),
+                    "everything": self.keep("everything", reads_of([], [], ["/**", "/a/*"])),
+                    "siblings": self.keep("siblings", reads_of([], [], ["/*", "/a/*/c"])),
+                    "elsewhere": self.keep("elsewhere", reads_of(["/b"], ["/a/b"], ["/a/*", "/b/**"])),
+                    "nothing": self.keep("nothing", reads_of()),
+                }
+                self.memory.changed("/a", exists, existed)
+                left = {name for name, answer in answers.items() if answer.is_valid}
+                self.assertEqual(left, {"elsewhere", "nothing"} | ({"existence"} if exists == existed else set()))
+                self.assertEqual(self.memory.ended, len(answers) - len(left))
+                self.assertEqual(len(self.memory), len(left))
 
-    def test_what_was_told_is_noted_anew_or_not(self) -> None:
-        """A decision is told once."""
-        self.table.changed("/a", exists=True, existed=False)
-        self.assertEqual(self.table.changed("/a", exists=False, existed=True), set())
-        self.table.add("value", ["/a"], [])
-        self.assertEqual(self.table.changed("/a", exists=True, existed=True), {"value"})
+    def test_a_pattern_is_found_below_any_head(self) -> None:
+        """Also where the address is deeper than any pattern can be literal."""
+        for text, address, matches in (
+            ("/a/b/*/d", "/a/b/c/d", True),
+            ("/a/b/c*", "/a/b/cd", True),
+            ("/a/b/**", "/a/b", True),
+            ("/a/b/*", "/a/b", False),
+            ("/a/*/c", "/b/x/c", False),
+            ("/a/**", "/a" + "/x" * 200, True),
+            ("/*", "/a" + "/x" * 200, False),
+        ):
+            with self.subTest(text=text, address=address):
+                answer = self.keep("q", reads_of([], [], [text]))
+                self.memory.changed(address, True, True)
+                self.assertIs(answer.is_valid, not matches)
 
-    def test_clear_forgets_everything(self) -> None:
-        """Nothing is told afterwards."""
-        self.table.clear()
-        for address in ("/a", "/b", "/c", "/d/x"):
-            self.assertEqual(self.table.changed(address, exists=True, existed=False), set())
+    def test_an_end_in_time_counts(self) -> None:
+        """Up to its last microsecond, for whoever asks and for whoever kept the object."""
+        answer = self.keep("q", reads_of(until_us=NOW_US + 10))
+        self.assertTrue(answer.holds(NOW_US + 9))
+        self.assertFalse(answer.holds(NOW_US + 10))
+        self.assertEqual(self.found("q", now_us=NOW_US + 9), "q")
+        self.assertIsNone(self.found("q", now_us=NOW_US + 10))
+        self.assertFalse(answer.holds(NOW_US), "it was found to be over")
+        self.assertTrue(self.keep("q", reads_of()).holds(NOW_US * 1000))
+        self.assertEqual(len(self.memory), 1)
+
+    def test_what_else_was_read_ends_it_when_it_is_outdated(self) -> None:
+        """Whoever alters it tells."""
+        thing, other = object(), object()
+        reads = reads_of()
+        reads.things = (thing,)
+        answer = self.keep("q", reads)
+        self.memory.outdated(other)
+        self.assertTrue(answer.is_valid)
+        self.memory.outdated(thing)
+        self.assertFalse(answer.is_valid)
+        self.assert_empty(self.memory)
+
+
+class RestingTests(MemoryCase):
+    """Answers that rest on answers."""
+
+    def rest(self, question: str, *others: Answer[Any], reads: Reads | None = None) -> Answer[str]:
+        """Keeps an answer that was found by others, shared by all."""
+        reads = reads or reads_of()
+        for other in others:
+            reads.rest_on(other)
+        return self.keep(question, reads, pool=self.memory.shared)
+
+    def test_an_answer_ends_with_what_it_rests_on(self) -> None:
+        """And with what that rests on."""
+        below = self.keep("below", reads_of(["/a"]))
+        beside = self.keep("beside", reads_of(["/b"]))
+        middle = self.rest("middle", below, beside, below)
+        top = self.rest("top", middle)
+        also = self.rest("also", beside)
+        self.memory.changed("/a", True, True)
+        valid = [answer.is_valid for answer in (below, middle, top, beside, also)]
+        self.assertEqual(valid, [False, False, False, True, True])
+        self.assertEqual(beside.users, {also})
+        self.memory.changed("/b", True, True)
+        self.assert_empty(self.memory)
+
+    def test_the_end_of_the_users_leaves_what_they_rest_on(self) -> None:
+        """It may serve others."""
+        below = self.keep("below", reads_of(["/a"]))
+        self.rest("top", below, reads=reads_of(["/b"]))
+        self.memory.changed("/b", True, True)
+        self.assertTrue(below.is_valid)
+        self.assertEqual(below.users, set())
+
+    def test_two_that_end_at_once_end_once(self) -> None:
+        """One change may reach an answer in several ways."""
+        below = self.keep("below", reads_of(["/a"]))
+        self.rest("top", below, reads=reads_of(["/a"], [], ["/*"]))
+        other = self.rest("other", below)
+        self.rest("both", below, other)
+        self.memory.changed("/a", True, True)
+        self.assert_empty(self.memory)
+
+    def test_the_earliest_end_counts(self) -> None:
+        """Whichever it comes from."""
+        long = self.keep("long", reads_of(until_us=NOW_US + 30))
+        short = self.keep("short", reads_of(until_us=NOW_US + 10))
+        self.assertEqual(self.rest("top", long, short).until_us, NOW_US + 10)
+        self.assertEqual(self.rest("own", short, reads=reads_of(until_us=NOW_US + 5)).until_us, NOW_US + 5)
+
+    def test_what_rests_on_an_answer_about_an_address_is_about_it_too(self) -> None:
+        """So the key is never too narrow."""
+        self.rest("q", self.keep("below", reads_of(address=True)))
+        find = self.memory.find
+        self.assertIsNotNone(find(self.memory.shared, "q", "/x", NOW_US))
+        self.assertIsNone(find(self.memory.shared, "q", "/y", NOW_US))
+
+    def test_nothing_is_kept_that_rests_on_an_end(self) -> None:
+        """What it rests on may have gone to make room meanwhile."""
+        below = self.keep("below", reads_of(["/a"]))
+        self.memory.changed("/a", True, True)
+        reads = reads_of()
+        reads.rest_on(below)
+        self.assertIsNone(self.memory.keep(self.memory.shared, "top", "/x", "top", reads))
+        self.assert_empty(self.memory)
+
+    def test_records_add_up(self) -> None:
+        """All that another answer was found from, too; of two ends the earlier one."""
+        below = self.keep("below", reads_of())
+        one = reads_of(["/a", "/c"], ["/b"], until_us=20)
+        other = reads_of(["/b"], ["/a", "/d"], ["/e/*"], address=True, until_us=10)
+        other.reads_value = True
+        other.things = ("thing",)
+        other.rest_on(below)
+        one.add(other)
+        self.assertEqual(one.lookups, {"/a": True, "/b": True, "/c": True, "/d": False})
+        self.assertEqual([pattern.text for pattern in one.patterns], ["/e/*"])
+        self.assertEqual((one.until_us, one.reads_address, one.reads_value), (10, True, True))
+        self.assertEqual((one.answers, one.things), ([below], ("thing",)))
+        one.add(reads_of(until_us=15))
+        one.add(reads_of())
+        self.assertEqual(one.until_us, 10)
+
+
+class RoomTests(MemoryCase):
+    """How much is kept."""
+
+    def test_bytes_follow_what_is_kept(self) -> None:
+        """Each thing that was read counts, with its text."""
+        self.keep("q", reads_of(["/value"], ["/existence"], ["/pattern/*"]))
+        texts = 2 * len("/x") + len("/value/existence/pattern/*")
+        self.assertEqual(self.memory.bytes, ANSWER_BYTES + 3 * READ_BYTES + texts)
+        self.assertEqual(self.pool.bytes, self.memory.bytes)
+        self.memory.changed("/value", True, True)
+        self.assert_empty(self.memory)
+
+    def test_the_answer_that_was_used_longest_ago_goes_first(self) -> None:
+        """And with it what rests on it."""
+        pool = Pool(3 * ANSWER_BYTES)
+        for name in ("a", "b"):
+            self.keep(name, reads_of(), pool=pool)
+        oldest = self.keep("top", reads_of(), pool=self.memory.shared)
+        answer: Answer[str] | None = self.memory.find(pool, "a", "/x", NOW_US)
+        assert answer is not None
+        reads = reads_of()
+        reads.rest_on(pool.answers["b"])
+        user = self.keep("user", reads, pool=self.memory.shared)
+        self.keep("c", reads_of(), pool=pool)
+        self.assertEqual(list(pool.answers), ["a", "c"])
+        self.assertEqual((user.is_valid, oldest.is_valid), (False, True))
+        self.assertEqual(self.memory.evicted, 1)
+        self.assertFalse(pool.is_full)
+
+    def test_an_answer_larger_than_its_pool_is_not_kept(self) -> None:
+        """It makes room for nothing else."""
+        pool = Pool(ANSWER_BYTES)
+        self.assertIsNone(self.memory.keep(pool, "q", "/x", "q", reads_of(["/a"])))
+        self.assert_empty(self.memory)
+
+    def test_a_pool_goes_with_its_subject(self) -> None:
+        """And so does what rests on it; the others' stay. A subject without one is no fault."""
+        mine = self.keep("mine", reads_of(["/a"], ["/b"], ["/c/*"]))
+        reads = reads_of()
+        reads.rest_on(mine)
+        shared = self.keep("shared", reads, pool=self.memory.shared)
+        other = self.keep("other", reads_of(["/a"]), pool=self.memory.pool("bob"))
+        self.memory.drop_pool("ann")
+        self.memory.drop_pool("ann")
+        self.assertEqual([answer.is_valid for answer in (mine, shared, other)], [False, False, True])
+        self.assertIsNot(self.memory.pool("ann"), self.pool)
+        self.memory.drop_pool("bob")
+        self.assert_empty(self.memory)
+
+    def test_misses_are_counted(self) -> None:
+        """Each question that was answered anew."""
+        self.keep("a", reads_of())
+        self.found("a")
+        self.keep("b", reads_of())
+        self.assertEqual(self.memory.missed, 2)
+
+
+def is_member(subject: str, _pattern: Pattern | None, state: State, _now_us: int) -> Verdict:
+    """Shows what it decides to whom something is set for."""
+    address = f"/members/{subject}"
+    return Verdict(HIDDEN if state.get(address) is None else FULL, reads_of([address]))
+
+
+class GuestTests(MemoryCase):
+    """Sessions come and go."""
+
+    def test_guests_who_come_and_go_leave_nothing(self) -> None:
+        """6,000 of them, in a room where it is decided for each who sees it, and beside one who stays."""
+        guard = Guard()
+        guard.hello_snapshot = False
+        guard.rules["/room/"] = Rule(is_member)
+        guard.rules["/notes/"] = Rule(frozenset(("secret",)))
+        world = World(permissions=guard)
+        host = world.join("admin")
+        names = [f"guest{number}" for number in range(6000)]
+        for number, name in enumerate(names):
+            guest = world.join(name)
+            guest.send(Subscribe(1, "/room/*"))
+            guest.send(Subscribe(2, "/notes/*"))
+            if number % 2:
+                guest.send(Set(f"/members/{name}", value(True)))
+            for address in (f"/room/{number % 10}", "/notes/1"):
+                guest.send(Set(address, value({"secret": number})))
+            self.assertTrue(guest.hear())
+            guest.leave()
+        self.assertGreater(guard.memory.missed, len(names))
+        self.assertEqual(guard.memory._pools.keys() - {"admin"}, set())
+        host.leave()
+        self.assert_empty(guard.memory)
+        self.assertEqual(guard.memory._pools, {})
+        self.assertEqual(world.faults, [])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 from weakref import WeakValueDictionary
 
 from clasp_relay.core.fanout.subscriptions import Delivery, Route, SubscriptionTable
@@ -32,15 +32,8 @@ NOBODY = Delivery((), ())
 """The delivery where nobody subscribed; nothing is encoded for it."""
 
 View: TypeAlias = tuple[frozenset[str], Delivery]
-"""Keys to leave out, and who gets the value without them."""
-
-
-class RecipientsByView(NamedTuple):
-    """A delivery taken apart by what its sessions may see."""
-
-    whole: Delivery
-    """What it was made from: it holds as long as this is the delivery."""
-    views: tuple[View, ...]
+"""Keys to leave out, and who gets the value without them. A delivery is taken apart into views by what its sessions may
+see."""
 
 
 class Recipients:
@@ -67,6 +60,7 @@ class Recipients:
         self._visibility = visibility
         self._permissions = permissions
         self._memory = permissions.memory
+        table.outdated = self._memory.outdated
         self._is_open = permissions.is_open
         self._clock = clock
         self._audiences: WeakValueDictionary[frozenset[Outbox], Audience] = WeakValueDictionary()
@@ -92,7 +86,7 @@ class Recipients:
         whole = route.deliveries[_PARAM_AT] or self._work_out(route, _PARAM)
         if whole is NOBODY:
             return
-        views = ((FULL, whole),) if rule is None else self._views(rule, address, route, _PARAM, whole)
+        views = ((FULL, whole),) if rule is None else self._views(rule, address, route, _PARAM)
         for fields, delivery in views:
             seen = self._permissions.redact(value, fields) if fields else value
             for audience in delivery.audiences:
@@ -112,7 +106,7 @@ class Recipients:
         if whole is NOBODY:
             return
         rule = None if self._is_open else self._visibility.place(address).live
-        views = ((FULL, whole),) if rule is None else self._views(rule, address, route, signal, whole)
+        views = ((FULL, whole),) if rule is None else self._views(rule, address, route, signal)
         kind = _kind(message)
         for fields, delivery in views:
             seen = self._redacted(message, fields)
@@ -179,18 +173,17 @@ class Recipients:
             )
         return None if hidden is None else self._frame(session.codec, message, hidden)
 
-    def _views(
-        self, rule: VisibilityRule, address: str, route: Route, signal: Signal, whole: Delivery
-    ) -> tuple[View, ...]:
+    def _views(self, rule: VisibilityRule, address: str, route: Route, signal: Signal) -> tuple[View, ...]:
         """Returns a delivery by what each session may see, worked out again only when something has changed."""
         memory = self._memory
         question = (rule, route, signal)
-        known: Answer[RecipientsByView] | None = memory.find(memory.shared, question, address, self._clock.now_us())
-        if known is not None and known.value.whole is whole:
-            return known.value.views
+        known: Answer[tuple[View, ...]] | None = memory.find(memory.shared, question, address, self._clock.now_us())
+        if known is not None:
+            return known.value
         reads = Reads()
+        reads.things = (route,)
         views = self._work_out_views(rule, address, route, signal, reads)
-        memory.keep(memory.shared, question, address, RecipientsByView(whole, views), reads)
+        memory.keep(memory.shared, question, address, views, reads)
         return views
 
     def _work_out_views(

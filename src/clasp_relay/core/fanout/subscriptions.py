@@ -7,6 +7,7 @@ it. So a new member of a room costs the room one list, whatever the number of it
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from clasp_relay.core.ports import Audience
@@ -119,6 +120,8 @@ class SubscriptionTable:
         self._by_address: dict[str, Route] = {}
         self._by_nodes: dict[tuple[Node, ...], Route] = {}
         self._count = 0
+        self.outdated: Callable[[Route], None] = lambda _route: None
+        """Told of every route whose deliveries have to be worked out again, or that is no more."""
 
     def __len__(self) -> int:
         return self._count
@@ -131,7 +134,7 @@ class SubscriptionTable:
         node.subscriptions[subscription] = None
         subscription.node = node
         self._count += 1
-        _outdate(node)
+        self._outdate(node)
 
     def remove(self, subscription: Subscription) -> None:
         """Removes a subscription that was added."""
@@ -140,7 +143,7 @@ class SubscriptionTable:
         subscription.node = None
         del node.subscriptions[subscription]
         self._count -= 1
-        _outdate(node)
+        self._outdate(node)
         if not node.subscriptions:
             self._by_address = {}
             for route in node.routes:
@@ -209,8 +212,14 @@ class SubscriptionTable:
             here = after
         return (*found, *(node for node in here if node.subscriptions))
 
+    def _outdate(self, node: Node) -> None:
+        for route in node.routes:
+            route.deliveries = [None] * len(Signal)
+            self.outdated(route)
+
     def _forget_routes(self) -> None:
-        for nodes in self._by_nodes:
+        for nodes, route in self._by_nodes.items():
+            self.outdated(route)
             for node in nodes:
                 node.routes.clear()
         self._by_nodes = {}
@@ -223,11 +232,6 @@ def _enter(node: Node, into: dict[Node, None]) -> None:
     while node.globstar is not None:
         node = node.globstar
         into[node] = None
-
-
-def _outdate(node: Node) -> None:
-    for route in node.routes:
-        route.deliveries = [None] * len(Signal)
 
 
 def _prune(node: Node) -> None:

@@ -8,16 +8,17 @@ the rule that read it:
 - An answer that read the value in question is not kept: another value may be answered otherwise.
 - An answer that read the address is kept for that address only, any other one for all addresses that the question
   names alike (all messages of a room, say).
-- A change at an address that was read, the time at which a grace ends, and the end of an answer that was read end it.
+- A change at an address that was read, the time at which a grace ends, the end of an answer that was read, and the end
+  of a route whose subscriptions were read end it.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
-from clasp_relay.wire.address import Pattern
+from clasp_relay.wire.address import MAX_PATTERN_SEGMENTS, Pattern
 
 A = TypeVar("A")
 
@@ -31,16 +32,16 @@ SHARED_POOL_BYTES = 32 * 1024 * 1024
 """How much is kept for all subjects together of what belongs to none of them, by estimate."""
 
 ANSWER_BYTES = 400
-"""What an answer takes in memory besides what it read: its own object, its key, and its places in tables."""
+"""What an answer takes in memory besides its texts and what it read: its own object, its key, its places in tables."""
 
 READ_BYTES = 150
-"""What each thing that an answer read takes: an entry in two tables."""
+"""What each thing that an answer read takes besides its text: an entry in two tables."""
 
 
 class Reads:
     """What an answer was found from, beyond what its question names. One is made for most messages, so it is small."""
 
-    __slots__ = ("answers", "lookups", "patterns", "reads_address", "reads_value", "until_us")
+    __slots__ = ("answers", "lookups", "patterns", "reads_address", "reads_value", "things", "until_us")
 
     def __init__(self) -> None:
         self.reads_address = False
@@ -56,6 +57,8 @@ class Reads:
         """Unix µs at which the answer may change by itself; None when it does not."""
         self.answers: list[Answer[Any]] = []
         """Other remembered answers that it rests on."""
+        self.things: tuple[Hashable, ...] = ()
+        """Anything else that it rests on; whoever alters one tells the memory (``Memory.outdated``)."""
 
     def rest_on(self, answer: Answer[Any]) -> None:
         """Notes that a remembered answer was used."""
@@ -75,6 +78,7 @@ class Reads:
             self.lookups[address] = by_value or self.lookups.get(address, False)
         self.patterns += other.patterns
         self.answers += other.answers
+        self.things += other.things
         if other.until_us is not None:
             self.ends_at(other.until_us)
 
@@ -97,6 +101,7 @@ class Answer(Generic[A]):
         "key",
         "patterns",
         "pool",
+        "things",
         "until_us",
         "users",
         "value",
@@ -114,6 +119,7 @@ class Answer(Generic[A]):
         self.existence = tuple(address for address, by_value in reads.lookups.items() if not by_value)
         self.patterns = tuple(dict.fromkeys(reads.patterns))
         self.answers = tuple(dict.fromkeys(reads.answers))
+        self.things = reads.things
         self.bytes = size
         self.users: set[Answer[Any]] | None = None
         """Answers that rest on this one; most have none, and an empty set takes 216 bytes."""
@@ -152,7 +158,9 @@ class Memory:
         self._pools: dict[str, Pool] = {}
         self._by_value: dict[str, set[Answer[Any]]] = {}
         self._by_existence: dict[str, set[Answer[Any]]] = {}
-        self._by_pattern: dict[Pattern, set[Answer[Any]]] = {}
+        self._by_pattern: dict[str, dict[Pattern, set[Answer[Any]]]] = {}
+        """By the segments before a pattern's first wildcard: a change asks only the patterns that may match."""
+        self._by_thing: dict[Hashable, set[Answer[Any]]] = {}
         self.bytes = 0
         """How much all answers take, by estimate."""
         self.missed = 0
@@ -219,8 +227,7 @@ class Memory:
         if any(not answer.is_valid for answer in reads.answers):
             return None  # what it rests on went to make room while it was found
         key = (question, address) if reads.reads_address else question
-        count = len(reads.lookups) + len(reads.patterns) + len(reads.answers)
-        answer: Answer[A] = Answer(value, key, pool, reads, ANSWER_BYTES + count * READ_BYTES)
+        answer: Answer[A] = Answer(value, key, pool, reads, _size(address, reads))
         before = pool.answers.get(key)
         if before is not None:
             self._end(before)
@@ -229,7 +236,9 @@ class Memory:
         self.bytes += answer.bytes
         _note(self._by_value, answer.values, answer)
         _note(self._by_existence, answer.existence, answer)
-        _note(self._by_pattern, answer.patterns, answer)
+        _note(self._by_thing, answer.things, answer)
+        for pattern in answer.patterns:
+            _note(self._by_pattern.setdefault(_head(pattern), {}), (pattern,), answer)
         for other in answer.answers:
             if other.users is None:
                 other.users = set()
@@ -253,14 +262,30 @@ class Memory:
         if exists != existed:
             found += self._by_existence.get(address, ())
         if self._by_pattern:
-            # Rules hardly ever look up a pattern with wildcards, so there are few to go through.
-            for pattern, answers in self._by_pattern.items():
-                if pattern.matches(address):
-                    found += answers
-        for answer in found:
+            found += self._matching(address)
+        self._end_all(found)
+
+    def outdated(self, thing: Hashable) -> None:
+        """Ends the answers that rest on something (``Reads.things``) which has changed."""
+        self._end_all(list(self._by_thing.get(thing, ())))
+
+    def _end_all(self, answers: list[Answer[Any]]) -> None:
+        for answer in answers:
             if answer.is_valid:
                 self.ended += 1
                 self._end(answer)
+
+    def _matching(self, address: str) -> Iterator[Answer[Any]]:
+        """Yields the answers that read a pattern which matches an address."""
+        end = 0
+        for _ in range(MAX_PATTERN_SEGMENTS + 1):
+            for pattern, answers in self._by_pattern.get(address[:end], {}).items():
+                if pattern.matches(address):
+                    yield from answers
+            if end == len(address):
+                return
+            end = address.find("/", end + 1)
+            end = len(address) if end < 0 else end
 
     def _end(self, answer: Answer[Any]) -> None:
         """Forgets an answer and those that rest on it."""
@@ -280,10 +305,27 @@ class Memory:
         self.bytes -= answer.bytes
         _drop(self._by_value, answer.values, answer)
         _drop(self._by_existence, answer.existence, answer)
-        _drop(self._by_pattern, answer.patterns, answer)
+        _drop(self._by_thing, answer.things, answer)
+        for pattern in answer.patterns:
+            head = _head(pattern)
+            _drop(self._by_pattern[head], (pattern,), answer)
+            if not self._by_pattern[head]:
+                del self._by_pattern[head]
         for other in answer.answers:
-            if other.users is not None:
-                other.users.discard(answer)
+            assert other.users is not None, "an answer rests on one that does not know it"
+            other.users.discard(answer)
+
+
+def _size(address: str, reads: Reads) -> int:
+    """Estimates the bytes that an answer takes; captures and keys are parts of the address that was asked about."""
+    count = len(reads.lookups) + len(reads.patterns) + len(reads.answers)
+    texts = sum(map(len, reads.lookups)) + sum(len(pattern.text) for pattern in reads.patterns)
+    return ANSWER_BYTES + count * READ_BYTES + 2 * len(address) + texts
+
+
+def _head(pattern: Pattern) -> str:
+    """Returns the segments before a pattern's first wildcard."""
+    return pattern.text.partition("*")[0].rpartition("/")[0]
 
 
 K = TypeVar("K", bound=Hashable)
