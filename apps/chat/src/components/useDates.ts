@@ -1,5 +1,5 @@
 import { computed } from 'vue'
-import { useI18n } from 'vue-i18n'
+import { useI18n } from '@/i18n'
 
 /** The day a moment falls on here, as a key that two moments of one day share. */
 export function dayOf(timestamp: number): string {

@@ -1,4 +1,5 @@
 import { onMounted, onScopeDispose } from 'vue'
+import type { Messages } from '@/i18n/en'
 
 /** What the keyboard can do anywhere in the chat. `escape` says whether it did something. */
 export interface ShortcutActions {
@@ -18,8 +19,15 @@ export interface ShortcutActions {
 
 type Name = Exclude<keyof ShortcutActions, 'escape'>
 
+/** The key of a shortcut's description below `shortcuts`. */
+export type ShortcutLabel = keyof Messages['shortcuts']
+
 /** Each shortcut with its keys as they are shown: `Alt` and a letter, or one sign outside of text fields. */
-export const SHORTCUTS: readonly { readonly name: Name; readonly keys: readonly string[]; readonly label: string }[] = [
+export const SHORTCUTS: readonly {
+  readonly name: Name
+  readonly keys: readonly string[]
+  readonly label: ShortcutLabel
+}[] = [
   { name: 'help', keys: ['?'], label: 'help' },
   { name: 'findRoom', keys: ['Ctrl', 'K'], label: 'search' },
   { name: 'searchMessages', keys: ['Ctrl', 'Shift', 'F'], label: 'searchMessages' },

@@ -4,7 +4,7 @@ import { asValue, MAX_QUOTE } from '@/protocol/shapes'
 import type { Value } from '@/protocol/codec'
 import type { Identity } from './identity'
 import type { Closed, RoomCrypto } from './roomCrypto'
-import { sign } from './signing'
+import { sign, signedChange } from './signing'
 
 interface Author {
   /** The session in which it is sent. */
@@ -92,12 +92,23 @@ export async function seal(room: Room, identity: Identity, message: Outgoing): P
   if (message.kind === 'message') return sealText(room, identity, message)
   const { fromId, userId, targetId, timestamp } = message
   const head = { type: message.kind, fromId, userId, targetId, timestamp }
+  const signChange = (covered: string, signer: string): Promise<string> =>
+    sign(identity.signingKey, {
+      text: signedChange(message.kind, covered),
+      fromId: signer,
+      msgId: targetId,
+      timestamp,
+    })
   if (message.kind === 'edit') {
     const { closed, guard } = await room.close([message.text])
-    return { value: asValue({ ...head, ...body(closed[0] as Closed) }), guard }
+    const text = closed[0] as Closed
+    const signature = await signChange(isClear(text) ? text.clear : text.text, fromId)
+    const proof = isClear(text) ? { signature } : { cipherSignature: signature }
+    return { value: asValue({ ...head, ...body(text), ...proof }), guard }
   }
-  if (room.state === 'unknown') throw new Failure('waitingForKey', 'The room is not known yet.')
+  if (room.state === 'unknown') throw new Failure('waitingForKey', 'encryption state of the room not known yet')
   // The original lets a moderator act only under this name.
   const value = message.moderator ? { ...head, fromId: userId, isModAction: true } : head
-  return { value: asValue(value), guard: () => true }
+  const signature = await signChange('', value.fromId)
+  return { value: asValue({ ...value, signature }), guard: () => true }
 }

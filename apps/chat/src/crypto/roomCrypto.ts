@@ -155,7 +155,7 @@ export class RoomCrypto {
   async close(texts: readonly string[]): Promise<{ closed: Closed[]; guard: () => boolean }> {
     if (this.mode === 'off') return { closed: texts.map((clear) => ({ clear })), guard: () => this.mode === 'off' }
     const key = this.mode === 'on' ? this.ring.sending : null
-    if (!key) throw new Failure('waitingForKey', 'The key of this room is not there yet.')
+    if (!key) throw new Failure('waitingForKey', 'no room key yet')
     const { keyId, epoch } = key
     const sealed = await Promise.all(texts.map((text) => encrypt(key.key, text)))
     const guard = (): boolean => this.mode === 'on' && this.ring.sending?.keyId === keyId

@@ -14,6 +14,14 @@ export interface Signed {
   timestamp: number
 }
 
+/**
+ * What the `text` of a signature covers where it is under an edit or a delete. A message's text is trimmed, so that it
+ * can never begin with a line break: no signature under a message passes for one under a change, or the reverse.
+ *
+ * @param covered the new text, or its ciphertext where the edit is encrypted; '' for a delete.
+ */
+export const signedChange = (kind: 'edit' | 'delete', covered: string): string => `\n${kind}\n${covered}`
+
 export const newSigningPair = (): Promise<CryptoKeyPair> => crypto.subtle.generateKey(CURVE, false, ['sign', 'verify'])
 
 /** The bytes under a signature: compact JSON with exactly these names in this order. */

@@ -1,7 +1,8 @@
-import { createI18n } from 'vue-i18n'
-import en, { type Messages } from './en'
+import type { WritableComputedRef } from 'vue'
+import { createI18n, useI18n as useVueI18n } from 'vue-i18n'
+import en, { type MessageKey, type Messages } from './en'
 
-/** Languages by their tags, named in themselves. */
+/** Language tags, each with the language's own name. */
 export const LANGUAGES: Readonly<Record<string, string>> = { en: 'English', de: 'Deutsch' }
 
 const LOADERS: Readonly<Record<string, () => Promise<{ default: Messages }>>> = { de: () => import('./de') }
@@ -13,19 +14,28 @@ export const i18n = createI18n({
   messages: { en } as Record<string, Messages>,
 })
 
-/** The first language of the browser's list that the app speaks. */
+/** The text for a key, with its parameters filled in; `count` also selects the plural form. */
+export type Translate = (key: MessageKey, params?: Readonly<Record<string, string | number>>) => string
+
+/** `useI18n` of vue-i18n with keys that the compiler checks. */
+export function useI18n(): { t: Translate; locale: WritableComputedRef<string> } {
+  const { t, locale } = useVueI18n()
+  return { t: t as Translate, locale }
+}
+
+/** The first language in the browser's list that the app has; English if there is none. */
 export function browserLanguage(wanted: readonly string[] = navigator.languages): string {
   for (const tag of wanted) {
     const language = tag.toLowerCase().split('-')[0] ?? ''
-    if (language in LANGUAGES) return language
+    if (Object.hasOwn(LANGUAGES, language)) return language
   }
   return 'en'
 }
 
-/** Changes the language of everything on screen; null takes the browser's. An unknown one changes nothing. */
+/** Switches the interface to a language; null selects the browser's. An unknown tag changes nothing. */
 export async function setLanguage(tag: string | null): Promise<void> {
   const language = tag ?? browserLanguage()
-  if (!(language in LANGUAGES)) return
+  if (!Object.hasOwn(LANGUAGES, language)) return
   const load = LOADERS[language]
   if (load && !i18n.global.availableLocales.includes(language))
     i18n.global.setLocaleMessage(language, (await load()).default)

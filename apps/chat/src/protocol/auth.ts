@@ -62,6 +62,8 @@ async function readJson(response: Response): Promise<Json> {
   }
 }
 
+const unexpected = (): Failure => new Failure('server', 'The auth API sent an unexpected response.')
+
 export class AuthApi {
   /**
    * @param base what stands before `/auth/…`; '' for the page's own origin.
@@ -98,13 +100,13 @@ export class AuthApi {
 
   async me(token: string): Promise<Account> {
     const account = parseAccount(await this.call('GET', 'me', null, token, 'signedOut'))
-    if (!account) throw new Failure('server', 'The server answered something else than expected.')
+    if (!account) throw unexpected()
     return account
   }
 
   private async grant(path: string, body: object, token: string | null, unauthorized: FailureKind): Promise<Grant> {
     const grant = parseGrant(await this.call('POST', path, body, token, unauthorized))
-    if (!grant) throw new Failure('server', 'The server answered something else than expected.')
+    if (!grant) throw unexpected()
     return grant
   }
 
@@ -134,6 +136,7 @@ export class AuthApi {
     const answer = await readJson(response)
     if (response.ok) return answer
     const sentence = typeof answer['error'] === 'string' ? answer['error'].slice(0, 500) : `HTTP ${response.status}`
-    throw new Failure(kindOf(response.status, sentence, unauthorized), sentence, retryAfterS(response))
+    const kind = kindOf(response.status, sentence, unauthorized)
+    throw new Failure(kind, sentence, { detail: sentence, retryAfterS: retryAfterS(response) })
   }
 }

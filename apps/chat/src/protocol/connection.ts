@@ -115,7 +115,7 @@ interface Subscription {
 const isFence = (entry: Job | Fence): entry is Fence => 'fence' in entry
 /** What the relay does not answer and a PING behind it confirms. */
 const needsFence = (job: Job): boolean => job.message.type === 'PUBLISH' || job.message.type === 'SUBSCRIBE'
-const offline = (): Failure => new Failure('offline', 'There is no connection to the relay.')
+const offline = (): Failure => new Failure('offline', 'not connected to the relay')
 
 export class Connection {
   private socket: SocketLike | null = null
@@ -198,9 +198,9 @@ export class Connection {
     if (this.current.phase === 'waiting') this.open()
   }
 
-  /** Asks whether the relay is still there, after a sleep or a change of networks; a dead socket is replaced. */
-  probe(): void {
-    if (this.online) this.sendFence(PROBE_TIMEOUT_MS)
+  /** Checks whether the relay still answers, after a sleep or a change of networks; a dead socket is replaced. */
+  probe(timeoutMs = PROBE_TIMEOUT_MS): void {
+    if (this.online) this.sendFence(timeoutMs)
     else this.retryNow()
   }
 
@@ -316,7 +316,7 @@ export class Connection {
 
   private transmit(job: Job): void {
     if (job.options.guard?.() === false) {
-      job.reject(new Failure('conflict', 'It must not be sent as it is any more.'))
+      job.reject(new Failure('conflict', 'the guard of the message no longer holds'))
       return
     }
     let frame: Uint8Array<ArrayBuffer>
@@ -464,7 +464,7 @@ export class Connection {
       return
     }
     this.flight = this.flight.filter((entry) => !overdue.includes(entry))
-    this.repeat(overdue as Job[], new Failure('timeout', 'The relay did not answer.'))
+    this.repeat(overdue as Job[], new Failure('timeout', 'no answer from the relay'))
     if (now >= this.heardAt + IDLE_MS && !this.flight.some(isFence)) this.sendFence(PONG_TIMEOUT_MS)
     this.watch()
     this.pump()

@@ -1,4 +1,4 @@
-/** What can go wrong, by what one can do about it. Stores and components switch on `kind`, never on texts. */
+/** Failed actions, by what the caller can do about them. Stores and components switch on `kind`, never on texts. */
 export type FailureKind =
   | 'offline'
   | 'network'
@@ -16,18 +16,52 @@ export type FailureKind =
   | 'waitingForKey'
   | 'conflict'
   | 'timeout'
+  | 'storage'
   | 'server'
 
-/** A refused or failed action, with the server's own sentence as its message. */
+/** Why the app itself refuses an input, before anything is sent. */
+export type FailureReason =
+  | 'nameNeeded'
+  | 'roomName'
+  | 'roomId'
+  | 'groupPath'
+  | 'groupExists'
+  | 'emptyMessage'
+  | 'messageTooLong'
+  | 'notAnImage'
+  | 'imageTooLarge'
+  | 'notAnEmoji'
+  | 'friendIsSelf'
+  | 'friendsOnly'
+  | 'fileTooLarge'
+  | 'notAnExport'
+
+interface FailureOptions {
+  reason?: FailureReason
+  /** The server's own sentence. */
+  detail?: string
+  retryAfterS?: number | null
+}
+
+/**
+ * A refused or failed action. The interface translates `kind` and `reason`; `message` is English and for developers;
+ * `detail` is what the server said about it, '' if the failure did not come from the server.
+ */
 export class Failure extends Error {
   override readonly name = 'Failure'
+  readonly reason: FailureReason | null
+  readonly detail: string
+  readonly retryAfterS: number | null
 
   constructor(
     readonly kind: FailureKind,
     message: string,
-    readonly retryAfterS: number | null = null,
+    { reason, detail = '', retryAfterS = null }: FailureOptions = {},
   ) {
     super(message)
+    this.reason = reason ?? null
+    this.detail = detail
+    this.retryAfterS = retryAfterS
   }
 }
 
@@ -46,12 +80,12 @@ const KIND_BY_CODE: Readonly<Record<number, FailureKind>> = {
   429: 'tooMany',
 }
 
-/** The code of an ERROR by which the relay says that it was too much at once. */
+/** The ERROR code of a rate limit. */
 export const RATE_LIMITED = 429
 
-/** Says an ERROR of the relay as a {@link Failure}. */
+/** The {@link Failure} for an ERROR message of the relay. */
 export const failureOf = (code: number, message: string): Failure =>
-  new Failure(KIND_BY_CODE[code] ?? 'server', message)
+  new Failure(KIND_BY_CODE[code] ?? 'server', message, { detail: message })
 
-/** Whether the relay refuses the session itself, not something in it. */
+/** Whether an ERROR refuses the whole session: its token is invalid or expired. */
 export const endsSession = (code: number): boolean => code === 300 || code === 302

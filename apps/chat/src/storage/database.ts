@@ -1,4 +1,4 @@
-/** The IndexedDB behind everything that outlives a page. One database per user id, so that accounts do not mix. */
+/** The IndexedDB schema. One database per user id, so that accounts do not mix. */
 import { deleteDB, openDB, type DBSchema, type IDBPDatabase } from 'idb'
 import type { IdentityPairs } from '@/crypto/identity'
 import type { RoomCryptoRecord } from '@/crypto/roomCrypto'
@@ -23,7 +23,7 @@ export type Database = IDBPDatabase<Schema>
 
 export const databaseName = (userId: string): string => `clasp-relay-chat-${userId}`
 
-export function openDatabase(userId: string): Promise<Database> {
+export function openDatabase(userId: string, onTaken: () => void): Promise<Database> {
   return openDB<Schema>(databaseName(userId), VERSION, {
     upgrade(database) {
       const messages = database.createObjectStore('messages', { keyPath: ['roomId', 'msgId'] })
@@ -37,8 +37,9 @@ export function openDatabase(userId: string): Promise<Database> {
       database.createObjectStore('values')
     },
     blocking(_current, _blocked, event) {
-      // A newer page or a sign-out in another tab wants it: holding on would block both.
+      // A newer version of the app, or a sign-out in another tab, waits until this connection is closed.
       ;(event.target as unknown as { close(): void }).close()
+      onTaken()
     },
   })
 }

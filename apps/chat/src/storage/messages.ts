@@ -7,9 +7,31 @@ const LAST = '\uffff'
 const MAX_RESULTS = 200
 const UNDELIVERED: readonly StoredMessage['delivery'][] = ['queued', 'waiting', 'sent', 'failed']
 
+/** The history of every room; IndexedDB's and the one in memory behave alike. */
+export interface MessageStore {
+  get(roomId: string, msgId: string): Promise<StoredMessage | undefined>
+  put(message: StoredMessage): Promise<void>
+  /** Stores the messages that are missing; existing ones stay as they are. Resolves with the new ones. */
+  addMissing(messages: readonly StoredMessage[]): Promise<StoredMessage[]>
+  remove(roomId: string, msgId: string): Promise<void>
+  /** The newest messages before a point, oldest first; without a point, the newest of all. */
+  before(roomId: string, limit: number, point?: { timestamp: number; msgId: string }): Promise<StoredMessage[]>
+  /** The messages from a point on, oldest first. */
+  from(roomId: string, timestamp: number, msgId: string): Promise<StoredMessage[]>
+  /** The messages whose text or image description contains the query, newest first per room; null: in all rooms. */
+  search(query: string, roomId: string | null): Promise<StoredMessage[]>
+  /** Own messages that are not confirmed, oldest first. */
+  undelivered(roomId: string): Promise<StoredMessage[]>
+  /** Encrypted messages that no key has decrypted yet, oldest first. */
+  unreadable(roomId: string): Promise<StoredMessage[]>
+  /** The number of messages from others after a time. */
+  countSince(roomId: string, sinceMs: number, ownId: string): Promise<number>
+  clearRoom(roomId: string): Promise<void>
+}
+
 const byTime = (one: StoredMessage, other: StoredMessage): number => one.timestamp - other.timestamp
 
-export class MessageStorage {
+export class MessageStorage implements MessageStore {
   constructor(private readonly database: Database) {}
 
   get(roomId: string, msgId: string): Promise<StoredMessage | undefined> {
@@ -20,7 +42,6 @@ export class MessageStorage {
     await this.database.put('messages', message)
   }
 
-  /** Stores those that are not there yet; what is there stays. Gives those that were new. */
   async addMissing(messages: readonly StoredMessage[]): Promise<StoredMessage[]> {
     const transaction = this.database.transaction('messages', 'readwrite')
     const added: StoredMessage[] = []
@@ -38,7 +59,6 @@ export class MessageStorage {
     await this.database.delete('messages', [roomId, msgId])
   }
 
-  /** The newest messages before a point, oldest first. Without a point: the newest of all. */
   async before(roomId: string, limit: number, point?: { timestamp: number; msgId: string }): Promise<StoredMessage[]> {
     const upper = point ? [roomId, point.timestamp, point.msgId] : [roomId, Infinity, LAST]
     const range = IDBKeyRange.bound([roomId], upper, false, true)
@@ -51,13 +71,11 @@ export class MessageStorage {
     return found.reverse()
   }
 
-  /** From a message on to the newest, oldest first. */
   from(roomId: string, timestamp: number, msgId: string): Promise<StoredMessage[]> {
     const range = IDBKeyRange.bound([roomId, timestamp, msgId], [roomId, Infinity, LAST])
     return this.database.getAllFromIndex('messages', 'byTime', range)
   }
 
-  /** Those in which something is found, newest first per room. */
   async search(query: string, roomId: string | null): Promise<StoredMessage[]> {
     const needle = query.trim().toLocaleLowerCase()
     if (needle === '') return []
@@ -72,7 +90,6 @@ export class MessageStorage {
     return found
   }
 
-  /** Own messages that never got confirmed, oldest first. */
   async undelivered(roomId: string): Promise<StoredMessage[]> {
     const found: StoredMessage[] = []
     for (const delivery of UNDELIVERED) {
@@ -81,12 +98,10 @@ export class MessageStorage {
     return found.sort(byTime)
   }
 
-  /** Those that no key read so far, oldest first. */
   async unreadable(roomId: string): Promise<StoredMessage[]> {
     return (await this.database.getAllFromIndex('messages', 'bySecrecy', [roomId, 'unreadable'])).sort(byTime)
   }
 
-  /** How many came after a moment, from others. */
   async countSince(roomId: string, sinceMs: number, ownId: string): Promise<number> {
     const range = IDBKeyRange.bound([roomId, sinceMs, LAST], [roomId, Infinity, LAST])
     const rows = await this.database.getAllFromIndex('messages', 'byTime', range)

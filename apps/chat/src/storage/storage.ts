@@ -1,14 +1,44 @@
-/** Everything that is stored of one user, by what it is. */
+/** The stored data of one user, in IndexedDB. */
 import { newIdentityPairs, type IdentityPairs } from '@/crypto/identity'
 import { MAX_KEYS } from '@/crypto/keyRing'
 import type { RoomCryptoRecord } from '@/crypto/roomCrypto'
 import { deleteDatabase, openDatabase, type Database } from './database'
-import { MessageStorage } from './messages'
+import { MessageStorage, type MessageStore } from './messages'
 import type { StoredDraft, StoredRoom } from './types'
 
 const IDENTITY = 'pairs'
 
-export class Storage {
+/** Everything that is stored of one user. */
+export interface UserStorage {
+  readonly userId: string
+  readonly messages: MessageStore
+  close(): void
+  /** Deletes everything. */
+  destroy(): Promise<void>
+  /** The long-lived keys of this person in this browser. */
+  identityPairs(): Promise<IdentityPairs>
+  rooms(): Promise<StoredRoom[]>
+  putRoom(room: StoredRoom): Promise<void>
+  removeRoom(id: string): Promise<void>
+  cryptoRecord(roomId: string): Promise<RoomCryptoRecord | undefined>
+  /** Stores the state of a room's encryption; keys that another tab has stored stay. */
+  putCryptoRecord(roomId: string, record: RoomCryptoRecord): Promise<void>
+  cryptoRecords(): Promise<Map<string, RoomCryptoRecord>>
+  drafts(): Promise<StoredDraft[]>
+  putDraft(draft: StoredDraft): Promise<void>
+  value(key: string): Promise<unknown>
+  putValue(key: string, value: unknown): Promise<void>
+}
+
+/** A record with the keys that another tab has stored meanwhile. */
+export function mergeRecords(held: RoomCryptoRecord | undefined, record: RoomCryptoRecord): RoomCryptoRecord {
+  const known = new Set(record.keys.map((key) => key.jwk.k))
+  const missing = held?.keys.filter((key) => !known.has(key.jwk.k)) ?? []
+  const encrypted = record.encrypted || (held?.encrypted ?? false)
+  return { ...record, encrypted, keys: [...missing, ...record.keys].slice(-MAX_KEYS) }
+}
+
+export class Storage implements UserStorage {
   readonly messages: MessageStorage
 
   private constructor(
@@ -18,21 +48,25 @@ export class Storage {
     this.messages = new MessageStorage(database)
   }
 
-  static async open(userId: string): Promise<Storage> {
-    return new Storage(userId, await openDatabase(userId))
+  /**
+   * Opens the database of a user; rejects where the browser refuses to store anything.
+   *
+   * @param onTaken called when a newer version of the app in another tab takes the database over: it is closed then.
+   */
+  static async open(userId: string, onTaken: () => void = () => undefined): Promise<Storage> {
+    return new Storage(userId, await openDatabase(userId, onTaken))
   }
 
   close(): void {
     this.database.close()
   }
 
-  /** Deletes everything. Other tabs that hold it open are asked to let go. */
   async destroy(): Promise<void> {
     this.close()
     await deleteDatabase(this.userId)
   }
 
-  /** The long-lived keys of this person in this browser; made once, by whichever tab comes first. */
+  /** Created once, by the tab that comes first. */
   async identityPairs(): Promise<IdentityPairs> {
     const stored = await this.database.get('identity', IDENTITY)
     if (stored) return stored
@@ -64,14 +98,10 @@ export class Storage {
     return this.database.get('crypto', roomId)
   }
 
-  /** Stores the state of a room's encryption. Keys that another tab stored meanwhile stay. */
   async putCryptoRecord(roomId: string, record: RoomCryptoRecord): Promise<void> {
     const transaction = this.database.transaction('crypto', 'readwrite')
     const held = await transaction.store.get(roomId)
-    const known = new Set(record.keys.map((key) => key.jwk.k))
-    const missing = held?.keys.filter((key) => !known.has(key.jwk.k)) ?? []
-    const encrypted = record.encrypted || (held?.encrypted ?? false)
-    await transaction.store.put({ ...record, encrypted, keys: [...missing, ...record.keys].slice(-MAX_KEYS) }, roomId)
+    await transaction.store.put(mergeRecords(held, record), roomId)
     await transaction.done
   }
 
@@ -86,7 +116,8 @@ export class Storage {
   }
 
   async putDraft(draft: StoredDraft): Promise<void> {
-    if (draft.text === '' && draft.replyTo === null) await this.database.delete('drafts', draft.roomId)
+    const { text, replyTo, image, edit } = draft
+    if (text === '' && replyTo === null && !image && !edit) await this.database.delete('drafts', draft.roomId)
     else await this.database.put('drafts', draft)
   }
 

@@ -8,7 +8,7 @@ import { parseHistoryRow, parseMessage } from '@/protocol/shapes'
 import { importRoomKey, parseRoomKeyJwk } from '@/crypto/roomKey'
 import type { KeyRecord } from '@/crypto/keyRing'
 import type { RoomCryptoRecord } from '@/crypto/roomCrypto'
-import type { Storage } from './storage'
+import type { UserStorage } from './storage'
 import type { StoredMessage } from './types'
 
 export const MAX_FILE_BYTES = 200 * 1024 * 1024
@@ -35,7 +35,7 @@ function rowOf(message: StoredMessage): object {
   return { roomId, msgId, timestamp, data: payloadOf(message) }
 }
 
-export async function exportData(storage: Storage, now: number): Promise<string> {
+export async function exportData(storage: UserStorage, now: number): Promise<string> {
   const rooms = await storage.rooms()
   const messages: object[] = []
   for (const { id } of rooms) {
@@ -88,6 +88,7 @@ function readRow(value: unknown): StoredMessage | null {
     relayedBy: null,
     sealed: null,
     signature: null,
+    change: null,
   }
 }
 
@@ -134,16 +135,16 @@ export async function readExport(text: string): Promise<ImportedData> {
   try {
     file = JSON.parse(text)
   } catch {
-    throw new Failure('invalid', 'The file is not JSON.')
+    throw new Failure('invalid', 'export file is not JSON', { reason: 'notAnExport' })
   }
   const { messages, cryptoKeys, keyRings, joined } = asObject(file)
-  if (!Array.isArray(messages)) throw new Failure('invalid', 'The file is no export of a chat.')
+  if (!Array.isArray(messages)) throw new Failure('invalid', 'export file has no messages', { reason: 'notAnExport' })
   const rows = asList(messages).map(readRow)
   if (rows.includes(null)) {
     const unsound = rows.filter((row) => row === null).length
     // A deleted or edited kind of row in an old export is no message; a file of nothing else is no export.
     if (unsound === rows.length || !asList(messages).some((row) => parseMessage(asObject(row)['data']))) {
-      throw new Failure('invalid', 'The file holds no message that can be read.')
+      throw new Failure('invalid', 'export file has no readable message', { reason: 'notAnExport' })
     }
   }
   const legacy = await Promise.all(asList(cryptoKeys).map(readLegacyKey))
@@ -159,7 +160,10 @@ export async function readExport(text: string): Promise<ImportedData> {
 }
 
 /** Stores what a file brought. What is there already stays as it is; keys go to the ring and never write by themselves. */
-export async function storeImport(storage: Storage, data: ImportedData): Promise<{ messages: number; keys: number }> {
+export async function storeImport(
+  storage: UserStorage,
+  data: ImportedData,
+): Promise<{ messages: number; keys: number }> {
   const added = await storage.messages.addMissing(data.messages)
   let keys = 0
   for (const [roomId, record] of data.keys) {

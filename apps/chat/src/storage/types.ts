@@ -1,5 +1,6 @@
 /** What this browser keeps. */
-import type { Quote, RoomMeta, Sealed } from '@/protocol/shapes'
+import type { FailureKind, FailureReason } from '@/protocol/errors'
+import type { ChangeMessage, Quote, RoomMeta, Sealed } from '@/protocol/shapes'
 
 export interface StoredMessage {
   roomId: string
@@ -19,14 +20,18 @@ export interface StoredMessage {
   /** Edited or deleted by who proved only the session, not the person. */
   unproven: boolean
   delivery: 'queued' | 'waiting' | 'sent' | 'confirmed' | 'failed'
-  failure: string | null
+  /** Why it was not sent. */
+  failure: { kind: FailureKind; reason: FailureReason | null; detail: string } | null
   secrecy: 'plain' | 'encrypted' | 'unreadable' | 'exposed'
   verification: 'unsigned' | 'pending' | 'verified' | 'forged'
+  /** User id of the member who shared it as history; null: received from its author. */
   relayedBy: string | null
   /** The ciphertexts, kept until they can be read. */
   sealed: { text: Sealed; image: Sealed | null; alt: Sealed | null; keyId: string | null } | null
-  /** What to verify: the signature and the text under it. */
-  signature: { text: string; value: string } | null
+  /** What to verify: the signature, the text under it, and the time that its sender wrote. */
+  signature: { text: string; value: string; timestamp: number } | null
+  /** The last edit or delete, where it is signed: with it, members who were away can check it. */
+  change: ChangeMessage | null
 }
 
 export interface StoredRoom {
@@ -46,4 +51,6 @@ export interface StoredDraft {
   roomId: string
   text: string
   replyTo: string | null
+  image: { dataUrl: string; alt: string } | null
+  edit: { msgId: string; text: string } | null
 }

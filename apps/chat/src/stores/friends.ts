@@ -127,7 +127,7 @@ export const useFriendsStore = defineStore('friends', () => {
   // --- acting ---
 
   async function request(userId: UserId): Promise<void> {
-    if (userId === me()) throw new Failure('invalid', 'One is one’s own friend already.')
+    if (userId === me()) throw new Failure('invalid', 'friend request to oneself', { reason: 'friendIsSelf' })
     if (known.has(userId)) return
     const { name: fromName, color: fromColor } = runtime.self
     const value = asValue({ fromId: me(), fromName, fromColor, timestamp: clock.now() })
@@ -138,7 +138,7 @@ export const useFriendsStore = defineStore('friends', () => {
 
   async function accept(userId: UserId): Promise<void> {
     const entry = requests.get(userId)
-    if (!entry) throw new Failure('missing', 'There is no such request any more.')
+    if (!entry) throw new Failure('missing', `no friend request from ${userId}`)
     const { name: fromName, color: fromColor } = runtime.self
     await writeFriend(userId, entry.fromName, entry.fromColor)
     const answer = asValue({ type: 'accepted', fromId: me(), fromName, fromColor, timestamp: clock.now() })
@@ -169,7 +169,7 @@ export const useFriendsStore = defineStore('friends', () => {
 
   async function openDirectMessage(userId: UserId): Promise<RoomId> {
     const friend = known.get(userId)
-    if (!friend) throw new Failure('forbidden', 'Direct messages are for friends.')
+    if (!friend) throw new Failure('forbidden', `not a friend: ${userId}`, { reason: 'friendsOnly' })
     const { roomId, exists } = await directMessage(userId)
     const { name } = runtime.self
     if (!exists) {

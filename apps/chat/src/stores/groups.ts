@@ -42,9 +42,13 @@ export const useGroupsStore = defineStore('groups', () => {
 
   function children(path: string): readonly Group[] {
     const prefix = path === '' ? '' : `${path}/`
-    return Object.values(byPath.value)
-      .filter((group) => group.path.startsWith(prefix) && !group.path.slice(prefix.length).includes('/'))
-      .filter((group) => group.path !== path && (group.isPublic || group.mine || group.pinned))
+    const below = Object.values(byPath.value).filter(
+      (group) => group.path.startsWith(prefix) && (group.isPublic || group.mine || group.pinned),
+    )
+    // A parent that nobody created is on the way to its children all the same.
+    const next = new Set(below.map((group) => prefix + (group.path.slice(prefix.length).split('/')[0] as string)))
+    return [...next]
+      .map((each) => view(each, metas.get(each) ?? null))
       .sort((one, other) => one.path.localeCompare(other.path))
   }
 
@@ -114,7 +118,7 @@ export const useGroupsStore = defineStore('groups', () => {
 
   function checkedPath(path: string): string {
     const parsed = parseGroupPath(path)
-    if (parsed === null) throw new Failure('invalid', 'A group’s name is made of letters, digits, - and _.')
+    if (parsed === null) throw new Failure('invalid', `invalid group path: ${path}`, { reason: 'groupPath' })
     return parsed
   }
 
@@ -132,11 +136,17 @@ export const useGroupsStore = defineStore('groups', () => {
   async function create(group: { path: string; description: string; icon: string; isPublic: boolean }): Promise<void> {
     const path = checkedPath(group.path)
     const taken = parseGroupMeta(await runtime.connection.get(address.groupMeta(path)))
-    if (taken) throw new Failure('conflict', 'There is a group of this name already.')
+    if (taken) throw new Failure('conflict', `group exists: ${path}`, { reason: 'groupExists' })
     const { userId: createdBy, name: creatorName } = runtime.self
     const value = valueOf({ ...group, createdBy, creatorName, createdAt: clock.now() })
     await runtime.connection.set(address.groupMeta(path), value)
     pin(path)
+  }
+
+  async function ensure(path: string, isPublic: boolean): Promise<void> {
+    const checked = checkedPath(path)
+    const known = metas.has(checked) || parseGroupMeta(await runtime.connection.get(address.groupMeta(checked)))
+    if (!known) await create({ path: checked, description: '', icon: '', isPublic })
   }
 
   async function update(
@@ -144,7 +154,7 @@ export const useGroupsStore = defineStore('groups', () => {
     change: { description?: string; icon?: string; isPublic?: boolean },
   ): Promise<void> {
     const meta = parseGroupMeta(await runtime.connection.get(address.groupMeta(path)))
-    if (!meta) throw new Failure('missing', 'There is no such group any more.')
+    if (!meta) throw new Failure('missing', `no such group: ${path}`)
     await runtime.connection.set(address.groupMeta(path), valueOf({ ...meta, ...change }))
   }
 
@@ -180,5 +190,18 @@ export const useGroupsStore = defineStore('groups', () => {
     pinnedPaths.value = []
   })
 
-  return { byPath, pinned, children, roomsIn, watch, pin, unpin, create, update, remove, parsePath: parseGroupPath }
+  return {
+    byPath,
+    pinned,
+    children,
+    roomsIn,
+    watch,
+    pin,
+    unpin,
+    create,
+    ensure,
+    update,
+    remove,
+    parsePath: parseGroupPath,
+  }
 })

@@ -42,12 +42,20 @@ const NO_RIGHTS: Rights = {
   encrypt: false,
 }
 
+/** Whether two presences look alike. The original writes the present time as `joinedAt` with every heartbeat. */
+const isSame = (one: shapes.Presence, other: shapes.Presence): boolean =>
+  one.name === other.name && one.avatarColor === other.avatarColor && one.status === other.status
+
+const collator = new Intl.Collator()
+
 export const useMembersStore = defineStore('members', () => {
   const runtime = useRuntime()
   const rooms = useRoomsStore()
   const { clock } = runtime.platform
   const people = shallowReactive(new Map<RoomId, RoomPeople>())
   const knownColors = new Map<UserId, string>()
+  /** Names of people who were present or are members: receipts and history name people who are away. */
+  const knownNames = new Map<UserId, string>()
   let typingIn: { roomId: RoomId; saidAt: number; stopIdle: () => void } | null = null
 
   const of = (roomId: RoomId): RoomPeople =>
@@ -65,6 +73,7 @@ export const useMembersStore = defineStore('members', () => {
 
   function hear(roomId: RoomId, place: Place, update: Update): void {
     if (place.kind === 'presence') hearPresence(roomId, place.userId, update)
+    else if (place.kind === 'member') noteName(place.userId, shapes.parsePresence(update.value))
     else if (place.kind === 'typing') hearTyping(roomId, place.userId, update.value)
     else if (place.kind === 'admin') {
       const admin = shapes.parseAdmin(update.value) !== null
@@ -79,10 +88,22 @@ export const useMembersStore = defineStore('members', () => {
     }
   }
 
+  function noteName(userId: UserId, person: shapes.Presence | null): void {
+    if (!person) return
+    knownColors.set(userId, person.avatarColor)
+    if (person.name) knownNames.set(userId, person.name)
+  }
+
   function hearPresence(roomId: RoomId, userId: UserId, { value, ageMs }: Update): void {
     const presence = isPresent(value, ageMs) ? shapes.parsePresence(value) : null
     const seenAt = clock.now() - (ageMs ?? 0)
-    if (presence) knownColors.set(userId, presence.avatarColor)
+    noteName(userId, presence)
+    const before = of(roomId).present.get(userId)
+    if (before && presence && isSame(before, presence)) {
+      // A heartbeat that changes nothing: whoever shows the room need not render it again.
+      before.seenAt = seenAt
+      return
+    }
     change(roomId, ({ present }) => {
       if (presence) present.set(userId, { ...presence, seenAt })
       else present.delete(userId)
@@ -119,29 +140,42 @@ export const useMembersStore = defineStore('members', () => {
     return of(roomId).admins.has(userId) ? 'admin' : 'member'
   }
 
+  /** The list of a room, until somebody in it changes; several components show it. */
+  const listed = new WeakMap<RoomPeople, { creatorId: UserId | null; members: readonly Member[] }>()
+
   function present(roomId: RoomId): readonly Member[] {
+    const room = of(roomId)
+    const creatorId = rooms.byId[roomId]?.creatorId ?? null
+    const known = listed.get(room)
+    if (known?.creatorId === creatorId) return known.members
+    const members = listOf(roomId, room)
+    listed.set(room, { creatorId, members })
+    return members
+  }
+
+  function listOf(roomId: RoomId, room: RoomPeople): readonly Member[] {
     const me = runtime.self.userId
-    const members = [...of(roomId).present].map(([userId, { name, avatarColor, status, joinedAt }]): Member => {
+    const members = [...room.present].map(([userId, { name, avatarColor, status, joinedAt }]): Member => {
       return { userId, name, color: avatarColor, status, joinedAt, role: roleOf(roomId, userId), self: userId === me }
     })
     const rank = (member: Member): number => ROLES.indexOf(member.role)
     return members
       .filter((member) => member.status !== 'invisible' || member.self)
-      .sort((one, other) => rank(one) - rank(other) || one.name.localeCompare(other.name))
+      .sort((one, other) => rank(one) - rank(other) || collator.compare(one.name, other.name))
   }
 
   function typing(roomId: RoomId): readonly Person[] {
     const me = runtime.self.userId
     const room = of(roomId)
     return [...room.typing]
-      .filter(([userId]) => userId !== me)
+      .filter(([userId]) => userId !== me && room.present.get(userId)?.status !== 'invisible')
       .map(([userId, { name }]) => ({ userId, name: room.present.get(userId)?.name || name, color: colorOf(userId) }))
   }
 
   const colorOf = (userId: UserId): string => knownColors.get(userId) ?? shapes.DEFAULT_COLOR
 
   function nameOf(roomId: RoomId, userId: UserId): string {
-    return of(roomId).present.get(userId)?.name ?? ''
+    return of(roomId).present.get(userId)?.name || (knownNames.get(userId) ?? '')
   }
 
   function rights(roomId: RoomId): Rights {
@@ -173,6 +207,7 @@ export const useMembersStore = defineStore('members', () => {
   }
 
   function noteTyping(roomId: RoomId): void {
+    if (runtime.self.status === 'invisible') return
     if (typingIn && typingIn.roomId !== roomId) stopTyping(typingIn.roomId)
     const now = clock.now()
     typingIn?.stopIdle()
@@ -255,6 +290,7 @@ export const useMembersStore = defineStore('members', () => {
   runtime.on('end', () => {
     people.clear()
     knownColors.clear()
+    knownNames.clear()
   })
 
   return {

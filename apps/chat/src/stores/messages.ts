@@ -14,7 +14,7 @@ import { COMMANDS, expandCommand } from './messages/commands'
 import { HistoryExchange, type Received } from './messages/history'
 import { prepareImage } from './messages/images'
 import { countReactions, withReaction, type RoomReactions } from './messages/reactions'
-import { applyDelete, applyEdit, authorship, open, readHistory, readText } from './messages/reading'
+import { applyDelete, applyEdit, authorship, MAX_SKEW_MS, open, readHistory, readText } from './messages/reading'
 import { lineMessage, merged, SystemLines, withLine } from './messages/systemLines'
 import { EMPTY, withMessage, withOlder, withoutMessage, type Timeline } from './messages/timeline'
 import { Verifier } from './messages/verifier'
@@ -27,9 +27,9 @@ import type { ChatMessage, Draft, MsgId, OutgoingImage, Person, RoomId, UserId }
 /** The fields that are shown as they are stored. */
 function pickShown(message: StoredMessage) {
   const { roomId, msgId, userId, sessionId, name, color, kind, text, image, alt, timestamp } = message
-  const { edited, deleted, unproven, delivery, failure, secrecy, verification, relayedBy } = message
+  const { edited, deleted, unproven, delivery, failure, secrecy, verification } = message
   const body = { roomId, msgId, userId, sessionId, name, color, kind, text, image, alt, timestamp }
-  return { ...body, edited, deleted, unproven, delivery, failure, secrecy, verification, relayedBy }
+  return { ...body, edited, deleted, unproven, delivery, failure, secrecy, verification }
 }
 
 const PAGE = 50
@@ -58,7 +58,11 @@ export const useMessagesStore = defineStore('messages', () => {
   const lines = shallowReactive(new Map<RoomId, readonly ChatMessage[]>())
   const systemLines = new SystemLines(members.nameOf)
   let lineCount = 0
+  let storageFailed = false
   const verifier = new Verifier(runtime)
+  const me = (): UserId => runtime.self.userId
+  const othersIn = (roomId: RoomId) => members.presentIds(roomId).filter((userId) => userId !== me())
+  const catchingUp = shallowReactive(new Set<RoomId>())
   const history = new HistoryExchange(runtime, takeHistory, members.presentIds)
   const catchUp = new CatchUp({
     clock,
@@ -66,10 +70,12 @@ export const useMessagesStore = defineStore('messages', () => {
     since: (roomId, leftAtMs) => history.since(roomId, leftAtMs),
     ask: (roomId, sinceMs) => history.ask(roomId, sinceMs),
     cancel: (roomId) => history.cancel(roomId),
-    othersIn: (roomId) => members.presentIds(roomId).filter((userId) => userId !== me()),
+    othersIn,
+    catchingUp: (roomId, busy) => (busy ? catchingUp.add(roomId) : catchingUp.delete(roomId)),
   })
 
-  const me = (): UserId => runtime.self.userId
+  /** The relay's time, ms: the clock of this device may be wrong. */
+  const now = (): number => Math.round(runtime.connection.serverNow())
   const storage = () => runtime.storage.messages
 
   function inOrder<T>(roomId: RoomId, work: () => Promise<T>): Promise<T> {
@@ -119,10 +125,27 @@ export const useMessagesStore = defineStore('messages', () => {
     })
   }
 
-  /** Stores a message and shows it. */
+  /** Shows a message and stores it. Where the browser's store is full, it is shown all the same. */
   async function keep(message: StoredMessage): Promise<void> {
-    await storage().put(message)
     show(message)
+    try {
+      await storage().put(message)
+    } catch (error) {
+      reportStorage(error)
+    }
+  }
+
+  /** Tells once, not for every message, that the browser stores no more. */
+  function reportStorage(error: unknown): void {
+    if (storageFailed || !runtime.begun) return
+    storageFailed = true
+    notifications.fail(new Failure('storage', error instanceof Error ? error.message : 'storage failed'))
+  }
+
+  /** A message as it is stored, or, where it could not be stored, as it is shown. */
+  async function find(roomId: RoomId, msgId: MsgId): Promise<StoredMessage | undefined> {
+    const shownOnly = timelines.get(roomId)?.messages.find((message) => message.msgId === msgId)
+    return (await storage().get(roomId, msgId)) ?? shownOnly
   }
 
   function show(message: StoredMessage): void {
@@ -137,8 +160,12 @@ export const useMessagesStore = defineStore('messages', () => {
   function namesMe(text: string): boolean {
     const { name } = runtime.self
     if (name === '') return false
-    const at = text.toLocaleLowerCase().indexOf(`@${name.toLocaleLowerCase()}`)
-    return at >= 0 && !/[\p{L}\p{N}]/u.test(text.charAt(at + name.length + 1))
+    const [wanted, lower] = [`@${name.toLocaleLowerCase()}`, text.toLocaleLowerCase()]
+    // A longer name that begins alike may come first: `@Annabel and @Anna`.
+    for (let at = lower.indexOf(wanted); at >= 0; at = lower.indexOf(wanted, at + 1)) {
+      if (!/^[\p{L}\p{N}]/u.test(lower.slice(at + wanted.length))) return true
+    }
+    return false
   }
 
   function quoteOf(message: StoredMessage, byId: ReadonlyMap<MsgId, StoredMessage>): ChatMessage['replyTo'] {
@@ -156,14 +183,18 @@ export const useMessagesStore = defineStore('messages', () => {
   ): ChatMessage {
     const marks = reactions.get(message.roomId)?.get(message.msgId)
     const quoted = message.replyTo ? byId.get(message.replyTo.msgId) : undefined
-    const readers = `${readBy.map((reader) => reader.userId).join()} ${quoted?.text ?? ''} ${quoted?.deleted ?? ''}`
+    const shared = message.relayedBy === null ? '' : members.nameOf(message.roomId, message.relayedBy)
+    const names = readBy.map((reader) => `${reader.userId} ${reader.name}`).join()
+    const readers = `${names} ${quoted?.text ?? ''} ${quoted?.deleted ?? ''} ${shared}`
     const cached = views.get(message)
     if (cached?.marks === marks && cached?.readers === readers) return cached.view
     const { roomId, userId } = message
     const nameOf = (id: UserId): string => (id === me() ? runtime.self.name : members.nameOf(roomId, id))
     const made: ChatMessage = {
       ...pickShown(message),
-      own: userId === me(),
+      line: null,
+      own: userId === me() && message.relayedBy === null,
+      relayedBy: message.relayedBy === null ? null : personOf(roomId, message.relayedBy),
       replyTo: quoteOf(message, byId),
       mentionsMe: userId !== me() && namesMe(message.text),
       reactions: countReactions(marks, me()).map(({ emoji, count, mine, userIds }) => {
@@ -175,14 +206,17 @@ export const useMessagesStore = defineStore('messages', () => {
     return made
   }
 
+  const personOf = (roomId: RoomId, userId: UserId): Person => {
+    return { userId, name: members.nameOf(roomId, userId), color: members.colorOf(userId) }
+  }
+
   function readersByMessage(roomId: RoomId, messages: readonly StoredMessage[]): Map<MsgId, Person[]> {
     const readers = new Map<MsgId, Person[]>()
     for (const [userId, receipt] of receipts.get(roomId) ?? []) {
       if (userId === me()) continue
       const last = messages.findLast((message) => message.timestamp <= receipt.timestamp)
       if (!last) continue
-      const person = { userId, name: members.nameOf(roomId, userId), color: members.colorOf(userId) }
-      readers.set(last.msgId, [...(readers.get(last.msgId) ?? []), person])
+      readers.set(last.msgId, [...(readers.get(last.msgId) ?? []), personOf(roomId, userId)])
     }
     return readers
   }
@@ -249,7 +283,10 @@ export const useMessagesStore = defineStore('messages', () => {
     if (received.has(key)) return
     received.add(key)
     const stored = await storage().get(roomId, message.msgId)
-    if (!stored) return receiveText(await withQuote(await readText(room, roomId, message, clock.now())))
+    // What the author sends itself replaces what another member shared of it.
+    if (!stored || stored.relayedBy !== null) {
+      return receiveText(await withQuote(await readText(room, roomId, message, now())))
+    }
     show(stored)
     rooms.noteMessage(roomId, stored.timestamp, stored.userId === me(), stored.userId !== me() && namesMe(stored.text))
   }
@@ -301,7 +338,20 @@ export const useMessagesStore = defineStore('messages', () => {
     if (!target) return
     const author = authorship(change, target)
     const moderator = change.moderator && change.userId !== null && members.roleOf(roomId, change.userId) !== 'member'
-    if (author !== 'no' || moderator) await keep(applyDelete(target, author === 'session'))
+    if (author !== 'no' || moderator) await keep(applyDelete(target, change, author === 'session'))
+  }
+
+  /** An edit or delete that another member shared as history: applied if its author signed it and had the right to. */
+  async function takeChange(roomId: RoomId, change: shapes.ChangeMessage): Promise<void> {
+    const target = await storage().get(roomId, change.targetId)
+    if (!target || target.deleted || change.timestamp <= (target.change?.timestamp ?? 0)) return
+    const { userId } = change
+    const moderator = change.kind === 'delete' && userId !== null && members.roleOf(roomId, userId) !== 'member'
+    if (authorship(change, target) !== 'yes' && !moderator) return
+    if (change.kind === 'delete') return keep(applyDelete(target, change, false))
+    const room = await runtime.rooms.get(roomId)?.room()
+    const edited = room && (await applyEdit(room, target, change, false))
+    if (edited) await keep(edited)
   }
 
   async function verifyLater(message: StoredMessage): Promise<void> {
@@ -331,10 +381,14 @@ export const useMessagesStore = defineStore('messages', () => {
   }
 
   async function takeHistory({ roomId, rows, from, encrypted }: Received): Promise<void> {
+    const changes = rows.map((row) => row.change).filter((change) => change !== null)
+    // Before the room's turn: a signing key may have to be fetched.
+    const proven = await Promise.all(changes.map(async (change) => ((await verifier.proves(change)) ? change : null)))
     await inOrder(roomId, async () => {
-      const messages = rows.map((row) => readHistory(roomId, row, from, encrypted, clock.now()))
-      // What is said to be one's own is only believed where it is stored.
-      const added = await storage().addMissing(messages.filter((message) => message.msgId !== ''))
+      const kept = rows.filter((row) => !row.deleted)
+      const added = await storage().addMissing(kept.map((row) => readHistory(roomId, row, from, encrypted, now())))
+      const fresh = new Set(added.map((message) => message.msgId))
+      for (const change of proven) if (change && !fresh.has(change.targetId)) await takeChange(roomId, change)
       if (added.length === 0) return
       for (const message of added) show(message)
       const newest = added.reduce((one, { timestamp }) => Math.max(one, timestamp), 0)
@@ -349,7 +403,7 @@ export const useMessagesStore = defineStore('messages', () => {
   // --- sending ---
 
   const newMsgId = (): MsgId =>
-    `${clock.now()}-${Math.floor(random() * 36 ** 6)
+    `${now()}-${Math.floor(random() * 36 ** 6)
       .toString(36)
       .padStart(6, '0')}`
 
@@ -370,7 +424,22 @@ export const useMessagesStore = defineStore('messages', () => {
     }
   }
 
-  /** Gives a stored message to the outbox, which seals it in the moment of sending. */
+  /**
+   * A message as it leaves now: in the present session, and, if it waited for long, with the present time, so that it
+   * stands among what is new for those who receive it.
+   */
+  async function restamp(message: StoredMessage): Promise<StoredMessage> {
+    const { roomId, msgId } = message
+    const current = await find(roomId, msgId)
+    const sessionId = runtime.connection.status.sessionId ?? ''
+    const { timestamp: written } = current ?? message
+    const timestamp = now() - written > MAX_SKEW_MS ? now() : written
+    const restamped = { ...(current ?? message), sessionId, timestamp }
+    if (current && (current.sessionId !== sessionId || timestamp !== written)) await keep(restamped)
+    return restamped
+  }
+
+  /** Gives a stored message to the outbox, which encrypts and signs it at the moment of sending. */
   function post(message: StoredMessage): void {
     const { roomId, msgId } = message
     runtime.outbox.add({
@@ -379,14 +448,9 @@ export const useMessagesStore = defineStore('messages', () => {
       address: address.messages(roomId),
       seal: async () => {
         const live = runtime.rooms.get(roomId)
-        if (!live) throw new Failure('missing', 'This room was left.')
-        // Anew each time: the session may be another one than when it was written.
-        const sessionId = runtime.connection.status.sessionId ?? ''
-        await inOrder(roomId, async () => {
-          const current = await storage().get(roomId, msgId)
-          if (current && current.sessionId !== sessionId) await keep({ ...current, sessionId })
-        })
-        return seal(await live.room(), runtime.identity, outgoing(message, sessionId))
+        if (!live) throw new Failure('missing', `not a member of room ${roomId}`)
+        const current = await inOrder(roomId, () => restamp(message))
+        return seal(await live.room(), runtime.identity, outgoing(current, current.sessionId))
       },
     })
   }
@@ -397,10 +461,11 @@ export const useMessagesStore = defineStore('messages', () => {
   ): Promise<void> {
     const text = expandCommand(message.text.trim(), random, runtime.self.name)
     const image = message.image?.dataUrl ?? null
-    if (text === '' && image === null) throw new Failure('invalid', 'There is nothing to send.')
-    if (text.length > MAX_TEXT) throw new Failure('tooLarge', `A message has at most ${MAX_TEXT} characters.`)
-    if (image !== null && !shapes.isImage(image)) throw new Failure('invalid', 'This is no picture.')
-    if (!runtime.rooms.has(roomId)) throw new Failure('missing', 'Join the room first.')
+    if (text === '' && image === null) throw new Failure('invalid', 'empty message', { reason: 'emptyMessage' })
+    if (text.length > MAX_TEXT) throw new Failure('tooLarge', 'message too long', { reason: 'messageTooLong' })
+    if (image !== null && !shapes.isImage(image))
+      throw new Failure('invalid', 'not an image data URL', { reason: 'notAnImage' })
+    if (!runtime.rooms.has(roomId)) throw new Failure('missing', `not a member of room ${roomId}`)
     const quoted = message.replyTo ? await storage().get(roomId, message.replyTo) : undefined
     const { name, color, userId } = runtime.self
     const stored: StoredMessage = {
@@ -414,7 +479,7 @@ export const useMessagesStore = defineStore('messages', () => {
       text,
       image,
       alt: (message.image?.alt ?? '').trim().slice(0, MAX_ALT),
-      timestamp: clock.now(),
+      timestamp: now(),
       replyTo: quoted ? { msgId: quoted.msgId, from: quoted.name, text: quoted.text.slice(0, shapes.MAX_QUOTE) } : null,
       edited: false,
       deleted: false,
@@ -426,6 +491,7 @@ export const useMessagesStore = defineStore('messages', () => {
       relayedBy: null,
       sealed: null,
       signature: null,
+      change: null,
     }
     await inOrder(roomId, () => keep(stored))
     rooms.noteMessage(roomId, stored.timestamp, true, false)
@@ -445,22 +511,26 @@ export const useMessagesStore = defineStore('messages', () => {
     const [roomId, msgId] = id.split(' ') as [RoomId, MsgId]
     if (!runtime.begun) return
     void inOrder(roomId, async () => {
-      const message = await storage().get(roomId, msgId)
+      const message = await find(roomId, msgId)
       if (!message || message.delivery === state) return
-      await keep({ ...message, delivery: state, failure: failure?.message ?? null })
+      await keep({
+        ...message,
+        delivery: state,
+        failure: failure && { kind: failure.kind, reason: failure.reason, detail: failure.detail },
+      })
     })
   }
 
   async function retry(roomId: RoomId, msgId: MsgId): Promise<void> {
     if (runtime.outbox.retry(`${roomId} ${msgId}`)) return
-    const message = await storage().get(roomId, msgId)
+    const message = await find(roomId, msgId)
     if (message && message.delivery !== 'confirmed') post(message)
   }
 
   async function discard(roomId: RoomId, msgId: MsgId): Promise<void> {
     runtime.outbox.discard(`${roomId} ${msgId}`)
     await inOrder(roomId, async () => {
-      const message = await storage().get(roomId, msgId)
+      const message = await find(roomId, msgId)
       if (!message || message.delivery === 'confirmed') return
       await storage().remove(roomId, msgId)
       timelines.set(roomId, withoutMessage(timelines.get(roomId) ?? EMPTY, msgId))
@@ -468,41 +538,45 @@ export const useMessagesStore = defineStore('messages', () => {
   }
 
   /** Sends an edit or a delete; resolves when the relay has it. */
-  async function publishChange(roomId: RoomId, change: Outgoing): Promise<void> {
+  async function publishChange(roomId: RoomId, change: Outgoing): Promise<shapes.RoomMessage | null> {
     const live = runtime.rooms.get(roomId)
-    if (!live) throw new Failure('missing', 'Join the room first.')
+    if (!live) throw new Failure('missing', `not a member of room ${roomId}`)
     const { value, guard } = await seal(await live.room(), runtime.identity, change)
     await runtime.connection.publish(address.messages(roomId), value, { guard })
+    return shapes.parseMessage(value)
   }
 
-  const head = () => ({ fromId: runtime.connection.status.sessionId ?? '', userId: me(), timestamp: clock.now() })
+  const head = () => ({ fromId: runtime.connection.status.sessionId ?? '', userId: me(), timestamp: now() })
 
   async function target(roomId: RoomId, msgId: MsgId): Promise<StoredMessage> {
-    const message = await storage().get(roomId, msgId)
-    if (!message || message.deleted) throw new Failure('missing', 'This message is gone.')
+    const message = await find(roomId, msgId)
+    if (!message || message.deleted) throw new Failure('missing', `no such message: ${msgId}`)
     return message
   }
 
   async function edit(roomId: RoomId, msgId: MsgId, newText: string): Promise<void> {
     const text = newText.trim()
-    if (text === '') throw new Failure('invalid', 'There is nothing to send.')
-    if (text.length > MAX_TEXT) throw new Failure('tooLarge', `A message has at most ${MAX_TEXT} characters.`)
+    if (text === '') throw new Failure('invalid', 'empty message', { reason: 'emptyMessage' })
+    if (text.length > MAX_TEXT) throw new Failure('tooLarge', 'message too long', { reason: 'messageTooLong' })
     const message = await target(roomId, msgId)
-    if (message.userId !== me()) throw new Failure('forbidden', 'Only its author edits a message.')
-    await publishChange(roomId, { kind: 'edit', ...head(), targetId: msgId, text })
-    await inOrder(roomId, () => keep({ ...message, text, edited: true, verification: 'unsigned', signature: null }))
+    if (message.userId !== me() || message.relayedBy !== null)
+      throw new Failure('forbidden', 'not the author of the message')
+    const sent = await publishChange(roomId, { kind: 'edit', ...head(), targetId: msgId, text })
+    const change = sent?.kind === 'edit' ? sent : null
+    const state = { edited: true, verification: 'unsigned', signature: null, change } as const
+    await inOrder(roomId, () => keep({ ...message, ...state, text }))
   }
 
   async function remove(roomId: RoomId, msgId: MsgId): Promise<void> {
     const message = await target(roomId, msgId)
-    const own = message.userId === me()
-    if (!own && !members.rights(roomId).moderate) throw new Failure('forbidden', 'Only its author deletes a message.')
-    await publishChange(roomId, { kind: 'delete', ...head(), targetId: msgId, moderator: !own })
-    await inOrder(roomId, () => keep(applyDelete(message, false)))
+    const own = message.userId === me() && message.relayedBy === null
+    if (!own && !members.rights(roomId).moderate) throw new Failure('forbidden', 'neither author nor moderator')
+    const sent = await publishChange(roomId, { kind: 'delete', ...head(), targetId: msgId, moderator: !own })
+    if (sent?.kind === 'delete') await inOrder(roomId, () => keep(applyDelete(message, sent, false)))
   }
 
   async function react(roomId: RoomId, msgId: MsgId, emoji: string): Promise<void> {
-    if (!isEmoji(emoji)) throw new Failure('invalid', 'This is no emoji.')
+    if (!isEmoji(emoji)) throw new Failure('invalid', 'not an emoji', { reason: 'notAnEmoji' })
     const mine = reactions.get(roomId)?.get(msgId)?.get(emoji)?.people.has(me()) ?? false
     const value = mine ? null : { userId: me(), timestamp: clock.now() }
     await runtime.connection.set(address.reaction(roomId, msgId, emoji, me()), value)
@@ -532,11 +606,14 @@ export const useMessagesStore = defineStore('messages', () => {
 
   // --- drafts, search ---
 
-  const draft = (roomId: RoomId): Draft => drafts.get(roomId) ?? { text: '', replyTo: null }
+  const draft = (roomId: RoomId): Draft => drafts.get(roomId) ?? { text: '', replyTo: null, image: null, edit: null }
 
-  function setDraft(roomId: RoomId, { text, replyTo }: Draft): void {
-    drafts.set(roomId, { roomId, text, replyTo })
-    void runtime.storage.putDraft({ roomId, text, replyTo })
+  function setDraft(roomId: RoomId, { text, replyTo, image, edit }: Draft): void {
+    // A composer that disappears because of a sign-out has nothing to keep.
+    if (!runtime.begun) return
+    const kept = { roomId, text, replyTo, image, edit }
+    drafts.set(roomId, kept)
+    runtime.storage.putDraft(kept).catch(reportStorage)
   }
 
   async function search(query: string, roomId?: RoomId): Promise<readonly ChatMessage[]> {
@@ -559,7 +636,7 @@ export const useMessagesStore = defineStore('messages', () => {
     const line = systemLines.take(event)
     if (line) {
       lineCount += 1
-      lines.set(roomId, withLine(lines.get(roomId) ?? [], lineMessage(roomId, line, clock.now(), lineCount)))
+      lines.set(roomId, withLine(lines.get(roomId) ?? [], lineMessage(roomId, line, now(), lineCount)))
     }
     if (event.type === 'update') hear(roomId, event)
     else if (event.type === 'keysArrived') void readAgain(roomId)
@@ -586,6 +663,7 @@ export const useMessagesStore = defineStore('messages', () => {
     for (const stop of receiptTimers.values()) stop()
     receiptTimers.clear()
     received.clear()
+    storageFailed = false
     systemLines.clear()
     catchUp.clear()
     history.clear()
@@ -594,6 +672,7 @@ export const useMessagesStore = defineStore('messages', () => {
 
   return {
     timeline,
+    catchingUp: (roomId: RoomId) => catchingUp.has(roomId) && othersIn(roomId).length > 0,
     hasOlder: (roomId: RoomId) => timelines.get(roomId)?.hasOlder ?? false,
     unreadSince: rooms.unreadSince,
     loadOlder,

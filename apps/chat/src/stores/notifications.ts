@@ -1,6 +1,6 @@
 import { defineStore } from 'pinia'
 import { computed, ref, shallowRef } from 'vue'
-import { Failure } from '@/protocol/errors'
+import { failureText } from '@/i18n/failures'
 import { useRuntime } from './runtime'
 import type { Notice, NotificationsStore } from './types'
 
@@ -23,23 +23,14 @@ export const useNotificationsStore = defineStore('notifications', () => {
     notices.value = notices.value.filter((notice) => notice.id !== id)
   }
 
-  const notify: NotificationsStore['notify'] = ({ kind, key, params = {}, roomId = null }) => {
+  const notify: NotificationsStore['notify'] = ({ kind, key, params = {}, quote = '', roomId = null }) => {
     const id = nextId++
-    notices.value = [...notices.value, { id, kind, key, params, roomId }].slice(-MAX_NOTICES)
+    notices.value = [...notices.value, { id, kind, key, params, quote, roomId }].slice(-MAX_NOTICES)
     runtime.platform.clock.after(kind === 'error' ? ERROR_LIFETIME_MS : LIFETIME_MS, () => dismiss(id))
   }
 
   function fail(error: unknown): void {
-    if (!(error instanceof Failure)) {
-      notify({
-        kind: 'error',
-        key: 'errors.unexpected',
-        params: { detail: error instanceof Error ? error.message : '' },
-      })
-      return
-    }
-    const params = { detail: error.message, seconds: error.retryAfterS ?? 0 }
-    notify({ kind: 'error', key: `errors.${error.kind}`, params })
+    notify({ kind: 'error', ...failureText(error) })
   }
 
   async function askPermission(): Promise<void> {
@@ -59,6 +50,9 @@ export const useNotificationsStore = defineStore('notifications', () => {
   }
 
   runtime.on('refusal', ({ failure }) => fail(failure))
+  runtime.on('storage', (state) =>
+    notify({ kind: 'error', key: state === 'taken' ? 'notices.storageTaken' : 'notices.storageRefused' }),
+  )
   runtime.on('signedOut', () => notify({ kind: 'warning', key: 'notices.sessionEnded' }))
   runtime.on('end', () => (notices.value = []))
 

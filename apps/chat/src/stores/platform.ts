@@ -2,6 +2,8 @@
 import type { SocketLike } from '@/protocol/connection'
 import { systemClock, type Clock, type Random } from '@/protocol/clock'
 
+export type LocalStorage = Pick<globalThis.Storage, 'getItem' | 'setItem' | 'removeItem' | 'key' | 'length'>
+
 export interface Platform {
   clock: Clock
   random: Random
@@ -13,7 +15,7 @@ export interface Platform {
   origin: string
   makeSocket: (url: string) => SocketLike
   fetch: (url: string, init: RequestInit) => Promise<Response>
-  local: globalThis.Storage
+  local: LocalStorage
   newId: () => string
   /** Calls back every so often, also while the window is hidden; returns what ends it. */
   beat: (everyMs: number, callback: () => void) => () => void
@@ -21,6 +23,8 @@ export interface Platform {
   attended: () => boolean
   /** Hears when the page comes back to attention, to the network or from sleep. */
   onWake: (callback: () => void) => () => void
+  /** Hears when the browser loses the network. */
+  onOffline: (callback: () => void) => () => void
   /** Calls back when this tab is the one, of all of this browser, that does something; ends with the returned function. */
   alone: (name: string, callback: () => void) => () => void
   /** Tells the other tabs, and hears them. */
@@ -72,6 +76,40 @@ function broadcast(
   return { tell: (message) => channel.postMessage(message), close: () => channel.close() }
 }
 
+/** `localStorage` that lasts as long as the page, for browsers that refuse the real one. */
+class PageStorage implements Pick<globalThis.Storage, 'getItem' | 'setItem' | 'removeItem' | 'key' | 'length'> {
+  private readonly items = new Map<string, string>()
+
+  get length(): number {
+    return this.items.size
+  }
+
+  getItem(key: string): string | null {
+    return this.items.get(key) ?? null
+  }
+
+  setItem(key: string, value: string): void {
+    this.items.set(key, value)
+  }
+
+  removeItem(key: string): void {
+    this.items.delete(key)
+  }
+
+  key(index: number): string | null {
+    return [...this.items.keys()][index] ?? null
+  }
+}
+
+/** Reading the property throws where cookies and site data are blocked. */
+function localOrMemory(): LocalStorage {
+  try {
+    return window.localStorage
+  } catch {
+    return new PageStorage()
+  }
+}
+
 export const browserPlatform = (): Platform => ({
   clock: systemClock,
   random: Math.random,
@@ -80,7 +118,7 @@ export const browserPlatform = (): Platform => ({
   origin: window.location.origin,
   makeSocket: (url) => new WebSocket(url, 'clasp') as unknown as SocketLike,
   fetch: (url, init) => window.fetch(url, init),
-  local: window.localStorage,
+  local: localOrMemory(),
   newId: () => crypto.randomUUID(),
   beat: beatFromWorker,
   attended: () => document.visibilityState === 'visible' && document.hasFocus(),
@@ -94,6 +132,7 @@ export const browserPlatform = (): Platform => ({
       ],
       callback,
     ),
+  onOffline: (callback) => listen([[window, 'offline']], callback),
   alone: lockAlone,
   channel: broadcast,
   onClose: (callback) => listen([[window, 'pagehide']], callback),

@@ -44,6 +44,7 @@ export const useRoomsStore = defineStore('rooms', () => {
   const { clock, newId, origin, attended, local } = runtime.platform
   const states = shallowReactive(new Map<RoomId, RoomState>())
   const activeId = ref<RoomId | null>(null)
+  const ready = ref(false)
   /** Until when one had read when a room was opened, where something new was there. */
   const unreadSince = shallowReactive(new Map<RoomId, number>())
 
@@ -131,8 +132,6 @@ export const useRoomsStore = defineStore('rooms', () => {
   const totalMentions = computed(() => audible.value.reduce((sum, room) => sum + room.mentions, 0))
   const active = computed(() => (activeId.value === null ? null : (byId.value[activeId.value] ?? null)))
 
-  const named = (name: string) => ({ name, room: name })
-
   // --- what the relay says ---
 
   function begin(): void {
@@ -153,7 +152,7 @@ export const useRoomsStore = defineStore('rooms', () => {
       if (stored.joined || entry.timestamp <= stored.lastReadMs) return
       keep(entry.roomId, { peerName: entry.fromName, lastActivityMs: entry.timestamp })
       enter(entry.roomId)
-      const params = named(entry.fromName)
+      const params = { name: entry.fromName }
       if (kind === 'set')
         notifications.notify({ kind: 'info', key: 'notices.directMessage', params, roomId: entry.roomId })
     })
@@ -188,7 +187,7 @@ export const useRoomsStore = defineStore('rooms', () => {
       change(roomId, { meta })
     } else if (live && before.meta) {
       change(roomId, { meta: null, access: 'missing' })
-      notifications.notify({ kind: 'warning', key: 'notices.roomDeleted', params: named(view(before).name) })
+      notifications.notify({ kind: 'warning', key: 'notices.roomDeleted', params: { room: view(before).name } })
     }
   }
 
@@ -200,7 +199,7 @@ export const useRoomsStore = defineStore('rooms', () => {
     change(roomId, { access, encryption: 'unknown', unread: 0, mentions: 0 })
     if (activeId.value === roomId) activeId.value = null
     const key = access === 'banned' ? 'notices.banned' : 'notices.kicked'
-    notifications.notify({ kind: 'warning', key, params: named(name) })
+    notifications.notify({ kind: 'warning', key, params: { room: name } })
   }
 
   // --- entering and leaving ---
@@ -213,7 +212,7 @@ export const useRoomsStore = defineStore('rooms', () => {
 
   /** The meta as the relay shows it now. */
   async function freshMeta(id: RoomId): Promise<RoomMeta | null> {
-    if (!isRoomId(id)) throw new Failure('invalid', 'This is no room.')
+    if (!isRoomId(id)) throw new Failure('invalid', `invalid room ID: ${id}`, { reason: 'roomId' })
     const meta = parseRoomMeta(await runtime.connection.get(address.meta(id)))
     if (meta) change(id, { meta })
     return meta
@@ -226,7 +225,7 @@ export const useRoomsStore = defineStore('rooms', () => {
 
   async function join(id: RoomId, password?: string): Promise<void> {
     const meta = await freshMeta(id)
-    if (!meta && !state(id).listed && !state(id).grouped) throw new Failure('missing', 'There is no such room.')
+    if (!meta && !state(id).listed && !state(id).grouped) throw new Failure('missing', `no such room: ${id}`)
     const mine = meta?.creatorId === runtime.self.userId
     if (meta?.passwordSalt && !mine) await prove(id, password ?? '', meta.passwordSalt)
     const live = runtime.rooms.get(id)
@@ -235,13 +234,14 @@ export const useRoomsStore = defineStore('rooms', () => {
   }
 
   async function prove(id: RoomId, password: string, salt: string): Promise<void> {
-    if (password === '') throw new Failure('wrongPassword', 'This room has a password.')
+    if (password === '') throw new Failure('wrongPassword', 'the room requires a password')
     const hash = await hashPassword(password, salt)
     const proof = asValue({ hash, timestamp: clock.now() })
     try {
       await runtime.connection.set(address.proof(id, runtime.self.userId), proof, { once: true })
     } catch (error) {
-      if (error instanceof Failure && error.kind === 'forbidden') throw new Failure('wrongPassword', error.message)
+      if (error instanceof Failure && error.kind === 'forbidden')
+        throw new Failure('wrongPassword', error.message, { detail: error.detail })
       throw error
     }
   }
@@ -259,12 +259,13 @@ export const useRoomsStore = defineStore('rooms', () => {
 
   function checkedName(name: string): string {
     const trimmed = name.trim()
-    if (trimmed === '' || trimmed.length > MAX_NAME) throw new Failure('invalid', 'A name has 1 to 32 characters.')
+    if (trimmed === '' || trimmed.length > MAX_NAME)
+      throw new Failure('invalid', 'a room name has 1 to 32 characters', { reason: 'roomName' })
     return trimmed
   }
 
   function checkedPath(path: string): string {
-    if (!isGroupPath(path)) throw new Failure('invalid', 'This is no group.')
+    if (!isGroupPath(path)) throw new Failure('invalid', `invalid group path: ${path}`, { reason: 'groupPath' })
     return path
   }
 
@@ -297,14 +298,14 @@ export const useRoomsStore = defineStore('rooms', () => {
     return id
   }
 
-  /** Writes a room where others find it. */
+  /** Writes a public room into the registries, where everybody finds it. A private one is in none of them. */
   async function list(id: RoomId, namespace: string | null): Promise<void> {
     const meta = state(id).meta
-    if (!meta) return
+    if (!meta?.isPublic) return
     const { name, type, isPublic, creatorId, creatorName, createdAt, passwordSalt } = meta
     const entry = { name, type, isPublic, creatorId: creatorId ?? '', creatorName, createdAt: createdAt ?? 0 }
     const full = { ...entry, hasPassword: passwordSalt !== null, ...(namespace && { namespace }), id }
-    if (isPublic) await runtime.connection.set(address.registryRoom(id), asValue(full))
+    await runtime.connection.set(address.registryRoom(id), asValue(full))
     if (namespace) await runtime.connection.set(address.groupRoom(namespace, id), asValue(full))
   }
 
@@ -331,7 +332,7 @@ export const useRoomsStore = defineStore('rooms', () => {
   /** Reads the meta, changes it and writes it back, with the entries that repeat it. */
   async function rewrite(id: RoomId, part: Partial<RoomMeta>): Promise<RoomMeta> {
     const meta = await freshMeta(id)
-    if (!meta) throw new Failure('missing', 'There is no such room.')
+    if (!meta) throw new Failure('missing', `no such room: ${id}`)
     const changed = { ...meta, ...part }
     await runtime.connection.set(address.meta(id), asValue(metaValue(changed)))
     change(id, { meta: changed })
@@ -348,8 +349,10 @@ export const useRoomsStore = defineStore('rooms', () => {
   }
 
   async function setVisibility(id: RoomId, isPublic: boolean): Promise<void> {
-    await rewrite(id, { isPublic })
-    if (!isPublic) await runtime.connection.set(address.registryRoom(id), null)
+    const { namespace } = await rewrite(id, { isPublic })
+    if (isPublic) return
+    await runtime.connection.set(address.registryRoom(id), null)
+    if (namespace && isGroupPath(namespace)) await runtime.connection.set(address.groupRoom(namespace, id), null)
   }
 
   async function setPassword(id: RoomId, password: string | null): Promise<void> {
@@ -431,16 +434,19 @@ export const useRoomsStore = defineStore('rooms', () => {
     const { storage } = runtime
     const stored = await storage.rooms()
     const legacy = legacyJoined().filter((id) => !stored.some((room) => room.id === id))
-    for (const room of [
-      ...stored,
-      ...legacy.map((id) => ({ ...blank(id).stored, joined: true, joinedAt: clock.now() })),
-    ]) {
-      states.set(room.id, { ...blank(room.id), stored: room })
-      if (!room.joined) continue
-      runtime.enter(room)
-      const unread = await storage.messages.countSince(room.id, room.lastReadMs, runtime.self.userId)
-      change(room.id, { unread: state(room.id).unread + unread })
+    const known = [...stored, ...legacy.map((id) => ({ ...blank(id).stored, joined: true, joinedAt: clock.now() }))]
+    const { userId } = runtime.self
+    const counts = await Promise.all(
+      known.map((room) => (room.joined ? storage.messages.countSince(room.id, room.lastReadMs, userId) : 0)),
+    )
+    if (!runtime.begun || runtime.storage !== storage) return
+    // All in one turn: whoever waits for `ready` sees every room with its unread count.
+    for (const [index, room] of known.entries()) {
+      const { listed, grouped, unread } = state(room.id)
+      states.set(room.id, { ...blank(room.id), listed, grouped, stored: room, unread: unread + (counts[index] ?? 0) })
     }
+    ready.value = true
+    for (const room of known) if (room.joined) runtime.enter(room)
   }
 
   /** The rooms that the original app remembers in this browser. */
@@ -462,10 +468,15 @@ export const useRoomsStore = defineStore('rooms', () => {
     states.clear()
     unreadSince.clear()
     activeId.value = null
+    ready.value = false
   })
   runtime.on('room', takeRoomEvent)
+  runtime.on('wake', () => {
+    if (activeId.value !== null && isWatched(activeId.value)) markRead(activeId.value)
+  })
 
   return {
+    ready: computed(() => ready.value),
     byId,
     joined,
     directMessages,

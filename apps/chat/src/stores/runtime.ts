@@ -7,7 +7,8 @@ import { AuthApi } from '@/protocol/auth'
 import { Connection, type Status as ConnectionStatus, type Update } from '@/protocol/connection'
 import { Outbox, type DeliveryState } from '@/protocol/outbox'
 import { Failure } from '@/protocol/errors'
-import { Storage } from '@/storage/storage'
+import { MemoryStorage } from '@/storage/memory'
+import { Storage, type UserStorage } from '@/storage/storage'
 import type { StoredRoom } from '@/storage/types'
 import { Emitter } from './emitter'
 import { LiveRoom, type RoomEvent, type Self } from './live/liveRoom'
@@ -18,13 +19,19 @@ const BEAT_MS = 10_000
 const SLEEP_MS = 30_000
 const FIRST_BATCH = 20
 const TAB_OPENED = 'opened'
+/** The browser says that it is offline: a relay in the local network may still answer, but then it does so at once. */
+const OFFLINE_PROBE_MS = 1_000
+/** How long signing out waits until the relay knows that this person is gone. */
+const GOODBYE_MS = 1_000
 
 export interface RuntimeEvents {
   status: ConnectionStatus
   /** WELCOME: what has to be subscribed or said first goes out now. */
   online: null
   /** A session begins: rooms and friends are to be loaded from the storage. */
-  begin: { storage: Storage; userId: string }
+  begin: { storage: UserStorage; userId: string }
+  /** `refused`: the browser stores nothing; `taken`: a newer version in another tab took the database over. */
+  storage: 'refused' | 'taken'
   /** It ended: everything about its person is to be forgotten. */
   end: null
   room: RoomEvent
@@ -38,6 +45,8 @@ export interface RuntimeEvents {
   signedOut: null
   /** Name, color or status of the person changed. */
   self: null
+  /** The page has come back to the foreground, to the network or from sleep. */
+  wake: null
   /** A room was read to its end. */
   read: { roomId: string }
 }
@@ -50,7 +59,7 @@ export class Runtime extends Emitter<RuntimeEvents> {
   self: Self = { userId: '', name: '', color: '#6b7280', status: 'online' }
   token: string | null = null
   renewToken: () => Promise<boolean> = () => Promise.resolve(false)
-  private openStorage: Storage | null = null
+  private openStorage: UserStorage | null = null
   private ownIdentity: Identity | null = null
   private stops: (() => void)[] = []
   private lastBeat = 0
@@ -76,13 +85,14 @@ export class Runtime extends Emitter<RuntimeEvents> {
     this.connection.onError((failure, address) => this.emit('refusal', { failure, address }))
   }
 
-  get storage(): Storage {
-    if (!this.openStorage) throw new Failure('signedOut', 'Nobody is signed in.')
+  /** Another object after the browser refused to go on storing: ask for it every time. */
+  get storage(): UserStorage {
+    if (!this.openStorage) throw new Failure('signedOut', 'no session')
     return this.openStorage
   }
 
   get identity(): Identity {
-    if (!this.ownIdentity) throw new Failure('signedOut', 'Nobody is signed in.')
+    if (!this.ownIdentity) throw new Failure('signedOut', 'no session')
     return this.ownIdentity
   }
 
@@ -92,9 +102,10 @@ export class Runtime extends Emitter<RuntimeEvents> {
 
   /** Loads what is stored of a person, so that everything can be read, then connects. */
   async begin(userId: string): Promise<void> {
-    const storage = await Storage.open(userId)
+    const storage = await this.open(userId)
+    const pairs = await storage.identityPairs()
     this.openStorage = storage
-    this.ownIdentity = await identityOf(userId, await storage.identityPairs())
+    this.ownIdentity = await identityOf(userId, pairs)
     const { platform } = this
     this.lastBeat = platform.clock.now()
     const tabs = platform.channel(`clasp-chat-tabs-${userId}`, (message) => this.hearTab(String(message)))
@@ -106,9 +117,13 @@ export class Runtime extends Emitter<RuntimeEvents> {
         this.emit('alone', null)
       }),
       platform.beat(BEAT_MS, () => this.beat()),
-      platform.onWake(() => this.connection.probe()),
+      platform.onWake(() => {
+        this.connection.probe()
+        this.emit('wake', null)
+      }),
+      platform.onOffline(() => this.connection.probe(OFFLINE_PROBE_MS)),
       platform.onClose(() => {
-        for (const room of this.rooms.values()) room.sayGoodbye()
+        for (const room of this.rooms.values()) void room.sayGoodbye()
       }),
     ]
     this.emit('begin', { storage, userId })
@@ -116,31 +131,57 @@ export class Runtime extends Emitter<RuntimeEvents> {
     this.connection.start()
   }
 
+  private async open(userId: string): Promise<UserStorage> {
+    const taken = (): void => {
+      if (this.openStorage !== storage) return
+      // The session goes on without storing, so that nothing that arrives is lost from the screen.
+      this.openStorage = new MemoryStorage(userId)
+      this.emit('storage', 'taken')
+    }
+    let storage: UserStorage
+    try {
+      storage = await Storage.open(userId, taken)
+    } catch {
+      // Private windows and strict settings refuse IndexedDB.
+      storage = new MemoryStorage(userId)
+      this.platform.clock.after(0, () => this.emit('storage', 'refused'))
+    }
+    return storage
+  }
+
   /** Ends the session in this tab; `wipe` deletes what is stored. */
   async end(wipe: boolean): Promise<void> {
     for (const stop of this.stops) stop()
     this.stops = []
     this.isAlone = false
-    for (const room of this.rooms.values()) room.close()
+    const rooms = [...this.rooms.values()]
+    const gone = Promise.allSettled(rooms.map((room) => room.sayGoodbye()))
+    for (const room of rooms) room.close()
     this.rooms.clear()
     this.outbox.clear()
-    this.connection.stop()
     const storage = this.openStorage
     this.openStorage = null
     this.ownIdentity = null
     this.emit('end', null)
+    // Otherwise others would see this person until the presence expires.
+    if (this.connection.online) await Promise.race([gone, this.wait(GOODBYE_MS)])
+    this.connection.stop()
     if (wipe) await storage?.destroy()
     else storage?.close()
+  }
+
+  private wait(delayMs: number): Promise<void> {
+    return new Promise((resolve) => this.platform.clock.after(delayMs, resolve))
   }
 
   /** Makes a room live: announced, subscribed, decrypting. */
   enter(room: Pick<StoredRoom, 'id' | 'joinedAt'>): LiveRoom {
     const known = this.rooms.get(room.id)
     if (known) return known
-    const { connection, storage, identity, platform } = this
+    const { connection, identity, platform } = this
     const live = new LiveRoom(room.id, room.joinedAt, {
       connection,
-      storage,
+      storage: () => this.storage,
       identity,
       clock: platform.clock,
       random: platform.random,

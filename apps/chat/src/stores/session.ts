@@ -93,7 +93,8 @@ export const useSessionStore = defineStore('session', () => {
   /** Takes a new token. Where it is for somebody else, the session of the one before ends here first. */
   async function accept(grant: Grant, asGuest: boolean): Promise<void> {
     const another = grant.userId !== userId.value
-    if (another && runtime.begun) await runtime.end(false)
+    // Nobody can sign in as a guest again: what is stored of one would stay on the disk for ever.
+    if (another && runtime.begun) await runtime.end(guest.value)
     runtime.token = grant.token
     userId.value = grant.userId
     guest.value = asGuest
@@ -113,7 +114,7 @@ export const useSessionStore = defineStore('session', () => {
   async function continueAsGuest(name: string): Promise<void> {
     readStored()
     setProfile({ displayName: name })
-    if (displayName.value === '') throw new Failure('invalid', 'A name is needed.')
+    if (displayName.value === '') throw new Failure('invalid', 'empty name', { reason: 'nameNeeded' })
     let grant: Grant
     try {
       grant = await runtime.auth.guest(displayName.value, userId.value, local.getItem(KEY.token))
@@ -143,16 +144,18 @@ export const useSessionStore = defineStore('session', () => {
     runtime.token = null
     signedIn.value = false
     restoring = null
-    for (const key of Object.keys(local)) if (key.startsWith(PREFIX)) local.removeItem(key)
+    const keys = Array.from({ length: local.length }, (_, index) => local.key(index) ?? '')
+    for (const key of keys) if (key.startsWith(PREFIX)) local.removeItem(key)
     local.removeItem('recent-emojis')
   }
 
   async function logout(): Promise<void> {
     const { token } = runtime
     forgetEverything()
-    const revoked = token ? runtime.auth.logout(token) : Promise.resolve()
-    // Signed out here in any case; a token that could not be revoked expires.
-    await Promise.allSettled([revoked, runtime.end(true)])
+    // First the goodbye to the rooms, which the relay accepts only while the token is valid. A token that could not be
+    // revoked expires.
+    await Promise.allSettled([runtime.end(true)])
+    if (token) await Promise.allSettled([runtime.auth.logout(token)])
     readStored()
   }
 

@@ -72,7 +72,7 @@ export const useSettingsStore = defineStore('settings', () => {
   }
 
   async function importData(file: Blob): Promise<{ messages: number; keys: number }> {
-    if (file.size > MAX_FILE_BYTES) throw new Failure('tooLarge', 'The file is too large.')
+    if (file.size > MAX_FILE_BYTES) throw new Failure('tooLarge', 'export file too large', { reason: 'fileTooLarge' })
     const counts = await storeImport(runtime.storage, await readExport(await file.text()))
     // What is open keeps keys and rooms in memory: begin anew with what is stored now.
     const { userId } = runtime.storage

@@ -1,9 +1,12 @@
 /**
  * What the stores offer to components: state as they read it, actions as they call it.
  *
- * Every action that talks to the relay resolves when the relay has answered and rejects with an {@link ActionError}
- * whose `kind` says what happened and whose `message` is the relay's own sentence. Nothing is shown as done before.
+ * Every action that talks to the relay resolves when the relay has answered and rejects with a {@link Failure}
+ * whose `kind` says what happened. Nothing is shown as done before.
  */
+import type { MessageKey } from '@/i18n/en'
+import type { FailureKind } from '@/protocol/errors'
+import type { FailureWords } from '@/i18n/failures'
 
 export type RoomId = string
 export type UserId = string
@@ -12,30 +15,8 @@ export type MsgId = string
 export type Status = 'online' | 'away' | 'dnd' | 'invisible'
 export type RoomType = 'text' | 'video' | 'combo' | 'dm'
 
-/** Why an action was refused. The interface has one sentence for each in every language. */
-export type ActionErrorKind =
-  | 'offline' // no connection, and this cannot wait for one
-  | 'network' // the server was not reached
-  | 'credentials' // wrong name or password
-  | 'nameTaken'
-  | 'identityTaken'
-  | 'invalid' // bad input; `message` says what
-  | 'tooMany' // `retryAfterS` says how long to wait
-  | 'signedOut' // the token is no longer good
-  | 'forbidden' // the relay's policy or scope refused it
-  | 'wrongPassword' // of a room
-  | 'banned'
-  | 'missing' // no such room, message or person
-  | 'tooLarge'
-  | 'waitingForKey'
-  | 'conflict'
-  | 'timeout'
-  | 'server'
-
-export interface ActionFailure extends Error {
-  readonly kind: ActionErrorKind
-  readonly retryAfterS: number | null
-}
+/** Why an action failed. The interface has one sentence for each in every language. */
+export type ActionErrorKind = FailureKind
 
 export interface Person {
   readonly userId: UserId
@@ -135,6 +116,8 @@ export interface NewRoom {
 }
 
 export interface RoomsStore {
+  /** The stored rooms are loaded; before, a room that is missing may only not be known yet. */
+  readonly ready: boolean
   readonly byId: Readonly<Record<RoomId, Room>>
   /** Joined rooms without direct messages, by name. */
   readonly joined: readonly Room[]
@@ -247,6 +230,14 @@ export interface Reaction {
   readonly names: readonly string[]
 }
 
+/** A line that this client writes into a room: a key below `system` in the texts, with its parameters. */
+export type SystemLine =
+  | {
+      readonly kind: 'joined' | 'left' | 'banned' | 'unbanned' | 'promoted' | 'demoted' | 'renamed' | 'keyChanged'
+      readonly params: { readonly name: string }
+    }
+  | { readonly kind: 'encrypted' | 'keyReceived'; readonly params: Readonly<Record<string, never>> }
+
 export interface Quote {
   readonly msgId: MsgId
   readonly name: string
@@ -262,8 +253,10 @@ export interface ChatMessage {
   readonly sessionId: string
   readonly name: string
   readonly color: string
-  /** `system`: a line of this client (joined, left, kicked); `text` is then a message key of the interface. */
+  /** `system`: written by this client, e.g. somebody joined; `line` says what happened. */
   readonly kind: 'text' | 'image' | 'system'
+  /** null for the messages of people. */
+  readonly line: SystemLine | null
   readonly text: string
   /** A `data:image/…` URL. */
   readonly image: string | null
@@ -276,13 +269,13 @@ export interface ChatMessage {
   readonly unproven: boolean
   readonly own: boolean
   readonly delivery: Delivery
-  /** Why it failed, in the relay's words. */
-  readonly failure: string | null
+  /** Why it was not sent; null unless `delivery` is `failed`. */
+  readonly failure: FailureWords | null
   readonly secrecy: Secrecy
   readonly verification: Verification
   readonly mentionsMe: boolean
-  /** Not received from its author but handed on by this member. */
-  readonly relayedBy: UserId | null
+  /** The member who shared this message as part of the history: nothing proves that it is genuine. null: received live. */
+  readonly relayedBy: Person | null
   readonly reactions: readonly Reaction[]
   /** Names of those who have read as far as this message (only on the last one that each has read). */
   readonly readBy: readonly Person[]
@@ -297,11 +290,16 @@ export interface OutgoingImage {
 export interface Draft {
   readonly text: string
   readonly replyTo: MsgId | null
+  readonly image: OutgoingImage | null
+  /** An unfinished edit. */
+  readonly edit: { readonly msgId: MsgId; readonly text: string } | null
 }
 
 export interface MessagesStore {
   /** Oldest first; a window on the stored history that grows by `loadOlder`. */
   timeline(roomId: RoomId): readonly ChatMessage[]
+  /** Members are being asked for what was missed, and none has answered yet. */
+  catchingUp(roomId: RoomId): boolean
   /** There is more in the stored history before the first message of the timeline. */
   hasOlder(roomId: RoomId): boolean
   /** How far one had read when the room was opened, for the «new» line before the first later one; null: no line. */
@@ -404,6 +402,8 @@ export interface GroupsStore {
   pin(path: string): void
   unpin(path: string): void
   create(group: { path: string; description: string; icon: string; isPublic: boolean }): Promise<void>
+  /** Creates the group if there is none with this path. */
+  ensure(path: string, isPublic: boolean): Promise<void>
   update(path: string, change: { description?: string; icon?: string; isPublic?: boolean }): Promise<void>
   remove(path: string): Promise<void>
   /** The canonical form of what was typed; null: it cannot be a path. */
@@ -441,9 +441,11 @@ export type NoticeKind = 'info' | 'success' | 'warning' | 'error'
 export interface Notice {
   readonly id: number
   readonly kind: NoticeKind
-  /** A message key of the interface, with its parameters. */
-  readonly key: string
+  /** The text, with its parameters. */
+  readonly key: MessageKey
   readonly params: Readonly<Record<string, string | number>>
+  /** The server's sentence to quote behind it; '' for none. */
+  readonly quote: string
   /** A room to go to when it is clicked. */
   readonly roomId: RoomId | null
 }
@@ -454,8 +456,9 @@ export interface NotificationsStore {
   readonly permission: NotificationPermission | 'unsupported'
   notify(notice: {
     kind: NoticeKind
-    key: string
-    params?: Record<string, string | number>
+    key: MessageKey
+    params?: Readonly<Record<string, string | number>>
+    quote?: string
     roomId?: RoomId | null
   }): void
   /** Puts an error into words: its kind's sentence, with the relay's own as `detail`. */

@@ -76,7 +76,7 @@ describe('the composer', () => {
     }
     await settle()
     expect(called('send')).toEqual([])
-    expect(wrapper.get('[role=alert]').text()).toContain('1 characters too many')
+    expect(wrapper.get('[role=alert]').text()).toContain('1 character too many')
   })
 
   it('keeps what was written when sending fails, and says why', async () => {
@@ -90,7 +90,7 @@ describe('the composer', () => {
 
   it('keeps a draft and starts with it', async () => {
     await type('half a thou')
-    expect(state.draft).toEqual({ text: 'half a thou', replyTo: null })
+    expect(state.draft).toEqual({ text: 'half a thou', replyTo: null, image: null, edit: null })
     wrapper.unmount()
     ;({ wrapper } = await show(ComposerBar, { room: room() }))
     expect(text()).toBe('half a thou')
@@ -121,7 +121,7 @@ describe('the composer', () => {
   it('answers the message that it was told to, until Escape', async () => {
     const quoted = message({ name: 'Grace' })
     await wrapper.setProps({ replyTo: quoted })
-    expect(wrapper.text()).toContain('Reply to Grace')
+    expect(wrapper.text()).toContain('Replying to Grace')
     await type('yes')
     await box().trigger('keydown', { key: 'Enter' })
     await settle()

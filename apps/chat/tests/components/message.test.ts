@@ -32,11 +32,24 @@ describe('the lines of a timeline', () => {
     const list = [
       message({ timestamp: start }),
       message({ timestamp: start + 301_000 }),
-      message({ timestamp: start + 302_000, kind: 'system', text: 'system.joined' }),
+      message({ timestamp: start + 302_000, kind: 'system', line: { kind: 'joined', params: { name: 'Bob' } } }),
       message({ timestamp: start + 303_000 }),
       message({ timestamp: start + 304_000, replyTo: { msgId: 'x', name: 'Ada', text: null } }),
     ]
     expect(kinds(list)).toEqual(['date', 'head', 'head', 'system', 'head', 'head'])
+  })
+
+  it('say who shared a stretch of history, and where it ends', () => {
+    const start = new Date(2026, 0, 5, 12).getTime()
+    const bob = { userId: 'u-bob', name: 'Bob', color: '#000000' }
+    const list = [
+      message({ timestamp: start, relayedBy: bob }),
+      message({ timestamp: start + 1, relayedBy: { ...bob } }),
+      message({ timestamp: start + 2 }),
+      message({ timestamp: start + 3, relayedBy: { ...bob, userId: 'u-eve', name: 'Eve' } }),
+    ]
+    expect(kinds(list)).toEqual(['date', 'relayed', 'head', 'message', 'head', 'relayed', 'head'])
+    expect(rowsOf(list, null)[1]).toMatchObject({ kind: 'relayed', name: 'Bob' })
   })
 
   it('mark once where the unread part begins, never before an own message', () => {
@@ -90,18 +103,18 @@ describe('a message', () => {
   it('shows a picture with its description, and opens it', async () => {
     const one = await row({ kind: 'image', image: 'data:image/png;base64,AAAA', alt: 'A cat', text: '' })
     expect(wrapper.get('img').attributes('alt')).toBe('A cat')
-    await wrapper.get('button[aria-label="Open the image: A cat"]').trigger('click')
+    await wrapper.get('button[aria-label="Open image: A cat"]').trigger('click')
     expect(actions.view).toHaveBeenCalledWith(one)
   })
 
   it.each([
     [{ deleted: true }, 'This message was deleted.'],
-    [{ deleted: true, unproven: true }, 'author not proven'],
+    [{ deleted: true, unproven: true }, 'author not verified'],
     [{ edited: true }, '(edited)'],
-    [{ edited: true, unproven: true }, 'edited (author not proven)'],
-    [{ secrecy: 'unreadable' }, 'The key for this message is not here yet.'],
-    [{ secrecy: 'exposed' }, 'Sent without encryption'],
-    [{ verification: 'forged' }, 'Signature does not match'],
+    [{ edited: true, unproven: true }, 'edited, author not verified'],
+    [{ secrecy: 'unreadable' }, 'Its key has not arrived yet.'],
+    [{ secrecy: 'exposed' }, 'Not encrypted'],
+    [{ verification: 'forged' }, 'Invalid signature'],
   ] as const)('with %j says so', async (change, words) => {
     await row(change)
     expect(wrapper.text()).toContain(words)
@@ -116,18 +129,56 @@ describe('a message', () => {
   })
 
   it.each([
-    ['queued', 'Waiting to be sent'],
-    ['waiting', 'Waiting for the key'],
-    ['sent', 'Sent'],
-    ['confirmed', 'Delivered to the server'],
+    ['queued', 'Waiting for a connection'],
+    ['waiting', 'Waiting for the encryption key'],
+    ['sent', 'Sending'],
   ] as const)('of one’s own that is %s has the mark «%s»', async (delivery, label) => {
     await row({ own: true, delivery })
     expect(wrapper.find(`[role=img][aria-label="${label}"]`).exists()).toBe(true)
   })
 
+  it('that is delivered, or of somebody else, has no mark', async () => {
+    for (const change of [{ own: true }, { verification: 'verified' as const }]) {
+      await row(change)
+      expect(wrapper.find('[role=img].mark').exists()).toBe(false)
+      wrapper.unmount()
+    }
+    await row({})
+  })
+
+  it('is called by name, time and text, or by what stands in their place', async () => {
+    const named = (): string => wrapper.get('article').attributes('aria-label') ?? ''
+    await row({ text: 'Hello there' })
+    expect(named()).toMatch(/^Ada, .+: Hello there$/)
+    for (const [change, words] of [
+      [{ deleted: true }, 'This message was deleted.'],
+      [{ secrecy: 'unreadable' as const }, 'Encrypted message. Its key has not arrived yet.'],
+      [{ text: '', alt: 'a cat' }, 'a cat'],
+      [{ text: 'x'.repeat(500) }, `${'x'.repeat(200)}…`],
+    ] as const) {
+      wrapper.unmount()
+      await row(change)
+      expect(named().endsWith(words)).toBe(true)
+    }
+  })
+
+  it('that is very long is folded until one unfolds it', async () => {
+    await row({ text: 'word '.repeat(500) })
+    expect(wrapper.find('.folded').exists()).toBe(true)
+    await wrapper.get('.fold').trigger('click')
+    expect(wrapper.find('.folded').exists()).toBe(false)
+    expect(wrapper.get('.fold').text()).toBe('Show less')
+  })
+
   it('that failed says why, and offers to try again or to discard', async () => {
-    const one = await row({ own: true, delivery: 'failed', failure: 'too fast' })
-    expect(wrapper.get('[role=alert]').text()).toBe('Not sent: too fast')
+    const one = await row({
+      own: true,
+      delivery: 'failed',
+      failure: { kind: 'forbidden', reason: null, detail: 'banned' },
+    })
+    expect(wrapper.get('[role=alert]').text()).toBe(
+      'Not sent. You do not have permission to do this. Server response: “banned”',
+    )
     const [retry, discard] = wrapper.findAll('.failure button')
     await retry?.trigger('click')
     await discard?.trigger('click')

@@ -77,7 +77,7 @@ describe('the list of rooms', () => {
     await wrapper.get('input').setValue('BAR')
     expect(wrapper.findAll('[data-room]').map((link) => link.attributes('data-room'))).toEqual(['b'])
     await wrapper.get('input').setValue('zzz')
-    expect(wrapper.text()).toContain('No room is called that.')
+    expect(wrapper.text()).toContain('No room matches.')
   })
 })
 
@@ -119,10 +119,10 @@ describe('settings in the panel', () => {
 
 describe('security in the panel', () => {
   it.each([
-    ['off', 'The server can read them.'],
+    ['off', 'The server operator can read them.'],
     ['ready', 'Only members can read them.'],
     ['waiting', 'has not arrived yet'],
-    ['unknown', 'Not known yet.'],
+    ['unknown', 'not known yet'],
   ] as const)('tells that encryption is %s', async (encryption, words) => {
     ;({ wrapper } = await show(PanelSecurity, { room: room({ encryption }) }))
     expect(wrapper.text()).toContain(words)
@@ -141,10 +141,10 @@ describe('security in the panel', () => {
 
 describe('a room on screen', () => {
   it.each([
-    ['passwordNeeded', 'asks for its password'],
+    ['passwordNeeded', 'requires a password'],
     ['banned', 'You are banned'],
-    ['missing', 'does not exist any more'],
-    ['refused', 'did not let you in'],
+    ['missing', 'no longer exists'],
+    ['refused', 'refused access'],
   ] as const)('that is %s says so where one would write', async (access, words) => {
     ;({ wrapper } = await show(RoomView, { room: room({ access }) }))
     expect(wrapper.text()).toContain(words)
@@ -153,7 +153,7 @@ describe('a room on screen', () => {
 
   it('that one was taken out of offers to come back', async () => {
     ;({ wrapper } = await show(RoomView, { room: room({ joined: false, access: 'unknown' }) }))
-    expect(wrapper.get('.closed').text()).toContain('You are not in this room.')
+    expect(wrapper.get('.closed').text()).toContain('You are not a member of this room.')
     await wrapper.get('.closed button').trigger('click')
     expect(useOverlayStore().current).toEqual({ kind: 'join', roomId: 'r1', invited: false })
   })
@@ -174,8 +174,8 @@ describe('a room on screen', () => {
   it('warns of a changed key until that is accepted or put off', async () => {
     state.keyChanges = [{ roomId: 'r1', userId: 'u-ada', name: 'Ada', oldFingerprint: '0', newFingerprint: '1' }]
     ;({ wrapper } = await show(KeyNotices, { room: room({ encryption: 'waiting' }) }))
-    expect(wrapper.get('[role=alert]').text()).toContain('Ada has a new key.')
-    expect(wrapper.get('[role=status]').text()).toContain('Waiting for the room’s key')
+    expect(wrapper.get('[role=alert]').text()).toContain('The encryption key of Ada has changed.')
+    expect(wrapper.get('[role=status]').text()).toContain('Waiting for a member to send the encryption key.')
     const [compare, accept, later] = wrapper.findAll('button')
     await compare?.trigger('click')
     await accept?.trigger('click')
@@ -217,7 +217,7 @@ describe('the state of the connection', () => {
     connection.retryAtMs = Date.now() + 5000
     ;({ wrapper } = await show(ConnectionBanner))
     await vi.advanceTimersByTimeAsync(1000)
-    expect(wrapper.get('.banner').text()).toContain('Next try in 4 s.')
+    expect(wrapper.get('.banner').text()).toContain('Next attempt in 4\u00a0s.')
     await wrapper.get('.banner button').trigger('click')
     expect(called('retryNow')).toHaveLength(1)
   })

@@ -5,10 +5,11 @@ import { inkOn, initialsOf, safeColor } from '@/components/ui/color'
 import { errorText, noticeText } from '@/components/ui/errors'
 import { shortcutOf } from '@/components/useShortcuts'
 import { findEmojis, loadEmojis } from '@/components/composer/emojiData'
-import { i18n } from '@/i18n'
+import { i18n, type Translate } from '@/i18n'
+import { Failure } from '@/protocol/errors'
 import { failure } from '../fakes/stores'
 
-const t = (key: string, named: Record<string, unknown>): string => i18n.global.t(key, named)
+const t: Translate = (key, params) => i18n.global.t(key, params ?? {})
 
 describe('a colour', () => {
   it.each(['red', 'url(https://t.example)', '#12345', '#12345g', '', '#fff'])('%j is not taken from others', (bad) => {
@@ -38,21 +39,19 @@ describe('initials', () => {
 describe('an error', () => {
   it.each([
     [failure('credentials'), 'Wrong name or password.'],
-    [failure('tooMany', '', 30), 'Too many attempts. Wait 30 s, then try again.'],
-    [failure('server', 'disk full'), 'The server could not do that: disk full'],
+    [failure('tooMany', '', 30), 'Too many attempts. Try again in 30 seconds.'],
+    [failure('server', 'disk full'), 'The server could not complete the request. Server response: “disk full”'],
+    [failure('credentials', 'bad password'), 'Wrong name or password.'],
+    [new Failure('invalid', 'x', { reason: 'emptyMessage' }), 'The message is empty.'],
     [new TypeError('x is not a function'), 'Something went wrong. Try again.'],
     [null, 'Something went wrong. Try again.'],
   ])('%s is put into words', (error, words) => expect(errorText(t, error)).toBe(words))
 
-  it('in a notice carries the server’s sentence once', () => {
-    expect(noticeText(t, { key: 'errors.forbidden', params: { detail: 'not yours' } })).toBe(
-      'You are not allowed to do that. The server says: not yours',
-    )
-    expect(noticeText(t, { key: 'errors.server', params: { detail: 'full' } })).toBe(
-      'The server could not do that: full',
-    )
-    expect(noticeText(t, { key: 'notices.pendingRequests', params: { count: 2 } })).toBe(
-      '2 friend requests are waiting.',
+  it('in a notice quotes the server', () => {
+    const notice = { key: 'errors.forbidden', params: {}, quote: 'not yours' } as const
+    expect(noticeText(t, notice)).toBe('You do not have permission to do this. Server response: “not yours”')
+    expect(noticeText(t, { key: 'notices.pendingRequests', params: { count: 2 }, quote: '' })).toBe(
+      'You have 2 friend requests.',
     )
   })
 })

@@ -120,7 +120,7 @@ export function seed(count: number): void {
       timestamp: Date.now(),
       text: 'The van is full',
       delivery: 'failed',
-      failure: 'rate limit exceeded',
+      failure: { kind: 'tooMany', reason: null, detail: 'rate limit exceeded', retryAfterS: 2 },
     }),
     message({
       userId: ME,

@@ -4,6 +4,8 @@
  * Components under test get them by `vi.mock('@/stores', () => import('../fakes/stores'))`.
  */
 import { reactive } from 'vue'
+import { Failure } from '@/protocol/errors'
+import { failureText } from '@/i18n/failures'
 import type * as S from '@/stores/types'
 
 export type * from '@/stores/types'
@@ -32,8 +34,8 @@ function note<A extends unknown[]>(name: string): (...args: A) => void {
   }
 }
 
-export function failure(kind: S.ActionErrorKind, message = '', retryAfterS: number | null = null): Error {
-  return Object.assign(new Error(message), { kind, retryAfterS })
+export function failure(kind: S.ActionErrorKind, detail = '', retryAfterS: number | null = null): Error {
+  return new Failure(kind, kind, { detail, retryAfterS })
 }
 
 export const ME = '00000000-0000-4000-8000-000000000001'
@@ -74,6 +76,7 @@ export function message(change: Partial<S.ChatMessage> = {}): S.ChatMessage {
     name: 'Ada',
     color: '#2563eb',
     kind: 'text',
+    line: null,
     text: `Message ${serial}`,
     image: null,
     alt: '',
@@ -136,6 +139,7 @@ const connection: Writable<S.ConnectionStore> = reactive<Writable<S.ConnectionSt
 })
 
 const rooms: Writable<S.RoomsStore> = reactive<Writable<S.RoomsStore>>({
+  ready: true,
   byId: {},
   joined: [],
   directMessages: [],
@@ -179,6 +183,7 @@ export function setRooms(...list: S.Room[]): void {
 export const state = reactive({
   timeline: [] as S.ChatMessage[],
   older: false,
+  catchingUp: false,
   unreadSince: null as number | null,
   present: [] as S.Member[],
   typing: [] as S.Person[],
@@ -186,7 +191,7 @@ export const state = reactive({
   rights: { ...NO_RIGHTS } as S.Rights,
   keyChanges: [] as S.KeyChange[],
   fingerprint: null as string | null,
-  draft: { text: '', replyTo: null } as S.Draft,
+  draft: { text: '', replyTo: null, image: null, edit: null } as S.Draft,
   groupRooms: {} as Record<string, S.Room[]>,
 })
 
@@ -209,6 +214,7 @@ const members: S.MembersStore = reactive<S.MembersStore>({
 const messages: S.MessagesStore = reactive<S.MessagesStore>({
   timeline: () => state.timeline,
   hasOlder: () => state.older,
+  catchingUp: () => state.catchingUp,
   unreadSince: () => state.unreadSince,
   loadOlder: action('loadOlder'),
   reveal: action('reveal', true),
@@ -268,6 +274,7 @@ const groups: Writable<S.GroupsStore> = reactive<Writable<S.GroupsStore>>({
   pin: note('pin'),
   unpin: note('unpin'),
   create: action('createGroup'),
+  ensure: action('ensureGroup'),
   update: action('updateGroup'),
   remove: action('removeGroup'),
   parsePath: (text) => (/^[\w-]+(\/[\w-]+)*$/.test(text.trim()) ? text.trim() : null),
@@ -297,12 +304,11 @@ const notifications: Writable<S.NotificationsStore> = reactive<Writable<S.Notifi
   openRoom: null,
   notify(notice) {
     notices += 1
-    const full = { id: notices, params: {}, roomId: null, ...notice }
+    const full = { id: notices, params: {}, roomId: null, ...notice, quote: notice.quote ?? '' }
     notifications.notices = [...notifications.notices, full]
   },
   fail(error) {
-    const { kind, message: detail } = error as S.ActionFailure
-    notifications.notify({ kind: 'error', key: `errors.${kind ?? 'unexpected'}`, params: { detail } })
+    notifications.notify({ kind: 'error', ...failureText(error) })
   },
   dismiss(id) {
     notifications.notices = notifications.notices.filter((one) => one.id !== id)

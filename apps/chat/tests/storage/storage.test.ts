@@ -31,6 +31,7 @@ const message = (at: number, part: Partial<StoredMessage> = {}): StoredMessage =
   relayedBy: null,
   sealed: null,
   signature: null,
+  change: null,
   ...part,
 })
 const room = (id: string, part: Partial<StoredRoom> = {}): StoredRoom => ({
@@ -112,16 +113,16 @@ describe('the history', () => {
 describe('what else is kept', () => {
   it('is there again: rooms, drafts, keys, values', async () => {
     await storage.putRoom(room(ROOM, { muted: true }))
-    await storage.putDraft({ roomId: ROOM, text: 'dra', replyTo: null })
-    await storage.putDraft({ roomId: OTHER, text: 'x', replyTo: null })
-    await storage.putDraft({ roomId: OTHER, text: '', replyTo: null })
+    await storage.putDraft({ roomId: ROOM, text: 'dra', replyTo: null, image: null, edit: null })
+    await storage.putDraft({ roomId: OTHER, text: 'x', replyTo: null, image: null, edit: null })
+    await storage.putDraft({ roomId: OTHER, text: '', replyTo: null, image: null, edit: null })
     const record = { encrypted: true, keys: [], sendingKeyId: null, pins: {}, enrolled: [] }
     await storage.putCryptoRecord(ROOM, record)
     await storage.putValue('x', [1])
     storage.close()
     const again = await Storage.open(storage.userId)
     expect(await again.rooms()).toEqual([room(ROOM, { muted: true })])
-    expect(await again.drafts()).toEqual([{ roomId: ROOM, text: 'dra', replyTo: null }])
+    expect(await again.drafts()).toEqual([{ roomId: ROOM, text: 'dra', replyTo: null, image: null, edit: null }])
     expect(await again.cryptoRecord(ROOM)).toEqual(record)
     expect([...(await again.cryptoRecords())]).toEqual([[ROOM, record]])
     expect(await again.value('x')).toEqual([1])

@@ -67,8 +67,8 @@ describe('in an open room', () => {
     expect(shown().map((message) => message.verification)).toEqual(['verified', 'forged'])
   })
 
-  it('edits and deletes without a person count by the session, and are marked', async () => {
-    world.relay.emit(messages(), text())
+  it('edits and deletes without a person count by the session where the target has no person, and are marked', async () => {
+    world.relay.emit(messages(), { ...text(), userId: null })
     const change = { fromId: 'session-olga', targetId: '1700000000000-olga01', timestamp: world.clock.now() }
     world.relay.emit(messages(), { type: 'edit', ...change, text: 'changed' })
     await world.pass(300)
@@ -79,6 +79,44 @@ describe('in an open room', () => {
     world.relay.emit(messages(), { type: 'delete', ...change })
     await world.pass(300)
     expect(shown()).toMatchObject([{ deleted: true, unproven: true }])
+  })
+
+  it('edits and deletes with somebody’s public session id do nothing to messages that name a person', async () => {
+    world.relay.emit(messages(), text())
+    await world.done(alice.messages.send(roomId, { text: 'mine' }))
+    for (const { msgId, sessionId } of shown()) {
+      const change = { fromId: sessionId, targetId: msgId, timestamp: world.clock.now() }
+      world.relay.emit(messages(), { type: 'edit', ...change, text: 'forged' })
+      world.relay.emit(messages(), { type: 'delete', ...change })
+      world.relay.emit(messages(), { type: 'delete', ...change, isModAction: true })
+      world.relay.emit(messages(), { type: 'delete', ...change, userId: 'mallory', isModAction: true })
+    }
+    await world.pass(300)
+    expect(shown()).toMatchObject([
+      { text: 'hello', edited: false, deleted: false },
+      { text: 'mine', edited: false, deleted: false },
+    ])
+  })
+
+  it('a message from a wrong clock stands where it arrived, is counted, and its signature still verifies', async () => {
+    const pair = await newSigningPair()
+    world.relay.put('/chat/user/olga/signingKey', { publicKey: await publicJwkOf(pair.publicKey, ['verify']) })
+    alice.rooms.activate(roomId)
+    world.relay.emit(messages(), text({ msgId: 'm-1' }))
+    await world.pass(300)
+    alice.rooms.activate(null)
+    for (const [msgId, timestamp] of [
+      ['m-2', world.clock.now() - 3_600_000],
+      ['m-3', 0],
+    ] as const) {
+      const signature = await sign(pair.privateKey, { text: 'hello', fromId: 'session-olga', msgId, timestamp })
+      world.relay.emit(messages(), text({ msgId, timestamp, signature }))
+      await world.pass(300)
+    }
+    expect(shown().map((message) => message.msgId)).toEqual(['m-1', 'm-2', 'm-3'])
+    expect(shown().every((message) => message.timestamp > world.clock.now() - 60_000)).toBe(true)
+    expect(alice.rooms.byId[roomId]!.unread).toBe(2)
+    expect(shown()[2]).toMatchObject({ verification: 'verified' })
   })
 
   it('a message that comes twice is shown once, one from the future is from now', async () => {

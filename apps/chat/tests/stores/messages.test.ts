@@ -16,7 +16,7 @@ const lines = (tester: Tester) =>
   tester.messages
     .timeline(roomId)
     .filter((message) => message.kind === 'system')
-    .map(({ text, name }) => `${text} ${name}`)
+    .map(({ line }) => (line ? `${line.kind} ${line.params.name ?? ''}` : ''))
 
 beforeEach(async () => {
   world = new World()
@@ -50,6 +50,7 @@ async function fill(tester: Tester, count: number): Promise<void> {
     relayedBy: null,
     sealed: null,
     signature: null,
+    change: null,
   }))
   await tester.runtime.storage.messages.addMissing(rows)
 }
@@ -242,8 +243,8 @@ describe('sending', () => {
     await world.done(alice.messages.send(roomId, { text: 'one' }))
     await world.done(alice.messages.send(roomId, { text: 'two' }))
     expect(shown(alice)).toMatchObject([
-      { delivery: 'failed', failure: 'Not now.' },
-      { delivery: 'failed', failure: 'Not now.' },
+      { delivery: 'failed', failure: { kind: 'forbidden', reason: null, detail: 'Not now.' } },
+      { delivery: 'failed', failure: { kind: 'forbidden', detail: 'Not now.' } },
     ])
     expect(alice.messages.canEdit(shown(alice)[0]!)).toBe(false)
     world.relay.policy = () => null
@@ -285,12 +286,17 @@ describe('sending', () => {
   })
 
   it('keeps drafts as long as there is something in them', async () => {
-    alice.messages.setDraft(roomId, { text: 'half', replyTo: 'm' })
-    expect(alice.messages.draft(roomId)).toMatchObject({ text: 'half', replyTo: 'm' })
-    alice.messages.setDraft(roomId, { text: '', replyTo: null })
+    const empty = { text: '', replyTo: null, image: null, edit: null }
+    const image = { dataUrl: 'data:image/png;base64,AAAA', alt: 'a cat' }
+    const kept = { text: 'half', replyTo: 'm', image, edit: { msgId: 'n', text: 'half an edit' } }
+    alice.messages.setDraft(roomId, kept)
+    expect(alice.messages.draft(roomId)).toMatchObject(kept)
+    await breathe()
+    expect(await alice.runtime.storage.drafts()).toMatchObject([kept])
+    alice.messages.setDraft(roomId, empty)
     await breathe()
     expect(await alice.runtime.storage.drafts()).toEqual([])
-    expect(bob.messages.draft(roomId)).toEqual({ text: '', replyTo: null })
+    expect(bob.messages.draft(roomId)).toEqual(empty)
   })
 })
 

@@ -166,7 +166,7 @@ describe('a room one is in', () => {
   it('is there after a reload: private ones and direct messages with their names', async () => {
     const roomId = await world.room(alice, [], { isPublic: false })
     await world.done(alice.messages.send(roomId, { text: 'kept' }))
-    alice.messages.setDraft(roomId, { text: 'half a th', replyTo: null })
+    alice.messages.setDraft(roomId, { text: 'half a th', replyTo: null, image: null, edit: null })
     alice.rooms.setMuted(roomId, true)
     await breathe()
     await alice.runtime.end(false)
@@ -268,6 +268,30 @@ describe('two devices of one person', () => {
 })
 
 describe('groups', () => {
+  it('are reached through parents that nobody created, and created with their first room', async () => {
+    const path = 'games/board/chess'
+    await world.done(alice.groups.ensure(path, true))
+    await world.done(alice.groups.ensure(path, true))
+    await world.done(bob.groups.ensure(path, true))
+    expect(bob.groups.byPath[path]).toMatchObject({ createdBy: alice.userId, isPublic: true })
+    expect(bob.groups.children('').map((group) => group.path)).toEqual(['games'])
+    expect(bob.groups.children('games').map((group) => group.path)).toEqual(['games/board'])
+    expect(bob.groups.children('games/board').map((group) => group.path)).toEqual([path])
+    expect(bob.groups.children(path)).toEqual([])
+  })
+
+  it('list no private room: neither a new one, nor one that became private', async () => {
+    await world.done(alice.groups.ensure('games', true))
+    const room = { encrypted: false, namespace: 'games' }
+    const hidden = await world.done(alice.rooms.create({ ...room, name: 'Hidden', isPublic: false }))
+    const closing = await world.done(alice.rooms.create({ ...room, name: 'Closing', isPublic: true }))
+    expect(Object.keys(world.stored('/chat/registry/ns/'))).toEqual([`/chat/registry/ns/games/${closing}`])
+    await world.done(alice.rooms.setVisibility(closing, false))
+    await world.done(alice.rooms.rename(hidden, 'Still hidden'))
+    expect(world.stored('/chat/registry/ns/')).toEqual({})
+    expect(alice.groups.roomsIn('games').map((each) => each.name)).toEqual(['Closing', 'Still hidden'])
+  })
+
   it('are made, watched, pinned, changed and ended', async () => {
     await world.done(alice.groups.create({ path: 'Games', description: 'all', icon: '🎲', isPublic: true }))
     await expect(
@@ -276,7 +300,7 @@ describe('groups', () => {
     await expect(alice.groups.create({ path: '**', description: '', icon: '', isPublic: true })).rejects.toMatchObject({
       kind: 'invalid',
     })
-    const room = { name: 'Chess', isPublic: false, encrypted: false, namespace: 'games' }
+    const room = { name: 'Chess', isPublic: true, encrypted: false, namespace: 'games' }
     const roomId = await world.done(alice.rooms.create(room))
     const [stop, again] = [bob.groups.watch('games'), bob.groups.watch('games')]
     bob.groups.watch('**')()

@@ -66,7 +66,11 @@ describe('talking', () => {
     await bob.messages.timeline(roomId)
     await breathe()
     expect(texts(bob, roomId)).toEqual(['before anybody came', 'secret answer'])
-    expect(bob.messages.timeline(roomId)[0]).toMatchObject({ relayedBy: alice.userId, secrecy: 'encrypted' })
+    expect(bob.messages.timeline(roomId)[0]).toMatchObject({
+      relayedBy: { userId: alice.userId, name: 'Alice' },
+      secrecy: 'encrypted',
+      verification: 'unsigned',
+    })
     expect(JSON.stringify(relay.published)).not.toContain('secret answer')
     expect(JSON.stringify(relay.published)).not.toContain('before anybody')
   })

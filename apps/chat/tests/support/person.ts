@@ -36,6 +36,10 @@ export class MemoryStorage {
     delete this[key]
   }
 
+  key(index: number): string | null {
+    return [...this.items.keys()][index] ?? null
+  }
+
   get length(): number {
     return this.items.size
   }
@@ -54,7 +58,12 @@ let people = 0
 export function makePerson(world: World, name: string, userId = name.toLowerCase(), local = new MemoryStorage()) {
   const seed = ++people
   const random = seeded(seed)
-  const listeners = { beat: () => undefined as void, wake: () => undefined as void, close: () => undefined as void }
+  const listeners = {
+    beat: () => undefined as void,
+    wake: () => undefined as void,
+    offline: () => undefined as void,
+    close: () => undefined as void,
+  }
   const state = { attended: true }
   const hex = (digits: number): string =>
     Array.from({ length: digits }, () => Math.floor(random() * 16).toString(16)).join('')
@@ -81,6 +90,10 @@ export function makePerson(world: World, name: string, userId = name.toLowerCase
     attended: () => state.attended,
     onWake: (callback) => {
       listeners.wake = callback
+      return () => undefined
+    },
+    onOffline: (callback) => {
+      listeners.offline = callback
       return () => undefined
     },
     alone: (_name, callback) => {

@@ -26,7 +26,7 @@ const submit = async (): Promise<void> => {
 describe('the landing page', () => {
   it('takes a guest to the chat by one field, and an invitation along', async () => {
     ;({ wrapper, router } = await show(LandingView, {}, '/?join=r9'))
-    expect(wrapper.text()).toContain('You are invited to a room.')
+    expect(wrapper.text()).toContain('You have been invited to a room.')
     await wrapper.get('input').setValue('  Kim ')
     await submit()
     expect(calls).toEqual([{ name: 'continueAsGuest', args: ['Kim'] }])
@@ -48,9 +48,9 @@ describe('the landing page', () => {
     vi.useFakeTimers()
     await wrapper.get('form').trigger('submit')
     await vi.advanceTimersByTimeAsync(0)
-    expect(wrapper.get('[role=alert]').text()).toContain('Wait 2 s')
+    expect(wrapper.get('[role=alert]').text()).toContain('in 2 seconds')
     const button = wrapper.get('button[type=submit]')
-    expect(button.text()).toBe('Wait 2 s')
+    expect(button.text()).toBe('Wait 2\u00a0s')
     expect(button.attributes('disabled')).toBeDefined()
     await vi.advanceTimersByTimeAsync(2000)
     expect(button.attributes('disabled')).toBeUndefined()
@@ -88,13 +88,13 @@ describe('the account page', () => {
     ;({ wrapper } = await show(AuthView, {}, '/auth?mode=register'))
     await fill({ username: 'ada', password: 'secret', repeat: 'secret' })
     await submit()
-    expect(errorOf('username')).toContain('This name is taken.')
+    expect(errorOf('username')).toContain('This name is already taken.')
   })
 
   it.each([
     [{ username: 'a', password: 'secret', repeat: 'secret' }, 'username', '2 to 32'],
     [{ username: 'ada', password: 'short', repeat: 'short' }, 'password', '6 characters'],
-    [{ username: 'ada', password: 'secret', repeat: 'secreT' }, 'repeat', 'differ'],
+    [{ username: 'ada', password: 'secret', repeat: 'secreT' }, 'repeat', 'do not match'],
   ])('checks %j before it asks the server', async (values, field, words) => {
     ;({ wrapper } = await show(AuthView, {}, '/auth?mode=register'))
     await fill(values)

@@ -1,5 +1,5 @@
 import { ref, type Ref } from 'vue'
-import { useI18n } from 'vue-i18n'
+import { useI18n } from '@/i18n'
 import { errorText } from '@/components/ui/errors'
 
 /** Runs what a form asks for: busy meanwhile, and what went wrong in words. */

@@ -1,25 +1,27 @@
 import { dayOf } from '@/components/useDates'
-import type { ChatMessage } from '@/stores'
+import type { ChatMessage, Person, SystemLine } from '@/stores'
 
-/** A line of the list: a message, or what stands between messages. */
+/** A row of the list: a message, or a separator between messages. */
 export type Row =
   | { readonly kind: 'date'; readonly key: string; readonly timestamp: number }
   | { readonly kind: 'new'; readonly key: string }
-  | { readonly kind: 'system'; readonly key: string; readonly message: ChatMessage }
+  | { readonly kind: 'relayed'; readonly key: string; readonly name: string }
+  | { readonly kind: 'system'; readonly key: string; readonly line: SystemLine }
   | { readonly kind: 'message'; readonly key: string; readonly message: ChatMessage; readonly head: boolean }
 
-/** Messages of one person within this time stand under one name. */
+/** Messages of one person within this time share one heading. */
 const TOGETHER_MS = 5 * 60_000
 
 const sameAuthor = (one: ChatMessage, other: ChatMessage): boolean =>
   one.userId === other.userId && one.sessionId === other.sessionId && one.name === other.name
 
-/** Lays a timeline out in lines, with the days and the place where the unread part begins. */
+/** The rows of a timeline: messages, dates, where the unread part begins, and where history shared by others begins. */
 export function rowsOf(timeline: readonly ChatMessage[], unreadSince: number | null): Row[] {
   const rows: Row[] = []
   let day = ''
   let before: ChatMessage | null = null
   let marked = unreadSince === null
+  let relayedBy = null as Person | null
   for (const message of timeline) {
     const today = dayOf(message.timestamp)
     if (today !== day) {
@@ -32,10 +34,15 @@ export function rowsOf(timeline: readonly ChatMessage[], unreadSince: number | n
       marked = true
       before = null
     }
-    if (message.kind === 'system') {
-      rows.push({ kind: 'system', key: message.msgId, message })
+    if (message.line) {
+      rows.push({ kind: 'system', key: message.msgId, line: message.line })
       before = null
       continue
+    }
+    if (message.relayedBy?.userId !== relayedBy?.userId) {
+      relayedBy = message.relayedBy
+      if (relayedBy) rows.push({ kind: 'relayed', key: `relayed-${message.msgId}`, name: relayedBy.name })
+      before = null
     }
     const head =
       !before ||

@@ -1,48 +1,23 @@
-import type { ActionErrorKind, ActionFailure, Notice } from '@/stores'
+import type { Translate } from '@/i18n'
+import { failureText, isFailure } from '@/i18n/failures'
+import type { ActionErrorKind, Notice } from '@/stores'
 
-/** `t` of vue-i18n, as far as it is needed here. */
-export type Translate = (key: string, named: Record<string, unknown>) => string
+/** The kind of a failure that a store reported; null for any other error. */
+export const kindOf = (error: unknown): ActionErrorKind | null => (isFailure(error) ? error.kind : null)
 
-const KINDS: ReadonlySet<string> = new Set<ActionErrorKind>([
-  'offline',
-  'network',
-  'credentials',
-  'nameTaken',
-  'identityTaken',
-  'invalid',
-  'tooMany',
-  'signedOut',
-  'forbidden',
-  'wrongPassword',
-  'banned',
-  'missing',
-  'tooLarge',
-  'waitingForKey',
-  'conflict',
-  'timeout',
-  'server',
-])
+/** How long to wait before the next attempt, in seconds; 0: no wait. */
+export const waitOf = (error: unknown): number => (isFailure(error) ? (error.retryAfterS ?? 0) : 0)
 
-/** The kind of a failure that a store reported; null: it is none of theirs. */
-export function kindOf(error: unknown): ActionErrorKind | null {
-  const kind = (error as Partial<ActionFailure> | null)?.kind
-  return typeof kind === 'string' && KINDS.has(kind) ? (kind as ActionErrorKind) : null
+function quoted(t: Translate, text: string, quote: string): string {
+  return quote ? `${text} ${t('errors.detail', { detail: quote })}` : text
 }
 
-/** How long a failure asks one to wait, in seconds; 0: not at all. */
-export const waitOf = (error: unknown): number => (error as Partial<ActionFailure> | null)?.retryAfterS ?? 0
-
-/** A failure in words of the reader's language. */
+/** A failure in the language of the interface. */
 export function errorText(t: Translate, error: unknown): string {
-  const kind = kindOf(error)
-  if (!kind) return t('errors.unexpected', {})
-  return t(`errors.${kind}`, { detail: (error as Error).message, seconds: waitOf(error) || '?' })
+  const { key, params, quote } = failureText(error)
+  return quoted(t, t(key, params), quote)
 }
 
-/** A notice in words, with the server's own sentence where there is one and ours does not hold it already. */
-export function noticeText(t: Translate, notice: Pick<Notice, 'key' | 'params'>): string {
-  const text = t(notice.key, notice.params)
-  const detail = notice.params['detail']
-  if (typeof detail !== 'string' || !detail || text.includes(detail)) return text
-  return `${text} ${t('errors.detail', { detail })}`
-}
+/** A notice in the language of the interface. */
+export const noticeText = (t: Translate, { key, params, quote }: Pick<Notice, 'key' | 'params' | 'quote'>): string =>
+  quoted(t, t(key, params), quote)

@@ -5,7 +5,14 @@ import { general } from './general'
 
 const en = { ...general, ...entry, ...chat, ...dialogs }
 
-/** What every language has to say. */
+/** The texts that every language must have; the compiler compares each language with it. */
 export type Messages = typeof en
+
+type Leaves<Tree> = {
+  [Name in keyof Tree & string]: Tree[Name] extends string ? Name : `${Name}.${Leaves<Tree[Name]>}`
+}[keyof Tree & string]
+
+/** The key of a text, e.g. `common.cancel`. */
+export type MessageKey = Leaves<Messages>
 
 export default en

@@ -1,7 +1,7 @@
 /** How members hand on what was said before. */
 import { isMsgId, isUserId } from '../addresses'
-import { fieldsOf, flag, id, own, time } from './fields'
-import { type Quote, type Sealed, parseMessage, sealedPair } from './messages'
+import { type Fields, fieldsOf, flag, id, own, time } from './fields'
+import { type ChangeMessage, type Quote, type Sealed, parseMessage, sealedPair } from './messages'
 
 export type HistoryCall =
   /** `sinceMs`: what is older is there already. */
@@ -56,6 +56,14 @@ export interface HistoryRow {
   alt: string
   replyTo: Quote | null
   edited: boolean
+  deleted: boolean
+  /** The last edit or delete, where it is signed. */
+  change: ChangeMessage | null
+}
+
+function changeOf(fields: Fields, msgId: string): ChangeMessage | null {
+  const change = parseMessage(own(fields, 'change'))
+  return change && change.kind !== 'message' && change.targetId === msgId && change.signature ? change : null
 }
 
 export function parseHistoryRow(value: unknown): HistoryRow | null {
@@ -76,5 +84,7 @@ export function parseHistoryRow(value: unknown): HistoryRow | null {
     alt,
     replyTo,
     edited: flag(fields, 'edited'),
+    deleted: flag(fields, 'deleted'),
+    change: changeOf(fields, msgId),
   }
 }

@@ -62,13 +62,18 @@ export interface EditMessage extends Authored {
   targetId: string
   text: string
   sealed: Sealed | null
+  /** Over the text, or over the ciphertext. Clients of ours write it, so that members can share the edit as history. */
+  signature: string | null
 }
 
 export interface DeleteMessage extends Authored {
   kind: 'delete'
   targetId: string
   moderator: boolean
+  signature: string | null
 }
+
+export type ChangeMessage = EditMessage | DeleteMessage
 
 export type RoomMessage = TextMessage | EditMessage | DeleteMessage
 
@@ -121,7 +126,8 @@ function editMessage(fields: Fields, authored: Authored): EditMessage | null {
   const sealed = encrypted ? sealedPair(fields, 'text', 'iv') : null
   const clear = text(fields, 'text', MAX_PAYLOAD_BYTES)
   if (!targetId || clear === null || (encrypted && !sealed)) return null
-  return { kind: 'edit', ...authored, targetId, text: sealed ? '' : clear, sealed }
+  const signature = base64(fields, sealed ? 'cipherSignature' : 'signature', SIGNATURE_CHARS)
+  return { kind: 'edit', ...authored, targetId, text: sealed ? '' : clear, sealed, signature }
 }
 
 /**
@@ -138,5 +144,16 @@ export function parseMessage(value: unknown): RoomMessage | null {
   if (type === 'edit') return editMessage(fields, authored)
   if (type !== 'delete') return textMessage(fields, authored)
   const targetId = id(fields, 'targetId', isMsgId)
-  return targetId ? { kind: 'delete', ...authored, targetId, moderator: flag(fields, 'isModAction') } : null
+  const signature = base64(fields, 'signature', SIGNATURE_CHARS)
+  return targetId ? { kind: 'delete', ...authored, targetId, moderator: flag(fields, 'isModAction'), signature } : null
+}
+
+/** A change as it was emitted, for handing it on. */
+export function changeFields(change: ChangeMessage): object {
+  const { kind, fromId, userId, targetId, timestamp, signature } = change
+  const head = { type: kind, fromId, userId, targetId, timestamp }
+  if (change.kind === 'delete') return { ...head, signature, ...(change.moderator && { isModAction: true }) }
+  const { text, sealed } = change
+  if (!sealed) return { ...head, text, signature }
+  return { ...head, text: sealed.text, iv: sealed.iv, encrypted: true, cipherSignature: signature }
 }

@@ -9,7 +9,7 @@ import type { Clock, Random } from '@/protocol/clock'
 import type { Connection, Update } from '@/protocol/connection'
 import { Failure } from '@/protocol/errors'
 import * as shapes from '@/protocol/shapes'
-import type { Storage } from '@/storage/storage'
+import type { UserStorage } from '@/storage/storage'
 import type { RoomAccess } from '../types'
 
 /** Presence that was not renewed for so long is a ghost. */
@@ -30,7 +30,7 @@ export interface Self {
 
 export interface LiveRoomContext {
   connection: Connection
-  storage: Storage
+  storage: () => UserStorage
   identity: Identity
   clock: Clock
   random: Random
@@ -75,7 +75,7 @@ export class LiveRoom {
 
   private async load(): Promise<RoomCrypto> {
     const { storage, identity, random } = this.context
-    this.crypto = await RoomCrypto.load(identity, random, (await storage.cryptoRecord(this.id)) ?? null)
+    this.crypto = await RoomCrypto.load(identity, random, (await storage().cryptoRecord(this.id)) ?? null)
     return this.crypto
   }
 
@@ -279,7 +279,7 @@ export class LiveRoom {
         connection.publish(address.keyex(roomId, effect.peer), shapes.asValue(effect.value)).catch(ignore)
         break
       case 'store':
-        await storage.putCryptoRecord(roomId, effect.record)
+        await storage().putCryptoRecord(roomId, effect.record)
         this.context.share(roomId)
         break
       case 'timer':
@@ -303,7 +303,7 @@ export class LiveRoom {
 
   /** Another tab stored something about the encryption. */
   async sync(): Promise<void> {
-    const record = await this.context.storage.cryptoRecord(this.id)
+    const record = await this.context.storage().cryptoRecord(this.id)
     if (record && this.active) await this.tell({ type: 'sync', record })
   }
 
@@ -314,13 +314,14 @@ export class LiveRoom {
     if (this.access === 'inside') this.setAccess('entering', null)
   }
 
-  /** The page is being closed: whoever else looks should not see a ghost. */
-  sayGoodbye(): void {
+  /** Ends the presence when the page closes or the person signs out; resolves when the relay has it. */
+  async sayGoodbye(): Promise<void> {
     if (!this.active || this.access !== 'inside') return
     this.closing = true
     const value = shapes.asValue({ ...this.presence(), closing: true })
     const options = { urgent: true, ttlS: CLOSING_TTL_S }
-    this.context.connection
+    // The page is going away in any case; without an answer the presence expires.
+    await this.context.connection
       .set(address.presence(this.id, this.context.self().userId), value, options)
       .catch(() => undefined)
   }

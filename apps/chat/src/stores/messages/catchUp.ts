@@ -1,17 +1,17 @@
 /**
- * When the missed history of a room is asked for: shortly after entering it, and again while nobody had an answer, since
- * those who could help may be on their way back themselves. How it is asked for is the exchange's matter.
+ * When to request the missed history of a room: shortly after entering it, and again as long as nobody answers, since
+ * those who could answer may be reconnecting themselves. {@link HistoryExchange} knows how to request it.
  */
 import type { Clock } from '@/protocol/clock'
 import { STALE_MS } from '../live/liveRoom'
 
-/** How long after entering a room: until then the key may be there. */
+/** After entering a room: the key may arrive within this time. */
 const FIRST_MS = 1_500
-/** How long after a try that nobody answered. */
+/** After each request that nobody answered. */
 const AGAIN_MS = [3_000, 10_000, 30_000]
-/** How long after somebody appeared, who has to enter the room first. */
+/** After somebody appeared: they have to enter the room first. */
 const APPEARED_MS = 2_000
-/** So many newcomers are asked, in each stay in a room. */
+/** The most newcomers to ask during one stay in a room. */
 const MAX_APPEARED = 5
 
 interface Stay {
@@ -40,12 +40,14 @@ export interface CatchUpContext {
   cancel: (roomId: string) => void
   /** Who is present besides oneself. */
   othersIn: (roomId: string) => readonly string[]
+  /** The first request of a stay begins or ends. */
+  catchingUp: (roomId: string, busy: boolean) => void
 }
 
 export class CatchUp {
-  /** The rooms one is inside of. */
+  /** By room: the present stay in it. */
   private readonly stays = new Map<string, Stay>()
-  /** When one was last inside of a room, ms. */
+  /** By room: when the last stay in it ended, ms. */
   private readonly leftAt = new Map<string, number>()
 
   constructor(private readonly context: CatchUpContext) {}
@@ -60,7 +62,7 @@ export class CatchUp {
     const { clock, since, othersIn } = this.context
     const seen = new Map(othersIn(roomId).map((userId) => [userId, clock.now()]))
     const stay: Stay = {
-      // Fixed now: what is heard from now on says nothing about what is missing before it.
+      // Computed now: what arrives from now on says nothing about what was missed before.
       since: since(roomId, this.leftAt.get(roomId) ?? Infinity),
       answered: false,
       tries: 0,
@@ -72,10 +74,11 @@ export class CatchUp {
       stop: () => undefined,
     }
     this.stays.set(roomId, stay)
+    this.context.catchingUp(roomId, true)
     this.plan(roomId, stay, FIRST_MS)
   }
 
-  /** One is outside, or without connection: what was being asked will not be answered. */
+  /** The stay ended, by leaving or by losing the connection: pending requests get no answer. */
   left(roomId: string): void {
     const stay = this.stays.get(roomId)
     if (!stay) return
@@ -83,9 +86,10 @@ export class CatchUp {
     this.stays.delete(roomId)
     this.leftAt.set(roomId, this.context.clock.now())
     this.context.cancel(roomId)
+    this.context.catchingUp(roomId, false)
   }
 
-  /** Somebody else is there, perhaps newly. */
+  /** Somebody else is present, and may just have arrived. */
   saw(roomId: string, userId: string): void {
     const stay = this.stays.get(roomId)
     if (!stay || stay.answered) return
@@ -116,15 +120,16 @@ export class CatchUp {
     const sinceMs = await stay.since
     if (this.stays.get(roomId) !== stay) return
     if (!inside(roomId)) return this.left(roomId)
-    // Who has just come in may not know yet who else is there.
+    // Right after entering, the list of those present may be incomplete: the first request goes out in any case.
     if (stay.tries === 0 || othersIn(roomId).length > 0) {
       stay.asking = true
       const answered = await ask(roomId, sinceMs)
       stay.asking = false
       if (this.stays.get(roomId) !== stay) return
       stay.answered = answered
-      if (answered) return
+      if (answered) return this.context.catchingUp(roomId, false)
     }
+    this.context.catchingUp(roomId, false)
     const againMs = AGAIN_MS[stay.tries]
     stay.tries += 1
     if (stay.another) this.askNewcomer(roomId, stay)

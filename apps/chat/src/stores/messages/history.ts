@@ -7,6 +7,7 @@ import { address } from '@/protocol/addresses'
 import type { Value } from '@/protocol/codec'
 import {
   asValue,
+  changeFields,
   MAX_HISTORY,
   parseHistoryRow,
   type HistoryCall,
@@ -135,6 +136,8 @@ export class HistoryExchange {
   private async takePart(room: RoomCrypto, mail: HistoryMail & { type: 'part' }): Promise<void> {
     const wanted = this.wanted.get(mail.requestId)
     if (!wanted || wanted.takenFrom !== mail.userId) return
+    // Who has no key of an encrypted room has not read its messages either.
+    if (!mail.sealed && room.state !== 'off') return
     const json = mail.sealed && (await room.open(mail.sealed, null))
     const listed = mail.sealed ? parseList(json) : mail.messages
     const rows = listed
@@ -183,14 +186,22 @@ export class HistoryExchange {
     this.say(address.historyCall(roomId), offer)
   }
 
-  /** What can be handed on: readable, still there, and not itself waiting for a relay. */
+  /**
+   * What to share: readable, delivered, and new since then, or edited or deleted since then by a signed change. Who has
+   * an older version checks that signature.
+   */
   private async rows(roomId: string, sinceMs: number, limit: number): Promise<object[]> {
     const newest = await this.runtime.storage.messages.before(roomId, limit)
     return newest
-      .filter(({ timestamp, deleted, sealed, delivery }) => {
-        return timestamp > sinceMs && !deleted && !sealed && delivery === 'confirmed'
+      .filter(({ timestamp, change, deleted, sealed, delivery }) => {
+        const isNew = !deleted && timestamp > sinceMs
+        return (isNew || (change?.timestamp ?? 0) > sinceMs) && !sealed && delivery === 'confirmed'
       })
-      .map(payloadOf)
+      .map((message) => ({
+        ...payloadOf(message),
+        ...(message.deleted && { deleted: true }),
+        ...(message.change && { change: changeFields(message.change) }),
+      }))
   }
 
   async hearMail(roomId: string, mail: HistoryMail): Promise<void> {

@@ -13,7 +13,7 @@ export function readDataUrl(blob: Blob): Promise<string> {
   return new Promise((resolve, reject) => {
     const reader = new FileReader()
     reader.onload = () => resolve(reader.result as string)
-    reader.onerror = () => reject(new Failure('invalid', 'The file cannot be read.'))
+    reader.onerror = () => reject(new Failure('invalid', 'file cannot be read', { reason: 'notAnImage' }))
     reader.readAsDataURL(blob)
   })
 }
@@ -22,7 +22,7 @@ async function decodeImage(file: Blob): Promise<ImageBitmap> {
   try {
     return await createImageBitmap(file)
   } catch {
-    throw new Failure('invalid', 'The file is no picture that this browser reads.')
+    throw new Failure('invalid', 'not an image that this browser decodes', { reason: 'notAnImage' })
   }
 }
 
@@ -43,7 +43,8 @@ async function drawn(bitmap: ImageBitmap, side: number, quality: number): Promis
  * @throws {Failure} `invalid` when it is none, `tooLarge` when it is a file that nobody should open.
  */
 export async function prepareImage(file: Blob): Promise<string> {
-  if (file.size > MAX_FILE_BYTES) throw new Failure('tooLarge', 'The picture is larger than 30 MB.')
+  if (file.size > MAX_FILE_BYTES)
+    throw new Failure('tooLarge', 'image file larger than 30 MiB', { reason: 'imageTooLarge' })
   if (TYPES.includes(file.type) && file.size <= (MAX_DATA_URL * 3) / 4 - 64) {
     const asItIs = await readDataUrl(file)
     // What fits keeps its animation; it is decoded once all the same, so that only pictures are sent.
@@ -61,5 +62,5 @@ export async function prepareImage(file: Blob): Promise<string> {
   } finally {
     bitmap.close()
   }
-  throw new Failure('tooLarge', 'The picture cannot be made small enough.')
+  throw new Failure('tooLarge', 'image cannot be scaled down to one frame', { reason: 'imageTooLarge' })
 }

@@ -1,17 +1,19 @@
-/** From what others emitted to what is stored, with every claim checked that can be. */
+/** Turns what others emitted into what is stored, and checks every claim that can be checked. */
 import type { RoomCrypto } from '@/crypto/roomCrypto'
-import type { DeleteMessage, EditMessage, HistoryRow, TextMessage } from '@/protocol/shapes'
+import type { ChangeMessage, DeleteMessage, EditMessage, HistoryRow, TextMessage } from '@/protocol/shapes'
 import { isImage } from '@/protocol/shapes'
 import type { StoredMessage } from '@/storage/types'
 
-/** A clock may be wrong by so much; what claims to be from later than that is from now. */
-const AHEAD_MS = 120_000
+/** How far a sender's clock may differ from the relay's; beyond it, the time of arrival counts. */
+export const MAX_SKEW_MS = 5 * 60_000
 
-export const soundTime = (timestamp: number, now: number): number => (timestamp > now + AHEAD_MS ? now : timestamp)
+/** The time of a message that arrives now, ms; `now` is the relay's time. */
+const arrivalTime = (timestamp: number, now: number): number =>
+  Math.abs(timestamp - now) > MAX_SKEW_MS ? now : timestamp
 
 type Opened = Pick<StoredMessage, 'text' | 'image' | 'alt' | 'secrecy' | 'sealed'>
 
-/** Opens what is sealed as far as the room's keys reach. */
+/** Decrypts a message; its secrecy is `unreadable` if no key of the room fits. */
 export async function open(room: RoomCrypto, sealed: NonNullable<StoredMessage['sealed']>): Promise<Opened> {
   const text = await room.open(sealed.text, sealed.keyId)
   if (text === null) return { text: '', image: null, alt: '', secrecy: 'unreadable', sealed }
@@ -33,12 +35,11 @@ async function contentOf(room: RoomCrypto, message: TextMessage): Promise<Opened
   return { text, image, alt, secrecy: isOpen ? 'plain' : 'exposed', sealed: null }
 }
 
-function signatureOf(message: TextMessage, text: string, exactTime: boolean): StoredMessage['signature'] {
-  // It covers the time as it was said, not as it is kept.
-  if (!exactTime) return null
-  if (message.sealed && message.cipherSignature) return { text: message.sealed.text, value: message.cipherSignature }
+function signatureOf(message: TextMessage, text: string): StoredMessage['signature'] {
+  const { sealed, cipherSignature, signature, timestamp } = message
+  if (sealed && cipherSignature) return { text: sealed.text, value: cipherSignature, timestamp }
   // The original signs the plain text also where it encrypts.
-  return message.signature ? { text, value: message.signature } : null
+  return signature ? { text, value: signature, timestamp } : null
 }
 
 export async function readText(
@@ -48,8 +49,8 @@ export async function readText(
   now: number,
 ): Promise<StoredMessage> {
   const content = await contentOf(room, message)
-  const timestamp = soundTime(message.timestamp, now)
-  const signature = signatureOf(message, content.text, timestamp === message.timestamp)
+  const timestamp = arrivalTime(message.timestamp, now)
+  const signature = signatureOf(message, content.text)
   return {
     roomId,
     msgId: message.msgId,
@@ -69,10 +70,14 @@ export async function readText(
     verification: signature ? 'pending' : 'unsigned',
     relayedBy: null,
     signature,
+    change: null,
   }
 }
 
-/** A row that another member handed on. */
+/**
+ * A row of the history that another member shared. Nothing proves its author or its content, so that it is never
+ * `verified`, and never shown as one's own.
+ */
 export function readHistory(
   roomId: string,
   row: HistoryRow,
@@ -80,7 +85,7 @@ export function readHistory(
   encrypted: boolean,
   now: number,
 ): StoredMessage {
-  const { msgId, userId, fromId, from, avatarColor, timestamp, type, text, image, alt, replyTo, edited } = row
+  const { msgId, userId, fromId, from, avatarColor, timestamp, type, text, image, alt, replyTo, edited, change } = row
   return {
     roomId,
     msgId,
@@ -92,7 +97,7 @@ export function readHistory(
     text,
     image,
     alt,
-    timestamp: soundTime(timestamp, now),
+    timestamp: Math.min(timestamp, now),
     replyTo,
     edited,
     deleted: false,
@@ -104,19 +109,23 @@ export function readHistory(
     relayedBy,
     sealed: null,
     signature: null,
+    change,
   }
 }
 
 /**
- * Whether an edit or delete comes from the author: `yes` by the person, which the relay vouches for; `session` where an
- * old client says no more than its session; `no` otherwise.
+ * Whether an edit or delete comes from the author of its target.
+ *
+ * `yes`: the user ids are equal; the relay lets nobody write another's. `session`: the target names no user, so that
+ * the session id, which everybody can read and copy, is all there is. Where the target names a user, a change
+ * without one is refused, even if its session id fits.
  */
-export function authorship(change: EditMessage | DeleteMessage, target: StoredMessage): 'yes' | 'session' | 'no' {
-  if (change.userId !== null && target.userId !== null) return change.userId === target.userId ? 'yes' : 'no'
+export function authorship(change: ChangeMessage, target: StoredMessage): 'yes' | 'session' | 'no' {
+  if (target.userId !== null) return change.userId === target.userId ? 'yes' : 'no'
   return change.userId === null && change.fromId === target.sessionId ? 'session' : 'no'
 }
 
-/** The message as it is after an edit, or null when the edit cannot be read. */
+/** The message after an edit; null: the edit cannot be decrypted, or the message is deleted. */
 export async function applyEdit(
   room: RoomCrypto,
   target: StoredMessage,
@@ -127,12 +136,16 @@ export async function applyEdit(
   if (text === null || target.deleted) return null
   const exposed = !edit.sealed && (room.state === 'waiting' || room.state === 'ready')
   const secrecy = edit.sealed ? 'encrypted' : exposed ? 'exposed' : target.secrecy
-  // The signature was over the text before.
-  return { ...target, text, edited: true, unproven, secrecy, sealed: null, verification: 'unsigned', signature: null }
+  // The signature covered the text before the edit.
+  const state = { edited: true, unproven, secrecy, sealed: null, verification: 'unsigned', signature: null } as const
+  return { ...target, ...state, text, change: signedOnly(edit) }
 }
 
-/** What is left of a deleted message: its place. */
-export const applyDelete = (target: StoredMessage, unproven: boolean): StoredMessage => ({
+/** Only a signed change can be handed on. */
+const signedOnly = <Change extends ChangeMessage>(change: Change): Change | null => (change.signature ? change : null)
+
+/** A deleted message: its content is gone, its place in the timeline stays. */
+export const applyDelete = (target: StoredMessage, change: DeleteMessage, unproven: boolean): StoredMessage => ({
   ...target,
   text: '',
   image: null,
@@ -143,4 +156,5 @@ export const applyDelete = (target: StoredMessage, unproven: boolean): StoredMes
   sealed: null,
   verification: 'unsigned',
   signature: null,
+  change: signedOnly(change),
 })

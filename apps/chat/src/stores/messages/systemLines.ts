@@ -1,21 +1,9 @@
-/** Lines that this client writes into a room by itself: who came and left for good, what changed. Not stored. */
+/** The system lines of a room: who joined or left it for good, and what changed. They are not stored. */
 import * as shapes from '@/protocol/shapes'
 import type { RoomEvent } from '../live/liveRoom'
-import type { ChatMessage, RoomId } from '../types'
+import type { ChatMessage, RoomId, SystemLine } from '../types'
 
 const MAX_LINES = 100
-
-type Key =
-  | 'joined'
-  | 'left'
-  | 'banned'
-  | 'unbanned'
-  | 'promoted'
-  | 'demoted'
-  | 'renamed'
-  | 'encrypted'
-  | 'keyReceived'
-  | 'keyChanged'
 
 interface Known {
   members: Map<string, string>
@@ -23,12 +11,7 @@ interface Known {
   encryption: string
 }
 
-export interface Line {
-  key: Key
-  name: string
-}
-
-/** Remembers as much of each room as is needed to tell what is new. */
+/** Keeps what is known of each room, to tell a change from a repetition. */
 export class SystemLines {
   private readonly rooms = new Map<RoomId, Known>()
 
@@ -38,59 +21,60 @@ export class SystemLines {
     this.rooms.clear()
   }
 
-  /** The line about an event; null: there is nothing to say. */
-  take(event: RoomEvent): Line | null {
+  /** The line about an event; null: the event gets none. */
+  take(event: RoomEvent): SystemLine | null {
     const { roomId } = event
     const known = this.rooms.get(roomId) ?? { members: new Map<string, string>(), name: null, encryption: 'unknown' }
     this.rooms.set(roomId, known)
     if (event.type === 'update') return this.update(known, event)
-    if (event.type === 'keyChanged') return { key: 'keyChanged', name: this.nameOf(roomId, event.userId) }
+    if (event.type === 'keyChanged') return { kind: 'keyChanged', params: { name: this.nameOf(roomId, event.userId) } }
     if (event.type === 'encryption') return this.encryption(known, event.state)
     if (event.type !== 'meta' || !event.meta) return null
     const { name } = event.meta
     const renamed = event.live && known.name !== null && known.name !== name
     known.name = name
-    return renamed ? { key: 'renamed', name } : null
+    return renamed ? { kind: 'renamed', params: { name } } : null
   }
 
-  private encryption(known: Known, state: string): Line | null {
+  private encryption(known: Known, state: string): SystemLine | null {
     const before = known.encryption
     known.encryption = state
-    if (before === 'waiting' && state === 'ready') return { key: 'keyReceived', name: '' }
-    return before === 'off' && (state === 'waiting' || state === 'ready') ? { key: 'encrypted', name: '' } : null
+    if (before === 'waiting' && state === 'ready') return { kind: 'keyReceived', params: {} }
+    return before === 'off' && (state === 'waiting' || state === 'ready') ? { kind: 'encrypted', params: {} } : null
   }
 
-  private update(known: Known, { roomId, place, update }: RoomEvent & { type: 'update' }): Line | null {
+  private update(known: Known, { roomId, place, update }: RoomEvent & { type: 'update' }): SystemLine | null {
     const live = update.kind === 'set'
     if (place.kind === 'member') return this.member(known, place.userId, update.value, live)
     if (!live || (place.kind !== 'ban' && place.kind !== 'admin')) return null
     const name = this.nameOf(roomId, place.userId) || (shapes.parseBan(update.value)?.name ?? '')
     if (name === '') return null
-    if (place.kind === 'ban') return { key: shapes.parseBan(update.value) ? 'banned' : 'unbanned', name }
-    return { key: shapes.parseAdmin(update.value) ? 'promoted' : 'demoted', name }
+    if (place.kind === 'ban') return { kind: shapes.parseBan(update.value) ? 'banned' : 'unbanned', params: { name } }
+    return { kind: shapes.parseAdmin(update.value) ? 'promoted' : 'demoted', params: { name } }
   }
 
-  /** Clients say at every connection that they are members: only the first time is news. */
-  private member({ members }: Known, userId: string, value: unknown, live: boolean): Line | null {
+  /** Clients write their membership at every connection: only the first time is a change. */
+  private member({ members }: Known, userId: string, value: unknown, live: boolean): SystemLine | null {
     const member = shapes.parsePresence(value)
     const name = member?.name ?? members.get(userId) ?? ''
     const changed = (member !== null) !== members.has(userId)
     if (member) members.set(userId, member.name)
     else members.delete(userId)
-    return live && changed && name !== '' ? { key: member ? 'joined' : 'left', name } : null
+    return live && changed && name !== '' ? { kind: member ? 'joined' : 'left', params: { name } } : null
   }
 }
 
-export function lineMessage(roomId: RoomId, { key, name }: Line, timestamp: number, number: number): ChatMessage {
+export function lineMessage(roomId: RoomId, line: SystemLine, timestamp: number, number: number): ChatMessage {
   return {
     roomId,
     msgId: `line-${number}`,
     userId: null,
     sessionId: '',
-    name,
+    name: '',
     color: shapes.DEFAULT_COLOR,
     kind: 'system',
-    text: key,
+    line,
+    text: '',
     image: null,
     alt: '',
     timestamp,
@@ -113,11 +97,11 @@ export function lineMessage(roomId: RoomId, { key, name }: Line, timestamp: numb
 export const withLine = (lines: readonly ChatMessage[], line: ChatMessage): readonly ChatMessage[] =>
   [...lines, line].slice(-MAX_LINES)
 
-/** Messages with the lines between them. */
+/** Messages and system lines in the order of their times. */
 export function merged(messages: readonly ChatMessage[], lines: readonly ChatMessage[]): readonly ChatMessage[] {
   const first = messages[0]?.timestamp ?? 0
   const shown = lines.filter((line) => line.timestamp >= first)
   if (shown.length === 0) return messages
-  // Both are in order, and sorting keeps what is equal as it is.
+  // Both are in order already, and the sort is stable.
   return [...messages, ...shown].sort((one, other) => one.timestamp - other.timestamp)
 }

@@ -22,7 +22,11 @@ function placeOf(messages: readonly StoredMessage[], message: StoredMessage): nu
 export function withMessage(timeline: Timeline, message: StoredMessage): Timeline {
   const { messages, hasOlder } = timeline
   const known = messages.findLastIndex((other) => other.msgId === message.msgId)
-  if (known >= 0) return { hasOlder, messages: messages.with(known, message) }
+  if (known >= 0) {
+    const sameTime = messages[known]?.timestamp === message.timestamp
+    if (sameTime) return { hasOlder, messages: messages.with(known, message) }
+    return withMessage({ hasOlder, messages: messages.toSpliced(known, 1) }, message)
+  }
   const at = placeOf(messages, message)
   if (at === 0 && hasOlder && messages.length > 0) return timeline
   return { hasOlder, messages: messages.toSpliced(at, 0, message) }

@@ -1,8 +1,8 @@
 /** Whether a message was signed by the one it names. Shown first, verified afterwards. */
 import { fingerprintOf } from '@/crypto/fingerprint'
-import { verify } from '@/crypto/signing'
+import { signedChange, verify, type Signed } from '@/crypto/signing'
 import { address } from '@/protocol/addresses'
-import { parseSigningKey, type PublicJwk } from '@/protocol/shapes'
+import { parseSigningKey, type ChangeMessage, type PublicJwk } from '@/protocol/shapes'
 import type { StoredMessage } from '@/storage/types'
 import type { Runtime } from '../runtime'
 
@@ -27,11 +27,24 @@ export class Verifier {
   }
 
   async check(message: StoredMessage): Promise<StoredMessage['verification']> {
-    const { signature, userId, sessionId, msgId, timestamp } = message
+    const { signature, userId, sessionId, msgId } = message
     if (!signature || userId === null) return 'unsigned'
-    const signed = { text: signature.text, fromId: sessionId, msgId, timestamp }
+    const { text, timestamp, value } = signature
+    return this.verify(userId, { text, fromId: sessionId, msgId, timestamp }, value)
+  }
+
+  /** Whether an edit or delete was signed by the person it names. */
+  async proves(change: ChangeMessage): Promise<boolean> {
+    const { userId, fromId, targetId, timestamp, signature } = change
+    if (userId === null || signature === null) return false
+    const covered = change.kind === 'edit' ? (change.sealed?.text ?? change.text) : ''
+    const signed = { text: signedChange(change.kind, covered), fromId, msgId: targetId, timestamp }
+    return (await this.verify(userId, signed, signature)) === 'verified'
+  }
+
+  private async verify(userId: string, signed: Signed, signature: string): Promise<'verified' | 'unsigned' | 'forged'> {
     const tryAll = async ({ keys }: Known): Promise<boolean> => {
-      for (const key of keys) if (await verify(key, signed, signature.value)) return true
+      for (const key of keys) if (await verify(key, signed, signature)) return true
       return false
     }
     const first = this.known.get(userId) ?? (await this.fetch(userId))
