@@ -1,8 +1,8 @@
 import { describe, expect, it } from 'vitest'
-import { seal, type OutgoingText } from '@/crypto/envelope'
+import { seal, type OutgoingDelete, type OutgoingEdit, type OutgoingText } from '@/crypto/envelope'
 import { RoomCrypto } from '@/crypto/roomCrypto'
-import { verify } from '@/crypto/signing'
-import { parseMessage, type TextMessage } from '@/protocol/shapes'
+import { signedChange, verify } from '@/crypto/signing'
+import { changeFields, parseMessage, type ChangeMessage, type TextMessage } from '@/protocol/shapes'
 import { seeded } from '../random'
 import { identity } from './room'
 
@@ -94,10 +94,12 @@ describe('seal', () => {
   it('writes edits and deletes with the session and the person', async () => {
     const head = { fromId: 'session', userId: 'bob', timestamp: 5, targetId: '1-a' }
     const own = await identity('bob')
+    const signature = expect.stringMatching(/^.{88}$/) as string
     expect((await seal(await machine(false), own, { kind: 'edit', ...head, text: 'new' })).value).toEqual({
       type: 'edit',
       ...head,
       text: 'new',
+      signature,
     })
     const room = await machine(true)
     const sealed = (await seal(room, own, { kind: 'edit', ...head, text: 'new' })).value
@@ -108,11 +110,32 @@ describe('seal', () => {
       iv: expect.any(String) as string,
       encrypted: true,
       keyId: expect.any(String) as string,
+      cipherSignature: signature,
     })
     const gone = await seal(room, own, { kind: 'delete', ...head, moderator: false })
-    expect(gone.value).toEqual({ type: 'delete', ...head })
+    expect(gone.value).toEqual({ type: 'delete', ...head, signature })
     expect(gone.guard()).toBe(true)
     const moderated = await seal(room, own, { kind: 'delete', ...head, moderator: true })
-    expect(moderated.value).toEqual({ type: 'delete', ...head, fromId: 'bob', isModAction: true })
+    expect(moderated.value).toEqual({ type: 'delete', ...head, fromId: 'bob', isModAction: true, signature })
+  })
+
+  it('signs edits and deletes, with signatures that pass for no message', async () => {
+    const own = await identity('bob')
+    const head = { fromId: 'session', userId: 'bob', timestamp: 5, targetId: '1-a' }
+    const of = async (room: RoomCrypto, change: OutgoingEdit | OutgoingDelete) =>
+      parseMessage((await seal(room, own, change)).value) as ChangeMessage
+    const proves = (change: ChangeMessage, covered: string, text = signedChange(change.kind, covered)) =>
+      verify(own.signingPublicKey, { text, fromId: change.fromId, msgId: '1-a', timestamp: 5 }, change.signature!)
+    const open = await of(await machine(false), { kind: 'edit', ...head, text: 'new' })
+    expect([await proves(open, 'new'), await proves(open, 'other'), await proves(open, '', 'new')]).toEqual([
+      true,
+      false,
+      false,
+    ])
+    const sealed = await of(await machine(true), { kind: 'edit', ...head, text: 'new' })
+    expect(await proves(sealed, (sealed.kind === 'edit' && sealed.sealed?.text) || '')).toBe(true)
+    const gone = await of(await machine(true), { kind: 'delete', ...head, moderator: true })
+    expect([await proves(gone, ''), await proves(gone, '', '')]).toEqual([true, false])
+    for (const change of [open, sealed, gone]) expect(parseMessage(changeFields(change))).toEqual(change)
   })
 })

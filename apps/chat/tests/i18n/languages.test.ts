@@ -20,7 +20,7 @@ const holes = (text: string): string[] => [...new Set(text.match(/\{\w+\}/g) ?? 
 function sources(): string {
   const root = join(process.cwd(), 'src')
   return readdirSync(root, { recursive: true, withFileTypes: true })
-    .filter((entry) => entry.isFile() && /\.(vue|ts)$/.test(entry.name) && !entry.parentPath.includes('i18n'))
+    .filter((entry) => entry.isFile() && /\.(vue|ts)$/.test(entry.name) && !/i18n.(en|de)$/.test(entry.parentPath))
     .map((entry) => readFileSync(join(entry.parentPath, entry.name), 'utf8'))
     .join('\n')
 }
@@ -60,8 +60,7 @@ describe('the languages', () => {
     for (const [key, text] of [...english, ...german]) {
       expect([key, text]).not.toEqual([key, expect.stringMatching(/["']|\.\.\.|  | - /)])
     }
-    for (const [key, text] of german)
-      expect([key, text]).not.toEqual([key, expect.stringMatching(/[“][^”„]*$|[^\u00a0]…|«|»/)])
+    for (const [key, text] of german) expect([key, text]).not.toEqual([key, expect.stringMatching(/[”«»]|[^\u00a0]…/)])
     for (const [key, text] of english) expect([key, text]).not.toEqual([key, expect.stringMatching(/[„«»]|\s…/)])
   })
 
