@@ -103,12 +103,8 @@ export async function seal(room: Room, identity: Identity, message: Outgoing): P
     const { closed, guard } = await room.close([message.text])
     const text = closed[0] as Closed
     const signature = await signChange(isClear(text) ? text.clear : text.text, fromId)
-<<<<<<< HEAD
-    return { value: asValue({ ...head, ...body(text), signature }), guard }
-=======
     const proof = isClear(text) ? { signature } : { cipherSignature: signature }
     return { value: asValue({ ...head, ...body(text), ...proof }), guard }
->>>>>>> chat
   }
   if (room.state === 'unknown') throw new Failure('waitingForKey', 'encryption state of the room not known yet')
   // The original lets a moderator act only under this name.

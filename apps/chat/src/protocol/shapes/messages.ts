@@ -62,11 +62,7 @@ export interface EditMessage extends Authored {
   targetId: string
   text: string
   sealed: Sealed | null
-<<<<<<< HEAD
-  /** By clients of ours: with it, the change can be handed on as history. */
-=======
   /** Over the text, or over the ciphertext. Clients of ours write it, so that members can share the edit as history. */
->>>>>>> chat
   signature: string | null
 }
 
@@ -130,11 +126,7 @@ function editMessage(fields: Fields, authored: Authored): EditMessage | null {
   const sealed = encrypted ? sealedPair(fields, 'text', 'iv') : null
   const clear = text(fields, 'text', MAX_PAYLOAD_BYTES)
   if (!targetId || clear === null || (encrypted && !sealed)) return null
-<<<<<<< HEAD
-  const signature = base64(fields, 'signature', SIGNATURE_CHARS)
-=======
   const signature = base64(fields, sealed ? 'cipherSignature' : 'signature', SIGNATURE_CHARS)
->>>>>>> chat
   return { kind: 'edit', ...authored, targetId, text: sealed ? '' : clear, sealed, signature }
 }
 
@@ -159,16 +151,9 @@ export function parseMessage(value: unknown): RoomMessage | null {
 /** A change as it was emitted, for handing it on. */
 export function changeFields(change: ChangeMessage): object {
   const { kind, fromId, userId, targetId, timestamp, signature } = change
-<<<<<<< HEAD
-  const head = { type: kind, fromId, userId, targetId, timestamp, signature }
-  if (change.kind === 'delete') return change.moderator ? { ...head, isModAction: true } : head
-  const { text, sealed } = change
-  return sealed ? { ...head, text: sealed.text, iv: sealed.iv, encrypted: true } : { ...head, text }
-=======
   const head = { type: kind, fromId, userId, targetId, timestamp }
   if (change.kind === 'delete') return { ...head, signature, ...(change.moderator && { isModAction: true }) }
   const { text, sealed } = change
   if (!sealed) return { ...head, text, signature }
   return { ...head, text: sealed.text, iv: sealed.iv, encrypted: true, cipherSignature: signature }
->>>>>>> chat
 }
