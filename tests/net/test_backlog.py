@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.core.ports import Frame, Kind
 from clasp_relay.errors import CloseCode
-from clasp_relay.net.backlog import Backlog, Batch, Close, Snapshot
+from clasp_relay.net.backlog import MIN_FRAME_BYTES, Backlog, Batch, Close, Snapshot
 from clasp_relay.net.frames import wire_bytes
 from clasp_relay.net.observer import Counters
 from tests.net.helpers import ENDLESS, datas, drop, keep, packed, param, payload, server_frames
@@ -49,7 +49,7 @@ class BacklogTests(SynchronousTestCase):
             Snapshot(1, packed(b"p1", b"p2")),
             param("/a", b"a3"),
         )
-        self.assertEqual(backlog.size_bytes, 4 * 4)
+        self.assertEqual(backlog.size_bytes, 4 * MIN_FRAME_BYTES)
         self.assertEqual(drained(backlog), [b"a1", b"a2", b"s1", b"p1", b"p2", b"a3"])
         self.assertEqual((backlog.size_bytes, counters), (0, Counters()))
         self.assertFalse(backlog)
@@ -59,22 +59,43 @@ class BacklogTests(SynchronousTestCase):
         backlog, counters = filled(
             param("/a", b"a1"), batch(param("/b", b"b1"), param("/a", b"a2")), keep(b"e1"), param("/a", b"a3")
         )
-        self.assertTrue(backlog.shrink(12))
-        self.assertEqual(backlog.size_bytes, 12)
+        self.assertTrue(backlog.shrink(3 * MIN_FRAME_BYTES))
+        self.assertEqual(backlog.size_bytes, 3 * MIN_FRAME_BYTES)
         self.assertEqual(drained(backlog), [b"b1", b"e1", b"a3"])
         self.assertEqual(counters, Counters(coalesced=2))
+
+    def test_backlog_counts_a_small_frame_for_what_it_costs(self) -> None:
+        """And a large one for its bytes; alone, in a batch, or taken apart."""
+        large = keep(bytes(1000))
+        for items in ((keep(b"a"), large), (batch(keep(b"a"), large),)):
+            backlog, _ = filled(*items)
+            self.assertEqual(backlog.size_bytes, MIN_FRAME_BYTES + len(large.wire))
+            self.assertFalse(backlog.shrink(1))
+            self.assertEqual(backlog.size_bytes, MIN_FRAME_BYTES + len(large.wire))
+            drained(backlog)
+            self.assertEqual(backlog.size_bytes, 0)
+
+    def test_backlog_does_not_count_what_is_free(self) -> None:
+        """It leaves first, in the accounts; what counts is never more than what waits."""
+        backlog, counters = filled(drop(b"s1"), drop(b"s2"))
+        backlog.push_free(batch(drop(b"s3"), drop(b"s4")))
+        self.assertEqual(backlog.counted_bytes, 2 * MIN_FRAME_BYTES)
+        self.assertTrue(backlog.shrink(MIN_FRAME_BYTES))
+        self.assertEqual((backlog.counted_bytes, counters.dropped), (MIN_FRAME_BYTES, 1))
+        self.assertEqual(drained(backlog), [b"s2", b"s3", b"s4"])
+        self.assertEqual(backlog.counted_bytes, 0)
 
     def test_backlog_drops_streams_oldest_first_and_only_as_many_as_needed(self) -> None:
         """Params and events stay; of the streams the newest do."""
         backlog, counters = filled(drop(b"s1"), keep(b"e1"), drop(b"s2"), drop(b"s3"), param("/a", b"a1"))
-        self.assertTrue(backlog.shrink(12))
+        self.assertTrue(backlog.shrink(3 * MIN_FRAME_BYTES))
         self.assertEqual(drained(backlog), [b"e1", b"s3", b"a1"])
         self.assertEqual(counters, Counters(dropped=2))
 
     def test_backlog_says_when_what_must_stay_does_not_fit(self) -> None:
         """Events, and params at different addresses, are never dropped."""
         backlog, _ = filled(keep(b"e1"), drop(b"s1"), param("/a", b"a1"), param("/b", b"b1"))
-        self.assertFalse(backlog.shrink(11))
+        self.assertFalse(backlog.shrink(3 * MIN_FRAME_BYTES - 1))
         self.assertEqual(drained(backlog), [b"e1", b"a1", b"b1"])
 
     def test_backlog_gives_a_waiting_snapshot_up_for_a_newer_one(self) -> None:
@@ -120,7 +141,7 @@ class BacklogTests(SynchronousTestCase):
     def test_backlog_is_plain_again_once_it_has_drained(self) -> None:
         """After the rush, pieces are shared again and nothing of the index is left."""
         backlog, _ = filled(param("/a", b"a1"), param("/a", b"a2"), drop(b"s1"))
-        backlog.shrink(8)
+        backlog.shrink(2 * MIN_FRAME_BYTES)
         self.assertEqual(drained(backlog), [b"a2", b"s1"])
         self.assertIsNone(backlog._index)
         backlog.push(batch(keep(b"e1"), keep(b"e2")))
@@ -140,7 +161,7 @@ class BacklogTests(SynchronousTestCase):
             ),
             max_size=80,
         ),
-        st.integers(20, 300),
+        st.integers(1, 3000),
     )
     def test_backlog_keeps_to_its_rules_for_any_traffic(
         self, steps: list[str | tuple[Kind, str, int]], limit_bytes: int

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -137,6 +139,47 @@ class SlowConsumerTests(SynchronousTestCase):
         self.assertEqual(bench.drain(), [b"snapshot", *(payload(frame) for frame in frames)])
         self.assertEqual(bench.connection.events, [])
 
+    def test_session_that_keeps_up_is_not_ended_for_what_piles_up_behind_a_snapshot(self) -> None:
+        """The snapshot is encoded in our pace, a piece in each turn; what comes meanwhile waits for us."""
+        bench = Bench()
+        pieces = [b"p" + bytes(60_000) for _ in range(20)]
+        frames = numbered(600, 1000)
+        bench.outbox.send_snapshot("k", packed(*pieces))
+        for start in range(0, 600, 100):
+            bench.send(*frames[start : start + 100])
+        got = bench.drain()
+        self.assertEqual([data[:10] for data in got], [data[:10] for data in (*pieces, *map(payload, frames))])
+        self.assertEqual((bench.connection.events, bench.connection.slow_bytes), ([], []))
+
+    def test_pause_does_not_count_what_piled_up_while_the_session_kept_up(self) -> None:
+        """Only what comes while the peer takes nothing is bounded."""
+        bench = Bench(room_bytes=400_000)
+        bench.outbox.send_snapshot("k", packed(*(bytes(60_000) for _ in range(10))))
+        frames = numbered(400, 1000)
+        bench.send(*frames)
+        for _ in range(10):
+            one_turn(bench.reactor)
+        bench.send(*frames[:20])
+        self.assertEqual(bench.connection.events, [])
+        bench.send(*frames[:200])
+        self.assertEqual(bench.connection.events[-1], (CloseCode.TRY_AGAIN_LATER, "too slow"))
+
+    def test_outbox_bounds_the_memory_of_many_small_frames(self) -> None:
+        """A frame of 13 bytes takes many times that while it waits: it counts for what it costs."""
+        for make in (keep, drop, lambda data: param(data.decode(), data)):
+            with self.subTest(make):
+                bench = Bench(room_bytes=0)
+                bench.block()
+                bench.outbox.send(make(b"%09d" % 0))
+                tracemalloc.start()
+                try:
+                    for number in range(BOUND // 13):
+                        bench.outbox.send(make(b"%09d" % number))
+                    _, peak_bytes = tracemalloc.get_traced_memory()
+                finally:
+                    tracemalloc.stop()
+                self.assertLess(peak_bytes, 5 * BOUND)
+
     def test_outbox_bounds_a_run_of_a_fan_out_too(self) -> None:
         """A slow session in an audience is coalesced; a quick one gets everything."""
         bench = Bench(room_bytes=0)
@@ -180,6 +223,74 @@ class SlowConsumerTests(SynchronousTestCase):
         for number in range(MAX_SNAPSHOTS + 1):
             bench.outbox.send_snapshot(number, packed(b"p"))
         self.assertEqual(bench.connection.events[-1], (CloseCode.TRY_AGAIN_LATER, "too slow"))
+
+
+class DiscardTests(SynchronousTestCase):
+    """What was sent and is not on its way yet is dropped."""
+
+    def revoke(self, bench: Bench) -> None:
+        """Does what the core does when a session's token ends."""
+        bench.outbox.discard()
+        bench.outbox.send_error(ErrorCode.TOKEN_EXPIRED, "revoked")
+        bench.outbox.close(CloseCode.POLICY_VIOLATION, "revoked")
+        one_turn(bench.reactor)
+
+    def test_revoked_session_gets_nothing_more_of_a_snapshot(self) -> None:
+        """The ERROR and the close do not stand behind megabytes that wait for a peer that reads slowly."""
+        bench = Bench(room_bytes=0)
+        bench.block()
+        bench.outbox.send_snapshot("k", packed(*(bytes(60_000) for _ in range(500))))
+        bench.send(keep(b"event"), param("/a", b"value"))
+        self.revoke(bench)
+        self.assertEqual(bench.drain()[1:], [error_payload(ErrorCode.TOKEN_EXPIRED, "revoked")])
+        self.assertEqual(bench.connection.events, ["expect_end", (CloseCode.POLICY_VIOLATION, "revoked")])
+
+    def test_revoked_session_that_keeps_up_gets_nothing_more_of_this_turn(self) -> None:
+        """Neither its own frames nor its part of the runs, in which the others get everything."""
+        bench = Bench()
+        pipe = Pipe(bench.reactor)
+        other = Outbox(FakeConnection(pipe), bench.writer, BOUND)
+        both, first, second = (
+            Audience(CODEC, outboxes) for outboxes in ((bench.outbox, other), (bench.outbox,), (other,))
+        )
+        bench.outbox.send(keep(b"own"))
+        bench.writer.fan_out(first, keep(b"a"))
+        bench.writer.fan_out(second, keep(b"b"))
+        bench.writer.fan_out(both, keep(b"c"))
+        bench.outbox.send(keep(b"own too"))
+        bench.outbox.send_snapshot("k", packed(b"snapshot"))
+        bench.outbox.discard()
+        bench.writer.fan_out(both, keep(b"d"), exclude=bench.outbox)
+        bench.outbox.send_error(ErrorCode.TOKEN_EXPIRED, "revoked")
+        bench.outbox.close(CloseCode.POLICY_VIOLATION, "revoked")
+        bench.writer.fan_out(both, keep(b"e"))
+        self.assertEqual(bench.drain(), [error_payload(ErrorCode.TOKEN_EXPIRED, "revoked")])
+        self.assertEqual(datas(server_frames(bytes(pipe.taken))), [b"b", b"c", b"d", b"e"])
+        self.assertEqual(bench.connection.events[-1], (CloseCode.POLICY_VIOLATION, "revoked"))
+
+    def test_what_is_sent_after_a_discard_follows_as_usual(self) -> None:
+        """In its order, snapshots included."""
+        bench = Bench()
+        bench.outbox.send_snapshot("k", packed(b"old"))
+        bench.outbox.discard()
+        bench.outbox.send_snapshot("k", packed(b"new"))
+        bench.send(keep(b"event"))
+        self.assertEqual(bench.drain(), [b"new", b"event"])
+        self.assertTrue(bench.outbox.is_drained)
+
+    def test_discard_keeps_a_close_that_was_decided(self) -> None:
+        """It comes sooner, in whatever it stood."""
+        for in_a_run in (False, True):
+            with self.subTest(in_a_run=in_a_run):
+                bench = Bench()
+                if in_a_run:
+                    bench.writer.fan_out(Audience(CODEC, (bench.outbox,)), keep(b"event"))
+                bench.outbox.send_snapshot("k", packed(b"snapshot"))
+                bench.outbox.close(CloseCode.NORMAL, "bye")
+                bench.outbox.discard()
+                self.assertEqual(bench.drain(), [])
+                self.assertEqual(bench.connection.events, ["expect_end", (CloseCode.NORMAL, "bye")])
+                bench.outbox.discard()
 
 
 class CloseTests(SynchronousTestCase):

@@ -74,6 +74,9 @@ class Writer(Protocol):
     def flush_runs(self) -> None:
         """Hands all runs to their sessions."""
 
+    def discard(self, outbox: Outbox) -> None:
+        """Drops an outbox's part of all runs, up to here."""
+
 
 class Sink:
     """A transport as an outbox writes to it.
@@ -153,6 +156,7 @@ class Outbox:
 
     __slots__ = (
         "_bound_bytes",
+        "_close",
         "_close_waits",
         "_connection",
         "_paused",
@@ -171,6 +175,7 @@ class Outbox:
         self._bound_bytes = bound_bytes
         self._room_bytes = bound_bytes
         self._paused = False
+        self._close: Close | None = None
         self._close_waits = False
         self._pong: bytes | None = None
         self.is_closing = False
@@ -210,7 +215,20 @@ class Outbox:
         self.is_closing = True
         if self._connection is not None:
             self._connection.expect_end()
-        self._place(Close(close_code, reason))
+        self._close = Close(close_code, reason)
+        self._place(self._close)
+
+    def discard(self) -> None:
+        """See ``core.ports.Outbox.discard``; a close that was decided stays."""
+        if self._is_closed:
+            return
+        self._writer.discard(self)
+        self.pending = []
+        if self.backlog is not None:
+            self.backlog.clear()
+        if self._close is not None:
+            self._close_waits = False
+            self._place(self._close)
 
     # For the turn writer
 
@@ -347,9 +365,20 @@ class Outbox:
                 self._writer.mark_dirty(self)
             self.pending.append(item)
         else:
-            backlog.push(item)
-            if self._paused and backlog.size_bytes > self._room_bytes:
-                self._keep_bound(backlog)
+            self._put_behind(backlog, item)
+
+    def _put_behind(self, backlog: Backlog, item: Item) -> None:
+        """Puts something behind what waits.
+
+        Only what comes while the transport has asked for a pause counts against the bound. What comes while the peer
+        takes everything waits for our own pace, behind a snapshot that is encoded a piece in each turn.
+        """
+        if not self._paused:
+            backlog.push_free(item)
+            return
+        backlog.push(item)
+        if backlog.counted_bytes > self._room_bytes:
+            self._keep_bound(backlog)
 
     def _make_backlog(self) -> Backlog:
         """Has all wait, what is pending first."""
@@ -381,15 +410,13 @@ class Outbox:
         if self._is_closed or backlog is None:
             return
         if self._paused:
-            self._room_bytes = self._bound_bytes - self.sink.buffered_bytes
+            self._keep_bound(backlog)
         elif not backlog:
             self.backlog = None
         elif isinstance(backlog.first, Close):
             self._send_close(backlog.first)
         else:
             self._writer.queue_pump(self)
-        if backlog.size_bytes > self._room_bytes:
-            self._keep_bound(backlog)
 
     def _send_close(self, close: Close) -> None:
         connection = self._connection
@@ -399,7 +426,7 @@ class Outbox:
 
     def _keep_bound(self, backlog: Backlog) -> None:
         self._room_bytes = self._bound_bytes - self.sink.buffered_bytes
-        if self._connection is not None and backlog.size_bytes > self._room_bytes:
+        if self._connection is not None and backlog.counted_bytes > self._room_bytes:
             self._connection.slow(backlog.size_bytes)
             if not backlog.shrink(self._room_bytes):
                 self._close_as_too_slow()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
-from typing import Any, TypeAlias, cast
+from typing import TypeAlias, cast
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
@@ -40,15 +40,17 @@ class Run:
         frames: the frames.
         size_bytes: what their bytes are together.
         private: what is different for some of the sessions, in the order of its places.
+        starts: where the run begins for those to whom what was before is not sent any more.
     """
 
-    __slots__ = ("audience", "frames", "private", "size_bytes")
+    __slots__ = ("audience", "frames", "private", "size_bytes", "starts")
 
     def __init__(self, audience: Audience) -> None:
         self.audience = audience
         self.frames: list[Frame] = []
         self.size_bytes = 0
         self.private: dict[AnyOutbox, list[_Edit]] = {}
+        self.starts: dict[AnyOutbox, int] = {}
 
     def edit(self, outbox: AnyOutbox, item: Frame | Snapshot | Close | None) -> None:
         """Notes an edit at the run's present end."""
@@ -56,6 +58,11 @@ class Run:
         if edits is None:
             edits = self.private[outbox] = []
         edits.append((len(self.frames), item))
+
+    def discard(self, outbox: AnyOutbox) -> None:
+        """Drops a session's part of the run, up to here."""
+        self.private[outbox] = []
+        self.starts[outbox] = len(self.frames)
 
     def others(self) -> Sequence[AnyOutbox]:
         """Returns the sessions that get all of the run as it is."""
@@ -66,12 +73,12 @@ class Run:
         """Returns all of the run as one piece."""
         return _batch(self.frames)
 
-    def edited(self, edits: list[_Edit]) -> list[Batch | Snapshot | Close]:
+    def edited(self, outbox: AnyOutbox) -> list[Batch | Snapshot | Close]:
         """Returns the run as one session gets it, in as few pieces as can be."""
         items: list[Batch | Snapshot | Close] = []
         frames: list[Frame] = []
-        start = 0
-        for place, item in edits:
+        start = self.starts.get(outbox, 0)
+        for place, item in self.private[outbox]:
             frames += self.frames[start:place]
             start = place
             if item is None:
@@ -157,6 +164,12 @@ class TurnWriter:
         for run in self._take_runs():
             self._hand_over(run)
 
+    def discard(self, outbox: Outbox) -> None:
+        """Drops an outbox's part of all runs, up to here."""
+        for run in self.runs:
+            if outbox in run.audience.members:
+                run.discard(outbox)
+
     def flush(self) -> None:
         """Writes all that is to be written; an error of one session is that session's end only."""
         last_runs = set(self._open.values())
@@ -229,9 +242,9 @@ class TurnWriter:
 
     def _hand_over(self, run: Run) -> None:
         """Puts a run behind what its sessions have."""
-        for outbox, edits in cast("dict[Outbox, Any]", run.private).items():
-            for item in run.edited(edits):
-                outbox.put(item)
+        for outbox in run.private:
+            for item in run.edited(outbox):
+                cast("Outbox", outbox).put(item)
         whole = run.whole()
         dirty = self._dirty
         for outbox in cast("Sequence[Outbox]", run.others()):
@@ -245,8 +258,8 @@ class TurnWriter:
 
     def _write(self, run: Run) -> None:
         """Writes a run that no other run follows for any of its sessions: for most it is all there is."""
-        for outbox, edits in run.private.items():
-            items = run.edited(edits)
+        for outbox in run.private:
+            items = run.edited(outbox)
             if len(items) == 1 and isinstance(items[0], Batch):
                 self._write_to((outbox,), items[0])
             else:

@@ -82,7 +82,7 @@ class ClaspProtocol(FastPathProtocol):
 
     factory: ClaspFactory
 
-    codec = CODEC
+    codec: Codec = CODEC
     """See ``outbox.Connection``."""
     outbox: SocketOutbox | None = None
     """The way out, from the upgrade on."""
