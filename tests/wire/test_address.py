@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.errors import ErrorCode, RequestError
+from clasp_relay.wire import address as address_module
 from clasp_relay.wire.address import (
     MAX_ADDRESS_BYTES,
-    MAX_PATTERN_SEGMENTS,
+    MAX_SEGMENTS,
     Pattern,
     check_address,
     intersects,
@@ -49,9 +50,21 @@ class AddressTests(SynchronousTestCase):
             "/ /\x00\n",
             "/комната/🎚",
             "/" + "a" * (MAX_ADDRESS_BYTES - 1),
+            "/" + "é" * (MAX_ADDRESS_BYTES // 2 - 1),
+            "/a" * MAX_SEGMENTS,
+            "/" + "a" * 20 + "/aaa" * (MAX_SEGMENTS - 1),
         ):
             with self.subTest(address=address[:20]):
                 check_address(address)
+
+    def test_an_address_is_refused_when_it_has_too_many_segments(self) -> None:
+        """With ASCII characters or not; the error names it and says the limit."""
+        self.assertEqual(MAX_SEGMENTS, 128)
+        for address in ("/a" * 129, "/é" * 129, "/" + "a" * 20 + "/aaa" * 128):
+            with self.subTest(address=address[:20]):
+                error = self.assertRaises(RequestError, check_address, address)
+                self.assertEqual((error.code, error.address), (ErrorCode.ADDRESS, address))
+                self.assertIn("more than 128 segments", error.message)
 
     def test_a_text_is_refused_when_it_is_no_address(self) -> None:
         """Each is an error 200 that names the address."""
@@ -62,7 +75,8 @@ class AddressTests(SynchronousTestCase):
 
     def test_an_address_is_refused_when_it_cannot_be_sent(self) -> None:
         """One that is too long, in bytes, or no Unicode is not repeated in the error either."""
-        for address in ("/" + "a" * MAX_ADDRESS_BYTES, "/" + "é" * 32_768, "/\ud800", "\ud800"):
+        self.assertEqual(MAX_ADDRESS_BYTES, 4_096)
+        for address in ("/" + "a" * 4_096, "/" + "é" * 2_048, "/" + "é" * 32_768, "/a" * 32_000, "/\ud800", "\ud800"):
             with self.subTest(size=len(address)):
                 error = self.assertRaises(RequestError, check_address, address)
                 self.assertEqual((error.code, error.address), (ErrorCode.ADDRESS, None))
@@ -97,12 +111,25 @@ class PatternTests(SynchronousTestCase):
                 error = self.assertRaises(RequestError, Pattern.parse, text)
                 self.assertEqual((error.code, error.address), (ErrorCode.PATTERN, text))
 
-    def test_a_pattern_with_wildcards_has_a_limited_number_of_segments(self) -> None:
-        """Since matching costs more with each; a literal one is compared as text and has no such limit."""
-        fits = Pattern.parse("/a" * (MAX_PATTERN_SEGMENTS - 1) + "/*")
-        self.assertTrue(fits.matches("/a" * MAX_PATTERN_SEGMENTS))
-        self.assertRaises(RequestError, Pattern.parse, "/a" * MAX_PATTERN_SEGMENTS + "/*")
-        self.assertTrue(Pattern.parse("/a" * 30_000).matches("/a" * 30_000))
+    def test_a_pattern_is_refused_when_it_exceeds_a_limit(self) -> None:
+        """One segment, byte or wildcard less is accepted; '**' as a whole segment is one wildcard."""
+        cases = (
+            ("/a" * 127 + "/*", "/a" * 128 + "/*", "more than 128 segments"),
+            ("/a" * 128, "/a" * 129, "more than 128 segments"),
+            ("/*" + "a" * 4_094, "/*" + "a" * 4_095, "longer than 4096 bytes"),
+            ("/*" + "é" * 2_047, "/*" + "é" * 2_048, "longer than 4096 bytes"),
+            ("/*" + "a*" * 7, "/*" + "a*" * 8, "more than 8 wildcards in one segment"),
+            ("/" + "*" * 8, "/" + "*" * 9, "more than 8 wildcards in one segment"),
+            ("/*" * 32, "/*" * 33, "more than 32 wildcards"),
+            ("/**/a" * 32, "/**/a" * 33, "more than 32 wildcards"),
+            ("/a*b*c" * 16, "/a*b*c" * 16 + "/**", "more than 32 wildcards"),
+        )
+        for fits, exceeds, reason in cases:
+            with self.subTest(reason=reason, pattern=fits[:20]):
+                self.assertEqual(Pattern.parse(fits).text, fits)
+                error = self.assertRaises(RequestError, Pattern.parse, exceeds)
+                self.assertEqual(error.code, ErrorCode.PATTERN)
+                self.assertIn(reason, error.message)
 
     def test_patterns_match_what_they_say(self) -> None:
         """The cases on which clients and relays of this kind differ, decided."""
@@ -187,16 +214,33 @@ class PatternTests(SynchronousTestCase):
         wanted = ".*".join(map(re.escape, pattern.split("*")))
         self.assertEqual(match_segment(pattern, segment), re.fullmatch(wanted, segment) is not None)
 
-    def test_many_wildcards_do_not_multiply(self) -> None:
-        """Patterns that would be tried in more ways than there are atoms are simply decided."""
-        deep = Pattern.parse("/**/a" * 63 + "/b")
-        self.assertFalse(deep.matches("/a" * 2_000))
-        self.assertTrue(deep.matches("/a" * 2_000 + "/b"))
-        wide = Pattern.parse("/" + "*a" * 20_000 + "*b")
-        self.assertFalse(wide.matches("/" + "a" * 40_000))
-        self.assertTrue(wide.matches("/" + "a" * 40_000 + "b"))
-        self.assertTrue(Pattern.parse("/**/a" * 60).covers(Pattern.parse("/a/**" * 60 + "/a")))
-        self.assertFalse(deep.covers(Pattern.parse("/**/a" * 64)))
+    def test_wildcards_do_not_multiply(self) -> None:
+        """The patterns with the most combinations are decided, and compare no more segments than they can."""
+        deep = Pattern.parse("/**/a" * 31 + "/b")
+        self.assertFalse(deep.matches("/a" * 128))
+        self.assertTrue(deep.matches("/a" * 127 + "/b"))
+        wide = Pattern.parse("/" + "*a" * 7 + "*b")
+        self.assertFalse(wide.matches("/" + "a" * 4_000))
+        self.assertTrue(wide.matches("/" + "a" * 4_000 + "b"))
+        self.assertTrue(Pattern.parse("/**/a" * 30).covers(Pattern.parse("/a/**" * 30 + "/a")))
+        self.assertFalse(deep.covers(Pattern.parse("/**/a" * 32)))
+        self.assertLessEqual(self._compared("/**/a*" * 16, "/ab" * 128), 128)
+        self.assertLessEqual(self._compared("".join(f"/**/a*{n}" for n in range(16)), "/ab" * 128), 128)
+
+    def _compared(self, pattern: str, address: str) -> int:
+        """Matches, and returns how many segments were compared with partial ones."""
+        compared = 0
+
+        def count(pieces: tuple[str, ...], segment: str) -> bool:
+            nonlocal compared
+            compared += 1
+            return match(pieces, segment)
+
+        match = address_module._match_pieces
+        self.patch(address_module, "_match_pieces", count)
+        Pattern.parse(pattern).matches(address)
+        self.patch(address_module, "_match_pieces", match)
+        return compared
 
 
 class WalkTests(SynchronousTestCase):

@@ -192,6 +192,36 @@ class LegacyTests(SynchronousTestCase):
             with self.subTest(payload=payload[:40].hex()):
                 self.assertEqual(self.assertRaises(DecodeError, decode, payload).code, ErrorCode.MESSAGE)
 
+    def test_a_message_is_refused_when_it_has_too_many_nodes(self) -> None:
+        """Flat, nested, in maps or in members; the bundle of 1,900 SETs of the Python client is accepted."""
+        start = b"\x83\xa4type\xa3SET\xa7address\xa2/a\xa5value"
+        # The map, its three keys and two other values are seven nodes.
+        self.assertIsInstance(decode(start + b"\xdc\x4e\x19" + b"\xc0" * 19_993), m.Set)
+        cases = {
+            "one too many": start + b"\xdc\x4e\x1a" + b"\xc0" * 19_994,
+            "flat": start + b"\xdc\xea\x60" + b"\xc0" * 60_000,
+            "empty arrays": start + b"\xdc\xea\x60" + b"\x90" * 60_000,
+            "empty maps": start + b"\xdc\xea\x60" + b"\x80" * 60_000,
+            "entries": start + b"\xde\x4e\x20" + b"\xa0\xc0" * 20_000,
+            "nested": start + b"\xdc\x07\xd0" + (b"\x91" * 29 + b"\xc0") * 2_000,
+            "nested maps": start + b"\xdc\x03\xe8" + (b"\x81\xa0" * 29 + b"\xc0") * 1_000,
+            "members": b"\x82\xa4type\xa6BUNDLE\xa8messages\xdc\xea\x60" + b"\x80" * 60_000,
+        }
+        for name, payload in cases.items():
+            with self.subTest(name=name):
+                message = self.assertRaises(DecodeError, decode, payload).message
+                self.assertEqual(message, "a MessagePack message has more than 20000 keys, values and items")
+        put = {"type": "SET", "address": "/a/b", "value": 1}
+        bundle = decode(_pack(type="BUNDLE", timestamp=None, messages=[put] * 1_900))
+        self.assertEqual(bundle, m.Bundle((m.Set("/a/b", encode_value(1)),) * 1_900))
+
+    def test_nesting_beyond_the_limit_is_refused_in_words(self) -> None:
+        """By the limit of values, or by that of the library for what is no value."""
+        value = self.assertRaises(DecodeError, decode, _pack(type="SET", address="/a", value=_nested(33)))
+        self.assertIn("deeper than 32", value.message)
+        other = b"\x82\xa4type\xa4PING\xa1x" + b"\x91" * 2_000 + b"\xc0"
+        self.assertIn("nested too deep", self.assertRaises(DecodeError, decode, other).message)
+
     def test_a_message_is_refused_when_its_type_is_unknown(self) -> None:
         """Names are in capitals; a number is none: libraries do not agree on what it would mean."""
         for name in ("set", "NOPE", "", "x" * 1000):

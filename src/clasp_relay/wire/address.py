@@ -1,8 +1,8 @@
 """Addresses and patterns (``docs/protocol.md``, Addresses and patterns).
 
-One matcher serves subscriptions, snapshots, QUERY, scopes and policy paths. It walks the address once
-and keeps the set of all places in the pattern where it could be as bits of one integer, so that no
-pattern, however many wildcards it has, can make it try one combination after another.
+One matcher serves subscriptions, snapshots, QUERY, scopes and policy paths. It reads the address once, segment by
+segment, and keeps the set of the positions in the pattern that the address can be at, as the bits of one integer. So
+the cost is at most the segments of the address times the partial segments of the pattern, whatever both are.
 """
 
 from __future__ import annotations
@@ -11,22 +11,31 @@ from typing import NamedTuple
 
 from clasp_relay.errors import ErrorCode, RequestError
 
-MAX_ADDRESS_BYTES = 0xFFFF
-"""A string's length is an unsigned 16-bit number on the wire."""
+MAX_ADDRESS_BYTES = 4_096
+"""Length of an address or a pattern in UTF-8. Real ones have 100 bytes; nats-server caps a control line at the same."""
 
-MAX_PATTERN_SEGMENTS = 128
-"""Segments of a pattern with wildcards. What matching costs and keeps grows with them; real patterns have ten."""
+MAX_SEGMENTS = 128
+"""Segments of an address or a pattern. What matching costs grows with them; real ones have ten."""
+
+MAX_SEGMENT_WILDCARDS = 8
+"""Wildcards in one segment of a pattern; each is a search through the segment of the address."""
+
+MAX_WILDCARDS = 32
+"""Wildcards in a pattern, where ``**`` as a whole segment counts as one."""
+
+_SURELY_SHORT = 2 * MAX_SEGMENTS
+"""Characters that cannot be more than ``MAX_SEGMENTS`` segments, since each takes a slash and a character."""
 
 
 def check_address(address: str) -> None:
-    """Checks that something can be stored at, or sent to, an address.
+    """Checks that a text is an address, which a value can be stored at or a signal sent to.
 
     Args:
         address: what a client sent.
 
     Raises:
-        RequestError: code 200; it does not start with a slash, has an empty segment or a ``*``, is too
-            long, or cannot be said in UTF-8.
+        RequestError: code 200; it does not start with a slash, has an empty segment or a ``*``, has more than
+            ``MAX_SEGMENTS`` segments or ``MAX_ADDRESS_BYTES`` bytes, or has no encoding in UTF-8.
     """
     if (
         address
@@ -35,7 +44,7 @@ def check_address(address: str) -> None:
         and "//" not in address
         and "*" not in address
         and address.isascii()
-        and len(address) <= MAX_ADDRESS_BYTES
+        and len(address) <= _SURELY_SHORT
     ):
         return
     problem = "contains the wildcard '*'" if "*" in address else _problem(address)
@@ -44,11 +53,15 @@ def check_address(address: str) -> None:
 
 
 def _problem(text: str) -> str | None:
-    """Says what keeps a text from being an address or pattern, or None."""
+    """Returns why a text is neither an address nor a pattern, as the end of a sentence; None if it may be one."""
+    if len(text) > MAX_ADDRESS_BYTES:
+        return f"is longer than {MAX_ADDRESS_BYTES} bytes"
     if not text.startswith("/"):
         return "does not start with '/'"
     if text.endswith("/") or "//" in text:
         return "has an empty segment"
+    if len(text) > _SURELY_SHORT and text.count("/") > MAX_SEGMENTS:
+        return f"has more than {MAX_SEGMENTS} segments"
     try:
         size = len(text.encode())
     except UnicodeEncodeError:
@@ -56,17 +69,27 @@ def _problem(text: str) -> str | None:
     return f"is longer than {MAX_ADDRESS_BYTES} bytes" if size > MAX_ADDRESS_BYTES else None
 
 
+def _wildcard_problem(pattern: str) -> str | None:
+    """Returns which limit of wildcards a pattern exceeds, as the end of a sentence, or None."""
+    if pattern.count("*") <= MAX_SEGMENT_WILDCARDS:
+        return None
+    counts = [1 if segment == "**" else segment.count("*") for segment in pattern.split("/")]
+    if max(counts) > MAX_SEGMENT_WILDCARDS:
+        return f"has more than {MAX_SEGMENT_WILDCARDS} wildcards in one segment"
+    return f"has more than {MAX_WILDCARDS} wildcards" if sum(counts) > MAX_WILDCARDS else None
+
+
 def _for_error(text: str) -> str | None:
-    """An ERROR names what it is about, when that can be said on the wire and leaves room for the rest."""
+    """Returns the address or pattern for an ERROR to name; None when it is too long or has no encoding."""
     try:
         size = len(text.encode())
     except UnicodeEncodeError:
         return None
-    return text if size <= MAX_ADDRESS_BYTES // 2 else None
+    return text if size <= MAX_ADDRESS_BYTES else None
 
 
 def match_segment(pattern: str, segment: str) -> bool:
-    """Says whether one segment of a pattern (not ``**``) matches one segment of an address.
+    """Returns whether one segment of a pattern (not ``**``) matches one segment of an address.
 
     Args:
         pattern: a literal, ``*``, or a partial segment such as ``zone*``.
@@ -76,9 +99,9 @@ def match_segment(pattern: str, segment: str) -> bool:
 
 
 def _match_pieces(pieces: tuple[str, ...], segment: str) -> bool:
-    """Matches a segment against literal pieces with anything, or nothing, between them.
+    """Matches a segment against literal pieces with zero or more characters between them.
 
-    The first place where a piece fits is always a good one, so nothing is tried twice.
+    The first position where a piece occurs is always a right one, so each piece is searched for once.
     """
     if len(pieces) == 1:
         return pieces[0] == segment
@@ -95,11 +118,17 @@ def _match_pieces(pieces: tuple[str, ...], segment: str) -> bool:
 
 
 class _Places(NamedTuple):
-    """A pattern as sets of places; bit n is the place before its n-th segment, in normal order.
+    """A pattern as sets of places, each an integer whose bit n is the place before the pattern's n-th segment.
 
-    ``normal``: the segments in that order; ``single``: a ``*`` stands there; ``many``: a ``**``; ``elastic``: in a row
-    of wildcards that has a ``**``; ``particular``: anything else; ``literals``: the places of each literal;
-    ``partials``: place and pieces; ``final``: the end.
+    Attributes:
+        normal: the segments in normal order (``_normal_order``), which the bits count.
+        single: the places of ``*``.
+        many: the places of ``**``.
+        elastic: the places in a row of wildcards that contains a ``**``.
+        particular: the places of all other segments.
+        literals: the places of each literal segment.
+        partials: the places and the pieces of each different partial segment.
+        final: the place after the last segment.
     """
 
     normal: tuple[str, ...]
@@ -118,7 +147,7 @@ class _Places(NamedTuple):
         """Returns the places after one more segment, a literal or a partial one (never ``**``)."""
         fitting = self.single | self.literals.get(segment, 0)
         for place, pieces in self.partials:
-            if _match_pieces(pieces, segment):
+            if places & place and _match_pieces(pieces, segment):
                 fitting |= place
         return self.after_any(places, fitting)
 
@@ -128,7 +157,7 @@ class _Places(NamedTuple):
 
 
 def _normal_order(segments: tuple[str, ...]) -> list[str]:
-    """Moves the ``*`` of a row of wildcards before its ``**``, of which it keeps one: the meaning is the same."""
+    """Moves each ``*`` of a row of wildcards before its ``**`` and keeps one ``**``; the meaning is the same."""
     ordered: list[str] = []
     pending = False
     for segment in segments:
@@ -145,7 +174,7 @@ def _normal_order(segments: tuple[str, ...]) -> list[str]:
 def _places(segments: list[str]) -> _Places:
     single = many = elastic = particular = row = 0
     literals: dict[str, int] = {}
-    partials: list[tuple[int, tuple[str, ...]]] = []
+    partials: dict[tuple[str, ...], int] = {}
     for n, segment in enumerate(segments):
         place = 1 << n
         if segment == "*":
@@ -156,21 +185,23 @@ def _places(segments: list[str]) -> _Places:
         else:
             particular |= place
             if "*" in segment:
-                partials.append((place, tuple(segment.split("*"))))
+                pieces = tuple(segment.split("*"))
+                partials[pieces] = partials.get(pieces, 0) | place
             else:
                 literals[segment] = literals.get(segment, 0) | place
         row = 0
-    return _Places(tuple(segments), single, many, elastic, particular, literals, tuple(partials), 1 << len(segments))
+    by_places = tuple((at, pieces) for pieces, at in partials.items())
+    return _Places(tuple(segments), single, many, elastic, particular, literals, by_places, 1 << len(segments))
 
 
 class Pattern:
-    """A pattern that was found valid. Equal when written equally; never changed.
+    """A valid pattern, immutable. Two patterns are equal when their texts are.
 
-    Make one with ``Pattern.parse``. What matching needs is worked out when it is first needed: of the scopes that a
-    token carries most are never asked.
+    Make one with ``Pattern.parse``. The table for matching is built when it is first needed, because most of the
+    scopes that a token carries are never asked.
 
     Attributes:
-        is_literal: there is no wildcard, so that it matches the one address that reads like it.
+        is_literal: it has no wildcard and matches only the address with the same text.
     """
 
     __slots__ = ("_places", "_prefix", "_text", "is_literal")
@@ -184,18 +215,17 @@ class Pattern:
 
     @classmethod
     def parse(cls, text: str) -> Pattern:
-        """Checks a pattern and prepares it for matching.
+        """Checks a pattern.
 
         Args:
             text: what a client or a policy wrote.
 
         Raises:
-            RequestError: code 202; it is no pattern, or one with wildcards and more than
-                ``MAX_PATTERN_SEGMENTS`` segments.
+            RequestError: code 202; it does not start with a slash, has an empty segment, more than
+                ``MAX_SEGMENTS`` segments, ``MAX_ADDRESS_BYTES`` bytes, ``MAX_SEGMENT_WILDCARDS`` wildcards in a
+                segment or ``MAX_WILDCARDS`` in all, or has no encoding in UTF-8.
         """
-        problem = _problem(text)
-        if not problem and "*" in text and text.count("/") > MAX_PATTERN_SEGMENTS:
-            problem = f"has wildcards and more than {MAX_PATTERN_SEGMENTS} segments"
+        problem = _problem(text) or _wildcard_problem(text)
         if problem:
             raise RequestError(ErrorCode.PATTERN, f"the pattern {problem}", _for_error(text))
         return cls(text)
@@ -220,14 +250,14 @@ class Pattern:
         return tuple(self._text[1:].split("/"))
 
     def _table(self) -> _Places:
-        """Returns the places; only a pattern with wildcards has them, however long a literal one is."""
+        """Returns the table for matching. Only patterns with wildcards need one."""
         places = self._places
         if places is None:
             places = self._places = _places(_normal_order(self.segments))
         return places
 
     def matches(self, address: str) -> bool:
-        """Says whether a valid address matches; time grows with its length, not with its combinations."""
+        """Returns whether a valid address matches."""
         if self.is_literal:
             return address == self._text
         prefix = self._prefix
@@ -243,40 +273,40 @@ class Pattern:
 
     @property
     def start(self) -> int:
-        """The set of places before the first segment; for walking a tree of addresses segment by segment.
+        """The set of places before the first segment, to walk a tree of addresses segment by segment.
 
-        Only a pattern with wildcards has places; a literal one needs no walk.
+        For patterns with wildcards only; a literal one is looked up.
         """
         return self._table().start()
 
     def step(self, places: int, segment: str) -> int:
-        """Returns the set of places after one more segment of an address; 0 when nothing can match any more."""
+        """Returns the set of places after one more segment of an address; 0 if no continuation can match."""
         return self._table().after(places, segment)
 
     def step_any(self, places: int) -> int | None:
-        """Returns the set of places after one more segment, where that is the same for all segments; else None."""
+        """Returns the set of places after one more segment if it is the same for every segment; else None."""
         table = self._table()
         return None if places & table.particular else table.after_any(places, table.single)
 
     def accepts(self, places: int) -> bool:
-        """Says whether an address that ends at one of these places matches."""
+        """Returns whether an address that ends at these places matches."""
         return bool(places & self._table().final)
 
     def literals(self, places: int) -> list[str] | None:
-        """Returns the only segments that can come next, or None when others can."""
+        """Returns the segments that can come next if all of them are literals; else None."""
         table = self._table()
         if places & (table.single | table.many) or any(places & place for place, _ in table.partials):
             return None
         return [segment for segment, at in table.literals.items() if places & at]
 
     def covers(self, other: Pattern) -> bool:
-        """Says whether every address that ``other`` can match is matched by this pattern too.
+        """Returns whether this pattern matches every address that ``other`` matches.
 
-        Exact as long as no partial wildcards meet; where they do, a yes is right and a no may be
-        too careful.
+        Where partial segments of both meet, True is right and False may be wrong: the pattern may cover ``other``
+        all the same. Everywhere else the answer is exact.
 
         Args:
-            other: for instance what a client wants to subscribe to, when this is a scope.
+            other: for example the pattern of a SUBSCRIBE, when this one is a scope.
         """
         if other.is_literal:
             return self.matches(other._text)
@@ -285,7 +315,7 @@ class Pattern:
         table = self._table()
         places = table.start()
         normal = other._table().normal
-        # There is no address without segments, so '/**' alone says no more than '/*/**'.
+        # No address is without segments, so '/**' means '/*/**'.
         for segment in ("*", "**") if normal == ("**",) else normal:
             if segment == "**":
                 places &= table.elastic
@@ -293,7 +323,7 @@ class Pattern:
             elif segment == "*":
                 places = table.after_any(places, table.single)
             else:
-                # Its own '*' is a character that no piece of ours contains, so only a '*' of ours takes it in.
+                # The '*' of a partial segment is in none of our pieces, so only a '*' of ours can match it.
                 places = table.after(places, segment)
             if not places:
                 return False

@@ -22,6 +22,11 @@ MAX_FRAME_BYTES = 12 + MAX_PAYLOAD_BYTES
 MAX_DEPTH = 32
 """How deep values may nest. Real clients break between 985 and 5,400 levels, one with its whole process."""
 
+MAX_LEGACY_NODES = 20_000
+"""Keys, values, array items and containers of a MessagePack frame, counted while it is decoded.
+
+Each costs up to 1 µs. The longest bundle that the Python client can send, 1,900 SETs, has 13,300."""
+
 MAX_SNAPSHOT_PARAMS = 800
 """How many params one SNAPSHOT carries at most; what the clients were written against."""
 

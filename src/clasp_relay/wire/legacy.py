@@ -14,12 +14,13 @@ import msgpack
 
 from clasp_relay.errors import DecodeError
 from clasp_relay.wire import messages as m
-from clasp_relay.wire.constants import ALL_TYPES, TTL_ABSOLUTE, Feature, Phase, Signal
+from clasp_relay.wire.constants import ALL_TYPES, MAX_LEGACY_NODES, TTL_ABSOLUTE, Feature, Phase, Signal
 from clasp_relay.wire.legacy_fields import Fields, join_doubles
 
 _FEATURES = {feature.name.lower(): feature for feature in Feature if feature.name}
 _SIGNALS = {signal.name.lower(): signal for signal in Signal}
 _PHASES = {phase.name.lower(): phase for phase in Phase}
+_TOO_MANY_NODES = f"a MessagePack message has more than {MAX_LEGACY_NODES} keys, values and items"
 _OPERATIONS = {"DeclareNamespaces": 1, "RequestSync": 2, "RevisionVector": 3, "SyncComplete": 4}
 
 
@@ -41,13 +42,57 @@ def decode_legacy(payload: bytes) -> m.Message:
         DecodeError: code 101; it is not exactly one valid message. Nothing else is raised for any bytes.
     """
     try:
-        # unpackb bounds every declared size by what the payload can hold.
-        document = msgpack.unpackb(payload, raw=False, strict_map_key=True, ext_hook=_refuse_extension)
+        # unpackb bounds every declared size by what the payload can hold. A node takes at least one byte.
+        if len(payload) <= MAX_LEGACY_NODES:
+            document = msgpack.unpackb(payload, raw=False, strict_map_key=True, ext_hook=_refuse_extension)
+        else:
+            document = _unpack_counting(payload)
     except DecodeError:
         raise
     except (ValueError, msgpack.UnpackException, RecursionError) as error:
-        raise DecodeError(f"not valid MessagePack: {error}") from None
+        # The library has no text for nesting beyond its stack, and names its own options for a long container.
+        if "exceeds max_" in str(error) and len(payload) > MAX_LEGACY_NODES:
+            raise DecodeError(_TOO_MANY_NODES) from None
+        raise DecodeError(f"not valid MessagePack: {str(error) or 'nested too deep'}") from None
     return _message(Fields(document), nested=False)
+
+
+class _NodeCounter:
+    """Counts what containers hold, each when it is complete, and ends the decoding beyond the limit."""
+
+    __slots__ = ("_left",)
+
+    def __init__(self) -> None:
+        self._left = MAX_LEGACY_NODES - 1
+
+    def array(self, items: list[object]) -> list[object]:
+        self._take(len(items))
+        return items
+
+    def pairs(self, entries: list[tuple[object, object]]) -> dict[object, object]:
+        self._take(2 * len(entries))
+        return dict(entries)
+
+    def _take(self, nodes: int) -> None:
+        self._left -= nodes
+        if self._left < 0:
+            raise DecodeError(_TOO_MANY_NODES)
+
+
+def _unpack_counting(payload: bytes) -> object:
+    """Decodes a payload that is long enough to exceed ``MAX_LEGACY_NODES``."""
+    counter = _NodeCounter()
+    document: object = msgpack.unpackb(
+        payload,
+        raw=False,
+        strict_map_key=True,
+        ext_hook=_refuse_extension,
+        list_hook=counter.array,
+        object_pairs_hook=counter.pairs,
+        max_array_len=MAX_LEGACY_NODES,
+        max_map_len=MAX_LEGACY_NODES // 2,
+    )
+    return document
 
 
 def _refuse_extension(code: int, _: bytes) -> NoReturn:

@@ -104,9 +104,9 @@ class Fields:
         """Returns strings; absent is none."""
         return [item if isinstance(item, str) else _refuse(name, "a list of strings") for item in self._list(name)]
 
-    def maps(self, name: str) -> list[Fields]:
-        """Returns maps; absent is none, as a list that is required has no other way to say so."""
-        return [Fields(item) for item in self._list(name)]
+    def maps(self, name: str) -> Iterator[Fields]:
+        """Yields maps, each checked when its turn comes; absent is none, since no list is required."""
+        return map(Fields, self._list(name))
 
     def optional_map(self, name: str) -> Fields | None:
         """Returns a map, or None."""

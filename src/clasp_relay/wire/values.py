@@ -47,6 +47,7 @@ _U16 = struct.Struct(">H")
 _unpack_u16 = _U16.unpack_from
 _I64_MIN, _I64_MAX = -(2**63), 2**63 - 1
 _U16_MAX = 0xFFFF
+_EMPTY: dict[type, bytes] = {list: b"\x0a\x00\x00", tuple: b"\x0a\x00\x00", dict: b"\x0b\x00\x00"}
 _TOO_SHORT = "a value is longer than the bytes that are left"
 
 
@@ -221,6 +222,10 @@ def encode_value(obj: object) -> bytes:
 def _encode(obj: object, depth: int) -> bytes:
     if obj is None:
         return b"\x00"
+    if not obj and depth < MAX_DEPTH:
+        empty = _EMPTY.get(type(obj))
+        if empty is not None:
+            return empty
     if isinstance(obj, bool):
         return b"\x01\x01" if obj else b"\x01\x00"
     if isinstance(obj, int):
