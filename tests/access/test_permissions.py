@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, settings
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.access.permissions import EXPIRED, MAX_PLACE_CHARACTERS, MAX_PLACES, Bearer, TokenPermissions
@@ -367,7 +366,8 @@ class RememberedAnswerTests(SynchronousTestCase):
         """The policies that are drawn leave none out."""
         self.assertEqual({*leaves(("id",)), "not", "any_of", "all_of"}, set(CHECKS))
 
-    @given(POLICIES, st.lists(STEPS, min_size=1, max_size=25))
+    @settings(max_examples=settings().max_examples // 2)
+    @given(POLICIES, STEPS)
     def test_remembered_answers_are_those_found_anew(self, document: Json, steps: list[tuple[Any, ...]]) -> None:
         """Under any policy, whatever happens: writes, sights, deliveries. ``Remembering`` raises where they differ."""
         here = Remembering(document)
