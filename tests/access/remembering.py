@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any, TypeAlias
 
 from hypothesis import strategies as st
@@ -447,6 +447,12 @@ class Remembering:
                         seen = FULL if rule is None else visibility.view(rule, session, address, pattern, Reads())
                         anew = self.hidden_keys(session, address, pattern, is_live=is_live)
                         assert seen == anew, (session.identity.subject, address, pattern, is_live, seen, anew)
+        for client in self.clients:
+            session, content = client.session, encode_value({"f": client.session.identity.subject})
+            for address in ADDRESSES:
+                granted = _answer(partial(self._remembered_grant, session, address, content, None))
+                expected_grant = self.grant(session, address, content, None)
+                assert granted == expected_grant, (session.identity.subject, address, granted, expected_grant)
         for address in ADDRESSES:
             found_views, expected_views = self._views(address), self.views(address, Signal.PARAM)
             assert found_views == expected_views, (address, found_views, expected_views)

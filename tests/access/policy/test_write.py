@@ -227,6 +227,39 @@ class StampTests(SynchronousTestCase):
                 self.assertEqual(grant, Grant(encode_value(stored), None, stamp))
 
 
+class LockTests(SynchronousTestCase):
+    """Who may take a lock, and who gets past one."""
+
+    def test_rule_says_who_may_take_a_lock(self) -> None:
+        """Else the document does, for its rules and for all other addresses; everybody may by default."""
+        rules: list[PyValue] = [{"path": "/a", "lock": False}, {"path": "/b", "lock": True}, {"path": "/c"}]
+        for keys, expected in (({}, [False, True, True, True]), ({"lock": False}, [False, True, False, False])):
+            with self.subTest(keys=keys):
+                allows = world(*rules, **keys).policy.write_rules.allows_lock
+                self.assertEqual([allows(address) for address in ("/a", "/b", "/c", "/d")], expected)
+
+    def test_owner_and_stamped_one_get_past_a_lock(self) -> None:
+        """Whom the address or the stored stamp names; nobody where the rule names nobody."""
+        owns = world(
+            {"path": "/user/{id}/**", "owner": "{id}"},
+            {"path": "/room/{id}", "stamp": {"field": "by"}},
+            {"path": "/plain"},
+        ).policy.write_rules.owns
+        stamped, other = encode_value({"by": "alice"}), encode_value({"by": ["alice"]})
+        for subject, address, value, expected in (
+            ("alice", "/user/alice/x", NULL, True),
+            ("bob", "/user/alice/x", stamped, False),
+            ("alice", "/room/r", stamped, True),
+            ("bob", "/room/r", stamped, False),
+            ("alice", "/room/r", other, False),
+            ("alice", "/room/r", NULL, False),
+            ("alice", "/plain", stamped, False),
+            ("alice", "/elsewhere", stamped, False),
+        ):
+            with self.subTest(subject=subject, address=address):
+                self.assertIs(owns(subject, address, value), expected)
+
+
 class KeepHiddenTests(SynchronousTestCase):
     """Fields that a writer could not see are not lost by its write."""
 

@@ -65,6 +65,10 @@ class WriteRule:
     keep_hidden: bool
     failures: FailureLimit | None
     message: str | None
+    lock: bool
+    """Whether a writer may take the lock."""
+    owner: Template | None
+    """The subject that gets past a lock, besides the one that ``stamp`` names; None for nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +132,8 @@ class Document:
     ttl: tuple[tuple[Path, int], ...] = ()
     hello_snapshot: bool = True
     guest_ids: GuestIds = GuestIds.BEARER
+    lock: bool = True
+    """Whether a writer may take the lock where no write rule says otherwise."""
     write_rules: tuple[WriteRule, ...] = ()
     visibility: tuple[VisibilityEntry, ...] = ()
     transforms: tuple[Transform, ...] = ()
@@ -138,14 +144,19 @@ class Document:
 CLASSIC_KEYS = frozenset(("scopes", "rate_limits", "write_rules", "snapshot_visibility", "snapshot_transforms"))
 """The top-level keys that the Rust relay knows."""
 
-BEYOND_KEYS = frozenset(("stamp", "keep_hidden", "failures", "literal", "unless", "catch_up", "applies_to")) | (
-    {check.kind for check in BEYOND}
-)
+BEYOND_KEYS = frozenset(
+    ("stamp", "keep_hidden", "failures", "literal", "unless", "catch_up", "applies_to", "lock", "owner")
+) | {check.kind for check in BEYOND}
 """Keys and check types that it does not know."""
 
 
-def parse_write_rule(keys: Keys, number: int) -> WriteRule:
+def parse_write_rule(keys: Keys, number: int, lock: bool = True) -> WriteRule:
     """Parses one of ``write_rules``.
+
+    Args:
+        keys: its keys.
+        number: its place in the list.
+        lock: whether a writer may take the lock when the rule does not say.
 
     Raises:
         StartError: a key is unknown, missing or wrong.
@@ -163,6 +174,8 @@ def parse_write_rule(keys: Keys, number: int) -> WriteRule:
         keep_hidden=keys.flag("keep_hidden", False),
         failures=_failures(keys.below("failures")) if keys.taken_if_given("failures") else None,
         message=keys.optional_text("message"),
+        lock=keys.flag("lock", lock),
+        owner=_template(keys, "owner", names) if keys.taken_if_given("owner") else None,
     )
     keys.done()
     return rule
@@ -173,13 +186,18 @@ def _stamp(keys: Keys, names: tuple[str, ...]) -> Stamp:
     outlives_null = keys.flag("outlives_null", False)
     if outlives_null and text != "{session}":
         keys.fail("outlives_null", "only a stamp of {session} can outlive a null: it says who may write again")
-    try:
-        value = Template.parse(text, names)
-    except ValueError as error:
-        keys.fail("value", str(error))
+    value = _template(keys, "value", names, "{session}")
     stamp = Stamp(keys.text("field").encode(), value, outlives_null)
     keys.done()
     return stamp
+
+
+def _template(keys: Keys, key: str, names: tuple[str, ...], default: str | None = None) -> Template:
+    text = keys.text(key) if default is None else keys.text(key, default)
+    try:
+        return Template.parse(text, names)
+    except ValueError as error:
+        keys.fail(key, str(error))
 
 
 def _failures(keys: Keys) -> FailureLimit:
@@ -269,6 +287,7 @@ def parse_document(value: object, source: str) -> Document:
         StartError: a key is unknown, missing or wrong; it names the source and the key's path.
     """
     keys = Keys(value, "", source)
+    lock = keys.flag("lock", True)
     document = Document(
         source=source,
         scopes=_scopes(keys),
@@ -277,7 +296,8 @@ def parse_document(value: object, source: str) -> Document:
         ttl=_ttl(keys.below("ttl")) if keys.taken_if_given("ttl") else (),
         hello_snapshot=keys.flag("hello_snapshot", True),
         guest_ids=GuestIds(keys.choice("guest_ids", [choice.value for choice in GuestIds], GuestIds.BEARER.value)),
-        write_rules=tuple(parse_write_rule(item, n) for n, item in enumerate(keys.objects("write_rules", []))),
+        lock=lock,
+        write_rules=tuple(parse_write_rule(item, n, lock) for n, item in enumerate(keys.objects("write_rules", []))),
         visibility=tuple(parse_visibility(item, n) for n, item in enumerate(keys.objects("snapshot_visibility", []))),
         transforms=tuple(parse_transform(item, n) for n, item in enumerate(keys.objects("snapshot_transforms", []))),
     )

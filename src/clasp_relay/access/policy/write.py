@@ -86,6 +86,7 @@ class WriteRules:
         self._table = PathTable([rule.path for rule in document.write_rules])
         self._ttls = [seconds for _, seconds in document.ttl]
         self._ttl_table = PathTable([path for path, _ in document.ttl])
+        self._locks = document.lock
         self._visibility = visibility
         self.failures = Failures()
 
@@ -143,6 +144,27 @@ class WriteRules:
             return None
         left, reads = found
         return memory.keep(pool, key, write.address, left, reads)
+
+    def allows_lock(self, address: str) -> bool:
+        """Tells whether a writer may take the lock of an address."""
+        found = self.find(address)
+        return self._locks if found is None else found[0].lock
+
+    def owns(self, subject: str, address: str, value: Value) -> bool:
+        """Tells whether a subject gets past a lock: the rule's ``owner``, or the one that its stamp names.
+
+        Args:
+            subject: who.
+            address: the address.
+            value: what is stored there.
+        """
+        found = self.find(address)
+        if found is None:
+            return False
+        rule, captured = found
+        if rule.owner is not None and rule.owner.expand((*captured, subject)) == subject:
+            return True
+        return rule.stamp is not None and text_of(fields_of(value).get(rule.stamp.field)) == subject
 
     def ttl(self, write: WriteRequest) -> int | None:
         """Returns the TTL that a write is stored with, as on the wire."""
