@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any, TypeAlias
 
 from hypothesis import strategies as st
@@ -12,6 +12,7 @@ from clasp_relay.access.permissions import TokenPermissions
 from clasp_relay.access.policy import Policy, redact
 from clasp_relay.access.scopes import Scopes
 from clasp_relay.access.tokens import ADMIN_SCOPES, POLICY_SCOPES, TokenRecord, TokenTable, digest_of
+from clasp_relay.core.fanout.recipients import View
 from clasp_relay.core.records import Param
 from clasp_relay.core.rights.memory import Reads
 from clasp_relay.core.rights.port import FULL, HIDDEN, Grant, HiddenKeys
@@ -120,10 +121,17 @@ def combined(inner: st.SearchStrategy[Json]) -> st.SearchStrategy[Json]:
 @cache
 def checks(names: tuple[str, ...]) -> st.SearchStrategy[Json]:
     """Returns checks of every type, some of them combined, some of those again."""
-    plain = st.one_of(*leaves(names).values())
+    found = leaves(names)
+    # What ends by itself, or rests on many addresses, is drawn more often.
+    plain = st.one_of(*found.values(), *[found["present"], found["last_writer_is_session"]] * 2)
     once = combined(plain)
     return st.one_of(plain, once, combined(st.one_of(plain, once)))
 
+
+HERE = st.sampled_from((2, 30)).map(
+    lambda grace: [{"type": "present", "lookup": "/here/{session}", "grace_secs": grace}]
+)
+"""The usual check: who is present."""
 
 MODES = st.sampled_from(("all", "any"))
 STAMPS = st.sampled_from((None, None, {"field": "f"}, {"field": "f", "value": "{session}", "outlives_null": True}))
@@ -145,7 +153,7 @@ def write_rules(draw: st.DrawFn) -> Json:
             "path": path,
             "mode": draw(MODES),
             "pre_checks": draw(st.one_of(st.just([]), st.lists(one, max_size=2))),
-            "checks": draw(st.lists(one, max_size=3)),
+            "checks": draw(st.one_of(st.lists(one, max_size=3), st.lists(one, max_size=3), HERE)),
             "allow_null_write": draw(st.booleans()),
             "stamp": draw(STAMPS),
             "keep_hidden": draw(st.sampled_from((False, False, True))),
@@ -158,7 +166,7 @@ def entries(draw: st.DrawFn) -> Json:
     """A visibility entry."""
     path = draw(PATHS)
     names = names_of(path)
-    some = st.lists(checks(names), min_size=1, max_size=3)
+    some = st.one_of(st.lists(checks(names), min_size=1, max_size=3), HERE)
     kinds = ["checks", "checks", "checks", "lookup", True, False]
     visible = draw(st.sampled_from([*kinds, "owner", "owner"] if names else kinds))
     entry: Json = {"path": path, "visible": visible, "catch_up": draw(st.booleans()), "applies_to": draw(WAYS)}
@@ -197,8 +205,8 @@ POLICIES: st.SearchStrategy[Json] = st.fixed_dictionaries(
     {
         "scopes": SCOPES,
         "ttl": st.sampled_from(({}, {"/here/*": 3}, {"/here/*": 3, "/d/*/a": 5})),
-        "write_rules": st.lists(write_rules(), max_size=3),
-        "snapshot_visibility": st.lists(entries(), max_size=3),
+        "write_rules": st.lists(write_rules(), min_size=1, max_size=3),
+        "snapshot_visibility": st.lists(entries(), min_size=1, max_size=3),
         "snapshot_transforms": st.lists(transforms(), max_size=2),
     }
 )
@@ -206,12 +214,13 @@ POLICIES: st.SearchStrategy[Json] = st.fixed_dictionaries(
 remembered."""
 
 WHO = st.integers(0, 7)
-STEPS = st.one_of(
+STEP = st.one_of(
     st.tuples(
         st.just("write"), WHO, st.sampled_from(ADDRESSES), st.sampled_from(VALUES), st.sampled_from((None, None, 4))
     ),
     st.tuples(st.just("write"), WHO, st.sampled_from(ADDRESSES), st.sampled_from(VALUES), st.none()),
     st.tuples(st.just("bundle"), WHO, st.sampled_from(ADDRESSES), st.sampled_from(ADDRESSES), st.sampled_from(VALUES)),
+    st.tuples(st.just("visit"), WHO, st.sampled_from((0.1, 3.0, 31.0))),
     st.tuples(st.just("publish"), WHO, st.sampled_from(ADDRESSES), st.sampled_from(VALUES)),
     st.tuples(st.just("wait"), st.sampled_from((0.5, 2.0, 4.0, 31.0))),
     st.tuples(st.just("join"), st.sampled_from(USERS)),
@@ -220,6 +229,9 @@ STEPS = st.one_of(
     st.tuples(st.just("unsubscribe"), WHO, st.integers(1, 2)),
 )
 """What may happen next: its name, and arguments of the method of ``Remembering`` that has it."""
+
+STEPS = st.lists(STEP, min_size=20, max_size=40)
+"""What happens, in this order."""
 
 READERS = tuple(map(Pattern.parse, ("/**", "/d/ann/*", "/d/*/a")))
 """Patterns by which everything is looked at."""
@@ -268,6 +280,15 @@ class Remembering:
             self._accepted(client, Set(address, content, ttl=ttl), expected.value)
         else:
             self._refused(client, Set(address, content, ttl=ttl), expected)
+
+    def visit(self, who: int, seconds: float) -> None:
+        """Somebody comes, and goes again: a grace begins, and may end."""
+        address = f"/here/{self._client(who).session.identity.subject}"
+        self.write(who, address, 1, None)
+        self.compare()
+        self.write(who, address, None, None)
+        self.compare()
+        self.wait(seconds)
 
     def bundle(self, who: int, address: str, other: str, value: PyValue) -> None:
         """Two SETs as one: the second is decided by what the first leaves."""
@@ -365,7 +386,11 @@ class Remembering:
 
     def told(self, address: str, value: Value, signal: Signal) -> dict[Client, Value]:
         """Returns who is told of a message now, and what of it."""
-        found: dict[Client, Value] = {}
+        return {client: redact(value, hidden) for client, hidden in self.views(address, signal).items()}
+
+    def views(self, address: str, signal: Signal) -> dict[Client, frozenset[str]]:
+        """Returns who is told of a message at an address now, and what is left out for them."""
+        found: dict[Client, frozenset[str]] = {}
         for client in self.clients:
             views = [
                 hidden
@@ -374,7 +399,7 @@ class Remembering:
                 and (hidden := self.hidden_keys(client.session, address, one.pattern, is_live=True)) is not HIDDEN
             ]  # fmt: skip
             if views:
-                found[client] = redact(value, frozenset.intersection(*views))
+                found[client] = frozenset.intersection(*views)
         return found
 
     def newly_seen(self, address: str) -> Callable[[], set[tuple[Client, str]]]:
@@ -414,12 +439,36 @@ class Remembering:
                 assert found == expected, (session.identity.subject, pattern, found, expected)
             for address in ADDRESSES:
                 place = visibility.place(address)
-                for is_live, rule in ((False, place.shown), (True, place.live)):
+                ways = (
+                    ((False, place.shown),) if place.live is place.shown else ((False, place.shown), (True, place.live))
+                )
+                for is_live, rule in ways:
                     for pattern in READERS:
                         seen = FULL if rule is None else visibility.view(rule, session, address, pattern, Reads())
                         anew = self.hidden_keys(session, address, pattern, is_live=is_live)
                         assert seen == anew, (session.identity.subject, address, pattern, is_live, seen, anew)
+        for client in self.clients:
+            session, content = client.session, encode_value({"f": client.session.identity.subject})
+            for address in ADDRESSES:
+                granted = _answer(partial(self._remembered_grant, session, address, content, None))
+                expected_grant = self.grant(session, address, content, None)
+                assert granted == expected_grant, (session.identity.subject, address, granted, expected_grant)
+        for address in ADDRESSES:
+            found_views, expected_views = self._views(address), self.views(address, Signal.PARAM)
+            assert found_views == expected_views, (address, found_views, expected_views)
         assert not self.world.faults, self.world.faults
+
+    def _views(self, address: str) -> dict[Client, frozenset[str]]:
+        """Returns what ``views`` does, as it is remembered for the fan-out."""
+        relay = self.world.relay
+        rule, route = relay.visibility.place(address).live, relay.subscriptions.route(address)
+        views: tuple[View, ...]
+        if rule is None:
+            views = ((FULL, relay.recipients._work_out(route, Signal.PARAM)),)
+        else:
+            views = relay.recipients._views(rule, address, route, Signal.PARAM)
+        told = {outbox: hidden for hidden, delivery in views for one in delivery.audiences for outbox in one.outboxes}
+        return {client: told[client.outbox] for client in self.clients if client.outbox in told}
 
     def _accepted(self, client: Client, message: Set, stored: Value) -> None:
         address = message.address

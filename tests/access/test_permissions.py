@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, settings
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.access.permissions import EXPIRED, MAX_PLACE_CHARACTERS, MAX_PLACES, Bearer, TokenPermissions
-from clasp_relay.access.policy import Policy
+from clasp_relay.access.policy import PACKAGED, Policy
 from clasp_relay.access.policy.checks import CHECKS
 from clasp_relay.access.tokens import ADMIN_SCOPES, POLICY_SCOPES, TokenRecord, TokenTable, digest_of
 from clasp_relay.core.relay import RelayOptions
@@ -367,7 +366,8 @@ class RememberedAnswerTests(SynchronousTestCase):
         """The policies that are drawn leave none out."""
         self.assertEqual({*leaves(("id",)), "not", "any_of", "all_of"}, set(CHECKS))
 
-    @given(POLICIES, st.lists(STEPS, min_size=1, max_size=25))
+    @settings(max_examples=settings().max_examples // 4)
+    @given(POLICIES, STEPS)
     def test_remembered_answers_are_those_found_anew(self, document: Json, steps: list[tuple[Any, ...]]) -> None:
         """Under any policy, whatever happens: writes, sights, deliveries. ``Remembering`` raises where they differ."""
         here = Remembering(document)
@@ -375,6 +375,70 @@ class RememberedAnswerTests(SynchronousTestCase):
         for name, *arguments in steps:
             getattr(here, name)(*arguments)
             here.compare()
+
+
+class LockTests(SynchronousTestCase):
+    """Locks under a policy."""
+
+    def setUp(self) -> None:
+        """Notes can't be locked, plans can: by anybody, though they belong to a user."""
+        self.world = AuthWorld(
+            {
+                "scopes": SCOPES,
+                "write_rules": [
+                    {"path": "/note/*", "lock": False},
+                    {"path": "/plan/{user}/*", "owner": "{user}"},
+                    {"path": "/board/*", "stamp": {"field": "by"}},
+                ],
+            }
+        )
+        self.reader, self.owner = self.world.join("reader"), self.world.join("owner")
+
+    def codes(self, client: Client, message: Message) -> list[int]:
+        """Sends and returns the codes of the errors."""
+        return [int(one.error) for one in client.ask(message) if isinstance(one, Error)]
+
+    def test_lock_is_refused_where_the_rule_says_so(self) -> None:
+        """The value is not stored; without the lock it is. An admin may."""
+        for _ in range(2):
+            self.assertEqual(self.codes(self.reader, Set("/note/1", value(1), lock=True)), [ErrorCode.POLICY])
+        self.assertIsNone(self.world.relay.params.get("/note/1"))
+        self.assertEqual(self.codes(self.reader, Set("/note/1", value(1))), [])
+        bundle = Bundle((Set("/note/1", value(2)), Set("/note/1", value(3), lock=True)))
+        self.assertEqual(self.codes(self.reader, bundle), [ErrorCode.POLICY])
+        self.assertEqual(self.codes(self.world.join("admin"), Set("/note/1", value(4), lock=True)), [])
+
+    def test_owner_writes_past_a_lock(self) -> None:
+        """Others don't; the lock stays with its holder, until the owner unlocks."""
+        self.assertEqual(self.codes(self.reader, Set("/plan/owner/a", value(1), lock=True)), [])
+        other = self.world.join("other")
+        self.assertEqual(self.codes(other, Set("/plan/owner/a", value(2))), [ErrorCode.LOCKED])
+        self.assertEqual(self.codes(self.owner, Set("/plan/owner/a", value(3))), [])
+        self.assertEqual(self.codes(other, Set("/plan/owner/a", value(4))), [ErrorCode.LOCKED])
+        self.assertEqual(self.codes(self.owner, Set("/plan/owner/a", value(5), unlock=True)), [])
+        self.assertEqual(self.codes(other, Set("/plan/owner/a", value(6))), [])
+
+    def test_stamped_one_writes_past_a_lock(self) -> None:
+        """Who made it can always change and end it."""
+        self.assertEqual(self.codes(self.owner, Set("/board/1", value({}))), [])
+        self.assertEqual(self.codes(self.reader, Set("/board/1", value({}), lock=True)), [])
+        self.assertEqual(self.codes(self.world.join("other"), Set("/board/1", NULL)), [ErrorCode.LOCKED])
+        self.assertEqual(self.codes(self.owner, Set("/board/1", NULL)), [])
+
+    def test_without_a_policy_locks_hold(self) -> None:
+        """For everybody but their holder."""
+        self.world = AuthWorld(None)
+        reader, owner = self.world.join("reader"), self.world.join("owner")
+        self.assertEqual(self.codes(reader, Set("/a", value(1), lock=True)), [])
+        self.assertEqual(self.codes(owner, Set("/a", value(1))), [ErrorCode.LOCKED])
+
+    def test_in_the_chat_nobody_locks_anything(self) -> None:
+        """No friend request, ban or presence can be kept from who may end it."""
+        for name in PACKAGED:
+            rules = Policy.packaged(name).write_rules
+            for address in ("/chat/room/r/presence/u", "/chat/room/r/bans/u", "/chat/requests/a/b", "/chat/user/a/x"):
+                with self.subTest(policy=name, address=address):
+                    self.assertFalse(rules.allows_lock(address))
 
 
 class AdmissionTests(SynchronousTestCase):

@@ -120,6 +120,20 @@ class TokenPermissions:
             return None
         return self._decide(who, place, address, value, ttl, False, state)
 
+    def check_lock(self, who: Identity, address: str) -> None:
+        """See ``Permissions``."""
+        policy = self._policy
+        if (
+            policy is not None
+            and not self._place(who, address).is_admin
+            and not policy.write_rules.allows_lock(address)
+        ):
+            raise RequestError(ErrorCode.POLICY, "nobody may lock this; send the SET without a lock", address)
+
+    def owns(self, who: Identity, address: str, value: Value) -> bool:
+        """See ``Permissions``."""
+        return self._policy is not None and self._policy.write_rules.owns(who.subject, address, value)
+
     def check_publish(self, who: Identity, address: str, value: Value | None, state: State) -> None:
         """See ``Permissions``."""
         place = self._place(who, address)

@@ -86,8 +86,10 @@ class Decider:
             grant = self._permissions.check_write(session.identity, address, value, ttl, state)
             if grant is not None:
                 value, ttl, stamp = grant
+            if lock:
+                self._permissions.check_lock(session.identity, address)
             is_presence = self._visibility.place(address).tracks_presence and value != NULL and session.is_live
-        revision = _next_revision(state, before, address, expected, session.id)
+        revision = self._next_revision(session, state, before, address, expected)
         if ttl is None and before is not None:
             ttl = before.ttl
         now_us = self._clock.now_us()
@@ -97,6 +99,27 @@ class Decider:
             check_param_fits(param)
         takes_lock = lock and not unlock and value != NULL and session.is_live
         return _new(Change, (param, _WRITE, lock, unlock, sent_ttl, takes_lock, stamp, due_us, is_presence, 0, None))
+
+    def _next_revision(
+        self, session: Session, state: Params | Draft, before: Param | None, address: str, expected: int | None
+    ) -> int:
+        """Applies the conflict rules to a SET and returns its revision.
+
+        Raises:
+            RequestError: LOCKED when another session holds the lock and the writer does not own the address, CONFLICT
+                when the revision is not the current one.
+        """
+        holder = state.holder(address)
+        if holder is not None and holder != session.id:
+            value = NULL if before is None else before.value
+            if not self._permissions.owns(session.identity, address, value):
+                raise RequestError(ErrorCode.LOCKED, f"locked by session {holder}", address)
+        if expected is not None:
+            known = 0 if before is None else before.revision
+            if expected != known:
+                text = f"revision conflict: you wrote against revision {expected}, the current one is {known}"
+                raise RequestError(ErrorCode.CONFLICT, text, address)
+        return 1 + (state.last_revision(address) if before is None else before.revision)
 
     def publish(self, session: Session, message: Publish, state: Params | Draft) -> None:
         """Decides a PUBLISH: address, permissions, the one session that it may be for, size.
@@ -119,23 +142,6 @@ class Decider:
         assert before is not None, "ended a param that is not set"
         stamp = self._permissions.stamp_of(address, before.value)
         return Change(self._params.null_of(address, self._clock.now_us()), stamp=stamp)
-
-
-def _next_revision(state: Params | Draft, before: Param | None, address: str, expected: int | None, writer: str) -> int:
-    """Applies the conflict rules to a SET and returns its revision.
-
-    Raises:
-        RequestError: LOCKED when another session holds the lock, CONFLICT when the revision is not the current one.
-    """
-    holder = state.holder(address)
-    if holder is not None and holder != writer:
-        raise RequestError(ErrorCode.LOCKED, f"locked by session {holder}", address)
-    if expected is not None:
-        known = 0 if before is None else before.revision
-        if expected != known:
-            text = f"revision conflict: you wrote against revision {expected}, the current one is {known}"
-            raise RequestError(ErrorCode.CONFLICT, text, address)
-    return 1 + (state.last_revision(address) if before is None else before.revision)
 
 
 def check_param_fits(param: Param) -> None:

@@ -2,7 +2,9 @@
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.access.policy import Policy
+from clasp_relay.access.policy import Policy, write
+from clasp_relay.access.policy.document import FailureLimit
+from clasp_relay.access.policy.write import Failures
 from clasp_relay.core.rights.memory import Memory
 from clasp_relay.core.rights.port import Grant
 from clasp_relay.errors import ErrorCode, RequestError
@@ -225,6 +227,39 @@ class StampTests(SynchronousTestCase):
                 self.assertEqual(grant, Grant(encode_value(stored), None, stamp))
 
 
+class LockTests(SynchronousTestCase):
+    """Who may take a lock, and who gets past one."""
+
+    def test_rule_says_who_may_take_a_lock(self) -> None:
+        """Else the document does, for its rules and for all other addresses; everybody may by default."""
+        rules: list[PyValue] = [{"path": "/a", "lock": False}, {"path": "/b", "lock": True}, {"path": "/c"}]
+        for keys, expected in (({}, [False, True, True, True]), ({"lock": False}, [False, True, False, False])):
+            with self.subTest(keys=keys):
+                allows = world(*rules, **keys).policy.write_rules.allows_lock
+                self.assertEqual([allows(address) for address in ("/a", "/b", "/c", "/d")], expected)
+
+    def test_owner_and_stamped_one_get_past_a_lock(self) -> None:
+        """Whom the address or the stored stamp names; nobody where the rule names nobody."""
+        owns = world(
+            {"path": "/user/{id}/**", "owner": "{id}"},
+            {"path": "/room/{id}", "stamp": {"field": "by"}},
+            {"path": "/plain"},
+        ).policy.write_rules.owns
+        stamped, other = encode_value({"by": "alice"}), encode_value({"by": ["alice"]})
+        for subject, address, value, expected in (
+            ("alice", "/user/alice/x", NULL, True),
+            ("bob", "/user/alice/x", stamped, False),
+            ("alice", "/room/r", stamped, True),
+            ("bob", "/room/r", stamped, False),
+            ("alice", "/room/r", other, False),
+            ("alice", "/room/r", NULL, False),
+            ("alice", "/plain", stamped, False),
+            ("alice", "/elsewhere", stamped, False),
+        ):
+            with self.subTest(subject=subject, address=address):
+                self.assertIs(owns(subject, address, value), expected)
+
+
 class KeepHiddenTests(SynchronousTestCase):
     """Fields that a writer could not see are not lost by its write."""
 
@@ -384,3 +419,66 @@ class RememberedWriteTests(SynchronousTestCase):
         decision = here.policy.check_write("ann", "/notes/1", encode_value(1), None, False, here, here.now_us)
         self.assertIsNone(decision.remembered)
         self.assertEqual(len(self.memory), 0)
+
+
+MINUTE_US = 60_000_000
+LIMIT = FailureLimit(5, MINUTE_US)
+
+
+class FailuresTests(SynchronousTestCase):
+    """Five a minute."""
+
+    def setUp(self) -> None:
+        """Starts without failures."""
+        self.failures = Failures()
+
+    def fail(self, times: int, now_us: int = 0, subject: str = "eve", captured: tuple[str, ...] = ("r1",)) -> None:  # type: ignore[override]
+        """Fails some times."""
+        for _ in range(times):
+            self.failures.note(subject, 0, captured, LIMIT, now_us)
+
+    def limited(
+        self, now_us: int = 0, subject: str = "eve", captured: tuple[str, ...] = ("r1",), rule: int = 0
+    ) -> str | None:
+        """Returns what the next attempt is refused with."""
+        try:
+            self.failures.check(subject, rule, captured, LIMIT, now_us)
+        except RequestError as error:
+            self.assertEqual(error.code, ErrorCode.LIMIT)
+            return error.message
+        return None
+
+    def test_attempts_are_refused_after_the_limit_until_one_is_old(self) -> None:
+        """A sliding window, and the wait is said."""
+        self.assertIsNone(self.limited())
+        self.fail(4)
+        self.assertIsNone(self.limited())
+        self.fail(1, now_us=10_000_000)
+        self.assertEqual(self.limited(10_000_000), "too many failed attempts; try again in 50 s")
+        self.assertIsNotNone(self.limited(MINUTE_US - 1))
+        self.assertIsNone(self.limited(MINUTE_US))
+
+    def test_subjects_captures_and_rules_count_apart(self) -> None:
+        """Nobody locks another out."""
+        self.fail(5)
+        self.assertIsNotNone(self.limited())
+        self.assertIsNone(self.limited(subject="alice"))
+        self.assertIsNone(self.limited(captured=("r2",)))
+        self.assertIsNone(self.limited(rule=1))
+
+    def test_subject_that_fails_everywhere_has_to_wait(self) -> None:
+        """So that what is remembered of one stays small, and nothing is pushed out of it."""
+        for n in range(write.MAX_KEYS):
+            self.assertIsNone(self.limited(captured=("new",)))
+            self.fail(1, captured=(f"r{n}",))
+        self.assertIsNotNone(self.limited(captured=("new",)))
+        self.assertIsNone(self.limited(MINUTE_US, captured=("new",)))
+
+    def test_memory_is_bounded(self) -> None:
+        """Who failed longest ago is forgotten first."""
+        self.patch(write, "MAX_SUBJECTS", 3)
+        for subject in ("a", "b", "c"):
+            self.fail(5, subject=subject)
+        self.fail(1, subject="a")
+        self.fail(5, subject="d")
+        self.assertEqual([bool(self.limited(subject=name)) for name in "abcd"], [True, False, True, True])

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 
 from clasp_relay.access.policy import Policy
 from clasp_relay.access.policy.captures import Path
-from clasp_relay.access.policy.checks import Check, read_check
+from clasp_relay.access.policy.checks import Check, parse_check
+from clasp_relay.access.policy.json_keys import Keys
 from clasp_relay.access.policy.question import Question
-from clasp_relay.access.policy.reader import Keys
 from clasp_relay.access.scopes import Scopes
 from clasp_relay.core.records import Ended, Param
 from clasp_relay.core.rights.memory import Reads
@@ -144,7 +144,7 @@ def by_existence(reads: Reads) -> set[str]:
 
 def check_of(document: dict[str, object], path: str = "/app/{room}/{user}") -> Check:
     """Reads one check of a rule with that path."""
-    return read_check(Keys(document, "check", "test"), Path.parse(path).names)
+    return parse_check(Keys(document, "check", "test"), Path.parse(path).names)
 
 
 def question(

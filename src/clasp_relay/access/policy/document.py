@@ -1,13 +1,16 @@
-"""A policy document as frozen data. The keys, and what they mean, are in ``docs/policy.md``."""
+"""A policy document: its parts as frozen data, and how they are parsed, strictly and once (``docs/policy.md``)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from clasp_relay.access.limits import RateLimits
 from clasp_relay.access.policy.captures import Path, Template
-from clasp_relay.access.policy.checks import Check
+from clasp_relay.access.policy.checks import BEYOND, Check, parse_check, parse_checks
+from clasp_relay.access.policy.json_keys import Keys
+from clasp_relay.access.scopes import check_template
 
 LIVE = "live"
 SNAPSHOT = "snapshot"
@@ -62,6 +65,10 @@ class WriteRule:
     keep_hidden: bool
     failures: FailureLimit | None
     message: str | None
+    lock: bool
+    """Whether a writer may take the lock."""
+    owner: Template | None
+    """The subject that gets past a lock, besides the one that ``stamp`` names; None for nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +132,269 @@ class Document:
     ttl: tuple[tuple[Path, int], ...] = ()
     hello_snapshot: bool = True
     guest_ids: GuestIds = GuestIds.BEARER
+    lock: bool = True
+    """Whether a writer may take the lock where no write rule says otherwise."""
     write_rules: tuple[WriteRule, ...] = ()
     visibility: tuple[VisibilityEntry, ...] = ()
     transforms: tuple[Transform, ...] = ()
     notices: tuple[str, ...] = ()
     """What the operator should read in the log."""
+
+
+CLASSIC_KEYS = frozenset(("scopes", "rate_limits", "write_rules", "snapshot_visibility", "snapshot_transforms"))
+"""The top-level keys that the Rust relay knows."""
+
+BEYOND_KEYS = frozenset(
+    ("stamp", "keep_hidden", "failures", "literal", "unless", "catch_up", "applies_to", "lock", "owner")
+) | {check.kind for check in BEYOND}
+"""Keys and check types that it does not know."""
+
+
+def parse_write_rule(keys: Keys, number: int, lock: bool = True) -> WriteRule:
+    """Parses one of ``write_rules``.
+
+    Args:
+        keys: its keys.
+        number: its place in the list.
+        lock: whether a writer may take the lock when the rule does not say.
+
+    Raises:
+        StartError: a key is unknown, missing or wrong.
+    """
+    path = _path(keys, "path")
+    names = path.names
+    rule = WriteRule(
+        number=number,
+        path=path,
+        checks=parse_checks(keys, "checks", names, parse_check, may_be_empty=True),
+        is_any=keys.choice("mode", ("all", "any"), "all") == "any",
+        pre_checks=parse_checks(keys, "pre_checks", names, parse_check, may_be_empty=True),
+        allow_null_write=keys.flag("allow_null_write", False),
+        stamp=_stamp(keys.below("stamp"), names) if keys.taken_if_given("stamp") else None,
+        keep_hidden=keys.flag("keep_hidden", False),
+        failures=_failures(keys.below("failures")) if keys.taken_if_given("failures") else None,
+        message=keys.optional_text("message"),
+        lock=keys.flag("lock", lock),
+        owner=_template(keys, "owner", names) if keys.taken_if_given("owner") else None,
+    )
+    keys.done()
+    return rule
+
+
+def _stamp(keys: Keys, names: tuple[str, ...]) -> Stamp:
+    text = keys.text("value", "{session}")
+    outlives_null = keys.flag("outlives_null", False)
+    if outlives_null and text != "{session}":
+        keys.fail("outlives_null", "only a stamp of {session} can outlive a null: it says who may write again")
+    value = _template(keys, "value", names, "{session}")
+    stamp = Stamp(keys.text("field").encode(), value, outlives_null)
+    keys.done()
+    return stamp
+
+
+def _template(keys: Keys, key: str, names: tuple[str, ...], default: str | None = None) -> Template:
+    text = keys.text(key) if default is None else keys.text(key, default)
+    try:
+        return Template.parse(text, names)
+    except ValueError as error:
+        keys.fail(key, str(error))
+
+
+def _failures(keys: Keys) -> FailureLimit:
+    limit = FailureLimit(keys.whole("max", most=1000), round(keys.number("window_secs") * 1_000_000))
+    keys.done()
+    return limit
+
+
+def parse_visibility(keys: Keys, number: int) -> VisibilityEntry:
+    """Parses one of ``snapshot_visibility``.
+
+    Raises:
+        StartError: a key is unknown, missing or wrong.
+    """
+    path = _visibility_path(keys)
+    mode = keys.raw("visible")
+    words = ("owner", "require_state_not_null", "checks")
+    if not isinstance(mode, bool):
+        mode = keys.choice("visible", words)
+    owner = _capture(keys, "owner_segment", path) if mode == "owner" else None
+    # Keys of another mode are harmless in a file of the Rust relay, which ignores them.
+    for key in ("owner_segment", "public_sub", "lookup"):
+        keys.taken_if_given(key)
+    literal = tuple(_named(keys, f"literal[{n}]", name, path) for n, name in enumerate(keys.texts("literal", [])))
+    entry = VisibilityEntry(
+        number=number,
+        path=path,
+        shown=mode is not False,
+        owner=owner,
+        public_sub=keys.optional_text("public_sub") if mode == "owner" else None,
+        checks=_visibility_checks(keys, mode, path.names),
+        is_any=mode == "checks" and keys.choice("mode", ("all", "any"), "all") == "any",
+        literal=literal,
+        unless=parse_checks(keys, "unless", path.names, parse_check) if literal and keys.has("unless") else (),
+        catch_up=keys.flag("catch_up", False),
+        applies_to=_applies_to(keys),
+    )
+    keys.done()
+    return entry
+
+
+def _visibility_path(keys: Keys) -> Path:
+    keys.taken_if_given("path")
+    keys.taken_if_given("path_contains")
+    if keys.has("path") and keys.has("path_contains"):
+        keys.fail("path_contains", "is given besides path; give one of them")
+    if keys.has("path_contains"):
+        return Path.containing(keys.text("path_contains"))
+    return _path(keys, "path") if keys.has("path") else Path.everything()
+
+
+def _visibility_checks(keys: Keys, mode: bool | str, names: tuple[str, ...]) -> tuple[Check, ...]:
+    if mode == "checks":
+        return parse_checks(keys, "checks", names, parse_check)
+    if mode == "require_state_not_null":
+        lookup = Keys({"type": "state_not_null", "lookup": keys.raw("lookup")}, keys.where, keys.source)
+        return (parse_check(lookup, names),)
+    return ()
+
+
+def parse_transform(keys: Keys, number: int) -> Transform:
+    """Parses one of ``snapshot_transforms``.
+
+    Raises:
+        StartError: a key is unknown, missing or wrong.
+    """
+    path = _path(keys, "path")
+    transform = Transform(
+        number=number,
+        path=path,
+        fields=frozenset(keys.texts("redact_fields", [])),
+        unless=parse_checks(keys, "unless", path.names, parse_check) if keys.taken_if_given("unless") else (),
+        applies_to=_applies_to(keys),
+    )
+    keys.done()
+    return transform
+
+
+def parse_document(value: object, source: str) -> Document:
+    """Parses a whole policy.
+
+    Args:
+        value: the decoded JSON.
+        source: what the document is called in messages: its file name.
+
+    Raises:
+        StartError: a key is unknown, missing or wrong; it names the source and the key's path.
+    """
+    keys = Keys(value, "", source)
+    lock = keys.flag("lock", True)
+    document = Document(
+        source=source,
+        scopes=_scopes(keys),
+        rate_limits=_rate_limits(keys.below("rate_limits")) if keys.taken_if_given("rate_limits") else RateLimits(),
+        message_rate=_message_rate(keys.below("message_rate")) if keys.taken_if_given("message_rate") else None,
+        ttl=_ttl(keys.below("ttl")) if keys.taken_if_given("ttl") else (),
+        hello_snapshot=keys.flag("hello_snapshot", True),
+        guest_ids=GuestIds(keys.choice("guest_ids", [choice.value for choice in GuestIds], GuestIds.BEARER.value)),
+        lock=lock,
+        write_rules=tuple(parse_write_rule(item, n, lock) for n, item in enumerate(keys.objects("write_rules", []))),
+        visibility=tuple(parse_visibility(item, n) for n, item in enumerate(keys.objects("snapshot_visibility", []))),
+        transforms=tuple(parse_transform(item, n) for n, item in enumerate(keys.objects("snapshot_transforms", []))),
+    )
+    keys.done()
+    return replace(document, notices=_notices(document, keys.values))
+
+
+def _notices(document: Document, values: dict[str, object]) -> tuple[str, ...]:
+    """Says what an operator may not expect."""
+    notices = []
+    if not document.scopes:
+        notices.append("there are no scopes, so nobody may read or write anything")
+    listed = (*document.visibility, *document.transforms)
+    if listed and _is_classic(values):
+        notices.append(
+            "visibility and redaction hold for everything that is sent, live messages too, not only for snapshots;"
+            ' an entry with "applies_to": ["snapshot"] keeps the Rust relay\'s way'
+        )
+    return tuple(notices)
+
+
+def _is_classic(values: dict[str, object]) -> bool:
+    """Tells whether a document uses nothing that the Rust relay does not know."""
+    if set(values) - CLASSIC_KEYS:
+        return False
+    return not BEYOND_KEYS & set(_all_words(values))
+
+
+def _all_words(value: object) -> Iterator[str]:
+    """Yields every key below a value, and every check's type."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield key
+            if key == "type" and isinstance(item, str):
+                yield item
+            yield from _all_words(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _all_words(item)
+
+
+def _scopes(keys: Keys) -> tuple[str, ...]:
+    scopes = keys.texts("scopes", [])
+    for n, scope in enumerate(scopes):
+        try:
+            check_template(scope)
+        except ValueError as error:
+            keys.fail(f"scopes[{n}]", f"{scope!r}: {error}")
+    return tuple(scopes)
+
+
+def _rate_limits(keys: Keys) -> RateLimits:
+    default = RateLimits()
+    limits = RateLimits(
+        keys.whole("login_max_attempts", default.login_max_attempts),
+        keys.number("login_window_secs", default.login_window_s),
+        keys.whole("register_max_attempts", default.register_max_attempts),
+        keys.number("register_window_secs", default.register_window_s),
+    )
+    keys.done()
+    return limits
+
+
+def _message_rate(keys: Keys) -> MessageRate:
+    per_second = keys.number("per_second")
+    rate = MessageRate(per_second, keys.number("burst", 4 * per_second))
+    keys.done()
+    return rate
+
+
+def _ttl(keys: Keys) -> tuple[tuple[Path, int], ...]:
+    return tuple((_parse_path(keys, text, text), keys.whole(text)) for text in keys.values)
+
+
+def _applies_to(keys: Keys) -> tuple[str, ...]:
+    ways = keys.texts("applies_to", list(WAYS_OUT))
+    if not ways or set(ways) - set(WAYS_OUT):
+        keys.fail("applies_to", f"must be a list of {' and '.join(WAYS_OUT)}")
+    return tuple(ways)
+
+
+def _path(keys: Keys, key: str) -> Path:
+    return _parse_path(keys, key, keys.text(key))
+
+
+def _parse_path(keys: Keys, key: str, text: str) -> Path:
+    try:
+        return Path.parse(text)
+    except ValueError as error:
+        keys.fail(key, str(error))
+
+
+def _capture(keys: Keys, key: str, path: Path) -> int:
+    return _named(keys, key, keys.text(key), path)
+
+
+def _named(keys: Keys, key: str, name: str, path: Path) -> int:
+    if name not in path.names:
+        keys.fail(key, f"{name!r} is not captured by the path (it captures {', '.join(path.names) or 'nothing'})")
+    return path.names.index(name)

@@ -82,6 +82,8 @@ def _stored_lines(policy: Policy, write: WriteRequest, state: State, now_us: int
     except RequestError as error:
         return [f"after it: {error}"]
     lines = []
+    if not write.is_admin and not policy.write_rules.allows_lock(write.address):
+        lines.append("lock: refused (ERROR 403)")
     if grant.value != write.value:
         lines.append(f"stored as: {decode_value(grant.value)!r}")
     if grant.ttl is not None:
@@ -146,6 +148,8 @@ def _rule_lines(rule: WriteRule, question: Question) -> list[str]:
     lines = [f"rule: write_rules[{rule.number}] {rule.path.text}"]
     if rule.stamp is not None:
         lines.append(f"  stamps {rule.stamp.field.decode()!r}")
+    if rule.owner is not None:
+        lines.append(f"  gets past a lock: {rule.owner.expand(question.words)}")
     for title, checks in (
         ("pre_checks, all", rule.pre_checks),
         ("checks, any" if rule.is_any else "checks, all", rule.checks),

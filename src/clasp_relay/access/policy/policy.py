@@ -7,9 +7,8 @@ from importlib import resources
 from pathlib import Path as FilePath
 
 from clasp_relay.access.policy.catch_up import CatchUps, presence_paths
-from clasp_relay.access.policy.document import Document
-from clasp_relay.access.policy.reader import parse_json
-from clasp_relay.access.policy.reading import read_document
+from clasp_relay.access.policy.document import Document, parse_document
+from clasp_relay.access.policy.json_keys import parse_json
 from clasp_relay.access.policy.visibility import Visibility, VisibilityRule
 from clasp_relay.access.policy.write import Decision, WriteRequest, WriteRules
 from clasp_relay.access.scopes import expand
@@ -50,7 +49,7 @@ class Policy:
         Raises:
             StartError: something in it is unknown, missing or wrong; it names source and key.
         """
-        return cls(read_document(document, source))
+        return cls(parse_document(document, source))
 
     @classmethod
     def load(cls, path: str) -> Policy:

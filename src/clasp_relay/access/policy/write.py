@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict, deque
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
-from clasp_relay.access.policy.captures import PathTable
+from clasp_relay.access.policy.captures import Captured, PathTable
 from clasp_relay.access.policy.checks import Check, any_refusal, holds_all, holds_any
-from clasp_relay.access.policy.document import Document, Stamp, WriteRule
-from clasp_relay.access.policy.failures import Failures
+from clasp_relay.access.policy.document import Document, FailureLimit, Stamp, WriteRule
 from clasp_relay.access.policy.maps import encode_text, fields_of, is_map, text_of, with_fields
 from clasp_relay.access.policy.question import Question
 from clasp_relay.access.policy.visibility import Visibility
@@ -28,6 +28,15 @@ _MAX_REASON = 500
 
 _MAX_NAMED = 10_000
 """Characters of an address that an ERROR still names; with them it fits a frame, whatever they are."""
+
+
+MAX_SUBJECTS = 10_000
+"""Subjects whose failures are remembered; beyond it the one that failed longest ago is forgotten."""
+
+MAX_KEYS = 64
+"""Things that one subject may have failed at within their windows; beyond it the subject has to wait."""
+
+_Key = tuple[int, Captured]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +86,7 @@ class WriteRules:
         self._table = PathTable([rule.path for rule in document.write_rules])
         self._ttls = [seconds for _, seconds in document.ttl]
         self._ttl_table = PathTable([path for path, _ in document.ttl])
+        self._locks = document.lock
         self._visibility = visibility
         self.failures = Failures()
 
@@ -134,6 +144,27 @@ class WriteRules:
             return None
         left, reads = found
         return memory.keep(pool, key, write.address, left, reads)
+
+    def allows_lock(self, address: str) -> bool:
+        """Tells whether a writer may take the lock of an address."""
+        found = self.find(address)
+        return self._locks if found is None else found[0].lock
+
+    def owns(self, subject: str, address: str, value: Value) -> bool:
+        """Tells whether a subject gets past a lock: the rule's ``owner``, or the one that its stamp names.
+
+        Args:
+            subject: who.
+            address: the address.
+            value: what is stored there.
+        """
+        found = self.find(address)
+        if found is None:
+            return False
+        rule, captured = found
+        if rule.owner is not None and rule.owner.expand((*captured, subject)) == subject:
+            return True
+        return rule.stamp is not None and text_of(fields_of(value).get(rule.stamp.field)) == subject
 
     def ttl(self, write: WriteRequest) -> int | None:
         """Returns the TTL that a write is stored with, as on the wire."""
@@ -274,3 +305,43 @@ def _administered(stamp: Stamp, value: Value, kept: Value | None) -> tuple[Value
     if text_of(named) is None and kept is not None:
         value, named = with_fields(value, {stamp.field: kept}), kept
     return value, text_of(named) if stamp.outlives_null else None
+
+
+class Failures:
+    """The failures of every subject, by rule and captures; its memory is bounded."""
+
+    def __init__(self) -> None:
+        self._by_subject: OrderedDict[str, dict[_Key, tuple[deque[int], int]]] = OrderedDict()
+
+    def check(self, subject: str, rule: int, captured: Captured, limit: FailureLimit, now_us: int) -> None:
+        """Refuses an attempt after too many failures.
+
+        Raises:
+            RequestError: LIMIT; it says how long to wait.
+        """
+        mine = self._by_subject.get(subject)
+        if mine is None:
+            return
+        _expire(mine, now_us)
+        times = mine.get((rule, captured), (deque(), 0))[0]
+        if len(times) >= limit.most or len(mine) >= MAX_KEYS:
+            oldest_us = times[-limit.most] if len(times) >= limit.most else now_us
+            wait_s = max(1, -(-(oldest_us + limit.window_us - now_us) // 1_000_000))
+            raise RequestError(ErrorCode.LIMIT, f"too many failed attempts; try again in {wait_s} s")
+
+    def note(self, subject: str, rule: int, captured: Captured, limit: FailureLimit, now_us: int) -> None:
+        """Counts one failure."""
+        mine = self._by_subject.setdefault(subject, {})
+        self._by_subject.move_to_end(subject)
+        times, _ = mine.setdefault((rule, captured), (deque(maxlen=limit.most), limit.window_us))
+        times.append(now_us)
+        if len(self._by_subject) > MAX_SUBJECTS:
+            self._by_subject.popitem(last=False)
+
+
+def _expire(mine: dict[_Key, tuple[deque[int], int]], now_us: int) -> None:
+    for key, (times, window_us) in list(mine.items()):
+        while times and times[0] <= now_us - window_us:
+            times.popleft()
+        if not times:
+            del mine[key]

@@ -142,6 +142,22 @@ class Permissions(Protocol):
             RequestError: 301 for the scope, 403 for the policy, 429 after too many failures.
         """
 
+    def check_lock(self, who: Identity, address: str, /) -> None:
+        """Checks a SET with ``lock``, which ``check_write`` accepted.
+
+        Raises:
+            RequestError: 403; nobody may lock this address.
+        """
+
+    def owns(self, who: Identity, address: str, value: Value, /) -> bool:
+        """Tells whether a writer gets past a lock that another session holds.
+
+        Args:
+            who: the writer.
+            address: the locked address.
+            value: what is stored there.
+        """
+
     def check_publish(self, who: Identity, address: str, value: Value | None, state: State) -> None:
         """Checks a PUBLISH.
 
@@ -237,6 +253,13 @@ class OpenPermissions:
     ) -> Grant | None:
         """Allows it as it is."""
         return None
+
+    def check_lock(self, _who: Identity, _address: str) -> None:
+        """Everybody may lock everything."""
+
+    def owns(self, _who: Identity, _address: str, _value: Value) -> bool:
+        """Nobody owns anything: a lock holds for everybody else."""
+        return False
 
     def check_publish(self, _who: Identity, _address: str, _value: Value | None, _state: State) -> None:
         """Allows it."""

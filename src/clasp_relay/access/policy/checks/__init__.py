@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from clasp_relay.access.policy.checks.base import Check, Reading, read_checks
+from clasp_relay.access.policy.checks.base import Check, CheckParser, parse_checks
 from clasp_relay.access.policy.checks.combine import AllOf, AnyOf, Not, any_refusal, holds_all, holds_any
 from clasp_relay.access.policy.checks.people import (
     LastWriterIsSession,
@@ -30,7 +30,7 @@ from clasp_relay.access.policy.checks.value import (
     ValueIsMap,
     ValueNull,
 )
-from clasp_relay.access.policy.reader import Keys
+from clasp_relay.access.policy.json_keys import Keys
 
 CLASSIC: tuple[type[Check], ...] = (
     StateFieldEqualsSession,
@@ -41,7 +41,7 @@ CLASSIC: tuple[type[Check], ...] = (
     SegmentEqualsSession,
     RejectUnlessPathMatches,
 )
-"""Those that the Rust relay has too."""
+"""The checks that the Rust relay knows, too."""
 
 BEYOND: tuple[type[Check], ...] = (
     StateNull,
@@ -61,7 +61,7 @@ BEYOND: tuple[type[Check], ...] = (
     AnyOf,
     AllOf,
 )
-"""Those that it does not have."""
+"""The checks that it does not know."""
 
 CHECKS: dict[str, type[Check]] = {check.kind: check for check in (*CLASSIC, *BEYOND)}
 """Every check by its ``type``."""
@@ -70,12 +70,12 @@ MAX_CHECK_DEPTH = 16
 """How deep checks may be nested; real policies have five."""
 
 
-def read_check(keys: Keys, names: tuple[str, ...]) -> Check:
-    """Reads one check.
+def parse_check(keys: Keys, names: tuple[str, ...]) -> Check:
+    """Parses one check.
 
     Args:
-        keys: its object.
-        names: what its rule captures.
+        keys: its keys.
+        names: the captures of its rule.
 
     Raises:
         StartError: its type is unknown, or a key is missing, wrong or unknown.
@@ -83,7 +83,7 @@ def read_check(keys: Keys, names: tuple[str, ...]) -> Check:
     kind = CHECKS[keys.choice("type", CHECKS)]
     if keys.where.count(".check") > MAX_CHECK_DEPTH:
         keys.fail("", f"is nested deeper than {MAX_CHECK_DEPTH} checks")
-    check = kind.read(Reading(keys, names, read_check))
+    check = kind.parse(CheckParser(keys, names, parse_check, kind.takes_wildcards))
     keys.done()
     return check
 
@@ -97,6 +97,6 @@ __all__ = [
     "any_refusal",
     "holds_all",
     "holds_any",
-    "read_check",
-    "read_checks",
+    "parse_check",
+    "parse_checks",
 ]

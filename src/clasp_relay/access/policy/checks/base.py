@@ -1,14 +1,19 @@
-"""What every check is, and how one is read from a document."""
+"""What every check is, and how one is parsed: each kind is a dataclass whose fields are its keys in a document."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import ClassVar, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from dataclasses import Field, dataclass, fields
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
-from clasp_relay.access.policy.captures import SESSION, Captured, Path, Template
+from clasp_relay.access.policy.captures import Captured, Path, Template
+from clasp_relay.access.policy.json_keys import Keys
+from clasp_relay.access.policy.maps import encode_text, same
 from clasp_relay.access.policy.question import Question
-from clasp_relay.access.policy.reader import Keys
+from clasp_relay.wire.constants import MAX_PAYLOAD_BYTES
+from clasp_relay.wire.messages import NULL, Value
+from clasp_relay.wire.values import decode_value, encode_value
 
 
 class Lookup(NamedTuple):
@@ -35,14 +40,18 @@ class Check:
     looks_at_existence: ClassVar[bool] = False
     """Whether of what it looks up only this counts: whether something is set."""
 
+    takes_wildcards: ClassVar[bool] = False
+    """Whether its lookups may be patterns."""
+
     @classmethod
-    def read(cls, reading: Reading) -> Check:
-        """Reads the check's own keys.
+    def parse(cls, parser: CheckParser) -> Check:
+        """Parses the keys of the check: one for each field, by the type of the field.
 
         Raises:
-            StartError: one is missing or wrong.
+            StartError: a key is missing or wrong.
         """
-        raise NotImplementedError
+        found = {field.name: parser.parse_field(field) for field in fields(cls)}  # type: ignore[arg-type]
+        return cls(**found)
 
     def passes(self, question: Question) -> bool:
         """Tells whether it holds."""
@@ -87,40 +96,72 @@ def _show(value: object, words: Captured) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """Where a check is read: its keys, and what its rule captures.
+class Scalar:
+    """What a check compares a field with: text with captures, a number, true, false or null.
 
     Args:
-        keys: the check's object.
-        names: the captures that lookups may use.
-        read_check: reads a check inside this one.
+        template: the text; None for anything else.
+        value: what is not text.
     """
 
-    keys: Keys
-    names: tuple[str, ...]
-    read_check: Callable[[Keys, tuple[str, ...]], Check]
+    template: Template | None
+    value: Value = NULL
 
-    def template(self, key: str) -> Template:
-        """Returns text with captures."""
+    def expand(self, words: Captured) -> str:
+        """Returns it as text for people, with the captures filled in."""
+        return json.dumps(decode_value(self.value)) if self.template is None else self.template.expand(words)
+
+    def equals(self, field: Value | None, words: Captured) -> bool:
+        """Tells whether a field equals it; a missing field equals null."""
+        found = NULL if field is None else field
+        if self.template is None:
+            return same(found, self.value)
+        text = self.template.expand(words).encode()
+        return len(text) <= MAX_PAYLOAD_BYTES and found == encode_text(text)
+
+
+ParseCheck: TypeAlias = Callable[[Keys, tuple[str, ...]], Check]
+"""Parses one check: its keys, and the names that lookups may use."""
+
+
+class CheckParser:
+    """Parses the keys of one check.
+
+    Args:
+        keys: the keys.
+        names: the captures that lookups may use.
+        parse_check: parses a check inside this one.
+        takes_wildcards: whether lookups may be patterns.
+    """
+
+    def __init__(self, keys: Keys, names: tuple[str, ...], parse_check: ParseCheck, takes_wildcards: bool) -> None:
+        self.keys = keys
+        self.names = names
+        self._parse_check = parse_check
+        self._takes_wildcards = takes_wildcards
+        self._parsers: dict[str, Callable[[str], object]] = {
+            "Template": self._lookup,
+            "bytes": lambda key: keys.text(key).encode(),
+            "bool": lambda key: keys.flag(key, False),
+            "float": lambda key: keys.number(key, 0.0, above=-1e-9),
+            "Path": self.path,
+            "Scalar": self._scalar,
+            "Check": lambda key: parse_check(keys.below(key), names),
+            "tuple[Check, ...]": lambda key: parse_checks(keys, key, names, parse_check),
+        }
+
+    def parse_field(self, field: Field[Any]) -> object:
+        """Parses the key of a check's field by the type of the field."""
+        return self._parsers[str(field.type)](field.name)
+
+    def path(self, key: str) -> Path:
+        """Parses a path."""
         try:
-            return Template.parse(self.keys.text(key), self.names)
+            return Path.parse(self.keys.text(key))
         except ValueError as error:
             self.keys.fail(key, str(error))
 
-    def lookup(self, key: str, *, wildcards: bool = False) -> Template:
-        """Returns the template of an address, or of a pattern."""
-        template = self.template(key)
-        try:
-            template.check_address(wildcards)
-        except ValueError as error:
-            self.keys.fail(key, str(error))
-        return template
-
-    def field(self, key: str) -> bytes:
-        """Returns the name of a map's field as UTF-8."""
-        return self.keys.text(key).encode()
-
-    def place(self, key: str) -> int:
+    def capture(self, key: str) -> int:
         """Returns the index of a capture that is given by name."""
         name = self.keys.text(key)
         if name not in self.names:
@@ -128,30 +169,45 @@ class Reading:
             self.keys.fail(key, f"{name!r} is not captured by the path (it captures {captured})")
         return self.names.index(name)
 
-    def checks(self, key: str) -> tuple[Check, ...]:
-        """Returns a list of checks that is not empty."""
-        return read_checks(self.keys, key, self.names, self.read_check)
+    def _template(self, key: str) -> Template:
+        try:
+            return Template.parse(self.keys.text(key), self.names)
+        except ValueError as error:
+            self.keys.fail(key, str(error))
+
+    def _lookup(self, key: str) -> Template:
+        template = self._template(key)
+        try:
+            template.check_address(self._takes_wildcards)
+        except ValueError as error:
+            self.keys.fail(key, str(error))
+        return template
+
+    def _scalar(self, key: str) -> Scalar:
+        raw = self.keys.raw(key)
+        if isinstance(raw, str):
+            return Scalar(self._template(key))
+        if isinstance(raw, (list, dict)):
+            self.keys.fail(key, "must be a string, a number, true, false or null")
+        try:
+            return Scalar(None, encode_value(raw))
+        except ValueError as error:
+            self.keys.fail(key, str(error))
 
 
-ReadCheck: TypeAlias = Callable[[Keys, tuple[str, ...]], Check]
-
-
-def read_checks(
-    keys: Keys, key: str, names: tuple[str, ...], read_check: ReadCheck, *, may_be_empty: bool = False
+def parse_checks(
+    keys: Keys, key: str, names: tuple[str, ...], parse_check: ParseCheck, *, may_be_empty: bool = False
 ) -> tuple[Check, ...]:
-    """Reads a list of checks.
+    """Parses a list of checks.
 
     Args:
         keys: the object that holds the list.
-        key: where.
-        names: what their rule captures.
-        read_check: reads one.
-        may_be_empty: whether an empty or missing list will do.
+        key: the key of the list.
+        names: the captures that lookups may use.
+        parse_check: parses one check.
+        may_be_empty: whether the list may be empty or missing.
     """
-    found = tuple(read_check(item, names) for item in (keys.objects(key, []) if may_be_empty else keys.objects(key)))
+    found = tuple(parse_check(item, names) for item in (keys.objects(key, []) if may_be_empty else keys.objects(key)))
     if not found and not may_be_empty:
         keys.fail(key, "must hold a check")
     return found
-
-
-__all__ = ["SESSION", "Check", "ReadCheck", "Reading", "read_checks"]

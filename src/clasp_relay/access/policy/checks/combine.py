@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from clasp_relay.access.policy.captures import Captured
-from clasp_relay.access.policy.checks.base import Check, Reading
+from clasp_relay.access.policy.checks.base import Check
 from clasp_relay.access.policy.question import Question
 
 
@@ -16,11 +16,6 @@ class Not(Check):
 
     kind: ClassVar[str] = "not"
     check: Check
-
-    @classmethod
-    def read(cls, reading: Reading) -> Check:
-        """Reads the check's own keys."""
-        return cls(reading.read_check(reading.keys.below("check"), reading.names))
 
     def passes(self, question: Question) -> bool:
         """Tells whether it holds."""
@@ -42,11 +37,6 @@ class AllOf(Check):
 
     kind: ClassVar[str] = "all_of"
     checks: tuple[Check, ...]
-
-    @classmethod
-    def read(cls, reading: Reading) -> Check:
-        """Reads the check's own keys."""
-        return cls(reading.checks("checks"))
 
     def passes(self, question: Question) -> bool:
         """Tells whether it holds."""
@@ -72,11 +62,6 @@ class AnyOf(Check):
 
     kind: ClassVar[str] = "any_of"
     checks: tuple[Check, ...]
-
-    @classmethod
-    def read(cls, reading: Reading) -> Check:
-        """Reads the check's own keys."""
-        return cls(reading.checks("checks"))
 
     def passes(self, question: Question) -> bool:
         """Tells whether it holds."""

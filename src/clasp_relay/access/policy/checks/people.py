@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from clasp_relay.access.policy.captures import Path, Template
-from clasp_relay.access.policy.checks.base import Check, Reading
+from clasp_relay.access.policy.checks.base import Check, CheckParser
 from clasp_relay.access.policy.question import Question
 
 
@@ -19,9 +19,9 @@ class SegmentEqualsSession(Check):
     place: int
 
     @classmethod
-    def read(cls, reading: Reading) -> Check:
-        """Reads the check's own keys."""
-        return cls(reading.keys.text("segment"), reading.place("segment"))
+    def parse(cls, parser: CheckParser) -> Check:
+        """Parses the one key, which is the name of a capture."""
+        return cls(parser.keys.text("segment"), parser.capture("segment"))
 
     def passes(self, question: Question) -> bool:
         """Tells whether it holds."""
@@ -41,14 +41,10 @@ class RejectUnlessPathMatches(Check):
     message: str
 
     @classmethod
-    def read(cls, reading: Reading) -> Check:
-        """Reads the check's own keys."""
-        text = reading.keys.text("pattern")
-        try:
-            path = Path.parse(text)
-        except ValueError as error:
-            reading.keys.fail("pattern", str(error))
-        return cls(path, reading.keys.text("message", f"the address must be of the form {text}"))
+    def parse(cls, parser: CheckParser) -> Check:
+        """Parses the keys; the message has a default that names the pattern."""
+        path = parser.path("pattern")
+        return cls(path, parser.keys.text("message", f"the address must be of the form {path.text}"))
 
     def passes(self, question: Question) -> bool:
         """Tells whether it holds."""
@@ -71,11 +67,6 @@ class Present(Check):
     lookup: Template
     grace_secs: float
 
-    @classmethod
-    def read(cls, reading: Reading) -> Check:
-        """Reads the check's own keys."""
-        return cls(reading.lookup("lookup"), reading.keys.number("grace_secs", 0.0, above=-1e-9))
-
     def passes(self, question: Question) -> bool:
         """Tells whether it holds."""
         address = question.at(self.lookup)
@@ -96,13 +87,9 @@ class LastWriterIsSession(Check):
     """The subject wrote last what is set at an address, or at one that a pattern matches."""
 
     kind: ClassVar[str] = "last_writer_is_session"
+    takes_wildcards: ClassVar[bool] = True
     lookup: Template
     allow_if_missing: bool
-
-    @classmethod
-    def read(cls, reading: Reading) -> Check:
-        """Reads the check's own keys."""
-        return cls(reading.lookup("lookup", wildcards=True), reading.keys.flag("allow_if_missing", False))
 
     def passes(self, question: Question) -> bool:
         """Tells whether it holds."""

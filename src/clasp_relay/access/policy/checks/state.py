@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from clasp_relay.access.policy.captures import Template
-from clasp_relay.access.policy.checks.base import Check, Reading
-from clasp_relay.access.policy.checks.scalar import Scalar
+from clasp_relay.access.policy.checks.base import Check, Scalar
 from clasp_relay.access.policy.maps import holds, same
 from clasp_relay.access.policy.question import Question
 
@@ -20,12 +19,6 @@ class StateFieldEqualsSession(Check):
     lookup: Template
     field: bytes
     allow_if_missing: bool
-
-    @classmethod
-    def read(cls, reading: Reading) -> Check:
-        """Reads the check's own keys."""
-        keys = reading.keys
-        return cls(reading.lookup("lookup"), reading.field("field"), keys.flag("allow_if_missing", False))
 
     def passes(self, question: Question) -> bool:
         """Tells whether it holds."""
@@ -47,11 +40,6 @@ class StateNotNull(Check):
     looks_at_existence: ClassVar[bool] = True
     lookup: Template
 
-    @classmethod
-    def read(cls, reading: Reading) -> Check:
-        """Reads the check's own keys."""
-        return cls(reading.lookup("lookup"))
-
     def passes(self, question: Question) -> bool:
         """Tells whether it holds."""
         return question.is_set(question.at(self.lookup))
@@ -68,11 +56,6 @@ class StateNull(Check):
     kind: ClassVar[str] = "state_null"
     looks_at_existence: ClassVar[bool] = True
     lookup: Template
-
-    @classmethod
-    def read(cls, reading: Reading) -> Check:
-        """Reads the check's own keys."""
-        return cls(reading.lookup("lookup"))
 
     def passes(self, question: Question) -> bool:
         """Tells whether it holds."""
@@ -92,11 +75,6 @@ class EitherStateNotNull(Check):
     lookup_a: Template
     lookup_b: Template
 
-    @classmethod
-    def read(cls, reading: Reading) -> Check:
-        """Reads the check's own keys."""
-        return cls(reading.lookup("lookup_a"), reading.lookup("lookup_b"))
-
     def passes(self, question: Question) -> bool:
         """Tells whether it holds."""
         if question.is_set(question.at(self.lookup_a)):
@@ -112,11 +90,6 @@ class StateFieldMissing(Check):
     lookup: Template
     field: bytes
 
-    @classmethod
-    def read(cls, reading: Reading) -> Check:
-        """Reads the check's own keys."""
-        return cls(reading.lookup("lookup"), reading.field("field"))
-
     def passes(self, question: Question) -> bool:
         """Tells whether it holds."""
         return question.field(question.at(self.lookup), self.field) is None
@@ -129,11 +102,6 @@ class StateFieldHasSession(Check):
     kind: ClassVar[str] = "state_field_has_session"
     lookup: Template
     field: bytes
-
-    @classmethod
-    def read(cls, reading: Reading) -> Check:
-        """Reads the check's own keys."""
-        return cls(reading.lookup("lookup"), reading.field("field"))
 
     def passes(self, question: Question) -> bool:
         """Tells whether it holds."""
@@ -149,11 +117,6 @@ class StateFieldEquals(Check):
     field: bytes
     value: Scalar
 
-    @classmethod
-    def read(cls, reading: Reading) -> Check:
-        """Reads the check's own keys."""
-        return cls(reading.lookup("lookup"), reading.field("field"), Scalar.read(reading, "value"))
-
     def passes(self, question: Question) -> bool:
         """Tells whether it holds."""
         return self.value.equals(question.field(question.at(self.lookup), self.field), question.words)
@@ -168,12 +131,6 @@ class StateFieldsEqual(Check):
     field_a: bytes
     lookup_b: Template
     field_b: bytes
-
-    @classmethod
-    def read(cls, reading: Reading) -> Check:
-        """Reads the check's own keys."""
-        one = reading.lookup("lookup_a"), reading.field("field_a")
-        return cls(*one, reading.lookup("lookup_b"), reading.field("field_b"))
 
     def passes(self, question: Question) -> bool:
         """Tells whether it holds."""

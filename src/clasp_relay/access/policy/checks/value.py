@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from clasp_relay.access.policy.captures import Template
-from clasp_relay.access.policy.checks.base import Check, Reading
-from clasp_relay.access.policy.checks.scalar import Scalar
+from clasp_relay.access.policy.checks.base import Check, Scalar
 from clasp_relay.access.policy.maps import holds, is_map, same, text_of
 from clasp_relay.access.policy.question import Question
 from clasp_relay.wire.messages import NULL
@@ -19,11 +18,6 @@ class ValueNull(Check):
 
     kind: ClassVar[str] = "value_null"
 
-    @classmethod
-    def read(cls, reading: Reading) -> Check:  # noqa: ARG003 - it has no keys
-        """Reads the check's own keys."""
-        return cls()
-
     def passes(self, question: Question) -> bool:
         """Tells whether it holds."""
         return question.value == NULL
@@ -34,11 +28,6 @@ class ValueIsMap(Check):
     """The value is a map."""
 
     kind: ClassVar[str] = "value_is_map"
-
-    @classmethod
-    def read(cls, reading: Reading) -> Check:  # noqa: ARG003 - it has no keys
-        """Reads the check's own keys."""
-        return cls()
 
     def passes(self, question: Question) -> bool:
         """Tells whether it holds."""
@@ -52,11 +41,6 @@ class ValueIsMap(Check):
 @dataclass(frozen=True, slots=True)
 class _FieldCheck(Check):
     field: bytes
-
-    @classmethod
-    def read(cls, reading: Reading) -> Check:
-        """Reads the check's own keys."""
-        return cls(reading.field("field"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,11 +97,6 @@ class ValueFieldHasSession(Check):
     field: bytes
     allow_if_missing: bool
 
-    @classmethod
-    def read(cls, reading: Reading) -> Check:
-        """Reads the check's own keys."""
-        return cls(reading.field("field"), reading.keys.flag("allow_if_missing", False))
-
     def passes(self, question: Question) -> bool:
         """Tells whether it holds."""
         field = question.value_field(self.field)
@@ -132,11 +111,6 @@ class ValueFieldEquals(Check):
     field: bytes
     value: Scalar
 
-    @classmethod
-    def read(cls, reading: Reading) -> Check:
-        """Reads the check's own keys."""
-        return cls(reading.field("field"), Scalar.read(reading, "value"))
-
     def passes(self, question: Question) -> bool:
         """Tells whether it holds."""
         return self.value.equals(question.value_field(self.field), question.words)
@@ -150,11 +124,6 @@ class ValueFieldEqualsStateField(Check):
     field: bytes
     lookup: Template
     state_field: bytes
-
-    @classmethod
-    def read(cls, reading: Reading) -> Check:
-        """Reads the check's own keys."""
-        return cls(reading.field("field"), reading.lookup("lookup"), reading.field("state_field"))
 
     def passes(self, question: Question) -> bool:
         """Tells whether it holds."""
