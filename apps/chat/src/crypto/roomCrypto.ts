@@ -285,7 +285,7 @@ export class RoomCrypto {
     return userId === this.creatorId || this.admins.has(userId)
   }
 
-  // --- asking ---
+  // --- requesting ---
 
   private ask(): void {
     if (this.asking === 'paused') return

@@ -56,7 +56,7 @@ export const useFriendsStore = defineStore('friends', () => {
     return runtime.connection.set(address.request(me(), from), null, { durable: true })
   }
 
-  // --- hearing ---
+  // --- receiving ---
 
   function hearFriend({ address: from, value }: Update): void {
     const place = parseAddress(from)
@@ -74,7 +74,7 @@ export const useFriendsStore = defineStore('friends', () => {
     const place = parseAddress(from)
     if (place?.kind !== 'request') return
     const request = parseRequest(value)
-    // Who claims to be somebody else than the address says is not listened to.
+    // Ignore a request whose `fromId` differs from the id in its address.
     if (!request || request.fromId !== place.fromId) {
       requests.delete(place.fromId)
       return
@@ -112,7 +112,7 @@ export const useFriendsStore = defineStore('friends', () => {
     await runtime.storage.putValue('friendsEnded', Object.fromEntries(ended))
   }
 
-  // --- what was asked, kept so that it is shown as asked another day ---
+  // --- sent requests, stored to show them as pending after a reload ---
 
   async function askedIds(): Promise<UserId[]> {
     const value = await runtime.storage.value('asked')
@@ -124,7 +124,7 @@ export const useFriendsStore = defineStore('friends', () => {
     await runtime.storage.putValue('asked', [...asked])
   }
 
-  // --- acting ---
+  // --- actions ---
 
   async function request(userId: UserId): Promise<void> {
     if (userId === me()) throw new Failure('invalid', 'friend request to oneself', { reason: 'friendIsSelf' })
@@ -142,7 +142,7 @@ export const useFriendsStore = defineStore('friends', () => {
     const { name: fromName, color: fromColor } = runtime.self
     await writeFriend(userId, entry.fromName, entry.fromColor)
     const answer = asValue({ type: 'accepted', fromId: me(), fromName, fromColor, timestamp: clock.now() })
-    // While the request stands: without it there would be nothing to accept.
+    // Before the request is cleared: the relay accepts the answer only while the request exists.
     await runtime.connection.set(address.request(userId, me()), answer)
     await clearRequest(userId)
   }
@@ -162,7 +162,7 @@ export const useFriendsStore = defineStore('friends', () => {
     if (open) return { roomId: open.id, exists: true }
     const roomId = directMessageId(me(), userId)
     const found = await isUsable(roomId, userId)
-    // Two other people's ids may begin alike: then the room is theirs.
+    // Other users' ids may share these prefixes: then the room is theirs.
     if (found === 'foreign') return { roomId: `dm-${newId()}`, exists: false }
     return { roomId, exists: found === 'ours' }
   }
@@ -178,7 +178,7 @@ export const useFriendsStore = defineStore('friends', () => {
       await runtime.connection.set(address.meta(roomId), asValue(meta))
     }
     const call = asValue({ fromId: me(), fromName: name, roomId, timestamp: clock.now() })
-    // The other one's list decides about it; the room is usable here in any case.
+    // The recipient's policy may refuse the inbox entry; the room works in any case.
     await runtime.connection.set(address.dmInbox(userId, roomId), call).catch((failure: Failure) => {
       if (failure.kind !== 'forbidden') throw failure
     })

@@ -45,7 +45,7 @@ export const useGroupsStore = defineStore('groups', () => {
     const below = Object.values(byPath.value).filter(
       (group) => group.path.startsWith(prefix) && (group.isPublic || group.mine || group.pinned),
     )
-    // A parent that nobody created is on the way to its children all the same.
+    // A parent that nobody created must be listed too: it leads to its children.
     const next = new Set(below.map((group) => prefix + (group.path.slice(prefix.length).split('/')[0] as string)))
     return [...next]
       .map((each) => view(each, metas.get(each) ?? null))
@@ -99,7 +99,7 @@ export const useGroupsStore = defineStore('groups', () => {
         ? paths.filter((path): path is string => typeof path === 'string' && isGroupPath(path))
         : []
     } catch {
-      // Not written by either app: nothing is pinned.
+      // Not valid JSON: nothing is pinned.
       return []
     }
   }
@@ -161,7 +161,7 @@ export const useGroupsStore = defineStore('groups', () => {
   /** Ends the group. Its rooms go on, outside of it. */
   async function remove(path: string): Promise<void> {
     for (const room of roomsIn(path)) {
-      // Entries of others can be theirs to remove alone; they end with their rooms.
+      // The relay may allow only the room's creator to remove its entry.
       await runtime.connection.set(address.groupRoom(path, room.id), null).catch((failure: Failure) => {
         if (failure.kind !== 'forbidden') throw failure
       })

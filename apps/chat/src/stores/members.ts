@@ -69,7 +69,7 @@ export const useMembersStore = defineStore('members', () => {
     people.set(roomId, copy)
   }
 
-  // --- hearing ---
+  // --- receiving ---
 
   function hear(roomId: RoomId, place: Place, update: Update): void {
     if (place.kind === 'presence') hearPresence(roomId, place.userId, update)
@@ -100,7 +100,7 @@ export const useMembersStore = defineStore('members', () => {
     noteName(userId, presence)
     const before = of(roomId).present.get(userId)
     if (before && presence && isSame(before, presence)) {
-      // A heartbeat that changes nothing: whoever shows the room need not render it again.
+      // A heartbeat without a change must not render the room again.
       before.seenAt = seenAt
       return
     }
@@ -133,7 +133,7 @@ export const useMembersStore = defineStore('members', () => {
     }
   }
 
-  // --- showing ---
+  // --- for components ---
 
   function roleOf(roomId: RoomId, userId: UserId): Role {
     if (rooms.byId[roomId]?.creatorId === userId) return 'creator'
@@ -186,7 +186,7 @@ export const useMembersStore = defineStore('members', () => {
     }
     const creator = role === 'creator'
     const shared = { kick: true, ban: true, moderate: true }
-    // The relay lets only the creator write the meta, which every one of these does.
+    // All of these write the meta, which the relay allows only to the creator.
     const own = { rename: creator, visibility: creator, password: creator, promote: creator, remove: creator }
     return { ...shared, ...own, encrypt: creator && room.encryption === 'off' }
   }
@@ -195,7 +195,7 @@ export const useMembersStore = defineStore('members', () => {
 
   function say(roomId: RoomId, value: object | null): void {
     const where = address.typing(roomId, runtime.self.userId)
-    // Of interest only now: what does not get through is not made up for.
+    // Typing matters only now: a lost message is not repeated.
     runtime.connection.set(where, value && shapes.asValue(value)).catch(() => undefined)
   }
 
@@ -217,7 +217,7 @@ export const useMembersStore = defineStore('members', () => {
     if (again) say(roomId, { name: runtime.self.name, timestamp: now })
   }
 
-  // --- acting ---
+  // --- actions ---
 
   async function promote(roomId: RoomId, userId: UserId): Promise<void> {
     const value = { role: 'admin', promotedBy: runtime.self.userId, timestamp: clock.now() }

@@ -153,7 +153,7 @@ export const useMessagesStore = defineStore('messages', () => {
     if (timeline) timelines.set(message.roomId, withMessage(timeline, message))
   }
 
-  // --- as components see it ---
+  // --- for components ---
 
   const views = new WeakMap<StoredMessage, { marks: unknown; readers: string; view: ChatMessage }>()
 
@@ -161,7 +161,7 @@ export const useMessagesStore = defineStore('messages', () => {
     const { name } = runtime.self
     if (name === '') return false
     const [wanted, lower] = [`@${name.toLocaleLowerCase()}`, text.toLocaleLowerCase()]
-    // A longer name that begins alike may come first: `@Annabel and @Anna`.
+    // A longer name with the same beginning may come first: `@Annabel and @Anna`.
     for (let at = lower.indexOf(wanted); at >= 0; at = lower.indexOf(wanted, at + 1)) {
       if (!/^[\p{L}\p{N}]/u.test(lower.slice(at + wanted.length))) return true
     }
@@ -269,7 +269,7 @@ export const useMessagesStore = defineStore('messages', () => {
     const message = shapes.parseMessage(update.value)
     const live = runtime.rooms.get(roomId)
     if (!message || !live) return
-    // A relay without the rules of the chat would pass on what the banned write.
+    // A relay without the chat's policy would deliver messages of banned users.
     if (message.userId !== null && members.bans(roomId).some((ban) => ban.userId === message.userId)) return
     const room = await live.room()
     if (message.kind === 'edit') await receiveEdit(roomId, message)
@@ -283,7 +283,7 @@ export const useMessagesStore = defineStore('messages', () => {
     if (received.has(key)) return
     received.add(key)
     const stored = await storage().get(roomId, message.msgId)
-    // What the author sends itself replaces what another member shared of it.
+    // A message from its author replaces the copy that another member shared.
     if (!stored || stored.relayedBy !== null) {
       return receiveText(await withQuote(await readText(room, roomId, message, now())))
     }
@@ -425,8 +425,8 @@ export const useMessagesStore = defineStore('messages', () => {
   }
 
   /**
-   * A message as it leaves now: in the present session, and, if it waited for long, with the present time, so that it
-   * stands among what is new for those who receive it.
+   * Updates a message for sending: to the present session, and, if it waited for long, to the present time, so that
+   * receivers sort it among the new messages.
    */
   async function restamp(message: StoredMessage): Promise<StoredMessage> {
     const { roomId, msgId } = message
@@ -609,7 +609,7 @@ export const useMessagesStore = defineStore('messages', () => {
   const draft = (roomId: RoomId): Draft => drafts.get(roomId) ?? { text: '', replyTo: null, image: null, edit: null }
 
   function setDraft(roomId: RoomId, { text, replyTo, image, edit }: Draft): void {
-    // A composer that disappears because of a sign-out has nothing to keep.
+    // After a sign-out there is no storage; the composer still reports its draft when it is unmounted.
     if (!runtime.begun) return
     const kept = { roomId, text, replyTo, image, edit }
     drafts.set(roomId, kept)

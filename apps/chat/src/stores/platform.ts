@@ -62,7 +62,7 @@ function lockAlone(name: string, callback: () => void): () => void {
       release = resolve
       callback()
     })
-  // Given up before it was granted: nothing to do.
+  // Aborted before the lock was granted: nothing to do.
   navigator.locks.request(name, { signal: waiting.signal }, held).catch(() => undefined)
   return () => release()
 }

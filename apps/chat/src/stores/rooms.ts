@@ -22,7 +22,7 @@ import type { NewRoom, Room, RoomAccess, RoomId } from './types'
 const MAX_NAME = 32
 const MAX_DESCRIPTION = 500
 
-/** Everything known of a room, from wherever it is known. */
+/** Everything known about a room, from all sources. */
 interface RoomState {
   stored: StoredRoom
   meta: RoomMeta | null
@@ -45,7 +45,7 @@ export const useRoomsStore = defineStore('rooms', () => {
   const states = shallowReactive(new Map<RoomId, RoomState>())
   const activeId = ref<RoomId | null>(null)
   const ready = ref(false)
-  /** Until when one had read when a room was opened, where something new was there. */
+  /** The read position at the time a room with unread messages was opened, ms. */
   const unreadSince = shallowReactive(new Map<RoomId, number>())
 
   // --- state ---
@@ -132,7 +132,7 @@ export const useRoomsStore = defineStore('rooms', () => {
   const totalMentions = computed(() => audible.value.reduce((sum, room) => sum + room.mentions, 0))
   const active = computed(() => (activeId.value === null ? null : (byId.value[activeId.value] ?? null)))
 
-  // --- what the relay says ---
+  // --- updates from the relay ---
 
   function begin(): void {
     const { userId } = runtime.self
@@ -148,7 +148,7 @@ export const useRoomsStore = defineStore('rooms', () => {
       const place = parseAddress(from)
       if (!entry || place?.kind !== 'dmInbox' || place.roomId !== entry.roomId || entry.fromId === userId) return
       const { stored } = state(entry.roomId)
-      // What one has left comes back only by a newer call.
+      // A conversation that was left reopens only for a newer inbox entry.
       if (stored.joined || entry.timestamp <= stored.lastReadMs) return
       keep(entry.roomId, { peerName: entry.fromName, lastActivityMs: entry.timestamp })
       enter(entry.roomId)
@@ -158,7 +158,7 @@ export const useRoomsStore = defineStore('rooms', () => {
     })
   }
 
-  /** A room that is nowhere any more and that one is not in need not be remembered. */
+  /** Forgets a room that is neither listed nor joined. */
   function forgetStranger(id: RoomId): void {
     const { listed, grouped, stored } = state(id)
     if (!listed && !grouped && !stored.joined) states.delete(id)
@@ -182,7 +182,7 @@ export const useRoomsStore = defineStore('rooms', () => {
   function takeMeta(roomId: RoomId, meta: RoomMeta | null, live: boolean): void {
     const before = state(roomId)
     if (meta) {
-      // The hash, which its creator alone sees, is asked for when it is needed and kept nowhere.
+      // The password hash, which only the creator sees, is never stored.
       keep(roomId, { meta: { ...meta, passwordHash: null } })
       change(roomId, { meta })
     } else if (live && before.meta) {
@@ -210,7 +210,7 @@ export const useRoomsStore = defineStore('rooms', () => {
     runtime.enter(state(id).stored)
   }
 
-  /** The meta as the relay shows it now. */
+  /** Reads the current meta from the relay. */
   async function freshMeta(id: RoomId): Promise<RoomMeta | null> {
     if (!isRoomId(id)) throw new Failure('invalid', `invalid room ID: ${id}`, { reason: 'roomId' })
     const meta = parseRoomMeta(await runtime.connection.get(address.meta(id)))
@@ -255,7 +255,7 @@ export const useRoomsStore = defineStore('rooms', () => {
     forgetStranger(id)
   }
 
-  // --- making and changing ---
+  // --- creating and changing ---
 
   function checkedName(name: string): string {
     const trimmed = name.trim()
@@ -289,7 +289,7 @@ export const useRoomsStore = defineStore('rooms', () => {
       encrypted: room.encrypted,
     }
     const meta = { ...head, ...secret, ...(namespace && { namespace }), creatorId: userId, creatorName, createdAt }
-    // First the meta, by which the relay knows whose room it is; only then it is listed.
+    // The meta first: it tells the relay who the creator is, which the registry entries require.
     await runtime.connection.set(address.meta(id), asValue(meta))
     change(id, { meta: parseRoomMeta(meta) })
     await list(id, namespace)
@@ -309,7 +309,7 @@ export const useRoomsStore = defineStore('rooms', () => {
     if (namespace) await runtime.connection.set(address.groupRoom(namespace, id), asValue(full))
   }
 
-  /** A meta as it is written: fields that the relay hides and that are left out stay as they are. */
+  /** The meta as it is written; the relay keeps hidden fields that are omitted. */
   function metaValue(meta: RoomMeta): object {
     const { name, type, description, isPublic, encrypted, creatorId, creatorName, createdAt } = meta
     const { passwordHash, passwordSalt, namespace, dmUsers } = meta
@@ -329,7 +329,7 @@ export const useRoomsStore = defineStore('rooms', () => {
     }
   }
 
-  /** Reads the meta, changes it and writes it back, with the entries that repeat it. */
+  /** Reads, changes and writes the meta and the registry entries; resolves with the previous meta. */
   async function rewrite(id: RoomId, part: Partial<RoomMeta>): Promise<RoomMeta> {
     const meta = await freshMeta(id)
     if (!meta) throw new Failure('missing', `no such room: ${id}`)
@@ -361,8 +361,8 @@ export const useRoomsStore = defineStore('rooms', () => {
     const live = runtime.rooms.get(id)
     const meta = state(id).meta
     if (password === null || !live || !meta) return
-    // Who came in by the old password is not to read what is written under the new one. That there is a new one has to
-    // be known before the new key is handed out, and the echo of the meta may come after the ACK.
+    // Whoever proved only the old password must not get the new key. The encryption has to know the new salt before
+    // the key is sent, and the echo of the meta may arrive after the ACK.
     const { encrypted, creatorId, passwordSalt } = meta
     await live.tell({ type: 'meta', meta: { encrypted, creatorId, passwordSalt } })
     await live.tell({ type: 'rotate', without: [] })
@@ -386,7 +386,7 @@ export const useRoomsStore = defineStore('rooms', () => {
     const namespace = grouped?.path ?? meta?.namespace
     if (listed) await runtime.connection.set(address.registryRoom(id), null)
     if (namespace && isGroupPath(namespace)) await runtime.connection.set(address.groupRoom(namespace, id), null)
-    // It is left first, so that the end of the meta is no surprise here.
+    // Leave first, so that the removed meta is not reported as a deleted room.
     const live = runtime.forget(id)
     live?.close()
     await runtime.connection.set(address.meta(id), null)
@@ -414,7 +414,7 @@ export const useRoomsStore = defineStore('rooms', () => {
 
   const isWatched = (id: RoomId): boolean => id === activeId.value && attended()
 
-  /** A message came: counts it unless somebody looks at the room. */
+  /** Counts a new message as unread unless the room is on screen. */
   function noteMessage(id: RoomId, timestamp: number, own: boolean, mention: boolean): void {
     const { unread, mentions, stored } = state(id)
     keep(id, { lastActivityMs: Math.max(stored.lastActivityMs, timestamp) })
@@ -449,13 +449,13 @@ export const useRoomsStore = defineStore('rooms', () => {
     for (const room of known) if (room.joined) runtime.enter(room)
   }
 
-  /** The rooms that the original app remembers in this browser. */
+  /** The joined rooms that the original app stored in this browser. */
   function legacyJoined(): RoomId[] {
     try {
       const ids: unknown = JSON.parse(local.getItem('clasp-chat-joined') ?? '[]')
       return Array.isArray(ids) ? ids.filter((id): id is string => typeof id === 'string' && isRoomId(id)) : []
     } catch {
-      // Not written by the original: nothing to take over.
+      // Not valid JSON: nothing to take over.
       return []
     }
   }

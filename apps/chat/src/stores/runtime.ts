@@ -1,6 +1,6 @@
 /**
- * What the stores share and components never see: the connection, the storage, the keys, and the rooms that are live.
- * The session store starts and ends it; the others listen.
+ * What the stores share and components never see: connection, storage, keys, and the live rooms.
+ * The session store starts and ends it; the other stores listen to its events.
  */
 import { identityOf, type Identity } from '@/crypto/identity'
 import { AuthApi } from '@/protocol/auth'
@@ -15,7 +15,7 @@ import { LiveRoom, type RoomEvent, type Self } from './live/liveRoom'
 import { browserPlatform, type Platform } from './platform'
 
 const BEAT_MS = 10_000
-/** Beats so far apart mean that the machine slept. */
+/** A longer gap between two beats means that the machine was asleep. */
 const SLEEP_MS = 30_000
 const FIRST_BATCH = 20
 const TAB_OPENED = 'opened'
@@ -26,20 +26,20 @@ const GOODBYE_MS = 1_000
 
 export interface RuntimeEvents {
   status: ConnectionStatus
-  /** WELCOME: what has to be subscribed or said first goes out now. */
+  /** WELCOME arrived: what must be sent first is sent now. */
   online: null
-  /** A session begins: rooms and friends are to be loaded from the storage. */
+  /** A session begins: load rooms and friends from the storage. */
   begin: { storage: UserStorage; userId: string }
   /** `refused`: the browser stores nothing; `taken`: a newer version in another tab took the database over. */
   storage: 'refused' | 'taken'
-  /** It ended: everything about its person is to be forgotten. */
+  /** The session ended: forget everything about its user. */
   end: null
   room: RoomEvent
-  /** This tab is the one that sends what an earlier page left unsent. */
+  /** This tab sends the messages that an earlier page left unsent. */
   alone: null
   delivery: { id: string; state: DeliveryState; failure: Failure | null }
   beat: null
-  /** The relay refused something that nobody waits for. */
+  /** The relay refused a message whose result nobody awaits. */
   refusal: { failure: Failure; address: string | null }
   /** The token was refused and could not be renewed. */
   signedOut: null
@@ -100,7 +100,7 @@ export class Runtime extends Emitter<RuntimeEvents> {
     return this.openStorage !== null
   }
 
-  /** Loads what is stored of a person, so that everything can be read, then connects. */
+  /** Opens the storage of a user, then connects. */
   async begin(userId: string): Promise<void> {
     const storage = await this.open(userId)
     const pairs = await storage.identityPairs()
@@ -174,7 +174,7 @@ export class Runtime extends Emitter<RuntimeEvents> {
     return new Promise((resolve) => this.platform.clock.after(delayMs, resolve))
   }
 
-  /** Makes a room live: announced, subscribed, decrypting. */
+  /** Makes a room live: announces presence, subscribes, and decrypts. */
   enter(room: Pick<StoredRoom, 'id' | 'joinedAt'>): LiveRoom {
     const known = this.rooms.get(room.id)
     if (known) return known
@@ -204,7 +204,7 @@ export class Runtime extends Emitter<RuntimeEvents> {
     this.stops.push(this.connection.subscribe(pattern, handler))
   }
 
-  /** Another tab stored a room's encryption, or was opened and may have left something unsent before. */
+  /** Another tab stored encryption state of a room, or was opened and may have left messages unsent. */
   private hearTab(message: string): void {
     if (message !== TAB_OPENED) void this.rooms.get(message)?.sync()
     else if (this.isAlone) this.emit('alone', null)
@@ -221,7 +221,7 @@ export class Runtime extends Emitter<RuntimeEvents> {
   private takeOnline(): void {
     this.emit('online', null)
     for (const room of this.rooms.values()) room.announce()
-    // After the subscriptions, which the connection makes next.
+    // After the subscriptions, which the connection sends next.
     this.platform.clock.after(FIRST_BATCH, () => this.outbox.resumeAll())
   }
 

@@ -93,7 +93,7 @@ export const useSessionStore = defineStore('session', () => {
   /** Takes a new token. Where it is for somebody else, the session of the one before ends here first. */
   async function accept(grant: Grant, asGuest: boolean): Promise<void> {
     const another = grant.userId !== userId.value
-    // Nobody can sign in as a guest again: what is stored of one would stay on the disk for ever.
+    // Nobody can sign in as this guest again: its database would stay on the disk for ever.
     if (another && runtime.begun) await runtime.end(guest.value)
     runtime.token = grant.token
     userId.value = grant.userId
@@ -120,7 +120,7 @@ export const useSessionStore = defineStore('session', () => {
       grant = await runtime.auth.guest(displayName.value, userId.value, local.getItem(KEY.token))
     } catch (error) {
       if (!(error instanceof Failure) || error.kind !== 'identityTaken') throw error
-      // The id is somebody else's by now: without the token that proves it is ours there is no way back to it.
+      // The id has been taken over, and without a valid token there is no way to prove that it is ours.
       grant = await runtime.auth.guest(displayName.value, newId(), null)
     }
     await accept(grant, true)
@@ -171,7 +171,7 @@ export const useSessionStore = defineStore('session', () => {
     for (const room of runtime.rooms.values()) room.beat()
   }
 
-  // --- keeping the token good ---
+  // --- renewing the token ---
 
   async function planRenewal(): Promise<void> {
     stopRenewing()
@@ -183,7 +183,7 @@ export const useSessionStore = defineStore('session', () => {
       const inMs = Math.max(MIN_RENEW_MS, expiresAtMs - clock.now() - RENEW_AHEAD_MS)
       stopRenewing = clock.after(Math.min(inMs, MAX_TIMER_MS), () => void renew().then(planRenewal, planRenewal))
     } catch {
-      // No answer, or a token that is not good any more: the relay says so at the next HELLO, and it is renewed then.
+      // No answer, or an expired token: the relay refuses it at the next HELLO, and it is renewed then.
     }
   }
 
@@ -191,7 +191,7 @@ export const useSessionStore = defineStore('session', () => {
   async function renew(): Promise<boolean> {
     const stored = local.getItem(KEY.token)
     if (stored !== null && stored !== runtime.token) {
-      // Another tab was faster.
+      // Another tab has already renewed it.
       runtime.token = stored
       return true
     }
@@ -221,7 +221,7 @@ export const useSessionStore = defineStore('session', () => {
 
   if (typeof window !== 'undefined') {
     window.addEventListener('storage', ({ key, newValue }) => {
-      // Signed out in another tab, or signed in as somebody else: what is on screen here is no longer theirs.
+      // Signed out in another tab, or signed in as somebody else: this session has ended.
       const other = key === KEY.userId && newValue !== null && newValue !== userId.value
       if (signedIn.value && ((key === KEY.token && newValue === null) || other)) void leaveTab()
     })

@@ -28,7 +28,7 @@ export const useSettingsStore = defineStore('settings', () => {
     try {
       stored = JSON.parse(local.getItem(KEY) ?? '{}') as Record<string, unknown>
     } catch {
-      // Somebody else wrote there: the defaults do.
+      // Not valid JSON: use the defaults.
       return
     }
     const { theme: kept } = stored
@@ -74,7 +74,7 @@ export const useSettingsStore = defineStore('settings', () => {
   async function importData(file: Blob): Promise<{ messages: number; keys: number }> {
     if (file.size > MAX_FILE_BYTES) throw new Failure('tooLarge', 'export file too large', { reason: 'fileTooLarge' })
     const counts = await storeImport(runtime.storage, await readExport(await file.text()))
-    // What is open keeps keys and rooms in memory: begin anew with what is stored now.
+    // Open rooms hold keys in memory: restart the session to load what was imported.
     const { userId } = runtime.storage
     await runtime.end(false)
     await runtime.begin(userId)

@@ -20,7 +20,7 @@ describe('an account', () => {
     await person.page.goto(`${relay.origin}/auth?mode=register`)
     await person.page.getByLabel('Name', { exact: true }).fill(name)
     await person.page.getByLabel('Password', { exact: true }).fill(password)
-    await person.page.getByLabel('Password once more').fill(password)
+    await person.page.getByLabel('Repeat password').fill(password)
     await person.page.locator('button[type=submit]').click()
     await person.page.waitForURL(/\/chat/)
     return person
@@ -85,9 +85,9 @@ describe('an account', () => {
   it('says of an invitation that it is none, and stays where it is', async () => {
     const eve = await Person.guest(browser, relay.origin, 'Eve')
     await eve.page.goto(`${relay.origin}/chat?join=${encodeURIComponent('../../meta/**')}`)
-    await eve.page.getByText('This is no invitation.').waitFor()
+    await eve.page.getByText('This is not an invitation link or a room ID.').waitFor()
     await eve.page.goto(`${relay.origin}/chat?join=00000000-0000-4000-8000-00000000dead`)
-    await eve.dialog('Enter room').getByText('There is no such room').waitFor()
+    await eve.dialog('Join room').getByText('This room does not exist').waitFor()
     await eve.page.keyboard.press('Escape')
     await eve.page.getByText('No room selected').waitFor()
     await eve.leave()

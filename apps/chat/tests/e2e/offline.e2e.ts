@@ -27,7 +27,7 @@ describe('without a connection', () => {
     await ada.page.waitForTimeout(2000)
     await relay.kill()
     await ada.say('During the storm')
-    await ada.message('During the storm').getByRole('img', { name: 'Waiting to be sent' }).waitFor()
+    await ada.message('During the storm').getByRole('img', { name: 'Waiting for a connection' }).waitFor()
     await ada.page
       .getByText(/No connection|Connecting/)
       .first()

@@ -148,9 +148,9 @@ export class Person {
   }
 
   async acceptInvitation(password?: string): Promise<void> {
-    const dialog = this.dialog('Enter room')
-    if (password !== undefined) await dialog.getByLabel('Password of the room').fill(password)
-    await dialog.getByRole('button', { name: 'Enter', exact: true }).click()
+    const dialog = this.dialog('Join room')
+    if (password !== undefined) await dialog.getByLabel('Room password').fill(password)
+    await dialog.getByRole('button', { name: 'Join', exact: true }).click()
   }
 
   async openRoom(name: string): Promise<void> {
@@ -181,9 +181,10 @@ export class Person {
     await this.message(text).first().waitFor()
   }
 
-  /** The mark that the relay has the message. */
+  /** A message that the relay has shows no mark any more. */
   async isDelivered(text: string): Promise<void> {
-    await this.message(text).getByRole('img', { name: 'Delivered to the server' }).waitFor()
+    await this.message(text).first().waitFor()
+    await this.message(text).locator('.mark').waitFor({ state: 'detached' })
   }
 
   /** Opens the menu of a message and chooses from it. */
@@ -201,7 +202,7 @@ export class Person {
     await field.press('Enter')
   }
 
-  async openPanel(tab: 'People' | 'Room' | 'Security'): Promise<void> {
+  async openPanel(tab: 'Members' | 'Room' | 'Security'): Promise<void> {
     const panel = this.page.getByRole('complementary', { name: 'Room details' })
     if (!(await panel.isVisible())) await this.button('Show room details').click()
     await panel.getByRole('tab', { name: tab }).click()
@@ -209,7 +210,7 @@ export class Person {
 
   /** Does something to a member by the menu in the list of people. */
   async act(member: string, entry: string): Promise<void> {
-    await this.openPanel('People')
+    await this.openPanel('Members')
     await this.button(`Actions for ${member}`).click()
     await this.page.getByRole('menuitem', { name: entry }).click()
   }
@@ -217,7 +218,7 @@ export class Person {
   async ownId(): Promise<string> {
     await this.button(/Your profile and status/).click()
     const dialog = this.dialog('Your profile')
-    const id = await dialog.getByLabel('Your id').inputValue()
+    const id = await dialog.getByLabel('Your user ID').inputValue()
     await this.page.keyboard.press('Escape')
     await dialog.waitFor({ state: 'detached' })
     return id

@@ -75,6 +75,15 @@ export class Relay {
     await once(child, 'exit')
   }
 
+  /** Lets it stand still: its sockets stay open, and nothing is answered. */
+  pause(): void {
+    this.process?.kill('SIGSTOP')
+  }
+
+  resume(): void {
+    this.process?.kill('SIGCONT')
+  }
+
   async stop(): Promise<void> {
     await this.kill()
     await rm(this.folder, { recursive: true, force: true })

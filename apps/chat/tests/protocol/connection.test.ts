@@ -264,6 +264,14 @@ describe('a dead socket', () => {
     expect(connection.online).toBe(true)
   })
 
+  it('is given up soon when the browser is offline and the relay does not answer', async () => {
+    const connection = await online()
+    socket().deaf = true
+    connection.probe(1_000)
+    clock.advance(1_100)
+    expect(connection.status.phase).toBe('waiting')
+  })
+
   it('answers a PING of the relay', async () => {
     await online()
     socket().tell({ type: 'PING' })

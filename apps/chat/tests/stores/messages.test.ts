@@ -207,6 +207,88 @@ describe('history', () => {
     expect(texts(bob)).toEqual(['early', 'late'])
   })
 
+  it('brings edits and deletes that one missed, where their authors signed them', async () => {
+    for (const text of ['keep', 'change', 'remove']) await world.done(alice.messages.send(roomId, { text }))
+    const carol = await world.person('Carol')
+    await world.done(carol.rooms.join(roomId))
+    carol.messages.timeline(roomId)
+    await world.pass(6_000)
+    expect(texts(carol)).toEqual(['keep', 'change', 'remove'])
+    const [, changed, removed] = shown(alice)
+    loses(bob)
+    world.relay.down = true
+    await world.done(alice.messages.edit(roomId, changed!.msgId, 'changed'))
+    await world.done(alice.messages.remove(roomId, removed!.msgId))
+    await world.pass(100_000)
+    // Carol, who heard of them, helps; Alice is away.
+    loses(alice)
+    await comesBack(bob, 10_000)
+    expect(shown(bob)).toMatchObject([
+      { text: 'keep', edited: false },
+      { text: 'changed', edited: true, unproven: false, relayedBy: null },
+      { text: '', deleted: true, unproven: false },
+    ])
+  })
+
+  describe('of a helper that lies', () => {
+    /** Answers Bob's next request for history, in another's name, with these rows. */
+    async function lie(rows: object[], part: object = {}): Promise<void> {
+      await world.pass(12_000)
+      world.relay.published.length = 0
+      loses(bob)
+      await world.pass(2_500)
+      const asked = (
+        world.emitted(`/chat/room/${roomId}/history/call`) as { requestId: string; userId: string }[]
+      ).find((call) => call.userId === bob.userId)
+      const { requestId } = asked!
+      const head = { userId: 'mallory', requestId }
+      world.relay.emit(`/chat/room/${roomId}/history/call`, { ...head, type: 'offer', count: 200 })
+      await world.pass(500)
+      const messages = rows as never[]
+      const mail = { ...head, type: 'part', last: true, messages, ...part }
+      world.relay.emit(`/chat/room/${roomId}/history/to/${bob.userId}`, mail)
+      await world.pass(1_000)
+    }
+
+    const row = (part: object = {}) => ({
+      from: 'Bob',
+      fromId: 'session-x',
+      userId: bob.userId,
+      msgId: 'forged-1',
+      text: 'I never said this',
+      timestamp: world.clock.now(),
+      type: 'text',
+      ...part,
+    })
+
+    it('no row is one’s own or verified, and each is marked', async () => {
+      await lie([row({ signature: `${'A'.repeat(86)}==` })])
+      const forged = shown(bob).find((message) => message.msgId === 'forged-1')!
+      expect(forged).toMatchObject({ own: false, verification: 'unsigned', relayedBy: { userId: 'mallory' } })
+      expect(bob.messages.canEdit(forged)).toBe(false)
+      await expect(bob.messages.edit(roomId, 'forged-1', 'x')).rejects.toMatchObject({ kind: 'forbidden' })
+    })
+
+    it('no edit and no delete is taken that its author did not sign', async () => {
+      await world.done(alice.messages.send(roomId, { text: 'true' }))
+      const { msgId } = shown(bob)[0]!
+      const change = { fromId: 's', userId: alice.userId, targetId: msgId, timestamp: world.clock.now() + 1_000 }
+      const signature = `${'A'.repeat(86)}==`
+      const head = { userId: alice.userId, from: 'Alice', msgId }
+      await lie([row({ ...head, text: 'false', change: { ...change, type: 'edit', text: 'false', signature } })])
+      await lie([row({ ...head, deleted: true, change: { ...change, type: 'delete', signature } })])
+      await lie([row({ ...head, deleted: true, change: { ...change, userId: 'mallory', type: 'delete', signature } })])
+      expect(shown(bob)[0]).toMatchObject({ text: 'true', edited: false, deleted: false, relayedBy: null })
+    })
+
+    it('nothing unencrypted is taken in an encrypted room', async () => {
+      await world.done(alice.rooms.enableEncryption(roomId))
+      await world.pass(5_000)
+      await lie([row()])
+      expect(texts(bob)).toEqual([])
+    })
+  })
+
   it('from somebody who was not asked is not taken', async () => {
     const part = { type: 'part', userId: 'mallory', requestId: 'r', last: true }
     const messages = [{ fromId: 's', msgId: 'm', text: 'false', timestamp: 1, type: 'text', from: 'x' }]
@@ -219,6 +301,125 @@ describe('history', () => {
     await world.pass(500)
     expect(texts(bob)).toEqual([])
     expect(world.emitted(`/chat/room/${roomId}/history/to/mallory`)).toEqual([])
+  })
+})
+
+describe('a mention', () => {
+  it('is one’s whole name, wherever it stands', async () => {
+    const anna = await world.person('Anna')
+    await world.done(anna.rooms.join(roomId))
+    for (const text of ['@Annabel', '@Annabel and @Anna', '@anna!', 'Anna'])
+      await world.done(alice.messages.send(roomId, { text }))
+    anna.messages.timeline(roomId)
+    await breathe()
+    expect(shown(anna).map((message) => message.mentionsMe)).toEqual([false, true, true, false])
+  })
+})
+
+describe('the open room', () => {
+  it('is read when one comes back to the window', async () => {
+    bob.rooms.activate(roomId)
+    bob.state.attended = false
+    await world.done(alice.messages.send(roomId, { text: 'x' }))
+    expect(bob.rooms.byId[roomId]!.unread).toBe(1)
+    bob.state.attended = true
+    bob.listeners.wake()
+    expect(bob.rooms.byId[roomId]!.unread).toBe(0)
+    await world.pass(2_000)
+    expect(world.relay.value(`/chat/room/${roomId}/receipts/${bob.userId}`)).toBeDefined()
+  })
+
+  it('says that it asks for what was missed, until there is an answer', async () => {
+    const carol = await world.person('Carol')
+    await world.done(alice.messages.send(roomId, { text: 'x' }))
+    await world.done(carol.rooms.join(roomId))
+    carol.messages.timeline(roomId)
+    expect(carol.messages.catchingUp(roomId)).toBe(true)
+    await world.pass(6_000)
+    expect([carol.messages.catchingUp(roomId), texts(carol)]).toEqual([false, ['x']])
+    const alone = await world.done(carol.rooms.create({ name: 'Alone', isPublic: false, encrypted: false }))
+    expect(carol.messages.catchingUp(alone)).toBe(false)
+  })
+
+  it('after a reload is known before anybody asks whether one is in it, with its unread part', async () => {
+    bob.rooms.activate(roomId)
+    await world.done(alice.messages.send(roomId, { text: 'read' }))
+    bob.rooms.activate(null)
+    await world.pass(100)
+    const { lastActivityMs } = bob.rooms.byId[roomId]!
+    await world.done(alice.messages.send(roomId, { text: 'unread' }))
+    await bob.runtime.end(false)
+    const again = world.make('Bob', bob.local)
+    expect(again.rooms.ready).toBe(false)
+    const restored = again.session.restore()
+    await world.done(restored)
+    expect(again.rooms.ready).toBe(true)
+    expect(again.rooms.byId[roomId]).toMatchObject({ joined: true, unread: 1 })
+    again.rooms.activate(roomId)
+    expect(again.messages.unreadSince(roomId)).toBe(lastActivityMs)
+  })
+})
+
+describe('a message that waited for long', () => {
+  it('leaves with the time at which it leaves, on both sides', async () => {
+    world.relay.down = true
+    world.relay.restart()
+    await world.pass(500)
+    await alice.messages.send(roomId, { text: 'late' })
+    const written = world.clock.now()
+    await world.pass(600_000)
+    world.relay.down = false
+    alice.connection.retryNow()
+    bob.connection.retryNow()
+    await world.pass(5_000)
+    const [sent] = shown(alice)
+    expect(sent!.timestamp).toBeGreaterThan(written + 500_000)
+    expect(shown(bob)[0]).toMatchObject({ text: 'late', timestamp: sent!.timestamp })
+  })
+})
+
+describe('a browser that does not store', () => {
+  it('shows messages all the same, and says once that it is full', async () => {
+    const { messages } = alice.runtime.storage
+    messages.put = () => Promise.reject(new DOMException('full', 'QuotaExceededError'))
+    await world.done(alice.messages.send(roomId, { text: 'one' }))
+    await world.done(bob.messages.send(roomId, { text: 'two' }))
+    expect(shown(alice)).toMatchObject([{ text: 'one', delivery: 'confirmed' }, { text: 'two' }])
+    expect(alice.notifications.notices.map((notice) => notice.key)).toEqual(['errors.storage'])
+  })
+
+  it('and whose database a newer version took goes on in memory', async () => {
+    alice.messages.timeline(roomId)
+    await breathe()
+    await new Promise<void>((resolve, reject) => {
+      const request = indexedDB.open(`clasp-relay-chat-${alice.userId}`, 99)
+      request.onsuccess = () => {
+        request.result.close()
+        resolve()
+      }
+      request.onerror = () => reject(request.error as Error)
+    })
+    expect(alice.notifications.notices.map((notice) => notice.key)).toEqual(['notices.storageTaken'])
+    await world.done(bob.messages.send(roomId, { text: 'still arrives' }))
+    await world.done(alice.messages.send(roomId, { text: 'still leaves' }))
+    expect(shown(alice).map((message) => message.text)).toEqual(['still arrives', 'still leaves'])
+    expect(texts(bob)).toEqual(['still arrives', 'still leaves'])
+  })
+
+  it('at all lets one talk, and says that nothing is kept', async () => {
+    const { open } = indexedDB
+    indexedDB.open = () => {
+      throw new DOMException('refused', 'SecurityError')
+    }
+    const carol = await world.person('Carol')
+    indexedDB.open = open
+    await world.pass(100)
+    expect(carol.notifications.notices.map((notice) => notice.key)).toEqual(['notices.storageRefused'])
+    await world.done(carol.rooms.join(roomId))
+    carol.messages.timeline(roomId)
+    await world.done(carol.messages.send(roomId, { text: 'hello' }))
+    expect(texts(bob)).toEqual(['hello'])
+    expect(texts(carol)).toEqual(['hello'])
   })
 })
 

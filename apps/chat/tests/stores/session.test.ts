@@ -138,6 +138,7 @@ describe('an account', () => {
     const tester = make()
     await tester.session.continueAsGuest('Guest')
     await settle()
+    const guestId = tester.session.userId
     const roomId = await world.done(tester.rooms.create({ name: 'Den', isPublic: false, encrypted: false }))
     expect(tester.rooms.joined).toHaveLength(1)
     answers['login'] = [{ status: 200, body: { token: 't.1', user_id: 'account-8', username: 'alice' } }]
@@ -146,6 +147,10 @@ describe('an account', () => {
     expect(tester.session.userId).toBe('account-8')
     expect(tester.rooms.byId[roomId]).toBeUndefined()
     expect(tester.connection.online).toBe(true)
+    // Nobody can come back as that guest: its messages must not stay behind.
+    const databases = (await indexedDB.databases()).map((database) => database.name)
+    expect(databases).toContain('clasp-relay-chat-account-8')
+    expect(databases).not.toContain(`clasp-relay-chat-${guestId}`)
     await tester.runtime.end(true)
   })
 

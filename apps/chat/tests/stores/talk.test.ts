@@ -188,6 +188,55 @@ describe('people', () => {
     expect(alice.members.present(roomId).map((member) => member.name)).toEqual(['Alice'])
   })
 
+  it('takes heartbeats that change nothing without a new list', async () => {
+    const [alice, bob] = [await person('Alice'), await person('Bob')]
+    const roomId = await roomOf(alice, [bob])
+    const before = alice.members.present(roomId)
+    await clock.pass(30_000)
+    expect(alice.members.present(roomId)).toBe(before)
+    expect(before).toHaveLength(2)
+    bob.session.setProfile({ displayName: 'Robert' })
+    await clock.pass(300)
+    expect(alice.members.present(roomId).map((member) => member.name)).toEqual(['Alice', 'Robert'])
+    await bob.runtime.end(false)
+    await clock.pass(40_000)
+    expect(alice.members.present(roomId).map((member) => member.name)).toEqual(['Alice'])
+  })
+
+  it('does not see the invisible type, and names those who left', async () => {
+    const [alice, bob] = [await person('Alice'), await person('Bob')]
+    const roomId = await roomOf(alice, [bob])
+    bob.session.setProfile({ status: 'invisible' })
+    await clock.pass(300)
+    bob.members.noteTyping(roomId)
+    relay.put(`/chat/room/${roomId}/typing/${bob.userId}`, { name: 'Bob', timestamp: clock.now() })
+    await clock.pass(300)
+    expect(alice.members.typing(roomId)).toEqual([])
+    await bob.messages.send(roomId, { text: 'x' })
+    await alice.messages.send(roomId, { text: 'y' })
+    await clock.pass(500)
+    bob.rooms.activate(roomId)
+    await clock.pass(2_000)
+    await bob.runtime.end(false)
+    await clock.pass(40_000)
+    expect(
+      alice.messages
+        .timeline(roomId)
+        .at(-1)!
+        .readBy.map((reader) => reader.name),
+    ).toEqual(['Bob'])
+  })
+
+  it('are gone at once when they sign out', async () => {
+    const [alice, bob] = [await person('Alice'), await person('Bob')]
+    const roomId = await roomOf(alice, [bob])
+    bob.messages.setDraft(roomId, { text: 'half', replyTo: null, image: null, edit: null })
+    await bob.session.logout()
+    bob.messages.setDraft(roomId, { text: 'half', replyTo: null, image: null, edit: null })
+    await clock.pass(500)
+    expect(alice.members.present(roomId).map((member) => member.name)).toEqual(['Alice'])
+  })
+
   it('kicks and bans with effect', async () => {
     const [alice, bob, carol] = [await person('Alice'), await person('Bob'), await person('Carol')]
     const roomId = await roomOf(alice, [bob, carol])

@@ -1,6 +1,6 @@
 /**
- * One joined room while the app runs: announces the person, keeps the room's subscriptions, and lets the encryption
- * hear and do what concerns it. Knows no store; what the stores need to know goes out as events.
+ * A joined room while the app runs: announces presence, holds the subscriptions, and connects the room's encryption to
+ * the relay and the storage. It knows no store; stores receive its events.
  */
 import { RoomCrypto, type CryptoEffect, type CryptoEvent, type EncryptionState } from '@/crypto/roomCrypto'
 import type { Identity } from '@/crypto/identity'
@@ -12,13 +12,13 @@ import * as shapes from '@/protocol/shapes'
 import type { UserStorage } from '@/storage/storage'
 import type { RoomAccess } from '../types'
 
-/** Presence that was not renewed for so long is a ghost. */
+/** A presence that was not renewed for this long is stale. */
 export const STALE_MS = 25_000
 /** How long the relay keeps a presence that is not renewed. */
 export const PRESENCE_TTL_S = 60
-/** A presence that ended by itself has not been taken away. */
+/** A presence older than this expired, and was not removed by a moderator. */
 const EXPIRY_MS = 45_000
-/** Seconds that a presence outlives a page that was closed, so that another device can hold on to it. */
+/** Time to live of the presence of a closing page, in which another device of the same user can renew it. */
 const CLOSING_TTL_S = 2
 
 export interface Self {
@@ -47,7 +47,7 @@ export type RoomEvent =
   | { type: 'encryption'; roomId: string; state: EncryptionState }
   | { type: 'keysArrived'; roomId: string }
   | { type: 'keyChanged'; roomId: string; userId: string; oldFingerprint: string; newFingerprint: string }
-  /** Somebody with the right to do so took the own presence away. */
+  /** A moderator removed the own presence. */
   | { type: 'kicked'; roomId: string }
 
 export class LiveRoom {
@@ -60,7 +60,7 @@ export class LiveRoom {
   private active = true
   private announcedAt = 0
   private banned = false
-  /** This page is being closed; only a page that comes back says again that somebody is there. */
+  /** This page is closing: its presence is not renewed unless the page comes back. */
   private closing = false
 
   constructor(
@@ -93,7 +93,7 @@ export class LiveRoom {
 
   // --- presence ---
 
-  /** Says first that one is there, then asks for the room: what the relay shows depends on it. */
+  /** Writes the presence first, then reads the room: the relay shows a room only to those present. */
   announce(): void {
     if (!this.active) return
     if (this.access !== 'inside') this.setAccess('entering', null)
@@ -128,7 +128,7 @@ export class LiveRoom {
     const { connection, self } = this.context
     const { userId, name, color, status } = self()
     const value = shapes.asValue({ name, avatarColor: color, joinedAt: this.joinedAt, status })
-    // Relays without this address go without it; membership only helps the encryption to notice who left.
+    // Older relays refuse this address. Membership only tells the encryption who has left.
     connection.set(address.member(this.id, userId), value).catch(() => undefined)
   }
 
@@ -139,12 +139,12 @@ export class LiveRoom {
 
   private cameInside(): void {
     if (!this.active) return
-    // The end of a ban is not shown to who is outside; a presence that is taken proves it.
+    // The end of a ban is not visible from outside; an accepted presence proves it.
     this.banned = false
     if (this.access === 'inside') return
     const late = this.access !== 'entering'
     this.setAccess('inside', null)
-    // What became visible just now is sent again by the relay, the keys excepted: those are asked for anew.
+    // The relay now sends what has become visible, except the keys: subscribe to them again.
     if (late) this.subscribeKeys()
   }
 
@@ -204,7 +204,7 @@ export class LiveRoom {
     this.context.emit({ type: 'meta', roomId: this.id, meta, live })
   }
 
-  /** What an update means to the encryption. */
+  /** The encryption event for an update; null: the update does not concern it. */
   private cryptoEvent(place: Place, { value, kind, ageMs }: Update): CryptoEvent | null {
     switch (place.kind) {
       case 'admin':
@@ -235,8 +235,8 @@ export class LiveRoom {
 
   private takeOwnBan(banned: boolean): void {
     this.banned = banned
-    // Inside, it is the reason why the presence is taken away next; outside, why it was refused. On the way in, the relay
-    // has yet to say.
+    // Inside the room, the removal of the presence follows; outside, this is why the presence was refused. While entering,
+    // the relay has not decided yet.
     const { access } = this
     if (banned && (access === 'inside' || access === 'refused' || access === 'passwordNeeded')) {
       this.setAccess('banned', null)
@@ -247,7 +247,7 @@ export class LiveRoom {
     if (kind !== 'set') return
     if (isClosing(value)) {
       if (this.closing) return
-      // Another device of this person goes; this one stays.
+      // Another device of the same user leaves; this one stays.
       this.sendPresence(true)
     } else if (value === null && (this.access === 'inside' || this.access === 'banned')) {
       const expired = this.context.clock.now() - this.announcedAt > EXPIRY_MS
@@ -258,7 +258,7 @@ export class LiveRoom {
 
   // --- encryption ---
 
-  /** Tells the encryption what happened and carries out what it wants. */
+  /** Passes an event to the encryption and carries out its effects. */
   async tell(event: CryptoEvent): Promise<void> {
     const room = await this.ready
     for (const effect of await room.handle(event)) await this.carryOut(effect)
@@ -267,7 +267,7 @@ export class LiveRoom {
   private async carryOut(effect: CryptoEffect): Promise<void> {
     const { connection, storage, clock, emit, self } = this.context
     const roomId = this.id
-    // Nobody waits for these: what is lost here is asked for again.
+    // Nobody awaits these: a lost message is requested again.
     const ignore = (): undefined => undefined
     switch (effect.type) {
       case 'publishPubkey': {
@@ -301,7 +301,7 @@ export class LiveRoom {
     }
   }
 
-  /** Another tab stored something about the encryption. */
+  /** Another tab stored encryption state of this room. */
   async sync(): Promise<void> {
     const record = await this.context.storage().cryptoRecord(this.id)
     if (record && this.active) await this.tell({ type: 'sync', record })
@@ -326,19 +326,19 @@ export class LiveRoom {
       .catch(() => undefined)
   }
 
-  /** Stops hearing of the room, without telling anybody. */
+  /** Unsubscribes, without announcing it. */
   close(): void {
     this.active = false
     for (const stop of [...this.subscriptions, ...this.keySubscriptions]) stop()
   }
 
-  /** Leaves for good. */
+  /** Leaves the room for good. */
   async leave(): Promise<void> {
     this.close()
     const { connection, self } = this.context
     const { userId } = self()
     const gone = [address.typing(this.id, userId), address.member(this.id, userId), address.presence(this.id, userId)]
-    // The presence last: without it nothing else may be written.
+    // The presence last: the relay accepts the other writes only from those present.
     await Promise.allSettled(gone.map((each) => connection.set(each, null, { durable: true })))
   }
 }
@@ -346,6 +346,6 @@ export class LiveRoom {
 const isClosing = (value: unknown): boolean =>
   typeof value === 'object' && value !== null && 'closing' in value && value.closing === true
 
-/** Whether a presence says that somebody is there: not ended, not being closed, no ghost. */
+/** Whether a presence value means present: not removed, not closing, not stale. */
 export const isPresent = (value: unknown, ageMs: number | null): boolean =>
   shapes.parsePresence(value) !== null && !isClosing(value) && (ageMs ?? 0) < STALE_MS

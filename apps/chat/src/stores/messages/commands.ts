@@ -1,10 +1,10 @@
-/** What one can type with a slash in front. */
+/** Slash commands. */
 import type { Random } from '@/protocol/clock'
 
 interface Command {
   name: string
   usage: string
-  /** What is sent instead; null: it was not meant as this command. */
+  /** The text to send instead; null: the arguments are not valid for this command. */
   run: (args: string, random: Random, ownName: string) => string | null
 }
 
@@ -28,7 +28,7 @@ export const COMMANDS: readonly Command[] = [
   { name: 'me', usage: '/me …', run: (args, _random, ownName) => (args.trim() ? `*${ownName} ${args.trim()}*` : null) },
 ]
 
-/** The text to send for what was typed; unknown commands are sent as they are. */
+/** The text to send for an input; unknown commands are sent unchanged. */
 export function expandCommand(text: string, random: Random, ownName: string): string {
   const match = /^\/([a-z]+)(?:\s+([\s\S]*))?$/.exec(text)
   const command = COMMANDS.find((each) => each.name === match?.[1])

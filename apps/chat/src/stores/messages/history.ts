@@ -1,6 +1,6 @@
 /**
- * How a newcomer gets what was said before: it asks everybody, at most two of those who can help offer, it takes one
- * offer, and the helper sends the messages in parts. In an encrypted room the parts are sealed with the room's key.
+ * History exchange between members: a newcomer sends a request to the room, at most two members offer, it accepts one
+ * offer, and that member sends the messages in parts. In an encrypted room, the parts are encrypted with the room key.
  */
 import type { RoomCrypto } from '@/crypto/roomCrypto'
 import { address } from '@/protocol/addresses'
@@ -17,7 +17,7 @@ import {
 import { payloadOf } from '@/storage/transfer'
 import type { Runtime } from '../runtime'
 
-/** The first two members offer after so long, the next two only where those had nothing, and so on. */
+/** The first two members offer after this delay; the next two wait one turn longer, and only offer if nobody has. */
 const OFFER_MS = 200
 const OFFER_TURN_MS = 700
 const MAX_TURN = 3
@@ -27,19 +27,19 @@ const SECOND_OFFER_MS = 300
 const PART_TIMEOUT_MS = 20_000
 /** How long an offer stands. */
 const OFFER_LIFE_MS = 60_000
-/** Of a part's JSON, so that it fits a frame when it is sealed. */
+/** JSON bytes of one part, so that it fits a frame after encryption. */
 const MAX_PART_BYTES = 44_000
 const MAX_PARTS = 40
-/** Clocks of two senders differ: a little of what is there is asked for again. */
+/** Clocks of senders differ: request a little more than what is missing. */
 const OVERLAP_MS = 60_000
 
 interface Wanted {
   roomId: string
-  /** By helper: how many messages. */
+  /** Number of messages offered, by member. */
   offers: Map<string, number>
   takenFrom: string | null
   stop: () => void
-  /** Tells who asked whether there was an answer. */
+  /** Resolves the request: whether somebody answered. */
   end: (answered: boolean) => void
 }
 
@@ -51,11 +51,11 @@ export interface Received {
 }
 
 export class HistoryExchange {
-  /** Own requests, by id. */
+  /** Own requests, by request id. */
   private readonly wanted = new Map<string, Wanted>()
-  /** How many offered, by request. */
+  /** Number of offers seen, by request id. */
   private readonly seenOffers = new Map<string, number>()
-  /** What was offered here, by request. */
+  /** Own offers, by request id. */
   private readonly offered = new Map<string, { roomId: string; userId: string; sinceMs: number; limit: number }>()
 
   constructor(
@@ -70,16 +70,16 @@ export class HistoryExchange {
     this.seenOffers.clear()
   }
 
-  // --- asking ---
+  // --- requesting ---
 
-  /** From when on something may be missing, for one who was not there after `leftAtMs`. */
+  /** The time from which messages may be missing, ms, after an absence since `leftAtMs`. */
   async since(roomId: string, leftAtMs: number): Promise<number> {
     const newest = (await this.runtime.storage.messages.before(roomId, 1))[0]
-    // What is newer than that was written here, without connection.
+    // Newer stored messages were written here, offline.
     return Math.max(0, Math.min(newest?.timestamp ?? 0, leftAtMs) - OVERLAP_MS)
   }
 
-  /** Asks for what was said since then; resolves with whether somebody sent it. */
+  /** Requests the messages since then; resolves with whether somebody sent them. */
   ask(roomId: string, since: number): Promise<boolean> {
     const { platform, self } = this.runtime
     const requestId = platform.newId()
@@ -98,7 +98,7 @@ export class HistoryExchange {
     return answer
   }
 
-  /** Gives up what was asked in a room. */
+  /** Cancels the requests in a room. */
   cancel(roomId: string): void {
     for (const [requestId, wanted] of [...this.wanted]) if (wanted.roomId === roomId) this.finish(requestId, false)
   }
@@ -115,11 +115,11 @@ export class HistoryExchange {
     if (wanted.takenFrom !== null || wanted.offers.size >= MAX_OFFERS) return
     wanted.offers.set(userId, count)
     wanted.stop()
-    // A second one may come a moment later and have more.
+    // A second offer with more messages may follow.
     wanted.stop = this.runtime.platform.clock.after(SECOND_OFFER_MS, () => this.takeBest(requestId))
   }
 
-  /** Takes the fullest offer; without one there is nobody who could help. */
+  /** Accepts the largest offer; without one, nobody can help. */
   private takeBest(requestId: string): void {
     const wanted = this.wanted.get(requestId)
     if (!wanted) return
@@ -136,7 +136,7 @@ export class HistoryExchange {
   private async takePart(room: RoomCrypto, mail: HistoryMail & { type: 'part' }): Promise<void> {
     const wanted = this.wanted.get(mail.requestId)
     if (!wanted || wanted.takenFrom !== mail.userId) return
-    // Who has no key of an encrypted room has not read its messages either.
+    // A member without the room key cannot know the messages of an encrypted room.
     if (!mail.sealed && room.state !== 'off') return
     const json = mail.sealed && (await room.open(mail.sealed, null))
     const listed = mail.sealed ? parseList(json) : mail.messages
@@ -148,7 +148,7 @@ export class HistoryExchange {
     if (mail.last) this.finish(mail.requestId, true)
   }
 
-  // --- helping ---
+  // --- answering ---
 
   hearCall(roomId: string, call: HistoryCall): void {
     if (call.type === 'offer') {
@@ -162,7 +162,7 @@ export class HistoryExchange {
     this.runtime.platform.clock.after(delayMs, () => void this.offer(roomId, call))
   }
 
-  /** Whose turn it is to help: an order that everybody finds alike, and another one for every request. */
+  /** The turn of this member: all members compute the same order, a different one for each request. */
   private turn(roomId: string, { requestId, userId }: HistoryCall): number {
     const me = this.runtime.self.userId
     const others = this.presentIn(roomId).filter((other) => other !== userId && other !== me)
@@ -187,8 +187,8 @@ export class HistoryExchange {
   }
 
   /**
-   * What to share: readable, delivered, and new since then, or edited or deleted since then by a signed change. Who has
-   * an older version checks that signature.
+   * The messages to share: readable, delivered, and either newer than `sinceMs` or changed since by a signed edit or
+   * delete. The receiver verifies that signature.
    */
   private async rows(roomId: string, sinceMs: number, limit: number): Promise<object[]> {
     const newest = await this.runtime.storage.messages.before(roomId, limit)
@@ -231,19 +231,19 @@ export class HistoryExchange {
         const value = asValue({ ...head, ...body })
         await this.runtime.connection.publish(address.historyFor(roomId, mail.userId), value, { guard })
       } catch {
-        // The key, the right or the connection is gone: the other one takes the next offer.
+        // The key, the permission or the connection is lost: the requester takes the next offer.
         return
       }
     }
   }
 
   private say(where: string, value: { [key: string]: Value }): void {
-    // Nobody depends on it: without an answer the room starts with what is said from now on.
+    // Best effort: without an answer, the room starts with the messages that arrive from now on.
     this.runtime.connection.publish(where, value).catch(() => undefined)
   }
 }
 
-/** A number that looks like chance but is the same for everybody (FNV-1a). */
+/** A pseudo-random number that every client computes alike (FNV-1a). */
 function mix(text: string): number {
   let hash = 0x811c9dc5
   for (let at = 0; at < text.length; at++) hash = Math.imul(hash ^ text.charCodeAt(at), 0x01000193) >>> 0
@@ -256,12 +256,12 @@ function parseList(json: string | null): unknown[] {
     const value: unknown = JSON.parse(json)
     return Array.isArray(value) ? value : []
   } catch {
-    // Sealed by a member, but no list: nothing to take.
+    // Not a list: nothing to take.
     return []
   }
 }
 
-/** Rows in parts that each fit a frame; the newest are kept where there are too many. */
+/** Splits rows into parts that fit a frame each; drops the oldest if there are too many. */
 function cut(rows: readonly object[]): object[][] {
   const parts: object[][] = []
   let size = Infinity

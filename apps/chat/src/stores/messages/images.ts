@@ -1,8 +1,8 @@
-/** Makes any picture fit into one frame, together with a long text and encrypted. */
+/** Scales images down so that they fit one frame, encrypted and together with a long text. */
 import { Failure } from '@/protocol/errors'
 import { isImage } from '@/protocol/shapes'
 
-/** Encrypted it grows by a third; a text of 2000 characters in a script of three bytes fits beside it. */
+/** Encryption adds a third; a text of 2000 three-byte characters must fit beside it. */
 export const MAX_DATA_URL = 40_000
 const MAX_FILE_BYTES = 30 * 1024 * 1024
 const TYPES = ['image/png', 'image/jpeg', 'image/gif', 'image/webp', 'image/avif']
@@ -38,16 +38,16 @@ async function drawn(bitmap: ImageBitmap, side: number, quality: number): Promis
 }
 
 /**
- * A `data:` URL of the picture in a file, scaled down as far as necessary.
+ * A `data:` URL of the image in a file, scaled down to fit one frame.
  *
- * @throws {Failure} `invalid` when it is none, `tooLarge` when it is a file that nobody should open.
+ * @throws {Failure} `invalid` if the file is not an image, `tooLarge` if it cannot be made small enough.
  */
 export async function prepareImage(file: Blob): Promise<string> {
   if (file.size > MAX_FILE_BYTES)
     throw new Failure('tooLarge', 'image file larger than 30 MiB', { reason: 'imageTooLarge' })
   if (TYPES.includes(file.type) && file.size <= (MAX_DATA_URL * 3) / 4 - 64) {
     const asItIs = await readDataUrl(file)
-    // What fits keeps its animation; it is decoded once all the same, so that only pictures are sent.
+    // A file that fits is sent unchanged, which keeps animations; decoding it proves that it is an image.
     ;(await decodeImage(file)).close()
     if (isImage(asItIs)) return asItIs
   }

@@ -38,7 +38,7 @@ async function contentOf(room: RoomCrypto, message: TextMessage): Promise<Opened
 function signatureOf(message: TextMessage, text: string): StoredMessage['signature'] {
   const { sealed, cipherSignature, signature, timestamp } = message
   if (sealed && cipherSignature) return { text: sealed.text, value: cipherSignature, timestamp }
-  // The original signs the plain text also where it encrypts.
+  // The original app signs the plain text even if it encrypts the message.
   return signature ? { text, value: signature, timestamp } : null
 }
 

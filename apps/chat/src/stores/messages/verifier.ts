@@ -1,4 +1,4 @@
-/** Whether a message was signed by the one it names. Shown first, verified afterwards. */
+/** Verifies signatures against the published signing keys. Messages are shown first and verified afterwards. */
 import { fingerprintOf } from '@/crypto/fingerprint'
 import { signedChange, verify, type Signed } from '@/crypto/signing'
 import { address } from '@/protocol/addresses'
@@ -6,11 +6,11 @@ import { parseSigningKey, type ChangeMessage, type PublicJwk } from '@/protocol/
 import type { StoredMessage } from '@/storage/types'
 import type { Runtime } from '../runtime'
 
-/** A key that did not fit is asked for again only after a while. */
+/** Minimum time before a key that did not verify is fetched again. */
 const REFETCH_MS = 30_000
 
 interface Known {
-  /** The newest last: old clients make a new one at every load, and their old messages stay theirs. */
+  /** Newest last: the original app creates a key at every load, and older messages verify with older keys. */
   keys: PublicJwk[]
   fetchedAt: number
 }
