@@ -8,6 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.access import tokens as module
 from clasp_relay.access.tokens import (
+    EARLIEST_CLOCK_S,
     POLICY_SCOPES,
     EndOfToken,
     TokenExpired,
@@ -83,7 +84,8 @@ class TokenTableTests(SynchronousTestCase):
 
     def test_expired_token_lets_nobody_in_before_the_timer_says_so(self) -> None:
         """A clock that was set forward counts at once, and listeners hear of it within a second."""
-        self.table.add(record("a"))
+        self.shift_s += EARLIEST_CLOCK_S
+        self.table.add(record("a", EARLIEST_CLOCK_S + 1060))
         self.shift_s += 3600
         self.assertRaises(TokenExpired, self.table.lookup, "a")
         self.assertEqual(self.ends, [])
@@ -92,8 +94,9 @@ class TokenTableTests(SynchronousTestCase):
 
     def test_clock_that_is_set_back_ends_nothing(self) -> None:
         """A token that has ended does not come back, either."""
-        self.table.add(record("a", 1001))
-        self.table.add(record("b"))
+        self.shift_s += EARLIEST_CLOCK_S
+        self.table.add(record("a", EARLIEST_CLOCK_S + 1001))
+        self.table.add(record("b", EARLIEST_CLOCK_S + 1060))
         self.clock.advance(1)
         self.shift_s -= 3600
         self.clock.advance(60)
@@ -282,6 +285,53 @@ class TokenTableTests(SynchronousTestCase):
         digests = (digest_of("a"), digest_of("b"), None)
         self.assertEqual([self.table.is_of(digest, "a") for digest in digests], [True, False, False])
         self.assertFalse(self.table.is_of(digest_of("a"), "b"))
+
+    def test_tokens_move_with_a_clock_that_is_set(self) -> None:
+        """Those that were given out before, by the time that was missing; their lives stay as long as they were."""
+        moved: list[tuple[list[bytes], int]] = []
+        self.table.on_redate(lambda digests, by_s: moved.append((digests, by_s)))
+        self.table.add(record("a", 1060))
+        self.clock.advance(20)
+        self.shift_s += 3
+        self.table.lookup("a")
+        self.assertEqual(moved, [])
+        self.shift_s += 1_000_000
+        self.assertTrue(self.table.is_valid(digest_of("a")))
+        self.assertEqual(moved, [([digest_of("a")], 1_000_003)])
+        self.assertEqual(self.table.lookup("a").expires_s, 1_001_063)
+        self.shift_s += EARLIEST_CLOCK_S
+        self.table.add(record("b", EARLIEST_CLOCK_S + 1_001_500))
+        self.assertEqual(self.table.lookup("a").expires_s, EARLIEST_CLOCK_S + 1_001_063)
+        self.clock.pump([1.0] * 39)
+        self.table.lookup("a")
+        self.clock.pump([1.0] * 5)
+        self.assertEqual([subject for subject, _, _ in self.ends], ["a"])
+
+    def test_tokens_do_not_move_with_a_clock_that_was_set_before(self) -> None:
+        """It goes forward and they end; it has been set, too, where it is later than the newest token's date."""
+        self.shift_s += EARLIEST_CLOCK_S
+        self.table.add(record("a", EARLIEST_CLOCK_S + 5000))
+        self.shift_s += 10_000
+        self.assertRaises(TokenExpired, self.table.lookup, "a")
+        table = TokenTable(self.clock, self.now_s)
+        newest = record("b", EARLIEST_CLOCK_S + 60_000)._replace(created_s=EARLIEST_CLOCK_S + 50_000)
+        table.load([newest])
+        table.add(record("c", EARLIEST_CLOCK_S + 15_000))
+        self.shift_s += 45_000
+        table.lookup("c")
+        self.assertEqual(table.lookup("b"), newest)
+        self.shift_s += 45_000
+        for token in ("b", "c"):
+            self.assertRaises(TokenExpired, table.lookup, token)
+
+    def test_undated_token_that_has_ended_does_not_come_back(self) -> None:
+        """It was revoked before the clock was set."""
+        self.table.add(record("a"))
+        self.table.revoke([digest_of("a")])
+        self.shift_s += 2 * EARLIEST_CLOCK_S
+        self.assertRaises(TokenUnknown, self.table.lookup, "a")
+        self.clock.pump([1.0] * 3)
+        self.assertEqual(len(self.ends), 1)
 
     def test_memory_of_expired_tokens_is_bounded(self) -> None:
         """The oldest are unknown again."""

@@ -124,6 +124,21 @@ class ExpiryTests(TimeCase):
         after = self.guest(relay, "after")
         self.assertEqual(self.ends(after), (302, "the token has expired: sign in again"))
 
+    def test_tokens_given_out_before_the_clock_was_set_go_on(self) -> None:
+        """A machine without a battery begins in the past, until it has reached the network."""
+        relay = self.start_accounts("--token-ttl", f"{DAY_S}", command=WATCHED)
+        past_s = time.time() - 365 * DAY_S
+        self.move_clock(relay, -past_s)
+        token = relay.api.guest("ann")
+        person = self.sign_in(relay, token)
+        self.move_clock(relay, past_s)
+        time.sleep(1.5)
+        self.assertEqual(person.settle(), [])
+        expires_s = relay.api.call("me", bearer=token, method="GET").body["expires_at"]
+        self.assertLess(abs(expires_s - time.time() - DAY_S), 60)
+        self.assertEqual(relay.stop(), 0)
+        self.sign_in(self.start_accounts(), token)
+
     def test_life_times_hold_when_the_clock_is_set_back(self) -> None:
         """A param ends in its time."""
         relay = self.start_accounts("--app-config", "none", command=WATCHED)

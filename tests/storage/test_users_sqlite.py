@@ -199,6 +199,14 @@ class UserStoreTests(SynchronousTestCase):
         assert kept is not None
         self.assertEqual((kept.record.expires_s, kept.first_expires_s), (NOW_S + 70, NOW_S + 5 + DAY_S))
 
+    def test_store_moves_tokens_when_the_clock_was_set(self) -> None:
+        """All of their times, and no other tokens."""
+        self.store.add_user_token(token("b"), 0)
+        self.store.redate([token("b").digest, b"unknown"], 1000)
+        moved = token("b", created_s=NOW_S + 1000)
+        self.assertEqual(self.store.find_token(moved.digest), KeptToken(moved, None, NOW_S + DAY_S + 1000))
+        self.assertEqual(self.store.find_token(token("a").digest), KeptToken(token("a"), None, NOW_S + DAY_S))
+
     def test_store_revokes_all_tokens_of_a_sign_in(self) -> None:
         """Whichever of them is presented; another sign-in of the same subject goes on."""
         first, other = token("a"), token("other")

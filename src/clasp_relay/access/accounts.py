@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
@@ -39,8 +39,8 @@ from clasp_relay.storage.users import Claim, User, UserStore
 
 __all__ = ["Accounts", "Tell", "TokenInfo", "load_tokens"]
 
+P = ParamSpec("P")
 T = TypeVar("T")
-
 
 Tell = Callable[[str, str, str, str], None]
 """Is told of each call: what it was, the client's address, ``ok`` or a refusal's name or ``error``, and whose it is."""
@@ -115,7 +115,8 @@ class Accounts:
         self._open_guest_ids = open_guest_ids
         self._now_s = now_s
         self._random_hex = random_hex
-        tokens.on_first_use(self._keep_first_use)
+        tokens.on_first_use(lambda digest, end_s: self._keep(1, store.end_replaced, digest, end_s))
+        tokens.on_redate(lambda digests, by_s: self._keep(len(digests), store.redate, digests, by_s))
 
     def register(
         self, username: str, password: str, user_id: str | None, bearer: str | None, address: str
@@ -244,14 +245,14 @@ class Accounts:
         self._tokens.use(old)
         return await self._issue(pending)
 
-    def _keep_first_use(self, digest: bytes, end_s: int) -> None:
-        """Writes down that a refreshed token was used, and when the one before it ends."""
+    def _keep(self, count: int, method: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Writes the new expiry of tokens, which holds already; nobody waits for it."""
 
         async def write() -> None:
             try:
-                await self._calls.run(self._store.end_replaced, digest, end_s)
+                await self._calls.run(method, *args, **kwargs)
             except Busy:
-                events.TOKEN_REPLACED_KEPT.log()
+                events.TOKEN_TIMES_KEPT.log(count=count)
 
         Deferred.fromCoroutine(write()).addErrback(_tell_lost_write)
 

@@ -7,7 +7,7 @@ from hashlib import blake2b
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import TypeAlias
 
-from twisted.logger import Logger
+from clasp_relay.logs import events
 
 __all__ = [
     "ClientAddresses",
@@ -18,8 +18,6 @@ __all__ = [
     "is_in_networks",
     "parse_networks",
 ]
-
-_log = Logger(namespace="clasp_relay.net")
 
 Network: TypeAlias = IPv4Network | IPv6Network
 _Address: TypeAlias = IPv4Address | IPv6Address
@@ -100,11 +98,7 @@ class ClientAddresses:
         address = client_address(peer, forwarded, self._trusted)
         if forwarded and not self._has_warned and not is_in_networks(peer, self._trusted) and _is_near(peer):
             self._has_warned = True
-            _log.warn(
-                "{peer} sends X-Forwarded-For and is not trusted: all clients behind that proxy share one address,"
-                " and its limits; --trusted-proxy {peer} tells them apart",
-                peer=peer,
-            )
+            events.PROXY_UNTRUSTED.log(address=peer)
         return address
 
 

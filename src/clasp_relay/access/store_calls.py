@@ -6,11 +6,10 @@ import time
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
-from twisted.logger import Logger
-
 from clasp_relay.access.issuer import BAD_TOKEN
 from clasp_relay.access.refusals import Busy, Refusal, Taken, Unauthenticated
 from clasp_relay.access.workers import Workers
+from clasp_relay.logs import events
 from clasp_relay.storage.users import (
     IdentityTaken,
     NameConfusable,
@@ -25,8 +24,6 @@ __all__ = ["MAX_WAITING_CALLS", "StoreCalls"]
 
 _RETRY_AFTER_S = 5
 _TOLD_EVERY_S = 60
-
-_log = Logger(namespace="clasp_relay.auth")
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -74,7 +71,7 @@ class StoreCalls:
         now_s = self._monotonic_s()
         if now_s >= self._silent_until_s:
             self._silent_until_s = now_s + _TOLD_EVERY_S
-            _log.warn("{file}: another process holds the users' database; calls get 503 until it ends", file=str(busy))
+            events.USERS_HELD.log(file=str(busy))
 
 
 def _in_words(refusal: StoreRefusal) -> Refusal:

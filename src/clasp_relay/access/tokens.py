@@ -3,6 +3,9 @@
 The database has the same tokens; a change is committed there first and then told to the table. A token is
 known here by its SHA-256 only. A record takes about 800 bytes, so the table stays below 200 MB.
 
+A machine whose clock has no battery begins in the past, and its clock is set when the network is there. Tokens that
+were given out before are *undated*: when the clock is set they move with it, and so live as long as they should.
+
 A token that was refreshed is *replaced*: it ends :data:`REPLACED_END_S` after its successor is first used, since the
 answer that holds the successor may have been lost. Its sessions are the successor's from the refresh on.
 """
@@ -61,6 +64,12 @@ MAX_GUEST_TOKENS_PER_ADDRESS = 1_000
 
 REPLACED_END_S = 60
 """From the first use of a refreshed token to the end of the one before it: other tabs learn of it meanwhile."""
+
+EARLIEST_CLOCK_S = 1_767_225_600
+"""2026-01-01, Unix seconds: a clock before it is not set, since this was written later."""
+
+_LEAST_STEP_S = 60
+"""A clock that is set by less is the usual correction."""
 
 MAX_EXPIRED = 50_000
 """Expired tokens that are still told from unknown ones; the oldest are forgotten first."""
@@ -144,6 +153,13 @@ class TokenTable:
         """Which token has replaced a valid one."""
         self._expired: dict[bytes, None] = {}
         self._expiries: list[tuple[int, bytes]] = []
+        self._undated: set[bytes] = set()
+        """Tokens that were given out while the clock was not set."""
+        self._clock_set_from_s = EARLIEST_CLOCK_S
+        """Unix seconds: before them the clock is not set."""
+        self._offset_s = 0.0
+        """What the wall clock was ahead of ``clock`` when the undated tokens were given out."""
+        self._redate_listeners: list[Callable[[list[bytes], int], None]] = []
         self._end_listeners: list[Callable[[TokenRecord, EndOfToken], None]] = []
         self._replace_listeners: list[Callable[[str, bytes, bytes], None]] = []
         self._use_listeners: list[Callable[[bytes, int], None]] = []
@@ -165,6 +181,10 @@ class TokenTable:
         """Has ``callback`` called when a refreshed token is first used: its digest, and when the one before it ends."""
         self._use_listeners.append(callback)
 
+    def on_redate(self, callback: Callable[[list[bytes], int], None]) -> None:
+        """Has ``callback`` called when the clock was set: the undated tokens' digests, and by how many seconds."""
+        self._redate_listeners.append(callback)
+
     def load(self, valid: Iterable[TokenRecord], expired: Iterable[bytes] = ()) -> None:
         """Adds what the database has.
 
@@ -174,8 +194,14 @@ class TokenTable:
         """
         for digest in reversed(list(expired)):
             self._remember_expired(digest)
-        for record in sorted(valid, key=lambda record: record.created_s):
-            self.add(record)
+        records = sorted(valid, key=lambda record: record.created_s)
+        for record in records:
+            self._add(record)
+        # The clock has been there already.
+        newest_s = records[-1].created_s if records else 0
+        self._clock_set_from_s = max(self._clock_set_from_s, newest_s)
+        if self._now_s() < self._clock_set_from_s:
+            events.CLOCK_UNSET.log()
 
     def start(self) -> None:
         """Begins to watch for expiries."""
@@ -195,6 +221,14 @@ class TokenTable:
 
     def add(self, record: TokenRecord) -> None:
         """Makes a token valid that is committed (or kept in a file of its own)."""
+        self._check_clock()
+        if record.expires_s is not None and self._now_s() < self._clock_set_from_s:
+            if not self._undated:
+                self._offset_s = self._now_s() - self._clock.seconds()
+            self._undated.add(record.digest)
+        self._add(record)
+
+    def _add(self, record: TokenRecord) -> None:
         self._valid[record.digest] = record
         self._by_subject.setdefault(record.subject, []).append(record.digest)
         if record.guest and self._max_per_guest_address:
@@ -214,6 +248,7 @@ class TokenTable:
         """
         if len(token) > MAX_TOKEN_CHARACTERS:
             raise TokenUnknown
+        self._check_clock()
         digest = digest_of(token)
         record = self._valid.get(digest)
         if record is None:
@@ -226,6 +261,7 @@ class TokenTable:
 
     def is_valid(self, digest: bytes) -> bool:
         """Tells whether a token, given by its digest, is valid now."""
+        self._check_clock()
         record = self._valid.get(digest)
         return record is not None and (record.expires_s is None or record.expires_s > self._now_s())
 
@@ -330,14 +366,40 @@ class TokenTable:
             self._expiries = [entry for entry in self._expiries if entry[1] in self._valid]
             heapq.heapify(self._expiries)
 
+    def _check_clock(self) -> None:
+        """Moves the undated tokens with the clock, when that is set."""
+        if not self._undated:
+            return
+        now_s = self._now_s()
+        step_s = round(now_s - self._clock.seconds() - self._offset_s)
+        moved = [digest for digest in self._undated if digest in self._valid]
+        if abs(step_s) >= _LEAST_STEP_S and moved:
+            self._offset_s += step_s
+            for digest in moved:
+                record = self._valid[digest]
+                assert record.expires_s is not None, "a token without an expiry has no use for a date"
+                expires_s = record.expires_s + step_s
+                self._valid[digest] = record._replace(created_s=record.created_s + step_s, expires_s=expires_s)
+                heapq.heappush(self._expiries, (expires_s, digest))
+            events.CLOCK_SET.log(seconds=step_s, count=len(moved))
+            self._tell(self._redate_listeners, moved, step_s)
+        if now_s >= self._clock_set_from_s:
+            self._undated.clear()
+        else:
+            self._undated.intersection_update(moved)
+
     def _expire(self) -> None:
         self._timer = None
+        self._check_clock()
         now = self._now_s()
         for _ in range(_EXPIRIES_AT_ONCE):
             if not self._expiries or self._expiries[0][0] > now:
                 break
             _, digest = heapq.heappop(self._expiries)
-            self._end(digest, EndOfToken.EXPIRED)
+            record = self._valid.get(digest)
+            # An undated token may have moved since.
+            if record is not None and record.expires_s is not None and record.expires_s <= now:
+                self._end(digest, EndOfToken.EXPIRED)
         self._set_timer()
 
     def _set_timer(self) -> None:

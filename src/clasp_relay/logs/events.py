@@ -161,6 +161,13 @@ CONNECTION_REFUSED = Event(
 )
 CONNECTION_DETAIL = Event("connection.detail", "debug", "net", "{detail}")
 CONNECTION_FAULT = Event("connection.fault", "error", "net", "a fault of the relay while it {action}")
+PROXY_UNTRUSTED = Event(
+    "proxy.untrusted",
+    "warn",
+    "net",
+    "{address} sends X-Forwarded-For and is not trusted: all clients behind that proxy share one address and its"
+    " limits; --trusted-proxy {address} tells them apart",
+)
 TLS_VALID = Event("tls.valid", "info", "net", "the certificate in {path} is valid until {end}")
 TLS_EXPIRED = Event("tls.expired", "warn", "net", "the certificate in {path} expired at {end}: clients will refuse it")
 TLS_RELOADED = Event("tls.reloaded", "info", "net", "new connections use the certificate in {path} and its key")
@@ -190,10 +197,25 @@ HTTP_READ_FAULT = Event("http.read_fault", "error", "http", "a fault of the rela
 TOKEN_SURPLUS_KEPT = Event(
     "token.surplus_kept", "info", "auth", "{count} tokens too many stay until the next sign-in: the relay is busy"
 )
-TOKEN_REPLACED_KEPT = Event(
-    "token.replaced_kept", "info", "auth", "a replaced token stays valid after a restart: the relay is busy"
+TOKEN_TIMES_KEPT = Event(
+    "token.times_kept",
+    "warn",
+    "auth",
+    "the new expiry of {count} tokens is forgotten at a restart: the relay is busy",
 )
-TOKEN_WRITE_FAULT = Event("token.write_fault", "error", "auth", "a fault of the relay while it wrote a token's end")
+CLOCK_UNSET = Event("clock.unset", "warn", "auth", "the machine's clock is not set: tokens move with it when it is")
+CLOCK_SET = Event(
+    "clock.set", "warn", "auth", "the machine's clock was set by {seconds} s: {count} tokens moved with it"
+)
+USERS_HELD = Event(
+    "users.held",
+    "warn",
+    "auth",
+    "{file}: another process holds the users' database; calls get 503 until it ends",
+)
+TOKEN_WRITE_FAULT = Event(
+    "token.write_fault", "error", "auth", "a fault of the relay while it wrote the new expiry of tokens"
+)
 TOKEN_END_FAULT = Event("token.end_fault", "error", "auth", "a fault of the relay while it ended a token's sessions")
 SECRET_MADE = Event("secret.made", "info", "auth", "{what} written to {path}")
 ADMIN_TOKEN_EXPOSED = Event(

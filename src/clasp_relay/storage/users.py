@@ -225,6 +225,9 @@ class UserStore(Protocol):
     def end(self, digests: Sequence[bytes], now_s: int) -> None:
         """Ends tokens to make room; they are still taken for a refresh and as proof of a guest's id."""
 
+    def redate(self, digests: Sequence[bytes], by_s: int) -> None:
+        """Moves the times of tokens that were given out while the clock was not set."""
+
     def find_token(self, digest: bytes) -> KeptToken | None:
         """Returns a token that is still kept, valid or not."""
 

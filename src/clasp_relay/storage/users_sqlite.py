@@ -149,6 +149,15 @@ class SqliteUsers:
                 [(now_s, digest) for digest in digests],
             )
 
+    def redate(self, digests: Sequence[bytes], by_s: int) -> None:
+        """As :meth:`UserStore.redate`."""
+        with self._transaction():
+            self._db.executemany(
+                "UPDATE tokens SET created_at = created_at + ?, expires_at = expires_at + ?,"
+                " first_expires_at = first_expires_at + ? WHERE digest = ?",
+                [(by_s, by_s, by_s, digest) for digest in digests],
+            )
+
     def find_token(self, digest: bytes) -> KeptToken | None:
         """As :meth:`UserStore.find_token`."""
         row = self._db.execute(f"{_TOKEN} WHERE digest = ?", (digest,)).fetchone()
