@@ -18,7 +18,7 @@ from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
-from clasp_relay.wire.address import MAX_PATTERN_SEGMENTS, Pattern
+from clasp_relay.wire.address import MAX_SEGMENTS, Pattern
 
 A = TypeVar("A")
 
@@ -278,7 +278,7 @@ class Memory:
     def _matching(self, address: str) -> Iterator[Answer[Any]]:
         """Yields the answers that read a pattern which matches an address."""
         end = 0
-        for _ in range(MAX_PATTERN_SEGMENTS + 1):
+        for _ in range(MAX_SEGMENTS + 1):
             for pattern, answers in self._by_pattern.get(address[:end], {}).items():
                 if pattern.matches(address):
                     yield from answers
