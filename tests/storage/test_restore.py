@@ -42,7 +42,7 @@ class RustFileTests(SynchronousTestCase):
         self.assertEqual(restored.warnings, [])
         self.assertEqual(restored.image.expires_us, {})
         first, *others = restored.image.params
-        self.assertEqual(first, ("/a", b"\x07" + struct.pack(">d", 1.0), 3, WRITER, TIME_US, None, ""))
+        self.assertEqual(first, ("/a", b"\x07" + struct.pack(">d", 1.0), 3, WRITER, TIME_US, None, "", ""))
         self.assertEqual(
             [(param.address, param.value, param.revision) for param in others],
             [
