@@ -40,6 +40,7 @@ from tests.net.helpers import (
     datas,
     error_payload,
     keep,
+    one_turn,
     server_frames,
 )
 
@@ -297,9 +298,20 @@ class HelloTests(SynchronousTestCase):
         client.turn(4.1)
         self.assertEqual(datas(client.frames), [error_payload(ErrorCode.UNAUTHENTICATED, "no HELLO within 10 s")])
         self.assertEqual(client.closes, [(1008, "no HELLO within 10 s")])
-        client.turn(10)
+        client.turn()
         self.assertFalse(client.pipe.connected)
         self.assertEqual(site.relay.sessions[0].disconnects, 1)
+
+    def test_connection_without_hello_that_reads_nothing_is_aborted(self) -> None:
+        """It cannot keep its socket by not taking what it is told."""
+        client = Site().connect()
+        client.send(UPGRADE)
+        client.protocol.transport.write(bytes(100_000))
+        client.pipe.room_bytes = 0
+        client.protocol.transport.write(bytes(100_000))
+        client.turn(10)
+        client.turn()
+        self.assertFalse(client.pipe.connected)
 
     def test_connection_that_said_hello_stays(self) -> None:
         """A live session has no timer left, however it became live."""
@@ -352,6 +364,61 @@ class LivenessTests(SynchronousTestCase):
                 client.send(client_frame(b"", 10))
         self.assertTrue(client.pipe.connected)
         self.assertEqual(client.closes, [])
+
+
+class CrowdTests(SynchronousTestCase):
+    """Many sessions that end at once."""
+
+    def setUp(self) -> None:
+        """Three hundred sessions, the end of each of which takes the relay 4 ms."""
+        self.site = Site()
+        self.clients = [self.site.open(f"192.0.2.{number % 250}") for number in range(300)]
+        self.told: list[MemorySession] = []
+
+        def disconnect(session: MemorySession, cause: str) -> None:
+            self.assertEqual(cause, "the connection was lost")
+            self.site.reactor.rightNow += 0.004
+            self.told.append(session)
+
+        self.site.relay.disconnect = disconnect  # type: ignore[method-assign]
+
+    def test_sessions_that_end_at_once_are_ended_a_few_in_each_turn(self) -> None:
+        """So that everybody else's messages come through in between; in their order, and all of them."""
+        for client in self.clients:
+            client.pipe.lose()
+        self.assertEqual(len(self.told), 2)
+        self.assertEqual(self.site.factory.sessions, 0)
+        turns = 0
+        while len(self.told) < 300:
+            before = len(self.told)
+            one_turn(self.site.reactor)
+            self.assertLessEqual(len(self.told) - before, 2)
+            turns += 1
+        self.assertEqual(self.told, self.site.relay.sessions)
+        self.assertLess(turns, 160)
+
+    def test_session_that_ends_alone_is_ended_at_once(self) -> None:
+        """Nobody waits for a turn of the event loop, and a fault of the relay keeps nobody else."""
+        self.clients[0].pipe.lose()
+        self.assertEqual(len(self.told), 1)
+        one_turn(self.site.reactor)
+        self.patch(self.site.relay, "disconnect", raise_error)
+        self.clients[1].pipe.lose()
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_stop_ends_those_that_wait(self) -> None:
+        """Before the state is saved for the last time."""
+        for client in self.clients:
+            client.pipe.lose()
+        stopped = self.site.factory.close_all()
+        self.site.reactor.advance(1)
+        self.assertEqual(self.successResultOf(stopped), 0)
+        self.assertEqual(len(self.told), 300)
+
+
+def raise_error(*_: object) -> None:
+    """Fails as nobody expects."""
+    raise ZeroDivisionError
 
 
 class EndTests(SynchronousTestCase):

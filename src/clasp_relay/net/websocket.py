@@ -17,7 +17,7 @@ from clasp_relay.core.ports import Codec, Outbox
 from clasp_relay.errors import CloseCode, ErrorCode
 from clasp_relay.logs import events
 from clasp_relay.net.admission import Admission, NetLimits
-from clasp_relay.net.closing import CloseAll
+from clasp_relay.net.closing import CloseAll, EndQueue
 from clasp_relay.net.frames import CODEC, FastPathProtocol
 from clasp_relay.net.keeper import Keeper
 from clasp_relay.net.observer import NetObserver, UnwatchedNet
@@ -98,6 +98,7 @@ class ClaspProtocol(FastPathProtocol):
     _session: SessionPort | None = None
     _timer: IDelayedCall | None = None
     _is_ending = False
+    _drops_with_close = False
 
     # From the transport
 
@@ -123,17 +124,14 @@ class ClaspProtocol(FastPathProtocol):
         self._stop_timer()
         if self.outbox is not None:
             self.outbox.close_now()
-        self.factory.forget(self)
         session, self._session = self._session, None
-        try:
-            if session is not None:
-                self.factory.relay.disconnect(session, self.cause or self._cause_of(reason))
-        except Exception:
-            events.CONNECTION_FAULT.failure(action="ended a session")
-        finally:
-            super().connectionLost(reason)
-            # Autobahn's Deferred of this name holds the protocol as its result: a cycle.
-            self.is_closed = self.outbox = None
+        if session is not None:
+            disconnect, cause = self.factory.relay.disconnect, self.cause or self._cause_of(reason)
+            self.factory.end_queue.add(lambda: disconnect(session, cause))
+        self.factory.forget(self)
+        super().connectionLost(reason)
+        # Autobahn's Deferred of this name holds the protocol as its result: a cycle.
+        self.is_closed = self.outbox = None
 
     # From Autobahn: the upgrade
 
@@ -260,6 +258,8 @@ class ClaspProtocol(FastPathProtocol):
         """See ``outbox.Connection``; the reason is cut between characters to what a Close frame carries."""
         cut = reason.encode()[:MAX_REASON_BYTES].decode(errors="ignore")
         self.sendCloseFrame(int(close_code), cut.encode(), False)
+        if self._drops_with_close:
+            self.dropConnection()
 
     def answer_ping(self, payload: bytes) -> None:
         """See ``outbox.Connection``."""
@@ -304,9 +304,10 @@ class ClaspProtocol(FastPathProtocol):
         session, outbox = self._session, self.outbox
         if session is not None and session.is_live:
             return
-        if outbox is None:
+        if outbox is None or not outbox.is_drained:
             self.abort()
             return
+        self._drops_with_close = True
         reason = f"no HELLO within {self.factory.limits.hello_timeout_s:g} s"
         outbox.send_error(ErrorCode.UNAUTHENTICATED, reason)
         outbox.close(CloseCode.POLICY_VIOLATION, reason)
@@ -405,6 +406,7 @@ class ClaspFactory(WebSocketServerFactory):
         self.keeper = Keeper(reactor, self.limits.session_timeout_s)
         self.connections: set[ClaspProtocol] = set()
         """All TCP connections, upgraded or not."""
+        self.end_queue = EndQueue(reactor)
         self._admission = Admission(self.limits)
         self._is_stopping = False
         self._closing: CloseAll | None = None
@@ -478,7 +480,11 @@ class ClaspFactory(WebSocketServerFactory):
         self.stop_accepting()
         if self._closing is None:
             self._closing = CloseAll(self.reactor, self.connections, timeout_s)
-        return self._closing.start(code, reason, batch)
+        return self._closing.start(code, reason, batch).addCallback(self._end_waiting)
+
+    def _end_waiting(self, aborted: int) -> int:
+        self.end_queue.end_all()
+        return aborted
 
     def _protocol_class(self) -> type[ClaspProtocol]:
         """Returns the protocol with its options as class attributes.
