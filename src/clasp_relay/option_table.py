@@ -158,7 +158,11 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option("max-state-bytes", "max_state_bytes", "bytes that all addresses and values may take together"),
     Option("max-sessions", "max_sessions", "sessions at once"),
-    Option("max-sessions-per-address", "max_sessions_per_address", "connections at once from one client address"),
+    Option(
+        "max-sessions-per-address",
+        "max_sessions_per_address",
+        "connections at once from one client address; 0 is no limit",
+    ),
     Option("session-timeout", "session_timeout_s", "seconds after which a peer that answered nothing is given up"),
     Option("drain-timeout", "drain_timeout_s", "seconds that a stop waits for queues to empty"),
     Option("health-port", "health_port", "port of /healthz, /readyz and /metrics", default=""),

@@ -9,7 +9,7 @@ from typing import Any
 
 from twisted.python.failure import Failure
 
-from clasp_relay.access.addresses import ClientAddresses
+from clasp_relay.access.addresses import ClientAddresses, address_group, is_in_networks
 from clasp_relay.access.admin_token import ADMIN_SUBJECT
 from clasp_relay.access.permissions import EXPIRED, REVOKED, TokenPermissions
 from clasp_relay.access.policy import Policy
@@ -27,7 +27,7 @@ from clasp_relay.lifecycle import RelayService
 from clasp_relay.logs import events
 from clasp_relay.logs.levels import LogLevels
 from clasp_relay.logs.relay_log import RelayLog
-from clasp_relay.net.admission import NetLimits
+from clasp_relay.net.admission import NetLimits, is_loopback
 from clasp_relay.net.turn import TurnWriter
 from clasp_relay.net.websocket import ClaspFactory
 from clasp_relay.settings import Settings
@@ -132,6 +132,7 @@ def _factory(
         settings.max_sessions_per_address,
         settings.session_timeout_s,
         settings.outbox_bytes,
+        exempts_loopback=settings.is_open_mode or is_loopback(settings.host),
     )
     return ClaspFactory(
         relay,
@@ -140,6 +141,8 @@ def _factory(
         limits,
         allows_origin=origins.admit,
         client_address=lambda peer, forwarded: addresses.of(peer, [forwarded] if forwarded else []),
+        address_group=address_group,
+        is_proxy=lambda peer: is_in_networks(peer, settings.trusted_proxies),
         observer=log,
     )
 

@@ -148,8 +148,9 @@ class Settings:
     max_sessions: Annotated[int, Whole(1)] = 1_000
     """Sessions at once; connections that are not sessions yet are capped at twice that."""
 
-    max_sessions_per_address: Annotated[int, Whole(1)] = 250
-    """Connections at once from one client address, so that one machine cannot take every place."""
+    max_sessions_per_address: Annotated[int, Whole(0)] = 250
+    """Connections at once from one client address (of IPv6, one network of 64 bits), so that one machine cannot take
+    every place; 0 for no limit. Clients on this machine are exempt in open mode, and where ``host`` is loopback."""
 
     session_timeout_s: Annotated[float, Number(0, above=True)] = 300.0
     """Seconds after which a peer that answered nothing, not even a ping, is given up."""

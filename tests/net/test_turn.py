@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from typing import cast
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,6 +17,8 @@ from clasp_relay.net.backlog import Batch, Close, Snapshot
 from clasp_relay.net.frames import CODEC, wire_bytes
 from clasp_relay.net.outbox import Outbox
 from clasp_relay.net.turn import RUN_BYTES, SNAPSHOT_BYTES, SNAPSHOT_SHARE_BYTES, Run, TurnWriter
+from clasp_relay.wire.constants import Signal
+from clasp_relay.wire.messages import Result, SignalDefinition
 from tests.net.helpers import ENDLESS, FakeConnection, Pipe, datas, keep, one_turn, packed, payload, server_frames
 
 BIG = 1 << 30
@@ -29,12 +32,12 @@ def raise_error() -> None:
 class Bench:
     """A writer and some sessions over pipes."""
 
-    def __init__(self, sessions: int, room_bytes: int = ENDLESS) -> None:
+    def __init__(self, sessions: int, room_bytes: int = ENDLESS, bound_bytes: int = BIG) -> None:
         self.reactor = MemoryReactorClock()
         self.writer = TurnWriter(self.reactor)
         self.pipes = [Pipe(self.reactor, room_bytes) for _ in range(sessions)]
         self.connections = [FakeConnection(pipe) for pipe in self.pipes]
-        self.outboxes = [Outbox(connection, self.writer, BIG) for connection in self.connections]
+        self.outboxes = [Outbox(connection, self.writer, bound_bytes) for connection in self.connections]
         for pipe, outbox in zip(self.pipes, self.outboxes, strict=True):
             pipe.registerProducer(outbox, True)
 
@@ -251,6 +254,36 @@ class TurnWriterTests(SynchronousTestCase):
         self.assertEqual(set(encoded), set(range(12)))
         bench.settle()
         self.assertEqual([len(bench.got(session)) for session in range(12)], [16] * 12)
+
+
+class ResultTests(SynchronousTestCase):
+    """Long answers to QUERYs take the way of snapshots."""
+
+    def signals(self, session: int, query: int) -> Iterator[SignalDefinition]:
+        """Yields what one QUERY finds."""
+        for number in range(8_000):
+            yield SignalDefinition(f"/session/{session}/query/{query}/signal/{number:05d}", Signal.PARAM)
+
+    def test_queries_of_several_sessions_are_answered_in_turn(self) -> None:
+        """However much each of them asked for: all of it arrives, and nobody waits for another one's end."""
+        bench = Bench(4, room_bytes=50_000, bound_bytes=100_000)
+        for session, outbox in enumerate(bench.outboxes):
+            for query in range(3):
+                outbox.send_snapshot(query, CODEC.result(self.signals(session, query)))
+            outbox.send(keep(b"\0last"))
+        for _ in range(3):
+            bench.turn()
+        begun = [len(pipe.taken) for pipe in bench.pipes]
+        self.assertEqual(begun, [50_000] * 4)
+        bench.settle()
+        for session, connection in enumerate(bench.connections):
+            *answers, last = bench.got(session)
+            self.assertEqual(last, b"\0last")
+            results = [cast("Result", CODEC.decode(data)[0]) for data in answers]
+            found = [definition for result in results for definition in result.signals]
+            expected = [definition for query in range(3) for definition in self.signals(session, query)]
+            self.assertEqual([each.address for each in found], [each.address for each in expected])
+            self.assertEqual(connection.events, [])
 
 
 class Naive:

@@ -9,6 +9,7 @@ from typing import Any
 
 import txaio
 from autobahn.twisted.resource import WebSocketResource
+from twisted.internet.address import IPv4Address
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import Resource
@@ -20,7 +21,7 @@ from clasp_relay.core.ports import Audience
 from clasp_relay.core.relay import Relay, RelayOptions
 from clasp_relay.core.session.sessions import Session
 from clasp_relay.errors import CloseCode, ErrorCode
-from clasp_relay.net.admission import NetLimits
+from clasp_relay.net.admission import SPARE_CONNECTIONS, NetLimits
 from clasp_relay.net.frames import CODEC
 from clasp_relay.net.turn import TurnWriter
 from clasp_relay.net.websocket import ClaspFactory, ClaspProtocol, RelayPort
@@ -40,6 +41,7 @@ from tests.net.helpers import (
     datas,
     error_payload,
     keep,
+    one_turn,
     server_frames,
 )
 
@@ -267,16 +269,16 @@ class MessageTests(SynchronousTestCase):
         site.relay.sessions[0].outbox.send(keep(bytes(100_000)))
         client.turn()
         buffered = client.pipe._tempDataLen
-        for number in range(1000):
+        for number in range(50):
             client.send(client_frame(b"%d" % number, 9))
         self.assertEqual(client.pipe._tempDataLen, buffered)
         client.pipe.drain()
-        self.assertEqual(client.frames[1:], [(10, b"999")])
+        self.assertEqual(client.frames[1:], [(10, b"49")])
 
 
 class HelloTests(SynchronousTestCase):
     def test_connection_that_says_nothing_is_ended(self) -> None:
-        """10 s from the TCP connection, wherever it stopped."""
+        """10 s from the TCP connection, wherever it stopped, and however it drips."""
         for name, data in (("nothing", b""), ("half a request", REQUEST)):
             with self.subTest(name=name):
                 client = Site().connect()
@@ -288,18 +290,42 @@ class HelloTests(SynchronousTestCase):
                 self.assertFalse(client.pipe.connected)
                 self.assertIn("reset", client.pipe.options)
 
+    def test_request_that_drips_has_no_more_time(self) -> None:
+        """A byte a second keeps no connection."""
+        client = Site().connect()
+        for number in range(9):
+            client.send(UPGRADE[number : number + 1])
+            client.turn(1)
+        self.assertTrue(client.pipe.connected)
+        client.turn(1)
+        client.turn()
+        self.assertFalse(client.pipe.connected)
+
     def test_connection_without_hello_is_closed(self) -> None:
         """After the upgrade the client reads an ERROR and the cause in the Close."""
         site = Site()
         client = site.connect()
         client.turn(6)
         client.send(UPGRADE)
-        client.turn(4.1)
+        client.turn(9.9)
+        self.assertEqual(client.closes, [])
+        client.turn(0.2)
         self.assertEqual(datas(client.frames), [error_payload(ErrorCode.UNAUTHENTICATED, "no HELLO within 10 s")])
         self.assertEqual(client.closes, [(1008, "no HELLO within 10 s")])
-        client.turn(10)
+        client.turn()
         self.assertFalse(client.pipe.connected)
         self.assertEqual(site.relay.sessions[0].disconnects, 1)
+
+    def test_connection_without_hello_that_reads_nothing_is_aborted(self) -> None:
+        """It cannot keep its socket by not taking what it is told."""
+        client = Site().connect()
+        client.send(UPGRADE)
+        client.protocol.transport.write(bytes(100_000))
+        client.pipe.room_bytes = 0
+        client.protocol.transport.write(bytes(100_000))
+        client.turn(10)
+        client.turn()
+        self.assertFalse(client.pipe.connected)
 
     def test_connection_that_said_hello_stays(self) -> None:
         """A live session has no timer left, however it became live."""
@@ -352,6 +378,124 @@ class LivenessTests(SynchronousTestCase):
                 client.send(client_frame(b"", 10))
         self.assertTrue(client.pipe.connected)
         self.assertEqual(client.closes, [])
+
+
+class ControlFrameTests(SynchronousTestCase):
+    """What pings and pongs of a client may cost."""
+
+    def pongs(self, client: Client) -> list[bytes]:
+        """Returns the payloads of the pongs that a client got."""
+        return [data for opcode, data in client.frames if opcode == 10]
+
+    def test_pings_before_hello_are_few(self) -> None:
+        """They are answered; the ninth ends the connection."""
+        client = Site().connect()
+        client.send(UPGRADE)
+        client.clear()
+        for number in range(8):
+            client.send(client_frame(b"%d" % number, 9 + number % 2))
+            client.turn(0.3)
+        self.assertEqual(self.pongs(client), [b"%d" % number for number in range(0, 8, 2)])
+        client.send(client_frame(b"", 9))
+        client.turn()
+        self.assertEqual(client.closes, [(1008, "more than 8 control frames before HELLO")])
+        client.turn()
+        self.assertFalse(client.pipe.connected)
+
+    def test_pings_of_a_session_are_answered_four_times_a_second(self) -> None:
+        """Each pong answers the last ping, and with it those before."""
+        client = Site().open()
+        for number in range(40):
+            client.send(client_frame(b"%d" % number, 9))
+            client.turn(1 / 32)
+        client.turn(0.25)
+        self.assertEqual(self.pongs(client), [b"%d" % number for number in (0, 7, 15, 23, 31, 39)])
+        client.turn(1)
+        client.send(client_frame(b"late", 9))
+        self.assertEqual(self.pongs(client)[-1], b"late")
+        client.pipe.lose()
+
+    def test_flood_of_control_frames_ends_its_session(self) -> None:
+        """Fifty in a second are many, in every second anew; pings or pongs."""
+        for opcode in (9, 10):
+            with self.subTest(opcode=opcode):
+                client = Site().open()
+                for _ in range(3):
+                    client.send(client_frame(b"", opcode) * 50)
+                    client.turn(1)
+                self.assertEqual(client.closes, [])
+                client.send(client_frame(b"", opcode) * 1000)
+                client.turn()
+                self.assertEqual(client.closes, [(1008, "more than 50 control frames in a second")])
+                client.turn()
+                self.assertFalse(client.pipe.connected)
+                self.assertEqual(client.site.relay.sessions[0].disconnects, 1)
+
+    def test_no_pong_is_owed_to_a_peer_that_is_gone(self) -> None:
+        """No timer is left."""
+        site = Site()
+        client, other = site.open(), site.open()
+        for _ in range(2):
+            client.send(client_frame(b"", 9))
+        client.pipe.lose()
+        site.reactor.advance(0)
+        self.assertEqual(len(site.reactor.getDelayedCalls()), 1)  # the keeper's
+        self.assertTrue(other.pipe.connected)
+
+
+class CrowdTests(SynchronousTestCase):
+    """Many sessions that end at once."""
+
+    def setUp(self) -> None:
+        """Three hundred sessions, the end of each of which takes the relay 4 ms."""
+        self.site = Site()
+        self.clients = [self.site.open(f"192.0.2.{number % 250}") for number in range(300)]
+        self.told: list[MemorySession] = []
+
+        def disconnect(session: MemorySession, cause: str) -> None:
+            self.assertEqual(cause, "the connection was lost")
+            self.site.reactor.rightNow += 0.004
+            self.told.append(session)
+
+        self.site.relay.disconnect = disconnect  # type: ignore[method-assign]
+
+    def test_sessions_that_end_at_once_are_ended_a_few_in_each_turn(self) -> None:
+        """So that everybody else's messages come through in between; in their order, and all of them."""
+        for client in self.clients:
+            client.pipe.lose()
+        self.assertEqual(len(self.told), 2)
+        self.assertEqual(self.site.factory.sessions, 0)
+        turns = 0
+        while len(self.told) < 300:
+            before = len(self.told)
+            one_turn(self.site.reactor)
+            self.assertLessEqual(len(self.told) - before, 2)
+            turns += 1
+        self.assertEqual(self.told, self.site.relay.sessions)
+        self.assertLess(turns, 160)
+
+    def test_session_that_ends_alone_is_ended_at_once(self) -> None:
+        """Nobody waits for a turn of the event loop, and a fault of the relay keeps nobody else."""
+        self.clients[0].pipe.lose()
+        self.assertEqual(len(self.told), 1)
+        one_turn(self.site.reactor)
+        self.patch(self.site.relay, "disconnect", raise_error)
+        self.clients[1].pipe.lose()
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_stop_ends_those_that_wait(self) -> None:
+        """Before the state is saved for the last time."""
+        for client in self.clients:
+            client.pipe.lose()
+        stopped = self.site.factory.close_all()
+        self.site.reactor.advance(1)
+        self.assertEqual(self.successResultOf(stopped), 0)
+        self.assertEqual(len(self.told), 300)
+
+
+def raise_error(*_: object) -> None:
+    """Fails as nobody expects."""
+    raise ZeroDivisionError
 
 
 class EndTests(SynchronousTestCase):
@@ -535,7 +679,34 @@ class LimitTests(SynchronousTestCase):
         refused = site.connect("192.0.2.1")
         refused.send(UPGRADE)
         refused.turn()
-        self.assertEqual(refused.closes, [(1013, "too many sessions from your address (1)")])
+        self.assertEqual(refused.closes, [(1013, "too many connections from your address (1)")])
+
+    def test_connections_that_say_nothing_take_no_more_places_than_sessions(self) -> None:
+        """One address cannot hold the places of all others, not even without a word."""
+        witness = Site(NetLimits(max_sessions_per_address=3))
+        silent = [witness.connect("192.0.2.1") for _ in range(3 + SPARE_CONNECTIONS)]
+        here, there = (IPv4Address("TCP", host, 4711) for host in ("192.0.2.1", "192.0.2.2"))
+        self.assertIsNone(witness.factory.buildProtocol(here))
+        self.assertIsNotNone(witness.factory.buildProtocol(there))
+        silent[-1].send(UPGRADE)
+        silent[-1].turn()
+        self.assertEqual(silent[-1].closes, [(1013, "too many connections from your address (3)")])
+        silent[0].pipe.lose()
+        self.assertIsNotNone(witness.factory.buildProtocol(here))
+
+    def test_connections_of_a_trusted_proxy_count_for_its_clients(self) -> None:
+        """The proxy itself may have any number, and each of its clients so many."""
+        site = Site(
+            NetLimits(max_sessions_per_address=1),
+            client_address=lambda peer, forwarded: forwarded or peer,
+            is_proxy=lambda peer: peer == "192.0.2.9",
+        )
+        clients = [site.connect("192.0.2.9") for _ in range(20)]
+        self.assertIsNotNone(site.factory.buildProtocol(IPv4Address("TCP", "192.0.2.9", 4711)))
+        for number, client in enumerate(clients):
+            client.send(UPGRADE[:-2] + b"X-Forwarded-For: 198.51.100.%d\r\n\r\n" % (number // 2))
+            client.turn()
+            self.assertEqual([code for code, _ in client.closes], [1013] if number % 2 else [])
 
     def test_factory_ends_a_refused_connection_that_lingers(self) -> None:
         """A refused client does not keep its connection by not answering the Close."""

@@ -1,9 +1,13 @@
-"""Who may connect: how many sessions there are, in all and from one address."""
+"""Who may connect: how many connections and sessions there may be, in all and from one client address."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
+
+SPARE_CONNECTIONS = 4
+"""How many connections of a client address are accepted beyond its limit, to be told so after their upgrade."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,10 +16,11 @@ class NetLimits:
 
     Attributes:
         max_sessions: WebSocket connections in all; TCP connections are capped at twice that, at accept.
-        max_sessions_per_address: WebSocket connections from one client address; loopback is exempt.
+        max_sessions_per_address: connections from one client address, before HELLO and after it; 0 for no limit.
         session_timeout_s: after this many seconds without any byte from a peer it is taken for dead.
         outbox_bytes: how much may wait for one session.
-        hello_timeout_s: time from the TCP connection to the end of HELLO, TLS and HTTP upgrade included.
+        hello_timeout_s: time from the TCP connection to the end of the upgrade, TLS included; and from there to HELLO.
+        exempts_loopback: whether clients on this machine are not counted by address.
     """
 
     max_sessions: int = 1000
@@ -23,6 +28,7 @@ class NetLimits:
     session_timeout_s: float = 300
     outbox_bytes: int = 1024 * 1024
     hello_timeout_s: float = 10
+    exempts_loopback: bool = True
 
 
 def is_loopback(address: str) -> bool:
@@ -36,47 +42,87 @@ def is_loopback(address: str) -> bool:
     return ip.is_loopback
 
 
+def same_address(address: str) -> str:
+    """Counts each address for itself."""
+    return address
+
+
 class Admission:
-    """Counts the sessions.
+    """Counts connections by client address, from their first byte on, and the sessions among them.
 
     Args:
         limits: how many there may be.
+        address_group: returns what counts as one address; of IPv6 a client has a network of them.
     """
 
-    def __init__(self, limits: NetLimits) -> None:
+    def __init__(self, limits: NetLimits, address_group: Callable[[str], str] = same_address) -> None:
         self._limits = limits
-        self._address_of: dict[object, str] = {}
-        self._from_address: dict[str, int] = {}
+        self._address_group = address_group
+        self._group_of: dict[object, str] = {}
+        self._connections: dict[str, int] = {}
+        self._sessions: set[object] = set()
 
     def __len__(self) -> int:
-        return len(self._address_of)
+        return len(self._sessions)
 
-    def admit(self, who: object, address: str) -> str | None:
-        """Counts a session, unless there are too many.
+    def may_connect(self, address: str) -> bool:
+        """Says whether a connection from an address is accepted.
+
+        A few more than may become sessions are, so that a client that is one too many reads why.
 
         Args:
-            who: the session's connection; counted once.
-            address: the client's address.
+            address: the client's.
+        """
+        limit = self._limits.max_sessions_per_address
+        if not limit or self._is_exempt(address):
+            return True
+        return self._connections.get(self._address_group(address), 0) < limit + SPARE_CONNECTIONS
+
+    def connected(self, who: object, address: str) -> None:
+        """Counts a connection, or counts it for another address as soon as that is known.
+
+        Args:
+            who: the connection.
+            address: the client's; a proxy's own address is nobody's.
+        """
+        self._uncount(who)
+        if not self._is_exempt(address):
+            group = self._group_of[who] = self._address_group(address)
+            self._connections[group] = self._connections.get(group, 0) + 1
+
+    def admit(self, who: object) -> str | None:
+        """Makes a connection a session, unless there are too many.
+
+        Args:
+            who: the connection.
 
         Returns:
-            Why not, for people; None when it is counted.
+            Why not, for people; None when it is one.
         """
-        if len(self._address_of) >= self._limits.max_sessions:
-            return f"the server is full ({self._limits.max_sessions} sessions)"
-        before = self._from_address.get(address, 0)
-        if before >= self._limits.max_sessions_per_address and not is_loopback(address):
-            return f"too many sessions from your address ({self._limits.max_sessions_per_address})"
-        self._address_of[who] = address
-        self._from_address[address] = before + 1
+        limits = self._limits
+        if len(self._sessions) >= limits.max_sessions:
+            return f"the server is full ({limits.max_sessions} sessions)"
+        group = self._group_of.get(who)
+        per_address = limits.max_sessions_per_address
+        if per_address and group is not None and self._connections[group] > per_address:
+            return f"too many connections from your address ({per_address})"
+        self._sessions.add(who)
         return None
 
     def leave(self, who: object) -> None:
-        """Counts a session no longer; harmless for one that is not counted."""
-        address = self._address_of.pop(who, None)
-        if address is None:
+        """Counts a connection no longer; harmless for one that is not counted."""
+        self._sessions.discard(who)
+        self._uncount(who)
+
+    def _is_exempt(self, address: str) -> bool:
+        return not address or (self._limits.exempts_loopback and is_loopback(address))
+
+    def _uncount(self, who: object) -> None:
+        group = self._group_of.pop(who, None)
+        if group is None:
             return
-        left = self._from_address[address] - 1
+        left = self._connections[group] - 1
         if left:
-            self._from_address[address] = left
+            self._connections[group] = left
         else:
-            del self._from_address[address]
+            del self._connections[group]

@@ -1,7 +1,9 @@
-"""The end of all connections when the relay stops."""
+"""The end of many connections: of a crowd that hangs up at once, and of all when the relay stops."""
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from typing import Any, Protocol
 
@@ -12,6 +14,66 @@ from clasp_relay.errors import CloseCode
 from clasp_relay.logs import events
 
 _POLL_S = 0.05
+
+
+TURN_S = 0.005
+"""How long sessions are ended in one turn of the event loop; what else there is to do then has its turn."""
+
+
+class EndQueue:
+    """Makes the calls that end sessions: at once, but in each turn of the event loop only for some milliseconds.
+
+    The end of a session may null its presence, free its locks and tell hundreds of others: 300 connections that were
+    reset at once kept everybody else waiting for more than a second.
+
+    Args:
+        reactor: for its clock.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._turn: IDelayedCall | None = None
+        self._turn_ends_s = 0.0
+
+    def add(self, end: Callable[[], None]) -> None:
+        """Ends a session, behind those that wait.
+
+        Args:
+            end: ends it.
+        """
+        self._waiting.append(end)
+        if self._turn is None:
+            self._begin_turn()
+        self._work()
+
+    def end_all(self) -> None:
+        """Ends all that wait."""
+        while self._waiting:
+            self._end_next()
+        if self._turn is not None:
+            self._turn.cancel()
+            self._turn = None
+
+    def _begin_turn(self) -> None:
+        self._turn = self._reactor.callLater(0, self._next_turn)
+        self._turn_ends_s = self._reactor.seconds() + TURN_S
+
+    def _next_turn(self) -> None:
+        self._turn = None
+        if self._waiting:
+            self._begin_turn()
+            self._work()
+
+    def _work(self) -> None:
+        while self._waiting and self._reactor.seconds() < self._turn_ends_s:
+            self._end_next()
+
+    def _end_next(self) -> None:
+        try:
+            self._waiting.popleft()()
+        except Exception:
+            events.CONNECTION_FAULT.failure(action="ended a session")
 
 
 class Closable(Protocol):

@@ -8,9 +8,11 @@ that a peer can make it keep; the usual frame takes a shorter way.
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from typing import Any
 
 from autobahn.twisted.websocket import WebSocketServerProtocol
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import formatEvent
 
 from clasp_relay.logs import events
@@ -22,6 +24,15 @@ MAX_REQUEST_BYTES = 16 * 1024
 
 MAX_FRAGMENTS = 1024
 """How many fragments a message may have: 64 bytes each for the longest one. Empty ones would never end."""
+
+MAX_EARLY_CONTROL_FRAMES = 8
+"""How many control frames a client may send before HELLO, which is its first message."""
+
+MAX_CONTROL_FRAMES_PER_S = 50
+"""How many control frames a session may send in a second. Clients send one in 20 to 30 s."""
+
+PONG_INTERVAL_S = 0.25
+"""How often pings are answered at most."""
 
 _FIN_BINARY = 0x82
 _MASKED = 0x80
@@ -75,6 +86,70 @@ def unmask(masked: bytes, key: bytes) -> bytes:
     else:
         mask = int.from_bytes(key * words, "little")
     return (int.from_bytes(masked, "little") ^ mask).to_bytes(words << 2, "little")[:length]
+
+
+class ControlFrames:
+    """What the control frames of one peer may cost: their number is bounded, and pongs are sent at a steady pace.
+
+    A ping is always answered; one pong answers all pings before it (RFC 6455 §5.5.3).
+
+    Args:
+        reactor: for its clock.
+        send_pong: sends a pong with the payload of a ping.
+    """
+
+    __slots__ = ("_call", "_early", "_in_second", "_payload", "_reactor", "_second_began_s", "_send_pong")
+
+    def __init__(self, reactor: IReactorTime, send_pong: Callable[[bytes], None]) -> None:
+        self._reactor = reactor
+        self._send_pong = send_pong
+        self._early = 0
+        self._in_second = 0
+        self._second_began_s = 0.0
+        self._payload: bytes | None = None
+        self._call: IDelayedCall | None = None
+
+    def count(self, is_live: bool) -> str | None:
+        """Counts a control frame.
+
+        Args:
+            is_live: whether the session has said HELLO.
+
+        Returns:
+            Why the session is to be closed, for people; None as long as it keeps to the limits.
+        """
+        if not is_live:
+            self._early += 1
+            if self._early > MAX_EARLY_CONTROL_FRAMES:
+                return f"more than {MAX_EARLY_CONTROL_FRAMES} control frames before HELLO"
+        now_s = self._reactor.seconds()
+        if not 0 <= now_s - self._second_began_s < 1:
+            self._second_began_s, self._in_second = now_s, 0
+        self._in_second += 1
+        if self._in_second > MAX_CONTROL_FRAMES_PER_S:
+            return f"more than {MAX_CONTROL_FRAMES_PER_S} control frames in a second"
+        return None
+
+    def answer(self, payload: bytes) -> None:
+        """Answers a ping: at once, or together with those that come within ``PONG_INTERVAL_S``."""
+        if self._call is not None:
+            self._payload = payload
+            return
+        self._call = self._reactor.callLater(PONG_INTERVAL_S, self._next)
+        self._send_pong(payload)
+
+    def stop(self) -> None:
+        """Answers nothing more."""
+        self._payload = None
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+
+    def _next(self) -> None:
+        self._call = None
+        payload, self._payload = self._payload, None
+        if payload is not None:
+            self.answer(payload)
 
 
 class SideLog:

@@ -322,7 +322,7 @@ class Outbox:
             return
         if self.backlog is None:
             self._make_backlog()
-        self._room_bytes = self._bound_bytes - self.sink.buffered_bytes
+        self._measure_room()
 
     def resumeProducing(self) -> None:
         """The transport has passed on all that it had; what waits follows within this turn."""
@@ -366,6 +366,14 @@ class Outbox:
             self.pending.append(item)
         else:
             self._put_behind(backlog, item)
+
+    def _measure_room(self) -> None:
+        """Works out how much may wait beside what the transport holds: half of the bound at least.
+
+        The transport may hold two pieces of a snapshot, which do not count, and a small bound is no more than that.
+        """
+        bound_bytes = self._bound_bytes
+        self._room_bytes = max(bound_bytes - self.sink.buffered_bytes, bound_bytes >> 1)
 
     def _put_behind(self, backlog: Backlog, item: Item) -> None:
         """Puts something behind what waits.
@@ -425,7 +433,7 @@ class Outbox:
             connection.send_close(close.code, close.reason)
 
     def _keep_bound(self, backlog: Backlog) -> None:
-        self._room_bytes = self._bound_bytes - self.sink.buffered_bytes
+        self._measure_room()
         if self._connection is not None and backlog.counted_bytes > self._room_bytes:
             self._connection.slow(backlog.size_bytes)
             if not backlog.shrink(self._room_bytes):

@@ -16,9 +16,9 @@ from twisted.python.failure import Failure
 from clasp_relay.core.ports import Codec, Outbox
 from clasp_relay.errors import CloseCode, ErrorCode
 from clasp_relay.logs import events
-from clasp_relay.net.admission import Admission, NetLimits
-from clasp_relay.net.closing import CloseAll
-from clasp_relay.net.frames import CODEC, FastPathProtocol
+from clasp_relay.net.admission import Admission, NetLimits, same_address
+from clasp_relay.net.closing import CloseAll, EndQueue
+from clasp_relay.net.frames import CODEC, ControlFrames, FastPathProtocol
 from clasp_relay.net.keeper import Keeper
 from clasp_relay.net.observer import NetObserver, UnwatchedNet
 from clasp_relay.net.outbox import Outbox as SocketOutbox
@@ -97,14 +97,16 @@ class ClaspProtocol(FastPathProtocol):
     _silent_s = 0.0
     _session: SessionPort | None = None
     _timer: IDelayedCall | None = None
+    _controls: ControlFrames | None = None
     _is_ending = False
+    _drops_with_close = False
 
     # From the transport
 
     def connectionMade(self) -> None:
-        """The client's TCP connection is there: it has 10 s for TLS, upgrade and HELLO."""
+        """The client's TCP connection is there: it has 10 s for TLS and upgrade, however they drip."""
         factory = self.factory
-        factory.connections.add(self)
+        factory.connected(self, _host(self.transport))
         self._timer = factory.reactor.callLater(factory.limits.hello_timeout_s, self._hello_is_late)
         super().connectionMade()
         keep_alive = getattr(self.transport, "setTcpKeepAlive", None)
@@ -121,19 +123,19 @@ class ClaspProtocol(FastPathProtocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection is gone, whatever ended it."""
         self._stop_timer()
+        if self._controls is not None:
+            self._controls.stop()
+            self._controls = None
         if self.outbox is not None:
             self.outbox.close_now()
-        self.factory.forget(self)
         session, self._session = self._session, None
-        try:
-            if session is not None:
-                self.factory.relay.disconnect(session, self.cause or self._cause_of(reason))
-        except Exception:
-            events.CONNECTION_FAULT.failure(action="ended a session")
-        finally:
-            super().connectionLost(reason)
-            # Autobahn's Deferred of this name holds the protocol as its result: a cycle.
-            self.is_closed = self.outbox = None
+        if session is not None:
+            disconnect, cause = self.factory.relay.disconnect, self.cause or self._cause_of(reason)
+            self.factory.end_queue.add(lambda: disconnect(session, cause))
+        self.factory.forget(self)
+        super().connectionLost(reason)
+        # Autobahn's Deferred of this name holds the protocol as its result: a cycle.
+        self.is_closed = self.outbox = None
 
     # From Autobahn: the upgrade
 
@@ -154,6 +156,7 @@ class ClaspProtocol(FastPathProtocol):
         factory = self.factory
         headers = request.headers
         self.address = factory.client_address(_host(self.transport), headers.get("x-forwarded-for", ""))
+        factory.located(self)
         if request.origin and not factory.allows_origin(request.origin, headers.get("host", "")):
             factory.turn_away(self.address, "a web page of another origin")
             raise ConnectionDeny(403, "this origin may not connect")
@@ -165,8 +168,10 @@ class ClaspProtocol(FastPathProtocol):
         raise ConnectionDeny(400, "none of the subprotocols is known; this is clasp")
 
     def onOpen(self) -> None:
-        """The upgrade is done: a session begins, or the client reads why there is none."""
+        """The upgrade is done: a session begins, which has 10 s for HELLO, or the client reads why there is none."""
         self.forget_request()
+        if self._timer is not None:
+            self._timer.reset(self.factory.limits.hello_timeout_s)
         factory = self.factory
         if factory.observer.traces:
             self.trace = self._tell_sent
@@ -208,8 +213,27 @@ class ClaspProtocol(FastPathProtocol):
 
     def onPing(self, payload: bytes) -> None:
         """Answers a ping, unless the peer does not read its pongs."""
-        if self.outbox is not None and self.outbox.may_pong(payload):
-            self.answer_ping(payload)
+        controls = self._count_control()
+        if controls is not None and self.outbox is not None and self.outbox.may_pong(payload):
+            controls.answer(payload)
+
+    def onPong(self, payload: bytes) -> None:  # noqa: ARG002
+        """Counts a pong; that it came shows that the peer is alive."""
+        self._count_control()
+
+    def _count_control(self) -> ControlFrames | None:
+        """Counts a control frame; None when the session is closed, for its number or for another reason."""
+        outbox, session = self.outbox, self._session
+        if outbox is None or outbox.is_closing:
+            return None
+        if self._controls is None:
+            self._controls = ControlFrames(self.factory.reactor, self.answer_ping)
+        reason = self._controls.count(session is not None and session.is_live)
+        if reason is None:
+            return self._controls
+        self._drops_with_close = True
+        outbox.close(CloseCode.POLICY_VIOLATION, reason)
+        return None
 
     # The end
 
@@ -260,6 +284,8 @@ class ClaspProtocol(FastPathProtocol):
         """See ``outbox.Connection``; the reason is cut between characters to what a Close frame carries."""
         cut = reason.encode()[:MAX_REASON_BYTES].decode(errors="ignore")
         self.sendCloseFrame(int(close_code), cut.encode(), False)
+        if self._drops_with_close:
+            self.dropConnection()
 
     def answer_ping(self, payload: bytes) -> None:
         """See ``outbox.Connection``."""
@@ -304,9 +330,10 @@ class ClaspProtocol(FastPathProtocol):
         session, outbox = self._session, self.outbox
         if session is not None and session.is_live:
             return
-        if outbox is None:
+        if outbox is None or not outbox.is_drained:
             self.abort()
             return
+        self._drops_with_close = True
         reason = f"no HELLO within {self.factory.limits.hello_timeout_s:g} s"
         outbox.send_error(ErrorCode.UNAUTHENTICATED, reason)
         outbox.close(CloseCode.POLICY_VIOLATION, reason)
@@ -353,6 +380,11 @@ def socket_address(peer: str, forwarded_for: str) -> str:  # noqa: ARG001
     return peer
 
 
+def no_proxy(peer: str) -> bool:  # noqa: ARG001
+    """Trusts no proxy."""
+    return False
+
+
 class ClaspFactory(WebSocketServerFactory):
     """Serves CLASP over WebSocket, on a port of its own or as a web server's ``WebSocketResource``.
 
@@ -364,6 +396,8 @@ class ClaspFactory(WebSocketServerFactory):
         allows_origin: given Origin and Host of an upgrade, says whether a page from there may connect.
         client_address: given the socket's peer and ``X-Forwarded-For`` (or an empty string), returns the
             client's address.
+        address_group: returns what is counted as one client address.
+        is_proxy: says whether a socket's peer is a trusted proxy, whose connections count for its clients.
         observer: is told what happens to connections.
     """
 
@@ -378,6 +412,8 @@ class ClaspFactory(WebSocketServerFactory):
         *,
         allows_origin: Callable[[str, str], bool] = any_origin,
         client_address: Callable[[str, str], str] = socket_address,
+        address_group: Callable[[str], str] = same_address,
+        is_proxy: Callable[[str], bool] = no_proxy,
         observer: NetObserver | None = None,
     ) -> None:
         super().__init__(server="", reactor=reactor)  # type: ignore[no-untyped-call]
@@ -405,7 +441,9 @@ class ClaspFactory(WebSocketServerFactory):
         self.keeper = Keeper(reactor, self.limits.session_timeout_s)
         self.connections: set[ClaspProtocol] = set()
         """All TCP connections, upgraded or not."""
-        self._admission = Admission(self.limits)
+        self.end_queue = EndQueue(reactor)
+        self._admission = Admission(self.limits, address_group)
+        self._is_proxy = is_proxy
         self._is_stopping = False
         self._closing: CloseAll | None = None
         self.protocol = self._protocol_class()
@@ -422,10 +460,28 @@ class ClaspFactory(WebSocketServerFactory):
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """Makes the protocol for a new TCP connection, or None, which closes it at once."""
+        host = getattr(addr, "host", "")
         if self._is_stopping or len(self.connections) >= 2 * self.limits.max_sessions:
-            self.turn_away(getattr(addr, "host", ""), "too many connections")
+            self.turn_away(host, "too many connections")
+            return None
+        if not self._is_proxy(host) and not self._admission.may_connect(host):
+            self.turn_away(host, "too many connections from this address")
             return None
         return super().buildProtocol(addr)
+
+    def connected(self, connection: ClaspProtocol, peer: str) -> None:
+        """Counts a TCP connection.
+
+        Args:
+            connection: the connection.
+            peer: the socket's peer; if it is a trusted proxy, the client is known after the request.
+        """
+        self.connections.add(connection)
+        self._admission.connected(connection, "" if self._is_proxy(peer) else peer)
+
+    def located(self, connection: ClaspProtocol) -> None:
+        """Counts a connection for its client's address, which is known now."""
+        self._admission.connected(connection, connection.address)
 
     def turn_away(self, address: str, why: str) -> None:
         """Counts a connection that does not become a session, and tells the observer."""
@@ -438,9 +494,7 @@ class ClaspFactory(WebSocketServerFactory):
         Returns:
             Why it cannot be one, for people; None when it is one.
         """
-        refusal = (
-            "the server is stopping" if self._is_stopping else self._admission.admit(connection, connection.address)
-        )
+        refusal = "the server is stopping" if self._is_stopping else self._admission.admit(connection)
         if refusal is None:
             self.keeper.add(connection)
         return refusal
@@ -478,7 +532,11 @@ class ClaspFactory(WebSocketServerFactory):
         self.stop_accepting()
         if self._closing is None:
             self._closing = CloseAll(self.reactor, self.connections, timeout_s)
-        return self._closing.start(code, reason, batch)
+        return self._closing.start(code, reason, batch).addCallback(self._end_waiting)
+
+    def _end_waiting(self, aborted: int) -> int:
+        self.end_queue.end_all()
+        return aborted
 
     def _protocol_class(self) -> type[ClaspProtocol]:
         """Returns the protocol with its options as class attributes.
