@@ -1,7 +1,7 @@
-"""Fuzzes the wire: whatever the bytes, decoding gives a message or a DecodeError and nothing else.
+"""Fuzzes the wire: any bytes decode to a message, or are refused with an error for the client.
 
-Real frames are damaged at random and decoded; what decodes must also survive being encoded and decoded
-again. Run it for as long as you like; a failure prints the seed and the bytes::
+Real frames are damaged at random and decoded. A message must be the same after it is encoded and decoded again,
+and the short way of decoding must agree with the long one. A failure prints the seed and the bytes::
 
     python bench/fuzz_wire.py --seconds 600
 """
@@ -16,8 +16,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from clasp_relay.errors import DecodeError
-from clasp_relay.wire.codec import decode, encode
+from clasp_relay.errors import DecodeError, ErrorCode, RequestError
+from clasp_relay.wire.codec import decode, decode_usual, encode
 from clasp_relay.wire.frame import decode_frame
 
 _VECTORS = Path(__file__).parent.parent / "tests" / "vectors"
@@ -33,6 +33,11 @@ _INTERESTING = (
     b"\xff",
     b"\xff\xff",
     b"\x0a\x00\x01",
+    b"\x0b\x00\x01",
+    b"\xef\xbb\xbf",
+    b"\x00\x09__proto__",
+    b"\xa9__proto__",
+    b"\xdc\xff\xff",
 )
 
 
@@ -87,8 +92,14 @@ def check(data: bytes) -> bool:
     """
     try:
         message = decode(decode_frame(data).payload)
-    except DecodeError:
+    except RequestError as error:
+        if not isinstance(error, DecodeError) and error.code is not ErrorCode.VALUE:
+            raise AssertionError("decoding refuses bytes or keys, nothing else") from error
+        if decode_usual(data) is not None:
+            raise AssertionError("the short way of decoding accepts what the long one refuses") from error
         return False
+    if decode_usual(data) not in (message, None):
+        raise AssertionError("the two ways of decoding differ")
     payload = encode(message)
     if encode(decode(payload)) != payload:
         raise AssertionError(f"{message!r} changes when encoded")

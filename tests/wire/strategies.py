@@ -14,11 +14,25 @@ U8, U16, U32, U64 = (st.integers(0, 2**bits - 1) for bits in (8, 16, 32, 64))
 TEXT = st.text(max_size=12)
 I64 = st.integers(-(2**63), 2**63 - 1)
 
-OBJECTS: st.SearchStrategy[Any] = st.recursive(
-    st.none() | st.booleans() | I64 | st.floats() | TEXT | st.binary(max_size=12),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),
+_TEMPTING = st.sampled_from(("__proto__", "\ufeff", "\ufeffuserId", "userId", "_", "x__proto__"))
+"""Strings that may not be keys, and some that are like them."""
+
+ANY_OBJECTS: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | I64 | st.floats() | TEXT | _TEMPTING | st.binary(max_size=12),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT | _TEMPTING, inner, max_size=4),
     max_leaves=12,
 )
+"""Python objects that have an encoding, refused keys included."""
+
+
+def has_refused_key(obj: Any) -> bool:
+    """Returns whether a map in an object has a key that starts with U+FEFF or is ``__proto__``."""
+    if isinstance(obj, dict):
+        return any(key == "__proto__" or key.startswith("\ufeff") or has_refused_key(obj[key]) for key in obj)
+    return isinstance(obj, list) and any(map(has_refused_key, obj))
+
+
+OBJECTS = ANY_OBJECTS.filter(lambda obj: not has_refused_key(obj))
 """Python objects that are values."""
 
 # The encoded forms that encode_value never writes are added by hand.

@@ -10,13 +10,13 @@ from twisted.trial.unittest import SynchronousTestCase
 from clasp_relay.errors import ErrorCode, RequestError
 from clasp_relay.wire import address as address_module
 from clasp_relay.wire.address import (
-    MAX_ADDRESS_BYTES,
     MAX_SEGMENTS,
     Pattern,
     check_address,
     intersects,
     match_segment,
 )
+from clasp_relay.wire.constants import MAX_ADDRESS_BYTES
 from tests.wire.upstream import load
 
 ADDRESSES = ["/" + "/".join(segments) for length in range(1, 6) for segments in product("abc", repeat=length)]

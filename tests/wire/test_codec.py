@@ -3,16 +3,19 @@
 from itertools import islice
 from typing import Any, get_args
 
+import msgpack
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.fuzz_wire import check, damaged_frames
-from clasp_relay.errors import DecodeError, ErrorCode
+from clasp_relay.errors import DecodeError, ErrorCode, RequestError
 from clasp_relay.wire import messages as m
-from clasp_relay.wire.codec import decode, encode
+from clasp_relay.wire.codec import decode, decode_usual, encode
+from clasp_relay.wire.constants import Signal
 from clasp_relay.wire.frame import decode_frame
+from clasp_relay.wire.values import encode_value
 from tests.wire.cases import CASES, WireTestCase
-from tests.wire.strategies import MESSAGES
+from tests.wire.strategies import ANY_OBJECTS, MESSAGES, has_refused_key
 from tests.wire.upstream import canonical, describe, expected, load
 
 _REFUSED_FRAMES = {
@@ -39,7 +42,6 @@ _WRITTEN_OTHERWISE = {
 
 _ACCEPTED_MALFORMED = {
     "map-duplicate-key": "all libraries read the last one; a value is passed on as it came",
-    "map-proto-key": "only a key like another one here; a value is passed on as it came",
     "trailing-publish-4": "that is how a PUBLISH carries its rate",
     "ttl-raw-80000000": "an absolute TTL of 0, which the Python client sends",
     "msgpack-map16-set": "a valid map with a long head",
@@ -109,6 +111,70 @@ class VectorTests(WireTestCase):
         self.assertEqual(accepted, set(_ACCEPTED_MALFORMED))
 
 
+class KeyTests(WireTestCase):
+    """Map keys that clients read as other ones than the relay."""
+
+    def _payloads(self, obj: Any) -> dict[str, bytes]:
+        value = encode_value(obj)
+        put, publish = m.Set("/a", value), m.Publish("/a", value=value)
+        field = {"type": "SET", "address": "/a", "value": obj}
+        messages = {
+            "SET": encode(put),
+            "SET with options": encode(put._replace(lock=True, ttl=5)),
+            "PUBLISH": encode(publish),
+            "BUNDLE of SETs": encode(m.Bundle((m.Ping(), put))),
+            "BUNDLE of PUBLISHes": encode(m.Bundle((publish,))),
+            "ANNOUNCE": encode(m.Announce("/n", (m.SignalDefinition("/a", Signal.PARAM, default=value),) * 2)),
+            "SNAPSHOT": encode(m.Snapshot((m.SnapshotParam("/a", value, 1),))),
+        }
+        legacy = {
+            "SET": field,
+            "PUBLISH": {"type": "PUBLISH", "address": "/a", "payload": obj},
+            "keyframes": {"type": "PUBLISH", "address": "/a", "keyframes": obj},
+            "BUNDLE": {"type": "BUNDLE", "messages": [field]},
+            "ANNOUNCE": {
+                "type": "ANNOUNCE",
+                "namespace": "/n",
+                "signals": [{"address": "/a", "type": "param", "meta": {"default": obj}}],
+            },
+        }
+        packed = {f"MessagePack {name}": msgpack.packb(fields) for name, fields in legacy.items()}
+        return messages | packed
+
+    def test_keys_are_refused_in_every_message(self) -> None:
+        """With ERROR 402, which names the address; the short way of decoding leaves it to the long one."""
+        for obj in ({"__proto__": 1}, [[{"a": {"\ufeffuserId": "alice"}}]]):
+            for name, payload in self._payloads(obj).items():
+                with self.subTest(name, obj=obj):
+                    error = self.assertRaises(RequestError, decode, payload)
+                    self.assertEqual(error.code, ErrorCode.VALUE)
+                    self.assertNotIsInstance(error, DecodeError)
+                    # The default of a signal lies in another map than its address.
+                    self.assertEqual(error.address, None if name == "MessagePack ANNOUNCE" else "/a")
+                    self.assertIsNone(decode_usual(b"\x53\x01" + len(payload).to_bytes(2, "big") + payload))
+
+    def test_strings_may_be_what_keys_may_not(self) -> None:
+        """Alone, in arrays, and as values and the ends of keys of maps."""
+        for obj in ("\ufeffx", "__proto__", ["\ufeff", "__proto__"], {"a": "\ufeff", "x__proto__": "__proto__"}):
+            for name, payload in self._payloads(obj).items():
+                with self.subTest(name, obj=obj):
+                    self.assertEqual(decode(encode(decode(payload))), decode(payload))
+
+    @given(ANY_OBJECTS)
+    def test_any_value_is_refused_exactly_if_it_has_such_a_key(self, obj: Any) -> None:
+        """The same in binary, in its frame in one step, and in MessagePack."""
+        value = encode_value(obj)
+        payloads = (encode(m.Set("/a", value)), msgpack.packb({"type": "SET", "address": "/a", "value": obj}))
+        for payload in payloads:
+            usual = decode_usual(b"\x53\x01" + len(payload).to_bytes(2, "big") + payload)
+            if has_refused_key(obj):
+                self.assertEqual(self.assertRaises(RequestError, decode, payload).code, ErrorCode.VALUE)
+                self.assertIsNone(usual)
+            else:
+                self.assertEqual(decode(payload), m.Set("/a", value))
+                self.assertIn(usual, (m.Set("/a", value), None))
+
+
 class RobustnessTests(WireTestCase):
     @given(MESSAGES)
     def test_any_message_comes_back_as_it_was(self, message: m.Message) -> None:
@@ -133,8 +199,9 @@ class RobustnessTests(WireTestCase):
         for payload in (data, bytes((code,)) + data):
             try:
                 decode(payload)
-            except DecodeError as error:
-                self.assertEqual(error.code, ErrorCode.MESSAGE)
+            except RequestError as error:
+                expected = ErrorCode.MESSAGE if isinstance(error, DecodeError) else ErrorCode.VALUE
+                self.assertEqual(error.code, expected)
 
     def test_damaged_frames_are_messages_or_refused(self) -> None:
         """100,000 of them, made from real ones; those that are messages survive being written and read."""

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.errors import DecodeError, ErrorCode
+from clasp_relay.errors import DecodeError, ErrorCode, RequestError
 from clasp_relay.wire.constants import MAX_DEPTH
-from clasp_relay.wire.values import decode_value, encode_value, skip_value
-from tests.wire.strategies import OBJECTS, VALUES
+from clasp_relay.wire.values import check_keys, decode_value, encode_value, has_suspect_key, skip_value
+from tests.wire.strategies import ANY_OBJECTS, OBJECTS, VALUES, has_refused_key
 
 
 def _nested(levels: int, innermost: bytes = b"\x00") -> bytes:
@@ -180,3 +180,41 @@ class ValueTests(SynchronousTestCase):
     def test_doubles_are_big_endian(self) -> None:
         """As struct has it, independent of the machine."""
         self.assertEqual(encode_value(0.1)[1:], struct.pack(">d", 0.1))
+
+
+class KeyTests(SynchronousTestCase):
+    def test_a_key_is_refused_when_clients_read_it_as_another(self) -> None:
+        """At every depth, in arrays and maps, behind values of every type; the ERROR names the address."""
+        before: dict[str, Any] = {"": None, "b": True, "i": 1, "f": 0.5, "s": "x", "y": b"__proto__", "a": [], "m": {}}
+        deep: Any = {"__proto__": 1}
+        for _ in range(MAX_DEPTH - 1):
+            deep = [deep]
+        cases: tuple[tuple[Any, str], ...] = (
+            ({"__proto__": None}, "is '__proto__'"),
+            ({"\ufeff": None}, "starts with U+FEFF"),
+            ({"userId": "mal", "\ufeffuserId": "alice"}, "starts with U+FEFF"),
+            ({**before, "__proto__": 1}, "is '__proto__'"),
+            ([before, {"a": [1, {"\ufeffa": 1}]}], "starts with U+FEFF"),
+            ({"a": {"b": {"__proto__": {"userId": "alice"}}}}, "is '__proto__'"),
+            (deep, "is '__proto__'"),
+        )
+        for obj, reason in cases:
+            with self.subTest(obj=obj):
+                value = encode_value(obj)
+                self.assertTrue(has_suspect_key(value))
+                error = self.assertRaises(RequestError, check_keys, value, 1, value[0], "/a")
+                self.assertEqual((error.code, error.address), (ErrorCode.VALUE, "/a"))
+                self.assertIn(reason, error.message)
+        value = encode_value({"__proto__": 1})
+        self.assertIsNone(self.assertRaises(RequestError, check_keys, value, 1, value[0]).address)
+        self.assertIsNone(self.assertRaises(RequestError, check_keys, value, 1, value[0], "/" + "a" * 5_000).address)
+
+    @given(ANY_OBJECTS)
+    def test_keys_are_checked_by_their_definition(self, obj: Any) -> None:
+        """The search never misses a refused key, and strings may be what keys may not."""
+        value = encode_value(obj)
+        if has_refused_key(obj):
+            self.assertTrue(has_suspect_key(value))
+            self.assertRaises(RequestError, check_keys, value, 1, value[0])
+        else:
+            check_keys(value, 1, value[0])

@@ -10,9 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from clasp_relay.errors import ErrorCode, RequestError
-
-MAX_ADDRESS_BYTES = 4_096
-"""Length of an address or a pattern in UTF-8. Real ones have 100 bytes; nats-server caps a control line at the same."""
+from clasp_relay.wire.constants import MAX_ADDRESS_BYTES
 
 MAX_SEGMENTS = 128
 """Segments of an address or a pattern. What matching costs grows with them; real ones have ten."""

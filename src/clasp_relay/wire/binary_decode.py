@@ -9,8 +9,8 @@ from typing import Any
 from clasp_relay.errors import DecodeError
 from clasp_relay.wire import messages as m
 from clasp_relay.wire.binary_hot import decode_publish, decode_set
-from clasp_relay.wire.constants import ALL_TYPES, MessageCode, Signal
-from clasp_relay.wire.values import skip_value
+from clasp_relay.wire.constants import ALL_TYPES, MessageCode, Signal, ValueType
+from clasp_relay.wire.values import check_keys, has_suspect_key, skip_value
 
 _U16 = struct.Struct(">H")
 _U32 = struct.Struct(">I")
@@ -23,11 +23,12 @@ _FEDERATION_OPERATIONS = range(1, 5)
 class _Cursor:
     """Reads a payload from its second byte on. Reading beyond the end raises, as ``decode_binary`` expects."""
 
-    __slots__ = ("_at", "_data")
+    __slots__ = ("_at", "_data", "_is_suspect")
 
     def __init__(self, payload: bytes) -> None:
         self._data = payload
         self._at = 1
+        self._is_suspect: bool | None = None
 
     def _number(self, form: struct.Struct) -> Any:
         (number,) = form.unpack_from(self._data, self._at)
@@ -62,9 +63,16 @@ class _Cursor:
     def text(self) -> str:
         return self.raw().decode()
 
-    def value(self) -> m.Value:
-        start = self._at
-        self._at = skip_value(self._data, start + 1, self._data[start])
+    def value(self, address: str) -> m.Value:
+        """Reads a value; ``address`` is what an ERROR about it names."""
+        start, value_type = self._at, self._data[self._at]
+        self._at = skip_value(self._data, start + 1, value_type)
+        if value_type >= ValueType.ARRAY:
+            # Searched for once, since there may be thousands of values.
+            if self._is_suspect is None:
+                self._is_suspect = has_suspect_key(self._data)
+            if self._is_suspect:
+                check_keys(self._data, start + 1, value_type, address)
         return self._data[start : self._at]
 
     def flags(self, known: int) -> int:
@@ -123,7 +131,7 @@ def _definition(c: _Cursor, known: int) -> m.SignalDefinition:
         access,
         unit=c.text() if meta & 1 else None,
         range=(c.f64(), c.f64()) if meta & 2 else None,
-        default=c.value() if meta & 4 else None,
+        default=c.value(address) if meta & 4 else None,
         description=c.text() if meta & 8 else None,
     )
 
@@ -167,7 +175,8 @@ def _snapshot(c: _Cursor) -> m.Snapshot:
 
 
 def _param(c: _Cursor) -> m.SnapshotParam:
-    address, value, revision, flags = c.text(), c.value(), c.u64(), c.flags(3)
+    address = c.text()
+    value, revision, flags = c.value(address), c.u64(), c.flags(3)
     return m.SnapshotParam(
         address,
         value,
@@ -282,7 +291,9 @@ def decode_binary(payload: bytes) -> m.Message:
         The message, its values checked.
 
     Raises:
-        DecodeError: code 101; it is not exactly one valid message. Nothing else is raised for any bytes.
+        DecodeError: code 101; it is not exactly one valid message.
+        RequestError: code 402; a map in a value has a key that ``values.check_keys`` refuses. Nothing else is
+            raised for any bytes.
     """
     try:
         decoder = DECODERS[payload[0]]

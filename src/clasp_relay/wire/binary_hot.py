@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import struct
 
-from clasp_relay.errors import DecodeError
-from clasp_relay.wire.constants import MAGIC, MAX_PAYLOAD_BYTES, MessageCode, Phase, Qos, Signal
+from clasp_relay.errors import DecodeError, RequestError
+from clasp_relay.wire.constants import MAGIC, MAX_PAYLOAD_BYTES, MessageCode, Phase, Qos, Signal, ValueType
 from clasp_relay.wire.frame import BINARY_FLAG
 from clasp_relay.wire.messages import Publish, Set
-from clasp_relay.wire.values import FIXED_SIZES, TYPE_BYTES, skip_value
+from clasp_relay.wire.values import FIXED_SIZES, TYPE_BYTES, check_keys, has_suspect_key, skip_value
 
 _HEAD = struct.Struct(">BBH")
 _U16 = struct.Struct(">H")
@@ -30,6 +30,7 @@ _new = tuple.__new__
 _SET_REVISION, _SET_LOCK, _SET_UNLOCK, _SET_TTL = 0x80, 0x40, 0x20, 0x10
 _PUBLISH_TIMESTAMP, _PUBLISH_ID = 0x10, 0x08
 _NOTHING, _VALUE, _SAMPLES = 0, 1, 2
+_ARRAY = int(ValueType.ARRAY)
 _SIGNALS: tuple[Signal, ...] = tuple(Signal)
 _PHASES: tuple[Phase, ...] = tuple(Phase)
 
@@ -64,11 +65,13 @@ def decode_usual(data: bytes) -> Set | Publish | None:
             fixed_bytes = FIXED_SIZES[flags]
             end = start + fixed_bytes if fixed_bytes >= 0 else skip_value(data, start, flags)
             if end == size:
+                if flags >= _ARRAY and (b"\xef" in data or b"_" in data) and has_suspect_key(data):
+                    check_keys(data, start, flags)
                 return _new(Set, (data[8:start].decode(), TYPE_BYTES[flags] + data[start:], None, False, False, None))
         elif code == 0x20:
             return decode_publish(data[4:])
-    except (DecodeError, UnicodeDecodeError, IndexError, struct.error):
-        # What is wrong with it, the long way tells.
+    except (RequestError, UnicodeDecodeError, IndexError, struct.error):
+        # Decoding it step by step raises the error that says what is wrong.
         return None
     return None
 
@@ -83,6 +86,8 @@ def decode_set(payload: bytes) -> Set:
         return _new(Set, (payload[4:start].decode(), value, None, False, False, None))
     address = payload[4:start].decode()
     at = skip_value(payload, start, value_type)
+    if value_type >= _ARRAY and (b"\xef" in payload or b"_" in payload) and has_suspect_key(payload):
+        check_keys(payload, start, value_type, address)
     value = TYPE_BYTES[value_type] + payload[start:at]
     revision = ttl = None
     if flags & _SET_REVISION:
@@ -107,6 +112,8 @@ def decode_publish(payload: bytes) -> Publish:
         value_type = payload[at + 1]
         fixed = FIXED_SIZES[value_type]
         end = at + 2 + fixed if fixed >= 0 else skip_value(payload, at + 2, value_type)
+        if value_type >= _ARRAY and (b"\xef" in payload or b"_" in payload) and has_suspect_key(payload):
+            check_keys(payload, at + 2, value_type, address)
         value = payload[at + 1 : end]
     elif indicator == _NOTHING:
         end = at + 1

@@ -46,7 +46,9 @@ def decode(payload: bytes) -> Message:
         The message, its values checked.
 
     Raises:
-        DecodeError: code 101; it is not exactly one valid message. Nothing else is raised for any bytes.
+        DecodeError: code 101; it is not exactly one valid message.
+        RequestError: code 402; a map in a value has a key that ``values.check_keys`` refuses. Nothing else is
+            raised for any bytes.
     """
     # No binary message code has the high bit: this alone sends nearly all of them the short way.
     if payload and payload[0] >= 0x80 and is_legacy(payload[0]):

@@ -19,6 +19,9 @@ MAX_PAYLOAD_BYTES = 0xFFFF
 MAX_FRAME_BYTES = 12 + MAX_PAYLOAD_BYTES
 """A frame with a timestamp and a full payload: nothing longer can be a CLASP message."""
 
+MAX_ADDRESS_BYTES = 4_096
+"""Length of an address or a pattern in UTF-8. Real ones have 100 bytes; nats-server caps a control line at the same."""
+
 MAX_DEPTH = 32
 """How deep values may nest. Real clients break between 985 and 5,400 levels, one with its whole process."""
 

@@ -39,7 +39,9 @@ def decode_legacy(payload: bytes) -> m.Message:
         The message, its values encoded as CLASP values.
 
     Raises:
-        DecodeError: code 101; it is not exactly one valid message. Nothing else is raised for any bytes.
+        DecodeError: code 101; it is not exactly one valid message.
+        RequestError: code 402; a map in a value has a key that ``values.check_keys`` refuses. Nothing else is
+            raised for any bytes.
     """
     try:
         # unpackb bounds every declared size by what the payload can hold. A node takes at least one byte.

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from typing import NoReturn, TypeVar
 
 from clasp_relay.errors import DecodeError
-from clasp_relay.wire.values import encode_value
+from clasp_relay.wire.constants import ValueType
+from clasp_relay.wire.values import check_keys, encode_value, has_suspect_key
 
 _T = TypeVar("_T")
 
@@ -126,25 +127,29 @@ class Fields:
         """Returns an encoded value that has to be there; nil is the value null."""
         if name not in self._entries:
             raise DecodeError(f"the field '{name}' is missing")
-        return _value(name, self._entries[name])
+        return _value(name, self._entries[name], self.optional("address"))
 
     def optional_value(self, *names: str) -> bytes | None:
         """Returns the first of these fields that is there as an encoded value, or None."""
         for name in names:
             if name in self:
-                return _value(name, self.optional(name))
+                return _value(name, self.optional(name), self.optional("address"))
         return None
 
     def part(self, *names: str) -> bytes:
         """Returns those of these fields that are there, together as one encoded map."""
-        return _value(names[0], {name: self.optional(name) for name in names if name in self})
+        found = {name: self.optional(name) for name in names if name in self}
+        return _value(names[0], found, self.optional("address"))
 
 
-def _value(name: str, found: object) -> bytes:
+def _value(name: str, found: object, address: object) -> bytes:
     try:
-        return encode_value(found)
+        value = encode_value(found)
     except ValueError as error:
         raise DecodeError(f"the field '{name}': {error}") from None
+    if value[0] >= ValueType.ARRAY and has_suspect_key(value):
+        check_keys(value, 1, value[0], address if isinstance(address, str) else None)
+    return value
 
 
 def _double(name: str, found: object) -> float:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import struct
 from typing import Any, TypeAlias
 
-from clasp_relay.errors import DecodeError
-from clasp_relay.wire.constants import MAX_DEPTH, ValueType
+from clasp_relay.errors import DecodeError, ErrorCode, RequestError
+from clasp_relay.wire.constants import MAX_ADDRESS_BYTES, MAX_DEPTH, ValueType
 
 PyValue: TypeAlias = Any
 """None, bool, int, float, str, bytes, or a list or str-keyed dict of these."""
@@ -151,6 +151,63 @@ def _skip_entries(data: bytes, offset: int, depth: int) -> int:
         else:
             offset = _skip(data, offset + 1, value_type, depth + 1)
     return offset
+
+
+_BOM, _PROTO = b"\xef\xbb\xbf", b"__proto__"
+
+
+def has_suspect_key(data: bytes) -> bool:
+    """Returns whether a map somewhere in ``data`` may have a key that ``check_keys`` refuses; False is certain.
+
+    The search for a single byte comes first, because it is 50 times as fast: 2 µs instead of 90 µs for 60 kB.
+    """
+    return (b"\xef" in data and _BOM in data) or (b"_" in data and _PROTO in data)
+
+
+def check_keys(data: bytes, offset: int, value_type: int, address: str | None = None) -> None:
+    """Checks that no map of a value, at any depth, has a key that clients read as another one.
+
+    A JavaScript client drops a U+FEFF at the start of a string and takes ``__proto__`` for the map's prototype, so
+    it would read other fields than the relay has checked. Call it where ``has_suspect_key`` says so.
+
+    Args:
+        data: the bytes that the value's data is in; ``skip_value`` has accepted it.
+        offset: where the data starts (after the type byte).
+        value_type: the type byte.
+        address: what the ERROR is about, if there is something.
+
+    Raises:
+        RequestError: code 402; a key starts with U+FEFF or is ``__proto__``.
+    """
+    key = _refused_key(data, offset, value_type)[1]
+    if key:
+        about = address if address is not None and len(address) <= MAX_ADDRESS_BYTES else None
+        raise RequestError(ErrorCode.VALUE, f"a map has a key that {key}", about)
+
+
+def _refused_key(data: bytes, offset: int, value_type: int) -> tuple[int, str]:
+    """Returns the end of a valid value, and what is wrong with a key in it, or an empty string."""
+    size = FIXED_SIZES[value_type]
+    if size >= 0:
+        return offset + size, ""
+    if value_type == _BOOL:
+        return offset + 1, ""
+    count = data[offset] << 8 | data[offset + 1]
+    offset += 2
+    if value_type < _ARRAY:
+        return offset + count, ""
+    for _ in range(count):
+        if value_type == _MAP:
+            start = offset + 2
+            offset = start + (data[offset] << 8 | data[offset + 1])
+            if data.startswith(_BOM, start, offset):
+                return offset, "starts with U+FEFF"
+            if data[start:offset] == _PROTO:
+                return offset, "is '__proto__'"
+        offset, problem = _refused_key(data, offset + 1, data[offset])
+        if problem:
+            return offset, problem
+    return offset, ""
 
 
 def decode_value(value: bytes) -> PyValue:
