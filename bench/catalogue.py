@@ -77,7 +77,7 @@ def chat() -> Kind:
         config.write_text(json.dumps(policy), "utf-8")
         options = ["--auth-port", str(auth_port), "--app-config", str(config), "--rate-limit", "0"]
         options += ["--admin-token", str(folder / "admin.token"), "--max-params-per-subject", "0"]
-        options += ["--max-bytes-per-subject", "0"]
+        options += ["--max-bytes-per-subject", "0", "--max-guest-tokens-per-address", "0"]
         return [*_relay_command(port, folder), *options]
 
     return Kind(CHAT, _commit(), "clasp", command, True, _python_path(), True)

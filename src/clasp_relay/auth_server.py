@@ -1,4 +1,4 @@
-"""The accounts and their HTTP port, put together: users.db, its threads, the table of tokens, the auth API."""
+"""Assembles the auth server: users.db, its threads, the table of tokens, the auth API and the web app."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from twisted.web.resource import Resource
 
 from clasp_relay.access.accounts import Accounts, Tell, load_tokens
 from clasp_relay.access.addresses import ClientAddresses, hasher_of_addresses
-from clasp_relay.access.admin_token import admin_record, read_or_make_admin_token, read_or_make_key
 from clasp_relay.access.limits import AttemptLimiter, KnownAddresses, RateLimits
 from clasp_relay.access.names import name_keys
 from clasp_relay.access.passwords import (
@@ -28,6 +27,7 @@ from clasp_relay.access.passwords import (
 from clasp_relay.access.permissions import TokenPermissions
 from clasp_relay.access.policy import Policy
 from clasp_relay.access.policy.document import GuestIds
+from clasp_relay.access.secret_files import admin_record, read_or_make_admin_token, read_or_make_key
 from clasp_relay.access.store_calls import MAX_WAITING_CALLS
 from clasp_relay.access.tokens import TokenTable
 from clasp_relay.access.workers import ThreadWorkers
@@ -47,10 +47,10 @@ NOT_THE_APPS = (b"api", b"metrics", b"healthz", b"readyz")
 """Paths that tools ask for on this port; the app's page with status 200 would look like an answer."""
 
 NO_WEB_ROOT = "none"
-"""The name of no app."""
+"""The value of ``web_root`` for no app."""
 
 PURGE_INTERVAL_S = 3600
-"""How often tokens and guests that ended long ago are deleted."""
+"""How often old tokens are deleted."""
 
 
 ORIGIN_DIGITS = 16
@@ -110,7 +110,7 @@ class AuthServer(Service):
 
     @property
     def outcomes(self) -> dict[tuple[str, str], int]:
-        """How many calls there were since the start, by call and outcome."""
+        """Number of calls since the start, by call and outcome."""
         return {} if self._accounts is None else self._accounts.outcomes
 
     def origin_of(self, address: str) -> str:
@@ -141,7 +141,7 @@ class AuthServer(Service):
         return make_site(self._root(accounts), self._reactor, settings.trusted_proxies)
 
     def startService(self) -> None:
-        """Starts the threads and the watch over tokens; it must be open."""
+        """Starts the threads and the timers; ``open`` must have been called."""
         assert self._purges is not None, "started before it was opened"
         Service.startService(self)
         self.sql.start()
@@ -150,7 +150,7 @@ class AuthServer(Service):
         self._purges.startService()
 
     def stopService(self) -> Deferred[None]:
-        """Ends what is under way, the file last."""
+        """Stops the threads, then closes the file."""
         Service.stopService(self)
         purged = self._purges.stopService() if self._purges is not None else maybeDeferred(lambda: None)
         return purged.addCallback(lambda _: self._end())

@@ -10,10 +10,10 @@ from typing import Any
 from twisted.python.failure import Failure
 
 from clasp_relay.access.addresses import ClientAddresses, address_group, is_in_networks
-from clasp_relay.access.admin_token import ADMIN_SUBJECT
 from clasp_relay.access.permissions import EXPIRED, REVOKED, TokenPermissions
 from clasp_relay.access.policy import Policy
 from clasp_relay.access.policy_choice import choose_policy
+from clasp_relay.access.secret_files import ADMIN_SUBJECT
 from clasp_relay.access.tokens import EndOfToken, TokenRecord, TokenTable
 from clasp_relay.auth_server import AuthServer
 from clasp_relay.clock import ReactorClock

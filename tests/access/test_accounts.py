@@ -10,11 +10,11 @@ from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.access.accounts import TokenInfo, load_tokens
-from clasp_relay.access.admin_token import admin_record
 from clasp_relay.access.issuer import Issued
 from clasp_relay.access.limits import RateLimits
 from clasp_relay.access.names import name_keys
 from clasp_relay.access.refusals import BadInput, Busy, Limited, Refusal, Taken, Unauthenticated
+from clasp_relay.access.secret_files import admin_record
 from clasp_relay.access.tokens import MAX_TOKENS_PER_SUBJECT, EndOfToken, TokenExpired, TokenUnknown, digest_of
 from clasp_relay.storage.users import GUEST_PROOF_S, User
 from clasp_relay.storage.users_sqlite import SqliteUsers

@@ -1,8 +1,11 @@
 """The auth API, over HTTP without sockets."""
 
 import json
+from pathlib import Path
 from typing import Any
 
+import yaml
+from klein import Klein
 from twisted.internet.address import UNIXAddress
 from twisted.internet.error import ConnectionLost
 from twisted.python.failure import Failure
@@ -14,12 +17,13 @@ from clasp_relay.access.addresses import ClientAddresses, parse_networks
 from clasp_relay.access.limits import RateLimits
 from clasp_relay.access.refusals import Later, Refusal
 from clasp_relay.access.tokens import TokenUnknown
-from clasp_relay.http.auth_api import STATUS, make_auth_resource, request_address
+from clasp_relay.http.auth_api import STATUS, AuthApi, load_openapi, make_auth_resource, request_address
 from clasp_relay.http.bounded import MAX_BODY_BYTES
 from clasp_relay.http.cors import Origins
 from tests.access.stack import START_S, TTL_S, Stack, SteppedWorkers
 from tests.http.memory_site import Answer, MemorySite
 
+DOCS = Path(__file__).parent.parent.parent / "docs"
 ALICE = {"username": "Alice", "password": "password", "user_id": "a1"}
 ROUTES = {
     "/auth/register": "POST",
@@ -405,3 +409,23 @@ class PageTests(ApiTestCase):
         self.assertEqual(self.site.request("GET", "/auth?join=x").body, b"<html>")
         self.assert_error(self.site.request("GET", "/auth/"), 404)
         self.assert_error(self.site.request("GET", "/auth/login"), 405)
+
+
+class OpenApiTests(SynchronousTestCase):
+    """One document in two spellings."""
+
+    def test_served_document_is_the_one_in_docs(self) -> None:
+        """After a change of docs/openapi.yaml, openapi.json has to be written again from it."""
+        with (DOCS / "openapi.yaml").open(encoding="utf-8") as file:
+            self.assertEqual(load_openapi(), yaml.safe_load(file))
+
+    def test_document_has_every_route_and_no_other(self) -> None:
+        """With its methods."""
+        app: Klein = AuthApi.app
+        routes = {
+            (f"/auth{rule.rule}", method.lower())
+            for rule in app.url_map.iter_rules()
+            for method in (rule.methods or set()) - {"HEAD"}
+        }
+        paths = load_openapi()["paths"]
+        self.assertEqual({(path, method) for path, methods in paths.items() for method in methods}, routes)

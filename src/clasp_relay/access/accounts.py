@@ -1,9 +1,8 @@
-"""Users, guests and their tokens: everything that the auth API does.
+"""Users, guests and their tokens: the calls of the auth API, whatever protocol they come by.
 
-Each call is one method of :class:`Accounts`: it checks what was sent, takes its place in the limits, has
-passwords hashed and rows written on other threads, and only when that is committed changes which tokens
-are valid. Each call leaves one line in the log, with its outcome and the client's address, and never with
-anything secret or anything that was typed.
+Each call is one method of :class:`Accounts`. It checks the rate limits and the input, hashes passwords and writes to
+the database on other threads, and changes the table of valid tokens only after the commit. Each call is logged in
+one line with its outcome and the client's address, without secrets and without the client's input.
 """
 
 from __future__ import annotations
@@ -43,15 +42,15 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 Tell = Callable[[str, str, str, str], None]
-"""Is told of each call: what it was, the client's address, ``ok`` or a refusal's name or ``error``, and whose it is."""
+"""Logs a call: its name, the client's address, the outcome (``ok``, a refusal's name, ``error``) and the user id."""
 
 _PURGE_ROWS = 1000
-"""Rows removed in one transaction: a sign-in in between waits for milliseconds."""
+"""Rows deleted in one transaction; a sign-in that comes meanwhile waits for milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenInfo:
-    """What a token stands for, as its bearer may know it; ``expires_at`` in Unix seconds, None for never."""
+    """What the bearer of a token may know about it; ``expires_at`` in Unix seconds, None for never."""
 
     user_id: str
     username: str
@@ -63,9 +62,8 @@ class TokenInfo:
 class Accounts:
     """The accounts of a relay.
 
-    What is refused raises a ``Refusal`` (Deferreds fail with it). A Deferred that is cancelled ends the
-    waiting, not the work. ``address`` is always the client's, for limits and the log; ``bearer`` the token
-    that was presented, None when there was none.
+    A refused call fails with a ``Refusal``. Cancelling a Deferred stops the waiting, not the work. ``address`` is the
+    client's, for limits and the log; ``bearer`` is the presented token, or None.
 
     Args:
         store: users and tokens; called through ``sql`` only.
@@ -80,7 +78,7 @@ class Accounts:
         open_guest_ids: whether everybody may have any guest's id (a policy's ``guest_ids`` is ``open``).
         now_s: Unix seconds.
         random_hex: as ``secrets.token_hex``.
-        tell: is told of each call, in the place of the log.
+        tell: called for each call instead of the log.
     """
 
     def __init__(
@@ -101,7 +99,7 @@ class Accounts:
         tell: Tell | None = None,
     ) -> None:
         self.outcomes: dict[tuple[str, str], int] = {}
-        """How many calls of each kind had each outcome, since the start."""
+        """Number of calls since the start, by call and outcome."""
         self._tell: Tell = tell or _log_call
         self._store = store
         self._calls = StoreCalls(sql)
@@ -121,7 +119,7 @@ class Accounts:
     def register(
         self, username: str, password: str, user_id: str | None, bearer: str | None, address: str
     ) -> Deferred[Issued]:
-        """Makes a user; with a guest's id and that guest's token, of the guest."""
+        """Registers a user; with a guest's id and a token of that guest, the guest becomes the user."""
         return self._call("register", address, self._register(username, password, user_id, bearer, address))
 
     def login(self, username: str, password: str, address: str) -> Deferred[Issued]:
@@ -129,32 +127,32 @@ class Accounts:
         return self._call("login", address, self._login(username, password, address))
 
     def guest(self, name: str | None, user_id: str | None, bearer: str | None, address: str) -> Deferred[Issued]:
-        """Lets a guest in; the id of one who was here before needs a token of that guest."""
+        """Signs a guest in; an id that a guest has already needs a token of that guest."""
         return self._call("guest", address, self._guest(name, user_id, bearer, address))
 
     def logout(self, bearer: str | None, address: str) -> Deferred[None]:
-        """Revokes the token that is presented, and those that it was refreshed from or to."""
+        """Revokes the presented token, and those that it was refreshed from or to."""
         return self._call("logout", address, self._logout(bearer))
 
     def refresh(self, bearer: str | None, address: str) -> Deferred[Issued]:
-        """Gives out a token that replaces one which is valid (or a guest's, expired not too long ago)."""
+        """Issues a token that replaces the presented one, which is valid or a guest's that expired within 90 days."""
         return self._call("refresh", address, self._refresh(bearer, address))
 
     def change_password(self, old: str, new: str, bearer: str | None, address: str) -> Deferred[None]:
-        """Changes the password of the bearer, and revokes all other tokens of that user."""
+        """Changes the bearer's password and revokes all other tokens of that user."""
         return self._call("password", address, self._change_password(old, new, bearer, address))
 
     def me(self, bearer: str | None) -> TokenInfo:
-        """Tells what the token that is presented stands for."""
+        """Returns what the presented token stands for."""
         record = self._issuer.recognise(bearer)
         scopes = tuple(self._scopes_of(record))
         return TokenInfo(record.subject, record.username, record.guest, scopes, record.expires_s)
 
     async def purge(self) -> int:
-        """Removes what need not be kept any more, to be called now and then; a busy relay leaves it for the next time.
+        """Deletes old tokens and addresses; to be called periodically. A busy relay leaves them for the next time.
 
         Returns:
-            how many tokens were removed.
+            the number of deleted tokens.
         """
         removed = 0
         while True:
@@ -211,7 +209,7 @@ class Accounts:
         return await self._issue(pending, own_address_only=not is_proven)
 
     async def _issue(self, pending: PendingToken, *, own_address_only: bool = False) -> Issued:
-        """Makes a token valid whose record is committed, and ends those that there is no room for beside it."""
+        """Makes a committed token valid, and ends the tokens that exceed a limit because of it."""
         issued = self._issuer.issue(pending)
         surplus = self._tokens.surplus(pending.record, own_address_only=own_address_only)
         if surplus:
@@ -246,7 +244,7 @@ class Accounts:
         return await self._issue(pending)
 
     def _keep(self, count: int, method: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
-        """Writes the new expiry of tokens, which holds already; nobody waits for it."""
+        """Writes the new expiry of tokens to the database; it is in force already, and no call waits for it."""
 
         async def write() -> None:
             try:
@@ -271,7 +269,7 @@ class Accounts:
     async def _verified(
         self, user: User | None, password: str, address: str, attempt: LoginAttempt, wrong: str
     ) -> User:
-        """Returns the user whose password it is; the work is the same when there is no such user."""
+        """Returns the user if the password is right; takes the same time when there is no such user."""
         stored = None if user is None else user.password_hash
         try:
             right = await self._passwords.verify(stored, password, address_group(address), attempt.start)
@@ -284,7 +282,7 @@ class Accounts:
         return user
 
     async def _strengthen(self, user: User, password: str, address: str) -> None:
-        """Replaces a hash that is weaker than today's; the password is known only now."""
+        """Replaces a hash that is weaker than new ones, now that the password is known."""
         if not self._passwords.is_weaker(user.password_hash):
             return
         try:
@@ -332,7 +330,7 @@ def _log_call(event: str, address: str, outcome: str, user_id: str) -> None:
 
 
 def load_tokens(store: UserStore, tokens: TokenTable, known: KnownAddresses, now_s: float) -> None:
-    """Fills the tables from the store: after a restart everybody is still signed in.
+    """Fills the tables from the store, so that everybody is still signed in after a restart.
 
     Args:
         store: it is called on this thread, so before the event loop runs.

@@ -1,4 +1,4 @@
-"""Whose address a request comes from, behind proxies or not, and how addresses are kept."""
+"""Client addresses: found behind proxies, grouped by subscriber, and hashed for storage."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Network: TypeAlias = IPv4Network | IPv6Network
 _Address: TypeAlias = IPv4Address | IPv6Address
 
 _IPV6_SITE_BITS = 64
-"""What one subscriber line gets at least; inside it, addresses cost nothing (RFC 6177)."""
+"""The smallest IPv6 network that a subscriber gets, with more addresses than anybody can count (RFC 6177)."""
 
 
 def parse_networks(text: str) -> tuple[Network, ...]:
@@ -83,7 +83,7 @@ def client_address(peer: str, forwarded: Sequence[str], trusted: Sequence[Networ
 
 
 class ClientAddresses:
-    """Tells the addresses of clients, and warns once of a proxy that is not trusted.
+    """Finds the addresses of clients, and warns once about a proxy that is not trusted.
 
     Args:
         trusted: networks whose proxies are believed.
@@ -115,7 +115,7 @@ def is_in_networks(address: str, networks: Sequence[Network]) -> bool:
 
 
 def address_group(address: str) -> str:
-    """Returns what is counted as one address: an IPv4 address, or an IPv6 network of 64 bits."""
+    """Returns what limits count as one address: an IPv4 address, or the /64 of an IPv6 address."""
     parsed = _parse(address)
     if not isinstance(parsed, IPv6Address):
         return address
@@ -123,7 +123,7 @@ def address_group(address: str) -> str:
 
 
 def hasher_of_addresses(key: bytes) -> Callable[[str], bytes]:
-    """Returns what makes the keyed hashes that addresses are kept as: of what counts as one address.
+    """Returns a function that hashes address groups for storage, with a key.
 
     Args:
         key: at most 64 random bytes. Without it the hashes of all IPv4 addresses are quickly tried.

@@ -1,4 +1,4 @@
-"""Giving tokens out, and recognising them when they come back."""
+"""Issues tokens, and recognises the ones that clients present."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ BAD_TOKEN = "This token is not valid. Sign in again."  # noqa: S105
 EXPIRED_TOKEN = "This token has expired. Sign in again."  # noqa: S105
 
 _RETRY_AFTER_S = 60
-"""When too many tokens are valid: some expire all the time."""
+"""Seconds to wait when too many tokens are valid; some expire all the time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Issued:
-    """A token that was just given out, in clear for the only time."""
+    """A token that was just issued. This is the only place that has it in clear."""
 
     token: str = field(repr=False)
     user_id: str
@@ -44,7 +44,7 @@ class PendingToken:
 
 
 class Issuer:
-    """Gives out tokens.
+    """Issues tokens.
 
     Args:
         tokens: the valid tokens.
@@ -66,7 +66,7 @@ class Issuer:
         self._random_hex = random_hex
 
     def check_room(self, guest: bool) -> None:
-        """Checks that one more token may be given out.
+        """Checks that one more token may be issued.
 
         Raises:
             Busy: too many are valid.
@@ -96,7 +96,7 @@ class Issuer:
         return PendingToken(pending.token, record)
 
     def issue(self, pending: PendingToken) -> Issued:
-        """Makes a token valid whose record is committed."""
+        """Makes a committed token valid."""
         self._tokens.add(pending.record)
         return Issued(pending.token, pending.record.subject, pending.record.username)
 

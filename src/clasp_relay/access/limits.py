@@ -1,6 +1,6 @@
-"""How often one may try: sliding windows in bounded memory.
+"""Rate limits of the auth API: sliding windows in bounded memory.
 
-A try counts for as long as the window is wide, from the moment it was made. What counts, and under which
+An attempt counts for the length of the window, from the moment it was made. What counts, and under which
 keys, is in ``docs/protocol.md``, Auth API: failed logins per address and username together, per address,
 and per username; registrations and guests per address.
 """
@@ -20,22 +20,22 @@ from clasp_relay.storage.users import ADDRESS_KEPT_S
 __all__ = ["AttemptLimiter", "KnownAddresses", "LoginAttempt", "RateLimits", "SlidingWindow"]
 
 MAX_KEYS = 50_000
-"""Keys that one window remembers: some 20 MB, and whoever wants others forgotten needs as many addresses."""
+"""Keys that one window remembers, about 20 MB; to have others forgotten, an attacker needs as many addresses."""
 
 TOO_MANY_FAILURES = "There were too many failed sign-ins."
 TOO_MANY_GUESTS = "There were too many guests from your network."
 TOO_MANY_REGISTRATIONS = "There were too many registrations from your network."
 
 LOGIN_PER_ADDRESS = 4
-"""How many times the limit of one username an address may fail in all."""
+"""Failures that one address may make for all usernames, as a multiple of the limit for one."""
 
 LOGIN_PER_USERNAME = 10
-"""How many times the limit of one address all addresses together may fail for a username."""
+"""Failures that all addresses may make for one username, as a multiple of the limit for one."""
 
 
 @dataclass(frozen=True, slots=True)
 class RateLimits:
-    """The numbers, as a policy's ``rate_limits`` gives them."""
+    """The limits, as a policy's ``rate_limits`` gives them."""
 
     login_max_attempts: int = 5
     login_window_s: float = 900
@@ -44,11 +44,11 @@ class RateLimits:
 
 
 class SlidingWindow:
-    """Counts tries per key within the last ``window_s`` seconds.
+    """Counts attempts per key within the last ``window_s`` seconds.
 
     Args:
-        limit: tries that one key has.
-        window_s: seconds that a try counts for.
+        limit: attempts that one key has.
+        window_s: seconds that an attempt counts for.
         now_s: a clock that never goes back, in seconds.
         max_keys: keys that are remembered; beyond it those that tried least recently are forgotten.
     """
@@ -65,7 +65,7 @@ class SlidingWindow:
         return len(self._tries)
 
     def wait_s(self, key: Hashable) -> float:
-        """Returns the seconds until ``key`` has a try left; 0 when it has one now."""
+        """Returns the seconds until ``key`` has an attempt left; 0 when it has one now."""
         tries = self._tries.get(key)
         if tries is None:
             return 0.0 if self._limit > 0 else self._window_s
@@ -76,7 +76,7 @@ class SlidingWindow:
         return tries[len(tries) - self._limit] + self._window_s - now
 
     def add(self, key: Hashable) -> float:
-        """Counts a try of ``key``; returns its time, for ``take_back``."""
+        """Counts an attempt of ``key``; returns its time, for ``take_back``."""
         now = self._now_s()
         tries = self._tries.setdefault(key, [])
         tries.append(now)
@@ -86,7 +86,7 @@ class SlidingWindow:
         return now
 
     def take_back(self, key: Hashable, time_s: float) -> None:
-        """Uncounts the try that ``add`` gave this time to; nothing when it is forgotten by now."""
+        """Removes the attempt for which ``add`` returned this time, if it still counts."""
         tries = self._tries.get(key)
         if tries is None or time_s not in tries:
             return
@@ -95,7 +95,7 @@ class SlidingWindow:
             del self._tries[key]
 
     def clear(self, key: Hashable) -> None:
-        """Forgets all tries of ``key``."""
+        """Forgets all attempts of ``key``."""
         self._tries.pop(key, None)
 
     def _drop_old(self, tries: list[float], now: float) -> None:
@@ -111,14 +111,14 @@ class SlidingWindow:
 
 
 class _Key(NamedTuple):
-    """A username as a key: of one size, whatever was typed."""
+    """A username as a key of fixed size."""
 
     digest: bytes
     address: str = ""
 
 
 class KnownAddresses:
-    """From which addresses users have signed in lately: strangers' failures do not lock them out there.
+    """The addresses from which users signed in within 30 days; strangers' failures do not lock the user out there.
 
     Args:
         now_s: Unix seconds.
@@ -155,7 +155,7 @@ class KnownAddresses:
         return (address, folded_name) in self._last_used_s
 
     def has_users(self, address: bytes) -> bool:
-        """Tells whether anybody has."""
+        """Tells whether any user has signed in from an address within the last 30 days."""
         self._forget_old()
         return address in self._users_at
 
@@ -214,10 +214,10 @@ class AttemptLimiter:
         _count(self._registrations, address_group(address), TOO_MANY_REGISTRATIONS)
 
     def check_guest(self, address: str) -> None:
-        """Checks that an address may bring one more guest.
+        """Checks that one more guest may sign in from an address.
 
         Raises:
-            Limited: it has brought too many.
+            Limited: too many have.
         """
         _check(self._guests, address_group(address), TOO_MANY_GUESTS)
 
@@ -273,7 +273,7 @@ class LoginAttempt:
         self._times_s: list[float] = []
 
     def check(self) -> None:
-        """Checks that there is a try left.
+        """Checks that there is an attempt left.
 
         Raises:
             Limited: too many have failed.
@@ -281,7 +281,7 @@ class LoginAttempt:
         _check_wait(max(window.wait_s(key) for window, key in self._counters), TOO_MANY_FAILURES)
 
     def start(self) -> None:
-        """Counts the attempt, as failed until it is known better.
+        """Counts the attempt as failed; ``succeed`` or ``cancel`` may remove it.
 
         Raises:
             Limited: too many have failed meanwhile.
@@ -290,13 +290,13 @@ class LoginAttempt:
         self._times_s = [window.add(key) for window, key in self._counters]
 
     def succeed(self) -> None:
-        """The password was right: that username's counters start again, those of the address go on."""
+        """Resets the counters of the username, not that of the address: the password was right."""
         self.cancel()
         for window, key in (self._pair, self._username):
             window.clear(key)
 
     def cancel(self) -> None:
-        """Nothing was found out: the attempt does not count."""
+        """Removes the attempt: whether the password was right is not known."""
         for (window, key), time_s in zip(self._counters, self._times_s, strict=False):
             window.take_back(key, time_s)
         self._times_s = []

@@ -1,4 +1,4 @@
-"""Which names, ids and passwords may be taken, and when two names are the same.
+"""Rules for names, user ids and passwords, and the keys by which names are compared.
 
 A name is trimmed and normalised (NFKC) before it is judged. Two names are the same when they differ in case,
 compatibility forms or the width of their spaces only; two that look the same are confusable (``confusables``).
@@ -29,15 +29,14 @@ __all__ = [
 USERNAME_MIN_CHARACTERS = 2
 NAME_MAX_CHARACTERS = 32
 MAX_RAW_CHARACTERS = 4 * NAME_MAX_CHARACTERS
-"""Longer text is no name whatever NFKC makes of it, and is not normalised: that takes quadratic time where thousands of
-combining marks follow one another."""
+"""Longer text is refused before NFKC, which takes quadratic time for long runs of combining marks."""
 
 PASSWORD_MIN_CHARACTERS = 6
 PASSWORD_MAX_CHARACTERS = 1024
-"""Longer ones make hashing slower and nothing safer."""
+"""A longer password makes hashing slower and is no safer."""
 
 RESERVED_IDS = frozenset({"__auth", "__proto__", "constructor", "prototype", ".", "..", "clasp"})
-"""Words that have a meaning of their own as a segment of an address, or as a key of a client's objects."""
+"""Words with a special meaning as a segment of an address, or as a key of a JavaScript object."""
 
 _USER_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -74,7 +73,7 @@ def normalise_name(text: str) -> str:
 
 
 def fold_name(text: str) -> str:
-    """Returns what two spellings of one name have in common.
+    """Returns the form in which two spellings of one name are equal.
 
     Unicode's compatibility caseless match (The Unicode Standard, D146), with runs of spaces as one. Text beyond
     :data:`MAX_RAW_CHARACTERS` is returned as it is.
@@ -165,5 +164,5 @@ def make_user_id(now_s: float, random_hex: Callable[[int], str]) -> str:
 
 
 def default_guest_name(user_id: str) -> str:
-    """Returns the name of a guest who gave none."""
+    """Returns the name for a guest who sent none."""
     return f"guest-{user_id[-6:]}"

@@ -31,19 +31,19 @@ PARALLELISM = 1
 
 HASHES_AT_ONCE = 4
 MAX_WAITING_HASHES = 256
-"""Hashes that may wait for a thread; they are done within seconds."""
+"""Length of the queue for hashes; a full one is done within seconds."""
 
 MAX_WAITING_HASHES_PER_ADDRESS = 8
-"""Hashes that one client address may have waiting, so that nobody else waits behind a crowd of one address."""
+"""Hashes of one client address that may be queued, so that a crowd of one address delays nobody else."""
 
 
 def make_hasher() -> PasswordHasher:
-    """Returns the hasher of a relay in service."""
+    """Returns the hasher for production."""
     return PasswordHasher(time_cost=TIME_COST, memory_cost=MEMORY_COST_KIB, parallelism=PARALLELISM)
 
 
 def cheap_hasher() -> PasswordHasher:
-    """Returns a hasher that protects nothing and costs nothing, for tests."""
+    """Returns a hasher for tests: fast, and of no use as protection."""
     return PasswordHasher(time_cost=1, memory_cost=8, parallelism=1, hash_len=16, salt_len=8)
 
 

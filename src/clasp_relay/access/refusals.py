@@ -1,16 +1,16 @@
-"""Why the accounts say no, for people to act on.
+"""Refusals of the accounts, each with a sentence for the user.
 
 ::
 
     Refusal
-    ├── BadInput             what was sent cannot be used
+    ├── BadInput             the input is not valid
     ├── Unauthenticated      wrong user or password; no token, or one that is not valid
-    ├── Taken                the name or the id is somebody else's
-    └── Later                not now; ``retry_after_s`` says when
-        ├── Limited          the caller has tried too often
-        └── Busy             the relay has too much to do
+    ├── Taken                the name or the id belongs to somebody else
+    └── Later                retry after ``retry_after_s`` seconds
+        ├── Limited          the client made too many attempts
+        └── Busy             the relay is overloaded
 
-The text of each is a whole sentence, shown to the user as it is; it never holds what the user typed.
+The text of each is a whole sentence that clients show to the user; it never contains the user's input.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ class Refusal(ClaspError):
 
 
 class BadInput(Refusal):
-    """What was sent cannot be used."""
+    """The input is not valid."""
 
 
 class Unauthenticated(Refusal):
-    """Nobody was recognised."""
+    """Wrong name or password; or no token, or one that is not valid."""
 
 
 class Taken(Refusal):
@@ -45,7 +45,7 @@ class Taken(Refusal):
 
 
 class Later(Refusal):
-    """Not now.
+    """The call may succeed later.
 
     Args:
         sentence: what is wrong and what to do about it.
@@ -58,8 +58,8 @@ class Later(Refusal):
 
 
 class Limited(Later):
-    """The caller has tried too often."""
+    """The client made too many attempts."""
 
 
 class Busy(Later):
-    """The relay has too much to do."""
+    """The relay is overloaded."""

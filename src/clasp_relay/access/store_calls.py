@@ -1,4 +1,4 @@
-"""Calls of the store: off the event loop's thread, and in the words that a client reads."""
+"""Calls the user store on the SQL thread, and translates its refusals for clients."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 MAX_WAITING_CALLS = 2048
-"""Calls that may wait for the SQL thread: a second's worth on a slow disk."""
+"""Length of the queue for the SQL thread: about a second's work on a slow disk."""
 
 STORE_BUSY = "The relay cannot reach its accounts at the moment. Try again in a few seconds."
 NAME_TAKEN = "This name belongs to a registered user. Choose another one."
@@ -67,7 +67,7 @@ class StoreCalls:
             raise _in_words(refusal) from None
 
     def _tell_busy(self, busy: StoreBusy) -> None:
-        """Writes a line to the log, once a minute."""
+        """Logs that the store is held by another process, at most once a minute."""
         now_s = self._monotonic_s()
         if now_s >= self._silent_until_s:
             self._silent_until_s = now_s + _TOLD_EVERY_S

@@ -1,10 +1,10 @@
-"""Which tokens are valid now: an index in memory, so that a HELLO is answered at once.
+"""The table of valid tokens, in memory, so that a HELLO is answered at once.
 
 The database has the same tokens; a change is committed there first and then told to the table. A token is
 known here by its SHA-256 only. A record takes about 800 bytes, so the table stays below 200 MB.
 
 A machine whose clock has no battery begins in the past, and its clock is set when the network is there. Tokens that
-were given out before are *undated*: when the clock is set they move with it, and so live as long as they should.
+were issued before are *undated*: when the clock is set they move with it, and so live as long as they should.
 
 A token that was refreshed is *replaced*: it ends :data:`REPLACED_END_S` after its successor is first used, since the
 answer that holds the successor may have been lost. Its sessions are the successor's from the refresh on.
@@ -54,7 +54,7 @@ MAX_TOKENS = 250_000
 """Tokens that may be valid at once."""
 
 MAX_GUEST_TOKENS_SHARE = 0.8
-"""What part of them guests may have: those who make up guests must not keep users out."""
+"""The share of them that guests may have, so that invented guests do not keep users out."""
 
 MAX_TOKENS_PER_SUBJECT = 250
 """Tokens of one subject that may be valid at once: more sign-ins a day than anybody needs, and little memory."""
@@ -72,32 +72,32 @@ _LEAST_STEP_S = 60
 """A clock that is set by less is the usual correction."""
 
 MAX_EXPIRED = 50_000
-"""Expired tokens that are still told from unknown ones; the oldest are forgotten first."""
+"""Expired tokens that are remembered, to answer «expired» and not «unknown»; the oldest are forgotten first."""
 
 MAX_TOKEN_CHARACTERS = 256
-"""Longer ones are not looked at."""
+"""Longer tokens are refused without hashing them."""
 
 _LONGEST_SLEEP_S = 1.0
-"""The wall clock may be set; an expiry is at most this late all the same."""
+"""An expiry is at most this late, also when the wall clock is set."""
 
 _EXPIRIES_AT_ONCE = 500
-"""Expiries in one turn of the event loop; the others follow in the next ones."""
+"""Expiries handled in one turn of the event loop."""
 
 
 class TokenError(ClaspError):
-    """A token that lets nobody in."""
+    """The token is not valid."""
 
 
 class TokenUnknown(TokenError):
-    """It was never given out, was revoked, or expired long ago."""
+    """The token was never issued, was revoked, or expired long ago."""
 
 
 class TokenExpired(TokenError):
-    """It was valid once."""
+    """The token has expired."""
 
 
 class EndOfToken(Enum):
-    """Why a token is valid no longer."""
+    """Why a token ended."""
 
     EXPIRED = "expired"
     REVOKED = "revoked"
@@ -113,7 +113,7 @@ def make_token(random_hex: Callable[[int], str]) -> str:
 
 
 def digest_of(token: str) -> bytes:
-    """Returns what a token is known by."""
+    """Returns the SHA-256 of a token, by which it is known."""
     return sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 
@@ -148,17 +148,17 @@ class TokenTable:
         self._by_guest_address: dict[bytes, list[bytes]] = {}
         """Guests' tokens, the oldest first; empty where any number is allowed."""
         self._replaced: dict[bytes, bytes] = {}
-        """What a token replaces that was not used yet."""
+        """Digests of unused tokens, and of the tokens that they replace."""
         self._successors: dict[bytes, bytes] = {}
-        """Which token has replaced a valid one."""
+        """Digests of valid tokens that were refreshed, and of their successors."""
         self._expired: dict[bytes, None] = {}
         self._expiries: list[tuple[int, bytes]] = []
         self._undated: set[bytes] = set()
-        """Tokens that were given out while the clock was not set."""
+        """Tokens that were issued while the clock was not set."""
         self._clock_set_from_s = EARLIEST_CLOCK_S
         """Unix seconds: before them the clock is not set."""
         self._offset_s = 0.0
-        """What the wall clock was ahead of ``clock`` when the undated tokens were given out."""
+        """Wall clock minus ``clock`` when the undated tokens were issued."""
         self._redate_listeners: list[Callable[[list[bytes], int], None]] = []
         self._end_listeners: list[Callable[[TokenRecord, EndOfToken], None]] = []
         self._replace_listeners: list[Callable[[str, bytes, bytes], None]] = []
@@ -186,7 +186,7 @@ class TokenTable:
         self._redate_listeners.append(callback)
 
     def load(self, valid: Iterable[TokenRecord], expired: Iterable[bytes] = ()) -> None:
-        """Adds what the database has.
+        """Loads the tokens from the database.
 
         Args:
             valid: tokens that are neither expired nor revoked.
@@ -204,23 +204,23 @@ class TokenTable:
             events.CLOCK_UNSET.log()
 
     def start(self) -> None:
-        """Begins to watch for expiries."""
+        """Starts the timer for expiries."""
         self._running = True
         self._set_timer()
 
     def stop(self) -> None:
-        """Ends the watch."""
+        """Stops the timer."""
         self._running = False
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def has_room(self, guest: bool) -> bool:
-        """Tells whether one more token may be given out."""
+        """Tells whether one more token may be issued."""
         return len(self._valid) < self._max_tokens * (MAX_GUEST_TOKENS_SHARE if guest else 1)
 
     def add(self, record: TokenRecord) -> None:
-        """Makes a token valid that is committed (or kept in a file of its own)."""
+        """Makes a token valid that is committed, or kept in a file of its own."""
         self._check_clock()
         if record.expires_s is not None and self._now_s() < self._clock_set_from_s:
             if not self._undated:
@@ -240,10 +240,10 @@ class TokenTable:
             self._replace(record.replaces, record)
 
     def lookup(self, token: str) -> TokenRecord:
-        """Returns what a token stands for, and takes it as used.
+        """Returns the record of a token, and counts that as a use.
 
         Raises:
-            TokenExpired: it was valid once.
+            TokenExpired: it has expired.
             TokenUnknown: it is not valid.
         """
         if len(token) > MAX_TOKEN_CHARACTERS:
@@ -270,7 +270,7 @@ class TokenTable:
         return digest is not None and self.is_valid(digest) and self._valid[digest].subject == subject
 
     def use(self, digest: bytes) -> None:
-        """Has the token end soon that this one replaces, if this is its first use."""
+        """Ends the token that this one replaces in a minute, if this is the first use."""
         old = self._replaced.pop(digest, None)
         if old is None:
             return
@@ -283,7 +283,7 @@ class TokenTable:
         self._tell(self._use_listeners, digest, end_s)
 
     def surplus(self, record: TokenRecord, *, own_address_only: bool) -> list[bytes]:
-        """Returns the tokens that have to end since a new one is there.
+        """Returns the tokens that exceed a limit because of a new one, and have to end.
 
         A subject has at most :data:`MAX_TOKENS_PER_SUBJECT`, and guests of one client address as many as the table
         was told. Those without a live session go first, the oldest of them before the others.
@@ -320,7 +320,7 @@ class TokenTable:
         self._forget_expiries()
 
     def _choose(self, digests: list[bytes], count: int, spared: bytes) -> list[bytes]:
-        """Returns so many of several tokens: those without a live session first, the oldest of them."""
+        """Chooses tokens to end: those without a live session first, the oldest first."""
         if count <= 0:
             return []
         in_use: dict[str, frozenset[bytes]] = {}

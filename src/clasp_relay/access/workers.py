@@ -1,4 +1,4 @@
-"""Work that must not run on the event loop's thread: hashing and SQL."""
+"""Threads for work that would block the event loop: password hashing and SQL."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ T = TypeVar("T")
 
 
 NICENESS = 15
-"""By how much work that gives way is nicer: the event loop then gets nearly all of a core that it shares with four
-hashes, and not a fifth."""
+"""Niceness added to threads that give way: the event loop gets nearly all of a core that it shares with four hashes,
+instead of a fifth."""
 
 _RETRY_AFTER_S = 2
-"""A full queue of hashes is done in a few seconds."""
+"""Seconds to wait when a queue is full; hashes are done within a few seconds."""
 
 
 class Workers(Protocol):
-    """Where work is done."""
+    """Runs blocking work elsewhere."""
 
     def run(
         self, lane: str, admit: Callable[[], None], work: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> Deferred[T]:
-        """Does some work.
+        """Runs a function.
 
         Args:
             lane: whose work it is; lanes are served in turn.
@@ -55,10 +55,10 @@ class Workers(Protocol):
 
 
 class _YieldingThread(Thread):
-    """A thread that the event loop's goes before, where both want the same core."""
+    """A thread with lower priority than the event loop's."""
 
     def run(self) -> None:
-        """Gives way, and does what it is for."""
+        """Lowers its priority, then runs as usual."""
         if sys.platform == "linux":  # elsewhere a process has one niceness for all of its threads
             mine = get_native_id()
             try:
@@ -69,7 +69,7 @@ class _YieldingThread(Thread):
 
 
 class ThreadWorkers:
-    """A few threads, and a bounded queue before them, which serves its lanes round robin.
+    """A few threads with a bounded queue, which serves its lanes round robin.
 
     Args:
         reactor: the event loop that results are given to.
@@ -98,18 +98,18 @@ class ThreadWorkers:
             self._pool.threadFactory = _YieldingThread
         self._max_waiting_in_lane = max_waiting if max_waiting_in_lane is None else max_waiting_in_lane
         self._lanes: dict[str, deque[Callable[[], None]]] = {}
-        """What waits, by lane; the lane whose turn it is stands first, and none is empty."""
+        """Queued work by lane; the lane whose turn it is comes first, and none is empty."""
         self._waiting = 0
         self._running = 0
         self._beginning = False
         self._stopped = False
 
     def start(self) -> None:
-        """Makes ready for work; what was asked before waits for this."""
+        """Starts the threads; work that was queued before begins now."""
         self._pool.start()
 
     def stop(self) -> None:
-        """Ends what has not begun with ``Busy``, and waits for what has."""
+        """Fails queued work with ``Busy``, and waits for running work."""
         if self._stopped:
             return
         self._stopped = True
@@ -118,7 +118,7 @@ class ThreadWorkers:
 
     @property
     def waiting(self) -> int:
-        """How many wait for a thread."""
+        """Number of queued pieces of work."""
         return self._waiting
 
     def run(
@@ -149,7 +149,7 @@ class ThreadWorkers:
         return self._waiting >= self._max_waiting or len(self._lanes.get(lane, ())) >= self._max_waiting_in_lane
 
     def _next(self) -> Callable[[], None]:
-        """Takes what waited longest from the lane whose turn it is, which then goes to the end."""
+        """Takes the oldest work of the lane whose turn it is, and moves that lane to the end."""
         lane = next(iter(self._lanes))
         waiting = self._lanes.pop(lane)
         begin = waiting.popleft()
@@ -164,9 +164,9 @@ class ThreadWorkers:
         return result
 
     def _begin_waiting(self) -> None:
-        """Begins what a thread is free for.
+        """Begins queued work while a thread is free.
 
-        A loop and not a recursion: what is not admitted ends at once, and the whole queue may be so.
+        A loop, not a recursion: work that is not admitted ends at once, and that may be the whole queue.
         """
         if self._beginning:
             return

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
+from importlib.resources import files
 from typing import Any
 
 from klein import Klein
@@ -26,10 +28,9 @@ from clasp_relay.http.json_answers import (
     refuse,
     required_text,
 )
-from clasp_relay.http.openapi import load_openapi
 from clasp_relay.logs import events
 
-__all__ = ["AuthApi", "make_auth_resource", "request_address"]
+__all__ = ["AuthApi", "load_openapi", "make_auth_resource", "request_address"]
 
 
 STATUS: Mapping[type[Refusal], HTTPStatus] = {
@@ -39,10 +40,17 @@ STATUS: Mapping[type[Refusal], HTTPStatus] = {
     Limited: HTTPStatus.TOO_MANY_REQUESTS,
     Busy: HTTPStatus.SERVICE_UNAVAILABLE,
 }
-"""What a refusal is in HTTP."""
+"""The HTTP status of each refusal."""
 
 _NOT_FOUND = "There is nothing here."
 _MALFORMED = "The request is malformed."
+
+
+def load_openapi() -> dict[str, Any]:
+    """Returns the OpenAPI 3.0 document of this API; ``docs/openapi.yaml`` is the same for people to read."""
+    text = (files("clasp_relay.http") / "openapi.json").read_text(encoding="utf-8")
+    document: dict[str, Any] = json.loads(text)
+    return document
 
 
 def request_address(request: IRequest, addresses: ClientAddresses) -> str:
@@ -53,7 +61,7 @@ def request_address(request: IRequest, addresses: ClientAddresses) -> str:
 
 
 class AuthApi:
-    """The routes.
+    """The routes of the auth API.
 
     Args:
         accounts: does what is asked.
@@ -69,7 +77,7 @@ class AuthApi:
 
     @app.route("/register", methods=["POST"])
     async def register(self, request: IRequest) -> bytes:
-        """A new user."""
+        """Registers a user."""
         body = read_object(request)
         issued = await self._accounts.register(
             required_text(body, "username"),
@@ -82,14 +90,14 @@ class AuthApi:
 
     @app.route("/login", methods=["POST"])
     async def login(self, request: IRequest) -> bytes:
-        """A user's name and password for a token."""
+        """Signs a user in."""
         body = read_object(request)
         username, password = required_text(body, "username"), required_text(body, "password")
         return _answer_issued(request, await self._accounts.login(username, password, self._address_of(request)))
 
     @app.route("/guest", methods=["POST"])
     async def guest(self, request: IRequest) -> bytes:
-        """A token for somebody without an account."""
+        """Signs a guest in."""
         body = read_object(request)
         name, user_id = optional_text(body, "name"), optional_text(body, "user_id")
         issued = await self._accounts.guest(name, user_id, bearer_of(request), self._address_of(request))
@@ -97,18 +105,18 @@ class AuthApi:
 
     @app.route("/logout", methods=["POST"])
     async def logout(self, request: IRequest) -> bytes:
-        """The end of a token."""
+        """Revokes the token."""
         await self._accounts.logout(bearer_of(request), self._address_of(request))
         return answer(request, HTTPStatus.OK, {})
 
     @app.route("/refresh", methods=["POST"])
     async def refresh(self, request: IRequest) -> bytes:
-        """A token for a token."""
+        """Replaces the token."""
         return _answer_issued(request, await self._accounts.refresh(bearer_of(request), self._address_of(request)))
 
     @app.route("/password", methods=["POST"])
     async def password(self, request: IRequest) -> bytes:
-        """Another password."""
+        """Changes the password."""
         body = read_object(request)
         old, new = required_text(body, "old"), required_text(body, "new")
         await self._accounts.change_password(old, new, bearer_of(request), self._address_of(request))
@@ -116,7 +124,7 @@ class AuthApi:
 
     @app.route("/me", methods=["GET"])
     def me(self, request: IRequest) -> bytes:
-        """What a token stands for."""
+        """Describes the token."""
         info = self._accounts.me(bearer_of(request))
         return answer(
             request,
@@ -132,12 +140,12 @@ class AuthApi:
 
     @app.route("/openapi.json", methods=["GET"])
     def openapi(self, request: IRequest) -> bytes:
-        """The description of these routes."""
+        """Serves the OpenAPI document."""
         return answer(request, HTTPStatus.OK, self._openapi)
 
     @app.handle_errors(Exception)
     def handle_error(self, request: IRequest, failure: Failure) -> bytes:
-        """Every error there is."""
+        """Answers all errors."""
         error = failure.value
         match error:
             case Refusal():
@@ -152,7 +160,7 @@ class AuthApi:
 
 
 class _AuthResource(Resource):
-    """What goes for every request, known path or not."""
+    """Does what applies to every request, whether the path exists or not."""
 
     isLeaf = True  # noqa: N815 - Twisted's
 
@@ -176,7 +184,7 @@ class _AuthResource(Resource):
         try:
             return self._routes.render(request)
         except HTTPException:
-            # Werkzeug's, before any route is looked for: a Host that no name can be.
+            # Werkzeug refuses an invalid Host header before it looks for a route.
             return refuse(request, HTTPStatus.BAD_REQUEST, _MALFORMED)
 
 

@@ -1,4 +1,4 @@
-"""A web server that keeps no more of a request than the relay can use."""
+"""A web server that limits bodies, connections and time."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from clasp_relay.http.connections import HttpConnection, HttpConnections, Refuse
 __all__ = ["MAX_BODY_BYTES", "BoundedRequest", "make_site"]
 
 MAX_BODY_BYTES = 16 * 1024
-"""The longest body that any call has a use for."""
+"""The longest body that a call accepts."""
 
 MAX_DRAINED_BYTES = 1024 * 1024
-"""What is read and thrown away of a longer one, so that its sender gets to read the answer; beyond it the
-connection is closed at once (a client that still writes may lose the answer then, RFC 9112 §9.6)."""
+"""Bytes of a longer body that are read and discarded, so that the client can read the answer. Beyond it the connection
+is closed at once, and a client that still writes may lose the answer (RFC 9112 §9.6)."""
 
 IDLE_TIMEOUT_S = 60
 
@@ -33,19 +33,19 @@ _CUT_OFF = (
 
 
 class BoundedRequest(Request):
-    """A request of whose body at most one byte more than :data:`MAX_BODY_BYTES` is kept.
+    """A request that keeps at most :data:`MAX_BODY_BYTES` + 1 bytes of its body.
 
-    Whoever reads the body sees by that byte that it is too long.
+    The extra byte tells the reader of the body that it is too long.
     """
 
     _received_bytes = 0
 
     def gotLength(self, length: int | None) -> None:  # noqa: N802, ARG002 - Twisted's
-        """Makes room for the body, in memory whatever its length is said to be."""
+        """Prepares to keep the body in memory, whatever Content-Length says."""
         self.content = self._kept = BytesIO()
 
     def handleContentChunk(self, data: bytes) -> None:  # noqa: N802 - Twisted's
-        """Keeps what fits."""
+        """Keeps the bytes up to the limit."""
         before = self._received_bytes
         self._received_bytes += len(data)
         self._kept.write(data[: max(MAX_BODY_BYTES + 1 - before, 0)])
@@ -71,7 +71,7 @@ class QuietSite(Site):
         options: dict[str, Any] = {"requestFactory": BoundedRequest, "parsePOSTFormSubmission": False}
         super().__init__(resource, timeout=IDLE_TIMEOUT_S, reactor=clock, **options)  # type: ignore[no-untyped-call]
         self.connections = HttpConnections(clock, lambda peer: peer == "local" or is_in_networks(peer, proxies))
-        """The open ones."""
+        """The open connections."""
         self._turns = TurnQueue(clock)
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
@@ -84,7 +84,7 @@ class QuietSite(Site):
         return connection
 
     def log(self, request: Any) -> None:
-        """Writes nothing."""
+        """Does nothing."""
 
 
 def make_site(resource: IResource, clock: IReactorTime, proxies: Sequence[Network] = ()) -> QuietSite:

@@ -1,11 +1,11 @@
-"""HTTP connections: how many there are, how long they may take, and when each has its turn.
+"""HTTP connections: their number, their deadlines, and the order in which their requests are handled.
 
-A request takes 0.1 to 0.3 ms of the event loop until its work is given to a thread, so a crowd of them is served over
-several turns of the loop: :data:`REQUESTS_A_TURN` in each, one of a connection. What a client pipelines behind its
-request waits like everybody else's.
+A request takes 0.1 to 0.3 ms of the event loop until its work is given to a thread. So that a crowd of requests does
+not block the loop, each turn of the loop handles at most :data:`REQUESTS_A_TURN`, one per connection. Pipelined
+requests wait for later turns.
 
-A connection is *idle* when no request of it is being answered: before its first, between two, and while one arrives.
-It is *stalled* while its client takes nothing of an answer.
+A connection is *idle* while no request on it is being answered: before the first request, between two, and while one
+arrives. It is *stalled* while the client does not read the response.
 """
 
 from __future__ import annotations
@@ -25,34 +25,34 @@ from clasp_relay.logs import events
 __all__ = ["HttpConnection", "HttpConnections", "RefusedConnection", "TurnQueue"]
 
 REQUESTS_A_TURN = 8
-"""Connections that are served in one turn of the event loop: 1 to 2.5 ms."""
+"""Connections served in one turn of the event loop: 1 to 2.5 ms."""
 
 BYTES_A_TURN = 16 * 1024
-"""Bytes of one connection that are split into lines in a turn: as much as a header may have."""
+"""Bytes of one connection that are split into lines in a turn: the longest header."""
 
 MAX_HEADERS = 100
-"""Header lines of a request, three times what browsers send: each line costs a copy of what stands behind it."""
+"""Header lines of a request, three times what browsers send; each line costs a copy of the bytes behind it."""
 
 MAX_CONNECTIONS = 1_000
-"""HTTP connections at once; a newcomer takes the place of the longest idle one."""
+"""HTTP connections at once; a new one replaces the one that has been idle longest."""
 
 MAX_IDLE_PER_ADDRESS = 20
-"""Idle connections that one client address may keep: browsers keep six, and an office shares an address."""
+"""Idle connections of one client address; a browser keeps six, and an office shares an address."""
 
 IDLE_GRACE_S = 1.0
-"""A connection is not ended for its address's sake before: a crowd that connects at once is about to ask."""
+"""Idle time before the limit of its address can close a connection: a crowd that just connected is about to ask."""
 
 HEADER_TIMEOUT_S = 10.0
-"""For a connection's first header (its TLS handshake included) or one that has begun, however slowly it drips."""
+"""Time for a header in all: the first from the connection on (TLS handshake included), others from their first byte."""
 
 BODY_TIMEOUT_S = 60.0
-"""For a body, however slowly it drips."""
+"""Time for a body in all."""
 
 STALL_TIMEOUT_S = 60.0
-"""For a client that takes nothing of its answer."""
+"""Time that a client may read nothing of a response."""
 
 ABORT_TIMEOUT_S = 5.0
-"""From a close that the client does not answer to the end of its socket."""
+"""Time between a close and the abort of a connection whose client does not answer the close."""
 
 
 _LATE = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
@@ -60,7 +60,7 @@ _FULL = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 
 
 
 class TurnQueue:
-    """Gives connections that have something to be parsed their turns.
+    """Decides when the bytes of which connection are parsed.
 
     Args:
         clock: calls back in the next turn of the event loop.
@@ -71,11 +71,11 @@ class TurnQueue:
         self._left = REQUESTS_A_TURN
         self._waiting: dict[HttpConnection, None] = {}
         self._served: set[HttpConnection] = set()
-        """Those that had their turn in this turn of the loop."""
+        """Connections served in this turn of the loop."""
         self._is_scheduled = False
 
     def ask(self, connection: HttpConnection) -> None:
-        """Gives a connection its turn, now or in one of the next; until then no more is read from it."""
+        """Serves a connection now or in a later turn; until then nothing more is read from it."""
         self._schedule()
         if self._left and connection not in self._waiting and connection not in self._served:
             self._serve(connection)
@@ -84,7 +84,7 @@ class TurnQueue:
         connection.pause_reading()
 
     def forget(self, connection: HttpConnection) -> None:
-        """Takes out a connection that is gone."""
+        """Removes a connection that is gone."""
         self._waiting.pop(connection, None)
         self._served.discard(connection)
 
@@ -117,7 +117,7 @@ class TurnQueue:
 
 
 class HttpConnections:
-    """Counts a site's connections, and ends the longest idle ones where there are too many.
+    """Counts a site's connections, and closes those idle longest where there are too many.
 
     Args:
         clock: for the time since a connection is idle.
@@ -320,13 +320,13 @@ class HttpConnection(HTTPChannel):
             self._ask()
 
     def pauseProducing(self) -> None:
-        """The client does not take what it is sent."""
+        """The client does not read the response."""
         super().pauseProducing()  # type: ignore[no-untyped-call]
         self.connections.set_stalled(self)
         self._set_deadline(STALL_TIMEOUT_S, self.abort)
 
     def resumeProducing(self) -> None:
-        """The client has taken what it was sent."""
+        """The client has read what was sent."""
         self._set_deadline(None)
         if self._handlingRequest:
             self.connections.set_busy(self)
@@ -335,18 +335,18 @@ class HttpConnection(HTTPChannel):
             self._ask()
 
     def timeoutConnection(self) -> None:
-        """Ends an idle connection. Twisted's own has a line in the log for each."""
+        """Ends an idle connection without logging it, unlike Twisted's method."""
         self._end()
 
     def forceAbortClient(self) -> None:  # noqa: N802 - Twisted's
-        """Ends a connection whose client did not answer the close; without a line in the log, too."""
+        """Aborts a connection whose client did not answer the close, without logging it."""
         self._abortingCall = None
         if self.transport is not None:
             self.transport.abortConnection()
 
     @property
     def _is_choked(self) -> bool:
-        """Whether no request is begun, since the client does not take the answers that it has."""
+        """Whether no request is begun because the client does not read its responses."""
         return self._waitingForTransport and not self._handlingRequest
 
     def _ask(self) -> None:
@@ -373,7 +373,7 @@ class HttpConnection(HTTPChannel):
         self.connections.remove(self)
 
     def _set_deadline(self, seconds: float | None, call: Callable[[], None] | None = None) -> None:
-        """Sets the one deadline that there is, or none."""
+        """Sets or clears the connection's one deadline."""
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
@@ -386,11 +386,11 @@ class HttpConnection(HTTPChannel):
 
 
 class RefusedConnection(Protocol):
-    """A connection that there is no room for: every other one is being answered."""
+    """A connection that is refused: there are too many, and none of them is idle or stalled."""
 
     transport: Any
 
     def connectionMade(self) -> None:
-        """Says so and ends it."""
+        """Answers 503 and closes."""
         self.transport.write(_FULL)
         self.transport.loseConnection()

@@ -1,4 +1,4 @@
-"""JSON in and out."""
+"""Reads JSON requests and writes JSON responses."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def read_object(request: IRequest) -> JsonObject:
 
 
 def required_text(body: JsonObject, key: str) -> str:
-    """Returns a string that has to be there.
+    """Returns a required string.
 
     Raises:
         BadInput: it is missing, or something else.
@@ -73,7 +73,7 @@ def required_text(body: JsonObject, key: str) -> str:
 
 
 def optional_text(body: JsonObject, key: str) -> str | None:
-    """Returns a string; None when it is missing or null.
+    """Returns an optional string; None when it is missing or null.
 
     Raises:
         BadInput: it is something else, or no text: half a surrogate pair.
@@ -142,7 +142,7 @@ class NotFound(Resource):
         Resource.__init__(self)
 
     def getChild(self, path: bytes, request: IRequest) -> Resource:  # noqa: ARG002, N802 - Twisted's
-        """Takes everything that is not put below it by name."""
+        """Answers for all paths below."""
         return self
 
     def render(self, request: IRequest) -> bytes:

@@ -1,4 +1,4 @@
-"""What is kept about users and tokens, and what may be asked of whoever keeps it.
+"""The records of users and tokens, and the interface of the store that keeps them.
 
 :class:`UserStore` is implemented by ``users_sqlite``. Its methods block, and each of them is one transaction: what it
 checks still holds when it writes. They are called from one thread at a time, which is never the event loop's.
@@ -40,7 +40,7 @@ GUEST_PROOF_S = 90 * 86_400
 """How long after its expiry a guest's token still proves whose id it is."""
 
 USER_TOKEN_KEPT_S = 7 * 86_400
-"""How long a user's expired token is remembered, to be told that it has expired and not that it is unknown."""
+"""How long a user's expired token is kept, so that its bearer is told «expired» and not «unknown»."""
 
 ADDRESS_KEPT_S = 30 * 86_400
 """How long it is remembered that a user signed in from an address."""
@@ -50,7 +50,7 @@ MAX_ADDRESSES_PER_USER = 50
 
 
 class NameKeys(NamedTuple):
-    """What a name is compared by: its spelling irrespective of case, and the skeletons of both (UTS #39)."""
+    """The keys by which a name is compared: its folded form, and the skeletons of both forms (UTS #39)."""
 
     folded: str
     skeleton: str
@@ -113,7 +113,7 @@ class KeptToken(NamedTuple):
 
 
 class KnownAddress(NamedTuple):
-    """That a user has signed in from an address: its keyed hash, the folded username, Unix seconds of the last time."""
+    """A user's sign-in from an address: the keyed hash, the folded username, Unix seconds of the last time."""
 
     address: bytes
     folded: str
@@ -121,7 +121,7 @@ class KnownAddress(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """Why somebody should get a guest's id.
+    """The grounds on which a client claims a guest's id.
 
     ``proof`` is the digest of the token that was presented; ``any_guest`` says that no proof is asked for;
     ``now_s`` is in Unix seconds.
@@ -133,7 +133,7 @@ class Claim(NamedTuple):
 
 
 class StoreRefusal(ClaspError):
-    """What was asked cannot be written; nothing was."""
+    """The store refused a change; nothing was written."""
 
 
 class StoreBusy(StoreRefusal):
@@ -164,7 +164,7 @@ class UserStore(Protocol):
     """Users and tokens; see the module. A method may raise ``StoreBusy``, and what the storage beneath it raises."""
 
     def find_user(self, spellings: Sequence[str], folded: str) -> User | None:
-        """Returns who signs in under a name.
+        """Finds the user who signs in under a name.
 
         Args:
             spellings: exact names, tried first and in this order.
@@ -215,7 +215,7 @@ class UserStore(Protocol):
         """
 
     def end_replaced(self, digest: bytes, end_s: int) -> None:
-        """Has the token that another one replaces end, since that one was used.
+        """Ends the token that another one replaces, since that one was used.
 
         Args:
             digest: of the new token.
@@ -229,7 +229,7 @@ class UserStore(Protocol):
         """Moves the times of tokens that were given out while the clock was not set."""
 
     def find_token(self, digest: bytes) -> KeptToken | None:
-        """Returns a token that is still kept, valid or not."""
+        """Returns a stored token, valid or not."""
 
     def revoke(self, digest: bytes, now_s: int) -> list[bytes]:
         """Revokes a token and all others of the same sign-in.
@@ -274,7 +274,7 @@ class UserStore(Protocol):
         """Returns from which addresses users have signed in lately, at most ``limit``; the latest last."""
 
     def purge(self, now_s: int, limit: int) -> int:
-        """Removes tokens and addresses that need not be kept, at most ``limit`` each; returns how many tokens."""
+        """Deletes old tokens and addresses, at most ``limit`` each; returns the number of deleted tokens."""
 
     def close(self) -> None:
-        """Ends the use of the store."""
+        """Closes the store."""

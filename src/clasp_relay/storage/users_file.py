@@ -1,4 +1,4 @@
-"""Opening ``users.db``: whoever made it, it comes out with today's schema, or the relay does not start.
+"""Opens ``users.db`` and brings it to the current schema, or stops the start.
 
 A file that is changed is copied first, beside itself. Nothing is ever created over a file that cannot be
 read.
@@ -26,16 +26,16 @@ _PRIVATE = 0o600
 """The file holds password hashes."""
 
 BUSY_TIMEOUT_S = 2.0
-"""How long a call waits for another process that holds the file. While one does, the calls after that do not wait."""
+"""How long a call waits for another process that holds the file; the calls after it do not wait."""
 
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 class UsersConnection(sqlite3.Connection):
-    """A connection that tells a file which another process holds from a broken one."""
+    """A connection that raises ``StoreBusy`` when another process holds the file."""
 
     name = ""
-    """The file."""
+    """The path of the file."""
     _is_held = False
 
     def execute(self, *args: Any) -> sqlite3.Cursor:
@@ -114,7 +114,7 @@ def _held(path: Path) -> StartError:
 
 
 def _check_companions(path: Path) -> None:
-    """Checks that the files beside the database can be written, which SQLite says in words that lead astray.
+    """Checks that the files beside the database can be written; SQLite's own error does not name them.
 
     Raises:
         StartError: one of them cannot.
@@ -134,7 +134,7 @@ def _check_companions(path: Path) -> None:
 
 
 def open_users_in_memory(keys_of: Callable[[str], NameKeys]) -> UsersConnection:
-    """Makes a database that is gone with its connection.
+    """Makes a database in memory.
 
     Args:
         keys_of: returns what a name is compared by.
@@ -150,7 +150,7 @@ def _prepare(connection: sqlite3.Connection, path: Path, keys_of: Callable[[str]
         _check_users_table(connection, path)
         _back_up(connection, path, version)
     connection.execute("PRAGMA journal_mode = WAL")
-    # An answer promises that what it says is on the disk.
+    # A call is answered only when its changes are on the disk.
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA foreign_keys = ON")
     for step in range(version + 1, SCHEMA_VERSION + 1):
@@ -210,7 +210,7 @@ def _upgrade(connection: sqlite3.Connection, step: int) -> None:
 
 
 def _add_missing_facts(connection: sqlite3.Connection, keys_of: Callable[[str], NameKeys]) -> None:
-    """Adds what this relay knows about users besides, where the Rust relay or an earlier version left it out."""
+    """Adds the facts about users that the Rust relay or an earlier version did not write."""
     missing = connection.execute(
         "SELECT id, username FROM users LEFT JOIN user_facts ON user_id = id"
         " WHERE id IS NOT NULL AND (user_id IS NULL OR skeleton IS NULL)"

@@ -301,7 +301,7 @@ class SqliteUsers:
         )
 
     def _remember_address(self, token: TokenRecord) -> None:
-        """Remembers whence a user has signed in; of too many addresses those used longest ago are forgotten."""
+        """Stores the address of a sign-in; beyond the limit those used longest ago are deleted."""
         self._db.execute(
             "INSERT OR REPLACE INTO sign_in_addresses (user_id, address, last_used_at) VALUES (?, ?, ?)",
             (token.subject, token.made_for, token.created_s),
@@ -319,7 +319,7 @@ def _record(row: Sequence[Any]) -> TokenRecord:
     for kind, value in kinds:
         if not isinstance(value, kind):
             raise TypeError(f"a token's row has {type(value).__name__} where {kind.__name__} is due")
-    # One string for all of them: many records are kept in memory.
+    # All records share one string: many are kept in memory.
     scopes_name = intern(scopes_name)
     first = b"" if sign_in == digest else sign_in
     return TokenRecord(

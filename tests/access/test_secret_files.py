@@ -5,9 +5,9 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.access.admin_token import ADMIN_SUBJECT, admin_record, read_or_make_admin_token, read_or_make_key
 from clasp_relay.access.names import check_user_id
 from clasp_relay.access.refusals import BadInput
+from clasp_relay.access.secret_files import ADMIN_SUBJECT, admin_record, read_or_make_admin_token, read_or_make_key
 from clasp_relay.access.tokens import ADMIN_SCOPES, digest_of
 from clasp_relay.errors import StartError
 from tests.access.stack import hexadecimal
@@ -38,12 +38,12 @@ class AdminTokenTests(SynchronousTestCase):
 
     def test_file_with_something_else_stops_the_start(self) -> None:
         """What is in it is not shown, and not overwritten."""
-        for content in (b"", b"cpsk_short", b"secret" * 10, b"\xff" * 40, b"cpsk_" + b"a" * 32 + b"\n" + b"b" * 32):
+        for content in (b"", b"cpsk_short", b"hidden" * 10, b"\xff" * 40, b"cpsk_" + b"a" * 32 + b"\n" + b"b" * 32):
             with self.subTest(content=content):
                 self.path.write_bytes(content)
                 error = self.assertRaises(StartError, read_or_make_admin_token, self.path, hexadecimal())
                 self.assertIn(f"{self.path}: not an admin token", str(error))
-                self.assertNotIn("secret", str(error))
+                self.assertNotIn("hidden", str(error))
                 self.assertEqual(self.path.read_bytes(), content)
 
     def test_unusable_path_stops_the_start(self) -> None:

@@ -1,4 +1,4 @@
-"""Secrets in files of their own: the administrator's token, which never expires, and the key of address hashes."""
+"""Files that hold one secret each: the administrator's token, and the key for hashing client addresses."""
 
 from __future__ import annotations
 
