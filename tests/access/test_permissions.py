@@ -33,6 +33,7 @@ from clasp_relay.wire.messages import (
     Welcome,
 )
 from clasp_relay.wire.values import decode_value
+from tests.access.policy.test_maps import raw_map
 from tests.access.remembering import POLICIES, STEPS, Json, Remembering, leaves
 from tests.core.world import Client, World, WorldClock, heard, value
 
@@ -439,6 +440,35 @@ class LockTests(SynchronousTestCase):
             for address in ("/chat/room/r/presence/u", "/chat/room/r/bans/u", "/chat/requests/a/b", "/chat/user/a/x"):
                 with self.subTest(policy=name, address=address):
                     self.assertFalse(rules.allows_lock(address))
+
+
+class AmbiguousMapTests(SynchronousTestCase):
+    """Values that two readers read differently."""
+
+    def setUp(self) -> None:
+        """Notes name who wrote them."""
+        named = {"type": "value_field_missing_or_session", "field": "by"}
+        self.world = AuthWorld({"scopes": SCOPES, "write_rules": [{"path": "/note/*", "checks": [named]}]})
+        self.reader = self.world.join("reader")
+
+    def codes(self, message: Message) -> list[int]:
+        """Sends and returns the codes of the errors."""
+        return [int(one.error) for one in self.reader.ask(message) if isinstance(one, Error)]
+
+    def test_key_that_is_looked_at_may_be_in_a_map_once(self) -> None:
+        """A second one is refused, whoever sends it and whatever it says; other keys are nobody's concern."""
+        mine, theirs = value("reader"), value("owner")
+        twice = raw_map(("by", theirs), ("by", mine))
+        for _ in range(2):
+            for message in (Set("/note/1", twice), Publish("/note/1", value=twice), Bundle((Set("/note/1", twice),))):
+                self.assertEqual(self.codes(message), [ErrorCode.VALUE])
+            self.assertEqual(self.codes(Set("/note/1", raw_map(("by", mine), ("x", mine), ("x", mine)))), [])
+        self.assertEqual(self.codes(Set("/else", twice)), [])
+
+    def test_name_is_read_as_javascript_reads_it(self) -> None:
+        """With a byte order mark it is still the name."""
+        self.assertEqual(self.codes(Set("/note/1", value({"by": "\ufeffreader"}))), [])
+        self.assertEqual(self.codes(Set("/note/1", value({"by": "\ufeffowner"}))), [ErrorCode.POLICY])
 
 
 class AdmissionTests(SynchronousTestCase):

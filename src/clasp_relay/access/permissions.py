@@ -18,6 +18,7 @@ from clasp_relay.core.state.draft import Draft
 from clasp_relay.errors import CloseCode, Disconnect, ErrorCode, RequestError
 from clasp_relay.storage.users import TokenRecord
 from clasp_relay.wire.address import Pattern
+from clasp_relay.wire.constants import ValueType
 from clasp_relay.wire.messages import NULL, Publish, Value
 
 NO_TOKEN = Disconnect(
@@ -27,6 +28,8 @@ BAD_TOKEN = Disconnect(CloseCode.POLICY_VIOLATION, "the token is not valid: sign
 EXPIRED = Disconnect(CloseCode.POLICY_VIOLATION, "the token has expired: sign in again", ErrorCode.TOKEN_EXPIRED)
 REVOKED = Disconnect(CloseCode.POLICY_VIOLATION, "the token was revoked: sign in again", ErrorCode.TOKEN_EXPIRED)
 
+
+_MAP = ValueType.MAP
 
 MAX_PLACES = 64
 """Of how many addresses it is kept for a token what it may do there: a session writes to few, again and again."""
@@ -114,9 +117,11 @@ class TokenPermissions:
         place = self._place(who, address)
         if not place.can_write:
             raise _out_of_scope("write", address)
-        if self._policy is None or (
-            (ttl is not None or not place.gives_ttl) and self._surely_passes(who, place, address, value, state)
-        ):
+        if self._policy is None:
+            return None
+        if value[0] == _MAP:
+            self._policy.check_keys(address, value)
+        if (ttl is not None or not place.gives_ttl) and self._surely_passes(who, place, address, value, state):
             return None
         return self._decide(who, place, address, value, ttl, False, state)
 
@@ -139,9 +144,11 @@ class TokenPermissions:
         place = self._place(who, address)
         if not place.can_write:
             raise _out_of_scope("publish", address)
-        if self._policy is not None and not self._surely_passes(
-            who, place, address, NULL if value is None else value, state
-        ):
+        if self._policy is None:
+            return
+        if value is not None and value[0] == _MAP:
+            self._policy.check_keys(address, value)
+        if not self._surely_passes(who, place, address, NULL if value is None else value, state):
             self._decide(who, place, address, value, None, True, state)
 
     def check_get(self, who: Identity, address: str) -> None:

@@ -108,3 +108,37 @@ class PresenceTests(SynchronousTestCase):
                 tracked = [policy.tracks_presence(f"/room/r1/{rest}") for rest in ("here/alice", "meta", "x", "here")]
                 self.assertEqual(tracked, [True, False, False, False])
         self.assertFalse(Policy.from_document({}).tracks_presence("/room/r1/here/alice"))
+
+
+class KeysReadTests(SynchronousTestCase):
+    """Which keys of a map are looked at."""
+
+    def test_keys_of_checks_stamps_and_redactions_are_known_where_their_map_is(self) -> None:
+        """However deep the check is, in a rule, an entry or a transform."""
+        inner = {"type": "any_of", "checks": [{"type": "not", "check": {"type": "require_value_field", "field": "v"}}]}
+        stored = {"type": "state_field_equals_session", "lookup": "/room/{id}/meta", "field": "by"}
+        equal = {
+            "type": "state_fields_equal",
+            "lookup_a": "/proof/{session}", "field_a": "a",
+            "lookup_b": "/room/{id}/meta", "field_b": "b",
+        }  # fmt: skip
+        both = {"type": "value_field_equals_state_field", "field": "h", "lookup": "/room/{id}/hash", "state_field": "s"}
+        keys = Policy.from_document(
+            {
+                "write_rules": [
+                    {"path": "/room/{id}/say", "stamp": {"field": "author"}, "checks": [inner, stored, both]}
+                ],
+                "snapshot_visibility": [{"path": "/room/{id}/**", "visible": "checks", "checks": [equal]}],
+                "snapshot_transforms": [{"path": "/**", "redact_fields": ["secret"]}],
+            }
+        ).keys_read
+        for address, expected in (
+            ("/room/r/say", {"author", "v", "h", "secret"}),
+            ("/room/r/meta", {"by", "b", "secret"}),
+            ("/room/r/hash", {"s", "secret"}),
+            ("/proof/alice", {"a", "secret"}),
+            ("/" + "x" * 1000, {"secret"}),
+        ):
+            with self.subTest(address=address[:20]):
+                self.assertEqual(keys(address), {key.encode() for key in expected})
+        self.assertEqual(Policy.from_document({}).keys_read("/a"), frozenset())

@@ -4,7 +4,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.access.policy.maps import fields_of, find_field, get_field, holds, redact, same, text_of, with_fields
+from clasp_relay.access.policy.maps import (
+    fields_of,
+    find_field,
+    get_field,
+    holds,
+    redact,
+    repeated_key,
+    same,
+    text_of,
+    with_fields,
+    without_mark,
+)
 from clasp_relay.wire.values import decode_value, encode_value
 
 SCALARS = (
@@ -54,6 +65,40 @@ class LookingTests(SynchronousTestCase):
         """Each as its sender wrote it."""
         fields = fields_of(encode_value(document))
         self.assertEqual({key.decode(): decode_value(value) for key, value in fields.items()}, document)
+
+    @given(TWISTED_MAPS)
+    def test_repeated_keys_are_found(self, entries: list[tuple[str, bytes]]) -> None:
+        """Wherever bytes look like a key; only those that are asked for."""
+        value = raw_map(*entries)
+        names = [name for name, _ in entries]
+        for key in ("a", "ab", "", "c"):
+            self.assertEqual(repeated_key(value, [key.encode()]), key.encode() if names.count(key) > 1 else None)
+        self.assertIsNone(repeated_key(value, []))
+
+    def test_what_is_no_map_has_no_keys(self) -> None:
+        """Whatever its bytes."""
+        self.assertIsNone(repeated_key(encode_value("\0\1a\0\1a"), [b"a"]))
+
+    def test_fields_are_read_as_javascript_reads_them(self) -> None:
+        """Without one U+FEFF at the start, in a string and nowhere else."""
+        for stored, read in (
+            ("\ufeffalice", "alice"),
+            ("\ufeff", ""),
+            ("\ufeff\ufeffalice", "\ufeffalice"),
+            ("al\ufeffice", "al\ufeffice"),
+            ("\xef\xbb\xbfalice", "\xef\xbb\xbfalice"),
+            (b"\xef\xbb\xbf", b"\xef\xbb\xbf"),
+            (["\ufeffalice"], ["\ufeffalice"]),
+        ):
+            with self.subTest(stored=stored):
+                value = encode_value({"f": stored, "pad": "x" * 5000})
+                small = encode_value({"f": stored})
+                self.assertEqual(without_mark(encode_value(stored)), encode_value(read))
+                for found in (get_field(value, b"f"), find_field(value, b"f"), find_field(small, b"f")):
+                    self.assertEqual(found, encode_value(read))
+        self.assertTrue(holds(encode_value(["bob", "\ufeffalice"]), b"alice"))
+        self.assertTrue(same(encode_value(["\ufeffa"]), encode_value(["a"])))
+        self.assertFalse(same(encode_value(["\ufeffa"]), encode_value(["b"])))
 
     def test_big_map_is_taken_apart_too(self) -> None:
         """Only small ones are remembered."""

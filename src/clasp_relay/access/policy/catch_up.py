@@ -1,9 +1,10 @@
-"""Lookups read backwards: what a change may open for whom, and whose sessions count as holding an address."""
+"""Lookups read backwards: what a change may open for whom, where presence counts, which keys of a map are looked at."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import NamedTuple
 
 from clasp_relay.access.policy.captures import Path, PathTable
@@ -12,6 +13,12 @@ from clasp_relay.access.policy.document import Document, VisibilityEntry
 from clasp_relay.core.rights.port import CatchUp
 from clasp_relay.errors import RequestError
 from clasp_relay.wire.address import Pattern
+
+REMEMBERED_ADDRESSES = 4096
+"""Of how many addresses it is kept which keys are looked at there."""
+
+REMEMBERED_LENGTH = 256
+"""Longer addresses are looked up anew, so that what is kept stays small."""
 
 
 class _Opened(NamedTuple):
@@ -97,6 +104,44 @@ def presence_paths(document: Document) -> PathTable:
         for path in (lookup.template.reversed(rule_path),)
     }
     return PathTable(list(found.values()))
+
+
+class KeysRead:
+    """Which keys of a map at an address some rule, stamp or redaction looks at.
+
+    Args:
+        document: the policy.
+    """
+
+    def __init__(self, document: Document) -> None:
+        found: dict[Path, set[bytes]] = {}
+
+        def note(path: Path, keys: Iterable[bytes]) -> None:
+            found.setdefault(path, set()).update(keys)
+
+        for rule in document.write_rules:
+            if rule.stamp is not None:
+                note(rule.path, (rule.stamp.field,))
+        for transform in document.transforms:
+            note(transform.path, map(str.encode, transform.fields))
+        for path, checks in _all_checks(document):
+            for check in checks:
+                note(path, check.value_keys)
+                for lookup, key in check.state_keys:
+                    note(lookup.reversed(path), (key,))
+        entries = [(path, frozenset(keys)) for path, keys in found.items() if keys]
+        self._table = PathTable([path for path, _ in entries])
+        self._keys = [keys for _, keys in entries]
+        self._of_short = lru_cache(REMEMBERED_ADDRESSES)(self._find)
+
+    def at(self, address: str) -> frozenset[bytes]:
+        """Returns the keys that are looked at in a map at an address, UTF-8."""
+        return self._of_short(address) if len(address) <= REMEMBERED_LENGTH else self._find(address)
+
+    def _find(self, address: str) -> frozenset[bytes]:
+        if self._table.find(address) is None:
+            return frozenset()
+        return frozenset().union(*(self._keys[found.number] for found in self._table.find_all(address)))
 
 
 def _all_checks(document: Document) -> Iterable[tuple[Path, tuple[Check, ...]]]:

@@ -78,6 +78,7 @@ def explain_write(
 
 def _stored_lines(policy: Policy, write: WriteRequest, state: State, now_us: int) -> list[str]:
     try:
+        policy.check_keys(write.address, write.value)
         grant = policy.write_rules.decide(write, state, now_us).grant
     except RequestError as error:
         return [f"after it: {error}"]

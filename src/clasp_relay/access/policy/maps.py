@@ -21,6 +21,7 @@ ones a few are kept, so that somebody's giant is not taken apart again for every
 _U16 = struct.Struct(">H")
 _HEAD = struct.Struct(">BH")
 _NUMBERS = frozenset(range(ValueType.I8, ValueType.F64 + 1))
+_MARK = "\ufeff".encode()
 _NO_FIELDS: Mapping[bytes, Value] = {}
 
 
@@ -58,9 +59,9 @@ def _entries(value: Value) -> Iterable[tuple[bytes, int, int]]:
 
 
 def get_field(value: Value, key: bytes) -> Value | None:
-    """Returns a field of a map; None when it is missing or null, or the value is no map."""
+    """Returns a field of a map, without a byte order mark; None when it is missing or null, or the value is no map."""
     found = fields_of(value).get(key)
-    return None if found == NULL else found
+    return None if found is None or found == NULL else without_mark(found)
 
 
 def find_field(value: Value, key: bytes) -> Value | None:
@@ -84,7 +85,29 @@ def find_field(value: Value, key: bytes) -> Value | None:
         if value.startswith(name, offset):
             found = value[start:end]
         offset = end
-    return None if found == NULL else found
+    return None if found is None or found == NULL else without_mark(found)
+
+
+def without_mark(value: Value) -> Value:
+    """Returns a string without the U+FEFF that it begins with, any other value as it is.
+
+    JavaScript's ``TextDecoder`` drops that character: what its clients read is what has to be compared.
+    """
+    if value[3:6] != _MARK or value[0] != ValueType.STRING:
+        return value
+    return encode_text(value[6:])
+
+
+def repeated_key(value: Value, keys: Iterable[bytes]) -> bytes | None:
+    """Returns the first of some keys (UTF-8) that a map has more than once; None when there is none, or no map."""
+    if value[0] != ValueType.MAP:
+        return None
+    for key in keys:
+        name = _U16.pack(len(key)) + key
+        # Most often the bytes of a key are in a map once: then nothing has to be taken apart.
+        if value.find(name) != value.rfind(name) and sum(found == key for found, _, _ in _entries(value)) > 1:
+            return key
+    return None
 
 
 def holds(value: Value | None, word: bytes) -> bool:
@@ -100,7 +123,7 @@ def holds(value: Value | None, word: bytes) -> bool:
     offset = 3
     for _ in range(count):
         end = skip_value(value, offset + 1, value[offset])
-        if value[offset:end] == wanted:
+        if without_mark(value[offset:end]) == wanted:
             return True
         offset = end
     return False
@@ -136,6 +159,8 @@ def _same(one: PyValue, other: PyValue) -> bool:
         )
     if isinstance(one, list):
         return isinstance(other, list) and len(one) == len(other) and all(map(_same, one, other))
+    if isinstance(one, str) and isinstance(other, str):
+        return one.removeprefix("\ufeff") == other.removeprefix("\ufeff")
     return isinstance(one, bool) is isinstance(other, bool) and bool(one == other)
 
 

@@ -6,15 +6,16 @@ from collections.abc import Callable
 from importlib import resources
 from pathlib import Path as FilePath
 
-from clasp_relay.access.policy.catch_up import CatchUps, presence_paths
+from clasp_relay.access.policy.catch_up import CatchUps, KeysRead, presence_paths
 from clasp_relay.access.policy.document import Document, parse_document
 from clasp_relay.access.policy.json_keys import parse_json
+from clasp_relay.access.policy.maps import repeated_key
 from clasp_relay.access.policy.visibility import Visibility, VisibilityRule
 from clasp_relay.access.policy.write import Decision, WriteRequest, WriteRules
 from clasp_relay.access.scopes import expand
 from clasp_relay.core.rights.memory import Memory
 from clasp_relay.core.rights.port import CatchUp, State
-from clasp_relay.errors import StartError
+from clasp_relay.errors import ErrorCode, RequestError, StartError
 from clasp_relay.wire.messages import NULL, Value
 
 PACKAGED = ("chat", "chat-compat")
@@ -36,6 +37,8 @@ class Policy:
         self.write_rules = WriteRules(document, self.visibility)
         self.catch_ups: Callable[[str], tuple[CatchUp, ...]] = CatchUps(document.visibility).after
         """Returns what a change at an address may open for sessions that subscribed before."""
+        self.keys_read: Callable[[str], frozenset[bytes]] = KeysRead(document).at
+        """Returns the keys that some rule, stamp or redaction looks at in a map at an address."""
         self._presence_table = presence_paths(document)
 
     @classmethod
@@ -115,6 +118,17 @@ class Policy:
         """
         write = WriteRequest(subject, address, NULL if value is None else value, ttl, is_publish, is_admin)
         return self.write_rules.decide(write, state, now_us, memory)
+
+    def check_keys(self, address: str, value: Value) -> None:
+        """Refuses a map that has a key twice which is looked at: two readers may take different ones.
+
+        Raises:
+            RequestError: VALUE.
+        """
+        key = repeated_key(value, self.keys_read(address))
+        if key is not None:
+            text = f"the key {key.decode()!r} is in the map more than once"
+            raise RequestError(ErrorCode.VALUE, text, address)
 
     def visibility_rule(self, address: str, *, is_live: bool = False) -> VisibilityRule:
         """Returns what decides who sees an address; ask it first whether all see the same (``fixed``).

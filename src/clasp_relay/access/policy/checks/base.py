@@ -76,6 +76,16 @@ class Check:
         )
         return own + tuple(lookup for check in self.inner for lookup in check.lookups)
 
+    @property
+    def value_keys(self) -> tuple[bytes, ...]:
+        """The keys of the value in question that it looks at, by itself and through the checks that it combines."""
+        return tuple(key for check in self.inner for key in check.value_keys)
+
+    @property
+    def state_keys(self) -> tuple[tuple[Template, bytes], ...]:
+        """The keys of stored maps that it looks at, each with the lookup of the map; likewise."""
+        return tuple(found for check in self.inner for found in check.state_keys)
+
     def describe(self, words: Captured) -> str:
         """Returns type and keys with everything filled in, for people."""
         said = (f"{name}={_show(value, words)}" for name, value in _keys(self) if value is not False)

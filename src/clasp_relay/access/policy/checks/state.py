@@ -20,6 +20,11 @@ class StateFieldEqualsSession(Check):
     field: bytes
     allow_if_missing: bool
 
+    @property
+    def state_keys(self) -> tuple[tuple[Template, bytes], ...]:
+        """The one key."""
+        return ((self.lookup, self.field),)
+
     def passes(self, question: Question) -> bool:
         """Tells whether it holds."""
         address = question.at(self.lookup)
@@ -90,6 +95,11 @@ class StateFieldMissing(Check):
     lookup: Template
     field: bytes
 
+    @property
+    def state_keys(self) -> tuple[tuple[Template, bytes], ...]:
+        """The one key."""
+        return ((self.lookup, self.field),)
+
     def passes(self, question: Question) -> bool:
         """Tells whether it holds."""
         return question.field(question.at(self.lookup), self.field) is None
@@ -102,6 +112,11 @@ class StateFieldHasSession(Check):
     kind: ClassVar[str] = "state_field_has_session"
     lookup: Template
     field: bytes
+
+    @property
+    def state_keys(self) -> tuple[tuple[Template, bytes], ...]:
+        """The one key."""
+        return ((self.lookup, self.field),)
 
     def passes(self, question: Question) -> bool:
         """Tells whether it holds."""
@@ -117,6 +132,11 @@ class StateFieldEquals(Check):
     field: bytes
     value: Scalar
 
+    @property
+    def state_keys(self) -> tuple[tuple[Template, bytes], ...]:
+        """The one key."""
+        return ((self.lookup, self.field),)
+
     def passes(self, question: Question) -> bool:
         """Tells whether it holds."""
         return self.value.equals(question.field(question.at(self.lookup), self.field), question.words)
@@ -131,6 +151,11 @@ class StateFieldsEqual(Check):
     field_a: bytes
     lookup_b: Template
     field_b: bytes
+
+    @property
+    def state_keys(self) -> tuple[tuple[Template, bytes], ...]:
+        """Both keys."""
+        return ((self.lookup_a, self.field_a), (self.lookup_b, self.field_b))
 
     def passes(self, question: Question) -> bool:
         """Tells whether it holds."""

@@ -42,6 +42,11 @@ class ValueIsMap(Check):
 class _FieldCheck(Check):
     field: bytes
 
+    @property
+    def value_keys(self) -> tuple[bytes, ...]:
+        """The one key."""
+        return (self.field,)
+
 
 @dataclass(frozen=True, slots=True)
 class ValueFieldEqualsSession(_FieldCheck):
@@ -90,11 +95,10 @@ class ValueFieldMissingOrSession(_FieldCheck):
 
 
 @dataclass(frozen=True, slots=True)
-class ValueFieldHasSession(Check):
+class ValueFieldHasSession(_FieldCheck):
     """A field is a map with the subject as a key, or a list with it as an item."""
 
     kind: ClassVar[str] = "value_field_has_session"
-    field: bytes
     allow_if_missing: bool
 
     def passes(self, question: Question) -> bool:
@@ -104,11 +108,10 @@ class ValueFieldHasSession(Check):
 
 
 @dataclass(frozen=True, slots=True)
-class ValueFieldEquals(Check):
+class ValueFieldEquals(_FieldCheck):
     """A field of the value says a given thing."""
 
     kind: ClassVar[str] = "value_field_equals"
-    field: bytes
     value: Scalar
 
     def passes(self, question: Question) -> bool:
@@ -117,13 +120,17 @@ class ValueFieldEquals(Check):
 
 
 @dataclass(frozen=True, slots=True)
-class ValueFieldEqualsStateField(Check):
+class ValueFieldEqualsStateField(_FieldCheck):
     """A field of the value says the same as a stored field; a missing one fails."""
 
     kind: ClassVar[str] = "value_field_equals_state_field"
-    field: bytes
     lookup: Template
     state_field: bytes
+
+    @property
+    def state_keys(self) -> tuple[tuple[Template, bytes], ...]:
+        """The key of the stored map."""
+        return ((self.lookup, self.state_field),)
 
     def passes(self, question: Question) -> bool:
         """Tells whether it holds."""
