@@ -2,7 +2,7 @@ import type { Pinia } from 'pinia'
 import { createRouter, createWebHistory, type RouteLocationRaw, type Router } from 'vue-router'
 import { useSessionStore } from '@/stores'
 
-/** Carries an invitation (`?join=room`) from page to page, so that no detour loses it. */
+/** Keeps an invitation (`?join=room`) in the URL when the user is redirected. */
 function withInvitation(name: string, join: unknown): RouteLocationRaw {
   return typeof join === 'string' ? { name, query: { join } } : { name }
 }
@@ -10,8 +10,8 @@ function withInvitation(name: string, join: unknown): RouteLocationRaw {
 /**
  * The pages: `/` asks for a name, `/auth` signs in, `/chat` talks.
  *
- * An invitation works for everybody: whoever has a stored session goes on to the chat, whoever has none is asked for a
- * name first and then goes on.
+ * An invitation works with and without a stored session: with one, it opens the chat; without one, it asks for a name
+ * first.
  */
 export function createAppRouter(pinia: Pinia): Router {
   const router = createRouter({

@@ -1,17 +1,17 @@
 /**
- * Opens the app without a connection: its files are kept when it is installed, pages come from the network first.
+ * Service worker: caches the app's files, so that it opens offline. Pages are fetched from the network first.
  *
  * A new version waits until no tab shows the old one, so that a tab never mixes two versions.
  */
 declare const self: ServiceWorkerGlobalScope
-/** Filled in by the build: every file that the app consists of, and a word that changes with any of them. */
+/** Set by the build: all files of the app, and a version that changes with any of them. */
 declare const __SHELL_FILES__: readonly string[]
 declare const __SHELL_VERSION__: string
 
 const PREFIX = 'clasp-chat-'
 const CACHE = `${PREFIX}${__SHELL_VERSION__}`
 const PAGE = '/'
-/** A page that takes longer than this over a bad line is taken from the store. */
+/** A page that takes longer than this is served from the cache. */
 const PATIENCE_MS = 4000
 
 self.addEventListener('install', (event) => {
@@ -41,7 +41,7 @@ self.addEventListener('fetch', (event) => {
     event.respondWith(file(request))
 })
 
-/** The page as the server has it; without a server that answers, as it was stored. */
+/** The page from the server; from the cache if the server does not answer. */
 async function page(request: Request): Promise<Response> {
   const kept = await caches.match(PAGE, { cacheName: CACHE })
   if (!kept) return fetch(request)
@@ -53,7 +53,7 @@ async function page(request: Request): Promise<Response> {
   }
 }
 
-/** A file whose name changes with its contents: what is kept is right for ever. */
+/** A file whose name contains a hash of its content: the cached copy never expires. */
 async function file(request: Request): Promise<Response> {
   const kept = await caches.match(request, { cacheName: CACHE })
   if (kept) return kept

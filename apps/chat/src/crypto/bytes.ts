@@ -1,4 +1,4 @@
-/** Bytes as the conventions write them: base64 with padding, hex in lower case, texts in UTF-8. */
+/** Byte encodings of the conventions: base64 with padding, lower-case hex, UTF-8. */
 
 export type Bytes = Uint8Array<ArrayBuffer>
 
@@ -12,7 +12,7 @@ export const fromUtf8 = (bytes: BufferSource): string =>
 export function toBase64(data: ArrayBuffer | Bytes): string {
   const bytes = new Uint8Array(data)
   let binary = ''
-  // In pieces, since a call takes only so many arguments.
+  // In chunks: the number of arguments of a call is limited.
   for (let at = 0; at < bytes.length; at += CHUNK) binary += String.fromCharCode(...bytes.subarray(at, at + CHUNK))
   return btoa(binary)
 }

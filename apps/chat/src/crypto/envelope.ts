@@ -1,4 +1,4 @@
-/** Messages as they go out: closed by the room, signed by their author. */
+/** Encrypts and signs outgoing messages. */
 import { Failure } from '@/protocol/errors'
 import { asValue, MAX_QUOTE } from '@/protocol/shapes'
 import type { Value } from '@/protocol/codec'
@@ -7,7 +7,7 @@ import type { Closed, RoomCrypto } from './roomCrypto'
 import { sign, signedChange } from './signing'
 
 interface Author {
-  /** The session in which it is sent. */
+  /** The session id of the sender. */
   fromId: string
   userId: string
   timestamp: number
@@ -40,7 +40,7 @@ export type Outgoing = OutgoingText | OutgoingEdit | OutgoingDelete
 
 export interface Envelope {
   value: Value
-  /** Whether it may still leave as it is. */
+  /** Whether it may still be sent. */
   guard: () => boolean
 }
 
@@ -69,9 +69,9 @@ async function sealText(room: Room, identity: Identity, message: OutgoingText): 
     type: picture ? 'image' : 'text',
     ...(picture && pictureFields(picture)),
     ...(caption && captionFields(caption)),
-    // The signature over a clear text would tell what the text is to whoever guesses it.
+    // A signature over the plain text would let readers without the key confirm a guess of it.
     ...(isClear(text) ? { signature } : { cipherSignature: signature }),
-    // A quote is part of a message that may have been sealed; the reader finds it by its id.
+    // The quoted text may be encrypted itself: readers look it up by its id.
     ...(replyTo && { replyTo: { ...replyTo, text: isClear(text) ? replyTo.text.slice(0, MAX_QUOTE) : '' } }),
   }
   return { value: asValue(value), guard }
@@ -86,7 +86,7 @@ const captionFields = (closed: Closed): object =>
 /**
  * The value to emit for a message.
  *
- * @throws {Failure} `waitingForKey` while the room can neither seal it nor is known to be open.
+ * @throws {Failure} `waitingForKey` if the room key is missing, or the encryption state is not known yet.
  */
 export async function seal(room: Room, identity: Identity, message: Outgoing): Promise<Envelope> {
   if (message.kind === 'message') return sealText(room, identity, message)
@@ -107,7 +107,7 @@ export async function seal(room: Room, identity: Identity, message: Outgoing): P
     return { value: asValue({ ...head, ...body(text), ...proof }), guard }
   }
   if (room.state === 'unknown') throw new Failure('waitingForKey', 'encryption state of the room not known yet')
-  // The original lets a moderator act only under this name.
+  // The original app expects the user id of a moderator in `fromId`.
   const value = message.moderator ? { ...head, fromId: userId, isModAction: true } : head
   const signature = await signChange('', value.fromId)
   return { value: asValue({ ...value, signature }), guard: () => true }

@@ -1,4 +1,4 @@
-/** How a room key gets from one member to another: wrapped with a key that only the two of them can derive. */
+/** Key exchange: a room key is wrapped with a key that only sender and receiver can derive. */
 import type { PublicJwk, Sealed } from '@/protocol/shapes'
 import { utf8 } from './bytes'
 import { decrypt, encrypt, parseRoomKeyJwk, type RoomKeyJwk } from './roomKey'
@@ -7,7 +7,7 @@ const CURVE = { name: 'ECDH', namedCurve: 'P-256' } as const
 const SALT = new Uint8Array(32)
 const INFO = utf8('clasp-chat-keyex-v1')
 
-/** A pair for the exchange. Its private half never leaves the browser's keeping. */
+/** An exchange key pair, whose private key cannot be exported. */
 export const newExchangePair = (): Promise<CryptoKeyPair> => crypto.subtle.generateKey(CURVE, false, ['deriveBits'])
 
 /** A public key as clients write it. */
@@ -29,7 +29,7 @@ async function wrapKey(own: CryptoKey, peer: PublicJwk): Promise<CryptoKey> {
   return wrapKeyFrom(await crypto.subtle.deriveBits({ name: 'ECDH', public: foreign }, own, 256))
 }
 
-/** The room key, wrapped for a peer; null: its public key is no point of the curve. */
+/** Wraps the room key for a peer; null: the peer's public key is invalid. */
 export async function wrapRoomKey(own: CryptoKey, peer: PublicJwk, jwk: RoomKeyJwk): Promise<Sealed | null> {
   try {
     return await encrypt(await wrapKey(own, peer), JSON.stringify(jwk))
@@ -38,7 +38,7 @@ export async function wrapRoomKey(own: CryptoKey, peer: PublicJwk, jwk: RoomKeyJ
   }
 }
 
-/** The room key that a peer wrapped for us; null: it was wrapped for another key, or is none. */
+/** Unwraps a room key from a peer; null: wrapped for another key, or not a room key. */
 export async function unwrapRoomKey(own: CryptoKey, peer: PublicJwk, sealed: Sealed): Promise<RoomKeyJwk | null> {
   try {
     const json = await decrypt(await wrapKey(own, peer), sealed)

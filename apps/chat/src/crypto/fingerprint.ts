@@ -1,4 +1,4 @@
-/** What two people compare to know that nobody sits between them. */
+/** Fingerprints, which two people compare to exclude an interceptor. */
 import type { PublicJwk } from '@/protocol/shapes'
 import { sha256, toHex, utf8 } from './bytes'
 

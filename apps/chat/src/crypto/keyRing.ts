@@ -1,21 +1,21 @@
 /**
- * All keys that a room ever had, as far as one got them: every one of them reads, one of them writes.
+ * All received keys of a room: each of them decrypts, and one of them, the sending key, encrypts.
  *
- * A key becomes the one that writes only if none is held, or if the room's creator or an admin sent it and it is newer.
- * Everything else goes to the ring, where it can read and do no harm.
+ * A key becomes the sending key only if there is none, or if it is newer and the room's creator or an admin sent it.
+ * All other keys only decrypt, which does no harm.
  */
 import type { Sealed } from '@/protocol/shapes'
 import { decrypt, importRoomKey, type RoomKey, type RoomKeyJwk } from './roomKey'
 
-/** How many keys a ring keeps; a stranger who sends more pushes out only what strangers sent. */
+/** The most keys in a ring; keys from untrusted senders are dropped first. */
 export const MAX_KEYS = 64
 
 /** A key as it is stored. */
 export interface KeyRecord {
   jwk: RoomKeyJwk
-  /** How many keys came before it, as far as its makers say. */
+  /** Number of keys before it, as its creators claim. */
   epoch: number
-  /** Made or sent by the creator or an admin. */
+  /** Created or sent by the room's creator or an admin. */
   trusted: boolean
 }
 
@@ -40,7 +40,7 @@ export class KeyRing {
     return this.keys.map(({ jwk, epoch, trusted }) => ({ jwk, epoch, trusted }))
   }
 
-  /** The key that writes. */
+  /** The sending key. */
   get sending(): HeldKey | null {
     return this.keys.find((key) => key.keyId === this.writing) ?? null
   }
@@ -49,13 +49,13 @@ export class KeyRing {
     return this.keys.some((key) => key.keyId === keyId)
   }
 
-  /** Takes a key that oneself made. */
+  /** Adds a key that this user created, and sends with it. */
   put(key: RoomKey, trusted: boolean): void {
     this.store({ ...key, epoch: (this.sending?.epoch ?? 0) + 1, trusted })
     this.writing = key.keyId
   }
 
-  /** Takes what another tab of the same browser has: all its keys, and the one that writes if it is newer. */
+  /** Merges the keys of another tab, and takes its sending key if that is newer. */
   async merge(records: readonly KeyRecord[], sendingKeyId: string | null): Promise<void> {
     for (const { jwk, epoch, trusted } of records) {
       const key = await importRoomKey(jwk)
@@ -72,10 +72,10 @@ export class KeyRing {
   }
 
   /**
-   * Takes a key that somebody sent.
+   * Adds a key that a member sent.
    *
-   * @param epoch as the sender says it; null: an old client, which does not.
-   * @param trusted the creator or an admin sent it, with the key that is known to be theirs.
+   * @param epoch the number of keys before it, as the sender claims; null: sent by the original app.
+   * @param trusted whether the creator or an admin sent it, with their accepted exchange key.
    */
   take(key: RoomKey, epoch: number | null, trusted: boolean): void {
     const held = this.sending
@@ -88,11 +88,11 @@ export class KeyRing {
   }
 
   private replaces(held: HeldKey, keyId: string, epoch: number | null, known: boolean): boolean {
-    // The first key may have come from anybody: what the creator or an admin sends then is the real one.
+    // The first key may come from anybody: a key from the creator or an admin replaces it.
     if (!held.trusted) return true
-    // An old client's key that was here before is an old key, sent again by somebody who was away.
+    // A known key from the original app is an old key, sent again by a member who was away.
     if (epoch === null) return !known
-    // Two who rotate in the same moment: everybody settles on the same one of the two.
+    // Two keys created at the same time: all members choose the same one of the two.
     return epoch === held.epoch ? keyId < held.keyId : epoch > held.epoch
   }
 
@@ -104,7 +104,7 @@ export class KeyRing {
     this.keys = this.keys.filter((other) => other !== victim)
   }
 
-  /** The text; null: none of the keys reads it. */
+  /** Decrypts a text; null: no key fits. */
   async read(sealed: Sealed, keyId: string | null): Promise<string | null> {
     const newestFirst = [...this.keys].reverse()
     const order = [

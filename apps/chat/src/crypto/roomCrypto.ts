@@ -1,9 +1,9 @@
 /**
- * Who gets which key of a room, and whether a message may leave in clear text.
+ * Decides who gets which key of a room, and whether a message may be sent in plain text.
  *
- * One machine per room. What happened goes in as events, what is to be done comes out as effects; the machine knows no
- * network, no storage and no clock. Events are worked on one after the other, so that no order of arrival can slip
- * between two steps. A room that was encrypted once never sends clear text again, whatever its meta says later; a room
+ * One state machine per room: events in, effects out, without network, storage or clock. Events are processed one after
+ * the other, so that none can arrive between two steps. A room that was encrypted once never sends plain text again,
+ * whatever its meta says later; a room whose meta was not received since the connection was made sends nothing at all.
  * whose meta was not seen since the connection was made sends nothing at all.
  */
 import type { Random } from '@/protocol/clock'
@@ -15,7 +15,7 @@ import type { Identity } from './identity'
 import { KeyRing, type HeldKey, type KeyRecord } from './keyRing'
 import { encrypt, importRoomKey, newRoomKey } from './roomKey'
 
-/** `waiting`: encrypted, and the key is not there yet. */
+/** `waiting`: encrypted, and the key has not arrived yet. */
 export type EncryptionState = 'unknown' | 'off' | 'waiting' | 'ready'
 
 /** What is stored of a room's encryption. */
@@ -23,9 +23,9 @@ export interface RoomCryptoRecord {
   encrypted: boolean
   keys: KeyRecord[]
   sendingKeyId: string | null
-  /** Fingerprints that are accepted, by user. The first one is accepted by itself. */
+  /** Accepted fingerprints by user id. The first one is accepted automatically. */
   pins: Record<string, string[]>
-  /** Members seen so far: who is gone after one was away has left with the key. */
+  /** Known members: whoever of them has left meanwhile still has the key, and it must be replaced. */
   enrolled: string[]
 }
 
@@ -36,15 +36,15 @@ export type CryptoEvent =
   | { type: 'presence'; userId: string; present: boolean }
   | { type: 'ban'; userId: string; banned: boolean }
   | { type: 'member'; userId: string; member: boolean }
-  /** `live`: written just now, not read from what was stored. */
+  /** `live`: written just now, not part of a snapshot. */
   | { type: 'pubkey'; userId: string; publicKey: PublicJwk; live: boolean }
   | { type: 'proof'; userId: string; given: boolean }
   | { type: 'keyex'; keyex: Keyex }
-  /** The own wish to encrypt the room from now on. */
+  /** This user turns encryption on. */
   | { type: 'create' }
-  /** The own act of shutting somebody out: ban, kick, a new password. */
+  /** This user excludes somebody: by a ban, a kick or a new password. */
   | { type: 'rotate'; without: readonly string[] }
-  /** A message came that no key of the ring reads. */
+  /** A message arrived that no key of the ring decrypts. */
   | { type: 'unreadable' }
   | { type: 'accept'; userId: string; fingerprint: string }
   | { type: 'timer'; name: string }
@@ -57,7 +57,7 @@ export type CryptoEffect =
   | { type: 'store'; record: RoomCryptoRecord }
   | { type: 'timer'; name: string; delayMs: number }
   | { type: 'state'; state: EncryptionState }
-  /** There are new keys: what was unreadable may be readable now. */
+  /** New keys arrived: messages that were unreadable may be readable now. */
   | { type: 'keysArrived' }
   | { type: 'keyChanged'; userId: string; oldFingerprint: string; newFingerprint: string }
 
@@ -70,29 +70,29 @@ export interface KeyexValue {
   keyId: string
 }
 
-/** A text as it may leave: sealed, or clear in a room that is not encrypted. */
+/** A text for sending: encrypted, or plain in a room without encryption. */
 export type Closed = { clear: string } | ({ keyId: string; epoch: number } & Sealed)
 
 const ANSWER_MIN_MS = 300
 const ANSWER_SPREAD_MS = 700
 const ASK_MIN_MS = 500
 const ASK_SPREAD_MS = 1_500
-/** After asking for a key, how long until it may be asked for again. */
+/** Minimum time between two requests for the key. */
 const ASK_PAUSE_MS = 15_000
-/** After an answer, how long until the same key is sent to a peer that still asks for it. */
+/** Minimum time between two answers with the same key to the same peer. */
 const ANSWER_PAUSE_MS = 20_000
-/** How long after the room was entered its list of members is complete. */
+/** Time after entering until the member list is complete. */
 const AUDIT_MS = 5_000
 
 interface Peer {
   publicKey: PublicJwk
   fingerprint: string
-  /** The last thing sent: to which of its keys, which of ours. */
+  /** The last answer: the peer's fingerprint and the id of the key sent. */
   answered: string | null
-  /** It asked again after an answer had time to arrive. */
+  /** Enough time has passed since the answer: another request is answered again. */
   mayRepeat: boolean
   pending: boolean
-  /** It sent a key itself while our answer waited. */
+  /** The peer sent a key itself while our answer was delayed. */
   hasKey: boolean
 }
 
@@ -136,12 +136,12 @@ export class RoomCrypto {
     return this.ring.sending ? 'ready' : 'waiting'
   }
 
-  /** The fingerprints accepted for a person; the newest last. */
+  /** The accepted fingerprints of a user, newest last. */
   fingerprints(userId: string): readonly string[] {
     return this.pins.get(userId) ?? []
   }
 
-  /** Takes an event; resolves with what is to be done about it. */
+  /** Processes an event; resolves with its effects. */
   handle(event: CryptoEvent): Promise<CryptoEffect[]> {
     const result = this.tail.then(() => this.step(event))
     this.tail = result
@@ -149,8 +149,8 @@ export class RoomCrypto {
   }
 
   /**
-   * Closes a text for sending. Rejects with `waitingForKey` where it can be neither sealed nor sent in clear text.
-   * `guard` says, in the moment of sending, whether it may still leave as it was closed.
+   * Encrypts texts for sending. Rejects with `waitingForKey` if they can be neither encrypted nor sent in plain text.
+   * `guard` tells, right before sending, whether the result may still be sent.
    */
   async close(texts: readonly string[]): Promise<{ closed: Closed[]; guard: () => boolean }> {
     if (this.mode === 'off') return { closed: texts.map((clear) => ({ clear })), guard: () => this.mode === 'off' }
@@ -162,7 +162,7 @@ export class RoomCrypto {
     return { closed: sealed.map((each) => ({ keyId, epoch, ...each })), guard }
   }
 
-  /** The text of a sealed one; null: the key is not there (yet). */
+  /** Decrypts a text; null: no key of the room fits. */
   open(sealed: Sealed, keyId: string | null): Promise<string | null> {
     return this.ring.read(sealed, keyId)
   }
@@ -218,7 +218,7 @@ export class RoomCrypto {
   private takeMeta(meta: (CryptoEvent & { type: 'meta' })['meta']): void {
     this.creatorId = meta?.creatorId ?? this.creatorId
     const salt = meta?.passwordSalt ?? null
-    // A new password makes every proof worthless, and so whoever was let in by an old one.
+    // A new password invalidates all proofs, and the presence of those who proved the old one.
     if (this.passwordSalt !== undefined && salt !== null && salt !== this.passwordSalt) {
       this.proofs.clear()
       this.present.clear()
@@ -238,7 +238,7 @@ export class RoomCrypto {
   }
 
   private disconnect(): void {
-    // Who is there and whether the room is encrypted is only known while one is connected.
+    // Presence and the encryption state of an open room are known only while connected.
     if (this.mode === 'off') this.mode = 'unknown'
     this.present.clear()
     this.members.clear()
@@ -250,7 +250,7 @@ export class RoomCrypto {
   private takePresence(userId: string, present: boolean): void {
     mark(this.present, userId, present)
     const peer = this.peers.get(userId)
-    // Who went and comes back may have missed what was sent.
+    // A peer that leaves and returns may have missed the answer.
     if (!present && peer) peer.answered = null
     this.consider(userId)
   }
@@ -263,7 +263,7 @@ export class RoomCrypto {
     if (!member) this.takeLeave(userId)
   }
 
-  /** Somebody left for good, with the key: one of those who stay replaces it. */
+  /** A member left for good and still has the key: one of the remaining members replaces it. */
   private takeLeave(userId: string): void {
     if (userId === this.identity.userId) return
     this.peers.delete(userId)
@@ -273,7 +273,7 @@ export class RoomCrypto {
     this.leaving.add(userId)
   }
 
-  /** Of those present whose key everybody takes, one replaces it: the creator, else the first admin. */
+  /** Whether this user replaces the key: the creator, or else the first admin present. */
   private leads(): boolean {
     const me = this.identity.userId
     if (me === this.creatorId) return true
@@ -305,7 +305,7 @@ export class RoomCrypto {
 
   private async takePubkey(userId: string, publicKey: PublicJwk, live: boolean): Promise<void> {
     const fingerprint = await fingerprintOf(publicKey)
-    // The own key comes back as an echo; another one at this address is another device of the same person.
+    // Ignore the echo of the own key; another key at this address belongs to another device of the same user.
     if (fingerprint === this.identity.fingerprint) return
     this.notePin(userId, fingerprint)
     const known = this.peers.get(userId)
@@ -339,7 +339,7 @@ export class RoomCrypto {
     for (const userId of this.peers.keys()) this.consider(userId)
   }
 
-  /** Whether a person may have the key: there, not banned, and past the password. */
+  /** Whether a user may have the key: present, not banned, and with a password proof where one is required. */
   private mayHave(userId: string): boolean {
     if (this.banned.has(userId)) return false
     if (userId === this.identity.userId) return true
@@ -351,7 +351,7 @@ export class RoomCrypto {
     return `${peer.fingerprint} ${key.keyId}`
   }
 
-  /** Answers a public key after a short while, in which somebody else may have answered or the own key changed. */
+  /** Plans an answer to a public key. In the delay, another member may answer, or the own key may change. */
   private consider(userId: string): void {
     const peer = this.peers.get(userId)
     const key = this.mode === 'on' ? this.ring.sending : null
@@ -411,7 +411,7 @@ export class RoomCrypto {
     this.considerAll()
   }
 
-  /** What another tab learned counts here too; it is stored already. */
+  /** Merges what another tab has stored. */
   private async sync(record: RoomCryptoRecord): Promise<void> {
     if (record.encrypted) {
       this.encrypted = true
@@ -433,7 +433,10 @@ export class RoomCrypto {
     this.considerAll()
   }
 
-  /** A new key for everybody who may stay. The own public key is not published again: nobody is to answer it. */
+  /**
+   * Creates a new key and sends it to all who may have it. The own public key is not published again: members would
+   * answer it with the old key.
+   */
   private async rotate(without: readonly string[]): Promise<void> {
     for (const userId of without) {
       this.peers.delete(userId)
@@ -473,7 +476,7 @@ export class RoomCrypto {
     if (this.state === 'waiting' || this.missesKey) this.ask()
   }
 
-  /** Who was a member before one was away and is none now has left in the meantime. */
+  /** Known members that are no longer listed have left during an absence. */
   private audit(): void {
     if (!this.auditing) return
     for (const userId of [...this.enrolled]) if (!this.members.has(userId)) this.takeMember(userId, false)
@@ -487,7 +490,7 @@ export class RoomCrypto {
       pins: Object.fromEntries(this.pins),
       enrolled: [...this.enrolled],
     }
-    // Only the last state of a step is worth keeping.
+    // Only the last state of a step is stored.
     this.effects = [...this.effects.filter((effect) => effect.type !== 'store'), { type: 'store', record }]
   }
 }

@@ -1,4 +1,4 @@
-/** The key of a room: AES-GCM with 256 bits, one for all its messages until it is replaced. */
+/** The key of a room: AES-GCM, 256 bits, used for all messages until it is replaced. */
 import type { Sealed } from '@/protocol/shapes'
 import { fromBase64, fromBase64Url, fromUtf8, sha256, toBase64, toHex, utf8, type Bytes } from './bytes'
 
@@ -24,7 +24,7 @@ export interface RoomKey {
 
 const jwkOf = (k: string): RoomKeyJwk => ({ kty: 'oct', alg: 'A256GCM', k, ext: true, key_ops: ['encrypt', 'decrypt'] })
 
-/** Reads a room key from foreign hands; null: it is none. */
+/** Parses a room key that others wrote; null: not a room key. */
 export function parseRoomKeyJwk(value: unknown): RoomKeyJwk | null {
   if (typeof value !== 'object' || value === null) return null
   const { kty, k } = value as Record<string, unknown>
@@ -49,7 +49,7 @@ export async function encrypt(key: CryptoKey, text: string): Promise<Sealed> {
   return { text: toBase64(await crypto.subtle.encrypt({ name: 'AES-GCM', iv }, key, utf8(text))), iv: toBase64(iv) }
 }
 
-/** The text; null: another key, or it was changed on its way. */
+/** Decrypts a text; null: wrong key, or modified ciphertext. */
 export async function decrypt(key: CryptoKey, sealed: Sealed): Promise<string | null> {
   let iv: Bytes, ciphertext: Bytes
   try {
@@ -57,7 +57,7 @@ export async function decrypt(key: CryptoKey, sealed: Sealed): Promise<string | 
     ciphertext = fromBase64(sealed.text)
     return fromUtf8(await crypto.subtle.decrypt({ name: 'AES-GCM', iv }, key, ciphertext))
   } catch {
-    // WebCrypto says no more than that it failed, and the caller needs no more.
+    // WebCrypto gives no reason for the failure.
     return null
   }
 }

@@ -1,4 +1,4 @@
-/** Signatures under messages: who holds the signing key of a person wrote this text. */
+/** Signatures of messages: they prove that the holder of a user's signing key wrote the text. */
 import type { PublicJwk } from '@/protocol/shapes'
 import { fromBase64, toBase64, utf8 } from './bytes'
 
@@ -38,7 +38,7 @@ export async function verify(publicKey: PublicJwk, signed: Signed, signature: st
     const key = await crypto.subtle.importKey('jwk', { kty, crv, x, y, ext: true }, CURVE, false, ['verify'])
     return await crypto.subtle.verify(ALGORITHM, key, fromBase64(signature), signedBytes(signed))
   } catch {
-    // A key that is no point of the curve, a signature that is no base64: not signed by that key.
+    // An invalid key or an invalid signature: not signed by that key.
     return false
   }
 }

@@ -1,13 +1,13 @@
 /**
- * Every address of the chat's conventions, made and taken apart in one place. What goes into an address is checked
- * here: an id from a link, a file or a foreign message never reaches the relay as a pattern or as another address.
+ * Builds and parses every address of the chat's conventions. Ids are validated: an id from a link, a file or a message
+ * can never become a pattern or another address.
  */
 
 const USER_ID = /^[A-Za-z0-9_-]{1,64}$/
 const ROOM_ID = /^(?:[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|dm-[A-Za-z0-9_-]{1,80})$/
 const MSG_ID = /^[A-Za-z0-9_-]{1,80}$/
 const PATH_SEGMENT = /^[A-Za-z0-9_-]{1,64}$/
-/** Of a group's password record; no group or room can have this name. */
+/** The segment of a group's password record: no group or room may have this name. */
 const RESERVED_SEGMENT = '__auth'
 const MAX_PATH_SEGMENTS = 8
 const MAX_EMOJI_UNITS = 32
@@ -23,11 +23,11 @@ export const isGroupPath = (path: string): boolean => {
   )
 }
 
-/** An emoji stands in an address as it is; `*` and `/` would change what the address means (`*️⃣` holds one). */
+/** An emoji is a segment of an address, which must not contain `*` or `/` (`*️⃣` contains one). */
 export const isEmoji = (text: string): boolean =>
   text.length > 0 && text.length <= MAX_EMOJI_UNITS && /^[^\s/*\p{Cc}]+$/u.test(text) && /\P{ASCII}/u.test(text)
 
-/** An id, path or emoji that cannot stand in an address. */
+/** An id, path or emoji that is not valid in an address. */
 export class AddressError extends Error {
   override readonly name = 'AddressError'
 }
@@ -47,7 +47,7 @@ const emoji = checked(isEmoji, 'emoji')
 
 const inRoom = (rid: string, rest: string): string => `/chat/room/${room(rid)}/${rest}`
 
-/** Addresses to read and write. Throw {@link AddressError} at what is no id. */
+/** Addresses to read and write. They throw {@link AddressError} for an invalid id. */
 export const address = {
   profile: (uid: string) => `/chat/user/${user(uid)}/profile`,
   signingKey: (uid: string) => `/chat/user/${user(uid)}/signingKey`,
@@ -158,7 +158,7 @@ function parseRegistryPlace(shelf: string, rest: readonly string[]): Place | nul
   return isGroupPath(whole) ? { kind: 'groupMeta', path: whole } : null
 }
 
-/** What an address from the relay stands for; null: nothing that this app knows. */
+/** Parses an address from the relay; null: not an address of the chat. */
 export function parseAddress(text: string): Place | null {
   const [empty, app, area, id, ...rest] = text.split('/')
   if (empty !== '' || app !== 'chat' || id === undefined) return null
@@ -171,8 +171,8 @@ export function parseAddress(text: string): Place | null {
 }
 
 /**
- * The canonical form of a group's path as somebody typed it: lower case, `-` for spaces, no outer or doubled slashes.
- * null: it cannot be a path.
+ * The canonical form of a group path as typed: lower case, `-` for spaces, no leading, trailing or repeated slashes.
+ * null: not a valid path.
  */
 export function parseGroupPath(text: string): string | null {
   const path = text
@@ -185,7 +185,7 @@ export function parseGroupPath(text: string): string | null {
   return isGroupPath(path) ? path : null
 }
 
-/** The room that an invitation leads to: a link with `?join=`, or the bare id. null: it is none. */
+/** The room id in an invitation, which is a link with `?join=` or the id itself; null: not an invitation. */
 export function parseInvitation(text: string): string | null {
   const trimmed = text.trim()
   if (isRoomId(trimmed)) return trimmed
@@ -194,7 +194,7 @@ export function parseInvitation(text: string): string | null {
   return isRoomId(join) ? join : null
 }
 
-/** The id of a direct message as the original app makes it: the same for both, but only 32 bits of each. */
+/** The room id of a direct message, as in the original app: it contains the first 8 characters of either user id. */
 export function directMessageId(one: string, other: string): string {
   const [smaller, larger] = [user(one), user(other)].sort() as [string, string]
   return `dm-${smaller.slice(0, 8)}-${larger.slice(0, 8)}`

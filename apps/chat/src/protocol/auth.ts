@@ -1,4 +1,4 @@
-/** The relay's auth API, with every refusal as a {@link Failure} that says what one can do about it. */
+/** Client of the relay's auth API. It rejects with a {@link Failure}. */
 import { Failure, type FailureKind } from './errors'
 import { isUserId } from './addresses'
 
@@ -36,7 +36,7 @@ function parseAccount(body: Json): Account | null {
   return { userId, username: username.slice(0, 64), guest: guest === true, expiresAtMs: expiresAt * 1000 }
 }
 
-/** A 409 about the id says «identity», one about the name does not. */
+/** The text of a 409 about the id contains `identity`; that of a 409 about the name does not. */
 const conflictKind = (sentence: string): FailureKind => (/identity/i.test(sentence) ? 'identityTaken' : 'nameTaken')
 
 function kindOf(status: number, sentence: string, unauthorized: FailureKind): FailureKind {
@@ -57,7 +57,7 @@ async function readJson(response: Response): Promise<Json> {
     const body: unknown = await response.json()
     return typeof body === 'object' && body !== null ? (body as Json) : {}
   } catch {
-    // Not JSON: a proxy's page. The status says enough.
+    // Not JSON, e.g. a proxy's error page: the status has to do.
     return {}
   }
 }
@@ -66,14 +66,14 @@ const unexpected = (): Failure => new Failure('server', 'The auth API sent an un
 
 export class AuthApi {
   /**
-   * @param base what stands before `/auth/…`; '' for the page's own origin.
+   * @param base the URL prefix before `/auth/…`; '' for the page's own origin.
    */
   constructor(
     private readonly base: string,
     private readonly fetch: Fetch,
   ) {}
 
-  /** A token for a guest; the old token, even an expired one, proves that the id is one's own. */
+  /** A token for a guest. The previous token, even if expired, proves that the id belongs to the caller. */
   guest(name: string, userId: string, token: string | null): Promise<Grant> {
     return this.grant('guest', { name, user_id: userId }, token, 'signedOut')
   }

@@ -1,8 +1,8 @@
-/** Time and chance as they are passed in, so that tests decide them. */
+/** Time and randomness are passed in, so that tests control them. */
 export interface Clock {
   /** Milliseconds since the Unix epoch. */
   now(): number
-  /** Calls back once; returns the function that prevents it. */
+  /** Calls back once after a delay; returns a function that cancels it. */
   after(delayMs: number, callback: () => void): () => void
 }
 

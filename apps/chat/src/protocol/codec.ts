@@ -7,7 +7,7 @@
 export type Value = null | boolean | number | string | Uint8Array | Value[] | ValueMap
 export type ValueMap = { [key: string]: Value }
 
-/** What one frame can carry; the relay refuses more, and so does the length field. */
+/** The most payload bytes of a frame: its length field has 16 bits. */
 export const MAX_PAYLOAD_BYTES = 65_535
 /** The relay's limit on nested arrays and maps. */
 export const MAX_DEPTH = 32
@@ -31,7 +31,7 @@ const FEATURE_BITS: Readonly<Record<string, number>> = {
   timeline: 0x08,
 }
 
-/** The messages that a client of ours sends. */
+/** The messages that this app sends. */
 export type ClientMessage =
   | { type: 'HELLO'; version: number; name: string; features: readonly string[]; token?: string }
   | { type: 'SUBSCRIBE'; id: number; pattern: string; types?: readonly Signal[]; options?: SubscribeOptions }
@@ -77,7 +77,7 @@ export interface SetMessage {
   absolute?: boolean
 }
 
-/** A message that cannot be said in CLASP: too large, too deep, or holding what is no value. */
+/** A message that cannot be encoded: too large, nested too deeply, or with a value that CLASP does not have. */
 export class EncodeError extends Error {
   override readonly name = 'EncodeError'
 }
@@ -126,7 +126,7 @@ class Writer {
     this.view.setFloat64(at, value)
   }
 
-  /** Bytes behind their 16-bit length. */
+  /** Bytes with a 16-bit length prefix. */
   block(data: Uint8Array): void {
     if (data.length > MAX_PAYLOAD_BYTES) throw new EncodeError(`${data.length} bytes do not fit a frame`)
     this.u16(data.length)
@@ -299,7 +299,7 @@ export function encodePayload(message: ClientMessage): Uint8Array<ArrayBuffer> {
   return out.finish()
 }
 
-/** The quality of service that the JavaScript client asks for: an ACK for what is stored, none for the rest. */
+/** The QoS that the JavaScript client uses: SET and events want an ACK, other messages do not. */
 function defaultQos(message: ClientMessage): 0 | 1 | 2 {
   if (message.type === 'SET') return 1
   if (message.type === 'BUNDLE') return 2
@@ -308,9 +308,9 @@ function defaultQos(message: ClientMessage): 0 | 1 | 2 {
 }
 
 /**
- * A whole frame, ready for the socket.
+ * Encodes a complete frame.
  *
- * @throws {EncodeError} when the message does not fit one frame or holds what CLASP cannot say.
+ * @throws {EncodeError} if the message does not fit one frame or contains a value that CLASP does not have.
  */
 export function encodeFrame(message: ClientMessage, qos: 0 | 1 | 2 = defaultQos(message)): Uint8Array<ArrayBuffer> {
   const payload = encodePayload(message)

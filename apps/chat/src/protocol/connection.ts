@@ -1,10 +1,10 @@
 /**
- * One lasting connection to the relay, over as many sockets as it takes.
+ * A lasting connection to the relay, over one socket after another.
  *
- * It reconnects by itself and subscribes again; it stays below the relay's rate limit; and it knows of everything that
- * it sent whether the relay took it: a SET by its ACK, a GET by its SNAPSHOT, and a PUBLISH or SUBSCRIBE, which are not
- * answered, by the PONG to a PING sent behind them, since the relay answers in order. An ERROR is matched to what it is
- * about.
+ * It reconnects by itself and subscribes again, and it stays below the relay's rate limit. It knows of every message
+ * whether the relay accepted it: a SET by its ACK, a GET by its SNAPSHOT. PUBLISH and SUBSCRIBE have no answer, so that
+ * they are followed by a PING, a fence: the relay answers in order, and its PONG confirms them. An ERROR is matched by
+ * its address.
  */
 import type { Clock, Random } from './clock'
 import { encodeFrame, type ClientMessage, type Value } from './codec'
@@ -16,23 +16,23 @@ import { TokenBucket } from './tokenBucket'
 export const MESSAGES_PER_SECOND = 40
 export const BURST = 200
 const CONNECT_TIMEOUT_MS = 10_000
-/** Of silence, after which the relay is asked whether it is there. */
+/** Time of silence after which a PING checks the connection. */
 const IDLE_MS = 20_000
 const PONG_TIMEOUT_MS = 8_000
 const PROBE_TIMEOUT_MS = 3_000
-/** How long an answer may take before the request is repeated. */
+/** Time after which a message without an answer is sent again. */
 const ANSWER_TIMEOUT_MS = 15_000
 const MAX_ATTEMPTS = 4
 const FIRST_RETRY_MS = 500
 const MAX_RETRY_MS = 30_000
-/** A connection that lasted so long was good: the next loss starts with the shortest pause again. */
+/** After a connection that lasted this long, the next retry starts with the shortest delay again. */
 const STABLE_MS = 10_000
 const AFTER_RATE_LIMIT_MS = 1_100
 const CLOSE_POLICY = 1008
 
 export type Phase = 'idle' | 'connecting' | 'online' | 'waiting' | 'refused'
 
-/** What a WebSocket has that is used here. */
+/** The part of WebSocket that is used. */
 export interface SocketLike {
   binaryType: string
   onopen: (() => void) | null
@@ -48,10 +48,10 @@ export interface ConnectionOptions {
   makeSocket: (url: string) => SocketLike
   clock: Clock
   random: Random
-  /** The name said in HELLO. */
+  /** The client name in HELLO. */
   name: () => string
   token: () => string | null
-  /** The relay refused the token: get another one. true: there is one, try again. */
+  /** Called when the relay refuses the token; resolves with true if there is a new one. */
   renewToken: () => Promise<boolean>
 }
 
@@ -63,35 +63,35 @@ export interface Status {
   reason: string | null
 }
 
-/** A value as it reaches a subscriber. */
+/** A value that is delivered to a subscriber. */
 export interface Update {
   address: string
   value: Value
   kind: 'set' | 'publish' | 'snapshot'
-  /** How long ago it was written by the relay's clock, ms; null: not said. */
+  /** Age by the relay's clock, ms; null: unknown. */
   ageMs: number | null
 }
 
 export type Handler = (update: Update) => void
 
 export interface SendOptions {
-  /** Kept and repeated over a reconnect; otherwise a loss of the connection is a failure. */
+  /** Kept and sent again after a reconnect; otherwise losing the connection rejects it. */
   durable?: boolean
-  /** Before everything that waits. */
+  /** Sent before all other queued messages. */
   urgent?: boolean
-  /** A 429 about it is its failure, not a reason to repeat it: the policy counts tries there. */
+  /** A 429 rejects it instead of repeating it, because the policy counts attempts at this address. */
   once?: boolean
-  /** Told when it is on its way. */
+  /** Called when it has been sent. */
   onSent?: () => void
-  /** Of a SET: seconds after which the relay forgets it. */
+  /** For SET: time to live, seconds. */
   ttlS?: number
-  /** Asked in the moment of sending, also when it is repeated: false makes it a `conflict` instead. */
+  /** Called right before sending, also before repeating; false rejects the message with `conflict`. */
   guard?: () => boolean
 }
 
 interface Job {
   message: ClientMessage
-  /** What an answer to it names. */
+  /** The address (or pattern) that an answer to it names. */
   address: string
   options: SendOptions
   attempts: number
@@ -113,7 +113,7 @@ interface Subscription {
 }
 
 const isFence = (entry: Job | Fence): entry is Fence => 'fence' in entry
-/** What the relay does not answer and a PING behind it confirms. */
+/** Whether the message has no answer of its own, and needs a PING behind it. */
 const needsFence = (job: Job): boolean => job.message.type === 'PUBLISH' || job.message.type === 'SUBSCRIBE'
 const offline = (): Failure => new Failure('offline', 'not connected to the relay')
 
@@ -133,7 +133,7 @@ export class Connection {
   private onlineSince = 0
   private heardAt = 0
   private refusal: string | null = null
-  /** Added to the own clock it gives the relay's, ms. */
+  /** Difference between the relay's clock and the own one, ms. */
   private serverAheadMs = 0
   private pausedUntil = 0
   private pumpPlanned = false
@@ -163,13 +163,13 @@ export class Connection {
     return () => this.statusListeners.delete(listener)
   }
 
-  /** Called at every WELCOME, before the subscriptions are made again: what must come first is sent there, urgent. */
+  /** Called at every WELCOME, before the subscriptions are sent: for urgent messages that must come first. */
   onOnline(listener: () => void): () => void {
     this.onlineListeners.add(listener)
     return () => this.onlineListeners.delete(listener)
   }
 
-  /** Called with every ERROR that is about nothing that was sent here. */
+  /** Called with every ERROR that matches no pending message. */
   onError(listener: (failure: Failure, address: string | null) => void): () => void {
     this.errorListeners.add(listener)
     return () => this.errorListeners.delete(listener)
@@ -182,7 +182,7 @@ export class Connection {
     this.open()
   }
 
-  /** Ends the connection; what waits fails. Subscriptions stay and are made again by {@link start}. */
+  /** Closes the connection; pending messages fail. Subscriptions are kept and sent again by {@link start}. */
   stop(): void {
     this.stopConnecting()
     this.leaveSocket()
@@ -193,7 +193,7 @@ export class Connection {
     for (const job of queued) job.reject(offline())
   }
 
-  /** Tries again at once while it waits for the next try. */
+  /** Reconnects at once instead of waiting for the next attempt. */
   retryNow(): void {
     if (this.current.phase === 'waiting') this.open()
   }
@@ -204,7 +204,7 @@ export class Connection {
     else this.retryNow()
   }
 
-  /** Hears what is written in a pattern, now and after every reconnect; `onRefused` hears why it does not. */
+  /** Subscribes to a pattern, again after every reconnect. Returns the function that ends it. */
   subscribe(pattern: string, handler: Handler, onRefused: (failure: Failure) => void = () => undefined): () => void {
     const id = this.nextSubscription++
     const subscription = { id, pattern, handler, onRefused }
@@ -216,7 +216,7 @@ export class Connection {
   /** Stores a value; resolves when the relay has it, rejects with a {@link Failure}. null deletes. */
   set(address: string, value: Value, options: SendOptions = {}): Promise<void> {
     const queued = this.queue.find((job) => job.message.type === 'SET' && job.address === address)
-    // What has not left yet is overtaken by the newer value: only the last one counts.
+    // A queued value is replaced by the newer one.
     if (queued) this.drop(queued)
     const { ttlS } = options
     const stored = this.send(
@@ -234,7 +234,7 @@ export class Connection {
     await this.send({ type: 'PUBLISH', address, signal: 'event', value, timestamp }, address, options)
   }
 
-  /** The value at an address; null: there is none, or it is not shown. */
+  /** Reads the value at an address; null: there is none, or this session may not see it. */
   get(address: string, options: SendOptions = {}): Promise<Value> {
     return this.send({ type: 'GET', address }, address, options)
   }
@@ -253,7 +253,7 @@ export class Connection {
 
   private sendSubscribe({ id, pattern, onRefused }: Subscription): void {
     this.send({ type: 'SUBSCRIBE', id, pattern }, pattern, {}).catch((failure: Failure) => {
-      // Made again after the next reconnect, which is no refusal.
+      // Not a refusal: the subscription is sent again after the reconnect.
       if (failure.kind !== 'offline') onRefused(failure)
     })
   }
@@ -275,7 +275,7 @@ export class Connection {
     this.queue = this.queue.filter((other) => other !== job)
   }
 
-  /** Sends at the end of the turn, so that one PING confirms everything that was said in it. */
+  /** Sends at the end of the turn, so that one PING confirms all messages of the turn. */
   private pumpSoon(): void {
     if (this.pumpPlanned) return
     this.pumpPlanned = true
@@ -285,7 +285,7 @@ export class Connection {
     })
   }
 
-  /** Sends what waits, as far as the rate allows, and puts a fence behind what the relay does not answer. */
+  /** Sends queued messages as the rate limit allows, followed by a fence for those that the relay does not answer. */
   private pump(): void {
     if (!this.online || this.stopPump) return
     for (let job = this.queue[0]; job; job = this.queue[0]) {
@@ -297,7 +297,7 @@ export class Connection {
     if (this.unfenced().length > 0 && !this.mustWait()) this.sendFence(PONG_TIMEOUT_MS)
   }
 
-  /** Takes a token; true: there is none, and sending goes on later. */
+  /** Takes a token of the rate limit; true: none is left, and sending is planned for later. */
   private mustWait(): boolean {
     const pauseMs = this.pausedUntil - this.options.clock.now()
     if (pauseMs <= 0 && this.bucket.take()) return false
@@ -308,7 +308,7 @@ export class Connection {
     return true
   }
 
-  /** What is on its way without a fence behind it. */
+  /** Sent messages without a fence behind them. */
   private unfenced(): Job[] {
     const behind = this.flight.slice(this.flight.findLastIndex(isFence) + 1) as Job[]
     return behind.filter(needsFence)
@@ -376,7 +376,7 @@ export class Connection {
     this.write(encodeFrame(hello))
   }
 
-  /** Lets go of the socket; nothing that it still says is heard. */
+  /** Closes the socket and ignores what still arrives on it. */
   private leaveSocket(): void {
     const socket = this.socket
     this.socket = null
@@ -414,7 +414,7 @@ export class Connection {
 
   private retryLater(reason: string): void {
     const backoffMs = Math.min(MAX_RETRY_MS, FIRST_RETRY_MS * 2 ** this.attempts)
-    // Half of it by chance, so that not everybody comes back in the same moment after a restart.
+    // Half of the delay is random, so that clients do not reconnect all at once after a restart of the relay.
     const delayMs = backoffMs * (0.5 + this.options.random() / 2)
     this.attempts += 1
     const retryAtMs = this.options.clock.now() + delayMs
@@ -430,7 +430,7 @@ export class Connection {
     try {
       renewed = mayRenew && (await this.options.renewToken())
     } catch {
-      // The auth API was not reached: as good a reason to come back later as a lost socket.
+      // The auth API was not reached: retry later, as after a lost socket.
       this.renewals = 0
       if (this.current.phase === 'connecting') this.retryLater(reason)
       return
@@ -445,7 +445,7 @@ export class Connection {
     for (const listener of this.statusListeners) listener(this.current)
   }
 
-  /** Looks after silence and answers that do not come, as long as the socket is there. */
+  /** Plans the next check for silence and overdue answers. */
   private watch(): void {
     this.stopWatch?.()
     const now = this.options.clock.now()
@@ -470,7 +470,7 @@ export class Connection {
     this.pump()
   }
 
-  /** Puts back in front what got no answer, unless it was tried too often. */
+  /** Queues messages without an answer again, in front; rejects those with too many attempts. */
   private repeat(jobs: readonly Job[], failure: Failure): void {
     this.queue = [...jobs.filter((job) => job.attempts < MAX_ATTEMPTS), ...this.queue]
     for (const job of jobs) if (job.attempts >= MAX_ATTEMPTS) job.reject(failure)
@@ -485,7 +485,7 @@ export class Connection {
     try {
       message = decodeFrame(data)
     } catch {
-      // A frame that nobody can read concerns nobody; the relay validates what it passes on.
+      // Ignore a malformed frame: the relay validates what it forwards, so none is expected.
       return
     }
     this.handle(message)
@@ -547,7 +547,7 @@ export class Connection {
     }
   }
 
-  /** Takes the oldest unanswered message of a kind about an address off the list. */
+  /** Removes and returns the oldest pending message with this type and address. */
   private settle(type: ClientMessage['type'] | null, address: string): Job | undefined {
     const index = this.flight.findIndex(
       (entry) => !isFence(entry) && entry.address === address && (type === null || entry.message.type === type),
@@ -582,7 +582,7 @@ export class Connection {
     return this.flight.some((entry) => !isFence(entry) && entry.address === address && entry.options.once === true)
   }
 
-  /** The relay says only once a second that it drops: everything unanswered may have been, and is sent again. */
+  /** The relay reports dropped messages once a second at most: everything without an answer is sent again. */
   private slowDown(failure: Failure): void {
     this.bucket.drain()
     this.pausedUntil = this.options.clock.now() + AFTER_RATE_LIMIT_MS

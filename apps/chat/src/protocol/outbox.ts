@@ -1,6 +1,6 @@
 /**
- * The way of own messages: queued → sent → confirmed, or failed with a reason. One lane per room keeps their order; a
- * message stays queued over any loss of the connection and waits where the room's key is not there.
+ * Queue of own messages: queued → sent → confirmed, or failed with a reason. One lane per room keeps their order. A
+ * message stays queued while there is no connection, and waits while the room key is missing.
  */
 import type { Connection } from './connection'
 import type { Value } from './codec'
@@ -11,19 +11,19 @@ export type DeliveryState = 'queued' | 'waiting' | 'sent' | 'confirmed' | 'faile
 
 export interface Letter {
   id: string
-  /** The room; letters of one lane leave in order, one at a time. */
+  /** The room id; the letters of a lane are sent in order, one at a time. */
   lane: string
   address: string
   /**
-   * Makes the value in the moment of sending, encrypted where the room is. Rejects with `waitingForKey` where it
-   * cannot yet. `guard` says later whether it may still be sent as it was made.
+   * Encrypts and signs the message right before sending. Rejects with `waitingForKey` if the room key is missing.
+   * `guard` tells whether the result may still be sent.
    */
   seal: () => Promise<{ value: Value; guard: () => boolean }>
 }
 
 export type StateListener = (id: string, state: DeliveryState, failure: Failure | null) => void
 
-/** Asking a seal that the room outlived to be made again; more often it is not a race but an error. */
+/** A key rotation while a message is being sent makes it encrypt again; more repetitions than this mean an error. */
 const MAX_RESEALS = 3
 
 export class Outbox {
@@ -36,7 +36,7 @@ export class Outbox {
     private readonly tell: StateListener,
   ) {}
 
-  /** Whether a letter waits here or is on its way. */
+  /** Whether a letter is queued or being sent. */
   has(id: string): boolean {
     return [...this.lanes.values()].some((letters) => letters.some((letter) => letter.id === id))
   }
@@ -48,7 +48,7 @@ export class Outbox {
     this.resume(letter.lane)
   }
 
-  /** Sends a failed letter again; false: there is none with this id. */
+  /** Queues a failed letter again; false: there is none with this id. */
   retry(id: string): boolean {
     const letter = this.failed.get(id)
     if (!letter) return false
@@ -57,7 +57,7 @@ export class Outbox {
     return true
   }
 
-  /** Forgets a letter that has not been confirmed. */
+  /** Removes a letter that is not confirmed. */
   discard(id: string): void {
     this.failed.delete(id)
     for (const [lane, letters] of this.lanes) {
@@ -73,14 +73,14 @@ export class Outbox {
     this.failed.clear()
   }
 
-  /** Goes on with one lane: its key came. */
+  /** Resumes a lane, after its room key has arrived. */
   resume(lane: string): void {
     if (this.busy.has(lane)) return
     this.busy.add(lane)
     void this.run(lane).finally(() => this.busy.delete(lane))
   }
 
-  /** Goes on with every lane: the connection is back. */
+  /** Resumes all lanes, after a reconnect. */
   resumeAll(): void {
     for (const lane of this.lanes.keys()) this.resume(lane)
   }
@@ -106,7 +106,7 @@ export class Outbox {
 
   private finish(lane: string, letter: Letter, failure: Failure | null): void {
     const letters = this.lanes.get(lane) ?? []
-    // Discarded while it was on its way: nobody asks any more.
+    // Discarded while it was being sent.
     if (!letters.includes(letter)) return
     this.lanes.set(
       lane,

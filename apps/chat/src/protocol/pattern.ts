@@ -1,4 +1,4 @@
-/** Whether an address lies in a pattern: `*` is one segment, `**` any number of them, also none. */
+/** Whether an address matches a pattern: `*` stands for one segment, `**` for any number of segments. */
 export function matches(pattern: string, address: string): boolean {
   return matchesFrom(pattern.split('/'), 0, address.split('/'), 0)
 }

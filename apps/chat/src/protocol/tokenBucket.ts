@@ -1,4 +1,4 @@
-/** Lets so many through per second, and a burst after a pause. Stays below the relay's limit so that nothing is lost. */
+/** A rate limiter with bursts. Its rates are below the relay's limit, so that no message is dropped. */
 export class TokenBucket {
   private tokens: number
   private countedAt: number
@@ -14,7 +14,7 @@ export class TokenBucket {
 
   private refill(): void {
     const now = this.now()
-    // A clock that was set back must not take tokens away.
+    // A clock that was set back must not remove tokens.
     const passed = Math.max(0, now - this.countedAt)
     this.tokens = Math.min(this.burst, this.tokens + (passed / 1000) * this.perSecond)
     this.countedAt = now
@@ -28,13 +28,13 @@ export class TokenBucket {
     return true
   }
 
-  /** How long until the next token, ms. */
+  /** Time until the next token, ms. */
   waitMs(): number {
     this.refill()
     return this.tokens >= 1 ? 0 : Math.ceil(((1 - this.tokens) / this.perSecond) * 1000)
   }
 
-  /** After the relay's own limit struck: start again with nothing saved. */
+  /** Empties the bucket, after the relay has reported its rate limit. */
   drain(): void {
     this.refill()
     this.tokens = 0

@@ -2,7 +2,7 @@
 import type { Database } from './database'
 import type { StoredMessage } from './types'
 
-/** After every text in the order of an index. */
+/** Sorts after every text in an index. */
 const LAST = '\uffff'
 const MAX_RESULTS = 200
 const UNDELIVERED: readonly StoredMessage['delivery'][] = ['queued', 'waiting', 'sent', 'failed']

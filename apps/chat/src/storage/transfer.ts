@@ -1,6 +1,6 @@
 /**
- * Export and import. The file is the original app's (`messages` as rows, `cryptoKeys`) with a part of ours beside it,
- * so that either app reads what the other wrote. Nothing in a file is believed: every row is read field by field.
+ * Export and import. The file has the original app's format (`messages` as rows, `cryptoKeys`) and additional fields,
+ * so that each app reads the files of the other. Every row is parsed field by field, as if it came from the network.
  */
 import { isRoomId } from '@/protocol/addresses'
 import { Failure } from '@/protocol/errors'
@@ -100,7 +100,7 @@ function readKey(value: unknown): KeyRecord | null {
   return { jwk: key, epoch: sound ? epoch : 0, trusted: trusted === true }
 }
 
-/** Ours: whole rings. */
+/** A key ring, written by this app. */
 function readRing(value: unknown): [string, RoomCryptoRecord] | null {
   const { roomId, encrypted, keys, sendingKeyId } = asObject(value)
   if (typeof roomId !== 'string' || !isRoomId(roomId)) return null
@@ -115,7 +115,7 @@ function readRing(value: unknown): [string, RoomCryptoRecord] | null {
   return [roomId, record]
 }
 
-/** The original's: one key per room. */
+/** One key per room, written by the original app. */
 async function readLegacyKey(value: unknown): Promise<[string, RoomCryptoRecord] | null> {
   const { roomId, key } = asObject(value)
   const jwk = parseRoomKeyJwk(key)
@@ -128,7 +128,7 @@ async function readLegacyKey(value: unknown): Promise<[string, RoomCryptoRecord]
 /**
  * Reads a file.
  *
- * @throws {Failure} `invalid` when it is no export of either app; nothing was changed then.
+ * @throws {Failure} `invalid` if it is not an export of either app; nothing is changed then.
  */
 export async function readExport(text: string): Promise<ImportedData> {
   let file: unknown
@@ -142,7 +142,7 @@ export async function readExport(text: string): Promise<ImportedData> {
   const rows = asList(messages).map(readRow)
   if (rows.includes(null)) {
     const unsound = rows.filter((row) => row === null).length
-    // A deleted or edited kind of row in an old export is no message; a file of nothing else is no export.
+    // Rows of edits and deletes in an old export are no messages; a file with only such rows is not an export.
     if (unsound === rows.length || !asList(messages).some((row) => parseMessage(asObject(row)['data']))) {
       throw new Failure('invalid', 'export file has no readable message', { reason: 'notAnExport' })
     }
@@ -159,7 +159,7 @@ export async function readExport(text: string): Promise<ImportedData> {
   return { messages: rows.filter((row) => row !== null), keys, joined: rooms }
 }
 
-/** Stores what a file brought. What is there already stays as it is; keys go to the ring and never write by themselves. */
+/** Stores imported data. Existing messages stay unchanged; imported keys decrypt, but are not used for sending. */
 export async function storeImport(
   storage: UserStorage,
   data: ImportedData,

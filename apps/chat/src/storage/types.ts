@@ -1,4 +1,4 @@
-/** What this browser keeps. */
+/** The records in the storage. */
 import type { FailureKind, FailureReason } from '@/protocol/errors'
 import type { ChangeMessage, Quote, RoomMeta, Sealed } from '@/protocol/shapes'
 
@@ -17,7 +17,7 @@ export interface StoredMessage {
   replyTo: Quote | null
   edited: boolean
   deleted: boolean
-  /** Edited or deleted by who proved only the session, not the person. */
+  /** Edited or deleted by a client that proved only its session id. */
   unproven: boolean
   delivery: 'queued' | 'waiting' | 'sent' | 'confirmed' | 'failed'
   /** Why it was not sent. */
@@ -26,7 +26,7 @@ export interface StoredMessage {
   verification: 'unsigned' | 'pending' | 'verified' | 'forged'
   /** User id of the member who shared it as history; null: received from its author. */
   relayedBy: string | null
-  /** The ciphertexts, kept until they can be read. */
+  /** The ciphertexts, kept until a key decrypts them. */
   sealed: { text: Sealed; image: Sealed | null; alt: Sealed | null; keyId: string | null } | null
   /** What to verify: the signature, the text under it, and the time that its sender wrote. */
   signature: { text: string; value: string; timestamp: number } | null
@@ -38,12 +38,12 @@ export interface StoredRoom {
   id: string
   joined: boolean
   muted: boolean
-  /** The last meta seen, so that the room has a name offline. */
+  /** The last known meta, so that the room has a name offline. */
   meta: RoomMeta | null
   joinedAt: number
   lastReadMs: number
   lastActivityMs: number
-  /** The name of the other one, in a direct message. */
+  /** In a direct message: the name of the other user. */
   peerName: string
 }
 

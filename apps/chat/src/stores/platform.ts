@@ -25,7 +25,7 @@ export interface Platform {
   onWake: (callback: () => void) => () => void
   /** Hears when the browser loses the network. */
   onOffline: (callback: () => void) => () => void
-  /** Calls back when this tab is the one, of all of this browser, that does something; ends with the returned function. */
+  /** Calls back when this tab gets the lock of this name, which one tab of the browser holds at a time. */
   alone: (name: string, callback: () => void) => () => void
   /** Tells the other tabs, and hears them. */
   channel: (name: string, hear: (message: unknown) => void) => { tell: (message: string) => void; close: () => void }

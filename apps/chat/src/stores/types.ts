@@ -274,7 +274,7 @@ export interface ChatMessage {
   readonly secrecy: Secrecy
   readonly verification: Verification
   readonly mentionsMe: boolean
-  /** The member who shared this message as part of the history: nothing proves that it is genuine. null: received live. */
+  /** The member who shared this message as history, which proves nothing; null: received from its author. */
   readonly relayedBy: Person | null
   readonly reactions: readonly Reaction[]
   /** Names of those who have read as far as this message (only on the last one that each has read). */
@@ -406,7 +406,7 @@ export interface GroupsStore {
   ensure(path: string, isPublic: boolean): Promise<void>
   update(path: string, change: { description?: string; icon?: string; isPublic?: boolean }): Promise<void>
   remove(path: string): Promise<void>
-  /** The canonical form of what was typed; null: it cannot be a path. */
+  /** The canonical form of what was typed; null: not a valid path. */
   parsePath(text: string): string | null
 }
 

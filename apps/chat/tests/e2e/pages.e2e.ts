@@ -62,7 +62,10 @@ describe('every page', () => {
     await ada.message('shall we try it').hover()
     await ada.message('shall we try it').getByRole('button', { name: 'Add a reaction' }).click()
     await ada.pickEmoji('thumbs up')
-    await bob.message('shall we try it').getByRole('button', { name: /👍\ufe0f?, \d/ }).waitFor()
+    await bob
+      .message('shall we try it')
+      .getByRole('button', { name: /👍\ufe0f?, \d/ })
+      .waitFor()
     return [ada, bob]
   }
 

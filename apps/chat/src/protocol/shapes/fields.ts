@@ -1,12 +1,12 @@
-/** Reading one field of a foreign value at a time. */
+/** Reads single fields of values that others wrote. */
 import { MAX_PAYLOAD_BYTES, type Value } from '../codec'
 
-/** The longest name shown; the interface lets one type 32. */
+/** Longest name that is shown; the input fields allow 32. */
 export const MAX_NAME = 64
 export const MAX_LINE = 512
 export const MAX_TIME_MS = 8.64e15
 export const DEFAULT_COLOR = '#6b7280'
-/** Of a quoted text, as the original cuts it. */
+/** Characters of a quoted text, as in the original app. */
 export const MAX_QUOTE = 100
 
 export type Status = 'online' | 'away' | 'dnd' | 'invisible'
@@ -35,7 +35,7 @@ export function text(fields: Fields, key: string, max: number): string | null {
   return typeof value === 'string' ? value.slice(0, max) : null
 }
 
-/** One line without what turns text around or hides in it. */
+/** A single line without control, bidirectional and invisible characters. */
 export function line(fields: Fields, key: string, max = MAX_LINE): string {
   const raw = text(fields, key, max) ?? ''
   return raw.replace(/[\p{Cc}\u200b\u200e\u200f\u2028-\u202e\u2060\u2066-\u2069\ufeff]/gu, '').trim()
@@ -60,7 +60,7 @@ export function color(fields: Fields, key: string): string {
   return isColor(value) ? value.toLowerCase() : DEFAULT_COLOR
 }
 
-/** SVG is left out: it is a document, not a picture. */
+/** SVG is excluded: it can contain scripts and references. */
 export const IMAGE = /^data:image\/(?:png|jpeg|gif|webp|avif);base64,[A-Za-z0-9+/]+={0,2}$/
 
 export const isImage = (value: unknown): value is string =>
@@ -86,5 +86,5 @@ export function roomType(fields: Fields): RoomType {
   return typeof value === 'string' && ROOM_TYPES.includes(value) ? (value as RoomType) : 'text'
 }
 
-/** Narrows what a parser of ours made to what the encoder takes. */
+/** Casts an object that contains only CLASP values. */
 export const asValue = (value: object): Value => value as Value

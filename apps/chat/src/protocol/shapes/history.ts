@@ -1,16 +1,16 @@
-/** How members hand on what was said before. */
+/** The history exchange between members. */
 import { isMsgId, isUserId } from '../addresses'
 import { type Fields, fieldsOf, flag, id, own, time } from './fields'
 import { type ChangeMessage, type Quote, type Sealed, parseMessage, sealedPair } from './messages'
 
 export type HistoryCall =
-  /** `sinceMs`: what is older is there already. */
+  /** `sinceMs`: only newer messages are missing. */
   | { type: 'request'; userId: string; requestId: string; limit: number; sinceMs: number }
   | { type: 'offer'; userId: string; requestId: string; count: number }
 
 export const MAX_HISTORY = 200
 
-/** Said to all in a room: a newcomer asks, who can help offers. */
+/** Published to the room: a request of a newcomer, or an offer of a member. */
 export function parseHistoryCall(value: unknown): HistoryCall | null {
   const fields = fieldsOf(value)
   const userId = fields && id(fields, 'userId', isUserId)
@@ -27,7 +27,7 @@ export type HistoryMail =
   | { type: 'take'; userId: string; requestId: string }
   | { type: 'part'; userId: string; requestId: string; last: boolean; messages: unknown[]; sealed: Sealed | null }
 
-/** Said to one: the newcomer takes an offer, the helper sends the parts. */
+/** Published to one member: `take` accepts an offer, `part` carries messages. */
 export function parseHistoryMail(value: unknown): HistoryMail | null {
   const fields = fieldsOf(value)
   const userId = fields && id(fields, 'userId', isUserId)
@@ -42,7 +42,7 @@ export function parseHistoryMail(value: unknown): HistoryMail | null {
   return { type, userId, requestId, last: flag(fields, 'last'), messages, sealed }
 }
 
-/** A row of handed-on or imported history. */
+/** A message of shared or imported history. */
 export interface HistoryRow {
   msgId: string
   userId: string | null
@@ -57,7 +57,7 @@ export interface HistoryRow {
   replyTo: Quote | null
   edited: boolean
   deleted: boolean
-  /** The last edit or delete, where it is signed. */
+  /** The last edit or delete, if it is signed. */
   change: ChangeMessage | null
 }
 

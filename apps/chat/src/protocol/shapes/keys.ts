@@ -1,8 +1,8 @@
-/** The keys and proofs by which a room is encrypted. */
+/** Keys and password proofs of encrypted rooms. */
 import { isUserId } from '../addresses'
 import { type Fields, base64, fieldsOf, id, own } from './fields'
 
-/** A public key of the curve P-256, with exactly the fields that all clients write. */
+/** A P-256 public key with exactly the fields that all clients write. */
 export interface PublicJwk {
   kty: 'EC'
   crv: 'P-256'
@@ -33,13 +33,13 @@ export function parseSigningKey(value: unknown): SigningKey | null {
   return publicKey ? { publicKey } : null
 }
 
-/** A public key for the exchange, of one person in one room. */
+/** The public exchange key of a user in a room. */
 export function parsePubkey(value: unknown): PublicJwk | null {
   const fields = fieldsOf(value)
   return fields && publicJwk(own(fields, 'publicKey'), [])
 }
 
-/** Whether there is a proof record. Its hash is the relay's business and shown to nobody but the creator. */
+/** Whether a proof exists. The relay checks its hash, and shows it only to the creator. */
 export const parseProof = (value: unknown): boolean => fieldsOf(value) !== null
 
 export interface Keyex {
@@ -47,7 +47,7 @@ export interface Keyex {
   encryptedKey: string
   iv: string
   senderPublicKey: PublicJwk
-  /** Of clients of ours: which key it is and how many came before it. */
+  /** Written by this app: the key's id, and the number of keys before it. */
   epoch: number | null
   keyId: string | null
 }

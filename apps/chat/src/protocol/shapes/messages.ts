@@ -1,4 +1,4 @@
-/** What is emitted on a room's `messages`. */
+/** The events of a room's `messages` address. */
 import { isMsgId, isUserId } from '../addresses'
 import { MAX_PAYLOAD_BYTES } from '../codec'
 import {
@@ -24,7 +24,7 @@ export interface Quote {
   text: string
 }
 
-/** What came encrypted: base64 of the ciphertext and its iv. */
+/** An encrypted text: base64 of ciphertext and IV. */
 export interface Sealed {
   text: string
   iv: string
@@ -32,7 +32,7 @@ export interface Sealed {
 
 interface Authored {
   fromId: string
-  /** null: the original's edits and deletes do not say. */
+  /** null: edits and deletes of the original app have none. */
   userId: string | null
   timestamp: number
 }
@@ -52,7 +52,7 @@ export interface TextMessage extends Authored {
   sealedAlt: Sealed | null
   replyTo: Quote | null
   signature: string | null
-  /** Over the ciphertext, from clients of ours. */
+  /** Signature over the ciphertext, written by this app. */
   cipherSignature: string | null
   keyId: string | null
 }
@@ -62,7 +62,7 @@ export interface EditMessage extends Authored {
   targetId: string
   text: string
   sealed: Sealed | null
-  /** Over the text, or over the ciphertext. Clients of ours write it, so that members can share the edit as history. */
+  /** Over the text or the ciphertext. This app writes it, so that members can share the edit as history. */
   signature: string | null
 }
 
@@ -131,8 +131,8 @@ function editMessage(fields: Fields, authored: Authored): EditMessage | null {
 }
 
 /**
- * What was emitted on a room's `messages`. Unknown types are read as text, as the original does: no kind of event is
- * added there, so an unknown type is a text with a decoration.
+ * Parses an event of a room's `messages` address. Unknown types are read as text, as in the original app: new kinds of
+ * events get addresses of their own.
  */
 export function parseMessage(value: unknown): RoomMessage | null {
   const fields = fieldsOf(value)
@@ -148,7 +148,7 @@ export function parseMessage(value: unknown): RoomMessage | null {
   return targetId ? { kind: 'delete', ...authored, targetId, moderator: flag(fields, 'isModAction'), signature } : null
 }
 
-/** A change as it was emitted, for handing it on. */
+/** An edit or delete as it was emitted, for sharing it as history. */
 export function changeFields(change: ChangeMessage): object {
   const { kind, fromId, userId, targetId, timestamp, signature } = change
   const head = { type: kind, fromId, userId, targetId, timestamp }

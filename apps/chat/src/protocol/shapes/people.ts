@@ -1,4 +1,4 @@
-/** What people leave about themselves: profiles, friends, requests, presence, typing, receipts. */
+/** Values about users: profiles, friends, requests, presence, typing, receipts. */
 import { isMsgId, isRoomId, isUserId } from '../addresses'
 import { MAX_NAME, type Status, color, fieldsOf, id, line, own, status, time } from './fields'
 
@@ -79,7 +79,7 @@ export interface Presence {
   status: Status
 }
 
-/** Presence and membership: who, since when, and, from clients of ours, how. */
+/** Presence or membership; the status is written by this app only. */
 export function parsePresence(value: unknown): Presence | null {
   const fields = fieldsOf(value)
   if (!fields) return null
@@ -91,7 +91,7 @@ export function parsePresence(value: unknown): Presence | null {
   }
 }
 
-/** The name of who types; null: stopped (clients write null or false). */
+/** A typing notice; null: stopped (clients write null or false). */
 export function parseTyping(value: unknown): { name: string } | null {
   const fields = fieldsOf(value)
   return fields && { name: line(fields, 'name', MAX_NAME) }

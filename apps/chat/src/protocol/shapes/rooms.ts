@@ -58,7 +58,7 @@ export function parseGroupMeta(value: unknown): GroupMeta | null {
   if (!fields) return null
   return {
     description: line(fields, 'description'),
-    // Two characters as one counts them, not as UTF-16 does.
+    // Two characters, which may take more UTF-16 units.
     icon: [...line(fields, 'icon', 32)].slice(0, 2).join(''),
     isPublic: flag(fields, 'isPublic'),
     createdBy: id(fields, 'createdBy', isUserId),
@@ -77,7 +77,7 @@ export interface RoomMeta {
   creatorId: string | null
   creatorName: string
   createdAt: number | null
-  /** The relay shows the salt to everybody and the hash to the creator alone. */
+  /** The relay shows the salt to everybody, and the hash only to the creator. */
   passwordSalt: string | null
   passwordHash: string | null
   namespace: string | null
@@ -117,7 +117,7 @@ export type ReactionValue = { kind: 'leaf' } | { kind: 'list'; sessions: readonl
 
 const MAX_LISTED = 1000
 
-/** A leaf of ours, or the original's list of sessions. */
+/** A leaf per user, written by this app, or the session list of the original app. */
 export function parseReaction(value: unknown): ReactionValue | null {
   const fields = fieldsOf(value)
   if (!fields) return null

@@ -235,8 +235,8 @@ export class LiveRoom {
 
   private takeOwnBan(banned: boolean): void {
     this.banned = banned
-    // Inside the room, the removal of the presence follows; outside, this is why the presence was refused. While entering,
-    // the relay has not decided yet.
+    // Inside the room, the removal of the presence follows; outside, this is why the presence was refused. While
+    // entering, the relay has not decided yet.
     const { access } = this
     if (banned && (access === 'inside' || access === 'refused' || access === 'passwordNeeded')) {
       this.setAccess('banned', null)
