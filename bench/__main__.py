@@ -56,6 +56,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--only", action="append", metavar="NAME", choices=SCENARIOS, help=", ".join(SCENARIOS))
     parser.add_argument("--without", action="append", metavar="SERVER", default=[], help="leave a server out")
     parser.add_argument("--also", action="append", metavar="NAME=COMMAND", default=[], help="one more server")
+    parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="the relay of another checkout, side by side")
     parser.add_argument("--rounds", type=int, help="how often each work is measured")
     parser.add_argument("--seconds", type=float, help="for how long each time")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures")
@@ -93,6 +94,9 @@ def _measure(options: argparse.Namespace) -> Report:
 def _kinds(options: argparse.Namespace) -> tuple[list[Kind], list[str]]:
     kinds, missing = catalogue.available()
     kinds += [catalogue.other(text) for text in options.also]
+    if options.against is not None:
+        checkout = options.against.resolve()
+        kinds += [catalogue.relay(checkout), catalogue.chat(checkout)]
     return [kind for kind in kinds if kind.name not in options.without], missing
 
 

@@ -39,48 +39,61 @@ _RAISED = {
 }
 
 
-def _python_path() -> dict[str, str]:
-    return {"PYTHONPATH": os.pathsep.join((str(ROOT / "src"), str(ROOT))), "PYTHONDONTWRITEBYTECODE": "1"}
+def _environment(checkout: Path = ROOT) -> dict[str, str]:
+    """Returns the variables of a relay: where its sources are, and limits that a version may not know yet."""
+    return {
+        "PYTHONPATH": os.pathsep.join((str(checkout / "src"), str(checkout))),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "CLASP_MAX_BYTES_PER_SUBJECT": "0",
+        "CLASP_MAX_GUEST_TOKENS_PER_ADDRESS": "0",
+    }
 
 
-def _relay_command(port: int, folder: Path) -> list[str]:
-    return [sys.executable, "-m", "bench.embed", "--port", str(port), "--data-dir", str(folder / "data"), *_ROOMY]
+def _python(checkout: Path) -> str:
+    """Returns a checkout's own Python; this one's where it has none."""
+    own = checkout / ".venv" / "bin" / "python"
+    return str(own) if checkout != ROOT and own.exists() else sys.executable
 
 
-def _commit() -> str:
+def _relay_command(port: int, folder: Path, checkout: Path) -> list[str]:
+    python = _python(checkout)
+    return [python, "-P", "-m", "bench.embed", "--port", str(port), "--data-dir", str(folder / "data"), *_ROOMY]
+
+
+def _commit(checkout: Path) -> str:
     """Returns which version of the sources is run; a relay that is no checkout has none."""
     result = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=ROOT, check=False
+        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=checkout, check=False
     )
     return result.stdout.strip() or "no checkout"
 
 
-def relay() -> Kind:
+def relay(checkout: Path = ROOT) -> Kind:
     """The relay in open mode: no accounts, no policy."""
     return Kind(
-        RELAY,
-        _commit(),
+        RELAY if checkout == ROOT else f"{RELAY} before",
+        _commit(checkout),
         "clasp",
-        lambda port, _auth_port, folder: [*_relay_command(port, folder), "--auth-port", "0"],
-        environment=_python_path(),
+        lambda port, _auth_port, folder: [*_relay_command(port, folder, checkout), "--auth-port", "0"],
+        environment=_environment(checkout),
         takes_options=True,
     )
 
 
-def chat() -> Kind:
+def chat(checkout: Path = ROOT) -> Kind:
     """The relay with tokens and the chat policy: no message rate, and limits raised."""
 
     def command(port: int, auth_port: int, folder: Path) -> list[str]:
-        policy = json.loads((ROOT / "src/clasp_relay/access/policies/chat.json").read_text("utf-8"))
+        policy = json.loads((checkout / "src/clasp_relay/access/policies/chat.json").read_text("utf-8"))
         policy["rate_limits"] = _RAISED
         config = folder / "chat.json"
         config.write_text(json.dumps(policy), "utf-8")
         options = ["--auth-port", str(auth_port), "--app-config", str(config), "--rate-limit", "0"]
-        options += ["--admin-token", str(folder / "admin.token"), "--max-params-per-subject", "0"]
-        options += ["--max-bytes-per-subject", "0", "--max-guest-tokens-per-address", "0"]
-        return [*_relay_command(port, folder), *options]
+        options += ["--admin-token", str(folder / "admin.token"), "--max-params-per-subject", "300000"]
+        return [*_relay_command(port, folder, checkout), *options]
 
-    return Kind(CHAT, _commit(), "clasp", command, True, _python_path(), True)
+    name = CHAT if checkout == ROOT else f"{CHAT} before"
+    return Kind(name, _commit(checkout), "clasp", command, True, _environment(checkout), True)
 
 
 def nats() -> Kind:
@@ -136,7 +149,7 @@ def plain() -> Kind:
         f"Autobahn {version('autobahn')}",
         "clasp",
         lambda port, _auth_port, _folder: [sys.executable, "-m", "bench.peers.plain_autobahn", str(port)],
-        environment=_python_path(),
+        environment=_environment(),
     )
 
 
