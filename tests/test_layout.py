@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src" / "clasp_relay"
 
-LONGEST_MODULE = 300
+LONGEST_MODULE = 400
 """Lines. What outgrows it has two jobs."""
 
 WITHOUT_TESTS = {
