@@ -104,6 +104,7 @@ def leaves(names: tuple[str, ...]) -> dict[str, st.SearchStrategy[Json]]:
     }
     strategies = {kind: check(kind, **keys) for kind, keys in found.items()}
     if names:
+        strategies["dm_users_match_room"] = check("dm_users_match_room", segment=st.sampled_from(names), field=FIELDS)
         strategies["segment_equals_session"] = check("segment_equals_session", segment=st.sampled_from(names))
     return strategies
 

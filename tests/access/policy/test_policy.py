@@ -155,6 +155,60 @@ class ChatTests(PackagedCase):
         self.assertNotIn("passwordHash", world.set("carol", f"{LOCK}/meta", {"name": "x"}))
         self.assertEqual(world.view("pat", f"{LOCK}/messages"), FULL)
 
+    def test_room_of_two_users_is_theirs(self) -> None:
+        """Its id can be worked out by anybody, so nobody else may take it; an id that was drawn may be anybody's."""
+        two: dict[str, PyValue] = {"dmUsers": {"dora": "D", "dan": "N"}}
+        mine: dict[str, PyValue] = {"dmUsers": {"eve": "E", "dan": "N"}}
+        for name in PACKAGED:
+            world = scene(name)
+            for by, room, value, code in (
+                ("eve", "dm-dan-dora", mine, 403),
+                ("eve", "dm-dan-dora", {}, 403),
+                ("eve", "dm-dan-dora", {"dmUsers": {"eve": "E", "dan": "N", "dora": "D"}}, 403),
+                ("dora", "dm-dan-dora", {"dmUsers": {"dora": "D"}}, 403),
+                ("dora", "dm-dora-dan", two, 403),
+                ("dora", "dm-dan-dora", two, 0),
+                ("dora", "dm-dan-dora", {"dmUsers": ["dan", "dora"]}, 0),
+                ("eve", "dm-550e8400-e29b-41d4-a716-446655440000", mine, 0),
+                ("eve", "dmx", mine, 0),
+            ):
+                with self.subTest(policy=name, by=by, room=room, value=value):
+                    self.assertEqual(world.code(by, f"/chat/room/{room}/meta", value), code)
+
+    def test_nobody_speaks_in_anothers_name(self) -> None:
+        """In the history, in a call, by a reaction."""
+        world = scene("chat")
+        for rest, value, code in (
+            ("history/to/mia", {"userId": "carol"}, 403),
+            ("history/to/mia", {"userId": "mia"}, 0),
+            ("video/presence/new", {"userId": "carol"}, 403),
+            ("video/presence/new", {"userId": "mia"}, 0),
+            ("reactions/m1/x/carol", {}, 403),
+            ("reactions/m1/x/carol", None, 403),
+            ("reactions/m1/x/mia", {}, 0),
+        ):
+            with self.subTest(rest=rest, value=value):
+                self.assertEqual(world.code("mia", f"{OPEN}/{rest}", value), code)
+        for by, code in (("carol", 0), ("adam", 0), ("gus", 403)):
+            with self.subTest(by=by):
+                world.put(f"{OPEN}/presence/{by}", {}, by)
+                self.assertEqual(world.code(by, f"{OPEN}/reactions/m1/x/mia", None), code)
+
+    def test_banned_hears_no_signals_of_a_call(self) -> None:
+        """Also where it is still listed in it."""
+        world = scene("chat")
+        self.assertEqual(world.view("mia", f"{OPEN}/video/signal/s-mia"), FULL)
+        world.set("carol", f"{OPEN}/bans/mia", {})
+        self.assertEqual(world.view("mia", f"{OPEN}/video/signal/s-mia"), HIDDEN)
+
+    def test_creator_of_a_group_removes_what_strangers_put_there(self) -> None:
+        """But changes nothing of it."""
+        world = scene("chat")
+        world.set("eve", "/chat/registry/ns/a/spam", {"name": "spam"})
+        for by, value, code in (("dan", None, 403), ("gus", {}, 403), ("gus", None, 0)):
+            with self.subTest(by=by, value=value):
+                self.assertEqual(world.code(by, "/chat/registry/ns/a/spam", value), code)
+
     def test_password_is_not_guessed(self) -> None:
         """Five tries a minute, each user for itself; the right one does not help either."""
         world = scene("chat")

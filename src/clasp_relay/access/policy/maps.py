@@ -129,6 +129,17 @@ def holds(value: Value | None, word: bytes) -> bool:
     return False
 
 
+def names_in(value: Value | None) -> set[str]:
+    """Returns the keys of a map, or the strings of a list; nothing of any other value."""
+    if value is None:
+        return set()
+    if value[0] == ValueType.MAP:
+        return {key.decode() for key in fields_of(value)}
+    found = decode_value(value) if value[0] == ValueType.ARRAY else []
+    assert isinstance(found, list)
+    return {item.removeprefix("\ufeff") for item in found if isinstance(item, str)}
+
+
 def encode_text(word: bytes) -> Value:
     """Encodes a string given as UTF-8."""
     return _HEAD.pack(ValueType.STRING, len(word)) + word

@@ -14,6 +14,7 @@ SAMPLES: dict[str, dict[str, object]] = {
     "require_value_field": {"field": "f"},
     "segment_equals_session": {"segment": "user"},
     "reject_unless_path_matches": {"pattern": "/a/{x}", "message": "m"},
+    "dm_users_match_room": {"segment": "user", "field": "f"},
     "state_null": {"lookup": "/a"},
     "value_null": {},
     "value_is_map": {},

@@ -135,6 +135,26 @@ class SegmentTests(SynchronousTestCase):
                 self.assertIs(check.passes(asked), passes)
                 self.assertIn("'alice'", check.refusal(asked))
 
+    def test_dm_users_match_room(self) -> None:
+        """The first 8 characters of both ids, in their order; other ids and other values are not its concern."""
+        check = check_of({"type": "dm_users_match_room", "segment": "room", "field": "users"})
+        for room, value, passes in (
+            ("dm-12345678-abcdefgh", {"users": {"abcdefgh-long": 1, "123456789": 2}}, True),
+            ("dm-12345678-abcdefgh", {"users": {"abcdefg": 1, "123456789": 2}}, False),
+            ("dm-u-1-u-2", {"users": ["u-2", "u-1"]}, True),
+            ("dm-u-1-u-2", {"users": ["u-1", "\ufeffu-2"]}, True),
+            ("dm-u-1-u-2", {"users": ["u-1", "u-2", "u-3"]}, False),
+            ("dm-u-1-u-2", {"users": "u-1"}, False),
+            ("dm-u-1-u-2", {}, False),
+            ("dm-u-1-u-2", None, True),
+            ("dm-" + "x" * 18, {}, True),
+            ("room", {}, True),
+        ):
+            with self.subTest(room=room, value=value):
+                asked = question(World(), address=f"/app/{room}/bob", value=value)
+                self.assertIs(check.passes(asked), passes)
+                self.assertIn(room, check.refusal(asked))
+
     def test_reject_unless_path_matches(self) -> None:
         """The address has the form, or the writer reads the message."""
         document: dict[str, object] = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from clasp_relay.access.policy.checks.base import Check, CheckParser, parse_checks
 from clasp_relay.access.policy.checks.combine import AllOf, AnyOf, Not, any_refusal, holds_all, holds_any
 from clasp_relay.access.policy.checks.people import (
+    DmUsersMatchRoom,
     LastWriterIsSession,
     Present,
     RejectUnlessPathMatches,
@@ -57,6 +58,7 @@ BEYOND: tuple[type[Check], ...] = (
     ValueFieldEqualsStateField,
     Present,
     LastWriterIsSession,
+    DmUsersMatchRoom,
     Not,
     AnyOf,
     AllOf,

@@ -7,7 +7,16 @@ from typing import ClassVar
 
 from clasp_relay.access.policy.captures import Path, Template
 from clasp_relay.access.policy.checks.base import Check, CheckParser
+from clasp_relay.access.policy.maps import is_map, names_in
 from clasp_relay.access.policy.question import Question
+
+DM_PREFIX = "dm-"
+"""What the id of a direct-message room begins with."""
+
+DM_ID_PART = 8
+"""How many characters of each user's id the id of their room has."""
+
+LONGEST_DM_ID = len(DM_PREFIX) + DM_ID_PART + len("-") + DM_ID_PART
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +62,43 @@ class RejectUnlessPathMatches(Check):
     def refusal(self, question: Question) -> str:  # noqa: ARG002
         """Returns what a refused writer reads."""
         return self.message
+
+
+@dataclass(frozen=True, slots=True)
+class DmUsersMatchRoom(Check):
+    """The two users of a direct-message room are those that its id is made of.
+
+    An id is made of the first 8 characters of both users' ids, ``dm-{smaller}-{larger}``: anybody can work it out. Any
+    other id, such as a longer one that was drawn at random, belongs to whoever uses it first; so it passes, and so does
+    a value that is no map.
+    """
+
+    kind: ClassVar[str] = "dm_users_match_room"
+    segment: str
+    place: int
+    field: bytes
+
+    @classmethod
+    def parse(cls, parser: CheckParser) -> Check:
+        """Parses the keys: the name of a capture, and a field."""
+        return cls(parser.keys.text("segment"), parser.capture("segment"), parser.keys.text("field").encode())
+
+    def passes(self, question: Question) -> bool:
+        """Tells whether it holds."""
+        room = question.words[self.place]
+        if not room.startswith(DM_PREFIX) or len(room) > LONGEST_DM_ID or not is_map(question.value):
+            return True
+        users = sorted(names_in(question.value_field(self.field)))
+        return len(users) == 2 and room == DM_PREFIX + "-".join(user[:DM_ID_PART] for user in users)
+
+    @property
+    def value_keys(self) -> tuple[bytes, ...]:
+        """The field of the users."""
+        return (self.field,)
+
+    def refusal(self, question: Question) -> str:
+        """Returns what a refused writer reads."""
+        return f"the id {question.words[self.place]!r} belongs to two other users: {self.field.decode()!r} must be they"
 
 
 @dataclass(frozen=True, slots=True)
