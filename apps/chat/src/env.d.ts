@@ -3,7 +3,7 @@
 interface ImportMetaEnv {
   /** The relay's WebSocket, e.g. wss://relay.example/ws. Unset: `/ws` on the page's own origin. */
   readonly VITE_RELAY_URL?: string
-  /** What stands before `/auth/…`. Unset: the page's own origin. */
+  /** URL prefix before `/auth/…`. Unset: the page's own origin. */
   readonly VITE_AUTH_API_URL?: string
 }
 

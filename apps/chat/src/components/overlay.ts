@@ -2,7 +2,7 @@ import { defineStore } from 'pinia'
 import { computed, ref, shallowRef } from 'vue'
 import type { ChatMessage, RoomId, UserId } from '@/stores'
 
-/** What can lie over the page; one at a time is shown, the newest. */
+/** Dialogs over the page; only the newest one is shown. */
 export type Overlay =
   | { readonly kind: 'create'; readonly namespace?: string }
   | { readonly kind: 'browse'; readonly path?: string }
@@ -24,7 +24,7 @@ export type Overlay =
       readonly run: () => Promise<unknown>
     }
 
-/** Dialogs, drawers and where the focus goes when they close. */
+/** Open dialogs and drawers, and the elements that get the focus back when they close. */
 export const useOverlayStore = defineStore('overlay', () => {
   const stack = shallowRef<readonly Overlay[]>([])
   const sidebarOpen = ref(false)
@@ -36,7 +36,7 @@ export const useOverlayStore = defineStore('overlay', () => {
     stack.value = [...stack.value, overlay]
   }
 
-  /** Puts one in the place of the one that is open. */
+  /** Replaces the open dialog. */
   function replace(overlay: Overlay): void {
     if (!stack.value.length) open(overlay)
     else stack.value = [...stack.value.slice(0, -1), overlay]
@@ -46,7 +46,7 @@ export const useOverlayStore = defineStore('overlay', () => {
     if (!stack.value.length) return
     stack.value = stack.value.slice(0, -1)
     const origin = origins.pop()
-    // After the dialog's own clean-up, which would leave the focus on the page's body.
+    // After the dialog's own cleanup, which would leave the focus on the body.
     window.setTimeout(() => {
       if (origin instanceof HTMLElement && origin.isConnected) origin.focus()
     }, 0)

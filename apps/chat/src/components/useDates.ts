@@ -1,7 +1,7 @@
 import { computed } from 'vue'
 import { useI18n } from '@/i18n'
 
-/** The day a moment falls on here, as a key that two moments of one day share. */
+/** The local calendar day of a time, as a key. */
 export function dayOf(timestamp: number): string {
   const date = new Date(timestamp)
   return `${date.getFullYear()}-${date.getMonth()}-${date.getDate()}`

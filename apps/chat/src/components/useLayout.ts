@@ -1,6 +1,6 @@
 import { onScopeDispose, ref, type Ref } from 'vue'
 
-/** Whether a media query holds, kept up to date. */
+/** Whether a media query matches, updated on changes. */
 export function useMedia(query: string): Ref<boolean> {
   const list = window.matchMedia(query)
   const holds = ref(list.matches)
@@ -12,8 +12,8 @@ export function useMedia(query: string): Ref<boolean> {
   return holds
 }
 
-/** The list of rooms is a drawer. */
+/** The room list is a drawer. */
 export const useNarrow = (): Ref<boolean> => useMedia('(max-width: 47.99rem)')
 
-/** The details of a room are a drawer. */
+/** The room details are a drawer. */
 export const useMedium = (): Ref<boolean> => useMedia('(max-width: 68.99rem)')

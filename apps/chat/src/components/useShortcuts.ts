@@ -1,7 +1,7 @@
 import { onMounted, onScopeDispose } from 'vue'
 import type { Messages } from '@/i18n/en'
 
-/** What the keyboard can do anywhere in the chat. `escape` says whether it did something. */
+/** Keyboard shortcuts of the chat page. `escape` returns whether it closed something. */
 export interface ShortcutActions {
   help(): void
   findRoom(): void
@@ -22,7 +22,7 @@ type Name = Exclude<keyof ShortcutActions, 'escape'>
 /** The key of a shortcut's description below `shortcuts`. */
 export type ShortcutLabel = keyof Messages['shortcuts']
 
-/** Each shortcut with its keys as they are shown: `Alt` and a letter, or one sign outside of text fields. */
+/** The shortcuts with the keys to show. */
 export const SHORTCUTS: readonly {
   readonly name: Name
   readonly keys: readonly string[]
@@ -41,7 +41,7 @@ export const SHORTCUTS: readonly {
   { name: 'panel', keys: ['Alt', 'I'], label: 'panel' },
 ]
 
-/** Alt with these keys, by `code`, so that layouts where Alt types another sign work too. */
+/** Alt shortcuts by `code`, because Alt produces other characters on some keyboard layouts. */
 const ALT: Readonly<Record<string, Name>> = {
   ArrowDown: 'next',
   ArrowUp: 'previous',
@@ -56,7 +56,7 @@ const ALT: Readonly<Record<string, Name>> = {
 const isText = (target: EventTarget | null): boolean =>
   target instanceof HTMLElement && (target.isContentEditable || /^(input|textarea|select)$/i.test(target.tagName))
 
-/** The shortcut that a key press means; null: none. */
+/** The shortcut for a key press; null: none. */
 export function shortcutOf(event: KeyboardEvent): Name | null {
   const command = event.ctrlKey || event.metaKey
   if (command && !event.altKey && event.code === 'KeyK' && !event.shiftKey) return 'findRoom'
@@ -66,7 +66,7 @@ export function shortcutOf(event: KeyboardEvent): Name | null {
   return null
 }
 
-/** Listens while the component lives; dialogs keep the keyboard for themselves. */
+/** Handles shortcuts while the component is mounted and no dialog is open. */
 export function useShortcuts(actions: ShortcutActions): void {
   function onKey(event: KeyboardEvent): void {
     if (event.defaultPrevented || event.isComposing) return

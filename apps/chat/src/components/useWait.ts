@@ -1,7 +1,7 @@
 import { onScopeDispose, ref, type Ref } from 'vue'
 import { waitOf } from './ui/errors'
 
-/** Counts down what a «too many» asks one to wait. */
+/** Counts down the seconds until the next attempt is allowed. */
 export function useWait(): { seconds: Ref<number>; start: (error: unknown) => void } {
   const seconds = ref(0)
   let timer = 0

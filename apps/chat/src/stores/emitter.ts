@@ -1,4 +1,4 @@
-/** Listeners by the name of what they hear. */
+/** Typed event listeners. */
 export class Emitter<Events extends object> {
   private readonly listeners = new Map<keyof Events, Set<(event: never) => void>>()
 

@@ -5,7 +5,7 @@ import { useRuntime } from './runtime'
 import type { Notice, NotificationsStore } from './types'
 
 const LIFETIME_MS = 5_000
-/** Errors stay longer: one has to read them. */
+/** Errors stay longer. */
 const ERROR_LIFETIME_MS = 10_000
 const MAX_NOTICES = 5
 const MAX_BODY = 200
@@ -15,7 +15,7 @@ export const useNotificationsStore = defineStore('notifications', () => {
   const notices = shallowRef<readonly Notice[]>([])
   const supported = typeof Notification !== 'undefined'
   const permission = ref<NotificationsStore['permission']>(supported ? Notification.permission : 'unsupported')
-  /** The room of a desktop note that was clicked; whoever shows rooms goes there and takes it away. */
+  /** The room of a clicked desktop notification; the app opens it and resets this. */
   const openRoom = ref<string | null>(null)
   let nextId = 1
 
@@ -37,7 +37,7 @@ export const useNotificationsStore = defineStore('notifications', () => {
     if (supported) permission.value = await Notification.requestPermission()
   }
 
-  /** A note on the desktop, for whoever looks elsewhere. A click leads to the room. */
+  /** Shows a desktop notification while the page is not attended. A click opens the room. */
   function desktop(note: { title: string; body: string; roomId: string; mention: boolean }): void {
     if (!supported || permission.value !== 'granted' || runtime.platform.attended()) return
     const { title, body, roomId, mention } = note

@@ -1,4 +1,4 @@
-/** What the stores need of the browser, in one place, so that tests can give them something else. */
+/** The browser functions that the stores use, in one place, so that tests can replace them. */
 import type { SocketLike } from '@/protocol/connection'
 import { systemClock, type Clock, type Random } from '@/protocol/clock'
 
@@ -7,33 +7,33 @@ export type LocalStorage = Pick<globalThis.Storage, 'getItem' | 'setItem' | 'rem
 export interface Platform {
   clock: Clock
   random: Random
-  /** The relay's WebSocket. */
+  /** URL of the relay's WebSocket. */
   relayUrl: string
-  /** What stands before `/auth/…`. */
+  /** URL prefix before `/auth/…`. */
   authBase: string
-  /** Where invitations lead to. */
+  /** Origin of invitation links. */
   origin: string
   makeSocket: (url: string) => SocketLike
   fetch: (url: string, init: RequestInit) => Promise<Response>
   local: LocalStorage
   newId: () => string
-  /** Calls back every so often, also while the window is hidden; returns what ends it. */
+  /** Calls back periodically, also while the window is hidden; returns the function that ends it. */
   beat: (everyMs: number, callback: () => void) => () => void
-  /** Whether somebody looks at the page right now. */
+  /** Whether the page is visible and has the focus. */
   attended: () => boolean
-  /** Hears when the page comes back to attention, to the network or from sleep. */
+  /** Calls back when the page returns to the foreground, to the network or from sleep. */
   onWake: (callback: () => void) => () => void
-  /** Hears when the browser loses the network. */
+  /** Calls back when the browser loses the network. */
   onOffline: (callback: () => void) => () => void
   /** Calls back when this tab gets the lock of this name, which one tab of the browser holds at a time. */
   alone: (name: string, callback: () => void) => () => void
-  /** Tells the other tabs, and hears them. */
+  /** Messages between the tabs of this browser. */
   channel: (name: string, hear: (message: unknown) => void) => { tell: (message: string) => void; close: () => void }
-  /** Hears when the page is being closed. */
+  /** Calls back when the page is being closed. */
   onClose: (callback: () => void) => () => void
 }
 
-/** Hidden windows run their timers once a minute; a worker's go on. */
+/** Timers of hidden windows run once a minute; those of a worker are not throttled. */
 function beatFromWorker(everyMs: number, callback: () => void): () => void {
   const worker = new Worker(new URL('./beat.worker.ts', import.meta.url), { type: 'module' })
   worker.onmessage = callback
@@ -53,7 +53,7 @@ function ownRelayUrl(): string {
   return `${protocol === 'https:' ? 'wss:' : 'ws:'}//${host}/ws`
 }
 
-/** Held until it is given back or the tab is closed; then the next tab has its turn. */
+/** Holds a lock until it is released or the tab is closed; then the next tab gets it. */
 function lockAlone(name: string, callback: () => void): () => void {
   const waiting = new AbortController()
   let release = (): void => waiting.abort()

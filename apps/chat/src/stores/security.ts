@@ -9,7 +9,7 @@ export const useSecurityStore = defineStore('security', () => {
   const members = useMembersStore()
   const changes = shallowReactive(new Map<string, KeyChange>())
   const ownFingerprint = shallowRef<string | null>(null)
-  /** Counts what may have changed a fingerprint, which the rooms keep outside of Vue. */
+  /** Incremented when a fingerprint may have changed: rooms keep them outside of Vue's reactivity. */
   const version = shallowRef(0)
 
   const keyOf = (roomId: RoomId, userId: UserId): string => `${roomId} ${userId}`

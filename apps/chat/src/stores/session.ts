@@ -8,7 +8,7 @@ import { useRuntime } from './runtime'
 import { startStores } from './start'
 import type { Status } from './types'
 
-/** The names under which the original app keeps the same things, so that who had it there goes on here. */
+/** Keys in localStorage, the same as in the original app, so that its users continue here. */
 const KEY = {
   token: 'clasp-chat-token',
   userId: 'clasp-chat-userId',
@@ -31,10 +31,10 @@ const COLORS = [
   '#646464',
 ]
 const STATUSES: readonly string[] = ['online', 'away', 'dnd', 'invisible']
-/** A token is renewed so long before it expires, so that a page that sleeps through the night wakes up signed in. */
+/** Time before expiry at which a token is renewed, so that a page that was asleep overnight stays signed in. */
 const RENEW_AHEAD_MS = 6 * 3_600_000
 const MIN_RENEW_MS = 60_000
-/** Timers cannot wait longer than this. */
+/** The longest delay of a timer. */
 const MAX_TIMER_MS = 2 ** 31 - 1
 const MAX_NAME = 32
 
@@ -90,7 +90,7 @@ export const useSessionStore = defineStore('session', () => {
     return restoring
   }
 
-  /** Takes a new token. Where it is for somebody else, the session of the one before ends here first. */
+  /** Starts the session of a new token; a session of another user is ended first. */
   async function accept(grant: Grant, asGuest: boolean): Promise<void> {
     const another = grant.userId !== userId.value
     // Nobody can sign in as this guest again: its database would stay on the disk for ever.
@@ -152,8 +152,8 @@ export const useSessionStore = defineStore('session', () => {
   async function logout(): Promise<void> {
     const { token } = runtime
     forgetEverything()
-    // First the goodbye to the rooms, which the relay accepts only while the token is valid. A token that could not be
-    // revoked expires.
+    // End the session first: the relay accepts the end of the presence only while the token is valid. A token that
+    // could not be revoked expires.
     await Promise.allSettled([runtime.end(true)])
     if (token) await Promise.allSettled([runtime.auth.logout(token)])
     readStored()
@@ -187,7 +187,7 @@ export const useSessionStore = defineStore('session', () => {
     }
   }
 
-  /** Another token for the same person; false: sign in again. Rejects when the server was not reached. */
+  /** Renews the token; false: the user must sign in again. Rejects if the server was not reached. */
   async function renew(): Promise<boolean> {
     const stored = local.getItem(KEY.token)
     if (stored !== null && stored !== runtime.token) {

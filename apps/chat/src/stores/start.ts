@@ -1,4 +1,4 @@
-/** Makes every store, so that all of them listen before the session begins. */
+/** Creates all stores, so that they receive the first event of the session. */
 import { useConnectionStore } from './connection'
 import { useFriendsStore } from './friends'
 import { useGroupsStore } from './groups'

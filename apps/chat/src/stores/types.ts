@@ -28,7 +28,7 @@ export interface Person {
 // --- session ------------------------------------------------------------------------------------------------------
 
 export interface SessionStore {
-  /** The stored session has been read; before, nothing is known. */
+  /** The stored session has been read. */
   readonly ready: boolean
   readonly signedIn: boolean
   readonly guest: boolean
@@ -38,14 +38,14 @@ export interface SessionStore {
   readonly displayName: string
   readonly color: string
   readonly status: Status
-  /** Reads what the browser kept and starts the connection when there is a token. Idempotent. */
+  /** Reads the stored session, and connects if there is a token. Idempotent. */
   restore(): Promise<void>
   continueAsGuest(name: string): Promise<void>
   /** A guest keeps its identity, rooms and friends; a taken name changes nothing. */
   register(username: string, password: string): Promise<void>
   login(username: string, password: string): Promise<void>
   changePassword(oldPassword: string, newPassword: string): Promise<void>
-  /** Revokes the token, closes the connection and wipes what this browser keeps, in every tab. */
+  /** Revokes the token, closes the connection and deletes the stored data, in all tabs. */
   logout(): Promise<void>
   setProfile(change: { displayName?: string; color?: string; status?: Status }): void
 }
@@ -65,7 +65,7 @@ export interface ConnectionStore {
   readonly sessionId: string | null
   readonly serverName: string | null
   readonly retryAtMs: number | null
-  /** The relay's words for why it refused or closed. */
+  /** The reason that the relay gave for a refusal or a close. */
   readonly reason: string | null
   retryNow(): void
 }
@@ -78,13 +78,13 @@ export interface ConnectionStore {
  */
 export type RoomAccess = 'unknown' | 'entering' | 'inside' | 'passwordNeeded' | 'banned' | 'refused' | 'missing'
 
-/** `unknown` until the room's meta was seen: until then nothing is sent. */
+/** `unknown` until the room's meta was received: nothing is sent before. */
 export type EncryptionState = 'unknown' | 'off' | 'waiting' | 'ready'
 
 export interface Room {
   readonly id: RoomId
   readonly type: RoomType
-  /** For a direct message: the other one's name. */
+  /** For a direct message: the name of the other user. */
   readonly name: string
   readonly description: string
   readonly isPublic: boolean
@@ -94,7 +94,7 @@ export interface Room {
   readonly createdAt: number | null
   /** The group's path, e.g. `games/chess`. */
   readonly namespace: string | null
-  /** The other one, in a direct message. */
+  /** The other user of a direct message. */
   readonly peerId: UserId | null
   readonly joined: boolean
   readonly access: RoomAccess
@@ -131,7 +131,7 @@ export interface RoomsStore {
   readonly totalUnread: number
   readonly totalMentions: number
   create(room: NewRoom): Promise<RoomId>
-  /** Asks the relay what it knows of a room, e.g. of an invitation; null: no such room. */
+  /** Reads a room from the relay, e.g. for an invitation; null: no such room. */
   lookUp(id: RoomId): Promise<Room | null>
   /** Joins; rejects with `wrongPassword` or `banned`. */
   join(id: RoomId, password?: string): Promise<void>
@@ -139,18 +139,18 @@ export interface RoomsStore {
   rename(id: RoomId, name: string): Promise<void>
   setDescription(id: RoomId, description: string): Promise<void>
   setVisibility(id: RoomId, isPublic: boolean): Promise<void>
-  /** null removes the password. Others have to give the new one. */
+  /** null removes the password. Members must enter a new password again. */
   setPassword(id: RoomId, password: string | null): Promise<void>
   setNamespace(id: RoomId, path: string | null): Promise<void>
-  /** One way: an encrypted room stays encrypted. */
+  /** Cannot be undone. */
   enableEncryption(id: RoomId): Promise<void>
   remove(id: RoomId): Promise<void>
   setMuted(id: RoomId, muted: boolean): void
-  /** The room that is on screen: what arrives there counts as read while the window has the focus. */
+  /** Sets the room on screen: its messages count as read while the window has the focus. */
   activate(id: RoomId | null): void
   markRead(id: RoomId): void
   inviteLink(id: RoomId): string
-  /** The room of an invitation as pasted (a link or an id); null: it is none. */
+  /** The room id in a pasted invitation (a link or an id); null: not an invitation. */
   parseInvite(text: string): RoomId | null
 }
 
@@ -176,7 +176,7 @@ export interface Profile extends Person {
   readonly status: Status
 }
 
-/** What one may do in a room, so that nothing is offered that the relay would refuse. */
+/** What this user may do in a room: the interface offers only what the relay would accept. */
 export interface Rights {
   readonly rename: boolean
   readonly visibility: boolean
@@ -190,14 +190,14 @@ export interface Rights {
 }
 
 export interface MembersStore {
-  /** Who is present, by role and name; without those who chose to be invisible (oneself excepted). */
+  /** The members present, by role and name, without other users who are invisible. */
   present(roomId: RoomId): readonly Member[]
-  /** Who is typing, without oneself. */
+  /** The other users who are typing. */
   typing(roomId: RoomId): readonly Person[]
   bans(roomId: RoomId): readonly Ban[]
   admins(roomId: RoomId): readonly UserId[]
   rights(roomId: RoomId): Rights
-  /** Call at every keystroke that leaves text in the composer; it limits itself. */
+  /** Call it at every keystroke that leaves text in the composer; it limits its own rate. */
   noteTyping(roomId: RoomId): void
   stopTyping(roomId: RoomId): void
   promote(roomId: RoomId, userId: UserId): Promise<void>
@@ -205,13 +205,13 @@ export interface MembersStore {
   kick(roomId: RoomId, userId: UserId): Promise<void>
   ban(roomId: RoomId, userId: UserId): Promise<void>
   unban(roomId: RoomId, userId: UserId): Promise<void>
-  /** null: this person never left a profile. */
+  /** null: no profile. */
   profile(userId: UserId): Promise<Profile | null>
 }
 
 // --- messages -----------------------------------------------------------------------------------------------------
 
-/** Of own messages. `waiting`: queued until the room's key is there. */
+/** The delivery state of own messages. `waiting`: queued until the room key arrives. */
 export type Delivery = 'queued' | 'waiting' | 'sent' | 'confirmed' | 'failed'
 
 /**
@@ -241,14 +241,14 @@ export type SystemLine =
 export interface Quote {
   readonly msgId: MsgId
   readonly name: string
-  /** null: the quoted message is not known here (yet). */
+  /** null: the quoted message is not stored here. */
   readonly text: string | null
 }
 
 export interface ChatMessage {
   readonly roomId: RoomId
   readonly msgId: MsgId
-  /** null: an old client that does not say who it is. */
+  /** null: the sender's client does not write it. */
   readonly userId: UserId | null
   readonly sessionId: string
   readonly name: string
@@ -265,7 +265,7 @@ export interface ChatMessage {
   readonly replyTo: Quote | null
   readonly edited: boolean
   readonly deleted: boolean
-  /** Edited or deleted by an old client that proves only its session, not its person. */
+  /** Edited or deleted by a client that proves only its session id. */
   readonly unproven: boolean
   readonly own: boolean
   readonly delivery: Delivery
@@ -277,12 +277,12 @@ export interface ChatMessage {
   /** The member who shared this message as history, which proves nothing; null: received from its author. */
   readonly relayedBy: Person | null
   readonly reactions: readonly Reaction[]
-  /** Names of those who have read as far as this message (only on the last one that each has read). */
+  /** The users whose last read message is this one. */
   readonly readBy: readonly Person[]
 }
 
 export interface OutgoingImage {
-  /** What `prepareImage` made of a picked, pasted or dropped file. */
+  /** The result of `prepareImage`. */
   readonly dataUrl: string
   readonly alt: string
 }
@@ -296,25 +296,25 @@ export interface Draft {
 }
 
 export interface MessagesStore {
-  /** Oldest first; a window on the stored history that grows by `loadOlder`. */
+  /** The loaded part of the stored history, oldest first; `loadOlder` extends it. */
   timeline(roomId: RoomId): readonly ChatMessage[]
-  /** Members are being asked for what was missed, and none has answered yet. */
+  /** Missed messages are being requested from members. */
   catchingUp(roomId: RoomId): boolean
-  /** There is more in the stored history before the first message of the timeline. */
+  /** Older messages are stored. */
   hasOlder(roomId: RoomId): boolean
-  /** How far one had read when the room was opened, for the «new» line before the first later one; null: no line. */
+  /** The read position when the room was opened, ms, for the separator before new messages; null: no separator. */
   unreadSince(roomId: RoomId): number | null
   loadOlder(roomId: RoomId): Promise<void>
-  /** Loads as far back as that message; false: it is not stored here. */
+  /** Loads the history back to a message; false: it is not stored here. */
   reveal(roomId: RoomId, msgId: MsgId): Promise<boolean>
-  /** Resolves when it is stored and queued; the message's `delivery` tells the rest. */
+  /** Resolves when the message is stored and queued; its `delivery` shows the progress. */
   send(roomId: RoomId, message: { text: string; replyTo?: MsgId; image?: OutgoingImage }): Promise<void>
   edit(roomId: RoomId, msgId: MsgId, text: string): Promise<void>
   remove(roomId: RoomId, msgId: MsgId): Promise<void>
   canEdit(message: ChatMessage): boolean
   canRemove(message: ChatMessage): boolean
   retry(roomId: RoomId, msgId: MsgId): Promise<void>
-  /** Forgets an own message that was never confirmed. */
+  /** Deletes an own message that is not confirmed. */
   discard(roomId: RoomId, msgId: MsgId): Promise<void>
   react(roomId: RoomId, msgId: MsgId, emoji: string): Promise<void>
   search(query: string, roomId?: RoomId): Promise<readonly ChatMessage[]>
@@ -337,13 +337,13 @@ export interface KeyChange {
 }
 
 export interface SecurityStore {
-  /** Peers whose key is another one than before, until accepted or dismissed. */
+  /** Changed keys of peers, until they are accepted or dismissed. */
   keyChanges(roomId: RoomId): readonly KeyChange[]
   acceptKey(roomId: RoomId, userId: UserId): Promise<void>
   dismissKeyChange(roomId: RoomId, userId: UserId): void
-  /** 16 groups of 4 hex digits; null: this person's key was never seen. */
+  /** 16 groups of 4 hex digits; null: no key known. */
   fingerprint(roomId: RoomId, userId: UserId): string | null
-  /** One's own, to be compared by the other side. */
+  /** The own fingerprint. */
   readonly ownFingerprint: string | null
 }
 
@@ -369,7 +369,7 @@ export interface FriendsStore {
   accept(userId: UserId): Promise<void>
   decline(userId: UserId): Promise<void>
   remove(userId: UserId): Promise<void>
-  /** Opens the direct message with a friend, making it when there is none. */
+  /** Opens the direct message with a friend, and creates it if necessary. */
   openDirectMessage(userId: UserId): Promise<RoomId>
 }
 
@@ -384,7 +384,7 @@ export interface Group {
   readonly createdBy: UserId | null
   readonly creatorName: string
   readonly createdAt: number | null
-  /** Its maker wanted a password, which the relay cannot enforce: shown as «not protected». */
+  /** The creator set a password, which the relay does not enforce. */
   readonly claimsPassword: boolean
   readonly pinned: boolean
   readonly mine: boolean
@@ -397,7 +397,7 @@ export interface GroupsStore {
   /** Groups directly below a path; '' for the top. */
   children(path: string): readonly Group[]
   roomsIn(path: string): readonly Room[]
-  /** Keeps a path up to date while it is on screen; returns the function that ends it. */
+  /** Subscribes to the rooms of a path; returns the function that ends it. */
   watch(path: string): () => void
   pin(path: string): void
   unpin(path: string): void
@@ -430,9 +430,9 @@ export interface SettingsStore {
     collapsedGroups?: readonly string[]
   }): void
   noteEmoji(emoji: string): void
-  /** Everything that this browser keeps, as a JSON file. */
+  /** All stored data as a JSON file. */
   exportData(): Promise<Blob>
-  /** Rejects with `invalid` and changes nothing when the file is not sound. */
+  /** Rejects with `invalid`, and changes nothing, if the file is not an export. */
   importData(file: Blob): Promise<{ messages: number; keys: number }>
 }
 
@@ -461,11 +461,11 @@ export interface NotificationsStore {
     quote?: string
     roomId?: RoomId | null
   }): void
-  /** Puts an error into words: its kind's sentence, with the relay's own as `detail`. */
+  /** Shows an error as a notice. */
   fail(error: unknown): void
   dismiss(id: number): void
-  /** To be called from a click. */
+  /** Call it from a click handler. */
   askPermission(): Promise<void>
-  /** The room of a desktop note that was clicked: go there and set it to null. */
+  /** The room of a clicked desktop notification: open it, and set this to null. */
   openRoom: string | null
 }

@@ -1,4 +1,4 @@
-/** A word that can be put in the place of what is being typed. */
+/** A completion for the text at the caret. */
 export interface Suggestion {
   readonly key: string
   readonly insert: string
@@ -6,10 +6,10 @@ export interface Suggestion {
   readonly text: string
 }
 
-/** What is being typed at the caret: a command at the very beginning, or a name after `@`. */
+/** The text to complete: a command at the beginning, or a name after `@`. */
 export type Typed = { readonly kind: 'command' | 'mention'; readonly word: string; readonly from: number }
 
-/** Finds what the text before the caret asks to be completed; null: nothing. */
+/** Finds the text to complete before the caret; null: none. */
 export function typedAt(text: string, caret: number): Typed | null {
   const before = text.slice(0, caret)
   const command = /^\/([a-z]*)$/i.exec(before)
@@ -20,7 +20,7 @@ export function typedAt(text: string, caret: number): Typed | null {
   return { kind: 'mention', word: word.toLowerCase(), from: caret - word.length - 1 }
 }
 
-/** The text with what was typed replaced, and where the caret goes. */
+/** The text with the completion inserted, and the new caret position. */
 export function complete(text: string, caret: number, typed: Typed, insert: string): { text: string; caret: number } {
   const head = `${text.slice(0, typed.from)}${insert} `
   return { text: head + text.slice(caret).replace(/^ /, ''), caret: head.length }

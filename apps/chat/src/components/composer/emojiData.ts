@@ -1,4 +1,4 @@
-/** An emoji with the words by which it is found. */
+/** An emoji and its search words. */
 export interface Emoji {
   readonly sign: string
   readonly label: string
@@ -22,7 +22,7 @@ interface Words {
   readonly groups: readonly { readonly key: string; readonly message: string; readonly order: number }[]
 }
 
-/** Skin tones and hair, which are no emojis of their own. */
+/** The group of skin tones and hair styles, which are modifiers. */
 const COMPONENTS = 'component'
 
 type Source = () => Promise<[{ default: unknown }, { default: unknown }]>
@@ -34,7 +34,7 @@ const SOURCES: Readonly<Record<string, Source>> = {
 
 const loaded = new Map<string, Promise<readonly EmojiCategory[]>>()
 
-/** All emojis by category, named in a language (English where it is not there). */
+/** All emojis by category, with names in a language; English if the language is not available. */
 export function loadEmojis(language: string): Promise<readonly EmojiCategory[]> {
   const source = SOURCES[language] ? language : 'en'
   const known = loaded.get(source)
@@ -59,7 +59,7 @@ async function read(source: Source): Promise<readonly EmojiCategory[]> {
     .map((group) => ({ key: group.key, label: group.message, emojis: byGroup.get(group.order) ?? [] }))
 }
 
-/** The emojis that all words of a query describe, at most `most`. */
+/** The emojis that match all words of a query, at most `most`. */
 export function findEmojis(categories: readonly EmojiCategory[], query: string, most: number): Emoji[] {
   const words = query.toLowerCase().split(/\s+/).filter(Boolean)
   const found: Emoji[] = []

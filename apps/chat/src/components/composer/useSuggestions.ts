@@ -4,7 +4,7 @@ import { typedAt, type Suggestion } from './completion'
 
 const MOST_PEOPLE = 6
 
-/** Commands and names that what is being typed could become, and the keys that choose among them. */
+/** Completions for commands and names, and their keyboard control. */
 export function useSuggestions(roomId: () => RoomId, text: Ref<string>, caret: Ref<number>) {
   const members = useMembersStore()
   const messages = useMessagesStore()
@@ -28,12 +28,12 @@ export function useSuggestions(roomId: () => RoomId, text: Ref<string>, caret: R
   })
   watch(suggestions, () => (chosen.value = 0))
 
-  /** Handles a key of the open list; false: the key is not for it. */
+  /** Handles a key press while the list is open; false: not handled. */
   function steer(event: KeyboardEvent, take: (suggestion: Suggestion) => void): boolean {
     const count = suggestions.value.length
     const suggestion = suggestions.value[chosen.value]
     if (!suggestion) return false
-    // A command that stands there in full is sent by Enter.
+    // Enter sends a command that is complete.
     const whole = event.key === 'Enter' && suggestion.insert === text.value
     if (event.key === 'ArrowDown') chosen.value = (chosen.value + 1) % count
     else if (event.key === 'ArrowUp') chosen.value = (chosen.value - 1 + count) % count

@@ -1,9 +1,9 @@
 import QRCode from 'qrcode'
 
-/** Empty modules around a code, which readers need (ISO/IEC 18004). */
+/** Width of the empty margin in modules, as ISO/IEC 18004 requires. */
 const QUIET_ZONE = 4
 
-/** A text as a QR code: the side of the square in modules, and the dark modules as an SVG path. */
+/** Encodes a text as a QR code: its size in modules, and an SVG path of the dark modules. */
 export async function qrPath(text: string): Promise<{ size: number; path: string }> {
   const { modules } = QRCode.create(text, { errorCorrectionLevel: 'M' })
   const parts: string[] = []

@@ -1,4 +1,4 @@
-/** Hands a file to the person, as a download. */
+/** Offers a file as a download. */
 export function saveFile(content: Blob | string, name: string): void {
   const url = typeof content === 'string' ? content : URL.createObjectURL(content)
   const link = document.createElement('a')

@@ -2,7 +2,7 @@ import { ref, type Ref } from 'vue'
 import { useI18n } from '@/i18n'
 import { errorText } from '@/components/ui/errors'
 
-/** Runs what a form asks for: busy meanwhile, and what went wrong in words. */
+/** Runs the action of a form, with its busy state and its error text. */
 export function useAction(): {
   busy: Ref<boolean>
   failure: Ref<string>

@@ -2,7 +2,7 @@ import { onScopeDispose, ref, type Ref } from 'vue'
 
 const SHOWN_MS = 2000
 
-/** Copies a text, and says for a moment that it was; where the browser refuses, nothing is said. */
+/** Copies a text to the clipboard; `copied` is true for a moment afterwards. */
 export function useCopy(): { copied: Ref<boolean>; copy: (text: string) => Promise<void> } {
   const copied = ref(false)
   let timer = 0
@@ -12,7 +12,7 @@ export function useCopy(): { copied: Ref<boolean>; copy: (text: string) => Promi
     try {
       await navigator.clipboard.writeText(text)
     } catch {
-      // Not allowed here: the text stands in a field from where it can be taken by hand.
+      // Clipboard access refused: the text can be selected and copied by hand.
       return
     }
     copied.value = true

@@ -12,7 +12,7 @@ export function loadRenderer(): Promise<void> {
       loadedRenderer.value = module.render
     },
     () => {
-      // Not there, e.g. offline before it was ever stored: the text is shown as written, the next message tries again.
+      // Loading failed, e.g. offline before it was cached: show the text as written, and retry with the next message.
       loading = null
     },
   )

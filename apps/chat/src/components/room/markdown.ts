@@ -5,13 +5,13 @@ const KEPT = 400
 const TAGS = ['p', 'br', 'strong', 'em', 's', 'code', 'pre', 'a', 'blockquote', 'ul', 'ol', 'li']
 
 const parser = new MarkdownIt({ html: false, linkify: true, breaks: true, typographer: false })
-// Pictures would be fetched from anywhere; headings, rules and tables do not belong in a line of talk.
+// Images would be fetched from other hosts; headings, rules and tables do not suit chat messages.
 parser.disable(['image', 'heading', 'lheading', 'hr', 'table', 'reference', 'html_block', 'html_inline'])
 parser.validateLink = (url) => /^(https?:|mailto:)/i.test(url.trim())
 
 const rendered = new Map<string, DocumentFragment>()
 
-/** What is written as Markdown, as elements: only those of TAGS, links to the web only, opened elsewhere. */
+/** Renders Markdown: only the elements in TAGS, and only web and mail links, which open in a new tab. */
 export function render(text: string): DocumentFragment {
   const known = rendered.get(text)
   if (known) return known.cloneNode(true) as DocumentFragment

@@ -1,7 +1,7 @@
 import type { InjectionKey } from 'vue'
 import type { ChatMessage, MsgId } from '@/stores'
 
-/** What can be done with a message that is on screen. */
+/** Actions on a message in the list. */
 export interface MessageActions {
   reply(message: ChatMessage): void
   edit(message: ChatMessage): void

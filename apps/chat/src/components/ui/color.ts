@@ -1,7 +1,7 @@
 const HEX = /^#[0-9a-f]{6}$/i
 const FALLBACK = '#64748b'
 
-/** Colours offered for one's own face. */
+/** The colours that a user can choose for the avatar. */
 export const PALETTE: readonly string[] = [
   '#0f766e',
   '#2563eb',
@@ -15,7 +15,7 @@ export const PALETTE: readonly string[] = [
   '#475569',
 ]
 
-/** The colour if it is one; a style must never be made of what a stranger sent otherwise. */
+/** Returns valid colours unchanged, and a default otherwise: received text must never get into a style. */
 export const safeColor = (color: string): string => (HEX.test(color) ? color : FALLBACK)
 
 const linear = (channel: number): number => {
@@ -30,7 +30,7 @@ export function inkOn(color: string): string {
   return 1.05 / (luminance + 0.05) >= (luminance + 0.05) / 0.05 ? '#ffffff' : '#000000'
 }
 
-/** One or two letters that stand for a name. */
+/** The initials of a name. */
 export function initialsOf(name: string): string {
   const words = name.trim().split(/\s+/).filter(Boolean)
   const first = [...(words[0] ?? '?')][0] ?? '?'
