@@ -173,7 +173,7 @@ class RelayService(MultiService):
         self._lock_files()
         self._try_files()
         self._opened_as = os.geteuid()
-        state = state_file.load()
+        state = state_file.load(self.relay.clock.now_us())
         for warning in state.warnings:
             events.STATE_WARNING.log(text=warning)
         site = None if self._auth is None else self._auth.open()

@@ -94,11 +94,30 @@ class LoadTests(StateFileTestCase):
         save(state_file, TWO)
         self.assertEqual(self.names(), ["state.json", "state.json.1"])
 
-    def test_left_out_params_are_told_with_the_file_name(self) -> None:
-        """Warnings say which file it is about."""
-        self.path.write_text('{"params":[{"address":"x","value":1,"revision":1,"writer":"","timestamp":0}]}')
-        (warning,) = StateFile(self.path).load().warnings
-        self.assertTrue(warning.startswith(f"{os.path.realpath(self.path)}: left out param 0 (x): "), warning)
+    def test_what_is_left_out_stays_in_a_file_of_its_own(self) -> None:
+        """The warning names both files; reading changes nothing, and no later save takes the file that is kept."""
+        content = '{"params":[{"address":"x","value":1,"revision":1,"writer":"","timestamp":0}]}'
+        self.path.write_text(content)
+        for name in ("state.json.before-limits", "state.json.before-limits.2"):
+            with self.subTest(name):
+                state_file = StateFile(self.path)
+                (warning,) = state_file.load().warnings
+                self.assertIn(f"{os.path.realpath(self.path)}: left out 1 entries that this relay would ", warning)
+                self.assertTrue(warning.endswith(f"it is kept as {name}"), warning)
+                self.assertFalse((self.folder / name).exists())
+                for state in (ONE, TWO, THREE):
+                    save(state_file, state)
+                self.assertEqual((self.folder / name).read_text(), content)
+                self.assertEqual(self.image_of("state.json.1"), TWO)
+                self.path.write_text(content)
+
+    def test_what_lies_in_the_future_is_told(self) -> None:
+        """With the file's name."""
+        save(self.opened(), ONE)
+        loaded = StateFile(self.path).load(0)
+        self.assertEqual(loaded.image.ended, [("/b", Ended(1, 0))])
+        (warning,) = loaded.warnings
+        self.assertTrue(warning.startswith(f"{os.path.realpath(self.path)}: has 1 deletions that lie in "), warning)
 
     def test_broken_file_stops_the_start_and_stays_as_it_is(self) -> None:
         """The message is one line with the file, the fault and the cure; nothing is written, then or later."""
@@ -131,6 +150,20 @@ class LoadTests(StateFileTestCase):
         self.path.mkdir()
         error = self.assertRaises(StartError, StateFile(self.path).load)
         self.assertIn("state.json: cannot be read (Is a directory): ", str(error))
+
+
+class MemoryTests(StateFileTestCase):
+    def test_restart_needs_hardly_more_memory_than_running(self) -> None:
+        """At its worst, with a state of 40 MB: where the relay has room to run it has room to start again."""
+        took = {}
+        for what in ("write", "run", "load"):
+            arguments = [sys.executable, "-m", "tests.storage.loader", what, str(self.path)]
+            environment = os.environ | {"PYTHONPATH": SEARCH_PATH}
+            took[what] = int(
+                subprocess.run(arguments, cwd=ROOT, env=environment, stdout=subprocess.PIPE, check=True).stdout
+            )
+        self.assertGreater(took["write"], 30_000_000)
+        self.assertLess(took["load"], 1.5 * took["run"], took)
 
 
 class SaveTests(StateFileTestCase):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import struct
 import tempfile
+from io import BytesIO
 from pathlib import Path
 
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.core.records import Ended, Param, StateImage
+from clasp_relay.storage.restore import Restored, read_state
 
 WRITER = "0d1f6f54-6a43-4d4e-a2fb-6a8ba7b2d1a9"
 TIME_US = 1_700_000_000_000_000
@@ -20,6 +22,11 @@ def make_folder(case: SynchronousTestCase) -> Path:
     folder = tempfile.TemporaryDirectory()
     case.addCleanup(folder.cleanup)
     return Path(folder.name)
+
+
+def decode(document: bytes) -> Restored:
+    """Reads a state."""
+    return read_state(BytesIO(document))
 
 
 def string(text: str) -> bytes:

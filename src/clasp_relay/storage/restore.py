@@ -1,7 +1,8 @@
 """The state as a JSON document: reading, and finding out what is wrong with it.
 
-Files of the Rust relay load too. That relay checked nothing that it stored, so what it holds and
-this relay would refuse is left out with a warning; in a file of ours the same is damage.
+Files of the Rust relay load too. What a file of any origin holds and this relay would refuse is left out: that relay
+checked nothing that it stored, and limits may have come since the file was written. All else that is wrong is damage,
+and then nothing is read.
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ from __future__ import annotations
 import json
 from base64 import b64decode
 from collections.abc import Callable
-from typing import NamedTuple, NoReturn
+from typing import BinaryIO, NamedTuple
 
 from clasp_relay.core.records import Ended, Param, StateImage
-from clasp_relay.errors import RequestError
+from clasp_relay.errors import DecodeError, RequestError
+from clasp_relay.storage.json_stream import JsonObject
 from clasp_relay.storage.snapshot import VERSION
 from clasp_relay.wire.address import check_address
 from clasp_relay.wire.constants import MAX_DEPTH, MAX_PAYLOAD_BYTES, ValueType
@@ -30,24 +32,35 @@ _SNAPSHOT_OVERHEAD_BYTES = 24
 _SHOWN_CHARACTERS = 80
 """How much of an address a message shows."""
 
+_CONTAINERS = frozenset({ValueType.ARRAY, ValueType.MAP})
+
 
 class Restored(NamedTuple):
     """What was in a document."""
 
     image: StateImage
-    warnings: list[str]
-    """One line for each param that was left out."""
+    left_out: str
+    """What was left out, in one line; empty when nothing was."""
+    postdated: str
+    """Which deletions lay in the future, in one line; empty when none did."""
 
 
 class _UnusableError(ValueError):
-    """The entry is well made, but this relay would never have accepted it."""
+    """The entry is well made, but this relay would not accept it."""
 
 
-def decode(data: bytes) -> Restored:
-    """Reads a document.
+class _LateVersionError(Exception):
+    """The version stands behind what it is about, so that was read as if there were none."""
+
+
+def read_state(file: BinaryIO, now_us: int = _MAX_U64) -> Restored:
+    """Reads a document, without having all of its text in memory at once.
 
     Args:
-        data: the whole file.
+        file: the document, from its beginning; must be seekable.
+        now_us: Unix µs. A deletion that lies in the future (the machine's clock was wrong when it was written)
+            counts as one of now: a policy's grace for those who were present a moment ago would last until then.
+            Nothing else is changed: a clock that is wrong now must not end what has a life time.
 
     Returns:
         The state, and what was left out of it.
@@ -56,60 +69,84 @@ def decode(data: bytes) -> Restored:
         ValueError: it is no such document; the text, one line, says what is wrong and where.
     """
     try:
-        document = json.loads(data.decode("utf-8"), parse_constant=_refuse_constant)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"line {error.lineno}, column {error.colno}: {error.msg}") from error
-    except RecursionError as error:
-        raise ValueError("nested too deep") from error
-    if not isinstance(document, dict):
-        raise ValueError("not a JSON object")
-    version = document.get("version")
-    if version is not None:
-        if type(version) is not int:
-            raise ValueError("version is not an integer")
-        if version != VERSION:
-            raise ValueError(f"made by another relay, with version {version}; this one reads version {VERSION}")
-    return _Reader(ours=version is not None).read(document)
+        return _Reader(False, now_us).read(file)
+    except _LateVersionError:
+        file.seek(0)
+        return _Reader(True, now_us).read(file)
+
+
+class _Tally:
+    """Counts things of one kind and remembers the first."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._first = ""
+
+    def add(self, name: str) -> None:
+        self._first = self._first or name
+        self._count += 1
+
+    def line(self, text: str) -> str:
+        """Returns a line with the count, the text and the first; an empty one where nothing was counted."""
+        return f"{self._count} {text}; the first: {self._first}" if self._count else ""
 
 
 class _Reader:
     """Collects the state from a document.
 
     Args:
-        ours: this relay wrote it, so the optional keys mean what we mean by them.
+        ours: it is known that this relay wrote it, so the optional keys mean what we mean by them.
+        now_us: Unix µs.
     """
 
-    def __init__(self, ours: bool) -> None:
+    def __init__(self, ours: bool, now_us: int) -> None:
         self._ours = ours
+        self._now_us = now_us
         self._known: set[str] = set()
+        self._names: dict[str, str] = {}
+        """Writers and subjects, each once: the state has few of them, and many params."""
         self._image = StateImage(params=[], ended=[], expires_us={})
-        self._warnings: list[str] = []
+        self._left_out = _Tally()
+        self._postdated = _Tally()
 
-    def read(self, document: dict[str, object]) -> Restored:
-        if "params" not in document:
+    def read(self, file: BinaryIO) -> Restored:
+        document = JsonObject(file, listed=("params", "tombstones"))
+        params = tombstones = 0
+        for key, item in document.items():
+            if key == "params":
+                self._read(self._param, "param", params, item)
+                params += 1
+            elif key == "tombstones" and self._ours:
+                self._read(self._tombstone, "tombstone", tombstones, item)
+                tombstones += 1
+            elif key == "version" and item is not None:
+                _check_version(item)
+                if not self._ours and document.keys & {"params", "tombstones"}:
+                    raise _LateVersionError
+                self._ours = True
+        if "params" not in document.keys:
             raise ValueError('"params" is missing')
-        for index, entry in enumerate(_items(document, "params")):
-            self._read(self._param, f"param {index}", entry)
-        if self._ours:
-            for index, entry in enumerate(_items(document, "tombstones")):
-                self._read(self._tombstone, f"tombstone {index}", entry)
-        return Restored(self._image, self._warnings)
+        return Restored(
+            self._image,
+            self._left_out.line("entries that this relay would refuse"),
+            self._postdated.line("deletions that lie in the future and now count as deletions of this moment"),
+        )
 
-    def _read(self, how: Callable[[object], None], where: str, entry: object) -> None:
+    def _read(self, how: Callable[[object], None], kind: str, index: int, entry: object) -> None:
         try:
             how(entry)
         except ValueError as error:
-            message = f"{where}{_name_of(entry)}: {error}"
-            if self._ours or not isinstance(error, _UnusableError):
+            message = f"{kind} {index}{_name_of(entry)}: {error}"
+            if not isinstance(error, _UnusableError):
                 raise ValueError(message) from error
-            self._warnings.append(message)
+            self._left_out.add(message)
 
     def _param(self, entry: object) -> None:
         if not isinstance(entry, dict):
             raise ValueError("not a JSON object")
         address = _text(entry, "address")
         revision = _integer(entry, "revision", 1, _MAX_REVISION)
-        writer = _text(entry, "writer")
+        writer = self._name(entry, "writer")
         timestamp_us = _integer(entry, "timestamp", 0, _MAX_U64)
         if "value" not in entry:
             raise ValueError('"value" is missing')
@@ -117,7 +154,7 @@ class _Reader:
         encoded = _encoded(entry) if self._ours and "encoded" in entry else None
         if encoded is None and entry["value"] is None:
             # The Rust relay keeps deleted params as nulls: only the revision is worth keeping.
-            self._image.ended.append((address, Ended(revision, timestamp_us)))
+            self._end(address, Ended(revision, timestamp_us))
             return
         value = _encode(entry["value"]) if encoded is None else encoded
         if _SNAPSHOT_OVERHEAD_BYTES + len(address.encode()) + len(value) + len(writer.encode()) > MAX_PAYLOAD_BYTES:
@@ -125,8 +162,8 @@ class _Reader:
         ttl, subject, origin = None, "", ""
         if self._ours:
             ttl = _integer(entry, "ttl", 0, _MAX_U32) if "ttl" in entry else None
-            subject = _text(entry, "subject") if "subject" in entry else ""
-            origin = _text(entry, "origin") if "origin" in entry else ""
+            subject = self._name(entry, "subject") if "subject" in entry else ""
+            origin = self._name(entry, "origin") if "origin" in entry else ""
             if "expires" in entry:
                 self._image.expires_us[address] = _integer(entry, "expires", 0, _MAX_U64)
         self._image.params.append(Param(address, value, revision, writer, timestamp_us, ttl, subject, origin))
@@ -137,10 +174,20 @@ class _Reader:
         address = _text(entry, "address")
         revision = _integer(entry, "revision", 1, _MAX_REVISION)
         when_us = _integer(entry, "timestamp", 0, _MAX_U64)
-        subject = _text(entry, "subject") if "subject" in entry else ""
-        stamp = _text(entry, "stamp") if "stamp" in entry else None
+        subject = self._name(entry, "subject") if "subject" in entry else ""
+        stamp = self._name(entry, "stamp") if "stamp" in entry else None
         self._claim(address)
-        self._image.ended.append((address, Ended(revision, when_us, subject, stamp)))
+        self._end(address, Ended(revision, when_us, subject, stamp))
+
+    def _end(self, address: str, ended: Ended) -> None:
+        if ended.when_us > self._now_us:
+            self._postdated.add(_shown(address))
+            ended = ended._replace(when_us=self._now_us)
+        self._image.ended.append((address, ended))
+
+    def _name(self, entry: dict[str, object], key: str) -> str:
+        name = _text(entry, key)
+        return self._names.setdefault(name, name)
 
     def _claim(self, address: str) -> None:
         """Checks an address and that it is the first of its name."""
@@ -155,20 +202,40 @@ class _Reader:
 
 def _encoded(entry: dict[str, object]) -> bytes:
     value = b64decode(_text(entry, "encoded"), validate=True)
+    if not value or value[0] == ValueType.NULL:
+        raise ValueError('"encoded" is no value')
     try:
-        end = skip_value(value, 1, value[0]) if value else 0
-    except RequestError as error:
+        end = _check_value(value)
+    except DecodeError as error:
         raise ValueError(f'"encoded" is no value: {error.message}') from error
-    if not value or end != len(value) or value[0] == ValueType.NULL:
+    if end != len(value):
         raise ValueError('"encoded" is no value')
     return value
 
 
 def _encode(content: object) -> bytes:
     try:
-        return encode_value(_in_range(content, 0))
+        value = encode_value(_in_range(content, 0))
     except ValueError as error:
         raise _UnusableError(f"the value cannot be said in CLASP: {error}") from error
+    if value[0] in _CONTAINERS:
+        _check_value(value)
+    return value
+
+
+def _check_value(value: bytes) -> int:
+    """Returns where a value ends.
+
+    Raises:
+        DecodeError: it is no value.
+        _UnusableError: it is one that no message may bring, for a key of a map in it.
+    """
+    try:
+        return skip_value(value, 1, value[0])
+    except DecodeError:
+        raise
+    except RequestError as error:
+        raise _UnusableError(error.message) from error
 
 
 def _in_range(content: object, depth: int) -> object:
@@ -187,11 +254,11 @@ def _in_range(content: object, depth: int) -> object:
     return content
 
 
-def _items(document: dict[str, object], key: str) -> list[object]:
-    items = document.get(key, [])
-    if not isinstance(items, list):
-        raise ValueError(f'"{key}" is not a list')
-    return items
+def _check_version(version: object) -> None:
+    if type(version) is not int:
+        raise ValueError("version is not an integer")
+    if version != VERSION:
+        raise ValueError(f"made by another relay, with version {version}; this one reads version {VERSION}")
 
 
 def _text(entry: dict[str, object], key: str) -> str:
@@ -215,11 +282,9 @@ def _integer(entry: dict[str, object], key: str, low: int, high: int) -> int:
 def _name_of(entry: object) -> str:
     """The address of an entry for a message: one line, and not too long."""
     address = entry.get("address") if isinstance(entry, dict) else None
-    if not isinstance(address, str) or not address:
-        return ""
+    return f" ({_shown(address)})" if isinstance(address, str) and address else ""
+
+
+def _shown(address: str) -> str:
     shown = json.dumps(address[:_SHOWN_CHARACTERS], ensure_ascii=False)[1:-1]
-    return f" ({shown.encode('utf-8', 'backslashreplace').decode()})"
-
-
-def _refuse_constant(text: str) -> NoReturn:
-    raise ValueError(f"{text} is not JSON")
+    return shown.encode("utf-8", "backslashreplace").decode()

@@ -7,13 +7,14 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable
+from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
 from clasp_relay.core.records import StateImage
 from clasp_relay.errors import StartError
 from clasp_relay.storage.folder import FILE_MODE, cannot_write
-from clasp_relay.storage.restore import decode
+from clasp_relay.storage.restore import Restored, read_state
 
 _NO_HARD_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 """What ``link`` says on file systems without hard links (FAT, some network shares)."""
@@ -51,9 +52,14 @@ class StateFile:
         self._temporary = self._beside(".tmp")
         self._linked = self._beside(".1.tmp")
         self._loaded = False
+        self._original: Path | None = None
+        """Where to keep the present file, which has more in it than was loaded."""
 
-    def load(self) -> LoadedState:
+    def load(self, now_us: int | None = None) -> LoadedState:
         """Reads the file. A ``.tmp`` that an interrupted write left is ignored; the next write removes it.
+
+        Args:
+            now_us: Unix µs, after which nothing can have been deleted; None to believe what the file says.
 
         Returns:
             The state; an empty one when there is no file.
@@ -62,7 +68,8 @@ class StateFile:
             StartError: the file cannot be read, or it is no state file. It is left as it is.
         """
         try:
-            data = self.path.read_bytes()
+            with self.path.open("rb", buffering=0) as file:
+                restored = read_state(file) if now_us is None else read_state(file, now_us)
         except FileNotFoundError:
             self._loaded = True
             return LoadedState(StateImage(params=[], ended=[], expires_us={}), self._missing(), found=False)
@@ -70,12 +77,25 @@ class StateFile:
             raise StartError(
                 f"{self.path}: cannot be read ({error.strerror}): make it a file that I may read"
             ) from error
-        try:
-            image, warnings = decode(data)
         except ValueError as error:
             raise StartError(f"{self.path}: not a state file ({error}): {self._cure()}; it was not changed") from error
         self._loaded = True
-        return LoadedState(image, [f"{self.path}: left out {warning}" for warning in warnings], found=True)
+        return LoadedState(restored.image, self._warnings(restored), found=True)
+
+    def _warnings(self, restored: Restored) -> list[str]:
+        warnings = []
+        if restored.left_out:
+            self._original = self._free_name()
+            kept = f"before this file is replaced, it is kept as {self._original.name}"
+            warnings.append(f"{self.path}: left out {restored.left_out}; {kept}")
+        if restored.postdated:
+            warnings.append(f"{self.path}: has {restored.postdated}")
+        return warnings
+
+    def _free_name(self) -> Path:
+        """Returns a name for a file with more in it than was loaded; what had to be kept earlier stays."""
+        names = (self._beside(".before-limits" + (f".{number}" if number > 1 else "")) for number in count(1))
+        return next(name for name in names if not name.exists())
 
     def try_write(self, option: str) -> None:
         """Does all that a save does, so that the operator reads now, and not after a loss, that it would fail.
@@ -136,6 +156,7 @@ class StateFile:
         self._temporary.unlink(missing_ok=True)
         try:
             size_bytes = self._write(pieces)
+            self._keep_original()
             self._keep_previous()
             os.replace(self._temporary, self.path)
         except BaseException:
@@ -153,6 +174,12 @@ class StateFile:
             file.flush()
             os.fsync(file.fileno())
         return size_bytes
+
+    def _keep_original(self) -> None:
+        """Gives a file with more in it than was loaded a name under which it stays."""
+        if self._original is not None and self._link_present():
+            os.replace(self._linked, self._original)
+            self._original = None
 
     def _keep_previous(self) -> None:
         """Gives the old file a second name, through a third one: so there is no moment without ``.1`` either."""
