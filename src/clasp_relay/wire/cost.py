@@ -1,0 +1,127 @@
+"""What a frame will cost, estimated from its first bytes before anything is decoded.
+
+A limiter asks here first, so that a frame it refuses is not decoded. One unit is about 0.1 ms of work, what a usual
+message takes. Nothing here raises, whatever the bytes are: a frame that is not valid costs 1 or what it claims, and
+decoding tells what is wrong with it.
+"""
+
+from __future__ import annotations
+
+import re
+
+from clasp_relay.wire.constants import MAX_ADDRESS_BYTES, MessageCode
+
+CHEAP_BYTES = 256
+"""An address or a pattern of at most this length adds nothing."""
+
+SEGMENTS_A_UNIT, BYTES_A_UNIT, WILDCARDS_A_UNIT = 32, 1_024, 8
+"""So many segments or bytes of a text beyond ``CHEAP_BYTES``, or wildcards of any pattern, add one unit."""
+
+DEFINITIONS_A_UNIT = 32
+"""So many definitions of an ANNOUNCE add one unit: each takes about 4 µs."""
+
+MAX_EXTRA = 64
+"""What a message that is not a BUNDLE can cost beyond 1, so that it always fits into the usual burst of 120."""
+
+_WALKED_MEMBERS = 255
+"""Members of a BUNDLE that are looked at: a frame cannot hold more than these that are longer than ``CHEAP_BYTES``."""
+
+_TEXT_AT: dict[int, int] = {
+    MessageCode.SET: 2,
+    MessageCode.PUBLISH: 2,
+    MessageCode.GET: 1,
+    MessageCode.SUBSCRIBE: 5,
+    MessageCode.QUERY: 1,
+    MessageCode.REPLAY: 2,
+}
+"""Where the length of the address or the pattern is in a binary payload, by message code."""
+
+_WITH_VALUE = (int(MessageCode.SET), int(MessageCode.PUBLISH))
+_BUNDLE, _ANNOUNCE = int(MessageCode.BUNDLE), int(MessageCode.ANNOUNCE)
+
+# The key 'messages', in any of the forms of a MessagePack string, and the head of an array.
+_MESSAGES = re.compile(rb"[\xa8\x08]messages(?:([\x90-\x9f])|\xdc(..)|\xdd(....))", re.DOTALL)
+
+
+def frame_cost(data: bytes) -> int:
+    """Estimates what a frame costs a session in its limiter.
+
+    Args:
+        data: a whole CLASP frame, valid or not.
+
+    Returns:
+        At least 1. For a BUNDLE, the number of its members and what their long addresses add; in MessagePack never
+        less than the members, and more only where the text ``type`` occurs in what they carry. For any other message
+        1 and what its address or pattern adds by its length, segments and wildcards, or the number of definitions of
+        an ANNOUNCE; at most ``1 + MAX_EXTRA``.
+    """
+    if len(data) < 8:
+        return 1
+    start = 12 if data[1] & 0x20 else 4
+    if start >= len(data):
+        return 1
+    code = data[start]
+    if code in _WITH_VALUE and start == 4 and not data[6]:
+        # Nearly all frames are so: a SET or a PUBLISH at an address of less than 256 bytes.
+        return 1
+    if code == _BUNDLE:
+        return _bundle_cost(data, start)
+    if code >= 0x80:
+        return _legacy_cost(data, start)
+    return 1 + min(MAX_EXTRA, _extra(data, start))
+
+
+def _u16(data: bytes, at: int) -> int:
+    """Returns a number of two bytes; bytes beyond the end are missing, not an error."""
+    return int.from_bytes(data[at : at + 2], "big")
+
+
+def _extra(data: bytes, start: int) -> int:
+    """Returns what a binary message that starts at ``start`` adds to its one unit."""
+    code = data[start]
+    if code == _ANNOUNCE:
+        namespace_bytes = _u16(data, start + 1)
+        count_at = start + 3 + namespace_bytes
+        return min(_u16(data, count_at), (len(data) - start) // 4) // DEFINITIONS_A_UNIT
+    text_at = _TEXT_AT.get(code)
+    if text_at is None:
+        return 0
+    size = _u16(data, start + text_at)
+    if size > MAX_ADDRESS_BYTES:
+        # It is refused before anything is matched.
+        return 0
+    text = start + text_at + 2
+    extra = data.count(b"*", text, text + size) // WILDCARDS_A_UNIT if code not in _WITH_VALUE else 0
+    if size > CHEAP_BYTES:
+        extra += size // BYTES_A_UNIT + data.count(b"/", text, text + size) // SEGMENTS_A_UNIT
+    return extra
+
+
+def _bundle_cost(data: bytes, start: int) -> int:
+    at = start + (12 if data[start + 1 : start + 2] >= b"\x80" else 4)
+    # A member takes its length and its message code. A claim of more is not valid and ends the decoding at once.
+    members = min(_u16(data, start + 2), max(0, len(data) - at) // 3)
+    cost = members
+    for _ in range(min(members, _WALKED_MEMBERS)):
+        size = _u16(data, at)
+        if size > CHEAP_BYTES and at + 2 < len(data):
+            cost += _extra(data, at + 2)
+        at += 2 + size
+    return max(1, cost)
+
+
+def _legacy_cost(data: bytes, start: int) -> int:
+    """Counts the members of a MessagePack BUNDLE without decoding it."""
+    if data.find(b"BUNDLE", start) < 0:
+        return 1
+    # Every member, and the bundle, has a key 'type'.
+    most = data.count(b"type", start) - 1
+    if most <= 1:
+        return 1
+    heads = _MESSAGES.findall(data, start)
+    if len(heads) != 1:
+        # Of equal keys the last one counts, and only decoding could tell which of these are keys.
+        return most if heads else 1
+    short, medium, long = heads[0]
+    claimed = short[0] & 0x0F if short else int.from_bytes(medium or long, "big")
+    return max(1, min(claimed, most))

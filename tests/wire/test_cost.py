@@ -1,0 +1,149 @@
+"""The cost of a frame before it is decoded: what is counted, and that no bytes are too strange."""
+
+from itertools import islice
+from typing import Any
+
+import msgpack
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from bench.fuzz_wire import damaged_frames
+from clasp_relay.wire import messages as m
+from clasp_relay.wire.codec import encode
+from clasp_relay.wire.constants import Signal
+from clasp_relay.wire.cost import MAX_EXTRA, frame_cost
+from clasp_relay.wire.frame import encode_frame
+from tests.wire.strategies import MESSAGES
+
+
+def _cost(message: m.Message, timestamp_us: int | None = None) -> int:
+    return frame_cost(encode_frame(encode(message), 1, timestamp_us))
+
+
+def _packed(*members: dict[str, Any], **fields: Any) -> bytes:
+    return encode_frame(msgpack.packb({"type": "BUNDLE", **fields, "messages": members}))
+
+
+class MessageTests(SynchronousTestCase):
+    def test_usual_messages_cost_one(self) -> None:
+        """Whatever their size, with a timestamp in the frame or without."""
+        usual: tuple[m.Message, ...] = (
+            m.Hello(1, 0, "n"),
+            m.Set("/chat/room/a/messages/1", b"\x00"),
+            m.Set("/" + "a" * 200, b"\x09\xea\x60" + b"/*" * 30_000),
+            m.Publish("/a", value=b"\x08\x00\x02/*"),
+            m.Get("/a/b"),
+            m.Subscribe(1, "/chat/room/*/**"),
+            m.Query("/**"),
+            m.Replay("/a/**"),
+            m.Announce("/n", (m.SignalDefinition("/a", Signal.EVENT),) * 31),
+            m.Ping(),
+        )
+        for message in usual:
+            for timestamp_us in (None, 5):
+                with self.subTest(message=type(message).__name__, timestamp_us=timestamp_us):
+                    self.assertEqual(_cost(message, timestamp_us), 1)
+
+    def test_long_addresses_and_patterns_cost_more(self) -> None:
+        """By their segments, bytes and wildcards; what is too long to be accepted costs one."""
+        cases: tuple[tuple[m.Message, int], ...] = (
+            (m.Set("/aaa" * 128, b"\x00"), 5),
+            (m.Publish("/aaa" * 128), 5),
+            (m.Get("/aaa" * 64), 1),
+            (m.Get("/aaa" * 65), 3),
+            (m.Get("/" + "a" * 4_095), 5),
+            (m.Subscribe(1, "/**" * 8), 3),
+            (m.Subscribe(1, "/a*" * 32), 5),
+            (m.Query("/*" * 16), 3),
+            (m.Replay("/" + "*" * 8), 2),
+            (m.Set("/a" * 3_000, b"\x00"), 1),
+            (m.Query("/*" * 30_000), 1),
+            (m.Announce("/n", (m.SignalDefinition("/a", Signal.EVENT),) * 320), 11),
+            (m.Announce("", (m.SignalDefinition("", Signal.EVENT),) * 10_000), 1 + MAX_EXTRA),
+        )
+        for message, cost in cases:
+            with self.subTest(message=str(message)[:60]):
+                self.assertEqual(_cost(message), cost)
+                self.assertEqual(_cost(message, 5), cost)
+
+
+class BundleTests(SynchronousTestCase):
+    def test_bundles_cost_their_members(self) -> None:
+        """At once or planned; an empty one costs one, and long addresses add what they add alone."""
+        put, long = m.Set("/a", b"\x00"), m.Set("/aaa" * 128, b"\x00")
+        for timestamp_us in (None, 5):
+            for messages, cost in (
+                ((), 1),
+                ((put,), 1),
+                ((put,) * 300, 300),
+                ((long, put, long), 11),
+                ((long,) * 100, 500),
+            ):
+                with self.subTest(members=len(messages), cost=cost):
+                    self.assertEqual(_cost(m.Bundle(messages, timestamp_us)), cost)
+                    self.assertEqual(_cost(m.Bundle(messages, timestamp_us), 5), cost)
+
+    def test_bundles_cost_no_more_members_than_they_can_hold(self) -> None:
+        """A count that the bytes cannot hold is not charged for."""
+        self.assertEqual(frame_cost(b"\x53\x01\x00\x07\x30\x00\xff\xff\x00\x01\x41"), 1)
+        self.assertEqual(frame_cost(b"\x53\x01\x00\x0a\x30\x00\xff\xff" + b"\x00\x01\x41" * 2), 2)
+        self.assertEqual(frame_cost(b"\x53\x01\x00\x04\x30\x80\xff\xff"), 1)
+        self.assertEqual(frame_cost(b"\x53\x01\x00\x0a\x30\x00\x00\x02\xff\xff\x41\xff\xff\x41"), 2)
+
+    def test_bundles_in_messagepack_cost_their_members(self) -> None:
+        """With every head of an array, and wherever the key stands."""
+        put = {"type": "SET", "address": "/a", "value": 1}
+        for count in (1, 15, 16, 1_900):
+            with self.subTest(count=count):
+                self.assertEqual(frame_cost(_packed(*[put] * count, timestamp=None)), count)
+        self.assertEqual(frame_cost(_packed()), 1)
+        array32 = b"\x82\xa4type\xa6BUNDLE\xa8messages\xdd\x00\x00\x00\x02" + msgpack.packb(put) * 2
+        self.assertEqual(frame_cost(encode_frame(array32)), 2)
+        named = {"type": "SET", "address": "/room/messages/1", "value": {"type": "text"}}
+        self.assertEqual(frame_cost(_packed(named, named)), 2)
+
+    def test_bundles_in_messagepack_cannot_hide_members(self) -> None:
+        """Neither behind an equal key nor in a value nor by other forms of strings."""
+        members = b"\xdc\x00\x64" + (b"\x81" + b"\xd9\x04type" + b"\xa4PING") * 100
+        key, text = b"\xa8messages", b"\xa6BUNDLE"
+        cases = {
+            "an equal key before": b"\x83\xa4type" + text + key + b"\x90" + key + members,
+            "the key in a value before": b"\x83\xa1x\xaa\x08messages\x91\xa4type" + text + key + members,
+            "another form of the key": b"\x82\xa4type" + text + b"\xda\x00\x08messages" + members,
+            "the type behind": b"\x82" + key + members + b"\xd9\x04type\xd9\x06BUNDLE",
+        }
+        for name, payload in cases.items():
+            with self.subTest(name):
+                self.assertEqual(frame_cost(encode_frame(payload)), 100)
+
+    def test_other_messages_in_messagepack_cost_one(self) -> None:
+        """Also where the words of a bundle are in their values."""
+        for value in (1, "BUNDLE", ["BUNDLE", "messages", 1], {"BUNDLE": {"messages": 1}}):
+            with self.subTest(value=value):
+                payload = msgpack.packb({"type": "SET", "address": "/a", "value": value})
+                self.assertEqual(frame_cost(encode_frame(payload)), 1)
+
+
+class RobustnessTests(SynchronousTestCase):
+    @given(MESSAGES)
+    def test_any_message_costs_its_members_at_least(self, message: m.Message) -> None:
+        """And one without a long address no more than that, but for an ANNOUNCE."""
+        members = max(1, len(message.messages)) if isinstance(message, m.Bundle) else 1
+        self.assertGreaterEqual(_cost(message), members)
+
+    @given(
+        st.binary(max_size=60),
+        st.sampled_from((b"", b"\x53\x01\x00\x20", b"\x53\x21\x00\x20", b"\x53\x01\x00\x20\x30")),
+    )
+    def test_any_bytes_have_a_cost(self, data: bytes, head: bytes) -> None:
+        """At least one, and not more than so few bytes can claim."""
+        cost = frame_cost(head + data)
+        self.assertGreaterEqual(cost, 1)
+        self.assertLessEqual(cost, 1 + MAX_EXTRA)
+
+    def test_damaged_frames_have_a_cost(self) -> None:
+        """10,000 of them, made from real ones, each cut somewhere."""
+        for number, data in enumerate(islice(damaged_frames(seed=50), 10_000)):
+            for piece in (data, data[: number % (len(data) + 1)]):
+                self.assertGreaterEqual(frame_cost(piece), 1)
