@@ -1,15 +1,15 @@
-"""Every error of the relay, what it means on the wire, and whose fault it is.
+"""The errors of the relay, and how a client reads them.
 
 ::
 
     ClaspError
-    ├── RequestError          the client's message is refused; it reads an ERROR, its session lives
+    ├── RequestError          a message is refused: the client gets an ERROR, its session goes on
     │   └── DecodeError       the bytes are no valid frame (100) or no valid message (101)
     ├── Disconnect            the session ends: an ERROR (when there is a code), then a WebSocket close
-    └── StartError            the operator's input: one line that names the thing and the cure
+    └── StartError            the relay cannot start: one line that names the cause and the remedy
 
-Anything else that is raised while a message is handled is a fault of ours: it is logged with its
-traceback, and the client reads ERROR 500 «internal error».
+Any other exception while a message is handled is a defect of the relay: it is logged with its traceback, and the
+client gets ERROR 500 «internal error».
 """
 
 from __future__ import annotations
@@ -30,7 +30,11 @@ __all__ = [
 
 
 class ErrorCode(IntEnum):
-    """The codes of an ERROR message (``docs/protocol.md``, Errors)."""
+    """The codes of an ERROR message (``docs/protocol.md``, Errors).
+
+    The relay never sends VERSION, because it accepts every version in HELLO, nor NOT_FOUND, because a GET of an
+    address without a value is answered with NULL. Both are here because the protocol defines them.
+    """
 
     FRAME = 100
     MESSAGE = 101
@@ -70,12 +74,12 @@ class ClaspError(Exception):
 
 
 class RequestError(ClaspError):
-    """A message that is refused. The sender reads an ERROR; its session lives.
+    """A message is refused. Its sender gets an ERROR, and the session goes on.
 
     Args:
-        code: what went wrong, for programs.
-        message: what went wrong and what to do, for people.
-        address: the address (or pattern) that it is about, when there is one.
+        code: the ERROR's code.
+        message: the ERROR's text: what is wrong and what to do.
+        address: the address or pattern that the ERROR names, or None.
     """
 
     def __init__(self, code: ErrorCode, message: str, address: str | None = None) -> None:
@@ -90,7 +94,7 @@ class RequestError(ClaspError):
 
 
 class DecodeError(RequestError):
-    """Bytes that are no valid frame or message; the only error that decoding raises.
+    """Bytes that are not a valid frame or message. Too many of them end the session.
 
     Args:
         message: what is wrong with the bytes.
@@ -106,7 +110,7 @@ class Disconnect(ClaspError):
 
     Args:
         close_code: the WebSocket close code.
-        reason: why, in words; the close reason is all that the clients' ``connect()`` shows.
+        reason: the text of the close, the only one that the clients' ``connect()`` shows.
         code: the ERROR to send before the close, or None for none.
     """
 
@@ -121,7 +125,7 @@ class Disconnect(ClaspError):
 
 
 class StartError(ClaspError):
-    """The relay cannot start as it was told to; the text is one line naming the thing and the cure."""
+    """The relay cannot start. The text is one line that names the cause and the remedy."""
 
 
 def cause_text(error: object) -> str:

@@ -1,4 +1,4 @@
-"""The binary forms of all messages but SET and PUBLISH, taken apart (``docs/protocol.md``, Messages)."""
+"""Decodes the binary forms of all messages but SET and PUBLISH (``docs/protocol.md``, Messages)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ _FEDERATION_OPERATIONS = range(1, 5)
 
 
 class _Cursor:
-    """Reads a payload from its second byte on. Reading beyond the end raises, as ``decode_binary`` expects."""
+    """Reads a payload from its second byte on.
+
+    Reading beyond the end raises ``struct.error``, IndexError or DecodeError; ``decode_binary`` handles all three.
+    """
 
     __slots__ = ("_at", "_data", "_is_suspect")
 
@@ -76,7 +79,7 @@ class _Cursor:
         return self._data[start : self._at]
 
     def flags(self, known: int) -> int:
-        """Reads flags. An unknown one may promise a field, so the rest could only be guessed."""
+        """Reads flags. An unknown flag may announce a field, so that the rest cannot be decoded."""
         flags = self.u8()
         if flags & ~known:
             raise DecodeError(f"unknown flags 0x{flags & ~known:02X}")
@@ -95,7 +98,7 @@ class _Cursor:
         return Signal(code)
 
     def count(self, item_bytes: int) -> int:
-        """Reads how many items follow; checks that so many, of at least ``item_bytes``, can follow."""
+        """Reads a count of items, and checks that the rest can hold so many of at least ``item_bytes`` each."""
         count = self.u16()
         if count * item_bytes > len(self._data) - self._at:
             raise DecodeError("a count is more than the bytes that are left can hold")
@@ -153,7 +156,7 @@ def _federation_sync(c: _Cursor) -> m.FederationSync:
 
 
 def _types(c: _Cursor) -> int:
-    """Reads a type mask. A client that names only types it does not know writes 0, and means all."""
+    """Reads a type mask. 0 means all: the Python client writes it when it knows none of the types asked for."""
     return c.u8() or ALL_TYPES
 
 
@@ -206,7 +209,7 @@ def _bundle(c: _Cursor) -> m.Bundle:
 
 
 def _member(payload: bytes) -> m.Message:
-    """Decodes a member: binary only, and no bundle, since nothing applies to one within another."""
+    """Decodes a member of a BUNDLE, which is always binary and never a BUNDLE itself."""
     if payload[:1] == b"\x30":
         raise DecodeError("a BUNDLE inside a BUNDLE is not supported")
     return decode_binary(payload)
@@ -278,7 +281,7 @@ DECODERS: dict[int, Callable[[bytes], m.Message]] = {
     MessageCode.PUBLISH: decode_publish,
     **{code: _decoder(read) for code, read in _READERS.items()},
 }
-"""How to take a payload apart, by its first byte."""
+"""The decoder of a payload, by its first byte."""
 
 
 def decode_binary(payload: bytes) -> m.Message:

@@ -1,4 +1,4 @@
-"""The binary forms of all messages, put together (``docs/protocol.md``, Messages)."""
+"""Encodes messages in their binary forms (``docs/protocol.md``, Messages)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from clasp_relay.wire.constants import MessageCode, Qos
 from clasp_relay.wire.frame import encode_frame
 
 COUNTED_BYTES = 3
-"""What a SNAPSHOT or RESULT takes before its entries: message code and count."""
+"""Bytes of a SNAPSHOT or RESULT before its entries: message code and count."""
 
 _U16 = struct.Struct(">H")
 _U32 = struct.Struct(">I")
@@ -27,7 +27,7 @@ def _text(text: str) -> bytes:
 
 
 class _Options:
-    """Optional fields: collects the flags of those that are there, and their bytes."""
+    """Collects the flags and the bytes of the optional fields that are present."""
 
     __slots__ = ("_parts", "flags")
 
@@ -210,7 +210,7 @@ ENCODERS: dict[type[m.Message], Callable[[Any], bytes]] = {
     m.Query: lambda message: bytes((MessageCode.QUERY,)) + _text(message.pattern),
     m.Result: _result,
 }
-"""How to put a message together, by its class."""
+"""The encoder of a message, by its class."""
 
 
 def encode(message: m.Message) -> bytes:

@@ -1,8 +1,8 @@
 """The binary forms of SET, PUBLISH and ACK: the messages of which there are thousands a second.
 
 Written for speed: one precompiled read per message, sizes from a table, no reader object, and
-``tuple.__new__`` in place of the generated constructors, which cost as much as all the rest. What is
-read beyond the end raises ``struct.error`` or ``IndexError``; ``wire.codec`` turns both into DecodeError.
+``tuple.__new__`` in place of the generated constructors, which take as long as all the rest. Reading beyond the
+end raises ``struct.error`` or ``IndexError``; ``binary_decode.decode_binary`` turns both into DecodeError.
 """
 
 from __future__ import annotations
@@ -35,23 +35,23 @@ _SIGNALS: tuple[Signal, ...] = tuple(Signal)
 _PHASES: tuple[Phase, ...] = tuple(Phase)
 
 SET_QOS = Qos.CONFIRM
-"""What a SET is sent with, as the clients' own router does."""
+"""The QoS of a SET that the relay sends; the router that the clients come with sends the same."""
 
 PUBLISH_QOS = (Qos.CONFIRM, Qos.CONFIRM, Qos.FIRE, Qos.FIRE, Qos.COMMIT)
-"""What a PUBLISH is sent with, by signal."""
+"""The QoS of a PUBLISH that the relay sends, by signal."""
 
 _SET_FRAME_FLAGS = SET_QOS << 6 | BINARY_FLAG
 _PUBLISH_FRAME_FLAGS = tuple(qos << 6 | BINARY_FLAG for qos in PUBLISH_QOS)
 
 
 def decode_usual(data: bytes) -> Set | Publish | None:
-    """Decodes what is sent most, a SET without options or a PUBLISH, out of its frame in one step.
+    """Decodes the most frequent messages, a SET without options or a PUBLISH, from their frame in one step.
 
     Args:
         data: one whole binary WebSocket message.
 
     Returns:
-        The message; None for every other frame, right or wrong, which is then to be decoded step by step.
+        The message; None for any other frame, valid or not: decode that with ``decode_frame`` and ``decode``.
     """
     size = len(data)
     if size < _FRAMED_HEAD_BYTES:
@@ -137,7 +137,7 @@ def decode_publish(payload: bytes) -> Publish:
 
 
 def _decode_rate(payload: bytes, end: int) -> int:
-    """A PUBLISH carries its rate when exactly four bytes are left; no flag announces it."""
+    """Decodes the rate, which no flag announces: it is there when exactly four bytes are left."""
     if end > len(payload):
         raise DecodeError("the message ends too early")
     if end + 4 != len(payload):

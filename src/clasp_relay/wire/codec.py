@@ -1,7 +1,7 @@
-"""Payloads ↔ messages: what the rest of the relay uses of the wire's encodings.
+"""Decodes payloads to messages and encodes messages: all that the rest of the relay uses of both encodings.
 
-``decode`` takes a payload of either encoding; what the relay sends is always binary. For what is sent
-often there are functions that make the whole frame at once.
+``decode`` accepts binary and MessagePack; the relay sends binary only. The ``*_frame`` functions make a whole frame
+in one step, for the messages that are sent most.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def decode(payload: bytes) -> Message:
     """Decodes a payload.
 
     Args:
-        payload: what was in the frame.
+        payload: the payload of a frame.
 
     Returns:
         The message, its values checked.
@@ -50,7 +50,7 @@ def decode(payload: bytes) -> Message:
         RequestError: code 402; a map in a value has a key that ``values.check_keys`` refuses. Nothing else is
             raised for any bytes.
     """
-    # No binary message code has the high bit: this alone sends nearly all of them the short way.
+    # No binary message code has the high bit, so one comparison decides for nearly all payloads.
     if payload and payload[0] >= 0x80 and is_legacy(payload[0]):
         return decode_legacy(payload)
     return decode_binary(payload)

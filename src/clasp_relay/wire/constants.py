@@ -11,7 +11,7 @@ MAGIC = 0x53
 """The first byte of every frame, «S»."""
 
 PROTOCOL_VERSION = 1
-"""What all clients in the field send in HELLO, and what WELCOME answers."""
+"""The version that all known clients send in HELLO, and that WELCOME has."""
 
 MAX_PAYLOAD_BYTES = 0xFFFF
 """The frame's length field is an unsigned 16-bit number."""
@@ -31,7 +31,7 @@ MAX_LEGACY_NODES = 20_000
 Each costs up to 1 µs. The longest bundle that the Python client can send, 1,900 SETs, has 13,300."""
 
 MAX_SNAPSHOT_PARAMS = 800
-"""How many params one SNAPSHOT carries at most; what the clients were written against."""
+"""Params in one SNAPSHOT. The router that the clients were written for cuts at the same number."""
 
 
 class MessageCode(IntEnum):
@@ -88,7 +88,7 @@ class Signal(IntEnum):
 
 
 class Phase(IntEnum):
-    """Where in a gesture a PUBLISH stands. Absent is written as START."""
+    """The phase of a gesture that a PUBLISH belongs to. An absent one is written as START."""
 
     START = 0
     MOVE = 1

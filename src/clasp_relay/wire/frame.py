@@ -1,8 +1,8 @@
 """The frame around every message (``docs/protocol.md``, Frames).
 
-One binary WebSocket message is exactly one frame: magic, flags, payload length, perhaps a timestamp,
-payload. Decoding is strict where a mistake would be passed on to other clients, and does not look at
-the encoding bits, because no client in the field sets them truthfully: the payload's first byte decides.
+One binary WebSocket message is exactly one frame: magic, flags, payload length, an optional timestamp, payload.
+Decoding refuses every mistake that would be passed on to other clients. It ignores the encoding bits, because no client
+sets them correctly: the first byte of the payload tells the encoding.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ TIMESTAMP_FLAG = 0x20
 """A timestamp stands between header and payload."""
 
 TRANSFORMED_FLAGS = 0x18
-"""Encrypted or compressed: no client in the field knows how, so such a frame cannot be understood."""
+"""Encrypted or compressed. No client can do either, so such a frame is refused."""
 
 BINARY_FLAG = 0x01
 """The encoding bits that every encoder writes."""
@@ -29,7 +29,7 @@ _pack_header = _HEADER.pack
 
 
 class ClaspFrame(NamedTuple):
-    """A frame taken apart. ``timestamp_us`` is the sender's, or None; nothing depends on it."""
+    """A decoded frame. ``timestamp_us`` is the sender's, or None; the relay does not use it."""
 
     qos: int
     timestamp_us: int | None
@@ -41,7 +41,7 @@ _new_frame = tuple.__new__
 
 
 def decode_frame(data: bytes) -> ClaspFrame:
-    """Takes one frame apart.
+    """Decodes one frame.
 
     Args:
         data: one whole binary WebSocket message.
@@ -50,7 +50,7 @@ def decode_frame(data: bytes) -> ClaspFrame:
         Its QoS (0 to 2), timestamp in µs and payload (at least one byte).
 
     Raises:
-        DecodeError: code 100; ``data`` is not exactly one frame that can be understood.
+        DecodeError: code 100; ``data`` is not exactly one valid frame.
     """
     size = len(data)
     if size < 5:

@@ -1,8 +1,8 @@
 """Messages in MessagePack, decoded to the same objects (``docs/protocol.md``, MessagePack).
 
-The Python client sends BUNDLE and QUERY so, Rust clients may send anything so; it is never sent back.
-Field names come in two spellings (``max_rate`` of Rust, ``maxRate`` of JavaScript); nil says that an
-optional field is absent; fields that a message does not have are ignored.
+The Python client sends BUNDLE and QUERY in MessagePack, Rust clients may send any message in it; the relay answers in
+binary. Field names have two spellings (``max_rate`` in Rust, ``maxRate`` in JavaScript). nil means that an optional
+field is absent. Fields that a message does not have are ignored.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _OPERATIONS = {"DeclareNamespaces": 1, "RequestSync": 2, "RevisionVector": 3, "S
 
 
 def is_legacy(first_byte: int) -> bool:
-    """Says whether a payload that starts so is a MessagePack map."""
+    """Returns whether a payload that starts with this byte is a MessagePack map."""
     return 0x80 <= first_byte <= 0x8F or first_byte in (0xDE, 0xDF)
 
 
@@ -119,7 +119,7 @@ def _mask(names: Iterable[Signal]) -> int:
 
 
 def _features(f: Fields) -> int:
-    """Returns the features byte; a feature that is not known asks for nothing."""
+    """Returns the features byte; unknown features are ignored."""
     mask = 0
     for name in f.texts("features"):
         mask |= _FEATURES.get(name, 0)

@@ -1,4 +1,4 @@
-"""The fields of a MessagePack map, read by name and type; whatever is wrong is said with the field's name."""
+"""Reads the fields of a MessagePack map by name and type; errors name the field."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _camel_case(name: str) -> str:
 class Fields:
     """One map. Every method raises DecodeError for a field of the wrong type.
 
-    A name is asked for in snake_case and found in camelCase too. nil is the same as absent, but for ``value``.
+    Names are given in snake_case and found in camelCase, too. nil means absent, except in ``value``.
 
     Args:
         document: what MessagePack decoded to; refused unless it is a map with string keys.

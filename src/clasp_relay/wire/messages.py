@@ -1,10 +1,10 @@
 """The messages of CLASP as Python objects.
 
-A *value* is always its encoded form: the type byte followed by its data, exactly as its sender wrote
-it (``docs/protocol.md``, Values). ``wire.values`` looks inside one when something has to.
+A *value* is always in its encoded form: the type byte and the data, byte for byte as its sender wrote
+it (``docs/protocol.md``, Values). ``wire.values`` decodes it where needed.
 
-SET and PUBLISH are ``NamedTuple`` because one is built for every message of the hot path, and a frozen
-dataclass of their size takes more than twice as long to build. All others are frozen dataclasses.
+SET and PUBLISH are ``NamedTuple``, because nearly all messages are one of them and a frozen dataclass of their size
+takes more than twice as long to build. All others are frozen dataclasses.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Welcome:
 
 @dataclass(frozen=True, slots=True)
 class SignalDefinition:
-    """What ANNOUNCE says of one signal. RESULT carries address, signal, datatype and access only."""
+    """The definition of one signal in an ANNOUNCE. A RESULT has only its address, signal, datatype and access."""
 
     address: str
     signal: Signal
@@ -67,7 +67,7 @@ class Announce:
 
 @dataclass(frozen=True, slots=True)
 class FederationSync:
-    """Relay to relay; decoded so that it can be refused by name."""
+    """Sent between relays of another kind; decoded only to be refused with an ERROR that names it."""
 
     operation: int
     patterns: tuple[str, ...] = ()
@@ -95,7 +95,7 @@ class Subscribe:
 
 @dataclass(frozen=True, slots=True)
 class Unsubscribe:
-    """Forgets the subscription with that id."""
+    """Ends the subscription with that id."""
 
     id: int
 

@@ -1,4 +1,4 @@
-"""Values: checked once at the door, looked into only where something has to (``docs/protocol.md``, Values).
+"""Values: checked once, turned into objects only where needed (``docs/protocol.md``, Values).
 
 A value is its type byte followed by its data, exactly as the sender wrote it.
 """
@@ -15,7 +15,7 @@ PyValue: TypeAlias = Any
 """None, bool, int, float, str, bytes, or a list or str-keyed dict of these."""
 
 VARIABLE = -1
-"""In ``FIXED_SIZES``: the data has to be looked at (or the type is unknown)."""
+"""In ``FIXED_SIZES``: the size depends on the data, or the type is unknown."""
 
 _FORMATS = {
     ValueType.I8: struct.Struct(">b"),
@@ -35,7 +35,7 @@ def _fixed_size(code: int) -> int:
 
 
 FIXED_SIZES: tuple[int, ...] = tuple(_fixed_size(code) for code in range(256))
-"""Data bytes of each type whose data is always valid; BOOL is not among them, since only 0 and 1 are."""
+"""Data bytes of each type whose data is always valid. BOOL is not among them: only 0 and 1 are valid."""
 
 TYPE_BYTES: tuple[bytes, ...] = tuple(bytes([code]) for code in range(256))
 
@@ -128,7 +128,7 @@ def _skip_items(data: bytes, offset: int, depth: int) -> int:
 
 
 def _skip_entries(data: bytes, offset: int, depth: int) -> int:
-    """Goes through a map; with strings it does what ``_skip_string`` does, since nearly all of a map is strings."""
+    """Checks a map. Its strings are checked here, without a call, because most values in maps are strings."""
     sizes, limit = FIXED_SIZES, len(data)
     # An entry takes the length of its key and a type byte at least.
     count = _count(data, offset, 3, depth)
@@ -270,7 +270,7 @@ def encode_value(obj: object) -> bytes:
         Type byte and data.
 
     Raises:
-        ValueError: CLASP cannot say it: another type, an int beyond 64 bits, a lone surrogate, more
+        ValueError: CLASP has no encoding for it: another type, an int beyond 64 bits, a lone surrogate, more
             than 65,535 bytes or items, or nesting deeper than ``MAX_DEPTH``.
     """
     return _encode(obj, 0)
