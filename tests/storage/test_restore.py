@@ -42,7 +42,7 @@ class RustFileTests(SynchronousTestCase):
         self.assertEqual(restored.warnings, [])
         self.assertEqual(restored.image.expires_us, {})
         first, *others = restored.image.params
-        self.assertEqual(first, ("/a", b"\x07" + struct.pack(">d", 1.0), 3, WRITER, TIME_US, None, ""))
+        self.assertEqual(first, ("/a", b"\x07" + struct.pack(">d", 1.0), 3, WRITER, TIME_US, None, "", ""))
         self.assertEqual(
             [(param.address, param.value, param.revision) for param in others],
             [
@@ -182,6 +182,7 @@ class BrokenFileTests(SynchronousTestCase):
             ({"ttl": "60"}, '"ttl" is not an integer'),
             ({"expires": 1.5}, '"expires" is not an integer'),
             ({"subject": 1}, '"subject" is not a string'),
+            ({"origin": 1}, '"origin" is not a string'),
             ({"encoded": 1}, '"encoded" is not a string'),
             ({"encoded": "!"}, "param 0 (/a): "),
             ({"encoded": ""}, '"encoded" is no value'),
