@@ -52,6 +52,7 @@ class AcceptedTests(SynchronousTestCase):
             (["--token-ttl", "60"], Settings(token_ttl_s=60)),
             (["--rate-limit", "0"], Settings(rate_limit=0)),
             (["--max-params-per-subject", "9"], Settings(max_params_per_subject=9)),
+            (["--max-bytes-per-subject", "0"], Settings(max_bytes_per_subject=0)),
             (["--host", "::1"], Settings(host="::1")),
             (["--data-dir", "/d"], Settings(data_dir=Path("/d"))),
             (["--name", "--odd=name"], Settings(name="--odd=name")),

@@ -17,6 +17,7 @@ from clasp_relay.core.records import Change, ChangeKind, Param, decode_change, e
 from clasp_relay.core.relay import RelayOptions
 from clasp_relay.core.rights.port import Grant
 from clasp_relay.core.state.params import ParamLimits, Params
+from clasp_relay.core.state.shares import ShareLimits
 from clasp_relay.errors import CloseCode, Disconnect, ErrorCode
 from clasp_relay.wire.constants import ALL_TYPES, TTL_ABSOLUTE, Phase, Signal
 from clasp_relay.wire.messages import (
@@ -270,7 +271,7 @@ class GuardedTests(SynchronousTestCase):
     def setUp(self) -> None:
         """A relay that checks."""
         self.guard = Guard()
-        self.begin(ParamLimits(max_per_subject=3))
+        self.begin(ParamLimits(subject=ShareLimits(3)))
 
     def begin(self, limits: ParamLimits) -> None:
         """Begins anew."""
@@ -297,10 +298,10 @@ class GuardedTests(SynchronousTestCase):
         self.assertEqual(codes(self.alice.ask(Set("/a", value(1)))), [ErrorCode.VALUE])
 
     def test_stamp_stays_when_its_param_ends(self) -> None:
-        """By a null, by expiry and by eviction; it counts as a param."""
+        """By a null, by expiry and by eviction for its bytes; it counts as a param."""
         self.guard.grant = lambda who, _address, stored, ttl, _state: Grant(stored, ttl, who.subject)
         self.guard.stamps = {"/b": "alice", "/c": "alice"}
-        self.begin(ParamLimits(max_params=3))
+        self.begin(ParamLimits(max_params=4, max_state_bytes=20))
         params = self.world.relay.params
         self.alice.send(Set("/a", value(1)))
         self.alice.send(Set("/a", NULL))
@@ -313,6 +314,7 @@ class GuardedTests(SynchronousTestCase):
         self.assertEqual(codes(self.alice.ask(Set("/d", value(1)))), [])
         ended = params.ended("/c")
         self.assertEqual(ended and ended.stamp, "alice")
+        self.assertEqual(codes(self.alice.ask(Set("/e", value(1)))), [ErrorCode.OVERLOADED])
 
     def test_users_share_is_bounded(self) -> None:
         """The ERROR says so; other users, and what one has already, are not touched."""
@@ -624,7 +626,7 @@ class OneWayTests(SynchronousTestCase):
             Grant(stored, ttl, who.subject) if address == "/stamped" else None
         )
         guard.stamps = {"/stamped": "alice"}
-        limits = ParamLimits(3, 200, 2, 7) if is_small else ParamLimits()
+        limits = ParamLimits(3, 200, 7, ShareLimits(2, 150), ShareLimits(3, 180)) if is_small else ParamLimits()
         world = World(RelayOptions(params=limits), guard, log=log)
         clients = [world.join(name) for name in ("alice", "alice", "bob")]
         for who, number in steps:
@@ -650,7 +652,7 @@ class OneWayTests(SynchronousTestCase):
             params.changes,
             params.locks._holders,
             params.presence._subjects,
-            params._shares._counts,
+            *(vars(shares) for shares in (params._by_subject, params._by_origin)),
         )
 
     def live(self, world: World, clients: list[Client], who: int, number: int) -> None:

@@ -28,7 +28,7 @@ class ParamTests(SynchronousTestCase):
 
 _CHANGES: st.SearchStrategy[Change] = st.builds(
     Change,
-    st.builds(Param, TEXT, VALUES, U64, TEXT, U64, st.none() | U32, TEXT),
+    st.builds(Param, TEXT, VALUES, U64, TEXT, U64, st.none() | U32, TEXT, TEXT),
     st.sampled_from(ChangeKind),
     st.booleans(),
     st.booleans(),
@@ -52,7 +52,7 @@ ABOUT = b"\x00\x00\x00\x00\x00\x00\x00\x00" + TIME
 LITERALS: tuple[tuple[Change, bytes], ...] = (
     (
         Change(
-            Param("/a", b"\x02\x05", 3, "w", 9, 60, "é"),
+            Param("/a", b"\x02\x05", 3, "w", 9, 60, "é", "here"),
             lock=True,
             ttl=60,
             takes_lock=True,
@@ -63,37 +63,44 @@ LITERALS: tuple[tuple[Change, bytes], ...] = (
         b"\x01\x01\x02\x7d\x00\x00\x00\x00\x00\x00\x00\x03"
         + TIME
         + ADDRESS
-        + b"\x00\x00\x00\x01w\x00\x00\x00\x02\xc3\xa9"
+        + b"\x00\x00\x00\x01w\x00\x00\x00\x02\xc3\xa9\x00\x00\x00\x04here"
         b"\x00\x00\x00\x02\x02\x05\x00\x00\x00\x3c\x00\x00\x00\x3c\x00\x00\x00\x00\x03\x93\x87\x09\x00\x00\x00\x03bob",
     ),
     (
         Change(Param("/a", NULL, 4, "", 9), unlock=True),
-        b"\x01\x01\x00\x02\x00\x00\x00\x00\x00\x00\x00\x04" + TIME + ADDRESS + NOBODY + NOBODY + NOTHING,
+        b"\x01\x01\x00\x02\x00\x00\x00\x00\x00\x00\x00\x04" + TIME + ADDRESS + NOBODY * 3 + NOTHING,
     ),
     (
         Change(no_param("/a", "", "", 9), ChangeKind.RENEWAL, due_us=0x0102),
-        b"\x01\x02\x00\x40" + ABOUT + ADDRESS + NOBODY + NOBODY + NOTHING + b"\x00\x00\x00\x00\x00\x00\x01\x02",
+        b"\x01\x02\x00\x40"
+        + ABOUT
+        + ADDRESS
+        + NOBODY
+        + NOBODY
+        + NOBODY
+        + NOTHING
+        + b"\x00\x00\x00\x00\x00\x00\x01\x02",
     ),
     (
         Change(no_param("/a", "w", "", 9), ChangeKind.LOCK_RELEASE),
-        b"\x01\x03\x00\x00" + ABOUT + ADDRESS + b"\x00\x00\x00\x01w" + NOBODY + NOTHING,
+        b"\x01\x03\x00\x00" + ABOUT + ADDRESS + b"\x00\x00\x00\x01w" + NOBODY + NOBODY + NOTHING,
     ),
     (
         Change(no_param("/a", "w", "s", 9), ChangeKind.PRESENCE_END),
-        b"\x01\x04\x00\x00" + ABOUT + ADDRESS + b"\x00\x00\x00\x01w\x00\x00\x00\x01s" + NOTHING,
+        b"\x01\x04\x00\x00" + ABOUT + ADDRESS + b"\x00\x00\x00\x01w\x00\x00\x00\x01s" + NOBODY + NOTHING,
     ),
     (
         Change(no_param("", "", "", 9), ChangeKind.SCHEDULED, due_us=0x0102, number=7, message=Bundle()),
-        b"\x01\x05\x01\xc0" + ABOUT + NOBODY * 3 + NOTHING + b"\x00\x00\x00\x00\x00\x00\x01\x02"
+        b"\x01\x05\x01\xc0" + ABOUT + NOBODY * 4 + NOTHING + b"\x00\x00\x00\x00\x00\x00\x01\x02"
         b"\x00\x00\x00\x00\x00\x00\x00\x07\x00\x00\x00\x04\x30\x00\x00\x00",
     ),
     (
         Change(no_param("", "", "", 9), ChangeKind.DUE, number=7),
-        b"\x01\x06\x00\x80" + ABOUT + NOBODY * 3 + NOTHING + b"\x00\x00\x00\x00\x00\x00\x00\x07",
+        b"\x01\x06\x00\x80" + ABOUT + NOBODY * 4 + NOTHING + b"\x00\x00\x00\x00\x00\x00\x00\x07",
     ),
     (
         Change(no_param("/a", "", "", 9), ChangeKind.EVENT, message=Publish("/a", Signal.EVENT)),
-        b"\x01\x07\x01\x00" + ABOUT + ADDRESS + NOBODY * 2 + NOTHING + b"\x00\x00\x00\x07\x20\x20\x00\x02/a\x00",
+        b"\x01\x07\x01\x00" + ABOUT + ADDRESS + NOBODY * 3 + NOTHING + b"\x00\x00\x00\x07\x20\x20\x00\x02/a\x00",
     ),
 )
 """One of every kind, as it stands in a log."""

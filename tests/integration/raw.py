@@ -46,6 +46,7 @@ class RawClient:
         headers: more lines of the request.
         receive_buffer: bytes that the system keeps for us; small ones make a slow reader.
         tls: how to speak TLS; None for not at all.
+        source: the address that it comes from; all of 127.0.0.0/8 are this machine's.
     """
 
     def __init__(
@@ -57,11 +58,13 @@ class RawClient:
         headers: Iterable[str] = (),
         receive_buffer: int = 0,
         tls: ssl.SSLContext | None = None,
+        source: str = "127.0.0.1",
     ) -> None:
         self.socket = socket.socket()
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.settimeout(PATIENCE_S)
+        self.socket.bind((source, 0))
         self.socket.connect(("127.0.0.1", port))
         if tls is not None:
             self.socket = tls.wrap_socket(self.socket, server_hostname="localhost")

@@ -255,6 +255,7 @@ class BrokenFileTests(SynchronousTestCase):
             ({"ttl": "60"}, '"ttl" is not an integer'),
             ({"expires": 1.5}, '"expires" is not an integer'),
             ({"subject": 1}, '"subject" is not a string'),
+            ({"origin": 1}, '"origin" is not a string'),
             ({"encoded": 1}, '"encoded" is not a string'),
             ({"encoded": "!"}, "param 0 (/a): "),
             ({"encoded": ""}, '"encoded" is no value'),

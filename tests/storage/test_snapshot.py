@@ -96,16 +96,16 @@ class DocumentTests(SynchronousTestCase):
         )
 
     def test_document_has_optional_keys_where_they_say_something(self) -> None:
-        """Life time, end, subject and stamp are written where there are any."""
+        """Life time, end, subject, origin and stamp are written where there are any."""
         state = StateImage(
-            [param("/a")._replace(ttl=60, subject="user:1"), param("/b")._replace(ttl=0)],
+            [param("/a")._replace(ttl=60, subject="user:1", origin="0a1b"), param("/b")._replace(ttl=0)],
             [("/c", Ended(7, 5, "user:2", "user:3")), ("/d", Ended(8, 6))],
             {"/a": 99},
         )
         read = document(state)
         self.assertEqual(
-            [(entry.get("ttl"), entry.get("expires"), entry.get("subject")) for entry in read["params"]],
-            [(60, 99, "user:1"), (0, None, None)],
+            [[entry.get(key) for key in ("ttl", "expires", "subject", "origin")] for entry in read["params"]],
+            [[60, 99, "user:1", "0a1b"], [0, None, None, None]],
         )
         self.assertEqual(
             read["tombstones"],

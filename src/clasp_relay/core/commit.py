@@ -22,7 +22,7 @@ from clasp_relay.core.session.schedule import Schedule
 from clasp_relay.core.session.sessions import Session, SessionTable, Unrecorded
 from clasp_relay.core.state.params import Params
 from clasp_relay.wire.constants import Signal
-from clasp_relay.wire.messages import NULL, Bundle, Publish
+from clasp_relay.wire.messages import NULL, Bundle, Publish, Value
 
 EXPIRIES_AT_ONCE = 500
 """How many params end in one turn: some milliseconds of work. A hundred thousand can be due at the same time."""
@@ -66,6 +66,7 @@ class Committer:
         self._is_open = permissions.is_open
         self._memory = permissions.memory
         self._keeps: Callable[[Publish], bool] = permissions.keeps
+        self._stamp_of: Callable[[str, Value], str | None] = permissions.stamp_of
         self._sessions = sessions
         self._log = log
         self._is_immediate = log.is_immediate
@@ -100,7 +101,7 @@ class Committer:
             RequestError: OVERLOADED when there is no room; nothing has changed.
         """
         recorded: list[Change] = []
-        for address in self._params.victims(outcomes):
+        for address in self._params.victims(outcomes, self._stamp_of):
             null = self._decider.null(address)
             self._write(null)
             recorded.append(null)

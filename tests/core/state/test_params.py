@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.core.records import Change, ChangeKind, Ended, Param, StateImage, no_param, text_bytes
+from clasp_relay.core.records import Change, ChangeKind, Ended, Param, StateImage, no_param, param_bytes, text_bytes
+from clasp_relay.core.state import params as params_module
 from clasp_relay.core.state.params import ParamLimits, Params
+from clasp_relay.core.state.shares import ShareLimits, Shares
 from clasp_relay.errors import ErrorCode, RequestError
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.constants import TTL_ABSOLUTE
@@ -20,9 +22,11 @@ from tests.core.world import value, written
 SECOND_US = 1_000_000
 
 
-def param(address: str, number: object = 1, revision: int = 1, ttl: int | None = None, subject: str = "") -> Param:
+def param(
+    address: str, number: object = 1, revision: int = 1, ttl: int | None = None, subject: str = "", origin: str = ""
+) -> Param:
     """Returns a change."""
-    return Param(address, value(number), revision, "w", 0, ttl, subject)
+    return Param(address, value(number), revision, "w", 0, ttl, subject, origin)
 
 
 def null(address: str, revision: int = 2, subject: str = "") -> Param:
@@ -279,7 +283,7 @@ class CapacityTests(SynchronousTestCase):
 
     def test_share_counts_what_a_subject_wrote_last(self) -> None:
         """And what is stamped for it, so that nobody fills the table with what has ended."""
-        limits = ParamLimits(max_per_subject=2)
+        limits = ParamLimits(subject=ShareLimits(2))
         self.fill(limits, param("/a", subject="alice"), param("/b", subject="alice"), param("/c", subject="bob"))
         self.assertIn("max-params-per-subject", self.refusal(param("/new", subject="alice")))
         self.assertIn("max-params-per-subject", self.refusal(param("/c", subject="alice")))
@@ -293,7 +297,7 @@ class CapacityTests(SynchronousTestCase):
     def test_subject_at_its_limit_loses_its_own_first(self) -> None:
         """The least recently used that has a life time; never another's, and never one that is being written."""
         self.fill(
-            ParamLimits(max_params=5, max_per_subject=3),
+            ParamLimits(max_params=5, subject=ShareLimits(3)),
             param("/theirs", ttl=5, subject="bob"),
             param("/good", subject="alice"),
             param("/a", ttl=5, subject="alice"),
@@ -306,8 +310,109 @@ class CapacityTests(SynchronousTestCase):
         three = [param(f"/new{number}", subject="alice") for number in range(3)]
         error = self.assertRaises(RequestError, self.victims, *three)
         self.assertIn("max-params-per-subject", error.message)
-        both = [param("/x", subject="alice"), param("/y", subject="bob"), param("/z", subject="bob")]
-        self.assertEqual(self.victims(*both), ["/b", "/theirs"])
+
+    def test_share_counts_bytes(self) -> None:
+        """Of addresses and values; one that grows makes room by its owner's own."""
+        self.fill(
+            ParamLimits(subject=ShareLimits(max_bytes=30)),
+            param("/a", "x" * 5, subject="alice"),
+            param("/b", "x" * 5, ttl=5, subject="alice"),
+            param("/theirs", "x" * 10, ttl=5, subject="bob"),
+        )
+        self.assertEqual(self.victims(param("/a", "x" * 16, 2, subject="alice")), ["/b"])
+        self.assertIn("max-bytes-per-subject", self.refusal(param("/c", "x" * 30, subject="alice")))
+        self.assertEqual(self.victims(param("/theirs", "x" * 10, 2, subject="bob")), [])
+
+    def test_full_origin_evicts_what_its_writer_has_there(self) -> None:
+        """Never another's of the same client address, nor what the writer has elsewhere, which would free nothing."""
+        self.fill(
+            ParamLimits(origin=ShareLimits(3)),
+            param("/bob", ttl=5, subject="bob", origin="here"),
+            param("/far", ttl=5, subject="alice", origin="there"),
+            param("/a", ttl=5, subject="alice", origin="here"),
+            param("/b", ttl=5, subject="alice", origin="here"),
+        )
+        new = param("/new", subject="alice", origin="here")
+        self.assertEqual(self.victims(new), ["/a"])
+        self.assertEqual(self.victims(new._replace(origin="there")), [])
+        self.assertEqual(self.victims(new, new._replace(address="/new2")), ["/a", "/b"])
+        text = self.refusal(new._replace(subject="eve"))
+        self.assertIn("one client address", text)
+
+    def test_victim_counts_for_every_bound_that_it_serves(self) -> None:
+        """One makes room in the user's share, its client address's and the whole."""
+        self.fill(
+            ParamLimits(max_params=4, subject=ShareLimits(2), origin=ShareLimits(3)),
+            param("/far", ttl=5, subject="alice", origin="there"),
+            param("/a", ttl=5, subject="alice", origin="here"),
+            param("/bob", ttl=5, subject="bob", origin="here"),
+            param("/bob2", ttl=5, subject="bob", origin="here"),
+        )
+        self.assertEqual(self.victims(param("/new", subject="alice", origin="there")), ["/far"])
+        self.assertEqual(self.victims(param("/new", subject="alice", origin="here")), ["/far", "/a"])
+
+    def test_what_the_exempt_subject_has_counts_for_nobody(self) -> None:
+        """Neither for it nor for its client address; what it takes over is given back."""
+        limits = ParamLimits(subject=ShareLimits(1), origin=ShareLimits(2), exempt_subject="admin")
+        self.fill(limits, *(param(f"/{number}", subject="admin", origin="here") for number in range(5)))
+        self.assertEqual(self.victims(param("/5", subject="admin", origin="here")), [])
+        self.assertTrue(self.params.has_room(param("/5", subject="admin", origin="here")))
+        put(self.params, param("/a", subject="alice", origin="here"))
+        self.refusal(param("/b", subject="alice", origin="here"))
+        put(self.params, param("/a", revision=2, subject="admin", origin="here"))
+        self.assertEqual(self.victims(param("/b", subject="alice", origin="here")), [])
+
+    def test_tenth_is_kept_for_those_who_have_little(self) -> None:
+        """In params and in bytes; who has much makes room by its own there, and others are left alone."""
+        self.patch(params_module, "SMALL_BYTES", 12)
+        self.fill(
+            ParamLimits(max_params=20, subject=ShareLimits(100)),
+            *(param(f"/a{number}", ttl=5 if number else 0, subject="alice") for number in range(17)),
+            param("/bob", ttl=5, subject="bob"),
+        )
+        self.assertFalse(self.params.has_room(param("/new", subject="alice")))
+        self.assertEqual(self.victims(param("/new", subject="alice")), ["/a1"])
+        for number in range(2):
+            one = param(f"/new{number}", subject=f"new{number}")
+            self.assertTrue(self.params.has_room(one))
+            put(self.params, one)
+        self.assertEqual(self.victims(param("/last", subject="last")), ["/a1"])
+        self.fill(
+            ParamLimits(max_state_bytes=100, subject=ShareLimits(100)),
+            param("/a", "x" * 60, subject="alice"),
+            param("/bob", "x" * 10, ttl=5, subject="bob"),
+        )
+        self.assertIn("max-state-bytes", self.refusal(param("/b", "x" * 12, subject="alice")))
+        self.assertEqual(self.victims(param("/c", "x" * 12, subject="carol")), [])
+
+    def test_end_that_stays_stamped_frees_no_place(self) -> None:
+        """So it is evicted for its bytes only, and nobody gets past a bound by what stays of it."""
+
+        def victims(*changes: Param) -> list[str]:
+            writes = [written(self.params, change) for change in changes]
+            return self.params.victims(writes, lambda address, _value: "alice" if address == "/s" else None)
+
+        first = param("/s", "x" * 20, ttl=5, subject="alice", origin="here")
+        second = param("/t", ttl=5, subject="alice", origin="here")
+        new = param("/new", subject="alice", origin="here")
+        self.fill(ParamLimits(subject=ShareLimits(2)), first, second)
+        self.assertEqual(victims(new), ["/t"])
+        self.assertRaises(RequestError, victims, new, new._replace(address="/more"))
+        self.fill(ParamLimits(max_params=2), first, second)
+        self.assertEqual(victims(new), ["/t"])
+        self.fill(ParamLimits(max_state_bytes=40), first, second)
+        self.assertEqual(victims(param("/new", "x" * 10, subject="alice")), ["/s"])
+        self.fill(ParamLimits(origin=ShareLimits(2)), first, second)
+        self.assertEqual(victims(new), ["/s"])
+        self.fill(ParamLimits(max_params=2, origin=ShareLimits(2)), first, second)
+        self.assertEqual(victims(new), ["/s", "/t"])
+
+    def test_search_for_what_can_go_is_bounded(self) -> None:
+        """What one write may look at, and evict, is no whole state."""
+        self.patch(params_module, "LOOKED_AT", 3)
+        self.fill(ParamLimits(max_state_bytes=88), *(param(f"/{number}", ttl=5) for number in range(8)))
+        self.assertEqual(len(self.victims(param("/new", "x" * 26))), 3)
+        self.refusal(param("/new", "x" * 27))
 
     def test_one_change_surely_fits_only_where_nobody_needs_to_ask(self) -> None:
         """A yes is a promise."""
@@ -315,17 +420,21 @@ class CapacityTests(SynchronousTestCase):
             (ParamLimits(), True),
             (ParamLimits(max_params=1), False),
             (ParamLimits(max_state_bytes=20), False),
-            (ParamLimits(max_per_subject=2), True),
-            (ParamLimits(max_per_subject=1), False),
+            (ParamLimits(subject=ShareLimits(2)), True),
+            (ParamLimits(subject=ShareLimits(1)), False),
+            (ParamLimits(subject=ShareLimits(0, 28)), True),
+            (ParamLimits(subject=ShareLimits(0, 27)), False),
+            (ParamLimits(origin=ShareLimits(1)), False),
+            (ParamLimits(origin=ShareLimits(0, 28)), True),
         )
         for limits, expected in cases:
             with self.subTest(limits=limits):
-                self.fill(limits, param("/a", subject="alice"))
-                self.assertEqual(self.params.has_room(param("/b", subject="alice")), expected)
+                self.fill(limits, param("/a", subject="alice", origin="here"))
+                self.assertEqual(self.params.has_room(param("/b", subject="alice", origin="here")), expected)
 
     def test_what_is_set_takes_room_of_whoever_sets_it_next(self) -> None:
         """The table gets no fuller by it, but the new owner's share does."""
-        for limits, expected in ((ParamLimits(max_params=1), True), (ParamLimits(max_per_subject=1), False)):
+        for limits, expected in ((ParamLimits(max_params=1), True), (ParamLimits(subject=ShareLimits(1)), False)):
             with self.subTest(limits=limits):
                 self.fill(limits, param("/a", subject="alice"), param("/b", subject="bob"))
                 self.assertTrue(self.params.has_room(param("/a", subject="alice")))
@@ -337,7 +446,7 @@ class ImageTests(SynchronousTestCase):
 
     def test_loaded_table_is_the_one_that_was_captured(self) -> None:
         """Values, revisions, writers, times, life times, ends, stamps, shares and sizes."""
-        limits = ParamLimits(max_per_subject=2)
+        limits = ParamLimits(subject=ShareLimits(2))
         before = Params(limits)
         for change in (
             param("/a", ttl=5, subject="alice"),
@@ -372,7 +481,8 @@ class ImageTests(SynchronousTestCase):
 
 
 _ADDRESSES = st.sampled_from([f"/{name}" for name in "abcdefgé"])
-_SUBJECTS = st.sampled_from(("", "alice", "bob"))
+_SUBJECTS = st.sampled_from(("", "alice", "bob", "admin"))
+_ORIGINS = st.sampled_from(("", "here", "there"))
 _OBJECTS = st.none() | st.integers(0, 9) | st.text(max_size=20)
 _TTLS = st.sampled_from((None, None, 0, 3, 3 | TTL_ABSOLUTE))
 
@@ -380,7 +490,7 @@ _TTLS = st.sampled_from((None, None, 0, 3, 3 | TTL_ABSOLUTE))
 class TableMachine(RuleBasedStateMachine):
     """Writes, deletes, reads, lets time pass, saves and loads, as the relay would."""
 
-    limits = ParamLimits(max_params=5, max_state_bytes=90, max_per_subject=4, default_ttl_s=0)
+    limits = ParamLimits(5, 90, 0, ShareLimits(4, 60), ShareLimits(4, 70), "admin")
 
     def __init__(self) -> None:
         super().__init__()
@@ -404,13 +514,22 @@ class TableMachine(RuleBasedStateMachine):
         address=_ADDRESSES,
         obj=_OBJECTS,
         subject=_SUBJECTS,
+        origin=_ORIGINS,
         ttl=_TTLS,
         writer=st.sampled_from("xy"),
         lock=st.booleans(),
         is_stamped=st.booleans(),
     )
     def write(
-        self, address: str, obj: object, subject: str, ttl: int | None, writer: str, lock: bool, is_stamped: bool
+        self,
+        address: str,
+        obj: object,
+        subject: str,
+        origin: str,
+        ttl: int | None,
+        writer: str,
+        lock: bool,
+        is_stamped: bool,
     ) -> None:
         """One SET."""
         set_before = self.params.get(address)
@@ -420,13 +539,15 @@ class TableMachine(RuleBasedStateMachine):
         if ttl is None and set_before is not None:
             ttl = set_before.ttl
         revision = self.params.last_revision(address) + 1
-        change = Param(address, value(obj), revision, writer, self.now_us, ttl, subject)
-        before = self.params.image()
+        change = Param(address, value(obj), revision, writer, self.now_us, ttl, subject, origin)
+        before, surely_fits = self.params.image(), self.params.has_room(change)
         try:
             chosen = self.params.victims([written(self.params, change, stamp=stamp)])
         except RequestError:
             assert self.params.image() == before
+            assert not surely_fits
             return
+        assert not (surely_fits and chosen)
         for victim in chosen:
             param = self.params.get(victim)
             assert param is not None
@@ -476,8 +597,20 @@ class TableMachine(RuleBasedStateMachine):
         for subject in ("alice", "bob"):
             expiring = {one.address for one in image.params if one.subject == subject} & set(image.expires_us)
             assert set(self.params._expiry.least_recent(subject)) == expiring
-            mine = [one for one in image.params if one.subject == subject]
-            assert len(mine) + sum(ended.stamp == subject for ended in stamped) == self.params._shares._counts[subject]
+            sizes = [param_bytes(one) for one in image.params if one.subject == subject]
+            sizes += [text_bytes(address) for address, ended in image.ended if ended.stamp == subject]
+            self.check_share(self.params._by_subject, self.limits.subject, subject, sizes)
+        for origin in ("here", "there"):
+            counted = [one for one in image.params if one.origin == origin and one.subject != "admin"]
+            self.check_share(self.params._by_origin, self.limits.origin, origin, list(map(param_bytes, counted)))
+        assert "admin" not in self.params._by_subject._params
+
+    def check_share(self, shares: Shares, limits: ShareLimits, owner: str, sizes: list[int]) -> None:
+        """What is counted for an owner is what it has; ends that stay stamped may pass its limit, values may not."""
+        assert (shares.params_of(owner), shares.bytes_of(owner)) == (len(sizes), sum(sizes))
+        if shares is self.params._by_origin:
+            assert len(sizes) <= limits.max_params
+            assert sum(sizes) <= limits.max_bytes
 
     @invariant()
     def agrees_with_itself(self) -> None:

@@ -10,18 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 
 from clasp_relay.core.records import Change, ChangeKind, Ended, Param, StateImage, param_bytes, text_bytes
 from clasp_relay.core.state.expiry import Expiry
 from clasp_relay.core.state.locks import Locks
 from clasp_relay.core.state.presence import Presence
-from clasp_relay.core.state.shares import Move, ShareLimits, Shares
+from clasp_relay.core.state.shares import Excess, Move, ShareLimits, Shares
 from clasp_relay.core.state.tombstones import Tombstones
 from clasp_relay.core.state.tree import AddressTree
 from clasp_relay.errors import ErrorCode, RequestError
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.constants import TTL_ABSOLUTE
-from clasp_relay.wire.messages import NULL
+from clasp_relay.wire.messages import NULL, Value
 
 _WRITE = ChangeKind.WRITE
 
@@ -30,6 +31,9 @@ RESERVE = 10
 
 SMALL_BYTES = 64 * 1024
 """Up to how many bytes a subject has little."""
+
+LOOKED_AT = 1_000
+"""How many params are looked at, at most, to find what can be evicted: a few ms of work, with telling of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,15 +154,20 @@ class Params:
         owner, place = self._owners(subject, origin)
         return self._by_subject.has_room(owner, more_bytes) and self._by_origin.has_room(place, more_bytes)
 
-    def victims(self, changes: Iterable[Change]) -> list[str]:
+    def victims(
+        self, changes: Iterable[Change], stamp_of: Callable[[str, Value], str | None] = lambda _address, _value: None
+    ) -> list[str]:
         """Decides what must be evicted so that changes fit; nothing is changed.
 
         Args:
-            changes: the writes that will be applied together, by one subject, each address once.
+            changes: the writes that will be applied together, by one subject from one client address, each address
+                once.
+            stamp_of: which subject a stamp would name past the null of an address and its value
+                (``Permissions.stamp_of``).
 
         Returns:
             the addresses to evict first: the least recently used params that have a life time. Where a share is full
-            they are its owner's own, and so they are for a writer that has much already.
+            they are the writer's own that count for it, and where the relay is full the writer's own, if it has much.
 
         Raises:
             RequestError: OVERLOADED when the changes do not fit all the same.
@@ -166,40 +175,52 @@ class Params:
         writes = {change.param.address: change for change in changes}
         if not writes:
             return []
-        chosen: dict[str, None] = {}
+        chosen: dict[str, bool] = {}
         subject = next(iter(writes.values())).param.subject
         for excess in self._by_subject.excess(self._moves(writes, by_origin=False)):
-            self._choose(chosen, writes, excess.owner, excess.params, excess.size_bytes, excess.refusal)
+            self._choose(chosen, writes, excess.owner, None, excess, stamp_of)
         for excess in self._by_origin.excess(self._moves(writes, by_origin=True)):
-            self._choose(chosen, writes, subject, excess.params, excess.size_bytes, excess.refusal)
+            self._choose(chosen, writes, subject, excess.owner, excess, stamp_of)
         over_params, over_bytes = self._over(writes.values(), subject)
-        over_params -= len(chosen)
-        over_bytes -= sum(param_bytes(self._params[address]) for address in chosen)
         if over_params > 0 or over_bytes > 0:
             what = "max-params" if over_params > 0 else "max-state-bytes"
             text = f"the relay is full ({what}); delete something first"
             refusal = RequestError(ErrorCode.OVERLOADED, text, next(iter(writes)))
             of = None if self._has_little(subject) else subject
-            self._choose(chosen, writes, of, over_params, over_bytes, refusal)
+            self._choose(chosen, writes, of, None, Excess("", over_params, over_bytes, refusal), stamp_of)
         return list(chosen)
 
     def _choose(
         self,
-        chosen: dict[str, None],
+        chosen: dict[str, bool],
         writes: Mapping[str, Change],
-        owner: str | None,
-        over_params: int,
-        over_bytes: int,
-        refusal: RequestError,
+        subject: str | None,
+        origin: str | None,
+        excess: Excess,
+        stamp_of: Callable[[str, Value], str | None],
     ) -> None:
-        """Adds what must be evicted; of everybody's params when no owner is given."""
-        for address in self._expiry.least_recent(owner):
+        """Adds what must be evicted beside what is chosen: of one subject and one origin, or of any (None).
+
+        ``chosen`` tells of each address whether its end stays stamped; that goes on counting, but for no origin.
+        """
+        _, over_params, over_bytes, refusal = excess
+        for address, stays in chosen.items():
+            if origin is None or self._params[address].origin == origin:
+                places, freed_bytes = _freed(self._params[address], stays=stays and origin is None)
+                over_params -= places
+                over_bytes -= freed_bytes
+        for address in islice(self._expiry.least_recent(subject), LOOKED_AT):
             if over_params <= 0 and over_bytes <= 0:
                 return
-            if address not in writes and address not in chosen:
-                chosen[address] = None
-                over_params -= 1
-                over_bytes -= param_bytes(self._params[address])
+            param = self._params[address]
+            if address in writes or address in chosen or (origin is not None and param.origin != origin):
+                continue
+            stays = stamp_of(address, param.value) is not None
+            places, freed_bytes = _freed(param, stays=stays and origin is None)
+            if places or over_bytes > 0:
+                chosen[address] = stays
+                over_params -= places
+                over_bytes -= freed_bytes
         if over_params > 0 or over_bytes > 0:
             raise refusal
 
@@ -393,3 +414,8 @@ def _place_after(change: Change) -> tuple[str, str, int]:
     if param.value != NULL:
         return param.subject, param.origin, param_bytes(param)
     return ("", "", 0) if change.stamp is None else (change.stamp, "", text_bytes(param.address))
+
+
+def _freed(param: Param, *, stays: bool) -> tuple[int, int]:
+    """Returns how many places and bytes the end of a param frees, where its address may stay stamped."""
+    return (0, len(param.value)) if stays else (1, param_bytes(param))
