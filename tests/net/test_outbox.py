@@ -293,6 +293,83 @@ class DiscardTests(SynchronousTestCase):
                 bench.outbox.discard()
 
 
+class Capture:
+    """Frames whose maker keeps an account of what it holds for them.
+
+    Args:
+        messages: what they are.
+    """
+
+    def __init__(self, *messages: bytes) -> None:
+        self.frames = packed(*messages)
+        self.closes = 0
+
+    def __iter__(self) -> Capture:
+        return self
+
+    def __next__(self) -> bytes:
+        return next(self.frames)
+
+    def close(self) -> None:
+        """Is told that nobody wants the rest."""
+        self.closes += 1
+
+
+class GivenUpTests(SynchronousTestCase):
+    """Whoever made the frames of a snapshot is told when the rest of them is not wanted any more."""
+
+    def setUp(self) -> None:
+        """A peer that reads nothing."""
+        self.bench = Bench(room_bytes=0)
+        self.bench.block()
+        self.capture = Capture(b"a", b"b")
+
+    def test_snapshot_that_a_newer_one_replaces_is_closed(self) -> None:
+        """The newer one is not, and neither is one that was sent to its end."""
+        newer, other = Capture(b"c"), Capture(b"d")
+        for key, capture in (("k", self.capture), ("other", other), ("k", newer)):
+            self.bench.outbox.send_snapshot(key, capture)
+        self.assertEqual(self.bench.drain()[1:], [b"d", b"c"])
+        self.assertEqual((self.capture.closes, newer.closes, other.closes), (1, 0, 0))
+
+    def test_snapshots_of_a_session_that_ends_are_closed(self) -> None:
+        """Whatever ends it, each once."""
+        for end in (
+            lambda bench: bench.outbox.discard(),
+            lambda bench: bench.outbox.abort(),
+            lambda bench: bench.pipe.lose(),
+            lambda bench: bench.send(*numbered(300, 1000)),
+        ):
+            self.setUp()
+            self.bench.outbox.send_snapshot("k", self.capture)
+            end(self.bench)
+            self.assertEqual(self.capture.closes, 1)
+            self.bench.outbox.close_now()
+            self.assertEqual(self.capture.closes, 1)
+
+    def test_snapshot_that_stands_in_a_run_is_closed(self) -> None:
+        """When it is discarded before the end of the turn."""
+        bench = Bench()
+        bench.writer.fan_out(Audience(CODEC, (bench.outbox,)), keep(b"event"))
+        bench.outbox.send_snapshot("k", self.capture)
+        bench.outbox.discard()
+        self.assertEqual((bench.drain(), self.capture.closes), ([], 1))
+
+    def test_snapshot_for_a_session_that_is_closed_is_closed(self) -> None:
+        """Nothing is held for it."""
+        self.bench.outbox.close(CloseCode.NORMAL, "bye")
+        self.bench.outbox.send_snapshot("k", self.capture)
+        self.assertEqual(self.capture.closes, 1)
+
+    def test_snapshot_that_fails_to_close_harms_nobody(self) -> None:
+        """It is logged."""
+        self.patch(self.capture, "close", lambda: 1 // 0)
+        self.bench.outbox.send_snapshot("k", self.capture)
+        self.bench.outbox.discard()
+        self.assertEqual(self.bench.drain()[1:], [])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+
 class CloseTests(SynchronousTestCase):
     def test_outbox_closes_behind_all_that_was_sent(self) -> None:
         """The Close comes when everything before was handed over, and nothing comes after it."""

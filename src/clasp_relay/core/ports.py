@@ -113,7 +113,8 @@ class Outbox(Protocol):
         Args:
             key: what they answer; a waiting snapshot with an equal key is given up for the new one.
             frames: yields encoded messages (as ``Frame.wire``), or ``NOT_YET`` where it has worked for as long as
-                some thousand params take and there is no message yet.
+                some thousand params take and there is no message yet. If it has a ``close``, as generators do, that is
+                called once when the rest is not wanted any more.
         """
 
     def close(self, close_code: CloseCode, reason: str) -> None:

@@ -8,8 +8,8 @@ it has drained, a frame costs a constant amount of work however long the queue i
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Sequence
-from typing import TypeAlias
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeAlias, cast
 
 from clasp_relay.core.ports import NOT_YET, Frame, Kind
 from clasp_relay.errors import CloseCode
@@ -63,6 +63,17 @@ class Snapshot:
     def __init__(self, key: object, frames: Iterator[bytes]) -> None:
         self.key = key
         self.frames = frames
+
+    def give_up(self) -> None:
+        """Lets go of the rest, and tells its maker, which may keep an account of what it holds for it."""
+        frames, self.frames = self.frames, iter(())
+        close: Callable[[], None] | None = getattr(frames, "close", None)
+        if close is None:
+            return
+        try:
+            close()
+        except Exception:
+            events.CONNECTION_FAULT.failure(action="gave up a snapshot")
 
 
 class Close:
@@ -147,7 +158,7 @@ class Backlog:
             if isinstance(item, Snapshot):
                 older = self._snapshots.pop(item.key, None)
                 if older is not None:
-                    del self._items[older]
+                    cast("Snapshot", self._items.pop(older)).give_up()
                 self._snapshots[item.key] = self._next
             self._append(item)
 
@@ -227,6 +238,11 @@ class Backlog:
 
     def clear(self) -> None:
         """Forgets everything."""
+        for number in self._snapshots.values():
+            cast("Snapshot", self._items[number]).give_up()
+        self._reset()
+
+    def _reset(self) -> None:
         self._items.clear()
         self._snapshots.clear()
         self._index = None
@@ -259,6 +275,7 @@ class Backlog:
             wire = next(snapshot.frames, None)
         except Exception:
             events.CONNECTION_FAULT.failure(action="encoded a snapshot, whose rest is left out")
+            snapshot.give_up()
             wire = None
         if wire is None:
             del self._items[self._snapshots.pop(snapshot.key)]
@@ -270,7 +287,7 @@ class Backlog:
 
     def _take_apart(self) -> _Index:
         items, free_bytes = list(self._items.values()), self._free_bytes
-        self.clear()
+        self._reset()
         self._free_bytes = free_bytes
         index = self._index = _Index()
         for item in items:

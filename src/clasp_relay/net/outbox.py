@@ -205,8 +205,11 @@ class Outbox:
 
     def send_snapshot(self, key: object, frames: Iterator[bytes]) -> None:
         """See ``core.ports.Outbox.send_snapshot``."""
-        if not self.is_closing:
-            self._place(Snapshot(key, frames))
+        snapshot = Snapshot(key, frames)
+        if self.is_closing:
+            snapshot.give_up()
+        else:
+            self._place(snapshot)
 
     def close(self, close_code: CloseCode, reason: str) -> None:
         """See ``core.ports.Outbox.close``; the first call counts."""
@@ -309,6 +312,8 @@ class Outbox:
         """Forgets everything; nothing more is sent."""
         self.is_closing = self._close_waits = True
         self.pending = []
+        if self.backlog is not None:
+            self.backlog.clear()
         self.backlog = Backlog(self._writer.counters)
         self._connection = None
         self.sink = CLOSED
@@ -349,6 +354,8 @@ class Outbox:
 
     def _put(self, item: Item | Snapshot | Close) -> None:
         if self._close_waits:
+            if isinstance(item, Snapshot):
+                item.give_up()
             return
         backlog = self.backlog
         if isinstance(item, Snapshot | Close):

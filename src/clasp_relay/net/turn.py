@@ -61,6 +61,9 @@ class Run:
 
     def discard(self, outbox: AnyOutbox) -> None:
         """Drops a session's part of the run, up to here."""
+        for _, item in self.private.get(outbox, ()):
+            if isinstance(item, Snapshot):
+                item.give_up()
         self.private[outbox] = []
         self.starts[outbox] = len(self.frames)
 
