@@ -36,11 +36,13 @@ class Stamp:
         field: the key, UTF-8.
         value: what it says.
         outlives_null: whether it stays past a null, and the stamped one alone may write again.
+        publish: whether it says who wrote this one value, by SET or PUBLISH: nothing of it is kept for later ones.
     """
 
     field: bytes
     value: Template
     outlives_null: bool
+    publish: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,8 +188,11 @@ def _stamp(keys: Keys, names: tuple[str, ...]) -> Stamp:
     outlives_null = keys.flag("outlives_null", False)
     if outlives_null and text != "{session}":
         keys.fail("outlives_null", "only a stamp of {session} can outlive a null: it says who may write again")
+    publish = keys.flag("publish", False)
+    if outlives_null and publish:
+        keys.fail("outlives_null", "a stamp of single messages (publish) is not kept, so it cannot outlive a null")
     value = _template(keys, "value", names, "{session}")
-    stamp = Stamp(keys.text("field").encode(), value, outlives_null)
+    stamp = Stamp(keys.text("field").encode(), value, outlives_null, publish)
     keys.done()
     return stamp
 

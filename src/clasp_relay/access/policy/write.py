@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeAlias
 from clasp_relay.access.policy.captures import Captured, PathTable
 from clasp_relay.access.policy.checks import Check, any_refusal, holds_all, holds_any
 from clasp_relay.access.policy.document import Document, FailureLimit, Stamp, WriteRule
-from clasp_relay.access.policy.maps import encode_text, fields_of, is_map, text_of, with_fields
+from clasp_relay.access.policy.maps import add_field, encode_text, fields_of, find_field, is_map, text_of, with_fields
 from clasp_relay.access.policy.question import Question
 from clasp_relay.access.policy.visibility import Visibility
 from clasp_relay.core.records import Ended, Param
@@ -118,12 +118,12 @@ class WriteRules:
                 self._apply(rule, write, question, now_us)
             else:
                 remembered = self._recall(rule, write, question, memory, now_us)
+        value = write.value if write.is_admin else self.sign(rule, question.words, write)
         if write.is_publish:
-            return Decision(Grant(write.value, None), remembered)
-        value = write.value
+            return Decision(Grant(value, None), remembered)
         if rule.keep_hidden and not write.is_admin:
-            value = self._keep_hidden(write, question)
-        if rule.stamp is None:
+            value = self._keep_hidden(write, value, question)
+        if rule.stamp is None or rule.stamp.publish:
             return Decision(Grant(value, self.ttl(write)), remembered)
         value, stamp = _stamped(rule.stamp, write, value, question)
         return Decision(Grant(value, self.ttl(write), stamp))
@@ -145,6 +145,35 @@ class WriteRules:
         left, reads = found
         return memory.keep(pool, key, write.address, left, reads)
 
+    def sign(self, rule: WriteRule, words: Captured, write: WriteRequest) -> Value:
+        """Returns the value of a write with its author, where the rule stamps single messages.
+
+        Args:
+            rule: the rule of the address.
+            words: what it captured, and the subject.
+            write: a write that passed the rule.
+
+        Raises:
+            RequestError: POLICY when the value is no map or names another author, VALUE when the author is too long.
+        """
+        stamp, value = rule.stamp, write.value
+        if stamp is None or not stamp.publish or (value == NULL and not write.is_publish):
+            return value
+        if not is_map(value):
+            raise write.refuse(ErrorCode.POLICY, rule.message or "the value must be a map")
+        text = stamp.value.expand(words).encode()
+        if len(text) > MAX_PAYLOAD_BYTES:
+            raise write.refuse(ErrorCode.VALUE, "the address is too long")
+        author, named = encode_text(text), find_field(value, stamp.field)
+        if named is None:
+            return add_field(value, stamp.field, author)
+        if named != author:
+            field, said = stamp.field.decode(), text.decode()
+            raise write.refuse(
+                ErrorCode.POLICY, rule.message or f"{field!r} in the value must be {said!r}, or be left out"
+            )
+        return value
+
     def allows_lock(self, address: str) -> bool:
         """Tells whether a writer may take the lock of an address."""
         found = self.find(address)
@@ -164,7 +193,11 @@ class WriteRules:
         rule, captured = found
         if rule.owner is not None and rule.owner.expand((*captured, subject)) == subject:
             return True
-        return rule.stamp is not None and text_of(fields_of(value).get(rule.stamp.field)) == subject
+        return (
+            rule.stamp is not None
+            and not rule.stamp.publish
+            and text_of(fields_of(value).get(rule.stamp.field)) == subject
+        )
 
     def ttl(self, write: WriteRequest) -> int | None:
         """Returns the TTL that a write is stored with, as on the wire."""
@@ -186,7 +219,7 @@ class WriteRules:
 
     def refusal(self, rule: WriteRule, write: WriteRequest, question: Question) -> str | None:
         """Says why a rule refuses a write; None when it does not."""
-        if rule.stamp is not None:
+        if rule.stamp is not None and not rule.stamp.publish:
             problem = _stamp_problem(rule.stamp, write, question)
             if problem is not None:
                 return problem
@@ -215,23 +248,24 @@ class WriteRules:
             self.failures.note(*key, rule.failures, now_us)
         raise write.refuse(ErrorCode.POLICY, reason)
 
-    def _keep_hidden(self, write: WriteRequest, question: Question) -> Value:
+    def _keep_hidden(self, write: WriteRequest, value: Value, question: Question) -> Value:
         param = question.param(write.address)
-        if param is None or not is_map(param.value) or not is_map(write.value):
-            return write.value
+        if param is None or not is_map(param.value) or not is_map(value):
+            return value
         hidden = self._visibility.redacted_for(write.address, question)
-        stored, sent = fields_of(param.value), fields_of(write.value)
+        stored, sent = fields_of(param.value), fields_of(value)
         kept = {
             key: stored[key]
             for key in (field.encode() for field in sorted(hidden))
             if key in stored and key not in sent
         }
-        return with_fields(write.value, kept) if kept else write.value
+        return with_fields(value, kept) if kept else value
 
 
 def _only_answers(rule: WriteRule) -> bool:
-    """Tells whether a rule does nothing but answer: failures are counted, stamps and what is kept alter the write."""
-    return rule.failures is None and rule.stamp is None and not rule.keep_hidden
+    """Tells whether a rule does nothing but answer: failures are counted, stored stamps and fields alter the write."""
+    stamps = rule.stamp is not None and not rule.stamp.publish
+    return rule.failures is None and not stamps and not rule.keep_hidden
 
 
 def _checks_left(rule: WriteRule, question: Question) -> tuple[ChecksLeft, Reads] | None:
