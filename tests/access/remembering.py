@@ -213,6 +213,7 @@ SCOPES = st.sampled_from(
 POLICIES: st.SearchStrategy[Json] = st.fixed_dictionaries(
     {
         "scopes": SCOPES,
+        "max_ttl": st.sampled_from(({}, {"/here/*": 10}, {"/d/ann/*": 2})),
         "ttl": st.sampled_from(({}, {"/here/*": 3}, {"/here/*": 3, "/d/*/a": 5})),
         "write_rules": st.lists(write_rules(), min_size=1, max_size=3),
         "snapshot_visibility": st.lists(entries(), min_size=1, max_size=3),

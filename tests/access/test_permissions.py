@@ -653,6 +653,17 @@ class PlaceTests(SynchronousTestCase):
         self.write("/room/1/open", None)
         self.assertEqual(self.write("/room/1/said", {}), [ErrorCode.POLICY])
 
+    def test_a_life_that_is_too_long_is_shortened_every_time(self) -> None:
+        """However often it was written; nobody stays for ever by asking for it."""
+        self.world = AuthWorld({"scopes": SCOPES, "max_ttl": {"/here/*": 10}, "write_rules": [{"path": "/here/*"}]})
+        self.writer = self.world.join("owner")
+        for ttl in (0, 100, None) * 2:
+            self.assertEqual(self.write("/here/x", 1, ttl=ttl), [])
+            self.world.advance(9)
+            self.assertIsNotNone(self.world.relay.params.get("/here/x"))
+            self.world.advance(2)
+            self.assertIsNone(self.world.relay.params.get("/here/x"))
+
     def test_a_publish_is_looked_at_in_the_same_way(self) -> None:
         """One without a value counts as null, which is no map."""
         self.write("/room/1/open", 1)

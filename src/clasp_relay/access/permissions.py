@@ -48,7 +48,7 @@ class Place:
         policy: the application's rules.
     """
 
-    __slots__ = ("can_get", "can_write", "captured", "gives_ttl", "is_admin", "remembered", "signs")
+    __slots__ = ("bounds_ttl", "can_get", "can_write", "captured", "gives_ttl", "is_admin", "remembered", "signs")
 
     def __init__(self, scopes: Scopes, address: str, policy: Policy | None) -> None:
         self.is_admin = scopes.is_admin(address)
@@ -57,6 +57,8 @@ class Place:
         rules = None if policy is None else policy.write_rules
         self.gives_ttl = rules is not None and self.can_write and rules.gives_ttl(address)
         """Whether a write that brings no TTL gets one."""
+        self.bounds_ttl = rules is not None and self.can_write and rules.bounds_ttl(address)
+        """Whether a write that brings a TTL may get a shorter one."""
         found = None if rules is None or not self.can_write else rules.find(address)
         self.captured = () if found is None else found[1]
         """What the path of the write rule captured."""
@@ -124,7 +126,8 @@ class TokenPermissions:
             return None
         if value[0] == _MAP:
             self._policy.check_keys(address, value)
-        if (ttl is not None or not place.gives_ttl) and self._surely_passes(who, place, address, value, state):
+        keeps_ttl = not (place.gives_ttl if ttl is None else place.bounds_ttl)
+        if keeps_ttl and self._surely_passes(who, place, address, value, state):
             return (
                 None if place.signs is None else Grant(self._sign(who, place.signs, place, address, value, False), ttl)
             )

@@ -4,7 +4,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.access.policy import Policy, write
 from clasp_relay.access.policy.document import FailureLimit
-from clasp_relay.access.policy.write import Failures
+from clasp_relay.access.policy.write import Failures, WriteRequest
 from clasp_relay.core.rights.memory import Memory
 from clasp_relay.core.rights.port import Grant
 from clasp_relay.errors import ErrorCode, RequestError, StartError
@@ -135,6 +135,31 @@ class TtlTests(SynchronousTestCase):
             with self.subTest(address=address, value=value, ttl=ttl):
                 grant = here.policy.check_write("alice", address, encode_value(value), ttl, False, here, 0).grant
                 self.assertEqual(grant.ttl, stored)
+
+    def test_longest_life_is_the_path_s(self) -> None:
+        """A longer one, or none, becomes it; shorter ones stay as they are, sliding or not; an admin's too."""
+        here = world(ttl={"/a/x": 5, "/a/long": 900}, max_ttl={"/a/**": 60})
+        longest = TTL_ABSOLUTE | 60
+        for address, value, ttl, stored in (
+            ("/a/x", 1, None, TTL_ABSOLUTE | 5),
+            ("/a/long", 1, None, longest),
+            ("/a/y", 1, None, longest),
+            ("/a/y", 1, 0, longest),
+            ("/a/y", 1, TTL_ABSOLUTE, longest),
+            ("/a/y", 1, 61, longest),
+            ("/a/y", 1, 60, 60),
+            ("/a/y", 1, TTL_ABSOLUTE | 7, TTL_ABSOLUTE | 7),
+            ("/a/y", None, 0, 0),
+            ("/b", 1, 0, 0),
+            ("/b", 1, None, None),
+        ):
+            with self.subTest(address=address, value=value, ttl=ttl):
+                write = WriteRequest("alice", address, encode_value(value), ttl)
+                self.assertEqual(here.policy.write_rules.ttl(write), stored)
+        rules = here.policy.write_rules
+        self.assertEqual(rules.ttl(WriteRequest("root", "/a/y", encode_value(1), 0, is_admin=True)), 0)
+        self.assertEqual([rules.bounds_ttl(address) for address in ("/a/y", "/b")], [True, False])
+        self.assertEqual([rules.gives_ttl(address) for address in ("/a/y", "/b")], [True, False])
 
 
 class StampTests(SynchronousTestCase):

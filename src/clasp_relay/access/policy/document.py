@@ -132,6 +132,7 @@ class Document:
     scopes: tuple[str, ...] = ()
     message_rate: MessageRate | None = None
     ttl: tuple[tuple[Path, int], ...] = ()
+    max_ttl: tuple[tuple[Path, int], ...] = ()
     hello_snapshot: bool = True
     guest_ids: GuestIds = GuestIds.BEARER
     lock: bool = True
@@ -299,6 +300,7 @@ def parse_document(value: object, source: str) -> Document:
         rate_limits=_rate_limits(keys.below("rate_limits")) if keys.taken_if_given("rate_limits") else RateLimits(),
         message_rate=_message_rate(keys.below("message_rate")) if keys.taken_if_given("message_rate") else None,
         ttl=_ttl(keys.below("ttl")) if keys.taken_if_given("ttl") else (),
+        max_ttl=_ttl(keys.below("max_ttl")) if keys.taken_if_given("max_ttl") else (),
         hello_snapshot=keys.flag("hello_snapshot", True),
         guest_ids=GuestIds(keys.choice("guest_ids", [choice.value for choice in GuestIds], GuestIds.BEARER.value)),
         lock=lock,

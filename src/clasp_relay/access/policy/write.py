@@ -86,6 +86,8 @@ class WriteRules:
         self._table = PathTable([rule.path for rule in document.write_rules])
         self._ttls = [seconds for _, seconds in document.ttl]
         self._ttl_table = PathTable([path for path, _ in document.ttl])
+        self._max_ttls = [seconds for _, seconds in document.max_ttl]
+        self._max_ttl_table = PathTable([path for path, _ in document.max_ttl])
         self._locks = document.lock
         self._visibility = visibility
         self.failures = Failures()
@@ -201,14 +203,26 @@ class WriteRules:
 
     def ttl(self, write: WriteRequest) -> int | None:
         """Returns the TTL that a write is stored with, as on the wire."""
-        if write.ttl is not None or write.is_publish or write.value == NULL or not self._ttls:
+        if write.is_publish or write.value == NULL:
             return write.ttl
-        found = self._ttl_table.find(write.address)
-        return None if found is None else TTL_ABSOLUTE | self._ttls[found.number]
+        ttl = write.ttl
+        if ttl is None and self._ttls:
+            given = self._ttl_table.find(write.address)
+            ttl = None if given is None else TTL_ABSOLUTE | self._ttls[given.number]
+        longest = self._max_ttl_table.find(write.address) if self._max_ttls and not write.is_admin else None
+        if longest is not None:
+            seconds = 0 if ttl is None else ttl & ~TTL_ABSOLUTE
+            if not 0 < seconds <= self._max_ttls[longest.number]:
+                ttl = TTL_ABSOLUTE | self._max_ttls[longest.number]
+        return ttl
 
     def gives_ttl(self, address: str) -> bool:
         """Tells whether what brings no TTL gets one at an address."""
-        return self._ttl_table.find(address) is not None
+        return self._ttl_table.find(address) is not None or self.bounds_ttl(address)
+
+    def bounds_ttl(self, address: str) -> bool:
+        """Tells whether what brings a TTL may get a shorter one at an address."""
+        return self._max_ttl_table.find(address) is not None
 
     def stamp_of(self, address: str, value: Value) -> str | None:
         """Returns the subject that stays stamped at an address when a stored value ends by itself."""
