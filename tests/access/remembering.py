@@ -135,7 +135,15 @@ HERE = st.sampled_from((2, 30)).map(
 """The usual check: who is present."""
 
 MODES = st.sampled_from(("all", "any"))
-STAMPS = st.sampled_from((None, None, {"field": "f"}, {"field": "f", "value": "{session}", "outlives_null": True}))
+STAMPS = st.sampled_from(
+    (
+        None,
+        None,
+        {"field": "f"},
+        {"field": "f", "publish": True},
+        {"field": "f", "value": "{session}", "outlives_null": True},
+    )
+)
 WAYS = st.sampled_from((None, None, ["snapshot"], ["live"]))
 
 
@@ -205,6 +213,7 @@ SCOPES = st.sampled_from(
 POLICIES: st.SearchStrategy[Json] = st.fixed_dictionaries(
     {
         "scopes": SCOPES,
+        "max_ttl": st.sampled_from(({}, {"/here/*": 10}, {"/d/ann/*": 2})),
         "ttl": st.sampled_from(({}, {"/here/*": 3}, {"/here/*": 3, "/d/*/a": 5})),
         "write_rules": st.lists(write_rules(), min_size=1, max_size=3),
         "snapshot_visibility": st.lists(entries(), min_size=1, max_size=3),
@@ -301,13 +310,11 @@ class Remembering:
         client, content = self._client(who), encode_value(value)
         message = Publish(address, Signal.EVENT, value=content)
         expected = self.grant(client.session, address, content, None, is_publish=True)
-        params = self.world.relay.params
         for _ in range(2):
-            found = _answer(lambda: self.permissions.check_publish(client.session.identity, address, content, params))
-            assert found is None or found == expected, f"remembered {found}, anew {expected}"
-            assert (found is None) is isinstance(expected, Grant), f"remembered {found}, anew {expected}"
+            found = _answer(partial(self._remembered_signal, client.session, address, content))
+            assert found == expected, f"remembered {found}, anew {expected}"
         if isinstance(expected, Grant):
-            told = self.told(address, content, Signal.EVENT)
+            told = self.told(address, expected.value, Signal.EVENT)
             told.pop(client, None)
             self._deliver(client, message, told)
         else:
@@ -513,6 +520,10 @@ class Remembering:
         params = self.world.relay.params
         grant = self.permissions.check_write(session.identity, address, value, ttl, params)
         return Grant(value, ttl) if grant is None else grant
+
+    def _remembered_signal(self, session: Session, address: str, value: Value) -> Grant:
+        signed = self.permissions.check_publish(session.identity, address, value, self.world.relay.params)
+        return Grant(value if signed is None else signed, None)
 
     def _client(self, who: int) -> Client:
         return self.clients[who % len(self.clients)]

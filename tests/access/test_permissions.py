@@ -442,6 +442,56 @@ class LockTests(SynchronousTestCase):
                     self.assertFalse(rules.allows_lock(address))
 
 
+class AuthorTests(SynchronousTestCase):
+    """Messages that say who sent them, whatever their sender says."""
+
+    def test_everybody_hears_who_said_it(self) -> None:
+        """By every way, the first time and later; another's name is refused."""
+        for checks in ([], [{"type": "present", "lookup": "/here/{session}"}]):
+            stamp = {"field": "by", "publish": True}
+            rule = {"path": "/say", "stamp": stamp, "checks": checks}
+            world = AuthWorld({"scopes": SCOPES, "write_rules": [rule]})
+            reader, owner = world.join("reader"), world.join("owner")
+            reader.ask(Subscribe(1, "/say"))
+            owner.send(Set("/here/owner", value(1)))
+            for sent in ({"n": 1}, {"n": 2}, {"n": 3, "by": "owner"}):
+                for message in (
+                    Publish("/say", Signal.EVENT, value=value(sent)),
+                    Set("/say", value(sent)),
+                    Bundle((Publish("/say", Signal.EVENT, value=value(sent)),)),
+                ):
+                    with self.subTest(checks=checks, message=message):
+                        self.assertEqual(owner.ask(message), [])
+                        self.assertEqual(heard(reader.hear()), [("/say", {**sent, "by": "owner"})])
+            for message in (
+                Publish("/say", Signal.EVENT, value=value({"by": "reader"})),
+                Publish("/say", Signal.EVENT),
+                Publish("/say", Signal.STREAM, samples=bytes(8), rate=60),
+                Set("/say", value({"by": "reader"})),
+            ):
+                with self.subTest(checks=checks, message=message):
+                    (error,) = owner.ask(message)
+                    assert isinstance(error, Error)
+                    self.assertEqual(error.error, ErrorCode.POLICY)
+                    self.assertEqual(reader.hear(), [])
+
+    def test_message_that_grows_too_large_is_refused(self) -> None:
+        """Before anybody hears of it."""
+        world = AuthWorld(
+            {"scopes": SCOPES, "write_rules": [{"path": "/say", "stamp": {"field": "by", "publish": True}}]}
+        )
+        owner = world.join("owner")
+        for size in range(65_400, 65_536):
+            message = Publish("/say", Signal.EVENT, value=value({"n": "x" * size}))
+            try:
+                owner.send(message)
+            except ValueError:
+                break  # no frame carries it as it is
+        codes = {error.error for error in owner.hear() if isinstance(error, Error)}
+        self.assertEqual(codes, {ErrorCode.VALUE})
+        self.assertEqual(world.faults, [])
+
+
 class AmbiguousMapTests(SynchronousTestCase):
     """Values that two readers read differently."""
 
@@ -602,6 +652,17 @@ class PlaceTests(SynchronousTestCase):
         self.assertIsNotNone(self.world.relay.params.get("/room/1/said"))
         self.write("/room/1/open", None)
         self.assertEqual(self.write("/room/1/said", {}), [ErrorCode.POLICY])
+
+    def test_a_life_that_is_too_long_is_shortened_every_time(self) -> None:
+        """However often it was written; nobody stays for ever by asking for it."""
+        self.world = AuthWorld({"scopes": SCOPES, "max_ttl": {"/here/*": 10}, "write_rules": [{"path": "/here/*"}]})
+        self.writer = self.world.join("owner")
+        for ttl in (0, 100, None) * 2:
+            self.assertEqual(self.write("/here/x", 1, ttl=ttl), [])
+            self.world.advance(9)
+            self.assertIsNotNone(self.world.relay.params.get("/here/x"))
+            self.world.advance(2)
+            self.assertIsNone(self.world.relay.params.get("/here/x"))
 
     def test_a_publish_is_looked_at_in_the_same_way(self) -> None:
         """One without a value counts as null, which is no map."""

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 from clasp_relay.access.policy import Policy, redact
 from clasp_relay.access.policy.checks import holds_all
+from clasp_relay.access.policy.document import WriteRule
 from clasp_relay.access.policy.question import Question
-from clasp_relay.access.policy.write import ChecksLeft
+from clasp_relay.access.policy.write import ChecksLeft, WriteRequest
 from clasp_relay.access.scopes import UNRESTRICTED, Scopes
 from clasp_relay.access.tokens import ADMIN_SCOPES, TokenExpired, TokenTable, TokenUnknown
 from clasp_relay.core.rights.memory import Answer, Memory, Reads
@@ -47,7 +48,7 @@ class Place:
         policy: the application's rules.
     """
 
-    __slots__ = ("can_get", "can_write", "captured", "gives_ttl", "is_admin", "remembered")
+    __slots__ = ("bounds_ttl", "can_get", "can_write", "captured", "gives_ttl", "is_admin", "remembered", "signs")
 
     def __init__(self, scopes: Scopes, address: str, policy: Policy | None) -> None:
         self.is_admin = scopes.is_admin(address)
@@ -56,9 +57,13 @@ class Place:
         rules = None if policy is None else policy.write_rules
         self.gives_ttl = rules is not None and self.can_write and rules.gives_ttl(address)
         """Whether a write that brings no TTL gets one."""
+        self.bounds_ttl = rules is not None and self.can_write and rules.bounds_ttl(address)
+        """Whether a write that brings a TTL may get a shorter one."""
         found = None if rules is None or not self.can_write else rules.find(address)
         self.captured = () if found is None else found[1]
         """What the path of the write rule captured."""
+        self.signs = None if found is None or found[0].stamp is None or not found[0].stamp.publish else found[0]
+        """The write rule, where it puts the author into each value."""
         self.remembered: Answer[ChecksLeft] | None = None
         """What is remembered of the last write that the rule was asked about."""
 
@@ -121,8 +126,11 @@ class TokenPermissions:
             return None
         if value[0] == _MAP:
             self._policy.check_keys(address, value)
-        if (ttl is not None or not place.gives_ttl) and self._surely_passes(who, place, address, value, state):
-            return None
+        keeps_ttl = not (place.gives_ttl if ttl is None else place.bounds_ttl)
+        if keeps_ttl and self._surely_passes(who, place, address, value, state):
+            return (
+                None if place.signs is None else Grant(self._sign(who, place.signs, place, address, value, False), ttl)
+            )
         return self._decide(who, place, address, value, ttl, False, state)
 
     def check_lock(self, who: Identity, address: str) -> None:
@@ -139,17 +147,20 @@ class TokenPermissions:
         """See ``Permissions``."""
         return self._policy is not None and self._policy.write_rules.owns(who.subject, address, value)
 
-    def check_publish(self, who: Identity, address: str, value: Value | None, state: State) -> None:
+    def check_publish(self, who: Identity, address: str, value: Value | None, state: State) -> Value | None:
         """See ``Permissions``."""
         place = self._place(who, address)
         if not place.can_write:
             raise _out_of_scope("publish", address)
         if self._policy is None:
-            return
+            return None
         if value is not None and value[0] == _MAP:
             self._policy.check_keys(address, value)
-        if not self._surely_passes(who, place, address, NULL if value is None else value, state):
-            self._decide(who, place, address, value, None, True, state)
+        sent = NULL if value is None else value
+        if self._surely_passes(who, place, address, sent, state):
+            return None if place.signs is None else self._sign(who, place.signs, place, address, sent, True)
+        granted = self._decide(who, place, address, value, None, True, state).value
+        return None if granted is value or value is None else granted
 
     def check_get(self, who: Identity, address: str) -> None:
         """See ``Permissions``."""
@@ -227,6 +238,13 @@ class TokenPermissions:
             return False
         left = remembered.value
         return not left or holds_all(left, Question(who.subject, place.captured, address, value, state, now_us))
+
+    def _sign(
+        self, who: Identity, rule: WriteRule, place: Place, address: str, value: Value, is_publish: bool
+    ) -> Value:
+        assert self._policy is not None, "signed without a policy"
+        write = WriteRequest(who.subject, address, value, None, is_publish)
+        return self._policy.write_rules.sign(rule, (*place.captured, who.subject), write)
 
     def _decide(
         self,

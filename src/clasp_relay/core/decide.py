@@ -121,8 +121,11 @@ class Decider:
                 raise RequestError(ErrorCode.CONFLICT, text, address)
         return 1 + (state.last_revision(address) if before is None else before.revision)
 
-    def publish(self, session: Session, message: Publish, state: Params | Draft) -> None:
+    def publish(self, session: Session, message: Publish, state: Params | Draft) -> Publish:
         """Decides a PUBLISH: address, permissions, the one session that it may be for, size.
+
+        Returns:
+            the message as it is to be sent on: with another value where the permissions say so.
 
         Raises:
             RequestError: it is refused.
@@ -132,9 +135,13 @@ class Decider:
         check_publish_fits(message)
         if not self._is_open:
             value = SOMETHING if message.value is None and message.samples is not None else message.value
-            self._permissions.check_publish(session.identity, address, value, state)
+            signed = self._permissions.check_publish(session.identity, address, value, state)
+            if signed is not None:
+                message = message._replace(value=signed)
+                check_publish_fits(message)
         if address.startswith(P2P_SIGNAL) and address[len(P2P_SIGNAL) :] not in self._sessions:
             raise RequestError(ErrorCode.NO_TARGET, "there is no such session", address)
+        return message
 
     def null(self, address: str) -> Change:
         """Returns the null by which the relay itself ends a param that expired or has to go."""

@@ -194,3 +194,23 @@ class ExplainTests(SynchronousTestCase):
                 "redaction: snapshot_transforms[0] /a/* removes x",
             ),
         )
+
+    def test_locks_and_authors_are_told(self) -> None:
+        """Who gets past a lock, whether there are any, what is stored, and why another's name is refused."""
+        document = {
+            "scopes": ["write:/**"],
+            "lock": False,
+            "write_rules": [
+                {"path": "/plan/{user}", "owner": "{user}", "lock": True},
+                {"path": "/say", "stamp": {"field": "by", "publish": True}},
+            ],
+        }
+        self.world = World(Policy.from_document(document))
+        self.assertIn("  gets past a lock: ann", self.write("bob", "/plan/ann", 1).lines)
+        self.assertNotIn("lock: refused (ERROR 403)", self.write("bob", "/plan/ann", 1).lines)
+        lines = self.write("bob", "/say", {}).lines
+        self.assertEqual(lines[-2:], ("lock: refused (ERROR 403)", "stored as: {'by': 'bob'}"))
+        self.assertEqual(
+            self.write("bob", "/say", {"by": "ann"}).lines[0],
+            "bob may not write /say: 'by' in the value must be 'bob', or be left out (ERROR 403)",
+        )

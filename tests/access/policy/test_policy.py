@@ -209,6 +209,17 @@ class ChatTests(PackagedCase):
             with self.subTest(by=by, value=value):
                 self.assertEqual(world.code(by, "/chat/registry/ns/a/spam", value), code)
 
+    def test_nobody_is_present_for_ever(self) -> None:
+        """Whatever its client asks for; so it is for typing, and for calls."""
+        for name in PACKAGED:
+            policy, world = Policy.packaged(name), scene(name)
+            for rest in ("presence/mia", "typing/mia", "video/presence/s-mia"):
+                for ttl in (0, 86_400):
+                    with self.subTest(policy=name, rest=rest, ttl=ttl):
+                        content = encode_value({})
+                        grant = policy.check_write("mia", f"{OPEN}/{rest}", content, ttl, False, world, 0).grant
+                        self.assertEqual(grant.ttl, TTL_ABSOLUTE | 300)
+
     def test_password_is_not_guessed(self) -> None:
         """Five tries a minute, each user for itself; the right one does not help either."""
         world = scene("chat")

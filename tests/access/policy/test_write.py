@@ -4,13 +4,13 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.access.policy import Policy, write
 from clasp_relay.access.policy.document import FailureLimit
-from clasp_relay.access.policy.write import Failures
+from clasp_relay.access.policy.write import Failures, WriteRequest
 from clasp_relay.core.rights.memory import Memory
 from clasp_relay.core.rights.port import Grant
-from clasp_relay.errors import ErrorCode, RequestError
+from clasp_relay.errors import ErrorCode, RequestError, StartError
 from clasp_relay.wire.constants import TTL_ABSOLUTE
 from clasp_relay.wire.messages import NULL
-from clasp_relay.wire.values import PyValue, encode_value
+from clasp_relay.wire.values import PyValue, decode_value, encode_value
 from tests.access.policy.world import World
 
 ALL = ["write:/**", "read:/**"]
@@ -136,6 +136,31 @@ class TtlTests(SynchronousTestCase):
                 grant = here.policy.check_write("alice", address, encode_value(value), ttl, False, here, 0).grant
                 self.assertEqual(grant.ttl, stored)
 
+    def test_longest_life_is_the_path_s(self) -> None:
+        """A longer one, or none, becomes it; shorter ones stay as they are, sliding or not; an admin's too."""
+        here = world(ttl={"/a/x": 5, "/a/long": 900}, max_ttl={"/a/**": 60})
+        longest = TTL_ABSOLUTE | 60
+        for address, value, ttl, stored in (
+            ("/a/x", 1, None, TTL_ABSOLUTE | 5),
+            ("/a/long", 1, None, longest),
+            ("/a/y", 1, None, longest),
+            ("/a/y", 1, 0, longest),
+            ("/a/y", 1, TTL_ABSOLUTE, longest),
+            ("/a/y", 1, 61, longest),
+            ("/a/y", 1, 60, 60),
+            ("/a/y", 1, TTL_ABSOLUTE | 7, TTL_ABSOLUTE | 7),
+            ("/a/y", None, 0, 0),
+            ("/b", 1, 0, 0),
+            ("/b", 1, None, None),
+        ):
+            with self.subTest(address=address, value=value, ttl=ttl):
+                write = WriteRequest("alice", address, encode_value(value), ttl)
+                self.assertEqual(here.policy.write_rules.ttl(write), stored)
+        rules = here.policy.write_rules
+        self.assertEqual(rules.ttl(WriteRequest("root", "/a/y", encode_value(1), 0, is_admin=True)), 0)
+        self.assertEqual([rules.bounds_ttl(address) for address in ("/a/y", "/b")], [True, False])
+        self.assertEqual([rules.gives_ttl(address) for address in ("/a/y", "/b")], [True, False])
+
 
 class StampTests(SynchronousTestCase):
     """Fields that the relay sets."""
@@ -225,6 +250,56 @@ class StampTests(SynchronousTestCase):
                     "root", "/room/r", encode_value(sent), None, False, here, 0, is_admin=True
                 ).grant
                 self.assertEqual(grant, Grant(encode_value(stored), None, stamp))
+
+
+class AuthorTests(SynchronousTestCase):
+    """A stamp that says who wrote each single value."""
+
+    def setUp(self) -> None:
+        """Everybody speaks in a room."""
+        self.world = world({"path": "/room/{id}", "stamp": {"field": "by", "publish": True}})
+
+    def test_missing_author_is_put_in(self) -> None:
+        """By SET and PUBLISH; everything else stays as it was sent."""
+        for is_publish in (False, True):
+            for sent in ({"n": 1}, {}, {"by": None}, {"by": "alice", "n": 1}):
+                with self.subTest(is_publish=is_publish, sent=sent):
+                    grant = self.world.asked("alice", "/room/r", sent, is_publish=is_publish)
+                    self.assertEqual(decode_value(grant.value), {**sent, "by": "alice"})
+        self.assertEqual(self.world.set("bob", "/room/r", {}), {"by": "bob"}, "nothing is kept of who wrote before")
+
+    def test_another_author_is_refused(self) -> None:
+        """As is what is no map; a null deletes, but is no message."""
+        cases: list[tuple[PyValue, int, int]] = [
+            ({"by": "bob"}, 403, 403), ({"by": 1}, 403, 403), ([], 403, 403), ("x", 403, 403), (None, 0, 403),
+        ]  # fmt: skip
+        for value, by_set, by_publish in cases:
+            with self.subTest(value=value):
+                self.assertEqual(self.world.code("alice", "/room/r", value), by_set)
+                self.assertEqual(self.world.code("alice", "/room/r", value, is_publish=True), by_publish)
+        error = self.assertRaises(RequestError, self.world.set, "alice", "/room/r", {"by": "bob"})
+        self.assertEqual(error.message, "'by' in the value must be 'alice', or be left out")
+
+    def test_author_may_be_what_was_captured(self) -> None:
+        """As long as it fits a value."""
+        here = world({"path": "/room/{id}", "stamp": {"field": "by", "value": "{id}{id}", "publish": True}})
+        self.assertEqual(here.set("alice", "/room/r", {}), {"by": "rr"})
+        self.assertEqual(here.code("alice", "/room/" + "x" * 40_000, {}), ErrorCode.VALUE)
+
+    def test_admin_writes_as_it_likes(self) -> None:
+        """What it sends is stored."""
+        here = self.world
+        sent = encode_value({"by": "bob"})
+        grant = here.policy.check_write("root", "/room/r", sent, None, True, here, 0, is_admin=True).grant
+        self.assertEqual(grant.value, sent)
+
+    def test_author_is_no_owner_and_outlives_nothing(self) -> None:
+        """It belongs to one value."""
+        rules = self.world.policy.write_rules
+        self.assertFalse(rules.owns("alice", "/room/r", encode_value({"by": "alice"})))
+        self.assertIsNone(rules.stamp_of("/room/r", encode_value({"by": "alice"})))
+        stamp = {"field": "by", "publish": True, "outlives_null": True}
+        self.assertRaises(StartError, world, {"path": "/a", "stamp": stamp})
 
 
 class LockTests(SynchronousTestCase):

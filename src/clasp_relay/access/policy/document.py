@@ -36,11 +36,13 @@ class Stamp:
         field: the key, UTF-8.
         value: what it says.
         outlives_null: whether it stays past a null, and the stamped one alone may write again.
+        publish: whether it says who wrote this one value, by SET or PUBLISH: nothing of it is kept for later ones.
     """
 
     field: bytes
     value: Template
     outlives_null: bool
+    publish: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +132,7 @@ class Document:
     scopes: tuple[str, ...] = ()
     message_rate: MessageRate | None = None
     ttl: tuple[tuple[Path, int], ...] = ()
+    max_ttl: tuple[tuple[Path, int], ...] = ()
     hello_snapshot: bool = True
     guest_ids: GuestIds = GuestIds.BEARER
     lock: bool = True
@@ -186,8 +189,11 @@ def _stamp(keys: Keys, names: tuple[str, ...]) -> Stamp:
     outlives_null = keys.flag("outlives_null", False)
     if outlives_null and text != "{session}":
         keys.fail("outlives_null", "only a stamp of {session} can outlive a null: it says who may write again")
+    publish = keys.flag("publish", False)
+    if outlives_null and publish:
+        keys.fail("outlives_null", "a stamp of single messages (publish) is not kept, so it cannot outlive a null")
     value = _template(keys, "value", names, "{session}")
-    stamp = Stamp(keys.text("field").encode(), value, outlives_null)
+    stamp = Stamp(keys.text("field").encode(), value, outlives_null, publish)
     keys.done()
     return stamp
 
@@ -294,6 +300,7 @@ def parse_document(value: object, source: str) -> Document:
         rate_limits=_rate_limits(keys.below("rate_limits")) if keys.taken_if_given("rate_limits") else RateLimits(),
         message_rate=_message_rate(keys.below("message_rate")) if keys.taken_if_given("message_rate") else None,
         ttl=_ttl(keys.below("ttl")) if keys.taken_if_given("ttl") else (),
+        max_ttl=_ttl(keys.below("max_ttl")) if keys.taken_if_given("max_ttl") else (),
         hello_snapshot=keys.flag("hello_snapshot", True),
         guest_ids=GuestIds(keys.choice("guest_ids", [choice.value for choice in GuestIds], GuestIds.BEARER.value)),
         lock=lock,

@@ -13,7 +13,7 @@ from clasp_relay.access.policy.visibility import Redaction, VisibilityRule
 from clasp_relay.access.policy.write import WriteRequest
 from clasp_relay.access.scopes import Scopes
 from clasp_relay.core.rights.port import HiddenKeys, State
-from clasp_relay.errors import RequestError
+from clasp_relay.errors import ErrorCode, RequestError
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.constants import TTL_ABSOLUTE
 from clasp_relay.wire.messages import Value
@@ -66,9 +66,9 @@ def explain_write(
     else:
         rule, captured = found
         question = Question(subject, captured, address, value, state, now_us)
-        refusal = policy.write_rules.refusal(rule, write, question)
+        refusal = _refusal(policy, rule, write, question)
         if problem is None and refusal is not None:
-            problem = f"{refusal} (ERROR 403)"
+            problem = refusal
         lines += _rule_lines(rule, question)
     if problem is not None:
         return Explanation(False, (f"{subject} may not write {address}: {problem}", *lines))
@@ -76,9 +76,21 @@ def explain_write(
     return Explanation(True, (f"{subject} may write {address}", *lines))
 
 
-def _stored_lines(policy: Policy, write: WriteRequest, state: State, now_us: int) -> list[str]:
+def _refusal(policy: Policy, rule: WriteRule, write: WriteRequest, question: Question) -> str | None:
+    """Says why a rule refuses a write, with the code of the ERROR; None when it does not. No failure is counted."""
     try:
         policy.check_keys(write.address, write.value)
+        reason = policy.write_rules.refusal(rule, write, question)
+        if reason is not None:
+            return f"{reason} (ERROR {int(ErrorCode.POLICY)})"
+        policy.write_rules.sign(rule, question.words, write)
+    except RequestError as error:
+        return f"{error.message} (ERROR {int(error.code)})"
+    return None
+
+
+def _stored_lines(policy: Policy, write: WriteRequest, state: State, now_us: int) -> list[str]:
+    try:
         grant = policy.write_rules.decide(write, state, now_us).grant
     except RequestError as error:
         return [f"after it: {error}"]

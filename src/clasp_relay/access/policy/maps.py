@@ -203,6 +203,21 @@ def redact(value: Value, fields: Iterable[str]) -> Value:
     return b"".join((_HEAD.pack(ValueType.MAP, kept), *parts, value[keep_from:]))
 
 
+def add_field(value: Value, key: bytes, field: Value) -> Value:
+    """Gives a map a field that it does not have, or that is null.
+
+    Args:
+        value: a map.
+        key: the key, UTF-8.
+        field: the encoded value.
+    """
+    name = _U16.pack(len(key)) + key
+    if name in value:
+        return with_fields(value, {key: field})
+    (count,) = _U16.unpack_from(value, 1)
+    return b"".join((_HEAD.pack(ValueType.MAP, count + 1), value[3:], name, field))
+
+
 def with_fields(value: Value, fields: Mapping[bytes, Value]) -> Value:
     """Gives a map fields that it must have; each takes the place of an equal key, or goes to the end.
 

@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeAlias
 from clasp_relay.access.policy.captures import Captured, PathTable
 from clasp_relay.access.policy.checks import Check, any_refusal, holds_all, holds_any
 from clasp_relay.access.policy.document import Document, FailureLimit, Stamp, WriteRule
-from clasp_relay.access.policy.maps import encode_text, fields_of, is_map, text_of, with_fields
+from clasp_relay.access.policy.maps import add_field, encode_text, fields_of, find_field, is_map, text_of, with_fields
 from clasp_relay.access.policy.question import Question
 from clasp_relay.access.policy.visibility import Visibility
 from clasp_relay.core.records import Ended, Param
@@ -86,6 +86,8 @@ class WriteRules:
         self._table = PathTable([rule.path for rule in document.write_rules])
         self._ttls = [seconds for _, seconds in document.ttl]
         self._ttl_table = PathTable([path for path, _ in document.ttl])
+        self._max_ttls = [seconds for _, seconds in document.max_ttl]
+        self._max_ttl_table = PathTable([path for path, _ in document.max_ttl])
         self._locks = document.lock
         self._visibility = visibility
         self.failures = Failures()
@@ -118,12 +120,12 @@ class WriteRules:
                 self._apply(rule, write, question, now_us)
             else:
                 remembered = self._recall(rule, write, question, memory, now_us)
+        value = write.value if write.is_admin else self.sign(rule, question.words, write)
         if write.is_publish:
-            return Decision(Grant(write.value, None), remembered)
-        value = write.value
+            return Decision(Grant(value, None), remembered)
         if rule.keep_hidden and not write.is_admin:
-            value = self._keep_hidden(write, question)
-        if rule.stamp is None:
+            value = self._keep_hidden(write, value, question)
+        if rule.stamp is None or rule.stamp.publish:
             return Decision(Grant(value, self.ttl(write)), remembered)
         value, stamp = _stamped(rule.stamp, write, value, question)
         return Decision(Grant(value, self.ttl(write), stamp))
@@ -145,6 +147,35 @@ class WriteRules:
         left, reads = found
         return memory.keep(pool, key, write.address, left, reads)
 
+    def sign(self, rule: WriteRule, words: Captured, write: WriteRequest) -> Value:
+        """Returns the value of a write with its author, where the rule stamps single messages.
+
+        Args:
+            rule: the rule of the address.
+            words: what it captured, and the subject.
+            write: a write that passed the rule.
+
+        Raises:
+            RequestError: POLICY when the value is no map or names another author, VALUE when the author is too long.
+        """
+        stamp, value = rule.stamp, write.value
+        if stamp is None or not stamp.publish or (value == NULL and not write.is_publish):
+            return value
+        if not is_map(value):
+            raise write.refuse(ErrorCode.POLICY, rule.message or "the value must be a map")
+        text = stamp.value.expand(words).encode()
+        if len(text) > MAX_PAYLOAD_BYTES:
+            raise write.refuse(ErrorCode.VALUE, "the address is too long")
+        author, named = encode_text(text), find_field(value, stamp.field)
+        if named is None:
+            return add_field(value, stamp.field, author)
+        if named != author:
+            field, said = stamp.field.decode(), text.decode()
+            raise write.refuse(
+                ErrorCode.POLICY, rule.message or f"{field!r} in the value must be {said!r}, or be left out"
+            )
+        return value
+
     def allows_lock(self, address: str) -> bool:
         """Tells whether a writer may take the lock of an address."""
         found = self.find(address)
@@ -164,18 +195,34 @@ class WriteRules:
         rule, captured = found
         if rule.owner is not None and rule.owner.expand((*captured, subject)) == subject:
             return True
-        return rule.stamp is not None and text_of(fields_of(value).get(rule.stamp.field)) == subject
+        return (
+            rule.stamp is not None
+            and not rule.stamp.publish
+            and text_of(fields_of(value).get(rule.stamp.field)) == subject
+        )
 
     def ttl(self, write: WriteRequest) -> int | None:
         """Returns the TTL that a write is stored with, as on the wire."""
-        if write.ttl is not None or write.is_publish or write.value == NULL or not self._ttls:
+        if write.is_publish or write.value == NULL:
             return write.ttl
-        found = self._ttl_table.find(write.address)
-        return None if found is None else TTL_ABSOLUTE | self._ttls[found.number]
+        ttl = write.ttl
+        if ttl is None and self._ttls:
+            given = self._ttl_table.find(write.address)
+            ttl = None if given is None else TTL_ABSOLUTE | self._ttls[given.number]
+        longest = self._max_ttl_table.find(write.address) if self._max_ttls and not write.is_admin else None
+        if longest is not None:
+            seconds = 0 if ttl is None else ttl & ~TTL_ABSOLUTE
+            if not 0 < seconds <= self._max_ttls[longest.number]:
+                ttl = TTL_ABSOLUTE | self._max_ttls[longest.number]
+        return ttl
 
     def gives_ttl(self, address: str) -> bool:
         """Tells whether what brings no TTL gets one at an address."""
-        return self._ttl_table.find(address) is not None
+        return self._ttl_table.find(address) is not None or self.bounds_ttl(address)
+
+    def bounds_ttl(self, address: str) -> bool:
+        """Tells whether what brings a TTL may get a shorter one at an address."""
+        return self._max_ttl_table.find(address) is not None
 
     def stamp_of(self, address: str, value: Value) -> str | None:
         """Returns the subject that stays stamped at an address when a stored value ends by itself."""
@@ -186,7 +233,7 @@ class WriteRules:
 
     def refusal(self, rule: WriteRule, write: WriteRequest, question: Question) -> str | None:
         """Says why a rule refuses a write; None when it does not."""
-        if rule.stamp is not None:
+        if rule.stamp is not None and not rule.stamp.publish:
             problem = _stamp_problem(rule.stamp, write, question)
             if problem is not None:
                 return problem
@@ -215,23 +262,24 @@ class WriteRules:
             self.failures.note(*key, rule.failures, now_us)
         raise write.refuse(ErrorCode.POLICY, reason)
 
-    def _keep_hidden(self, write: WriteRequest, question: Question) -> Value:
+    def _keep_hidden(self, write: WriteRequest, value: Value, question: Question) -> Value:
         param = question.param(write.address)
-        if param is None or not is_map(param.value) or not is_map(write.value):
-            return write.value
+        if param is None or not is_map(param.value) or not is_map(value):
+            return value
         hidden = self._visibility.redacted_for(write.address, question)
-        stored, sent = fields_of(param.value), fields_of(write.value)
+        stored, sent = fields_of(param.value), fields_of(value)
         kept = {
             key: stored[key]
             for key in (field.encode() for field in sorted(hidden))
             if key in stored and key not in sent
         }
-        return with_fields(write.value, kept) if kept else write.value
+        return with_fields(value, kept) if kept else value
 
 
 def _only_answers(rule: WriteRule) -> bool:
-    """Tells whether a rule does nothing but answer: failures are counted, stamps and what is kept alter the write."""
-    return rule.failures is None and rule.stamp is None and not rule.keep_hidden
+    """Tells whether a rule does nothing but answer: failures are counted, stored stamps and fields alter the write."""
+    stamps = rule.stamp is not None and not rule.stamp.publish
+    return rule.failures is None and not stamps and not rule.keep_hidden
 
 
 def _checks_left(rule: WriteRule, question: Question) -> tuple[ChecksLeft, Reads] | None:

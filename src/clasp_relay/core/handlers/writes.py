@@ -26,8 +26,7 @@ def set_param(relay: Relay, session: Session, message: Set, qos: int) -> None:
 
 def publish(relay: Relay, session: Session, message: Publish, _qos: int) -> None:
     """Passes a signal on; there is never an answer but an ERROR."""
-    relay.decider.publish(session, message, relay.params)
-    relay.committer.publish(session, message)
+    relay.committer.publish(session, relay.decider.publish(session, message, relay.params))
 
 
 def bundle(relay: Relay, session: Session, message: Bundle, qos: int) -> None:
@@ -54,8 +53,7 @@ def _decide(relay: Relay, session: Session, message: Bundle) -> tuple[list[Chang
             draft.stage(change)
             accepted.append(change)
         elif isinstance(member, Publish):
-            relay.decider.publish(session, member, draft)
-            accepted.append(member)
+            accepted.append(relay.decider.publish(session, member, draft))
         else:
             name = type(member).__name__.upper()
             raise RequestError(ErrorCode.MESSAGE, f"a bundle may hold SET and PUBLISH, not {name}")

@@ -158,8 +158,11 @@ class Permissions(Protocol):
             value: what is stored there.
         """
 
-    def check_publish(self, who: Identity, address: str, value: Value | None, state: State) -> None:
+    def check_publish(self, who: Identity, address: str, value: Value | None, state: State) -> Value | None:
         """Checks a PUBLISH.
+
+        Returns:
+            the value to send on in place of the message's, or None for as it is.
 
         Raises:
             RequestError: as ``check_write``.
@@ -261,8 +264,9 @@ class OpenPermissions:
         """Nobody owns anything: a lock holds for everybody else."""
         return False
 
-    def check_publish(self, _who: Identity, _address: str, _value: Value | None, _state: State) -> None:
-        """Allows it."""
+    def check_publish(self, _who: Identity, _address: str, _value: Value | None, _state: State) -> Value | None:
+        """Allows it as it is."""
+        return None
 
     def check_get(self, _who: Identity, _address: str) -> None:
         """Allows it."""
