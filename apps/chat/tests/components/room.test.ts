@@ -7,10 +7,12 @@ import KeyNotices from '@/components/room/KeyNotices.vue'
 import PanelPeople from '@/components/room/PanelPeople.vue'
 import PanelSecurity from '@/components/room/PanelSecurity.vue'
 import PanelSettings from '@/components/room/PanelSettings.vue'
+import { rowsOf } from '@/components/room/timelineRows'
 import RoomView from '@/components/room/RoomView.vue'
 import TypingLine from '@/components/room/TypingLine.vue'
 import SideBar from '@/components/sidebar/SideBar.vue'
 import UiToasts from '@/components/ui/UiToasts.vue'
+import { i18n, setLanguage } from '@/i18n'
 import {
   answers,
   calls,
@@ -25,6 +27,7 @@ import {
   useNotificationsStore,
   type ConnectionStore,
   type Member,
+  type SystemLine,
 } from '../fakes/stores'
 import { settle, show } from './mount'
 
@@ -93,6 +96,53 @@ describe('people in the panel', () => {
     ;({ wrapper } = await show(PanelPeople, { room: room() }))
     await wrapper.get('button[aria-label="Lift ban: Spammer"]').trigger('click')
     expect(called('unban')).toEqual([['r1', 'u-x']])
+  })
+})
+
+describe('a crowd in the panel', () => {
+  it('is rendered only as far as it is on screen, and searched by name', async () => {
+    state.present = Array.from({ length: 500 }, (_, at) => member({ userId: `u-${at}`, name: `Member ${at}` }))
+    ;({ wrapper } = await show(PanelPeople, { room: room() }))
+    expect(wrapper.findAll('.person').length).toBeLessThan(60)
+    expect(wrapper.get('.people').attributes('style')).toContain(`height: ${500 * 52}px`)
+    await wrapper.get('input[type=search]').setValue('member 49')
+    // 49 and 490 to 499.
+    expect(wrapper.get('.people').attributes('style')).toContain(`height: ${11 * 52}px`)
+    await wrapper.get('input[type=search]').setValue('nobody')
+    expect(wrapper.text()).toContain('No member matches.')
+  })
+
+  it('of a usual size is a plain list', async () => {
+    state.present = Array.from({ length: 40 }, (_, at) => member({ userId: `u-${at}`, name: `Member ${at}` }))
+    ;({ wrapper } = await show(PanelPeople, { room: room() }))
+    expect(wrapper.findAll('.person')).toHaveLength(40)
+    expect(wrapper.find('input').exists()).toBe(false)
+  })
+})
+
+describe('an empty room', () => {
+  it('offers to invite somebody, and shows that history is being loaded', async () => {
+    ;({ wrapper } = await show(RoomView, { room: room() }))
+    expect(wrapper.get('[role=log]').text()).toContain('No messages yet')
+    await wrapper.get('[role=log] button').trigger('click')
+    expect(useOverlayStore().current).toEqual({ kind: 'invite', roomId: 'r1' })
+    state.catchingUp = true
+    await settle()
+    expect(wrapper.get('[role=log]').text()).toBe('Loading messages…')
+  })
+
+  it('and system lines are whole sentences in the language of the interface', async () => {
+    state.timeline = [
+      message({ kind: 'system', line: { kind: 'joined', params: { name: 'Ada' } } }),
+      message({ kind: 'system', line: { kind: 'keyReceived', params: {} } }),
+    ]
+    const lines = (): string[] => rowsOf(state.timeline, null).flatMap((row) => (row.kind === 'system' ? [t(row)] : []))
+    const t = (row: { line: SystemLine }): string => i18n.global.t(`system.${row.line.kind}`, row.line.params)
+    expect(lines()).toEqual(['Ada joined.', 'The encryption key of this room has arrived.'])
+    await setLanguage('de')
+    expect(lines()).toEqual(['Ada ist beigetreten.', 'Der Schlüssel dieses Raums ist angekommen.'])
+    await setLanguage('en')
+    ;({ wrapper } = await show(PanelPeople, { room: room() }))
   })
 })
 
