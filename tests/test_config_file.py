@@ -81,6 +81,10 @@ class ReadTests(ConfigTestCase):
             with self.subTest(text):
                 self.assertTrue(self.refusal(text).split(": ", 2)[2].startswith(f"got {got}, expected "))
 
+    def test_byte_order_mark_is_skipped(self) -> None:
+        """Windows' Notepad writes one."""
+        self.assertEqual(list(read_config(self.file(b"\xef\xbb\xbfport = 1\n")).values()), ["1"])
+
     def test_file_that_cannot_be_read_is_refused(self) -> None:
         """Missing, no TOML, or no UTF-8."""
         self.assertIn("is not TOML: ", self.refusal("port = "))

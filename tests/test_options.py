@@ -110,6 +110,27 @@ class AcceptedTests(SynchronousTestCase):
         self.assertEqual(parse(environment={"RUST_LOG": "debug", "CLASP_LOG_LEVEL": "error"}).log_level, "error")
         self.assertEqual(parse(environment={"RUST_LOG": "hyper"}).log_level, "info")
 
+    def test_log_format_of_other_programs_counts_last(self) -> None:
+        """LOG_FORMAT, where the option and its variable say nothing; words for other programs are left to them."""
+        for environment, log_format in (
+            ({"LOG_FORMAT": "json"}, "json"),
+            ({"LOG_FORMAT": "JSON", "CLASP_LOG_FORMAT": "text"}, "text"),
+            ({"LOG_FORMAT": "pretty"}, "text"),
+        ):
+            with self.subTest(environment):
+                self.assertEqual(parse(environment=environment).log_format, log_format)
+
+    def test_ports_that_kubernetes_sets_are_ignored(self) -> None:
+        """For Services called clasp, clasp-auth and so on; the log says so. Another bad value is a mistake."""
+        options = Options({"CLASP_PORT": "tcp://10.0.0.1:7330", "CLASP_AUTH_PORT": "udp://[fd00::1]:7350"})
+        options.parseOptions([])
+        self.assertEqual((options.settings.port, options.settings.auth_port, options.sources), (7330, 7350, {}))
+        self.assertEqual([notice.partition("=")[0] for notice in options.notices], ["CLASP_PORT", "CLASP_AUTH_PORT"])
+        for variables in ({"CLASP_NAME": "tcp://10.0.0.1:7330"}, {"CLASP_PORT": "1"}):
+            options = Options(variables)
+            options.parseOptions([])
+            self.assertEqual((len(options.sources), options.notices), (1, []))
+
     def test_rust_log_level_takes_the_word_that_is_about_no_module(self) -> None:
         """Directives for modules and unknown words are passed over."""
         cases = [

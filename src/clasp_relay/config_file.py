@@ -31,7 +31,7 @@ def read_config(path: Path) -> dict[Option, str]:
         ConfigError: the file cannot be read, is no TOML, or has a key that is no option.
     """
     try:
-        document = tomllib.loads(path.read_text("utf-8"))
+        document = tomllib.loads(path.read_text("utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); give another --config") from error
     except UnicodeDecodeError as error:

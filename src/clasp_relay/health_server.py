@@ -59,7 +59,7 @@ class HealthServer(Service):
             hash_queue=lambda: 0 if auth is None else auth.hashing.waiting,
             loop_lag=self._lag,
         )
-        self._site = make_site(make_health_resource(is_ready, make_registry(sources)), reactor)
+        self._site = make_site(make_health_resource(is_ready, make_registry(sources)), reactor, uses_reserve=True)
 
     def open(self) -> None:
         """Listens, unless it does.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from twisted.python import usage
 
 from clasp_relay import __version__
 from clasp_relay.config_file import ConfigError, read_config
+from clasp_relay.logs.levels import LOG_FORMATS
 from clasp_relay.option_table import NOT_SUPPORTED, OPTIONS, Option
 from clasp_relay.settings import LOG_LEVELS, Contradiction, Settings
 
@@ -21,6 +23,7 @@ _BY_NAME: Mapping[str, Option] = {
     ("-" if len(name) == 1 else "--") + name: option for option in OPTIONS for name in (option.name, *option.aliases)
 }
 _OWN = ("--help", "--version")
+_KUBERNETES = re.compile(r"(tcp|udp|sctp)://")
 
 
 def rust_log_level(text: str) -> str | None:
@@ -104,6 +107,7 @@ class Options(usage.Options):
     Attributes:
         settings: what they come to, once ``parseOptions`` is through.
         sources: the option or variable that set a field, by the fields that are not at their defaults.
+        notices: what was ignored, for the log.
     """
 
     synopsis = "[options]"
@@ -122,6 +126,7 @@ class Options(usage.Options):
         """Takes the variables from ``environment``, by default the process's own."""
         usage.Options.__init__(self)
         self.sources: dict[str, str] = {}
+        self.notices: list[str] = []
         self._environment = os.environ if environment is None else environment
 
     def opt_version(self) -> None:
@@ -144,20 +149,40 @@ class Options(usage.Options):
         """Makes ``settings``; what the command line sets is not looked for in the environment."""
         given = {option: str(self[option.name]) for option in OPTIONS if self[option.name] not in (None, 0)}
         values = self._read(given, lambda option: f"--{option.name}")
-        # An empty variable is as good as none: Compose files pass ``CLASP_PORT: ${CLASP_PORT:-}``.
-        variables = {option: self._environment.get(option.variable, "") for option in OPTIONS}
-        given = {option: text for option, text in variables.items() if text and option.field not in values}
+        given = {option: text for option, text in self._variables().items() if option.field not in values}
         values |= self._read(given, lambda option: option.variable)
         values |= self._read_file(values)
-        level = rust_log_level(self._environment.get("RUST_LOG", ""))
-        if "log_level" not in values and level is not None:
-            values["log_level"] = level
-            self.sources["log_level"] = "RUST_LOG"
+        log_format = self._environment.get("LOG_FORMAT", "").lower()
+        for field, value, variable in (
+            ("log_level", rust_log_level(self._environment.get("RUST_LOG", "")), "RUST_LOG"),
+            ("log_format", log_format if log_format in LOG_FORMATS else None, "LOG_FORMAT"),
+        ):
+            if field not in values and value is not None:
+                values[field] = value
+                self.sources[field] = variable
         try:
             self.settings = Settings(**values)
             self.settings.check_together(values)
         except Contradiction as error:
             raise usage.UsageError(error.said(self._name_of)) from None
+
+    def _variables(self) -> dict[Option, str]:
+        """Returns what the environment sets, by option.
+
+        An empty variable is as good as none: Compose files pass ``CLASP_PORT: ${CLASP_PORT:-}``. Kubernetes sets
+        ``CLASP_PORT=tcp://10.0.0.1:7330`` in every container where there is a Service called ``clasp``.
+        """
+        found: dict[Option, str] = {}
+        for option in OPTIONS:
+            text = self._environment.get(option.variable, "")
+            if option.name.endswith("port") and _KUBERNETES.match(text):
+                self.notices.append(
+                    f"{option.variable}={text} is ignored: Kubernetes sets it for a Service of that name; "
+                    f"--{option.name} sets the port"
+                )
+            elif text:
+                found[option] = text
+        return found
 
     def _read_file(self, above: Mapping[str, object]) -> dict[str, Any]:
         """Reads the config file, if there is one, for what nothing above it sets."""

@@ -20,6 +20,7 @@ from clasp_relay.errors import StartError
 from clasp_relay.logs import events
 from clasp_relay.logs.levels import LogLevels
 from clasp_relay.logs.target import SharedLogFile, log_observer, log_target
+from clasp_relay.net.open_files import raise_limit, room_for_sessions
 from clasp_relay.options import Options, fail
 from clasp_relay.sd_notify import SystemdNotifier
 
@@ -175,6 +176,15 @@ def call_on(number: signal.Signals, reactor: Any, call: Callable[[], object]) ->
     signal.signal(number, lambda _number, _frame: reactor.callFromThread(call))
 
 
+def _check_machine(options: Options) -> None:
+    """Raises the limit of open files, and warns of what does not fit on this machine."""
+    for notice in options.notices:
+        events.OPTION_IGNORED.log(notice=notice)
+    limit, max_sessions = raise_limit(), options.settings.max_sessions
+    if room_for_sessions(limit) < max_sessions:
+        events.FILES_LIMITED.log(limit=limit, room=room_for_sessions(limit), max_sessions=max_sessions)
+
+
 def makeService(options: Options) -> RelayApplication:
     """Builds the relay for twistd.
 
@@ -193,8 +203,9 @@ def makeService(options: Options) -> RelayApplication:
     from clasp_relay.clock import steady_timers  # noqa: PLC0415
     from clasp_relay.service import make_service  # noqa: PLC0415
 
-    # Here and not in the service: a program that embeds the relay may have timers of its own.
+    # Here and not in the service: a program that embeds the relay has timers and limits of its own.
     steady_timers(reactor)
+    _check_machine(options)
     try:
         service = make_service(options.settings, reactor)
     except StartError as error:

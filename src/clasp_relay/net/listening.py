@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
+from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.endpoints import serverFromString
+from twisted.internet.endpoints import UNIXServerEndpoint, serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress, IListeningPort, IProtocolFactory
 from twisted.python.failure import Failure
@@ -70,6 +73,8 @@ def _listen_at_endpoint(reactor: Any, text: str, factory: IProtocolFactory, opti
             f"{option}: {text!r} is no server endpoint ({_cause(error)}), "
             "expected one like tcp:7330:interface=127.0.0.1"
         ) from error
+    if isinstance(endpoint, UNIXServerEndpoint):
+        _remove_stale_lock(str(endpoint._address))
     results: list[object] = []
     listening: Deferred[object] = maybeDeferred(endpoint.listen, factory)
     listening.addBoth(results.append)
@@ -84,6 +89,24 @@ def _listen_at_endpoint(reactor: Any, text: str, factory: IProtocolFactory, opti
     if not IListeningPort.providedBy(result):
         raise StartError(f"{option}: {text!r} listens on no port; give an endpoint that does")
     return result
+
+
+def _remove_stale_lock(path: str) -> None:
+    """Removes a socket file on which nobody listens, and Twisted's lock of it.
+
+    The lock names a process. Of a container that was killed it is number 1 or so, which is the relay itself now, or
+    another process; Twisted then takes the lock for a living one's.
+    """
+    lock = Path(f"{path}.lock")
+    if not lock.is_symlink():
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)  # a listener whose queue is full does not answer at once
+        refusal = probe.connect_ex(path)
+    if refusal in (errno.ENOENT, errno.ECONNREFUSED):
+        lock.unlink(missing_ok=True)
+        if Path(path).is_socket():
+            Path(path).unlink()
 
 
 def address_text(address: IAddress) -> str:
