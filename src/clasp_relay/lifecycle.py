@@ -13,6 +13,7 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.internet.threads import deferToThreadPool
 
 from clasp_relay.auth_server import AuthServer
+from clasp_relay.clock import ReactorClock
 from clasp_relay.core.relay import Relay
 from clasp_relay.errors import CloseCode, StartError
 from clasp_relay.health_server import HealthServer
@@ -41,6 +42,7 @@ class RelayService(MultiService):
         factory: makes the WebSocket connections.
         auth: the accounts and their port; None in open mode.
         log: what is still to be said in it is said at the end.
+        clock: the relay's; stopped before the last save, so that nothing changes after it.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class RelayService(MultiService):
         factory: ClaspFactory,
         auth: AuthServer | None,
         log: RelayLog,
+        clock: ReactorClock,
     ) -> None:
         MultiService.__init__(self)
         self.settings = settings
@@ -70,6 +73,7 @@ class RelayService(MultiService):
         """The user who opened the files."""
         self._tls: ServerTls | None = None
         self._log = log
+        self._clock = clock
         self._is_stopped = False
         self.is_saved = True
         """Whether the last snapshot was saved; at the end of a stop, whether all changes are on disk."""
@@ -149,7 +153,8 @@ class RelayService(MultiService):
         )
         yield maybeDeferred(MultiService.stopService, self)
         assert self._snapshots is not None, "stopped before anything was loaded"
-        saved = yield self._snapshots.save_if_changed(may_block=True)
+        self._clock.stop()
+        saved = self.is_saved = yield self._snapshots.save_if_changed(may_block=True)
         if self.health is not None:
             yield self.health.stopService()
         self._release_files()
