@@ -1,4 +1,4 @@
-"""The command line: arguments, environment and config file, read through the table of options into ``Settings``."""
+"""The command line: reads arguments, environment and config file into ``Settings``, by the table of options."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _KUBERNETES = re.compile(r"(tcp|udp|sctp)://")
 
 
 def rust_log_level(text: str) -> str | None:
-    """Returns the level in a ``RUST_LOG`` that is not about one module only, or None.
+    """Returns the default level in a ``RUST_LOG``, or None.
 
-    ``info,clasp_router=debug`` says info. The variable is shared with other programs, so what is not
-    understood is nobody's mistake.
+    In ``info,clasp_router=debug`` that is ``info``. The variable is shared with other programs, so words that are not
+    understood are no error.
     """
     words = [word.strip().lower() for word in text.split(",")]
     return next((word for word in reversed(words) if word in LOG_LEVELS), None)
@@ -50,7 +50,7 @@ def fail(message: str) -> NoReturn:
 
 
 def _refuse(shown: str, name: str) -> NoReturn:
-    """Refuses by its name an option that is none."""
+    """Refuses an option that does not exist, by its name."""
     if name in NOT_SUPPORTED:
         raise usage.UsageError(f"{shown}: not supported")
     raise usage.UsageError(f"unknown option {shown}; see --help")
@@ -84,7 +84,7 @@ def _spelled_out(arguments: Sequence[str]) -> list[str]:
 
 
 def _split(argument: str) -> tuple[str, bool, str]:
-    """Takes an argument apart: the option with its dashes, whether a value is in it too, and that value."""
+    """Splits an argument into the option with its dashes, whether it contains a value, and the value."""
     if argument.startswith("--"):
         shown, equals, value = argument.partition("=")
         return shown, bool(equals), value
@@ -94,7 +94,7 @@ def _split(argument: str) -> tuple[str, bool, str]:
 
 
 def _contents(option: Option, shown: str, text: str) -> object:
-    """Reads what an option or its variable was given; None when it sets nothing."""
+    """Parses the text of an option or variable; None when it sets nothing."""
     try:
         return option.parse(text)
     except ValueError:
@@ -105,9 +105,9 @@ class Options(usage.Options):
     """The options of ``twistd clasp-relay`` and ``clasp-relay``.
 
     Attributes:
-        settings: what they come to, once ``parseOptions`` is through.
-        sources: the option or variable that set a field, by the fields that are not at their defaults.
-        notices: what was ignored, for the log.
+        settings: the result of ``parseOptions``.
+        sources: the option or variable that set each field which is not at its default.
+        notices: what was ignored, as lines for the log.
     """
 
     synopsis = "[options]"
@@ -146,7 +146,7 @@ class Options(usage.Options):
             fail(str(error))
 
     def postOptions(self) -> None:
-        """Makes ``settings``; what the command line sets is not looked for in the environment."""
+        """Makes ``settings``. A variable is not read where the command line sets the field."""
         given = {option: str(self[option.name]) for option in OPTIONS if self[option.name] not in (None, 0)}
         values = self._read(given, lambda option: f"--{option.name}")
         given = {option: text for option, text in self._variables().items() if option.field not in values}
@@ -185,7 +185,7 @@ class Options(usage.Options):
         return found
 
     def _read_file(self, above: Mapping[str, object]) -> dict[str, Any]:
-        """Reads the config file, if there is one, for what nothing above it sets."""
+        """Reads the config file, if there is one, for fields that neither command line nor environment set."""
         path = above.get("config_file")
         if not isinstance(path, Path):
             return {}
@@ -197,7 +197,7 @@ class Options(usage.Options):
         return self._read(given, lambda option: f"{path}: {option.name}")
 
     def _read(self, given: Mapping[Option, str], name_of: Callable[[Option], str]) -> dict[str, Any]:
-        """Reads texts into values by field; two that set the same are a contradiction."""
+        """Parses texts into values by field; two options for one field are an error."""
         values: dict[str, Any] = {}
         for option, text in given.items():
             value = _contents(option, name_of(option), text)
@@ -205,11 +205,11 @@ class Options(usage.Options):
                 continue
             if option.field in values:
                 other = self.sources[option.field]
-                raise usage.UsageError(f"{name_of(option)}: contradicts {other}; give one of them")
+                raise usage.UsageError(f"{name_of(option)}: conflicts with {other}; give only one of them")
             values[option.field] = value
             self.sources[option.field] = name_of(option)
         return values
 
     def _name_of(self, field: str) -> str:
-        """Returns what people call a field: where it was set, or the option that would set it."""
+        """Returns the name of a field in messages: the option or variable that set it, or the option that would."""
         return self.sources.get(field) or next(f"--{option.name}" for option in OPTIONS if option.field == field)
