@@ -11,10 +11,10 @@ from twisted.internet.interfaces import IListeningPort
 
 from clasp_relay.auth_server import AuthServer
 from clasp_relay.core.relay import Relay
+from clasp_relay.event_loop import LoopLag
 from clasp_relay.http.bounded import make_site
 from clasp_relay.http.health import make_health_resource
 from clasp_relay.http.metrics import Sources, make_registry
-from clasp_relay.loop_lag import LoopLag
 from clasp_relay.net.listening import TcpPlace, listen
 from clasp_relay.net.websocket import ClaspFactory
 from clasp_relay.storage.snapshot_writer import SnapshotWriter

@@ -19,7 +19,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from clasp_relay.errors import ErrorCode
-from clasp_relay.loop_lag import BOUNDS_S, LoopLag
+from clasp_relay.event_loop import BOUNDS_S, LoopLag
 from clasp_relay.wire.constants import MessageCode, Signal
 from clasp_relay.wire.messages import FederationSync, Message
 
