@@ -1,4 +1,4 @@
-"""Time for the core: the machine's Unix time, made so that it never goes back."""
+"""The core's clock: the machine's Unix time, which here never goes back."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class ReactorClock:
     jumps nor stands still, so that orders and intervals hold.
 
     Args:
-        reactor: calls later.
+        reactor: makes calls later.
         wall_s: the machine's Unix time, in seconds.
-        monotonic_s: seconds that nobody sets.
+        monotonic_s: a monotonic clock, in seconds.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class ReactorClock:
         self._checked = (0, 0.0)
         self._is_stopped = False
         self._ahead_since: tuple[int, float] | None = None
-        """What was told last before the machine's clock was set back, and the monotonic time when that was seen."""
+        """The last time before the machine's clock was set back, and the monotonic time when that was noticed."""
 
     def now_us(self) -> int:
         """Returns the Unix time in µs."""
@@ -57,7 +57,7 @@ class ReactorClock:
         return now_us
 
     def _while_ahead_us(self) -> int:
-        """Returns the time while the machine's clock is behind what was told."""
+        """Returns the time while the machine's clock is behind the relay's."""
         monotonic_s = self._monotonic_s()
         if self._ahead_since is None:
             self._ahead_since = (self._last_us, monotonic_s)
@@ -144,14 +144,14 @@ class _LongTimer:
 
 
 def steady_timers(reactor: Any, monotonic_s: Callable[[], float] = time.monotonic) -> None:
-    """Has a reactor's timers run on a clock that nobody sets.
+    """Makes a reactor's timers use a monotonic clock.
 
-    Twisted's run on the machine's. When that is set back by a day, nothing that waits happens for a day: no token
-    expires, no dead peer is given up, nothing is saved. What waits already is still due in as long as before.
+    Twisted's timers use the machine's clock. When that is set back by a day, no timer fires for a day: tokens stay
+    valid, dead connections stay open, nothing is saved. Timers that wait already keep their remaining time.
 
     Args:
-        reactor: one that keeps its time in ``seconds``, as all of Twisted's do.
-        monotonic_s: seconds that nobody sets.
+        reactor: one whose time is its attribute ``seconds``, as in all of Twisted's reactors.
+        monotonic_s: a monotonic clock, in seconds.
     """
     ahead_s = reactor.seconds() - monotonic_s()
     reactor.seconds = lambda: monotonic_s() + ahead_s

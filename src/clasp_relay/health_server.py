@@ -1,4 +1,4 @@
-"""The health port and what it measures, put together."""
+"""The service behind ``--health-port``: health checks and metrics."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ __all__ = ["HealthServer"]
 
 
 class HealthServer(Service):
-    """Serves ``/healthz``, ``/readyz`` and ``/metrics`` while it runs; a stop ends it last of all.
+    """Serves ``/healthz``, ``/readyz`` and ``/metrics`` while it runs. A stop of the relay ends it last.
 
     Args:
         place: where it listens.
-        reactor: what it runs on.
+        reactor: the reactor that runs it.
         relay: the core.
         factory: the connections.
         auth: the accounts; None in open mode.
@@ -47,7 +47,7 @@ class HealthServer(Service):
         snapshots: Callable[[], SnapshotWriter | None],
     ) -> None:
         self.port: IListeningPort | None = None
-        """Where it listens, while it does."""
+        """The port while it listens."""
         self._place = place
         self._reactor = reactor
         self._lag = LoopLag(reactor)
@@ -71,7 +71,7 @@ class HealthServer(Service):
             self.port = listen(self._reactor, self._place, self._site, "--health-port")
 
     def startService(self) -> None:
-        """Begins to measure; it must be open."""
+        """Starts to measure; ``open`` must have been called."""
         Service.startService(self)
         self._lag.startService()
 

@@ -1,4 +1,4 @@
-"""Listening, or one line that names the option with which it went wrong."""
+"""Listens on ports and endpoints; an error is one line that names the option."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from clasp_relay.net.tls import ServerTls
 __all__ = ["BACKLOG", "TcpPlace", "Where", "address_text", "listen"]
 
 BACKLOG = 1_024
-"""Connections that the system keeps until they are accepted: what a reconnect of all clients makes at once."""
+"""Connections that the system queues until they are accepted, as when all clients reconnect at once."""
 
 
 class TcpPlace(NamedTuple):
-    """An address, a port (0 for any free one), and TLS or not."""
+    """An address, a port (0 for any free port), and TLS or none."""
 
     host: str
     port: int
@@ -33,7 +33,7 @@ class TcpPlace(NamedTuple):
 
 
 Where: TypeAlias = TcpPlace | str
-"""A place, or Twisted's server endpoint string."""
+"""A place, or a Twisted server endpoint string."""
 
 
 def listen(
@@ -42,14 +42,14 @@ def listen(
     """Listens at once.
 
     Args:
-        reactor: what accepts the connections.
-        where: an endpoint string says its backlog itself.
-        factory: makes their protocols.
-        option: the option that says where, for the operator.
-        backlog: how many connections the system keeps until they are accepted.
+        reactor: accepts the connections.
+        where: the place; an endpoint string has its own backlog.
+        factory: makes the protocols.
+        option: the option that names the place, for the error.
+        backlog: connections that the system queues until they are accepted.
 
     Raises:
-        StartError: it cannot; the text names the option, the place and the cause.
+        StartError: it cannot listen there; the text names the option, the place and the cause.
     """
     if isinstance(where, str):
         return _listen_at_endpoint(reactor, where, factory, option)
@@ -70,7 +70,7 @@ def _listen_at_endpoint(reactor: Any, text: str, factory: IProtocolFactory, opti
     # Each type of endpoint reads its own part of the string, also those of plugins; what they raise is up to them.
     except Exception as error:
         raise StartError(
-            f"{option}: {text!r} is no server endpoint ({_cause(error)}), "
+            f"{option}: {text!r} is not a server endpoint ({_cause(error)}), "
             "expected one like tcp:7330:interface=127.0.0.1"
         ) from error
     if isinstance(endpoint, UNIXServerEndpoint):
