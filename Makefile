@@ -44,7 +44,7 @@ app-test: $(if $(NODE),$(FOR_APP)) ## the chat's lint, types and tests
 	$(if $(NODE),cd $(APP) && npm run --silent lint && npm run --silent types && npx vitest run --coverage)
 
 e2e: $(if $(NODE),$(FOR_DEV) $(BUILT)) ## the chat in browsers, against a relay
-	$(if $(NODE),$(if $(CHROMIUM),cd $(APP) && PYTHON=$(CURDIR)/$(BIN)/python npm run --silent e2e,\
+	$(if $(NODE),$(if $(CHROMIUM),cd $(APP) && PYTHON="$$OLDPWD/$(BIN)/python" npm run --silent e2e,\
 		@if [ "$$CI" = true ]; then echo "The chat's tests in browsers need Chromium." >&2; exit 1; fi; \
 		echo "Left out: the chat in browsers, because there is no Chromium. To run it: apt-get install chromium; then make e2e."))
 
@@ -86,7 +86,7 @@ app-missing:
 	@echo "Without Node 20 or newer with npm the relay runs without its chat page: apt-get install nodejs npm; then make run."
 
 $(BUILT): $(FOR_APP) $(APP_SOURCES)
-	cd $(APP) && npx vite build --outDir $(CURDIR)/$(WEB) --emptyOutDir --logLevel warn
+	cd $(APP) && npx vite build --outDir "$$OLDPWD/$(WEB)" --emptyOutDir --logLevel warn
 	@touch $@
 
 $(FOR_APP): $(call have,$(APP)/package.json $(APP)/package-lock.json)
@@ -119,5 +119,5 @@ define install
 @test -n "$(PYTHON)" || { echo "Python 3.11 or newer with venv is needed: apt-get install python3-venv, or make PYTHON=/its/path" >&2; exit 1; }
 @test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV)
 $(BIN)/pip install --quiet --disable-pip-version-check --editable '$(1)' --config-settings editable_mode=compat
-@echo '$(CURDIR)' > "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/clasp_relay_root.pth"
+@printf '%s\n' "$$PWD" > "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/clasp_relay_root.pth"
 endef

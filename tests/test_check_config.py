@@ -1,4 +1,4 @@
-"""``check-config``: sound or not, who may do what and why, and where settings come from."""
+"""``check-config``: valid or not, who may do what and why, and where settings come from."""
 
 import json
 import os
@@ -65,7 +65,7 @@ class PolicyTests(CheckTestCase):
         """Of a file, and of the packaged ones by their names."""
         for file in (self.policy, "chat", "chat-compat"):
             with self.subTest(file):
-                self.assertEqual(self.answer(file)[0], f"{file}: sound")
+                self.assertEqual(self.answer(file)[0], f"{file}: valid policy")
 
     def test_check_names_key_and_problem_of_a_policy_that_is_not(self) -> None:
         """One line, exit status 1."""
@@ -77,7 +77,7 @@ class PolicyTests(CheckTestCase):
         """What the relay would log about it."""
         path = self.write("empty.json", "{}")
         notice = f"{path}: there are no scopes, so nobody may read or write anything"
-        self.assertEqual(self.answer(path)[:2], [f"{path}: sound", notice])
+        self.assertEqual(self.answer(path)[:2], [f"{path}: valid policy", notice])
 
     def test_check_explains_a_write(self) -> None:
         """The answer, the scope, the rule, each check; a value as JSON, null when there is none."""
@@ -108,7 +108,7 @@ class PolicyTests(CheckTestCase):
 
     def test_check_says_what_is_wrong_with_a_question(self) -> None:
         """In one line that names the option."""
-        both = "check-config: --as needs --read or --write, and these need --as"
+        both = "check-config: --as needs --read or --write, and --read and --write need --as"
         cases: list[tuple[tuple[str, ...], str]] = [
             (("--as", "bob"), both),
             (("--read", "/a"), both),
@@ -171,7 +171,9 @@ class SettingsTests(CheckTestCase):
 
     def test_check_refuses_settings_that_the_relay_would_refuse(self) -> None:
         """With the same line; a policy that is not sound too."""
-        self.assertEqual(self.refusal("--tls-cert", "c"), "--tls-cert: given without --tls-key; TLS takes both")
+        self.assertEqual(
+            self.refusal("--tls-cert", "c"), "--tls-cert: needs --tls-key as well (TLS takes a certificate and a key)"
+        )
         self.assertIn("the policy cannot be read", self.refusal("--app-config", "nothing"))
 
 

@@ -58,6 +58,33 @@ class ReactorClockTests(SynchronousTestCase):
         self.reactor.advance(0.1)
         self.assertEqual(calls, ["kept"])
 
+    def test_clock_that_is_set_forward_brings_forward_what_waits(self) -> None:
+        """In order, within a second; what is still ahead goes on waiting, and a late reactor is no step."""
+        calls: list[float] = []
+        for delay_s in (3_600, 60, 7_200, 0.5):
+            self.clock.call_later(delay_s, lambda delay_s=delay_s: calls.append(delay_s))  # type: ignore[misc]
+        for _ in range(10):
+            self.pass_s(1.2)
+            self.reactor.advance(1)
+        self.assertEqual(calls, [0.5])
+        self.wall_s += 4_000
+        self.reactor.pump([1, 0])
+        self.assertEqual(calls, [0.5, 60, 3_600])
+        self.reactor.advance(7_200)
+        self.assertEqual(calls, [0.5, 60, 3_600, 7_200])
+        self.reactor.advance(1)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_clock_that_was_stopped_calls_nothing(self) -> None:
+        """What waits, short or long, and what is asked for later; cancelling it is still allowed."""
+        calls: list[str] = []
+        timers = [self.clock.call_later(delay_s, lambda: calls.append("waited")) for delay_s in (0.5, 60)]
+        self.clock.stop()
+        timers.append(self.clock.call_later(60, lambda: calls.append("late")))
+        timers[1].cancel()
+        self.reactor.pump([0.5, 60, 60])
+        self.assertEqual((calls, self.reactor.getDelayedCalls()), ([], []))
+
 
 class Machine(ReactorBase):
     """A reactor whose two clocks are set by the test."""

@@ -58,11 +58,11 @@ class ReadTests(ConfigTestCase):
     def test_keys_that_are_no_options_are_refused(self) -> None:
         """With what to write, where that can be told."""
         for text, line in (
-            ("prot = 1", "FILE: prot: unknown key; the keys are the long names of the options, see --help"),
+            ("prot = 1", "FILE: prot: unknown key; keys are the long option names, see --help"),
             ("auth_port = 1", "FILE: auth_port: unknown key; write auth-port"),
             ("ws-port = 1", "FILE: ws-port: unknown key; write port"),
             ("p = 1", "FILE: p: unknown key; write port"),
-            ('config = "x"', "FILE: config: a config file names no other one"),
+            ('config = "x"', "FILE: config: a config file cannot name another config file"),
             ("quic-port = 1", "FILE: quic-port: not supported"),
         ):
             with self.subTest(text):
@@ -80,6 +80,10 @@ class ReadTests(ConfigTestCase):
         ):
             with self.subTest(text):
                 self.assertTrue(self.refusal(text).split(": ", 2)[2].startswith(f"got {got}, expected "))
+
+    def test_byte_order_mark_is_skipped(self) -> None:
+        """Windows' Notepad writes one."""
+        self.assertEqual(list(read_config(self.file(b"\xef\xbb\xbfport = 1\n")).values()), ["1"])
 
     def test_file_that_cannot_be_read_is_refused(self) -> None:
         """Missing, no TOML, or no UTF-8."""
@@ -140,13 +144,13 @@ class PrecedenceTests(ConfigTestCase):
             ('port = ""', "clasp-relay: FILE: port: got '', expected a whole number from 0 to 65535"),
             (
                 "param-ttl = 9\nno-ttl = true",
-                "clasp-relay: FILE: no-ttl: contradicts FILE: param-ttl; give one of them",
+                "clasp-relay: FILE: no-ttl: conflicts with FILE: param-ttl; give only one of them",
             ),
             (
                 "port = 7350",
-                "clasp-relay: --auth-port: is the same as FILE: port; give them different ports",
+                "clasp-relay: --auth-port: is the same port as FILE: port; set different ports",
             ),
-            ("x = 1", "clasp-relay: FILE: x: unknown key; the keys are the long names of the options, see --help"),
+            ("x = 1", "clasp-relay: FILE: x: unknown key; keys are the long option names, see --help"),
         ):
             with self.subTest(text):
                 self.assertEqual(self.refusal(text), line)

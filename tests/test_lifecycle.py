@@ -15,7 +15,7 @@ from clasp_relay.errors import StartError
 from clasp_relay.lifecycle import SWEEP_INTERVAL_S, RelayService
 from clasp_relay.service import make_service
 from clasp_relay.settings import Settings
-from clasp_relay.wire.messages import Set
+from clasp_relay.wire.messages import Bundle, Set
 from clasp_relay.wire.values import encode_value
 from tests.machine import Machine, live, say
 
@@ -88,6 +88,17 @@ class RelayServiceTests(SynchronousTestCase):
             with self.assertRaises(StartError) as caught:
                 start()
             self.assertIn("make another one with make_service", str(caught.exception))
+
+    def test_nothing_changes_after_the_last_save(self) -> None:
+        """A bundle that is due later is not run on the reactor of the program that embeds the relay."""
+        service = self.service()
+        service.startService()
+        due_us = service.relay.clock.now_us() + 30_000_000
+        say(live(service), service, Bundle((Set("/late", encode_value(1)),), due_us))
+        self.stop(service)
+        self.machine.advance(60)
+        self.assertEqual((len(service.relay.params), service.is_saved), (0, True))
+        self.assertEqual(self.machine.getDelayedCalls(), [])
 
     def test_service_tells_whether_all_is_saved(self) -> None:
         """Also in the log."""

@@ -111,6 +111,27 @@ class AcceptedTests(SynchronousTestCase):
         self.assertEqual(parse(environment={"RUST_LOG": "debug", "CLASP_LOG_LEVEL": "error"}).log_level, "error")
         self.assertEqual(parse(environment={"RUST_LOG": "hyper"}).log_level, "info")
 
+    def test_log_format_of_other_programs_counts_last(self) -> None:
+        """LOG_FORMAT, where the option and its variable say nothing; words for other programs are left to them."""
+        for environment, log_format in (
+            ({"LOG_FORMAT": "json"}, "json"),
+            ({"LOG_FORMAT": "JSON", "CLASP_LOG_FORMAT": "text"}, "text"),
+            ({"LOG_FORMAT": "pretty"}, "text"),
+        ):
+            with self.subTest(environment):
+                self.assertEqual(parse(environment=environment).log_format, log_format)
+
+    def test_ports_that_kubernetes_sets_are_ignored(self) -> None:
+        """For Services called clasp, clasp-auth and so on; the log says so. Another bad value is a mistake."""
+        options = Options({"CLASP_PORT": "tcp://10.0.0.1:7330", "CLASP_AUTH_PORT": "udp://[fd00::1]:7350"})
+        options.parseOptions([])
+        self.assertEqual((options.settings.port, options.settings.auth_port, options.sources), (7330, 7350, {}))
+        self.assertEqual([notice.partition("=")[0] for notice in options.notices], ["CLASP_PORT", "CLASP_AUTH_PORT"])
+        for variables in ({"CLASP_NAME": "tcp://10.0.0.1:7330"}, {"CLASP_PORT": "1"}):
+            options = Options(variables)
+            options.parseOptions([])
+            self.assertEqual((len(options.sources), options.notices), (1, []))
+
     def test_rust_log_level_takes_the_word_that_is_about_no_module(self) -> None:
         """Directives for modules and unknown words are passed over."""
         cases = [
@@ -163,26 +184,32 @@ class RefusedTests(SynchronousTestCase):
             (
                 ["--cors-origin", "*"],
                 "--cors-origin: got '*', expected origins as scheme://host or scheme://host:port, "
-                "null or file:// for local pages, comma-separated (for every origin leave it out)",
+                "null or file:// for local pages, comma-separated (to allow every origin, leave the option out)",
             ),
             (
                 ["--trusted-proxy", "caddy"],
                 "--trusted-proxy: got 'caddy', expected IP addresses or networks (10.0.0.0/8), comma-separated",
             ),
-            (["--rate-limit", "-1"], "--rate-limit: got '-1', expected a number from 0, at most 1000000000"),
+            (["--rate-limit", "-1"], "--rate-limit: got '-1', expected a number of at least 0 and at most 1000000000"),
             (["--token-ttl", "0"], "--token-ttl: got '0', expected a whole number from 1 to 4294967295"),
             (["--data-dir", ""], "--data-dir: got '', expected a path"),
-            (["--persist-interval", "0"], "--persist-interval: got '0', expected a number above 0, at most 1000000000"),
-            (["--drain-timeout", "-1"], "--drain-timeout: got '-1', expected a number from 0, at most 1000000000"),
+            (
+                ["--persist-interval", "0"],
+                "--persist-interval: got '0', expected a number greater than 0 and at most 1000000000",
+            ),
+            (
+                ["--drain-timeout", "-1"],
+                "--drain-timeout: got '-1', expected a number of at least 0 and at most 1000000000",
+            ),
             (
                 ["--log-level", "loud"],
                 "--log-level: got 'loud', expected one of error, warn, info, debug, trace, "
-                "and others by part (info,net=debug)",
+                "optionally followed by levels for parts (info,net=debug)",
             ),
             (["--name", "a\nb"], r"--name: got 'a\nb', expected a text of 1 to 1024 bytes without control characters"),
             (["--no-ttl=1"], "--no-ttl: got '1', expected no value"),
             (["--help=1"], "--help: got '1', expected no value"),
-            (["--no-ttl", "--param-ttl", "9"], "--no-ttl: contradicts --param-ttl; give one of them"),
+            (["--no-ttl", "--param-ttl", "9"], "--no-ttl: conflicts with --param-ttl; give only one of them"),
         ]
         for arguments, line in cases:
             with self.subTest(arguments=arguments):
@@ -195,7 +222,7 @@ class RefusedTests(SynchronousTestCase):
             ({"CLASP_NO_TTL": "so"}, "CLASP_NO_TTL: got 'so', expected one of 1, true, yes, on, 0, false, no, off"),
             (
                 {"CLASP_NO_TTL": "1", "CLASP_PARAM_TTL": "1"},
-                "CLASP_NO_TTL: contradicts CLASP_PARAM_TTL; give one of them",
+                "CLASP_NO_TTL: conflicts with CLASP_PARAM_TTL; give only one of them",
             ),
         ]
         for environment, line in cases:
@@ -205,24 +232,24 @@ class RefusedTests(SynchronousTestCase):
     def test_options_are_named_as_they_were_given_when_they_contradict_each_other(self) -> None:
         """Options and variables are named as such, and the default counts when somebody gave it."""
         cases: list[tuple[list[str], dict[str, str], str]] = [
-            (["--tls-cert", "c"], {}, "--tls-cert: given without --tls-key; TLS takes both"),
-            ([], {"CLASP_TLS_KEY": "k"}, "CLASP_TLS_KEY: given without --tls-cert; TLS takes both"),
+            (["--tls-cert", "c"], {}, "--tls-cert: needs --tls-key as well (TLS takes a certificate and a key)"),
+            ([], {"CLASP_TLS_KEY": "k"}, "CLASP_TLS_KEY: needs --tls-cert as well (TLS takes a certificate and a key)"),
             (
                 ["--auth-port", "0"],
                 {"CLASP_APP_CONFIG": "chat"},
-                "CLASP_APP_CONFIG: no policy holds in open mode; leave it out, or give --auth-port a port other than 0",
+                "CLASP_APP_CONFIG: has no effect in open mode; leave it out, or set --auth-port to a port other than 0",
             ),
             (
                 ["--auth-endpoint", "tcp:1", "--auth-port", "7350"],
                 {},
-                "--auth-endpoint: contradicts --auth-port; give one of them",
+                "--auth-endpoint: conflicts with --auth-port; give only one of them",
             ),
             (
                 ["--endpoint", "tcp:1"],
                 {"CLASP_PORT": "7330"},
-                "--endpoint: contradicts CLASP_PORT; give one of them",
+                "--endpoint: conflicts with CLASP_PORT; give only one of them",
             ),
-            (["--port", "7350"], {}, "--auth-port: is the same as --port; give them different ports"),
+            (["--port", "7350"], {}, "--auth-port: is the same port as --port; set different ports"),
         ]
         for arguments, environment, line in cases:
             with self.subTest(line):

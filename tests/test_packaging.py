@@ -72,3 +72,53 @@ class MetadataTests(SynchronousTestCase):
         self.assertEqual(config["options"]["py_modules"].split(), ["twisted.plugins.clasp_relay_plugin"])
         self.assertFalse((ROOT / "twisted" / "plugins" / "__init__.py").exists())
         self.assertFalse((ROOT / "twisted" / "__init__.py").exists())
+
+
+class MakeTests(SynchronousTestCase):
+    """``make`` in a folder whose name the shell would take apart."""
+
+    def setUp(self) -> None:
+        """Makes a checkout without sources, and programs that write down what they are called with."""
+        self.folder = Path(self.mktemp()).absolute() / "a b's $HOME"
+        self.folder.mkdir(parents=True)
+        for name in ("Makefile", "setup.cfg"):
+            shutil.copy(ROOT / name, self.folder)
+        app = self.folder / "apps" / "chat"
+        app.mkdir(parents=True)
+        (app / "package.json").write_text("{}")
+        (app / "package-lock.json").write_text("{}")
+        self.programs = self.folder.parent / "programs"
+        self.programs.mkdir()
+        self.calls = self.folder.parent / "calls"
+        write_down = f'printf "%s" "$0" >> {self.calls}; for each; do printf "|%s" "$each" >> {self.calls}; done'
+        write_down += f"; echo >> {self.calls}"
+        for name in ("node", "npm", "npx", "python3"):
+            self.program(self.programs / name, write_down)
+        made = f"mkdir -p .venv/bin; cp {self.programs}/npm .venv/bin/pip; "
+        made += f"cp {self.programs}/npm .venv/bin/clasp-relay; "
+        # The new environment's own Python is asked for the folder of its packages.
+        made += 'printf "#!/bin/sh\\necho .venv" > .venv/bin/python; chmod +x .venv/bin/python'
+        self.program(self.programs / "python3", made)
+        self.program(self.programs / "npx", write_down + '; mkdir -p "$4"; touch "$4/index.html"')
+
+    def program(self, path: Path, script: str) -> None:
+        """Writes a program."""
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+
+    def test_run_works_in_a_folder_with_spaces(self) -> None:
+        """The app is built into that folder and no other one, which would be emptied."""
+        result = subprocess.run(
+            ["make", "run", "PYTHON=python3"],
+            cwd=self.folder,
+            env={"PATH": f"{self.programs}:{os.environ['PATH']}", "HOME": "/nowhere"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        self.assertEqual(result.returncode, 0, result.stderr)
+        calls = [line.split("|") for line in self.calls.read_text("utf-8").splitlines()]
+        (build,) = [arguments for program, *arguments in calls if program.endswith("npx")]
+        self.assertEqual(build[:4], ["vite", "build", "--outDir", f"{self.folder}/src/clasp_relay/web"])
+        self.assertEqual(calls[-1], [".venv/bin/clasp-relay", "--data-dir", "./data"])
+        self.assertEqual((self.folder / ".venv" / "clasp_relay_root.pth").read_text("utf-8"), f"{self.folder}\n")

@@ -141,17 +141,20 @@ class KindTests(SynchronousTestCase):
         cases: list[tuple[Kind, str]] = [
             (Whole(1), "a whole number from 1"),
             (Whole(0, 9), "a whole number from 0 to 9"),
-            (Number(0), "a number from 0, at most 1000000000"),
-            (Number(0, above=True), "a number above 0, at most 1000000000"),
+            (Number(0), "a number of at least 0 and at most 1000000000"),
+            (Number(0, above=True), "a number greater than 0 and at most 1000000000"),
             (Text(9), "a text of 1 to 9 bytes without control characters"),
             (FilePath(), "a path"),
             (Choice(("a", "b")), "one of a, b"),
-            (Levels(), "one of error, warn, info, debug, trace, and others by part (info,net=debug)"),
+            (
+                Levels(),
+                "one of error, warn, info, debug, trace, optionally followed by levels for parts (info,net=debug)",
+            ),
             (OrNone(FilePath()), "a path"),
             (
                 OriginList(),
                 "origins as scheme://host or scheme://host:port, null or file:// for local pages, comma-separated "
-                "(for every origin leave it out)",
+                "(to allow every origin, leave the option out)",
             ),
             (Networks(), "IP addresses or networks (10.0.0.0/8), comma-separated"),
         ]

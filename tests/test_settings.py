@@ -87,27 +87,30 @@ class TogetherTests(SynchronousTestCase):
     def test_settings_refuse_what_contradicts_itself(self) -> None:
         """The text names the fields in question."""
         cases: list[tuple[dict[str, Any], str]] = [
-            ({"tls_cert": Path("c")}, "tls_cert: given without tls_key; TLS takes both"),
-            ({"tls_key": Path("k")}, "tls_key: given without tls_cert; TLS takes both"),
+            ({"tls_cert": Path("c")}, "tls_cert: needs tls_key as well (TLS takes a certificate and a key)"),
+            ({"tls_key": Path("k")}, "tls_key: needs tls_cert as well (TLS takes a certificate and a key)"),
             (
                 {"auth_port": 0, "app_config": "chat"},
-                "app_config: no policy holds in open mode; leave it out, or give auth_port a port other than 0",
+                "app_config: has no effect in open mode; leave it out, or set auth_port to a port other than 0",
             ),
             (
                 {"auth_port": 0, "auth_endpoint": "tcp:1"},
-                "auth_endpoint: contradicts auth_port 0 (open mode); give one of them",
+                "auth_endpoint: conflicts with auth_port 0 (open mode); give only one of them",
             ),
-            ({"endpoint": "tcp:1", "port": 2}, "endpoint: contradicts port; give one of them"),
-            ({"auth_endpoint": "tcp:1", "auth_port": 2}, "auth_endpoint: contradicts auth_port; give one of them"),
+            ({"endpoint": "tcp:1", "port": 2}, "endpoint: conflicts with port; give only one of them"),
+            (
+                {"auth_endpoint": "tcp:1", "auth_port": 2},
+                "auth_endpoint: conflicts with auth_port; give only one of them",
+            ),
             (
                 {"endpoint": "tcp:1", "auth_endpoint": "tcp:2", "host": "::1"},
-                "host: contradicts endpoint, which says how to listen; leave it out",
+                "host: has no effect beside endpoint, which says how to listen; leave it out",
             ),
             (
                 {"endpoint": "tcp:1", "auth_port": 0, "tls_cert": Path("c"), "tls_key": Path("k")},
-                "tls_cert: contradicts endpoint, which says how to listen; leave it out",
+                "tls_cert: has no effect beside endpoint, which says how to listen; leave it out",
             ),
-            ({"port": 7350}, "auth_port: is the same as port; give them different ports"),
+            ({"port": 7350}, "auth_port: is the same port as port; set different ports"),
         ]
         for values, words in cases:
             with self.subTest(values):
@@ -121,4 +124,4 @@ class TogetherTests(SynchronousTestCase):
         settings.check_together({"endpoint"})
         with self.assertRaises(Contradiction) as caught:
             settings.check_together({"endpoint", "port"})
-        self.assertEqual(caught.exception.said(str.upper), "ENDPOINT: contradicts PORT; give one of them")
+        self.assertEqual(caught.exception.said(str.upper), "ENDPOINT: conflicts with PORT; give only one of them")

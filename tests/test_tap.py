@@ -10,10 +10,11 @@ from pathlib import Path
 
 from twisted.application.service import Application, IService, Service
 from twisted.internet.task import Clock
-from twisted.logger import ILogObserver
+from twisted.logger import ILogObserver, capturedLogs
 from twisted.python import usage
 from twisted.trial.unittest import SynchronousTestCase
 
+from clasp_relay import tap
 from clasp_relay.errors import StartError
 from clasp_relay.options import Options
 from clasp_relay.sd_notify import SystemdNotifier
@@ -103,6 +104,19 @@ class RelayApplicationTests(SynchronousTestCase):
             application.rotate_log()
         self.assertEqual(path.read_text(encoding="utf-8"), "")
         self.assertEqual(path.with_name(path.name + ".1").read_text(encoding="utf-8"), "old")
+
+
+class MachineTests(SynchronousTestCase):
+    """What is said of the machine."""
+
+    def test_relay_warns_of_what_it_ignored(self) -> None:
+        """Each notice of the options is a line."""
+        options = Options({"CLASP_PORT": "tcp://10.0.0.1:7330"})
+        options.parseOptions(["--max-sessions", "1"])
+        with capturedLogs() as events:
+            tap._check_machine(options)
+        self.assertEqual([event["notice"] for event in events], options.notices)
+        self.assertEqual(len(events), 1)
 
 
 class Waiting:

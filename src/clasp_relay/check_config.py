@@ -1,4 +1,4 @@
-"""``clasp-relay check-config``: whether a policy is sound and what it would allow, or the settings in force."""
+"""``clasp-relay check-config``: checks a policy and explains what it allows, or prints the settings in force."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _ABOUT_A_FILE = ("--as", "--state", "--read", "--write", "--value", "--help", "-
 
 
 class _Parser(argparse.ArgumentParser):
-    """Complains as the relay does: one line, exit status 1."""
+    """Reports errors as the relay does: one line on stderr, exit status 1."""
 
     def error(self, message: str) -> NoReturn:
         """See the base class."""
@@ -35,10 +35,10 @@ class _Parser(argparse.ArgumentParser):
 
 
 def run(arguments: Sequence[str], out: TextIO | None = None) -> None:
-    """Answers one command line; the answer goes to stdout, one line on stderr says what is wrong.
+    """Runs the command: the answer goes to stdout, an error is one line on stderr.
 
     Args:
-        arguments: what stands behind ``check-config``. A file, or what asks about one; else options of the relay.
+        arguments: the arguments behind ``check-config``: a policy file and options about it, or options of the relay.
         out: where the answer goes; None for stdout.
 
     Raises:
@@ -64,31 +64,33 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="clasp-relay check-config",
         usage="%(prog)s [options of the relay]\n       %(prog)s FILE [--as USER --read ADDRESS | --write ADDRESS] ...",
-        description="Without FILE: prints the settings in force and where each comes from. With it: says whether it "
-        "is a sound policy and, with --as, what a user may do under it, by which rule, and why.",
+        description="Without FILE: prints the settings in force and where each comes from. With FILE: checks that it "
+        "is a valid policy and, with --as, explains what a user may do, by which rule, and why.",
         allow_abbrev=False,
     )
-    parser.add_argument("file", metavar="FILE", help="a policy: a JSON file, chat or chat-compat")
-    parser.add_argument("--as", dest="user", metavar="USER", help="the id of the user in question")
+    parser.add_argument("file", metavar="FILE", help="the policy: a JSON file, chat or chat-compat")
+    parser.add_argument("--as", dest="user", metavar="USER", help="id of the user")
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--read", metavar="ADDRESS", help="whether the user sees it")
-    what.add_argument("--write", metavar="ADDRESS", help="whether the user may set it")
-    parser.add_argument("--value", metavar="JSON", help="what is written; null when it is not given")
-    parser.add_argument("--state", metavar="FILE", type=Path, help="a state.json for what is set; else nothing is")
+    what.add_argument("--read", metavar="ADDRESS", help="explain whether the user may read this address")
+    what.add_argument("--write", metavar="ADDRESS", help="explain whether the user may write this address")
+    parser.add_argument("--value", metavar="JSON", help="value to write (default: null)")
+    parser.add_argument(
+        "--state", metavar="FILE", type=Path, help="state.json with the params that are set (default: none)"
+    )
     return parser
 
 
 def _check_file(asked: argparse.Namespace, out: TextIO) -> None:
-    """Says that a policy is sound, and answers what is asked about it."""
+    """Checks a policy, and explains what is asked about it."""
     address = asked.read or asked.write
     if (asked.user is None) != (address is None):
-        fail("check-config: --as needs --read or --write, and these need --as")
+        fail("check-config: --as needs --read or --write, and --read and --write need --as")
     if asked.value is not None and asked.write is None:
         fail("check-config: --value needs --write")
     if asked.state is not None and address is None:
         fail("check-config: --state needs --read or --write")
     policy = load_policy(asked.file)
-    print(f"{asked.file}: sound", file=out)
+    print(f"{asked.file}: valid policy", file=out)
     for notice in policy.document.notices:
         print(f"{asked.file}: {notice}", file=out)
     if address is not None:
@@ -126,7 +128,7 @@ def _value(text: str | None) -> bytes:
 
 
 def _show_settings(arguments: Sequence[str], out: TextIO) -> None:
-    """Prints every setting, whence it comes, and the policy that is in force."""
+    """Prints every setting with its source, and the policy in force."""
     options = Options()
     options.parseOptions(arguments)
     settings = options.settings

@@ -79,6 +79,6 @@ def _choose_reactor() -> None:
         install()
     from twisted.internet import reactor  # noqa: PLC0415  installed above, or Twisted's choice
 
-    from clasp_relay.collecting import keep_collections_short  # noqa: PLC0415
+    from clasp_relay.event_loop import keep_collections_short  # noqa: PLC0415
 
     reactor.callWhenRunning(keep_collections_short, reactor)

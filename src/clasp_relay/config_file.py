@@ -1,4 +1,4 @@
-"""The config file: options as TOML, below the command line and the environment."""
+"""The config file: options in TOML. The command line and the environment win over it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _BY_NAME: Mapping[str, Option] = {option.name: option for option in OPTIONS if o
 
 
 class ConfigError(Exception):
-    """A config file that cannot be used; the text is one line that names the file and the key."""
+    """A config file that cannot be used. The text is one line that names the file and the key."""
 
 
 def read_config(path: Path) -> dict[Option, str]:
@@ -31,7 +31,7 @@ def read_config(path: Path) -> dict[Option, str]:
         ConfigError: the file cannot be read, is no TOML, or has a key that is no option.
     """
     try:
-        document = tomllib.loads(path.read_text("utf-8"))
+        document = tomllib.loads(path.read_text("utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); give another --config") from error
     except UnicodeDecodeError as error:
@@ -53,13 +53,13 @@ def read_config(path: Path) -> dict[Option, str]:
 def _why_not(key: str) -> str:
     """Says why there is no such key."""
     if key == "config":
-        return "a config file names no other one"
+        return "a config file cannot name another config file"
     if key in NOT_SUPPORTED:
         return "not supported"
     for option in OPTIONS:
         if key.replace("_", "-") in (option.name, *option.aliases):
             return f"unknown key; write {option.name}"
-    return "unknown key; the keys are the long names of the options, see --help"
+    return "unknown key; keys are the long option names, see --help"
 
 
 def _text_of(option: Option, value: object) -> str | None:

@@ -1,4 +1,4 @@
-"""The health port and what it measures, put together."""
+"""The service behind ``--health-port``: health checks and metrics."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from twisted.internet.interfaces import IListeningPort
 
 from clasp_relay.auth_server import AuthServer
 from clasp_relay.core.relay import Relay
+from clasp_relay.event_loop import LoopLag
 from clasp_relay.http.bounded import make_site
 from clasp_relay.http.health import make_health_resource
 from clasp_relay.http.metrics import Sources, make_registry
-from clasp_relay.loop_lag import LoopLag
 from clasp_relay.net.listening import TcpPlace, listen
 from clasp_relay.net.websocket import ClaspFactory
 from clasp_relay.storage.snapshot_writer import SnapshotWriter
@@ -23,11 +23,11 @@ __all__ = ["HealthServer"]
 
 
 class HealthServer(Service):
-    """Serves ``/healthz``, ``/readyz`` and ``/metrics`` while it runs; a stop ends it last of all.
+    """Serves ``/healthz``, ``/readyz`` and ``/metrics`` while it runs. A stop of the relay ends it last.
 
     Args:
         place: where it listens.
-        reactor: what it runs on.
+        reactor: the reactor that runs it.
         relay: the core.
         factory: the connections.
         auth: the accounts; None in open mode.
@@ -47,7 +47,7 @@ class HealthServer(Service):
         snapshots: Callable[[], SnapshotWriter | None],
     ) -> None:
         self.port: IListeningPort | None = None
-        """Where it listens, while it does."""
+        """The port while it listens."""
         self._place = place
         self._reactor = reactor
         self._lag = LoopLag(reactor)
@@ -59,7 +59,7 @@ class HealthServer(Service):
             hash_queue=lambda: 0 if auth is None else auth.hashing.waiting,
             loop_lag=self._lag,
         )
-        self._site = make_site(make_health_resource(is_ready, make_registry(sources)), reactor)
+        self._site = make_site(make_health_resource(is_ready, make_registry(sources)), reactor, uses_reserve=True)
 
     def open(self) -> None:
         """Listens, unless it does.
@@ -71,7 +71,7 @@ class HealthServer(Service):
             self.port = listen(self._reactor, self._place, self._site, "--health-port")
 
     def startService(self) -> None:
-        """Begins to measure; it must be open."""
+        """Starts to measure; ``open`` must have been called."""
         Service.startService(self)
         self._lag.startService()
 

@@ -1,4 +1,4 @@
-"""The relay's life: loads, listens, saves, and ends in order."""
+"""The relay as a service: loads the state, listens, saves, and stops in order."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.internet.threads import deferToThreadPool
 
 from clasp_relay.auth_server import AuthServer
+from clasp_relay.clock import ReactorClock
 from clasp_relay.core.relay import Relay
 from clasp_relay.errors import CloseCode, StartError
 from clasp_relay.health_server import HealthServer
@@ -28,19 +29,20 @@ from clasp_relay.storage.snapshot_writer import SnapshotWriter, try_thread
 from clasp_relay.storage.state_file import StateFile
 
 SWEEP_INTERVAL_S = 0.5
-"""How often ended params are looked for: they end at most a second late."""
+"""Interval between two searches for expired params: they end at most a second late."""
 
 
 class RelayService(MultiService):
     """A relay as a service. Made by ``service.make_service``.
 
     Args:
-        settings: what it is told.
-        reactor: what it runs on.
+        settings: the settings.
+        reactor: the reactor that runs it.
         relay: the core.
         factory: makes the WebSocket connections.
         auth: the accounts and their port; None in open mode.
-        log: what is still to be said in it is said at the end.
+        log: flushed at the end of a stop.
+        clock: the relay's; stopped before the last save, so that nothing changes after it.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class RelayService(MultiService):
         factory: ClaspFactory,
         auth: AuthServer | None,
         log: RelayLog,
+        clock: ReactorClock,
     ) -> None:
         MultiService.__init__(self)
         self.settings = settings
@@ -58,9 +61,9 @@ class RelayService(MultiService):
         """For programs that embed it."""
         self.factory = factory
         self.port: IListeningPort | None = None
-        """Where it listens, while it does; ``port.getHost().port`` is the number where the settings say 0."""
+        """The WebSocket port while it listens; ``port.getHost().port`` is its number when the settings say 0."""
         self.auth_port: IListeningPort | None = None
-        """Where the auth API listens, while it does; None in open mode."""
+        """The port of the auth API while it listens; None in open mode."""
         self._reactor = reactor
         self._auth = auth
         self._snapshots: SnapshotWriter | None = None
@@ -70,6 +73,7 @@ class RelayService(MultiService):
         """The user who opened the files."""
         self._tls: ServerTls | None = None
         self._log = log
+        self._clock = clock
         self._is_stopped = False
         self.is_saved = True
         """Whether the last snapshot was saved; at the end of a stop, whether all changes are on disk."""
@@ -96,20 +100,20 @@ class RelayService(MultiService):
         return self.port is not None and self._snapshots is not None
 
     def reload_tls(self) -> bool:
-        """Reads certificate and key again, for new connections; the sessions that there are go on.
+        """Reads certificate and key again, for new connections; open sessions continue.
 
         Returns:
-            Whether they are in use now; otherwise what was loaded before is, and the log says why.
+            Whether they are in use now. If not, the previous ones are, and the log says why.
         """
         return self._tls is not None and self._tls.reload()
 
     def privilegedStartService(self) -> None:
-        """Loads the state, then listens, while ports below 1024 can still be had."""
+        """Loads the state, then listens, before twistd gives up the privilege to use ports below 1024."""
         self._open()
         MultiService.privilegedStartService(self)
 
     def startService(self) -> None:
-        """Starts; loads and listens unless that is done already. Nothing happens when it runs already.
+        """Starts the relay; loads and listens unless ``privilegedStartService`` has. Does nothing when it runs already.
 
         Raises:
             StartError: it cannot start, or it was stopped.
@@ -132,10 +136,10 @@ class RelayService(MultiService):
 
     @inlineCallbacks
     def stopService(self) -> Generator[Deferred[Any], Any, None]:
-        """Ends in order: no new connections, save, close every session, save what they still changed.
+        """Stops in order: no new connections, save, close every session, save their last changes.
 
         Returns:
-            A Deferred that fires when all is done; well within ``drain_timeout_s`` and the time of two snapshots.
+            A Deferred that fires at the end; it takes at most ``drain_timeout_s`` and the time of two snapshots.
         """
         if self.port is None:
             return
@@ -149,7 +153,8 @@ class RelayService(MultiService):
         )
         yield maybeDeferred(MultiService.stopService, self)
         assert self._snapshots is not None, "stopped before anything was loaded"
-        saved = yield self._snapshots.save_if_changed(may_block=True)
+        self._clock.stop()
+        saved = self.is_saved = yield self._snapshots.save_if_changed(may_block=True)
         if self.health is not None:
             yield self.health.stopService()
         self._release_files()

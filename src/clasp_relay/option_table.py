@@ -1,8 +1,8 @@
-"""The table of options: what there is on the command line and in the environment, and what is refused by name.
+"""The table of options on the command line and in the environment, and the names that are refused as unsupported.
 
 To add an option, add its field to ``Settings`` and one row to ``OPTIONS``;
-``--help``, the environment variable and the checks follow from the row, and a test tells what
-``docs/operations.md`` lacks.
+``--help``, the environment variable and the checks follow from the row; a test compares the table with
+``docs/operations.md``.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ class Option:
     Args:
         name: the option without its dashes.
         field: the field of ``Settings`` that it sets.
-        help: what it does.
+        help: what it sets, with the unit.
         aliases: other names for it; one letter is a short option.
-        constant: a flag (an option without a value) sets its field to this.
-        default: said as the default where it is not the field's own.
+        constant: the value that a flag (an option without a value) gives its field.
+        default: the default in words, where it is not the field's default value.
     """
 
     name: str
@@ -50,12 +50,12 @@ class Option:
 
     @property
     def kind(self) -> Kind:
-        """What it accepts."""
+        """The kind of its values."""
         return kinds()[self.field]
 
     @property
     def variable(self) -> str:
-        """The environment variable that stands for it."""
+        """The environment variable that sets it."""
         return variable_of(self.name)
 
     @property
@@ -75,7 +75,7 @@ class Option:
 
     @property
     def default_text(self) -> str:
-        """The default as people read it; empty for a flag."""
+        """The default as shown in ``--help``; empty for a flag."""
         if self.is_flag or self.default is not None:
             return self.default or ""
         value = DEFAULTS[self.field]
@@ -90,14 +90,14 @@ class Option:
 
     @property
     def expected(self) -> str:
-        """What it accepts, in words that end a sentence."""
+        """What it accepts, as the end of the sentence «expected …»."""
         return "one of " + ", ".join(_TRUE + _FALSE) if self.is_flag else self.kind.expected
 
     def parse(self, text: str) -> object:
-        """Reads a value; None for a flag that is off.
+        """Parses a value; None for a flag that is off.
 
         Raises:
-            ValueError: it is none that the option accepts.
+            ValueError: the option does not accept it.
         """
         if self.is_flag:
             if text.lower() in _FALSE:
@@ -112,63 +112,85 @@ class Option:
 
 
 OPTIONS: tuple[Option, ...] = (
-    Option("port", "port", "port of the WebSocket; 0 takes any free one", aliases=("p", "ws-port")),
-    Option("auth-port", "auth_port", "port of the auth server; 0 for none: open mode, for a trusted network"),
-    Option("host", "host", "address to listen on, for both"),
+    Option("port", "port", "port for WebSocket connections; 0 takes any free port", aliases=("p", "ws-port")),
+    Option(
+        "auth-port",
+        "auth_port",
+        "port of the auth API and the web app; 0 turns both off (open mode, for trusted networks)",
+    ),
+    Option("host", "host", "address to listen on, for all ports"),
     Option(
         "endpoint",
         "endpoint",
-        "Twisted endpoint string of the WebSocket, instead of --port, --host and TLS",
+        "Twisted endpoint string for WebSocket connections, instead of --port, --host and TLS",
         default="",
     ),
-    Option("auth-endpoint", "auth_endpoint", "the same for the auth server", default=""),
-    Option("tls-cert", "tls_cert", "PEM file of the certificate and its chain: wss and https", default=""),
-    Option("tls-key", "tls_key", "PEM file of the certificate's key", default=""),
-    Option("trusted-proxy", "trusted_proxies", "networks whose X-Forwarded-For is believed", default=""),
-    Option("cors-origin", "cors_origins", "origins of the web pages that may talk to it", default="every origin"),
-    Option("data-dir", "data_dir", "folder of the relay's files; made if it is missing"),
-    Option("name", "name", "the server's name, which every client is told", aliases=("n",)),
-    Option("persist", "state_path", "the state file's own path", default="state.json in the data-dir"),
-    Option("auth-db", "auth_db", "the users' database's own path", default="users.db in the data-dir"),
-    Option("app-config", "app_config", "policy: chat, chat-compat, none or a JSON file", default="found, else chat"),
-    Option("web-root", "web_root", "folder of a web app to serve, or none", default="the packaged chat"),
-    Option("admin-token", "admin_token", "file of the administrator's token; made if it is missing", default=""),
-    Option("token-ttl", "token_ttl_s", "seconds that a token is valid"),
+    Option(
+        "auth-endpoint",
+        "auth_endpoint",
+        "Twisted endpoint string for the auth API, instead of --auth-port, --host and TLS",
+        default="",
+    ),
+    Option(
+        "tls-cert", "tls_cert", "PEM file with the certificate and its chain; turns on TLS (wss and https)", default=""
+    ),
+    Option("tls-key", "tls_key", "PEM file with the private key of the certificate", default=""),
+    Option("trusted-proxy", "trusted_proxies", "networks of the proxies whose X-Forwarded-For is believed", default=""),
+    Option("cors-origin", "cors_origins", "origins whose web pages may talk to the relay", default="every origin"),
+    Option("data-dir", "data_dir", "folder for the relay's files; created if it is missing"),
+    Option("name", "name", "name of the server, sent to every client", aliases=("n",)),
+    Option("persist", "state_path", "path of the state file", default="state.json in the data-dir"),
+    Option("auth-db", "auth_db", "path of the user database", default="users.db in the data-dir"),
+    Option("app-config", "app_config", "policy: chat, chat-compat, none, or a JSON file", default="found, else chat"),
+    Option("web-root", "web_root", "folder of the web app to serve, or none", default="the packaged chat"),
+    Option("admin-token", "admin_token", "file with the administrator's token; created if it is missing", default=""),
+    Option("token-ttl", "token_ttl_s", "lifetime of a token, in seconds"),
     Option(
         "max-guest-tokens-per-address",
         "max_guest_tokens_per_address",
-        "guests' tokens that are valid for one client address; 0 is no limit",
+        "maximum number of valid guest tokens for one client address; 0 for no limit",
     ),
     Option(
-        "rate-limit", "rate_limit", "messages a second of a session; 0 is no limit", default="the policy's, else 30"
+        "rate-limit", "rate_limit", "messages per second and session; 0 for no limit", default="the policy's, else 30"
     ),
-    Option("persist-interval", "persist_interval_s", "seconds between two writes of the state file"),
-    Option("param-ttl", "param_ttl_s", "seconds that a param lives after its last access; 0 is for ever"),
-    Option("no-ttl", "param_ttl_s", "params live for ever, the same as --param-ttl 0", constant=0),
-    Option("max-params", "max_params", "params held at most"),
+    Option("persist-interval", "persist_interval_s", "interval between two snapshots of the state, in seconds"),
+    Option("param-ttl", "param_ttl_s", "lifetime of a param after its last access, in seconds; 0 for no expiry"),
+    Option("no-ttl", "param_ttl_s", "params never expire; the same as --param-ttl 0", constant=0),
+    Option("max-params", "max_params", "maximum number of params"),
     Option(
         "max-params-per-subject",
         "max_params_per_subject",
-        "params that one user may have set, and a quarter of what one client address may; 0 is no limit",
+        "maximum number of params that one user has set; four times that for one client address; 0 for no limit",
     ),
     Option(
         "max-bytes-per-subject",
         "max_bytes_per_subject",
-        "bytes that the params of one user may take, and a quarter of what one client address may; 0 is no limit",
+        "maximum size of the params that one user has set, in bytes; four times that for one client address; "
+        "0 for no limit",
     ),
-    Option("max-state-bytes", "max_state_bytes", "bytes that all addresses and values may take together"),
-    Option("max-sessions", "max_sessions", "sessions at once"),
+    Option("max-state-bytes", "max_state_bytes", "maximum size of all addresses and values together, in bytes"),
+    Option("max-sessions", "max_sessions", "maximum number of sessions"),
     Option(
         "max-sessions-per-address",
         "max_sessions_per_address",
-        "connections at once from one client address; 0 is no limit",
+        "maximum number of connections from one client address; 0 for no limit",
     ),
-    Option("session-timeout", "session_timeout_s", "seconds after which a peer that answered nothing is given up"),
-    Option("drain-timeout", "drain_timeout_s", "seconds that a stop waits for queues to empty"),
-    Option("health-port", "health_port", "port of /healthz, /readyz and /metrics", default=""),
-    Option("log-level", "log_level", "what is logged: " + ", ".join(LOG_LEVELS) + "; info,net=debug by part"),
-    Option("log-format", "log_format", "how it is logged: " + ", ".join(LOG_FORMATS)),
-    Option("config", "config_file", "TOML file of options, below the command line and the environment", default=""),
+    Option(
+        "session-timeout",
+        "session_timeout_s",
+        "time without data or pongs after which a connection is closed, in seconds",
+    ),
+    Option(
+        "drain-timeout",
+        "drain_timeout_s",
+        "maximum time that a stop waits until sessions have received everything, in seconds",
+    ),
+    Option("health-port", "health_port", "port for /healthz, /readyz and /metrics", default=""),
+    Option("log-level", "log_level", "log level: " + ", ".join(LOG_LEVELS) + "; for single parts as info,net=debug"),
+    Option("log-format", "log_format", "log format: " + ", ".join(LOG_FORMATS)),
+    Option(
+        "config", "config_file", "TOML file with options; the command line and the environment win over it", default=""
+    ),
 )
 """Every option, in the order in which they are documented."""
 
@@ -177,13 +199,16 @@ NOT_SUPPORTED: frozenset[str] = frozenset(
         "artnet-port",
         "cap-max-depth",
         "cert",
+        "defra-url",
         "federation-hub",
         "federation-id",
         "federation-namespace",
         "federation-token",
         "journal",
+        "journal-backend",
         "journal-memory",
         "key",
+        "lenses",
         "metrics-port",
         "mqtt-namespace",
         "mqtt-port",

@@ -1,8 +1,9 @@
-"""The command line: arguments, environment and config file, read through the table of options into ``Settings``."""
+"""The command line: reads arguments, environment and config file into ``Settings``, by the table of options."""
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from twisted.python import usage
 
 from clasp_relay import __version__
 from clasp_relay.config_file import ConfigError, read_config
+from clasp_relay.logs.levels import LOG_FORMATS
 from clasp_relay.option_table import NOT_SUPPORTED, OPTIONS, Option
 from clasp_relay.settings import LOG_LEVELS, Contradiction, Settings
 
@@ -21,13 +23,14 @@ _BY_NAME: Mapping[str, Option] = {
     ("-" if len(name) == 1 else "--") + name: option for option in OPTIONS for name in (option.name, *option.aliases)
 }
 _OWN = ("--help", "--version")
+_KUBERNETES = re.compile(r"(tcp|udp|sctp)://")
 
 
 def rust_log_level(text: str) -> str | None:
-    """Returns the level in a ``RUST_LOG`` that is not about one module only, or None.
+    """Returns the default level in a ``RUST_LOG``, or None.
 
-    ``info,clasp_router=debug`` says info. The variable is shared with other programs, so what is not
-    understood is nobody's mistake.
+    In ``info,clasp_router=debug`` that is ``info``. The variable is shared with other programs, so words that are not
+    understood are no error.
     """
     words = [word.strip().lower() for word in text.split(",")]
     return next((word for word in reversed(words) if word in LOG_LEVELS), None)
@@ -47,7 +50,7 @@ def fail(message: str) -> NoReturn:
 
 
 def _refuse(shown: str, name: str) -> NoReturn:
-    """Refuses by its name an option that is none."""
+    """Refuses an option that does not exist, by its name."""
     if name in NOT_SUPPORTED:
         raise usage.UsageError(f"{shown}: not supported")
     raise usage.UsageError(f"unknown option {shown}; see --help")
@@ -81,7 +84,7 @@ def _spelled_out(arguments: Sequence[str]) -> list[str]:
 
 
 def _split(argument: str) -> tuple[str, bool, str]:
-    """Takes an argument apart: the option with its dashes, whether a value is in it too, and that value."""
+    """Splits an argument into the option with its dashes, whether it contains a value, and the value."""
     if argument.startswith("--"):
         shown, equals, value = argument.partition("=")
         return shown, bool(equals), value
@@ -91,7 +94,7 @@ def _split(argument: str) -> tuple[str, bool, str]:
 
 
 def _contents(option: Option, shown: str, text: str) -> object:
-    """Reads what an option or its variable was given; None when it sets nothing."""
+    """Parses the text of an option or variable; None when it sets nothing."""
     try:
         return option.parse(text)
     except ValueError:
@@ -102,8 +105,9 @@ class Options(usage.Options):
     """The options of ``twistd clasp-relay`` and ``clasp-relay``.
 
     Attributes:
-        settings: what they come to, once ``parseOptions`` is through.
-        sources: the option or variable that set a field, by the fields that are not at their defaults.
+        settings: the result of ``parseOptions``.
+        sources: the option or variable that set each field which is not at its default.
+        notices: what was ignored, as lines for the log.
     """
 
     synopsis = "[options]"
@@ -122,6 +126,7 @@ class Options(usage.Options):
         """Takes the variables from ``environment``, by default the process's own."""
         usage.Options.__init__(self)
         self.sources: dict[str, str] = {}
+        self.notices: list[str] = []
         self._environment = os.environ if environment is None else environment
 
     def opt_version(self) -> None:
@@ -141,26 +146,46 @@ class Options(usage.Options):
             fail(str(error))
 
     def postOptions(self) -> None:
-        """Makes ``settings``; what the command line sets is not looked for in the environment."""
+        """Makes ``settings``. A variable is not read where the command line sets the field."""
         given = {option: str(self[option.name]) for option in OPTIONS if self[option.name] not in (None, 0)}
         values = self._read(given, lambda option: f"--{option.name}")
-        # An empty variable is as good as none: Compose files pass ``CLASP_PORT: ${CLASP_PORT:-}``.
-        variables = {option: self._environment.get(option.variable, "") for option in OPTIONS}
-        given = {option: text for option, text in variables.items() if text and option.field not in values}
+        given = {option: text for option, text in self._variables().items() if option.field not in values}
         values |= self._read(given, lambda option: option.variable)
         values |= self._read_file(values)
-        level = rust_log_level(self._environment.get("RUST_LOG", ""))
-        if "log_level" not in values and level is not None:
-            values["log_level"] = level
-            self.sources["log_level"] = "RUST_LOG"
+        log_format = self._environment.get("LOG_FORMAT", "").lower()
+        for field, value, variable in (
+            ("log_level", rust_log_level(self._environment.get("RUST_LOG", "")), "RUST_LOG"),
+            ("log_format", log_format if log_format in LOG_FORMATS else None, "LOG_FORMAT"),
+        ):
+            if field not in values and value is not None:
+                values[field] = value
+                self.sources[field] = variable
         try:
             self.settings = Settings(**values)
             self.settings.check_together(values)
         except Contradiction as error:
             raise usage.UsageError(error.said(self._name_of)) from None
 
+    def _variables(self) -> dict[Option, str]:
+        """Returns what the environment sets, by option.
+
+        An empty variable is as good as none: Compose files pass ``CLASP_PORT: ${CLASP_PORT:-}``. Kubernetes sets
+        ``CLASP_PORT=tcp://10.0.0.1:7330`` in every container where there is a Service called ``clasp``.
+        """
+        found: dict[Option, str] = {}
+        for option in OPTIONS:
+            text = self._environment.get(option.variable, "")
+            if option.name.endswith("port") and _KUBERNETES.match(text):
+                self.notices.append(
+                    f"{option.variable}={text} is ignored: Kubernetes sets it for a Service of that name; "
+                    f"--{option.name} sets the port"
+                )
+            elif text:
+                found[option] = text
+        return found
+
     def _read_file(self, above: Mapping[str, object]) -> dict[str, Any]:
-        """Reads the config file, if there is one, for what nothing above it sets."""
+        """Reads the config file, if there is one, for fields that neither command line nor environment set."""
         path = above.get("config_file")
         if not isinstance(path, Path):
             return {}
@@ -172,7 +197,7 @@ class Options(usage.Options):
         return self._read(given, lambda option: f"{path}: {option.name}")
 
     def _read(self, given: Mapping[Option, str], name_of: Callable[[Option], str]) -> dict[str, Any]:
-        """Reads texts into values by field; two that set the same are a contradiction."""
+        """Parses texts into values by field; two options for one field are an error."""
         values: dict[str, Any] = {}
         for option, text in given.items():
             value = _contents(option, name_of(option), text)
@@ -180,11 +205,11 @@ class Options(usage.Options):
                 continue
             if option.field in values:
                 other = self.sources[option.field]
-                raise usage.UsageError(f"{name_of(option)}: contradicts {other}; give one of them")
+                raise usage.UsageError(f"{name_of(option)}: conflicts with {other}; give only one of them")
             values[option.field] = value
             self.sources[option.field] = name_of(option)
         return values
 
     def _name_of(self, field: str) -> str:
-        """Returns what people call a field: where it was set, or the option that would set it."""
+        """Returns the name of a field in messages: the option or variable that set it, or the option that would."""
         return self.sources.get(field) or next(f"--{option.name}" for option in OPTIONS if option.field == field)

@@ -1,4 +1,4 @@
-"""A job that is done again and again, and that no failure can end."""
+"""A service that makes a call at an interval, and goes on after failures."""
 
 from __future__ import annotations
 
@@ -15,18 +15,17 @@ from clasp_relay.logs import events
 
 
 class PeriodicService(Service):
-    """Makes one call every so often while it runs.
+    """Makes a call at an interval while it runs.
 
-    A call that fails is logged and the next one is made as if nothing had happened (a bare
-    ``LoopingCall`` stops for ever). A call whose Deferred is still waiting is not overlapped: the
-    turns that it misses are left out. The first call is due one interval after the start.
+    A call that fails is logged, and the next one is made as usual (a bare ``LoopingCall`` would stop). While the
+    Deferred of a call waits, no other call is made. The first call is due one interval after the start.
 
     Args:
         interval_s: seconds from one call to the next.
         clock: tells the time; the reactor.
-        call: what to do; may return a Deferred.
-        name: of the job, for the log and for ``getServiceNamed``.
-        run_on_stop: make one more call when the service is stopped, after the one that runs.
+        call: the job; may return a Deferred.
+        name: name of the job, for the log and for ``getServiceNamed``.
+        run_on_stop: whether one more call is made when the service stops, after the one that runs.
     """
 
     def __init__(
@@ -47,7 +46,7 @@ class PeriodicService(Service):
         self._ended: Deferred[LoopingCall] | None = None
 
     def startService(self) -> None:
-        """Starts counting the first interval."""
+        """Starts the first interval."""
         Service.startService(self)
         self._ended = self._loop.start(self._interval_s, now=False)
 

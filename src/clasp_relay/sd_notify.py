@@ -1,4 +1,4 @@
-"""Tells systemd how the relay is: started, alive, stopping (sd_notify(3); ``Type=notify`` and ``WatchdogSec=``)."""
+"""Notifies systemd that the relay is ready, alive or stopping (sd_notify(3); ``Type=notify``, ``WatchdogSec=``)."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from clasp_relay.periodic import PeriodicService
 __all__ = ["SystemdNotifier", "watchdog_interval_s"]
 
 _ABSTRACT = "@"
-"""Begins the name of a socket that is no file; the system itself wants a zero byte there."""
+"""First character of an abstract socket's name in ``NOTIFY_SOCKET``; the kernel wants a zero byte there."""
 
 
 def watchdog_interval_s(environment: Mapping[str, str], pid: int) -> float | None:
-    """Returns how often to say «alive»: half of what systemd waits for, as sd_watchdog_enabled(3) advises.
+    """Returns the watchdog interval: half of systemd's timeout, as sd_watchdog_enabled(3) advises.
 
     Args:
-        environment: with ``WATCHDOG_USEC`` and ``WATCHDOG_PID``, where there is a watchdog.
-        pid: of this process; a watchdog that is for another one is none.
+        environment: has ``WATCHDOG_USEC`` and ``WATCHDOG_PID`` where there is a watchdog.
+        pid: of this process; a watchdog for another process is ignored.
 
     Returns:
-        Seconds, or None when nobody waits.
+        Seconds, or None without a watchdog.
     """
     if environment.get("WATCHDOG_PID", str(pid)) != str(pid):
         return None
@@ -39,14 +39,14 @@ def watchdog_interval_s(environment: Mapping[str, str], pid: int) -> float | Non
 
 
 class SystemdNotifier(Service):
-    """Says to systemd what it wants to know; says nothing where no systemd listens.
+    """Notifies systemd; does nothing where ``NOTIFY_SOCKET`` is not set.
 
-    While it runs, it says «alive» from the event loop: a loop that hangs is restarted by systemd. Stop it after
-    all that a stop waits for, so that a long drain is not taken for one that hangs.
+    While it runs, it sends ``WATCHDOG=1`` from the event loop, so systemd restarts a relay whose loop hangs. It must be
+    stopped last, so that a long drain does not look like a loop that hangs.
 
     Args:
         clock: tells the time; the reactor.
-        environment: with ``NOTIFY_SOCKET``, where systemd listens; the process's own by default.
+        environment: has ``NOTIFY_SOCKET``, systemd's socket; by default the process's environment.
         pid: of this process.
     """
 
@@ -61,13 +61,13 @@ class SystemdNotifier(Service):
             self._watchdog = PeriodicService(interval_s, clock, self._alive, "watchdog")
 
     def startService(self) -> None:
-        """Begins to say «alive»."""
+        """Starts the watchdog messages."""
         Service.startService(self)
         if self._watchdog is not None:
             self._watchdog.startService()
 
     def stopService(self) -> Deferred[None]:
-        """Says «alive» no more.
+        """Ends the watchdog messages.
 
         Returns:
             A Deferred that has fired.
@@ -76,18 +76,18 @@ class SystemdNotifier(Service):
         return succeed(None) if self._watchdog is None else self._watchdog.stopService()
 
     def ready(self) -> None:
-        """Says that all ports listen and the state is loaded: what waits for the relay may start."""
+        """Tells that all ports listen and the state is loaded, so that units that wait for the relay start."""
         self._send("READY=1")
 
     def stopping(self) -> None:
-        """Says that the stop has begun."""
+        """Tells that the stop has begun."""
         self._send("STOPPING=1")
 
     def _alive(self) -> None:
         self._send("WATCHDOG=1")
 
     def _send(self, words: str) -> None:
-        """Sends one datagram; never waits, since systemd that is too busy to read must not hold up the relay."""
+        """Sends one datagram without waiting: a systemd that does not read must not block the relay."""
         if not self._address:
             return
         name = "\0" + self._address[1:] if self._address.startswith(_ABSTRACT) else self._address

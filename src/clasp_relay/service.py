@@ -66,7 +66,7 @@ def make_service(settings: Settings, reactor: Any) -> RelayService:
     if settings.is_open_mode:
         relay = _relay(settings, clock, writer, OpenPermissions(), None, log)
         factory = _factory(settings, reactor, relay, writer, origins, addresses, log)
-        return RelayService(settings, reactor, relay, factory, None, log)
+        return RelayService(settings, reactor, relay, factory, None, log, clock)
     policy = _policy(settings)
     tokens = TokenTable(reactor, time.time, max_per_guest_address=settings.max_guest_tokens_per_address)
     permissions = TokenPermissions(tokens, policy, clock.now_us)
@@ -77,7 +77,7 @@ def make_service(settings: Settings, reactor: Any) -> RelayService:
     factory = _factory(settings, reactor, relay, writer, origins, addresses, log)
     auth = AuthServer(settings, reactor, tokens, permissions, policy, origins, factory, addresses, log.signed)
     relay.origin_of = auth.origin_of
-    return RelayService(settings, reactor, relay, factory, auth, log)
+    return RelayService(settings, reactor, relay, factory, auth, log, clock)
 
 
 def _policy(settings: Settings) -> Policy | None:

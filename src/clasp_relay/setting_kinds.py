@@ -1,4 +1,4 @@
-"""Kinds of settings: what a field accepts, how that is said to people, and how it is read from text."""
+"""Kinds of settings: what values a field accepts, the words for error messages, and how a text is parsed."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ LOCAL_PAGES = ("null", "file://")
 
 
 class Kind(Protocol):
-    """What a field accepts."""
+    """The kind of a field's values."""
 
     @property
     def expected(self) -> str:
-        """What is accepted, in words that end a sentence: «expected …»."""
+        """What is accepted, as the end of the sentence «expected …»."""
 
     def accepts(self, value: object) -> bool:
         """Tells whether a field of this kind may hold ``value``."""
 
     def parse(self, text: str) -> object:
-        """Reads a value from text; a ValueError when it is none (limits are left to ``accepts``)."""
+        """Parses a text; a ValueError when it has another form (limits are checked by ``accepts``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class Number:
     @property
     def expected(self) -> str:
         """See ``Kind``."""
-        return f"a number {'above' if self.above else 'from'} {self.low:.0f}, at most {self.high:.0f}"
+        return f"a number {'greater than' if self.above else 'of at least'} {self.low:.0f} and at most {self.high:.0f}"
 
     def accepts(self, value: object) -> bool:
         """See ``Kind``; True and False are no numbers here."""
@@ -147,12 +147,12 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Levels:
-    """A level of the log, and others for single parts."""
+    """A log level, optionally followed by levels for parts."""
 
     @property
     def expected(self) -> str:
         """See ``Kind``."""
-        return f"one of {', '.join(LOG_LEVELS)}, and others by part (info,net=debug)"
+        return f"one of {', '.join(LOG_LEVELS)}, optionally followed by levels for parts (info,net=debug)"
 
     def accepts(self, value: object) -> bool:
         """See ``Kind``."""
@@ -195,7 +195,7 @@ class OriginList:
         """See ``Kind``."""
         return (
             "origins as scheme://host or scheme://host:port, null or file:// for local pages, comma-separated "
-            "(for every origin leave it out)"
+            "(to allow every origin, leave the option out)"
         )
 
     def accepts(self, value: object) -> bool:

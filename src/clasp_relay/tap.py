@@ -1,4 +1,4 @@
-"""What twistd needs: the options, the service, and the words when the relay cannot start."""
+"""The twistd plugin: options, service, signals, and the error line when the relay cannot start."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from clasp_relay.errors import StartError
 from clasp_relay.logs import events
 from clasp_relay.logs.levels import LogLevels
 from clasp_relay.logs.target import SharedLogFile, log_observer, log_target
+from clasp_relay.net.open_files import raise_limit, room_for_sessions
 from clasp_relay.options import Options, fail
 from clasp_relay.sd_notify import SystemdNotifier
 
@@ -28,16 +29,16 @@ __all__ = ["Options", "RelayApplication", "makeService", "relay"]
 relay = ServiceMaker(
     "clasp-relay", "clasp_relay.tap", "A relay for CLASP, shared live state over WebSocket", "clasp-relay"
 )
-"""What ``twisted/plugins`` shows to twistd; the relay itself is imported when it is asked for."""
+"""The plugin in ``twisted/plugins``; twistd imports the relay itself when it is started."""
 
 
 class RelayApplication(MultiService):
-    """The relay as twistd runs it: a start that fails ends the process with one line, not a traceback.
+    """The relay as twistd runs it: when the start fails, the process ends with one line and not with a traceback.
 
     Args:
         child: the relay.
-        options: what it was started with.
-        systemd: is told when it is ready, alive and stopping.
+        options: the parsed options.
+        systemd: notified when the relay is ready, alive and stopping.
         is_saved: whether all changes are on disk, once the relay has stopped.
     """
 
@@ -58,7 +59,7 @@ class RelayApplication(MultiService):
         self._systemd = systemd
 
     def setServiceParent(self, parent: IServiceCollection) -> None:
-        """Joins twistd's application and, since twistd has no option for it, gives it our log level."""
+        """Joins twistd's application and sets its log observer, since twistd has no option for the log level."""
         MultiService.setServiceParent(self, parent)
         self._log_target = log_target(self._twistd_options)
         if self._log_target is not None and isinstance(parent, Componentized):
@@ -72,14 +73,14 @@ class RelayApplication(MultiService):
             self._log_target.start_new()
 
     def privilegedStartService(self) -> None:
-        """Starts what has to be started before privileges are given up: the ports."""
+        """Opens the ports, before twistd gives up privileges."""
         try:
             MultiService.privilegedStartService(self)
         except StartError as error:
             self._end(error)
 
     def startService(self) -> None:
-        """Starts all the rest."""
+        """Starts everything else."""
         try:
             MultiService.startService(self)
         except StartError as error:
@@ -101,7 +102,7 @@ class RelayApplication(MultiService):
             atexit.register(_end_as_failed)
 
     def _end(self, error: StartError) -> NoReturn:
-        """Ends the process; as a daemon it lets twistd hand the words to the terminal that it left."""
+        """Ends the process; of a daemon twistd prints the error on the terminal that started it."""
         if not self._twistd_options.get("nodaemon"):
             events.RELAY_NOT_STARTED.log(error=str(error))
             raise error
@@ -112,13 +113,12 @@ class RelayApplication(MultiService):
 
 
 def begin_stop(reactor: Any) -> None:
-    """Has a stop in order end with exit status 0, and the next SIGTERM or SIGINT end the process at once.
+    """Makes an orderly stop exit with status 0, and the next SIGTERM or SIGINT end the process at once.
 
     Another SIGHUP is ignored: shell and kernel both send one when a terminal is closed.
 
-    twistd would end by the signal that it was stopped with, which says that something went wrong; the reactor
-    would ignore a second one. The signals' default action would not do for that: the kernel spares process 1 of
-    a container from it.
+    twistd would exit by the signal that stopped it, which looks like a failure, and the reactor would ignore a second
+    signal. The default action of the signals is not enough: the kernel does not apply it to process 1 of a container.
 
     Args:
         reactor: the one that stops.
@@ -160,7 +160,7 @@ def _end_as_failed() -> NoReturn:
 
 
 def _end_at_once(number: int, _: object) -> NoReturn:
-    """Ends the process with the status that shells give to one ended by a signal."""
+    """Ends the process with the exit status that shells report for a signal."""
     os._exit(128 + number)
 
 
@@ -173,6 +173,15 @@ def call_on(number: signal.Signals, reactor: Any, call: Callable[[], object]) ->
         call: what to do.
     """
     signal.signal(number, lambda _number, _frame: reactor.callFromThread(call))
+
+
+def _check_machine(options: Options) -> None:
+    """Raises the limit of open files, and warns of what does not fit on this machine."""
+    for notice in options.notices:
+        events.OPTION_IGNORED.log(notice=notice)
+    limit, max_sessions = raise_limit(), options.settings.max_sessions
+    if room_for_sessions(limit) < max_sessions:
+        events.FILES_LIMITED.log(limit=limit, room=room_for_sessions(limit), max_sessions=max_sessions)
 
 
 def makeService(options: Options) -> RelayApplication:
@@ -193,8 +202,9 @@ def makeService(options: Options) -> RelayApplication:
     from clasp_relay.clock import steady_timers  # noqa: PLC0415
     from clasp_relay.service import make_service  # noqa: PLC0415
 
-    # Here and not in the service: a program that embeds the relay may have timers of its own.
+    # Here and not in the service: a program that embeds the relay has timers and limits of its own.
     steady_timers(reactor)
+    _check_machine(options)
     try:
         service = make_service(options.settings, reactor)
     except StartError as error:

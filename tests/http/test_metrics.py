@@ -19,8 +19,8 @@ from clasp_relay.core.handlers import HANDLERS
 from clasp_relay.core.ports import Kind
 from clasp_relay.core.relay import Relay, RelayOptions
 from clasp_relay.core.rights.memory import Reads
+from clasp_relay.event_loop import LoopLag
 from clasp_relay.http.metrics import ProcessCollector, Sources, make_registry
-from clasp_relay.loop_lag import LoopLag
 from clasp_relay.net.admission import NetLimits
 from clasp_relay.net.turn import TurnWriter
 from clasp_relay.net.websocket import ClaspFactory

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import http.client
 import re
+import socket
+from pathlib import Path
 
+from clasp_relay.wire.messages import Ack, Set
+from clasp_relay.wire.values import encode_value
 from tests.integration.accounts import AccountsTestCase
 from tests.integration.process import PATIENCE_S, RelayProcess, RelayTestCase, wait_until
 from tests.integration.raw import RawClient
@@ -52,6 +56,34 @@ class HealthTests(RelayTestCase):
         client.end()
         client.close()
         self.assertEqual(relay.wait(), 0)
+
+
+LIMITED = """
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (150, 200))
+from clasp_relay.cli import main
+main()
+"""
+
+
+class OpenFilesTests(RelayTestCase):
+    def test_connections_never_take_the_last_open_files(self) -> None:
+        """The soft limit is raised, the warning has the number, and with all places taken the relay saves."""
+        relay = self.start("--health-port", "0", "--persist-interval", "0.1", command=("-c", LIMITED))
+        port = health_port(relay)
+        self.assertIn("open files are limited to 200, which is enough for 136 sessions", relay.log)
+        client = RawClient.live(relay.port)
+        self.addCleanup(client.close)
+        sockets = [socket.create_connection(("127.0.0.1", relay.port), PATIENCE_S) for _ in range(250)]
+        for each in sockets:
+            self.addCleanup(each.close)
+        wait_until(lambda: "too many open files" in relay.log, "connections are refused")
+        self.assertEqual(ask(port, "/readyz")[0], 200)
+        client.send(Set("/a", encode_value(1)), qos=1)
+        client.receive(Ack)
+        wait_until(lambda: relay.state_file.exists() and "/a" in relay.state_file.read_text("utf-8"), "it is saved")
+        self.assertGreater(len(list(Path(f"/proc/{relay.pid}/fd").iterdir())), 120)
+        self.assertEqual(relay.stop(), 0)
 
 
 class AuthMetricsTests(AccountsTestCase):

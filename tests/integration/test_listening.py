@@ -1,6 +1,7 @@
 """Listening with the system's own refusals."""
 
 import os
+import socket
 from pathlib import Path
 
 from twisted.internet import reactor
@@ -28,6 +29,29 @@ class RealListenTests(TestCase):
         for where in (TcpPlace("127.0.0.1", 0), TcpPlace("localhost", 0), "tcp:0:interface=127.0.0.1"):
             with self.subTest(where):
                 self.assertGreater(self.listening(where), 0)
+
+    def test_listen_removes_the_lock_of_a_socket_on_which_nobody_listens(self) -> None:
+        """Of a container that was killed: it names process 1, which is the relay now, or another living one."""
+        for owner in (os.getpid(), os.getppid()):
+            for has_socket in (False, True):
+                with self.subTest(owner=owner, has_socket=has_socket):
+                    path = Path(self.mktemp())
+                    if has_socket:
+                        with socket.socket(socket.AF_UNIX) as old:
+                            old.bind(str(path))
+                    Path(f"{path}.lock").symlink_to(str(owner))
+                    port = listen(reactor, f"unix:{path}", Factory(), "--endpoint")
+                    self.addCleanup(port.stopListening)
+                    self.assertEqual(Path(f"{path}.lock").readlink(), Path(str(os.getpid())))
+
+    def test_listen_leaves_the_lock_of_a_socket_on_which_somebody_listens(self) -> None:
+        """Two relays do not take each other's socket."""
+        path = Path(self.mktemp())
+        port = listen(reactor, f"unix:{path}", Factory(), "--endpoint")
+        self.addCleanup(port.stopListening)
+        with self.assertRaises(StartError):
+            listen(reactor, f"unix:{path}", Factory(), "--endpoint")
+        self.assertTrue(path.exists())
 
     def test_listen_names_what_the_system_refuses(self) -> None:
         """Ports in use, names that are none, paths that cannot be."""

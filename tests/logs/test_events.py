@@ -25,6 +25,10 @@ BY_CONSTANT = {name: value for name, value in vars(events).items() if isinstance
 _ROW = re.compile(r"^\| `([a-z_]+\.[a-z_]+)` \| (\w+) \| (\w+) \| (.+) \|$", re.MULTILINE)
 
 
+TAKEN = {"event", "format", "isError", "level", "message", "part", "system", "time", "traceback", "warning"}
+"""Names that have a meaning of their own, in JSON lines or for Twisted."""
+
+
 def calls() -> Iterator[tuple[str, ast.Call]]:
     """Yields the calls in all modules but the catalogue, each with where it is."""
     for path in sorted(PACKAGE.rglob("*.py")):
@@ -79,6 +83,7 @@ class CatalogueTests(SynchronousTestCase):
                 self.assertRegex(event.name, r"^[a-z_]+\.[a-z_]+$")
                 self.assertIn(event.level, LOG_LEVELS)
                 self.assertIn(event.part, PARTS)
+                self.assertEqual(fields_of(event) & TAKEN, set())
                 self.assertEqual([c for _, _, _, c in Formatter().parse(event.sentence) if c is not None], [])
 
     def test_documentation_lists_every_event(self) -> None:

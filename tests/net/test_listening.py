@@ -109,7 +109,7 @@ class ListenTests(SynchronousTestCase):
         for text, cause in cases.items():
             with self.subTest(text):
                 said = self.refusal(MemoryReactorClock(), text, "--endpoint")
-                self.assertTrue(said.startswith(f"--endpoint: {text!r} is no server endpoint ("), said)
+                self.assertTrue(said.startswith(f"--endpoint: {text!r} is not a server endpoint ("), said)
                 self.assertIn(cause, said)
                 self.assertTrue(said.endswith("), expected one like tcp:7330:interface=127.0.0.1"), said)
 

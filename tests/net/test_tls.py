@@ -114,11 +114,11 @@ class FilesTests(ServerTlsTestCase):
         cases: list[tuple[bytes | None, bytes | None, str]] = [
             (None, pair.key_pem(), r"--tls-cert: .*cert\.pem cannot be read \(No such file or directory\)"),
             (pair.pem, None, r"--tls-key: .*key\.pem cannot be read \(No such file or directory\)"),
-            (b"junk", pair.key_pem(), r"--tls-cert: .*cert\.pem is no certificate in PEM"),
-            (b"", pair.key_pem(), r"--tls-cert: .*cert\.pem is no certificate in PEM"),
-            (pair.key_pem(), pair.pem, r"--tls-cert: .*cert\.pem is no certificate in PEM"),
-            (pair.pem, b"junk", r"--tls-key: .*key\.pem is no key in PEM"),
-            (pair.pem, pair.pem, r"--tls-key: .*key\.pem is no key in PEM"),
+            (b"junk", pair.key_pem(), r"--tls-cert: .*cert\.pem is not a certificate in PEM format"),
+            (b"", pair.key_pem(), r"--tls-cert: .*cert\.pem is not a certificate in PEM format"),
+            (pair.key_pem(), pair.pem, r"--tls-cert: .*cert\.pem is not a certificate in PEM format"),
+            (pair.pem, b"junk", r"--tls-key: .*key\.pem is not a key in PEM format"),
+            (pair.pem, pair.pem, r"--tls-key: .*key\.pem is not a key in PEM format"),
             (pair.pem, pair.key_pem(b"secret"), r"--tls-key: .*key\.pem cannot be used \(Password was not given"),
             (
                 pair.pem,

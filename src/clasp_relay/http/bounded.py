@@ -13,6 +13,7 @@ from zope.interface import implementer_only
 
 from clasp_relay.access.addresses import Network, is_in_networks
 from clasp_relay.http.connections import HttpConnection, HttpConnections, RefusedConnection, TurnQueue
+from clasp_relay.net.open_files import is_short
 
 __all__ = ["MAX_BODY_BYTES", "BoundedRequest", "make_site"]
 
@@ -62,20 +63,26 @@ class QuietSite(Site):
         resource: its root.
         clock: for time-outs.
         proxies: networks of trusted proxies, each of which speaks for many clients.
+        uses_reserve: whether it may use the last file descriptors; for health checks.
     """
 
     noisy = False
     protocol = HttpConnection  # type: ignore[assignment]  # in the place of one that would also speak HTTP/2
 
-    def __init__(self, resource: IResource, clock: IReactorTime, proxies: Sequence[Network]) -> None:
+    def __init__(
+        self, resource: IResource, clock: IReactorTime, proxies: Sequence[Network], *, uses_reserve: bool
+    ) -> None:
         options: dict[str, Any] = {"requestFactory": BoundedRequest, "parsePOSTFormSubmission": False}
         super().__init__(resource, timeout=IDLE_TIMEOUT_S, reactor=clock, **options)  # type: ignore[no-untyped-call]
         self.connections = HttpConnections(clock, lambda peer: peer == "local" or is_in_networks(peer, proxies))
         """The open connections."""
         self._turns = TurnQueue(clock)
+        self._uses_reserve = uses_reserve
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        """Makes the protocol for a new connection."""
+        """Makes the protocol for a new connection; one that answers 503 where there is no room for it."""
+        if not self._uses_reserve and is_short():
+            return None
         if not self.connections.make_room():
             return RefusedConnection()
         connection = super().buildProtocol(addr)  # type: ignore[no-untyped-call]
@@ -87,12 +94,15 @@ class QuietSite(Site):
         """Does nothing."""
 
 
-def make_site(resource: IResource, clock: IReactorTime, proxies: Sequence[Network] = ()) -> QuietSite:
+def make_site(
+    resource: IResource, clock: IReactorTime, proxies: Sequence[Network] = (), *, uses_reserve: bool = False
+) -> QuietSite:
     """Returns a web server.
 
     Args:
         resource: its root.
         clock: for time-outs.
         proxies: networks of trusted proxies; they may keep any number of idle connections.
+        uses_reserve: whether it may use the last file descriptors; for health checks.
     """
-    return QuietSite(resource, clock, proxies)
+    return QuietSite(resource, clock, proxies, uses_reserve=uses_reserve)

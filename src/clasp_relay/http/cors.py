@@ -1,4 +1,4 @@
-"""Which web pages may talk to the relay, over HTTP and WebSocket."""
+"""Decides which web pages may talk to the relay, over HTTP and WebSocket (CORS and the Origin header)."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _ascii_host(host: str) -> str:
 
 
 class Origins:
-    """The origins that are let in.
+    """The allowed origins.
 
     Args:
         allowed: as ``scheme://host[:port]``; ``null`` and ``file://`` for local pages; None for every one.
@@ -51,17 +51,16 @@ class Origins:
 
     @property
     def any(self) -> bool:
-        """Whether every origin is let in."""
+        """Whether every origin is allowed."""
         return self._allowed is None
 
     def admit(self, origin: str, host: str, scheme: str | None = None) -> bool:
-        """Tells whether a page may talk to the relay: one from the list, or the relay's own.
+        """Tells whether a page may talk to the relay: its origin is in the list, or the relay's own.
 
         Args:
-            origin: the request's Origin.
-            host: its Host.
-            scheme: how it came, http or https; None when that is not known for sure (a proxy in front
-                may end TLS), so that both are the relay's own.
+            origin: the request's Origin header.
+            host: its Host header.
+            scheme: http or https; None when it is unknown (a proxy may end TLS), so both count as the relay's own.
         """
         if self._allowed is None:
             return True

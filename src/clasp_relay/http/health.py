@@ -1,4 +1,4 @@
-"""What supervisors and Prometheus ask: ``/healthz``, ``/readyz`` and ``/metrics``, on a port of their own."""
+"""The resources of the health port: ``/healthz``, ``/readyz`` and ``/metrics``."""
 
 from __future__ import annotations
 

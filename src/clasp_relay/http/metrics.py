@@ -1,6 +1,6 @@
-"""The relay's numbers for Prometheus, read when somebody asks: what is counted costs no more than an addition.
+"""Metrics for Prometheus. They are read from the relay's counters at each request, so counting costs one addition.
 
-A registry belongs to one relay; nothing is global, so several relays in one process do not mix.
+A registry belongs to one relay and nothing is global, so several relays in one process have separate metrics.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from clasp_relay.errors import ErrorCode
-from clasp_relay.loop_lag import BOUNDS_S, LoopLag
+from clasp_relay.event_loop import BOUNDS_S, LoopLag
 from clasp_relay.wire.constants import MessageCode, Signal
 from clasp_relay.wire.messages import FederationSync, Message
 
@@ -42,7 +42,7 @@ _ANSWERS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sources:
-    """Where the numbers are.
+    """The objects that have the counters.
 
     Args:
         relay: the core.
@@ -70,7 +70,7 @@ def make_registry(sources: Sources) -> CollectorRegistry:
 
 
 class _RelayCollector(Collector):
-    """Reads the numbers whenever it is asked for them."""
+    """Reads the relay's counters."""
 
     def __init__(self, sources: Sources) -> None:
         self._sources = sources
@@ -89,7 +89,7 @@ class _RelayCollector(Collector):
             yield from _snapshots(writer)
         calls = ((*key, count) for key, count in sorted(sources.auth_outcomes().items()))
         yield _counts("clasp_auth", "Calls of the auth API.", ("call", "outcome"), calls)
-        yield _gauge("clasp_hash_queue", "Passwords that wait to be hashed.", sources.hash_queue())
+        yield _gauge("clasp_hash_queue", "Passwords waiting to be hashed.", sources.hash_queue())
         yield _lag(sources.loop_lag)
 
 
@@ -132,34 +132,37 @@ class ProcessCollector(Collector):
 def _messages(relay: Relay) -> Iterator[Metric]:
     counts, recipients = relay.counts, relay.recipients
     received = ((_name(kind), count) for kind, count in counts.received.items())
-    yield _counts("clasp_messages_received", "Messages that clients sent, by type.", ("type",), received)
+    yield _counts("clasp_messages_received", "Messages received, by type.", ("type",), received)
     sent = {code.name: counts.sent[code] for code in _ANSWERS}
     sent["SET"] = recipients.sent[Signal.PARAM]
     sent["PUBLISH"] = sum(recipients.sent) - sent["SET"]
     sent["ERROR"] = sum(counts.errors.values())
     yield _counts(
-        "clasp_messages_sent", "Messages by type, each counted once however many got it.", ("type",), sent.items()
+        "clasp_messages_sent",
+        "Messages sent, by type; each counts once, however many sessions received it.",
+        ("type",),
+        sent.items(),
     )
     delivered = recipients.delivered + relay.throttles.sent
-    yield _counter("clasp_deliveries", "SETs and PUBLISHes, each counted for every session that got it.", delivered)
+    yield _counter("clasp_deliveries", "SETs and PUBLISHes, counted for every session that received them.", delivered)
 
 
 def _refusals(relay: Relay, factory: ClaspFactory) -> Iterator[Metric]:
     counts = relay.counts
     errors = ((str(int(code)), count) for code, count in counts.errors.items())
-    yield _counts("clasp_errors", "ERRORs that were sent to sessions, by code.", ("code",), errors)
+    yield _counts("clasp_errors", "ERRORs sent, by code.", ("code",), errors)
     undecodable = {
         "frame": counts.undecodable[ErrorCode.FRAME],
         "message": counts.undecodable[ErrorCode.MESSAGE],
         "text": factory.writer.counters.texts,
     }
     yield _counts("clasp_undecodable", "Undecodable input, by kind.", ("kind",), undecodable.items())
-    yield _counter("clasp_rate_limited", "Messages dropped for their session's rate limit.", counts.limited)
+    yield _counter("clasp_rate_limited", "Messages dropped by the rate limit.", counts.limited)
 
 
 def _state(relay: Relay) -> Iterator[Metric]:
-    yield _gauge("clasp_params", "Params that are set.", len(relay.params))
-    yield _gauge("clasp_state_bytes", "Addresses and values together.", relay.params.state_bytes)
+    yield _gauge("clasp_params", "Params.", len(relay.params))
+    yield _gauge("clasp_state_bytes", "Size of all addresses and values.", relay.params.state_bytes)
     yield _gauge("clasp_subscriptions", "Subscriptions of all sessions.", len(relay.subscriptions))
 
 
@@ -169,34 +172,36 @@ def _decisions(relay: Relay) -> Iterator[Metric]:
     yield _gauge("clasp_decisions_bytes", "Memory that remembered decisions take, by estimate.", memory.bytes)
     yield _counter("clasp_decisions_made", "Decisions that were not remembered and had to be made.", memory.missed)
     ends = {"changed": memory.ended, "evicted": memory.evicted}
-    yield _counts("clasp_decisions_ended", "Remembered decisions that ended, by why.", ("reason",), ends.items())
+    yield _counts("clasp_decisions_ended", "Remembered decisions that ended, by reason.", ("reason",), ends.items())
 
 
 def _connections(factory: ClaspFactory, relay: Relay) -> Iterator[Metric]:
     counters = factory.writer.counters
-    yield _gauge("clasp_sessions", "Sessions past HELLO.", len(relay.sessions))
-    yield _counter("clasp_sessions_begun", "Sessions whose HELLO was accepted.", relay.counts.began)
-    yield _gauge("clasp_connections", "TCP connections, upgraded or not.", len(factory.connections))
-    yield _counter("clasp_turned_away", "Connections that did not become sessions.", counters.turned_away)
-    yield _counter("clasp_received_bytes", "Bytes that came.", counters.received_bytes)
-    yield _counter("clasp_sent_bytes", "Bytes of WebSocket messages that were sent.", counters.sent_bytes)
+    yield _gauge("clasp_sessions", "Sessions whose HELLO was accepted.", len(relay.sessions))
+    yield _counter("clasp_sessions_begun", "Sessions whose HELLO was accepted, since the start.", relay.counts.began)
+    yield _gauge(
+        "clasp_connections", "TCP connections on the WebSocket port, sessions included.", len(factory.connections)
+    )
+    yield _counter("clasp_turned_away", "Refused connections.", counters.turned_away)
+    yield _counter("clasp_received_bytes", "Bytes received.", counters.received_bytes)
+    yield _counter("clasp_sent_bytes", "Bytes of WebSocket messages sent.", counters.sent_bytes)
     yield _gauge("clasp_outbox_bytes", "Bytes that wait for slow sessions.", factory.waiting_bytes)
-    yield _counter("clasp_slow_closes", "Sessions ended as too slow.", counters.slow_closes)
+    yield _counter("clasp_slow_closes", "Sessions closed as too slow.", counters.slow_closes)
 
 
 def _left_out(relay: Relay, factory: ClaspFactory) -> Iterator[Metric]:
     counters = factory.writer.counters
     coalesced = {"slow": counters.coalesced, "max_rate": relay.throttles.replaced, "gesture": relay.gestures.replaced}
-    yield _counts("clasp_coalesced", "Frames that a newer one replaced, by why.", ("reason",), coalesced.items())
+    yield _counts("clasp_coalesced", "Frames replaced by a newer one, by reason.", ("reason",), coalesced.items())
     dropped = {"slow": counters.dropped, "epsilon": relay.throttles.skipped}
-    yield _counts("clasp_dropped", "Frames that were left out, by why.", ("reason",), dropped.items())
+    yield _counts("clasp_dropped", "Frames left out, by reason.", ("reason",), dropped.items())
 
 
 def _snapshots(writer: SnapshotWriter) -> Iterator[Metric]:
     outcomes = (("written", writer.written), ("failed", writer.failed))
-    yield _counts("clasp_snapshots", "Snapshots of the state, by what became of them.", ("outcome",), outcomes)
-    yield _gauge("clasp_snapshot_age_seconds", "Time since all that is set was on disk.", writer.age_s)
-    yield _gauge("clasp_snapshot_duration_seconds", "Time that the last snapshot took.", writer.last_duration_s)
+    yield _counts("clasp_snapshots", "Snapshots of the state, by outcome.", ("outcome",), outcomes)
+    yield _gauge("clasp_snapshot_age_seconds", "Time since all changes were on disk.", writer.age_s)
+    yield _gauge("clasp_snapshot_duration_seconds", "Duration of the last snapshot.", writer.last_duration_s)
     yield _gauge("clasp_snapshot_size_bytes", "Size of the last snapshot.", writer.last_size_bytes)
 
 
@@ -221,7 +226,7 @@ def _counter(name: str, text: str, value: float) -> Metric:
 
 
 def _counts(name: str, text: str, labels: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> Metric:
-    """Returns a counter with labels; each row has their values and the number."""
+    """Returns a counter with labels; each row has the label values and the count."""
     family = CounterMetricFamily(name, text, labels=labels)
     for *values, count in rows:
         family.add_metric(values, count)

@@ -1,4 +1,4 @@
-"""The files of a web app that the relay serves itself: static, with one page for all of its routes."""
+"""Serves the static files of a web app, and its page for every route of the app."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ _TYPES = {**File.contentTypes, ".js": "text/javascript", ".webmanifest": "applic
 
 
 def packaged_app() -> Path | None:
-    """Returns the folder of the chat that came with the relay; None where it was built without."""
+    """Returns the folder of the packaged chat; None when the relay was built without it."""
     folder = Path(str(resources.files("clasp_relay") / "web"))
     return folder if (folder / PAGE).is_file() else None
 
 
 def security_headers(connect_to: Iterable[str] = ()) -> dict[bytes, bytes]:
-    """Returns what every page is told: it may load and reach nothing but its own origin.
+    """Returns the security headers of a page, which may load from and connect to its own origin only.
 
     Args:
-        connect_to: other origins that it may reach, such as an auth API elsewhere.
+        connect_to: other origins that it may connect to, such as an auth API on another host.
     """
     policy = {
         "default-src": "'self'",
@@ -63,21 +63,21 @@ def security_headers(connect_to: Iterable[str] = ()) -> dict[bytes, bytes]:
 
 
 class WebRoot(Resource):
-    """Serves a folder; what is no file there is a route of the app and gets its page.
+    """Serves a folder; a path that is no file there is a route of the app and gets its page.
 
-    A file with ``.gz`` beside it goes out as that, to who takes it.
+    Clients that accept gzip get ``file.gz`` where there is one.
 
     Args:
         folder: the built app; must hold ``index.html``.
 
     Raises:
-        StartError: it does not.
+        StartError: the folder has no ``index.html``.
     """
 
     def __init__(self, folder: Path) -> None:
         Resource.__init__(self)
         if not (folder / PAGE).is_file():
-            raise StartError(f"--web-root: {folder} holds no {PAGE}; give the folder of a built app, or none")
+            raise StartError(f"--web-root: {folder} has no {PAGE}; give the folder of a built app, or none")
         self._folder: Any = FilePath(str(folder))
         self._headers = security_headers()
 

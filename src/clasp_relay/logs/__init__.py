@@ -1,1 +1,1 @@
-"""The log: how much of it, as which lines, where to, and what the relay says in it."""
+"""The log: the catalogue of events, levels, the format of lines, targets, and limits for repeated lines."""

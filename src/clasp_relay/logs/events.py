@@ -101,6 +101,14 @@ ORIGINS_UNLIMITED = Event(
     "web pages of every origin may talk to this relay; --cors-origin limits them to a list",
 )
 JOB_FAILED = Event("job.failed", "error", "relay", "the periodic job «{job}» failed; it runs again after its interval")
+OPTION_IGNORED = Event("option.ignored", "warn", "relay", "{notice}")
+FILES_LIMITED = Event(
+    "files.limited",
+    "warn",
+    "relay",
+    "open files are limited to {limit}, which is enough for {room} sessions and not for --max-sessions {max_sessions}:"
+    " raise the limit (ulimit -n, systemd's LimitNOFILE=, Docker's --ulimit nofile=)",
+)
 SYSTEMD_NOT_TOLD = Event("systemd.not_told", "warn", "relay", "systemd could not be told {state}: {cause}")
 LOG_OVERFLOW = Event("log.overflow", "warn", "net", "events from too many clients to log each client: {count}")
 

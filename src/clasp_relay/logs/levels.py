@@ -1,4 +1,4 @@
-"""How much is logged: a level for all, and others for single parts."""
+"""Log levels: a default, and levels for single parts."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Any
 __all__ = ["LOG_FORMATS", "LOG_LEVELS", "PARTS", "LogLevels", "level_of", "part_of"]
 
 LOG_LEVELS = ("error", "warn", "info", "debug", "trace")
-"""What may be logged, from the fewest events to the most."""
+"""The levels, from the fewest events to the most; each includes those before it."""
 
 LOG_FORMATS = ("text", "json")
-"""How an event may be written."""
+"""The formats of a line."""
 
 PARTS = ("auth", "core", "http", "net", "relay", "storage", "twisted")
-"""What a level of its own may be given to; ``relay`` is the process as a whole, ``twisted`` is all that is not ours."""
+"""The parts that can have a level of their own. ``relay`` is the process as a whole, ``twisted`` is every library."""
 
 _OURS = "clasp_relay"
 
 
 def part_of(event: Mapping[str, Any]) -> str:
-    """Returns the part that an event is of, by its namespace."""
+    """Returns the part of an event, by its namespace."""
     package, _, rest = str(event.get("log_namespace") or "").partition(".")
     if package != _OURS:
         return "twisted"
@@ -32,8 +32,8 @@ def part_of(event: Mapping[str, Any]) -> str:
 def level_of(event: Mapping[str, Any]) -> str:
     """Returns the level of an event, one of ``LOG_LEVELS``.
 
-    Twisted has nothing below debug: what has ``is_trace`` set is a trace. Its ``critical`` is an error here. What
-    Twisted says at info («ClaspFactory starting on 7330») is about its own objects, so it counts as debug.
+    Twisted has no level below debug: an event with ``is_trace`` is a trace. Its ``critical`` is an error here. Its
+    info lines are about its own objects («ClaspFactory starting on 7330»), so they count as debug.
     """
     level = event.get("log_level")
     name = "info" if level is None else level.name
@@ -49,8 +49,8 @@ class LogLevels:
     """Which events are logged.
 
     Args:
-        default: the level of every part that has none of its own.
-        parts: the level of each that has one.
+        default: the level of all other parts.
+        parts: the levels of single parts.
     """
 
     default: str
@@ -58,10 +58,10 @@ class LogLevels:
 
     @classmethod
     def parse(cls, text: str) -> LogLevels:
-        """Reads ``info`` or ``info,net=debug,core=trace``; of several levels for one part the last one counts.
+        """Parses ``info`` or ``info,net=debug,core=trace``; of several levels for one part the last one counts.
 
         Raises:
-            ValueError: that is not what the text is.
+            ValueError: the text has another form, or an unknown part or level.
         """
         default, parts = "info", {}
         for word in text.lower().split(","):

@@ -1,7 +1,7 @@
-"""A log event as a line: of text for people, or of JSON for programs.
+"""Formats a log event as a line of text for people, or of JSON for programs.
 
-Either way an event is one line (a traceback adds indented ones to the text), whatever a client put into its
-name or its close reason, and a token is never in it.
+In both formats an event is one line (in text a traceback adds indented lines), whatever a client put into its name or
+its close reason, and tokens are masked.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["LINES", "LineOf", "json_line", "text_line"]
 LineOf = Callable[[Mapping[str, Any]], str]
 
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-"""What breaks lines, steers a terminal, turns the direction of what follows, or cannot be written as UTF-8."""
+"""Characters that break lines, control a terminal, change the writing direction, or have no UTF-8 form."""
 
 
 def text_line(event: Mapping[str, Any]) -> str:
@@ -45,17 +45,17 @@ def json_line(event: Mapping[str, Any]) -> str:
     }
     for name, value in event.items():
         if not name.startswith("log_") and name not in (*line, "is_trace") and isinstance(value, str | int | float):
-            # JSON has no word for NaN and infinity.
+            # JSON has no NaN and no infinity.
             line[name] = value if not isinstance(value, float) or isfinite(value) else str(value)
     traceback = _traceback(event)
     if traceback:
         line["traceback"] = traceback
-    # ensure_ascii escapes all that breaks a line or cannot be written as UTF-8.
+    # ensure_ascii escapes every character that breaks a line or has no UTF-8 form.
     return mask_tokens(json.dumps(line, ensure_ascii=True) + "\n")
 
 
 LINES: Mapping[str, LineOf] = {"text": text_line, "json": json_line}
-"""How an event is written, by the names in ``LOG_FORMATS``."""
+"""The function for each format in ``LOG_FORMATS``."""
 
 
 def _time(event: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""What must not be in a log: tokens. Passwords and headers do not get near it."""
+"""Masks tokens in log lines and frames. Passwords and headers are never passed to the log."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from clasp_relay.wire.messages import Hello
 __all__ = ["MAX_SHOWN_BYTES", "frame_hex", "mask_tokens", "sent_hex"]
 
 MAX_SHOWN_BYTES = 4_096
-"""Of a longer frame the rest is left out: a line of a log is to be read."""
+"""Maximum bytes of a frame that a line shows, so that lines stay readable."""
 
 _TOKEN = re.compile(r"cpsk_[\w-]+")
 _TOKEN_BYTES = re.compile(rb"cpsk_[\w-]+")
 
 _BEFORE_TOKEN_BYTES = 10
-"""Of a HELLO: header, code, version, features, length of the name. A token is further on in every form of it."""
+"""Bytes of a HELLO before any token, in every form: header, code, version, features, length of the name."""
 
 _HEADER_BYTES = 4
 _UNUSUAL_FLAGS = 0x38
@@ -28,15 +28,15 @@ _MASK = "**"
 
 
 def mask_tokens(text: str) -> str:
-    """Returns a text with every token of ours made unreadable."""
+    """Returns a text with every token (``cpsk_…``) masked."""
     return _TOKEN.sub("cpsk_***", text)
 
 
 def frame_hex(data: bytes) -> str:
-    """Returns a frame that came, in hexadecimal, with ``**`` for each byte of a token.
+    """Returns a received frame in hexadecimal, with ``**`` for each byte of a token.
 
-    Of a frame that may be a HELLO and cannot be decoded only the beginning is shown, since nobody can tell
-    where its token is.
+    Of a frame that may be a HELLO but cannot be decoded only the beginning is shown, since the position of its token is
+    unknown.
     """
     try:
         message = decode(decode_frame(data).payload)
@@ -49,12 +49,12 @@ def frame_hex(data: bytes) -> str:
 
 
 def sent_hex(data: bytes) -> str:
-    """Returns what was sent in hexadecimal, with ``**`` for each byte of what looks like a token of ours."""
+    """Returns sent bytes in hexadecimal, with ``**`` for each byte of ``cpsk_…``."""
     return _hex(data, [])
 
 
 def _may_be_hello(data: bytes) -> bool:
-    """Tells whether bytes that cannot be decoded may be meant as a HELLO: all but a plain frame of another kind."""
+    """Tells whether undecodable bytes may be meant as a HELLO: unless they are a plain frame of another type."""
     is_plain = len(data) > _HEADER_BYTES and data[0] == MAGIC and not data[1] & _UNUSUAL_FLAGS
     return not is_plain or data[_HEADER_BYTES] not in _OTHERS
 

@@ -151,7 +151,7 @@ class RelayLog:
 
 
 def described(message: Message) -> str:
-    """Returns what a message asks for, without anything secret and without its value."""
+    """Returns the type of a message and its address or pattern, without secrets and values."""
     name = type(message).__name__.upper()
     if isinstance(message, Bundle):
         return f"{name} of {len(message.messages)}"

@@ -1,4 +1,4 @@
-"""Lines that a client can cause as often as it likes: one for each offender and minute, with a count."""
+"""Limits lines that a client can cause as often as it likes to one per client and minute, with a count."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Protocol
 __all__ = ["MAX_OFFENDERS", "WINDOW_S", "Say", "Tally"]
 
 WINDOW_S = 60.0
-"""How far apart two lines about one offender are."""
+"""Interval between two lines about one client."""
 
 MAX_OFFENDERS = 1_000
-"""About how many a minute has lines; what others do is counted together."""
+"""Maximum number of clients with lines of their own in one minute; the others share one line."""
 
 Say = Callable[[int], None]
-"""Writes a line about as many occurrences."""
+"""Writes a line; called with the number of occurrences."""
 
 
 class _Timer(Protocol):
@@ -32,11 +32,11 @@ class _Entry:
 
 
 class Tally:
-    """Counts occurrences, and has each offender spoken of at once and then at most once a minute.
+    """Counts occurrences, and logs each client's first one at once and later ones at most once a minute.
 
     Args:
-        call_later: makes a call in as many seconds; as ``core.ports.Clock.call_later``.
-        say_others: writes a line about the offenders that there was no room for.
+        call_later: makes a call after some seconds; as ``core.ports.Clock.call_later``.
+        say_others: writes a line about the clients beyond ``MAX_OFFENDERS``.
     """
 
     def __init__(self, call_later: Callable[[float, Callable[[], None]], _Timer], say_others: Say) -> None:
@@ -48,8 +48,8 @@ class Tally:
         """Counts an occurrence.
 
         Args:
-            offender: what it is counted by.
-            say: writes about this one, now or, if it is the last one in a minute, for all of that minute.
+            offender: the key that it is counted by: kind and client.
+            say: writes the line, now, or at the end of the minute if it is the last occurrence of that minute.
         """
         if offender not in self._entries and len(self._entries) >= MAX_OFFENDERS:
             offender, say = None, self._say_others
@@ -62,7 +62,7 @@ class Tally:
             entry.say = say
 
     def flush(self) -> None:
-        """Writes what is still to be said, and begins anew."""
+        """Writes the lines that wait for the end of their minute, and starts again."""
         entries, self._entries = self._entries, {}
         for entry in entries.values():
             entry.timer.cancel()
@@ -77,4 +77,4 @@ class Tally:
 
 
 def _nothing(_count: int) -> None:
-    """Stands in until there is something to say."""
+    """Stands in for ``say`` until there is a second occurrence."""

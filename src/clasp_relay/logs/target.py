@@ -1,4 +1,4 @@
-"""Where the log goes."""
+"""The target of the log: stdout, or a file that logrotate may work on."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ class SharedLogFile(LogFile):
 
 
 def log_target(twistd_options: Mapping[str, object]) -> TextIO | SharedLogFile | None:
-    """Opens what twistd would log to.
+    """Opens the target that twistd's options name.
 
     Args:
-        twistd_options: what twistd itself was told.
+        twistd_options: twistd's own options.
 
     Returns:
-        The target, or None where twistd's own observer must stay: it was told of another log than a file.
+        The target, or None where twistd's own observer must stay (``--syslog``, ``--logger``).
     """
     if twistd_options.get("logger") or twistd_options.get("syslog"):
         return None
@@ -69,11 +69,11 @@ def log_target(twistd_options: Mapping[str, object]) -> TextIO | SharedLogFile |
 
 @implementer(ILogObserver)
 class LevelObserver:
-    """Lets through what is to be logged.
+    """Passes on the events that the levels include.
 
     Args:
-        levels: what that is.
-        observer: gets it.
+        levels: the levels.
+        observer: receives the events.
     """
 
     def __init__(self, levels: LogLevels, observer: ILogObserver) -> None:
@@ -87,12 +87,12 @@ class LevelObserver:
 
 
 def log_observer(levels: LogLevels, log_format: str, target: TextIO | SharedLogFile) -> ILogObserver:
-    """Makes an observer that writes a line for each event that is to be logged.
+    """Makes an observer that writes a line for each event that the levels include.
 
     Args:
-        levels: which these are.
-        log_format: how, one of ``LOG_FORMATS``.
-        target: where to.
+        levels: the levels.
+        log_format: one of ``LOG_FORMATS``.
+        target: where the lines go.
     """
     line_of = LINES[log_format]
     return LevelObserver(levels, FileLogObserver(cast(IO[str], target), line_of))

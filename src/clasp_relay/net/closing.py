@@ -1,4 +1,4 @@
-"""The end of many connections: of a crowd that hangs up at once, and of all when the relay stops."""
+"""Ends many connections: those of a crowd that hangs up at once, and all when the relay stops."""
 
 from __future__ import annotations
 
@@ -91,12 +91,12 @@ class Closable(Protocol):
 
 
 class CloseAll:
-    """Closes connections in batches, then waits for their queues.
+    """Closes connections in batches, then waits until their queues are empty.
 
     Args:
         reactor: for its clock.
-        connections: all that there are, kept up to date by the factory.
-        timeout_s: how long to wait from the start; then what is left is aborted.
+        connections: all connections, kept up to date by the factory.
+        timeout_s: seconds to wait; then the connections that are left are aborted.
     """
 
     def __init__(self, reactor: Any, connections: AbstractSet[Closable], timeout_s: float) -> None:
@@ -110,7 +110,7 @@ class CloseAll:
         self._waiters: list[Deferred[int]] = []
 
     def start(self, code: CloseCode, reason: str, batch: int) -> Deferred[int]:
-        """Begins, when it has not begun.
+        """Starts to close, unless that has started.
 
         Args:
             code: the WebSocket close code.
@@ -130,7 +130,7 @@ class CloseAll:
         return done
 
     def check(self) -> None:
-        """Ends the wait when nothing is left to wait for."""
+        """Ends the wait when all queues are empty."""
         if not self._is_done and not self._waiting and all(each.is_drained for each in self._connections):
             self._finish()
 

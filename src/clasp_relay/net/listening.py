@@ -1,13 +1,16 @@
-"""Listening, or one line that names the option with which it went wrong."""
+"""Listens on ports and endpoints; an error is one line that names the option."""
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
+from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.endpoints import serverFromString
+from twisted.internet.endpoints import UNIXServerEndpoint, serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress, IListeningPort, IProtocolFactory
 from twisted.python.failure import Failure
@@ -18,11 +21,11 @@ from clasp_relay.net.tls import ServerTls
 __all__ = ["BACKLOG", "TcpPlace", "Where", "address_text", "listen"]
 
 BACKLOG = 1_024
-"""Connections that the system keeps until they are accepted: what a reconnect of all clients makes at once."""
+"""Connections that the system queues until they are accepted, as when all clients reconnect at once."""
 
 
 class TcpPlace(NamedTuple):
-    """An address, a port (0 for any free one), and TLS or not."""
+    """An address, a port (0 for any free port), and TLS or none."""
 
     host: str
     port: int
@@ -30,7 +33,7 @@ class TcpPlace(NamedTuple):
 
 
 Where: TypeAlias = TcpPlace | str
-"""A place, or Twisted's server endpoint string."""
+"""A place, or a Twisted server endpoint string."""
 
 
 def listen(
@@ -39,14 +42,14 @@ def listen(
     """Listens at once.
 
     Args:
-        reactor: what accepts the connections.
-        where: an endpoint string says its backlog itself.
-        factory: makes their protocols.
-        option: the option that says where, for the operator.
-        backlog: how many connections the system keeps until they are accepted.
+        reactor: accepts the connections.
+        where: the place; an endpoint string has its own backlog.
+        factory: makes the protocols.
+        option: the option that names the place, for the error.
+        backlog: connections that the system queues until they are accepted.
 
     Raises:
-        StartError: it cannot; the text names the option, the place and the cause.
+        StartError: it cannot listen there; the text names the option, the place and the cause.
     """
     if isinstance(where, str):
         return _listen_at_endpoint(reactor, where, factory, option)
@@ -67,9 +70,11 @@ def _listen_at_endpoint(reactor: Any, text: str, factory: IProtocolFactory, opti
     # Each type of endpoint reads its own part of the string, also those of plugins; what they raise is up to them.
     except Exception as error:
         raise StartError(
-            f"{option}: {text!r} is no server endpoint ({_cause(error)}), "
+            f"{option}: {text!r} is not a server endpoint ({_cause(error)}), "
             "expected one like tcp:7330:interface=127.0.0.1"
         ) from error
+    if isinstance(endpoint, UNIXServerEndpoint):
+        _remove_stale_lock(str(endpoint._address))
     results: list[object] = []
     listening: Deferred[object] = maybeDeferred(endpoint.listen, factory)
     listening.addBoth(results.append)
@@ -84,6 +89,24 @@ def _listen_at_endpoint(reactor: Any, text: str, factory: IProtocolFactory, opti
     if not IListeningPort.providedBy(result):
         raise StartError(f"{option}: {text!r} listens on no port; give an endpoint that does")
     return result
+
+
+def _remove_stale_lock(path: str) -> None:
+    """Removes a socket file on which nobody listens, and Twisted's lock of it.
+
+    The lock names a process. Of a container that was killed it is number 1 or so, which is the relay itself now, or
+    another process; Twisted then takes the lock for a living one's.
+    """
+    lock = Path(f"{path}.lock")
+    if not lock.is_symlink():
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)  # a listener whose queue is full does not answer at once
+        refusal = probe.connect_ex(path)
+    if refusal in (errno.ENOENT, errno.ECONNREFUSED):
+        lock.unlink(missing_ok=True)
+        if Path(path).is_socket():
+            Path(path).unlink()
 
 
 def address_text(address: IAddress) -> str:

@@ -1,4 +1,4 @@
-"""Answers to HTTP requests on the WebSocket port that are no upgrade to WebSocket."""
+"""Answers HTTP requests on the WebSocket port that are no upgrade to WebSocket."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def response(code: int, reason: str, path: str, headers: Iterable[tuple[str, str
     """Returns a whole HTTP response.
 
     Args:
-        code: the status; 426 (RFC 9110 §15.5.22) says that only upgrades are served here.
-        reason: why, as the body.
-        path: what was asked for.
+        code: the status; 426 (RFC 9110 §15.5.22) tells that this port serves upgrades only.
+        reason: the body.
+        path: the requested path.
         headers: more headers.
     """
     if code == HTTPStatus.UPGRADE_REQUIRED:

@@ -1,4 +1,4 @@
-"""TLS with files that may be replaced while the relay runs: certificates live for weeks, sessions for days."""
+"""TLS whose certificate and key can be reloaded while the relay runs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:DHE+CHACHA20:ECDHE+AES256:EC
 
 @implementer(IOpenSSLServerConnectionCreator)
 class ServerTls:
-    """The server's side of TLS 1.2 and later; what ``listenSSL`` takes.
+    """The server's side of TLS 1.2 and later, for ``listenSSL``.
 
     Args:
         certificate: PEM file of the certificate, followed by the chain that leads to its root.
@@ -41,14 +41,14 @@ class ServerTls:
         _log_end(leaf, certificate)
 
     def serverConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:  # noqa: ARG002, N802  Twisted's names
-        """Makes the TLS state of one new connection, with the files as they were last loaded."""
+        """Makes the TLS state of a new connection, with the files that were loaded last."""
         return SSL.Connection(self._context, None)
 
     def reload(self) -> bool:
-        """Reads both files again, for the connections to come; those that are open go on as they are.
+        """Reads both files again, for new connections; open ones continue with the previous certificate.
 
         Returns:
-            Whether they are in use now. When they cannot be used, the ones before stay, and the log says why.
+            Whether they are in use now. If not, the previous ones stay in use, and the log says why.
         """
         try:
             self._context, leaf = self._load()
@@ -64,7 +64,8 @@ class ServerTls:
         try:
             leaf, *chain = load_pem_x509_certificates(data)
         except ValueError as error:
-            raise StartError(f"--tls-cert: {self._certificate} is no certificate in PEM ({error})") from error
+            words = "is not a certificate in PEM format (-----BEGIN CERTIFICATE-----)"
+            raise StartError(f"--tls-cert: {self._certificate} {words}") from error
         context = _make_context()
         try:
             context.use_certificate(X509.from_cryptography(leaf))
@@ -91,7 +92,9 @@ class ServerTls:
         except TypeError as error:  # either there is a password, or TLS has no use for such a key
             raise StartError(f"--tls-key: {self._key} cannot be used ({error})") from error
         except ValueError as error:
-            raise StartError(f"--tls-key: {self._key} is no key in PEM ({error})") from error
+            raise StartError(
+                f"--tls-key: {self._key} is not a key in PEM format (-----BEGIN PRIVATE KEY-----)"
+            ) from error
 
 
 def _read(option: str, path: Path) -> bytes:
@@ -122,7 +125,7 @@ def _reason(error: SSL.Error) -> str:
 
 
 def _log_end(leaf: Certificate, path: Path) -> None:
-    """Says until when a certificate is good, loudly when that is over: clients refuse it then."""
+    """Logs until when a certificate is valid, as a warning when it has expired."""
     end = leaf.not_valid_after_utc
     if end < datetime.now(UTC):
         events.TLS_EXPIRED.log(path=str(path), end=end.isoformat())

@@ -21,6 +21,7 @@ from clasp_relay.net.closing import CloseAll, EndQueue
 from clasp_relay.net.frames import CODEC, ControlFrames, FastPathProtocol
 from clasp_relay.net.keeper import Keeper
 from clasp_relay.net.observer import NetObserver, UnwatchedNet
+from clasp_relay.net.open_files import is_short
 from clasp_relay.net.outbox import Outbox as SocketOutbox
 from clasp_relay.net.turn import TurnWriter
 from clasp_relay.wire.constants import MAX_FRAME_BYTES
@@ -466,6 +467,9 @@ class ClaspFactory(WebSocketServerFactory):
             return None
         if not self._is_proxy(host) and not self._admission.may_connect(host):
             self.turn_away(host, "too many connections from this address")
+            return None
+        if is_short():
+            self.turn_away(host, "too many open files")
             return None
         return super().buildProtocol(addr)
 

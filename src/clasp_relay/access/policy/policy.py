@@ -62,7 +62,7 @@ class Policy:
             StartError: it cannot be read, or as ``from_document``.
         """
         try:
-            text = FilePath(path).read_text("utf-8")
+            text = FilePath(path).read_text("utf-8-sig")
         except OSError as error:
             raise StartError(f"{path}: the policy cannot be read: {error.strerror}") from None
         except UnicodeDecodeError as error:

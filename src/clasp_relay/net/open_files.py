@@ -1,0 +1,51 @@
+"""The limit of open files: as high as it may be, and never used up by connections.
+
+Every connection takes a file descriptor. When none is left, the state cannot be saved and health checks fail, so the
+last ones are kept for files and for the health port.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+
+__all__ = ["RESERVED", "is_short", "raise_limit", "room_for_sessions"]
+
+RESERVED = 64
+"""Descriptors kept back: about 20 are open in a relay without connections, SQLite and a snapshot take 10 more."""
+
+
+def raise_limit() -> int:
+    """Raises the soft limit of open files to the hard one.
+
+    For a process that is a relay: epoll has no trouble with high descriptors, as programs with select() have.
+
+    Returns:
+        The limit in force.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (OSError, ValueError):  # some systems have a lower one for the whole process
+            return soft
+    return hard
+
+
+def room_for_sessions(limit: int) -> int:
+    """Returns how many connections fit, given the limit of open files."""
+    return max(0, limit - RESERVED)
+
+
+def is_short() -> bool:
+    """Tells whether only the reserved descriptors are left.
+
+    The system gives out the lowest free number, so one of the last numbers means that all below it are taken.
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        lowest_free = os.open("/", os.O_RDONLY)
+    except OSError:
+        return True
+    os.close(lowest_free)
+    return lowest_free >= limit - RESERVED
