@@ -67,6 +67,18 @@ class MakeServiceTests(SynchronousTestCase):
                 self.service(auth_port=7350, app_config=str(path))
             self.assertIn(str(path), str(caught.exception))
 
+    def test_clients_on_this_machine_are_counted_where_others_may_come_from_elsewhere(self) -> None:
+        """In open mode, and where the relay listens on loopback only, their address says nothing."""
+        cases: tuple[tuple[dict[str, Any], bool], ...] = (
+            ({"auth_port": 0}, True),
+            ({"auth_port": 7350, "host": "127.0.0.1"}, True),
+            ({"auth_port": 7350, "host": "relay.example"}, False),
+            ({"auth_port": 7350}, False),
+        )
+        for settings, exempt in cases:
+            with self.subTest(settings=settings):
+                self.assertEqual(self.service(**settings).factory.limits.exempts_loopback, exempt)
+
     def test_fault_of_the_relay_is_logged_and_costs_one_error(self) -> None:
         """With its traceback; the session goes on, and reads nothing of what went wrong."""
         service = self.service()

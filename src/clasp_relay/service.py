@@ -27,7 +27,7 @@ from clasp_relay.lifecycle import RelayService
 from clasp_relay.logs import events
 from clasp_relay.logs.levels import LogLevels
 from clasp_relay.logs.relay_log import RelayLog
-from clasp_relay.net.admission import NetLimits, is_loopback
+from clasp_relay.net.admission import NetLimits
 from clasp_relay.net.turn import TurnWriter
 from clasp_relay.net.websocket import ClaspFactory
 from clasp_relay.settings import Settings
@@ -40,6 +40,10 @@ SHARE_FACTOR = 4
 
 BURST_FACTOR = 4
 """How many seconds' worth of messages may come at once."""
+
+
+LOOPBACK_HOSTS = ("127.0.0.1", "::1", "localhost")
+"""Where a relay that listens serves this machine only: there is no address to tell its clients apart by."""
 
 
 def make_service(settings: Settings, reactor: Any) -> RelayService:
@@ -132,7 +136,7 @@ def _factory(
         settings.max_sessions_per_address,
         settings.session_timeout_s,
         settings.outbox_bytes,
-        exempts_loopback=settings.is_open_mode or is_loopback(settings.host),
+        exempts_loopback=settings.is_open_mode or settings.host in LOOPBACK_HOSTS,
     )
     return ClaspFactory(
         relay,
