@@ -80,7 +80,7 @@ def unmask(masked: bytes, key: bytes) -> bytes:
         return masked
     length = len(masked)
     words = (length + 3) >> 2
-    # One XOR of two long numbers is far quicker than one per byte.
+    # One XOR of two long numbers is far quicker than one per byte (docs/performance.md).
     if words < len(_REPEATS):
         mask = int.from_bytes(key, "little") * _REPEATS[words]
     else:
