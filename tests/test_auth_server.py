@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -161,3 +163,15 @@ class AuthServerTests(TestCase):
         self.folder.mkdir()
         (self.folder / "users.db").write_bytes(b"no database" * 100)
         self.assertIn("users.db", str(self.assertRaises(StartError, self.start)))
+
+    async def test_damaged_tokens_stop_the_start_in_one_line(self) -> None:
+        """The file is closed again."""
+        first = self.start()
+        await first.ask("POST", "/auth/guest", {})
+        await first.server.stopService()
+        with closing(sqlite3.connect(self.folder / "users.db")) as db, db:
+            db.execute("UPDATE tokens SET subject = x'00'")
+        error = self.assertRaises(StartError, self.start)
+        self.assertIn("users.db: the tokens in the users' database are damaged", str(error))
+        self.assertNotIn("\n", str(error))
+        self.assertFalse((self.folder / "users.db-wal").exists(), "the file was closed in order")

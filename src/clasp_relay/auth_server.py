@@ -31,6 +31,7 @@ from clasp_relay.access.secret_files import admin_record, read_or_make_admin_tok
 from clasp_relay.access.store_calls import MAX_WAITING_CALLS
 from clasp_relay.access.tokens import TokenTable
 from clasp_relay.access.workers import ThreadWorkers
+from clasp_relay.errors import StartError
 from clasp_relay.http.auth_api import make_auth_resource
 from clasp_relay.http.bounded import make_site
 from clasp_relay.http.cors import Origins
@@ -128,7 +129,15 @@ class AuthServer(Service):
         """
         settings = self._settings
         prepare_folder("--data-dir" if settings.auth_db is None else "--auth-db", settings.users_file.parent)
-        store = self._store = SqliteUsers(settings.users_file, name_keys)
+        self._store = SqliteUsers(settings.users_file, name_keys)
+        try:
+            return self._open(self._store)
+        except StartError:
+            self.close()
+            raise
+
+    def _open(self, store: SqliteUsers) -> Any:
+        settings = self._settings
         self._hash_of = hasher_of_addresses(read_or_make_key(settings.users_file, secrets.token_bytes))
         load_tokens(store, self._tokens, self._known, time.time())
         if settings.admin_token is not None:

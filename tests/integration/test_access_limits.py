@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
+import socket
+import threading
 import time
 
 from clasp_relay.wire.constants import Signal
@@ -24,8 +27,8 @@ from clasp_relay.wire.messages import (
     Subscribe,
     Welcome,
 )
-from tests.integration.accounts import PASSWORD, AccountsRelay, AccountsTestCase, Person, event, put, told
-from tests.integration.process import PATIENCE_S
+from tests.integration.accounts import PASSWORD, WATCHED, AccountsRelay, AccountsTestCase, Person, event, put, told
+from tests.integration.process import PATIENCE_S, wait_until
 from tests.integration.raw import RawClient
 
 FREE = ("--app-config", "none")
@@ -165,6 +168,63 @@ class AddressTests(AccountsTestCase):
         )
         self.assertGreater(int(answer.headers["retry-after"]), 0)
         self.assertEqual(login("Ann", PASSWORD, good), 200)
+
+
+class HttpLoadTests(AccountsTestCase):
+    """What strangers can do to the event loop over HTTP."""
+
+    def turns(self, relay: AccountsRelay) -> dict[str, float]:
+        """Returns what the relay measured of its turns since the last time."""
+        before = sum(line.startswith("turns") for line in relay.lines)
+        relay.say("turns")
+        wait_until(lambda: sum(line.startswith("turns") for line in relay.lines) > before, "the turns are told")
+        line = [line for line in relay.lines if line.startswith("turns")][-1]
+        report: dict[str, float] = json.loads(line.removeprefix("turns "))
+        return report
+
+    def test_nobody_without_an_account_holds_up_the_event_loop(self) -> None:
+        """Pipelined requests, long names, many ranges and headers: each turn takes less than 10 ms of CPU time."""
+        (self.folder / "app").mkdir()
+        (self.folder / "app" / "index.html").write_text("<title>app</title>" * 5000, "utf-8")
+        relay = self.start_accounts(*FREE, "--web-root", "app", "--rate-limit", "0", command=WATCHED)
+        bystander = self.guest(relay, "ann")
+        host = f"Host: 127.0.0.1:{relay.auth_port}\r\n"
+        ranges = "Range: bytes=" + ",".join(["0-0"] * 3000) + "\r\n"
+        long = json.dumps(
+            {"username": "a" + "\u0301\u0316" * 3900, "password": "password"}, ensure_ascii=False
+        ).encode()
+        login = f"POST /auth/login HTTP/1.1\r\n{host}Content-Length: {len(long)}\r\n\r\n".encode() + long
+        attacks = {
+            "pipelined": f"GET /auth/openapi.json HTTP/1.1\r\n{host}\r\n".encode() * 1911,
+            "long names": login * 40,
+            "ranges": f"GET / HTTP/1.1\r\n{host}{ranges}\r\n".encode() * 20,
+            "header lines": (f"GET / HTTP/1.1\r\n{host}" + "a:b\r\n" * 3000).encode() * 20,
+        }
+        self.turns(relay)
+        for name, data in attacks.items():
+            with self.subTest(name), socket.create_connection(("127.0.0.1", relay.auth_port)) as attacker:
+                attacker.settimeout(PATIENCE_S)
+                sender = threading.Thread(target=_send, args=(attacker, data))
+                sender.start()
+                received = attacker.recv(1 << 16)
+                self.assertIn(b"HTTP/1.1 ", received)
+                latencies_s = []
+                for _ in range(50):
+                    before_s = time.monotonic()
+                    bystander.ask(Ping())
+                    latencies_s.append(time.monotonic() - before_s)
+                self.assertLess(sorted(latencies_s)[25], 0.1)
+                with contextlib.suppress(OSError):  # the relay may have ended it
+                    attacker.shutdown(socket.SHUT_RDWR)
+                sender.join()
+                self.assertLess(self.turns(relay)["longest_cpu_ms"], 10)
+
+
+def _send(attacker: socket.socket, data: bytes) -> None:
+    try:
+        attacker.sendall(data)
+    except OSError:
+        return  # The relay has closed the connection: that is an answer, too.
 
 
 class OriginTests(AccountsTestCase):

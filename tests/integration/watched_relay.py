@@ -43,17 +43,18 @@ class Turns:
 
     def __init__(self, poller: Any) -> None:
         self._poller = poller
-        self._began_s = 0.0
-        self.longest_s = 0.0
+        self._began_s = self._began_cpu_s = 0.0
+        self.longest_s = self.longest_cpu_s = 0.0
         self.count = 0
 
     def poll(self, *arguments: Any) -> Any:
         """Ends a turn, waits, and begins the next one."""
         if self._began_s:
             self.longest_s = max(self.longest_s, time.perf_counter() - self._began_s)
+            self.longest_cpu_s = max(self.longest_cpu_s, time.thread_time() - self._began_cpu_s)
             self.count += 1
         ready = self._poller.poll(*arguments)
-        self._began_s = time.perf_counter()
+        self._began_s, self._began_cpu_s = time.perf_counter(), time.thread_time()
         return ready
 
     def __getattr__(self, name: str) -> Any:
@@ -106,6 +107,7 @@ class Commands(LineOnlyReceiver):
             turns, hashing = self._turns, self._hashing
             report = {
                 "longest_ms": turns.longest_s * 1e3,
+                "longest_cpu_ms": turns.longest_cpu_s * 1e3,
                 "turns": turns.count,
                 "hashes": hashing.count,
                 "most_hashes_at_once": hashing.most,
@@ -113,7 +115,8 @@ class Commands(LineOnlyReceiver):
                 "loop_thread": threading.current_thread().name,
             }
             print("turns", json.dumps(report), flush=True)
-            turns.longest_s, turns.count = 0.0, 0
+            turns.longest_s = turns.longest_cpu_s = 0.0
+            turns.count = 0
             hashing.count = hashing.most = 0
             hashing.threads.clear()
 

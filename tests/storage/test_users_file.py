@@ -182,7 +182,7 @@ class UsersFileTests(SynchronousTestCase):
                 with unprivileged(self.folder, self.path):
                     error = self.assertRaises(StartError, self.open)
                 self.assertIn(f"{companion}: the relay (user ", str(error))
-                self.assertIn(f"belongs to user {companion.stat().st_uid}: Permission denied", str(error))
+                self.assertIn(f"belongs to user {companion.owner()}: Permission denied", str(error))
                 self.assertIn("do not move it away", str(error))
 
     def test_copy_that_cannot_be_made_stops_the_start(self) -> None:

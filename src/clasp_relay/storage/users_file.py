@@ -7,6 +7,7 @@ read.
 from __future__ import annotations
 
 import os
+import pwd
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -127,10 +128,18 @@ def _check_companions(path: Path) -> None:
             continue
         except OSError as error:
             raise StartError(
-                f"{companion}: the relay (user {os.geteuid()}) cannot write this part of the users' database,"
-                f" which belongs to user {companion.stat().st_uid}: {error.strerror};"
+                f"{companion}: the relay (user {_user(os.geteuid())}) cannot write this part of the users' database,"
+                f" which belongs to user {_user(companion.stat().st_uid)}: {error.strerror};"
                 f" give it to the relay's user as {path.name} is, and do not move it away: it holds the latest changes"
             ) from error
+
+
+def _user(uid: int) -> str:
+    """Returns the name of a user of the machine, or the number of one without a name."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 def open_users_in_memory(keys_of: Callable[[str], NameKeys]) -> UsersConnection:
