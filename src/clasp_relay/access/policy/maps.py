@@ -15,8 +15,8 @@ from clasp_relay.wire.messages import NULL, Value
 from clasp_relay.wire.values import FIXED_SIZES, PyValue, decode_value, skip_value
 
 _SMALL_BYTES = 4096
-"""The parsed fields of 256 maps up to this size are cached: what decisions read, such as a room's settings, is small. Of
-larger maps 8 are cached (20 MB at most), so that a large one is not parsed again for every reader."""
+"""The parsed fields of 256 maps up to this size are cached: what decisions read, such as a room's settings, is small.
+Of larger maps 8 are cached (20 MB at most), so that a large one is not parsed again for every reader."""
 
 _U16 = struct.Struct(">H")
 _HEAD = struct.Struct(">BH")
