@@ -1,4 +1,4 @@
-"""Who may do and see what, by token, scopes and policy: what the core asks in authenticated mode."""
+"""The permissions of authenticated mode: what a token's scopes and the policy allow."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ REVOKED = Disconnect(CloseCode.POLICY_VIOLATION, "the token was revoked: sign in
 _MAP = ValueType.MAP
 
 MAX_PLACES = 64
-"""Of how many addresses it is kept for a token what it may do there: a session writes to few, again and again."""
+"""Number of addresses for which a token's rights are cached: a session writes to a few, again and again."""
 
 MAX_PLACE_CHARACTERS = 256
-"""Longer addresses are looked at anew, so that what is kept stays small."""
+"""Addresses longer than this are not cached, to bound the memory of the cache."""
 
 
 class Place:
@@ -61,20 +61,20 @@ class Place:
         """Whether a write that brings a TTL may get a shorter one."""
         found = None if rules is None or not self.can_write else rules.find(address)
         self.captured = () if found is None else found[1]
-        """What the path of the write rule captured."""
+        """The captures of the write rule's path."""
         self.signs = None if found is None or found[0].stamp is None or not found[0].stamp.publish else found[0]
-        """The write rule, where it puts the author into each value."""
+        """The write rule, when it stamps the author of each value; else None."""
         self.remembered: Answer[ChecksLeft] | None = None
-        """What is remembered of the last write that the rule was asked about."""
+        """The remembered answer of the last write that the rule decided."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Bearer(Identity):
-    """Whom a token stands for, and what it may do."""
+    """The subject of a token, and its scopes."""
 
     scopes: Scopes = field(default_factory=Scopes)
     places: dict[str, Place] = field(default_factory=dict, repr=False)
-    """The addresses that it wrote to or asked for."""
+    """Cached rights by address."""
 
 
 class TokenPermissions:
@@ -141,7 +141,7 @@ class TokenPermissions:
             and not self._place(who, address).is_admin
             and not policy.write_rules.allows_lock(address)
         ):
-            raise RequestError(ErrorCode.POLICY, "nobody may lock this; send the SET without a lock", address)
+            raise RequestError(ErrorCode.POLICY, "this address cannot be locked; send the SET without a lock", address)
 
     def owns(self, who: Identity, address: str, value: Value) -> bool:
         """See ``Permissions``."""
@@ -225,7 +225,7 @@ class TokenPermissions:
         return place
 
     def _surely_passes(self, who: Identity, place: Place, address: str, value: Value, state: State) -> bool:
-        """Tells whether a write passes by what is remembered; False when the rule has to be asked.
+        """Tells whether a write passes by a remembered answer; False when the rule has to decide.
 
         It is stored as it is then: of rules that stamp or keep something nothing is remembered.
         """
@@ -257,7 +257,7 @@ class TokenPermissions:
         state: State,
     ) -> Grant:
         assert self._policy is not None, "decided without a policy"
-        # What is remembered was found from the params themselves, not from a draft of them.
+        # Remembered answers rest on the params, not on a draft of them.
         memory = None if isinstance(state, Draft) else self.memory
         decision = self._policy.check_write(
             who.subject, address, value, ttl, is_publish, state, self._now_us(), is_admin=place.is_admin, memory=memory

@@ -1,4 +1,4 @@
-"""Which application policy is in force (``docs/operations.md``, Policy)."""
+"""Chooses the application policy (``docs/operations.md``, Policy)."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from clasp_relay.errors import StartError
 __all__ = ["FOLDERS", "NO_POLICY", "choose_policy", "load_policy"]
 
 NO_POLICY = "none"
-"""The name of no policy."""
+"""The value of ``--app-config`` for no policy."""
 
 FOLDERS = (Path("/etc/clasp"), Path("config"))
-"""Where a policy file is looked for; the second is below the working directory."""
+"""Folders that are searched for a policy file; the second is relative to the working directory."""
 
 
 def load_policy(name: str) -> Policy:
@@ -27,7 +27,7 @@ def load_policy(name: str) -> Policy:
 
 
 def choose_policy(app_config: str | None, folders: Sequence[Path] = FOLDERS) -> tuple[Policy | None, str]:
-    """Returns the policy in force, None for none, and words for the log that say which one it is and why.
+    """Returns the policy in force (None for none), and a text for the log that says which one it is and why.
 
     Args:
         app_config: the name of a packaged policy, ``none``, or a path. None: the one JSON file in all of the

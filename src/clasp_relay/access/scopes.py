@@ -18,10 +18,10 @@ from clasp_relay.wire.address import Pattern
 ACTIONS = ("read", "write", "admin")
 
 USER_ID = "{userId}"
-"""What a scope template holds in place of the token's subject."""
+"""The placeholder for the token's subject in a scope template."""
 
 UNRESTRICTED = ("read:/**", "write:/**")
-"""What a token gets when there is no policy."""
+"""The scopes of a token when there is no policy."""
 
 _UNSAFE_IN_ID = re.compile(r"[/*{}]")
 _parse_pattern = lru_cache(1024)(Pattern.parse)
@@ -31,7 +31,7 @@ def check_template(template: str) -> None:
     """Checks one scope template as a policy gives it.
 
     Raises:
-        ValueError: it is no scope, or holds braces other than ``{userId}``.
+        ValueError: it is not a scope, or holds braces other than ``{userId}``.
     """
     if re.search(r"[{}]", template.replace(USER_ID, "")):
         raise ValueError(f"the only placeholder of a scope is {USER_ID}")
@@ -79,7 +79,7 @@ class Scopes:
 
     @classmethod
     def parse(cls, scopes: Iterable[str]) -> Scopes:
-        """Reads scopes as a token carries them.
+        """Parses the scopes of a token.
 
         Raises:
             ValueError: one of them is no scope.

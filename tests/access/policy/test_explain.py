@@ -96,7 +96,7 @@ class ExplainTests(SynchronousTestCase):
         """By a rule or by the scopes, with the ERROR that its writer would read."""
         explanation = self.write("bob", "/room/r/meta", {"n": 1})
         self.assertFalse(explanation.allowed)
-        self.assertIn("bob may not write /room/r/meta: /room/r/meta is set, or only who is named", explanation.lines[0])
+        self.assertIn("bob may not write /room/r/meta: /room/r/meta is set, or only the user in", explanation.lines[0])
         self.assertIn("(ERROR 403)", explanation.lines[0])
         self.assertFalse(self.write("alice", "/room/r/meta", {}, is_publish=True).allowed)
         explanation = self.write("bob", "/elsewhere", 1)

@@ -19,7 +19,7 @@ SESSION = "session"
 """The name by which templates use the subject: the writer, or the reader."""
 
 Captured = tuple[str, ...]
-"""What a path captured, in the order of its names."""
+"""The segments that a path captured, in the order of its names."""
 
 _EVERYTHING = ".*"
 
@@ -35,7 +35,7 @@ class Path:
         names: what it captures.
         regex: matches a whole valid address, with one group for each name.
         pattern: the same without captures; None when ``regex`` says all.
-        is_costly: the regex may try many combinations where nothing matches, so ``pattern`` is asked first.
+        is_costly: the regex may backtrack over many combinations, so ``pattern`` is tried first.
     """
 
     text: str
@@ -46,7 +46,7 @@ class Path:
 
     @classmethod
     def parse(cls, text: str) -> Path:
-        """Reads a path.
+        """Parses a path.
 
         Raises:
             ValueError: it is malformed, or uses a name twice or the reserved ``{session}``.
@@ -76,7 +76,7 @@ class Path:
 
     @property
     def is_about_segment_parts(self) -> bool:
-        """Whether it matches some segments for a part of them, and not only for what they are as a whole."""
+        """Whether it matches parts of segments (``zone*``, ``path_contains``), and not whole segments only."""
         if self.pattern is None:
             return self.regex != _EVERYTHING
         return any("*" in segment and segment not in ("*", "**") for segment in self.pattern.segments)
@@ -178,7 +178,8 @@ class Template:
 
     Args:
         text: as written.
-        parts: literal text, and after each but the last the index of what stands there.
+        parts: the literal text between the captures.
+        places: the index of the capture that follows each part but the last.
     """
 
     text: str
@@ -188,7 +189,7 @@ class Template:
 
     @classmethod
     def parse(cls, text: str, names: Sequence[str]) -> Template:
-        """Reads a template.
+        """Parses a template.
 
         Args:
             text: as written.
@@ -213,11 +214,11 @@ class Template:
         return cls(text, tuple(parts), tuple(places), "%s".join(part.replace("%", "%%") for part in parts))
 
     def expand(self, words: Captured) -> str:
-        """Fills in what was captured, the subject last; what is filled in is not looked at again."""
+        """Replaces the placeholders by the captures, the subject last; captured text is not expanded again."""
         return self._format % tuple([words[place] for place in self.places])
 
     def check_address(self, wildcards: bool) -> None:
-        """Checks that it makes an address of whatever is captured.
+        """Checks that the template makes a valid address for any captures.
 
         Args:
             wildcards: a pattern will do.
@@ -235,7 +236,7 @@ class Template:
             raise ValueError(error.message) from None
 
     def reversed(self, path: Path) -> Path:
-        """Makes the path of the addresses that this template can make, capturing what was filled in.
+        """Returns the path that matches all addresses that this template can make, and captures what was filled in.
 
         Args:
             path: whose captures the template uses; the subject is captured as ``_session``.
@@ -256,7 +257,7 @@ class Template:
         return Path.parse("/" + "/".join(segments))
 
     def _segments(self) -> list[str | int]:
-        """Returns the segments: an index where one is filled in as a whole, else text with ``*`` for what is."""
+        """Returns the segments: the index of a capture that is a whole segment, else text with ``*`` for captures."""
         marked = "".join(f"{part}\0{place}\0" for part, place in zip(self.parts, self.places, strict=False))
         segments: list[str | int] = []
         for segment in (marked + self.parts[-1])[1:].split("/"):

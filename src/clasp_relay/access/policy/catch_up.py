@@ -1,4 +1,4 @@
-"""Lookups read backwards: what a change may open for whom, where presence counts, which keys of a map are looked at."""
+"""Lookups in reverse: for an address, which decisions look it up, and which keys of the map there they read."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from clasp_relay.errors import RequestError
 from clasp_relay.wire.address import Pattern
 
 REMEMBERED_ADDRESSES = 4096
-"""Of how many addresses it is kept which keys are looked at there."""
+"""Number of addresses for which the keys that are read there are cached."""
 
 REMEMBERED_LENGTH = 256
-"""Longer addresses are looked up anew, so that what is kept stays small."""
+"""Addresses longer than this are not cached, to bound the memory of the cache."""
 
 
 class _Opened(NamedTuple):
-    """What the change of a lookup opens."""
+    """A visibility entry that a change at a looked-up address may open."""
 
     entry: VisibilityEntry
     existence_only: bool
@@ -52,7 +52,7 @@ class CatchUps:
         self._opens = [(path, _widest(path, list(opens[text].values()))) for text, path in paths.items()]
 
     def after(self, address: str) -> tuple[CatchUp, ...]:
-        """Returns what a change at an address (also its end) may open; nothing for nearly all addresses."""
+        """Returns what a change or deletion at an address may open; for most addresses nothing."""
         if self._table.find(address) is None:
             return ()
         found: dict[CatchUp, None] = {}
@@ -69,7 +69,7 @@ class CatchUps:
 
 
 def _widest(lookup: Path, opened: list[_Opened]) -> list[_Opened]:
-    """Leaves out entries whose addresses are all among those of another that opens whenever they do."""
+    """Removes entries that are covered by another one that opens at the same changes."""
     words = {name: f"{n}" for n, name in enumerate(lookup.names)}
     patterns = [Pattern.parse(_filled(entry.path, words)) for entry, _ in opened]
 
@@ -94,7 +94,7 @@ def _filled(path: Path, words: dict[str, str]) -> str:
 
 
 def presence_paths(document: Document) -> PathTable:
-    """Returns the addresses of which some check may ask who is present."""
+    """Returns the paths of the addresses that some ``present`` check looks up."""
     found = {
         path.text: path
         for rule_path, checks in _all_checks(document)
@@ -107,7 +107,7 @@ def presence_paths(document: Document) -> PathTable:
 
 
 class KeysRead:
-    """Which keys of a map at an address some rule, stamp or redaction looks at.
+    """The keys that rules, stamps and redactions read in the map at an address.
 
     Args:
         document: the policy.
@@ -135,7 +135,7 @@ class KeysRead:
         self._of_short = lru_cache(REMEMBERED_ADDRESSES)(self._find)
 
     def at(self, address: str) -> frozenset[bytes]:
-        """Returns the keys that are looked at in a map at an address, UTF-8."""
+        """Returns the keys that are read in the map at an address, in UTF-8."""
         return self._of_short(address) if len(address) <= REMEMBERED_LENGTH else self._find(address)
 
     def _find(self, address: str) -> frozenset[bytes]:

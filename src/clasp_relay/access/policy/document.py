@@ -15,17 +15,17 @@ from clasp_relay.access.scopes import check_template
 LIVE = "live"
 SNAPSHOT = "snapshot"
 WAYS_OUT = (SNAPSHOT, LIVE)
-"""What ``applies_to`` may name: what is sent because somebody asked, and what is sent because somebody wrote."""
+"""Values of ``applies_to``: ``snapshot`` for answers to requests, ``live`` for SETs and PUBLISHes to subscribers."""
 
 
 class GuestIds(Enum):
-    """Whose a guest's id is."""
+    """Who may use the id of a guest."""
 
     BEARER = "bearer"
-    """Theirs who present one of its tokens."""
+    """Whoever presents one of its tokens."""
 
     OPEN = "open"
-    """Anybody's who names it, unless it is a registered user's."""
+    """Anybody who names it, unless it belongs to a registered user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +34,9 @@ class Stamp:
 
     Args:
         field: the key, UTF-8.
-        value: what it says.
-        outlives_null: whether it stays past a null, and the stamped one alone may write again.
-        publish: whether it says who wrote this one value, by SET or PUBLISH: nothing of it is kept for later ones.
+        value: the template of its value.
+        outlives_null: whether it is kept after a delete, so that only the stamped subject may write again.
+        publish: whether it names the author of each single SET and PUBLISH; then nothing is kept for later writes.
     """
 
     field: bytes
@@ -47,7 +47,7 @@ class Stamp:
 
 @dataclass(frozen=True, slots=True)
 class FailureLimit:
-    """How many refused writes one subject may make, for equal captures, within a time."""
+    """The number of refused writes that one subject may make with the same captures within a time window."""
 
     most: int
     window_us: int
@@ -55,7 +55,7 @@ class FailureLimit:
 
 @dataclass(frozen=True, slots=True)
 class WriteRule:
-    """What decides a SET or PUBLISH whose address matches ``path`` and no earlier rule's."""
+    """Decides SETs and PUBLISHes whose address matches ``path`` and the path of no earlier rule."""
 
     number: int
     path: Path
@@ -75,20 +75,20 @@ class WriteRule:
 
 @dataclass(frozen=True, slots=True)
 class VisibilityEntry:
-    """What decides who sees a value whose address matches ``path`` and no earlier entry's.
+    """Decides who sees a value whose address matches ``path`` and the path of no earlier entry.
 
     Args:
-        number: its place in the list.
-        path: what it is about.
+        number: its index in the list.
+        path: the addresses.
         shown: whether it is shown where there are no ``checks``.
         owner: the index of the capture that must be the reader; None when there is none.
-        public_sub: what below the owner's segment everybody may see.
+        public_sub: the first segment below the owner's that everybody may see.
         checks: what must hold for the reader; empty when ``shown`` or ``owner`` decides.
         is_any: one of them is enough.
         literal: indices of the captures that must stand literally in the reader's pattern.
-        unless: the checks that waive ``literal``, all of them; empty when nothing does.
-        catch_up: whether who newly sees it gets SNAPSHOTs for subscriptions made before.
-        applies_to: the ways out that it is about.
+        unless: checks that waive ``literal`` when all of them pass; empty for none.
+        catch_up: whether a reader to whom it becomes visible gets SNAPSHOTs for existing subscriptions.
+        applies_to: whether it holds for snapshots, for live messages, or for both.
     """
 
     number: int
@@ -106,7 +106,7 @@ class VisibilityEntry:
 
 @dataclass(frozen=True, slots=True)
 class Transform:
-    """Keys that are removed from maps at ``path``, unless all checks of ``unless`` (when there are any) hold."""
+    """Removes keys from maps at ``path``, unless there are ``unless`` checks and all of them pass."""
 
     number: int
     path: Path
@@ -141,7 +141,7 @@ class Document:
     visibility: tuple[VisibilityEntry, ...] = ()
     transforms: tuple[Transform, ...] = ()
     notices: tuple[str, ...] = ()
-    """What the operator should read in the log."""
+    """Warnings for the operator's log."""
 
 
 CLASSIC_KEYS = frozenset(("scopes", "rate_limits", "write_rules", "snapshot_visibility", "snapshot_transforms"))
@@ -313,7 +313,7 @@ def parse_document(value: object, source: str) -> Document:
 
 
 def _notices(document: Document, values: dict[str, object]) -> tuple[str, ...]:
-    """Says what an operator may not expect."""
+    """Returns warnings about what the operator may not expect."""
     notices = []
     if not document.scopes:
         notices.append("there are no scopes, so nobody may read or write anything")

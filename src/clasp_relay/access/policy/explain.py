@@ -1,4 +1,4 @@
-"""What would be allowed, by which rule, and why: for people who write a policy."""
+"""Explains decisions to policy authors: what would be allowed, by which rule, and why."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Explanation:
 def explain_write(
     policy: Policy, subject: str, address: str, value: Value, state: State, now_us: int, *, is_publish: bool = False
 ) -> Explanation:
-    """Explains what would become of a SET or PUBLISH. Nothing is counted as a failure.
+    """Explains how a SET or PUBLISH would be decided. No failure is counted.
 
     Args:
         policy: the policy.

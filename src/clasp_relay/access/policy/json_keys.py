@@ -1,4 +1,4 @@
-"""Reading a policy document strictly: every mistake is named with the path of its key."""
+"""Strict access to the objects of a JSON document: every error names the path of the key."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _KINDS = {str: "a string", bool: "true or false", int: "a whole number", list: "
 
 
 class Keys:
-    """One object of the document. Its keys are taken by name and type; :meth:`done` refuses what is left.
+    """One object of the document. Its keys are read by name and type; :meth:`done` refuses unknown keys.
 
     Args:
         value: the decoded JSON.
@@ -52,7 +52,7 @@ class Keys:
         return key in self.values
 
     def raw(self, key: str, default: Any = _MISSING) -> Any:
-        """Returns what stands at a key, of whatever type."""
+        """Returns the value of a key, of any type."""
         self._taken[key] = None
         value = self.values.get(key, default)
         if value is _MISSING:
@@ -96,7 +96,7 @@ class Keys:
         return float(value)
 
     def choice(self, key: str, choices: Iterable[str], default: str = _MISSING) -> str:
-        """Returns one of a few words."""
+        """Returns a string that must be one of some choices."""
         value = self._typed(key, str, default)
         choices = tuple(choices)
         if value not in choices:
@@ -121,7 +121,7 @@ class Keys:
         return [Keys(item, self.path(f"{key}[{n}]"), self.source) for n, item in enumerate(items)]
 
     def done(self) -> None:
-        """Refuses keys that nobody asked for."""
+        """Refuses keys that were not read."""
         for key in self.values:
             if key not in self._taken:
                 known = ", ".join(sorted(self._taken))

@@ -1,4 +1,4 @@
-"""Looking into encoded values, and changing maps without touching the bytes of what stays.
+"""Reads and changes encoded maps without decoding them; unchanged entries keep their bytes.
 
 A value is its type byte and data (``docs/protocol.md``, Values). Of equal keys of a map the last counts,
 as it does for every client.
@@ -15,8 +15,8 @@ from clasp_relay.wire.messages import NULL, Value
 from clasp_relay.wire.values import FIXED_SIZES, PyValue, decode_value, skip_value
 
 _SMALL_BYTES = 4096
-"""Many maps up to this size are kept taken apart: what decisions look into (a room's settings) is small. Of larger
-ones a few are kept, so that somebody's giant is not taken apart again for every reader; eight are 20 MB at most."""
+"""The parsed fields of 256 maps up to this size are cached: what decisions read, such as a room's settings, is small.
+Of larger maps 8 are cached (20 MB at most), so that a large one is not parsed again for every reader."""
 
 _U16 = struct.Struct(">H")
 _HEAD = struct.Struct(">BH")
@@ -31,7 +31,7 @@ def is_map(value: Value) -> bool:
 
 
 def fields_of(value: Value) -> Mapping[bytes, Value]:
-    """Returns the fields of a map by their key's UTF-8; empty when the value is no map. Not to be changed."""
+    """Returns the fields of a map by key (UTF-8); empty when the value is no map. Do not change it."""
     if value[0] != ValueType.MAP:
         return _NO_FIELDS
     return _small_maps(value) if len(value) <= _SMALL_BYTES else _big_maps(value)
@@ -65,13 +65,13 @@ def get_field(value: Value, key: bytes) -> Value | None:
 
 
 def find_field(value: Value, key: bytes) -> Value | None:
-    """Returns a field like ``get_field``, of a value that is looked into once: nothing is taken apart and kept."""
+    """Returns the same as ``get_field``, for a value that is read once: its fields are not cached."""
     if value[0] != ValueType.MAP:
         return None
     if len(value) > _SMALL_BYTES:
         return get_field(value, key)
     name = _U16.pack(len(key)) + key
-    # No later entry can have the key: where else its bytes are, they are part of something.
+    # The last entry with this key starts at or before the last place where its bytes are.
     last = value.rfind(name)
     found = None
     offset = 3
@@ -104,14 +104,14 @@ def repeated_key(value: Value, keys: Iterable[bytes]) -> bytes | None:
         return None
     for key in keys:
         name = _U16.pack(len(key)) + key
-        # Most often the bytes of a key are in a map once: then nothing has to be taken apart.
+        # Nearly always the bytes of a key occur once, so the map need not be parsed.
         if value.find(name) != value.rfind(name) and sum(found == key for found, _, _ in _entries(value)) > 1:
             return key
     return None
 
 
 def holds(value: Value | None, word: bytes) -> bool:
-    """Tells whether a map has a key, or a list an item, that is the string ``word`` (UTF-8)."""
+    """Tells whether a string (UTF-8) is a key of a map or an item of a list."""
     if value is None:
         return False
     if value[0] == ValueType.MAP:
@@ -151,7 +151,7 @@ def text_of(value: Value | None) -> str | None:
 
 
 def same(one: Value, other: Value) -> bool:
-    """Tells whether two values say the same; a number is the same in every width."""
+    """Tells whether two values are equal; numbers are compared by value, whatever their type."""
     if one == other:
         return True
     if one[0] in _NUMBERS:

@@ -1,4 +1,4 @@
-"""A policy, ready to decide."""
+"""An application policy: loads a document and answers the questions of the relay."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ class Policy:
         return self.write_rules.decide(write, state, now_us, memory)
 
     def check_keys(self, address: str, value: Value) -> None:
-        """Refuses a map that has a key twice which is looked at: two readers may take different ones.
+        """Refuses a map that repeats a key which the policy reads, since two readers may take different values.
 
         Raises:
             RequestError: VALUE.

@@ -1,4 +1,4 @@
-"""One decision: who asks about what, and a record of everything that is looked at for it."""
+"""The input of one decision, and the record of everything that the decision reads."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.messages import NULL, Value
 
 _REMEMBERED_LENGTH = 256
-"""Longer patterns are parsed anew, so that what is kept stays small."""
+"""Patterns longer than this are not cached, to bound the memory of the cache."""
 
 _parse_pattern = lru_cache(256)(Pattern.parse)
 
 
 class Question:
-    """What checks are asked about. Whatever a check looks at beyond subject and captures is noted in ``reads``.
+    """What checks decide about. Everything that a check reads besides subject and captures is noted in ``reads``.
 
     Args:
         subject: the writer or reader.
         captured: what the rule's path captured.
         address: what is written or read.
-        value: what is written; None for a reader, whose checks see what stands at the address.
+        value: what is written; None for a reader: then checks read the value that is stored at the address.
         state: the params.
         now_us: Unix µs.
     """
@@ -54,9 +54,9 @@ class Question:
         self.text = encode_text(self.word)
         """The subject as an encoded value."""
         self.words = (*captured, subject)
-        """What templates fill in."""
+        """The captures and the subject, for templates."""
         self.reads = Reads()
-        """What was looked at. It may be replaced, to tell apart what single checks look at."""
+        """What has been read. It may be replaced, to record the reads of single checks apart."""
         self._addresses: dict[str, str] = {}
         self._address = address
         self._value = value
@@ -65,7 +65,7 @@ class Question:
         self._looked_up: dict[str, Param | None] = {}
 
     def about(self, captured: Captured) -> None:
-        """Goes on with another rule for the same address."""
+        """Replaces the captures, for another rule at the same address."""
         self.words = (*captured, self.subject)
         self._addresses.clear()
 
@@ -104,7 +104,7 @@ class Question:
         return self._look_up(address)
 
     def is_set(self, address: str) -> bool:
-        """Tells whether something is set at an address, where only that counts."""
+        """Tells whether something is set at an address, whatever its value."""
         self.reads.lookups.setdefault(address, False)
         return self._look_up(address) is not None
 
@@ -114,8 +114,8 @@ class Question:
         return None if param is None else get_field(param.value, key)
 
     def ended(self, address: str) -> Ended | None:
-        """Returns how the param at an address ended, when it did and is not set again."""
-        # Another null may end it anew, and that is no change of whether something is set.
+        """Returns how the param at an address ended; None when it is set or never was."""
+        # Read by value: a further null changes how it ended, but not whether something is set.
         return self._state.ended(address) if self.param(address) is None else None
 
     def is_present(self, address: str) -> bool:
@@ -131,7 +131,7 @@ class Question:
         return True
 
     def match(self, text: str) -> list[Param]:
-        """Returns the params that match; none when the text is no pattern, as it can be with odd captures."""
+        """Returns the params that match a pattern; none when the text is no valid pattern, as captures may make it."""
         try:
             pattern = _parse_pattern(text) if len(text) <= _REMEMBERED_LENGTH else Pattern.parse(text)
         except RequestError:

@@ -1,4 +1,4 @@
-"""Deciding a SET or PUBLISH: rules, then what the relay puts into the value."""
+"""Decides SETs and PUBLISHes: the write rules, then stamps, hidden fields and TTL; and counts refused writes."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from clasp_relay.wire.constants import MAX_PAYLOAD_BYTES, TTL_ABSOLUTE
 from clasp_relay.wire.messages import NULL, Value
 
 ChecksLeft: TypeAlias = tuple[Check, ...]
-"""What is remembered of a write that passed its rule: the checks that read the value. The next write that asks the same
-has to pass these, and passes all others."""
+"""What is remembered of a write that passed its rule: the checks that read the value. The next write with the same
+question has to pass these again, and is known to pass the others."""
 
 _MAX_REASON = 500
-"""Characters of a reason in an ERROR; it may quote an address of 64 KiB."""
+"""Characters of a reason in an ERROR; longer ones are cut, since a reason may quote a long address."""
 
 _MAX_NAMED = 10_000
-"""Characters of an address that an ERROR still names; with them it fits a frame, whatever they are."""
+"""An ERROR names addresses of up to so many characters; with these it always fits a frame."""
 
 
 MAX_SUBJECTS = 10_000
-"""Subjects whose failures are remembered; beyond it the one that failed longest ago is forgotten."""
+"""Subjects whose failures are counted; beyond it the one whose last failure is oldest is forgotten."""
 
 MAX_KEYS = 64
-"""Things that one subject may have failed at within their windows; beyond it the subject has to wait."""
+"""Rules and captures at which one subject may fail at the same time; beyond it all its attempts have to wait."""
 
 _Key = tuple[int, Captured]
 
@@ -60,7 +60,7 @@ class WriteRequest:
     is_admin: bool = False
 
     def refuse(self, code: ErrorCode, reason: str) -> RequestError:
-        """Makes the error that the writer reads."""
+        """Returns the error for the writer."""
         text = reason if len(reason) <= _MAX_REASON else reason[: _MAX_REASON - 1] + "…"
         return RequestError(code, text, self.address if len(self.address) <= _MAX_NAMED else None)
 
@@ -133,7 +133,7 @@ class WriteRules:
     def _recall(
         self, rule: WriteRule, write: WriteRequest, question: Question, memory: Memory, now_us: int
     ) -> Answer[ChecksLeft] | None:
-        """Applies a rule by what is remembered, or applies it and remembers."""
+        """Applies a rule by a remembered answer, or applies it and remembers the answer."""
         pool, key = memory.pool(write.subject), (rule.number, question.words)
         known: Answer[ChecksLeft] | None = memory.find(pool, key, write.address, now_us)
         if known is not None and holds_all(known.value, question):
@@ -232,7 +232,7 @@ class WriteRules:
         return text_of(fields_of(value).get(found[0].stamp.field))
 
     def refusal(self, rule: WriteRule, write: WriteRequest, question: Question) -> str | None:
-        """Says why a rule refuses a write; None when it does not."""
+        """Returns why a rule refuses a write; None when it accepts it."""
         if rule.stamp is not None and not rule.stamp.publish:
             problem = _stamp_problem(rule.stamp, write, question)
             if problem is not None:
@@ -283,10 +283,10 @@ def _only_answers(rule: WriteRule) -> bool:
 
 
 def _checks_left(rule: WriteRule, question: Question) -> tuple[ChecksLeft, Reads] | None:
-    """Takes a write that passed a rule apart: the checks that read its value, and what all others read.
+    """Splits the checks of a rule that a write passed: those that read its value, and what all others read.
 
     Returns:
-        None when it passed by its value alone: of mode ``any`` by checks that read it.
+        None when it passed by its value alone: in mode ``any``, by checks that read the value.
     """
     left: list[Check] = []
     rest = Reads()

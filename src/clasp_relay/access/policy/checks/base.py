@@ -1,4 +1,4 @@
-"""What every check is, and how one is parsed: each kind is a dataclass whose fields are its keys in a document."""
+"""The base of all checks and their parser. Each kind is a dataclass whose fields are its keys in a document."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class Lookup(NamedTuple):
 
 @runtime_checkable
 class Fillable(Protocol):
-    """What captures are filled into."""
+    """Text with placeholders for captures."""
 
     def expand(self, words: Captured) -> str:
-        """Returns it filled in."""
+        """Returns the text with the captures filled in."""
 
 
 class Check:
@@ -38,7 +38,7 @@ class Check:
     kind: ClassVar[str]
     """Its ``type`` in a document."""
     looks_at_existence: ClassVar[bool] = False
-    """Whether of what it looks up only this counts: whether something is set."""
+    """Whether it reads only whether something is set, and no values."""
 
     takes_wildcards: ClassVar[bool] = False
     """Whether its lookups may be patterns."""

@@ -21,7 +21,7 @@ LONGEST_DM_ID = len(DM_PREFIX) + DM_ID_PART + len("-") + DM_ID_PART
 
 @dataclass(frozen=True, slots=True)
 class SegmentEqualsSession(Check):
-    """A captured segment is the subject."""
+    """A captured segment equals the subject."""
 
     kind: ClassVar[str] = "segment_equals_session"
     segment: str
@@ -43,7 +43,7 @@ class SegmentEqualsSession(Check):
 
 @dataclass(frozen=True, slots=True)
 class RejectUnlessPathMatches(Check):
-    """The address matches another path too."""
+    """The address also matches another path."""
 
     kind: ClassVar[str] = "reject_unless_path_matches"
     pattern: Path
@@ -103,9 +103,9 @@ class DmUsersMatchRoom(Check):
 
 @dataclass(frozen=True, slots=True)
 class Present(Check):
-    """The subject is there: an address is set, or was until a moment ago, or another session of it set it.
+    """The subject is present: an address is set, or was set until less than ``grace_secs`` ago.
 
-    The grace counts after the subject's own null and after an expiry; another's null ends it at once.
+    The grace counts after the subject's own null and after an expiry; the null of somebody else ends presence at once.
     """
 
     kind: ClassVar[str] = "present"
@@ -149,4 +149,4 @@ class LastWriterIsSession(Check):
 
     def refusal(self, question: Question) -> str:
         """Returns what a refused writer reads."""
-        return f"only who wrote {question.at(self.lookup)} last may do this"
+        return f"only the last writer of {question.at(self.lookup)} may do this"

@@ -13,7 +13,7 @@ from clasp_relay.access.policy.question import Question
 
 @dataclass(frozen=True, slots=True)
 class StateFieldEqualsSession(Check):
-    """A stored map's field names the subject. What is missing or null passes with ``allow_if_missing``."""
+    """A field of a stored map is the subject. With ``allow_if_missing`` it also passes when nothing is stored."""
 
     kind: ClassVar[str] = "state_field_equals_session"
     lookup: Template
@@ -34,7 +34,7 @@ class StateFieldEqualsSession(Check):
 
     def refusal(self, question: Question) -> str:
         """Returns what a refused writer reads."""
-        return f"only who is named in {self.field.decode()!r} of {question.at(self.lookup)} may do this"
+        return f"only the user in {self.field.decode()!r} of {question.at(self.lookup)} may do this"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class EitherStateNotNull(Check):
 
 @dataclass(frozen=True, slots=True)
 class StateFieldMissing(Check):
-    """A field is not there, or null: no value, no map, no such key."""
+    """A field is missing or null: nothing is stored, it is no map, or it has no such key."""
 
     kind: ClassVar[str] = "state_field_missing"
     lookup: Template
@@ -125,7 +125,7 @@ class StateFieldHasSession(Check):
 
 @dataclass(frozen=True, slots=True)
 class StateFieldEquals(Check):
-    """A field says a given thing."""
+    """A field equals a given value."""
 
     kind: ClassVar[str] = "state_field_equals"
     lookup: Template
@@ -144,7 +144,7 @@ class StateFieldEquals(Check):
 
 @dataclass(frozen=True, slots=True)
 class StateFieldsEqual(Check):
-    """Two stored fields say the same; a missing one fails."""
+    """Two stored fields are equal; a missing field fails."""
 
     kind: ClassVar[str] = "state_fields_equal"
     lookup_a: Template

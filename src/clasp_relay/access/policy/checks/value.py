@@ -1,4 +1,4 @@
-"""Checks that look at the value in question: what is written, or for a reader what stands there."""
+"""Checks of the value: the one that is written, or for a reader the one that is stored."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class _FieldCheck(Check):
 
 @dataclass(frozen=True, slots=True)
 class ValueFieldEqualsSession(_FieldCheck):
-    """A field of the value names the subject."""
+    """A field of the value is the subject."""
 
     kind: ClassVar[str] = "value_field_equals_session"
 
@@ -80,7 +80,7 @@ class RequireValueField(_FieldCheck):
 
 @dataclass(frozen=True, slots=True)
 class ValueFieldMissingOrSession(_FieldCheck):
-    """A field of the value is not there, or names the subject."""
+    """A field of the value is missing, or is the subject."""
 
     kind: ClassVar[str] = "value_field_missing_or_session"
 
@@ -109,7 +109,7 @@ class ValueFieldHasSession(_FieldCheck):
 
 @dataclass(frozen=True, slots=True)
 class ValueFieldEquals(_FieldCheck):
-    """A field of the value says a given thing."""
+    """A field of the value equals a given value."""
 
     kind: ClassVar[str] = "value_field_equals"
     value: Scalar
@@ -121,7 +121,7 @@ class ValueFieldEquals(_FieldCheck):
 
 @dataclass(frozen=True, slots=True)
 class ValueFieldEqualsStateField(_FieldCheck):
-    """A field of the value says the same as a stored field; a missing one fails."""
+    """A field of the value equals a stored field; a missing field fails."""
 
     kind: ClassVar[str] = "value_field_equals_state_field"
     lookup: Template
