@@ -1,5 +1,5 @@
 /**
- * Measures what people feel: how a room with 10,000 messages scrolls, and how long a message takes from the key press
+ * Measures what users notice: how a room with 10,000 messages scrolls, and the latency of a message from the key press
  * to the other screen. Run with `npm run bench`; prints JSON.
  */
 import { createServer } from 'vite'
@@ -25,7 +25,7 @@ function summary(values: number[]): { median: number; p95: number; p99: number; 
   }
 }
 
-/** The interface alone, with as many messages as there may be, scrolled from the end upwards at a steady pace. */
+/** The interface without a relay, scrolled from the end upwards at a constant speed. */
 async function scrolling(): Promise<object> {
   const server = await createServer({
     configFile: fileURLToPath(new URL('../tests/demo/vite.config.ts', import.meta.url)),
@@ -70,7 +70,7 @@ async function scrolling(): Promise<object> {
   }
 }
 
-/** Two browsers and a relay on this machine; both pages share its clock. */
+/** Two browsers and a relay on one machine, so that all times are from the same clock. */
 async function delivery(): Promise<object> {
   const [browser, relay] = await Promise.all([launch(), Relay.start()])
   try {

@@ -4,10 +4,10 @@ import { join, relative, resolve } from 'node:path'
 import { gzipSync } from 'node:zlib'
 import type { Plugin } from 'vite'
 
-/** The service worker's file, which has to lie at the root to be in charge of everything. */
+/** The service worker's file. It must be at the root, which is its scope. */
 export const WORKER = 'sw.js'
 
-/** Large and only for those who look for an emoji: kept when they are first used. */
+/** The emoji data: large, and therefore cached only when it is first used. */
 const ON_DEMAND = /assets\/emoji-/
 const PACKED = /\.(html|js|css|json|svg|webmanifest)$/
 
@@ -21,7 +21,7 @@ async function filesOf(folder: string): Promise<string[]> {
 }
 
 /**
- * Finishes a build: tells the service worker what the app consists of, and packs what a server may send packed.
+ * Completes a build: writes the file list into the service worker, and compresses files for servers that use them.
  */
 export function shell(): Plugin {
   let folder = ''

@@ -4,7 +4,6 @@
  * One state machine per room: events in, effects out, without network, storage or clock. Events are processed one after
  * the other, so that none can arrive between two steps. A room that was encrypted once never sends plain text again,
  * whatever its meta says later; a room whose meta was not received since the connection was made sends nothing at all.
- * whose meta was not seen since the connection was made sends nothing at all.
  */
 import type { Random } from '@/protocol/clock'
 import { Failure } from '@/protocol/errors'

@@ -16,7 +16,7 @@ interface StoredFriend {
   addedAt: number
 }
 
-/** What arrives so soon after subscribing was there before: one line for all of it. */
+/** Requests that arrive within this time after subscribing are older: they share one notice. */
 const BACKLOG_MS = 1_500
 
 export const useFriendsStore = defineStore('friends', () => {
@@ -89,7 +89,7 @@ export const useFriendsStore = defineStore('friends', () => {
     if (isNew) notifications.notify({ kind: 'info', key: 'notices.friendRequest', params: { name: request.fromName } })
   }
 
-  /** Somebody whom one asked said yes. An old yes, from before one ended the friendship, adds nobody again. */
+  /** Handles an accepted request. An acceptance older than the end of the friendship is ignored. */
   async function takeAcceptance({ fromId, fromName, fromColor, timestamp }: RequestEntry): Promise<void> {
     const ended = (await endings()).get(fromId) ?? 0
     if (timestamp > ended && !known.has(fromId)) {
@@ -149,7 +149,7 @@ export const useFriendsStore = defineStore('friends', () => {
 
   // --- direct messages ---
 
-  /** Whether a room with the id that both sides would choose is ours, or free. */
+  /** Whether the room with the default id exists, and for these two users. */
   async function isUsable(roomId: RoomId, userId: UserId): Promise<'ours' | 'free' | 'foreign'> {
     const meta = parseRoomMeta(await runtime.connection.get(address.meta(roomId)))
     if (!meta) return 'free'

@@ -7,7 +7,7 @@ import { useRoomsStore } from './rooms'
 import { useRuntime } from './runtime'
 import type { Group, Room } from './types'
 
-/** Where the original keeps the pinned paths. */
+/** The key in localStorage for pinned paths, as in the original app. */
 const KEY = 'clasp-chat-pinned-ns'
 const MAX_ICON = 2
 const MAX_DESCRIPTION = 500
@@ -18,7 +18,7 @@ export const useGroupsStore = defineStore('groups', () => {
   const { local, clock } = runtime.platform
   const metas = shallowReactive(new Map<string, GroupMeta>())
   const pinnedPaths = ref<readonly string[]>([])
-  /** How many want to hear of the rooms in a path, and what ends it. */
+  /** Subscriptions to the rooms of a path, with their number of users. */
   const watched = new Map<string, { count: number; stop: () => void }>()
 
   function view(path: string, meta: GroupMeta | null): Group {
@@ -158,7 +158,7 @@ export const useGroupsStore = defineStore('groups', () => {
     await runtime.connection.set(address.groupMeta(path), valueOf({ ...meta, ...change }))
   }
 
-  /** Ends the group. Its rooms go on, outside of it. */
+  /** Deletes the group. Its rooms remain. */
   async function remove(path: string): Promise<void> {
     for (const room of roomsIn(path)) {
       // The relay may allow only the room's creator to remove its entry.

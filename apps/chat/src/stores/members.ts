@@ -10,15 +10,15 @@ import { useRoomsStore } from './rooms'
 import { useRuntime } from './runtime'
 import type { Ban, Member, Person, Profile, Rights, Role, RoomId, UserId } from './types'
 
-/** Typing ends by itself when nothing more is heard of it. */
+/** Typing ends after this time without a repetition. */
 const TYPING_MS = 5_000
-/** Readers of the original forget after 3 s, so it is said again. */
+/** The original app hides typing after 3 s, so it is repeated. */
 const TYPING_AGAIN_MS = 2_000
 const TYPING_IDLE_MS = 2_500
 const KICK_COLOR = '#6b7280'
 
 interface Seen extends shapes.Presence {
-  /** By the own clock, ms. */
+  /** Time of the last heartbeat by the own clock, ms. */
   seenAt: number
 }
 
@@ -54,14 +54,14 @@ export const useMembersStore = defineStore('members', () => {
   const { clock } = runtime.platform
   const people = shallowReactive(new Map<RoomId, RoomPeople>())
   const knownColors = new Map<UserId, string>()
-  /** Names of people who were present or are members: receipts and history name people who are away. */
+  /** Names of users who were present or are members, for receipts and history of users who are away. */
   const knownNames = new Map<UserId, string>()
   let typingIn: { roomId: RoomId; saidAt: number; stopIdle: () => void } | null = null
 
   const of = (roomId: RoomId): RoomPeople =>
     people.get(roomId) ?? { present: new Map(), typing: new Map(), admins: new Set(), bans: new Map() }
 
-  /** Replaces what is known of a room, so that who shows it notices. */
+  /** Replaces the state of a room, so that components are updated. */
   function change(roomId: RoomId, edit: (room: RoomPeople) => void): void {
     const { present, typing, admins, bans } = of(roomId)
     const copy = { present: new Map(present), typing: new Map(typing), admins: new Set(admins), bans: new Map(bans) }
@@ -119,7 +119,7 @@ export const useMembersStore = defineStore('members', () => {
     if (typing) clock.after(TYPING_MS, sweep)
   }
 
-  /** Forgets who was not heard of for too long. */
+  /** Removes stale presences and typing notices. */
   function sweep(): void {
     const now = clock.now()
     for (const [roomId, room] of people) {
@@ -228,7 +228,7 @@ export const useMembersStore = defineStore('members', () => {
     await runtime.connection.set(address.admin(roomId, userId), null)
   }
 
-  /** The line that the original writes; clear text always, so not where the room is encrypted. */
+  /** The notice of the original app. It is always plain text, and therefore omitted in encrypted rooms. */
   async function announceKick(roomId: RoomId, userId: UserId): Promise<void> {
     if (rooms.byId[roomId]?.encryption !== 'off') return
     const now = clock.now()
@@ -265,7 +265,7 @@ export const useMembersStore = defineStore('members', () => {
     return found && { userId, name: found.name, color: found.avatarColor, status: found.status }
   }
 
-  /** Leaves the own profile and signing key where others look for them. */
+  /** Publishes the own profile and signing key. */
   function publishSelf(): void {
     if (!runtime.begun || !runtime.connection.online) return
     const { userId, name, color, status } = runtime.self

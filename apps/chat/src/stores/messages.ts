@@ -24,7 +24,7 @@ import { useRuntime } from './runtime'
 import { useSettingsStore } from './settings'
 import type { ChatMessage, Draft, MsgId, OutgoingImage, Person, RoomId, UserId } from './types'
 
-/** The fields that are shown as they are stored. */
+/** The fields that are shown unchanged. */
 function pickShown(message: StoredMessage) {
   const { roomId, msgId, userId, sessionId, name, color, kind, text, image, alt, timestamp } = message
   const { edited, deleted, unproven, delivery, failure, secrecy, verification } = message
@@ -50,10 +50,10 @@ export const useMessagesStore = defineStore('messages', () => {
   const receipts = shallowReactive(new Map<RoomId, ReadonlyMap<UserId, shapes.Receipt>>())
   const drafts = shallowReactive(new Map<RoomId, StoredDraft>())
   const loading = new Map<RoomId, Promise<void>>()
-  /** What came in this tab since it was opened. */
+  /** Keys of the messages that this tab has received. */
   const received = new Set<string>()
   const shown = new Map<RoomId, ComputedRef<readonly ChatMessage[]>>()
-  /** What happens in a room happens in order, also where decrypting takes its time. */
+  /** By room: the last task. Tasks of a room run in order, although decryption is asynchronous. */
   const tails = new Map<RoomId, Promise<unknown>>()
   const lines = shallowReactive(new Map<RoomId, readonly ChatMessage[]>())
   const systemLines = new SystemLines(members.nameOf)
@@ -135,7 +135,7 @@ export const useMessagesStore = defineStore('messages', () => {
     }
   }
 
-  /** Tells once, not for every message, that the browser stores no more. */
+  /** Reports once, not for every message, that the browser cannot store. */
   function reportStorage(error: unknown): void {
     if (storageFailed || !runtime.begun) return
     storageFailed = true
@@ -277,7 +277,7 @@ export const useMessagesStore = defineStore('messages', () => {
     else await receiveOnce(roomId, message, room)
   }
 
-  /** A message may come twice, sent again by its author, and may have been stored by another tab just before. */
+  /** A message may arrive twice, repeated by its author, and another tab may have stored it already. */
   async function receiveOnce(roomId: RoomId, message: shapes.TextMessage, room: RoomCrypto): Promise<void> {
     const key = `${roomId} ${message.msgId}`
     if (received.has(key)) return
@@ -291,7 +291,7 @@ export const useMessagesStore = defineStore('messages', () => {
     rooms.noteMessage(roomId, stored.timestamp, stored.userId === me(), stored.userId !== me() && namesMe(stored.text))
   }
 
-  /** In an encrypted room a reply does not carry what it quotes: it is looked up here, where it was read. */
+  /** In an encrypted room, a reply does not contain the quoted text: it is looked up in the storage. */
   async function withQuote(message: StoredMessage): Promise<StoredMessage> {
     const { roomId, replyTo } = message
     const quoted = replyTo && replyTo.text === '' ? await storage().get(roomId, replyTo.msgId) : undefined
@@ -363,7 +363,7 @@ export const useMessagesStore = defineStore('messages', () => {
     })
   }
 
-  /** New keys: what could not be read is tried again. */
+  /** After new keys arrived: decrypts messages that were unreadable. */
   async function readAgain(roomId: RoomId): Promise<void> {
     await inOrder(roomId, async () => {
       const room = await runtime.rooms.get(roomId)?.room()
@@ -537,7 +537,7 @@ export const useMessagesStore = defineStore('messages', () => {
     })
   }
 
-  /** Sends an edit or a delete; resolves when the relay has it. */
+  /** Sends an edit or a delete; resolves with it when the relay has accepted it. */
   async function publishChange(roomId: RoomId, change: Outgoing): Promise<shapes.RoomMessage | null> {
     const live = runtime.rooms.get(roomId)
     if (!live) throw new Failure('missing', `not a member of room ${roomId}`)

@@ -20,9 +20,9 @@ interface Stay {
   tries: number
   appeared: number
   asking: boolean
-  /** Somebody came while others were being asked. */
+  /** Somebody appeared during a request. */
   another: boolean
-  /** When each of the others was last heard of, ms. */
+  /** Time of the last presence by user, ms. */
   seen: Map<string, number>
   /** When the next try is due, ms; Infinity: none is planned. */
   dueAt: number
@@ -32,13 +32,13 @@ interface Stay {
 export interface CatchUpContext {
   clock: Clock
   inside: (roomId: string) => boolean
-  /** From when on something may be missing in a room, for one who was not there after a time, ms. */
+  /** The time from which messages may be missing, ms, after an absence since `leftAtMs`. */
   since: (roomId: string, leftAtMs: number) => Promise<number>
-  /** Asks; resolves with whether somebody answered. */
+  /** Requests the history; resolves with whether somebody answered. */
   ask: (roomId: string, sinceMs: number) => Promise<boolean>
-  /** Gives up what is being asked. */
+  /** Cancels the requests in a room. */
   cancel: (roomId: string) => void
-  /** Who is present besides oneself. */
+  /** The other users present. */
   othersIn: (roomId: string) => readonly string[]
   /** The first request of a stay begins or ends. */
   catchingUp: (roomId: string, busy: boolean) => void

@@ -1,10 +1,10 @@
-/** Reactions of a room: one leaf per person, and the original's lists of sessions counted beside them. */
+/** Reactions of a room: one leaf per user, plus the session lists of the original app. */
 import type { ReactionValue } from '@/protocol/shapes'
 
 interface Marks {
   /** User ids. */
   people: ReadonlySet<string>
-  /** Sessions in the original's list. */
+  /** Session ids in the list of the original app. */
   sessions: readonly string[]
 }
 
@@ -12,7 +12,7 @@ export type RoomReactions = ReadonlyMap<string, ReadonlyMap<string, Marks>>
 
 const NONE: Marks = { people: new Set(), sessions: [] }
 
-/** The reactions after one of them was written or taken back. Other messages keep their identity. */
+/** The reactions after a change. Those of other messages keep their identity. */
 export function withReaction(
   reactions: RoomReactions,
   place: { msgId: string; emoji: string; userId: string | null },
@@ -38,7 +38,7 @@ export interface Counted {
   userIds: readonly string[]
 }
 
-/** What to show under a message, most frequent first. */
+/** The reactions of a message, most frequent first. */
 export function countReactions(ofMessage: ReadonlyMap<string, Marks> | undefined, me: string): Counted[] {
   return [...(ofMessage ?? [])]
     .map(([emoji, { people, sessions }]) => {

@@ -1,4 +1,4 @@
-/** Turns what others emitted into what is stored, and checks every claim that can be checked. */
+/** Converts received events into stored messages, and verifies their claims where possible. */
 import type { RoomCrypto } from '@/crypto/roomCrypto'
 import type { ChangeMessage, DeleteMessage, EditMessage, HistoryRow, TextMessage } from '@/protocol/shapes'
 import { isImage } from '@/protocol/shapes'

@@ -1,4 +1,4 @@
-/** The stretch of a room's history that is in memory: sorted, without doubles, and growing at both ends. */
+/** The loaded part of a room's history: sorted, without duplicates, extended at both ends. */
 import type { StoredMessage } from '@/storage/types'
 
 export interface Timeline {
@@ -11,14 +11,14 @@ export const EMPTY: Timeline = { messages: [], hasOlder: false }
 const isBefore = (one: StoredMessage, other: StoredMessage): boolean =>
   one.timestamp < other.timestamp || (one.timestamp === other.timestamp && one.msgId < other.msgId)
 
-/** Where a message belongs, searched from the end, where new ones nearly always do. */
+/** The position of a message, searched from the end, where most new messages belong. */
 function placeOf(messages: readonly StoredMessage[], message: StoredMessage): number {
   let at = messages.length
   while (at > 0 && isBefore(message, messages[at - 1] as StoredMessage)) at--
   return at
 }
 
-/** Puts in or replaces a message. One that is older than the stretch stays out of it while there is more to load. */
+/** Inserts or replaces a message. A message older than the loaded part is omitted while there is more to load. */
 export function withMessage(timeline: Timeline, message: StoredMessage): Timeline {
   const { messages, hasOlder } = timeline
   const known = messages.findLastIndex((other) => other.msgId === message.msgId)
@@ -36,7 +36,7 @@ export function withoutMessage({ messages, hasOlder }: Timeline, msgId: string):
   return { hasOlder, messages: messages.filter((message) => message.msgId !== msgId) }
 }
 
-/** Puts an older stretch in front. */
+/** Adds older messages at the beginning. */
 export function withOlder({ messages }: Timeline, older: readonly StoredMessage[], hasOlder: boolean): Timeline {
   const known = new Set(messages.map((message) => message.msgId))
   return { hasOlder, messages: [...older.filter((message) => !known.has(message.msgId)), ...messages] }
