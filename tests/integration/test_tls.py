@@ -190,7 +190,7 @@ class ReloadTests(TlsTestCase):
         self.certificate.write_text("junk")
         relay.signal(signal.SIGHUP)
         wait_until(lambda: "stays in use" in relay.log, "the relay has looked at the new certificate")
-        self.assertIn("cert.pem is no certificate in PEM", relay.log)
+        self.assertIn("cert.pem is not a certificate in PEM format", relay.log)
         self.assertEqual(self.live(relay).settle(), [])
 
     def test_sighup_storm_ends_nothing(self) -> None:

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import Resource
 
 from clasp_relay.http.bounded import make_site
-from clasp_relay.net.open_files import RESERVED, is_short, room_for_sessions
+from clasp_relay.net.open_files import RESERVED, is_short, raise_limit, room_for_sessions
 from tests.net.helpers import Site
 
 RAISE = """
@@ -44,6 +44,13 @@ class OpenFilesTests(SynchronousTestCase):
             self.leave(free)
             self.assertIs(is_short(), short, free)
         self.assertEqual((room_for_sessions(1_000), room_for_sessions(3)), (1_000 - RESERVED, 0))
+
+    def test_no_limit_is_no_limit(self) -> None:
+        """Other systems have none; its number is -1."""
+        unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+        self.patch(resource, "getrlimit", lambda _: unlimited)
+        self.assertFalse(is_short())
+        self.assertEqual(raise_limit(), sys.maxsize)
 
     def test_connections_are_refused_and_health_checks_are_not(self) -> None:
         """When descriptors run short."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import resource
+import sys
 
 __all__ = ["RESERVED", "is_short", "raise_limit", "room_for_sessions"]
 
@@ -28,8 +29,8 @@ def raise_limit() -> int:
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         except (OSError, ValueError):  # some systems have a lower one for the whole process
-            return soft
-    return hard
+            return _number(soft)
+    return _number(hard)
 
 
 def room_for_sessions(limit: int) -> int:
@@ -42,10 +43,14 @@ def is_short() -> bool:
 
     The system gives out the lowest free number, so one of the last numbers means that all below it are taken.
     """
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = _number(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     try:
         lowest_free = os.open("/", os.O_RDONLY)
     except OSError:
         return True
     os.close(lowest_free)
     return lowest_free >= limit - RESERVED
+
+
+def _number(limit: int) -> int:
+    return sys.maxsize if limit == resource.RLIM_INFINITY else limit
