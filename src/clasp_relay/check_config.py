@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NoReturn, TextIO
 
 from clasp_relay.access.policy import Explanation, Policy, explain_read, explain_write
-from clasp_relay.access.policy.json_keys import parse_json
+from clasp_relay.access.policy.language.json_keys import parse_json
 from clasp_relay.access.policy_choice import choose_policy, load_policy
 from clasp_relay.core.state.params import ParamLimits, Params
 from clasp_relay.errors import RequestError, StartError

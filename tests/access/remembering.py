@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from clasp_relay.access.permissions import TokenPermissions
 from clasp_relay.access.policy import Policy, redact
-from clasp_relay.access.scopes import Scopes
+from clasp_relay.access.policy.scopes import Scopes
 from clasp_relay.access.tokens import ADMIN_SCOPES, POLICY_SCOPES, TokenRecord, TokenTable, digest_of
 from clasp_relay.core.fanout.recipients import View
 from clasp_relay.core.records import Param

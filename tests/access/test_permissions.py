@@ -33,7 +33,7 @@ from clasp_relay.wire.messages import (
     Welcome,
 )
 from clasp_relay.wire.values import decode_value
-from tests.access.policy.test_maps import raw_map
+from tests.access.policy.language.test_maps import raw_map
 from tests.access.remembering import POLICIES, STEPS, Json, Remembering, leaves
 from tests.core.world import Client, World, WorldClock, heard, value
 

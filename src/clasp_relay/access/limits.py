@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
 from hashlib import blake2b
 from typing import NamedTuple
 
 from clasp_relay.access.addresses import address_group
+from clasp_relay.access.policy.document import RateLimits
 from clasp_relay.access.refusals import Limited
 from clasp_relay.storage.users import ADDRESS_KEPT_S
 
@@ -31,16 +31,6 @@ LOGIN_PER_ADDRESS = 4
 
 LOGIN_PER_USERNAME = 10
 """Failures that all addresses may make for one username, as a multiple of the limit for one."""
-
-
-@dataclass(frozen=True, slots=True)
-class RateLimits:
-    """The limits, as a policy's ``rate_limits`` gives them."""
-
-    login_max_attempts: int = 5
-    login_window_s: float = 900
-    register_max_attempts: int = 10
-    register_window_s: float = 900
 
 
 class SlidingWindow:

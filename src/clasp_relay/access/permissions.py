@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from clasp_relay.access.policy import Policy, redact
 from clasp_relay.access.policy.checks import holds_all
 from clasp_relay.access.policy.document import WriteRule
-from clasp_relay.access.policy.question import Question
+from clasp_relay.access.policy.language.question import Question
+from clasp_relay.access.policy.scopes import UNRESTRICTED, Scopes
 from clasp_relay.access.policy.write import ChecksLeft, WriteRequest
-from clasp_relay.access.scopes import UNRESTRICTED, Scopes
 from clasp_relay.access.tokens import ADMIN_SCOPES, TokenExpired, TokenTable, TokenUnknown
 from clasp_relay.core.rights.memory import Answer, Memory, Reads
 from clasp_relay.core.rights.port import CatchUp, Grant, State, VisibilityRule

@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.access.policy import Policy
-from clasp_relay.access.scopes import Scopes
+from clasp_relay.access.policy.scopes import Scopes
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.values import PyValue
 from tests.access.policy.world import World

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from clasp_relay.access.policy import Policy
-from clasp_relay.access.policy.captures import Path
 from clasp_relay.access.policy.checks import Check, parse_check
-from clasp_relay.access.policy.json_keys import Keys
-from clasp_relay.access.policy.question import Question
-from clasp_relay.access.scopes import Scopes
+from clasp_relay.access.policy.language.captures import Path
+from clasp_relay.access.policy.language.json_keys import Keys
+from clasp_relay.access.policy.language.question import Question
+from clasp_relay.access.policy.scopes import Scopes
 from clasp_relay.core.records import Ended, Param
 from clasp_relay.core.rights.memory import Reads
 from clasp_relay.core.rights.port import HIDDEN, Grant, HiddenKeys, Verdict

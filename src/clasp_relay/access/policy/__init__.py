@@ -5,7 +5,7 @@ Deciding is a matter of (policy, subject, address, value, params, time) alone: n
 
 from clasp_relay.access.policy.document import GuestIds, MessageRate
 from clasp_relay.access.policy.explain import Explanation, explain_read, explain_write
-from clasp_relay.access.policy.maps import redact
+from clasp_relay.access.policy.language.maps import redact
 from clasp_relay.access.policy.policy import PACKAGED, Policy
 from clasp_relay.access.policy.visibility import VisibilityRule
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
-from clasp_relay.access.policy.captures import Path, PathTable
 from clasp_relay.access.policy.checks import Check, Present
 from clasp_relay.access.policy.document import Document, VisibilityEntry
+from clasp_relay.access.policy.language.captures import Path, PathTable
 from clasp_relay.core.rights.port import CatchUp
 from clasp_relay.errors import RequestError
 from clasp_relay.wire.address import Pattern

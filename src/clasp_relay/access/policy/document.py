@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from clasp_relay.access.limits import RateLimits
-from clasp_relay.access.policy.captures import Path, Template
 from clasp_relay.access.policy.checks import BEYOND, Check, parse_check, parse_checks
-from clasp_relay.access.policy.json_keys import Keys
-from clasp_relay.access.scopes import check_template
+from clasp_relay.access.policy.language.captures import Path, Template
+from clasp_relay.access.policy.language.json_keys import Keys
+from clasp_relay.access.policy.scopes import check_template
 
 LIVE = "live"
 SNAPSHOT = "snapshot"
@@ -113,6 +112,16 @@ class Transform:
     fields: frozenset[str]
     unless: tuple[Check, ...]
     applies_to: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimits:
+    """The limits of sign-in and registration."""
+
+    login_max_attempts: int = 5
+    login_window_s: float = 900
+    register_max_attempts: int = 10
+    register_window_s: float = 900
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from clasp_relay.access.policy.captures import Captured
 from clasp_relay.access.policy.checks import Check
 from clasp_relay.access.policy.document import VisibilityEntry, WriteRule
+from clasp_relay.access.policy.language.captures import Captured
+from clasp_relay.access.policy.language.question import Question
 from clasp_relay.access.policy.policy import Policy
-from clasp_relay.access.policy.question import Question
+from clasp_relay.access.policy.scopes import Scopes
 from clasp_relay.access.policy.visibility import Redaction, VisibilityRule
 from clasp_relay.access.policy.write import WriteRequest
-from clasp_relay.access.scopes import Scopes
 from clasp_relay.core.rights.port import HiddenKeys, State
 from clasp_relay.errors import ErrorCode, RequestError
 from clasp_relay.wire.address import Pattern

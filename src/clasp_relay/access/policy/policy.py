@@ -8,11 +8,11 @@ from pathlib import Path as FilePath
 
 from clasp_relay.access.policy.catch_up import CatchUps, KeysRead, presence_paths
 from clasp_relay.access.policy.document import Document, parse_document
-from clasp_relay.access.policy.json_keys import parse_json
-from clasp_relay.access.policy.maps import repeated_key
+from clasp_relay.access.policy.language.json_keys import parse_json
+from clasp_relay.access.policy.language.maps import repeated_key
+from clasp_relay.access.policy.scopes import expand
 from clasp_relay.access.policy.visibility import Visibility, VisibilityRule
 from clasp_relay.access.policy.write import Decision, WriteRequest, WriteRules
-from clasp_relay.access.scopes import expand
 from clasp_relay.core.rights.memory import Memory
 from clasp_relay.core.rights.port import CatchUp, State
 from clasp_relay.errors import ErrorCode, RequestError, StartError

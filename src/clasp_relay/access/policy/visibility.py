@@ -10,10 +10,10 @@ from collections.abc import Hashable
 from functools import lru_cache
 from typing import NamedTuple
 
-from clasp_relay.access.policy.captures import Captured, PathTable
 from clasp_relay.access.policy.checks import holds_all, holds_any
 from clasp_relay.access.policy.document import LIVE, SNAPSHOT, Document, Transform, VisibilityEntry
-from clasp_relay.access.policy.question import Question
+from clasp_relay.access.policy.language.captures import Captured, PathTable
+from clasp_relay.access.policy.language.question import Question
 from clasp_relay.core.rights.port import FULL, HIDDEN, State, Verdict
 from clasp_relay.wire.address import Pattern
 

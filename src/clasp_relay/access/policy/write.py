@@ -6,11 +6,19 @@ from collections import OrderedDict, deque
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
-from clasp_relay.access.policy.captures import Captured, PathTable
 from clasp_relay.access.policy.checks import Check, any_refusal, holds_all, holds_any
 from clasp_relay.access.policy.document import Document, FailureLimit, Stamp, WriteRule
-from clasp_relay.access.policy.maps import add_field, encode_text, fields_of, find_field, is_map, text_of, with_fields
-from clasp_relay.access.policy.question import Question
+from clasp_relay.access.policy.language.captures import Captured, PathTable
+from clasp_relay.access.policy.language.maps import (
+    add_field,
+    encode_text,
+    fields_of,
+    find_field,
+    is_map,
+    text_of,
+    with_fields,
+)
+from clasp_relay.access.policy.language.question import Question
 from clasp_relay.access.policy.visibility import Visibility
 from clasp_relay.core.records import Ended, Param
 from clasp_relay.core.rights.memory import MAX_KEY_CHARACTERS, Answer, Memory, Reads

@@ -31,7 +31,7 @@ from clasp_relay.access.policy.checks.value import (
     ValueIsMap,
     ValueNull,
 )
-from clasp_relay.access.policy.json_keys import Keys
+from clasp_relay.access.policy.language.json_keys import Keys
 
 CLASSIC: tuple[type[Check], ...] = (
     StateFieldEqualsSession,

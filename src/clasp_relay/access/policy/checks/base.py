@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import Field, dataclass, fields
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
-from clasp_relay.access.policy.captures import Captured, Path, Template
-from clasp_relay.access.policy.json_keys import Keys
-from clasp_relay.access.policy.maps import encode_text, same
-from clasp_relay.access.policy.question import Question
+from clasp_relay.access.policy.language.captures import Captured, Path, Template
+from clasp_relay.access.policy.language.json_keys import Keys
+from clasp_relay.access.policy.language.maps import encode_text, same
+from clasp_relay.access.policy.language.question import Question
 from clasp_relay.wire.constants import MAX_PAYLOAD_BYTES
 from clasp_relay.wire.messages import NULL, Value
 from clasp_relay.wire.values import decode_value, encode_value

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from clasp_relay.access.policy.captures import Captured
 from clasp_relay.access.policy.checks.base import Check
-from clasp_relay.access.policy.question import Question
+from clasp_relay.access.policy.language.captures import Captured
+from clasp_relay.access.policy.language.question import Question
 
 
 @dataclass(frozen=True, slots=True)

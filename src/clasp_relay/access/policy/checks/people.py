@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from clasp_relay.access.policy.captures import Path, Template
 from clasp_relay.access.policy.checks.base import Check, CheckParser
-from clasp_relay.access.policy.maps import is_map, names_in
-from clasp_relay.access.policy.question import Question
+from clasp_relay.access.policy.language.captures import Path, Template
+from clasp_relay.access.policy.language.maps import is_map, names_in
+from clasp_relay.access.policy.language.question import Question
 
 DM_PREFIX = "dm-"
 """What the id of a direct-message room begins with."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from clasp_relay.access.policy.captures import Template
 from clasp_relay.access.policy.checks.base import Check, Scalar
-from clasp_relay.access.policy.maps import holds, same
-from clasp_relay.access.policy.question import Question
+from clasp_relay.access.policy.language.captures import Template
+from clasp_relay.access.policy.language.maps import holds, same
+from clasp_relay.access.policy.language.question import Question
 
 
 @dataclass(frozen=True, slots=True)

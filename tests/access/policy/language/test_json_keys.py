@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.access.policy.json_keys import Keys, parse_json
+from clasp_relay.access.policy.language.json_keys import Keys, parse_json
 from clasp_relay.errors import StartError
 
 

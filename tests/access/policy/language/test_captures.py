@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.access.policy.captures import Path, PathTable, Template
+from clasp_relay.access.policy.language.captures import Path, PathTable, Template
 from clasp_relay.wire.address import Pattern
 
 NAMES = st.lists(st.text("ab", min_size=1, max_size=3), min_size=1, max_size=6).map(lambda words: "/" + "/".join(words))

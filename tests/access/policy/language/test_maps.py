@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.access.policy.maps import (
+from clasp_relay.access.policy.language.maps import (
     fields_of,
     find_field,
     get_field,

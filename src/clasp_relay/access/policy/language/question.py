@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from clasp_relay.access.policy.captures import Captured, Template
-from clasp_relay.access.policy.maps import encode_text, find_field, get_field
+from clasp_relay.access.policy.language.captures import Captured, Template
+from clasp_relay.access.policy.language.maps import encode_text, find_field, get_field
 from clasp_relay.core.records import Ended, Param
 from clasp_relay.core.rights.memory import Reads
 from clasp_relay.core.rights.port import State

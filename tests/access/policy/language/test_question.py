@@ -2,7 +2,7 @@
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.access.policy.question import Question
+from clasp_relay.access.policy.language.question import Question
 from clasp_relay.core.records import Param
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.messages import NULL

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.access.scopes import UNRESTRICTED, Scopes, check_template, expand
+from clasp_relay.access.policy.scopes import UNRESTRICTED, Scopes, check_template, expand
 from clasp_relay.wire.address import Pattern
 
 LETTERS = "abc"
