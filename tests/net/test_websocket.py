@@ -20,7 +20,7 @@ from clasp_relay.core.handlers import HANDLERS
 from clasp_relay.core.ports import Audience
 from clasp_relay.core.relay import Relay, RelayOptions
 from clasp_relay.core.session.sessions import Session
-from clasp_relay.errors import CloseCode, ErrorCode
+from clasp_relay.errors import CloseCode, Disconnect, ErrorCode
 from clasp_relay.net.admission import SPARE_CONNECTIONS, NetLimits
 from clasp_relay.net.frames import CODEC
 from clasp_relay.net.turn import TurnWriter
@@ -799,6 +799,9 @@ class ResourceTests(SynchronousTestCase):
         self.assertEqual((session.disconnects, len(site.factory.connections)), (1, 0))
 
 
+TOKEN_ENDED = ErrorCode.TOKEN_EXPIRED
+
+
 class RelaySite(Site):
     """A site with the core's relay."""
 
@@ -814,6 +817,7 @@ class RelaySite(Site):
             self.writer,
             self.report,
         )
+        self.core = relay
         port: RelayPort[Session] = relay
         self.factory = ClaspFactory(port, self.writer, self.reactor)
         self.faults: list[Exception] = []
@@ -854,6 +858,32 @@ class RelayPortTests(SynchronousTestCase):
         client.turn(11)
         self.assertTrue(client.pipe.connected)
         client.pipe.lose()
+        self.assertEqual(site.faults, [])
+
+    def test_session_whose_token_ended_reads_nothing_more(self) -> None:
+        """Though it has asked for megabytes, and reads again only then; the core does it like this."""
+        site = RelaySite()
+        writer, reader = self.enter(site), self.enter(site)
+        for number in range(200):
+            say(writer, m.Set(f"/big/{number}", encode_value("x" * 10_000)))
+        reader.pipe.room_bytes = 10_000
+        for number in range(3):
+            say(reader, m.Subscribe(number, "/big/**"))
+        reader.turn()
+        say(writer, m.Set("/big/0", encode_value("last")))
+        writer.turn()
+        session = reader.protocol._session
+        assert isinstance(session, Session)
+        session.outbox.discard()
+        site.core.end(session, Disconnect(CloseCode.POLICY_VIOLATION, "revoked", TOKEN_ENDED))
+        waiting_bytes = len(reader.pipe.taken) + len(reader.pipe.dataBuffer) + reader.pipe._tempDataLen
+        for _ in range(3):
+            reader.turn()
+            reader.pipe.drain()
+        last = error_payload(TOKEN_ENDED, "revoked")
+        self.assertEqual(datas(reader.frames)[-1], last)
+        self.assertEqual(reader.closes, [(1008, "revoked")])
+        self.assertLess(len(reader.pipe.taken) - waiting_bytes, 100)
         self.assertEqual(site.faults, [])
 
     def test_relay_keeps_a_burst_in_order_for_50_subscribers(self) -> None:
