@@ -117,6 +117,39 @@ class ShareTests(AccountsTestCase):
         self.assertEqual(first.code(put("/ann/0", None), 1), 0)
         self.assertEqual(second.code(put("/ann/3", 1), 1), 0)
 
+    def test_one_client_address_cannot_fill_the_state(self) -> None:
+        """Nor after a restart: a guest of another address still enters a room, and nobody's presence goes."""
+        bounds = ("--max-state-bytes", str(8 * 1024 * 1024), "--max-bytes-per-subject", str(512 * 1024))
+        options = ("--app-config", "chat", "--rate-limit", "0", *bounds)
+        relay = self.start_accounts(*options)
+        bob = self.sign_in(relay, relay.api.guest("bob"), source="127.0.0.2")
+        presence = "/chat/room/lobby/presence/bob"
+        here = {"userId": "bob", "name": "bob", "timestamp": 1}
+        self.assertEqual(bob.code(put(presence, here, ttl=60), 1), 0)
+        guests = [relay.api.guest(f"mal{number}") for number in range(18)]
+        self.assertEqual(self.fill(relay, guests), {503})
+        self.assertEqual(told(bob.ask(Get(presence))), [(presence, here)])
+        bob.close()
+        relay.stop()
+        relay = self.start_accounts(*options)
+        mallory = self.sign_in(relay, guests[17])
+        refusals = mallory.ask(put("/chat/user/mal17/more", bytes(65_000)), qos=1)
+        self.assertEqual(codes(refusals), [503], "its address is full, though this guest has written nothing")
+        self.assertIn("client address", str(refusals[0]))
+        eve = self.sign_in(relay, relay.api.guest("eve"), source="127.0.0.2")
+        entered = {"userId": "eve", "name": "eve", "timestamp": 1}
+        self.assertEqual(eve.code(put("/chat/room/lobby/presence/eve", entered, ttl=60), 1), 0)
+
+    def fill(self, relay: AccountsRelay, tokens: list[str]) -> set[int]:
+        """Writes with each token 20 values of 65 kB below its user's own folder; returns what each was told last."""
+        last = set()
+        for number, token in enumerate(tokens):
+            person = self.sign_in(relay, token)
+            codes = [person.code(put(f"/chat/user/mal{number}/{part}", bytes(65_000)), 1) for part in range(20)]
+            last.add(codes[-1])
+            person.close()
+        return last
+
 
 class AddressTests(AccountsTestCase):
     """How many connections one client address may have, behind a proxy."""

@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from clasp_relay.core.fanout import snapshots
 from clasp_relay.core.ports import NOT_YET, Frame
 from clasp_relay.core.rights.port import FULL, HIDDEN, Verdict
+from clasp_relay.core.state import tree
 from clasp_relay.wire.messages import NULL, Hello, Message, Set, Snapshot, Subscribe
+from tests.core.counting import count_calls
 from tests.core.guard import Rule, members_of
 from tests.core.rights.test_visibility import VisibilityCase
-from tests.core.world import Client, heard
+from tests.core.world import Client, World, heard, value
 
 
 class WaitingSnapshotCase(VisibilityCase):
@@ -96,6 +98,64 @@ class WaitingSnapshotTests(WaitingSnapshotCase):
         self.assertEqual(self.take(frames), [])
 
 
+class SearchTests(WaitingSnapshotCase):
+    """A subscription whose params take long to find: they are found while the SNAPSHOT is taken."""
+
+    def setUp(self) -> None:
+        """Every search is too long for one turn."""
+        super().setUp()
+        self.patch(tree, "FIND_COST", 1)
+        for number in range(300):
+            self.write(f"/other/{number}", number)
+        for number in range(5):
+            self.write(f"/room/{number}", number)
+
+    def test_what_matches_is_found_with_pauses(self) -> None:
+        """By a client with rules and by one of an open relay, as if it had been found at once."""
+        self.patch(snapshots, "SEARCHED_AT_ONCE", 50)
+        self.patch(snapshots, "PIECE_COST", 100)
+        expected = [(f"/room/{number}", number) for number in range(5)]
+        taken = list(self.ask("/room/*"))
+        self.assertEqual((taken.count(NOT_YET), len(taken)), (3, 4))
+        self.assertEqual(self.take(iter(taken)), expected)
+        world = World()
+        client = world.join()
+        for address, number in (("/room/1", 1), ("/other", 2)):
+            client.send(Set(address, value(number)))
+        self.assertEqual(heard(client.ask(Subscribe(1, "/room/*"))), [("/room/1", 1)])
+
+    def test_expensive_pattern_has_more_pauses(self) -> None:
+        """And so have long addresses: a pause comes after so much work, not after so many params."""
+        self.patch(snapshots, "SEARCHED_AT_ONCE", 50)
+        self.patch(snapshots, "PIECE_COST", 100)
+        pauses = [list(self.ask(pattern)).count(NOT_YET) for pattern in ("/x/*", "/*/*/*/*/*/*/*/*")]
+        self.assertEqual(pauses, [3, 8])
+        for number in range(10):
+            self.write("/other" + "/long" * 39 + f"/{number}", number)
+        self.assertEqual(list(self.ask("/x/*")).count(NOT_YET), 4)
+
+    def test_nothing_found_is_no_snapshot(self) -> None:
+        """As where it is seen at once that nothing matches."""
+        self.assertEqual(list(self.ask("/x/*")), [])
+
+    def test_snapshot_holds_what_matched_at_the_subscribe_and_is_current(self) -> None:
+        """What has changed since, or is new, or has ended, came live."""
+        frames = self.ask("/room/*")
+        self.write("/room/1", "changed")
+        self.write("/room/new", "new")
+        self.admin.send(Set("/room/2", NULL))
+        live = [("/room/1", "changed"), ("/room/new", "new"), ("/room/2", None)]
+        self.assertEqual(heard(self.alice.hear()), live)
+        self.assertEqual(self.take(frames), [(f"/room/{number}", number) for number in (0, 3, 4)])
+
+    def test_first_turn_costs_the_same_however_much_is_set(self) -> None:
+        """Nothing is looked at in the turn of the SUBSCRIBE."""
+        cost = count_calls(lambda: self.ask("/**/x"))
+        for number in range(3_000):
+            self.write(f"/more/{number}", number)
+        self.assertLess(count_calls(lambda: self.ask("/**/x")), cost + 100)
+
+
 class WaitingHelloTests(WaitingSnapshotCase):
     """The SNAPSHOT after WELCOME, whose session was told nothing yet."""
 
@@ -136,6 +196,19 @@ class WaitingHelloTests(WaitingSnapshotCase):
         self.write("/a", "secret")
         self.write("/members", [])
         self.assertEqual(self.take(frames, client), [("/b", 1), ("/members", [])])
+
+    def test_crowd_that_connects_shares_what_it_goes_through(self) -> None:
+        """While nothing changes; and nothing is kept when all have taken it."""
+        params = self.world.relay.params
+        waiting = [self.greet() for _ in range(3)]
+        shared = params._captured()
+        self.write("/c", 1)
+        waiting.append(self.greet())
+        self.assertIsNot(params._captured(), shared)
+        taken = [self.take(frames, client) for client, frames in waiting]
+        self.assertEqual(taken, [[("/a", 1), ("/b", 1)]] * 3 + [[("/a", 1), ("/b", 1), ("/c", 1)]])
+        del waiting, shared
+        self.assertIsNone(params._captured())
 
     def test_nothing_to_see_is_one_empty_snapshot(self) -> None:
         """Clients wait for it; where something is to be seen there is no empty one."""

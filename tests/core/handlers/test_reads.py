@@ -8,6 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from clasp_relay.core.handlers import reads
 from clasp_relay.core.handlers.reads import MAX_SUBSCRIPTIONS
 from clasp_relay.core.ports import NOT_YET
+from clasp_relay.core.state import signals, tree
 from clasp_relay.errors import ErrorCode
 from clasp_relay.wire.constants import Signal
 from clasp_relay.wire.frame import encode_frame
@@ -264,7 +265,7 @@ class SignalsTests(SynchronousTestCase):
 
     def test_query_of_many_gives_others_their_turn(self) -> None:
         """Its RESULTs are made while they are taken, with a pause every so many definitions."""
-        self.patch(reads, "LOOKED_AT_ONCE", 10)
+        self.patch(reads, "JUDGED_AT_ONCE", 10)
         self.client.send(announce(*(f"/a/{number}" for number in range(35))))
         self.client.hear()
         waiting: list[tuple[object, Iterator[bytes]]] = []
@@ -281,6 +282,18 @@ class SignalsTests(SynchronousTestCase):
         assert isinstance(result, Result)
         self.assertEqual([one.address for one in result.signals], [f"/a/{number}" for number in range(35)])
 
+    def test_query_that_finds_little_gives_others_their_turn(self) -> None:
+        """While it goes through what it does not match."""
+        self.patch(tree, "FIND_COST", 10)
+        self.patch(signals, "LOOKED_AT_ONCE", 10)
+        self.client.ask(announce("/a/1", *(f"/b/{number}" for number in range(34))))
+        taken = list(self.patched_query("/**/1"))
+        self.assertEqual([data == NOT_YET for data in taken], [True] * 5 + [False])
+        self.client.outbox.send_snapshot("", iter(taken))
+        (result,) = self.client.hear()
+        assert isinstance(result, Result)
+        self.assertEqual([one.address for one in result.signals], ["/a/1", "/b/1"])
+
     def test_what_is_forgotten_while_a_query_is_answered_is_left_out(self) -> None:
         """It was announced an hour ago."""
         self.client.ask(announce("/a/1", "/b/*"))
@@ -293,7 +306,7 @@ class SignalsTests(SynchronousTestCase):
     def patched_query(self, pattern: str) -> Iterator[bytes]:
         """Asks, and returns the frames of the answer, of which the first definitions are found already."""
         waiting: list[Iterator[bytes]] = []
-        self.patch(reads, "LOOKED_AT_ONCE", 1)
+        self.patch(reads, "JUDGED_AT_ONCE", 1)
         taking = self.patch(self.client.outbox, "send_snapshot", lambda _key, frames: waiting.append(frames))
         self.client.send(Query(pattern))
         taking.restore()

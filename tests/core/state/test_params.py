@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.core.records import Change, ChangeKind, Ended, Param, StateImage, no_param, param_bytes, text_bytes
 from clasp_relay.core.state import params as params_module
+from clasp_relay.core.state import tree
 from clasp_relay.core.state.params import ParamLimits, Params
 from clasp_relay.core.state.shares import ShareLimits, Shares
 from clasp_relay.errors import ErrorCode, RequestError
@@ -76,6 +77,28 @@ class TableTests(SynchronousTestCase):
             with self.subTest(pattern=pattern):
                 self.assertEqual(sorted(self.params.match(Pattern.parse(pattern))), expected)
         self.assertEqual((len(self.params), sorted(self.params.all())), (2, [one, other]))
+
+    def test_all_is_what_was_set_when_it_was_asked(self) -> None:
+        """One list for those who ask while nothing changes; a table that is loaded is told anew."""
+        put(self.params, param("/a"))
+        first = self.params.all()
+        self.assertIs(self.params.all(), first)
+        put(self.params, param("/b"))
+        self.assertEqual((len(first), len(self.params.all())), (1, 2))
+        loaded = Params(ParamLimits())
+        empty = loaded.all()
+        loaded.load(self.params.image())
+        self.assertEqual((empty, len(loaded.all())), ([], 2))
+
+    def test_search_that_takes_too_long_finds_nothing(self) -> None:
+        """Not even what it came to; an address alone is found always."""
+        put(self.params, param("/a"))
+        put(self.params, param("/b"))
+        self.assertEqual([one.address for one in self.params.find(Pattern.parse("/*")) or ()], ["/a", "/b"])
+        self.assertEqual(self.params.find(Pattern.parse("/c/*")), [])
+        self.patch(tree, "FIND_COST", 3)
+        self.assertIsNone(self.params.find(Pattern.parse("/*")))
+        self.assertEqual(self.params.find(Pattern.parse("/a")), [param("/a")])
 
     def test_deleted_address_keeps_its_revision(self) -> None:
         """And how it ended; once it is set again that is forgotten."""

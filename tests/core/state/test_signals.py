@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.core.state import signals
+from clasp_relay.core.state import signals, tree
 from clasp_relay.core.state.signals import SIGNAL_TTL_US, Signals
 from clasp_relay.errors import ErrorCode, RequestError
 from clasp_relay.wire.address import Pattern, intersects
@@ -50,6 +50,7 @@ class SignalsTests(SynchronousTestCase):
         self.assertEqual(len(self.found("/*", SIGNAL_TTL_US - 1)), 2)
         self.assertEqual([one.address for one in self.found("/*", SIGNAL_TTL_US)], ["/a"])
         self.assertEqual(self.found("/*", SIGNAL_TTL_US + 1000), [])
+        self.signals.sweep(SIGNAL_TTL_US + 1000)
         self.assertEqual((len(self.signals), self.signals._bytes, self.signals._tree._root), (0, 0, {}))
 
     def test_too_many_signals_are_refused_all(self) -> None:
@@ -98,19 +99,40 @@ class WildcardTests(SynchronousTestCase):
     ) -> None:
         """Each once; however many there are."""
         self.setUp()
-        self.patch(signals, "FOUND_AT_ONCE", 1 if are_many else 1000)
+        self.patch(tree, "FIND_COST", 1 if are_many else 1000)
         self.announce(*addresses) if addresses else None
         asked = Pattern.parse(pattern)
         expected = sorted({one for one in addresses if intersects(Pattern.parse(one), asked)})
         self.assertEqual(self.found(pattern), expected)
 
-    def test_every_definition_that_is_looked_at_is_told(self) -> None:
-        """Also in vain, so that whoever asks can pause."""
-        self.patch(signals, "FOUND_AT_ONCE", 2)
+    def test_others_have_their_turn_while_all_are_looked_at(self) -> None:
+        """Also in vain; long addresses count for more, and so do patterns with many wildcards."""
+        self.patch(tree, "FIND_COST", 1)
+        self.patch(signals, "LOOKED_AT_ONCE", 4)
         self.announce("/a/1", "/a/2", "/a/3", "/b/1", "/c/*", "/a/*")
         matches = list(self.signals.match(Pattern.parse("/a/*"), 0))
-        self.assertEqual(len(matches), 6 + 2)
-        self.assertEqual([one.address for one in matches if one is not None], ["/a/1", "/a/2", "/a/3", "/a/*"])
+        self.assertEqual([one and one.address for one in matches], ["/a/1", "/a/2", "/a/3", None, "/a/*"])
+        for pattern, pauses in (("/x/**", 1), ("/*/*/*/*/x", 3)):
+            with self.subTest(pattern=pattern):
+                self.assertEqual(list(self.signals.match(Pattern.parse(pattern), 0)).count(None), pauses)
+        self.announce("/b" * 16, "/b" * 32)
+        self.assertEqual(list(self.signals.match(Pattern.parse("/x/**"), 0)).count(None), 3)
+
+    def test_many_definitions_are_forgotten_a_bounded_number_at_a_time(self) -> None:
+        """What is over is found no more meanwhile."""
+        self.patch(signals, "SWEPT_AT_ONCE", 2)
+        self.announce("/a", "/b", "/c", "/d/*", "/e")
+        self.assertEqual(self.found("/**", SIGNAL_TTL_US), [])
+        self.assertEqual(self.found("/c", SIGNAL_TTL_US), [])
+        for left in (3, 1, 0, 0):
+            self.signals.sweep(SIGNAL_TTL_US)
+            self.assertEqual(len(self.signals), left)
+
+    def test_many_wildcards_are_compared_in_turns(self) -> None:
+        """Long ones count for more."""
+        self.patch(signals, "LOOKED_AT_ONCE", 3)
+        self.announce(*(f"/{number}/*" for number in range(7)))
+        self.assertEqual(list(self.signals.match(Pattern.parse("/x/**"), 0)), [None, None])
 
     def test_definition_with_wildcards_is_forgotten_like_others(self) -> None:
         """And replaced, and counted."""
@@ -119,6 +141,7 @@ class WildcardTests(SynchronousTestCase):
         self.assertEqual((len(self.signals), self.found("/a/x")), (2, ["/a/*"]))
         self.assertEqual(self.found("/**", SIGNAL_TTL_US), ["/a/*"])
         self.assertEqual(self.found("/**", SIGNAL_TTL_US + 5), [])
+        self.signals.sweep(SIGNAL_TTL_US + 5)
         self.assertEqual((len(self.signals), self.signals._wildcards, self.signals._bytes), (0, {}, 0))
 
     def test_too_many_wildcards_are_refused_all(self) -> None:
@@ -133,7 +156,7 @@ class WildcardTests(SynchronousTestCase):
 
     def test_what_goes_while_it_is_gone_through_is_left_out(self) -> None:
         """An answer may take several turns."""
-        self.patch(signals, "FOUND_AT_ONCE", 1)
+        self.patch(tree, "FIND_COST", 1)
         self.announce("/a/1", "/a/2", "/a/3", "/a/*")
         matches = self.signals.match(Pattern.parse("/a/*"), 0)
         first = next(matches)

@@ -1,5 +1,7 @@
 """Tests of clasp_relay.core.state.tree: the addresses that a pattern matches."""
 
+from functools import partial
+
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -101,6 +103,8 @@ class AddressTreeTests(SynchronousTestCase):
                 parsed = Pattern.parse(pattern)
                 if not parsed.is_literal:
                     self.assertEqual(sorted(tree.match(parsed)), sorted(filter(parsed.matches, model)))
+                    self.assertEqual(tree.find(parsed), list(tree.match(parsed)))
+                    self.assertIn(tree.find(parsed, 20), (None, list(tree.match(parsed))))
             for address in model:
                 tree.discard(address)
             self.assertEqual(tree._root, {})
@@ -118,3 +122,23 @@ class AddressTreeTests(SynchronousTestCase):
         for pattern in ("/room/**", "/room/*/name", "/room/1*/name", "/nothing/**"):
             with self.subTest(pattern=pattern):
                 self.assertEqual(cost(few, pattern), cost(many, pattern))
+
+    def test_search_gives_up_before_it_costs_much(self) -> None:
+        """However many addresses there are, and whatever the pattern: nobody waits for it."""
+        wide = tree_of(*(f"/d/{number}/x/{number % 100}" for number in range(10_000)))
+        deep = tree_of(*("/s" * 60 + f"/{number}" for number in range(2_000)))
+        many = "/**/a*" * 15 + "/**/z"
+        for tree, pattern in ((wide, "/**/zzz"), (wide, "/d/*/x/*/z"), (wide, many), (deep, "/**/zzz"), (deep, many)):
+            with self.subTest(pattern=pattern, is_deep=tree is deep):
+                parsed = Pattern.parse(pattern)
+                parsed.matches("/a")
+                self.assertIsNone(tree.find(parsed))
+                self.assertLess(count_calls(partial(tree.find, parsed)), 60_000)
+
+    def test_search_of_the_usual_size_finds_all(self) -> None:
+        """A lobby of many rooms, and one room among many."""
+        parts = ("meta", "messages", "presence/a", "presence/b", "admin/a", "crypto/pubkey/a")
+        tree = tree_of(*(f"/chat/room/{number}/{part}" for number in range(1_000) for part in parts))
+        for pattern, size in (("/chat/room/*/meta", 1_000), ("/chat/room/7/**", 6), ("/chat/room/7/presence/*", 2)):
+            with self.subTest(pattern=pattern):
+                self.assertEqual(len(tree.find(Pattern.parse(pattern)) or ()), size)

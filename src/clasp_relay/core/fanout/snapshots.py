@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import TypeAlias
 
 from clasp_relay.core.ports import NOT_YET
 from clasp_relay.core.records import Param
@@ -10,6 +11,7 @@ from clasp_relay.core.rights.port import Permissions
 from clasp_relay.core.rights.visibility import Visibility
 from clasp_relay.core.session.sessions import Session, Subscription
 from clasp_relay.core.state.params import Params
+from clasp_relay.core.state.tree import search_cost
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.constants import MAX_SNAPSHOT_PARAMS
 from clasp_relay.wire.messages import SnapshotParam
@@ -20,8 +22,14 @@ JUDGED_AT_ONCE = 64
 PIECE_COST = 1024
 """How many params are judged in one turn where it is known what decides about them: 1 ms of work."""
 
+SEARCHED_AT_ONCE = 256
+"""How much is looked for what matches, in the same units, before that is judged."""
+
 FIND_COST = 2
 """The cost of a param whose rule has to be found first, in the same units."""
+
+_Some: TypeAlias = "tuple[list[Param], int]"
+"""Some params, and what it cost to come to them."""
 
 # Skips the argument handling of the generated constructor: a newcomer gets thousands of params at once.
 _new = tuple.__new__
@@ -47,27 +55,32 @@ class Snapshots:
         if permissions.is_open:
             return self.encode(session, self._params.all())
         params = self._params.all() if permissions.hello_snapshot else []
-        return self._judged(session, params, None, is_owed=True)
+        return self._judged(session, _some(params), None, is_owed=True)
 
     def of(self, session: Session, subscription: Subscription) -> Iterator[bytes] | None:
         """Yields the params that a subscription matches, as far as its session may see them.
 
         Returns:
-            None where nothing matches: then there is no SNAPSHOT.
+            None where nothing matches: then there is no SNAPSHOT. Where it takes long to find what matches, that is
+            found on the way, and there may be no SNAPSHOT either.
         """
-        params = list(self._params.match(subscription.pattern))
+        pattern = subscription.pattern
+        params = self._params.find(pattern)
+        if params is None:
+            every = self._params.all()
+            return self._judged(session, _matching(every, pattern), pattern, is_owed=False)
         if not params:
             return None
         if self._permissions.is_open:
             return self.encode(session, params)
-        return self._judged(session, params, subscription.pattern, is_owed=False)
+        return self._judged(session, _some(params), pattern, is_owed=False)
 
     def encode(self, session: Session, params: Iterable[Param]) -> Iterator[bytes]:
         """Yields the SNAPSHOTs of params that the session may see."""
         return session.codec.snapshot(map(_entry, params))
 
     def _judged(
-        self, session: Session, params: list[Param], pattern: Pattern | None, *, is_owed: bool
+        self, session: Session, params: Iterable[_Some], pattern: Pattern | None, *, is_owed: bool
     ) -> Iterator[bytes]:
         """Yields SNAPSHOTs of params that are judged on the way, and ``NOT_YET`` where others have their turn."""
         waiting: list[Param] = []
@@ -84,7 +97,7 @@ class Snapshots:
             yield from self.encode(session, waiting)
 
     def _in_pieces(
-        self, session: Session, params: list[Param], pattern: Pattern | None
+        self, session: Session, params: Iterable[_Some], pattern: Pattern | None
     ) -> Iterator[list[Param] | None]:
         """Yields, some at a time, params as a session sees them, and None where others should have their turn.
 
@@ -93,10 +106,9 @@ class Snapshots:
         visibility = self._visibility
         piece: list[Param] = []
         cost, found = 0, visibility.found
-        for start in range(0, len(params), JUDGED_AT_ONCE):
-            current = self._current(session, params[start : start + JUDGED_AT_ONCE], pattern)
-            piece += visibility.show(current, session, pattern)
-            cost += JUDGED_AT_ONCE
+        for some, looked_at_cost in params:
+            piece += visibility.show(self._current(session, some, pattern), session, pattern)
+            cost += looked_at_cost
             if cost + FIND_COST * (visibility.found - found) >= PIECE_COST:
                 yield piece
                 yield None
@@ -120,6 +132,29 @@ class Snapshots:
             if param is not None and is_news and can_read(who, param.address):
                 current.append(param)
         return current
+
+
+def _some(params: list[Param]) -> Iterator[_Some]:
+    """Yields params some at a time."""
+    for start in range(0, len(params), JUDGED_AT_ONCE):
+        yield params[start : start + JUDGED_AT_ONCE], JUDGED_AT_ONCE
+
+
+def _matching(params: list[Param], pattern: Pattern) -> Iterator[_Some]:
+    """Yields some at a time, of all params, those that a pattern matches, and what it cost to look at the others."""
+    matches, each = pattern.matches, search_cost(pattern)
+    found: list[Param] = []
+    cost = 0
+    for param in params:
+        address = param.address
+        cost += each * (1 + address.count("/") // 4)
+        if matches(address):
+            found.append(param)
+            cost += 1
+        if cost >= SEARCHED_AT_ONCE:
+            yield found, cost
+            found, cost = [], 0
+    yield found, cost
 
 
 def _is_told(session: Session, address: str) -> bool:

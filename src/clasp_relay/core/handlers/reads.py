@@ -17,8 +17,8 @@ from clasp_relay.wire.messages import Announce, Get, Query, Replay, SignalDefini
 MAX_SUBSCRIPTIONS = 1_000
 """How many one session may have."""
 
-LOOKED_AT_ONCE = 512
-"""How many announced signals a QUERY looks at in one turn: 1 to 2 ms of work."""
+JUDGED_AT_ONCE = 512
+"""How many announced signals a QUERY judges in one turn: 1 to 2 ms of work."""
 
 
 def get(relay: Relay, session: Session, message: Get, _qos: int) -> None:
@@ -99,9 +99,14 @@ def query(relay: Relay, session: Session, message: Query, _qos: int) -> None:
 def _results(relay: Relay, session: Session, pattern: Pattern) -> Iterator[bytes]:
     """Yields the RESULTs of a QUERY, and ``NOT_YET`` where others should have their turn."""
     found: list[SignalDefinition] = []
-    for looked_at, definition in enumerate(relay.signals.match(pattern, relay.clock.now_us()), 1):
-        if definition is not None and relay.visibility.is_shown(session, definition.address, pattern):
+    judged = 0
+    for definition in relay.signals.match(pattern, relay.clock.now_us()):
+        if definition is None:
+            yield NOT_YET
+            continue
+        if relay.visibility.is_shown(session, definition.address, pattern):
             found.append(definition)
-        if looked_at % LOOKED_AT_ONCE == 0:
+        judged += 1
+        if judged % JUDGED_AT_ONCE == 0:
             yield NOT_YET
     yield from session.codec.result(found)

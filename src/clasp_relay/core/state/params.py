@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
+from weakref import ref
 
 from clasp_relay.core.records import Change, ChangeKind, Ended, Param, StateImage, param_bytes, text_bytes
 from clasp_relay.core.state.expiry import Expiry
@@ -57,6 +58,15 @@ class ParamLimits:
     exempt_subject: str = ""
 
 
+class Captured(list[Param]):
+    """What was set at one time; kept for as long as somebody goes through it."""
+
+    __slots__ = ("__weakref__", "changes")
+
+    changes: int
+    """After how many changes."""
+
+
 class Params:
     """The table of params.
 
@@ -71,6 +81,7 @@ class Params:
         self._params: dict[str, Param] = {}
         self.get: Callable[[str], Param | None] = self._params.get
         """Returns what is set at an address."""
+        self._captured: Callable[[], Captured | None] = _nothing_captured
         self._tree = AddressTree()
         self._tombstones = Tombstones(limits.max_params, limits.max_state_bytes)
         self.locks = Locks()
@@ -89,8 +100,16 @@ class Params:
         return len(self._params)
 
     def all(self) -> list[Param]:
-        """Returns every param, captured in one step."""
-        return list(self._params.values())
+        """Returns every param, captured in one step; it must not be altered.
+
+        Those who ask while nothing changes share one list: a crowd that connects takes no list each.
+        """
+        captured = self._captured()
+        if captured is None or captured.changes != self.changes:
+            captured = Captured(self._params.values())
+            captured.changes = self.changes
+            self._captured = ref(captured)
+        return captured
 
     def match(self, pattern: Pattern) -> Iterator[Param]:
         """Yields the params whose address matches; the cost follows what matches."""
@@ -98,6 +117,13 @@ class Params:
             param = self._params.get(pattern.text)
             return iter(() if param is None else (param,))
         return map(self._params.__getitem__, self._tree.match(pattern))
+
+    def find(self, pattern: Pattern) -> list[Param] | None:
+        """Returns the params whose address matches, or None where finding them would take too long for one turn."""
+        if pattern.is_literal:
+            return list(self.match(pattern))
+        addresses = self._tree.find(pattern)
+        return None if addresses is None else [self._params[address] for address in addresses]
 
     def ended(self, address: str) -> Ended | None:
         """Returns how the last param at an address ended, as far as that is remembered."""
@@ -340,6 +366,7 @@ class Params:
 
     def load(self, image: StateImage) -> None:
         """Takes a state as it was captured; the table must be empty."""
+        self._captured = _nothing_captured
         for param in image.params:
             self._params[param.address] = param
             self._tree.add(param.address)
@@ -406,6 +433,10 @@ class Params:
         if ended is not None and ended.stamp is not None:
             return ended.stamp, "", text_bytes(address)
         return "", "", 0
+
+
+def _nothing_captured() -> None:
+    return None
 
 
 def _place_after(change: Change) -> tuple[str, str, int]:

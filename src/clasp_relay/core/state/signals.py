@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
-from itertools import islice
 
 from clasp_relay.core.records import text_bytes
-from clasp_relay.core.state.tree import AddressTree
+from clasp_relay.core.state.tree import AddressTree, search_cost
 from clasp_relay.errors import ErrorCode, RequestError
 from clasp_relay.wire.address import Pattern, intersects
 from clasp_relay.wire.messages import SignalDefinition
@@ -24,8 +23,11 @@ MAX_SIGNAL_BYTES = 32 * 1024 * 1024
 MAX_WILDCARDS = 1_000
 """How many definitions may have wildcards: a QUERY compares its pattern with each of them."""
 
-FOUND_AT_ONCE = 1_000
-"""Up to how many definitions are found in one go; of more, all are gone through, with pauses."""
+SWEPT_AT_ONCE = 1_000
+"""How many definitions are forgotten in one turn: all can have been announced at the same time."""
+
+LOOKED_AT_ONCE = 512
+"""How many definitions are compared with a pattern in one turn, long addresses and patterns counting for more."""
 
 
 class Signals:
@@ -73,29 +75,44 @@ class Signals:
             self._definitions.move_to_end(address)
 
     def match(self, pattern: Pattern, now_us: int) -> Iterator[SignalDefinition | None]:
-        """Yields the definitions of which an address matches, and None for each that was looked at in vain.
+        """Yields the definitions of which an address matches, and None where others should have their turn.
 
         It may be continued in a later turn: definitions that have come since may be left out, those that have gone are.
         """
-        self.sweep(now_us)
-        if pattern.is_literal:
-            found = [pattern.text]
-        else:
-            found = list(islice(self._tree.match(pattern), FOUND_AT_ONCE + 1))
-            if len(found) > FOUND_AT_ONCE:
-                found = list(self._definitions)
-        is_all = len(found) > FOUND_AT_ONCE
-        for address in found:
-            entry = self._definitions.get(address)
-            fits = entry is not None and not (is_all and ("*" in address or not pattern.matches(address)))
-            yield entry[0] if fits and entry is not None else None
+        found = [pattern.text] if pattern.is_literal else self._tree.find(pattern)
+        for address in self._search(pattern) if found is None else found:
+            definition = None if address is None else self._current(address, now_us)
+            if address is None or definition is not None:
+                yield definition
+        cost, segments = 0, 1 + pattern.text.count("/")
         for address, wildcard in list(self._wildcards.items()):
-            entry = self._definitions.get(address)
-            yield entry[0] if entry is not None and intersects(wildcard, pattern) else None
+            cost += 1 + address.count("/") * segments // 16
+            if cost >= LOOKED_AT_ONCE:
+                cost = 0
+                yield None
+            definition = self._current(address, now_us)
+            if definition is not None and intersects(wildcard, pattern):
+                yield definition
+
+    def _current(self, address: str, now_us: int) -> SignalDefinition | None:
+        """Returns the definition at an address, whose time may be over though it is not forgotten yet."""
+        entry = self._definitions.get(address)
+        return None if entry is None or entry[1] + SIGNAL_TTL_US <= now_us else entry[0]
+
+    def _search(self, pattern: Pattern) -> Iterator[str | None]:
+        """Goes through all addresses, since finding what matches takes too long for one turn; see ``match``."""
+        cost, each = 0, search_cost(pattern)
+        for address in list(self._definitions):
+            cost += each * (1 + address.count("/") // 4)
+            if cost >= LOOKED_AT_ONCE:
+                cost = 0
+                yield None
+            if "*" not in address and pattern.matches(address):
+                yield address
 
     def sweep(self, now_us: int) -> None:
-        """Forgets the definitions whose time is over."""
-        while self._definitions:
+        """Forgets the definitions whose time is over, a bounded number in one turn."""
+        for _ in range(min(len(self._definitions), SWEPT_AT_ONCE)):
             address, (definition, announced_us) = next(iter(self._definitions.items()))
             if announced_us + SIGNAL_TTL_US > now_us:
                 return

@@ -14,8 +14,57 @@ MAX_DEPTH = 32
 
 _Node: TypeAlias = "dict[str, _Node | str]"
 
+FIND_COST = 8_192
+"""How much of a search is done in one turn, in entries that a wildcard passes at once: at most some milliseconds."""
+
+_NODE_COST = 4
+"""The cost of a node, beside its entries."""
+
 _HERE = ""
 """The key of the address that ends at a node; no segment is empty."""
+
+
+class _TooMuchError(Exception):
+    """A search costs more than it may."""
+
+
+class _Budget:
+    """What a search may still cost.
+
+    Args:
+        pattern: what is searched for; its wildcards and segments say how much the steps cost.
+        limit: in entries; None for no limit.
+    """
+
+    __slots__ = ("_is_limited", "_left", "_node_cost", "_step_cost")
+
+    def __init__(self, pattern: Pattern, limit: int | None) -> None:
+        self._is_limited = limit is not None
+        self._left = limit or 0
+        self._node_cost = _NODE_COST + pattern.text.count("/") // 4
+        self._step_cost = search_cost(pattern)
+
+    def pay(self, entries: int, *, is_stepped: bool, is_whole: bool = False) -> None:
+        """Pays for a node.
+
+        Args:
+            entries: how many of its entries are looked at.
+            is_stepped: whether the pattern is compared with each of them.
+            is_whole: whether it is compared with the whole address.
+
+        Raises:
+            _TooMuchError: it is too much.
+        """
+        if self._is_limited:
+            each = self._step_cost * 2 if is_stepped else 1
+            self._left -= self._node_cost + entries * (each * MAX_DEPTH if is_whole else each)
+            if self._left < 0:
+                raise _TooMuchError
+
+
+def search_cost(pattern: Pattern) -> int:
+    """Returns how much more it costs to compare a pattern, by its wildcards: 1 for up to three."""
+    return 1 + pattern.text.count("*") // 4
 
 
 class AddressTree:
@@ -65,17 +114,35 @@ class AddressTree:
 
     def match(self, pattern: Pattern) -> Iterator[str]:
         """Yields the addresses that a pattern with wildcards matches, each once."""
-        return chain.from_iterable(self._walk(self._root, pattern, pattern.start, 0))
+        budget = _Budget(pattern, None)
+        return chain.from_iterable(self._walk(self._root, pattern, pattern.start, 0, budget))
 
-    def _walk(self, node: _Node, pattern: Pattern, places: int, depth: int) -> Iterator[list[str]]:
+    def find(self, pattern: Pattern, max_cost: int | None = None) -> list[str] | None:
+        """Returns the addresses that a pattern with wildcards matches, or None where the search would take too long.
+
+        Args:
+            pattern: what is searched for.
+            max_cost: how many entries it may look at, ``FIND_COST`` when not given; entries that are compared, and
+                nodes, count for more.
+        """
+        budget = _Budget(pattern, FIND_COST if max_cost is None else max_cost)
+        try:
+            return list(chain.from_iterable(self._walk(self._root, pattern, pattern.start, 0, budget)))
+        except _TooMuchError:
+            return None
+
+    def _walk(self, node: _Node, pattern: Pattern, places: int, depth: int, budget: _Budget) -> Iterator[list[str]]:
         """Yields what matches below a node, some at a time: one by one they would pass all the nodes above."""
         if depth == MAX_DEPTH:
+            budget.pay(len(node), is_stepped=True, is_whole=True)
             yield [child for child in node.values() if isinstance(child, str) and pattern.matches(child)]
             return
         found: list[str] = []
         same = pattern.step_any(places)
         after, is_end = (0, False) if same is None else (same, pattern.accepts(same))
-        for segment, child in _candidates(node, pattern, places):
+        literals = pattern.literals(places)
+        budget.pay(len(node) if literals is None else len(literals), is_stepped=same is None)
+        for segment, child in _candidates(node, literals):
             if same is None:
                 after = pattern.step(places, segment)
                 is_end = pattern.accepts(after)
@@ -89,13 +156,12 @@ class AddressTree:
                 if found:
                     yield found
                     found = []
-                yield from self._walk(child, pattern, after, depth + 1)
+                yield from self._walk(child, pattern, after, depth + 1, budget)
         if found:
             yield found
 
 
-def _candidates(node: _Node, pattern: Pattern, places: int) -> list[tuple[str, _Node | str]]:
-    literals = pattern.literals(places)
+def _candidates(node: _Node, literals: list[str] | None) -> list[tuple[str, _Node | str]]:
     if literals is None:
         return [item for item in node.items() if item[0]]
     return [(segment, node[segment]) for segment in literals if segment in node]
