@@ -116,7 +116,7 @@ describe('decodeFrame', () => {
         expect(Object.keys(read ?? {})).toEqual(Object.keys((any as object | null) ?? {}))
         for (const map of mapsIn(read)) expect(Object.getPrototypeOf(map)).toBeNull()
       }),
-      { numRuns: 300 },
+      { numRuns: 100 },
     )
   })
 
@@ -130,7 +130,7 @@ describe('decodeFrame', () => {
           expect(error).toBeInstanceOf(DecodeError)
         }
       }),
-      { numRuns: 2_000 },
+      { numRuns: 500 },
     )
   })
 
