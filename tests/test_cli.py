@@ -127,6 +127,12 @@ class GoodInputTests(CommandTestCase):
                 self.assertIn(line, result.stdout + result.stderr)
         self.assertEqual(list(self.folder.iterdir()), [])
 
+    def test_check_config_is_shown_on_an_ascii_terminal(self) -> None:
+        """Other characters are escaped."""
+        result = self.command(*CLASP_RELAY, "check-config", "--name", "Zoë", PYTHONIOENCODING="ascii")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertIn("--name: Zo\\xeb (--name)", result.stdout)
+
     def test_reader_of_check_config_may_stop_reading(self) -> None:
         """As ``| head`` does: no complaint, and no traceback."""
         reading, writing = os.pipe()

@@ -27,14 +27,14 @@ def main() -> None:
     Raises:
         SystemExit: it could not start (1), it could not save when it stopped (1), or help was asked for (0).
     """
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup sets it
-            signal.signal(number, _end_before_start)
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # an ASCII terminal shows every text, escaped
     if sys.argv[1:2] == ["check-config"]:
         _check_config(sys.argv[2:])
         return
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup sets it
+            signal.signal(number, _end_before_start)
     _choose_reactor()
     from twisted.application import app  # noqa: PLC0415
     from twisted.scripts import twistd  # noqa: PLC0415
