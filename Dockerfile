@@ -11,10 +11,16 @@ RUN if [ -f package.json ]; then npx vite build --outDir /web --emptyOutDir; els
 
 FROM python:3.13-slim AS wheels
 WORKDIR /relay
+# What the relay depends on, known by its hashes; `make lock` renews the file. Wheels only: to build one pip would get
+# what nobody has pinned.
+COPY requirements.lock ./
+RUN pip wheel --no-cache-dir --only-binary :all: --require-hashes --wheel-dir /wheels --requirement requirements.lock
 COPY setup.cfg pyproject.toml README.md LICENSE ./
 COPY src src
 COPY twisted twisted
-RUN pip wheel --no-cache-dir --wheel-dir /wheels .
+# The relay's own wheel is built with the setuptools of that file.
+RUN pip install --no-cache-dir --no-index --upgrade --find-links /wheels setuptools \
+    && pip wheel --no-cache-dir --no-index --no-build-isolation --no-deps --wheel-dir /wheels .
 # Without a pip of its own: nothing is ever installed there again.
 RUN python -m venv --without-pip /opt/clasp \
     && pip --python /opt/clasp/bin/python install --no-cache-dir --no-index --find-links /wheels clasp-relay

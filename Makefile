@@ -24,7 +24,7 @@ SLOW := tests/integration tests/deploy tests/test_packaging.py
 # Whether a pattern has files.
 have = $(wildcard $(1))
 
-.PHONY: help run test app app-test e2e pytest slow trial lint types coverage bench bench-quick js format clean
+.PHONY: help run test app app-test e2e pytest slow trial lint types coverage bench bench-quick js format lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
@@ -92,6 +92,13 @@ $(BUILT): $(FOR_APP) $(APP_SOURCES)
 $(FOR_APP): $(call have,$(APP)/package.json $(APP)/package-lock.json)
 	npm ci --prefix $(APP) --no-audit --no-fund
 	@mkdir -p $(@D) && touch $@
+
+# For every Python that the relay supports, and with what builds the relay's own wheel.
+lock: ## renews requirements.lock, the versions and hashes of what the image holds
+	$(PYTHON) -m venv --clear build/lock
+	build/lock/bin/pip install --quiet --disable-pip-version-check uv
+	echo 'setuptools >= 77' | build/lock/bin/uv pip compile --universal --python-version 3.11 --upgrade --generate-hashes \
+		--quiet --custom-compile-command 'make lock' --output-file requirements.lock setup.cfg -
 
 clean: ## removes what the other targets made, ./data excepted
 	rm -rf $(VENV) $(JS)/node_modules $(APP)/node_modules $(APP)/dist $(WEB) build dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis _trial_temp*

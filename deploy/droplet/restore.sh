@@ -9,9 +9,11 @@ readonly START_PATIENCE_S=120
 
 usage() {
   cat <<'TEXT'
-Usage: restore.sh [--data-dir DIR] [--with docker|systemd|nothing] [--yes] ARCHIVE
+Usage: restore.sh [--data-dir DIR] [--state FILE] [--users FILE] [--with docker|systemd|nothing] [--yes] ARCHIVE
 
   --data-dir DIR   the relay's files (default: relay/ in the DATA_DIR of .env; with systemd /var/lib/clasp-relay)
+  --state FILE     where the state goes, if --persist of the relay names another place
+  --users FILE     where the accounts go, if --auth-db names another place
   --with WHAT      what stops and starts the relay (default: docker); nothing: it is stopped already
   --yes            does not ask
 TEXT
@@ -54,24 +56,49 @@ if verdict != "ok":
 PYTHON
 }
 
+# Prints where a file of the archive goes.
+place_of() {
+  case $1 in
+    state.json) printf '%s' "${state:-$data_dir/state.json}" ;;
+    *) printf '%s' "${users:-$data_dir/$1}" ;;
+  esac
+}
+
+# Whether a relay still has one of the files. Its lock ends with it; the lock file stays.
+is_in_use() {
+  local lock
+  for lock in "${state:-$data_dir/state.json}.lock" "${users:-$data_dir/users.db}.lock"; do
+    if [ -f "$lock" ] && [ ! -L "$lock" ] && ! flock --nonblock "$lock" true; then return 0; fi
+  done
+  return 1
+}
+
 end() {
+  cd /
   rm -rf "$work"
   if [ -n "$before" ]; then rmdir --ignore-fail-on-non-empty "$before"; fi
   if [ "$interrupted" = yes ]; then
-    printf 'restore.sh: interrupted; to go back, move the files of %s into %s\n' "$before" "$data_dir" >&2
+    printf 'restore.sh: interrupted; to go back, move the files of %s into place\n' "$before" >&2
   fi
 }
 
 interrupted=no
 data_dir=
+state=
+users=
 archive=
 runner=docker
 sure=no
 while [ $# -gt 0 ]; do
   case $1 in
-    --data-dir | --with)
+    --data-dir | --state | --users | --with)
       [ $# -ge 2 ] || fail "$1: got no value; see --help"
-      if [ "$1" = --with ]; then runner=$2; else data_dir=$2; fi
+      case $1 in
+        --data-dir) data_dir=$2 ;;
+        --state) state=$2 ;;
+        --users) users=$2 ;;
+        --with) runner=$2 ;;
+      esac
       shift
       ;;
     --yes) sure=yes ;;
@@ -98,20 +125,32 @@ elif [ -z "$data_dir" ]; then
 fi
 [ -d "$data_dir" ] || fail "--data-dir: $data_dir is no folder"
 
-# Everything is unpacked and checked before the relay is stopped.
+data_dir=$(realpath -- "$data_dir")
+archive=$(realpath -- "$archive")
+[ -z "$state" ] || state=$(realpath --no-symlinks -- "$state")
+[ -z "$users" ] || users=$(realpath --no-symlinks -- "$users")
+
+# Everything is unpacked and checked before the relay is stopped. All that is done to the files is done in a folder that
+# is the script's own, and from inside it: whoever owns the folder above cannot put another one or a link in its place.
 work=$(mktemp -d "$data_dir/.restore.XXXXXXXX")
 before=
 trap end EXIT
 names=$(tar --list --gzip --file "$archive") || fail "$archive: not an archive of backup.sh"
+kinds=$(tar --list --verbose --gzip --file "$archive" | cut --characters=1 | sort --unique)
+[ "$kinds" = - ] || fail "$archive: has something other than plain files in it, so it is not one of backup.sh's"
 while IFS= read -r name; do
   [[ $name =~ ^([A-Za-z0-9_-]+\.db|state\.json|SHA256SUMS)$ ]] || fail "$archive: has '$name' in it, not one of backup.sh's"
 done <<<"$names"
-tar --extract --gzip --no-same-owner --no-same-permissions --directory "$work" --file "$archive"
-(cd "$work" && sha256sum --check --quiet --strict SHA256SUMS) || fail "$archive: damaged"
-rm "$work/SHA256SUMS"
-for database in "$work"/*.db; do
-  if [ -e "$database" ]; then check_database "$database"; fi
-done
+cd "$work"
+tar --extract --gzip --no-same-owner --no-same-permissions --file "$archive"
+[ -z "$(find . -mindepth 1 ! -type f)" ] || fail "$archive: has something other than plain files in it"
+sha256sum --check --quiet --strict SHA256SUMS || fail "$archive: damaged"
+rm SHA256SUMS
+shopt -s nullglob
+databases=(*.db)
+files=(*)
+[ -z "$users" ] || [ "${#databases[@]}" -le 1 ] || fail "--users: the archive has more than one database"
+for database in "${databases[@]}"; do check_database "$database"; done
 
 if [ "$sure" = no ]; then
   printf 'All that happened since the backup is taken back, in %s. Type yes to go on: ' "$data_dir"
@@ -119,21 +158,29 @@ if [ "$sure" = no ]; then
   [ "$answer" = yes ] || fail "nothing was changed"
 fi
 
-before=$(mktemp -d "$data_dir/before-restore-$(date -u +%Y%m%dT%H%M%SZ)-XXXX")
 stop_relay
+if is_in_use; then fail "a relay still uses these files: stop it first; nothing was changed"; fi
+before=$(mktemp -d "$data_dir/before-restore-$(date -u +%Y%m%dT%H%M%SZ)-XXXX")
 interrupted=yes
-shopt -s nullglob
-for file in "$data_dir"/state.json* "$data_dir"/*.db "$data_dir"/*.db-wal "$data_dir"/*.db-shm; do
-  mv -- "$file" "$before/"
+old=()
+for suffix in '' .1 .tmp .1.tmp; do old+=("$(place_of state.json)$suffix"); done
+if [ -n "$users" ]; then
+  old+=("$users" "$users-wal" "$users-shm")
+else
+  old+=("$data_dir"/*.db "$data_dir"/*.db-wal "$data_dir"/*.db-shm)
+fi
+for file in "${old[@]}"; do
+  if [ -e "$file" ] || [ -L "$file" ]; then mv --no-target-directory -- "$file" "$before/$(basename "$file")"; fi
 done
-for file in "$work"/*; do
-  chmod 0600 "$file"
-  chown --reference="$data_dir/." "$file"
-  sync "$file"
-  mv -- "$file" "$data_dir/"
+for file in "${files[@]}"; do
+  place=$(place_of "$file")
+  chmod 0600 "./$file"
+  chown --no-dereference --reference="$(dirname "$place")/." "./$file"
+  sync "./$file"
+  mv --no-target-directory -- "./$file" "$place"
+  sync "$(dirname "$place")"
 done
-chown --reference="$data_dir/." "$before"
-sync "$data_dir"
+chown --no-dereference --reference="$data_dir/." "$before"
 printf 'Restored. What was there before is in %s.\n' "$before"
 interrupted=no
-start_relay || fail "the relay did not start; to go back, stop it and move the files of $before into $data_dir"
+start_relay || fail "the relay did not start; to go back, stop it and move the files of $before into place"

@@ -107,6 +107,7 @@ install_packages() {
   local packages=()
   docker compose version >/dev/null 2>&1 || packages+=(docker.io docker-compose-v2 docker-buildx)
   command -v python3 >/dev/null || packages+=(python3) # backup.sh
+  command -v flock >/dev/null || packages+=(util-linux) # restore.sh
   if [ "$firewall" = yes ] && ! command -v ufw >/dev/null; then packages+=(ufw); fi
   if [ "${#packages[@]}" -gt 0 ]; then
     say "Installing ${packages[*]}"
@@ -207,7 +208,7 @@ keep_mount() {
 make_folders() {
   say "Making the folders"
   run install -d -m 0700 -o "$RELAY_ID" -g "$RELAY_ID" "$DATA_DIR/relay"
-  run chown -R "$RELAY_ID:$RELAY_ID" "$DATA_DIR/relay"
+  run chown -R --no-dereference "$RELAY_ID:$RELAY_ID" "$DATA_DIR/relay"
   run install -d -m 0700 -o root -g root "$DATA_DIR/caddy" "$DATA_DIR/backups"
   run install -d -m 0755 -o root -g root "$WEB_DIR"
 }

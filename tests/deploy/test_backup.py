@@ -12,11 +12,13 @@ import tempfile
 import threading
 from collections.abc import Callable
 from contextlib import closing
+from io import BytesIO
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.access.names import name_keys
+from clasp_relay.storage.folder import FileLock
 from clasp_relay.storage.users_sqlite import SqliteUsers
 from clasp_relay.wire.messages import Bundle, Get, Set, Snapshot
 from clasp_relay.wire.values import decode_value, encode_value
@@ -36,6 +38,15 @@ DAMAGES: tuple[tuple[str, Callable[[dict[str, bytes]], object], str], ...] = (
     ("a foreign name", lambda files: files.update({"../evil.db": b""}), "../evil.db"),
     ("no checksums", lambda files: files.pop("SHA256SUMS"), "damaged"),
 )
+
+
+KINDS: tuple[tuple[str, Callable[[Path, Path], object]], ...] = (
+    ("link", lambda path, secret: path.symlink_to(secret)),
+    ("link to nowhere", lambda path, _: path.symlink_to("nowhere")),
+    ("pipe", lambda path, _: os.mkfifo(path)),
+    ("folder", lambda path, _: path.mkdir()),
+)
+"""What is no plain file."""
 
 
 class BackupTestCase(SynchronousTestCase):
@@ -215,7 +226,59 @@ class BackupTests(BackupTestCase):
         """Whatever ends in .db."""
         with closing(SqliteUsers(self.data / "chat-auth.db", name_keys)) as users:
             self.add_user(users, 1)
-        self.assertEqual(set(self.contents(self.back_up())), {"chat-auth.db", "SHA256SUMS"})
+        self.assertEqual(set(self.contents(self.back_up("--state", "none"))), {"chat-auth.db", "SHA256SUMS"})
+
+    def test_missing_part_is_named(self) -> None:
+        """An archive without the state, or without accounts, is made, and the operator hears what to do."""
+        self.some_files()
+        for name, told in (("state.json", "--state"), ("users.db", "--users")):
+            with self.subTest(name):
+                aside = (self.data / name).rename(self.folder / name)
+                result = self.script("backup.sh", "--to", self.backups)
+                self.assertEqual((result.returncode, len(result.stderr.splitlines())), (0, 1), result.stderr)
+                self.assertIn(told, result.stderr)
+                quiet = self.script("backup.sh", "--to", self.backups, told, "none")
+                self.assertEqual((quiet.returncode, quiet.stderr), (0, ""))
+                aside.rename(self.data / name)
+
+    def test_files_that_the_options_of_the_relay_put_elsewhere_are_copied(self) -> None:
+        """And restored to where they were."""
+        self.some_files()
+        elsewhere = self.folder / "elsewhere"
+        elsewhere.mkdir()
+        state = (self.data / "state.json").rename(elsewhere / "our-state")
+        users = (self.data / "users.db").rename(elsewhere / "our.accounts")
+        where = ("--state", str(state), "--users", str(users))
+        archive = self.back_up(*where)
+        self.assertEqual(set(self.contents(archive)), {"state.json", "users.db", "SHA256SUMS"})
+        state.write_text('{"params":[],"newer":1}')
+        users.unlink()
+        result = self.script("restore.sh", "--with", "nothing", "--yes", *where, archive)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertEqual(state.read_text(), '{"params":[]}')
+        with closing(SqliteUsers(users, name_keys)) as restored:
+            self.assertIsNotNone(restored.user("u1"))
+        (before,) = self.data.glob("before-restore-*")
+        self.assertEqual([path.name for path in before.iterdir()], ["our-state"])
+        for option in ("--state", "--users"):
+            self.assertIn("is missing", self.script("backup.sh", "--to", self.backups, option, "nowhere").stderr)
+
+    def test_what_is_no_plain_file_is_not_copied(self) -> None:
+        """The relay's user could lead root to any file by a link, and hold it up by a pipe."""
+        secret = self.folder / "secret"
+        secret.write_text("secret")
+        for name in ("state.json", "users.db", "users.db-wal"):
+            for kind, make in KINDS:
+                with self.subTest(name=name, kind=kind):
+                    for path in self.data.iterdir():
+                        path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
+                    self.some_files()
+                    (self.data / name).unlink(missing_ok=True)
+                    make(self.data / name, secret)
+                    result = self.script("backup.sh", "--to", self.backups)
+                    self.assertEqual(result.returncode, 1, result.stderr)
+                    self.assertIn(f"{self.data / name}: not a plain file", result.stderr)
+        self.assertEqual(list(self.backups.glob("*")), [])
 
     def test_backup_keeps_as_many_archives_as_it_is_told(self) -> None:
         """The oldest go."""
@@ -290,6 +353,46 @@ class RestoreTests(BackupTestCase):
                 self.assertEqual(result.returncode, 1)
                 self.assertIn(word, result.stderr)
                 self.assertEqual(sorted(self.data.iterdir()), present)
+
+    def test_archive_with_anything_but_plain_files_changes_nothing(self) -> None:
+        """A link would have root give away, and overwrite, what it leads to."""
+        self.some_files()
+        files = self.contents(self.back_up())
+        secret = self.folder / "secret"
+        secret.write_text('{"params":[]}')
+        secret.chmod(0o644)
+        present = sorted(self.data.iterdir())
+        for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.DIRTYPE):
+            with self.subTest(kind=kind):
+                path = self.archive_of({name: content for name, content in files.items() if name != "state.json"})
+                with tarfile.open(path) as tar:
+                    members = [(member, tar.extractfile(member)) for member in tar.getmembers()]
+                    copies = [(member, file.read()) for member, file in members if file is not None]
+                with tarfile.open(path, "w:gz") as tar:
+                    odd = tarfile.TarInfo("state.json")
+                    odd.type, odd.linkname = kind, str(secret)
+                    tar.addfile(odd)
+                    for member, content in copies:
+                        tar.addfile(member, BytesIO(content))
+                result = self.restore(path)
+                self.assertEqual(result.returncode, 1)
+                self.assertIn("something other than plain files", result.stderr)
+                self.assertEqual(sorted(self.data.iterdir()), present)
+                self.assertEqual(stat.S_IMODE(secret.stat().st_mode), 0o644)
+
+    def test_files_of_a_relay_that_runs_are_not_replaced(self) -> None:
+        """Where the operator was to stop it, and has not."""
+        self.some_files()
+        archive = self.back_up()
+        present = sorted(self.data.iterdir())
+        lock = FileLock("--data-dir", self.data / "state.json")
+        self.addCleanup(lock.release)
+        result = self.restore(archive)
+        self.assertEqual(result.returncode, 1)
+        self.assertIn("a relay still uses these files", result.stderr)
+        self.assertEqual(sorted(self.data.iterdir()), sorted([*present, lock.path]))
+        lock.release()
+        self.assertEqual(self.restore(archive).returncode, 0)
 
     def archive_of(self, files: dict[str, bytes]) -> Path:
         """Makes an archive of files."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import stat
 import tempfile
+from configparser import ConfigParser
 from pathlib import Path
 from unittest import SkipTest
 
@@ -16,6 +17,9 @@ from tests.deploy.tools import ROOT
 
 POLICIES = ROOT / "src" / "clasp_relay" / "access" / "policies"
 
+
+LOCKED = re.compile(r"^([a-z0-9-]+)==([\d.]+)(.*(?:\n .*)*)", re.MULTILINE)
+"""Name, version, and what stands behind, of each line of the lock file."""
 
 PROGRAMS = {
     "npm": '#!/bin/sh\n[ -f package-lock.json ] && [ ! -e src ] && echo "npm $*" >>/said\n',
@@ -72,6 +76,27 @@ class RuleTests(SynchronousTestCase):
                 self.assertTrue(step.rest.startswith("/"), step.rest)
         self.assertNotRegex(" ".join(step.rest for step in self.runtime.all("RUN")), r"\b(pip|apt-get|gcc|npm)\b")
 
+    def test_dependencies_are_pinned_by_their_hashes(self) -> None:
+        """Whatever pip gets is in the lock file: the relay's dependencies, theirs, and what builds its wheel."""
+        fetching = [step.rest for step in self.stages[1].all("RUN") if "pip wheel" in step.rest]
+        self.assertIn("--require-hashes", fetching[0])
+        self.assertIn("--only-binary :all:", fetching[0])
+        self.assertIn("--requirement requirements.lock", fetching[0])
+        for rest in fetching[1:]:
+            self.assertEqual(rest.count("--no-index"), len(re.findall(r"\bpip (?:wheel|install)\b", rest)), rest)
+            self.assertIn("--no-build-isolation", rest)
+        pins = LOCKED.findall((ROOT / "requirements.lock").read_text(encoding="utf-8"))
+        self.assertEqual([name for name, _, hashes in pins if "--hash=sha256:" not in hashes], [])
+        versions = {name: version for name, version, _ in pins}
+        self.assertIn("setuptools", versions)
+        config = ConfigParser()
+        config.read(ROOT / "setup.cfg", encoding="utf-8")
+        wanted = re.findall(r"^([\w-]+) >= ([\d.]+)$", config["options"]["install_requires"], re.MULTILINE)
+        self.assertGreaterEqual(len(wanted), 10)
+        for name, lowest in wanted:
+            with self.subTest(name):
+                self.assertGreaterEqual(_numbers(versions[name]), _numbers(lowest))
+
     def test_context_holds_what_is_copied_and_no_secrets(self) -> None:
         """.dockerignore lets in sources only."""
         files = {str(path) for path in in_context()}
@@ -83,10 +108,15 @@ class RuleTests(SynchronousTestCase):
                         found = any(re.match(_glob(source), name) for name in files)
                         self.assertTrue(found or "[" in source)
         first = {name.split("/")[0] for name in files}
-        allowed = {"LICENSE", "README.md", "pyproject.toml", "setup.cfg", "src", "twisted", "apps", "deploy"}
+        allowed = {"LICENSE", "README.md", "pyproject.toml", "requirements.lock", "setup.cfg", "src", "twisted"}
+        allowed |= {"apps", "deploy"}
         self.assertEqual(first - allowed, set())
         kept_out = re.compile(r"__pycache__|node_modules|\.egg-info|/dist/|\.env|\.git/|\.db$")
         self.assertEqual([name for name in files if kept_out.search(name)], [])
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(part) for part in version.split(".")]
 
 
 def _glob(source: str) -> str:
