@@ -68,6 +68,10 @@ class LineCodec:
             return Ping()
         raise KeyError(word)
 
+    def cost(self, _data: bytes, /) -> int:
+        """See ``core.ports.Codec``."""
+        return 1
+
     def set(self, address: str, value: Value, revision: int, _lock: bool, _unlock: bool, _ttl: int | None, /) -> bytes:
         """See ``core.ports.Codec``."""
         self.encoded += 1

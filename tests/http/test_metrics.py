@@ -225,7 +225,7 @@ CAUSES: list[tuple[Callable[[Machine, Client], None], dict[str, float]]] = [
             "clasp_errors_total{code=200}": 1,
             "clasp_errors_total{code=429}": 1,
             "clasp_messages_sent_total{type=ERROR}": 4,
-            "clasp_rate_limited_total": 21,
+            "clasp_rate_limited_total": 23,
         },
     ),
     (

@@ -73,6 +73,9 @@ class Codec(Protocol):
             DecodeError: it is not exactly one valid message.
         """
 
+    def cost(self, data: bytes, /) -> int:
+        """Estimates what a message costs before it is decoded, in usual messages; at least 1, and never raises."""
+
     def set(self, address: str, value: Value, revision: int, lock: bool, unlock: bool, ttl: int | None, /) -> bytes:
         """Encodes a change for subscribers, from the fields of ``messages.Set``."""
 

@@ -180,6 +180,9 @@ class Relay:
             return
         if self.observer.traces:
             self.observer.frame(session, data)
+        # What the limit refuses is not decoded.
+        if session.limiter is not None and not self._within_limit(session, session.codec.cost(data)):
+            return
         try:
             message, qos = session.codec.decode(data)
             self._handle(session, message, qos)
@@ -196,6 +199,9 @@ class Relay:
         """
         if session.state is _CLOSED:
             return
+        cost = len(message.messages) if isinstance(message, Bundle) else 1
+        if session.limiter is not None and not self._within_limit(session, max(1, cost)):
+            return
         try:
             self._handle(session, message, qos)
         except Exception as error:
@@ -207,10 +213,9 @@ class Relay:
         session.received += 1
         if session.state is not _LIVE or kind not in ALLOWED_LIVE:
             check_legal(session.state, message)
-        if session.limiter is None or self._within_limit(session, message):
-            if self.observer.watches:
-                self.observer.operation(session, message)
-            self._handlers[kind](self, session, message, qos)
+        if self.observer.watches:
+            self.observer.operation(session, message)
+        self._handlers[kind](self, session, message, qos)
 
     def _gate(self, session: Session, error: Exception) -> None:
         """The one place where what goes wrong with a message ends: an ERROR, the session's end, or a fault of ours."""
@@ -319,17 +324,20 @@ class Relay:
             session.limiter.settle(self.clock.now_us())
             self._send_error(session, ErrorCode.LIMIT, "too many messages; some were dropped", None)
 
-    def _within_limit(self, session: Session, message: Message) -> bool:
+    def _within_limit(self, session: Session, cost: int) -> bool:
+        """Takes the cost of a message, or drops the message and says so, at most once a second."""
         limiter = session.limiter
         assert limiter is not None, "asked for the limit of a session without one"
         now_us = self.clock.now_us()
-        cost = max(1, len(message.messages)) if isinstance(message, Bundle) else 1
         if limiter.take(cost, now_us):
             return True
         self.counts.limited += 1
         self.observer.limited(session)
         if limiter.may_send_error(now_us):
-            self._send_error(session, ErrorCode.LIMIT, "too many messages; this one was dropped", None)
+            text = "too many messages; this one was dropped"
+            if cost > limiter.burst:
+                text = f"the bundle counts as {cost} messages, at most {limiter.burst} pass at once: send smaller ones"
+            self._send_error(session, ErrorCode.LIMIT, text, None)
         return False
 
     def _refuse(self, session: Session, refusal: RequestError) -> None:

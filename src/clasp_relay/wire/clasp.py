@@ -21,6 +21,7 @@ from clasp_relay.wire.codec import (
     snapshot_frame,
 )
 from clasp_relay.wire.constants import MAX_PAYLOAD_BYTES, MAX_SNAPSHOT_PARAMS, MessageCode
+from clasp_relay.wire.cost import frame_cost
 from clasp_relay.wire.frame import decode_frame
 from clasp_relay.wire.messages import Message, Publish, SignalDefinition, SnapshotParam, Value
 
@@ -58,6 +59,10 @@ class ClaspCodec:
         frame = decode_frame(data)
         # A client that announces in binary waits for an ACK whatever its QoS.
         return decode(frame.payload), frame.qos or frame.payload[0] == MessageCode.ANNOUNCE
+
+    def cost(self, data: bytes) -> int:
+        """Estimates what a frame costs before it is decoded; see ``wire.cost``."""
+        return frame_cost(data)
 
     def set(self, address: str, value: Value, revision: int, lock: bool, unlock: bool, ttl: int | None) -> bytes:
         """Encodes a SET from the fields of ``messages.Set``."""

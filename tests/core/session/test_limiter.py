@@ -96,6 +96,40 @@ class RateLimitTests(SynchronousTestCase):
         self.client.send(Bundle(sixteen.messages[:15]))
         self.assertIsNotNone(self.world.relay.params.get("/c/14"))
 
+    def test_bundle_over_the_burst_is_told_that_it_can_never_pass(self) -> None:
+        """And the bound that it has to keep to."""
+        (error,) = self.client.ask(Bundle(tuple(Set(f"/b/{number}", value(1)) for number in range(121))))
+        assert isinstance(error, Error), error
+        self.assertEqual(error.error, ErrorCode.LIMIT)
+        self.assertIn("121", error.message)
+        self.assertIn("120", error.message)
+
+    def test_what_is_refused_is_not_decoded(self) -> None:
+        """Bytes that are no CLASP are counted as too many, not as undecodable."""
+        self.flood(120)
+        self.client.send_bytes(b"S\x00\x00\x01\xff")
+        self.assertEqual(codes(self.client.hear()), [ErrorCode.LIMIT])
+        self.assertEqual(sum(self.world.relay.counts.undecodable.values()), 0)
+
+    def test_messages_that_come_decoded_cost_the_same(self) -> None:
+        """Whatever door they came by."""
+        relay, session = self.world.relay, self.client.session
+        relay.accept(session, Bundle(tuple(Set(f"/b/{number}", value(1)) for number in range(119))), 0)
+        relay.accept(session, Bundle(), 0)
+        self.assertEqual(codes(self.client.hear()), [])
+        relay.accept(session, Set("/c", value(1)), 0)
+        self.assertEqual(codes(self.client.hear()), [ErrorCode.LIMIT])
+        self.assertIsNone(relay.params.get("/c"))
+
+    def test_rate_below_one_message_lets_messages_pass(self) -> None:
+        """One at a time, however small the burst would be."""
+        self.world = World(RelayOptions(message_rate=(0.2, 0.8)))
+        self.client = self.world.join()
+        self.assertEqual(self.client.ask(Ping()), [Pong()])
+        self.assertEqual(codes(self.client.ask(Ping())), [ErrorCode.LIMIT])
+        self.world.clock.clock.advance(5)
+        self.assertEqual(self.client.ask(Ping()), [Pong()])
+
     def test_other_sessions_are_not_held_back(self) -> None:
         """Each has a bucket of its own."""
         other = self.world.join()

@@ -11,7 +11,7 @@ class Limiter:
 
     Args:
         per_second: how many messages a second flow in the long run.
-        burst: how many may come at once.
+        burst: how many may come at once; at least one, or none would ever pass.
         now_us: Unix µs; the bucket starts full.
     """
 
@@ -19,12 +19,16 @@ class Limiter:
 
     def __init__(self, per_second: float, burst: float, now_us: int) -> None:
         self._per_us = per_second / 1e6
-        self._burst = float(burst)
-        self._tokens = float(burst)
+        self._burst = self._tokens = max(1.0, float(burst))
         self._filled_us = now_us
         self._error_us = now_us - ERROR_INTERVAL_US
         self.owes_error = False
         """An ERROR was held back; it goes out before the next answer."""
+
+    @property
+    def burst(self) -> int:
+        """How many messages may come at once."""
+        return int(self._burst)
 
     def take(self, cost: int, now_us: int) -> bool:
         """Takes as many tokens as a message costs; returns False, and takes none, when there are too few."""
