@@ -100,6 +100,21 @@ class RelayServiceTests(SynchronousTestCase):
         self.assertEqual((len(service.relay.params), service.is_saved), (0, True))
         self.assertEqual(self.machine.getDelayedCalls(), [])
 
+    def test_service_is_not_ready_while_it_cannot_save(self) -> None:
+        """From the attempt that failed until one succeeds."""
+        service = self.service(persist_interval_s=30)
+        service.startService()
+        obstacle = self.folder / "state.json.tmp"
+        obstacle.mkdir()
+        say(live(service), service, Set("/a", encode_value(1)))
+        self.assertTrue(service.is_ready)
+        self.machine.advance(30)
+        self.assertFalse(service.is_ready)
+        obstacle.rmdir()
+        self.machine.advance(30)
+        self.assertTrue(service.is_ready)
+        self.stop(service)
+
     def test_service_tells_whether_all_is_saved(self) -> None:
         """Also in the log."""
         for broken in (False, True):

@@ -96,8 +96,8 @@ class RelayService(MultiService):
 
     @property
     def is_ready(self) -> bool:
-        """Whether the state is loaded and every port listens."""
-        return self.port is not None and self._snapshots is not None
+        """Whether the state is loaded, every port listens, and the last attempt to save did not fail."""
+        return self.port is not None and self._snapshots is not None and not self._snapshots.is_failing
 
     def reload_tls(self) -> bool:
         """Reads certificate and key again, for new connections; open sessions continue.

@@ -11,10 +11,8 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.core.records import Ended
-from clasp_relay.errors import ErrorCode, RequestError
-from clasp_relay.storage import restore
 from clasp_relay.storage.restore import Restored, read_state
-from clasp_relay.wire.values import encode_value, skip_value
+from clasp_relay.wire.values import encode_value
 from tests.storage.values import TIME_US, WRITER, decode, string
 
 RUST_FILE = b"""{"params":[
@@ -125,25 +123,29 @@ class OwnFileTests(SynchronousTestCase):
         )
 
     def test_value_that_no_message_may_bring_is_left_out(self) -> None:
-        """Whether it stands as JSON or encoded; bytes that are no value at all are damage."""
-
-        def refuse(value: bytes, offset: int, kind: int) -> int:
-            if b"bad" in value:
-                raise RequestError(ErrorCode.VALUE, "a key of a map is refused")
-            return skip_value(value, offset, kind)
-
-        self.patch(restore, "skip_value", refuse)
-        encoded = b64encode(encode_value({"bad": 1})).decode()
+        """For a key of a map in it, whether it stands as JSON or encoded; bytes that are no value at all are damage."""
+        encoded = b64encode(encode_value({"a": {"__proto__": 1}})).decode()
         values: list[dict[str, object]] = [
-            {"value": {"bad": 1}},
-            {"value": [{"bad": 1}]},
+            {"value": {"__proto__": 1}},
+            {"value": [{"\ufeffa": 1}]},
             {"value": None, "encoded": encoded},
         ]
         params = [entry(address=f"/{number}", **value) for number, value in enumerate(values)]
-        restored = read({"version": 1, "params": [*params, entry()]})
-        self.assertEqual([param.address for param in restored.image.params], ["/a"])
-        self.assertIn("3 entries", restored.left_out)
-        self.assertIn("param 0 (/0): a key of a map is refused", restored.left_out)
+        for version in ({}, {"version": 1}):
+            with self.subTest(**version):
+                restored = read({"params": [*params[: 2 + len(version)], entry()]} | version)
+                self.assertEqual([param.address for param in restored.image.params], ["/a"])
+                self.assertIn(f"{2 + len(version)} entries", restored.left_out)
+                self.assertIn("param 0 (/0): a map has a key that is '__proto__'", restored.left_out)
+
+    def test_address_beyond_the_limits_is_left_out(self) -> None:
+        """Of segments and of bytes."""
+        addresses = ["/a" * 129, "/" + "a" * 4096]
+        for version in ({}, {"version": 1}):
+            with self.subTest(**version):
+                restored = read({"params": [*(entry(address=address) for address in addresses), entry()]} | version)
+                self.assertEqual([param.address for param in restored.image.params], ["/a"])
+                self.assertIn("2 entries", restored.left_out)
 
     def test_version_may_stand_behind_what_it_is_about(self) -> None:
         """As in a file whose keys a tool has sorted."""

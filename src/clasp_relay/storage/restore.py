@@ -18,7 +18,7 @@ from clasp_relay.storage.json_stream import JsonObject
 from clasp_relay.storage.snapshot import VERSION
 from clasp_relay.wire.address import check_address
 from clasp_relay.wire.constants import MAX_DEPTH, MAX_PAYLOAD_BYTES, ValueType
-from clasp_relay.wire.values import encode_value, skip_value
+from clasp_relay.wire.values import check_keys, encode_value, has_suspect_key, skip_value
 
 _MAX_U64 = 2**64 - 1
 _MAX_REVISION = 2**63
@@ -230,12 +230,13 @@ def _check_value(value: bytes) -> int:
         DecodeError: it is no value.
         _UnusableError: it is one that no message may bring, for a key of a map in it.
     """
-    try:
-        return skip_value(value, 1, value[0])
-    except DecodeError:
-        raise
-    except RequestError as error:
-        raise _UnusableError(error.message) from error
+    end = skip_value(value, 1, value[0])
+    if has_suspect_key(value):
+        try:
+            check_keys(value, 1, value[0])
+        except RequestError as error:
+            raise _UnusableError(error.message) from error
+    return end
 
 
 def _in_range(content: object, depth: int) -> object:
