@@ -99,6 +99,18 @@ class AuthServerTests(TestCase):
         me = await running.ask("GET", "/auth/me", bearer=token)
         self.assertEqual(me.json["scopes"], ["read:/**", "write:/**"])
 
+    async def test_client_addresses_count_the_same_after_a_restart(self) -> None:
+        """An IPv6 address as its /64, and none as nobody; each data folder has a key of its own."""
+        first = self.start().server
+        one, other = (first.origin_of(address) for address in ("2001:db8::1", "2001:db8::ffff:2"))
+        self.assertEqual((one, len(one)), (other, 16))
+        self.assertNotEqual(first.origin_of("2001:db8:0:1::1"), one)
+        self.assertEqual(first.origin_of(""), "")
+        await first.stopService()
+        self.assertEqual(self.start().server.origin_of("2001:db8::1"), one)
+        elsewhere = self.start(data_dir=Path(self.mktemp()).absolute()).server
+        self.assertNotEqual(elsewhere.origin_of("2001:db8::1"), one)
+
     async def test_policy_gives_scopes_limits_and_whose_ids_guests_have(self) -> None:
         """As its file says."""
         policy = Policy.from_document(
