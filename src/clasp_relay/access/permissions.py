@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from clasp_relay.access.policy import Policy, redact
 from clasp_relay.access.policy.checks import holds_all
 from clasp_relay.access.policy.document import WriteRule
+from clasp_relay.access.policy.language.maps import encode_text, find_field, repeated_key
 from clasp_relay.access.policy.language.question import Question
 from clasp_relay.access.policy.scopes import UNRESTRICTED, Scopes
 from clasp_relay.access.policy.write import ChecksLeft, WriteRequest
@@ -19,7 +20,7 @@ from clasp_relay.core.state.draft import Draft
 from clasp_relay.errors import CloseCode, Disconnect, ErrorCode, RequestError
 from clasp_relay.storage.users import TokenRecord
 from clasp_relay.wire.address import Pattern
-from clasp_relay.wire.constants import ValueType
+from clasp_relay.wire.constants import MAX_PAYLOAD_BYTES, ValueType
 from clasp_relay.wire.messages import NULL, Publish, Value
 
 NO_TOKEN = Disconnect(
@@ -43,14 +44,26 @@ class Place:
     """What one token may do at one address. Its scopes never change, so this holds as long as the token.
 
     Args:
+        subject: the token's.
         scopes: the token's.
         address: the address.
         policy: the application's rules.
     """
 
-    __slots__ = ("bounds_ttl", "can_get", "can_write", "captured", "gives_ttl", "is_admin", "remembered", "signs")
+    __slots__ = (
+        "author",
+        "bounds_ttl",
+        "can_get",
+        "can_write",
+        "captured",
+        "gives_ttl",
+        "is_admin",
+        "keys_read",
+        "remembered",
+        "signs",
+    )
 
-    def __init__(self, scopes: Scopes, address: str, policy: Policy | None) -> None:
+    def __init__(self, subject: str, scopes: Scopes, address: str, policy: Policy | None) -> None:
         self.is_admin = scopes.is_admin(address)
         self.can_write = self.is_admin or scopes.can_write(address)
         self.can_get = self.can_write or scopes.can_get(address)
@@ -64,6 +77,10 @@ class Place:
         """The captures of the write rule's path."""
         self.signs = None if found is None or found[0].stamp is None or not found[0].stamp.publish else found[0]
         """The write rule, when it stamps the author of each value; else None."""
+        self.author = b"" if self.signs is None else _author(self.signs, (*self.captured, subject))
+        """The encoded author that this rule stamps."""
+        self.keys_read = () if policy is None else tuple(policy.keys_read(address))
+        """The keys that the policy reads in the map at the address, in UTF-8."""
         self.remembered: Answer[ChecksLeft] | None = None
         """The remembered answer of the last write that the rule decided."""
 
@@ -124,13 +141,13 @@ class TokenPermissions:
             raise _out_of_scope("write", address)
         if self._policy is None:
             return None
-        if value[0] == _MAP:
+        if value[0] == _MAP and repeated_key(value, place.keys_read) is not None:
             self._policy.check_keys(address, value)
         keeps_ttl = not (place.gives_ttl if ttl is None else place.bounds_ttl)
         if keeps_ttl and self._surely_passes(who, place, address, value, state):
-            return (
-                None if place.signs is None else Grant(self._sign(who, place.signs, place, address, value, False), ttl)
-            )
+            if place.signs is None or _is_signed(place.signs, place.author, value):
+                return None
+            return Grant(self._sign(who, place.signs, place, address, value, False), ttl)
         return self._decide(who, place, address, value, ttl, False, state)
 
     def check_lock(self, who: Identity, address: str) -> None:
@@ -154,11 +171,13 @@ class TokenPermissions:
             raise _out_of_scope("publish", address)
         if self._policy is None:
             return None
-        if value is not None and value[0] == _MAP:
+        if value is not None and value[0] == _MAP and repeated_key(value, place.keys_read) is not None:
             self._policy.check_keys(address, value)
         sent = NULL if value is None else value
         if self._surely_passes(who, place, address, sent, state):
-            return None if place.signs is None else self._sign(who, place.signs, place, address, sent, True)
+            if place.signs is None or _is_signed(place.signs, place.author, sent):
+                return None
+            return self._sign(who, place.signs, place, address, sent, True)
         granted = self._decide(who, place, address, value, None, True, state).value
         return None if granted is value or value is None else granted
 
@@ -217,7 +236,7 @@ class TokenPermissions:
         assert isinstance(who, Bearer), "a session of authenticated mode has a token"
         place = who.places.get(address)
         if place is None:
-            place = Place(who.scopes, address, self._policy)
+            place = Place(who.subject, who.scopes, address, self._policy)
             if len(address) <= MAX_PLACE_CHARACTERS:
                 if len(who.places) >= MAX_PLACES:
                     who.places.clear()
@@ -276,6 +295,19 @@ class TokenPermissions:
             return self._policy.scopes_for(record.subject)
         except ValueError:
             return ()
+
+
+def _author(rule: WriteRule, words: tuple[str, ...]) -> Value:
+    """Returns the encoded author that a rule stamps; empty, which equals no value, when it is too long for one."""
+    assert rule.stamp is not None, "a rule that signs has a stamp"
+    text = rule.stamp.value.expand(words).encode()
+    return encode_text(text) if len(text) <= MAX_PAYLOAD_BYTES else b""
+
+
+def _is_signed(rule: WriteRule, author: Value, value: Value) -> bool:
+    """Tells whether a value names its author already, so that it is passed on as it is: the usual case."""
+    assert rule.stamp is not None, "a rule that signs has a stamp"
+    return find_field(value, rule.stamp.field) == author
 
 
 def _scopes_of(who: Identity) -> Scopes:
