@@ -368,12 +368,14 @@ class ScopeTests(AccountsTestCase):
 
     def test_start_tells_what_a_policy_leaves_open(self) -> None:
         """None at all is a warning; a file in which things changed their meaning is told."""
-        self.assertIn("warn  relay: without a policy everybody who signs in", self.start_accounts(*FREE).log)
+        relay = self.start_accounts(*FREE)
+        self.assertIn("warn  relay: no policy is in force: everybody who signs in", relay.log)
+        relay.stop()
         hidden = {"scopes": ["read:/**"], "snapshot_visibility": [{"path": "/a", "visible": False}]}
         (self.folder / "app.json").write_text(json.dumps(hidden), "utf-8")
         relay = self.start_accounts("--app-config", "app.json")
         self.assertIn("policy: visibility and redaction hold for everything that is sent", relay.log)
-        self.assertNotIn("without a policy", relay.log)
+        self.assertNotIn("no policy is in force", relay.log)
 
     def test_subscription_must_be_covered_by_one_read_scope(self) -> None:
         """Segment by segment: `read:/a/*` lets nobody subscribe to `/a/**`; an admin may everything."""
