@@ -141,7 +141,7 @@ export async function applyEdit(
   return { ...target, ...state, text, change: signedOnly(edit) }
 }
 
-/** Only a signed change can be handed on. */
+/** Only a signed change can be shared as history. */
 const signedOnly = <Change extends ChangeMessage>(change: Change): Change | null => (change.signature ? change : null)
 
 /** A deleted message: its content is gone, its place in the timeline stays. */
