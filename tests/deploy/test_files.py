@@ -19,6 +19,7 @@ from tests.deploy.processes import (
     RELAY,
     Background,
     free_port,
+    get,
     plain_environment,
     start_relay,
     wait_until,
@@ -190,5 +191,7 @@ class UserTests(FilesTestCase):
         relay = Background(self.command(port), self.folder, plain_environment())
         self.addCleanup(relay.stop)
         relay.wait_for_port(port)
+        # root has opened the port; an answer shows that the other user runs.
+        self.assertEqual(get(port, "/healthz")[0], 200)
         self.assertEqual(relay.stop(), 0, relay.said)
         self.assertEqual({path.stat().st_uid for path in self.data.iterdir()}, {USER})
