@@ -47,9 +47,6 @@ MAX_BAD_FRAMES = 100
 
 BAD_FRAMES_US = 10_000_000
 
-MAX_NAMED_ADDRESS = 8_192
-"""An ERROR names no longer address: with its text it would not fit into a frame."""
-
 
 @dataclass(frozen=True, slots=True)
 class RelayOptions:
@@ -362,8 +359,6 @@ class Relay:
         return times_us[-1] - times_us.pop(0) <= BAD_FRAMES_US
 
     def _send_error(self, session: Session, code: ErrorCode, text: str, address: str | None) -> None:
-        if address is not None and len(address) > MAX_NAMED_ADDRESS:
-            address = None
         self.counts.errors[code] += 1
         session.errors += 1
         self.committer.answer(session, Frame(session.codec.encode(Error(code, text, address))))

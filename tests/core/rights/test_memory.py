@@ -186,6 +186,15 @@ class RestingTests(MemoryCase):
         self.memory.changed("/b", True, True)
         self.assert_empty(self.memory)
 
+    def test_an_answer_ends_once_however_many_ways_lead_to_it(self) -> None:
+        """It rests on two answers that rest on the same one."""
+        first = self.keep("first", reads_of("/a"))
+        left, right = self.rest("left", first), self.rest("right", first)
+        top = self.rest("top", left, right)
+        self.memory.changed("/a", True, False)
+        self.assertEqual([answer.is_valid for answer in (first, left, right, top)], [False] * 4)
+        self.assert_empty(self.memory)
+
     def test_the_end_of_the_users_leaves_what_they_rest_on(self) -> None:
         """It may serve others."""
         below = self.keep("below", reads_of(["/a"]))
