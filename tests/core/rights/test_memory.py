@@ -188,7 +188,7 @@ class RestingTests(MemoryCase):
 
     def test_an_answer_ends_once_however_many_ways_lead_to_it(self) -> None:
         """It rests on two answers that rest on the same one."""
-        first = self.keep("first", reads_of("/a"))
+        first = self.keep("first", reads_of(["/a"]))
         left, right = self.rest("left", first), self.rest("right", first)
         top = self.rest("top", left, right)
         self.memory.changed("/a", True, False)
