@@ -182,7 +182,7 @@ class RestingTests(MemoryCase):
         self.memory.changed("/a", True, True)
         valid = [answer.is_valid for answer in (below, middle, top, beside, also)]
         self.assertEqual(valid, [False, False, False, True, True])
-        self.assertEqual(beside.users, {also})
+        self.assertEqual(beside.users, {also: None})
         self.memory.changed("/b", True, True)
         self.assert_empty(self.memory)
 
@@ -201,7 +201,7 @@ class RestingTests(MemoryCase):
         self.rest("top", below, reads=reads_of(["/b"]))
         self.memory.changed("/b", True, True)
         self.assertTrue(below.is_valid)
-        self.assertEqual(below.users, set())
+        self.assertEqual(below.users, {})
 
     def test_two_that_end_at_once_end_once(self) -> None:
         """One change may reach an answer in several ways."""
