@@ -80,8 +80,8 @@ CASES: dict[str, tuple[m.Message, bytes]] = {
     "replay all": (m.Replay("/a"), b"\x24\x00\x00\x02/a\xff"),
     "bundle of nothing": (m.Bundle(), b"\x30\x00\x00\x00"),
     "bundle": (
-        m.Bundle((m.Set("/a", b"\x00"), m.Ping()), US),
-        b"\x30\x80\x00\x02" + _US + b"\x00\x06\x21\x00\x00\x02/a\x00\x01\x41",
+        m.Bundle((m.Set("/a", b"\x00"), m.Publish("/e")), US),
+        b"\x30\x80\x00\x02" + _US + b"\x00\x06\x21\x00\x00\x02/a\x00\x07\x20\x20\x00\x02/e\x00",
     ),
     "sync": (m.Sync(US), b"\x40\x00" + _US),
     "sync answered": (m.Sync(US, US, US), b"\x40\x03" + _US * 3),

@@ -4,10 +4,10 @@ from typing import get_args
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.errors import DecodeError, ErrorCode
+from clasp_relay.errors import DecodeError, ErrorCode, RequestError
 from clasp_relay.wire import messages as m
 from clasp_relay.wire.binary_decode import DECODERS, decode_binary
-from clasp_relay.wire.constants import ALL_TYPES, MessageCode
+from clasp_relay.wire.constants import ALL_TYPES, MAX_BUNDLE_MEMBERS, MAX_DEFINITIONS, MAX_SNAPSHOT_PARAMS, MessageCode
 from tests.wire.cases import CASES
 
 
@@ -88,11 +88,37 @@ class BinaryDecodeTests(SynchronousTestCase):
 
     def test_a_bundle_is_refused_when_a_member_is(self) -> None:
         """A member is one binary message, whole, and no bundle; there is no MessagePack in it."""
-        members = (b"", b"\x30\x00\x00\x00", b"\x41\x00", b"\x82\xa4type", b"\x21\x00\x00\x09/")
+        members = (b"", b"\x30\x00\x00\x00", b"\x99", b"\x82\xa4type", b"\x21\x00\x00\x09/")
         for member in members:
             with self.subTest(member=member.hex()):
                 payload = b"\x30\x00\x00\x01" + len(member).to_bytes(2, "big") + member
                 self.assertRaises(DecodeError, decode_binary, payload)
+
+    def test_a_bundle_holds_only_sets_and_publishes(self) -> None:
+        """A member of another kind is refused by its name, before its fields are read."""
+        for code in set(MessageCode) - {MessageCode.SET, MessageCode.PUBLISH, MessageCode.BUNDLE}:
+            with self.subTest(code.name):
+                payload = b"\x30\x00\x00\x01\x00\x01" + bytes((code,))
+                error = self.assertRaises(RequestError, decode_binary, payload)
+                self.assertEqual(error.code, ErrorCode.MESSAGE)
+                self.assertEqual(error.message, f"a bundle may hold SET and PUBLISH, not {code.name}")
+
+    def test_lists_are_bounded(self) -> None:
+        """The longest are read; one entry more is refused before any is read."""
+        cases = (
+            ("ANNOUNCE", b"\x03\x00\x00", b"\x00\x02/a\x00\x00", MAX_DEFINITIONS),
+            ("RESULT", b"\x61", b"\x00\x02/a\x00\x00", MAX_DEFINITIONS),
+            ("SNAPSHOT", b"\x23", b"\x00\x02/a\x00" + bytes(9), MAX_SNAPSHOT_PARAMS),
+            ("BUNDLE", b"\x30\x00", b"\x00\x06\x21\x00\x00\x02/a", MAX_BUNDLE_MEMBERS),
+        )
+        for name, head, entry, most in cases:
+            with self.subTest(name):
+                self.assertEqual(
+                    type(decode_binary(head + most.to_bytes(2, "big") + entry * most)).__name__.upper(), name
+                )
+                payload = head + (most + 1).to_bytes(2, "big") + b"\xff" * len(entry) * (most + 1)
+                error = self.assertRaises(RequestError, decode_binary, payload)
+                self.assertIn(f"{most + 1} entries, at most {most} are allowed", error.message)
 
     def test_bundles_in_bundles_are_not_walked_down(self) -> None:
         """A thousand levels are refused at the second."""

@@ -122,7 +122,7 @@ class KeyTests(WireTestCase):
             "SET": encode(put),
             "SET with options": encode(put._replace(lock=True, ttl=5)),
             "PUBLISH": encode(publish),
-            "BUNDLE of SETs": encode(m.Bundle((m.Ping(), put))),
+            "BUNDLE of SETs": encode(m.Bundle((put, put))),
             "BUNDLE of PUBLISHes": encode(m.Bundle((publish,))),
             "ANNOUNCE": encode(m.Announce("/n", (m.SignalDefinition("/a", Signal.PARAM, default=value),) * 2)),
             "SNAPSHOT": encode(m.Snapshot((m.SnapshotParam("/a", value, 1),))),
