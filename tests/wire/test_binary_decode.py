@@ -13,9 +13,9 @@ from tests.wire.cases import CASES
 
 class BinaryDecodeTests(SynchronousTestCase):
     def test_every_message_code_has_a_decoder(self) -> None:
-        """And each kind of message one code."""
+        """And each kind of message one code; FEDERATION_SYNC has one only to be refused."""
         self.assertEqual(set(DECODERS), set(MessageCode))
-        self.assertEqual(len(DECODERS), len(get_args(m.Message)))
+        self.assertEqual(len(DECODERS), len(get_args(m.Message)) + 1)
 
     def test_a_message_is_refused_when_it_is_cut_or_something_follows(self) -> None:
         """Every truncation and every extra byte, of every message."""
@@ -32,7 +32,6 @@ class BinaryDecodeTests(SynchronousTestCase):
             b"\x10\x00\x00\x00\x01\x00\x02/a\xff\x10",
             b"\x03\x00\x00\x00\x01\x00\x02/a\x00\x08",
             b"\x03\x00\x00\x00\x01\x00\x02/a\x00\x04\x10",
-            b"\x04\x01\x00\x00\x00\x00\x20",
             b"\x23\x00\x01\x00\x02/a\x00" + bytes(8) + b"\x04",
             b"\x24\x10\x00\x02/a\xff",
             b"\x30\x40\x00\x00",
@@ -49,8 +48,6 @@ class BinaryDecodeTests(SynchronousTestCase):
         """A count that the bytes left cannot hold is refused, whatever the first item looks like."""
         for payload in (
             b"\x03\x00\x00\xff\xff",
-            b"\x04\x01\xff\xff",
-            b"\x04\x01\x00\x00\xff\xff",
             b"\x23\xff\xff",
             b"\x30\x00\xff\xff",
             b"\x61\xff\xff",
@@ -62,8 +59,6 @@ class BinaryDecodeTests(SynchronousTestCase):
     def test_a_message_is_refused_when_a_field_means_nothing(self) -> None:
         """Each says what is wrong."""
         cases = (
-            (b"\x04\x00\x00\x00\x00\x00\x00", "federation operation 0"),
-            (b"\x04\x05\x00\x00\x00\x00\x00", "federation operation 5"),
             (b"\x03\x00\x00\x00\x01\x00\x02/a\x05\x00", "unknown signal 5"),
             (b"\x50\x04\x02", "neither 0 nor 1"),
             (b"\x22\x00\x01\xff", "not valid UTF-8"),
@@ -85,6 +80,24 @@ class BinaryDecodeTests(SynchronousTestCase):
                 message = decode_binary(b"\x10\x00\x00\x00\x01\x00\x02/a" + bytes((mask, 0)))
                 self.assertEqual(message, m.Subscribe(1, "/a", types))
         self.assertEqual(decode_binary(b"\x24\x00\x00\x02/a\x00"), m.Replay("/a"))
+
+    def test_history_and_window_of_a_subscribe_are_skipped(self) -> None:
+        """The Python client sends them."""
+        start = b"\x10\x00\x00\x00\x01\x00\x02/a\xff"
+        for flags, fields in ((4, 4), (8, 4), (12, 8)):
+            with self.subTest(flags=flags):
+                payload = start + bytes((flags,)) + bytes(fields)
+                self.assertEqual(decode_binary(payload), m.Subscribe(1, "/a"))
+                self.assertRaises(DecodeError, decode_binary, payload[:-1])
+                self.assertRaises(DecodeError, decode_binary, payload + b"\x00")
+
+    def test_federation_sync_is_refused_by_its_code(self) -> None:
+        """Nothing after the code is read."""
+        for payload in (b"\x04", b"\x04\x02\xff"):
+            with self.subTest(payload=payload.hex()):
+                error = self.assertRaises(RequestError, decode_binary, payload)
+                self.assertEqual(error.code, ErrorCode.MESSAGE)
+                self.assertEqual(error.message, "FEDERATION_SYNC is not offered by this relay")
 
     def test_a_bundle_is_refused_when_a_member_is(self) -> None:
         """A member is one binary message, whole, and no bundle; there is no MessagePack in it."""

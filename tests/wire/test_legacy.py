@@ -68,11 +68,6 @@ CASES: tuple[tuple[dict[str, Any], m.Message], ...] = (
             ),
         ),
     ),
-    (
-        {"type": "FEDERATION_SYNC", "op": "RevisionVector", "patterns": ["/a"], "revisions": {"/x": 7}, "origin": "r"},
-        m.FederationSync(3, ("/a",), (("/x", 7),), None, "r"),
-    ),
-    ({"type": "FEDERATION_SYNC", "op": "RequestSync", "sinceRevision": 3}, m.FederationSync(2, (), (), 3)),
     ({"type": "SUBSCRIBE", "id": 1, "pattern": "/a/**"}, m.Subscribe(1, "/a/**")),
     ({"type": "SUBSCRIBE", "id": 1, "pattern": "/a", "types": [], "options": {}}, m.Subscribe(1, "/a")),
     (
@@ -83,7 +78,7 @@ CASES: tuple[tuple[dict[str, Any], m.Message], ...] = (
             "types": ["param", "stream"],
             "options": {"maxRate": 30, "epsilon": 1, "history": 2, "window": 3},
         },
-        m.Subscribe(1, "/a", 5, 30, 1.0, 2, 3),
+        m.Subscribe(1, "/a", 5, 30, 1.0),
     ),
     ({"type": "UNSUBSCRIBE", "id": 2**32 - 1}, m.Unsubscribe(2**32 - 1)),
     ({"type": "PUBLISH", "address": "/e"}, m.Publish("/e")),
@@ -275,7 +270,6 @@ class LegacyTests(SynchronousTestCase):
             ("max_rate", {**subscribe, "options": {"maxRate": 1.5}}),
             ("epsilon", {**subscribe, "options": {"epsilon": "x"}}),
             ("range", {"type": "RESULT", "signals": [{**_DEFINITION, "meta": {"range": [1]}}]}),
-            ("x", {"type": "FEDERATION_SYNC", "op": "RequestSync", "revisions": {"x": "y"}}),
             ("code", {"type": "ERROR", "code": 2**16, "message": ""}),
             ("features", {"type": "HELLO", "version": 1, "name": "", "features": [1]}),
         )
@@ -308,6 +302,12 @@ class LegacyTests(SynchronousTestCase):
                 payload = _pack(type="BUNDLE", messages=[{"type": name}])
                 error = self.assertRaises(RequestError, decode, payload)
                 self.assertEqual(error.message, f"a bundle may hold SET and PUBLISH, not {name}")
+
+    def test_federation_sync_is_refused_by_its_name(self) -> None:
+        """No other field is read."""
+        error = self.assertRaises(RequestError, decode, _pack(type="FEDERATION_SYNC", op=1))
+        self.assertEqual(error.code, ErrorCode.MESSAGE)
+        self.assertEqual(error.message, "FEDERATION_SYNC is not offered by this relay")
 
     def test_lists_are_bounded(self) -> None:
         """The longest are read; one entry more is refused before any is read."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from clasp_relay.errors import DecodeError, ErrorCode, RequestError
 from clasp_relay.wire import messages as m
 from clasp_relay.wire.binary_hot import decode_publish, decode_set
 from clasp_relay.wire.constants import (
     ALL_TYPES,
+    FEDERATION_SYNC_REFUSED,
     MAX_BUNDLE_MEMBERS,
     MAX_DEFINITIONS,
     MAX_SNAPSHOT_PARAMS,
@@ -24,8 +25,6 @@ _U16 = struct.Struct(">H")
 _U32 = struct.Struct(">I")
 _U64 = struct.Struct(">Q")
 _F64 = struct.Struct(">d")
-
-_FEDERATION_OPERATIONS = range(1, 5)
 
 
 class _Cursor:
@@ -149,20 +148,8 @@ def _definition(c: _Cursor, known: int) -> m.SignalDefinition:
     )
 
 
-def _federation_sync(c: _Cursor) -> m.FederationSync:
-    operation = c.u8()
-    if operation not in _FEDERATION_OPERATIONS:
-        raise DecodeError(f"unknown federation operation {operation}")
-    patterns = tuple(c.text() for _ in range(c.count(2, MAX_DEFINITIONS)))
-    revisions = tuple((c.text(), c.u64()) for _ in range(c.count(10, MAX_DEFINITIONS)))
-    flags = c.flags(0xC0)
-    return m.FederationSync(
-        operation,
-        patterns,
-        revisions,
-        since_revision=c.u64() if flags & 0x80 else None,
-        origin=c.text() if flags & 0x40 else None,
-    )
+def _federation_sync(_: _Cursor) -> NoReturn:
+    raise RequestError(ErrorCode.MESSAGE, FEDERATION_SYNC_REFUSED)
 
 
 def _types(c: _Cursor) -> int:
@@ -172,15 +159,13 @@ def _types(c: _Cursor) -> int:
 
 def _subscribe(c: _Cursor) -> m.Subscribe:
     identity, pattern, types, flags = c.u32(), c.text(), _types(c), c.flags(15)
-    return m.Subscribe(
-        identity,
-        pattern,
-        types,
-        max_rate=c.u32() if flags & 1 else None,
-        epsilon=c.f64() if flags & 2 else None,
-        history=c.u32() if flags & 4 else None,
-        window=c.u32() if flags & 8 else None,
-    )
+    max_rate = c.u32() if flags & 1 else None
+    epsilon = c.f64() if flags & 2 else None
+    # History and window, which the Python client sends, are read and ignored: the relay keeps no history.
+    for flag in (4, 8):
+        if flags & flag:
+            c.u32()
+    return m.Subscribe(identity, pattern, types, max_rate, epsilon)
 
 
 def _snapshot(c: _Cursor) -> m.Snapshot:
@@ -311,9 +296,9 @@ def decode_binary(payload: bytes) -> m.Message:
 
     Raises:
         DecodeError: code 101; it is not exactly one valid message.
-        RequestError: code 402, a map in a value has a key that ``values.check_keys`` refuses; code 101, a BUNDLE
-            holds something else than SET and PUBLISH, or a count is above its limit. Nothing else is raised for
-            any bytes.
+        RequestError: code 402, a map in a value has a key that ``values.check_keys`` refuses; code 101, it is
+            FEDERATION_SYNC, a BUNDLE holds something else than SET and PUBLISH, or a count is above its limit.
+            Nothing else is raised for any bytes.
     """
     try:
         decoder = DECODERS[payload[0]]

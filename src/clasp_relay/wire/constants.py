@@ -43,6 +43,9 @@ MAX_BUNDLE_MEMBERS = 5_000
 
 The longest bundle that the Python client can send has 1,900 SETs."""
 
+FEDERATION_SYNC_REFUSED = "FEDERATION_SYNC is not offered by this relay"
+"""The text of ERROR 101 for FEDERATION_SYNC, which relays of another kind send to each other."""
+
 
 class MessageCode(IntEnum):
     """The first byte of a binary payload."""

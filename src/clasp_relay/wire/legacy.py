@@ -16,6 +16,7 @@ from clasp_relay.errors import DecodeError, ErrorCode, RequestError
 from clasp_relay.wire import messages as m
 from clasp_relay.wire.constants import (
     ALL_TYPES,
+    FEDERATION_SYNC_REFUSED,
     MAX_BUNDLE_MEMBERS,
     MAX_DEFINITIONS,
     MAX_LEGACY_NODES,
@@ -32,7 +33,6 @@ _SIGNALS = {signal.name.lower(): signal for signal in Signal}
 _PHASES = {phase.name.lower(): phase for phase in Phase}
 _BUNDLED = ("SET", "PUBLISH")
 _TOO_MANY_NODES = f"a MessagePack message has more than {MAX_LEGACY_NODES} keys, values and items"
-_OPERATIONS = {"DeclareNamespaces": 1, "RequestSync": 2, "RevisionVector": 3, "SyncComplete": 4}
 
 
 def is_legacy(first_byte: int) -> bool:
@@ -51,9 +51,9 @@ def decode_legacy(payload: bytes) -> m.Message:
 
     Raises:
         DecodeError: code 101; it is not exactly one valid message.
-        RequestError: code 402, a map in a value has a key that ``values.check_keys`` refuses; code 101, a BUNDLE
-            holds something else than SET and PUBLISH, or a count is above its limit. Nothing else is raised for
-            any bytes.
+        RequestError: code 402, a map in a value has a key that ``values.check_keys`` refuses; code 101, it is
+            FEDERATION_SYNC, a BUNDLE holds something else than SET and PUBLISH, or a count is above its limit.
+            Nothing else is raised for any bytes.
     """
     try:
         # unpackb bounds every declared size by what the payload can hold. A node takes at least one byte.
@@ -180,15 +180,8 @@ def _result(f: Fields) -> m.Result:
     return m.Result(tuple(map(_definition, f.maps("signals", MAX_DEFINITIONS))))
 
 
-def _federation_sync(f: Fields) -> m.FederationSync:
-    revisions = f.optional_map("revisions") or Fields({})
-    return m.FederationSync(
-        f.choice("op", _OPERATIONS),
-        tuple(f.texts("patterns")),
-        tuple((name, revisions.integer(name, bits=64)) for name in revisions),
-        f.optional_integer("since_revision", bits=64),
-        f.optional_text("origin"),
-    )
+def _federation_sync(_: Fields) -> NoReturn:
+    raise RequestError(ErrorCode.MESSAGE, FEDERATION_SYNC_REFUSED)
 
 
 def _subscribe(f: Fields) -> m.Subscribe:
@@ -199,8 +192,6 @@ def _subscribe(f: Fields) -> m.Subscribe:
         _mask(f.choices("types", _SIGNALS)),
         options.optional_integer("max_rate"),
         options.optional_double("epsilon"),
-        options.optional_integer("history"),
-        options.optional_integer("window"),
     )
 
 
