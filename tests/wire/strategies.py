@@ -65,20 +65,7 @@ _PARAM = st.builds(m.SnapshotParam, TEXT, VALUES, U64, _optional(TEXT), _optiona
 _MASK = st.integers(1, 0xFF)
 _SAMPLES = st.binary(max_size=4).map(lambda raw: raw * 8)
 
-_FLAT: tuple[st.SearchStrategy[Any], ...] = (
-    st.builds(m.Hello, U8, U8, TEXT, TEXT),
-    st.builds(m.Welcome, U8, U8, U64, TEXT, TEXT, TEXT),
-    st.builds(m.Announce, TEXT, st.lists(_DEFINITION, max_size=3).map(tuple)),
-    st.builds(
-        m.FederationSync,
-        st.integers(1, 4),
-        st.lists(TEXT, max_size=3).map(tuple),
-        st.lists(st.tuples(TEXT, U64), max_size=3).map(tuple),
-        _optional(U64),
-        _optional(TEXT),
-    ),
-    st.builds(m.Subscribe, U32, TEXT, _MASK, _optional(U32), _optional(_FLOATS), _optional(U32), _optional(U32)),
-    st.builds(m.Unsubscribe, U32),
+_BUNDLED: tuple[st.SearchStrategy[Any], ...] = (
     st.builds(
         m.Publish, TEXT, _SIGNAL, _PHASE, _optional(VALUES), st.none(), _optional(U64), _optional(U32), _optional(U32)
     ),
@@ -94,6 +81,14 @@ _FLAT: tuple[st.SearchStrategy[Any], ...] = (
         st.none(),
     ),
     st.builds(m.Set, TEXT, VALUES, _optional(U64), st.booleans(), st.booleans(), _optional(U32)),
+)
+_FLAT: tuple[st.SearchStrategy[Any], ...] = (
+    st.builds(m.Hello, U8, U8, TEXT, TEXT),
+    st.builds(m.Welcome, U8, U8, U64, TEXT, TEXT, TEXT),
+    st.builds(m.Announce, TEXT, st.lists(_DEFINITION, max_size=3).map(tuple)),
+    st.builds(m.Subscribe, U32, TEXT, _MASK, _optional(U32), _optional(_FLOATS)),
+    st.builds(m.Unsubscribe, U32),
+    *_BUNDLED,
     st.builds(m.Get, TEXT),
     st.builds(m.Snapshot, st.lists(_PARAM, max_size=3).map(tuple)),
     st.builds(m.Replay, TEXT, _optional(U64), _optional(U64), _optional(U32), _MASK),
@@ -107,6 +102,6 @@ _FLAT: tuple[st.SearchStrategy[Any], ...] = (
 )
 
 MESSAGES: st.SearchStrategy[Any] = st.one_of(
-    *_FLAT, st.builds(m.Bundle, st.lists(st.one_of(*_FLAT), max_size=3).map(tuple), _optional(U64))
+    *_FLAT, st.builds(m.Bundle, st.lists(st.one_of(*_BUNDLED), max_size=3).map(tuple), _optional(U64))
 )
 """Messages of every kind."""

@@ -4,18 +4,18 @@ from typing import get_args
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.errors import DecodeError, ErrorCode
+from clasp_relay.errors import DecodeError, ErrorCode, RequestError
 from clasp_relay.wire import messages as m
 from clasp_relay.wire.binary_decode import DECODERS, decode_binary
-from clasp_relay.wire.constants import ALL_TYPES, MessageCode
+from clasp_relay.wire.constants import ALL_TYPES, MAX_BUNDLE_MEMBERS, MAX_DEFINITIONS, MAX_SNAPSHOT_PARAMS, MessageCode
 from tests.wire.cases import CASES
 
 
 class BinaryDecodeTests(SynchronousTestCase):
     def test_every_message_code_has_a_decoder(self) -> None:
-        """And each kind of message one code."""
+        """And each kind of message one code; FEDERATION_SYNC has one only to be refused."""
         self.assertEqual(set(DECODERS), set(MessageCode))
-        self.assertEqual(len(DECODERS), len(get_args(m.Message)))
+        self.assertEqual(len(DECODERS), len(get_args(m.Message)) + 1)
 
     def test_a_message_is_refused_when_it_is_cut_or_something_follows(self) -> None:
         """Every truncation and every extra byte, of every message."""
@@ -32,7 +32,6 @@ class BinaryDecodeTests(SynchronousTestCase):
             b"\x10\x00\x00\x00\x01\x00\x02/a\xff\x10",
             b"\x03\x00\x00\x00\x01\x00\x02/a\x00\x08",
             b"\x03\x00\x00\x00\x01\x00\x02/a\x00\x04\x10",
-            b"\x04\x01\x00\x00\x00\x00\x20",
             b"\x23\x00\x01\x00\x02/a\x00" + bytes(8) + b"\x04",
             b"\x24\x10\x00\x02/a\xff",
             b"\x30\x40\x00\x00",
@@ -49,8 +48,6 @@ class BinaryDecodeTests(SynchronousTestCase):
         """A count that the bytes left cannot hold is refused, whatever the first item looks like."""
         for payload in (
             b"\x03\x00\x00\xff\xff",
-            b"\x04\x01\xff\xff",
-            b"\x04\x01\x00\x00\xff\xff",
             b"\x23\xff\xff",
             b"\x30\x00\xff\xff",
             b"\x61\xff\xff",
@@ -62,8 +59,6 @@ class BinaryDecodeTests(SynchronousTestCase):
     def test_a_message_is_refused_when_a_field_means_nothing(self) -> None:
         """Each says what is wrong."""
         cases = (
-            (b"\x04\x00\x00\x00\x00\x00\x00", "federation operation 0"),
-            (b"\x04\x05\x00\x00\x00\x00\x00", "federation operation 5"),
             (b"\x03\x00\x00\x00\x01\x00\x02/a\x05\x00", "unknown signal 5"),
             (b"\x50\x04\x02", "neither 0 nor 1"),
             (b"\x22\x00\x01\xff", "not valid UTF-8"),
@@ -86,13 +81,57 @@ class BinaryDecodeTests(SynchronousTestCase):
                 self.assertEqual(message, m.Subscribe(1, "/a", types))
         self.assertEqual(decode_binary(b"\x24\x00\x00\x02/a\x00"), m.Replay("/a"))
 
+    def test_history_and_window_of_a_subscribe_are_skipped(self) -> None:
+        """The Python client sends them."""
+        start = b"\x10\x00\x00\x00\x01\x00\x02/a\xff"
+        for flags, fields in ((4, 4), (8, 4), (12, 8)):
+            with self.subTest(flags=flags):
+                payload = start + bytes((flags,)) + bytes(fields)
+                self.assertEqual(decode_binary(payload), m.Subscribe(1, "/a"))
+                self.assertRaises(DecodeError, decode_binary, payload[:-1])
+                self.assertRaises(DecodeError, decode_binary, payload + b"\x00")
+
+    def test_federation_sync_is_refused_by_its_code(self) -> None:
+        """Nothing after the code is read."""
+        for payload in (b"\x04", b"\x04\x02\xff"):
+            with self.subTest(payload=payload.hex()):
+                error = self.assertRaises(RequestError, decode_binary, payload)
+                self.assertEqual(error.code, ErrorCode.MESSAGE)
+                self.assertEqual(error.message, "FEDERATION_SYNC is not offered by this relay")
+
     def test_a_bundle_is_refused_when_a_member_is(self) -> None:
         """A member is one binary message, whole, and no bundle; there is no MessagePack in it."""
-        members = (b"", b"\x30\x00\x00\x00", b"\x41\x00", b"\x82\xa4type", b"\x21\x00\x00\x09/")
+        members = (b"", b"\x30\x00\x00\x00", b"\x99", b"\x82\xa4type", b"\x21\x00\x00\x09/")
         for member in members:
             with self.subTest(member=member.hex()):
                 payload = b"\x30\x00\x00\x01" + len(member).to_bytes(2, "big") + member
                 self.assertRaises(DecodeError, decode_binary, payload)
+
+    def test_a_bundle_holds_only_sets_and_publishes(self) -> None:
+        """A member of another kind is refused by its name, before its fields are read."""
+        for code in set(MessageCode) - {MessageCode.SET, MessageCode.PUBLISH, MessageCode.BUNDLE}:
+            with self.subTest(code.name):
+                payload = b"\x30\x00\x00\x01\x00\x01" + bytes((code,))
+                error = self.assertRaises(RequestError, decode_binary, payload)
+                self.assertEqual(error.code, ErrorCode.MESSAGE)
+                self.assertEqual(error.message, f"a bundle may hold SET and PUBLISH, not {code.name}")
+
+    def test_lists_are_bounded(self) -> None:
+        """The longest are read; one entry more is refused before any is read."""
+        cases = (
+            ("ANNOUNCE", b"\x03\x00\x00", b"\x00\x02/a\x00\x00", MAX_DEFINITIONS),
+            ("RESULT", b"\x61", b"\x00\x02/a\x00\x00", MAX_DEFINITIONS),
+            ("SNAPSHOT", b"\x23", b"\x00\x02/a\x00" + bytes(9), MAX_SNAPSHOT_PARAMS),
+            ("BUNDLE", b"\x30\x00", b"\x00\x06\x21\x00\x00\x02/a", MAX_BUNDLE_MEMBERS),
+        )
+        for name, head, entry, most in cases:
+            with self.subTest(name):
+                self.assertEqual(
+                    type(decode_binary(head + most.to_bytes(2, "big") + entry * most)).__name__.upper(), name
+                )
+                payload = head + (most + 1).to_bytes(2, "big") + b"\xff" * len(entry) * (most + 1)
+                error = self.assertRaises(RequestError, decode_binary, payload)
+                self.assertIn(f"{most + 1} entries, at most {most} are allowed", error.message)
 
     def test_bundles_in_bundles_are_not_walked_down(self) -> None:
         """A thousand levels are refused at the second."""

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.errors import DecodeError, ErrorCode
+from clasp_relay.errors import DecodeError, ErrorCode, RequestError
 from clasp_relay.wire import messages as m
 from clasp_relay.wire.binary_hot import ack_frame, decode_usual, publish_frame, set_frame
 from clasp_relay.wire.codec import decode, encode
@@ -105,7 +105,7 @@ class DecodeTests(SynchronousTestCase):
         payload = beginning + rest
         try:
             message = decode(payload)
-        except DecodeError:
+        except RequestError:
             message = None
         usual = decode_usual(b"\x53\x01" + len(payload).to_bytes(2, "big") + payload)
         self.assertIn(usual, (message, None))

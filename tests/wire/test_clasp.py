@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.errors import DecodeError, ErrorCode
+from clasp_relay.errors import DecodeError, ErrorCode, RequestError
 from clasp_relay.wire.clasp import ROOM_BYTES, ClaspCodec
 from clasp_relay.wire.codec import decode, encode, snapshot_entry
 from clasp_relay.wire.constants import MAX_FRAME_BYTES, MAX_SNAPSHOT_PARAMS, Signal
@@ -104,7 +104,7 @@ class DecodeTests(SynchronousTestCase):
         """And nothing else is raised."""
         try:
             message, qos = CODEC.decode(data)
-        except DecodeError:
+        except RequestError:
             return
         self.assertIn(qos, (0, 1, 2))
         self.assertIsInstance(message, Message)

@@ -7,10 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.errors import DecodeError, ErrorCode
+from clasp_relay.errors import DecodeError, ErrorCode, RequestError
 from clasp_relay.wire import messages as m
 from clasp_relay.wire.codec import decode
-from clasp_relay.wire.constants import MAX_DEPTH, Phase, Signal
+from clasp_relay.wire.constants import (
+    MAX_BUNDLE_MEMBERS,
+    MAX_DEFINITIONS,
+    MAX_DEPTH,
+    MAX_SNAPSHOT_PARAMS,
+    Phase,
+    Signal,
+)
 from clasp_relay.wire.legacy import decode_legacy, is_legacy
 from clasp_relay.wire.values import encode_value
 from tests.wire.strategies import OBJECTS
@@ -61,11 +68,6 @@ CASES: tuple[tuple[dict[str, Any], m.Message], ...] = (
             ),
         ),
     ),
-    (
-        {"type": "FEDERATION_SYNC", "op": "RevisionVector", "patterns": ["/a"], "revisions": {"/x": 7}, "origin": "r"},
-        m.FederationSync(3, ("/a",), (("/x", 7),), None, "r"),
-    ),
-    ({"type": "FEDERATION_SYNC", "op": "RequestSync", "sinceRevision": 3}, m.FederationSync(2, (), (), 3)),
     ({"type": "SUBSCRIBE", "id": 1, "pattern": "/a/**"}, m.Subscribe(1, "/a/**")),
     ({"type": "SUBSCRIBE", "id": 1, "pattern": "/a", "types": [], "options": {}}, m.Subscribe(1, "/a")),
     (
@@ -76,7 +78,7 @@ CASES: tuple[tuple[dict[str, Any], m.Message], ...] = (
             "types": ["param", "stream"],
             "options": {"maxRate": 30, "epsilon": 1, "history": 2, "window": 3},
         },
-        m.Subscribe(1, "/a", 5, 30, 1.0, 2, 3),
+        m.Subscribe(1, "/a", 5, 30, 1.0),
     ),
     ({"type": "UNSUBSCRIBE", "id": 2**32 - 1}, m.Unsubscribe(2**32 - 1)),
     ({"type": "PUBLISH", "address": "/e"}, m.Publish("/e")),
@@ -122,8 +124,8 @@ CASES: tuple[tuple[dict[str, Any], m.Message], ...] = (
         m.Replay("/a", 1, 2, 3, 16),
     ),
     (
-        {"type": "BUNDLE", "timestamp": None, "messages": [{"type": "PING"}, {"type": "GET", "address": "/a"}]},
-        m.Bundle((m.Ping(), m.Get("/a"))),
+        {"type": "BUNDLE", "timestamp": None, "messages": [{"type": "PUBLISH", "address": "/a"}]},
+        m.Bundle((m.Publish("/a"),)),
     ),
     ({"type": "SYNC", "t1": 1, "t3": 3}, m.Sync(1, None, 3)),
     ({"type": "PING"}, m.Ping()),
@@ -268,7 +270,6 @@ class LegacyTests(SynchronousTestCase):
             ("max_rate", {**subscribe, "options": {"maxRate": 1.5}}),
             ("epsilon", {**subscribe, "options": {"epsilon": "x"}}),
             ("range", {"type": "RESULT", "signals": [{**_DEFINITION, "meta": {"range": [1]}}]}),
-            ("x", {"type": "FEDERATION_SYNC", "op": "RequestSync", "revisions": {"x": "y"}}),
             ("code", {"type": "ERROR", "code": 2**16, "message": ""}),
             ("features", {"type": "HELLO", "version": 1, "name": "", "features": [1]}),
         )
@@ -293,6 +294,38 @@ class LegacyTests(SynchronousTestCase):
         for fields in cases:
             with self.subTest(fields=str(fields)):
                 self.assertRaises(DecodeError, decode, _pack(**fields))
+
+    def test_a_bundle_holds_only_sets_and_publishes(self) -> None:
+        """A member of another kind is refused by its name, before its fields are read."""
+        for name in ("PING", "GET", "RESULT"):
+            with self.subTest(name):
+                payload = _pack(type="BUNDLE", messages=[{"type": name}])
+                error = self.assertRaises(RequestError, decode, payload)
+                self.assertEqual(error.message, f"a bundle may hold SET and PUBLISH, not {name}")
+
+    def test_federation_sync_is_refused_by_its_name(self) -> None:
+        """No other field is read."""
+        error = self.assertRaises(RequestError, decode, _pack(type="FEDERATION_SYNC", op=1))
+        self.assertEqual(error.code, ErrorCode.MESSAGE)
+        self.assertEqual(error.message, "FEDERATION_SYNC is not offered by this relay")
+
+    def test_lists_are_bounded(self) -> None:
+        """The longest are read; one entry more is refused before any is read."""
+        signal = {"address": "/a", "type": "param"}
+        param = {"address": "/a", "value": 1, "revision": 1}
+        cases: tuple[tuple[dict[str, Any], str, dict[str, Any], int], ...] = (
+            ({"type": "ANNOUNCE", "namespace": "/n"}, "signals", signal, MAX_DEFINITIONS),
+            ({"type": "RESULT"}, "signals", signal, MAX_DEFINITIONS),
+            ({"type": "SNAPSHOT"}, "params", param, MAX_SNAPSHOT_PARAMS),
+        )
+        for fields, name, entry, most in cases:
+            with self.subTest(fields=fields):
+                message = decode(_pack(**fields, **{name: [entry] * most}))
+                self.assertEqual(len(getattr(message, name)), most)
+                error = self.assertRaises(RequestError, decode, _pack(**fields, **{name: [0] * (most + 1)}))
+                self.assertIn(f"'{name}' has {most + 1} entries, at most {most}", error.message)
+        error = self.assertRaises(RequestError, decode, _pack(type="BUNDLE", messages=[0] * (MAX_BUNDLE_MEMBERS + 1)))
+        self.assertIn(f"'messages' has {MAX_BUNDLE_MEMBERS + 1} entries", error.message)
 
     def test_rusts_bytes_stay_an_array(self) -> None:
         """It writes bytes as a list of integers, which nothing tells from one."""

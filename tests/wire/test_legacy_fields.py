@@ -29,7 +29,7 @@ class FieldsTests(SynchronousTestCase):
         self.assertIsNone(fields.optional_doubles("x"))
         self.assertIsNone(fields.optional_map("x"))
         self.assertIsNone(fields.optional_value("x", "y"))
-        self.assertEqual((fields.texts("x"), list(fields.maps("x")), fields.boolean("x")), ([], [], False))
+        self.assertEqual((fields.texts("x"), list(fields.maps("x", 1)), fields.boolean("x")), ([], [], False))
         self.assertEqual(fields.value("x"), b"\x00")
         self.assertRaises(DecodeError, fields.text, "x")
 

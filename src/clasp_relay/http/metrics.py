@@ -21,7 +21,7 @@ from prometheus_client.registry import Collector
 from clasp_relay.errors import ErrorCode
 from clasp_relay.event_loop import BOUNDS_S, LoopLag
 from clasp_relay.wire.constants import MessageCode, Signal
-from clasp_relay.wire.messages import FederationSync, Message
+from clasp_relay.wire.messages import Message
 
 if TYPE_CHECKING:
     from clasp_relay.core.relay import Relay
@@ -214,7 +214,7 @@ def _lag(lag: LoopLag) -> Metric:
 
 
 def _name(kind: type[Message]) -> str:
-    return "FEDERATION_SYNC" if kind is FederationSync else kind.__name__.upper()
+    return kind.__name__.upper()
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

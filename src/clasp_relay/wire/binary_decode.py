@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
-from clasp_relay.errors import DecodeError
+from clasp_relay.errors import DecodeError, ErrorCode, RequestError
 from clasp_relay.wire import messages as m
 from clasp_relay.wire.binary_hot import decode_publish, decode_set
-from clasp_relay.wire.constants import ALL_TYPES, MessageCode, Signal, ValueType
+from clasp_relay.wire.constants import (
+    ALL_TYPES,
+    FEDERATION_SYNC_REFUSED,
+    MAX_BUNDLE_MEMBERS,
+    MAX_DEFINITIONS,
+    MAX_SNAPSHOT_PARAMS,
+    MessageCode,
+    Signal,
+    ValueType,
+)
 from clasp_relay.wire.values import check_keys, has_suspect_key, skip_value
 
 _U16 = struct.Struct(">H")
 _U32 = struct.Struct(">I")
 _U64 = struct.Struct(">Q")
 _F64 = struct.Struct(">d")
-
-_FEDERATION_OPERATIONS = range(1, 5)
 
 
 class _Cursor:
@@ -97,11 +104,13 @@ class _Cursor:
             raise DecodeError(f"unknown signal {code}")
         return Signal(code)
 
-    def count(self, item_bytes: int) -> int:
-        """Reads a count of items, and checks that the rest can hold so many of at least ``item_bytes`` each."""
+    def count(self, item_bytes: int, most: int) -> int:
+        """Reads a count of items: at most ``most``, and no more than the rest can hold at ``item_bytes`` each."""
         count = self.u16()
         if count * item_bytes > len(self._data) - self._at:
             raise DecodeError("a count is more than the bytes that are left can hold")
+        if count > most:
+            raise RequestError(ErrorCode.MESSAGE, f"the message has {count} entries, at most {most} are allowed")
         return count
 
     def end(self) -> None:
@@ -119,7 +128,7 @@ def _welcome(c: _Cursor) -> m.Welcome:
 
 def _announce(c: _Cursor) -> m.Announce:
     namespace = c.text()
-    return m.Announce(namespace, tuple(_definition(c, 7) for _ in range(c.count(4))))
+    return m.Announce(namespace, tuple(_definition(c, 7) for _ in range(c.count(4, MAX_DEFINITIONS))))
 
 
 def _definition(c: _Cursor, known: int) -> m.SignalDefinition:
@@ -139,20 +148,8 @@ def _definition(c: _Cursor, known: int) -> m.SignalDefinition:
     )
 
 
-def _federation_sync(c: _Cursor) -> m.FederationSync:
-    operation = c.u8()
-    if operation not in _FEDERATION_OPERATIONS:
-        raise DecodeError(f"unknown federation operation {operation}")
-    patterns = tuple(c.text() for _ in range(c.count(2)))
-    revisions = tuple((c.text(), c.u64()) for _ in range(c.count(10)))
-    flags = c.flags(0xC0)
-    return m.FederationSync(
-        operation,
-        patterns,
-        revisions,
-        since_revision=c.u64() if flags & 0x80 else None,
-        origin=c.text() if flags & 0x40 else None,
-    )
+def _federation_sync(_: _Cursor) -> NoReturn:
+    raise RequestError(ErrorCode.MESSAGE, FEDERATION_SYNC_REFUSED)
 
 
 def _types(c: _Cursor) -> int:
@@ -162,19 +159,17 @@ def _types(c: _Cursor) -> int:
 
 def _subscribe(c: _Cursor) -> m.Subscribe:
     identity, pattern, types, flags = c.u32(), c.text(), _types(c), c.flags(15)
-    return m.Subscribe(
-        identity,
-        pattern,
-        types,
-        max_rate=c.u32() if flags & 1 else None,
-        epsilon=c.f64() if flags & 2 else None,
-        history=c.u32() if flags & 4 else None,
-        window=c.u32() if flags & 8 else None,
-    )
+    max_rate = c.u32() if flags & 1 else None
+    epsilon = c.f64() if flags & 2 else None
+    # History and window, which the Python client sends, are read and ignored: the relay keeps no history.
+    for flag in (4, 8):
+        if flags & flag:
+            c.u32()
+    return m.Subscribe(identity, pattern, types, max_rate, epsilon)
 
 
 def _snapshot(c: _Cursor) -> m.Snapshot:
-    return m.Snapshot(tuple(_param(c) for _ in range(c.count(12))))
+    return m.Snapshot(tuple(_param(c) for _ in range(c.count(12, MAX_SNAPSHOT_PARAMS))))
 
 
 def _param(c: _Cursor) -> m.SnapshotParam:
@@ -203,16 +198,22 @@ def _replay(c: _Cursor) -> m.Replay:
 def _bundle(c: _Cursor) -> m.Bundle:
     flags = c.flags(0x80)
     # The count stands before the timestamp; a member takes its length and its message code.
-    count = c.count(3)
+    count = c.count(3, MAX_BUNDLE_MEMBERS)
     timestamp_us = c.u64() if flags else None
     return m.Bundle(tuple(_member(c.raw()) for _ in range(count)), timestamp_us)
 
 
 def _member(payload: bytes) -> m.Message:
-    """Decodes a member of a BUNDLE, which is always binary and never a BUNDLE itself."""
-    if payload[:1] == b"\x30":
+    """Decodes a member of a BUNDLE: a SET or a PUBLISH, always binary."""
+    code = payload[0] if payload else None
+    if code in (MessageCode.SET, MessageCode.PUBLISH):
+        return DECODERS[code](payload)
+    if code == MessageCode.BUNDLE:
         raise DecodeError("a BUNDLE inside a BUNDLE is not supported")
-    return decode_binary(payload)
+    if code in DECODERS:
+        name = MessageCode(code).name
+        raise RequestError(ErrorCode.MESSAGE, f"a bundle may hold SET and PUBLISH, not {name}")
+    raise DecodeError("a member of a BUNDLE is not a message" if code is None else f"unknown message type 0x{code:02X}")
 
 
 def _sync(c: _Cursor) -> m.Sync:
@@ -242,7 +243,7 @@ def _error(c: _Cursor) -> m.Error:
 
 
 def _result(c: _Cursor) -> m.Result:
-    return m.Result(tuple(_definition(c, 3) for _ in range(c.count(4))))
+    return m.Result(tuple(_definition(c, 3) for _ in range(c.count(4, MAX_DEFINITIONS))))
 
 
 _READERS: dict[MessageCode, Callable[[_Cursor], m.Message]] = {
@@ -295,8 +296,9 @@ def decode_binary(payload: bytes) -> m.Message:
 
     Raises:
         DecodeError: code 101; it is not exactly one valid message.
-        RequestError: code 402; a map in a value has a key that ``values.check_keys`` refuses. Nothing else is
-            raised for any bytes.
+        RequestError: code 402, a map in a value has a key that ``values.check_keys`` refuses; code 101, it is
+            FEDERATION_SYNC, a BUNDLE holds something else than SET and PUBLISH, or a count is above its limit.
+            Nothing else is raised for any bytes.
     """
     try:
         decoder = DECODERS[payload[0]]

@@ -77,18 +77,8 @@ def _definition(definition: m.SignalDefinition) -> bytes:
     return _text(definition.address) + bytes((definition.signal,)) + options.encode()
 
 
-def _federation_sync(message: m.FederationSync) -> bytes:
-    parts = [bytes((MessageCode.FEDERATION_SYNC, message.operation)), _U16.pack(len(message.patterns))]
-    parts += [_text(pattern) for pattern in message.patterns]
-    parts.append(_U16.pack(len(message.revisions)))
-    parts += [_text(name) + _U64.pack(revision) for name, revision in message.revisions]
-    options = _Options().add(0x80, _U64.pack, message.since_revision).add(0x40, _text, message.origin)
-    return b"".join((*parts, options.encode()))
-
-
 def _subscribe(message: m.Subscribe) -> bytes:
     options = _Options().add(1, _U32.pack, message.max_rate).add(2, _F64.pack, message.epsilon)
-    options.add(4, _U32.pack, message.history).add(8, _U32.pack, message.window)
     head = bytes((MessageCode.SUBSCRIBE,)) + _U32.pack(message.id) + _text(message.pattern)
     return head + bytes((message.types,)) + options.encode()
 
@@ -193,7 +183,6 @@ ENCODERS: dict[type[m.Message], Callable[[Any], bytes]] = {
     m.Hello: _hello,
     m.Welcome: _welcome,
     m.Announce: _announce,
-    m.FederationSync: _federation_sync,
     m.Subscribe: _subscribe,
     m.Unsubscribe: _unsubscribe,
     m.Publish: encode_publish,

@@ -47,8 +47,9 @@ def decode(payload: bytes) -> Message:
 
     Raises:
         DecodeError: code 101; it is not exactly one valid message.
-        RequestError: code 402; a map in a value has a key that ``values.check_keys`` refuses. Nothing else is
-            raised for any bytes.
+        RequestError: code 402, a map in a value has a key that ``values.check_keys`` refuses; code 101, it is
+            FEDERATION_SYNC, a BUNDLE holds something else than SET and PUBLISH, or a count is above its limit.
+            Nothing else is raised for any bytes.
     """
     # No binary message code has the high bit, so one comparison decides for nearly all payloads.
     if payload and payload[0] >= 0x80 and is_legacy(payload[0]):

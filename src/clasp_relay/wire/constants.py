@@ -33,6 +33,19 @@ Each costs up to 1 µs. The longest bundle that the Python client can send, 1,90
 MAX_SNAPSHOT_PARAMS = 800
 """Params in one SNAPSHOT. The router that the clients were written for cuts at the same number."""
 
+MAX_DEFINITIONS = 1_000
+"""Signal definitions in one ANNOUNCE or RESULT. Each takes 4 to 10 µs to decode, so that one frame stays below 10 ms.
+
+A device announces tens of signals; more than this go into several ANNOUNCEs."""
+
+MAX_BUNDLE_MEMBERS = 5_000
+"""Members of one BUNDLE. Each takes about 1 µs to decode, so that one frame stays below 10 ms.
+
+The longest bundle that the Python client can send has 1,900 SETs."""
+
+FEDERATION_SYNC_REFUSED = "FEDERATION_SYNC is not offered by this relay"
+"""The text of ERROR 101 for FEDERATION_SYNC, which relays of another kind send to each other."""
+
 
 class MessageCode(IntEnum):
     """The first byte of a binary payload."""

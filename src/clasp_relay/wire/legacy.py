@@ -12,16 +12,27 @@ from typing import NoReturn
 
 import msgpack
 
-from clasp_relay.errors import DecodeError
+from clasp_relay.errors import DecodeError, ErrorCode, RequestError
 from clasp_relay.wire import messages as m
-from clasp_relay.wire.constants import ALL_TYPES, MAX_LEGACY_NODES, TTL_ABSOLUTE, Feature, Phase, Signal
+from clasp_relay.wire.constants import (
+    ALL_TYPES,
+    FEDERATION_SYNC_REFUSED,
+    MAX_BUNDLE_MEMBERS,
+    MAX_DEFINITIONS,
+    MAX_LEGACY_NODES,
+    MAX_SNAPSHOT_PARAMS,
+    TTL_ABSOLUTE,
+    Feature,
+    Phase,
+    Signal,
+)
 from clasp_relay.wire.legacy_fields import Fields, join_doubles
 
 _FEATURES = {feature.name.lower(): feature for feature in Feature if feature.name}
 _SIGNALS = {signal.name.lower(): signal for signal in Signal}
 _PHASES = {phase.name.lower(): phase for phase in Phase}
+_BUNDLED = ("SET", "PUBLISH")
 _TOO_MANY_NODES = f"a MessagePack message has more than {MAX_LEGACY_NODES} keys, values and items"
-_OPERATIONS = {"DeclareNamespaces": 1, "RequestSync": 2, "RevisionVector": 3, "SyncComplete": 4}
 
 
 def is_legacy(first_byte: int) -> bool:
@@ -40,8 +51,9 @@ def decode_legacy(payload: bytes) -> m.Message:
 
     Raises:
         DecodeError: code 101; it is not exactly one valid message.
-        RequestError: code 402; a map in a value has a key that ``values.check_keys`` refuses. Nothing else is
-            raised for any bytes.
+        RequestError: code 402, a map in a value has a key that ``values.check_keys`` refuses; code 101, it is
+            FEDERATION_SYNC, a BUNDLE holds something else than SET and PUBLISH, or a count is above its limit.
+            Nothing else is raised for any bytes.
     """
     try:
         # unpackb bounds every declared size by what the payload can hold. A node takes at least one byte.
@@ -108,6 +120,8 @@ def _message(fields: Fields, *, nested: bool) -> m.Message:
     reader = _READERS.get(name)
     if reader is None:
         raise DecodeError(f"unknown message type {name[:40]!r}")
+    if nested and name not in _BUNDLED:
+        raise RequestError(ErrorCode.MESSAGE, f"a bundle may hold SET and PUBLISH, not {name}")
     return reader(fields)
 
 
@@ -159,22 +173,15 @@ def _definition(f: Fields) -> m.SignalDefinition:
 
 
 def _announce(f: Fields) -> m.Announce:
-    return m.Announce(f.text("namespace"), tuple(map(_definition, f.maps("signals"))))
+    return m.Announce(f.text("namespace"), tuple(map(_definition, f.maps("signals", MAX_DEFINITIONS))))
 
 
 def _result(f: Fields) -> m.Result:
-    return m.Result(tuple(map(_definition, f.maps("signals"))))
+    return m.Result(tuple(map(_definition, f.maps("signals", MAX_DEFINITIONS))))
 
 
-def _federation_sync(f: Fields) -> m.FederationSync:
-    revisions = f.optional_map("revisions") or Fields({})
-    return m.FederationSync(
-        f.choice("op", _OPERATIONS),
-        tuple(f.texts("patterns")),
-        tuple((name, revisions.integer(name, bits=64)) for name in revisions),
-        f.optional_integer("since_revision", bits=64),
-        f.optional_text("origin"),
-    )
+def _federation_sync(_: Fields) -> NoReturn:
+    raise RequestError(ErrorCode.MESSAGE, FEDERATION_SYNC_REFUSED)
 
 
 def _subscribe(f: Fields) -> m.Subscribe:
@@ -185,8 +192,6 @@ def _subscribe(f: Fields) -> m.Subscribe:
         _mask(f.choices("types", _SIGNALS)),
         options.optional_integer("max_rate"),
         options.optional_double("epsilon"),
-        options.optional_integer("history"),
-        options.optional_integer("window"),
     )
 
 
@@ -256,7 +261,7 @@ def _replay(f: Fields) -> m.Replay:
 
 
 def _bundle(f: Fields) -> m.Bundle:
-    members = tuple(_message(member, nested=True) for member in f.maps("messages"))
+    members = tuple(_message(member, nested=True) for member in f.maps("messages", MAX_BUNDLE_MEMBERS))
     return m.Bundle(members, f.optional_integer("timestamp", bits=64))
 
 
@@ -293,7 +298,7 @@ _READERS: dict[str, Callable[[Fields], m.Message]] = {
     "PUBLISH": _publish,
     "SET": _set,
     "GET": lambda f: m.Get(f.text("address")),
-    "SNAPSHOT": lambda f: m.Snapshot(tuple(map(_param, f.maps("params")))),
+    "SNAPSHOT": lambda f: m.Snapshot(tuple(map(_param, f.maps("params", MAX_SNAPSHOT_PARAMS)))),
     "REPLAY": _replay,
     "BUNDLE": _bundle,
     "SYNC": _sync,

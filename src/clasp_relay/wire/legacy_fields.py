@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from typing import NoReturn, TypeVar
 
-from clasp_relay.errors import DecodeError
+from clasp_relay.errors import DecodeError, ErrorCode, RequestError
 from clasp_relay.wire.constants import ValueType
 from clasp_relay.wire.values import check_keys, encode_value, has_suspect_key
 
@@ -105,9 +105,17 @@ class Fields:
         """Returns strings; absent is none."""
         return [item if isinstance(item, str) else _refuse(name, "a list of strings") for item in self._list(name)]
 
-    def maps(self, name: str) -> Iterator[Fields]:
-        """Yields maps, each checked when its turn comes; absent is none, since no list is required."""
-        return map(Fields, self._list(name))
+    def maps(self, name: str, most: int) -> Iterator[Fields]:
+        """Yields at most ``most`` maps, each checked when its turn comes; absent is none, since no list is required.
+
+        Raises:
+            RequestError: MESSAGE; there are more.
+        """
+        found = self._list(name)
+        if len(found) > most:
+            text = f"the field '{name}' has {len(found)} entries, at most {most} are allowed"
+            raise RequestError(ErrorCode.MESSAGE, text)
+        return map(Fields, found)
 
     def optional_map(self, name: str) -> Fields | None:
         """Returns a map, or None."""

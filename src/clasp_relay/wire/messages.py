@@ -66,17 +66,6 @@ class Announce:
 
 
 @dataclass(frozen=True, slots=True)
-class FederationSync:
-    """Sent between relays of another kind; decoded only to be refused with an ERROR that names it."""
-
-    operation: int
-    patterns: tuple[str, ...] = ()
-    revisions: tuple[tuple[str, int], ...] = ()
-    since_revision: int | None = None
-    origin: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Subscribe:
     """Asks for everything that matches ``pattern``; ``id`` is the client's and replaces an equal one.
 
@@ -89,8 +78,6 @@ class Subscribe:
     types: int = ALL_TYPES
     max_rate: int | None = None
     epsilon: float | None = None
-    history: int | None = None
-    window: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +219,6 @@ Message: TypeAlias = (
     Hello
     | Welcome
     | Announce
-    | FederationSync
     | Subscribe
     | Unsubscribe
     | Publish

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typing
 
+import msgpack
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.core.handlers import HANDLERS
@@ -11,6 +12,7 @@ from clasp_relay.core.session.sessions import ALLOWED, ANYBODY, Session, Session
 from clasp_relay.errors import CloseCode, ErrorCode, RequestError
 from clasp_relay.wire import messages as m
 from clasp_relay.wire.constants import Signal
+from clasp_relay.wire.frame import encode_frame
 from tests.core.world import World, codes, memory_session, value
 
 
@@ -32,7 +34,6 @@ SAMPLES: tuple[m.Message, ...] = (
     m.Hello(1, 0, "again"),
     m.Welcome(1, 0, 0, "id", "name"),
     m.Announce("/n"),
-    m.FederationSync(1),
     m.Subscribe(1, "/a"),
     m.Unsubscribe(1),
     m.Publish("/a", Signal.EVENT),
@@ -57,17 +58,14 @@ SAMPLES: tuple[m.Message, ...] = (
 FROM_THE_RELAY = frozenset({m.Welcome, m.Snapshot, m.Ack, m.Error, m.Result})
 
 
-NOT_OFFERED = frozenset({m.FederationSync})
-
-
 class TableTests(SynchronousTestCase):
     def test_every_type_is_decided(self) -> None:
-        """Each message is handled, or refused because only the relay sends it, or because it is not offered."""
+        """Each message is handled, or refused because only the relay sends it."""
         every = set(typing.get_args(m.Message))
         self.assertEqual({type(sample) for sample in SAMPLES}, every)
-        self.assertEqual(set(HANDLERS) | FROM_THE_RELAY | NOT_OFFERED, every)
+        self.assertEqual(set(HANDLERS) | FROM_THE_RELAY, every)
         self.assertEqual(set(HANDLERS), ALLOWED[SessionState.NEW] | ALLOWED[SessionState.LIVE])
-        self.assertFalse(set(HANDLERS) & (FROM_THE_RELAY | NOT_OFFERED))
+        self.assertFalse(set(HANDLERS) & FROM_THE_RELAY)
         self.assertEqual(set(ALLOWED), set(SessionState))
 
     def test_refusal_names_message_and_reason(self) -> None:
@@ -88,7 +86,6 @@ class TableTests(SynchronousTestCase):
         """A programmer reads what is wrong."""
         for sample, expected in (
             (m.Hello(1, 0, "x"), "HELLO before"),
-            (m.FederationSync(1), "FEDERATION_SYNC is not offered"),
             (m.Ack(), "ACK is a message that only the relay sends"),
         ):
             with self.subTest(message=sample):
@@ -120,6 +117,18 @@ class LegalityOfSessionTests(SynchronousTestCase):
                     self.assertEqual(codes(client.ask(sample)), [ErrorCode.MESSAGE])
         self.assertIsNone(client.outbox.closed)
         self.assertEqual(client.ask(m.Ping()), [m.Pong()])
+
+    def test_federation_sync_is_refused_by_its_code(self) -> None:
+        """With one ERROR each, in both encodings, whatever follows the code; the session goes on."""
+        client = World().join()
+        legacy = msgpack.packb({"type": "FEDERATION_SYNC", "op": "RequestSync"})
+        for payload in (b"\x04", b"\x04\x02\x00\x00\x00\x00\x00", legacy):
+            with self.subTest(payload=payload.hex()):
+                for _ in range(150):
+                    client.send_bytes(encode_frame(payload))
+                    expected = m.Error(ErrorCode.MESSAGE, "FEDERATION_SYNC is not offered by this relay")
+                    self.assertEqual(client.hear(), [expected])
+        self.assertIsNone(client.outbox.closed)
 
     def test_second_hello_changes_nothing(self) -> None:
         """Neither the session's name nor what hangs on it, and no session is added."""

@@ -198,8 +198,6 @@ def _why(state: SessionState, kind: type[m.Message]) -> str:
         return f"the first message must be HELLO, not {name.upper()}"
     if kind is m.Hello:
         return "this session has said HELLO before; open another connection for another session"
-    if kind is m.FederationSync:
-        return "FEDERATION_SYNC is not offered by this relay"
     return f"{name.upper()} is a message that only the relay sends"
 
 
