@@ -11,7 +11,7 @@ from setuptools import setup
 
 COMPILER = "mypy >= 2.4, < 3"
 
-INTERPRETED = ("ports.py", "port.py", "observer.py")
+INTERPRETED = ("ports.py", "port.py", "observer.py", "captured.py")
 """What programs that embed the relay implement or derive from stays open for that."""
 
 

@@ -14,6 +14,7 @@ from itertools import islice
 from weakref import ref
 
 from clasp_relay.core.records import Change, ChangeKind, Ended, Param, StateImage, param_bytes, text_bytes
+from clasp_relay.core.state.captured import Captured
 from clasp_relay.core.state.expiry import Expiry
 from clasp_relay.core.state.locks import Locks
 from clasp_relay.core.state.presence import Presence
@@ -56,15 +57,6 @@ class ParamLimits:
     subject: ShareLimits = field(default_factory=ShareLimits)
     origin: ShareLimits = field(default_factory=ShareLimits)
     exempt_subject: str = ""
-
-
-class Captured(list[Param]):
-    """What was set at one time; kept for as long as somebody goes through it."""
-
-    __slots__ = ("__weakref__", "changes")
-
-    changes: int
-    """After how many changes."""
 
 
 class Params:
