@@ -41,10 +41,12 @@ class Api:
 
     Args:
         port: where it listens.
+        source: the address that the calls come from; all of 127.0.0.0/8 are this machine's.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, source: str = "127.0.0.1") -> None:
         self.port = port
+        self.source = source
 
     def call(
         self,
@@ -56,7 +58,9 @@ class Api:
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
         """Makes one call; ``body`` is sent as JSON, bytes as they are."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
+        connection = http.client.HTTPConnection(
+            "127.0.0.1", self.port, timeout=PATIENCE_S, source_address=(self.source, 0)
+        )
         sent = dict(headers or {})
         if bearer is not None:
             sent["Authorization"] = f"Bearer {bearer}"

@@ -232,7 +232,10 @@ class ManyTests(PeopleCase):
     """Everybody signs in at the same time, as after a restart."""
 
     def test_many_who_sign_in_at_once_do_not_stop_the_conversation(self) -> None:
-        """Hashes are made on threads of their own, four at once; all get in, and memory is bounded by that."""
+        """Hashes are made on threads of their own, four at once; all get in, and memory is bounded by that.
+
+        They come from several addresses, as people do: of one, eight may wait for their hash.
+        """
         self.rust_users([(f"u-{number}", f"user {number}") for number in range(MANY)])
         relay = self.start_accounts("--app-config", "none", "--rate-limit", "0", command=WATCHED)
         ann, ben = self.guest(relay, "ann"), self.guest(relay, "ben")
@@ -241,7 +244,8 @@ class ManyTests(PeopleCase):
         before_bytes = relay.rss_bytes
 
         def login(number: int) -> int:
-            return Api(relay.auth_port).call("login", {"username": f"User {number}", "password": RUST_PASSWORD}).status
+            api = Api(relay.auth_port, f"127.0.1.{1 + number // 8}")
+            return api.call("login", {"username": f"User {number}", "password": RUST_PASSWORD}).status
 
         exchanged = highest_bytes = 0
         with ThreadPoolExecutor(MANY) as pool:

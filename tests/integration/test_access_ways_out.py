@@ -277,7 +277,7 @@ class CatchUpTests(AccountsTestCase):
             self.assertEqual(self.snapshots(bob.ask(put(f"{room}/presence/bob", {"name": "Bob"}))), [])
         self.assertEqual(self.snapshots(eve.settle()), [])
         ann.ask(event(f"{room}/messages", {"text": "hi"}))
-        self.assertEqual(told(bob.settle()), [(f"{room}/messages", {"text": "hi"})])
+        self.assertEqual(told(bob.settle()), [(f"{room}/messages", {"text": "hi", "userId": "ann"})])
         self.assertEqual([at for at, _ in told(eve.settle()) if at.endswith("messages")], [])
 
     def test_who_is_kicked_and_comes_back_is_caught_up_again(self) -> None:
