@@ -118,6 +118,18 @@ describe('the composer', () => {
     expect(text()).toBe('/sh')
   })
 
+  it('keeps a reply that was chosen while the message before it was being sent', async () => {
+    let sent = (): void => undefined
+    answers['send'] = () => new Promise<void>((resolve) => (sent = resolve))
+    await type('hello')
+    await box().trigger('keydown', { key: 'Enter' })
+    await wrapper.setProps({ replyTo: message({ msgId: 'm7', name: 'Grace' }) })
+    sent()
+    await settle()
+    expect(text()).toBe('')
+    expect(wrapper.text()).toContain('Replying to Grace')
+  })
+
   it('answers the message that it was told to, until Escape', async () => {
     const quoted = message({ name: 'Grace' })
     await wrapper.setProps({ replyTo: quoted })

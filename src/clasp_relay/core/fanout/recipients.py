@@ -109,7 +109,7 @@ class Recipients:
         views = ((FULL, whole),) if rule is None else self._views(rule, address, route, signal)
         kind = _kind(message)
         for fields, delivery in views:
-            seen = self._redacted(message, fields)
+            seen = self._redacted(message, fields) if fields else message
             for audience in delivery.audiences:
                 self.delivered += len(audience.outboxes) - (exclude in audience.members)
                 frame = _new(Frame, (audience.codec.publish(seen), kind, address))
