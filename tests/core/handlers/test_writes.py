@@ -19,6 +19,7 @@ from clasp_relay.wire.messages import (
     Error,
     Get,
     Message,
+    Ping,
     Publish,
     Set,
     Subscribe,
@@ -110,6 +111,17 @@ class BundleTests(SynchronousTestCase):
     def send(self, *members: Message, qos: int = 1) -> list[Message]:
         """Sends a bundle and returns what comes back."""
         return self.sender.ask(Bundle(members), qos)
+
+    def test_member_that_is_neither_set_nor_publish_is_refused_from_every_door(self) -> None:
+        """A codec may refuse it before; a message that comes decoded is refused here, and nothing of it is done."""
+        world = World()
+        client = world.join()
+        world.relay.accept(client.session, Bundle((Set("/a", value(1)), Ping())), 1)
+        (error,) = client.hear()
+        assert isinstance(error, Error), error
+        self.assertEqual(error.error, ErrorCode.MESSAGE)
+        self.assertIn("not PING", error.message)
+        self.assertIsNone(world.relay.params.get("/a"))
 
     def test_members_are_applied_in_order_and_told_apart(self) -> None:
         """As SETs and PUBLISHes; never as a bundle."""
