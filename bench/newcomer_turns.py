@@ -17,7 +17,7 @@ PARAMS = 100_000
 def main() -> None:
     """Measures the relay in open mode, and with tokens and the chat policy."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=6, help="how often (default 6)")
+    parser.add_argument("--rounds", type=int, default=6, help="number of rounds (default 6)")
     options = parser.parse_args()
     for kind in (catalogue.relay(), catalogue.chat()):
         with running(kind, *turns.OPTIONS) as server:
