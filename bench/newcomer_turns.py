@@ -1,4 +1,4 @@
-"""How long others wait while a newcomer gets 100,000 params: the longest turn of the event loop meanwhile.
+"""Measures the longest turn of the event loop while a newcomer gets 100,000 params.
 
 Run: ``python -m bench.newcomer_turns [--rounds N]``
 """

@@ -17,7 +17,7 @@ GROUP = "growth: CPU time per SET to 10 subscribers"
 IN_PROCESS = "growth: the core alone, per SET to 10 subscribers"
 SIZES = (100, 10_000, 100_000)
 ELSEWHERE = "elsewhere-{pub}"
-"""The room of an object unrelated to the traffic."""
+"""The room of a connection unrelated to the traffic."""
 
 TRAFFIC = Traffic(subscribers=10, window=100)
 PER_CONNECTION = 1_000
