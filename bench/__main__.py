@@ -52,19 +52,21 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one short round of what says most")
+    parser.add_argument("--quick", action="store_true", help="one short round of the main scenarios")
     parser.add_argument("--only", action="append", metavar="NAME", choices=SCENARIOS, help=", ".join(SCENARIOS))
     parser.add_argument("--without", action="append", metavar="SERVER", default=[], help="leave a server out")
-    parser.add_argument("--also", action="append", metavar="NAME=COMMAND", default=[], help="one more server")
+    parser.add_argument("--also", action="append", metavar="NAME=COMMAND", default=[], help="add a server")
     parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="the relay of another checkout, side by side")
-    parser.add_argument("--rounds", type=int, help="how often each work is measured")
-    parser.add_argument("--seconds", type=float, help="for how long each time")
+    parser.add_argument("--rounds", type=int, help="rounds per work")
+    parser.add_argument("--seconds", type=float, help="seconds per measurement")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures")
     parser.add_argument(
-        "--markdown", type=Path, metavar="FILE", help="write the tables; in a file that has a place for them, there"
+        "--markdown", type=Path, metavar="FILE", help="write the tables, between the markers if FILE has them"
     )
-    parser.add_argument("--plots", type=Path, metavar="FOLDER", help="write pictures")
-    parser.add_argument("--read", type=Path, metavar="FILE", help="measure nothing, take the figures of --json")
+    parser.add_argument("--plots", type=Path, metavar="FOLDER", help="write plots")
+    parser.add_argument(
+        "--read", type=Path, metavar="FILE", help="measure nothing, read the figures from a --json file"
+    )
     return parser.parse_args()
 
 

@@ -97,7 +97,7 @@ def chat(checkout: Path = ROOT) -> Kind:
 
 
 def nats() -> Kind:
-    """nats-server, installed with Go where it is not there.
+    """nats-server, installed with Go if it is missing.
 
     Raises:
         ServerError: it is not to be had.

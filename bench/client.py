@@ -1,4 +1,4 @@
-"""A small CLASP client on a blocking socket, for what the load generator does not do."""
+"""A small CLASP client on a blocking socket, for tasks that the load generator does not support."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class Client:
         self._data = self._data.partition(b"\r\n\r\n")[2]
 
     def hello(self, token: str = "") -> None:
-        """Says who this is."""
+        """Sends HELLO."""
         self._send(b"\x01\x01\xf8" + _text("bench") + _text(token))
 
     def subscribe(self, pattern: str) -> None:
-        """Asks for everything that matches."""
+        """Subscribes to a pattern."""
         self._send(b"\x10\x00\x00\x00\x01" + _text(pattern) + b"\xff\x00")
 
     def set_number(self, address: str, number: float) -> None:
@@ -45,7 +45,7 @@ class Client:
         self._send(b"\x21\x07" + _text(address) + struct.pack(">d", number))
 
     def payloads(self) -> Iterator[bytes]:
-        """Yields the payload of every frame that comes; pings are passed over.
+        """Yields the payload of every received frame; skips pings.
 
         Raises:
             ConnectionError: the server ends the connection.

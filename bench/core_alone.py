@@ -1,4 +1,4 @@
-"""The relay's core without sockets: what one SET costs it, however much else there is."""
+"""Measures the CPU time of one SET in the core alone, with growing state."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MESSAGES = 20_000
 
 
 class _Nowhere:
-    """An outbox and a fan-out that take everything and keep nothing."""
+    """An outbox and a fan-out that discard everything."""
 
     def send(self, frame: Frame) -> None:
         """See ``core.ports.Outbox``."""
@@ -88,7 +88,7 @@ class _World:
             self.relay.receive(self.session(), _subscribe(1, "/bench/0/a"))
 
     def session(self) -> Session:
-        """Makes a session that is live."""
+        """Creates a live session."""
         session = self.relay.connect(_Nowhere(), "127.0.0.1", _CODEC)
         self.relay.receive(session, _frame(b"\x01\x01\xf8" + _text("bench") + _text(""), 1))
         return session
@@ -108,7 +108,7 @@ class _World:
 
 
 def with_params(count: int) -> float:
-    """Returns the cost in µs where there are ``count`` other params."""
+    """Returns the cost in µs with ``count`` other params."""
     world = _World()
     for number in range(count):
         world.relay.receive(world.publisher, _set(f"/other/{number // 100}/{number}"))
@@ -116,7 +116,7 @@ def with_params(count: int) -> float:
 
 
 def with_sessions(count: int) -> float:
-    """Returns the cost in µs where there are ``count`` other sessions."""
+    """Returns the cost in µs with ``count`` other sessions."""
     world = _World()
     for _ in range(count):
         world.session()
@@ -124,7 +124,7 @@ def with_sessions(count: int) -> float:
 
 
 def with_subscriptions(count: int) -> float:
-    """Returns the cost in µs where there are ``count`` subscriptions that do not match."""
+    """Returns the cost in µs with ``count`` subscriptions that do not match."""
     world = _World()
     session = world.session()
     for number in range(count):

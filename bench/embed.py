@@ -43,7 +43,7 @@ class TurnMeter:
         return ready
 
     def write(self, path: Path) -> None:
-        """Writes what was measured, in ms, and starts again."""
+        """Writes the measured turns, in ms, and resets them."""
         turns = sorted(self.turns_s)
         self.turns_s = []
         last = len(turns) - 1
@@ -74,7 +74,7 @@ def watch_turns(path: Path) -> None:
 
 
 def watch_functions(path: Path) -> None:
-    """Has a profile made between two signals."""
+    """Records a profile between two signals."""
     profile = cProfile.Profile()
     is_on = False
 

@@ -1,4 +1,4 @@
-"""Fuzzes the wire: any bytes decode to a message, or are refused with an error for the client.
+"""Fuzzes the wire: any bytes decode to a message or raise an error for the client.
 
 Real frames are damaged at random and decoded. A message must be the same after it is encoded and decoded again,
 and the short way of decoding must agree with the long one. A failure prints the seed and the bytes::
@@ -107,7 +107,7 @@ def check(data: bytes) -> bool:
 
 
 def main() -> int:
-    """Runs for the seconds that were asked for."""
+    """Runs for the given number of seconds."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))

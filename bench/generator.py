@@ -1,4 +1,4 @@
-"""The load generator: compiled when it is needed, run on its own core, and what it found."""
+"""Compiles the load generator, runs it on its own core and reads its figures."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LATEST_S = 300.0
 
 @dataclass(frozen=True, kw_only=True)
 class Traffic:
-    """Who sends what to whom.
+    """The traffic of one measurement.
 
     Args:
         subscribers: connections that listen.
@@ -59,7 +59,7 @@ class Traffic:
 
     @property
     def connections(self) -> int:
-        """How many connections it takes."""
+        """The number of connections that it needs."""
         return self.both or self.subscribers + self.publishers
 
     def arguments(self, server: Server) -> list[str]:
@@ -90,7 +90,7 @@ class Traffic:
 
 @dataclass(frozen=True)
 class Found:
-    """What one run found.
+    """The figures of one run.
 
     Args:
         per_s: messages sent, acknowledged and delivered per second.
@@ -134,7 +134,7 @@ def run(
     on_measuring: Callable[[], object] = lambda: None,
     core: int | None = None,
 ) -> Found:
-    """Has the generator make traffic for a while.
+    """Runs the generator for a given time.
 
     Args:
         server: to whom.

@@ -1,4 +1,4 @@
-"""Prints what an idle connection takes: how much the resident memory of a fresh relay rises with many of them.
+"""Prints the memory of an idle connection: the rise of a fresh relay's resident memory per connection.
 
 Run: ``python -m bench.idle_memory [CONNECTIONS]``. Each connection is upgraded, past HELLO, and subscribed to a room.
 """

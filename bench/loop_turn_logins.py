@@ -1,4 +1,4 @@
-"""How long do sign-ins hold up the event loop?
+"""Measures how long sign-ins block the event loop.
 
 Many users sign in at once, with passwords hashed as in service, while two others talk. Prints how long the turns of the
 event loop were before and meanwhile, how long a message took from one to the other, and how much memory it cost.

@@ -44,7 +44,7 @@ def rss_bytes(pid: int) -> int:
 
 
 def describe() -> dict[str, str]:
-    """Returns what a reader of the figures should know of the machine."""
+    """Returns the facts about the machine that affect the figures."""
     model = "unknown"
     for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
         if line.startswith("model name"):

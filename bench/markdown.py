@@ -1,4 +1,4 @@
-"""The report as tables for people."""
+"""Writes the report as Markdown tables."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _BUSY = 0.9
 
 
 def write(text: str, path: Path) -> None:
-    """Writes the tables: to their place in a document that has one, else as the whole file."""
+    """Writes the tables between a document's markers, or as the whole file if it has none."""
     if path.exists():
         document = path.read_text("utf-8")
         before, begin, rest = document.partition(BEGIN)

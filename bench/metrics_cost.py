@@ -1,4 +1,4 @@
-"""What do metrics cost? Fan-out with the health port on and read every second, and without it, in turn.
+"""Measures the cost of metrics: fan-out with the health port read every second, and without it, in turn.
 
 What is counted is counted in either case; ``--against`` adds a version of the relay that counts less or nothing.
 Compared is the server's CPU time for each message, which a noisy machine moves less than it moves the throughput.
@@ -65,7 +65,7 @@ def reading(port: int) -> Iterator[None]:
 
 
 def compare(servers: dict[str, Server], port: int, traffic: Traffic, rounds: int, seconds: float) -> None:
-    """Measures every server in turn, and prints what came of it."""
+    """Measures every server in turn, and prints the figures."""
     cpu_us: dict[str, list[float]] = {name: [] for name in servers}
     per_s: dict[str, list[float]] = {name: [] for name in servers}
     for number in range(rounds):
@@ -88,7 +88,7 @@ def compare(servers: dict[str, Server], port: int, traffic: Traffic, rounds: int
 def main() -> None:
     """Reads the command line and measures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--against", metavar="COMMIT", help="a version of the relay to compare with, too")
+    parser.add_argument("--against", metavar="COMMIT", help="also compare with this version of the relay")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--subscribers", type=int, default=100)

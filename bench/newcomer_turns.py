@@ -1,4 +1,4 @@
-"""How long others wait while a newcomer gets 100,000 params: the longest turn of the event loop meanwhile.
+"""Measures the longest turn of the event loop while a newcomer gets 100,000 params.
 
 Run: ``python -m bench.newcomer_turns [--rounds N]``
 """
@@ -17,7 +17,7 @@ PARAMS = 100_000
 def main() -> None:
     """Measures the relay in open mode, and with tokens and the chat policy."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=6, help="how often (default 6)")
+    parser.add_argument("--rounds", type=int, default=6, help="number of rounds (default 6)")
     options = parser.parse_args()
     for kind in (catalogue.relay(), catalogue.chat()):
         with running(kind, *turns.OPTIONS) as server:

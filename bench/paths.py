@@ -1,4 +1,4 @@
-"""Where things are."""
+"""Paths of the benchmarks' files."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ ROOT = Path(__file__).resolve().parent.parent
 """The repository."""
 
 BUILD = ROOT / "build" / "bench"
-"""What is compiled, installed and written while measuring; git ignores it."""
+"""The folder of compiled, installed and written files; git ignores it."""
 
 GENERATOR_SOURCES = ROOT / "bench" / "c"

@@ -1,4 +1,4 @@
-"""The report as pictures; needs matplotlib (the extra ``bench``)."""
+"""Plots the report; needs matplotlib (the extra ``bench``)."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _COLOURS = {
 
 
 def can_be_made() -> bool:
-    """Tells whether matplotlib is there; to be asked before anything is measured."""
+    """Returns whether matplotlib is installed; call it before measuring."""
     return find_spec("matplotlib") is not None
 
 
 def write(report: Report, folder: Path) -> list[Path]:
-    """Writes a PNG for every group that is worth one.
+    """Writes a PNG for each plotted group.
 
     Args:
         report: what was measured.

@@ -1,4 +1,4 @@
-"""What was measured, as the tables need it."""
+"""The measured figures, in the form that the tables need."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from bench import catalogue
 
 SUBJECTS = (catalogue.RELAY, catalogue.CHAT)
-"""Whose figures these are; all others are there to compare."""
+"""The server under test; all others are for comparison."""
 
 
 @dataclass
@@ -36,7 +36,7 @@ class Row:
     generator_share: dict[str, list[float]] = field(default_factory=dict)
 
     def add(self, case: str, figure: float, cpu_us: float | None = None, generator_share: float | None = None) -> None:
-        """Notes what one round found."""
+        """Records the figure of one round."""
         self.samples.setdefault(case, []).append(figure)
         if cpu_us is not None:
             self.cpu_us.setdefault(case, []).append(cpu_us)
@@ -49,7 +49,7 @@ class Row:
         return median(samples) if samples else None
 
     def ratio(self, case: str, peer: str) -> float | None:
-        """Returns the median of the rounds' ratios, each of figures that were taken one after the other."""
+        """Returns the median of the rounds' ratios, each of two figures measured in succession."""
         pairs = zip(self.samples.get(case, ()), self.samples.get(peer, ()), strict=False)
         ratios = [mine / theirs for mine, theirs in pairs if theirs]
         return median(ratios) if ratios else None
@@ -57,7 +57,7 @@ class Row:
 
 @dataclass
 class Report:
-    """All that one run of the benchmarks found.
+    """All figures of one run of the benchmarks.
 
     Args:
         command: what was called.

@@ -1,4 +1,4 @@
-"""What every scenario is given: the servers, how long and how often to measure, and how."""
+"""Parameters and helpers of every scenario: servers, durations, rounds, measuring."""
 
 from __future__ import annotations
 
@@ -81,16 +81,16 @@ class Bench:
         return row
 
     def note(self, text: str) -> None:
-        """Says what is being done."""
+        """Prints progress."""
         print(text, file=sys.stderr, flush=True)
 
     def leave_out(self, what: str) -> None:
-        """Notes what could not be measured, and why."""
+        """Records a measurement that failed, and why."""
         self.note(f"left out: {what}")
         self.report.missing.append(what)
 
     def attempt(self, name: str, scenario: Callable[[Bench], None]) -> None:
-        """Measures a scenario; one that fails is left out, and the others are measured all the same."""
+        """Measures a scenario; if it fails, it is left out and the others still run."""
         try:
             scenario(self)
         except (ServerError, OSError, subprocess.SubprocessError) as error:
@@ -138,7 +138,7 @@ class Bench:
         note: Callable[[Server, Found], None],
         seconds: float | None = None,
     ) -> None:
-        """Measures one work on servers in turn, so that what disturbs one round disturbs all of them alike."""
+        """Measures one work on servers in turn, so that other load affects all of them alike."""
         self.note(name)
         failed: set[str] = set()
         for _ in range(self.pace.rounds):

@@ -48,7 +48,7 @@ class Kind:
 
 
 class Server:
-    """A server that runs.
+    """A running server.
 
     Args:
         kind: what it is.
@@ -69,7 +69,7 @@ class Server:
 
     @property
     def name(self) -> str:
-        """As it stands in the tables."""
+        """The name in the tables."""
         return self.kind.name
 
     @property

@@ -1,4 +1,4 @@
-"""What do several relays on one machine bring, each for rooms of its own?
+"""Measures the throughput of several relays on one machine, each with its own rooms.
 
 Runs one relay for each core, and a load generator on the same core for each: first one such pair alone, then more of
 them at the same time. Relays share nothing: a client sees what goes on at the relay that it is connected to.

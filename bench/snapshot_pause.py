@@ -1,4 +1,4 @@
-"""How long does writing a snapshot hold up the event loop?
+"""Measures how long writing a snapshot blocks the event loop.
 
 A loop turns every millisecond and makes a number of system calls in each turn, as a relay that fans out
 does; meanwhile a snapshot is written. Prints how late the turns come and how long they take, before
@@ -35,7 +35,7 @@ WRITER = "0d1f6f54-6a43-4d4e-a2fb-6a8ba7b2d1a9"
 
 
 def make_state(params: int) -> StateImage:
-    """Makes a state of numbers, texts and the maps of a chat, a third each."""
+    """Creates a state of numbers, texts and chat maps, a third each."""
 
     def value(number: int) -> bytes:
         if number % 3 == 0:
@@ -57,7 +57,7 @@ def make_state(params: int) -> StateImage:
 
 
 class Ticker:
-    """Turns every millisecond, makes system calls, and notes how late it was and how long it took.
+    """Runs a turn every millisecond, makes system calls, and records each turn's delay and duration.
 
     Args:
         sends: how many system calls a turn makes.
@@ -83,7 +83,7 @@ class Ticker:
         reactor.callLater(TURN_S, self.tick)
 
     def report(self, what: str) -> None:
-        """Prints what was noted, and starts again."""
+        """Prints and resets the recorded figures."""
         for name, values in (("late", self.late_s), ("turn", self.turn_s)):
             values.sort()
             print(

@@ -1,4 +1,4 @@
-"""What the relay must reach, and whether it did."""
+"""The relay's targets, and whether it met them."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ DASHBOARD = "dashboard"
 
 
 class Tokens:
-    """Makes guests, and files of their tokens for the generator.
+    """Registers guests, and writes files of their tokens for the generator.
 
     Args:
         auth_port: where the auth API listens.
@@ -26,7 +26,7 @@ class Tokens:
         self._guests: list[tuple[str, str]] = []
 
     def guests(self, count: int) -> list[tuple[str, str]]:
-        """Returns token and user id of ``count`` guests, made where there are not so many yet."""
+        """Returns token and user id of ``count`` guests; registers those that are missing."""
         missing = count - len(self._guests)
         if missing > 0:
             shares = [missing // WORKERS + (worker < missing % WORKERS) for worker in range(WORKERS)]
@@ -50,7 +50,7 @@ class Tokens:
 
     @property
     def admin(self) -> str:
-        """The admin token, as the relay made it."""
+        """The admin token that the relay created."""
         return (self._folder / "admin.token").read_text("ascii").strip()
 
     def _make(self, count: int) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""What do visibility rules cost a fan-out?
+"""Measures the cost of visibility rules in a fan-out.
 
 Runs the relay under the chat's policy twice at the same time, once as it is and once without its visibility rules and
 redactions, and has one publisher send to a room of subscribers at each in turn. Prints messages delivered per second,

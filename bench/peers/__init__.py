@@ -1,1 +1,1 @@
-"""Servers of ours to compare with."""
+"""Our own servers for comparison."""

@@ -1,4 +1,4 @@
-"""The baseline: what a relay is when it is written in an hour, one ``sendMessage`` per subscriber. No checks at all.
+"""The baseline: a minimal relay with one ``sendMessage`` per subscriber and no checks.
 
 Run: ``python -m bench.peers.plain_autobahn PORT``
 """

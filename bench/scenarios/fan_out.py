@@ -1,4 +1,4 @@
-"""One publisher, many subscribers: what a relay is for."""
+"""Fan-out: one publisher, many subscribers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a message costs when there is much that it has nothing to do with."""
+"""Cost of a message as unrelated state grows."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ GROUP = "growth: CPU time per SET to 10 subscribers"
 IN_PROCESS = "growth: the core alone, per SET to 10 subscribers"
 SIZES = (100, 10_000, 100_000)
 ELSEWHERE = "elsewhere-{pub}"
-"""A room for each of those that have nothing to do with the traffic."""
+"""The room of a connection unrelated to the traffic."""
 
 TRAFFIC = Traffic(subscribers=10, window=100)
 PER_CONNECTION = 1_000
-"""So many subscriptions may one session have."""
+"""The maximum of subscriptions per session."""
 
 
 def measure(bench: Bench) -> None:
@@ -89,5 +89,5 @@ _GROWN = {
 
 
 def _sessions_at_most() -> int:
-    """Both relay and generator need a file descriptor for each, and some more."""
+    """Relay and generator each need a file descriptor per session, and some more."""
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 200

@@ -1,4 +1,4 @@
-"""SETs that are acknowledged: from one client, from fifty, and from five hundred with somebody who watches them all."""
+"""Acknowledged SETs: from one client, from fifty, and from five hundred with one subscriber to all."""
 
 from __future__ import annotations
 
@@ -17,6 +17,6 @@ def measure(bench: Bench) -> None:
 
 
 def measure_many_to_one(bench: Bench) -> None:
-    """Measures what arrives at the dashboard; with accounts it has the admin token."""
+    """Measures deliveries to the dashboard; with accounts it has the admin token."""
     traffic = Traffic(subscribers=1, publishers=500, rooms=1, tail="{pub}", dashboard=True)
     bench.compare("many to one", MANY_TO_ONE, traffic, "deliveries")

@@ -1,4 +1,4 @@
-"""How long a message is on its way: from when it was due to when a subscriber reads it."""
+"""Latency of a message: from its due time until a subscriber reads it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def name_of_row(work: str, percentile: str) -> str:
 
 
 def measure(bench: Bench) -> None:
-    """Measures at a rate that everybody can do, and at half of what the relay can do (window 10)."""
+    """Measures at a rate that every server can sustain, and at half of the relay's maximum (window 10)."""
     _measure_at(bench, GIVEN, 1_000.0, bench.servers)
     if bench.pace.is_quick:
         return

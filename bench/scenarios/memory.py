@@ -1,4 +1,4 @@
-"""What a connection and a param take."""
+"""Memory per connection and per param."""
 
 from __future__ import annotations
 

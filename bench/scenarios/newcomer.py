@@ -1,4 +1,4 @@
-"""A newcomer to a relay with many params: how long until it has them all."""
+"""Time until a newcomer to a relay with many params has received them all."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _measure_kind(kind: Kind, params: int) -> list[float]:
 
 
 def newcomer_ms(server: Server, params: int) -> float:
-    """Connects once. Where HELLO shows nothing, it enters the room and subscribes to it, as the chat does."""
+    """Connects once. If HELLO returns no params, it enters the room and subscribes, as the chat does."""
     client = Client(server.port)
     began_s = time.perf_counter()
     if server.tokens is None:

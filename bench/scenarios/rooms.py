@@ -1,4 +1,4 @@
-"""Chat rooms in which everybody talks."""
+"""Chat rooms in which every member sends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The state file is written while there is traffic: how long is the longest turn of the event loop?"""
+"""Longest turn of the event loop while the state file is written under traffic."""
 
 from __future__ import annotations
 

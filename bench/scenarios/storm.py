@@ -1,4 +1,4 @@
-"""Everybody comes back at once."""
+"""Connection storm: all clients reconnect at once."""
 
 from __future__ import annotations
 
