@@ -8,7 +8,7 @@ from clasp_relay.core.records import Change, ChangeKind, Param
 from clasp_relay.core.session.sessions import SessionState
 from clasp_relay.errors import ErrorCode, RequestError
 from clasp_relay.wire.clasp import ROOM_BYTES
-from clasp_relay.wire.codec import publish_frame, set_frame, snapshot_entry
+from clasp_relay.wire.codec import encode_to_frame, snapshot_entry
 from clasp_relay.wire.constants import Phase, Signal
 from clasp_relay.wire.frame import encode_frame
 from clasp_relay.wire.messages import (
@@ -273,7 +273,7 @@ class FitTests(SynchronousTestCase):
                 check_param_fits(param(address, largest))
                 (frame,) = CODEC.snapshot([entry(param(address, largest))])
                 self.assertEqual(CODEC.decode(frame)[0], Snapshot((entry(param(address, largest)),)))
-                set_frame(address, blob(largest), 2**64 - 1, lock=True, ttl=2**32 - 1)
+                CODEC.set(address, blob(largest), 2**64 - 1, True, False, 2**32 - 1)
                 error = self.assertRaises(RequestError, check_param_fits, param(address, largest + 1))
                 self.assertEqual((error.code, error.address), (ErrorCode.VALUE, address))
 
@@ -292,8 +292,8 @@ class FitTests(SynchronousTestCase):
                         self.assertEqual((error.code, error.address), (ErrorCode.VALUE, message.address))
                         high = middle - 1
                 fits = Publish("/" + "a" * low, value=data, samples=samples, timestamp_us=1, id=1, rate=1)
-                publish_frame(fits)
-                self.assertRaises(ValueError, publish_frame, fits._replace(address=fits.address + "a"))
+                encode_to_frame(fits)
+                self.assertRaises(ValueError, encode_to_frame, fits._replace(address=fits.address + "a"))
 
     def test_small_publish_is_not_encoded_to_find_out(self) -> None:
         """The usual one is decided by its length."""

@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from clasp_relay.errors import DecodeError, ErrorCode, RequestError
 from clasp_relay.wire.clasp import ROOM_BYTES, ClaspCodec
 from clasp_relay.wire.codec import decode, encode, snapshot_entry
-from clasp_relay.wire.constants import MAX_FRAME_BYTES, MAX_SNAPSHOT_PARAMS, Signal
+from clasp_relay.wire.constants import MAX_FRAME_BYTES, MAX_PAYLOAD_BYTES, MAX_SNAPSHOT_PARAMS, Phase, Signal
 from clasp_relay.wire.frame import decode_frame, encode_frame
 from clasp_relay.wire.messages import (
     NULL,
@@ -29,8 +29,11 @@ from clasp_relay.wire.messages import (
     Snapshot,
     SnapshotParam,
 )
+from tests.wire.strategies import TEXT, U32, U64, VALUES
 
 CODEC = ClaspCodec()
+_FULL = bytes((9,)) + (MAX_PAYLOAD_BYTES - 16).to_bytes(2, "big") + bytes(MAX_PAYLOAD_BYTES - 16)
+"""With an address of two bytes and a revision it fills a SET."""
 
 
 def blob(size: int) -> bytes:
@@ -108,6 +111,114 @@ class DecodeTests(SynchronousTestCase):
             return
         self.assertIn(qos, (0, 1, 2))
         self.assertIsInstance(message, Message)
+
+
+class ShortWayTests(SynchronousTestCase):
+    """The usual messages go from their frame to the message and back in one step, with the same result."""
+
+    def _assert_decodes_as_step_by_step(self, data: bytes) -> None:
+        try:
+            frame = decode_frame(data)
+            expected = (decode(frame.payload), frame.qos)
+        except RequestError as refusal:
+            error = self.assertRaises(RequestError, CODEC.decode, data)
+            self.assertEqual(
+                (error.code, error.message, error.address), (refusal.code, refusal.message, refusal.address)
+            )
+        else:
+            self.assertEqual(CODEC.decode(data), expected)
+
+    @given(TEXT, VALUES, st.none() | U64, st.booleans(), st.none() | U32, st.integers(0, 2), st.none() | U64)
+    def test_any_set_decodes_as_step_by_step(
+        self, address: str, value: bytes, revision: int | None, lock: bool, ttl: int | None, qos: int, at_us: int | None
+    ) -> None:
+        """With options and without."""
+        self._assert_decodes_as_step_by_step(
+            encode_frame(encode(Set(address, value, revision, lock, False, ttl)), qos, at_us)
+        )
+
+    @given(st.binary(max_size=40), st.sampled_from((b"\x20\x20\x00\x02/a", b"\x21\x0b\x00\x02/a", b"\x21", b"")))
+    def test_any_bytes_decode_as_step_by_step(self, rest: bytes, beginning: bytes) -> None:
+        """Or are refused with the same words."""
+        payload = beginning + rest
+        self._assert_decodes_as_step_by_step(b"\x53\x01" + len(payload).to_bytes(2, "big") + payload)
+
+    def test_frame_decodes_as_step_by_step_when_it_is_not_a_usual_one(self) -> None:
+        """The steps say what is wrong with it."""
+        good = b"\x53\x41\x00\x07\x21\x02\x00\x02/a\x05"
+        self.assertEqual(CODEC.decode(good), (Set("/a", b"\x02\x05"), 1))
+        cases = {
+            "too short": good[:7],
+            "another magic": b"\x54" + good[1:],
+            "compressed": good[:1] + b"\x49" + good[2:],
+            "QoS 3": good[:1] + b"\xc1" + good[2:],
+            "a longer length": good[:3] + b"\x08" + good[4:],
+            "another message": good[:4] + b"\x20" + good[5:],
+            "an option": good[:5] + b"\x42" + good[6:],
+            "a string that ends too early": good[:5] + b"\x08" + good[6:],
+            "an unknown type": good[:5] + b"\x0f" + good[6:],
+            "a longer address": good[:7] + b"\x03" + good[8:],
+            "no UTF-8": good[:9] + b"\xff" + good[10:],
+            "a byte too many": good + b"\x00",
+            "a key that is refused": b"\x53\x41\x00\x14\x21\x0b\x00\x02/a\x00\x01\x00\x09__proto__\x00",
+        }
+        for name, data in cases.items():
+            with self.subTest(name=name):
+                self._assert_decodes_as_step_by_step(data)
+
+    def test_frames_carry_the_qos_of_their_kind(self) -> None:
+        """SET and events 1, streams and gestures 0, timelines 2, as the clients' own router sends them."""
+        cases = (
+            (CODEC.set("/a", NULL, 1, False, False, None), 0x41),
+            (CODEC.publish(Publish("/a", Signal.PARAM, value=NULL)), 0x41),
+            (CODEC.publish(Publish("/a", Signal.EVENT)), 0x41),
+            (CODEC.publish(Publish("/a", Signal.STREAM, value=NULL)), 0x01),
+            (CODEC.publish(Publish("/a", Signal.GESTURE)), 0x01),
+            (CODEC.publish(Publish("/a", Signal.TIMELINE, value=NULL)), 0x81),
+            (CODEC.ack("/a", 1), 0x01),
+        )
+        for number, (frame, flags) in enumerate(cases):
+            with self.subTest(number=number):
+                self.assertEqual(frame[1], flags)
+
+    @given(TEXT, VALUES, U64, st.booleans(), st.booleans(), st.none() | U32)
+    def test_set_encodes_as_step_by_step(
+        self, address: str, value: bytes, revision: int, lock: bool, unlock: bool, ttl: int | None
+    ) -> None:
+        """Whatever its fields."""
+        message = Set(address, value, revision, lock, unlock, ttl)
+        self.assertEqual(CODEC.set(address, value, revision, lock, unlock, ttl), encode_frame(encode(message), 1))
+
+    @given(TEXT, st.sampled_from(Signal), st.sampled_from(Phase), st.none() | VALUES, st.none() | U64, st.none() | U32)
+    def test_publish_encodes_as_step_by_step(
+        self, address: str, signal: Signal, phase: Phase, value: bytes | None, time_us: int | None, rate: int | None
+    ) -> None:
+        """Whatever its fields."""
+        message = Publish(address, signal, phase, value, None, time_us, None, rate)
+        frame = CODEC.publish(message)
+        self.assertEqual(frame, encode_frame(encode(message), frame[1] >> 6))
+        self.assertEqual(decode(decode_frame(frame).payload), message)
+
+    @given(st.none() | TEXT, st.none() | U64, st.none() | st.booleans(), st.none() | TEXT)
+    def test_ack_encodes_as_step_by_step(
+        self, address: str | None, revision: int | None, locked: bool | None, holder: str | None
+    ) -> None:
+        """Whatever its fields."""
+        self.assertEqual(
+            CODEC.ack(address, revision, locked, holder), encode_frame(encode(Ack(address, revision, locked, holder)))
+        )
+
+    def test_frame_is_refused_when_it_would_be_too_long(self) -> None:
+        """The longest one is not."""
+        self.assertEqual(len(CODEC.set("/a", _FULL, 1, False, False, None)), 4 + MAX_PAYLOAD_BYTES)
+        for encode_too_long in (
+            lambda: CODEC.set("/aa", _FULL, 1, False, False, None),
+            lambda: CODEC.set("/" + "a" * 70_000, NULL, 1, False, False, None),
+            lambda: CODEC.publish(Publish("/" + "a" * 20, value=_FULL)),
+            lambda: CODEC.publish(Publish("/" + "a" * 70_000, value=NULL)),
+            lambda: CODEC.ack("/" + "a" * (MAX_PAYLOAD_BYTES - 12), 1),
+        ):
+            self.assertRaises(ValueError, encode_too_long)
 
 
 class EncodeTests(SynchronousTestCase):

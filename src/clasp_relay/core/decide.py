@@ -16,7 +16,7 @@ from clasp_relay.core.state.params import Params
 from clasp_relay.errors import ErrorCode, RequestError
 from clasp_relay.wire.address import check_address
 from clasp_relay.wire.clasp import ROOM_BYTES
-from clasp_relay.wire.codec import publish_frame, result_entry, snapshot_entry
+from clasp_relay.wire.codec import encode_to_frame, result_entry, snapshot_entry
 from clasp_relay.wire.constants import MAX_PAYLOAD_BYTES
 from clasp_relay.wire.messages import NULL, Publish, Set, SignalDefinition, SnapshotParam, Value
 
@@ -172,7 +172,7 @@ def check_publish_fits(message: Publish) -> None:
     about = 4 * len(message.address) + len(message.value or b"") + len(message.samples or b"") + 64
     if about > MAX_PAYLOAD_BYTES:
         try:
-            publish_frame(message)
+            encode_to_frame(message)
         except ValueError:
             text = f"the message takes more than the {MAX_PAYLOAD_BYTES} bytes of a frame"
             raise RequestError(ErrorCode.VALUE, text, message.address) from None

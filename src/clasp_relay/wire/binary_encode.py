@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from clasp_relay.wire import messages as m
-from clasp_relay.wire.binary_hot import PUBLISH_QOS, SET_QOS, ack_parts, encode_publish, encode_set
+from clasp_relay.wire.binary_hot import encode_ack, encode_publish, encode_set
 from clasp_relay.wire.constants import MessageCode, Qos
 from clasp_relay.wire.frame import encode_frame
 
@@ -145,7 +145,7 @@ def _sync(message: m.Sync) -> bytes:
 
 
 def _ack(message: m.Ack) -> bytes:
-    return ack_parts(message.address, message.revision, message.locked, message.holder, message.correlation_id)
+    return encode_ack(message.address, message.revision, message.locked, message.holder, message.correlation_id)
 
 
 def _error(message: m.Error) -> bytes:
@@ -218,6 +218,13 @@ def encode(message: m.Message) -> bytes:
         return ENCODERS[type(message)](message)
     except struct.error as error:
         raise ValueError(f"{type(message).__name__}: {error}") from None
+
+
+SET_QOS = Qos.CONFIRM
+"""The QoS of a SET that the relay sends; the router that the clients come with sends the same."""
+
+PUBLISH_QOS = (Qos.CONFIRM, Qos.CONFIRM, Qos.FIRE, Qos.FIRE, Qos.COMMIT)
+"""The QoS of a PUBLISH that the relay sends, by signal."""
 
 
 def encode_to_frame(message: m.Message) -> bytes:

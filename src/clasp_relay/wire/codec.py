@@ -1,7 +1,6 @@
 """Decodes payloads to messages and encodes messages: all that the rest of the relay uses of both encodings.
 
-``decode`` accepts binary and MessagePack; the relay sends binary only. The ``*_frame`` functions make a whole frame
-in one step, for the messages that are sent most.
+``decode`` accepts binary and MessagePack; the relay sends binary only.
 """
 
 from __future__ import annotations
@@ -9,6 +8,8 @@ from __future__ import annotations
 from clasp_relay.wire.binary_decode import decode_binary
 from clasp_relay.wire.binary_encode import (
     COUNTED_BYTES,
+    PUBLISH_QOS,
+    SET_QOS,
     encode,
     encode_to_frame,
     result_entry,
@@ -16,21 +17,18 @@ from clasp_relay.wire.binary_encode import (
     snapshot_entry,
     snapshot_frame,
 )
-from clasp_relay.wire.binary_hot import ack_frame, decode_usual, publish_frame, set_frame
 from clasp_relay.wire.legacy import decode_legacy, is_legacy
 from clasp_relay.wire.messages import Message
 
 __all__ = [
     "COUNTED_BYTES",
-    "ack_frame",
+    "PUBLISH_QOS",
+    "SET_QOS",
     "decode",
-    "decode_usual",
     "encode",
     "encode_to_frame",
-    "publish_frame",
     "result_entry",
     "result_frame",
-    "set_frame",
     "snapshot_entry",
     "snapshot_frame",
 ]

@@ -16,7 +16,7 @@ def set_param(relay: Relay, session: Session, message: Set, qos: int) -> None:
     relay.committer.write(session, change)
     if not qos:
         return
-    address, _, revision, _, _, _, _, _ = change.param
+    address, revision = message.address, change.param.revision
     if message.lock:
         holder = relay.params.holder(address)
         relay.ack(session, address, revision, holder is not None, holder)

@@ -158,15 +158,18 @@ class Params:
         """Tells whether one written param surely fits; the usual case."""
         address, value, _, _, _, _, subject, origin = param
         before = self._params.get(address)
-        more_bytes = len(value) - len(before.value) if before is not None else 4 * len(address) + len(value)
+        if before is None:
+            more_bytes = 4 * len(address) + len(value)
+        else:
+            more_bytes = len(value) - len(before.value)
+            if more_bytes <= 0 and before.subject == subject and before.origin == origin:
+                return True
         if before is None or more_bytes > 0:
             max_params, max_bytes = self._room_of(subject)
             if (
                 before is None and len(self._params) + self._tombstones.stamped >= max_params
             ) or self.state_bytes + more_bytes > max_bytes:
                 return False
-        if before is not None and subject == before.subject and origin == before.origin and more_bytes <= 0:
-            return True
         if before is not None:
             more_bytes += 4 * len(address) + len(before.value)
         owner, place = self._owners(subject, origin)
