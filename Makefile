@@ -24,7 +24,7 @@ SLOW := tests/integration tests/deploy tests/test_packaging.py
 # Whether a pattern has files.
 have = $(wildcard $(1))
 
-.PHONY: help run test app app-test e2e pytest slow trial lint types coverage bench bench-quick js format lock clean
+.PHONY: help run test app app-test e2e pytest slow trial lint types coverage bench bench-quick soak js format lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
@@ -76,6 +76,9 @@ bench: $(FOR_DEV) ## the benchmarks, 20 minutes (ARGS="--only fan-out" for some;
 
 bench-quick: $(FOR_DEV) ## the benchmarks that say most, 90 seconds
 	$(BIN)/python -m bench --quick $(ARGS)
+
+soak: $(FOR_DEV) ## an hour of honest clients among attackers (ARGS="--minutes 5" for less)
+	$(BIN)/python -m tests.integration.soak $(ARGS)
 
 format: $(FOR_DEV) ## lets ruff put right what it can
 	$(BIN)/ruff check --fix .

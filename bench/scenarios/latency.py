@@ -7,7 +7,7 @@ from bench.generator import Found, Traffic
 from bench.record import Row
 from bench.runner import Bench
 from bench.scenarios.fan_out import name_of
-from bench.server import Server
+from bench.server import Server, ServerError
 
 GROUP = "latency"
 GIVEN = "1,000 SET/s → 100"
@@ -40,6 +40,8 @@ def _measure_at(bench: Bench, work: str, rate: float, servers: list[Server]) -> 
         rows[percentile] = bench.row(GROUP, name_of_row(work, percentile), "ms", more_is_better=False)
 
     def note(server: Server, found: Found) -> None:
+        if not found.latency_ms:
+            raise ServerError(f"{server.name}: no message arrived in time")
         for percentile, row in rows.items():
             row.add(server.name, found.latency_ms[percentile], found.server_cpu_us)
 

@@ -112,7 +112,7 @@ class SwarmClient(asyncio.Protocol):
 
 
 async def join(
-    port: int, on_payload: Callable[[bytes], None], *messages: Message, source: str | None = None
+    port: int, on_payload: Callable[[bytes], None], *messages: Message, source: str | None = None, token: str = ""
 ) -> SwarmClient:
     """Connects a client, which sends HELLO and then ``messages``; returns it once it is live.
 
@@ -121,8 +121,9 @@ async def join(
         on_payload: gets every payload.
         messages: what is sent behind HELLO.
         source: the address that it comes from.
+        token: whose it is; none in open mode.
     """
-    hello = masked(Hello(1, 0xF8, "swarm"), *messages)
+    hello = masked(Hello(1, 0xF8, "swarm", token), *messages)
     _, client = await asyncio.get_running_loop().create_connection(
         lambda: SwarmClient(on_payload, hello), "127.0.0.1", port, local_addr=(source, 0) if source else None
     )

@@ -1,0 +1,264 @@
+"""A crowd of honest people in chat rooms while attackers of every kind are at work, drawn at random.
+
+Run: ``python -m tests.integration.soak [--minutes 60] [--seed N]``
+
+Nothing of the honest may be refused or lost, no turn of the event loop may take more than 10 ms of CPU time, and
+afterwards the memory must be back. It prints a line a minute and ends with status 1 when any of this does not hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import multiprocessing
+import random
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from clasp_relay.wire.codec import decode
+from clasp_relay.wire.messages import Ack, Error, Message, Publish, Subscribe
+from clasp_relay.wire.values import decode_value
+from tests.integration.accounts import WATCHED, AccountsRelay, Api, event, put
+from tests.integration.attackers import attack
+from tests.integration.process import wait_until
+from tests.integration.swarm import SwarmClient, in_flight, join, need_files
+
+ROOMS = 4
+MEMBERS = 6
+"""In each room."""
+
+MESSAGE_S = 0.5
+"""Between two messages of a member, about."""
+
+MAX_TURN_MS = 10.0
+"""Of CPU time of the thread: machines are shared, and the wall clock measures others, too."""
+
+GROWTH_BYTES = 24 * 1024 * 1024
+"""What may be more after the second half of the attacks than after the first: what is kept was there by then."""
+
+HONEST_P99_MS = 50.0
+"""Half a quiet machine's patience; judged by hand only."""
+
+
+@dataclass
+class Crowd:
+    """What the honest noticed."""
+
+    refused: list[str] = field(default_factory=list)
+    """ERRORs that they read, and ends of their connections."""
+    sent: int = 0
+    heard: int = 0
+    """Messages of others in their rooms, each counted for every member who got it."""
+    asked: int = 0
+    acked: int = 0
+    latencies_ms: list[float] = field(default_factory=list)
+    is_over: bool = False
+
+    def p99_ms(self) -> float:
+        """Returns how long 99 % of the messages took at most."""
+        times = sorted(self.latencies_ms)
+        return times[int((len(times) - 1) * 0.99)] if times else 0.0
+
+
+class Member:
+    """One honest guest in a room.
+
+    Args:
+        crowd: where what happens is noted.
+        relay: which.
+        room: number of the room.
+        number: which member; the first one makes the room.
+    """
+
+    def __init__(self, crowd: Crowd, relay: AccountsRelay, room: int, number: int) -> None:
+        self._crowd = crowd
+        self._relay = relay
+        self._room = f"/chat/room/honest-{room}"
+        self._number = number
+        self._name = f"honest-{room}-{number}"
+        self._random = random.Random(self._name)
+        self._client: SwarmClient | None = None
+
+    async def enter(self) -> None:
+        """Signs in, enters the room, and listens."""
+        source = f"127.7.{self._number}.{1 + int(self._room[-1])}"
+        api = Api(self._relay.auth_port, source)
+        token = await asyncio.to_thread(api.guest, self._name)
+        self._client = await join(self._relay.port, self._hear, source=source, token=token)
+        if not self._number:
+            self._ask(put(f"{self._room}/meta", {"name": self._room, "isPublic": True}))
+        self._ask(put(f"{self._room}/presence/{self._name}", {"name": self._name}))
+        for number, place in enumerate(("messages", "presence/*", "typing/*", "reactions/**", "meta")):
+            self._say(Subscribe(number, f"{self._room}/{place}"))
+
+    async def live(self) -> None:
+        """Talks until the crowd goes home."""
+        beat_s = time.monotonic()
+        while not self._crowd.is_over:
+            await asyncio.sleep(self._random.uniform(0.5, 1.5) * MESSAGE_S)
+            self._crowd.sent += 1
+            self._say(event(f"{self._room}/messages", {"type": "text", "text": "hello " * 40, "at": time.monotonic()}))
+            match self._random.randrange(4):
+                case 0:
+                    self._ask(put(f"{self._room}/typing/{self._name}", {"at": time.time()}))
+                case 1:
+                    self._ask(put(f"{self._room}/reactions/m{self._random.randrange(50)}/x/{self._name}", True))
+            if time.monotonic() - beat_s > 5:
+                beat_s = time.monotonic()
+                self._ask(put(f"{self._room}/presence/{self._name}", {"name": self._name}))
+
+    def leave(self) -> None:
+        """Ends the connection."""
+        if self._client is not None:
+            self._client.transport.close()
+
+    def _ask(self, message: Message) -> None:
+        self._crowd.asked += 1
+        self._say(message, qos=1)
+
+    def _say(self, message: Message, qos: int = 0) -> None:
+        assert self._client is not None, "says something before it came in"
+        if self._client.ended.done():
+            self._crowd.refused.append(f"{self._name} was disconnected with {self._client.close_code}")
+            self._crowd.is_over = True
+        else:
+            self._client.send(message, qos=qos)
+
+    def _hear(self, payload: bytes) -> None:
+        message = decode(payload)
+        if isinstance(message, Error):
+            self._crowd.refused.append(f"{self._name}: {message}")
+        elif isinstance(message, Ack):
+            self._crowd.acked += 1
+        elif isinstance(message, Publish) and message.value is not None and message.address == f"{self._room}/messages":
+            self._crowd.heard += 1
+            said: Any = decode_value(message.value)
+            self._crowd.latencies_ms.append((time.monotonic() - said["at"]) * 1e3)
+
+
+@dataclass
+class Result:
+    """What was measured while the attacks went on, and what is left of them."""
+
+    crowd: Crowd
+    longest_turn_ms: float
+    rss_bytes: list[int]
+    """Before the attacks, after their first half, after their second half; each at rest."""
+
+    def faults(self) -> list[str]:
+        """Returns what does not hold, in words."""
+        crowd = self.crowd
+        found = crowd.refused[:10]
+        expected = crowd.sent * (MEMBERS - 1)
+        if crowd.heard != expected:
+            found.append(f"{crowd.heard} messages were heard instead of {expected}")
+        if crowd.acked != crowd.asked:
+            found.append(f"{crowd.acked} writes were acknowledged instead of {crowd.asked}")
+        if not crowd.sent:
+            found.append("nobody said anything")
+        if self.longest_turn_ms > MAX_TURN_MS:
+            found.append(f"a turn took {self.longest_turn_ms:.1f} ms of CPU time")
+        _, half, whole = self.rss_bytes
+        if whole - half > GROWTH_BYTES:
+            found.append(f"the memory grew by {(whole - half) >> 20} MiB in the second half")
+        return found
+
+    def __str__(self) -> str:
+        crowd = self.crowd
+        sizes = ", ".join(f"{size / 2**20:.0f}" for size in self.rss_bytes)
+        return (
+            f"{crowd.sent} messages, {crowd.heard} heard, {crowd.acked} writes acknowledged, "
+            f"{len(crowd.refused)} refusals; p99 {crowd.p99_ms():.1f} ms; longest turn {self.longest_turn_ms:.1f} ms "
+            f"of CPU time; memory {sizes} MiB"
+        )
+
+
+def turns(relay: AccountsRelay) -> dict[str, Any]:
+    """Returns what the relay measured of its event loop since the last time."""
+    before = len(relay.lines)
+    relay.say("turns")
+    wait_until(lambda: any(line.startswith("turns ") for line in relay.lines[before:]), "the relay tells its turns")
+    line = next(line for line in relay.lines[before:] if line.startswith("turns "))
+    report: dict[str, Any] = json.loads(line.removeprefix("turns "))
+    return report
+
+
+async def soak(relay: AccountsRelay, seconds: float, seed: int) -> Result:
+    """Has the honest talk and the attackers attack.
+
+    Args:
+        relay: a relay of :data:`OPTIONS`.
+        seconds: how long it is attacked.
+        seed: what the attackers draw follows from it.
+    """
+    crowd = Crowd()
+    members = [Member(crowd, relay, room, number) for number in range(MEMBERS) for room in range(ROOMS)]
+    await in_flight(len(members), ROOMS, lambda number: members[number].enter())
+    await asyncio.sleep(1)
+    sizes = [relay.rss_bytes]
+    longest_ms = 0.0
+    turns(relay)
+    talks = asyncio.gather(*(member.live() for member in members))
+    for half in range(2):
+        attackers = multiprocessing.get_context("spawn").Process(
+            target=attack, args=(relay.port, relay.auth_port, seed + half * 1000, seconds / 2)
+        )
+        attackers.start()
+        while attackers.is_alive() and not crowd.is_over:
+            await asyncio.sleep(min(60.0, seconds / 8))
+            report = await asyncio.to_thread(turns, relay)
+            longest_ms = max(longest_ms, report["longest_cpu_ms"])
+            print(
+                f"  {crowd.sent} messages, {len(crowd.refused)} refusals, longest turn {longest_ms:.1f} ms", flush=True
+            )
+        attackers.join()
+        await asyncio.sleep(3)
+        sizes.append(relay.rss_bytes)
+    crowd.is_over = True
+    await talks
+    # What is on its way arrives.
+    await asyncio.sleep(2)
+    longest_ms = max(longest_ms, (await asyncio.to_thread(turns, relay))["longest_cpu_ms"])
+    result = Result(crowd, longest_ms, sizes)
+    for member in members:
+        member.leave()
+    return result
+
+
+OPTIONS = ("--app-config", "chat", "--log-level", "warn", "--max-state-bytes", str(64 * 1024 * 1024))
+"""What the relay is run with: defaults, and a state that the attackers can fill."""
+
+
+def main() -> int:
+    """Runs for the given number of minutes."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
+    options = parser.parse_args()
+    need_files(4096)
+    print(f"seed {options.seed}", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        relay = AccountsRelay(Path(folder), *OPTIONS, command=WATCHED)
+        try:
+            result = asyncio.run(soak(relay, options.minutes * 60, options.seed))
+        finally:
+            status = relay.stop()
+    print(result)
+    faults = result.faults()
+    if status:
+        faults.append(f"the relay ended with status {status}")
+    if "Traceback" in relay.log:
+        faults.append("the log has a traceback:\n" + relay.log)
+    if result.crowd.p99_ms() > HONEST_P99_MS:
+        faults.append(f"99 % of the messages took up to {result.crowd.p99_ms():.0f} ms instead of {HONEST_P99_MS:.0f}")
+    print("\n".join(faults) or "all held")
+    return bool(faults)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,23 @@
+"""A minute of the soak: honest people notice nothing while attackers of every kind are at work."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+from tests.integration.accounts import WATCHED, AccountsTestCase
+from tests.integration.soak import OPTIONS, soak
+from tests.integration.swarm import need_files
+
+SECONDS = 60 if os.environ.get("CI") == "true" else 20
+SEED = 20
+
+
+class SoakTests(AccountsTestCase):
+    def test_honest_people_notice_nothing(self) -> None:
+        """Nothing of theirs is refused or lost, no turn is long, and the memory is back at the end."""
+        need_files(4096)
+        relay = self.start_accounts(*OPTIONS, command=WATCHED)
+        result = asyncio.run(soak(relay, SECONDS, SEED))
+        self.assertEqual(result.faults(), [], str(result))
+        self.assertEqual(relay.stop(), 0)
