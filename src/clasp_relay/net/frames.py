@@ -253,10 +253,47 @@ class GuardedProtocol(WebSocketServerProtocol):
 
 
 class FastPathProtocol(GuardedProtocol):
-    """Reads the usual frame itself and leaves the rest to Autobahn."""
+    """Reads the usual frame itself and leaves the rest to Autobahn; both no longer than a slice of the turn."""
 
+    factory: Any
+    """Has the connection's time: ``reading``, see ``net.reading``."""
     _tail = b""
-    """The beginning of a short usual frame whose end has not come yet."""
+    """What has come and is not handled: the beginning of a short usual frame, or all that waits for a later turn."""
+    _is_waiting = False
+
+    def read(self, data: bytes) -> None:
+        """Handles what has come, as far as the time of this turn goes; the rest waits for a later one."""
+        if self._is_waiting:
+            self._tail += data
+            return
+        self.factory.reading.begin_slice()
+        self._dataReceived(data)
+
+    def go_on(self) -> None:
+        """Handles what waits, in a later turn."""
+        self._is_waiting = False
+        self.read(b"")
+        if not self._is_waiting and self.state != self.STATE_CLOSED:
+            self.transport.resumeProducing()
+
+    def _wait(self) -> None:
+        if not self._is_waiting:
+            self._is_waiting = True
+            self.transport.pauseProducing()
+            self.factory.reading.wait(self)
+
+    def consumeData(self) -> None:  # noqa: N802
+        """Handles what Autobahn has in its buffer."""
+        if self.state not in (self.STATE_OPEN, self.STATE_CLOSING):
+            super().consumeData()
+            return
+        reading = self.factory.reading
+        while self.state != self.STATE_CLOSED:
+            if reading.now_s() >= reading.slice_end_s:
+                self._wait()
+                return
+            if not self.processData():
+                return
 
     def _dataReceived(self, data: bytes) -> None:
         if self._tail:
@@ -267,7 +304,7 @@ class FastPathProtocol(GuardedProtocol):
         at = self._pass_messages(data)
         if at < len(data):
             rest = data[at:]
-            if self.state == self.STATE_OPEN and _is_short_beginning(rest):
+            if self._is_waiting or (self.state == self.STATE_OPEN and _is_short_beginning(rest)):
                 self._tail = rest
             elif self.state != self.STATE_CLOSED:
                 super()._dataReceived(rest)
@@ -278,7 +315,8 @@ class FastPathProtocol(GuardedProtocol):
         Once the session's end was decided ``onMessage`` ignores what comes, here as behind Autobahn.
         """
         at, end = 0, len(data)
-        take = self.onMessage
+        reading = self.factory.reading
+        take, now_s, slice_end_s = self.onMessage, reading.now_s, reading.slice_end_s
         while end - at >= 6 and data[at] == _FIN_BINARY:
             length = data[at + 1] ^ _MASKED
             start = at + 6
@@ -292,6 +330,9 @@ class FastPathProtocol(GuardedProtocol):
                 start = at + 8
             stop = start + length
             if stop > end:
+                break
+            if now_s() >= slice_end_s:
+                self._wait()
                 break
             at = stop
             take(unmask(data[start:stop], data[start - 4 : start]), True)

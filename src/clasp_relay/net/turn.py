@@ -112,7 +112,8 @@ class TurnWriter:
 
     def __init__(self, reactor: IReactorTime) -> None:
         self._reactor = reactor
-        self._is_scheduled = False
+        self.is_scheduled = False
+        """Whether something is to be written at the end of this turn."""
         self._dirty: list[Outbox] = []
         self._to_pump: dict[Outbox, None] = {}
         self.runs: list[Run] = []
@@ -153,13 +154,13 @@ class TurnWriter:
     def mark_dirty(self, outbox: Outbox) -> None:
         """Has what is pending for an outbox written at the end of the turn."""
         self._dirty.append(outbox)
-        if not self._is_scheduled:
+        if not self.is_scheduled:
             self._schedule()
 
     def queue_pump(self, outbox: Outbox) -> None:
         """Has what waits for an outbox written, a bounded piece of its snapshots per turn."""
         self._to_pump[outbox] = None
-        if not self._is_scheduled:
+        if not self.is_scheduled:
             self._schedule()
 
     def flush_runs(self) -> None:
@@ -189,11 +190,11 @@ class TurnWriter:
                 for run in direct:
                     self._write(run)
         finally:
-            self._is_scheduled = False
+            self.is_scheduled = False
         self._flush_dirty()
         if self._to_pump:
             self._pump()
-        if self.runs and not self._is_scheduled:
+        if self.runs and not self.is_scheduled:
             # The end of a session that could not be written to was told to others.
             self._schedule()
 
@@ -215,11 +216,11 @@ class TurnWriter:
                 _end(outbox, error)
 
     def _schedule(self) -> None:
-        self._is_scheduled = True
+        self.is_scheduled = True
         self._reactor.callLater(0, self.flush)
 
     def _new_run(self, audience: Audience) -> Run:
-        if not self._is_scheduled:
+        if not self.is_scheduled:
             self._schedule()
         if self.runs:
             self._end_runs_of(audience.members)

@@ -23,6 +23,7 @@ from clasp_relay.net.keeper import Keeper
 from clasp_relay.net.observer import NetObserver, UnwatchedNet
 from clasp_relay.net.open_files import is_short
 from clasp_relay.net.outbox import Outbox as SocketOutbox
+from clasp_relay.net.reading import Reading
 from clasp_relay.net.turn import TurnWriter
 from clasp_relay.wire.constants import MAX_FRAME_BYTES
 
@@ -119,11 +120,12 @@ class ClaspProtocol(FastPathProtocol):
         self.heard = True
         self.factory.writer.counters.received_bytes += len(data)
         if self.state != self.STATE_CLOSED:
-            self._dataReceived(data)
+            self.read(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection is gone, whatever ended it."""
         self._stop_timer()
+        self.factory.reading.forget(self)
         if self._controls is not None:
             self._controls.stop()
             self._controls = None
@@ -439,6 +441,8 @@ class ClaspFactory(WebSocketServerFactory):
         self.allows_origin = allows_origin
         self.client_address = client_address
         self.observer: NetObserver = observer or UnwatchedNet()
+        self.reading = Reading(reactor, writer)
+        """Who is read from in a turn."""
         self.keeper = Keeper(reactor, self.limits.session_timeout_s)
         self.connections: set[ClaspProtocol] = set()
         """All TCP connections, upgraded or not."""

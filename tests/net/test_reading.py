@@ -1,0 +1,154 @@
+"""Tests of clasp_relay.net.reading: whose messages are handled in a turn, and for how long."""
+
+from __future__ import annotations
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from clasp_relay.errors import CloseCode
+from clasp_relay.net.reading import SLICE_S, TURN_S, Reading
+from clasp_relay.net.turn import TurnWriter
+from tests.net.helpers import MemorySession, Site, client_frame, datas, keep, one_turn
+
+
+class SlowReader:
+    """A connection with so many messages, of which each takes some time."""
+
+    def __init__(
+        self, clock: Clock, reading: Reading, name: str, messages: int, each_s: float, told: list[str]
+    ) -> None:
+        self._clock, self._reading, self._name = clock, reading, name
+        self._left, self._each_s, self._told = messages, each_s, told
+
+    def go_on(self) -> None:
+        """Handles what the slice allows."""
+        self._reading.begin_slice()
+        while self._left:
+            if self._reading.now_s() >= self._reading.slice_end_s:
+                self._reading.wait(self)
+                return
+            self._left -= 1
+            self._told.append(self._name)
+            # Time passes, and no timer is due while it does.
+            self._clock.rightNow += self._each_s
+
+
+class ReadingTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        """Makes one reading."""
+        self.clock = Clock()
+        self.writer = TurnWriter(self.clock)
+        self.reading = Reading(self.clock, self.writer)
+        self.told: list[str] = []
+
+    def reader(self, name: str, messages: int, each_s: float) -> SlowReader:
+        """Returns a connection."""
+        return SlowReader(self.clock, self.reading, name, messages, each_s, self.told)
+
+    def test_slice_ends_and_the_rest_waits(self) -> None:
+        """Until a later turn."""
+        self.reader("a", 5, SLICE_S / 2).go_on()
+        self.assertEqual(self.told, ["a", "a"])
+        one_turn(self.clock)
+        self.assertEqual(self.told, ["a"] * 4)
+        one_turn(self.clock)
+        self.assertEqual(self.told, ["a"] * 5)
+        one_turn(self.clock)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_connections_have_their_slices_one_after_the_other(self) -> None:
+        """However much one of them has sent."""
+        self.reader("a", 4, SLICE_S).go_on()
+        self.reader("b", 2, SLICE_S).go_on()
+        for _ in range(3):
+            one_turn(self.clock)
+        self.assertEqual(self.told, ["a", "b", "a", "b", "a", "a"])
+
+    def test_turn_ends_whoever_has_messages(self) -> None:
+        """Those that it has no time for wait at the end of the queue."""
+        self.reader("a", 1, TURN_S).go_on()
+        # It has answered something.
+        self.writer.is_scheduled = True
+        for name in "bcd":
+            self.reader(name, 1, TURN_S).go_on()
+        self.assertEqual(self.told, ["a"])
+        for number in range(2, 5):
+            one_turn(self.clock)
+            self.assertEqual(self.told, list("abcd"[:number]))
+
+    def test_turn_is_new_once_what_was_written_in_it_is_out(self) -> None:
+        """Nobody waits for a turn that is over."""
+        self.reader("a", 1, TURN_S).go_on()
+        self.writer.is_scheduled = True
+        self.writer.flush()
+        self.reader("b", 1, 0).go_on()
+        self.assertEqual(self.told, ["a", "b"])
+
+    def test_connection_that_has_ended_waits_no_longer(self) -> None:
+        """It may be one that does not wait."""
+        one = self.reader("a", 2, SLICE_S)
+        self.reading.forget(one)
+        one.go_on()
+        self.reading.forget(one)
+        one_turn(self.clock)
+        self.assertEqual(self.told, ["a"])
+
+
+class ConnectionTests(SynchronousTestCase):
+    """What a connection does with what it has read too much of."""
+
+    def setUp(self) -> None:
+        """Makes a site whose messages take half a slice each."""
+        self.site = Site()
+
+        def receive(session: MemorySession, data: bytes) -> None:
+            self.site.reactor.rightNow += SLICE_S / 2
+            session.outbox.send(keep(data))
+
+        self.client = self.site.open()
+        self.site.relay.on_receive = receive
+        self.received = self.site.relay.sessions[0].received
+        self.received.clear()
+
+    def test_messages_are_handled_for_a_slice_and_the_rest_in_later_turns(self) -> None:
+        """In their order, whatever form they have; meanwhile nothing is read from the connection."""
+        fragments = client_frame(b"4a", fin=False) + client_frame(b"4b", 0)
+        messages = [client_frame(b"%d" % number) for number in range(4)]
+        self.client.send(b"".join((*messages, fragments, client_frame(b"5"), client_frame(b"6"))))
+        self.assertEqual(self.received, [b"0", b"1"])
+        self.assertNotIn(self.client.pipe, self.site.reactor.readers)
+        # Under TLS more may come although nothing is to be read.
+        self.client.send(client_frame(b"7"))
+        self.assertEqual(self.received, [b"0", b"1"])
+        for _ in range(6):
+            one_turn(self.site.reactor)
+        self.assertEqual(self.received, [b"0", b"1", b"2", b"3", b"4a4b", b"5", b"6", b"7"])
+        self.assertIn(self.client.pipe, self.site.reactor.readers)
+        one_turn(self.site.reactor)
+        self.client.pipe.drain(0)
+        self.assertEqual(datas(self.client.frames), self.received)
+
+    def test_beginning_of_a_frame_that_waits_is_joined_with_its_end(self) -> None:
+        """Though the end comes in a later turn."""
+        whole = client_frame(b"three")
+        self.client.send(client_frame(b"one") + client_frame(b"two") + whole[:7])
+        self.client.send(whole[7:])
+        for _ in range(3):
+            one_turn(self.site.reactor)
+        self.assertEqual(self.received, [b"one", b"two", b"three"])
+
+    def test_nothing_that_waits_is_handled_once_the_session_has_ended(self) -> None:
+        """Neither where the connection was lost, nor where the relay closed it."""
+        other = self.site.open()
+        heard = self.site.relay.sessions[1].received
+        for client in (self.client, other):
+            client.send(client_frame(b"x") * 5)
+            self.site.reactor.rightNow += 1
+            one_turn(self.site.reactor)
+        self.received.clear()
+        heard.clear()
+        self.client.pipe.lose()
+        self.site.relay.sessions[1].outbox.close(CloseCode.POLICY_VIOLATION, "enough")
+        for _ in range(5):
+            one_turn(self.site.reactor)
+        self.assertEqual((self.received, heard), ([], []))
