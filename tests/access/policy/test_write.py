@@ -638,3 +638,14 @@ class MarkTests(SynchronousTestCase):
                     found = decode_value(value)
                     assert isinstance(found, dict)
                     self.assertEqual((found.get("role"), found["userId"]), (role, by))
+
+    def test_packaged_policies_name_who_types_reads_and_hands_on(self) -> None:
+        """Whatever the map says of itself; another's name is refused, a null still ends it."""
+        for name in ("chat", "chat-compat"):
+            here = scene(name)
+            for rest in ("typing/mia", "receipts/mia", "history/gus"):
+                with self.subTest(policy=name, rest=rest):
+                    address = f"/chat/room/open/{rest}"
+                    self.assertEqual(here.set("mia", address, {"name": "Mia"}), {"name": "Mia", "userId": "mia"})
+                    self.assertEqual(here.code("mia", address, {"userId": "carol"}), ErrorCode.POLICY)
+                    self.assertEqual(here.code("mia", address, None), 0)
