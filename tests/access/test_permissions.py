@@ -426,6 +426,18 @@ class LockTests(SynchronousTestCase):
         self.assertEqual(self.codes(self.world.join("other"), Set("/board/1", NULL)), [ErrorCode.LOCKED])
         self.assertEqual(self.codes(self.owner, Set("/board/1", NULL)), [])
 
+    def test_owner_gets_past_a_lock_in_a_bundle(self) -> None:
+        """Each member is decided like a SET of its own; another one's bundle is refused."""
+        rule = {"path": "/board/{n}", "stamp": {"field": "by"}, "owner": "{n}", "lock": True}
+        self.world = AuthWorld({"scopes": SCOPES, "write_rules": [rule]})
+        self.world.add("holder")
+        stamped, owner, other, holder = (self.world.join(name) for name in ("reader", "owner", "other", "holder"))
+        stamped.send(Set("/board/owner", value({})))
+        self.assertEqual(self.codes(holder, Set("/board/owner", value({}), lock=True)), [])
+        write = Bundle((Set("/elsewhere", value(1)), Set("/board/owner", value({}))))
+        found = [self.codes(by, write) for by in (stamped, owner, other)]
+        self.assertEqual(found, [[], [], [ErrorCode.LOCKED]])
+
     def test_without_a_policy_locks_hold(self) -> None:
         """For everybody but their holder."""
         self.world = AuthWorld(None)

@@ -150,6 +150,23 @@ class SetTests(SetCase):
         self.assertEqual(self.set(2, by="other"), ["r2"])
         self.assertEqual(self.world.relay.params.holder("/b"), self.other.session.id)
 
+    def test_lock_ends_an_hour_after_it_was_taken_last(self) -> None:
+        """A session that stays does not lock others out for ever; a SET with lock begins the hour anew."""
+        log = SlowLog()
+        self.world = World(log=log)
+        self.writer, self.other = self.world.join(), self.world.join()
+        for _ in range(2):
+            self.writer.send(Set("/a", value(1), lock=True))
+            self.world.advance(3599)
+        self.writer.send(Set("/a", value(2)))
+        self.assertEqual(self.set(3, by="other"), [ErrorCode.LOCKED])
+        self.world.advance(1)
+        self.assertIsNone(self.world.relay.params.holder("/a"))
+        self.other.send(Set("/a", value(3)))
+        self.assertEqual(self.world.relay.params.get("/a").value, value(3))  # type: ignore[union-attr]
+        released = [change.param for change in log.changes if change.kind is ChangeKind.LOCK_RELEASE]
+        self.assertEqual([(param.address, param.writer) for param in released], [("/a", self.writer.session.id)])
+
     def test_lock_ends_with_its_param(self) -> None:
         """One that expired is free."""
         self.set(1, lock=True, ttl=1)

@@ -75,8 +75,8 @@ class Place:
         found = None if rules is None or not self.can_write else rules.find(address)
         self.captured = () if found is None else found[1]
         """The captures of the write rule's path."""
-        self.signs = None if found is None or found[0].stamp is None or not found[0].stamp.publish else found[0]
-        """The write rule, when it stamps the author of each value; else None."""
+        self.signs = None if found is None or not _signs(found[0]) else found[0]
+        """The write rule, when it stamps each value; else None."""
         self.author = b"" if self.signs is None else _author(self.signs, (*self.captured, subject))
         """The encoded author that this rule stamps."""
         self.keys_read = () if policy is None else tuple(policy.keys_read(address))
@@ -147,7 +147,7 @@ class TokenPermissions:
         if keeps_ttl and self._surely_passes(who, place, address, value, state):
             if place.signs is None or _is_signed(place.signs, place.author, value):
                 return None
-            return Grant(self._sign(who, place.signs, place, address, value, False), ttl)
+            return Grant(self._sign(who, place.signs, place, address, value, False, state), ttl)
         return self._decide(who, place, address, value, ttl, False, state)
 
     def check_lock(self, who: Identity, address: str) -> None:
@@ -177,7 +177,7 @@ class TokenPermissions:
         if self._surely_passes(who, place, address, sent, state):
             if place.signs is None or _is_signed(place.signs, place.author, sent):
                 return None
-            return self._sign(who, place.signs, place, address, sent, True)
+            return self._sign(who, place.signs, place, address, sent, True, state)
         granted = self._decide(who, place, address, value, None, True, state).value
         return None if granted is value or value is None else granted
 
@@ -259,11 +259,12 @@ class TokenPermissions:
         return not left or holds_all(left, Question(who.subject, place.captured, address, value, state, now_us))
 
     def _sign(
-        self, who: Identity, rule: WriteRule, place: Place, address: str, value: Value, is_publish: bool
+        self, who: Identity, rule: WriteRule, place: Place, address: str, value: Value, is_publish: bool, state: State
     ) -> Value:
         assert self._policy is not None, "signed without a policy"
         write = WriteRequest(who.subject, address, value, None, is_publish)
-        return self._policy.write_rules.sign(rule, (*place.captured, who.subject), write)
+        question = Question(who.subject, place.captured, address, value, state, self._now_us())
+        return self._policy.write_rules.sign(rule, write, question)
 
     def _decide(
         self,
@@ -297,17 +298,24 @@ class TokenPermissions:
             return ()
 
 
+def _signs(rule: WriteRule) -> bool:
+    """Tells whether a rule stamps each single value."""
+    return bool(rule.marks) or (rule.stamp is not None and rule.stamp.publish)
+
+
 def _author(rule: WriteRule, words: tuple[str, ...]) -> Value:
     """Returns the encoded author that a rule stamps; empty, which equals no value, when it is too long for one."""
-    assert rule.stamp is not None, "a rule that signs has a stamp"
+    if rule.stamp is None:
+        return b""
     text = rule.stamp.value.expand(words).encode()
     return encode_text(text) if len(text) <= MAX_PAYLOAD_BYTES else b""
 
 
 def _is_signed(rule: WriteRule, author: Value, value: Value) -> bool:
     """Tells whether a value names its author already, so that it is passed on as it is: the usual case."""
-    assert rule.stamp is not None, "a rule that signs has a stamp"
-    return find_field(value, rule.stamp.field) == author
+    if rule.stamp is None or find_field(value, rule.stamp.field) != author:
+        return False
+    return not any(mark.may_hold(value) for mark in rule.marks)
 
 
 def _scopes_of(who: Identity) -> Scopes:

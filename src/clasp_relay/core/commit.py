@@ -143,7 +143,8 @@ class Committer:
         self._record((change,), None)
 
     def expire(self) -> None:
-        """Ends the params whose time is over, a bounded number in one turn."""
+        """Ends the params and the locks whose time is over, a bounded number in one turn."""
+        self._expire_locks()
         addresses = self._params.expired(self._clock.now_us(), EXPIRIES_AT_ONCE)
         changes = []
         for address in addresses:
@@ -152,6 +153,16 @@ class Committer:
         self._record(changes, None)
         if len(addresses) == EXPIRIES_AT_ONCE:
             self._clock.call_later(0, self.expire)
+
+    def _expire_locks(self) -> None:
+        now_us = self._clock.now_us()
+        changes = [
+            Change(no_param(address, self._params.holder(address) or "", "", now_us), ChangeKind.LOCK_RELEASE)
+            for address in self._params.locks.expired(now_us, EXPIRIES_AT_ONCE)
+        ]
+        for change in changes:
+            self._params.apply(change)
+        self._record(changes, None)
 
     def session_ended(self, session: Session) -> None:
         """Commits what ends with a session: its locks and its presence."""

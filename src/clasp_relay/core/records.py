@@ -63,7 +63,7 @@ class ChangeKind(IntEnum):
     """A GET began the sliding life time of a param anew."""
 
     LOCK_RELEASE = 3
-    """A lock ended without a write, with its session."""
+    """A lock ended without a write: with its session, or an hour after it was taken last."""
 
     PRESENCE_END = 4
     """A session that was present at an address ended."""

@@ -51,6 +51,9 @@ CLASSIC: dict[str, PyValue] = {
 }
 
 
+MARK = {"field": "role", "value": "x", "publish": True, "when": [{"type": "value_is_map"}]}
+
+
 class ReadingTests(SynchronousTestCase):
     """What a document becomes."""
 
@@ -142,6 +145,16 @@ class ReadingTests(SynchronousTestCase):
                     ]
                 },
                 "write_rules[0].checks[1].check.checks: must hold a check",
+            ),
+            *(
+                ({"write_rules": [{"path": "/a", "stamp": stamp}]}, error)
+                for stamp, error in (
+                    ([{"field": "f"}, {"field": "g"}], "write_rules[0].stamp: may have one entry without when"),
+                    ([{"field": "f"}, MARK], "write_rules[0].stamp: an entry with when needs publish: true"),
+                    ([{"field": "role", "publish": True}, MARK], "write_rules[0].stamp: an entry with when must have"),
+                    ([{**MARK, "publish": False}], "write_rules[0].stamp[0].publish: must be true"),
+                    ([{**MARK, "when": []}], "write_rules[0].stamp[0].when: must hold a check"),
+                )
             ),
             ({"write_rules": [{"path": "/a", "stamp": {}}]}, "write_rules[0].stamp.field: is missing"),
             ({"write_rules": [{"path": "/a", "stamp": {"field": "f", "value": "{b}"}}]}, "write_rules[0].stamp.value"),

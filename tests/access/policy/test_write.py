@@ -11,6 +11,7 @@ from clasp_relay.errors import ErrorCode, RequestError, StartError
 from clasp_relay.wire.constants import TTL_ABSOLUTE
 from clasp_relay.wire.messages import NULL
 from clasp_relay.wire.values import PyValue, decode_value, encode_value
+from tests.access.policy.chat_cases import scene
 from tests.access.policy.world import World
 
 ALL = ["write:/**", "read:/**"]
@@ -557,3 +558,94 @@ class FailuresTests(SynchronousTestCase):
         self.fail(1, subject="a")
         self.fail(5, subject="d")
         self.assertEqual([bool(self.limited(subject=name)) for name in "abcd"], [True, False, True, True])
+
+
+SAY = {
+    "path": "/say/{room}",
+    "stamp": [
+        {"field": "by", "publish": True},
+        {
+            "field": "role",
+            "value": "creator",
+            "publish": True,
+            "when": [
+                {"type": "value_field_equals", "field": "type", "value": "delete"},
+                {"type": "state_field_equals_session", "lookup": "/meta/{room}", "field": "by"},
+            ],
+        },
+        {
+            "field": "role",
+            "value": "admin of {room}",
+            "publish": True,
+            "when": [
+                {"type": "value_field_equals", "field": "type", "value": "delete"},
+                {"type": "state_not_null", "lookup": "/admin/{session}"},
+            ],
+        },
+    ],
+}
+
+
+class MarkTests(SynchronousTestCase):
+    """Stamps that hold where their checks do."""
+
+    def setUp(self) -> None:
+        """Alice made the room, adam is admin, and so is alice."""
+        self.here = world(SAY)
+        self.here.put("/meta/r", {"by": "alice"})
+        for admin in ("alice", "adam"):
+            self.here.put(f"/admin/{admin}", 1)
+
+    def said(self, by: str, value: PyValue) -> PyValue:
+        """Returns what others hear."""
+        return decode_value(self.here.asked(by, "/say/r", value, is_publish=True).value)
+
+    def test_first_entry_that_holds_sets_the_field(self) -> None:
+        """Of one field the first counts; where none holds there is none, whatever the sender wrote."""
+        for by, role in (("alice", "creator"), ("adam", "admin of r"), ("bob", None)):
+            for own in ({}, {"role": "creator"}, {"role": "x"}, {"role": None}):
+                with self.subTest(by=by, own=own):
+                    expected: dict[str, PyValue] = {"type": "delete", "by": by}
+                    if role is not None:
+                        expected["role"] = role
+                    self.assertEqual(self.said(by, {"type": "delete", **own}), expected)
+        self.assertEqual(self.said("bob", {"type": "\ufeffdelete"}), {"type": "\ufeffdelete", "by": "bob"})
+        self.assertEqual(self.said("alice", {"type": "\ufeffdelete"})["role"], "creator")
+
+    def test_senders_own_field_is_removed_everywhere(self) -> None:
+        """Where the checks do not hold either; other fields stay, and a null still deletes."""
+        self.assertEqual(self.said("alice", {"n": 1, "role": "creator"}), {"n": 1, "by": "alice"})
+        self.assertEqual(
+            self.here.set("alice", "/say/r", {"type": "delete"}), {"type": "delete", "by": "alice", "role": "creator"}
+        )
+        self.assertIsNone(self.here.set("alice", "/say/r", None))
+        self.assertEqual(self.here.code("alice", "/say/r", 7), ErrorCode.POLICY)
+
+    def test_marks_need_no_author(self) -> None:
+        """Alone they mark maps and name nobody."""
+        self.here = world({**SAY, "stamp": SAY["stamp"][1:]})
+        self.here.put("/meta/r", {"by": "alice"})
+        self.assertEqual(self.said("alice", {"type": "delete"}), {"type": "delete", "role": "creator"})
+
+    def test_packaged_policies_mark_deletes(self) -> None:
+        """The creator's and the admins', in both; a member has no role."""
+        for name in ("chat", "chat-compat"):
+            here = scene(name)
+            for by, role in (("carol", "creator"), ("adam", "admin"), ("mia", None)):
+                with self.subTest(policy=name, by=by):
+                    sent: PyValue = {"type": "delete", "role": "creator"}
+                    value = here.asked(by, "/chat/room/open/messages", sent, is_publish=True).value
+                    found = decode_value(value)
+                    assert isinstance(found, dict)
+                    self.assertEqual((found.get("role"), found["userId"]), (role, by))
+
+    def test_packaged_policies_name_who_types_reads_and_hands_on(self) -> None:
+        """Whatever the map says of itself; another's name is refused, a null still ends it."""
+        for name in ("chat", "chat-compat"):
+            here = scene(name)
+            for rest in ("typing/mia", "receipts/mia", "history/gus"):
+                with self.subTest(policy=name, rest=rest):
+                    address = f"/chat/room/open/{rest}"
+                    self.assertEqual(here.set("mia", address, {"name": "Mia"}), {"name": "Mia", "userId": "mia"})
+                    self.assertEqual(here.code("mia", address, {"userId": "carol"}), ErrorCode.POLICY)
+                    self.assertEqual(here.code("mia", address, None), 0)

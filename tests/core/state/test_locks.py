@@ -2,16 +2,16 @@
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.core.state.locks import Locks
+from clasp_relay.core.state.locks import LOCK_US, Locks
 
 
 class LocksTests(SynchronousTestCase):
     def setUp(self) -> None:
         """Two sessions hold locks."""
         self.locks = Locks()
-        self.locks.take("/a", "one")
-        self.locks.take("/b", "one")
-        self.locks.take("/c", "two")
+        self.locks.take("/a", "one", 0)
+        self.locks.take("/b", "one", 0)
+        self.locks.take("/c", "two", 0)
 
     def holders(self) -> list[str | None]:
         """Returns who holds which."""
@@ -30,22 +30,31 @@ class LocksTests(SynchronousTestCase):
     def test_locks_are_known_by_session(self) -> None:
         """What another session took, and what was freed, is not among them."""
         self.locks.release("/a")
-        self.locks.take("/a", "two")
-        self.locks.take("/b", "one")
+        self.locks.take("/a", "two", 0)
+        self.locks.take("/b", "one", 0)
         self.assertEqual(self.locks.of("one"), ["/b"])
         self.assertEqual(sorted(self.locks.of("two")), ["/a", "/c"])
         self.assertEqual(self.locks.of("nobody"), [])
 
     def test_lock_passes_to_who_takes_it(self) -> None:
         """An address has one holder."""
-        self.locks.take("/a", "two")
+        self.locks.take("/a", "two", 0)
         self.assertEqual(self.holders(), ["two", "one", "two", None])
         self.assertEqual((self.locks.of("one"), len(self.locks)), (["/b"], 3))
 
     def test_nothing_is_kept_of_what_was_freed(self) -> None:
         """A session that locks and frees address after address takes no room."""
         for address in ("/a", "/b", "/c"):
-            self.locks.take(address, "two" if address == "/c" else "one")
+            self.locks.take(address, "two" if address == "/c" else "one", 0)
             self.locks.release(address)
         self.assertEqual(len(self.locks), 0)
         self.assertEqual((self.locks._holders, self.locks._addresses), ({}, {}))
+        self.assertEqual(len(self.locks._taken_us), 0)
+
+    def test_lock_is_held_for_an_hour_after_it_was_taken_last(self) -> None:
+        """The oldest ends first; one that is taken again has another hour."""
+        self.locks.take("/a", "one", 5)
+        self.assertEqual(self.locks.expired(LOCK_US - 1, 9), [])
+        self.assertEqual(self.locks.expired(LOCK_US, 9), ["/b", "/c"])
+        self.assertEqual(self.locks.expired(LOCK_US, 1), ["/b"])
+        self.assertEqual(self.locks.expired(LOCK_US + 5, 9), ["/b", "/c", "/a"])

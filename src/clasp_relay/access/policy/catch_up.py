@@ -122,6 +122,7 @@ class KeysRead:
         for rule in document.write_rules:
             if rule.stamp is not None:
                 note(rule.path, (rule.stamp.field,))
+            note(rule.path, (mark.field for mark in rule.marks))
         for transform in document.transforms:
             note(transform.path, map(str.encode, transform.fields))
         for path, checks in _all_checks(document):
@@ -147,6 +148,8 @@ class KeysRead:
 def _all_checks(document: Document) -> Iterable[tuple[Path, tuple[Check, ...]]]:
     for rule in document.write_rules:
         yield rule.path, rule.pre_checks + rule.checks
+        for mark in rule.marks:
+            yield rule.path, mark.when
     for entry in document.visibility:
         yield entry.path, entry.checks + entry.unless
     for transform in document.transforms:

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from clasp_relay.access.policy.checks import BEYOND, Check, parse_check, parse_checks
+from clasp_relay.access.policy.checks import BEYOND, Check, ValueFieldEquals, parse_check, parse_checks
 from clasp_relay.access.policy.language.captures import Path, Template
 from clasp_relay.access.policy.language.json_keys import Keys
 from clasp_relay.access.policy.scopes import check_template
+from clasp_relay.wire.messages import Value
 
 LIVE = "live"
 SNAPSHOT = "snapshot"
@@ -45,6 +46,27 @@ class Stamp:
 
 
 @dataclass(frozen=True, slots=True)
+class Mark:
+    """A stamp with ``when``: a field of each single SET and PUBLISH that the relay alone sets.
+
+    Args:
+        field: the key, UTF-8. Where no mark of this field holds, the sender's own field is removed.
+        value: the template of its value.
+        when: the checks that must hold.
+        words: texts that a value must contain for ``when`` to hold; a quick test that saves the checks.
+    """
+
+    field: bytes
+    value: Template
+    when: tuple[Check, ...]
+    words: tuple[bytes, ...]
+
+    def may_hold(self, value: Value) -> bool:
+        """Tells whether it may set or remove its field in a value; cheap, and True when in doubt."""
+        return self.field in value or all(word in value for word in self.words)
+
+
+@dataclass(frozen=True, slots=True)
 class FailureLimit:
     """The number of refused writes that one subject may make with the same captures within a time window."""
 
@@ -63,6 +85,7 @@ class WriteRule:
     pre_checks: tuple[Check, ...]
     allow_null_write: bool
     stamp: Stamp | None
+    marks: tuple[Mark, ...]
     keep_hidden: bool
     failures: FailureLimit | None
     message: str | None
@@ -175,6 +198,7 @@ def parse_write_rule(keys: Keys, number: int, lock: bool = True) -> WriteRule:
     """
     path = _path(keys, "path")
     names = path.names
+    stamp, marks = _stamps(keys, names)
     rule = WriteRule(
         number=number,
         path=path,
@@ -182,7 +206,8 @@ def parse_write_rule(keys: Keys, number: int, lock: bool = True) -> WriteRule:
         is_any=keys.choice("mode", ("all", "any"), "all") == "any",
         pre_checks=parse_checks(keys, "pre_checks", names, parse_check, may_be_empty=True),
         allow_null_write=keys.flag("allow_null_write", False),
-        stamp=_stamp(keys.below("stamp"), names) if keys.taken_if_given("stamp") else None,
+        stamp=stamp,
+        marks=marks,
         keep_hidden=keys.flag("keep_hidden", False),
         failures=_failures(keys.below("failures")) if keys.taken_if_given("failures") else None,
         message=keys.optional_text("message"),
@@ -191,6 +216,34 @@ def parse_write_rule(keys: Keys, number: int, lock: bool = True) -> WriteRule:
     )
     keys.done()
     return rule
+
+
+def _stamps(keys: Keys, names: tuple[str, ...]) -> tuple[Stamp | None, tuple[Mark, ...]]:
+    """Parses ``stamp``: one entry, or a list of at most one without ``when`` and any number with it."""
+    if not keys.taken_if_given("stamp"):
+        return None, ()
+    entries = keys.objects("stamp") if isinstance(keys.raw("stamp"), list) else [keys.below("stamp")]
+    stamps = [_stamp(entry, names) for entry in entries if not entry.has("when")]
+    marks = tuple(_mark(entry, names) for entry in entries if entry.has("when"))
+    if len(stamps) > 1:
+        keys.fail("stamp", "may have one entry without when")
+    if marks and stamps and not stamps[0].publish:
+        keys.fail("stamp", "an entry with when needs publish: true in the entry without it")
+    if stamps and any(mark.field == stamps[0].field for mark in marks):
+        keys.fail("stamp", "an entry with when must have a field of its own")
+    return (stamps[0] if stamps else None), marks
+
+
+def _mark(keys: Keys, names: tuple[str, ...]) -> Mark:
+    field, value = keys.text("field").encode(), _template(keys, "value", names)
+    if not keys.flag("publish", False):
+        keys.fail("publish", "must be true in an entry with when, which is about single messages")
+    when = parse_checks(keys, "when", names, parse_check)
+    equals = (check.value.template for check in when if isinstance(check, ValueFieldEquals))
+    words = (text.text.encode() for text in equals if text is not None and "{" not in text.text)
+    mark = Mark(field, value, when, tuple(words))
+    keys.done()
+    return mark
 
 
 def _stamp(keys: Keys, names: tuple[str, ...]) -> Stamp:

@@ -83,7 +83,7 @@ def _refusal(policy: Policy, rule: WriteRule, write: WriteRequest, question: Que
         reason = policy.write_rules.refusal(rule, write, question)
         if reason is not None:
             return f"{reason} (ERROR {int(ErrorCode.POLICY)})"
-        policy.write_rules.sign(rule, question.words, write)
+        policy.write_rules.sign(rule, write, question)
     except RequestError as error:
         return f"{error.message} (ERROR {int(error.code)})"
     return None
@@ -161,6 +161,9 @@ def _rule_lines(rule: WriteRule, question: Question) -> list[str]:
     lines = [f"rule: write_rules[{rule.number}] {rule.path.text}"]
     if rule.stamp is not None:
         lines.append(f"  stamps {rule.stamp.field.decode()!r}")
+    for mark in rule.marks:
+        lines.append(f"  stamps {mark.field.decode()!r} as {mark.value.expand(question.words)!r}, when:")
+        lines += _check_lines(mark.when, question, "    ")
     if rule.owner is not None:
         lines.append(f"  gets past a lock: {rule.owner.expand(question.words)}")
     for title, checks in (

@@ -8,13 +8,14 @@ from typing import NamedTuple, TypeAlias
 
 from clasp_relay.access.policy.checks import Check, any_refusal, holds_all, holds_any
 from clasp_relay.access.policy.document import Document, FailureLimit, Stamp, WriteRule
-from clasp_relay.access.policy.language.captures import Captured, PathTable
+from clasp_relay.access.policy.language.captures import Captured, PathTable, Template
 from clasp_relay.access.policy.language.maps import (
     add_field,
     encode_text,
     fields_of,
     find_field,
     is_map,
+    redact,
     text_of,
     with_fields,
 )
@@ -128,7 +129,7 @@ class WriteRules:
                 self._apply(rule, write, question, now_us)
             else:
                 remembered = self._recall(rule, write, question, memory, now_us)
-        value = write.value if write.is_admin else self.sign(rule, question.words, write)
+        value = write.value if write.is_admin else self.sign(rule, write, question)
         if write.is_publish:
             return Decision(Grant(value, None), remembered)
         if rule.keep_hidden and not write.is_admin:
@@ -155,25 +156,28 @@ class WriteRules:
         left, reads = found
         return memory.keep(pool, key, write.address, left, reads)
 
-    def sign(self, rule: WriteRule, words: Captured, write: WriteRequest) -> Value:
+    def sign(self, rule: WriteRule, write: WriteRequest, question: Question) -> Value:
         """Returns the value of a write with its author, where the rule stamps single messages.
 
         Args:
             rule: the rule of the address.
-            words: what it captured, and the subject.
             write: a write that passed the rule.
+            question: what its checks are asked about.
 
         Raises:
             RequestError: POLICY when the value is no map or names another author, VALUE when the author is too long.
         """
         stamp, value = rule.stamp, write.value
-        if stamp is None or not stamp.publish or (value == NULL and not write.is_publish):
+        is_signed = stamp is not None and stamp.publish
+        if not (is_signed or rule.marks) or (value == NULL and not write.is_publish):
             return value
         if not is_map(value):
             raise write.refuse(ErrorCode.POLICY, rule.message or "the value must be a map")
-        text = stamp.value.expand(words).encode()
-        if len(text) > MAX_PAYLOAD_BYTES:
-            raise write.refuse(ErrorCode.VALUE, "the address is too long")
+        if rule.marks:
+            value = _marked(rule, write, question)
+        if stamp is None or not stamp.publish:
+            return value
+        text = _expanded(stamp.value, write, question)
         author, named = encode_text(text), find_field(value, stamp.field)
         if named is None:
             return add_field(value, stamp.field, author)
@@ -284,6 +288,28 @@ class WriteRules:
         return with_fields(value, kept) if kept else value
 
 
+def _expanded(template: Template, write: WriteRequest, question: Question) -> bytes:
+    text = template.expand(question.words).encode()
+    if len(text) > MAX_PAYLOAD_BYTES:
+        raise write.refuse(ErrorCode.VALUE, "the address is too long")
+    return text
+
+
+def _marked(rule: WriteRule, write: WriteRequest, question: Question) -> Value:
+    """Returns a map with the fields of the marks that hold, of each field the first, and without the sender's own."""
+    found: dict[bytes, Value | None] = {}
+    for mark in rule.marks:
+        if not mark.may_hold(write.value) or found.get(mark.field) is not None:
+            continue
+        holds = holds_all(mark.when, question)
+        found[mark.field] = encode_text(_expanded(mark.value, write, question)) if holds else None
+    value = redact(write.value, [field.decode() for field in found])
+    for field, text in found.items():
+        if text is not None:
+            value = add_field(value, field, text)
+    return value
+
+
 def _only_answers(rule: WriteRule) -> bool:
     """Tells whether a rule does nothing but answer: failures are counted, stored stamps and fields alter the write."""
     stamps = rule.stamp is not None and not rule.stamp.publish
@@ -337,10 +363,7 @@ def _stamped(stamp: Stamp, write: WriteRequest, value: Value, question: Question
     if write.is_admin:
         return _administered(stamp, value, kept)
     if kept is None:
-        text = stamp.value.expand(question.words).encode()
-        if len(text) > MAX_PAYLOAD_BYTES:
-            raise write.refuse(ErrorCode.VALUE, "the address is too long")
-        kept = encode_text(text)
+        kept = encode_text(_expanded(stamp.value, write, question))
     return with_fields(value, {stamp.field: kept}), text_of(kept) if stamp.outlives_null else None
 
 

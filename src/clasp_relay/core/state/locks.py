@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
+from itertools import islice
+
+LOCK_US = 3600 * 1_000_000
+"""How long a lock is held after the last SET with ``lock``: a session that lives for ever locks nobody out for ever."""
 
 
 class Locks:
@@ -10,6 +15,8 @@ class Locks:
 
     def __init__(self) -> None:
         self._holders: dict[str, str] = {}
+        self._taken_us: OrderedDict[str, int] = OrderedDict()
+        """When each lock was taken last (Unix µs), the oldest first: time never goes back."""
         self.holder: Callable[[str], str | None] = self._holders.get
         """Returns the id of the session that holds the lock of an address."""
         self._addresses: dict[str, dict[str, None]] = {}
@@ -17,20 +24,38 @@ class Locks:
     def __len__(self) -> int:
         return len(self._holders)
 
-    def take(self, address: str, holder: str) -> None:
-        """Gives a lock to a session. Another session's lock passes to it."""
+    def take(self, address: str, holder: str, now_us: int) -> None:
+        """Gives a lock to a session, or begins its hour anew. Another session's lock passes to it.
+
+        Args:
+            address: what is locked.
+            holder: the session.
+            now_us: Unix µs.
+        """
         self.release(address)
         self._holders[address] = holder
+        self._taken_us[address] = now_us
         self._addresses.setdefault(holder, {})[address] = None
 
     def release(self, address: str) -> None:
         """Releases the lock of an address, if it is held."""
         holder = self._holders.pop(address, None)
         if holder is not None:
+            del self._taken_us[address]
             addresses = self._addresses[holder]
             del addresses[address]
             if not addresses:
                 del self._addresses[holder]
+
+    def expired(self, now_us: int, at_most: int) -> list[str]:
+        """Returns addresses whose lock has been held for too long, the oldest first.
+
+        Args:
+            now_us: Unix µs.
+            at_most: how many; the others come next time.
+        """
+        oldest = islice(self._taken_us.items(), at_most)
+        return [address for address, taken_us in oldest if taken_us + LOCK_US <= now_us]
 
     def of(self, holder: str) -> list[str]:
         """Returns the addresses whose locks a session holds."""

@@ -325,7 +325,7 @@ class Params:
         if unlock:
             self.locks.release(address)
         elif takes_lock:
-            self.locks.take(address, writer)
+            self.locks.take(address, writer, param.timestamp_us)
         if is_presence:
             self.presence.enter(address, writer, subject)
 

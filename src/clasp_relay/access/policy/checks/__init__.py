@@ -96,6 +96,7 @@ __all__ = [
     "CLASSIC",
     "Check",
     "Present",
+    "ValueFieldEquals",
     "any_refusal",
     "holds_all",
     "holds_any",
