@@ -169,6 +169,12 @@ OPTIONS: tuple[Option, ...] = (
         "0 for no limit",
     ),
     Option("max-state-bytes", "max_state_bytes", "maximum size of all addresses and values together, in bytes"),
+    Option(
+        "max-session-memory",
+        "max_session_memory",
+        "maximum size of what is kept for one session, in bytes; four times that for one user and one client address; "
+        "0 for no limit",
+    ),
     Option("max-sessions", "max_sessions", "maximum number of sessions"),
     Option(
         "max-sessions-per-address",

@@ -145,6 +145,10 @@ class Settings:
     """Maximum size of the addresses and values that one user has set, in bytes, and a quarter of the maximum for one
     client address: 32 users at 8 addresses fill the default state; 0: no limit; not in open mode."""
 
+    max_session_memory: Annotated[int, Whole(0)] = 4 * 1024 * 1024
+    """Maximum bytes that are kept for one session beside its outbox (subscriptions, waiting snapshots, held values,
+    scheduled bundles); four times that for one user and one client address; 0: no limit."""
+
     max_sessions: Annotated[int, Whole(1)] = 1_000
     """Maximum number of sessions; connections, sessions included, are limited to twice that."""
 
