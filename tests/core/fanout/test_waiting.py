@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.core.fanout import waiting
 from clasp_relay.core.fanout.waiting import ENTRY_BYTES, WAITING_BYTES
+from clasp_relay.core.handlers import reads
 from clasp_relay.core.ports import Frame
 from clasp_relay.core.records import Param
 from clasp_relay.core.relay import RelayOptions
@@ -243,6 +244,42 @@ class SharedTests(WaitingCase):
         self.assertEqual(self.params_alive("/b"), 1)
         self.assertEqual(heard(self.outbox.take()), [("/a", 1), ("/c", 1), ("/b", 2)])
 
+    def test_first_one_pays_though_another_has_taken_it(self) -> None:
+        """Until it has taken it, too; what is given up twice counts once."""
+        self.write("/a", 1)
+        one, other = self.greet(), self.greet()
+        other.take()
+        self.assertEqual(self.kept_bytes, WAITING_BYTES + ENTRY_BYTES)
+        waits = [item for item in one.items if not isinstance(item, Frame)]
+        one.discard()
+        for item in waits:
+            item.close()  # type: ignore[attr-defined]
+        self.assertEqual(self.kept_bytes, 0)
+
+    def test_each_capture_is_looked_through_once(self) -> None:
+        """However many wait for it; a RESULT that waits has none."""
+        self.write("/a", 1)
+        outboxes = [self.greet(), self.greet()]
+        self.reader.send(Query("/**"))
+        self.write("/a", 2)
+        self.world.advance(1)
+        self.assertEqual([heard(outbox.take()) for outbox in outboxes], [[("/a", 2)]] * 2)
+
+    def test_params_that_are_sent_as_they_are_seen(self) -> None:
+        """In pieces; those that are written again meanwhile are left out."""
+        for number in range(5):
+            self.write(f"/{number}", "x" * 30_000)
+        snapshots = self.world.relay.snapshots
+        params = list(self.world.relay.params.all())
+        frames = snapshots.encode(self.reader.session, params)
+        self.write("/1", "y")
+        self.world.advance(1)
+        self.outbox.send_snapshot("", frames)
+        self.assertEqual([where for where, _ in heard(self.outbox.take())], ["/0", "/2", "/3", "/4"])
+        frames = snapshots.encode(self.reader.session, params[:1])
+        self.outbox.send_snapshot("", frames)
+        self.assertEqual([where for where, _ in heard(self.outbox.take())], ["/0"])
+
 
 class ResultTests(WaitingCase):
     """RESULTs that wait."""
@@ -256,6 +293,16 @@ class ResultTests(WaitingCase):
         self.assertEqual([type(answer) for answer in answers].count(Result), 8)
         self.assertEqual([one.error for one in answers if isinstance(one, Error)], [ErrorCode.LIMIT] * 4)
         self.assertEqual(self.kept_bytes, 0)
+
+    def test_there_is_no_empty_result_behind_others(self) -> None:
+        """Only where nothing was found."""
+        self.patch(reads, "RESULT_BYTES", 1)
+        self.writer.send(Announce("s", (SignalDefinition("/a", Signal.PARAM), SignalDefinition("/b", Signal.PARAM))))
+        for pattern, counts in (("/*", [1, 1]), ("/x/*", [0])):
+            with self.subTest(pattern):
+                self.reader.send(Query(pattern))
+                results = [answer for answer in self.outbox.take() if isinstance(answer, Result)]
+                self.assertEqual([len(result.signals) for result in results], counts)
 
     def test_long_results_are_sent_as_they_are_found(self) -> None:
         """All of it comes, without what no RESULT has."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from clasp_relay.core.fanout import throttles
 from clasp_relay.core.fanout.gestures import GESTURE_BYTES
 from clasp_relay.core.fanout.throttles import HELD_BYTES, THROTTLE_BYTES
 from clasp_relay.core.relay import RelayOptions
@@ -126,6 +127,15 @@ class SessionMemoryTests(SynchronousTestCase):
         self.assertEqual(self.kept(Kept.THROTTLES), 2 * (THROTTLE_BYTES + 2))
         self.reader.leave()
         self.assertEqual(self.kept(Kept.THROTTLES), 0)
+
+    def test_few_addresses_start_anew_for_one_message(self) -> None:
+        """The others do with the messages after it."""
+        self.patch(throttles, "EVICTED_AT_ONCE", 0)
+        self.reader.send(Subscribe(1, "/**", ALL_TYPES, 1))
+        for text in ("first", "x" * 12_000):
+            self.writer.send(Set("/a", value(text)))
+        self.assertEqual(len(self.reader.hear()), 1)
+        self.assertGreater(self.kept(Kept.THROTTLES), 12_000)
 
     def test_value_that_fits_nowhere_is_not_held(self) -> None:
         """It is sent at once."""

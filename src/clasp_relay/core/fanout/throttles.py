@@ -221,8 +221,7 @@ def _hold(session: Session, throttle: _Throttle, message: Set | Publish) -> None
 
 
 def _let_go(session: Session, throttle: _Throttle) -> None:
-    if throttle.held_bytes:
-        session.account.add(Kept.THROTTLES, -throttle.held_bytes)
+    session.account.add(Kept.THROTTLES, -throttle.held_bytes)
     throttle.held, throttle.held_bytes = None, 0
 
 
