@@ -129,7 +129,7 @@ class AuthServer(Service):
         """
         settings = self._settings
         prepare_folder("--data-dir" if settings.auth_db is None else "--auth-db", settings.users_file.parent)
-        self._store = SqliteUsers(settings.users_file, name_keys)
+        self._store = SqliteUsers(settings.users_file, name_keys, settings.max_guest_tokens_per_address)
         try:
             return self._open(self._store)
         except StartError:

@@ -144,7 +144,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("app-config", "app_config", "policy: chat, chat-compat, none, or a JSON file", default="found, else chat"),
     Option("web-root", "web_root", "folder of the web app to serve, or none", default="the packaged chat"),
     Option("admin-token", "admin_token", "file with the administrator's token; created if it is missing", default=""),
-    Option("token-ttl", "token_ttl_s", "lifetime of a token, in seconds"),
+    Option("token-ttl", "token_ttl_s", "lifetime of a token, in seconds; 0 for no expiry"),
     Option(
         "max-guest-tokens-per-address",
         "max_guest_tokens_per_address",
@@ -169,7 +169,13 @@ OPTIONS: tuple[Option, ...] = (
         "0 for no limit",
     ),
     Option("max-state-bytes", "max_state_bytes", "maximum size of all addresses and values together, in bytes"),
-    Option("max-sessions", "max_sessions", "maximum number of sessions"),
+    Option(
+        "max-session-memory",
+        "max_session_memory",
+        "maximum size of what is kept for one session, in bytes; four times that for one user and one client address; "
+        "0 for no limit",
+    ),
+    Option("max-sessions", "max_sessions", "maximum number of sessions; 0 for no limit"),
     Option(
         "max-sessions-per-address",
         "max_sessions_per_address",
@@ -187,6 +193,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option("health-port", "health_port", "port for /healthz, /readyz and /metrics", default=""),
     Option("log-level", "log_level", "log level: " + ", ".join(LOG_LEVELS) + "; for single parts as info,net=debug"),
+    Option("verbose", "log_level", "log more; the same as --log-level debug", constant="debug", aliases=("v",)),
     Option("log-format", "log_format", "log format: " + ", ".join(LOG_FORMATS)),
     Option(
         "config", "config_file", "TOML file with options; the command line and the environment win over it", default=""
@@ -222,8 +229,6 @@ NOT_SUPPORTED: frozenset[str] = frozenset(
         "rules",
         "signal-ttl",
         "trust-anchor",
-        "v",
-        "verbose",
     }
 )
 """Options of the Rust relay that this one does not have."""

@@ -17,6 +17,7 @@ from clasp_relay.access.secret_files import ADMIN_SUBJECT
 from clasp_relay.access.tokens import EndOfToken, TokenRecord, TokenTable
 from clasp_relay.auth_server import AuthServer
 from clasp_relay.clock import ReactorClock
+from clasp_relay.core.fanout.waiting import ENTRY_BYTES
 from clasp_relay.core.handlers import HANDLERS
 from clasp_relay.core.relay import Relay, RelayOptions
 from clasp_relay.core.rights.port import OpenPermissions
@@ -111,7 +112,7 @@ def _relay(
         settings.max_params, settings.max_state_bytes, settings.param_ttl_s, subject, origin, ADMIN_SUBJECT
     )
     return Relay(
-        RelayOptions(settings.name, params, message_rate),
+        RelayOptions(settings.name, params, message_rate, _session_memory_bytes(settings)),
         HANDLERS,
         clock,
         lambda: str(uuid.uuid4()),
@@ -120,6 +121,13 @@ def _relay(
         permissions,
         log,
     )
+
+
+def _session_memory_bytes(settings: Settings) -> int:
+    """Returns how much may be kept for one session; five SNAPSHOTs of a full state always may wait."""
+    if not settings.max_session_memory:
+        return 0
+    return max(settings.max_session_memory, 5 * ENTRY_BYTES * settings.max_params)
 
 
 def _factory(

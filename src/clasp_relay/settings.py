@@ -116,8 +116,8 @@ class Settings:
     admin_token: Annotated[Path | None, OrNone(FilePath())] = None
     """File with the administrator's token, created if it is missing; None: no such token."""
 
-    token_ttl_s: Annotated[int, Whole(1, _LONGEST_LIFE_S)] = 86_400
-    """Lifetime of a token in seconds: a day, after which a client asks for a new one."""
+    token_ttl_s: Annotated[int, Whole(0, _LONGEST_LIFE_S)] = 86_400
+    """Lifetime of a token in seconds: a day, after which a client asks for a new one; 0: a hundred years."""
 
     max_guest_tokens_per_address: Annotated[int, Whole(0)] = 1_000
     """Maximum number of valid guest tokens for one client address; beyond it the oldest one ends. 0: no limit."""
@@ -145,8 +145,12 @@ class Settings:
     """Maximum size of the addresses and values that one user has set, in bytes, and a quarter of the maximum for one
     client address: 32 users at 8 addresses fill the default state; 0: no limit; not in open mode."""
 
-    max_sessions: Annotated[int, Whole(1)] = 1_000
-    """Maximum number of sessions; connections, sessions included, are limited to twice that."""
+    max_session_memory: Annotated[int, Whole(0)] = 4 * 1024 * 1024
+    """Maximum bytes that are kept for one session beside its outbox (subscriptions, waiting snapshots, held values,
+    scheduled bundles); four times that for one user and one client address; 0: no limit."""
+
+    max_sessions: Annotated[int, Whole(0)] = 1_000
+    """Maximum number of sessions; connections, sessions included, are limited to twice that. 0: no limit."""
 
     max_sessions_per_address: Annotated[int, Whole(0)] = 250
     """Maximum number of connections from one client address (of IPv6: one /64), so that one machine cannot take all;

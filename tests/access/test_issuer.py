@@ -34,6 +34,13 @@ class IssuerTests(SynchronousTestCase):
         error = self.assertRaises(Unauthenticated, self.issuer.recognise, TOKEN)
         self.assertEqual(error.sentence, EXPIRED_TOKEN)
 
+    def test_zero_is_a_token_that_does_not_expire(self) -> None:
+        """Not within a hundred years."""
+        issuer = Issuer(self.tokens, 0, self.clock.seconds, hexadecimal())
+        issued = issuer.issue(issuer.make("u1", "Alice", True, b"home"))
+        self.clock.advance(99 * 365 * 86_400)
+        self.assertEqual(issuer.recognise(issued.token).subject, "u1")
+
     def test_successor_is_of_the_same_sign_in(self) -> None:
         """However often it is refreshed; and it says which token it replaces."""
         first = self.issuer.make("u1", "Alice", True, b"home")

@@ -277,9 +277,9 @@ CAUSES: list[tuple[Callable[[Machine, Client], None], dict[str, float]]] = [
 """What happens, and by how much it moves which metrics."""
 
 MORE: dict[Callable[[Machine, Client], None], tuple[str, ...]] = {
-    sets: ("clasp_received_bytes_total", "clasp_sent_bytes_total"),
+    sets: ("clasp_received_bytes_total", "clasp_sent_bytes_total", "clasp_accounted_bytes{kind=subscriptions}"),
     is_slow: ("clasp_coalesced_total{reason=slow}", "clasp_dropped_total{reason=slow}", "clasp_outbox_bytes"),
-    decides: ("clasp_decisions_bytes",),
+    decides: ("clasp_decisions_bytes", "clasp_accounted_bytes{kind=decisions}"),
     saves: ("clasp_snapshot_size_bytes",),
 }
 """And which it moves by an amount that is not for this test to say."""

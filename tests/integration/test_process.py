@@ -81,6 +81,14 @@ def saved_tombstones(relay: RelayProcess) -> dict[str, int]:
 
 
 class StopTests(RelayTestCase):
+    def test_zero_is_no_limit_and_v_logs_more(self) -> None:
+        """The relay starts with them and lets people in."""
+        relay = self.start("--max-sessions", "0", "--token-ttl", "0", "--max-session-memory", "0", "-v")
+        client = RawClient.live(relay.port)
+        self.addCleanup(client.close)
+        client.settle()
+        wait_until(lambda: " debug core: session " in relay.log, "operations are logged")
+
     def test_relay_stops_in_order_under_load(self) -> None:
         """Every session reads 1001, everything acknowledged is in the file, status 0, well within 10 s."""
         relay = self.start()

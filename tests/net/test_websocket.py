@@ -653,6 +653,12 @@ class LimitTests(SynchronousTestCase):
         site.connect()
         self.assertIsNone(site.factory.buildProtocol(None))
 
+    def test_zero_is_no_limit_of_connections_and_sessions(self) -> None:
+        """As for every limit that counts."""
+        site = Site(NetLimits(max_sessions=0))
+        clients = [site.open() for _ in range(5)]
+        self.assertEqual((len(clients), site.factory.sessions), (5, 5))
+
     def test_factory_refuses_sessions_that_are_too_many(self) -> None:
         """After the upgrade the client reads ERROR 503 and the cause in Close 1013; one that ends makes room."""
         site = Site(NetLimits(max_sessions=2))

@@ -297,6 +297,22 @@ class UserStoreTests(SynchronousTestCase):
         self.assertEqual(self.store.expired_tokens(NOW_S, 9), [token("d").digest, token("c").digest])
         self.assertEqual(self.store.expired_tokens(NOW_S, 1), [token("d").digest])
 
+    def test_guests_tokens_of_one_address_are_bounded(self) -> None:
+        """Ended ones go, the first to end first; valid ones stay, and so do other addresses' and users'."""
+        store = SqliteUsers(None, keys_of, 3)
+        self.addCleanup(store.close)
+        ended = [f"e{number}" for number in range(4)]
+        for number, name in enumerate((*ended, "v1", "v2")):
+            made = token(name, name, guest=True, created_s=NOW_S + number)._replace(made_for=b"here")
+            store.add_guest_token(made, GUEST, NO_PROOF)
+        store.add_guest_token(token("x", "x", guest=True)._replace(made_for=b"elsewhere"), GUEST, NO_PROOF)
+        store.end([token(name).digest for name in ended], NOW_S + 10)
+        self.assertEqual(store.purge(NOW_S + 10, 2), 2)
+        self.assertEqual(store.purge(NOW_S + 10, 10), 1)
+        self.assertEqual(store.purge(NOW_S + 10, 10), 0)
+        kept = [name for name in (*ended, "v1", "v2", "x") if store.find_token(token(name).digest) is not None]
+        self.assertEqual(kept, ["e3", "v1", "v2", "x"])
+
     def test_store_purges_what_need_not_be_kept(self) -> None:
         """A user's token a week after its expiry, a guest's after 90 days, revoked or not; so many at once."""
         self.store.add_user_token(token("b"), 0)

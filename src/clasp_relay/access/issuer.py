@@ -35,6 +35,10 @@ class Issued:
     username: str
 
 
+ENDLESS_S = 3_155_760_000
+"""A hundred years, for tokens that do not expire; every stored token has an expiry."""
+
+
 @dataclass(frozen=True, slots=True)
 class PendingToken:
     """A token that is not committed yet."""
@@ -48,7 +52,7 @@ class Issuer:
 
     Args:
         tokens: the valid tokens.
-        token_ttl_s: seconds that a new token is valid.
+        token_ttl_s: seconds that a new token is valid; 0 for a hundred years.
         now_s: Unix seconds.
         random_hex: as ``secrets.token_hex``.
     """
@@ -61,7 +65,7 @@ class Issuer:
         random_hex: Callable[[int], str],
     ) -> None:
         self._tokens = tokens
-        self._token_ttl_s = token_ttl_s
+        self._token_ttl_s = token_ttl_s or ENDLESS_S
         self._now_s = now_s
         self._random_hex = random_hex
 

@@ -21,6 +21,7 @@ from clasp_relay.core.observer import Counts, Observer, Unwatched
 from clasp_relay.core.ports import Clock, Codec, FanOut, Frame, ImmediateLog, Kind, Log, Outbox
 from clasp_relay.core.rights.port import OpenPermissions, Permissions
 from clasp_relay.core.rights.visibility import Visibility
+from clasp_relay.core.session.account import Accounts, Kept
 from clasp_relay.core.session.limiter import Limiter
 from clasp_relay.core.session.schedule import Schedule
 from clasp_relay.core.session.sessions import (
@@ -56,11 +57,13 @@ class RelayOptions:
         name: the server name in WELCOME.
         params: how much may be set.
         message_rate: messages a second and burst of each session, or None for no limit.
+        session_memory_bytes: how much may be kept for each session beside its outbox; 0 for no limit.
     """
 
     name: str = "CLASP Relay"
     params: ParamLimits = field(default_factory=ParamLimits)
     message_rate: tuple[float, float] | None = None
+    session_memory_bytes: int = 0
 
 
 Handler: TypeAlias = "Callable[[Relay, Session, Any, int], None]"
@@ -101,11 +104,14 @@ class Relay:
         self.clock = clock
         self.permissions: Permissions = permissions or OpenPermissions()
         self.sessions = SessionTable()
+        self.accounts = Accounts(options.session_memory_bytes)
+        """What is kept for sessions."""
         self.params = Params(options.params)
         self.subscriptions = SubscriptionTable()
-        self.signals = Signals()
+        self.signals = Signals(options.params.exempt_subject)
         self.visibility = Visibility(self.permissions, self.params, clock)
-        self.snapshots = Snapshots(self.permissions, self.visibility, self.params)
+        self.snapshots = Snapshots(self.permissions, self.visibility, self.params, clock)
+        self.snapshots.waiting.too_slow = self._end_as_too_slow
         self.recipients = Recipients(self.subscriptions, fan_out, self.visibility, self.permissions, clock)
         self.throttles = self.recipients.throttles
         self.decider = Decider(self.params, self.permissions, self.visibility, self.sessions, clock)
@@ -159,7 +165,7 @@ class Relay:
         session.state = SessionState.CLOSED
         self.sessions.discard(session)
         for subscription in session.subscriptions.values():
-            self.subscriptions.remove(subscription)
+            self._remove(session, subscription)
         session.subscriptions.clear()
         self.throttles.forget(session)
         self.gestures.forget(session)
@@ -275,6 +281,15 @@ class Relay:
         session.outbox.close(reason.close_code, reason.reason)
         self.disconnect(session, reason.reason)
 
+    def identify(self, session: Session, token: str) -> None:
+        """Notes as whom a session speaks, and opens the account of what is kept for it.
+
+        Raises:
+            Disconnect: the token is not valid.
+        """
+        session.identity = self.permissions.admit(token)
+        session.account = self.accounts.open(session.identity.subject, session.origin)
+
     def admit(self, session: Session) -> None:
         """Makes a session live, as whom its token said."""
         session.limiter = self._new_limiter()
@@ -282,6 +297,10 @@ class Relay:
         session.hello_us = self.clock.now_us()
         self.counts.began += 1
         self.sessions.add(session)
+
+    def _end_as_too_slow(self, session: Session) -> None:
+        session.outbox.discard()
+        self.end(session, Disconnect(CloseCode.TRY_AGAIN_LATER, "too slow", ErrorCode.OVERLOADED))
 
     def end_token(self, subject: str, token: bytes, reason: Disconnect) -> None:
         """Ends the sessions of a token that is valid no longer: they are sent nothing more but the reason.
@@ -300,20 +319,36 @@ class Relay:
         self.committer.expire()
         self.gestures.sweep()
         self.signals.sweep(self.clock.now_us())
+        self.snapshots.waiting.look_through()
+
+    def check_subscription(self, session: Session, subscription: Subscription) -> None:
+        """Refuses a subscription for which there is no room.
+
+        Raises:
+            RequestError: LIMIT when too much is kept for the session.
+        """
+        replaced = session.subscriptions.get(subscription.id)
+        more_bytes = subscription.kept_bytes - (0 if replaced is None else replaced.kept_bytes)
+        session.account.check(Kept.SUBSCRIPTIONS, more_bytes, subscription.pattern.text)
 
     def subscribe(self, session: Session, subscription: Subscription) -> None:
         """Adds a subscription to a session, in the place of one with the same id."""
         self.throttles.begin(session, subscription)
         self.unsubscribe(session, subscription.id)
         session.subscriptions[subscription.id] = subscription
+        session.account.add(Kept.SUBSCRIPTIONS, subscription.kept_bytes)
         self.subscriptions.add(subscription)
 
     def unsubscribe(self, session: Session, subscription_id: int) -> None:
         """Ends a subscription; an unknown id is ignored."""
         subscription = session.subscriptions.pop(subscription_id, None)
         if subscription is not None:
-            self.subscriptions.remove(subscription)
+            self._remove(session, subscription)
             self.throttles.end(session, subscription)
+
+    def _remove(self, session: Session, subscription: Subscription) -> None:
+        self.subscriptions.remove(subscription)
+        session.account.add(Kept.SUBSCRIPTIONS, -subscription.kept_bytes)
 
     def pay_error(self, session: Session) -> None:
         """Sends the ERROR that was held back, so that a client that asks afterwards knows."""

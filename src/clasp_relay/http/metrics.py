@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from clasp_relay.core.session.account import Kept
 from clasp_relay.errors import ErrorCode
 from clasp_relay.event_loop import BOUNDS_S, LoopLag
 from clasp_relay.wire.constants import MessageCode, Signal
@@ -82,6 +83,7 @@ class _RelayCollector(Collector):
         yield from _refusals(sources.relay, sources.factory)
         yield from _state(sources.relay)
         yield from _decisions(sources.relay)
+        yield from _accounted(sources.relay)
         yield from _connections(sources.factory, sources.relay)
         yield from _left_out(sources.relay, sources.factory)
         writer = sources.snapshots()
@@ -173,6 +175,15 @@ def _decisions(relay: Relay) -> Iterator[Metric]:
     yield _counter("clasp_decisions_made", "Decisions that were not remembered and had to be made.", memory.missed)
     ends = {"changed": memory.ended, "evicted": memory.evicted}
     yield _counts("clasp_decisions_ended", "Remembered decisions that ended, by reason.", ("reason",), ends.items())
+
+
+def _accounted(relay: Relay) -> Iterator[Metric]:
+    family = GaugeMetricFamily("clasp_accounted_bytes", "Memory that is kept for sessions, by kind.", labels=("kind",))
+    for kind in Kept:
+        family.add_metric((kind.name.lower(),), relay.accounts.bytes[kind])
+    family.add_metric(("signals",), relay.signals.bytes)
+    family.add_metric(("decisions",), relay.permissions.memory.bytes)
+    yield family
 
 
 def _connections(factory: ClaspFactory, relay: Relay) -> Iterator[Metric]:

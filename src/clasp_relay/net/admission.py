@@ -15,7 +15,7 @@ class NetLimits:
     """What connections may use.
 
     Attributes:
-        max_sessions: WebSocket connections in all; TCP connections are capped at twice that, at accept.
+        max_sessions: WebSocket connections in all; TCP connections are capped at twice that, at accept. 0 for no limit.
         max_sessions_per_address: connections from one client address, before HELLO and after it; 0 for no limit.
         session_timeout_s: after this many seconds without any byte from a peer it is taken for dead.
         outbox_bytes: how much may wait for one session.
@@ -100,7 +100,7 @@ class Admission:
             Why not, for people; None when it is one.
         """
         limits = self._limits
-        if len(self._sessions) >= limits.max_sessions:
+        if limits.max_sessions and len(self._sessions) >= limits.max_sessions:
             return f"the server is full ({limits.max_sessions} sessions)"
         group = self._group_of.get(who)
         per_address = limits.max_sessions_per_address

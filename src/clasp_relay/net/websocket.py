@@ -466,7 +466,8 @@ class ClaspFactory(WebSocketServerFactory):
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """Makes the protocol for a new TCP connection, or None, which closes it at once."""
         host = getattr(addr, "host", "")
-        if self._is_stopping or len(self.connections) >= 2 * self.limits.max_sessions:
+        max_connections = 2 * self.limits.max_sessions
+        if self._is_stopping or (max_connections and len(self.connections) >= max_connections):
             self.turn_away(host, "too many connections")
             return None
         if not self._is_proxy(host) and not self._admission.may_connect(host):

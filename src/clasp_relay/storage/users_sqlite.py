@@ -47,13 +47,18 @@ class SqliteUsers:
     Args:
         path: the file, which is made when it is missing; None keeps everything in memory.
         keys_of: returns what a name is compared by.
+        max_guest_tokens_per_address: how many tokens of guests are kept that were made for one client address; 0 for
+            any number.
 
     Raises:
         StartError: the file cannot be used.
     """
 
-    def __init__(self, path: Path | None, keys_of: Callable[[str], NameKeys]) -> None:
+    def __init__(
+        self, path: Path | None, keys_of: Callable[[str], NameKeys], max_guest_tokens_per_address: int = 0
+    ) -> None:
         self._path = path
+        self._max_guest_tokens_per_address = max_guest_tokens_per_address
         self._db = open_users_in_memory(keys_of) if path is None else open_users_file(path, keys_of)
 
     def close(self) -> None:
@@ -239,11 +244,35 @@ class SqliteUsers:
             " (SELECT user_id, address FROM sign_in_addresses WHERE last_used_at <= ? LIMIT ?)",
             (now_s - ADDRESS_KEPT_S, limit),
         )
-        return self._db.execute(
+        purged = self._db.execute(
             "DELETE FROM tokens WHERE digest IN (SELECT digest FROM tokens WHERE first_expires_at <= ?"
             " AND (guest = 0 OR first_expires_at <= ?) LIMIT ?)",
             (now_s - USER_TOKEN_KEPT_S, now_s - GUEST_PROOF_S, limit),
         ).rowcount
+        return purged + self._purge_guests(now_s, limit)
+
+    def _purge_guests(self, now_s: int, limit: int) -> int:
+        """Deletes guests' ended tokens of client addresses that have too many, the first to end first.
+
+        Valid ones stay, which the table of valid tokens bounds. Tokens of unknown addresses (from version 1 of the
+        file) count for nobody.
+        """
+        if not self._max_guest_tokens_per_address:
+            return 0
+        purged = 0
+        too_many = self._db.execute(
+            "SELECT made_for, COUNT(*) - ? FROM tokens WHERE guest AND made_for <> x'' GROUP BY made_for"
+            " HAVING COUNT(*) > ?",
+            (self._max_guest_tokens_per_address, self._max_guest_tokens_per_address),
+        ).fetchall()
+        for made_for, excess in too_many:
+            if purged < limit:
+                purged += self._db.execute(
+                    "DELETE FROM tokens WHERE digest IN (SELECT digest FROM tokens WHERE guest AND made_for = ?"
+                    " AND (expires_at <= ? OR revoked_at IS NOT NULL) ORDER BY expires_at, created_at LIMIT ?)",
+                    (made_for, now_s, min(excess, limit - purged)),
+                ).rowcount
+        return purged
 
     @contextmanager
     def _damage_told(self) -> Iterator[None]:

@@ -38,8 +38,8 @@ class HelloTests(SynchronousTestCase):
         self.assertEqual(len(snapshots), 3)
         self.assertEqual(heard(snapshots), [(f"/{number}", number) for number in range(2000)])
 
-    def test_snapshot_is_captured_at_once(self) -> None:
-        """What is written while it waits comes behind it, and does not change it."""
+    def test_snapshot_shows_what_is_set_when_it_is_taken(self) -> None:
+        """Of what was set at its HELLO: nobody tells its session of what is written while it waits."""
         world = World()
         writer = world.join()
         writer.send(Set("/a", value(1)))
@@ -50,7 +50,7 @@ class HelloTests(SynchronousTestCase):
         writer.send(Set("/a", value(2)))
         reader.outbox.frames.clear()
         type(reader.outbox).send_snapshot(reader.outbox, "", waiting[0])
-        self.assertEqual(heard(reader.hear()), [("/a", 1)])
+        self.assertEqual(heard(reader.hear()), [("/a", 2)])
 
 
 class LiveTests(SynchronousTestCase):

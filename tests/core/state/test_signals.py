@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.core.state import signals, tree
-from clasp_relay.core.state.signals import SIGNAL_TTL_US, Signals
+from clasp_relay.core.state.signals import SIGNAL_BYTES, SIGNAL_TTL_US, Signals
 from clasp_relay.errors import ErrorCode, RequestError
 from clasp_relay.wire.address import Pattern, intersects
 from clasp_relay.wire.constants import Signal
@@ -51,7 +51,7 @@ class SignalsTests(SynchronousTestCase):
         self.assertEqual([one.address for one in self.found("/*", SIGNAL_TTL_US)], ["/a"])
         self.assertEqual(self.found("/*", SIGNAL_TTL_US + 1000), [])
         self.signals.sweep(SIGNAL_TTL_US + 1000)
-        self.assertEqual((len(self.signals), self.signals._bytes, self.signals._tree._root), (0, 0, {}))
+        self.assertEqual((len(self.signals), self.signals.bytes, self.signals._tree._root), (0, 0, {}))
 
     def test_too_many_signals_are_refused_all(self) -> None:
         """What is known stays, and can be announced again."""
@@ -67,14 +67,41 @@ class SignalsTests(SynchronousTestCase):
 
     def test_texts_are_bounded_in_bytes(self) -> None:
         """All of them, in UTF-8; a definition that replaces one gives its bytes back."""
-        self.patch(signals, "MAX_SIGNAL_BYTES", 20)
+        self.patch(signals, "MAX_SIGNAL_BYTES", 20 + 2 * SIGNAL_BYTES)
         full = SignalDefinition("/é", Signal.PARAM, "é" * 2, "rw", "m", (0.0, 1.0), b"\x01\x01", "12345")
         for _ in range(3):
             self.signals.announce((full,), 0)
-        self.assertEqual(self.signals._bytes, 3 + 4 + 2 + 1 + 2 + 5)
+        self.assertEqual(self.signals.bytes, SIGNAL_BYTES + 3 + 4 + 2 + 1 + 2 + 5)
         self.signals.announce((definition("/a"),), 0)
         error = self.assertRaises(RequestError, self.signals.announce, (definition("/b"),), 0)
         self.assertEqual(error.code, ErrorCode.OVERLOADED)
+
+    def test_one_user_may_have_a_quarter(self) -> None:
+        """In bytes, and of those with wildcards; the operator and open mode all."""
+        self.signals = Signals("admin")
+        self.patch(signals, "MAX_SIGNAL_BYTES", 8 * (SIGNAL_BYTES + 2))
+        self.patch(signals, "MAX_WILDCARDS", 4)
+        self.signals.announce((definition("/a"), definition("/b")), 0, "alice")
+        self.signals.announce((definition("/b"), definition("/a")), 0, "alice")
+        error = self.assertRaises(RequestError, self.signals.announce, (definition("/c"),), 0, "alice")
+        self.assertEqual(error.code, ErrorCode.LIMIT)
+        self.assertIn("too much is kept for you: one user may have announced 404 bytes of signals", error.message)
+        self.patch(signals, "MAX_SIGNAL_BYTES", 10_000)
+        self.signals.announce((definition("/*"),), 0, "bob")
+        error = self.assertRaises(RequestError, self.signals.announce, (definition("/**"),), 0, "bob")
+        self.assertIn("1 signals with wildcards", error.message)
+        for subject in ("admin", ""):
+            self.signals.announce((definition("/x"), definition("/y"), definition("/z")), 0, subject)
+
+    def test_definition_counts_for_who_announced_it_last(self) -> None:
+        """And for nobody once it is forgotten."""
+        self.patch(signals, "MAX_SIGNAL_BYTES", 4 * (SIGNAL_BYTES + 2))
+        self.signals.announce((definition("/a"),), 0, "alice")
+        self.assertRaises(RequestError, self.signals.announce, (definition("/b"),), 0, "alice")
+        self.signals.announce((definition("/a"),), 0, "bob")
+        self.signals.announce((definition("/b"),), 0, "alice")
+        self.signals.sweep(SIGNAL_TTL_US)
+        self.assertEqual((self.signals.bytes, self.signals._shares), (0, {}))
 
 
 class WildcardTests(SynchronousTestCase):
@@ -142,7 +169,7 @@ class WildcardTests(SynchronousTestCase):
         self.assertEqual(self.found("/**", SIGNAL_TTL_US), ["/a/*"])
         self.assertEqual(self.found("/**", SIGNAL_TTL_US + 5), [])
         self.signals.sweep(SIGNAL_TTL_US + 5)
-        self.assertEqual((len(self.signals), self.signals._wildcards, self.signals._bytes), (0, {}, 0))
+        self.assertEqual((len(self.signals), self.signals._wildcards, self.signals.bytes), (0, {}, 0))
 
     def test_too_many_wildcards_are_refused_all(self) -> None:
         """A QUERY compares its pattern with each of them; what is known stays, and can be announced again."""

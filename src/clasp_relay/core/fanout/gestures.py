@@ -9,7 +9,10 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import TypeAlias
 
+from clasp_relay.core.fanout.throttles import HELD_BYTES, message_bytes
 from clasp_relay.core.ports import Clock, Timer
+from clasp_relay.core.records import text_bytes
+from clasp_relay.core.session.account import Kept
 from clasp_relay.core.session.sessions import Session
 from clasp_relay.wire.constants import Phase
 from clasp_relay.wire.messages import Publish
@@ -23,17 +26,22 @@ FORGET_US = 300_000_000
 MAX_OPEN = 1_000
 """How many gestures one session may have open; the one that moved longest ago is forgotten."""
 
+GESTURE_BYTES = 300
+"""What it takes to remember a gesture, beside its address."""
+
 Deliver: TypeAlias = Callable[[Session, Publish], None]
 
 _Key: TypeAlias = tuple[str, int | None]
 
 
 class _Gesture:
-    __slots__ = ("held", "moved_us", "timer")
+    __slots__ = ("held", "held_bytes", "moved_us", "timer")
 
     def __init__(self, moved_us: int) -> None:
         self.moved_us = moved_us
         self.held: Publish | None = None
+        self.held_bytes = 0
+        """What is counted for what is held."""
         self.timer: Timer | None = None
 
 
@@ -70,8 +78,8 @@ class Gestures:
 
     def forget(self, session: Session) -> None:
         """Drops what a session that has ended left behind."""
-        for gesture in self._sessions.pop(session, {}).values():
-            _cancel(gesture)
+        for key in list(self._sessions.get(session, ())):
+            self._remove(session, key)
 
     def sweep(self) -> None:
         """Forgets the gestures that nobody ended."""
@@ -90,14 +98,13 @@ class Gestures:
         gesture = gestures.get(key)
         if gesture is None:
             gestures[key] = _Gesture(now_us)
+            session.account.add(Kept.GESTURES, _key_bytes(key))
             self._deliver(session, message)
-            if len(gestures) > MAX_OPEN:
-                oldest = next(iter(gestures))
-                self._flush(session, gestures[oldest])
-                self._remove(session, oldest)
+            if len(gestures) > MAX_OPEN or session.account.is_over:
+                self._forget_oldest(session, gestures)
             return
         if gesture.timer is not None:
-            gesture.held = message
+            _hold(session, gesture, message)
             self.replaced += 1
             return
         gestures.move_to_end(key)
@@ -106,28 +113,49 @@ class Gestures:
             gesture.moved_us = now_us
             self._deliver(session, message)
             return
-        gesture.held = message
+        _hold(session, gesture, message)
         gesture.timer = self._clock.call_later(wait_us / 1e6, lambda: self._due(session, gesture))
+        if session.account.is_over:
+            self._forget_oldest(session, gestures)
+
+    def _forget_oldest(self, session: Session, gestures: OrderedDict[_Key, _Gesture]) -> None:
+        oldest = next(iter(gestures))
+        self._flush(session, gestures[oldest])
+        self._remove(session, oldest)
 
     def _due(self, session: Session, gesture: _Gesture) -> None:
         gesture.timer = None
         self._flush(session, gesture)
 
     def _flush(self, session: Session, gesture: _Gesture) -> None:
-        _cancel(gesture)
-        message, gesture.held = gesture.held, None
+        message = gesture.held
+        _cancel(session, gesture)
         if message is not None:
             gesture.moved_us = self._clock.now_us()
             self._deliver(session, message)
 
     def _remove(self, session: Session, key: _Key) -> None:
         gestures = self._sessions[session]
-        _cancel(gestures.pop(key))
+        _cancel(session, gestures.pop(key))
+        session.account.add(Kept.GESTURES, -_key_bytes(key))
         if not gestures:
             del self._sessions[session]
 
 
-def _cancel(gesture: _Gesture) -> None:
+def _hold(session: Session, gesture: _Gesture, message: Publish) -> None:
+    size_bytes = HELD_BYTES + message_bytes(message)
+    session.account.add(Kept.GESTURES, size_bytes - gesture.held_bytes)
+    gesture.held, gesture.held_bytes = message, size_bytes
+
+
+def _cancel(session: Session, gesture: _Gesture) -> None:
     timer, gesture.timer = gesture.timer, None
     if timer is not None:
         timer.cancel()
+    if gesture.held_bytes:
+        session.account.add(Kept.GESTURES, -gesture.held_bytes)
+    gesture.held, gesture.held_bytes = None, 0
+
+
+def _key_bytes(key: _Key) -> int:
+    return GESTURE_BYTES + text_bytes(key[0])

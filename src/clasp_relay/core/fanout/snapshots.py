@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeAlias
 
-from clasp_relay.core.ports import NOT_YET
+from clasp_relay.core.fanout.waiting import Capture, Entry, WaitingTable
+from clasp_relay.core.ports import NOT_YET, Clock
 from clasp_relay.core.records import Param
 from clasp_relay.core.rights.port import Permissions
 from clasp_relay.core.rights.visibility import Visibility
@@ -28,7 +29,10 @@ SEARCHED_AT_ONCE = 256
 FIND_COST = 2
 """The cost of a param whose rule has to be found first, in the same units."""
 
-_Some: TypeAlias = "tuple[list[Param], int]"
+SOME_BYTES = 48 * 1024
+"""How many bytes of values are gone through at once: what was begun is kept in memory until it was taken."""
+
+_Some: TypeAlias = "tuple[Sequence[Entry], int]"
 """Some params, and what it cost to come to them."""
 
 # Skips the argument handling of the generated constructor: a newcomer gets thousands of params at once.
@@ -42,20 +46,28 @@ class Snapshots:
         permissions: whether anybody has to be asked, and the scopes.
         visibility: who sees what.
         params: what is set.
+        clock: calls later.
     """
 
-    def __init__(self, permissions: Permissions, visibility: Visibility, params: Params) -> None:
+    def __init__(self, permissions: Permissions, visibility: Visibility, params: Params, clock: Clock) -> None:
         self._permissions = permissions
         self._visibility = visibility
         self._params = params
+        self.waiting = WaitingTable(params, clock)
+        """All that were made and not taken yet."""
 
     def after_hello(self, session: Session) -> Iterator[bytes]:
-        """Yields all that a new session may see, if the permissions want it told; else one empty SNAPSHOT."""
+        """Yields all that a new session may see, if the permissions want it told; else one empty SNAPSHOT.
+
+        Raises:
+            RequestError: LIMIT when too much is kept for the session's user or client address.
+        """
         permissions = self._permissions
-        if permissions.is_open:
-            return self.encode(session, self._params.all())
-        params = self._params.all() if permissions.hello_snapshot else []
-        return self._judged(session, _some(params), None, is_owed=True)
+        tells_all = permissions.is_open or permissions.hello_snapshot
+        capture = self.waiting.capture_all() if tells_all else Capture([], 0)
+        self.waiting.check(session, capture)
+        frames = self._judged(session, _some(capture), None, is_owed=True, pauses=not permissions.is_open)
+        return self.waiting.add(session, capture, frames)
 
     def of(self, session: Session, subscription: Subscription) -> Iterator[bytes] | None:
         """Yields the params that a subscription matches, as far as its session may see them.
@@ -63,38 +75,78 @@ class Snapshots:
         Returns:
             None where nothing matches: then there is no SNAPSHOT. Where it takes long to find what matches, that is
             found on the way, and there may be no SNAPSHOT either.
+
+        Raises:
+            RequestError: LIMIT when too much is kept for the session.
         """
         pattern = subscription.pattern
         params = self._params.find(pattern)
-        if params is None:
-            every = self._params.all()
-            return self._judged(session, _matching(every, pattern), pattern, is_owed=False)
-        if not params:
+        if params is not None and not params:
             return None
-        if self._permissions.is_open:
-            return self.encode(session, params)
-        return self._judged(session, _some(params), pattern, is_owed=False)
+        if params is None:
+            capture, pauses = self.waiting.capture_all(), True
+            some = _matching(capture, pattern)
+        else:
+            capture, pauses = Capture(params, self._params.changes), not self._permissions.is_open
+            some = _some(capture)
+        self.waiting.check(session, capture, pattern.text)
+        return self.waiting.add(session, capture, self._judged(session, some, pattern, is_owed=False, pauses=pauses))
 
-    def encode(self, session: Session, params: Iterable[Param]) -> Iterator[bytes]:
-        """Yields the SNAPSHOTs of params that the session may see."""
+    def answer(self, session: Session, param: Param) -> Iterator[bytes]:
+        """Yields the SNAPSHOT that answers a GET.
+
+        Raises:
+            RequestError: LIMIT when too much is kept for the session.
+        """
+        capture = Capture([param], self._params.changes, must_answer=True)
+        self.waiting.check(session, capture, param.address)
+        return self.waiting.add(session, capture, self._encode(session, [param]))
+
+    def encode(self, session: Session, params: list[Param]) -> Iterator[bytes]:
+        """Yields SNAPSHOTs of params as the session sees them; those that are written again meanwhile are left out."""
+        capture = Capture(params, self._params.changes)
+        return self.waiting.add(session, capture, self._captured(session, capture))
+
+    def _captured(self, session: Session, capture: Capture) -> Iterator[bytes]:
+        waiting: list[Param] = []
+        for some, _ in _some(capture):
+            waiting += [entry for entry in some if not isinstance(entry, str)]
+            if _is_full(waiting):
+                yield from self._encode(session, waiting)
+                waiting = []
+        if waiting:
+            yield from self._encode(session, waiting)
+
+    def _encode(self, session: Session, params: Iterable[Param]) -> Iterator[bytes]:
         return session.codec.snapshot(map(_entry, params))
 
     def _judged(
-        self, session: Session, params: Iterable[_Some], pattern: Pattern | None, *, is_owed: bool
+        self, session: Session, params: Iterable[_Some], pattern: Pattern | None, *, is_owed: bool, pauses: bool
     ) -> Iterator[bytes]:
-        """Yields SNAPSHOTs of params that are judged on the way, and ``NOT_YET`` where others have their turn."""
+        """Yields SNAPSHOTs of params that are judged on the way, and ``NOT_YET`` where others have their turn.
+
+        Args:
+            session: who gets them.
+            params: what is judged.
+            pattern: the subscription's; None for the HELLO snapshot.
+            is_owed: whether there is an empty one where nothing is to be seen.
+            pauses: whether it takes long, so that others have their turn; encoding is paced anyway.
+        """
         waiting: list[Param] = []
         for piece in self._in_pieces(session, params, pattern):
             if piece is None:
-                yield NOT_YET
+                if pauses:
+                    yield NOT_YET
                 continue
             waiting += piece
             full = len(waiting) - len(waiting) % MAX_SNAPSHOT_PARAMS
+            if not full and _is_full(waiting):
+                full = len(waiting)
             if full:
-                yield from self.encode(session, waiting[:full])
+                yield from self._encode(session, waiting[:full])
                 waiting, is_owed = waiting[full:], False
         if waiting or is_owed:
-            yield from self.encode(session, waiting)
+            yield from self._encode(session, waiting)
 
     def _in_pieces(
         self, session: Session, params: Iterable[_Some], pattern: Pattern | None
@@ -109,13 +161,13 @@ class Snapshots:
         for some, looked_at_cost in params:
             piece += visibility.show(self._current(session, some, pattern), session, pattern)
             cost += looked_at_cost
-            if cost + FIND_COST * (visibility.found - found) >= PIECE_COST:
+            if cost + FIND_COST * (visibility.found - found) >= PIECE_COST or _is_full(piece):
                 yield piece
                 yield None
                 piece, cost, found = [], 0, visibility.found
         yield piece
 
-    def _current(self, session: Session, params: list[Param], pattern: Pattern | None) -> list[Param]:
+    def _current(self, session: Session, some: Sequence[Entry], pattern: Pattern | None) -> list[Param]:
         """Returns what may be judged of captured params: those that are still what is set.
 
         What has changed since then its subscriber was told when it changed, as far as it may see it. A session that has
@@ -123,34 +175,45 @@ class Snapshots:
         """
         get = self._params.get
         if pattern is not None:
-            return [param for param in params if get(param.address) is param]
-        who, can_read = session.identity, self._permissions.can_read
+            return [each for each in some if not isinstance(each, str) and get(each.address) is each]
+        who, can_read, is_open = session.identity, self._permissions.can_read, self._permissions.is_open
         current = []
-        for captured in params:
-            param = get(captured.address)
-            is_news = param is captured or not _is_told(session, captured.address)
-            if param is not None and is_news and can_read(who, param.address):
+        for captured in some:
+            address = captured if isinstance(captured, str) else captured.address
+            param = get(address)
+            is_news = param is captured or not _is_told(session, address)
+            if param is not None and is_news and (is_open or can_read(who, address)):
                 current.append(param)
         return current
 
 
-def _some(params: list[Param]) -> Iterator[_Some]:
-    """Yields params some at a time."""
-    for start in range(0, len(params), JUDGED_AT_ONCE):
-        yield params[start : start + JUDGED_AT_ONCE], JUDGED_AT_ONCE
+def _is_full(params: Sequence[Entry]) -> bool:
+    return sum([len(each.value) for each in params if not isinstance(each, str)]) >= SOME_BYTES
 
 
-def _matching(params: list[Param], pattern: Pattern) -> Iterator[_Some]:
+def _some(capture: Capture) -> Iterator[_Some]:
+    """Yields captured params some at a time, few of those that are large."""
+    start = 0
+    while start < len(capture.entries):
+        some = capture.entries[start : start + JUDGED_AT_ONCE]
+        while len(some) > 1 and _is_full(some):
+            some = some[: len(some) // 2]
+        start += len(some)
+        yield some, JUDGED_AT_ONCE
+
+
+def _matching(capture: Capture, pattern: Pattern) -> Iterator[_Some]:
     """Yields some at a time, of all params, those that a pattern matches, and what it cost to look at the others."""
     matches, each = pattern.matches, search_cost(pattern)
-    found: list[Param] = []
+    found: list[Entry] = []
     cost = 0
-    for param in params:
-        address = param.address
+    for number in range(len(capture.entries)):
+        entry = capture.entries[number]
+        address = entry if isinstance(entry, str) else entry.address
         cost += each * (1 + address.count("/") // 4)
         if matches(address):
-            found.append(param)
-            cost += 1
+            found.append(entry)
+            cost += 1 + (0 if isinstance(entry, str) else len(entry.value) * SEARCHED_AT_ONCE // SOME_BYTES)
         if cost >= SEARCHED_AT_ONCE:
             yield found, cost
             found, cost = [], 0

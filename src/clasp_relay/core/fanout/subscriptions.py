@@ -31,6 +31,11 @@ class Delivery(NamedTuple):
     """Those that asked for less, each with all its subscriptions that match."""
 
 
+_NO_NODES: dict[str, Node] = {}
+_NO_SUBSCRIPTIONS: dict[Subscription, None] = {}
+"""Never altered; an empty dict takes 64 bytes, and a long pattern makes a hundred nodes."""
+
+
 class Node:
     """The end of one pattern in the trie."""
 
@@ -50,12 +55,13 @@ class Node:
         self.parent = parent
         self.segment = segment
         self.is_globstar = segment == "**"
-        self.literals: dict[str, Node] = {}
-        self.partials: dict[str, Node] = {}
+        # Most nodes have one child and no subscription, so empty tables are shared.
+        self.literals: dict[str, Node] = _NO_NODES
+        self.partials: dict[str, Node] = _NO_NODES
         self.star: Node | None = None
         self.globstar: Node | None = None
-        self.subscriptions: dict[Subscription, None] = {}
-        self.routes: set[Route] = set()
+        self.subscriptions: dict[Subscription, None] = _NO_SUBSCRIPTIONS
+        self.routes: dict[Route, None] = {}
 
     @property
     def is_empty(self) -> bool:
@@ -80,8 +86,12 @@ class Node:
         elif segment == "*":
             self.star = child
         elif "*" in segment:
+            if self.partials is _NO_NODES:
+                self.partials = {}
             self.partials[segment] = child
         else:
+            if self.literals is _NO_NODES:
+                self.literals = {}
             self.literals[segment] = child
         return child
 
@@ -131,6 +141,8 @@ class SubscriptionTable:
         node = self._place(subscription.pattern)
         if not node.subscriptions:
             self._by_address = {}
+        if node.subscriptions is _NO_SUBSCRIPTIONS:
+            node.subscriptions = {}
         node.subscriptions[subscription] = None
         subscription.node = node
         self._count += 1
@@ -149,7 +161,7 @@ class SubscriptionTable:
             for route in node.routes:
                 for other in route.nodes:
                     if other is not node:
-                        other.routes.discard(route)
+                        other.routes.pop(route, None)
                 del self._by_nodes[route.nodes]
             node.routes.clear()
             if subscription.pattern.is_literal:
@@ -181,7 +193,7 @@ class SubscriptionTable:
                 self._forget_routes()
             route = self._by_nodes[nodes] = Route(nodes)
             for node in nodes:
-                node.routes.add(route)
+                node.routes[route] = None
         if len(address) <= MAX_REMEMBERED_ADDRESS:
             if len(self._by_address) >= MAX_ROUTES:
                 self._by_address = {}

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from clasp_relay.core.ports import Clock, Frame, Timer
+from clasp_relay.core.records import text_bytes
+from clasp_relay.core.session.account import Kept
 from clasp_relay.core.session.sessions import Session, Subscription
 from clasp_relay.wire.constants import Signal, ValueType
 from clasp_relay.wire.messages import Publish, Set, Value
@@ -20,6 +22,15 @@ from clasp_relay.wire.values import decode_value
 
 MAX_ADDRESSES = 10_000
 """How many addresses are remembered per session; the one heard of longest ago starts anew."""
+
+THROTTLE_BYTES = 350
+"""What it takes to remember an address, beside its text."""
+
+HELD_BYTES = 1_100
+"""What it takes to hold a message back, beside its texts and its value: a timer, most of all."""
+
+EVICTED_AT_ONCE = 100
+"""How many addresses start anew for one message, at most, while too much is kept for a session."""
 
 _NUMERIC = frozenset({ValueType.I8, ValueType.I16, ValueType.I32, ValueType.I64, ValueType.F32, ValueType.F64})
 
@@ -31,16 +42,21 @@ ViewNow: TypeAlias = Callable[[Session, tuple[Subscription, ...], Set | Publish]
 class _Throttle:
     """What one session last got at one address, and what is held back for it."""
 
-    __slots__ = ("due_us", "held", "held_for", "held_number", "number", "sent_us", "timer")
+    __slots__ = ("due_us", "held", "held_bytes", "held_for", "held_number", "number", "sent_us", "timer")
 
     def __init__(self) -> None:
         self.sent_us: int | None = None
         self.number: float | None = None
         self.held: Set | Publish | None = None
+        self.held_bytes = 0
+        """What is counted for what is held."""
         self.held_number: float | None = None
         self.held_for: tuple[Subscription, ...] = ()
         self.due_us = 0
         self.timer: Timer | None = None
+
+
+_Table: TypeAlias = "OrderedDict[tuple[Signal, str], _Throttle]"
 
 
 class Throttles:
@@ -54,7 +70,7 @@ class Throttles:
     def __init__(self, clock: Clock, view_now: ViewNow) -> None:
         self._clock = clock
         self._view_now = view_now
-        self._sessions: dict[Session, OrderedDict[tuple[Signal, str], _Throttle]] = {}
+        self._sessions: dict[Session, _Table] = {}
         self.sent = 0
         """Frames that were sent, at once or later."""
         self.replaced = 0
@@ -89,14 +105,17 @@ class Throttles:
         now_us = self._clock.now_us()
         due_us = min(dues_us, default=throttle.due_us)
         if due_us <= now_us:
-            _cancel(throttle)
+            _cancel(session, throttle)
             self._send(session, throttle, frame, number, now_us)
             return
         if throttle.timer is None or due_us < throttle.due_us:
-            _cancel(throttle)
+            _cancel(session, throttle)
             throttle.due_us = due_us
             throttle.timer = self._clock.call_later((due_us - now_us) / 1e6, lambda: self._release(session, throttle))
-        throttle.held, throttle.held_number, throttle.held_for = message, number, subscriptions
+        throttle.held_number, throttle.held_for = number, subscriptions
+        _hold(session, throttle, message)
+        if session.account.is_over:
+            self._make_room(session)
 
     def begin(self, session: Session, subscription: Subscription) -> None:
         """Sends at once what is held where a new subscription matches, and starts anew there.
@@ -110,8 +129,7 @@ class Throttles:
         for key in list(throttles):
             signal, address = key
             if subscription.wants(signal) and subscription.pattern.matches(address):
-                throttle = throttles.pop(key)
-                self._flush(session, throttle)
+                self._flush(session, _pop(session, throttles, key))
         if not throttles:
             del self._sessions[session]
 
@@ -129,35 +147,44 @@ class Throttles:
             if throttle.timer is not None and subscription in throttle.held_for:
                 throttle.held_for = tuple(one for one in throttle.held_for if one is not subscription)
                 if not throttle.held_for:
-                    _cancel(throttles.pop(key))
+                    _cancel(session, _pop(session, throttles, key))
 
     def forget_param(self, session: Session, address: str) -> None:
         """Drops what is held of a param, since its session gets a SNAPSHOT of what is set now."""
         throttles = self._sessions.get(session)
-        throttle = None if throttles is None else throttles.pop((Signal.PARAM, address), None)
-        if throttle is not None:
-            _cancel(throttle)
+        key = (Signal.PARAM, address)
+        if throttles is not None and key in throttles:
+            _cancel(session, _pop(session, throttles, key))
 
     def forget(self, session: Session) -> None:
         """Drops all that is held for a session."""
         throttles = self._sessions.pop(session, None)
         if throttles is not None:
-            for throttle in throttles.values():
-                _cancel(throttle)
+            for key in list(throttles):
+                _cancel(session, _pop(session, throttles, key))
 
     def _throttle(self, session: Session, key: tuple[Signal, str]) -> _Throttle:
         throttles = self._sessions.setdefault(session, OrderedDict())
         throttle = throttles.get(key)
         if throttle is None:
             throttle = throttles[key] = _Throttle()
+            session.account.add(Kept.THROTTLES, _key_bytes(key))
             if len(throttles) > MAX_ADDRESSES:
                 self._evict(session, throttles)
         throttles.move_to_end(key)
         return throttle
 
-    def _evict(self, session: Session, throttles: OrderedDict[tuple[Signal, str], _Throttle]) -> None:
-        _, oldest = throttles.popitem(last=False)
-        self._flush(session, oldest)
+    def _make_room(self, session: Session) -> None:
+        """Lets go of what was heard of longest ago: what is held of it is sent now."""
+        throttles = self._sessions[session]
+        for _ in range(EVICTED_AT_ONCE):
+            if not throttles or not session.account.is_over:
+                return
+            self._evict(session, throttles)
+
+    def _evict(self, session: Session, throttles: _Table) -> None:
+        oldest = next(iter(throttles))
+        self._flush(session, _pop(session, throttles, oldest))
 
     def _flush(self, session: Session, throttle: _Throttle) -> None:
         if throttle.timer is not None:
@@ -166,7 +193,8 @@ class Throttles:
 
     def _release(self, session: Session, throttle: _Throttle) -> None:
         throttle.timer = None
-        message, throttle.held = throttle.held, None
+        message = throttle.held
+        _let_go(session, throttle)
         assert message is not None, "a throttle's timer without a message"
         frame = self._view_now(session, throttle.held_for, message)
         if frame is not None:
@@ -179,11 +207,38 @@ class Throttles:
         session.outbox.send(frame)
 
 
-def _cancel(throttle: _Throttle) -> None:
+def _cancel(session: Session, throttle: _Throttle) -> None:
     if throttle.timer is not None:
         throttle.timer.cancel()
         throttle.timer = None
-        throttle.held = None
+        _let_go(session, throttle)
+
+
+def _hold(session: Session, throttle: _Throttle, message: Set | Publish) -> None:
+    size_bytes = HELD_BYTES + message_bytes(message)
+    session.account.add(Kept.THROTTLES, size_bytes - throttle.held_bytes)
+    throttle.held, throttle.held_bytes = message, size_bytes
+
+
+def _let_go(session: Session, throttle: _Throttle) -> None:
+    session.account.add(Kept.THROTTLES, -throttle.held_bytes)
+    throttle.held, throttle.held_bytes = None, 0
+
+
+def _pop(session: Session, throttles: _Table, key: tuple[Signal, str]) -> _Throttle:
+    """Forgets an address; what is held of it stays counted until it is sent or dropped."""
+    session.account.add(Kept.THROTTLES, -_key_bytes(key))
+    return throttles.pop(key)
+
+
+def _key_bytes(key: tuple[Signal, str]) -> int:
+    return THROTTLE_BYTES + text_bytes(key[1])
+
+
+def message_bytes(message: Set | Publish) -> int:
+    """Returns how many bytes the texts and values of a message take."""
+    size_bytes = text_bytes(message.address) + len(message.value or b"")
+    return size_bytes + len(message.samples or b"") if isinstance(message, Publish) else size_bytes
 
 
 def _number(value: Value | None) -> float | None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from clasp_relay.core.decide import check_param_fits, check_signal_fits
 from clasp_relay.core.ports import NOT_YET
-from clasp_relay.core.records import no_param
+from clasp_relay.core.records import no_param, text_bytes
 from clasp_relay.core.relay import Relay
 from clasp_relay.core.session.sessions import Session, Subscription
 from clasp_relay.errors import ErrorCode, RequestError
@@ -19,6 +19,13 @@ MAX_SUBSCRIPTIONS = 1_000
 
 JUDGED_AT_ONCE = 512
 """How many announced signals a QUERY judges in one turn: 1 to 2 ms of work."""
+
+
+RESULT_BYTES = 48 * 1024
+"""After so much a RESULT is sent, so that no long list of what was found waits with its session."""
+
+RESULT_ENTRY_BYTES = 10
+"""What an entry of a RESULT takes beside its texts."""
 
 
 def get(relay: Relay, session: Session, message: Get, _qos: int) -> None:
@@ -37,7 +44,8 @@ def get(relay: Relay, session: Session, message: Get, _qos: int) -> None:
         nothing = no_param(address, "", "", relay.clock.now_us())
         check_param_fits(nothing)
         shown = [nothing]
-    relay.send_snapshot(session, ("get", address), relay.snapshots.encode(session, shown))
+    frames = relay.snapshots.answer(session, shown[0])
+    relay.send_snapshot(session, ("get", address), frames)
 
 
 def subscribe(relay: Relay, session: Session, message: Subscribe, _qos: int) -> None:
@@ -51,11 +59,11 @@ def subscribe(relay: Relay, session: Session, message: Subscribe, _qos: int) -> 
     # NaN and what is not positive keep nothing back.
     epsilon = message.epsilon if message.epsilon is not None and message.epsilon > 0 else None
     subscription = Subscription(session, message.id, pattern, message.types, max_rate, epsilon)
+    relay.check_subscription(session, subscription)
+    frames = relay.snapshots.of(session, subscription) if subscription.wants(Signal.PARAM) else None
     relay.subscribe(session, subscription)
-    if subscription.wants(Signal.PARAM):
-        frames = relay.snapshots.of(session, subscription)
-        if frames is not None:
-            relay.send_snapshot(session, ("subscription", message.id), frames)
+    if frames is not None:
+        relay.send_snapshot(session, ("subscription", message.id), frames)
 
 
 def unsubscribe(relay: Relay, session: Session, message: Unsubscribe, _qos: int) -> None:
@@ -81,7 +89,7 @@ def announce(relay: Relay, session: Session, message: Announce, qos: int) -> Non
             check_signal_fits(definition)
             relay.permissions.check_announce(session.identity, address)
     if message.signals:
-        relay.signals.announce(message.signals, relay.clock.now_us())
+        relay.signals.announce(message.signals, relay.clock.now_us(), session.identity.subject)
     if qos:
         relay.ack(session, message.namespace)
 
@@ -90,23 +98,33 @@ def query(relay: Relay, session: Session, message: Query, _qos: int) -> None:
     """Answers with the announced signals that match, also with none: clients wait for it."""
     pattern = Pattern.parse(message.pattern)
     relay.permissions.check_subscribe(session.identity, pattern)
+    waiting = relay.snapshots.waiting
+    waiting.check(session, None, message.pattern)
     relay.pay_error(session)
     relay.counts.sent[MessageCode.RESULT] += 1
     # A key of its own: every QUERY has its answer.
-    session.outbox.send_snapshot(object(), _results(relay, session, pattern))
+    session.outbox.send_snapshot(object(), waiting.add(session, None, _results(relay, session, pattern)))
 
 
 def _results(relay: Relay, session: Session, pattern: Pattern) -> Iterator[bytes]:
     """Yields the RESULTs of a QUERY, and ``NOT_YET`` where others should have their turn."""
     found: list[SignalDefinition] = []
-    judged = 0
+    judged = size_bytes = 0
+    is_owed = True
     for definition in relay.signals.match(pattern, relay.clock.now_us()):
         if definition is None:
             yield NOT_YET
             continue
         if relay.visibility.is_shown(session, definition.address, pattern):
-            found.append(definition)
+            # Without what no RESULT has, so that little is kept until it is taken.
+            address, datatype, access = definition.address, definition.datatype, definition.access
+            found.append(SignalDefinition(address, definition.signal, datatype, access))
+            size_bytes += RESULT_ENTRY_BYTES + text_bytes(address) + len(datatype or "") + len(access or "")
+        if size_bytes >= RESULT_BYTES:
+            yield from session.codec.result(found)
+            found, size_bytes, is_owed = [], 0, False
         judged += 1
         if judged % JUDGED_AT_ONCE == 0:
             yield NOT_YET
-    yield from session.codec.result(found)
+    if found or is_owed:
+        yield from session.codec.result(found)

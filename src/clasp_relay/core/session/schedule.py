@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 from clasp_relay.core.ports import Clock
 from clasp_relay.core.records import Change, ChangeKind, no_param, text_bytes
+from clasp_relay.core.session.account import Kept
 from clasp_relay.core.session.sessions import Session
 from clasp_relay.errors import ErrorCode, RequestError
 from clasp_relay.wire.messages import Bundle, Publish, Set
@@ -19,6 +20,9 @@ MAX_PENDING = 1_000
 
 MAX_PENDING_BYTES = 64 * 1024 * 1024
 """How much memory all that wait may take, those of sessions that have ended included."""
+
+BUNDLE_BYTES = 1_000
+"""How much memory a bundle takes that waits, besides its members: a timer, most of all."""
 
 MEMBER_BYTES = 400
 """How much memory a member of a bundle takes besides its address and its value."""
@@ -58,7 +62,7 @@ class Schedule:
 
         Raises:
             RequestError: VALUE when it is too far ahead, LIMIT when too many wait, OVERLOADED when those of all
-                sessions together are too many.
+                sessions together are too many. LIMIT also when too much is kept for the session.
         """
         now_us = self._clock.now_us()
         if due_us - now_us > MAX_AHEAD_US:
@@ -67,6 +71,7 @@ class Schedule:
             raise RequestError(ErrorCode.LIMIT, f"{MAX_PENDING} bundles of this session are waiting already")
         if self.pending_bytes + _size(bundle) > MAX_PENDING_BYTES:
             raise RequestError(ErrorCode.OVERLOADED, "as many bundles are waiting as the relay can keep")
+        session.account.check(Kept.BUNDLES, _size(bundle))
         about = no_param("", session.id, session.identity.subject, now_us)
         number = self._last_number + 1
         return Change(about, ChangeKind.SCHEDULED, due_us=due_us, number=number, message=Bundle(bundle.messages))
@@ -83,6 +88,7 @@ class Schedule:
             owner, size = self._waiting.pop(number)
             owner.pending_bundles -= 1
             self.pending_bytes -= size
+            owner.account.add(Kept.BUNDLES, -size)
             return
         bundle, due_us = change.message, change.due_us
         assert session is not None, "a bundle of nobody"
@@ -93,12 +99,13 @@ class Schedule:
         self._waiting[number] = (session, size)
         session.pending_bundles += 1
         self.pending_bytes += size
+        session.account.add(Kept.BUNDLES, size)
         delay_s = max(0, due_us - self._clock.now_us()) / 1e6
         self._clock.call_later(delay_s, lambda: self._run_due(number, session, bundle))
 
 
 def _size(bundle: Bundle) -> int:
-    size = 0
+    size = BUNDLE_BYTES
     for member in bundle.messages:
         assert isinstance(member, Set | Publish), "a bundle that waits has been checked"
         samples = member.samples if isinstance(member, Publish) else None

@@ -7,11 +7,18 @@ from dataclasses import dataclass
 from enum import Enum
 
 from clasp_relay.core.ports import Codec, Frame, Outbox
+from clasp_relay.core.session.account import UNCOUNTED, Account
 from clasp_relay.core.session.limiter import Limiter
 from clasp_relay.errors import ErrorCode, RequestError
 from clasp_relay.wire import messages as m
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.constants import Signal
+
+SUBSCRIPTION_BYTES = 600
+"""What a subscription takes beside its pattern: its object and its places in the tables."""
+
+NODE_BYTES = 400
+"""What a segment of a pattern takes: its node (``fanout.subscriptions``), and its part of the table for matching."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,6 +83,13 @@ class Subscription:
         return bool(self.types >> signal & 1)
 
     @property
+    def kept_bytes(self) -> int:
+        """How much memory it takes, with all the nodes that lead to its pattern, whoever had them made."""
+        text = self.pattern.text
+        nodes = 1 if self.pattern.is_literal else text.count("/")
+        return SUBSCRIPTION_BYTES + 4 * len(text) + nodes * NODE_BYTES
+
+    @property
     def is_throttled(self) -> bool:
         """Whether it asked for less than everything that matches."""
         return self.max_rate is not None or self.epsilon is not None
@@ -103,6 +117,7 @@ class Session:
     """
 
     __slots__ = (
+        "account",
         "answers",
         "bad_frames_us",
         "codec",
@@ -143,6 +158,8 @@ class Session:
         self.features = 0
         self.identity: Identity = ANYBODY
         self.limiter: Limiter | None = None
+        self.account: Account = UNCOUNTED
+        """What is kept for it, from its HELLO on."""
         self.subscriptions: dict[int, Subscription] = {}
         self.pending_bundles = 0
         self.bad_frames_us: list[int] = []

@@ -83,6 +83,8 @@ class Params:
         self._by_subject = Shares(limits.subject, "one user")
         self._by_origin = Shares(limits.origin, "all users of one client address together")
         self.state_bytes = 0
+        self.replaced_bytes = 0
+        """How many bytes of values were replaced or deleted since the start."""
         self.presence = Presence()
         """Who is there, where a policy asks."""
         self.changes = 0
@@ -309,8 +311,10 @@ class Params:
             self.state_bytes += text_bytes(address) + len(value)
             self._count(param)
         else:
-            more_bytes = len(value) - len(before.value)
+            before_bytes = len(before.value)
+            more_bytes = len(value) - before_bytes
             self.state_bytes += more_bytes
+            self.replaced_bytes += before_bytes
             if before.subject != subject or before.origin != origin:
                 self._uncount(before)
                 self._count(param)
@@ -389,6 +393,7 @@ class Params:
             self._tree.discard(address)
             self._expiry.discard(address)
             self.state_bytes -= param_bytes(before)
+            self.replaced_bytes += len(before.value)
             self._uncount(before)
 
     def _remember(self, address: str, ended: Ended) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from clasp_relay.core.records import text_bytes
 from clasp_relay.core.state.tree import AddressTree, search_cost
@@ -17,8 +18,14 @@ SIGNAL_TTL_US = 3_600_000_000
 MAX_SIGNALS = 100_000
 """In all. Without a limit, one client could fill the memory."""
 
-MAX_SIGNAL_BYTES = 32 * 1024 * 1024
-"""The texts of all definitions together; a hundred thousand of the longest would be gigabytes."""
+MAX_SIGNAL_BYTES = 25 * 1024 * 1024
+"""All definitions together: a hundred thousand of the longest would be gigabytes, as many small ones fit."""
+
+SIGNAL_BYTES = 200
+"""What a definition counts for beside its texts and its default."""
+
+SHARE = 4
+"""One subject may have a quarter of the bytes, and of the definitions with wildcards."""
 
 MAX_WILDCARDS = 1_000
 """How many definitions may have wildcards: a QUERY compares its pattern with each of them."""
@@ -30,37 +37,64 @@ LOOKED_AT_ONCE = 512
 """How many definitions are compared with a pattern in one turn, long addresses and patterns counting for more."""
 
 
-class Signals:
-    """The registry of announced signals. The address of one may hold wildcards: it defines all that match."""
+class _Entry(NamedTuple):
+    """A definition, when it was announced (Unix µs), and whom it counts for."""
 
-    def __init__(self) -> None:
-        self._definitions: dict[str, tuple[SignalDefinition, int]] = {}
+    definition: SignalDefinition
+    announced_us: int
+    owner: str
+
+
+class _Share(NamedTuple):
+    """What a subject has: bytes, and definitions with wildcards."""
+
+    bytes: int
+    wildcards: int
+
+
+_NO_SHARE = _Share(0, 0)
+
+
+class Signals:
+    """The registry of announced signals. The address of one may hold wildcards: it defines all that match.
+
+    Args:
+        exempt_subject: whose definitions count for nobody (the operator's own token).
+    """
+
+    def __init__(self, exempt_subject: str = "") -> None:
+        self._exempt_subject = exempt_subject
+        self._definitions: dict[str, _Entry] = {}
+        self._shares: dict[str, _Share] = {}
         self._oldest: OrderedDict[str, None] = OrderedDict()
         """The same addresses in order of their times; apart, since copying it takes ten times as long."""
         self._tree = AddressTree()
         self._wildcards: dict[str, Pattern] = {}
-        self._bytes = 0
+        self.bytes = 0
+        """What all definitions count for."""
 
     def __len__(self) -> int:
         return len(self._definitions)
 
-    def announce(self, definitions: tuple[SignalDefinition, ...], now_us: int) -> None:
+    def announce(self, definitions: tuple[SignalDefinition, ...], now_us: int, subject: str = "") -> None:
         """Registers definitions, all or none; a definition replaces the one at the same address.
 
         Args:
             definitions: with valid addresses or patterns.
             now_us: Unix µs.
+            subject: who announces, and whom the definitions count for; empty in open mode.
 
         Raises:
-            RequestError: OVERLOADED when there are too many.
+            RequestError: OVERLOADED when there are too many, LIMIT when the subject has too many.
         """
         self.sweep(now_us)
         latest = {definition.address: definition for definition in definitions}
-        known = [self._definitions[address][0] for address in latest if address in self._definitions]
-        more_bytes = sum(map(_size, latest.values())) - sum(map(_size, known))
+        known = [self._definitions[address] for address in latest if address in self._definitions]
+        size_bytes = sum(map(_size, latest.values()))
+        more_bytes = size_bytes - sum(_size(entry.definition) for entry in known)
         if (
             len(self._definitions) + len(latest) - len(known) > MAX_SIGNALS
-            or self._bytes + more_bytes > MAX_SIGNAL_BYTES
+            or self.bytes + more_bytes > MAX_SIGNAL_BYTES
         ):
             text = f"the relay knows as many signals as it can ({MAX_SIGNALS}, or {MAX_SIGNAL_BYTES} bytes)"
             raise RequestError(ErrorCode.OVERLOADED, text, definitions[0].address)
@@ -68,14 +102,54 @@ class Signals:
         if len(self._wildcards.keys() | wildcards.keys()) > MAX_WILDCARDS:
             text = f"the relay knows as many signals with wildcards as it can ({MAX_WILDCARDS})"
             raise RequestError(ErrorCode.OVERLOADED, text, next(iter(wildcards)))
+        owner = "" if subject == self._exempt_subject else subject
+        own = [entry for entry in known if entry.owner == owner]
+        self._check_share(owner, size_bytes, len(wildcards), own)
+        for entry in known:
+            self._count(entry, -1)
         self._wildcards.update(wildcards)
-        self._bytes += more_bytes
         for address, definition in latest.items():
             if address not in self._definitions and address not in wildcards:
                 self._tree.add(address)
-            self._definitions[address] = (definition, now_us)
+            entry = self._definitions[address] = _Entry(definition, now_us, owner)
+            self._count(entry, 1)
             self._oldest[address] = None
             self._oldest.move_to_end(address)
+
+    def _check_share(self, owner: str, size_bytes: int, wildcards: int, replaced: list[_Entry]) -> None:
+        """Refuses what would be too much for one subject.
+
+        Args:
+            owner: the subject; empty for nobody.
+            size_bytes: what is announced counts for.
+            wildcards: how many of it have wildcards.
+            replaced: what the subject has there now.
+        """
+        if not owner:
+            return
+        share = self._shares.get(owner, _NO_SHARE)
+        size_bytes += share.bytes - sum(_size(entry.definition) for entry in replaced)
+        wildcards += share.wildcards - sum("*" in entry.definition.address for entry in replaced)
+        for is_over, what in (
+            (size_bytes > MAX_SIGNAL_BYTES // SHARE, f"{MAX_SIGNAL_BYTES // SHARE} bytes of signals"),
+            (wildcards > MAX_WILDCARDS // SHARE, f"{MAX_WILDCARDS // SHARE} signals with wildcards"),
+        ):
+            if is_over:
+                text = f"too much is kept for you: one user may have announced {what}; they are forgotten after an hour"
+                raise RequestError(ErrorCode.LIMIT, text)
+
+    def _count(self, entry: _Entry, by: int) -> None:
+        """Counts a definition (1), or counts it no longer (-1)."""
+        definition, _, owner = entry
+        size_bytes = by * _size(definition)
+        self.bytes += size_bytes
+        if owner:
+            share = self._shares.get(owner, _NO_SHARE)
+            left = _Share(share.bytes + size_bytes, share.wildcards + by * ("*" in definition.address))
+            if left.bytes:
+                self._shares[owner] = left
+            else:
+                del self._shares[owner]
 
     def match(self, pattern: Pattern, now_us: int) -> Iterator[SignalDefinition | None]:
         """Yields the definitions of which an address matches, and None where others should have their turn.
@@ -100,7 +174,7 @@ class Signals:
     def _current(self, address: str, now_us: int) -> SignalDefinition | None:
         """Returns the definition at an address, whose time may be over though it is not forgotten yet."""
         entry = self._definitions.get(address)
-        return None if entry is None or entry[1] + SIGNAL_TTL_US <= now_us else entry[0]
+        return None if entry is None or entry.announced_us + SIGNAL_TTL_US <= now_us else entry.definition
 
     def _search(self, pattern: Pattern) -> Iterator[str | None]:
         """Goes through all addresses, since finding what matches takes too long for one turn; see ``match``."""
@@ -117,15 +191,15 @@ class Signals:
         """Forgets the definitions whose time is over, a bounded number in one turn."""
         for _ in range(min(len(self._definitions), SWEPT_AT_ONCE)):
             address = next(iter(self._oldest))
-            definition, announced_us = self._definitions[address]
-            if announced_us + SIGNAL_TTL_US > now_us:
+            entry = self._definitions[address]
+            if entry.announced_us + SIGNAL_TTL_US > now_us:
                 return
             del self._definitions[address], self._oldest[address]
             if self._wildcards.pop(address, None) is None:
                 self._tree.discard(address)
-            self._bytes -= _size(definition)
+            self._count(entry, -1)
 
 
 def _size(definition: SignalDefinition) -> int:
     texts = (definition.address, definition.datatype, definition.access, definition.unit, definition.description)
-    return sum(text_bytes(text) for text in texts if text is not None) + len(definition.default or b"")
+    return SIGNAL_BYTES + sum(text_bytes(text) for text in texts if text is not None) + len(definition.default or b"")
