@@ -2,7 +2,7 @@
 
 Run: ``python -m bench.embed [--turns FILE] [--profile FILE] OPTIONS OF THE RELAY``
 
-With ``--turns``, SIGUSR1 writes how many turns the loop made since the last time, and how long they took, to the file
+With ``--turns``, SIGRTMIN writes how many turns the loop made since the last time, and how long they took, to the file
 as JSON. With ``--profile``, the first SIGUSR2 starts a profile and the second one writes it to the file, for pstats.
 """
 
@@ -70,7 +70,7 @@ def watch_turns(path: Path) -> None:
 
     reactor: Any = _reactor
     meter = reactor._poller = TurnMeter(reactor._poller)
-    signal.signal(signal.SIGUSR1, lambda *_: reactor.callFromThread(meter.write, path))
+    signal.signal(signal.SIGRTMIN, lambda *_: reactor.callFromThread(meter.write, path))
 
 
 def watch_functions(path: Path) -> None:

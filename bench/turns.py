@@ -17,7 +17,7 @@ def since_last_time(server: Server) -> dict[str, float]:
     """Returns what the relay measured since the last time, in ms."""
     path = Path(server.folder, "turns")
     path.unlink(missing_ok=True)
-    server.signal(signal.SIGUSR1)
+    server.signal(signal.SIGRTMIN)
     end = time.monotonic() + 10
     while not path.exists():
         if time.monotonic() > end:
