@@ -2,6 +2,7 @@
 
 import re
 from itertools import product
+from time import thread_time
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -345,6 +346,23 @@ class IntersectionTests(SynchronousTestCase):
             with self.subTest(one=one, other=other):
                 self.assertEqual(intersects(Pattern.parse(one), Pattern.parse(other)), expected)
                 self.assertEqual(intersects(Pattern.parse(other), Pattern.parse(one)), expected)
+
+    def test_longest_patterns_are_compared_in_little_time(self) -> None:
+        """Also where every segment of one can be at every place of the other; pair by pair that took 20 ms."""
+        partials, literals = ["a*b*c*d"] * 10, [f"abcdabcdefgd{number}" for number in range(100)]
+        for one, other in (
+            (["**", "x"] * 15 + ["a"] * 95, ["**", "a"] * 15 + ["x"] * 95),
+            (["**", *partials, *literals], ["**", *literals[::-1], *partials]),
+        ):
+            with self.subTest(one=one[1]):
+                first, second = Pattern.parse("/" + "/".join(one)), Pattern.parse("/" + "/".join(other))
+                self.assertFalse(intersects(first, second))
+                fastest_s = 1.0
+                for _ in range(5):
+                    before_s = thread_time()
+                    intersects(first, second)
+                    fastest_s = min(fastest_s, thread_time() - before_s)
+                self.assertLess(fastest_s, 0.005)
 
     def test_every_pair_of_short_patterns_agrees_with_the_definition(self) -> None:
         """Some address of up to six segments matches both; shorter patterns never need a longer one."""
