@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from time import thread_time
 
 from clasp_relay.core.rights.port import FULL, HIDDEN, CatchUp, State, Verdict
 from clasp_relay.wire.address import Pattern
@@ -92,10 +93,22 @@ class OpeningTests(VisibilityCase):
                 self.write("/members", ["bob"])
                 self.assertEqual([address for address, _ in heard(self.bob.hear()) if address != "/members"], [])
 
-    def test_each_subscription_gets_what_it_asks_for(self) -> None:
-        """A client with two subscriptions hears a param for each."""
+    def test_session_gets_each_param_once(self) -> None:
+        """Though several of its subscriptions ask for it."""
         self.bob.send(Subscribe(2, "/room/1"))
-        self.assertEqual(len(self.opened("bob")[2]), 3)
+        self.bob.send(Subscribe(3, "/room/**"))
+        self.assertEqual(len(self.opened("bob")[2]), 2)
+
+    def test_many_subscriptions_to_many_params_are_judged_once(self) -> None:
+        """The work for a change does not grow with their product."""
+        for number in range(300):
+            self.write(f"/room/more{number}", number)
+            self.bob.send(Subscribe(number, "/room/**"))
+        self.values()
+        before, before_s = self.guard.memory.missed, thread_time()
+        self.assertEqual(len(self.opened("bob")[2]), 302)
+        self.assertLess(self.guard.memory.missed - before, 20)
+        self.assertLess(thread_time() - before_s, 0.1)
 
     def test_catch_up_can_be_for_one_user(self) -> None:
         """Others that see it now ask for themselves."""
