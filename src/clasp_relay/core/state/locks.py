@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 
 
 class Locks:
@@ -32,6 +33,6 @@ class Locks:
             if not addresses:
                 del self._addresses[holder]
 
-    def of(self, holder: str) -> list[str]:
-        """Returns the addresses whose locks a session holds."""
-        return list(self._addresses.get(holder, ()))
+    def of(self, holder: str, at_most: int | None = None) -> list[str]:
+        """Returns the addresses whose locks a session holds, some of them or all."""
+        return list(islice(self._addresses.get(holder, ()), at_most))
