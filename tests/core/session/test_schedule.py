@@ -154,3 +154,18 @@ class ScheduleTests(SynchronousTestCase):
         self.assertEqual((len(schedule), schedule.pending_bytes), (1, kept_bytes))
         world.clock.clock.advance(1)
         self.assertEqual((len(schedule), world.relay.params.last_revision("/a")), (0, 1))
+
+    def test_many_bundles_can_be_dropped_while_they_are_due(self) -> None:
+        """Each either runs or is dropped, once, whatever their order."""
+        for later_us in (0, -1):
+            with self.subTest(later_us=later_us):
+                world = World(permissions=Guard())
+                alice = world.join("alice")
+                identity, ended = alice.session.identity, Disconnect(CloseCode.POLICY_VIOLATION, "revoked")
+                world.clock.call_later(1, lambda: world.relay.end_token("alice", identity.token, ended))  # noqa: B023
+                for number in range(1_000):
+                    alice.send(Bundle((Set(f"/{number}", value(1)),), START_US + 1_000_000 + later_us * number))
+                world.clock.clock.advance(1)
+                schedule = world.relay.schedule
+                self.assertEqual((len(schedule), schedule.pending_bytes, bool(world.relay.work)), (0, 0, False))
+                self.assertEqual(world.faults, [])
