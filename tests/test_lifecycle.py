@@ -98,6 +98,8 @@ class RelayServiceTests(SynchronousTestCase):
         self.stop(service)
         self.machine.advance(60)
         self.assertEqual((len(service.relay.params), service.is_saved), (0, True))
+        lost = [event["count"] for event in self.events if event.get("event") == "bundles.lost"]
+        self.assertEqual(lost, [1])
         self.assertEqual(self.machine.getDelayedCalls(), [])
 
     def test_service_is_not_ready_while_it_cannot_save(self) -> None:

@@ -154,6 +154,8 @@ class RelayService(MultiService):
         yield maybeDeferred(MultiService.stopService, self)
         assert self._snapshots is not None, "stopped before anything was loaded"
         self._clock.stop()
+        if len(self.relay.schedule):
+            events.BUNDLES_LOST.log(count=len(self.relay.schedule))
         saved = self.is_saved = yield self._snapshots.save_if_changed(may_block=True)
         if self.health is not None:
             yield self.health.stopService()

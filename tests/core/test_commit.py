@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 import clasp_relay
-from clasp_relay.core import commit
 from clasp_relay.core.ports import ImmediateLog
 from clasp_relay.core.records import Change, ChangeKind, Param, decode_change, encode_change
 from clasp_relay.core.relay import RelayOptions
@@ -200,17 +199,29 @@ class LifeTests(SetCase):
 
     def test_many_that_end_together_end_in_bounded_turns(self) -> None:
         """A hundred thousand at the same time do not hold up the loop."""
-        self.patch(commit, "EXPIRIES_AT_ONCE", 10)
-        for n in range(25):
-            self.set(n, f"/many/{n}", ttl=5)
-        params = self.world.relay.params
-        before = len(params)
-        self.world.clock.clock.advance(6)
+        for number in range(300):
+            self.set(1, f"/{number}", ttl=1)
+        self.listener.hear()
+        self.world.clock.clock.advance(1)
         self.world.relay.sweep()
-        self.assertEqual(len(params), before - 10)
-        self.world.clock.clock.advance(0)
-        self.assertEqual(len(params), before - 25)
-        self.assertEqual(self.world.clock.clock.getDelayedCalls(), [])
+        ended = len(self.listener.hear())
+        self.assertTrue(0 < ended <= 96, ended)
+        self.assertEqual(len(self.world.relay.params), 300 - ended)
+        self.world.relay.sweep()
+        self.assertEqual(self.listener.hear(), [])
+        self.world.clock.clock.pump([0] * 10)
+        self.assertEqual((len(self.listener.hear()), len(self.world.relay.params)), (300 - ended, 0))
+
+    def test_end_of_a_session_with_many_locks_takes_bounded_turns(self) -> None:
+        """Whoever wants one of its addresses does not wait until its lock is released."""
+        for number in range(1_000):
+            self.set(1, f"/{number}", lock=True)
+        self.writer.leave()
+        left = len(self.world.relay.params.locks)
+        self.assertTrue(500 <= left < 1_000, left)
+        self.assertEqual(self.set(2, "/999", by="other", lock=True), ["r2"])
+        self.world.clock.clock.pump([0] * 10)
+        self.assertEqual(len(self.world.relay.params.locks), 1)
 
     def test_only_get_and_set_renew(self) -> None:
         """A SNAPSHOT and a value on its way do not."""

@@ -43,6 +43,7 @@ class DecideTests(SynchronousTestCase):
             Change(Param("/locked", ONE, 1, "other", 10), lock=True, takes_lock=True),
         ):
             self.params.apply(one)
+        relay.sessions.add(memory_session("other"))
         self.image = self.params.image()
         self.world.clock.clock.advance(0.000_099)
         self.now_us = START_US + 99
@@ -95,6 +96,12 @@ class DecideTests(SynchronousTestCase):
                 error = self.refusal(Set(address, TWO, revision=revision))
                 self.assertEqual((error.code, error.address), (ErrorCode.CONFLICT, address))
                 self.assertIn(f"revision {revision}, the current one is {current}", error.message)
+
+    def test_lock_of_a_session_that_has_ended_refuses_nobody(self) -> None:
+        """Its locks are released in pieces, which may take a few turns."""
+        self.params.apply(Change(Param("/locked", ONE, 1, "gone", 10), lock=True, takes_lock=True))
+        self.image = self.params.image()
+        self.assertEqual(self.decide(Set("/locked", TWO)).revision, 2)
 
     def test_locked_address_is_refused(self) -> None:
         """Whatever the SET wants with the lock, and a null too; the ERROR names the holder."""

@@ -15,17 +15,21 @@ from clasp_relay.core.fanout.catch_ups import CatchUpSender, Hidden
 from clasp_relay.core.fanout.gestures import Gestures
 from clasp_relay.core.fanout.recipients import Recipients
 from clasp_relay.core.ports import Clock, Frame, Log
-from clasp_relay.core.records import Change, ChangeKind, no_param
+from clasp_relay.core.records import Change, ChangeKind, Param, no_param
 from clasp_relay.core.rights.port import Permissions
 from clasp_relay.core.rights.visibility import Visibility
 from clasp_relay.core.session.schedule import Schedule
 from clasp_relay.core.session.sessions import Session, SessionTable, Unrecorded
 from clasp_relay.core.state.params import Params
+from clasp_relay.core.work import Pieces, Work
 from clasp_relay.wire.constants import Signal
 from clasp_relay.wire.messages import NULL, Bundle, Publish, Value
 
-EXPIRIES_AT_ONCE = 500
-"""How many params end in one turn: some milliseconds of work. A hundred thousand can be due at the same time."""
+ENDED_AT_ONCE = 16
+"""How many params, locks or presences end in one piece of work. A hundred thousand can end at the same time."""
+
+NULL_US, END_US = 40, 5
+"""About what it costs to end a param, telling of it included, and to end a lock, a presence or a waiting bundle."""
 
 
 class Committer:
@@ -42,6 +46,7 @@ class Committer:
         sessions: who is there.
         log: where changes are recorded.
         clock: when is now.
+        work: does in pieces what takes long.
     """
 
     def __init__(
@@ -56,7 +61,10 @@ class Committer:
         sessions: SessionTable,
         log: Log,
         clock: Clock,
+        work: Work,
     ) -> None:
+        self._work = work
+        self._is_expiring = False
         self._params = params
         self._schedule = schedule
         self._decider = decider
@@ -142,48 +150,58 @@ class Committer:
         self._schedule.apply(change, None)
         self._record((change,), None)
 
+    def drop_bundles(self, subject: str, token: bytes) -> None:
+        """Commits that the bundles of a token which is valid no longer wait no longer."""
+        numbers = self._schedule.of_token(subject, token)
+        if numbers:
+            self._work.add((subject, token), self._drop_bundles(numbers))
+
+    def _drop_bundles(self, numbers: Sequence[int]) -> Pieces:
+        for number in numbers:
+            if number in self._schedule:
+                self.due(number)
+            yield END_US
+
     def expire(self) -> None:
-        """Ends the params and the locks whose time is over, a bounded number in one turn."""
-        self._expire_locks()
-        addresses = self._params.expired(self._clock.now_us(), EXPIRIES_AT_ONCE)
-        changes = []
-        for address in addresses:
-            changes.append(self._decider.null(address))
-            self._write(changes[-1])
-        self._record(changes, None)
-        if len(addresses) == EXPIRIES_AT_ONCE:
-            self._clock.call_later(0, self.expire)
+        """Ends the locks and the params whose time is over, in pieces."""
+        if not self._is_expiring:
+            self._is_expiring = True
+            self._work.add(self, self._expire())
 
-    def _expire_locks(self) -> None:
-        now_us = self._clock.now_us()
-        changes = [
-            Change(no_param(address, self._params.holder(address) or "", "", now_us), ChangeKind.LOCK_RELEASE)
-            for address in self._params.locks.expired(now_us, EXPIRIES_AT_ONCE)
-        ]
-        for change in changes:
-            self._params.apply(change)
-        self._record(changes, None)
+    def _expire(self) -> Pieces:
+        try:
+            while addresses := self._params.locks.expired(self._clock.now_us(), ENDED_AT_ONCE):
+                about, holder = no_param("", "", "", self._clock.now_us()), self._params.holder
+                yield self._end_all([_lock_release(about, each, holder(each) or "") for each in addresses])
+            while addresses := self._params.expired(self._clock.now_us(), ENDED_AT_ONCE):
+                changes = []
+                for address in addresses:
+                    changes.append(self._decider.null(address))
+                    self._write(changes[-1])
+                self._record(changes, None)
+                yield NULL_US * len(changes)
+        finally:
+            self._is_expiring = False
 
-    def session_ended(self, session: Session) -> None:
-        """Commits what ends with a session: its locks and its presence."""
-        self.forget_answers(session)
+    def end_session(self, session: Session) -> Pieces:
+        """Commits what ends with a session, in pieces: its locks and its presence."""
         params, subject = self._params, session.identity.subject
         about = no_param("", session.id, subject, self._clock.now_us())
-        changes = [
-            Change(about._replace(address=address), ChangeKind.LOCK_RELEASE) for address in params.locks.of(session.id)
-        ]
-        changes += [
-            Change(about._replace(address=address), ChangeKind.PRESENCE_END)
-            for address in params.presence.of(session.id)
-        ]
+        while addresses := params.locks.of(session.id, ENDED_AT_ONCE):
+            yield self._end_all([_lock_release(about, each, session.id) for each in addresses])
+        while addresses := params.presence.of(session.id, ENDED_AT_ONCE):
+            yield self._end_all([Change(about._replace(address=each), ChangeKind.PRESENCE_END) for each in addresses])
+        if not self._sessions.has_subject(subject):
+            self._memory.drop_pool(subject)
+
+    def _end_all(self, changes: Sequence[Change]) -> int:
         for change in changes:
-            params.apply(change)
+            self._params.apply(change)
             if change.kind is ChangeKind.PRESENCE_END:
                 # Nothing that is set has changed, but who asked for existence asked for presence with it.
                 self._memory.changed(change.param.address, True, False)
         self._record(changes, None)
-        if not self._sessions.has_subject(subject):
-            self._memory.drop_pool(subject)
+        return END_US * len(changes)
 
     # Answers
 
@@ -263,6 +281,10 @@ class Committer:
                 self._recipients.tell_one(target, message)
         else:
             self._recipients.tell_signal(message, exclude=session.outbox)
+
+
+def _lock_release(about: Param, address: str, holder: str) -> Change:
+    return Change(about._replace(address=address, writer=holder), ChangeKind.LOCK_RELEASE)
 
 
 def _release(session: Session) -> None:

@@ -110,7 +110,8 @@ class Decider:
                 when the revision is not the current one.
         """
         holder = state.holder(address)
-        if holder is not None and holder != session.id:
+        # The locks of a session that has just ended are released in pieces.
+        if holder is not None and holder != session.id and holder in self._sessions:
             value = NULL if before is None else before.value
             if not self._permissions.owns(session.identity, address, value):
                 raise RequestError(ErrorCode.LOCKED, f"locked by session {holder}", address)

@@ -34,6 +34,7 @@ from clasp_relay.core.session.sessions import (
 )
 from clasp_relay.core.state.params import ParamLimits, Params
 from clasp_relay.core.state.signals import Signals
+from clasp_relay.core.work import Pieces, Work
 from clasp_relay.errors import CloseCode, DecodeError, Disconnect, ErrorCode, RequestError
 from clasp_relay.wire.constants import MessageCode
 from clasp_relay.wire.messages import Bundle, Error, Message
@@ -47,6 +48,9 @@ MAX_BAD_FRAMES = 100
 """So many undecodable frames within ``BAD_FRAMES_US`` end a session: its client does not speak CLASP."""
 
 BAD_FRAMES_US = 10_000_000
+
+SUBSCRIPTION_US = 20
+"""About what it costs to end a subscription."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +119,9 @@ class Relay:
         self.recipients = Recipients(self.subscriptions, fan_out, self.visibility, self.permissions, clock)
         self.throttles = self.recipients.throttles
         self.decider = Decider(self.params, self.permissions, self.visibility, self.sessions, clock)
-        self.schedule = Schedule(clock, self._run_due)
+        self.work = Work(clock, report_fault)
+        """What is done in pieces."""
+        self.schedule = Schedule(clock, self.work, self._run_due)
         self.committer = Committer(
             self.params,
             self.schedule,
@@ -135,6 +141,7 @@ class Relay:
             self.sessions,
             log or ImmediateLog(),
             clock,
+            self.work,
         )
         self.gestures = self.committer.gestures
         self._new_id = new_id
@@ -164,13 +171,19 @@ class Relay:
             return
         session.state = SessionState.CLOSED
         self.sessions.discard(session)
-        for subscription in session.subscriptions.values():
-            self._remove(session, subscription)
-        session.subscriptions.clear()
-        self.throttles.forget(session)
         self.gestures.forget(session)
-        self.committer.session_ended(session)
+        self.committer.forget_answers(session)
+        self.work.add(session, self._forget(session))
         self.observer.ended(session, cause)
+
+    def _forget(self, session: Session) -> Pieces:
+        """Forgets all that hung on a session, in pieces. Until then what is sent to it goes nowhere."""
+        while session.subscriptions:
+            _, subscription = session.subscriptions.popitem()
+            self._remove(session, subscription)
+            yield SUBSCRIPTION_US
+        self.throttles.forget(session)
+        yield from self.committer.end_session(session)
 
     def receive(self, session: Session, data: bytes) -> None:
         """Decodes and handles one message of a session. Never raises.
@@ -305,6 +318,8 @@ class Relay:
     def end_token(self, subject: str, token: bytes, reason: Disconnect) -> None:
         """Ends the sessions of a token that is valid no longer: they are sent nothing more but the reason.
 
+        Bundles that wait are dropped with it, those of its sessions that have ended before included.
+
         Args:
             subject: whose it is.
             token: what it is known by (``Identity.token``).
@@ -313,6 +328,7 @@ class Relay:
         for session in self.sessions.of_token(subject, token):
             session.outbox.discard()
             self.end(session, reason)
+        self.committer.drop_bundles(subject, token)
 
     def sweep(self) -> None:
         """Ends what has lived long enough: params, gestures, signals. To be called twice a second."""

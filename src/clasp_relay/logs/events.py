@@ -81,6 +81,9 @@ RELAY_OPEN_MODE = Event(
 )
 RELAY_STOPPING = Event("relay.stopping", "info", "relay", "the relay is stopping; open sessions: {sessions}")
 RELAY_STOPPED = Event("relay.stopped", "info", "relay", "the relay has stopped; {outcome}")
+BUNDLES_LOST = Event(
+    "bundles.lost", "warn", "relay", "scheduled bundles whose time had not come are lost with the stop: {count}"
+)
 RELAY_NOT_STARTED = Event("relay.not_started", "error", "relay", "the relay cannot start: {error}")
 RELAY_FAULT = Event("relay.fault", "error", "relay", "a fault of the relay while it handled {what}")
 AUTH_LISTENING = Event("auth.listening", "info", "relay", "the auth API listens on {address}")

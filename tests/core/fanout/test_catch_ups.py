@@ -175,3 +175,14 @@ class OpeningTests(VisibilityCase):
         self.world.clock.clock.advance(5)
         self.assertEqual(self.bob.hear(), [])
         self.assertEqual(self.world.clock.clock.getDelayedCalls(), [])
+
+    def test_rule_that_looks_at_the_address_is_asked_for_each(self) -> None:
+        """What it says of one address is not taken for another."""
+
+        def judge(_subject: str, _pattern: Pattern | None, state: State, _now_us: int) -> Verdict:
+            reads = reads_of("/members")
+            reads.reads_address = True
+            return Verdict(FULL if state.get("/members") else HIDDEN, reads)
+
+        self.begin(Rule(judge, catch_up=True))
+        self.assertEqual([len(each) for each in self.opened("anybody")], [0, 2, 2])

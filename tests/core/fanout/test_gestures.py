@@ -113,6 +113,7 @@ class GestureTests(SynchronousTestCase):
         self.do((Phase.MOVE, 1), (Phase.MOVE, 2))
         self.hand.send(gesture(Phase.MOVE, 3, gesture_id=2))
         self.hand.leave()
+        self.world.clock.clock.advance(0)
         self.assertEqual(self.pending(), 0)
         self.assertEqual(len(self.world.relay.gestures), 0)
         self.assertEqual(self.seen(1), [(Phase.MOVE, 1), (Phase.MOVE, 3)])

@@ -280,6 +280,7 @@ class LifeTests(ThrottleCase):
         self.subscribe(max_rate=1)
         self.write(1, 2)
         self.reader.leave()
+        self.world.clock.clock.advance(0)
         self.assertEqual(self.pending(), 0)
         self.assertFalse(self.world.relay.throttles._sessions)
 

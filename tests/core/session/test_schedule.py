@@ -5,9 +5,10 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.core.session import schedule as bundles
-from clasp_relay.errors import ErrorCode
+from clasp_relay.errors import CloseCode, Disconnect, ErrorCode
 from clasp_relay.wire.constants import Signal
 from clasp_relay.wire.messages import Ack, Bundle, Error, Publish, Set, Subscribe
+from tests.core.guard import Guard
 from tests.core.world import START_US, Client, World, codes, heard, value
 
 
@@ -117,3 +118,55 @@ class ScheduleTests(SynchronousTestCase):
         self.assertEqual(self.send(1, *members, by=self.listener), [ErrorCode.OVERLOADED])
         self.world.clock.clock.advance(1)
         self.assertEqual(self.send(1, *members, by=self.listener), [Ack()])
+
+    def test_many_bundles_that_are_due_at_once_run_in_bounded_turns(self) -> None:
+        """The sessions' in turn: one with few does not wait for one with many."""
+        for number in range(300):
+            self.send(1, Set(f"/{number}", value(number)))
+        other = self.world.join()
+        self.send(1, Set("/other", value(1)), by=other)
+        before = self.world.relay.work.turns
+        ran = [address for address, _ in self.pass_time(1)]
+        self.assertGreater(self.world.relay.work.turns - before, 5)
+        self.assertLess(ran.index("/other"), 280)
+        self.assertEqual([each for each in ran if each != "/other"], [f"/{number}" for number in range(300)])
+        self.assertEqual(self.world.relay.params.last_revision("/299"), 1)
+        self.assertEqual((len(self.world.relay.schedule), bool(self.world.relay.work)), (0, False))
+
+    def test_bundle_follows_a_clock_that_is_set_back(self) -> None:
+        """It runs when its time has come, not when the time would have come before."""
+        self.send(5, Set("/a", value(1)))
+        now_us = self.world.clock.now_us
+        self.patch(self.world.clock, "now_us", lambda: now_us() - 3_000_000)
+        self.assertEqual(self.pass_time(5), [])
+        self.assertEqual(self.pass_time(2.9), [])
+        self.assertEqual(self.pass_time(0.2), [("/a", 1)])
+
+    def test_bundles_of_a_revoked_token_are_dropped(self) -> None:
+        """At once, those of its sessions that have ended included; another token's stay."""
+        world = World(permissions=Guard())
+        alice, gone, bob = world.join("alice"), world.join("alice"), world.join("bob")
+        for client in (alice, gone, bob):
+            client.send(Bundle((Set("/a", value(1)), Set("/b", value(1))), START_US + 1_000_000))
+        gone.leave()
+        kept_bytes, schedule = world.relay.schedule.pending_bytes // 3, world.relay.schedule
+        identity = alice.session.identity
+        world.relay.end_token("alice", identity.token, Disconnect(CloseCode.POLICY_VIOLATION, "revoked"))
+        self.assertEqual((len(schedule), schedule.pending_bytes), (1, kept_bytes))
+        world.clock.clock.advance(1)
+        self.assertEqual((len(schedule), world.relay.params.last_revision("/a")), (0, 1))
+
+    def test_many_bundles_can_be_dropped_while_they_are_due(self) -> None:
+        """Each either runs or is dropped, once, whatever their order."""
+        for later_us in (0, -1):
+            with self.subTest(later_us=later_us):
+                world = World(permissions=Guard())
+                alice = world.join("alice")
+                identity, ended = alice.session.identity, Disconnect(CloseCode.POLICY_VIOLATION, "revoked")
+                world.clock.call_later(1, lambda: world.relay.end_token("alice", identity.token, ended))  # noqa: B023
+                for number in range(1_000):
+                    alice.send(Bundle((Set(f"/{number}", value(1)),), START_US + 1_000_000 + later_us * number))
+                world.clock.clock.advance(1)
+                schedule = world.relay.schedule
+                self.assertEqual((len(schedule), schedule.pending_bytes, bool(world.relay.work)), (0, 0, False))
+                self.assertEqual(world.faults, [])

@@ -91,7 +91,7 @@ class CatchUpSender:
                     self._throttles.forget_param(session, address)
                 # A key of its own: it holds a part of what matches, so nothing may take its place.
                 self._counts.sent[MessageCode.SNAPSHOT] += 1
-                session.outbox.send_snapshot(object(), self._snapshots.encode(session, told.values()))
+                session.outbox.send_snapshot(object(), self._snapshots.encode(session, list(told.values())))
 
     def _hidden(self, catch_up: CatchUp) -> Iterator[Hidden]:
         """Yields what a catch-up may open and who does not see it.

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable
 from typing import TypeAlias
 
-from clasp_relay.core.ports import Clock
+from clasp_relay.core.ports import Clock, Timer
 from clasp_relay.core.records import Change, ChangeKind, no_param, text_bytes
 from clasp_relay.core.session.account import Kept
 from clasp_relay.core.session.sessions import Session
+from clasp_relay.core.work import Pieces, Work
 from clasp_relay.errors import ErrorCode, RequestError
 from clasp_relay.wire.messages import Bundle, Publish, Set
 
@@ -27,6 +29,12 @@ BUNDLE_BYTES = 1_000
 MEMBER_BYTES = 400
 """How much memory a member of a bundle takes besides its address and its value."""
 
+MEMBER_US, FOUND_US = 30, 5
+"""About what it costs to apply a member of a bundle, and to find that one is due."""
+
+FOUND_AT_ONCE = 64
+"""How many due bundles are found in one piece of work."""
+
 RunDue: TypeAlias = Callable[[int, Session, Bundle], None]
 
 
@@ -35,19 +43,34 @@ class Schedule:
 
     Args:
         clock: when is now, and who calls later.
+        work: runs them in pieces; each session's in the order of their times.
         run_due: is given a bundle whose time has come: its number, its session, and its members.
     """
 
-    def __init__(self, clock: Clock, run_due: RunDue) -> None:
+    def __init__(self, clock: Clock, work: Work, run_due: RunDue) -> None:
         self._clock = clock
+        self._work = work
         self._run_due = run_due
-        self._waiting: dict[int, tuple[Session, int]] = {}
+        self._waiting: dict[int, tuple[Session, Bundle, int]] = {}
+        self._by_subject: dict[str, dict[int, Session]] = {}
+        self._due: list[tuple[int, int]] = []
+        """A heap of Unix µs and numbers; those of bundles that were dropped stay until their time."""
+        self._timer: tuple[int, Timer] | None = None
+        """For when (Unix µs) the next call is, and the call."""
         self._last_number = 0
         self.pending_bytes = 0
         """How much memory the bundles take that wait."""
 
     def __len__(self) -> int:
         return len(self._waiting)
+
+    def __contains__(self, number: int) -> bool:
+        return number in self._waiting
+
+    def of_token(self, subject: str, token: bytes) -> list[int]:
+        """Returns the numbers of the bundles that sessions of a token have waiting, ended sessions included."""
+        waiting = self._by_subject.get(subject, {})
+        return [number for number, session in waiting.items() if session.identity.token == token]
 
     def decide(self, session: Session, bundle: Bundle, due_us: int) -> Change:
         """Decides whether a bundle may wait.
@@ -85,7 +108,11 @@ class Schedule:
         """
         number = change.number
         if change.kind is ChangeKind.DUE:
-            owner, size = self._waiting.pop(number)
+            owner, _, size = self._waiting.pop(number)
+            subject = owner.identity.subject
+            del self._by_subject[subject][number]
+            if not self._by_subject[subject]:
+                del self._by_subject[subject]
             owner.pending_bundles -= 1
             self.pending_bytes -= size
             owner.account.add(Kept.BUNDLES, -size)
@@ -96,12 +123,49 @@ class Schedule:
         assert due_us is not None, "a scheduled bundle without a time"
         self._last_number = number
         size = _size(bundle)
-        self._waiting[number] = (session, size)
+        self._waiting[number] = (session, bundle, size)
+        self._by_subject.setdefault(session.identity.subject, {})[number] = session
         session.pending_bundles += 1
         self.pending_bytes += size
         session.account.add(Kept.BUNDLES, size)
+        heapq.heappush(self._due, (due_us, number))
+        self._set_timer()
+
+    def _set_timer(self) -> None:
+        """Has the first bundle found at its time; also one that the machine's clock brings forward or puts back."""
+        if not self._due:
+            return
+        due_us = self._due[0][0]
+        if self._timer is not None:
+            if self._timer[0] <= due_us:
+                return
+            self._timer[1].cancel()
         delay_s = max(0, due_us - self._clock.now_us()) / 1e6
-        self._clock.call_later(delay_s, lambda: self._run_due(number, session, bundle))
+        self._timer = due_us, self._clock.call_later(delay_s, self._time_has_come)
+
+    def _time_has_come(self) -> None:
+        self._timer = None
+        self._work.add(self, self._find_due())
+
+    def _find_due(self) -> Pieces:
+        """Gives each session the bundles whose time has come, in the order of their times."""
+        now_us = self._clock.now_us()
+        while self._due and self._due[0][0] <= now_us:
+            found = 0
+            while found < FOUND_AT_ONCE and self._due and self._due[0][0] <= now_us:
+                _, number = heapq.heappop(self._due)
+                found += 1
+                if number in self._waiting:
+                    self._work.add(self._waiting[number][0], self._run(number))
+            yield found * FOUND_US
+        self._set_timer()
+
+    def _run(self, number: int) -> Pieces:
+        if number not in self._waiting:
+            return
+        session, bundle, _ = self._waiting[number]
+        self._run_due(number, session, bundle)
+        yield MEMBER_US * (1 + len(bundle.messages))
 
 
 def _size(bundle: Bundle) -> int:

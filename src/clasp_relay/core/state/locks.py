@@ -57,6 +57,6 @@ class Locks:
         oldest = islice(self._taken_us.items(), at_most)
         return [address for address, taken_us in oldest if taken_us + LOCK_US <= now_us]
 
-    def of(self, holder: str) -> list[str]:
-        """Returns the addresses whose locks a session holds."""
-        return list(self._addresses.get(holder, ()))
+    def of(self, holder: str, at_most: int | None = None) -> list[str]:
+        """Returns the addresses whose locks a session holds, some of them or all."""
+        return list(islice(self._addresses.get(holder, ()), at_most))

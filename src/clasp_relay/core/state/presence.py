@@ -5,6 +5,8 @@ Only addresses that a policy asks about are tracked (``Permissions.tracks_presen
 
 from __future__ import annotations
 
+from itertools import islice
+
 
 class Presence:
     """For each tracked address: the sessions that set it, until somebody ends it or they end themselves."""
@@ -39,9 +41,9 @@ class Presence:
             del self._subjects[address]
         self._forget(address, session_id)
 
-    def of(self, session_id: str) -> list[str]:
-        """Returns the addresses at which a session is present."""
-        return list(self._addresses.get(session_id, ()))
+    def of(self, session_id: str, at_most: int | None = None) -> list[str]:
+        """Returns the addresses at which a session is present, some of them or all."""
+        return list(islice(self._addresses.get(session_id, ()), at_most))
 
     def _forget(self, address: str, session_id: str) -> None:
         addresses = self._addresses[session_id]

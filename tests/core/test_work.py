@@ -1,0 +1,68 @@
+"""Tests of clasp_relay.core.work: pieces of work, in bounded turns."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from clasp_relay.core.work import TURN_US, Pieces, Work
+from tests.core.world import WorldClock
+
+
+class WorkTests(SynchronousTestCase):
+    """Work of several owners."""
+
+    def setUp(self) -> None:
+        """None yet."""
+        self.clock = WorldClock()
+        self.faults: list[str] = []
+        self.work = Work(self.clock, lambda what, fault: self.faults.append(f"{what}: {fault}"))
+        self.done: list[str] = []
+
+    def pieces(self, name: str, count: int, cost_us: int = TURN_US) -> Pieces:
+        """Yields work of as many pieces."""
+        for number in range(count):
+            self.done.append(f"{name}{number}")
+            yield cost_us
+
+    def after(self) -> tuple[list[str], int]:
+        """Returns what was done in how many turns, when there is nothing left."""
+        self.clock.clock.advance(0)
+        self.assertEqual((bool(self.work), self.clock.clock.getDelayedCalls()), (False, []))
+        return self.done, self.work.turns
+
+    def test_little_work_is_done_at_once(self) -> None:
+        """And costs no more turns than one."""
+        self.work.add("a", self.pieces("a", 3, 10))
+        self.assertEqual((self.done, bool(self.work)), (["a0", "a1", "a2"], False))
+        self.assertEqual(self.after(), (["a0", "a1", "a2"], 1))
+
+    def test_owners_are_served_in_turn(self) -> None:
+        """One piece of each; an owner's work in the order in which it came."""
+        self.work.add("a", self.pieces("a", 2))
+        self.work.add("a", self.pieces("later", 1))
+        self.work.add("b", self.pieces("b", 1))
+        self.assertEqual(self.done, ["a0"])
+        self.assertEqual(self.after(), (["a0", "a1", "b0", "later0"], 5))
+
+    def test_work_that_is_added_by_work_waits_behind_it(self) -> None:
+        """It is not done inside of it."""
+
+        def adding() -> Pieces:
+            self.work.add("b", self.pieces("b", 1, 1))
+            self.done.append("after")
+            yield 1
+
+        self.work.add("a", adding())
+        self.assertEqual(self.after(), (["after", "b0"], 1))
+
+    def test_fault_ends_its_own_work_only(self) -> None:
+        """It is reported."""
+
+        def failing() -> Pieces:
+            yield 1
+            raise ZeroDivisionError("a secret")
+
+        self.work.add("a", failing())
+        self.work.add("a", self.pieces("a", 1))
+        self.assertEqual(self.after(), (["a0"], 2))
+        self.assertEqual(self.faults, ["work that was done in pieces: a secret"])
