@@ -25,6 +25,7 @@ from clasp_relay.core.session.limiter import Limiter
 from clasp_relay.core.session.schedule import Schedule
 from clasp_relay.core.session.sessions import (
     ALLOWED_LIVE,
+    Identity,
     Session,
     SessionState,
     SessionTable,
@@ -260,10 +261,11 @@ class Relay:
         self.counts.sent[MessageCode.SNAPSHOT] += 1
         session.outbox.send_snapshot(key, frames)
 
-    def _new_limiter(self) -> Limiter | None:
-        if self.options.message_rate is None:
+    def _new_limiter(self, who: Identity) -> Limiter | None:
+        rate = who.message_rate or self.options.message_rate
+        if rate is None:
             return None
-        per_second, burst = self.options.message_rate
+        per_second, burst = rate
         return Limiter(per_second, burst, self.clock.now_us())
 
     def end(self, session: Session, reason: Disconnect) -> None:
@@ -277,7 +279,7 @@ class Relay:
 
     def admit(self, session: Session) -> None:
         """Makes a session live, as whom its token said."""
-        session.limiter = self._new_limiter()
+        session.limiter = self._new_limiter(session.identity)
         session.state = SessionState.LIVE
         session.hello_us = self.clock.now_us()
         self.counts.began += 1
@@ -365,7 +367,8 @@ class Relay:
 
     def _run_due(self, number: int, session: Session, bundle: Bundle) -> None:
         self.committer.due(number)
-        if not self.permissions.is_current(session.identity):
+        who = session.identity
+        if not self.permissions.is_current(who) or (who.ends_with_session and not session.is_live):
             return
         try:
             self._handlers[Bundle](self, session, bundle, 0)

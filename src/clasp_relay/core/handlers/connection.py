@@ -19,7 +19,7 @@ def hello(relay: Relay, session: Session, message: Hello, _qos: int) -> None:
 
     Every version is welcome: clients in the field send 1 and mean the same bytes by 2 and 3.
     """
-    session.identity = relay.permissions.admit(message.token)
+    session.identity = relay.permissions.admit(message.token, session)
     session.name = message.name
     session.features = message.features
     # What can fail comes first: a session that is live has its WELCOME.
