@@ -10,11 +10,12 @@ from typing import Any
 
 from autobahn.twisted.resource import WebSocketResource
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.web.resource import Resource
 
-from clasp_relay.access.accounts import Accounts, Tell, load_tokens
+from clasp_relay.access.accounts import Accounts, Admission, Tell, load_tokens
 from clasp_relay.access.addresses import ClientAddresses, hasher_of_addresses
+from clasp_relay.access.devices import DeviceWatch
 from clasp_relay.access.limits import AttemptLimiter, KnownAddresses, RateLimits
 from clasp_relay.access.names import name_keys
 from clasp_relay.access.passwords import (
@@ -53,6 +54,9 @@ NO_WEB_ROOT = "none"
 PURGE_INTERVAL_S = 3600
 """How often old tokens are deleted."""
 
+
+DEVICES_INTERVAL_S = 0.5
+"""How often the relay looks whether the operator made or revoked a device token: within a second it is in force."""
 
 ORIGIN_DIGITS = 16
 """Hexadecimal digits of an address's hash that are kept with each param: enough to tell addresses apart."""
@@ -105,7 +109,7 @@ class AuthServer(Service):
             max_waiting_in_lane=MAX_WAITING_HASHES_PER_ADDRESS,
             gives_way=True,
         )
-        self._purges: PeriodicService | None = None
+        self._jobs: list[PeriodicService] = []
         self._known = KnownAddresses(time.time)
         self._hash_of: Callable[[str], bytes] = hasher_of_addresses(b"")
 
@@ -144,25 +148,30 @@ class AuthServer(Service):
             token = read_or_make_admin_token(settings.admin_token, secrets.token_hex)
             self._tokens.add(admin_record(token, time.time()))
         accounts = self._accounts = self._make_accounts(store)
-        self._purges = PeriodicService(
-            PURGE_INTERVAL_S, self._reactor, lambda: Deferred.fromCoroutine(accounts.purge()), "purge"
-        )
+        devices = DeviceWatch(store.devices, self.sql, self._tokens)
+        devices.load()
+        self._jobs = [
+            PeriodicService(PURGE_INTERVAL_S, self._reactor, lambda: Deferred.fromCoroutine(accounts.purge()), "purge"),
+            PeriodicService(
+                DEVICES_INTERVAL_S, self._reactor, lambda: Deferred.fromCoroutine(devices.look()), "device tokens"
+            ),
+        ]
         return make_site(self._root(accounts), self._reactor, settings.trusted_proxies)
 
     def startService(self) -> None:
         """Starts the threads and the timers; ``open`` must have been called."""
-        assert self._purges is not None, "started before it was opened"
+        assert self._jobs, "started before it was opened"
         Service.startService(self)
         self.sql.start()
         self.hashing.start()
         self._tokens.start()
-        self._purges.startService()
+        for job in self._jobs:
+            job.startService()
 
     def stopService(self) -> Deferred[None]:
         """Stops the threads, then closes the file."""
         Service.stopService(self)
-        purged = self._purges.stopService() if self._purges is not None else maybeDeferred(lambda: None)
-        return purged.addCallback(lambda _: self._end())
+        return DeferredList([job.stopService() for job in self._jobs]).addCallback(lambda _: self._end())
 
     def close(self) -> None:
         """Closes users.db; enough for a server that was opened and not started."""
@@ -206,4 +215,5 @@ class AuthServer(Service):
             now_s=time.time,
             random_hex=secrets.token_hex,
             tell=self._tell,
+            admission=Admission(self._settings.registration, self._settings.guests == "on", self._settings.name),
         )

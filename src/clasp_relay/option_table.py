@@ -145,6 +145,8 @@ OPTIONS: tuple[Option, ...] = (
     Option("web-root", "web_root", "folder of the web app to serve, or none", default="the packaged chat"),
     Option("admin-token", "admin_token", "file with the administrator's token; created if it is missing", default=""),
     Option("token-ttl", "token_ttl_s", "lifetime of a token, in seconds"),
+    Option("registration", "registration", "who may register: open (everybody), invite (who has an invite), closed"),
+    Option("guests", "guests", "whether guests may sign in: on, off"),
     Option(
         "max-guest-tokens-per-address",
         "max_guest_tokens_per_address",

@@ -119,6 +119,12 @@ class Settings:
     token_ttl_s: Annotated[int, Whole(1, _LONGEST_LIFE_S)] = 86_400
     """Lifetime of a token in seconds: a day, after which a client asks for a new one."""
 
+    registration: Annotated[str, Choice(("open", "invite", "closed"))] = "open"
+    """Who may register: everybody, whoever has an invite, or nobody."""
+
+    guests: Annotated[str, Choice(("on", "off"))] = "on"
+    """Whether guests may sign in."""
+
     max_guest_tokens_per_address: Annotated[int, Whole(0)] = 1_000
     """Maximum number of valid guest tokens for one client address; beyond it the oldest one ends. 0: no limit."""
 

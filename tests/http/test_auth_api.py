@@ -33,6 +33,7 @@ ROUTES = {
     "/auth/refresh": "POST",
     "/auth/password": "POST",
     "/auth/me": "GET",
+    "/auth/config": "GET",
     "/auth/openapi.json": "GET",
 }
 
@@ -102,6 +103,11 @@ class CallTests(ApiTestCase):
         head = self.site.request("HEAD", "/auth/me", bearer=token)
         self.assertEqual((head.status, head.body), (200, b""))
         self.assertEqual(head.headers["content-length"], answer.headers["content-length"])
+
+    def test_config_tells_who_may_sign_in(self) -> None:
+        """To everybody."""
+        answer = self.site.request("GET", "/auth/config")
+        self.assertEqual((answer.status, answer.json), (200, {"registration": "open", "guests": True, "name": ""}))
 
     def test_logout_refresh_and_password_take_the_bearers_token(self) -> None:
         """Each does what it says."""

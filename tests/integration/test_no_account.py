@@ -1,11 +1,15 @@
-"""Clients without an account: sessions without a token."""
+"""Clients without an account: sessions without a token, device tokens, and who may get an account."""
 
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 
-from clasp_relay.wire.messages import Error, Hello, Subscribe
-from tests.integration.accounts import AccountsRelay, AccountsTestCase, Person, put, told
+from clasp_relay.wire.messages import Error, Hello, Subscribe, Welcome
+from tests.integration.accounts import PASSWORD, AccountsRelay, AccountsTestCase, Person, put, told
+from tests.integration.process import PATIENCE_S, environment, wait_until
 from tests.integration.raw import RawClient
 
 STUDIO = {
@@ -64,3 +68,61 @@ class AnonymousTests(NoAccountCase):
         messages, closed = client.end()
         self.assertEqual([getattr(message, "error", None) for message in messages], [300])
         self.assertEqual(closed.code, 1008)
+
+
+class DeviceTokenTests(NoAccountCase):
+    """Tokens that the operator makes beside a relay that runs."""
+
+    def command(self, *arguments: str) -> str:
+        """Runs a command as an operator does, and returns its stdout."""
+        command = [sys.executable, "-m", "clasp_relay", *arguments, "--data-dir", "data"]
+        result = subprocess.run(
+            command, cwd=self.folder, env=environment(), capture_output=True, text=True, timeout=PATIENCE_S, check=False
+        )
+        self.assertEqual(result.returncode, 0, result.stderr)
+        return result.stdout.strip()
+
+    def connects(self, relay: AccountsRelay, token: str) -> bool:
+        """Tells whether a HELLO with that token is accepted."""
+        client = RawClient(relay.port)
+        client.send(Hello(1, 0xF8, "device", token))
+        first = client.receive_any()
+        client.close()
+        return isinstance(first, Welcome)
+
+    def test_token_is_good_within_a_second_and_its_sessions_end_with_it(self) -> None:
+        """Its scopes are its own, the policy's rules hold, and it is still good after a restart."""
+        relay = self.start_studio()
+        scopes = "read:/studio/**,write:/studio/fader/*,write:/desk/**"
+        token = self.command("token", "create", "--scopes", scopes, "--name", "Desk 1")
+        made_s = time.monotonic()
+        wait_until(lambda: self.connects(relay, token), "the token is good")
+        self.assertLess(time.monotonic() - made_s, 1.5)
+        desk = self.sign_in(relay, token)
+        (listed,) = json.loads(self.command("token", "list", "--json"))
+        self.assertEqual(desk.code(put("/desk/a", 1), 1), 0)
+        self.assertEqual(desk.code(put("/studio/light/1", 1), 1), 301)
+        self.assertEqual(desk.code(put("/studio/fader/1", 1), 1), 403)
+        self.assertIn(f"user {listed['subject']} (Desk 1)", relay.log)
+        self.assertEqual(relay.stop(), 0)
+        relay = self.start_studio()
+        desk = self.sign_in(relay, token)
+        self.command("token", "revoke", listed["id"])
+        messages, closed = desk.end()
+        self.assertEqual([getattr(message, "error", None) for message in messages], [302])
+        self.assertEqual(closed.code, 1008)
+        self.assertFalse(self.connects(relay, token))
+        self.assertNotIn(token, relay.log)
+
+    def test_invite_opens_registration(self) -> None:
+        """Once; without it 403, and guests are refused where the relay says so."""
+        relay = self.start_studio("--registration", "invite", "--guests", "off", "--name", "Studio")
+        config = relay.api.call("config", method="GET")
+        self.assertEqual(config.body, {"registration": "invite", "guests": False, "name": "Studio"})
+        body = {"username": "Alice", "password": PASSWORD}
+        self.assertEqual(relay.api.call("guest", {}).status, 403)
+        self.assertEqual(relay.api.call("register", body).status, 403)
+        invite = self.command("invite", "create")
+        self.assertEqual(relay.api.call("register", {**body, "invite": invite}).status, 200)
+        bob = relay.api.call("register", {**body, "username": "Bob", "invite": invite})
+        self.assertEqual((bob.status, bob.body["error"][:24]), (403, "This invite is not valid"))

@@ -12,7 +12,7 @@ from clasp_relay.access.policy.language.maps import encode_text, find_field, rep
 from clasp_relay.access.policy.language.question import Question
 from clasp_relay.access.policy.scopes import ANONYMOUS, UNRESTRICTED, Scopes
 from clasp_relay.access.policy.write import ChecksLeft, WriteRequest
-from clasp_relay.access.tokens import ADMIN_SCOPES, TokenExpired, TokenTable, TokenUnknown
+from clasp_relay.access.tokens import ADMIN_SCOPES, OWN_SCOPES, TokenExpired, TokenTable, TokenUnknown
 from clasp_relay.core.rights.memory import Answer, Memory, Reads
 from clasp_relay.core.rights.port import CatchUp, Grant, State, VisibilityRule
 from clasp_relay.core.session.sessions import Identity, Session
@@ -130,7 +130,8 @@ class TokenPermissions:
             raise EXPIRED from None
         except TokenUnknown:
             raise BAD_TOKEN from None
-        return Bearer(record.subject, record.digest, Scopes.parse(self.scopes_of(record)))
+        label = record.username if record.scopes_name == OWN_SCOPES else ""
+        return Bearer(record.subject, record.digest, Scopes.parse(self.scopes_of(record)), label=label)
 
     def _admit_anonymous(self, session: Session) -> Bearer:
         """Lets in a session without a token, where the policy says what it may do."""
@@ -315,6 +316,8 @@ class TokenPermissions:
         """Returns the scopes of a token, as ``action:pattern``; none for an id that cannot stand in a scope."""
         if record.scopes_name == ADMIN_SCOPES:
             return ("admin:/**",)
+        if record.scopes_name == OWN_SCOPES:
+            return record.scopes
         if self._policy is None:
             return UNRESTRICTED
         try:

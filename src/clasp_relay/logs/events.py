@@ -224,6 +224,10 @@ USERS_HELD = Event(
 TOKEN_WRITE_FAULT = Event(
     "token.write_fault", "error", "auth", "a fault of the relay while it wrote the new expiry of tokens"
 )
+TOKEN_DEVICES = Event("token.devices", "info", "auth", "device tokens: {count}; new: {new}, revoked: {revoked}")
+TOKEN_UNREADABLE = Event(
+    "token.unreadable", "warn", "auth", "the scopes of {subject}'s device token cannot be read: it lets nobody in"
+)
 TOKEN_END_FAULT = Event("token.end_fault", "error", "auth", "a fault of the relay while it ended a token's sessions")
 SECRET_MADE = Event("secret.made", "info", "auth", "{what} written to {path}")
 ADMIN_TOKEN_EXPOSED = Event(
@@ -246,6 +250,7 @@ _AUTH_REASONS = {
     "error": "a fault of the relay",
     "BadInput": "malformed request",
     "Busy": "the relay is busy",
+    "Forbidden": "the operator does not allow it",
     "Limited": "too many attempts",
     "Taken": "the name or id is taken",
     "Unauthenticated": "wrong name or password, or no valid token",
