@@ -111,7 +111,7 @@ def _relay(
         settings.max_params, settings.max_state_bytes, settings.param_ttl_s, subject, origin, ADMIN_SUBJECT
     )
     return Relay(
-        RelayOptions(settings.name, params, message_rate),
+        RelayOptions(settings.name, params, message_rate, settings.signal_ttl_s * 1_000_000),
         HANDLERS,
         clock,
         lambda: str(uuid.uuid4()),

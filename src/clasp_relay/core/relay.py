@@ -33,7 +33,7 @@ from clasp_relay.core.session.sessions import (
     check_legal,
 )
 from clasp_relay.core.state.params import ParamLimits, Params
-from clasp_relay.core.state.signals import Signals
+from clasp_relay.core.state.signals import SIGNAL_TTL_US, Signals
 from clasp_relay.errors import CloseCode, DecodeError, Disconnect, ErrorCode, RequestError
 from clasp_relay.wire.constants import MessageCode
 from clasp_relay.wire.messages import Bundle, Error, Message
@@ -57,11 +57,13 @@ class RelayOptions:
         name: the server name in WELCOME.
         params: how much may be set.
         message_rate: messages a second and burst of each session, or None for no limit.
+        signal_ttl_us: µs after which an announced signal is forgotten; 0 for never.
     """
 
     name: str = "CLASP Relay"
     params: ParamLimits = field(default_factory=ParamLimits)
     message_rate: tuple[float, float] | None = None
+    signal_ttl_us: int = SIGNAL_TTL_US
 
 
 Handler: TypeAlias = "Callable[[Relay, Session, Any, int], None]"
@@ -104,7 +106,7 @@ class Relay:
         self.sessions = SessionTable()
         self.params = Params(options.params)
         self.subscriptions = SubscriptionTable()
-        self.signals = Signals()
+        self.signals = Signals(options.signal_ttl_us)
         self.visibility = Visibility(self.permissions, self.params, clock)
         self.snapshots = Snapshots(self.permissions, self.visibility, self.params)
         self.recipients = Recipients(self.subscriptions, fan_out, self.visibility, self.permissions, clock)

@@ -31,9 +31,14 @@ LOOKED_AT_ONCE = 512
 
 
 class Signals:
-    """The registry of announced signals. The address of one may hold wildcards: it defines all that match."""
+    """The registry of announced signals. The address of one may hold wildcards: it defines all that match.
 
-    def __init__(self) -> None:
+    Args:
+        ttl_us: µs after which a definition that was not announced again is forgotten; 0 for never.
+    """
+
+    def __init__(self, ttl_us: int = SIGNAL_TTL_US) -> None:
+        self._ttl_us = ttl_us
         self._definitions: dict[str, tuple[SignalDefinition, int]] = {}
         self._oldest: OrderedDict[str, None] = OrderedDict()
         """The same addresses in order of their times; apart, since copying it takes ten times as long."""
@@ -100,7 +105,10 @@ class Signals:
     def _current(self, address: str, now_us: int) -> SignalDefinition | None:
         """Returns the definition at an address, whose time may be over though it is not forgotten yet."""
         entry = self._definitions.get(address)
-        return None if entry is None or entry[1] + SIGNAL_TTL_US <= now_us else entry[0]
+        return None if entry is None or self._is_over(entry[1], now_us) else entry[0]
+
+    def _is_over(self, announced_us: int, now_us: int) -> bool:
+        return self._ttl_us != 0 and announced_us + self._ttl_us <= now_us
 
     def _search(self, pattern: Pattern) -> Iterator[str | None]:
         """Goes through all addresses, since finding what matches takes too long for one turn; see ``match``."""
@@ -118,7 +126,7 @@ class Signals:
         for _ in range(min(len(self._definitions), SWEPT_AT_ONCE)):
             address = next(iter(self._oldest))
             definition, announced_us = self._definitions[address]
-            if announced_us + SIGNAL_TTL_US > now_us:
+            if not self._is_over(announced_us, now_us):
                 return
             del self._definitions[address], self._oldest[address]
             if self._wildcards.pop(address, None) is None:
