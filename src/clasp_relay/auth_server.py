@@ -32,11 +32,14 @@ from clasp_relay.access.secret_files import admin_record, read_or_make_admin_tok
 from clasp_relay.access.store_calls import MAX_WAITING_CALLS
 from clasp_relay.access.tokens import TokenTable
 from clasp_relay.access.workers import ThreadWorkers
+from clasp_relay.core.relay import Relay
 from clasp_relay.errors import StartError
+from clasp_relay.http.api_sessions import ApiSessions
 from clasp_relay.http.auth_api import make_auth_resource
 from clasp_relay.http.bounded import make_site
 from clasp_relay.http.cors import Origins
 from clasp_relay.http.json_answers import NotFound
+from clasp_relay.http.params_api import make_params_resource
 from clasp_relay.http.web_root import WebRoot, packaged_app
 from clasp_relay.logs import events
 from clasp_relay.net.websocket import ClaspFactory
@@ -45,7 +48,7 @@ from clasp_relay.settings import Settings
 from clasp_relay.storage.folder import prepare_folder
 from clasp_relay.storage.users_sqlite import SqliteUsers
 
-NOT_THE_APPS = (b"api", b"metrics", b"healthz", b"readyz")
+NOT_THE_APPS = (b"metrics", b"healthz", b"readyz")
 """Paths that tools ask for on this port; the app's page with status 200 would look like an answer."""
 
 NO_WEB_ROOT = "none"
@@ -73,6 +76,7 @@ class AuthServer(Service):
         policy: the application's rules, or None.
         origins: whose pages may read the answers.
         factory: makes the WebSocket connections of a web app that is served here too.
+        relay: the core, for clients by HTTP.
         addresses: tells the clients' addresses.
         tell: is told of each call; see ``accounts.Tell``.
     """
@@ -86,12 +90,14 @@ class AuthServer(Service):
         policy: Policy | None,
         origins: Origins,
         factory: ClaspFactory,
+        relay: Relay,
         addresses: ClientAddresses,
         tell: Tell,
     ) -> None:
         self._tell = tell
         self._accounts: Accounts | None = None
         self._factory = factory
+        self._api = ApiSessions(relay)
         self._addresses = addresses
         self._settings = settings
         self._reactor = reactor
@@ -171,6 +177,7 @@ class AuthServer(Service):
     def stopService(self) -> Deferred[None]:
         """Stops the threads, then closes the file."""
         Service.stopService(self)
+        self._api.close()
         return DeferredList([job.stopService() for job in self._jobs]).addCallback(lambda _: self._end())
 
     def close(self) -> None:
@@ -191,6 +198,8 @@ class AuthServer(Service):
         root = NotFound() if app is None else app
         auth = make_auth_resource(accounts, origins=self._origins, addresses=self._addresses, page=app)
         root.putChild(b"auth", auth)
+        api = make_params_resource(self._api, origins=self._origins, addresses=self._addresses)
+        root.putChild(b"api", api)
         if app is not None:
             root.putChild(b"ws", WebSocketResource(self._factory))
             for path in NOT_THE_APPS:

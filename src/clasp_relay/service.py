@@ -79,7 +79,7 @@ def make_service(settings: Settings, reactor: Any) -> RelayService:
     tokens.on_replace(lambda subject, old, new: _pass_sessions(relay, subject, old, new))
     tokens.tokens_in_use = lambda subject: {each.identity.token for each in relay.sessions.of_subject(subject)}
     factory = _factory(settings, reactor, relay, writer, origins, addresses, log)
-    auth = AuthServer(settings, reactor, tokens, permissions, policy, origins, factory, addresses, log.signed)
+    auth = AuthServer(settings, reactor, tokens, permissions, policy, origins, factory, relay, addresses, log.signed)
     relay.origin_of = auth.origin_of
     return RelayService(settings, reactor, relay, factory, auth, log, clock)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import subprocess
 import sys
 import time
 
 from clasp_relay.wire.messages import Error, Hello, Subscribe, Welcome
-from tests.integration.accounts import PASSWORD, AccountsRelay, AccountsTestCase, Person, put, told
+from tests.integration.accounts import PASSWORD, AccountsRelay, AccountsTestCase, Answer, Person, put, told
 from tests.integration.process import PATIENCE_S, environment, wait_until
 from tests.integration.raw import RawClient
 
@@ -126,3 +127,38 @@ class DeviceTokenTests(NoAccountCase):
         self.assertEqual(relay.api.call("register", {**body, "invite": invite}).status, 200)
         bob = relay.api.call("register", {**body, "username": "Bob", "invite": invite})
         self.assertEqual((bob.status, bob.body["error"][:24]), (403, "This invite is not valid"))
+
+
+class HttpTests(NoAccountCase):
+    """Params by HTTP from a relay that runs, with and without a token."""
+
+    def http(self, relay: AccountsRelay, method: str, path: str, body: object = None, token: str = "") -> Answer:
+        """Makes one request."""
+        connection = http.client.HTTPConnection("127.0.0.1", relay.auth_port, timeout=PATIENCE_S)
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        try:
+            connection.request(method, path, None if body is None else json.dumps(body).encode(), headers)
+            response = connection.getresponse()
+            text = response.read()
+            got = {name.lower(): text for name, text in response.getheaders()}
+            return Answer(response.status, json.loads(text) if text else {}, got)
+        finally:
+            connection.close()
+
+    def test_http_and_websocket_share_one_state_under_one_set_of_rights(self) -> None:
+        """The same verdicts, a subscriber hears of it, and a revoked token is 401."""
+        relay = self.start_studio()
+        ann = self.guest(relay, "ann")
+        ann.ask(Subscribe(1, "/studio/**"))
+        token = relay.api.guest("bob")
+        self.assertEqual(self.http(relay, "PUT", "/api/params/studio/light/1", 0.5, token).headers["etag"], '"1"')
+        self.assertEqual(self.http(relay, "PUT", "/api/params/studio/fader/1", 1, token).status, 403)
+        self.assertEqual(self.http(relay, "POST", "/api/events/studio/cue", "go", token).status, 202)
+        self.assertEqual(told(ann.settle()), [("/studio/light/1", 0.5), ("/studio/cue", "go")])
+        self.assertEqual(self.http(relay, "GET", "/api/params/studio/light/1").body["value"], 0.5)
+        self.assertEqual(self.http(relay, "PUT", "/api/params/studio/light/1", 1).status, 403)
+        self.assertEqual(self.http(relay, "GET", "/api/params/studio/other").status, 403)
+        self.assertEqual(self.http(relay, "GET", "/api/params/studio/light/1", token="nonsense").status, 401)
+        self.assertEqual(relay.api.call("logout", None, token).status, 200)
+        self.assertEqual(self.http(relay, "GET", "/api/params/studio/light/1", token=token).status, 401)
+        self.assertEqual(relay.stop(), 0)
