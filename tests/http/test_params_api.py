@@ -6,6 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.access.addresses import ClientAddresses
 from clasp_relay.errors import ErrorCode
+from clasp_relay.http import api_sessions
 from clasp_relay.http.api_sessions import ApiSessions
 from clasp_relay.http.auth_api import load_openapi
 from clasp_relay.http.bounded import MAX_BODY_BYTES
@@ -14,7 +15,7 @@ from clasp_relay.http.params_api import METHODS, STATUS, make_params_resource
 from clasp_relay.wire.messages import Set, Subscribe
 from tests.access.test_permissions import AuthWorld
 from tests.core.world import heard, value
-from tests.http.memory_site import Answer, MemorySite
+from tests.http.memory_site import Answer, MemorySite, parse_answer
 
 POLICY = {
     "scopes": ["read:/**", "write:/a/**"],
@@ -108,6 +109,65 @@ class ParamsApiTests(SynchronousTestCase):
         self.world.join("other").ask(Set("/a/x", value(1), lock=True))
         self.assertEqual(self.ask("PUT", "params/a/x", 2).status, 409)
 
+    def test_params_are_listed_in_parts_in_the_order_of_their_addresses(self) -> None:
+        """Those that match and that the reader may see; the last part says that it is the last."""
+        admin = self.world.join("admin")
+        for number in range(25):
+            admin.send(Set(f"/a/n{number:02}", value(number)))
+        admin.send(Set("/a/own/other", value(1)))
+        self.patch(api_sessions, "LOOKED_AT_ONCE", 4)
+        found: list[str] = []
+        after: str | None = ""
+        for _ in range(3):
+            part = self.list(f"pattern=/a/**&limit=10&after={after}").json
+            found += [param["address"] for param in part["params"]]
+            after = part["next"]
+        self.assertEqual((found, after), ([f"/a/n{number:02}" for number in range(25)], None))
+        whole = self.list("").json
+        self.assertEqual((len(whole["params"]), whole["next"]), (25, None))
+        self.assertEqual(whole["params"][0]["value"], 0)
+        self.assertEqual(len(self.list("pattern=/a/own/*", who="other").json["params"]), 1)
+        self.assertEqual(self.list("pattern=/a/n03").json["params"][0]["address"], "/a/n03")
+        self.patch(self.world.relay.params, "find", lambda _pattern: None)
+        self.assertEqual(len(self.list("pattern=/a/n1*").json["params"]), 10)
+
+    def test_list_is_bounded_in_bytes(self) -> None:
+        """At least one param is in each part, however large."""
+        admin = self.world.join("admin")
+        for name in "xyz":
+            admin.send(Set(f"/a/{name}", value(name * 1000)))
+        self.patch(api_sessions, "MAX_LIST_BYTES", 1000)
+        self.assertEqual(self.list("pattern=/a/*").json["next"], "/a/x")
+
+    def test_list_that_is_not_allowed_or_malformed_is_refused(self) -> None:
+        """A scope must cover the pattern, as for a SUBSCRIBE."""
+        self.world.add("nobody", scopes_name="own")
+        for query, who, status in (
+            ("pattern=/a/**", "nobody", 403),
+            ("", "nonsense", 401),
+            ("", "", 401),
+            ("pattern=a", "owner", 400),
+            ("pattern=%FF", "owner", 400),
+            ("limit=0", "owner", 400),
+            ("limit=10001", "owner", 400),
+            ("limit=x", "owner", 400),
+        ):
+            with self.subTest(query=query, who=who):
+                self.assertEqual(self.list(query, who=who).status, status)
+        self.assertEqual(self.ask("PUT", "params", 1).status, 405)
+
+    def list(self, query: str, who: str = "owner") -> Answer:
+        """Asks for a list, and lets as many turns pass as it takes."""
+        protocol, transport = self.site.connect()
+        head = f"GET /auth/params?{query} HTTP/1.1\r\nHost: a\r\n"
+        if who:
+            head += f"Authorization: Bearer {who}\r\n"
+        protocol.dataReceived(f"{head}\r\n".encode())
+        self.site.clock.advance(0)
+        for _ in range(60):
+            self.world.clock.clock.advance(0)
+        return parse_answer(transport.value())
+
     def test_event_is_accepted_and_told(self) -> None:
         """With a value or without one."""
         for body, told in (({"k": 1}, {"k": 1}), (None, None)):
@@ -165,7 +225,7 @@ class ParamsApiTests(SynchronousTestCase):
             (path.split("/")[2], method.upper())
             for path, methods in load_openapi()["paths"].items()
             for method in methods
-            if path.startswith("/api/") and method != "parameters"
+            if path.startswith("/api/") and method != "parameters" and path != "/api/params"
         }
         self.assertEqual(described, {(kind, each) for kind, all_ in METHODS.items() for each in all_ if each != "HEAD"})
 

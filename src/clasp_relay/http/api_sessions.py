@@ -17,12 +17,14 @@ from twisted.internet.defer import Deferred
 
 from clasp_relay.access.tokens import digest_of
 from clasp_relay.core.ports import Frame, Timer
+from clasp_relay.core.records import Param
 from clasp_relay.core.relay import Relay
 from clasp_relay.core.session.limiter import Limiter
 from clasp_relay.core.session.sessions import Session
 from clasp_relay.errors import CloseCode, ErrorCode, RequestError
-from clasp_relay.wire.json_values import CODEC
-from clasp_relay.wire.messages import Bundle, Hello, Message
+from clasp_relay.wire.address import Pattern
+from clasp_relay.wire.json_values import CODEC, param_to_json
+from clasp_relay.wire.messages import Bundle, Get, Hello, Message, SnapshotParam
 
 __all__ = ["IDLE_S", "MAX_HTTP_SESSIONS", "ApiSessions"]
 
@@ -31,6 +33,15 @@ IDLE_S = 60.0
 
 MAX_HTTP_SESSIONS = 10_000
 """Tokens that have a session at once, and client addresses whose message limit is remembered."""
+
+LOOKED_AT_ONCE = 512
+"""Params that a list looks at in one turn: 1 to 2 ms of work, as a QUERY's."""
+
+MAX_LIST_BYTES = 256 * 1024
+"""Size of the values in one list, as a turn writes for snapshots: the rest is asked for with ``after``."""
+
+ENTRY_BYTES = 200
+"""What a param takes in a list besides its value."""
 
 CLIENT_NAME = "HTTP"
 
@@ -134,6 +145,46 @@ class _Client:
         self.refusal = answer
 
 
+class _List:
+    """The first params of a list.
+
+    Args:
+        limit: how many at most.
+        after: the address that they come after.
+    """
+
+    def __init__(self, limit: int, after: str) -> None:
+        self._limit = limit
+        self._after = after
+        self._params: list[Param] = []
+
+    def add(self, params: list[Param]) -> None:
+        """Adds some, and keeps one more than the list may have, which tells that it goes on."""
+        if params:
+            # Two sorted runs: the sort only merges them.
+            self._params += sorted(params, key=_address_of)
+            self._params.sort(key=_address_of)
+            del self._params[self._limit + 1 :]
+
+    def answer(self) -> Answer:
+        """Returns the list."""
+        shown: list[Any] = []
+        size_bytes = 0
+        last = self._after
+        for param in self._params[: self._limit]:
+            size_bytes += len(param.value) + ENTRY_BYTES
+            if shown and size_bytes > MAX_LIST_BYTES:
+                break
+            entry = SnapshotParam(param.address, param.value, param.revision, param.writer, param.timestamp_us)
+            shown.append(param_to_json(entry))
+            last = param.address
+        return {"params": shown, "next": last if len(shown) < len(self._params) else None}
+
+
+def _address_of(param: Param) -> str:
+    return param.address
+
+
 class ApiSessions:
     """The sessions of all HTTP clients.
 
@@ -179,6 +230,71 @@ class ApiSessions:
         else:
             answer.addBoth(_after, lambda: client.end("the request was answered"))
         return answer
+
+    def find(self, token: str | None, address: str, pattern: Pattern, limit: int, after: str) -> Deferred[Answer]:
+        """Lists the params of a pattern that a client may see, in the order of their addresses, a piece in each turn.
+
+        Args:
+            token: what it presents; None for nothing.
+            address: the client's.
+            pattern: which.
+            limit: how many at most; fewer where they take more than ``MAX_LIST_BYTES``.
+            after: only addresses after this one.
+
+        Returns:
+            ``params``, and ``next``: the address after which the list goes on, None at its end. It fails with a
+            RequestError: SCOPE, LIMIT, OVERLOADED.
+        """
+        client = self._anonymous(address) if not token else self._of(token, address)
+        done: Deferred[Answer] = Deferred()
+        if client.refusal is not None:
+            done.callback(client.refusal)
+            return done
+        try:
+            self._pay(client, Get(pattern.text))
+            self._relay.permissions.check_subscribe(client.session.identity, pattern)
+        except RequestError:
+            if not token:
+                client.end("refused")
+            raise
+        if token:
+            client.keep()
+        else:
+            done.addBoth(_after, lambda: client.end("the request was answered"))
+        self._go_on(client, _List(limit, after), self._pieces(client.session, pattern, after), done)
+        return done
+
+    def _go_on(self, client: _Client, found: _List, pieces: Iterator[list[Param]], done: Deferred[Answer]) -> None:
+        """Adds a piece in this turn, and others in the turns after it."""
+        if not client.session.is_live:
+            done.callback({"code": int(ErrorCode.TOKEN_EXPIRED), "error": "the token ended"})
+            return
+        try:
+            piece = next(pieces, None)
+            if piece is None:
+                done.callback(found.answer())
+                return
+            found.add(piece)
+        except Exception:
+            done.errback()
+            return
+        self._relay.clock.call_later(0, lambda: self._go_on(client, found, pieces, done))
+
+    def _pieces(self, session: Session, pattern: Pattern, after: str) -> Iterator[list[Param]]:
+        """Yields the params that a session may see, as many as fit into a turn."""
+        params = self._relay.params
+        found = params.find(pattern)
+        captured = params.all() if found is None else found
+        for start in range(0, len(captured), LOOKED_AT_ONCE):
+            some = captured[start : start + LOOKED_AT_ONCE]
+            matching = [
+                param
+                for param in some
+                if param.address > after
+                and (found is not None or pattern.matches(param.address))
+                and params.get(param.address) is param
+            ]
+            yield self._relay.visibility.show(matching, session, pattern)
 
     def close(self) -> None:
         """Ends all sessions."""

@@ -20,12 +20,12 @@ from clasp_relay.http.auth_api import request_address
 from clasp_relay.http.cors import Origins, set_cors_headers
 from clasp_relay.http.json_answers import NOT_FOUND, answer, bearer_of, is_too_large, refuse
 from clasp_relay.logs import events
-from clasp_relay.wire.address import check_address
+from clasp_relay.wire.address import Pattern, check_address
 from clasp_relay.wire.json_values import parse_json, value_from_json
 from clasp_relay.wire.messages import NULL, Bundle, Get, Message, Publish, Set, Value
 from clasp_relay.wire.values import encode_value
 
-__all__ = ["METHODS", "STATUS", "make_params_resource"]
+__all__ = ["LIST_METHODS", "METHODS", "STATUS", "make_params_resource"]
 
 STATUS: Mapping[int, HTTPStatus] = {
     ErrorCode.MESSAGE: HTTPStatus.BAD_REQUEST,
@@ -54,6 +54,13 @@ METHODS = {
 }
 """What each first word of a path takes."""
 
+LIST_METHODS = ("GET", "HEAD")
+"""What ``/api/params`` alone takes."""
+
+LIST_LIMIT = 1_000
+MAX_LIST_LIMIT = 10_000
+"""How many params a list has at most, where a request does not say and where it does."""
+
 Ask = Callable[[Message], Deferred[dict[str, Any]]]
 
 
@@ -75,7 +82,10 @@ class _ParamsResource(Resource):
             return refuse(request, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The request is too large.")
         kind = request.postpath[0].decode("utf-8", "replace") if request.postpath else ""
         methods = METHODS.get(kind)
-        if methods is None or (kind == "bundle") != (len(request.postpath) == 1):
+        is_bare = len(request.postpath) == 1
+        if kind == "params" and is_bare:
+            methods = LIST_METHODS
+        elif methods is None or (kind == "bundle") != is_bare:
             return refuse(request, HTTPStatus.NOT_FOUND, NOT_FOUND)
         method = request.method.decode("ascii", "replace")
         if method not in methods:
@@ -88,8 +98,11 @@ class _ParamsResource(Resource):
         return NOT_DONE_YET
 
     def _handle(self, request: IRequest, kind: str, method: str) -> Deferred[bytes]:
-        message = _MAKERS[kind](request, method)
         client = request_address(request, self._addresses)
+        if kind == "params" and len(request.postpath) == 1:
+            listed = self._sessions.find(bearer_of(request), client, *_list_asked(request))
+            return listed.addCallback(lambda told: _answer_list(request, told))
+        message = _MAKERS[kind](request, method)
         asked = self._sessions.ask(bearer_of(request), client, message)
         return asked.addCallback(lambda told: _answer(request, method, message, told))
 
@@ -103,6 +116,26 @@ def make_params_resource(sessions: ApiSessions, *, origins: Origins, addresses: 
         addresses: tells the clients' addresses.
     """
     return _ParamsResource(sessions, origins, addresses)
+
+
+def _list_asked(request: Any) -> tuple[Pattern, int, str]:
+    """Returns pattern, limit and the address that the list comes after."""
+    try:
+        pattern, limit, after = (
+            request.args.get(name, [default])[0].decode("utf-8")
+            for name, default in ((b"pattern", b"/**"), (b"limit", b"%d" % LIST_LIMIT), (b"after", b""))
+        )
+    except UnicodeDecodeError:
+        raise DecodeError("the query is not UTF-8") from None
+    if re.fullmatch("[0-9]{1,5}", limit) is None or not 1 <= int(limit) <= MAX_LIST_LIMIT:
+        raise DecodeError(f"limit is no whole number from 1 to {MAX_LIST_LIMIT}")
+    return Pattern.parse(pattern), int(limit), after
+
+
+def _answer_list(request: IRequest, told: dict[str, Any]) -> bytes:
+    if "error" in told:
+        return _refuse_code(request, told["code"], told["error"])
+    return answer(request, HTTPStatus.OK, told)
 
 
 def _param_message(request: IRequest, method: str) -> Message:

@@ -18,7 +18,7 @@ from clasp_relay.errors import DecodeError, ErrorCode, RequestError
 from clasp_relay.wire.messages import Error, Message, Publish, SignalDefinition, SnapshotParam, Value
 from clasp_relay.wire.values import PyValue, check_keys, decode_value, encode_value, has_suspect_key
 
-__all__ = ["CODEC", "JsonCodec", "parse_json", "to_json", "value_from_json"]
+__all__ = ["CODEC", "JsonCodec", "param_to_json", "parse_json", "to_json", "value_from_json"]
 
 _FLOATS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
@@ -26,6 +26,17 @@ _FLOATS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 def to_json(value: Value) -> Any:
     """Returns a value as ``json.dumps`` takes it."""
     return _shown(decode_value(value))
+
+
+def param_to_json(param: SnapshotParam) -> dict[str, Any]:
+    """Returns a param as ``json.dumps`` takes it."""
+    return {
+        "address": param.address,
+        "value": to_json(param.value),
+        "revision": param.revision,
+        "timestamp": param.timestamp_us,
+        "writer": param.writer,
+    }
 
 
 def value_from_json(parsed: Any, address: str | None = None) -> Value:
@@ -102,14 +113,7 @@ class JsonCodec:
     def snapshot(self, params: Iterable[SnapshotParam], /) -> Iterator[bytes]:
         """See ``core.ports.Codec``: a message for each param."""
         for param in params:
-            shown = {
-                "address": param.address,
-                "value": to_json(param.value),
-                "revision": param.revision,
-                "timestamp": param.timestamp_us,
-                "writer": param.writer,
-            }
-            yield _json(shown)
+            yield _json(param_to_json(param))
 
     def result(self, definitions: Iterable[SignalDefinition], /) -> Iterator[bytes]:
         """See ``core.ports.Codec``."""
