@@ -128,6 +128,13 @@ class WaitingTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(second), {"revision": 2})
         self.assertEqual(self.successResultOf(refused)["code"], ErrorCode.CONFLICT)
 
+    def test_request_that_waits_at_the_end_is_told_so(self) -> None:
+        """It is not left without an answer."""
+        waiting = self.ask(Set("/a", value(1)))
+        self.api.close()
+        told = self.successResultOf(waiting)
+        self.assertEqual((told["code"], told["error"]), (ErrorCode.OVERLOADED, "the relay is stopping"))
+
     def test_session_does_not_end_as_idle_while_an_answer_waits(self) -> None:
         """The disk may be slow."""
         waiting = self.ask(Set("/a", value(1)))

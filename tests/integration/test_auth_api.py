@@ -271,7 +271,7 @@ class AuthApiTests(TestCase):
                 capture_output=True,
                 text=True,
                 env=os.environ,
-                timeout=120,
+                timeout=300,
                 check=False,
             )
 

@@ -71,9 +71,13 @@ class _Outbox:
 
     def close(self, _close_code: CloseCode, reason: str) -> None:
         """Tells all that wait that the session has ended."""
-        while self.waiting:
-            self.waiting.popleft().callback({"code": int(ErrorCode.TOKEN_EXPIRED), "error": reason})
+        self.refuse(ErrorCode.TOKEN_EXPIRED, reason)
         self._ended()
+
+    def refuse(self, code: ErrorCode, reason: str) -> None:
+        """Answers all that wait."""
+        while self.waiting:
+            self.waiting.popleft().callback({"code": int(code), "error": reason})
 
     def discard(self) -> None:
         """Nothing is kept here that could be dropped."""
@@ -119,9 +123,10 @@ class _Client:
         self._timer = self._relay.clock.call_later(IDLE_S, self._end_idle)
 
     def end(self, cause: str) -> None:
-        """Ends the session."""
+        """Ends the session; requests that still wait for an answer are told to come back."""
         self._cancel()
         self._relay.disconnect(self.session, cause)
+        self._outbox.refuse(ErrorCode.OVERLOADED, cause)
 
     def _end_idle(self) -> None:
         self._timer = None
