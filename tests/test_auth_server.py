@@ -43,6 +43,7 @@ class Running:
     def __init__(self, settings: Settings, policy: Policy | None = None) -> None:
         self.tokens = TokenTable(REACTOR, time.time)
         self.calls: list[tuple[str, ...]] = []
+        relay = World().relay
         self.server = AuthServer(
             settings,
             REACTOR,
@@ -50,7 +51,8 @@ class Running:
             TokenPermissions(self.tokens, policy, lambda: time.time_ns() // 1000),
             policy,
             Origins(None),
-            ClaspFactory(World().relay, TurnWriter(REACTOR), REACTOR),
+            ClaspFactory(relay, TurnWriter(REACTOR), REACTOR),
+            relay,
             ClientAddresses(settings.trusted_proxies),
             lambda *call: self.calls.append(call),
         )
@@ -159,7 +161,7 @@ class AuthServerTests(TestCase):
         for path in ("/", "/api/entities", "/some/page"):
             answer = await bare.ask("GET", path)
             self.assertEqual((answer.status, answer.json), (404, {"error": "There is nothing here."}))
-        self.assertEqual(bare.site.resource.listStaticNames(), [b"auth"])
+        self.assertEqual(bare.site.resource.listStaticNames(), [b"auth", b"api"])
         self.assertEqual((await bare.ask("GET", "/auth/me")).status, 401)
 
     async def test_calls_under_way_at_the_end_are_answered(self) -> None:

@@ -106,6 +106,17 @@ class PolicyTests(CheckTestCase):
         self.assertEqual(said[1], "eve, /a/bob/secret: hidden")
         self.assertIn("visibility: snapshot_visibility[0] /a/{owner}/secret", said)
 
+    def test_check_explains_what_a_session_without_a_token_may_do(self) -> None:
+        """Asked for by a subject as the relay makes it."""
+        path = self.write("open.json", json.dumps({**POLICY, "anonymous": {"scopes": ["read:/a/*/stage"]}}))
+        said = self.answer(path, "--as", "clasp.anon.x", "--read", "/a/bob/stage")
+        self.assertEqual(said[1], f"{path}: sessions without a token are let in; their scopes: read:/a/*/stage")
+        self.assertEqual(said[2], "clasp.anon.x, /a/bob/stage: shown")
+        said = self.answer(path, "--as", "clasp.anon.x", "--write", "/a/bob/stage")
+        self.assertIn("no write scope holds this address (ERROR 301)", said[2])
+        said = self.answer(self.policy, "--as", "clasp.anon.x", "--read", "/a/bob/stage")
+        self.assertIn("clasp.anon.x may not read /a/bob/stage: no scope allows it", said[1])
+
     def test_check_says_what_is_wrong_with_a_question(self) -> None:
         """In one line that names the option."""
         both = "check-config: --as needs --read or --write, and --read and --write need --as"

@@ -63,11 +63,15 @@ class ReadTests(ConfigTestCase):
             ("ws-port = 1", "FILE: ws-port: unknown key; write port"),
             ("p = 1", "FILE: p: unknown key; write port"),
             ('config = "x"', "FILE: config: a config file cannot name another config file"),
-            ("quic-port = 1", "FILE: quic-port: not supported"),
+            (
+                "quic-port = 1",
+                "FILE: quic-port: not supported: QUIC is not offered; clients connect with WebSocket (--port)",
+            ),
+            ("rendezvous-port = 1", "FILE: rendezvous-port: has no effect: rendezvous is not offered; leave it out"),
         ):
             with self.subTest(text):
                 self.assertEqual(self.refusal(text), line)
-        self.assertIn("quic-port", NOT_SUPPORTED)
+        self.assertIn("lenses", NOT_SUPPORTED)
 
     def test_values_of_a_type_that_no_option_has_are_refused(self) -> None:
         """What was expected is said as for the command line."""

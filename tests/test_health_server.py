@@ -28,9 +28,9 @@ class HealthServerTests(SynchronousTestCase):
         given: dict[str, Any] = {"auth_port": 0, "health_port": 7360, "data_dir": Path(self.mktemp())} | settings
         return make_service(Settings(**given), self.machine)
 
-    def ask(self, path: str) -> tuple[int, bytes]:
-        """Returns status and body of an answer of the health port."""
-        site: Any = self.machine.tcpServers[0][1]
+    def ask(self, path: str, number: int = 0) -> tuple[int, bytes]:
+        """Returns status and body of an answer of the health port, or of another one by its number."""
+        site: Any = self.machine.tcpServers[number][1]
         protocol = site.buildProtocol(IPv4Address("TCP", "192.0.2.1", 4711))
         assert protocol is not None
         transport = StringTransport()
@@ -59,6 +59,21 @@ class HealthServerTests(SynchronousTestCase):
         self.assertIsNone(self.service.health.port)
         self.assertEqual(self.machine.stopped_ports, 2)
         self.assertEqual(self.machine.getDelayedCalls(), [])
+
+    def test_metrics_alone_have_a_port_of_their_own(self) -> None:
+        """Beside a health port or without one."""
+        for health_port, ports in ((7360, [7360, 9090, 7330]), (None, [9090, 7330])):
+            with self.subTest(health_port=health_port):
+                self.machine = Machine()
+                self.service = self.make(health_port=health_port, metrics_port=9090)
+                self.service.startService()
+                self.assertEqual([each[0] for each in self.machine.tcpServers], ports)
+                number = ports.index(9090)
+                self.assertIn(b"clasp_sessions 0.0", self.ask("/metrics", number)[1])
+                self.assertEqual(self.ask("/healthz", number)[0], 404)
+                self.service.stopService()
+                self.machine.pump([0.1, 0.1])
+                self.assertEqual(self.machine.stopped_ports, len(ports))
 
     def test_metrics_have_what_the_auth_server_counts(self) -> None:
         """None of it in open mode; its calls and its queue with accounts."""

@@ -35,10 +35,10 @@ class AcceptedTests(SynchronousTestCase):
         cases: list[tuple[list[str], Settings]] = [
             (["--port", "1"], Settings(port=1)),
             (["--port=1"], Settings(port=1)),
-            (["--ws-port", "1"], Settings(port=1)),
+            (["--ws-port", "1"], Settings(port=1, auth_port=0)),
             (["-p", "1"], Settings(port=1)),
             (["-p1"], Settings(port=1)),
-            (["--port", "1", "--ws-port", "2"], Settings(port=2)),
+            (["--port", "1", "--ws-port", "2"], Settings(port=2, auth_port=0)),
             (["--auth-port", "0"], Settings(auth_port=0)),
             (["--auth-port", "0", "--app-config", "none"], Settings(auth_port=0, app_config="none")),
             (["--endpoint", "tcp:1:interface=::1"], Settings(endpoint="tcp:1:interface=::1")),
@@ -77,6 +77,10 @@ class AcceptedTests(SynchronousTestCase):
             (["--log-level", "info,net=DEBUG"], Settings(log_level="info,net=debug")),
             (["--log-format", "json"], Settings(log_format="json")),
             (["--health-port", "7360"], Settings(health_port=7360)),
+            (["--metrics-port", "9090"], Settings(metrics_port=9090)),
+            (["--signal-ttl", "0"], Settings(signal_ttl_s=0)),
+            (["--registration", "invite", "--guests", "OFF"], Settings(registration="invite", guests="off")),
+            (["--cert", "c", "--key", "k"], Settings(tls_cert=Path("c"), tls_key=Path("k"), auth_port=0)),
         ]
         for arguments, settings in cases:
             with self.subTest(arguments=arguments):
@@ -109,6 +113,26 @@ class AcceptedTests(SynchronousTestCase):
         for arguments, environment, settings in cases:
             with self.subTest(arguments=arguments):
                 self.assertEqual(parse(*arguments, environment=environment), settings)
+
+    def test_command_line_of_the_rust_relay_is_open_unless_it_says_something_about_accounts(self) -> None:
+        """Wherever that is said; the log and check-config tell why it is open."""
+        self.assertEqual(parse("--rendezvous-port=0"), Settings(auth_port=0))
+        for arguments, environment in (
+            (["--port", "1", "--name", "x", "--persist", "s.json"], {}),
+            (["--ws-port", "1", "--auth-port", "7351"], {}),
+            (["--ws-port", "1", "--auth-db", "u.db"], {}),
+            (["--ws-port", "1", "--admin-token", "t"], {}),
+            (["--ws-port", "1"], {"CLASP_AUTH_PORT": "7351"}),
+            (["--ws-port", "1"], {"CLASP_APP_CONFIG": "none"}),
+        ):
+            with self.subTest(arguments=arguments, environment=environment):
+                self.assertFalse(parse(*arguments, environment=environment).is_open_mode)
+        options = Options({})
+        options.parseOptions(["--ws-port", "1", "--rendezvous-ttl", "300"])
+        self.assertEqual(options.sources["auth_port"], "--ws-port, without an option about accounts")
+        ignored, opened = options.notices
+        self.assertEqual(ignored, "--rendezvous-ttl is ignored: rendezvous is not offered")
+        self.assertIn("--auth-port 7350 turns them on", opened)
 
     def test_rust_log_is_the_level_when_nothing_else_is(self) -> None:
         """RUST_LOG comes last, after the option and its variable."""
@@ -266,8 +290,16 @@ class RefusedTests(SynchronousTestCase):
         for name in NOT_SUPPORTED:
             dashes = "-" if len(name) == 1 else "--"
             with self.subTest(name):
-                self.assertEqual(self.refusal(f"{dashes}{name}"), f"{dashes}{name}: not supported")
-        self.assertEqual(self.refusal("--quic-port=7331"), "--quic-port: not supported")
+                self.assertTrue(self.refusal(f"{dashes}{name}").startswith(f"{dashes}{name}: not supported"))
+        said = "--quic-port: not supported: QUIC is not offered; clients connect with WebSocket (--port)"
+        self.assertEqual(self.refusal("--quic-port=7331"), said)
+        cases = [
+            (["--rendezvous-port"], "--rendezvous-port: got no value, expected a whole number from 0 to 65535"),
+            (["--rendezvous-port", "x"], "--rendezvous-port: got 'x', expected a whole number from 0 to 65535"),
+        ]
+        for arguments, line in cases:
+            with self.subTest(line):
+                self.assertEqual(self.refusal(*arguments), line)
 
     def test_unknown_options_are_refused_by_name(self) -> None:
         """Abbreviations are unknown too: their meaning would change with every new option."""

@@ -10,11 +10,12 @@ from typing import Any
 
 from autobahn.twisted.resource import WebSocketResource
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.web.resource import Resource
 
-from clasp_relay.access.accounts import Accounts, Tell, load_tokens
+from clasp_relay.access.accounts import Accounts, Admission, Tell, load_tokens
 from clasp_relay.access.addresses import ClientAddresses, hasher_of_addresses
+from clasp_relay.access.devices import DeviceWatch
 from clasp_relay.access.limits import AttemptLimiter, KnownAddresses, RateLimits
 from clasp_relay.access.names import name_keys
 from clasp_relay.access.passwords import (
@@ -31,11 +32,14 @@ from clasp_relay.access.secret_files import admin_record, read_or_make_admin_tok
 from clasp_relay.access.store_calls import MAX_WAITING_CALLS
 from clasp_relay.access.tokens import TokenTable
 from clasp_relay.access.workers import ThreadWorkers
+from clasp_relay.core.relay import Relay
 from clasp_relay.errors import StartError
+from clasp_relay.http.api_sessions import ApiSessions
 from clasp_relay.http.auth_api import make_auth_resource
 from clasp_relay.http.bounded import make_site
 from clasp_relay.http.cors import Origins
 from clasp_relay.http.json_answers import NotFound
+from clasp_relay.http.params_api import make_params_resource
 from clasp_relay.http.web_root import WebRoot, packaged_app
 from clasp_relay.logs import events
 from clasp_relay.net.websocket import ClaspFactory
@@ -44,7 +48,7 @@ from clasp_relay.settings import Settings
 from clasp_relay.storage.folder import prepare_folder
 from clasp_relay.storage.users_sqlite import SqliteUsers
 
-NOT_THE_APPS = (b"api", b"metrics", b"healthz", b"readyz")
+NOT_THE_APPS = (b"metrics", b"healthz", b"readyz")
 """Paths that tools ask for on this port; the app's page with status 200 would look like an answer."""
 
 NO_WEB_ROOT = "none"
@@ -53,6 +57,9 @@ NO_WEB_ROOT = "none"
 PURGE_INTERVAL_S = 3600
 """How often old tokens are deleted."""
 
+
+DEVICES_INTERVAL_S = 0.5
+"""How often the relay looks whether the operator made or revoked a device token: within a second it is in force."""
 
 ORIGIN_DIGITS = 16
 """Hexadecimal digits of an address's hash that are kept with each param: enough to tell addresses apart."""
@@ -69,6 +76,7 @@ class AuthServer(Service):
         policy: the application's rules, or None.
         origins: whose pages may read the answers.
         factory: makes the WebSocket connections of a web app that is served here too.
+        relay: the core, for clients by HTTP.
         addresses: tells the clients' addresses.
         tell: is told of each call; see ``accounts.Tell``.
     """
@@ -82,12 +90,14 @@ class AuthServer(Service):
         policy: Policy | None,
         origins: Origins,
         factory: ClaspFactory,
+        relay: Relay,
         addresses: ClientAddresses,
         tell: Tell,
     ) -> None:
         self._tell = tell
         self._accounts: Accounts | None = None
         self._factory = factory
+        self._api = ApiSessions(relay)
         self._addresses = addresses
         self._settings = settings
         self._reactor = reactor
@@ -105,7 +115,7 @@ class AuthServer(Service):
             max_waiting_in_lane=MAX_WAITING_HASHES_PER_ADDRESS,
             gives_way=True,
         )
-        self._purges: PeriodicService | None = None
+        self._jobs: list[PeriodicService] = []
         self._known = KnownAddresses(time.time)
         self._hash_of: Callable[[str], bytes] = hasher_of_addresses(b"")
 
@@ -144,25 +154,31 @@ class AuthServer(Service):
             token = read_or_make_admin_token(settings.admin_token, secrets.token_hex)
             self._tokens.add(admin_record(token, time.time()))
         accounts = self._accounts = self._make_accounts(store)
-        self._purges = PeriodicService(
-            PURGE_INTERVAL_S, self._reactor, lambda: Deferred.fromCoroutine(accounts.purge()), "purge"
-        )
+        devices = DeviceWatch(store.devices, self.sql, self._tokens)
+        devices.load()
+        self._jobs = [
+            PeriodicService(PURGE_INTERVAL_S, self._reactor, lambda: Deferred.fromCoroutine(accounts.purge()), "purge"),
+            PeriodicService(
+                DEVICES_INTERVAL_S, self._reactor, lambda: Deferred.fromCoroutine(devices.look()), "device tokens"
+            ),
+        ]
         return make_site(self._root(accounts), self._reactor, settings.trusted_proxies)
 
     def startService(self) -> None:
         """Starts the threads and the timers; ``open`` must have been called."""
-        assert self._purges is not None, "started before it was opened"
+        assert self._jobs, "started before it was opened"
         Service.startService(self)
         self.sql.start()
         self.hashing.start()
         self._tokens.start()
-        self._purges.startService()
+        for job in self._jobs:
+            job.startService()
 
     def stopService(self) -> Deferred[None]:
         """Stops the threads, then closes the file."""
         Service.stopService(self)
-        purged = self._purges.stopService() if self._purges is not None else maybeDeferred(lambda: None)
-        return purged.addCallback(lambda _: self._end())
+        self._api.close()
+        return DeferredList([job.stopService() for job in self._jobs]).addCallback(lambda _: self._end())
 
     def close(self) -> None:
         """Closes users.db; enough for a server that was opened and not started."""
@@ -182,6 +198,8 @@ class AuthServer(Service):
         root = NotFound() if app is None else app
         auth = make_auth_resource(accounts, origins=self._origins, addresses=self._addresses, page=app)
         root.putChild(b"auth", auth)
+        api = make_params_resource(self._api, origins=self._origins, addresses=self._addresses)
+        root.putChild(b"api", api)
         if app is not None:
             root.putChild(b"ws", WebSocketResource(self._factory))
             for path in NOT_THE_APPS:
@@ -206,4 +224,5 @@ class AuthServer(Service):
             now_s=time.time,
             random_hex=secrets.token_hex,
             tell=self._tell,
+            admission=Admission(self._settings.registration, self._settings.guests == "on", self._settings.name),
         )

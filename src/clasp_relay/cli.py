@@ -19,7 +19,8 @@ __all__ = ["main"]
 def main() -> None:
     """Runs the relay in the foreground; the arguments are those of ``twistd clasp-relay``.
 
-    Behind the word ``check-config`` they are those of ``check_config.run``, and no relay runs.
+    Behind the words ``check-config``, ``token`` and ``invite`` they are those of ``check_config.run`` and
+    ``account_commands.run``, and no relay runs.
 
     No pid file: a process that was killed leaves one, and in a container the next one finds its own number in it
     and refuses to start.
@@ -29,8 +30,8 @@ def main() -> None:
     """
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # an ASCII terminal shows every text, escaped
-    if sys.argv[1:2] == ["check-config"]:
-        _check_config(sys.argv[2:])
+    if sys.argv[1:2] and sys.argv[1] in ("check-config", "token", "invite"):
+        _run_command(sys.argv[1:])
         return
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup sets it
@@ -61,11 +62,14 @@ def _options_of_twistd(twistd: Any, relay: Any) -> type:
     return Options
 
 
-def _check_config(arguments: list[str]) -> None:
-    from clasp_relay.check_config import run  # noqa: PLC0415  what only this needs is not loaded for a relay
+def _run_command(arguments: list[str]) -> None:
+    from clasp_relay import account_commands, check_config  # noqa: PLC0415  not loaded for a relay
 
     try:
-        run(arguments)
+        if arguments[0] in account_commands.COMMANDS:
+            account_commands.run(arguments)
+        else:
+            check_config.run(arguments[1:])
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader has seen enough; without this, Python would complain once more at its end.

@@ -8,6 +8,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from clasp_relay.option_table import NOT_SUPPORTED, OPTIONS, Option
+from clasp_relay.upstream_options import IGNORED, reason_against
 
 __all__ = ["ConfigError", "read_config"]
 
@@ -55,7 +56,9 @@ def _why_not(key: str) -> str:
     if key == "config":
         return "a config file cannot name another config file"
     if key in NOT_SUPPORTED:
-        return "not supported"
+        return f"not supported{reason_against(key)}"
+    if key in IGNORED:
+        return f"has no effect: {IGNORED[key][1]}; leave it out"
     for option in OPTIONS:
         if key.replace("_", "-") in (option.name, *option.aliases):
             return f"unknown key; write {option.name}"

@@ -1,4 +1,4 @@
-"""The service behind ``--health-port``: health checks and metrics."""
+"""The service behind ``--health-port`` and ``--metrics-port``: health checks and metrics."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.interfaces import IListeningPort
 
 from clasp_relay.auth_server import AuthServer
 from clasp_relay.core.relay import Relay
 from clasp_relay.event_loop import LoopLag
 from clasp_relay.http.bounded import make_site
-from clasp_relay.http.health import make_health_resource
+from clasp_relay.http.health import make_health_resource, make_metrics_resource
 from clasp_relay.http.metrics import Sources, make_registry
 from clasp_relay.net.listening import TcpPlace, listen
 from clasp_relay.net.websocket import ClaspFactory
@@ -26,18 +26,19 @@ class HealthServer(Service):
     """Serves ``/healthz``, ``/readyz`` and ``/metrics`` while it runs. A stop of the relay ends it last.
 
     Args:
-        place: where it listens.
+        place: where it listens; None for nowhere.
         reactor: the reactor that runs it.
         relay: the core.
         factory: the connections.
         auth: the accounts; None in open mode.
         is_ready: whether every port listens and the state is loaded, and no stop has begun.
         snapshots: returns what writes the state file; None until the state is loaded.
+        metrics_place: where ``/metrics`` is served alone; None for nowhere.
     """
 
     def __init__(
         self,
-        place: TcpPlace,
+        place: TcpPlace | None,
         reactor: Any,
         relay: Relay,
         factory: ClaspFactory,
@@ -45,10 +46,14 @@ class HealthServer(Service):
         *,
         is_ready: Callable[[], bool],
         snapshots: Callable[[], SnapshotWriter | None],
+        metrics_place: TcpPlace | None = None,
     ) -> None:
         self.port: IListeningPort | None = None
-        """The port while it listens."""
+        """The port of the health checks while it listens."""
+        self.metrics_port: IListeningPort | None = None
+        """The port of the metrics alone while it listens."""
         self._place = place
+        self._metrics_place = metrics_place
         self._reactor = reactor
         self._lag = LoopLag(reactor)
         sources = Sources(
@@ -59,7 +64,9 @@ class HealthServer(Service):
             hash_queue=lambda: 0 if auth is None else auth.hashing.waiting,
             loop_lag=self._lag,
         )
-        self._site = make_site(make_health_resource(is_ready, make_registry(sources)), reactor, uses_reserve=True)
+        registry = make_registry(sources)
+        self._site = make_site(make_health_resource(is_ready, registry), reactor, uses_reserve=True)
+        self._metrics_site = make_site(make_metrics_resource(registry), reactor, uses_reserve=True)
 
     def open(self) -> None:
         """Listens, unless it does.
@@ -67,8 +74,10 @@ class HealthServer(Service):
         Raises:
             StartError: it cannot.
         """
-        if self.port is None:
+        if self.port is None and self._place is not None:
             self.port = listen(self._reactor, self._place, self._site, "--health-port")
+        if self.metrics_port is None and self._metrics_place is not None:
+            self.metrics_port = listen(self._reactor, self._metrics_place, self._metrics_site, "--metrics-port")
 
     def startService(self) -> None:
         """Starts to measure; ``open`` must have been called."""
@@ -76,9 +85,10 @@ class HealthServer(Service):
         self._lag.startService()
 
     def stopService(self) -> Deferred[Any]:
-        """Ends the measuring and the port."""
+        """Ends the measuring and the ports."""
         if self.running:
             Service.stopService(self)
             self._lag.stopService()
-        port, self.port = self.port, None
-        return maybeDeferred(lambda: None if port is None else port.stopListening())
+        ports = [port for port in (self.port, self.metrics_port) if port is not None]
+        self.port = self.metrics_port = None
+        return DeferredList([maybeDeferred(port.stopListening) for port in ports])

@@ -78,16 +78,17 @@ class RelayService(MultiService):
         self.is_saved = True
         """Whether the last snapshot was saved; at the end of a stop, whether all changes are on disk."""
         self.health: HealthServer | None = None
-        """The health port, where there is one."""
-        if settings.health_port is not None:
+        """The health port and the metrics port, where there is one of them."""
+        if settings.health_port is not None or settings.metrics_port is not None:
             self.health = HealthServer(
-                TcpPlace(settings.host, settings.health_port),
+                None if settings.health_port is None else TcpPlace(settings.host, settings.health_port),
                 reactor,
                 relay,
                 factory,
                 auth,
                 is_ready=lambda: self.is_ready,
                 snapshots=lambda: self._snapshots,
+                metrics_place=None if settings.metrics_port is None else TcpPlace(settings.host, settings.metrics_port),
             )
         MultiService.addService(self, PeriodicService(SWEEP_INTERVAL_S, reactor, relay.sweep, "sweep"))
         MultiService.addService(self, PeriodicService(settings.persist_interval_s, reactor, self._save, "snapshot"))
@@ -128,9 +129,12 @@ class RelayService(MultiService):
         events.RELAY_LISTENING.log(name=self.settings.name, address=address_text(self.port.getHost()))
         if self.auth_port is not None:
             events.AUTH_LISTENING.log(address=address_text(self.auth_port.getHost()))
-        if self.health is not None and self.health.port is not None:
+        if self.health is not None:
             self.health.startService()
-            events.HEALTH_LISTENING.log(address=address_text(self.health.port.getHost()))
+            if self.health.port is not None:
+                events.HEALTH_LISTENING.log(address=address_text(self.health.port.getHost()))
+            if self.health.metrics_port is not None:
+                events.METRICS_LISTENING.log(address=address_text(self.health.metrics_port.getHost()))
         if self.settings.is_open_mode:
             events.RELAY_OPEN_MODE.log()
 

@@ -132,9 +132,13 @@ OPTIONS: tuple[Option, ...] = (
         default="",
     ),
     Option(
-        "tls-cert", "tls_cert", "PEM file with the certificate and its chain; turns on TLS (wss and https)", default=""
+        "tls-cert",
+        "tls_cert",
+        "PEM file with the certificate and its chain; turns on TLS (wss and https)",
+        aliases=("cert",),
+        default="",
     ),
-    Option("tls-key", "tls_key", "PEM file with the private key of the certificate", default=""),
+    Option("tls-key", "tls_key", "PEM file with the private key of the certificate", aliases=("key",), default=""),
     Option("trusted-proxy", "trusted_proxies", "networks of the proxies whose X-Forwarded-For is believed", default=""),
     Option("cors-origin", "cors_origins", "origins whose web pages may talk to the relay", default="every origin"),
     Option("data-dir", "data_dir", "folder for the relay's files; created if it is missing"),
@@ -145,6 +149,8 @@ OPTIONS: tuple[Option, ...] = (
     Option("web-root", "web_root", "folder of the web app to serve, or none", default="the packaged chat"),
     Option("admin-token", "admin_token", "file with the administrator's token; created if it is missing", default=""),
     Option("token-ttl", "token_ttl_s", "lifetime of a token, in seconds; 0 for no expiry"),
+    Option("registration", "registration", "who may register: open (everybody), invite (who has an invite), closed"),
+    Option("guests", "guests", "whether guests may sign in: on, off"),
     Option(
         "max-guest-tokens-per-address",
         "max_guest_tokens_per_address",
@@ -155,6 +161,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option("persist-interval", "persist_interval_s", "interval between two snapshots of the state, in seconds"),
     Option("param-ttl", "param_ttl_s", "lifetime of a param after its last access, in seconds; 0 for no expiry"),
+    Option("signal-ttl", "signal_ttl_s", "lifetime of an announced signal, in seconds; 0 for no expiry"),
     Option("no-ttl", "param_ttl_s", "params never expire; the same as --param-ttl 0", constant=0),
     Option("max-params", "max_params", "maximum number of params"),
     Option(
@@ -192,6 +199,7 @@ OPTIONS: tuple[Option, ...] = (
         "maximum time that a stop waits until sessions have received everything, in seconds",
     ),
     Option("health-port", "health_port", "port for /healthz, /readyz and /metrics", default=""),
+    Option("metrics-port", "metrics_port", "port for /metrics alone", default=""),
     Option("log-level", "log_level", "log level: " + ", ".join(LOG_LEVELS) + "; for single parts as info,net=debug"),
     Option("verbose", "log_level", "log more; the same as --log-level debug", constant="debug", aliases=("v",)),
     Option("log-format", "log_format", "log format: " + ", ".join(LOG_FORMATS)),
@@ -204,8 +212,6 @@ OPTIONS: tuple[Option, ...] = (
 NOT_SUPPORTED: frozenset[str] = frozenset(
     {
         "artnet-port",
-        "cap-max-depth",
-        "cert",
         "defra-url",
         "federation-hub",
         "federation-id",
@@ -214,21 +220,14 @@ NOT_SUPPORTED: frozenset[str] = frozenset(
         "journal",
         "journal-backend",
         "journal-memory",
-        "key",
         "lenses",
-        "metrics-port",
         "mqtt-namespace",
         "mqtt-port",
         "no-websocket",
         "osc-namespace",
         "osc-port",
         "quic-port",
-        "registry-db",
-        "rendezvous-port",
-        "rendezvous-ttl",
         "rules",
-        "signal-ttl",
-        "trust-anchor",
     }
 )
 """Options of the Rust relay that this one does not have."""

@@ -16,6 +16,7 @@ from clasp_relay.config_file import ConfigError, read_config
 from clasp_relay.logs.levels import LOG_FORMATS
 from clasp_relay.option_table import NOT_SUPPORTED, OPTIONS, Option
 from clasp_relay.settings import LOG_LEVELS, Contradiction, Settings
+from clasp_relay.upstream_options import ABOUT_ACCOUNTS, IGNORED, OPEN_SOURCE, UpstreamOptions, reason_against
 
 __all__ = ["Options", "fail", "rust_log_level"]
 
@@ -52,12 +53,14 @@ def fail(message: str) -> NoReturn:
 def _refuse(shown: str, name: str) -> NoReturn:
     """Refuses an option that does not exist, by its name."""
     if name in NOT_SUPPORTED:
-        raise usage.UsageError(f"{shown}: not supported")
+        raise usage.UsageError(f"{shown}: not supported{reason_against(name)}")
     raise usage.UsageError(f"unknown option {shown}; see --help")
 
 
-def _spelled_out(arguments: Sequence[str]) -> list[str]:
+def _spelled_out(arguments: Sequence[str], upstream: UpstreamOptions) -> list[str]:
     """Writes every argument as ``--name=value``, with the option's own name.
+
+    Options of the Rust relay that have no effect are left out and noted in ``upstream``.
 
     ``getopt`` also takes abbreviations, whose meaning would change when an option is added, and its complaints
     name neither what was given nor what was expected.
@@ -66,7 +69,11 @@ def _spelled_out(arguments: Sequence[str]) -> list[str]:
     rest = iter(arguments)
     for argument in rest:
         shown, has_value, value = _split(argument)
+        upstream.note(shown)
         option = _BY_NAME.get(shown)
+        if option is None and shown.startswith("--") and shown[2:] in IGNORED:
+            _ignore(upstream, shown, value if has_value else next(rest, None))
+            continue
         if option is None and shown not in _OWN:
             _refuse(shown, shown.lstrip("-"))
         if option is None or option.is_flag:
@@ -81,6 +88,17 @@ def _spelled_out(arguments: Sequence[str]) -> list[str]:
             value = following
         result.append(f"--{option.name}={value}")
     return result
+
+
+def _ignore(upstream: UpstreamOptions, shown: str, value: str | None) -> None:
+    """Notes an option that has no effect; one with a bad value is refused all the same."""
+    expected = IGNORED[shown[2:]][0].expected
+    if value is None:
+        raise usage.UsageError(f"{shown}: got no value, expected {expected}")
+    try:
+        upstream.ignore(shown[2:], value)
+    except ValueError:
+        raise usage.UsageError(f"{shown}: got {value!r}, expected {expected}") from None
 
 
 def _split(argument: str) -> tuple[str, bool, str]:
@@ -127,6 +145,7 @@ class Options(usage.Options):
         usage.Options.__init__(self)
         self.sources: dict[str, str] = {}
         self.notices: list[str] = []
+        self._upstream = UpstreamOptions()
         self._environment = os.environ if environment is None else environment
 
     def opt_version(self) -> None:
@@ -141,7 +160,8 @@ class Options(usage.Options):
             SystemExit: bad input; one line on stderr has said what is wrong.
         """
         try:
-            usage.Options.parseOptions(self, _spelled_out(sys.argv[1:] if options is None else options))
+            arguments = sys.argv[1:] if options is None else options
+            usage.Options.parseOptions(self, _spelled_out(arguments, self._upstream))
         except usage.UsageError as error:
             fail(str(error))
 
@@ -152,6 +172,7 @@ class Options(usage.Options):
         given = {option: text for option, text in self._variables().items() if option.field not in values}
         values |= self._read(given, lambda option: option.variable)
         values |= self._read_file(values)
+        self._take_upstream(values)
         log_format = self._environment.get("LOG_FORMAT", "").lower()
         for field, value, variable in (
             ("log_level", rust_log_level(self._environment.get("RUST_LOG", "")), "RUST_LOG"),
@@ -165,6 +186,22 @@ class Options(usage.Options):
             self.settings.check_together(values)
         except Contradiction as error:
             raise usage.UsageError(error.said(self._name_of)) from None
+
+    def _take_upstream(self, values: dict[str, Any]) -> None:
+        """Warns of what is ignored, and turns accounts off where the Rust relay would have none.
+
+        That relay has accounts only with ``--auth-port``. A command line that is clearly for it, and says nothing about
+        accounts, means the same here.
+        """
+        self.notices += self._upstream.notices
+        spelling = self._upstream.spelling
+        if spelling and not ABOUT_ACCOUNTS & values.keys():
+            values["auth_port"] = 0
+            self.sources["auth_port"] = OPEN_SOURCE.format(spelling=spelling)
+            self.notices.append(
+                f"{spelling} is an option of the Rust relay, which has no accounts without --auth-port: "
+                "neither has this relay now; --auth-port 7350 turns them on"
+            )
 
     def _variables(self) -> dict[Option, str]:
         """Returns what the environment sets, by option.

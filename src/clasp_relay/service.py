@@ -80,7 +80,7 @@ def make_service(settings: Settings, reactor: Any) -> RelayService:
     tokens.on_replace(lambda subject, old, new: _pass_sessions(relay, subject, old, new))
     tokens.tokens_in_use = lambda subject: {each.identity.token for each in relay.sessions.of_subject(subject)}
     factory = _factory(settings, reactor, relay, writer, origins, addresses, log)
-    auth = AuthServer(settings, reactor, tokens, permissions, policy, origins, factory, addresses, log.signed)
+    auth = AuthServer(settings, reactor, tokens, permissions, policy, origins, factory, relay, addresses, log.signed)
     relay.origin_of = auth.origin_of
     return RelayService(settings, reactor, relay, factory, auth, log, clock)
 
@@ -112,7 +112,9 @@ def _relay(
         settings.max_params, settings.max_state_bytes, settings.param_ttl_s, subject, origin, ADMIN_SUBJECT
     )
     return Relay(
-        RelayOptions(settings.name, params, message_rate, _session_memory_bytes(settings)),
+        RelayOptions(
+            settings.name, params, message_rate, _session_memory_bytes(settings), settings.signal_ttl_s * 1_000_000
+        ),
         HANDLERS,
         clock,
         lambda: str(uuid.uuid4()),

@@ -119,6 +119,12 @@ class Settings:
     token_ttl_s: Annotated[int, Whole(0, _LONGEST_LIFE_S)] = 86_400
     """Lifetime of a token in seconds: a day, after which a client asks for a new one; 0: a hundred years."""
 
+    registration: Annotated[str, Choice(("open", "invite", "closed"))] = "open"
+    """Who may register: everybody, whoever has an invite, or nobody."""
+
+    guests: Annotated[str, Choice(("on", "off"))] = "on"
+    """Whether guests may sign in."""
+
     max_guest_tokens_per_address: Annotated[int, Whole(0)] = 1_000
     """Maximum number of valid guest tokens for one client address; beyond it the oldest one ends. 0: no limit."""
 
@@ -130,6 +136,9 @@ class Settings:
 
     param_ttl_s: Annotated[int, Whole(0, _LONGEST_LIFE_S)] = 0
     """Lifetime of a param after its last access, in seconds; 0: no expiry (a chat room survives a quiet week)."""
+
+    signal_ttl_s: Annotated[int, Whole(0, _LONGEST_LIFE_S)] = 3_600
+    """Lifetime of an announced signal after its last announcement, in seconds; 0: no expiry."""
 
     max_params: Annotated[int, Whole(1)] = 100_000
     """Maximum number of params; small ones take 290–490 B each, so these take about 50 MB."""
@@ -164,6 +173,9 @@ class Settings:
 
     health_port: Annotated[int | None, OrNone(Whole(0, 65_535))] = None
     """TCP port for ``/healthz``, ``/readyz`` and ``/metrics``; 0 takes any free port; None: no such port."""
+
+    metrics_port: Annotated[int | None, OrNone(Whole(0, 65_535))] = None
+    """TCP port for ``/metrics`` alone; 0 takes any free port; None: no such port."""
 
     log_level: Annotated[str, Levels()] = "info"
     """Log level: this one and those before it in ``LOG_LEVELS`` are logged; see ``LogLevels.parse``."""

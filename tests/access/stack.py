@@ -8,7 +8,7 @@ from argon2 import PasswordHasher
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import Clock
 
-from clasp_relay.access.accounts import Accounts
+from clasp_relay.access.accounts import Accounts, Admission
 from clasp_relay.access.addresses import hasher_of_addresses
 from clasp_relay.access.limits import AttemptLimiter, KnownAddresses, RateLimits
 from clasp_relay.access.names import name_keys
@@ -118,11 +118,13 @@ class Stack:
         hashing: Workers | None = None,
         max_tokens: int = 1000,
         max_per_guest_address: int = 0,
+        admission: Admission | None = None,
     ) -> None:
         self.clock = Clock()
         self.clock.advance(START_S)
         self.store = SqliteUsers(None, name_keys) if store is None else store
         self.limits = RateLimits() if limits is None else limits
+        self.admission = admission
         self.open_guest_ids = open_guest_ids
         self.sql = InlineWorkers() if sql is None else sql
         self.hashing = InlineWorkers() if hashing is None else hashing
@@ -158,6 +160,7 @@ class Stack:
             open_guest_ids=self.open_guest_ids,
             now_s=self.clock.seconds,
             random_hex=self.random_hex,
+            admission=self.admission,
         )
 
 

@@ -9,11 +9,12 @@ from twisted.internet.defer import Deferred
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.access.accounts import TokenInfo, load_tokens
+from clasp_relay.access.accounts import Admission, TokenInfo, load_tokens
+from clasp_relay.access.devices import device_record, make_device
 from clasp_relay.access.issuer import Issued
 from clasp_relay.access.limits import RateLimits
 from clasp_relay.access.names import name_keys
-from clasp_relay.access.refusals import BadInput, Busy, Limited, Refusal, Taken, Unauthenticated
+from clasp_relay.access.refusals import BadInput, Busy, Forbidden, Limited, Refusal, Taken, Unauthenticated
 from clasp_relay.access.secret_files import admin_record
 from clasp_relay.access.tokens import MAX_TOKENS_PER_SUBJECT, EndOfToken, TokenExpired, TokenUnknown, digest_of
 from clasp_relay.storage.users import GUEST_PROOF_S, User
@@ -717,3 +718,63 @@ class LogTests(AccountsTestCase):
         self.patch(self.stack.store, "find_user", broken)
         self.failureResultOf(self.stack.accounts.login("Alice", "password", HOME), OSError)
         self.assertEqual([event["outcome"] for event in events if "outcome" in event], ["error"])
+
+
+class AdmissionTests(SynchronousTestCase):
+    """Relays where not everybody may sign in."""
+
+    def stack(self, registration: str = "open", store: SqliteUsers | None = None) -> Stack:
+        """Returns accounts with that admission."""
+        return Stack(store, admission=Admission(registration))
+
+    def test_closed_registration_refuses_everybody(self) -> None:
+        """With a sentence, before anything is counted or hashed; those who have an account sign in."""
+        stack = self.stack()
+        self.successResultOf(stack.accounts.register("Alice", "password", None, None, HOME))
+        closed = self.stack("closed", store=stack.store)
+        hashes = closed.hasher.hashes
+        failure = self.failureResultOf(closed.accounts.register("Bob", "password", None, None, HOME, "x"), Forbidden)
+        self.assertIn("Nobody can register here", str(failure.value))
+        self.assertEqual(closed.hasher.hashes, hashes)
+        self.successResultOf(closed.accounts.login("Alice", "password", HOME))
+
+    def test_invite_is_good_for_so_many_users_until_it_expires(self) -> None:
+        """A use is taken with the registration that succeeds, and with no other."""
+        stack = self.stack("invite")
+        register, hashes = stack.accounts.register, stack.hasher.hashes
+        stack.store.add_invite(digest_of("two"), START_S, START_S + 60, 2)
+        stack.store.add_invite(digest_of("late"), START_S, START_S + 60, 1)
+        for invite in (None, "", "wrong"):
+            with self.subTest(invite):
+                self.failureResultOf(register("Alice", "password", None, None, HOME, invite), Forbidden)
+        self.assertEqual(stack.hasher.hashes, hashes)
+        self.successResultOf(register("Alice", "password", None, None, HOME, "two"))
+        self.failureResultOf(register("Alice", "password", None, None, HOME, "two"), Taken)
+        self.successResultOf(register("Bob", "password", None, None, HOME, "two"))
+        self.failureResultOf(register("Carol", "password", None, None, HOME, "two"), Forbidden)
+        stack.clock.advance(61)
+        self.failureResultOf(register("Carol", "password", None, None, HOME, "late"), Forbidden)
+
+    def test_without_guests_nobody_becomes_or_stays_one(self) -> None:
+        """A guest's token is not refreshed; users' are."""
+        stack = self.stack()
+        guest = self.successResultOf(stack.accounts.guest(None, "gina", None, HOME))
+        stack.admission = Admission(guests=False)
+        stack.restart()
+        self.failureResultOf(stack.accounts.guest(None, None, None, HOME), Forbidden)
+        self.failureResultOf(stack.accounts.refresh(guest.token, HOME), Forbidden)
+        user = self.successResultOf(stack.accounts.register("Alice", "password", "alice", None, HOME))
+        self.successResultOf(stack.accounts.refresh(user.token, HOME))
+
+    def test_device_token_is_not_signed_out_refreshed_or_given_a_password(self) -> None:
+        """It is the operator's."""
+        stack = self.stack()
+        token, device = make_device(stack.store.devices, ("read:/a",), "alice", "", START_S, None, stack.random_hex)
+        stack.tokens.set_devices([device_record(device)])
+        for call in (
+            stack.accounts.logout(token, HOME),
+            stack.accounts.refresh(token, HOME),
+            stack.accounts.change_password("old password", "new password", token, HOME),
+        ):
+            self.assertIn("device token", str(self.failureResultOf(call, Forbidden).value))
+        self.assertEqual(stack.accounts.me(token).username, "alice")

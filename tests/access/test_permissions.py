@@ -35,7 +35,7 @@ from clasp_relay.wire.messages import (
 from clasp_relay.wire.values import decode_value
 from tests.access.policy.language.test_maps import raw_map
 from tests.access.remembering import POLICIES, STEPS, Json, Remembering, leaves
-from tests.core.world import Client, World, WorldClock, heard, value
+from tests.core.world import Client, World, WorldClock, codes, heard, value
 
 SECRET = {"text": "hello", "secret": "s3cret"}
 """What is stored or sent; a redacting rule takes ``secret`` away."""
@@ -621,6 +621,92 @@ class AdmissionTests(SynchronousTestCase):
             self.assertEqual(error.error, ErrorCode.TOKEN_EXPIRED)
             self.assertFalse(client.session.is_live)
         self.assertEqual(len(world.relay.sessions), 0)
+
+
+class AnonymousTests(SynchronousTestCase):
+    """Sessions whose HELLO has no token."""
+
+    def setUp(self) -> None:
+        """A studio where everybody may look at the lights and move one fader; its rooms have a password."""
+        wrong = {"type": "value_field_equals", "field": "code", "value": "1234"}
+        self.document: dict[str, object] = {
+            "scopes": SCOPES,
+            "anonymous": {"scopes": ["read:/light/**", "write:/fader/{userId}", "write:/door", "write:/here/*"]},
+            "write_rules": [{"path": "/door", "checks": [wrong], "failures": {"max": 2, "window_secs": 60}}],
+        }
+        self.world = AuthWorld(self.document)
+
+    def test_session_without_a_token_has_a_subject_and_scopes_of_its_own(self) -> None:
+        """The subject holds the session's id, so no two have the same and nobody is it afterwards."""
+        first, second = self.world.join(), self.world.join()
+        for client in (first, second):
+            self.assertEqual(client.session.identity.subject, f"clasp.anon.{client.session.id}")
+        self.assertEqual(codes(first.ask(Set(f"/fader/{first.session.identity.subject}", value(1)))), [])
+        self.assertEqual(
+            codes(first.ask(Set(f"/fader/{second.session.identity.subject}", value(1)))), [ErrorCode.SCOPE]
+        )
+        self.assertEqual(codes(first.ask(Set("/light/1", value(1)))), [ErrorCode.SCOPE])
+        self.assertEqual(codes(first.ask(Subscribe(1, "/light/**"))), [])
+        self.assertEqual(codes(first.ask(Subscribe(2, "/**"))), [ErrorCode.SCOPE])
+        self.world.join("owner").send(Set("/light/1", value(0.5)))
+        self.assertEqual(heard(first.hear()), [("/light/1", 0.5)])
+
+    def test_wrong_token_is_never_taken_for_none(self) -> None:
+        """It is refused with 300, an expired one with 302."""
+        self.world.add("old", expires_s=int(self.world.clock.now_us() / 1e6) + 1)
+        self.world.tokens.start()
+        self.world.advance(3)
+        for token, code in (("nonsense", ErrorCode.UNAUTHENTICATED), ("old", ErrorCode.TOKEN_EXPIRED)):
+            with self.subTest(token):
+                client = self.world.connect()
+                client.send(Hello(1, 0xE0, "test", token))
+                self.assertEqual(codes(client.hear()), [code])
+                self.assertFalse(client.session.is_live)
+
+    def test_without_the_key_or_a_policy_a_token_is_needed(self) -> None:
+        """As it always was."""
+        for policy in ({"scopes": SCOPES}, None):
+            client = AuthWorld(policy).connect()
+            client.send(Hello(1, 0xE0, "test"))
+            self.assertEqual(codes(client.hear()), [ErrorCode.UNAUTHENTICATED])
+
+    def test_message_rate_of_the_key_holds_for_them_alone(self) -> None:
+        """Whatever the relay's own rate is; without one they have the relay's."""
+        assert isinstance(self.document["anonymous"], dict)
+        for rate, passed in (({"per_second": 1, "burst": 3}, 3), (None, 5)):
+            with self.subTest(rate=rate):
+                key = {"scopes": ["write:/here/*"]} | ({} if rate is None else {"message_rate": rate})
+                self.world = AuthWorld({**self.document, "anonymous": key}, RelayOptions(message_rate=(1, 5)))
+                for token, expected in (("", passed), ("owner", 5)):
+                    client = self.world.join(token)
+                    for number in range(8):
+                        client.send(Set(f"/here/{token}{number}", value(number)))
+                    stored = [f"/here/{token}{number}" for number in range(8)]
+                    kept = [address for address in stored if self.world.relay.params.get(address)]
+                    self.assertEqual(len(kept), expected)
+
+    def test_failures_are_counted_for_all_of_one_client_address(self) -> None:
+        """A new session is no new chance to guess; another address has its own."""
+        self.world.relay.origin_of = lambda peer: peer
+        wrong, right = Set("/door", value({"code": "1"})), Set("/door", value({"code": "1234"}))
+        for _ in range(2):
+            self.assertEqual(codes(self.world.join().ask(wrong)), [ErrorCode.POLICY])
+        self.assertEqual(codes(self.world.join().ask(right)), [ErrorCode.LIMIT])
+        self.assertEqual(codes(self.world.join("owner").ask(right)), [])
+        self.world.relay.origin_of = lambda _peer: "elsewhere"
+        self.assertEqual(codes(self.world.join().ask(right)), [])
+
+    def test_what_they_scheduled_ends_with_their_session(self) -> None:
+        """Of a token's user it is done all the same, while the token is valid."""
+        at_us = self.world.clock.now_us() + 2_000_000
+        staying, leaving, owner = self.world.join(), self.world.join(), self.world.join("owner")
+        for name, client in (("staying", staying), ("leaving", leaving), ("owner", owner)):
+            client.send(Bundle((Set(f"/here/{name}", value(1)),), at_us))
+        leaving.leave()
+        owner.leave()
+        self.world.advance(3)
+        done = [name for name in ("staying", "leaving", "owner") if self.world.relay.params.get(f"/here/{name}")]
+        self.assertEqual(done, ["staying", "owner"])
 
 
 class PlaceTests(SynchronousTestCase):

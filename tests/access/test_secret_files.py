@@ -30,6 +30,12 @@ class AdminTokenTests(SynchronousTestCase):
         self.assertEqual(self.path.read_text(), token + "\n")
         self.assertEqual(read_or_make_admin_token(self.path, hexadecimal()), token)
 
+    def test_folder_of_a_token_is_made(self) -> None:
+        """As that of every other file of the relay."""
+        path = self.path.parent / "secrets" / "deep" / "admin.token"
+        token = read_or_make_admin_token(path, hexadecimal())
+        self.assertEqual(path.read_text(), token + "\n")
+
     def test_token_of_the_operators_own_is_taken(self) -> None:
         """As long as it cannot be guessed."""
         token = "cpsk_" + "aB-_" * 8
@@ -48,7 +54,7 @@ class AdminTokenTests(SynchronousTestCase):
 
     def test_unusable_path_stops_the_start(self) -> None:
         """The line names it."""
-        cases = [(self.path.parent, "cannot be read"), (self.path / "missing" / "file", "cannot be written")]
+        cases = [(self.path.parent, "cannot be read"), (Path("/proc/none/file"), "cannot be written")]
         for path, expected in cases:
             with self.subTest(expected=expected):
                 error = self.assertRaises(StartError, read_or_make_admin_token, path, hexadecimal())

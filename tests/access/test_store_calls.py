@@ -7,10 +7,11 @@ from twisted.internet.task import Clock
 from twisted.logger import ILogObserver, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.access.refusals import Busy, Refusal, Taken, Unauthenticated
+from clasp_relay.access.refusals import Busy, Forbidden, Refusal, Taken, Unauthenticated
 from clasp_relay.access.store_calls import StoreCalls
 from clasp_relay.storage.users import (
     IdentityTaken,
+    InviteGone,
     NameConfusable,
     NameTaken,
     StoreBusy,
@@ -55,6 +56,7 @@ class StoreCallsTests(SynchronousTestCase):
                 Taken,
                 "This identity belongs to a registered user or to another guest who is signed in.",
             ),
+            (InviteGone(), Forbidden, "This invite is not valid, or it is used up."),
             (TokenGone(), Unauthenticated, "This token is not valid."),
             (UserChanged(), Unauthenticated, "The password was changed a moment ago."),
         ]

@@ -16,7 +16,7 @@ from clasp_relay.core.rights.port import (
     Verdict,
     VisibilityRule,
 )
-from clasp_relay.core.session.sessions import Identity
+from clasp_relay.core.session.sessions import Identity, Session
 from clasp_relay.errors import CloseCode, Disconnect, ErrorCode, RequestError
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.messages import Publish, Value
@@ -75,7 +75,7 @@ class Guard(OpenPermissions):
         self.kept = ""
         """The start of the addresses whose signals are kept."""
 
-    def admit(self, token: str) -> Identity:
+    def admit(self, token: str, _session: Session) -> Identity:
         """Lets in who has a token that is still good."""
         if not token:
             raise Disconnect(CloseCode.POLICY_VIOLATION, "a token is needed", ErrorCode.UNAUTHENTICATED)

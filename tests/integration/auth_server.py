@@ -18,13 +18,17 @@ from clasp_relay.access.addresses import ClientAddresses, hasher_of_addresses
 from clasp_relay.access.limits import AttemptLimiter, KnownAddresses, RateLimits
 from clasp_relay.access.names import name_keys
 from clasp_relay.access.passwords import HASHES_AT_ONCE, MAX_WAITING_HASHES_PER_ADDRESS, Passwords, cheap_hasher
+from clasp_relay.access.permissions import TokenPermissions
 from clasp_relay.access.store_calls import MAX_WAITING_CALLS
 from clasp_relay.access.tokens import TokenTable
 from clasp_relay.access.workers import ThreadWorkers
+from clasp_relay.http.api_sessions import ApiSessions
 from clasp_relay.http.auth_api import make_auth_resource
 from clasp_relay.http.bounded import make_site
 from clasp_relay.http.cors import Origins
+from clasp_relay.http.params_api import make_params_resource
 from clasp_relay.storage.users_sqlite import SqliteUsers
+from tests.core.world import World
 
 REACTOR: Any = reactor
 GENEROUS = RateLimits(10_000, 900, 10_000, 900)
@@ -70,7 +74,12 @@ class AuthServer:
             random_hex=secrets.token_hex,
         )
         root = Resource()
-        root.putChild(b"auth", make_auth_resource(self.accounts, origins=Origins(None), addresses=ClientAddresses(())))
+        # Its clock stands still, so no session of it ends as idle.
+        relay = World(permissions=TokenPermissions(self.tokens, None, lambda: time.time_ns() // 1000)).relay
+        self.api = ApiSessions(relay)
+        origins, addresses = Origins(None), ClientAddresses(())
+        root.putChild(b"api", make_params_resource(self.api, origins=origins, addresses=addresses))
+        root.putChild(b"auth", make_auth_resource(self.accounts, origins=origins, addresses=addresses))
         self.site = make_site(root, REACTOR)
         self.sql.start()
         self.hashing.start()
@@ -81,6 +90,7 @@ class AuthServer:
     async def stop(self) -> None:
         """Ends everything, the file last."""
         await maybeDeferred(self.port.stopListening)
+        self.api.close()
         self.hashing.stop()
         self.sql.stop()
         self.tokens.stop()

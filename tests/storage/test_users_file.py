@@ -248,7 +248,7 @@ class UsersFileTests(SynchronousTestCase):
         cases = [
             (lambda: self.path.write_bytes(b"no database, " * 100), "put back a copy of it, or move it away"),
             (other_table, "its table «users» lacks created_at, password_hash, username"),
-            (newer, "made by a newer relay (version 3; this one knows up to 2)"),
+            (newer, f"made by a newer relay (version {SCHEMA_VERSION + 1}; this one knows up to {SCHEMA_VERSION})"),
             (folder, "cannot be opened: Is a directory"),
         ]
         for make, expected in cases:

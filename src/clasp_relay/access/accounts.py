@@ -29,14 +29,14 @@ from clasp_relay.access.names import (
     normalise_name,
 )
 from clasp_relay.access.passwords import Passwords
-from clasp_relay.access.refusals import BadInput, Busy, Refusal, Unauthenticated
+from clasp_relay.access.refusals import BadInput, Busy, Forbidden, Refusal, Unauthenticated
 from clasp_relay.access.store_calls import StoreCalls
 from clasp_relay.access.tokens import MAX_EXPIRED, TokenRecord, TokenTable, digest_of
 from clasp_relay.access.workers import Workers, uncancellable
 from clasp_relay.logs import events
 from clasp_relay.storage.users import Claim, User, UserStore
 
-__all__ = ["Accounts", "Tell", "TokenInfo", "load_tokens"]
+__all__ = ["Accounts", "Admission", "Tell", "TokenInfo", "load_tokens"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -59,6 +59,21 @@ class TokenInfo:
     expires_at: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """Who may get an account or sign in as a guest, and what the relay is called.
+
+    Args:
+        registration: ``open``, ``invite`` or ``closed``.
+        guests: whether guests may sign in.
+        name: the server's name.
+    """
+
+    registration: str = "open"
+    guests: bool = True
+    name: str = ""
+
+
 class Accounts:
     """The accounts of a relay.
 
@@ -79,6 +94,7 @@ class Accounts:
         now_s: Unix seconds.
         random_hex: as ``secrets.token_hex``.
         tell: called for each call instead of the log.
+        admission: who may sign in.
     """
 
     def __init__(
@@ -97,7 +113,10 @@ class Accounts:
         now_s: Callable[[], float],
         random_hex: Callable[[int], str],
         tell: Tell | None = None,
+        admission: Admission | None = None,
     ) -> None:
+        self.admission = admission or Admission()
+        """Who may sign in."""
         self.outcomes: dict[tuple[str, str], int] = {}
         """Number of calls since the start, by call and outcome."""
         self._tell: Tell = tell or _log_call
@@ -117,10 +136,16 @@ class Accounts:
         tokens.on_redate(lambda digests, by_s: self._keep(len(digests), store.redate, digests, by_s))
 
     def register(
-        self, username: str, password: str, user_id: str | None, bearer: str | None, address: str
+        self,
+        username: str,
+        password: str,
+        user_id: str | None,
+        bearer: str | None,
+        address: str,
+        invite: str | None = None,
     ) -> Deferred[Issued]:
         """Registers a user; with a guest's id and a token of that guest, the guest becomes the user."""
-        return self._call("register", address, self._register(username, password, user_id, bearer, address))
+        return self._call("register", address, self._register(username, password, user_id, bearer, address, invite))
 
     def login(self, username: str, password: str, address: str) -> Deferred[Issued]:
         """Signs a user in."""
@@ -165,8 +190,15 @@ class Accounts:
                 return removed
 
     async def _register(
-        self, username: str, password: str, user_id: str | None, bearer: str | None, address: str
+        self,
+        username: str,
+        password: str,
+        user_id: str | None,
+        bearer: str | None,
+        address: str,
+        invite: str | None,
     ) -> Issued:
+        invited_by = self._invite_digest(invite)
         self._limiter.check_registration(address)
         name = check_username(username)
         check_password(password)
@@ -174,11 +206,13 @@ class Accounts:
         self._limiter.count_registration(address)
         self._issuer.check_room(guest=False)
         keys = name_keys(name)
+        if invited_by is not None:
+            await self._calls.run(self._store.check_invite, invited_by, self._now())
         # Before the expensive hash; it is checked again when the user is added.
         await self._calls.run(self._store.check_new_user, user_id, keys, self._claim(bearer))
         user = User(user_id, name, await self._passwords.hash(password, address_group(address)), self._now())
         pending = self._issuer.make(user_id, name, False, self._hash_of(address))
-        await self._calls.run(self._store.add_user, user, keys, pending.record, self._claim(bearer))
+        await self._calls.run(self._store.add_user, user, keys, pending.record, self._claim(bearer), invited_by)
         self._known.add(pending.record.made_for, keys.folded)
         return await self._issue(pending)
 
@@ -196,7 +230,22 @@ class Accounts:
         await self._strengthen(user, password, address)
         return issued
 
+    def _invite_digest(self, invite: str | None) -> bytes | None:
+        """Returns what an invite is known by; None where everybody may register."""
+        if self.admission.registration == "open":
+            return None
+        if self.admission.registration == "closed":
+            raise Forbidden("Nobody can register here. Ask the operator of this relay for an account.")
+        if not invite:
+            raise Forbidden("An invite is needed to register here. Ask the operator of this relay for one.")
+        return digest_of(invite)
+
+    def _check_guests(self) -> None:
+        if not self.admission.guests:
+            raise Forbidden("Guests cannot sign in here. Sign in with an account.")
+
     async def _guest(self, name: str | None, user_id: str | None, bearer: str | None, address: str) -> Issued:
+        self._check_guests()
         self._limiter.check_guest(address)
         user_id = self._id_or_new(user_id)
         name = default_guest_name(user_id) if name is None else check_guest_name(name)
@@ -223,6 +272,7 @@ class Accounts:
 
     async def _logout(self, bearer: str | None) -> None:
         record = self._issuer.recognise(bearer)
+        self._check_signed_in(record.digest)
         if record.expires_s is None:
             raise Unauthenticated("This token is kept in a file of the relay's and ends with it.")
         self._tokens.revoke(await self._calls.run(self._store.revoke, record.digest, self._now()))
@@ -231,12 +281,15 @@ class Accounts:
         if bearer is None:
             raise Unauthenticated(NO_TOKEN)
         old = digest_of(bearer)
+        self._check_signed_in(old)
         kept = await self._calls.run(self._store.find_token, old)
         if kept is None or kept.revoked_s is not None:
             raise Unauthenticated(BAD_TOKEN)
         record = kept.record
         if self._now() >= kept.refreshable_until_s:
             raise Unauthenticated(EXPIRED_TOKEN)
+        if record.guest:
+            self._check_guests()
         self._issuer.check_room(record.guest)
         pending = self._issuer.make_successor(record, self._hash_of(address))
         await self._calls.run(self._store.add_refreshed_token, pending.record, old)
@@ -256,6 +309,7 @@ class Accounts:
 
     async def _change_password(self, old: str, new: str, bearer: str | None, address: str) -> None:
         record = self._issuer.recognise(bearer)
+        self._check_signed_in(record.digest)
         if record.guest or record.expires_s is None:
             raise BadInput("Only registered users have a password.")
         check_password(new)
@@ -265,6 +319,11 @@ class Accounts:
         password_hash = await self._passwords.hash(new, address_group(address))
         ended = await self._calls.run(self._store.change_password, user, password_hash, record.digest, self._now())
         self._tokens.revoke(ended)
+
+    def _check_signed_in(self, digest: bytes) -> None:
+        """Refuses a device token: it is the operator's, who made and who revokes it."""
+        if self._tokens.is_device(digest):
+            raise Forbidden("This is a device token: the operator of the relay makes, replaces and revokes it.")
 
     async def _verified(
         self, user: User | None, password: str, address: str, attempt: LoginAttempt, wrong: str

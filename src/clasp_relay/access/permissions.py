@@ -10,12 +10,12 @@ from clasp_relay.access.policy.checks import holds_all
 from clasp_relay.access.policy.document import WriteRule
 from clasp_relay.access.policy.language.maps import encode_text, find_field, repeated_key
 from clasp_relay.access.policy.language.question import Question
-from clasp_relay.access.policy.scopes import UNRESTRICTED, Scopes
+from clasp_relay.access.policy.scopes import ANONYMOUS, UNRESTRICTED, Scopes
 from clasp_relay.access.policy.write import ChecksLeft, WriteRequest
-from clasp_relay.access.tokens import ADMIN_SCOPES, TokenExpired, TokenTable, TokenUnknown
+from clasp_relay.access.tokens import ADMIN_SCOPES, OWN_SCOPES, TokenExpired, TokenTable, TokenUnknown
 from clasp_relay.core.rights.memory import Answer, Memory, Reads
 from clasp_relay.core.rights.port import CatchUp, Grant, State, VisibilityRule
-from clasp_relay.core.session.sessions import Identity
+from clasp_relay.core.session.sessions import Identity, Session
 from clasp_relay.core.state.draft import Draft
 from clasp_relay.errors import CloseCode, Disconnect, ErrorCode, RequestError
 from clasp_relay.storage.users import TokenRecord
@@ -87,9 +87,11 @@ class Place:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Bearer(Identity):
-    """The subject of a token, and its scopes."""
+    """The subject of a token or of a session without one, and its scopes."""
 
     scopes: Scopes = field(default_factory=Scopes)
+    fails_as: str = field(default="", kw_only=True)
+    """As whose its failures count; empty for the subject's. A new subject for each session would forget them."""
     places: dict[str, Place] = field(default_factory=dict, repr=False)
     """Cached rights by address."""
 
@@ -118,21 +120,37 @@ class TokenPermissions:
         self.memory = Memory()
         """See ``Permissions``."""
 
-    def admit(self, token: str) -> Identity:
-        """See ``Permissions``."""
+    def admit(self, token: str, session: Session) -> Identity:
+        """See ``Permissions``; a token that is not valid is refused, never taken for none."""
         if not token:
-            raise NO_TOKEN
+            return self._admit_anonymous(session)
         try:
             record = self._tokens.lookup(token)
         except TokenExpired:
             raise EXPIRED from None
         except TokenUnknown:
             raise BAD_TOKEN from None
-        return Bearer(record.subject, record.digest, Scopes.parse(self.scopes_of(record)))
+        label = record.username if record.scopes_name == OWN_SCOPES else ""
+        return Bearer(record.subject, record.digest, Scopes.parse(self.scopes_of(record)), label=label)
+
+    def _admit_anonymous(self, session: Session) -> Bearer:
+        """Lets in a session without a token, where the policy says what it may do."""
+        anonymous = None if self._policy is None else self._policy.document.anonymous
+        if self._policy is None or anonymous is None:
+            raise NO_TOKEN
+        subject = ANONYMOUS + session.id
+        rate = anonymous.message_rate
+        return Bearer(
+            subject,
+            scopes=Scopes.parse(self._policy.scopes_for(subject)),
+            message_rate=None if rate is None else (rate.per_second, rate.burst),
+            ends_with_session=True,
+            fails_as=ANONYMOUS + session.origin,
+        )
 
     def is_current(self, who: Identity) -> bool:
         """See ``Permissions``."""
-        return self._tokens.is_valid(who.token)
+        return who.ends_with_session or self._tokens.is_valid(who.token)
 
     def check_write(self, who: Identity, address: str, value: Value, ttl: int | None, state: State) -> Grant | None:
         """See ``Permissions``."""
@@ -233,14 +251,14 @@ class TokenPermissions:
         return False
 
     def _place(self, who: Identity, address: str) -> Place:
-        assert isinstance(who, Bearer), "a session of authenticated mode has a token"
-        place = who.places.get(address)
+        bearer = _bearer(who)
+        place = bearer.places.get(address)
         if place is None:
-            place = Place(who.subject, who.scopes, address, self._policy)
+            place = Place(who.subject, bearer.scopes, address, self._policy)
             if len(address) <= MAX_PLACE_CHARACTERS:
-                if len(who.places) >= MAX_PLACES:
-                    who.places.clear()
-                who.places[address] = place
+                if len(bearer.places) >= MAX_PLACES:
+                    bearer.places.clear()
+                bearer.places[address] = place
         return place
 
     def _surely_passes(self, who: Identity, place: Place, address: str, value: Value, state: State) -> bool:
@@ -280,7 +298,16 @@ class TokenPermissions:
         # Remembered answers rest on the params, not on a draft of them.
         memory = None if isinstance(state, Draft) else self.memory
         decision = self._policy.check_write(
-            who.subject, address, value, ttl, is_publish, state, self._now_us(), is_admin=place.is_admin, memory=memory
+            who.subject,
+            address,
+            value,
+            ttl,
+            is_publish,
+            state,
+            self._now_us(),
+            is_admin=place.is_admin,
+            memory=memory,
+            fails_as=_bearer(who).fails_as,
         )
         if decision.remembered is not None:
             place.remembered = decision.remembered
@@ -290,6 +317,8 @@ class TokenPermissions:
         """Returns the scopes of a token, as ``action:pattern``; none for an id that cannot stand in a scope."""
         if record.scopes_name == ADMIN_SCOPES:
             return ("admin:/**",)
+        if record.scopes_name == OWN_SCOPES:
+            return record.scopes
         if self._policy is None:
             return UNRESTRICTED
         try:
@@ -318,9 +347,13 @@ def _is_signed(rule: WriteRule, author: Value, value: Value) -> bool:
     return not any(mark.may_hold(value) for mark in rule.marks)
 
 
+def _bearer(who: Identity) -> Bearer:
+    assert isinstance(who, Bearer), "who was admitted in authenticated mode has scopes"
+    return who
+
+
 def _scopes_of(who: Identity) -> Scopes:
-    assert isinstance(who, Bearer), "a session of authenticated mode has a token"
-    return who.scopes
+    return _bearer(who).scopes
 
 
 def _nothing(_address: str) -> Sequence[CatchUp]:

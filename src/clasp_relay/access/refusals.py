@@ -5,6 +5,7 @@
     Refusal
     ├── BadInput             the input is not valid
     ├── Unauthenticated      wrong user or password; no token, or one that is not valid
+    ├── Forbidden            the relay's operator does not allow it
     ├── Taken                the name or the id belongs to somebody else
     └── Later                retry after ``retry_after_s`` seconds
         ├── Limited          the client made too many attempts
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 from clasp_relay.errors import ClaspError
 
-__all__ = ["BadInput", "Busy", "Later", "Limited", "Refusal", "Taken", "Unauthenticated"]
+__all__ = ["BadInput", "Busy", "Forbidden", "Later", "Limited", "Refusal", "Taken", "Unauthenticated"]
 
 
 class Refusal(ClaspError):
@@ -38,6 +39,10 @@ class BadInput(Refusal):
 
 class Unauthenticated(Refusal):
     """Wrong name or password; or no token, or one that is not valid."""
+
+
+class Forbidden(Refusal):
+    """The operator of the relay does not allow it."""
 
 
 class Taken(Refusal):

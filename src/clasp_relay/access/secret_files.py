@@ -23,7 +23,7 @@ _TOKEN = re.compile(r"cpsk_[A-Za-z0-9_-]{32,128}")
 
 
 def read_or_make_admin_token(path: Path, random_hex: Callable[[int], str]) -> str:
-    """Returns the token in a file, which is made (mode 0600) when there is none.
+    """Returns the token in a file, which is made (mode 0600), with its folder, when there is none.
 
     Args:
         path: the file; it holds the token and nothing else.
@@ -92,6 +92,7 @@ def _read(path: Path) -> str:
 
 def _make(path: Path, content: bytes, what: str) -> None:
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(content)
             file.flush()

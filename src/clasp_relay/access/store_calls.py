@@ -7,11 +7,12 @@ from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 from clasp_relay.access.issuer import BAD_TOKEN
-from clasp_relay.access.refusals import Busy, Refusal, Taken, Unauthenticated
+from clasp_relay.access.refusals import Busy, Forbidden, Refusal, Taken, Unauthenticated
 from clasp_relay.access.workers import Workers
 from clasp_relay.logs import events
 from clasp_relay.storage.users import (
     IdentityTaken,
+    InviteGone,
     NameConfusable,
     NameTaken,
     StoreBusy,
@@ -36,6 +37,7 @@ NAME_TAKEN = "This name belongs to a registered user. Choose another one."
 NAME_CONFUSABLE = "This name looks like that of a registered user. Choose another one."
 # Clients look for the words «identity belongs to a registered user», and then make up a new id.
 IDENTITY_TAKEN = "This identity belongs to a registered user or to another guest who is signed in."
+INVITE_GONE = "This invite is not valid, or it is used up. Ask whoever invited you for a new one."
 USER_CHANGED = "The password was changed a moment ago. Sign in with the new one."
 
 
@@ -82,6 +84,8 @@ def _in_words(refusal: StoreRefusal) -> Refusal:
             return Taken(NAME_CONFUSABLE)
         case IdentityTaken():
             return Taken(IDENTITY_TAKEN)
+        case InviteGone():
+            return Forbidden(INVITE_GONE)
         case TokenGone():
             return Unauthenticated(BAD_TOKEN)
         case UserChanged():

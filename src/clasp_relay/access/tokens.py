@@ -29,6 +29,7 @@ __all__ = [
     "ADMIN_SCOPES",
     "MAX_GUEST_TOKENS_PER_ADDRESS",
     "MAX_TOKENS_PER_SUBJECT",
+    "OWN_SCOPES",
     "POLICY_SCOPES",
     "REPLACED_END_S",
     "EndOfToken",
@@ -49,6 +50,9 @@ POLICY_SCOPES = "policy"
 
 ADMIN_SCOPES = "admin"
 """``admin:/**``."""
+
+OWN_SCOPES = "own"
+"""The scopes in the record: a device token, which the operator made."""
 
 MAX_TOKENS = 250_000
 """Tokens that may be valid at once."""
@@ -151,6 +155,8 @@ class TokenTable:
         """Digests of unused tokens, and of the tokens that they replace."""
         self._successors: dict[bytes, bytes] = {}
         """Digests of valid tokens that were refreshed, and of their successors."""
+        self._devices: set[bytes] = set()
+        """Digests of the device tokens that are not revoked."""
         self._expired: dict[bytes, None] = {}
         self._expiries: list[tuple[int, bytes]] = []
         self._undated: set[bytes] = set()
@@ -228,9 +234,35 @@ class TokenTable:
             self._undated.add(record.digest)
         self._add(record)
 
+    def set_devices(self, records: Iterable[TokenRecord]) -> tuple[int, int]:
+        """Makes device tokens valid, and ends those that are no longer among them.
+
+        Args:
+            records: all that are not revoked; they may have expired.
+
+        Returns:
+            how many are new, and how many were revoked.
+        """
+        current = {record.digest: record for record in records}
+        revoked = self._devices - current.keys()
+        new = current.keys() - self._devices
+        self._devices = set(current)
+        self.revoke(revoked)
+        for digest in new:
+            if _is_expired(current[digest], self._now_s()):
+                self._remember_expired(digest)
+            else:
+                self._add(current[digest])
+        return len(new), len(revoked)
+
+    def is_device(self, digest: bytes) -> bool:
+        """Tells whether a token, given by its digest, is a device token that is not revoked."""
+        return digest in self._devices
+
     def _add(self, record: TokenRecord) -> None:
         self._valid[record.digest] = record
-        self._by_subject.setdefault(record.subject, []).append(record.digest)
+        if record.scopes_name != OWN_SCOPES:  # sign-ins make no room at the cost of what the operator made
+            self._by_subject.setdefault(record.subject, []).append(record.digest)
         if record.guest and self._max_per_guest_address:
             self._by_guest_address.setdefault(record.made_for, []).append(record.digest)
         if record.expires_s is not None:
@@ -253,7 +285,7 @@ class TokenTable:
         record = self._valid.get(digest)
         if record is None:
             raise TokenExpired if digest in self._expired else TokenUnknown
-        if record.expires_s is not None and record.expires_s <= self._now_s():
+        if _is_expired(record, self._now_s()):
             raise TokenExpired
         if digest in self._replaced:
             self.use(digest)
@@ -263,7 +295,7 @@ class TokenTable:
         """Tells whether a token, given by its digest, is valid now."""
         self._check_clock()
         record = self._valid.get(digest)
-        return record is not None and (record.expires_s is None or record.expires_s > self._now_s())
+        return record is not None and not _is_expired(record, self._now_s())
 
     def is_of(self, digest: bytes | None, subject: str) -> bool:
         """Tells whether a token, given by its digest, is valid now and a subject's."""
@@ -421,6 +453,10 @@ class TokenTable:
             except Exception:
                 # One listener's fault must not keep a token alive for the others.
                 events.TOKEN_END_FAULT.failure()
+
+
+def _is_expired(record: TokenRecord, now_s: float) -> bool:
+    return record.expires_s is not None and record.expires_s <= now_s
 
 
 def _drop(index: dict[K, list[bytes]], key: K, digest: bytes) -> None:

@@ -26,6 +26,7 @@ from clasp_relay.core.session.limiter import Limiter
 from clasp_relay.core.session.schedule import Schedule
 from clasp_relay.core.session.sessions import (
     ALLOWED_LIVE,
+    Identity,
     Session,
     SessionState,
     SessionTable,
@@ -33,7 +34,7 @@ from clasp_relay.core.session.sessions import (
     check_legal,
 )
 from clasp_relay.core.state.params import ParamLimits, Params
-from clasp_relay.core.state.signals import Signals
+from clasp_relay.core.state.signals import SIGNAL_TTL_US, Signals
 from clasp_relay.core.work import Pieces, Work
 from clasp_relay.errors import CloseCode, DecodeError, Disconnect, ErrorCode, RequestError
 from clasp_relay.wire.constants import MessageCode
@@ -62,12 +63,14 @@ class RelayOptions:
         params: how much may be set.
         message_rate: messages a second and burst of each session, or None for no limit.
         session_memory_bytes: how much may be kept for each session beside its outbox; 0 for no limit.
+        signal_ttl_us: µs after which an announced signal is forgotten; 0 for never.
     """
 
     name: str = "CLASP Relay"
     params: ParamLimits = field(default_factory=ParamLimits)
     message_rate: tuple[float, float] | None = None
     session_memory_bytes: int = 0
+    signal_ttl_us: int = SIGNAL_TTL_US
 
 
 Handler: TypeAlias = "Callable[[Relay, Session, Any, int], None]"
@@ -112,7 +115,7 @@ class Relay:
         """What is kept for sessions."""
         self.params = Params(options.params)
         self.subscriptions = SubscriptionTable()
-        self.signals = Signals(options.params.exempt_subject)
+        self.signals = Signals(options.params.exempt_subject, options.signal_ttl_us)
         self.visibility = Visibility(self.permissions, self.params, clock)
         self.snapshots = Snapshots(self.permissions, self.visibility, self.params, clock)
         self.snapshots.waiting.too_slow = self._end_as_too_slow
@@ -279,10 +282,11 @@ class Relay:
         self.counts.sent[MessageCode.SNAPSHOT] += 1
         session.outbox.send_snapshot(key, frames)
 
-    def _new_limiter(self) -> Limiter | None:
-        if self.options.message_rate is None:
+    def _new_limiter(self, who: Identity) -> Limiter | None:
+        rate = who.message_rate or self.options.message_rate
+        if rate is None:
             return None
-        per_second, burst = self.options.message_rate
+        per_second, burst = rate
         return Limiter(per_second, burst, self.clock.now_us())
 
     def end(self, session: Session, reason: Disconnect) -> None:
@@ -300,12 +304,12 @@ class Relay:
         Raises:
             Disconnect: the token is not valid.
         """
-        session.identity = self.permissions.admit(token)
+        session.identity = self.permissions.admit(token, session)
         session.account = self.accounts.open(session.identity.subject, session.origin)
 
     def admit(self, session: Session) -> None:
         """Makes a session live, as whom its token said."""
-        session.limiter = self._new_limiter()
+        session.limiter = self._new_limiter(session.identity)
         session.state = SessionState.LIVE
         session.hello_us = self.clock.now_us()
         self.counts.began += 1
@@ -416,7 +420,8 @@ class Relay:
 
     def _run_due(self, number: int, session: Session, bundle: Bundle) -> None:
         self.committer.due(number)
-        if not self.permissions.is_current(session.identity):
+        who = session.identity
+        if not self.permissions.is_current(who) or (who.ends_with_session and not session.is_live):
             return
         try:
             self._handlers[Bundle](self, session, bundle, 0)

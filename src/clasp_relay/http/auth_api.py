@@ -17,7 +17,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from clasp_relay.access.accounts import Accounts
 from clasp_relay.access.addresses import ClientAddresses
 from clasp_relay.access.issuer import Issued
-from clasp_relay.access.refusals import BadInput, Busy, Later, Limited, Refusal, Taken, Unauthenticated
+from clasp_relay.access.refusals import BadInput, Busy, Forbidden, Later, Limited, Refusal, Taken, Unauthenticated
 from clasp_relay.http.cors import Origins, set_cors_headers
 from clasp_relay.http.json_answers import (
     answer,
@@ -36,6 +36,7 @@ __all__ = ["AuthApi", "load_openapi", "make_auth_resource", "request_address"]
 STATUS: Mapping[type[Refusal], HTTPStatus] = {
     BadInput: HTTPStatus.BAD_REQUEST,
     Unauthenticated: HTTPStatus.UNAUTHORIZED,
+    Forbidden: HTTPStatus.FORBIDDEN,
     Taken: HTTPStatus.CONFLICT,
     Limited: HTTPStatus.TOO_MANY_REQUESTS,
     Busy: HTTPStatus.SERVICE_UNAVAILABLE,
@@ -85,6 +86,7 @@ class AuthApi:
             optional_text(body, "user_id"),
             bearer_of(request),
             self._address_of(request),
+            optional_text(body, "invite"),
         )
         return _answer_issued(request, issued)
 
@@ -136,6 +138,16 @@ class AuthApi:
                 "scopes": list(info.scopes),
                 "expires_at": info.expires_at,
             },
+        )
+
+    @app.route("/config", methods=["GET"])
+    def config(self, request: IRequest) -> bytes:
+        """Says who may sign in, so that a client offers what there is."""
+        admission = self._accounts.admission
+        return answer(
+            request,
+            HTTPStatus.OK,
+            {"registration": admission.registration, "guests": admission.guests, "name": admission.name},
         )
 
     @app.route("/openapi.json", methods=["GET"])

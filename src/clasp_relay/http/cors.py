@@ -11,8 +11,8 @@ from twisted.web.iweb import IRequest
 __all__ = ["Origins", "set_cors_headers"]
 
 _DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
-_METHODS = b"POST, GET, OPTIONS"
-_HEADERS = b"Content-Type, Authorization"
+_METHODS = b"GET, HEAD, POST, PUT, DELETE, OPTIONS"
+_HEADERS = b"Content-Type, Authorization, If-Match"
 
 
 def _normalise(origin: str) -> str:
@@ -84,7 +84,7 @@ def set_cors_headers(request: IRequest, origins: Origins) -> None:
         ):
             return
         headers.setRawHeaders(b"Access-Control-Allow-Origin", [origin])
-    headers.setRawHeaders(b"Access-Control-Expose-Headers", [b"Retry-After"])
+    headers.setRawHeaders(b"Access-Control-Expose-Headers", [b"ETag, Retry-After"])
     if request.method == b"OPTIONS":
         headers.setRawHeaders(b"Access-Control-Allow-Methods", [_METHODS])
         headers.setRawHeaders(b"Access-Control-Allow-Headers", [_HEADERS])

@@ -1,4 +1,4 @@
-"""The resources of the health port: ``/healthz``, ``/readyz`` and ``/metrics``."""
+"""The resources of the health port (``/healthz``, ``/readyz`` and ``/metrics``) and of the metrics port."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from twisted.web.resource import IResource, Resource
 
 from clasp_relay.http.json_answers import with_length
 
-__all__ = ["make_health_resource"]
+__all__ = ["make_health_resource", "make_metrics_resource"]
 
 
 class _Answer(NamedTuple):
@@ -61,11 +61,22 @@ def make_health_resource(is_ready: Callable[[], bool], registry: CollectorRegist
             return _Answer(HTTPStatus.OK, b"ready\n")
         return _Answer(HTTPStatus.SERVICE_UNAVAILABLE, b"starting or stopping\n")
 
+    root = make_metrics_resource(registry)
+    root.putChild(b"healthz", _Page(health))
+    root.putChild(b"readyz", _Page(readiness))
+    return root
+
+
+def make_metrics_resource(registry: CollectorRegistry) -> Resource:
+    """Returns the root of the metrics port.
+
+    Args:
+        registry: the metrics.
+    """
+
     def metrics() -> _Answer:
         return _Answer(HTTPStatus.OK, generate_latest(registry), CONTENT_TYPE_LATEST)
 
     root = Resource()
-    root.putChild(b"healthz", _Page(health))
-    root.putChild(b"readyz", _Page(readiness))
     root.putChild(b"metrics", _Page(metrics))
     return root

@@ -88,6 +88,7 @@ RELAY_NOT_STARTED = Event("relay.not_started", "error", "relay", "the relay cann
 RELAY_FAULT = Event("relay.fault", "error", "relay", "a fault of the relay while it handled {what}")
 AUTH_LISTENING = Event("auth.listening", "info", "relay", "the auth API listens on {address}")
 HEALTH_LISTENING = Event("health.listening", "info", "relay", "health checks and metrics are served on {address}")
+METRICS_LISTENING = Event("metrics.listening", "info", "relay", "metrics are served on {address}")
 APP_SERVED = Event("app.served", "info", "relay", "the web app in {folder} is served on the auth port")
 POLICY_LOADED = Event("policy.loaded", "info", "relay", "policy in force: {policy}")
 POLICY_MISSING = Event(
@@ -227,6 +228,10 @@ USERS_HELD = Event(
 TOKEN_WRITE_FAULT = Event(
     "token.write_fault", "error", "auth", "a fault of the relay while it wrote the new expiry of tokens"
 )
+TOKEN_DEVICES = Event("token.devices", "info", "auth", "device tokens: {count}; new: {new}, revoked: {revoked}")
+TOKEN_UNREADABLE = Event(
+    "token.unreadable", "warn", "auth", "the scopes of {subject}'s device token cannot be read: it lets nobody in"
+)
 TOKEN_END_FAULT = Event("token.end_fault", "error", "auth", "a fault of the relay while it ended a token's sessions")
 SECRET_MADE = Event("secret.made", "info", "auth", "{what} written to {path}")
 ADMIN_TOKEN_EXPOSED = Event(
@@ -249,6 +254,7 @@ _AUTH_REASONS = {
     "error": "a fault of the relay",
     "BadInput": "malformed request",
     "Busy": "the relay is busy",
+    "Forbidden": "the operator does not allow it",
     "Limited": "too many attempts",
     "Taken": "the name or id is taken",
     "Unauthenticated": "wrong name or password, or no valid token",

@@ -56,7 +56,7 @@ class RelayLog:
             session=session.id,
             address=session.peer,
             client=_cut(session.name) or "unnamed",
-            subject=session.identity.subject or "none",
+            subject=_who(session),
         )
 
     def ended(self, session: Session, cause: str) -> None:
@@ -68,7 +68,7 @@ class RelayLog:
                 address=session.peer,
                 duration_s=duration_s,
                 cause=_cut(cause),
-                subject=session.identity.subject or "none",
+                subject=_who(session),
                 messages=session.received,
                 errors=session.errors,
             )
@@ -101,7 +101,7 @@ class RelayLog:
                 session=session.id,
                 address=session.peer,
                 count=count,
-                subject=session.identity.subject or "none",
+                subject=_who(session),
             ),
         )
 
@@ -162,6 +162,12 @@ def described(message: Message) -> str:
         if about is not None:
             return f"{name} {_cut(about)}"
     return name
+
+
+def _who(session: Session) -> str:
+    """Returns the subject of a session, with what an operator called it."""
+    who = session.identity
+    return f"{who.subject} ({_cut(who.label)})" if who.label else who.subject or "none"
 
 
 def _cut(text: str) -> str:

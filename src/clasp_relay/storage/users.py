@@ -22,6 +22,7 @@ __all__ = [
     "USER_TOKEN_KEPT_S",
     "Claim",
     "IdentityTaken",
+    "InviteGone",
     "KeptToken",
     "KnownAddress",
     "NameConfusable",
@@ -84,7 +85,7 @@ class TokenRecord(NamedTuple):
     username: str
     guest: bool
     scopes_name: str
-    """Which scopes it carries: the policy's, or an administrator's."""
+    """Which scopes it carries: the policy's, an administrator's, or its own ``scopes``."""
     created_s: int
     expires_s: int | None
     """When it ceases to be valid: later it may still be refreshed, or prove a guest's id."""
@@ -94,6 +95,8 @@ class TokenRecord(NamedTuple):
     """The digest of the first token of a sign-in, in those that it was refreshed to; empty in that one itself."""
     replaces: bytes | None = None
     """The digest of the token that ends once this one is used; None when it has been used, or replaces none."""
+    scopes: tuple[str, ...] = ()
+    """Of a device token: exactly what it may do, as ``action:pattern``."""
 
     def __repr__(self) -> str:
         return f"TokenRecord({self.subject!r})"
@@ -152,6 +155,10 @@ class IdentityTaken(StoreRefusal):
     """A registered user, or a guest who is not the caller, has this id."""
 
 
+class InviteGone(StoreRefusal):
+    """There is no such invite, or it has expired or is used up."""
+
+
 class TokenGone(StoreRefusal):
     """The token is unknown, revoked, or too old."""
 
@@ -180,10 +187,37 @@ class UserStore(Protocol):
             IdentityTaken: the id is a user's, or a guest's to whom ``claim`` does not entitle.
         """
 
-    def add_user(self, user: User, keys: NameKeys, token: TokenRecord, claim: Claim) -> None:
-        """Adds a user and a token, and remembers the address that the token was made for.
+    def add_invite(self, digest: bytes, now_s: int, expires_s: int | None, uses: int) -> None:
+        """Adds an invite.
+
+        Args:
+            digest: its SHA-256.
+            now_s: Unix seconds; invites that have expired are deleted.
+            expires_s: Unix seconds; None for never.
+            uses: how many may register with it.
+        """
+
+    def check_invite(self, digest: bytes, now_s: int) -> None:
+        """Checks that an invite is valid.
 
         Raises:
+            InviteGone: it is not.
+        """
+
+    def add_user(
+        self, user: User, keys: NameKeys, token: TokenRecord, claim: Claim, invite: bytes | None = None
+    ) -> None:
+        """Adds a user and a token, and remembers the address that the token was made for.
+
+        Args:
+            user: the user.
+            keys: of the name.
+            token: the first token.
+            claim: the grounds for the id.
+            invite: the SHA-256 of an invite, of which one use is taken; None where none is needed.
+
+        Raises:
+            InviteGone: the invite is not valid.
             NameTaken: as ``check_new_user``.
             NameConfusable: likewise.
             IdentityTaken: likewise.

@@ -10,6 +10,7 @@ from sys import intern
 from typing import Any
 
 from clasp_relay.errors import StartError
+from clasp_relay.storage.devices import DeviceStore
 from clasp_relay.storage.users import (
     ADDRESS_KEPT_S,
     GUEST_PROOF_S,
@@ -17,6 +18,7 @@ from clasp_relay.storage.users import (
     USER_TOKEN_KEPT_S,
     Claim,
     IdentityTaken,
+    InviteGone,
     KeptToken,
     KnownAddress,
     NameConfusable,
@@ -60,6 +62,8 @@ class SqliteUsers:
         self._path = path
         self._max_guest_tokens_per_address = max_guest_tokens_per_address
         self._db = open_users_in_memory(keys_of) if path is None else open_users_file(path, keys_of)
+        self.devices = DeviceStore(self._db)
+        """The device tokens; to be called as the other methods are."""
 
     def close(self) -> None:
         """As :meth:`UserStore.close`."""
@@ -87,6 +91,8 @@ class SqliteUsers:
             raise NameConfusable
         if self._any("SELECT 1 FROM users WHERE id = ?", user_id):
             raise IdentityTaken
+        if self._any("SELECT 1 FROM device_tokens WHERE subject = ?", user_id):
+            raise IdentityTaken
         kept = "SELECT 1 FROM tokens WHERE subject = ? AND guest AND first_expires_at > ?"
         kept_after_s = claim.now_s - GUEST_PROOF_S
         if claim.any_guest or not self._any(kept, user_id, kept_after_s):
@@ -94,10 +100,28 @@ class SqliteUsers:
         if not self._any(f"{kept} AND revoked_at IS NULL AND digest = ?", user_id, kept_after_s, claim.proof):
             raise IdentityTaken
 
-    def add_user(self, user: User, keys: NameKeys, token: TokenRecord, claim: Claim) -> None:
+    def add_invite(self, digest: bytes, now_s: int, expires_s: int | None, uses: int) -> None:
+        """As :meth:`UserStore.add_invite`."""
+        with self._transaction():
+            self._db.execute("DELETE FROM invites WHERE expires_at <= ?", (now_s,))
+            self._db.execute("INSERT INTO invites VALUES (?, ?, ?, ?)", (digest, now_s, expires_s, uses))
+
+    def check_invite(self, digest: bytes, now_s: int) -> None:
+        """As :meth:`UserStore.check_invite`."""
+        valid = "SELECT 1 FROM invites WHERE digest = ? AND (expires_at IS NULL OR expires_at > ?)"
+        if not self._any(valid, digest, now_s):
+            raise InviteGone
+
+    def add_user(
+        self, user: User, keys: NameKeys, token: TokenRecord, claim: Claim, invite: bytes | None = None
+    ) -> None:
         """As :meth:`UserStore.add_user`."""
         with self._transaction():
             self.check_new_user(user.user_id, keys, claim)
+            if invite is not None:
+                self.check_invite(invite, claim.now_s)
+                self._db.execute("UPDATE invites SET uses_left = uses_left - 1 WHERE digest = ?", (invite,))
+                self._db.execute("DELETE FROM invites WHERE uses_left <= 0")
             self._db.execute(
                 "INSERT INTO users (id, username, password_hash, created_at) VALUES (?, ?, ?, ?)",
                 (user.user_id, user.username, user.password_hash, user.created_s),
@@ -326,7 +350,7 @@ class SqliteUsers:
         self._db.execute(
             "INSERT INTO tokens (digest, subject, username, guest, scopes_name, created_at, expires_at, made_for,"
             " sign_in, replaces, first_expires_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (*token._replace(sign_in=token.sign_in or token.digest), token.expires_s),
+            (*token._replace(sign_in=token.sign_in or token.digest)[:10], token.expires_s),
         )
 
     def _remember_address(self, token: TokenRecord) -> None:

@@ -3,7 +3,7 @@
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.access.limits import RateLimits
-from clasp_relay.access.policy.document import Document, FailureLimit, GuestIds, MessageRate, parse_document
+from clasp_relay.access.policy.document import Anonymous, Document, FailureLimit, GuestIds, MessageRate, parse_document
 from clasp_relay.errors import StartError
 from clasp_relay.wire.values import PyValue
 
@@ -109,6 +109,16 @@ class ReadingTests(SynchronousTestCase):
         self.assertEqual(read.failures, FailureLimit(5, 60_000_000))
         self.assertEqual((read.message, read.keep_hidden, read.is_any), ("No.", True, False))
 
+    def test_what_is_let_in_without_a_token_is_said(self) -> None:
+        """In a line for the operator, with the scopes."""
+        anonymous = {"scopes": ["read:/a/**", "read:/b"], "message_rate": {"per_second": 5}}
+        document = parse_document({"scopes": ["read:/**"], "anonymous": anonymous}, "x")
+        self.assertEqual(document.anonymous, Anonymous(("read:/a/**", "read:/b"), MessageRate(5, 20)))
+        said = "sessions without a token are let in; their scopes: read:/a/**, read:/b"
+        self.assertEqual(document.notices, (said,))
+        said = "sessions without a token are let in; their scopes: nothing"
+        self.assertIn(said, parse_document({"anonymous": {}}, "x").notices)
+
     def test_mistake_is_named_with_its_path(self) -> None:
         """Unknown keys, malformed patterns, unknown check types, wrong types, at every place."""
         cases: list[tuple[PyValue, str]] = [
@@ -129,6 +139,11 @@ class ReadingTests(SynchronousTestCase):
             ({"ttl": {"/a": 1.5}}, "ttl./a: must be a whole number"),
             ({"hello_snapshot": 1}, "hello_snapshot: must be true or false"),
             ({"guest_ids": "closed"}, "guest_ids: must be one of bearer, open"),
+            ({"anonymous": {"scopes": ["read:a"]}}, "anonymous.scopes[0]: 'read:a': the pattern does not start"),
+            ({"anonymous": {"scopes": ["admin:/a"]}}, "anonymous.scopes[0]: 'admin:/a': a session without a token"),
+            ({"anonymous": {"message_rate": {}}}, "anonymous.message_rate.per_second: is missing"),
+            ({"anonymous": {"rate": 1}}, "anonymous.rate: is not known here"),
+            ({"anonymous": None}, "anonymous: must be an object"),
             ({"write_rules": {}}, "write_rules: must be a list"),
             ({"write_rules": [1]}, "write_rules[0]: must be an object"),
             ({"write_rules": [{"checks": []}]}, "write_rules[0].path: is missing"),

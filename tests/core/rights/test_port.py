@@ -8,7 +8,7 @@ from clasp_relay.core.session.sessions import ANYBODY
 from clasp_relay.core.state.params import ParamLimits, Params
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.messages import Publish
-from tests.core.world import value
+from tests.core.world import memory_session, value
 
 
 class OpenPermissionsTests(SynchronousTestCase):
@@ -18,7 +18,7 @@ class OpenPermissionsTests(SynchronousTestCase):
         state = Params(ParamLimits())
         self.assertEqual((allowed.is_open, allowed.hello_snapshot, allowed.tells_live_apart), (True, True, False))
         for token in ("", "anything"):
-            self.assertIs(allowed.admit(token), ANYBODY)
+            self.assertIs(allowed.admit(token, memory_session()), ANYBODY)
         self.assertIsNone(allowed.check_write(ANYBODY, "/a", value(1), None, state))
         allowed.check_publish(ANYBODY, "/a", None, state)
         allowed.check_get(ANYBODY, "/a")

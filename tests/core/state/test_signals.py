@@ -53,6 +53,15 @@ class SignalsTests(SynchronousTestCase):
         self.signals.sweep(SIGNAL_TTL_US + 1000)
         self.assertEqual((len(self.signals), self.signals.bytes, self.signals._tree._root), (0, 0, {}))
 
+    def test_definition_without_an_end_stays(self) -> None:
+        """Where the operator wants it so; any other time may be set as well."""
+        for ttl_us, found in ((0, 1), (10, 0)):
+            signals = Signals(ttl_us=ttl_us)
+            signals.announce((SignalDefinition("/a", Signal.PARAM),), 0)
+            signals.sweep(10 * SIGNAL_TTL_US)
+            self.assertEqual(len(signals), found)
+            self.assertEqual(len(list(signals.match(Pattern.parse("/*"), 10 * SIGNAL_TTL_US))), found)
+
     def test_too_many_signals_are_refused_all(self) -> None:
         """What is known stays, and can be announced again."""
         self.patch(signals, "MAX_SIGNALS", 3)

@@ -156,6 +156,14 @@ class MessageRate:
 
 
 @dataclass(frozen=True, slots=True)
+class Anonymous:
+    """What sessions without a token may do; ``message_rate`` None for the rate of all sessions."""
+
+    scopes: tuple[str, ...]
+    message_rate: MessageRate | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Document:
     """A whole policy."""
 
@@ -167,6 +175,8 @@ class Document:
     max_ttl: tuple[tuple[Path, int], ...] = ()
     hello_snapshot: bool = True
     guest_ids: GuestIds = GuestIds.BEARER
+    anonymous: Anonymous | None = None
+    """None: every session needs a token."""
     lock: bool = True
     """Whether a writer may take the lock where no write rule says otherwise."""
     write_rules: tuple[WriteRule, ...] = ()
@@ -175,6 +185,9 @@ class Document:
     notices: tuple[str, ...] = ()
     """Warnings for the operator's log."""
 
+
+_ADMIN = "admin:"
+"""The start of a scope that no rule holds for."""
 
 CLASSIC_KEYS = frozenset(("scopes", "rate_limits", "write_rules", "snapshot_visibility", "snapshot_transforms"))
 """The top-level keys that the Rust relay knows."""
@@ -365,6 +378,7 @@ def parse_document(value: object, source: str) -> Document:
         max_ttl=_ttl(keys.below("max_ttl")) if keys.taken_if_given("max_ttl") else (),
         hello_snapshot=keys.flag("hello_snapshot", True),
         guest_ids=GuestIds(keys.choice("guest_ids", [choice.value for choice in GuestIds], GuestIds.BEARER.value)),
+        anonymous=_anonymous(keys.below("anonymous")) if keys.taken_if_given("anonymous") else None,
         lock=lock,
         write_rules=tuple(parse_write_rule(item, n, lock) for n, item in enumerate(keys.objects("write_rules", []))),
         visibility=tuple(parse_visibility(item, n) for n, item in enumerate(keys.objects("snapshot_visibility", []))),
@@ -378,7 +392,11 @@ def _notices(document: Document, values: dict[str, object]) -> tuple[str, ...]:
     """Returns warnings about what the operator may not expect."""
     notices = []
     if not document.scopes:
-        notices.append("there are no scopes, so nobody may read or write anything")
+        who = "nobody" if document.anonymous is None else "nobody with a token"
+        notices.append(f"there are no scopes, so {who} may read or write anything")
+    if document.anonymous is not None:
+        granted = ", ".join(document.anonymous.scopes) or "nothing"
+        notices.append(f"sessions without a token are let in; their scopes: {granted}")
     listed = (*document.visibility, *document.transforms)
     if listed and _is_classic(values):
         notices.append(
@@ -416,6 +434,16 @@ def _scopes(keys: Keys) -> tuple[str, ...]:
         except ValueError as error:
             keys.fail(f"scopes[{n}]", f"{scope!r}: {error}")
     return tuple(scopes)
+
+
+def _anonymous(keys: Keys) -> Anonymous:
+    scopes = _scopes(keys)
+    for n, scope in enumerate(scopes):
+        if scope.startswith(_ADMIN):
+            keys.fail(f"scopes[{n}]", f"{scope!r}: a session without a token cannot be an administrator")
+    rate = _message_rate(keys.below("message_rate")) if keys.taken_if_given("message_rate") else None
+    keys.done()
+    return Anonymous(scopes, rate)
 
 
 def _rate_limits(keys: Keys) -> RateLimits:

@@ -10,7 +10,7 @@ from clasp_relay.access.policy.catch_up import CatchUps, KeysRead, presence_path
 from clasp_relay.access.policy.document import Document, parse_document
 from clasp_relay.access.policy.language.json_keys import parse_json
 from clasp_relay.access.policy.language.maps import repeated_key
-from clasp_relay.access.policy.scopes import expand
+from clasp_relay.access.policy.scopes import ANONYMOUS, expand
 from clasp_relay.access.policy.visibility import Visibility, VisibilityRule
 from clasp_relay.access.policy.write import Decision, WriteRequest, WriteRules
 from clasp_relay.core.rights.memory import Memory
@@ -76,11 +76,14 @@ class Policy:
         return cls.from_document(parse_json(file.read_text("utf-8"), name), name)
 
     def scopes_for(self, user_id: str) -> tuple[str, ...]:
-        """Returns the scopes of a token for a user.
+        """Returns the scopes of a token for a user, or of a session without a token, by the subject of either.
 
         Raises:
             ValueError: the id cannot stand in a scope.
         """
+        if user_id.startswith(ANONYMOUS):
+            anonymous = self.document.anonymous
+            return () if anonymous is None else expand(anonymous.scopes, user_id)
         return expand(self.document.scopes, user_id)
 
     def check_write(
@@ -95,6 +98,7 @@ class Policy:
         *,
         is_admin: bool = False,
         memory: Memory | None = None,
+        fails_as: str = "",
     ) -> Decision:
         """Decides a SET or PUBLISH that the scopes allow.
 
@@ -108,6 +112,7 @@ class Policy:
             now_us: Unix µs.
             is_admin: whether an admin scope of the writer holds the address: no rule refuses then.
             memory: where the answer may be kept; it must be told of every change of ``state``.
+            fails_as: as whose its failures count; empty for the subject's.
 
         Returns:
             what is to be stored, and what is remembered. The value may have grown by a stamp or by hidden fields that
@@ -116,7 +121,7 @@ class Policy:
         Raises:
             RequestError: POLICY when a rule refuses, LIMIT after too many failures.
         """
-        write = WriteRequest(subject, address, NULL if value is None else value, ttl, is_publish, is_admin)
+        write = WriteRequest(subject, address, NULL if value is None else value, ttl, is_publish, is_admin, fails_as)
         return self.write_rules.decide(write, state, now_us, memory)
 
     def check_keys(self, address: str, value: Value) -> None:

@@ -23,6 +23,9 @@ USER_ID = "{userId}"
 UNRESTRICTED = ("read:/**", "write:/**")
 """The scopes of a token when there is no policy."""
 
+ANONYMOUS = "clasp.anon."
+"""The start of the subject of a session without a token; its id follows. No user's id has a dot."""
+
 _UNSAFE_IN_ID = re.compile(r"[/*{}]")
 _parse_pattern = lru_cache(1024)(Pattern.parse)
 

@@ -59,6 +59,7 @@ class WriteRequest:
         ttl: as on the wire; None when the message brings none.
         is_publish: a PUBLISH, which stores nothing.
         is_admin: the writer has an admin scope for the address, so rules do not hold for it.
+        fails_as: as whose its failures count; empty for the subject's.
     """
 
     subject: str
@@ -67,6 +68,7 @@ class WriteRequest:
     ttl: int | None = None
     is_publish: bool = False
     is_admin: bool = False
+    fails_as: str = ""
 
     def refuse(self, code: ErrorCode, reason: str) -> RequestError:
         """Returns the error for the writer."""
@@ -261,7 +263,7 @@ class WriteRules:
         return rule.message or next(check.refusal(question) for check in rule.checks if not check.passes(question))
 
     def _apply(self, rule: WriteRule, write: WriteRequest, question: Question, now_us: int) -> None:
-        key = (write.subject, rule.number, question.words[:-1])
+        key = (write.fails_as or write.subject, rule.number, question.words[:-1])
         if rule.failures is not None:
             try:
                 self.failures.check(*key, rule.failures, now_us)

@@ -11,7 +11,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias
 
 from clasp_relay.core.rights.memory import Memory, Reads
-from clasp_relay.core.session.sessions import ANYBODY, Identity
+from clasp_relay.core.session.sessions import ANYBODY, Identity, Session
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.messages import Publish, Value
 
@@ -122,11 +122,15 @@ class Permissions(Protocol):
     def tells_live_apart(self) -> bool:
         """Whether what a session sees live differs from what it sees in snapshots; always the same."""
 
-    def admit(self, token: str) -> Identity:
-        """Returns who a HELLO's token speaks for.
+    def admit(self, token: str, session: Session) -> Identity:
+        """Returns who a session speaks for.
+
+        Args:
+            token: of its HELLO; empty for none.
+            session: the session, which is not live yet.
 
         Raises:
-            Disconnect: no token, a bad or an expired one; with ERROR 300 or 302 and a close reason.
+            Disconnect: no token where one is needed, a bad or an expired one; with ERROR 300 or 302 and a close reason.
         """
 
     def is_current(self, who: Identity) -> bool:
@@ -243,7 +247,7 @@ class OpenPermissions:
         self.memory = Memory()
         """Nothing is asked, so it stays empty."""
 
-    def admit(self, _token: str) -> Identity:
+    def admit(self, _token: str, _session: Session) -> Identity:
         """Lets everybody in."""
         return ANYBODY
 

@@ -60,9 +60,11 @@ class Signals:
 
     Args:
         exempt_subject: whose definitions count for nobody (the operator's own token).
+        ttl_us: µs after which a definition that was not announced again is forgotten; 0 for never.
     """
 
-    def __init__(self, exempt_subject: str = "") -> None:
+    def __init__(self, exempt_subject: str = "", ttl_us: int = SIGNAL_TTL_US) -> None:
+        self._ttl_us = ttl_us
         self._exempt_subject = exempt_subject
         self._definitions: dict[str, _Entry] = {}
         self._shares: dict[str, _Share] = {}
@@ -174,7 +176,10 @@ class Signals:
     def _current(self, address: str, now_us: int) -> SignalDefinition | None:
         """Returns the definition at an address, whose time may be over though it is not forgotten yet."""
         entry = self._definitions.get(address)
-        return None if entry is None or entry.announced_us + SIGNAL_TTL_US <= now_us else entry.definition
+        return None if entry is None or self._is_over(entry.announced_us, now_us) else entry.definition
+
+    def _is_over(self, announced_us: int, now_us: int) -> bool:
+        return self._ttl_us != 0 and announced_us + self._ttl_us <= now_us
 
     def _search(self, pattern: Pattern) -> Iterator[str | None]:
         """Goes through all addresses, since finding what matches takes too long for one turn; see ``match``."""
@@ -192,7 +197,7 @@ class Signals:
         for _ in range(min(len(self._definitions), SWEPT_AT_ONCE)):
             address = next(iter(self._oldest))
             entry = self._definitions[address]
-            if entry.announced_us + SIGNAL_TTL_US > now_us:
+            if not self._is_over(entry.announced_us, now_us):
                 return
             del self._definitions[address], self._oldest[address]
             if self._wildcards.pop(address, None) is None:

@@ -1,0 +1,214 @@
+"""``clasp-relay token`` and ``clasp-relay invite``: device tokens and invites, made also while the relay runs.
+
+What a script needs (a new token, a list) goes to stdout and all else to stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import secrets
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from typing import NoReturn, TextIO
+
+from clasp_relay.access.devices import make_device, parse_scopes
+from clasp_relay.access.names import name_keys
+from clasp_relay.access.refusals import BadInput
+from clasp_relay.access.tokens import digest_of
+from clasp_relay.errors import StartError
+from clasp_relay.options import Options, fail
+from clasp_relay.storage.devices import DeviceToken
+from clasp_relay.storage.folder import prepare_folder
+from clasp_relay.storage.users import IdentityTaken, StoreBusy, TokenGone
+from clasp_relay.storage.users_sqlite import SqliteUsers
+
+__all__ = ["COMMANDS", "parse_duration", "run"]
+
+COMMANDS = ("token", "invite")
+"""The first words of these command lines."""
+
+_UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+_DURATION = re.compile(r"([0-9]{1,9})([smhd])")
+_LONGEST_NAME = 100
+_RELAY_OPTIONS = ("data-dir", "auth-db", "config")
+"""Options of the relay that say where its users' database is."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports errors as the relay does: one line on stderr, exit status 1."""
+
+    def error(self, message: str) -> NoReturn:
+        """See the base class."""
+        fail(f"{self.prog.removeprefix('clasp-relay ')}: {message}; see {self.prog} --help")
+
+
+def parse_duration(text: str) -> int | None:
+    """Returns the seconds of ``90s``, ``15m``, ``12h`` or ``30d``; None for ``never`` and ``0``.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none of these.
+    """
+    if text in ("never", "0"):
+        return None
+    found = _DURATION.fullmatch(text)
+    if found is None or int(found[1]) == 0:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a duration such as 90s, 15m, 12h, 30d, or never")
+    return int(found[1]) * _UNITS_S[found[2]]
+
+
+def run(arguments: Sequence[str], out: TextIO | None = None) -> None:
+    """Runs one of the commands.
+
+    Args:
+        arguments: from the word ``token`` or ``invite`` on.
+        out: where a token or a list goes; None for stdout.
+
+    Raises:
+        SystemExit: something is wrong (1), or help was asked for (0).
+    """
+    asked = _parser().parse_args(arguments)
+    out = sys.stdout if out is None else out
+    try:
+        users = _open(asked)
+        try:
+            _COMMANDS[asked.noun, asked.verb](asked, users, out)
+        finally:
+            users.close()
+    except StartError as error:
+        fail(str(error))
+    except StoreBusy as error:
+        fail(f"{error}: another process holds the users' database; try again")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="clasp-relay", allow_abbrev=False)
+    nouns = parser.add_subparsers(dest="noun", required=True)
+    tokens = nouns.add_parser("token", help="device tokens").add_subparsers(dest="verb", required=True)
+    create = _add(tokens, "create", "Make a device token. It is printed once and kept nowhere in clear.")
+    create.add_argument("--scopes", required=True, type=_scopes, help="what it may do: read:/a/**,write:/a/**")
+    create.add_argument("--subject", help="an account, or a free id; default: one of its own, clasp.device.ID")
+    create.add_argument("--name", default="", type=_name, help="for people: in lists and in the log")
+    create.add_argument("--expires", default=None, type=parse_duration, help="90s, 15m, 12h, 30d, never (default)")
+    listed = _add(tokens, "list", "List the device tokens that are not revoked.")
+    listed.add_argument("--json", action="store_true", help="as JSON")
+    revoke = _add(tokens, "revoke", "Revoke a device token; its sessions end within a second.")
+    revoke.add_argument("id", metavar="ID", help="as token list shows it")
+    invites = nouns.add_parser("invite", help="invites").add_subparsers(dest="verb", required=True)
+    invite = _add(invites, "create", "Make an invite to register, for --registration invite.")
+    invite.add_argument("--uses", default=1, type=_uses, help="how many may register with it (default: 1)")
+    invite.add_argument("--expires", default="7d", type=parse_duration, help="90s, 15m, 12h, 7d (default), never")
+    return parser
+
+
+def _add(verbs: argparse._SubParsersAction[_Parser], verb: str, what: str) -> argparse.ArgumentParser:
+    parser = verbs.add_parser(verb, description=what, help=what, allow_abbrev=False)
+    for name in _RELAY_OPTIONS:
+        parser.add_argument(f"--{name}", metavar="PATH", help="as the relay has it")
+    return parser
+
+
+def _scopes(text: str) -> tuple[str, ...]:
+    try:
+        return parse_scopes(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _name(text: str) -> str:
+    if not text.isprintable() or len(text) > _LONGEST_NAME:
+        raise argparse.ArgumentTypeError(f"at most {_LONGEST_NAME} characters, none of them a control character")
+    return text
+
+
+def _uses(text: str) -> int:
+    if re.fullmatch(r"[0-9]{1,6}", text) is None or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a whole number from 1 to 999999")
+    return int(text)
+
+
+def _open(asked: argparse.Namespace) -> SqliteUsers:
+    """Opens the users' database of the relay that options, variables and config file describe."""
+    given = {name: getattr(asked, name.replace("-", "_")) for name in _RELAY_OPTIONS}
+    options = Options()
+    options.parseOptions([f"--{name}={value}" for name, value in given.items() if value is not None])
+    path = options.settings.users_file
+    prepare_folder("--data-dir" if options.settings.auth_db is None else "--auth-db", path.parent)
+    return SqliteUsers(path, name_keys)
+
+
+def _create_token(asked: argparse.Namespace, users: SqliteUsers, out: TextIO) -> None:
+    now_s = int(time.time())
+    expires_s = None if asked.expires is None else now_s + asked.expires
+    try:
+        token, device = make_device(
+            users.devices, asked.scopes, asked.subject, asked.name, now_s, expires_s, secrets.token_hex
+        )
+    except BadInput as error:
+        fail(f"--subject: {error.sentence}")
+    except IdentityTaken:
+        fail(f"--subject: {asked.subject} is the id of a guest; name an account or another id")
+    print(token, file=out)
+    expiry = _time(device.expires_s)
+    print(f"device token {device.id} made: subject {device.subject}, expires: {expiry}", file=sys.stderr)
+
+
+def _list_tokens(asked: argparse.Namespace, users: SqliteUsers, out: TextIO) -> None:
+    devices = users.devices.all()
+    if asked.json:
+        print(json.dumps([_as_json(device) for device in devices], ensure_ascii=False, indent=2), file=out)
+        return
+    rows = [("ID", "NAME", "SUBJECT", "SCOPES", "EXPIRES")]
+    for device in devices:
+        expiry = _time(device.expires_s)
+        rows.append((device.id, device.name or "-", device.subject, ",".join(device.scopes), expiry))
+    for line in _aligned(rows):
+        print(line, file=out)
+
+
+def _as_json(device: DeviceToken) -> dict[str, object]:
+    return {
+        "id": device.id,
+        "name": device.name,
+        "subject": device.subject,
+        "scopes": list(device.scopes),
+        "created_at": device.created_s,
+        "expires_at": device.expires_s,
+    }
+
+
+def _aligned(rows: Sequence[tuple[str, ...]]) -> Iterable[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+
+
+def _time(at_s: int | None) -> str:
+    return "never" if at_s is None else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at_s))
+
+
+def _revoke_token(asked: argparse.Namespace, users: SqliteUsers, _out: TextIO) -> None:
+    try:
+        users.devices.revoke(asked.id, int(time.time()))
+    except TokenGone:
+        fail(f"token revoke: no device token has the id {asked.id!r}; see clasp-relay token list")
+    print(f"device token {asked.id} revoked", file=sys.stderr)
+
+
+def _create_invite(asked: argparse.Namespace, users: SqliteUsers, out: TextIO) -> None:
+    now_s = int(time.time())
+    invite = secrets.token_hex(16)
+    expires_s = None if asked.expires is None else now_s + asked.expires
+    users.add_invite(digest_of(invite), now_s, expires_s, asked.uses)
+    print(invite, file=out)
+    print(f"invite made: uses: {asked.uses}, expires: {_time(expires_s)}", file=sys.stderr)
+
+
+_COMMANDS = {
+    ("token", "create"): _create_token,
+    ("token", "list"): _list_tokens,
+    ("token", "revoke"): _revoke_token,
+    ("invite", "create"): _create_invite,
+}

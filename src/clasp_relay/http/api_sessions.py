@@ -1,0 +1,355 @@
+"""Sessions of HTTP clients: requests become messages that take the way of all messages, and their answers come back.
+
+A token has one session, which ends when the token does or after a minute without a request; a request without a token
+has one of its own. Every message that is sent here has exactly one answer, in the order of the messages: an ACK when
+the change is recorded, or an ERROR. A GET is answered at once by its SNAPSHOT, also while ACKs before it wait.
+No bundle is scheduled here: what goes wrong at its time would be an answer to nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from clasp_relay.access.tokens import digest_of
+from clasp_relay.core.ports import Frame, Timer
+from clasp_relay.core.records import Param
+from clasp_relay.core.relay import Relay
+from clasp_relay.core.session.limiter import Limiter
+from clasp_relay.core.session.sessions import Session
+from clasp_relay.errors import CloseCode, ErrorCode, RequestError
+from clasp_relay.wire.address import Pattern
+from clasp_relay.wire.json_values import CODEC, param_to_json
+from clasp_relay.wire.messages import Bundle, Get, Hello, Message, SnapshotParam
+
+__all__ = ["IDLE_S", "MAX_HTTP_SESSIONS", "ApiSessions"]
+
+IDLE_S = 60.0
+"""A token's session ends so long after its last request."""
+
+MAX_HTTP_SESSIONS = 10_000
+"""Tokens that have a session at once, and client addresses whose message limit is remembered."""
+
+LOOKED_AT_ONCE = 512
+"""Params that a list looks at in one turn: 1 to 2 ms of work, as a QUERY's."""
+
+MAX_LIST_BYTES = 256 * 1024
+"""Size of the values in one list, as a turn writes for snapshots: the rest is asked for with ``after``."""
+
+ENTRY_BYTES = 200
+"""What a param takes in a list besides its value."""
+
+CLIENT_NAME = "HTTP"
+
+Answer = dict[str, Any]
+
+
+class _Outbox:
+    """Implements ``core.ports.Outbox``: gives each answer to the request that waits for it."""
+
+    def __init__(self, ended: Callable[[], None]) -> None:
+        self.waiting: deque[Deferred[Answer]] = deque()
+        self._ended = ended
+
+    def send(self, frame: Frame) -> None:
+        """Answers the oldest request."""
+        if self.waiting:
+            self.waiting.popleft().callback(json.loads(frame.wire))
+
+    def send_snapshot(self, _key: object, frames: Iterator[bytes]) -> None:
+        """Answers the request that was made last, which this is the GET of."""
+        told = json.loads(next(frames)) if self.waiting else None
+        close = getattr(frames, "close", None)
+        if close is not None:
+            close()
+        if told is not None:
+            self.waiting.pop().callback(told)
+
+    def close(self, _close_code: CloseCode, reason: str) -> None:
+        """Tells all that wait that the session has ended."""
+        self.refuse(ErrorCode.TOKEN_EXPIRED, reason)
+        self._ended()
+
+    def refuse(self, code: ErrorCode, reason: str) -> None:
+        """Answers all that wait."""
+        while self.waiting:
+            self.waiting.popleft().callback({"code": int(code), "error": reason})
+
+    def discard(self) -> None:
+        """Nothing is kept here that could be dropped."""
+
+
+class _Client:
+    """One session, and when it ends.
+
+    Args:
+        relay: the core.
+        token: of its HELLO; empty for none.
+        address: the client's.
+        ended: called when the session has ended.
+    """
+
+    def __init__(self, relay: Relay, token: str, address: str, ended: Callable[[], None]) -> None:
+        self._relay = relay
+        self._ended = ended
+        self._timer: Timer | None = None
+        self._outbox = _Outbox(self._end_told)
+        self.session: Session = relay.connect(self._outbox, address, CODEC)
+        welcome: Deferred[Answer] = Deferred()
+        self._outbox.waiting.append(welcome)
+        relay.accept(self.session, Hello(1, 0, CLIENT_NAME, token), 0)
+        self.refusal: Answer | None = None
+        """Why HELLO was refused."""
+        if not self.session.is_live:
+            welcome.addCallback(self._refuse)
+        self.limiter = self.session.limiter
+        """Its message limit: taken here, since a message that the core drops has no answer of its own."""
+        self.session.limiter = None
+
+    def ask(self, message: Message) -> Deferred[Answer]:
+        """Sends a message and returns its answer."""
+        answer: Deferred[Answer] = Deferred()
+        self._outbox.waiting.append(answer)
+        self._relay.accept(self.session, message, 1)
+        return answer
+
+    def keep(self) -> None:
+        """Has the session end when nothing is asked for a while."""
+        self._cancel()
+        self._timer = self._relay.clock.call_later(IDLE_S, self._end_idle)
+
+    def end(self, cause: str) -> None:
+        """Ends the session; requests that still wait for an answer are told to come back."""
+        self._cancel()
+        self._relay.disconnect(self.session, cause)
+        self._outbox.refuse(ErrorCode.OVERLOADED, cause)
+
+    def _end_idle(self) -> None:
+        self._timer = None
+        if self._outbox.waiting:
+            self.keep()
+        else:
+            self._ended()
+            self.end("no request for a while")
+
+    def _end_told(self) -> None:
+        """The core ends the session."""
+        self._cancel()
+        self._ended()
+
+    def _cancel(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+
+    def _refuse(self, answer: Answer) -> None:
+        self.refusal = answer
+
+
+class _List:
+    """The first params of a list.
+
+    Args:
+        limit: how many at most.
+        after: the address that they come after.
+    """
+
+    def __init__(self, limit: int, after: str) -> None:
+        self._limit = limit
+        self._after = after
+        self._params: list[Param] = []
+
+    def add(self, params: list[Param]) -> None:
+        """Adds some, and keeps one more than the list may have, which tells that it goes on."""
+        if params:
+            # Two sorted runs: the sort only merges them.
+            self._params += sorted(params, key=_address_of)
+            self._params.sort(key=_address_of)
+            del self._params[self._limit + 1 :]
+
+    def answer(self) -> Answer:
+        """Returns the list."""
+        shown: list[Any] = []
+        size_bytes = 0
+        last = self._after
+        for param in self._params[: self._limit]:
+            size_bytes += len(param.value) + ENTRY_BYTES
+            if shown and size_bytes > MAX_LIST_BYTES:
+                break
+            entry = SnapshotParam(param.address, param.value, param.revision, param.writer, param.timestamp_us)
+            shown.append(param_to_json(entry))
+            last = param.address
+        return {"params": shown, "next": last if len(shown) < len(self._params) else None}
+
+
+def _address_of(param: Param) -> str:
+    return param.address
+
+
+class ApiSessions:
+    """The sessions of all HTTP clients.
+
+    Args:
+        relay: the core.
+    """
+
+    def __init__(self, relay: Relay) -> None:
+        self._relay = relay
+        self._clients: dict[bytes, _Client] = {}
+        self._limiters: OrderedDict[str, Limiter] = OrderedDict()
+        """Of requests without a token, by what their client address counts as."""
+
+    def ask(self, token: str | None, address: str, message: Message) -> Deferred[Answer]:
+        """Sends a message for a client.
+
+        Args:
+            token: what it presents; None for nothing.
+            address: the client's.
+            message: GET, SET or BUNDLE.
+
+        Returns:
+            its answer, as ``wire.json_values`` writes it: ``code`` and ``error`` of an ERROR, or what an ACK or a
+                SNAPSHOT says.
+
+        Raises:
+            RequestError: LIMIT, OVERLOADED.
+        """
+        client = self._anonymous(address) if not token else self._of(token, address)
+        if client.refusal is not None:
+            done: Deferred[Answer] = Deferred()
+            done.callback(client.refusal)
+            return done
+        try:
+            self._pay(client, message)
+        except RequestError:
+            if not token:
+                client.end("over the message limit")
+            raise
+        answer = client.ask(message)
+        if token:
+            client.keep()
+        else:
+            answer.addBoth(_after, lambda: client.end("the request was answered"))
+        return answer
+
+    def find(self, token: str | None, address: str, pattern: Pattern, limit: int, after: str) -> Deferred[Answer]:
+        """Lists the params of a pattern that a client may see, in the order of their addresses, a piece in each turn.
+
+        Args:
+            token: what it presents; None for nothing.
+            address: the client's.
+            pattern: which.
+            limit: how many at most; fewer where they take more than ``MAX_LIST_BYTES``.
+            after: only addresses after this one.
+
+        Returns:
+            ``params``, and ``next``: the address after which the list goes on, None at its end. It fails with a
+            RequestError: SCOPE, LIMIT, OVERLOADED.
+        """
+        client = self._anonymous(address) if not token else self._of(token, address)
+        done: Deferred[Answer] = Deferred()
+        if client.refusal is not None:
+            done.callback(client.refusal)
+            return done
+        try:
+            self._pay(client, Get(pattern.text))
+            self._relay.permissions.check_subscribe(client.session.identity, pattern)
+        except RequestError:
+            if not token:
+                client.end("refused")
+            raise
+        if token:
+            client.keep()
+        else:
+            done.addBoth(_after, lambda: client.end("the request was answered"))
+        self._go_on(client, _List(limit, after), self._pieces(client.session, pattern, after), done)
+        return done
+
+    def _go_on(self, client: _Client, found: _List, pieces: Iterator[list[Param]], done: Deferred[Answer]) -> None:
+        """Adds a piece in this turn, and others in the turns after it."""
+        if not client.session.is_live:
+            done.callback({"code": int(ErrorCode.TOKEN_EXPIRED), "error": "the token ended"})
+            return
+        try:
+            piece = next(pieces, None)
+            if piece is None:
+                done.callback(found.answer())
+                return
+            found.add(piece)
+        except Exception:
+            done.errback()
+            return
+        self._relay.clock.call_later(0, lambda: self._go_on(client, found, pieces, done))
+
+    def _pieces(self, session: Session, pattern: Pattern, after: str) -> Iterator[list[Param]]:
+        """Yields the params that a session may see, as many as fit into a turn."""
+        params = self._relay.params
+        found = params.find(pattern)
+        captured = params.all() if found is None else found
+        for start in range(0, len(captured), LOOKED_AT_ONCE):
+            some = captured[start : start + LOOKED_AT_ONCE]
+            matching = [
+                param
+                for param in some
+                if param.address > after
+                and (found is not None or pattern.matches(param.address))
+                and params.get(param.address) is param
+            ]
+            yield self._relay.visibility.show(matching, session, pattern)
+
+    def close(self) -> None:
+        """Ends all sessions."""
+        clients, self._clients = self._clients, {}
+        for client in clients.values():
+            client.end("the relay is stopping")
+
+    def _of(self, token: str, address: str) -> _Client:
+        digest = digest_of(token)
+        client = self._clients.get(digest)
+        if client is not None:
+            return client
+        if len(self._clients) >= MAX_HTTP_SESSIONS:
+            raise RequestError(ErrorCode.OVERLOADED, "too many clients use the HTTP API; try again in a minute")
+        client = _Client(self._relay, token, address, lambda: self._forget(digest))
+        if client.refusal is None:
+            self._clients[digest] = client
+        return client
+
+    def _anonymous(self, address: str) -> _Client:
+        client = _Client(self._relay, "", address, _nothing)
+        if client.limiter is not None:
+            origin = client.session.origin
+            client.limiter = self._limiters.setdefault(origin, client.limiter)
+            self._limiters.move_to_end(origin)
+            if len(self._limiters) > MAX_HTTP_SESSIONS:
+                self._limiters.popitem(last=False)
+        return client
+
+    def _forget(self, digest: bytes) -> None:
+        self._clients.pop(digest, None)
+
+    def _pay(self, client: _Client, message: Message) -> None:
+        cost = len(message.messages) if isinstance(message, Bundle) else 1
+        if client.limiter is None or client.limiter.take(max(1, cost), self._relay.clock.now_us()):
+            return
+        self._relay.counts.limited += 1
+        self._relay.observer.limited(client.session)
+        if cost > client.limiter.burst:
+            text = (
+                f"the bundle counts as {cost} messages, at most {client.limiter.burst} pass at once: send smaller ones"
+            )
+            raise RequestError(ErrorCode.LIMIT, text)
+        raise RequestError(ErrorCode.LIMIT, "too many messages; try again in a second")
+
+
+def _after(answer: Answer, then: Callable[[], None]) -> Answer:
+    then()
+    return answer
+
+
+def _nothing() -> None:
+    """Nobody has to be told."""

@@ -1,0 +1,280 @@
+"""Params, events and bundles over HTTP, below ``/api`` (``docs/openapi.yaml``)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from typing import Any
+
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.python.failure import Failure
+from twisted.web.iweb import IRequest
+from twisted.web.resource import IResource, Resource
+from twisted.web.server import NOT_DONE_YET
+
+from clasp_relay.access.addresses import ClientAddresses
+from clasp_relay.errors import DecodeError, ErrorCode, RequestError
+from clasp_relay.http.api_sessions import ApiSessions
+from clasp_relay.http.auth_api import request_address
+from clasp_relay.http.cors import Origins, set_cors_headers
+from clasp_relay.http.json_answers import NOT_FOUND, answer, bearer_of, is_too_large, refuse
+from clasp_relay.logs import events
+from clasp_relay.wire.address import Pattern, check_address
+from clasp_relay.wire.json_values import parse_json, value_from_json
+from clasp_relay.wire.messages import NULL, Bundle, Get, Message, Publish, Set, Value
+from clasp_relay.wire.values import encode_value
+
+__all__ = ["LIST_METHODS", "METHODS", "STATUS", "make_params_resource"]
+
+STATUS: Mapping[int, HTTPStatus] = {
+    ErrorCode.MESSAGE: HTTPStatus.BAD_REQUEST,
+    ErrorCode.ADDRESS: HTTPStatus.BAD_REQUEST,
+    ErrorCode.PATTERN: HTTPStatus.BAD_REQUEST,
+    ErrorCode.UNAUTHENTICATED: HTTPStatus.UNAUTHORIZED,
+    ErrorCode.TOKEN_EXPIRED: HTTPStatus.UNAUTHORIZED,
+    ErrorCode.SCOPE: HTTPStatus.FORBIDDEN,
+    ErrorCode.POLICY: HTTPStatus.FORBIDDEN,
+    ErrorCode.CONFLICT: HTTPStatus.PRECONDITION_FAILED,
+    ErrorCode.LOCKED: HTTPStatus.CONFLICT,
+    ErrorCode.VALUE: HTTPStatus.BAD_REQUEST,
+    ErrorCode.NO_TARGET: HTTPStatus.NOT_FOUND,
+    ErrorCode.LIMIT: HTTPStatus.TOO_MANY_REQUESTS,
+    ErrorCode.OVERLOADED: HTTPStatus.SERVICE_UNAVAILABLE,
+}
+"""The HTTP status of each ERROR that a message may get; 500 for any other."""
+
+_RETRY_AFTER_S = {HTTPStatus.TOO_MANY_REQUESTS: 1.0, HTTPStatus.SERVICE_UNAVAILABLE: 5.0}
+_ETAG = re.compile(r'"([0-9]{1,10})"')
+_LONGEST_TTL_S = 0x7FFF_FFFF
+METHODS = {
+    "params": ("DELETE", "GET", "HEAD", "PUT"),
+    "events": ("POST",),
+    "bundle": ("POST",),
+}
+"""What each first word of a path takes."""
+
+LIST_METHODS = ("GET", "HEAD")
+"""What ``/api/params`` alone takes."""
+
+LIST_LIMIT = 1_000
+MAX_LIST_LIMIT = 10_000
+"""How many params a list has at most, where a request does not say and where it does."""
+
+Ask = Callable[[Message], Deferred[dict[str, Any]]]
+
+
+class _ParamsResource(Resource):
+    """Everything below ``/api``."""
+
+    isLeaf = True  # noqa: N815 - Twisted's
+
+    def __init__(self, sessions: ApiSessions, origins: Origins, addresses: ClientAddresses) -> None:
+        Resource.__init__(self)
+        self._sessions = sessions
+        self._origins = origins
+        self._addresses = addresses
+
+    def render(self, request: Any) -> Any:
+        """Answers a request, when the relay has."""
+        set_cors_headers(request, self._origins)
+        if is_too_large(request):
+            return refuse(request, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The request is too large.")
+        kind = request.postpath[0].decode("utf-8", "replace") if request.postpath else ""
+        methods = METHODS.get(kind)
+        is_bare = len(request.postpath) == 1
+        if kind == "params" and is_bare:
+            methods = LIST_METHODS
+        elif methods is None or (kind == "bundle") != is_bare:
+            return refuse(request, HTTPStatus.NOT_FOUND, NOT_FOUND)
+        method = request.method.decode("ascii", "replace")
+        if method not in methods:
+            return _answer_method(request, method, methods)
+        gone: list[Failure] = []
+        request.notifyFinish().addErrback(gone.append)
+        done = maybeDeferred(self._handle, request, kind, method)
+        done.addErrback(_refuse, request)
+        done.addCallback(lambda body: None if gone else _finish(request, body))
+        return NOT_DONE_YET
+
+    def _handle(self, request: IRequest, kind: str, method: str) -> Deferred[bytes]:
+        client = request_address(request, self._addresses)
+        if kind == "params" and len(request.postpath) == 1:
+            listed = self._sessions.find(bearer_of(request), client, *_list_asked(request))
+            return listed.addCallback(lambda told: _answer_list(request, told))
+        message = _MAKERS[kind](request, method)
+        asked = self._sessions.ask(bearer_of(request), client, message)
+        return asked.addCallback(lambda told: _answer(request, method, message, told))
+
+
+def make_params_resource(sessions: ApiSessions, *, origins: Origins, addresses: ClientAddresses) -> IResource:
+    """Returns the API, to be put at ``api`` below a site's root.
+
+    Args:
+        sessions: does what is asked.
+        origins: whose pages may read the answers.
+        addresses: tells the clients' addresses.
+    """
+    return _ParamsResource(sessions, origins, addresses)
+
+
+def _list_asked(request: Any) -> tuple[Pattern, int, str]:
+    """Returns pattern, limit and the address that the list comes after."""
+    try:
+        pattern, limit, after = (
+            request.args.get(name, [default])[0].decode("utf-8")
+            for name, default in ((b"pattern", b"/**"), (b"limit", b"%d" % LIST_LIMIT), (b"after", b""))
+        )
+    except UnicodeDecodeError:
+        raise DecodeError("the query is not UTF-8") from None
+    if re.fullmatch("[0-9]{1,5}", limit) is None or not 1 <= int(limit) <= MAX_LIST_LIMIT:
+        raise DecodeError(f"limit is no whole number from 1 to {MAX_LIST_LIMIT}")
+    return Pattern.parse(pattern), int(limit), after
+
+
+def _answer_list(request: IRequest, told: dict[str, Any]) -> bytes:
+    if "error" in told:
+        return _refuse_code(request, told["code"], told["error"])
+    return answer(request, HTTPStatus.OK, told)
+
+
+def _param_message(request: IRequest, method: str) -> Message:
+    address = _address(request)
+    if method in ("GET", "HEAD"):
+        return Get(address)
+    revision = _expected_revision(request)
+    if method == "DELETE":
+        return Set(address, NULL, revision)
+    return Set(address, _value(request, address), revision, ttl=_ttl(request))
+
+
+def _event_message(request: IRequest, _method: str) -> Message:
+    address = _address(request)
+    data = _body(request)
+    # A bundle, since it has an answer; a PUBLISH alone has none.
+    return Bundle((Publish(address, value=_value(request, address) if data else None),))
+
+
+def _bundle_message(request: IRequest, _method: str) -> Message:
+    parsed = parse_json(_body(request))
+    members = parsed.get("messages") if isinstance(parsed, dict) else None
+    if not isinstance(members, list) or not members or parsed.keys() != {"messages"}:
+        raise DecodeError('the body is not {"messages": [{"set" or "publish": address, "value": …}, …]}')
+    return Bundle(tuple(_member(each, number) for number, each in enumerate(members)))
+
+
+def _member(parsed: Any, number: int) -> Message:
+    keys = parsed.keys() if isinstance(parsed, dict) else set()
+    for kind in ("set", "publish"):
+        if kind in keys and not keys - {kind, "value"} and isinstance(parsed[kind], str):
+            address = parsed[kind]
+            check_address(address)
+            value = value_from_json(parsed.get("value"), address)
+            return Set(address, value) if kind == "set" else Publish(address, value=value)
+    raise DecodeError(f'messages[{number}] is not {{"set" or "publish": address, "value": …}}')
+
+
+_MAKERS: Mapping[str, Callable[[IRequest, str], Message]] = {
+    "params": _param_message,
+    "events": _event_message,
+    "bundle": _bundle_message,
+}
+
+
+def _address(request: IRequest) -> str:
+    """Returns the address that the path names; its segments are percent-encoded each on its own."""
+    segments = request.postpath[1:]
+    try:
+        texts = [segment.decode("utf-8") for segment in segments]
+    except UnicodeDecodeError:
+        raise RequestError(ErrorCode.ADDRESS, "the path is not UTF-8") from None
+    if any("/" in text for text in texts):
+        raise RequestError(ErrorCode.ADDRESS, "a segment of an address cannot hold a slash")
+    address = "/" + "/".join(texts)
+    check_address(address)
+    return address
+
+
+def _body(request: IRequest) -> bytes:
+    if request.content is None:
+        return b""
+    request.content.seek(0)
+    return bytes(request.content.read())
+
+
+def _value(request: IRequest, address: str) -> Value:
+    data = _body(request)
+    content_type = (request.getHeader(b"content-type") or b"").partition(b";")[0].strip().lower()
+    if content_type == b"application/octet-stream":
+        return encode_value(data)
+    return value_from_json(parse_json(data), address)
+
+
+def _expected_revision(request: IRequest) -> int | None:
+    header = request.getHeader(b"if-match")
+    if header is None:
+        return None
+    found = _ETAG.fullmatch(header.decode("latin-1").strip())
+    if found is None:
+        raise DecodeError('If-Match is no revision in quotes, as ETag has it: "7"')
+    return int(found[1])
+
+
+def _ttl(request: IRequest) -> int | None:
+    given = request.args.get(b"ttl")
+    if not given:
+        return None
+    if re.fullmatch(rb"[0-9]{1,10}", given[0]) is None or int(given[0]) > _LONGEST_TTL_S:
+        raise DecodeError(f"ttl is no whole number of seconds from 0 to {_LONGEST_TTL_S}")
+    return int(given[0])
+
+
+def _answer(request: IRequest, method: str, message: Message, told: dict[str, Any]) -> bytes:
+    """Writes what the relay told as an HTTP answer."""
+    if "error" in told:
+        return _refuse_code(request, told["code"], told["error"])
+    if isinstance(message, Get):
+        if told["revision"] == 0 or told["value"] is None:
+            return refuse(request, HTTPStatus.NOT_FOUND, "Nothing is set there, or you may not see it.")
+        return _with_etag(request, told)
+    if isinstance(message, Bundle):
+        is_event = request.postpath[0] == b"events"
+        return answer(request, HTTPStatus.ACCEPTED if is_event else HTTPStatus.OK, {} if is_event else told)
+    if method == "DELETE" or (isinstance(message, Set) and message.value == NULL):
+        request.setResponseCode(HTTPStatus.NO_CONTENT)
+        return b""
+    return _with_etag(request, told)
+
+
+def _with_etag(request: IRequest, told: dict[str, Any]) -> bytes:
+    request.responseHeaders.setRawHeaders("ETag", [f'"{told["revision"]}"'])
+    return answer(request, HTTPStatus.OK, told)
+
+
+def _refuse_code(request: IRequest, code: int, sentence: str) -> bytes:
+    status = STATUS.get(code, HTTPStatus.INTERNAL_SERVER_ERROR)
+    return refuse(request, status, sentence, _RETRY_AFTER_S.get(status))
+
+
+def _refuse(failure: Failure, request: IRequest) -> bytes:
+    """Answers what went wrong before the relay was asked."""
+    error = failure.value
+    if isinstance(error, RequestError):
+        return _refuse_code(request, error.code, error.message)
+    events.AUTH_FAULT.failure(failure)
+    return refuse(request, HTTPStatus.INTERNAL_SERVER_ERROR, "The relay has a problem. Try again later.")
+
+
+def _finish(request: IRequest, body: bytes) -> None:
+    request.write(body)
+    request.finish()
+
+
+def _answer_method(request: IRequest, method: str, methods: tuple[str, ...]) -> bytes:
+    """Answers OPTIONS, or a method that a path does not have (RFC 9110 §15.5.6)."""
+    allow = ", ".join(sorted({*methods, "OPTIONS"}))
+    request.responseHeaders.setRawHeaders("Allow", [allow])
+    if method == "OPTIONS":
+        request.setResponseCode(HTTPStatus.NO_CONTENT)
+        return b""
+    return refuse(request, HTTPStatus.METHOD_NOT_ALLOWED, f"This path takes {allow}.")

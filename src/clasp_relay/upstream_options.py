@@ -1,0 +1,112 @@
+"""Command lines of the Rust relay: what of them is taken, ignored with a warning, or refused with a reason.
+
+Whoever runs that relay keeps the command line. Options that both relays have are in ``option_table``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from clasp_relay.setting_kinds import FilePath, Kind, Whole
+
+__all__ = ["ABOUT_ACCOUNTS", "IGNORED", "OPEN_SOURCE", "UpstreamOptions", "reason_against"]
+
+_NO_RENDEZVOUS = "rendezvous is not offered"
+_NO_CAPABILITIES = "capability and entity tokens are not offered, and such tokens are refused"
+
+IGNORED: Mapping[str, tuple[Kind, str]] = {
+    "rendezvous-port": (Whole(0, 65_535), _NO_RENDEZVOUS),
+    "rendezvous-ttl": (Whole(0), _NO_RENDEZVOUS),
+    "cap-max-depth": (Whole(0), _NO_CAPABILITIES),
+    "trust-anchor": (FilePath(), _NO_CAPABILITIES),
+    "registry-db": (FilePath(), _NO_CAPABILITIES),
+}
+"""Options without effect that its set-up script always writes: which values they take, and what the warning says."""
+
+SPELLINGS = frozenset({"ws-port", "cert", "key", *IGNORED})
+"""Names that the Rust relay has and this one takes for its sake only."""
+
+ABOUT_ACCOUNTS = frozenset(
+    {
+        "admin_token",
+        "app_config",
+        "auth_db",
+        "auth_endpoint",
+        "auth_port",
+        "guests",
+        "max_guest_tokens_per_address",
+        "registration",
+        "token_ttl_s",
+        "web_root",
+    }
+)
+"""Settings that only a relay with accounts has: whoever sets one of them wants accounts."""
+
+OPEN_SOURCE = "{spelling}, without an option about accounts"
+"""Where the auth port's 0 comes from when the Rust relay would be open."""
+
+_REASONS = {
+    "artnet-port": "Art-Net is not offered",
+    "defra-url": "DefraDB is not offered; params are kept in the file of --persist",
+    "federation": "relays cannot be joined to a federation",
+    "lenses": "lenses are not offered; a policy's snapshot_transforms hide fields (--app-config)",
+    "mqtt": "MQTT is not offered",
+    "no-websocket": "WebSocket is what clients connect with",
+    "osc": "OSC is not offered",
+    "quic-port": "QUIC is not offered; clients connect with WebSocket (--port)",
+    "rules": "rules are not offered",
+}
+"""Why an option is not supported, by its name or by the first word of it."""
+
+
+def reason_against(name: str) -> str:
+    """Returns why an option of the Rust relay is not supported, as the end of a sentence; empty for no more than that.
+
+    Args:
+        name: the option without its dashes.
+    """
+    reason = _REASONS.get(name) or _REASONS.get(name.partition("-")[0])
+    return f": {reason}" if reason else ""
+
+
+class UpstreamOptions:
+    """What one command line has of the Rust relay's options.
+
+    Attributes:
+        spelling: the first option with a name that only the Rust relay has, as it was given; empty for none.
+    """
+
+    def __init__(self) -> None:
+        self.spelling = ""
+        self._ignored: dict[str, list[str]] = {}
+
+    def note(self, shown: str) -> None:
+        """Notes an option, with its dashes."""
+        if not self.spelling and shown.startswith("--") and shown[2:] in SPELLINGS:
+            self.spelling = shown
+
+    def ignore(self, name: str, text: str) -> None:
+        """Notes an option without effect.
+
+        Args:
+            name: without its dashes, one of ``IGNORED``.
+            text: its value.
+
+        Raises:
+            ValueError: the option does not accept it.
+        """
+        kind, why = IGNORED[name]
+        if not kind.accepts(kind.parse(text)):
+            raise ValueError(text)
+        self.note(f"--{name}")
+        if name == "rendezvous-port" and int(text) == 0:
+            return  # turned off there, too
+        self._ignored.setdefault(why, []).append(f"--{name}")
+
+    @property
+    def notices(self) -> list[str]:
+        """What was ignored, one line for each reason."""
+        return [
+            f"{', '.join(dict.fromkeys(names))} {'is' if len(set(names)) == 1 else 'are'} ignored: {why}"
+            for why, names in self._ignored.items()
+        ]

@@ -1,0 +1,170 @@
+"""Values as JSON, for HTTP: what JSON cannot say is an object with one key that starts with ``$``.
+
+Bytes are ``{"$bytes": base64}``; floats that are no numbers are ``{"$float": "nan"}``, ``"inf"`` and ``"-inf"``. All
+else stands for itself: integers without a fraction, floats with one. The sessions of HTTP speak :class:`JsonCodec`:
+nothing that they send is decoded by it, and each answer is one JSON object.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any, NoReturn
+
+from clasp_relay.errors import DecodeError, ErrorCode, RequestError
+from clasp_relay.wire.messages import Error, Message, Publish, SignalDefinition, SnapshotParam, Value
+from clasp_relay.wire.values import PyValue, check_keys, decode_value, encode_value, has_suspect_key
+
+__all__ = ["CODEC", "JsonCodec", "param_to_json", "parse_json", "to_json", "value_from_json"]
+
+_FLOATS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+
+
+def to_json(value: Value) -> Any:
+    """Returns a value as ``json.dumps`` takes it."""
+    return _shown(decode_value(value))
+
+
+def param_to_json(param: SnapshotParam) -> dict[str, Any]:
+    """Returns a param as ``json.dumps`` takes it."""
+    return {
+        "address": param.address,
+        "value": to_json(param.value),
+        "revision": param.revision,
+        "timestamp": param.timestamp_us,
+        "writer": param.writer,
+    }
+
+
+def value_from_json(parsed: Any, address: str | None = None) -> Value:
+    """Returns the value that parsed JSON stands for.
+
+    Args:
+        parsed: as ``parse_json`` returns it.
+        address: what a refusal is about.
+
+    Raises:
+        RequestError: VALUE; it stands for none: an integer beyond 64 bits, too deep, a key that clients misread.
+    """
+    try:
+        value = encode_value(_meant(parsed))
+    except (ValueError, RecursionError) as error:
+        raise RequestError(ErrorCode.VALUE, str(error) or "the value is nested too deep", address) from None
+    if has_suspect_key(value):
+        check_keys(value, 1, value[0], address)
+    return value
+
+
+def parse_json(data: bytes) -> Any:
+    """Parses JSON in UTF-8, strictly: no key twice in one object, no NaN.
+
+    Raises:
+        DecodeError: it is something else.
+    """
+    try:
+        parsed = json.loads(data.decode("utf-8"), object_pairs_hook=_object, parse_constant=_no_number)
+        json.dumps(parsed, ensure_ascii=False).encode("utf-8")
+    except (ValueError, RecursionError) as error:
+        text = "a string holds half of a surrogate pair" if isinstance(error, UnicodeEncodeError) else str(error)
+        raise DecodeError(f"the body is not valid JSON: {text}") from None
+    return parsed
+
+
+class JsonCodec:
+    """Implements ``core.ports.Codec`` for sessions whose messages come from HTTP requests."""
+
+    def decode(self, data: bytes, /) -> tuple[Message, int]:  # noqa: ARG002
+        """Refuses: a request becomes a message where it is handled."""
+        raise DecodeError("there is nothing to decode")
+
+    def cost(self, data: bytes, /) -> int:  # noqa: ARG002
+        """See ``core.ports.Codec``."""
+        return 1
+
+    def set(self, address: str, value: Value, revision: int, lock: bool, unlock: bool, ttl: int | None, /) -> bytes:  # noqa: ARG002
+        """See ``core.ports.Codec``."""
+        return _json({"address": address, "value": to_json(value), "revision": revision})
+
+    def publish(self, message: Publish, /) -> bytes:
+        """See ``core.ports.Codec``."""
+        value = None if message.value is None else to_json(message.value)
+        return _json({"address": message.address, "value": value})
+
+    def ack(
+        self,
+        address: str | None = None,  # noqa: ARG002
+        revision: int | None = None,
+        locked: bool | None = None,  # noqa: ARG002
+        holder: str | None = None,  # noqa: ARG002
+        /,
+    ) -> bytes:
+        """See ``core.ports.Codec``."""
+        return _json({"revision": revision})
+
+    def encode(self, message: Message, /) -> bytes:
+        """See ``core.ports.Codec``; of the other answers only ERRORs tell an HTTP client something."""
+        if isinstance(message, Error):
+            return _json({"code": message.error, "error": message.message})
+        return _json({})
+
+    def snapshot(self, params: Iterable[SnapshotParam], /) -> Iterator[bytes]:
+        """See ``core.ports.Codec``: a message for each param."""
+        for param in params:
+            yield _json(param_to_json(param))
+
+    def result(self, definitions: Iterable[SignalDefinition], /) -> Iterator[bytes]:
+        """See ``core.ports.Codec``."""
+        for definition in definitions:
+            yield _json({"address": definition.address})
+
+
+CODEC = JsonCodec()
+"""The one that all HTTP sessions share."""
+
+
+def _json(shown: dict[str, Any]) -> bytes:
+    return json.dumps(shown, ensure_ascii=False).encode("utf-8")
+
+
+def _shown(value: PyValue) -> Any:
+    if isinstance(value, bytes):
+        return {"$bytes": base64.b64encode(value).decode("ascii")}
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"$float": "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"}
+    if isinstance(value, list):
+        return [_shown(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _shown(item) for key, item in value.items()}
+    return value
+
+
+def _meant(parsed: Any) -> PyValue:
+    if isinstance(parsed, list):
+        return [_meant(item) for item in parsed]
+    if not isinstance(parsed, dict):
+        return parsed
+    if parsed.keys() == {"$bytes"}:
+        try:
+            return base64.b64decode(parsed["$bytes"], validate=True)
+        except (TypeError, ValueError, binascii.Error):
+            raise ValueError("$bytes is not base64") from None
+    if parsed.keys() == {"$float"}:
+        number = _FLOATS.get(parsed["$float"]) if isinstance(parsed["$float"], str) else None
+        if number is None:
+            raise ValueError("$float is none of nan, inf, -inf")
+        return number
+    return {key: _meant(item) for key, item in parsed.items()}
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("an object has a key twice")
+    return found
+
+
+def _no_number(word: str) -> NoReturn:
+    raise ValueError(f"{word} is no JSON number")

@@ -1,0 +1,144 @@
+"""Sessions of HTTP clients: one for a token, one for each request without one, and an answer for every message."""
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from clasp_relay.access.permissions import REVOKED
+from clasp_relay.core.relay import RelayOptions
+from clasp_relay.errors import ErrorCode, RequestError
+from clasp_relay.http import api_sessions
+from clasp_relay.http.api_sessions import IDLE_S, ApiSessions
+from clasp_relay.wire.messages import Bundle, Get, Message, Publish, Set, Subscribe
+from tests.access.test_permissions import AuthWorld
+from tests.core.guard import Guard
+from tests.core.world import SlowLog, World, heard, value
+
+POLICY = {"scopes": ["read:/**", "write:/a/**"], "anonymous": {"scopes": ["read:/a/**", "write:/a/*"]}}
+
+
+class SessionTests(SynchronousTestCase):
+    """Tokens and their sessions."""
+
+    def setUp(self) -> None:
+        """A relay with a policy."""
+        self.world = AuthWorld(POLICY, RelayOptions(message_rate=(1, 5)))
+        self.api = ApiSessions(self.world.relay)
+        self.addCleanup(self.api.close)
+
+    def ask(self, token: str | None, message: Message) -> dict[str, Any]:
+        """Returns the answer to a message."""
+        return self.successResultOf(self.api.ask(token, "192.0.2.1", message))
+
+    def test_token_has_one_session_that_ends_when_nothing_is_asked(self) -> None:
+        """It writes as its subject, and others hear of it."""
+        reader = self.world.join("reader")
+        reader.ask(Subscribe(1, "/a/**"))
+        self.assertEqual(self.ask("owner", Set("/a/x", value(1))), {"revision": 1})
+        self.assertEqual(self.ask("owner", Set("/a/x", value(2))), {"revision": 2})
+        self.assertEqual(heard(reader.hear()), [("/a/x", 1), ("/a/x", 2)])
+        self.assertEqual(self.ask("owner", Get("/a/x"))["value"], 2)
+        self.assertEqual(len(self.world.relay.sessions.of_subject("owner")), 1)
+        self.world.advance(IDLE_S - 1)
+        self.ask("owner", Get("/a/x"))
+        self.world.advance(IDLE_S - 1)
+        self.assertEqual(len(self.world.relay.sessions.of_subject("owner")), 1)
+        self.world.advance(2)
+        self.assertEqual(self.world.relay.sessions.of_subject("owner"), [])
+
+    def test_session_of_a_token_that_ends_is_gone_and_the_token_refused(self) -> None:
+        """As every other session of it."""
+        self.ask("owner", Get("/a/x"))
+        (session,) = self.world.relay.sessions.of_subject("owner")
+        self.world.tokens.on_end(lambda record, _: self.end(record.subject, record.digest))
+        self.world.tokens.revoke([session.identity.token])
+        self.assertFalse(session.is_live)
+        self.assertEqual(self.ask("owner", Get("/a/x"))["code"], ErrorCode.UNAUTHENTICATED)
+
+    def end(self, subject: str, digest: bytes) -> None:
+        """Ends the sessions of a token, as the service does."""
+        self.world.relay.end_token(subject, digest, REVOKED)
+
+    def test_request_without_a_token_has_a_session_of_its_own(self) -> None:
+        """It is gone with the answer; the policy says what it may do."""
+        self.assertEqual(self.ask(None, Set("/a/x", value(1))), {"revision": 1})
+        param = self.world.relay.params.get("/a/x")
+        assert param is not None
+        self.assertTrue(param.subject.startswith("clasp.anon."))
+        self.assertEqual(len(self.world.relay.sessions), 0)
+        self.assertEqual(self.ask(None, Set("/b", value(1)))["code"], ErrorCode.SCOPE)
+        self.assertEqual(self.ask("nonsense", Get("/a/x"))["code"], ErrorCode.UNAUTHENTICATED)
+
+    def test_message_limit_holds_for_a_token_and_for_an_address_without_one(self) -> None:
+        """A refused message has its own error, and the next answer is the next request's."""
+        for token in ("owner", None):
+            with self.subTest(token=token):
+                for _ in range(5):
+                    self.ask(token, Get("/a/x"))
+                with self.assertRaises(RequestError) as caught:
+                    self.api.ask(token, "192.0.2.1", Get("/a/x"))
+                self.assertEqual(caught.exception.code, ErrorCode.LIMIT)
+                self.world.advance(1.5)
+                self.assertEqual(self.ask(token, Get("/a/x"))["address"], "/a/x")
+        self.assertEqual(self.world.relay.counts.limited, 2)
+        many = Bundle(tuple(Publish("/a/x") for _ in range(6)))
+        with self.assertRaises(RequestError) as caught:
+            self.api.ask("reader", "192.0.2.1", many)
+        self.assertIn("counts as 6 messages, at most 5 pass at once", caught.exception.message)
+
+    def test_number_of_sessions_and_of_remembered_limits_is_bounded(self) -> None:
+        """A crowd of tokens is told to come back."""
+        self.patch(api_sessions, "MAX_HTTP_SESSIONS", 1)
+        self.ask("owner", Get("/a/x"))
+        with self.assertRaises(RequestError) as caught:
+            self.api.ask("reader", "192.0.2.1", Get("/a/x"))
+        self.assertEqual(caught.exception.code, ErrorCode.OVERLOADED)
+        self.world.relay.origin_of = lambda peer: peer
+        for number in range(3):
+            self.successResultOf(self.api.ask(None, f"192.0.2.{number}", Get("/a/x")))
+        self.assertEqual(len(self.api._limiters), 1)
+
+
+class WaitingTests(SynchronousTestCase):
+    """Answers to writes wait until the change is recorded."""
+
+    def setUp(self) -> None:
+        """A relay whose log takes its time."""
+        self.log = SlowLog()
+        self.world = World(permissions=Guard(), log=self.log)
+        self.api = ApiSessions(self.world.relay)
+        self.addCleanup(self.api.close)
+
+    def ask(self, message: Message) -> Deferred[dict[str, Any]]:
+        """Sends a message."""
+        return self.api.ask("ann", "192.0.2.1", message)
+
+    def test_answers_come_when_the_change_is_recorded_and_in_their_order(self) -> None:
+        """A GET is answered at once by what is set now; a refusal waits behind the writes before it."""
+        first, second = self.ask(Set("/a", value(1))), self.ask(Set("/a", value(2)))
+        refused = self.ask(Set("/a", value(3), revision=9))
+        self.assertEqual(self.successResultOf(self.ask(Get("/a")))["value"], 2)
+        for waiting in (first, second, refused):
+            self.assertNoResult(waiting)
+        self.log.release(1)
+        self.assertEqual(self.successResultOf(first), {"revision": 1})
+        self.assertNoResult(second)
+        self.log.release()
+        self.assertEqual(self.successResultOf(second), {"revision": 2})
+        self.assertEqual(self.successResultOf(refused)["code"], ErrorCode.CONFLICT)
+
+    def test_request_that_waits_at_the_end_is_told_so(self) -> None:
+        """It is not left without an answer."""
+        waiting = self.ask(Set("/a", value(1)))
+        self.api.close()
+        told = self.successResultOf(waiting)
+        self.assertEqual((told["code"], told["error"]), (ErrorCode.OVERLOADED, "the relay is stopping"))
+
+    def test_session_does_not_end_as_idle_while_an_answer_waits(self) -> None:
+        """The disk may be slow."""
+        waiting = self.ask(Set("/a", value(1)))
+        self.world.advance(2 * IDLE_S)
+        self.assertNoResult(waiting)
+        self.log.release()
+        self.assertEqual(self.successResultOf(waiting), {"revision": 1})

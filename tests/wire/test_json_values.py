@@ -1,0 +1,92 @@
+"""Values as JSON, both ways."""
+
+import math
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from clasp_relay.errors import DecodeError, ErrorCode, RequestError
+from clasp_relay.wire.constants import Signal
+from clasp_relay.wire.json_values import CODEC, parse_json, to_json, value_from_json
+from clasp_relay.wire.messages import Error, Pong, Publish, SignalDefinition, SnapshotParam
+from clasp_relay.wire.values import decode_value, encode_value
+
+PAIRS: list[tuple[object, Any]] = [
+    (None, None),
+    (True, True),
+    (7, 7),
+    (7.0, 7.0),
+    ("é", "é"),
+    (b"\x00\xff", {"$bytes": "AP8="}),
+    (math.inf, {"$float": "inf"}),
+    (-math.inf, {"$float": "-inf"}),
+    ([1, {"a": b"x"}], [1, {"a": {"$bytes": "eA=="}}]),
+    ({"$bytes": 1, "b": 2}, {"$bytes": 1, "b": 2}),
+]
+
+
+class ValueTests(SynchronousTestCase):
+    """What stands for what."""
+
+    def test_values_stand_for_themselves_or_for_an_object_with_one_key(self) -> None:
+        """In both directions, with their types."""
+        for obj, shown in PAIRS:
+            with self.subTest(repr(obj)):
+                value = encode_value(obj)
+                self.assertEqual(repr(to_json(value)), repr(shown))
+                self.assertEqual(value_from_json(shown), value)
+        self.assertEqual(to_json(encode_value(math.nan)), {"$float": "nan"})
+        self.assertTrue(math.isnan(decode_value(value_from_json({"$float": "nan"}))))
+
+    def test_what_no_value_is_is_refused(self) -> None:
+        """With 402 and the address."""
+        deep: list[object] = []
+        for _ in range(5_000):
+            deep = [deep]
+        cases: list[Any] = [{"$bytes": "?"}, {"$bytes": 1}, {"$float": "one"}, {"$float": []}, 1 << 64, deep]
+        cases.append({"__proto__": 1})
+        for number, parsed in enumerate(cases):
+            with self.subTest(number), self.assertRaises(RequestError) as caught:
+                value_from_json(parsed, "/a")
+            self.assertEqual((caught.exception.code, caught.exception.address), (ErrorCode.VALUE, "/a"))
+
+    @given(st.binary(max_size=40))
+    def test_any_bytes_are_json_or_an_error(self, data: bytes) -> None:
+        """And nothing else comes of them."""
+        try:
+            parse_json(data)
+        except DecodeError:
+            return
+
+    def test_json_is_parsed_strictly(self) -> None:
+        """What two parsers may take differently is refused."""
+        for data in (b"", b"\xff", b'{"a":1,"a":2}', b"NaN", b'"\\ud800"', b"[" * 100_000):
+            with self.subTest(data[:20]):
+                self.assertRaises(DecodeError, parse_json, data)
+        self.assertEqual(parse_json('{"a":"é"}'.encode()), {"a": "é"})
+
+
+class CodecTests(SynchronousTestCase):
+    """Answers as JSON objects; nothing comes in by it."""
+
+    def test_each_answer_is_one_object(self) -> None:
+        """With what an HTTP client needs of it."""
+        value = encode_value(1)
+        param = SnapshotParam("/a", value, 3, "w", 5)
+        definition = SignalDefinition("/a", Signal.PARAM)
+        cases = [
+            (CODEC.set("/a", value, 2, False, False, None), b'{"address": "/a", "value": 1, "revision": 2}'),
+            (CODEC.publish(Publish("/a", value=value)), b'{"address": "/a", "value": 1}'),
+            (CODEC.publish(Publish("/a")), b'{"address": "/a", "value": null}'),
+            (CODEC.ack("/a", 4), b'{"revision": 4}'),
+            (CODEC.encode(Error(403, "No.")), b'{"code": 403, "error": "No."}'),
+            (CODEC.encode(Pong()), b"{}"),
+            (*CODEC.snapshot([param]), b'{"address": "/a", "value": 1, "revision": 3, "timestamp": 5, "writer": "w"}'),
+            (*CODEC.result([definition]), b'{"address": "/a"}'),
+        ]
+        for told, expected in cases:
+            self.assertEqual(told, expected)
+        self.assertRaises(DecodeError, CODEC.decode, b"{}")
+        self.assertEqual(CODEC.cost(b"{}"), 1)
