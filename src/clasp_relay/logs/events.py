@@ -123,6 +123,14 @@ SNAPSHOT_FAILED = Event(
     "snapshot.failed", "error", "storage", "snapshot not saved: {cause}; the relay tries again after the next interval"
 )
 
+JOURNAL_LOST = Event(
+    "journal.lost",
+    "error",
+    "storage",
+    "{path}: a commit failed ({cause}): nothing more is acknowledged or saved, and the relay stops",
+)
+JOURNAL_FAULT = Event("journal.fault", "error", "storage", "a fault of the relay while it wrote the journal")
+
 # Sessions and their messages.
 SESSION_CONNECTED = Event(
     "session.connected", "info", "core", "session {session} connected from {address}: client {client}, user {subject}"

@@ -7,9 +7,10 @@ from typing import TypeAlias
 
 from clasp_relay.core.ports import Clock
 from clasp_relay.core.records import Change, ChangeKind, no_param, text_bytes
-from clasp_relay.core.session.sessions import Session
+from clasp_relay.core.session.sessions import AbsentSession, Session
 from clasp_relay.errors import ErrorCode, RequestError
-from clasp_relay.wire.messages import Bundle, Publish, Set
+from clasp_relay.wire.messages import NULL, Bundle, Publish, Set
+from clasp_relay.wire.values import encode_value
 
 MAX_AHEAD_US = 3_600_000_000
 """An hour: further ahead is more likely a wrong clock or unit than a plan."""
@@ -37,7 +38,8 @@ class Schedule:
     def __init__(self, clock: Clock, run_due: RunDue) -> None:
         self._clock = clock
         self._run_due = run_due
-        self._waiting: dict[int, tuple[Session, int]] = {}
+        self._waiting: dict[int, tuple[Session, int, Change]] = {}
+        self._restored: dict[int, Change] = {}
         self._last_number = 0
         self.pending_bytes = 0
         """How much memory the bundles take that wait."""
@@ -68,6 +70,8 @@ class Schedule:
         if self.pending_bytes + _size(bundle) > MAX_PENDING_BYTES:
             raise RequestError(ErrorCode.OVERLOADED, "as many bundles are waiting as the relay can keep")
         about = no_param("", session.id, session.identity.subject, now_us)
+        token = session.identity.token
+        about = about._replace(value=encode_value(token) if token else NULL, origin=session.origin)
         number = self._last_number + 1
         return Change(about, ChangeKind.SCHEDULED, due_us=due_us, number=number, message=Bundle(bundle.messages))
 
@@ -80,21 +84,48 @@ class Schedule:
         """
         number = change.number
         if change.kind is ChangeKind.DUE:
-            owner, size = self._waiting.pop(number)
+            waiting = self._waiting.pop(number, None)
+            if waiting is None:  # of the relay's life before, and not resumed
+                return
+            owner, size, _ = waiting
             owner.pending_bundles -= 1
             self.pending_bytes -= size
             return
-        bundle, due_us = change.message, change.due_us
         assert session is not None, "a bundle of nobody"
-        assert isinstance(bundle, Bundle), "a scheduled bundle without its members"
-        assert due_us is not None, "a scheduled bundle without a time"
-        self._last_number = number
+        bundle, due_us = bundle_of(change)
+        self._last_number = max(number, self._last_number)
         size = _size(bundle)
-        self._waiting[number] = (session, size)
+        self._waiting[number] = (session, size, change)
         session.pending_bundles += 1
         self.pending_bytes += size
-        delay_s = max(0, due_us - self._clock.now_us()) / 1e6
-        self._clock.call_later(delay_s, lambda: self._run_due(number, session, bundle))
+        delay_s = (due_us - self._clock.now_us()) / 1e6
+        if delay_s > 0 or not isinstance(session, AbsentSession):  # the relay itself runs what was due while it was off
+            self._clock.call_later(max(0, delay_s), lambda: self._run_due(number, session, bundle))
+
+    def image(self) -> tuple[Change, ...]:
+        """Captures the bundles that wait, in the order in which they were accepted."""
+        return (*(change for _, _, change in self._waiting.values()), *self._restored.values())
+
+    def restore(self, change: Change) -> None:
+        """Takes a SCHEDULED or DUE of the relay's life before; what waits afterwards, ``take_restored`` returns."""
+        if change.kind is ChangeKind.DUE:
+            self._restored.pop(change.number, None)
+        else:
+            self._restored[change.number] = change
+            self._last_number = max(change.number, self._last_number)
+
+    def take_restored(self) -> list[Change]:
+        """Returns the bundles of the relay's life before that wait, in the order of their times, once."""
+        restored, self._restored = self._restored, {}
+        return sorted(restored.values(), key=lambda change: (change.due_us or 0, change.number))
+
+
+def bundle_of(change: Change) -> tuple[Bundle, int]:
+    """Returns what a SCHEDULED change is about, and its Unix time in µs."""
+    bundle, due_us = change.message, change.due_us
+    assert isinstance(bundle, Bundle), "a scheduled bundle without its members"
+    assert due_us is not None, "a scheduled bundle without a time"
+    return bundle, due_us
 
 
 def _size(bundle: Bundle) -> int:
