@@ -246,6 +246,10 @@ class SessionTable:
         """Returns the session with an id, if it is live."""
         return self._by_id.get(session_id)
 
+    def all(self) -> list[Session]:
+        """Returns all live sessions."""
+        return list(self._by_id.values())
+
     def of_token(self, subject: str, token: bytes) -> list[Session]:
         """Returns the sessions of one of a user's tokens, given by what it is known by."""
         return [session for session in self._by_subject.get(subject, ()) if session.identity.token == token]
