@@ -98,6 +98,7 @@ class RelayService(MultiService):
                 auth,
                 is_ready=lambda: self.is_ready,
                 snapshots=lambda: self._snapshots,
+                journal=journal,
             )
         MultiService.addService(self, PeriodicService(SWEEP_INTERVAL_S, reactor, relay.sweep, "sweep"))
         if journal is not None:

@@ -74,7 +74,7 @@ class JournalLog:
         self._min_free_bytes = min_free_bytes
         self._max_bytes = max_bytes
         self._monotonic = monotonic
-        self._pool = ThreadPool(minthreads=1, maxthreads=1, name="journal")
+        self._pool: ThreadPool | None = None
         self._file: JournalFile | None = None
         self._gathered: list[Entry] = []
         self._dones: list[Callable[[], None]] = []
@@ -116,14 +116,17 @@ class JournalLog:
         assert self._file is None, "opened twice"
         self._file = file
         self.appended_seq = self.recorded_seq = last_seq
+        # A pool that was stopped does not start again; a relay that could not start may be tried again.
+        self._pool = ThreadPool(minthreads=1, maxthreads=1, name="journal")
         self._pool.start()
         self._look(file)
 
     def close(self) -> None:
         """Ends the thread, once its work is done, and closes the file. Does nothing when there is none."""
         file, self._file = self._file, None
-        if file is not None:
-            self._pool.stop()
+        pool, self._pool = self._pool, None
+        if file is not None and pool is not None:
+            pool.stop()
             file.close()
 
     @property
@@ -198,6 +201,7 @@ class JournalLog:
             a Deferred of its result. When it fails, commits go on: what must not be survived is for ``work`` to say.
         """
         assert self._file is not None, "asked a closed journal to work"
+        assert self._pool is not None, "an open journal without a thread"
         return deferToThreadPool(self._reactor, self._pool, work, self._file)
 
     def saved(self, seq: int) -> None:
