@@ -12,7 +12,7 @@ from tests.integration.process import PATIENCE_S, RelayProcess, RelayTestCase, w
 from tests.integration.raw import Closed, RawClient
 from tests.integration.test_process import newcomer
 
-ROUNDS = int(os.environ.get("DURABILITY_ROUNDS", "8"))
+ROUNDS = int(os.environ.get("DURABILITY_ROUNDS", "5"))
 """How often the relay is killed; ``make durability`` does it 1,000 times."""
 
 WRITERS = 4
