@@ -24,7 +24,7 @@ SLOW := tests/integration tests/deploy tests/test_packaging.py
 # Whether a pattern has files.
 have = $(wildcard $(1))
 
-.PHONY: help run test app app-test e2e pytest slow trial lint types coverage bench bench-quick soak js format lock clean
+.PHONY: help run test app app-test e2e pytest slow trial lint types coverage bench bench-quick soak durability js format lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
@@ -55,6 +55,9 @@ pytest: $(FOR_DEV) ## the tests under pytest
 slow: $(FOR_DEV) ## the tests that coverage leaves out: processes, sockets, clients, deployment
 	$(BIN)/pytest -q $(SLOW)
 	$(if $(call have,$(APART)/test_*.py),$(BIN)/pytest -q $(APART))
+
+durability: $(FOR_DEV) ## kills the relay 1,000 times under load and counts what is lost (DURABILITY_ROUNDS=30 for fewer)
+	DURABILITY_ROUNDS=$(or $(DURABILITY_ROUNDS),1000) $(BIN)/pytest -q -s tests/integration/test_durability.py
 
 trial: $(FOR_DEV) ## the tests under trial
 	$(BIN)/trial --reporter=text tests

@@ -57,7 +57,25 @@ def _python(checkout: Path) -> str:
 
 def _relay_command(port: int, folder: Path, checkout: Path) -> list[str]:
     python = _python(checkout)
-    return [python, "-P", "-m", "bench.embed", "--port", str(port), "--data-dir", str(folder / "data"), *_ROOMY]
+    return [
+        python,
+        "-P",
+        "-m",
+        "bench.embed",
+        "--port",
+        str(port),
+        "--data-dir",
+        str(folder / "data"),
+        *_ROOMY,
+        *_durability(checkout),
+    ]
+
+
+def _durability(checkout: Path) -> tuple[str, ...]:
+    """Returns the options by which ACKs mean the same in every checkout: those without a journal have no other mode."""
+    table = checkout / "src" / "clasp_relay" / "option_table.py"
+    knows = table.exists() and '"durability"' in table.read_text("utf-8")
+    return ("--durability", "snapshot") if knows else ()
 
 
 def _commit(checkout: Path) -> str:

@@ -32,7 +32,9 @@ class RelayServiceTests(SynchronousTestCase):
 
     def service(self, **settings: Any) -> RelayService:
         """Returns a relay that is not started."""
-        return make_service(Settings(port=7330, auth_port=0, data_dir=self.folder, **settings), self.machine)
+        return make_service(
+            Settings(port=7330, auth_port=0, data_dir=self.folder, durability="snapshot", **settings), self.machine
+        )
 
     def said(self) -> list[str]:
         """Returns the warnings and errors in the log."""
@@ -190,7 +192,7 @@ class RelayServiceTests(SynchronousTestCase):
     def test_service_that_cannot_start_leaves_no_file_open(self) -> None:
         """The program that embeds it goes on, and may try again."""
         self.machine.taken = True
-        service = make_service(Settings(data_dir=self.folder), self.machine)
+        service = make_service(Settings(data_dir=self.folder, durability="snapshot"), self.machine)
         for _ in range(2):
             with self.assertRaises(StartError):
                 service.startService()
@@ -202,7 +204,7 @@ class RelayServiceTests(SynchronousTestCase):
 
     def test_second_service_on_the_same_files_does_not_start(self) -> None:
         """While the first one lives; afterwards it does. Accounts are files, too."""
-        shared = {"data_dir": self.folder, "port": 7330}
+        shared = {"data_dir": self.folder, "port": 7330, "durability": "snapshot"}
         first = make_service(Settings(**shared), self.machine)  # type: ignore[arg-type]
         first.startService()
         others: tuple[dict[str, Path], ...] = (

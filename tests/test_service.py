@@ -19,7 +19,7 @@ from tests.machine import Machine, Wire, live, say
 class MakeServiceTests(SynchronousTestCase):
     def service(self, **settings: Any) -> RelayService:
         """Returns a relay that is not started."""
-        given: dict[str, Any] = {"auth_port": 0, "data_dir": Path(self.mktemp())} | settings
+        given: dict[str, Any] = {"auth_port": 0, "data_dir": Path(self.mktemp()), "durability": "snapshot"} | settings
         return make_service(Settings(**given), Machine())
 
     def test_service_takes_the_limits_that_it_is_told(self) -> None:

@@ -6,6 +6,7 @@
     ├── RequestError          a message is refused: the client gets an ERROR, its session goes on
     │   └── DecodeError       the bytes are no valid frame (100) or no valid message (101)
     ├── Disconnect            the session ends: an ERROR (when there is a code), then a WebSocket close
+    ├── JournalLost           a commit of the journal failed: the relay stops
     └── StartError            the relay cannot start: one line that names the cause and the remedy
 
 Any other exception while a message is handled is a defect of the relay: it is logged with its traceback, and the
@@ -23,6 +24,7 @@ __all__ = [
     "DecodeError",
     "Disconnect",
     "ErrorCode",
+    "JournalLost",
     "RequestError",
     "StartError",
     "cause_text",
@@ -122,6 +124,10 @@ class Disconnect(ClaspError):
 
     def __str__(self) -> str:
         return f"close {self.close_code:d}: {self.reason}"
+
+
+class JournalLost(ClaspError):
+    """A commit of the journal has failed: nothing is recorded any more, and the relay stops. The text is one line."""
 
 
 class StartError(ClaspError):

@@ -17,6 +17,7 @@ from clasp_relay.http.health import make_health_resource, make_metrics_resource
 from clasp_relay.http.metrics import Sources, make_registry
 from clasp_relay.net.listening import TcpPlace, listen
 from clasp_relay.net.websocket import ClaspFactory
+from clasp_relay.storage.journal.journal_log import JournalLog
 from clasp_relay.storage.snapshot_writer import SnapshotWriter
 
 __all__ = ["HealthServer"]
@@ -34,6 +35,7 @@ class HealthServer(Service):
         is_ready: whether every port listens and the state is loaded, and no stop has begun.
         snapshots: returns what writes the state file; None until the state is loaded.
         metrics_place: where ``/metrics`` is served alone; None for nowhere.
+        journal: what records the changes; None where nothing does.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class HealthServer(Service):
         is_ready: Callable[[], bool],
         snapshots: Callable[[], SnapshotWriter | None],
         metrics_place: TcpPlace | None = None,
+        journal: JournalLog | None = None,
     ) -> None:
         self.port: IListeningPort | None = None
         """The port of the health checks while it listens."""
@@ -63,6 +66,7 @@ class HealthServer(Service):
             auth_outcomes=lambda: {} if auth is None else auth.outcomes,
             hash_queue=lambda: 0 if auth is None else auth.hashing.waiting,
             loop_lag=self._lag,
+            journal=journal,
         )
         registry = make_registry(sources)
         self._site = make_site(make_health_resource(is_ready, registry), reactor, uses_reserve=True)

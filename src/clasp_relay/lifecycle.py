@@ -17,6 +17,7 @@ from clasp_relay.clock import ReactorClock
 from clasp_relay.core.relay import Relay
 from clasp_relay.errors import CloseCode, StartError
 from clasp_relay.health_server import HealthServer
+from clasp_relay.journal_keeper import JournalKeeper
 from clasp_relay.logs import events
 from clasp_relay.logs.relay_log import RelayLog
 from clasp_relay.net.listening import TcpPlace, address_text, listen
@@ -25,8 +26,12 @@ from clasp_relay.net.websocket import ClaspFactory
 from clasp_relay.periodic import PeriodicService
 from clasp_relay.settings import Settings
 from clasp_relay.storage.folder import FileLock, prepare_folder
+from clasp_relay.storage.journal.journal_log import JournalLog
 from clasp_relay.storage.snapshot_writer import SnapshotWriter, try_thread
-from clasp_relay.storage.state_file import StateFile
+from clasp_relay.storage.state_file import LoadedState, StateFile
+
+JOURNAL_INTERVAL_S = 1.0
+"""How often the journal is looked after; with ``--durability kill`` a loss of power costs at most this time."""
 
 SWEEP_INTERVAL_S = 0.5
 """Interval between two searches for expired params: they end at most a second late."""
@@ -42,6 +47,7 @@ class RelayService(MultiService):
         factory: makes the WebSocket connections.
         auth: the accounts and their port; None in open mode.
         log: flushed at the end of a stop.
+        journal: where the relay's changes are recorded; None for nowhere.
         clock: the relay's; stopped before the last save, so that nothing changes after it.
     """
 
@@ -54,6 +60,7 @@ class RelayService(MultiService):
         auth: AuthServer | None,
         log: RelayLog,
         clock: ReactorClock,
+        journal: JournalLog | None = None,
     ) -> None:
         MultiService.__init__(self)
         self.settings = settings
@@ -75,6 +82,9 @@ class RelayService(MultiService):
         self._log = log
         self._clock = clock
         self._is_stopped = False
+        self._journal = JournalKeeper(settings, relay, journal, self._journal_lost)
+        self.on_lost: Callable[[], object] = self.stopService
+        """Called when the journal cannot be written any more, to end the process; by default the relay alone stops."""
         self.is_saved = True
         """Whether the last snapshot was saved; at the end of a stop, whether all changes are on disk."""
         self.health: HealthServer | None = None
@@ -89,8 +99,13 @@ class RelayService(MultiService):
                 is_ready=lambda: self.is_ready,
                 snapshots=lambda: self._snapshots,
                 metrics_place=None if settings.metrics_port is None else TcpPlace(settings.host, settings.metrics_port),
+                journal=journal,
             )
         MultiService.addService(self, PeriodicService(SWEEP_INTERVAL_S, reactor, relay.sweep, "sweep"))
+        if journal is not None:
+            MultiService.addService(
+                self, PeriodicService(JOURNAL_INTERVAL_S, reactor, self._look_after_journal, "journal")
+            )
         MultiService.addService(self, PeriodicService(settings.persist_interval_s, reactor, self._save, "snapshot"))
         if auth is not None:
             MultiService.addService(self, auth)
@@ -98,7 +113,9 @@ class RelayService(MultiService):
     @property
     def is_ready(self) -> bool:
         """Whether the state is loaded, every port listens, and the last attempt to save did not fail."""
-        return self.port is not None and self._snapshots is not None and not self._snapshots.is_failing
+        if self.port is None or self._snapshots is None or not self._journal.is_well:
+            return False
+        return not self._snapshots.is_failing
 
     def reload_tls(self) -> bool:
         """Reads certificate and key again, for new connections; open sessions continue.
@@ -158,9 +175,11 @@ class RelayService(MultiService):
         yield maybeDeferred(MultiService.stopService, self)
         assert self._snapshots is not None, "stopped before anything was loaded"
         self._clock.stop()
-        if len(self.relay.schedule):
+        if not self._journal.keeps_bundles and len(self.relay.schedule):
             events.BUNDLES_LOST.log(count=len(self.relay.schedule))
-        saved = self.is_saved = yield self._snapshots.save_if_changed(may_block=True)
+        saved = yield self._snapshots.save_if_changed(may_block=True)
+        saved = self.is_saved = saved and not self._journal.is_lost
+        self._journal.close()
         if self.health is not None:
             yield self.health.stopService()
         self._release_files()
@@ -189,6 +208,7 @@ class RelayService(MultiService):
             events.STATE_WARNING.log(text=warning)
         site = None if self._auth is None else self._auth.open()
         try:
+            self._load(state)
             if settings.tls_cert is not None and settings.tls_key is not None:
                 self._tls = ServerTls(settings.tls_cert, settings.tls_key)
             if self.health is not None:
@@ -202,12 +222,23 @@ class RelayService(MultiService):
                 self.health.stopService()
             if self._auth is not None:
                 self._auth.close()
+            self._journal.close()
             raise
-        params = self.relay.params
+
+    def _load(self, state: LoadedState) -> None:
+        """Takes the state, and what the journal has beyond it."""
+        state_file, params, journal = self._state_file, self.relay.params, self._journal
         params.load(state.image)
         self._snapshots = SnapshotWriter(
-            state_file, params.image, lambda: params.changes, self._defer_to_thread, events.SNAPSHOT_SAVED.logger
+            state_file,
+            journal.image,
+            lambda: params.changes + journal.changes,
+            self._defer_to_thread,
+            events.SNAPSHOT_SAVED.logger,
+            journal=journal.log,
         )
+        journal.open(state, state_file.previous_journal_seq)
+        self.relay.resume(lambda session, why: events.BUNDLE_NOT_RUN.log(session=session, reason=why))
         if state.found:
             events.STATE_LOADED.log(params=len(params), path=str(state_file.path))
         else:
@@ -255,6 +286,17 @@ class RelayService(MultiService):
         assert self._snapshots is not None, "saved before anything was loaded"
         self.is_saved = yield self._snapshots.save_if_changed()
         return self.is_saved
+
+    def _look_after_journal(self) -> Deferred[Any] | None:
+        log = self._journal.log
+        if log is not None and log.wants_state_saved:
+            self._save()
+        return self._journal.maintain()
+
+    def _journal_lost(self) -> None:
+        """Stops the relay; nothing that happened since the journal was lost is saved or acknowledged."""
+        self.is_saved = False
+        self.on_lost()
 
     def _defer_to_thread(self, function: Callable[[], Any]) -> Deferred[Any]:
         return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), function)

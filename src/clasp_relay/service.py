@@ -32,6 +32,7 @@ from clasp_relay.net.admission import NetLimits
 from clasp_relay.net.turn import TurnWriter
 from clasp_relay.net.websocket import ClaspFactory
 from clasp_relay.settings import Settings
+from clasp_relay.storage.journal.journal_log import JournalLog
 
 MESSAGES_PER_SECOND = 30.0
 """What one session may send in authenticated mode when neither option nor policy says otherwise."""
@@ -65,24 +66,40 @@ def make_service(settings: Settings, reactor: Any) -> RelayService:
     clock = ReactorClock(reactor)
     log = RelayLog(LogLevels.parse(settings.log_level), clock)
     origins = Origins(settings.cors_origins)
+    policy = None if settings.is_open_mode else _policy(settings)
+    journal = _journal(settings, reactor, policy)
     addresses = ClientAddresses(settings.trusted_proxies)
     if origins.any:
         events.ORIGINS_UNLIMITED.log()
     if settings.is_open_mode:
-        relay = _relay(settings, clock, writer, OpenPermissions(), None, log)
+        relay = _relay(settings, clock, writer, OpenPermissions(), None, log, journal)
         factory = _factory(settings, reactor, relay, writer, origins, addresses, log)
-        return RelayService(settings, reactor, relay, factory, None, log, clock)
-    policy = _policy(settings)
+        return RelayService(settings, reactor, relay, factory, None, log, clock, journal)
     tokens = TokenTable(reactor, time.time, max_per_guest_address=settings.max_guest_tokens_per_address)
     permissions = TokenPermissions(tokens, policy, clock.now_us)
-    relay = _relay(settings, clock, writer, permissions, _message_rate(settings, policy), log)
+    relay = _relay(settings, clock, writer, permissions, _message_rate(settings, policy), log, journal)
     tokens.on_end(lambda record, why: _end_sessions(relay, record, why))
     tokens.on_replace(lambda subject, old, new: _pass_sessions(relay, subject, old, new))
     tokens.tokens_in_use = lambda subject: {each.identity.token for each in relay.sessions.of_subject(subject)}
     factory = _factory(settings, reactor, relay, writer, origins, addresses, log)
     auth = AuthServer(settings, reactor, tokens, permissions, policy, origins, factory, relay, addresses, log.signed)
     relay.origin_of = auth.origin_of
-    return RelayService(settings, reactor, relay, factory, auth, log, clock)
+    return RelayService(settings, reactor, relay, factory, auth, log, clock, journal)
+
+
+def _journal(settings: Settings, reactor: Any, policy: Policy | None) -> JournalLog | None:
+    if settings.durability == "snapshot":
+        return None
+    return JournalLog(
+        reactor,
+        _never if policy is None else policy.ends_soon,
+        min_free_bytes=settings.min_free_bytes,
+        max_bytes=settings.journal_max_bytes,
+    )
+
+
+def _never(_address: str) -> bool:
+    return False
 
 
 def _policy(settings: Settings) -> Policy | None:
@@ -103,6 +120,7 @@ def _relay(
     permissions: OpenPermissions | TokenPermissions,
     message_rate: tuple[float, float] | None,
     log: RelayLog,
+    journal: JournalLog | None,
 ) -> Relay:
     subject = ShareLimits(settings.max_params_per_subject, settings.max_bytes_per_subject)
     origin = ShareLimits(SHARE_FACTOR * subject.max_params, SHARE_FACTOR * subject.max_bytes)
@@ -122,6 +140,7 @@ def _relay(
         lambda what, fault: events.RELAY_FAULT.failure(Failure(fault), what=what),
         permissions,
         log,
+        journal,
     )
 
 

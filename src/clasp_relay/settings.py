@@ -29,6 +29,9 @@ from clasp_relay.setting_kinds import (
 
 __all__ = ["LOG_LEVELS", "Contradiction", "Settings", "kinds"]
 
+DURABILITIES = ("power", "kill", "snapshot")
+"""What an acknowledged write survives (``docs/durability.md``)."""
+
 NO_POLICY = "none"
 """The ``app_config`` that is no policy."""
 
@@ -103,6 +106,22 @@ class Settings:
 
     state_path: Annotated[Path | None, OrNone(FilePath())] = None
     """Path of the state file; None: ``state.json`` in ``data_dir``."""
+
+    durability: Annotated[str, Choice(DURABILITIES)] = "power"
+    """What an ACK means: the write survives a loss of ``power``, a ``kill`` of the process, or from the next
+    ``snapshot`` on; with ``snapshot`` no journal is written."""
+
+    journal_path: Annotated[Path | None, OrNone(FilePath())] = None
+    """Path of the journal; None: ``journal.db`` in ``data_dir``."""
+
+    journal_max_bytes: Annotated[int, Whole(1024 * 1024)] = 1024 * 1024 * 1024
+    """Maximum size of the journal and its WAL; at half of it a snapshot is saved early, so that old rows can go."""
+
+    min_free_bytes: Annotated[int, Whole(0)] = 64 * 1024 * 1024
+    """Free room on the journal's disk below which writes are refused, so that a full disk ends nothing; 0: none."""
+
+    journal_backend: Annotated[str, Choice(("sqlite",))] = "sqlite"
+    """The Rust relay's choice of a database for the journal; this one has SQLite."""
 
     auth_db: Annotated[Path | None, OrNone(FilePath())] = None
     """Path of the user database; None: ``users.db`` in ``data_dir``."""
@@ -206,6 +225,11 @@ class Settings:
     def state_file(self) -> Path:
         """Where the params are kept."""
         return self.data_dir / "state.json" if self.state_path is None else self.state_path
+
+    @property
+    def journal_file(self) -> Path:
+        """Where changes are recorded."""
+        return self.data_dir / "journal.db" if self.journal_path is None else self.journal_path
 
     @property
     def users_file(self) -> Path:

@@ -212,6 +212,7 @@ def makeService(options: Options) -> RelayApplication:
     application = RelayApplication(service, options, SystemdNotifier(reactor), lambda: service.is_saved)
     # Likewise: the signals of a program that embeds the relay are its own business.
     reactor.addSystemEventTrigger("before", "shutdown", begin_stop, reactor)
+    service.on_lost = reactor.stop
     # As twistd does for its own observer, in the place of which ours stands.
     call_on(signal.SIGUSR1, reactor, application.rotate_log)
     stop_on(signal.SIGINT, reactor)  # Twisted does the same, unless there is a handler already, as ``cli`` sets it

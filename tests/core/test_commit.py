@@ -17,7 +17,7 @@ from clasp_relay.core.relay import RelayOptions
 from clasp_relay.core.rights.port import Grant
 from clasp_relay.core.state.params import ParamLimits, Params
 from clasp_relay.core.state.shares import ShareLimits
-from clasp_relay.errors import CloseCode, Disconnect, ErrorCode
+from clasp_relay.errors import CloseCode, Disconnect, ErrorCode, RequestError
 from clasp_relay.wire.constants import ALL_TYPES, TTL_ABSOLUTE, Phase, Signal
 from clasp_relay.wire.messages import (
     NULL,
@@ -35,6 +35,7 @@ from clasp_relay.wire.messages import (
     Subscribe,
     Sync,
 )
+from clasp_relay.wire.values import decode_value
 from tests.core.guard import Guard, Rule, members_of
 from tests.core.world import START_US, Client, SlowLog, World, codes, heard, revisions, value
 
@@ -623,6 +624,150 @@ class ImmediateLogTests(SynchronousTestCase):
         log, done = ImmediateLog(), list[int]()
         log.append((Change(Param("/a", value(1), 1, "w", 1)),), lambda: done.append(1))
         self.assertEqual((log.is_immediate, done), (True, [1]))
+
+
+class RecoveryTests(SynchronousTestCase):
+    """A relay that goes on where a log ends."""
+
+    def setUp(self) -> None:
+        """A relay with a log, and a session in it."""
+        self.guard, self.log = Guard(), SlowLog()
+        self.world = World(permissions=self.guard, log=self.log)
+        self.client = self.world.join("alice")
+        self.unheard: list[tuple[str, str]] = []
+
+    def schedule(self, seconds: float, *messages: Set) -> None:
+        """Schedules a bundle."""
+        self.client.send(Bundle(messages, self.world.clock.now_us() + round(seconds * 1e6)), 1)
+
+    def again(self, after_s: float = 0) -> World:
+        """Returns a relay that was made from the log, some time later."""
+        world = World(permissions=self.guard, clock=self.world.clock, log=SlowLog())
+        self.world.clock.clock.rightNow += after_s
+        for change in map(decode_change, map(encode_change, self.log.changes)):
+            world.relay.committer.restore(change)
+        world.relay.resume(lambda session, why: self.unheard.append((session, why)))
+        return world
+
+    def values(self, world: World) -> dict[str, object]:
+        """Returns what is set."""
+        return {param.address: decode_value(param.value) for param in world.relay.params.all()}
+
+    def test_locks_and_presence_end_with_the_process(self) -> None:
+        """What was set stays, and renewals of what is gone mean nothing."""
+        self.guard.tracked = "/here"
+        self.client.send(Set("/here/a", value(1), lock=True, ttl=60))
+        self.world.advance(1)
+        self.client.send(Get("/here/a"))
+        self.client.send(Set("/here/b", value(1), ttl=60))
+        renewal = self.log.changes[-2]
+        self.client.send(Set("/here/b", NULL))
+        self.log.changes.append(renewal._replace(param=renewal.param._replace(address="/here/b")))
+        params = self.again().relay.params
+        self.assertIsNone(params.holder("/here/a"))
+        self.assertFalse(params.presence.of(self.client.session.id))
+        self.assertEqual(params.image().expires_us, {"/here/a": START_US + 61_000_000})
+
+    def test_bundle_that_waits_runs_at_its_time(self) -> None:
+        """Once, as its user; its number is not given again."""
+        self.schedule(10, Set("/late", value(1)))
+        world = self.again(4)
+        self.assertEqual((self.values(world), len(world.relay.schedule.image())), ({}, 1))
+        alice = world.join("alice")
+        alice.send(Bundle((Set("/own", value(2)),), world.clock.now_us() + 1_000_000))
+        self.assertEqual([change.number for change in world.relay.schedule.image()], [1, 2])
+        world.advance(7)
+        self.assertEqual(self.values(world), {"/late": 1, "/own": 2})
+        param = world.relay.params.get("/late")
+        assert param is not None
+        self.assertEqual((param.subject, param.writer), ("alice", self.client.session.id))
+        self.assertEqual([change.kind for change in world.relay.schedule.image()], [])
+
+    def test_bundle_that_ran_does_not_run_again(self) -> None:
+        """Its end was recorded with what it wrote."""
+        self.schedule(1, Set("/late", value(1)))
+        self.world.advance(2)
+        self.client.send(Set("/late", value(2)))
+        self.assertEqual(self.values(self.again()), {"/late": 2})
+
+    def test_bundles_that_were_due_run_in_order_with_expiries(self) -> None:
+        """Each sees what was there at its time."""
+        self.schedule(9, Set("/order", value("second")), Set("/short", value(2), revision=0))
+        self.schedule(3, Set("/order", value("first")), Set("/seen", value(1)))
+        self.schedule(4, Set("/short", value(3), revision=0))
+        self.client.send(Set("/short", value(1), ttl=5 | TTL_ABSOLUTE))
+        world = self.again(20)
+        self.assertEqual(self.values(world), {"/order": "second", "/short": 2, "/seen": 1})
+        self.assertEqual([why.partition(":")[0] for _, why in self.unheard], ["400"])
+        self.assertEqual(self.world.faults + world.faults, [])
+
+    def test_bundle_of_a_token_that_ended_does_not_run(self) -> None:
+        """Whether it ended before the restart or after it; it is told."""
+        self.schedule(10, Set("/late", value(1)))
+        self.guard.ended_tokens.add(b"alice")
+        world = self.again(4)
+        self.assertEqual(world.relay.schedule.image(), ())
+        self.guard.ended_tokens.clear()
+        world = self.again()
+        self.guard.ended_tokens.add(b"alice")
+        world.advance(20)
+        self.assertEqual(self.values(world), {})
+        why = "its token is not valid any more"
+        self.assertEqual(self.unheard, [(self.client.session.id, why)] * 2)
+
+    def test_bundle_without_a_token_runs(self) -> None:
+        """In open mode there is none; what it publishes goes to those who are there."""
+        self.world = World(log=self.log)
+        self.client = self.world.join()
+        self.schedule(1, Set("/late", value(1)))
+        world = World(clock=self.world.clock)
+        for change in self.log.changes:
+            world.relay.committer.restore(change)
+        world.relay.resume(lambda *_: self.fail("refused"))
+        world.advance(2)
+        self.assertEqual(self.values(world), {"/late": 1})
+
+    def test_event_of_the_log_restores_nothing(self) -> None:
+        """It is history."""
+        self.guard.kept = "/kept"
+        self.client.send(Publish("/kept/e"))
+        self.assertEqual(len(self.log.changes), 1)
+        self.assertEqual(self.values(self.again()), {})
+
+
+class RefusingLogTests(SynchronousTestCase):
+    """A log that can take nothing more."""
+
+    def test_writes_are_refused_and_the_rest_goes_on(self) -> None:
+        """Reading, what is not recorded, expiries, and bundles that were accepted before."""
+        guard, log = Guard(), SlowLog()
+        guard.kept = "/kept"
+        world = World(permissions=guard, log=log)
+        client, listener = world.join("alice"), world.join("bob")
+        listener.send(Subscribe(1, "/**", ALL_TYPES))
+        client.send(Set("/a", value(1), ttl=1 | TTL_ABSOLUTE))
+        now_us = world.clock.now_us()
+        client.send(Bundle((Set("/late", value(1)),), now_us + 1_000_000))
+        log.release()
+        listener.hear()
+        log.refusal = RequestError(ErrorCode.OVERLOADED, "full")
+        for message in (
+            Set("/b", value(1)),
+            Set("/a", NULL),
+            Bundle((Set("/b", value(1)),)),
+            Bundle((Set("/b", value(1)),), now_us + 5_000_000),
+            Publish("/kept/e"),
+        ):
+            with self.subTest(message=message):
+                self.assertEqual(codes(client.ask(message)), [ErrorCode.OVERLOADED])
+        self.assertEqual(listener.hear(), [])
+        client.send(Publish("/else"))
+        (snapshot,) = client.ask(Get("/a"))
+        self.assertEqual(heard([snapshot]), [("/a", 1)])
+        world.advance(2)
+        self.assertEqual(heard(listener.hear()), [("/else", None), ("/late", 1), ("/a", None)])
+        log.refusal = None
+        self.assertEqual(client.ask(Set("/b", value(1))), [])
 
 
 class OneWayTests(SynchronousTestCase):

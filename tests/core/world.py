@@ -14,7 +14,7 @@ from clasp_relay.core.relay import Relay, RelayOptions
 from clasp_relay.core.rights.port import Permissions
 from clasp_relay.core.session.sessions import Identity, Session
 from clasp_relay.core.state.params import Params
-from clasp_relay.errors import CloseCode
+from clasp_relay.errors import CloseCode, RequestError
 from clasp_relay.wire.clasp import ClaspCodec
 from clasp_relay.wire.codec import encode
 from clasp_relay.wire.frame import encode_frame
@@ -89,6 +89,8 @@ class SlowLog:
         self.changes: list[Change] = []
         """All that was given to it, in order, recorded or not."""
         self._waiting: deque[tuple[int, Callable[[], None]]] = deque()
+        self.refusal: RequestError | None = None
+        """What every write is refused with."""
         self.recorded = 0
         """How many of the changes are recorded."""
 
@@ -97,6 +99,11 @@ class SlowLog:
         assert changes, "nothing was to be recorded"
         self.changes += changes
         self._waiting.append((len(self.changes), done))
+
+    def check(self) -> None:
+        """Refuses what it is told to refuse."""
+        if self.refusal is not None:
+            raise self.refusal
 
     def release(self, at_most: int = 1_000_000) -> None:
         """Records what was given first, as many calls of ``append`` as it is told."""

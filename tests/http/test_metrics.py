@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from clasp_relay.http.metrics import ProcessCollector, Sources, make_registry
 from clasp_relay.net.admission import NetLimits
 from clasp_relay.net.turn import TurnWriter
 from clasp_relay.net.websocket import ClaspFactory
+from clasp_relay.storage.journal.journal_file import Sizes
+from clasp_relay.storage.journal.journal_log import JournalLog
 from clasp_relay.storage.snapshot_writer import SnapshotWriter
 from clasp_relay.storage.state_file import StateFile
 from clasp_relay.wire import messages as m
@@ -67,16 +70,15 @@ class Machine:
         self.outcomes: dict[tuple[str, str], int] = {}
         self.hash_queue = 0
         self.lag = LoopLag(self.reactor, self.reactor.seconds)
-        self.registry: CollectorRegistry = make_registry(
-            Sources(
-                relay=self.relay,
-                factory=self.factory,
-                snapshots=lambda: self.snapshots,
-                auth_outcomes=lambda: self.outcomes,
-                hash_queue=lambda: self.hash_queue,
-                loop_lag=self.lag,
-            )
+        self.sources = Sources(
+            relay=self.relay,
+            factory=self.factory,
+            snapshots=lambda: self.snapshots,
+            auth_outcomes=lambda: self.outcomes,
+            hash_queue=lambda: self.hash_queue,
+            loop_lag=self.lag,
         )
+        self.registry: CollectorRegistry = make_registry(self.sources)
 
     def _in_a_thread(self, function: Callable[[], int]) -> Deferred[int]:
         if self.broken_disk:
@@ -341,6 +343,33 @@ class MetricsTests(SynchronousTestCase):
         names = {family.name for family in registry.collect()}
         self.assertNotIn("clasp_snapshots", names)
         self.assertIn("process_resident_memory_bytes", names)
+
+    def test_journal_is_measured_where_there_is_one(self) -> None:
+        """Its commits by how long they took; of what it has recorded, how much waits."""
+        machine = self.machine()
+        log = JournalLog(None, lambda _: False)
+        log.commits, log.entries, log.commit_sum_s, log.appended_seq, log.recorded_seq = 3, 20, 0.5, 27, 20
+        log.commit_counts[0], log.commit_counts[-1] = 2, 1
+        log.sizes = Sizes(4_096, 0, 1_500_000)
+        found = {
+            (sample.name, sample.labels.get("le", "")): sample.value
+            for family in make_registry(replace(machine.sources, journal=log)).collect()
+            for sample in family.samples
+            if sample.name.startswith("clasp_journal")
+        }
+        self.assertEqual(
+            {key: value for key, value in found.items() if key[1] in ("", "0.0005", "+Inf")},
+            {
+                ("clasp_journal_commit_seconds_bucket", "0.0005"): 2,
+                ("clasp_journal_commit_seconds_bucket", "+Inf"): 3,
+                ("clasp_journal_commit_seconds_count", ""): 3,
+                ("clasp_journal_commit_seconds_sum", ""): 0.5,
+                ("clasp_journal_entries_total", ""): 20,
+                ("clasp_journal_queue", ""): 7,
+                ("clasp_journal_size_bytes", ""): 4_096,
+                ("clasp_journal_oldest_seconds", ""): 1.5,
+            },
+        )
 
     def test_process_is_measured_where_proc_has_processes_only(self) -> None:
         """As under systemd's ProcSubset=pid: no /proc/stat, and the same numbers as Prometheus's own collector."""

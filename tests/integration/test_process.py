@@ -239,7 +239,7 @@ class SignalTests(RelayTestCase):
 class CrashTests(RelayTestCase):
     def test_relay_loads_the_last_whole_file_after_a_kill_during_a_snapshot(self) -> None:
         """Whenever it is killed: the file is there, whole, and never older than the one that was loaded before."""
-        relay = self.start("--persist-interval", "0.05")
+        relay = self.start("--durability", "snapshot", "--persist-interval", "0.05")
         torn_file = relay.state_file.with_name("state.json.tmp")
         writer = RawClient.live(relay.port)
         writer.send(*(Set(f"/kept/{number}", encode_value("x" * 500)) for number in range(4_000)))
@@ -255,7 +255,7 @@ class CrashTests(RelayTestCase):
             torn += torn_file.exists()
             before = saved_values(relay)
             self.assertIn(before.get("/generation", 0), (loaded, generation))
-            relay = self.start("--persist-interval", "0.05")
+            relay = self.start("--durability", "snapshot", "--persist-interval", "0.05")
             writer, params = newcomer(relay)
             self.assertEqual(params, before)
             self.assertEqual(sum(address.startswith("/kept/") for address in params), 4_000)

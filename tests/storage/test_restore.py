@@ -10,7 +10,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.core.records import Ended
+from clasp_relay.core.records import Ended, StateImage
 from clasp_relay.storage.restore import Restored, read_state
 from clasp_relay.wire.values import encode_value
 from tests.storage.values import TIME_US, WRITER, decode, string
@@ -101,7 +101,7 @@ class RustFileTests(SynchronousTestCase):
 
     def test_rust_file_may_be_empty(self) -> None:
         """No params are no problem."""
-        self.assertEqual(read({"params": []}), (([], [], {}), "", ""))
+        self.assertEqual(read({"params": []}), (StateImage([], [], {}), "", ""))
 
 
 class OwnFileTests(SynchronousTestCase):

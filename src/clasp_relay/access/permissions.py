@@ -152,6 +152,13 @@ class TokenPermissions:
         """See ``Permissions``."""
         return who.ends_with_session or self._tokens.is_valid(who.token)
 
+    def readmit(self, subject: str, token: bytes) -> Identity | None:
+        """See ``Permissions``."""
+        record = self._tokens.find(token)
+        if record is None or record.subject != subject:
+            return None
+        return Bearer(record.subject, record.digest, Scopes.parse(self.scopes_of(record)))
+
     def check_write(self, who: Identity, address: str, value: Value, ttl: int | None, state: State) -> Grant | None:
         """See ``Permissions``."""
         place = self._place(who, address)

@@ -19,7 +19,7 @@ from clasp_relay.core.records import Change, ChangeKind, Param, no_param
 from clasp_relay.core.rights.port import Permissions
 from clasp_relay.core.rights.visibility import Visibility
 from clasp_relay.core.session.schedule import Schedule
-from clasp_relay.core.session.sessions import Session, SessionTable, Unrecorded
+from clasp_relay.core.session.sessions import AbsentSession, Session, SessionTable, Unrecorded
 from clasp_relay.core.state.params import Params
 from clasp_relay.core.work import Pieces, Work
 from clasp_relay.wire.constants import Signal
@@ -79,6 +79,8 @@ class Committer:
         self._log = log
         self._is_immediate = log.is_immediate
         self._clock = clock
+        self.runs_due = False
+        """Whether what is written comes from a scheduled bundle, which was accepted before."""
         self.gestures = Gestures(clock, self._tell_signal)
         """What coalesces gesture moves."""
 
@@ -90,6 +92,8 @@ class Committer:
         Raises:
             RequestError: OVERLOADED when there is no room; nothing has changed.
         """
+        if not self._is_immediate:
+            self._check_log()
         if self._params.has_room(change.param):
             self._write(change)
             if not self._is_immediate:
@@ -108,6 +112,8 @@ class Committer:
         Raises:
             RequestError: OVERLOADED when there is no room; nothing has changed.
         """
+        if not self._is_immediate:
+            self._check_log()
         recorded: list[Change] = []
         for address in self._params.victims(outcomes, self._stamp_of):
             null = self._decider.null(address)
@@ -122,7 +128,13 @@ class Committer:
         self._record(recorded, session)
 
     def publish(self, session: Session, message: Publish) -> None:
-        """Passes an accepted signal on, and commits it where it is kept."""
+        """Passes an accepted signal on, and commits it where it is kept.
+
+        Raises:
+            RequestError: OVERLOADED when it is to be kept and cannot be recorded; nobody was told.
+        """
+        if not (self._is_immediate or self._is_open) and self._keeps(message):
+            self._check_log()
         kept = self._publish(session, message)
         if kept:
             self._record(kept, session)
@@ -140,6 +152,8 @@ class Committer:
         Raises:
             RequestError: it cannot wait; nothing has changed.
         """
+        if not self._is_immediate:
+            self._check_log()
         change = self._schedule.decide(session, bundle, due_us)
         self._schedule.apply(change, session)
         self._record((change,), session)
@@ -149,6 +163,32 @@ class Committer:
         change = Change(no_param("", "", "", self._clock.now_us()), ChangeKind.DUE, number=number)
         self._schedule.apply(change, None)
         self._record((change,), None)
+
+    def restore(self, change: Change) -> None:
+        """Applies a recorded change of the relay's life before: nobody is told, and nothing is recorded.
+
+        Locks and presence are not restored: they ended with their sessions.
+        """
+        kind = change.kind
+        if kind is ChangeKind.WRITE:
+            self._params.apply(change._replace(takes_lock=False, is_presence=False))
+        elif kind is ChangeKind.RENEWAL:
+            if self._params.get(change.param.address) is not None:
+                self._params.apply(change)
+        elif kind in (ChangeKind.SCHEDULED, ChangeKind.DUE):
+            self._schedule.restore(change)
+
+    def resume(self, change: Change, session: AbsentSession) -> None:
+        """Lets a bundle of the relay's life before wait again; it was recorded then."""
+        self._schedule.apply(change, session)
+
+    def expire_before(self, end_us: int) -> None:
+        """Ends all params whose time was over at a Unix time in µs, before the relay has any session."""
+        while addresses := self._params.expired(end_us, ENDED_AT_ONCE):
+            for address in addresses:
+                null = self._decider.null(address)
+                self._write(null)
+                self._record((null,), None)
 
     def drop_bundles(self, subject: str, token: bytes) -> None:
         """Commits that the bundles of a token which is valid no longer wait no longer."""
@@ -215,6 +255,15 @@ class Committer:
     def forget_answers(self, session: Session) -> None:
         """Drops the answers that wait, since their session ends."""
         session.answers = None
+
+    def _check_log(self) -> None:
+        """Refuses a client's write that could not be recorded; what was accepted for later goes on.
+
+        Raises:
+            RequestError: OVERLOADED.
+        """
+        if not self.runs_due:
+            self._log.check()
 
     def _record(self, changes: Sequence[Change], session: Session | None) -> None:
         if self._is_immediate or not changes:

@@ -171,7 +171,15 @@ class Log(Protocol):
 
         Args:
             changes: in the order in which they were applied.
-            done: to be called once they are recorded; in the order of the calls of ``append``.
+            done: to be called once they are recorded; of changes that nobody waits for, at once. All that is appended
+                in one event of the loop is recorded together or not at all.
+        """
+
+    def check(self) -> None:
+        """Refuses what a client wants to write, where it could not be recorded. Asked only where not immediate.
+
+        Raises:
+            RequestError: OVERLOADED.
         """
 
 
@@ -183,3 +191,6 @@ class ImmediateLog:
     def append(self, changes: Sequence[Change], done: Callable[[], None]) -> None:  # noqa: ARG002
         """See ``Log.append``."""
         done()
+
+    def check(self) -> None:
+        """Nothing is recorded, so nothing is refused."""

@@ -51,6 +51,10 @@ class StateImage(NamedTuple):
     ended: list[tuple[str, Ended]]
     """Oldest first."""
     expires_us: dict[str, int]
+    journal_seq: int = 0
+    """The last recorded change that is in it; 0 where nothing is recorded."""
+    scheduled: tuple[Change, ...] = ()
+    """The bundles that wait, where they are recorded."""
 
 
 class ChangeKind(IntEnum):
@@ -69,7 +73,7 @@ class ChangeKind(IntEnum):
     """A session that was present at an address ended."""
 
     SCHEDULED = 5
-    """A bundle was accepted for later."""
+    """A bundle was accepted for later. Its ``param.value`` is what its session's token is known by, as bytes."""
 
     DUE = 6
     """A scheduled bundle's time has come: it waits no longer. What it writes are changes of their own."""
@@ -92,7 +96,7 @@ class Change(NamedTuple):
     unlock: bool = False
     """As the SET said."""
     ttl: int | None = None
-    """As the SET said; ``param.ttl`` is what holds."""
+    """As the SET said; ``param.ttl`` is what holds. Of a RENEWAL the seconds of the life time that begins anew."""
     takes_lock: bool = False
     """Whether the writer holds the lock afterwards."""
     stamp: str | None = None

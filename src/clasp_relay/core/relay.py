@@ -23,9 +23,10 @@ from clasp_relay.core.rights.port import OpenPermissions, Permissions
 from clasp_relay.core.rights.visibility import Visibility
 from clasp_relay.core.session.account import Accounts, Kept
 from clasp_relay.core.session.limiter import Limiter
-from clasp_relay.core.session.schedule import Schedule
+from clasp_relay.core.session.schedule import Schedule, bundle_of
 from clasp_relay.core.session.sessions import (
     ALLOWED_LIVE,
+    AbsentSession,
     Identity,
     Session,
     SessionState,
@@ -37,8 +38,10 @@ from clasp_relay.core.state.params import ParamLimits, Params
 from clasp_relay.core.state.signals import SIGNAL_TTL_US, Signals
 from clasp_relay.core.work import Pieces, Work
 from clasp_relay.errors import CloseCode, DecodeError, Disconnect, ErrorCode, RequestError
+from clasp_relay.wire.clasp import ClaspCodec
 from clasp_relay.wire.constants import MessageCode
 from clasp_relay.wire.messages import Bundle, Error, Message
+from clasp_relay.wire.values import decode_value
 
 # Looked up for every message.
 _LIVE, _CLOSED = SessionState.LIVE, SessionState.CLOSED
@@ -152,6 +155,7 @@ class Relay:
         """What a client address counts as where shares are counted; several addresses may be one client's. To be set
         before the first session connects; without it no address is counted."""
         self._report_fault = report_fault
+        self._report_unheard: Callable[[str, str], None] = _unreported
 
     def connect(self, outbox: Outbox, peer: str, codec: Codec) -> Session:
         """Begins a session; it must say HELLO before anything else.
@@ -334,6 +338,30 @@ class Relay:
             self.end(session, reason)
         self.committer.drop_bundles(subject, token)
 
+    def resume(self, report: Callable[[str, str], None]) -> None:
+        """Goes on with the scheduled bundles of the relay's life before, in the order of time with expiries.
+
+        Those that were due while it was off run now. To be called once, before the first session connects.
+
+        Args:
+            report: told of each bundle that is refused, now or later: the session that sent it, and why.
+        """
+        self._report_unheard = report
+        for change in self.schedule.take_restored():
+            bundle, due_us = bundle_of(change)
+            param = change.param
+            token = decode_value(param.value)
+            identity = self.permissions.readmit(param.subject, token if isinstance(token, bytes) else b"")
+            if identity is None:
+                self.committer.due(change.number)
+                report(param.writer, "its token is not valid any more")
+                continue
+            session = AbsentSession(param.writer, ClaspCodec(), identity, param.origin)
+            self.committer.resume(change, session)
+            if due_us <= self.clock.now_us():
+                self.committer.expire_before(due_us)
+                self._run_due(change.number, session, bundle)
+
     def sweep(self) -> None:
         """Ends what has lived long enough: params, gestures, signals. To be called twice a second."""
         self.committer.expire()
@@ -394,6 +422,8 @@ class Relay:
 
     def _refuse(self, session: Session, refusal: RequestError) -> None:
         if session.state is SessionState.CLOSED:
+            if isinstance(session, AbsentSession):
+                self._report_unheard(session.id, str(refusal))
             return
         if isinstance(refusal, DecodeError):
             self.counts.undecodable[refusal.code] += 1
@@ -422,7 +452,10 @@ class Relay:
         self.committer.due(number)
         who = session.identity
         if not self.permissions.is_current(who) or (who.ends_with_session and not session.is_live):
+            if isinstance(session, AbsentSession):
+                self._report_unheard(session.id, "its token is not valid any more")
             return
+        self.committer.runs_due = True
         try:
             self._handlers[Bundle](self, session, bundle, 0)
         except RequestError as refusal:
@@ -430,7 +463,13 @@ class Relay:
         except Exception as fault:
             self._report_fault(f"a scheduled bundle of session {session.id}", fault)
             self._refuse(session, RequestError(ErrorCode.INTERNAL, "internal error"))
+        finally:
+            self.committer.runs_due = False
 
 
 def _no_origin(_peer: str) -> str:
     return ""
+
+
+def _unreported(_session_id: str, _why: str) -> None:
+    """There are no bundles of an earlier life."""

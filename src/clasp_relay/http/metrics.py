@@ -21,12 +21,14 @@ from prometheus_client.registry import Collector
 from clasp_relay.core.session.account import Kept
 from clasp_relay.errors import ErrorCode
 from clasp_relay.event_loop import BOUNDS_S, LoopLag
+from clasp_relay.storage.journal.journal_log import BOUNDS_S as COMMIT_BOUNDS_S
 from clasp_relay.wire.constants import MessageCode, Signal
 from clasp_relay.wire.messages import Message
 
 if TYPE_CHECKING:
     from clasp_relay.core.relay import Relay
     from clasp_relay.net.websocket import ClaspFactory
+    from clasp_relay.storage.journal.journal_log import JournalLog
     from clasp_relay.storage.snapshot_writer import SnapshotWriter
 
 __all__ = ["Sources", "make_registry"]
@@ -52,6 +54,7 @@ class Sources:
         auth_outcomes: returns how many calls of the auth API there were, by call and outcome.
         hash_queue: returns how many passwords wait to be hashed.
         loop_lag: how late the event loop is.
+        journal: what records the changes; None where nothing does.
     """
 
     relay: Relay
@@ -60,6 +63,7 @@ class Sources:
     auth_outcomes: Callable[[], dict[tuple[str, str], int]]
     hash_queue: Callable[[], int]
     loop_lag: LoopLag
+    journal: JournalLog | None = None
 
 
 def make_registry(sources: Sources) -> CollectorRegistry:
@@ -93,6 +97,8 @@ class _RelayCollector(Collector):
         yield _counts("clasp_auth", "Calls of the auth API.", ("call", "outcome"), calls)
         yield _gauge("clasp_hash_queue", "Passwords waiting to be hashed.", sources.hash_queue())
         yield _lag(sources.loop_lag)
+        if sources.journal is not None:
+            yield from _journal(sources.journal)
 
 
 class ProcessCollector(Collector):
@@ -214,6 +220,20 @@ def _snapshots(writer: SnapshotWriter) -> Iterator[Metric]:
     yield _gauge("clasp_snapshot_age_seconds", "Time since all changes were on disk.", writer.age_s)
     yield _gauge("clasp_snapshot_duration_seconds", "Duration of the last snapshot.", writer.last_duration_s)
     yield _gauge("clasp_snapshot_size_bytes", "Size of the last snapshot.", writer.last_size_bytes)
+
+
+def _journal(log: JournalLog) -> Iterator[Metric]:
+    bounds = (*(f"{bound:g}" for bound in COMMIT_BOUNDS_S), "+Inf")
+    buckets = list(zip(bounds, map(float, accumulate(log.commit_counts)), strict=True))
+    yield HistogramMetricFamily(
+        "clasp_journal_commit_seconds", "Duration of commits.", buckets=buckets, sum_value=log.commit_sum_s
+    )
+    yield _counter(
+        "clasp_journal_entries", "Changes recorded; divided by the commits, the size of a batch.", log.entries
+    )
+    yield _gauge("clasp_journal_queue", "Changes that wait to be recorded.", log.queued)
+    yield _gauge("clasp_journal_size_bytes", "Size of the journal's rows and its WAL.", log.sizes.used_bytes)
+    yield _gauge("clasp_journal_oldest_seconds", "Unix time of the oldest row; 0 for none.", log.sizes.oldest_us / 1e6)
 
 
 def _lag(lag: LoopLag) -> Metric:

@@ -127,6 +127,37 @@ SNAPSHOT_FAILED = Event(
     "snapshot.failed", "error", "storage", "snapshot not saved: {cause}; the relay tries again after the next interval"
 )
 
+JOURNAL_OPENED = Event(
+    "journal.opened",
+    "info",
+    "storage",
+    "{path}: the journal is open with SQLite {sqlite}; an ACK means that a write survives {survives}",
+)
+JOURNAL_RECOVERED = Event(
+    "journal.recovered", "info", "storage", "{path}: {rows} changes after the state file applied in {duration_ms} ms"
+)
+JOURNAL_WARNING = Event("journal.warning", "warn", "storage", "{text}")
+JOURNAL_LOST = Event(
+    "journal.lost",
+    "error",
+    "storage",
+    "{path}: a commit failed ({cause}): nothing more is acknowledged or saved, and the relay stops",
+)
+JOURNAL_FAULT = Event("journal.fault", "error", "storage", "a fault of the relay while it wrote the journal")
+JOURNAL_DISK_LOW = Event(
+    "journal.disk_low",
+    "warn",
+    "storage",
+    "the disk of {path} has less than {min_free_bytes} bytes free: writes are refused until there is room",
+)
+JOURNAL_DISK_OK = Event("journal.disk_ok", "info", "storage", "the disk of {path} has room again: writes are accepted")
+BUNDLE_NOT_RUN = Event(
+    "bundle.not_run",
+    "warn",
+    "core",
+    "a scheduled bundle that session {session} had sent before the relay was restarted did not run: {reason}",
+)
+
 # Sessions and their messages.
 SESSION_CONNECTED = Event(
     "session.connected", "info", "core", "session {session} connected from {address}: client {client}, user {subject}"

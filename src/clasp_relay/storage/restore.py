@@ -12,7 +12,7 @@ from base64 import b64decode
 from collections.abc import Callable
 from typing import BinaryIO, NamedTuple
 
-from clasp_relay.core.records import Ended, Param, StateImage
+from clasp_relay.core.records import Change, ChangeKind, Ended, Param, StateImage, decode_change
 from clasp_relay.errors import DecodeError, RequestError
 from clasp_relay.storage.json_stream import JsonObject
 from clasp_relay.storage.snapshot import VERSION
@@ -23,6 +23,8 @@ from clasp_relay.wire.values import check_keys, encode_value, has_suspect_key, s
 _MAX_U64 = 2**64 - 1
 _MAX_REVISION = 2**63
 """Half of what the wire can say, so that what is written next has room to rise."""
+_MAX_SEQ = 2**62
+"""Half of what SQLite can count."""
 _MAX_U32 = 2**32 - 1
 _MIN_I64, _MAX_I64 = -(2**63), 2**63 - 1
 
@@ -110,8 +112,9 @@ class _Reader:
         self._postdated = _Tally()
 
     def read(self, file: BinaryIO) -> Restored:
-        document = JsonObject(file, listed=("params", "tombstones"))
-        params = tombstones = 0
+        document = JsonObject(file, listed=("params", "tombstones", "scheduled"))
+        params = tombstones = journal_seq = 0
+        scheduled: list[Change] = []
         for key, item in document.items():
             if key == "params":
                 self._read(self._param, "param", params, item)
@@ -119,15 +122,19 @@ class _Reader:
             elif key == "tombstones" and self._ours:
                 self._read(self._tombstone, "tombstone", tombstones, item)
                 tombstones += 1
+            elif key == "journal_seq" and self._ours:
+                journal_seq = _integer({key: item}, key, 0, _MAX_SEQ)
+            elif key == "scheduled" and self._ours:
+                scheduled.append(_scheduled(len(scheduled), item))
             elif key == "version" and item is not None:
                 _check_version(item)
-                if not self._ours and document.keys & {"params", "tombstones"}:
+                if not self._ours and document.keys & {"params", "tombstones", "journal_seq", "scheduled"}:
                     raise _LateVersionError
                 self._ours = True
         if "params" not in document.keys:
             raise ValueError('"params" is missing')
         return Restored(
-            self._image,
+            self._image._replace(journal_seq=journal_seq, scheduled=tuple(scheduled)),
             self._left_out.line("entries that this relay would refuse"),
             self._postdated.line("deletions that lie in the future and now count as deletions of this moment"),
         )
@@ -198,6 +205,17 @@ class _Reader:
         if address in self._known:
             raise ValueError("the address is there twice")
         self._known.add(address)
+
+
+def _scheduled(index: int, item: object) -> Change:
+    """Returns a bundle that waits."""
+    try:
+        change = decode_change(b64decode(item, validate=True)) if isinstance(item, str) else None
+    except (ValueError, DecodeError) as error:
+        raise ValueError(f"scheduled {index}: {error}") from error
+    if change is None or change.kind is not ChangeKind.SCHEDULED:
+        raise ValueError(f"scheduled {index}: not a scheduled bundle")
+    return change
 
 
 def _encoded(entry: dict[str, object]) -> bytes:

@@ -11,23 +11,30 @@ The Rust relay's format, so that a file can go both ways, plus optional keys of 
     ]}
 
 ``encoded`` is there when ``value`` alone would not come back as the same bytes; it wins when read.
-A tombstone is what is remembered of a deleted address. The JSON is strict: no NaN. One line is one
-param, so that the usual text tools can find it.
+``journal_seq``, behind ``version``, is the last change of the journal that is in the file; ``scheduled``
+lists the bundles that wait, as encoded changes. A tombstone is what is remembered of a deleted address.
+The JSON is strict: no NaN. One line is one param, so that the usual text tools can find it.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from base64 import b64encode
 from collections.abc import Iterable, Iterator
 from math import isfinite
 
-from clasp_relay.core.records import Ended, Param, StateImage
+from clasp_relay.core.records import Ended, Param, StateImage, encode_change
 from clasp_relay.wire.constants import ValueType
 from clasp_relay.wire.values import decode_value, encode_value
 
 VERSION = 1
 """What ``version`` says in a file of ours; a file of the Rust relay has none."""
+
+HEAD_BYTES = 64
+"""How much of a document holds all before its params."""
+
+_JOURNAL_SEQ = re.compile(rb'\{"version":1,"journal_seq":([0-9]+),')
 
 PIECE_PARAMS = 200
 """A piece is ready with this many params or …"""
@@ -60,11 +67,22 @@ def encode(image: StateImage) -> Iterator[bytes]:
     Yields:
         The document's bytes, in order.
     """
-    yield f'{{"version":{VERSION},"params":[\n'.encode()
+    # At the beginning, where it is found without reading the file (``read_journal_seq``).
+    journal = f'"journal_seq":{image.journal_seq:d},' if image.journal_seq else ""
+    yield f'{{"version":{VERSION},{journal}"params":[\n'.encode()
     yield from _in_pieces(_param_line(param, image.expires_us.get(param.address)) for param in image.params)
     yield b'\n],"tombstones":[\n'
     yield from _in_pieces(_tombstone_line(address, ended) for address, ended in image.ended)
+    if image.scheduled:
+        yield b'\n],"scheduled":[\n'
+        yield from _in_pieces(f'"{b64encode(encode_change(change)).decode("ascii")}"' for change in image.scheduled)
     yield b"\n]}\n"
+
+
+def read_journal_seq(head: bytes) -> int:
+    """Returns the ``journal_seq`` of a document from its first ``HEAD_BYTES``; 0 where it has none."""
+    found = _JOURNAL_SEQ.match(head)
+    return int(found[1]) if found else 0
 
 
 def _in_pieces(lines: Iterable[str]) -> Iterator[bytes]:

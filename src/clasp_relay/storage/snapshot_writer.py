@@ -6,13 +6,13 @@ import errno
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred, DeferredLock, execute, inlineCallbacks
 from twisted.logger import Logger
 
 from clasp_relay.core.records import StateImage
-from clasp_relay.errors import StartError, cause_text
+from clasp_relay.errors import JournalLost, StartError, cause_text
 from clasp_relay.logs import events
 from clasp_relay.storage.snapshot import encode
 from clasp_relay.storage.state_file import StateFile
@@ -30,6 +30,16 @@ class DeferToThread(Protocol):
 
     def __call__(self, function: Callable[[], int], /) -> Deferred[int]:
         """Makes the call in a thread; the Deferred fires with its result, on the event loop."""
+
+
+class Journal(Protocol):
+    """What records the changes that a snapshot has."""
+
+    def recorded(self) -> Deferred[None]:
+        """Returns a Deferred that fires once all changes so far are recorded; it fails with ``JournalLost``."""
+
+    def saved(self, seq: int, /) -> None:
+        """Is told that the file has all changes up to a seq; the one before it stays as ``.1``."""
 
 
 def try_thread() -> None:
@@ -57,6 +67,8 @@ class SnapshotWriter:
         changes: a number that is another one after every change of the state.
         defer_to_thread: makes a call in a thread.
         log: one line for each snapshot.
+        journal: what records the changes; a file names only what is recorded there, and none is written once it is
+            lost. None where nothing is recorded.
         monotonic: seconds, for how long it takes.
         sleep: lets the other threads run.
     """
@@ -69,6 +81,7 @@ class SnapshotWriter:
         defer_to_thread: DeferToThread,
         log: Logger,
         *,
+        journal: Journal | None = None,
         monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
@@ -77,6 +90,7 @@ class SnapshotWriter:
         self._changes = changes
         self._defer_to_thread = defer_to_thread
         self._log = log
+        self._journal = journal
         self._monotonic = monotonic
         self._sleep = sleep
         self._lock = DeferredLock()
@@ -116,7 +130,7 @@ class SnapshotWriter:
         return self._lock.run(self._save, may_block)
 
     @inlineCallbacks
-    def _save(self, may_block: bool) -> Generator[Deferred[int], int, bool]:
+    def _save(self, may_block: bool) -> Generator[Deferred[Any], Any, bool]:
         changes = self._changes()
         started_s = self._monotonic()
         if changes == self._saved_changes:
@@ -125,7 +139,12 @@ class SnapshotWriter:
             return True
         try:
             image = self._capture()
+            if self._journal is not None:
+                yield self._journal.recorded()
             size_bytes = yield self._write(image, may_block)
+        except JournalLost:  # which was logged when it happened
+            self._fail()
+            return False
         except OSError as error:
             self._fail()
             events.SNAPSHOT_FAILED.log(self._log, cause=cause_text(error))
@@ -136,6 +155,8 @@ class SnapshotWriter:
             return False
         self.is_failing = False
         self._saved_changes = changes
+        if self._journal is not None:
+            self._journal.saved(image.journal_seq)
         self._saved_s = started_s
         self.written += 1
         self.last_params = len(image.params)

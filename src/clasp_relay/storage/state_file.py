@@ -15,6 +15,7 @@ from clasp_relay.core.records import StateImage
 from clasp_relay.errors import StartError
 from clasp_relay.storage.folder import FILE_MODE, cannot_write
 from clasp_relay.storage.restore import Restored, read_state
+from clasp_relay.storage.snapshot import HEAD_BYTES, read_journal_seq
 
 _NO_HARD_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 """What ``link`` says on file systems without hard links (FAT, some network shares)."""
@@ -81,6 +82,16 @@ class StateFile:
             raise StartError(f"{self.path}: not a state file ({error}): {self._cure()}; it was not changed") from error
         self._loaded = True
         return LoadedState(restored.image, self._warnings(restored), found=True)
+
+    @property
+    def previous_journal_seq(self) -> int:
+        """The last change of the journal that the generation before has; 0 where there is none."""
+        try:
+            with self.previous.open("rb") as file:
+                return read_journal_seq(file.read(HEAD_BYTES))
+        except OSError:
+            # Whatever is not known to be elsewhere stays in the journal.
+            return 0
 
     def _warnings(self, restored: Restored) -> list[str]:
         warnings = []

@@ -154,6 +154,10 @@ class Policy:
         """Tells whether some check may ask who is present at an address (``State.is_present``)."""
         return self._presence_table.find(address) is not None
 
+    def ends_soon(self, address: str) -> bool:
+        """Tells whether the policy ends what is set at an address so soon that its ACK need not wait for the disk."""
+        return self.write_rules.ends_soon(address)
+
     def stamp_of(self, address: str, value: Value) -> str | None:
         """Returns the subject that stays stamped when a stored value ends without a write: by expiry or eviction."""
         return self.write_rules.stamp_of(address, value)

@@ -76,6 +76,10 @@ class WriteRequest:
         return RequestError(code, text, self.address if len(self.address) <= _MAX_NAMED else None)
 
 
+FLEETING_S = 120
+"""Up to this life time a param is recorded without its ACK waiting: after a loss of power its client sets it again."""
+
+
 class Decision(NamedTuple):
     """An accepted write."""
 
@@ -233,6 +237,11 @@ class WriteRules:
     def gives_ttl(self, address: str) -> bool:
         """Tells whether what brings no TTL gets one at an address."""
         return self._ttl_table.find(address) is not None or self.bounds_ttl(address)
+
+    def ends_soon(self, address: str) -> bool:
+        """Tells whether what brings no TTL gets one of at most ``FLEETING_S`` at an address, as presence does."""
+        given = self._ttl_table.find(address)
+        return given is not None and self._ttls[given.number] <= FLEETING_S
 
     def bounds_ttl(self, address: str) -> bool:
         """Tells whether what brings a TTL may get a shorter one at an address."""

@@ -136,6 +136,14 @@ class Permissions(Protocol):
     def is_current(self, who: Identity) -> bool:
         """Tells whether a token is still valid: what was accepted for later is not done for one that is not."""
 
+    def readmit(self, subject: str, token: bytes, /) -> Identity | None:
+        """Returns who a recorded token speaks for; None when it is not valid any more.
+
+        Args:
+            subject: whose it was.
+            token: what it is known by (``Identity.token``).
+        """
+
     def check_write(self, who: Identity, address: str, value: Value, ttl: int | None, state: State) -> Grant | None:
         """Checks a SET.
 
@@ -254,6 +262,10 @@ class OpenPermissions:
     def is_current(self, _who: Identity) -> bool:
         """Nothing ends."""
         return True
+
+    def readmit(self, _subject: str, _token: bytes) -> Identity | None:
+        """Lets everybody in."""
+        return ANYBODY
 
     def check_write(
         self, _who: Identity, _address: str, _value: Value, _ttl: int | None, _state: State

@@ -9,10 +9,11 @@ from typing import TypeAlias
 from clasp_relay.core.ports import Clock, Timer
 from clasp_relay.core.records import Change, ChangeKind, no_param, text_bytes
 from clasp_relay.core.session.account import Kept
-from clasp_relay.core.session.sessions import Session
+from clasp_relay.core.session.sessions import AbsentSession, Session
 from clasp_relay.core.work import Pieces, Work
 from clasp_relay.errors import ErrorCode, RequestError
-from clasp_relay.wire.messages import Bundle, Publish, Set
+from clasp_relay.wire.messages import NULL, Bundle, Publish, Set
+from clasp_relay.wire.values import encode_value
 
 MAX_AHEAD_US = 3_600_000_000
 """An hour: further ahead is more likely a wrong clock or unit than a plan."""
@@ -51,7 +52,8 @@ class Schedule:
         self._clock = clock
         self._work = work
         self._run_due = run_due
-        self._waiting: dict[int, tuple[Session, Bundle, int]] = {}
+        self._waiting: dict[int, tuple[Session, int, Change]] = {}
+        self._restored: dict[int, Change] = {}
         self._by_subject: dict[str, dict[int, Session]] = {}
         self._due: list[tuple[int, int]] = []
         """A heap of Unix µs and numbers; those of bundles that were dropped stay until their time."""
@@ -96,6 +98,8 @@ class Schedule:
             raise RequestError(ErrorCode.OVERLOADED, "as many bundles are waiting as the relay can keep")
         session.account.check(Kept.BUNDLES, _size(bundle))
         about = no_param("", session.id, session.identity.subject, now_us)
+        token = session.identity.token
+        about = about._replace(value=encode_value(token) if token else NULL, origin=session.origin)
         number = self._last_number + 1
         return Change(about, ChangeKind.SCHEDULED, due_us=due_us, number=number, message=Bundle(bundle.messages))
 
@@ -108,7 +112,10 @@ class Schedule:
         """
         number = change.number
         if change.kind is ChangeKind.DUE:
-            owner, _, size = self._waiting.pop(number)
+            waiting = self._waiting.pop(number, None)
+            if waiting is None:  # of the relay's life before, and not resumed
+                return
+            owner, size, _ = waiting
             subject = owner.identity.subject
             del self._by_subject[subject][number]
             if not self._by_subject[subject]:
@@ -117,19 +124,36 @@ class Schedule:
             self.pending_bytes -= size
             owner.account.add(Kept.BUNDLES, -size)
             return
-        bundle, due_us = change.message, change.due_us
         assert session is not None, "a bundle of nobody"
-        assert isinstance(bundle, Bundle), "a scheduled bundle without its members"
-        assert due_us is not None, "a scheduled bundle without a time"
-        self._last_number = number
+        bundle, due_us = bundle_of(change)
+        self._last_number = max(number, self._last_number)
         size = _size(bundle)
-        self._waiting[number] = (session, bundle, size)
+        self._waiting[number] = (session, size, change)
         self._by_subject.setdefault(session.identity.subject, {})[number] = session
         session.pending_bundles += 1
         self.pending_bytes += size
         session.account.add(Kept.BUNDLES, size)
-        heapq.heappush(self._due, (due_us, number))
-        self._set_timer()
+        if due_us > self._clock.now_us() or not isinstance(session, AbsentSession):
+            # The relay itself runs what was due while it was off.
+            heapq.heappush(self._due, (due_us, number))
+            self._set_timer()
+
+    def image(self) -> tuple[Change, ...]:
+        """Captures the bundles that wait, in the order in which they were accepted."""
+        return (*(change for _, _, change in self._waiting.values()), *self._restored.values())
+
+    def restore(self, change: Change) -> None:
+        """Takes a SCHEDULED or DUE of the relay's life before; what waits afterwards, ``take_restored`` returns."""
+        if change.kind is ChangeKind.DUE:
+            self._restored.pop(change.number, None)
+        else:
+            self._restored[change.number] = change
+            self._last_number = max(change.number, self._last_number)
+
+    def take_restored(self) -> list[Change]:
+        """Returns the bundles of the relay's life before that wait, in the order of their times, once."""
+        restored, self._restored = self._restored, {}
+        return sorted(restored.values(), key=lambda change: (change.due_us or 0, change.number))
 
     def _set_timer(self) -> None:
         """Has the first bundle found at its time; also one that the machine's clock brings forward or puts back."""
@@ -163,9 +187,18 @@ class Schedule:
     def _run(self, number: int) -> Pieces:
         if number not in self._waiting:
             return
-        session, bundle, _ = self._waiting[number]
+        session, _, change = self._waiting[number]
+        bundle, _ = bundle_of(change)
         self._run_due(number, session, bundle)
         yield MEMBER_US * (1 + len(bundle.messages))
+
+
+def bundle_of(change: Change) -> tuple[Bundle, int]:
+    """Returns what a SCHEDULED change is about, and its Unix time in µs."""
+    bundle, due_us = change.message, change.due_us
+    assert isinstance(bundle, Bundle), "a scheduled bundle without its members"
+    assert due_us is not None, "a scheduled bundle without a time"
+    return bundle, due_us
 
 
 def _size(bundle: Bundle) -> int:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 
 from clasp_relay.core.ports import Codec, Frame, Outbox
 from clasp_relay.core.session.account import UNCOUNTED, Account
 from clasp_relay.core.session.limiter import Limiter
-from clasp_relay.errors import ErrorCode, RequestError
+from clasp_relay.errors import CloseCode, ErrorCode, RequestError
 from clasp_relay.wire import messages as m
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.constants import Signal
@@ -179,6 +180,33 @@ class Session:
         return self.state is SessionState.LIVE
 
 
+class AbsentSession(Session):
+    """Stands for the session of a bundle that was accepted before the relay was restarted: it hears nothing."""
+
+    __slots__ = ()
+
+    def __init__(self, session_id: str, codec: Codec, identity: Identity, origin: str) -> None:
+        super().__init__(session_id, _NoOutbox(), "", codec, origin=origin)
+        self.identity = identity
+        self.state = SessionState.CLOSED
+
+
+class _NoOutbox:
+    """A way out that leads nowhere."""
+
+    def send(self, frame: Frame) -> None:
+        """Nobody gets it."""
+
+    def send_snapshot(self, key: object, frames: Iterator[bytes]) -> None:
+        """Nobody gets it."""
+
+    def close(self, close_code: CloseCode, reason: str) -> None:
+        """There is nothing to close."""
+
+    def discard(self) -> None:
+        """There is nothing to drop."""
+
+
 ALLOWED_LIVE: frozenset[type[m.Message]] = frozenset(
     {
         m.Announce,
@@ -240,6 +268,10 @@ class SessionTable:
     def get(self, session_id: str) -> Session | None:
         """Returns the session with an id, if it is live."""
         return self._by_id.get(session_id)
+
+    def all(self) -> list[Session]:
+        """Returns all live sessions."""
+        return list(self._by_id.values())
 
     def of_token(self, subject: str, token: bytes) -> list[Session]:
         """Returns the sessions of one of a user's tokens, given by what it is known by."""

@@ -149,7 +149,7 @@ class Params:
         if not is_sliding:
             self._expiry.touch(address)
             return None
-        return Change(param, ChangeKind.RENEWAL, due_us=now_us + lifetime_s * 1_000_000)
+        return Change(param, ChangeKind.RENEWAL, ttl=lifetime_s, due_us=now_us + lifetime_s * 1_000_000)
 
     def due_us(self, ttl: int | None, written_us: int) -> int | None:
         """Returns when a param ends that was written at a time (both Unix µs), by its TTL as on the wire."""

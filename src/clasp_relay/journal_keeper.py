@@ -1,0 +1,141 @@
+"""Opens the journal at the start, applies what the state file does not have, looks after it, and ends it."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from clasp_relay.core.records import StateImage
+from clasp_relay.core.relay import Relay
+from clasp_relay.errors import CloseCode, Disconnect, ErrorCode
+from clasp_relay.logs import events
+from clasp_relay.settings import Settings
+from clasp_relay.storage.journal.journal_log import JournalLog
+from clasp_relay.storage.journal.opening import open_journal
+from clasp_relay.storage.journal.recovery import recover
+from clasp_relay.storage.state_file import LoadedState
+
+LOST = Disconnect(CloseCode.TRY_AGAIN_LATER, "the relay cannot record changes and is stopping", ErrorCode.OVERLOADED)
+"""What sessions are told when a commit has failed."""
+
+_SURVIVES = {"power": "a loss of power", "kill": "the end of the process"}
+
+
+class JournalKeeper:
+    """Looks after the journal of one relay.
+
+    Args:
+        settings: the settings.
+        relay: whose changes it has.
+        log: what records them; None for ``--durability snapshot``, where an older journal is read once.
+        on_lost: told when a commit has failed, and the sessions know.
+    """
+
+    def __init__(self, settings: Settings, relay: Relay, log: JournalLog | None, on_lost: Callable[[], None]) -> None:
+        self.log = log
+        self._settings = settings
+        self._relay = relay
+        self._on_lost = on_lost
+        self._last_seq = 0
+        self._loaded_seq = 0
+        self._was_low = False
+        if log is not None:
+            log.on_lost = self._lost
+
+    @property
+    def is_well(self) -> bool:
+        """Whether changes can be recorded now."""
+        return self.log is None or not (self.log.lost or self.log.is_disk_low)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether a commit has failed."""
+        return self.log is not None and bool(self.log.lost)
+
+    @property
+    def keeps_bundles(self) -> bool:
+        """Whether scheduled bundles survive a restart."""
+        return self.log is not None
+
+    @property
+    def changes(self) -> int:
+        """The number of changes in the journal that the state file did not have at the start."""
+        return 0 if self.log is None else self.log.appended_seq - self._loaded_seq
+
+    def image(self) -> StateImage:
+        """Captures the state and how far the journal is in it."""
+        image = self._relay.params.image()
+        if self.log is None:
+            return image._replace(journal_seq=self._last_seq)
+        return image._replace(journal_seq=self.log.appended_seq, scheduled=self._relay.schedule.image())
+
+    def open(self, state: LoadedState, previous_seq: int) -> None:
+        """Applies the changes that the state file does not have, and begins to record.
+
+        Args:
+            state: the state file, which the relay has loaded.
+            previous_seq: the last change that the generation before has.
+
+        Raises:
+            StartError: the journal cannot be used.
+        """
+        settings, log, committer = self._settings, self.log, self._relay.committer
+        self._last_seq = self._loaded_seq = state.image.journal_seq
+        path = settings.journal_file
+        if log is None and not path.exists():
+            return
+        for change in state.image.scheduled if log is not None else ():
+            committer.restore(change)
+        file = open_journal(path, syncs_each_commit=settings.durability == "power")
+        began_s = time.monotonic()
+        try:
+            found = recover(file, state.image.journal_seq, committer.restore, has_state=state.found)
+        except BaseException:
+            file.close()
+            raise
+        self._last_seq = found.last_seq
+        for warning in found.warnings:
+            events.JOURNAL_WARNING.log(text=warning)
+        if found.rows:
+            took_ms = round((time.monotonic() - began_s) * 1000)
+            events.JOURNAL_RECOVERED.log(path=str(path), rows=found.rows, duration_ms=took_ms)
+        if log is None:
+            file.close()
+            return
+        log.load_floors(previous_seq, state.image.journal_seq)
+        log.open(file, found.last_seq)
+        events.JOURNAL_OPENED.log(
+            path=str(path), sqlite=sqlite3.sqlite_version, survives=_SURVIVES[settings.durability]
+        )
+
+    def maintain(self) -> Deferred[Any] | None:
+        """Does what is due once a second."""
+        if self.log is None:
+            return None
+        return self.log.maintain().addCallback(self._tell_disk)
+
+    def close(self) -> None:
+        """Ends the journal, once what was appended is written."""
+        if self.log is not None:
+            self.log.close()
+
+    def _tell_disk(self, _: object) -> None:
+        log = self.log
+        assert log is not None, "looked after nothing"
+        if log.is_disk_low != self._was_low:
+            self._was_low = log.is_disk_low
+            path = str(Path(self._settings.journal_file))
+            if self._was_low:
+                events.JOURNAL_DISK_LOW.log(path=path, min_free_bytes=self._settings.min_free_bytes)
+            else:
+                events.JOURNAL_DISK_OK.log(path=path)
+
+    def _lost(self) -> None:
+        for session in self._relay.sessions.all():
+            self._relay.end(session, LOST)
+        self._on_lost()

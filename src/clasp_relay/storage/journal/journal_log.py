@@ -1,0 +1,327 @@
+"""The log that records changes in ``journal.db``: group commit without a timer, in a thread of its own.
+
+One commit is at work; what is appended meanwhile is the next batch. A batch is taken between two events of the loop, so
+all that one message leads to, a bundle or a scheduled bundle's end and writes, is in one batch: recorded whole or not
+at all.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.threads import deferToThreadPool
+from twisted.python.failure import Failure
+from twisted.python.threadpool import ThreadPool
+
+from clasp_relay.core.records import Change, ChangeKind, no_param
+from clasp_relay.errors import ErrorCode, JournalLost, RequestError, cause_text
+from clasp_relay.logs import events
+from clasp_relay.storage.journal.journal_file import RECORDED_KINDS, Entry, JournalFile, KeyOf, Sizes
+
+T = TypeVar("T")
+
+MAX_QUEUED_BYTES = 32 * 1024 * 1024
+"""How much may wait to be recorded; beyond it writes are refused, for a disk that hangs must not fill the memory."""
+
+ENTRY_BYTES = 400
+"""How much memory a change that waits takes besides its address and value."""
+
+RENEWAL_STEP_US = 60_000_000
+"""How far apart, at least, two recorded renewals of one address are; a quarter of the life time where that is less."""
+
+MAX_RENEWALS = 50_000
+"""Of how many addresses it is known when a renewal was recorded."""
+
+BOUNDS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
+"""Upper bounds of the histogram of commit times."""
+
+
+class JournalLog:
+    """Implements ``core.ports.Log`` over a ``JournalFile``.
+
+    Args:
+        reactor: the event loop.
+        is_fleeting: tells whether what is set at an address ends so soon that its ACK waits for no record.
+        key_of: tells under which key history keeps a change; None where there are no history rules.
+        min_free_bytes: below so much free room on the disk clients' writes are refused; 0 for no limit.
+        max_bytes: how big the journal may become.
+        monotonic: seconds, for how long commits take.
+    """
+
+    is_immediate = False
+
+    def __init__(
+        self,
+        reactor: Any,
+        is_fleeting: Callable[[str], bool],
+        key_of: KeyOf | None = None,
+        *,
+        min_free_bytes: int = 0,
+        max_bytes: int = 1 << 30,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._reactor = reactor
+        self._is_fleeting = is_fleeting
+        self._key_of = key_of
+        self._min_free_bytes = min_free_bytes
+        self._max_bytes = max_bytes
+        self._monotonic = monotonic
+        self._pool: ThreadPool | None = None
+        self._file: JournalFile | None = None
+        self._gathered: list[Entry] = []
+        self._dones: list[Callable[[], None]] = []
+        self._queued_bytes = 0
+        self._gathered_bytes = 0
+        self._is_at_work = False
+        self._waiters: list[tuple[int, Deferred[None]]] = []
+        self._renewed_us: dict[str, int] = {}
+        self._floors = (0, 0)
+        self._is_maintaining = False
+        self.on_lost: Callable[[], None] = _nobody
+        """Told once that a commit failed; to be set before the first one."""
+        self.lost: str = ""
+        """Why nothing is recorded any more, in one line with the file's name; empty while all is well."""
+        self.appended_seq = 0
+        """The last change that was appended."""
+        self.recorded_seq = 0
+        """The last change that is recorded."""
+        self.is_disk_low = False
+        """Whether the disk has less free room than the relay was told to leave."""
+        self.sizes = Sizes(0, 0, 0)
+        """As it was measured last."""
+        self.commits = 0
+        self.entries = 0
+        """How many changes were recorded."""
+        self.commit_counts = [0] * (len(BOUNDS_S) + 1)
+        """How many commits took no longer than each bound, not those of the bounds before; the last is for longer."""
+        self.commit_sum_s = 0.0
+
+    # Life
+
+    def open(self, file: JournalFile, last_seq: int) -> None:
+        """Begins to record; what was appended before counts, too.
+
+        Args:
+            file: the open journal.
+            last_seq: new rows count above this.
+        """
+        assert self._file is None, "opened twice"
+        self._file = file
+        self.appended_seq = self.recorded_seq = last_seq
+        # A pool that was stopped does not start again; a relay that could not start may be tried again.
+        self._pool = ThreadPool(minthreads=1, maxthreads=1, name="journal")
+        self._pool.start()
+        self._look(file)
+
+    def close(self) -> None:
+        """Ends the thread, once its work is done, and closes the file. Does nothing when there is none."""
+        file, self._file = self._file, None
+        pool, self._pool = self._pool, None
+        if file is not None and pool is not None:
+            pool.stop()
+            file.close()
+
+    @property
+    def path(self) -> Path:
+        """Where the open journal is."""
+        assert self._file is not None, "asked for the path of a closed journal"
+        return self._file.path
+
+    # core.ports.Log
+
+    def append(self, changes: Sequence[Change], done: Callable[[], None]) -> None:
+        """See ``Log.append``. After a failed commit nothing is ever done."""
+        if self.lost:
+            return
+        waits = False
+        for change in changes:
+            kind = change.kind
+            if kind not in RECORDED_KINDS:
+                continue
+            if kind is ChangeKind.RENEWAL:
+                if not self._records_renewal(change):
+                    continue
+                change = _renewal(change)  # noqa: PLW2901
+            key = None if self._key_of is None else self._key_of(change)
+            waits = waits or key is not None or not self._is_fleeting(change.param.address)
+            self.appended_seq += 1
+            self._gathered.append(Entry(self.appended_seq, change, key))
+            self._gathered_bytes += ENTRY_BYTES + len(change.param.address) + len(change.param.value)
+        if waits:
+            self._dones.append(done)
+        else:
+            done()
+        if not self._is_at_work and self._gathered:
+            self._is_at_work = True
+            self._reactor.callLater(0, self._commit)
+
+    def check(self) -> None:
+        """See ``Log.check``."""
+        if self.lost:
+            raise RequestError(ErrorCode.OVERLOADED, "the relay cannot record changes and is stopping")
+        if self.is_disk_low:
+            raise RequestError(ErrorCode.OVERLOADED, "the relay's disk is almost full; try again later")
+        if self.queued_bytes > MAX_QUEUED_BYTES:
+            raise RequestError(ErrorCode.OVERLOADED, "too many changes wait to be recorded; try again in a moment")
+
+    # For the state file, and for whoever works on the file
+
+    @property
+    def queued_bytes(self) -> int:
+        """How much memory, about, the changes take that wait to be recorded."""
+        return self._queued_bytes + self._gathered_bytes
+
+    @property
+    def queued(self) -> int:
+        """How many changes wait to be recorded."""
+        return self.appended_seq - self.recorded_seq
+
+    def recorded(self) -> Deferred[None]:
+        """Returns a Deferred that fires once all that was appended is recorded; it fails when that will never be."""
+        if self.lost:
+            return fail(JournalLost(self.lost))
+        if self.recorded_seq == self.appended_seq:
+            return succeed(None)
+        done: Deferred[None] = Deferred()
+        self._waiters.append((self.appended_seq, done))
+        return done
+
+    def run(self, work: Callable[[JournalFile], T]) -> Deferred[T]:
+        """Does something with the file in the journal's thread, between two commits.
+
+        Returns:
+            a Deferred of its result. When it fails, commits go on: what must not be survived is for ``work`` to say.
+        """
+        assert self._file is not None, "asked a closed journal to work"
+        assert self._pool is not None, "an open journal without a thread"
+        return deferToThreadPool(self._reactor, self._pool, work, self._file)
+
+    def saved(self, seq: int) -> None:
+        """Is told that a state file was written that has all changes up to a seq; the one before it stays as ``.1``."""
+        self._floors = (self._floors[1], seq)
+
+    def load_floors(self, previous_seq: int, seq: int) -> None:
+        """Is told, at the start, up to which change the two generations of the state file go."""
+        self._floors = (previous_seq, seq)
+
+    @property
+    def wants_state_saved(self) -> bool:
+        """Whether the journal has grown so much that a state file should be written before its time."""
+        return self.sizes.used_bytes > self._max_bytes // 2 and self._floors[0] < self.recorded_seq
+
+    def maintain(self) -> Deferred[bool | None]:
+        """Does what is due once a second: sync, look at the disk, delete what is not needed any more.
+
+        Returns:
+            a Deferred that fires when it is done; it does not fail.
+        """
+        if self._file is None or self.lost or self._is_maintaining:
+            return succeed(None)
+        self._is_maintaining = True
+        done = self.run(partial(self._maintain, floor_seq=min(self._floors)))
+        return done.addCallbacks(self._maintained, self._fail)
+
+    # The thread's part
+
+    def _maintain(self, file: JournalFile, *, floor_seq: int) -> bool:
+        file.sync()
+        self._look(file)
+        return file.trim(floor_seq, self._max_bytes)
+
+    def _look(self, file: JournalFile) -> None:
+        """Measures disk and file."""
+        self.sizes = file.sizes()
+        if self._min_free_bytes:
+            stat = os.statvfs(file.path.parent)
+            self.is_disk_low = stat.f_bavail * stat.f_frsize < self._min_free_bytes
+
+    # The event loop's part
+
+    def _maintained(self, has_more: bool) -> None:
+        self._is_maintaining = False
+        if has_more and not self.lost and self._file is not None:
+            # Piece by piece, so that commits get in between.
+            self._reactor.callLater(0, self.maintain)
+
+    def _commit(self) -> None:
+        """Hands what was gathered to the thread."""
+        batch, dones = self._gathered, self._dones
+        self._gathered, self._dones = [], []
+        self._queued_bytes, self._gathered_bytes = self._gathered_bytes, 0
+        began_s = self._monotonic()
+        done = self.run(lambda file: file.write(batch))
+        done.addCallbacks(lambda _: self._committed(batch[-1].seq, len(batch), dones, began_s), self._fail)
+
+    def _committed(self, seq: int, count: int, dones: list[Callable[[], None]], began_s: float) -> None:
+        took_s = self._monotonic() - began_s
+        self.commits += 1
+        self.entries += count
+        self.commit_counts[bisect_left(BOUNDS_S, took_s)] += 1
+        self.commit_sum_s += took_s
+        self.recorded_seq = seq
+        self._queued_bytes = 0
+        # First, so that the disk works while the answers go out; not within an append of theirs.
+        if self._gathered:
+            self._commit()
+        else:
+            self._is_at_work = False
+        for done in dones:
+            done()
+        while self._waiters and self._waiters[0][0] <= seq:
+            self._waiters.pop(0)[1].callback(None)
+
+    def _fail(self, failure: Failure) -> None:
+        """Ends the recording for good: what a failed sync has lost, a second one does not bring back."""
+        if self.lost:
+            return
+        self._is_maintaining = False
+        error = failure.value
+        path = "the journal" if self._file is None else str(self._file.path)
+        self.lost = f"{path}: {cause_text(error)}"
+        if failure.check(sqlite3.Error, OSError) is None:
+            events.JOURNAL_FAULT.failure(failure)
+        events.JOURNAL_LOST.log(path=path, cause=cause_text(error))
+        self._gathered.clear()
+        self._dones.clear()
+        waiters, self._waiters = self._waiters, []
+        self.on_lost()
+        for _, waiter in waiters:
+            waiter.errback(JournalLost(self.lost))
+
+    def _records_renewal(self, change: Change) -> bool:
+        """Tells whether a renewal is recorded: the first one a while after the write or the last recorded one."""
+        param = change.param
+        now_us, ttl_us = _times_us(change)
+        since_us = max(param.timestamp_us, self._renewed_us.get(param.address, 0))
+        if now_us - since_us < min(RENEWAL_STEP_US, ttl_us // 4):
+            return False
+        if len(self._renewed_us) >= MAX_RENEWALS:
+            self._renewed_us.clear()
+        self._renewed_us[param.address] = now_us
+        return True
+
+
+def _times_us(renewal: Change) -> tuple[int, int]:
+    """Returns when a renewal happened and how long the life time is, in µs."""
+    assert renewal.due_us is not None, "a renewal without a time"
+    assert renewal.ttl is not None, "a renewal without a life time"
+    ttl_us = renewal.ttl * 1_000_000
+    return renewal.due_us - ttl_us, ttl_us
+
+
+def _renewal(change: Change) -> Change:
+    """Returns a renewal as it is recorded: without what is set there."""
+    param = change.param
+    return change._replace(param=no_param(param.address, "", param.subject, _times_us(change)[0]))
+
+
+def _nobody() -> None:
+    """Nobody is to be told."""
