@@ -12,7 +12,7 @@ import { unwrapRoomKey, wrapRoomKey } from './exchange'
 import { fingerprintOf } from './fingerprint'
 import type { Identity } from './identity'
 import { KeyRing, type HeldKey, type KeyRecord } from './keyRing'
-import { encrypt, importRoomKey, newRoomKey } from './roomKey'
+import { encrypt, importRoomKey, newRoomKey, type RoomKeyJwk } from './roomKey'
 
 /** `waiting`: encrypted, and the key has not arrived yet. */
 export type EncryptionState = 'unknown' | 'off' | 'waiting' | 'ready'
@@ -47,6 +47,8 @@ export type CryptoEvent =
   | { type: 'unreadable' }
   | { type: 'accept'; userId: string; fingerprint: string }
   | { type: 'timer'; name: string }
+  /** A member handed on history, and the old keys that decrypt it. They decrypt, and never encrypt. */
+  | { type: 'learn'; keys: readonly RoomKeyJwk[] }
   /** Another tab of this browser stored something. */
   | { type: 'sync'; record: RoomCryptoRecord }
 
@@ -161,6 +163,11 @@ export class RoomCrypto {
     return { closed: sealed.map((each) => ({ keyId, epoch, ...each })), guard }
   }
 
+  /** The keys with these ids, newest last. */
+  keysFor(keyIds: ReadonlySet<string | null>): RoomKeyJwk[] {
+    return this.ring.keysFor(keyIds)
+  }
+
   /** Decrypts a text; null: no key of the room fits. */
   open(sealed: Sealed, keyId: string | null): Promise<string | null> {
     return this.ring.read(sealed, keyId)
@@ -207,6 +214,9 @@ export class RoomCrypto {
         return this.accept(event.userId, event.fingerprint)
       case 'timer':
         return this.takeTimer(event.name)
+      case 'learn':
+        if (await this.ring.learn(event.keys)) this.store()
+        return
       case 'sync':
         return this.sync(event.record)
     }

@@ -11,7 +11,9 @@ import { MemoryStorage } from '@/storage/memory'
 import { Storage, type UserStorage } from '@/storage/storage'
 import type { StoredRoom } from '@/storage/types'
 import { Emitter } from './emitter'
+import { Directory } from './live/directory'
 import { LiveRoom, type RoomEvent, type Self } from './live/liveRoom'
+import { OwnDevice } from './live/ownDevice'
 import { browserPlatform, type Platform } from './platform'
 
 const BEAT_MS = 10_000
@@ -55,6 +57,8 @@ export class Runtime extends Emitter<RuntimeEvents> {
   readonly connection: Connection
   readonly auth: AuthApi
   readonly outbox: Outbox
+  readonly directory: Directory
+  readonly device: OwnDevice
   readonly rooms = new Map<string, LiveRoom>()
   self: Self = { userId: '', name: '', color: '#6b7280', status: 'online' }
   token: string | null = null
@@ -80,6 +84,8 @@ export class Runtime extends Emitter<RuntimeEvents> {
       renewToken: () => this.renewToken(),
     })
     this.outbox = new Outbox(this.connection, (id, state, failure) => this.emit('delivery', { id, state, failure }))
+    this.directory = new Directory(this)
+    this.device = new OwnDevice(this)
     this.connection.onStatus((status) => this.takeStatus(status))
     this.connection.onOnline(() => this.takeOnline())
     this.connection.onError((failure, address) => this.emit('refusal', { failure, address }))
@@ -159,6 +165,7 @@ export class Runtime extends Emitter<RuntimeEvents> {
     for (const room of rooms) room.close()
     this.rooms.clear()
     this.outbox.clear()
+    this.directory.clear()
     const storage = this.openStorage
     this.openStorage = null
     this.ownIdentity = null
@@ -221,6 +228,8 @@ export class Runtime extends Emitter<RuntimeEvents> {
   private takeOnline(): void {
     this.emit('online', null)
     for (const room of this.rooms.values()) room.announce()
+    // A relay that refuses these addresses leaves the device unknown; a lost connection tries again at the next one.
+    this.device.publish().catch(() => undefined)
     // After the subscriptions, which the connection sends next.
     this.platform.clock.after(FIRST_BATCH, () => this.outbox.resumeAll())
   }
