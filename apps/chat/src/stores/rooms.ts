@@ -78,5 +78,7 @@ export const useRoomsStore = defineStore('rooms', () => {
     lastRead: (id: RoomId) => state(id).stored.lastReadMs,
     isWatched: readState.isWatched,
     takeGrouped: registry.takeGrouped,
+    takeSynced: membership.takeSynced,
+    stored: () => [...states.values()].map((each) => each.stored),
   }
 })

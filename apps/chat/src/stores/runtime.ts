@@ -49,6 +49,14 @@ export interface RuntimeEvents {
   self: null
   /** The page has come back to the foreground, to the network or from sleep. */
   wake: null
+  /** The person chose another name or color. */
+  profileSet: null
+  /** The person pinned or unpinned a group. */
+  pinned: null
+  /** The stored rooms are loaded. */
+  roomsLoaded: null
+  /** What is stored of a room changed. */
+  roomKept: StoredRoom
   /** A room was read to its end. */
   read: { roomId: string }
 }

@@ -4,7 +4,7 @@ import { hashPassword } from '@/crypto/password'
 import { address, isRoomId, parseAddress, pattern } from '@/protocol/addresses'
 import type { Update } from '@/protocol/connection'
 import { Failure } from '@/protocol/errors'
-import { asValue, parseInboxEntry, parseRoomMeta, type RoomMeta } from '@/protocol/shapes'
+import { asValue, parseInboxEntry, parseRoomMeta, type RoomMeta, type SyncedRoom } from '@/protocol/shapes'
 import type { RoomEvent } from '../live/liveRoom'
 import type { useNotificationsStore } from '../notifications'
 import type { Runtime } from '../runtime'
@@ -23,10 +23,15 @@ export function makeMembership(
   const { states, blank, state, change, keep, forgetStranger, view } = table
   const { clock, local } = runtime.platform
   const ready = ref(false)
+  /** Entries of the inbox that arrived before the stored rooms were loaded. */
+  let early: Update[] = []
 
   // --- updates from the relay ---
 
-  function hearInbox({ address: from, value, kind }: Update): void {
+  function hearInbox(update: Update): void {
+    const { address: from, value, kind } = update
+    // Whether the conversation was left is not known yet.
+    if (!ready.value) return void early.push(update)
     const entry = parseInboxEntry(value)
     const place = parseAddress(from)
     const { userId } = runtime.self
@@ -130,6 +135,30 @@ export function makeMembership(
     forgetStranger(id)
   }
 
+  /** Another device of this user joined, left, muted or read a room. */
+  function takeSynced(id: RoomId, { joined, muted, joinedAt, lastReadMs, peerName }: SyncedRoom): void {
+    const { stored } = state(id)
+    if (!joined && !stored.joined) return
+    const read = Math.max(lastReadMs, stored.lastReadMs)
+    keep(id, {
+      joined,
+      muted,
+      joinedAt: stored.joinedAt || joinedAt,
+      lastReadMs: read,
+      peerName: stored.peerName || peerName,
+    })
+    if (joined && !stored.joined) runtime.enter(state(id).stored)
+    else if (!joined) goneElsewhere(id)
+    else if (read > stored.lastReadMs) void readState.recount(id)
+  }
+
+  function goneElsewhere(id: RoomId): void {
+    runtime.forget(id)?.close()
+    change(id, { access: 'unknown', encryption: 'unknown', unread: 0, mentions: 0 })
+    readState.close(id)
+    forgetStranger(id)
+  }
+
   // --- life ---
 
   async function load(): Promise<void> {
@@ -149,6 +178,10 @@ export function makeMembership(
     }
     ready.value = true
     for (const room of known) if (room.joined) runtime.enter(room)
+    const waiting = early
+    early = []
+    waiting.forEach(hearInbox)
+    runtime.emit('roomsLoaded', null)
   }
 
   /** The joined rooms that the original app stored in this browser. */
@@ -163,6 +196,7 @@ export function makeMembership(
   }
 
   runtime.on('room', takeRoomEvent)
+  runtime.on('end', () => (early = []))
 
-  return { ready, listen, load, enter, freshMeta, lookUp, join, leave }
+  return { ready, listen, load, enter, freshMeta, lookUp, join, leave, takeSynced }
 }

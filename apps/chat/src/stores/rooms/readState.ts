@@ -43,6 +43,14 @@ export function makeReadState(runtime: Runtime, { states, state, change, keep }:
     keep(id, { lastActivityMs: Math.max(state(id).stored.lastActivityMs, timestamp) })
   }
 
+  /** Counts what is unread again, after the room was read elsewhere. */
+  async function recount(id: RoomId): Promise<void> {
+    const { lastReadMs } = state(id).stored
+    const unread = await runtime.storage.messages.countSince(id, lastReadMs, runtime.self.userId)
+    if (!states.has(id) || state(id).stored.lastReadMs !== lastReadMs) return
+    change(id, { unread, mentions: Math.min(unread, state(id).mentions) })
+  }
+
   /** A room is not on screen any more. */
   function close(id: RoomId): void {
     if (activeId.value === id) activeId.value = null
@@ -57,5 +65,5 @@ export function makeReadState(runtime: Runtime, { states, state, change, keep }:
     if (activeId.value !== null && isWatched(activeId.value)) markRead(activeId.value)
   })
 
-  return { activeId, unreadSince, markRead, activate, isWatched, noteMessage, noteActivity, close, clear }
+  return { activeId, unreadSince, markRead, activate, isWatched, noteMessage, noteActivity, recount, close, clear }
 }

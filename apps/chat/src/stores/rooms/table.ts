@@ -57,7 +57,9 @@ export function makeTable(runtime: Runtime) {
   function keep(id: RoomId, part: Partial<StoredRoom>): void {
     const stored = { ...state(id).stored, ...part }
     change(id, { stored })
-    if (runtime.begun) void runtime.storage.putRoom(stored)
+    if (!runtime.begun) return
+    void runtime.storage.putRoom(stored)
+    runtime.emit('roomKept', stored)
   }
 
   /** Forgets a room that is neither listed nor joined. */
