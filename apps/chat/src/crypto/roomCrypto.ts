@@ -31,6 +31,8 @@ export interface RoomCryptoRecord {
 export type CryptoEvent =
   | { type: 'meta'; meta: { encrypted: boolean; creatorId: string | null; passwordSalt: string | null } | null }
   | { type: 'disconnected' }
+  /** Everything that was set when this user came inside has arrived: the list of members is complete. */
+  | { type: 'complete' }
   | { type: 'admin'; userId: string; admin: boolean }
   | { type: 'presence'; userId: string; present: boolean }
   | { type: 'ban'; userId: string; banned: boolean }
@@ -82,8 +84,6 @@ const ASK_SPREAD_MS = 1_500
 const ASK_PAUSE_MS = 15_000
 /** Minimum time between two answers with the same key to the same peer. */
 const ANSWER_PAUSE_MS = 20_000
-/** Time after entering until the member list is complete. */
-const AUDIT_MS = 5_000
 
 interface Peer {
   publicKey: PublicJwk
@@ -111,7 +111,6 @@ export class RoomCrypto {
   private readonly leaving = new Set<string>()
   private asking: 'no' | 'soon' | 'paused' = 'no'
   private missesKey = false
-  private auditing = false
   private effects: CryptoEffect[] = []
   private tail: Promise<unknown> = Promise.resolve()
 
@@ -189,6 +188,8 @@ export class RoomCrypto {
         return this.takeMeta(event.meta)
       case 'disconnected':
         return this.disconnect()
+      case 'complete':
+        return this.audit()
       case 'admin':
         return mark(this.admins, event.userId, event.admin)
       case 'presence':
@@ -238,10 +239,6 @@ export class RoomCrypto {
       this.store()
     }
     this.mode = this.encrypted ? 'on' : 'off'
-    if (!this.auditing) {
-      this.auditing = true
-      this.effects.push({ type: 'timer', name: 'audit', delayMs: AUDIT_MS })
-    }
     if (this.state === 'waiting') this.ask()
     this.considerAll()
   }
@@ -251,7 +248,6 @@ export class RoomCrypto {
     if (this.mode === 'off') this.mode = 'unknown'
     this.present.clear()
     this.members.clear()
-    this.auditing = false
     this.asking = 'no'
     for (const peer of this.peers.values()) peer.pending = false
   }
@@ -342,16 +338,22 @@ export class RoomCrypto {
   private accept(userId: string, fingerprint: string): void {
     this.pins.set(userId, [...this.fingerprints(userId).filter((pin) => pin !== fingerprint), fingerprint])
     this.store()
+    this.consider(userId)
   }
 
   private considerAll(): void {
     for (const userId of this.peers.keys()) this.consider(userId)
   }
 
-  /** Whether a user may have the key: present, not banned, and with a password proof where one is required. */
+  /**
+   * Whether a user may have the key: present, not banned, with a password proof where one is required, and with an
+   * exchange key that is accepted: whoever replaced it may be somebody else.
+   */
   private mayHave(userId: string): boolean {
     if (this.banned.has(userId)) return false
     if (userId === this.identity.userId) return true
+    const peer = this.peers.get(userId)
+    if (peer && !this.fingerprints(userId).includes(peer.fingerprint)) return false
     if (!this.present.has(userId)) return false
     return !this.passwordSalt || userId === this.creatorId || this.proofs.has(userId)
   }
@@ -472,8 +474,6 @@ export class RoomCrypto {
       const without = [...this.leaving]
       this.leaving.clear()
       if (without.length > 0) await this.rotate(without)
-    } else if (kind === 'audit') {
-      this.audit()
     } else {
       this.takeAskTimer(kind as string)
     }
@@ -487,7 +487,8 @@ export class RoomCrypto {
 
   /** Known members that are no longer listed have left during an absence. */
   private audit(): void {
-    if (!this.auditing) return
+    // Without the own entry the list is none: the connection was lost again, or the relay keeps no members.
+    if (!this.members.has(this.identity.userId)) return
     for (const userId of [...this.enrolled]) if (!this.members.has(userId)) this.takeMember(userId, false)
   }
 

@@ -202,6 +202,7 @@ export class Runtime extends Emitter<RuntimeEvents> {
       random: platform.random,
       self: () => this.self,
       emit: (event) => this.emit('room', event),
+      device: (userId, deviceId) => this.directory.device(userId, deviceId),
       share: (roomId) => this.tabs?.tell(roomId),
     })
     this.rooms.set(room.id, live)

@@ -129,6 +129,7 @@ describe('what is written about rooms', () => {
     expect(world.relay.value(`/chat/room/${roomId}/crypto/pubkey/${alice.userId}`)).toEqual({
       publicKey: jwk([]),
       timestamp: ms,
+      deviceId: alice.runtime.identity.deviceId,
     })
     await world.done(bob.rooms.join(roomId, 'sesame'), 2_000)
     const { passwordHash } = world.relay.value(`/chat/room/${roomId}/meta`) as { passwordHash: string }
@@ -252,6 +253,7 @@ describe('what is written among friends', () => {
       name: 'Bob',
       type: 'dm',
       isPublic: false,
+      encrypted: true,
       dmUsers: { [alice.userId]: 'Alice', [bob.userId]: 'Bob' },
     })
     expect(world.relay.value(`/chat/user/${bob.userId}/dms/${roomId}`)).toEqual({

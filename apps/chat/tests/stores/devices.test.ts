@@ -81,6 +81,25 @@ describe('a second device', () => {
     expect(marks(second).map(([, , own]) => own)).toEqual([true, true, true])
   })
 
+  it('gets the key of an encrypted room, and others believe it where the account signed it', async () => {
+    const secret = await world.room(alice, [bob], { encrypted: true })
+    await world.done(alice.messages.send(secret, { text: 'before' }))
+    const second = await world.device(alice)
+    await world.pass(6_000)
+    expect(second.rooms.byId[secret]!.encryption).toBe('ready')
+    expect(bob.security.keyChanges(secret)).toMatchObject([{ userId: alice.userId }])
+    bob.security.dismissKeyChange(secret, alice.userId)
+    await world.done(second.runtime.device.takeAccount((await alice.runtime.device.accountPair())!))
+    const third = await world.person('Carol')
+    await world.done(third.rooms.join(secret))
+    await world.pass(6_000)
+    await world.done(second.messages.send(secret, { text: 'after' }))
+    expect(bob.messages.timeline(secret).map(({ text, secrecy }) => [text, secrecy])).toContainEqual([
+      'after',
+      'encrypted',
+    ])
+  })
+
   it('is verified once it has the account key', async () => {
     const second = await world.device(alice)
     await world.done(second.runtime.device.takeAccount((await alice.runtime.device.accountPair())!))

@@ -1,5 +1,5 @@
 /** Keys and password proofs of encrypted rooms. */
-import { isUserId } from '../addresses'
+import { isDeviceId, isUserId } from '../addresses'
 import { type Fields, base64, fieldsOf, id, line, own, time } from './fields'
 
 /** A P-256 public key with exactly the fields that all clients write. */
@@ -63,6 +63,12 @@ export function parseDevice(value: unknown): DeviceRecord | null {
 export function parsePubkey(value: unknown): PublicJwk | null {
   const fields = fieldsOf(value)
   return fields && publicJwk(own(fields, 'publicKey'), [])
+}
+
+/** The device that wrote a value; null: it does not say so. */
+export function parseDeviceId(value: unknown): string | null {
+  const fields = fieldsOf(value)
+  return fields && id(fields, 'deviceId', isDeviceId)
 }
 
 /** Whether a proof exists. The relay checks its hash, and shows it only to the creator. */

@@ -4,7 +4,7 @@
  */
 import { isDeviceOf } from '@/crypto/devices'
 import { address } from '@/protocol/addresses'
-import { parseAccount, parseDevice, type PublicJwk } from '@/protocol/shapes'
+import { parseAccount, parseDevice, type DeviceRecord, type PublicJwk } from '@/protocol/shapes'
 import type { Runtime } from '../runtime'
 
 /** Minimum time before something that was not there is asked for again. */
@@ -19,7 +19,7 @@ const pinName = (userId: string): string => `account ${userId}`
 
 export class Directory {
   private readonly accounts = new Map<string, Promise<Answer<PublicJwk>>>()
-  private readonly devices = new Map<string, Promise<Answer<PublicJwk>>>()
+  private readonly devices = new Map<string, Promise<Answer<DeviceRecord>>>()
 
   constructor(private readonly runtime: Runtime) {}
 
@@ -39,8 +39,8 @@ export class Directory {
     return this.remembered(this.accounts, userId, () => this.askAccount(userId))
   }
 
-  /** The signing key of a device that the account key of its user has signed; null: there is no such device. */
-  device(userId: string, deviceId: string): Promise<PublicJwk | null> {
+  /** A device that the account key of its user has signed; null: there is no such device. */
+  device(userId: string, deviceId: string): Promise<DeviceRecord | null> {
     return this.remembered(this.devices, `${userId} ${deviceId}`, () => this.askDevice(userId, deviceId))
   }
 
@@ -74,9 +74,9 @@ export class Directory {
     return account?.key ?? null
   }
 
-  private async askDevice(userId: string, deviceId: string): Promise<PublicJwk | null> {
+  private async askDevice(userId: string, deviceId: string): Promise<DeviceRecord | null> {
     const account = await this.account(userId)
     const record = account && parseDevice(await this.runtime.connection.get(address.device(userId, deviceId)))
-    return account && record && (await isDeviceOf(account, userId, deviceId, record)) ? record.key : null
+    return account && record && (await isDeviceOf(account, userId, deviceId, record)) ? record : null
   }
 }

@@ -3,6 +3,7 @@
  * the relay and the storage. It knows no store; stores receive its events.
  */
 import { RoomCrypto, type CryptoEffect, type CryptoEvent, type EncryptionState } from '@/crypto/roomCrypto'
+import { fingerprintOf } from '@/crypto/fingerprint'
 import type { Identity } from '@/crypto/identity'
 import { address, parseAddress, pattern, type Place } from '@/protocol/addresses'
 import type { Clock, Random } from '@/protocol/clock'
@@ -36,6 +37,8 @@ export interface LiveRoomContext {
   random: Random
   self: () => Self
   emit: (event: RoomEvent) => void
+  /** A device that the account of its user has signed. */
+  device: (userId: string, deviceId: string) => Promise<shapes.DeviceRecord | null>
   /** The encryption of this room was stored: other tabs are to read it. */
   share: (roomId: string) => void
 }
@@ -60,6 +63,8 @@ export class LiveRoom {
   private active = true
   private announcedAt = 0
   private banned = false
+  /** By user: the device that wrote the exchange key. */
+  private readonly devices = new Map<string, string>()
   /** This page is closing: its presence is not renewed unless the page comes back. */
   private closing = false
 
@@ -146,6 +151,11 @@ export class LiveRoom {
     this.setAccess('inside', null)
     // The relay now sends what has become visible, except the keys: subscribe to them again.
     if (late) this.subscribeKeys()
+    // The relay answers in order: behind the presence and the subscriptions, everything that is set has arrived.
+    this.context.connection
+      .get(address.meta(this.id))
+      .then(() => this.tell({ type: 'complete' }))
+      .catch(() => undefined)
   }
 
   private refused(failure: Failure): void {
@@ -222,6 +232,8 @@ export class LiveRoom {
         return { type: 'proof', userId: place.userId, given: shapes.parseProof(value) }
       case 'pubkey': {
         const publicKey = shapes.parsePubkey(value)
+        const deviceId = shapes.parseDeviceId(value)
+        if (deviceId !== null) this.devices.set(place.userId, deviceId)
         return publicKey && { type: 'pubkey', userId: place.userId, publicKey, live: kind === 'set' }
       }
       case 'keyex': {
@@ -271,7 +283,8 @@ export class LiveRoom {
     const ignore = (): undefined => undefined
     switch (effect.type) {
       case 'publishPubkey': {
-        const value = shapes.asValue({ ...effect.value, timestamp: clock.now() })
+        const { deviceId } = this.context.identity
+        const value = shapes.asValue({ ...effect.value, timestamp: clock.now(), deviceId })
         connection.set(address.pubkey(roomId, self().userId), value, { durable: true }).catch(ignore)
         break
       }
@@ -295,10 +308,21 @@ export class LiveRoom {
         break
       case 'keyChanged': {
         const { userId, oldFingerprint, newFingerprint } = effect
+        if (await this.vouched(userId, newFingerprint)) {
+          void this.tell({ type: 'accept', userId, fingerprint: newFingerprint })
+          break
+        }
         emit({ type: 'keyChanged', roomId, userId, oldFingerprint, newFingerprint })
         break
       }
     }
+  }
+
+  /** Whether a new exchange key is that of a device that the account of its user has signed. */
+  private async vouched(userId: string, fingerprint: string): Promise<boolean> {
+    const deviceId = this.devices.get(userId)
+    const device = deviceId === undefined ? null : await this.context.device(userId, deviceId)
+    return device !== null && (await fingerprintOf(device.exchange)) === fingerprint
   }
 
   /** Another tab stored encryption state of this room. */

@@ -32,8 +32,8 @@ export class Verifier {
     const shared = via === 'shared'
     if (userId === null) return 'unsigned'
     const { directory } = this.runtime
-    const key = deviceId !== null && sig2 !== null ? await directory.device(userId, deviceId) : null
-    if (key && (await verifyEvent(key, roomId, event))) return 'verified'
+    const device = deviceId !== null && sig2 !== null ? await directory.device(userId, deviceId) : null
+    if (device && (await verifyEvent(device.key, roomId, event))) return 'verified'
     // Whose devices sign, of them nothing counts that is handed on without a signature.
     if (shared) return (await directory.account(userId)) ? 'denied' : 'unsigned'
     if (sig2 !== null) return 'unverified'
