@@ -101,9 +101,12 @@ export const pattern = {
   roomTop: (rid: string) => inRoom(rid, '*'),
   /** presence, typing, admin, bans, receipts, members, history/call. */
   roomPeople: (rid: string) => inRoom(rid, '*/*'),
-  reactions: (rid: string) => inRoom(rid, 'reactions/**'),
-  pubkeys: (rid: string) => inRoom(rid, 'crypto/pubkey/*'),
-  proofs: (rid: string) => inRoom(rid, 'crypto/proof/*'),
+  /** Public keys, proofs, and the keys that are sent to this user. */
+  roomKeys: (rid: string) => inRoom(rid, 'crypto/*/*'),
+  /** The reactions in all rooms: the relay shows those of the rooms that one is inside of. */
+  reactions: () => '/chat/room/*/reactions/**',
+  /** The history that is sent to a user, in all rooms. */
+  historyFor: (uid: string) => `/chat/room/*/history/to/${user(uid)}`,
 } as const
 
 export type Place =

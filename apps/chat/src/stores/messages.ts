@@ -320,7 +320,7 @@ export const useMessagesStore = defineStore('messages', () => {
     if (!isEmoji(emoji)) throw new Failure('invalid', 'not an emoji', { reason: 'notAnEmoji' })
     const mine = reactions.get(roomId)?.get(msgId)?.get(emoji)?.people.has(me()) ?? false
     const value = mine ? null : { userId: me(), timestamp: clock.now() }
-    await runtime.connection.set(address.reaction(roomId, msgId, emoji, me()), value)
+    await runtime.connection.set(address.reaction(roomId, msgId, emoji, me()), value, { urgent: true })
     if (!mine) settings.noteEmoji(emoji)
   }
 
@@ -352,8 +352,10 @@ export const useMessagesStore = defineStore('messages', () => {
     if (event.type === 'update') hear(roomId, event)
     else if (event.type === 'keysArrived') void readAgain(roomId)
     else if (event.type === 'encryption') runtime.outbox.resume(roomId)
-    else if (event.type === 'access' && event.access === 'inside') catchUp.entered(roomId)
-    else if (event.type === 'access' || event.type === 'kicked') catchUp.left(roomId)
+    else if (event.type === 'access' && event.access === 'inside') {
+      catchUp.entered(roomId)
+      runtime.outbox.resume(roomId)
+    } else if (event.type === 'access' || event.type === 'kicked') catchUp.left(roomId)
   }
 
   async function begin(): Promise<void> {

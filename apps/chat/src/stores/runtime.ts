@@ -4,6 +4,7 @@
  */
 import { identityOf, type Identity } from '@/crypto/identity'
 import { AuthApi } from '@/protocol/auth'
+import { parseAddress, pattern } from '@/protocol/addresses'
 import { Connection, type Status as ConnectionStatus, type Update } from '@/protocol/connection'
 import { Outbox, type DeliveryState } from '@/protocol/outbox'
 import { Failure } from '@/protocol/errors'
@@ -74,7 +75,10 @@ export class Runtime extends Emitter<RuntimeEvents> {
   private openStorage: UserStorage | null = null
   private ownIdentity: Identity | null = null
   private stops: (() => void)[] = []
+  /** The room on screen. */
+  private shownRoom: string | null = null
   private lastBeat = 0
+  private beats = 0
   private isAlone = false
   private tabs: { tell: (message: string) => void; close: () => void } | null = null
 
@@ -140,6 +144,10 @@ export class Runtime extends Emitter<RuntimeEvents> {
         for (const room of this.rooms.values()) void room.sayGoodbye()
       }),
     ]
+    this.stops.push(
+      this.connection.subscribe(pattern.reactions(), (update) => this.hearRoom(update)),
+      this.connection.subscribe(pattern.historyFor(userId), (update) => this.hearRoom(update)),
+    )
     this.emit('begin', { storage, userId })
     tabs.tell(TAB_OPENED)
     this.connection.start()
@@ -189,12 +197,19 @@ export class Runtime extends Emitter<RuntimeEvents> {
     return new Promise((resolve) => this.platform.clock.after(delayMs, resolve))
   }
 
+  /** Puts a room on screen: it is entered before the others. */
+  show(roomId: string | null): void {
+    this.shownRoom = roomId
+    const live = roomId === null ? undefined : this.rooms.get(roomId)
+    if (live?.access === 'entering' && this.connection.online) live.announce(true)
+  }
+
   /** Makes a room live: announces presence, subscribes, and decrypts. */
-  enter(room: Pick<StoredRoom, 'id' | 'joinedAt'>): LiveRoom {
+  enter(room: Pick<StoredRoom, 'id' | 'joinedAt'>, urgent: boolean): LiveRoom {
     const known = this.rooms.get(room.id)
     if (known) return known
     const { connection, identity, platform } = this
-    const live = new LiveRoom(room.id, room.joinedAt, {
+    const live = new LiveRoom(room.id, room.joinedAt, urgent || room.id === this.shownRoom, {
       connection,
       storage: () => this.storage,
       identity,
@@ -220,6 +235,12 @@ export class Runtime extends Emitter<RuntimeEvents> {
     this.stops.push(this.connection.subscribe(pattern, handler))
   }
 
+  /** An update of any room, from a subscription for all of them. */
+  private hearRoom(update: Update): void {
+    const place = parseAddress(update.address)
+    if (place && 'roomId' in place) this.rooms.get(place.roomId)?.hear(update)
+  }
+
   /** Another tab stored encryption state of a room, or was opened and may have left messages unsent. */
   private hearTab(message: string): void {
     if (message !== TAB_OPENED) void this.rooms.get(message)?.sync()
@@ -230,13 +251,20 @@ export class Runtime extends Emitter<RuntimeEvents> {
     const now = this.platform.clock.now()
     if (now - this.lastBeat > SLEEP_MS) this.connection.probe()
     this.lastBeat = now
-    for (const room of this.rooms.values()) room.beat()
+    this.beats += 1
+    // Rooms that are not on screen take turns: each beats every 20 seconds.
+    for (const [place, room] of [...this.rooms.values()].entries()) {
+      if (room.id === this.shownRoom || place % 2 === this.beats % 2) room.beat()
+    }
     this.emit('beat', null)
   }
 
   private takeOnline(): void {
     this.emit('online', null)
-    for (const room of this.rooms.values()) room.announce()
+    // The room on screen first; a person with hundreds of rooms must not wait for all of them.
+    const shown = this.shownRoom === null ? undefined : this.rooms.get(this.shownRoom)
+    shown?.announce(true)
+    for (const room of this.rooms.values()) if (room !== shown) room.announce(false)
     // A relay that refuses these addresses leaves the device unknown; a lost connection tries again at the next one.
     this.device.publish().catch(() => undefined)
     // After the subscriptions, which the connection sends next.

@@ -365,3 +365,39 @@ describe('the key of an encrypted room', () => {
     expect(await key()).not.toBe(kicked)
   })
 })
+
+describe('somebody with hundreds of rooms', () => {
+  it('takes three subscriptions for each, and talks at once after a reload', async () => {
+    const ids: string[] = []
+    for (let at = 0; at < 300; at++) ids.push(`${String(at).padStart(8, '0')}-0000-4000-8000-000000000000`)
+    for (const id of ids) {
+      world.relay.put(`/chat/room/${id}/meta`, { name: id, type: 'text', isPublic: true, encrypted: false })
+      await bob.runtime.storage.putRoom({
+        id,
+        joined: true,
+        muted: false,
+        meta: null,
+        joinedAt: 1,
+        lastReadMs: 0,
+        lastActivityMs: 0,
+        peerName: '',
+      })
+    }
+    const roomId = ids[200]!
+    await world.done(alice.rooms.join(roomId))
+    alice.messages.timeline(roomId)
+    await bob.runtime.end(false)
+    const again = world.make('Bob', bob.local)
+    await again.session.restore()
+    await breathe()
+    again.rooms.activate(roomId)
+    await world.pass(1_000)
+    await world.done(again.messages.send(roomId, { text: 'at once' }), 1_000)
+    expect(alice.messages.timeline(roomId).map((message) => message.text)).toContain('at once')
+    await world.pass(90_000)
+    const [socket] = [...world.relay.sockets].filter((each) => each.subject === bob.userId)
+    const ofRooms = [...socket!.subscriptions.values()].filter((each) => each.startsWith('/chat/room/'))
+    expect(ofRooms.length).toBeLessThanOrEqual(3 * 300 + 2)
+    expect(again.rooms.joined.filter((room) => room.access !== 'inside').length).toBe(0)
+  }, 60_000)
+})

@@ -59,10 +59,12 @@ export class LiveRoom {
   private crypto: RoomCrypto | null = null
   private readonly ready: Promise<RoomCrypto>
   private subscriptions: (() => void)[] = []
-  private keySubscriptions: (() => void)[] = []
+  private stopKeys: () => void = () => undefined
   private active = true
   private announcedAt = 0
   private banned = false
+  /** A presence is on its way. */
+  private announcing = false
   /** By user: the device that wrote the exchange key. */
   private readonly devices = new Map<string, string>()
   /** This page is closing: its presence is not renewed unless the page comes back. */
@@ -71,10 +73,11 @@ export class LiveRoom {
   constructor(
     readonly id: string,
     private readonly joinedAt: number,
+    urgent: boolean,
     private readonly context: LiveRoomContext,
   ) {
     this.ready = this.load()
-    if (context.connection.online) this.announce()
+    if (context.connection.online) this.announce(urgent)
     this.subscribe()
   }
 
@@ -99,12 +102,12 @@ export class LiveRoom {
   // --- presence ---
 
   /** Writes the presence first, then reads the room: the relay shows a room only to those present. */
-  announce(): void {
+  announce(urgent: boolean): void {
     if (!this.active) return
     if (this.access !== 'inside') this.setAccess('entering', null)
-    this.sendPresence(true)
+    this.sendPresence(urgent)
     this.context.connection
-      .get(address.meta(this.id), { urgent: true })
+      .get(address.meta(this.id), { urgent })
       .then((value) => this.takeMeta(value, false))
       .catch(() => undefined)
     this.enrol()
@@ -117,6 +120,9 @@ export class LiveRoom {
   }
 
   private sendPresence(urgent: boolean): void {
+    // A presence that waits is not renewed: it would wait behind all others again.
+    if (this.announcing && !urgent) return
+    this.announcing = true
     this.closing = false
     const { connection, clock, self } = this.context
     const value = shapes.asValue(this.presence())
@@ -127,6 +133,7 @@ export class LiveRoom {
         this.cameInside()
       })
       .catch((failure: Failure) => this.refused(failure))
+      .finally(() => (this.announcing = false))
   }
 
   private enrol(): void {
@@ -151,6 +158,7 @@ export class LiveRoom {
     this.setAccess('inside', null)
     // The relay now sends what has become visible, except the keys: subscribe to them again.
     if (late) this.subscribeKeys()
+    if (this.encryption === 'off') return
     // The relay answers in order: behind the presence and the subscriptions, everything that is set has arrived.
     this.context.connection
       .get(address.meta(this.id))
@@ -174,27 +182,19 @@ export class LiveRoom {
   // --- subscriptions ---
 
   private subscribe(): void {
-    const { connection, self } = this.context
-    const hear = (update: Update): void => this.hear(update)
-    const patterns = [
-      pattern.roomTop(this.id),
-      pattern.roomPeople(this.id),
-      pattern.reactions(this.id),
-      address.historyFor(this.id, self().userId),
-    ]
-    this.subscriptions = patterns.map((each) => connection.subscribe(each, hear))
+    const { connection } = this.context
+    const patterns = [pattern.roomTop(this.id), pattern.roomPeople(this.id)]
+    this.subscriptions = patterns.map((each) => connection.subscribe(each, (update) => this.hear(update)))
     this.subscribeKeys()
   }
 
   private subscribeKeys(): void {
-    const { connection, self } = this.context
-    for (const stop of this.keySubscriptions) stop()
-    const hear = (update: Update): void => this.hear(update)
-    const patterns = [pattern.proofs(this.id), address.keyex(this.id, self().userId), pattern.pubkeys(this.id)]
-    this.keySubscriptions = patterns.map((each) => connection.subscribe(each, hear))
+    this.stopKeys()
+    this.stopKeys = this.context.connection.subscribe(pattern.roomKeys(this.id), (update) => this.hear(update))
   }
 
-  private hear(update: Update): void {
+  /** An update of this room, from a subscription of its own or one for all rooms. */
+  hear(update: Update): void {
     const place = parseAddress(update.address)
     if (!place || !this.active) return
     const event = this.cryptoEvent(place, update)
@@ -237,7 +237,7 @@ export class LiveRoom {
         return publicKey && { type: 'pubkey', userId: place.userId, publicKey, live: kind === 'set' }
       }
       case 'keyex': {
-        const keyex = shapes.parseKeyex(value)
+        const keyex = place.userId === this.context.self().userId ? shapes.parseKeyex(value) : null
         return keyex && { type: 'keyex', keyex }
       }
       default:
@@ -353,7 +353,7 @@ export class LiveRoom {
   /** Unsubscribes, without announcing it. */
   close(): void {
     this.active = false
-    for (const stop of [...this.subscriptions, ...this.keySubscriptions]) stop()
+    for (const stop of [...this.subscriptions, this.stopKeys]) stop()
   }
 
   /** Leaves the room for good. */

@@ -96,6 +96,8 @@ export class Sender {
       seal: async () => {
         const live = runtime.rooms.get(roomId)
         if (!live) throw new Failure('missing', `not a member of room ${roomId}`)
+        // Before, the relay would refuse it.
+        if (live.access === 'entering') throw new Failure('offline', `not inside room ${roomId} yet`)
         const current = await inOrder(roomId, () => this.restamp(message))
         const { event, ...envelope } = await seal(await live.room(), runtime.identity, roomId, this.outgoing(current))
         this.sent.set(id, event)
@@ -183,7 +185,7 @@ export class Sender {
     const live = runtime.rooms.get(roomId)
     if (!live) throw new Failure('missing', `not a member of room ${roomId}`)
     const { value, event, guard } = await seal(await live.room(), runtime.identity, roomId, change)
-    await runtime.connection.publish(address.messages(roomId), value, { guard })
+    await runtime.connection.publish(address.messages(roomId), value, { guard, urgent: true })
     await inOrder(roomId, () => append(roomId, this.own(event)))
   }
 

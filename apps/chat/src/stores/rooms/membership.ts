@@ -87,13 +87,13 @@ export function makeMembership(
   function enter(id: RoomId): void {
     const { stored } = state(id)
     keep(id, { joined: true, joinedAt: stored.joinedAt || clock.now() })
-    runtime.enter(state(id).stored)
+    runtime.enter(state(id).stored, true)
   }
 
   /** Reads the current meta from the relay. */
   async function freshMeta(id: RoomId): Promise<RoomMeta | null> {
     if (!isRoomId(id)) throw new Failure('invalid', `invalid room ID: ${id}`, { reason: 'roomId' })
-    const meta = parseRoomMeta(await runtime.connection.get(address.meta(id)))
+    const meta = parseRoomMeta(await runtime.connection.get(address.meta(id), { urgent: true }))
     if (meta) change(id, { meta })
     return meta
   }
@@ -110,7 +110,7 @@ export function makeMembership(
     if (meta?.passwordSalt && !mine) await prove(id, password ?? '', meta.passwordSalt)
     const live = runtime.rooms.get(id)
     enter(id)
-    live?.announce()
+    live?.announce(true)
   }
 
   async function prove(id: RoomId, password: string, salt: string): Promise<void> {
@@ -118,7 +118,7 @@ export function makeMembership(
     const hash = await hashPassword(password, salt)
     const proof = asValue({ hash, timestamp: clock.now() })
     try {
-      await runtime.connection.set(address.proof(id, runtime.self.userId), proof, { once: true })
+      await runtime.connection.set(address.proof(id, runtime.self.userId), proof, { urgent: true })
     } catch (error) {
       if (error instanceof Failure && error.kind === 'forbidden')
         throw new Failure('wrongPassword', error.message, { detail: error.detail })
@@ -147,7 +147,7 @@ export function makeMembership(
       lastReadMs: read,
       peerName: stored.peerName || peerName,
     })
-    if (joined && !stored.joined) runtime.enter(state(id).stored)
+    if (joined && !stored.joined) runtime.enter(state(id).stored, false)
     else if (!joined) goneElsewhere(id)
     else if (read > stored.lastReadMs) void readState.recount(id)
   }
@@ -177,7 +177,7 @@ export function makeMembership(
       states.set(room.id, { ...blank(room.id), listed, grouped, stored: room, unread: unread + (counts[index] ?? 0) })
     }
     ready.value = true
-    for (const room of known) if (room.joined) runtime.enter(room)
+    for (const room of known) if (room.joined) runtime.enter(room, false)
     const waiting = early
     early = []
     waiting.forEach(hearInbox)

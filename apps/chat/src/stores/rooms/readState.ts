@@ -21,6 +21,7 @@ export function makeReadState(runtime: Runtime, { states, state, change, keep }:
 
   function activate(id: RoomId | null): void {
     activeId.value = id
+    runtime.show(id)
     if (id === null || !states.has(id)) return
     if (state(id).unread > 0) unreadSince.set(id, state(id).stored.lastReadMs)
     else unreadSince.delete(id)
@@ -53,12 +54,13 @@ export function makeReadState(runtime: Runtime, { states, state, change, keep }:
 
   /** A room is not on screen any more. */
   function close(id: RoomId): void {
-    if (activeId.value === id) activeId.value = null
+    if (activeId.value === id) activate(null)
   }
 
   function clear(): void {
     unreadSince.clear()
     activeId.value = null
+    runtime.show(null)
   }
 
   runtime.on('wake', () => {
