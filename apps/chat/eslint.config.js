@@ -33,6 +33,7 @@ export default ts.config(
     },
     rules: {
       'no-undef': 'off',
+      '@typescript-eslint/no-unused-vars': ['error', { ignoreRestSiblings: true }],
       eqeqeq: ['error', 'always'],
       'no-console': 'error',
       'vue/multi-word-component-names': 'off',

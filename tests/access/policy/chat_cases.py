@@ -92,6 +92,18 @@ MAY_ENTER = [
 ]
 INSIDE = [(OPEN, IN_OPEN), (LOCK, IN_LOCK), (PRIV, IN_PRIV), (DM, IN_DM), (BARE, IN_BARE), ("/chat/room/new", NOBODY)]
 
+OWN_PLACES = ("account", "devices/d1", "sync/profile", "backup/0", "link/l1")
+"""Where the app keeps an account's devices, what they share, and how a new one gets the keys."""
+
+DEVICE_SIGHTS = [
+    Sight("/chat/user/mia/account", ANYBODY, "/chat/user/*/account"),
+    Sight("/chat/user/mia/devices/d1", ANYBODY, "/chat/user/*/devices/*"),
+    Sight("/chat/user/mia/sync/profile", "mia", "/chat/user/mia/sync/*"),
+    Sight("/chat/user/mia/backup/0", "mia"),
+    Sight("/chat/user/mia/link/l1", "mia", "/chat/user/mia/link/*"),
+]
+"""Anybody verifies what somebody signed; the rest is private."""
+
 WRITES: list[Row] = [
     # meta
     *[Row(f"{room}/meta", MAP, "carol") for room in (OPEN, LOCK, PRIV)],
@@ -188,6 +200,7 @@ WRITES: list[Row] = [
     Row("/chat/user/mia/dms/dm-1", None, "mia dora"),
     Row("/chat/user/mia/profile", MAP, "mia"),
     Row("/chat/user/mia/friends/gus", MAP, "mia"),
+    *[Row(f"/chat/user/mia/{place}", MAP, "mia") for place in OWN_PLACES],
     Row("/chat/user/mia/x/y/z", MAP, "mia"),
     Row("/chat/requests/eve/{me}", {"fromId": "{me}"}, ANYBODY),
     Row("/chat/requests/eve/{me}", {"fromId": "mia"}, "mia"),
@@ -215,6 +228,7 @@ SIGHTS: list[Sight] = [
     Sight("/chat/registry/rooms/open", ANYBODY, "/chat/registry/rooms/*"),
     Sight("/chat/user/mia/profile", ANYBODY),
     Sight("/chat/user/mia/signingKey", ANYBODY, "/chat/user/*/signingKey"),
+    *DEVICE_SIGHTS,
     Sight("/chat/user/mia/friends/dora", "mia"),
     Sight("/chat/user/mia/dms/dm-1", "mia", "/chat/user/mia/dms/*"),
     Sight("/chat/requests/mia/gus", "mia", "/chat/requests/mia/*"),
@@ -305,6 +319,7 @@ COMPAT_WRITES: list[Row] = [
     Row("/chat/user/mia/dms/dm-2", {"fromId": "{me}"}, "dora"),
     Row("/chat/user/mia/dms/dm-1", None, ANYBODY),
     Row("/chat/user/mia/profile", MAP, "mia"),
+    *[Row(f"/chat/user/mia/{place}", MAP, "mia") for place in OWN_PLACES],
     Row("/chat/requests/eve/{me}", {"fromId": "{me}"}, ANYBODY),
     Row("/chat/requests/eve/{me}", {"fromId": "mia"}, "mia"),
     Row("/chat/requests/eve/{me}", {"fromId": "{me}", "type": "accepted"}, ANYBODY),
@@ -319,6 +334,7 @@ COMPAT_SIGHTS: list[Sight] = [
     Sight("/chat/registry/ns-meta/a/b/__auth", NOBODY, "/chat/registry/ns-meta/**"),
     Sight("/chat/user/mia/profile", ANYBODY),
     Sight("/chat/user/mia/signingKey", ANYBODY, "/chat/user/mia/signingKey"),
+    *DEVICE_SIGHTS,
     Sight("/chat/user/mia/friends/dora", "mia"),
     Sight("/chat/requests/mia/gus", "mia"),
     *[

@@ -133,6 +133,14 @@ class ChatTests(PackagedCase):
                 with self.subTest(name=name, rest=rest):
                     self.assertEqual(world.asked("carol", f"{OPEN}/{rest}", {}, is_publish=False).ttl, ttl)
 
+    def test_offer_to_link_a_device_expires(self) -> None:
+        """Two minutes after it was made, whatever it asks for; what a device is stays."""
+        for name in PACKAGED:
+            world = scene(name)
+            for rest, ttl in (("link/l1", TTL_ABSOLUTE | 120), ("devices/d1", None), ("sync/profile", None)):
+                with self.subTest(name=name, rest=rest):
+                    self.assertEqual(world.asked("mia", f"/chat/user/mia/{rest}", {}, is_publish=False).ttl, ttl)
+
     def test_password_hash_is_seen_by_the_creator_only(self) -> None:
         """The salt is needed before one is inside; a proof's hash is as secret as the password's."""
         world = scene("chat")

@@ -1,5 +1,6 @@
 /** The long-lived keys of one person in one browser. Kept as CryptoKeys that cannot be exported. */
 import type { PublicJwk } from '@/protocol/shapes'
+import { deviceIdOf } from './devices'
 import { newExchangePair, publicJwkOf } from './exchange'
 import { fingerprintOf } from './fingerprint'
 import { newSigningPair } from './signing'
@@ -17,6 +18,8 @@ export interface Identity {
   fingerprint: string
   signingKey: CryptoKey
   signingPublicKey: PublicJwk
+  /** The id of this browser among the devices of the account. */
+  deviceId: string
 }
 
 export async function newIdentityPairs(): Promise<IdentityPairs> {
@@ -25,12 +28,14 @@ export async function newIdentityPairs(): Promise<IdentityPairs> {
 
 export async function identityOf(userId: string, { exchange, signing }: IdentityPairs): Promise<Identity> {
   const publicKey = await publicJwkOf(exchange.publicKey)
+  const signingPublicKey = await publicJwkOf(signing.publicKey, ['verify'])
   return {
     userId,
     exchangeKey: exchange.privateKey,
     publicKey,
     fingerprint: await fingerprintOf(publicKey),
     signingKey: signing.privateKey,
-    signingPublicKey: await publicJwkOf(signing.publicKey, ['verify']),
+    signingPublicKey,
+    deviceId: await deviceIdOf(signingPublicKey),
   }
 }

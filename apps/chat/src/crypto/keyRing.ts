@@ -87,6 +87,20 @@ export class KeyRing {
     if (becomesSending) this.writing = key.keyId
   }
 
+  /** The keys with these ids, oldest first. */
+  keysFor(keyIds: ReadonlySet<string | null>): RoomKeyJwk[] {
+    return this.keys.filter((key) => keyIds.has(key.keyId)).map((key) => key.jwk)
+  }
+
+  /** Adds old keys, which only decrypt and are dropped first; resolves with whether there was a new one. */
+  async learn(jwks: readonly RoomKeyJwk[]): Promise<boolean> {
+    const keys = await Promise.all(jwks.map(importRoomKey))
+    const fresh = keys.filter((key) => !this.has(key.keyId)).map((key) => ({ ...key, epoch: 0, trusted: false }))
+    const room = MAX_KEYS - this.keys.length
+    this.keys = [...fresh.slice(0, Math.max(0, room)), ...this.keys]
+    return fresh.length > 0 && room > 0
+  }
+
   private replaces(held: HeldKey, keyId: string, epoch: number | null, known: boolean): boolean {
     // The first key may come from anybody: a key from the creator or an admin replaces it.
     if (!held.trusted) return true

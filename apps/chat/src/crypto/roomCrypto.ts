@@ -12,7 +12,7 @@ import { unwrapRoomKey, wrapRoomKey } from './exchange'
 import { fingerprintOf } from './fingerprint'
 import type { Identity } from './identity'
 import { KeyRing, type HeldKey, type KeyRecord } from './keyRing'
-import { encrypt, importRoomKey, newRoomKey } from './roomKey'
+import { encrypt, importRoomKey, newRoomKey, type RoomKeyJwk } from './roomKey'
 
 /** `waiting`: encrypted, and the key has not arrived yet. */
 export type EncryptionState = 'unknown' | 'off' | 'waiting' | 'ready'
@@ -31,6 +31,8 @@ export interface RoomCryptoRecord {
 export type CryptoEvent =
   | { type: 'meta'; meta: { encrypted: boolean; creatorId: string | null; passwordSalt: string | null } | null }
   | { type: 'disconnected' }
+  /** Everything that was set when this user came inside has arrived: the list of members is complete. */
+  | { type: 'complete' }
   | { type: 'admin'; userId: string; admin: boolean }
   | { type: 'presence'; userId: string; present: boolean }
   | { type: 'ban'; userId: string; banned: boolean }
@@ -47,6 +49,8 @@ export type CryptoEvent =
   | { type: 'unreadable' }
   | { type: 'accept'; userId: string; fingerprint: string }
   | { type: 'timer'; name: string }
+  /** A member handed on history, and the old keys that decrypt it. They decrypt, and never encrypt. */
+  | { type: 'learn'; keys: readonly RoomKeyJwk[] }
   /** Another tab of this browser stored something. */
   | { type: 'sync'; record: RoomCryptoRecord }
 
@@ -80,8 +84,6 @@ const ASK_SPREAD_MS = 1_500
 const ASK_PAUSE_MS = 15_000
 /** Minimum time between two answers with the same key to the same peer. */
 const ANSWER_PAUSE_MS = 20_000
-/** Time after entering until the member list is complete. */
-const AUDIT_MS = 5_000
 
 interface Peer {
   publicKey: PublicJwk
@@ -109,7 +111,6 @@ export class RoomCrypto {
   private readonly leaving = new Set<string>()
   private asking: 'no' | 'soon' | 'paused' = 'no'
   private missesKey = false
-  private auditing = false
   private effects: CryptoEffect[] = []
   private tail: Promise<unknown> = Promise.resolve()
 
@@ -161,6 +162,11 @@ export class RoomCrypto {
     return { closed: sealed.map((each) => ({ keyId, epoch, ...each })), guard }
   }
 
+  /** The keys with these ids, newest last. */
+  keysFor(keyIds: ReadonlySet<string | null>): RoomKeyJwk[] {
+    return this.ring.keysFor(keyIds)
+  }
+
   /** Decrypts a text; null: no key of the room fits. */
   open(sealed: Sealed, keyId: string | null): Promise<string | null> {
     return this.ring.read(sealed, keyId)
@@ -182,6 +188,8 @@ export class RoomCrypto {
         return this.takeMeta(event.meta)
       case 'disconnected':
         return this.disconnect()
+      case 'complete':
+        return this.audit()
       case 'admin':
         return mark(this.admins, event.userId, event.admin)
       case 'presence':
@@ -207,6 +215,9 @@ export class RoomCrypto {
         return this.accept(event.userId, event.fingerprint)
       case 'timer':
         return this.takeTimer(event.name)
+      case 'learn':
+        if (await this.ring.learn(event.keys)) this.store()
+        return
       case 'sync':
         return this.sync(event.record)
     }
@@ -228,10 +239,6 @@ export class RoomCrypto {
       this.store()
     }
     this.mode = this.encrypted ? 'on' : 'off'
-    if (!this.auditing) {
-      this.auditing = true
-      this.effects.push({ type: 'timer', name: 'audit', delayMs: AUDIT_MS })
-    }
     if (this.state === 'waiting') this.ask()
     this.considerAll()
   }
@@ -241,7 +248,6 @@ export class RoomCrypto {
     if (this.mode === 'off') this.mode = 'unknown'
     this.present.clear()
     this.members.clear()
-    this.auditing = false
     this.asking = 'no'
     for (const peer of this.peers.values()) peer.pending = false
   }
@@ -332,16 +338,22 @@ export class RoomCrypto {
   private accept(userId: string, fingerprint: string): void {
     this.pins.set(userId, [...this.fingerprints(userId).filter((pin) => pin !== fingerprint), fingerprint])
     this.store()
+    this.consider(userId)
   }
 
   private considerAll(): void {
     for (const userId of this.peers.keys()) this.consider(userId)
   }
 
-  /** Whether a user may have the key: present, not banned, and with a password proof where one is required. */
+  /**
+   * Whether a user may have the key: present, not banned, with a password proof where one is required, and with an
+   * exchange key that is accepted: whoever replaced it may be somebody else.
+   */
   private mayHave(userId: string): boolean {
     if (this.banned.has(userId)) return false
     if (userId === this.identity.userId) return true
+    const peer = this.peers.get(userId)
+    if (peer && !this.fingerprints(userId).includes(peer.fingerprint)) return false
     if (!this.present.has(userId)) return false
     return !this.passwordSalt || userId === this.creatorId || this.proofs.has(userId)
   }
@@ -462,8 +474,6 @@ export class RoomCrypto {
       const without = [...this.leaving]
       this.leaving.clear()
       if (without.length > 0) await this.rotate(without)
-    } else if (kind === 'audit') {
-      this.audit()
     } else {
       this.takeAskTimer(kind as string)
     }
@@ -477,7 +487,8 @@ export class RoomCrypto {
 
   /** Known members that are no longer listed have left during an absence. */
   private audit(): void {
-    if (!this.auditing) return
+    // Without the own entry the list is none: the connection was lost again, or the relay keeps no members.
+    if (!this.members.has(this.identity.userId)) return
     for (const userId of [...this.enrolled]) if (!this.members.has(userId)) this.takeMember(userId, false)
   }
 

@@ -6,6 +6,9 @@
 const USER_ID = /^[A-Za-z0-9_-]{1,64}$/
 const ROOM_ID = /^(?:[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|dm-[A-Za-z0-9_-]{1,80})$/
 const MSG_ID = /^[A-Za-z0-9_-]{1,80}$/
+const DEVICE_ID = /^[0-9a-f]{16}$/
+/** Keys of what the devices of a user share: a room id, or a name. */
+const SYNC_KEY = /^[A-Za-z0-9_-]{1,80}$/
 const PATH_SEGMENT = /^[A-Za-z0-9_-]{1,64}$/
 /** The segment of a group's password record: no group or room may have this name. */
 const RESERVED_SEGMENT = '__auth'
@@ -14,6 +17,8 @@ const MAX_EMOJI_UNITS = 32
 
 export const isUserId = (text: string): boolean => USER_ID.test(text)
 export const isRoomId = (text: string): boolean => ROOM_ID.test(text)
+export const isDeviceId = (text: string): boolean => DEVICE_ID.test(text)
+export const isSyncKey = (text: string): boolean => SYNC_KEY.test(text)
 export const isMsgId = (text: string): boolean => MSG_ID.test(text)
 export const isGroupPath = (path: string): boolean => {
   const segments = path.split('/')
@@ -42,6 +47,8 @@ function checked(test: (text: string) => boolean, what: string): (text: string) 
 const user = checked(isUserId, 'user id')
 const room = checked(isRoomId, 'room id')
 const msg = checked(isMsgId, 'message id')
+const device = checked(isDeviceId, 'device id')
+const syncKey = checked(isSyncKey, 'key')
 const group = checked(isGroupPath, 'group path')
 const emoji = checked(isEmoji, 'emoji')
 
@@ -51,6 +58,9 @@ const inRoom = (rid: string, rest: string): string => `/chat/room/${room(rid)}/$
 export const address = {
   profile: (uid: string) => `/chat/user/${user(uid)}/profile`,
   signingKey: (uid: string) => `/chat/user/${user(uid)}/signingKey`,
+  account: (uid: string) => `/chat/user/${user(uid)}/account`,
+  device: (uid: string, did: string) => `/chat/user/${user(uid)}/devices/${device(did)}`,
+  sync: (uid: string, key: string) => `/chat/user/${user(uid)}/sync/${syncKey(key)}`,
   friend: (uid: string, friendId: string) => `/chat/user/${user(uid)}/friends/${user(friendId)}`,
   dmInbox: (target: string, rid: string) => `/chat/user/${user(target)}/dms/${room(rid)}`,
   request: (target: string, from: string) => `/chat/requests/${user(target)}/${user(from)}`,
@@ -80,6 +90,8 @@ export const address = {
 /** Patterns to subscribe to. */
 export const pattern = {
   friends: (uid: string) => `/chat/user/${user(uid)}/friends/*`,
+  devices: (uid: string) => `/chat/user/${user(uid)}/devices/*`,
+  sync: (uid: string) => `/chat/user/${user(uid)}/sync/*`,
   dmInbox: (uid: string) => `/chat/user/${user(uid)}/dms/*`,
   requests: (uid: string) => `/chat/requests/${user(uid)}/*`,
   registryRooms: () => '/chat/registry/rooms/*',
@@ -89,13 +101,18 @@ export const pattern = {
   roomTop: (rid: string) => inRoom(rid, '*'),
   /** presence, typing, admin, bans, receipts, members, history/call. */
   roomPeople: (rid: string) => inRoom(rid, '*/*'),
-  reactions: (rid: string) => inRoom(rid, 'reactions/**'),
-  pubkeys: (rid: string) => inRoom(rid, 'crypto/pubkey/*'),
-  proofs: (rid: string) => inRoom(rid, 'crypto/proof/*'),
+  /** Public keys, proofs, and the keys that are sent to this user. */
+  roomKeys: (rid: string) => inRoom(rid, 'crypto/*/*'),
+  /** The reactions in all rooms: the relay shows those of the rooms that one is inside of. */
+  reactions: () => '/chat/room/*/reactions/**',
+  /** The history that is sent to a user, in all rooms. */
+  historyFor: (uid: string) => `/chat/room/*/history/to/${user(uid)}`,
 } as const
 
 export type Place =
-  | { kind: 'profile' | 'signingKey'; userId: string }
+  | { kind: 'profile' | 'signingKey' | 'account'; userId: string }
+  | { kind: 'device'; userId: string; deviceId: string }
+  | { kind: 'sync'; userId: string; key: string }
   | { kind: 'friend'; userId: string; friendId: string }
   | { kind: 'dmInbox'; userId: string; roomId: string }
   | { kind: 'request'; targetId: string; fromId: string }
@@ -140,8 +157,11 @@ function parseRoomPlace(roomId: string, rest: readonly string[]): Place | null {
 function parseUserPlace(userId: string, rest: readonly string[]): Place | null {
   if (!isUserId(userId)) return null
   const [first, second] = rest
-  if (rest.length === 1 && (first === 'profile' || first === 'signingKey')) return { kind: first, userId }
+  const single = first === 'profile' || first === 'signingKey' || first === 'account'
+  if (rest.length === 1 && single) return { kind: first, userId }
   if (rest.length !== 2 || second === undefined) return null
+  if (first === 'devices' && isDeviceId(second)) return { kind: 'device', userId, deviceId: second }
+  if (first === 'sync' && isSyncKey(second)) return { kind: 'sync', userId, key: second }
   if (first === 'friends' && isUserId(second)) return { kind: 'friend', userId, friendId: second }
   if (first === 'dms' && isRoomId(second)) return { kind: 'dmInbox', userId, roomId: second }
   return null

@@ -77,10 +77,8 @@ export type Handler = (update: Update) => void
 export interface SendOptions {
   /** Kept and sent again after a reconnect; otherwise losing the connection rejects it. */
   durable?: boolean
-  /** Sent before all other queued messages. */
+  /** What the person does, and the room on screen: sent before everything else that is queued. */
   urgent?: boolean
-  /** A 429 rejects it instead of repeating it, because the policy counts attempts at this address. */
-  once?: boolean
   /** Called when it has been sent. */
   onSent?: () => void
   /** For SET: time to live, seconds. */
@@ -255,6 +253,7 @@ export class Connection {
     this.send({ type: 'SUBSCRIBE', id, pattern }, pattern, {}).catch((failure: Failure) => {
       // Not a refusal: the subscription is sent again after the reconnect.
       if (failure.kind !== 'offline') onRefused(failure)
+      if (failure.kind === 'tooMany') for (const listener of this.errorListeners) listener(failure, pattern)
     })
   }
 
@@ -569,17 +568,14 @@ export class Connection {
       this.refusal = message
       return
     }
-    if (code === RATE_LIMITED && !this.isOnce(address)) {
+    // With an address it is about this message: too many subscriptions, or attempts at a password.
+    if (code === RATE_LIMITED && address === null) {
       this.slowDown(failure)
       return
     }
     const job = address === null ? undefined : this.settle(null, address)
     if (job) job.reject(failure)
     else for (const listener of this.errorListeners) listener(failure, address)
-  }
-
-  private isOnce(address: string | null): boolean {
-    return this.flight.some((entry) => !isFence(entry) && entry.address === address && entry.options.once === true)
   }
 
   /** The relay reports dropped messages once a second at most: everything without an answer is sent again. */

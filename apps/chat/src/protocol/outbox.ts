@@ -120,7 +120,7 @@ export class Outbox {
     try {
       const { value, guard } = await letter.seal()
       const onSent = (): void => this.tell(letter.id, 'sent', null)
-      await this.connection.publish(letter.address, value, { guard, onSent })
+      await this.connection.publish(letter.address, value, { guard, onSent, urgent: true })
       return null
     } catch (error) {
       if (!(error instanceof Failure)) return new Failure('invalid', (error as Error).message)

@@ -4,6 +4,7 @@
  */
 export {
   asValue,
+  clip,
   DEFAULT_COLOR,
   isColor,
   isImage,

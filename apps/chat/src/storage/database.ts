@@ -1,12 +1,21 @@
 /** The IndexedDB schema. One database per user id, so that accounts do not mix. */
-import { deleteDB, openDB, type DBSchema, type IDBPDatabase } from 'idb'
+import { deleteDB, openDB, type DBSchema, type IDBPDatabase, type IDBPTransaction } from 'idb'
 import type { IdentityPairs } from '@/crypto/identity'
 import type { RoomCryptoRecord } from '@/crypto/roomCrypto'
-import type { StoredDraft, StoredMessage, StoredRoom } from './types'
+import { eventsOfRow, rowOf, type RowV1 } from './rows'
+import type { StoredDraft, StoredEvent, StoredMessage, StoredRoom } from './types'
 
-const VERSION = 1
+const VERSION = 2
+
+/** An event with the marks of its indexes: the key is there only where something is left to do. */
+export type EventRow = StoredEvent & { closed?: 1; pending?: 1 }
 
 interface Schema extends DBSchema {
+  events: {
+    key: [string, string, string]
+    value: EventRow
+    indexes: { byTime: [string, number]; closed: [string, number]; pending: [string, number] }
+  }
   messages: {
     key: [string, string]
     value: StoredMessage
@@ -19,13 +28,37 @@ interface Schema extends DBSchema {
   values: { key: string; value: unknown }
 }
 
+type StoreNames = 'events' | 'messages' | 'rooms' | 'drafts' | 'crypto' | 'identity' | 'values'
+
 export type Database = IDBPDatabase<Schema>
 
 export const databaseName = (userId: string): string => `clasp-relay-chat-${userId}`
 
+/** Version 1 stored results only. What was known of each message becomes its first events. */
+async function moveRows(transaction: IDBPTransaction<Schema, StoreNames[], 'versionchange'>): Promise<void> {
+  const messages = transaction.objectStore('messages')
+  const events = transaction.objectStore('events')
+  for (let cursor = await messages.openCursor(); cursor; cursor = await cursor.continue()) {
+    const row = cursor.value as RowV1
+    for (const event of eventsOfRow(row)) await events.put(marked(event))
+    await cursor.update(rowOf(row))
+  }
+}
+
+/** Adds the marks of the indexes. */
+export function marked(event: StoredEvent): EventRow {
+  const closed = event.event.kind !== 'delete' && event.event.sealed !== null && event.content === null
+  return { ...event, ...(closed && { closed: 1 as const }), ...(event.proof === 'pending' && { pending: 1 as const }) }
+}
+
 export function openDatabase(userId: string, onTaken: () => void): Promise<Database> {
   return openDB<Schema>(databaseName(userId), VERSION, {
-    upgrade(database) {
+    async upgrade(database, from, _to, transaction) {
+      const events = database.createObjectStore('events', { keyPath: ['roomId', 'target', 'id'] })
+      events.createIndex('byTime', ['roomId', 'at'])
+      events.createIndex('closed', ['roomId', 'closed'])
+      events.createIndex('pending', ['roomId', 'pending'])
+      if (from === 1) return moveRows(transaction)
       const messages = database.createObjectStore('messages', { keyPath: ['roomId', 'msgId'] })
       messages.createIndex('byTime', ['roomId', 'timestamp', 'msgId'])
       messages.createIndex('byDelivery', ['roomId', 'delivery'])

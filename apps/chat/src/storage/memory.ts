@@ -4,9 +4,11 @@
  */
 import { newIdentityPairs, type IdentityPairs } from '@/crypto/identity'
 import type { RoomCryptoRecord } from '@/crypto/roomCrypto'
-import type { MessageStore } from './messages'
+import { marked } from './database'
+import type { LogEntry, MessageStore } from './messages'
+import { eventsOfRow } from './rows'
 import { mergeRecords, type UserStorage } from './storage'
-import type { StoredDraft, StoredMessage, StoredRoom } from './types'
+import type { StoredDraft, StoredEvent, StoredMessage, StoredRoom } from './types'
 
 type Point = Pick<StoredMessage, 'timestamp' | 'msgId'>
 
@@ -15,6 +17,8 @@ const compare = (one: Point, other: Point): number =>
 
 class MemoryMessages implements MessageStore {
   private readonly rooms = new Map<string, Map<string, StoredMessage>>()
+  /** By room, target and id. */
+  private readonly events = new Map<string, Map<string, Map<string, StoredEvent>>>()
 
   private of(roomId: string): Map<string, StoredMessage> {
     const known = this.rooms.get(roomId) ?? new Map<string, StoredMessage>()
@@ -25,6 +29,42 @@ class MemoryMessages implements MessageStore {
   /** The messages of a room, oldest first. */
   private sorted(roomId: string): StoredMessage[] {
     return [...this.of(roomId).values()].sort(compare)
+  }
+
+  private group(roomId: string, target: string): Map<string, StoredEvent> {
+    const ofRoom = this.events.get(roomId) ?? new Map<string, Map<string, StoredEvent>>()
+    this.events.set(roomId, ofRoom)
+    const known = ofRoom.get(target) ?? new Map<string, StoredEvent>()
+    ofRoom.set(target, known)
+    return known
+  }
+
+  private eventsIn(roomId: string): StoredEvent[] {
+    return [...(this.events.get(roomId)?.values() ?? [])].flatMap((ofMessage) => [...ofMessage.values()])
+  }
+
+  private keepEvents(events: readonly StoredEvent[]): void {
+    for (const event of events) this.group(event.roomId, event.target).set(event.id, event)
+  }
+
+  about(roomId: string, target: string): Promise<StoredEvent[]> {
+    return Promise.resolve([...this.group(roomId, target).values()])
+  }
+
+  record(roomId: string, { events, rows, gone }: LogEntry): Promise<void> {
+    this.keepEvents(events)
+    for (const row of rows) this.of(roomId).set(row.msgId, row)
+    for (const msgId of gone) this.of(roomId).delete(msgId)
+    return Promise.resolve()
+  }
+
+  newestEvents(roomId: string, sinceMs: number, limit: number): Promise<StoredEvent[]> {
+    const newer = this.eventsIn(roomId).filter(({ at }) => at > sinceMs)
+    return Promise.resolve(newer.sort((one, other) => one.at - other.at).slice(-limit))
+  }
+
+  unfinished(roomId: string, what: 'closed' | 'pending'): Promise<StoredEvent[]> {
+    return Promise.resolve(this.eventsIn(roomId).filter((event) => marked(event)[what] === 1))
   }
 
   get(roomId: string, msgId: string): Promise<StoredMessage | undefined> {
@@ -38,7 +78,10 @@ class MemoryMessages implements MessageStore {
 
   async addMissing(messages: readonly StoredMessage[]): Promise<StoredMessage[]> {
     const added = messages.filter(({ roomId, msgId }) => !this.of(roomId).has(msgId))
-    for (const message of added) await this.put(message)
+    for (const message of added) {
+      await this.put(message)
+      this.keepEvents(eventsOfRow(message))
+    }
     return added
   }
 
@@ -68,10 +111,6 @@ class MemoryMessages implements MessageStore {
     return Promise.resolve(this.sorted(roomId).filter((message) => message.delivery !== 'confirmed'))
   }
 
-  unreadable(roomId: string): Promise<StoredMessage[]> {
-    return Promise.resolve(this.sorted(roomId).filter((message) => message.secrecy === 'unreadable'))
-  }
-
   countSince(roomId: string, sinceMs: number, ownId: string): Promise<number> {
     const counts = ({ timestamp, userId, deleted }: StoredMessage): boolean =>
       timestamp > sinceMs && userId !== ownId && !deleted
@@ -80,6 +119,7 @@ class MemoryMessages implements MessageStore {
 
   clearRoom(roomId: string): Promise<void> {
     this.rooms.delete(roomId)
+    this.events.delete(roomId)
     return Promise.resolve()
   }
 }

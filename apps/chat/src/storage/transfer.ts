@@ -40,7 +40,7 @@ export async function exportData(storage: UserStorage, now: number): Promise<str
   const messages: object[] = []
   for (const { id } of rooms) {
     const stored = await storage.messages.before(id, MAX_ROWS)
-    messages.push(...stored.filter((message) => !message.deleted && !message.sealed).map(rowOf))
+    messages.push(...stored.filter((message) => !message.deleted && message.secrecy !== 'unreadable').map(rowOf))
   }
   const records = [...(await storage.cryptoRecords())]
   const cryptoKeys = records.flatMap(([roomId, { keys }]) => keys.slice(-1).map(({ jwk }) => ({ roomId, key: jwk })))
@@ -86,9 +86,6 @@ function readRow(value: unknown): StoredMessage | null {
     secrecy: 'plain',
     verification: 'unsigned',
     relayedBy: null,
-    sealed: null,
-    signature: null,
-    change: null,
   }
 }
 

@@ -1,7 +1,38 @@
 /** The records in the storage. */
 import type { FailureKind, FailureReason } from '@/protocol/errors'
-import type { ChangeMessage, Quote, RoomMeta, Sealed } from '@/protocol/shapes'
+import type { Quote, RoomMessage, RoomMeta } from '@/protocol/shapes'
 
+/**
+ * What is known about who wrote an event.
+ *
+ * `pending`: not checked yet; `verified`: signed by a device of the account, or with the original's key;
+ * `unverified`: it has a signature, which does not verify; `unsigned`: it has none;
+ * `denied`: another member handed it on without a signature that verifies, although its author's devices sign.
+ */
+export type Proof = 'pending' | 'verified' | 'unverified' | 'unsigned' | 'denied'
+
+/** An event of a room's log. The event itself never changes; what is found out about it is beside it. */
+export interface StoredEvent {
+  roomId: string
+  /** The id of the message that it is, or changes. */
+  target: string
+  /** Hash of the event. */
+  id: string
+  event: RoomMessage
+  /** The relay's time when it arrived, ms; of an event that was handed on, the time that it claims. */
+  at: number
+  /** `own`: written here; `live`: from the relay, which knows its author; `shared`: handed on by a member. */
+  via: 'own' | 'live' | 'shared'
+  sharedBy: string | null
+  /** Its author was the creator or an admin when it arrived. */
+  moderator: boolean
+  secrecy: 'plain' | 'encrypted' | 'exposed'
+  /** The content of an encrypted event once a key has decrypted it; null: not yet, or not encrypted. */
+  content: { text: string; image: string | null; alt: string } | null
+  proof: Proof
+}
+
+/** A message as it is shown: the projection of the events about it, or an own message that is not sent yet. */
 export interface StoredMessage {
   roomId: string
   msgId: string
@@ -23,15 +54,9 @@ export interface StoredMessage {
   /** Why it was not sent. */
   failure: { kind: FailureKind; reason: FailureReason | null; detail: string } | null
   secrecy: 'plain' | 'encrypted' | 'unreadable' | 'exposed'
-  verification: 'unsigned' | 'pending' | 'verified' | 'forged'
-  /** User id of the member who shared it as history; null: received from its author. */
+  verification: 'unsigned' | 'pending' | 'verified' | 'unverified'
+  /** User id of the member who handed it on without proof of its author; null: its author is known. */
   relayedBy: string | null
-  /** The ciphertexts, kept until a key decrypts them. */
-  sealed: { text: Sealed; image: Sealed | null; alt: Sealed | null; keyId: string | null } | null
-  /** What to verify: the signature, the text under it, and the time that its sender wrote. */
-  signature: { text: string; value: string; timestamp: number } | null
-  /** The last edit or delete, where it is signed: with it, members who were away can check it. */
-  change: ChangeMessage | null
 }
 
 export interface StoredRoom {

@@ -172,10 +172,14 @@ export const useFriendsStore = defineStore('friends', () => {
     if (!friend) throw new Failure('forbidden', `not a friend: ${userId}`, { reason: 'friendsOnly' })
     const { roomId, exists } = await directMessage(userId)
     const { name } = runtime.self
+    let needsKey = false
     if (!exists) {
       const dmUsers = { [me()]: name, [userId]: friend.name }
-      const meta = { name: friend.name, type: 'dm', isPublic: false, dmUsers }
+      // Who has devices uses this app, and can read it.
+      const encrypted = (await runtime.directory.account(userId)) !== null
+      const meta = { name: friend.name, type: 'dm', isPublic: false, encrypted, dmUsers }
       await runtime.connection.set(address.meta(roomId), asValue(meta))
+      needsKey = encrypted
     }
     const call = asValue({ fromId: me(), fromName: name, roomId, timestamp: clock.now() })
     // The recipient's policy may refuse the inbox entry; the room works in any case.
@@ -184,6 +188,7 @@ export const useFriendsStore = defineStore('friends', () => {
     })
     rooms.keep(roomId, { peerName: friend.name })
     rooms.enter(roomId)
+    if (needsKey) await runtime.rooms.get(roomId)?.tell({ type: 'create' })
     return roomId
   }
 

@@ -92,6 +92,14 @@ export const useGroupsStore = defineStore('groups', () => {
     local.setItem(KEY, JSON.stringify(pinnedPaths.value))
   }
 
+  /** Another device of this user pinned or unpinned groups. */
+  function takePinned(paths: readonly string[]): void {
+    const before = pinnedPaths.value
+    setPinned(paths)
+    for (const path of paths) if (!before.includes(path)) watch(path)
+    for (const path of before) if (!paths.includes(path)) unwatch(path)
+  }
+
   function storedPins(): string[] {
     try {
       const paths: unknown = JSON.parse(local.getItem(KEY) ?? '[]')
@@ -107,12 +115,14 @@ export const useGroupsStore = defineStore('groups', () => {
   function pin(path: string): void {
     if (!isGroupPath(path) || pinnedPaths.value.includes(path)) return
     setPinned([...pinnedPaths.value, path])
+    runtime.emit('pinned', null)
     watch(path)
   }
 
   function unpin(path: string): void {
     if (!pinnedPaths.value.includes(path)) return
     setPinned(pinnedPaths.value.filter((other) => other !== path))
+    runtime.emit('pinned', null)
     unwatch(path)
   }
 
@@ -203,5 +213,7 @@ export const useGroupsStore = defineStore('groups', () => {
     update,
     remove,
     parsePath: parseGroupPath,
+    // For the other stores.
+    takePinned,
   }
 })

@@ -240,9 +240,13 @@ export const useMembersStore = defineStore('members', () => {
   }
 
   async function shutOut(roomId: RoomId, userId: UserId): Promise<void> {
-    await runtime.connection.set(address.presence(roomId, userId), null)
-    change(roomId, ({ present: there }) => there.delete(userId))
-    await runtime.rooms.get(roomId)?.tell({ type: 'rotate', without: [userId] })
+    try {
+      await runtime.connection.set(address.presence(roomId, userId), null)
+      change(roomId, ({ present: there }) => there.delete(userId))
+    } finally {
+      // Also where they are away, or the relay refuses to remove them: they must not read on.
+      await runtime.rooms.get(roomId)?.tell({ type: 'rotate', without: [userId] })
+    }
   }
 
   async function kick(roomId: RoomId, userId: UserId): Promise<void> {

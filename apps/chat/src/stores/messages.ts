@@ -1,7 +1,5 @@
 import { defineStore } from 'pinia'
 import { computed, shallowReactive, type ComputedRef } from 'vue'
-import { seal, type Outgoing, type OutgoingText } from '@/crypto/envelope'
-import type { RoomCrypto } from '@/crypto/roomCrypto'
 import { address, isEmoji } from '@/protocol/addresses'
 import type { Update } from '@/protocol/connection'
 import { Failure } from '@/protocol/errors'
@@ -10,32 +8,24 @@ import type { StoredDraft, StoredMessage } from '@/storage/types'
 import type { RoomEvent } from './live/liveRoom'
 import { useMembersStore } from './members'
 import { CatchUp } from './messages/catchUp'
-import { COMMANDS, expandCommand } from './messages/commands'
+import { COMMANDS } from './messages/commands'
 import { HistoryExchange, type Received } from './messages/history'
 import { prepareImage } from './messages/images'
-import { countReactions, withReaction, type RoomReactions } from './messages/reactions'
-import { applyDelete, applyEdit, authorship, MAX_SKEW_MS, open, readHistory, readText } from './messages/reading'
+import { Log, type Arrival, type Shown } from './messages/log'
+import { withReaction, type RoomReactions } from './messages/reactions'
+import { Receipts } from './messages/receipts'
+import { Sender } from './messages/sender'
 import { lineMessage, merged, SystemLines, withLine } from './messages/systemLines'
 import { EMPTY, withMessage, withOlder, withoutMessage, type Timeline } from './messages/timeline'
 import { Verifier } from './messages/verifier'
+import { Views } from './messages/views'
 import { useNotificationsStore } from './notifications'
 import { useRoomsStore } from './rooms'
 import { useRuntime } from './runtime'
 import { useSettingsStore } from './settings'
-import type { ChatMessage, Draft, MsgId, OutgoingImage, Person, RoomId, UserId } from './types'
-
-/** The fields that are shown unchanged. */
-function pickShown(message: StoredMessage) {
-  const { roomId, msgId, userId, sessionId, name, color, kind, text, image, alt, timestamp } = message
-  const { edited, deleted, unproven, delivery, failure, secrecy, verification } = message
-  const body = { roomId, msgId, userId, sessionId, name, color, kind, text, image, alt, timestamp }
-  return { ...body, edited, deleted, unproven, delivery, failure, secrecy, verification }
-}
+import type { ChatMessage, Draft, MsgId, RoomId, UserId } from './types'
 
 const PAGE = 50
-export const MAX_TEXT = 2_000
-const MAX_ALT = 500
-const RECEIPT_DELAY_MS = 1_000
 
 export const useMessagesStore = defineStore('messages', () => {
   const runtime = useRuntime()
@@ -43,14 +33,13 @@ export const useMessagesStore = defineStore('messages', () => {
   const members = useMembersStore()
   const settings = useSettingsStore()
   const notifications = useNotificationsStore()
-  const { clock, random } = runtime.platform
+  const { clock } = runtime.platform
 
   const timelines = shallowReactive(new Map<RoomId, Timeline>())
   const reactions = shallowReactive(new Map<RoomId, RoomReactions>())
-  const receipts = shallowReactive(new Map<RoomId, ReadonlyMap<UserId, shapes.Receipt>>())
   const drafts = shallowReactive(new Map<RoomId, StoredDraft>())
   const loading = new Map<RoomId, Promise<void>>()
-  /** Keys of the messages that this tab has received. */
+  /** Keys of the messages that this tab has counted. */
   const received = new Set<string>()
   const shown = new Map<RoomId, ComputedRef<readonly ChatMessage[]>>()
   /** By room: the last task. Tasks of a room run in order, although decryption is asynchronous. */
@@ -60,6 +49,7 @@ export const useMessagesStore = defineStore('messages', () => {
   let lineCount = 0
   let storageFailed = false
   const verifier = new Verifier(runtime)
+  const views = new Views(runtime, members, reactions)
   const me = (): UserId => runtime.self.userId
   const othersIn = (roomId: RoomId) => members.presentIds(roomId).filter((userId) => userId !== me())
   const catchingUp = shallowReactive(new Set<RoomId>())
@@ -72,6 +62,35 @@ export const useMessagesStore = defineStore('messages', () => {
     cancel: (roomId) => history.cancel(roomId),
     othersIn,
     catchingUp: (roomId, busy) => (busy ? catchingUp.add(roomId) : catchingUp.delete(roomId)),
+  })
+
+  const log = new Log({
+    storage: () => runtime.storage.messages,
+    prove: (roomId, event) => verifier.prove(roomId, event),
+    show: showAll,
+    report: reportStorage,
+    proven: count,
+    inOrder,
+  })
+  const sender = new Sender({
+    runtime,
+    inOrder,
+    find,
+    keep,
+    drop: async (roomId, msgId) => {
+      await storage().remove(roomId, msgId)
+      timelines.set(roomId, withoutMessage(timelines.get(roomId) ?? EMPTY, msgId))
+    },
+    append: async (roomId, arrival) => {
+      await log.append(roomId, (await runtime.rooms.get(roomId)?.room()) ?? null, [arrival])
+    },
+    mayModerate: (roomId) => members.rights(roomId).moderate,
+  })
+  const receipts = new Receipts({
+    runtime,
+    messages: (roomId) => (timelines.get(roomId) ?? EMPTY).messages,
+    isWatched: rooms.isWatched,
+    wanted: () => settings.sendReceipts,
   })
 
   /** The relay's time, ms: the clock of this device may be wrong. */
@@ -96,6 +115,7 @@ export const useMessagesStore = defineStore('messages', () => {
       const newest = await storage().before(roomId, PAGE)
       const before = timelines.get(roomId) ?? EMPTY
       timelines.set(roomId, withOlder(before, newest, newest.length === PAGE))
+      void log.proveRest(roomId)
     })
     loading.set(roomId, loaded)
     return loaded
@@ -153,73 +173,20 @@ export const useMessagesStore = defineStore('messages', () => {
     if (timeline) timelines.set(message.roomId, withMessage(timeline, message))
   }
 
+  function showAll(roomId: RoomId, rows: readonly StoredMessage[], gone: readonly string[]): void {
+    const timeline = timelines.get(roomId)
+    if (timeline && gone.length > 0)
+      timelines.set(
+        roomId,
+        gone.reduce((rest, msgId) => withoutMessage(rest, msgId), timeline),
+      )
+    for (const row of rows) {
+      views.arrived(row)
+      show(row)
+    }
+  }
+
   // --- for components ---
-
-  const views = new WeakMap<StoredMessage, { marks: unknown; readers: string; view: ChatMessage }>()
-
-  function namesMe(text: string): boolean {
-    const { name } = runtime.self
-    if (name === '') return false
-    const [wanted, lower] = [`@${name.toLocaleLowerCase()}`, text.toLocaleLowerCase()]
-    // A longer name with the same beginning may come first: `@Annabel and @Anna`.
-    for (let at = lower.indexOf(wanted); at >= 0; at = lower.indexOf(wanted, at + 1)) {
-      if (!/^[\p{L}\p{N}]/u.test(lower.slice(at + wanted.length))) return true
-    }
-    return false
-  }
-
-  function quoteOf(message: StoredMessage, byId: ReadonlyMap<MsgId, StoredMessage>): ChatMessage['replyTo'] {
-    const { replyTo } = message
-    if (!replyTo) return null
-    const quoted = byId.get(replyTo.msgId)
-    const text = quoted && !quoted.deleted && !quoted.sealed ? quoted.text.slice(0, shapes.MAX_QUOTE) : replyTo.text
-    return { msgId: replyTo.msgId, name: quoted?.name ?? replyTo.from, text: text || null }
-  }
-
-  function view(
-    message: StoredMessage,
-    byId: ReadonlyMap<MsgId, StoredMessage>,
-    readBy: readonly Person[],
-  ): ChatMessage {
-    const marks = reactions.get(message.roomId)?.get(message.msgId)
-    const quoted = message.replyTo ? byId.get(message.replyTo.msgId) : undefined
-    const shared = message.relayedBy === null ? '' : members.nameOf(message.roomId, message.relayedBy)
-    const names = readBy.map((reader) => `${reader.userId} ${reader.name}`).join()
-    const readers = `${names} ${quoted?.text ?? ''} ${quoted?.deleted ?? ''} ${shared}`
-    const cached = views.get(message)
-    if (cached?.marks === marks && cached?.readers === readers) return cached.view
-    const { roomId, userId } = message
-    const nameOf = (id: UserId): string => (id === me() ? runtime.self.name : members.nameOf(roomId, id))
-    const made: ChatMessage = {
-      ...pickShown(message),
-      line: null,
-      own: userId === me() && message.relayedBy === null,
-      relayedBy: message.relayedBy === null ? null : personOf(roomId, message.relayedBy),
-      replyTo: quoteOf(message, byId),
-      mentionsMe: userId !== me() && namesMe(message.text),
-      reactions: countReactions(marks, me()).map(({ emoji, count, mine, userIds }) => {
-        return { emoji, count, mine, names: userIds.map(nameOf).filter((name) => name !== '') }
-      }),
-      readBy,
-    }
-    views.set(message, { marks, readers, view: made })
-    return made
-  }
-
-  const personOf = (roomId: RoomId, userId: UserId): Person => {
-    return { userId, name: members.nameOf(roomId, userId), color: members.colorOf(userId) }
-  }
-
-  function readersByMessage(roomId: RoomId, messages: readonly StoredMessage[]): Map<MsgId, Person[]> {
-    const readers = new Map<MsgId, Person[]>()
-    for (const [userId, receipt] of receipts.get(roomId) ?? []) {
-      if (userId === me()) continue
-      const last = messages.findLast((message) => message.timestamp <= receipt.timestamp)
-      if (!last) continue
-      readers.set(last.msgId, [...(readers.get(last.msgId) ?? []), personOf(roomId, userId)])
-    }
-    return readers
-  }
 
   function shownOf(roomId: RoomId): ComputedRef<readonly ChatMessage[]> {
     const known = shown.get(roomId)
@@ -227,9 +194,9 @@ export const useMessagesStore = defineStore('messages', () => {
     const made = computed(() => {
       const { messages } = timelines.get(roomId) ?? EMPTY
       const byId = new Map(messages.map((message) => [message.msgId, message]))
-      const readers = readersByMessage(roomId, messages)
-      const views = messages.map((message) => view(message, byId, readers.get(message.msgId) ?? []))
-      return merged(views, lines.get(roomId) ?? [])
+      const readers = receipts.readersByMessage(roomId, messages)
+      const all = messages.map((message) => views.view(message, byId, readers.get(message.msgId)))
+      return merged(all, lines.get(roomId) ?? [])
     })
     shown.set(roomId, made)
     return made
@@ -244,17 +211,14 @@ export const useMessagesStore = defineStore('messages', () => {
 
   function hear(roomId: RoomId, event: RoomEvent & { type: 'update' }): void {
     const { place, update } = event
-    if (place.kind === 'messages' && update.kind === 'publish') void inOrder(roomId, () => receive(roomId, update))
-    else if (place.kind === 'reaction') {
+    if (place.kind === 'messages' && update.kind === 'publish') {
+      const arrivedAt = now()
+      void inOrder(roomId, () => receive(roomId, update, arrivedAt))
+    } else if (place.kind === 'reaction') {
       const value = shapes.parseReaction(update.value)
       reactions.set(roomId, withReaction(reactions.get(roomId) ?? new Map(), place, value))
-    } else if (place.kind === 'receipt') {
-      const receipt = shapes.parseReceipt(update.value)
-      const changed = new Map(receipts.get(roomId))
-      if (receipt) changed.set(place.userId, receipt)
-      else changed.delete(place.userId)
-      receipts.set(roomId, changed)
-    } else if (place.kind === 'presence') {
+    } else if (place.kind === 'receipt') receipts.hear(roomId, place.userId, update.value)
+    else if (place.kind === 'presence') {
       if (place.userId !== me() && members.presentIds(roomId).includes(place.userId)) catchUp.saw(roomId, place.userId)
     } else if (place.kind === 'historyCall') {
       const call = shapes.parseHistoryCall(update.value)
@@ -265,346 +229,100 @@ export const useMessagesStore = defineStore('messages', () => {
     }
   }
 
-  async function receive(roomId: RoomId, update: Update): Promise<void> {
-    const message = shapes.parseMessage(update.value)
+  /** Whether a user may delete what others wrote, as far as is known here and now. */
+  const moderates = (roomId: RoomId, { kind, userId }: shapes.RoomMessage): boolean =>
+    kind === 'delete' && userId !== null && members.roleOf(roomId, userId) !== 'member'
+
+  async function receive(roomId: RoomId, update: Update, at: number): Promise<void> {
+    const event = shapes.parseMessage(update.value)
     const live = runtime.rooms.get(roomId)
-    if (!message || !live) return
+    if (!event || !live) return
     // A relay without the chat's policy would deliver messages of banned users.
-    if (message.userId !== null && members.bans(roomId).some((ban) => ban.userId === message.userId)) return
+    if (event.userId !== null && members.bans(roomId).some((ban) => ban.userId === event.userId)) return
+    const moderator = event.kind === 'delete' && event.moderator && moderates(roomId, event)
+    const arrival = { event, at, via: 'live' as const, sharedBy: null, moderator, encrypted: false }
     const room = await live.room()
-    if (message.kind === 'edit') await receiveEdit(roomId, message)
-    else if (message.kind === 'delete') await receiveDelete(roomId, message)
-    else await receiveOnce(roomId, message, room)
+    const changed = await log.append(roomId, room, [arrival])
+    const isClosed =
+      event.kind !== 'delete' && event.sealed !== null && (await room.open(event.sealed, event.keyId)) === null
+    if (isClosed) await live.tell({ type: 'unreadable' })
+    if (event.kind === 'message') announce(roomId, event, changed)
   }
 
-  /** A message may arrive twice, repeated by its author, and another tab may have stored it already. */
-  async function receiveOnce(roomId: RoomId, message: shapes.TextMessage, room: RoomCrypto): Promise<void> {
-    const key = `${roomId} ${message.msgId}`
-    if (received.has(key)) return
+  /** Counts and announces a message that arrived from the relay, unless it was counted when it was handed on. */
+  function announce(roomId: RoomId, event: shapes.TextMessage, changed: readonly Shown[]): void {
+    const key = `${roomId} ${event.msgId}`
+    const message = changed.find(({ isNew }) => isNew)?.row ?? find1(roomId, event.msgId)
+    if (!message || received.has(key) || message.userId !== event.userId) return
     received.add(key)
-    const stored = await storage().get(roomId, message.msgId)
-    // A message from its author replaces the copy that another member shared.
-    if (!stored || stored.relayedBy !== null) {
-      return receiveText(await withQuote(await readText(room, roomId, message, now())))
-    }
-    show(stored)
-    rooms.noteMessage(roomId, stored.timestamp, stored.userId === me(), stored.userId !== me() && namesMe(stored.text))
+    const own = message.userId === me()
+    const mention = !own && views.namesMe(message.text)
+    rooms.noteMessage(roomId, message.timestamp, own, mention)
+    if (!own && changed.length > 0) alertAbout(message, mention)
   }
 
-  /** In an encrypted room, a reply does not contain the quoted text: it is looked up in the storage. */
-  async function withQuote(message: StoredMessage): Promise<StoredMessage> {
-    const { roomId, replyTo } = message
-    const quoted = replyTo && replyTo.text === '' ? await storage().get(roomId, replyTo.msgId) : undefined
-    if (!replyTo || !quoted || quoted.sealed) return message
-    return { ...message, replyTo: { ...replyTo, text: quoted.text.slice(0, shapes.MAX_QUOTE) } }
-  }
-
-  async function receiveText(message: StoredMessage): Promise<void> {
-    const { roomId, timestamp, userId } = message
-    await keep(message)
-    const own = userId === me()
-    const mention = !own && namesMe(message.text)
-    rooms.noteMessage(roomId, timestamp, own, mention)
-    if (message.sealed) await runtime.rooms.get(roomId)?.tell({ type: 'unreadable' })
-    void verifyLater(message)
-    if (!own) alertAbout(message, mention)
-  }
+  const find1 = (roomId: RoomId, msgId: MsgId): StoredMessage | undefined =>
+    timelines.get(roomId)?.messages.find((message) => message.msgId === msgId)
 
   function alertAbout(message: StoredMessage, mention: boolean): void {
     const room = rooms.byId[message.roomId]
     const { status } = runtime.self
     if (!room || room.muted || status === 'dnd' || rooms.isWatched(message.roomId)) return
     if (mention && message.roomId !== rooms.activeId) {
-      const params = { name: message.name, room: room.name }
+      const params = { name: views.nameOf(message), room: room.name }
       notifications.notify({ kind: 'info', key: 'notices.mention', params, roomId: message.roomId })
     }
     if (!settings.desktopNotifications) return
     const text = message.secrecy === 'unreadable' ? '' : message.text || message.alt
-    notifications.desktop({ title: `${message.name} · ${room.name}`, body: text, roomId: message.roomId, mention })
-  }
-
-  async function receiveEdit(roomId: RoomId, edit: shapes.EditMessage): Promise<void> {
-    const target = await storage().get(roomId, edit.targetId)
-    const author = target ? authorship(edit, target) : 'no'
-    const room = await runtime.rooms.get(roomId)?.room()
-    if (!target || !room || author === 'no') return
-    const edited = await applyEdit(room, target, edit, author === 'session')
-    if (edited) await keep(edited)
-    else await runtime.rooms.get(roomId)?.tell({ type: 'unreadable' })
-  }
-
-  async function receiveDelete(roomId: RoomId, change: shapes.DeleteMessage): Promise<void> {
-    const target = await storage().get(roomId, change.targetId)
-    if (!target) return
-    const author = authorship(change, target)
-    const moderator = change.moderator && change.userId !== null && members.roleOf(roomId, change.userId) !== 'member'
-    if (author !== 'no' || moderator) await keep(applyDelete(target, change, author === 'session'))
-  }
-
-  /** An edit or delete that another member shared as history: applied if its author signed it and had the right to. */
-  async function takeChange(roomId: RoomId, change: shapes.ChangeMessage): Promise<void> {
-    const target = await storage().get(roomId, change.targetId)
-    if (!target || target.deleted || change.timestamp <= (target.change?.timestamp ?? 0)) return
-    const { userId } = change
-    const moderator = change.kind === 'delete' && userId !== null && members.roleOf(roomId, userId) !== 'member'
-    if (authorship(change, target) !== 'yes' && !moderator) return
-    if (change.kind === 'delete') return keep(applyDelete(target, change, false))
-    const room = await runtime.rooms.get(roomId)?.room()
-    const edited = room && (await applyEdit(room, target, change, false))
-    if (edited) await keep(edited)
-  }
-
-  async function verifyLater(message: StoredMessage): Promise<void> {
-    if (message.verification !== 'pending') return
-    const verification = await verifier.check(message)
-    await inOrder(message.roomId, async () => {
-      const current = await storage().get(message.roomId, message.msgId)
-      if (current?.verification === 'pending') await keep({ ...current, verification })
+    notifications.desktop({
+      title: `${views.nameOf(message)} · ${room.name}`,
+      body: text,
+      roomId: message.roomId,
+      mention,
     })
   }
 
   /** After new keys arrived: decrypts messages that were unreadable. */
   async function readAgain(roomId: RoomId): Promise<void> {
-    await inOrder(roomId, async () => {
-      const room = await runtime.rooms.get(roomId)?.room()
-      if (!room) return
-      for (const message of await storage().unreadable(roomId)) {
-        if (!message.sealed) continue
-        const opened = await open(room, message.sealed)
-        if (opened.sealed) continue
-        const readable = { ...message, ...opened }
-        await keep(readable)
-        void verifyLater(readable)
-      }
-    })
+    const room = await runtime.rooms.get(roomId)?.room()
+    if (room) await log.readAgain(roomId, room)
     runtime.outbox.resume(roomId)
   }
 
-  async function takeHistory({ roomId, rows, from, encrypted }: Received): Promise<void> {
-    const changes = rows.map((row) => row.change).filter((change) => change !== null)
-    // Before the room's turn: a signing key may have to be fetched.
-    const proven = await Promise.all(changes.map(async (change) => ((await verifier.proves(change)) ? change : null)))
-    await inOrder(roomId, async () => {
-      const kept = rows.filter((row) => !row.deleted)
-      const added = await storage().addMissing(kept.map((row) => readHistory(roomId, row, from, encrypted, now())))
-      const fresh = new Set(added.map((message) => message.msgId))
-      for (const change of proven) if (change && !fresh.has(change.targetId)) await takeChange(roomId, change)
-      if (added.length === 0) return
-      for (const message of added) show(message)
-      const newest = added.reduce((one, { timestamp }) => Math.max(one, timestamp), 0)
-      const lastReadMs = rooms.lastRead(roomId)
-      for (const { timestamp, userId, text } of added) {
-        if (timestamp > lastReadMs) rooms.noteMessage(roomId, timestamp, userId === me(), namesMe(text))
-      }
-      rooms.noteActivity(roomId, newest)
-    })
-  }
-
-  // --- sending ---
-
-  const newMsgId = (): MsgId =>
-    `${now()}-${Math.floor(random() * 36 ** 6)
-      .toString(36)
-      .padStart(6, '0')}`
-
-  function outgoing(message: StoredMessage, fromId: string): OutgoingText {
-    const { msgId, text, timestamp, image, alt, replyTo, name, color } = message
-    return {
-      kind: 'message',
-      from: name,
-      fromId,
-      userId: me(),
-      avatarColor: color,
-      msgId,
-      text,
-      timestamp,
-      image,
-      alt,
-      replyTo,
-    }
-  }
-
-  /**
-   * Updates a message for sending: to the present session, and, if it waited for long, to the present time, so that
-   * receivers sort it among the new messages.
-   */
-  async function restamp(message: StoredMessage): Promise<StoredMessage> {
-    const { roomId, msgId } = message
-    const current = await find(roomId, msgId)
-    const sessionId = runtime.connection.status.sessionId ?? ''
-    const { timestamp: written } = current ?? message
-    const timestamp = now() - written > MAX_SKEW_MS ? now() : written
-    const restamped = { ...(current ?? message), sessionId, timestamp }
-    if (current && (current.sessionId !== sessionId || timestamp !== written)) await keep(restamped)
-    return restamped
-  }
-
-  /** Gives a stored message to the outbox, which encrypts and signs it at the moment of sending. */
-  function post(message: StoredMessage): void {
-    const { roomId, msgId } = message
-    runtime.outbox.add({
-      id: `${roomId} ${msgId}`,
-      lane: roomId,
-      address: address.messages(roomId),
-      seal: async () => {
-        const live = runtime.rooms.get(roomId)
-        if (!live) throw new Failure('missing', `not a member of room ${roomId}`)
-        const current = await inOrder(roomId, () => restamp(message))
-        return seal(await live.room(), runtime.identity, outgoing(current, current.sessionId))
-      },
-    })
-  }
-
-  async function send(
-    roomId: RoomId,
-    message: { text: string; replyTo?: MsgId; image?: OutgoingImage },
-  ): Promise<void> {
-    const text = expandCommand(message.text.trim(), random, runtime.self.name)
-    const image = message.image?.dataUrl ?? null
-    if (text === '' && image === null) throw new Failure('invalid', 'empty message', { reason: 'emptyMessage' })
-    if (text.length > MAX_TEXT) throw new Failure('tooLarge', 'message too long', { reason: 'messageTooLong' })
-    if (image !== null && !shapes.isImage(image))
-      throw new Failure('invalid', 'not an image data URL', { reason: 'notAnImage' })
-    if (!runtime.rooms.has(roomId)) throw new Failure('missing', `not a member of room ${roomId}`)
-    const quoted = message.replyTo ? await storage().get(roomId, message.replyTo) : undefined
-    const { name, color, userId } = runtime.self
-    const stored: StoredMessage = {
-      roomId,
-      msgId: newMsgId(),
-      userId,
-      sessionId: runtime.connection.status.sessionId ?? '',
-      name,
-      color,
-      kind: image === null ? 'text' : 'image',
-      text,
-      image,
-      alt: (message.image?.alt ?? '').trim().slice(0, MAX_ALT),
-      timestamp: now(),
-      replyTo: quoted ? { msgId: quoted.msgId, from: quoted.name, text: quoted.text.slice(0, shapes.MAX_QUOTE) } : null,
-      edited: false,
-      deleted: false,
-      unproven: false,
-      delivery: 'queued',
-      failure: null,
-      secrecy: runtime.rooms.get(roomId)?.encryption === 'off' ? 'plain' : 'encrypted',
-      verification: 'verified',
-      relayedBy: null,
-      sealed: null,
-      signature: null,
-      change: null,
-    }
-    await inOrder(roomId, () => keep(stored))
-    rooms.noteMessage(roomId, stored.timestamp, true, false)
-    members.stopTyping(roomId)
-    post(stored)
-  }
-
-  function takeDelivery({
-    id,
-    state,
-    failure,
-  }: {
-    id: string
-    state: StoredMessage['delivery']
-    failure: Failure | null
-  }) {
-    const [roomId, msgId] = id.split(' ') as [RoomId, MsgId]
-    if (!runtime.begun) return
-    void inOrder(roomId, async () => {
-      const message = await find(roomId, msgId)
-      if (!message || message.delivery === state) return
-      await keep({
-        ...message,
-        delivery: state,
-        failure: failure && { kind: failure.kind, reason: failure.reason, detail: failure.detail },
-      })
-    })
-  }
-
-  async function retry(roomId: RoomId, msgId: MsgId): Promise<void> {
-    if (runtime.outbox.retry(`${roomId} ${msgId}`)) return
-    const message = await find(roomId, msgId)
-    if (message && message.delivery !== 'confirmed') post(message)
-  }
-
-  async function discard(roomId: RoomId, msgId: MsgId): Promise<void> {
-    runtime.outbox.discard(`${roomId} ${msgId}`)
-    await inOrder(roomId, async () => {
-      const message = await find(roomId, msgId)
-      if (!message || message.delivery === 'confirmed') return
-      await storage().remove(roomId, msgId)
-      timelines.set(roomId, withoutMessage(timelines.get(roomId) ?? EMPTY, msgId))
-    })
-  }
-
-  /** Sends an edit or a delete; resolves with it when the relay has accepted it. */
-  async function publishChange(roomId: RoomId, change: Outgoing): Promise<shapes.RoomMessage | null> {
+  async function takeHistory({ roomId, events, keys, from, encrypted }: Received): Promise<void> {
     const live = runtime.rooms.get(roomId)
-    if (!live) throw new Failure('missing', `not a member of room ${roomId}`)
-    const { value, guard } = await seal(await live.room(), runtime.identity, change)
-    await runtime.connection.publish(address.messages(roomId), value, { guard })
-    return shapes.parseMessage(value)
+    if (!live) return
+    if (keys.length > 0) await live.tell({ type: 'learn', keys })
+    const room = await live.room()
+    const arrivals = events.map((event): Arrival => {
+      const at = Math.min(event.timestamp, now())
+      return { event, at, via: 'shared', sharedBy: from, moderator: moderates(roomId, event), encrypted }
+    })
+    await inOrder(roomId, () => log.append(roomId, room, arrivals))
+    await log.settled(roomId)
+    if (keys.length > 0) await readAgain(roomId)
   }
 
-  const head = () => ({ fromId: runtime.connection.status.sessionId ?? '', userId: me(), timestamp: now() })
-
-  async function target(roomId: RoomId, msgId: MsgId): Promise<StoredMessage> {
-    const message = await find(roomId, msgId)
-    if (!message || message.deleted) throw new Failure('missing', `no such message: ${msgId}`)
-    return message
+  /** Counts what was handed on once it is shown, which is after its signature was verified. */
+  function count(rows: readonly Shown[]): void {
+    for (const { row, isNew } of rows) {
+      if (!isNew || received.has(`${row.roomId} ${row.msgId}`)) continue
+      received.add(`${row.roomId} ${row.msgId}`)
+      const { roomId, timestamp, userId, text } = row
+      if (timestamp > rooms.lastRead(roomId)) rooms.noteMessage(roomId, timestamp, userId === me(), views.namesMe(text))
+      rooms.noteActivity(roomId, timestamp)
+    }
   }
 
-  async function edit(roomId: RoomId, msgId: MsgId, newText: string): Promise<void> {
-    const text = newText.trim()
-    if (text === '') throw new Failure('invalid', 'empty message', { reason: 'emptyMessage' })
-    if (text.length > MAX_TEXT) throw new Failure('tooLarge', 'message too long', { reason: 'messageTooLong' })
-    const message = await target(roomId, msgId)
-    if (message.userId !== me() || message.relayedBy !== null)
-      throw new Failure('forbidden', 'not the author of the message')
-    const sent = await publishChange(roomId, { kind: 'edit', ...head(), targetId: msgId, text })
-    const change = sent?.kind === 'edit' ? sent : null
-    const state = { edited: true, verification: 'unsigned', signature: null, change } as const
-    await inOrder(roomId, () => keep({ ...message, ...state, text }))
-  }
-
-  async function remove(roomId: RoomId, msgId: MsgId): Promise<void> {
-    const message = await target(roomId, msgId)
-    const own = message.userId === me() && message.relayedBy === null
-    if (!own && !members.rights(roomId).moderate) throw new Failure('forbidden', 'neither author nor moderator')
-    const sent = await publishChange(roomId, { kind: 'delete', ...head(), targetId: msgId, moderator: !own })
-    if (sent?.kind === 'delete') await inOrder(roomId, () => keep(applyDelete(message, sent, false)))
-  }
+  // --- reactions, drafts, search ---
 
   async function react(roomId: RoomId, msgId: MsgId, emoji: string): Promise<void> {
     if (!isEmoji(emoji)) throw new Failure('invalid', 'not an emoji', { reason: 'notAnEmoji' })
     const mine = reactions.get(roomId)?.get(msgId)?.get(emoji)?.people.has(me()) ?? false
     const value = mine ? null : { userId: me(), timestamp: clock.now() }
-    await runtime.connection.set(address.reaction(roomId, msgId, emoji, me()), value)
+    await runtime.connection.set(address.reaction(roomId, msgId, emoji, me()), value, { urgent: true })
     if (!mine) settings.noteEmoji(emoji)
   }
-
-  // --- receipts ---
-
-  const receiptTimers = new Map<RoomId, () => void>()
-
-  function sendReceipt(roomId: RoomId): void {
-    receiptTimers.delete(roomId)
-    const last = (timelines.get(roomId) ?? EMPTY).messages.findLast((message) => message.userId !== me())
-    const sent = receipts.get(roomId)?.get(me())
-    if (!last || !settings.sendReceipts || (sent && sent.timestamp >= last.timestamp)) return
-    const value = { userId: me(), msgId: last.msgId, timestamp: last.timestamp }
-    runtime.connection.set(address.receipt(roomId, me()), value).catch(() => undefined)
-  }
-
-  function planReceipt(roomId: RoomId): void {
-    if (!rooms.isWatched(roomId) || receiptTimers.has(roomId)) return
-    receiptTimers.set(
-      roomId,
-      clock.after(RECEIPT_DELAY_MS, () => sendReceipt(roomId)),
-    )
-  }
-
-  // --- drafts, search ---
 
   const draft = (roomId: RoomId): Draft => drafts.get(roomId) ?? { text: '', replyTo: null, image: null, edit: null }
 
@@ -619,17 +337,10 @@ export const useMessagesStore = defineStore('messages', () => {
   async function search(query: string, roomId?: RoomId): Promise<readonly ChatMessage[]> {
     const found = await storage().search(query, roomId ?? null)
     const byId = new Map(found.map((message) => [message.msgId, message]))
-    return found.map((message) => view(message, byId, []))
+    return found.map((message) => views.view(message, byId))
   }
 
   // --- life ---
-
-  async function resumeOutbox(roomId: RoomId): Promise<void> {
-    for (const message of await storage().undelivered(roomId)) {
-      const known = runtime.outbox.has(`${roomId} ${message.msgId}`)
-      if (message.delivery !== 'failed' && !known) post(message)
-    }
-  }
 
   function takeRoomEvent(event: RoomEvent): void {
     const { roomId } = event
@@ -641,8 +352,10 @@ export const useMessagesStore = defineStore('messages', () => {
     if (event.type === 'update') hear(roomId, event)
     else if (event.type === 'keysArrived') void readAgain(roomId)
     else if (event.type === 'encryption') runtime.outbox.resume(roomId)
-    else if (event.type === 'access' && event.access === 'inside') catchUp.entered(roomId)
-    else if (event.type === 'access' || event.type === 'kicked') catchUp.left(roomId)
+    else if (event.type === 'access' && event.access === 'inside') {
+      catchUp.entered(roomId)
+      runtime.outbox.resume(roomId)
+    } else if (event.type === 'access' || event.type === 'kicked') catchUp.left(roomId)
   }
 
   async function begin(): Promise<void> {
@@ -650,18 +363,17 @@ export const useMessagesStore = defineStore('messages', () => {
   }
 
   async function resumeOutboxes(): Promise<void> {
-    for (const room of await runtime.storage.rooms()) if (room.joined) await resumeOutbox(room.id)
+    for (const room of await runtime.storage.rooms()) if (room.joined) await sender.resume(room.id)
   }
 
   runtime.on('begin', () => void begin())
   runtime.on('alone', () => void resumeOutboxes())
   runtime.on('room', takeRoomEvent)
-  runtime.on('delivery', takeDelivery)
-  runtime.on('read', ({ roomId }) => planReceipt(roomId))
+  runtime.on('delivery', ({ id, state, failure }) => sender.takeDelivery(id, state, failure))
+  runtime.on('read', ({ roomId }) => receipts.plan(roomId))
   runtime.on('end', () => {
-    for (const map of [timelines, reactions, receipts, drafts, loading, shown, tails, lines]) map.clear()
-    for (const stop of receiptTimers.values()) stop()
-    receiptTimers.clear()
+    for (const map of [timelines, reactions, drafts, loading, shown, tails, lines]) map.clear()
+    for (const part of [receipts, views, log, sender]) part.clear()
     received.clear()
     storageFailed = false
     systemLines.clear()
@@ -677,15 +389,19 @@ export const useMessagesStore = defineStore('messages', () => {
     unreadSince: rooms.unreadSince,
     loadOlder,
     reveal,
-    send,
-    edit,
-    remove,
+    send: async (roomId: RoomId, message: Parameters<Sender['send']>[1]) => {
+      await sender.send(roomId, message)
+      rooms.noteMessage(roomId, now(), true, false)
+      members.stopTyping(roomId)
+    },
+    edit: (roomId: RoomId, msgId: MsgId, text: string) => sender.edit(roomId, msgId, text),
+    remove: (roomId: RoomId, msgId: MsgId) => sender.remove(roomId, msgId),
     canEdit: (message: ChatMessage) =>
       message.own && message.kind === 'text' && !message.deleted && message.delivery === 'confirmed',
     canRemove: (message: ChatMessage) =>
       !message.deleted && message.delivery === 'confirmed' && (message.own || members.rights(message.roomId).moderate),
-    retry,
-    discard,
+    retry: (roomId: RoomId, msgId: MsgId) => sender.retry(roomId, msgId),
+    discard: (roomId: RoomId, msgId: MsgId) => sender.discard(roomId, msgId),
     react,
     search,
     prepareImage,

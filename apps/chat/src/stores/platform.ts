@@ -17,6 +17,8 @@ export interface Platform {
   fetch: (url: string, init: RequestInit) => Promise<Response>
   local: LocalStorage
   newId: () => string
+  /** What this browser is called among the devices of a user. */
+  deviceName: string
   /** Calls back periodically, also while the window is hidden; returns the function that ends it. */
   beat: (everyMs: number, callback: () => void) => () => void
   /** Whether the page is visible and has the focus. */
@@ -110,6 +112,17 @@ function localOrMemory(): LocalStorage {
   }
 }
 
+const BROWSERS = ['Edg', 'OPR', 'Firefox', 'Chrome', 'Safari'] as const
+const BROWSER_NAMES = { Edg: 'Edge', OPR: 'Opera', Firefox: 'Firefox', Chrome: 'Chrome', Safari: 'Safari' } as const
+const SYSTEMS = ['Android', 'iPhone', 'iPad', 'Windows', 'Mac OS', 'Linux'] as const
+
+/** The browser and the system in a user agent, such as `Firefox · Linux`. */
+export function deviceName(userAgent: string): string {
+  const browser = BROWSERS.find((name) => userAgent.includes(`${name}/`))
+  const system = SYSTEMS.find((name) => userAgent.includes(name))
+  return [browser && BROWSER_NAMES[browser], system].filter(Boolean).join(' · ') || 'Browser'
+}
+
 export const browserPlatform = (): Platform => ({
   clock: systemClock,
   random: Math.random,
@@ -120,6 +133,7 @@ export const browserPlatform = (): Platform => ({
   fetch: (url, init) => window.fetch(url, init),
   local: localOrMemory(),
   newId: () => crypto.randomUUID(),
+  deviceName: deviceName(navigator.userAgent),
   beat: beatFromWorker,
   attended: () => document.visibilityState === 'visible' && document.hasFocus(),
   onWake: (callback) =>

@@ -4,6 +4,7 @@
  */
 import { identityOf, type Identity } from '@/crypto/identity'
 import { AuthApi } from '@/protocol/auth'
+import { parseAddress, pattern } from '@/protocol/addresses'
 import { Connection, type Status as ConnectionStatus, type Update } from '@/protocol/connection'
 import { Outbox, type DeliveryState } from '@/protocol/outbox'
 import { Failure } from '@/protocol/errors'
@@ -11,7 +12,9 @@ import { MemoryStorage } from '@/storage/memory'
 import { Storage, type UserStorage } from '@/storage/storage'
 import type { StoredRoom } from '@/storage/types'
 import { Emitter } from './emitter'
+import { Directory } from './live/directory'
 import { LiveRoom, type RoomEvent, type Self } from './live/liveRoom'
+import { OwnDevice } from './live/ownDevice'
 import { browserPlatform, type Platform } from './platform'
 
 const BEAT_MS = 10_000
@@ -47,6 +50,14 @@ export interface RuntimeEvents {
   self: null
   /** The page has come back to the foreground, to the network or from sleep. */
   wake: null
+  /** The person chose another name or color. */
+  profileSet: null
+  /** The person pinned or unpinned a group. */
+  pinned: null
+  /** The stored rooms are loaded. */
+  roomsLoaded: null
+  /** What is stored of a room changed. */
+  roomKept: StoredRoom
   /** A room was read to its end. */
   read: { roomId: string }
 }
@@ -55,6 +66,8 @@ export class Runtime extends Emitter<RuntimeEvents> {
   readonly connection: Connection
   readonly auth: AuthApi
   readonly outbox: Outbox
+  readonly directory: Directory
+  readonly device: OwnDevice
   readonly rooms = new Map<string, LiveRoom>()
   self: Self = { userId: '', name: '', color: '#6b7280', status: 'online' }
   token: string | null = null
@@ -62,7 +75,10 @@ export class Runtime extends Emitter<RuntimeEvents> {
   private openStorage: UserStorage | null = null
   private ownIdentity: Identity | null = null
   private stops: (() => void)[] = []
+  /** The room on screen. */
+  private shownRoom: string | null = null
   private lastBeat = 0
+  private beats = 0
   private isAlone = false
   private tabs: { tell: (message: string) => void; close: () => void } | null = null
 
@@ -80,6 +96,8 @@ export class Runtime extends Emitter<RuntimeEvents> {
       renewToken: () => this.renewToken(),
     })
     this.outbox = new Outbox(this.connection, (id, state, failure) => this.emit('delivery', { id, state, failure }))
+    this.directory = new Directory(this)
+    this.device = new OwnDevice(this)
     this.connection.onStatus((status) => this.takeStatus(status))
     this.connection.onOnline(() => this.takeOnline())
     this.connection.onError((failure, address) => this.emit('refusal', { failure, address }))
@@ -126,6 +144,10 @@ export class Runtime extends Emitter<RuntimeEvents> {
         for (const room of this.rooms.values()) void room.sayGoodbye()
       }),
     ]
+    this.stops.push(
+      this.connection.subscribe(pattern.reactions(), (update) => this.hearRoom(update)),
+      this.connection.subscribe(pattern.historyFor(userId), (update) => this.hearRoom(update)),
+    )
     this.emit('begin', { storage, userId })
     tabs.tell(TAB_OPENED)
     this.connection.start()
@@ -159,6 +181,7 @@ export class Runtime extends Emitter<RuntimeEvents> {
     for (const room of rooms) room.close()
     this.rooms.clear()
     this.outbox.clear()
+    this.directory.clear()
     const storage = this.openStorage
     this.openStorage = null
     this.ownIdentity = null
@@ -174,12 +197,19 @@ export class Runtime extends Emitter<RuntimeEvents> {
     return new Promise((resolve) => this.platform.clock.after(delayMs, resolve))
   }
 
+  /** Puts a room on screen: it is entered before the others. */
+  show(roomId: string | null): void {
+    this.shownRoom = roomId
+    const live = roomId === null ? undefined : this.rooms.get(roomId)
+    if (live?.access === 'entering' && this.connection.online) live.announce(true)
+  }
+
   /** Makes a room live: announces presence, subscribes, and decrypts. */
-  enter(room: Pick<StoredRoom, 'id' | 'joinedAt'>): LiveRoom {
+  enter(room: Pick<StoredRoom, 'id' | 'joinedAt'>, urgent: boolean): LiveRoom {
     const known = this.rooms.get(room.id)
     if (known) return known
     const { connection, identity, platform } = this
-    const live = new LiveRoom(room.id, room.joinedAt, {
+    const live = new LiveRoom(room.id, room.joinedAt, urgent || room.id === this.shownRoom, {
       connection,
       storage: () => this.storage,
       identity,
@@ -187,6 +217,7 @@ export class Runtime extends Emitter<RuntimeEvents> {
       random: platform.random,
       self: () => this.self,
       emit: (event) => this.emit('room', event),
+      device: (userId, deviceId) => this.directory.device(userId, deviceId),
       share: (roomId) => this.tabs?.tell(roomId),
     })
     this.rooms.set(room.id, live)
@@ -204,6 +235,12 @@ export class Runtime extends Emitter<RuntimeEvents> {
     this.stops.push(this.connection.subscribe(pattern, handler))
   }
 
+  /** An update of any room, from a subscription for all of them. */
+  private hearRoom(update: Update): void {
+    const place = parseAddress(update.address)
+    if (place && 'roomId' in place) this.rooms.get(place.roomId)?.hear(update)
+  }
+
   /** Another tab stored encryption state of a room, or was opened and may have left messages unsent. */
   private hearTab(message: string): void {
     if (message !== TAB_OPENED) void this.rooms.get(message)?.sync()
@@ -214,13 +251,22 @@ export class Runtime extends Emitter<RuntimeEvents> {
     const now = this.platform.clock.now()
     if (now - this.lastBeat > SLEEP_MS) this.connection.probe()
     this.lastBeat = now
-    for (const room of this.rooms.values()) room.beat()
+    this.beats += 1
+    // Rooms that are not on screen take turns: each beats every 20 seconds.
+    for (const [place, room] of [...this.rooms.values()].entries()) {
+      if (room.id === this.shownRoom || place % 2 === this.beats % 2) room.beat()
+    }
     this.emit('beat', null)
   }
 
   private takeOnline(): void {
     this.emit('online', null)
-    for (const room of this.rooms.values()) room.announce()
+    // The room on screen first; a person with hundreds of rooms must not wait for all of them.
+    const shown = this.shownRoom === null ? undefined : this.rooms.get(this.shownRoom)
+    shown?.announce(true)
+    for (const room of this.rooms.values()) if (room !== shown) room.announce(false)
+    // A relay that refuses these addresses leaves the device unknown; a lost connection tries again at the next one.
+    this.device.publish().catch(() => undefined)
     // After the subscriptions, which the connection sends next.
     this.platform.clock.after(FIRST_BATCH, () => this.outbox.resumeAll())
   }

@@ -103,7 +103,7 @@ export const useSessionStore = defineStore('session', () => {
     local.setItem(KEY.userId, grant.userId)
     if (asGuest) local.removeItem(KEY.username)
     else local.setItem(KEY.username, grant.username)
-    if (displayName.value === '' || (another && !asGuest)) setProfile({ displayName: grant.username })
+    if (displayName.value === '' || (another && !asGuest)) applyProfile({ displayName: grant.username })
     if (runtime.begun) {
       runtime.connection.stop()
       runtime.connection.start()
@@ -160,6 +160,11 @@ export const useSessionStore = defineStore('session', () => {
   }
 
   function setProfile(change: { displayName?: string; color?: string; status?: Status }): void {
+    applyProfile(change)
+    if (change.displayName !== undefined || change.color !== undefined) runtime.emit('profileSet', null)
+  }
+
+  function applyProfile(change: { displayName?: string; color?: string; status?: Status }): void {
     if (change.displayName !== undefined) displayName.value = change.displayName.trim().slice(0, MAX_NAME)
     if (change.color !== undefined && isColor(change.color)) color.value = change.color
     if (change.status !== undefined) status.value = change.status
@@ -169,6 +174,11 @@ export const useSessionStore = defineStore('session', () => {
     publishSelf()
     runtime.emit('self', null)
     for (const room of runtime.rooms.values()) room.beat()
+  }
+
+  /** Another device of this user chose the name or the color. */
+  function takeProfile(name: string, chosen: string): void {
+    if (name !== displayName.value || chosen !== color.value) applyProfile({ displayName: name, color: chosen })
   }
 
   // --- renewing the token ---
@@ -250,5 +260,7 @@ export const useSessionStore = defineStore('session', () => {
     changePassword,
     logout,
     setProfile,
+    // For the other stores.
+    takeProfile,
   }
 })

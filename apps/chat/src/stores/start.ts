@@ -8,6 +8,7 @@ import { useNotificationsStore } from './notifications'
 import { useRoomsStore } from './rooms'
 import { useSecurityStore } from './security'
 import { useSettingsStore } from './settings'
+import { useSyncStore } from './sync'
 
 export function startStores(): void {
   useNotificationsStore()
@@ -19,4 +20,5 @@ export function startStores(): void {
   useMessagesStore()
   useFriendsStore()
   useGroupsStore()
+  useSyncStore()
 }

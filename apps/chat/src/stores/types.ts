@@ -221,7 +221,7 @@ export type Delivery = 'queued' | 'waiting' | 'sent' | 'confirmed' | 'failed'
 export type Secrecy = 'plain' | 'encrypted' | 'unreadable' | 'exposed'
 
 /** `pending` while the signing key is fetched; `unsigned` shows no mark. */
-export type Verification = 'unsigned' | 'pending' | 'verified' | 'forged'
+export type Verification = 'unsigned' | 'pending' | 'verified' | 'unverified'
 
 export interface Reaction {
   readonly emoji: string

@@ -114,7 +114,7 @@ describe('a message', () => {
     [{ edited: true, unproven: true }, 'edited, author not verified'],
     [{ secrecy: 'unreadable' }, 'Its key has not arrived yet.'],
     [{ secrecy: 'exposed' }, 'Not encrypted'],
-    [{ verification: 'forged' }, 'Invalid signature'],
+    [{ verification: 'unverified' }, 'Not verified'],
   ] as const)('with %j says so', async (change, words) => {
     await row(change)
     expect(wrapper.text()).toContain(words)

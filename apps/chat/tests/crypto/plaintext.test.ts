@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { seal } from '@/crypto/envelope'
+import { seal, type Outgoing } from '@/crypto/envelope'
 import { RoomCrypto, type CryptoEvent, type RoomCryptoRecord } from '@/crypto/roomCrypto'
 import { Failure } from '@/protocol/errors'
 import { seeded } from '../random'
@@ -23,7 +23,15 @@ const text = {
   alt: SECRET,
   replyTo: { msgId: '1-a', from: 'Carol', text: SECRET },
 } as const
-const edit = { kind: 'edit', fromId: 's', userId: 'bob', timestamp: 1, targetId: '1-a', text: SECRET } as const
+const edit = {
+  kind: 'edit',
+  fromId: 's',
+  userId: 'bob',
+  msgId: '1-b',
+  timestamp: 1,
+  targetId: '1-a',
+  text: SECRET,
+} as const
 
 const meta = fc.record({
   encrypted: fc.boolean(),
@@ -67,9 +75,9 @@ async function keyexFrom(userId: string): Promise<CryptoEvent> {
   return keyex ? { type: 'keyex', keyex } : { type: 'unreadable' }
 }
 
-async function attempt(machine: RoomCrypto, message: Parameters<typeof seal>[2]) {
+async function attempt(machine: RoomCrypto, message: Outgoing) {
   try {
-    return await seal(machine, await identity('bob'), message)
+    return await seal(machine, await identity('bob'), '11111111-1111-4111-8111-111111111111', message)
   } catch (error) {
     expect(error).toBeInstanceOf(Failure)
     expect((error as Failure).kind).toBe('waitingForKey')
@@ -135,6 +143,7 @@ describe('no clear text in an encrypted room', () => {
         kind: 'delete',
         fromId: 's',
         userId: 'bob',
+        msgId: '1-b',
         timestamp: 1,
         targetId: '1-a',
         moderator: false,

@@ -80,6 +80,7 @@ export class Room {
     for (const [userId, publicKey] of this.pubkeys) this.tell(id, { type: 'pubkey', userId, publicKey, live: false })
     this.tellAll({ type: 'presence', userId: id, present: true })
     this.tellAll({ type: 'member', userId: id, member: true })
+    this.tell(id, { type: 'complete' })
   }
 
   /** Closes the page. */

@@ -118,7 +118,9 @@ export class Person {
     const dialog = this.dialog('New room')
     await dialog.getByLabel('Name', { exact: true }).fill(wish.name)
     if (wish.isPublic === false) await dialog.getByRole('switch', { name: 'Public' }).click()
-    if (wish.encrypted) await dialog.getByRole('switch', { name: 'End-to-end encrypted' }).click()
+    // Private rooms start encrypted.
+    const encryption = dialog.getByRole('switch', { name: 'End-to-end encrypted' })
+    if ((wish.encrypted ?? false) !== (wish.isPublic === false)) await encryption.click()
     if (wish.password) await dialog.getByLabel('Password (optional)').fill(wish.password)
     await dialog.getByRole('button', { name: 'Create room' }).click()
     await dialog.waitFor({ state: 'detached' })

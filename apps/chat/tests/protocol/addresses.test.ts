@@ -58,9 +58,9 @@ const TABLE: readonly (readonly [string, string, object, string | null])[] = [
       ['bans', 'ban', address.ban, pattern.roomPeople],
       ['receipts', 'receipt', address.receipt, pattern.roomPeople],
       ['members', 'member', address.member, pattern.roomPeople],
-      ['crypto/pubkey', 'pubkey', address.pubkey, pattern.pubkeys],
-      ['crypto/proof', 'proof', address.proof, pattern.proofs],
-      ['crypto/keyex', 'keyex', address.keyex, null],
+      ['crypto/pubkey', 'pubkey', address.pubkey, pattern.roomKeys],
+      ['crypto/proof', 'proof', address.proof, pattern.roomKeys],
+      ['crypto/keyex', 'keyex', address.keyex, pattern.roomKeys],
       ['history/to', 'historyFor', address.historyFor, null],
     ] as const
   ).map(([path, kind, make, hear]) => {
@@ -77,13 +77,13 @@ const TABLE: readonly (readonly [string, string, object, string | null])[] = [
     `/chat/room/${ROOM}/reactions/${MSG}/👍`,
     address.reactionList(ROOM, MSG, '👍'),
     { kind: 'reaction', roomId: ROOM, msgId: MSG, emoji: '👍', userId: null },
-    pattern.reactions(ROOM),
+    pattern.reactions(),
   ],
   [
     `/chat/room/${ROOM}/reactions/${MSG}/👍/u-1`,
     address.reaction(ROOM, MSG, '👍', 'u-1'),
     { kind: 'reaction', roomId: ROOM, msgId: MSG, emoji: '👍', userId: 'u-1' },
-    pattern.reactions(ROOM),
+    pattern.reactions(),
   ],
 ]
 

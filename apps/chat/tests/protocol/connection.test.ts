@@ -573,7 +573,7 @@ describe('the own limit', () => {
     relay.policy = (message) => {
       if (message.type !== 'SET' || refusals === 0) return null
       refusals -= 1
-      return { code: 429, message: 'Too fast.' }
+      return { code: 429, message: 'Too fast.', unnamed: true }
     }
     const stored = connection.set('/a', 1)
     await turn()
@@ -588,12 +588,31 @@ describe('the own limit', () => {
   it('takes a 429 about a counted try as its answer', async () => {
     const connection = await online()
     relay.policy = (message) => (message.type === 'SET' ? { code: 429, message: 'Five tries a minute.' } : null)
-    expect(await failed(connection.set('/proof', 'x', { once: true }))).toMatchObject({ kind: 'tooMany' })
+    expect(await failed(connection.set('/proof', 'x'))).toMatchObject({ kind: 'tooMany' })
+  })
+
+  it('reports a subscription that is one too many, and does not repeat it', async () => {
+    const connection = await online()
+    relay.policy = (message) => (message.type === 'SUBSCRIBE' ? { code: 429, message: 'Too many.' } : null)
+    const heard: [string, string | null][] = []
+    connection.onError((failure, address) => heard.push([failure.kind, address]))
+    const refused: string[] = []
+    connection.subscribe(
+      '/a/*',
+      () => undefined,
+      (failure) => refused.push(failure.kind),
+    )
+    for (let step = 0; step < 50; step++) {
+      clock.advance(100)
+      await turn()
+    }
+    expect([heard, refused]).toEqual([[['tooMany', '/a/*']], ['tooMany']])
+    expect(types().filter((type) => type === 'SUBSCRIBE')).toHaveLength(1)
   })
 
   it('gives up after four times', async () => {
     const connection = await online()
-    relay.policy = (message) => (message.type === 'SET' ? { code: 429, message: 'Too fast.' } : null)
+    relay.policy = (message) => (message.type === 'SET' ? { code: 429, message: 'Too fast.', unnamed: true } : null)
     const result = failed(connection.set('/a', 1))
     for (let step = 0; step < 100; step++) {
       clock.advance(100)

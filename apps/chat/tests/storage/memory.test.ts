@@ -27,9 +27,6 @@ const message = (msgId: string, timestamp: number, part: Partial<StoredMessage> 
   secrecy: 'plain',
   verification: 'unsigned',
   relayedBy: null,
-  sealed: null,
-  signature: null,
-  change: null,
   ...part,
 })
 
@@ -50,7 +47,12 @@ async function transcript(storage: UserStorage): Promise<unknown[]> {
   seen.push(ids(await messages.from(ROOM, 2, 'c')), await messages.get(ROOM, 'b'), await messages.get(ROOM, 'none'))
   seen.push(ids(await messages.search(' cat ', ROOM)), ids(await messages.search('TEXT', null)))
   seen.push(ids(await messages.search('elsewhere', ROOM)), await messages.search(' ', null))
-  seen.push(ids(await messages.undelivered(ROOM)), ids(await messages.unreadable(ROOM)))
+  seen.push(ids(await messages.undelivered(ROOM)))
+  const [first] = await messages.about(ROOM, 'a')
+  const again = { ...first!, id: 'again', at: 7, proof: 'pending' as const }
+  await messages.record(ROOM, { events: [again], rows: [message('f', 6)], gone: ['e'] })
+  seen.push((await messages.about(ROOM, 'a')).map(({ id }) => id).sort(), await messages.newestEvents(ROOM, 1, 1))
+  seen.push(await messages.unfinished(ROOM, 'pending'), await messages.unfinished(ROOM, 'closed'))
   seen.push(await messages.countSince(ROOM, 1, 'me'))
   await messages.remove(ROOM, 'b')
   seen.push(ids(await messages.before(ROOM, 9)))

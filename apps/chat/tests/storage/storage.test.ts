@@ -1,3 +1,5 @@
+import { openDB } from 'idb'
+import { project } from '@/stores/messages/projection'
 import { beforeEach, describe, expect, it } from 'vitest'
 import { newRoomKey } from '@/crypto/roomKey'
 import { payloadOf, exportData, readExport, storeImport } from '@/storage/transfer'
@@ -29,9 +31,6 @@ const message = (at: number, part: Partial<StoredMessage> = {}): StoredMessage =
   secrecy: 'plain',
   verification: 'unsigned',
   relayedBy: null,
-  sealed: null,
-  signature: null,
-  change: null,
   ...part,
 })
 const room = (id: string, part: Partial<StoredRoom> = {}): StoredRoom => ({
@@ -85,15 +84,13 @@ describe('the history', () => {
     expect(await storage.messages.search('  ', null)).toEqual([])
   })
 
-  it('knows what is undelivered, unreadable and unread', async () => {
+  it('knows what is undelivered and unread', async () => {
     await storage.messages.put(message(1, { delivery: 'queued' }))
     await storage.messages.put(message(2, { delivery: 'failed' }))
-    const sealed = { text: { text: 'AAAA', iv: 'AAAA' }, image: null, alt: null, keyId: null }
-    await storage.messages.put(message(3, { sealed, secrecy: 'unreadable' }))
+    await storage.messages.put(message(3, { secrecy: 'unreadable' }))
     await storage.messages.put(message(4, { userId: 'me' }))
     await storage.messages.put(message(5, { deleted: true }))
     expect(ids(await storage.messages.undelivered(ROOM))).toEqual([1, 2])
-    expect(ids(await storage.messages.unreadable(ROOM))).toEqual([3])
     expect(await storage.messages.countSince(ROOM, 1, 'me')).toBe(2)
   })
 
@@ -226,5 +223,47 @@ describe('export and import', () => {
       [4, null, '#6b7280'],
     ])
     expect(data.joined).toEqual([{ id: ROOM, peerName: '' }])
+  })
+})
+
+describe('a database of version 1', () => {
+  it('is taken over: what it knows of each message becomes events, and later edits apply to them', async () => {
+    const userId = 'migrating'
+    const old = await openDB(`clasp-relay-chat-${userId}`, 1, {
+      upgrade(database) {
+        const messages = database.createObjectStore('messages', { keyPath: ['roomId', 'msgId'] })
+        messages.createIndex('byTime', ['roomId', 'timestamp', 'msgId'])
+        messages.createIndex('byDelivery', ['roomId', 'delivery'])
+        messages.createIndex('bySecrecy', ['roomId', 'secrecy'])
+        database.createObjectStore('rooms', { keyPath: 'id' })
+        database.createObjectStore('drafts', { keyPath: 'roomId' })
+        for (const name of ['crypto', 'identity', 'values']) database.createObjectStore(name)
+      },
+    })
+    const v1 = { sealed: null, signature: { text: 'x', value: 'y', timestamp: 1 }, change: null }
+    const sealed = { text: { text: 'AAAA', iv: 'BBBB' }, image: null, alt: null, keyId: '01234567' }
+    const rows = [
+      { ...message(1), ...v1, verification: 'forged' },
+      { ...message(2), ...v1, edited: true, text: 'changed', change: { timestamp: 7 } },
+      { ...message(3), ...v1, deleted: true, text: '' },
+      { ...message(4), ...v1, secrecy: 'unreadable', text: '', sealed },
+      { ...message(5), ...v1, delivery: 'queued' },
+      { ...message(6), ...v1, relayedBy: 'carol' },
+    ]
+    for (const row of rows) await old.put('messages', row)
+    await old.put('rooms', room(ROOM))
+    old.close()
+    const moved = await Storage.open(userId)
+    const stored = await moved.messages.before(ROOM, 10)
+    expect(ids(stored)).toEqual([1, 2, 3, 4, 5, 6])
+    expect(stored[0]).toEqual({ ...message(1), verification: 'unverified' })
+    for (const row of stored) {
+      const events = await moved.messages.about(ROOM, row.msgId)
+      expect(project(events)).toEqual(row.delivery === 'queued' ? [] : [row])
+    }
+    expect((await moved.messages.unfinished(ROOM, 'closed')).map(({ target }) => target)).toEqual([stored[3]!.msgId])
+    expect(await moved.messages.unfinished(ROOM, 'pending')).toEqual([])
+    expect(await moved.rooms()).toHaveLength(1)
+    moved.close()
   })
 })

@@ -43,6 +43,18 @@ describe('what is written about oneself', () => {
     })
   })
 
+  it('the account key, and the device that it signs', () => {
+    const { userId, runtime } = alice
+    expect(world.relay.value(`/chat/user/${userId}/account`)).toEqual({ key: jwk(['verify']), createdAt: ms, v: 1 })
+    expect(world.relay.value(`/chat/user/${userId}/devices/${runtime.identity.deviceId}`)).toEqual({
+      name: 'Test',
+      key: jwk(['verify']),
+      exchange: jwk([]),
+      createdAt: ms,
+      sig: expect.stringMatching(/^.{88}$/) as string,
+    })
+  })
+
   it('presence, with the status beside it, and typing', async () => {
     const roomId = await world.room(alice, [])
     expect(world.relay.value(`/chat/room/${roomId}/presence/${alice.userId}`)).toEqual({
@@ -117,6 +129,7 @@ describe('what is written about rooms', () => {
     expect(world.relay.value(`/chat/room/${roomId}/crypto/pubkey/${alice.userId}`)).toEqual({
       publicKey: jwk([]),
       timestamp: ms,
+      deviceId: alice.runtime.identity.deviceId,
     })
     await world.done(bob.rooms.join(roomId, 'sesame'), 2_000)
     const { passwordHash } = world.relay.value(`/chat/room/${roomId}/meta`) as { passwordHash: string }
@@ -240,6 +253,7 @@ describe('what is written among friends', () => {
       name: 'Bob',
       type: 'dm',
       isPublic: false,
+      encrypted: true,
       dmUsers: { [alice.userId]: 'Alice', [bob.userId]: 'Bob' },
     })
     expect(world.relay.value(`/chat/user/${bob.userId}/dms/${roomId}`)).toEqual({
@@ -267,7 +281,13 @@ describe('what is written among friends', () => {
 })
 
 describe('what is emitted', () => {
+  const proof = () => ({
+    deviceId: alice.runtime.identity.deviceId,
+    sig2: expect.stringMatching(/^.{88}$/) as string,
+  })
   const head = () => ({
+    kind: 'message',
+    ...proof(),
     from: 'Alice',
     fromId: alice.connection.sessionId,
     userId: alice.userId,
@@ -297,11 +317,11 @@ describe('what is emitted', () => {
     const { msgId } = alice.messages.timeline(roomId)[0]!
     await world.done(alice.messages.edit(roomId, msgId, 'ho'))
     await world.done(alice.messages.remove(roomId, msgId))
-    const signature = expect.stringMatching(/^.{88}$/) as string
-    const change = { fromId: alice.connection.sessionId, userId: alice.userId, targetId: msgId, timestamp: ms }
+    const ids = { msgId: expect.stringMatching(/^\d{13}-[0-9a-z]{6}$/) as string, ...proof() }
+    const change = { ...ids, fromId: alice.connection.sessionId, userId: alice.userId, targetId: msgId, timestamp: ms }
     expect(world.emitted(`/chat/room/${roomId}/messages`).slice(1)).toEqual([
-      { type: 'edit', ...change, text: 'ho', signature },
-      { type: 'delete', ...change, signature },
+      { kind: 'edit', type: 'edit', ...change, text: 'ho' },
+      { kind: 'delete', type: 'delete', ...change },
     ])
   })
 
@@ -316,7 +336,6 @@ describe('what is emitted', () => {
         encrypted: true,
         keyId: expect.stringMatching(/^[0-9a-f]{8}$/) as string,
         type: 'text',
-        cipherSignature: expect.stringMatching(/^.{88}$/) as string,
       },
     ])
   })

@@ -122,4 +122,17 @@ describe('a friendship', () => {
     await world.pass(1_000)
     expect(again.rooms.directMessages).toEqual([])
   })
+
+  it('talks encrypted where both have devices, and in the open, shown as such, where one has none', async () => {
+    await befriend()
+    const roomId = await world.done(alice.friends.openDirectMessage(bob.userId), 1_000)
+    await world.pass(6_000)
+    expect([alice, bob].map((each) => each.rooms.byId[roomId]!.encryption)).toEqual(['ready', 'ready'])
+    await world.done(bob.messages.send(roomId, { text: 'between us' }))
+    expect(JSON.stringify(world.relay.published)).not.toContain('between us')
+    world.relay.put(`/chat/user/${alice.userId}/friends/olga`, { name: 'Olga', avatarColor: '#112233', addedAt: 1 })
+    await world.pass(100)
+    const open = await world.done(alice.friends.openDirectMessage('olga'), 1_000)
+    expect(alice.rooms.byId[open]!.encryption).toBe('off')
+  })
 })

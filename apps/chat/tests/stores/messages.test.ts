@@ -48,9 +48,6 @@ async function fill(tester: Tester, count: number): Promise<void> {
     secrecy: 'plain' as const,
     verification: 'unsigned' as const,
     relayedBy: null,
-    sealed: null,
-    signature: null,
-    change: null,
   }))
   await tester.runtime.storage.messages.addMissing(rows)
 }
@@ -261,8 +258,12 @@ describe('history', () => {
       ...part,
     })
 
-    it('no row is one’s own or verified, and each is marked', async () => {
-      await lie([row({ signature: `${'A'.repeat(86)}==` })])
+    it('nothing is shown of somebody whose devices sign, and of others nothing without a mark', async () => {
+      const sig2 = `${'A'.repeat(86)}==`
+      const device = { deviceId: alice.runtime.identity.deviceId, sig2 }
+      await lie([row(), row({ msgId: 'forged-2', userId: alice.userId, ...device }), row({ msgId: 'forged-3', sig2 })])
+      expect(texts(bob)).toEqual([])
+      await lie([row({ userId: 'olga', signature: sig2 })])
       const forged = shown(bob).find((message) => message.msgId === 'forged-1')!
       expect(forged).toMatchObject({ own: false, verification: 'unsigned', relayedBy: { userId: 'mallory' } })
       expect(bob.messages.canEdit(forged)).toBe(false)
@@ -381,7 +382,7 @@ describe('a message that waited for long', () => {
 describe('a browser that does not store', () => {
   it('shows messages all the same, and says once that it is full', async () => {
     const { messages } = alice.runtime.storage
-    messages.put = () => Promise.reject(new DOMException('full', 'QuotaExceededError'))
+    messages.put = messages.record = () => Promise.reject(new DOMException('full', 'QuotaExceededError'))
     await world.done(alice.messages.send(roomId, { text: 'one' }))
     await world.done(bob.messages.send(roomId, { text: 'two' }))
     expect(shown(alice)).toMatchObject([{ text: 'one', delivery: 'confirmed' }, { text: 'two' }])

@@ -325,3 +325,79 @@ describe('groups', () => {
     expect(alice.rooms.byId[roomId]).toMatchObject({ joined: true })
   })
 })
+
+describe('the key of an encrypted room', () => {
+  it('is not replaced by a reload, however late the list of members comes', async () => {
+    const [alice, bob] = [await world.person('Alice'), await world.person('Bob')]
+    const roomId = await world.room(alice, [bob], { encrypted: true })
+    const keysSent = () => world.emitted(`/chat/room/${roomId}/crypto/keyex/${bob.userId}`) as { keyId: string }[]
+    const [first] = keysSent()
+    await alice.runtime.end(false)
+    const again = world.make('Alice', alice.local)
+    await world.done(again.session.restore())
+    await world.pass(30_000)
+    expect(keysSent().every(({ keyId }) => keyId === first!.keyId)).toBe(true)
+    await again.runtime.end(false)
+    await world.done(bob.rooms.leave(roomId))
+    const later = world.make('Alice', alice.local)
+    await world.done(later.session.restore())
+    await world.pass(5_000)
+    await world.done(later.messages.send(roomId, { text: 'without Bob' }))
+    const sent = world.emitted(`/chat/room/${roomId}/messages`).at(-1) as { keyId: string }
+    expect(sent.keyId).not.toBe(first!.keyId)
+  })
+
+  it('is replaced by a ban and a kick, also where the relay refuses to remove the presence', async () => {
+    const roomId = await world.room(alice, [bob], { encrypted: true })
+    const key = async () => {
+      await world.done(alice.messages.send(roomId, { text: 'x' }))
+      return (world.emitted(`/chat/room/${roomId}/messages`).at(-1) as { keyId: string }).keyId
+    }
+    const before = await key()
+    world.relay.policy = (message) =>
+      message.type === 'SET' && message.address.includes('/presence/') && message.value === null
+        ? { code: 403, message: 'No.' }
+        : null
+    await expect(world.done(alice.members.kick(roomId, bob.userId))).rejects.toMatchObject({ kind: 'forbidden' })
+    const kicked = await key()
+    expect(kicked).not.toBe(before)
+    await expect(world.done(alice.members.ban(roomId, bob.userId))).rejects.toMatchObject({ kind: 'forbidden' })
+    expect(await key()).not.toBe(kicked)
+  })
+})
+
+describe('somebody with hundreds of rooms', () => {
+  it('takes three subscriptions for each, and talks at once after a reload', async () => {
+    const ids: string[] = []
+    for (let at = 0; at < 300; at++) ids.push(`${String(at).padStart(8, '0')}-0000-4000-8000-000000000000`)
+    for (const id of ids) {
+      world.relay.put(`/chat/room/${id}/meta`, { name: id, type: 'text', isPublic: true, encrypted: false })
+      await bob.runtime.storage.putRoom({
+        id,
+        joined: true,
+        muted: false,
+        meta: null,
+        joinedAt: 1,
+        lastReadMs: 0,
+        lastActivityMs: 0,
+        peerName: '',
+      })
+    }
+    const roomId = ids[200]!
+    await world.done(alice.rooms.join(roomId))
+    alice.messages.timeline(roomId)
+    await bob.runtime.end(false)
+    const again = world.make('Bob', bob.local)
+    await again.session.restore()
+    await breathe()
+    again.rooms.activate(roomId)
+    await world.pass(1_000)
+    await world.done(again.messages.send(roomId, { text: 'at once' }), 1_000)
+    expect(alice.messages.timeline(roomId).map((message) => message.text)).toContain('at once')
+    await world.pass(90_000)
+    const [socket] = [...world.relay.sockets].filter((each) => each.subject === bob.userId)
+    const ofRooms = [...socket!.subscriptions.values()].filter((each) => each.startsWith('/chat/room/'))
+    expect(ofRooms.length).toBeLessThanOrEqual(3 * 300 + 2)
+    expect(again.rooms.joined.filter((room) => room.access !== 'inside').length).toBe(0)
+  }, 60_000)
+})

@@ -67,9 +67,10 @@ describe('talking', () => {
     await breathe()
     expect(texts(bob, roomId)).toEqual(['before anybody came', 'secret answer'])
     expect(bob.messages.timeline(roomId)[0]).toMatchObject({
-      relayedBy: { userId: alice.userId, name: 'Alice' },
+      name: 'Alice',
+      relayedBy: null,
       secrecy: 'encrypted',
-      verification: 'unsigned',
+      verification: 'verified',
     })
     expect(JSON.stringify(relay.published)).not.toContain('secret answer')
     expect(JSON.stringify(relay.published)).not.toContain('before anybody')

@@ -1,5 +1,6 @@
 /** A relay in memory, a clock, and people who meet there; new ones in every test. */
 import type { Value } from '@/protocol/codec'
+import { IDBFactory } from 'fake-indexeddb'
 import { breathe, FakeClock } from '../support/clock'
 import { makePerson, MemoryStorage, type Tester } from '../support/person'
 import { FakeRelay } from '../support/relay'
@@ -24,6 +25,17 @@ export class World {
     const tester = this.make(name, local)
     await tester.start()
     await this.pass(500)
+    return tester
+  }
+
+  /** Another browser of somebody: nothing is stored in it yet. */
+  async device(of: Tester, name = of.name): Promise<Tester> {
+    const { indexedDB: first } = globalThis
+    globalThis.indexedDB = new IDBFactory()
+    const tester = makePerson({ clock: this.clock, connect: this.relay.connect }, name, of.userId)
+    await tester.start()
+    await this.pass(500)
+    globalThis.indexedDB = first
     return tester
   }
 

@@ -77,6 +77,7 @@ export function makePerson(world: World, name: string, userId = name.toLowerCase
     fetch: world.fetch ?? (() => Promise.reject(new Error('no network'))),
     local: local as unknown as globalThis.Storage,
     newId: () => `${hex(8)}-${hex(4)}-4${hex(3)}-8${hex(3)}-${hex(12)}`,
+    deviceName: 'Test',
     beat: (everyMs, callback) => {
       let stop = (): void => undefined
       const tick = (): void => {

@@ -14,7 +14,10 @@ interface Param {
 }
 
 /** Says the error for a message that a client may not send; null lets it through. */
-export type Policy = (message: Message, subject: string | null) => { code: number; message: string } | null
+export type Policy = (
+  message: Message,
+  subject: string | null,
+) => { code: number; message: string; unnamed?: true } | null
 
 export class FakeSocket implements SocketLike {
   binaryType = ''
@@ -111,7 +114,11 @@ export class FakeRelay {
     if (message.type === 'HELLO') return this.welcome(socket, message.token ?? '')
     const refused = this.policy(message, socket.subject)
     const where = 'pattern' in message ? message.pattern : 'address' in message ? message.address : undefined
-    if (refused) return socket.tell({ type: 'ERROR', ...refused, ...(where !== undefined && { address: where }) })
+    if (refused) {
+      const { code, message: text, unnamed } = refused
+      const named = where !== undefined && !unnamed && { address: where }
+      return socket.tell({ type: 'ERROR', code, message: text, ...named })
+    }
     if (message.type === 'SET') this.set(socket, message.address, message.value)
     else if (message.type === 'GET') socket.tell({ type: 'SNAPSHOT', params: [this.param(message.address)] })
     else if (message.type === 'SUBSCRIBE') this.subscribe(socket, message.id, message.pattern)

@@ -81,7 +81,7 @@ export const chat: typeof english = {
     exposed: 'Nicht verschlüsselt',
     exposedText: 'Diese Nachricht wurde in einem verschlüsselten Raum unverschlüsselt gesendet.',
     verified: 'Signatur verifiziert',
-    forged: 'Ungültige Signatur',
+    unverified: 'Nicht bestätigt',
     failed: 'Nicht gesendet.',
     discard: 'Verwerfen',
     actions: 'Nachrichtenaktionen',

@@ -9,6 +9,7 @@ export const dialogs: typeof english = {
     public: 'Öffentlich',
     publicText: 'Alle finden den Raum in der Liste. Sonst braucht man den Einladungslink, um beizutreten.',
     encrypted: 'Ende-zu-Ende-verschlüsselt',
+    encryptedPublic: 'Wer den Raum betritt, bekommt den Schlüssel. Das lässt sich später nicht ausschalten.',
     encryptedText: 'Nur Mitglieder können die Nachrichten lesen. Das lässt sich später nicht ausschalten.',
     password: 'Passwort',
     passwordHint: 'Wird zum Beitreten gebraucht. Leer lassen für kein Passwort.',

@@ -14,7 +14,7 @@ export const entry: typeof english = {
       rooms: 'Räume und Gruppen',
       roomsText: 'Öffentliche Räume sind für alle gelistet, private teilst du per Link.',
       secret: 'Ende-zu-Ende-Verschlüsselung',
-      secretText: 'Schalte sie in einem Raum ein, dann können nur seine Mitglieder die Nachrichten lesen.',
+      secretText: 'Direktnachrichten und private Räume sind von Anfang an verschlüsselt, öffentliche auf Wunsch.',
       offline: 'Auch offline',
       offlineText: 'Dein Verlauf ist in diesem Browser gespeichert und auch ohne Verbindung lesbar.',
     },

@@ -81,7 +81,7 @@ export const chat = {
     exposed: 'Not encrypted',
     exposedText: 'This message was sent without encryption in an encrypted room.',
     verified: 'Signature verified',
-    forged: 'Invalid signature',
+    unverified: 'Not verified',
     failed: 'Not sent.',
     discard: 'Discard',
     actions: 'Message actions',

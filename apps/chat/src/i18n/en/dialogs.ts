@@ -8,6 +8,7 @@ export const dialogs = {
     public: 'Public',
     publicText: 'Everybody finds the room in the list. Otherwise, people need the invitation link to join.',
     encrypted: 'End-to-end encrypted',
+    encryptedPublic: 'Anybody who enters gets the key. You cannot turn this off later.',
     encryptedText: 'Only members can read the messages. You cannot turn this off later.',
     password: 'Password',
     passwordHint: 'People need it to join. Leave empty for no password.',

@@ -13,7 +13,7 @@ export const entry = {
       rooms: 'Rooms and groups',
       roomsText: 'Public rooms are listed for everybody; private ones are shared by link.',
       secret: 'End-to-end encryption',
-      secretText: 'Turn it on for a room, and only its members can read the messages.',
+      secretText: 'Direct messages and private rooms are encrypted from the start; public rooms if you turn it on.',
       offline: 'Works offline',
       offlineText: 'Your history is stored in this browser and can be read without a connection.',
     },

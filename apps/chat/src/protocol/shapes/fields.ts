@@ -30,6 +30,9 @@ export function recordOf<T>(entries: Iterable<readonly [string, T]>): Record<str
   return record
 }
 
+/** The beginning of a text, without half of a character at its end. */
+export const clip = (long: string, max: number): string => long.slice(0, max).replace(/[\ud800-\udbff]$/, '')
+
 export function text(fields: Fields, key: string, max: number): string | null {
   const value = own(fields, key)
   return typeof value === 'string' ? value.slice(0, max) : null

@@ -1,7 +1,7 @@
 /** The history exchange between members. */
 import { isMsgId, isUserId } from '../addresses'
-import { type Fields, fieldsOf, flag, id, own, time } from './fields'
-import { type ChangeMessage, type Quote, type Sealed, parseMessage, sealedPair } from './messages'
+import { fieldsOf, flag, id, own, time } from './fields'
+import { type Quote, type Sealed, parseMessage, sealedPair } from './messages'
 
 export type HistoryCall =
   /** `sinceMs`: only newer messages are missing. */
@@ -42,7 +42,7 @@ export function parseHistoryMail(value: unknown): HistoryMail | null {
   return { type, userId, requestId, last: flag(fields, 'last'), messages, sealed }
 }
 
-/** A message of shared or imported history. */
+/** A message of an imported file. */
 export interface HistoryRow {
   msgId: string
   userId: string | null
@@ -56,14 +56,6 @@ export interface HistoryRow {
   alt: string
   replyTo: Quote | null
   edited: boolean
-  deleted: boolean
-  /** The last edit or delete, if it is signed. */
-  change: ChangeMessage | null
-}
-
-function changeOf(fields: Fields, msgId: string): ChangeMessage | null {
-  const change = parseMessage(own(fields, 'change'))
-  return change && change.kind !== 'message' && change.targetId === msgId && change.signature ? change : null
 }
 
 export function parseHistoryRow(value: unknown): HistoryRow | null {
@@ -84,7 +76,5 @@ export function parseHistoryRow(value: unknown): HistoryRow | null {
     alt,
     replyTo,
     edited: flag(fields, 'edited'),
-    deleted: flag(fields, 'deleted'),
-    change: changeOf(fields, msgId),
   }
 }

@@ -1,6 +1,6 @@
 /** Keys and password proofs of encrypted rooms. */
-import { isUserId } from '../addresses'
-import { type Fields, base64, fieldsOf, id, own } from './fields'
+import { isDeviceId, isUserId } from '../addresses'
+import { type Fields, base64, fieldsOf, id, line, own, time } from './fields'
 
 /** A P-256 public key with exactly the fields that all clients write. */
 export interface PublicJwk {
@@ -33,10 +33,42 @@ export function parseSigningKey(value: unknown): SigningKey | null {
   return publicKey ? { publicKey } : null
 }
 
+/** The public key of an account, which signs the records of its devices. */
+export function parseAccount(value: unknown): { key: PublicJwk; createdAt: number } | null {
+  const fields = fieldsOf(value)
+  const key = fields && publicJwk(own(fields, 'key'), ['verify'])
+  return fields && key ? { key, createdAt: time(fields, 'createdAt') ?? 0 } : null
+}
+
+/** A device of a user. */
+export interface DeviceRecord {
+  name: string
+  key: PublicJwk
+  exchange: PublicJwk
+  createdAt: number
+  /** The signature of the account key; null: the device has not been linked to the account yet. */
+  sig: string | null
+}
+
+export function parseDevice(value: unknown): DeviceRecord | null {
+  const fields = fieldsOf(value)
+  const key = fields && publicJwk(own(fields, 'key'), ['verify'])
+  const exchange = fields && publicJwk(own(fields, 'exchange'), [])
+  if (!fields || !key || !exchange) return null
+  const createdAt = time(fields, 'createdAt') ?? 0
+  return { name: line(fields, 'name', 64), key, exchange, createdAt, sig: base64(fields, 'sig', 88) }
+}
+
 /** The public exchange key of a user in a room. */
 export function parsePubkey(value: unknown): PublicJwk | null {
   const fields = fieldsOf(value)
   return fields && publicJwk(own(fields, 'publicKey'), [])
+}
+
+/** The device that wrote a value; null: it does not say so. */
+export function parseDeviceId(value: unknown): string | null {
+  const fields = fieldsOf(value)
+  return fields && id(fields, 'deviceId', isDeviceId)
 }
 
 /** Whether a proof exists. The relay checks its hash, and shows it only to the creator. */

@@ -1,5 +1,5 @@
 /** The events of a room's `messages` address. */
-import { isMsgId, isUserId } from '../addresses'
+import { isDeviceId, isMsgId, isUserId } from '../addresses'
 import { MAX_PAYLOAD_BYTES } from '../codec'
 import {
   type Fields,
@@ -35,6 +35,10 @@ interface Authored {
   /** null: edits and deletes of the original app have none. */
   userId: string | null
   timestamp: number
+  /** The device that signed; null: written by the original app. */
+  deviceId: string | null
+  /** The signature of that device. */
+  sig2: string | null
 }
 
 export interface TextMessage extends Authored {
@@ -51,26 +55,27 @@ export interface TextMessage extends Authored {
   sealedImage: Sealed | null
   sealedAlt: Sealed | null
   replyTo: Quote | null
+  /** The original's signature, over the plain text. */
   signature: string | null
-  /** Signature over the ciphertext, written by this app. */
-  cipherSignature: string | null
   keyId: string | null
 }
 
 export interface EditMessage extends Authored {
   kind: 'edit'
+  /** The id of the edit itself; null: written by the original app. */
+  msgId: string | null
   targetId: string
   text: string
   sealed: Sealed | null
-  /** Over the text or the ciphertext. This app writes it, so that members can share the edit as history. */
-  signature: string | null
+  keyId: string | null
 }
 
 export interface DeleteMessage extends Authored {
   kind: 'delete'
+  /** The id of the delete itself; null: written by the original app. */
+  msgId: string | null
   targetId: string
   moderator: boolean
-  signature: string | null
 }
 
 export type ChangeMessage = EditMessage | DeleteMessage
@@ -115,7 +120,6 @@ function textMessage(fields: Fields, authored: Authored): TextMessage | null {
     sealedAlt: sealedImage && sealedPair(fields, 'encryptedAlt', 'altIv'),
     replyTo: quote(own(fields, 'replyTo')),
     signature: base64(fields, 'signature', SIGNATURE_CHARS),
-    cipherSignature: base64(fields, 'cipherSignature', SIGNATURE_CHARS),
     keyId: keyMarks(fields).keyId,
   }
 }
@@ -126,8 +130,16 @@ function editMessage(fields: Fields, authored: Authored): EditMessage | null {
   const sealed = encrypted ? sealedPair(fields, 'text', 'iv') : null
   const clear = text(fields, 'text', MAX_PAYLOAD_BYTES)
   if (!targetId || clear === null || (encrypted && !sealed)) return null
-  const signature = base64(fields, sealed ? 'cipherSignature' : 'signature', SIGNATURE_CHARS)
-  return { kind: 'edit', ...authored, targetId, text: sealed ? '' : clear, sealed, signature }
+  const msgId = id(fields, 'msgId', isMsgId)
+  return {
+    kind: 'edit',
+    ...authored,
+    msgId,
+    targetId,
+    text: sealed ? '' : clear,
+    sealed,
+    keyId: keyMarks(fields).keyId,
+  }
 }
 
 /**
@@ -139,21 +151,47 @@ export function parseMessage(value: unknown): RoomMessage | null {
   const fromId = fields && text(fields, 'fromId', MAX_NAME)
   const timestamp = fields && time(fields, 'timestamp')
   if (!fields || !fromId || timestamp === null || timestamp === undefined) return null
-  const authored: Authored = { fromId, userId: id(fields, 'userId', isUserId), timestamp }
+  const authored: Authored = {
+    fromId,
+    userId: id(fields, 'userId', isUserId),
+    timestamp,
+    deviceId: id(fields, 'deviceId', isDeviceId),
+    sig2: base64(fields, 'sig2', SIGNATURE_CHARS),
+  }
   const type = own(fields, 'type')
   if (type === 'edit') return editMessage(fields, authored)
   if (type !== 'delete') return textMessage(fields, authored)
   const targetId = id(fields, 'targetId', isMsgId)
-  const signature = base64(fields, 'signature', SIGNATURE_CHARS)
-  return targetId ? { kind: 'delete', ...authored, targetId, moderator: flag(fields, 'isModAction'), signature } : null
+  if (!targetId) return null
+  const msgId = id(fields, 'msgId', isMsgId)
+  return { kind: 'delete', ...authored, msgId, targetId, moderator: flag(fields, 'isModAction') }
 }
 
-/** An edit or delete as it was emitted, for sharing it as history. */
-export function changeFields(change: ChangeMessage): object {
-  const { kind, fromId, userId, targetId, timestamp, signature } = change
-  const head = { type: kind, fromId, userId, targetId, timestamp }
-  if (change.kind === 'delete') return { ...head, signature, ...(change.moderator && { isModAction: true }) }
-  const { text, sealed } = change
-  if (!sealed) return { ...head, text, signature }
-  return { ...head, text: sealed.text, iv: sealed.iv, encrypted: true, cipherSignature: signature }
+/** The fields of an event as they are emitted, for handing it on: parsed again, they give the same event. */
+export function wireOf(event: RoomMessage): object {
+  const { kind, fromId, userId, timestamp, deviceId, sig2, msgId } = event
+  const proof = { ...(deviceId && { deviceId }), ...(sig2 && { sig2 }) }
+  const head = { kind, fromId, ...(userId && { userId }), ...(msgId && { msgId }), timestamp, ...proof }
+  if (event.kind === 'message') return { ...head, ...messageFields(event) }
+  const { targetId } = event
+  if (event.kind === 'delete') return { ...head, type: kind, targetId, ...(event.moderator && { isModAction: true }) }
+  return { ...head, type: kind, targetId, ...(event.sealed ? closedFields(event) : { text: event.text }) }
+}
+
+const pair = (sealed: Sealed | null, textKey: string, ivKey: string): object =>
+  sealed ? { [textKey]: sealed.text, [ivKey]: sealed.iv } : {}
+
+const closedFields = ({ sealed, keyId }: Pick<EditMessage, 'sealed' | 'keyId'>): object => ({
+  ...pair(sealed, 'text', 'iv'),
+  encrypted: true,
+  ...(keyId && { keyId }),
+})
+
+function messageFields(event: TextMessage): object {
+  const { type, from, avatarColor, text: clear, image, alt, sealed, sealedImage, sealedAlt, replyTo, signature } = event
+  const pictures = { ...pair(sealedImage, 'encryptedImage', 'imageIv'), ...pair(sealedAlt, 'encryptedAlt', 'altIv') }
+  const body = sealed
+    ? { ...closedFields(event), ...pictures }
+    : { text: clear, ...(image !== null && { image }), ...(alt && { alt }) }
+  return { type, from, avatarColor, ...body, ...(replyTo && { replyTo }), ...(signature && { signature }) }
 }

@@ -1,6 +1,6 @@
 /** Values about users: profiles, friends, requests, presence, typing, receipts. */
 import { isMsgId, isRoomId, isUserId } from '../addresses'
-import { MAX_NAME, type Status, color, fieldsOf, id, line, own, status, time } from './fields'
+import { MAX_NAME, type Status, color, fieldsOf, flag, id, line, own, status, time } from './fields'
 
 export interface Profile {
   userId: string | null
@@ -95,6 +95,33 @@ export function parsePresence(value: unknown): Presence | null {
 export function parseTyping(value: unknown): { name: string } | null {
   const fields = fieldsOf(value)
   return fields && { name: line(fields, 'name', MAX_NAME) }
+}
+
+/** What the devices of a user share about a room. */
+export interface SyncedRoom {
+  joined: boolean
+  muted: boolean
+  joinedAt: number
+  lastReadMs: number
+  peerName: string
+}
+
+export function parseSyncedRoom(value: unknown): SyncedRoom | null {
+  const fields = fieldsOf(value)
+  if (!fields) return null
+  return {
+    joined: flag(fields, 'joined'),
+    muted: flag(fields, 'muted'),
+    joinedAt: time(fields, 'joinedAt') ?? 0,
+    lastReadMs: time(fields, 'lastReadMs') ?? 0,
+    peerName: line(fields, 'peerName', MAX_NAME),
+  }
+}
+
+export function parseSyncedProfile(value: unknown): { name: string; avatarColor: string } | null {
+  const fields = fieldsOf(value)
+  const name = fields && line(fields, 'name', MAX_NAME)
+  return fields && name ? { name, avatarColor: color(fields, 'avatarColor') } : null
 }
 
 export interface Receipt {

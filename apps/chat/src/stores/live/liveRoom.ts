@@ -3,6 +3,7 @@
  * the relay and the storage. It knows no store; stores receive its events.
  */
 import { RoomCrypto, type CryptoEffect, type CryptoEvent, type EncryptionState } from '@/crypto/roomCrypto'
+import { fingerprintOf } from '@/crypto/fingerprint'
 import type { Identity } from '@/crypto/identity'
 import { address, parseAddress, pattern, type Place } from '@/protocol/addresses'
 import type { Clock, Random } from '@/protocol/clock'
@@ -36,6 +37,8 @@ export interface LiveRoomContext {
   random: Random
   self: () => Self
   emit: (event: RoomEvent) => void
+  /** A device that the account of its user has signed. */
+  device: (userId: string, deviceId: string) => Promise<shapes.DeviceRecord | null>
   /** The encryption of this room was stored: other tabs are to read it. */
   share: (roomId: string) => void
 }
@@ -56,20 +59,25 @@ export class LiveRoom {
   private crypto: RoomCrypto | null = null
   private readonly ready: Promise<RoomCrypto>
   private subscriptions: (() => void)[] = []
-  private keySubscriptions: (() => void)[] = []
+  private stopKeys: () => void = () => undefined
   private active = true
   private announcedAt = 0
   private banned = false
+  /** A presence is on its way. */
+  private announcing = false
+  /** By user: the device that wrote the exchange key. */
+  private readonly devices = new Map<string, string>()
   /** This page is closing: its presence is not renewed unless the page comes back. */
   private closing = false
 
   constructor(
     readonly id: string,
     private readonly joinedAt: number,
+    urgent: boolean,
     private readonly context: LiveRoomContext,
   ) {
     this.ready = this.load()
-    if (context.connection.online) this.announce()
+    if (context.connection.online) this.announce(urgent)
     this.subscribe()
   }
 
@@ -94,12 +102,12 @@ export class LiveRoom {
   // --- presence ---
 
   /** Writes the presence first, then reads the room: the relay shows a room only to those present. */
-  announce(): void {
+  announce(urgent: boolean): void {
     if (!this.active) return
     if (this.access !== 'inside') this.setAccess('entering', null)
-    this.sendPresence(true)
+    this.sendPresence(urgent)
     this.context.connection
-      .get(address.meta(this.id), { urgent: true })
+      .get(address.meta(this.id), { urgent })
       .then((value) => this.takeMeta(value, false))
       .catch(() => undefined)
     this.enrol()
@@ -112,6 +120,9 @@ export class LiveRoom {
   }
 
   private sendPresence(urgent: boolean): void {
+    // A presence that waits is not renewed: it would wait behind all others again.
+    if (this.announcing && !urgent) return
+    this.announcing = true
     this.closing = false
     const { connection, clock, self } = this.context
     const value = shapes.asValue(this.presence())
@@ -122,6 +133,7 @@ export class LiveRoom {
         this.cameInside()
       })
       .catch((failure: Failure) => this.refused(failure))
+      .finally(() => (this.announcing = false))
   }
 
   private enrol(): void {
@@ -146,6 +158,12 @@ export class LiveRoom {
     this.setAccess('inside', null)
     // The relay now sends what has become visible, except the keys: subscribe to them again.
     if (late) this.subscribeKeys()
+    if (this.encryption === 'off') return
+    // The relay answers in order: behind the presence and the subscriptions, everything that is set has arrived.
+    this.context.connection
+      .get(address.meta(this.id))
+      .then(() => this.tell({ type: 'complete' }))
+      .catch(() => undefined)
   }
 
   private refused(failure: Failure): void {
@@ -164,27 +182,19 @@ export class LiveRoom {
   // --- subscriptions ---
 
   private subscribe(): void {
-    const { connection, self } = this.context
-    const hear = (update: Update): void => this.hear(update)
-    const patterns = [
-      pattern.roomTop(this.id),
-      pattern.roomPeople(this.id),
-      pattern.reactions(this.id),
-      address.historyFor(this.id, self().userId),
-    ]
-    this.subscriptions = patterns.map((each) => connection.subscribe(each, hear))
+    const { connection } = this.context
+    const patterns = [pattern.roomTop(this.id), pattern.roomPeople(this.id)]
+    this.subscriptions = patterns.map((each) => connection.subscribe(each, (update) => this.hear(update)))
     this.subscribeKeys()
   }
 
   private subscribeKeys(): void {
-    const { connection, self } = this.context
-    for (const stop of this.keySubscriptions) stop()
-    const hear = (update: Update): void => this.hear(update)
-    const patterns = [pattern.proofs(this.id), address.keyex(this.id, self().userId), pattern.pubkeys(this.id)]
-    this.keySubscriptions = patterns.map((each) => connection.subscribe(each, hear))
+    this.stopKeys()
+    this.stopKeys = this.context.connection.subscribe(pattern.roomKeys(this.id), (update) => this.hear(update))
   }
 
-  private hear(update: Update): void {
+  /** An update of this room, from a subscription of its own or one for all rooms. */
+  hear(update: Update): void {
     const place = parseAddress(update.address)
     if (!place || !this.active) return
     const event = this.cryptoEvent(place, update)
@@ -222,10 +232,12 @@ export class LiveRoom {
         return { type: 'proof', userId: place.userId, given: shapes.parseProof(value) }
       case 'pubkey': {
         const publicKey = shapes.parsePubkey(value)
+        const deviceId = shapes.parseDeviceId(value)
+        if (deviceId !== null) this.devices.set(place.userId, deviceId)
         return publicKey && { type: 'pubkey', userId: place.userId, publicKey, live: kind === 'set' }
       }
       case 'keyex': {
-        const keyex = shapes.parseKeyex(value)
+        const keyex = place.userId === this.context.self().userId ? shapes.parseKeyex(value) : null
         return keyex && { type: 'keyex', keyex }
       }
       default:
@@ -271,7 +283,8 @@ export class LiveRoom {
     const ignore = (): undefined => undefined
     switch (effect.type) {
       case 'publishPubkey': {
-        const value = shapes.asValue({ ...effect.value, timestamp: clock.now() })
+        const { deviceId } = this.context.identity
+        const value = shapes.asValue({ ...effect.value, timestamp: clock.now(), deviceId })
         connection.set(address.pubkey(roomId, self().userId), value, { durable: true }).catch(ignore)
         break
       }
@@ -295,10 +308,21 @@ export class LiveRoom {
         break
       case 'keyChanged': {
         const { userId, oldFingerprint, newFingerprint } = effect
+        if (await this.vouched(userId, newFingerprint)) {
+          void this.tell({ type: 'accept', userId, fingerprint: newFingerprint })
+          break
+        }
         emit({ type: 'keyChanged', roomId, userId, oldFingerprint, newFingerprint })
         break
       }
     }
+  }
+
+  /** Whether a new exchange key is that of a device that the account of its user has signed. */
+  private async vouched(userId: string, fingerprint: string): Promise<boolean> {
+    const deviceId = this.devices.get(userId)
+    const device = deviceId === undefined ? null : await this.context.device(userId, deviceId)
+    return device !== null && (await fingerprintOf(device.exchange)) === fingerprint
   }
 
   /** Another tab stored encryption state of this room. */
@@ -329,7 +353,7 @@ export class LiveRoom {
   /** Unsubscribes, without announcing it. */
   close(): void {
     this.active = false
-    for (const stop of [...this.subscriptions, ...this.keySubscriptions]) stop()
+    for (const stop of [...this.subscriptions, this.stopKeys]) stop()
   }
 
   /** Leaves the room for good. */

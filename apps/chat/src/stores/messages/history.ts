@@ -5,16 +5,18 @@
 import type { RoomCrypto } from '@/crypto/roomCrypto'
 import { address } from '@/protocol/addresses'
 import type { Value } from '@/protocol/codec'
+import type { RoomKeyJwk } from '@/crypto/roomKey'
+import { parseRoomKeyJwk } from '@/crypto/roomKey'
 import {
   asValue,
-  changeFields,
   MAX_HISTORY,
-  parseHistoryRow,
+  parseMessage,
+  wireOf,
   type HistoryCall,
   type HistoryMail,
-  type HistoryRow,
+  type RoomMessage,
 } from '@/protocol/shapes'
-import { payloadOf } from '@/storage/transfer'
+import type { StoredEvent } from '@/storage/types'
 import type { Runtime } from '../runtime'
 
 /** The first two members offer after this delay; the next two wait one turn longer, and only offer if nobody has. */
@@ -28,8 +30,10 @@ const PART_TIMEOUT_MS = 20_000
 /** How long an offer stands. */
 const OFFER_LIFE_MS = 60_000
 /** JSON bytes of one part, so that it fits a frame after encryption. */
-const MAX_PART_BYTES = 44_000
+const MAX_PART_BYTES = 40_000
 const MAX_PARTS = 40
+/** The most keys that a part may carry. */
+const MAX_KEYS = 16
 /** Clocks of senders differ: request a little more than what is missing. */
 const OVERLAP_MS = 60_000
 
@@ -45,7 +49,9 @@ interface Wanted {
 
 export interface Received {
   roomId: string
-  rows: HistoryRow[]
+  events: RoomMessage[]
+  /** Keys that decrypt some of the events. */
+  keys: RoomKeyJwk[]
   from: string
   encrypted: boolean
 }
@@ -139,12 +145,14 @@ export class HistoryExchange {
     // A member without the room key cannot know the messages of an encrypted room.
     if (!mail.sealed && room.state !== 'off') return
     const json = mail.sealed && (await room.open(mail.sealed, null))
-    const listed = mail.sealed ? parseList(json) : mail.messages
-    const rows = listed
-      .slice(0, MAX_HISTORY)
-      .map(parseHistoryRow)
-      .filter((row) => row !== null)
-    await this.take({ roomId: wanted.roomId, rows, from: mail.userId, encrypted: mail.sealed !== null })
+    const { events, keys } = mail.sealed ? parsePart(json) : { events: mail.messages, keys: [] }
+    await this.take({
+      roomId: wanted.roomId,
+      events: listed(events, parseMessage, MAX_HISTORY),
+      keys: listed(keys, parseRoomKeyJwk, MAX_KEYS),
+      from: mail.userId,
+      encrypted: mail.sealed !== null,
+    })
     if (mail.last) this.finish(mail.requestId, true)
   }
 
@@ -186,22 +194,13 @@ export class HistoryExchange {
     this.say(address.historyCall(roomId), offer)
   }
 
-  /**
-   * The messages to share: readable, delivered, and either newer than `sinceMs` or changed since by a signed edit or
-   * delete. The receiver verifies that signature.
-   */
-  private async rows(roomId: string, sinceMs: number, limit: number): Promise<object[]> {
-    const newest = await this.runtime.storage.messages.before(roomId, limit)
-    return newest
-      .filter(({ timestamp, change, deleted, sealed, delivery }) => {
-        const isNew = !deleted && timestamp > sinceMs
-        return (isNew || (change?.timestamp ?? 0) > sinceMs) && !sealed && delivery === 'confirmed'
-      })
-      .map((message) => ({
-        ...payloadOf(message),
-        ...(message.deleted && { deleted: true }),
-        ...(message.change && { change: changeFields(message.change) }),
-      }))
+  /** The events to hand on: readable ones, with their signatures, which the receiver verifies. */
+  private async rows(roomId: string, sinceMs: number, limit: number): Promise<StoredEvent[]> {
+    const newest = await this.runtime.storage.messages.newestEvents(roomId, sinceMs, limit)
+    return newest.filter(({ event, content, proof }) => {
+      const readable = event.kind === 'delete' || event.sealed === null || content !== null
+      return readable && proof !== 'denied'
+    })
   }
 
   async hearMail(roomId: string, mail: HistoryMail): Promise<void> {
@@ -215,8 +214,10 @@ export class HistoryExchange {
     await this.send(room, roomId, mail, rows)
   }
 
-  private async send(room: RoomCrypto, roomId: string, mail: HistoryMail, rows: readonly object[]): Promise<void> {
-    const parts = cut(rows)
+  private async send(room: RoomCrypto, roomId: string, mail: HistoryMail, rows: readonly StoredEvent[]): Promise<void> {
+    const keyIds = new Set(rows.map(({ event }) => (event.kind === 'delete' ? null : event.keyId)))
+    const keys = room.keysFor(keyIds)
+    const parts = cut(rows.map(handedOn))
     for (const [at, part] of parts.entries()) {
       const head = {
         type: 'part',
@@ -225,7 +226,7 @@ export class HistoryExchange {
         last: at === parts.length - 1,
       }
       try {
-        const { closed, guard } = await room.close([JSON.stringify(part)])
+        const { closed, guard } = await room.close([JSON.stringify({ events: part, keys })])
         const text = closed[0] as (typeof closed)[number]
         const body = 'clear' in text ? { messages: part } : { encrypted: true, text: text.text, iv: text.iv }
         const value = asValue({ ...head, ...body })
@@ -250,15 +251,30 @@ function mix(text: string): number {
   return hash
 }
 
-function parseList(json: string | null): unknown[] {
-  if (json === null) return []
+/**
+ * An event as it is handed on. The original does not say which key it used: what it encrypted is handed on as text,
+ * which proves nothing, as it would without.
+ */
+function handedOn({ event, content }: StoredEvent): object {
+  if (event.kind === 'delete' || event.sealed === null || event.keyId !== null || !content) return wireOf(event)
+  if (event.kind === 'edit') return wireOf({ ...event, sealed: null, text: content.text })
+  return wireOf({ ...event, ...content, sealed: null, sealedImage: null, sealedAlt: null })
+}
+
+/** The inside of an encrypted part. */
+function parsePart(json: string | null): { events: unknown; keys: unknown } {
   try {
-    const value: unknown = JSON.parse(json)
-    return Array.isArray(value) ? value : []
+    const { events, keys } = (JSON.parse(json ?? '{}') ?? {}) as { events?: unknown; keys?: unknown }
+    return { events, keys }
   } catch {
-    // Not a list: nothing to take.
-    return []
+    // Not JSON: nothing to take.
+    return { events: [], keys: [] }
   }
+}
+
+function listed<T>(value: unknown, parse: (item: unknown) => T | null, max: number): T[] {
+  const items = Array.isArray(value) ? value.slice(0, max).map(parse) : []
+  return items.filter((item) => item !== null)
 }
 
 /** Splits rows into parts that fit a frame each; drops the oldest if there are too many. */

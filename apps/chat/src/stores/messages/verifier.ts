@@ -1,9 +1,10 @@
-/** Verifies signatures against the published signing keys. Messages are shown first and verified afterwards. */
+/** Finds out who wrote an event, by the signatures of their devices, or by the original's signing keys. */
+import { verifyEvent } from '@/crypto/devices'
 import { fingerprintOf } from '@/crypto/fingerprint'
-import { signedChange, verify, type Signed } from '@/crypto/signing'
+import { verify, type Signed } from '@/crypto/signing'
 import { address } from '@/protocol/addresses'
-import { parseSigningKey, type ChangeMessage, type PublicJwk } from '@/protocol/shapes'
-import type { StoredMessage } from '@/storage/types'
+import { parseSigningKey, type PublicJwk, type TextMessage } from '@/protocol/shapes'
+import type { Proof, StoredEvent } from '@/storage/types'
 import type { Runtime } from '../runtime'
 
 /** Minimum time before a key that did not verify is fetched again. */
@@ -26,23 +27,24 @@ export class Verifier {
     this.fetching.clear()
   }
 
-  async check(message: StoredMessage): Promise<StoredMessage['verification']> {
-    const { signature, userId, sessionId, msgId } = message
-    if (!signature || userId === null) return 'unsigned'
-    const { text, timestamp, value } = signature
-    return this.verify(userId, { text, fromId: sessionId, msgId, timestamp }, value)
+  async prove(roomId: string, { event, via, content }: StoredEvent): Promise<Proof> {
+    const { userId, deviceId, sig2 } = event
+    const shared = via === 'shared'
+    if (userId === null) return 'unsigned'
+    const { directory } = this.runtime
+    const device = deviceId !== null && sig2 !== null ? await directory.device(userId, deviceId) : null
+    if (device && (await verifyEvent(device.key, roomId, event))) return 'verified'
+    // Whose devices sign, of them nothing counts that is handed on without a signature.
+    if (shared) return (await directory.account(userId)) ? 'denied' : 'unsigned'
+    if (sig2 !== null) return 'unverified'
+    if (event.kind !== 'message' || event.signature === null) return 'unsigned'
+    return this.proveOriginal(userId, event, event.sealed ? content?.text : event.text)
   }
 
-  /** Whether an edit or delete was signed by the person it names. */
-  async proves(change: ChangeMessage): Promise<boolean> {
-    const { userId, fromId, targetId, timestamp, signature } = change
-    if (userId === null || signature === null) return false
-    const covered = change.kind === 'edit' ? (change.sealed?.text ?? change.text) : ''
-    const signed = { text: signedChange(change.kind, covered), fromId, msgId: targetId, timestamp }
-    return (await this.verify(userId, signed, signature)) === 'verified'
-  }
-
-  private async verify(userId: string, signed: Signed, signature: string): Promise<'verified' | 'unsigned' | 'forged'> {
+  private async proveOriginal(userId: string, event: TextMessage, text: string | undefined): Promise<Proof> {
+    const { fromId, msgId, timestamp, signature } = event
+    if (text === undefined || signature === null) return 'pending'
+    const signed: Signed = { text, fromId, msgId, timestamp }
     const tryAll = async ({ keys }: Known): Promise<boolean> => {
       for (const key of keys) if (await verify(key, signed, signature)) return true
       return false
@@ -52,7 +54,7 @@ export class Verifier {
     const recent = this.runtime.platform.clock.now() - first.fetchedAt < REFETCH_MS
     const again = recent ? first : await this.fetch(userId)
     if (await tryAll(again)) return 'verified'
-    return again.keys.length === 0 ? 'unsigned' : 'forged'
+    return again.keys.length === 0 ? 'unsigned' : 'unverified'
   }
 
   private fetch(userId: string): Promise<Known> {

@@ -1,0 +1,111 @@
+/** One person on several devices. */
+import { beforeEach, describe, expect, it } from 'vitest'
+import type { Tester } from '../support/person'
+import { World } from './world'
+
+let world: World
+let alice: Tester
+let bob: Tester
+let roomId: string
+
+const messages = (tester: Tester) => tester.messages.timeline(roomId).filter((message) => message.kind !== 'system')
+
+beforeEach(async () => {
+  world = new World()
+  alice = await world.person('Alice')
+  bob = await world.person('Bob')
+  roomId = await world.room(alice, [bob])
+})
+
+describe('a second device', () => {
+  it('has the same name, color, rooms, conversations, groups and read positions', async () => {
+    await world.done(alice.friends.request(bob.userId))
+    await world.done(bob.friends.accept(alice.userId))
+    const dm = await world.done(alice.friends.openDirectMessage(bob.userId))
+    alice.session.setProfile({ displayName: 'Alice A.', color: '#123456' })
+    alice.rooms.setMuted(roomId, true)
+    alice.groups.pin('games/chess')
+    alice.rooms.activate(roomId)
+    await world.done(bob.messages.send(roomId, { text: 'read on the first' }))
+    await world.pass(3_000)
+    const { lastActivityMs } = alice.rooms.byId[roomId]!
+    const second = await world.device(alice, 'alice')
+    await world.pass(2_000)
+    expect(second.session).toMatchObject({ displayName: 'Alice A.', color: '#123456' })
+    expect(second.rooms.joined.map((room) => [room.id, room.name, room.muted])).toEqual([[roomId, 'Den', true]])
+    expect(second.rooms.directMessages.map((room) => [room.id, room.name])).toEqual([[dm, 'Bob']])
+    expect(second.groups.pinned.map((group) => group.path)).toEqual(['games/chess'])
+    expect(second.friends.friends.map((friend) => friend.name)).toEqual(['Bob'])
+    expect(second.rooms.lastRead(roomId)).toBe(lastActivityMs)
+    expect(alice.session.displayName).toBe('Alice A.')
+    expect(world.relay.value(`/chat/user/${alice.userId}/profile`)).toMatchObject({ name: 'Alice A.' })
+  })
+
+  it('follows what happens on the first, and the other way round', async () => {
+    const second = await world.device(alice)
+    await world.done(bob.messages.send(roomId, { text: 'one' }))
+    expect([alice.rooms.byId[roomId]!.unread, second.rooms.byId[roomId]!.unread]).toEqual([1, 1])
+    second.rooms.activate(roomId)
+    await world.pass(3_000)
+    expect(alice.rooms.byId[roomId]!.unread).toBe(0)
+    const other = await world.done(second.rooms.create({ name: 'New', isPublic: true, encrypted: false }))
+    await world.pass(500)
+    expect(alice.rooms.joined.map((room) => room.name)).toEqual(['Den', 'New'])
+    await world.done(alice.rooms.leave(other))
+    await world.pass(500)
+    expect(second.rooms.joined.map((room) => room.name)).toEqual(['Den'])
+    second.session.setProfile({ displayName: 'Ally' })
+    await world.pass(500)
+    expect(alice.session.displayName).toBe('Ally')
+  })
+
+  it('breaks no signature of the first, and is not verified before it is linked', async () => {
+    await world.done(alice.messages.send(roomId, { text: 'from the first' }))
+    const second = await world.device(alice)
+    second.messages.timeline(roomId)
+    await world.pass(4_000)
+    await world.done(second.messages.send(roomId, { text: 'from the second' }))
+    await world.done(alice.messages.send(roomId, { text: 'again' }))
+    await bob.runtime.end(false)
+    const reader = world.make('Bob', bob.local)
+    await world.done(reader.session.restore())
+    reader.messages.timeline(roomId)
+    await world.pass(1_000)
+    const marks = (tester: Tester) => messages(tester).map(({ text, verification, own }) => [text, verification, own])
+    expect(marks(reader)).toEqual([
+      ['from the first', 'verified', false],
+      ['from the second', 'unverified', false],
+      ['again', 'verified', false],
+    ])
+    expect(marks(alice).map(([, , own]) => own)).toEqual([true, true, true])
+    expect(marks(second).map(([, , own]) => own)).toEqual([true, true, true])
+  })
+
+  it('gets the key of an encrypted room, and others believe it where the account signed it', async () => {
+    const secret = await world.room(alice, [bob], { encrypted: true })
+    await world.done(alice.messages.send(secret, { text: 'before' }))
+    const second = await world.device(alice)
+    await world.pass(6_000)
+    expect(second.rooms.byId[secret]!.encryption).toBe('ready')
+    expect(bob.security.keyChanges(secret)).toMatchObject([{ userId: alice.userId }])
+    bob.security.dismissKeyChange(secret, alice.userId)
+    await world.done(second.runtime.device.takeAccount((await alice.runtime.device.accountPair())!))
+    const third = await world.person('Carol')
+    await world.done(third.rooms.join(secret))
+    await world.pass(6_000)
+    await world.done(second.messages.send(secret, { text: 'after' }))
+    expect(bob.messages.timeline(secret).map(({ text, secrecy }) => [text, secrecy])).toContainEqual([
+      'after',
+      'encrypted',
+    ])
+  })
+
+  it('is verified once it has the account key', async () => {
+    const second = await world.device(alice)
+    await world.done(second.runtime.device.takeAccount((await alice.runtime.device.accountPair())!))
+    await world.pass(4_000)
+    await world.done(second.messages.send(roomId, { text: 'from the second' }))
+    await world.pass(500)
+    expect(messages(bob)).toMatchObject([{ text: 'from the second', verification: 'verified' }])
+  })
+})
