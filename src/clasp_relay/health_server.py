@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.application.service import Service
@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IListeningPort
 
 from clasp_relay.auth_server import AuthServer
 from clasp_relay.core.relay import Relay
+from clasp_relay.doors.door import Door
 from clasp_relay.event_loop import LoopLag
 from clasp_relay.http.bounded import make_site
 from clasp_relay.http.health import make_health_resource, make_metrics_resource
@@ -34,6 +35,7 @@ class HealthServer(Service):
         is_ready: whether every port listens and the state is loaded, and no stop has begun.
         snapshots: returns what writes the state file; None until the state is loaded.
         metrics_place: where ``/metrics`` is served alone; None for nowhere.
+        doors: the ways in for other protocols.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class HealthServer(Service):
         is_ready: Callable[[], bool],
         snapshots: Callable[[], SnapshotWriter | None],
         metrics_place: TcpPlace | None = None,
+        doors: Sequence[Door] = (),
     ) -> None:
         self.port: IListeningPort | None = None
         """The port of the health checks while it listens."""
@@ -63,6 +66,7 @@ class HealthServer(Service):
             auth_outcomes=lambda: {} if auth is None else auth.outcomes,
             hash_queue=lambda: 0 if auth is None else auth.hashing.waiting,
             loop_lag=self._lag,
+            doors=doors,
         )
         registry = make_registry(sources)
         self._site = make_site(make_health_resource(is_ready, registry), reactor, uses_reserve=True)

@@ -119,6 +119,7 @@ OPTIONS: tuple[Option, ...] = (
         "port of the auth API and the web app; 0 turns both off (open mode, for trusted networks)",
     ),
     Option("host", "host", "address to listen on, for all ports"),
+    Option("tcp-port", "tcp_port", "port for CLASP over plain TCP, for boards; 0 takes any free port", default=""),
     Option(
         "endpoint",
         "endpoint",

@@ -80,6 +80,9 @@ class Settings:
     auth_endpoint: Annotated[str | None, OrNone(Text(_LONGEST_TEXT_BYTES))] = None
     """Twisted endpoint string for the auth API, instead of host, auth port and TLS; None: those."""
 
+    tcp_port: Annotated[int | None, OrNone(Whole(0, 65_535))] = None
+    """TCP port for CLASP frames behind their length, for boards; 0 takes any free port; None: no such port."""
+
     tls_cert: Annotated[Path | None, OrNone(FilePath())] = None
     """PEM file of the certificate and its chain, for TLS on both ports; None: no TLS."""
 

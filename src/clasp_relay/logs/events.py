@@ -87,6 +87,7 @@ BUNDLES_LOST = Event(
 RELAY_NOT_STARTED = Event("relay.not_started", "error", "relay", "the relay cannot start: {error}")
 RELAY_FAULT = Event("relay.fault", "error", "relay", "a fault of the relay while it handled {what}")
 AUTH_LISTENING = Event("auth.listening", "info", "relay", "the auth API listens on {address}")
+DOOR_LISTENING = Event("door.listening", "info", "relay", "{door} listens on {address}")
 HEALTH_LISTENING = Event("health.listening", "info", "relay", "health checks and metrics are served on {address}")
 METRICS_LISTENING = Event("metrics.listening", "info", "relay", "metrics are served on {address}")
 APP_SERVED = Event("app.served", "info", "relay", "the web app in {folder} is served on the auth port")
