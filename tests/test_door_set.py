@@ -29,7 +29,11 @@ class DoorSetTests(SynchronousTestCase):
 
     def test_port_makes_a_door(self) -> None:
         """One each."""
-        for settings, expected in (({"tcp_port": 7340}, ["tcp"]),):
+        for settings, expected in (
+            ({"tcp_port": 7340}, ["tcp"]),
+            ({"osc_port": 8000}, ["osc"]),
+            ({"osc_tcp_port": 8000}, ["osc"]),
+        ):
             with self.subTest(settings):
                 self.assertEqual(self.doors(**settings), expected)
 

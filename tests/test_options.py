@@ -53,6 +53,13 @@ class AcceptedTests(SynchronousTestCase):
             (["--rate-limit", "0"], Settings(rate_limit=0)),
             (["--max-params-per-subject", "9"], Settings(max_params_per_subject=9)),
             (["--max-bytes-per-subject", "0"], Settings(max_bytes_per_subject=0)),
+            (["--osc-namespace", "/desk/"], Settings(osc_namespace="/desk")),
+            (["--osc-namespace", "/"], Settings(osc_namespace="/")),
+            (["--osc-token", "/t"], Settings(osc_token=Path("/t"))),
+            (
+                ["--osc-target", "192.0.2.1:9000,192.0.2.2:9000=/a/**", "--osc-target=[::1]:9"],
+                Settings(osc_targets=("192.0.2.1:9000", "192.0.2.2:9000=/a/**", "[::1]:9")),
+            ),
             (["--host", "::1"], Settings(host="::1")),
             (["--data-dir", "/d"], Settings(data_dir=Path("/d"))),
             (["--name", "--odd=name"], Settings(name="--odd=name")),

@@ -72,7 +72,8 @@ def make_service(settings: Settings, reactor: Any) -> RelayService:
     if settings.is_open_mode:
         relay = _relay(settings, clock, writer, OpenPermissions(), None, log)
         factory = _factory(settings, reactor, relay, writer, origins, addresses, log)
-        return RelayService(settings, reactor, relay, factory, None, log, clock, make_doors(settings, reactor, factory))
+        doors = make_doors(settings, reactor, relay, factory, log)
+        return RelayService(settings, reactor, relay, factory, None, log, clock, doors)
     policy = _policy(settings)
     tokens = TokenTable(reactor, time.time, max_per_guest_address=settings.max_guest_tokens_per_address)
     permissions = TokenPermissions(tokens, policy, clock.now_us)
@@ -83,7 +84,8 @@ def make_service(settings: Settings, reactor: Any) -> RelayService:
     factory = _factory(settings, reactor, relay, writer, origins, addresses, log)
     auth = AuthServer(settings, reactor, tokens, permissions, policy, origins, factory, relay, addresses, log.signed)
     relay.origin_of = auth.origin_of
-    return RelayService(settings, reactor, relay, factory, auth, log, clock, make_doors(settings, reactor, factory))
+    doors = make_doors(settings, reactor, relay, factory, log)
+    return RelayService(settings, reactor, relay, factory, auth, log, clock, doors)
 
 
 def _policy(settings: Settings) -> Policy | None:

@@ -128,6 +128,7 @@ class Session:
         "bad_frames_us",
         "codec",
         "connected_us",
+        "door",
         "errors",
         "features",
         "hello_us",
@@ -152,6 +153,8 @@ class Session:
         self.peer = peer
         self.origin = origin
         self.codec = codec
+        self.door = ""
+        """The door that it came in by; empty for CLASP over WebSocket."""
         self.connected_us = connected_us
         self.hello_us = 0
         """When its HELLO was accepted; 0 until then."""

@@ -1,0 +1,30 @@
+"""An outbox that is handed its frames one by one, for protocols in which each client gets bytes of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from clasp_relay.core.ports import Frame
+from clasp_relay.net.backlog import Batch, Close, Snapshot
+
+
+class HandedOutbox:
+    """Gets what the turn writer has for it frame by frame, at the end of the turn (``net.turn``).
+
+    The turn writer puts frames into an outbox where something waits already, instead of writing them to its socket; so
+    this one always says that something waits. A door's class says what is done with a frame.
+    """
+
+    backlog: Any = True
+    """What waits; never nothing, see above."""
+    pending: Any = ()
+
+    def put(self, item: Frame | Batch | Snapshot | Close) -> None:
+        """Takes what the turn writer has. Never raises."""
+        for frame in item.frames if isinstance(item, Batch) else (item,):
+            if isinstance(frame, Frame):
+                self.deliver(frame)
+
+    def deliver(self, frame: Frame) -> None:
+        """Takes one frame. Must not raise."""
+        raise NotImplementedError
