@@ -32,6 +32,7 @@ class DoorSetTests(SynchronousTestCase):
         for settings, expected in (
             ({"tcp_port": 7340}, ["tcp"]),
             ({"osc_port": 8000}, ["osc"]),
+            ({"mqtt_port": 1883}, ["mqtt"]),
             ({"osc_tcp_port": 8000}, ["osc"]),
         ):
             with self.subTest(settings):

@@ -8,6 +8,7 @@ from typing import Any
 from clasp_relay.access.addresses import is_in_networks
 from clasp_relay.core.relay import Relay
 from clasp_relay.doors.door import Door
+from clasp_relay.doors.mqtt import Broker, MqttDoor, MqttOptions
 from clasp_relay.doors.osc import OscDoor, OscOptions, Target
 from clasp_relay.doors.tcp import TcpDoor
 from clasp_relay.errors import StartError, cause_text
@@ -38,6 +39,12 @@ def make_doors(settings: Settings, reactor: Any, relay: Relay, gate: ClaspFactor
     tcp = place(settings.tcp_port)
     if tcp is not None:
         doors.append(TcpDoor(reactor, tcp, gate))
+    mqtt = (place(settings.mqtt_port), place(settings.mqtts_port))
+    if mqtt != (None, None):
+        options = MqttOptions(namespace=settings.mqtt_namespace, publish_sets=settings.mqtt_publish == "set")
+        broker = Broker(relay, gate, options, lambda host, why: log.door_refused("MQTT", host, why))
+        gate.others["mqtt"] = (broker, broker.codec)
+        doors.append(MqttDoor(reactor, *mqtt, broker))
     osc = (place(settings.osc_port), place(settings.osc_tcp_port))
     if osc != (None, None):
         doors.append(OscDoor(reactor, *osc, relay, gate, lambda: _osc_options(settings), log.door_refused))

@@ -90,6 +90,18 @@ class Settings:
     tcp_port: Annotated[int | None, OrNone(Whole(0, 65_535))] = None
     """TCP port for CLASP frames behind their length, for boards; 0 takes any free port; None: no such port."""
 
+    mqtt_port: Annotated[int | None, OrNone(Whole(0, 65_535))] = None
+    """TCP port for MQTT; 0 takes any free port; None: no such port. With it MQTT is spoken over WebSocket, too."""
+
+    mqtts_port: Annotated[int | None, OrNone(Whole(0, 65_535))] = None
+    """TCP port for MQTT over TLS, with the relay's certificate; 0 takes any free port; None: no such port."""
+
+    mqtt_namespace: Annotated[str, Namespace()] = "/mqtt"
+    """Where MQTT topics are in CLASP; ``/`` for the whole tree. The Rust relay's default."""
+
+    mqtt_publish: Annotated[str, Choice(("retain", "set"))] = "retain"
+    """Which PUBLISHes set a param: those with retain, or all, as in the Rust relay."""
+
     osc_port: Annotated[int | None, OrNone(Whole(0, 65_535))] = None
     """UDP port for OSC; 0 takes any free port; None: no such port."""
 
@@ -255,6 +267,8 @@ class Settings:
         for one, other in (("tls_cert", "tls_key"), ("tls_key", "tls_cert")):
             if one in given and other not in given:
                 raise Contradiction("{}: needs {} as well (TLS takes a certificate and a key)", one, other)
+        if self.mqtts_port is not None and self.tls_cert is None:
+            raise Contradiction("{}: needs {} and {}", "mqtts_port", "tls_cert", "tls_key")
         if self.is_open_mode:
             if self.app_config not in (None, NO_POLICY):
                 words = "{}: has no effect in open mode; leave it out, or set {} to a port other than 0"

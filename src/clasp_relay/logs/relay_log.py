@@ -24,8 +24,8 @@ _UNLIMITED_OUTCOMES = frozenset({"Limited", "BadInput", "Busy"})
 _UNLIMITED_CALLS = frozenset({"logout", "refresh"})
 """Calls that no limit of attempts counts."""
 
-_MANY_SOURCES = frozenset({"osc"})
-"""Doors where a client may be a new session with each of its messages, as with ``oscsend``."""
+_MANY_SOURCES = frozenset({"osc", "mqtt-kept"})
+"""Where a client may be a new session with each of its messages, as with ``oscsend``, or is no client."""
 
 _MAX_TEXT_LENGTH = 200
 """Characters of a text that a client chose; the rest is cut off."""
@@ -55,7 +55,7 @@ class RelayLog:
 
     def began(self, session: Session) -> None:
         """See ``Observer``."""
-        if session.door in _MANY_SOURCES:
+        if session.door == "osc":
             self._tally.note(
                 ("sources", session.peer),
                 lambda count: events.OSC_SOURCES.log(count=count, address=session.peer, session=session.id),

@@ -109,6 +109,7 @@ class ClaspProtocol(FastPathProtocol):
     """Whether anything was received since the keeper came by."""
     _silent_s = 0.0
     _session: SessionPort | None = None
+    _port: RelayPort[Any]
     _timer: IDelayedCall | None = None
     _controls: ControlFrames | None = None
     _is_ending = False
@@ -119,6 +120,7 @@ class ClaspProtocol(FastPathProtocol):
     def connectionMade(self) -> None:
         """The client's TCP connection is there: it has 10 s for TLS and upgrade, however they drip."""
         factory = self.factory
+        self._port = factory.relay
         factory.connected(self, peer_host(self.transport))
         self._timer = factory.reactor.callLater(factory.limits.hello_timeout_s, self._hello_is_late)
         super().connectionMade()
@@ -144,7 +146,7 @@ class ClaspProtocol(FastPathProtocol):
             self.outbox.close_now()
         session, self._session = self._session, None
         if session is not None:
-            disconnect, cause = self.factory.relay.disconnect, self.cause or self._cause_of(reason)
+            disconnect, cause = self._port.disconnect, self.cause or self._cause_of(reason)
             self.factory.end_queue.add(lambda: disconnect(session, cause))
         self.factory.forget(self)
         super().connectionLost(reason)
@@ -179,6 +181,10 @@ class ClaspProtocol(FastPathProtocol):
         for subprotocol in SUBPROTOCOLS:
             if subprotocol in request.protocols:
                 return subprotocol
+        for subprotocol, (port, codec) in factory.others.items():
+            if subprotocol in request.protocols:
+                self._port, self.codec = port, codec
+                return subprotocol
         raise ConnectionDeny(400, "none of the subprotocols is known; this is clasp")
 
     def onOpen(self) -> None:
@@ -200,7 +206,7 @@ class ClaspProtocol(FastPathProtocol):
             outbox.close(CloseCode.TRY_AGAIN_LATER, refusal)
             return
         try:
-            self._session = factory.relay.connect(outbox, self.address, self.codec)
+            self._session = self._port.connect(outbox, self.address, self.codec)
         except Exception:
             events.CONNECTION_FAULT.failure(action="began a session")
             outbox.close(CloseCode.INTERNAL, "internal error")
@@ -218,7 +224,7 @@ class ClaspProtocol(FastPathProtocol):
             outbox.close(CloseCode.UNSUPPORTED_DATA, "text messages are no CLASP")
             return
         try:
-            self.factory.relay.receive(session, payload)
+            self._port.receive(session, payload)
         except Exception:
             events.CONNECTION_FAULT.failure(action="handled a message")
             outbox.close(CloseCode.INTERNAL, "internal error")
@@ -448,6 +454,8 @@ class ClaspFactory(WebSocketServerFactory):
             allowNullOrigin=True,
         )
         self.relay = relay
+        self.others: dict[str, tuple[RelayPort[Any], Codec]] = {}
+        """Who takes the messages of other subprotocols, and what an ERROR of this layer is there."""
         self.writer = writer
         self.limits = limits or NetLimits()
         self.allows_origin = allows_origin

@@ -131,6 +131,7 @@ class Session:
         "door",
         "errors",
         "features",
+        "hears_itself",
         "hello_us",
         "id",
         "identity",
@@ -155,6 +156,8 @@ class Session:
         self.codec = codec
         self.door = ""
         """The door that it came in by; empty for CLASP over WebSocket."""
+        self.hears_itself = False
+        """Whether what it publishes comes back to it where it subscribed, as MQTT has it."""
         self.connected_us = connected_us
         self.hello_us = 0
         """When its HELLO was accepted; 0 until then."""

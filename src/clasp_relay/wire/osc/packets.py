@@ -182,12 +182,9 @@ def _add(arguments: tuple[Argument, ...], tags: list[str], parts: list[bytes]) -
             _add(argument, tags, parts)
             tags.append("]")
             continue
-        for kind, write in _WRITERS:
-            if isinstance(argument, kind):
-                tag, data = write(argument)
-                tags.append(tag)
-                parts.append(data)
-                break
+        tag, data = next(write(argument) for kind, write in _WRITERS if isinstance(argument, kind))
+        tags.append(tag)
+        parts.append(data)
 
 
 def _write_int(number: int) -> tuple[str, bytes]:
