@@ -33,6 +33,7 @@ class DoorSetTests(SynchronousTestCase):
             ({"tcp_port": 7340}, ["tcp"]),
             ({"osc_port": 8000}, ["osc"]),
             ({"mqtt_port": 1883}, ["mqtt"]),
+            ({"announce": True}, []),
             ({"osc_tcp_port": 8000}, ["osc"]),
         ):
             with self.subTest(settings):

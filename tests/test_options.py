@@ -60,6 +60,7 @@ class AcceptedTests(SynchronousTestCase):
                 ["--osc-target", "192.0.2.1:9000,192.0.2.2:9000=/a/**", "--osc-target=[::1]:9"],
                 Settings(osc_targets=("192.0.2.1:9000", "192.0.2.2:9000=/a/**", "[::1]:9")),
             ),
+            (["--announce"], Settings(announce=True)),
             (["--host", "::1"], Settings(host="::1")),
             (["--data-dir", "/d"], Settings(data_dir=Path("/d"))),
             (["--name", "--odd=name"], Settings(name="--odd=name")),

@@ -7,6 +7,7 @@ from typing import Any
 
 from clasp_relay.access.addresses import is_in_networks
 from clasp_relay.core.relay import Relay
+from clasp_relay.doors.announce import Announcement
 from clasp_relay.doors.door import Door
 from clasp_relay.doors.mqtt import Broker, MqttDoor, MqttOptions
 from clasp_relay.doors.osc import OscDoor, OscOptions, Target
@@ -48,6 +49,9 @@ def make_doors(settings: Settings, reactor: Any, relay: Relay, gate: ClaspFactor
     osc = (place(settings.osc_port), place(settings.osc_tcp_port))
     if osc != (None, None):
         doors.append(OscDoor(reactor, *osc, relay, gate, lambda: _osc_options(settings), log.door_refused))
+    if settings.announce:
+        has_accounts = not settings.is_open_mode
+        doors.append(Announcement(reactor, settings.name, settings.host, has_accounts=has_accounts))
     return doors
 
 

@@ -136,7 +136,8 @@ class RelayService(MultiService):
         if self.auth_port is not None:
             events.AUTH_LISTENING.log(address=address_text(self.auth_port.getHost()))
         for door in self.doors:
-            door.log_listening()
+        for door in self.doors:
+            door.started(getattr(self.port.getHost(), "port", None))
         if self.health is not None:
             self.health.startService()
             if self.health.port is not None:

@@ -128,6 +128,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option("host", "host", "address to listen on, for all ports"),
     Option("tcp-port", "tcp_port", "port for CLASP over plain TCP, for boards; 0 takes any free port", default=""),
+    Option("announce", "announce", "announce the relay to the local network by mDNS, as _clasp._tcp", constant=True),
     Option("mqtt-port", "mqtt_port", "port for MQTT 3.1.1 and 5; 0 takes any free port", default=""),
     Option("mqtts-port", "mqtts_port", "port for MQTT over TLS; 0 takes any free port", default=""),
     Option("mqtt-namespace", "mqtt_namespace", "where MQTT topics are in CLASP; / for the whole tree"),

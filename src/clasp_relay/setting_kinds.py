@@ -17,6 +17,7 @@ from clasp_relay.wire.address import Pattern, check_address
 __all__ = [
     "Choice",
     "FilePath",
+    "Flag",
     "Kind",
     "Levels",
     "Namespace",
@@ -140,6 +141,26 @@ class FilePath:
         if not text:
             raise ValueError(text)
         return Path(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """Yes or no."""
+
+    @property
+    def expected(self) -> str:
+        """See ``Kind``."""
+        return "true or false"
+
+    def accepts(self, value: object) -> bool:
+        """See ``Kind``."""
+        return isinstance(value, bool)
+
+    def parse(self, text: str) -> bool:
+        """See ``Kind``."""
+        if text not in ("true", "false"):
+            raise ValueError(text)
+        return text == "true"
 
 
 @dataclass(frozen=True, slots=True)

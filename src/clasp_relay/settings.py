@@ -17,6 +17,7 @@ from clasp_relay.logs.levels import LOG_FORMATS, LOG_LEVELS
 from clasp_relay.setting_kinds import (
     Choice,
     FilePath,
+    Flag,
     Kind,
     Levels,
     Namespace,
@@ -89,6 +90,9 @@ class Settings:
 
     tcp_port: Annotated[int | None, OrNone(Whole(0, 65_535))] = None
     """TCP port for CLASP frames behind their length, for boards; 0 takes any free port; None: no such port."""
+
+    announce: Annotated[bool, Flag()] = False
+    """Whether the relay is announced to the local network by mDNS."""
 
     mqtt_port: Annotated[int | None, OrNone(Whole(0, 65_535))] = None
     """TCP port for MQTT; 0 takes any free port; None: no such port. With it MQTT is spoken over WebSocket, too."""

@@ -587,6 +587,6 @@ class DoorTests(SynchronousTestCase):
         for _ in range(2):
             door.open(None)
         self.assertEqual([each[0] for each in house.site.reactor.tcpServers], [1883])
-        door.log_listening()
+        door.started(7330)
         door.close()
         self.assertFalse(door.ports)

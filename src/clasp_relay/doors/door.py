@@ -51,8 +51,12 @@ class Door(Protocol):
     def close(self) -> Deferred[Any]:
         """Stops to listen; clients that are connected stay. Harmless when it does not listen."""
 
-    def log_listening(self) -> None:
-        """Logs where it listens."""
+    def started(self, port: int | None) -> None:
+        """The relay runs: logs where the door listens.
+
+        Args:
+            port: the relay's WebSocket port; None where that is no port.
+        """
 
 
 class Ports:

@@ -926,7 +926,7 @@ class MqttDoor:
         self.broker.stop()
         return self.ports.close().addCallback(lambda _: self._tls_ports.close())
 
-    def log_listening(self) -> None:
+    def started(self, _port: int | None) -> None:
         """See ``Door``."""
         self.ports.log()
         self._tls_ports.log()

@@ -473,7 +473,7 @@ class OscDoor:
         """See ``Door``."""
         return self.ports.close()
 
-    def log_listening(self) -> None:
+    def started(self, _port: int | None) -> None:
         """See ``Door``."""
         self.ports.log()
         if self._is_powerless:

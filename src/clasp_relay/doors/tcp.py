@@ -144,6 +144,6 @@ class TcpDoor:
         """See ``Door``."""
         return self.ports.close()
 
-    def log_listening(self) -> None:
+    def started(self, _port: int | None) -> None:
         """See ``Door``."""
         self.ports.log()

@@ -94,6 +94,8 @@ DOOR_POWERLESS = Event(
     "relay",
     "{door}: clients without a token may do nothing, since no scopes are given to anonymous ones; {remedy}",
 )
+ANNOUNCED = Event("relay.announced", "info", "relay", "announced by mDNS as {name} on port {port} of {address}")
+ANNOUNCE_FAILED = Event("relay.not_announced", "warn", "relay", "the relay is not announced by mDNS: {cause}")
 HEALTH_LISTENING = Event("health.listening", "info", "relay", "health checks and metrics are served on {address}")
 METRICS_LISTENING = Event("metrics.listening", "info", "relay", "metrics are served on {address}")
 APP_SERVED = Event("app.served", "info", "relay", "the web app in {folder} is served on the auth port")
