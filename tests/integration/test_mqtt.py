@@ -21,6 +21,7 @@ from clasp_relay.wire.mqtt.packets import V4, V5, Prop, Properties
 from clasp_relay.wire.values import decode_value, encode_value
 from tests.doors import mqtt_packets as p
 from tests.integration.doors import door_port
+from tests.integration.node import NodeProcess
 from tests.integration.process import PATIENCE_S, RelayProcess, RelayTestCase, wait_until
 from tests.integration.raw import RawClient
 
@@ -253,3 +254,18 @@ class MqttTests(RelayTestCase):
                     self.assertEqual(
                         sorted(came), [(f"p/{qos}", json.dumps({"qos": qos}).encode(), qos) for qos in (0, 1, 2)]
                     )
+
+    def test_mqtt_js_speaks_with_the_relay_over_websocket(self) -> None:
+        """Both versions, each QoS, and a retained message."""
+        relay = self.start("--mqtt-port", "0")
+        script = NodeProcess("mqtt.mjs", relay.url)
+        self.addCleanup(script.kill)
+        status, output, errors = script.end()
+        self.assertEqual(status, 0, errors)
+        expected = [
+            ["js/0", '{"kept": true}', 1, True],
+            *([f"js/{qos + 1}", f"qos {qos}", qos, False] for qos in range(3)),
+        ]
+        for line in output.splitlines():
+            self.assertEqual(sorted(json.loads(line)), expected)
+        self.assertEqual(len(output.splitlines()), 2)
