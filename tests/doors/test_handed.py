@@ -17,10 +17,15 @@ class Notes(HandedOutbox):
 
     def __init__(self) -> None:
         self.frames: list[bytes] = []
+        self.aborted = False
 
     def deliver(self, frame: Frame) -> None:
         """Notes it."""
         self.frames.append(frame.wire)
+
+    def abort(self) -> None:
+        """Notes it."""
+        self.aborted = True
 
     def send(self, frame: Frame) -> None:
         """Notes it."""
@@ -50,6 +55,16 @@ class HandedTests(SynchronousTestCase):
         self.assertEqual(ours.frames, [])
         site.turn()
         self.assertEqual((ours.frames, other.frames), ([b"1", b"3", b"4"], [b"1", b"2", b"4"]))
+
+    def test_fault_ends_that_session_only(self) -> None:
+        """The others get theirs."""
+        site = Site()
+        broken, other = Notes(), Notes()
+        self.patch(broken, "deliver", lambda _frame: 1 / 0)
+        site.writer.fan_out(Audience(CODEC, (broken, other)), Frame(b"1"))
+        site.turn()
+        self.assertEqual((broken.aborted, other.frames), (True, [b"1"]))
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_session_ends_in_the_middle_of_a_turn(self) -> None:
         """What the turn writer still has goes nowhere else."""

@@ -161,6 +161,13 @@ class ConnectTests(SynchronousTestCase):
         house.site.turn(1000)
         self.assertFalse(lax.client.is_closed)
 
+    def test_packets_that_the_rate_does_not_count_are_bounded(self) -> None:
+        """As control frames of WebSocket are."""
+        house = House()
+        thing = house.join("x", V5)
+        answers = thing.say(*[p.PINGREQ] * 30, *[p.unsubscribe(1, "a", version=V5)] * 30)
+        self.assertEqual((len(answers), answers[-1]), (51, "disconnect 0x96"))
+
     def test_client_without_connect_is_ended(self) -> None:
         """After 10 s."""
         house = House()

@@ -9,8 +9,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from clasp_relay.core.ports import NOT_YET, Frame
 from clasp_relay.doors import mqtt_session
 from clasp_relay.doors.mqtt_messages import Delivery, MqttCodec
-from clasp_relay.doors.mqtt_session import KeptTotal, MqttSession, Subscribed
+from clasp_relay.doors.mqtt_session import KeptTotal, MqttSession, SharedBatches, Subscribed
 from clasp_relay.errors import CloseCode
+from clasp_relay.net.backlog import Batch
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.messages import SnapshotParam
 from clasp_relay.wire.mqtt.packets import V4, V5, Acknowledge, Filter, PacketType, Prop, PublishPacket
@@ -33,6 +34,10 @@ class Wire:
     def send(self, frame: Frame) -> None:
         """Takes bytes."""
         self.data += frame.wire
+
+    def send_batch(self, batch: Batch) -> None:
+        """Takes bytes."""
+        self.data += batch.wire
 
     def send_snapshot(self, _key: object, frames: Iterator[bytes]) -> None:
         """Takes bytes."""
@@ -203,3 +208,24 @@ class SessionTests(SynchronousTestCase):
             session.send(Frame(delivery))
         self.assertEqual([wire.said() for wire in wires], [["publish a x qos 0"]] * 2)
         self.assertEqual(len(delivery.shared), 1)
+
+    def test_messages_of_a_turn_are_made_once_for_all_plain_sessions(self) -> None:
+        """Those of one version get the very same bytes; others get theirs one by one."""
+        batches = SharedBatches()
+        frames = [Frame(self.codec.set("/mqtt/a", encode_value(n), n, False, False, None)) for n in (1, 2)]
+        frames.append(Frame(b""))
+        batch = Batch(frames, b"")
+        wires = [Wire(), Wire(), Wire(V5)]
+        self.assertIs(batches.find(batch, wires[0]), batches.find(batch, wires[1]))
+        self.assertIsNot(batches.find(batch, wires[0]), batches.find(batch, wires[2]))
+        for wire in wires:
+            session = MqttSession("", "y", lambda _group: None, lambda: 0, batches)
+            session.add(Subscribed(1, Filter("a"), Pattern.parse("/mqtt/a"), 0, None))
+            session.put(batch)
+            session.link = wire
+            session.put(batch)
+        self.assertEqual([wire.said() for wire in wires], [["publish a 1 qos 0", "publish a 2 qos 0"]] * 3)
+        rich = Wire()
+        self.session.resume(rich)
+        self.session.put(batch)
+        self.assertEqual(rich.said(), ["publish a 1 qos 1", "publish a 2 qos 1"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from clasp_relay.core.ports import Frame
+from clasp_relay.logs import events
 from clasp_relay.net.backlog import Batch, Close, Snapshot
 
 
@@ -21,10 +22,24 @@ class HandedOutbox:
 
     def put(self, item: Frame | Batch | Snapshot | Close) -> None:
         """Takes what the turn writer has. Never raises."""
-        for frame in item.frames if isinstance(item, Batch) else (item,):
-            if isinstance(frame, Frame):
-                self.deliver(frame)
+        try:
+            if isinstance(item, Batch):
+                self.deliver_batch(item)
+            elif isinstance(item, Frame):
+                self.deliver(item)
+        except Exception:
+            events.CONNECTION_FAULT.failure(action="wrote to a session")
+            self.abort()
+
+    def deliver_batch(self, batch: Batch) -> None:
+        """Takes frames that others get, too; by default one by one."""
+        for frame in batch.frames:
+            self.deliver(frame)
 
     def deliver(self, frame: Frame) -> None:
-        """Takes one frame. Must not raise."""
+        """Takes one frame."""
+        raise NotImplementedError
+
+    def abort(self) -> None:
+        """Ends the session after a fault of ours. Must not raise."""
         raise NotImplementedError

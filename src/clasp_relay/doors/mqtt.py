@@ -17,11 +17,12 @@ from clasp_relay.core.rights.memory import Reads
 from clasp_relay.core.session.sessions import Identity, Session
 from clasp_relay.doors.door import DoorCounts, Ports
 from clasp_relay.doors.mqtt_messages import MqttCodec, Sending
-from clasp_relay.doors.mqtt_session import KeptTotal, MqttSession, Subscribed
+from clasp_relay.doors.mqtt_session import KeptTotal, MqttSession, SharedBatches, Subscribed
 from clasp_relay.doors.stream import StreamConnection, StreamFactory
 from clasp_relay.errors import CloseCode, DecodeError, Disconnect, ErrorCode, RequestError
 from clasp_relay.logs import events
-from clasp_relay.net.frames import wire_bytes
+from clasp_relay.net.backlog import Batch
+from clasp_relay.net.frames import ControlFrames, wire_bytes
 from clasp_relay.net.listening import TcpPlace, listen
 from clasp_relay.net.outbox import Outbox
 from clasp_relay.net.tls import ServerTls
@@ -96,6 +97,7 @@ _CLOSES = {
 }
 """What the end of a session is in MQTT ([5] 3.14.2.1)."""
 
+TOO_FAST = 0x96
 _SHARE = "$share/"
 _TAKEN_OVER = 0x8E
 _DISCONNECT_WITH_WILL = 4
@@ -139,6 +141,7 @@ class Broker:
         self._kept: OrderedDict[tuple[str, str], _Kept] = OrderedDict()
         self._groups: dict[tuple[str, str], deque[MqttSession]] = {}
         self._last_id = 0
+        self._batches = SharedBatches()
         self._kept_total = KeptTotal(MAX_KEPT_MESSAGES)
         self._is_stopping = False
 
@@ -146,6 +149,7 @@ class Broker:
 
     def connect(self, outbox: AnyOutbox, peer: str, _codec: Codec) -> MqttClient:
         """Begins the connection of a client over WebSocket."""
+        assert isinstance(outbox, Outbox), "a connection's way out is that of net"
         self.counts.clients += 1
         return MqttClient(self, outbox, peer, wire_bytes, "websocket")
 
@@ -191,7 +195,7 @@ class Broker:
             if not clean:
                 return kept.session, True
             self.forget(kept.session)
-        return MqttSession(*key, self.choose, self.reactor.seconds), False
+        return MqttSession(*key, self.choose, self.reactor.seconds, self._batches), False
 
     def leave(self, client: MqttClient, key: tuple[str, str]) -> None:
         """A client is not connected any more."""
@@ -437,7 +441,7 @@ class MqttClient:
     """
 
     def __init__(
-        self, broker: Broker, outbox: AnyOutbox, address: str, wrap: Callable[[bytes], bytes], transport: str
+        self, broker: Broker, outbox: Outbox, address: str, wrap: Callable[[bytes], bytes], transport: str
     ) -> None:
         self._broker = broker
         self._outbox = outbox
@@ -455,6 +459,7 @@ class MqttClient:
         self._expiry_s = 0
         self._timer: IDelayedCall | None = None
         self._awaited: deque[_Answer] = deque()
+        self._controls = ControlFrames(broker.reactor, _nothing)
         self._aliases: dict[int, str] = {}
         self._is_closing = False
         self._will: tuple[Sending, Message] | None = None
@@ -521,6 +526,10 @@ class MqttClient:
         """See ``Link``."""
         self._outbox.send(frame)
 
+    def send_batch(self, batch: Batch) -> None:
+        """See ``Link``."""
+        self._outbox.put(batch)
+
     def send_snapshot(self, key: object, frames: Iterator[bytes]) -> None:
         """See ``Link``."""
         self._outbox.send_snapshot(key, frames)
@@ -556,6 +565,9 @@ class MqttClient:
             self._acknowledge(self._session, packet)
         elif isinstance(packet, SubscribePacket):
             self._subscribe(self._core, self._session, packet)
+        elif isinstance(packet, UnsubscribePacket | PingRequest) and self._controls.count(True) is not None:
+            # What the message rate does not count.
+            self._end(TOO_FAST, CloseCode.POLICY_VIOLATION, "too many PINGREQs and UNSUBSCRIBEs in a second")
         elif isinstance(packet, UnsubscribePacket):
             self._unsubscribe(self._core, self._session, packet)
         elif isinstance(packet, PingRequest):
@@ -827,6 +839,10 @@ def _publish_will(broker: Broker, core: Session, will: tuple[Sending, Message]) 
     reason, _ = broker.publish(core, *will)
     if reason:
         broker.counts.refused += 1
+
+
+def _nothing(_payload: bytes) -> None:
+    """MQTT has no pongs that could be coalesced."""
 
 
 def _give_up(frames: Iterator[bytes]) -> None:

@@ -14,6 +14,7 @@ from clasp_relay.core.ports import NOT_YET, Frame, Kind
 from clasp_relay.doors.handed import HandedOutbox
 from clasp_relay.doors.mqtt_messages import Acked, Delivery
 from clasp_relay.errors import CloseCode
+from clasp_relay.net.backlog import Batch
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.mqtt.packets import (
     V4,
@@ -53,6 +54,9 @@ class Link(Protocol):
     def send(self, frame: Frame) -> None:
         """Sends bytes behind all before."""
 
+    def send_batch(self, batch: Batch) -> None:
+        """Sends the bytes of several messages, shared with other sessions, behind all before."""
+
     def send_snapshot(self, key: object, frames: Iterator[bytes]) -> None:
         """Sends bytes as the socket drains."""
 
@@ -86,6 +90,33 @@ class Subscribed(NamedTuple):
         return is_usual and self.group is None and not options.qos
 
 
+class SharedBatches:
+    """The packets of the messages that came together last, made once for all sessions that get them as they are."""
+
+    def __init__(self) -> None:
+        self._batch: Batch | None = None
+        self._made: dict[object, Batch] = {}
+
+    def find(self, batch: Batch, link: Link) -> Batch:
+        """Returns the messages as the packets of a connection's kind.
+
+        Args:
+            batch: the messages, the same object for all sessions that get them.
+            link: the connection.
+        """
+        if batch is not self._batch:
+            self._batch, self._made = batch, {}
+        made = self._made.get(link.key)
+        if made is None:
+            frames = [
+                frame._replace(wire=frame.wire.packet(link.key, link.version, False, link.wrap))
+                for frame in batch.frames
+                if isinstance(frame.wire, Delivery)
+            ]
+            made = self._made[link.key] = Batch(frames, b"".join([frame.wire for frame in frames]))
+        return made
+
+
 class KeptTotal:
     """How many messages wait for clients without a connection, all together.
 
@@ -116,6 +147,7 @@ class MqttSession(HandedOutbox):
         client_id: what the client calls itself.
         choose: given a group, returns whose turn it is to get a message of its shared subscription.
         now_s: tells the time, for messages that expire.
+        batches: what the sessions of a door share.
     """
 
     def __init__(
@@ -124,11 +156,13 @@ class MqttSession(HandedOutbox):
         client_id: str,
         choose: Callable[[tuple[str, str]], object],
         now_s: Callable[[], float],
+        batches: SharedBatches | None = None,
     ) -> None:
         self.subject = subject
         self.client_id = client_id
         self._choose = choose
         self._now_s = now_s
+        self._batches = batches or SharedBatches()
         self.link: Link | None = None
         """Its connection, while there is one."""
         self.ended: str | None = None
@@ -177,6 +211,13 @@ class MqttSession(HandedOutbox):
     def send(self, frame: Frame) -> None:
         """See ``core.ports.Outbox``."""
         self.deliver(frame)
+
+    def deliver_batch(self, batch: Batch) -> None:
+        """Sends messages that came in one turn: at once, where they are the same for all sessions."""
+        if not self._is_plain:
+            super().deliver_batch(batch)
+        elif self.link is not None:
+            self.link.send_batch(self._batches.find(batch, self.link))
 
     def deliver(self, frame: Frame) -> None:
         """Sends a message, or keeps it where its QoS says so."""
