@@ -136,7 +136,6 @@ class RelayService(MultiService):
         if self.auth_port is not None:
             events.AUTH_LISTENING.log(address=address_text(self.auth_port.getHost()))
         for door in self.doors:
-        for door in self.doors:
             door.started(getattr(self.port.getHost(), "port", None))
         if self.health is not None:
             self.health.startService()

@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
-from clasp_relay.core.ports import Frame
+from clasp_relay.core.ports import Codec, Frame, Outbox
+from clasp_relay.core.relay import Relay
+from clasp_relay.errors import Disconnect
 from clasp_relay.logs import events
 from clasp_relay.net.backlog import Batch, Close, Snapshot
+
+
+def refusal_of(relay: Relay, token: str, codec: Codec) -> Disconnect | None:
+    """Returns why a client with a token would not be let in; None where it would.
+
+    Args:
+        relay: the core.
+        token: the client's; empty for none.
+        codec: what it would speak.
+    """
+    try:
+        relay.permissions.admit(token, relay.connect(cast("Outbox", HandedOutbox()), "", codec))
+    except Disconnect as refusal:
+        return refusal
+    return None
 
 
 class HandedOutbox:

@@ -16,6 +16,7 @@ from clasp_relay.core.relay import Relay
 from clasp_relay.core.rights.memory import Reads
 from clasp_relay.core.session.sessions import Identity, Session
 from clasp_relay.doors.door import DoorCounts, Ports
+from clasp_relay.doors.handed import refusal_of
 from clasp_relay.doors.mqtt_messages import MqttCodec, Sending
 from clasp_relay.doors.mqtt_session import KeptTotal, MqttSession, SharedBatches, Subscribed
 from clasp_relay.doors.stream import StreamConnection, StreamFactory
@@ -388,6 +389,7 @@ class _Kept:
         core = self._core = broker.relay.connect(session, "", broker.codec)
         core.door = "mqtt-kept"
         core.identity = self._identity
+        core.account = broker.relay.accounts.open(self._identity.subject, core.origin)
         core.name = session.client_id
         broker.relay.admit(core)
         broker.subscribe_all(core, session)
@@ -588,8 +590,11 @@ class MqttClient:
             self._turn_away(BAD_CLIENT_ID, "a session that is kept needs a client id")
             return
         token = (connect.password or b"").decode("utf-8", "replace")
+        # The core's session comes first: who has no token is a subject of its own in each of them.
+        core = relay.connect(MqttSession("", "", broker.choose, broker.reactor.seconds), self._address, broker.codec)
+        core.door, core.hears_itself = "mqtt", True
         try:
-            identity = relay.permissions.admit(token)
+            relay.identify(core, token)
         except Disconnect as refusal:
             self._turn_away(BAD_PASSWORD if token else NOT_AUTHORIZED, refusal.reason)
             return
@@ -599,11 +604,11 @@ class MqttClient:
         if not client_id:
             client_id = broker.new_client_id()
             properties[Prop.ASSIGNED_CLIENT_ID] = client_id
-        key = (identity.subject, client_id)
-        session, was_there = broker.enter(self, key, clean=connect.clean)
-        core = self._core = relay.connect(session, self._address, broker.codec)
-        core.door, core.hears_itself = "mqtt", True
-        core.identity, core.name = identity, client_id
+        if core.identity.ends_with_session:
+            self._expiry_s = 0
+        session, was_there = broker.enter(self, (core.identity.subject, client_id), clean=connect.clean)
+        core.outbox, core.name = session, client_id
+        self._core = core
         relay.admit(core)
         relay.observer.began(core)
         self._session = session
@@ -927,10 +932,7 @@ class MqttDoor:
         """See ``Door``."""
         if self.ports or self._tls_ports:
             return
-        try:
-            self.broker.relay.permissions.admit("")
-        except Disconnect:
-            self._is_powerless = True
+        self._is_powerless = refusal_of(self.broker.relay, "", self.broker.codec) is not None
         factory = StreamFactory(self.broker.gate, self.broker.counts, lambda: MqttConnection(self.broker))
         if self._plain is not None:
             self.ports.add(listen(self._reactor, self._plain, factory, "--mqtt-port"))

@@ -20,6 +20,7 @@ from clasp_relay.core.ports import Frame
 from clasp_relay.core.relay import Relay
 from clasp_relay.core.session.limiter import Limiter
 from clasp_relay.doors.door import DoorCounts, Ports
+from clasp_relay.doors.handed import refusal_of
 from clasp_relay.doors.osc_source import OscOutbox, OscSource, SenderAwareCodec
 from clasp_relay.doors.stream import StreamConnection, StreamFactory
 from clasp_relay.errors import CloseCode, DecodeError, Disconnect, RequestError, StartError, cause_text
@@ -136,7 +137,7 @@ class OscClients:
         session = relay.connect(outbox, host, self.codec)
         session.door = self.counts.door
         try:
-            session.identity = relay.permissions.admit(self.options.token)
+            relay.identify(session, self.options.token)
         except Disconnect as refusal:
             self.refuse(host, refusal.reason)
             return None
@@ -444,12 +445,10 @@ class OscDoor:
         if self.ports:
             return
         options = self._options()
-        try:
-            self._relay.permissions.admit(options.token)
-        except Disconnect as refusal:
-            if options.token:
-                raise StartError(f"--osc-token: {refusal.reason}; put a valid token into the file") from None
-            self._is_powerless = True
+        refusal = refusal_of(self._relay, options.token, SenderAwareCodec(""))
+        if refusal is not None and options.token:
+            raise StartError(f"--osc-token: {refusal.reason}; put a valid token into the file")
+        self._is_powerless = refusal is not None
         counts = self._counts
         clients = OscClients(
             self._relay, self._gate, options, counts, lambda host, why: self._refused("OSC", host, why)
