@@ -31,6 +31,7 @@ from tests.doors.site import Site
 
 STUDIO = {
     "scopes": ["read:/studio/public/**", "read:/studio/desk/{userId}/**", "write:/studio/**"],
+    "anonymous": {"scopes": ["read:/studio/public/**", "write:/studio/free/**", "write:/studio/lamp/**"]},
     "write_rules": [
         {
             "path": "/studio/lamp/{lamp}",
@@ -54,7 +55,7 @@ CHAT_STATE = {
 
 
 class Row(NamedTuple):
-    """Somebody who writes to or hears of an address."""
+    """Somebody who writes to or hears of an address; no name: without a token."""
 
     user: str
     does: str
@@ -70,6 +71,11 @@ STUDIO_ROWS = [
     Row("bob", "write", "/studio/desk/ann/fader", 0.5, False),
     Row("bob", "write", "/elsewhere", 1, False),
     Row("bob", "write", "/studio/free", "text", True),
+    Row("", "write", "/studio/free/x", 1, True),
+    Row("", "write", "/studio/lamp/1", True, False),
+    Row("", "write", "/studio/desk/ann/x", 1, False),
+    Row("", "hear", "/studio/public/x", 1, True),
+    Row("", "hear", "/studio/desk/ann/x", 1, False),
     Row("ann", "hear", "/studio/public/x", 1, True),
     Row("ann", "hear", "/studio/public/hidden/x", 1, False),
     Row("ann", "hear", "/studio/desk/ann/x", 1, True),
@@ -165,7 +171,7 @@ class MqttUser:
         site = world.site
         broker = Broker(site.relay, site.gate, MqttOptions(namespace="/"), lambda _host, _why: None)
         self._client = site.connect(StreamFactory(site.gate, broker.counts, lambda: MqttConnection(broker)))
-        self._client.send(p.connect(user, V5, password=user))
+        self._client.send(p.connect(user, V5, password=user or None))
 
     def write(self, address: str, value: Any) -> None:
         """Sets a value."""

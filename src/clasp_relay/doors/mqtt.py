@@ -58,6 +58,8 @@ from clasp_relay.wire.mqtt.packets import (
     encode_unsuback,
 )
 
+POWER = "a client's password is its token (clasp-relay token create), «anonymous» in the policy gives scopes to others"
+
 MAX_KEPT_SESSIONS = 1_000
 """Sessions without a connection that are kept; of one more the one that waits longest goes."""
 
@@ -949,4 +951,4 @@ class MqttDoor:
         self.ports.log()
         self._tls_ports.log()
         if self._is_powerless:
-            events.DOOR_POWERLESS.log(door="MQTT", remedy="a client's password is its token")
+            events.DOOR_POWERLESS.log(door="MQTT", remedy=POWER)

@@ -55,6 +55,8 @@ MAX_STREAM_PACKET_BYTES = 2 * 65_536
 
 _SUBSCRIPTION = 1
 
+POWER = "--osc-token FILE gives all of them the scopes of one token, «anonymous» in the policy those of nobody"
+
 Peer: TypeAlias = "tuple[str, int]"
 
 
@@ -476,4 +478,4 @@ class OscDoor:
         """See ``Door``."""
         self.ports.log()
         if self._is_powerless:
-            events.DOOR_POWERLESS.log(door="OSC", remedy="--osc-token FILE gives all of them the scopes of one token")
+            events.DOOR_POWERLESS.log(door="OSC", remedy=POWER)
