@@ -7,7 +7,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.setting_kinds import Choice, FilePath, Kind, Levels, Networks, Number, OriginList, OrNone, Text, Whole
+from clasp_relay.setting_kinds import (
+    Choice,
+    FilePath,
+    Flag,
+    Kind,
+    Levels,
+    Namespace,
+    Networks,
+    Number,
+    OriginList,
+    OrNone,
+    Targets,
+    Text,
+    Whole,
+)
 
 NO_ORIGINS = (
     "",
@@ -51,6 +65,11 @@ class KindTests(SynchronousTestCase):
             (OriginList(), ("http://localhost:5173", "capacitor://localhost", "http://[::1]:80")),
             (Networks(), ()),
             (Networks(), (ip_network("10.0.0.0/8"), ip_network("::1"))),
+            (Flag(), True),
+            (Namespace(), "/"),
+            (Namespace(), "/studio/osc"),
+            (Targets(), ()),
+            (Targets(), ("192.0.2.7:9000", "[::1]:1=/a/**")),
             (Choice(("a", "b")), "b"),
             (Levels(), "info"),
             (Levels(), "warn,net=debug,core=trace"),
@@ -62,6 +81,10 @@ class KindTests(SynchronousTestCase):
     def test_kinds_refuse_what_is_outside_their_limits(self) -> None:
         """Neither values beyond a limit nor those of another type are accepted."""
         cases: list[tuple[Kind, object]] = [
+            *((Namespace(), text) for text in ("", "osc", "/a/*", "/a//b", "/a\tb", "/clasp/p2p", None)),
+            *((Targets(), (text,)) for text in ("desk:9000", "192.0.2.7", "192.0.2.7:0", "192.0.2.7:x", "::1:9=a")),
+            (Targets(), "192.0.2.7:9000"),
+            (Flag(), 1),
             (Whole(1, 3), 0),
             (Whole(1, 3), 4),
             (Whole(0), True),
@@ -114,6 +137,10 @@ class KindTests(SynchronousTestCase):
             (Levels(), "Info,NET=debug", "info,net=debug"),
             (OrNone(Whole(1)), "7", 7),
             (OriginList(), " https://a.example , http://b:1,", ("https://a.example", "http://b:1")),
+            (Flag(), "true", True),
+            (Namespace(), "/osc/", "/osc"),
+            (Namespace(), "/", "/"),
+            (Targets(), "192.0.2.7:1, [::1]:2=/a", ("192.0.2.7:1", "[::1]:2=/a")),
             (Networks(), "10.1.2.3/8, ::1", (ip_network("10.0.0.0/8"), ip_network("::1/128"))),
         ]
         for kind, text, value in cases:
@@ -127,6 +154,7 @@ class KindTests(SynchronousTestCase):
         ]
         cases += [(Number(0), text) for text in ("", "1_0", "nan", "inf", "1e3", ".5", "5.", " 5", "٣")]
         cases += [(FilePath(), ""), (OrNone(FilePath()), ""), (Networks(), ","), (Networks(), "proxy.example")]
+        cases += [(Targets(), ","), (Flag(), "yes")]
         for kind, text in cases:
             with self.subTest(kind=kind, text=text), self.assertRaises(ValueError):
                 kind.parse(text)
@@ -155,6 +183,12 @@ class KindTests(SynchronousTestCase):
                 OriginList(),
                 "origins as scheme://host or scheme://host:port, null or file:// for local pages, comma-separated "
                 "(to allow every origin, leave the option out)",
+            ),
+            (Flag(), "true or false"),
+            (Namespace(), "an address without wildcards, such as /studio, or / for the whole tree"),
+            (
+                Targets(),
+                "IP addresses with a port and optionally a pattern (192.0.2.7:9000=/mixer/**), comma-separated",
             ),
             (Networks(), "IP addresses or networks (10.0.0.0/8), comma-separated"),
         ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.application.service import Service
@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IListeningPort
 
 from clasp_relay.auth_server import AuthServer
 from clasp_relay.core.relay import Relay
+from clasp_relay.doors.door import Door
 from clasp_relay.event_loop import LoopLag
 from clasp_relay.http.bounded import make_site
 from clasp_relay.http.health import make_health_resource, make_metrics_resource
@@ -36,6 +37,7 @@ class HealthServer(Service):
         snapshots: returns what writes the state file; None until the state is loaded.
         metrics_place: where ``/metrics`` is served alone; None for nowhere.
         journal: what records the changes; None where nothing does.
+        doors: the ways in for other protocols.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class HealthServer(Service):
         snapshots: Callable[[], SnapshotWriter | None],
         metrics_place: TcpPlace | None = None,
         journal: JournalLog | None = None,
+        doors: Sequence[Door] = (),
     ) -> None:
         self.port: IListeningPort | None = None
         """The port of the health checks while it listens."""
@@ -67,6 +70,7 @@ class HealthServer(Service):
             hash_queue=lambda: 0 if auth is None else auth.hashing.waiting,
             loop_lag=self._lag,
             journal=journal,
+            doors=doors,
         )
         registry = make_registry(sources)
         self._site = make_site(make_health_resource(is_ready, registry), reactor, uses_reserve=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from twisted.internet.threads import deferToThreadPool
 from clasp_relay.auth_server import AuthServer
 from clasp_relay.clock import ReactorClock
 from clasp_relay.core.relay import Relay
+from clasp_relay.doors.door import Door
 from clasp_relay.errors import CloseCode, StartError
 from clasp_relay.health_server import HealthServer
 from clasp_relay.journal_keeper import JournalKeeper
@@ -49,6 +50,7 @@ class RelayService(MultiService):
         log: flushed at the end of a stop.
         journal: where the relay's changes are recorded; None for nowhere.
         clock: the relay's; stopped before the last save, so that nothing changes after it.
+        doors: the ways in for other protocols.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class RelayService(MultiService):
         log: RelayLog,
         clock: ReactorClock,
         journal: JournalLog | None = None,
+        doors: Sequence[Door] = (),
     ) -> None:
         MultiService.__init__(self)
         self.settings = settings
@@ -71,6 +74,8 @@ class RelayService(MultiService):
         """The WebSocket port while it listens; ``port.getHost().port`` is its number when the settings say 0."""
         self.auth_port: IListeningPort | None = None
         """The port of the auth API while it listens; None in open mode."""
+        self.doors = doors
+        """The ways in for other protocols."""
         self._reactor = reactor
         self._auth = auth
         self._snapshots: SnapshotWriter | None = None
@@ -100,6 +105,7 @@ class RelayService(MultiService):
                 snapshots=lambda: self._snapshots,
                 metrics_place=None if settings.metrics_port is None else TcpPlace(settings.host, settings.metrics_port),
                 journal=journal,
+                doors=doors,
             )
         MultiService.addService(self, PeriodicService(SWEEP_INTERVAL_S, reactor, relay.sweep, "sweep"))
         if journal is not None:
@@ -146,6 +152,8 @@ class RelayService(MultiService):
         events.RELAY_LISTENING.log(name=self.settings.name, address=address_text(self.port.getHost()))
         if self.auth_port is not None:
             events.AUTH_LISTENING.log(address=address_text(self.auth_port.getHost()))
+        for door in self.doors:
+            door.started(getattr(self.port.getHost(), "port", None))
         if self.health is not None:
             self.health.startService()
             if self.health.port is not None:
@@ -216,6 +224,8 @@ class RelayService(MultiService):
             self.port = self._listen("port", settings.port, settings.endpoint, self.factory)
             if site is not None:
                 self.auth_port = self._listen("auth-port", settings.auth_port, settings.auth_endpoint, site)
+            for door in self.doors:
+                door.open(self._tls)
         except StartError:
             self._stop_listening()
             if self.health is not None:
@@ -279,7 +289,8 @@ class RelayService(MultiService):
     def _stop_listening(self) -> Deferred[Any]:
         ports = [port for port in (self.port, self.auth_port) if port is not None]
         self.port = self.auth_port = None
-        return DeferredList([maybeDeferred(port.stopListening) for port in ports])
+        closed = [door.close() for door in self.doors]
+        return DeferredList([*(maybeDeferred(port.stopListening) for port in ports), *closed])
 
     @inlineCallbacks
     def _save(self) -> Generator[Deferred[bool], bool, bool]:

@@ -11,13 +11,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 from clasp_relay.logs.levels import LOG_FORMATS, LOG_LEVELS
-from clasp_relay.setting_kinds import Kind, Networks, OriginList, OrNone
+from clasp_relay.setting_kinds import Kind, Networks, OriginList, OrNone, Targets
 from clasp_relay.settings import Settings, kinds
 
 __all__ = ["DEFAULTS", "NOT_SUPPORTED", "OPTIONS", "Option", "variable_of"]
 
 DEFAULTS: Mapping[str, object] = {field.name: field.default for field in fields(Settings)}
 """The default of every field of ``Settings``."""
+
+LISTS = Networks | OriginList | Targets
+"""The kinds that take several values."""
 
 _TRUE = ("1", "true", "yes", "on")
 _FALSE = ("0", "false", "no", "off")
@@ -66,7 +69,12 @@ class Option:
     @property
     def is_list(self) -> bool:
         """Whether it takes several values, comma-separated."""
-        return isinstance(self.kind.kind if isinstance(self.kind, OrNone) else self.kind, Networks | OriginList)
+        return isinstance(self.kind.kind if isinstance(self.kind, OrNone) else self.kind, LISTS)
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether the values of several occurrences are taken together; of other options the last one counts."""
+        return isinstance(self.kind, Targets)
 
     @property
     def letter(self) -> str | None:
@@ -119,6 +127,29 @@ OPTIONS: tuple[Option, ...] = (
         "port of the auth API and the web app; 0 turns both off (open mode, for trusted networks)",
     ),
     Option("host", "host", "address to listen on, for all ports"),
+    Option("tcp-port", "tcp_port", "port for CLASP over plain TCP, for boards; 0 takes any free port", default=""),
+    Option("announce", "announce", "announce the relay to the local network by mDNS, as _clasp._tcp", constant=True),
+    Option("mqtt-port", "mqtt_port", "port for MQTT 3.1.1 and 5; 0 takes any free port", default=""),
+    Option("mqtts-port", "mqtts_port", "port for MQTT over TLS; 0 takes any free port", default=""),
+    Option("mqtt-namespace", "mqtt_namespace", "where MQTT topics are in CLASP; / for the whole tree"),
+    Option("mqtt-publish", "mqtt_publish", "which MQTT messages set a param: those with retain, or all (set)"),
+    Option("osc-port", "osc_port", "UDP port for OSC; 0 takes any free port", default=""),
+    Option("osc-tcp-port", "osc_tcp_port", "TCP port for OSC with SLIP; 0 takes any free port", default=""),
+    Option("osc-namespace", "osc_namespace", "where OSC addresses are in CLASP; / for the whole tree"),
+    Option(
+        "osc-allow",
+        "osc_allow",
+        "networks whose OSC clients are heard and answered",
+        default="loopback, private and link-local networks",
+    ),
+    Option("osc-token", "osc_token", "file with the token whose scopes OSC clients have", default=""),
+    Option(
+        "osc-target",
+        "osc_targets",
+        "OSC clients that are always sent what changes: HOST:PORT, or HOST:PORT=PATTERN; may be given again",
+        default="",
+    ),
+    Option("osc-rate", "osc_rate", "values per second that an OSC client is sent of one address; 0 for no limit"),
     Option(
         "endpoint",
         "endpoint",
@@ -228,11 +259,7 @@ NOT_SUPPORTED: frozenset[str] = frozenset(
         "federation-token",
         "journal-memory",
         "lenses",
-        "mqtt-namespace",
-        "mqtt-port",
         "no-websocket",
-        "osc-namespace",
-        "osc-port",
         "quic-port",
         "rules",
     }

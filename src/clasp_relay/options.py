@@ -86,6 +86,9 @@ def _spelled_out(arguments: Sequence[str], upstream: UpstreamOptions) -> list[st
             if following is None:
                 raise usage.UsageError(f"{shown}: got no value, expected {option.expected}")
             value = following
+        if option.is_repeatable:
+            start = f"--{option.name}="
+            value = ",".join([each.removeprefix(start) for each in result if each.startswith(start)] + [value])
         result.append(f"--{option.name}={value}")
     return result
 

@@ -23,6 +23,7 @@ from clasp_relay.core.relay import Relay, RelayOptions
 from clasp_relay.core.rights.port import OpenPermissions
 from clasp_relay.core.state.params import ParamLimits
 from clasp_relay.core.state.shares import ShareLimits
+from clasp_relay.door_set import make_doors
 from clasp_relay.http.cors import Origins
 from clasp_relay.lifecycle import RelayService
 from clasp_relay.logs import events
@@ -74,7 +75,8 @@ def make_service(settings: Settings, reactor: Any) -> RelayService:
     if settings.is_open_mode:
         relay = _relay(settings, clock, writer, OpenPermissions(), None, log, journal)
         factory = _factory(settings, reactor, relay, writer, origins, addresses, log)
-        return RelayService(settings, reactor, relay, factory, None, log, clock, journal)
+        doors = make_doors(settings, reactor, relay, factory, log)
+        return RelayService(settings, reactor, relay, factory, None, log, clock, journal, doors)
     tokens = TokenTable(reactor, time.time, max_per_guest_address=settings.max_guest_tokens_per_address)
     permissions = TokenPermissions(tokens, policy, clock.now_us)
     relay = _relay(settings, clock, writer, permissions, _message_rate(settings, policy), log, journal)
@@ -84,7 +86,8 @@ def make_service(settings: Settings, reactor: Any) -> RelayService:
     factory = _factory(settings, reactor, relay, writer, origins, addresses, log)
     auth = AuthServer(settings, reactor, tokens, permissions, policy, origins, factory, relay, addresses, log.signed)
     relay.origin_of = auth.origin_of
-    return RelayService(settings, reactor, relay, factory, auth, log, clock, journal)
+    doors = make_doors(settings, reactor, relay, factory, log)
+    return RelayService(settings, reactor, relay, factory, auth, log, clock, journal, doors)
 
 
 def _journal(settings: Settings, reactor: Any, policy: Policy | None) -> JournalLog | None:

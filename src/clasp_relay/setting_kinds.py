@@ -4,14 +4,32 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
 from clasp_relay.access.addresses import Network, parse_networks
+from clasp_relay.errors import RequestError
 from clasp_relay.logs.levels import LOG_LEVELS, LogLevels
+from clasp_relay.wire.address import Pattern, check_address
 
-__all__ = ["Choice", "FilePath", "Kind", "Levels", "Networks", "Number", "OrNone", "OriginList", "Text", "Whole"]
+__all__ = [
+    "Choice",
+    "FilePath",
+    "Flag",
+    "Kind",
+    "Levels",
+    "Namespace",
+    "Networks",
+    "Number",
+    "OrNone",
+    "OriginList",
+    "Targets",
+    "Text",
+    "Whole",
+    "split_target",
+]
 
 
 LOCAL_PAGES = ("null", "file://")
@@ -126,6 +144,26 @@ class FilePath:
 
 
 @dataclass(frozen=True, slots=True)
+class Flag:
+    """Yes or no."""
+
+    @property
+    def expected(self) -> str:
+        """See ``Kind``."""
+        return "true or false"
+
+    def accepts(self, value: object) -> bool:
+        """See ``Kind``."""
+        return isinstance(value, bool)
+
+    def parse(self, text: str) -> bool:
+        """See ``Kind``."""
+        if text not in ("true", "false"):
+            raise ValueError(text)
+        return text == "true"
+
+
+@dataclass(frozen=True, slots=True)
 class Choice:
     """One of a few words."""
 
@@ -219,6 +257,65 @@ def _is_origin(value: object) -> bool:
     except ValueError:
         return False
     return bool(parts.scheme and parts.hostname) and not parts.path and (port is None or port > 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Namespace:
+    """An address below which a door's clients are, or ``/``."""
+
+    @property
+    def expected(self) -> str:
+        """See ``Kind``."""
+        return "an address without wildcards, such as /studio, or / for the whole tree"
+
+    def accepts(self, value: object) -> bool:
+        """See ``Kind``."""
+        if not isinstance(value, str):
+            return False
+        try:
+            check_address(value)
+        except RequestError:
+            return value == "/"
+        return value.isprintable() and not value.startswith("/clasp/")
+
+    def parse(self, text: str) -> str:
+        """See ``Kind``; a slash at the end says the same as none."""
+        return text.rstrip("/") or "/"
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """OSC clients by address and port, each optionally with a pattern; possibly none."""
+
+    @property
+    def expected(self) -> str:
+        """See ``Kind``."""
+        return "IP addresses with a port and optionally a pattern (192.0.2.7:9000=/mixer/**), comma-separated"
+
+    def accepts(self, value: object) -> bool:
+        """See ``Kind``."""
+        return isinstance(value, tuple) and all(isinstance(each, str) and split_target(each) for each in value)
+
+    def parse(self, text: str) -> tuple[str, ...]:
+        """See ``Kind``; a text without any is a mistake."""
+        targets = tuple(part.strip() for part in text.split(",") if part.strip())
+        if not targets:
+            raise ValueError(text)
+        return targets
+
+
+def split_target(text: str) -> tuple[str, int, str] | None:
+    """Returns address, port and pattern of an OSC target; None when it is none."""
+    place, _, pattern = text.partition("=")
+    host, _, port = place.rpartition(":")
+    try:
+        address = str(ip_address(host.removeprefix("[").removesuffix("]")))
+        Pattern.parse(pattern or "/**")
+    except (ValueError, RequestError):
+        return None
+    if not port.isascii() or not port.isdigit() or not 1 <= int(port) <= 65_535:
+        return None
+    return address, int(port), pattern or "/**"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,17 +12,20 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, get_type_hints
 
-from clasp_relay.access.addresses import Network
+from clasp_relay.access.addresses import Network, parse_networks
 from clasp_relay.logs.levels import LOG_FORMATS, LOG_LEVELS
 from clasp_relay.setting_kinds import (
     Choice,
     FilePath,
+    Flag,
     Kind,
     Levels,
+    Namespace,
     Networks,
     Number,
     OriginList,
     OrNone,
+    Targets,
     Text,
     Whole,
 )
@@ -34,6 +37,11 @@ DURABILITIES = ("power", "kill", "snapshot")
 
 NO_POLICY = "none"
 """The ``app_config`` that is no policy."""
+
+LOCAL_NETWORKS = parse_networks(
+    "127.0.0.0/8,::1,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,169.254.0.0/16,fc00::/7,fe80::/10"
+)
+"""Loopback, private and link-local networks (RFC 6890)."""
 
 _LONGEST_TEXT_BYTES = 4_096
 """As long as a path may be on Linux."""
@@ -82,6 +90,45 @@ class Settings:
 
     auth_endpoint: Annotated[str | None, OrNone(Text(_LONGEST_TEXT_BYTES))] = None
     """Twisted endpoint string for the auth API, instead of host, auth port and TLS; None: those."""
+
+    tcp_port: Annotated[int | None, OrNone(Whole(0, 65_535))] = None
+    """TCP port for CLASP frames behind their length, for boards; 0 takes any free port; None: no such port."""
+
+    announce: Annotated[bool, Flag()] = False
+    """Whether the relay is announced to the local network by mDNS."""
+
+    mqtt_port: Annotated[int | None, OrNone(Whole(0, 65_535))] = None
+    """TCP port for MQTT; 0 takes any free port; None: no such port. With it MQTT is spoken over WebSocket, too."""
+
+    mqtts_port: Annotated[int | None, OrNone(Whole(0, 65_535))] = None
+    """TCP port for MQTT over TLS, with the relay's certificate; 0 takes any free port; None: no such port."""
+
+    mqtt_namespace: Annotated[str, Namespace()] = "/mqtt"
+    """Where MQTT topics are in CLASP; ``/`` for the whole tree. The Rust relay's default."""
+
+    mqtt_publish: Annotated[str, Choice(("retain", "set"))] = "retain"
+    """Which PUBLISHes set a param: those with retain, or all, as in the Rust relay."""
+
+    osc_port: Annotated[int | None, OrNone(Whole(0, 65_535))] = None
+    """UDP port for OSC; 0 takes any free port; None: no such port."""
+
+    osc_tcp_port: Annotated[int | None, OrNone(Whole(0, 65_535))] = None
+    """TCP port for OSC with SLIP; 0 takes any free port; None: no such port."""
+
+    osc_namespace: Annotated[str, Namespace()] = "/osc"
+    """Where OSC addresses are in CLASP; ``/`` for the whole tree. The Rust relay's default."""
+
+    osc_allow: Annotated[tuple[Network, ...], Networks()] = LOCAL_NETWORKS
+    """Networks whose OSC clients are heard and answered: UDP shows no sender that could be trusted."""
+
+    osc_token: Annotated[Path | None, OrNone(FilePath())] = None
+    """File with the token whose scopes OSC clients have; None: anonymous ones. No option, which ``ps`` would show."""
+
+    osc_targets: Annotated[tuple[str, ...], Targets()] = ()
+    """OSC clients that are always sent what changes, as ``HOST:PORT`` or ``HOST:PORT=PATTERN``."""
+
+    osc_rate: Annotated[float, Number(0)] = 30.0
+    """Values per second that an OSC client is sent of one address, the last one always; 0: no limit."""
 
     tls_cert: Annotated[Path | None, OrNone(FilePath())] = None
     """PEM file of the certificate and its chain, for TLS on both ports; None: no TLS."""
@@ -248,6 +295,8 @@ class Settings:
         for one, other in (("tls_cert", "tls_key"), ("tls_key", "tls_cert")):
             if one in given and other not in given:
                 raise Contradiction("{}: needs {} as well (TLS takes a certificate and a key)", one, other)
+        if self.mqtts_port is not None and self.tls_cert is None:
+            raise Contradiction("{}: needs {} and {}", "mqtts_port", "tls_cert", "tls_key")
         if self.is_open_mode:
             if self.app_config not in (None, NO_POLICY):
                 words = "{}: has no effect in open mode; leave it out, or set {} to a port other than 0"

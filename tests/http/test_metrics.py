@@ -20,9 +20,11 @@ from clasp_relay.core.handlers import HANDLERS
 from clasp_relay.core.ports import Kind
 from clasp_relay.core.relay import Relay, RelayOptions
 from clasp_relay.core.rights.memory import Reads
+from clasp_relay.doors.tcp import TcpDoor
 from clasp_relay.event_loop import LoopLag
 from clasp_relay.http.metrics import ProcessCollector, Sources, make_registry
 from clasp_relay.net.admission import NetLimits
+from clasp_relay.net.listening import TcpPlace
 from clasp_relay.net.turn import TurnWriter
 from clasp_relay.net.websocket import ClaspFactory
 from clasp_relay.storage.journal.journal_file import Sizes
@@ -70,6 +72,8 @@ class Machine:
         self.outcomes: dict[tuple[str, str], int] = {}
         self.hash_queue = 0
         self.lag = LoopLag(self.reactor, self.reactor.seconds)
+        door = TcpDoor(self.reactor, TcpPlace("127.0.0.1", 0), self.factory)
+        (self.door,) = door.counts
         self.sources = Sources(
             relay=self.relay,
             factory=self.factory,
@@ -77,6 +81,7 @@ class Machine:
             auth_outcomes=lambda: self.outcomes,
             hash_queue=lambda: self.hash_queue,
             loop_lag=self.lag,
+            doors=(door,),
         )
         self.registry: CollectorRegistry = make_registry(self.sources)
 
@@ -195,6 +200,11 @@ def decides(machine: Machine, _client: Client) -> None:
     memory.changed("/a", True, False)
 
 
+def comes_by_a_door(machine: Machine, _client: Client) -> None:
+    """A client that sends three messages, one of which is refused."""
+    machine.door.clients, machine.door.messages, machine.door.refused = 1, 3, 1
+
+
 CAUSES: list[tuple[Callable[[Machine, Client], None], dict[str, float]]] = [
     (
         sets,
@@ -245,6 +255,14 @@ CAUSES: list[tuple[Callable[[Machine, Client], None], dict[str, float]]] = [
             "clasp_decisions": 1,
             "clasp_decisions_made_total": 2,
             "clasp_decisions_ended_total{reason=changed}": 1,
+        },
+    ),
+    (
+        comes_by_a_door,
+        {
+            "clasp_door_clients{door=tcp}": 1,
+            "clasp_door_messages_total{door=tcp}": 3,
+            "clasp_door_refused_total{door=tcp}": 1,
         },
     ),
     (is_slow, {"clasp_slow_closes_total": 1}),

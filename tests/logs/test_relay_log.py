@@ -58,6 +58,34 @@ class RelayLogTests(SynchronousTestCase):
             ],
         )
 
+    def test_sources_have_one_line_a_minute(self) -> None:
+        """For each address: a program may send each of its packets from another port."""
+        for _ in range(100):
+            session = Session("T", MemoryOutbox(), HOME, CODEC, START_US)
+            session.door = "osc"
+            self.log.began(session)
+            self.log.ended(session, "idle")
+        self.clock.clock.advance(WINDOW_S)
+        begin = "new OSC sources at 192.0.2.1"
+        self.assertEqual(
+            said(self.events),
+            [("info", f"{begin}: 1, the last one session T"), ("info", f"{begin}: 99, the last one session T")],
+        )
+
+    def test_what_a_door_refuses_has_one_line_a_minute(self) -> None:
+        """For each door and address."""
+        for _ in range(3):
+            self.log.door_refused("OSC", HOME, "damaged")
+        self.clock.clock.advance(WINDOW_S)
+        begin = "OSC: messages from 192.0.2.1 refused"
+        self.assertEqual(
+            said(self.events),
+            [
+                ("warn", f"{begin}: 1, the last one because: damaged"),
+                ("warn", f"{begin}: 2, the last one because: damaged"),
+            ],
+        )
+
     def test_connections_without_a_hello_have_one_line_a_minute(self) -> None:
         """For each address: whoever opens connections and says nothing does not fill the log."""
         for _ in range(100):

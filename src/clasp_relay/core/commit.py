@@ -329,7 +329,7 @@ class Committer:
             if target is not None:
                 self._recipients.tell_one(target, message)
         else:
-            self._recipients.tell_signal(message, exclude=session.outbox)
+            self._recipients.tell_signal(message, exclude=None if session.hears_itself else session.outbox)
 
 
 def _lock_release(about: Param, address: str, holder: str) -> Change:

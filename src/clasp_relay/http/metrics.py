@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import resource
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -27,6 +27,7 @@ from clasp_relay.wire.messages import Message
 
 if TYPE_CHECKING:
     from clasp_relay.core.relay import Relay
+    from clasp_relay.doors.door import Door
     from clasp_relay.net.websocket import ClaspFactory
     from clasp_relay.storage.journal.journal_log import JournalLog
     from clasp_relay.storage.snapshot_writer import SnapshotWriter
@@ -55,6 +56,7 @@ class Sources:
         hash_queue: returns how many passwords wait to be hashed.
         loop_lag: how late the event loop is.
         journal: what records the changes; None where nothing does.
+        doors: the ways in for other protocols.
     """
 
     relay: Relay
@@ -64,6 +66,7 @@ class Sources:
     hash_queue: Callable[[], int]
     loop_lag: LoopLag
     journal: JournalLog | None = None
+    doors: Sequence[Door] = ()
 
 
 def make_registry(sources: Sources) -> CollectorRegistry:
@@ -90,6 +93,7 @@ class _RelayCollector(Collector):
         yield from _accounted(sources.relay)
         yield from _connections(sources.factory, sources.relay)
         yield from _left_out(sources.relay, sources.factory)
+        yield from _doors(sources.doors)
         writer = sources.snapshots()
         if writer is not None:
             yield from _snapshots(writer)
@@ -197,7 +201,7 @@ def _connections(factory: ClaspFactory, relay: Relay) -> Iterator[Metric]:
     yield _gauge("clasp_sessions", "Sessions whose HELLO was accepted.", len(relay.sessions))
     yield _counter("clasp_sessions_begun", "Sessions whose HELLO was accepted, since the start.", relay.counts.began)
     yield _gauge(
-        "clasp_connections", "TCP connections on the WebSocket port, sessions included.", len(factory.connections)
+        "clasp_connections", "TCP connections for CLASP and at doors, sessions included.", len(factory.connections)
     )
     yield _counter("clasp_turned_away", "Refused connections.", counters.turned_away)
     yield _counter("clasp_received_bytes", "Bytes received.", counters.received_bytes)
@@ -212,6 +216,19 @@ def _left_out(relay: Relay, factory: ClaspFactory) -> Iterator[Metric]:
     yield _counts("clasp_coalesced", "Frames replaced by a newer one, by reason.", ("reason",), coalesced.items())
     dropped = {"slow": counters.dropped, "epsilon": relay.throttles.skipped}
     yield _counts("clasp_dropped", "Frames left out, by reason.", ("reason",), dropped.items())
+
+
+def _doors(doors: Sequence[Door]) -> Iterator[Metric]:
+    counts = [each for door in doors for each in door.counts]
+    clients = GaugeMetricFamily("clasp_door_clients", "Clients at a door, by door.", labels=("door",))
+    for each in counts:
+        clients.add_metric((each.door,), each.clients)
+    yield clients
+    messages = ((each.door, each.messages) for each in counts)
+    yield _counts("clasp_door_messages", "Messages received at a door, by door.", ("door",), messages)
+    refused = ((each.door, each.refused) for each in counts)
+    text = "Malformed or refused messages and clients that were turned away, by door."
+    yield _counts("clasp_door_refused", text, ("door",), refused)
 
 
 def _snapshots(writer: SnapshotWriter) -> Iterator[Metric]:

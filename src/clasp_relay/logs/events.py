@@ -87,6 +87,15 @@ BUNDLES_LOST = Event(
 RELAY_NOT_STARTED = Event("relay.not_started", "error", "relay", "the relay cannot start: {error}")
 RELAY_FAULT = Event("relay.fault", "error", "relay", "a fault of the relay while it handled {what}")
 AUTH_LISTENING = Event("auth.listening", "info", "relay", "the auth API listens on {address}")
+DOOR_LISTENING = Event("door.listening", "info", "relay", "{door} listens on {address}")
+DOOR_POWERLESS = Event(
+    "door.powerless",
+    "warn",
+    "relay",
+    "{door}: clients without a token may do nothing, since no scopes are given to anonymous ones; {remedy}",
+)
+ANNOUNCED = Event("relay.announced", "info", "relay", "announced by mDNS as {name} on port {port} of {address}")
+ANNOUNCE_FAILED = Event("relay.not_announced", "warn", "relay", "the relay is not announced by mDNS: {cause}")
 HEALTH_LISTENING = Event("health.listening", "info", "relay", "health checks and metrics are served on {address}")
 METRICS_LISTENING = Event("metrics.listening", "info", "relay", "metrics are served on {address}")
 APP_SERVED = Event("app.served", "info", "relay", "the web app in {folder} is served on the auth port")
@@ -199,6 +208,12 @@ FRAME_RECEIVED = Event("frame.received", "trace", "net", "session {session} < {f
 FRAME_SENT = Event("frame.sent", "trace", "net", "session {session} > {frame}")
 
 # Connections.
+OSC_SOURCES = Event(
+    "osc.sources", "info", "net", "new OSC sources at {address}: {count}, the last one session {session}"
+)
+DOOR_REFUSED = Event(
+    "door.refused", "warn", "net", "{door}: messages from {address} refused: {count}, the last one because: {reason}"
+)
 CONNECTION_REFUSED = Event(
     "connection.refused", "warn", "net", "connections from {address} refused: {count}, the last one because: {reason}"
 )

@@ -24,6 +24,9 @@ _UNLIMITED_OUTCOMES = frozenset({"Limited", "BadInput", "Busy"})
 _UNLIMITED_CALLS = frozenset({"logout", "refresh"})
 """Calls that no limit of attempts counts."""
 
+_MANY_SOURCES = frozenset({"osc", "mqtt-kept"})
+"""Where a client may be a new session with each of its messages, as with ``oscsend``, or is no client."""
+
 _MAX_TEXT_LENGTH = 200
 """Characters of a text that a client chose; the rest is cut off."""
 
@@ -52,6 +55,12 @@ class RelayLog:
 
     def began(self, session: Session) -> None:
         """See ``Observer``."""
+        if session.door == "osc":
+            self._tally.note(
+                ("sources", session.peer),
+                lambda count: events.OSC_SOURCES.log(count=count, address=session.peer, session=session.id),
+            )
+            return
         events.SESSION_CONNECTED.log(
             session=session.id,
             address=session.peer,
@@ -61,6 +70,8 @@ class RelayLog:
 
     def ended(self, session: Session, cause: str) -> None:
         """See ``Observer``."""
+        if session.door in _MANY_SOURCES:
+            return
         duration_s = round((self._clock.now_us() - session.connected_us) / 1e6, 3)
         if session.hello_us:
             events.SESSION_DISCONNECTED.log(
@@ -103,6 +114,19 @@ class RelayLog:
                 count=count,
                 subject=_who(session),
             ),
+        )
+
+    def door_refused(self, door: str, address: str, reason: str) -> None:
+        """Logs that a door refused a message.
+
+        Args:
+            door: what the log calls it.
+            address: the client's.
+            reason: why, for people.
+        """
+        self._tally.note(
+            ("door refused", door, address),
+            lambda count: events.DOOR_REFUSED.log(count=count, door=door, address=address, reason=_cut(reason)),
         )
 
     def operation(self, session: Session, message: Message) -> None:

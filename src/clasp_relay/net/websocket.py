@@ -17,9 +17,9 @@ from clasp_relay.core.ports import Codec, Outbox
 from clasp_relay.errors import CloseCode, ErrorCode
 from clasp_relay.logs import events
 from clasp_relay.net.admission import Admission, NetLimits, same_address
-from clasp_relay.net.closing import CloseAll, EndQueue
+from clasp_relay.net.closing import Closable, CloseAll, EndQueue
 from clasp_relay.net.frames import CODEC, ControlFrames, FastPathProtocol
-from clasp_relay.net.keeper import Keeper
+from clasp_relay.net.keeper import Keeper, Kept
 from clasp_relay.net.observer import NetObserver, UnwatchedNet
 from clasp_relay.net.open_files import is_short
 from clasp_relay.net.outbox import Outbox as SocketOutbox
@@ -53,6 +53,17 @@ class SessionPort(Protocol):
 
 
 S = TypeVar("S", bound=SessionPort)
+
+
+class CountedConnection(Closable, Kept, Protocol):
+    """A client's TCP connection, at whichever door. Hashable by identity."""
+
+    address: str
+    """The client's address; empty where there is none."""
+
+    @property
+    def waiting_bytes(self) -> int:
+        """How much was sent and has not left this process, as far as that is known."""
 
 
 class RelayPort(Protocol[S]):
@@ -98,6 +109,7 @@ class ClaspProtocol(FastPathProtocol):
     """Whether anything was received since the keeper came by."""
     _silent_s = 0.0
     _session: SessionPort | None = None
+    _port: RelayPort[Any]
     _timer: IDelayedCall | None = None
     _controls: ControlFrames | None = None
     _is_ending = False
@@ -108,7 +120,8 @@ class ClaspProtocol(FastPathProtocol):
     def connectionMade(self) -> None:
         """The client's TCP connection is there: it has 10 s for TLS and upgrade, however they drip."""
         factory = self.factory
-        factory.connected(self, _host(self.transport))
+        self._port = factory.relay
+        factory.connected(self, peer_host(self.transport))
         self._timer = factory.reactor.callLater(factory.limits.hello_timeout_s, self._hello_is_late)
         super().connectionMade()
         keep_alive = getattr(self.transport, "setTcpKeepAlive", None)
@@ -133,7 +146,7 @@ class ClaspProtocol(FastPathProtocol):
             self.outbox.close_now()
         session, self._session = self._session, None
         if session is not None:
-            disconnect, cause = self.factory.relay.disconnect, self.cause or self._cause_of(reason)
+            disconnect, cause = self._port.disconnect, self.cause or self._cause_of(reason)
             self.factory.end_queue.add(lambda: disconnect(session, cause))
         self.factory.forget(self)
         super().connectionLost(reason)
@@ -144,7 +157,7 @@ class ClaspProtocol(FastPathProtocol):
 
     def on_tls(self) -> None:
         """See the base class."""
-        self.factory.turn_away(_host(self.transport), "the client speaks TLS, but this port does not")
+        self.factory.turn_away(peer_host(self.transport), "the client speaks TLS, but this port does not")
         super().on_tls()
 
     def onConnect(self, request: ConnectionRequest) -> str | None:
@@ -158,7 +171,7 @@ class ClaspProtocol(FastPathProtocol):
         """
         factory = self.factory
         headers = request.headers
-        self.address = factory.client_address(_host(self.transport), headers.get("x-forwarded-for", ""))
+        self.address = factory.client_address(peer_host(self.transport), headers.get("x-forwarded-for", ""))
         factory.located(self)
         if request.origin and not factory.allows_origin(request.origin, headers.get("host", "")):
             factory.turn_away(self.address, "a web page of another origin")
@@ -167,6 +180,10 @@ class ClaspProtocol(FastPathProtocol):
             return None
         for subprotocol in SUBPROTOCOLS:
             if subprotocol in request.protocols:
+                return subprotocol
+        for subprotocol, (port, codec) in factory.others.items():
+            if subprotocol in request.protocols:
+                self._port, self.codec = port, codec
                 return subprotocol
         raise ConnectionDeny(400, "none of the subprotocols is known; this is clasp")
 
@@ -189,7 +206,7 @@ class ClaspProtocol(FastPathProtocol):
             outbox.close(CloseCode.TRY_AGAIN_LATER, refusal)
             return
         try:
-            self._session = factory.relay.connect(outbox, self.address, self.codec)
+            self._session = self._port.connect(outbox, self.address, self.codec)
         except Exception:
             events.CONNECTION_FAULT.failure(action="began a session")
             outbox.close(CloseCode.INTERNAL, "internal error")
@@ -207,7 +224,7 @@ class ClaspProtocol(FastPathProtocol):
             outbox.close(CloseCode.UNSUPPORTED_DATA, "text messages are no CLASP")
             return
         try:
-            self.factory.relay.receive(session, payload)
+            self._port.receive(session, payload)
         except Exception:
             events.CONNECTION_FAULT.failure(action="handled a message")
             outbox.close(CloseCode.INTERNAL, "internal error")
@@ -275,13 +292,13 @@ class ClaspProtocol(FastPathProtocol):
     @property
     def is_drained(self) -> bool:
         """Whether all that was sent has left this process, as far as the transport tells."""
-        return not _buffered_bytes(self.transport) and (self.outbox is None or self.outbox.is_drained)
+        return not buffered_bytes(self.transport) and (self.outbox is None or self.outbox.is_drained)
 
     @property
     def waiting_bytes(self) -> int:
         """How much was sent and has not left this process, as far as that is known."""
         backlog = None if self.outbox is None else self.outbox.backlog
-        return _buffered_bytes(self.transport) + (0 if backlog is None else backlog.size_bytes)
+        return buffered_bytes(self.transport) + (0 if backlog is None else backlog.size_bytes)
 
     def send_close(self, close_code: CloseCode, reason: str) -> None:
         """See ``outbox.Connection``; the reason is cut between characters to what a Close frame carries."""
@@ -357,7 +374,7 @@ class ClaspProtocol(FastPathProtocol):
             timer.cancel()
 
 
-def _buffered_bytes(transport: Any) -> int:
+def buffered_bytes(transport: Any) -> int:
     """Returns how much a transport keeps in memory: what TLS has not encrypted yet, and what TCP has not sent."""
     size_bytes = 0
     while transport is not None:
@@ -369,7 +386,8 @@ def _buffered_bytes(transport: Any) -> int:
     return size_bytes
 
 
-def _host(transport: Any) -> str:
+def peer_host(transport: Any) -> str:
+    """Returns the address of a transport's peer; empty where it has none."""
     return str(getattr(transport.getPeer(), "host", ""))
 
 
@@ -436,6 +454,8 @@ class ClaspFactory(WebSocketServerFactory):
             allowNullOrigin=True,
         )
         self.relay = relay
+        self.others: dict[str, tuple[RelayPort[Any], Codec]] = {}
+        """Who takes the messages of other subprotocols, and what an ERROR of this layer is there."""
         self.writer = writer
         self.limits = limits or NetLimits()
         self.allows_origin = allows_origin
@@ -444,8 +464,8 @@ class ClaspFactory(WebSocketServerFactory):
         self.reading = Reading(reactor, writer)
         """Who is read from in a turn."""
         self.keeper = Keeper(reactor, self.limits.session_timeout_s)
-        self.connections: set[ClaspProtocol] = set()
-        """All TCP connections, upgraded or not."""
+        self.connections: set[CountedConnection] = set()
+        """All TCP connections, upgraded or not, those of other doors included."""
         self.end_queue = EndQueue(reactor)
         self._admission = Admission(self.limits, address_group)
         self._is_proxy = is_proxy
@@ -465,20 +485,27 @@ class ClaspFactory(WebSocketServerFactory):
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """Makes the protocol for a new TCP connection, or None, which closes it at once."""
-        host = getattr(addr, "host", "")
+        return super().buildProtocol(addr) if self.accepts(getattr(addr, "host", "")) else None
+
+    def accepts(self, host: str) -> bool:
+        """Says whether a new TCP connection is accepted; if not, it is counted as turned away.
+
+        Args:
+            host: the socket's peer.
+        """
         max_connections = 2 * self.limits.max_sessions
         if self._is_stopping or (max_connections and len(self.connections) >= max_connections):
-            self.turn_away(host, "too many connections")
-            return None
-        if not self._is_proxy(host) and not self._admission.may_connect(host):
-            self.turn_away(host, "too many connections from this address")
-            return None
-        if is_short():
-            self.turn_away(host, "too many open files")
-            return None
-        return super().buildProtocol(addr)
+            refusal = "too many connections"
+        elif not self._is_proxy(host) and not self._admission.may_connect(host):
+            refusal = "too many connections from this address"
+        elif is_short():
+            refusal = "too many open files"
+        else:
+            return True
+        self.turn_away(host, refusal)
+        return False
 
-    def connected(self, connection: ClaspProtocol, peer: str) -> None:
+    def connected(self, connection: CountedConnection, peer: str) -> None:
         """Counts a TCP connection.
 
         Args:
@@ -488,7 +515,7 @@ class ClaspFactory(WebSocketServerFactory):
         self.connections.add(connection)
         self._admission.connected(connection, "" if self._is_proxy(peer) else peer)
 
-    def located(self, connection: ClaspProtocol) -> None:
+    def located(self, connection: CountedConnection) -> None:
         """Counts a connection for its client's address, which is known now."""
         self._admission.connected(connection, connection.address)
 
@@ -497,7 +524,7 @@ class ClaspFactory(WebSocketServerFactory):
         self.writer.counters.turned_away += 1
         self.observer.turned_away(address, why)
 
-    def admit(self, connection: ClaspProtocol) -> str | None:
+    def admit(self, connection: CountedConnection) -> str | None:
         """Counts an upgraded connection as a session.
 
         Returns:
@@ -508,7 +535,7 @@ class ClaspFactory(WebSocketServerFactory):
             self.keeper.add(connection)
         return refusal
 
-    def forget(self, connection: ClaspProtocol) -> None:
+    def forget(self, connection: CountedConnection) -> None:
         """A connection is gone."""
         self.connections.discard(connection)
         self.keeper.remove(connection)

@@ -97,8 +97,8 @@ class Recipients:
                 message = Set(address, value, revision, lock, unlock, ttl)
                 self._offer(delivery, _PARAM, message, fields, None)
 
-    def tell_signal(self, message: Publish, exclude: Outbox) -> None:
-        """Sends a signal to everybody who subscribed and may see it, but not to its sender."""
+    def tell_signal(self, message: Publish, exclude: Outbox | None) -> None:
+        """Sends a signal to everybody who subscribed and may see it, but not to its sender, where that is excluded."""
         address, signal = message.address, message.signal
         self.sent[signal] += 1
         route = self._table.route(address)

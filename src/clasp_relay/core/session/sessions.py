@@ -129,8 +129,10 @@ class Session:
         "bad_frames_us",
         "codec",
         "connected_us",
+        "door",
         "errors",
         "features",
+        "hears_itself",
         "hello_us",
         "id",
         "identity",
@@ -153,6 +155,10 @@ class Session:
         self.peer = peer
         self.origin = origin
         self.codec = codec
+        self.door = ""
+        """The door that it came in by; empty for CLASP over WebSocket."""
+        self.hears_itself = False
+        """Whether what it publishes comes back to it where it subscribed, as MQTT has it."""
         self.connected_us = connected_us
         self.hello_us = 0
         """When its HELLO was accepted; 0 until then."""

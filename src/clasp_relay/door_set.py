@@ -1,0 +1,78 @@
+"""Makes the doors that the settings ask for; ``service`` gives them to the relay's service."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from clasp_relay.access.addresses import is_in_networks
+from clasp_relay.core.relay import Relay
+from clasp_relay.doors.announce import Announcement
+from clasp_relay.doors.door import Door
+from clasp_relay.doors.mqtt import Broker, MqttDoor, MqttOptions
+from clasp_relay.doors.osc import OscDoor, OscOptions, Target
+from clasp_relay.doors.tcp import TcpDoor
+from clasp_relay.errors import StartError, cause_text
+from clasp_relay.logs.relay_log import RelayLog
+from clasp_relay.net.listening import TcpPlace
+from clasp_relay.net.websocket import ClaspFactory
+from clasp_relay.setting_kinds import split_target
+from clasp_relay.settings import Settings
+
+__all__ = ["make_doors"]
+
+
+def make_doors(settings: Settings, reactor: Any, relay: Relay, gate: ClaspFactory, log: RelayLog) -> Sequence[Door]:
+    """Returns the doors that the settings ask for, not open yet.
+
+    Args:
+        settings: what the relay is told.
+        reactor: accepts the connections.
+        relay: the core.
+        gate: admits connections and passes on what they send.
+        log: is told of what doors refuse.
+    """
+
+    def place(port: int | None) -> TcpPlace | None:
+        return None if port is None else TcpPlace(settings.host, port)
+
+    doors: list[Door] = []
+    tcp = place(settings.tcp_port)
+    if tcp is not None:
+        doors.append(TcpDoor(reactor, tcp, gate))
+    mqtt = (place(settings.mqtt_port), place(settings.mqtts_port))
+    if mqtt != (None, None):
+        options = MqttOptions(namespace=settings.mqtt_namespace, publish_sets=settings.mqtt_publish == "set")
+        broker = Broker(relay, gate, options, lambda host, why: log.door_refused("MQTT", host, why))
+        gate.others["mqtt"] = (broker, broker.codec)
+        doors.append(MqttDoor(reactor, *mqtt, broker))
+    osc = (place(settings.osc_port), place(settings.osc_tcp_port))
+    if osc != (None, None):
+        doors.append(OscDoor(reactor, *osc, relay, gate, lambda: _osc_options(settings), log.door_refused))
+    if settings.announce:
+        has_accounts = not settings.is_open_mode
+        doors.append(Announcement(reactor, settings.name, settings.host, has_accounts=has_accounts))
+    return doors
+
+
+def _osc_options(settings: Settings) -> OscOptions:
+    """Returns what the OSC door is told.
+
+    Raises:
+        StartError: the token's file cannot be read.
+    """
+    token = ""
+    if settings.osc_token is not None and not settings.is_open_mode:
+        try:
+            token = settings.osc_token.read_text("utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise StartError(f"--osc-token: {cause_text(error)}") from error
+        if not token:
+            raise StartError(f"--osc-token: {settings.osc_token} is empty; put a token into it")
+    return OscOptions(
+        namespace=settings.osc_namespace,
+        allows=lambda host: is_in_networks(host, settings.osc_allow),
+        token=token,
+        targets=[Target(*found) for found in map(split_target, settings.osc_targets) if found is not None],
+        rate=settings.osc_rate,
+    )

@@ -1,0 +1,93 @@
+"""What a door is to the service that opens and closes it, and what it counts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.interfaces import IListeningPort
+
+from clasp_relay.logs import events
+from clasp_relay.net.listening import address_text
+from clasp_relay.net.tls import ServerTls
+
+
+@dataclass(slots=True)
+class DoorCounts:
+    """What went through a door since the start.
+
+    Attributes:
+        door: what metrics and log lines call it.
+        clients: who is connected now; of OSC the sources that are remembered.
+        messages: messages that came, whether they were accepted or not.
+        refused: messages that were malformed or not allowed, and clients that were turned away.
+    """
+
+    door: str
+    clients: int = 0
+    messages: int = 0
+    refused: int = 0
+
+
+class Door(Protocol):
+    """A way in for clients, open or closed."""
+
+    @property
+    def counts(self) -> Sequence[DoorCounts]:
+        """What went through it."""
+
+    def open(self, tls: ServerTls | None) -> None:
+        """Listens, unless it does.
+
+        Args:
+            tls: the relay's certificate and key, where there are any.
+
+        Raises:
+            StartError: it cannot.
+        """
+
+    def close(self) -> Deferred[Any]:
+        """Stops to listen; clients that are connected stay. Harmless when it does not listen."""
+
+    def started(self, port: int | None) -> None:
+        """The relay runs: logs where the door listens.
+
+        Args:
+            port: the relay's WebSocket port; None where that is no port.
+        """
+
+
+class Ports:
+    """The ports that one door listens on.
+
+    Args:
+        name: what the log calls the door.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._ports: list[IListeningPort] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._ports)
+
+    def add(self, port: IListeningPort) -> None:
+        """Adds a port that listens."""
+        self._ports.append(port)
+
+    @property
+    def numbers(self) -> list[int]:
+        """The ports' numbers."""
+        return [port.getHost().port for port in self._ports]  # type: ignore[attr-defined]  # TCP and UDP have one
+
+    def close(self) -> Deferred[Any]:
+        """Stops to listen."""
+        ports, self._ports = self._ports, []
+        return DeferredList([maybeDeferred(port.stopListening) for port in ports])
+
+    def log(self) -> None:
+        """Logs where they listen."""
+        for port in self._ports:
+            events.DOOR_LISTENING.log(door=self._name, address=address_text(port.getHost()))

@@ -1,0 +1,423 @@
+"""What an MQTT client asked for and was not sent yet: subscriptions, and messages in flight and waiting.
+
+It outlives the connection where the client wants that (clean session 0, Session Expiry), for the next one to take up.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import NamedTuple, Protocol
+
+from clasp_relay.core.ports import NOT_YET, Frame, Kind
+from clasp_relay.doors.handed import HandedOutbox
+from clasp_relay.doors.mqtt_messages import Acked, Delivery
+from clasp_relay.errors import CloseCode
+from clasp_relay.net.backlog import Batch
+from clasp_relay.wire.address import Pattern
+from clasp_relay.wire.mqtt.packets import (
+    V4,
+    Acknowledge,
+    Filter,
+    PacketType,
+    Prop,
+    Properties,
+    PublishPacket,
+    encode_acknowledge,
+    encode_publish,
+)
+
+MAX_IN_FLIGHT = 20
+"""Messages with QoS 1 and 2 that a client has not acknowledged; mosquitto's number. Receive Maximum may lower it."""
+
+MAX_QUEUED_BYTES = 1024 * 1024
+"""What may wait behind them, as for any outbox; beyond it the oldest go."""
+
+MESSAGE_BYTES = 128
+"""What a message counts for beside its topic and payload."""
+
+PIECE_BYTES = 16_384
+"""How much of retained messages is written in one piece."""
+
+
+class Link(Protocol):
+    """A connection, as its session uses it."""
+
+    version: int
+    key: object
+    """What makes its packets different from those of other connections: version and transport."""
+    wrap: Callable[[bytes], bytes]
+    receive_maximum: int
+    max_packet_bytes: int
+
+    def send(self, frame: Frame) -> None:
+        """Sends bytes behind all before."""
+
+    def send_batch(self, batch: Batch) -> None:
+        """Sends the bytes of several messages, shared with other sessions, behind all before."""
+
+    def send_snapshot(self, key: object, frames: Iterator[bytes]) -> None:
+        """Sends bytes as the socket drains."""
+
+    def recorded(self) -> None:
+        """The oldest SET whose record was awaited is recorded."""
+
+    def close(self, close_code: CloseCode, reason: str) -> None:
+        """Ends the connection behind all before."""
+
+    def discard(self) -> None:
+        """Drops all that is not on its way."""
+
+
+class Subscribed(NamedTuple):
+    """A subscription of an MQTT client."""
+
+    id: int
+    """The core's."""
+    options: Filter
+    pattern: Pattern | None
+    """None for a filter that nothing matches."""
+    subscription_id: int
+    group: tuple[str, str] | None
+    """Of a shared one: its name and filter."""
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether its messages are the same for all sessions."""
+        options = self.options
+        is_usual = not (options.no_local or options.retain_as_published or self.subscription_id)
+        return is_usual and self.group is None and not options.qos
+
+
+class SharedBatches:
+    """The packets of the messages that came together last, made once for all sessions that get them as they are."""
+
+    def __init__(self) -> None:
+        self._batch: Batch | None = None
+        self._made: dict[object, Batch] = {}
+
+    def find(self, batch: Batch, link: Link) -> Batch:
+        """Returns the messages as the packets of a connection's kind.
+
+        Args:
+            batch: the messages, the same object for all sessions that get them.
+            link: the connection.
+        """
+        if batch is not self._batch:
+            self._batch, self._made = batch, {}
+        made = self._made.get(link.key)
+        if made is None:
+            frames = [
+                frame._replace(wire=frame.wire.packet(link.key, link.version, False, link.wrap))
+                for frame in batch.frames
+                if isinstance(frame.wire, Delivery)
+            ]
+            made = self._made[link.key] = Batch(frames, b"".join([frame.wire for frame in frames]))
+        return made
+
+
+class KeptTotal:
+    """How many messages wait for clients without a connection, all together.
+
+    Args:
+        most: how many may.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self.messages = 0
+        """How many there are."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there are too many."""
+        return self.messages > self._most
+
+    def add(self, messages: int) -> None:
+        """Counts more, or less."""
+        self.messages += messages
+
+
+class MqttSession(HandedOutbox):
+    """A client's subscriptions and messages. Implements ``core.ports.Outbox``.
+
+    Args:
+        subject: whose it is.
+        client_id: what the client calls itself.
+        choose: given a group, returns whose turn it is to get a message of its shared subscription.
+        now_s: tells the time, for messages that expire.
+        batches: what the sessions of a door share.
+    """
+
+    def __init__(
+        self,
+        subject: str,
+        client_id: str,
+        choose: Callable[[tuple[str, str]], object],
+        now_s: Callable[[], float],
+        batches: SharedBatches | None = None,
+    ) -> None:
+        self.subject = subject
+        self.client_id = client_id
+        self._choose = choose
+        self._now_s = now_s
+        self._batches = batches or SharedBatches()
+        self.link: Link | None = None
+        """Its connection, while there is one."""
+        self.ended: str | None = None
+        """Why the core ended it; None while it lives."""
+        self.subscriptions: dict[str, Subscribed] = {}
+        """By filter, as the client wrote it."""
+        self._is_plain = True
+        self._last_id = 0
+        # What was sent, and its address; None where the client has said that it got it (QoS 2).
+        self._in_flight: OrderedDict[int, tuple[PublishPacket, str] | None] = OrderedDict()
+        self._queue: deque[tuple[PublishPacket, str, float | None]] = deque()
+        self.queued_bytes = 0
+        self.received: set[int] = set()
+        """Ids of QoS 2 in use by the client."""
+        self.holding: list[tuple[object, Iterator[bytes]]] | None = None
+        """Snapshots that wait for a SUBACK; None while none is due."""
+        self.kept_total: KeptTotal | None = None
+        """Counts what waits in all sessions without a connection; None while there is one."""
+        self._last_subscription = 0
+        self.may_send: Callable[[str], bool] = _everything
+        """Says whether its client may still see an address; asked for what waited."""
+
+    @property
+    def kept_messages(self) -> int:
+        """How many messages wait or are in flight."""
+        return len(self._queue) + len(self._in_flight)
+
+    def new_subscription_id(self) -> int:
+        """Returns an id for a subscription of the core."""
+        self._last_subscription += 1
+        return self._last_subscription
+
+    def add(self, subscribed: Subscribed) -> None:
+        """Adds a subscription, in the place of one with the same filter."""
+        self.subscriptions[subscribed.options.text] = subscribed
+        self._is_plain = all(each.is_plain for each in self.subscriptions.values())
+
+    def remove(self, text: str) -> Subscribed | None:
+        """Removes a subscription."""
+        removed = self.subscriptions.pop(text, None)
+        self._is_plain = all(each.is_plain for each in self.subscriptions.values())
+        return removed
+
+    # core.ports.Outbox
+
+    def send(self, frame: Frame) -> None:
+        """See ``core.ports.Outbox``."""
+        self.deliver(frame)
+
+    def deliver_batch(self, batch: Batch) -> None:
+        """Sends messages that came in one turn: at once, where they are the same for all sessions."""
+        if not self._is_plain:
+            super().deliver_batch(batch)
+        elif self.link is not None:
+            self.link.send_batch(self._batches.find(batch, self.link))
+
+    def deliver(self, frame: Frame) -> None:
+        """Sends a message, or keeps it where its QoS says so."""
+        delivery = frame.wire
+        if not isinstance(delivery, Delivery):
+            if isinstance(delivery, Acked) and self.link is not None:
+                self.link.recorded()
+            return
+        link = self.link
+        if self._is_plain:
+            if link is not None:
+                wire = delivery.packet(link.key, link.version, False, link.wrap)
+                link.send(Frame(wire, frame.kind, frame.address))
+            return
+        found = self._found(delivery)
+        if not found:
+            return
+        qos = min(delivery.qos, max(each.options.qos for each in found))
+        retain = delivery.is_retained and any(each.options.retain_as_published for each in found)
+        self._send(delivery, qos, retain, [each.subscription_id for each in found], frame)
+
+    def send_snapshot(self, key: object, frames: Iterator[bytes]) -> None:
+        """See ``core.ports.Outbox``: retained messages, behind the SUBACK that is due."""
+        if self.holding is not None:
+            self.holding.append((key, frames))
+        elif self.link is None:
+            _give_up(frames)
+        else:
+            self.link.send_snapshot(key, self._retained(key, frames))
+
+    def close(self, close_code: CloseCode, reason: str) -> None:
+        """See ``core.ports.Outbox``."""
+        self.ended = self.ended or reason
+        if self.link is not None:
+            self.link.close(close_code, reason)
+
+    def discard(self) -> None:
+        """See ``core.ports.Outbox``."""
+        while self._queue:
+            self.drop_oldest()
+        if self.link is not None:
+            self.link.discard()
+
+    def abort(self) -> None:
+        """Ends the session after a fault of ours."""
+        self.close(CloseCode.INTERNAL, "internal error")
+
+    # Messages
+
+    def _found(self, delivery: Delivery) -> list[Subscribed]:
+        """Returns the subscriptions that a message is for."""
+        found = []
+        for each in self.subscriptions.values():
+            if each.pattern is None or not each.pattern.matches(delivery.address):
+                continue
+            if each.options.no_local and delivery.sender is self:
+                continue
+            if each.group is not None:
+                taker = delivery.takers.get(each.group)
+                if taker is None:
+                    taker = delivery.takers[each.group] = self._choose(each.group)
+                if taker is not self:
+                    continue
+            found.append(each)
+        return found
+
+    def _send(self, delivery: Delivery, qos: int, retain: bool, ids: list[int], frame: Frame) -> None:
+        link = self.link
+        ids = [number for number in ids if number]
+        if not qos:
+            if link is None:
+                return
+            if ids:
+                packet = _packet(delivery, 0, retain, ids)
+                link.send(Frame(link.wrap(encode_publish(link.version, packet)), frame.kind, frame.address))
+            else:
+                key = (link.key, retain)
+                link.send(Frame(delivery.packet(key, link.version, retain, link.wrap), frame.kind, frame.address))
+            return
+        self.enqueue(_packet(delivery, qos, retain, ids), delivery.address)
+
+    def enqueue(self, packet: PublishPacket, address: str) -> None:
+        """Sends a message with QoS 1 or 2, or has it wait for its turn."""
+        expiry = packet.properties.get(Prop.MESSAGE_EXPIRY)
+        until_s = self._now_s() + expiry if isinstance(expiry, int) else None
+        self._queue.append((packet, address, until_s))
+        self.queued_bytes += _size(packet)
+        if self.kept_total is not None:
+            self.kept_total.add(1)
+        self.send_queued()
+        total = self.kept_total
+        while self._queue and (self.queued_bytes > MAX_QUEUED_BYTES or (total is not None and total.is_full)):
+            self.drop_oldest()
+
+    def drop_oldest(self) -> None:
+        """Drops the message that waits longest."""
+        packet, _, _ = self._queue.popleft()
+        self.queued_bytes -= _size(packet)
+        if self.kept_total is not None:
+            self.kept_total.add(-1)
+
+    def send_queued(self) -> None:
+        """Sends what waits, as far as the client's window goes."""
+        link = self.link
+        while link is not None and self._queue and len(self._in_flight) < min(MAX_IN_FLIGHT, link.receive_maximum):
+            packet, address, until_s = self._queue.popleft()
+            self.queued_bytes -= _size(packet)
+            left_s = None if until_s is None else until_s - self._now_s()
+            if (left_s is not None and left_s <= 0) or not self.may_send(address):
+                continue
+            if left_s is not None:
+                packet = replace(packet, properties=packet.properties | {Prop.MESSAGE_EXPIRY: int(left_s) + 1})
+            packet = replace(packet, id=self._next_id())
+            self._in_flight[packet.id] = (packet, address)
+            self._write(link, packet)
+
+    def resume(self, link: Link) -> None:
+        """Takes a new connection: what was in flight is sent again ([5] 4.4), then what waits."""
+        self.link = link
+        for packet_id, sent in list(self._in_flight.items()):
+            if sent is None:
+                link.send(Frame(link.wrap(encode_acknowledge(link.version, Acknowledge(PacketType.PUBREL, packet_id)))))
+            elif self.may_send(sent[1]):
+                self._write(link, replace(sent[0], dup=True))
+            else:
+                del self._in_flight[packet_id]
+        self.send_queued()
+
+    def acknowledged(self, packet: Acknowledge) -> None:
+        """Takes note of a PUBACK, PUBREC or PUBCOMP."""
+        link = self.link
+        if link is None or packet.id not in self._in_flight:
+            return
+        if packet.type is PacketType.PUBREC and packet.reason < 0x80:
+            self._in_flight[packet.id] = None
+            link.send(Frame(link.wrap(encode_acknowledge(link.version, Acknowledge(PacketType.PUBREL, packet.id)))))
+            return
+        del self._in_flight[packet.id]
+        self.send_queued()
+
+    def _write(self, link: Link, packet: PublishPacket) -> None:
+        if link.version == V4 and packet.properties:
+            packet = replace(packet, properties={})
+        wire = encode_publish(link.version, packet)
+        if len(wire) <= link.max_packet_bytes:
+            link.send(Frame(link.wrap(wire), Kind.KEEP))
+        else:
+            self._in_flight.pop(packet.id, None)
+
+    def _next_id(self) -> int:
+        while True:
+            self._last_id = self._last_id % 65_535 + 1
+            if self._last_id not in self._in_flight:
+                return self._last_id
+
+    def _retained(self, key: object, frames: Iterator[bytes]) -> Iterator[bytes]:
+        """Yields retained messages as packets of this session."""
+        subscribed = next((each for each in self.subscriptions.values() if ("subscription", each.id) == key), None)
+        parts: list[bytes] = []
+        size = 0
+        try:
+            for delivery in frames:
+                link = self.link
+                if link is None:
+                    return
+                if isinstance(delivery, Delivery):
+                    found = [subscribed] if subscribed is not None else self._found(delivery)
+                    qos = min(delivery.qos, max((each.options.qos for each in found), default=0))
+                    ids = [each.subscription_id for each in found if each.subscription_id]
+                    packet = _packet(delivery, qos, True, ids)
+                    if qos:
+                        self.enqueue(packet, delivery.address)
+                    else:
+                        parts.append(link.wrap(encode_publish(link.version, packet)))
+                        size += len(parts[-1])
+                if size >= PIECE_BYTES or (not isinstance(delivery, Delivery) and delivery == NOT_YET):
+                    yield b"".join(parts)
+                    parts, size = [], 0
+            if parts:
+                yield b"".join(parts)
+        finally:
+            _give_up(frames)
+
+
+def _packet(delivery: Delivery, qos: int, retain: bool, ids: list[int]) -> PublishPacket:
+    properties: Properties = dict(delivery.properties)
+    if ids:
+        properties[Prop.SUBSCRIPTION_ID] = ids
+    return PublishPacket(delivery.topic, delivery.payload, qos, retain, properties=properties)
+
+
+def _size(packet: PublishPacket) -> int:
+    return MESSAGE_BYTES + len(packet.topic) + len(packet.payload)
+
+
+def _give_up(frames: Iterator[bytes]) -> None:
+    close = getattr(frames, "close", None)
+    if close is not None:
+        close()
+
+
+def _everything(_address: str) -> bool:
+    return True

@@ -1,0 +1,481 @@
+"""OSC over UDP, and over TCP with SLIP: what the packets of a client do, and who is sent what changes.
+
+UDP has no connections: a client is the address and port that it sends from, a *source*, and has a session as long as
+it is heard now and then (``docs/doors.md``, OSC).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeAlias
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import CannotListenError, MessageLengthError
+from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.protocol import DatagramProtocol
+
+from clasp_relay.core.ports import Frame
+from clasp_relay.core.relay import Relay
+from clasp_relay.core.session.limiter import Limiter
+from clasp_relay.doors.door import DoorCounts, Ports
+from clasp_relay.doors.handed import refusal_of
+from clasp_relay.doors.osc_source import OscOutbox, OscSource, SenderAwareCodec
+from clasp_relay.doors.stream import StreamConnection, StreamFactory
+from clasp_relay.errors import CloseCode, DecodeError, Disconnect, RequestError, StartError, cause_text
+from clasp_relay.logs import events
+from clasp_relay.net.listening import TcpPlace, listen
+from clasp_relay.net.outbox import Outbox
+from clasp_relay.net.tls import ServerTls
+from clasp_relay.net.websocket import ClaspFactory
+from clasp_relay.wire.address import Pattern
+from clasp_relay.wire.messages import Bundle, Message, Subscribe
+from clasp_relay.wire.osc.mapping import message_of, prefix_of
+from clasp_relay.wire.osc.packets import OscBundle, OscMessage, decode_packet, time_tag_us
+from clasp_relay.wire.osc.slip import SlipReader, decode_slip, encode_slip
+
+MAX_SOURCES = 256
+"""Sources that are remembered; one more takes the place of the one that was heard longest ago."""
+
+IDLE_S = 300.0
+"""A source that was not heard for so long is forgotten."""
+
+MAX_AHEAD_US = 3_600_000_000
+"""An hour: a time tag further ahead is more likely a wrong clock than a plan."""
+
+MAX_PENDING = 1_000
+"""Bundles of one source that wait for their time."""
+
+MAX_DATAGRAM_BYTES = 65_536
+"""More than UDP carries."""
+
+MAX_STREAM_PACKET_BYTES = 2 * 65_536
+"""A packet over TCP as it stands on the stream, where each byte may take two: as long as a datagram may be."""
+
+_SUBSCRIPTION = 1
+
+POWER = "--osc-token FILE gives all of them the scopes of one token, «anonymous» in the policy those of nobody"
+
+Peer: TypeAlias = "tuple[str, int]"
+
+
+class Target(NamedTuple):
+    """Who is always sent what changes."""
+
+    host: str
+    port: int
+    pattern: str = "/**"
+    """What of the namespace, as an OSC address with CLASP's wildcards."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OscOptions:
+    """What the door is told.
+
+    Attributes:
+        namespace: where OSC addresses are in CLASP; ``/`` for the whole tree.
+        allows: says whether a client address may send, and be sent to.
+        token: the token whose scopes clients have; empty for none.
+        targets: who is always sent what changes.
+        rate: values a second, of one address to one client; 0 for no limit.
+    """
+
+    namespace: str
+    allows: Callable[[str], bool]
+    token: str = ""
+    targets: Sequence[Target] = ()
+    rate: float = 30.0
+
+
+class OscClients:
+    """The clients of the door, whichever way they come: makes their sessions and handles their packets.
+
+    Args:
+        relay: the core.
+        gate: for the reactor and what waits to be written.
+        options: what the door is told.
+        counts: where it counts.
+        refused: is told of what was refused: client address and reason.
+    """
+
+    def __init__(
+        self,
+        relay: Relay,
+        gate: ClaspFactory,
+        options: OscOptions,
+        counts: DoorCounts,
+        refused: Callable[[str, str], None],
+    ) -> None:
+        self._relay = relay
+        self._gate = gate
+        self.options = options
+        self.counts = counts
+        self._tell_refused = refused
+        self._prefix = prefix_of(options.namespace)
+        self.codec = SenderAwareCodec(self._prefix)
+        """What all OSC sessions speak."""
+        self._interval_s = 1 / options.rate if options.rate else 0.0
+        self._limiters: dict[str, tuple[Limiter, int]] = {}
+
+    def refuse(self, host: str, reason: str) -> None:
+        """Counts and logs what was refused."""
+        self.counts.refused += 1
+        self._tell_refused(host, reason)
+
+    def begin(self, host: str, send: Callable[[bytes], None], pattern: str = "/**") -> OscSource | None:
+        """Begins the session of a client; None where it may have none, which is logged.
+
+        Args:
+            host: its address.
+            send: sends it a packet.
+            pattern: what it is sent.
+        """
+        relay = self._relay
+        if not self.options.allows(host):
+            self.refuse(host, "its address is not in --osc-allow")
+            return None
+        outbox = OscOutbox(self._gate.reactor, send, self._interval_s)
+        session = relay.connect(outbox, host, self.codec)
+        session.door = self.counts.door
+        try:
+            relay.identify(session, self.options.token)
+        except Disconnect as refusal:
+            self.refuse(host, refusal.reason)
+            return None
+        session.name = "OSC"
+        relay.admit(session)
+        relay.observer.began(session)
+        source = OscSource(session, outbox, self._gate.reactor.seconds())
+        self.subscribe(source, pattern)
+        if session.limiter is not None:
+            # Of one address, whatever the number of ports that it sends from.
+            limiter, users = self._limiters.get(host, (session.limiter, 0))
+            session.limiter = limiter
+            self._limiters[host] = (limiter, users + 1)
+        return source
+
+    def end(self, source: OscSource, cause: str) -> None:
+        """Ends the session of a client."""
+        source.end()
+        host = source.session.peer
+        limiter, users = self._limiters.get(host, (None, 0))
+        if limiter is not None and users > 1:
+            self._limiters[host] = (limiter, users - 1)
+        else:
+            self._limiters.pop(host, None)
+        self._relay.disconnect(source.session, cause)
+
+    def subscribe(self, source: OscSource, pattern: str) -> None:
+        """Has a client be sent what changes at a pattern, and nothing else."""
+        self._relay.accept(source.session, Subscribe(_SUBSCRIPTION, self._prefix + pattern), 0)
+
+    def take(self, source: OscSource, data: bytes) -> None:
+        """Handles a packet."""
+        source.heard_s = self._gate.reactor.seconds()
+        self.counts.messages += 1
+        try:
+            packet = decode_packet(data)
+            if isinstance(packet, OscMessage):
+                self._message(source, packet)
+            else:
+                self._bundle(source, packet)
+        except DecodeError as error:
+            self.refuse(source.session.peer, error.message)
+
+    def _message(self, source: OscSource, message: OscMessage) -> None:
+        address = message.address
+        if address in ("/resync", "/clasp/resync"):
+            self._resync(source)
+        elif address == "/clasp/subscribe":
+            self._narrow(source, message)
+        elif address.startswith("/clasp/"):
+            raise DecodeError(f"{address[:200]} is no command; /clasp/resync and /clasp/subscribe are")
+        else:
+            self._accept(source, message_of(self._prefix, message))
+
+    def _accept(self, source: OscSource, message: Message) -> None:
+        session, counts = source.session, self._relay.counts
+        errors, limited = session.errors, counts.limited
+        self.codec.sender = source.outbox
+        try:
+            self._relay.accept(session, message, 0)
+        finally:
+            self.codec.sender = None
+        # Of what the rate limit drops only one in a second is answered.
+        self.counts.refused += counts.limited - limited or session.errors - errors
+
+    def _resync(self, source: OscSource) -> None:
+        """Sends all that is set and that the client is sent changes of."""
+        if self._gate.writer.runs:
+            self._gate.writer.flush_runs()
+        source.outbox.takes_snapshots = True
+        for subscription in list(source.session.subscriptions.values()):
+            self._relay.accept(source.session, Subscribe(subscription.id, subscription.pattern.text), 0)
+        source.outbox.takes_snapshots = False
+
+    def _narrow(self, source: OscSource, message: OscMessage) -> None:
+        if len(message.arguments) != 1 or not isinstance(message.arguments[0], str):
+            raise DecodeError("/clasp/subscribe takes one string: a pattern such as /mixer/**")
+        try:
+            pattern = Pattern.parse(message.arguments[0])
+        except RequestError as error:
+            raise DecodeError(f"/clasp/subscribe: {error.message}") from None
+        self.subscribe(source, pattern.text)
+
+    def _bundle(self, source: OscSource, bundle: OscBundle) -> None:
+        """Applies what a bundle holds: what is due at one time as one, later parts at their time."""
+        now_us = self._relay.clock.now_us()
+        parts: dict[int, list[Message]] = {}
+        for due_us, message in _flat(bundle, 0):
+            if due_us > now_us + MAX_AHEAD_US:
+                raise DecodeError("the time tag of a bundle is more than an hour ahead")
+            if message.address.startswith("/clasp/") or message.address == "/resync":
+                raise DecodeError("commands cannot stand in a bundle")
+            parts.setdefault(due_us if due_us > now_us else 0, []).append(message_of(self._prefix, message))
+        later = sum(1 for due_us in parts if due_us)
+        if len(source.pending) + later > MAX_PENDING:
+            raise DecodeError(f"{MAX_PENDING} bundles of one source may wait")
+        for due_us, messages in parts.items():
+            if due_us:
+                self._wait(source, Bundle(tuple(messages)), (due_us - now_us) / 1e6)
+            else:
+                self._accept(source, Bundle(tuple(messages)))
+
+    def _wait(self, source: OscSource, bundle: Bundle, delay_s: float) -> None:
+        def run() -> None:
+            source.pending.discard(call)
+            self._accept(source, bundle)
+
+        call: IDelayedCall = self._gate.reactor.callLater(delay_s, run)
+        source.pending.add(call)
+
+
+def _flat(bundle: OscBundle, outer_us: int) -> Iterator[tuple[int, OscMessage]]:
+    """Yields the messages of a bundle with their time; an outer time holds for inner bundles that say «immediately»."""
+    due_us = time_tag_us(bundle.time_tag) or outer_us
+    for element in bundle.elements:
+        if isinstance(element, OscMessage):
+            yield due_us, element
+        else:
+            yield from _flat(element, due_us)
+
+
+class OscDatagrams(DatagramProtocol):
+    """The UDP port: a source for each address and port that sends.
+
+    Args:
+        clients: makes sessions and handles packets.
+        reactor: for its clock.
+    """
+
+    noisy = False
+
+    def __init__(self, clients: OscClients, reactor: Any) -> None:
+        self._clients = clients
+        self._reactor = reactor
+        self._sources: OrderedDict[Peer, OscSource] = OrderedDict()
+        self._targets: list[OscSource] = []
+        self._sweep: IDelayedCall | None = None
+
+    def startProtocol(self) -> None:
+        """The port listens: the targets' sessions begin."""
+        for host, port, pattern in self._clients.options.targets:
+            target = self._clients.begin(host, self._sender((host, port)), pattern)
+            if target is not None:
+                self._targets.append(target)
+                self._clients.counts.clients += 1
+        self._sweep = self._reactor.callLater(IDLE_S / 10, self._forget_idle)
+
+    def stopProtocol(self) -> None:
+        """The port is closed: all sessions end."""
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
+        for source in (*self._sources.values(), *self._targets):
+            self._clients.end(source, "the relay stops")
+            self._clients.counts.clients -= 1
+        self._sources.clear()
+        self._targets.clear()
+
+    def datagramReceived(self, datagram: bytes, addr: Peer) -> None:
+        """Takes a packet."""
+        try:
+            self._take(datagram, (addr[0], addr[1]))
+        except Exception:
+            events.CONNECTION_FAULT.failure(action="handled an OSC packet")
+
+    def _take(self, datagram: bytes, peer: Peer) -> None:
+        source = self._sources.get(peer)
+        if source is not None and source.outbox.closed is not None:
+            self._drop(peer, source.outbox.closed)
+            source = None
+        if source is None:
+            source = self._clients.begin(peer[0], self._sender(peer))
+            if source is None:
+                return
+            self._sources[peer] = source
+            self._clients.counts.clients += 1
+            if len(self._sources) > MAX_SOURCES:
+                self._drop(next(iter(self._sources)), "other sources took its place")
+        self._sources.move_to_end(peer)
+        self._clients.take(source, datagram)
+
+    def _sender(self, peer: Peer) -> Callable[[bytes], None]:
+        def send(packet: bytes) -> None:
+            if self.transport is None:
+                return
+            try:
+                self.transport.write(packet, peer)
+            except (OSError, MessageLengthError):
+                # As datagrams go that meet a full buffer or no route, or are longer than a datagram may be.
+                self._clients.counts.refused += 1
+
+        return send
+
+    def _drop(self, peer: Peer, cause: str) -> None:
+        self._clients.end(self._sources.pop(peer), cause)
+        self._clients.counts.clients -= 1
+
+    def _forget_idle(self) -> None:
+        self._sweep = self._reactor.callLater(IDLE_S / 10, self._forget_idle)
+        last_s = self._reactor.seconds() - IDLE_S
+        for peer in [peer for peer, each in self._sources.items() if each.heard_s < last_s and not each.pending]:
+            self._drop(peer, f"nothing was received for {IDLE_S:.0f} s")
+
+
+class OscConnection(StreamConnection):
+    """A client over TCP: packets between SLIP's ENDs (OSC 1.1)."""
+
+    def __init__(self, gate: ClaspFactory, clients: OscClients) -> None:
+        super().__init__(gate, clients.counts, clients.codec)
+        self._clients = clients
+        self._source: OscSource | None = None
+        self._reader = SlipReader(MAX_STREAM_PACKET_BYTES)
+
+    @property
+    def is_live(self) -> bool:
+        """See the base class: who the client is follows from its address and the relay's options."""
+        return self._source is not None
+
+    @property
+    def session_id(self) -> str:
+        """See the base class."""
+        return "" if self._source is None else self._source.session.id
+
+    def begin(self, outbox: Outbox) -> None:
+        """See the base class."""
+        self._source = self._clients.begin(self.address, lambda packet: outbox.send(Frame(encode_slip(packet))))
+        if self._source is None:
+            outbox.close(CloseCode.POLICY_VIOLATION, "not allowed")
+
+    def turned_away(self, outbox: Outbox, refusal: str) -> None:
+        """See the base class: OSC has no message for it."""
+
+    def take(self, data: bytes) -> None:
+        """See the base class."""
+        source, outbox = self._source, self.outbox
+        if source is None or outbox is None:
+            return
+        try:
+            packets = self._reader.feed(data)
+        except DecodeError as error:
+            self._clients.refuse(self.address, error.message)
+            outbox.close(CloseCode.TOO_BIG, error.message)
+            return
+        for framed in packets:
+            if source.outbox.closed is not None:
+                outbox.close(CloseCode.POLICY_VIOLATION, source.outbox.closed)
+                return
+            try:
+                self._clients.take(source, decode_slip(framed))
+            except DecodeError as error:
+                self._clients.refuse(self.address, error.message)
+
+    def late(self, outbox: Outbox, reason: str) -> None:
+        """See the base class: never called, since a client is live at once or gone."""
+
+    def gone(self, cause: str) -> None:
+        """See the base class."""
+        source, self._source = self._source, None
+        if source is not None:
+            self._clients.end(source, cause)
+
+    def look_after(self, silent_s: float) -> None:
+        """Does nothing: TCP's own keep-alive finds a dead peer, and an OSC client may be silent for long."""
+
+
+class OscDoor:
+    """Listens for OSC. Implements ``door.Door``.
+
+    Args:
+        reactor: accepts datagrams and connections.
+        udp: where to listen for datagrams; None for nowhere.
+        tcp: where to listen for SLIP over TCP; None for nowhere.
+        relay: the core.
+        gate: admits connections.
+        options: what the door is told; called at the start, since it reads the token's file.
+        refused: is told of what was refused: door, client address, reason.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        udp: TcpPlace | None,
+        tcp: TcpPlace | None,
+        relay: Relay,
+        gate: ClaspFactory,
+        options: Callable[[], OscOptions],
+        refused: Callable[[str, str, str], None],
+    ) -> None:
+        self._reactor = reactor
+        self._udp = udp
+        self._tcp = tcp
+        self._relay = relay
+        self._gate = gate
+        self._options = options
+        self._refused = refused
+        self._counts = DoorCounts("osc")
+        self.counts = (self._counts,)
+        """See ``Door``."""
+        self.ports = Ports("OSC")
+        """Where it listens."""
+        self._is_powerless = False
+
+    def open(self, _tls: ServerTls | None) -> None:
+        """See ``Door``."""
+        if self.ports:
+            return
+        options = self._options()
+        refusal = refusal_of(self._relay, options.token, SenderAwareCodec(""))
+        if refusal is not None and options.token:
+            raise StartError(f"--osc-token: {refusal.reason}; put a valid token into the file")
+        self._is_powerless = refusal is not None
+        counts = self._counts
+        clients = OscClients(
+            self._relay, self._gate, options, counts, lambda host, why: self._refused("OSC", host, why)
+        )
+        if self._udp is not None:
+            host, port, _ = self._udp
+            try:
+                datagrams = OscDatagrams(clients, self._reactor)
+                listening = self._reactor.listenUDP(port, datagrams, host, MAX_DATAGRAM_BYTES)
+            except CannotListenError as error:
+                cause = cause_text(error.socketError)
+                raise StartError(
+                    f"--osc-port: cannot listen on {host}:{port} ({cause}); give another --osc-port or --host"
+                ) from error
+            self.ports.add(listening)
+        if self._tcp is not None:
+            factory = StreamFactory(self._gate, counts, lambda: OscConnection(self._gate, clients))
+            self.ports.add(listen(self._reactor, self._tcp, factory, "--osc-tcp-port"))
+
+    def close(self) -> Deferred[Any]:
+        """See ``Door``."""
+        return self.ports.close()
+
+    def started(self, _port: int | None) -> None:
+        """See ``Door``."""
+        self.ports.log()
+        if self._is_powerless:
+            events.DOOR_POWERLESS.log(door="OSC", remedy=POWER)

@@ -1,0 +1,199 @@
+"""One OSC client: a session of the core, and the pace at which it is sent what others set."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from clasp_relay.core.ports import Frame, Kind
+from clasp_relay.core.session.sessions import Session
+from clasp_relay.doors.handed import HandedOutbox
+from clasp_relay.errors import CloseCode
+from clasp_relay.wire.messages import Publish, SnapshotParam
+from clasp_relay.wire.osc.mapping import OscCodec
+
+RESYNC_INTERVAL_S = 0.02
+RESYNC_PACKETS = 10
+"""A resync sends so many packets in each interval, 500 a second: a phone's receive buffer holds hardly more."""
+
+MAX_HELD = 10_000
+"""Values that may wait for their turn at one client; beyond it the one that waits longest is dropped."""
+
+
+class SenderAwareCodec(OscCodec):
+    """Encodes like ``OscCodec``, and notes on the bytes of a delivery which client caused it."""
+
+    sender: object = None
+    """The client whose message is being handled."""
+
+    def set(self, *fields: Any) -> bytes:
+        """See ``OscCodec``."""
+        return Sent.of(super().set(*fields), self.sender)
+
+    def publish(self, message: Publish) -> bytes:
+        """See ``OscCodec``."""
+        return Sent.of(super().publish(message), self.sender)
+
+    def snapshot(self, params: Iterable[SnapshotParam]) -> Iterator[bytes]:
+        """See ``OscCodec``."""
+        for param in params:
+            made = Sent.of(next(iter(super().snapshot((param,)))), None)
+            made.address = param.address
+            yield made
+
+
+class Sent(bytes):
+    """A packet that knows which client caused it, so that this one does not get it back."""
+
+    sender: object
+    address = ""
+    """Of a packet of a resync: what it is about."""
+
+    @classmethod
+    def of(cls, packet: bytes, sender: object) -> Sent:
+        """Makes one."""
+        made = cls(packet)
+        made.sender = sender
+        return made
+
+
+class OscOutbox(HandedOutbox):
+    """A client's way out. Implements ``core.ports.Outbox``.
+
+    Args:
+        reactor: for its clock.
+        send: sends one packet.
+        interval_s: how long the next value of the same address waits; 0 for not at all.
+    """
+
+    def __init__(self, reactor: IReactorTime, send: Callable[[bytes], None], interval_s: float) -> None:
+        self._reactor = reactor
+        self._send = send
+        self._interval_s = interval_s
+        self._last_s: dict[str, float] = {}
+        self._held: dict[str, bytes] = {}
+        self._timer: IDelayedCall | None = None
+        self._resync: deque[Iterator[bytes]] = deque()
+        self._resync_call: IDelayedCall | None = None
+        # What was told since the resync that goes on began: its older values must not follow.
+        self._overtaken: set[str] = set()
+        self.takes_snapshots = False
+        """Whether the client has asked for what is set; without that it is sent changes only."""
+        self.closed: str | None = None
+        """Why the session was closed; None while it is open."""
+
+    def deliver(self, frame: Frame) -> None:
+        """Sends a delivery, unless this client caused it; a value no sooner than its address's turn."""
+        packet = frame.wire
+        if not packet or self.closed is not None or getattr(packet, "sender", None) is self:
+            return
+        if frame.kind is not Kind.PARAM:
+            self._send(packet)
+            return
+        if self._resync:
+            self._overtaken.add(frame.address)
+        now_s = self._reactor.seconds()
+        if frame.address in self._held or now_s - self._last_s.get(frame.address, -1e9) < self._interval_s:
+            self._held[frame.address] = packet
+            if len(self._held) > MAX_HELD:
+                del self._held[next(iter(self._held))]
+            if self._timer is None:
+                self._timer = self._reactor.callLater(self._interval_s, self._send_held)
+            return
+        self._last_s[frame.address] = now_s
+        if len(self._last_s) > MAX_HELD:
+            del self._last_s[next(iter(self._last_s))]
+        self._send(packet)
+
+    def _send_held(self) -> None:
+        """Sends what has waited long enough; the timer goes on while something waits."""
+        self._timer = None
+        now_s = self._reactor.seconds()
+        oldest_s = now_s - self._interval_s
+        self._last_s = {address: sent_s for address, sent_s in self._last_s.items() if sent_s > oldest_s}
+        for address in [address for address in self._held if address not in self._last_s]:
+            self._last_s[address] = now_s
+            self._send(self._held.pop(address))
+        if self._held:
+            self._timer = self._reactor.callLater(self._interval_s / 4, self._send_held)
+
+    # core.ports.Outbox
+
+    def send(self, frame: Frame) -> None:
+        """See ``core.ports.Outbox``: answers are empty, deliveries to one session are not."""
+        self.deliver(frame)
+
+    def send_snapshot(self, _key: object, frames: Iterator[bytes]) -> None:
+        """See ``core.ports.Outbox``; paced, and given up where the client did not ask for it."""
+        if not self.takes_snapshots or self.closed is not None:
+            _give_up(frames)
+            return
+        self._resync.append(frames)
+        if self._resync_call is None:
+            self._send_some()
+
+    def close(self, _close_code: CloseCode, reason: str) -> None:
+        """See ``core.ports.Outbox``: OSC has no word for it, so the client is just sent nothing more."""
+        self.closed = self.closed or reason
+        self.discard()
+
+    def discard(self) -> None:
+        """See ``core.ports.Outbox``."""
+        self._held.clear()
+        while self._resync:
+            _give_up(self._resync.popleft())
+        for timer in (self._timer, self._resync_call):
+            if timer is not None:
+                timer.cancel()
+        self._timer = self._resync_call = None
+
+    def abort(self) -> None:
+        """Ends the session after a fault of ours."""
+        self.close(CloseCode.INTERNAL, "internal error")
+
+    def _send_some(self) -> None:
+        self._resync_call = None
+        for _ in range(RESYNC_PACKETS):
+            packet = next(self._resync[0], None)
+            if packet is None:
+                self._resync.popleft()
+                if not self._resync:
+                    self._overtaken.clear()
+                    return
+            elif packet and getattr(packet, "address", "") not in self._overtaken:
+                self._send(packet)
+        self._resync_call = self._reactor.callLater(RESYNC_INTERVAL_S, self._send_some)
+
+
+def _give_up(frames: Iterator[bytes]) -> None:
+    close = getattr(frames, "close", None)
+    if close is not None:
+        close()
+
+
+class OscSource:
+    """An OSC client, as the door remembers it.
+
+    Args:
+        session: its session.
+        outbox: its way out.
+        now_s: when it was heard first.
+    """
+
+    def __init__(self, session: Session, outbox: OscOutbox, now_s: float) -> None:
+        self.session = session
+        self.outbox = outbox
+        self.heard_s = now_s
+        """When it was heard last."""
+        self.pending: set[IDelayedCall] = set()
+        """Bundles that wait for their time."""
+
+    def end(self) -> None:
+        """Lets go of all that waits."""
+        for call in self.pending:
+            call.cancel()
+        self.pending.clear()
+        self.outbox.close(CloseCode.NORMAL, "the source is forgotten")

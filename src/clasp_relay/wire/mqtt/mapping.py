@@ -1,0 +1,162 @@
+"""Topics and addresses, filters and patterns, payloads and values (``docs/doors.md``, MQTT)."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from typing import Any
+
+from clasp_relay.errors import ErrorCode, RequestError
+from clasp_relay.wire.address import Pattern, check_address
+from clasp_relay.wire.constants import MAX_DEPTH, MAX_PAYLOAD_BYTES
+from clasp_relay.wire.messages import NULL, Value
+from clasp_relay.wire.values import decode_value, encode_value
+
+_ROOM_BYTES = MAX_PAYLOAD_BYTES - 8_192
+"""A JSON value that takes more stays a string: the address, and what a SNAPSHOT adds, must fit beside it."""
+
+_JSON_STARTS = b'{["-0123456789tfn'
+_MIN_I64, _MAX_I64 = -(2**63), 2**63 - 1
+
+
+class _NotJson(ValueError):
+    """A payload that looks like JSON, and has no value of its own in CLASP."""
+
+
+def topic_address(prefix: str, topic: str) -> str | None:
+    """Returns the address of a topic; None where it has none.
+
+    Args:
+        prefix: what stands before it in CLASP; empty for the whole tree.
+        topic: where a client publishes.
+    """
+    if not topic or topic.startswith("$") or "+" in topic or "#" in topic:
+        return None
+    address = f"{prefix}/{topic}"
+    try:
+        check_address(address)
+    except RequestError:
+        return None
+    return address
+
+
+def address_topic(prefix: str, address: str) -> str | None:
+    """Returns the topic of an address; None where it has none."""
+    start = len(prefix) + 1
+    if not address.startswith(prefix + "/") or len(address) == start:
+        return None
+    topic = address[start:]
+    if topic.startswith("$") or "+" in topic or "#" in topic or "\0" in topic or len(topic.encode()) > 65_535:
+        return None
+    return topic
+
+
+def is_filter(text: str) -> bool:
+    """Tells whether a text is a topic filter ([5] 4.7): ``#`` last only, both wildcards alone in their level."""
+    if not text:
+        return False
+    levels = text.split("/")
+    return all("+" not in level or level == "+" for level in levels) and all(
+        "#" not in level or (level == "#" and place == len(levels) - 1) for place, level in enumerate(levels)
+    )
+
+
+def filter_pattern(prefix: str, text: str) -> str | None:
+    """Returns the CLASP pattern of a filter; None for one that no address matches.
+
+    Args:
+        prefix: what stands before it in CLASP.
+        text: the filter, without ``$share/name/``.
+    """
+    if text.startswith("$") or "*" in text:
+        return None
+    levels = {"+": "*", "#": "**"}
+    pattern = f"{prefix}/" + "/".join(levels.get(level, level) for level in text.split("/"))
+    try:
+        Pattern.parse(pattern)
+    except RequestError:
+        return None
+    return pattern
+
+
+def payload_value(payload: bytes, *, is_retained: bool) -> Value:
+    """Returns what a payload is in CLASP: JSON as what it says, other UTF-8 as a string, the rest as bytes.
+
+    An empty payload is null. The JSON text ``null`` is a string where it is retained, since null would delete. So is
+    JSON that CLASP would not keep as it is: with a repeated key, nested too deep, or with too large numbers.
+
+    Raises:
+        RequestError: VALUE; a map has a key that CLASP refuses.
+    """
+    if not payload:
+        return NULL
+    text: object = payload
+    try:
+        text = payload.decode()
+        # JSON allows white space around it; the first byte rules out most texts.
+        if payload.strip(b" \t\r\n")[:1] in _START_BYTES:
+            value = encode_value(_from_json(str(text)))
+            if len(value) <= _ROOM_BYTES and not (is_retained and value == NULL):
+                return value
+    except UnicodeDecodeError:
+        text = payload
+    except (ValueError, RecursionError):
+        pass
+    return encode_value(text)
+
+
+_START_BYTES = tuple(bytes((byte,)) for byte in _JSON_STARTS)
+
+
+def _from_json(text: str) -> Any:
+    value = json.loads(text, object_pairs_hook=_object, parse_int=_integer, parse_constant=_constant)
+    _check_depth(value, 0)
+    return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    for key in found:
+        if key.startswith("\ufeff") or key == "__proto__":
+            raise RequestError(ErrorCode.VALUE, "a map has a key that is refused (docs/protocol.md, Values)")
+    if len(found) != len(pairs):
+        raise _NotJson("a key is repeated")
+    return found
+
+
+def _integer(text: str) -> int:
+    number = int(text) if len(text) <= 20 else _MAX_I64 + 1
+    if not _MIN_I64 <= number <= _MAX_I64:
+        raise _NotJson("an integer is beyond 64 bits")
+    return number
+
+
+def _constant(text: str) -> Any:
+    raise _NotJson(f"{text} is not JSON")
+
+
+def _check_depth(value: object, depth: int) -> None:
+    if isinstance(value, dict | list):
+        if depth >= MAX_DEPTH:
+            raise _NotJson("nested too deep")
+        for item in value.values() if isinstance(value, dict) else value:
+            _check_depth(item, depth + 1)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise _NotJson("a number is too large")
+
+
+def value_payload(value: Value | None) -> bytes:
+    """Returns a value as a payload: strings and bytes raw, the rest as JSON; nothing for null and no value."""
+    if value is None or value == NULL:
+        return b""
+    found = decode_value(value)
+    if isinstance(found, bytes):
+        return found
+    if isinstance(found, str):
+        return found.encode()
+    return json.dumps(found, ensure_ascii=False, separators=(",", ":"), default=_base64).encode()
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()

@@ -1,0 +1,452 @@
+"""OSC clients over UDP and TCP: sources, commands, bundles, what comes back, and who may do what."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+from twisted.internet.error import CannotListenError, MessageLengthError
+from twisted.trial.unittest import SynchronousTestCase
+
+from clasp_relay.core.rights.port import Permissions
+from clasp_relay.doors import osc
+from clasp_relay.doors.door import DoorCounts
+from clasp_relay.doors.osc import (
+    IDLE_S,
+    OscClients,
+    OscConnection,
+    OscDatagrams,
+    OscDoor,
+    OscOptions,
+    Target,
+)
+from clasp_relay.doors.stream import StreamFactory
+from clasp_relay.errors import CloseCode, StartError
+from clasp_relay.net.admission import NetLimits
+from clasp_relay.net.listening import TcpPlace
+from clasp_relay.wire.codec import decode
+from clasp_relay.wire.constants import Signal
+from clasp_relay.wire.frame import decode_frame
+from clasp_relay.wire.messages import Message, Publish, Set, Subscribe
+from clasp_relay.wire.osc.packets import UNIX_EPOCH_S, Argument, OscMessage, decode_packet, encode_message
+from clasp_relay.wire.osc.slip import encode_slip
+from clasp_relay.wire.values import decode_value, encode_value
+from tests.core.guard import Guard
+from tests.doors.site import Site
+from tests.net.helpers import Client
+
+PHONE = ("192.168.0.7", 9000)
+DESK = ("192.168.0.8", 9001)
+
+
+def message(address: str, *arguments: Argument) -> bytes:
+    """Returns a packet."""
+    return encode_message(OscMessage(address, arguments))
+
+
+def bundle(time_tag: int, *elements: bytes) -> bytes:
+    """Returns a bundle."""
+    return b"#bundle\0" + struct.pack(">Q", time_tag) + b"".join(struct.pack(">I", len(e)) + e for e in elements)
+
+
+class Datagrams:
+    """A UDP transport in memory."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[tuple[str, int], OscMessage]] = []
+        self.error: Exception | None = None
+
+    def write(self, packet: bytes, peer: tuple[str, int]) -> None:
+        """Notes what is sent to whom."""
+        if self.error is not None:
+            raise self.error
+        found = decode_packet(packet)
+        assert isinstance(found, OscMessage)
+        self.sent.append((peer, found))
+
+
+class Hall:
+    """A relay with an OSC door in memory."""
+
+    def __init__(
+        self,
+        permissions: Permissions | None = None,
+        message_rate: tuple[float, float] | None = None,
+        limits: NetLimits | None = None,
+        **options: Any,
+    ) -> None:
+        self.site = Site(limits, message_rate=message_rate, permissions=permissions)
+        self.counts = DoorCounts("osc")
+        self.refusals: list[tuple[str, str]] = []
+        given: dict[str, Any] = {
+            "namespace": "/osc",
+            "allows": lambda host: host.startswith("192.168."),
+            "rate": 0.0,
+        } | options
+        self.clients = OscClients(
+            self.site.relay,
+            self.site.gate,
+            OscOptions(**given),
+            self.counts,
+            lambda host, why: self.refusals.append((host, why)),
+        )
+        self.port = OscDatagrams(self.clients, self.site.reactor)
+        self.datagrams = Datagrams()
+        port: Any = self.port
+        port.transport = self.datagrams
+        self.port.startProtocol()
+
+    def send(self, *packets: bytes, peer: tuple[str, int] = PHONE) -> None:
+        """Has a client send datagrams."""
+        for packet in packets:
+            self.port.datagramReceived(packet, peer)
+        self.site.turn()
+
+    def got(self, peer: tuple[str, int] = PHONE) -> list[tuple[str, tuple[Argument, ...]]]:
+        """Returns what a client got, and forgets it."""
+        found = [(each.address, each.arguments) for to, each in self.datagrams.sent if to == peer]
+        self.datagrams.sent = [each for each in self.datagrams.sent if each[0] != peer]
+        return found
+
+    def value(self, address: str) -> object:
+        """Returns what is set."""
+        param = self.site.relay.params.get(address)
+        return None if param is None else decode_value(param.value)
+
+
+def heard(client: Client) -> list[Message]:
+    """Returns what a CLASP session got, and forgets it."""
+    client.turn()
+    found = [decode(decode_frame(data).payload) for opcode, data in client.frames if opcode == 2]
+    client.clear()
+    return found
+
+
+class OscWritesTests(SynchronousTestCase):
+    def test_message_with_arguments_is_set(self) -> None:
+        """Below the namespace."""
+        hall = Hall()
+        hall.send(message("/mixer/fader", 0.5), message("/xy", 1, 2))
+        self.assertEqual((hall.value("/osc/mixer/fader"), hall.value("/osc/xy")), (0.5, [1, 2]))
+        self.assertEqual((hall.counts.clients, hall.counts.messages, hall.counts.refused), (1, 2, 0))
+
+    def test_message_without_arguments_is_an_event(self) -> None:
+        """Nothing is set."""
+        hall = Hall()
+        browser = hall.site.clasp()
+        hall.site.say(browser, Subscribe(1, "/osc/**"))
+        heard(browser)
+        hall.send(message("/go"), message("/stop", None))
+        self.assertEqual(
+            heard(browser),
+            [Publish("/osc/go", Signal.EVENT), Publish("/osc/stop", Signal.EVENT, value=encode_value(None))],
+        )
+        self.assertIsNone(hall.value("/osc/go"))
+
+    def test_bundle_is_applied_as_one(self) -> None:
+        """One member that is refused refuses all; what an inner bundle holds is part of it."""
+        hall = Hall(Guard())
+        hall.clients.options = OscOptions(namespace="/", allows=lambda _host: True, token="ann")
+        hall.send(bundle(1, message("/a", 1), bundle(1, message("/b", 2))))
+        self.assertEqual((hall.value("/osc/a"), hall.value("/osc/b")), (1, 2))
+        hall = Hall()
+        hall.send(bundle(1, message("/a", 1), message("/x/*", 2)))
+        self.assertIsNone(hall.value("/osc/a"))
+        self.assertIn("is a pattern", hall.refusals[0][1])
+
+    def test_bundle_waits_for_its_time(self) -> None:
+        """An outer time holds for the inner ones that say «immediately»; the past is now."""
+        hall = Hall()
+        now_s = hall.site.clock.now_us() / 1e6
+
+        def tag(after_s: float) -> int:
+            return int((now_s + after_s + UNIX_EPOCH_S) * 2**32)
+
+        hall.send(
+            bundle(tag(2), message("/a", 1), bundle(1, message("/b", 2)), bundle(tag(4), message("/c", 3))),
+            bundle(tag(-5), message("/d", 4)),
+        )
+        self.assertEqual([hall.value(f"/osc/{name}") for name in "abcd"], [None, None, None, 4])
+        hall.site.turn(3)
+        self.assertEqual([hall.value(f"/osc/{name}") for name in "abcd"], [1, 2, None, 4])
+        hall.site.turn(2)
+        self.assertEqual(hall.value("/osc/c"), 3)
+        self.assertEqual(hall.got(), [])
+
+    def test_bundles_that_cannot_wait_are_refused(self) -> None:
+        """Too far ahead, too many, and commands."""
+        hall = Hall()
+        self.patch(osc, "MAX_PENDING", 2)
+        now = int((hall.site.clock.now_us() / 1e6 + UNIX_EPOCH_S) * 2**32)
+        far, soon = now + (4000 << 32), now + (10 << 32)
+        for number, (packet, why) in enumerate(
+            (
+                (bundle(far, message("/a", 1)), "an hour"),
+                (bundle(1, message("/clasp/resync")), "commands"),
+                (bundle(1, message("/resync")), "commands"),
+            )
+        ):
+            hall.send(packet)
+            self.assertIn(why, hall.refusals[number][1])
+        hall.send(*[bundle(soon + each, message("/a", each)) for each in range(3)])
+        self.assertIn("may wait", hall.refusals[-1][1])
+        self.assertEqual(hall.counts.refused, 4)
+
+    def test_damaged_packets_are_counted_and_told(self) -> None:
+        """With the client's address; the next packet is heard."""
+        hall = Hall()
+        hall.send(b"nonsense", message("/clasp/other"), message("/a", 1))
+        self.assertEqual([host for host, _ in hall.refusals], [PHONE[0]] * 2)
+        self.assertEqual((hall.value("/osc/a"), hall.counts.refused), (1, 2))
+
+    def test_fault_of_ours_is_logged(self) -> None:
+        """And the port goes on."""
+        hall = Hall()
+        self.patch(hall.clients, "take", lambda _source, _data: 1 / 0)
+        hall.send(message("/a", 1))
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_one_address_has_one_message_rate(self) -> None:
+        """Whatever the number of ports that it sends from."""
+        hall = Hall(message_rate=(1, 4))
+        hall.send(*[message("/a", number) for number in range(3)])
+        hall.send(*[message("/b", number) for number in range(3)], peer=(PHONE[0], 1))
+        hall.send(message("/c", 1), peer=DESK)
+        self.assertEqual([hall.value(f"/osc/{name}") for name in "abc"], [2, None, 1])
+        self.assertEqual(hall.counts.refused, 3)
+
+
+class OscBackTests(SynchronousTestCase):
+    def test_sources_get_what_others_change(self) -> None:
+        """Without their own writes, and without what was there before."""
+        hall = Hall()
+        browser = hall.site.clasp()
+        hall.site.say(browser, Set("/osc/before", encode_value(1)))
+        hall.send(message("/hello", 1))
+        hall.send(message("/fader", 0.25), peer=DESK)
+        hall.site.say(browser, Set("/osc/lamp", encode_value(True)), Set("/elsewhere", encode_value(1)))
+        hall.site.say(browser, Publish("/osc/go", Signal.EVENT), Set("/osc/lamp", encode_value(None)))
+        rest = [("/lamp", (True,)), ("/go", (None,)), ("/lamp", (None,))]
+        self.assertEqual(hall.got(), [("/fader", (0.25,)), *rest])
+        self.assertEqual(hall.got(DESK), rest)
+
+    def test_resync_sends_what_is_set(self) -> None:
+        """By both names, paced; only when it is asked for."""
+        hall = Hall()
+        browser = hall.site.clasp()
+        hall.site.say(browser, *(Set(f"/osc/{number}", encode_value(number)) for number in range(30)))
+        for command in ("/resync", "/clasp/resync"):
+            hall.send(message(command))
+            self.assertEqual(len(hall.got()), 10)
+            for _ in range(3):
+                hall.site.reactor.advance(0.02)
+            self.assertEqual(len(hall.got()), 20)
+        hall.site.say(browser, Set("/osc/0", encode_value("new")))
+        self.assertEqual(hall.got(), [("/0", ("new",))])
+
+    def test_resync_sends_nothing_older_behind_something_newer(self) -> None:
+        """Of the same turn of the event loop."""
+        hall = Hall()
+        hall.send(message("/hello", 1))
+        browser = hall.site.clasp()
+        session: Any = browser.protocol._session
+        hall.site.relay.accept(session, Set("/osc/a", encode_value(1)), 0)
+        hall.port.datagramReceived(message("/resync"), PHONE)
+        hall.site.say(browser, Set("/osc/a", encode_value(2)))
+        self.assertEqual([arguments for address, arguments in hall.got() if address == "/a"][-1], (2,))
+
+    def test_source_narrows_what_it_gets(self) -> None:
+        """With a pattern of its own addresses; what is none is refused and changes nothing."""
+        hall = Hall()
+        browser = hall.site.clasp()
+        hall.send(message("/clasp/subscribe", "/mixer/**"))
+        hall.send(message("/clasp/subscribe", "mixer"), message("/clasp/subscribe", 1))
+        self.assertEqual(len(hall.refusals), 2)
+        hall.site.say(browser, Set("/osc/mixer/1", encode_value(1)), Set("/osc/lamp", encode_value(1)))
+        self.assertEqual(hall.got(), [("/mixer/1", (1,))])
+
+    def test_targets_get_it_always(self) -> None:
+        """From the start on, what their pattern matches, as long as their address is allowed."""
+        hall = Hall(targets=[Target(*DESK, "/lamp/*"), Target("203.0.113.1", 9000)])
+        self.assertEqual(hall.refusals, [("203.0.113.1", "its address is not in --osc-allow")])
+        hall.site.turn(2 * IDLE_S)
+        browser = hall.site.clasp()
+        hall.site.say(browser, Set("/osc/lamp/1", encode_value(1)), Set("/osc/fader", encode_value(1)))
+        self.assertEqual(hall.got(DESK), [("/lamp/1", (1,))])
+        hall.port.stopProtocol()
+        self.assertEqual((len(hall.site.relay.sessions), hall.counts.clients), (1, 0))
+
+    def test_full_buffer_loses_datagrams_only(self) -> None:
+        """As UDP does."""
+        hall = Hall()
+        hall.send(message("/hello", 1))
+        browser = hall.site.clasp()
+        for error in (BlockingIOError(11, "no room"), MessageLengthError()):
+            hall.datagrams.error = error
+            hall.site.say(browser, Set("/osc/a", encode_value(1)))
+        hall.datagrams.error = None
+        hall.site.say(browser, Set("/osc/a", encode_value(2)))
+        self.assertEqual(hall.got(), [("/a", (2,))])
+        hall.port.transport = None
+        hall.site.say(browser, Set("/osc/a", encode_value(3)))
+        self.assertEqual(hall.got(), [])
+
+
+class OscSourcesTests(SynchronousTestCase):
+    def test_address_that_is_not_allowed_is_refused(self) -> None:
+        """Nothing is set, no session begins, nothing is sent there."""
+        hall = Hall()
+        hall.send(message("/a", 1), peer=("203.0.113.1", 9000))
+        self.assertEqual((hall.value("/osc/a"), len(hall.site.relay.sessions)), (None, 0))
+        self.assertEqual(hall.refusals, [("203.0.113.1", "its address is not in --osc-allow")])
+
+    def test_sources_have_the_rights_of_the_token(self) -> None:
+        """As a CLASP session with it: the same refusals."""
+        hall = Hall(Guard(), token="ann")
+        hall.send(message("/secret", 1), message("/a", 1))
+        self.assertEqual((hall.value("/osc/secret"), hall.value("/osc/a")), (None, 1))
+        self.assertEqual(hall.counts.refused, 1)
+
+    def test_without_a_token_nobody_may_do_anything(self) -> None:
+        """Where anonymous ones have no scopes; the reason is told."""
+        hall = Hall(Guard())
+        hall.send(message("/a", 1))
+        self.assertIsNone(hall.value("/osc/a"))
+        self.assertEqual(len(hall.refusals), 1)
+
+    def test_session_that_was_ended_begins_anew(self) -> None:
+        """With the next packet, if it may."""
+        hall = Hall(Guard(), token="ann")
+        hall.send(message("/a", 1))
+        (session,) = hall.site.relay.sessions.of_subject("ann")
+        session.outbox.close(CloseCode.POLICY_VIOLATION, "the token was revoked")
+        hall.send(message("/a", 2))
+        (other,) = hall.site.relay.sessions.of_subject("ann")
+        self.assertIsNot(session, other)
+        self.assertEqual((hall.value("/osc/a"), hall.counts.clients), (2, 1))
+
+    def test_idle_source_is_forgotten(self) -> None:
+        """After 5 min; one that has bundles to come is not."""
+        hall = Hall()
+        hall.send(message("/a", 1))
+        later = int((hall.site.clock.now_us() / 1e6 + 2 * IDLE_S + UNIX_EPOCH_S) * 2**32)
+        hall.send(bundle(later, message("/later", 1)), peer=DESK)
+        hall.site.turn(1.2 * IDLE_S)
+        self.assertEqual((len(hall.site.relay.sessions), hall.counts.clients), (1, 1))
+        hall.site.turn(IDLE_S)
+        self.assertEqual((len(hall.site.relay.sessions), hall.value("/osc/later")), (0, 1))
+
+    def test_sources_are_bounded(self) -> None:
+        """The one that was heard longest ago goes, with what waits for it."""
+        hall = Hall()
+        self.patch(osc, "MAX_SOURCES", 2)
+        hall.send(message("/a", 1))
+        hall.send(message("/a", 1), peer=DESK)
+        hall.send(message("/a", 1))
+        hall.send(message("/a", 1), peer=("192.168.0.9", 1))
+        browser = hall.site.clasp()
+        hall.site.say(browser, Set("/osc/b", encode_value(1)))
+        self.assertEqual((len(hall.got(DESK)), hall.counts.clients), (1, 2))
+
+
+class OscTcpTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        """A relay whose OSC clients come over TCP."""
+        self.hall = Hall(limits=NetLimits(max_sessions=2))
+        hall = self.hall
+        self.factory = StreamFactory(hall.site.gate, hall.counts, lambda: OscConnection(hall.site.gate, hall.clients))
+
+    def test_packets_stand_between_ends(self) -> None:
+        """Both ways; a damaged one is refused and the next one heard."""
+        hall = self.hall
+        client = hall.site.connect(self.factory, "192.168.0.7")
+        client.send(
+            encode_slip(message("/a", 1)) + b"\xc0\xdb\xc0" + encode_slip(b"bad") + encode_slip(message("/b", 2))
+        )
+        self.assertEqual((hall.value("/osc/a"), hall.value("/osc/b"), hall.counts.refused), (1, 2, 2))
+        browser = hall.site.clasp()
+        hall.site.say(browser, Set("/osc/lamp", encode_value(1)))
+        self.assertEqual(client.heard(), encode_slip(message("/lamp", 1)))
+        self.assertEqual(hall.counts.clients, 1)
+        hall.site.turn(200)
+        self.assertFalse(client.is_closed)
+        client.pipe.lose()
+        self.assertEqual((len(hall.site.relay.sessions), hall.counts.clients), (1, 0))
+
+    def test_connection_that_may_not_be_is_closed(self) -> None:
+        """By its address, by the number of sessions, and by a packet without an end."""
+        hall = self.hall
+        stranger = hall.site.connect(self.factory, "203.0.113.1")
+        self.assertTrue(stranger.is_closed)
+        stranger.send(encode_slip(message("/a", 1)))
+        self.assertIsNone(hall.value("/osc/a"))
+        endless = hall.site.connect(self.factory, "192.168.0.7")
+        endless.send(bytes(osc.MAX_STREAM_PACKET_BYTES + 1))
+        self.assertTrue(endless.is_closed)
+        for _ in range(2):
+            hall.site.connect(self.factory, "192.168.0.7")
+        self.assertTrue(hall.site.connect(self.factory, "192.168.0.7").is_closed)
+
+    def test_connection_ends_with_its_session(self) -> None:
+        """At the next packet."""
+        hall = self.hall
+        client = hall.site.connect(self.factory, "192.168.0.7")
+        client.protocol._source.outbox.close(CloseCode.POLICY_VIOLATION, "the token was revoked")
+        client.send(encode_slip(message("/a", 1)))
+        self.assertTrue(client.is_closed)
+        self.assertIsNone(hall.value("/osc/a"))
+
+
+class Port:
+    """A port that listens."""
+
+    def stopListening(self) -> None:  # noqa: N802
+        """Listens no longer."""
+
+
+class OscDoorTests(SynchronousTestCase):
+    def door(self, site: Site, **options: Any) -> OscDoor:
+        """Returns a door for UDP and TCP."""
+        reactor: Any = site.reactor
+        self.udp: list[int] = []
+        if not hasattr(reactor, "listenUDP"):  # the reactor in memory has none
+            reactor.listenUDP = self.listen_udp
+        place = TcpPlace("127.0.0.1", 8000)
+        given = OscOptions(namespace="/osc", allows=lambda _host: True, **options)
+        return OscDoor(site.reactor, place, place, site.relay, site.gate, lambda: given, lambda *_refusal: None)
+
+    def listen_udp(self, port: int, *_arguments: object) -> Any:
+        """Notes the port."""
+        self.udp.append(port)
+        return Port()
+
+    def test_door_listens_on_both_ports(self) -> None:
+        """Once, until it is closed."""
+        site = Site()
+        door = self.door(site)
+        for _ in range(2):
+            door.open(None)
+        self.assertEqual(self.udp, [8000])
+        self.assertEqual([each[0] for each in site.reactor.tcpServers], [8000])
+        self.successResultOf(door.close())
+        self.assertFalse(door.ports)
+
+    def test_port_that_is_taken_is_named(self) -> None:
+        """With its option."""
+        site = Site()
+
+        def listen_udp(*_arguments: object) -> None:
+            raise CannotListenError("127.0.0.1", 8000, OSError(98, "Address already in use"))
+
+        reactor: Any = site.reactor
+        reactor.listenUDP = listen_udp
+        with self.assertRaises(StartError) as caught:
+            self.door(site).open(None)
+        self.assertIn("--osc-port: cannot listen on 127.0.0.1:8000 (Address already in use)", str(caught.exception))
+
+    def test_token_that_is_not_valid_stops_the_start(self) -> None:
+        """Without any the start says what OSC clients may do."""
+        site = Site(permissions=Guard())
+        with self.assertRaises(StartError) as caught:
+            self.door(site, token="old").open(None)
+        self.assertIn("--osc-token: ", str(caught.exception))
