@@ -178,6 +178,13 @@ class TwoProtocolsTests(SynchronousTestCase):
         self.assertEqual(self.codec.encoded, before + 2)
         self.assertEqual([client.lines() for client in self.lines], [["/a = x (1)", "/a: hi"]] * 2)
 
+    def test_session_hears_itself_where_its_protocol_has_it_so(self) -> None:
+        """Of signals, too; in CLASP their sender never gets them."""
+        for client, hears_itself in zip(self.lines, (True, False), strict=True):
+            client.session.hears_itself = hears_itself
+            client.say("subscribe 1 /a")
+            self.assertEqual(client.say("publish /a hi"), ["/a: hi"] if hears_itself else [])
+
     def test_the_same_rules_hold(self) -> None:
         """Who may not see a room hears nothing of it, whatever the protocol; who may gets it all."""
         for client in self.lines:
