@@ -93,7 +93,8 @@ class JsClientTests(ClientCase):
         self.assertEqual(self.do(eve, "get", f"{ROOM}/meta")["value"]["creatorId"], "ann")
         self.do(ann, "set", f"{ROOM}/receipts/ann", {"n": 1})
         self.assertEqual(
-            [self.do(each, "get", f"{ROOM}/receipts/ann")["value"] for each in (bob, eve)], [{"n": 1}, None]
+            [self.do(each, "get", f"{ROOM}/receipts/ann")["value"] for each in (bob, eve)],
+            [{"n": 1, "userId": "ann"}, None],
         )
         self.assertEqual(self.relay.api.call("logout", None, tokens["bob"]).status, 200)
         self.assertEqual(bob.hear(), {"closed": REVOKED})
