@@ -1,5 +1,6 @@
 /** Creates all stores, so that they receive the first event of the session. */
 import { useConnectionStore } from './connection'
+import { useDevicesStore } from './devices'
 import { useFriendsStore } from './friends'
 import { useGroupsStore } from './groups'
 import { useMembersStore } from './members'
@@ -19,6 +20,7 @@ export function startStores(): void {
   useSecurityStore()
   useMessagesStore()
   useFriendsStore()
+  useDevicesStore()
   useGroupsStore()
   useSyncStore()
 }

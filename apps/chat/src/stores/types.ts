@@ -347,6 +347,27 @@ export interface SecurityStore {
   readonly ownFingerprint: string | null
 }
 
+// --- devices ------------------------------------------------------------------------------------------------------
+
+export interface Device {
+  /** 16 hex digits, to compare with the other screen. */
+  readonly deviceId: string
+  readonly name: string
+  readonly createdAt: number
+  /** The account key has signed it: what it writes is verified. */
+  readonly confirmed: boolean
+  /** This browser. */
+  readonly current: boolean
+}
+
+export interface DevicesStore {
+  /** This browser first. */
+  readonly devices: readonly Device[]
+  /** This browser has the account key. */
+  readonly mayConfirm: boolean
+  confirm(deviceId: string): Promise<void>
+}
+
 // --- friends ------------------------------------------------------------------------------------------------------
 
 export interface Friend extends Person {

@@ -347,5 +347,15 @@ export const useMessagesStore = () => messages
 export const useSecurityStore = () => security
 export const useFriendsStore = () => friends
 export const useGroupsStore = () => groups
+const devices: Writable<S.DevicesStore> = reactive<Writable<S.DevicesStore>>({
+  devices: [
+    { deviceId: '0123456789abcdef', name: 'Firefox · Linux', createdAt: 1, confirmed: true, current: true },
+    { deviceId: 'fedcba9876543210', name: 'Safari · iPhone', createdAt: 2, confirmed: false, current: false },
+  ],
+  mayConfirm: true,
+  confirm: () => Promise.resolve(),
+})
+
+export const useDevicesStore = () => devices
 export const useSettingsStore = () => settings
 export const useNotificationsStore = () => notifications

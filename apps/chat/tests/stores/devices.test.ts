@@ -100,6 +100,27 @@ describe('a second device', () => {
     ])
   })
 
+  it('is verified once the first has confirmed it', async () => {
+    const second = await world.device(alice)
+    await world.pass(4_000)
+    expect([alice.devices.mayConfirm, second.devices.mayConfirm]).toEqual([true, false])
+    const { deviceId } = second.runtime.identity
+    expect(alice.devices.devices.map(({ current, confirmed }) => [current, confirmed])).toEqual([
+      [true, true],
+      [false, false],
+    ])
+    await expect(second.devices.confirm(deviceId)).rejects.toMatchObject({ kind: 'missing' })
+    await world.done(alice.devices.confirm(deviceId))
+    expect(second.devices.devices.find(({ current }) => current)).toMatchObject({ deviceId, confirmed: true })
+    await world.done(second.messages.send(roomId, { text: 'from the second' }))
+    await world.pass(500)
+    expect(messages(bob)).toMatchObject([{ text: 'from the second', verification: 'verified' }])
+    second.connection.retryNow()
+    for (const socket of [...world.relay.sockets]) if (socket.subject === alice.userId) socket.end()
+    await world.pass(5_000)
+    expect(alice.devices.devices.every(({ confirmed }) => confirmed)).toBe(true)
+  })
+
   it('is verified once it has the account key', async () => {
     const second = await world.device(alice)
     await world.done(second.runtime.device.takeAccount((await alice.runtime.device.accountPair())!))

@@ -10,6 +10,7 @@ export const offered: {
   messages: types.MessagesStore
   security: types.SecurityStore
   friends: types.FriendsStore
+  devices: types.DevicesStore
   groups: types.GroupsStore
   settings: types.SettingsStore
   notifications: types.NotificationsStore
@@ -21,6 +22,7 @@ export const offered: {
   messages: ReturnType<typeof stores.useMessagesStore>
   security: ReturnType<typeof stores.useSecurityStore>
   friends: ReturnType<typeof stores.useFriendsStore>
+  devices: ReturnType<typeof stores.useDevicesStore>
   groups: ReturnType<typeof stores.useGroupsStore>
   settings: ReturnType<typeof stores.useSettingsStore>
   notifications: ReturnType<typeof stores.useNotificationsStore>

@@ -3,6 +3,7 @@ import { createPinia, setActivePinia } from 'pinia'
 import type { SocketLike } from '@/protocol/connection'
 import {
   useConnectionStore,
+  useDevicesStore,
   useFriendsStore,
   useGroupsStore,
   useMembersStore,
@@ -124,6 +125,7 @@ export function makePerson(world: World, name: string, userId = name.toLowerCase
     security: useSecurityStore(),
     messages: useMessagesStore(),
     friends: useFriendsStore(),
+    devices: useDevicesStore(),
     groups: useGroupsStore(),
   }
   return {
