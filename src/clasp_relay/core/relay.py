@@ -138,6 +138,7 @@ class Relay:
                 self.snapshots,
                 self.throttles,
                 self.counts,
+                self.work,
             ),
             self.visibility,
             self.permissions,

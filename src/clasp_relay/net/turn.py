@@ -19,7 +19,7 @@ from clasp_relay.net.outbox import Outbox
 SNAPSHOT_BYTES = 256 * 1024
 """How much of snapshots is encoded in one turn, for all sessions together, as far as ``PUMP_S`` goes."""
 
-PUMP_S = 0.003
+PUMP_S = 0.002
 """How long snapshots are worked for in one turn, for all sessions together; the piece at work then comes on top."""
 
 SNAPSHOT_SHARE_BYTES = 64 * 1024

@@ -119,6 +119,12 @@ class Params:
         addresses = self._tree.find(pattern)
         return None if addresses is None else [self._params[address] for address in addresses]
 
+    def search(self, pattern: Pattern, max_cost: int) -> tuple[list[str], bool]:
+        """Returns addresses that match, as far as a search of bounded cost finds them, and whether these are all."""
+        if pattern.is_literal:
+            return ([pattern.text] if pattern.text in self._params else []), True
+        return self._tree.search(pattern, max_cost)
+
     def ended(self, address: str) -> Ended | None:
         """Returns how the last param at an address ended, as far as that is remembered."""
         return self._tombstones.get(address)
