@@ -34,8 +34,8 @@ RESERVE = 10
 SMALL_BYTES = 64 * 1024
 """Up to how many bytes a subject has little."""
 
-LOOKED_AT = 1_000
-"""How many params are looked at, at most, to find what can be evicted: a few ms of work, with telling of it."""
+LOOKED_AT = 256
+"""How many params are looked at, at most, to find what can be evicted: with telling of it some ms of work."""
 
 
 @dataclass(frozen=True, slots=True)
