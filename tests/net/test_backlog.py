@@ -20,10 +20,15 @@ def drained(backlog: Backlog) -> list[bytes]:
     """Takes everything out of a backlog and returns its messages."""
     wire = b""
     while True:
-        parts, _ = backlog.take(100, ENDLESS)
+        parts, _ = backlog.take(100, ENDLESS, in_time)
         if not parts:
             return datas(server_frames(wire))
         wire += b"".join(parts)
+
+
+def in_time() -> bool:
+    """Says that there is time for more."""
+    return False
 
 
 def filled(*items: Frame | Batch | Snapshot) -> tuple[Backlog, Counters]:
@@ -101,7 +106,7 @@ class BacklogTests(SynchronousTestCase):
     def test_backlog_gives_a_waiting_snapshot_up_for_a_newer_one(self) -> None:
         """One waits per key, at the newer one's place; what was begun is not finished."""
         backlog, _ = filled(Snapshot("k", packed(b"p1", b"p2")), keep(b"e1"))
-        self.assertEqual(backlog.take(1, ENDLESS), ([b"\x82\x02p1"], 4))
+        self.assertEqual(backlog.take(1, ENDLESS, in_time), ([b"\x82\x02p1"], 4))
         backlog.push(Snapshot("other", packed(b"q1")))
         backlog.push(Snapshot("k", packed(b"r1")))
         self.assertEqual(backlog.snapshots, 2)
@@ -126,8 +131,8 @@ class BacklogTests(SynchronousTestCase):
     def test_backlog_encodes_no_more_of_snapshots_than_asked_for(self) -> None:
         """The rest waits for the next turn."""
         backlog, _ = filled(keep(b"e1"), Snapshot("k", packed(b"p1", b"p2", b"p3")))
-        self.assertEqual(backlog.take(100, 5)[1], 8)
-        self.assertEqual(backlog.take(100, 0), ([], 0))
+        self.assertEqual(backlog.take(100, 5, in_time)[1], 8)
+        self.assertEqual(backlog.take(100, 0, in_time), ([], 0))
         self.assertEqual(drained(backlog), [b"p3"])
 
     def test_backlog_stops_at_a_close(self) -> None:
@@ -174,7 +179,7 @@ class BacklogTests(SynchronousTestCase):
         fits = True
         for number, step in enumerate(steps):
             if step == "take":
-                got += datas(server_frames(b"".join(backlog.take(40, ENDLESS)[0])))
+                got += datas(server_frames(b"".join(backlog.take(40, ENDLESS, in_time)[0])))
                 continue
             if step == "batch":
                 backlog.push(batch(*held))

@@ -13,10 +13,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.core.ports import NOT_YET, Audience
 from clasp_relay.errors import CloseCode
-from clasp_relay.net.backlog import Batch, Close, Snapshot
+from clasp_relay.net.backlog import NOT_YET_BYTES, Batch, Close, Snapshot
 from clasp_relay.net.frames import CODEC, wire_bytes
 from clasp_relay.net.outbox import Outbox
-from clasp_relay.net.turn import RUN_BYTES, SNAPSHOT_BYTES, SNAPSHOT_SHARE_BYTES, Run, TurnWriter
+from clasp_relay.net.turn import PUMP_S, RUN_BYTES, SNAPSHOT_BYTES, SNAPSHOT_SHARE_BYTES, Run, TurnWriter
 from clasp_relay.wire.constants import Signal
 from clasp_relay.wire.messages import Result, SignalDefinition
 from tests.net.helpers import ENDLESS, FakeConnection, Pipe, datas, keep, one_turn, packed, payload, server_frames
@@ -178,9 +178,10 @@ class TurnWriterTests(SynchronousTestCase):
         """In the next turn, and with what else is there in this one."""
         bench = Bench(2)
         worked: list[int] = []
+        pieces = SNAPSHOT_SHARE_BYTES // NOT_YET_BYTES
 
         def frames() -> Iterator[bytes]:
-            for number in range(3):
+            for number in range(3 * pieces):
                 worked.append(number)
                 yield NOT_YET
             yield wire_bytes(b"at last")
@@ -189,7 +190,7 @@ class TurnWriterTests(SynchronousTestCase):
         bench.outboxes[1].send(keep(b"other"))
         for turn in range(1, 4):
             bench.turn()
-            self.assertEqual((len(worked), bench.got(0), bench.got(1)), (turn, [], [b"other"]))
+            self.assertEqual((len(worked), bench.got(0), bench.got(1)), (turn * pieces, [], [b"other"]))
         bench.settle()
         self.assertEqual(bench.got(0), [b"at last"])
 
@@ -199,17 +200,38 @@ class TurnWriterTests(SynchronousTestCase):
         worked: list[int] = []
 
         def frames(session: int) -> Iterator[bytes]:
-            for _ in range(4):
+            for _ in range(16):
                 worked.append(session)
                 yield NOT_YET
 
         for session, outbox in enumerate(bench.outboxes):
             outbox.send_snapshot("k", frames(session))
         bench.turn()
-        self.assertEqual(len(worked), SNAPSHOT_BYTES // SNAPSHOT_SHARE_BYTES)
+        self.assertEqual(len(worked), SNAPSHOT_BYTES // NOT_YET_BYTES)
         bench.turn()
         bench.turn()
-        self.assertEqual(sorted(worked), list(range(12)))
+        self.assertEqual(set(worked), set(range(12)))
+
+    def test_writer_works_for_snapshots_for_a_time_only(self) -> None:
+        """However long a piece takes; the sessions go on in turn."""
+        bench = Bench(6)
+        worked: list[int] = []
+
+        def frames(session: int) -> Iterator[bytes]:
+            for _ in range(4):
+                worked.append(session)
+                bench.reactor.rightNow += PUMP_S * 0.6
+                yield wire_bytes(b"x")
+
+        for session, outbox in enumerate(bench.outboxes):
+            outbox.send_snapshot("k", frames(session))
+        bench.turn()
+        self.assertEqual(worked, [0, 0])
+        bench.turn()
+        bench.turn()
+        self.assertEqual(worked, [0, 0, 1, 1, 2, 2])
+        bench.settle()
+        self.assertEqual([len(bench.got(session)) for session in range(6)], [4] * 6)
 
     def test_writer_writes_once_in_a_turn_to_a_session_of_two_runs(self) -> None:
         """And to one that got something of its own between them."""

@@ -237,10 +237,10 @@ class PatternTests(SynchronousTestCase):
             compared += 1
             return match(pieces, segment)
 
-        match = address_module._match_pieces
-        self.patch(address_module, "_match_pieces", count)
+        match = address_module.match_pieces
+        self.patch(address_module, "match_pieces", count)
         Pattern.parse(pattern).matches(address)
-        self.patch(address_module, "_match_pieces", match)
+        self.patch(address_module, "match_pieces", match)
         return compared
 
 

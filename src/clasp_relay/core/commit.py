@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
 from clasp_relay.core.decide import P2P_SIGNAL, Decider
-from clasp_relay.core.fanout.catch_ups import CatchUpSender, Hidden
+from clasp_relay.core.fanout.catch_ups import CatchUpSender, Opening
 from clasp_relay.core.fanout.gestures import Gestures
 from clasp_relay.core.fanout.recipients import Recipients
 from clasp_relay.core.ports import Clock, Frame, Log
@@ -295,9 +295,9 @@ class Committer:
         exists = param.value != NULL
         existed = self._params.get(address) is not None
         place = self._visibility.place(address)
-        hidden: Sequence[Hidden] = ()
+        opening: Opening | None = None
         if place.catch_ups:
-            hidden = self._catch_ups.hidden_before(place.catch_ups, address, exists=exists)
+            opening = self._catch_ups.before(place.catch_ups, address, exists=exists)
         if exists:
             self._params.apply(change)
             self._memory.changed(address, True, existed)
@@ -307,8 +307,8 @@ class Committer:
             self._recipients.tell_change(change, place.live)
             self._params.apply(change)
             self._memory.changed(address, False, existed)
-        if hidden:
-            self._catch_ups.send_opened(hidden)
+        if opening is not None:
+            self._catch_ups.after(opening, param.subject)
 
     def _publish(self, session: Session, message: Publish) -> tuple[Change, ...]:
         """Passes a signal on, and returns what is to be recorded of it."""

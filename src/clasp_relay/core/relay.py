@@ -141,6 +141,7 @@ class Relay:
                 self.snapshots,
                 self.throttles,
                 self.counts,
+                self.work,
             ),
             self.visibility,
             self.permissions,

@@ -16,7 +16,7 @@ from typing import TypeAlias
 from clasp_relay.core.ports import Clock
 
 TURN_US = 2_000
-"""How much is done in one turn. With the pieces of SNAPSHOTs that a turn encodes that is about 5 ms."""
+"""How much is done in one turn. With the pieces of SNAPSHOTs that a turn encodes that is about 4 ms."""
 
 Pieces: TypeAlias = Iterator[int]
 """Work: each step does one piece, of 1 ms at most, and yields what it cost by estimate, in µs; at least 1."""

@@ -16,8 +16,8 @@ from clasp_relay.errors import CloseCode
 from clasp_relay.logs import events
 from clasp_relay.net.observer import Counters
 
-NOT_YET_BYTES = 64 * 1024
-"""What it counts for when a snapshot has worked without a frame: what one session gets in a turn."""
+NOT_YET_BYTES = 16 * 1024
+"""What it counts for when a snapshot has worked without a frame: about half a millisecond of work."""
 
 
 MIN_FRAME_BYTES = 128
@@ -195,12 +195,13 @@ class Backlog:
         self._free_bytes = min(self._free_bytes, self.size_bytes)
         return self.size_bytes <= limit_bytes
 
-    def take(self, limit_bytes: int, snapshot_bytes: int) -> tuple[list[bytes], int]:
+    def take(self, limit_bytes: int, snapshot_bytes: int, is_over: Callable[[], bool]) -> tuple[list[bytes], int]:
         """Takes about ``limit_bytes`` from the head, up to a Close, which stays.
 
         Args:
             limit_bytes: nothing more is taken once this much was.
             snapshot_bytes: nothing more is encoded once this much was.
+            is_over: asked before each piece of a snapshot whether the time for it is over.
 
         Returns:
             The bytes in pieces, and how many of them are snapshots', or how many were worked for.
@@ -211,7 +212,7 @@ class Backlog:
         while items and size < limit_bytes:
             number, item = next(iter(items.items()))
             if isinstance(item, Snapshot):
-                if encoded >= snapshot_bytes:
+                if encoded >= snapshot_bytes or is_over():
                     break
                 piece = self._encode_next(item, parts)
                 size += piece

@@ -71,6 +71,9 @@ class Writer(Protocol):
     def queue_pump(self, outbox: Outbox) -> None:
         """Has what waits for an outbox written, a bounded piece of its snapshots per turn."""
 
+    def is_pump_over(self) -> bool:
+        """Tells whether snapshots have had their time in this turn."""
+
     def flush_runs(self) -> None:
         """Hands all runs to their sessions."""
 
@@ -264,7 +267,7 @@ class Outbox:
         """
         used, backlog = 0, self.backlog
         while backlog is not None and not self._paused and not self._is_closed:
-            parts, encoded = backlog.take(PIECE_BYTES, snapshot_bytes - used)
+            parts, encoded = backlog.take(PIECE_BYTES, snapshot_bytes - used, self._writer.is_pump_over)
             used += encoded
             if not parts:
                 break

@@ -17,7 +17,10 @@ from clasp_relay.net.observer import Counters
 from clasp_relay.net.outbox import Outbox
 
 SNAPSHOT_BYTES = 256 * 1024
-"""How much of snapshots is encoded in one turn, for all sessions together: about 3 ms of work."""
+"""How much of snapshots is encoded in one turn, for all sessions together, as far as ``PUMP_S`` goes."""
+
+PUMP_S = 0.002
+"""How long snapshots are worked for in one turn, for all sessions together; the piece at work then comes on top."""
 
 SNAPSHOT_SHARE_BYTES = 64 * 1024
 """How much of that one session gets before the next one's turn."""
@@ -116,6 +119,7 @@ class TurnWriter:
         """Whether something is to be written at the end of this turn."""
         self._dirty: list[Outbox] = []
         self._to_pump: dict[Outbox, None] = {}
+        self._pump_end_s = 0.0
         self.runs: list[Run] = []
         """Runs that are not handed to their sessions yet, in the order in which a session gets those that it is in;
         read by the outboxes."""
@@ -162,6 +166,10 @@ class TurnWriter:
         self._to_pump[outbox] = None
         if not self.is_scheduled:
             self._schedule()
+
+    def is_pump_over(self) -> bool:
+        """Tells whether snapshots have had their time in this turn."""
+        return self._reactor.seconds() >= self._pump_end_s
 
     def flush_runs(self) -> None:
         """Hands all runs to their sessions."""
@@ -290,6 +298,7 @@ class TurnWriter:
     def _pump(self) -> None:
         queue, self._to_pump = self._to_pump, {}
         left_bytes = SNAPSHOT_BYTES
+        self._pump_end_s = self._reactor.seconds() + PUMP_S
         served: list[Outbox] = []
         for outbox in queue:
             try:

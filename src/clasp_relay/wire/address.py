@@ -93,10 +93,10 @@ def match_segment(pattern: str, segment: str) -> bool:
         pattern: a literal, ``*``, or a partial segment such as ``zone*``.
         segment: not empty.
     """
-    return _match_pieces(tuple(pattern.split("*")), segment)
+    return match_pieces(tuple(pattern.split("*")), segment)
 
 
-def _match_pieces(pieces: tuple[str, ...], segment: str) -> bool:
+def match_pieces(pieces: tuple[str, ...], segment: str) -> bool:
     """Matches a segment against literal pieces with zero or more characters between them.
 
     The first position where a piece occurs is always a right one, so each piece is searched for once.
@@ -145,7 +145,7 @@ class _Places(NamedTuple):
         """Returns the places after one more segment, a literal or a partial one (never ``**``)."""
         fitting = self.single | self.literals.get(segment, 0)
         for place, pieces in self.partials:
-            if places & place and _match_pieces(pieces, segment):
+            if places & place and match_pieces(pieces, segment):
                 fitting |= place
         return self.after_any(places, fitting)
 
@@ -153,7 +153,7 @@ class _Places(NamedTuple):
         """Returns the places after one more segment that a partial segment of another pattern matches."""
         fitting, pieces = self.single, tuple(segment.split("*"))
         for literal, place in self.literals.items():
-            if places & place and _match_pieces(pieces, literal):
+            if places & place and match_pieces(pieces, literal):
                 fitting |= place
         for place, theirs in self.partials:
             if places & place and _pieces_intersect(pieces, theirs):

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from time import thread_time
 
+from clasp_relay.core.fanout import catch_ups
 from clasp_relay.core.rights.port import FULL, HIDDEN, CatchUp, State, Verdict
+from clasp_relay.core.work import Pieces
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.constants import ALL_TYPES, MessageCode, Signal
 from clasp_relay.wire.messages import NULL, Set, Snapshot, Subscribe
@@ -109,6 +111,77 @@ class OpeningTests(VisibilityCase):
         self.assertEqual(len(self.opened("bob")[2]), 302)
         self.assertLess(self.guard.memory.missed - before, 20)
         self.assertLess(thread_time() - before_s, 0.1)
+
+    def test_much_is_told_in_pieces(self) -> None:
+        """The step of the change does a bounded part, and judges a bounded part of who saw what before."""
+        self.patch(catch_ups, "PIECE_COST", 20)
+        self.patch(catch_ups, "TOLD_AT_ONCE", 50)
+        for number in range(1_000):
+            self.write(f"/room/more{number}", number)
+        self.values()
+        relay = self.world.relay
+        self.write("/members", ["bob"])
+        self.assertTrue(relay.work)
+        told = len(heard(self.bob.hear()))
+        self.assertLess(told, 1_002)
+        self.finish()
+        self.assertGreater(told + len(heard(self.bob.hear())), 1_001)
+        self.assertFalse(relay.work)
+
+    def test_who_was_not_judged_before_is_told(self) -> None:
+        """Again, maybe; nobody is left out."""
+        self.patch(catch_ups, "BEFORE_COST", 1)
+        self.assertEqual([len(each) for each in self.opened("alice")], [2, 2, 0])
+        self.assertEqual([len(each) for each in self.opened("alice", "bob")], [2, 2, 2])
+
+    def test_what_takes_long_to_find_is_found_in_pieces(self) -> None:
+        """Among all that is set."""
+        self.patch(catch_ups, "SEARCH_COST", 1)
+        self.patch(catch_ups, "PIECE_COST", 10)
+        self.bob.send(Subscribe(2, "/room/1", 1 << Signal.EVENT))
+        del self.guard.rules["/room/"]
+        self.guard.rules["/room/1"] = self.guard.rules["/room/2"] = Rule(members_of("/members"), catch_up=True)
+        self.write("/room/of all", 1)
+        for number in range(100):
+            self.write(f"/elsewhere/{number}", number)
+        self.values()
+        self.write("/members", ["bob"])
+        self.finish()
+        told = [address for address, _ in heard(self.bob.hear())]
+        self.assertEqual(sorted(told), ["/room/1", "/room/2"])
+
+    def test_changes_that_open_the_same_are_told_together(self) -> None:
+        """However many there are before it is their turn."""
+        self.patch(catch_ups, "PIECE_COST", 1)
+        work, sent = self.world.relay.work, self.world.relay.counts.sent
+        work.add("others", iter([catch_ups.UNIT_US * 2_000]))
+        before = sent[MessageCode.SNAPSHOT]
+        for members in (["bob"], [], ["bob"], ["alice", "bob"]):
+            self.write("/members", members)
+        self.finish()
+        self.assertEqual([len(each) for each in self.values()], [0, 2, 2])
+        self.assertLessEqual(sent[MessageCode.SNAPSHOT] - before, 4)
+
+    def test_change_while_others_are_told_is_not_missed(self) -> None:
+        """What was told of before it is told again."""
+        self.patch(catch_ups, "PIECE_COST", 1)
+        work = self.world.relay.work
+
+        def meanwhile() -> Pieces:
+            for members in ([], ["alice", "bob"]):
+                self.write("/members", members)
+            yield 1
+
+        work.add("others", iter([catch_ups.UNIT_US * 2_000]))
+        self.write("/members", ["bob"])
+        work.add("meanwhile", meanwhile())
+        self.finish()
+        self.assertEqual([len(set(map(str, each))) for each in self.values()], [0, 2, 2])
+
+    def finish(self) -> None:
+        """Lets all turns pass that have work in them."""
+        while self.world.relay.work:
+            self.world.clock.clock.advance(0)
 
     def test_catch_up_can_be_for_one_user(self) -> None:
         """Others that see it now ask for themselves."""

@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from clasp_relay.core.fanout import subscriptions
 from clasp_relay.core.fanout.subscriptions import SubscriptionTable
 from clasp_relay.core.session.sessions import Subscription
-from clasp_relay.wire.address import Pattern
+from clasp_relay.wire.address import Pattern, match_pieces
 from clasp_relay.wire.constants import ALL_TYPES, Signal
 from tests.core.strategies import ADDRESSES, PATTERNS
 from tests.core.world import memory_session
@@ -80,6 +80,21 @@ class SubscriptionTableTests(SynchronousTestCase):
                     reached(self.table, "/a/b")
                     expected.append(self.add(pattern))
                     self.assertEqual(set(reached(self.table, "/a/b")), set(expected))
+
+    def test_partial_segments_that_cannot_match_are_not_compared(self) -> None:
+        """A thousand of them, at each of a hundred places of an address."""
+        compared: list[str] = []
+
+        def count(pieces: tuple[str, ...], segment: str) -> bool:
+            compared.append(segment)
+            return match_pieces(pieces, segment)
+
+        self.patch(subscriptions, "match_pieces", count)
+        several = [self.add(f"/**/*{number}a*/**/x") for number in range(1_000)]
+        self.assertEqual(reached(self.table, "/s7b" * 118 + "/s7a/x"), [several[7]])
+        self.assertLessEqual(len(compared), 10)
+        self.table.remove(several[7])
+        self.assertEqual(reached(self.table, "/s7b" * 118 + "/s7a/x"), [])
 
     def test_long_address_is_not_remembered(self) -> None:
         """A sender of addresses of 64 KiB does not fill the memory."""

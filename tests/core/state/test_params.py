@@ -437,6 +437,16 @@ class CapacityTests(SynchronousTestCase):
         self.assertEqual(len(self.victims(param("/new", "x" * 26))), 3)
         self.refusal(param("/new", "x" * 27))
 
+    def test_one_write_evicts_a_few_hundred_at_most(self) -> None:
+        """Each of them is told to its subscribers in the same step."""
+        self.fill(ParamLimits(max_params=400), *(param(f"/{number + 100}", ttl=5) for number in range(400)))
+        full_bytes = self.params.state_bytes
+        limits = ParamLimits(max_state_bytes=full_bytes)
+        self.fill(limits, *(param(f"/{number + 100}", ttl=5) for number in range(400)))
+        each_bytes = full_bytes // 400
+        self.assertLessEqual(len(self.victims(param("/new", "x" * (each_bytes * 200)))), 256)
+        self.refusal(param("/new", "x" * (each_bytes * 300)))
+
     def test_one_change_surely_fits_only_where_nobody_needs_to_ask(self) -> None:
         """A yes is a promise."""
         cases = (

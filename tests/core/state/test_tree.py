@@ -138,7 +138,7 @@ class AddressTreeTests(SynchronousTestCase):
     def test_search_of_the_usual_size_finds_all(self) -> None:
         """A lobby of many rooms, and one room among many."""
         parts = ("meta", "messages", "presence/a", "presence/b", "admin/a", "crypto/pubkey/a")
-        tree = tree_of(*(f"/chat/room/{number}/{part}" for number in range(1_000) for part in parts))
-        for pattern, size in (("/chat/room/*/meta", 1_000), ("/chat/room/7/**", 6), ("/chat/room/7/presence/*", 2)):
+        tree = tree_of(*(f"/chat/room/{number}/{part}" for number in range(350) for part in parts))
+        for pattern, size in (("/chat/room/*/meta", 350), ("/chat/room/7/**", 6), ("/chat/room/7/presence/*", 2)):
             with self.subTest(pattern=pattern):
                 self.assertEqual(len(tree.find(Pattern.parse(pattern)) or ()), size)

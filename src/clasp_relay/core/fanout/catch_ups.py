@@ -1,10 +1,14 @@
-"""What a session is told when it newly comes to see something: SNAPSHOTs for the subscriptions that it has."""
+"""What a session is told when it newly comes to see something: SNAPSHOTs for the subscriptions that it has.
+
+Before a change it is judged, up to a bound, who sees what it may open; after it those who did not are told what they
+see now, in pieces (``core.work``). Who was not judged is told, too: the values are what is set, and harmless twice.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import attrgetter
-from typing import NamedTuple
+from typing import TypeAlias
 
 from clasp_relay.core.fanout.snapshots import Snapshots
 from clasp_relay.core.fanout.subscriptions import Node, Route, SubscriptionTable
@@ -16,15 +20,51 @@ from clasp_relay.core.rights.port import CatchUp, VisibilityRule
 from clasp_relay.core.rights.visibility import Visibility
 from clasp_relay.core.session.sessions import Session, SessionTable, Subscription
 from clasp_relay.core.state.params import Params
+from clasp_relay.core.work import Pieces, Work
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.constants import MessageCode, Signal
 
+SEARCH_COST = 1_024
+"""How much of the search for what may open is done in the step of a change (``AddressTree.search``): 0.5 ms."""
 
-class Hidden(NamedTuple):
-    """What a subscription asks for and its session does not see."""
+BEFORE_COST = 256
+"""How much is judged in the step of a change, in addresses whose rule, route and reader are known: 1 ms at most."""
 
-    subscription: Subscription
-    addresses: Sequence[str]
+FIND_COST = 16
+"""What it costs in these units to find a rule or a route, or to judge for a reader."""
+
+UNIT_US = 2
+"""About what a unit takes."""
+
+PIECE_COST = 256
+"""How many units make a piece."""
+
+TOLD_AT_ONCE = 256
+"""Of how many addresses a session is told in one SNAPSHOT."""
+
+_Seen: TypeAlias = "tuple[VisibilityRule, Session, Pattern | None, str | None]"
+"""What decides, the reader, its pattern if that counts, and the address if the rule looks at it."""
+
+_Readers: TypeAlias = "dict[tuple[Session, Pattern | None], Subscription]"
+
+
+class Opening:
+    """What a change may open, from before the change until all are told.
+
+    Args:
+        catch_ups: what may open.
+    """
+
+    __slots__ = ("catch_ups", "found", "is_outdated", "seen")
+
+    def __init__(self, catch_ups: tuple[CatchUp, ...]) -> None:
+        self.catch_ups = catch_ups
+        self.found: list[list[str] | None] = []
+        """The addresses of each catch-up; None where finding them takes long."""
+        self.seen: set[_Seen] = set()
+        """Who saw what before. All that is not here counts as hidden."""
+        self.is_outdated = False
+        """Whether another change may have opened the same since the first was told."""
 
 
 class CatchUpSender:
@@ -38,6 +78,7 @@ class CatchUpSender:
         snapshots: makes what they are told.
         throttles: what is held back of what they are told now.
         counts: what is counted.
+        work: tells them in pieces.
     """
 
     def __init__(
@@ -49,6 +90,7 @@ class CatchUpSender:
         snapshots: Snapshots,
         throttles: Throttles,
         counts: Counts,
+        work: Work,
     ) -> None:
         self._visibility = visibility
         self._params = params
@@ -57,9 +99,11 @@ class CatchUpSender:
         self._snapshots = snapshots
         self._throttles = throttles
         self._counts = counts
+        self._work = work
+        self._openings: dict[tuple[CatchUp, ...], Opening] = {}
 
-    def hidden_before(self, catch_ups: Sequence[CatchUp], address: str, *, exists: bool) -> Sequence[Hidden]:
-        """Returns what a change may open; to be called before it is applied.
+    def before(self, catch_ups: Sequence[CatchUp], address: str, *, exists: bool) -> Opening | None:
+        """Notes who sees what a change may open; to be called before it is applied.
 
         Args:
             catch_ups: what a change at that address may open.
@@ -67,55 +111,151 @@ class CatchUpSender:
             exists: whether something will be set there.
         """
         stays = exists and self._params.get(address) is not None
-        found: list[Hidden] = []
-        for catch_up in catch_ups:
-            if not (catch_up.existence_only and stays):
-                found += self._hidden(catch_up)
-        return found
+        may_open = tuple(each for each in catch_ups if not (each.existence_only and stays))
+        if not may_open:
+            return None
+        opening = Opening(may_open)
+        left = BEFORE_COST
+        for catch_up in may_open:
+            addresses, is_all = self._params.search(catch_up.pattern, SEARCH_COST)
+            opening.found.append(addresses if is_all else None)
+            left = self._judge(opening, catch_up, addresses, left)
+        return opening
 
-    def send_opened(self, hidden: Sequence[Hidden]) -> None:
-        """Sends each session, once, what it sees now and did not before."""
-        opened: dict[Session, dict[str, Param]] = {}
-        get = self._params.get
-        for (session, pattern), addresses in _by_reader(hidden).items():
-            params = [param for param in map(get, addresses) if param is not None]
-            told = opened.setdefault(session, {})
-            for param in self._visibility.show(params, session, pattern):
-                # Of several patterns, one that shows the value as it is counts.
-                if param.address not in told or param is get(param.address):
-                    told[param.address] = param
-        for session, told in opened.items():
-            if told:
-                for address in told:
-                    # An older value that is held back must not follow.
-                    self._throttles.forget_param(session, address)
-                # A key of its own: it holds a part of what matches, so nothing may take its place.
-                self._counts.sent[MessageCode.SNAPSHOT] += 1
-                session.outbox.send_snapshot(object(), self._snapshots.encode(session, list(told.values())))
+    def after(self, opening: Opening, owner: str) -> None:
+        """Has each session told what it sees now and did not before; to be called after the change.
 
-    def _hidden(self, catch_up: CatchUp) -> Iterator[Hidden]:
-        """Yields what a catch-up may open and who does not see it.
+        Args:
+            opening: what ``before`` returned.
+            owner: the subject that made the change.
+        """
+        waiting = self._openings.get(opening.catch_ups)
+        if waiting is None:
+            self._openings[opening.catch_ups] = opening
+            self._work.add((CatchUpSender, owner), self._tell(opening))
+        else:
+            # Somebody whom both found seeing is told nothing; the others are told once for all these changes.
+            waiting.seen &= opening.seen
+            waiting.found = opening.found
+            waiting.is_outdated = True
+
+    def _judge(self, opening: Opening, catch_up: CatchUp, addresses: Iterable[str], left: int) -> int:
+        """Judges what sessions see now, as far as a bound allows, and returns what is left of it.
 
         Addresses that are decided alike and reach the same subscriptions are judged once for each reader, and a reader
         with many subscriptions there once: so the cost is the addresses plus the readers, not their product.
         """
-        alike: dict[tuple[VisibilityRule, Route], list[str]] = {}
-        for param in self._params.match(catch_up.pattern):
-            rule = self._visibility.place(param.address).shown
+        seen, view = opening.seen, self._visibility.view
+        subscriptions_at = self._subscriptions_at(catch_up.subject)
+        alike: dict[tuple[VisibilityRule, Route], _Readers] = {}
+        each_alone: set[VisibilityRule] = set()
+        for address in addresses:
+            found = self._visibility.found + self._table.found
+            rule = self._visibility.place(address).shown
+            left -= 1
             if rule is not None and rule.catch_up:
-                alike.setdefault((rule, self._table.route(param.address)), []).append(param.address)
+                route = self._table.route(address)
+                readers = alike.get((rule, route))
+                is_first = readers is None
+                if readers is None:
+                    readers = alike[rule, route] = _readers(rule, route, subscriptions_at)
+                if is_first or rule in each_alone:
+                    for (session, pattern), subscription in readers.items():
+                        if left <= 0:
+                            return left
+                        left -= FIND_COST
+                        reads = Reads()
+                        is_seen = view(rule, session, address, subscription.pattern, reads) is not None
+                        if reads.reads_address:
+                            each_alone.add(rule)
+                        if is_seen:
+                            seen.add((rule, session, pattern, address if reads.reads_address else None))
+            left -= FIND_COST * (self._visibility.found + self._table.found - found)
+            if left <= 0:
+                break
+        return left
+
+    def _tell(self, opening: Opening) -> Pieces:
+        """Tells those who did not see what they see now, in pieces."""
+        try:
+            while True:
+                opening.is_outdated = False
+                for catch_up, addresses in zip(opening.catch_ups, opening.found, strict=True):
+                    yield from self._tell_one(opening, catch_up, addresses)
+                if not opening.is_outdated:
+                    break
+        finally:
+            del self._openings[opening.catch_ups]
+
+    def _tell_one(self, opening: Opening, catch_up: CatchUp, addresses: list[str] | None) -> Pieces:
+        found = self._all(catch_up.pattern) if addresses is None else iter(addresses)
+        alike: dict[tuple[VisibilityRule, Route], list[str]] = {}
+        cost = count = 0
+        for address in found:
+            cost += 1
+            if address is not None and self._params.get(address) is not None:
+                before = self._visibility.found + self._table.found
+                rule = self._visibility.place(address).shown
+                if rule is not None and rule.catch_up:
+                    alike.setdefault((rule, self._table.route(address)), []).append(address)
+                    count += 1
+                cost += FIND_COST * (self._visibility.found + self._table.found - before)
+            if count >= TOLD_AT_ONCE:
+                yield from self._tell_some(opening, catch_up, alike)
+                alike, count = {}, 0
+            if cost >= PIECE_COST:
+                yield cost * UNIT_US
+                cost = 0
+        yield from self._tell_some(opening, catch_up, alike)
+
+    def _all(self, pattern: Pattern) -> Iterator[str | None]:
+        """Yields of all addresses those that a pattern matches, and None for the others."""
+        for param in self._params.all():
+            yield param.address if pattern.matches(param.address) else None
+
+    def _tell_some(
+        self, opening: Opening, catch_up: CatchUp, alike: dict[tuple[VisibilityRule, Route], list[str]]
+    ) -> Pieces:
+        """Tells each session of those of some addresses that it did not see."""
+        seen, cost = opening.seen, 0
+        hidden: dict[Session, dict[Pattern, list[str]]] = {}
         subscriptions_at = self._subscriptions_at(catch_up.subject)
         for (rule, route), addresses in alike.items():
-            readers: dict[tuple[Session, Pattern | None], Subscription] = {}
-            for node in route.nodes:
-                for subscription in subscriptions_at(node):
-                    if subscription.wants(Signal.PARAM):
-                        pattern = subscription.pattern if rule.depends_on_pattern else None
-                        readers.setdefault((subscription.session, pattern), subscription)
-            for subscription in readers.values():
-                hidden = self._hidden_from(subscription, rule, addresses)
-                if hidden:
-                    yield Hidden(subscription, hidden)
+            for (session, pattern), subscription in _readers(rule, route, subscriptions_at).items():
+                cost += 1
+                if (rule, session, pattern, None) not in seen:
+                    new = [each for each in addresses if (rule, session, pattern, each) not in seen]
+                    cost += len(new) // 8
+                    hidden.setdefault(session, {}).setdefault(subscription.pattern, []).extend(new)
+                if cost >= PIECE_COST:
+                    yield cost * UNIT_US
+                    cost = 0
+        for session, by_pattern in hidden.items():
+            self._tell_session(session, by_pattern)
+            cost += FIND_COST + sum(map(len, by_pattern.values()))
+            if cost >= PIECE_COST:
+                yield cost * UNIT_US
+                cost = 0
+        yield 1 + cost * UNIT_US
+
+    def _tell_session(self, session: Session, hidden: dict[Pattern, list[str]]) -> None:
+        """Sends a session what it sees now of what it did not see, each address once."""
+        get = self._params.get
+        told: dict[str, Param] = {}
+        for pattern, addresses in hidden.items():
+            params = [param for param in map(get, addresses) if param is not None]
+            for param in self._visibility.show(params, session, pattern):
+                # Of several patterns, one that shows the value as it is counts.
+                if param.address not in told or param is get(param.address):
+                    told[param.address] = param
+        if not told:
+            return
+        for address in told:
+            # An older value that is held back must not follow.
+            self._throttles.forget_param(session, address)
+        # A key of its own: it holds a part of what matches, so nothing may take its place.
+        self._counts.sent[MessageCode.SNAPSHOT] += 1
+        session.outbox.send_snapshot(object(), self._snapshots.encode(session, list(told.values())))
 
     def _subscriptions_at(self, subject: str | None) -> Callable[[Node], Iterable[Subscription]]:
         """Returns what tells the subscriptions at a pattern: those of one user, or of everybody (None)."""
@@ -127,21 +267,15 @@ class CatchUpSender:
                 found.setdefault(subscription.node, []).append(subscription)
         return lambda node: found.get(node, ())
 
-    def _hidden_from(self, subscription: Subscription, rule: VisibilityRule, addresses: Sequence[str]) -> Sequence[str]:
-        """Returns those of some addresses, which one rule decides, that a subscription's session does not see."""
-        session, pattern = subscription.session, subscription.pattern
-        reads = Reads()
-        first = self._visibility.view(rule, session, addresses[0], pattern, reads)
-        if not reads.reads_address:
-            return addresses if first is None else ()
-        view = self._visibility.view
-        return [address for address in addresses if view(rule, session, address, pattern, Reads()) is None]
 
-
-def _by_reader(hidden: Sequence[Hidden]) -> dict[tuple[Session, Pattern], dict[str, None]]:
-    """Returns the addresses, each once, by session and pattern."""
-    found: dict[tuple[Session, Pattern], dict[str, None]] = {}
-    for subscription, addresses in hidden:
-        reader = subscription.session, subscription.pattern
-        found.setdefault(reader, {}).update(dict.fromkeys(addresses))
-    return found
+def _readers(
+    rule: VisibilityRule, route: Route, subscriptions_at: Callable[[Node], Iterable[Subscription]]
+) -> _Readers:
+    """Returns one subscription of each session that asks for params on a route, or each whose pattern counts."""
+    readers: _Readers = {}
+    for node in route.nodes:
+        for subscription in subscriptions_at(node):
+            if subscription.wants(Signal.PARAM):
+                pattern = subscription.pattern if rule.depends_on_pattern else None
+                readers.setdefault((subscription.session, pattern), subscription)
+    return readers

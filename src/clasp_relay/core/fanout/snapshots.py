@@ -20,8 +20,8 @@ from clasp_relay.wire.messages import SnapshotParam
 JUDGED_AT_ONCE = 64
 """How many params are judged before it is asked whether that was enough for a turn."""
 
-PIECE_COST = 1024
-"""How many params are judged in one turn where it is known what decides about them: 1 ms of work."""
+PIECE_COST = 512
+"""How many params are judged in one piece where it is known what decides about them: half a millisecond of work."""
 
 SEARCHED_AT_ONCE = 256
 """How much is looked for what matches, in the same units, before that is judged."""

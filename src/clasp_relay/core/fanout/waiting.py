@@ -27,10 +27,10 @@ ENTRY_BYTES = 8
 MUCH_BYTES = 4 * 1024 * 1024
 """After so much was written again, what waits is looked through at the next capture, and not at the next sweep."""
 
-LOOKED_AT_ONCE = 4_096
-"""How many captured params are looked at in one turn: about a millisecond."""
+LOOKED_AT_ONCE = 1_024
+"""How many captured params are looked at in one turn: about a quarter of a millisecond."""
 
-PAUSE_S = 0.01
+PAUSE_S = 0.0025
 """The time between two of these turns: with the work it takes a tenth of the time at most."""
 
 Entry: TypeAlias = "Param | str"

@@ -17,12 +17,15 @@ from clasp_relay.wire.messages import Announce, Get, Query, Replay, SignalDefini
 MAX_SUBSCRIPTIONS = 1_000
 """How many one session may have."""
 
-JUDGED_AT_ONCE = 512
-"""How many announced signals a QUERY judges in one turn: 1 to 2 ms of work."""
+JUDGED_AT_ONCE = 128
+"""How many announced signals a QUERY judges in one piece: about half a millisecond of work."""
 
 
 RESULT_BYTES = 48 * 1024
 """After so much a RESULT is sent, so that no long list of what was found waits with its session."""
+
+RESULT_DEFINITIONS = 256
+"""After so many definitions a RESULT is sent; it is encoded in one piece, which takes a millisecond."""
 
 RESULT_ENTRY_BYTES = 10
 """What an entry of a RESULT takes beside its texts."""
@@ -120,7 +123,7 @@ def _results(relay: Relay, session: Session, pattern: Pattern) -> Iterator[bytes
             address, datatype, access = definition.address, definition.datatype, definition.access
             found.append(SignalDefinition(address, definition.signal, datatype, access))
             size_bytes += RESULT_ENTRY_BYTES + text_bytes(address) + len(datatype or "") + len(access or "")
-        if size_bytes >= RESULT_BYTES:
+        if size_bytes >= RESULT_BYTES or len(found) >= RESULT_DEFINITIONS:
             yield from session.codec.result(found)
             found, size_bytes, is_owed = [], 0, False
         judged += 1

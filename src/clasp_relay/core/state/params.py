@@ -34,8 +34,8 @@ RESERVE = 10
 SMALL_BYTES = 64 * 1024
 """Up to how many bytes a subject has little."""
 
-LOOKED_AT = 1_000
-"""How many params are looked at, at most, to find what can be evicted: a few ms of work, with telling of it."""
+LOOKED_AT = 256
+"""How many params are looked at, at most, to find what can be evicted: with telling of it some ms of work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +118,12 @@ class Params:
             return list(self.match(pattern))
         addresses = self._tree.find(pattern)
         return None if addresses is None else [self._params[address] for address in addresses]
+
+    def search(self, pattern: Pattern, max_cost: int) -> tuple[list[str], bool]:
+        """Returns addresses that match, as far as a search of bounded cost finds them, and whether these are all."""
+        if pattern.is_literal:
+            return ([pattern.text] if pattern.text in self._params else []), True
+        return self._tree.search(pattern, max_cost)
 
     def ended(self, address: str) -> Ended | None:
         """Returns how the last param at an address ended, as far as that is remembered."""
