@@ -6,9 +6,10 @@ import os
 import threading
 from typing import ClassVar
 
-from clasp_relay.wire.messages import Ack, Bundle, Set
+from clasp_relay.errors import ErrorCode
+from clasp_relay.wire.messages import Ack, Bundle, Error, Set
 from clasp_relay.wire.values import encode_value
-from tests.integration.process import PATIENCE_S, RelayProcess, RelayTestCase, wait_until
+from tests.integration.process import PATIENCE_S, TWISTD, RelayProcess, RelayTestCase, wait_until
 from tests.integration.raw import Closed, RawClient
 from tests.integration.test_process import newcomer
 
@@ -47,6 +48,55 @@ class Writer(threading.Thread):
                 self.acked = value
         except (Closed, OSError):
             self._client.close()
+
+
+FILE_LIMIT = 300_000
+"""How big a file of the relay may become where its journal is to fail: some pages of the WAL."""
+
+LIMITED = (
+    "-c",
+    f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({FILE_LIMIT},) * 2); {TWISTD[1]}",
+    *TWISTD[2:],
+)
+"""twistd with a limit of file sizes: a write beyond it fails as on a full disk."""
+
+
+class LostTests(RelayTestCase):
+    """A commit that fails under a real twistd."""
+
+    def test_commit_that_fails_ends_the_process(self) -> None:
+        """ERROR 503, one line with file and cause, exit status 1; all that was acknowledged is there afterwards."""
+        for durability in ("power", "kill"):
+            with self.subTest(durability):
+                self.setUp()
+                relay = self.start("--durability", durability, command=LIMITED)
+                acked, error = self.write_until_refused(relay)
+                self.assertEqual(error.error, ErrorCode.OVERLOADED)
+                self.assertEqual(relay.wait(), 1, relay.log)
+                (line,) = [line for line in relay.lines if "a commit failed" in line]
+                self.assertRegex(line, r" error +storage: data/journal\.db: a commit failed \(.+\): nothing more is")
+                self.assertIn("the last changes are NOT saved", relay.log)
+                self.assertFalse(relay.state_file.exists())
+                self.assertGreater(acked, 5)
+                relay = self.start("--durability", durability)
+                client, values = newcomer(relay)
+                client.close()
+                stored = values["/number"]
+                assert isinstance(stored, int)
+                self.assertGreaterEqual(stored, acked)
+                self.assertEqual(relay.stop(), 0, relay.log)
+
+    def write_until_refused(self, relay: RelayProcess) -> tuple[int, Error]:
+        """Sets a number and something big in each bundle; returns the last number acknowledged, and the refusal."""
+        client = RawClient.live(relay.port)
+        self.addCleanup(client.close)
+        big = Set("/big", encode_value(bytes(2_000)))
+        for number in range(1, 10_000):
+            client.send(Bundle((Set("/number", encode_value(number)), big)), qos=1)
+            answer = client.receive_any()
+            if isinstance(answer, Error):
+                return number - 1, answer
+        raise AssertionError("nothing was refused")
 
 
 class KillTests(RelayTestCase):
