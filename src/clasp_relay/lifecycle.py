@@ -258,6 +258,8 @@ class RelayService(MultiService):
         """Returns the files that are this relay's alone, and the option that names each."""
         settings = self.settings
         files = [("--data-dir" if settings.state_path is None else "--persist", self._state_file.path)]
+        if self._journal.log is not None or settings.journal_file.exists():
+            files.append(("--data-dir" if settings.journal_path is None else "--journal", settings.journal_file))
         if self._auth is not None:
             files.append(("--data-dir" if settings.auth_db is None else "--auth-db", settings.users_file))
         return files
