@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import Counter
 from typing import ClassVar
 
 from clasp_relay.errors import ErrorCode
@@ -15,6 +16,9 @@ from tests.integration.test_process import newcomer
 
 ROUNDS = int(os.environ.get("DURABILITY_ROUNDS", "5"))
 """How often the relay is killed; ``make durability`` does it 1,000 times."""
+
+KINDS = ("power", "kill")
+"""The kinds of journal, which the rounds have in turn on the same files."""
 
 WRITERS = 4
 
@@ -32,14 +36,19 @@ class Writer(threading.Thread):
         super().__init__(daemon=True)
         self._client = RawClient.live(port)
         self._number = number
-        self.acked = self._begin = begin
+        self.acked = self.begin = begin
         """The last value that was acknowledged for all three."""
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether some writes were acknowledged."""
+        return self.acked > self.begin + 3
 
     def run(self) -> None:
         """Writes until the connection ends."""
         one, two, three = (Set(f"/{name}/{self._number}", b"") for name in ("one", "two", "three"))
         try:
-            for value in range(self._begin + 1, 1_000_000):
+            for value in range(self.begin + 1, 1_000_000_000):
                 data = encode_value(value)
                 self._client.send(one._replace(value=data), qos=1)
                 self._client.receive(Ack)
@@ -105,27 +114,22 @@ class KillTests(RelayTestCase):
     options: ClassVar[tuple[str, ...]] = ("--persist-interval", "0.3")
 
     def test_nothing_that_was_acknowledged_is_lost(self) -> None:
-        """No write is missing, no revision goes back, no bundle is half there; for both kinds of journal."""
-        for durability in ("power", "kill"):
-            with self.subTest(durability):
-                self.setUp()
-                self.kill_again_and_again(durability)
-
-    def kill_again_and_again(self, durability: str) -> None:
-        """Kills the relay while it is written to, and looks what the next one has."""
-        acked, lost, halves, last = 0, 0, 0, dict.fromkeys(range(WRITERS), 0)
-        relay = self.start("--durability", durability, *self.options)
+        """No write is missing, no revision goes back, no bundle is half there; with both kinds of journal in turn."""
+        acked, lost, halves = Counter[str](), 0, 0
+        last = dict.fromkeys(range(WRITERS), 0)
+        relay = self.start("--durability", KINDS[0], *self.options)
         for number in range(ROUNDS):
+            durability = KINDS[number % 2]
             writers = [Writer(relay.port, each, last[each]) for each in range(WRITERS)]
             for writer in writers:
                 writer.start()
-            wait_until(lambda: all(writer.acked > writer._begin + 5 for writer in writers), "all write")  # noqa: B023
-            threading.Event().wait(0.02 * (number % 7))
+            wait_until(lambda: all(writer.has_begun for writer in writers), "all write")  # noqa: B023
+            threading.Event().wait(0.01 * (number % 7))
             relay.kill()
             for writer in writers:
                 writer.join(PATIENCE_S)
-                acked += writer.acked - writer._begin
-            relay = self.start("--durability", durability, *self.options)
+                acked[durability] += 3 * (writer.acked - writer.begin)
+            relay = self.start("--durability", KINDS[(number + 1) % 2], *self.options)
             client, values = newcomer(relay)
             client.close()
             for each, writer in enumerate(writers):
@@ -135,9 +139,8 @@ class KillTests(RelayTestCase):
                 halves += found[1] != found[2]
                 last[each] = max(numbers)
         self.check_revisions(relay, last)
-        print(
-            f"{durability}: killed {ROUNDS} times, {3 * acked} acknowledged writes, {lost} lost, {halves} half bundles"
-        )
+        counts = ", ".join(f"{acked[kind]} acknowledged writes with {kind}" for kind in KINDS)
+        print(f"killed {ROUNDS} times: {counts}; {lost} lost, {halves} half bundles")
         self.assertEqual((lost, halves), (0, 0))
         self.assertEqual(relay.stop(), 0, relay.log)
 
