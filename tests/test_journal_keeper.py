@@ -10,6 +10,7 @@ from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import TestCase
 
 from clasp_relay.errors import CloseCode, ErrorCode, StartError
@@ -87,6 +88,41 @@ class JournalKeeperTests(TestCase):
             service = self.start(durability=durability)
             self.assertEqual(self.values(service), {"/a": 2})
             yield service.stopService()
+
+    @inlineCallbacks
+    def test_journal_elsewhere_is_one_relays_alone(self) -> Steps:
+        """Its folder is made; another relay with other files does not start on it, and its error names the option."""
+        path = self.folder / "elsewhere" / "deep" / "our-journal"
+        service = self.start(journal_path=path)
+        self.assertTrue(path.exists())
+        with self.assertRaisesRegex(StartError, "^--journal: .+deep is in use by another relay .+ keeps our-journal"):
+            self.start(journal_path=path, data_dir=self.folder / "other")
+        with self.assertRaisesRegex(StartError, "^--data-dir: .+ which keeps journal.db there"):
+            first = self.start(data_dir=self.folder / "shared")
+            self.start(data_dir=self.folder / "shared", state_path=self.folder / "third" / "state.json")
+        yield first.stopService()
+        yield service.stopService()
+        yield self.start(journal_path=path, data_dir=self.folder / "other").stopService()
+        (self.folder / "file").touch()
+        with self.assertRaisesRegex(StartError, "^--journal: cannot write to .+file"):
+            self.start(journal_path=self.folder / "file" / "journal.db")
+
+    @inlineCallbacks
+    def test_path_of_a_journal_in_snapshot_mode_is_explained(self) -> Steps:
+        """None is made; one that is there is read, as in its usual place."""
+        path = self.folder / "our-journal"
+        service = self.start(durability="snapshot", journal_path=path)
+        yield service.stopService()
+        self.assertFalse(path.exists())
+        service = self.start(journal_path=path)
+        say(live(service), service, Set("/a", encode_value(1)))
+        yield self.cut_off(service)
+        path = self.folder / "our-journal"
+        with capturedLogs() as logged:
+            service = self.start(durability="snapshot", journal_path=path)
+        self.assertEqual(self.values(service), {"/a": 1})
+        (warning,) = [each["text"] for each in logged if each.get("event") == "journal.warning"]
+        self.assertIn(f"{path}: --durability snapshot writes no journal", warning)
 
     @inlineCallbacks
     def test_failed_commit_stops_the_relay(self) -> Steps:

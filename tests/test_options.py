@@ -301,6 +301,10 @@ class RefusedTests(SynchronousTestCase):
                 self.assertTrue(self.refusal(f"{dashes}{name}").startswith(f"{dashes}{name}: not supported"))
         said = "--quic-port: not supported: QUIC is not offered; clients connect with WebSocket (--port)"
         self.assertEqual(self.refusal("--quic-port=7331"), said)
+        said = "'defra' is not supported: DefraDB is not offered; the journal is an SQLite file (--journal)"
+        self.assertEqual(self.refusal("--journal-backend", "defra"), f"--journal-backend: {said}")
+        environment = {"CLASP_JOURNAL_BACKEND": "defra"}
+        self.assertEqual(self.refusal(environment=environment), f"CLASP_JOURNAL_BACKEND: {said}")
         cases = [
             (["--rendezvous-port"], "--rendezvous-port: got no value, expected a whole number from 0 to 65535"),
             (["--rendezvous-port", "x"], "--rendezvous-port: got 'x', expected a whole number from 0 to 65535"),

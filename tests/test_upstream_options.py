@@ -4,7 +4,14 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.option_table import NOT_SUPPORTED, OPTIONS
 from clasp_relay.settings import Settings
-from clasp_relay.upstream_options import ABOUT_ACCOUNTS, IGNORED, SPELLINGS, UpstreamOptions, reason_against
+from clasp_relay.upstream_options import (
+    ABOUT_ACCOUNTS,
+    IGNORED,
+    SPELLINGS,
+    UpstreamOptions,
+    reason_against,
+    reason_against_value,
+)
 
 
 class UpstreamOptionsTests(SynchronousTestCase):
@@ -51,3 +58,7 @@ class UpstreamOptionsTests(SynchronousTestCase):
         self.assertEqual(reason_against("quic-port"), ": QUIC is not offered; clients connect with WebSocket (--port)")
         self.assertEqual(reason_against("federation-hub"), ": relays cannot be joined to a federation")
         self.assertEqual(reason_against("something"), "")
+        reason = reason_against_value("journal-backend", "Defra")
+        self.assertEqual(reason, "DefraDB is not offered; the journal is an SQLite file (--journal)")
+        self.assertIsNone(reason_against_value("journal-backend", "sqlite"))
+        self.assertIsNone(reason_against_value("name", "defra"))

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Copies the relay's state and accounts while it runs, into one archive; prints its path.
+# Copies the relay's state, journal and accounts while it runs, into one archive; prints its path.
 set -euo pipefail
 umask 077
 
@@ -8,11 +8,12 @@ readonly HERE
 
 usage() {
   cat <<'TEXT'
-Usage: backup.sh [--data-dir DIR] [--state FILE] [--users FILE] [--to DIR] [--keep N]
+Usage: backup.sh [--data-dir DIR] [--state FILE] [--journal FILE] [--users FILE] [--to DIR] [--keep N]
 
   --data-dir DIR   the relay's files (default: relay/ in the DATA_DIR of .env)
   --state FILE     the state, where --persist of the relay names it (default: state.json in the data-dir); or none
-  --users FILE     the accounts, where --auth-db names them (default: every *.db in the data-dir); or none
+  --journal FILE   the journal, where --journal of the relay names it (default: journal.db in the data-dir); or none
+  --users FILE     the accounts, where --auth-db names them (default: every other *.db in the data-dir); or none
   --to DIR         where the archive goes (default: backups/ in the DATA_DIR of .env)
   --keep N         deletes all but the newest N archives there (default: none is deleted)
 TEXT
@@ -23,46 +24,67 @@ fail() {
   exit 1
 }
 
-# The relay's user owns the folder, and this script may be root: what is no plain file is not opened. Opening does not
-# follow a link, and does not wait for somebody at the other end of a pipe.
-copy_file() {
-  python3 - "$1" "$2" <<'PYTHON'
-import os, shutil, stat, sys
-
-source_path, target_path = sys.argv[1:]
-try:
-    descriptor = os.open(source_path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        sys.exit(f"backup.sh: {source_path}: not a plain file")
-    with open(descriptor, "rb") as source, open(target_path, "xb") as target:
-        shutil.copyfileobj(source, target)
-except OSError as error:
-    about = "not a plain file" if os.path.islink(source_path) else error.strerror
-    sys.exit(f"backup.sh: {source_path}: {about}")
-PYTHON
-}
-
-# A copy of one moment, whatever the relay writes meanwhile, checked, in one file and without a journal.
-copy_database() {
-  python3 - "$1" "$2" <<'PYTHON'
-import os, sqlite3, stat, sys
-from contextlib import closing
+# The relay's user owns the folder, and this script may be root: what is no plain file is not opened.
+# A database is copied as of one moment, whatever the relay writes meanwhile, and checked; the copy is one file without
+# a WAL. The state belongs to the moment of the journal's copy or comes after it: then no change is missing between the
+# two, for the relay trims only what the state that it wrote before the present one has.
+copy_files() {
+  python3 - "$@" <<'PYTHON'
+import os, shutil, sqlite3, stat, sys
+from contextlib import ExitStack, closing
 from pathlib import Path
 
-source_path, target_path = map(Path, sys.argv[1:])
-for path in (source_path, *(Path(f"{source_path}-{suffix}") for suffix in ("wal", "shm", "journal"))):
-    if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
-        sys.exit(f"backup.sh: {path}: not a plain file")
+
+def copy_file(source_path, target_path):
+    # Opening does not follow a link, and does not wait for somebody at the other end of a pipe.
+    try:
+        descriptor = os.open(source_path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            sys.exit(f"backup.sh: {source_path}: not a plain file")
+        with open(descriptor, "rb") as source, open(target_path, "xb") as target:
+            shutil.copyfileobj(source, target)
+    except OSError as error:
+        about = "not a plain file" if os.path.islink(source_path) else error.strerror
+        sys.exit(f"backup.sh: {source_path}: {about}")
+
+
+def open_database(path, mode):
+    for part in (path, *(Path(f"{path}-{suffix}") for suffix in ("wal", "shm", "journal"))):
+        if os.path.lexists(part) and not stat.S_ISREG(os.lstat(part).st_mode):
+            sys.exit(f"backup.sh: {part}: not a plain file")
+    uri = f"{path.absolute().as_uri()}?mode={mode}"
+    return sqlite3.connect(uri, uri=True, timeout=30, isolation_level=None)
+
+
+def copy_database(source, target_path):
+    with closing(sqlite3.connect(target_path)) as target:
+        source.backup(target)
+        target.execute("PRAGMA journal_mode = DELETE")
+        (verdict,) = target.execute("PRAGMA integrity_check").fetchone()
+    if verdict != "ok":
+        raise sqlite3.DatabaseError(verdict)
+
+
+state, journal, *pairs = map(Path, sys.argv[1:])
+work = Path()
+path = journal
 try:
-    with closing(sqlite3.connect(source_path.absolute().as_uri() + "?mode=rw", uri=True, timeout=30)) as source:
-        with closing(sqlite3.connect(target_path)) as target:
-            source.backup(target)
-            target.execute("PRAGMA journal_mode = DELETE")
-            (verdict,) = target.execute("PRAGMA integrity_check").fetchone()
+    with ExitStack() as stack:
+        if journal != work:
+            # Read-only: only the relay's own connection may checkpoint the journal.
+            source = stack.enter_context(closing(open_database(journal, "ro")))
+            source.execute("BEGIN")
+            source.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()  # from here on it shows this moment
+        if state != work:
+            copy_file(state, work / "state.json")
+        if journal != work:
+            copy_database(source, work / "journal.db")
+    # The accounts last: whoever the others mention is in them.
+    for path, target_path in zip(pairs[::2], pairs[1::2]):
+        with closing(open_database(path, "rw")) as source:
+            copy_database(source, target_path)
 except sqlite3.Error as error:
-    verdict = error
-if verdict != "ok":
-    sys.exit(f"backup.sh: {source_path}: damaged, or not to be read ({verdict})")
+    sys.exit(f"backup.sh: {path}: damaged, or not to be read ({error})")
 PYTHON
 }
 
@@ -72,12 +94,14 @@ data_dir=${env_dir:-/mnt/data}/relay
 to=${env_dir:-/mnt/data}/backups
 keep=
 state=
+journal=
 users=
 while [ $# -gt 0 ]; do
   case $1 in
-    --data-dir | --state | --users | --to | --keep) [ $# -ge 2 ] || fail "$1: got no value; see --help" ;;&
+    --data-dir | --state | --journal | --users | --to | --keep) [ $# -ge 2 ] || fail "$1: got no value; see --help" ;;&
     --data-dir) data_dir=$2 ;;
     --state) state=$2 ;;
+    --journal) journal=$2 ;;
     --users) users=$2 ;;
     --to) to=$2 ;;
     --keep) keep=$2 ;;
@@ -102,39 +126,49 @@ exists() { [ -e "$1" ] || [ -L "$1" ]; }
 
 notes=()
 
-# The state first: whoever it mentions is in the accounts, which are copied later. The relay never writes into the
-# file, it puts a new one in its place; so what is opened here stays whole.
-if [ "$state" != none ]; then
-  if exists "${state:-$data_dir/state.json}"; then
-    copy_file "${state:-$data_dir/state.json}" "$work/files/state.json"
-  elif [ -n "$state" ]; then
-    fail "--state: $state is missing"
-  else
-    notes+=("$data_dir has no state.json, so the archive has no state: give its path with --state, or --state none")
+# Prints the absolute path of a file that is to be copied; nothing where there is none.
+found() {
+  local option=$1 given=$2 usual=$3
+  if [ "$given" = none ]; then return; fi
+  if exists "${given:-$usual}"; then
+    realpath --no-symlinks -- "${given:-$usual}"
+  elif [ -n "$given" ]; then
+    fail "$option: $given is missing"
   fi
+}
+
+state_file=$(found --state "$state" "$data_dir/state.json")
+journal_file=$(found --journal "$journal" "$data_dir/journal.db")
+[ -n "$state$state_file" ] \
+  || notes+=("$data_dir has no state.json, so the archive has no state: give its path with --state, or --state none")
+accounts=()
+if [ -n "$users" ]; then
+  users_file=$(found --users "$users" "")
+  if [ -n "$users_file" ]; then accounts=("$users_file"); fi
+else
+  for database in "$data_dir"/*.db; do
+    if exists "$database" && [ "$(basename "$database")" != journal.db ]; then accounts+=("$(realpath --no-symlinks -- "$database")"); fi
+  done
+  [ "${#accounts[@]}" -gt 0 ] \
+    || notes+=("$data_dir has no accounts (*.db), so the archive has none: give their path with --users, or --users none")
 fi
-databases=("$data_dir"/*.db)
-case $users in
-  none) databases=() ;;
-  ?*) databases=("$users") ;;
-esac
-for database in "${databases[@]}"; do
-  if exists "$database"; then
-    name=$(basename "$database")
-    [[ $name =~ ^[A-Za-z0-9_-]+\.db$ ]] || name=users.db # as restore.sh takes them
-    copy_database "$database" "$work/files/$name"
-  elif [ -n "$users" ]; then
-    fail "--users: $users is missing"
-  else
-    notes+=("$data_dir has no *.db, so the archive has no accounts: give their path with --users, or --users none")
-  fi
+pairs=()
+for database in "${accounts[@]}"; do
+  name=$(basename "$database")
+  if ! [[ $name =~ ^[A-Za-z0-9_-]+\.db$ ]] || [ "$name" = journal.db ]; then name=users.db; fi # as restore.sh takes them
+  pairs+=("$database" "$name")
 done
+(cd "$work/files" && copy_files "$state_file" "$journal_file" "${pairs[@]}")
+if [ -z "$journal$journal_file" ] && [ -n "$state_file" ] \
+  && head --bytes 64 "$work/files/state.json" | grep --quiet '"journal_seq":'; then
+  notes+=("$data_dir has no journal.db, so changes after the state are missing: give its path with --journal, or --journal none")
+fi
 
 (
   cd "$work/files"
   shopt -s nullglob
   files=(*)
-  [ "${#files[@]}" -gt 0 ] || fail "$data_dir: has neither state.json nor accounts"
+  [ "${#files[@]}" -gt 0 ] || fail "$data_dir: has no state.json, no journal.db and no accounts"
   sha256sum -- "${files[@]}" >SHA256SUMS
   tar --create --gzip --owner=0 --group=0 --file "$work/archive" -- "${files[@]}" SHA256SUMS
 )

@@ -9,10 +9,12 @@ readonly START_PATIENCE_S=120
 
 usage() {
   cat <<'TEXT'
-Usage: restore.sh [--data-dir DIR] [--state FILE] [--users FILE] [--with docker|systemd|nothing] [--yes] ARCHIVE
+Usage: restore.sh [--data-dir DIR] [--state FILE] [--journal FILE] [--users FILE]
+                  [--with docker|systemd|nothing] [--yes] ARCHIVE
 
   --data-dir DIR   the relay's files (default: relay/ in the DATA_DIR of .env; with systemd /var/lib/clasp-relay)
   --state FILE     where the state goes, if --persist of the relay names another place
+  --journal FILE   where the journal goes, if --journal of the relay names another place
   --users FILE     where the accounts go, if --auth-db names another place
   --with WHAT      what stops and starts the relay (default: docker); nothing: it is stopped already
   --yes            does not ask
@@ -60,14 +62,16 @@ PYTHON
 place_of() {
   case $1 in
     state.json) printf '%s' "${state:-$data_dir/state.json}" ;;
+    journal.db) printf '%s' "${journal:-$data_dir/journal.db}" ;;
     *) printf '%s' "${users:-$data_dir/$1}" ;;
   esac
 }
 
 # Whether a relay still has one of the files. Its lock ends with it; the lock file stays.
 is_in_use() {
-  local lock
-  for lock in "${state:-$data_dir/state.json}.lock" "${users:-$data_dir/users.db}.lock"; do
+  local file lock
+  for file in state.json journal.db users.db; do
+    lock=$(place_of "$file").lock
     if [ -f "$lock" ] && [ ! -L "$lock" ] && ! flock --nonblock "$lock" true; then return 0; fi
   done
   return 1
@@ -85,17 +89,19 @@ end() {
 interrupted=no
 data_dir=
 state=
+journal=
 users=
 archive=
 runner=docker
 sure=no
 while [ $# -gt 0 ]; do
   case $1 in
-    --data-dir | --state | --users | --with)
+    --data-dir | --state | --journal | --users | --with)
       [ $# -ge 2 ] || fail "$1: got no value; see --help"
       case $1 in
         --data-dir) data_dir=$2 ;;
         --state) state=$2 ;;
+        --journal) journal=$2 ;;
         --users) users=$2 ;;
         --with) runner=$2 ;;
       esac
@@ -128,6 +134,7 @@ fi
 data_dir=$(realpath -- "$data_dir")
 archive=$(realpath -- "$archive")
 [ -z "$state" ] || state=$(realpath --no-symlinks -- "$state")
+[ -z "$journal" ] || journal=$(realpath --no-symlinks -- "$journal")
 [ -z "$users" ] || users=$(realpath --no-symlinks -- "$users")
 
 # Everything is unpacked and checked before the relay is stopped. All that is done to the files is done in a folder that
@@ -149,7 +156,9 @@ rm SHA256SUMS
 shopt -s nullglob
 databases=(*.db)
 files=(*)
-[ -z "$users" ] || [ "${#databases[@]}" -le 1 ] || fail "--users: the archive has more than one database"
+accounts=0
+for database in "${databases[@]}"; do if [ "$database" != journal.db ]; then accounts=$((accounts + 1)); fi; done
+[ -z "$users" ] || [ "$accounts" -le 1 ] || fail "--users: the archive has more than one database of accounts"
 for database in "${databases[@]}"; do check_database "$database"; done
 
 if [ "$sure" = no ]; then
@@ -164,6 +173,8 @@ before=$(mktemp -d "$data_dir/before-restore-$(date -u +%Y%m%dT%H%M%SZ)-XXXX")
 interrupted=yes
 old=()
 for suffix in '' .1 .tmp .1.tmp; do old+=("$(place_of state.json)$suffix"); done
+# The journal goes in any case: a newer one would be applied to the older state, or not fit it.
+for suffix in '' -wal -shm; do old+=("$(place_of journal.db)$suffix"); done
 if [ -n "$users" ]; then
   old+=("$users" "$users-wal" "$users-shm")
 else

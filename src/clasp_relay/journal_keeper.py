@@ -23,6 +23,12 @@ from clasp_relay.storage.state_file import LoadedState
 LOST = Disconnect(CloseCode.TRY_AGAIN_LATER, "the relay cannot record changes and is stopping", ErrorCode.OVERLOADED)
 """What sessions are told when a commit has failed."""
 
+UNUSED = (
+    "{path}: --durability snapshot writes no journal; one that is there is read for what the state file does "
+    "not have, and --journal can be left out afterwards"
+)
+"""What the log says where ``--journal`` and ``--durability snapshot`` are given together."""
+
 _SURVIVES = {"power": "a loss of power", "kill": "the end of the process"}
 
 
@@ -87,6 +93,8 @@ class JournalKeeper:
         settings, log, committer = self._settings, self.log, self._relay.committer
         self._last_seq = self._loaded_seq = state.image.journal_seq
         path = settings.journal_file
+        if log is None and settings.journal_path is not None:
+            events.JOURNAL_WARNING.log(text=UNUSED.format(path=path))
         if log is None and not path.exists():
             return
         for change in state.image.scheduled if log is not None else ():

@@ -146,7 +146,12 @@ class RelayService(MultiService):
             return
         self._open()
         if os.geteuid() != self._opened_as:  # twistd's --uid: another user saves than the one that loaded
-            self._try_files()
+            try:
+                self._try_files()
+            except StartError:
+                self._close_everything()
+                self._release_files()
+                raise
         MultiService.startService(self)
         assert self.port is not None, "started without a port"
         events.RELAY_LISTENING.log(name=self.settings.name, address=address_text(self.port.getHost()))
@@ -227,13 +232,17 @@ class RelayService(MultiService):
             for door in self.doors:
                 door.open(self._tls)
         except StartError:
-            self._stop_listening()
-            if self.health is not None:
-                self.health.stopService()
-            if self._auth is not None:
-                self._auth.close()
-            self._journal.close()
+            self._close_everything()
             raise
+
+    def _close_everything(self) -> None:
+        """Closes what a start that failed has opened; the journal's thread would keep the process from ending."""
+        self._stop_listening()
+        if self.health is not None:
+            self.health.stopService()
+        if self._auth is not None:
+            self._auth.close()
+        self._journal.close()
 
     def _load(self, state: LoadedState) -> None:
         """Takes the state, and what the journal has beyond it."""
@@ -258,6 +267,8 @@ class RelayService(MultiService):
         """Returns the files that are this relay's alone, and the option that names each."""
         settings = self.settings
         files = [("--data-dir" if settings.state_path is None else "--persist", self._state_file.path)]
+        if self._journal.log is not None or settings.journal_file.exists():
+            files.append(("--data-dir" if settings.journal_path is None else "--journal", settings.journal_file))
         if self._auth is not None:
             files.append(("--data-dir" if settings.auth_db is None else "--auth-db", settings.users_file))
         return files

@@ -16,7 +16,14 @@ from clasp_relay.config_file import ConfigError, read_config
 from clasp_relay.logs.levels import LOG_FORMATS
 from clasp_relay.option_table import NOT_SUPPORTED, OPTIONS, Option
 from clasp_relay.settings import LOG_LEVELS, Contradiction, Settings
-from clasp_relay.upstream_options import ABOUT_ACCOUNTS, IGNORED, OPEN_SOURCE, UpstreamOptions, reason_against
+from clasp_relay.upstream_options import (
+    ABOUT_ACCOUNTS,
+    IGNORED,
+    OPEN_SOURCE,
+    UpstreamOptions,
+    reason_against,
+    reason_against_value,
+)
 
 __all__ = ["Options", "fail", "rust_log_level"]
 
@@ -119,6 +126,9 @@ def _contents(option: Option, shown: str, text: str) -> object:
     try:
         return option.parse(text)
     except ValueError:
+        reason = reason_against_value(option.name, text)
+        if reason is not None:
+            raise usage.UsageError(f"{shown}: {text!r} is not supported: {reason}") from None
         raise usage.UsageError(f"{shown}: got {text!r}, expected {option.expected}") from None
 
 

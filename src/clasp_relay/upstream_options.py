@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from clasp_relay.setting_kinds import FilePath, Kind, Whole
 
-__all__ = ["ABOUT_ACCOUNTS", "IGNORED", "OPEN_SOURCE", "UpstreamOptions", "reason_against"]
+__all__ = ["ABOUT_ACCOUNTS", "IGNORED", "OPEN_SOURCE", "UpstreamOptions", "reason_against", "reason_against_value"]
 
 _NO_RENDEZVOUS = "rendezvous is not offered"
 _NO_CAPABILITIES = "capability and entity tokens are not offered, and such tokens are refused"
@@ -49,6 +49,7 @@ _REASONS = {
     "artnet-port": "Art-Net is not offered",
     "defra-url": "DefraDB is not offered; params are kept in the file of --persist",
     "federation": "relays cannot be joined to a federation",
+    "journal-memory": "a journal in memory is not offered; --durability snapshot runs without a journal",
     "lenses": "lenses are not offered; a policy's snapshot_transforms hide fields (--app-config)",
     "mqtt": "MQTT is not offered",
     "no-websocket": "WebSocket is what clients connect with",
@@ -67,6 +68,22 @@ def reason_against(name: str) -> str:
     """
     reason = _REASONS.get(name) or _REASONS.get(name.partition("-")[0])
     return f": {reason}" if reason else ""
+
+
+_VALUE_REASONS = {
+    ("journal-backend", "defra"): "DefraDB is not offered; the journal is an SQLite file (--journal)",
+}
+"""Why a value that the Rust relay takes is not supported, by option and value."""
+
+
+def reason_against_value(name: str, text: str) -> str | None:
+    """Returns why a value of the Rust relay is not supported; None where it is no such value.
+
+    Args:
+        name: the option without its dashes.
+        text: its value.
+    """
+    return _VALUE_REASONS.get((name, text.lower()))
 
 
 class UpstreamOptions:

@@ -770,6 +770,106 @@ class RefusingLogTests(SynchronousTestCase):
         self.assertEqual(client.ask(Set("/b", value(1))), [])
 
 
+class CrashTests(SynchronousTestCase):
+    """The relay against a model, with a log that delays, fails and is cut off at any step."""
+
+    def setUp(self) -> None:
+        """Begins with nothing recorded."""
+        self.state: dict[str, tuple[object, int]] = {}
+        """What the model says is set: value and revision by address; a value of None was deleted."""
+        self.states = {0: self.state}
+        """What was set once so many changes had been applied, at each point at which the log may end."""
+        self.begin([])
+
+    def begin(self, changes: Sequence[Change]) -> None:
+        """Starts a relay from what is recorded."""
+        self.log = SlowLog()
+        self.world = World(log=self.log)
+        for change in changes:
+            self.world.relay.committer.restore(decode_change(encode_change(change)))
+        self.world.relay.resume(lambda *_: None)
+        self.log.changes, self.log.recorded = list(changes), len(changes)
+        self.state = self.states[len(changes)]
+        self.states = {length: state for length, state in self.states.items() if length <= len(changes)}
+        self.clients = [self.world.join() for _ in range(2)]
+        self.expected: list[list[tuple[int, object]]] = [[] for _ in self.clients]
+        """What each session is to be answered, in order, and how many changes have to be recorded before."""
+        self.needed = [0] * len(self.clients)
+        self.came: list[list[object]] = [[] for _ in self.clients]
+
+    @given(
+        st.lists(
+            st.tuples(st.sampled_from(("set", "quiet", "null", "bundle", "bad", "ping")), st.integers(0, 1))
+            | st.tuples(st.just("record"), st.integers(1, 3))
+            | st.tuples(st.just("fail"), st.just(0))
+            | st.tuples(st.just("crash"), st.integers(0, 4)),
+            max_size=30,
+        )
+    )
+    def test_what_was_acknowledged_is_there_after_a_crash(self, steps: list[tuple[str, int]]) -> None:
+        """An ACK is in the log, answers keep their order, and what is recovered is what the model says."""
+        self.setUp()
+        for what, number in [*steps, ("crash", 0)]:
+            if what == "record":
+                if self.log.refusal is None:  # after a failed commit nothing is recorded any more
+                    self.log.release(number)
+            elif what == "fail":
+                self.log.refusal = RequestError(ErrorCode.OVERLOADED, "stopping")
+            elif what == "crash":
+                self.crash(number)
+            else:
+                self.send(what, number)
+            self.check()
+
+    def send(self, what: str, who: int) -> None:
+        """Sends a message, and says what the model makes of it."""
+        written: dict[str, object] = {}
+        answer: object = None
+        number = len(self.log.changes)
+        if what in ("set", "quiet", "null"):
+            written = {"/a": None if what == "null" else number}
+        elif what == "bundle":
+            written = {"/a": number, "/b": -number}
+        is_refused = bool(written) and self.log.refusal is not None
+        sets = [Set(address, NULL if new is None else value(new)) for address, new in written.items()]
+        message: Message = Bundle(tuple(sets)) if what == "bundle" else sets[0] if sets else Ping()
+        if what == "bad":
+            message, answer = Set("bad", value(1)), Error
+        elif what == "ping":
+            answer = Pong
+        elif is_refused:
+            answer = Error
+        else:
+            self.state = self.state | {
+                address: (new, self.state.get(address, (None, 0))[1] + 1) for address, new in written.items()
+            }
+            answer = {"quiet": None, "bundle": Ack}.get(what, self.state["/a"][1])
+        self.clients[who].send(message, what not in ("quiet", "ping"))
+        if written and not is_refused:
+            self.needed[who] = len(self.log.changes)
+            self.states[self.needed[who]] = self.state
+        if answer is not None:
+            self.expected[who].append((self.needed[who], answer))
+
+    def check(self) -> None:
+        """Checks that each session has read exactly the answers whose changes are recorded."""
+        for client, found in zip(self.clients, self.came, strict=True):
+            for message in client.hear():
+                if isinstance(message, Ack):
+                    found.append(message.revision or Ack)
+                elif not isinstance(message, Snapshot):
+                    found.append(type(message))
+        due = [[answer for after, answer in each if after <= self.log.recorded] for each in self.expected]
+        self.assertEqual(self.came, due)
+
+    def crash(self, beyond: int) -> None:
+        """Ends the relay and starts it on its log, which may have more than was told as recorded, in whole batches."""
+        ends = sorted(length for length in self.states if length >= self.log.recorded)
+        self.begin(self.log.changes[: ends[min(beyond, len(ends) - 1)]])
+        found = {param.address: (decode_value(param.value), param.revision) for param in self.world.relay.params.all()}
+        self.assertEqual(found, {address: each for address, each in self.state.items() if each[0] is not None})
+
+
 class OneWayTests(SynchronousTestCase):
     """Everything that alters what the relay keeps is a recorded change."""
 

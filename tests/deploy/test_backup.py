@@ -18,13 +18,18 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.access.names import name_keys
+from clasp_relay.core.records import Change
 from clasp_relay.storage.folder import FileLock
+from clasp_relay.storage.journal.journal_file import Entry, JournalFile
+from clasp_relay.storage.journal.opening import open_journal
+from clasp_relay.storage.journal.recovery import recover
 from clasp_relay.storage.users_sqlite import SqliteUsers
 from clasp_relay.wire.messages import Bundle, Get, Set, Snapshot
 from clasp_relay.wire.values import decode_value, encode_value
 from tests.deploy import tools
 from tests.deploy.processes import PATIENCE_S, Background, free_port, plain_environment, start_relay, wait_until
 from tests.integration.raw import RawClient
+from tests.storage.journal.test_journal_file import write_of
 from tests.storage.test_users_sqlite import NO_PROOF, token, user
 
 SCRIPTS = tools.DEPLOY / "droplet"
@@ -47,6 +52,10 @@ KINDS: tuple[tuple[str, Callable[[Path, Path], object]], ...] = (
     ("folder", lambda path, _: path.mkdir()),
 )
 """What is no plain file."""
+
+
+Params = dict[str, tuple[object, int]]
+"""Value and revision by address."""
 
 
 class BackupTestCase(SynchronousTestCase):
@@ -94,6 +103,20 @@ class BackupTestCase(SynchronousTestCase):
         with closing(SqliteUsers(self.data / "users.db", name_keys)) as users:
             self.add_user(users, 1)
 
+    def journal(self, path: Path, rows: int) -> JournalFile:
+        """Opens a journal, and writes rows behind its last one; closed with the test."""
+        journal = open_journal(path, syncs_each_commit=False)
+        self.addCleanup(journal.close)
+        journal.write([Entry(seq, write_of(seq)) for seq in range(journal.last_seq + 1, journal.last_seq + 1 + rows)])
+        return journal
+
+    def rows_of(self, archive: Path) -> list[int]:
+        """Returns the seqs of the journal in an archive."""
+        copy = self.folder / "rows.db"
+        copy.write_bytes(self.contents(archive)["journal.db"])
+        with closing(sqlite3.connect(copy)) as database:
+            return [seq for (seq,) in database.execute("SELECT seq FROM entries ORDER BY seq")]
+
     def contents(self, archive: Path) -> dict[str, bytes]:
         """Returns the files of an archive."""
         with tarfile.open(archive) as tar:
@@ -126,8 +149,8 @@ class LoadTests(BackupTestCase):
         result = self.restore(archives[0])
         self.assertEqual(result.returncode, 0, result.stderr)
         (before,) = self.data.glob("before-restore-*")
-        self.assertTrue({"state.json", "users.db"} <= {path.name for path in before.iterdir()})
-        self.serves(port, json.loads(self.contents(archives[0])["state.json"]))
+        self.assertTrue({"state.json", "journal.db", "users.db"} <= {path.name for path in before.iterdir()})
+        self.serves(port, self.params_of(archives[0]))
 
     def start_relay(self, port: int) -> Background:
         """Starts a relay that writes its state all the time."""
@@ -173,10 +196,10 @@ class LoadTests(BackupTestCase):
     def check(self, archive: Path) -> int:
         """Checks that an archive shows one moment; returns how many users it has."""
         files = self.contents(archive)
-        self.assertEqual(set(files), {"state.json", "users.db", "SHA256SUMS"})
-        values = {param["address"]: param["value"] for param in json.loads(files["state.json"])["params"]}
+        self.assertEqual(set(files), {"state.json", "journal.db", "users.db", "SHA256SUMS"})
+        params = self.params_of(archive)
         for pair in range(PAIRS):
-            self.assertEqual(values.get(f"/load/{pair}/a"), values.get(f"/load/{pair}/b"))
+            self.assertEqual(params.get(f"/load/{pair}/a"), params.get(f"/load/{pair}/b"))
         copy = self.folder / "copy.db"
         copy.write_bytes(files["users.db"])
         with closing(sqlite3.connect(copy)) as database:
@@ -190,15 +213,36 @@ class LoadTests(BackupTestCase):
         users: int = counts["users"]
         return users
 
-    def serves(self, port: int, state: dict[str, list[dict[str, object]]]) -> None:
-        """Checks that a relay on the restored files serves what a state says, with its revisions."""
+    def params_of(self, archive: Path) -> Params:
+        """Returns value and revision of every param in an archive: of the state, and what the journal has beyond it."""
+        files = self.contents(archive)
+        state = json.loads(files["state.json"])
+        params: Params = {each["address"]: (each["value"], each["revision"]) for each in state["params"]}
+        copy = self.folder / "journal-copy" / "journal.db"
+        copy.parent.mkdir()
+        copy.write_bytes(files["journal.db"])
+        with closing(open_journal(copy, syncs_each_commit=False)) as journal:
+
+            def take(change: Change) -> None:
+                param = change.param
+                params[param.address] = (decode_value(param.value), param.revision)
+
+            found = recover(journal, state["journal_seq"], take, has_state=True)
+        self.assertEqual(found.last_seq, max(journal.last_seq, state["journal_seq"]))
+        for path in copy.parent.iterdir():
+            path.unlink()
+        copy.parent.rmdir()
+        return params
+
+    def serves(self, port: int, params: Params) -> None:
+        """Checks that a relay on the restored files serves these params, with their revisions."""
         relay = self.start_relay(port)
         client = RawClient.live(port)
         self.addCleanup(client.close)
-        for param in state["params"]:
-            client.send(Get(str(param["address"])))
+        for address, expected in params.items():
+            client.send(Get(address))
             (served,) = client.receive(Snapshot).params
-            self.assertEqual((decode_value(served.value), served.revision), (param["value"], param["revision"]))
+            self.assertEqual((decode_value(served.value), served.revision), expected)
         self.assertEqual(relay.stop(), 0, relay.said)
 
 
@@ -228,6 +272,30 @@ class BackupTests(BackupTestCase):
             self.add_user(users, 1)
         self.assertEqual(set(self.contents(self.back_up("--state", "none"))), {"chat-auth.db", "SHA256SUMS"})
 
+    def test_journal_is_copied_with_what_its_wal_has(self) -> None:
+        """The relay goes on with its connection, and the copy checkpoints nothing."""
+        self.some_files()
+        journal = self.journal(self.data / "journal.db", 5)
+        wal = (self.data / "journal.db-wal").read_bytes()
+        main = journal.path.read_bytes()
+        self.assertEqual(self.rows_of(self.back_up()), [1, 2, 3, 4, 5])
+        self.assertEqual(((self.data / "journal.db-wal").read_bytes(), journal.path.read_bytes()), (wal, main))
+        journal.write([Entry(6, write_of(6))])
+        journal.close()
+        (archive,) = self.backups.iterdir()
+        archive.unlink()
+        self.assertEqual(self.rows_of(self.back_up()), [1, 2, 3, 4, 5, 6])
+        self.journal(journal.path, 1)
+
+    def test_missing_journal_is_named_where_the_state_has_one(self) -> None:
+        """What was acknowledged after the state would be missing."""
+        self.some_files()
+        (self.data / "state.json").write_text('{"version":1,"journal_seq":7,"params":[]}')
+        result = self.script("backup.sh", "--to", self.backups)
+        self.assertEqual((result.returncode, len(result.stderr.splitlines())), (0, 1), result.stderr)
+        self.assertIn("--journal", result.stderr)
+        self.assertEqual(self.script("backup.sh", "--to", self.backups, "--journal", "none").stderr, "")
+
     def test_missing_part_is_named(self) -> None:
         """An archive without the state, or without accounts, is made, and the operator hears what to do."""
         self.some_files()
@@ -248,9 +316,13 @@ class BackupTests(BackupTestCase):
         elsewhere.mkdir()
         state = (self.data / "state.json").rename(elsewhere / "our-state")
         users = (self.data / "users.db").rename(elsewhere / "our.accounts")
-        where = ("--state", str(state), "--users", str(users))
+        journal = elsewhere / "our-journal"
+        self.journal(journal, 3).close()
+        self.journal(self.data / "journal.db", 9).close()
+        where = ("--state", str(state), "--journal", str(journal), "--users", str(users))
         archive = self.back_up(*where)
-        self.assertEqual(set(self.contents(archive)), {"state.json", "users.db", "SHA256SUMS"})
+        self.assertEqual(set(self.contents(archive)), {"state.json", "journal.db", "users.db", "SHA256SUMS"})
+        self.journal(journal, 1).close()
         state.write_text('{"params":[],"newer":1}')
         users.unlink()
         result = self.script("restore.sh", "--with", "nothing", "--yes", *where, archive)
@@ -258,21 +330,24 @@ class BackupTests(BackupTestCase):
         self.assertEqual(state.read_text(), '{"params":[]}')
         with closing(SqliteUsers(users, name_keys)) as restored:
             self.assertIsNotNone(restored.user("u1"))
+        self.assertEqual(self.journal(journal, 1).last_seq, 4)
         (before,) = self.data.glob("before-restore-*")
-        self.assertEqual([path.name for path in before.iterdir()], ["our-state"])
-        for option in ("--state", "--users"):
+        kept = {path.name.removesuffix("-wal").removesuffix("-shm") for path in before.iterdir()}
+        self.assertEqual(kept, {"our-state", "our-journal"})
+        for option in ("--state", "--journal", "--users"):
             self.assertIn("is missing", self.script("backup.sh", "--to", self.backups, option, "nowhere").stderr)
 
     def test_what_is_no_plain_file_is_not_copied(self) -> None:
         """The relay's user could lead root to any file by a link, and hold it up by a pipe."""
         secret = self.folder / "secret"
         secret.write_text("secret")
-        for name in ("state.json", "users.db", "users.db-wal"):
+        for name in ("state.json", "journal.db", "journal.db-wal", "users.db", "users.db-wal"):
             for kind, make in KINDS:
                 with self.subTest(name=name, kind=kind):
                     for path in self.data.iterdir():
                         path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
                     self.some_files()
+                    self.journal(self.data / "journal.db", 1).close()
                     (self.data / name).unlink(missing_ok=True)
                     make(self.data / name, secret)
                     result = self.script("backup.sh", "--to", self.backups)
@@ -331,7 +406,8 @@ class RestoreTests(BackupTestCase):
         """SQLite would play it back into a file that it is not about."""
         self.some_files()
         archive = self.back_up()
-        for name in ("users.db-wal", "users.db-shm", "state.json.1", "state.json.tmp"):
+        newer = ("journal.db", "journal.db-wal", "users.db-wal", "users.db-shm", "state.json.1", "state.json.tmp")
+        for name in newer:
             (self.data / name).write_bytes(b"newer")
         self.assertEqual(self.restore(archive).returncode, 0)
         names = {path.name for path in self.data.iterdir() if path.is_file()}
@@ -385,13 +461,15 @@ class RestoreTests(BackupTestCase):
         self.some_files()
         archive = self.back_up()
         present = sorted(self.data.iterdir())
-        lock = FileLock("--data-dir", self.data / "state.json")
-        self.addCleanup(lock.release)
-        result = self.restore(archive)
-        self.assertEqual(result.returncode, 1)
-        self.assertIn("a relay still uses these files", result.stderr)
-        self.assertEqual(sorted(self.data.iterdir()), sorted([*present, lock.path]))
-        lock.release()
+        for name in ("state.json", "journal.db", "users.db"):
+            lock = FileLock("--data-dir", self.data / name)
+            self.addCleanup(lock.release)
+            result = self.restore(archive)
+            self.assertEqual(result.returncode, 1)
+            self.assertIn("a relay still uses these files", result.stderr)
+            self.assertEqual(sorted(self.data.iterdir()), sorted([*present, lock.path]))
+            lock.release()
+            lock.path.unlink()
         self.assertEqual(self.restore(archive).returncode, 0)
 
     def archive_of(self, files: dict[str, bytes]) -> Path:

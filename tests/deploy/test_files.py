@@ -136,7 +136,9 @@ class MountTests(FilesTestCase):
                 self.assertIn(f"--data-dir: cannot write to {self.data}/state.json (", said)
                 self.assertIn("mount the folder that it is in, not the file alone", said)
                 self.assertEqual(outer.read_text(), content)
-                self.assertEqual({path.name for path in self.data.iterdir()}, {"state.json", "state.json.lock"})
+                self.assertEqual(
+                    {path.name for path in self.data.iterdir()}, {"state.json", "state.json.lock", "journal.db.lock"}
+                )
 
     def test_read_only_folder_is_refused(self) -> None:
         """As a volume mounted with :ro is."""
