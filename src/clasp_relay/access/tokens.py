@@ -297,6 +297,10 @@ class TokenTable:
         record = self._valid.get(digest)
         return record is not None and not _is_expired(record, self._now_s())
 
+    def has_any(self, subject: str) -> bool:
+        """Tells whether a subject has a valid token."""
+        return subject in self._by_subject
+
     def is_of(self, digest: bytes | None, subject: str) -> bool:
         """Tells whether a token, given by its digest, is valid now and a subject's."""
         return digest is not None and self.is_valid(digest) and self._valid[digest].subject == subject

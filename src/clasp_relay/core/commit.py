@@ -174,14 +174,25 @@ class Committer:
                 about, holder = no_param("", "", "", self._clock.now_us()), self._params.holder
                 yield self._end_all([_lock_release(about, each, holder(each) or "") for each in addresses])
             while addresses := self._params.expired(self._clock.now_us(), ENDED_AT_ONCE):
-                changes = []
-                for address in addresses:
-                    changes.append(self._decider.null(address))
-                    self._write(changes[-1])
-                self._record(changes, None)
-                yield NULL_US * len(changes)
+                yield self.end_params(addresses)
         finally:
             self._is_expiring = False
+
+    def end_params(self, addresses: Sequence[str]) -> int:
+        """Ends params whose time is over, as the relay's own nulls.
+
+        Args:
+            addresses: where something is set; ``ENDED_AT_ONCE`` at most.
+
+        Returns:
+            about what it cost, in µs.
+        """
+        changes = []
+        for address in addresses:
+            changes.append(self._decider.null(address))
+            self._write(changes[-1])
+        self._record(changes, None)
+        return NULL_US * len(changes)
 
     def end_session(self, session: Session) -> Pieces:
         """Commits what ends with a session, in pieces: its locks and its presence."""

@@ -307,6 +307,17 @@ class UserStore(Protocol):
     def known_addresses(self, now_s: int, limit: int) -> list[KnownAddress]:
         """Returns from which addresses users have signed in lately, at most ``limit``; the latest last."""
 
+    def last_issued(self, subjects: Sequence[str], *, is_first: bool) -> dict[str, int | None]:
+        """Returns when guests were given their last token, and spares the record of that token from ``purge``.
+
+        Args:
+            subjects: ids of guests, or of users; a few hundred at most.
+            is_first: whether these are the first of a round: then what the round before spared may be purged.
+
+        Returns:
+            Unix seconds by id, None for a user. An id is missing when nothing is known of it.
+        """
+
     def purge(self, now_s: int, limit: int) -> int:
         """Deletes old tokens and addresses, at most ``limit`` each; returns the number of deleted tokens."""
 

@@ -18,6 +18,10 @@ WAYS_OUT = (SNAPSHOT, LIVE)
 """Values of ``applies_to``: ``snapshot`` for answers to requests, ``live`` for SETs and PUBLISHes to subscribers."""
 
 
+MAX_GUEST_DAYS = 36_500
+"""A hundred years."""
+
+
 class GuestIds(Enum):
     """Who may use the id of a guest."""
 
@@ -173,6 +177,8 @@ class Document:
     message_rate: MessageRate | None = None
     ttl: tuple[tuple[Path, int], ...] = ()
     max_ttl: tuple[tuple[Path, int], ...] = ()
+    guest_ttl_days: tuple[tuple[Path, int], ...] = ()
+    """Paths that capture a guest's id, and after how many days what that guest wrote there ends."""
     hello_snapshot: bool = True
     guest_ids: GuestIds = GuestIds.BEARER
     anonymous: Anonymous | None = None
@@ -376,6 +382,7 @@ def parse_document(value: object, source: str) -> Document:
         message_rate=_message_rate(keys.below("message_rate")) if keys.taken_if_given("message_rate") else None,
         ttl=_ttl(keys.below("ttl")) if keys.taken_if_given("ttl") else (),
         max_ttl=_ttl(keys.below("max_ttl")) if keys.taken_if_given("max_ttl") else (),
+        guest_ttl_days=_guest_ttl(keys.below("guest_ttl_days")) if keys.taken_if_given("guest_ttl_days") else (),
         hello_snapshot=keys.flag("hello_snapshot", True),
         guest_ids=GuestIds(keys.choice("guest_ids", [choice.value for choice in GuestIds], GuestIds.BEARER.value)),
         anonymous=_anonymous(keys.below("anonymous")) if keys.taken_if_given("anonymous") else None,
@@ -467,6 +474,14 @@ def _message_rate(keys: Keys) -> MessageRate:
 
 def _ttl(keys: Keys) -> tuple[tuple[Path, int], ...]:
     return tuple((_parse_path(keys, text, text), keys.whole(text)) for text in keys.values)
+
+
+def _guest_ttl(keys: Keys) -> tuple[tuple[Path, int], ...]:
+    found = tuple((_parse_path(keys, text, text), keys.whole(text, most=MAX_GUEST_DAYS)) for text in keys.values)
+    for path, _ in found:
+        if len(path.names) != 1 or path.many:
+            keys.fail(path.text, "must capture one segment, the guest's id")
+    return found
 
 
 def _applies_to(keys: Keys) -> tuple[str, ...]:
