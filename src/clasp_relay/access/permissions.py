@@ -115,8 +115,6 @@ class TokenPermissions:
         self.tells_live_apart = policy is not None and policy.tells_live_apart
         self.catch_ups: Callable[[str], Sequence[CatchUp]] = _nothing if policy is None else policy.catch_ups
         """See ``Permissions``."""
-        self.tracks_presence: Callable[[str], bool] = _never if policy is None else policy.tracks_presence
-        """See ``Permissions``."""
         self.memory = Memory()
         """See ``Permissions``."""
 
@@ -358,10 +356,6 @@ def _scopes_of(who: Identity) -> Scopes:
 
 def _nothing(_address: str) -> Sequence[CatchUp]:
     return ()
-
-
-def _never(_address: str) -> bool:
-    return False
 
 
 def _out_of_scope(action: str, about: str) -> RequestError:

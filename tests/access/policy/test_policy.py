@@ -311,13 +311,6 @@ class ChatTests(PackagedCase):
         self.assertEqual(verdict.reads.patterns, ())
         self.assertFalse(verdict.reads.reads_address, "it is shared by all addresses of the room")
 
-    def test_presence_is_tracked_and_nothing_else(self) -> None:
-        """What the core has to remember of sessions."""
-        policy = Policy.packaged("chat")
-        self.assertTrue(policy.tracks_presence(f"{OPEN}/presence/mia"))
-        for rest in ("meta", "typing/mia", "video/presence/mia"):
-            self.assertFalse(policy.tracks_presence(f"{OPEN}/{rest}"))
-
 
 class CompatTests(PackagedCase):
     """The policy of the original app."""

@@ -153,22 +153,6 @@ class TableTests(SynchronousTestCase):
             end()
             self.assertIsNone(self.params.holder("/a"))
 
-    def test_presence_lasts_until_the_session_or_the_param_ends(self) -> None:
-        """A policy asks the table; a null ends it whoever wrote it, another value does not."""
-        for end in (
-            null("/a", 3),
-            Change(no_param("/a", "w", "alice", 0), ChangeKind.PRESENCE_END),
-        ):
-            with self.subTest(end=end):
-                self.setUp()
-                self.assertFalse(self.params.is_present("/a", "alice"))
-                self.params.apply(written(self.params, param("/a", subject="alice"), is_presence=True))
-                put(self.params, param("/a", revision=2, subject="bob"))
-                self.assertTrue(self.params.is_present("/a", "alice"))
-                self.assertFalse(self.params.is_present("/a", "bob"))
-                self.params.apply(end if isinstance(end, Change) else Change(end))
-                self.assertFalse(self.params.is_present("/a", "alice"))
-
     def test_what_is_not_about_a_param_is_not_applied(self) -> None:
         """A scheduled bundle and a signal are kept elsewhere: a fault of ours is found at once."""
         for kind in (ChangeKind.SCHEDULED, ChangeKind.DUE, ChangeKind.EVENT):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from importlib import resources
 from pathlib import Path as FilePath
 
-from clasp_relay.access.policy.catch_up import CatchUps, KeysRead, presence_paths
+from clasp_relay.access.policy.catch_up import CatchUps, KeysRead
 from clasp_relay.access.policy.document import Document, parse_document
 from clasp_relay.access.policy.language.json_keys import parse_json
 from clasp_relay.access.policy.language.maps import repeated_key
@@ -39,7 +39,6 @@ class Policy:
         """Returns what a change at an address may open for sessions that subscribed before."""
         self.keys_read: Callable[[str], frozenset[bytes]] = KeysRead(document).at
         """Returns the keys that some rule, stamp or redaction looks at in a map at an address."""
-        self._presence_table = presence_paths(document)
 
     @classmethod
     def from_document(cls, document: object, source: str = "policy") -> Policy:
@@ -149,10 +148,6 @@ class Policy:
     def tells_live_apart(self) -> bool:
         """Whether live messages are decided otherwise than snapshots."""
         return self.visibility.tells_live_apart
-
-    def tracks_presence(self, address: str) -> bool:
-        """Tells whether some check may ask who is present at an address (``State.is_present``)."""
-        return self._presence_table.find(address) is not None
 
     def stamp_of(self, address: str, value: Value) -> str | None:
         """Returns the subject that stays stamped when a stored value ends without a write: by expiry or eviction."""

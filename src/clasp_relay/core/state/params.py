@@ -1,4 +1,4 @@
-"""What is set at every address: values, revisions, life times, locks, presence, capacity.
+"""What is set at every address: values, revisions, life times, locks, capacity.
 
 A :class:`Param` is an immutable record of one accepted change, made anew by every write, so that whoever
 holds one (a waiting SNAPSHOT, the state file's writer) holds what was true when it took it. Everything that alters the
@@ -17,7 +17,6 @@ from clasp_relay.core.records import Change, ChangeKind, Ended, Param, StateImag
 from clasp_relay.core.state.captured import Captured
 from clasp_relay.core.state.expiry import Expiry
 from clasp_relay.core.state.locks import Locks
-from clasp_relay.core.state.presence import Presence
 from clasp_relay.core.state.shares import Excess, Move, ShareLimits, Shares
 from clasp_relay.core.state.tombstones import Tombstones
 from clasp_relay.core.state.tree import AddressTree
@@ -85,8 +84,6 @@ class Params:
         self.state_bytes = 0
         self.replaced_bytes = 0
         """How many bytes of values were replaced or deleted since the start."""
-        self.presence = Presence()
-        """Who is there, where a policy asks."""
         self.changes = 0
         """Rises with whatever changes the image."""
 
@@ -130,10 +127,6 @@ class Params:
             return param.revision
         ended = self.ended(address)
         return 0 if ended is None else ended.revision
-
-    def is_present(self, address: str, subject: str) -> bool:
-        """Tells whether a live session of a subject is present at an address."""
-        return self.presence.is_present(address, subject)
 
     def renewal(self, address: str, now_us: int) -> Change | None:
         """Returns the change by which a GET renews the life time of a param; it is not applied yet.
@@ -289,10 +282,10 @@ class Params:
         """Applies one change. Nothing else alters what the table keeps.
 
         Args:
-            change: a WRITE, RENEWAL, LOCK_RELEASE or PRESENCE_END.
+            change: a WRITE, RENEWAL or LOCK_RELEASE.
         """
         self.changes += 1
-        param, kind, _, unlock, _, takes_lock, stamp, due_us, is_presence, _, _ = change
+        param, kind, _, unlock, _, takes_lock, stamp, due_us, _, _ = change
         if kind is not _WRITE:
             self._apply_without_value(change)
             return
@@ -300,7 +293,6 @@ class Params:
         before = self._params.get(address)
         if value == NULL:
             self.locks.release(address)
-            self.presence.end(address)
             self._remove(address, before)
             self._remember(address, Ended(param.revision, param.timestamp_us, subject, stamp))
             return
@@ -330,8 +322,6 @@ class Params:
             self.locks.release(address)
         elif takes_lock:
             self.locks.take(address, writer, param.timestamp_us)
-        if is_presence:
-            self.presence.enter(address, writer, subject)
 
     def _apply_without_value(self, change: Change) -> None:
         """Applies what alters anything but what is set."""
@@ -339,11 +329,9 @@ class Params:
         if change.kind is ChangeKind.RENEWAL:
             assert change.due_us is not None, "a renewal without a time"
             self._expiry.set(address, change.due_us, change.param.subject)
-        elif change.kind is ChangeKind.LOCK_RELEASE:
-            self.locks.release(address)
         else:
-            assert change.kind is ChangeKind.PRESENCE_END, f"{change.kind!r} is not about a param"
-            self.presence.leave(address, change.param.writer)
+            assert change.kind is ChangeKind.LOCK_RELEASE, f"{change.kind!r} is not about a param"
+            self.locks.release(address)
 
     def expired(self, now_us: int, at_most: int) -> list[str]:
         """Returns the addresses of params whose life time is over, in the order of its end.

@@ -116,7 +116,7 @@ class Present(Check):
     def passes(self, question: Question) -> bool:
         """Tells whether it holds."""
         address = question.at(self.lookup)
-        if question.is_set(address) or question.is_present(address):
+        if question.is_set(address):
             return True
         ended = question.ended(address)
         if ended is None or ended.subject not in ("", question.subject):

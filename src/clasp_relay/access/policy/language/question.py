@@ -118,11 +118,6 @@ class Question:
         # Read by value: a further null changes how it ended, but not whether something is set.
         return self._state.ended(address) if self.param(address) is None else None
 
-    def is_present(self, address: str) -> bool:
-        """Tells whether a live session of the subject has set this address and nobody ended it since."""
-        self.param(address)
-        return self._state.is_present(address, self.subject)
-
     def is_before(self, when_us: int) -> bool:
         """Tells whether a time is still to come (Unix µs)."""
         if self._now_us >= when_us:
