@@ -184,7 +184,8 @@ class RelayService(MultiService):
         self._lock_files()
         self._try_files()
         self._opened_as = os.geteuid()
-        state = state_file.load(self.relay.clock.now_us())
+        now_us = self.relay.clock.now_us()
+        state = state_file.load(now_us)
         for warning in state.warnings:
             events.STATE_WARNING.log(text=warning)
         site = None if self._auth is None else self._auth.open()
@@ -204,7 +205,7 @@ class RelayService(MultiService):
                 self._auth.close()
             raise
         params = self.relay.params
-        params.load(state.image)
+        params.load(state.image, now_us)
         self._snapshots = SnapshotWriter(
             state_file, params.image, lambda: params.changes, self._defer_to_thread, events.SNAPSHOT_SAVED.logger
         )

@@ -33,6 +33,9 @@ RESERVE = 10
 SMALL_BYTES = 64 * 1024
 """Up to how many bytes a subject has little."""
 
+SHORT_LIFE_S = 3_600
+"""Params with a life time of up to an hour are written again and again: nothing is lost when one of them ends."""
+
 LOOKED_AT = 1_000
 """How many params are looked at, at most, to find what can be evicted: a few ms of work, with telling of it."""
 
@@ -351,8 +354,15 @@ class Params:
         """Captures all that survives a restart, by reference."""
         return StateImage(self.all(), self._tombstones.all(), self._expiry.snapshot())
 
-    def load(self, image: StateImage) -> None:
-        """Takes a state as it was captured; the table must be empty."""
+    def load(self, image: StateImage, now_us: int | None = None) -> None:
+        """Takes a state as it was captured; the table must be empty.
+
+        Args:
+            image: the state.
+            now_us: Unix µs. What was written later than that (the machine's clock was wrong then, or is now) and has a
+                life time of at most ``SHORT_LIFE_S``, such as a presence, begins it anew: it would last until then
+                otherwise. What lives longer is left: a clock that is wrong now must not end it. None to believe all.
+        """
         self._captured = _nothing_captured
         for param in image.params:
             self._params[param.address] = param
@@ -360,14 +370,19 @@ class Params:
             self.state_bytes += param_bytes(param)
             self._count(param)
             due_us = image.expires_us.get(param.address)
-            if due_us is not None:
-                self._expiry.set(param.address, due_us, param.subject)
-            else:
+            if due_us is None:
                 due_us = self.due_us(param.ttl, param.timestamp_us)
-                if due_us is not None:
-                    self._expiry.set(param.address, due_us, param.subject)
+            if due_us is not None:
+                if now_us is not None and now_us < param.timestamp_us:
+                    due_us = self._due_if_postdated(param, due_us, now_us)
+                self._expiry.set(param.address, due_us, param.subject)
         for address, ended in image.ended:
             self._remember(address, ended)
+
+    def _due_if_postdated(self, param: Param, due_us: int, now_us: int) -> int:
+        """Returns when a param ends whose time lies in the future."""
+        lifetime_s, _ = self._lifetime(param.ttl)
+        return min(due_us, now_us + lifetime_s * 1_000_000) if 0 < lifetime_s <= SHORT_LIFE_S else due_us
 
     def _lifetime(self, ttl: int | None) -> tuple[int, bool]:
         """Returns seconds (0: for ever) and whether an access renews them."""
