@@ -53,6 +53,8 @@ CLASSIC: dict[str, PyValue] = {
 
 MARK = {"field": "role", "value": "x", "publish": True, "when": [{"type": "value_is_map"}]}
 
+WRITER = {"type": "writer_is_account"}
+
 
 class ReadingTests(SynchronousTestCase):
     """What a document becomes."""
@@ -178,6 +180,8 @@ class ReadingTests(SynchronousTestCase):
                     ([{"field": "f"}, MARK], "write_rules[0].stamp: an entry with when needs publish: true"),
                     ([{"field": "role", "publish": True}, MARK], "write_rules[0].stamp: an entry with when must have"),
                     ([{**MARK, "publish": False}], "write_rules[0].stamp[0].publish: must be true"),
+                    ([{**MARK, "value": 1}], "write_rules[0].stamp[0].value: must be a string, true or false"),
+                    ([{**MARK, "value": "{x}"}], "write_rules[0].stamp[0].value: {x} is not captured"),
                     ([{**MARK, "when": []}], "write_rules[0].stamp[0].when: must hold a check"),
                 )
             ),
@@ -194,6 +198,18 @@ class ReadingTests(SynchronousTestCase):
             ),
             ({"write_rules": [{"path": "/a", "message": 1}]}, "write_rules[0].message: must be a string"),
             ({"snapshot_visibility": [{"path": "/a"}]}, "snapshot_visibility[0].visible: is missing"),
+            (
+                {"snapshot_visibility": [{"visible": "checks", "checks": [{"type": "not", "check": WRITER}]}]},
+                "snapshot_visibility[0].checks: writer_is_account is for write rules",
+            ),
+            (
+                {"snapshot_visibility": [{"path": "/{a}", "visible": True, "literal": ["a"], "unless": [WRITER]}]},
+                "snapshot_visibility[0].unless: writer_is_account is for write rules",
+            ),
+            (
+                {"snapshot_transforms": [{"path": "/a", "unless": [WRITER]}]},
+                "snapshot_transforms[0].unless: writer_is_account is for write rules",
+            ),
             ({"snapshot_visibility": [{"visible": "all"}]}, "snapshot_visibility[0].visible: must be one of owner"),
             ({"snapshot_visibility": [{"visible": "owner"}]}, "snapshot_visibility[0].owner_segment: is missing"),
             (

@@ -96,6 +96,7 @@ class Policy:
         now_us: int,
         *,
         is_admin: bool = False,
+        is_account: bool = False,
         memory: Memory | None = None,
         fails_as: str = "",
     ) -> Decision:
@@ -110,6 +111,7 @@ class Policy:
             state: the params before it.
             now_us: Unix µs.
             is_admin: whether an admin scope of the writer holds the address: no rule refuses then.
+            is_account: whether the writer's token is a registered user's.
             memory: where the answer may be kept; it must be told of every change of ``state``.
             fails_as: as whose its failures count; empty for the subject's.
 
@@ -120,7 +122,8 @@ class Policy:
         Raises:
             RequestError: POLICY when a rule refuses, LIMIT after too many failures.
         """
-        write = WriteRequest(subject, address, NULL if value is None else value, ttl, is_publish, is_admin, fails_as)
+        sent = NULL if value is None else value
+        write = WriteRequest(subject, address, sent, ttl, is_publish, is_admin, fails_as, is_account)
         return self.write_rules.decide(write, state, now_us, memory)
 
     def check_keys(self, address: str, value: Value) -> None:

@@ -2,8 +2,10 @@
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from clasp_relay.access.policy.language.question import Question
 from clasp_relay.errors import StartError
 from clasp_relay.wire.address import Pattern
+from clasp_relay.wire.messages import NULL
 from tests.access.policy.world import SECOND_US, World, check_of, question
 
 HERE = "/here/r1/alice"
@@ -70,6 +72,19 @@ class PresentTests(SynchronousTestCase):
         """It would mean nothing."""
         document = {"type": "present", "lookup": "/here/{session}", "grace_secs": -1}
         self.assertRaises(StartError, check_of, document)
+
+
+class WriterIsAccountTests(SynchronousTestCase):
+    """Registered, or a guest."""
+
+    def test_account_is_told_by_the_token(self) -> None:
+        """It is read like the value: of the subject nothing is remembered."""
+        check = check_of({"type": "writer_is_account"})
+        for is_account in (True, False):
+            asked = Question("alice", (), "/a", NULL, World(), 0, is_account=is_account)
+            self.assertIs(check.passes(asked), is_account)
+            self.assertTrue(asked.reads.reads_value)
+        self.assertIn("guest", check.refusal(asked))
 
 
 class LastWriterTests(SynchronousTestCase):
