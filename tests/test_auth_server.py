@@ -173,7 +173,7 @@ class AuthServerTests(TestCase):
             record = TokenRecord(digest_of(name), name, name, True, POLICY_SCOPES, made_s, made_s + 1)
             store.add_guest_token(record, name_keys(name), Claim(None, True, made_s))
         store.close()
-        params = [Param(f"/u/{name}", encode_value(1), 1, "s", now_s * 1_000_000, 0, name) for name in ("ann", "bob")]
+        params = [Param(f"/u/{name}", encode_value(1), 1, "s", 0, 0, name) for name in ("ann", "bob")]
         self.patch(auth_server, "PURGE_INTERVAL_S", 0.2)
         running = self.start(policy, params)
 

@@ -184,18 +184,27 @@ class GuestParamsTests(SynchronousTestCase):
         self.assertIsNone(self.store.find_token(digest_of("ann2")))
 
     def test_guest_of_whom_no_token_is_known_counts_from_its_last_write(self) -> None:
-        """There was a token then; older state files do not say who wrote."""
+        """But not from before the oldest token that is known: a new file of users ends nothing at once."""
         written_us = self.world.clock.now_us()
+        day_us = DAY_S * 1_000_000
         params = [
-            Param(f"/user/{subject}/x", encode_value(1), 1, "s", written_us, 0, subject) for subject in ("ann", "bob")
+            Param("/user/ann/x", encode_value(1), 1, "s", written_us + 150 * day_us, 0, "ann"),
+            Param("/user/ann/y", encode_value(1), 1, "s", written_us, 0, "ann"),
+            Param("/user/bob/x", encode_value(1), 1, "s", written_us, 0, "bob"),
+            Param("/user/eve/x", encode_value(1), 1, "s", written_us, 0),
         ]
-        params += [Param("/user/ann/y", encode_value(1), 1, "s", written_us + DAY_S * 1_000_000, 0)]
         self.world.relay.params.load(StateImage(params, [], {}))
-        self.pass_days(90)
+        self.pass_days(100)
+        self.assertEqual(self.sweep(), 0, "no token is known at all")
+        self.guest("oldest")
+        self.pass_days(89)
+        self.assertEqual(self.sweep(), 0)
+        self.pass_days(1)
         self.assertEqual(self.sweep(), 1)
         self.assertFalse(self.is_set("/user/bob/x"))
-        self.pass_days(1)
+        self.pass_days(50)
         self.assertEqual(self.sweep(), 2)
+        self.assertTrue(self.is_set("/user/eve/x"), "it is not known who wrote it")
 
     def test_many_end_in_pieces(self) -> None:
         """No turn does more than its share; the store is asked some at a time, and told which is the first."""
@@ -210,6 +219,7 @@ class GuestParamsTests(SynchronousTestCase):
             for each in range(2 * ENDED_AT_ONCE)
         ]
         self.world.relay.params.load(StateImage(params, [], {}))
+        self.guest("oldest")
         self.assertGreater(len(params), 2 * SEARCHED_AT_ONCE)
         self.pass_days(90)
         before = self.world.relay.work.turns

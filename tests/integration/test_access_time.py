@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import time
 from contextlib import closing
@@ -106,6 +107,11 @@ class RestartTests(TimeCase):
                 " first_expires_at = first_expires_at - :age WHERE subject IN ('gone', 'uma')",
                 {"age": 91 * DAY_S},
             )
+        path = self.folder / "data" / "state.json"
+        state = json.loads(path.read_text("utf-8"))
+        for param in state["params"]:
+            param["timestamp"] -= 91 * DAY_S * 1_000_000
+        path.write_text(json.dumps(state), "utf-8")
         relay = self.start_accounts("--app-config", "chat")
         wait_until(lambda: "1 params ended that guests had written for themselves" in relay.log, "the profile ends")
         here = self.sign_in(relay, tokens[1])

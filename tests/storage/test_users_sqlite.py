@@ -314,14 +314,17 @@ class UserStoreTests(SynchronousTestCase):
         self.assertEqual(kept, ["e3", "v1", "v2", "x"])
 
     def test_store_tells_when_guests_were_given_their_last_token(self) -> None:
-        """Revoked or over; users are told apart, unknown ids are left out."""
+        """Revoked or over; users are told apart, for unknown ids it is the oldest token."""
         for number, name in enumerate(("g1", "g2", "g3")):
             made = token(name, "gina", guest=True, created_s=NOW_S + number * DAY_S)
             self.store.add_guest_token(made, GINA, Claim(None, True, NOW_S))
         self.store.revoke(token("g3").digest, NOW_S + 3 * DAY_S)
         self.store.add_guest_token(token("h", "hal", guest=True), GUEST, NO_PROOF)
         issued_s = self.store.last_issued(["hal", "gina", "u1", "nobody"], is_first=True)
-        self.assertEqual(issued_s, {"gina": NOW_S + 2 * DAY_S, "hal": NOW_S, "u1": None})
+        self.assertEqual(issued_s, {"gina": NOW_S + 2 * DAY_S, "hal": NOW_S, "u1": None, "nobody": NOW_S})
+        empty = SqliteUsers(None, keys_of)
+        self.addCleanup(empty.close)
+        self.assertEqual(empty.last_issued(["nobody"], is_first=True), {})
         self.assertEqual(self.store.last_issued([], is_first=False), {})
 
     def test_last_token_of_a_guest_is_spared_until_the_next_round(self) -> None:

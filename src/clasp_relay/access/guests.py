@@ -55,7 +55,7 @@ class _Guest:
     def __init__(self) -> None:
         self.own: list[_Own] = []
         self.written_us = 0
-        """When the newest of it was written: there was a token then, whatever is known of tokens."""
+        """When the newest of it was written: there was a token then, whatever is known of it."""
 
 
 class GuestParams:
@@ -151,9 +151,9 @@ class GuestParams:
     def _end(self, guests: dict[str, _Guest], issued_s: dict[str, int | None]) -> Pieces:
         """Ends what is over by now."""
         for subject, guest in guests.items():
-            last_s = issued_s.get(subject, guest.written_us // 1_000_000)
+            last_s = issued_s.get(subject)
             if last_s is not None:
-                yield from self._end_of(subject, guest, last_s)
+                yield from self._end_of(subject, guest, max(last_s, guest.written_us // 1_000_000))
             yield SEARCH_US
 
     def _end_of(self, subject: str, guest: _Guest, last_s: int) -> Pieces:
@@ -172,5 +172,5 @@ class GuestParams:
 
 
 def _is_own(param: Param, subject: str) -> bool:
-    """Tells whether a subject wrote a param itself, or nobody knows who did: older files do not say."""
-    return param.subject in ("", subject)
+    """Tells whether a subject wrote a param itself; files of another relay do not say, so nothing of theirs ends."""
+    return param.subject == subject

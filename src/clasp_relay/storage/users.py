@@ -315,7 +315,8 @@ class UserStore(Protocol):
             is_first: whether these are the first of a round: then what the round before spared may be purged.
 
         Returns:
-            Unix seconds by id, None for a user. An id is missing when nothing is known of it.
+            Unix seconds by id, None for a user. For an id of which nothing is known it is the time of the oldest token
+            that is; where there is none (a new file) that id is missing.
         """
 
     def purge(self, now_s: int, limit: int) -> int:

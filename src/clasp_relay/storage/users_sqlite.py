@@ -278,6 +278,10 @@ class SqliteUsers:
         users = self._db.execute(f"SELECT id FROM users WHERE id IN ({places})", subjects)  # noqa: S608 - placeholders
         issued: dict[str, int | None] = {subject: created_s for subject, created_s, _ in newest}
         issued.update((row[0], None) for row in users)
+        if len(issued) < len(subjects):
+            (oldest_s,) = self._db.execute("SELECT MIN(created_at) FROM tokens").fetchone()
+            if oldest_s is not None:
+                issued = dict.fromkeys(subjects, oldest_s) | issued
         self._db.executemany(
             "INSERT OR IGNORE INTO temp.spared_tokens (digest) VALUES (?)",
             [(digest,) for subject, _, digest in newest if issued[subject] is not None],
