@@ -194,6 +194,17 @@ class ChatTests(PackagedCase):
                 world.put(f"{OPEN}/presence/{by}", {}, by)
                 self.assertEqual(world.code(by, f"{OPEN}/reactions/m1/x/mia", None), code)
 
+    def test_place_in_a_call_names_its_user(self) -> None:
+        """Under both policies, whatever the client leaves out."""
+        for name in PACKAGED:
+            with self.subTest(name):
+                world = scene(name)
+                address = f"{OPEN}/video/presence/new"
+                self.assertEqual(world.set("mia", address, {"name": "Mia"}), {"name": "Mia", "userId": "mia"})
+                self.assertEqual(world.code("mia", address, {"userId": "carol"}), 403)
+                self.assertEqual(world.code("mia", address, "no map"), 403)
+                self.assertEqual(world.code("mia", address, None), 0)
+
     def test_banned_hears_no_signals_of_a_call(self) -> None:
         """Also where it is still listed in it."""
         world = scene("chat")
