@@ -296,4 +296,4 @@ class PresenceTests(TimeCase):
         bob.reset()
         self.move_clock(relay, 61)
         shown: list[Any] = told(ann.receive_until(lambda message: told([message]) == [(at, None)]))
-        self.assertEqual(shown, [(at, {"name": "Bob"}), (at, None)])
+        self.assertEqual(shown, [(at, {"name": "Bob", "account": False}), (at, None)])
