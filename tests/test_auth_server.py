@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -15,16 +16,22 @@ from twisted.internet.task import deferLater
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import TestCase
 
+from clasp_relay import auth_server
 from clasp_relay.access.addresses import ClientAddresses
+from clasp_relay.access.names import name_keys
 from clasp_relay.access.permissions import TokenPermissions
 from clasp_relay.access.policy import Policy
-from clasp_relay.access.tokens import TokenTable
+from clasp_relay.access.tokens import POLICY_SCOPES, TokenRecord, TokenTable, digest_of
 from clasp_relay.auth_server import AuthServer
+from clasp_relay.core.records import Param, StateImage
 from clasp_relay.errors import StartError
 from clasp_relay.http.cors import Origins
 from clasp_relay.net.turn import TurnWriter
 from clasp_relay.net.websocket import ClaspFactory
 from clasp_relay.settings import Settings
+from clasp_relay.storage.users import Claim, StoreBusy
+from clasp_relay.storage.users_sqlite import SqliteUsers
+from clasp_relay.wire.values import encode_value
 from tests.core.world import World
 from tests.http.memory_site import Answer, parse_answer
 
@@ -38,12 +45,14 @@ class Running:
     Args:
         settings: what it is told.
         policy: the application's rules.
+        params: what is set.
     """
 
-    def __init__(self, settings: Settings, policy: Policy | None = None) -> None:
+    def __init__(self, settings: Settings, policy: Policy | None = None, params: Sequence[Param] = ()) -> None:
         self.tokens = TokenTable(REACTOR, time.time)
+        self.world = World()
         self.calls: list[tuple[str, ...]] = []
-        relay = World().relay
+        relay = self.world.relay
         self.server = AuthServer(
             settings,
             REACTOR,
@@ -57,6 +66,7 @@ class Running:
             lambda *call: self.calls.append(call),
         )
         self.site = self.server.open()
+        relay.params.load(StateImage(list(params), [], {}))
         self.server.startService()
 
     async def ask(self, method: str, path: str, body: object = None, bearer: str = "") -> Answer:
@@ -76,6 +86,16 @@ class Running:
         return parse_answer(transport.value())
 
 
+async def until(running: Running, is_so: Callable[[], bool]) -> None:
+    """Waits until something is so."""
+    deadline_s = time.monotonic() + PATIENCE_S
+    while not is_so():
+        running.world.clock.clock.advance(0)
+        if time.monotonic() > deadline_s:
+            raise AssertionError("it did not come to be so")
+        await deferLater(REACTOR, 0.01)
+
+
 class AuthServerTests(TestCase):
     """Opens, serves and closes."""
 
@@ -83,10 +103,10 @@ class AuthServerTests(TestCase):
         """Makes a folder."""
         self.folder = Path(self.mktemp()).absolute()
 
-    def start(self, policy: Policy | None = None, **settings: Any) -> Running:
+    def start(self, policy: Policy | None = None, params: Sequence[Param] = (), **settings: Any) -> Running:
         """Starts a server until the end of the test."""
         given: dict[str, Any] = {"data_dir": self.folder, "web_root": "none"} | settings
-        running = Running(Settings(**given), policy)
+        running = Running(Settings(**given), policy, params)
         self.addCleanup(running.server.stopService)
         return running
 
@@ -141,6 +161,46 @@ class AuthServerTests(TestCase):
         token = (self.folder / "admin.token").read_text("ascii").strip()
         me = await running.ask("GET", "/auth/me", bearer=token)
         self.assertEqual((me.json["scopes"], me.json["expires_at"]), (["admin:/**"], None))
+
+    async def test_what_guests_wrote_ends_at_the_start_and_their_tokens_later(self) -> None:
+        """The newest token of a guest who still has something in the state stays, however old it is."""
+        policy = Policy.from_document({"scopes": ["read:/**"], "guest_ttl_days": {"/u/{id}": 400}})
+        self.folder.mkdir()
+        store = SqliteUsers(self.folder / "users.db", name_keys)
+        now_s, ages = int(time.time()), {"ann": 500, "bob": 300, "eve": 300}
+        for name, days in ages.items():
+            made_s = now_s - days * 86_400
+            record = TokenRecord(digest_of(name), name, name, True, POLICY_SCOPES, made_s, made_s + 1)
+            store.add_guest_token(record, name_keys(name), Claim(None, True, made_s))
+        store.close()
+        params = [Param(f"/u/{name}", encode_value(1), 1, "s", 0, 0, name) for name in ("ann", "bob")]
+        self.patch(auth_server, "PURGE_INTERVAL_S", 0.2)
+        running = self.start(policy, params)
+
+        def subjects() -> list[str]:
+            with closing(sqlite3.connect(self.folder / "users.db")) as db:
+                return [row[0] for row in db.execute("SELECT subject FROM tokens ORDER BY subject")]
+
+        self.assertEqual(subjects(), ["ann", "bob", "eve"])
+        await until(running, lambda: running.world.relay.params.get("/u/ann") is None)
+        await until(running, lambda: subjects() == ["bob"])
+        self.assertIsNotNone(running.world.relay.params.get("/u/bob"))
+
+    async def test_tokens_stay_while_it_is_not_known_which_of_them_count(self) -> None:
+        """The store is busy when it is asked about guests, so nothing is deleted."""
+        policy = Policy.from_document({"scopes": ["read:/**"], "guest_ttl_days": {"/u/{id}": 400}})
+        self.patch(auth_server, "PURGE_INTERVAL_S", 0.05)
+        asked: list[str] = []
+
+        def busy(*_: object, **__: object) -> None:
+            asked.append("guests")
+            raise StoreBusy("users.db")
+
+        self.patch(SqliteUsers, "last_issued", busy)
+        self.patch(SqliteUsers, "purge", lambda *_: asked.append("purge"))
+        running = self.start(policy, [Param("/u/ann", encode_value(1), 1, "s", 0, 0, "ann")])
+        await until(running, lambda: len(asked) > 2)
+        self.assertEqual(set(asked), {"guests"})
 
     async def test_web_app_is_served_beside_the_api(self) -> None:
         """Without one only the API is there."""

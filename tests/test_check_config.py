@@ -90,6 +90,15 @@ class PolicyTests(CheckTestCase):
         said = self.answer(self.policy, "--as", "bob", "--write", "/a/eve/x", "--value", "{}")
         self.assertIn("no write scope holds this address (ERROR 301)", said[1])
 
+    def test_check_explains_a_write_of_a_guest(self) -> None:
+        """A user is registered when nothing else is said."""
+        question = ("chat", "--as", "bob", "--write", "/chat/room/r/presence/bob", "--value", "{}")
+        for options, stored in (((), "stored as: {'account': True}"), (("--guest",), "stored as: {'account': False}")):
+            with self.subTest(options=options):
+                said = self.answer(*question, *options)
+                self.assertIn(stored, said)
+                self.assertIn("  stamps 'account' as true, when:", said)
+
     def test_check_explains_a_write_on_a_state(self) -> None:
         """What is set counts."""
         question = ("--as", "bob", "--write", "/a/bob/x", "--value", "{}")
@@ -124,6 +133,7 @@ class PolicyTests(CheckTestCase):
             (("--as", "bob"), both),
             (("--read", "/a"), both),
             (("--as", "bob", "--read", "/a", "--value", "1"), "check-config: --value needs --write"),
+            (("--as", "bob", "--read", "/a", "--guest"), "check-config: --guest needs --write"),
             (("--state", "s"), "check-config: --state needs --read or --write"),
             (("--as", "a/b", "--read", "/a"), "--as: 'a/b' cannot be an id in a scope"),
             (("--as", "bob", "--read", "a"), "--read: the address does not start with '/': a"),

@@ -11,10 +11,13 @@ from twisted.internet.defer import Deferred
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
+from clasp_relay.core.records import Ended, Param, StateImage
 from clasp_relay.errors import StartError
 from clasp_relay.lifecycle import SWEEP_INTERVAL_S, RelayService
 from clasp_relay.service import make_service
 from clasp_relay.settings import Settings
+from clasp_relay.storage.snapshot import encode
+from clasp_relay.storage.state_file import StateFile
 from clasp_relay.wire.messages import Bundle, Set
 from clasp_relay.wire.values import encode_value
 from tests.machine import Machine, live, say
@@ -201,6 +204,25 @@ class RelayServiceTests(SynchronousTestCase):
                 {file.name for file in self.folder.iterdir()},
                 {"state.json.lock", "users.db", "users.db.key", "users.db.lock"},
             )
+
+    def test_presence_that_a_wrong_clock_left_in_the_future_ends_soon(self) -> None:
+        """Whoever it let into a room for hours is outside after its life time, as is whoever left that late."""
+        service = self.service()
+        now_us = service.relay.clock.now_us()
+        late_us = now_us + 86_400_000_000
+        params = [Param("/here", encode_value(1), 1, "s", late_us, 60, "ann")]
+        image = StateImage(params, [("/gone", Ended(2, late_us, "ann"))], {"/here": late_us + 60_000_000})
+        self.folder.mkdir()
+        file = StateFile(self.folder / "state.json")
+        file.load()
+        file.save(encode(image))
+        service.startService()
+        due_us = service.relay.params.image().expires_us["/here"]
+        self.assertLess(abs(due_us - now_us - 60_000_000), 30_000_000)
+        ended = service.relay.params.ended("/gone")
+        assert ended is not None
+        self.assertLess(ended.when_us, now_us + 30_000_000)
+        self.stop(service)
 
     def test_second_service_on_the_same_files_does_not_start(self) -> None:
         """While the first one lives; afterwards it does. Accounts are files, too."""

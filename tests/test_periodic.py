@@ -36,6 +36,15 @@ class PeriodicServiceTests(SynchronousTestCase):
         self.clock.pump([9, 1, 10, 10])
         self.assertEqual(self.calls, [10, 20, 30])
 
+    def test_service_calls_at_the_start_where_the_job_asks_for_it(self) -> None:
+        """Then at every interval, as usual."""
+        service = PeriodicService(
+            10, self.clock, lambda: self.calls.append(self.clock.seconds()), "job", run_at_start=True
+        )
+        service.startService()
+        self.clock.pump([10, 10])
+        self.assertEqual(self.calls, [0, 10, 20])
+
     def test_service_goes_on_after_a_call_raises(self) -> None:
         """An exception is logged and the next call is made."""
         self.start(lambda: 1 // 0)  # type: ignore[arg-type, return-value]

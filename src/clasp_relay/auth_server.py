@@ -16,6 +16,7 @@ from twisted.web.resource import Resource
 from clasp_relay.access.accounts import Accounts, Admission, Tell, load_tokens
 from clasp_relay.access.addresses import ClientAddresses, hasher_of_addresses
 from clasp_relay.access.devices import DeviceWatch
+from clasp_relay.access.guests import GuestParams
 from clasp_relay.access.limits import AttemptLimiter, KnownAddresses, RateLimits
 from clasp_relay.access.names import name_keys
 from clasp_relay.access.passwords import (
@@ -28,6 +29,7 @@ from clasp_relay.access.passwords import (
 from clasp_relay.access.permissions import TokenPermissions
 from clasp_relay.access.policy import Policy
 from clasp_relay.access.policy.document import GuestIds
+from clasp_relay.access.refusals import Busy
 from clasp_relay.access.secret_files import admin_record, read_or_make_admin_token, read_or_make_key
 from clasp_relay.access.store_calls import MAX_WAITING_CALLS
 from clasp_relay.access.tokens import TokenTable
@@ -55,7 +57,7 @@ NO_WEB_ROOT = "none"
 """The value of ``web_root`` for no app."""
 
 PURGE_INTERVAL_S = 3600
-"""How often old tokens are deleted."""
+"""How often old tokens are deleted, and what guests who are gone have in the state."""
 
 
 DEVICES_INTERVAL_S = 0.5
@@ -94,6 +96,11 @@ class AuthServer(Service):
         addresses: ClientAddresses,
         tell: Tell,
     ) -> None:
+        self._guests: GuestParams | None = None
+        """What guests wrote for themselves, where a policy says something about it."""
+        if policy is not None:
+            self._guests = GuestParams(policy.document, relay.params, relay.committer, relay.work, tokens, time.time)
+        self._is_starting = True
         self._tell = tell
         self._accounts: Accounts | None = None
         self._factory = factory
@@ -157,12 +164,29 @@ class AuthServer(Service):
         devices = DeviceWatch(store.devices, self.sql, self._tokens)
         devices.load()
         self._jobs = [
-            PeriodicService(PURGE_INTERVAL_S, self._reactor, lambda: Deferred.fromCoroutine(accounts.purge()), "purge"),
+            PeriodicService(
+                PURGE_INTERVAL_S,
+                self._reactor,
+                lambda: Deferred.fromCoroutine(self._purge(accounts)),
+                "purge",
+                run_at_start=True,
+            ),
             PeriodicService(
                 DEVICES_INTERVAL_S, self._reactor, lambda: Deferred.fromCoroutine(devices.look()), "device tokens"
             ),
         ]
         return make_site(self._root(accounts), self._reactor, settings.trusted_proxies)
+
+    async def _purge(self, accounts: Accounts) -> None:
+        """Ends what is old: what guests have in the state, then tokens and addresses, which have time at the start."""
+        is_start, self._is_starting = self._is_starting, False
+        if self._guests is not None:
+            try:
+                await self._guests.end_old(accounts.last_issued)
+            except Busy:
+                return  # the tokens are left, too: which of them are still needed is not known
+        if not is_start:
+            await accounts.purge()
 
     def startService(self) -> None:
         """Starts the threads and the timers; ``open`` must have been called."""

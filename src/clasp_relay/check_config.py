@@ -23,7 +23,7 @@ from clasp_relay.wire.values import encode_value
 
 __all__ = ["run"]
 
-_ABOUT_A_FILE = ("--as", "--state", "--read", "--write", "--value", "--help", "-h")
+_ABOUT_A_FILE = ("--as", "--state", "--read", "--write", "--value", "--guest", "--help", "-h")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -70,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("file", metavar="FILE", help="the policy: a JSON file, chat or chat-compat")
     parser.add_argument("--as", dest="user", metavar="USER", help="id of the user")
+    parser.add_argument("--guest", action="store_true", help="the user is a guest (default: a registered user)")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--read", metavar="ADDRESS", help="explain whether the user may read this address")
     what.add_argument("--write", metavar="ADDRESS", help="explain whether the user may write this address")
@@ -87,6 +88,8 @@ def _check_file(asked: argparse.Namespace, out: TextIO) -> None:
         fail("check-config: --as needs --read or --write, and --read and --write need --as")
     if asked.value is not None and asked.write is None:
         fail("check-config: --value needs --write")
+    if asked.guest and asked.write is None:
+        fail("check-config: --guest needs --write")
     if asked.state is not None and address is None:
         fail("check-config: --state needs --read or --write")
     policy = load_policy(asked.file)
@@ -112,7 +115,9 @@ def _explain(policy: Policy, asked: argparse.Namespace, address: str) -> Explana
     try:
         if asked.read is not None:
             return explain_read(policy, asked.user, address, state, now_us)
-        return explain_write(policy, asked.user, address, _value(asked.value), state, now_us)
+        return explain_write(
+            policy, asked.user, address, _value(asked.value), state, now_us, is_account=not asked.guest
+        )
     except ValueError as error:  # the user's id cannot stand in a scope
         fail(f"--as: {error}")
 

@@ -216,7 +216,8 @@ class RelayService(MultiService):
         self._lock_files()
         self._try_files()
         self._opened_as = os.geteuid()
-        state = state_file.load(self.relay.clock.now_us())
+        now_us = self.relay.clock.now_us()
+        state = state_file.load(now_us)
         for warning in state.warnings:
             events.STATE_WARNING.log(text=warning)
         site = None if self._auth is None else self._auth.open()
@@ -247,7 +248,7 @@ class RelayService(MultiService):
     def _load(self, state: LoadedState) -> None:
         """Takes the state, and what the journal has beyond it."""
         state_file, params, journal = self._state_file, self.relay.params, self._journal
-        params.load(state.image)
+        params.load(state.image, self.relay.clock.now_us())
         self._snapshots = SnapshotWriter(
             state_file,
             journal.image,

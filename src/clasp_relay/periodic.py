@@ -18,13 +18,15 @@ class PeriodicService(Service):
     """Makes a call at an interval while it runs.
 
     A call that fails is logged, and the next one is made as usual (a bare ``LoopingCall`` would stop). While the
-    Deferred of a call waits, no other call is made. The first call is due one interval after the start.
+    Deferred of a call waits, no other call is made. The first call is due one interval after the start, or at the start
+    itself.
 
     Args:
         interval_s: seconds from one call to the next.
         clock: tells the time; the reactor.
         call: the job; may return a Deferred.
         name: name of the job, for the log and for ``getServiceNamed``.
+        run_at_start: whether the first call is made when the service starts.
         run_on_stop: whether one more call is made when the service stops, after the one that runs.
     """
 
@@ -35,11 +37,13 @@ class PeriodicService(Service):
         call: Callable[[], Deferred[Any] | None],
         name: str,
         *,
+        run_at_start: bool = False,
         run_on_stop: bool = False,
     ) -> None:
         self.name = name
         self._interval_s = interval_s
         self._call = call
+        self._run_at_start = run_at_start
         self._run_on_stop = run_on_stop
         self._loop = LoopingCall(self._run)
         self._loop.clock = clock
@@ -48,7 +52,7 @@ class PeriodicService(Service):
     def startService(self) -> None:
         """Starts the first interval."""
         Service.startService(self)
-        self._ended = self._loop.start(self._interval_s, now=False)
+        self._ended = self._loop.start(self._interval_s, now=self._run_at_start)
 
     def stopService(self) -> Deferred[None]:
         """Makes no further calls.

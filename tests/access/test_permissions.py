@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from importlib import resources
 from typing import Any
 
 from hypothesis import given, settings
@@ -360,12 +362,69 @@ class PartialAdminTests(SynchronousTestCase):
                     self.assertEqual(heard_by, expected)
 
 
+ACCOUNT = {"type": "writer_is_account"}
+IS_ACCOUNT = [
+    {"field": "account", "value": True, "publish": True, "when": [ACCOUNT]},
+    {"field": "account", "value": False, "publish": True, "when": [{"type": "not", "check": ACCOUNT}]},
+]
+
+
+class AccountTests(SynchronousTestCase):
+    """Guests and registered users are told apart, by their tokens."""
+
+    def world(self, policy: object) -> tuple[Client, Client, Client]:
+        """Returns a guest, the same user registered, and somebody who sees everything."""
+        world = AuthWorld(policy)
+        for name, is_guest in (("as guest", True), ("as user", False)):
+            world.tokens.add(TokenRecord(digest_of(name), "ann", "Ann", is_guest, POLICY_SCOPES, 0, None))
+        guest, user, reader = (world.join(name) for name in ("as guest", "as user", "admin"))
+        reader.ask(Subscribe(1, "/**"))
+        return guest, user, reader
+
+    def test_stamp_says_whether_the_writer_is_registered(self) -> None:
+        """In SETs, PUBLISHes and bundles, whatever the sender said."""
+        rule = {"path": "/app/**", "stamp": IS_ACCOUNT}
+        guest, user, reader = self.world({"scopes": SCOPES, "write_rules": [rule]})
+        for client, is_account in ((guest, False), (user, True), (guest, False)):
+            for said in ({}, {"account": True}, {"account": False}, {"account": "yes"}):
+                sent = value({"n": 1, **said})
+                for message in (Set("/app/a", sent), Publish("/app/b", value=sent), Bundle((Set("/app/c", sent),))):
+                    with self.subTest(client=client.session.id, message=message):
+                        client.send(message)
+                        ((_, found),) = heard(reader.hear())
+                        self.assertEqual(found, {"n": 1, "account": is_account})
+        self.assertEqual(heard(guest.ask(Set("/app/a", NULL))), [])
+        self.assertEqual(heard(reader.hear()), [("/app/a", None)])
+        self.assertEqual(codes(guest.ask(Set("/app/a", value("no map")))), [ErrorCode.POLICY])
+
+    def test_rule_may_be_for_registered_users(self) -> None:
+        """What is remembered of one session is not taken for another one of the same subject."""
+        rule = {"path": "/app/**", "checks": [ACCOUNT]}
+        guest, user, _ = self.world({"scopes": SCOPES, "write_rules": [rule]})
+        for _ in range(3):
+            self.assertEqual(codes(user.ask(Set("/app/a", value(1)))), [])
+            (error,) = guest.ask(Set("/app/a", value(2)))
+            assert isinstance(error, Error), error
+            self.assertEqual(error.message, "only registered users may do this; you are a guest")
+
+    def test_presence_in_the_chat_says_it(self) -> None:
+        """Under both policies."""
+        for name in PACKAGED:
+            with self.subTest(name):
+                policy = json.loads(resources.files("clasp_relay.access.policies").joinpath(f"{name}.json").read_text())
+                guest, user, reader = self.world(policy)
+                for client, is_account in ((guest, False), (user, True)):
+                    client.send(Set("/chat/room/r1/presence/ann", value({"name": "Ann", "account": True})))
+                    expected = ("/chat/room/r1/presence/ann", {"name": "Ann", "account": is_account})
+                    self.assertEqual(heard(reader.hear()), [expected])
+
+
 class RememberedAnswerTests(SynchronousTestCase):
     """Every answer that is remembered is the one that would be found anew."""
 
     def test_every_check_is_tried(self) -> None:
-        """The policies that are drawn leave none out."""
-        self.assertEqual({*leaves(("id",)), "not", "any_of", "all_of"}, set(CHECKS))
+        """The policies that are drawn leave none out, but the one that no reader is asked about."""
+        self.assertEqual({*leaves(("id",)), "not", "any_of", "all_of", "writer_is_account"}, set(CHECKS))
 
     @settings(max_examples=settings().max_examples // 4)
     @given(POLICIES, STEPS)

@@ -285,6 +285,7 @@ class TokenTableTests(SynchronousTestCase):
         digests = (digest_of("a"), digest_of("b"), None)
         self.assertEqual([self.table.is_of(digest, "a") for digest in digests], [True, False, False])
         self.assertFalse(self.table.is_of(digest_of("a"), "b"))
+        self.assertEqual([self.table.has_any(subject) for subject in ("a", "b")], [True, False])
 
     def test_tokens_move_with_a_clock_that_is_set(self) -> None:
         """Those that were given out before, by the time that was missing; their lives stay as long as they were."""

@@ -70,8 +70,6 @@ class Guard(OpenPermissions):
         self.opens: Callable[[str], Sequence[CatchUp]] = lambda _: ()
         self.stamps: dict[str, str] = {}
         self.ended_tokens: set[bytes] = set()
-        self.tracked = ""
-        """The start of the addresses of which it counts who is present."""
         self.kept = ""
         """The start of the addresses whose signals are kept."""
 
@@ -148,10 +146,6 @@ class Guard(OpenPermissions):
     def stamp_of(self, address: str, value: Value) -> str | None:
         """As ``stamps`` says."""
         return self.stamps.get(address)
-
-    def tracks_presence(self, address: str) -> bool:
-        """As ``tracked`` says."""
-        return bool(self.tracked) and address.startswith(self.tracked)
 
     def keeps(self, message: Publish) -> bool:
         """As ``kept`` says."""

@@ -358,48 +358,15 @@ class GuardedTests(SynchronousTestCase):
         self.alice.send(Set("/1", NULL))
         self.assertEqual(codes(self.alice.ask(Set("/mine", value(1)))), [])
 
-    def test_live_session_alone_is_present(self) -> None:
-        """And its null ends that; what a session planned and did not live to see leaves neither presence nor lock."""
-        self.guard.tracked = "/here"
+    def test_session_that_has_ended_leaves_no_lock_by_what_it_planned(self) -> None:
+        """The bundle is done all the same."""
         params = self.world.relay.params
-        self.alice.send(Set("/here/a", value(1)))
-        self.alice.send(Set("/elsewhere", value(1)))
-        self.assertEqual([params.is_present(one, "alice") for one in ("/here/a", "/elsewhere")], [True, False])
-        self.alice.send(Set("/here/a", NULL))
-        self.assertFalse(params.is_present("/here/a", "alice"))
         planned = Bundle((Set("/here/a", value(1), lock=True),), self.world.clock.now_us() + 1_000_000)
         self.assertEqual(codes(self.alice.ask(planned)), [])
         self.alice.leave()
         self.world.advance(1)
         self.assertIsNotNone(params.get("/here/a"))
-        self.assertFalse(params.is_present("/here/a", "alice"))
         self.assertIsNone(params.holder("/here/a"))
-
-    def test_null_ends_the_presence_of_all_sessions(self) -> None:
-        """Of every tab and every user, whoever wrote it; at that address alone."""
-        self.guard.tracked = "/here"
-        params, tab = self.world.relay.params, self.world.join("alice")
-        for by in (self.alice, self.bob):
-            with self.subTest(by=by.session.identity.subject):
-                for client in (self.alice, tab, self.bob):
-                    client.send(Set("/here/a", value(1)))
-                    client.send(Set("/here/b", value(1)))
-                by.send(Set("/here/a", NULL))
-                self.assertEqual([params.is_present("/here/a", one) for one in ("alice", "bob")], [False, False])
-                self.assertEqual([params.is_present("/here/b", one) for one in ("alice", "bob")], [True, True])
-
-    def test_presence_ends_with_the_last_session_of_a_user(self) -> None:
-        """And with an expiry that nobody wrote."""
-        self.guard.tracked = "/here"
-        params, tab = self.world.relay.params, self.world.join("alice")
-        for client in (self.alice, tab, self.bob):
-            client.send(Set("/here/a", value(1), ttl=5))
-        tab.leave()
-        self.assertTrue(params.is_present("/here/a", "alice"))
-        self.alice.leave()
-        self.assertEqual([params.is_present("/here/a", one) for one in ("alice", "bob")], [False, True])
-        self.world.advance(6)
-        self.assertFalse(params.is_present("/here/a", "bob"))
 
     def test_record_says_who_wrote_it(self) -> None:
         """Session, subject and time, as a SNAPSHOT shows the first and the last."""
@@ -653,9 +620,8 @@ class RecoveryTests(SynchronousTestCase):
         """Returns what is set."""
         return {param.address: decode_value(param.value) for param in world.relay.params.all()}
 
-    def test_locks_and_presence_end_with_the_process(self) -> None:
+    def test_locks_end_with_the_process(self) -> None:
         """What was set stays, and renewals of what is gone mean nothing."""
-        self.guard.tracked = "/here"
         self.client.send(Set("/here/a", value(1), lock=True, ttl=60))
         self.world.advance(1)
         self.client.send(Get("/here/a"))
@@ -665,7 +631,6 @@ class RecoveryTests(SynchronousTestCase):
         self.log.changes.append(renewal._replace(param=renewal.param._replace(address="/here/b")))
         params = self.again().relay.params
         self.assertIsNone(params.holder("/here/a"))
-        self.assertFalse(params.presence.of(self.client.session.id))
         self.assertEqual(params.image().expires_us, {"/here/a": START_US + 61_000_000})
 
     def test_bundle_that_waits_runs_at_its_time(self) -> None:
@@ -885,7 +850,7 @@ class OneWayTests(SynchronousTestCase):
                     found.setdefault(called, set()).add(name)
         applying = {called: names for called, names in found.items() if called.endswith(".apply")}
         self.assertEqual(applying, {"params.apply": {"core/commit.py"}, "schedule.apply": {"core/commit.py"}})
-        for called in ("locks.take", "locks.release", "presence.enter", "presence.end", "presence.leave", "expiry.set"):
+        for called in ("locks.take", "locks.release", "expiry.set"):
             with self.subTest(called=called):
                 self.assertEqual(found[called], {"core/state/params.py"})
 
@@ -893,7 +858,6 @@ class OneWayTests(SynchronousTestCase):
     def test_recorded_changes_make_the_same_state_again(self, steps: list[tuple[int, int]], is_small: bool) -> None:
         """After any life of several sessions, from what was recorded, encoded and decoded."""
         guard, log = Guard(), SlowLog()
-        guard.tracked = "/here"
         guard.kept = "/kept"
         guard.grant = lambda who, address, stored, ttl, _state: (
             Grant(stored, ttl, who.subject) if address == "/stamped" else None
@@ -924,7 +888,6 @@ class OneWayTests(SynchronousTestCase):
             params.state_bytes,
             params.changes,
             params.locks._holders,
-            params.presence._subjects,
             *(vars(shares) for shares in (params._by_subject, params._by_origin)),
         )
 

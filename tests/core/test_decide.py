@@ -135,7 +135,7 @@ class DecideTests(SynchronousTestCase):
         ):
             with self.subTest(message=message):
                 change = self.change(message)
-                self.assertEqual((change.kind, change.stamp, change.is_presence), (ChangeKind.WRITE, None, False))
+                self.assertEqual((change.kind, change.stamp), (ChangeKind.WRITE, None))
                 self.assertEqual((change.lock, change.unlock, change.ttl), (message.lock, message.unlock, message.ttl))
                 self.assertEqual((change.takes_lock, change.param.ttl, change.due_us), (takes_lock, ttl, due_us))
 

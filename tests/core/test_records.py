@@ -36,7 +36,6 @@ _CHANGES: st.SearchStrategy[Change] = st.builds(
     st.booleans(),
     st.none() | TEXT,
     st.none() | U64,
-    st.booleans(),
     U64,
     st.none() | MESSAGES.filter(lambda message: isinstance(message, Bundle | Publish)),
 )
@@ -58,9 +57,8 @@ LITERALS: tuple[tuple[Change, bytes], ...] = (
             takes_lock=True,
             stamp="bob",
             due_us=60_000_009,
-            is_presence=True,
         ),
-        b"\x01\x01\x02\x7d\x00\x00\x00\x00\x00\x00\x00\x03"
+        b"\x01\x01\x00\x7d\x00\x00\x00\x00\x00\x00\x00\x03"
         + TIME
         + ADDRESS
         + b"\x00\x00\x00\x01w\x00\x00\x00\x02\xc3\xa9\x00\x00\x00\x04here"
@@ -84,10 +82,6 @@ LITERALS: tuple[tuple[Change, bytes], ...] = (
     (
         Change(no_param("/a", "w", "", 9), ChangeKind.LOCK_RELEASE),
         b"\x01\x03\x00\x00" + ABOUT + ADDRESS + b"\x00\x00\x00\x01w" + NOBODY + NOBODY + NOTHING,
-    ),
-    (
-        Change(no_param("/a", "w", "s", 9), ChangeKind.PRESENCE_END),
-        b"\x01\x04\x00\x00" + ABOUT + ADDRESS + b"\x00\x00\x00\x01w\x00\x00\x00\x01s" + NOBODY + NOTHING,
     ),
     (
         Change(no_param("", "", "", 9), ChangeKind.SCHEDULED, due_us=0x0102, number=7, message=Bundle()),

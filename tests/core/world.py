@@ -218,7 +218,6 @@ def written(
     lock: bool = False,
     unlock: bool = False,
     stamp: str | None = None,
-    is_presence: bool = False,
 ) -> Change:
     """Returns the write of a param, as it would be decided for a table."""
     due_us = None if param.value == NULL else params.due_us(param.ttl, param.timestamp_us)
@@ -231,7 +230,6 @@ def written(
         takes_lock=takes_lock,
         stamp=stamp,
         due_us=due_us,
-        is_presence=is_presence,
     )
 
 

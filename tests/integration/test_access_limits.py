@@ -129,7 +129,7 @@ class ShareTests(AccountsTestCase):
         self.assertEqual(bob.code(put(presence, here, ttl=60), 1), 0)
         guests = [relay.api.guest(f"mal{number}") for number in range(18)]
         self.assertEqual(self.fill(relay, guests), {503})
-        self.assertEqual(told(bob.ask(Get(presence))), [(presence, here)])
+        self.assertEqual(told(bob.ask(Get(presence))), [(presence, {**here, "account": False})])
         bob.close()
         relay.stop()
         relay = self.start_accounts(*options)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import time
 from contextlib import closing
 from typing import Any
 
-from clasp_relay.wire.messages import Bundle, Error, Get, Hello, Subscribe
+from clasp_relay.wire.messages import Ack, Bundle, Error, Get, Hello, Subscribe
 from tests.integration.accounts import WATCHED, AccountsRelay, AccountsTestCase, Person, event, put, told
 from tests.integration.process import wait_until
 from tests.integration.raw import Closed, RawClient
@@ -89,6 +90,40 @@ class RestartTests(TimeCase):
         for room in ("r1", "r2"):
             self.assertEqual(bob.code(put(f"/chat/room/{room}/meta", {"name": "mine"}), 1), 403)
             self.assertEqual(ann.code(put(f"/chat/room/{room}/meta", {"name": "New"}), 1), 0)
+
+    def test_what_a_guest_wrote_for_itself_ends_when_it_has_been_away_for_long(self) -> None:
+        """At the start, by a null; accounts, other guests and other addresses keep theirs."""
+        relay = self.start_accounts("--app-config", "chat")
+        names = ("gone", "here", "uma")
+        tokens = [relay.api.guest("gone"), relay.api.guest("here"), relay.api.register("Uma", user_id="uma")]
+        for name, token in zip(names, tokens, strict=True):
+            person = self.sign_in(relay, token)
+            self.assertEqual(person.code(put(f"/chat/user/{name}/profile", {"name": name}), 1), 0)
+            self.assertEqual(person.code(put(f"/chat/room/{name}/meta", {"name": name}), 1), 0)
+        self.assertEqual(relay.stop(), 0)
+        with closing(sqlite3.connect(self.folder / "data" / "users.db")) as db, db:
+            db.execute(
+                "UPDATE tokens SET created_at = created_at - :age, expires_at = expires_at - :age,"
+                " first_expires_at = first_expires_at - :age WHERE subject IN ('gone', 'uma')",
+                {"age": 91 * DAY_S},
+            )
+        path = self.folder / "data" / "state.json"
+        state = json.loads(path.read_text("utf-8"))
+        for param in state["params"]:
+            param["timestamp"] -= 91 * DAY_S * 1_000_000
+        path.write_text(json.dumps(state), "utf-8")
+        relay = self.start_accounts("--app-config", "chat")
+        wait_until(lambda: "1 params ended that guests had written for themselves" in relay.log, "the profile ends")
+        here = self.sign_in(relay, tokens[1])
+        shown = dict(told(here.ask(*(Get(f"/chat/user/{name}/profile") for name in names))))
+        self.assertEqual(
+            [shown[f"/chat/user/{name}/profile"] for name in names], [None, {"name": "here"}, {"name": "uma"}]
+        )
+        self.assertEqual(len(told(here.ask(*(Get(f"/chat/room/{name}/meta") for name in names)))), 3)
+        (ack,) = self.sign_in(relay, relay.api.guest("gone")).ask(
+            put("/chat/user/gone/profile", {"name": "new"}), qos=1
+        )
+        self.assertEqual((type(ack), getattr(ack, "revision", None)), (Ack, 3))
 
 
 class ExpiryTests(TimeCase):
@@ -261,4 +296,4 @@ class PresenceTests(TimeCase):
         bob.reset()
         self.move_clock(relay, 61)
         shown: list[Any] = told(ann.receive_until(lambda message: told([message]) == [(at, None)]))
-        self.assertEqual(shown, [(at, {"name": "Bob"}), (at, None)])
+        self.assertEqual(shown, [(at, {"name": "Bob", "account": False}), (at, None)])

@@ -313,6 +313,36 @@ class UserStoreTests(SynchronousTestCase):
         kept = [name for name in (*ended, "v1", "v2", "x") if store.find_token(token(name).digest) is not None]
         self.assertEqual(kept, ["e3", "v1", "v2", "x"])
 
+    def test_store_tells_when_guests_were_given_their_last_token(self) -> None:
+        """Revoked or over; users are told apart, for unknown ids it is the oldest token."""
+        for number, name in enumerate(("g1", "g2", "g3")):
+            made = token(name, "gina", guest=True, created_s=NOW_S + number * DAY_S)
+            self.store.add_guest_token(made, GINA, Claim(None, True, NOW_S))
+        self.store.revoke(token("g3").digest, NOW_S + 3 * DAY_S)
+        self.store.add_guest_token(token("h", "hal", guest=True), GUEST, NO_PROOF)
+        issued_s = self.store.last_issued(["hal", "gina", "u1", "nobody"], is_first=True)
+        self.assertEqual(issued_s, {"gina": NOW_S + 2 * DAY_S, "hal": NOW_S, "u1": None, "nobody": NOW_S})
+        empty = SqliteUsers(None, keys_of)
+        self.addCleanup(empty.close)
+        self.assertEqual(empty.last_issued(["nobody"], is_first=True), {})
+        self.assertEqual(self.store.last_issued([], is_first=False), {})
+
+    def test_last_token_of_a_guest_is_spared_until_the_next_round(self) -> None:
+        """That one only, and of those who were asked about."""
+        for name, subject, age_s in (("g1", "gina", 10), ("g2", "gina", 0), ("h", "hal", 0)):
+            made = token(name, subject, guest=True, created_s=NOW_S - age_s)
+            self.store.add_guest_token(made, keys_of(subject), Claim(None, True, NOW_S))
+        late_s = NOW_S + DAY_S + GUEST_PROOF_S
+        self.store.last_issued(["gina"], is_first=True)
+        self.store.last_issued(["hal"], is_first=False)
+        self.store.purge(late_s, 10)
+        kept = [name for name in ("g1", "g2", "h") if self.store.find_token(token(name).digest) is not None]
+        self.assertEqual(kept, ["g2", "h"])
+        self.store.last_issued(["gina"], is_first=True)
+        self.store.purge(late_s, 10)
+        kept = [name for name in kept if self.store.find_token(token(name).digest) is not None]
+        self.assertEqual(kept, ["g2"])
+
     def test_store_purges_what_need_not_be_kept(self) -> None:
         """A user's token a week after its expiry, a guest's after 90 days, revoked or not; so many at once."""
         self.store.add_user_token(token("b"), 0)

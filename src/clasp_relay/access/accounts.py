@@ -173,6 +173,14 @@ class Accounts:
         scopes = tuple(self._scopes_of(record))
         return TokenInfo(record.subject, record.username, record.guest, scopes, record.expires_s)
 
+    async def last_issued(self, subjects: Sequence[str], *, is_first: bool) -> dict[str, int | None]:
+        """Returns when guests were given their last token; see ``UserStore.last_issued``.
+
+        Raises:
+            Refusal: the store cannot be asked now.
+        """
+        return await self._calls.run(self._store.last_issued, subjects, is_first=is_first)
+
     async def purge(self) -> int:
         """Deletes old tokens and addresses; to be called periodically. A busy relay leaves them for the next time.
 

@@ -94,6 +94,8 @@ class Bearer(Identity):
     """As whose its failures count; empty for the subject's. A new subject for each session would forget them."""
     places: dict[str, Place] = field(default_factory=dict, repr=False)
     """Cached rights by address."""
+    is_account: bool = False
+    """Whether the token is a registered user's."""
 
 
 class TokenPermissions:
@@ -115,8 +117,6 @@ class TokenPermissions:
         self.tells_live_apart = policy is not None and policy.tells_live_apart
         self.catch_ups: Callable[[str], Sequence[CatchUp]] = _nothing if policy is None else policy.catch_ups
         """See ``Permissions``."""
-        self.tracks_presence: Callable[[str], bool] = _never if policy is None else policy.tracks_presence
-        """See ``Permissions``."""
         self.memory = Memory()
         """See ``Permissions``."""
 
@@ -130,8 +130,14 @@ class TokenPermissions:
             raise EXPIRED from None
         except TokenUnknown:
             raise BAD_TOKEN from None
-        label = record.username if record.scopes_name == OWN_SCOPES else ""
-        return Bearer(record.subject, record.digest, Scopes.parse(self.scopes_of(record)), label=label)
+        is_device = record.scopes_name == OWN_SCOPES
+        return Bearer(
+            record.subject,
+            record.digest,
+            Scopes.parse(self.scopes_of(record)),
+            label=record.username if is_device else "",
+            is_account=not (record.guest or is_device),
+        )
 
     def _admit_anonymous(self, session: Session) -> Bearer:
         """Lets in a session without a token, where the policy says what it may do."""
@@ -281,14 +287,14 @@ class TokenPermissions:
             place.remembered = None
             return False
         left = remembered.value
-        return not left or holds_all(left, Question(who.subject, place.captured, address, value, state, now_us))
+        return not left or holds_all(left, _question(who, place, address, value, state, now_us))
 
     def _sign(
         self, who: Identity, rule: WriteRule, place: Place, address: str, value: Value, is_publish: bool, state: State
     ) -> Value:
         assert self._policy is not None, "signed without a policy"
-        write = WriteRequest(who.subject, address, value, None, is_publish)
-        question = Question(who.subject, place.captured, address, value, state, self._now_us())
+        write = WriteRequest(who.subject, address, value, None, is_publish, is_account=_bearer(who).is_account)
+        question = write.question(place.captured, state, self._now_us())
         return self._policy.write_rules.sign(rule, write, question)
 
     def _decide(
@@ -313,6 +319,7 @@ class TokenPermissions:
             state,
             self._now_us(),
             is_admin=place.is_admin,
+            is_account=_bearer(who).is_account,
             memory=memory,
             fails_as=_bearer(who).fails_as,
         )
@@ -359,16 +366,17 @@ def _bearer(who: Identity) -> Bearer:
     return who
 
 
+def _question(who: Identity, place: Place, address: str, value: Value, state: State, now_us: int) -> Question:
+    is_account = _bearer(who).is_account
+    return Question(who.subject, place.captured, address, value, state, now_us, is_account=is_account)
+
+
 def _scopes_of(who: Identity) -> Scopes:
     return _bearer(who).scopes
 
 
 def _nothing(_address: str) -> Sequence[CatchUp]:
     return ()
-
-
-def _never(_address: str) -> bool:
-    return False
 
 
 def _out_of_scope(action: str, about: str) -> RequestError:

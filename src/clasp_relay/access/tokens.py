@@ -301,6 +301,10 @@ class TokenTable:
         """Returns the record of a token that is valid now, given by its digest; it is no use of it."""
         return self._valid[digest] if self.is_valid(digest) else None
 
+    def has_any(self, subject: str) -> bool:
+        """Tells whether a subject has a valid token."""
+        return subject in self._by_subject
+
     def is_of(self, digest: bytes | None, subject: str) -> bool:
         """Tells whether a token, given by its digest, is valid now and a subject's."""
         return digest is not None and self.is_valid(digest) and self._valid[digest].subject == subject

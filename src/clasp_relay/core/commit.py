@@ -26,10 +26,10 @@ from clasp_relay.wire.constants import Signal
 from clasp_relay.wire.messages import NULL, Bundle, Publish, Value
 
 ENDED_AT_ONCE = 16
-"""How many params, locks or presences end in one piece of work. A hundred thousand can end at the same time."""
+"""How many params or locks end in one piece of work. A hundred thousand can end at the same time."""
 
 NULL_US, END_US = 40, 5
-"""About what it costs to end a param, telling of it included, and to end a lock, a presence or a waiting bundle."""
+"""About what it costs to end a param, telling of it included, and to end a lock or a waiting bundle."""
 
 
 class Committer:
@@ -167,11 +167,11 @@ class Committer:
     def restore(self, change: Change) -> None:
         """Applies a recorded change of the relay's life before: nobody is told, and nothing is recorded.
 
-        Locks and presence are not restored: they ended with their sessions.
+        Locks are not restored: they ended with their sessions.
         """
         kind = change.kind
         if kind is ChangeKind.WRITE:
-            self._params.apply(change._replace(takes_lock=False, is_presence=False))
+            self._params.apply(change._replace(takes_lock=False))
         elif kind is ChangeKind.RENEWAL:
             if self._params.get(change.param.address) is not None:
                 self._params.apply(change)
@@ -214,32 +214,38 @@ class Committer:
                 about, holder = no_param("", "", "", self._clock.now_us()), self._params.holder
                 yield self._end_all([_lock_release(about, each, holder(each) or "") for each in addresses])
             while addresses := self._params.expired(self._clock.now_us(), ENDED_AT_ONCE):
-                changes = []
-                for address in addresses:
-                    changes.append(self._decider.null(address))
-                    self._write(changes[-1])
-                self._record(changes, None)
-                yield NULL_US * len(changes)
+                yield self.end_params(addresses)
         finally:
             self._is_expiring = False
 
+    def end_params(self, addresses: Sequence[str]) -> int:
+        """Ends params whose time is over, as the relay's own nulls.
+
+        Args:
+            addresses: where something is set; ``ENDED_AT_ONCE`` at most.
+
+        Returns:
+            about what it cost, in µs.
+        """
+        changes = []
+        for address in addresses:
+            changes.append(self._decider.null(address))
+            self._write(changes[-1])
+        self._record(changes, None)
+        return NULL_US * len(changes)
+
     def end_session(self, session: Session) -> Pieces:
-        """Commits what ends with a session, in pieces: its locks and its presence."""
+        """Commits what ends with a session, in pieces: its locks."""
         params, subject = self._params, session.identity.subject
         about = no_param("", session.id, subject, self._clock.now_us())
         while addresses := params.locks.of(session.id, ENDED_AT_ONCE):
             yield self._end_all([_lock_release(about, each, session.id) for each in addresses])
-        while addresses := params.presence.of(session.id, ENDED_AT_ONCE):
-            yield self._end_all([Change(about._replace(address=each), ChangeKind.PRESENCE_END) for each in addresses])
         if not self._sessions.has_subject(subject):
             self._memory.drop_pool(subject)
 
     def _end_all(self, changes: Sequence[Change]) -> int:
         for change in changes:
             self._params.apply(change)
-            if change.kind is ChangeKind.PRESENCE_END:
-                # Nothing that is set has changed, but who asked for existence asked for presence with it.
-                self._memory.changed(change.param.address, True, False)
         self._record(changes, None)
         return END_US * len(changes)
 

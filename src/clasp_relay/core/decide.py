@@ -81,14 +81,13 @@ class Decider:
         if before is None:
             check_address(address)
         subject = session.identity.subject
-        ttl, stamp, is_presence = sent_ttl, None, False
+        ttl, stamp = sent_ttl, None
         if not self._is_open:
             grant = self._permissions.check_write(session.identity, address, value, ttl, state)
             if grant is not None:
                 value, ttl, stamp = grant
             if lock:
                 self._permissions.check_lock(session.identity, address)
-            is_presence = self._visibility.place(address).tracks_presence and value != NULL and session.is_live
         revision = self._next_revision(session, state, before, address, expected)
         if ttl is None and before is not None:
             ttl = before.ttl
@@ -98,7 +97,7 @@ class Decider:
         if 4 * len(address) + len(value) > SURELY_FITS_BYTES:
             check_param_fits(param)
         takes_lock = lock and not unlock and value != NULL and session.is_live
-        return _new(Change, (param, _WRITE, lock, unlock, sent_ttl, takes_lock, stamp, due_us, is_presence, 0, None))
+        return _new(Change, (param, _WRITE, lock, unlock, sent_ttl, takes_lock, stamp, due_us, 0, None))
 
     def _next_revision(
         self, session: Session, state: Params | Draft, before: Param | None, address: str, expected: int | None

@@ -58,7 +58,7 @@ class StateImage(NamedTuple):
 
 
 class ChangeKind(IntEnum):
-    """What a change is about. The numbers are part of the encoding."""
+    """What a change is about. The numbers are part of the encoding; 4 is free."""
 
     WRITE = 1
     """A SET or a null: of a session, or of the relay where a param expires or is evicted."""
@@ -68,9 +68,6 @@ class ChangeKind(IntEnum):
 
     LOCK_RELEASE = 3
     """A lock ended without a write: with its session, or an hour after it was taken last."""
-
-    PRESENCE_END = 4
-    """A session that was present at an address ended."""
 
     SCHEDULED = 5
     """A bundle was accepted for later. Its ``param.value`` is what its session's token is known by, as bytes."""
@@ -103,8 +100,6 @@ class Change(NamedTuple):
     """The subject that a policy's stamp names, where it outlives a null."""
     due_us: int | None = None
     """Unix µs: when the param ends by itself, or a scheduled bundle is due; None for never."""
-    is_presence: bool = False
-    """Whether the writer counts as present at the address from now on."""
     number: int = 0
     """Which scheduled bundle it is about."""
     message: Bundle | Publish | None = None
@@ -125,8 +120,8 @@ VERSION = 1
 """The first byte of every encoded change. A reader refuses versions that it does not know."""
 
 _HEAD = struct.Struct(">BBHQQ")
-_LOCK, _UNLOCK, _TAKES_LOCK, _TTL, _TTL_SENT, _STAMP, _DUE, _NUMBER, _MESSAGE, _PRESENCE = (1 << n for n in range(10))
-_KNOWN_FLAGS = (1 << 10) - 1
+_LOCK, _UNLOCK, _TAKES_LOCK, _TTL, _TTL_SENT, _STAMP, _DUE, _NUMBER, _MESSAGE = (1 << n for n in range(9))
+_KNOWN_FLAGS = (1 << 9) - 1
 _U32 = struct.Struct(">I")
 _U64 = struct.Struct(">Q")
 
@@ -138,7 +133,6 @@ def encode_change(change: Change) -> bytes:
     """
     param = change.param
     flags = change.lock * _LOCK | change.unlock * _UNLOCK | change.takes_lock * _TAKES_LOCK
-    flags |= change.is_presence * _PRESENCE
     tail = []
     for flag, number, pack in (
         (_TTL, param.ttl, _U32.pack),
@@ -201,7 +195,6 @@ def _decode_change(data: bytes) -> Change:
         bool(flags & _TAKES_LOCK),
         stamp,
         due_us,
-        bool(flags & _PRESENCE),
         number,
         message,
     )

@@ -265,6 +265,9 @@ CLOCK_UNSET = Event("clock.unset", "warn", "auth", "the machine's clock is not s
 CLOCK_SET = Event(
     "clock.set", "warn", "auth", "the machine's clock was set by {seconds} s: {count} tokens moved with it"
 )
+GUEST_PARAMS_ENDED = Event(
+    "guests.params_ended", "info", "auth", "{count} params ended that guests had written for themselves"
+)
 USERS_HELD = Event(
     "users.held",
     "warn",

@@ -23,7 +23,7 @@ TURN_S = 0.005
 class EndQueue:
     """Makes the calls that end sessions: at once, but in each turn of the event loop only for some milliseconds.
 
-    The end of a session may null its presence, free its locks and tell hundreds of others: 300 connections that were
+    The end of a session may free its locks and tell hundreds of others: 300 connections that were
     reset at once kept everybody else waiting for more than a second.
 
     Args:

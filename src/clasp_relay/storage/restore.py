@@ -62,7 +62,8 @@ def read_state(file: BinaryIO, now_us: int = _MAX_U64) -> Restored:
         file: the document, from its beginning; must be seekable.
         now_us: Unix µs. A deletion that lies in the future (the machine's clock was wrong when it was written)
             counts as one of now: a policy's grace for those who were present a moment ago would last until then.
-            Nothing else is changed: a clock that is wrong now must not end what has a life time.
+            Nothing else is changed here: a clock that is wrong now must not end what has a life time
+            (``Params.load`` says what becomes of short ones).
 
     Returns:
         The state, and what was left out of it.

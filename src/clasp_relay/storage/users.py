@@ -307,6 +307,18 @@ class UserStore(Protocol):
     def known_addresses(self, now_s: int, limit: int) -> list[KnownAddress]:
         """Returns from which addresses users have signed in lately, at most ``limit``; the latest last."""
 
+    def last_issued(self, subjects: Sequence[str], *, is_first: bool) -> dict[str, int | None]:
+        """Returns when guests were given their last token, and spares the record of that token from ``purge``.
+
+        Args:
+            subjects: ids of guests, or of users; a few hundred at most.
+            is_first: whether these are the first of a round: then what the round before spared may be purged.
+
+        Returns:
+            Unix seconds by id, None for a user. For an id of which nothing is known it is the time of the oldest token
+            that is; where there is none (a new file) that id is missing.
+        """
+
     def purge(self, now_s: int, limit: int) -> int:
         """Deletes old tokens and addresses, at most ``limit`` each; returns the number of deleted tokens."""
 

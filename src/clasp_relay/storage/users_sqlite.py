@@ -41,6 +41,7 @@ _TOKEN = (
     "SELECT digest, subject, username, guest, scopes_name, created_at, expires_at, made_for, sign_in, replaces,"  # noqa: S105
     " revoked_at, first_expires_at FROM tokens"
 )
+_NOT_SPARED = "digest NOT IN (SELECT digest FROM temp.spared_tokens)"
 
 
 class SqliteUsers:
@@ -64,6 +65,8 @@ class SqliteUsers:
         self._db = open_users_in_memory(keys_of) if path is None else open_users_file(path, keys_of)
         self.devices = DeviceStore(self._db)
         """The device tokens; to be called as the other methods are."""
+        self._db.execute("PRAGMA temp_store = MEMORY")
+        self._db.execute("CREATE TEMP TABLE spared_tokens (digest BLOB PRIMARY KEY) WITHOUT ROWID")
 
     def close(self) -> None:
         """As :meth:`UserStore.close`."""
@@ -261,6 +264,30 @@ class SqliteUsers:
             )
             return [KnownAddress(*row) for row in rows][::-1]
 
+    def last_issued(self, subjects: Sequence[str], *, is_first: bool) -> dict[str, int | None]:
+        """As :meth:`UserStore.last_issued`."""
+        if is_first:
+            self._db.execute("DELETE FROM temp.spared_tokens")
+        places = ", ".join("?" * len(subjects))
+        # Beside MAX() SQLite takes the other columns from the row that has the greatest value.
+        newest = self._db.execute(
+            f"SELECT subject, MAX(created_at), digest FROM tokens WHERE guest AND subject IN ({places})"  # noqa: S608
+            " GROUP BY subject",
+            subjects,
+        ).fetchall()
+        users = self._db.execute(f"SELECT id FROM users WHERE id IN ({places})", subjects)  # noqa: S608 - placeholders
+        issued: dict[str, int | None] = {subject: created_s for subject, created_s, _ in newest}
+        issued.update((row[0], None) for row in users)
+        if len(issued) < len(subjects):
+            (oldest_s,) = self._db.execute("SELECT MIN(created_at) FROM tokens").fetchone()
+            if oldest_s is not None:
+                issued = dict.fromkeys(subjects, oldest_s) | issued
+        self._db.executemany(
+            "INSERT OR IGNORE INTO temp.spared_tokens (digest) VALUES (?)",
+            [(digest,) for subject, _, digest in newest if issued[subject] is not None],
+        )
+        return issued
+
     def purge(self, now_s: int, limit: int) -> int:
         """As :meth:`UserStore.purge`."""
         self._db.execute(
@@ -269,8 +296,8 @@ class SqliteUsers:
             (now_s - ADDRESS_KEPT_S, limit),
         )
         purged = self._db.execute(
-            "DELETE FROM tokens WHERE digest IN (SELECT digest FROM tokens WHERE first_expires_at <= ?"
-            " AND (guest = 0 OR first_expires_at <= ?) LIMIT ?)",
+            "DELETE FROM tokens WHERE digest IN (SELECT digest FROM tokens WHERE first_expires_at <= ?"  # noqa: S608
+            f" AND (guest = 0 OR first_expires_at <= ?) AND {_NOT_SPARED} LIMIT ?)",
             (now_s - USER_TOKEN_KEPT_S, now_s - GUEST_PROOF_S, limit),
         ).rowcount
         return purged + self._purge_guests(now_s, limit)
@@ -278,7 +305,8 @@ class SqliteUsers:
     def _purge_guests(self, now_s: int, limit: int) -> int:
         """Deletes guests' ended tokens of client addresses that have too many, the first to end first.
 
-        Valid ones stay, which the table of valid tokens bounds. Tokens of unknown addresses (from version 1 of the
+        Valid ones stay, which the table of valid tokens bounds, and so do those that ``last_issued`` spares, which the
+        state bounds: they are of guests who have something there. Tokens of unknown addresses (from version 1 of the
         file) count for nobody.
         """
         if not self._max_guest_tokens_per_address:
@@ -292,8 +320,9 @@ class SqliteUsers:
         for made_for, excess in too_many:
             if purged < limit:
                 purged += self._db.execute(
-                    "DELETE FROM tokens WHERE digest IN (SELECT digest FROM tokens WHERE guest AND made_for = ?"
-                    " AND (expires_at <= ? OR revoked_at IS NOT NULL) ORDER BY expires_at, created_at LIMIT ?)",
+                    "DELETE FROM tokens WHERE digest IN (SELECT digest FROM tokens WHERE guest AND made_for = ?"  # noqa: S608
+                    f" AND (expires_at <= ? OR revoked_at IS NOT NULL) AND {_NOT_SPARED}"
+                    " ORDER BY expires_at, created_at LIMIT ?)",
                     (made_for, now_s, min(excess, limit - purged)),
                 ).rowcount
         return purged

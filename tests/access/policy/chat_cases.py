@@ -131,6 +131,12 @@ WRITES: list[Row] = [
     Row(f"{OPEN}/presence/other", None, "carol adam"),
     Row(f"{OPEN}/presence/other", MAP, NOBODY),
     Row(f"{PRIV}/presence/other", None, "carol"),
+    # the list of the original app: nobody's to write, the creator's and the admins' to remove
+    *[
+        Row(f"{OPEN}/reactions/{rest}", value, who)
+        for rest in ("m1/👍", "m1", "m1/x/mia/more")
+        for value, who in ((MAP, NOBODY), (None, "carol adam"))
+    ],
     # what takes being inside
     *[
         Row(f"{room}/{rest}", MAP, who, is_publish)
@@ -138,7 +144,6 @@ WRITES: list[Row] = [
         for rest, is_publish in (
             ("messages", True),
             ("typing/{me}", False),
-            ("reactions/m1/👍", False),
             ("reactions/m1/👍/{me}", False),
             ("receipts/{me}", False),
             ("history/page/1", True),

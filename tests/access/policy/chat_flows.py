@@ -90,7 +90,7 @@ class CommonFlows(Flows):
         self.assertTrue(self.reaches("bob", f"{room}/messages", f"{room}/messages"))
         self.ok("bob", f"{room}/typing/bob", {"name": "Bob", "timestamp": 1.0})
         self.ok("bob", f"{room}/typing/bob", None)
-        self.ok("bob", f"{room}/reactions/m/👍", {"users": ["sid"]})
+        self.ok("bob", f"{room}/reactions/m/👍/bob", True)
         self.ok("bob", f"{room}/presence/bob", None)
         self.ok("ann", "/chat/registry/rooms/r1", None)
 
@@ -180,6 +180,8 @@ class ChatFlows(CommonFlows):
     def test_public_room(self) -> None:
         """Works; a newcomer sees messages from its presence on, not before."""
         self.check_public_room()
+        self.enter("bob", "r1")
+        self.refused("bob", "/chat/room/r1/reactions/m/👍", {"users": ["sid"]})
         self.assertFalse(self.reaches("eve", "/chat/room/r1/messages", "/chat/room/**"))
         self.refused("eve", "/chat/room/r1/messages", {"text": "x"}, is_publish=True)
 
@@ -252,14 +254,17 @@ class ChatFlows(CommonFlows):
         self.assertEqual(stored["passwordHash"], "h")
 
     def test_second_tab_stays_inside(self) -> None:
-        """When the first one leaves, until nothing of that user is there."""
+        """When the first one leaves: its next beat comes within the grace. Without a beat nobody stays."""
         self.create("ann", "r1", {"isPublic": True})
         self.enter("bob", "r1")
         self.ok("bob", "/chat/room/r1/presence/bob", None)
-        self.world.present.add(("/chat/room/r1/presence/bob", "bob"))
+        self.world.later(20)
+        self.assertTrue(self.reaches("bob", "/chat/room/r1/messages", "/chat/room/r1/messages"))
+        self.enter("bob", "r1")
         self.world.later(40)
         self.assertTrue(self.reaches("bob", "/chat/room/r1/messages", "/chat/room/r1/messages"))
-        self.world.present.clear()
+        self.ok("bob", "/chat/room/r1/presence/bob", None)
+        self.world.later(40)
         self.assertFalse(self.reaches("bob", "/chat/room/r1/messages", "/chat/room/r1/messages"))
 
 
@@ -271,6 +276,7 @@ class CompatFlows(CommonFlows):
     def test_public_room(self) -> None:
         """Live messages reach whoever subscribed."""
         self.check_public_room()
+        self.ok("bob", "/chat/room/r1/reactions/m/👍", {"users": ["sid"]})
         self.assertTrue(self.reaches("eve", "/chat/room/r1/messages", "/chat/room/r1/messages"))
 
     def test_moderation(self) -> None:

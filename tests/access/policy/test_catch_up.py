@@ -90,26 +90,6 @@ class CatchUpTests(SynchronousTestCase):
         self.assertEqual(opened("/a/" + "x" * 65_530, entry), [])
 
 
-class PresenceTests(SynchronousTestCase):
-    """Of which addresses it counts who is present."""
-
-    def test_lookups_of_presence_are_tracked_and_nothing_else(self) -> None:
-        """Wherever the check stands, for every subject."""
-        inner = {"type": "not", "check": {"type": "any_of", "checks": [META, PRESENT]}}
-        for document in (
-            {"write_rules": [{"path": "/room/{id}/x", "checks": [inner]}]},
-            {"write_rules": [{"path": "/room/{id}/x", "pre_checks": [inner]}]},
-            {"snapshot_visibility": [{"path": "/room/{id}/x", "visible": "checks", "checks": [inner]}]},
-            {"snapshot_visibility": [{"path": "/room/{id}/x", "visible": True, "literal": ["id"], "unless": [inner]}]},
-            {"snapshot_transforms": [{"path": "/room/{id}/x", "redact_fields": ["f"], "unless": [inner]}]},
-        ):
-            with self.subTest(document=document):
-                policy = Policy.from_document(document)
-                tracked = [policy.tracks_presence(f"/room/r1/{rest}") for rest in ("here/alice", "meta", "x", "here")]
-                self.assertEqual(tracked, [True, False, False, False])
-        self.assertFalse(Policy.from_document({}).tracks_presence("/room/r1/here/alice"))
-
-
 class KeysReadTests(SynchronousTestCase):
     """Which keys of a map are looked at."""
 

@@ -53,6 +53,8 @@ CLASSIC: dict[str, PyValue] = {
 
 MARK = {"field": "role", "value": "x", "publish": True, "when": [{"type": "value_is_map"}]}
 
+WRITER = {"type": "writer_is_account"}
+
 
 class ReadingTests(SynchronousTestCase):
     """What a document becomes."""
@@ -92,6 +94,7 @@ class ReadingTests(SynchronousTestCase):
             {
                 "message_rate": {"per_second": 2.5},
                 "ttl": {"/a/*": 60, "/b/{c**}": 5},
+                "guest_ttl_days": {"/a/{who}/*": 36_500, "/{who}/**": 1},
                 "hello_snapshot": False,
                 "guest_ids": "open",
                 "write_rules": [rule],
@@ -100,6 +103,8 @@ class ReadingTests(SynchronousTestCase):
         )
         self.assertEqual(document.message_rate, MessageRate(2.5, 10.0))
         self.assertEqual([(path.text, seconds) for path, seconds in document.ttl], [("/a/*", 60), ("/b/{c**}", 5)])
+        days = [(path.text, days) for path, days in document.guest_ttl_days]
+        self.assertEqual(days, [("/a/{who}/*", 36_500), ("/{who}/**", 1)])
         self.assertEqual((document.hello_snapshot, document.guest_ids), (False, GuestIds.OPEN))
         read = document.write_rules[0]
         assert read.stamp is not None
@@ -137,6 +142,13 @@ class ReadingTests(SynchronousTestCase):
             ({"ttl": {"a/b": 5}}, "ttl.a/b: the pattern does not start with '/'"),
             ({"ttl": {"/a": 0}}, "ttl./a: must be from 1"),
             ({"ttl": {"/a": 1.5}}, "ttl./a: must be a whole number"),
+            ({"guest_ttl_days": 90}, "guest_ttl_days: must be an object"),
+            ({"guest_ttl_days": {"/a/{b": 90}}, "guest_ttl_days./a/{b: "),
+            ({"guest_ttl_days": {"/a/{b}": 0}}, "guest_ttl_days./a/{b}: must be from 1 to 36500"),
+            ({"guest_ttl_days": {"/a/{b}": "90"}}, "guest_ttl_days./a/{b}: must be a whole number"),
+            ({"guest_ttl_days": {"/a/**": 90}}, "guest_ttl_days./a/**: must capture one segment, the guest's id"),
+            ({"guest_ttl_days": {"/a/{b**}": 90}}, "guest_ttl_days./a/{b**}: must capture one segment"),
+            ({"guest_ttl_days": {"/a/{b}/{c}": 90}}, "guest_ttl_days./a/{b}/{c}: must capture one segment"),
             ({"hello_snapshot": 1}, "hello_snapshot: must be true or false"),
             ({"guest_ids": "closed"}, "guest_ids: must be one of bearer, open"),
             ({"anonymous": {"scopes": ["read:a"]}}, "anonymous.scopes[0]: 'read:a': the pattern does not start"),
@@ -168,6 +180,8 @@ class ReadingTests(SynchronousTestCase):
                     ([{"field": "f"}, MARK], "write_rules[0].stamp: an entry with when needs publish: true"),
                     ([{"field": "role", "publish": True}, MARK], "write_rules[0].stamp: an entry with when must have"),
                     ([{**MARK, "publish": False}], "write_rules[0].stamp[0].publish: must be true"),
+                    ([{**MARK, "value": 1}], "write_rules[0].stamp[0].value: must be a string, true or false"),
+                    ([{**MARK, "value": "{x}"}], "write_rules[0].stamp[0].value: {x} is not captured"),
                     ([{**MARK, "when": []}], "write_rules[0].stamp[0].when: must hold a check"),
                 )
             ),
@@ -184,6 +198,18 @@ class ReadingTests(SynchronousTestCase):
             ),
             ({"write_rules": [{"path": "/a", "message": 1}]}, "write_rules[0].message: must be a string"),
             ({"snapshot_visibility": [{"path": "/a"}]}, "snapshot_visibility[0].visible: is missing"),
+            (
+                {"snapshot_visibility": [{"visible": "checks", "checks": [{"type": "not", "check": WRITER}]}]},
+                "snapshot_visibility[0].checks: writer_is_account is for write rules",
+            ),
+            (
+                {"snapshot_visibility": [{"path": "/{a}", "visible": True, "literal": ["a"], "unless": [WRITER]}]},
+                "snapshot_visibility[0].unless: writer_is_account is for write rules",
+            ),
+            (
+                {"snapshot_transforms": [{"path": "/a", "unless": [WRITER]}]},
+                "snapshot_transforms[0].unless: writer_is_account is for write rules",
+            ),
             ({"snapshot_visibility": [{"visible": "all"}]}, "snapshot_visibility[0].visible: must be one of owner"),
             ({"snapshot_visibility": [{"visible": "owner"}]}, "snapshot_visibility[0].owner_segment: is missing"),
             (

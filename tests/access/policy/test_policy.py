@@ -202,6 +202,17 @@ class ChatTests(PackagedCase):
                 world.put(f"{OPEN}/presence/{by}", {}, by)
                 self.assertEqual(world.code(by, f"{OPEN}/reactions/m1/x/mia", None), code)
 
+    def test_place_in_a_call_names_its_user(self) -> None:
+        """Under both policies, whatever the client leaves out."""
+        for name in PACKAGED:
+            with self.subTest(name):
+                world = scene(name)
+                address = f"{OPEN}/video/presence/new"
+                self.assertEqual(world.set("mia", address, {"name": "Mia"}), {"name": "Mia", "userId": "mia"})
+                self.assertEqual(world.code("mia", address, {"userId": "carol"}), 403)
+                self.assertEqual(world.code("mia", address, "no map"), 403)
+                self.assertEqual(world.code("mia", address, None), 0)
+
     def test_banned_hears_no_signals_of_a_call(self) -> None:
         """Also where it is still listed in it."""
         world = scene("chat")
@@ -318,13 +329,6 @@ class ChatTests(PackagedCase):
         self.assertEqual(by_existence(verdict.reads), beats, "a beat changes neither")
         self.assertEqual(verdict.reads.patterns, ())
         self.assertFalse(verdict.reads.reads_address, "it is shared by all addresses of the room")
-
-    def test_presence_is_tracked_and_nothing_else(self) -> None:
-        """What the core has to remember of sessions."""
-        policy = Policy.packaged("chat")
-        self.assertTrue(policy.tracks_presence(f"{OPEN}/presence/mia"))
-        for rest in ("meta", "typing/mia", "video/presence/mia"):
-            self.assertFalse(policy.tracks_presence(f"{OPEN}/{rest}"))
 
 
 class CompatTests(PackagedCase):

@@ -33,7 +33,6 @@ class World:
         self.now_us = 1_700_000_000 * SECOND_US
         self.params: dict[str, Param] = {}
         self.ends: dict[str, Ended] = {}
-        self.present: set[tuple[str, str]] = set()
         """Addresses, and the subjects of which a live session is present there."""
 
     # The State port
@@ -50,10 +49,6 @@ class World:
         """Returns how it ended."""
         return self.ends.get(address)
 
-    def is_present(self, address: str, subject: str) -> bool:
-        """Tells what the test put into ``present``."""
-        return (address, subject) in self.present
-
     # Putting things there without asking
 
     def put(self, address: str, value: PyValue, by: str = "somebody") -> None:
@@ -64,7 +59,6 @@ class World:
         """Stores an accepted write."""
         if grant.value == NULL:
             self.params.pop(address, None)
-            self.present = {item for item in self.present if item[0] != address or item[1] == by}
             self.ends[address] = Ended(1, self.now_us, by, grant.stamp)
             return
         self.ends.pop(address, None)

@@ -31,7 +31,6 @@ class OpenPermissionsTests(SynchronousTestCase):
         self.assertEqual(allowed.redact(value({"k": 1}), frozenset("k")), value({"k": 1}))
         self.assertEqual(allowed.catch_ups("/a"), ())
         self.assertIsNone(allowed.stamp_of("/a", value(1)))
-        self.assertFalse(allowed.tracks_presence("/a"))
         self.assertFalse(allowed.keeps(Publish("/a")))
         self.assertTrue(allowed.is_current(ANYBODY))
         self.assertEqual(len(allowed.memory), 0)

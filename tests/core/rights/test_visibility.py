@@ -317,29 +317,6 @@ class KeptVerdictTests(VisibilityCase):
             self.world.clock.clock.advance(1)
         self.assertEqual([subject for subject, _ in rule.judged].count("alice"), 2)
 
-    def test_presence_that_ends_with_its_session_is_noticed(self) -> None:
-        """What asked who is there is judged anew."""
-
-        def judge(_subject: str, _pattern: Pattern | None, state: State, _now_us: int) -> Verdict:
-            reads = Reads()
-            reads.lookups["/here"] = False
-            return Verdict(FULL if state.is_present("/here", "bob") else HIDDEN, reads)
-
-        self.guard.tracked = "/here"
-        self.guard.rules["/a"] = Rule(judge)
-        self.subscribe("/a")
-        other_tab = self.world.join("bob")
-        other_tab.send(Set("/here", value(1)))
-        self.write("/a", 1)
-        self.assertEqual(self.values(), [[1], [1], [1]])
-        other_tab.leave()
-        self.write("/a", 2)
-        self.assertEqual(self.values(), [[2], [], []])
-        self.bob.send(Set("/here", value(1)))
-        self.bob.send(Set("/here", NULL))
-        self.write("/a", 3)
-        self.assertEqual(self.values(), [[3], [], []])
-
     def test_kept_verdicts_are_bounded(self) -> None:
         """In bytes; the one that was used longest ago goes, and all are still right."""
 

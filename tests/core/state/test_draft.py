@@ -84,14 +84,6 @@ class DraftTests(SynchronousTestCase):
         self.stage(change("/a", 3, None))
         self.assertIsNone(self.draft.holder("/a"))
 
-    def test_presence_counts_only_where_nothing_is_staged(self) -> None:
-        """Whoever writes an address in the bundle knows better."""
-        self.params.presence.enter("/a", "w", "bob")
-        self.assertTrue(self.draft.is_present("/a", "bob"))
-        self.assertFalse(self.draft.is_present("/a", "alice"))
-        self.stage(change("/a", 2))
-        self.assertFalse(self.draft.is_present("/a", "bob"))
-
     def test_life_time_is_that_of_the_table(self) -> None:
         """The server's own counts here too."""
         params = Params(ParamLimits(default_ttl_s=10))

@@ -153,22 +153,6 @@ class TableTests(SynchronousTestCase):
             end()
             self.assertIsNone(self.params.holder("/a"))
 
-    def test_presence_lasts_until_the_session_or_the_param_ends(self) -> None:
-        """A policy asks the table; a null ends it whoever wrote it, another value does not."""
-        for end in (
-            null("/a", 3),
-            Change(no_param("/a", "w", "alice", 0), ChangeKind.PRESENCE_END),
-        ):
-            with self.subTest(end=end):
-                self.setUp()
-                self.assertFalse(self.params.is_present("/a", "alice"))
-                self.params.apply(written(self.params, param("/a", subject="alice"), is_presence=True))
-                put(self.params, param("/a", revision=2, subject="bob"))
-                self.assertTrue(self.params.is_present("/a", "alice"))
-                self.assertFalse(self.params.is_present("/a", "bob"))
-                self.params.apply(end if isinstance(end, Change) else Change(end))
-                self.assertFalse(self.params.is_present("/a", "alice"))
-
     def test_what_is_not_about_a_param_is_not_applied(self) -> None:
         """A scheduled bundle and a signal are kept elsewhere: a fault of ours is found at once."""
         for kind in (ChangeKind.SCHEDULED, ChangeKind.DUE, ChangeKind.EVENT):
@@ -279,6 +263,35 @@ class CapacityTests(SynchronousTestCase):
         self.assertEqual(self.victims(param("/a", 1, 2)), [])
         self.assertEqual(self.victims(null("/a")), [])
         self.refusal(param("/a", "longer than what stood there"))
+
+    def test_presence_that_was_written_in_the_future_ends_soon_after_a_load(self) -> None:
+        """Its life time begins anew; what lives for more than an hour, or has begun, ends when it was to end."""
+        now_us, hour_us = 1_000_000_000_000, 3_600_000_000
+        expected_us: dict[str, int] = {}
+        params: list[Param] = []
+        for address, ttl, written_us, due_us in (
+            ("/soon", 60, now_us + 24 * hour_us, now_us + 60_000_000),
+            ("/absolute", 60 | TTL_ABSOLUTE, now_us + 24 * hour_us, now_us + 60_000_000),
+            ("/hour", 3600, now_us + 1, now_us + hour_us),
+            ("/long", 3601, now_us + 24 * hour_us, now_us + 24 * hour_us + 3_601_000_000),
+            ("/begun", 60, now_us, now_us + 60_000_000),
+        ):
+            params.append(Param(address, value(1), 1, "s", written_us, ttl))
+            expected_us[address] = due_us
+        params.append(Param("/by-default", value(1), 1, "s", now_us + 24 * hour_us))
+        expected_us["/by-default"] = now_us + 30_000_000
+        told_us = {param.address: param.timestamp_us + (param.ttl or 30) % TTL_ABSOLUTE * 1_000_000 for param in params}
+        for expires_us in ({}, told_us):
+            with self.subTest(expires_us=expires_us):
+                table = Params(ParamLimits(default_ttl_s=30))
+                table.load(
+                    StateImage([*params, Param("/ever", value(1), 1, "s", 2 * now_us, 0)], [], expires_us), now_us
+                )
+                self.assertEqual(table.image().expires_us, expected_us)
+                self.assertEqual([table.get(param.address) for param in params], params, "the record stays")
+        table = Params(ParamLimits(default_ttl_s=30))
+        table.load(StateImage(params, [], told_us))
+        self.assertEqual(table.image().expires_us, told_us, "nobody said what time it is")
 
     def test_changes_that_are_made_together_count_together(self) -> None:
         """What one frees the other may take; none of them is a victim."""

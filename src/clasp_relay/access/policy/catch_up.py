@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
-from clasp_relay.access.policy.checks import Check, Present
+from clasp_relay.access.policy.checks import Check
 from clasp_relay.access.policy.document import Document, VisibilityEntry
 from clasp_relay.access.policy.language.captures import Path, PathTable
 from clasp_relay.core.rights.port import CatchUp
@@ -91,19 +91,6 @@ def _filled(path: Path, words: dict[str, str]) -> str:
         return words.get(match[1], "*/**" if match[2] else "*")
 
     return re.sub(r"\{(\w+)(\*\*)?\}", fill, path.text)
-
-
-def presence_paths(document: Document) -> PathTable:
-    """Returns the paths of the addresses that some ``present`` check looks up."""
-    found = {
-        path.text: path
-        for rule_path, checks in _all_checks(document)
-        for check in checks
-        for lookup in check.lookups
-        if lookup.by is Present
-        for path in (lookup.template.reversed(rule_path),)
-    }
-    return PathTable(list(found.values()))
 
 
 class KeysRead:

@@ -6,16 +6,29 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from clasp_relay.access.policy.checks import BEYOND, Check, ValueFieldEquals, parse_check, parse_checks
+from clasp_relay.access.policy.checks import (
+    BEYOND,
+    Check,
+    ValueFieldEquals,
+    WriterIsAccount,
+    parse_check,
+    parse_checks,
+)
+from clasp_relay.access.policy.checks.base import Scalar
 from clasp_relay.access.policy.language.captures import Path, Template
 from clasp_relay.access.policy.language.json_keys import Keys
 from clasp_relay.access.policy.scopes import check_template
 from clasp_relay.wire.messages import Value
+from clasp_relay.wire.values import encode_value
 
 LIVE = "live"
 SNAPSHOT = "snapshot"
 WAYS_OUT = (SNAPSHOT, LIVE)
 """Values of ``applies_to``: ``snapshot`` for answers to requests, ``live`` for SETs and PUBLISHes to subscribers."""
+
+
+MAX_GUEST_DAYS = 36_500
+"""A hundred years."""
 
 
 class GuestIds(Enum):
@@ -51,13 +64,13 @@ class Mark:
 
     Args:
         field: the key, UTF-8. Where no mark of this field holds, the sender's own field is removed.
-        value: the template of its value.
+        value: its value: text with captures, true or false.
         when: the checks that must hold.
         words: texts that a value must contain for ``when`` to hold; a quick test that saves the checks.
     """
 
     field: bytes
-    value: Template
+    value: Scalar
     when: tuple[Check, ...]
     words: tuple[bytes, ...]
 
@@ -173,6 +186,8 @@ class Document:
     message_rate: MessageRate | None = None
     ttl: tuple[tuple[Path, int], ...] = ()
     max_ttl: tuple[tuple[Path, int], ...] = ()
+    guest_ttl_days: tuple[tuple[Path, int], ...] = ()
+    """Paths that capture a guest's id, and after how many days what that guest wrote there ends."""
     hello_snapshot: bool = True
     guest_ids: GuestIds = GuestIds.BEARER
     anonymous: Anonymous | None = None
@@ -248,7 +263,7 @@ def _stamps(keys: Keys, names: tuple[str, ...]) -> tuple[Stamp | None, tuple[Mar
 
 
 def _mark(keys: Keys, names: tuple[str, ...]) -> Mark:
-    field, value = keys.text("field").encode(), _template(keys, "value", names)
+    field, value = keys.text("field").encode(), _mark_value(keys, names)
     if not keys.flag("publish", False):
         keys.fail("publish", "must be true in an entry with when, which is about single messages")
     when = parse_checks(keys, "when", names, parse_check)
@@ -257,6 +272,15 @@ def _mark(keys: Keys, names: tuple[str, ...]) -> Mark:
     mark = Mark(field, value, when, tuple(words))
     keys.done()
     return mark
+
+
+def _mark_value(keys: Keys, names: tuple[str, ...]) -> Scalar:
+    raw = keys.raw("value")
+    if isinstance(raw, bool):
+        return Scalar(None, encode_value(raw))
+    if not isinstance(raw, str):
+        keys.fail("value", "must be a string, true or false")
+    return Scalar(_template(keys, "value", names))
 
 
 def _stamp(keys: Keys, names: tuple[str, ...]) -> Stamp:
@@ -312,7 +336,7 @@ def parse_visibility(keys: Keys, number: int) -> VisibilityEntry:
         checks=_visibility_checks(keys, mode, path.names),
         is_any=mode == "checks" and keys.choice("mode", ("all", "any"), "all") == "any",
         literal=literal,
-        unless=parse_checks(keys, "unless", path.names, parse_check) if literal and keys.has("unless") else (),
+        unless=_readers_checks(keys, "unless", path.names) if literal and keys.has("unless") else (),
         catch_up=keys.flag("catch_up", False),
         applies_to=_applies_to(keys),
     )
@@ -332,11 +356,22 @@ def _visibility_path(keys: Keys) -> Path:
 
 def _visibility_checks(keys: Keys, mode: bool | str, names: tuple[str, ...]) -> tuple[Check, ...]:
     if mode == "checks":
-        return parse_checks(keys, "checks", names, parse_check)
+        return _readers_checks(keys, "checks", names)
     if mode == "require_state_not_null":
         lookup = Keys({"type": "state_not_null", "lookup": keys.raw("lookup")}, keys.where, keys.source)
         return (parse_check(lookup, names),)
     return ()
+
+
+def _readers_checks(keys: Keys, key: str, names: tuple[str, ...]) -> tuple[Check, ...]:
+    checks = parse_checks(keys, key, names, parse_check)
+    if _ask_about_writer(checks):
+        keys.fail(key, f"{WriterIsAccount.kind} is for write rules: it is not known of readers")
+    return checks
+
+
+def _ask_about_writer(checks: tuple[Check, ...]) -> bool:
+    return any(isinstance(check, WriterIsAccount) or _ask_about_writer(check.inner) for check in checks)
 
 
 def parse_transform(keys: Keys, number: int) -> Transform:
@@ -350,7 +385,7 @@ def parse_transform(keys: Keys, number: int) -> Transform:
         number=number,
         path=path,
         fields=frozenset(keys.texts("redact_fields", [])),
-        unless=parse_checks(keys, "unless", path.names, parse_check) if keys.taken_if_given("unless") else (),
+        unless=_readers_checks(keys, "unless", path.names) if keys.taken_if_given("unless") else (),
         applies_to=_applies_to(keys),
     )
     keys.done()
@@ -376,6 +411,7 @@ def parse_document(value: object, source: str) -> Document:
         message_rate=_message_rate(keys.below("message_rate")) if keys.taken_if_given("message_rate") else None,
         ttl=_ttl(keys.below("ttl")) if keys.taken_if_given("ttl") else (),
         max_ttl=_ttl(keys.below("max_ttl")) if keys.taken_if_given("max_ttl") else (),
+        guest_ttl_days=_guest_ttl(keys.below("guest_ttl_days")) if keys.taken_if_given("guest_ttl_days") else (),
         hello_snapshot=keys.flag("hello_snapshot", True),
         guest_ids=GuestIds(keys.choice("guest_ids", [choice.value for choice in GuestIds], GuestIds.BEARER.value)),
         anonymous=_anonymous(keys.below("anonymous")) if keys.taken_if_given("anonymous") else None,
@@ -467,6 +503,14 @@ def _message_rate(keys: Keys) -> MessageRate:
 
 def _ttl(keys: Keys) -> tuple[tuple[Path, int], ...]:
     return tuple((_parse_path(keys, text, text), keys.whole(text)) for text in keys.values)
+
+
+def _guest_ttl(keys: Keys) -> tuple[tuple[Path, int], ...]:
+    found = tuple((_parse_path(keys, text, text), keys.whole(text, most=MAX_GUEST_DAYS)) for text in keys.values)
+    for path, _ in found:
+        if len(path.names) != 1 or path.many:
+            keys.fail(path.text, "must capture one segment, the guest's id")
+    return found
 
 
 def _applies_to(keys: Keys) -> tuple[str, ...]:

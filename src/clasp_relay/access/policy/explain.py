@@ -39,7 +39,15 @@ class Explanation:
 
 
 def explain_write(
-    policy: Policy, subject: str, address: str, value: Value, state: State, now_us: int, *, is_publish: bool = False
+    policy: Policy,
+    subject: str,
+    address: str,
+    value: Value,
+    state: State,
+    now_us: int,
+    *,
+    is_publish: bool = False,
+    is_account: bool = True,
 ) -> Explanation:
     """Explains how a SET or PUBLISH would be decided. No failure is counted.
 
@@ -51,11 +59,12 @@ def explain_write(
         state: the params.
         now_us: Unix µs.
         is_publish: whether it is a PUBLISH.
+        is_account: whether the writer is a registered user, and no guest.
     """
     scopes = policy.scopes_for(subject)
     granted = Scopes.parse(scopes)
     admin = granted.is_admin(address)
-    write = WriteRequest(subject, address, value, None, is_publish, admin)
+    write = WriteRequest(subject, address, value, None, is_publish, admin, is_account=is_account)
     lines = [_scope_line(scopes, ("write", "admin"), address)]
     problem = None if granted.can_write(address) else "no write scope holds this address (ERROR 301)"
     found = policy.write_rules.find(address)
@@ -65,7 +74,7 @@ def explain_write(
         lines.append("rule: none matches, so the scope alone decides")
     else:
         rule, captured = found
-        question = Question(subject, captured, address, value, state, now_us)
+        question = write.question(captured, state, now_us)
         refusal = _refusal(policy, rule, write, question)
         if problem is None and refusal is not None:
             problem = refusal
@@ -162,7 +171,9 @@ def _rule_lines(rule: WriteRule, question: Question) -> list[str]:
     if rule.stamp is not None:
         lines.append(f"  stamps {rule.stamp.field.decode()!r}")
     for mark in rule.marks:
-        lines.append(f"  stamps {mark.field.decode()!r} as {mark.value.expand(question.words)!r}, when:")
+        said = mark.value.expand(question.words)
+        shown = said if mark.value.template is None else repr(said)
+        lines.append(f"  stamps {mark.field.decode()!r} as {shown}, when:")
         lines += _check_lines(mark.when, question, "    ")
     if rule.owner is not None:
         lines.append(f"  gets past a lock: {rule.owner.expand(question.words)}")

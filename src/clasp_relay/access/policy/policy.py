@@ -6,7 +6,7 @@ from collections.abc import Callable
 from importlib import resources
 from pathlib import Path as FilePath
 
-from clasp_relay.access.policy.catch_up import CatchUps, KeysRead, presence_paths
+from clasp_relay.access.policy.catch_up import CatchUps, KeysRead
 from clasp_relay.access.policy.document import Document, parse_document
 from clasp_relay.access.policy.language.json_keys import parse_json
 from clasp_relay.access.policy.language.maps import repeated_key
@@ -39,7 +39,6 @@ class Policy:
         """Returns what a change at an address may open for sessions that subscribed before."""
         self.keys_read: Callable[[str], frozenset[bytes]] = KeysRead(document).at
         """Returns the keys that some rule, stamp or redaction looks at in a map at an address."""
-        self._presence_table = presence_paths(document)
 
     @classmethod
     def from_document(cls, document: object, source: str = "policy") -> Policy:
@@ -97,6 +96,7 @@ class Policy:
         now_us: int,
         *,
         is_admin: bool = False,
+        is_account: bool = False,
         memory: Memory | None = None,
         fails_as: str = "",
     ) -> Decision:
@@ -111,6 +111,7 @@ class Policy:
             state: the params before it.
             now_us: Unix µs.
             is_admin: whether an admin scope of the writer holds the address: no rule refuses then.
+            is_account: whether the writer's token is a registered user's.
             memory: where the answer may be kept; it must be told of every change of ``state``.
             fails_as: as whose its failures count; empty for the subject's.
 
@@ -121,7 +122,8 @@ class Policy:
         Raises:
             RequestError: POLICY when a rule refuses, LIMIT after too many failures.
         """
-        write = WriteRequest(subject, address, NULL if value is None else value, ttl, is_publish, is_admin, fails_as)
+        sent = NULL if value is None else value
+        write = WriteRequest(subject, address, sent, ttl, is_publish, is_admin, fails_as, is_account)
         return self.write_rules.decide(write, state, now_us, memory)
 
     def check_keys(self, address: str, value: Value) -> None:
@@ -149,10 +151,6 @@ class Policy:
     def tells_live_apart(self) -> bool:
         """Whether live messages are decided otherwise than snapshots."""
         return self.visibility.tells_live_apart
-
-    def tracks_presence(self, address: str) -> bool:
-        """Tells whether some check may ask who is present at an address (``State.is_present``)."""
-        return self._presence_table.find(address) is not None
 
     def ends_soon(self, address: str) -> bool:
         """Tells whether the policy ends what is set at an address so soon that its ACK need not wait for the disk."""

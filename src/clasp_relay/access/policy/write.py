@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 from clasp_relay.access.policy.checks import Check, any_refusal, holds_all, holds_any
-from clasp_relay.access.policy.document import Document, FailureLimit, Stamp, WriteRule
+from clasp_relay.access.policy.document import Document, FailureLimit, Mark, Stamp, WriteRule
 from clasp_relay.access.policy.language.captures import Captured, PathTable, Template
 from clasp_relay.access.policy.language.maps import (
     add_field,
@@ -60,6 +60,7 @@ class WriteRequest:
         is_publish: a PUBLISH, which stores nothing.
         is_admin: the writer has an admin scope for the address, so rules do not hold for it.
         fails_as: as whose its failures count; empty for the subject's.
+        is_account: the writer's token is a registered user's.
     """
 
     subject: str
@@ -69,6 +70,17 @@ class WriteRequest:
     is_publish: bool = False
     is_admin: bool = False
     fails_as: str = ""
+    is_account: bool = False
+
+    def question(self, captured: Captured, state: State, now_us: int) -> Question:
+        """Returns what the checks of a rule are asked about.
+
+        Args:
+            captured: what the rule's path captured.
+            state: the params.
+            now_us: Unix µs.
+        """
+        return Question(self.subject, captured, self.address, self.value, state, now_us, is_account=self.is_account)
 
     def refuse(self, code: ErrorCode, reason: str) -> RequestError:
         """Returns the error for the writer."""
@@ -128,7 +140,7 @@ class WriteRules:
         if found is None:
             return Decision(Grant(write.value, self.ttl(write)))
         rule, captured = found
-        question = Question(write.subject, captured, write.address, write.value, state, now_us)
+        question = write.question(captured, state, now_us)
         remembered = None
         if not write.is_admin:
             if memory is None or not _only_answers(rule):
@@ -313,12 +325,17 @@ def _marked(rule: WriteRule, write: WriteRequest, question: Question) -> Value:
         if not mark.may_hold(write.value) or found.get(mark.field) is not None:
             continue
         holds = holds_all(mark.when, question)
-        found[mark.field] = encode_text(_expanded(mark.value, write, question)) if holds else None
+        found[mark.field] = _mark_value(mark, write, question) if holds else None
     value = redact(write.value, [field.decode() for field in found])
-    for field, text in found.items():
-        if text is not None:
-            value = add_field(value, field, text)
+    for field, marked in found.items():
+        if marked is not None:
+            value = add_field(value, field, marked)
     return value
+
+
+def _mark_value(mark: Mark, write: WriteRequest, question: Question) -> Value:
+    template = mark.value.template
+    return mark.value.value if template is None else encode_text(_expanded(template, write, question))
 
 
 def _only_answers(rule: WriteRule) -> bool:

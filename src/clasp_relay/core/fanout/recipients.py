@@ -79,7 +79,7 @@ class Recipients:
             change: the write.
             rule: what decides who is told; None where everybody is.
         """
-        param, _, lock, unlock, ttl, _, _, _, _, _, _ = change
+        param, _, lock, unlock, ttl, _, _, _, _, _ = change
         address, value, revision, _, _, _, _, _ = param
         self.sent[_PARAM_AT] += 1
         route = self._table.route(address)

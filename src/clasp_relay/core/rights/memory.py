@@ -255,7 +255,7 @@ class Memory:
 
         Args:
             address: what has changed.
-            exists: whether something is set there now, or a presence has ended.
+            exists: whether something is set there now.
             existed: whether something was before.
         """
         found: list[Answer[Any]] = list(self._by_value.get(address, ()))

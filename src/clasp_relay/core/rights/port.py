@@ -37,9 +37,6 @@ class State(Protocol):
     def ended(self, address: str) -> Ended | None:
         """Returns how the last param at an address ended; None when it never did or is set again."""
 
-    def is_present(self, address: str, subject: str) -> bool:
-        """Tells whether a live session of ``subject`` has set this address and nobody ended it since."""
-
 
 NOTHING_READ: Final = Reads()
 """The record of an answer that holds whatever is stored. Nobody may write into it."""
@@ -237,9 +234,6 @@ class Permissions(Protocol):
     def stamp_of(self, address: str, value: Value) -> str | None:
         """Returns the subject that stays stamped when a stored value ends without a write."""
 
-    def tracks_presence(self, address: str, /) -> bool:
-        """Tells whether some decision may ask who is present at an address; always the same there."""
-
     def keeps(self, message: Publish, /) -> bool:
         """Tells whether an accepted signal is kept, so that it is a change like a SET."""
 
@@ -319,10 +313,6 @@ class OpenPermissions:
     def stamp_of(self, _address: str, _value: Value) -> str | None:
         """Nothing is stamped."""
         return None
-
-    def tracks_presence(self, _address: str) -> bool:
-        """Nothing asks."""
-        return False
 
     def keeps(self, _message: Publish) -> bool:
         """Nothing is kept."""

@@ -34,8 +34,6 @@ class Place(NamedTuple):
     """What decides who is told of a change."""
     catch_ups: Sequence[CatchUp]
     """What a change there may open for sessions that subscribed before."""
-    tracks_presence: bool
-    """Whether it counts who is present there."""
 
 
 class Visibility:
@@ -64,7 +62,7 @@ class Visibility:
             permissions = self._permissions
             shown = self._find(address, is_live=False)
             live = self._find(address, is_live=True) if permissions.tells_live_apart else shown
-            place = Place(shown, live, permissions.catch_ups(address), permissions.tracks_presence(address))
+            place = Place(shown, live, permissions.catch_ups(address))
             if len(address) <= MAX_PLACE_CHARACTERS:
                 if len(self._places) >= MAX_PLACES:
                     del self._places[next(iter(self._places))]

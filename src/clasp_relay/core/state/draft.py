@@ -63,10 +63,6 @@ class Draft:
             return self._ended.get(address)
         return self._params.ended(address)
 
-    def is_present(self, address: str, subject: str) -> bool:
-        """Tells whether a live session of a subject is present at an address that the draft does not touch."""
-        return address not in self._changes and self._params.is_present(address, subject)
-
     def last_revision(self, address: str) -> int:
         """Returns the last revision that an address would have."""
         change = self._changes.get(address)

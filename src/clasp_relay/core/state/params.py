@@ -1,4 +1,4 @@
-"""What is set at every address: values, revisions, life times, locks, presence, capacity.
+"""What is set at every address: values, revisions, life times, locks, capacity.
 
 A :class:`Param` is an immutable record of one accepted change, made anew by every write, so that whoever
 holds one (a waiting SNAPSHOT, the state file's writer) holds what was true when it took it. Everything that alters the
@@ -17,7 +17,6 @@ from clasp_relay.core.records import Change, ChangeKind, Ended, Param, StateImag
 from clasp_relay.core.state.captured import Captured
 from clasp_relay.core.state.expiry import Expiry
 from clasp_relay.core.state.locks import Locks
-from clasp_relay.core.state.presence import Presence
 from clasp_relay.core.state.shares import Excess, Move, ShareLimits, Shares
 from clasp_relay.core.state.tombstones import Tombstones
 from clasp_relay.core.state.tree import AddressTree
@@ -33,6 +32,9 @@ RESERVE = 10
 
 SMALL_BYTES = 64 * 1024
 """Up to how many bytes a subject has little."""
+
+SHORT_LIFE_S = 3_600
+"""Params with a life time of up to an hour are written again and again: nothing is lost when one of them ends."""
 
 LOOKED_AT = 256
 """How many params are looked at, at most, to find what can be evicted: with telling of it some ms of work."""
@@ -85,8 +87,6 @@ class Params:
         self.state_bytes = 0
         self.replaced_bytes = 0
         """How many bytes of values were replaced or deleted since the start."""
-        self.presence = Presence()
-        """Who is there, where a policy asks."""
         self.changes = 0
         """Rises with whatever changes the image."""
 
@@ -136,10 +136,6 @@ class Params:
             return param.revision
         ended = self.ended(address)
         return 0 if ended is None else ended.revision
-
-    def is_present(self, address: str, subject: str) -> bool:
-        """Tells whether a live session of a subject is present at an address."""
-        return self.presence.is_present(address, subject)
 
     def renewal(self, address: str, now_us: int) -> Change | None:
         """Returns the change by which a GET renews the life time of a param; it is not applied yet.
@@ -295,10 +291,10 @@ class Params:
         """Applies one change. Nothing else alters what the table keeps.
 
         Args:
-            change: a WRITE, RENEWAL, LOCK_RELEASE or PRESENCE_END.
+            change: a WRITE, RENEWAL or LOCK_RELEASE.
         """
         self.changes += 1
-        param, kind, _, unlock, _, takes_lock, stamp, due_us, is_presence, _, _ = change
+        param, kind, _, unlock, _, takes_lock, stamp, due_us, _, _ = change
         if kind is not _WRITE:
             self._apply_without_value(change)
             return
@@ -306,7 +302,6 @@ class Params:
         before = self._params.get(address)
         if value == NULL:
             self.locks.release(address)
-            self.presence.end(address)
             self._remove(address, before)
             self._remember(address, Ended(param.revision, param.timestamp_us, subject, stamp))
             return
@@ -336,8 +331,6 @@ class Params:
             self.locks.release(address)
         elif takes_lock:
             self.locks.take(address, writer, param.timestamp_us)
-        if is_presence:
-            self.presence.enter(address, writer, subject)
 
     def _apply_without_value(self, change: Change) -> None:
         """Applies what alters anything but what is set."""
@@ -345,11 +338,9 @@ class Params:
         if change.kind is ChangeKind.RENEWAL:
             assert change.due_us is not None, "a renewal without a time"
             self._expiry.set(address, change.due_us, change.param.subject)
-        elif change.kind is ChangeKind.LOCK_RELEASE:
-            self.locks.release(address)
         else:
-            assert change.kind is ChangeKind.PRESENCE_END, f"{change.kind!r} is not about a param"
-            self.presence.leave(address, change.param.writer)
+            assert change.kind is ChangeKind.LOCK_RELEASE, f"{change.kind!r} is not about a param"
+            self.locks.release(address)
 
     def expired(self, now_us: int, at_most: int) -> list[str]:
         """Returns the addresses of params whose life time is over, in the order of its end.
@@ -369,8 +360,15 @@ class Params:
         """Captures all that survives a restart, by reference."""
         return StateImage(self.all(), self._tombstones.all(), self._expiry.snapshot())
 
-    def load(self, image: StateImage) -> None:
-        """Takes a state as it was captured; the table must be empty."""
+    def load(self, image: StateImage, now_us: int | None = None) -> None:
+        """Takes a state as it was captured; the table must be empty.
+
+        Args:
+            image: the state.
+            now_us: Unix µs. What was written later than that (the machine's clock was wrong then, or is now) and has a
+                life time of at most ``SHORT_LIFE_S``, such as a presence, begins it anew: it would last until then
+                otherwise. What lives longer is left: a clock that is wrong now must not end it. None to believe all.
+        """
         self._captured = _nothing_captured
         for param in image.params:
             self._params[param.address] = param
@@ -378,14 +376,19 @@ class Params:
             self.state_bytes += param_bytes(param)
             self._count(param)
             due_us = image.expires_us.get(param.address)
-            if due_us is not None:
-                self._expiry.set(param.address, due_us, param.subject)
-            else:
+            if due_us is None:
                 due_us = self.due_us(param.ttl, param.timestamp_us)
-                if due_us is not None:
-                    self._expiry.set(param.address, due_us, param.subject)
+            if due_us is not None:
+                if now_us is not None and now_us < param.timestamp_us:
+                    due_us = self._due_if_postdated(param, due_us, now_us)
+                self._expiry.set(param.address, due_us, param.subject)
         for address, ended in image.ended:
             self._remember(address, ended)
+
+    def _due_if_postdated(self, param: Param, due_us: int, now_us: int) -> int:
+        """Returns when a param ends whose time lies in the future."""
+        lifetime_s, _ = self._lifetime(param.ttl)
+        return min(due_us, now_us + lifetime_s * 1_000_000) if 0 < lifetime_s <= SHORT_LIFE_S else due_us
 
     def _lifetime(self, ttl: int | None) -> tuple[int, bool]:
         """Returns seconds (0: for ever) and whether an access renews them."""

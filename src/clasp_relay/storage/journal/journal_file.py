@@ -245,7 +245,7 @@ def decode_body(seq: int, body: object) -> Change:
 RECORDED_KINDS = frozenset(
     {ChangeKind.WRITE, ChangeKind.RENEWAL, ChangeKind.SCHEDULED, ChangeKind.DUE, ChangeKind.EVENT}
 )
-"""What is recorded. Locks and presence end with their session, and no session outlives the process."""
+"""What is recorded. Locks end with their session, and no session outlives the process."""
 
 KeyOf = Callable[[Change], "str | None"]
 """Returns the key under which history keeps a change, None where no history rule does. Asked on the event loop, when

@@ -25,6 +25,7 @@ SAMPLES: dict[str, dict[str, object]] = {
     "state_field_has_session": {"lookup": "/a", "field": "f"},
     "present": {"lookup": "/a"},
     "last_writer_is_session": {"lookup": "/a/*"},
+    "writer_is_account": {},
     "state_fields_equal": {"lookup_a": "/a", "field_a": "f", "lookup_b": "/b", "field_b": "g"},
     "value_field_equals": {"field": "f", "value": 1},
     "state_field_equals": {"lookup": "/a", "field": "f", "value": 1},

@@ -2,8 +2,10 @@
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from clasp_relay.access.policy.language.question import Question
 from clasp_relay.errors import StartError
 from clasp_relay.wire.address import Pattern
+from clasp_relay.wire.messages import NULL
 from tests.access.policy.world import SECOND_US, World, check_of, question
 
 HERE = "/here/r1/alice"
@@ -59,19 +61,6 @@ class PresentTests(SynchronousTestCase):
         self.world.put(HERE, None, "creator")
         self.assert_present(False)
 
-    def test_another_session_that_holds_it_is_enough(self) -> None:
-        """A second tab stays inside when the first one leaves; no moment ends that."""
-        self.world.put(HERE, 1, "alice")
-        self.world.put(HERE, None, "alice")
-        self.world.present.add((HERE, "alice"))
-        self.world.later(3600)
-        self.assert_present(True)
-
-    def test_sessions_of_others_do_not_count(self) -> None:
-        """Who holds it must be the subject."""
-        self.world.present.add((HERE, "bob"))
-        self.assert_present(False)
-
     def test_without_grace_only_now_counts(self) -> None:
         """grace_secs is 0 when it is not given."""
         self.check = check_of({"type": "present", "lookup": "/here/{room}/{session}"})
@@ -83,6 +72,19 @@ class PresentTests(SynchronousTestCase):
         """It would mean nothing."""
         document = {"type": "present", "lookup": "/here/{session}", "grace_secs": -1}
         self.assertRaises(StartError, check_of, document)
+
+
+class WriterIsAccountTests(SynchronousTestCase):
+    """Registered, or a guest."""
+
+    def test_account_is_told_by_the_token(self) -> None:
+        """It is read like the value: of the subject nothing is remembered."""
+        check = check_of({"type": "writer_is_account"})
+        for is_account in (True, False):
+            asked = Question("alice", (), "/a", NULL, World(), 0, is_account=is_account)
+            self.assertIs(check.passes(asked), is_account)
+            self.assertTrue(asked.reads.reads_value)
+        self.assertIn("guest", check.refusal(asked))
 
 
 class LastWriterTests(SynchronousTestCase):

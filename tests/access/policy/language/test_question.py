@@ -14,15 +14,14 @@ class QuestionTests(SynchronousTestCase):
     """One decision."""
 
     def test_every_lookup_is_reported(self) -> None:
-        """Of what is set, missing, ended, and of presence."""
+        """Of what is set, missing, and ended."""
         world = World()
         world.put("/set", 1)
         asked = question(world)
         asked.param("/set")
         asked.field("/missing", b"f")
         asked.ended("/ended")
-        asked.is_present("/present")
-        self.assertEqual(by_value(asked.reads), {"/set", "/missing", "/ended", "/present"})
+        self.assertEqual(by_value(asked.reads), {"/set", "/missing", "/ended"})
 
     def test_lookup_of_mere_existence_is_told_apart(self) -> None:
         """Unless its value counts as well."""

@@ -10,6 +10,7 @@ from clasp_relay.access.policy.checks.people import (
     Present,
     RejectUnlessPathMatches,
     SegmentEqualsSession,
+    WriterIsAccount,
 )
 from clasp_relay.access.policy.checks.state import (
     EitherStateNotNull,
@@ -59,6 +60,7 @@ BEYOND: tuple[type[Check], ...] = (
     Present,
     LastWriterIsSession,
     DmUsersMatchRoom,
+    WriterIsAccount,
     Not,
     AnyOf,
     AllOf,
@@ -95,8 +97,8 @@ __all__ = [
     "CHECKS",
     "CLASSIC",
     "Check",
-    "Present",
     "ValueFieldEquals",
+    "WriterIsAccount",
     "any_refusal",
     "holds_all",
     "holds_any",

@@ -102,6 +102,21 @@ class DmUsersMatchRoom(Check):
 
 
 @dataclass(frozen=True, slots=True)
+class WriterIsAccount(Check):
+    """The writer is a registered user, and no guest. In write rules only: of readers it is not known."""
+
+    kind: ClassVar[str] = "writer_is_account"
+
+    def passes(self, question: Question) -> bool:
+        """Tells whether it holds."""
+        return question.is_account
+
+    def refusal(self, question: Question) -> str:  # noqa: ARG002
+        """Returns what a refused writer reads."""
+        return "only registered users may do this; you are a guest"
+
+
+@dataclass(frozen=True, slots=True)
 class Present(Check):
     """The subject is present: an address is set, or was set until less than ``grace_secs`` ago.
 
@@ -116,7 +131,7 @@ class Present(Check):
     def passes(self, question: Question) -> bool:
         """Tells whether it holds."""
         address = question.at(self.lookup)
-        if question.is_set(address) or question.is_present(address):
+        if question.is_set(address):
             return True
         ended = question.ended(address)
         if ended is None or ended.subject not in ("", question.subject):

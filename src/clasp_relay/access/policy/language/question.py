@@ -29,11 +29,13 @@ class Question:
         value: what is written; None for a reader: then checks read the value that is stored at the address.
         state: the params.
         now_us: Unix µs.
+        is_account: whether the writer's token is a registered user's.
     """
 
     __slots__ = (
         "_address",
         "_addresses",
+        "_is_account",
         "_looked_up",
         "_now_us",
         "_state",
@@ -46,7 +48,15 @@ class Question:
     )
 
     def __init__(
-        self, subject: str, captured: Captured, address: str, value: Value | None, state: State, now_us: int
+        self,
+        subject: str,
+        captured: Captured,
+        address: str,
+        value: Value | None,
+        state: State,
+        now_us: int,
+        *,
+        is_account: bool = False,
     ) -> None:
         self.subject = subject
         self.word = subject.encode()
@@ -62,6 +72,7 @@ class Question:
         self._value = value
         self._state = state
         self._now_us = now_us
+        self._is_account = is_account
         self._looked_up: dict[str, Param | None] = {}
 
     def about(self, captured: Captured) -> None:
@@ -98,6 +109,15 @@ class Question:
         self.reads.reads_value = True
         return find_field(self._value, key)
 
+    @property
+    def is_account(self) -> bool:
+        """Whether the writer's token is a registered user's.
+
+        It is noted like the value: what is remembered is remembered of the subject, which may have been a guest before.
+        """
+        self.reads.reads_value = True
+        return self._is_account
+
     def param(self, address: str) -> Param | None:
         """Returns what is set at an address; a stored null counts as nothing."""
         self.reads.lookups[address] = True
@@ -117,11 +137,6 @@ class Question:
         """Returns how the param at an address ended; None when it is set or never was."""
         # Read by value: a further null changes how it ended, but not whether something is set.
         return self._state.ended(address) if self.param(address) is None else None
-
-    def is_present(self, address: str) -> bool:
-        """Tells whether a live session of the subject has set this address and nobody ended it since."""
-        self.param(address)
-        return self._state.is_present(address, self.subject)
 
     def is_before(self, when_us: int) -> bool:
         """Tells whether a time is still to come (Unix µs)."""

@@ -1,0 +1,176 @@
+"""Ends what guests wrote for themselves, some days after their last token was issued (a policy's ``guest_ttl_days``).
+
+Once at the start and once an hour: the params are searched in pieces, the store is asked about the guests that have
+some, and what is over ends in pieces, by nulls of the relay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import islice
+from typing import NamedTuple, Protocol
+
+from twisted.internet.defer import Deferred
+
+from clasp_relay.access.policy.document import Document
+from clasp_relay.access.policy.language.captures import PathTable
+from clasp_relay.access.tokens import TokenTable
+from clasp_relay.core.commit import ENDED_AT_ONCE, Committer
+from clasp_relay.core.records import Param
+from clasp_relay.core.state.params import Params
+from clasp_relay.core.work import Pieces, Work
+from clasp_relay.logs import events
+
+DAY_S = 86_400
+
+SEARCHED_AT_ONCE = 200
+"""How many params are looked at in one piece."""
+
+SEARCH_US = 2
+"""About what it costs to look at one."""
+
+ASKED_AT_ONCE = 500
+"""About how many guests the store is asked in one call; a sign-in that comes meanwhile waits for milliseconds."""
+
+
+class LastIssued(Protocol):
+    """Asks the store when guests were given their last token; see ``UserStore.last_issued``."""
+
+    async def __call__(self, subjects: Sequence[str], *, is_first: bool) -> dict[str, int | None]:
+        """Returns Unix seconds by id."""
+
+
+class _Own(NamedTuple):
+    """A param that somebody wrote for themselves."""
+
+    address: str
+    days: int
+
+
+class _Guest:
+    """What one subject, a guest or not, wrote for itself."""
+
+    __slots__ = ("own", "written_us")
+
+    def __init__(self) -> None:
+        self.own: list[_Own] = []
+        self.written_us = 0
+        """When the newest of it was written: there was a token then, whatever is known of it."""
+
+
+class GuestParams:
+    """The params that guests wrote for themselves.
+
+    Args:
+        document: the policy, which says where, and for how many days.
+        params: all params.
+        committer: ends them.
+        work: does it in pieces.
+        tokens: the valid tokens; nothing ends while its guest has one.
+        now_s: Unix seconds.
+    """
+
+    def __init__(
+        self,
+        document: Document,
+        params: Params,
+        committer: Committer,
+        work: Work,
+        tokens: TokenTable,
+        now_s: Callable[[], float],
+    ) -> None:
+        self._table = PathTable([path for path, _ in document.guest_ttl_days])
+        self._days = [days for _, days in document.guest_ttl_days]
+        self._params = params
+        self._committer = committer
+        self._work = work
+        self._tokens = tokens
+        self._now_s = now_s
+        self._has_asked = False
+        """Whether the store spares something since the last time."""
+        self._ended = 0
+        """How many have ended since the start."""
+
+    async def end_old(self, last_issued: LastIssued) -> int:
+        """Ends what is over.
+
+        Args:
+            last_issued: asks the store.
+
+        Returns:
+            the number of params that ended.
+
+        Raises:
+            Refusal: the store cannot be asked now; nothing has ended.
+        """
+        if not self._days:
+            return 0
+        guests: dict[str, _Guest] = {}
+        await self._do(self._search(guests))
+        issued_s = await self._ask(list(guests), last_issued)
+        before = self._ended
+        await self._do(self._end(guests, issued_s))
+        count = self._ended - before
+        if count:
+            events.GUEST_PARAMS_ENDED.log(count=count)
+        return count
+
+    def _do(self, pieces: Pieces) -> Deferred[None]:
+        """Does work in pieces; fires at its end, also where a fault ended it."""
+        done: Deferred[None] = Deferred()
+
+        def steps() -> Pieces:
+            try:
+                yield from pieces
+            finally:
+                done.callback(None)
+
+        self._work.add(self, steps())
+        return done
+
+    def _search(self, guests: dict[str, _Guest]) -> Pieces:
+        """Finds who wrote what for themselves."""
+        params = iter(self._params.all())
+        while some := list(islice(params, SEARCHED_AT_ONCE)):
+            for param in some:
+                found = self._table.find(param.address)
+                if found is not None and _is_own(param, found.captured[0]):
+                    guest = guests.setdefault(found.captured[0], _Guest())
+                    guest.own.append(_Own(param.address, self._days[found.number]))
+                    guest.written_us = max(guest.written_us, param.timestamp_us)
+            yield SEARCH_US * len(some)
+
+    async def _ask(self, subjects: list[str], last_issued: LastIssued) -> dict[str, int | None]:
+        """Asks the store, some at a time; once also about nobody, so that it spares nothing of the round before."""
+        issued_s: dict[str, int | None] = {}
+        for start in range(0, max(self._has_asked, len(subjects)), ASKED_AT_ONCE):
+            issued_s |= await last_issued(subjects[start : start + ASKED_AT_ONCE], is_first=start == 0)
+        self._has_asked = bool(subjects)
+        return issued_s
+
+    def _end(self, guests: dict[str, _Guest], issued_s: dict[str, int | None]) -> Pieces:
+        """Ends what is over by now."""
+        for subject, guest in guests.items():
+            last_s = issued_s.get(subject)
+            if last_s is not None:
+                yield from self._end_of(subject, guest, max(last_s, guest.written_us // 1_000_000))
+            yield SEARCH_US
+
+    def _end_of(self, subject: str, guest: _Guest, last_s: int) -> Pieces:
+        for start in range(0, len(guest.own), ENDED_AT_ONCE):
+            own = guest.own[start : start + ENDED_AT_ONCE]
+            over = [each.address for each in own if self._is_over(each, subject, last_s)]
+            self._ended += len(over)
+            yield SEARCH_US * len(own) + self._committer.end_params(over)
+
+    def _is_over(self, own: _Own, subject: str, last_s: int) -> bool:
+        """Tells whether a param is due, and neither its guest has come back nor somebody else has written there."""
+        if last_s + own.days * DAY_S > self._now_s() or self._tokens.has_any(subject):
+            return False
+        param = self._params.get(own.address)
+        return param is not None and _is_own(param, subject)
+
+
+def _is_own(param: Param, subject: str) -> bool:
+    """Tells whether a subject wrote a param itself; files of another relay do not say, so nothing of theirs ends."""
+    return param.subject == subject
