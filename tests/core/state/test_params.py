@@ -450,6 +450,12 @@ class CapacityTests(SynchronousTestCase):
         self.assertEqual(len(self.victims(param("/new", "x" * 26))), 3)
         self.refusal(param("/new", "x" * 27))
 
+    def test_search_without_wildcards_is_a_look_up(self) -> None:
+        """It finds all there is, whatever it may cost."""
+        self.fill(ParamLimits(), param("/a"))
+        self.assertEqual(self.params.search(Pattern.parse("/a"), 0), (["/a"], True))
+        self.assertEqual(self.params.search(Pattern.parse("/b"), 0), ([], True))
+
     def test_one_write_evicts_a_few_hundred_at_most(self) -> None:
         """Each of them is told to its subscribers in the same step."""
         self.fill(ParamLimits(max_params=400), *(param(f"/{number + 100}", ttl=5) for number in range(400)))
