@@ -13,8 +13,8 @@ SECONDS = 60 if os.environ.get("CI") == "true" else 20
 SEED = 20
 
 MAX_TURN_MS = 400.0
-"""Whoever runs the soak by hand holds it to 10 ms. Here two cores are shared with the attackers, with other tests and with
-browsers, and a bundle of two hundred new addresses, which is applied in one step, takes many times what it takes alone."""
+"""Whoever runs the soak by hand holds it to 10 ms. Here two cores are shared with the attackers, with other tests and
+with browsers, and a bundle of two hundred new addresses, which is applied in one step, takes many times as long."""
 
 
 class SoakTests(AccountsTestCase):
