@@ -246,8 +246,8 @@ class CatchUpSender:
             params = [param for param in map(get, addresses) if param is not None]
             for param in self._visibility.show(params, session, pattern):
                 # Of several patterns, one that shows the value as it is counts.
-                if param.address not in told or param is get(param.address):
-                    told[param.address] = param
+                shown = told.get(param.address)
+                told[param.address] = param if shown is None or shown is not get(param.address) else shown
         if not told:
             return
         for address in told:
