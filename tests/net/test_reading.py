@@ -84,6 +84,15 @@ class ReadingTests(SynchronousTestCase):
         self.reader("b", 1, 0).go_on()
         self.assertEqual(self.told, ["a", "b"])
 
+    def test_turn_is_new_also_while_there_is_something_to_write_in_every_turn(self) -> None:
+        """As while a SNAPSHOT is written piece by piece: nobody has to wait for a turn of their own."""
+        for name in "abc":
+            self.reader(name, 1, TURN_S).go_on()
+            self.writer.is_scheduled = True
+            self.writer.flush()
+            self.writer.is_scheduled = True
+        self.assertEqual(self.told, ["a", "b", "c"])
+
     def test_connection_that_has_ended_waits_no_longer(self) -> None:
         """It may be one that does not wait."""
         one = self.reader("a", 2, SLICE_S)

@@ -46,14 +46,17 @@ class Reading:
         self.slice_end_s = 0.0
         """Until when the connection that is read from may handle messages; the past where the turn is used up."""
         self._turn_end_s = 0.0
+        self._flushes = 0
+        """Those of the writer when the turn began."""
         self._waiting: dict[Reader, None] = {}
         self._is_scheduled = False
 
     def begin_slice(self) -> None:
         """Gives a connection its time; connections have theirs one after the other."""
-        now_s = self.now_s()
+        now_s, writer = self.now_s(), self._writer
         # What was handled in this turn nearly always has something written at its end.
-        if not self._writer.is_scheduled and not self._waiting:
+        if writer.flushes != self._flushes or not (writer.is_scheduled or self._waiting):
+            self._flushes = writer.flushes
             self._turn_end_s = now_s + TURN_S
         self.slice_end_s = min(now_s + SLICE_S, self._turn_end_s)
 
@@ -70,7 +73,7 @@ class Reading:
 
     def _next_turn(self) -> None:
         self._is_scheduled = False
-        now_s = self.now_s()
+        now_s, self._flushes = self.now_s(), self._writer.flushes
         self._turn_end_s, rest_end_s = now_s + TURN_S, now_s + REST_S
         for _ in range(len(self._waiting)):
             if not self._waiting or self.now_s() >= rest_end_s:

@@ -117,6 +117,8 @@ class TurnWriter:
         self._reactor = reactor
         self.is_scheduled = False
         """Whether something is to be written at the end of this turn."""
+        self.flushes = 0
+        """How often it was called back."""
         self._dirty: list[Outbox] = []
         self._to_pump: dict[Outbox, None] = {}
         self._pump_end_s = 0.0
@@ -184,6 +186,7 @@ class TurnWriter:
 
     def flush(self) -> None:
         """Writes all that is to be written; an error of one session is that session's end only."""
+        self.flushes += 1
         last_runs = set(self._open.values())
         try:
             direct = []
