@@ -6,8 +6,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.errors import CloseCode
-from clasp_relay.net.reading import SLICE_S, TURN_S, Reading
-from clasp_relay.net.turn import TurnWriter
+from clasp_relay.net.reading import REST_S, SLICE_S, Reading
 from tests.net.helpers import MemorySession, Site, client_frame, datas, keep, one_turn
 
 
@@ -37,8 +36,7 @@ class ReadingTests(SynchronousTestCase):
     def setUp(self) -> None:
         """Makes one reading."""
         self.clock = Clock()
-        self.writer = TurnWriter(self.clock)
-        self.reading = Reading(self.clock, self.writer)
+        self.reading = Reading(self.clock)
         self.told: list[str] = []
 
     def reader(self, name: str, messages: int, each_s: float) -> SlowReader:
@@ -64,34 +62,14 @@ class ReadingTests(SynchronousTestCase):
             one_turn(self.clock)
         self.assertEqual(self.told, ["a", "b", "a", "b", "a", "a"])
 
-    def test_turn_ends_whoever_has_messages(self) -> None:
-        """Those that it has no time for wait at the end of the queue."""
-        self.reader("a", 1, TURN_S).go_on()
-        # It has answered something.
-        self.writer.is_scheduled = True
-        for name in "bcd":
-            self.reader(name, 1, TURN_S).go_on()
-        self.assertEqual(self.told, ["a"])
-        for number in range(2, 5):
+    def test_those_that_wait_have_a_part_of_each_turn_only(self) -> None:
+        """The first ones; the others wait for the turns after it. What comes new is handled at once."""
+        for name in "abcd":
+            self.reader(name, 2, REST_S).go_on()
+        self.assertEqual(self.told, ["a", "b", "c", "d"])
+        for number in range(1, 5):
             one_turn(self.clock)
-            self.assertEqual(self.told, list("abcd"[:number]))
-
-    def test_turn_is_new_once_what_was_written_in_it_is_out(self) -> None:
-        """Nobody waits for a turn that is over."""
-        self.reader("a", 1, TURN_S).go_on()
-        self.writer.is_scheduled = True
-        self.writer.flush()
-        self.reader("b", 1, 0).go_on()
-        self.assertEqual(self.told, ["a", "b"])
-
-    def test_turn_is_new_also_while_there_is_something_to_write_in_every_turn(self) -> None:
-        """As while a SNAPSHOT is written piece by piece: nobody has to wait for a turn of their own."""
-        for name in "abc":
-            self.reader(name, 1, TURN_S).go_on()
-            self.writer.is_scheduled = True
-            self.writer.flush()
-            self.writer.is_scheduled = True
-        self.assertEqual(self.told, ["a", "b", "c"])
+            self.assertEqual(self.told[4:], list("abcd"[:number]))
 
     def test_connection_that_has_ended_waits_no_longer(self) -> None:
         """It may be one that does not wait."""

@@ -115,10 +115,7 @@ class TurnWriter:
 
     def __init__(self, reactor: IReactorTime) -> None:
         self._reactor = reactor
-        self.is_scheduled = False
-        """Whether something is to be written at the end of this turn."""
-        self.flushes = 0
-        """How often it was called back."""
+        self._is_scheduled = False
         self._dirty: list[Outbox] = []
         self._to_pump: dict[Outbox, None] = {}
         self._pump_end_s = 0.0
@@ -160,13 +157,13 @@ class TurnWriter:
     def mark_dirty(self, outbox: Outbox) -> None:
         """Has what is pending for an outbox written at the end of the turn."""
         self._dirty.append(outbox)
-        if not self.is_scheduled:
+        if not self._is_scheduled:
             self._schedule()
 
     def queue_pump(self, outbox: Outbox) -> None:
         """Has what waits for an outbox written, a bounded piece of its snapshots per turn."""
         self._to_pump[outbox] = None
-        if not self.is_scheduled:
+        if not self._is_scheduled:
             self._schedule()
 
     def is_pump_over(self) -> bool:
@@ -186,7 +183,6 @@ class TurnWriter:
 
     def flush(self) -> None:
         """Writes all that is to be written; an error of one session is that session's end only."""
-        self.flushes += 1
         last_runs = set(self._open.values())
         try:
             direct = []
@@ -201,11 +197,11 @@ class TurnWriter:
                 for run in direct:
                     self._write(run)
         finally:
-            self.is_scheduled = False
+            self._is_scheduled = False
         self._flush_dirty()
         if self._to_pump:
             self._pump()
-        if self.runs and not self.is_scheduled:
+        if self.runs and not self._is_scheduled:
             # The end of a session that could not be written to was told to others.
             self._schedule()
 
@@ -227,11 +223,11 @@ class TurnWriter:
                 _end(outbox, error)
 
     def _schedule(self) -> None:
-        self.is_scheduled = True
+        self._is_scheduled = True
         self._reactor.callLater(0, self.flush)
 
     def _new_run(self, audience: Audience) -> Run:
-        if not self.is_scheduled:
+        if not self._is_scheduled:
             self._schedule()
         if self.runs:
             self._end_runs_of(audience.members)

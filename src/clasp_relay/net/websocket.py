@@ -461,7 +461,7 @@ class ClaspFactory(WebSocketServerFactory):
         self.allows_origin = allows_origin
         self.client_address = client_address
         self.observer: NetObserver = observer or UnwatchedNet()
-        self.reading = Reading(reactor, writer)
+        self.reading = Reading(reactor)
         """Who is read from in a turn."""
         self.keeper = Keeper(reactor, self.limits.session_timeout_s)
         self.connections: set[CountedConnection] = set()
