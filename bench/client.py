@@ -44,6 +44,10 @@ class Client:
         """Sets an F64."""
         self._send(b"\x21\x07" + _text(address) + struct.pack(">d", number))
 
+    def set_name(self, address: str, name: str) -> None:
+        """Sets a map with a name, as who is present in a room does."""
+        self._send(b"\x21\x0b" + _text(address) + b"\x00\x01" + _text("name") + b"\x08" + _text(name))
+
     def payloads(self) -> Iterator[bytes]:
         """Yields the payload of every received frame; skips pings.
 

@@ -75,13 +75,15 @@ class Traffic:
         }
         words |= {"-b": self.both} if self.both else {"-s": self.subscribers, "-p": self.publishers}
         if server.tokens is not None:
-            words["-a"] = f"/chat/room/{self.room}/{'messages' if self.is_event else f'reactions/{self.tail}'}"
+            # A reaction is its user's own: reactions/{msgId}/{emoji}/{userId}.
+            reaction = self.tail if "/" in self.tail else f"{self.tail}/x"
+            words["-a"] = f"/chat/room/{self.room}/{'messages' if self.is_event else f'reactions/{reaction}/{{user}}'}"
             words["-E"] = f"/chat/room/{self.room}/presence/{{user}}"
             words["-T"] = server.tokens.file(self.connections, first_is_admin=self.dashboard)
         if self.dashboard:
             words["-S"] = "/**"
         if self.extra:
-            words |= {"-X": self.extra, "-x": "/chat/room/other-{pub}/reactions/{n}/*"}
+            words |= {"-X": self.extra, "-x": "/chat/room/other-{pub}/reactions/{n}/x/*"}
         words |= {"-r": self.rate} if self.rate else {}
         words |= {"-v": self.message_bytes} if self.message_bytes else {}
         words |= {"-N": self.total} if self.total else {}

@@ -57,7 +57,7 @@ def newcomer_ms(server: Server, params: int) -> float:
     else:
         token, user = server.tokens.guests(2)[1]
         client.hello(token)
-        client.set_number(f"/chat/room/{STOCK}/presence/{user}", 1.0)
+        client.set_name(f"/chat/room/{STOCK}/presence/{user}", "newcomer")
         client.subscribe(f"/chat/room/{STOCK}/reactions/**")
     got = 0
     for payload in client.payloads():
