@@ -11,9 +11,8 @@ from setuptools import setup
 
 COMPILER = "mypy >= 2.4, < 3"
 
-INTERPRETED = ("ports.py", "port.py", "observer.py", "captured.py", "waiting.py")
-"""Not compiled: what programs that embed the relay implement or derive from, a class that derives from list, and one
-that is referred to weakly."""
+INTERPRETED = ("ports.py", "port.py", "observer.py", "waiting.py")
+"""Not compiled: what programs that embed the relay implement or derive from, and a class that is referred to weakly."""
 
 
 def modules() -> list[str]:

@@ -17,7 +17,6 @@ LONGEST_FUNCTION = 80
 
 WITHOUT_TESTS = {
     "__main__.py": "one call, made by the tests of cli",
-    "core/state/captured.py": "a list that params makes; the tests of params and snapshots share it",
     "core/ports.py": "interfaces, implemented and tested in net and by the tests of core",
     "wire/constants.py": "numbers",
     "wire/messages.py": "fields; the tests of the codec make one of each",

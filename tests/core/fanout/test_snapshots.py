@@ -199,16 +199,17 @@ class WaitingHelloTests(WaitingSnapshotCase):
 
     def test_crowd_that_connects_shares_what_it_goes_through(self) -> None:
         """While nothing changes; and nothing is kept when all have taken it."""
-        params = self.world.relay.params
+        latest = self.world.relay.snapshots.waiting
         waiting = [self.greet() for _ in range(3)]
-        shared = params._captured()
+        shared = latest.capture_all()
+        self.assertEqual(len(shared.readers), 3)
         self.write("/c", 1)
         waiting.append(self.greet())
-        self.assertIsNot(params._captured(), shared)
+        self.assertIsNot(latest.capture_all(), shared)
         taken = [self.take(frames, client) for client, frames in waiting]
         self.assertEqual(taken, [[("/a", 1), ("/b", 1)]] * 3 + [[("/a", 1), ("/b", 1), ("/c", 1)]])
         del waiting, shared
-        self.assertIsNone(params._captured())
+        self.assertIsNone(latest._latest())
 
     def test_nothing_to_see_is_one_empty_snapshot(self) -> None:
         """Clients wait for it; where something is to be seen there is no empty one."""

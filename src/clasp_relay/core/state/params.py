@@ -11,10 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
-from weakref import ref
 
 from clasp_relay.core.records import Change, ChangeKind, Ended, Param, StateImage, param_bytes, text_bytes
-from clasp_relay.core.state.captured import Captured
 from clasp_relay.core.state.expiry import Expiry
 from clasp_relay.core.state.locks import Locks
 from clasp_relay.core.state.shares import Excess, Move, ShareLimits, Shares
@@ -75,7 +73,6 @@ class Params:
         self._params: dict[str, Param] = {}
         self.get: Callable[[str], Param | None] = self._params.get
         """Returns what is set at an address."""
-        self._captured: Callable[[], Captured | None] = _nothing_captured
         self._tree = AddressTree()
         self._tombstones = Tombstones(limits.max_params, limits.max_state_bytes)
         self.locks = Locks()
@@ -94,16 +91,8 @@ class Params:
         return len(self._params)
 
     def all(self) -> list[Param]:
-        """Returns every param, captured in one step; it must not be altered.
-
-        Those who ask while nothing changes share one list: a crowd that connects takes no list each.
-        """
-        captured = self._captured()
-        if captured is None or captured.changes != self.changes:
-            captured = Captured(self._params.values())
-            captured.changes = self.changes
-            self._captured = ref(captured)
-        return captured
+        """Returns every param, captured in one step."""
+        return list(self._params.values())
 
     def match(self, pattern: Pattern) -> Iterator[Param]:
         """Yields the params whose address matches; the cost follows what matches."""
@@ -369,7 +358,6 @@ class Params:
                 life time of at most ``SHORT_LIFE_S``, such as a presence, begins it anew: it would last until then
                 otherwise. What lives longer is left: a clock that is wrong now must not end it. None to believe all.
         """
-        self._captured = _nothing_captured
         for param in image.params:
             self._params[param.address] = param
             self._tree.add(param.address)
@@ -442,10 +430,6 @@ class Params:
         if ended is not None and ended.stamp is not None:
             return ended.stamp, "", text_bytes(address)
         return "", "", 0
-
-
-def _nothing_captured() -> None:
-    return None
 
 
 def _place_after(change: Change) -> tuple[str, str, int]:
