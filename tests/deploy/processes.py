@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
-import random
 import socket
 import subprocess
 import sys
@@ -20,18 +19,6 @@ PATIENCE_S = 60
 
 RELAY = (sys.executable, "-c", "from clasp_relay.cli import main; main()")
 """The console script, from the sources."""
-
-
-def free_port() -> int:
-    """Returns a port of 127.0.0.1 on which nobody listens.
-
-    Below those that the system gives to outgoing connections, which would take it before it is used.
-    """
-    while True:
-        port = random.randrange(20_000, 32_000)
-        with contextlib.suppress(OSError), socket.socket() as listener:
-            listener.bind(("127.0.0.1", port))
-            return port
 
 
 def wait_until(true: Callable[[], bool], what: str) -> None:

@@ -27,8 +27,9 @@ from clasp_relay.storage.users_sqlite import SqliteUsers
 from clasp_relay.wire.messages import Bundle, Get, Set, Snapshot
 from clasp_relay.wire.values import decode_value, encode_value
 from tests.deploy import tools
-from tests.deploy.processes import PATIENCE_S, Background, free_port, plain_environment, start_relay, wait_until
+from tests.deploy.processes import PATIENCE_S, Background, plain_environment, start_relay, wait_until
 from tests.integration.raw import RawClient
+from tests.ports import free_port
 from tests.storage.journal.test_journal_file import write_of
 from tests.storage.test_users_sqlite import NO_PROOF, token, user
 

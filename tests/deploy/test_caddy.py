@@ -18,7 +18,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.http.web_root import security_headers
 from tests.deploy import tools
-from tests.deploy.processes import PATIENCE_S, Background, free_port, plain_environment, start_relay
+from tests.deploy.processes import PATIENCE_S, Background, plain_environment, start_relay
+from tests.ports import free_port
 
 CADDYFILE = tools.DEPLOY / "droplet" / "Caddyfile"
 CLIENT = Path(__file__).parent / "client.mjs"

@@ -18,12 +18,12 @@ from tests.deploy.processes import (
     PATIENCE_S,
     RELAY,
     Background,
-    free_port,
     get,
     plain_environment,
     start_relay,
     wait_until,
 )
+from tests.ports import free_port
 
 STATE = '{"params":[{"address":"/a","value":1,"revision":7,"writer":"u-1","timestamp":1700000000000000}]}'
 USER = 65_534

@@ -21,15 +21,9 @@ from clasp_relay.wire.values import decode_value, encode_value
 from tests.integration.doors import door_port, receive_exactly
 from tests.integration.process import PATIENCE_S, ROOT, RelayProcess, RelayTestCase
 from tests.integration.raw import RawClient
+from tests.ports import free_port
 
 DOCUMENT = ROOT / "docs" / "doors.md"
-
-
-def free_port() -> int:
-    """Returns a UDP port that nobody uses now."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class OscTests(RelayTestCase):

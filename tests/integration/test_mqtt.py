@@ -24,6 +24,7 @@ from tests.integration.doors import door_port
 from tests.integration.node import NodeProcess
 from tests.integration.process import PATIENCE_S, RelayProcess, RelayTestCase, wait_until
 from tests.integration.raw import RawClient
+from tests.ports import free_port
 
 
 class Peer:
@@ -178,9 +179,7 @@ def collector(came: list[tuple[str, bytes, int]]) -> Callable[[Any, Any, paho.MQ
 class MqttTests(RelayTestCase):
     def mosquitto(self) -> int:
         """Starts mosquitto and returns its port."""
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
+        port = free_port()
         config = self.folder / "mosquitto.conf"
         config.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\n", "utf-8")
         program = shutil.which("mosquitto") or "/usr/sbin/mosquitto"

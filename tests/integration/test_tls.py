@@ -22,6 +22,7 @@ from tests.integration.node import NodeProcess
 from tests.integration.process import PATIENCE_S, TWISTD, RelayProcess, RelayTestCase, environment, wait_until
 from tests.integration.python_client import connected
 from tests.integration.raw import RawClient
+from tests.ports import free_port
 
 BIG = encode_value(bytes(60_000))
 
@@ -32,14 +33,6 @@ assert ctypes.CDLL(None).prctl(PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN, 0, 0, 0) =
 from clasp_relay.cli import main
 main()
 """
-
-
-def free_port() -> int:
-    """Returns a port on which nobody listens."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 class TlsTestCase(RelayTestCase):

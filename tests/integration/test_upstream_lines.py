@@ -6,7 +6,6 @@ import http.client
 import json
 import re
 import shlex
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ from clasp_relay.option_table import NOT_SUPPORTED
 from clasp_relay.wire.messages import Hello, Welcome
 from tests.integration.process import PATIENCE_S, RelayTestCase, environment, wait_until
 from tests.integration.raw import RawClient
+from tests.ports import free_port
 
 SET_UP = (
     "RUST_LOG=info LOG_FORMAT=json clasp-relay --ws-port 7330 --host 0.0.0.0 --name relay.example.com"
@@ -63,13 +63,6 @@ LINES = {
 
 _LISTENS = re.compile(r"listens on [0-9.]+:(\d+) for WebSocket connections")
 _PORT = re.compile(r"(--(?:auth|health|metrics|mqtt|osc|ws)-port) \d+")
-
-
-def free_port() -> int:
-    """Returns a port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class UpstreamLineTests(RelayTestCase):
