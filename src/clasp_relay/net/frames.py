@@ -17,6 +17,7 @@ from twisted.logger import formatEvent
 
 from clasp_relay.logs import events
 from clasp_relay.net.plain_http import TLS_BEGIN, health_answer, response, without_empty_port
+from clasp_relay.net.reading import SLICE_S
 from clasp_relay.wire.clasp import ClaspCodec
 
 MAX_REQUEST_BYTES = 16 * 1024
@@ -266,7 +267,6 @@ class FastPathProtocol(GuardedProtocol):
         if self._is_waiting:
             self._tail += data
             return
-        self.factory.reading.begin_slice()
         self._dataReceived(data)
 
     def go_on(self) -> None:
@@ -287,12 +287,13 @@ class FastPathProtocol(GuardedProtocol):
         if self.state not in (self.STATE_OPEN, self.STATE_CLOSING):
             super().consumeData()
             return
-        reading = self.factory.reading
+        now_s = self.factory.reading.now_s
+        end_s = now_s() + SLICE_S
         while self.state != self.STATE_CLOSED:
-            if reading.now_s() >= reading.slice_end_s:
-                self._wait()
-                return
             if not self.processData():
+                return
+            if now_s() >= end_s:
+                self._wait()
                 return
 
     def _dataReceived(self, data: bytes) -> None:
@@ -315,8 +316,9 @@ class FastPathProtocol(GuardedProtocol):
         Once the session's end was decided ``onMessage`` ignores what comes, here as behind Autobahn.
         """
         at, end = 0, len(data)
-        reading = self.factory.reading
-        take, now_s, slice_end_s = self.onMessage, reading.now_s, reading.slice_end_s
+        take, now_s = self.onMessage, self.factory.reading.now_s
+        # Most reads bring one message: the clock is read from the second one on.
+        slice_end_s = 0.0
         while end - at >= 6 and data[at] == _FIN_BINARY:
             length = data[at + 1] ^ _MASKED
             start = at + 6
@@ -331,9 +333,12 @@ class FastPathProtocol(GuardedProtocol):
             stop = start + length
             if stop > end:
                 break
-            if now_s() >= slice_end_s:
-                self._wait()
-                break
+            if at:
+                if not slice_end_s:
+                    slice_end_s = now_s() + SLICE_S
+                elif now_s() >= slice_end_s:
+                    self._wait()
+                    break
             at = stop
             take(unmask(data[start:stop], data[start - 4 : start]), True)
         return at

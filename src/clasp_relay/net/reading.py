@@ -35,15 +35,9 @@ class Reading:
     def __init__(self, reactor: IReactorTime) -> None:
         self._reactor = reactor
         self.now_s = reactor.seconds
-        """Returns the time in s that ``slice_end_s`` counts in."""
-        self.slice_end_s = 0.0
-        """Until when the connection that is read from may handle messages."""
+        """Returns the time in s by which slices are measured."""
         self._waiting: dict[Reader, None] = {}
         self._is_scheduled = False
-
-    def begin_slice(self) -> None:
-        """Gives a connection its time; connections have theirs one after the other."""
-        self.slice_end_s = self.now_s() + SLICE_S
 
     def wait(self, reader: Reader) -> None:
         """Has a connection go on in a later turn, behind those that wait already."""
