@@ -75,6 +75,7 @@ class JournalKeeper:
 
     def image(self) -> StateImage:
         """Captures the state and how far the journal is in it."""
+        self._relay.bundles.finish()
         image = self._relay.params.image()
         if self.log is None:
             return image._replace(journal_seq=self._last_seq)

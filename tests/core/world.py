@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from twisted.internet.task import Clock
 
@@ -41,6 +42,16 @@ class WorldClock:
     def call_later(self, delay_s: float, call: Callable[[], None]) -> Timer:
         """Calls when the clock has been moved that far."""
         return self.clock.callLater(delay_s, call)
+
+
+def one_turn(reactor: Clock) -> None:
+    """Makes the calls that are due now, and none of those that they ask for: one turn of the event loop."""
+    calls: list[Any] = list(reactor.getDelayedCalls())
+    for call in calls:
+        if call.getTime() <= reactor.seconds():
+            make, args = call.func, call.args
+            call.cancel()
+            make(*args)
 
 
 class MemoryOutbox:
@@ -189,6 +200,15 @@ class World:
         assert isinstance(first, Welcome), first
         assert all(isinstance(message, Snapshot) for message in rest), rest
         return client
+
+    def settle(self) -> None:
+        """Lets turns pass until all work is done; no time does."""
+        while self.relay.work:
+            self.turn()
+
+    def turn(self) -> None:
+        """Lets one turn pass."""
+        one_turn(self.clock.clock)
 
     def advance(self, seconds: float) -> None:
         """Lets time pass, with the sweeps that the service makes twice a second."""

@@ -8,11 +8,13 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.core.ports import Frame
 from clasp_relay.doors.door import DoorCounts
-from clasp_relay.doors.stream import StreamConnection, StreamFactory
+from clasp_relay.doors.stream import TAKEN_AT_ONCE_BYTES, StreamConnection, StreamFactory
 from clasp_relay.errors import CloseCode
 from clasp_relay.net.admission import NetLimits
 from clasp_relay.net.frames import CODEC
 from clasp_relay.net.outbox import Outbox
+from clasp_relay.net.reading import SLICE_S
+from tests.core.world import one_turn
 from tests.doors.site import Site
 
 
@@ -20,12 +22,18 @@ class Echo(StreamConnection):
     """Says back what it hears; ``hello`` makes it live, ``fault`` is a fault of ours."""
 
     live = False
+    busy = False
     causes: list[str]
 
     @property
     def is_live(self) -> bool:
         """After its hello."""
         return self.live
+
+    @property
+    def is_busy(self) -> bool:
+        """When the test says so."""
+        return self.busy
 
     @property
     def session_id(self) -> str:
@@ -122,6 +130,44 @@ class StreamTests(SynchronousTestCase):
             awake.send(b"x")
         self.assertTrue(quiet.is_closed)
         self.assertFalse(awake.is_closed)
+
+    def test_much_that_comes_at_once_is_taken_in_turns(self) -> None:
+        """Each as long as a slice; meanwhile nothing is read from the connection."""
+        site = self.site()
+        client = site.connect(self.factory)
+        taken: list[bytes] = []
+
+        def slowly(data: bytes) -> None:
+            taken.append(data)
+            site.reactor.rightNow += SLICE_S
+
+        client.protocol.take = slowly
+        pieces = [bytes((number,)) * TAKEN_AT_ONCE_BYTES for number in b"abc"]
+        client.protocol.dataReceived(b"".join(pieces))
+        client.protocol.dataReceived(b"end")
+        self.assertEqual(taken, pieces[:1])
+        self.assertNotIn(client.pipe, site.reactor.readers)
+        one_turn(site.reactor)
+        self.assertEqual(taken, pieces[:2])
+        for _ in range(3):
+            one_turn(site.reactor)
+        self.assertEqual(taken, [*pieces, b"end"])
+        self.assertIn(client.pipe, site.reactor.readers)
+
+    def test_nothing_is_taken_while_a_message_is_at_work(self) -> None:
+        """Nor once the connection is gone."""
+        site = self.site()
+        client, gone = site.connect(self.factory), site.connect(self.factory)
+        for each in (client, gone):
+            each.protocol.busy = True
+            each.protocol.dataReceived(b"later")
+        gone.pipe.lose()
+        for _ in range(3):
+            one_turn(site.reactor)
+        client.pipe.drain(0)
+        self.assertEqual(bytes(client.pipe.taken), b"begun")
+        client.protocol.busy = gone.protocol.busy = False
+        self.assertEqual((client.heard(), gone.heard()), (b"begunlater", b""))
 
     def test_fault_of_ours_ends_that_connection_only(self) -> None:
         """With a line in the log."""

@@ -25,8 +25,8 @@ from clasp_relay.http.connections import (
     REQUESTS_A_TURN,
     STALL_TIMEOUT_S,
 )
+from tests.core.world import one_turn
 from tests.http.memory_site import MemorySite
-from tests.net.helpers import one_turn
 
 REACTOR: Any = reactor
 ASK = b"GET /auth HTTP/1.1\r\nHost: relay.example\r\n\r\n"

@@ -12,7 +12,6 @@ from twisted.internet.abstract import FileDescriptor
 from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.protocol import Protocol
-from twisted.internet.task import Clock
 from twisted.internet.tcp import Connection
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
@@ -150,6 +149,7 @@ class MemorySession:
         self.peer = peer
         self.id = "a session"
         self.is_live = False
+        self.is_busy = False
         self.received: list[bytes] = []
         self.disconnects = 0
         self.cause = ""
@@ -319,13 +319,3 @@ def error_payload(code: ErrorCode, message: str) -> bytes:
 def datas(frames: Iterable[tuple[int, bytes]]) -> list[bytes]:
     """Returns the payloads of the binary messages."""
     return [data for opcode, data in frames if opcode == 2]
-
-
-def one_turn(reactor: Clock) -> None:
-    """Makes the calls that are due now, and none of those that they ask for: one turn of the event loop."""
-    calls: list[Any] = list(reactor.getDelayedCalls())
-    for call in calls:
-        if call.getTime() <= reactor.seconds():
-            make, args = call.func, call.args
-            call.cancel()
-            make(*args)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.net.helpers import Site, client_frame, keep, one_turn
+from tests.core.world import one_turn
+from tests.net.helpers import Site, client_frame, keep
 
 
 class CloseAllTests(SynchronousTestCase):

@@ -13,6 +13,7 @@ from clasp_relay.net.frames import CODEC, wire_bytes
 from clasp_relay.net.observer import Counters
 from clasp_relay.net.outbox import CLOSED, MAX_SNAPSHOTS, Outbox, Sink
 from clasp_relay.net.turn import TurnWriter
+from tests.core.world import one_turn
 from tests.net.helpers import (
     ENDLESS,
     FakeConnection,
@@ -21,7 +22,6 @@ from tests.net.helpers import (
     drop,
     error_payload,
     keep,
-    one_turn,
     packed,
     param,
     payload,

@@ -7,7 +7,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.errors import CloseCode
 from clasp_relay.net.reading import REST_S, SLICE_S, Reading
-from tests.net.helpers import MemorySession, Site, client_frame, datas, keep, one_turn
+from tests.core.world import one_turn
+from tests.net.helpers import MemorySession, Site, client_frame, datas, keep
 
 
 class SlowReader:
@@ -117,6 +118,27 @@ class ConnectionTests(SynchronousTestCase):
         one_turn(self.site.reactor)
         self.client.pipe.drain(0)
         self.assertEqual(datas(self.client.frames), self.received)
+
+    def test_nothing_is_handled_while_a_message_is_at_work(self) -> None:
+        """Whatever form it has; what comes meanwhile waits, and then comes in its order."""
+        session = self.site.relay.sessions[0]
+
+        def receive(session: MemorySession, data: bytes) -> None:
+            session.is_busy = data.startswith(b"long")
+
+        self.site.relay.on_receive = receive
+        for first in (client_frame(b"long"), client_frame(b"lo", fin=False) + client_frame(b"ng", 0)):
+            self.received.clear()
+            self.client.send(first + client_frame(b"1") + client_frame(b"2", fin=False))
+            self.client.send(client_frame(b"2", 0))
+            for _ in range(3):
+                one_turn(self.site.reactor)
+            self.assertEqual(self.received, [b"long"])
+            session.is_busy = False
+            for _ in range(3):
+                one_turn(self.site.reactor)
+            self.assertEqual(self.received, [b"long", b"1", b"22"])
+            self.assertIn(self.client.pipe, self.site.reactor.readers)
 
     def test_beginning_of_a_frame_that_waits_is_joined_with_its_end(self) -> None:
         """Though the end comes in a later turn."""

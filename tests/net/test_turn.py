@@ -19,7 +19,8 @@ from clasp_relay.net.outbox import Outbox
 from clasp_relay.net.turn import PUMP_S, RUN_BYTES, SNAPSHOT_BYTES, SNAPSHOT_SHARE_BYTES, Run, TurnWriter
 from clasp_relay.wire.constants import Signal
 from clasp_relay.wire.messages import Result, SignalDefinition
-from tests.net.helpers import ENDLESS, FakeConnection, Pipe, datas, keep, one_turn, packed, payload, server_frames
+from tests.core.world import one_turn
+from tests.net.helpers import ENDLESS, FakeConnection, Pipe, datas, keep, packed, payload, server_frames
 
 BIG = 1 << 30
 

@@ -30,6 +30,7 @@ from clasp_relay.wire.codec import decode, encode_to_frame
 from clasp_relay.wire.constants import MAX_FRAME_BYTES
 from clasp_relay.wire.frame import decode_frame, encode_frame
 from clasp_relay.wire.values import decode_value, encode_value
+from tests.core.world import one_turn
 from tests.net.helpers import (
     REQUEST,
     UPGRADE,
@@ -41,7 +42,6 @@ from tests.net.helpers import (
     datas,
     error_payload,
     keep,
-    one_turn,
     server_frames,
 )
 

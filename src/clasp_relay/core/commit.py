@@ -79,8 +79,6 @@ class Committer:
         self._log = log
         self._is_immediate = log.is_immediate
         self._clock = clock
-        self.runs_due = False
-        """Whether what is written comes from a scheduled bundle, which was accepted before."""
         self.gestures = Gestures(clock, self._tell_signal)
         """What coalesces gesture moves."""
 
@@ -93,7 +91,7 @@ class Committer:
             RequestError: OVERLOADED when there is no room; nothing has changed.
         """
         if not self._is_immediate:
-            self._check_log()
+            self._log.check()
         if self._params.has_room(change.param):
             self._write(change)
             if not self._is_immediate:
@@ -102,30 +100,50 @@ class Committer:
             self.write_all(session, (change,), (change,))
 
     def write_all(self, session: Session, changes: Sequence[Change | Publish], outcomes: Iterable[Change]) -> None:
-        """Commits the members of a bundle together.
+        """Commits the members of a bundle together; see ``accept_all``."""
+        self.carry_out(session, self.accept_all(session, changes, outcomes))
+
+    def accept_all(
+        self,
+        session: Session,
+        changes: Sequence[Change | Publish],
+        outcomes: Iterable[Change],
+        *,
+        is_due: bool = False,
+    ) -> Sequence[Change | Publish]:
+        """Records the members of a bundle together; they are to be carried out before anything else at their addresses.
 
         Args:
             session: the writer.
             changes: writes, and signals that were accepted.
             outcomes: the last write at each address.
+            is_due: whether it was accepted before, so that it is recorded although the log takes nothing new.
+
+        Returns:
+            what is to be carried out: the ends of the params that have to make room, and ``changes``.
 
         Raises:
             RequestError: OVERLOADED when there is no room; nothing has changed.
         """
-        if not self._is_immediate:
-            self._check_log()
-        recorded: list[Change] = []
-        for address in self._params.victims(outcomes, self._stamp_of):
-            null = self._decider.null(address)
-            self._write(null)
-            recorded.append(null)
+        if not (self._is_immediate or is_due):
+            self._log.check()
+        evicted = [self._decider.null(address) for address in self._params.victims(outcomes, self._stamp_of)]
+        recorded = list(evicted)
         for change in changes:
             if isinstance(change, Publish):
-                recorded += self._publish(session, change)
+                recorded += self._kept(session, change)
             else:
-                self._write(change)
                 recorded.append(change)
         self._record(recorded, session)
+        return [*evicted, *changes] if evicted else changes
+
+    def carry_out(self, session: Session, changes: Iterable[Change | Publish]) -> None:
+        """Applies what was recorded, and tells everybody."""
+        for change in changes:
+            if isinstance(change, Publish):
+                self._pass_on(session, change)
+            else:
+                self._write(change)
 
     def publish(self, session: Session, message: Publish) -> None:
         """Passes an accepted signal on, and commits it where it is kept.
@@ -133,11 +151,12 @@ class Committer:
         Raises:
             RequestError: OVERLOADED when it is to be kept and cannot be recorded; nobody was told.
         """
-        if not (self._is_immediate or self._is_open) and self._keeps(message):
-            self._check_log()
-        kept = self._publish(session, message)
+        kept = self._kept(session, message)
         if kept:
+            if not self._is_immediate:
+                self._log.check()
             self._record(kept, session)
+        self._pass_on(session, message)
 
     def renew(self, address: str) -> None:
         """Commits that a GET renewed a life time, if it does."""
@@ -153,7 +172,7 @@ class Committer:
             RequestError: it cannot wait; nothing has changed.
         """
         if not self._is_immediate:
-            self._check_log()
+            self._log.check()
         change = self._schedule.decide(session, bundle, due_us)
         self._schedule.apply(change, session)
         self._record((change,), session)
@@ -214,7 +233,7 @@ class Committer:
                 about, holder = no_param("", "", "", self._clock.now_us()), self._params.holder
                 yield self._end_all([_lock_release(about, each, holder(each) or "") for each in addresses])
             while addresses := self._params.expired(self._clock.now_us(), ENDED_AT_ONCE):
-                yield self.end_params(addresses)
+                yield 1 + self.end_params(addresses)
         finally:
             self._is_expiring = False
 
@@ -227,10 +246,13 @@ class Committer:
         Returns:
             about what it cost, in µs.
         """
+        reserved = self._params.reserved
         changes = []
         for address in addresses:
-            changes.append(self._decider.null(address))
-            self._write(changes[-1])
+            # What a bundle is about to write there has its revision already, and a time of its own.
+            if address not in reserved:
+                changes.append(self._decider.null(address))
+                self._write(changes[-1])
         self._record(changes, None)
         return NULL_US * len(changes)
 
@@ -261,15 +283,6 @@ class Committer:
     def forget_answers(self, session: Session) -> None:
         """Drops the answers that wait, since their session ends."""
         session.answers = None
-
-    def _check_log(self) -> None:
-        """Refuses a client's write that could not be recorded; what was accepted for later goes on.
-
-        Raises:
-            RequestError: OVERLOADED.
-        """
-        if not self.runs_due:
-            self._log.check()
 
     def _record(self, changes: Sequence[Change], session: Session | None) -> None:
         if self._is_immediate or not changes:
@@ -316,12 +329,14 @@ class Committer:
         if opening is not None:
             self._catch_ups.after(opening, param.subject)
 
-    def _publish(self, session: Session, message: Publish) -> tuple[Change, ...]:
-        """Passes a signal on, and returns what is to be recorded of it."""
+    def _pass_on(self, session: Session, message: Publish) -> None:
         if message.signal is Signal.GESTURE:
             self.gestures.pass_on(session, message)
         else:
             self._tell_signal(session, message)
+
+    def _kept(self, session: Session, message: Publish) -> tuple[Change, ...]:
+        """Returns what is to be recorded of a signal."""
         if self._is_open or not self._keeps(message):
             return ()
         about = no_param(message.address, session.id, session.identity.subject, self._clock.now_us())

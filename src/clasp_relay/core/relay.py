@@ -7,10 +7,12 @@ applied and put into every queue in one step, so no update can overtake another 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from clasp_relay.core.bundles import Bundles
 from clasp_relay.core.commit import Committer
 from clasp_relay.core.decide import Decider
 from clasp_relay.core.fanout.catch_ups import CatchUpSender
@@ -76,8 +78,15 @@ class RelayOptions:
     signal_ttl_us: int = SIGNAL_TTL_US
 
 
-Handler: TypeAlias = "Callable[[Relay, Session, Any, int], None]"
-"""Handles one type of message: given the relay, the session, the message and its QoS."""
+Handler: TypeAlias = "Callable[[Relay, Session, Any, int], Pieces | None]"
+"""Handles one type of message: given the relay, the session, the message and its QoS. What it returns is what is left
+to be done, in pieces; what the session sends until that is done waits behind it."""
+
+MAX_HELD = 1_000
+"""How many messages may wait behind one that is at work. A connection is not read from meanwhile (``is_busy``)."""
+
+HELD_US = 30
+"""About what it costs to handle a message that waited."""
 
 
 class Relay:
@@ -150,6 +159,7 @@ class Relay:
             clock,
             self.work,
         )
+        self.bundles = Bundles(self.params, self.decider, self.committer, clock)
         self.gestures = self.committer.gestures
         self._new_id = new_id
         self.origin_of: Callable[[str], str] = _no_origin
@@ -177,7 +187,7 @@ class Relay:
         """
         if session.state is SessionState.CLOSED:
             return
-        session.state = SessionState.CLOSED
+        session.close()
         self.sessions.discard(session)
         self.gestures.forget(session)
         self.committer.forget_answers(session)
@@ -200,7 +210,8 @@ class Relay:
             session: whose it is.
             data: the message, in the session's codec.
         """
-        if session.state is _CLOSED:
+        if session.held is not None:
+            self._hold(session, data)
             return
         if self.observer.traces:
             self.observer.frame(session, data)
@@ -221,7 +232,8 @@ class Relay:
             message: the message.
             qos: above 0 the session waits for an ACK.
         """
-        if session.state is _CLOSED:
+        if session.held is not None:
+            self._hold(session, (message, qos))
             return
         cost = len(message.messages) if isinstance(message, Bundle) else 1
         if session.limiter is not None and not self._within_limit(session, max(1, cost)):
@@ -239,7 +251,45 @@ class Relay:
             check_legal(session.state, message)
         if self.observer.watches:
             self.observer.operation(session, message)
-        self._handlers[kind](self, session, message, qos)
+        pieces = self._handlers[kind](self, session, message, qos)
+        if pieces is not None:
+            session.held = deque()
+            self.work.add(session, self._in_pieces(session, pieces, session.held))
+
+    def _hold(self, session: Session, message: bytes | tuple[Message, int]) -> None:
+        """Lets a message wait behind one that is at work; drops it where the session has ended."""
+        if session.state is _CLOSED:
+            return
+        assert session.held is not None, "nothing to wait for"
+        if len(session.held) >= MAX_HELD:
+            self._end_as_too_slow(session)
+        else:
+            session.held.append(message)
+
+    def _in_pieces(self, session: Session, pieces: Pieces, waiting: deque[bytes | tuple[Message, int]]) -> Pieces:
+        """Does what a message has left to be done, then handles those that waited behind it."""
+        yield from self._guarded(session, pieces)
+        while waiting and session.held is waiting:
+            message = waiting.popleft()
+            session.held = None
+            if isinstance(message, bytes):
+                self.receive(session, message)
+            else:
+                self.accept(session, *message)
+            if session.held is not None:
+                # It is at work in its turn, or the session has ended.
+                session.held.extend(waiting)
+                return
+            session.held = waiting
+            yield HELD_US
+        if session.held is waiting:
+            session.held = None
+
+    def _guarded(self, session: Session, pieces: Pieces) -> Pieces:
+        try:
+            yield from pieces
+        except Exception as error:
+            self._gate(session, error)
 
     def _gate(self, session: Session, error: Exception) -> None:
         """The one place where what goes wrong with a message ends: an ERROR, the session's end, or a fault of ours."""
@@ -361,7 +411,8 @@ class Relay:
             self.committer.resume(change, session)
             if due_us <= self.clock.now_us():
                 self.committer.expire_before(due_us)
-                self._run_due(change.number, session, bundle)
+                for _ in self._run_due(change.number, session, bundle):
+                    """Nobody is there yet who could be held up."""
 
     def sweep(self) -> None:
         """Ends what has lived long enough: params, gestures, signals. To be called twice a second."""
@@ -449,23 +500,14 @@ class Relay:
         session.errors += 1
         self.committer.answer(session, Frame(session.codec.encode(Error(code, text, address))))
 
-    def _run_due(self, number: int, session: Session, bundle: Bundle) -> None:
+    def _run_due(self, number: int, session: Session, bundle: Bundle) -> Pieces:
         self.committer.due(number)
         who = session.identity
         if not self.permissions.is_current(who) or (who.ends_with_session and not session.is_live):
             if isinstance(session, AbsentSession):
                 self._report_unheard(session.id, "its token is not valid any more")
             return
-        self.committer.runs_due = True
-        try:
-            self._handlers[Bundle](self, session, bundle, 0)
-        except RequestError as refusal:
-            self._refuse(session, refusal)
-        except Exception as fault:
-            self._report_fault(f"a scheduled bundle of session {session.id}", fault)
-            self._refuse(session, RequestError(ErrorCode.INTERNAL, "internal error"))
-        finally:
-            self.committer.runs_due = False
+        yield from self._guarded(session, self.bundles.in_pieces(session, bundle, is_due=True))
 
 
 def _no_origin(_peer: str) -> str:

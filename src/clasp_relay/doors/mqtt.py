@@ -480,6 +480,11 @@ class MqttClient:
         """Whether its CONNECT was accepted."""
         return self._core is not None
 
+    @property
+    def is_busy(self) -> bool:
+        """See ``net.websocket.SessionPort``."""
+        return self._core is not None and self._core.is_busy
+
     # From the transport
 
     def feed(self, data: bytes) -> None:
@@ -870,6 +875,11 @@ class MqttConnection(StreamConnection):
     def is_live(self) -> bool:
         """See the base class."""
         return self._client is not None and self._client.is_live
+
+    @property
+    def is_busy(self) -> bool:
+        """See the base class."""
+        return self._client is not None and self._client.is_busy
 
     @property
     def session_id(self) -> str:

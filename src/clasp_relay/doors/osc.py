@@ -359,6 +359,11 @@ class OscConnection(StreamConnection):
         return self._source is not None
 
     @property
+    def is_busy(self) -> bool:
+        """See the base class."""
+        return self._source is not None and self._source.session.is_busy
+
+    @property
     def session_id(self) -> str:
         """See the base class."""
         return "" if self._source is None else self._source.session.id

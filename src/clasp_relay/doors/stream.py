@@ -7,6 +7,7 @@ all, and a stop closes all of them in order.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from twisted.internet.error import ConnectionDone
@@ -19,7 +20,11 @@ from clasp_relay.doors.door import DoorCounts
 from clasp_relay.errors import CloseCode
 from clasp_relay.logs import events
 from clasp_relay.net.outbox import Outbox
+from clasp_relay.net.reading import SLICE_S
 from clasp_relay.net.websocket import END_TIMEOUT_S, ClaspFactory, buffered_bytes, peer_host
+
+TAKEN_AT_ONCE_BYTES = 1_024
+"""How much of what came is taken before the time is looked at: some hundred of the smallest messages."""
 
 
 class StreamConnection(Protocol):
@@ -50,6 +55,9 @@ class StreamConnection(Protocol):
         self._timer: IDelayedCall | None = None
         self._is_ending = False
         self._is_admitted = False
+        self._is_waiting = False
+        self._tail = b""
+        """What came and waits for a later turn."""
 
     # To be overridden
 
@@ -61,6 +69,11 @@ class StreamConnection(Protocol):
     @property
     def session_id(self) -> str:
         """The id of its session; empty while there is none."""
+        raise NotImplementedError
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a message of it is still at work; those behind it have to wait."""
         raise NotImplementedError
 
     def begin(self, outbox: Outbox) -> None:
@@ -121,16 +134,40 @@ class StreamConnection(Protocol):
         """Takes bytes; once the end was decided they are thrown away."""
         self._heard = True
         self.gate.writer.counters.received_bytes += len(data)
-        outbox = self.outbox
-        if outbox is None or outbox.is_closing:
-            return
-        self._guarded("handled a message", lambda: self.take(data))
-        if self._timer is not None and self.is_live and not outbox.is_closing:
-            self._stop_timer()
+        self._tail += data
+        if not self._is_waiting:
+            self._take_slice()
+
+    def go_on(self) -> None:
+        """Takes what waits, in a later turn; see ``net.reading``."""
+        self._is_waiting = False
+        self._take_slice()
+        if not self._is_waiting and self.outbox is not None:
+            self.transport.resumeProducing()
+
+    def _take_slice(self) -> None:
+        """Takes what came, as far as the time of this turn goes."""
+        now_s = self.gate.reading.now_s
+        end_s = now_s() + SLICE_S
+        while self._tail:
+            outbox = self.outbox
+            if outbox is None or outbox.is_closing:
+                self._tail = b""
+                return
+            if self.is_busy or now_s() >= end_s:
+                self._is_waiting = True
+                self.transport.pauseProducing()
+                self.gate.reading.wait(self)
+                return
+            some, self._tail = self._tail[:TAKEN_AT_ONCE_BYTES], self._tail[TAKEN_AT_ONCE_BYTES:]
+            self._guarded("handled a message", partial(self.take, some))
+            if self._timer is not None and self.is_live and not outbox.is_closing:
+                self._stop_timer()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection is gone, whatever ended it."""
         self._stop_timer()
+        self.gate.reading.forget(self)
         if self.outbox is not None:
             self.outbox.close_now()
             self.outbox = None

@@ -56,6 +56,11 @@ class TcpConnection(StreamConnection):
         return self._session is not None and self._session.is_live
 
     @property
+    def is_busy(self) -> bool:
+        """See the base class."""
+        return self._session is not None and self._session.is_busy
+
+    @property
     def session_id(self) -> str:
         """See the base class."""
         return "" if self._session is None else self._session.id

@@ -264,10 +264,11 @@ class FastPathProtocol(GuardedProtocol):
 
     def read(self, data: bytes) -> None:
         """Handles what has come, as far as the time of this turn goes; the rest waits for a later one."""
-        if self._is_waiting:
+        if self._is_waiting or self.is_busy():
             self._tail += data
-            return
-        self._dataReceived(data)
+            self._wait()
+        else:
+            self._dataReceived(data)
 
     def go_on(self) -> None:
         """Handles what waits, in a later turn."""
@@ -275,6 +276,10 @@ class FastPathProtocol(GuardedProtocol):
         self.read(b"")
         if not self._is_waiting and self.state != self.STATE_CLOSED:
             self.transport.resumeProducing()
+
+    def is_busy(self) -> bool:
+        """Tells whether a message is still at work, so that those behind it have to wait."""
+        return False
 
     def _wait(self) -> None:
         if not self._is_waiting:
@@ -292,7 +297,7 @@ class FastPathProtocol(GuardedProtocol):
         while self.state != self.STATE_CLOSED:
             if not self.processData():
                 return
-            if now_s() >= end_s:
+            if now_s() >= end_s or self.is_busy():
                 self._wait()
                 return
 
@@ -336,7 +341,7 @@ class FastPathProtocol(GuardedProtocol):
             if at:
                 if not slice_end_s:
                     slice_end_s = now_s() + SLICE_S
-                elif now_s() >= slice_end_s:
+                if now_s() >= slice_end_s or self.is_busy():
                     self._wait()
                     break
             at = stop

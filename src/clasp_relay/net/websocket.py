@@ -51,6 +51,10 @@ class SessionPort(Protocol):
     def is_live(self) -> bool:
         """Whether HELLO was accepted and WELCOME sent."""
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a message of it is still at work; those behind it have to wait."""
+
 
 S = TypeVar("S", bound=SessionPort)
 
@@ -230,6 +234,10 @@ class ClaspProtocol(FastPathProtocol):
             outbox.close(CloseCode.INTERNAL, "internal error")
         if self._timer is not None and session.is_live and not outbox.is_closing:
             self._stop_timer()
+
+    def is_busy(self) -> bool:
+        """See the base class."""
+        return self._session is not None and self._session.is_busy
 
     def onPing(self, payload: bytes) -> None:
         """Answers a ping, unless the peer does not read its pongs."""

@@ -192,6 +192,25 @@ class SignalsTests(SynchronousTestCase):
         self.assertEqual(self.client.ask(Announce("/empty")), [Ack("/empty")])
         self.assertEqual(self.found("/**"), ["/a"])
 
+    def test_many_signals_are_announced_in_pieces(self) -> None:
+        """All or none; what comes behind waits, and of a session that has ended nothing is kept."""
+        many = [f"/a/{number}" for number in range(300)]
+        for last, expected in (("/secret/a", [ErrorCode.SCOPE]), ("/a/*", [])):
+            self.client.send(announce(*many, last), 1)
+            self.client.send(Query("/a/300"))
+            self.assertEqual((self.client.hear(), len(self.world.relay.signals)), ([], 0))
+            self.world.settle()
+            answers = self.client.hear()
+            self.assertEqual(codes(answers), expected)
+            self.assertIsInstance(answers[-1], Result)
+        self.assertEqual(answers[0], Ack("/n"))
+        self.assertEqual(self.found("/**"), [*many, "/a/*"])
+        other = self.world.join("bob")
+        other.send(announce(*(f"/b/{number}" for number in range(300))), 1)
+        other.leave()
+        self.world.settle()
+        self.assertEqual((self.world.faults, self.found("/b/*")), ([], []))
+
     def test_announce_in_messagepack_is_acknowledged_where_qos_asks_for_it(self) -> None:
         """The Python client cannot read an ACK, and asks for none."""
         document = {"type": "ANNOUNCE", "namespace": "/n", "signals": [{"address": "/a", "type": "param"}]}

@@ -86,6 +86,7 @@ class RateLimitTests(SynchronousTestCase):
     def test_bundle_costs_as_many_as_it_carries(self) -> None:
         """An empty one costs one."""
         self.client.send(Bundle(tuple(Set(f"/b/{number}", value(1)) for number in range(119))))
+        self.world.settle()
         self.client.send(Bundle())
         self.assertEqual(codes(self.client.hear()), [])
         self.assertEqual(codes(self.client.ask(Bundle())), [ErrorCode.LIMIT])
@@ -115,6 +116,7 @@ class RateLimitTests(SynchronousTestCase):
         """Whatever door they came by."""
         relay, session = self.world.relay, self.client.session
         relay.accept(session, Bundle(tuple(Set(f"/b/{number}", value(1)) for number in range(119))), 0)
+        self.world.settle()
         relay.accept(session, Bundle(), 0)
         self.assertEqual(codes(self.client.hear()), [])
         relay.accept(session, Set("/c", value(1)), 0)

@@ -9,6 +9,7 @@ from clasp_relay.core.ports import NOT_YET
 from clasp_relay.core.records import no_param, text_bytes
 from clasp_relay.core.relay import Relay
 from clasp_relay.core.session.sessions import Session, Subscription
+from clasp_relay.core.work import Pieces
 from clasp_relay.errors import ErrorCode, RequestError
 from clasp_relay.wire.address import Pattern, check_address
 from clasp_relay.wire.constants import MessageCode, Signal
@@ -20,6 +21,12 @@ MAX_SUBSCRIPTIONS = 1_000
 JUDGED_AT_ONCE = 128
 """How many announced signals a QUERY judges in one piece: about half a millisecond of work."""
 
+
+ANNOUNCED_AT_ONCE = 32
+"""How many announced signals are checked or registered in one piece."""
+
+ANNOUNCE_US = 10
+"""About what it costs to check one, and to register one."""
 
 RESULT_BYTES = 48 * 1024
 """After so much a RESULT is sent, so that no long list of what was found waits with its session."""
@@ -79,22 +86,43 @@ def replay(_relay: Relay, _session: Session, message: Replay, _qos: int) -> None
     raise RequestError(ErrorCode.NOT_CONFIGURED, "this relay keeps no history", message.pattern)
 
 
-def announce(relay: Relay, session: Session, message: Announce, qos: int) -> None:
-    """Registers signal definitions, all or none. An address may hold wildcards: a definition of all that match."""
-    for definition in message.signals:
-        address = definition.address
-        if "*" in address:
-            pattern = Pattern.parse(address)
-            check_signal_fits(definition)
-            relay.permissions.check_announce_all(session.identity, pattern)
-        else:
-            check_address(address)
-            check_signal_fits(definition)
-            relay.permissions.check_announce(session.identity, address)
-    if message.signals:
-        relay.signals.announce(message.signals, relay.clock.now_us(), session.identity.subject)
-    if qos:
+def announce(relay: Relay, session: Session, message: Announce, qos: int) -> Pieces | None:
+    """Registers signal definitions, all or none; many of them in pieces."""
+    pieces = _announce(relay, session, message, qos)
+    if len(message.signals) > ANNOUNCED_AT_ONCE:
+        return pieces
+    for _ in pieces:
+        """A few are no work."""
+    return None
+
+
+def _announce(relay: Relay, session: Session, message: Announce, qos: int) -> Pieces:
+    signals, now_us, subject = message.signals, relay.clock.now_us(), session.identity.subject
+    some = [signals[start : start + ANNOUNCED_AT_ONCE] for start in range(0, len(signals), ANNOUNCED_AT_ONCE)]
+    for definitions in some:
+        for definition in definitions:
+            _check_announced(relay, session, definition)
+        yield ANNOUNCE_US * len(definitions)
+    if signals and session.is_live:
+        relay.signals.check(signals, now_us, subject)
+        for definitions in some:
+            relay.signals.register(definitions, now_us, subject)
+            yield ANNOUNCE_US * len(definitions)
+    if qos and session.is_live:
         relay.ack(session, message.namespace)
+
+
+def _check_announced(relay: Relay, session: Session, definition: SignalDefinition) -> None:
+    """Refuses a definition that is not valid or not allowed. An address with wildcards defines all that match."""
+    address = definition.address
+    if "*" in address:
+        pattern = Pattern.parse(address)
+        check_signal_fits(definition)
+        relay.permissions.check_announce_all(session.identity, pattern)
+    else:
+        check_address(address)
+        check_signal_fits(definition)
+        relay.permissions.check_announce(session.identity, address)
 
 
 def query(relay: Relay, session: Session, message: Query, _qos: int) -> None:

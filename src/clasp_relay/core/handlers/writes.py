@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
-from clasp_relay.core.records import Change
+from clasp_relay.core.bundles import DONE_AT_ONCE, WAIT_US
 from clasp_relay.core.relay import Relay
 from clasp_relay.core.session.sessions import Session
-from clasp_relay.core.state.draft import Draft
-from clasp_relay.errors import ErrorCode, RequestError
+from clasp_relay.core.work import Pieces
 from clasp_relay.wire.messages import Bundle, Publish, Set
 
 
-def set_param(relay: Relay, session: Session, message: Set, qos: int) -> None:
+def set_param(relay: Relay, session: Session, message: Set, qos: int) -> Pieces | None:
     """Stores a value and tells those who subscribed; an ACK only where QoS asks for one."""
+    reserved = relay.params.reserved
+    if reserved and message.address in reserved:
+        return _set_later(relay, session, message, qos)
     change = relay.decider.set(session, message, relay.params)
+    if reserved and not relay.params.has_room(change.param):
+        # What would be evicted may be where a bundle writes next.
+        return _set_later(relay, session, message, qos)
     relay.committer.write(session, change)
     if not qos:
-        return
+        return None
     address, revision = message.address, change.param.revision
     if message.lock:
         holder = relay.params.holder(address)
         relay.ack(session, address, revision, holder is not None, holder)
     else:
         relay.ack(session, address, revision)
+    return None
+
+
+def _set_later(relay: Relay, session: Session, message: Set, qos: int) -> Pieces:
+    """Waits for the bundle that is carried out."""
+    while relay.params.reserved:
+        yield WAIT_US
+    if session.is_live:
+        set_param(relay, session, message, qos)
 
 
 def publish(relay: Relay, session: Session, message: Publish, _qos: int) -> None:
@@ -29,32 +43,17 @@ def publish(relay: Relay, session: Session, message: Publish, _qos: int) -> None
     relay.committer.publish(session, relay.decider.publish(session, message, relay.params))
 
 
-def bundle(relay: Relay, session: Session, message: Bundle, qos: int) -> None:
-    """Decides every member against what those before it would leave; then commits all, or lets all wait until due."""
-    accepted, draft = _decide(relay, session, message)
-    due_us = message.timestamp_us
-    revision = None
-    if due_us is not None and due_us > relay.clock.now_us():
-        relay.committer.schedule(session, message, due_us)
-    else:
-        relay.committer.write_all(session, accepted, draft.outcomes())
-        revisions = [change.param.revision for change in accepted if isinstance(change, Change)]
-        revision = revisions[-1] if revisions else None
+def bundle(relay: Relay, session: Session, message: Bundle, qos: int) -> Pieces | None:
+    """Commits all members or none, or lets all wait until due; a long bundle in pieces."""
+    if len(message.messages) > DONE_AT_ONCE or relay.params.reserved:
+        return _bundle_in_pieces(relay, session, message, qos)
+    revision = relay.bundles.at_once(session, message)
     if qos:
         relay.ack(session, None, revision)
+    return None
 
 
-def _decide(relay: Relay, session: Session, message: Bundle) -> tuple[list[Change | Publish], Draft]:
-    draft = Draft(relay.params)
-    accepted: list[Change | Publish] = []
-    for member in message.messages:
-        if isinstance(member, Set):
-            change = relay.decider.set(session, member, draft)
-            draft.stage(change)
-            accepted.append(change)
-        elif isinstance(member, Publish):
-            accepted.append(relay.decider.publish(session, member, draft))
-        else:
-            name = type(member).__name__.upper()
-            raise RequestError(ErrorCode.MESSAGE, f"a bundle may hold SET and PUBLISH, not {name}")
-    return accepted, draft
+def _bundle_in_pieces(relay: Relay, session: Session, message: Bundle, qos: int) -> Pieces:
+    revision = yield from relay.bundles.in_pieces(session, message)
+    if qos and session.is_live:
+        relay.ack(session, None, revision)

@@ -30,13 +30,13 @@ BUNDLE_BYTES = 1_000
 MEMBER_BYTES = 400
 """How much memory a member of a bundle takes besides its address and its value."""
 
-MEMBER_US, FOUND_US = 30, 5
-"""About what it costs to apply a member of a bundle, and to find that one is due."""
+RUN_US, FOUND_US = 30, 5
+"""About what it costs to begin with a bundle, and to find that one is due."""
 
 FOUND_AT_ONCE = 64
 """How many due bundles are found in one piece of work."""
 
-RunDue: TypeAlias = Callable[[int, Session, Bundle], None]
+RunDue: TypeAlias = Callable[[int, Session, Bundle], Pieces]
 
 
 class Schedule:
@@ -45,7 +45,7 @@ class Schedule:
     Args:
         clock: when is now, and who calls later.
         work: runs them in pieces; each session's in the order of their times.
-        run_due: is given a bundle whose time has come: its number, its session, and its members.
+        run_due: is given a bundle whose time has come: its number, its session, and its members; runs it in pieces.
     """
 
     def __init__(self, clock: Clock, work: Work, run_due: RunDue) -> None:
@@ -189,8 +189,8 @@ class Schedule:
             return
         session, _, change = self._waiting[number]
         bundle, _ = bundle_of(change)
-        self._run_due(number, session, bundle)
-        yield MEMBER_US * (1 + len(bundle.messages))
+        yield from self._run_due(number, session, bundle)
+        yield RUN_US
 
 
 def bundle_of(change: Change) -> tuple[Bundle, int]:

@@ -111,6 +111,9 @@ class Unrecorded:
         self.is_recorded = False
 
 
+_NO_MORE: deque[bytes | tuple[m.Message, int]] = deque(maxlen=0)
+
+
 class Session:
     """One connection, from its beginning to its end.
 
@@ -133,6 +136,7 @@ class Session:
         "errors",
         "features",
         "hears_itself",
+        "held",
         "hello_us",
         "id",
         "identity",
@@ -179,11 +183,24 @@ class Session:
         """When the last frames came that could not be decoded."""
         self.answers: deque[Frame | Unrecorded] | None = None
         """Answers that wait until changes before them are recorded; None while nothing waits."""
+        self.held: deque[bytes | tuple[m.Message, int]] | None = None
+        """Messages that came while one before them is at work in pieces; None while each is handled as it comes. Once
+        the session has ended it takes none."""
 
     @property
     def is_live(self) -> bool:
         """Whether HELLO was accepted and the session has not ended."""
         return self.state is SessionState.LIVE
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a message of it is at work in pieces, and what comes waits behind it."""
+        return self.held is not None and self.state is not SessionState.CLOSED
+
+    def close(self) -> None:
+        """The session has ended: it takes no messages any more."""
+        self.state = SessionState.CLOSED
+        self.held = _NO_MORE
 
 
 class AbsentSession(Session):
@@ -194,7 +211,7 @@ class AbsentSession(Session):
     def __init__(self, session_id: str, codec: Codec, identity: Identity, origin: str) -> None:
         super().__init__(session_id, _NoOutbox(), "", codec, origin=origin)
         self.identity = identity
-        self.state = SessionState.CLOSED
+        self.close()
 
 
 class _NoOutbox:

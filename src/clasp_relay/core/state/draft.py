@@ -3,11 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Protocol
 
 from clasp_relay.core.records import Change, Ended, Param
-from clasp_relay.core.state.params import Params
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.messages import NULL
+
+
+class Below(Protocol):
+    """What lies below a draft: the params."""
+
+    def get(self, address: str) -> Param | None:
+        """See ``Params``."""
+
+    def match(self, pattern: Pattern) -> Iterator[Param]:
+        """See ``Params``."""
+
+    def ended(self, address: str) -> Ended | None:
+        """See ``Params``."""
+
+    def last_revision(self, address: str) -> int:
+        """See ``Params``."""
+
+    def holder(self, address: str) -> str | None:
+        """See ``Params``."""
+
+    def due_us(self, ttl: int | None, written_us: int) -> int | None:
+        """See ``Params``."""
 
 
 class Draft:
@@ -17,7 +39,7 @@ class Draft:
         params: what lies below.
     """
 
-    def __init__(self, params: Params) -> None:
+    def __init__(self, params: Below) -> None:
         self._params = params
         self._changes: dict[str, Change] = {}
         self._ended: dict[str, Ended] = {}

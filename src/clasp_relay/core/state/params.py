@@ -86,6 +86,8 @@ class Params:
         """How many bytes of values were replaced or deleted since the start."""
         self.changes = 0
         """Rises with whatever changes the image."""
+        self.reserved: set[str] = set()
+        """Where a bundle that was accepted will write in a moment (``core.bundles``): nobody else may until then."""
 
     def __len__(self) -> int:
         return len(self._params)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from clasp_relay.core.records import text_bytes
@@ -79,7 +79,12 @@ class Signals:
         return len(self._definitions)
 
     def announce(self, definitions: tuple[SignalDefinition, ...], now_us: int, subject: str = "") -> None:
-        """Registers definitions, all or none; a definition replaces the one at the same address.
+        """Registers definitions, all or none; see ``check`` and ``register``."""
+        self.check(definitions, now_us, subject)
+        self.register(definitions, now_us, subject)
+
+    def check(self, definitions: tuple[SignalDefinition, ...], now_us: int, subject: str = "") -> None:
+        """Refuses definitions for which there is no room.
 
         Args:
             definitions: with valid addresses or patterns.
@@ -100,23 +105,33 @@ class Signals:
         ):
             text = f"the relay knows as many signals as it can ({MAX_SIGNALS}, or {MAX_SIGNAL_BYTES} bytes)"
             raise RequestError(ErrorCode.OVERLOADED, text, definitions[0].address)
-        wildcards = {address: Pattern.parse(address) for address in latest if "*" in address}
-        if len(self._wildcards.keys() | wildcards.keys()) > MAX_WILDCARDS:
+        wildcards = {address for address in latest if "*" in address}
+        if len(self._wildcards.keys() | wildcards) > MAX_WILDCARDS:
             text = f"the relay knows as many signals with wildcards as it can ({MAX_WILDCARDS})"
             raise RequestError(ErrorCode.OVERLOADED, text, next(iter(wildcards)))
-        owner = "" if subject == self._exempt_subject else subject
+        owner = self._owner(subject)
         own = [entry for entry in known if entry.owner == owner]
         self._check_share(owner, size_bytes, len(wildcards), own)
-        for entry in known:
-            self._count(entry, -1)
-        self._wildcards.update(wildcards)
-        for address, definition in latest.items():
-            if address not in self._definitions and address not in wildcards:
+
+    def register(self, definitions: Iterable[SignalDefinition], now_us: int, subject: str = "") -> None:
+        """Registers definitions for which there is room; each replaces the one at the same address. See ``check``."""
+        owner = self._owner(subject)
+        for definition in definitions:
+            address = definition.address
+            before = self._definitions.get(address)
+            if before is not None:
+                self._count(before, -1)
+            elif "*" in address:
+                self._wildcards[address] = Pattern.parse(address)
+            else:
                 self._tree.add(address)
             entry = self._definitions[address] = _Entry(definition, now_us, owner)
             self._count(entry, 1)
             self._oldest[address] = None
             self._oldest.move_to_end(address)
+
+    def _owner(self, subject: str) -> str:
+        return "" if subject == self._exempt_subject else subject
 
     def _check_share(self, owner: str, size_bytes: int, wildcards: int, replaced: list[_Entry]) -> None:
         """Refuses what would be too much for one subject.

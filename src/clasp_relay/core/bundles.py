@@ -1,0 +1,205 @@
+"""Bundles: all members or none. What takes long is done in pieces, and still nobody gets in between.
+
+A long bundle is *decided* in pieces, against the params as they are, and all that the decisions read is noted. When
+the last member is decided nothing of it may have changed meanwhile; else it is decided anew. Then the bundle is
+*accepted* in one step: its changes are given to the log, and its addresses are reserved, so that whoever else wants to
+write there waits. Then it is *carried out* in pieces, one bundle at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+from clasp_relay.core.commit import Committer
+from clasp_relay.core.decide import Decider
+from clasp_relay.core.ports import Clock
+from clasp_relay.core.records import Change, Ended, Param
+from clasp_relay.core.session.sessions import Session
+from clasp_relay.core.state.draft import Draft
+from clasp_relay.core.state.params import Params
+from clasp_relay.errors import ErrorCode, RequestError
+from clasp_relay.wire.address import Pattern
+from clasp_relay.wire.messages import Bundle, Message, Publish, Set
+
+DONE_AT_ONCE = 16
+"""How many members are decided or carried out in one piece: about half a millisecond. A shorter bundle is no work."""
+
+DECIDE_US, CARRY_OUT_US, WAIT_US = 25, 30, 1
+"""About what it costs to decide a member, to carry it out and tell of it, and to look whether a wait is over."""
+
+ATTEMPTS = 3
+"""How often a bundle is decided in pieces. After that it is decided in one step, so that it does not wait for ever."""
+
+
+class Watched:
+    """The params, for a draft on top, and what was read of them.
+
+    Args:
+        params: the state.
+    """
+
+    def __init__(self, params: Params) -> None:
+        self._params = params
+        self._found: dict[tuple[Callable[[Any], object], object], object] = {}
+
+    def is_current(self) -> bool:
+        """Tells whether everything that was read is still as it was found."""
+        return all(read(what) == found for (read, what), found in self._found.items())
+
+    def get(self, address: str) -> Param | None:
+        """See ``Params``."""
+        found = self._params.get(address)
+        self._found.setdefault((self._params.get, address), found)
+        return found
+
+    def match(self, pattern: Pattern) -> Iterator[Param]:
+        """See ``Params``."""
+        found = self._matches(pattern)
+        self._found.setdefault((self._matches, pattern), found)
+        return iter(found)
+
+    def ended(self, address: str) -> Ended | None:
+        """See ``Params``."""
+        found = self._params.ended(address)
+        self._found.setdefault((self._params.ended, address), found)
+        return found
+
+    def last_revision(self, address: str) -> int:
+        """See ``Params``."""
+        found = self._params.last_revision(address)
+        self._found.setdefault((self._params.last_revision, address), found)
+        return found
+
+    def holder(self, address: str) -> str | None:
+        """See ``Params``."""
+        found = self._params.holder(address)
+        self._found.setdefault((self._params.holder, address), found)
+        return found
+
+    def due_us(self, ttl: int | None, written_us: int) -> int | None:
+        """See ``Params``."""
+        return self._params.due_us(ttl, written_us)
+
+    def _matches(self, pattern: Pattern) -> list[Param]:
+        return list(self._params.match(pattern))
+
+
+class Bundles:
+    """Decides about bundles and carries them out.
+
+    Args:
+        params: the state.
+        decider: decides about members.
+        committer: commits them.
+        clock: when is now.
+    """
+
+    def __init__(self, params: Params, decider: Decider, committer: Committer, clock: Clock) -> None:
+        self._params = params
+        self._decider = decider
+        self._committer = committer
+        self._clock = clock
+        self._carried_out: Iterator[int] | None = None
+        """What is left of the bundle that was accepted last."""
+
+    def at_once(self, session: Session, bundle: Bundle) -> int | None:
+        """Decides a short bundle and commits it, or lets it wait until it is due.
+
+        Args:
+            session: whose it is.
+            bundle: of at most ``DONE_AT_ONCE`` members, none of which wants to write at a reserved address.
+
+        Returns:
+            the last revision; None where nothing was written.
+
+        Raises:
+            RequestError: it is refused; nothing has changed.
+        """
+        draft = Draft(self._params)
+        accepted = [self._decide(session, member, draft) for member in bundle.messages]
+        if self._waits(session, bundle):
+            return None
+        self._committer.write_all(session, accepted, draft.outcomes())
+        return _last_revision(accepted)
+
+    def in_pieces(self, session: Session, bundle: Bundle, *, is_due: bool = False) -> Generator[int, None, int | None]:
+        """Does the same for a bundle of any length.
+
+        Args:
+            session: whose it is.
+            bundle: the bundle.
+            is_due: whether it was accepted before, for this time.
+
+        Yields:
+            what each piece cost, in µs.
+
+        Returns:
+            the last revision; None where nothing was written.
+
+        Raises:
+            RequestError: it is refused; nothing has changed.
+        """
+        attempts = 0
+        while True:
+            watched = Watched(self._params)
+            draft = Draft(watched)
+            accepted: list[Change | Publish] = []
+            for number, member in enumerate(bundle.messages):
+                accepted.append(self._decide(session, member, draft))
+                if attempts < ATTEMPTS and number % DONE_AT_ONCE == DONE_AT_ONCE - 1:
+                    yield DONE_AT_ONCE * DECIDE_US
+            while self._carried_out is not None:
+                yield WAIT_US
+            if watched.is_current():
+                break
+            attempts += 1
+        if not session.is_live and not is_due:
+            return None
+        if not is_due and self._waits(session, bundle):
+            return None
+        changes = self._committer.accept_all(session, accepted, draft.outcomes(), is_due=is_due)
+        carried_out = self._carried_out = self._carry_out(session, changes)
+        yield from carried_out
+        return _last_revision(accepted)
+
+    def finish(self) -> None:
+        """Carries out the rest of what was accepted, for a picture of the state that has all of it or nothing."""
+        for _ in self._carried_out or ():
+            """Each is a piece."""
+
+    def _decide(self, session: Session, member: Message, draft: Draft) -> Change | Publish:
+        if isinstance(member, Set):
+            change = self._decider.set(session, member, draft)
+            draft.stage(change)
+            return change
+        if isinstance(member, Publish):
+            return self._decider.publish(session, member, draft)
+        name = type(member).__name__.upper()
+        raise RequestError(ErrorCode.MESSAGE, f"a bundle may hold SET and PUBLISH, not {name}")
+
+    def _waits(self, session: Session, bundle: Bundle) -> bool:
+        """Lets a bundle wait whose time is to come; tells whether it does."""
+        due_us = bundle.timestamp_us
+        if due_us is None or due_us <= self._clock.now_us():
+            return False
+        self._committer.schedule(session, bundle, due_us)
+        return True
+
+    def _carry_out(self, session: Session, changes: Sequence[Change | Publish]) -> Iterator[int]:
+        reserved = self._params.reserved
+        reserved.update(change.param.address for change in changes if isinstance(change, Change))
+        try:
+            left = iter(changes)
+            while some := list(islice(left, DONE_AT_ONCE)):
+                self._committer.carry_out(session, some)
+                yield CARRY_OUT_US * len(some)
+        finally:
+            reserved.clear()
+            self._carried_out = None
+
+
+def _last_revision(accepted: Sequence[Change | Publish]) -> int | None:
+    revisions = [change.param.revision for change in accepted if isinstance(change, Change)]
+    return revisions[-1] if revisions else None

@@ -1,0 +1,410 @@
+"""Tests of clasp_relay.core.bundles: all members or none, in pieces where they are many."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from clasp_relay.core.records import Change, ChangeKind
+from clasp_relay.core.relay import MAX_HELD, RelayOptions
+from clasp_relay.core.rights.port import Grant, State
+from clasp_relay.core.session.sessions import Identity
+from clasp_relay.core.state.params import ParamLimits, Params
+from clasp_relay.errors import ErrorCode, RequestError
+from clasp_relay.wire.address import Pattern
+from clasp_relay.wire.constants import Signal
+from clasp_relay.wire.messages import (
+    NULL,
+    Ack,
+    Bundle,
+    Error,
+    Get,
+    Ping,
+    Pong,
+    Publish,
+    Set,
+    Snapshot,
+    Subscribe,
+    Value,
+)
+from tests.core.guard import Guard
+from tests.core.world import Client, SlowLog, World, codes, heard, revisions, value
+
+MANY = 160
+"""Members that take two turns to decide and three to carry out."""
+
+
+def members(start: str = "/b", count: int = MANY, obj: object = 1) -> tuple[Set, ...]:
+    """Returns SETs at so many addresses."""
+    return tuple(Set(f"{start}/{number}", value(obj)) for number in range(count))
+
+
+class LongBundleCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        """A writer, another one, and a listener."""
+        self.begin()
+
+    def begin(self, max_params: int = 10_000) -> None:
+        """Begins anew."""
+        self.world = World(RelayOptions(params=ParamLimits(max_params=max_params)))
+        self.params = self.world.relay.params
+        self.writer, self.other, self.listener = (self.world.join() for _ in range(3))
+        self.listener.send(Subscribe(1, "/**"))
+        self.listener.hear()
+
+    def until_accepted(self) -> None:
+        """Lets turns pass until some of a bundle is there; the first bundle is one of ``members``."""
+        while "/b/0" not in [address for address, _ in heard(self.listener.hear())]:
+            self.world.turn()
+
+    def settle(self) -> None:
+        """Lets turns pass until all is done, without a fault."""
+        self.world.settle()
+        self.assertEqual((self.world.faults, self.params.reserved), ([], set()))
+
+
+class PiecesTests(LongBundleCase):
+    """What takes long leaves turns to others, and nobody sees a difference."""
+
+    def test_long_bundle_takes_turns(self) -> None:
+        """Its members are told in their order, and its ACK has the revision of the last one."""
+        self.writer.send(Bundle((*members(), Set("/b/0", value(2)))), 1)
+        self.assertEqual((self.writer.hear(), self.listener.hear(), len(self.params)), ([], [], 0))
+        self.settle()
+        self.assertEqual(self.writer.hear(), [Ack(None, 2)])
+        expected = [*((f"/b/{number}", 1) for number in range(MANY)), ("/b/0", 2)]
+        self.assertEqual(heard(self.listener.hear()), expected)
+
+    def test_signals_of_a_long_bundle_are_passed_on_in_their_place(self) -> None:
+        """A bundle of signals alone has no revision."""
+        signals = tuple(Publish(f"/s/{number}", Signal.EVENT, value=value(number)) for number in range(MANY))
+        self.writer.send(Bundle((*signals, *members(count=1), *signals[:2])), 1)
+        self.writer.send(Bundle(signals), 1)
+        self.settle()
+        told = [address for address, _ in heard(self.listener.hear())]
+        alone = [one.address for one in signals]
+        self.assertEqual(told, [*alone, "/b/0", "/s/0", "/s/1", *alone])
+        self.assertEqual(self.writer.hear(), [Ack(None, 1), Ack(None, None)])
+
+    def test_refused_member_refuses_all(self) -> None:
+        """Whichever it is: a wrong address, or what is no SET or PUBLISH."""
+        for last in (Set("no address", value(1)), Get("/a"), Set("/c", value(1), revision=7)):
+            with self.subTest(last=last):
+                self.writer.send(Bundle((*members(), last)), 1)
+                self.settle()
+                self.assertEqual([type(each) for each in self.writer.hear()], [Error])
+                self.assertEqual((len(self.params), self.listener.hear()), (0, []))
+
+    def test_what_comes_behind_it_waits(self) -> None:
+        """Messages are handled in their order, those that take long themselves included; also what came decoded."""
+        self.writer.send(Bundle(members()), 1)
+        self.writer.send(Set("/b/0", value(2)), 1)
+        self.world.relay.accept(self.writer.session, Get("/b/0"), 0)
+        self.writer.send(Bundle(members(obj=3)), 1)
+        self.writer.send(Ping())
+        self.assertEqual(self.writer.hear(), [])
+        self.settle()
+        ack, second, shown, third, pong = self.writer.hear()
+        self.assertEqual((ack, second, third, pong), (Ack(None, 1), Ack("/b/0", 2), Ack(None, 2), Pong()))
+        self.assertIsInstance(shown, Snapshot)
+        self.assertEqual(heard([shown]), [("/b/0", 2)])
+        self.assertEqual(revisions(self.writer.ask(Set("/b/0", value(4)), 1)), [4])
+
+    def test_others_are_served_meanwhile(self) -> None:
+        """Also where they write."""
+        self.writer.send(Bundle(members()), 1)
+        self.assertEqual(revisions(self.other.ask(Set("/else", value(1)), 1)), [1])
+        self.until_accepted()
+        self.assertEqual(revisions(self.other.ask(Set("/else", value(1)), 1)), [2])
+        self.assertEqual(revisions(self.other.ask(Bundle(members("/else", 2)), 1)), [])
+        self.settle()
+        self.assertEqual(self.other.hear(), [Ack(None, 1)])
+
+    def test_session_that_sends_on_and_on_is_ended(self) -> None:
+        """Where its way in cannot be stopped meanwhile."""
+        self.writer.send(Bundle(members()), 1)
+        for _ in range(MAX_HELD):
+            self.writer.send(Ping())
+        self.assertTrue(self.writer.session.is_live)
+        self.writer.send(Ping())
+        self.assertFalse(self.writer.session.is_live)
+        self.settle()
+        self.assertEqual(len(self.params), 0)
+
+    def test_fault_of_ours_ends_nothing_else(self) -> None:
+        """It is reported, the client reads of it, and what it sends then is handled."""
+
+        def fail(*_: object) -> None:
+            raise ZeroDivisionError
+
+        self.patch(self.world.relay.committer, "_write", fail)
+        self.writer.send(Bundle(members()), 1)
+        self.world.settle()
+        self.assertEqual([type(fault) for _, fault in self.world.faults], [ZeroDivisionError])
+        self.assertEqual(codes(self.writer.hear()), [ErrorCode.INTERNAL])
+        self.assertEqual(self.params.reserved, set())
+        self.assertEqual(self.writer.ask(Ping()), [Pong()])
+
+
+class MeanwhileTests(LongBundleCase):
+    """What happens between two pieces."""
+
+    def test_what_changes_while_it_is_decided_counts(self) -> None:
+        """It is decided anew: by the revision that is there when it is accepted."""
+        self.writer.send(Bundle(members()), 1)
+        self.assertEqual(revisions(self.other.ask(Set("/b/3", value("mine")), 1)), [1])
+        self.settle()
+        self.assertEqual(self.writer.hear(), [Ack(None, 1)])
+        param = self.params.get("/b/3")
+        assert param is not None
+        self.assertEqual(param.revision, 2)
+
+    def test_conflict_that_arises_meanwhile_refuses_all(self) -> None:
+        """A revision, or a lock."""
+        for number, theirs in enumerate((Set("/b/3", value(1)), Set("/b/3", value(1), lock=True))):
+            with self.subTest(theirs=theirs):
+                expected = Set("/b/3", value(2), revision=0) if number == 0 else Set("/b/3", value(2))
+                self.writer.send(Bundle((expected, *members())), 1)
+                self.other.send(theirs)
+                self.settle()
+                self.assertEqual(codes(self.writer.hear()), [(ErrorCode.CONFLICT, ErrorCode.LOCKED)[number]])
+                self.assertEqual(len(self.params), 1)
+
+    def test_bundle_whose_ground_never_rests_is_decided_in_one_step(self) -> None:
+        """After a few attempts, so that it does not wait for ever."""
+        self.writer.send(Bundle(members()), 1)
+        turns = 0
+        while not (told := self.writer.hear()):
+            self.other.send(Set("/b/0", value("again")))
+            self.world.turn()
+            turns += 1
+            self.assertLess(turns, 100)
+        self.assertEqual(told, [Ack(None, 1)])
+
+    def test_who_wants_to_write_where_it_will_waits(self) -> None:
+        """A SET, a short bundle and a long one; what they write comes behind."""
+        self.writer.send(Bundle(members()), 1)
+        self.until_accepted()
+        last = f"/b/{MANY - 1}"
+        self.assertIsNone(self.params.get(last))
+        third = self.world.join()
+        self.other.send(Set(last, value("set")), 1)
+        third.send(Bundle((Set(last, value("bundle")),)), 1)
+        self.listener.send(Bundle((*members("/c"), Set(last, value("long")))), 1)
+        self.assertEqual((self.other.hear(), third.hear()), ([], []))
+        self.settle()
+        self.assertEqual(self.other.hear(), [Ack(last, 2)])
+        told = [obj for address, obj in heard(self.listener.hear()) if address == last]
+        self.assertEqual((told[:2], sorted(map(str, told[2:]))), ([1, "set"], ["bundle", "long"]))
+        self.assertEqual(third.hear()[-1:], [Ack(None, 1 + told.index("bundle"))])
+
+    def test_session_that_ends_before_it_is_accepted_leaves_nothing(self) -> None:
+        """One that ends later leaves all."""
+        self.writer.send(Bundle(members()), 1)
+        self.writer.leave()
+        self.settle()
+        self.assertEqual(len(self.params), 0)
+        self.other.send(Bundle(members()), 1)
+        self.until_accepted()
+        self.other.send(Set("/never", value(1)))
+        self.other.leave()
+        self.settle()
+        self.assertEqual((len(self.params), self.params.get("/never")), (MANY, None))
+
+    def test_set_of_a_session_that_ends_while_it_waits_is_dropped(self) -> None:
+        """As what it had not sent yet."""
+        self.writer.send(Bundle(members()), 1)
+        self.until_accepted()
+        last = f"/b/{MANY - 1}"
+        self.other.send(Set(last, value("late")), 1)
+        self.other.leave()
+        self.settle()
+        param = self.params.get(last)
+        assert param is not None
+        self.assertEqual(param.revision, 1)
+
+    def test_param_that_ends_meanwhile_does_not_take_its_revision(self) -> None:
+        """Its time is over, and the bundle writes there next."""
+        last = f"/b/{MANY - 1}"
+        self.other.send(Set(last, value("old"), ttl=1))
+        self.listener.hear()
+        self.writer.send(Bundle((*members(count=MANY - 1), Set(last, value(1), ttl=600)), None), 1)
+        self.until_accepted()
+        self.world.clock.clock.rightNow += 2
+        self.world.relay.sweep()
+        self.settle()
+        told = [obj for address, obj in heard(self.listener.hear()) if address == last]
+        self.assertEqual(told, [1])
+
+    def test_write_that_needs_an_eviction_waits(self) -> None:
+        """What would be evicted may be where the bundle writes next."""
+        self.begin(max_params=MANY + 1)
+        self.other.send(Bundle(tuple(Set(f"/b/{number}", value(0), ttl=600) for number in range(MANY)), None))
+        self.settle()
+        self.other.send(Set("/end", value(1)))
+        self.listener.hear()
+        self.writer.send(Bundle(members(), None), 1)
+        while (param := self.params.get("/b/0")) is None or param.revision == 1:
+            self.world.turn()
+        self.assertEqual(self.other.ask(Set("/more", value(1)), 1), [])
+        self.settle()
+        self.assertEqual(self.other.hear(), [Ack("/more", 1)])
+        self.assertEqual([number for number in range(MANY) if self.params.get(f"/b/{number}") is None], [0])
+
+    def test_bundle_that_does_not_fit_is_refused_whole(self) -> None:
+        """Where there is nothing to evict."""
+        self.begin(max_params=MANY - 1)
+        self.writer.send(Bundle(members()), 1)
+        self.settle()
+        self.assertEqual((codes(self.writer.hear()), len(self.params)), ([ErrorCode.OVERLOADED], 0))
+
+    def test_finished_bundle_is_whole(self) -> None:
+        """For whoever takes a picture of the state now; its session hears of it in its turn."""
+        self.world.relay.bundles.finish()
+        self.writer.send(Bundle(members()), 1)
+        self.until_accepted()
+        self.assertLess(len(self.params), MANY)
+        self.world.relay.bundles.finish()
+        self.assertEqual(len(self.params), MANY)
+        self.settle()
+        self.assertEqual(self.writer.hear(), [Ack(None, 1)])
+
+
+class ReadTests(SynchronousTestCase):
+    """A decision rests on all that it reads."""
+
+    def check(self, read: str, begin: object, then: object) -> None:
+        """A rule that reads something refuses once that has changed."""
+        guard = Guard()
+        world = World(permissions=guard)
+        writer, other = world.join("writer"), world.join("other")
+        other.send(Set("/x/a", value(begin)))
+
+        def grant(_who: Identity, address: str, _value: Value, _ttl: int | None, state: State) -> Grant | None:
+            if (
+                address == "/b/0"
+                and not {
+                    "ended": lambda: state.ended("/x/a") is None,
+                    "match": lambda: all(param.value == value(begin) for param in state.match(Pattern.parse("/x/*"))),
+                    "get": lambda: state.get("/x/a") is not None,
+                }[read]()
+            ):
+                raise RequestError(ErrorCode.POLICY, "it has changed", address)
+            return None
+
+        guard.grant = grant
+        writer.send(Bundle(members()), 1)
+        other.send(Set("/x/a", NULL if then is None else value(then)))
+        world.settle()
+        self.assertEqual(codes(writer.hear()), [ErrorCode.POLICY])
+        self.assertIsNone(world.relay.params.get("/b/0"))
+
+    def test_decision_is_made_anew_when_what_it_read_has_changed(self) -> None:
+        """What is set somewhere, what matches, how something ended."""
+        for read, then in (("get", None), ("match", 2), ("ended", None)):
+            with self.subTest(read=read):
+                self.check(read, 1, then)
+
+
+class LogTests(SynchronousTestCase):
+    """With a log that takes its time."""
+
+    def setUp(self) -> None:
+        """A writer."""
+        self.log = SlowLog()
+        self.world = World(log=self.log)
+        self.writer = self.world.join()
+
+    def test_bundle_is_recorded_whole_before_anything_of_it_is_told(self) -> None:
+        """So that nothing can be recorded that rests on half of it; its ACK waits for the record and for the rest."""
+        listener = self.world.join()
+        listener.send(Subscribe(1, "/**"))
+        listener.hear()
+        self.writer.send(Bundle(members()), 1)
+        while not listener.hear():
+            self.assertEqual(self.log.changes, [])
+            self.world.turn()
+        self.assertEqual([change.param.address for change in self.log.changes], [one.address for one in members()])
+        self.log.release()
+        self.assertEqual(self.writer.hear(), [])
+        self.world.settle()
+        self.assertEqual(self.writer.hear(), [Ack(None, 1)])
+
+    def test_log_that_takes_nothing_refuses_what_is_new(self) -> None:
+        """A bundle that was accepted before is carried out."""
+        due_us = self.world.clock.now_us() + 1_000_000
+        self.writer.send(Bundle(members("/due"), due_us), 1)
+        self.world.settle()
+        self.log.release()
+        self.assertEqual(self.writer.hear(), [Ack(None, None)])
+        self.log.refusal = RequestError(ErrorCode.OVERLOADED, "the disk is full")
+        self.writer.send(Bundle(members()), 1)
+        self.world.settle()
+        self.assertEqual(codes(self.writer.hear()), [ErrorCode.OVERLOADED])
+        self.world.clock.clock.advance(1)
+        self.world.settle()
+        self.assertEqual(len(self.world.relay.params), MANY)
+        self.assertEqual(self.log.changes[1].kind, ChangeKind.DUE)
+
+
+class Interleaved:
+    """Writers whose messages come between any two turns, and the log of what was committed."""
+
+    def __init__(self) -> None:
+        self.log = SlowLog()
+        self.world = World(log=self.log)
+        self.listener = self.world.join()
+        self.listener.send(Subscribe(1, "/**"))
+        self.writers = [self.world.join() for _ in range(3)]
+        self.sent: dict[Client, list[tuple[str, ...]]] = {writer: [] for writer in self.writers}
+
+    def write(self, who: int, addresses: list[int]) -> None:
+        """Sends a bundle whose members all have one value; one member is a SET."""
+        writer = self.writers[who]
+        told = self.sent[writer]
+        mark = value(f"{who}.{len(told)}")
+        sets = tuple(Set(f"/a/{number}", mark) for number in addresses)
+        told.append(tuple(one.address for one in sets))
+        writer.send(sets[0] if len(sets) == 1 else Bundle(sets), 1)
+
+    def groups(self) -> list[tuple[str, list[str]]]:
+        """Returns the runs of one value in the log, each with its addresses."""
+        found: list[tuple[str, list[str]]] = []
+        for change in self.log.changes:
+            mark = str(change.param.value)
+            if not found or found[-1][0] != mark:
+                found.append((mark, []))
+            found[-1][1].append(change.param.address)
+        return found
+
+
+ADDRESSES = st.lists(st.integers(0, 60), min_size=1, max_size=60)
+
+
+class InterleavingTests(SynchronousTestCase):
+    @given(st.lists(st.tuples(st.integers(0, 2), ADDRESSES, st.integers(0, 3)), max_size=12))
+    def test_bundles_happen_one_after_the_other(self, steps: list[tuple[int, list[int], int]]) -> None:
+        """In the order of the log: whole, with revisions that rise by one, ending in the state that is there."""
+        test = Interleaved()
+        for who, addresses, turns in steps:
+            test.write(who, addresses)
+            for _ in range(turns):
+                test.world.turn()
+        test.world.settle()
+        self.assertEqual(test.world.faults, [])
+        told = [sent for writer in test.writers for sent in test.sent[writer]]
+        self.assertEqual(sorted(tuple(addresses) for _, addresses in test.groups()), sorted(told))
+        again = Params(ParamLimits())
+        last: dict[str, int] = {}
+        for change in test.log.changes:
+            address, revision = change.param.address, change.param.revision
+            self.assertEqual(revision, last.get(address, 0) + 1)
+            last[address] = revision
+            again.apply(Change(change.param))
+        self.assertEqual(sorted(again.all()), sorted(test.world.relay.params.all()))
+        heard_last = dict(heard(test.listener.hear()))
+        self.assertEqual(heard_last, {param.address: heard_last[param.address] for param in again.all()})
+        test.log.release()
+        for writer in test.writers:
+            self.assertEqual(len(writer.hear()), len(test.sent[writer]))
