@@ -13,9 +13,9 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
-from clasp_relay.core.records import Change, ChangeKind, decode_change, encode_change
+from clasp_relay.core.records import Change, ChangeKind, decode_change, encode_change, is_about
 from clasp_relay.errors import DecodeError
 
 TIME_STEP_US = 60_000_000
@@ -26,6 +26,9 @@ TRIMMED_AT_ONCE = 500
 
 FREED_AT_ONCE = 64
 """How many free pages one piece of trimming gives back to the file system."""
+
+READ_AT_ONCE = 256
+"""How many rows one statement reads that are asked for by their seqs."""
 
 _AT_ONCE = (128, 16, 1)
 """How many rows one statement inserts. The interpreter's lock is released and taken again once per statement, which
@@ -61,6 +64,10 @@ class Sizes(NamedTuple):
     """What its file has besides, for rows to come."""
     oldest_us: int
     """Unix µs of its oldest row; 0 where it has none."""
+
+
+Row: TypeAlias = tuple[int, int, str]
+"""What a row is about: its seq, kind and address."""
 
 
 class DamagedRowError(ValueError):
@@ -131,6 +138,33 @@ class JournalFile:
         """
         for seq, body in self._db.execute("SELECT seq, body FROM entries WHERE seq > ? ORDER BY seq", (after_seq,)):
             yield Recorded(seq, decode_body(seq, body))
+
+    def rows(self, after_seq: int) -> Iterator[Row]:
+        """Yields what the rows behind a seq are about, in order, each with its checksum checked.
+
+        Raises:
+            DamagedRowError: a row is not what ``write`` wrote.
+        """
+        query = "SELECT seq, kind, address, body FROM entries WHERE seq > ? ORDER BY seq"
+        for seq, kind, address, body in self._db.execute(query, (after_seq,)):
+            # As in ``_checked``; written out, because a start may read a million rows.
+            if not (isinstance(body, bytes) and body.endswith(_CRC.pack(zlib.crc32(body[: -_CRC.size])))):
+                _checked(seq, body)
+            if not (isinstance(address, str) and is_about(body, kind, address)):
+                raise DamagedRowError(f"row {seq} is damaged (its columns are not those of its record)")
+            yield seq, kind, address
+
+    def read_some(self, seqs: Sequence[int]) -> Iterator[Change]:
+        """Yields the changes that have certain seqs, which are in the file and given in order.
+
+        Raises:
+            DamagedRowError: a row cannot be read.
+        """
+        for begin in range(0, len(seqs), READ_AT_ONCE):
+            some = seqs[begin : begin + READ_AT_ONCE]
+            query = f"SELECT seq, body FROM entries WHERE seq IN ({', '.join('?' * len(some))}) ORDER BY seq"  # noqa: S608 - question marks
+            for seq, body in self._db.execute(query, some):
+                yield decode_body(seq, body)
 
     def trim(self, floor_seq: int, at_most_bytes: int) -> bool:
         """Deletes one piece of what is not needed any more.
@@ -231,15 +265,24 @@ def decode_body(seq: int, body: object) -> Change:
     Raises:
         DamagedRowError: it is not what ``encode_body`` made.
     """
+    try:
+        return decode_change(_checked(seq, body))
+    except DecodeError as error:
+        raise DamagedRowError(f"row {seq} is damaged ({error.message})") from None
+
+
+def _checked(seq: int, body: object) -> bytes:
+    """Returns the change in a row's ``body``, still encoded.
+
+    Raises:
+        DamagedRowError: its checksum is wrong.
+    """
     if not isinstance(body, bytes) or len(body) < _CRC.size:
         raise DamagedRowError(f"row {seq} is damaged (it has no body)")
     data = body[: -_CRC.size]
     if _CRC.pack(zlib.crc32(data)) != body[-_CRC.size :]:
         raise DamagedRowError(f"row {seq} is damaged (its checksum is wrong)")
-    try:
-        return decode_change(data)
-    except DecodeError as error:
-        raise DamagedRowError(f"row {seq} is damaged ({error.message})") from None
+    return data
 
 
 RECORDED_KINDS = frozenset(

@@ -50,7 +50,7 @@ def open_journal(path: Path, *, syncs_each_commit: bool) -> JournalFile:
     try:
         if not is_new:
             _check_kind(connection, path)
-        _prepare(connection, syncs_each_commit=syncs_each_commit)
+        prepare(connection, syncs_each_commit=syncs_each_commit)
         return JournalFile(path, connection, syncs_each_commit=syncs_each_commit)
     except sqlite3.Error as error:
         connection.close()
@@ -148,7 +148,7 @@ def _check_kind(connection: sqlite3.Connection, path: Path) -> None:
         )
 
 
-def _prepare(connection: sqlite3.Connection, *, syncs_each_commit: bool) -> None:
+def prepare(connection: sqlite3.Connection, *, syncs_each_commit: bool) -> None:
     """Sets the connection up, makes the tables where there are none, and finds out now whether a commit works."""
     connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # counts before the first table only
     connection.execute("PRAGMA journal_mode = WAL")
