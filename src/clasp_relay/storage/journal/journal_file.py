@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from clasp_relay.core.records import Change, ChangeKind, decode_change, encode_change, is_about
 from clasp_relay.errors import DecodeError
@@ -28,7 +28,7 @@ FREED_AT_ONCE = 64
 """How many free pages one piece of trimming gives back to the file system."""
 
 READ_AT_ONCE = 256
-"""How many rows one statement reads that are asked for by their seqs."""
+"""How many rows one statement reads, where they are read in pieces."""
 
 _AT_ONCE = (128, 16, 1)
 """How many rows one statement inserts. The interpreter's lock is released and taken again once per statement, which
@@ -130,14 +130,20 @@ class JournalFile:
         os.fsync(self._wal_descriptor)
         self._is_unsynced = False
 
-    def read(self, after_seq: int) -> Iterator[Recorded]:
-        """Yields the changes behind a seq, in order.
+    def read(self, after_seq: int, *, history_only: bool = False) -> Iterator[Recorded]:
+        """Yields the changes behind a seq, in order; those that history keeps, or all.
+
+        It reads page by page: whoever takes its time holds up neither checkpoints nor deletions.
 
         Raises:
             DamagedRowError: a row cannot be read.
         """
-        for seq, body in self._db.execute("SELECT seq, body FROM entries WHERE seq > ? ORDER BY seq", (after_seq,)):
-            yield Recorded(seq, decode_body(seq, body))
+        kept = " AND EXISTS (SELECT 1 FROM history WHERE history.seq = entries.seq)" if history_only else ""
+        query = f"SELECT seq, body FROM entries WHERE seq > ?{kept} ORDER BY seq LIMIT {READ_AT_ONCE}"  # noqa: S608 - constants
+        while page := self._db.execute(query, (after_seq,)).fetchall():
+            for seq, body in page:
+                yield Recorded(seq, decode_body(seq, body))
+            after_seq = page[-1][0]
 
     def rows(self, after_seq: int) -> Iterator[Row]:
         """Yields what the rows behind a seq are about, in order, each with its checksum checked.
@@ -190,9 +196,18 @@ class JournalFile:
         if sizes.used_bytes > at_most_bytes and self._trim_history():
             return True
         if sizes.free_bytes > at_most_bytes // 4:
-            self._db.execute(f"PRAGMA incremental_vacuum({FREED_AT_ONCE})").fetchall()
+            self.give_back(FREED_AT_ONCE)
             return True
         return False
+
+    def give_back(self, at_most_pages: int) -> None:
+        """Gives free pages of the file back to the file system; 0 for all."""
+        # Not ``execute``: that takes only the first step of such a statement, which frees one page.
+        self._db.executescript(f"PRAGMA incremental_vacuum({at_most_pages:d})")
+
+    def ask(self, query: str, values: Sequence[int | str | None] = ()) -> list[Any]:
+        """Returns the rows of a query about something that this class has no method for."""
+        return self._db.execute(query, values).fetchall()
 
     def sizes(self) -> Sizes:
         """Measures the file and its WAL."""

@@ -60,6 +60,37 @@ def open_journal(path: Path, *, syncs_each_commit: bool) -> JournalFile:
         raise
 
 
+def open_to_read(path: Path) -> JournalFile:
+    """Opens a journal for reading only, also one that a relay writes to.
+
+    Raises:
+        StartError: there is none, it cannot be read, or it is no journal that this relay can use.
+    """
+    try:
+        is_empty = path.stat().st_size == 0
+        path.open("rb").close()
+    except OSError as error:
+        raise StartError(
+            f"{path}: the journal cannot be read ({error.strerror}); name the relay's --data-dir or --journal, and run "
+            "this as the relay's user"
+        ) from error
+    if not is_empty:
+        _check_length(path)
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", timeout=BUSY_TIMEOUT_S, uri=True)
+    connection.isolation_level = None
+    try:
+        _check_kind(connection, path)
+        if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
+            raise StartError(f"{path}: this journal is empty; a relay that starts on it makes its tables")
+        return JournalFile(path, connection, syncs_each_commit=True)
+    except sqlite3.Error as error:
+        connection.close()
+        raise cannot_use(path, error) from error
+    except BaseException:
+        connection.close()
+        raise
+
+
 def cannot_use(path: Path, error: sqlite3.Error | ValueError) -> StartError:
     """Returns the error for an operator whose journal cannot be read or written."""
     # The extended codes have the kind in their lowest byte.
