@@ -79,7 +79,10 @@ class OpenJournalTests(JournalCase):
 
     def test_database_of_somebody_else_is_named(self) -> None:
         """Another program's, and the Rust relay's journal."""
-        for table, words in (("notes", "another program"), ("journal_entries", "the Rust relay")):
+        for table, words in (
+            ("notes", "another program"),
+            ("journal_entries", "a journal of the Rust relay; a relay that starts on it takes it over"),
+        ):
             with self.subTest(table):
                 self.path.unlink(missing_ok=True)
                 self.execute(f"CREATE TABLE {table} (seq INTEGER)")

@@ -96,6 +96,30 @@ class JournalFile:
         self.last_seq: int = max(self._one("SELECT max(seq) FROM entries") or 0, self.trimmed_seq)
         """The last row that is or was in the file."""
 
+    def begin_after(self, seq: int, *, needs_state: bool) -> None:
+        """Notes of a new file that the rows up to a seq, which are all there are, are history of another relay.
+
+        Args:
+            seq: the last of them; 0 where there is none.
+            needs_state: whether the params of that relay are in a state file alone.
+        """
+        with self.transaction():
+            self._db.execute("CREATE TABLE taken_over (seq INTEGER NOT NULL, needs_state INTEGER NOT NULL)")
+            self._db.execute("INSERT INTO taken_over VALUES (?, ?)", (seq, int(needs_state)))
+            self._db.execute("UPDATE trimmed SET seq = ?", (seq,))
+        self.trimmed_seq = seq
+        self.last_seq = max(self.last_seq, seq)
+
+    def first_seq(self, *, has_state: bool) -> int:
+        """Returns up to which row a start applies nothing, since they are history of another relay.
+
+        Args:
+            has_state: whether there is a state file.
+        """
+        if self._one("SELECT count(*) FROM sqlite_master WHERE name = 'taken_over'") == 0:
+            return 0
+        return self._one(f"SELECT seq FROM taken_over WHERE needs_state <= {int(has_state)}") or 0  # noqa: S608 - a digit
+
     def write(self, entries: Sequence[Entry]) -> None:
         """Commits changes, all or none.
 

@@ -42,7 +42,7 @@ def open_journal(path: Path, *, syncs_each_commit: bool) -> JournalFile:
     is_new = _is_new(path)
     if not is_new:
         _check_companions(path)
-        _check_length(path)
+        check_length(path)
     try:
         connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
     except sqlite3.Error as error:
@@ -75,9 +75,8 @@ def open_to_read(path: Path) -> JournalFile:
             "this as the relay's user"
         ) from error
     if not is_empty:
-        _check_length(path)
-    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", timeout=BUSY_TIMEOUT_S, uri=True)
-    connection.isolation_level = None
+        check_length(path)
+    connection = connect_to_read(path)
     try:
         _check_kind(connection, path)
         if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
@@ -89,6 +88,12 @@ def open_to_read(path: Path) -> JournalFile:
     except BaseException:
         connection.close()
         raise
+
+
+def connect_to_read(path: Path) -> sqlite3.Connection:
+    """Returns a connection that can only read, and never checkpoints."""
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    return sqlite3.connect(uri, timeout=BUSY_TIMEOUT_S, isolation_level=None, uri=True)
 
 
 def cannot_use(path: Path, error: sqlite3.Error | ValueError) -> StartError:
@@ -143,8 +148,12 @@ def _check_companions(path: Path) -> None:
             ) from error
 
 
-def _check_length(path: Path) -> None:
-    """Refuses a file that was cut off; a checkpoint that was interrupted leaves one, too, but a WAL beside it."""
+def check_length(path: Path) -> None:
+    """Checks that a file was not cut off; a checkpoint that was interrupted leaves one, too, but a WAL beside it.
+
+    Raises:
+        StartError: it was, or it is no SQLite file.
+    """
     wal = path.with_name(path.name + "-wal")
     if wal.exists() and wal.stat().st_size:
         return
@@ -169,8 +178,14 @@ def _check_kind(connection: sqlite3.Connection, path: Path) -> None:
         return
     made_by = connection.execute("PRAGMA application_id").fetchone()[0]
     if made_by != APPLICATION_ID:
-        what = "a journal of the Rust relay" if RUST_TABLE in tables else "a database of another program"
-        raise StartError(f"{path}: {what}, which this relay does not read; {_AWAY}; it was not changed")
+        if RUST_TABLE in tables:
+            raise StartError(
+                f"{path}: a journal of the Rust relay; a relay that starts on it takes it over, but for one with "
+                "--durability snapshot"
+            )
+        raise StartError(
+            f"{path}: a database of another program, which this relay does not read; {_AWAY}; it was not changed"
+        )
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version > SCHEMA_VERSION:
         raise StartError(

@@ -49,6 +49,7 @@ def recover(file: JournalFile, journal_seq: int, restore: Callable[[Change], Non
     Raises:
         StartError: changes are missing between the two, or a row is damaged; neither file was changed.
     """
+    journal_seq = max(journal_seq, file.first_seq(has_state=has_state))
     if file.trimmed_seq > journal_seq:
         raise _gap(file, journal_seq, file.trimmed_seq, has_state)
     last_seq = journal_seq
