@@ -56,7 +56,7 @@ slow: $(FOR_DEV) ## the tests that coverage leaves out: processes, sockets, clie
 	$(BIN)/pytest -q $(SLOW)
 	$(if $(call have,$(APART)/test_*.py),$(BIN)/pytest -q $(APART))
 
-durability: $(FOR_DEV) ## kills the relay 1,000 times under load and counts what is lost (DURABILITY_ROUNDS=30 for fewer)
+durability: $(FOR_DEV) ## kills the relay 1,000 times under load and counts what is lost (DURABILITY_ROUNDS=100 for fewer)
 	DURABILITY_ROUNDS=$(or $(DURABILITY_ROUNDS),1000) $(BIN)/pytest -q -s tests/integration/test_durability.py
 
 # Without CI's name the two that last a minute there take seconds: `slow` has run them in full.
