@@ -259,9 +259,7 @@ class KillTests(SynchronousTestCase):
         plan = self.plan
         counts = ", ".join(f"{self.acked[kind]} acknowledged writes with {kind}" for kind in KINDS)
         print(f"killed {ROUNDS} times, and {self.killed_at_start} times during the start: {counts};", end=" ")
-        print(
-            f"{self.lost} lost, {self.halves + plan.halves} half bundles; {plan.accepted} scheduled bundles:", end=" "
-        )
+        print(f"{self.lost} lost, {self.halves + plan.halves} half bundles; {plan.accepted} scheduled", end=" ")
         print(f"bundles: {plan.missing} missing, {plan.twice} run twice")
         wrong = (self.lost, self.halves + plan.halves, plan.missing, plan.twice)
         self.assertEqual(wrong, (0, 0, 0, 0))
