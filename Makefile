@@ -59,8 +59,9 @@ slow: $(FOR_DEV) ## the tests that coverage leaves out: processes, sockets, clie
 	$(BIN)/pytest -q -s $(DURABILITY)
 	$(if $(call have,$(APART)/test_*.py),$(BIN)/pytest -q $(APART))
 
-durability: $(FOR_DEV) ## kills the relay 1,000 times under load and counts what is lost (DURABILITY_ROUNDS=100 for fewer)
+durability: $(FOR_DEV) ## 1,000 kills under load, and counts what is lost; 1,000 losses of power (DURABILITY_ROUNDS=100 for fewer)
 	DURABILITY_ROUNDS=$(or $(DURABILITY_ROUNDS),1000) $(BIN)/pytest -q -s $(DURABILITY)
+	POWER_LOSSES=$(or $(DURABILITY_ROUNDS),1000) $(BIN)/pytest -q tests/integration/test_power_loss.py
 
 # Without CI's name the two that last a minute there take seconds: `slow` has run them in full. Likewise the kills.
 trial: $(FOR_DEV) ## the tests under trial
