@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from clasp_relay.journal_commands import MOST_KEYS, parse_before, run
 from clasp_relay.storage.folder import FileLock
 from clasp_relay.storage.journal.journal_file import Entry
-from clasp_relay.storage.journal.opening import open_journal, open_to_read
+from clasp_relay.storage.journal.opening import SCHEMA_VERSION, open_journal, open_to_read
 from tests.storage.journal.test_journal_file import write_of
 from tests.storage.values import TIME_US, make_folder
 
@@ -90,7 +90,7 @@ class CommandTests(SynchronousTestCase):
         """With what a start would do, and what history keeps."""
         (self.folder / "state.json").write_text('{"version":1,"journal_seq":4,"params":[]}', "utf-8")
         said = self.ask("inspect")
-        self.assertIn(f"journal   {self.path}: version 1, read with SQLite", said)
+        self.assertIn(f"journal   {self.path}: version {SCHEMA_VERSION}, read with SQLite", said)
         self.assertIn("rows      10, from 1 to 10, none of them damaged", said)
         self.assertIn("times     from 2023-11-14T22:13:21Z to 2023-11-14T22:13:30Z", said)
         self.assertIn("kinds     write: 10", said)

@@ -25,7 +25,7 @@ from clasp_relay.options import CommandParser, fail, settings_of
 from clasp_relay.settings import Settings
 from clasp_relay.storage.folder import FILE_MODE, FileLock
 from clasp_relay.storage.journal.journal_file import DamagedRowError, JournalFile
-from clasp_relay.storage.journal.opening import SCHEMA_VERSION, cannot_use, open_journal, open_to_read
+from clasp_relay.storage.journal.opening import cannot_use, open_journal, open_to_read
 from clasp_relay.storage.journal.upkeep import Facts, entries, forget, inspect
 from clasp_relay.storage.snapshot import HEAD_BYTES, read_journal_seq
 
@@ -133,7 +133,6 @@ def _inspect(asked: argparse.Namespace, settings: Settings, out: TextIO) -> None
     if asked.json:
         shown = facts._asdict() | {
             "path": str(settings.journal_file),
-            "version": SCHEMA_VERSION,
             "sqlite": sqlite3.sqlite_version,
             "state_seq": state_seq,
             "sizes": facts.sizes._asdict(),
@@ -146,7 +145,7 @@ def _inspect(asked: argparse.Namespace, settings: Settings, out: TextIO) -> None
 
 
 def _lines(facts: Facts, settings: Settings, state_seq: int) -> Iterator[str]:
-    yield f"journal   {settings.journal_file}: version {SCHEMA_VERSION}, read with SQLite {sqlite3.sqlite_version}"
+    yield f"journal   {settings.journal_file}: version {facts.version}, read with SQLite {sqlite3.sqlite_version}"
     yield f"size      {facts.sizes.used_bytes} bytes used, WAL included, and {facts.sizes.free_bytes} free in the file"
     if facts.rows:
         yield f"rows      {facts.rows}, from {facts.first_seq} to {facts.last_seq}, none of them damaged"

@@ -30,6 +30,8 @@ class Kept(NamedTuple):
 class Facts(NamedTuple):
     """What is in a journal."""
 
+    version: int
+    """Of its layout."""
     rows: int
     first_seq: int
     """0 where there is no row, as the last seq and the times."""
@@ -62,7 +64,9 @@ def inspect(file: JournalFile) -> Facts:
         "SELECT key, count(*), min(time_us), max(time_us) FROM history JOIN entries USING (seq)"
         " GROUP BY key ORDER BY count(*) DESC, key"
     )
+    ((version,),) = file.ask("PRAGMA user_version")
     return Facts(
+        version=version,
         rows=kinds.total(),
         first_seq=first_seq,
         last_seq=last_seq,
