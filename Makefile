@@ -21,6 +21,8 @@ CHROMIUM := $(shell command -v chromium || command -v chromium-browser || comman
 APART := tests/pytest_only
 # What starts processes, whose lines coverage does not see.
 SLOW := tests/integration tests/deploy tests/test_packaging.py
+# Prints what it has counted.
+DURABILITY := tests/integration/test_durability.py
 # Whether a pattern has files.
 have = $(wildcard $(1))
 
@@ -53,15 +55,17 @@ pytest: $(FOR_DEV) ## the tests under pytest
 	$(if $(call have,$(APART)/test_*.py),$(BIN)/pytest -q $(APART))
 
 slow: $(FOR_DEV) ## the tests that coverage leaves out: processes, sockets, clients, deployment
-	$(BIN)/pytest -q $(SLOW)
+	$(BIN)/pytest -q --ignore=$(DURABILITY) $(SLOW)
+	$(BIN)/pytest -q -s $(DURABILITY)
 	$(if $(call have,$(APART)/test_*.py),$(BIN)/pytest -q $(APART))
 
-durability: $(FOR_DEV) ## kills the relay 1,000 times under load and counts what is lost (DURABILITY_ROUNDS=30 for fewer)
-	DURABILITY_ROUNDS=$(or $(DURABILITY_ROUNDS),1000) $(BIN)/pytest -q -s tests/integration/test_durability.py
+durability: $(FOR_DEV) ## 1,000 kills under load, and counts what is lost; 1,000 losses of power (DURABILITY_ROUNDS=100 for fewer)
+	DURABILITY_ROUNDS=$(or $(DURABILITY_ROUNDS),1000) $(BIN)/pytest -q -s $(DURABILITY)
+	POWER_LOSSES=$(or $(DURABILITY_ROUNDS),1000) $(BIN)/pytest -q tests/integration/test_power_loss.py
 
-# Without CI's name the two that last a minute there take seconds: `slow` has run them in full.
+# Without CI's name the two that last a minute there take seconds: `slow` has run them in full. Likewise the kills.
 trial: $(FOR_DEV) ## the tests under trial
-	CI= $(BIN)/trial --reporter=text tests
+	CI= DURABILITY_ROUNDS=5 $(BIN)/trial --reporter=text tests
 
 lint: $(FOR_DEV) ## ruff: rules and format
 	$(BIN)/ruff check .

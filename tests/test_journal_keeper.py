@@ -21,6 +21,7 @@ from clasp_relay.storage.journal.journal_file import JournalFile
 from clasp_relay.wire.messages import Bundle, Error, Set
 from clasp_relay.wire.values import encode_value
 from tests.machine import Wire, live, say
+from tests.storage.journal.test_rust_journal import ENTRIES, make_rust_journal
 
 Steps = Generator[Deferred[Any], Any, None]
 AWAY = "move it away"
@@ -87,6 +88,44 @@ class JournalKeeperTests(TestCase):
         for durability in ("snapshot", "power"):
             service = self.start(durability=durability)
             self.assertEqual(self.values(service), {"/a": 2})
+            yield service.stopService()
+
+    @inlineCallbacks
+    def test_journal_of_the_rust_relay_is_taken_over_once(self) -> Steps:
+        """Its last SETs are set, without a state file; the log says how many entries there were."""
+        self.folder.mkdir()
+        make_rust_journal(self.folder / "journal.db", *ENTRIES, (10, "bad", "event", "1")).close()
+        with capturedLogs() as logged:
+            service = self.start(durability="snapshot")
+        self.assertEqual(self.values(service), {"/a": 2, "/b": 7})
+        warnings = [each["text"] for each in logged if each.get("event") == "journal.warning"]
+        self.assertIn("a journal of the Rust relay, which stays as it is", warnings[0])
+        self.assertIn("left out 1 entries", warnings[1])
+        yield service.stopService()
+        (self.folder / "state.json").unlink()
+        with capturedLogs() as logged:
+            service = self.start()
+        (taken,) = [each for each in logged if each.get("event") == "journal.taken_over"]
+        self.assertEqual((taken["entries"], taken["params"], taken["old"]), (11, 3, "journal.db.rust"))
+        self.assertEqual(self.values(service), {"/a": 2, "/b": 7})
+        say(live(service), service, Set("/b", encode_value(8)))
+        yield self.cut_off(service)
+        (self.folder / "state.json").unlink(missing_ok=True)
+        with capturedLogs() as logged:
+            service = self.start()
+        self.assertEqual([each for each in logged if each.get("event") == "journal.taken_over"], [])
+        self.assertEqual(self.values(service), {"/a": 2, "/b": 8})
+
+    @inlineCallbacks
+    def test_journal_of_the_rust_relay_beside_a_state_file_is_history(self) -> Steps:
+        """The state file has what is set."""
+        service = self.start(durability="snapshot")
+        say(live(service), service, Set("/a", encode_value(1)))
+        yield service.stopService()
+        make_rust_journal(self.folder / "journal.db", *ENTRIES).close()
+        for durability in ("snapshot", "power", "power"):
+            service = self.start(durability=durability)
+            self.assertEqual(self.values(service), {"/a": 1})
             yield service.stopService()
 
     @inlineCallbacks

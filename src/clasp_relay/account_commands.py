@@ -12,14 +12,14 @@ import secrets
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from typing import NoReturn, TextIO
+from typing import TextIO
 
 from clasp_relay.access.devices import make_device, parse_scopes
 from clasp_relay.access.names import name_keys
 from clasp_relay.access.refusals import BadInput
 from clasp_relay.access.tokens import digest_of
 from clasp_relay.errors import StartError
-from clasp_relay.options import Options, fail
+from clasp_relay.options import CommandParser, fail, settings_of
 from clasp_relay.storage.devices import DeviceToken
 from clasp_relay.storage.folder import prepare_folder
 from clasp_relay.storage.users import IdentityTaken, StoreBusy, TokenGone
@@ -35,14 +35,6 @@ _DURATION = re.compile(r"([0-9]{1,9})([smhd])")
 _LONGEST_NAME = 100
 _RELAY_OPTIONS = ("data-dir", "auth-db", "config")
 """Options of the relay that say where its users' database is."""
-
-
-class _Parser(argparse.ArgumentParser):
-    """Reports errors as the relay does: one line on stderr, exit status 1."""
-
-    def error(self, message: str) -> NoReturn:
-        """See the base class."""
-        fail(f"{self.prog.removeprefix('clasp-relay ')}: {message}; see {self.prog} --help")
 
 
 def parse_duration(text: str) -> int | None:
@@ -84,7 +76,7 @@ def run(arguments: Sequence[str], out: TextIO | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="clasp-relay", allow_abbrev=False)
+    parser = CommandParser(prog="clasp-relay", allow_abbrev=False)
     nouns = parser.add_subparsers(dest="noun", required=True)
     tokens = nouns.add_parser("token", help="device tokens").add_subparsers(dest="verb", required=True)
     create = _add(tokens, "create", "Make a device token. It is printed once and kept nowhere in clear.")
@@ -103,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add(verbs: argparse._SubParsersAction[_Parser], verb: str, what: str) -> argparse.ArgumentParser:
+def _add(verbs: argparse._SubParsersAction[CommandParser], verb: str, what: str) -> argparse.ArgumentParser:
     parser = verbs.add_parser(verb, description=what, help=what, allow_abbrev=False)
     for name in _RELAY_OPTIONS:
         parser.add_argument(f"--{name}", metavar="PATH", help="as the relay has it")
@@ -131,11 +123,9 @@ def _uses(text: str) -> int:
 
 def _open(asked: argparse.Namespace) -> SqliteUsers:
     """Opens the users' database of the relay that options, variables and config file describe."""
-    given = {name: getattr(asked, name.replace("-", "_")) for name in _RELAY_OPTIONS}
-    options = Options()
-    options.parseOptions([f"--{name}={value}" for name, value in given.items() if value is not None])
-    path = options.settings.users_file
-    prepare_folder("--data-dir" if options.settings.auth_db is None else "--auth-db", path.parent)
+    settings = settings_of(asked, _RELAY_OPTIONS)
+    path = settings.users_file
+    prepare_folder("--data-dir" if settings.auth_db is None else "--auth-db", path.parent)
     return SqliteUsers(path, name_keys)
 
 

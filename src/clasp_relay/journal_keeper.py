@@ -18,6 +18,7 @@ from clasp_relay.settings import Settings
 from clasp_relay.storage.journal.journal_log import JournalLog
 from clasp_relay.storage.journal.opening import open_journal
 from clasp_relay.storage.journal.recovery import recover
+from clasp_relay.storage.journal.rust_journal import is_rust_journal, read_params, take_over
 from clasp_relay.storage.state_file import LoadedState
 
 LOST = Disconnect(CloseCode.TRY_AGAIN_LATER, "the relay cannot record changes and is stopping", ErrorCode.OVERLOADED)
@@ -28,6 +29,12 @@ UNUSED = (
     "not have, and --journal can be left out afterwards"
 )
 """What the log says where ``--journal`` and ``--durability snapshot`` are given together."""
+
+NOT_TAKEN_OVER = (
+    "{path}: a journal of the Rust relay, which stays as it is with --durability snapshot; without a state file the "
+    "params in it are loaded"
+)
+"""What the log says where the Rust relay's journal is not taken over."""
 
 _SURVIVES = {"power": "a loss of power", "kill": "the end of the process"}
 
@@ -100,6 +107,8 @@ class JournalKeeper:
             return
         for change in state.image.scheduled if log is not None else ():
             committer.restore(change)
+        if is_rust_journal(path) and not self._take_over(path, has_state=state.found):
+            return
         file = open_journal(path, syncs_each_commit=settings.durability == "power")
         began_s = time.monotonic()
         try:
@@ -121,6 +130,26 @@ class JournalKeeper:
         events.JOURNAL_OPENED.log(
             path=str(path), sqlite=sqlite3.sqlite_version, survives=_SURVIVES[settings.durability]
         )
+
+    def _take_over(self, path: Path, *, has_state: bool) -> bool:
+        """Makes a journal of ours from one of the Rust relay, or takes its params alone; returns whether it is ours."""
+        now_us = self._relay.clock.now_us()
+        if self.log is None:
+            left_out = "" if has_state else read_params(path, now_us, self._relay.committer.restore)
+            events.JOURNAL_WARNING.log(text=NOT_TAKEN_OVER.format(path=path))
+        else:
+            taken = take_over(path, now_us, self.log.key_of, has_state=has_state)
+            left_out = taken.left_out
+            events.JOURNAL_TAKEN_OVER.log(
+                path=str(path),
+                entries=taken.entries,
+                kept=taken.kept,
+                params=taken.params,
+                old=taken.old_path.name,
+            )
+        if left_out:
+            events.JOURNAL_WARNING.log(text=f"{path}: left out {left_out}")
+        return self.log is not None
 
     def maintain(self) -> Deferred[Any] | None:
         """Does what is due once a second."""

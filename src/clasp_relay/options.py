@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import sys
@@ -25,7 +26,7 @@ from clasp_relay.upstream_options import (
     reason_against_value,
 )
 
-__all__ = ["Options", "fail", "rust_log_level"]
+__all__ = ["CommandParser", "Options", "fail", "rust_log_level", "settings_of"]
 
 _BY_NAME: Mapping[str, Option] = {
     ("-" if len(name) == 1 else "--") + name: option for option in OPTIONS for name in (option.name, *option.aliases)
@@ -55,6 +56,30 @@ def fail(message: str) -> NoReturn:
     """
     print("clasp-relay: " + " ".join(message.split()), file=sys.__stderr__)
     raise SystemExit(1)
+
+
+class CommandParser(argparse.ArgumentParser):
+    """Reads the arguments of a command such as ``token``; errors are one line on stderr, exit status 1."""
+
+    def error(self, message: str) -> NoReturn:
+        """See the base class."""
+        fail(f"{self.prog.removeprefix('clasp-relay ')}: {message}; see {self.prog} --help")
+
+
+def settings_of(asked: argparse.Namespace, names: Sequence[str]) -> Settings:
+    """Returns the settings of the relay that a command is about.
+
+    Args:
+        asked: the command's arguments.
+        names: those of them that are options of the relay, without dashes in front; what is None was not given.
+
+    Raises:
+        SystemExit: they are wrong; one line on stderr has said why.
+    """
+    given = {name: getattr(asked, name.replace("-", "_")) for name in names}
+    options = Options()
+    options.parseOptions([f"--{name}={value}" for name, value in given.items() if value is not None])
+    return options.settings
 
 
 def _refuse(shown: str, name: str) -> NoReturn:

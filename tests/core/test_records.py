@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.core.records import Change, ChangeKind, Param, decode_change, encode_change, no_param
+from clasp_relay.core.records import Change, ChangeKind, Param, decode_change, encode_change, is_about, no_param
 from clasp_relay.core.state.params import ParamLimits, Params
 from clasp_relay.errors import DecodeError
 from clasp_relay.wire.constants import Signal
@@ -115,6 +115,15 @@ class EncodingTests(SynchronousTestCase):
     def test_change_is_the_same_after_it_was_encoded(self, change: Change) -> None:
         """Whatever it holds."""
         self.assertEqual(decode_change(encode_change(change)), change)
+
+    @given(_CHANGES, TEXT)
+    def test_what_a_change_is_about_is_read_without_decoding(self, change: Change, address: str) -> None:
+        """Its kind and its address, and no other ones."""
+        data = encode_change(change)
+        self.assertTrue(is_about(data, change.kind, change.param.address))
+        self.assertFalse(is_about(data, change.kind + 1, change.param.address))
+        self.assertFalse(is_about(data[:20], change.kind, change.param.address))
+        self.assertEqual(is_about(data, change.kind, address), address == change.param.address)
 
     @given(st.binary(max_size=80) | st.tuples(st.just(b"\x01"), st.binary(min_size=35, max_size=90)).map(b"".join))
     def test_any_bytes_are_a_change_or_a_decode_error(self, data: bytes) -> None:

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
+import time
 from collections import Counter
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.errors import ErrorCode
-from clasp_relay.wire.messages import Ack, Bundle, Error, Set
-from clasp_relay.wire.values import encode_value
+from clasp_relay.wire.messages import NULL, Ack, Bundle, Error, Hello, Set, Snapshot, SnapshotParam
+from clasp_relay.wire.values import decode_value, encode_value
+from tests.integration.nursery import ForkedRelay, Nursery
 from tests.integration.process import PATIENCE_S, TWISTD, RelayProcess, RelayTestCase, wait_until
 from tests.integration.raw import Closed, RawClient
 from tests.integration.test_process import newcomer
 
-ROUNDS = int(os.environ.get("DURABILITY_ROUNDS", "5"))
+ROUNDS = int(os.environ.get("DURABILITY_ROUNDS", "30"))
 """How often the relay is killed; ``make durability`` does it 1,000 times."""
 
 KINDS = ("power", "kill")
@@ -38,6 +44,8 @@ class Writer(threading.Thread):
         self._number = number
         self.acked = self.begin = begin
         """The last value that was acknowledged for all three."""
+        self.revision = 0
+        """The last revision that was acknowledged."""
 
     @property
     def has_begun(self) -> bool:
@@ -51,7 +59,7 @@ class Writer(threading.Thread):
             for value in range(self.begin + 1, 1_000_000_000):
                 data = encode_value(value)
                 self._client.send(one._replace(value=data), qos=1)
-                self._client.receive(Ack)
+                self.revision = self._client.receive(Ack).revision or 0
                 self._client.send(Bundle((two._replace(value=data), three._replace(value=data))), qos=1)
                 self._client.receive(Ack)
                 self.acked = value
@@ -108,48 +116,158 @@ class LostTests(RelayTestCase):
         raise AssertionError("nothing was refused")
 
 
-class KillTests(RelayTestCase):
+DUE_S = (0.02, 0.2, 0.6)
+"""How far ahead the scheduled bundles of each round are."""
+
+
+class Plan:
+    """Scheduled bundles of two SETs each, at addresses of their own: what ran twice is at a revision above 1."""
+
+    def __init__(self) -> None:
+        self._due_us: dict[int, int] = {}
+        self.accepted = self.missing = self.twice = self.halves = 0
+
+    def schedule(self, client: RawClient) -> None:
+        """Has some bundles accepted."""
+        for ahead_s in DUE_S:
+            number, due_us = self.accepted + 1, time.time_ns() // 1_000 + round(ahead_s * 1e6)
+            members = tuple(Set(address, encode_value(number)) for address in self._addresses(number))
+            client.send(Bundle(members, due_us), qos=1)
+            client.receive(Ack)
+            self.accepted = number
+            self._due_us[number] = due_us
+
+    def check(self, client: RawClient, params: Mapping[str, SnapshotParam], now_us: int) -> None:
+        """Checks the bundles that were due at a time, and deletes what they have set."""
+        for number in [number for number, due_us in self._due_us.items() if due_us <= now_us]:
+            found = [params[address] for address in self._addresses(number) if address in params]
+            self.missing += not found
+            self.halves += len(found) == 1
+            self.twice += any(param.revision != 1 for param in found)
+            del self._due_us[number]
+            client.send(Bundle(tuple(Set(address, NULL) for address in self._addresses(number))), qos=1)
+            client.receive(Ack)
+
+    @property
+    def all_due_us(self) -> int:
+        """When the last one is due."""
+        return max(self._due_us.values(), default=0)
+
+    @staticmethod
+    def _addresses(number: int) -> tuple[str, str]:
+        return f"/due/{number}/a", f"/due/{number}/b"
+
+
+class KillTests(SynchronousTestCase):
     """kill -9, again and again, on the same files."""
 
-    options: ClassVar[tuple[str, ...]] = ("--persist-interval", "0.3")
+    def setUp(self) -> None:
+        """Nothing was written yet."""
+        folder = Path(self.mktemp()).absolute()
+        folder.mkdir()
+        self.nursery = Nursery(folder)
+        self.addCleanup(self.nursery.close)
+        self.plan = Plan()
+        self.acked = Counter[str]()
+        self.lost = self.halves = self.killed_at_start = 0
+        self.last = dict.fromkeys(range(WRITERS), 0)
 
     def test_nothing_that_was_acknowledged_is_lost(self) -> None:
-        """No write is missing, no revision goes back, no bundle is half there; with both kinds of journal in turn."""
-        acked, lost, halves = Counter[str](), 0, 0
-        last = dict.fromkeys(range(WRITERS), 0)
-        relay = self.start("--durability", KINDS[0], *self.options)
+        """No write is missing, no revision goes back, no bundle is half there, no scheduled bundle runs twice."""
+        self.start(0)
         for number in range(ROUNDS):
-            durability = KINDS[number % 2]
-            writers = [Writer(relay.port, each, last[each]) for each in range(WRITERS)]
-            for writer in writers:
-                writer.start()
-            wait_until(lambda: all(writer.has_begun for writer in writers), "all write")  # noqa: B023
-            threading.Event().wait(0.01 * (number % 7))
-            relay.kill()
-            for writer in writers:
-                writer.join(PATIENCE_S)
-                acked[durability] += 3 * (writer.acked - writer.begin)
-            relay = self.start("--durability", KINDS[(number + 1) % 2], *self.options)
-            client, values = newcomer(relay)
-            client.close()
-            for each, writer in enumerate(writers):
-                found = [values.get(f"/{name}/{each}", 0) for name in ("one", "two", "three")]
-                numbers = [value for value in found if isinstance(value, int)]
-                lost += sum(value < writer.acked for value in numbers)
-                halves += found[1] != found[2]
-                last[each] = max(numbers)
-        self.check_revisions(relay, last)
-        counts = ", ".join(f"{acked[kind]} acknowledged writes with {kind}" for kind in KINDS)
-        print(f"killed {ROUNDS} times: {counts}; {lost} lost, {halves} half bundles")
-        self.assertEqual((lost, halves), (0, 0))
-        self.assertEqual(relay.stop(), 0, relay.log)
+            writers = self.write_and_kill(number)
+            now_us = time.time_ns() // 1_000
+            self.start(number + 1)
+            self.check(writers, now_us)
+        wait_until(lambda: time.time_ns() // 1_000 > self.plan.all_due_us, "all bundles are due")
+        self.relay.kill()
+        now_us = time.time_ns() // 1_000
+        self.start(0)
+        self.check([], now_us)
+        self.check_revisions()
+        client, params = shown(self.port)
+        client.close()
+        # All were deleted: what is there was set again.
+        self.plan.twice += sum(address.startswith("/due/") and address.endswith("/a") for address in params)
+        self.report()
+        self.assertEqual(self.relay.signal(signal.SIGTERM), 0)
+        self.assertNotIn("Traceback", self.nursery.log)
 
-    def check_revisions(self, relay: RelayProcess, last: dict[int, int]) -> None:
+    @property
+    def relay(self) -> ForkedRelay:
+        """The one that runs."""
+        assert self.nursery.relay is not None, "none was started"
+        return self.nursery.relay
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return self.relay.listens()
+
+    def start(self, number: int) -> None:
+        """Starts the relay of a round; in every third one it is killed while it starts, and started again."""
+        options = ("--durability", KINDS[number % 2], "--persist-interval", "0.3")
+        relay = self.nursery.start(*options)
+        if number % 3 == 2:
+            threading.Event().wait(0.01 * (number % 11))
+            relay.kill()
+            self.killed_at_start += 1
+            self.nursery.start(*options)
+
+    def write_and_kill(self, number: int) -> list[Writer]:
+        """Writes for a while, and kills the relay."""
+        client = RawClient.live(self.port)
+        self.plan.schedule(client)
+        writers = [Writer(self.port, each, self.last[each]) for each in range(WRITERS)]
+        for writer in writers:
+            writer.start()
+        wait_until(lambda: all(writer.has_begun for writer in writers), "all write")
+        threading.Event().wait(0.01 * (number % 7))
+        self.relay.kill()
+        client.close()
+        for writer in writers:
+            writer.join(PATIENCE_S)
+            self.acked[KINDS[number % 2]] += 3 * (writer.acked - writer.begin)
+        return writers
+
+    def check(self, writers: Sequence[Writer], now_us: int) -> None:
+        """Compares what is there with what was acknowledged; what was due at a time has run."""
+        client, params = shown(self.port)
+        for each, writer in enumerate(writers):
+            found = [params.get(f"/{name}/{each}") for name in ("one", "two", "three")]
+            numbers = [0 if param is None else decode_value(param.value) for param in found]
+            self.lost += sum(value < writer.acked for value in numbers)
+            self.lost += found[0] is None or found[0].revision < writer.revision
+            self.halves += numbers[1] != numbers[2]
+            self.last[each] = max(numbers)
+        self.plan.check(client, params, now_us)
+        client.close()
+
+    def check_revisions(self) -> None:
         """Every write that is there was counted: the next revision is above all before."""
-        client = RawClient.live(relay.port)
-        for each, value in last.items():
+        client = RawClient.live(self.port)
+        for each, value in self.last.items():
             client.send(Set(f"/one/{each}", encode_value(value + 1)), qos=1)
             revision = client.receive(Ack).revision
             assert revision is not None
             self.assertGreaterEqual(revision, value + 1)
         client.close()
+
+    def report(self) -> None:
+        """Prints the counts, and fails where one is not as it should be."""
+        plan = self.plan
+        counts = ", ".join(f"{self.acked[kind]} acknowledged writes with {kind}" for kind in KINDS)
+        print(f"killed {ROUNDS} times, and {self.killed_at_start} times during the start: {counts};", end=" ")
+        print(f"{self.lost} lost, {self.halves + plan.halves} half bundles; {plan.accepted} scheduled", end=" ")
+        print(f"bundles: {plan.missing} missing, {plan.twice} run twice")
+        wrong = (self.lost, self.halves + plan.halves, plan.missing, plan.twice)
+        self.assertEqual(wrong, (0, 0, 0, 0))
+
+
+def shown(port: int) -> tuple[RawClient, dict[str, SnapshotParam]]:
+    """Returns a live client and the params that it was shown."""
+    client = RawClient(port)
+    client.send(Hello(1, 0xF8, "newcomer"))
+    snapshots = [message for message in client.settle() if isinstance(message, Snapshot)]
+    return client, {param.address: param for each in snapshots for param in each.params}

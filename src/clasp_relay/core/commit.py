@@ -190,7 +190,7 @@ class Committer:
         """
         kind = change.kind
         if kind is ChangeKind.WRITE:
-            self._params.apply(change._replace(takes_lock=False))
+            self._params.apply(change._replace(takes_lock=False) if change.takes_lock else change)
         elif kind is ChangeKind.RENEWAL:
             if self._params.get(change.param.address) is not None:
                 self._params.apply(change)

@@ -10,7 +10,7 @@ import struct
 from enum import IntEnum
 from typing import NamedTuple
 
-from clasp_relay.errors import DecodeError
+from clasp_relay.errors import DecodeError, RequestError
 from clasp_relay.wire.codec import decode, encode
 from clasp_relay.wire.messages import NULL, Bundle, Publish, Value
 from clasp_relay.wire.values import skip_value
@@ -124,6 +124,8 @@ _LOCK, _UNLOCK, _TAKES_LOCK, _TTL, _TTL_SENT, _STAMP, _DUE, _NUMBER, _MESSAGE = 
 _KNOWN_FLAGS = (1 << 9) - 1
 _U32 = struct.Struct(">I")
 _U64 = struct.Struct(">Q")
+_unpack_u32, _unpack_u64 = _U32.unpack_from, _U64.unpack_from
+_KINDS = {int(kind): kind for kind in ChangeKind}
 
 
 def encode_change(change: Change) -> bytes:
@@ -162,7 +164,9 @@ def decode_change(data: bytes) -> Change:
     """
     try:
         return _decode_change(data)
-    except (IndexError, UnicodeDecodeError, ValueError, struct.error) as error:
+    except DecodeError:
+        raise
+    except (IndexError, KeyError, ValueError, struct.error, RequestError) as error:
         raise DecodeError(f"the record is damaged: {error}") from None
 
 
@@ -172,27 +176,40 @@ def _decode_change(data: bytes) -> Change:
     _, kind, flags, revision, timestamp_us = _HEAD.unpack_from(data)
     if flags & ~_KNOWN_FLAGS:
         raise DecodeError("the record has flags that this relay does not know")
-    reader = _Reader(data, _HEAD.size)
-    address, writer, subject, origin = (reader.blob().decode() for _ in range(4))
-    value = reader.blob()
+    address, at = _take(data, _HEAD.size)
+    writer, at = _take(data, at)
+    subject, at = _take(data, at)
+    origin, at = _take(data, at)
+    value, at = _take(data, at)
+    if at > len(data):
+        raise DecodeError("the record ends too early")
     if skip_value(value, 1, value[0]) != len(value):
         raise DecodeError("bytes follow the value of the record")
-    ttl = reader.number(_U32) if flags & _TTL else None
-    ttl_sent = reader.number(_U32) if flags & _TTL_SENT else None
-    due_us = reader.number(_U64) if flags & _DUE else None
-    number = reader.number(_U64) if flags & _NUMBER else 0
-    stamp = reader.blob().decode() if flags & _STAMP else None
-    message = decode(reader.blob()) if flags & _MESSAGE else None
-    if message is not None and not isinstance(message, Bundle | Publish):
-        raise DecodeError("the record holds a message that cannot be kept")
-    reader.end()
+    ttl = ttl_sent = due_us = stamp = message = None
+    number = 0
+    if flags & _TTL:
+        ttl, at = _unpack_u32(data, at)[0], at + 4
+    if flags & _TTL_SENT:
+        ttl_sent, at = _unpack_u32(data, at)[0], at + 4
+    if flags & _DUE:
+        due_us, at = _unpack_u64(data, at)[0], at + 8
+    if flags & _NUMBER:
+        number, at = _unpack_u64(data, at)[0], at + 8
+    if flags & _STAMP:
+        blob, at = _take(data, at)
+        stamp = blob.decode()
+    if flags & _MESSAGE:
+        blob, at = _take(data, at)
+        message = _message(blob)
+    if at != len(data):
+        raise DecodeError("the record ends too early" if at > len(data) else "bytes follow the record")
     return Change(
-        Param(address, value, revision, writer, timestamp_us, ttl, subject, origin),
-        ChangeKind(kind),
-        bool(flags & _LOCK),
-        bool(flags & _UNLOCK),
+        Param(address.decode(), value, revision, writer.decode(), timestamp_us, ttl, subject.decode(), origin.decode()),
+        _KINDS[kind],
+        flags & _LOCK != 0,
+        flags & _UNLOCK != 0,
         ttl_sent,
-        bool(flags & _TAKES_LOCK),
+        flags & _TAKES_LOCK != 0,
         stamp,
         due_us,
         number,
@@ -200,29 +217,24 @@ def _decode_change(data: bytes) -> Change:
     )
 
 
-class _Reader:
-    """Reads fields one after the other."""
+def _take(data: bytes, at: int) -> tuple[bytes, int]:
+    """Returns the text or blob at an offset, and the offset behind it, which lies beyond data that end too early."""
+    start = at + 4
+    end = start + _unpack_u32(data, at)[0]
+    return data[start:end], end
 
-    def __init__(self, data: bytes, at: int) -> None:
-        self._data = data
-        self._at = at
 
-    def number(self, struct_: struct.Struct) -> int:
-        (number,) = struct_.unpack_from(self._data, self._at)
-        self._at += struct_.size
-        return int(number)
+def _message(data: bytes) -> Bundle | Publish:
+    message = decode(data)
+    if not isinstance(message, Bundle | Publish):
+        raise DecodeError("the record holds a message that cannot be kept")
+    return message
 
-    def blob(self) -> bytes:
-        size = self.number(_U32)
-        found = self._data[self._at : self._at + size]
-        if len(found) != size:
-            raise DecodeError("the record ends too early")
-        self._at += size
-        return found
 
-    def end(self) -> None:
-        if self._at != len(self._data):
-            raise DecodeError("bytes follow the record")
+def is_about(data: bytes, kind: int, address: str) -> bool:
+    """Tells, without decoding it, whether an encoded change is of a kind and about an address."""
+    text = address.encode()
+    return data.startswith(_U32.pack(len(text)) + text, _HEAD.size) and data[1] == kind
 
 
 def _blob(data: bytes) -> bytes:

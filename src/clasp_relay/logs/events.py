@@ -145,6 +145,13 @@ JOURNAL_OPENED = Event(
 JOURNAL_RECOVERED = Event(
     "journal.recovered", "info", "storage", "{path}: {rows} changes after the state file applied in {duration_ms} ms"
 )
+JOURNAL_TAKEN_OVER = Event(
+    "journal.taken_over",
+    "info",
+    "storage",
+    "{path}: the Rust relay's journal was taken over: {entries} entries, {kept} of them kept as history, {params} "
+    "params; the old file is kept as {old}",
+)
 JOURNAL_WARNING = Event("journal.warning", "warn", "storage", "{text}")
 JOURNAL_LOST = Event(
     "journal.lost",

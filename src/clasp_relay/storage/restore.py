@@ -18,6 +18,7 @@ from clasp_relay.storage.json_stream import JsonObject
 from clasp_relay.storage.snapshot import VERSION
 from clasp_relay.wire.address import check_address
 from clasp_relay.wire.constants import MAX_DEPTH, MAX_PAYLOAD_BYTES, ValueType
+from clasp_relay.wire.messages import Value
 from clasp_relay.wire.values import check_keys, encode_value, has_suspect_key, skip_value
 
 _MAX_U64 = 2**64 - 1
@@ -78,20 +79,21 @@ def read_state(file: BinaryIO, now_us: int = _MAX_U64) -> Restored:
         return _Reader(True, now_us).read(file)
 
 
-class _Tally:
+class Tally:
     """Counts things of one kind and remembers the first."""
 
     def __init__(self) -> None:
-        self._count = 0
+        self.count = 0
         self._first = ""
 
     def add(self, name: str) -> None:
+        """Counts one more."""
         self._first = self._first or name
-        self._count += 1
+        self.count += 1
 
     def line(self, text: str) -> str:
         """Returns a line with the count, the text and the first; an empty one where nothing was counted."""
-        return f"{self._count} {text}; the first: {self._first}" if self._count else ""
+        return f"{self.count} {text}; the first: {self._first}" if self.count else ""
 
 
 class _Reader:
@@ -109,8 +111,8 @@ class _Reader:
         self._names: dict[str, str] = {}
         """Writers and subjects, each once: the state has few of them, and many params."""
         self._image = StateImage(params=[], ended=[], expires_us={})
-        self._left_out = _Tally()
-        self._postdated = _Tally()
+        self._left_out = Tally()
+        self._postdated = Tally()
 
     def read(self, file: BinaryIO) -> Restored:
         document = JsonObject(file, listed=("params", "tombstones", "scheduled"))
@@ -164,9 +166,8 @@ class _Reader:
             # The Rust relay keeps deleted params as nulls: only the revision is worth keeping.
             self._end(address, Ended(revision, timestamp_us))
             return
-        value = _encode(entry["value"]) if encoded is None else encoded
-        if _SNAPSHOT_OVERHEAD_BYTES + len(address.encode()) + len(value) + len(writer.encode()) > MAX_PAYLOAD_BYTES:
-            raise _UnusableError("too big for a frame")
+        value = value_of_json(entry["value"]) if encoded is None else encoded
+        check_fits(address, value, writer)
         ttl, subject, origin = None, "", ""
         if self._ours:
             ttl = _integer(entry, "ttl", 0, _MAX_U32) if "ttl" in entry else None
@@ -232,7 +233,22 @@ def _encoded(entry: dict[str, object]) -> bytes:
     return value
 
 
-def _encode(content: object) -> bytes:
+def check_fits(address: str, value: Value, writer: str) -> None:
+    """Checks that a frame holds a param.
+
+    Raises:
+        ValueError: none does.
+    """
+    if _SNAPSHOT_OVERHEAD_BYTES + len(address.encode()) + len(value) + len(writer.encode()) > MAX_PAYLOAD_BYTES:
+        raise _UnusableError("too big for a frame")
+
+
+def value_of_json(content: object) -> Value:
+    """Returns the value that parsed JSON of the Rust relay stands for.
+
+    Raises:
+        ValueError: no message may bring it.
+    """
     try:
         value = encode_value(_in_range(content, 0))
     except ValueError as error:

@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.core.records import Change, ChangeKind, Param, no_param
 from clasp_relay.storage.journal.journal_file import (
+    FREED_AT_ONCE,
     TIME_STEP_US,
     TRIMMED_AT_ONCE,
     DamagedRowError,
@@ -118,6 +119,8 @@ class JournalFileTests(SynchronousTestCase):
         trimmed = self.file.sizes()
         self.assertGreater(trimmed.free_bytes, 500_000)
         self.assertEqual(trimmed.oldest_us, 0)
+        self.assertTrue(self.file.trim(20_000, 1_000_000))
+        self.assertEqual(trimmed.free_bytes - self.file.sizes().free_bytes, FREED_AT_ONCE * 4_096)
         while self.file.trim(20_000, 1_000_000):
             pass
         self.assertLess(self.file.sizes().free_bytes, 300_000)

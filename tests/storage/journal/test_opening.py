@@ -10,13 +10,15 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.errors import StartError
-from clasp_relay.storage.journal.journal_file import Entry
-from clasp_relay.storage.journal.opening import SCHEMA_VERSION, open_journal
+from clasp_relay.storage.journal.journal_file import Entry, JournalFile
+from clasp_relay.storage.journal.opening import SCHEMA_VERSION, open_journal, open_to_read
 from tests.storage.journal.test_journal_file import write_of
 from tests.storage.values import make_folder
 
 
-class OpenJournalTests(SynchronousTestCase):
+class JournalCase(SynchronousTestCase):
+    """A folder, and a journal in it."""
+
     def setUp(self) -> None:
         """Makes a folder."""
         self.path = make_folder(self) / "journal.db"
@@ -24,9 +26,12 @@ class OpenJournalTests(SynchronousTestCase):
     def make(self, count: int = 3) -> None:
         """Makes a journal of some rows."""
         file = open_journal(self.path, syncs_each_commit=True)
-        file.write([Entry(seq, write_of(seq)) for seq in range(1, count + 1)])
+        if count:
+            file.write([Entry(seq, write_of(seq)) for seq in range(1, count + 1)])
         file.close()
 
+
+class OpenJournalTests(JournalCase):
     def execute(self, script: str) -> None:
         """Changes the file behind the relay's back."""
         with closing(sqlite3.connect(self.path)) as connection:
@@ -74,7 +79,10 @@ class OpenJournalTests(SynchronousTestCase):
 
     def test_database_of_somebody_else_is_named(self) -> None:
         """Another program's, and the Rust relay's journal."""
-        for table, words in (("notes", "another program"), ("journal_entries", "the Rust relay")):
+        for table, words in (
+            ("notes", "another program"),
+            ("journal_entries", "a journal of the Rust relay; a relay that starts on it takes it over"),
+        ):
             with self.subTest(table):
                 self.path.unlink(missing_ok=True)
                 self.execute(f"CREATE TABLE {table} (seq INTEGER)")
@@ -126,6 +134,59 @@ class OpenJournalTests(SynchronousTestCase):
             self.path.chmod(0o400)
         with self.assertRaisesRegex(StartError, r"the journal cannot be opened \(Permission denied\); let user"):
             open_journal(self.path, syncs_each_commit=True)
+
+
+class OpenToReadTests(JournalCase):
+    """Reading needs no more than a journal, and changes nothing in it."""
+
+    def opened(self) -> JournalFile:
+        """Opens it for reading; closed with the test."""
+        file = open_to_read(self.path)
+        self.addCleanup(file.close)
+        return file
+
+    def test_journal_is_read_while_a_relay_writes(self) -> None:
+        """What it commits meanwhile is seen, and the reader can change nothing."""
+        self.make()
+        writer = open_journal(self.path, syncs_each_commit=True)
+        self.addCleanup(writer.close)
+        reader = self.opened()
+        writer.write([Entry(4, write_of(4))])
+        self.assertEqual([seq for seq, _ in reader.read(0)], [1, 2, 3, 4])
+        with self.assertRaisesRegex(sqlite3.OperationalError, "readonly"):
+            reader.write([Entry(5, write_of(5))])
+        writer.write([Entry(5, write_of(5))])
+
+    def test_relay_starts_after_a_reader(self) -> None:
+        """What a reader leaves beside the journal is in nobody's way."""
+        self.make()
+        self.opened().close()
+        self.make(0)
+        self.assertEqual(self.opened().last_seq, 3)
+
+    def test_what_cannot_be_read_is_named(self) -> None:
+        """Nothing is made, and nothing changed."""
+        with self.assertRaisesRegex(StartError, r"journal\.db: the journal cannot be read \(No such file"):
+            self.opened()
+        self.assertFalse(self.path.exists())
+        self.path.touch()
+        with self.assertRaisesRegex(StartError, r"journal\.db: this journal is empty"):
+            self.opened()
+        self.make(2_000)
+        whole = self.path.read_bytes()
+        damages = {
+            "cut off": whole[:-1],
+            "not a journal": b"{" * 5_000,
+            "is damaged": whole[:100] + b"\xff" * 3_996 + whole[4_096:],
+            "made by a newer relay": whole[:60] + (99).to_bytes(4, "big") + whole[64:],
+            "another program": whole[:68] + bytes(4) + whole[72:],
+        }
+        for words, content in damages.items():
+            with self.subTest(words):
+                self.path.write_bytes(content)
+                with self.assertRaisesRegex(StartError, words):
+                    self.opened()
+                self.assertEqual(self.path.read_bytes(), content)
 
 
 def _impatient(connect: object) -> object:

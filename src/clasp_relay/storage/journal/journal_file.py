@@ -13,9 +13,9 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
-from clasp_relay.core.records import Change, ChangeKind, decode_change, encode_change
+from clasp_relay.core.records import Change, ChangeKind, decode_change, encode_change, is_about
 from clasp_relay.errors import DecodeError
 
 TIME_STEP_US = 60_000_000
@@ -26,6 +26,9 @@ TRIMMED_AT_ONCE = 500
 
 FREED_AT_ONCE = 64
 """How many free pages one piece of trimming gives back to the file system."""
+
+READ_AT_ONCE = 256
+"""How many rows one statement reads, where they are read in pieces."""
 
 _AT_ONCE = (128, 16, 1)
 """How many rows one statement inserts. The interpreter's lock is released and taken again once per statement, which
@@ -63,6 +66,10 @@ class Sizes(NamedTuple):
     """Unix µs of its oldest row; 0 where it has none."""
 
 
+Row: TypeAlias = tuple[int, int, str]
+"""What a row is about: its seq, kind and address."""
+
+
 class DamagedRowError(ValueError):
     """A row cannot be read; the text names it and says why."""
 
@@ -88,6 +95,30 @@ class JournalFile:
         """Up to this one rows were trimmed."""
         self.last_seq: int = max(self._one("SELECT max(seq) FROM entries") or 0, self.trimmed_seq)
         """The last row that is or was in the file."""
+
+    def begin_after(self, seq: int, *, needs_state: bool) -> None:
+        """Notes of a new file that the rows up to a seq, which are all there are, are history of another relay.
+
+        Args:
+            seq: the last of them; 0 where there is none.
+            needs_state: whether the params of that relay are in a state file alone.
+        """
+        with self.transaction():
+            self._db.execute("CREATE TABLE taken_over (seq INTEGER NOT NULL, needs_state INTEGER NOT NULL)")
+            self._db.execute("INSERT INTO taken_over VALUES (?, ?)", (seq, int(needs_state)))
+            self._db.execute("UPDATE trimmed SET seq = ?", (seq,))
+        self.trimmed_seq = seq
+        self.last_seq = max(self.last_seq, seq)
+
+    def first_seq(self, *, has_state: bool) -> int:
+        """Returns up to which row a start applies nothing, since they are history of another relay.
+
+        Args:
+            has_state: whether there is a state file.
+        """
+        if self._one("SELECT count(*) FROM sqlite_master WHERE name = 'taken_over'") == 0:
+            return 0
+        return self._one(f"SELECT seq FROM taken_over WHERE needs_state <= {int(has_state)}") or 0  # noqa: S608 - a digit
 
     def write(self, entries: Sequence[Entry]) -> None:
         """Commits changes, all or none.
@@ -123,14 +154,47 @@ class JournalFile:
         os.fsync(self._wal_descriptor)
         self._is_unsynced = False
 
-    def read(self, after_seq: int) -> Iterator[Recorded]:
-        """Yields the changes behind a seq, in order.
+    def read(self, after_seq: int, *, history_only: bool = False) -> Iterator[Recorded]:
+        """Yields the changes behind a seq, in order; those that history keeps, or all.
+
+        It reads page by page: whoever takes its time holds up neither checkpoints nor deletions.
 
         Raises:
             DamagedRowError: a row cannot be read.
         """
-        for seq, body in self._db.execute("SELECT seq, body FROM entries WHERE seq > ? ORDER BY seq", (after_seq,)):
-            yield Recorded(seq, decode_body(seq, body))
+        kept = " AND EXISTS (SELECT 1 FROM history WHERE history.seq = entries.seq)" if history_only else ""
+        query = f"SELECT seq, body FROM entries WHERE seq > ?{kept} ORDER BY seq LIMIT {READ_AT_ONCE}"  # noqa: S608 - constants
+        while page := self._db.execute(query, (after_seq,)).fetchall():
+            for seq, body in page:
+                yield Recorded(seq, decode_body(seq, body))
+            after_seq = page[-1][0]
+
+    def rows(self, after_seq: int) -> Iterator[Row]:
+        """Yields what the rows behind a seq are about, in order, each with its checksum checked.
+
+        Raises:
+            DamagedRowError: a row is not what ``write`` wrote.
+        """
+        query = "SELECT seq, kind, address, body FROM entries WHERE seq > ? ORDER BY seq"
+        for seq, kind, address, body in self._db.execute(query, (after_seq,)):
+            # As in ``_checked``; written out, because a start may read a million rows.
+            if not (isinstance(body, bytes) and body.endswith(_CRC.pack(zlib.crc32(body[: -_CRC.size])))):
+                _checked(seq, body)
+            if not (isinstance(address, str) and is_about(body, kind, address)):
+                raise DamagedRowError(f"row {seq} is damaged (its columns are not those of its record)")
+            yield seq, kind, address
+
+    def read_some(self, seqs: Sequence[int]) -> Iterator[Change]:
+        """Yields the changes that have certain seqs, which are in the file and given in order.
+
+        Raises:
+            DamagedRowError: a row cannot be read.
+        """
+        for begin in range(0, len(seqs), READ_AT_ONCE):
+            some = seqs[begin : begin + READ_AT_ONCE]
+            query = f"SELECT seq, body FROM entries WHERE seq IN ({', '.join('?' * len(some))}) ORDER BY seq"  # noqa: S608 - question marks
+            for seq, body in self._db.execute(query, some):
+                yield decode_body(seq, body)
 
     def trim(self, floor_seq: int, at_most_bytes: int) -> bool:
         """Deletes one piece of what is not needed any more.
@@ -156,9 +220,18 @@ class JournalFile:
         if sizes.used_bytes > at_most_bytes and self._trim_history():
             return True
         if sizes.free_bytes > at_most_bytes // 4:
-            self._db.execute(f"PRAGMA incremental_vacuum({FREED_AT_ONCE})").fetchall()
+            self.give_back(FREED_AT_ONCE)
             return True
         return False
+
+    def give_back(self, at_most_pages: int) -> None:
+        """Gives free pages of the file back to the file system; 0 for all."""
+        # Not ``execute``: that takes only the first step of such a statement, which frees one page.
+        self._db.executescript(f"PRAGMA incremental_vacuum({at_most_pages:d})")
+
+    def ask(self, query: str, values: Sequence[int | str | None] = ()) -> list[Any]:
+        """Returns the rows of a query about something that this class has no method for."""
+        return self._db.execute(query, values).fetchall()
 
     def sizes(self) -> Sizes:
         """Measures the file and its WAL."""
@@ -231,15 +304,24 @@ def decode_body(seq: int, body: object) -> Change:
     Raises:
         DamagedRowError: it is not what ``encode_body`` made.
     """
+    try:
+        return decode_change(_checked(seq, body))
+    except DecodeError as error:
+        raise DamagedRowError(f"row {seq} is damaged ({error.message})") from None
+
+
+def _checked(seq: int, body: object) -> bytes:
+    """Returns the change in a row's ``body``, still encoded.
+
+    Raises:
+        DamagedRowError: its checksum is wrong.
+    """
     if not isinstance(body, bytes) or len(body) < _CRC.size:
         raise DamagedRowError(f"row {seq} is damaged (it has no body)")
     data = body[: -_CRC.size]
     if _CRC.pack(zlib.crc32(data)) != body[-_CRC.size :]:
         raise DamagedRowError(f"row {seq} is damaged (its checksum is wrong)")
-    try:
-        return decode_change(data)
-    except DecodeError as error:
-        raise DamagedRowError(f"row {seq} is damaged ({error.message})") from None
+    return data
 
 
 RECORDED_KINDS = frozenset(

@@ -70,7 +70,8 @@ class JournalLog:
     ) -> None:
         self._reactor = reactor
         self._is_fleeting = is_fleeting
-        self._key_of = key_of
+        self.key_of = key_of
+        """See above; to be set before the first change."""
         self._min_free_bytes = min_free_bytes
         self._max_bytes = max_bytes
         self._monotonic = monotonic
@@ -150,7 +151,7 @@ class JournalLog:
                 if not self._records_renewal(change):
                     continue
                 change = _renewal(change)  # noqa: PLW2901
-            key = None if self._key_of is None else self._key_of(change)
+            key = None if self.key_of is None else self.key_of(change)
             waits = waits or key is not None or not self._is_fleeting(change.param.address)
             self.appended_seq += 1
             self._gathered.append(Entry(self.appended_seq, change, key))

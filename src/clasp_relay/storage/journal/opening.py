@@ -42,7 +42,7 @@ def open_journal(path: Path, *, syncs_each_commit: bool) -> JournalFile:
     is_new = _is_new(path)
     if not is_new:
         _check_companions(path)
-        _check_length(path)
+        check_length(path)
     try:
         connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
     except sqlite3.Error as error:
@@ -50,7 +50,7 @@ def open_journal(path: Path, *, syncs_each_commit: bool) -> JournalFile:
     try:
         if not is_new:
             _check_kind(connection, path)
-        _prepare(connection, syncs_each_commit=syncs_each_commit)
+        prepare(connection, syncs_each_commit=syncs_each_commit)
         return JournalFile(path, connection, syncs_each_commit=syncs_each_commit)
     except sqlite3.Error as error:
         connection.close()
@@ -58,6 +58,42 @@ def open_journal(path: Path, *, syncs_each_commit: bool) -> JournalFile:
     except BaseException:
         connection.close()
         raise
+
+
+def open_to_read(path: Path) -> JournalFile:
+    """Opens a journal for reading only, also one that a relay writes to.
+
+    Raises:
+        StartError: there is none, it cannot be read, or it is no journal that this relay can use.
+    """
+    try:
+        is_empty = path.stat().st_size == 0
+        path.open("rb").close()
+    except OSError as error:
+        raise StartError(
+            f"{path}: the journal cannot be read ({error.strerror}); name the relay's --data-dir or --journal, and run "
+            "this as the relay's user"
+        ) from error
+    if not is_empty:
+        check_length(path)
+    connection = connect_to_read(path)
+    try:
+        _check_kind(connection, path)
+        if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
+            raise StartError(f"{path}: this journal is empty; a relay that starts on it makes its tables")
+        return JournalFile(path, connection, syncs_each_commit=True)
+    except sqlite3.Error as error:
+        connection.close()
+        raise cannot_use(path, error) from error
+    except BaseException:
+        connection.close()
+        raise
+
+
+def connect_to_read(path: Path) -> sqlite3.Connection:
+    """Returns a connection that can only read, and never checkpoints."""
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    return sqlite3.connect(uri, timeout=BUSY_TIMEOUT_S, isolation_level=None, uri=True)
 
 
 def cannot_use(path: Path, error: sqlite3.Error | ValueError) -> StartError:
@@ -112,8 +148,12 @@ def _check_companions(path: Path) -> None:
             ) from error
 
 
-def _check_length(path: Path) -> None:
-    """Refuses a file that was cut off; a checkpoint that was interrupted leaves one, too, but a WAL beside it."""
+def check_length(path: Path) -> None:
+    """Checks that a file was not cut off; a checkpoint that was interrupted leaves one, too, but a WAL beside it.
+
+    Raises:
+        StartError: it was, or it is no SQLite file.
+    """
     wal = path.with_name(path.name + "-wal")
     if wal.exists() and wal.stat().st_size:
         return
@@ -138,8 +178,14 @@ def _check_kind(connection: sqlite3.Connection, path: Path) -> None:
         return
     made_by = connection.execute("PRAGMA application_id").fetchone()[0]
     if made_by != APPLICATION_ID:
-        what = "a journal of the Rust relay" if RUST_TABLE in tables else "a database of another program"
-        raise StartError(f"{path}: {what}, which this relay does not read; {_AWAY}; it was not changed")
+        if RUST_TABLE in tables:
+            raise StartError(
+                f"{path}: a journal of the Rust relay; a relay that starts on it takes it over, but for one with "
+                "--durability snapshot"
+            )
+        raise StartError(
+            f"{path}: a database of another program, which this relay does not read; {_AWAY}; it was not changed"
+        )
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version > SCHEMA_VERSION:
         raise StartError(
@@ -148,7 +194,7 @@ def _check_kind(connection: sqlite3.Connection, path: Path) -> None:
         )
 
 
-def _prepare(connection: sqlite3.Connection, *, syncs_each_commit: bool) -> None:
+def prepare(connection: sqlite3.Connection, *, syncs_each_commit: bool) -> None:
     """Sets the connection up, makes the tables where there are none, and finds out now whether a commit works."""
     connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # counts before the first table only
     connection.execute("PRAGMA journal_mode = WAL")

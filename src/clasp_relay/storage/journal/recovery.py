@@ -1,4 +1,8 @@
-"""What the relay does with its journal when it starts: the changes behind the state file, applied in order."""
+"""What the relay does with its journal when it starts: the changes behind the state file, applied in order.
+
+What a later change at the same address makes meaningless is checked, but neither decoded nor applied: a journal is
+mostly new values of the same params.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +10,25 @@ import sqlite3
 from collections.abc import Callable
 from typing import NamedTuple
 
-from clasp_relay.core.records import Change
+from clasp_relay.core.records import Change, ChangeKind
 from clasp_relay.errors import StartError
 from clasp_relay.storage.journal.journal_file import DamagedRowError, JournalFile
 from clasp_relay.storage.journal.opening import cannot_use
+
+MAX_LATEST = 250_000
+"""How many changes are applied together; about 200 bytes each until then."""
+
+LOOKED_AFTER = 1_000
+"""How many rows are read between two looks at how many changes wait to be applied."""
+
+_WRITE, _RENEWAL, _EVENT = int(ChangeKind.WRITE), int(ChangeKind.RENEWAL), int(ChangeKind.EVENT)
 
 
 class Recovery(NamedTuple):
     """What was found in a journal."""
 
     rows: int
-    """How many changes were applied."""
+    """How many changes were behind the state file."""
     last_seq: int
     """New rows count above this."""
     warnings: tuple[str, ...]
@@ -24,7 +36,9 @@ class Recovery(NamedTuple):
 
 
 def recover(file: JournalFile, journal_seq: int, restore: Callable[[Change], None], *, has_state: bool) -> Recovery:
-    """Applies the changes that are in a journal and not in the state file, one at a time.
+    """Applies the changes that are in a journal and not in the state file, in order.
+
+    Of the changes at one address those that a later one there makes meaningless may be left out.
 
     Args:
         file: the open journal.
@@ -35,15 +49,20 @@ def recover(file: JournalFile, journal_seq: int, restore: Callable[[Change], Non
     Raises:
         StartError: changes are missing between the two, or a row is damaged; neither file was changed.
     """
+    journal_seq = max(journal_seq, file.first_seq(has_state=has_state))
     if file.trimmed_seq > journal_seq:
         raise _gap(file, journal_seq, file.trimmed_seq, has_state)
-    rows, last_seq = 0, journal_seq
+    last_seq = journal_seq
+    latest = _Latest()
     try:
-        for seq, change in file.read(journal_seq):
+        for seq, kind, address in file.rows(journal_seq):
             if seq != last_seq + 1:
                 raise _gap(file, last_seq, seq - 1, has_state)
-            restore(change)
-            rows, last_seq = rows + 1, seq
+            last_seq = seq
+            latest.add(seq, kind, address)
+            if seq % LOOKED_AFTER == 0 and len(latest) >= MAX_LATEST:
+                latest.release(file, restore)
+        latest.release(file, restore)
     except (sqlite3.Error, DamagedRowError) as error:
         raise cannot_use(file.path, error) from error
     warnings: tuple[str, ...] = ()
@@ -52,7 +71,39 @@ def recover(file: JournalFile, journal_seq: int, restore: Callable[[Change], Non
             f"{file.path}: the journal is older than the state file (it ends with row {file.last_seq}, the state file "
             f"has row {journal_seq}): the relay starts from the state file",
         )
-    return Recovery(rows, last_seq, warnings)
+    return Recovery(last_seq - journal_seq, last_seq, warnings)
+
+
+class _Latest:
+    """The changes that still mean something after those behind them."""
+
+    def __init__(self) -> None:
+        self._writes: dict[str, int] = {}
+        self._renewals: dict[str, int] = {}
+        """Those of params that were not written since."""
+        self._others: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self._writes) + len(self._renewals) + len(self._others)
+
+    def add(self, seq: int, kind: int, address: str) -> None:
+        """Takes the next change."""
+        if kind == _WRITE:
+            self._writes[address] = seq
+            if self._renewals:
+                self._renewals.pop(address, None)
+        elif kind == _RENEWAL:
+            self._renewals[address] = seq
+        elif kind != _EVENT:
+            self._others.append(seq)
+
+    def release(self, file: JournalFile, restore: Callable[[Change], None]) -> None:
+        """Has them applied, in order, and forgets them."""
+        seqs = sorted((*self._writes.values(), *self._renewals.values(), *self._others))
+        for kept in (self._writes, self._renewals, self._others):
+            kept.clear()
+        for change in file.read_some(seqs):
+            restore(change)
 
 
 def _gap(file: JournalFile, last_seq: int, missing_seq: int, has_state: bool) -> StartError:
