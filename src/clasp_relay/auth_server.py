@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from clasp_relay.access.store_calls import MAX_WAITING_CALLS
 from clasp_relay.access.tokens import TokenTable
 from clasp_relay.access.workers import ThreadWorkers
 from clasp_relay.core.relay import Relay
+from clasp_relay.doors.door import DoorCounts
 from clasp_relay.errors import StartError
 from clasp_relay.http.api_sessions import ApiSessions
 from clasp_relay.http.auth_api import make_auth_resource
@@ -42,6 +43,7 @@ from clasp_relay.http.bounded import make_site
 from clasp_relay.http.cors import Origins
 from clasp_relay.http.json_answers import NotFound
 from clasp_relay.http.params_api import make_params_resource
+from clasp_relay.http.stream_api import StreamApi
 from clasp_relay.http.web_root import WebRoot, packaged_app
 from clasp_relay.logs import events
 from clasp_relay.net.websocket import ClaspFactory
@@ -104,7 +106,10 @@ class AuthServer(Service):
         self._tell = tell
         self._accounts: Accounts | None = None
         self._factory = factory
+        self._relay = relay
         self._api = ApiSessions(relay)
+        self.counts: Sequence[DoorCounts] = ()
+        """What goes through the HTTP API; from ``open`` on."""
         self._addresses = addresses
         self._settings = settings
         self._reactor = reactor
@@ -222,7 +227,9 @@ class AuthServer(Service):
         root = NotFound() if app is None else app
         auth = make_auth_resource(accounts, origins=self._origins, addresses=self._addresses, page=app)
         root.putChild(b"auth", auth)
-        api = make_params_resource(self._api, origins=self._origins, addresses=self._addresses)
+        streams = StreamApi(self._relay, self._factory, accounts.tickets)
+        self.counts = (streams.counts,)
+        api = make_params_resource(self._api, streams, origins=self._origins, addresses=self._addresses)
         root.putChild(b"api", api)
         if app is not None:
             root.putChild(b"ws", WebSocketResource(self._factory))

@@ -31,6 +31,7 @@ from clasp_relay.access.names import (
 from clasp_relay.access.passwords import Passwords
 from clasp_relay.access.refusals import BadInput, Busy, Forbidden, Refusal, Unauthenticated
 from clasp_relay.access.store_calls import StoreCalls
+from clasp_relay.access.tickets import Tickets
 from clasp_relay.access.tokens import MAX_EXPIRED, TokenRecord, TokenTable, digest_of
 from clasp_relay.access.workers import Workers, uncancellable
 from clasp_relay.logs import events
@@ -117,6 +118,8 @@ class Accounts:
     ) -> None:
         self.admission = admission or Admission()
         """Who may sign in."""
+        self.tickets = Tickets(now_s, random_hex)
+        """What stands for a token in a URL."""
         self.outcomes: dict[tuple[str, str], int] = {}
         """Number of calls since the start, by call and outcome."""
         self._tell: Tell = tell or _log_call
@@ -172,6 +175,16 @@ class Accounts:
         record = self._issuer.recognise(bearer)
         scopes = tuple(self._scopes_of(record))
         return TokenInfo(record.subject, record.username, record.guest, scopes, record.expires_s)
+
+    def ticket(self, bearer: str | None) -> str:
+        """Returns a ticket for the presented token, to be put into a URL.
+
+        Raises:
+            Unauthenticated: there is no token, or it is not valid.
+            Busy: too many tickets wait to be used.
+        """
+        self._issuer.recognise(bearer)
+        return self.tickets.issue(bearer or "")
 
     async def last_issued(self, subjects: Sequence[str], *, is_first: bool) -> dict[str, int | None]:
         """Returns when guests were given their last token; see ``UserStore.last_issued``.

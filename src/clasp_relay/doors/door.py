@@ -31,12 +31,16 @@ class DoorCounts:
     refused: int = 0
 
 
-class Door(Protocol):
-    """A way in for clients, open or closed."""
+class Counting(Protocol):
+    """What has counts of a door or of several."""
 
     @property
     def counts(self) -> Sequence[DoorCounts]:
         """What went through it."""
+
+
+class Door(Counting, Protocol):
+    """A way in for clients, open or closed."""
 
     def open(self, tls: ServerTls | None) -> None:
         """Listens, unless it does.
