@@ -15,7 +15,7 @@ from twisted.internet.threads import deferToThreadPool
 from clasp_relay.auth_server import AuthServer
 from clasp_relay.clock import ReactorClock
 from clasp_relay.core.relay import Relay
-from clasp_relay.doors.door import Door
+from clasp_relay.doors.door import Door, Reloading
 from clasp_relay.errors import CloseCode, StartError
 from clasp_relay.health_server import HealthServer
 from clasp_relay.journal_keeper import JournalKeeper
@@ -130,6 +130,14 @@ class RelayService(MultiService):
             Whether they are in use now. If not, the previous ones are, and the log says why.
         """
         return self._tls is not None and self._tls.reload()
+
+    def reload(self) -> None:
+        """Reads the files again that may change while the relay runs: certificate and key, rules."""
+        if self._tls is not None:
+            self.reload_tls()
+        for door in self.doors:
+            if isinstance(door, Reloading):
+                door.reload()
 
     def privilegedStartService(self) -> None:
         """Loads the state, then listens, before twistd gives up the privilege to use ports below 1024."""

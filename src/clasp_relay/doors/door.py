@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.interfaces import IListeningPort
@@ -61,6 +61,14 @@ class Door(Counting, Protocol):
         Args:
             port: the relay's WebSocket port; None where that is no port.
         """
+
+
+@runtime_checkable
+class Reloading(Protocol):
+    """A door that reads its files again while the relay runs."""
+
+    def reload(self) -> None:
+        """Reads them, and logs how that went; where it fails all stays as it is."""
 
 
 class Ports:
