@@ -12,7 +12,7 @@ from clasp_relay.core.relay import Relay
 from clasp_relay.core.session.sessions import ANYBODY, Identity
 from clasp_relay.doors.announce import Announcement
 from clasp_relay.doors.door import Door
-from clasp_relay.doors.mqtt import Broker, MqttDoor, MqttOptions
+from clasp_relay.doors.mqtt import Broker, MqttDoor, MqttOptions, SignIn
 from clasp_relay.doors.osc import OscDoor, OscOptions, Target
 from clasp_relay.doors.tcp import TcpDoor
 from clasp_relay.errors import StartError, cause_text
@@ -29,7 +29,9 @@ RULES_SUBJECT = "clasp.rules"
 ADMIN_SCOPES = ("admin:/**",)
 
 
-def make_doors(settings: Settings, reactor: Any, relay: Relay, gate: ClaspFactory, log: RelayLog) -> Sequence[Door]:
+def make_doors(
+    settings: Settings, reactor: Any, relay: Relay, gate: ClaspFactory, log: RelayLog, sign_in: SignIn | None = None
+) -> Sequence[Door]:
     """Returns the doors that the settings ask for, not open yet.
 
     Args:
@@ -38,6 +40,7 @@ def make_doors(settings: Settings, reactor: Any, relay: Relay, gate: ClaspFactor
         relay: the core.
         gate: admits connections and passes on what they send.
         log: is told of what doors refuse.
+        sign_in: finds out as whom a name and a password speak; None where there are no accounts.
     """
 
     def place(port: int | None) -> TcpPlace | None:
@@ -50,7 +53,7 @@ def make_doors(settings: Settings, reactor: Any, relay: Relay, gate: ClaspFactor
     mqtt = (place(settings.mqtt_port), place(settings.mqtts_port))
     if mqtt != (None, None):
         options = MqttOptions(namespace=settings.mqtt_namespace, publish_sets=settings.mqtt_publish == "set")
-        broker = Broker(relay, gate, options, lambda host, why: log.door_refused("MQTT", host, why))
+        broker = Broker(relay, gate, options, lambda host, why: log.door_refused("MQTT", host, why), sign_in)
         gate.others["mqtt"] = (broker, broker.codec)
         doors.append(MqttDoor(reactor, *mqtt, broker))
     osc = (place(settings.osc_port), place(settings.osc_tcp_port))
