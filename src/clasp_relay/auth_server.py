@@ -34,6 +34,7 @@ from clasp_relay.access.refusals import Busy, Later, Refusal
 from clasp_relay.access.secret_files import admin_record, read_or_make_admin_token, read_or_make_key
 from clasp_relay.access.store_calls import MAX_WAITING_CALLS
 from clasp_relay.access.tokens import TokenRecord, TokenTable
+from clasp_relay.access.wills import Wills
 from clasp_relay.access.workers import ThreadWorkers
 from clasp_relay.core.relay import Relay
 from clasp_relay.core.session.sessions import Identity
@@ -102,6 +103,9 @@ class AuthServer(Service):
     ) -> None:
         self._guests: GuestParams | None = None
         """What guests wrote for themselves, where a policy says something about it."""
+        paths = () if policy is None else policy.document.clear_on_disconnect
+        self._wills = Wills(paths, relay.params, relay.committer, relay.work, relay.sessions, relay.clock)
+        relay.when_gone = self._wills.gone
         if policy is not None:
             self._guests = GuestParams(policy.document, relay.params, relay.committer, relay.work, tokens, time.time)
         self._is_starting = True
@@ -225,6 +229,7 @@ class AuthServer(Service):
         self.sql.start()
         self.hashing.start()
         self._tokens.start()
+        self._wills.start()
         for job in self._jobs:
             job.startService()
 

@@ -186,6 +186,7 @@ class RelayService(MultiService):
         if self.port is None:
             return
         self._is_stopped = True
+        self.relay.when_gone = _clears_nothing  # clients come back after a restart
         events.RELAY_STOPPING.log(sessions=self.factory.sessions)
         self.factory.stop_accepting()
         yield self._stop_listening()
@@ -331,6 +332,10 @@ class RelayService(MultiService):
 
     def _defer_to_thread(self, function: Callable[[], Any]) -> Deferred[Any]:
         return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), function)
+
+
+def _clears_nothing(_subject: str) -> None:
+    """A stop ends all sessions, and clears nothing that hangs on them."""
 
 
 def _outcome(aborted: int, saved: bool) -> str:
