@@ -109,6 +109,7 @@ class CommandTests(SynchronousTestCase):
             (("token", "create", "--scopes", "read:/a", "--name", "a\nb"), "none of them a control character"),
             (("token", "create", "--scopes", "read:/a", "--subject", "a/b"), "--subject: A user_id has 1 to 64"),
             (("token", "revoke", "none"), "token revoke: no device token has the id 'none'; see clasp-relay token"),
+            (("invite", "revoke", "none"), "invite revoke: no invite has the id 'none'; see clasp-relay invite list"),
             (("invite", "create", "--uses", "0"), "got '0', expected a whole number from 1"),
             (("invite", "create", "--expires", ""), "got '', expected a duration"),
         ]
@@ -131,4 +132,19 @@ class CommandTests(SynchronousTestCase):
         users, now_s = self.users(), int(time.time())
         users.check_invite(digest_of(invite), now_s + 6 * 86_400)
         self.assertRaises(InviteGone, users.check_invite, digest_of(invite), now_s + 8 * 86_400)
-        self.assertIn("invite made: uses: 2, expires: 2", self.stderr.getvalue())
+        self.assertIn(f"invite {digest_of(invite).hex()[:8]} made: uses: 2, expires: 2", self.stderr.getvalue())
+
+    def test_invites_are_listed_and_revoked(self) -> None:
+        """One a line and as JSON; the invite itself is not shown."""
+        first = self.ask("invite", "create", "--uses", "2", "--expires", "never").strip()
+        second = self.ask("invite", "create").strip()
+        ids = [digest_of(invite).hex()[:8] for invite in (first, second)]
+        shown = {each["id"]: each for each in json.loads(self.ask("invite", "list", "--json"))}
+        self.assertEqual([shown[each]["uses_left"] for each in ids], [2, 1])
+        head, *lines = (line.split() for line in self.ask("invite", "list").splitlines())
+        self.assertEqual(head, ["ID", "USES", "EXPIRES"])
+        self.assertIn([ids[0], "2", "never"], lines)
+        self.assertEqual(self.ask("invite", "revoke", ids[0]), "")
+        self.assertEqual([each["id"] for each in json.loads(self.ask("invite", "list", "--json"))], [ids[1]])
+        self.assertRaises(InviteGone, self.users().check_invite, digest_of(first), int(time.time()))
+        self.assertEqual(self.users().invites(int(time.time()) + 8 * 86_400), [])

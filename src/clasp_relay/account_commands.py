@@ -22,7 +22,7 @@ from clasp_relay.errors import StartError
 from clasp_relay.options import CommandParser, fail, settings_of
 from clasp_relay.storage.devices import DeviceToken
 from clasp_relay.storage.folder import prepare_folder
-from clasp_relay.storage.users import IdentityTaken, StoreBusy, TokenGone
+from clasp_relay.storage.users import IdentityTaken, Invite, InviteGone, StoreBusy, TokenGone
 from clasp_relay.storage.users_sqlite import SqliteUsers
 
 __all__ = ["COMMANDS", "parse_duration", "run"]
@@ -92,6 +92,10 @@ def _parser() -> argparse.ArgumentParser:
     invite = _add(invites, "create", "Make an invite to register, for --registration invite.")
     invite.add_argument("--uses", default=1, type=_uses, help="how many may register with it (default: 1)")
     invite.add_argument("--expires", default="7d", type=parse_duration, help="90s, 15m, 12h, 7d (default), never")
+    listed = _add(invites, "list", "List the invites that are valid.")
+    listed.add_argument("--json", action="store_true", help="as JSON")
+    revoke = _add(invites, "revoke", "Revoke an invite: nobody can register with it any more.")
+    revoke.add_argument("id", metavar="ID", help="as invite list shows it")
     return parser
 
 
@@ -193,7 +197,30 @@ def _create_invite(asked: argparse.Namespace, users: SqliteUsers, out: TextIO) -
     expires_s = None if asked.expires is None else now_s + asked.expires
     users.add_invite(digest_of(invite), now_s, expires_s, asked.uses)
     print(invite, file=out)
-    print(f"invite made: uses: {asked.uses}, expires: {_time(expires_s)}", file=sys.stderr)
+    made = Invite(digest_of(invite), now_s, expires_s, asked.uses)
+    print(f"invite {made.id} made: uses: {asked.uses}, expires: {_time(expires_s)}", file=sys.stderr)
+
+
+def _list_invites(asked: argparse.Namespace, users: SqliteUsers, out: TextIO) -> None:
+    invites = users.invites(int(time.time()))
+    if asked.json:
+        shown = [
+            {"id": each.id, "uses_left": each.uses_left, "created_at": each.created_s, "expires_at": each.expires_s}
+            for each in invites
+        ]
+        print(json.dumps(shown, indent=2), file=out)
+        return
+    rows = [("ID", "USES", "EXPIRES"), *((each.id, str(each.uses_left), _time(each.expires_s)) for each in invites)]
+    for line in _aligned(rows):
+        print(line, file=out)
+
+
+def _revoke_invite(asked: argparse.Namespace, users: SqliteUsers, _out: TextIO) -> None:
+    try:
+        users.revoke_invite(asked.id)
+    except InviteGone:
+        fail(f"invite revoke: no invite has the id {asked.id!r}; see clasp-relay invite list")
+    print(f"invite {asked.id} revoked", file=sys.stderr)
 
 
 _COMMANDS = {
@@ -201,4 +228,6 @@ _COMMANDS = {
     ("token", "list"): _list_tokens,
     ("token", "revoke"): _revoke_token,
     ("invite", "create"): _create_invite,
+    ("invite", "list"): _list_invites,
+    ("invite", "revoke"): _revoke_invite,
 }

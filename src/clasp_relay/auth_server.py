@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from autobahn.twisted.resource import WebSocketResource
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList
+from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 
-from clasp_relay.access.accounts import Accounts, Admission, Tell, load_tokens
+from clasp_relay.access.accounts import WRONG_PASSWORD, Accounts, Admission, Tell, load_tokens
 from clasp_relay.access.addresses import ClientAddresses, hasher_of_addresses
 from clasp_relay.access.devices import DeviceWatch
 from clasp_relay.access.guests import GuestParams
@@ -29,19 +30,23 @@ from clasp_relay.access.passwords import (
 from clasp_relay.access.permissions import TokenPermissions
 from clasp_relay.access.policy import Policy
 from clasp_relay.access.policy.document import GuestIds
-from clasp_relay.access.refusals import Busy
+from clasp_relay.access.refusals import Busy, Later, Refusal
 from clasp_relay.access.secret_files import admin_record, read_or_make_admin_token, read_or_make_key
 from clasp_relay.access.store_calls import MAX_WAITING_CALLS
-from clasp_relay.access.tokens import TokenTable
+from clasp_relay.access.tokens import TokenRecord, TokenTable
+from clasp_relay.access.wills import Wills
 from clasp_relay.access.workers import ThreadWorkers
 from clasp_relay.core.relay import Relay
-from clasp_relay.errors import StartError
+from clasp_relay.core.session.sessions import Identity
+from clasp_relay.doors.door import DoorCounts
+from clasp_relay.errors import CloseCode, Disconnect, ErrorCode, StartError
 from clasp_relay.http.api_sessions import ApiSessions
 from clasp_relay.http.auth_api import make_auth_resource
 from clasp_relay.http.bounded import make_site
 from clasp_relay.http.cors import Origins
 from clasp_relay.http.json_answers import NotFound
 from clasp_relay.http.params_api import make_params_resource
+from clasp_relay.http.stream_api import StreamApi
 from clasp_relay.http.web_root import WebRoot, packaged_app
 from clasp_relay.logs import events
 from clasp_relay.net.websocket import ClaspFactory
@@ -98,13 +103,19 @@ class AuthServer(Service):
     ) -> None:
         self._guests: GuestParams | None = None
         """What guests wrote for themselves, where a policy says something about it."""
+        paths = () if policy is None else policy.document.clear_on_disconnect
+        self._wills = Wills(paths, relay.params, relay.committer, relay.work, relay.sessions, relay.clock)
+        relay.when_gone = self._wills.gone
         if policy is not None:
             self._guests = GuestParams(policy.document, relay.params, relay.committer, relay.work, tokens, time.time)
         self._is_starting = True
         self._tell = tell
         self._accounts: Accounts | None = None
         self._factory = factory
+        self._relay = relay
         self._api = ApiSessions(relay)
+        self.counts: Sequence[DoorCounts] = ()
+        """What goes through the HTTP API; from ``open`` on."""
         self._addresses = addresses
         self._settings = settings
         self._reactor = reactor
@@ -130,6 +141,29 @@ class AuthServer(Service):
     def outcomes(self) -> dict[tuple[str, str], int]:
         """Number of calls since the start, by call and outcome."""
         return {} if self._accounts is None else self._accounts.outcomes
+
+    def sign_in(self, username: str, password: str, address: str) -> Deferred[Identity]:
+        """Finds out as whom a name and a password speak, for a door whose clients have no token.
+
+        Returns:
+            A Deferred that fails with a Disconnect: UNAUTHENTICATED, or OVERLOADED where another try may succeed.
+        """
+        assert self._accounts is not None, "signed in before the start"
+
+        def identify(record: TokenRecord) -> Identity:
+            identity = self._permissions.readmit(record.subject, record.digest)
+            if identity is None:
+                raise Disconnect(CloseCode.POLICY_VIOLATION, WRONG_PASSWORD, ErrorCode.UNAUTHENTICATED)
+            return identity
+
+        def refuse(failure: Failure) -> NoReturn:
+            failure.trap(Refusal)
+            refusal = failure.value
+            assert isinstance(refusal, Refusal), "trapped something else"
+            code = ErrorCode.OVERLOADED if isinstance(refusal, Later) else ErrorCode.UNAUTHENTICATED
+            raise Disconnect(CloseCode.POLICY_VIOLATION, refusal.sentence, code)
+
+        return self._accounts.sign_in(username, password, address).addCallbacks(identify, refuse)
 
     def origin_of(self, address: str) -> str:
         """Returns what a client address counts as in the state: a keyed hash, so the state file tells no address."""
@@ -195,6 +229,7 @@ class AuthServer(Service):
         self.sql.start()
         self.hashing.start()
         self._tokens.start()
+        self._wills.start()
         for job in self._jobs:
             job.startService()
 
@@ -222,7 +257,9 @@ class AuthServer(Service):
         root = NotFound() if app is None else app
         auth = make_auth_resource(accounts, origins=self._origins, addresses=self._addresses, page=app)
         root.putChild(b"auth", auth)
-        api = make_params_resource(self._api, origins=self._origins, addresses=self._addresses)
+        streams = StreamApi(self._relay, self._factory, accounts.tickets)
+        self.counts = (streams.counts,)
+        api = make_params_resource(self._api, streams, origins=self._origins, addresses=self._addresses)
         root.putChild(b"api", api)
         if app is not None:
             root.putChild(b"ws", WebSocketResource(self._factory))

@@ -16,6 +16,7 @@ from clasp_relay.core.state.params import ParamLimits, Params
 from clasp_relay.errors import RequestError, StartError
 from clasp_relay.option_table import OPTIONS, Option
 from clasp_relay.options import Options, fail
+from clasp_relay.rules.rule_file import Rules, load_rules
 from clasp_relay.storage.state_file import StateFile
 from clasp_relay.wire.address import check_address
 from clasp_relay.wire.messages import NULL
@@ -142,10 +143,24 @@ def _show_settings(arguments: Sequence[str], out: TextIO) -> None:
             source = options.sources.get(option.field)
             value = _shown(option, getattr(settings, option.field))
             print(f"--{option.name}: {value} ({source or 'default'})", file=out)
+    if settings.rules is not None:
+        _show_rules(load_rules(settings.rules), out)
     if settings.is_open_mode:
         print("policy in force: none (open mode)", file=out)
     else:
         print(f"policy in force: {choose_policy(settings.app_config)[1]}", file=out)
+
+
+def _show_rules(rules: Rules, out: TextIO) -> None:
+    """Says what each rule waits for, and what it then does."""
+    print(f"rules: {len(rules.rules)} at work, {rules.disabled} disabled", file=out)
+    if rules.scopes is not None:
+        print(f"rules may do: {', '.join(rules.scopes) or 'nothing'}", file=out)
+    for rule in rules.rules:
+        trigger = rule.trigger
+        what = f"{trigger.seconds:g} s" if trigger.pattern is None else trigger.pattern.text
+        does = ", ".join(f"{action.kind} {action.address or f'{action.delay_s:g} s'}" for action in rule.actions)
+        print(f"rule {rule.id}: {trigger.kind} {what} -> {does or 'nothing'}", file=out)
 
 
 def _shown(option: Option, value: object) -> str:

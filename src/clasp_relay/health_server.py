@@ -70,7 +70,7 @@ class HealthServer(Service):
             hash_queue=lambda: 0 if auth is None else auth.hashing.waiting,
             loop_lag=self._lag,
             journal=journal,
-            doors=doors,
+            doors=doors if auth is None else (*doors, auth),
         )
         registry = make_registry(sources)
         self._site = make_site(make_health_resource(is_ready, registry), reactor, uses_reserve=True)

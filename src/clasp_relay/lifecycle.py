@@ -15,7 +15,7 @@ from twisted.internet.threads import deferToThreadPool
 from clasp_relay.auth_server import AuthServer
 from clasp_relay.clock import ReactorClock
 from clasp_relay.core.relay import Relay
-from clasp_relay.doors.door import Door
+from clasp_relay.doors.door import Door, Reloading
 from clasp_relay.errors import CloseCode, StartError
 from clasp_relay.health_server import HealthServer
 from clasp_relay.journal_keeper import JournalKeeper
@@ -131,6 +131,14 @@ class RelayService(MultiService):
         """
         return self._tls is not None and self._tls.reload()
 
+    def reload(self) -> None:
+        """Reads the files again that may change while the relay runs: certificate and key, rules."""
+        if self._tls is not None:
+            self.reload_tls()
+        for door in self.doors:
+            if isinstance(door, Reloading):
+                door.reload()
+
     def privilegedStartService(self) -> None:
         """Loads the state, then listens, before twistd gives up the privilege to use ports below 1024."""
         self._open()
@@ -178,6 +186,7 @@ class RelayService(MultiService):
         if self.port is None:
             return
         self._is_stopped = True
+        self.relay.when_gone = _clears_nothing  # clients come back after a restart
         events.RELAY_STOPPING.log(sessions=self.factory.sessions)
         self.factory.stop_accepting()
         yield self._stop_listening()
@@ -323,6 +332,10 @@ class RelayService(MultiService):
 
     def _defer_to_thread(self, function: Callable[[], Any]) -> Deferred[Any]:
         return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), function)
+
+
+def _clears_nothing(_subject: str) -> None:
+    """A stop ends all sessions, and clears nothing that hangs on them."""
 
 
 def _outcome(aborted: int, saved: bool) -> str:

@@ -150,6 +150,7 @@ OPTIONS: tuple[Option, ...] = (
         default="",
     ),
     Option("osc-rate", "osc_rate", "values per second that an OSC client is sent of one address; 0 for no limit"),
+    Option("rules", "rules", "JSON file with rules: what the relay does when something changes", default=""),
     Option(
         "endpoint",
         "endpoint",
@@ -261,7 +262,6 @@ NOT_SUPPORTED: frozenset[str] = frozenset(
         "lenses",
         "no-websocket",
         "quic-port",
-        "rules",
     }
 )
 """Options of the Rust relay that this one does not have."""

@@ -86,7 +86,7 @@ def make_service(settings: Settings, reactor: Any) -> RelayService:
     factory = _factory(settings, reactor, relay, writer, origins, addresses, log)
     auth = AuthServer(settings, reactor, tokens, permissions, policy, origins, factory, relay, addresses, log.signed)
     relay.origin_of = auth.origin_of
-    doors = make_doors(settings, reactor, relay, factory, log)
+    doors = make_doors(settings, reactor, relay, factory, log, auth.sign_in)
     return RelayService(settings, reactor, relay, factory, auth, log, clock, journal, doors)
 
 

@@ -130,6 +130,9 @@ class Settings:
     osc_rate: Annotated[float, Number(0)] = 30.0
     """Values per second that an OSC client is sent of one address, the last one always; 0: no limit."""
 
+    rules: Annotated[Path | None, OrNone(FilePath())] = None
+    """JSON file of the rules that the relay acts by; None: none."""
+
     tls_cert: Annotated[Path | None, OrNone(FilePath())] = None
     """PEM file of the certificate and its chain, for TLS on both ports; None: no TLS."""
 

@@ -216,8 +216,8 @@ def makeService(options: Options) -> RelayApplication:
     # As twistd does for its own observer, in the place of which ours stands.
     call_on(signal.SIGUSR1, reactor, application.rotate_log)
     stop_on(signal.SIGINT, reactor)  # Twisted does the same, unless there is a handler already, as ``cli`` sets it
-    if options.settings.tls_cert is None:
+    if options.settings.tls_cert is None and options.settings.rules is None:
         stop_on(signal.SIGHUP, reactor)
     else:
-        call_on(signal.SIGHUP, reactor, service.reload_tls)
+        call_on(signal.SIGHUP, reactor, service.reload)
     return application

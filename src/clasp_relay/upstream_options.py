@@ -55,7 +55,6 @@ _REASONS = {
     "no-websocket": "WebSocket is what clients connect with",
     "osc": "OSC is not offered",
     "quic-port": "QUIC is not offered; clients connect with WebSocket (--port)",
-    "rules": "rules are not offered",
 }
 """Why an option is not supported, by its name or by the first word of it."""
 

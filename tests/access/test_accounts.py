@@ -1,5 +1,6 @@
 """Users, guests and tokens: what the calls of the auth API do."""
 
+from dataclasses import replace
 from pathlib import Path
 from time import thread_time
 from typing import Any, cast
@@ -9,6 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
+from clasp_relay.access import accounts as accounts_module
 from clasp_relay.access.accounts import Admission, TokenInfo, load_tokens
 from clasp_relay.access.devices import device_record, make_device
 from clasp_relay.access.issuer import Issued
@@ -16,7 +18,14 @@ from clasp_relay.access.limits import RateLimits
 from clasp_relay.access.names import name_keys
 from clasp_relay.access.refusals import BadInput, Busy, Forbidden, Limited, Refusal, Taken, Unauthenticated
 from clasp_relay.access.secret_files import admin_record
-from clasp_relay.access.tokens import MAX_TOKENS_PER_SUBJECT, EndOfToken, TokenExpired, TokenUnknown, digest_of
+from clasp_relay.access.tokens import (
+    MAX_TOKENS_PER_SUBJECT,
+    EndOfToken,
+    TokenExpired,
+    TokenRecord,
+    TokenUnknown,
+    digest_of,
+)
 from clasp_relay.storage.users import GUEST_PROOF_S, User
 from clasp_relay.storage.users_sqlite import SqliteUsers
 from tests.access.stack import HOME, START_S, TTL_S, CountingHasher, Stack, SteppedWorkers
@@ -59,6 +68,59 @@ class AccountsTestCase(SynchronousTestCase):
         assert isinstance(refusal, Refusal)
         self.assertIn(words, refusal.sentence)
         return refusal
+
+
+class WithoutTokenTests(AccountsTestCase):
+    """Signed in with a name and a password, without a token."""
+
+    def sign_in(self, password: str = PASSWORD, name: str = "Alice") -> Deferred[TokenRecord]:
+        """Signs somebody in."""
+        return self.stack.accounts.sign_in(name, password, HOME)
+
+    def test_user_is_signed_in_and_no_token_is_made(self) -> None:
+        """All sign-ins of a user are known by the same digest, which no token has; nothing is stored."""
+        alice = self.register("Alice")
+        stored = self.stack.store.valid_tokens(START_S)
+        record = self.successResultOf(self.sign_in())
+        self.assertEqual((record.subject, record.guest, record.expires_s), (alice.user_id, False, None))
+        self.assertEqual(self.successResultOf(self.sign_in(name="ALICE")), record)
+        self.assertTrue(self.stack.tokens.is_valid(record.digest))
+        self.assertEqual(self.stack.store.valid_tokens(START_S), stored)
+        self.stack.restart()
+        self.assertFalse(self.stack.tokens.is_valid(record.digest))
+
+    def test_wrong_name_or_password_is_refused_alike(self) -> None:
+        """And counted, as with a login."""
+        self.stack = Stack(limits=RateLimits(2, 900, 1000, 900))
+        self.register("Alice")
+        for password, name in (("wrong", "Alice"), ("password", "Nobody")):
+            self.assert_refused(self.sign_in(password, name), Unauthenticated, "username or the password is wrong")
+        self.assert_refused(self.sign_in("wrong"), Unauthenticated)
+        self.assert_refused(self.sign_in(), Limited)
+
+    def test_password_change_ends_it(self) -> None:
+        """Also when it comes while the old password is looked at."""
+        alice = self.register("Alice")
+        record = self.successResultOf(self.sign_in())
+        self.successResultOf(self.stack.accounts.change_password("password", "new password", alice.token, HOME))
+        self.assertFalse(self.stack.tokens.is_valid(record.digest))
+        self.assertIn((alice.user_id, EndOfToken.REVOKED), self.stack.ends)
+        user = self.stack.store.user(alice.user_id)
+        assert user is not None
+        self.patch(self.stack.store, "user", lambda _: replace(user, password_changes=user.password_changes + 1))
+        self.assert_refused(self.sign_in("new password"), Unauthenticated)
+
+    def test_few_are_remembered(self) -> None:
+        """Those whose sessions have ended make room; where all are in use, another one has to wait."""
+        self.patch(accounts_module, "MAX_WITHOUT_TOKEN", 1)
+        for name in ("Alice", "Bob", "Carol"):
+            self.register(name)
+        first = self.successResultOf(self.sign_in())
+        second = self.successResultOf(self.sign_in(name="Bob"))
+        self.assertEqual([self.stack.tokens.is_valid(each.digest) for each in (first, second)], [False, True])
+        self.stack.in_use.add(second.digest)
+        self.assert_refused(self.sign_in(name="Carol"), Busy)
+        self.assertTrue(self.stack.tokens.is_valid(second.digest))
 
 
 class RegisterTests(AccountsTestCase):

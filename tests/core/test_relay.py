@@ -363,6 +363,21 @@ class AcceptTests(SynchronousTestCase):
         self.assertEqual((self.accept(Set("/a", value(1)), 1), len(self.world.relay.params)), ([], 0))
 
 
+class GoneTests(SynchronousTestCase):
+    def test_end_of_a_subjects_last_session_is_told(self) -> None:
+        """Not of one before the last, nor of somebody who is nobody; without a listener nothing happens."""
+        gone: list[str] = []
+        world = World(permissions=Guard())
+        world.join("ann").leave()
+        world.relay.when_gone = gone.append
+        clients = [world.join("ann"), world.join("ann"), world.connect()]
+        told = []
+        for client in clients:
+            client.leave()
+            told.append(list(gone))
+        self.assertEqual(told, [[], ["ann"], ["ann"]])
+
+
 class SweepTests(SynchronousTestCase):
     def test_sweep_ends_what_has_lived_long_enough(self) -> None:
         """Params, gestures and signals."""

@@ -30,6 +30,7 @@ def connect(
     clean: bool = True,
     keep_alive: int = 0,
     password: str | None = None,
+    user: str = "user",
     will: tuple[str, bytes, int, bool] | None = None,
     properties: Properties | None = None,
     will_properties: Properties | None = None,
@@ -44,7 +45,7 @@ def connect(
         tail += [encode_text(topic), encode_text(payload)]
     if password is not None:
         flags |= 0xC0
-        tail += [encode_text("user"), encode_text(password)]
+        tail += [encode_text(user), encode_text(password)]
     head = encode_text("MQTT") + bytes((version, flags)) + struct.pack(">H", keep_alive)
     return packet(0x10, head, encode_properties(properties or {}) if version == V5 else b"", *tail)
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.core.rights.port import Permissions
+from clasp_relay.core.session.sessions import Identity, Session
 from clasp_relay.doors import mqtt
 from clasp_relay.doors.mqtt import MAX_KEPT_S, Broker, MqttConnection, MqttDoor, MqttOptions
 from clasp_relay.doors.stream import StreamFactory
-from clasp_relay.errors import CloseCode, Disconnect
+from clasp_relay.errors import CloseCode, Disconnect, ErrorCode
 from clasp_relay.net.admission import NetLimits
 from clasp_relay.net.listening import TcpPlace
 from clasp_relay.wire.codec import decode
@@ -23,6 +25,14 @@ from tests.core.guard import Guard
 from tests.doors import mqtt_packets as p
 from tests.doors.site import DoorClient, Site
 from tests.net.helpers import Client, Pipe, client_frame, server_frames
+
+
+class Strict(Guard):
+    """Lets in who has ann's token."""
+
+    def admit(self, token: str, session: Session) -> Identity:
+        """See ``Guard``."""
+        return super().admit(token if token in ("ann", "") else "old", session)
 
 
 class House:
@@ -120,6 +130,75 @@ class ConnectTests(SynchronousTestCase):
                 self.assertEqual(thing.say(p.connect("x", version, password=password)), [answer])
                 self.assertEqual(thing.client.is_closed, password != "ann")
         self.assertEqual((len(house.refusals), house.broker.counts.refused), (4, 4))
+
+    def test_name_and_password_of_an_account_are_looked_at_elsewhere(self) -> None:
+        """What the client sends meanwhile waits; a token, and what looks like one, is no password."""
+        house = House(Strict())
+        asked: list[tuple[str, str, str]] = []
+        answers: list[Deferred[Identity]] = []
+
+        def sign_in(*given: str) -> Deferred[Identity]:
+            asked.append((given[0], given[1], given[2]))
+            answers.append(Deferred())
+            return answers[-1]
+
+        house.broker.sign_in = sign_in
+        wrong = Disconnect(CloseCode.POLICY_VIOLATION, "wrong", ErrorCode.UNAUTHENTICATED)
+        busy = Disconnect(CloseCode.POLICY_VIOLATION, "busy", ErrorCode.OVERLOADED)
+        for version, answer, said in (
+            (V4, Identity("ann"), ["connack 0 0x0", "pingresp"]),
+            (V5, Identity("ann"), ["connack 0 0x0", "pingresp"]),
+            (V4, wrong, ["connack 0 0x4"]),
+            (V5, wrong, ["connack 0 0x86"]),
+            (V4, busy, ["connack 0 0x3"]),
+            (V5, busy, ["connack 0 0x89"]),
+            (V5, ValueError("a fault of ours"), ["connack 0 0x89"]),
+        ):
+            with self.subTest(version=version, answer=answer):
+                thing = house.connect()
+                thing.version = version
+                self.assertEqual(thing.say(p.connect("x", version, user="Ann", password="secret"), p.PINGREQ), [])
+                self.assertEqual(asked[-1], ("Ann", "secret", "192.0.2.1"))
+                if isinstance(answer, Identity):
+                    answers[-1].callback(answer)
+                else:
+                    answers[-1].errback(answer)
+                self.assertEqual(thing.heard(), said)
+                self.assertEqual(thing.client.is_closed, not isinstance(answer, Identity))
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+        count = len(asked)
+        self.assertEqual(house.connect().say(p.connect("x", password="ann")), ["connack 0 0x0"])
+        for user, password in (("Ann", "cpsk_0123"), ("", "secret"), ("Ann", "")):
+            house.connect().say(p.connect("x", user=user, password=password))
+        self.assertEqual(len(asked), count)
+
+    def test_client_that_waits_for_its_password_may_go_or_say_something_malformed(self) -> None:
+        """Neither disturbs the answer, and what it may send meanwhile is bounded."""
+        house = House(Strict())
+        answers: list[Deferred[Identity]] = []
+
+        def sign_in(*_given: str) -> Deferred[Identity]:
+            answers.append(Deferred())
+            return answers[-1]
+
+        house.broker.sign_in = sign_in
+        connect = p.connect("x", V5, user="Ann", password="secret")
+        for lose in (lambda: answers[-1].callback(Identity("ann")), lambda: answers[-1].errback(ValueError())):
+            gone = house.connect()
+            gone.say(connect)
+            gone.lose()
+            lose()
+            self.assertEqual(len(house.site.relay.sessions), 0)
+        maximum = p.connect("x", V5, user="Ann", password="secret", properties={Prop.RECEIVE_MAXIMUM: 0})
+        for packets in ((connect, b"\x36\0"), (maximum,), (connect, connect)):
+            with self.subTest(packets):
+                thing = house.connect()
+                thing.say(*packets)
+                answers[-1].callback(Identity("ann"))
+                self.assertTrue(thing.client.is_closed)
+        much = house.connect()
+        much.say(connect, p.PINGREQ * 1000)
+        self.assertTrue(much.client.is_closed)
 
     def test_what_is_no_connect_is_refused(self) -> None:
         """Other versions with their code; what comes first must be a CONNECT, and only once."""

@@ -70,6 +70,19 @@ class SessionTests(SynchronousTestCase):
         self.assertEqual(self.ask(None, Set("/b", value(1)))["code"], ErrorCode.SCOPE)
         self.assertEqual(self.ask("nonsense", Get("/a/x"))["code"], ErrorCode.UNAUTHENTICATED)
 
+    def test_bundle_for_later_answers_no_request_when_it_fails(self) -> None:
+        """Its sender has its own session, which is gone; without a token nobody could be asked then."""
+        later = Bundle((Set("/a/x", value(1)),), self.world.clock.now_us() + 1_000_000)
+        self.assertEqual(self.ask("owner", later), {"revision": None})
+        self.assertEqual(len(self.world.relay.sessions.of_subject("owner")), 1)
+        self.world.join("other").ask(Set("/a/x", value(2), lock=True))
+        self.world.clock.clock.advance(2)
+        self.assertEqual(self.ask("owner", Get("/a/x"))["value"], 2)
+        with self.assertRaises(RequestError) as caught:
+            self.api.ask(None, "192.0.2.1", Bundle(later.messages, self.world.clock.now_us() + 1_000_000))
+        self.assertEqual(caught.exception.code, ErrorCode.UNAUTHENTICATED)
+        self.assertEqual(len(self.world.relay.sessions.of_subject("owner")), 1)
+
     def test_message_limit_holds_for_a_token_and_for_an_address_without_one(self) -> None:
         """A refused message has its own error, and the next answer is the next request's."""
         for token in ("owner", None):

@@ -34,6 +34,7 @@ ROUTES = {
     "/auth/password": "POST",
     "/auth/me": "GET",
     "/auth/config": "GET",
+    "/auth/ticket": "POST",
     "/auth/openapi.json": "GET",
 }
 
@@ -87,6 +88,15 @@ class CallTests(ApiTestCase):
         self.assertEqual((guest.json["user_id"], guest.json["username"]), ("g1", "Zoë"))
         self.token("/auth/guest", {"name": None, "user_id": None})
         self.token("/auth/guest", {})
+
+    def test_ticket_stands_for_the_token(self) -> None:
+        """Only for one that is valid."""
+        token = self.token("/auth/register", ALICE)
+        answer = self.post("/auth/ticket", bearer=token)
+        self.assertEqual((answer.status, answer.headers["cache-control"]), (200, "no-store"))
+        self.assertEqual(self.stack.accounts.tickets.take(answer.json["ticket"]), token)
+        for bearer in (None, "nonsense"):
+            self.assert_error(self.post("/auth/ticket", bearer=bearer), 401)
 
     def test_me_tells_what_a_token_stands_for(self) -> None:
         """HEAD gives the same head without the body."""
@@ -262,7 +272,7 @@ class ErrorTests(ApiTestCase):
                 answer = self.post(path, body)
                 self.assert_error(answer, 429, "Try again in")
                 self.assertEqual(answer.headers["retry-after"], wait)
-                self.assertEqual(answer.headers["access-control-expose-headers"], "ETag, Retry-After")
+                self.assertEqual(answer.headers["access-control-expose-headers"], "ETag, Content-Range, Retry-After")
 
     def test_busy_relay_answers_503(self) -> None:
         """With the seconds to wait."""
@@ -357,7 +367,7 @@ class CorsTests(ApiTestCase):
                     self.assertEqual(answer.status, status)
                     self.assertEqual(answer.headers.get("access-control-allow-origin"), allowed)
                     self.assertEqual(answer.headers["vary"], "Origin")
-                    exposed = None if allowed is None else "ETag, Retry-After"
+                    exposed = None if allowed is None else "ETag, Content-Range, Retry-After"
                     self.assertEqual(answer.headers.get("access-control-expose-headers"), exposed)
                     self.assertNotIn("access-control-allow-credentials", answer.headers)
 
@@ -369,7 +379,10 @@ class CorsTests(ApiTestCase):
             self.assertEqual((answer.status, answer.body), (204, b""))
             self.assertEqual(answer.headers["access-control-allow-origin"], allowed)
             self.assertEqual(answer.headers["access-control-allow-methods"], "GET, HEAD, POST, PUT, DELETE, OPTIONS")
-            self.assertEqual(answer.headers["access-control-allow-headers"], "Content-Type, Authorization, If-Match")
+            self.assertEqual(
+                answer.headers["access-control-allow-headers"],
+                "Content-Type, Authorization, If-Match, Range, Last-Event-ID",
+            )
             self.assertNotIn("access-control-allow-methods", self.ask("POST", "https://chat.example").headers)
 
     def test_every_kind_of_error_can_be_read_by_a_page(self) -> None:

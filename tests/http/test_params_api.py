@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from secrets import token_hex
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.access.addresses import ClientAddresses
+from clasp_relay.access.tickets import Tickets
 from clasp_relay.errors import ErrorCode
 from clasp_relay.http import api_sessions
 from clasp_relay.http.api_sessions import ApiSessions
@@ -12,6 +15,9 @@ from clasp_relay.http.auth_api import load_openapi
 from clasp_relay.http.bounded import MAX_BODY_BYTES
 from clasp_relay.http.cors import Origins
 from clasp_relay.http.params_api import METHODS, STATUS, make_params_resource
+from clasp_relay.http.stream_api import StreamApi
+from clasp_relay.net.turn import TurnWriter
+from clasp_relay.net.websocket import ClaspFactory
 from clasp_relay.wire.messages import Set, Subscribe
 from tests.access.test_permissions import AuthWorld
 from tests.core.world import heard, value
@@ -35,7 +41,10 @@ class ParamsApiTests(SynchronousTestCase):
         self.world = AuthWorld(POLICY)
         self.sessions = ApiSessions(self.world.relay)
         self.addCleanup(self.sessions.close)
-        resource = make_params_resource(self.sessions, origins=Origins(None), addresses=ClientAddresses(()))
+        clock = self.world.clock.clock
+        gate = ClaspFactory(self.world.relay, TurnWriter(clock), clock)
+        streams = StreamApi(self.world.relay, gate, Tickets(clock.seconds, token_hex))
+        resource = make_params_resource(self.sessions, streams, origins=Origins(None), addresses=ClientAddresses(()))
         self.site = MemorySite(resource)
         self.reader = self.world.join("reader")
         self.reader.ask(Subscribe(1, "/a/**"))
@@ -193,10 +202,26 @@ class ParamsApiTests(SynchronousTestCase):
             {"messages": [{"set": "/a/x", "publish": "/a/x"}]},
             {"messages": [{"set": 1}]},
             {"messages": [{"set": "a"}]},
+            {"messages": members, "at": "soon"},
+            {"messages": members, "at": True},
+            {"messages": members, "at": -1},
+            {"messages": members, "at": 1 << 63},
         ]
         for body in bodies:
             with self.subTest(str(body)):
                 self.assertEqual(self.ask("POST", "bundle", body).status, 400)
+
+    def test_bundle_with_a_time_is_applied_then(self) -> None:
+        """Accepted at once; a time that has passed is now, and one that is more than an hour ahead is refused."""
+        now_us = self.world.clock.now_us()
+        members = [{"set": "/a/x", "value": 1}]
+        later = self.ask("POST", "bundle", {"messages": members, "at": now_us + 2_000_000})
+        self.assertEqual((later.status, later.json, heard(self.reader.hear())), (200, {"revision": None}, []))
+        self.world.advance(2.5)
+        self.assertEqual(heard(self.reader.hear()), [("/a/x", 1)])
+        self.assertEqual(self.ask("POST", "bundle", {"messages": members, "at": 1}).json, {"revision": 2})
+        far = self.ask("POST", "bundle", {"messages": members, "at": now_us + 4_000_000_000})
+        self.assertEqual(far.status, 400)
 
     def test_bad_requests_are_refused_in_sentences(self) -> None:
         """And change nothing."""

@@ -27,6 +27,9 @@ from clasp_relay.http.auth_api import make_auth_resource
 from clasp_relay.http.bounded import make_site
 from clasp_relay.http.cors import Origins
 from clasp_relay.http.params_api import make_params_resource
+from clasp_relay.http.stream_api import StreamApi
+from clasp_relay.net.turn import TurnWriter
+from clasp_relay.net.websocket import ClaspFactory
 from clasp_relay.storage.users_sqlite import SqliteUsers
 from tests.core.world import World
 
@@ -78,7 +81,8 @@ class AuthServer:
         relay = World(permissions=TokenPermissions(self.tokens, None, lambda: time.time_ns() // 1000)).relay
         self.api = ApiSessions(relay)
         origins, addresses = Origins(None), ClientAddresses(())
-        root.putChild(b"api", make_params_resource(self.api, origins=origins, addresses=addresses))
+        streams = StreamApi(relay, ClaspFactory(relay, TurnWriter(REACTOR), REACTOR), self.accounts.tickets)
+        root.putChild(b"api", make_params_resource(self.api, streams, origins=origins, addresses=addresses))
         root.putChild(b"auth", make_auth_resource(self.accounts, origins=origins, addresses=addresses))
         self.site = make_site(root, REACTOR)
         self.sql.start()

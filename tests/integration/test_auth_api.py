@@ -277,6 +277,6 @@ class AuthApiTests(TestCase):
 
         result = await deferToThread(fuzz)
         self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
-        # The description itself is left out.
-        self.assertIn("14 operations", result.stdout)
+        # The description itself and the event stream are left out.
+        self.assertIn("15 operations", result.stdout)
         self.assertEqual(self.flushLoggedErrors(), [])

@@ -16,10 +16,12 @@ from typing import Any
 from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
+from clasp_relay.access.permissions import REVOKED
 from clasp_relay.wire.messages import Set, Subscribe
 from clasp_relay.wire.mqtt.packets import V4, V5, Prop, Properties
 from clasp_relay.wire.values import decode_value, encode_value
 from tests.doors import mqtt_packets as p
+from tests.integration.accounts import AccountsTestCase, told
 from tests.integration.doors import door_port
 from tests.integration.node import NodeProcess
 from tests.integration.process import PATIENCE_S, RelayProcess, RelayTestCase, wait_until
@@ -270,3 +272,31 @@ class MqttTests(RelayTestCase):
         for line in output.splitlines():
             self.assertEqual(sorted(json.loads(line)), expected)
         self.assertEqual(len(output.splitlines()), 2)
+
+
+class AccountTests(AccountsTestCase):
+    """Names and passwords of accounts."""
+
+    def test_mosquitto_signs_in_with_a_name_and_a_password(self) -> None:
+        """Another password is refused; a change of it ends the client."""
+        (self.folder / "policy.json").write_text(json.dumps({"scopes": ["read:/mqtt/**", "write:/mqtt/**"]}), "utf-8")
+        relay = self.start_accounts("--mqtt-port", "0", "--app-config", "policy.json")
+        token = relay.api.register("Alice", "password")
+        port = str(door_port(relay, "MQTT"))
+        who = ("-h", "127.0.0.1", "-p", port, "-u", "Alice", "-q", "1")
+        publish = ("mosquitto_pub", *who, "-t", "lamp", "-r")
+        subprocess.run([*publish, "-P", "password", "-m", "80"], check=True)
+        wrong = subprocess.run([*publish, "-P", "wrong", "-m", "7"], check=False, capture_output=True, text=True)
+        self.assertNotEqual(wrong.returncode, 0)
+        reader = self.sign_in(relay, token)
+        self.assertEqual(told(reader.ask(Subscribe(1, "/mqtt/**"))), [("/mqtt/lamp", 80)])
+        listener = subprocess.Popen(
+            ["mosquitto_sub", *who, "-P", "password", "-t", "lamp", "-V", "5"], stdout=subprocess.PIPE, text=True
+        )
+        self.addCleanup(listener.communicate)
+        self.addCleanup(listener.kill)
+        assert listener.stdout is not None
+        self.assertEqual(listener.stdout.readline(), "80\n")
+        answer = relay.api.call("password", {"old": "password", "new": "new password"}, token)
+        self.assertEqual(answer.status, 200)
+        wait_until(lambda: f"{REVOKED.reason} (user " in relay.log, "the client is ended")

@@ -83,6 +83,9 @@ class TextTests(SynchronousTestCase):
     def test_tokens_in_a_text_are_masked(self) -> None:
         """All of them."""
         self.assertEqual(mask_tokens(f"{TOKEN}, {TOKEN}."), "cpsk_***, cpsk_***.")
+        self.assertEqual(
+            mask_tokens("/api/stream?ticket=cpst_0123&pattern=/a"), "/api/stream?ticket=cpst_***&pattern=/a"
+        )
 
     def test_token_of_the_operators_own_making_is_masked_whole(self) -> None:
         """An administrator's token may have - and _ in it; in frames, too."""

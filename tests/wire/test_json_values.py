@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.errors import DecodeError, ErrorCode, RequestError
 from clasp_relay.wire.constants import Signal
-from clasp_relay.wire.json_values import CODEC, parse_json, to_json, value_from_json
+from clasp_relay.wire.json_values import CODEC, EVENT_STREAM, parse_json, to_json, value_from_json
 from clasp_relay.wire.messages import Error, Pong, Publish, SignalDefinition, SnapshotParam
 from clasp_relay.wire.values import decode_value, encode_value
 
@@ -90,3 +90,21 @@ class CodecTests(SynchronousTestCase):
             self.assertEqual(told, expected)
         self.assertRaises(DecodeError, CODEC.decode, b"{}")
         self.assertEqual(CODEC.cost(b"{}"), 1)
+
+    def test_each_delivery_of_a_stream_is_one_event(self) -> None:
+        """A line of JSON each, also of a text with line breaks; what a reader has no use for is a comment."""
+        value = encode_value("a\r\n\u2028")
+        data = b'data: {"address": "/a", "value": "a\\r\\n\xe2\x80\xa8", "revision": 2}\n\n'
+        param = SnapshotParam("/a", value, 2, "w", 5)
+        cases = [
+            (EVENT_STREAM.set("/a", value, 2, False, False, None), b"event: set\n" + data),
+            (*EVENT_STREAM.snapshot([param]), b"event: set\n" + data),
+            (
+                EVENT_STREAM.publish(Publish("/a", Signal.GESTURE)),
+                b'event: publish\ndata: {"address": "/a", "signal": "gesture", "value": null}\n\n',
+            ),
+            (EVENT_STREAM.encode(Error(302, "No.")), b'event: problem\ndata: {"code": 302, "error": "No."}\n\n'),
+            (EVENT_STREAM.encode(Pong()), b":\n\n"),
+        ]
+        for told, expected in cases:
+            self.assertEqual(told, expected)

@@ -31,18 +31,24 @@ from clasp_relay.access.names import (
 from clasp_relay.access.passwords import Passwords
 from clasp_relay.access.refusals import BadInput, Busy, Forbidden, Refusal, Unauthenticated
 from clasp_relay.access.store_calls import StoreCalls
-from clasp_relay.access.tokens import MAX_EXPIRED, TokenRecord, TokenTable, digest_of
+from clasp_relay.access.tickets import Tickets
+from clasp_relay.access.tokens import MAX_EXPIRED, POLICY_SCOPES, TokenRecord, TokenTable, digest_of
 from clasp_relay.access.workers import Workers, uncancellable
 from clasp_relay.logs import events
 from clasp_relay.storage.users import Claim, User, UserStore
 
-__all__ = ["Accounts", "Admission", "Tell", "TokenInfo", "load_tokens"]
+__all__ = ["WRONG_PASSWORD", "Accounts", "Admission", "Tell", "TokenInfo", "load_tokens"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 Tell = Callable[[str, str, str, str], None]
 """Logs a call: its name, the client's address, the outcome (``ok``, a refusal's name, ``error``) and the user id."""
+
+WRONG_PASSWORD = "The username or the password is wrong."  # noqa: S105
+
+MAX_WITHOUT_TOKEN = 10_000
+"""Users that are signed in without a token at once."""
 
 _PURGE_ROWS = 1000
 """Rows deleted in one transaction; a sign-in that comes meanwhile waits for milliseconds."""
@@ -117,6 +123,10 @@ class Accounts:
     ) -> None:
         self.admission = admission or Admission()
         """Who may sign in."""
+        self._without_token: dict[str, bytes] = {}
+        """What the sessions of users are known by that have signed in without a token."""
+        self.tickets = Tickets(now_s, random_hex)
+        """What stands for a token in a URL."""
         self.outcomes: dict[tuple[str, str], int] = {}
         """Number of calls since the start, by call and outcome."""
         self._tell: Tell = tell or _log_call
@@ -151,6 +161,22 @@ class Accounts:
         """Signs a user in."""
         return self._call("login", address, self._login(username, password, address))
 
+    def sign_in(self, username: str, password: str, address: str) -> Deferred[TokenRecord]:
+        """Signs a user in for sessions without a token, until the password changes or the relay stops.
+
+        Args:
+            username: a name as the user types it.
+            password: the user's.
+            address: the client's.
+
+        Returns:
+            what the sessions are known by; no token belongs to it, and nothing is stored.
+
+        Raises:
+            Refusal: as for ``login``; the Deferred fails with it.
+        """
+        return self._call("login", address, self._sign_in(username, password, address))
+
     def guest(self, name: str | None, user_id: str | None, bearer: str | None, address: str) -> Deferred[Issued]:
         """Signs a guest in; an id that a guest has already needs a token of that guest."""
         return self._call("guest", address, self._guest(name, user_id, bearer, address))
@@ -172,6 +198,16 @@ class Accounts:
         record = self._issuer.recognise(bearer)
         scopes = tuple(self._scopes_of(record))
         return TokenInfo(record.subject, record.username, record.guest, scopes, record.expires_s)
+
+    def ticket(self, bearer: str | None) -> str:
+        """Returns a ticket for the presented token, to be put into a URL.
+
+        Raises:
+            Unauthenticated: there is no token, or it is not valid.
+            Busy: too many tickets wait to be used.
+        """
+        self._issuer.recognise(bearer)
+        return self.tickets.issue(bearer or "")
 
     async def last_issued(self, subjects: Sequence[str], *, is_first: bool) -> dict[str, int | None]:
         """Returns when guests were given their last token; see ``UserStore.last_issued``.
@@ -224,16 +260,48 @@ class Accounts:
         self._known.add(pending.record.made_for, keys.folded)
         return await self._issue(pending)
 
-    async def _login(self, username: str, password: str, address: str) -> Issued:
+    async def _find(self, username: str, password: str, address: str) -> User:
+        """Returns the user with a name and a password."""
         self._limiter.check_address(address)
         folded = fold_name(username)
         attempt = self._limiter.login(address, folded)
         self._issuer.check_room(guest=False)
         found = await self._calls.run(self._store.find_user, (username, normalise_name(username)), folded)
-        user = await self._verified(found, password, address, attempt, "The username or the password is wrong.")
+        return await self._verified(found, password, address, attempt, WRONG_PASSWORD)
+
+    async def _sign_in(self, username: str, password: str, address: str) -> TokenRecord:
+        user = await self._find(username, password, address)
+        current = await self._calls.run(self._store.user, user.user_id)
+        if current is None or current.password_changes != user.password_changes:
+            raise Unauthenticated(WRONG_PASSWORD)
+        self._known.add(self._hash_of(address), fold_name(username))
+        record = self._tokens.find(self._without_token.get(user.user_id, b""))
+        if record is None:
+            # A digest of nothing: no token has it, so that nobody can present one.
+            digest = bytes.fromhex(self._random_hex(32))
+            record = TokenRecord(digest, user.user_id, user.username, False, POLICY_SCOPES, self._now(), None)
+            if len(self._without_token) >= MAX_WITHOUT_TOKEN:
+                self._end_idle()
+            self._without_token[user.user_id] = digest
+            self._tokens.add(record)
+        return record
+
+    def _end_idle(self) -> None:
+        """Ends the sign-ins without a token whose sessions have all ended."""
+        idle = [
+            subject
+            for subject, digest in self._without_token.items()
+            if digest not in self._tokens.tokens_in_use(subject)
+        ]
+        self._tokens.end([self._without_token.pop(subject) for subject in idle])
+        if len(self._without_token) >= MAX_WITHOUT_TOKEN:
+            raise Busy("Too many people are signed in. Try again in a minute.", 60)
+
+    async def _login(self, username: str, password: str, address: str) -> Issued:
+        user = await self._find(username, password, address)
         pending = self._issuer.make(user.user_id, user.username, False, self._hash_of(address))
         await self._calls.run(self._store.add_user_token, pending.record, user.password_changes)
-        self._known.add(pending.record.made_for, folded)
+        self._known.add(pending.record.made_for, fold_name(username))
         issued = await self._issue(pending)
         await self._strengthen(user, password, address)
         return issued
@@ -326,7 +394,8 @@ class Accounts:
         user = await self._verified(found, old, address, attempt, "The old password is wrong.")
         password_hash = await self._passwords.hash(new, address_group(address))
         ended = await self._calls.run(self._store.change_password, user, password_hash, record.digest, self._now())
-        self._tokens.revoke(ended)
+        without_token = self._without_token.pop(record.subject, None)
+        self._tokens.revoke(ended if without_token is None else [*ended, without_token])
 
     def _check_signed_in(self, digest: bytes) -> None:
         """Refuses a device token: it is the operator's, who made and who revokes it."""

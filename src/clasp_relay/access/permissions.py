@@ -130,6 +130,9 @@ class TokenPermissions:
             raise EXPIRED from None
         except TokenUnknown:
             raise BAD_TOKEN from None
+        return self._bearer(record)
+
+    def _bearer(self, record: TokenRecord) -> Bearer:
         is_device = record.scopes_name == OWN_SCOPES
         return Bearer(
             record.subject,
@@ -163,7 +166,7 @@ class TokenPermissions:
         record = self._tokens.find(token)
         if record is None or record.subject != subject:
             return None
-        return Bearer(record.subject, record.digest, Scopes.parse(self.scopes_of(record)))
+        return self._bearer(record)
 
     def check_write(self, who: Identity, address: str, value: Value, ttl: int | None, state: State) -> Grant | None:
         """See ``Permissions``."""

@@ -165,6 +165,9 @@ class Relay:
         self.origin_of: Callable[[str], str] = _no_origin
         """What a client address counts as where shares are counted; several addresses may be one client's. To be set
         before the first session connects; without it no address is counted."""
+        self.when_gone: Callable[[str], None] = _nobody_cares
+        """Is called with a subject whose last session has ended; with none in open mode. To be set before the first
+        session connects."""
         self._report_fault = report_fault
         self._report_unheard: Callable[[str, str], None] = _unreported
 
@@ -202,6 +205,9 @@ class Relay:
             yield SUBSCRIPTION_US
         self.throttles.forget(session)
         yield from self.committer.end_session(session)
+        subject = session.identity.subject
+        if subject and not self.sessions.has_subject(subject):
+            self.when_gone(subject)
 
     def receive(self, session: Session, data: bytes) -> None:
         """Decodes and handles one message of a session. Never raises.
@@ -512,6 +518,10 @@ class Relay:
 
 def _no_origin(_peer: str) -> str:
     return ""
+
+
+def _nobody_cares(_subject: str) -> None:
+    """Nothing hangs on a subject's last session."""
 
 
 def _unreported(_session_id: str, _why: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.interfaces import IListeningPort
@@ -31,12 +31,16 @@ class DoorCounts:
     refused: int = 0
 
 
-class Door(Protocol):
-    """A way in for clients, open or closed."""
+class Counting(Protocol):
+    """What has counts of a door or of several."""
 
     @property
     def counts(self) -> Sequence[DoorCounts]:
         """What went through it."""
+
+
+class Door(Counting, Protocol):
+    """A way in for clients, open or closed."""
 
     def open(self, tls: ServerTls | None) -> None:
         """Listens, unless it does.
@@ -57,6 +61,14 @@ class Door(Protocol):
         Args:
             port: the relay's WebSocket port; None where that is no port.
         """
+
+
+@runtime_checkable
+class Reloading(Protocol):
+    """A door that reads its files again while the relay runs."""
+
+    def reload(self) -> None:
+        """Reads them, and logs how that went; where it fails all stays as it is."""
 
 
 class Ports:

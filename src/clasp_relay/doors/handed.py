@@ -6,9 +6,25 @@ from typing import Any, cast
 
 from clasp_relay.core.ports import Codec, Frame, Outbox
 from clasp_relay.core.relay import Relay
+from clasp_relay.core.session.sessions import Identity
 from clasp_relay.errors import Disconnect
 from clasp_relay.logs import events
 from clasp_relay.net.backlog import Batch, Close, Snapshot
+
+
+def identity_of(relay: Relay, token: str, peer: str, codec: Codec) -> Identity:
+    """Returns as whom a client with a token would be let in, before it has a session.
+
+    Args:
+        relay: the core.
+        token: the client's; empty for none.
+        peer: the client's address.
+        codec: what it would speak.
+
+    Raises:
+        Disconnect: it would not.
+    """
+    return relay.permissions.admit(token, relay.connect(cast("Outbox", HandedOutbox()), peer, codec))
 
 
 def refusal_of(relay: Relay, token: str, codec: Codec) -> Disconnect | None:
@@ -20,7 +36,7 @@ def refusal_of(relay: Relay, token: str, codec: Codec) -> Disconnect | None:
         codec: what it would speak.
     """
     try:
-        relay.permissions.admit(token, relay.connect(cast("Outbox", HandedOutbox()), "", codec))
+        identity_of(relay, token, "", codec)
     except Disconnect as refusal:
         return refusal
     return None

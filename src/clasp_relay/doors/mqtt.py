@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
+from twisted.python.failure import Failure
 
 from clasp_relay.core.ports import Codec, Frame
 from clasp_relay.core.ports import Outbox as AnyOutbox
@@ -101,6 +102,12 @@ _CLOSES = {
 """What the end of a session is in MQTT ([5] 3.14.2.1)."""
 
 TOO_FAST = 0x96
+TOKEN_PREFIX = "cpsk_"  # noqa: S105
+"""How every token begins: what begins so and is none is no account's password."""
+
+PUT_OFF_BYTES = 128
+"""What a packet takes besides its bytes that waits until a password was looked at."""
+
 _SHARE = "$share/"
 _TAKEN_OVER = 0x8E
 _DISCONNECT_WITH_WILL = 4
@@ -119,6 +126,9 @@ class MqttOptions:
     publish_sets: bool = False
 
 
+SignIn: TypeAlias = "Callable[[str, str, str], Deferred[Identity]]"
+
+
 class Broker:
     """What all MQTT clients share. Implements ``net.websocket.RelayPort`` for those over WebSocket.
 
@@ -127,11 +137,19 @@ class Broker:
         gate: for the reactor and what waits to be written.
         options: what the door is told.
         refused: is told of what was refused: client address and reason.
+        sign_in: finds out as whom a user name and a password speak, given the client's address, too; it fails with a
+            Disconnect. None where there are no accounts.
     """
 
     def __init__(
-        self, relay: Relay, gate: ClaspFactory, options: MqttOptions, refused: Callable[[str, str], None]
+        self,
+        relay: Relay,
+        gate: ClaspFactory,
+        options: MqttOptions,
+        refused: Callable[[str, str], None],
+        sign_in: SignIn | None = None,
     ) -> None:
+        self.sign_in = sign_in
         self.relay = relay
         self.gate = gate
         self.reactor: Any = gate.reactor
@@ -460,6 +478,8 @@ class MqttClient:
         self._core: Session | None = None
         self._session: MqttSession | None = None
         self._connect: Connect | None = None
+        self._put_off: list[bytes] | None = None
+        """Packets that came while the password is looked at; None while none is."""
         self._expiry_s = 0
         self._timer: IDelayedCall | None = None
         self._awaited: deque[_Answer] = deque()
@@ -494,10 +514,16 @@ class MqttClient:
                 if self._is_closing:
                     return
                 self._broker.counts.messages += 1
-                self._take(decode_packet(packet, self.version))
+                if self._put_off is None:
+                    self._take(decode_packet(packet, self.version))
+                else:
+                    self._wait(self._put_off, packet)
         except DecodeError as error:
-            self._refuse(error.message)
-            self._end(0x95 if "bytes; the longest" in error.message else 0x81, CloseCode.PROTOCOL_ERROR, error.message)
+            self._malformed(error)
+
+    def _malformed(self, error: DecodeError) -> None:
+        self._refuse(error.message)
+        self._end(0x95 if "bytes; the longest" in error.message else 0x81, CloseCode.PROTOCOL_ERROR, error.message)
 
     def gone(self, cause: str) -> None:
         """The connection is gone; what the client left is done."""
@@ -603,8 +629,63 @@ class MqttClient:
         try:
             relay.identify(core, token)
         except Disconnect as refusal:
-            self._turn_away(BAD_PASSWORD if token else NOT_AUTHORIZED, refusal.reason)
+            if broker.sign_in is None or not connect.user or not token or token.startswith(TOKEN_PREFIX):
+                self._turn_away(BAD_PASSWORD if token else NOT_AUTHORIZED, refusal.reason)
+            else:
+                self._sign_in(connect, core, broker.sign_in(connect.user, token, self._address))
             return
+        self._enter(connect, core)
+
+    def _sign_in(self, connect: Connect, core: Session, found: Deferred[Identity]) -> None:
+        """Waits until the password of an account has been looked at; what the client sends meanwhile waits, too."""
+        self._put_off = []
+
+        def enter(identity: Identity) -> None:
+            if self._is_closing:
+                return
+            core.identity = identity
+            core.account = self._broker.relay.accounts.open(identity.subject, core.origin)
+            self._enter(connect, core)
+
+        def refuse(failure: Failure) -> None:
+            refusal = failure.value
+            if self._is_closing:
+                return
+            if isinstance(refusal, DecodeError):
+                self._malformed(refusal)
+                return
+            if not isinstance(refusal, Disconnect):
+                events.CONNECTION_FAULT.failure(failure, action="signed an MQTT client in")
+                refusal = Disconnect(CloseCode.INTERNAL, "internal error", ErrorCode.INTERNAL)
+            is_wrong = refusal.code is ErrorCode.UNAUTHENTICATED
+            self._turn_away(BAD_PASSWORD if is_wrong else BUSY, refusal.reason)
+
+        found.addCallback(enter).addErrback(refuse).addCallback(lambda _: self._go_on())
+
+    def _wait(self, put_off: list[bytes], packet: bytes) -> None:
+        put_off.append(packet)
+        if sum(map(len, put_off)) + PUT_OFF_BYTES * len(put_off) > MAX_PACKET_BYTES:
+            text = "too many MQTT packets before the CONNACK"
+            self._refuse(text)
+            self._end(TOO_FAST, CloseCode.POLICY_VIOLATION, text)
+
+    def _go_on(self) -> None:
+        """Takes the packets that came while the password was looked at."""
+        packets, self._put_off = self._put_off or [], None
+        try:
+            for packet in packets:
+                if self._is_closing:
+                    return
+                self._take(decode_packet(packet, self.version))
+        except DecodeError as error:
+            self._malformed(error)
+        except Exception:
+            events.CONNECTION_FAULT.failure(action="handled an MQTT packet")
+            self.close(CloseCode.INTERNAL, "internal error")
+
+    def _enter(self, connect: Connect, core: Session) -> None:
+        """Begins the session of a client whose identity is known."""
+        broker, relay = self._broker, self._broker.relay
         self._connect = connect
         properties = self._read_limits(connect)
         client_id = connect.client_id

@@ -37,6 +37,10 @@ class StreamConnection(Protocol):
     """
 
     transport: Any
+    outbox_class = Outbox
+    """What its way out is."""
+    forwarded_for = ""
+    """X-Forwarded-For of the HTTP request that it began as; empty where it began as none."""
 
     def __init__(self, gate: ClaspFactory, counts: DoorCounts, codec: Codec) -> None:
         self.gate = gate
@@ -108,15 +112,17 @@ class StreamConnection(Protocol):
     def connectionMade(self) -> None:
         """The TCP connection is there."""
         gate = self.gate
-        self.address = gate.client_address(peer_host(self.transport), "")
+        self.address = gate.client_address(peer_host(self.transport), self.forwarded_for)
         gate.connected(self, peer_host(self.transport))
+        if self.forwarded_for:
+            gate.located(self)
         for option in ("setTcpNoDelay", "setTcpKeepAlive"):
             set_option = getattr(self.transport, option, None)
             if set_option is not None:
                 set_option(True)
         if gate.observer.traces:
             self.trace = lambda data: gate.observer.sent(self.session_id, data)
-        outbox = self.outbox = Outbox(self, gate.writer, gate.limits.outbox_bytes)
+        outbox = self.outbox = self.outbox_class(self, gate.writer, gate.limits.outbox_bytes)
         self.transport.registerProducer(outbox, True)
         refusal = gate.admit(self)
         if refusal is not None:

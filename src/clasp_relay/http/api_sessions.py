@@ -3,7 +3,8 @@
 A token has one session, which ends when the token does or after a minute without a request; a request without a token
 has one of its own. Every message that is sent here has exactly one answer, in the order of the messages: an ACK when
 the change is recorded, or an ERROR. A GET is answered at once by its SNAPSHOT, also while ACKs before it wait.
-No bundle is scheduled here: what goes wrong at its time would be an answer to nothing.
+A bundle for later has a session of its own, which ends once the bundle is accepted: what goes wrong at its time would
+be an answer to nothing.
 """
 
 from __future__ import annotations
@@ -216,19 +217,27 @@ class ApiSessions:
                 SNAPSHOT says.
 
         Raises:
-            RequestError: LIMIT, OVERLOADED.
+            RequestError: UNAUTHENTICATED for a bundle for later without a token where there are accounts; LIMIT,
+                OVERLOADED.
         """
         client = self._anonymous(address) if not token else self._of(token, address)
         if client.refusal is not None:
             done: Deferred[Answer] = Deferred()
             done.callback(client.refusal)
             return done
+        is_for_later = isinstance(message, Bundle) and (message.timestamp_us or 0) > self._relay.clock.now_us()
         try:
+            if is_for_later and client.session.identity.ends_with_session:
+                text = "a bundle for later needs a token: it is applied only while its sender may still write"
+                raise RequestError(ErrorCode.UNAUTHENTICATED, text)
             self._pay(client, message)
         except RequestError:
             if not token:
-                client.end("over the message limit")
+                client.end("the request was refused")
             raise
+        if token and is_for_later:
+            client.keep()
+            client, token = _Client(self._relay, token, address, _nothing), None
         answer = client.ask(message)
         if token:
             client.keep()

@@ -140,6 +140,11 @@ class AuthApi:
             },
         )
 
+    @app.route("/ticket", methods=["POST"])
+    def ticket(self, request: IRequest) -> bytes:
+        """Gives a ticket for the token."""
+        return answer(request, HTTPStatus.OK, {"ticket": self._accounts.ticket(bearer_of(request))})
+
     @app.route("/config", methods=["GET"])
     def config(self, request: IRequest) -> bytes:
         """Says who may sign in, so that a client offers what there is."""

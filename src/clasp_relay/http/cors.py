@@ -12,7 +12,8 @@ __all__ = ["Origins", "set_cors_headers"]
 
 _DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 _METHODS = b"GET, HEAD, POST, PUT, DELETE, OPTIONS"
-_HEADERS = b"Content-Type, Authorization, If-Match"
+_HEADERS = b"Content-Type, Authorization, If-Match, Range, Last-Event-ID"
+_EXPOSED = b"ETag, Content-Range, Retry-After"
 
 
 def _normalise(origin: str) -> str:
@@ -84,7 +85,7 @@ def set_cors_headers(request: IRequest, origins: Origins) -> None:
         ):
             return
         headers.setRawHeaders(b"Access-Control-Allow-Origin", [origin])
-    headers.setRawHeaders(b"Access-Control-Expose-Headers", [b"ETag, Retry-After"])
+    headers.setRawHeaders(b"Access-Control-Expose-Headers", [_EXPOSED])
     if request.method == b"OPTIONS":
         headers.setRawHeaders(b"Access-Control-Allow-Methods", [_METHODS])
         headers.setRawHeaders(b"Access-Control-Allow-Headers", [_HEADERS])

@@ -27,7 +27,7 @@ from clasp_relay.wire.messages import Message
 
 if TYPE_CHECKING:
     from clasp_relay.core.relay import Relay
-    from clasp_relay.doors.door import Door
+    from clasp_relay.doors.door import Counting
     from clasp_relay.net.websocket import ClaspFactory
     from clasp_relay.storage.journal.journal_log import JournalLog
     from clasp_relay.storage.snapshot_writer import SnapshotWriter
@@ -66,7 +66,7 @@ class Sources:
     hash_queue: Callable[[], int]
     loop_lag: LoopLag
     journal: JournalLog | None = None
-    doors: Sequence[Door] = ()
+    doors: Sequence[Counting] = ()
 
 
 def make_registry(sources: Sources) -> CollectorRegistry:
@@ -218,7 +218,7 @@ def _left_out(relay: Relay, factory: ClaspFactory) -> Iterator[Metric]:
     yield _counts("clasp_dropped", "Frames left out, by reason.", ("reason",), dropped.items())
 
 
-def _doors(doors: Sequence[Door]) -> Iterator[Metric]:
+def _doors(doors: Sequence[Counting]) -> Iterator[Metric]:
     counts = [each for door in doors for each in door.counts]
     clients = GaugeMetricFamily("clasp_door_clients", "Clients at a door, by door.", labels=("door",))
     for each in counts:

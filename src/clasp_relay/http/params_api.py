@@ -1,4 +1,4 @@
-"""Params, events and bundles over HTTP, below ``/api`` (``docs/openapi.yaml``)."""
+"""Params, events, bundles and event streams over HTTP, below ``/api`` (``docs/openapi.yaml``)."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from clasp_relay.http.api_sessions import ApiSessions
 from clasp_relay.http.auth_api import request_address
 from clasp_relay.http.cors import Origins, set_cors_headers
 from clasp_relay.http.json_answers import NOT_FOUND, answer, bearer_of, is_too_large, refuse
+from clasp_relay.http.stream_api import StreamApi
 from clasp_relay.logs import events
 from clasp_relay.wire.address import Pattern, check_address
 from clasp_relay.wire.json_values import parse_json, value_from_json
@@ -47,12 +48,16 @@ STATUS: Mapping[int, HTTPStatus] = {
 _RETRY_AFTER_S = {HTTPStatus.TOO_MANY_REQUESTS: 1.0, HTTPStatus.SERVICE_UNAVAILABLE: 5.0}
 _ETAG = re.compile(r'"([0-9]{1,10})"')
 _LONGEST_TTL_S = 0x7FFF_FFFF
+_LATEST_US = (1 << 63) - 1
 METHODS = {
     "params": ("DELETE", "GET", "HEAD", "PUT"),
     "events": ("POST",),
     "bundle": ("POST",),
+    "stream": ("GET",),
 }
 """What each first word of a path takes."""
+
+_WITHOUT_ADDRESS = frozenset({"bundle", "stream"})
 
 LIST_METHODS = ("GET", "HEAD")
 """What ``/api/params`` alone takes."""
@@ -69,9 +74,10 @@ class _ParamsResource(Resource):
 
     isLeaf = True  # noqa: N815 - Twisted's
 
-    def __init__(self, sessions: ApiSessions, origins: Origins, addresses: ClientAddresses) -> None:
+    def __init__(self, sessions: ApiSessions, streams: StreamApi, origins: Origins, addresses: ClientAddresses) -> None:
         Resource.__init__(self)
         self._sessions = sessions
+        self._streams = streams
         self._origins = origins
         self._addresses = addresses
 
@@ -85,16 +91,25 @@ class _ParamsResource(Resource):
         is_bare = len(request.postpath) == 1
         if kind == "params" and is_bare:
             methods = LIST_METHODS
-        elif methods is None or (kind == "bundle") != is_bare:
+        elif methods is None or (kind in _WITHOUT_ADDRESS) != is_bare:
             return refuse(request, HTTPStatus.NOT_FOUND, NOT_FOUND)
         method = request.method.decode("ascii", "replace")
         if method not in methods:
             return _answer_method(request, method, methods)
+        if kind == "stream":
+            return self._stream(request)
         gone: list[Failure] = []
         request.notifyFinish().addErrback(gone.append)
         done = maybeDeferred(self._handle, request, kind, method)
         done.addErrback(_refuse, request)
         done.addCallback(lambda body: None if gone else _finish(request, body))
+        return NOT_DONE_YET
+
+    def _stream(self, request: IRequest) -> Any:
+        try:
+            self._streams.open(request, request_address(request, self._addresses))
+        except RequestError as refusal:
+            return _refuse_code(request, refusal.code, refusal.message)
         return NOT_DONE_YET
 
     def _handle(self, request: IRequest, kind: str, method: str) -> Deferred[bytes]:
@@ -107,15 +122,18 @@ class _ParamsResource(Resource):
         return asked.addCallback(lambda told: _answer(request, method, message, told))
 
 
-def make_params_resource(sessions: ApiSessions, *, origins: Origins, addresses: ClientAddresses) -> IResource:
+def make_params_resource(
+    sessions: ApiSessions, streams: StreamApi, *, origins: Origins, addresses: ClientAddresses
+) -> IResource:
     """Returns the API, to be put at ``api`` below a site's root.
 
     Args:
         sessions: does what is asked.
+        streams: begins event streams.
         origins: whose pages may read the answers.
         addresses: tells the clients' addresses.
     """
-    return _ParamsResource(sessions, origins, addresses)
+    return _ParamsResource(sessions, streams, origins, addresses)
 
 
 def _list_asked(request: Any) -> tuple[Pattern, int, str]:
@@ -158,9 +176,12 @@ def _event_message(request: IRequest, _method: str) -> Message:
 def _bundle_message(request: IRequest, _method: str) -> Message:
     parsed = parse_json(_body(request))
     members = parsed.get("messages") if isinstance(parsed, dict) else None
-    if not isinstance(members, list) or not members or parsed.keys() != {"messages"}:
-        raise DecodeError('the body is not {"messages": [{"set" or "publish": address, "value": …}, …]}')
-    return Bundle(tuple(_member(each, number) for number, each in enumerate(members)))
+    if not isinstance(members, list) or not members or parsed.keys() - {"messages", "at"}:
+        raise DecodeError('the body is not {"messages": [{"set" or "publish": address, "value": …}, …], "at": µs}')
+    at_us = parsed.get("at")
+    if at_us is not None and (type(at_us) is not int or not 0 <= at_us <= _LATEST_US):
+        raise DecodeError("at is no Unix time in µs")
+    return Bundle(tuple(_member(each, number) for number, each in enumerate(members)), at_us)
 
 
 def _member(parsed: Any, number: int) -> Message:

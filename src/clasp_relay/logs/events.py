@@ -221,6 +221,12 @@ OSC_SOURCES = Event(
 DOOR_REFUSED = Event(
     "door.refused", "warn", "net", "{door}: messages from {address} refused: {count}, the last one because: {reason}"
 )
+RULES_LOADED = Event("rules.loaded", "info", "relay", "{count} rules at work, {disabled} disabled, from {path}")
+RULES_NOT_RELOADED = Event("rules.not_reloaded", "error", "relay", "the rules stay as they were: {reason}")
+RULE_LEFT_OUT = Event(
+    "rule.left_out", "warn", "relay", "rule {rule}: actions left out: {count}, the last one because: {reason}"
+)
+RULE_FAULT = Event("rule.fault", "error", "relay", "a fault of the relay while a rule acted")
 CONNECTION_REFUSED = Event(
     "connection.refused", "warn", "net", "connections from {address} refused: {count}, the last one because: {reason}"
 )

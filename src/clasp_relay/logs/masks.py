@@ -15,8 +15,8 @@ __all__ = ["MAX_SHOWN_BYTES", "frame_hex", "mask_tokens", "sent_hex"]
 MAX_SHOWN_BYTES = 4_096
 """Maximum bytes of a frame that a line shows, so that lines stay readable."""
 
-_TOKEN = re.compile(r"cpsk_[\w-]+")
-_TOKEN_BYTES = re.compile(rb"cpsk_[\w-]+")
+_TOKEN = re.compile(r"(cps[kt])_[\w-]+")
+_TOKEN_BYTES = re.compile(rb"cps[kt]_[\w-]+")
 
 _BEFORE_TOKEN_BYTES = 10
 """Bytes of a HELLO before any token, in every form: header, code, version, features, length of the name."""
@@ -28,8 +28,8 @@ _MASK = "**"
 
 
 def mask_tokens(text: str) -> str:
-    """Returns a text with every token (``cpsk_…``) masked."""
-    return _TOKEN.sub("cpsk_***", text)
+    """Returns a text with every token (``cpsk_…``) and every ticket (``cpst_…``) masked."""
+    return _TOKEN.sub(r"\1_***", text)
 
 
 def frame_hex(data: bytes) -> str:
@@ -49,7 +49,7 @@ def frame_hex(data: bytes) -> str:
 
 
 def sent_hex(data: bytes) -> str:
-    """Returns sent bytes in hexadecimal, with ``**`` for each byte of ``cpsk_…``."""
+    """Returns sent bytes in hexadecimal, with ``**`` for each byte of ``cpsk_…`` and ``cpst_…``."""
     return _hex(data, [])
 
 

@@ -24,7 +24,7 @@ _UNLIMITED_OUTCOMES = frozenset({"Limited", "BadInput", "Busy"})
 _UNLIMITED_CALLS = frozenset({"logout", "refresh"})
 """Calls that no limit of attempts counts."""
 
-_MANY_SOURCES = frozenset({"osc", "mqtt-kept"})
+_MANY_SOURCES = frozenset({"osc", "mqtt-kept", "rules"})
 """Where a client may be a new session with each of its messages, as with ``oscsend``, or is no client."""
 
 _MAX_TEXT_LENGTH = 200
@@ -127,6 +127,18 @@ class RelayLog:
         self._tally.note(
             ("door refused", door, address),
             lambda count: events.DOOR_REFUSED.log(count=count, door=door, address=address, reason=_cut(reason)),
+        )
+
+    def rule_left_out(self, rule: str, reason: str) -> None:
+        """Logs that an action of a rule was left out.
+
+        Args:
+            rule: its id.
+            reason: why, for people.
+        """
+        self._tally.note(
+            ("rule", rule),
+            lambda count: events.RULE_LEFT_OUT.log(count=count, rule=_cut(rule), reason=_cut(reason)),
         )
 
     def operation(self, session: Session, message: Message) -> None:

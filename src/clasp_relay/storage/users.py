@@ -167,6 +167,22 @@ class UserChanged(StoreRefusal):
     """The user is gone, or the password is no longer the one that was verified."""
 
 
+class Invite(NamedTuple):
+    """An invite to register. Times are in Unix seconds; None for never."""
+
+    digest: bytes
+    """SHA-256 of the invite, which itself is kept nowhere."""
+    created_s: int
+    expires_s: int | None
+    uses_left: int
+    """How many may still register with it."""
+
+    @property
+    def id(self) -> str:
+        """What the operator knows it by: the first digits of its digest."""
+        return self.digest.hex()[:8]
+
+
 class UserStore(Protocol):
     """Users and tokens; see the module. A method may raise ``StoreBusy``, and what the storage beneath it raises."""
 

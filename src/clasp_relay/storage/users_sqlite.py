@@ -18,6 +18,7 @@ from clasp_relay.storage.users import (
     USER_TOKEN_KEPT_S,
     Claim,
     IdentityTaken,
+    Invite,
     InviteGone,
     KeptToken,
     KnownAddress,
@@ -108,6 +109,24 @@ class SqliteUsers:
         with self._transaction():
             self._db.execute("DELETE FROM invites WHERE expires_at <= ?", (now_s,))
             self._db.execute("INSERT INTO invites VALUES (?, ?, ?, ?)", (digest, now_s, expires_s, uses))
+
+    def invites(self, now_s: int) -> list[Invite]:
+        """Returns the invites that are valid, the oldest first."""
+        query = (
+            "SELECT digest, created_at, expires_at, uses_left FROM invites WHERE expires_at IS NULL OR expires_at > ?"
+        )
+        rows = self._db.execute(f"{query} ORDER BY created_at, digest", (now_s,))
+        return [Invite(*row) for row in rows]
+
+    def revoke_invite(self, invite_id: str) -> None:
+        """Deletes an invite.
+
+        Raises:
+            InviteGone: there is none with that id.
+        """
+        query = "DELETE FROM invites WHERE lower(substr(hex(digest), 1, 8)) = ?"
+        if self._db.execute(query, (invite_id,)).rowcount == 0:
+            raise InviteGone
 
     def check_invite(self, digest: bytes, now_s: int) -> None:
         """As :meth:`UserStore.check_invite`."""

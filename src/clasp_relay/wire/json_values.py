@@ -2,7 +2,8 @@
 
 Bytes are ``{"$bytes": base64}``; floats that are no numbers are ``{"$float": "nan"}``, ``"inf"`` and ``"-inf"``. All
 else stands for itself: integers without a fraction, floats with one. The sessions of HTTP speak :class:`JsonCodec`:
-nothing that they send is decoded by it, and each answer is one JSON object.
+nothing that they send is decoded by it, and each answer is one JSON object. Those of event streams speak
+:class:`EventStreamCodec`: each delivery is one event with such an object.
 """
 
 from __future__ import annotations
@@ -18,7 +19,17 @@ from clasp_relay.errors import DecodeError, ErrorCode, RequestError
 from clasp_relay.wire.messages import Error, Message, Publish, SignalDefinition, SnapshotParam, Value
 from clasp_relay.wire.values import PyValue, check_keys, decode_value, encode_value, has_suspect_key
 
-__all__ = ["CODEC", "JsonCodec", "param_to_json", "parse_json", "to_json", "value_from_json"]
+__all__ = [
+    "CODEC",
+    "EVENT_STREAM",
+    "EventStreamCodec",
+    "JsonCodec",
+    "event",
+    "param_to_json",
+    "parse_json",
+    "to_json",
+    "value_from_json",
+]
 
 _FLOATS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
@@ -123,6 +134,43 @@ class JsonCodec:
 
 CODEC = JsonCodec()
 """The one that all HTTP sessions share."""
+
+
+class EventStreamCodec(JsonCodec):
+    """Implements ``core.ports.Codec`` for Server-Sent Events (HTML standard, section 9.2)."""
+
+    def set(self, address: str, value: Value, revision: int, lock: bool, unlock: bool, ttl: int | None, /) -> bytes:
+        """See ``core.ports.Codec``."""
+        return event("set", super().set(address, value, revision, lock, unlock, ttl))
+
+    def publish(self, message: Publish, /) -> bytes:
+        """See ``core.ports.Codec``."""
+        value = None if message.value is None else to_json(message.value)
+        kind = message.signal.name.lower()
+        return event("publish", _json({"address": message.address, "signal": kind, "value": value}))
+
+    def encode(self, message: Message, /) -> bytes:
+        """See ``core.ports.Codec``; other answers than ERRORs become a comment."""
+        return event("problem", super().encode(message)) if isinstance(message, Error) else b":\n\n"
+
+    def snapshot(self, params: Iterable[SnapshotParam], /) -> Iterator[bytes]:
+        """See ``core.ports.Codec``: an event for each param, as for a change."""
+        for param in params:
+            yield self.set(param.address, param.value, param.revision, False, False, None)
+
+
+EVENT_STREAM = EventStreamCodec()
+"""The one that all event streams share."""
+
+
+def event(kind: str, data: bytes) -> bytes:
+    """Returns one Server-Sent Event.
+
+    Args:
+        kind: its type.
+        data: JSON, which has no line breaks.
+    """
+    return b"event: %s\ndata: %s\n\n" % (kind.encode("ascii"), data)
 
 
 def _json(shown: dict[str, Any]) -> bytes:

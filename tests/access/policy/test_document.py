@@ -95,6 +95,7 @@ class ReadingTests(SynchronousTestCase):
                 "message_rate": {"per_second": 2.5},
                 "ttl": {"/a/*": 60, "/b/{c**}": 5},
                 "guest_ttl_days": {"/a/{who}/*": 36_500, "/{who}/**": 1},
+                "clear_on_disconnect": ["/here/{session}", "/cursor/*"],
                 "hello_snapshot": False,
                 "guest_ids": "open",
                 "write_rules": [rule],
@@ -105,6 +106,7 @@ class ReadingTests(SynchronousTestCase):
         self.assertEqual([(path.text, seconds) for path, seconds in document.ttl], [("/a/*", 60), ("/b/{c**}", 5)])
         days = [(path.text, days) for path, days in document.guest_ttl_days]
         self.assertEqual(days, [("/a/{who}/*", 36_500), ("/{who}/**", 1)])
+        self.assertEqual(document.clear_on_disconnect, ("/here/{session}", "/cursor/*"))
         self.assertEqual((document.hello_snapshot, document.guest_ids), (False, GuestIds.OPEN))
         read = document.write_rules[0]
         assert read.stamp is not None
@@ -149,6 +151,9 @@ class ReadingTests(SynchronousTestCase):
             ({"guest_ttl_days": {"/a/**": 90}}, "guest_ttl_days./a/**: must capture one segment, the guest's id"),
             ({"guest_ttl_days": {"/a/{b**}": 90}}, "guest_ttl_days./a/{b**}: must capture one segment"),
             ({"guest_ttl_days": {"/a/{b}/{c}": 90}}, "guest_ttl_days./a/{b}/{c}: must capture one segment"),
+            ({"clear_on_disconnect": "/a"}, "clear_on_disconnect: must be a list"),
+            ({"clear_on_disconnect": ["/a/{b}"]}, "clear_on_disconnect[0]: '/a/{b}': captures nothing"),
+            ({"clear_on_disconnect": ["/a", "a"]}, "clear_on_disconnect[1]: 'a': "),
             ({"hello_snapshot": 1}, "hello_snapshot: must be true or false"),
             ({"guest_ids": "closed"}, "guest_ids: must be one of bearer, open"),
             ({"anonymous": {"scopes": ["read:a"]}}, "anonymous.scopes[0]: 'read:a': the pattern does not start"),

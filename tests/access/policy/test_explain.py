@@ -10,6 +10,7 @@ from tests.access.policy.world import World
 DOCUMENT: dict[str, PyValue] = {
     "scopes": ["read:/room/**", "write:/room/**", "write:/free", "admin:/root/{userId}/**", "read:/own/{userId}/**"],
     "ttl": {"/room/*/here/*": 60},
+    "clear_on_disconnect": ["/room/*/cursor/{session}"],
     "write_rules": [
         {
             "path": "/room/{id}/meta",
@@ -113,6 +114,9 @@ class ExplainTests(SynchronousTestCase):
         """The scope alone, and a life time when there is one."""
         self.assertEqual(self.write("bob", "/free", 1).lines[-1], "rule: none matches, so the scope alone decides")
         self.assertEqual(self.write("bob", "/room/r/here/bob", 1).lines[-1], "expires 60 s after it")
+        cleared = "cleared when the last session of bob ends (clear_on_disconnect /room/*/cursor/{session})"
+        self.assertEqual(self.write("bob", "/room/r/cursor/bob", 1).lines[-1], cleared)
+        self.assertNotIn(cleared, self.write("bob", "/room/r/cursor/ann", 1).lines)
 
     def test_explaining_counts_no_failure(self) -> None:
         """However often it is asked; failures of before are told."""

@@ -18,6 +18,8 @@ from clasp_relay.access.policy.checks.base import Scalar
 from clasp_relay.access.policy.language.captures import Path, Template
 from clasp_relay.access.policy.language.json_keys import Keys
 from clasp_relay.access.policy.scopes import check_template
+from clasp_relay.errors import RequestError
+from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.messages import Value
 from clasp_relay.wire.values import encode_value
 
@@ -26,6 +28,9 @@ SNAPSHOT = "snapshot"
 WAYS_OUT = (SNAPSHOT, LIVE)
 """Values of ``applies_to``: ``snapshot`` for answers to requests, ``live`` for SETs and PUBLISHes to subscribers."""
 
+
+_SUBJECT = "{session}"
+"""What stands for the writer in a path of ``clear_on_disconnect``."""
 
 MAX_GUEST_DAYS = 36_500
 """A hundred years."""
@@ -188,6 +193,8 @@ class Document:
     max_ttl: tuple[tuple[Path, int], ...] = ()
     guest_ttl_days: tuple[tuple[Path, int], ...] = ()
     """Paths that capture a guest's id, and after how many days what that guest wrote there ends."""
+    clear_on_disconnect: tuple[str, ...] = ()
+    """Paths of what ends with its writer's last session; ``{session}`` stands for the subject."""
     hello_snapshot: bool = True
     guest_ids: GuestIds = GuestIds.BEARER
     anonymous: Anonymous | None = None
@@ -412,6 +419,7 @@ def parse_document(value: object, source: str) -> Document:
         ttl=_ttl(keys.below("ttl")) if keys.taken_if_given("ttl") else (),
         max_ttl=_ttl(keys.below("max_ttl")) if keys.taken_if_given("max_ttl") else (),
         guest_ttl_days=_guest_ttl(keys.below("guest_ttl_days")) if keys.taken_if_given("guest_ttl_days") else (),
+        clear_on_disconnect=_clear_on_disconnect(keys),
         hello_snapshot=keys.flag("hello_snapshot", True),
         guest_ids=GuestIds(keys.choice("guest_ids", [choice.value for choice in GuestIds], GuestIds.BEARER.value)),
         anonymous=_anonymous(keys.below("anonymous")) if keys.taken_if_given("anonymous") else None,
@@ -511,6 +519,28 @@ def _guest_ttl(keys: Keys) -> tuple[tuple[Path, int], ...]:
         if len(path.names) != 1 or path.many:
             keys.fail(path.text, "must capture one segment, the guest's id")
     return found
+
+
+def will_pattern(text: str, subject: str) -> Pattern:
+    """Returns the addresses of a path of ``clear_on_disconnect`` for one subject; ``*`` for those of all.
+
+    Raises:
+        RequestError: it is no pattern then.
+    """
+    return Pattern.parse(text.replace(_SUBJECT, subject))
+
+
+def _clear_on_disconnect(keys: Keys) -> tuple[str, ...]:
+    paths = keys.texts("clear_on_disconnect", [])
+    for n, path in enumerate(paths):
+        where = f"clear_on_disconnect[{n}]"
+        if set("{}") & set(path.replace(_SUBJECT, "")):
+            keys.fail(where, f"{path!r}: captures nothing; {_SUBJECT} stands for the writer, * for any segment")
+        try:
+            will_pattern(path, "x")
+        except RequestError as error:
+            keys.fail(where, f"{path!r}: {error.message}")
+    return tuple(paths)
 
 
 def _applies_to(keys: Keys) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from clasp_relay.access.policy.checks import Check
-from clasp_relay.access.policy.document import VisibilityEntry, WriteRule
+from clasp_relay.access.policy.document import VisibilityEntry, WriteRule, will_pattern
 from clasp_relay.access.policy.language.captures import Captured
 from clasp_relay.access.policy.language.question import Question
 from clasp_relay.access.policy.policy import Policy
@@ -110,6 +110,9 @@ def _stored_lines(policy: Policy, write: WriteRequest, state: State, now_us: int
         lines.append(f"stored as: {decode_value(grant.value)!r}")
     if grant.ttl is not None:
         lines.append(f"expires {grant.ttl & ~TTL_ABSOLUTE} s after it")
+    for path in policy.document.clear_on_disconnect:
+        if will_pattern(path, write.subject).matches(write.address):
+            lines.append(f"cleared when the last session of {write.subject} ends (clear_on_disconnect {path})")
     return lines
 
 

@@ -1,0 +1,139 @@
+"""``GET /api/stream``: begins an event stream on the connection of a request (``doors.event_stream``)."""
+
+from __future__ import annotations
+
+import json
+from http import HTTPStatus
+from typing import Any
+
+from twisted.protocols.policies import ProtocolWrapper
+
+from clasp_relay.access.tickets import Tickets
+from clasp_relay.core.relay import Relay
+from clasp_relay.doors.door import DoorCounts
+from clasp_relay.doors.event_stream import Asked, EventStream
+from clasp_relay.doors.handed import identity_of
+from clasp_relay.errors import DecodeError, Disconnect, ErrorCode, RequestError
+from clasp_relay.http.json_answers import bearer_of
+from clasp_relay.net.websocket import ClaspFactory, peer_host
+from clasp_relay.wire.address import Pattern
+from clasp_relay.wire.json_values import EVENT_STREAM
+
+__all__ = ["StreamApi"]
+
+_CORS_PREFIX = b"access-control-"
+_HEADERS = {
+    b"Content-Type": b"text/event-stream",
+    b"Cache-Control": b"no-store",
+    b"X-Content-Type-Options": b"nosniff",
+    b"X-Accel-Buffering": b"no",  # nginx would keep the events back until it has 4 kB of them
+}
+RETRY_AFTER_S = 5
+_EXPECTED = "the query is ?pattern=/a/**, or ?pattern=/a/**&ticket=…"
+
+
+class StreamApi:
+    """Begins event streams.
+
+    Args:
+        relay: the core.
+        gate: admits connections.
+        tickets: what pages present in place of a token.
+    """
+
+    def __init__(self, relay: Relay, gate: ClaspFactory, tickets: Tickets) -> None:
+        self._relay = relay
+        self._gate = gate
+        self._tickets = tickets
+        self.counts = DoorCounts("sse")
+        """The streams; messages are requests for one."""
+
+    def open(self, request: Any, client: str) -> None:
+        """Takes the connection of a request, and answers on it from now on.
+
+        Args:
+            request: what asked; CORS headers are set.
+            client: its client's address.
+
+        Raises:
+            RequestError: the request is refused, and not answered yet: UNAUTHENTICATED, TOKEN_EXPIRED, SCOPE, PATTERN,
+                MESSAGE, OVERLOADED.
+        """
+        self.counts.messages += 1
+        try:
+            asked = self._asked(request, client)
+            if not self._gate.accepts(peer_host(request.channel)):
+                raise RequestError(ErrorCode.OVERLOADED, "too many connections; try again later")
+        except RequestError:
+            self.counts.refused += 1
+            raise
+        _hand_over(request, EventStream(self._gate, self.counts, self._relay, asked))
+
+    def _asked(self, request: Any, client: str) -> Asked:
+        pattern = Pattern.parse(_text(request, b"pattern"))
+        token = bearer_of(request) or ""
+        if b"ticket" in request.args:
+            found = self._tickets.take(_text(request, b"ticket"))
+            if found is None:
+                text = "the ticket was used before or is too old; get another one with POST /auth/ticket"
+                raise RequestError(ErrorCode.UNAUTHENTICATED, text)
+            token = found
+        try:
+            who = identity_of(self._relay, token, client, EVENT_STREAM)
+        except Disconnect as refusal:
+            raise RequestError(refusal.code or ErrorCode.UNAUTHENTICATED, refusal.reason) from None
+        self._relay.permissions.check_subscribe(who, pattern)
+        cors = [
+            (name, value)
+            for name, values in request.responseHeaders.getAllRawHeaders()
+            for value in values
+            if name.lower().startswith(_CORS_PREFIX) or name.lower() == b"vary"
+        ]
+        forwarded = request.requestHeaders.getRawHeaders("x-forwarded-for") or ()
+        return Asked(
+            token,
+            pattern.text,
+            _head(HTTPStatus.OK, [*_HEADERS.items(), *cors]),
+            lambda sentence: _refusal(sentence, cors),
+            ",".join(forwarded),
+        )
+
+
+def _text(request: Any, name: bytes) -> str:
+    values = request.args.get(name, ())
+    if len(values) != 1:
+        raise DecodeError(_EXPECTED)
+    try:
+        return str(values[0], "utf-8")
+    except UnicodeDecodeError:
+        raise DecodeError("the query is not UTF-8") from None
+
+
+def _hand_over(request: Any, connection: EventStream) -> None:
+    """Gives the connection of a request to another protocol, as Autobahn's ``WebSocketResource`` does."""
+    transport, request.channel.transport = request.channel.transport, None
+    if isinstance(transport, ProtocolWrapper):  # TLS
+        transport.wrappedProtocol = connection
+    else:
+        transport.protocol = connection
+    # The HTTP channel was registered, and had paused the transport while it answers.
+    transport.unregisterProducer()
+    connection.makeConnection(transport)  # type: ignore[no-untyped-call]
+    transport.resumeProducing()
+
+
+def _head(status: HTTPStatus, headers: list[tuple[bytes, bytes]]) -> bytes:
+    """Returns a response's head. The end of the connection ends the body, so that HTTP/1.0 proxies understand it."""
+    lines = [b"%s: %s\r\n" % header for header in [*headers, (b"Connection", b"close")]]
+    return b"HTTP/1.1 %d %s\r\n%s\r\n" % (status, status.phrase.encode("ascii"), b"".join(lines))
+
+
+def _refusal(sentence: str, cors: list[tuple[bytes, bytes]]) -> bytes:
+    body = json.dumps({"error": sentence}).encode("ascii")
+    headers = [
+        (b"Content-Type", b"application/json"),
+        (b"Content-Length", b"%d" % len(body)),
+        (b"Retry-After", b"%d" % RETRY_AFTER_S),
+        *cors,
+    ]
+    return _head(HTTPStatus.SERVICE_UNAVAILABLE, headers) + body

@@ -1,0 +1,45 @@
+"""Tickets for URLs: used once, soon, and bounded."""
+
+import itertools
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from clasp_relay.access import tickets
+from clasp_relay.access.refusals import Busy
+from clasp_relay.access.tickets import MAX_TICKETS_PER_TOKEN, TICKET_LIFE_S, Tickets
+
+
+class TicketsTests(SynchronousTestCase):
+    """With a clock that is moved by hand."""
+
+    def setUp(self) -> None:
+        """No tickets."""
+        self.now_s = 100.0
+        numbers = itertools.count()
+        self.tickets = Tickets(lambda: self.now_s, lambda size: f"{next(numbers):0{2 * size}x}")
+
+    def test_ticket_stands_for_its_token_once(self) -> None:
+        """A second use and an unknown one get nothing."""
+        ticket = self.tickets.issue("token")
+        self.assertRegex(ticket, "^cpst_[0-9a-f]{32}$")
+        self.assertEqual([self.tickets.take(ticket), self.tickets.take(ticket)], ["token", None])
+        self.assertEqual((self.tickets.take("cpst_x"), len(self.tickets)), (None, 0))
+
+    def test_ticket_ends_after_its_life(self) -> None:
+        """And takes no room any more, whether it was used or not."""
+        old = self.tickets.issue("token")
+        self.now_s += TICKET_LIFE_S / 2
+        young = self.tickets.issue("token")
+        self.now_s += TICKET_LIFE_S / 2
+        self.assertEqual((self.tickets.take(old), len(self.tickets)), (None, 1))
+        self.assertEqual(self.tickets.take(young), "token")
+
+    def test_tickets_are_bounded(self) -> None:
+        """A token's oldest one goes; where there are too many in all, another one has to wait."""
+        own = [self.tickets.issue("token") for _ in range(MAX_TICKETS_PER_TOKEN + 1)]
+        self.assertEqual([self.tickets.take(own[0]), self.tickets.take(own[1])], [None, "token"])
+        self.patch(tickets, "MAX_TICKETS", len(self.tickets))
+        with self.assertRaises(Busy):
+            self.tickets.issue("another")
+        self.now_s += TICKET_LIFE_S
+        self.assertEqual(self.tickets.take(self.tickets.issue("another")), "another")
