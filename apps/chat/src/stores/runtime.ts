@@ -58,6 +58,8 @@ export interface RuntimeEvents {
   roomsLoaded: null
   /** What is stored of a room changed. */
   roomKept: StoredRoom
+  /** This browser stored encryption state of a room, with new keys perhaps. */
+  keysStored: null
   /** A room was read to its end. */
   read: { roomId: string }
 }
@@ -85,7 +87,7 @@ export class Runtime extends Emitter<RuntimeEvents> {
   constructor(readonly platform: Platform) {
     super()
     const { clock, random, relayUrl, makeSocket, authBase } = platform
-    this.auth = new AuthApi(authBase, (url, init) => platform.fetch(url, init))
+    this.auth = new AuthApi(authBase, (url, init) => platform.fetch(url, init), platform.deviceName)
     this.connection = new Connection({
       url: relayUrl,
       makeSocket,
@@ -116,6 +118,11 @@ export class Runtime extends Emitter<RuntimeEvents> {
 
   get begun(): boolean {
     return this.openStorage !== null
+  }
+
+  /** Whether this tab does what one tab of the browser has to do. */
+  get leads(): boolean {
+    return this.isAlone
   }
 
   /** Opens the storage of a user, then connects. */
@@ -218,7 +225,10 @@ export class Runtime extends Emitter<RuntimeEvents> {
       self: () => this.self,
       emit: (event) => this.emit('room', event),
       device: (userId, deviceId) => this.directory.device(userId, deviceId),
-      share: (roomId) => this.tabs?.tell(roomId),
+      share: (roomId) => {
+        this.tabs?.tell(roomId)
+        this.emit('keysStored', null)
+      },
     })
     this.rooms.set(room.id, live)
     return live
@@ -243,8 +253,10 @@ export class Runtime extends Emitter<RuntimeEvents> {
 
   /** Another tab stored encryption state of a room, or was opened and may have left messages unsent. */
   private hearTab(message: string): void {
-    if (message !== TAB_OPENED) void this.rooms.get(message)?.sync()
-    else if (this.isAlone) this.emit('alone', null)
+    if (message !== TAB_OPENED) {
+      void this.rooms.get(message)?.sync()
+      this.emit('keysStored', null)
+    } else if (this.isAlone) this.emit('alone', null)
   }
 
   private beat(): void {

@@ -14,7 +14,7 @@ export interface PublicJwk {
 
 const COORDINATE = /^[A-Za-z0-9_-]{43}$/
 
-function publicJwk(value: unknown, keyOps: readonly string[]): PublicJwk | null {
+export function publicJwk(value: unknown, keyOps: readonly string[]): PublicJwk | null {
   const fields = fieldsOf(value)
   if (!fields || own(fields, 'kty') !== 'EC' || own(fields, 'crv') !== 'P-256') return null
   const x = own(fields, 'x')
