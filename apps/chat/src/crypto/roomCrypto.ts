@@ -31,6 +31,8 @@ export interface RoomCryptoRecord {
 export type CryptoEvent =
   | { type: 'meta'; meta: { encrypted: boolean; creatorId: string | null; passwordSalt: string | null } | null }
   | { type: 'disconnected' }
+  /** From now on nothing is heard of who is here. */
+  | { type: 'asleep' }
   /** Everything that was set when this user came inside has arrived: the list of members is complete. */
   | { type: 'complete' }
   | { type: 'admin'; userId: string; admin: boolean }
@@ -188,6 +190,8 @@ export class RoomCrypto {
         return this.takeMeta(event.meta)
       case 'disconnected':
         return this.disconnect()
+      case 'asleep':
+        return this.forgetPeople()
       case 'complete':
         return this.audit()
       case 'admin':
@@ -246,9 +250,13 @@ export class RoomCrypto {
   private disconnect(): void {
     // Presence and the encryption state of an open room are known only while connected.
     if (this.mode === 'off') this.mode = 'unknown'
+    this.asking = 'no'
+    this.forgetPeople()
+  }
+
+  private forgetPeople(): void {
     this.present.clear()
     this.members.clear()
-    this.asking = 'no'
     for (const peer of this.peers.values()) peer.pending = false
   }
 

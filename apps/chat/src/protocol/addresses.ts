@@ -118,6 +118,12 @@ export const pattern = {
   roomKeys: (rid: string) => inRoom(rid, 'crypto/*/*'),
   /** The reactions in all rooms: the relay shows those of the rooms that one is inside of. */
   reactions: () => '/chat/room/*/reactions/**',
+  /**
+   * What has to be known of the rooms that have no subscriptions of their own. Each of these is shown only to those who
+   * are inside, so that the relay narrows it to their rooms.
+   */
+  everyRoom: (uid: string) =>
+    ['messages', 'members/*', 'crypto/*/*', 'bans/*', `presence/${user(uid)}`].map((rest) => `/chat/room/*/${rest}`),
   /** The history that is sent to a user, in all rooms. */
   historyFor: (uid: string) => `/chat/room/*/history/to/${user(uid)}`,
 } as const

@@ -46,6 +46,7 @@ type Happening = CryptoEvent | { type: 'pubkeyOf'; userId: string; live: boolean
 const happening: fc.Arbitrary<Happening> = fc.oneof(
   { weight: 3, arbitrary: fc.record({ type: fc.constant('meta' as const), meta: fc.option(meta) }) },
   fc.record({ type: fc.constant('disconnected' as const) }),
+  fc.record({ type: fc.constant('asleep' as const) }),
   fc.record({ type: fc.constant('admin' as const), userId: user, admin: fc.boolean() }),
   fc.record({ type: fc.constant('presence' as const), userId: user, present: fc.boolean() }),
   fc.record({ type: fc.constant('ban' as const), userId: user, banned: fc.boolean() }),

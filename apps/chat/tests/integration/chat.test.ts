@@ -91,6 +91,21 @@ describe.skipIf(!canRun)('with the relay under the chat policy', () => {
     await until(() => alice.members.present(roomId).length === 2, 'both are there')
   })
 
+  it('somebody in many rooms hears of those without subscriptions of their own', async () => {
+    const [alice, bob] = [await guest('Alice M'), await guest('Bob M')]
+    const first = await alice.rooms.create({ name: 'First', isPublic: false, encrypted: true })
+    const rest = Array.from({ length: 20 }, (_, at) => ({ name: `Room ${at}`, isPublic: true, encrypted: false }))
+    for (const each of rest) await alice.rooms.create(each)
+    await inside(alice, first)
+    expect(alice.runtime.rooms.get(first)!.awake).toBe(false)
+    await bob.rooms.join(first)
+    await until(() => bob.rooms.byId[first]?.encryption === 'ready', 'Bob gets the key of a room that was asleep')
+    for (const each of alice.rooms.joined.slice(0, 20)) alice.rooms.activate(each.id)
+    alice.rooms.activate(null)
+    await says(bob, first, 'are you there?')
+    await until(() => alice.rooms.byId[first]!.unread === 1, 'Alice hears it')
+  })
+
   it('a newcomer gets the key of an encrypted room and what was said there', async () => {
     const [alice, bob] = [await guest('Alice B'), await guest('Bob B')]
     const roomId = await alice.rooms.create({ name: 'Secret', isPublic: false, encrypted: true })
