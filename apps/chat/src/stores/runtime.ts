@@ -234,6 +234,7 @@ export class Runtime extends Emitter<RuntimeEvents> {
       self: () => this.self,
       emit: (event) => this.emit('room', event),
       device: (userId, deviceId) => this.directory.device(userId, deviceId),
+      hasAccount: async (userId) => (await this.directory.account(userId)) !== null,
       wake: (roomId) => {
         const asleep = this.rooms.get(roomId)
         if (asleep) this.wake(asleep)

@@ -73,7 +73,7 @@ async function keyexFrom(userId: string): Promise<CryptoEvent> {
   await machine.handle({ type: 'pubkey', userId: 'bob', publicKey, live: true })
   const effects = await machine.handle({ type: 'timer', name: 'answer bob' })
   const keyex = effects.flatMap((effect) => (effect.type === 'sendKeyex' ? [effect.value] : []))[0]
-  return keyex ? { type: 'keyex', keyex } : { type: 'unreadable' }
+  return keyex ? { type: 'keyex', keyex, doubtful: false } : { type: 'unreadable' }
 }
 
 async function attempt(machine: RoomCrypto, message: Outgoing) {

@@ -39,6 +39,8 @@ export interface LiveRoomContext {
   emit: (event: RoomEvent) => void
   /** A device that the account of its user has signed. */
   device: (userId: string, deviceId: string) => Promise<shapes.DeviceRecord | null>
+  /** Whether a user has an account key, which signs devices. */
+  hasAccount: (userId: string) => Promise<boolean>
   /** Something happened for which the room has to know more than it hears asleep. */
   wake: (roomId: string) => void
   /** The encryption of this room was stored: other tabs are to read it. */
@@ -236,19 +238,32 @@ export class LiveRoom {
     const place = parseAddress(update.address)
     if (!place || !this.active) return
     const event = this.cryptoEvent(place, update)
-    if (event && this.isAwake) this.tell(event)
+    if (event?.type === 'keyex') void this.hearKey(event.keyex)
+    else if (event && this.isAwake) void this.tell(event)
     else if (event) this.hearAsleep(event)
     if (place.kind === 'meta') this.takeMeta(update.value, update.kind === 'set')
     else if (place.kind === 'presence' && place.userId === this.context.self().userId) this.takeOwnPresence(update)
     this.context.emit({ type: 'update', roomId: this.id, place, update })
   }
 
+  /** A key for this user: whether a device of its sender's account wrapped it has to be looked up. */
+  private async hearKey(keyex: shapes.Keyex): Promise<void> {
+    const { fromId, senderPublicKey } = keyex
+    const deviceId = keyex.deviceId ?? this.devices.get(fromId)
+    const isProven = await this.vouched(fromId, await fingerprintOf(senderPublicKey), deviceId)
+    const doubtful = !isProven && (await this.context.hasAccount(fromId))
+    if (!this.active) return
+    const event = { type: 'keyex', keyex, doubtful } as const
+    if (this.isAwake) return this.tell(event)
+    this.keptKeys.push(event)
+    this.context.wake(this.id)
+  }
+
   /** What asks for an answer or another key can be judged only by who is present and who is an admin. */
   private hearAsleep(event: CryptoEvent): void {
-    if (event.type === 'keyex') this.keptKeys.push(event)
     const isAsking = event.type === 'pubkey' && event.live && event.userId !== this.context.self().userId
     const isLeaving = (event.type === 'member' && !event.member) || (event.type === 'ban' && event.banned)
-    if (event.type === 'keyex' || isAsking || (isLeaving && this.encryption !== 'off')) this.context.wake(this.id)
+    if (isAsking || (isLeaving && this.encryption !== 'off')) this.context.wake(this.id)
   }
 
   private takeMeta(value: unknown, live: boolean): void {
@@ -285,7 +300,7 @@ export class LiveRoom {
       }
       case 'keyex': {
         const keyex = place.userId === this.context.self().userId ? shapes.parseKeyex(value) : null
-        return keyex && { type: 'keyex', keyex }
+        return keyex && { type: 'keyex', keyex, doubtful: true }
       }
       default:
         return null
@@ -366,8 +381,7 @@ export class LiveRoom {
   }
 
   /** Whether a new exchange key is that of a device that the account of its user has signed. */
-  private async vouched(userId: string, fingerprint: string): Promise<boolean> {
-    const deviceId = this.devices.get(userId)
+  private async vouched(userId: string, fingerprint: string, deviceId = this.devices.get(userId)): Promise<boolean> {
     const device = deviceId === undefined ? null : await this.context.device(userId, deviceId)
     return device !== null && (await fingerprintOf(device.exchange)) === fingerprint
   }
