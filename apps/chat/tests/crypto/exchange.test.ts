@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { RoomCrypto } from '@/crypto/roomCrypto'
+import { newRoomKey } from '@/crypto/roomKey'
 import { permutations, seeded } from '../random'
 import { Room } from './room'
 
@@ -276,6 +277,18 @@ describe('a key that no account vouches for', () => {
     await room.act('creator', { type: 'rotate', without: [] })
     await room.settle()
     expect(await room.keyOf('bob')).toBe(await room.keyOf('creator'))
+  })
+})
+
+describe('keys that came with history', () => {
+  it('are stored once, and never sent with', async () => {
+    const room = await fill(1, ['creator', 'bob'], true)
+    const before = await room.keyOf('bob')
+    const keys = [(await newRoomKey()).jwk]
+    const learned = await room.act('bob', { type: 'learn', keys })
+    expect(learned.map((effect) => effect.type)).toEqual(['store'])
+    expect(await room.act('bob', { type: 'learn', keys })).toEqual([])
+    expect(await room.keyOf('bob')).toBe(before)
   })
 })
 
