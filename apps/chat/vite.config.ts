@@ -52,8 +52,8 @@ export default defineConfig({
       include: ['src/**/*.{ts,vue}'],
       exclude: ['src/main.ts', 'src/**/*.d.ts'],
       thresholds: {
-        'src/protocol/**': { branches: 99, lines: 100, functions: 100 },
-        'src/crypto/**': { branches: 98, lines: 100, functions: 99 },
+        'src/protocol/**': { branches: 100, lines: 100, functions: 100 },
+        'src/crypto/**': { branches: 100, lines: 100, functions: 100 },
       },
     },
   },

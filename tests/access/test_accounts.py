@@ -11,12 +11,12 @@ from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.access import accounts as accounts_module
-from clasp_relay.access.accounts import Admission, TokenInfo, load_tokens
+from clasp_relay.access.accounts import Admission, SessionInfo, TokenInfo, load_tokens
 from clasp_relay.access.devices import device_record, make_device
 from clasp_relay.access.issuer import Issued
 from clasp_relay.access.limits import RateLimits
 from clasp_relay.access.names import name_keys
-from clasp_relay.access.refusals import BadInput, Busy, Forbidden, Limited, Refusal, Taken, Unauthenticated
+from clasp_relay.access.refusals import BadInput, Busy, Forbidden, Limited, Missing, Refusal, Taken, Unauthenticated
 from clasp_relay.access.secret_files import admin_record
 from clasp_relay.access.tokens import (
     MAX_TOKENS_PER_SUBJECT,
@@ -537,6 +537,55 @@ class TokenTests(AccountsTestCase):
         self.stack.tokens.lookup(other.token)
         self.assert_refused(self.stack.accounts.logout(alice.token, HOME), Unauthenticated, "not valid")
 
+    def test_sessions_are_the_bearers_sign_ins(self) -> None:
+        """With what each device calls itself; a refresh belongs to its sign-in and may name it anew."""
+        accounts = self.stack.accounts
+        alice = self.successResultOf(accounts.register("Alice", "password", None, None, HOME, None, " Desk "))
+        self.stack.clock.advance(100)
+        phone = self.successResultOf(accounts.login("Alice", "password", HOME, "Phone"))
+        self.guest("Gina")
+        self.stack.clock.advance(100)
+        renamed = self.successResultOf(accounts.refresh(alice.token, HOME, "Office"))
+        self.refresh(renamed)
+        office, other = self.successResultOf(accounts.sessions(renamed.token))
+        self.assertRegex(office.id, "^[0-9a-f]{16}$")
+        self.assertEqual(office, SessionInfo(office.id, "Office", START_S, START_S + 200, True))
+        self.assertEqual(other, SessionInfo(other.id, "Phone", START_S + 100, START_S + 100, False))
+        self.stack.clock.advance(50)
+        self.stack.in_use.add(digest_of(phone.token))
+        seen = [each.last_seen for each in self.successResultOf(accounts.sessions(phone.token))]
+        self.assertEqual(seen, [START_S + 200, START_S + 250])
+
+    def test_session_is_ended_by_its_user_only(self) -> None:
+        """With all of its tokens, once; the one that asks may end its own."""
+        alice, phone, bob = self.register("Alice"), self.login("Alice"), self.register("Bob")
+        renewed = self.refresh(phone)
+        accounts = self.stack.accounts
+        mine, other = (
+            next(each.id for each in self.successResultOf(accounts.sessions(bearer)) if each.current)
+            for bearer in (alice.token, phone.token)
+        )
+        for bearer, wanted in ((bob, mine), (alice, "0" * 16), (alice, "")):
+            self.assert_refused(accounts.end_session(wanted, bearer.token, HOME), Missing, "no such session")
+        self.assertIsNone(self.successResultOf(accounts.end_session(other, alice.token, HOME)))
+        for ended in (phone, renewed):
+            self.assertRaises(TokenUnknown, self.stack.tokens.lookup, ended.token)
+        self.assert_refused(accounts.end_session(other, alice.token, HOME), Missing)
+        self.assertIsNone(self.successResultOf(accounts.end_session(mine, alice.token, HOME)))
+        self.assertRaises(TokenUnknown, self.stack.tokens.lookup, alice.token)
+
+    def test_long_or_invisible_device_names_are_refused(self) -> None:
+        """Whichever call brings them."""
+        accounts, alice = self.stack.accounts, self.register("Alice")
+        for name, words in (("x" * 65, "at most 64"), ("a\u202eb", "control or invisible")):
+            for call in (
+                accounts.register("Bob", "password", None, None, HOME, None, name),
+                accounts.login("Alice", "password", HOME, name),
+                accounts.guest(None, None, None, HOME, name),
+                accounts.refresh(alice.token, HOME, name),
+            ):
+                self.assert_refused(call, BadInput, words)
+
     def test_token_ends_only_when_that_is_committed(self) -> None:
         """And an answer says so only then, too. Who hangs up meanwhile does not stop it."""
         alice = self.register("Alice")
@@ -560,6 +609,8 @@ class TokenTests(AccountsTestCase):
             with self.subTest(words=words):
                 self.assert_refused(accounts.logout(bearer, HOME), Unauthenticated, words)
                 self.assert_refused(accounts.refresh(bearer, HOME), Unauthenticated, words)
+                self.assert_refused(accounts.sessions(bearer), Unauthenticated, words)
+                self.assert_refused(accounts.end_session("x", bearer, HOME), Unauthenticated, words)
                 self.assert_refused(
                     accounts.change_password("password", "new password", bearer, HOME), Unauthenticated, words
                 )

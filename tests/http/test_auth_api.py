@@ -32,6 +32,8 @@ ROUTES = {
     "/auth/logout": "POST",
     "/auth/refresh": "POST",
     "/auth/password": "POST",
+    "/auth/sessions": "GET",
+    "/auth/sessions/0123456789abcdef": "DELETE",
     "/auth/me": "GET",
     "/auth/config": "GET",
     "/auth/ticket": "POST",
@@ -130,6 +132,23 @@ class CallTests(ApiTestCase):
         self.assertEqual((done.status, done.json), (200, {}))
         self.assertRaises(TokenUnknown, self.stack.tokens.lookup, second)
 
+    def test_sessions_are_listed_and_ended(self) -> None:
+        """By the device that asks, which is marked."""
+        here = self.token("/auth/register", {**ALICE, "device": "Desk"})
+        there = self.token("/auth/login", {**ALICE, "device": "Phone"})
+        there = self.token("/auth/refresh", {"device": "Tablet"}, there)
+        listed = self.site.request("GET", "/auth/sessions", bearer=here)
+        self.assertEqual(listed.status, 200)
+        self.assertEqual({each["device"]: each["current"] for each in listed.json}, {"Desk": True, "Tablet": False})
+        self.assertEqual(set(listed.json[0]), {"id", "device", "created_at", "last_seen", "current"})
+        path = "/auth/sessions/" + next(each["id"] for each in listed.json if not each["current"])
+        done = self.site.request("DELETE", path, bearer=here)
+        self.assertEqual((done.status, done.json), (200, {}))
+        self.assertRaises(TokenUnknown, self.stack.tokens.lookup, there)
+        self.assert_error(self.site.request("DELETE", path, bearer=here), 404, "no such session")
+        guest = self.token("/auth/guest", {"device": "Kiosk"})
+        self.assertEqual(self.site.request("GET", "/auth/sessions", bearer=guest).json[0]["device"], "Kiosk")
+
     def test_guests_token_proves_the_guests_id(self) -> None:
         """To guest and to register."""
         body = {"name": "Gina", "user_id": "g1"}
@@ -145,7 +164,8 @@ class CallTests(ApiTestCase):
         """As JSON."""
         answer = self.site.request("GET", "/auth/openapi.json")
         paths = {path for path in answer.json["paths"] if path.startswith("/auth/")}
-        self.assertEqual((answer.status, paths), (200, set(ROUTES)))
+        described = {path.replace("0123456789abcdef", "{session_id}") for path in ROUTES}
+        self.assertEqual((answer.status, paths), (200, described))
 
 
 class ErrorTests(ApiTestCase):
@@ -213,6 +233,7 @@ class ErrorTests(ApiTestCase):
         """And say how to authenticate."""
         password = {"old": "password", "new": "new password"}
         calls = [("POST", "/auth/logout", None), ("POST", "/auth/refresh", None), ("POST", "/auth/password", password)]
+        calls += [("GET", "/auth/sessions", None), ("DELETE", "/auth/sessions/x", None)]
         for method, path, body in [*calls, ("GET", "/auth/me", None)]:
             for bearer in (None, "cpsk_" + "0" * 32):
                 with self.subTest(path=path, bearer=bearer):
@@ -232,6 +253,13 @@ class ErrorTests(ApiTestCase):
         ):
             with self.subTest(body=body):
                 self.assert_error(self.post("/auth/password", body, bearer), status)
+
+    def test_refresh_refuses_a_body_that_is_no_json(self) -> None:
+        """And takes none."""
+        alice = self.token("/auth/register", ALICE)
+        for body in (b"x", b"[]", {"device": 1}):
+            self.assert_error(self.post("/auth/refresh", body, alice), 400)
+        self.token("/auth/refresh", None, alice)
 
     def test_taken_names_and_ids_answer_409(self) -> None:
         """Only the sentence about an id has the word «identity»: clients throw theirs away at it."""
@@ -286,6 +314,7 @@ class ErrorTests(ApiTestCase):
     def test_unknown_path_answers_404(self) -> None:
         """Whatever is odd about it."""
         paths = ["/auth", "/auth/", "/auth/nothing", "/auth/login/", "/auth//login", "/auth/login/x", "/auth/%ff"]
+        paths += ["/auth/sessions/", "/auth/sessions/x/y", "/auth//sessions/x", "/auth/sessions/%ff"]
         for path in [*paths, "/auth/LOGIN", "/auth/..%2flogin"]:
             for method in ("GET", "POST", "OPTIONS"):
                 with self.subTest(path=path, method=method):
@@ -294,7 +323,7 @@ class ErrorTests(ApiTestCase):
     def test_wrong_method_answers_405_with_the_right_ones(self) -> None:
         """OPTIONS, where it is no preflight, says the same."""
         for path, right in ROUTES.items():
-            allow = "OPTIONS, POST" if right == "POST" else "GET, HEAD, OPTIONS"
+            allow = {"GET": "GET, HEAD, OPTIONS"}.get(right, ", ".join(sorted((right, "OPTIONS"))))
             for method in {"GET", "POST", "PUT", "DELETE", "PATCH", "X"} - {right}:
                 with self.subTest(path=path, method=method):
                     answer = self.site.request(method, path)
@@ -443,7 +472,7 @@ class OpenApiTests(SynchronousTestCase):
         """With its methods."""
         app: Klein = AuthApi.app
         routes = {
-            (f"/auth{rule.rule}", method.lower())
+            ("/auth" + rule.rule.translate(str.maketrans("<>", "{}")), method.lower())
             for rule in app.url_map.iter_rules()
             for method in (rule.methods or set()) - {"HEAD"}
         }

@@ -18,7 +18,8 @@ from tests.logs.events import collect, said
 ROOT = Path(__file__).parent.parent.parent
 PACKAGE = ROOT / "src" / "clasp_relay"
 OWN = PACKAGE / "logs" / "events.py"
-BY_CALL = {f"AUTH_{call}" for call in ("REGISTER", "LOGIN", "GUEST", "LOGOUT", "REFRESH", "PASSWORD", "OTHER")}
+_CALLS = ("REGISTER", "LOGIN", "GUEST", "LOGOUT", "REFRESH", "PASSWORD", "END_SESSION", "OTHER")
+BY_CALL = {f"AUTH_{call}" for call in _CALLS}
 """Events that the catalogue itself chooses, by a call's name."""
 LOG_METHODS = {"critical", "debug", "emit", "err", "error", "exception", "failure", "info", "msg", "warn", "warning"}
 BY_CONSTANT = {name: value for name, value in vars(events).items() if isinstance(value, Event)}

@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.errors import StartError
 from clasp_relay.storage import users_file as module
-from clasp_relay.storage.users import Claim, KeptToken, NameConfusable, TokenRecord, User
+from clasp_relay.storage.users import Claim, KeptToken, NameConfusable, SignIn, TokenRecord, User
 from clasp_relay.storage.users_file import SCHEMA_VERSION, open_users_file
 from clasp_relay.storage.users_sqlite import SqliteUsers
 from tests.storage.test_users_sqlite import keys_of
@@ -141,6 +141,7 @@ class UsersFileTests(SynchronousTestCase):
         user = TokenRecord(b"u", "u1", "name of u1", False, "policy", 1, 1001)
         self.assertEqual({record.digest: record for record in store.valid_tokens(1000)}, {b"g": guest, b"u": user})
         self.assertEqual(store.find_token(b"g"), KeptToken(guest, None, 1001))
+        self.assertEqual(store.sign_ins("u1", 5), [SignIn(b"u", "", 1, 1, (b"u",))])
         self.assertEqual(store.revoke(b"u", 5), [b"u"])
         self.assertRaises(NameConfusable, store.check_new_user, "u3", keys_of("Alice")._replace(folded="-"), OPEN)
         self.assertEqual(self.copies(), ["users.db.v1.bak"])

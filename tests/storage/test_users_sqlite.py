@@ -23,6 +23,7 @@ from clasp_relay.storage.users import (
     NameConfusable,
     NameKeys,
     NameTaken,
+    SignIn,
     StoreBusy,
     TokenGone,
     TokenRecord,
@@ -204,6 +205,7 @@ class UserStoreTests(SynchronousTestCase):
         self.store.add_user_token(token("b"), 0)
         self.store.redate([token("b").digest, b"unknown"], 1000)
         moved = token("b", created_s=NOW_S + 1000)
+        self.assertEqual([each.created_s for each in self.store.sign_ins("u1", NOW_S)], [NOW_S + 1000, NOW_S])
         self.assertEqual(self.store.find_token(moved.digest), KeptToken(moved, None, NOW_S + DAY_S + 1000))
         self.assertEqual(self.store.find_token(token("a").digest), KeptToken(token("a"), None, NOW_S + DAY_S))
 
@@ -219,6 +221,36 @@ class UserStoreTests(SynchronousTestCase):
         self.assertEqual(set(self.store.revoke(second.digest, NOW_S)), {second.digest, third.digest})
         self.assertEqual(self.store.valid_tokens(NOW_S), [other])
         self.assert_refused(TokenGone, self.store.add_refreshed_token, token("d"), first.digest)
+
+    def test_store_lists_the_sign_ins_that_are_not_over(self) -> None:
+        """With the device's latest name and both times; the latest first, and nobody else's."""
+        first = token("a")
+        second = token("b", created_s=NOW_S + 10)._replace(sign_in=first.digest, replaces=first.digest, device="Desk")
+        other = token("other", created_s=NOW_S + 5)._replace(device="Phone")
+        self.store.add_refreshed_token(second, first.digest)
+        self.store.add_user_token(other, 0)
+        self.store.add_guest_token(token("g", "g1", guest=True), GUEST, NO_PROOF)
+        desk, phone = self.store.sign_ins("u1", NOW_S + 20)
+        self.assertEqual(desk[:4], (first.digest, "Desk", NOW_S, NOW_S + 10))
+        self.assertEqual(set(desk.digests), {first.digest, second.digest})
+        self.assertEqual(phone, SignIn(other.digest, "Phone", NOW_S + 5, NOW_S + 5, (other.digest,)))
+        self.store.revoke(second.digest, NOW_S + 20)
+        self.assertEqual(self.store.sign_ins("u1", NOW_S + 20), [phone])
+        self.assertEqual(self.store.sign_ins("u1", NOW_S + 5 + DAY_S), [])
+
+    def test_store_lists_a_sign_in_for_as_long_as_it_can_be_refreshed(self) -> None:
+        """A guest's, and one that ended to make room; not a guest's whose id is a user's now."""
+        self.store.add_guest_token(token("g", "g1", guest=True), GUEST, NO_PROOF)
+        self.store.end([token("a").digest], NOW_S)
+        self.assertEqual([each.sign_in for each in self.store.sign_ins("u1", NOW_S)], [token("a").digest])
+        last_s = NOW_S + DAY_S + GUEST_PROOF_S - 1
+        self.assertEqual([each.sign_in for each in self.store.sign_ins("g1", last_s)], [token("g").digest])
+        self.assertEqual(self.store.sign_ins("g1", last_s + 1), [])
+        claim = Claim(token("g").digest, False, NOW_S)
+        self.store.add_user(user("g1", "Gina"), GINA, token("h", "g1"), claim)
+        self.assertEqual(len(self.store.sign_ins("g1", NOW_S)), 2)
+        self.store.end([token("g").digest], NOW_S)
+        self.assertEqual([each.sign_in for each in self.store.sign_ins("g1", NOW_S)], [token("h").digest])
 
     def test_store_refuses_a_name_that_looks_like_a_users(self) -> None:
         """To users and guests; a name of which only the folded form looks alike, too."""

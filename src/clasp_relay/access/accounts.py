@@ -18,6 +18,7 @@ from clasp_relay.access.addresses import address_group
 from clasp_relay.access.issuer import BAD_TOKEN, EXPIRED_TOKEN, NO_TOKEN, Issued, Issuer, PendingToken
 from clasp_relay.access.limits import MAX_KEYS, AttemptLimiter, KnownAddresses, LoginAttempt
 from clasp_relay.access.names import (
+    check_device,
     check_guest_name,
     check_password,
     check_user_id,
@@ -29,7 +30,7 @@ from clasp_relay.access.names import (
     normalise_name,
 )
 from clasp_relay.access.passwords import Passwords
-from clasp_relay.access.refusals import BadInput, Busy, Forbidden, Refusal, Unauthenticated
+from clasp_relay.access.refusals import BadInput, Busy, Forbidden, Missing, Refusal, Unauthenticated
 from clasp_relay.access.store_calls import StoreCalls
 from clasp_relay.access.tickets import Tickets
 from clasp_relay.access.tokens import MAX_EXPIRED, POLICY_SCOPES, TokenRecord, TokenTable, digest_of
@@ -37,7 +38,7 @@ from clasp_relay.access.workers import Workers, uncancellable
 from clasp_relay.logs import events
 from clasp_relay.storage.users import Claim, User, UserStore
 
-__all__ = ["WRONG_PASSWORD", "Accounts", "Admission", "Tell", "TokenInfo", "load_tokens"]
+__all__ = ["WRONG_PASSWORD", "Accounts", "Admission", "SessionInfo", "Tell", "TokenInfo", "load_tokens"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -63,6 +64,20 @@ class TokenInfo:
     guest: bool
     scopes: Sequence[str]
     expires_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class SessionInfo:
+    """A sign-in of the bearer's, as the bearer may know it; times in Unix seconds.
+
+    ``last_seen`` is now while a session of it is connected, otherwise when its token was issued or last refreshed.
+    """
+
+    id: str
+    device: str
+    created_at: int
+    last_seen: int
+    current: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,13 +168,15 @@ class Accounts:
         bearer: str | None,
         address: str,
         invite: str | None = None,
+        device: str | None = None,
     ) -> Deferred[Issued]:
         """Registers a user; with a guest's id and a token of that guest, the guest becomes the user."""
-        return self._call("register", address, self._register(username, password, user_id, bearer, address, invite))
+        work = self._register(username, password, user_id, bearer, address, invite, device)
+        return self._call("register", address, work)
 
-    def login(self, username: str, password: str, address: str) -> Deferred[Issued]:
+    def login(self, username: str, password: str, address: str, device: str | None = None) -> Deferred[Issued]:
         """Signs a user in."""
-        return self._call("login", address, self._login(username, password, address))
+        return self._call("login", address, self._login(username, password, address, device))
 
     def sign_in(self, username: str, password: str, address: str) -> Deferred[TokenRecord]:
         """Signs a user in for sessions without a token, until the password changes or the relay stops.
@@ -177,17 +194,27 @@ class Accounts:
         """
         return self._call("login", address, self._sign_in(username, password, address))
 
-    def guest(self, name: str | None, user_id: str | None, bearer: str | None, address: str) -> Deferred[Issued]:
+    def guest(
+        self, name: str | None, user_id: str | None, bearer: str | None, address: str, device: str | None = None
+    ) -> Deferred[Issued]:
         """Signs a guest in; an id that a guest has already needs a token of that guest."""
-        return self._call("guest", address, self._guest(name, user_id, bearer, address))
+        return self._call("guest", address, self._guest(name, user_id, bearer, address, device))
 
     def logout(self, bearer: str | None, address: str) -> Deferred[None]:
         """Revokes the presented token, and those that it was refreshed from or to."""
         return self._call("logout", address, self._logout(bearer))
 
-    def refresh(self, bearer: str | None, address: str) -> Deferred[Issued]:
+    def refresh(self, bearer: str | None, address: str, device: str | None = None) -> Deferred[Issued]:
         """Issues a token that replaces the presented one, which is valid or a guest's that expired within 90 days."""
-        return self._call("refresh", address, self._refresh(bearer, address))
+        return self._call("refresh", address, self._refresh(bearer, address, device))
+
+    def sessions(self, bearer: str | None) -> Deferred[list[SessionInfo]]:
+        """Returns the bearer's sign-ins that are not over, the latest first; it is not logged."""
+        return uncancellable(Deferred.fromCoroutine(self._sessions(bearer)))
+
+    def end_session(self, session_id: str, bearer: str | None, address: str) -> Deferred[None]:
+        """Revokes the tokens of one of the bearer's sign-ins, which may be the presented one's."""
+        return self._call("end session", address, self._end_session(session_id, bearer))
 
     def change_password(self, old: str, new: str, bearer: str | None, address: str) -> Deferred[None]:
         """Changes the bearer's password and revokes all other tokens of that user."""
@@ -241,11 +268,13 @@ class Accounts:
         bearer: str | None,
         address: str,
         invite: str | None,
+        device: str | None,
     ) -> Issued:
         invited_by = self._invite_digest(invite)
         self._limiter.check_registration(address)
         name = check_username(username)
         check_password(password)
+        device = check_device(device)
         user_id = self._id_or_new(user_id)
         self._limiter.count_registration(address)
         self._issuer.check_room(guest=False)
@@ -255,7 +284,7 @@ class Accounts:
         # Before the expensive hash; it is checked again when the user is added.
         await self._calls.run(self._store.check_new_user, user_id, keys, self._claim(bearer))
         user = User(user_id, name, await self._passwords.hash(password, address_group(address)), self._now())
-        pending = self._issuer.make(user_id, name, False, self._hash_of(address))
+        pending = self._issuer.make(user_id, name, False, self._hash_of(address), device)
         await self._calls.run(self._store.add_user, user, keys, pending.record, self._claim(bearer), invited_by)
         self._known.add(pending.record.made_for, keys.folded)
         return await self._issue(pending)
@@ -297,9 +326,10 @@ class Accounts:
         if len(self._without_token) >= MAX_WITHOUT_TOKEN:
             raise Busy("Too many people are signed in. Try again in a minute.", 60)
 
-    async def _login(self, username: str, password: str, address: str) -> Issued:
+    async def _login(self, username: str, password: str, address: str, device: str | None) -> Issued:
+        device = check_device(device)
         user = await self._find(username, password, address)
-        pending = self._issuer.make(user.user_id, user.username, False, self._hash_of(address))
+        pending = self._issuer.make(user.user_id, user.username, False, self._hash_of(address), device)
         await self._calls.run(self._store.add_user_token, pending.record, user.password_changes)
         self._known.add(pending.record.made_for, fold_name(username))
         issued = await self._issue(pending)
@@ -320,16 +350,19 @@ class Accounts:
         if not self.admission.guests:
             raise Forbidden("Guests cannot sign in here. Sign in with an account.")
 
-    async def _guest(self, name: str | None, user_id: str | None, bearer: str | None, address: str) -> Issued:
+    async def _guest(
+        self, name: str | None, user_id: str | None, bearer: str | None, address: str, device: str | None
+    ) -> Issued:
         self._check_guests()
         self._limiter.check_guest(address)
         user_id = self._id_or_new(user_id)
         name = default_guest_name(user_id) if name is None else check_guest_name(name)
+        device = check_device(device)
         self._limiter.count_guest(address)
         self._issuer.check_room(guest=True)
         claim = self._claim(bearer)
         is_proven = not self._open_guest_ids or self._tokens.is_of(claim.proof, user_id)
-        pending = self._issuer.make(user_id, name, True, self._hash_of(address))
+        pending = self._issuer.make(user_id, name, True, self._hash_of(address), device)
         await self._calls.run(self._store.add_guest_token, pending.record, name_keys(name), claim)
         return await self._issue(pending, own_address_only=not is_proven)
 
@@ -347,13 +380,42 @@ class Accounts:
         return issued
 
     async def _logout(self, bearer: str | None) -> None:
+        record = self._signed_in(bearer)
+        self._tokens.revoke(await self._calls.run(self._store.revoke, record.digest, self._now()))
+
+    async def _sessions(self, bearer: str | None) -> list[SessionInfo]:
+        record = self._signed_in(bearer)
+        in_use = self._tokens.tokens_in_use(record.subject)
+        now = self._now()
+        return [
+            SessionInfo(
+                _session_id(sign_in.sign_in),
+                sign_in.device,
+                sign_in.created_s,
+                now if any(digest in in_use for digest in sign_in.digests) else sign_in.refreshed_s,
+                record.digest in sign_in.digests,
+            )
+            for sign_in in await self._calls.run(self._store.sign_ins, record.subject, now)
+        ]
+
+    async def _end_session(self, wanted: str, bearer: str | None) -> None:
+        record = self._signed_in(bearer)
+        for sign_in in await self._calls.run(self._store.sign_ins, record.subject, self._now()):
+            if _session_id(sign_in.sign_in) == wanted:
+                self._tokens.revoke(await self._calls.run(self._store.revoke, sign_in.digests[0], self._now()))
+                return
+        raise Missing("There is no such session, or it has ended.")
+
+    def _signed_in(self, bearer: str | None) -> TokenRecord:
+        """Returns the record of a token that a user or guest signed in with."""
         record = self._issuer.recognise(bearer)
         self._check_signed_in(record.digest)
         if record.expires_s is None:
             raise Unauthenticated("This token is kept in a file of the relay's and ends with it.")
-        self._tokens.revoke(await self._calls.run(self._store.revoke, record.digest, self._now()))
+        return record
 
-    async def _refresh(self, bearer: str | None, address: str) -> Issued:
+    async def _refresh(self, bearer: str | None, address: str, device: str | None) -> Issued:
+        device = check_device(device)
         if bearer is None:
             raise Unauthenticated(NO_TOKEN)
         old = digest_of(bearer)
@@ -367,7 +429,7 @@ class Accounts:
         if record.guest:
             self._check_guests()
         self._issuer.check_room(record.guest)
-        pending = self._issuer.make_successor(record, self._hash_of(address))
+        pending = self._issuer.make_successor(record, self._hash_of(address), device)
         await self._calls.run(self._store.add_refreshed_token, pending.record, old)
         self._tokens.use(old)
         return await self._issue(pending)
@@ -455,6 +517,11 @@ class Accounts:
         finally:
             self.outcomes[event, outcome] = self.outcomes.get((event, outcome), 0) + 1
             self._tell(event, address, outcome, user_id)
+
+
+def _session_id(sign_in: bytes) -> str:
+    """Returns what a user knows a sign-in by: the beginning of its first token's digest, which opens nothing."""
+    return sign_in[:8].hex()
 
 
 def _tell_lost_write(failure: Failure) -> None:

@@ -78,7 +78,7 @@ class Issuer:
         if not self._tokens.has_room(guest):
             raise Busy("Too many people are signed in. Try again in a minute.", _RETRY_AFTER_S)
 
-    def make(self, subject: str, username: str, guest: bool, made_for: bytes) -> PendingToken:
+    def make(self, subject: str, username: str, guest: bool, made_for: bytes, device: str = "") -> PendingToken:
         """Returns a new token, to be committed.
 
         Args:
@@ -86,16 +86,18 @@ class Issuer:
             username: the name of that user or guest.
             guest: whether it is a guest's.
             made_for: a keyed hash of the client address.
+            device: what the device calls itself.
         """
         token = make_token(self._random_hex)
         now = int(self._now_s())
         expires_s = now + self._token_ttl_s
         record = TokenRecord(digest_of(token), subject, username, guest, POLICY_SCOPES, now, expires_s, made_for)
+        record = record._replace(device=device)
         return PendingToken(token, record)
 
-    def make_successor(self, old: TokenRecord, made_for: bytes) -> PendingToken:
-        """Returns a token that replaces another one, to be committed."""
-        pending = self.make(old.subject, old.username, old.guest, made_for)
+    def make_successor(self, old: TokenRecord, made_for: bytes, device: str = "") -> PendingToken:
+        """Returns a token that replaces another one, to be committed; without a name the device keeps its own."""
+        pending = self.make(old.subject, old.username, old.guest, made_for, device or old.device)
         record = pending.record._replace(sign_in=old.sign_in or old.digest, replaces=old.digest)
         return PendingToken(pending.token, record)
 

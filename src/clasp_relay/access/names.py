@@ -15,6 +15,7 @@ from clasp_relay.access.refusals import BadInput
 from clasp_relay.storage.users import NameKeys
 
 __all__ = [
+    "check_device",
     "check_guest_name",
     "check_password",
     "check_user_id",
@@ -28,6 +29,7 @@ __all__ = [
 
 USERNAME_MIN_CHARACTERS = 2
 NAME_MAX_CHARACTERS = 32
+DEVICE_MAX_CHARACTERS = 64
 MAX_RAW_CHARACTERS = 4 * NAME_MAX_CHARACTERS
 """Longer text is refused before NFKC, which takes quadratic time for long runs of combining marks."""
 
@@ -139,6 +141,20 @@ def check_password(text: str) -> None:
         raise BadInput(f"A password has at least {PASSWORD_MIN_CHARACTERS} characters.")
     if len(text) > PASSWORD_MAX_CHARACTERS:
         raise BadInput(f"A password has at most {PASSWORD_MAX_CHARACTERS} characters.")
+
+
+def check_device(text: str | None) -> str:
+    """Returns what a device or program calls itself, for its user to recognise; empty for None.
+
+    Raises:
+        BadInput: more than 64 characters, or a control or invisible one among them.
+    """
+    name = normalise_name(text or "")
+    if len(name) > DEVICE_MAX_CHARACTERS:
+        raise BadInput(f"A device name has at most {DEVICE_MAX_CHARACTERS} characters.")
+    if not all(map(_is_shown, name)):
+        raise BadInput("A device name cannot contain control or invisible characters.")
+    return name
 
 
 def check_user_id(text: str) -> None:

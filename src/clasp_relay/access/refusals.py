@@ -6,6 +6,7 @@
     ├── BadInput             the input is not valid
     ├── Unauthenticated      wrong user or password; no token, or one that is not valid
     ├── Forbidden            the relay's operator does not allow it
+    ├── Missing              there is no such thing, or it is not the caller's
     ├── Taken                the name or the id belongs to somebody else
     └── Later                retry after ``retry_after_s`` seconds
         ├── Limited          the client made too many attempts
@@ -18,7 +19,7 @@ from __future__ import annotations
 
 from clasp_relay.errors import ClaspError
 
-__all__ = ["BadInput", "Busy", "Forbidden", "Later", "Limited", "Refusal", "Taken", "Unauthenticated"]
+__all__ = ["BadInput", "Busy", "Forbidden", "Later", "Limited", "Missing", "Refusal", "Taken", "Unauthenticated"]
 
 
 class Refusal(ClaspError):
@@ -43,6 +44,10 @@ class Unauthenticated(Refusal):
 
 class Forbidden(Refusal):
     """The operator of the relay does not allow it."""
+
+
+class Missing(Refusal):
+    """What the call names does not exist, or is not the caller's."""
 
 
 class Taken(Refusal):

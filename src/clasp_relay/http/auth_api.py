@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from http import HTTPStatus
 from importlib.resources import files
 from typing import Any
@@ -17,11 +18,22 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from clasp_relay.access.accounts import Accounts
 from clasp_relay.access.addresses import ClientAddresses
 from clasp_relay.access.issuer import Issued
-from clasp_relay.access.refusals import BadInput, Busy, Forbidden, Later, Limited, Refusal, Taken, Unauthenticated
+from clasp_relay.access.refusals import (
+    BadInput,
+    Busy,
+    Forbidden,
+    Later,
+    Limited,
+    Missing,
+    Refusal,
+    Taken,
+    Unauthenticated,
+)
 from clasp_relay.http.cors import Origins, set_cors_headers
 from clasp_relay.http.json_answers import (
     answer,
     bearer_of,
+    has_body,
     is_too_large,
     optional_text,
     read_object,
@@ -37,6 +49,7 @@ STATUS: Mapping[type[Refusal], HTTPStatus] = {
     BadInput: HTTPStatus.BAD_REQUEST,
     Unauthenticated: HTTPStatus.UNAUTHORIZED,
     Forbidden: HTTPStatus.FORBIDDEN,
+    Missing: HTTPStatus.NOT_FOUND,
     Taken: HTTPStatus.CONFLICT,
     Limited: HTTPStatus.TOO_MANY_REQUESTS,
     Busy: HTTPStatus.SERVICE_UNAVAILABLE,
@@ -87,6 +100,7 @@ class AuthApi:
             bearer_of(request),
             self._address_of(request),
             optional_text(body, "invite"),
+            optional_text(body, "device"),
         )
         return _answer_issued(request, issued)
 
@@ -95,14 +109,17 @@ class AuthApi:
         """Signs a user in."""
         body = read_object(request)
         username, password = required_text(body, "username"), required_text(body, "password")
-        return _answer_issued(request, await self._accounts.login(username, password, self._address_of(request)))
+        device = optional_text(body, "device")
+        issued = await self._accounts.login(username, password, self._address_of(request), device)
+        return _answer_issued(request, issued)
 
     @app.route("/guest", methods=["POST"])
     async def guest(self, request: IRequest) -> bytes:
         """Signs a guest in."""
         body = read_object(request)
         name, user_id = optional_text(body, "name"), optional_text(body, "user_id")
-        issued = await self._accounts.guest(name, user_id, bearer_of(request), self._address_of(request))
+        device = optional_text(body, "device")
+        issued = await self._accounts.guest(name, user_id, bearer_of(request), self._address_of(request), device)
         return _answer_issued(request, issued)
 
     @app.route("/logout", methods=["POST"])
@@ -113,8 +130,22 @@ class AuthApi:
 
     @app.route("/refresh", methods=["POST"])
     async def refresh(self, request: IRequest) -> bytes:
-        """Replaces the token."""
-        return _answer_issued(request, await self._accounts.refresh(bearer_of(request), self._address_of(request)))
+        """Replaces the token; the body is optional."""
+        device = optional_text(read_object(request), "device") if has_body(request) else None
+        issued = await self._accounts.refresh(bearer_of(request), self._address_of(request), device)
+        return _answer_issued(request, issued)
+
+    @app.route("/sessions", methods=["GET"])
+    async def sessions(self, request: IRequest) -> bytes:
+        """Lists the sign-ins of the user."""
+        found = await self._accounts.sessions(bearer_of(request))
+        return answer(request, HTTPStatus.OK, [asdict(session) for session in found])
+
+    @app.route("/sessions/<session_id>", methods=["DELETE"])
+    async def end_session(self, request: IRequest, session_id: str) -> bytes:
+        """Ends a sign-in of the user."""
+        await self._accounts.end_session(session_id, bearer_of(request), self._address_of(request))
+        return answer(request, HTTPStatus.OK, {})
 
     @app.route("/password", methods=["POST"])
     async def password(self, request: IRequest) -> bytes:
@@ -194,7 +225,7 @@ class _AuthResource(Resource):
         set_cors_headers(request, self._origins)
         if is_too_large(request):
             return refuse(request, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The request is too large.")
-        if len(request.postpath) != 1 or not _is_text(request.postpath[0]):
+        if not _is_route(request.postpath):
             return refuse(request, HTTPStatus.NOT_FOUND, _NOT_FOUND)
         if not _is_text(request.getRequestHostname()):
             return refuse(request, HTTPStatus.BAD_REQUEST, _MALFORMED)
@@ -222,6 +253,13 @@ def make_auth_resource(
     """
     api = AuthApi(accounts, lambda request: request_address(request, addresses))
     return _AuthResource(api, origins, page)
+
+
+def _is_route(path: Sequence[bytes]) -> bool:
+    """Tells whether a path below ``/auth`` may be one of the routes: no empty part, and two for a session only."""
+    if not path or len(path) > 2 or not all(part and _is_text(part) for part in path):
+        return False
+    return len(path) == 1 or path[0] == b"sessions"
 
 
 def _is_text(data: bytes) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from io import SEEK_END
 from math import ceil
@@ -20,6 +20,7 @@ __all__ = [
     "NotFound",
     "answer",
     "bearer_of",
+    "has_body",
     "is_too_large",
     "optional_text",
     "read_object",
@@ -42,6 +43,16 @@ def is_too_large(request: IRequest) -> bool:
     size_bytes = content.seek(0, SEEK_END)
     content.seek(0)
     return bool(size_bytes > MAX_BODY_BYTES)
+
+
+def has_body(request: IRequest) -> bool:
+    """Tells whether a request has a body that is not empty."""
+    content = request.content
+    if content is None:
+        return False
+    size_bytes = content.seek(0, SEEK_END)
+    content.seek(0)
+    return bool(size_bytes)
 
 
 def read_object(request: IRequest) -> JsonObject:
@@ -105,7 +116,7 @@ def with_length(request: IRequest, body: bytes) -> bytes:
     return b"" if request.method == b"HEAD" else body
 
 
-def answer(request: IRequest, status: HTTPStatus, body: Mapping[str, object]) -> bytes:
+def answer(request: IRequest, status: HTTPStatus, body: Mapping[str, object] | Sequence[object]) -> bytes:
     """Returns the bytes of an answer, and sets status and headers for them.
 
     It is never to be stored: it may hold a token.

@@ -251,6 +251,9 @@ AUTH_GUEST = Event("auth.guest", "info", "auth", "guest sign-in from {address} {
 AUTH_LOGOUT = Event("auth.logout", "info", "auth", "sign-out from {address} {result}")
 AUTH_REFRESH = Event("auth.refresh", "info", "auth", "token refresh from {address} {result}")
 AUTH_PASSWORD = Event("auth.password", "info", "auth", "password change from {address} {result}")
+AUTH_END_SESSION = Event(
+    "auth.end_session", "info", "auth", "sign-out of a session of the same user from {address} {result}"
+)
 AUTH_OTHER = Event("auth.other", "info", "auth", "call of {call} from {address} {result}")
 AUTH_REFUSED = Event("auth.refused", "warn", "auth", "refused calls of {call} from {address}: {count} ({reason})")
 AUTH_FAULT = Event("auth.fault", "error", "auth", "a fault of the relay while it answered a request to the auth API")
@@ -310,6 +313,7 @@ _AUTH_CALLS: Mapping[str, Event] = {
     "logout": AUTH_LOGOUT,
     "refresh": AUTH_REFRESH,
     "password": AUTH_PASSWORD,
+    "end session": AUTH_END_SESSION,
 }
 
 _AUTH_REASONS = {
@@ -318,6 +322,7 @@ _AUTH_REASONS = {
     "Busy": "the relay is busy",
     "Forbidden": "the operator does not allow it",
     "Limited": "too many attempts",
+    "Missing": "there is no such thing",
     "Taken": "the name or id is taken",
     "Unauthenticated": "wrong name or password, or no valid token",
 }

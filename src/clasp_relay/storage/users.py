@@ -28,6 +28,7 @@ __all__ = [
     "NameConfusable",
     "NameKeys",
     "NameTaken",
+    "SignIn",
     "StoreBusy",
     "StoreRefusal",
     "TokenGone",
@@ -97,6 +98,8 @@ class TokenRecord(NamedTuple):
     """The digest of the token that ends once this one is used; None when it has been used, or replaces none."""
     scopes: tuple[str, ...] = ()
     """Of a device token: exactly what it may do, as ``action:pattern``."""
+    device: str = ""
+    """What the device or program calls itself that signed in; empty where it gave no name."""
 
     def __repr__(self) -> str:
         return f"TokenRecord({self.subject!r})"
@@ -113,6 +116,19 @@ class KeptToken(NamedTuple):
     def refreshable_until_s(self) -> int:
         """Unix seconds until which it is taken for a refresh: a guest's outlives its expiry."""
         return self.first_expires_s + (GUEST_PROOF_S if self.record.guest else 0)
+
+
+class SignIn(NamedTuple):
+    """A sign-in that still lets its device in, or whose token can be refreshed. Times are in Unix seconds."""
+
+    sign_in: bytes
+    """The digest of its first token."""
+    device: str
+    created_s: int
+    refreshed_s: int
+    """When its latest token was issued."""
+    digests: tuple[bytes, ...]
+    """Its tokens."""
 
 
 class KnownAddress(NamedTuple):
@@ -289,6 +305,12 @@ class UserStore(Protocol):
 
         Raises:
             TokenGone: it is unknown or revoked already.
+        """
+
+    def sign_ins(self, subject: str, now_s: int) -> list[SignIn]:
+        """Returns the sign-ins of a subject that are not over: one of their tokens is valid or can be refreshed.
+
+        The latest first.
         """
 
     def change_password(self, user: User, password_hash: str, keep: bytes, now_s: int) -> list[bytes]:

@@ -25,6 +25,7 @@ from clasp_relay.storage.users import (
     NameConfusable,
     NameKeys,
     NameTaken,
+    SignIn,
     TokenGone,
     TokenRecord,
     User,
@@ -40,7 +41,7 @@ _USER = (
 )
 _TOKEN = (
     "SELECT digest, subject, username, guest, scopes_name, created_at, expires_at, made_for, sign_in, replaces,"  # noqa: S105
-    " revoked_at, first_expires_at FROM tokens"
+    " revoked_at, first_expires_at, device FROM tokens"
 )
 _NOT_SPARED = "digest NOT IN (SELECT digest FROM temp.spared_tokens)"
 
@@ -205,8 +206,8 @@ class SqliteUsers:
         with self._transaction():
             self._db.executemany(
                 "UPDATE tokens SET created_at = created_at + ?, expires_at = expires_at + ?,"
-                " first_expires_at = first_expires_at + ? WHERE digest = ?",
-                [(by_s, by_s, by_s, digest) for digest in digests],
+                " first_expires_at = first_expires_at + ?, signed_in_at = signed_in_at + ? WHERE digest = ?",
+                [(by_s, by_s, by_s, by_s, digest) for digest in digests],
             )
 
     def find_token(self, digest: bytes) -> KeptToken | None:
@@ -223,6 +224,21 @@ class SqliteUsers:
             if row is None:
                 raise TokenGone
             return self._revoke("subject = ? AND sign_in = ?", row, now_s)
+
+    def sign_ins(self, subject: str, now_s: int) -> list[SignIn]:
+        """As :meth:`UserStore.sign_ins`."""
+        # Beside MAX() SQLite takes the other columns from the row that has the greatest value: the latest device name.
+        rows = self._db.execute(
+            "SELECT sign_in, device, signed_in_at, MAX(created_at), group_concat(hex(digest)) FROM tokens"
+            " WHERE subject = ? AND revoked_at IS NULL AND (expires_at > ? OR (first_expires_at + guest * ? > ?"
+            " AND guest <> EXISTS (SELECT 1 FROM users WHERE id = subject)))"
+            " GROUP BY sign_in ORDER BY MAX(created_at) DESC, sign_in",
+            (subject, now_s, GUEST_PROOF_S, now_s),
+        )
+        return [
+            SignIn(sign_in, device, created_s, refreshed_s, tuple(map(bytes.fromhex, digests.split(","))))
+            for sign_in, device, created_s, refreshed_s, digests in rows
+        ]
 
     def change_password(self, user: User, password_hash: str, keep: bytes, now_s: int) -> list[bytes]:
         """As :meth:`UserStore.change_password`."""
@@ -397,8 +413,16 @@ class SqliteUsers:
     def _insert(self, token: TokenRecord) -> None:
         self._db.execute(
             "INSERT INTO tokens (digest, subject, username, guest, scopes_name, created_at, expires_at, made_for,"
-            " sign_in, replaces, first_expires_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (*token._replace(sign_in=token.sign_in or token.digest)[:10], token.expires_s),
+            " sign_in, replaces, first_expires_at, device, signed_in_at)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,"
+            " COALESCE((SELECT signed_in_at FROM tokens WHERE digest = ?), ?))",
+            (
+                *token._replace(sign_in=token.sign_in or token.digest)[:10],
+                token.expires_s,
+                token.device,
+                token.replaces,
+                token.created_s,
+            ),
         )
 
     def _remember_address(self, token: TokenRecord) -> None:
@@ -424,5 +448,15 @@ def _record(row: Sequence[Any]) -> TokenRecord:
     scopes_name = intern(scopes_name)
     first = b"" if sign_in == digest else sign_in
     return TokenRecord(
-        digest, subject, username, bool(guest), scopes_name, created_s, expires_s, made_for, first, replaces
+        digest,
+        subject,
+        username,
+        bool(guest),
+        scopes_name,
+        created_s,
+        expires_s,
+        made_for,
+        first,
+        replaces,
+        device=intern(row[12]),
     )

@@ -12,7 +12,7 @@ import { unwrapRoomKey, wrapRoomKey } from './exchange'
 import { fingerprintOf } from './fingerprint'
 import type { Identity } from './identity'
 import { KeyRing, type HeldKey, type KeyRecord } from './keyRing'
-import { encrypt, importRoomKey, newRoomKey, type RoomKeyJwk } from './roomKey'
+import { encrypt, importRoomKey, newRoomKey, type RoomKey, type RoomKeyJwk } from './roomKey'
 
 /** `waiting`: encrypted, and the key has not arrived yet. */
 export type EncryptionState = 'unknown' | 'off' | 'waiting' | 'ready'
@@ -26,11 +26,23 @@ export interface RoomCryptoRecord {
   pins: Record<string, string[]>
   /** Known members: whoever of them has left meanwhile still has the key, and it must be replaced. */
   enrolled: string[]
+  /** Fingerprints that somebody accepted, though no account vouches for them. */
+  believed?: string[]
+}
+
+/** A key that only decrypts until its sender is believed, or a second member sends it. */
+interface DoubtfulKey {
+  key: RoomKey
+  epoch: number | null
+  fromId: string
+  fingerprint: string
 }
 
 export type CryptoEvent =
   | { type: 'meta'; meta: { encrypted: boolean; creatorId: string | null; passwordSalt: string | null } | null }
   | { type: 'disconnected' }
+  /** From now on nothing is heard of who is here. */
+  | { type: 'asleep' }
   /** Everything that was set when this user came inside has arrived: the list of members is complete. */
   | { type: 'complete' }
   | { type: 'admin'; userId: string; admin: boolean }
@@ -40,7 +52,8 @@ export type CryptoEvent =
   /** `live`: written just now, not part of a snapshot. */
   | { type: 'pubkey'; userId: string; publicKey: PublicJwk; live: boolean }
   | { type: 'proof'; userId: string; given: boolean }
-  | { type: 'keyex'; keyex: Keyex }
+  /** `doubtful`: the sender has an account, and the key was wrapped by none of its devices that the account signed. */
+  | { type: 'keyex'; keyex: Keyex; doubtful: boolean }
   /** This user turns encryption on. */
   | { type: 'create' }
   /** This user excludes somebody: by a ban, a kick or a new password. */
@@ -62,6 +75,7 @@ export type CryptoEffect =
   | { type: 'state'; state: EncryptionState }
   /** New keys arrived: messages that were unreadable may be readable now. */
   | { type: 'keysArrived' }
+  /** `oldFingerprint` is '' where no other key was known, and the new one is doubtful. */
   | { type: 'keyChanged'; userId: string; oldFingerprint: string; newFingerprint: string }
 
 export interface KeyexValue {
@@ -71,6 +85,7 @@ export interface KeyexValue {
   senderPublicKey: PublicJwk
   epoch: number
   keyId: string
+  deviceId: string
 }
 
 /** A text for sending: encrypted, or plain in a room without encryption. */
@@ -84,6 +99,7 @@ const ASK_SPREAD_MS = 1_500
 const ASK_PAUSE_MS = 15_000
 /** Minimum time between two answers with the same key to the same peer. */
 const ANSWER_PAUSE_MS = 20_000
+const MAX_DOUBTFUL = 16
 
 interface Peer {
   publicKey: PublicJwk
@@ -109,6 +125,7 @@ export class RoomCrypto {
   private readonly proofs = new Set<string>()
   private readonly peers = new Map<string, Peer>()
   private readonly leaving = new Set<string>()
+  private doubtful: DoubtfulKey[] = []
   private asking: 'no' | 'soon' | 'paused' = 'no'
   private missesKey = false
   private effects: CryptoEffect[] = []
@@ -120,6 +137,7 @@ export class RoomCrypto {
     private readonly ring: KeyRing,
     private readonly pins: Map<string, string[]>,
     private readonly enrolled: Set<string>,
+    private readonly believed: Set<string>,
     private encrypted: boolean,
   ) {
     this.mode = encrypted ? 'on' : 'unknown'
@@ -128,7 +146,8 @@ export class RoomCrypto {
   static async load(identity: Identity, random: Random, record: RoomCryptoRecord | null): Promise<RoomCrypto> {
     const ring = await KeyRing.load(record?.keys ?? [], record?.sendingKeyId ?? null)
     const pins = new Map(Object.entries(record?.pins ?? {}))
-    return new RoomCrypto(identity, random, ring, pins, new Set(record?.enrolled ?? []), record?.encrypted ?? false)
+    const [enrolled, believed] = [new Set(record?.enrolled), new Set(record?.believed)]
+    return new RoomCrypto(identity, random, ring, pins, enrolled, believed, record?.encrypted ?? false)
   }
 
   get state(): EncryptionState {
@@ -188,6 +207,8 @@ export class RoomCrypto {
         return this.takeMeta(event.meta)
       case 'disconnected':
         return this.disconnect()
+      case 'asleep':
+        return this.forgetPeople()
       case 'complete':
         return this.audit()
       case 'admin':
@@ -204,7 +225,7 @@ export class RoomCrypto {
         mark(this.proofs, event.userId, event.given)
         return this.consider(event.userId)
       case 'keyex':
-        return this.takeKeyex(event.keyex)
+        return this.takeKeyex(event.keyex, event.doubtful)
       case 'create':
         return this.create()
       case 'rotate':
@@ -246,9 +267,13 @@ export class RoomCrypto {
   private disconnect(): void {
     // Presence and the encryption state of an open room are known only while connected.
     if (this.mode === 'off') this.mode = 'unknown'
+    this.asking = 'no'
+    this.forgetPeople()
+  }
+
+  private forgetPeople(): void {
     this.present.clear()
     this.members.clear()
-    this.asking = 'no'
     for (const peer of this.peers.values()) peer.pending = false
   }
 
@@ -337,6 +362,8 @@ export class RoomCrypto {
 
   private accept(userId: string, fingerprint: string): void {
     this.pins.set(userId, [...this.fingerprints(userId).filter((pin) => pin !== fingerprint), fingerprint])
+    this.believed.add(fingerprint)
+    this.believe((each) => each.fromId === userId && each.fingerprint === fingerprint)
     this.store()
     this.consider(userId)
   }
@@ -397,6 +424,7 @@ export class RoomCrypto {
       senderPublicKey: this.identity.publicKey,
       epoch: key.epoch,
       keyId: key.keyId,
+      deviceId: this.identity.deviceId,
     }
     this.effects.push({ type: 'sendKeyex', peer: userId, value })
     this.effects.push({ type: 'timer', name: `repeat ${userId}`, delayMs: ANSWER_PAUSE_MS })
@@ -404,22 +432,48 @@ export class RoomCrypto {
 
   // --- keys ---
 
-  private async takeKeyex(keyex: Keyex): Promise<void> {
+  private async takeKeyex(keyex: Keyex, doubtful: boolean): Promise<void> {
     const { fromId, senderPublicKey, encryptedKey, iv, epoch, keyId } = keyex
     if (this.banned.has(fromId)) return
     const jwk = await unwrapRoomKey(this.identity.exchangeKey, senderPublicKey, { text: encryptedKey, iv })
     const key = jwk && (await importRoomKey(jwk))
     if (!key || (keyId !== null && keyId !== key.keyId)) return
     const fingerprint = await fingerprintOf(senderPublicKey)
-    this.notePin(fromId, fingerprint)
     const peer = this.peers.get(fromId)
     if (peer) peer.hasKey = true
-    const trusted = this.isLeader(fromId) && this.fingerprints(fromId).includes(fingerprint)
-    this.ring.take(key, epoch, trusted)
+    const arrived = { key, epoch, fromId, fingerprint }
+    if (!doubtful || this.believed.has(fingerprint)) {
+      this.notePin(fromId, fingerprint)
+      this.take(arrived)
+    } else {
+      await this.doubt(arrived)
+    }
     this.missesKey = false
     this.store()
     this.effects.push({ type: 'keysArrived' })
     this.considerAll()
+  }
+
+  private take({ key, epoch, fromId, fingerprint }: DoubtfulKey): void {
+    const trusted = this.isLeader(fromId) && this.fingerprints(fromId).includes(fingerprint)
+    this.ring.take(key, epoch, trusted)
+    this.doubtful = this.doubtful.filter((each) => each.key.keyId !== key.keyId)
+  }
+
+  /** A key that nobody vouches for decrypts, and is sent with only after a second member sent it, or it was accepted. */
+  private async doubt(arrived: DoubtfulKey): Promise<void> {
+    const { key, fromId, fingerprint } = arrived
+    await this.ring.learn([key.jwk])
+    if (this.ring.sending?.keyId === key.keyId) return
+    const isConfirmed = this.doubtful.some((each) => each.key.keyId === key.keyId && each.fromId !== fromId)
+    this.doubtful = [...this.doubtful.slice(1 - MAX_DOUBTFUL), arrived]
+    if (isConfirmed) return this.believe((each) => each.key.keyId === key.keyId)
+    const oldFingerprint = this.fingerprints(fromId).findLast((pin) => pin !== fingerprint) ?? ''
+    this.effects.push({ type: 'keyChanged', userId: fromId, oldFingerprint, newFingerprint: fingerprint })
+  }
+
+  private believe(which: (key: DoubtfulKey) => boolean): void {
+    for (const each of this.doubtful.filter(which)) this.take(each)
   }
 
   /** Merges what another tab has stored. */
@@ -431,6 +485,7 @@ export class RoomCrypto {
     await this.ring.merge(record.keys, record.sendingKeyId)
     for (const [userId, pins] of Object.entries(record.pins)) this.pins.set(userId, pins)
     for (const userId of record.enrolled) this.enrolled.add(userId)
+    for (const fingerprint of record.believed ?? []) this.believed.add(fingerprint)
     this.effects.push({ type: 'keysArrived' })
     this.considerAll()
   }
@@ -499,6 +554,7 @@ export class RoomCrypto {
       sendingKeyId: this.ring.sending?.keyId ?? null,
       pins: Object.fromEntries(this.pins),
       enrolled: [...this.enrolled],
+      believed: [...this.believed],
     }
     // Only the last state of a step is stored.
     this.effects = [...this.effects.filter((effect) => effect.type !== 'store'), { type: 'store', record }]

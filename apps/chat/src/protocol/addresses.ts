@@ -7,8 +7,13 @@ const USER_ID = /^[A-Za-z0-9_-]{1,64}$/
 const ROOM_ID = /^(?:[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|dm-[A-Za-z0-9_-]{1,80})$/
 const MSG_ID = /^[A-Za-z0-9_-]{1,80}$/
 const DEVICE_ID = /^[0-9a-f]{16}$/
+/** A link between two devices, `-` and the part of it that the device with the keys writes. */
+const LINK_KEY = /^[0-9a-f]{16}(?:-(?:answer|[0-9]{1,2}))?$/
 /** Keys of what the devices of a user share: a room id, or a name. */
 const SYNC_KEY = /^[A-Za-z0-9_-]{1,80}$/
+/** The parts of a backup are in one of several places, each for this many; place 0 is the head. */
+export const MAX_BACKUP_PARTS = 32
+export const BACKUP_PLACES = 1 + 32 * MAX_BACKUP_PARTS
 const PATH_SEGMENT = /^[A-Za-z0-9_-]{1,64}$/
 /** The segment of a group's password record: no group or room may have this name. */
 const RESERVED_SEGMENT = '__auth'
@@ -19,6 +24,7 @@ export const isUserId = (text: string): boolean => USER_ID.test(text)
 export const isRoomId = (text: string): boolean => ROOM_ID.test(text)
 export const isDeviceId = (text: string): boolean => DEVICE_ID.test(text)
 export const isSyncKey = (text: string): boolean => SYNC_KEY.test(text)
+export const isLinkKey = (text: string): boolean => LINK_KEY.test(text)
 export const isMsgId = (text: string): boolean => MSG_ID.test(text)
 export const isGroupPath = (path: string): boolean => {
   const segments = path.split('/')
@@ -49,6 +55,8 @@ const room = checked(isRoomId, 'room id')
 const msg = checked(isMsgId, 'message id')
 const device = checked(isDeviceId, 'device id')
 const syncKey = checked(isSyncKey, 'key')
+const linkKey = checked(isLinkKey, 'link')
+const backupPart = checked((text) => /^[0-9]{1,4}$/.test(text) && Number(text) < BACKUP_PLACES, 'part of a backup')
 const group = checked(isGroupPath, 'group path')
 const emoji = checked(isEmoji, 'emoji')
 
@@ -61,6 +69,10 @@ export const address = {
   account: (uid: string) => `/chat/user/${user(uid)}/account`,
   device: (uid: string, did: string) => `/chat/user/${user(uid)}/devices/${device(did)}`,
   sync: (uid: string, key: string) => `/chat/user/${user(uid)}/sync/${syncKey(key)}`,
+  /** `key`: a link's id, or the id with what the other device writes. */
+  link: (uid: string, key: string) => `/chat/user/${user(uid)}/link/${linkKey(key)}`,
+  /** 0 is the head, which says where the parts are. */
+  backup: (uid: string, part: number) => `/chat/user/${user(uid)}/backup/${backupPart(String(part))}`,
   friend: (uid: string, friendId: string) => `/chat/user/${user(uid)}/friends/${user(friendId)}`,
   dmInbox: (target: string, rid: string) => `/chat/user/${user(target)}/dms/${room(rid)}`,
   request: (target: string, from: string) => `/chat/requests/${user(target)}/${user(from)}`,
@@ -92,6 +104,7 @@ export const pattern = {
   friends: (uid: string) => `/chat/user/${user(uid)}/friends/*`,
   devices: (uid: string) => `/chat/user/${user(uid)}/devices/*`,
   sync: (uid: string) => `/chat/user/${user(uid)}/sync/*`,
+  links: (uid: string) => `/chat/user/${user(uid)}/link/*`,
   dmInbox: (uid: string) => `/chat/user/${user(uid)}/dms/*`,
   requests: (uid: string) => `/chat/requests/${user(uid)}/*`,
   registryRooms: () => '/chat/registry/rooms/*',
@@ -105,6 +118,12 @@ export const pattern = {
   roomKeys: (rid: string) => inRoom(rid, 'crypto/*/*'),
   /** The reactions in all rooms: the relay shows those of the rooms that one is inside of. */
   reactions: () => '/chat/room/*/reactions/**',
+  /**
+   * What has to be known of the rooms that have no subscriptions of their own. Each of these is shown only to those who
+   * are inside, so that the relay narrows it to their rooms.
+   */
+  everyRoom: (uid: string) =>
+    ['messages', 'members/*', 'crypto/*/*', 'bans/*', `presence/${user(uid)}`].map((rest) => `/chat/room/*/${rest}`),
   /** The history that is sent to a user, in all rooms. */
   historyFor: (uid: string) => `/chat/room/*/history/to/${user(uid)}`,
 } as const
@@ -112,7 +131,7 @@ export const pattern = {
 export type Place =
   | { kind: 'profile' | 'signingKey' | 'account'; userId: string }
   | { kind: 'device'; userId: string; deviceId: string }
-  | { kind: 'sync'; userId: string; key: string }
+  | { kind: 'sync' | 'link'; userId: string; key: string }
   | { kind: 'friend'; userId: string; friendId: string }
   | { kind: 'dmInbox'; userId: string; roomId: string }
   | { kind: 'request'; targetId: string; fromId: string }
@@ -162,6 +181,7 @@ function parseUserPlace(userId: string, rest: readonly string[]): Place | null {
   if (rest.length !== 2 || second === undefined) return null
   if (first === 'devices' && isDeviceId(second)) return { kind: 'device', userId, deviceId: second }
   if (first === 'sync' && isSyncKey(second)) return { kind: 'sync', userId, key: second }
+  if (first === 'link' && isLinkKey(second)) return { kind: 'link', userId, key: second }
   if (first === 'friends' && isUserId(second)) return { kind: 'friend', userId, friendId: second }
   if (first === 'dms' && isRoomId(second)) return { kind: 'dmInbox', userId, roomId: second }
   return null

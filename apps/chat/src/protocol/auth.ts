@@ -16,6 +16,17 @@ export interface Account {
   expiresAtMs: number
 }
 
+/** A sign-in of this user. */
+export interface AuthSession {
+  id: string
+  /** What the device called itself; may be empty. */
+  device: string
+  /** ms since the Unix epoch. */
+  createdAtMs: number
+  lastSeenMs: number
+  current: boolean
+}
+
 type Fetch = (url: string, init: RequestInit) => Promise<Response>
 type Json = Readonly<Record<string, unknown>>
 
@@ -36,6 +47,15 @@ function parseAccount(body: Json): Account | null {
   return { userId, username: username.slice(0, 64), guest: guest === true, expiresAtMs: expiresAt * 1000 }
 }
 
+function parseSession(value: unknown): AuthSession | null {
+  if (typeof value !== 'object' || value === null) return null
+  const { id, device, created_at: createdAt, last_seen: lastSeen, current } = value as Json
+  if (typeof id !== 'string' || !/^[0-9a-f]{1,64}$/.test(id)) return null
+  if (typeof createdAt !== 'number' || typeof lastSeen !== 'number') return null
+  const name = typeof device === 'string' ? device.slice(0, 64) : ''
+  return { id, device: name, createdAtMs: createdAt * 1000, lastSeenMs: lastSeen * 1000, current: current === true }
+}
+
 /** The text of a 409 about the id contains `identity`; that of a 409 about the name does not. */
 const conflictKind = (sentence: string): FailureKind => (/identity/i.test(sentence) ? 'identityTaken' : 'nameTaken')
 
@@ -52,10 +72,10 @@ function retryAfterS(response: Response): number | null {
   return Number.isFinite(seconds) && seconds >= 0 ? Math.ceil(seconds) : null
 }
 
-async function readJson(response: Response): Promise<Json> {
+async function readJson(response: Response): Promise<Json | readonly unknown[]> {
   try {
     const body: unknown = await response.json()
-    return typeof body === 'object' && body !== null ? (body as Json) : {}
+    return typeof body === 'object' && body !== null ? (body as Json | readonly unknown[]) : {}
   } catch {
     // Not JSON, e.g. a proxy's error page: the status has to do.
     return {}
@@ -67,27 +87,30 @@ const unexpected = (): Failure => new Failure('server', 'The auth API sent an un
 export class AuthApi {
   /**
    * @param base the URL prefix before `/auth/…`; '' for the page's own origin.
+   * @param device what this browser is called in the list of sessions.
    */
   constructor(
     private readonly base: string,
     private readonly fetch: Fetch,
+    private readonly device: string,
   ) {}
 
   /** A token for a guest. The previous token, even if expired, proves that the id belongs to the caller. */
   guest(name: string, userId: string, token: string | null): Promise<Grant> {
-    return this.grant('guest', { name, user_id: userId }, token, 'signedOut')
+    return this.grant('guest', { name, user_id: userId, device: this.device }, token, 'signedOut')
   }
 
   register(username: string, password: string, userId: string, token: string | null): Promise<Grant> {
-    return this.grant('register', { username, password, user_id: userId }, token, 'signedOut')
+    const body = { username, password, user_id: userId, device: this.device }
+    return this.grant('register', body, token, 'signedOut')
   }
 
   login(username: string, password: string): Promise<Grant> {
-    return this.grant('login', { username, password }, null, 'credentials')
+    return this.grant('login', { username, password, device: this.device }, null, 'credentials')
   }
 
   refresh(token: string): Promise<Grant> {
-    return this.grant('refresh', {}, token, 'signedOut')
+    return this.grant('refresh', { device: this.device }, token, 'signedOut')
   }
 
   async logout(token: string): Promise<void> {
@@ -98,25 +121,36 @@ export class AuthApi {
     await this.call('POST', 'password', { old: oldPassword, new: newPassword }, token, 'credentials')
   }
 
+  /** The sign-ins of the user, the latest first. */
+  async sessions(token: string): Promise<AuthSession[]> {
+    const list = await this.call('GET', 'sessions', null, token, 'signedOut')
+    if (!Array.isArray(list)) throw unexpected()
+    return list.map(parseSession).filter((session) => session !== null)
+  }
+
+  async endSession(token: string, id: string): Promise<void> {
+    await this.call('DELETE', `sessions/${encodeURIComponent(id)}`, null, token, 'signedOut')
+  }
+
   async me(token: string): Promise<Account> {
-    const account = parseAccount(await this.call('GET', 'me', null, token, 'signedOut'))
+    const account = parseAccount((await this.call('GET', 'me', null, token, 'signedOut')) as Json)
     if (!account) throw unexpected()
     return account
   }
 
   private async grant(path: string, body: object, token: string | null, unauthorized: FailureKind): Promise<Grant> {
-    const grant = parseGrant(await this.call('POST', path, body, token, unauthorized))
+    const grant = parseGrant((await this.call('POST', path, body, token, unauthorized)) as Json)
     if (!grant) throw unexpected()
     return grant
   }
 
   private async call(
-    method: 'GET' | 'POST',
+    method: 'GET' | 'POST' | 'DELETE',
     path: string,
     body: object | null,
     token: string | null,
     unauthorized: FailureKind,
-  ): Promise<Json> {
+  ): Promise<Json | readonly unknown[]> {
     const headers: Record<string, string> = {}
     if (body) headers['Content-Type'] = 'application/json'
     if (token) headers['Authorization'] = `Bearer ${token}`
@@ -135,7 +169,8 @@ export class AuthApi {
     }
     const answer = await readJson(response)
     if (response.ok) return answer
-    const sentence = typeof answer['error'] === 'string' ? answer['error'].slice(0, 500) : `HTTP ${response.status}`
+    const { error: said } = answer as Json
+    const sentence = typeof said === 'string' ? said.slice(0, 500) : `HTTP ${response.status}`
     const kind = kindOf(response.status, sentence, unauthorized)
     throw new Failure(kind, sentence, { detail: sentence, retryAfterS: retryAfterS(response) })
   }

@@ -35,6 +35,11 @@ export type FailureReason =
   | 'friendsOnly'
   | 'fileTooLarge'
   | 'notAnExport'
+  | 'notAPhrase'
+  | 'otherPhrase'
+  | 'noBackup'
+  | 'wrongCode'
+  | 'linkOver'
 
 interface FailureOptions {
   reason?: FailureReason

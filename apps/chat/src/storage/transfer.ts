@@ -6,15 +6,14 @@ import { isRoomId } from '@/protocol/addresses'
 import { Failure } from '@/protocol/errors'
 import { parseHistoryRow, parseMessage } from '@/protocol/shapes'
 import { importRoomKey, parseRoomKeyJwk } from '@/crypto/roomKey'
-import type { KeyRecord } from '@/crypto/keyRing'
 import type { RoomCryptoRecord } from '@/crypto/roomCrypto'
+import { parseRing, storeRings } from './keyRings'
 import type { UserStorage } from './storage'
 import type { StoredMessage } from './types'
 
 export const MAX_FILE_BYTES = 200 * 1024 * 1024
 const MAX_ROWS = 200_000
 const FORMAT = 'clasp-relay-chat'
-const MAX_EPOCH = 1_000_000
 
 type Json = Readonly<Record<string, unknown>>
 
@@ -89,29 +88,6 @@ function readRow(value: unknown): StoredMessage | null {
   }
 }
 
-function readKey(value: unknown): KeyRecord | null {
-  const { jwk, epoch, trusted } = asObject(value)
-  const key = parseRoomKeyJwk(jwk)
-  if (!key) return null
-  const sound = typeof epoch === 'number' && Number.isInteger(epoch) && epoch >= 0 && epoch <= MAX_EPOCH
-  return { jwk: key, epoch: sound ? epoch : 0, trusted: trusted === true }
-}
-
-/** A key ring, written by this app. */
-function readRing(value: unknown): [string, RoomCryptoRecord] | null {
-  const { roomId, encrypted, keys, sendingKeyId } = asObject(value)
-  if (typeof roomId !== 'string' || !isRoomId(roomId)) return null
-  const read = asList(keys).map(readKey)
-  const record: RoomCryptoRecord = {
-    encrypted: encrypted === true,
-    keys: read.filter((key) => key !== null),
-    sendingKeyId: typeof sendingKeyId === 'string' ? sendingKeyId : null,
-    pins: {},
-    enrolled: [],
-  }
-  return [roomId, record]
-}
-
 /** One key per room, written by the original app. */
 async function readLegacyKey(value: unknown): Promise<[string, RoomCryptoRecord] | null> {
   const { roomId, key } = asObject(value)
@@ -145,7 +121,7 @@ export async function readExport(text: string): Promise<ImportedData> {
     }
   }
   const legacy = await Promise.all(asList(cryptoKeys).map(readLegacyKey))
-  const rings = asList(keyRings).map(readRing)
+  const rings = asList(keyRings).map(parseRing)
   const keys = new Map([...legacy, ...rings].filter((entry) => entry !== null))
   const rooms = asList(joined)
     .map(asObject)
@@ -162,17 +138,8 @@ export async function storeImport(
   data: ImportedData,
 ): Promise<{ messages: number; keys: number }> {
   const added = await storage.messages.addMissing(data.messages)
-  let keys = 0
-  for (const [roomId, record] of data.keys) {
-    const held = await storage.cryptoRecord(roomId)
-    const known = new Set(held?.keys.map((key) => key.jwk.k))
-    const fresh = record.keys.filter((key) => !known.has(key.jwk.k))
-    keys += fresh.length
-    const merged = held
-      ? { ...held, encrypted: held.encrypted || record.encrypted, keys: [...fresh, ...held.keys] }
-      : record
-    await storage.putCryptoRecord(roomId, merged)
-  }
+  const fresh = await storeRings(storage, data.keys, { send: false })
+  const keys = [...fresh.values()].reduce((sum, count) => sum + count, 0)
   const present = new Set((await storage.rooms()).map((room) => room.id))
   const roomIds = new Set([...data.messages.map((message) => message.roomId), ...data.joined.map((room) => room.id)])
   for (const id of roomIds) {

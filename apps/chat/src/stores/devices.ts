@@ -1,18 +1,39 @@
 import { defineStore } from 'pinia'
 import { computed, shallowReactive, shallowRef } from 'vue'
 import { isDeviceOf, signDevice } from '@/crypto/devices'
+import { newPhrase } from '@/crypto/phrase'
+import type { FailureWords } from '@/i18n/failures'
 import { address, parseAddress, pattern } from '@/protocol/addresses'
 import type { Update } from '@/protocol/connection'
 import { Failure } from '@/protocol/errors'
 import { asValue, parseDevice, type DeviceRecord } from '@/protocol/shapes'
+import { DeviceLink } from './live/deviceLink'
+import { KeyBackup } from './live/keyBackup'
+import { useNotificationsStore } from './notifications'
 import { useRuntime } from './runtime'
-import type { Device } from './types'
+import type { BackupState, Device, DevicesStore, SignIn } from './types'
 
-/** The devices of this user. One that has the account key confirms others, by signing their records. */
+/** The devices of this user, and how the keys of the account get from one to another. */
 export const useDevicesStore = defineStore('devices', () => {
   const runtime = useRuntime()
+  const notifications = useNotificationsStore()
   const records = shallowReactive(new Map<string, { record: DeviceRecord; confirmed: boolean }>())
+  const hasAccountKey = shallowRef<boolean | null>(null)
   const mayConfirm = shallowRef(false)
+  const asking = shallowRef<DevicesStore['asking']>(null)
+  const askFailure = shallowRef<FailureWords | null>(null)
+  const offers = shallowRef<DevicesStore['offers']>([])
+  const backupState = shallowRef<BackupState>('unknown')
+  const signIns = shallowRef<readonly SignIn[] | null>(null)
+
+  const link = new DeviceLink(runtime, {
+    onAsking: (state, failure) => {
+      asking.value = state
+      askFailure.value = failure
+    },
+    onOffers: (list) => takeOffers(list),
+  })
+  const backup = new KeyBackup(runtime, (state) => (backupState.value = state))
 
   const devices = computed(() =>
     [...records]
@@ -36,8 +57,9 @@ export const useDevicesStore = defineStore('devices', () => {
     const account = await runtime.directory.account(userId)
     const confirmed = account !== null && (await isDeviceOf(account, userId, deviceId, record))
     records.set(deviceId, { record, confirmed })
-    if (runtime.begun && deviceId === runtime.identity.deviceId)
-      mayConfirm.value = confirmed && (await runtime.device.accountPair()) !== null
+    if (!runtime.begun || deviceId !== runtime.identity.deviceId) return
+    hasAccountKey.value = (await runtime.device.accountPair()) !== null
+    mayConfirm.value = confirmed && hasAccountKey.value
   }
 
   /** Signs another device: what it writes is this user's for everybody. */
@@ -50,11 +72,60 @@ export const useDevicesStore = defineStore('devices', () => {
     await runtime.connection.set(address.device(userId, deviceId), asValue({ ...found.record, sig }))
   }
 
-  runtime.on('begin', ({ userId }) => runtime.listenTo(pattern.devices(userId), (update) => void hear(update)))
+  /** Only a device that has the keys can hand them over, and says so. */
+  function takeOffers(list: DevicesStore['offers']): void {
+    const known = new Set(offers.value.map(({ id }) => id))
+    for (const { id, name } of mayConfirm.value ? list : [])
+      if (!known.has(id)) notifications.notify({ kind: 'info', key: 'notices.linkAsked', params: { name } })
+    offers.value = list
+  }
+
+  // --- sign-ins ---
+
+  async function loadSignIns(): Promise<void> {
+    signIns.value = await runtime.auth.sessions(runtime.token ?? '')
+  }
+
+  async function endSignIn(id: string): Promise<void> {
+    await runtime.auth.endSession(runtime.token ?? '', id)
+    await loadSignIns()
+  }
+
+  runtime.on('begin', ({ userId }) => {
+    runtime.listenTo(pattern.devices(userId), (update) => void hear(update))
+    link.begin()
+  })
+  // Without a connection nothing is known; the next one asks again.
+  runtime.on('online', () => void backup.look().catch(() => undefined))
+  runtime.on('keysStored', () => runtime.leads && backup.touch())
   runtime.on('end', () => {
+    link.end()
+    backup.end()
     records.clear()
+    hasAccountKey.value = null
     mayConfirm.value = false
+    offers.value = []
+    signIns.value = null
   })
 
-  return { devices, mayConfirm: computed(() => mayConfirm.value), confirm }
+  return {
+    devices,
+    hasAccountKey: computed(() => hasAccountKey.value),
+    mayConfirm: computed(() => mayConfirm.value),
+    confirm,
+    asking: computed(() => asking.value),
+    askFailure: computed(() => askFailure.value),
+    askForKeys: () => link.ask(),
+    stopAsking: () => link.cancel(),
+    offers: computed(() => (mayConfirm.value ? offers.value : [])),
+    answer: (id: string) => link.answer(id),
+    handOver: (id: string, code: string) => link.handOver(id, code),
+    backup: computed(() => backupState.value),
+    newPhrase: (): Promise<readonly string[]> => newPhrase(),
+    startBackup: (words: readonly string[]) => backup.create(words),
+    recover: (phrase: string) => backup.recover(phrase),
+    signIns: computed(() => signIns.value),
+    loadSignIns,
+    endSignIn,
+  }
 })

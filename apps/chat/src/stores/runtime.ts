@@ -21,6 +21,8 @@ const BEAT_MS = 10_000
 /** A longer gap between two beats means that the machine was asleep. */
 const SLEEP_MS = 30_000
 const FIRST_BATCH = 20
+/** Rooms with subscriptions of their own. A relay bounds the subscriptions of a session, and each of them costs memory. */
+const MAX_AWAKE = 20
 const TAB_OPENED = 'opened'
 /** The browser says that it is offline: a relay in the local network may still answer, but then it does so at once. */
 const OFFLINE_PROBE_MS = 1_000
@@ -58,6 +60,8 @@ export interface RuntimeEvents {
   roomsLoaded: null
   /** What is stored of a room changed. */
   roomKept: StoredRoom
+  /** This browser stored encryption state of a room, with new keys perhaps. */
+  keysStored: null
   /** A room was read to its end. */
   read: { roomId: string }
 }
@@ -77,6 +81,9 @@ export class Runtime extends Emitter<RuntimeEvents> {
   private stops: (() => void)[] = []
   /** The room on screen. */
   private shownRoom: string | null = null
+  /** The rooms that are awake, the one that was used last at the end. */
+  private awake: LiveRoom[] = []
+  private hearsAll = false
   private lastBeat = 0
   private beats = 0
   private isAlone = false
@@ -85,7 +92,7 @@ export class Runtime extends Emitter<RuntimeEvents> {
   constructor(readonly platform: Platform) {
     super()
     const { clock, random, relayUrl, makeSocket, authBase } = platform
-    this.auth = new AuthApi(authBase, (url, init) => platform.fetch(url, init))
+    this.auth = new AuthApi(authBase, (url, init) => platform.fetch(url, init), platform.deviceName)
     this.connection = new Connection({
       url: relayUrl,
       makeSocket,
@@ -116,6 +123,11 @@ export class Runtime extends Emitter<RuntimeEvents> {
 
   get begun(): boolean {
     return this.openStorage !== null
+  }
+
+  /** Whether this tab does what one tab of the browser has to do. */
+  get leads(): boolean {
+    return this.isAlone
   }
 
   /** Opens the storage of a user, then connects. */
@@ -180,6 +192,8 @@ export class Runtime extends Emitter<RuntimeEvents> {
     const gone = Promise.allSettled(rooms.map((room) => room.sayGoodbye()))
     for (const room of rooms) room.close()
     this.rooms.clear()
+    this.awake = []
+    this.hearsAll = false
     this.outbox.clear()
     this.directory.clear()
     const storage = this.openStorage
@@ -201,6 +215,7 @@ export class Runtime extends Emitter<RuntimeEvents> {
   show(roomId: string | null): void {
     this.shownRoom = roomId
     const live = roomId === null ? undefined : this.rooms.get(roomId)
+    if (live) this.wake(live)
     if (live?.access === 'entering' && this.connection.online) live.announce(true)
   }
 
@@ -209,7 +224,8 @@ export class Runtime extends Emitter<RuntimeEvents> {
     const known = this.rooms.get(room.id)
     if (known) return known
     const { connection, identity, platform } = this
-    const live = new LiveRoom(room.id, room.joinedAt, urgent || room.id === this.shownRoom, {
+    const first = urgent || room.id === this.shownRoom
+    const live = new LiveRoom(room.id, room.joinedAt, first, first || this.awake.length < MAX_AWAKE, {
       connection,
       storage: () => this.storage,
       identity,
@@ -218,16 +234,50 @@ export class Runtime extends Emitter<RuntimeEvents> {
       self: () => this.self,
       emit: (event) => this.emit('room', event),
       device: (userId, deviceId) => this.directory.device(userId, deviceId),
-      share: (roomId) => this.tabs?.tell(roomId),
+      hasAccount: async (userId) => (await this.directory.account(userId)) !== null,
+      wake: (roomId) => {
+        const asleep = this.rooms.get(roomId)
+        if (asleep) this.wake(asleep)
+      },
+      share: (roomId) => {
+        this.tabs?.tell(roomId)
+        this.emit('keysStored', null)
+      },
     })
     this.rooms.set(room.id, live)
+    if (live.awake) this.wake(live)
+    else this.hearAll()
     return live
   }
 
   forget(roomId: string): LiveRoom | undefined {
     const live = this.rooms.get(roomId)
     this.rooms.delete(roomId)
+    this.awake = this.awake.filter((each) => each !== live)
     return live
+  }
+
+  /** Gives a room subscriptions of its own; too many of them, and the one that needed its own longest ago sleeps. */
+  private wake(live: LiveRoom): void {
+    this.awake = [...this.awake.filter((each) => each !== live), live]
+    live.wake()
+    if (this.awake.length <= MAX_AWAKE) return
+    this.hearAll()
+    const victim = this.awake.find((each) => each.id !== this.shownRoom)
+    this.awake = this.awake.filter((each) => each !== victim)
+    victim?.sleep()
+  }
+
+  /** Hears the rooms that are asleep. */
+  private hearAll(): void {
+    if (this.hearsAll) return
+    this.hearsAll = true
+    const hear = (update: Update): void => {
+      const place = parseAddress(update.address)
+      const live = place && 'roomId' in place ? this.rooms.get(place.roomId) : undefined
+      if (live && !live.awake) live.hear(update)
+    }
+    for (const each of pattern.everyRoom(this.self.userId)) this.listenTo(each, hear)
   }
 
   /** Subscribes for as long as the session lasts. */
@@ -243,8 +293,10 @@ export class Runtime extends Emitter<RuntimeEvents> {
 
   /** Another tab stored encryption state of a room, or was opened and may have left messages unsent. */
   private hearTab(message: string): void {
-    if (message !== TAB_OPENED) void this.rooms.get(message)?.sync()
-    else if (this.isAlone) this.emit('alone', null)
+    if (message !== TAB_OPENED) {
+      void this.rooms.get(message)?.sync()
+      this.emit('keysStored', null)
+    } else if (this.isAlone) this.emit('alone', null)
   }
 
   private beat(): void {

@@ -360,12 +360,56 @@ export interface Device {
   readonly current: boolean
 }
 
+/** A sign-in of this user, which may be a browser or another program. */
+export interface SignIn {
+  readonly id: string
+  /** What it calls itself; '' if it gave no name. */
+  readonly device: string
+  readonly createdAtMs: number
+  readonly lastSeenMs: number
+  /** This browser. */
+  readonly current: boolean
+}
+
+/** A backup of the keys under a recovery phrase. `kept`: this browser writes it; `locked`: it lacks the phrase. */
+export type BackupState = 'unknown' | 'none' | 'kept' | 'locked'
+
 export interface DevicesStore {
   /** This browser first. */
   readonly devices: readonly Device[]
-  /** This browser has the account key. */
+  /** This browser has the account key; null: not known yet. */
+  readonly hasAccountKey: boolean | null
+  /** This browser can confirm others. */
   readonly mayConfirm: boolean
   confirm(deviceId: string): Promise<void>
+  /** This browser asks the others for the keys; `code` is to be typed there once one of them has answered. */
+  readonly asking: { readonly code: string | null } | null
+  /** Why the last request for the keys failed. */
+  readonly askFailure: FailureWords | null
+  askForKeys(): Promise<void>
+  stopAsking(): void
+  /** Other devices that ask for the keys. */
+  readonly offers: readonly {
+    readonly id: string
+    readonly name: string
+    /** It shows the code. */
+    readonly ready: boolean
+  }[]
+  /** Answers a device, which then shows a code. */
+  answer(offerId: string): Promise<void>
+  /** Hands the keys over; rejects with the reason `wrongCode`, and the other device has to ask again then. */
+  handOver(offerId: string, code: string): Promise<void>
+  readonly backup: BackupState
+  /** The words of a new recovery phrase, which nothing uses yet. */
+  newPhrase(): Promise<readonly string[]>
+  /** Writes a backup of the keys under a phrase, in the place of any other. */
+  startBackup(words: readonly string[]): Promise<void>
+  /** Takes the keys out of the backup; rejects with the reasons `notAPhrase`, `noBackup`, `otherPhrase`. */
+  recover(phrase: string): Promise<void>
+  /** The sign-ins of this user; null: not loaded. */
+  readonly signIns: readonly SignIn[] | null
+  loadSignIns(): Promise<void>
+  endSignIn(id: string): Promise<void>
 }
 
 // --- friends ------------------------------------------------------------------------------------------------------

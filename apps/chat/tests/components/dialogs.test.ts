@@ -6,11 +6,26 @@ import type { Component } from 'vue'
 import BrowseDialog from '@/components/dialogs/BrowseDialog.vue'
 import CreateRoomDialog from '@/components/dialogs/CreateRoomDialog.vue'
 import JoinDialog from '@/components/dialogs/JoinDialog.vue'
+import DeviceKeys from '@/components/dialogs/DeviceKeys.vue'
+import RecoveryPhrase from '@/components/dialogs/RecoveryPhrase.vue'
 import SafetyDialog from '@/components/dialogs/SafetyDialog.vue'
 import SettingsDialog from '@/components/dialogs/SettingsDialog.vue'
+import SignInList from '@/components/dialogs/SignInList.vue'
+import { Failure } from '@/protocol/errors'
 import { useOverlayStore } from '@/components/overlay'
 import UiConfirm from '@/components/ui/UiConfirm.vue'
-import { answers, calls, failure, reset, room, setRooms, state, useSettingsStore } from '../fakes/stores'
+import {
+  answers,
+  calls,
+  failure,
+  reset,
+  room,
+  PHRASE,
+  setRooms,
+  state,
+  useDevicesStore,
+  useSettingsStore,
+} from '../fakes/stores'
 import { settle, show } from './mount'
 
 vi.mock('@/stores', () => import('../fakes/stores'))
@@ -26,7 +41,8 @@ async function open(dialog: Component, props: object = {}): Promise<void> {
   await settle()
 }
 
-const dialog = (): HTMLElement => document.querySelector<HTMLElement>('[role=dialog], [role=alertdialog]')!
+const dialog = (): HTMLElement =>
+  document.querySelector<HTMLElement>('[role=dialog], [role=alertdialog]') ?? document.body
 const said = (): string => dialog().textContent ?? ''
 const called = (name: string): unknown[][] => calls.filter((call) => call.name === name).map((call) => call.args)
 
@@ -202,6 +218,85 @@ describe('safety numbers', () => {
   it('say when no key was seen', async () => {
     await open(SafetyDialog, { roomId: 'r1', userId: 'u-ada', name: 'Ada' })
     expect(said()).toContain('This person has not published a key')
+  })
+})
+
+describe('devices in the settings', () => {
+  const devices = useDevicesStore() as { -readonly [K in keyof ReturnType<typeof useDevicesStore>]: unknown }
+
+  it('ask for the keys where they are missing, and show the code', async () => {
+    devices.hasAccountKey = false
+    await open(DeviceKeys)
+    button('Get the keys from another device').click()
+    expect(called('askForKeys')).toHaveLength(1)
+    devices.asking = { code: null }
+    await settle()
+    expect(said()).toContain('Open the settings on another device')
+    devices.asking = { code: '123456' }
+    await settle()
+    expect(said()).toContain('123 456')
+    button('Cancel').click()
+    expect(called('stopAsking')).toHaveLength(1)
+    devices.asking = null
+    devices.askFailure = { kind: 'timeout', reason: 'linkOver', detail: '' }
+    await settle()
+    expect(said()).toContain('The request for the keys has ended.')
+  })
+
+  it('restore the keys from a phrase, and say why it is none', async () => {
+    devices.hasAccountKey = false
+    devices.backup = 'none'
+    await open(DeviceKeys)
+    expect(said()).not.toContain('Recovery phrase')
+    devices.backup = 'locked'
+    await settle()
+    answers.recover = new Failure('invalid', '', { reason: 'notAPhrase' })
+    await fill('Recovery phrase', 'some words')
+    await submit()
+    expect(said()).toContain('This is not a recovery phrase.')
+    delete answers.recover
+    await submit()
+    expect(called('recover')).toEqual([['some words'], ['some words']])
+  })
+
+  it('hand the keys over once the code of the other device was typed', async () => {
+    devices.offers = [{ id: 'l1', name: 'Safari · iPhone', ready: true }]
+    await open(DeviceKeys)
+    expect(said()).toContain('Safari · iPhone asks for the keys')
+    button('Hand over the keys').click()
+    await settle()
+    expect(button('Send the keys').disabled).toBe(true)
+    await fill('Code on the other device', '123 456')
+    answers.handOver = new Failure('invalid', '', { reason: 'wrongCode' })
+    await submit()
+    expect(called('handOver')).toEqual([['l1', '123 456']])
+    expect(said()).toContain('Wrong code.')
+  })
+
+  it('ask two words of a new recovery phrase back before it is used', async () => {
+    await open(RecoveryPhrase)
+    button('Create a recovery phrase').click()
+    await settle()
+    expect([...dialog().querySelectorAll('ol li')].map((item) => item.textContent)).toEqual(PHRASE)
+    button('I have written them down').click()
+    await settle()
+    const numbers = [...dialog().querySelectorAll('label')].map((tag) => Number(tag.textContent?.split(' ')[1]))
+    expect(new Set(numbers).size).toBe(2)
+    await submit()
+    expect(said()).toContain('These are not the words.')
+    for (const number of numbers) await fill(`Word ${number}`, PHRASE[number - 1]!.toUpperCase())
+    await submit()
+    expect(called('startBackup')).toEqual([[PHRASE]])
+    expect(said()).not.toContain(PHRASE[0]!)
+  })
+
+  it('sign another device out, but not this one', async () => {
+    await open(SignInList)
+    expect(said()).toContain('this device')
+    button('End session: Unnamed device').click()
+    await settle()
+    expect(called('endSignIn')).toEqual([['fedcba9876543210']])
+    expect(dialog().querySelectorAll('li button')).toHaveLength(1)
   })
 })
 

@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest'
 import { seal as sealIn, type Outgoing, type OutgoingText } from '@/crypto/envelope'
 import type { Identity } from '@/crypto/identity'
 import { RoomCrypto } from '@/crypto/roomCrypto'
-import { verifyEvent } from '@/crypto/devices'
+import { signEvent, verifyEvent } from '@/crypto/devices'
 import { verify } from '@/crypto/signing'
 import { parseMessage, wireOf, type RoomMessage, type TextMessage } from '@/protocol/shapes'
 import { seeded } from '../random'
@@ -95,6 +95,21 @@ describe('seal', () => {
     })
     const plain = await seal(await machine(false), await identity('bob'), message({ image: IMAGE, text: '' }))
     expect(plain.value).toMatchObject({ type: 'image', image: IMAGE, text: '' })
+  })
+
+  it('refuses what no reader would take for a message', async () => {
+    const odd = message({ msgId: 'a/b' })
+    await expect(seal(await machine(false), await identity('bob'), odd)).rejects.toMatchObject({ kind: 'invalid' })
+  })
+
+  it('signs nothing that names no person or no device', async () => {
+    const own = await identity('bob')
+    const { event } = await seal(await machine(false), own, message())
+    for (const part of [{ userId: null }, { deviceId: null }, { msgId: null }]) {
+      const nameless = { ...event, ...part } as RoomMessage
+      expect(await signEvent(own.signingKey, ROOM, nameless)).toBeNull()
+      expect(await verifyEvent(own.signingPublicKey, ROOM, nameless)).toBe(false)
+    }
   })
 
   it('writes edits and deletes with the session and the person', async () => {

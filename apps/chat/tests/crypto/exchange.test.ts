@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { RoomCrypto } from '@/crypto/roomCrypto'
+import { newRoomKey } from '@/crypto/roomKey'
 import { permutations, seeded } from '../random'
 import { Room } from './room'
 
@@ -198,6 +199,99 @@ describe('tabs of one browser', () => {
   })
 })
 
+describe('a key that no account vouches for', () => {
+  /** bob asks, and the creator answers from a device that the account has not signed. */
+  async function doubted(): Promise<Room> {
+    const room = new Room(seeded(3))
+    room.doubted.add('creator')
+    await room.enter('creator')
+    await room.act('creator', { type: 'create' })
+    await room.enter('bob')
+    await room.settle()
+    return room
+  }
+
+  it('decrypts, and is not sent with', async () => {
+    const room = await doubted()
+    const { closed } = await room.party('creator').machine.close(['hello'])
+    const sealed = closed[0] as { text: string; iv: string; keyId: string }
+    expect(await room.party('bob').machine.open(sealed, sealed.keyId)).toBe('hello')
+    expect(room.party('bob').state).toBe('waiting')
+    await expect(room.party('bob').machine.close(['secret'])).rejects.toMatchObject({ kind: 'waitingForKey' })
+    const { fingerprint } = room.party('creator').identity
+    expect(room.party('bob').changes).toContainEqual({
+      type: 'keyChanged',
+      userId: 'creator',
+      oldFingerprint: '',
+      newFingerprint: fingerprint,
+    })
+  })
+
+  it('is sent with once its sender was accepted, also after a reload', async () => {
+    const room = await doubted()
+    const { fingerprint } = room.party('creator').identity
+    await room.act('bob', { type: 'accept', userId: 'creator', fingerprint })
+    expect(room.party('bob').state).toBe('ready')
+    expect(await room.keyOf('bob')).toBe(await room.keyOf('creator'))
+    const { record } = room.party('bob')
+    room.drop('bob')
+    await room.add('bob', record)
+    await room.enter('bob')
+    await room.act('creator', { type: 'rotate', without: [] })
+    await room.settle()
+    expect(await room.keyOf('bob')).toBe(await room.keyOf('creator'))
+  })
+
+  it('is sent with once a second member sent it, too', async () => {
+    const room = await doubted()
+    room.doubted.add('carol')
+    await room.enter('carol')
+    const { fingerprint } = room.party('creator').identity
+    await room.act('carol', { type: 'accept', userId: 'creator', fingerprint })
+    await room.settle()
+    room.drop('creator')
+    await room.settle()
+    expect(room.party('carol').state).toBe('ready')
+    expect(room.party('bob').state).toBe('ready')
+    expect(await room.keyOf('bob')).toBe(await room.keyOf('carol'))
+  })
+
+  it('replaces none that somebody vouches for', async () => {
+    const room = await fill(1, ['creator', 'bob'], true)
+    const before = await room.keyOf('bob')
+    room.doubted.add('creator')
+    await room.act('creator', { type: 'rotate', without: [] })
+    await room.settle()
+    expect(await room.keyOf('bob')).toBe(before)
+    room.doubted.clear()
+    await room.act('creator', { type: 'rotate', without: [] })
+    await room.settle()
+    expect(await room.keyOf('bob')).toBe(await room.keyOf('creator'))
+  })
+
+  it('is believed where another tab has accepted its sender', async () => {
+    const room = await doubted()
+    const { fingerprint } = room.party('creator').identity
+    const record = { ...room.party('bob').record!, believed: [fingerprint] }
+    await room.act('bob', { type: 'sync', record })
+    await room.act('creator', { type: 'rotate', without: [] })
+    await room.settle()
+    expect(await room.keyOf('bob')).toBe(await room.keyOf('creator'))
+  })
+})
+
+describe('keys that came with history', () => {
+  it('are stored once, and never sent with', async () => {
+    const room = await fill(1, ['creator', 'bob'], true)
+    const before = await room.keyOf('bob')
+    const keys = [(await newRoomKey()).jwk]
+    const learned = await room.act('bob', { type: 'learn', keys })
+    expect(learned.map((effect) => effect.type)).toEqual(['store'])
+    expect(await room.act('bob', { type: 'learn', keys })).toEqual([])
+    expect(await room.keyOf('bob')).toBe(before)
+  })
+})
+
 describe('trust', () => {
   /** Somebody of the room sends bob a key of their own making. */
   async function offer(room: Room, from: string, epoch: number | null): Promise<string> {
@@ -211,8 +305,9 @@ describe('trust', () => {
     const effects = await machine.handle({ type: 'timer', name: 'answer bob' })
     const value = effects.flatMap((effect) => (effect.type === 'sendKeyex' ? [effect.value] : []))[0]!
     const { fromId, encryptedKey, iv, senderPublicKey } = value
-    const keyex = { fromId, encryptedKey, iv, senderPublicKey, epoch, keyId: epoch === null ? null : value.keyId }
-    await room.act('bob', { type: 'keyex', keyex })
+    const keyId = epoch === null ? null : value.keyId
+    const keyex = { fromId, encryptedKey, iv, senderPublicKey, epoch, keyId, deviceId: null }
+    await room.act('bob', { type: 'keyex', keyex, doubtful: false })
     return value.keyId
   }
 
@@ -265,12 +360,12 @@ describe('trust', () => {
     const effects = await machine.handle({ type: 'timer', name: 'answer bob' })
     const value = effects.flatMap((effect) => (effect.type === 'sendKeyex' ? [effect.value] : []))[0]!
     const keyex = { ...value, fromId: 'creator', epoch: 50 }
-    const warned = await room.act('bob', { type: 'keyex', keyex })
+    const warned = await room.act('bob', { type: 'keyex', keyex, doubtful: false })
     expect(warned).toContainEqual(expect.objectContaining({ type: 'keyChanged', userId: 'creator' }))
     expect(await room.keyOf('bob')).toBe(before)
     await room.act('bob', { type: 'accept', userId: 'creator', fingerprint: identity.fingerprint })
     expect(room.party('bob').machine.fingerprints('creator').at(-1)).toBe(identity.fingerprint)
-    await room.act('bob', { type: 'keyex', keyex })
+    await room.act('bob', { type: 'keyex', keyex, doubtful: false })
     expect(await room.keyOf('bob')).toBe(value.keyId)
   })
 
@@ -284,14 +379,18 @@ describe('trust', () => {
       const effects = await machine.handle({ type: 'timer', name: 'answer bob' })
       return effects.flatMap((effect) => (effect.type === 'sendKeyex' ? [effect.value] : []))[0]!
     })()
-    expect(await room.act('bob', { type: 'keyex', keyex: { ...value, keyId: '00000000' } })).toEqual([])
-    await room.act('bob', { type: 'ban', userId: 'carol', banned: true })
-    expect(await room.act('bob', { type: 'keyex', keyex: value })).toEqual([])
-    await room.act('bob', { type: 'ban', userId: 'carol', banned: false })
-    expect(await room.act('bob', { type: 'keyex', keyex: { ...value, iv: 'AAAAAAAAAAAAAAAA' } })).toEqual([])
-    expect((await room.act('bob', { type: 'keyex', keyex: value })).map((effect) => effect.type)).toContain(
-      'keysArrived',
+    expect(await room.act('bob', { type: 'keyex', keyex: { ...value, keyId: '00000000' }, doubtful: false })).toEqual(
+      [],
     )
+    await room.act('bob', { type: 'ban', userId: 'carol', banned: true })
+    expect(await room.act('bob', { type: 'keyex', keyex: value, doubtful: false })).toEqual([])
+    await room.act('bob', { type: 'ban', userId: 'carol', banned: false })
+    expect(
+      await room.act('bob', { type: 'keyex', keyex: { ...value, iv: 'AAAAAAAAAAAAAAAA' }, doubtful: false }),
+    ).toEqual([])
+    expect(
+      (await room.act('bob', { type: 'keyex', keyex: value, doubtful: false })).map((effect) => effect.type),
+    ).toContain('keysArrived')
   })
 })
 

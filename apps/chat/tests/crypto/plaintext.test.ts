@@ -46,6 +46,7 @@ type Happening = CryptoEvent | { type: 'pubkeyOf'; userId: string; live: boolean
 const happening: fc.Arbitrary<Happening> = fc.oneof(
   { weight: 3, arbitrary: fc.record({ type: fc.constant('meta' as const), meta: fc.option(meta) }) },
   fc.record({ type: fc.constant('disconnected' as const) }),
+  fc.record({ type: fc.constant('asleep' as const) }),
   fc.record({ type: fc.constant('admin' as const), userId: user, admin: fc.boolean() }),
   fc.record({ type: fc.constant('presence' as const), userId: user, present: fc.boolean() }),
   fc.record({ type: fc.constant('ban' as const), userId: user, banned: fc.boolean() }),
@@ -72,7 +73,7 @@ async function keyexFrom(userId: string): Promise<CryptoEvent> {
   await machine.handle({ type: 'pubkey', userId: 'bob', publicKey, live: true })
   const effects = await machine.handle({ type: 'timer', name: 'answer bob' })
   const keyex = effects.flatMap((effect) => (effect.type === 'sendKeyex' ? [effect.value] : []))[0]
-  return keyex ? { type: 'keyex', keyex } : { type: 'unreadable' }
+  return keyex ? { type: 'keyex', keyex, doubtful: false } : { type: 'unreadable' }
 }
 
 async function attempt(machine: RoomCrypto, message: Outgoing) {

@@ -35,6 +35,8 @@ export function identity(id: string): Promise<Identity> {
 
 export class Room {
   readonly parties = new Map<string, Party>()
+  /** Whose keys no account vouches for. */
+  readonly doubted = new Set<string>()
   readonly keyexes: { from: string; to: string; keyId: string }[] = []
   meta: Meta | null
   private pubkeys = new Map<string, PublicJwk>()
@@ -148,7 +150,8 @@ export class Room {
     } else if (effect.type === 'sendKeyex') {
       this.keyexes.push({ from: party.id, to: effect.peer, keyId: effect.value.keyId })
       const keyex = parseKeyex(effect.value)!
-      if (this.parties.get(effect.peer)?.online) this.tell(effect.peer, { type: 'keyex', keyex })
+      if (this.parties.get(effect.peer)?.online)
+        this.tell(effect.peer, { type: 'keyex', keyex, doubtful: this.doubted.has(party.id) })
     } else if (effect.type === 'store') {
       party.record = structuredClone(effect.record)
     } else if (effect.type === 'timer') {

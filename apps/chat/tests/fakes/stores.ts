@@ -316,7 +316,36 @@ const notifications: Writable<S.NotificationsStore> = reactive<Writable<S.Notifi
   askPermission: action('askPermission'),
 })
 
+export const PHRASE = 'legal winner thank year wave sausage worth useful legal winner thank yellow'.split(' ')
+const devices: Writable<S.DevicesStore> = reactive<Writable<S.DevicesStore>>({
+  devices: [
+    { deviceId: '0123456789abcdef', name: 'Firefox · Linux', createdAt: 1, confirmed: true, current: true },
+    { deviceId: 'fedcba9876543210', name: 'Safari · iPhone', createdAt: 2, confirmed: false, current: false },
+  ],
+  hasAccountKey: true,
+  mayConfirm: true,
+  confirm: () => Promise.resolve(),
+  asking: null,
+  askFailure: null,
+  askForKeys: action('askForKeys'),
+  stopAsking: note('stopAsking'),
+  offers: [],
+  answer: action('answer'),
+  handOver: action('handOver'),
+  backup: 'none',
+  newPhrase: () => Promise.resolve(PHRASE),
+  startBackup: action('startBackup'),
+  recover: action('recover'),
+  signIns: [
+    { id: '0123456789abcdef', device: 'Firefox · Linux', createdAtMs: 1, lastSeenMs: 2, current: true },
+    { id: 'fedcba9876543210', device: '', createdAtMs: 1, lastSeenMs: 2, current: false },
+  ],
+  loadSignIns: () => Promise.resolve(),
+  endSignIn: action('endSignIn'),
+})
+
 const STORES = {
+  devices,
   session,
   connection,
   rooms,
@@ -347,15 +376,6 @@ export const useMessagesStore = () => messages
 export const useSecurityStore = () => security
 export const useFriendsStore = () => friends
 export const useGroupsStore = () => groups
-const devices: Writable<S.DevicesStore> = reactive<Writable<S.DevicesStore>>({
-  devices: [
-    { deviceId: '0123456789abcdef', name: 'Firefox · Linux', createdAt: 1, confirmed: true, current: true },
-    { deviceId: 'fedcba9876543210', name: 'Safari · iPhone', createdAt: 2, confirmed: false, current: false },
-  ],
-  mayConfirm: true,
-  confirm: () => Promise.resolve(),
-})
-
 export const useDevicesStore = () => devices
 export const useSettingsStore = () => settings
 export const useNotificationsStore = () => notifications

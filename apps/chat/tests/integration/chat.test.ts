@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { IDBFactory } from 'fake-indexeddb'
 import { systemClock } from '@/protocol/clock'
 import { makePerson, type Tester } from '../support/person'
 import { canRun, connect, startRelay, until, type RealRelay } from './relay'
@@ -40,6 +41,38 @@ const hears = (tester: Tester, roomId: string, text: string) =>
   until(() => texts(tester, roomId).includes(text), `${tester.name} hears ${text}`)
 
 describe.skipIf(!canRun)('with the relay under the chat policy', () => {
+  it('a second device of an account gets its keys by a code, and is signed out by the first', async () => {
+    const alice = newcomer('Alice L')
+    await alice.session.register('Alice L', 'password')
+    await until(() => alice.devices.mayConfirm, 'the account key is there')
+    const roomId = await alice.rooms.create({ name: 'Linked', isPublic: false, encrypted: true })
+    await inside(alice, roomId)
+    await says(alice, roomId, 'before')
+    const { indexedDB: first } = globalThis
+    globalThis.indexedDB = new IDBFactory()
+    const second = newcomer('Alice L')
+    await second.session.login('Alice L', 'password')
+    globalThis.indexedDB = first
+    await until(() => second.devices.hasAccountKey === false, 'the second device has no keys')
+    await second.devices.askForKeys()
+    await until(() => alice.devices.offers.length === 1, 'the first device is asked')
+    const offer = alice.devices.offers[0]!.id
+    await alice.devices.answer(offer)
+    await until(() => second.devices.asking?.code !== null, 'the code shows')
+    await until(() => alice.devices.offers[0]?.ready === true, 'the first device can compare')
+    await alice.devices.handOver(offer, second.devices.asking!.code!)
+    await until(() => second.devices.mayConfirm, 'the second device has the account key')
+    await until(() => second.rooms.byId[roomId]?.encryption === 'ready', 'and the key of the room')
+    await alice.devices.startBackup(await alice.devices.newPhrase())
+    expect(alice.devices.backup).toBe('kept')
+    await alice.devices.loadSignIns()
+    const other = alice.devices.signIns!.find(({ current }) => !current)!
+    expect(alice.devices.signIns!.map(({ device }) => device)).toEqual(['Test', 'Test'])
+    await alice.devices.endSignIn(other.id)
+    expect(alice.devices.signIns).toHaveLength(1)
+    await until(() => second.connection.phase === 'refused', 'the second device is signed out')
+  })
+
   it('guests talk in a public room, and their signatures verify', async () => {
     const [alice, bob] = [await guest('Alice A'), await guest('Bob A')]
     const roomId = await alice.rooms.create({ name: 'Open', isPublic: true, encrypted: false })
@@ -56,6 +89,21 @@ describe.skipIf(!canRun)('with the relay under the chat policy', () => {
     await alice.rooms.rename(roomId, 'Renamed')
     await until(() => bob.rooms.byId[roomId]!.name === 'Renamed', 'the new name shows')
     await until(() => alice.members.present(roomId).length === 2, 'both are there')
+  })
+
+  it('somebody in many rooms hears of those without subscriptions of their own', async () => {
+    const [alice, bob] = [await guest('Alice M'), await guest('Bob M')]
+    const first = await alice.rooms.create({ name: 'First', isPublic: false, encrypted: true })
+    const rest = Array.from({ length: 20 }, (_, at) => ({ name: `Room ${at}`, isPublic: true, encrypted: false }))
+    for (const each of rest) await alice.rooms.create(each)
+    await inside(alice, first)
+    expect(alice.runtime.rooms.get(first)!.awake).toBe(false)
+    await bob.rooms.join(first)
+    await until(() => bob.rooms.byId[first]?.encryption === 'ready', 'Bob gets the key of a room that was asleep')
+    for (const each of alice.rooms.joined.slice(0, 20)) alice.rooms.activate(each.id)
+    alice.rooms.activate(null)
+    await says(bob, first, 'are you there?')
+    await until(() => alice.rooms.byId[first]!.unread === 1, 'Alice hears it')
   })
 
   it('a newcomer gets the key of an encrypted room and what was said there', async () => {

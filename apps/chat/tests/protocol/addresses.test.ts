@@ -17,6 +17,28 @@ const TABLE: readonly (readonly [string, string, object, string | null])[] = [
     { kind: 'friend', userId: 'u-1', friendId: 'u-2' },
     pattern.friends('u-1'),
   ],
+  ['/chat/user/u-1/account', address.account('u-1'), { kind: 'account', userId: 'u-1' }, null],
+  [
+    '/chat/user/u-1/devices/0123456789abcdef',
+    address.device('u-1', '0123456789abcdef'),
+    { kind: 'device', userId: 'u-1', deviceId: '0123456789abcdef' },
+    pattern.devices('u-1'),
+  ],
+  [
+    '/chat/user/u-1/sync/profile',
+    address.sync('u-1', 'profile'),
+    { kind: 'sync', userId: 'u-1', key: 'profile' },
+    pattern.sync('u-1'),
+  ],
+  ...['0123456789abcdef', '0123456789abcdef-answer', '0123456789abcdef-12'].map(
+    (key) =>
+      [
+        `/chat/user/u-1/link/${key}`,
+        address.link('u-1', key),
+        { kind: 'link', userId: 'u-1', key },
+        pattern.links('u-1'),
+      ] as const,
+  ),
   [
     `/chat/user/u-1/dms/${ROOM}`,
     address.dmInbox('u-1', ROOM),
@@ -150,6 +172,10 @@ describe('the address space', () => {
     }
     expect(() => address.reaction(ROOM, MSG, '*️⃣', 'u')).toThrow(AddressError)
     expect(() => address.groupMeta('__auth')).toThrow(AddressError)
+    expect(address.backup('u-1', 1024)).toBe('/chat/user/u-1/backup/1024')
+    for (const part of [-1, 0.5, 1025, NaN]) expect(() => address.backup('u-1', part)).toThrow(AddressError)
+    expect(parseAddress('/chat/user/u-1/link/0123456789abcdef-x')).toBeNull()
+    expect(() => address.link('u-1', 'x')).toThrow(AddressError)
     fc.assert(
       fc.property(fc.string(), (text) => {
         if (!addresses.isUserId(text)) expect(() => address.presence(ROOM, text)).toThrow(AddressError)

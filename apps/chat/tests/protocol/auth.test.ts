@@ -12,16 +12,20 @@ interface Call {
 function api(status: number, body: unknown, headers: Record<string, string> = {}) {
   const calls: Call[] = []
   const text = typeof body === 'string' ? body : JSON.stringify(body)
-  const auth = new AuthApi('https://auth.test', async (url, init) => {
-    const sentHeaders = init.headers as Record<string, string>
-    calls.push({
-      url,
-      method: init.method ?? '',
-      headers: sentHeaders,
-      body: init.body ? JSON.parse(init.body as string) : null,
-    })
-    return new Response(text, { status, headers })
-  })
+  const auth = new AuthApi(
+    'https://auth.test',
+    async (url, init) => {
+      const sentHeaders = init.headers as Record<string, string>
+      calls.push({
+        url,
+        method: init.method ?? '',
+        headers: sentHeaders,
+        body: init.body ? JSON.parse(init.body as string) : null,
+      })
+      return new Response(text, { status, headers })
+    },
+    'Desk',
+  )
   return { auth, calls }
 }
 
@@ -45,20 +49,25 @@ describe('AuthApi', () => {
     const bearer = { 'Content-Type': 'application/json', Authorization: 'Bearer old' }
     const json = { 'Content-Type': 'application/json' }
     expect(calls).toEqual([
-      { url: 'https://auth.test/auth/guest', method: 'POST', headers: bearer, body: { name: 'Al', user_id: 'u-1' } },
+      {
+        url: 'https://auth.test/auth/guest',
+        method: 'POST',
+        headers: bearer,
+        body: { name: 'Al', user_id: 'u-1', device: 'Desk' },
+      },
       {
         url: 'https://auth.test/auth/register',
         method: 'POST',
         headers: json,
-        body: { username: 'alice', password: 'secret', user_id: 'u-1' },
+        body: { username: 'alice', password: 'secret', user_id: 'u-1', device: 'Desk' },
       },
       {
         url: 'https://auth.test/auth/login',
         method: 'POST',
         headers: json,
-        body: { username: 'alice', password: 'secret' },
+        body: { username: 'alice', password: 'secret', device: 'Desk' },
       },
-      { url: 'https://auth.test/auth/refresh', method: 'POST', headers: bearer, body: {} },
+      { url: 'https://auth.test/auth/refresh', method: 'POST', headers: bearer, body: { device: 'Desk' } },
       { url: 'https://auth.test/auth/logout', method: 'POST', headers: bearer, body: {} },
       { url: 'https://auth.test/auth/password', method: 'POST', headers: bearer, body: { old: 'one', new: 'two' } },
     ])
@@ -84,6 +93,21 @@ describe('AuthApi', () => {
       headers: { Authorization: 'Bearer t' },
       body: null,
     })
+  })
+
+  it('lists and ends the sessions of the user', async () => {
+    const session = { id: '00ff', device: 'Desk', created_at: 1, last_seen: 2, current: true }
+    const odd = [null, 7, { ...session, id: '../x' }, { ...session, id: 1 }, { ...session, created_at: 'x' }]
+    const { auth, calls } = api(200, [session, ...odd, { ...session, last_seen: null }, { ...session, device: 7 }])
+    const read = { id: '00ff', device: 'Desk', createdAtMs: 1_000, lastSeenMs: 2_000, current: true }
+    expect(await auth.sessions('t')).toEqual([read, { ...read, device: '' }])
+    await auth.endSession('t', '00ff')
+    const headers = { Authorization: 'Bearer t' }
+    expect(calls).toEqual([
+      { url: 'https://auth.test/auth/sessions', method: 'GET', headers, body: null },
+      { url: 'https://auth.test/auth/sessions/00ff', method: 'DELETE', headers, body: null },
+    ])
+    expect(await failed(api(200, {}).auth.sessions('t'))).toMatchObject({ kind: 'server' })
   })
 
   it.each([
@@ -143,7 +167,7 @@ describe('AuthApi', () => {
   })
 
   it('says when the server was not reached', async () => {
-    const auth = new AuthApi('', () => Promise.reject(new TypeError('Failed to fetch')))
+    const auth = new AuthApi('', () => Promise.reject(new TypeError('Failed to fetch')), '')
     expect(await failed(auth.login('a', 'b'))).toMatchObject({ kind: 'network', message: 'Failed to fetch' })
   })
 })

@@ -8,6 +8,9 @@ const X = 'MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4'
 const Y = '4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM'
 const JWK = { kty: 'EC', crv: 'P-256', x: X, y: Y, ext: true, key_ops: [] }
 const IMAGE = 'data:image/png;base64,AAAA'
+const VERIFYING = { ...JWK, key_ops: ['verify'] }
+const DEVICE = '0123456789abcdef'
+const HASH = 'ab'.repeat(32)
 const IV = 'AAECAwQFBgcICQoL'
 const SIGNATURE = `${'A'.repeat(86)}==`
 const NOW = 1_700_000_000_000
@@ -217,13 +220,89 @@ const CONTRACT: readonly (readonly [string, Parser, unknown, unknown])[] = [
     'key exchange',
     shapes.parseKeyex,
     { fromId: 'u-1', encryptedKey: 'AAAA', iv: IV, senderPublicKey: JWK },
-    { fromId: 'u-1', encryptedKey: 'AAAA', iv: IV, senderPublicKey: JWK, epoch: null, keyId: null },
+    { fromId: 'u-1', encryptedKey: 'AAAA', iv: IV, senderPublicKey: JWK, epoch: null, keyId: null, deviceId: null },
   ],
   [
     'key exchange of ours',
     shapes.parseKeyex,
-    { fromId: 'u-1', encryptedKey: 'AAAA', iv: IV, senderPublicKey: JWK, epoch: 3, keyId: 'a1b2c3d4' },
-    { fromId: 'u-1', encryptedKey: 'AAAA', iv: IV, senderPublicKey: JWK, epoch: 3, keyId: 'a1b2c3d4' },
+    {
+      fromId: 'u-1',
+      encryptedKey: 'AAAA',
+      iv: IV,
+      senderPublicKey: JWK,
+      epoch: 3,
+      keyId: 'a1b2c3d4',
+      deviceId: DEVICE,
+    },
+    {
+      fromId: 'u-1',
+      encryptedKey: 'AAAA',
+      iv: IV,
+      senderPublicKey: JWK,
+      epoch: 3,
+      keyId: 'a1b2c3d4',
+      deviceId: DEVICE,
+    },
+  ],
+  ['device that wrote something', shapes.parseDeviceId, { deviceId: DEVICE }, DEVICE],
+  ['account', shapes.parseAccount, { key: JWK, createdAt: 5, v: 1 }, { key: VERIFYING, createdAt: 5 }],
+  ['account without a time', shapes.parseAccount, { key: JWK }, { key: VERIFYING, createdAt: 0 }],
+  [
+    'device',
+    shapes.parseDevice,
+    { name: 'Desk', key: JWK, exchange: JWK, createdAt: 5, sig: SIGNATURE },
+    { name: 'Desk', key: VERIFYING, exchange: JWK, createdAt: 5, sig: SIGNATURE },
+  ],
+  [
+    'device that is not linked',
+    shapes.parseDevice,
+    { key: JWK, exchange: JWK },
+    { name: '', key: VERIFYING, exchange: JWK, createdAt: 0, sig: null },
+  ],
+  [
+    'request for the keys',
+    shapes.parseLinkRequest,
+    { name: 'Desk', deviceId: DEVICE, commit: HASH },
+    { name: 'Desk', deviceId: DEVICE, commit: HASH, reveal: null },
+  ],
+  [
+    'request for the keys with what it revealed',
+    shapes.parseLinkRequest,
+    { name: 'Desk', deviceId: DEVICE, commit: HASH, key: JWK, nonce: 'AAAA' },
+    { name: 'Desk', deviceId: DEVICE, commit: HASH, reveal: { key: JWK, nonce: 'AAAA' } },
+  ],
+  ['answer to it', shapes.parseLinkAnswer, { key: JWK }, { key: JWK, parts: null }],
+  ['answer with the keys', shapes.parseLinkAnswer, { key: JWK, parts: 2 }, { key: JWK, parts: 2 }],
+  [
+    'head of a backup',
+    shapes.parseBackupHead,
+    { v: 1, salt: 'AAAA', tag: 'BBBB', first: 33, parts: 2, at: 5 },
+    { salt: 'AAAA', tag: 'BBBB', first: 33, parts: 2, at: 5 },
+  ],
+  [
+    'head of a backup without a time',
+    shapes.parseBackupHead,
+    { salt: 'AAAA', tag: 'BBBB', first: 1, parts: 1 },
+    { salt: 'AAAA', tag: 'BBBB', first: 1, parts: 1, at: 0 },
+  ],
+  ['part of a backup', shapes.parsePart, { text: 'AAAA', iv: IV }, { text: 'AAAA', iv: IV }],
+  [
+    'room that devices share',
+    shapes.parseSyncedRoom,
+    { joined: true, muted: true, joinedAt: 1, lastReadMs: 2, peerName: 'Bob' },
+    { joined: true, muted: true, joinedAt: 1, lastReadMs: 2, peerName: 'Bob' },
+  ],
+  [
+    'room that devices share, empty',
+    shapes.parseSyncedRoom,
+    {},
+    { joined: false, muted: false, joinedAt: 0, lastReadMs: 0, peerName: '' },
+  ],
+  [
+    'profile that devices share',
+    shapes.parseSyncedProfile,
+    { name: 'Al', avatarColor: '#123456' },
+    { name: 'Al', avatarColor: '#123456' },
   ],
   ['text', shapes.parseMessage, message, parsed],
   ['signed text', shapes.parseMessage, { ...message, signature: SIGNATURE }, { ...parsed, signature: SIGNATURE }],
@@ -467,6 +546,23 @@ describe('what others may write instead', () => {
       [shapes.parseKeyex, { fromId: 'u', encryptedKey: 'AAAA', iv: '', senderPublicKey: JWK }],
       [shapes.parseKeyex, { fromId: 'u', encryptedKey: 'AAAA', iv: IV }],
       [shapes.parseKeyex, { encryptedKey: 'AAAA', iv: IV, senderPublicKey: JWK }],
+      [shapes.parseAccount, { key: 'x' }],
+      [shapes.parseDevice, { exchange: JWK }],
+      [shapes.parseDevice, { key: JWK }],
+      [shapes.parseDeviceId, { deviceId: 'x' }],
+      [shapes.parseSyncedProfile, { avatarColor: '#123456' }],
+      [shapes.parseLinkRequest, { deviceId: 'x', commit: HASH }],
+      [shapes.parseLinkRequest, { deviceId: DEVICE, commit: 'x' }],
+      [shapes.parseLinkAnswer, { parts: 1 }],
+      ...[0, 1.5, 100, '1'].map(
+        (parts) => [shapes.parseBackupHead, { salt: 'AAAA', tag: 'B', first: 1, parts }] as const,
+      ),
+      [shapes.parseBackupHead, { salt: 'AAAA', tag: 'BBBB', first: 2000, parts: 1 }],
+      [shapes.parseBackupHead, { tag: 'BBBB', first: 1, parts: 1 }],
+      [shapes.parseBackupHead, { salt: 'AAAA', first: 1, parts: 1 }],
+      [shapes.parseBackupHead, { salt: 'AAAA', tag: 'BBBB', first: 1, parts: 33 }],
+      [shapes.parsePart, { text: 'AAAA' }],
+      [shapes.parsePart, { iv: IV }],
       [shapes.parseMessage, { ...message, fromId: '' }],
       [shapes.parseMessage, { ...message, timestamp: 'now' }],
       [shapes.parseMessage, { ...message, msgId: 'a/b' }],

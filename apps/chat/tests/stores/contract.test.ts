@@ -145,6 +145,7 @@ describe('what is written about rooms', () => {
       senderPublicKey: jwk([]),
       epoch: 1,
       keyId: expect.stringMatching(/^[0-9a-f]{8}$/) as string,
+      deviceId: alice.runtime.identity.deviceId,
     })
   })
 

@@ -100,6 +100,19 @@ describe('a second device', () => {
     ])
   })
 
+  it('gives keys that are sent with only after it was confirmed or accepted', async () => {
+    const second = await world.device(alice)
+    await world.pass(4_000)
+    const secret = await world.done(second.rooms.create({ name: 'New', isPublic: false, encrypted: true }), 1_000)
+    await alice.runtime.end(false)
+    await world.done(bob.rooms.join(secret))
+    await world.pass(20_000)
+    expect(bob.rooms.byId[secret]!.encryption).toBe('waiting')
+    expect(bob.security.keyChanges(secret)).toMatchObject([{ userId: alice.userId }])
+    await world.done(bob.security.acceptKey(secret, alice.userId))
+    expect(bob.rooms.byId[secret]!.encryption).toBe('ready')
+  })
+
   it('is verified once the first has confirmed it', async () => {
     const second = await world.device(alice)
     await world.pass(4_000)

@@ -57,6 +57,8 @@ export const chat: typeof english = {
     leave: 'Raum verlassen',
     waitingKey:
       'Ein Mitglied muss noch den Schlüssel senden. Deine Nachrichten werden verschickt, sobald er angekommen ist.',
+    keyUnproven:
+      'Der Schlüssel dieses Raums kommt von einem Gerät von {name}, das nicht bestätigt ist. Vergleiche die Sicherheitsnummern, bevor du ihn annimmst.',
     keyChanged: 'Der Schlüssel von {name} hat sich geändert. Vergleiche die Sicherheitsnummern, bevor du ihn annimmst.',
     keyCompare: 'Vergleichen',
     keyAccept: 'Annehmen',

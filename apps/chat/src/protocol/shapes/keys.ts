@@ -14,7 +14,7 @@ export interface PublicJwk {
 
 const COORDINATE = /^[A-Za-z0-9_-]{43}$/
 
-function publicJwk(value: unknown, keyOps: readonly string[]): PublicJwk | null {
+export function publicJwk(value: unknown, keyOps: readonly string[]): PublicJwk | null {
   const fields = fieldsOf(value)
   if (!fields || own(fields, 'kty') !== 'EC' || own(fields, 'crv') !== 'P-256') return null
   const x = own(fields, 'x')
@@ -82,6 +82,8 @@ export interface Keyex {
   /** Written by this app: the key's id, and the number of keys before it. */
   epoch: number | null
   keyId: string | null
+  /** Written by this app: the device whose exchange key it is. */
+  deviceId: string | null
 }
 
 const KEY_ID = /^[0-9a-f]{8}$/
@@ -101,5 +103,6 @@ export function parseKeyex(value: unknown): Keyex | null {
   const iv = base64(fields, 'iv', 16)
   const senderPublicKey = publicJwk(own(fields, 'senderPublicKey'), [])
   if (!fromId || !encryptedKey || !iv || !senderPublicKey) return null
-  return { fromId, encryptedKey, iv, senderPublicKey, ...keyMarks(fields) }
+  const deviceId = parseDeviceId(value)
+  return { fromId, encryptedKey, iv, senderPublicKey, deviceId, ...keyMarks(fields) }
 }

@@ -39,6 +39,10 @@ export interface LiveRoomContext {
   emit: (event: RoomEvent) => void
   /** A device that the account of its user has signed. */
   device: (userId: string, deviceId: string) => Promise<shapes.DeviceRecord | null>
+  /** Whether a user has an account key, which signs devices. */
+  hasAccount: (userId: string) => Promise<boolean>
+  /** Something happened for which the room has to know more than it hears asleep. */
+  wake: (roomId: string) => void
   /** The encryption of this room was stored: other tabs are to read it. */
   share: (roomId: string) => void
 }
@@ -61,6 +65,8 @@ export class LiveRoom {
   private subscriptions: (() => void)[] = []
   private stopKeys: () => void = () => undefined
   private active = true
+  /** Keys that arrived while it was asleep: who may send them is known when it is awake. */
+  private keptKeys: CryptoEvent[] = []
   private announcedAt = 0
   private banned = false
   /** A presence is on its way. */
@@ -74,11 +80,12 @@ export class LiveRoom {
     readonly id: string,
     private readonly joinedAt: number,
     urgent: boolean,
+    private isAwake: boolean,
     private readonly context: LiveRoomContext,
   ) {
     this.ready = this.load()
     if (context.connection.online) this.announce(urgent)
-    this.subscribe()
+    if (isAwake) this.subscribe()
   }
 
   private async load(): Promise<RoomCrypto> {
@@ -157,13 +164,8 @@ export class LiveRoom {
     const late = this.access !== 'entering'
     this.setAccess('inside', null)
     // The relay now sends what has become visible, except the keys: subscribe to them again.
-    if (late) this.subscribeKeys()
-    if (this.encryption === 'off') return
-    // The relay answers in order: behind the presence and the subscriptions, everything that is set has arrived.
-    this.context.connection
-      .get(address.meta(this.id))
-      .then(() => this.tell({ type: 'complete' }))
-      .catch(() => undefined)
+    if (late && this.isAwake) this.subscribeKeys()
+    if (this.encryption !== 'off' && this.isAwake) this.awaitState()
   }
 
   private refused(failure: Failure): void {
@@ -188,6 +190,44 @@ export class LiveRoom {
     this.subscribeKeys()
   }
 
+  /** Whether it has subscriptions of its own; asleep, it hears what all rooms hear. */
+  get awake(): boolean {
+    return this.isAwake
+  }
+
+  wake(): void {
+    if (this.isAwake || !this.active) return
+    this.isAwake = true
+    this.subscribe()
+    if (this.access === 'inside') this.awaitState()
+  }
+
+  sleep(): void {
+    this.isAwake = false
+    this.unsubscribe()
+    void this.tell({ type: 'asleep' })
+  }
+
+  /** The relay answers in order: behind the presence and the subscriptions, everything that is set has arrived. */
+  private awaitState(): void {
+    this.context.connection
+      .get(address.meta(this.id))
+      .then(async (value) => {
+        this.takeMeta(value, false)
+        await this.tell({ type: 'complete' })
+        const kept = this.keptKeys
+        this.keptKeys = []
+        for (const event of kept) await this.tell(event)
+      })
+      .catch(() => undefined)
+  }
+
+  private unsubscribe(): void {
+    for (const stop of [...this.subscriptions, this.stopKeys]) stop()
+    this.subscriptions = []
+    this.stopKeys = () => undefined
+  }
+
   private subscribeKeys(): void {
     this.stopKeys()
     this.stopKeys = this.context.connection.subscribe(pattern.roomKeys(this.id), (update) => this.hear(update))
@@ -198,10 +238,32 @@ export class LiveRoom {
     const place = parseAddress(update.address)
     if (!place || !this.active) return
     const event = this.cryptoEvent(place, update)
-    if (event) this.tell(event)
+    if (event?.type === 'keyex') void this.hearKey(event.keyex)
+    else if (event && this.isAwake) void this.tell(event)
+    else if (event) this.hearAsleep(event)
     if (place.kind === 'meta') this.takeMeta(update.value, update.kind === 'set')
     else if (place.kind === 'presence' && place.userId === this.context.self().userId) this.takeOwnPresence(update)
     this.context.emit({ type: 'update', roomId: this.id, place, update })
+  }
+
+  /** A key for this user: whether a device of its sender's account wrapped it has to be looked up. */
+  private async hearKey(keyex: shapes.Keyex): Promise<void> {
+    const { fromId, senderPublicKey } = keyex
+    const deviceId = keyex.deviceId ?? this.devices.get(fromId)
+    const isProven = await this.vouched(fromId, await fingerprintOf(senderPublicKey), deviceId)
+    const doubtful = !isProven && (await this.context.hasAccount(fromId))
+    if (!this.active) return
+    const event = { type: 'keyex', keyex, doubtful } as const
+    if (this.isAwake) return this.tell(event)
+    this.keptKeys.push(event)
+    this.context.wake(this.id)
+  }
+
+  /** What asks for an answer or another key can be judged only by who is present and who is an admin. */
+  private hearAsleep(event: CryptoEvent): void {
+    const isAsking = event.type === 'pubkey' && event.live && event.userId !== this.context.self().userId
+    const isLeaving = (event.type === 'member' && !event.member) || (event.type === 'ban' && event.banned)
+    if (isAsking || (isLeaving && this.encryption !== 'off')) this.context.wake(this.id)
   }
 
   private takeMeta(value: unknown, live: boolean): void {
@@ -238,7 +300,7 @@ export class LiveRoom {
       }
       case 'keyex': {
         const keyex = place.userId === this.context.self().userId ? shapes.parseKeyex(value) : null
-        return keyex && { type: 'keyex', keyex }
+        return keyex && { type: 'keyex', keyex, doubtful: true }
       }
       default:
         return null
@@ -319,8 +381,7 @@ export class LiveRoom {
   }
 
   /** Whether a new exchange key is that of a device that the account of its user has signed. */
-  private async vouched(userId: string, fingerprint: string): Promise<boolean> {
-    const deviceId = this.devices.get(userId)
+  private async vouched(userId: string, fingerprint: string, deviceId = this.devices.get(userId)): Promise<boolean> {
     const device = deviceId === undefined ? null : await this.context.device(userId, deviceId)
     return device !== null && (await fingerprintOf(device.exchange)) === fingerprint
   }
@@ -353,7 +414,7 @@ export class LiveRoom {
   /** Unsubscribes, without announcing it. */
   close(): void {
     this.active = false
-    for (const stop of [...this.subscriptions, this.stopKeys]) stop()
+    this.unsubscribe()
   }
 
   /** Leaves the room for good. */
