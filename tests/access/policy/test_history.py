@@ -131,11 +131,11 @@ class SpotTests(SynchronousTestCase):
         self.assertFalse(rules_of({"path": "/**", "signals": []}).may_match(Pattern.parse("/**")))
 
     def test_fingerprint_tells_when_keys_change(self) -> None:
-        """And not when a limit does."""
-        same = rules_of({**MESSAGES, "max_count": 99})
+        """Or how many entries they may have; not when the age does, which is looked at all the time."""
+        same = rules_of({**MESSAGES, "max_age_secs": 99})
         self.assertEqual(rules_of(MESSAGES).fingerprint, same.fingerprint)
-        changes: tuple[dict[str, PyValue], ...] = ({"path": "/rooms/{room}/messages"}, {"signals": ["stream"]})
-        for change in changes:
+        path: dict[str, PyValue] = {"path": "/rooms/{room}/messages"}
+        for change in (path, {"signals": ["stream"]}, {"max_count": 9}):
             self.assertNotEqual(rules_of({**MESSAGES, **change}).fingerprint, same.fingerprint)
 
 

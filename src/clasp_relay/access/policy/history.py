@@ -231,7 +231,7 @@ class HistoryRules:
     @property
     def fingerprint(self) -> str:
         """See ``core.history.rules``."""
-        return json.dumps([(entry.path.text, entry.signals, entry.per) for entry in self.entries])
+        return json.dumps([(each.path.text, each.signals, each.per, each.limits.max_count) for each in self.entries])
 
     def find(self, address: str) -> tuple[HistoryEntry, Captured] | None:
         """Returns the rule of an address and what its path captures."""

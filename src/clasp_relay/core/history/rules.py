@@ -61,7 +61,7 @@ class HistoryRules(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """A text that changes when entries have to be kept under other keys."""
+        """A text that changes when entries have to be kept under other keys, or fewer of them."""
 
     def spot(self, address: str, /) -> Spot:
         """Returns what the rules say about an address."""
@@ -82,3 +82,16 @@ class HistoryRules(Protocol):
 def rule_of(key: str) -> int:
     """Returns the place of the rule that a key names."""
     return int(key.partition(":")[0])
+
+
+def is_too_old(limits: Sequence[Limits], key: str, time_us: int, now_us: int) -> bool:
+    """Tells whether an entry is older than its rule allows, whether it was deleted or not.
+
+    Args:
+        limits: those of all rules.
+        key: the entry's.
+        time_us: the entry's, Unix µs.
+        now_us: Unix µs.
+    """
+    age_us = limits[rule_of(key)].max_age_us
+    return age_us is not None and time_us < now_us - age_us
