@@ -10,8 +10,8 @@ from clasp_relay.core.records import Change, ChangeKind, Param, no_param
 from clasp_relay.core.rights.port import State
 from clasp_relay.core.state.params import ParamLimits, Params
 from clasp_relay.wire.constants import Signal
-from clasp_relay.wire.messages import NULL, Bundle, Publish, Set
-from tests.core.world import KEPT, START_US, World, WorldClock, memory_session, rules_of, value, written
+from clasp_relay.wire.messages import NULL, Bundle, Publish, Set, Subscribe
+from tests.core.world import KEPT, START_US, SlowLog, World, WorldClock, memory_session, rules_of, value, written
 
 PARAMS = {"path": "/p/**", "signals": ["param"]}
 UNLESS = {
@@ -118,3 +118,15 @@ class WriteTests(SynchronousTestCase):
         world.advance(2)
         self.assertEqual(world.relay.params.get("/p/a"), None)
         self.assertEqual(world.faults, [])
+
+    def test_signal_of_a_waived_rule_is_passed_on_as_it_was_sent(self) -> None:
+        """And is no change."""
+        log = SlowLog()
+        world = World(log=log, history=rules_of(UNLESS))
+        sender, listener = world.join(), world.join()
+        listener.send(Subscribe(1, "/r/**"))
+        sender.send(Set("/r/a/meta", value({"history": False})))
+        listener.hear()
+        message = Publish("/r/a/m", value=value(1), timestamp_us=5)
+        sender.send(message)
+        self.assertEqual((listener.hear(), len(log.changes)), ([message], 1))

@@ -480,6 +480,12 @@ class RightsTests(ReplayCase):
         self.assertEqual(self.values("/kept/d/1"), [1])
         self.assertEqual(self.values("/kept/d/*"), [])
 
+    def test_session_that_asked_for_nothing_just_ends(self) -> None:
+        """Nothing was counted for it, or it has ended."""
+        self.bob.leave()
+        self.values()
+        self.client.leave()
+
     def test_ended_token_ends_its_replay(self) -> None:
         """With what waits for its session."""
         self.say(1)

@@ -133,7 +133,9 @@ class Replays:
 
     def forget(self, session: Session) -> None:
         """Forgets the REPLAYs of a session that has ended; those at work notice by themselves."""
-        session.account.add(KeptFor.SNAPSHOTS, -PAGE_BYTES * self._of_session.pop(session, 0))
+        count = self._of_session.pop(session, 0)
+        if count:
+            session.account.add(KeptFor.SNAPSHOTS, -PAGE_BYTES * count)
 
     def done(self, session: Session) -> None:
         """Is told that one is answered."""
