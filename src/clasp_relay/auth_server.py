@@ -40,6 +40,7 @@ from clasp_relay.http.api_sessions import ApiSessions
 from clasp_relay.http.auth_api import make_auth_resource
 from clasp_relay.http.bounded import make_site
 from clasp_relay.http.cors import Origins
+from clasp_relay.http.journal_api import JournalApi
 from clasp_relay.http.json_answers import NotFound
 from clasp_relay.http.params_api import make_params_resource
 from clasp_relay.http.web_root import WebRoot, packaged_app
@@ -105,6 +106,7 @@ class AuthServer(Service):
         self._accounts: Accounts | None = None
         self._factory = factory
         self._api = ApiSessions(relay)
+        self._relay = relay
         self._addresses = addresses
         self._settings = settings
         self._reactor = reactor
@@ -222,7 +224,9 @@ class AuthServer(Service):
         root = NotFound() if app is None else app
         auth = make_auth_resource(accounts, origins=self._origins, addresses=self._addresses, page=app)
         root.putChild(b"auth", auth)
-        api = make_params_resource(self._api, origins=self._origins, addresses=self._addresses)
+        api = make_params_resource(
+            self._api, origins=self._origins, addresses=self._addresses, journal=JournalApi(self._relay, self._api)
+        )
         root.putChild(b"api", api)
         if app is not None:
             root.putChild(b"ws", WebSocketResource(self._factory))

@@ -11,6 +11,7 @@ from clasp_relay.http.api_sessions import ApiSessions
 from clasp_relay.http.auth_api import load_openapi
 from clasp_relay.http.bounded import MAX_BODY_BYTES
 from clasp_relay.http.cors import Origins
+from clasp_relay.http.journal_api import JournalApi
 from clasp_relay.http.params_api import METHODS, STATUS, make_params_resource
 from clasp_relay.wire.messages import Set, Subscribe
 from tests.access.test_permissions import AuthWorld
@@ -35,7 +36,9 @@ class ParamsApiTests(SynchronousTestCase):
         self.world = AuthWorld(POLICY)
         self.sessions = ApiSessions(self.world.relay)
         self.addCleanup(self.sessions.close)
-        resource = make_params_resource(self.sessions, origins=Origins(None), addresses=ClientAddresses(()))
+        journal = JournalApi(self.world.relay, self.sessions)
+        addresses = ClientAddresses(())
+        resource = make_params_resource(self.sessions, origins=Origins(None), addresses=addresses, journal=journal)
         self.site = MemorySite(resource)
         self.reader = self.world.join("reader")
         self.reader.ask(Subscribe(1, "/a/**"))
@@ -236,7 +239,6 @@ class ParamsApiTests(SynchronousTestCase):
             ErrorCode.VERSION,
             ErrorCode.NOT_FOUND,
             ErrorCode.INTERNAL,
-            ErrorCode.NOT_CONFIGURED,
         }
         self.assertEqual(set(ErrorCode) - set(STATUS), others)
 

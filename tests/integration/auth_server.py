@@ -26,6 +26,7 @@ from clasp_relay.http.api_sessions import ApiSessions
 from clasp_relay.http.auth_api import make_auth_resource
 from clasp_relay.http.bounded import make_site
 from clasp_relay.http.cors import Origins
+from clasp_relay.http.journal_api import JournalApi
 from clasp_relay.http.params_api import make_params_resource
 from clasp_relay.storage.users_sqlite import SqliteUsers
 from tests.core.world import World
@@ -78,7 +79,8 @@ class AuthServer:
         relay = World(permissions=TokenPermissions(self.tokens, None, lambda: time.time_ns() // 1000)).relay
         self.api = ApiSessions(relay)
         origins, addresses = Origins(None), ClientAddresses(())
-        root.putChild(b"api", make_params_resource(self.api, origins=origins, addresses=addresses))
+        journal = JournalApi(relay, self.api)
+        root.putChild(b"api", make_params_resource(self.api, origins=origins, addresses=addresses, journal=journal))
         root.putChild(b"auth", make_auth_resource(self.accounts, origins=origins, addresses=addresses))
         self.site = make_site(root, REACTOR)
         self.sql.start()

@@ -278,5 +278,5 @@ class AuthApiTests(TestCase):
         result = await deferToThread(fuzz)
         self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
         # The description itself is left out.
-        self.assertIn("14 operations", result.stdout)
+        self.assertIn("18 operations", result.stdout)
         self.assertEqual(self.flushLoggedErrors(), [])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from io import SEEK_END
 from math import ceil
@@ -105,7 +105,7 @@ def with_length(request: IRequest, body: bytes) -> bytes:
     return b"" if request.method == b"HEAD" else body
 
 
-def answer(request: IRequest, status: HTTPStatus, body: Mapping[str, object]) -> bytes:
+def answer(request: IRequest, status: HTTPStatus, body: Mapping[str, object] | Sequence[object]) -> bytes:
     """Returns the bytes of an answer, and sets status and headers for them.
 
     It is never to be stored: it may hold a token.
