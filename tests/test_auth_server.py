@@ -212,7 +212,7 @@ class AuthServerTests(TestCase):
             with self.subTest(path=path):
                 self.assertIn(b"the app", (await running.ask("GET", path)).body)
         self.assertIn(b"ws", running.site.resource.listStaticNames())
-        for path in ("/auth/nothing", "/api/entities", "/api/journal/latest", "/metrics", "/readyz"):
+        for path in ("/auth/nothing", "/api/entities", "/api/journal", "/metrics", "/readyz"):
             with self.subTest(path=path):
                 answer = await running.ask("GET", path)
                 self.assertEqual((answer.status, answer.json), (404, {"error": "There is nothing here."}))

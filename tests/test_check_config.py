@@ -115,6 +115,16 @@ class PolicyTests(CheckTestCase):
         self.assertEqual(said[1], "eve, /a/bob/secret: hidden")
         self.assertIn("visibility: snapshot_visibility[0] /a/{owner}/secret", said)
 
+    def test_check_explains_history(self) -> None:
+        """Which rule keeps it, and what erases it."""
+        address = "/chat/room/r/messages"
+        asked = ("chat", "--as", "u", "--read", address)
+        said = "history: history[0] /chat/room/{roomId}/messages keeps event; 1000 per {roomId}; 30 days, unless:"
+        lines = self.answer(*asked)
+        self.assertIn(said, lines)
+        self.assertIn("  erased by a null at /chat/room/r/meta", lines)
+        self.assertTrue(any("no  state_field_equals(" in line for line in lines), lines)
+
     def test_check_explains_what_a_session_without_a_token_may_do(self) -> None:
         """Asked for by a subject as the relay makes it."""
         path = self.write("open.json", json.dumps({**POLICY, "anonymous": {"scopes": ["read:/a/*/stage"]}}))
@@ -188,7 +198,29 @@ class SettingsTests(CheckTestCase):
 
     def test_check_says_that_no_policy_is_in_force_in_open_mode(self) -> None:
         """Whatever files there are."""
-        self.assertEqual(self.answer("--auth-port", "0")[-1], "policy in force: none (open mode)")
+        self.assertEqual(
+            self.answer("--auth-port", "0")[-2:], ["policy in force: none (open mode)", "history in force: none"]
+        )
+
+    def test_check_says_what_is_kept_of_the_past(self) -> None:
+        """By the policy, or by a journal that was asked for by name."""
+        messages = "/chat/room/{roomId}/messages (event; 1000 per {roomId}; 30 days)"
+        week = messages.replace("30 days", "7 days")
+        everything = "/** (param, event, stream)"
+        for arguments, said in (
+            (("--app-config", "chat"), messages),
+            (("--app-config", "chat", "--history", "7"), week),
+            (("--app-config", "chat", "--history", "off"), "none"),
+            (("--app-config", "chat", "--durability", "snapshot"), "none"),
+            (("--app-config", "chat", "--journal-memory"), messages),
+            (("--app-config", "chat-compat"), "none"),
+            (("--app-config", "none"), "none"),
+            (("--app-config", "none", "--journal", "x.db"), everything),
+            (("--auth-port", "0", "--journal-memory"), everything),
+            (("--auth-port", "0", "--journal-memory", "--history", "2"), "/** (param, event, stream; 2 days)"),
+        ):
+            with self.subTest(arguments=arguments):
+                self.assertEqual(self.answer(*arguments)[-1], f"history in force: {said}")
 
     def test_check_refuses_settings_that_the_relay_would_refuse(self) -> None:
         """With the same line; a policy that is not sound too."""
@@ -196,6 +228,12 @@ class SettingsTests(CheckTestCase):
             self.refusal("--tls-cert", "c"), "--tls-cert: needs --tls-key as well (TLS takes a certificate and a key)"
         )
         self.assertIn("the policy cannot be read", self.refusal("--app-config", "nothing"))
+        said = "--history: got '0', expected off, or a whole number from 1 to 36500"
+        self.assertEqual(self.refusal("--history", "0"), said)
+        said = "--journal-memory: conflicts with --journal; give only one of them"
+        self.assertEqual(self.refusal("--journal-memory", "--journal", "x"), said)
+        said = "--journal-memory: writes nothing to the disk; leave --durability out, or say snapshot"
+        self.assertEqual(self.refusal("--journal-memory", "--durability", "kill"), said)
 
 
 class HelpTests(CheckTestCase):

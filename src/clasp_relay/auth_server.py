@@ -44,6 +44,7 @@ from clasp_relay.http.api_sessions import ApiSessions
 from clasp_relay.http.auth_api import make_auth_resource
 from clasp_relay.http.bounded import make_site
 from clasp_relay.http.cors import Origins
+from clasp_relay.http.journal_api import JournalApi
 from clasp_relay.http.json_answers import NotFound
 from clasp_relay.http.params_api import make_params_resource
 from clasp_relay.http.stream_api import StreamApi
@@ -259,7 +260,10 @@ class AuthServer(Service):
         root.putChild(b"auth", auth)
         streams = StreamApi(self._relay, self._factory, accounts.tickets)
         self.counts = (streams.counts,)
-        api = make_params_resource(self._api, streams, origins=self._origins, addresses=self._addresses)
+        journal = JournalApi(self._relay, self._api)
+        api = make_params_resource(
+            self._api, streams, origins=self._origins, addresses=self._addresses, journal=journal
+        )
         root.putChild(b"api", api)
         if app is not None:
             root.putChild(b"ws", WebSocketResource(self._factory))

@@ -11,12 +11,13 @@ from typing import NoReturn, TextIO
 
 from clasp_relay.access.policy import Explanation, Policy, explain_read, explain_write
 from clasp_relay.access.policy.language.json_keys import parse_json
-from clasp_relay.access.policy_choice import choose_policy, load_policy
+from clasp_relay.access.policy_choice import choose_history, choose_policy, load_policy
 from clasp_relay.core.state.params import ParamLimits, Params
 from clasp_relay.errors import RequestError, StartError
 from clasp_relay.option_table import OPTIONS, Option
 from clasp_relay.options import Options, fail
 from clasp_relay.rules.rule_file import Rules, load_rules
+from clasp_relay.settings import Settings
 from clasp_relay.storage.state_file import StateFile
 from clasp_relay.wire.address import check_address
 from clasp_relay.wire.messages import NULL
@@ -97,6 +98,8 @@ def _check_file(asked: argparse.Namespace, out: TextIO) -> None:
     print(f"{asked.file}: valid policy", file=out)
     for notice in policy.document.notices:
         print(f"{asked.file}: {notice}", file=out)
+    for entry in policy.document.history:
+        print(f"{asked.file}: history of {entry.path.text}: {entry.describe()}", file=out)
     if address is not None:
         print(_explain(policy, asked, address), file=out)
 
@@ -145,10 +148,19 @@ def _show_settings(arguments: Sequence[str], out: TextIO) -> None:
             print(f"--{option.name}: {value} ({source or 'default'})", file=out)
     if settings.rules is not None:
         _show_rules(load_rules(settings.rules), out)
-    if settings.is_open_mode:
-        print("policy in force: none (open mode)", file=out)
-    else:
-        print(f"policy in force: {choose_policy(settings.app_config)[1]}", file=out)
+    policy, why = (None, "none (open mode)") if settings.is_open_mode else choose_policy(settings.app_config)
+    print(f"policy in force: {why}", file=out)
+    for line in _history(settings, policy):
+        print(f"history in force: {line}", file=out)
+
+
+def _history(settings: Settings, policy: Policy | None) -> list[str]:
+    """Says what is kept of the past."""
+    by_name = settings.asks_for_journal
+    rules = choose_history(policy, settings.history, by_name=by_name) if settings.keeps_entries else None
+    if rules is None:
+        return ["none"]
+    return [f"{entry.path.text} ({entry.describe()})" for entry in rules.entries]
 
 
 def _show_rules(rules: Rules, out: TextIO) -> None:

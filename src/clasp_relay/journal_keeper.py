@@ -10,13 +10,16 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
+from clasp_relay.access.policy_choice import HISTORY_OFF
 from clasp_relay.core.records import StateImage
 from clasp_relay.core.relay import Relay
 from clasp_relay.errors import CloseCode, Disconnect, ErrorCode
 from clasp_relay.logs import events
 from clasp_relay.settings import Settings
+from clasp_relay.storage.journal.history_reader import HistoryReader
+from clasp_relay.storage.journal.journal_file import DamagedRowError, JournalFile
 from clasp_relay.storage.journal.journal_log import JournalLog
-from clasp_relay.storage.journal.opening import open_journal
+from clasp_relay.storage.journal.opening import cannot_use, open_journal
 from clasp_relay.storage.journal.recovery import recover
 from clasp_relay.storage.journal.rust_journal import is_rust_journal, read_params, take_over
 from clasp_relay.storage.state_file import LoadedState
@@ -47,10 +50,19 @@ class JournalKeeper:
         relay: whose changes it has.
         log: what records them; None for ``--durability snapshot``, where an older journal is read once.
         on_lost: told when a commit has failed, and the sessions know.
+        reader: reads the history in it; None where there are no history rules.
     """
 
-    def __init__(self, settings: Settings, relay: Relay, log: JournalLog | None, on_lost: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        relay: Relay,
+        log: JournalLog | None,
+        on_lost: Callable[[], None],
+        reader: HistoryReader | None = None,
+    ) -> None:
         self.log = log
+        self._reader = reader
         self._settings = settings
         self._relay = relay
         self._on_lost = on_lost
@@ -126,7 +138,14 @@ class JournalKeeper:
             file.close()
             return
         log.load_floors(previous_seq, state.image.journal_seq)
+        try:
+            self._begin_history(file)
+        except BaseException:
+            file.close()
+            raise
         log.open(file, found.last_seq)
+        if self._reader is not None:
+            self._reader.open()
         events.JOURNAL_OPENED.log(
             path=str(path), sqlite=sqlite3.sqlite_version, survives=_SURVIVES[settings.durability]
         )
@@ -151,6 +170,26 @@ class JournalKeeper:
             events.JOURNAL_WARNING.log(text=f"{path}: left out {left_out}")
         return self.log is not None
 
+    def _begin_history(self, file: JournalFile) -> None:
+        """Takes the history rules in force; what they do not keep goes.
+
+        Raises:
+            StartError: an entry cannot be read.
+        """
+        keeping = self._relay.keeping
+        if keeping is None and self._settings.history != HISTORY_OFF:
+            return
+        try:
+            if keeping is None:
+                gone = file.history.begin((), "", lambda _: None)
+            else:
+                gone = file.history.begin(keeping.rules.limits, keeping.rules.fingerprint, keeping.key_of)
+                keeping.begin(file.history.last_us)
+        except (sqlite3.Error, DamagedRowError) as error:
+            raise cannot_use(file.path, error) from error
+        if gone:
+            events.HISTORY_CHANGED.log(path=str(file.path), gone=gone)
+
     def maintain(self) -> Deferred[Any] | None:
         """Does what is due once a second."""
         if self.log is None:
@@ -159,6 +198,8 @@ class JournalKeeper:
 
     def close(self) -> None:
         """Ends the journal, once what was appended is written."""
+        if self._reader is not None:
+            self._reader.close()
         if self.log is not None:
             self.log.close()
 

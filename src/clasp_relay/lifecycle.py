@@ -27,6 +27,7 @@ from clasp_relay.net.websocket import ClaspFactory
 from clasp_relay.periodic import PeriodicService
 from clasp_relay.settings import Settings
 from clasp_relay.storage.folder import FileLock, prepare_folder
+from clasp_relay.storage.journal.history_reader import HistoryReader
 from clasp_relay.storage.journal.journal_log import JournalLog
 from clasp_relay.storage.snapshot_writer import SnapshotWriter, try_thread
 from clasp_relay.storage.state_file import LoadedState, StateFile
@@ -51,6 +52,7 @@ class RelayService(MultiService):
         journal: where the relay's changes are recorded; None for nowhere.
         clock: the relay's; stopped before the last save, so that nothing changes after it.
         doors: the ways in for other protocols.
+        reader: reads the history in the journal; None where nothing is kept there.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class RelayService(MultiService):
         clock: ReactorClock,
         journal: JournalLog | None = None,
         doors: Sequence[Door] = (),
+        reader: HistoryReader | None = None,
     ) -> None:
         MultiService.__init__(self)
         self.settings = settings
@@ -87,7 +90,7 @@ class RelayService(MultiService):
         self._log = log
         self._clock = clock
         self._is_stopped = False
-        self._journal = JournalKeeper(settings, relay, journal, self._journal_lost)
+        self._journal = JournalKeeper(settings, relay, journal, self._journal_lost, reader)
         self.on_lost: Callable[[], object] = self.stopService
         """Called when the journal cannot be written any more, to end the process; by default the relay alone stops."""
         self.is_saved = True

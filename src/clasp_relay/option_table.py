@@ -180,6 +180,13 @@ OPTIONS: tuple[Option, ...] = (
     Option("journal", "journal_path", "path of the journal", default="journal.db in the data-dir"),
     Option("journal-max-bytes", "journal_max_bytes", "maximum size of the journal, in bytes"),
     Option("journal-backend", "journal_backend", "database of the journal: sqlite"),
+    Option("journal-memory", "journal_memory", "keep history in memory, and write no journal", constant=True),
+    Option(
+        "history",
+        "history",
+        "for how many days history is kept, instead of what the policy says; off for not at all",
+        default="as the policy says",
+    ),
     Option(
         "min-free-bytes",
         "min_free_bytes",
@@ -258,7 +265,6 @@ NOT_SUPPORTED: frozenset[str] = frozenset(
         "federation-id",
         "federation-namespace",
         "federation-token",
-        "journal-memory",
         "lenses",
         "no-websocket",
         "quic-port",

@@ -12,13 +12,15 @@ from twisted.python.failure import Failure
 from clasp_relay.access.addresses import ClientAddresses, address_group, is_in_networks
 from clasp_relay.access.permissions import EXPIRED, REVOKED, TokenPermissions
 from clasp_relay.access.policy import Policy
-from clasp_relay.access.policy_choice import choose_policy
+from clasp_relay.access.policy.history import HistoryRules
+from clasp_relay.access.policy_choice import choose_history, choose_policy
 from clasp_relay.access.secret_files import ADMIN_SUBJECT
 from clasp_relay.access.tokens import EndOfToken, TokenRecord, TokenTable
 from clasp_relay.auth_server import AuthServer
 from clasp_relay.clock import ReactorClock
 from clasp_relay.core.fanout.waiting import ENTRY_BYTES
 from clasp_relay.core.handlers import HANDLERS
+from clasp_relay.core.history.memory import MemoryHistory
 from clasp_relay.core.relay import Relay, RelayOptions
 from clasp_relay.core.rights.port import OpenPermissions
 from clasp_relay.core.state.params import ParamLimits
@@ -33,6 +35,7 @@ from clasp_relay.net.admission import NetLimits
 from clasp_relay.net.turn import TurnWriter
 from clasp_relay.net.websocket import ClaspFactory
 from clasp_relay.settings import Settings
+from clasp_relay.storage.journal.history_reader import HistoryReader
 from clasp_relay.storage.journal.journal_log import JournalLog
 
 MESSAGES_PER_SECOND = 30.0
@@ -69,17 +72,19 @@ def make_service(settings: Settings, reactor: Any) -> RelayService:
     origins = Origins(settings.cors_origins)
     policy = None if settings.is_open_mode else _policy(settings)
     journal = _journal(settings, reactor, policy)
+    history = _history(settings, policy)
+    reader = None if history is None or journal is None else HistoryReader(reactor, journal, history, clock.now_us)
     addresses = ClientAddresses(settings.trusted_proxies)
     if origins.any:
         events.ORIGINS_UNLIMITED.log()
     if settings.is_open_mode:
-        relay = _relay(settings, clock, writer, OpenPermissions(), None, log, journal)
+        relay = _relay(settings, clock, writer, OpenPermissions(), None, log, journal, history, reader)
         factory = _factory(settings, reactor, relay, writer, origins, addresses, log)
         doors = make_doors(settings, reactor, relay, factory, log)
-        return RelayService(settings, reactor, relay, factory, None, log, clock, journal, doors)
+        return RelayService(settings, reactor, relay, factory, None, log, clock, journal, doors, reader)
     tokens = TokenTable(reactor, time.time, max_per_guest_address=settings.max_guest_tokens_per_address)
     permissions = TokenPermissions(tokens, policy, clock.now_us)
-    relay = _relay(settings, clock, writer, permissions, _message_rate(settings, policy), log, journal)
+    relay = _relay(settings, clock, writer, permissions, _message_rate(settings, policy), log, journal, history, reader)
     tokens.on_end(lambda record, why: _end_sessions(relay, record, why))
     tokens.on_replace(lambda subject, old, new: _pass_sessions(relay, subject, old, new))
     tokens.tokens_in_use = lambda subject: {each.identity.token for each in relay.sessions.of_subject(subject)}
@@ -87,11 +92,11 @@ def make_service(settings: Settings, reactor: Any) -> RelayService:
     auth = AuthServer(settings, reactor, tokens, permissions, policy, origins, factory, relay, addresses, log.signed)
     relay.origin_of = auth.origin_of
     doors = make_doors(settings, reactor, relay, factory, log, auth.sign_in)
-    return RelayService(settings, reactor, relay, factory, auth, log, clock, journal, doors)
+    return RelayService(settings, reactor, relay, factory, auth, log, clock, journal, doors, reader)
 
 
 def _journal(settings: Settings, reactor: Any, policy: Policy | None) -> JournalLog | None:
-    if settings.durability == "snapshot":
+    if not settings.writes_journal:
         return None
     return JournalLog(
         reactor,
@@ -99,6 +104,16 @@ def _journal(settings: Settings, reactor: Any, policy: Policy | None) -> Journal
         min_free_bytes=settings.min_free_bytes,
         max_bytes=settings.journal_max_bytes,
     )
+
+
+def _history(settings: Settings, policy: Policy | None) -> HistoryRules | None:
+    """Returns what is kept of the past; None for nothing."""
+    if not settings.keeps_entries:
+        return None
+    history = choose_history(policy, settings.history, by_name=settings.asks_for_journal)
+    if history is not None:
+        events.HISTORY_IN_FORCE.log(paths=", ".join(entry.path.text for entry in history.entries))
+    return history
 
 
 def _never(_address: str) -> bool:
@@ -124,6 +139,8 @@ def _relay(
     message_rate: tuple[float, float] | None,
     log: RelayLog,
     journal: JournalLog | None,
+    history: HistoryRules | None,
+    reader: HistoryReader | None,
 ) -> Relay:
     subject = ShareLimits(settings.max_params_per_subject, settings.max_bytes_per_subject)
     origin = ShareLimits(SHARE_FACTOR * subject.max_params, SHARE_FACTOR * subject.max_bytes)
@@ -132,7 +149,8 @@ def _relay(
     params = ParamLimits(
         settings.max_params, settings.max_state_bytes, settings.param_ttl_s, subject, origin, ADMIN_SUBJECT
     )
-    return Relay(
+    memory = MemoryHistory(clock.now_us) if settings.journal_memory and history is not None else None
+    relay = Relay(
         RelayOptions(
             settings.name, params, message_rate, _session_memory_bytes(settings), settings.signal_ttl_s * 1_000_000
         ),
@@ -143,8 +161,16 @@ def _relay(
         lambda what, fault: events.RELAY_FAULT.failure(Failure(fault), what=what),
         permissions,
         log,
-        journal,
+        journal or memory,
+        history,
+        reader or memory,
     )
+    if relay.keeping is not None:
+        if memory is not None:
+            memory.attach(relay.keeping)
+        elif journal is not None:
+            journal.key_of, journal.erasures_of = relay.keeping.key_of, relay.keeping.erasures_of
+    return relay
 
 
 def _session_memory_bytes(settings: Settings) -> int:

@@ -23,6 +23,7 @@ __all__ = [
     "Namespace",
     "Networks",
     "Number",
+    "OffOr",
     "OrNone",
     "OriginList",
     "Targets",
@@ -337,3 +338,23 @@ class Networks:
         if not networks:
             raise ValueError(text)
         return networks
+
+
+@dataclass(frozen=True, slots=True)
+class OffOr:
+    """The word ``off``, or what another kind accepts."""
+
+    kind: Kind
+
+    @property
+    def expected(self) -> str:
+        """See ``Kind``."""
+        return f"off, or {self.kind.expected}"
+
+    def accepts(self, value: object) -> bool:
+        """See ``Kind``."""
+        return value == "off" or self.kind.accepts(value)
+
+    def parse(self, text: str) -> object:
+        """See ``Kind``."""
+        return text if text == "off" else self.kind.parse(text)

@@ -23,6 +23,7 @@ from clasp_relay.setting_kinds import (
     Namespace,
     Networks,
     Number,
+    OffOr,
     OriginList,
     OrNone,
     Targets,
@@ -167,6 +168,13 @@ class Settings:
     journal_max_bytes: Annotated[int, Whole(1024 * 1024)] = 1024 * 1024 * 1024
     """Maximum size of the journal and its WAL; at half of it a snapshot is saved early, so that old rows can go."""
 
+    journal_memory: Annotated[bool, Flag()] = False
+    """Whether history is kept in memory, 10,000 entries of it, and no journal is written."""
+
+    history: Annotated[int | str | None, OrNone(OffOr(Whole(1, 36_500)))] = None
+    """For how many days history is kept, in place of what the policy's rules say; ``off``: not at all; None: as they
+    say."""
+
     min_free_bytes: Annotated[int, Whole(0)] = 64 * 1024 * 1024
     """Free room on the journal's disk below which writes are refused, so that a full disk ends nothing; 0: none."""
 
@@ -282,6 +290,21 @@ class Settings:
         return self.data_dir / "journal.db" if self.journal_path is None else self.journal_path
 
     @property
+    def writes_journal(self) -> bool:
+        """Whether changes are recorded in a file before they are acknowledged."""
+        return self.durability != "snapshot" and not self.journal_memory
+
+    @property
+    def keeps_entries(self) -> bool:
+        """Whether there is a place for history."""
+        return self.writes_journal or self.journal_memory
+
+    @property
+    def asks_for_journal(self) -> bool:
+        """Whether a journal was asked for by name: then everything is kept where there is no policy."""
+        return self.journal_path is not None or self.journal_memory
+
+    @property
     def users_file(self) -> Path:
         """Where accounts and tokens are kept."""
         return self.data_dir / "users.db" if self.auth_db is None else self.auth_db
@@ -300,6 +323,12 @@ class Settings:
                 raise Contradiction("{}: needs {} as well (TLS takes a certificate and a key)", one, other)
         if self.mqtts_port is not None and self.tls_cert is None:
             raise Contradiction("{}: needs {} and {}", "mqtts_port", "tls_cert", "tls_key")
+        if self.journal_memory:
+            if "journal_path" in given:
+                raise Contradiction("{}: conflicts with {}; give only one of them", "journal_memory", "journal_path")
+            if "durability" in given and self.durability != "snapshot":
+                words = "{}: writes nothing to the disk; leave {} out, or say snapshot"
+                raise Contradiction(words, "journal_memory", "durability")
         if self.is_open_mode:
             if self.app_config not in (None, NO_POLICY):
                 words = "{}: has no effect in open mode; leave it out, or set {} to a port other than 0"

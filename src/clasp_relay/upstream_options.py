@@ -49,7 +49,6 @@ _REASONS = {
     "artnet-port": "Art-Net is not offered",
     "defra-url": "DefraDB is not offered; params are kept in the file of --persist",
     "federation": "relays cannot be joined to a federation",
-    "journal-memory": "a journal in memory is not offered; --durability snapshot runs without a journal",
     "lenses": "lenses are not offered; a policy's snapshot_transforms hide fields (--app-config)",
     "mqtt": "MQTT is not offered",
     "no-websocket": "WebSocket is what clients connect with",

@@ -60,7 +60,8 @@ class AuthWorld(World):
         clock = WorldClock()
         self.tokens = TokenTable(clock.clock, lambda: clock.now_us() / 1e6)
         rules = None if policy is None else Policy.from_document(policy)
-        super().__init__(options, TokenPermissions(self.tokens, rules, clock.now_us), clock)
+        history = rules.history_rules() if rules is not None and rules.document.history else None
+        super().__init__(options, TokenPermissions(self.tokens, rules, clock.now_us), clock, history=history)
         for name in ("owner", "reader", "other"):
             self.add(name)
         self.add("admin", scopes_name=ADMIN_SCOPES)

@@ -19,7 +19,7 @@ from clasp_relay.core.rights.port import (
 from clasp_relay.core.session.sessions import Identity, Session
 from clasp_relay.errors import CloseCode, Disconnect, ErrorCode, RequestError
 from clasp_relay.wire.address import Pattern
-from clasp_relay.wire.messages import Publish, Value
+from clasp_relay.wire.messages import Value
 from clasp_relay.wire.values import decode_value, encode_value
 
 Judge = Callable[[str, "Pattern | None", State, int], Verdict]
@@ -70,8 +70,6 @@ class Guard(OpenPermissions):
         self.opens: Callable[[str], Sequence[CatchUp]] = lambda _: ()
         self.stamps: dict[str, str] = {}
         self.ended_tokens: set[bytes] = set()
-        self.kept = ""
-        """The start of the addresses whose signals are kept."""
 
     def admit(self, token: str, _session: Session) -> Identity:
         """Lets in who has a token that is still good."""
@@ -146,10 +144,6 @@ class Guard(OpenPermissions):
     def stamp_of(self, address: str, value: Value) -> str | None:
         """As ``stamps`` says."""
         return self.stamps.get(address)
-
-    def keeps(self, message: Publish) -> bool:
-        """As ``kept`` says."""
-        return bool(self.kept) and message.address.startswith(self.kept)
 
     def _check_scope(self, text: str) -> None:
         if "secret" in text:

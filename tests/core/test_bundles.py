@@ -56,7 +56,7 @@ class LongBundleCase(SynchronousTestCase):
     def until_accepted(self) -> None:
         """Lets turns pass until some of a bundle is there; the first bundle is one of ``members``."""
         while "/b/0" not in [address for address, _ in heard(self.listener.hear())]:
-            self.world.turn()
+            self.world.one_turn()
 
     def settle(self) -> None:
         """Lets turns pass until all is done, without a fault."""
@@ -177,7 +177,7 @@ class MeanwhileTests(LongBundleCase):
         turns = 0
         while not (told := self.writer.hear()):
             self.other.send(Set("/b/0", value("again")))
-            self.world.turn()
+            self.world.one_turn()
             turns += 1
             self.assertLess(turns, 100)
         self.assertEqual(told, [Ack(None, 1)])
@@ -246,7 +246,7 @@ class MeanwhileTests(LongBundleCase):
         self.listener.hear()
         self.writer.send(Bundle(members(), None), 1)
         while (param := self.params.get("/b/0")) is None or param.revision == 1:
-            self.world.turn()
+            self.world.one_turn()
         self.assertEqual(self.other.ask(Set("/more", value(1)), 1), [])
         self.settle()
         self.assertEqual(self.other.hear(), [Ack("/more", 1)])
@@ -324,7 +324,7 @@ class LogTests(SynchronousTestCase):
         self.writer.send(Bundle(members()), 1)
         while not listener.hear():
             self.assertEqual(self.log.changes, [])
-            self.world.turn()
+            self.world.one_turn()
         self.assertEqual([change.param.address for change in self.log.changes], [one.address for one in members()])
         self.log.release()
         self.assertEqual(self.writer.hear(), [])
@@ -390,7 +390,7 @@ class InterleavingTests(SynchronousTestCase):
         for who, addresses, turns in steps:
             test.write(who, addresses)
             for _ in range(turns):
-                test.world.turn()
+                test.world.one_turn()
         test.world.settle()
         self.assertEqual(test.world.faults, [])
         told = [sent for writer in test.writers for sent in test.sent[writer]]

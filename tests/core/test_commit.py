@@ -37,7 +37,7 @@ from clasp_relay.wire.messages import (
 )
 from clasp_relay.wire.values import decode_value
 from tests.core.guard import Guard, Rule, members_of
-from tests.core.world import START_US, Client, SlowLog, World, codes, heard, revisions, value
+from tests.core.world import KEPT, START_US, Client, SlowLog, World, codes, heard, revisions, rules_of, value
 
 
 class SetCase(SynchronousTestCase):
@@ -492,15 +492,18 @@ class WaitingAnswersTests(SynchronousTestCase):
 
     def test_signal_that_is_kept_is_recorded(self) -> None:
         """Alone, or in its place among the members of a bundle."""
-        guard = Guard()
-        guard.kept = "/kept"
-        self.world = World(permissions=guard, log=self.log)
-        sender = self.world.join("alice")
+        self.world = World(permissions=Guard(), log=self.log, history=rules_of(KEPT))
+        sender, listener = self.world.join("alice"), self.world.join("bob")
+        listener.send(Subscribe(1, "/kept/**"))
         kept, other = Publish("/kept/a", Signal.EVENT, value=value(1)), Publish("/a", Signal.EVENT)
         move = Publish("/kept/g", Signal.GESTURE, Phase.MOVE, id=1)
         for message in (kept, other, Bundle((Set("/a", value(1)), kept, other)), move):
             sender.send(message)
-        self.assertEqual([change.message for change in self.log.changes], [kept, None, kept, move])
+        messages = [change.message for change in self.log.changes]
+        told = [kept._replace(timestamp_us=START_US), kept._replace(timestamp_us=START_US + 1)]
+        self.assertEqual(messages, [told[0], None, told[1], move._replace(timestamp_us=START_US + 2)])
+        self.assertEqual([change.param.timestamp_us - START_US for change in self.log.changes], [0, 0, 1, 2])
+        self.assertEqual(listener.hear(), [*told, move._replace(timestamp_us=START_US + 2)])
         about = self.log.changes[0].param
         self.assertEqual((about.address, about.writer, about.subject), ("/kept/a", sender.session.id, "alice"))
         self.assertEqual(sender.ask(Ping()), [])
@@ -694,7 +697,8 @@ class RecoveryTests(SynchronousTestCase):
 
     def test_event_of_the_log_restores_nothing(self) -> None:
         """It is history."""
-        self.guard.kept = "/kept"
+        self.world = World(permissions=self.guard, log=self.log, history=rules_of(KEPT))
+        self.client = self.world.join("alice")
         self.client.send(Publish("/kept/e"))
         self.assertEqual(len(self.log.changes), 1)
         self.assertEqual(self.values(self.again()), {})
@@ -705,9 +709,8 @@ class RefusingLogTests(SynchronousTestCase):
 
     def test_writes_are_refused_and_the_rest_goes_on(self) -> None:
         """Reading, what is not recorded, expiries, and bundles that were accepted before."""
-        guard, log = Guard(), SlowLog()
-        guard.kept = "/kept"
-        world = World(permissions=guard, log=log)
+        log = SlowLog()
+        world = World(permissions=Guard(), log=log, history=rules_of(KEPT))
         client, listener = world.join("alice"), world.join("bob")
         listener.send(Subscribe(1, "/**", ALL_TYPES))
         client.send(Set("/a", value(1), ttl=1 | TTL_ABSOLUTE))
@@ -858,13 +861,12 @@ class OneWayTests(SynchronousTestCase):
     def test_recorded_changes_make_the_same_state_again(self, steps: list[tuple[int, int]], is_small: bool) -> None:
         """After any life of several sessions, from what was recorded, encoded and decoded."""
         guard, log = Guard(), SlowLog()
-        guard.kept = "/kept"
         guard.grant = lambda who, address, stored, ttl, _state: (
             Grant(stored, ttl, who.subject) if address == "/stamped" else None
         )
         guard.stamps = {"/stamped": "alice"}
         limits = ParamLimits(3, 200, 7, ShareLimits(2, 150), ShareLimits(3, 180)) if is_small else ParamLimits()
-        world = World(RelayOptions(params=limits), guard, log=log)
+        world = World(RelayOptions(params=limits), guard, log=log, history=rules_of(KEPT))
         clients = [world.join(name) for name in ("alice", "alice", "bob")]
         for who, number in steps:
             self.live(world, clients, who, number)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from twisted.internet.task import Clock
 
+from clasp_relay.access.policy import Policy
 from clasp_relay.core.handlers import HANDLERS
+from clasp_relay.core.history.memory import MemoryHistory
+from clasp_relay.core.history.rules import HistoryRules
 from clasp_relay.core.ports import NOT_YET, Audience, Codec, Frame, Log, Outbox, Timer
 from clasp_relay.core.records import Change, Param
 from clasp_relay.core.relay import Relay, RelayOptions
@@ -165,6 +168,8 @@ class World:
         permissions: who may do what; everybody everything when not given.
         clock: one that others use too.
         log: where changes are recorded; at once when not given.
+        history: what is kept of the past, in memory where no log is given; nothing when not given.
+        max_entries: how much of it.
     """
 
     def __init__(
@@ -173,8 +178,11 @@ class World:
         permissions: Permissions | None = None,
         clock: WorldClock | None = None,
         log: Log | None = None,
+        history: HistoryRules | None = None,
+        max_entries: int = 10_000,
     ) -> None:
         self.clock = clock or WorldClock()
+        memory = MemoryHistory(self.clock.now_us, max_entries) if history is not None and log is None else None
         self.faults: list[tuple[str, Exception]] = []
         self._made = 0
         self.relay = Relay(
@@ -185,8 +193,13 @@ class World:
             MemoryFanOut(),
             lambda what, fault: self.faults.append((what, fault)),
             permissions,
-            log=log,
+            log=log or memory,
+            history=history,
+            reader=memory,
         )
+        if memory is not None:
+            assert self.relay.keeping is not None
+            memory.attach(self.relay.keeping)
 
     def connect(self) -> Client:
         """Connects without saying HELLO."""
@@ -204,9 +217,9 @@ class World:
     def settle(self) -> None:
         """Lets turns pass until all work is done; no time does."""
         while self.relay.work:
-            self.turn()
+            self.one_turn()
 
-    def turn(self) -> None:
+    def one_turn(self) -> None:
         """Lets one turn pass."""
         one_turn(self.clock.clock)
 
@@ -218,6 +231,14 @@ class World:
             seconds -= 0.5
         self.clock.clock.advance(seconds)
         self.relay.sweep()
+
+    def turn(self, times: int = 1_000) -> None:
+        """Lets the loop turn until nothing is due now."""
+        while times and any(
+            call.getTime() <= self.clock.clock.seconds() for call in self.clock.clock.getDelayedCalls()
+        ):
+            self.clock.clock.advance(0)
+            times -= 1
 
     def _new_id(self) -> str:
         self._made += 1
@@ -251,6 +272,15 @@ def written(
         stamp=stamp,
         due_us=due_us,
     )
+
+
+def rules_of(*entries: Mapping[str, object]) -> HistoryRules:
+    """Returns the history rules of a policy."""
+    return Policy.from_document({"history": [dict(entry) for entry in entries]}).history_rules()
+
+
+KEPT = {"path": "/kept/**", "signals": ["event", "stream", "gesture"]}
+"""A history rule about signals alone."""
 
 
 def value(obj: object) -> bytes:

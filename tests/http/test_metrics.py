@@ -35,7 +35,7 @@ from clasp_relay.wire import messages as m
 from clasp_relay.wire.codec import encode
 from clasp_relay.wire.constants import Phase, Signal
 from clasp_relay.wire.frame import encode_frame
-from tests.core.world import WorldClock, value
+from tests.core.world import KEPT, World, WorldClock, rules_of, value
 from tests.net.helpers import ENDLESS, UPGRADE, Client, Pipe, client_frame, param
 
 ROOT = Path(__file__).parent.parent.parent
@@ -388,6 +388,24 @@ class MetricsTests(SynchronousTestCase):
                 ("clasp_journal_oldest_seconds", ""): 1.5,
             },
         )
+
+    def test_replays_are_counted_where_there_is_history(self) -> None:
+        """Those that were accepted, what they were answered with, and how many wait."""
+        world = World(history=rules_of(KEPT))
+        client = world.join()
+        for _ in range(2):
+            client.send(m.Publish("/kept/a"))
+        client.send(m.Replay("/kept/a"))
+        sources = replace(self.machine().sources, relay=world.relay)
+
+        def found() -> dict[str, float]:
+            samples = (sample for family in make_registry(sources).collect() for sample in family.samples)
+            return {sample.name: sample.value for sample in samples if sample.name.startswith("clasp_replay")}
+
+        names = ("clasp_replays_total", "clasp_replayed_entries_total", "clasp_replays_waiting")
+        self.assertEqual(found(), dict(zip(names, (1, 2, 1), strict=True)))
+        world.turn()
+        self.assertEqual(found()["clasp_replays_waiting"], 0)
 
     def test_process_is_measured_where_proc_has_processes_only(self) -> None:
         """As under systemd's ProcSubset=pid: no /proc/stat, and the same numbers as Prometheus's own collector."""

@@ -14,6 +14,7 @@ from clasp_relay.http.api_sessions import ApiSessions
 from clasp_relay.http.auth_api import load_openapi
 from clasp_relay.http.bounded import MAX_BODY_BYTES
 from clasp_relay.http.cors import Origins
+from clasp_relay.http.journal_api import JournalApi
 from clasp_relay.http.params_api import METHODS, STATUS, make_params_resource
 from clasp_relay.http.stream_api import StreamApi
 from clasp_relay.net.turn import TurnWriter
@@ -44,7 +45,11 @@ class ParamsApiTests(SynchronousTestCase):
         clock = self.world.clock.clock
         gate = ClaspFactory(self.world.relay, TurnWriter(clock), clock)
         streams = StreamApi(self.world.relay, gate, Tickets(clock.seconds, token_hex))
-        resource = make_params_resource(self.sessions, streams, origins=Origins(None), addresses=ClientAddresses(()))
+        journal = JournalApi(self.world.relay, self.sessions)
+        addresses = ClientAddresses(())
+        resource = make_params_resource(
+            self.sessions, streams, origins=Origins(None), addresses=addresses, journal=journal
+        )
         self.site = MemorySite(resource)
         self.reader = self.world.join("reader")
         self.reader.ask(Subscribe(1, "/a/**"))
@@ -261,7 +266,6 @@ class ParamsApiTests(SynchronousTestCase):
             ErrorCode.VERSION,
             ErrorCode.NOT_FOUND,
             ErrorCode.INTERNAL,
-            ErrorCode.NOT_CONFIGURED,
         }
         self.assertEqual(set(ErrorCode) - set(STATUS), others)
 

@@ -14,6 +14,7 @@ from clasp_relay.access.tickets import Tickets
 from clasp_relay.http.api_sessions import ApiSessions
 from clasp_relay.http.bounded import make_site
 from clasp_relay.http.cors import Origins
+from clasp_relay.http.journal_api import JournalApi
 from clasp_relay.http.json_answers import NotFound
 from clasp_relay.http.params_api import make_params_resource
 from clasp_relay.http.stream_api import StreamApi
@@ -54,7 +55,9 @@ class StreamApiTests(SynchronousTestCase):
         self.addCleanup(sessions.close)
         origins = Origins(["https://desk.example"])
         root = NotFound()
-        root.putChild(b"api", make_params_resource(sessions, self.streams, origins=origins, addresses=addresses))
+        journal = JournalApi(self.site.relay, sessions)
+        api = make_params_resource(sessions, self.streams, origins=origins, addresses=addresses, journal=journal)
+        root.putChild(b"api", api)
         self.web: Any = make_site(root, self.site.reactor)
         self.web.startFactory()
         self.writer = self.site.clasp("owner")

@@ -26,6 +26,7 @@ from clasp_relay.http.api_sessions import ApiSessions
 from clasp_relay.http.auth_api import make_auth_resource
 from clasp_relay.http.bounded import make_site
 from clasp_relay.http.cors import Origins
+from clasp_relay.http.journal_api import JournalApi
 from clasp_relay.http.params_api import make_params_resource
 from clasp_relay.http.stream_api import StreamApi
 from clasp_relay.net.turn import TurnWriter
@@ -82,7 +83,9 @@ class AuthServer:
         self.api = ApiSessions(relay)
         origins, addresses = Origins(None), ClientAddresses(())
         streams = StreamApi(relay, ClaspFactory(relay, TurnWriter(REACTOR), REACTOR), self.accounts.tickets)
-        root.putChild(b"api", make_params_resource(self.api, streams, origins=origins, addresses=addresses))
+        journal = JournalApi(relay, self.api)
+        api = make_params_resource(self.api, streams, origins=origins, addresses=addresses, journal=journal)
+        root.putChild(b"api", api)
         root.putChild(b"auth", make_auth_resource(self.accounts, origins=origins, addresses=addresses))
         self.site = make_site(root, REACTOR)
         self.sql.start()

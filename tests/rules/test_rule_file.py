@@ -177,7 +177,7 @@ class JudgeTests(SynchronousTestCase):
             (Transform("Scale", 2, 1), True, True),
         ):
             with self.subTest(transform=transform, value=value):
-                self.assertEqual(repr(transform.apply(value)), repr(expected))
+                self.assertEqual(repr(transform.transformed(value)), repr(expected))
 
     def test_what_counts_as_a_number(self) -> None:
         """Not what is infinite, or beyond what a value can be."""

@@ -21,7 +21,7 @@ from clasp_relay.errors import CloseCode, Disconnect, ErrorCode, RequestError
 from clasp_relay.storage.users import TokenRecord
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.constants import MAX_PAYLOAD_BYTES, ValueType
-from clasp_relay.wire.messages import NULL, Publish, Value
+from clasp_relay.wire.messages import NULL, Value
 
 NO_TOKEN = Disconnect(
     CloseCode.POLICY_VIOLATION, "a token is needed: /auth/guest or /auth/login gives one", ErrorCode.UNAUTHENTICATED
@@ -261,10 +261,6 @@ class TokenPermissions:
     def stamp_of(self, address: str, value: Value) -> str | None:
         """See ``Permissions``."""
         return None if self._policy is None else self._policy.stamp_of(address, value)
-
-    def keeps(self, message: Publish) -> bool:  # noqa: ARG002
-        """See ``Permissions``: no signal is kept."""
-        return False
 
     def _place(self, who: Identity, address: str) -> Place:
         bearer = _bearer(who)

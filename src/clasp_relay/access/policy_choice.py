@@ -1,4 +1,4 @@
-"""Chooses the application policy (``docs/operations.md``, Policy)."""
+"""Chooses the application policy, and with it what is kept of the past (``docs/operations.md``, Policy)."""
 
 from __future__ import annotations
 
@@ -6,12 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from clasp_relay.access.policy import PACKAGED, Policy
+from clasp_relay.access.policy.history import HistoryRules, open_entries, with_max_age
 from clasp_relay.errors import StartError
 
-__all__ = ["FOLDERS", "NO_POLICY", "choose_policy", "load_policy"]
+__all__ = ["FOLDERS", "HISTORY_OFF", "NO_POLICY", "choose_history", "choose_policy", "load_policy"]
 
 NO_POLICY = "none"
 """The value of ``--app-config`` for no policy."""
+
+HISTORY_OFF = "off"
+"""The value of ``--history`` for none."""
+
+DAY_US = 86_400_000_000
 
 FOLDERS = (Path("/etc/clasp"), Path("config"))
 """Folders that are searched for a policy file; the second is relative to the working directory."""
@@ -51,6 +57,25 @@ def choose_policy(app_config: str | None, folders: Sequence[Path] = FOLDERS) -> 
         return Policy.load(path), f"{path}, the one JSON file that was found"
     except StartError as error:
         raise StartError(f"{error} (found by itself; --app-config would name another one)") from error
+
+
+def choose_history(policy: Policy | None, history: int | str | None, *, by_name: bool) -> HistoryRules | None:
+    """Returns the history rules in force; None where nothing is kept. Asked where there is a place to keep entries.
+
+    Args:
+        policy: the policy in force; None for none.
+        history: for how many days entries are kept, ``off``, or None for what the rules say.
+        by_name: whether a journal was asked for by name: without a policy it keeps everything, as in the Rust relay.
+    """
+    if history == HISTORY_OFF:
+        return None
+    max_age_us = history * DAY_US if isinstance(history, int) else None
+    if policy is not None:
+        return policy.history_rules(max_age_us) if policy.document.history else None
+    if not by_name:
+        return None
+    entries = open_entries()
+    return HistoryRules(entries if max_age_us is None else with_max_age(entries, max_age_us))
 
 
 def _json_files(folder: Path) -> list[Path]:

@@ -14,6 +14,7 @@ from clasp_relay.core.decide import P2P_SIGNAL, Decider
 from clasp_relay.core.fanout.catch_ups import CatchUpSender, Opening
 from clasp_relay.core.fanout.gestures import Gestures
 from clasp_relay.core.fanout.recipients import Recipients
+from clasp_relay.core.history.keeping import Keeping
 from clasp_relay.core.ports import Clock, Frame, Log
 from clasp_relay.core.records import Change, ChangeKind, Param, no_param
 from clasp_relay.core.rights.port import Permissions
@@ -27,6 +28,9 @@ from clasp_relay.wire.messages import NULL, Bundle, Publish, Value
 
 ENDED_AT_ONCE = 16
 """How many params or locks end in one piece of work. A hundred thousand can end at the same time."""
+
+MAX_HELD_ANSWERS = 10_000
+"""How many answers may wait behind a REPLAY that its client does not read."""
 
 NULL_US, END_US = 40, 5
 """About what it costs to end a param, telling of it included, and to end a lock or a waiting bundle."""
@@ -43,6 +47,7 @@ class Committer:
         catch_ups: what somebody sees newly after a change.
         visibility: what the permissions say about an address.
         permissions: what is remembered of them ends with a change.
+        keeping: what is kept as history; None for nothing.
         sessions: who is there.
         log: where changes are recorded.
         clock: when is now.
@@ -58,6 +63,7 @@ class Committer:
         catch_ups: CatchUpSender,
         visibility: Visibility,
         permissions: Permissions,
+        keeping: Keeping | None,
         sessions: SessionTable,
         log: Log,
         clock: Clock,
@@ -73,12 +79,14 @@ class Committer:
         self._visibility = visibility
         self._is_open = permissions.is_open
         self._memory = permissions.memory
-        self._keeps: Callable[[Publish], bool] = permissions.keeps
+        self._keeping = keeping
         self._stamp_of: Callable[[str, Value], str | None] = permissions.stamp_of
         self._sessions = sessions
         self._log = log
         self._is_immediate = log.is_immediate
         self._clock = clock
+        self.too_slow: Callable[[Session], None] = _ignore
+        """Ends a session for which too many answers wait behind a REPLAY; set by the relay."""
         self.gestures = Gestures(clock, self._tell_signal)
         """What coalesces gesture moves."""
 
@@ -128,14 +136,18 @@ class Committer:
         if not (self._is_immediate or is_due):
             self._log.check()
         evicted = [self._decider.null(address) for address in self._params.victims(outcomes, self._stamp_of)]
-        recorded = list(evicted)
+        recorded: list[Change] = list(evicted)
+        accepted: list[Change | Publish] = list(evicted)
         for change in changes:
             if isinstance(change, Publish):
-                recorded += self._kept(session, change)
+                kept, signal = self._kept(session, change)
+                recorded += kept
+                accepted.append(signal)
             else:
                 recorded.append(change)
+                accepted.append(change)
         self._record(recorded, session)
-        return [*evicted, *changes] if evicted else changes
+        return accepted
 
     def carry_out(self, session: Session, changes: Iterable[Change | Publish]) -> None:
         """Applies what was recorded, and tells everybody."""
@@ -151,7 +163,7 @@ class Committer:
         Raises:
             RequestError: OVERLOADED when it is to be kept and cannot be recorded; nobody was told.
         """
-        kept = self._kept(session, message)
+        kept, message = self._kept(session, message)
         if kept:
             if not self._is_immediate:
                 self._log.check()
@@ -275,10 +287,32 @@ class Committer:
 
     def answer(self, session: Session, frame: Frame) -> None:
         """Sends an answer behind the answers before it, once the session's changes before it are recorded."""
-        if session.answers is None:
+        answers = session.answers
+        if answers is None:
             session.outbox.send(frame)
-        else:
-            session.answers.append(frame)
+            return
+        answers.append(frame)
+        if len(answers) > MAX_HELD_ANSWERS:
+            first = answers[0]
+            if isinstance(first, Unrecorded) and first.is_long:
+                self.too_slow(session)
+
+    def hold(self, session: Session, begin: Callable[[], None]) -> Unrecorded:
+        """Keeps a place among a session's answers for one that takes long; those behind it wait.
+
+        Args:
+            session: whose it is.
+            begin: called when it comes to the front; ``release`` goes on behind it once it is marked as recorded.
+        """
+        place = Unrecorded(begin)
+        if session.answers is None:
+            session.answers = deque()
+        session.answers.append(place)
+        return place
+
+    def release(self, session: Session) -> None:
+        """Sends the answers that wait for nothing any more."""
+        _release(session)
 
     def forget_answers(self, session: Session) -> None:
         """Drops the answers that wait, since their session ends."""
@@ -335,12 +369,15 @@ class Committer:
         else:
             self._tell_signal(session, message)
 
-    def _kept(self, session: Session, message: Publish) -> tuple[Change, ...]:
-        """Returns what is to be recorded of a signal."""
-        if self._is_open or not self._keeps(message):
-            return ()
-        about = no_param(message.address, session.id, session.identity.subject, self._clock.now_us())
-        return (Change(about, ChangeKind.EVENT, message=message),)
+    def _kept(self, session: Session, message: Publish) -> tuple[tuple[Change, ...], Publish]:
+        """Returns what is to be recorded of a signal, and the signal as it is to be passed on."""
+        if self._keeping is None or not self._keeping.may_keep(message.address, message.signal):
+            return (), message
+        change = self._keeping.event(session, message)
+        if change is None:
+            return (), message
+        assert isinstance(change.message, Publish), "an event without a message"
+        return (change,), change.message
 
     def _tell_signal(self, session: Session, message: Publish) -> None:
         """Sends a signal to those who get it; its sender never does."""
@@ -366,12 +403,21 @@ def _release(session: Session) -> None:
         first = answers[0]
         if isinstance(first, Unrecorded):
             if not first.is_recorded:
-                return
+                begin, first.begin = first.begin, None
+                if begin is None:
+                    return
+                begin()  # which may release all that is here
+                continue
         else:
             session.outbox.send(first)
         answers.popleft()
-    session.answers = None
+    if session.answers is answers:
+        session.answers = None
 
 
 def _nothing() -> None:
     """Nobody waits."""
+
+
+def _ignore(_session: Session) -> None:
+    """Nobody is ended."""

@@ -6,6 +6,7 @@ decided is a ``Change``, to be committed, or a refusal (``docs/protocol.md``, Pa
 
 from __future__ import annotations
 
+from clasp_relay.core.history.keeping import Keeping
 from clasp_relay.core.ports import Clock
 from clasp_relay.core.records import Change, ChangeKind, Param
 from clasp_relay.core.rights.port import Permissions
@@ -17,11 +18,16 @@ from clasp_relay.errors import ErrorCode, RequestError
 from clasp_relay.wire.address import check_address
 from clasp_relay.wire.clasp import ROOM_BYTES
 from clasp_relay.wire.codec import encode_to_frame, result_entry, snapshot_entry
-from clasp_relay.wire.constants import MAX_PAYLOAD_BYTES
+from clasp_relay.wire.constants import MAX_PAYLOAD_BYTES, Signal
 from clasp_relay.wire.messages import NULL, Publish, Set, SignalDefinition, SnapshotParam, Value
 
 P2P_SIGNAL = "/clasp/p2p/signal/"
 """What is published below goes to the session whose id follows, and to no other."""
+
+REPLAY_ADDRESSES = "/clasp/replay/"
+"""What is below only the relay sends, so that nobody forges the end of a REPLAY."""
+
+ONLY_THE_RELAY = "only the relay sends what is below /clasp/replay"
 
 SOMETHING: Value = b"\x0a\x00\x00"
 """An empty array: what samples are to a policy. Nothing would pass where only a null may be published."""
@@ -42,6 +48,7 @@ class Decider:
         permissions: who may do what.
         visibility: what the permissions say about an address.
         sessions: who is there, for signals to one session.
+        keeping: what is kept as history; None for nothing.
         clock: when is now.
     """
 
@@ -51,8 +58,10 @@ class Decider:
         permissions: Permissions,
         visibility: Visibility,
         sessions: SessionTable,
+        keeping: Keeping | None,
         clock: Clock,
     ) -> None:
+        self._keeping = keeping
         self._params = params
         self._expires_by_default = params.expires_by_default
         self._permissions = permissions
@@ -80,6 +89,8 @@ class Decider:
         # Where something is set the address was checked when it was set.
         if before is None:
             check_address(address)
+            if address.startswith(REPLAY_ADDRESSES):
+                raise RequestError(ErrorCode.POLICY, ONLY_THE_RELAY, address)
         subject = session.identity.subject
         ttl, stamp = sent_ttl, None
         if not self._is_open:
@@ -91,7 +102,7 @@ class Decider:
         revision = self._next_revision(session, state, before, address, expected)
         if ttl is None and before is not None:
             ttl = before.ttl
-        now_us = self._clock.now_us()
+        now_us = self._clock.now_us() if self._keeping is None else self._time_us(self._keeping, address)
         due_us = state.due_us(ttl, now_us) if (ttl or self._expires_by_default) and value != NULL else None
         param = _new(Param, (address, value, revision, session.id, now_us, ttl, subject, session.origin))
         if 4 * len(address) + len(value) > SURELY_FITS_BYTES:
@@ -132,6 +143,8 @@ class Decider:
         """
         address = message.address
         check_address(address)
+        if address.startswith(REPLAY_ADDRESSES):
+            raise RequestError(ErrorCode.POLICY, ONLY_THE_RELAY, address)
         check_publish_fits(message)
         if not self._is_open:
             value = SOMETHING if message.value is None and message.samples is not None else message.value
@@ -148,7 +161,12 @@ class Decider:
         before = self._params.get(address)
         assert before is not None, "ended a param that is not set"
         stamp = self._permissions.stamp_of(address, before.value)
-        return Change(self._params.null_of(address, self._clock.now_us()), stamp=stamp)
+        now_us = self._clock.now_us() if self._keeping is None else self._time_us(self._keeping, address)
+        return Change(self._params.null_of(address, now_us), stamp=stamp)
+
+    def _time_us(self, keeping: Keeping, address: str) -> int:
+        """Returns the time of a write; no two that history keeps have the same."""
+        return keeping.next_us() if keeping.may_keep(address, Signal.PARAM) else self._clock.now_us()
 
 
 def check_param_fits(param: Param) -> None:
@@ -172,7 +190,8 @@ def check_publish_fits(message: Publish) -> None:
     about = 4 * len(message.address) + len(message.value or b"") + len(message.samples or b"") + 64
     if about > MAX_PAYLOAD_BYTES:
         try:
-            encode_to_frame(message)
+            # With the time that history gives it, where it keeps it.
+            encode_to_frame(message._replace(timestamp_us=message.timestamp_us or 0))
         except ValueError:
             text = f"the message takes more than the {MAX_PAYLOAD_BYTES} bytes of a frame"
             raise RequestError(ErrorCode.VALUE, text, message.address) from None

@@ -19,6 +19,10 @@ from clasp_relay.core.fanout.catch_ups import CatchUpSender
 from clasp_relay.core.fanout.recipients import Recipients
 from clasp_relay.core.fanout.snapshots import Snapshots
 from clasp_relay.core.fanout.subscriptions import SubscriptionTable
+from clasp_relay.core.history.keeping import Keeping
+from clasp_relay.core.history.reading import HistoryReader
+from clasp_relay.core.history.replays import Replays, Ways
+from clasp_relay.core.history.rules import HistoryRules
 from clasp_relay.core.observer import Counts, Observer, Unwatched
 from clasp_relay.core.ports import Clock, Codec, FanOut, Frame, ImmediateLog, Kind, Log, Outbox
 from clasp_relay.core.rights.port import OpenPermissions, Permissions
@@ -102,6 +106,8 @@ class Relay:
         permissions: who may do and see what.
         observer: is told what happens.
         log: where changes are recorded before they are acknowledged.
+        history: what is kept of the past; None for nothing.
+        reader: reads it; None where there is nothing to read from.
     """
 
     def __init__(
@@ -115,6 +121,8 @@ class Relay:
         permissions: Permissions | None = None,
         observer: Observer | None = None,
         log: Log | None = None,
+        history: HistoryRules | None = None,
+        reader: HistoryReader | None = None,
     ) -> None:
         self.options = options
         self._handlers = handlers
@@ -133,7 +141,9 @@ class Relay:
         self.snapshots.waiting.too_slow = self._end_as_too_slow
         self.recipients = Recipients(self.subscriptions, fan_out, self.visibility, self.permissions, clock)
         self.throttles = self.recipients.throttles
-        self.decider = Decider(self.params, self.permissions, self.visibility, self.sessions, clock)
+        self.keeping = None if history is None else Keeping(history, self.params, clock)
+        """What is kept as history; None for nothing."""
+        self.decider = Decider(self.params, self.permissions, self.visibility, self.sessions, self.keeping, clock)
         self.work = Work(clock, report_fault)
         """What is done in pieces."""
         self.schedule = Schedule(clock, self.work, self._run_due)
@@ -154,12 +164,16 @@ class Relay:
             ),
             self.visibility,
             self.permissions,
+            self.keeping,
             self.sessions,
             log or ImmediateLog(),
             clock,
             self.work,
         )
         self.bundles = Bundles(self.params, self.decider, self.committer, clock)
+        self.committer.too_slow = self._end_as_too_slow
+        self.replays = None if reader is None else self._make_replays(reader)
+        """What answers REPLAYs; None where there is no history."""
         self.gestures = self.committer.gestures
         self._new_id = new_id
         self.origin_of: Callable[[str], str] = _no_origin
@@ -170,6 +184,11 @@ class Relay:
         session connects."""
         self._report_fault = report_fault
         self._report_unheard: Callable[[str, str], None] = _unreported
+
+    def _make_replays(self, reader: HistoryReader) -> Replays:
+        assert self.keeping is not None, "a reader of history without rules"
+        ways = Ways(self.committer.hold, self.committer.release, self._refuse)
+        return Replays(self.keeping, reader, self.permissions, self.visibility, self.params, self.clock, ways)
 
     def connect(self, outbox: Outbox, peer: str, codec: Codec) -> Session:
         """Begins a session; it must say HELLO before anything else.
@@ -194,6 +213,8 @@ class Relay:
         self.sessions.discard(session)
         self.gestures.forget(session)
         self.committer.forget_answers(session)
+        if self.replays is not None:
+            self.replays.forget(session)
         self.work.add(session, self._forget(session))
         self.observer.ended(session, cause)
 

@@ -20,6 +20,7 @@ from clasp_relay.access.tokens import digest_of
 from clasp_relay.core.ports import Frame, Timer
 from clasp_relay.core.records import Param
 from clasp_relay.core.relay import Relay
+from clasp_relay.core.rights.memory import Reads
 from clasp_relay.core.session.limiter import Limiter
 from clasp_relay.core.session.sessions import Session
 from clasp_relay.errors import CloseCode, ErrorCode, RequestError
@@ -277,6 +278,28 @@ class ApiSessions:
             done.addBoth(_after, lambda: client.end("the request was answered"))
         self._go_on(client, _List(limit, after), self._pieces(client.session, pattern, after), done)
         return done
+
+    def admit_admin(self, token: str | None, address: str) -> None:
+        """Admits a request of an administrator, within the message limit of its token.
+
+        Args:
+            token: what the client presents; None for nothing.
+            address: the client's.
+
+        Raises:
+            RequestError: UNAUTHENTICATED or TOKEN_EXPIRED without a valid token, SCOPE where it is no administrator's,
+                LIMIT, OVERLOADED.
+        """
+        if not token:
+            raise RequestError(ErrorCode.UNAUTHENTICATED, "an administrator's token is needed")
+        client = self._of(token, address)
+        if client.refusal is not None:
+            raise RequestError(ErrorCode(client.refusal["code"]), client.refusal["error"])
+        self._pay(client, Get("/"))
+        client.keep()
+        reads = Reads()
+        if not self._relay.permissions.sees_all(client.session.identity, "/", reads) or reads.reads_address:
+            raise RequestError(ErrorCode.SCOPE, "this is for administrators")
 
     def _go_on(self, client: _Client, found: _List, pieces: Iterator[list[Param]], done: Deferred[Answer]) -> None:
         """Adds a piece in this turn, and others in the turns after it."""

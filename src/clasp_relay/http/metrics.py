@@ -26,6 +26,7 @@ from clasp_relay.wire.constants import MessageCode, Signal
 from clasp_relay.wire.messages import Message
 
 if TYPE_CHECKING:
+    from clasp_relay.core.history.replays import Replays
     from clasp_relay.core.relay import Relay
     from clasp_relay.doors.door import Counting
     from clasp_relay.net.websocket import ClaspFactory
@@ -103,6 +104,8 @@ class _RelayCollector(Collector):
         yield _lag(sources.loop_lag)
         if sources.journal is not None:
             yield from _journal(sources.journal)
+        if sources.relay.replays is not None:
+            yield from _replays(sources.relay.replays)
 
 
 class ProcessCollector(Collector):
@@ -237,6 +240,13 @@ def _snapshots(writer: SnapshotWriter) -> Iterator[Metric]:
     yield _gauge("clasp_snapshot_age_seconds", "Time since all changes were on disk.", writer.age_s)
     yield _gauge("clasp_snapshot_duration_seconds", "Duration of the last snapshot.", writer.last_duration_s)
     yield _gauge("clasp_snapshot_size_bytes", "Size of the last snapshot.", writer.last_size_bytes)
+
+
+def _replays(replays: Replays) -> Iterator[Metric]:
+    """Yields what was asked for of the past."""
+    yield _counter("clasp_replays", "REPLAYs that were accepted.", replays.asked)
+    yield _counter("clasp_replayed_entries", "Entries that they were answered with.", replays.sent)
+    yield _gauge("clasp_replays_waiting", "REPLAYs at work, and those behind them.", replays.waiting)
 
 
 def _journal(log: JournalLog) -> Iterator[Metric]:

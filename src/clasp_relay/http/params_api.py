@@ -18,6 +18,7 @@ from clasp_relay.errors import DecodeError, ErrorCode, RequestError
 from clasp_relay.http.api_sessions import ApiSessions
 from clasp_relay.http.auth_api import request_address
 from clasp_relay.http.cors import Origins, set_cors_headers
+from clasp_relay.http.journal_api import PATHS, JournalApi
 from clasp_relay.http.json_answers import NOT_FOUND, answer, bearer_of, is_too_large, refuse
 from clasp_relay.http.stream_api import StreamApi
 from clasp_relay.logs import events
@@ -41,6 +42,7 @@ STATUS: Mapping[int, HTTPStatus] = {
     ErrorCode.VALUE: HTTPStatus.BAD_REQUEST,
     ErrorCode.NO_TARGET: HTTPStatus.NOT_FOUND,
     ErrorCode.LIMIT: HTTPStatus.TOO_MANY_REQUESTS,
+    ErrorCode.NOT_CONFIGURED: HTTPStatus.NOT_IMPLEMENTED,
     ErrorCode.OVERLOADED: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 """The HTTP status of each ERROR that a message may get; 500 for any other."""
@@ -54,6 +56,7 @@ METHODS = {
     "events": ("POST",),
     "bundle": ("POST",),
     "stream": ("GET",),
+    "journal": ("GET", "HEAD"),
 }
 """What each first word of a path takes."""
 
@@ -74,8 +77,16 @@ class _ParamsResource(Resource):
 
     isLeaf = True  # noqa: N815 - Twisted's
 
-    def __init__(self, sessions: ApiSessions, streams: StreamApi, origins: Origins, addresses: ClientAddresses) -> None:
+    def __init__(
+        self,
+        sessions: ApiSessions,
+        streams: StreamApi,
+        origins: Origins,
+        addresses: ClientAddresses,
+        journal: JournalApi,
+    ) -> None:
         Resource.__init__(self)
+        self._journal = journal
         self._sessions = sessions
         self._streams = streams
         self._origins = origins
@@ -92,6 +103,8 @@ class _ParamsResource(Resource):
         if kind == "params" and is_bare:
             methods = LIST_METHODS
         elif methods is None or (kind in _WITHOUT_ADDRESS) != is_bare:
+            return refuse(request, HTTPStatus.NOT_FOUND, NOT_FOUND)
+        if kind == "journal" and (len(request.postpath) != 2 or request.postpath[1].decode("latin-1") not in PATHS):
             return refuse(request, HTTPStatus.NOT_FOUND, NOT_FOUND)
         method = request.method.decode("ascii", "replace")
         if method not in methods:
@@ -114,6 +127,10 @@ class _ParamsResource(Resource):
 
     def _handle(self, request: IRequest, kind: str, method: str) -> Deferred[bytes]:
         client = request_address(request, self._addresses)
+        if kind == "journal":
+            path = request.postpath[1].decode("latin-1")
+            asked = self._journal.handle(path, request.args, bearer_of(request), client)
+            return asked.addCallback(lambda told: answer(request, HTTPStatus.OK, told))
         if kind == "params" and len(request.postpath) == 1:
             listed = self._sessions.find(bearer_of(request), client, *_list_asked(request))
             return listed.addCallback(lambda told: _answer_list(request, told))
@@ -123,17 +140,18 @@ class _ParamsResource(Resource):
 
 
 def make_params_resource(
-    sessions: ApiSessions, streams: StreamApi, *, origins: Origins, addresses: ClientAddresses
+    sessions: ApiSessions, streams: StreamApi, *, origins: Origins, addresses: ClientAddresses, journal: JournalApi
 ) -> IResource:
     """Returns the API, to be put at ``api`` below a site's root.
 
     Args:
         sessions: does what is asked.
         streams: begins event streams.
+        journal: answers what is asked of the past.
         origins: whose pages may read the answers.
         addresses: tells the clients' addresses.
     """
-    return _ParamsResource(sessions, streams, origins, addresses)
+    return _ParamsResource(sessions, streams, origins, addresses, journal)
 
 
 def _list_asked(request: Any) -> tuple[Pattern, int, str]:

@@ -159,7 +159,15 @@ JOURNAL_LOST = Event(
     "storage",
     "{path}: a commit failed ({cause}): nothing more is acknowledged or saved, and the relay stops",
 )
-JOURNAL_FAULT = Event("journal.fault", "error", "storage", "a fault of the relay while it wrote the journal")
+JOURNAL_FAULT = Event("journal.fault", "error", "storage", "a fault of the relay while it used the journal")
+HISTORY_IN_FORCE = Event("history.in_force", "info", "storage", "history is kept of {paths}")
+HISTORY_CHANGED = Event(
+    "history.changed",
+    "info",
+    "storage",
+    "{path}: other history rules are in force; {gone} entries that they do not keep went",
+)
+HISTORY_UNREADABLE = Event("history.unreadable", "warn", "storage", "{path}: a REPLAY cannot be answered ({cause})")
 JOURNAL_DISK_LOW = Event(
     "journal.disk_low",
     "warn",

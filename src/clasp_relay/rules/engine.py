@@ -431,7 +431,7 @@ class RuleDoor:
             if firing.value is None:
                 return  # an event without a value
             try:
-                value = encode_value(action.transform.apply(decode_value(firing.value)))
+                value = encode_value(action.transform.transformed(decode_value(firing.value)))
             except (ValueError, OverflowError) as error:
                 self._leave_out(rule.id, str(error))
                 return

@@ -100,7 +100,7 @@ class Transform:
     first: float = 0.0
     second: float = 0.0
 
-    def apply(self, value: PyValue) -> PyValue:
+    def transformed(self, value: PyValue) -> PyValue:
         """Returns the value."""
         return _TRANSFORMS[self.kind](value, self.first, self.second) if is_number(value) else value
 

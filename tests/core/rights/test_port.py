@@ -7,7 +7,6 @@ from clasp_relay.core.rights.port import OpenPermissions, Permissions
 from clasp_relay.core.session.sessions import ANYBODY
 from clasp_relay.core.state.params import ParamLimits, Params
 from clasp_relay.wire.address import Pattern
-from clasp_relay.wire.messages import Publish
 from tests.core.world import memory_session, value
 
 
@@ -31,7 +30,6 @@ class OpenPermissionsTests(SynchronousTestCase):
         self.assertEqual(allowed.redact(value({"k": 1}), frozenset("k")), value({"k": 1}))
         self.assertEqual(allowed.catch_ups("/a"), ())
         self.assertIsNone(allowed.stamp_of("/a", value(1)))
-        self.assertFalse(allowed.keeps(Publish("/a")))
         self.assertTrue(allowed.is_current(ANYBODY))
         self.assertEqual(len(allowed.memory), 0)
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from clasp_relay.access.policy.checks import Check
 from clasp_relay.access.policy.document import Document, VisibilityEntry
+from clasp_relay.access.policy.history import ROLE, TYPE
 from clasp_relay.access.policy.language.captures import Path, PathTable
 from clasp_relay.core.rights.port import CatchUp
 from clasp_relay.errors import RequestError
@@ -112,6 +113,9 @@ class KeysRead:
             note(rule.path, (mark.field for mark in rule.marks))
         for transform in document.transforms:
             note(transform.path, map(str.encode, transform.fields))
+        for entry in document.history:
+            if entry.erases is not None:
+                note(entry.path, (TYPE, ROLE, entry.erases.by, entry.erases.of))
         for path, checks in _all_checks(document):
             for check in checks:
                 note(path, check.value_keys)
@@ -141,3 +145,5 @@ def _all_checks(document: Document) -> Iterable[tuple[Path, tuple[Check, ...]]]:
         yield entry.path, entry.checks + entry.unless
     for transform in document.transforms:
         yield transform.path, transform.unless
+    for kept in document.history:
+        yield kept.path, kept.unless

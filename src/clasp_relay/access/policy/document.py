@@ -15,6 +15,7 @@ from clasp_relay.access.policy.checks import (
     parse_checks,
 )
 from clasp_relay.access.policy.checks.base import Scalar
+from clasp_relay.access.policy.history import HistoryEntry, parse_history
 from clasp_relay.access.policy.language.captures import Path, Template
 from clasp_relay.access.policy.language.json_keys import Keys
 from clasp_relay.access.policy.scopes import check_template
@@ -204,6 +205,7 @@ class Document:
     write_rules: tuple[WriteRule, ...] = ()
     visibility: tuple[VisibilityEntry, ...] = ()
     transforms: tuple[Transform, ...] = ()
+    history: tuple[HistoryEntry, ...] = ()
     notices: tuple[str, ...] = ()
     """Warnings for the operator's log."""
 
@@ -427,6 +429,7 @@ def parse_document(value: object, source: str) -> Document:
         write_rules=tuple(parse_write_rule(item, n, lock) for n, item in enumerate(keys.objects("write_rules", []))),
         visibility=tuple(parse_visibility(item, n) for n, item in enumerate(keys.objects("snapshot_visibility", []))),
         transforms=tuple(parse_transform(item, n) for n, item in enumerate(keys.objects("snapshot_transforms", []))),
+        history=tuple(parse_history(item, n) for n, item in enumerate(keys.objects("history", []))),
     )
     keys.done()
     return replace(document, notices=_notices(document, keys.values))

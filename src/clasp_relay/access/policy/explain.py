@@ -82,6 +82,7 @@ def explain_write(
     if problem is not None:
         return Explanation(False, (f"{subject} may not write {address}: {problem}", *lines))
     lines += _stored_lines(policy, write, state, now_us)
+    lines += _history_lines(policy, subject, address, value, state, now_us)
     return Explanation(True, (f"{subject} may write {address}", *lines))
 
 
@@ -149,9 +150,27 @@ def explain_read(
         if name:
             lines.append(f"{name}:")
         lines += _view_lines(rule, address, subject, seen_by, state, now_us)
+    lines += _history_lines(policy, subject, address, None, state, now_us)
     answer = "; ".join(f"{_seen(view)}{f' {name}' if name else ''}" for name, view in views.items())
     shown = any(view is not None for view in views.values())
     return Explanation(shown, (f"{subject}, {address}: {answer}", *lines))
+
+
+def _history_lines(
+    policy: Policy, subject: str, address: str, value: Value | None, state: State, now_us: int
+) -> list[str]:
+    """Says which history rule holds, if one does."""
+    found = policy.history_rules().find(address)
+    if found is None:
+        return []
+    entry, captured = found
+    lines = [f"history: history[{entry.number}] {entry.path.text} keeps {entry.describe()}"]
+    if entry.unless:
+        lines[0] += ", unless:"
+        lines += _check_lines(entry.unless, Question(subject, captured, address, value, state, now_us), "    ")
+    if entry.erased_by is not None:
+        lines.append(f"  erased by a null at {entry.erased_by.expand((*captured, subject))}")
+    return lines
 
 
 def _seen(view: HiddenKeys) -> str:

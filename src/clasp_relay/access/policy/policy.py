@@ -8,6 +8,7 @@ from pathlib import Path as FilePath
 
 from clasp_relay.access.policy.catch_up import CatchUps, KeysRead
 from clasp_relay.access.policy.document import Document, parse_document
+from clasp_relay.access.policy.history import HistoryRules, with_max_age
 from clasp_relay.access.policy.language.json_keys import parse_json
 from clasp_relay.access.policy.language.maps import repeated_key
 from clasp_relay.access.policy.scopes import ANONYMOUS, expand
@@ -151,6 +152,16 @@ class Policy:
     def tells_live_apart(self) -> bool:
         """Whether live messages are decided otherwise than snapshots."""
         return self.visibility.tells_live_apart
+
+    def history_rules(self, max_age_us: int | None = None) -> HistoryRules:
+        """Returns what the policy keeps of the past.
+
+        Args:
+            max_age_us: for how long, in place of what the rules say; None for what they say.
+        """
+        entries = self.document.history
+        entries = entries if max_age_us is None else with_max_age(entries, max_age_us)
+        return HistoryRules(entries, self.write_rules.is_stamped)
 
     def ends_soon(self, address: str) -> bool:
         """Tells whether the policy ends what is set at an address so soon that its ACK need not wait for the disk."""

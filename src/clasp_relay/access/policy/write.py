@@ -211,6 +211,11 @@ class WriteRules:
         found = self.find(address)
         return self._locks if found is None else found[0].lock
 
+    def is_stamped(self, address: str, field: bytes) -> bool:
+        """Tells whether the relay alone sets a field (UTF-8) of what is published at an address, in some messages."""
+        found = self.find(address)
+        return found is not None and any(mark.field == field for mark in found[0].marks)
+
     def owns(self, subject: str, address: str, value: Value) -> bool:
         """Tells whether a subject gets past a lock: the rule's ``owner``, or the one that its stamp names.
 

@@ -81,9 +81,15 @@ def unsubscribe(relay: Relay, session: Session, message: Unsubscribe, _qos: int)
     relay.unsubscribe(session, message.id)
 
 
-def replay(_relay: Relay, _session: Session, message: Replay, _qos: int) -> None:
-    """Refuses: there is no journal to replay from."""
-    raise RequestError(ErrorCode.NOT_CONFIGURED, "this relay keeps no history", message.pattern)
+def replay(relay: Relay, session: Session, message: Replay, _qos: int) -> None:
+    """Answers with what was kept, in its place among the session's other answers."""
+    pattern = Pattern.parse(message.pattern)
+    relay.permissions.check_subscribe(session.identity, pattern)
+    if relay.replays is None:
+        text = f"this relay keeps no history of {message.pattern}"
+        raise RequestError(ErrorCode.NOT_CONFIGURED, text, message.pattern)
+    relay.pay_error(session)
+    relay.replays.ask(session, pattern, message)
 
 
 def announce(relay: Relay, session: Session, message: Announce, qos: int) -> Pieces | None:

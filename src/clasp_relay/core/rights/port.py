@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias
 from clasp_relay.core.rights.memory import Memory, Reads
 from clasp_relay.core.session.sessions import ANYBODY, Identity, Session
 from clasp_relay.wire.address import Pattern
-from clasp_relay.wire.messages import Publish, Value
+from clasp_relay.wire.messages import Value
 
 if TYPE_CHECKING:
     from clasp_relay.core.records import Ended, Param
@@ -234,9 +234,6 @@ class Permissions(Protocol):
     def stamp_of(self, address: str, value: Value) -> str | None:
         """Returns the subject that stays stamped when a stored value ends without a write."""
 
-    def keeps(self, message: Publish, /) -> bool:
-        """Tells whether an accepted signal is kept, so that it is a change like a SET."""
-
 
 class OpenPermissions:
     """Everybody may do and see everything: the open mode of a trusted network. Tokens mean nothing."""
@@ -313,7 +310,3 @@ class OpenPermissions:
     def stamp_of(self, _address: str, _value: Value) -> str | None:
         """Nothing is stamped."""
         return None
-
-    def keeps(self, _message: Publish) -> bool:
-        """Nothing is kept."""
-        return False

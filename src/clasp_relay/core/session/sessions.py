@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -105,10 +105,14 @@ class Subscription:
 class Unrecorded:
     """The place of recorded changes in a session's queue of answers; what stands behind waits for them."""
 
-    __slots__ = ("is_recorded",)
+    __slots__ = ("begin", "is_long", "is_recorded")
 
-    def __init__(self) -> None:
+    def __init__(self, begin: Callable[[], None] | None = None) -> None:
         self.is_recorded = False
+        self.begin = begin
+        """What is called once when it comes to the front; None for nothing. That is the place of a REPLAY."""
+        self.is_long = begin is not None
+        """Whether it is such a place, which may stay at the front for as long as its client takes to read."""
 
 
 _NO_MORE: deque[bytes | tuple[m.Message, int]] = deque(maxlen=0)

@@ -15,8 +15,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
+from clasp_relay.core.history.rules import Erasure
 from clasp_relay.core.records import Change, ChangeKind, decode_change, encode_change, is_about
 from clasp_relay.errors import DecodeError
+from clasp_relay.storage.journal.history_table import HistoryTable, Keep
 
 TIME_STEP_US = 60_000_000
 """A minute: how far apart the rows are that lead from a time to a seq."""
@@ -46,6 +48,8 @@ class Entry(NamedTuple):
     change: Change
     key: str | None = None
     """The key under which history keeps it; None where no history rule does."""
+    erasures: tuple[Erasure, ...] = ()
+    """What it erases of the history before it."""
 
 
 class Recorded(NamedTuple):
@@ -90,25 +94,32 @@ class JournalFile:
         self._wal = path.with_name(path.name + "-wal")
         self._wal_descriptor = -1
         self._is_unsynced = False
+        self.history = HistoryTable(connection, lambda: self.trimmed_seq, decode_body, encode_body)
+        """What history keeps."""
         self._last_time_us = self._one("SELECT max(time_us) FROM times") or 0
         self.trimmed_seq: int = self._one("SELECT seq FROM trimmed") or 0
         """Up to this one rows were trimmed."""
         self.last_seq: int = max(self._one("SELECT max(seq) FROM entries") or 0, self.trimmed_seq)
         """The last row that is or was in the file."""
 
-    def begin_after(self, seq: int, *, needs_state: bool) -> None:
+    def begin_after(self, seq: int, *, needs_state: bool) -> int:
         """Notes of a new file that the rows up to a seq, which are all there are, are history of another relay.
 
         Args:
             seq: the last of them; 0 where there is none.
             needs_state: whether the params of that relay are in a state file alone.
+
+        Returns:
+            how many rows history keeps; the others go.
         """
         with self.transaction():
             self._db.execute("CREATE TABLE taken_over (seq INTEGER NOT NULL, needs_state INTEGER NOT NULL)")
             self._db.execute("INSERT INTO taken_over VALUES (?, ?)", (seq, int(needs_state)))
             self._db.execute("UPDATE trimmed SET seq = ?", (seq,))
+            self._db.execute("DELETE FROM entries WHERE seq NOT IN (SELECT seq FROM history)")
         self.trimmed_seq = seq
         self.last_seq = max(self.last_seq, seq)
+        return self._one("SELECT count(*) FROM history") or 0
 
     def first_seq(self, *, has_state: bool) -> int:
         """Returns up to which row a start applies nothing, since they are history of another relay.
@@ -130,9 +141,11 @@ class JournalFile:
         rows = [_row(entry) for entry in entries]
         with self.transaction():
             self._insert(rows)
-            kept = [(entry.key, entry.seq) for entry in entries if entry.key is not None]
-            if kept:
-                self._db.executemany("INSERT INTO history (key, seq) VALUES (?, ?)", kept)
+            self.history.keep(
+                Keep(entry.seq, entry.key, entry.change.param.subject, entry.erasures)
+                for entry in entries
+                if entry.key is not None or entry.erasures
+            )
             first = entries[0]
             if first.change.param.timestamp_us - self._last_time_us >= TIME_STEP_US:
                 self._last_time_us = first.change.param.timestamp_us
@@ -260,6 +273,7 @@ class JournalFile:
             yield self._db
             self._db.execute("COMMIT")
         except BaseException:
+            self.history.forget_counts()
             if self._db.in_transaction:  # a full disk may have ended it already
                 self._db.execute("ROLLBACK")
             raise
@@ -271,6 +285,7 @@ class JournalFile:
                 "SELECT key, seq FROM history WHERE seq <= ? ORDER BY seq LIMIT ?", (self.trimmed_seq, TRIMMED_AT_ONCE)
             ).fetchall()
             self._db.executemany("DELETE FROM history WHERE key = ? AND seq = ?", rows)
+            self.history.forget_counts()
             self._db.executemany("DELETE FROM entries WHERE seq = ?", [(seq,) for _, seq in rows])
         return bool(rows)
 
@@ -332,3 +347,6 @@ RECORDED_KINDS = frozenset(
 KeyOf = Callable[[Change], "str | None"]
 """Returns the key under which history keeps a change, None where no history rule does. Asked on the event loop, when
 the change has been applied."""
+
+ErasuresOf = Callable[[Change], tuple[Erasure, ...]]
+"""Returns what a change erases of the history before it. Asked likewise."""

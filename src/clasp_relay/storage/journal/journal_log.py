@@ -24,7 +24,8 @@ from twisted.python.threadpool import ThreadPool
 from clasp_relay.core.records import Change, ChangeKind, no_param
 from clasp_relay.errors import ErrorCode, JournalLost, RequestError, cause_text
 from clasp_relay.logs import events
-from clasp_relay.storage.journal.journal_file import RECORDED_KINDS, Entry, JournalFile, KeyOf, Sizes
+from clasp_relay.storage.journal.journal_file import RECORDED_KINDS, Entry, ErasuresOf, JournalFile, KeyOf, Sizes
+from clasp_relay.wire.messages import Publish
 
 T = TypeVar("T")
 
@@ -51,9 +52,11 @@ class JournalLog:
         reactor: the event loop.
         is_fleeting: tells whether what is set at an address ends so soon that its ACK waits for no record.
         key_of: tells under which key history keeps a change; None where there are no history rules.
+        erasures_of: tells what a change erases of history; None likewise.
         min_free_bytes: below so much free room on the disk clients' writes are refused; 0 for no limit.
         max_bytes: how big the journal may become.
         monotonic: seconds, for how long commits take.
+        now_us: Unix µs, for how old entries are.
     """
 
     is_immediate = False
@@ -63,18 +66,23 @@ class JournalLog:
         reactor: Any,
         is_fleeting: Callable[[str], bool],
         key_of: KeyOf | None = None,
+        erasures_of: ErasuresOf | None = None,
         *,
         min_free_bytes: int = 0,
         max_bytes: int = 1 << 30,
         monotonic: Callable[[], float] = time.monotonic,
+        now_us: Callable[[], int] = lambda: time.time_ns() // 1_000,
     ) -> None:
         self._reactor = reactor
         self._is_fleeting = is_fleeting
         self.key_of = key_of
         """See above; to be set before the first change."""
+        self.erasures_of = erasures_of
+        """Likewise."""
         self._min_free_bytes = min_free_bytes
         self._max_bytes = max_bytes
         self._monotonic = monotonic
+        self._now_us = now_us
         self._pool: ThreadPool | None = None
         self._file: JournalFile | None = None
         self._gathered: list[Entry] = []
@@ -152,10 +160,11 @@ class JournalLog:
                     continue
                 change = _renewal(change)  # noqa: PLW2901
             key = None if self.key_of is None else self.key_of(change)
+            erasures = () if self.erasures_of is None else self.erasures_of(change)
             waits = waits or key is not None or not self._is_fleeting(change.param.address)
             self.appended_seq += 1
-            self._gathered.append(Entry(self.appended_seq, change, key))
-            self._gathered_bytes += ENTRY_BYTES + len(change.param.address) + len(change.param.value)
+            self._gathered.append(Entry(self.appended_seq, change, key, erasures))
+            self._gathered_bytes += ENTRY_BYTES + _size(change)
         if waits:
             self._dones.append(done)
         else:
@@ -235,7 +244,8 @@ class JournalLog:
     def _maintain(self, file: JournalFile, *, floor_seq: int) -> bool:
         file.sync()
         self._look(file)
-        return file.trim(floor_seq, self._max_bytes)
+        has_more = file.history.trim_old(self._now_us())
+        return file.trim(floor_seq, self._max_bytes) or has_more
 
     def _look(self, file: JournalFile) -> None:
         """Measures disk and file."""
@@ -308,6 +318,13 @@ class JournalLog:
             self._renewed_us.clear()
         self._renewed_us[param.address] = now_us
         return True
+
+
+def _size(change: Change) -> int:
+    """Returns how many bytes a change has besides what every change has."""
+    message = change.message
+    published = len(message.value or b"") + len(message.samples or b"") if isinstance(message, Publish) else 0
+    return len(change.param.address) + len(change.param.value) + published
 
 
 def _times_us(renewal: Change) -> tuple[int, int]:

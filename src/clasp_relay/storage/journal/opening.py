@@ -15,7 +15,7 @@ from clasp_relay.storage.journal.journal_file import JournalFile
 APPLICATION_ID = 0x434C4A4C
 """«CLJL», in the header of every journal of ours."""
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """The number of the last ``schema/journal-N.sql``."""
 
 BUSY_TIMEOUT_S = 2.0
@@ -201,11 +201,12 @@ def prepare(connection: sqlite3.Connection, *, syncs_each_commit: bool) -> None:
     connection.execute(f"PRAGMA synchronous = {'FULL' if syncs_each_commit else 'NORMAL'}")
     # What a deleted room had is not to be read from the file afterwards.
     connection.execute("PRAGMA secure_delete = ON")
-    if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
-        script = (files("clasp_relay.storage") / "schema" / "journal-1.sql").read_text(encoding="utf-8")
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    for number in range(version + 1, SCHEMA_VERSION + 1):
+        script = (files("clasp_relay.storage") / "schema" / f"journal-{number}.sql").read_text(encoding="utf-8")
         connection.executescript(
             f"BEGIN IMMEDIATE;\n{script}\nPRAGMA application_id = {APPLICATION_ID};\n"
-            f"PRAGMA user_version = {SCHEMA_VERSION};\nCOMMIT;"
+            f"PRAGMA user_version = {number};\nCOMMIT;"
         )
-    else:
+    if version == SCHEMA_VERSION:
         connection.execute("UPDATE trimmed SET seq = seq")

@@ -1,0 +1,101 @@
+"""What is kept as history, at the moment in which a change is committed.
+
+The rules say the same about an address whatever is set there, so that is found once and kept (:class:`rules.Spot`); the
+usual change costs one look-up. No two entries that are kept have the same time: a time is a place in history, too.
+"""
+
+from __future__ import annotations
+
+from clasp_relay.core.history.rules import Erasure, HistoryRules, Spot
+from clasp_relay.core.ports import Clock
+from clasp_relay.core.records import Change, ChangeKind, no_param
+from clasp_relay.core.rights.port import State
+from clasp_relay.core.session.sessions import Session
+from clasp_relay.wire.constants import Signal
+from clasp_relay.wire.messages import Publish
+
+MAX_SPOTS = 16_384
+"""Of how many addresses it is kept what the rules say; the one that was found first goes first."""
+
+MAX_SPOT_CHARACTERS = 256
+"""Longer addresses are found anew every time, so that what is kept stays small."""
+
+
+class Keeping:
+    """Applies history rules to changes.
+
+    Args:
+        rules: the rules in force.
+        state: the params, which rules may look at.
+        clock: when is now.
+    """
+
+    def __init__(self, rules: HistoryRules, state: State, clock: Clock) -> None:
+        self.rules = rules
+        self._state = state
+        self._clock = clock
+        self._spots: dict[str, Spot] = {}
+        self._last_us = 0
+
+    def begin(self, last_us: int) -> None:
+        """Is told the time of the last entry of the relay's life before; the clock may have been set back since."""
+        self._last_us = max(self._last_us, last_us)
+
+    def spot(self, address: str) -> Spot:
+        """Returns what the rules say about an address."""
+        spot = self._spots.get(address)
+        if spot is None:
+            spot = self.rules.spot(address)
+            if len(address) <= MAX_SPOT_CHARACTERS:
+                if len(self._spots) >= MAX_SPOTS:
+                    del self._spots[next(iter(self._spots))]
+                self._spots[address] = spot
+        return spot
+
+    def may_keep(self, address: str, signal: Signal) -> bool:
+        """Tells whether what comes at an address may be kept; cheap."""
+        return bool(self.spot(address).signals >> signal & 1)
+
+    def event(self, session: Session, message: Publish) -> Change | None:
+        """Returns the change that an accepted signal is, with the time at which it was accepted as its timestamp.
+
+        Returns:
+            None where the rule is waived: then the signal is passed on as it is.
+        """
+        about = no_param(message.address, session.id, session.identity.subject, self._clock.now_us())
+        change = Change(about, ChangeKind.EVENT, message=message)
+        if self._is_waived(self.spot(message.address), change):
+            return None
+        now_us = self.next_us()
+        return change._replace(param=about._replace(timestamp_us=now_us), message=message._replace(timestamp_us=now_us))
+
+    def next_us(self) -> int:
+        """Returns the time of the next entry in Unix µs: now, or just behind the last one."""
+        self._last_us = max(self._clock.now_us(), self._last_us + 1)
+        return self._last_us
+
+    def key_of(self, change: Change) -> str | None:
+        """Returns the key under which a change is kept that has been applied; None where it is not."""
+        spot = self.spot(change.param.address)
+        if spot.rule < 0:
+            return None
+        signal = _signal_of(change)
+        if signal is None or not spot.signals >> signal & 1 or self._is_waived(spot, change):
+            return None
+        return spot.key
+
+    def erasures_of(self, change: Change) -> tuple[Erasure, ...]:
+        """Returns what a change erases that has been applied."""
+        if not self.spot(change.param.address).erases:
+            return ()
+        return self.rules.erasures(change, self._state, self._clock.now_us())
+
+    def _is_waived(self, spot: Spot, change: Change) -> bool:
+        return spot.is_conditional and self.rules.is_waived(change, self._state, self._clock.now_us())
+
+
+def _signal_of(change: Change) -> Signal | None:
+    """Returns the signal of a change that can be kept."""
+    if change.kind is ChangeKind.WRITE:
+        return Signal.PARAM
+    return change.message.signal if isinstance(change.message, Publish) else None

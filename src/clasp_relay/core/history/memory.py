@@ -1,0 +1,138 @@
+"""History in memory: a log that records at once and keeps the last entries, for ``--journal-memory`` and the tests."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+
+from clasp_relay.core.history.keeping import Keeping
+from clasp_relay.core.history.reading import PAGE_BYTES, PAGE_ROWS, Asked, Kept, Page
+from clasp_relay.core.history.rules import Erasure, is_too_old, rule_of
+from clasp_relay.core.records import Change, param_bytes
+from clasp_relay.wire.messages import Publish
+
+MAX_ENTRIES = 10_000
+"""As many as the Rust relay keeps in memory."""
+
+
+class MemoryHistory:
+    """Implements ``core.ports.Log`` and ``HistoryReader``.
+
+    Args:
+        now_us: Unix µs.
+        max_entries: beyond it the oldest entry goes.
+    """
+
+    is_immediate = False
+
+    def __init__(self, now_us: Callable[[], int], max_entries: int = MAX_ENTRIES) -> None:
+        self._now_us = now_us
+        self._max_entries = max_entries
+        self._keeping: Keeping | None = None
+        self._entries: OrderedDict[int, tuple[str, Change]] = OrderedDict()
+        self._of_key: dict[str, list[int]] = {}
+        self._last_seq = 0
+
+    def attach(self, keeping: Keeping) -> None:
+        """Is told what is to be kept; before that nothing is."""
+        self._keeping = keeping
+
+    @property
+    def count(self) -> int:
+        """How many entries are kept."""
+        return len(self._entries)
+
+    # core.ports.Log
+
+    def append(self, changes: Sequence[Change], done: Callable[[], None]) -> None:
+        """See ``Log.append``."""
+        keeping = self._keeping
+        if keeping is not None:
+            for change in changes:
+                self._last_seq += 1
+                key = keeping.key_of(change)
+                for erasure in keeping.erasures_of(change):
+                    self._erase(erasure)
+                if key is not None:
+                    self._keep(keeping, key, change)
+        done()
+
+    def check(self) -> None:
+        """Nothing is written, so nothing is refused."""
+
+    # HistoryReader
+
+    def settle(self, done: Callable[[int | None], None]) -> None:
+        """See ``HistoryReader``."""
+        done(self._last_seq)
+
+    def read(self, asked: Asked, done: Callable[[Page | None], None]) -> None:
+        """See ``HistoryReader``."""
+        entries: list[Kept] = []
+        size = 0
+        end_seq = asked.after_seq if asked.is_backwards else asked.before_seq - 1
+        limits = () if self._keeping is None else self._keeping.rules.limits
+        for seq in self._seqs(asked):
+            key, change = self._entries[seq]
+            time_us = change.param.timestamp_us
+            if time_us < asked.from_us if asked.is_backwards else time_us > asked.to_us:
+                end_seq = seq if asked.is_backwards else seq - 1
+                break
+            if asked.wants(change) and not is_too_old(limits, key, time_us, self._now_us()):
+                kept = Kept(seq, change.param.address, _bytes_of(change), None if asked.is_backwards else change)
+                entries.append(kept)
+                size += kept.bytes
+                if len(entries) >= PAGE_ROWS or size >= PAGE_BYTES:
+                    done(Page(entries, seq, size, False))
+                    return
+        done(Page(entries, end_seq, size, True))
+
+    def _seqs(self, asked: Asked) -> Iterator[int]:
+        key = None if self._keeping is None else self._keeping.rules.key_of(asked.pattern)
+        seqs = list(self._entries) if key is None else self._of_key.get(key, [])
+        seqs = seqs[bisect_right(seqs, asked.after_seq) : bisect_left(seqs, asked.before_seq)]
+        return reversed(seqs) if asked.is_backwards else iter(seqs)
+
+    # What goes
+
+    def _keep(self, keeping: Keeping, key: str, change: Change) -> None:
+        self._entries[self._last_seq] = key, change
+        seqs = self._of_key.setdefault(key, [])
+        seqs.append(self._last_seq)
+        limit = keeping.rules.limits[rule_of(key)].max_count
+        if limit is not None and len(seqs) > limit:
+            self._forget(victim([(seq, self._entries[seq][1].param.subject) for seq in seqs]))
+        if len(self._entries) > self._max_entries:
+            self._forget(next(iter(self._entries)))
+
+    def _erase(self, erasure: Erasure) -> None:
+        for seq in list(self._of_key.get(erasure.key, ())):
+            if erasure.applies is None or erasure.applies(self._entries[seq][1]):
+                self._forget(seq)
+
+    def _forget(self, seq: int) -> None:
+        key, _ = self._entries.pop(seq)
+        seqs = self._of_key[key]
+        seqs.remove(seq)
+        if not seqs:
+            del self._of_key[key]
+
+
+def victim(entries: Sequence[tuple[int, str]]) -> int:
+    """Returns which of a key's entries goes when there are too many.
+
+    The oldest one of the subject that has most of them, so that nobody flushes what the others said; of several such
+    subjects, the oldest entry counts.
+
+    Args:
+        entries: the seq and the subject of each, in order.
+    """
+    counts = Counter(subject for _, subject in entries)
+    most = max(counts.values())
+    return next(seq for seq, subject in entries if counts[subject] == most)
+
+
+def _bytes_of(change: Change) -> int:
+    value = change.message.value if isinstance(change.message, Publish) else None
+    return param_bytes(change.param) + len(value or b"") + 64

@@ -1,0 +1,411 @@
+"""REPLAY: the answers to who asks for the past, in pages, each entry as its reader may see it today.
+
+A REPLAY has its place in the queue of its session's answers. When it comes to the front it reads a page, sends it at
+the pace of the socket, reads the next one, and ends with the end mark; what stands behind it waits. Live messages do
+not wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from clasp_relay.core.history.keeping import Keeping
+from clasp_relay.core.history.reading import (
+    MAX_SEQ,
+    NEWEST,
+    PAGE_BYTES,
+    POSITION,
+    Asked,
+    HistoryReader,
+    Kept,
+    Page,
+)
+from clasp_relay.core.ports import NOT_YET, Clock, Frame
+from clasp_relay.core.records import no_param, text_bytes
+from clasp_relay.core.rights.memory import Reads
+from clasp_relay.core.rights.port import FULL, HiddenKeys, Permissions, VisibilityRule
+from clasp_relay.core.rights.visibility import Visibility
+from clasp_relay.core.session.account import Kept as KeptFor
+from clasp_relay.core.session.sessions import Session, Unrecorded
+from clasp_relay.core.state.params import Params
+from clasp_relay.errors import ErrorCode, RequestError
+from clasp_relay.wire.address import Pattern
+from clasp_relay.wire.constants import ALL_TYPES
+from clasp_relay.wire.messages import Publish, Replay, SnapshotParam
+from clasp_relay.wire.values import PyValue, encode_value
+
+END_MARK = "/clasp/replay/end"
+"""Where the end mark is published; nobody else may send there (``core.decide``)."""
+
+DEFAULT_LIMIT = 1_000
+MAX_LIMIT = 10_000
+"""How many entries a REPLAY is answered with, where it does not say and at most."""
+
+MAX_WAITING = 4
+"""How many REPLAYs of a session may wait behind the one at work."""
+
+MAX_READ_BYTES = 64 * 1024 * 1024
+"""How much one REPLAY reads at most."""
+
+TIMES_BYTES = 1024 * 1024
+"""How much a REPLAY remembers of the SETs that it sent, for its end mark."""
+
+TIME_BYTES = 40
+"""What a SET takes there besides its address."""
+
+MARK_BYTES = 48 * 1024
+"""After so much one end mark is full."""
+
+JUDGED_AT_ONCE = 64
+"""After how many entries that are hidden, or addresses that are looked up, others have their turn."""
+
+
+class Ways(NamedTuple):
+    """What a REPLAY needs of the relay."""
+
+    hold: Callable[[Session, Callable[[], None]], Unrecorded]
+    """Puts a place into the queue of a session's answers, and says what is called when it comes to the front."""
+    release: Callable[[Session], None]
+    """Sends the answers that wait for nothing any more."""
+    refuse: Callable[[Session, RequestError], None]
+    """Sends an ERROR."""
+
+
+class Replays:
+    """All REPLAYs at work.
+
+    Args:
+        keeping: what is kept.
+        reader: reads it.
+        permissions: whether anybody has to be asked.
+        visibility: who sees what.
+        params: what is set now.
+        clock: calls later.
+        ways: what it needs of the relay.
+    """
+
+    def __init__(
+        self,
+        keeping: Keeping,
+        reader: HistoryReader,
+        permissions: Permissions,
+        visibility: Visibility,
+        params: Params,
+        clock: Clock,
+        ways: Ways,
+    ) -> None:
+        self.keeping = keeping
+        self.reader = reader
+        self.permissions = permissions
+        self.visibility = visibility
+        self.params = params
+        self.clock = clock
+        self.ways = ways
+        self._of_session: dict[Session, int] = {}
+        self.asked = 0
+        """How many REPLAYs were accepted."""
+        self.sent = 0
+        """How many entries were sent."""
+
+    @property
+    def waiting(self) -> int:
+        """How many REPLAYs are at work or wait."""
+        return sum(self._of_session.values())
+
+    def ask(self, session: Session, pattern: Pattern, message: Replay) -> None:
+        """Begins to answer, behind the answers before.
+
+        Raises:
+            RequestError: LIMIT when too many REPLAYs of the session wait, or too much is kept for it.
+        """
+        count = self._of_session.get(session, 0)
+        if count > MAX_WAITING:
+            text = f"a session may have {MAX_WAITING} REPLAYs waiting behind the one at work"
+            raise RequestError(ErrorCode.LIMIT, text, pattern.text)
+        session.account.check(KeptFor.SNAPSHOTS, PAGE_BYTES, pattern.text)
+        session.account.add(KeptFor.SNAPSHOTS, PAGE_BYTES)
+        self._of_session[session] = count + 1
+        self.asked += 1
+        replay = _Answer(self, session, pattern, message)
+        replay.place = self.ways.hold(session, replay.begin)
+        self.ways.release(session)
+
+    def forget(self, session: Session) -> None:
+        """Forgets the REPLAYs of a session that has ended; those at work notice by themselves."""
+        count = self._of_session.pop(session, 0)
+        if count:
+            session.account.add(KeptFor.SNAPSHOTS, -PAGE_BYTES * count)
+
+    def done(self, session: Session) -> None:
+        """Is told that one is answered."""
+        count = self._of_session.pop(session)
+        session.account.add(KeptFor.SNAPSHOTS, -PAGE_BYTES)
+        if count > 1:
+            self._of_session[session] = count - 1
+
+    def view(self, session: Session, pattern: Pattern, address: str) -> tuple[HiddenKeys, object]:
+        """Returns how a session sees an address today, and what names all addresses that are decided alike."""
+        rule: VisibilityRule | None = None if self.permissions.is_open else self.visibility.place(address).shown
+        if rule is None:
+            return FULL, None
+        reads = Reads()
+        hidden = self.visibility.view(rule, session, address, pattern, reads)
+        return hidden, (rule, address if reads.reads_address else None)
+
+
+class _Answer:
+    """The answer to one REPLAY.
+
+    Args:
+        replays: all of them.
+        session: who asked.
+        pattern: for what.
+        message: how.
+    """
+
+    def __init__(self, replays: Replays, session: Session, pattern: Pattern, message: Replay) -> None:
+        self._replays = replays
+        self._session = session
+        self._pattern = pattern
+        self._limit = min(message.limit or DEFAULT_LIMIT, MAX_LIMIT)
+        self._is_newest = message.from_us == NEWEST
+        self._since_us: int | None = None
+        self._has_mark = message.types != ALL_TYPES or any(
+            each is not None for each in (message.from_us, message.to_us, message.limit)
+        )
+        asked = Asked(pattern, message.types)
+        if message.from_us is not None and not self._is_newest:
+            if message.from_us & POSITION:
+                asked = asked._replace(after_seq=message.from_us & MAX_SEQ)
+            else:
+                self._since_us = message.from_us
+                asked = asked._replace(from_us=message.from_us)
+        if message.to_us is not None:
+            bound = message.to_us & MAX_SEQ
+            asked = asked._replace(before_seq=bound) if message.to_us & POSITION else asked._replace(to_us=bound)
+        self._asked = asked
+        self.place = Unrecorded()
+        self._read_bytes = 0
+        self._count = 0
+        self._first_seq: int | None = None
+        self._last_seq: int | None = None
+        self._oldest_us: int | None = None
+        self._is_complete = True
+        self._shown: set[object] = set()
+        self._times: list[tuple[str, int, int]] = []
+        self._times_bytes = 0
+
+    def begin(self) -> None:
+        """Begins to read, once the answers before it are sent."""
+        self._replays.reader.settle(self._settled)
+
+    def _settled(self, last_seq: int | None) -> None:
+        if last_seq is None:
+            self._fail()
+            return
+        asked = self._asked
+        asked = self._asked = asked._replace(before_seq=min(asked.before_seq, last_seq + 1))
+        self._next_seq = asked.before_seq if self._is_newest else asked.before_seq - 1
+        if not self._replays.keeping.rules.may_match(self._pattern):
+            self._finish()
+        elif self._is_newest:
+            self._read(asked._replace(is_backwards=True), self._counted)
+        else:
+            self._read(asked, self._send)
+
+    def _read(self, asked: Asked, then: Callable[[Page], None]) -> None:
+        """Reads a page, if anybody still wants it."""
+
+        def got(page: Page | None) -> None:
+            if not self._session.is_live:
+                return
+            if page is None:
+                self._fail()
+            else:
+                then(page)
+
+        if self._session.is_live:
+            self._replays.reader.read(asked, got)
+
+    def _later(self, call: Callable[[], None]) -> None:
+        self._replays.clock.call_later(0, call)
+
+    # The newest entries: first it is found out where they begin.
+
+    def _counted(self, page: Page) -> None:
+        """Counts backwards what the session sees, up to one more than it asked for."""
+        self._read_bytes += page.examined_bytes
+        is_full = False
+        for entry in page.entries:
+            hidden, _ = self._replays.view(self._session, self._pattern, entry.address)
+            if hidden is None:
+                continue
+            if self._count == self._limit:
+                is_full = True
+                break
+            self._count += 1
+            self._first_seq = entry.seq
+        if not (is_full or page.is_end or self._read_bytes >= MAX_READ_BYTES):
+            more = self._asked._replace(is_backwards=True, before_seq=page.examined_seq)
+            self._later(lambda: self._read(more, self._counted))
+            return
+        self._is_complete = page.is_end and not is_full
+        if self._first_seq is None:
+            self._later(self._find_oldest)
+            return
+        self._count = self._read_bytes = 0
+        self._asked = self._asked._replace(after_seq=self._first_seq - 1)
+        self._later(lambda: self._read(self._asked, self._send))
+
+    # Sending
+
+    def _send(self, page: Page) -> None:
+        self._session.outbox.send_snapshot(object(), self._frames(page))
+
+    def _frames(self, page: Page) -> Iterator[bytes]:
+        """Yields the entries of a page as the session sees them, and reads the next page when they are taken."""
+        hidden_count = 0
+        is_full = False
+        for entry in page.entries:
+            wire = self._wire(entry)
+            if wire is None:
+                hidden_count += 1
+                if hidden_count % JUDGED_AT_ONCE == 0:
+                    yield NOT_YET
+            elif self._count == self._limit or self._times_bytes > TIMES_BYTES:
+                is_full = True
+                break
+            else:
+                self._note(entry)
+                yield wire
+        self._read_bytes += page.examined_bytes
+        is_full = is_full or (self._read_bytes >= MAX_READ_BYTES and not page.is_end)
+        if is_full:
+            self._is_complete = False
+        if not (is_full or page.is_end):
+            self._asked = self._asked._replace(after_seq=page.examined_seq)
+            self._later(lambda: self._read(self._asked, self._send))
+            return
+        if not self._is_newest:
+            self._next_seq = page.examined_seq
+        self._later(self._find_oldest)
+
+    def _wire(self, entry: Kept) -> bytes | None:
+        """Encodes an entry as the session sees it today; None where it does not."""
+        change, session = entry.change, self._session
+        assert change is not None, "an entry without its change"
+        hidden, alike = self._replays.view(session, self._pattern, entry.address)
+        if hidden is None:
+            if alike in self._shown:
+                # Its right was lost meanwhile.
+                self._is_complete = False
+            return None
+        self._shown.add(alike)
+        redact = self._replays.permissions.redact
+        message = change.message
+        if isinstance(message, Publish):
+            if hidden and message.value is not None:
+                message = message._replace(value=redact(message.value, hidden))
+            return session.codec.publish(message)
+        param = change.param
+        value = redact(param.value, hidden) if hidden else param.value
+        return session.codec.set(param.address, value, param.revision, change.lock, change.unlock, change.ttl)
+
+    def _note(self, entry: Kept) -> None:
+        """Notes what the end mark tells of an entry that is sent."""
+        self._count += 1
+        self._replays.sent += 1
+        self._last_seq = entry.seq
+        if self._first_seq is None:
+            self._first_seq = entry.seq
+        change = entry.change
+        assert change is not None, "an entry without its change"
+        if not isinstance(change.message, Publish):
+            self._times.append((entry.address, change.param.revision, change.param.timestamp_us))
+            self._times_bytes += TIME_BYTES + text_bytes(entry.address)
+
+    # The end
+
+    def _find_oldest(self, after_seq: int = 0) -> None:
+        """Finds the oldest entry that the session sees, for the end mark."""
+        if not self._has_mark:
+            self._finish()
+            return
+        self._read(Asked(self._pattern, self._asked.types, after_seq), self._look_for_oldest)
+
+    def _look_for_oldest(self, page: Page) -> None:
+        self._read_bytes += page.examined_bytes
+        for entry in page.entries:
+            if self._replays.view(self._session, self._pattern, entry.address)[0] is not None:
+                assert entry.change is not None, "an entry without its change"
+                self._oldest_us = entry.change.param.timestamp_us
+                break
+        if self._oldest_us is None and not page.is_end and self._read_bytes < 2 * MAX_READ_BYTES:
+            self._later(lambda: self._find_oldest(page.examined_seq))
+        else:
+            self._finish()
+
+    def _finish(self) -> None:
+        if not self._session.is_live:
+            return
+        if self._has_mark:
+            outbox = self._session.outbox
+            if self._times:
+                outbox.send_snapshot(object(), self._current([address for address, _, _ in self._times]))
+            for mark in self._marks():
+                outbox.send(Frame(self._session.codec.publish(mark)))
+        self._leave()
+
+    def _fail(self) -> None:
+        """Tells that what is kept cannot be read."""
+        if self._session.is_live:
+            text = "the relay cannot read its history now; try again later"
+            self._replays.ways.refuse(self._session, RequestError(ErrorCode.OVERLOADED, text, self._pattern.text))
+            self._leave()
+
+    def _leave(self) -> None:
+        self._replays.done(self._session)
+        self.place.is_recorded = True
+        self._replays.ways.release(self._session)
+
+    def _current(self, addresses: list[str]) -> Iterator[bytes]:
+        """Yields SNAPSHOTs of what is set now where older values were sent, so that no client stays at one of those."""
+        replays, session = self._replays, self._session
+        distinct = list(dict.fromkeys(addresses))
+        for start in range(0, len(distinct), JUDGED_AT_ONCE):
+            found = []
+            for address in distinct[start : start + JUDGED_AT_ONCE]:
+                param = replays.params.get(address)
+                shown = [] if param is None else replays.visibility.show([param], session, self._pattern)
+                found += shown or [no_param(address, "", "", replays.clock.now_us())]
+            yield from session.codec.snapshot(
+                [SnapshotParam(*each[:3], each.writer or None, each.timestamp_us) for each in found]
+            )
+
+    @property
+    def _begins_before_what_is_kept(self) -> bool:
+        return self._since_us is not None and self._oldest_us is not None and self._since_us < self._oldest_us
+
+    def _marks(self) -> Iterator[Publish]:
+        """Yields the end mark; several where the times of the SETs do not fit one."""
+        is_complete = self._is_complete and not self._begins_before_what_is_kept
+        seq = self._first_seq if self._is_newest else self._last_seq
+        mark: dict[str, PyValue] = {
+            "pattern": self._pattern.text,
+            "count": self._count,
+            "complete": is_complete,
+            "next": str(POSITION | (self._next_seq if seq is None else seq)),
+            "oldest": self._oldest_us,
+        }
+        times: list[PyValue] = []
+        size = 0
+        now_us = self._replays.clock.now_us()
+        for address, revision, time_us in self._times:
+            size += TIME_BYTES + text_bytes(address)
+            if size > MARK_BYTES:
+                value = encode_value({**mark, "times": times, "more": True})
+                yield Publish(END_MARK, value=value, timestamp_us=now_us)
+                times, size = [], TIME_BYTES + text_bytes(address)
+            times.append([address, revision, time_us])
+        yield Publish(END_MARK, value=encode_value({**mark, "times": times}), timestamp_us=now_us)

@@ -1,0 +1,132 @@
+"""Tests of clasp_relay.core.history.keeping: what becomes an entry, under which key and with which time."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from clasp_relay.core.history.keeping import MAX_SPOT_CHARACTERS, MAX_SPOTS, Keeping
+from clasp_relay.core.history.rules import Spot
+from clasp_relay.core.records import Change, ChangeKind, Param, no_param
+from clasp_relay.core.rights.port import State
+from clasp_relay.core.state.params import ParamLimits, Params
+from clasp_relay.wire.constants import Signal
+from clasp_relay.wire.messages import NULL, Bundle, Publish, Set, Subscribe
+from tests.core.world import KEPT, START_US, SlowLog, World, WorldClock, memory_session, rules_of, value, written
+
+PARAMS = {"path": "/p/**", "signals": ["param"]}
+UNLESS = {
+    "path": "/r/{room}/m",
+    "max_count": 9,
+    "per": ["room"],
+    "unless": [{"type": "state_field_equals", "lookup": "/r/{room}/meta", "field": "history", "value": False}],
+}
+
+
+class KeepingTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        """Rules about signals, params, and rooms."""
+        self.clock, self.params = WorldClock(), Params(ParamLimits())
+        self.keeping = self.make()
+
+    def make(self) -> Keeping:
+        """Returns one that has looked at nothing yet."""
+        state: State = self.params
+        return Keeping(rules_of(KEPT, PARAMS, UNLESS), state, self.clock)
+
+    def put(self, address: str, obj: object) -> None:
+        """Sets something."""
+        self.params.apply(written(self.params, Param(address, value(obj), 1, "w", START_US)))
+
+    def test_change_is_kept_by_its_signal(self) -> None:
+        """What is no write and no signal never is."""
+        about = no_param("/kept/a", "w", "", START_US)
+        event = Change(about, ChangeKind.EVENT, message=Publish("/kept/a"))
+        self.assertEqual(self.keeping.key_of(event), "0:/kept/a")
+        self.assertIsNone(self.keeping.key_of(event._replace(message=Publish("/kept/a", Signal.TIMELINE))))
+        self.assertIsNone(self.keeping.key_of(Change(about)))
+        param = Change(Param("/p/a", NULL, 2, "", START_US))
+        self.assertEqual(self.keeping.key_of(param), "1:/p/a")
+        for kind in (ChangeKind.RENEWAL, ChangeKind.LOCK_RELEASE):
+            self.assertIsNone(self.keeping.key_of(param._replace(kind=kind)))
+        scheduled = param._replace(kind=ChangeKind.SCHEDULED, message=Bundle((Set("/p/a", NULL),)))
+        self.assertIsNone(self.keeping.key_of(scheduled))
+        self.assertIsNone(self.keeping.key_of(Change(no_param("/else", "w", "", START_US))))
+
+    def test_times_rise(self) -> None:
+        """Also when the clock stands still, or was set back before the start."""
+        self.assertEqual([self.keeping.next_us() - START_US for _ in range(3)], [0, 1, 2])
+        self.clock.clock.advance(1)
+        self.assertEqual(self.keeping.next_us(), START_US + 1_000_000)
+        self.keeping.begin(START_US + 9_000_000)
+        self.keeping.begin(START_US)
+        self.assertEqual(self.keeping.next_us(), START_US + 9_000_001)
+
+    def test_signal_gets_its_time(self) -> None:
+        """Unless the rule is waived: then it stays as it was sent."""
+        session = memory_session(subject="ann")
+        change = self.keeping.event(session, Publish("/r/a/m", timestamp_us=5))
+        assert change is not None
+        assert isinstance(change.message, Publish)
+        self.assertEqual((change.param.timestamp_us, change.message.timestamp_us), (START_US, START_US))
+        self.assertEqual((change.param.subject, self.keeping.key_of(change)), ("ann", "2:a"))
+        self.put("/r/a/meta", {"history": False})
+        self.assertIsNone(self.keeping.event(session, Publish("/r/a/m")))
+        self.assertIsNone(self.keeping.key_of(change))
+
+    def test_change_tells_what_it_erases(self) -> None:
+        """Most tell nothing, and nobody is asked."""
+        self.put("/r/a/meta", {"history": False})
+        meta = Change(Param("/r/a/meta", value({"history": False}), 1, "w", START_US))
+        self.assertEqual([erasure.key for erasure in self.keeping.erasures_of(meta)], ["2:a"])
+        self.assertEqual(self.keeping.erasures_of(Change(Param("/r/a", NULL, 1, "w", START_US))), ())
+
+    def test_address_is_looked_up_once(self) -> None:
+        """Up to a bound, in number and in length."""
+        found: list[str] = []
+        rules = self.keeping.rules
+        real = rules.spot
+
+        def spot(address: str) -> Spot:
+            found.append(address)
+            return real(address)
+
+        self.patch(rules, "spot", spot)
+        for _ in range(3):
+            self.keeping.spot("/p/a")
+        self.assertEqual(found, ["/p/a"])
+        long = "/p/" + "a" * MAX_SPOT_CHARACTERS
+        for _ in range(2):
+            self.keeping.spot(long)
+        self.assertEqual(found[1:], [long, long])
+        for number in range(MAX_SPOTS):
+            self.keeping.spot(f"/q/{number}")
+        self.assertLessEqual(len(self.keeping._spots), MAX_SPOTS)
+        found.clear()
+        self.keeping.spot("/p/a")
+        self.assertEqual(found, ["/p/a"])
+
+
+class WriteTests(SynchronousTestCase):
+    def test_writes_of_a_kept_address_have_times_of_their_own(self) -> None:
+        """The relay's own nulls, too; other addresses have the clock's."""
+        world = World(history=rules_of(PARAMS))
+        client = world.join()
+        for _ in range(2):
+            client.send(Set("/p/a", value(1), ttl=1))
+            client.send(Set("/else", value(1)))
+        self.assertEqual([world.relay.params.get(each).timestamp_us - START_US for each in ("/p/a", "/else")], [1, 0])  # type: ignore[union-attr]
+        world.advance(2)
+        self.assertEqual(world.relay.params.get("/p/a"), None)
+        self.assertEqual(world.faults, [])
+
+    def test_signal_of_a_waived_rule_is_passed_on_as_it_was_sent(self) -> None:
+        """And is no change."""
+        log = SlowLog()
+        world = World(log=log, history=rules_of(UNLESS))
+        sender, listener = world.join(), world.join()
+        listener.send(Subscribe(1, "/r/**"))
+        sender.send(Set("/r/a/meta", value({"history": False})))
+        listener.hear()
+        message = Publish("/r/a/m", value=value(1), timestamp_us=5)
+        sender.send(message)
+        self.assertEqual((listener.hear(), len(log.changes)), ([message], 1))

@@ -1,0 +1,248 @@
+"""Tests of clasp_relay.storage.journal.history_reader: pages from SQLite, off the event loop."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Generator
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.logger import capturedLogs
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from clasp_relay.core.history.keeping import Keeping
+from clasp_relay.core.history.memory import MemoryHistory
+from clasp_relay.core.history.reading import MAX_SEQ, Asked, Page
+from clasp_relay.core.records import Change, ChangeKind, Param, no_param
+from clasp_relay.core.state.params import ParamLimits, Params
+from clasp_relay.storage.journal import history_reader
+from clasp_relay.storage.journal.history_reader import HistoryReader, read_page
+from clasp_relay.storage.journal.journal_file import Entry, JournalFile
+from clasp_relay.storage.journal.journal_log import JournalLog
+from clasp_relay.storage.journal.opening import open_journal
+from clasp_relay.wire.address import Pattern
+from clasp_relay.wire.constants import ALL_TYPES
+from clasp_relay.wire.messages import Publish
+from clasp_relay.wire.values import encode_value
+from tests.core.world import START_US, WorldClock, rules_of
+from tests.storage.values import make_folder
+
+Steps = Generator[Deferred[Any], Any, None]
+
+RULES = rules_of(
+    {
+        "path": "/r/{room}/m",
+        "per": ["room"],
+        "max_count": 4,
+        "max_age_secs": 600,
+        "erased_by": "/r/{room}/meta",
+        "erases": {"type": "delete", "by": "of", "of": "id"},
+    },
+    {"path": "/p/**", "signals": ["param"], "max_count": 3},
+)
+ADDRESSES = ("/r/a/m", "/r/b/m", "/p/a", "/p/b", "/else", "/r/a/meta")
+PATTERNS = ("/r/a/m", "/p/a", "/**", "/r/*/m", "/p/*", "/r/a/*", "/else")
+
+
+class Recorder:
+    """The same changes, in a journal and in memory."""
+
+    def __init__(self, file: JournalFile) -> None:
+        self.clock = WorldClock()
+        self.keeping = Keeping(RULES, Params(ParamLimits()), self.clock)
+        self.memory = MemoryHistory(self.clock.now_us)
+        self.memory.attach(self.keeping)
+        self.file = file
+        self.waiting: list[Entry] = []
+        file.history.begin(RULES.limits, RULES.fingerprint, self.keeping.key_of)
+
+    def record(self, address: str, value: object, by: str = "ann") -> None:
+        """Records a write, or an event below ``/r``."""
+        stored = encode_value(value)
+        time_us = self.keeping.next_us()
+        if address.endswith("/m"):
+            about = no_param(address, "w", by, time_us)
+            change = Change(about, ChangeKind.EVENT, message=Publish(address, value=stored, timestamp_us=time_us))
+        else:
+            change = Change(Param(address, stored, 1, "w", time_us, None, by))
+        self.memory.append((change,), lambda: None)
+        seq = self.file.last_seq + len(self.waiting) + 1
+        self.waiting.append(Entry(seq, change, self.keeping.key_of(change), self.keeping.erasures_of(change)))
+
+    def commit(self) -> None:
+        """Commits what waits together."""
+        if self.waiting:
+            self.file.write(self.waiting)
+            self.waiting = []
+
+
+STEPS = st.one_of(
+    st.tuples(st.sampled_from(ADDRESSES), st.sampled_from(("ann", "bob")), st.integers(0, 5)),
+    st.tuples(st.sampled_from(("delete", "commit", "wait", "trim")), st.just("ann"), st.integers(0, 5)),
+)
+ASKED = st.builds(
+    Asked,
+    st.sampled_from(PATTERNS).map(Pattern.parse),
+    st.sampled_from((ALL_TYPES, 1, 2)),
+    st.integers(0, 30),
+    st.one_of(st.integers(1, 50), st.just(MAX_SEQ)),
+    st.one_of(st.just(0), st.integers(START_US, START_US + 900_000_000)),
+    st.one_of(st.just(MAX_SEQ), st.integers(START_US, START_US + 900_000_000)),
+    st.booleans(),
+)
+
+
+class PageTests(SynchronousTestCase):
+    """What one page holds."""
+
+    def setUp(self) -> None:
+        """Makes a journal."""
+        self.path = make_folder(self) / "journal.db"
+        self.file = open_journal(self.path, syncs_each_commit=False)
+        self.addCleanup(self.close)
+
+    def close(self) -> None:
+        """Closes the journal that is open now."""
+        self.file.close()
+
+    @given(st.lists(STEPS, min_size=5, max_size=50), st.lists(ASKED, min_size=1, max_size=5))
+    def test_journal_and_memory_keep_the_same(self, steps: list[tuple[str, str, int]], asked: list[Asked]) -> None:
+        """After any life, whatever is asked for: counts, ages, erasures, commits in between."""
+        self.file._db.executescript("DELETE FROM entries; DELETE FROM history; DELETE FROM times;")
+        self.file._db.execute("UPDATE trimmed SET seq = 0")
+        self.file = JournalFile(self.path, self.file._db, syncs_each_commit=False)
+        recorder = Recorder(self.file)
+        for what, by, number in steps:
+            if what == "commit":
+                recorder.commit()
+            elif what == "wait":
+                recorder.clock.clock.advance(number * 70)
+            elif what == "trim":
+                recorder.commit()
+                self.file.trim(self.file.last_seq - number, 1 << 30)
+                self.file.history.trim_old(recorder.clock.now_us())
+            elif what == "delete":
+                recorder.record("/r/a/m", {"type": "delete", "of": number}, by)
+            else:
+                recorder.record(what, None if what == "/r/a/meta" else {"id": number}, by)
+        recorder.commit()
+        for question in asked:
+            expected: list[Page | None] = []
+            recorder.memory.read(question, expected.append)
+            page = read_page(self.file._db, question, RULES, recorder.clock.now_us())
+            assert expected[0] is not None
+            found = [(entry.seq, entry.address, entry.change) for entry in page.entries]
+            self.assertEqual(found, [(entry.seq, entry.address, entry.change) for entry in expected[0].entries])
+            self.assertTrue(page.is_end)
+
+    def test_page_is_bounded(self) -> None:
+        """In entries, in bytes, and in what was looked at; the next one begins there."""
+        recorder = Recorder(self.file)
+        for number in range(12):
+            recorder.record(f"/p/{number}", "x" * 100)
+        recorder.commit()
+        for limit, value in (("PAGE_ROWS", 5), ("PAGE_BYTES", 900), ("EXAMINED_ROWS", 5)):
+            for is_backwards in (False, True):
+                with self.subTest(limit=limit, is_backwards=is_backwards):
+                    self.patch(history_reader, limit, value)
+                    asked = Asked(Pattern.parse("/p/*"), is_backwards=is_backwards)
+                    seqs = self.all_of(asked, at_most=6)
+                    self.assertEqual(sorted(seqs, reverse=is_backwards), seqs)
+                    self.assertEqual(len(seqs), 12)
+            self.patch(history_reader, limit, 10_000)
+
+    def all_of(self, asked: Asked, at_most: int) -> list[int]:
+        """Returns the seqs of all pages, none of which has more than it may."""
+        seqs: list[int] = []
+        while True:
+            page = read_page(self.file._db, asked, RULES, START_US)
+            self.assertLessEqual(len(page.entries), at_most)
+            seqs += [entry.seq for entry in page.entries]
+            if page.is_end:
+                return seqs
+            key = "before_seq" if asked.is_backwards else "after_seq"
+            asked = asked._replace(**{key: page.examined_seq})  # type: ignore[arg-type]
+
+    def test_times_narrow_what_is_looked_at(self) -> None:
+        """By the rows that lead from a time to a seq."""
+        recorder = Recorder(self.file)
+        for number in range(40):
+            recorder.record(f"/p/{number}", number)
+            recorder.commit()
+            recorder.clock.clock.advance(60)
+        asked = Asked(Pattern.parse("/p/*"), from_us=START_US + 20 * 60_000_000, to_us=START_US + 22 * 60_000_000)
+        for is_backwards in (False, True):
+            page = read_page(self.file._db, asked._replace(is_backwards=is_backwards), RULES, START_US)
+            self.assertEqual(sorted(entry.seq for entry in page.entries), [21, 22, 23])
+            self.assertLess(page.examined_bytes, 3 * 200 + 300)
+
+
+class HistoryReaderTests(TestCase):
+    timeout = 60
+
+    def setUp(self) -> None:
+        """Makes a log, and a reader of its journal."""
+        self.file = open_journal(make_folder(self) / "journal.db", syncs_each_commit=False)
+        self.recorder = Recorder(self.file)
+        self.log = JournalLog(reactor, lambda _: False, self.recorder.keeping.key_of)
+        self.log.open(self.file, 0)
+        self.reader = HistoryReader(reactor, self.log, RULES, self.recorder.clock.now_us)
+        self.reader.open()
+        self.addCleanup(self.log.close)
+        self.addCleanup(self.reader.close)
+
+    def read(self) -> Deferred[Page | None]:
+        """Reads everything."""
+        done: Deferred[Page | None] = Deferred()
+        self.reader.read(Asked(Pattern.parse("/**")), done.callback)
+        return done
+
+    def settle(self) -> Deferred[int | None]:
+        """Waits until all is recorded."""
+        done: Deferred[int | None] = Deferred()
+        self.reader.settle(done.callback)
+        return done
+
+    @inlineCallbacks
+    def test_what_was_appended_is_read_once_it_is_settled(self) -> Steps:
+        """In another thread, with a connection that cannot write."""
+        change = Change(Param("/p/a", encode_value(1), 1, "w", START_US))
+        self.log.append((change,), lambda: None)
+        seq = yield self.settle()
+        page = yield self.read()
+        self.assertEqual((seq, [(entry.seq, entry.change) for entry in page.entries]), (1, [(1, change)]))
+        assert self.reader._db is not None
+        with self.assertRaisesRegex(sqlite3.OperationalError, "readonly"):
+            self.reader._db.execute("DELETE FROM history")
+
+    @inlineCallbacks
+    def test_journal_that_is_lost_is_never_settled(self) -> Steps:
+        """Whoever waits is told."""
+        self.log.append((Change(Param("/p/a", encode_value(1), 1, "w", START_US)),), lambda: None)
+        yield self.log.recorded()
+        self.file._db.execute("CREATE TRIGGER no BEFORE INSERT ON entries BEGIN SELECT RAISE(ABORT, 'no'); END")
+        self.log.append((Change(Param("/p/a", encode_value(2), 2, "w", START_US)),), lambda: None)
+        self.assertIsNone((yield self.settle()))
+        self.assertIsNone((yield self.settle()))
+
+    @inlineCallbacks
+    def test_row_that_cannot_be_read_is_logged(self) -> Steps:
+        """With the file's name; a fault of ours with its traceback."""
+        self.log.append((Change(Param("/p/a", encode_value(1), 1, "w", START_US)),), lambda: None)
+        yield self.log.recorded()
+        yield self.log.run(lambda file: file._db.execute("UPDATE entries SET body = x'00'"))
+        with capturedLogs() as logged:
+            self.assertIsNone((yield self.read()))
+        self.assertIn("row 1 is damaged", str(logged[0]["log_format"].format(**logged[0])))
+        self.patch(history_reader, "read_page", lambda *_: 1 // 0)
+        self.assertIsNone((yield self.read()))
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    @inlineCallbacks
+    def test_closed_reader_reads_nothing(self) -> Steps:
+        """It says so at once."""
+        self.reader.close()
+        self.assertIsNone((yield self.read()))
