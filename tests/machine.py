@@ -81,10 +81,10 @@ class Wire:
         return [decode(decode_frame(frame.wire).payload) for frame in self.frames]
 
 
-def live(service: RelayService) -> Session:
+def live(service: RelayService, token: str = "") -> Session:
     """Returns a session past HELLO."""
     session = service.relay.connect(Wire(), "127.0.0.1", ClaspCodec())
-    say(session, service, Hello(1, 0xF8, "test"))
+    say(session, service, Hello(1, 0xF8, "test", token))
     return session
 
 

@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sqlite3
 from collections.abc import Generator
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import TestCase
 
+from clasp_relay.access.tokens import POLICY_SCOPES, digest_of
+from clasp_relay.core.history.replays import END_MARK
 from clasp_relay.errors import CloseCode, ErrorCode, StartError
 from clasp_relay.lifecycle import RelayService
 from clasp_relay.service import make_service
 from clasp_relay.settings import Settings
 from clasp_relay.storage.journal.journal_file import JournalFile
-from clasp_relay.wire.messages import Bundle, Error, Set
-from clasp_relay.wire.values import encode_value
+from clasp_relay.storage.users import TokenRecord
+from clasp_relay.wire.messages import Bundle, Error, Publish, Replay, Set
+from clasp_relay.wire.values import decode_value, encode_value
 from tests.machine import Wire, live, say
+from tests.ports import free_port
 from tests.storage.journal.test_rust_journal import ENTRIES, make_rust_journal
 
 Steps = Generator[Deferred[Any], Any, None]
 AWAY = "move it away"
 
 
-class JournalKeeperTests(TestCase):
+class KeeperCase(TestCase):
+    """Starts relays on the same files, one after the other."""
+
     timeout = 60
 
     def setUp(self) -> None:
@@ -50,6 +59,10 @@ class JournalKeeperTests(TestCase):
         shutil.copytree(self.folder, copy)
         yield service.stopService()
         self.folder = copy
+
+
+class JournalKeeperTests(KeeperCase):
+    """What the journal does for a relay."""
 
     def values(self, service: RelayService) -> dict[str, int]:
         """Returns the revision of each param."""
@@ -205,3 +218,123 @@ class JournalKeeperTests(TestCase):
                 self.start(durability=durability)
         (self.folder / "journal.db").unlink()
         self.assertTrue(self.start().is_ready)
+
+
+class HistoryTests(KeeperCase):
+    """What is kept across starts; with other rules each time."""
+
+    ROOM: ClassVar[dict[str, Any]] = {"path": "/r/{room}/m", "per": ["room"], "max_count": 3}
+
+    def begin(self, *entries: dict[str, Any], **settings: Any) -> RelayService:
+        """Starts a relay with accounts and a policy that has these history rules."""
+        policy = Path(self.mktemp())
+        document = {"scopes": ["read:/**", "write:/**"], "history": list(entries)}
+        policy.write_text(json.dumps(document), encoding="utf-8")
+        given = {"auth_port": free_port(), "app_config": str(policy), "web_root": "none"}
+        return self.start(**given | settings)
+
+    @inlineCallbacks
+    def replay(self, service: RelayService, **asked: Any) -> Generator[Deferred[Any], Any, list[object]]:
+        """Returns the values of what is kept, or the code of the ERROR."""
+        session = live(service, self.token(service))
+        outbox = session.outbox
+        assert isinstance(outbox, Wire)
+        say(session, service, Replay("/r/**", limit=100))
+        while True:
+            messages = outbox.messages()
+            errors: list[object] = [each.error for each in messages if isinstance(each, Error)]
+            if errors:
+                return errors
+            found = [each for each in messages if isinstance(each, Publish)]
+            if found and found[-1].address == END_MARK:
+                return [decode_value(each.value or b"") for each in found[:-1]]
+            yield deferLater(reactor, 0.01, lambda: None)
+
+    def token(self, service: RelayService) -> str:
+        """Returns a token that is valid; empty in open mode."""
+        if service.settings.is_open_mode:
+            return ""
+        assert service._auth is not None
+        service._auth._tokens.add(TokenRecord(digest_of("t"), "ann", "ann", False, POLICY_SCOPES, 0, None))
+        return "t"
+
+    @inlineCallbacks
+    def publish(self, service: RelayService, *numbers: int) -> Steps:
+        """Publishes in a room, and waits until it is recorded."""
+        session = live(service, self.token(service))
+        for number in numbers:
+            say(session, service, Publish("/r/a/m", value=encode_value(number)))
+        if service._journal.log is not None:
+            yield service._journal.log.recorded()
+
+    @inlineCallbacks
+    def test_history_outlives_its_relay(self) -> Steps:
+        """A loss of power too; with other rules it is kept by these, and with «off» it is erased."""
+        service = self.begin(self.ROOM)
+        yield self.publish(service, *range(5))
+        self.assertEqual((yield self.replay(service)), [2, 3, 4])
+        yield self.cut_off(service)
+        service = self.begin(self.ROOM)
+        self.assertEqual((yield self.replay(service)), [2, 3, 4])
+        yield self.publish(service, 5)
+        yield service.stopService()
+        other = {"path": "/r/**", "max_count": 2}
+        with capturedLogs() as logged:
+            service = self.begin({"path": "/x"}, other)
+        said = [event["log_format"].format(**event) for event in logged if event["log_namespace"].startswith("clasp")]
+        self.assertTrue(any("other history rules are in force; 1 entries" in line for line in said), said)
+        self.assertEqual((yield self.replay(service)), [4, 5])
+        yield service.stopService()
+        service = self.begin(other, durability="snapshot")
+        self.assertEqual((yield self.replay(service)), [ErrorCode.NOT_CONFIGURED])
+        yield service.stopService()
+        service = self.begin(other, history="off")
+        self.assertEqual((yield self.replay(service)), [ErrorCode.NOT_CONFIGURED])
+        yield service.stopService()
+        service = self.begin(self.ROOM)
+        self.assertEqual((yield self.replay(service)), [])
+
+    @inlineCallbacks
+    def test_times_go_on_after_a_clock_that_was_set_back(self) -> Steps:
+        """An entry is behind those before it."""
+        service = self.begin(self.ROOM)
+        ahead_us = service.relay.clock.now_us() + 3_600_000_000
+        assert service.relay.keeping is not None
+        service.relay.keeping.begin(ahead_us)
+        yield self.publish(service, 1)
+        yield service.stopService()
+        service = self.begin(self.ROOM)
+        assert service.relay.keeping is not None
+        self.assertEqual(service.relay.keeping.next_us(), ahead_us + 2)
+
+    @inlineCallbacks
+    def test_damaged_entry_ends_a_start_with_other_rules(self) -> Steps:
+        """One line names the file; with the same rules nobody looks at it."""
+        service = self.begin(self.ROOM)
+        yield self.publish(service, 1)
+        yield service._save()
+        yield service.stopService()
+        with closing(sqlite3.connect(self.folder / "journal.db")) as db, db:
+            db.execute("UPDATE entries SET body = x'00' WHERE seq IN (SELECT seq FROM history)")
+        service = self.begin(self.ROOM)
+        yield service.stopService()
+        with self.assertRaisesRegex(StartError, r"journal\.db: the journal is damaged \(row 1 is damaged"):
+            self.begin({"path": "/r/**"})
+
+    @inlineCallbacks
+    def test_history_in_memory_ends_with_the_relay(self) -> Steps:
+        """Nothing is written; in open mode everything is kept."""
+        service = self.start(journal_memory=True)
+        yield self.publish(service, 1, 2)
+        self.assertEqual((yield self.replay(service)), [1, 2])
+        yield service.stopService()
+        self.assertFalse((self.folder / "journal.db").exists())
+        service = self.start(journal_memory=True)
+        self.assertEqual((yield self.replay(service)), [])
+        yield service.stopService()
+        service = self.start(journal_path=self.folder / "named.db")
+        yield self.publish(service, 3)
+        self.assertEqual((yield self.replay(service)), [3])
+        yield service.stopService()
+        service = self.start()
+        self.assertEqual((yield self.replay(service)), [ErrorCode.NOT_CONFIGURED])

@@ -61,7 +61,7 @@ class Decider:
         keeping: Keeping | None,
         clock: Clock,
     ) -> None:
-        self._keeping = keeping
+        self._keeping = keeping if keeping is not None and keeping.keeps_params else None
         self._params = params
         self._expires_by_default = params.expires_by_default
         self._permissions = permissions

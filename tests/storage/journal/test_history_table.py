@@ -103,6 +103,14 @@ class HistoryTableTests(SynchronousTestCase):
                 self.keep(event(round_), key=key)
         self.assertEqual([len(self.kept(key)) for key in ("0:a", "0:b", "0:c")], [3, 3, 3])
 
+    def test_many_subjects_are_counted_every_time(self) -> None:
+        """Then no counts are kept."""
+        self.patch(history_table, "MAX_COUNTED_SUBJECTS", 1)
+        for seq, by in enumerate("aababbbab", 1):
+            self.keep(event(seq, by))
+        self.assertEqual(self.kept(), [7, 8, 9])
+        self.assertEqual(len(self.file.history._counts), 0)
+
     def test_erased_signal_leaves_nothing(self) -> None:
         """In rows that a recovery may still read, not even a copy in the file; trimmed ones go."""
         self.keep(event(1, obj="secret-one"), event(2, obj="secret-two"))

@@ -219,6 +219,10 @@ class HistoryRules:
         self._is_stamped = is_stamped
         self.limits = tuple(entry.limits for entry in entries)
         """See ``core.history.rules``."""
+        self.signals = 0
+        """Likewise."""
+        for entry in entries:
+            self.signals |= entry.signals
         self._table = PathTable([entry.path for entry in entries])
         looks = [(entry, entry.erased_by, True) for entry in entries if entry.erased_by is not None]
         looks += [

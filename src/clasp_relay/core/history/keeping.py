@@ -34,6 +34,8 @@ class Keeping:
         self.rules = rules
         self._state = state
         self._clock = clock
+        self.keeps_params = bool(rules.signals >> Signal.PARAM & 1)
+        """Whether any rule keeps SETs."""
         self._spots: dict[str, Spot] = {}
         self._last_us = 0
 

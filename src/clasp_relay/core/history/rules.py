@@ -60,6 +60,10 @@ class HistoryRules(Protocol):
         """The limits of each rule, in order; a key begins with the place of its rule and a colon."""
 
     @property
+    def signals(self) -> int:
+        """Mask of all signals that some rule keeps."""
+
+    @property
     def fingerprint(self) -> str:
         """A text that changes when entries have to be kept under other keys, or fewer of them."""
 

@@ -8,14 +8,17 @@ from __future__ import annotations
 import sqlite3
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from typing import NamedTuple
 
-from clasp_relay.core.history.memory import victim
 from clasp_relay.core.history.rules import Erasure, Limits, rule_of
 from clasp_relay.core.records import Change, ChangeKind, no_param
 
-MAX_COUNTED_KEYS = 4_096
-"""Of how many keys it is known how many entries they have; of the others that is counted again."""
+MAX_COUNTED_KEYS = 1_024
+"""Of how many keys it is known how many entries each subject has; of the others that is counted again."""
+
+MAX_COUNTED_SUBJECTS = 1_000
+"""Of a key with more subjects it is counted every time."""
 
 AGED_AT_ONCE = 500
 """How many entries that are too old go in one piece."""
@@ -57,7 +60,7 @@ class HistoryTable:
         self._decode = decode
         self._encode = encode
         self._limits: Sequence[Limits] = ()
-        self._counts: OrderedDict[str, int] = OrderedDict()
+        self._counts: OrderedDict[str, Counter[str]] = OrderedDict()
         self._aged_key = ""
 
     @property
@@ -121,7 +124,7 @@ class HistoryTable:
             if key is not None:
                 self._db.execute("INSERT INTO history (key, seq, subject) VALUES (?, ?, ?)", (key, seq, subject))
                 if key in self._counts:
-                    self._counts[key] += 1
+                    self._counts[key][subject] += 1
                 touched[key] = None
         for key in touched:
             self._limit(key)
@@ -181,22 +184,37 @@ class HistoryTable:
         limits = self._limits_of(key)
         if limits is None or limits.max_count is None:
             return
-        over = self._count(key) - limits.max_count
+        counts = self._count(key)
+        over = counts.total() - limits.max_count
         if over <= 0:
             return
-        rows: list[tuple[int, str]] = self._db.execute(
-            "SELECT seq, subject FROM history WHERE key = ? ORDER BY seq", (key,)
-        ).fetchall()
-        self._remove([(key, seq) for seq in victims(rows, over)], empties=False)
+        rows = self._db.execute("SELECT seq, subject FROM history WHERE key = ? ORDER BY seq", (key,))
+        if over == 1:
+            most = max(counts.values())
+            with closing(rows):
+                seq, subject = next(row for row in rows if counts[row[1]] == most)
+            gone = [(key, seq)]
+            counts[subject] -= 1
+            if not counts[subject]:
+                del counts[subject]
+        else:
+            gone = [(key, seq) for seq in victims(rows.fetchall(), over)]
+            counts = Counter()
+        self._remove(gone, empties=False)
+        if counts and len(counts) <= MAX_COUNTED_SUBJECTS:
+            self._counts[key] = counts
 
-    def _count(self, key: str) -> int:
-        count = self._counts.get(key)
-        if count is None:
-            count = self._db.execute("SELECT count(*) FROM history WHERE key = ?", (key,)).fetchone()[0]
+    def _count(self, key: str) -> Counter[str]:
+        """Returns how many entries each subject has under a key."""
+        counts = self._counts.get(key)
+        if counts is None:
+            query = "SELECT subject, count(*) FROM history WHERE key = ? GROUP BY subject"
+            counts = Counter(dict(self._db.execute(query, (key,)).fetchall()))
             if len(self._counts) >= MAX_COUNTED_KEYS:
                 self._counts.popitem(last=False)
-            self._counts[key] = count
-        return count
+            if len(counts) <= MAX_COUNTED_SUBJECTS:
+                self._counts[key] = counts
+        return counts
 
     def _erase(self, erasure: Erasure, before_seq: int) -> None:
         key = erasure.key
@@ -220,8 +238,7 @@ class HistoryTable:
         """
         self._db.executemany("DELETE FROM history WHERE key = ? AND seq = ?", entries)
         for key, _ in entries:
-            if key in self._counts:
-                self._counts[key] -= 1
+            self._counts.pop(key, None)
         trimmed_seq = self._trimmed_seq()
         self._db.executemany("DELETE FROM entries WHERE seq = ?", [(seq,) for _, seq in entries if seq <= trimmed_seq])
         if empties:
@@ -244,8 +261,6 @@ def victims(entries: Sequence[tuple[int, str]], count: int) -> list[int]:
         entries: the seq and the subject of each, in order.
         count: how many go.
     """
-    if count == 1:
-        return [victim(entries)]
     left = Counter(subject for _, subject in entries)
     gone: list[int] = []
     rest = list(entries)
