@@ -18,6 +18,9 @@ NATS_MODULE = "github.com/nats-io/nats-server/v2@v2.15.2"
 RELAY, CHAT, NATS, MOSQUITTO, PLAIN = "relay", "relay, chat policy", "nats-server", "mosquitto", "plain Autobahn"
 """The names in the tables."""
 
+MQTT_DOOR = "relay, MQTT"
+"""The relay as a broker, which the tables do not have."""
+
 _MOSQUITTO_CONFIG = """\
 listener {port} 127.0.0.1
 allow_anonymous true
@@ -94,6 +97,24 @@ def relay(checkout: Path = ROOT) -> Kind:
         "clasp",
         lambda port, _auth_port, folder: [*_relay_command(port, folder, checkout), "--auth-port", "0"],
         environment=_environment(checkout),
+        takes_options=True,
+    )
+
+
+def mqtt_door() -> Kind:
+    """The relay in open mode, as an MQTT broker: for a comparison with another one."""
+    return Kind(
+        MQTT_DOOR,
+        _commit(ROOT),
+        "mqtt",
+        lambda port, own_port, folder: [
+            *_relay_command(own_port, folder, ROOT),
+            "--auth-port",
+            "0",
+            "--mqtt-port",
+            str(port),
+        ],
+        environment=_environment(),
         takes_options=True,
     )
 

@@ -7,10 +7,10 @@
 
 enum { CONNECT = 1, CONNACK, PUBLISH, PUBACK, SUBSCRIBE = 8, SUBACK, PINGREQ = 12, PINGRESP };
 
-// "/a/*/b/**" as "/a/+/b/#"
+// "/a/*/b/**" as "a/+/b/#": an empty first level is no topic of every broker
 static size_t topic_of(uint8_t *to, const char *address) {
     size_t size = 0;
-    for (const char *from = address; *from; from++) {
+    for (const char *from = address + (*address == '/'); *from; from++) {
         if (from[0] == '*' && from[1] == '*') {
             to[2 + size++] = '#';
             break;

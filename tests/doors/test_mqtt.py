@@ -408,6 +408,12 @@ class SubscribeTests(SynchronousTestCase):
         self.assertEqual(five.say(p.publish("a", "1", V5), p.publish("a", "2", V5, retain=True)), [])
         other.say(p.publish("a", "3"))
         self.assertEqual(five.heard(), ["publish a 3 qos 0"])
+        # Both in one turn, whose messages come as one piece.
+        six = house.join("y", V5)
+        six.say(p.subscribe(1, ("a", 4), version=V5))
+        five.client.protocol.dataReceived(p.publish("a", "4", V5))
+        six.client.protocol.dataReceived(p.publish("a", "5", V5))
+        self.assertEqual((five.heard(), six.heard()), (["publish a 5 qos 0"], ["publish a 4 qos 0"]))
 
     def test_options_of_version_5(self) -> None:
         """Retain As Published, Retain Handling, and subscription identifiers."""

@@ -84,9 +84,9 @@ class Subscribed(NamedTuple):
 
     @property
     def is_plain(self) -> bool:
-        """Whether its messages are the same for all sessions."""
+        """Whether its messages are the same for all sessions, but for No Local: that matters for a sender only."""
         options = self.options
-        is_usual = not (options.no_local or options.retain_as_published or self.subscription_id)
+        is_usual = not (options.retain_as_published or self.subscription_id)
         return is_usual and self.group is None and not options.qos
 
 
@@ -96,6 +96,12 @@ class SharedBatches:
     def __init__(self) -> None:
         self._batch: Batch | None = None
         self._made: dict[object, Batch] = {}
+        self._senders: frozenset[object] = frozenset()
+
+    def has_sender(self, batch: Batch, session: object) -> bool:
+        """Says whether one of the messages was sent by a session."""
+        self._begin(batch)
+        return session in self._senders
 
     def find(self, batch: Batch, link: Link) -> Batch:
         """Returns the messages as the packets of a connection's kind.
@@ -104,8 +110,7 @@ class SharedBatches:
             batch: the messages, the same object for all sessions that get them.
             link: the connection.
         """
-        if batch is not self._batch:
-            self._batch, self._made = batch, {}
+        self._begin(batch)
         made = self._made.get(link.key)
         if made is None:
             frames = [
@@ -115,6 +120,12 @@ class SharedBatches:
             ]
             made = self._made[link.key] = Batch(frames, b"".join([frame.wire for frame in frames]))
         return made
+
+    def _begin(self, batch: Batch) -> None:
+        if batch is not self._batch:
+            self._batch, self._made = batch, {}
+            frames = batch.frames
+            self._senders = frozenset(each.wire.sender for each in frames if isinstance(each.wire, Delivery))
 
 
 class KeptTotal:
@@ -170,6 +181,8 @@ class MqttSession(HandedOutbox):
         self.subscriptions: dict[str, Subscribed] = {}
         """By filter, as the client wrote it."""
         self._is_plain = True
+        self._is_deaf_to_itself = False
+        """Whether a subscription has No Local."""
         self._last_id = 0
         # What was sent, and its address; None where the client has said that it got it (QoS 2).
         self._in_flight: OrderedDict[int, tuple[PublishPacket, str] | None] = OrderedDict()
@@ -198,13 +211,18 @@ class MqttSession(HandedOutbox):
     def add(self, subscribed: Subscribed) -> None:
         """Adds a subscription, in the place of one with the same filter."""
         self.subscriptions[subscribed.options.text] = subscribed
-        self._is_plain = all(each.is_plain for each in self.subscriptions.values())
+        self._look_at_options()
 
     def remove(self, text: str) -> Subscribed | None:
         """Removes a subscription."""
         removed = self.subscriptions.pop(text, None)
-        self._is_plain = all(each.is_plain for each in self.subscriptions.values())
+        self._look_at_options()
         return removed
+
+    def _look_at_options(self) -> None:
+        subscriptions = self.subscriptions.values()
+        self._is_plain = all(each.is_plain for each in subscriptions)
+        self._is_deaf_to_itself = any(each.options.no_local for each in subscriptions)
 
     # core.ports.Outbox
 
@@ -214,7 +232,7 @@ class MqttSession(HandedOutbox):
 
     def deliver_batch(self, batch: Batch) -> None:
         """Sends messages that came in one turn: at once, where they are the same for all sessions."""
-        if not self._is_plain:
+        if not self._is_plain or (self._is_deaf_to_itself and self._batches.has_sender(batch, self)):
             super().deliver_batch(batch)
         elif self.link is not None:
             self.link.send_batch(self._batches.find(batch, self.link))
@@ -227,7 +245,7 @@ class MqttSession(HandedOutbox):
                 self.link.recorded()
             return
         link = self.link
-        if self._is_plain:
+        if self._is_plain and not (self._is_deaf_to_itself and delivery.sender is self):
             if link is not None:
                 wire = delivery.packet(link.key, link.version, False, link.wrap)
                 link.send(Frame(wire, frame.kind, frame.address))
