@@ -128,6 +128,15 @@ class GoodInputTests(CommandTestCase):
                 self.assertIn(line, result.stdout + result.stderr)
         self.assertEqual(list(self.folder.iterdir()), [])
 
+    def test_command_reads_the_journal(self) -> None:
+        """``journal`` starts no relay and makes no file; what is wrong is one line."""
+        result = self.command(*CLASP_RELAY, "journal", "inspect")
+        self.assertEqual((result.returncode, result.stdout), (1, ""))
+        self.assertRegex(
+            result.stderr, r"^clasp-relay: data/journal\.db: the journal cannot be read \(No such file[^\n]+\n$"
+        )
+        self.assertEqual(list(self.folder.iterdir()), [])
+
     def test_check_config_is_shown_on_an_ascii_terminal(self) -> None:
         """Other characters are escaped."""
         result = self.command(*CLASP_RELAY, "check-config", "--name", "Zoë", PYTHONIOENCODING="ascii")
