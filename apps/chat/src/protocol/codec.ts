@@ -39,9 +39,18 @@ export type ClientMessage =
   | PublishMessage
   | SetMessage
   | { type: 'GET'; address: string }
+  | ReplayMessage
   | { type: 'BUNDLE'; timestamp?: number; messages: readonly (SetMessage | PublishMessage)[] }
   | { type: 'PING' }
   | { type: 'PONG' }
+
+/** Asks for events that the relay has kept: the newest ones, before a position if one is given. */
+export interface ReplayMessage {
+  type: 'REPLAY'
+  pattern: string
+  limit: number
+  to?: bigint
+}
 
 export interface SubscribeOptions {
   maxRate?: number
@@ -246,6 +255,20 @@ function writeSet(out: Writer, message: SetMessage): void {
   }
 }
 
+/** `from` of a REPLAY: the newest entries. */
+const NEWEST = 0xffff_ffff_ffff_ffffn
+const EVENTS = 1 << SIGNALS.indexOf('event')
+
+function writeReplay(out: Writer, { pattern, limit, to }: ReplayMessage): void {
+  out.u8(0x24)
+  out.u8(0x80 | 0x20 | (to === undefined ? 0 : 0x40))
+  out.string(pattern)
+  out.u64(NEWEST)
+  if (to !== undefined) out.u64(to)
+  out.u32(limit)
+  out.u8(EVENTS)
+}
+
 function writeHello(out: Writer, message: ClientMessage & { type: 'HELLO' }): void {
   out.u8(0x01)
   out.u8(message.version)
@@ -285,6 +308,9 @@ export function encodePayload(message: ClientMessage): Uint8Array<ArrayBuffer> {
     case 'GET':
       out.u8(0x22)
       out.string(message.address)
+      break
+    case 'REPLAY':
+      writeReplay(out, message)
       break
     case 'BUNDLE':
       writeBundle(out, message)

@@ -29,6 +29,8 @@ const MAX_RETRY_MS = 30_000
 const STABLE_MS = 10_000
 const AFTER_RATE_LIMIT_MS = 1_100
 const CLOSE_POLICY = 1008
+/** Where the relay says, to the session that asked, that a REPLAY is answered. */
+const REPLAY_END = '/clasp/replay/end'
 
 export type Phase = 'idle' | 'connecting' | 'online' | 'waiting' | 'refused'
 
@@ -87,6 +89,32 @@ export interface SendOptions {
   guard?: () => boolean
 }
 
+/** An event that the relay kept. */
+export interface ReplayedEvent {
+  address: string
+  value: Value
+  /** When the relay accepted it, ms since the Unix epoch. */
+  atMs: number
+}
+
+export interface Replayed {
+  /** Oldest first. */
+  events: ReplayedEvent[]
+  /** Whether the relay keeps nothing older. */
+  complete: boolean
+  /** Where the page before these events ends. */
+  next: bigint
+}
+
+/** A REPLAY that is being answered. */
+interface Replaying {
+  pattern: string
+  /** When it was sent, by the relay's clock, µs: what it kept is older. */
+  before: number
+  events: { address: string; value: Value; timestamp: number }[]
+  end: { complete: boolean; next: bigint } | null
+}
+
 interface Job {
   message: ClientMessage
   /** The address (or pattern) that an answer to it names. */
@@ -135,6 +163,8 @@ export class Connection {
   private serverAheadMs = 0
   private pausedUntil = 0
   private pumpPlanned = false
+  private replaying: Replaying | null = null
+  private replays: Promise<unknown> = Promise.resolve()
   private stopConnecting: () => void = () => undefined
   private stopPump: (() => void) | null = null
   private stopWatch: (() => void) | null = null
@@ -235,6 +265,35 @@ export class Connection {
   /** Reads the value at an address; null: there is none, or this session may not see it. */
   get(address: string, options: SendOptions = {}): Promise<Value> {
     return this.send({ type: 'GET', address }, address, options)
+  }
+
+  /**
+   * Reads the newest events that the relay has kept, or those before a page. One call after the other is sent.
+   * Rejects with a {@link Failure} where the relay keeps none.
+   */
+  replay(pattern: string, limit: number, to?: bigint): Promise<Replayed> {
+    const result = this.replays.then(() => this.replayNow(pattern, limit, to))
+    this.replays = result.catch(() => undefined)
+    return result
+  }
+
+  private async replayNow(pattern: string, limit: number, to?: bigint): Promise<Replayed> {
+    const running: Replaying = { pattern, before: 0, events: [], end: null }
+    const onSent = (): void => {
+      running.before = Math.round(this.serverNow() * 1000)
+      this.replaying = running
+    }
+    try {
+      await this.send({ type: 'REPLAY', pattern, limit, ...(to !== undefined && { to }) }, pattern, { onSent })
+      const events = running.events.map(({ address, value, timestamp }) => ({ address, value, atMs: timestamp / 1000 }))
+      return { events, ...(running.end as NonNullable<Replaying['end']>) }
+    } catch (error) {
+      // What was taken for an answer was said meanwhile.
+      for (const { address, value } of running.events) this.dispatch({ address, value, kind: 'publish', ageMs: 0 })
+      throw error
+    } finally {
+      this.replaying = null
+    }
   }
 
   // --- sending ---
@@ -469,10 +528,11 @@ export class Connection {
     this.pump()
   }
 
-  /** Queues messages without an answer again, in front; rejects those with too many attempts. */
+  /** Queues messages without an answer again, in front; rejects those with too many attempts, and REPLAYs. */
   private repeat(jobs: readonly Job[], failure: Failure): void {
-    this.queue = [...jobs.filter((job) => job.attempts < MAX_ATTEMPTS), ...this.queue]
-    for (const job of jobs) if (job.attempts >= MAX_ATTEMPTS) job.reject(failure)
+    const isOver = (job: Job): boolean => job.attempts >= MAX_ATTEMPTS || job.message.type === 'REPLAY'
+    this.queue = [...jobs.filter((job) => !isOver(job)), ...this.queue]
+    for (const job of jobs) if (isOver(job)) job.reject(failure)
   }
 
   // --- receiving ---
@@ -499,6 +559,7 @@ export class Connection {
         this.dispatch({ address: message.address, value: message.value, kind: 'set', ageMs: 0 })
         break
       case 'PUBLISH':
+        if (this.takeReplayed(message)) break
         this.dispatch({ address: message.address, value: message.value, kind: 'publish', ageMs: 0 })
         break
       case 'SNAPSHOT':
@@ -517,6 +578,38 @@ export class Connection {
         this.write(encodeFrame({ type: 'PONG' }))
         break
     }
+  }
+
+  /** Whether an event belongs to the answer of a REPLAY. */
+  private takeReplayed({ address, value, timestamp }: ServerMessage & { type: 'PUBLISH' }): boolean {
+    if (address === REPLAY_END) {
+      this.takeReplayEnd(value)
+      return true
+    }
+    const { replaying } = this
+    if (!replaying || timestamp === null || timestamp > replaying.before) return false
+    if (!matches(replaying.pattern, address)) return false
+    replaying.events.push({ address, value, timestamp })
+    this.waitLonger()
+    return true
+  }
+
+  /** The answers behind a REPLAY wait for it, which may take long on a slow line. */
+  private waitLonger(): void {
+    const now = this.options.clock.now()
+    for (const entry of this.flight) {
+      if (isFence(entry)) entry.deadline = Math.max(entry.deadline, now + PONG_TIMEOUT_MS)
+      else entry.sentAt = now
+    }
+  }
+
+  private takeReplayEnd(value: Value): void {
+    if (!this.replaying || typeof value !== 'object' || value === null) return
+    const { pattern, complete, next, more } = value as { [key: string]: Value }
+    if (pattern !== this.replaying.pattern || more === true) return
+    const isPosition = typeof next === 'string' && /^\d{1,20}$/.test(next)
+    this.replaying.end = { complete: complete === true || !isPosition, next: isPosition ? BigInt(next) : 0n }
+    this.settle('REPLAY', this.replaying.pattern)?.resolve(null)
   }
 
   private welcomed(sessionId: string, serverName: string, timeUs: number): void {

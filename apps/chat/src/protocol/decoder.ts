@@ -21,7 +21,8 @@ export interface ParamValue {
 export type ServerMessage =
   | { type: 'WELCOME'; version: number; session: string; name: string; time: number }
   | { type: 'SET'; address: string; value: Value }
-  | { type: 'PUBLISH'; address: string; value: Value }
+  /** `timestamp` in µs: that of its sender, or of the relay where it keeps what was said there. */
+  | { type: 'PUBLISH'; address: string; value: Value; timestamp: number | null }
   | { type: 'SNAPSHOT'; params: ParamValue[] }
   | { type: 'ACK'; address: string | null }
   | { type: 'ERROR'; code: number; message: string; address: string | null }
@@ -151,10 +152,14 @@ function readWelcome(input: Reader): ServerMessage {
 }
 
 function readPublish(input: Reader): ServerMessage {
-  input.skip(1)
+  const flags = input.u8()
   const address = input.string()
+  const content = input.u8()
+  const value = content === 1 ? readTyped(input, 0) : null
   // Streams carry samples instead of a value; no address of the chat is a stream.
-  return { type: 'PUBLISH', address, value: input.u8() === 1 ? readTyped(input, 0) : null }
+  if (content === 2) input.skip(8 * input.u16())
+  const timestamp = flags & 0x10 ? input.u64() : null
+  return { type: 'PUBLISH', address, value, timestamp }
 }
 
 function readSet(input: Reader): ServerMessage {

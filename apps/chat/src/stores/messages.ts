@@ -1,7 +1,7 @@
 import { defineStore } from 'pinia'
 import { computed, shallowReactive, type ComputedRef } from 'vue'
 import { address, isEmoji } from '@/protocol/addresses'
-import type { Update } from '@/protocol/connection'
+import type { ReplayedEvent, Update } from '@/protocol/connection'
 import { Failure } from '@/protocol/errors'
 import * as shapes from '@/protocol/shapes'
 import type { StoredDraft, StoredMessage } from '@/storage/types'
@@ -14,6 +14,7 @@ import { prepareImage } from './messages/images'
 import { Log, type Arrival, type Shown } from './messages/log'
 import { withReaction, type RoomReactions } from './messages/reactions'
 import { Receipts } from './messages/receipts'
+import { Replays } from './messages/replays'
 import { Sender } from './messages/sender'
 import { lineMessage, merged, SystemLines, withLine } from './messages/systemLines'
 import { EMPTY, withMessage, withOlder, withoutMessage, type Timeline } from './messages/timeline'
@@ -54,10 +55,12 @@ export const useMessagesStore = defineStore('messages', () => {
   const othersIn = (roomId: RoomId) => members.presentIds(roomId).filter((userId) => userId !== me())
   const catchingUp = shallowReactive(new Set<RoomId>())
   const history = new HistoryExchange(runtime, takeHistory, members.presentIds)
+  const replayed = new Replays(runtime, takeReplayed)
   const catchUp = new CatchUp({
     clock,
     inside: (roomId) => runtime.rooms.get(roomId)?.access === 'inside',
     since: (roomId, leftAtMs) => history.since(roomId, leftAtMs),
+    replay: (roomId) => replayed.catchUp(roomId),
     ask: (roomId, sinceMs) => history.ask(roomId, sinceMs),
     cancel: (roomId) => history.cancel(roomId),
     othersIn,
@@ -303,6 +306,21 @@ export const useMessagesStore = defineStore('messages', () => {
     if (keys.length > 0) await readAgain(roomId)
   }
 
+  /** What the relay kept is as good as what arrives from it now: it names the author of each event. */
+  async function takeReplayed(roomId: RoomId, events: readonly ReplayedEvent[]): Promise<void> {
+    const live = runtime.rooms.get(roomId)
+    if (!live) return
+    const arrivals = events.flatMap(({ value, atMs }): Arrival[] => {
+      const event = shapes.parseMessage(value)
+      if (!event || members.bans(roomId).some((ban) => ban.userId === event.userId)) return []
+      const moderator = event.kind === 'delete' && event.moderator && moderates(roomId, event)
+      return [{ event, at: atMs, via: 'live', sharedBy: null, moderator, encrypted: false }]
+    })
+    const room = await live.room()
+    count(await inOrder(roomId, () => log.append(roomId, room, arrivals)))
+    if ((await storage().unfinished(roomId, 'closed')).length > 0) await live.tell({ type: 'unreadable' })
+  }
+
   /** Counts what was handed on once it is shown, which is after its signature was verified. */
   function count(rows: readonly Shown[]): void {
     for (const { row, isNew } of rows) {
@@ -379,6 +397,7 @@ export const useMessagesStore = defineStore('messages', () => {
     systemLines.clear()
     catchUp.clear()
     history.clear()
+    replayed.clear()
     verifier.clear()
   })
 

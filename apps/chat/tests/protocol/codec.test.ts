@@ -49,6 +49,13 @@ describe('encodeFrame', () => {
     expect(hex(ours())).toBe(vector.hex.slice(header))
   })
 
+  it('asks for the newest events, before a position if one is given', () => {
+    const ask = { type: 'REPLAY', pattern: '/a', limit: 50 } as const
+    expect(hex(encodePayload(ask))).toBe('24a000022f61ffffffffffffffff0000003202')
+    const before = { ...ask, to: (1n << 63n) + 7n }
+    expect(hex(encodePayload(before))).toBe('24e000022f61ffffffffffffffff80000000000000070000003202')
+  })
+
   const calls: readonly (readonly [string, ClientMessage])[] = [
     [
       'connect()',

@@ -56,6 +56,109 @@ beforeEach(() => {
   renewToken = () => Promise.resolve(false)
 })
 
+describe('what a relay has kept', () => {
+  const END = '/clasp/replay/end'
+  const kept = (value: string, address = '/room/1/messages') => {
+    relay.kept.push({ address, value, at: (relay.kept.at(-1)?.at ?? 1_600_000_000_000_000) + 1_000 })
+  }
+  const tell = (address: string, value: unknown, timestamp?: number): void =>
+    socket().tell({ type: 'PUBLISH', address, signal: 'event', value, ...(timestamp && { timestamp }) } as Message)
+
+  it('is read page by page, the newest first, and is no news', async () => {
+    relay.keeps = true
+    for (const text of ['one', 'two', 'three']) kept(text)
+    kept('elsewhere', '/room/2/messages')
+    const connection = await online()
+    const heard: Update[] = []
+    connection.subscribe('/room/*/messages', (update) => heard.push(update))
+    await turn()
+    const first = await connection.replay('/room/1/messages', 2)
+    expect(first.events.map(({ value }) => value)).toEqual(['two', 'three'])
+    expect(first.events[0]).toMatchObject({ address: '/room/1/messages', atMs: 1_600_000_000_002 })
+    expect(first.complete).toBe(false)
+    const second = await connection.replay('/room/1/messages', 2, first.next)
+    expect([second.events.map(({ value }) => value), second.complete]).toEqual([['one'], true])
+    expect(heard).toEqual([])
+  })
+
+  it('is asked for once at a time', async () => {
+    relay.keeps = true
+    kept('one')
+    kept('two', '/room/2/messages')
+    const connection = await online()
+    const [one, two] = await Promise.all(['/room/1/messages', '/room/2/messages'].map((at) => connection.replay(at, 9)))
+    expect([one!.events[0]!.value, two!.events[0]!.value]).toEqual(['one', 'two'])
+  })
+
+  it('may be nothing: what is said meanwhile is heard', async () => {
+    const connection = await online()
+    const heard: unknown[] = []
+    connection.subscribe('/room/1/messages', ({ value }) => heard.push(value))
+    await turn()
+    socket().deaf = true
+    const failure = failed(connection.replay('/room/1/messages', 9))
+    await turn()
+    tell('/room/1/messages', 'older', 1)
+    tell('/room/1/messages', 'newer', clock.now() * 1_000 + 1)
+    tell('/room/1/messages', 'without a time')
+    await turn()
+    expect(heard).toEqual(['newer', 'without a time'])
+    socket().tell({ type: 'ERROR', code: 501, message: 'no history', address: '/room/1/messages' })
+    expect(await failure).toMatchObject({ kind: 'server', detail: 'no history' })
+    expect(heard).toEqual(['newer', 'without a time', 'older'])
+  })
+
+  it('ends with its own end mark only', async () => {
+    const connection = await online()
+    tell(END, { pattern: '/room/1/messages', complete: true, next: '5' })
+    socket().deaf = true
+    const answer = connection.replay('/room/1/messages', 9)
+    await turn()
+    tell('/room/2/messages', 'another pattern', 1)
+    tell(END, null)
+    tell(END, { pattern: '/room/2/messages', complete: false, next: '5' })
+    tell(END, { pattern: '/room/1/messages', complete: false, next: '5', more: true })
+    tell('/room/1/messages', 'one', 1_000)
+    tell(END, { pattern: '/room/1/messages', complete: false, next: 'soon' })
+    expect(await answer).toEqual({
+      events: [{ address: '/room/1/messages', value: 'one', atMs: 1 }],
+      complete: true,
+      next: 0n,
+    })
+  })
+
+  it('may come slowly: the answers behind it are waited for', async () => {
+    const connection = await online()
+    socket().deaf = true
+    const answer = connection.replay('/room/1/messages', 9)
+    const written = connection.set('/a', 1)
+    await turn()
+    connection.probe()
+    for (let count = 0; count < 10; count += 1) {
+      clock.advance(2_900)
+      tell('/room/1/messages', count, 1_000)
+      await turn()
+    }
+    expect(connection.online).toBe(true)
+    tell(END, { pattern: '/room/1/messages', complete: true, next: '5' })
+    socket().tell({ type: 'ACK', address: '/a' } as Message)
+    await written
+    expect((await answer).events).toHaveLength(10)
+  })
+
+  it('is not asked for again when no answer comes', async () => {
+    const connection = await online()
+    socket().deaf = true
+    const failure = failed(connection.replay('/room/1/messages', 9))
+    await turn()
+    clock.advance(20_000)
+    tell('/elsewhere', 1)
+    await turn()
+    expect((await failure).kind).toMatch(/timeout|offline/)
+    expect(relay.replays).toBe(0)
+  })
+})
+
 describe('connecting', () => {
   it('says who it is and learns its session', async () => {
     const connection = make()

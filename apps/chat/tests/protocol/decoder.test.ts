@@ -95,7 +95,12 @@ describe('decodeFrame', () => {
   })
 
   it('reads an event without a value as null', () => {
-    expect(decodeFrame(frame('200000022f6100'))).toEqual({ type: 'PUBLISH', address: '/a', value: null })
+    expect(decodeFrame(frame('200000022f6100'))).toEqual({
+      type: 'PUBLISH',
+      address: '/a',
+      value: null,
+      timestamp: null,
+    })
   })
 
   it('reads back what the encoder wrote, whatever the value', () => {

@@ -19,6 +19,21 @@ export type Policy = (
   subject: string | null,
 ) => { code: number; message: string; unnamed?: true } | null
 
+interface Replay {
+  pattern: string
+  to: bigint | null
+  limit: number
+}
+
+function readReplay(data: Uint8Array<ArrayBuffer>): Replay | null {
+  const view = new DataView(data.buffer, data.byteOffset)
+  if (view.getUint8(4) !== 0x24) return null
+  const end = 8 + view.getUint16(6)
+  const hasEnd = (view.getUint8(5) & 0x40) !== 0
+  const pattern = new TextDecoder().decode(data.subarray(8, end))
+  return { pattern, to: hasEnd ? view.getBigUint64(end + 8) : null, limit: view.getUint32(end + (hasEnd ? 16 : 8)) }
+}
+
 export class FakeSocket implements SocketLike {
   binaryType = ''
   onopen: (() => void) | null = null
@@ -37,6 +52,12 @@ export class FakeSocket implements SocketLike {
 
   send(data: Uint8Array<ArrayBuffer>): void {
     if (!this.open) return
+    // The library knows no REPLAY.
+    const replay = readReplay(data)
+    if (replay) {
+      if (!this.deaf) this.relay.replay(this, replay)
+      return
+    }
     const message = decode(data)
     this.received.push(message)
     if (!this.deaf) this.relay.take(this, message)
@@ -71,6 +92,11 @@ export class FakeRelay {
   readonly sockets = new Set<FakeSocket>()
   readonly published: { address: string; value: Value; subject: string | null }[] = []
   policy: Policy = () => null
+  /** Keeps what is said, for REPLAY. */
+  keeps = false
+  /** By the order of acceptance; their place is their position. */
+  readonly kept: { address: string; value: Value; at: number }[] = []
+  replays = 0
   /** Refuses connections. */
   down = false
   /** Refuses tokens with this. */
@@ -175,9 +201,34 @@ export class FakeRelay {
     const { address } = message
     const value = message.value ?? null
     this.published.push({ address, value, subject: socket.subject })
+    const at = Math.max(this.now() * 1000, (this.kept.at(-1)?.at ?? 0) + 1)
+    const stamped = this.keeps && address.endsWith('/messages')
+    if (stamped) this.kept.push({ address, value, at })
     for (const other of this.listeners(address)) {
-      if (other !== socket) other.tell({ type: 'PUBLISH', address, signal: 'event', value })
+      const timestamp = stamped && { timestamp: at }
+      if (other !== socket) other.tell({ type: 'PUBLISH', address, signal: 'event', value, ...timestamp })
     }
+  }
+
+  replay(socket: FakeSocket, { pattern, to, limit }: Replay): void {
+    this.replays += 1
+    if (!this.keeps) return socket.tell({ type: 'ERROR', code: 501, message: 'no history', address: pattern })
+    const base = 1n << 63n
+    const all = this.kept
+      .map((entry, place) => ({ ...entry, place: base + BigInt(place) }))
+      .filter((entry) => matches(pattern, entry.address) && (to === null || entry.place < to))
+    const page = all.slice(-limit)
+    for (const { address, value, at } of page)
+      socket.tell({ type: 'PUBLISH', address, signal: 'event', value, timestamp: at })
+    const end = {
+      pattern,
+      count: page.length,
+      complete: page.length === all.length,
+      next: String(page[0]?.place ?? base),
+      oldest: null,
+      times: [],
+    }
+    socket.tell({ type: 'PUBLISH', address: '/clasp/replay/end', signal: 'event', value: end })
   }
 
   /** Emits an event as if somebody had. */

@@ -1,5 +1,6 @@
 /**
- * When to request the missed history of a room: shortly after entering it, and again as long as nobody answers, since
+ * When to request the missed history of a room: from the relay at once, and from the members where the relay has not kept
+ * all of it: shortly after entering it, and again as long as nobody answers, since
  * those who could answer may be reconnecting themselves. {@link HistoryExchange} knows how to request it.
  */
 import type { Clock } from '@/protocol/clock'
@@ -34,6 +35,8 @@ export interface CatchUpContext {
   inside: (roomId: string) => boolean
   /** The time from which messages may be missing, ms, after an absence since `leftAtMs`. */
   since: (roomId: string, leftAtMs: number) => Promise<number>
+  /** Reads what the relay has kept and is missing here; resolves with whether that is all. */
+  replay: (roomId: string) => Promise<boolean>
   /** Requests the history; resolves with whether somebody answered. */
   ask: (roomId: string, sinceMs: number) => Promise<boolean>
   /** Cancels the requests in a room. */
@@ -75,7 +78,17 @@ export class CatchUp {
     }
     this.stays.set(roomId, stay)
     this.context.catchingUp(roomId, true)
-    this.plan(roomId, stay, FIRST_MS)
+    void this.replay(roomId, stay)
+  }
+
+  /** The relay first: what it has kept needs nobody present. */
+  private async replay(roomId: string, stay: Stay): Promise<void> {
+    const { clock, replay, catchingUp } = this.context
+    const enteredAt = clock.now()
+    stay.answered = await replay(roomId)
+    if (this.stays.get(roomId) !== stay) return
+    if (stay.answered) catchingUp(roomId, false)
+    else this.plan(roomId, stay, Math.max(0, FIRST_MS - (clock.now() - enteredAt)))
   }
 
   /** The stay ended, by leaving or by losing the connection: pending requests get no answer. */
