@@ -29,6 +29,7 @@ from clasp_relay.wire.values import decode_value, encode_value
 from tests.machine import Wire, live, say
 from tests.ports import free_port
 from tests.storage.journal.test_rust_journal import ENTRIES, make_rust_journal
+from tests.storage.values import TIME_US
 
 Steps = Generator[Deferred[Any], Any, None]
 AWAY = "move it away"
@@ -128,6 +129,30 @@ class JournalKeeperTests(KeeperCase):
             service = self.start()
         self.assertEqual([each for each in logged if each.get("event") == "journal.taken_over"], [])
         self.assertEqual(self.values(service), {"/a": 2, "/b": 8})
+
+    @inlineCallbacks
+    def test_entries_of_the_rust_relay_are_answers_of_replay(self) -> Steps:
+        """Where a history rule keeps them: here the one of ``--journal``, which keeps SETs, events and streams."""
+        path = self.folder / "journal.db"
+        self.folder.mkdir()
+        make_rust_journal(path, *ENTRIES).close()
+        with capturedLogs() as logged:
+            service = self.start(journal_path=path)
+        (taken,) = [each for each in logged if each.get("event") == "journal.taken_over"]
+        self.assertEqual((taken["kept"], taken["params"]), (10, 3))
+        self.assertEqual([each for each in logged if each.get("event") == "history.changed"], [])
+        session = live(service)
+        wire = session.outbox
+        assert isinstance(wire, Wire)
+        wire.frames.clear()
+        say(session, service, Replay("/kept/**", limit=10))
+        while not any(_ends(message) for message in wire.messages()):
+            yield deferLater(reactor, 0.01)
+        found = [message for message in wire.messages() if isinstance(message, Publish) and not _ends(message)]
+        self.assertEqual([message.address for message in found], ["/kept/e", "/kept/s", "/kept/e"])
+        self.assertEqual(
+            [message.timestamp_us for message in found], [TIME_US + us for us in (3_000_000, 3_000_001, 8_000_000)]
+        )
 
     @inlineCallbacks
     def test_journal_of_the_rust_relay_beside_a_state_file_is_history(self) -> Steps:
@@ -338,3 +363,8 @@ class HistoryTests(KeeperCase):
         yield service.stopService()
         service = self.start()
         self.assertEqual((yield self.replay(service)), [ErrorCode.NOT_CONFIGURED])
+
+
+def _ends(message: object) -> bool:
+    """Tells whether a message is a replay's end mark."""
+    return isinstance(message, Publish) and message.address == END_MARK

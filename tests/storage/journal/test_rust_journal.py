@@ -12,6 +12,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from clasp_relay.core.history.rules import Erasure
 from clasp_relay.core.records import Change, ChangeKind, Param
 from clasp_relay.errors import StartError
 from clasp_relay.storage.journal.journal_file import Entry, JournalFile
@@ -93,6 +94,11 @@ def key_of(change: Change) -> str | None:
     return f"0:{address}" if address.startswith("/kept/") or address == "/a" else None
 
 
+def erasures_of(change: Change) -> tuple[Erasure, ...]:
+    """Erases what is kept of /kept/e with whatever comes at /erase."""
+    return (Erasure("0:/kept/e"),) if change.param.address == "/erase" else ()
+
+
 class RustCase(SynchronousTestCase):
     """A folder for a journal."""
 
@@ -108,7 +114,7 @@ class RustCase(SynchronousTestCase):
     def take_over(self, *, has_state: bool = False, entries: tuple[tuple[Any, ...], ...] = ENTRIES) -> TakenOver:
         """Makes a journal and takes it over."""
         self.make(*entries)
-        return take_over(self.path, NOW_US, key_of, has_state=has_state)
+        return take_over(self.path, NOW_US, key_of, erasures_of, has_state=has_state)
 
     def open(self) -> JournalFile:
         """Opens what is there now; closed with the test."""
@@ -130,7 +136,7 @@ class RustCase(SynchronousTestCase):
         """Returns why it is not taken over; it is where it was, and alone."""
         before = self.names()
         with self.assertRaises(StartError) as caught:
-            take_over(self.path, NOW_US, key_of, has_state=False, **options)
+            take_over(self.path, NOW_US, key_of, erasures_of, has_state=False, **options)
         self.assertTrue(is_rust_journal(self.path) or "cut off" in str(caught.exception))
         self.assertEqual(self.names(), before)
         said = str(caught.exception)
@@ -191,6 +197,16 @@ class TakeOverTests(RustCase):
                 keys = file.ask("SELECT key, count(*) FROM history GROUP BY key ORDER BY key")
                 self.assertEqual(keys, [("0:/a", 2), ("0:/kept/e", 2), ("0:/kept/s", 1)])
 
+    def test_what_was_erased_is_not_kept(self) -> None:
+        """By whatever came behind it, whether that itself is kept or not."""
+        taken = self.take_over(entries=(*ENTRIES, (10, "/erase", "event", "1"), (11, "/kept/e", "event", "2")))
+        self.assertEqual((taken.entries, taken.kept), (12, 4))
+        file = self.open()
+        kept = [change.param.address for _, change in file.read(0, history_only=True)]
+        self.assertEqual(kept, ["/a", "/a", "/kept/s", "/kept/e"])
+        self.assertEqual((file.trimmed_seq, file.ask("SELECT count(*) FROM entries")), (7, [(7,)]))
+        self.assertEqual(self.recovered(file, has_state=False), LAST_SETS)
+
     def test_last_set_of_each_address_becomes_a_param(self) -> None:
         """Where there is no state file; at every start until there is one that has them."""
         self.assertEqual(self.take_over().params, 3)
@@ -220,7 +236,7 @@ class TakeOverTests(RustCase):
         running.close()
         for suffix, content in crashed.items():
             self.path.with_name(f"journal.db{suffix}").write_bytes(content)
-        taken = take_over(self.path, NOW_US, None, has_state=False)
+        taken = take_over(self.path, NOW_US, None, None, has_state=False)
         self.assertEqual((taken.entries, taken.kept, taken.old_path.name), (10, 0, "journal.db.rust.1"))
         rows = []
         for path in (taken.old_path, self.folder / "copy.db"):

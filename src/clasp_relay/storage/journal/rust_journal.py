@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from clasp_relay.core.records import Change, ChangeKind, Param, no_param
 from clasp_relay.errors import RequestError, StartError
-from clasp_relay.storage.journal.journal_file import Entry, JournalFile, KeyOf
+from clasp_relay.storage.journal.journal_file import Entry, ErasuresOf, JournalFile, KeyOf
 from clasp_relay.storage.journal.opening import (
     APPLICATION_ID,
     BUSY_TIMEOUT_S,
@@ -103,7 +103,9 @@ def read_params(path: Path, now_us: int, restore: Callable[[Change], None]) -> s
     return left_out.line(_LEFT_OUT)
 
 
-def take_over(path: Path, now_us: int, key_of: KeyOf | None, *, has_state: bool) -> TakenOver:
+def take_over(
+    path: Path, now_us: int, key_of: KeyOf | None, erasures_of: ErasuresOf | None, *, has_state: bool
+) -> TakenOver:
     """Makes a journal of this relay from one of the Rust relay, which is kept beside it.
 
     The rows that history keeps come first, with the times of their entries, each later than the one before; a start
@@ -113,6 +115,7 @@ def take_over(path: Path, now_us: int, key_of: KeyOf | None, *, has_state: bool)
         path: where it is, and where the new one will be; nobody else uses it.
         now_us: Unix µs; what lies later counts as of now.
         key_of: tells under which key history keeps a change; None where there are no rules.
+        erasures_of: tells what a change erases of history; None likewise.
         has_state: whether there is a state file.
 
     Raises:
@@ -125,7 +128,7 @@ def take_over(path: Path, now_us: int, key_of: KeyOf | None, *, has_state: bool)
         with _opened(path) as connection:
             connection.execute("PRAGMA locking_mode = EXCLUSIVE")
             connection.execute("BEGIN IMMEDIATE")
-            filler = _Filler(new_path, key_of, has_state=has_state)
+            filler = _Filler(new_path, key_of, erasures_of, has_state=has_state)
             filler.fill(connection, now_us)
             connection.execute("COMMIT")
             # So that one file has everything.
@@ -139,12 +142,13 @@ def take_over(path: Path, now_us: int, key_of: KeyOf | None, *, has_state: bool)
 class _Filler:
     """Makes the new journal."""
 
-    def __init__(self, path: Path, key_of: KeyOf | None, *, has_state: bool) -> None:
+    def __init__(self, path: Path, key_of: KeyOf | None, erasures_of: ErasuresOf | None, *, has_state: bool) -> None:
         self._path = path
         self._key_of = key_of
+        self._erasures_of = erasures_of
         self._has_state = has_state
         self._sets = _LastSets()
-        self._last_us = 0
+        self._last_us = self._last_seq = 0
         self.left_out = Tally()
         self.entries = self.kept = self.params = 0
 
@@ -153,11 +157,11 @@ class _Filler:
         file = open_journal(self._path, syncs_each_commit=False)
         try:
             _write(file, self._history(_changes(connection, now_us, self.left_out)))
-            file.begin_after(self.kept, needs_state=self._has_state)
+            self.kept = file.begin_after(self._last_seq, needs_state=self._has_state)
             if not self._has_state:
                 sets = self._sets.all()
                 self.params = len(sets)
-                _write(file, (Entry(seq, change) for seq, change in enumerate(sets, self.kept + 1)))
+                _write(file, (Entry(seq, change) for seq, change in enumerate(sets, self._last_seq + 1)))
         finally:
             file.close()
         self.entries += self.left_out.count
@@ -168,10 +172,11 @@ class _Filler:
             self.entries += 1
             self._sets.add(change)
             key = None if self._key_of is None else self._key_of(change)
-            if key is not None:
-                self.kept += 1
+            erasures = () if self._erasures_of is None else self._erasures_of(change)
+            if key is not None or erasures:
+                self._last_seq += 1
                 self._last_us = max(self._last_us + 1, change.param.timestamp_us)
-                yield Entry(self.kept, _at(change, self._last_us), key)
+                yield Entry(self._last_seq, _at(change, self._last_us), key, erasures)
 
 
 class _LastSets:
