@@ -134,6 +134,18 @@ class ForgetTests(UpkeepCase):
         self.assertEqual(forget(self.file, before_us=TIME_US + 8 * SECOND_US), 0)
         self.assertEqual(recover(self.file, 5, lambda _: None, has_state=True).last_seq, 12)
 
+    def test_signal_is_erased_at_once(self) -> None:
+        """Nothing of it is left in a row that stays for the sake of the order."""
+        about = no_param("/a", "session", "", TIME_US)
+        message = Publish("/a", value=encode_value("to be forgotten"))
+        self.file.write([Entry(1, Change(about, ChangeKind.EVENT, message=message), "0:/a")])
+        self.file.write([Entry(2, write_of(2), "0:/a")])
+        self.assertEqual(forget(self.file, before_seq=3), 2)
+        self.assertEqual([entry["seq"] for entry in entries(self.file, 0)], [2])
+        self.file.ask("PRAGMA wal_checkpoint(TRUNCATE)")
+        self.assertNotIn(b"to be forgotten", self.path.read_bytes())
+        self.assertEqual(recover(self.file, 0, lambda _: None, has_state=False).last_seq, 2)
+
     def test_much_goes_in_several_transactions(self) -> None:
         """And its room is given back to the file system."""
         count = 4 * ERASED_AT_ONCE + 8

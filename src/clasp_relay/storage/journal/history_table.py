@@ -110,7 +110,7 @@ class HistoryTable:
             elif new != key:
                 moved.append((new, key, seq))
         self._db.executemany("UPDATE history SET key = ? WHERE key = ? AND seq = ?", moved)
-        self._remove(gone, empties=True)
+        self.remove(gone, empties=True)
         self._counts.clear()
         for key in [row[0] for row in self._db.execute("SELECT DISTINCT key FROM history")]:
             self._limit(key)
@@ -167,7 +167,7 @@ class HistoryTable:
         if old:
             self._db.execute("BEGIN IMMEDIATE")
             try:
-                self._remove(old, empties=False)
+                self.remove(old, empties=False)
                 self._db.execute("COMMIT")
             except BaseException:
                 self.forget_counts()
@@ -200,7 +200,7 @@ class HistoryTable:
         else:
             gone = [(key, seq) for seq in victims(rows.fetchall(), over)]
             counts = Counter()
-        self._remove(gone, empties=False)
+        self.remove(gone, empties=False)
         if counts and len(counts) <= MAX_COUNTED_SUBJECTS:
             self._counts[key] = counts
 
@@ -220,16 +220,16 @@ class HistoryTable:
         key = erasure.key
         if erasure.applies is None:
             rows = self._db.execute("SELECT seq FROM history WHERE key = ? AND seq < ?", (key, before_seq))
-            self._remove([(key, seq) for (seq,) in rows.fetchall()], empties=True)
+            self.remove([(key, seq) for (seq,) in rows.fetchall()], empties=True)
             return
         found = self._db.execute(
             "SELECT h.seq, e.body FROM history h JOIN entries e ON e.seq = h.seq"
             " WHERE h.key = ? AND h.seq < ? AND instr(e.body, ?) > 0",
             (key, before_seq, erasure.word),
         ).fetchall()
-        self._remove([(key, seq) for seq, body in found if erasure.applies(self._decode(seq, body))], empties=True)
+        self.remove([(key, seq) for seq, body in found if erasure.applies(self._decode(seq, body))], empties=True)
 
-    def _remove(self, entries: Sequence[tuple[str, int]], *, empties: bool) -> None:
+    def remove(self, entries: Sequence[tuple[str, int]], *, empties: bool) -> None:
         """Removes entries; rows that a recovery may still read stay until they are trimmed.
 
         Args:

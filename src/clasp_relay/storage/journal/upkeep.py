@@ -92,7 +92,8 @@ def entries(file: JournalFile, after_seq: int, *, history_only: bool = False) ->
         sqlite3.Error: the file cannot be read.
     """
     for seq, change in file.read(after_seq, history_only=history_only):
-        if change.kind in (ChangeKind.WRITE, ChangeKind.EVENT):
+        # Of a signal that was erased only its place is left until it is trimmed.
+        if change.kind is ChangeKind.WRITE or (change.message is not None and change.kind is ChangeKind.EVENT):
             yield entry_to_json(seq, change)
 
 
@@ -137,11 +138,8 @@ def forget(file: JournalFile, *, before_seq: int | None = None, before_us: int |
     query = f"SELECT key, seq FROM history JOIN entries USING (seq) WHERE {test} LIMIT {ERASED_AT_ONCE}"  # noqa: S608 - constants
     erased = 0
     while rows := file.ask(query, (bound,)):
-        with file.transaction() as connection:
-            connection.executemany("DELETE FROM history WHERE key = ? AND seq = ?", rows)
-            # Later ones are not in both generations of the state file yet.
-            gone = [(seq,) for _, seq in rows if seq <= file.trimmed_seq]
-            connection.executemany("DELETE FROM entries WHERE seq = ?", gone)
+        with file.transaction():
+            file.history.remove(rows, empties=True)
         erased += len(rows)
     if erased:
         file.give_back(0)
