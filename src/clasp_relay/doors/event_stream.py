@@ -97,6 +97,11 @@ class EventStream(StreamConnection):
         return self._session is not None and self._session.is_live
 
     @property
+    def is_busy(self) -> bool:
+        """See the base class: nothing that it sends is handled."""
+        return False
+
+    @property
     def session_id(self) -> str:
         """See the base class."""
         return "" if self._session is None else self._session.id
