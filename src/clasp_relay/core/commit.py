@@ -178,8 +178,7 @@ class Committer:
         """
         kept = self._kept(session, message)
         if kept is not None:
-            if not self._is_immediate:
-                self._log.check()
+            self._log.check()
             self._record((kept,), session)
             message = _signal_of(kept)
         self._pass_on(session, message)
