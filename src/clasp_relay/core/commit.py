@@ -136,17 +136,30 @@ class Committer:
         if not (self._is_immediate or is_due):
             self._log.check()
         evicted = [self._decider.null(address) for address in self._params.victims(outcomes, self._stamp_of)]
-        recorded: list[Change] = list(evicted)
-        accepted: list[Change | Publish] = list(evicted)
-        for change in changes:
-            if isinstance(change, Publish):
-                kept, signal = self._kept(session, change)
-                recorded += kept
-                accepted.append(signal)
-            else:
-                recorded.append(change)
-                accepted.append(change)
-        self._record(recorded, session)
+        if self._keeping is None:
+            recorded = [*evicted, *(each for each in changes if isinstance(each, Change))]
+            self._record(recorded, session)
+            return [*evicted, *changes] if evicted else changes
+        return self._accept_history(self._keeping, session, [*evicted, *changes])
+
+    def _accept_history(
+        self, keeping: Keeping, session: Session, changes: Sequence[Change | Publish]
+    ) -> Sequence[Change | Publish]:
+        """Records changes, some of which history may keep, and returns them with the times of this moment."""
+        recorded: list[Change] = []
+        accepted: list[Change | Publish] = []
+        for each in changes:
+            if isinstance(each, Change):
+                # A long bundle was decided in pieces; times rise in the order of the log.
+                recorded.append(keeping.timed(each))
+                accepted.append(recorded[-1])
+                continue
+            kept = self._kept(session, each)
+            if kept is not None:
+                recorded.append(kept)
+            accepted.append(each if kept is None else _signal_of(kept))
+        with keeping.ahead_of(recorded):
+            self._record(recorded, session)
         return accepted
 
     def carry_out(self, session: Session, changes: Iterable[Change | Publish]) -> None:
@@ -163,11 +176,11 @@ class Committer:
         Raises:
             RequestError: OVERLOADED when it is to be kept and cannot be recorded; nobody was told.
         """
-        kept, message = self._kept(session, message)
-        if kept:
-            if not self._is_immediate:
-                self._log.check()
-            self._record(kept, session)
+        kept = self._kept(session, message)
+        if kept is not None:
+            self._log.check()
+            self._record((kept,), session)
+            message = _signal_of(kept)
         self._pass_on(session, message)
 
     def renew(self, address: str) -> None:
@@ -369,15 +382,12 @@ class Committer:
         else:
             self._tell_signal(session, message)
 
-    def _kept(self, session: Session, message: Publish) -> tuple[tuple[Change, ...], Publish]:
-        """Returns what is to be recorded of a signal, and the signal as it is to be passed on."""
-        if self._keeping is None or not self._keeping.may_keep(message.address, message.signal):
-            return (), message
-        change = self._keeping.event(session, message)
-        if change is None:
-            return (), message
-        assert isinstance(change.message, Publish), "an event without a message"
-        return (change,), change.message
+    def _kept(self, session: Session, message: Publish) -> Change | None:
+        """Returns the change that a signal is which history keeps; its message has the time of this moment."""
+        keeping = self._keeping
+        if keeping is None or not keeping.may_keep(message.address, message.signal):
+            return None
+        return keeping.event(session, message)
 
     def _tell_signal(self, session: Session, message: Publish) -> None:
         """Sends a signal to those who get it; its sender never does."""
@@ -421,3 +431,9 @@ def _nothing() -> None:
 
 def _ignore(_session: Session) -> None:
     """Nobody is ended."""
+
+
+def _signal_of(change: Change) -> Publish:
+    """Returns the signal of a change that is one."""
+    assert isinstance(change.message, Publish), "a change without a signal"
+    return change.message

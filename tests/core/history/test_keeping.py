@@ -5,9 +5,9 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.core.history.keeping import MAX_SPOT_CHARACTERS, MAX_SPOTS, Keeping
+from clasp_relay.core.history.memory import MemoryHistory
 from clasp_relay.core.history.rules import Spot
 from clasp_relay.core.records import Change, ChangeKind, Param, no_param
-from clasp_relay.core.rights.port import State
 from clasp_relay.core.state.params import ParamLimits, Params
 from clasp_relay.wire.constants import Signal
 from clasp_relay.wire.messages import NULL, Bundle, Publish, Set, Subscribe
@@ -30,8 +30,7 @@ class KeepingTests(SynchronousTestCase):
 
     def make(self) -> Keeping:
         """Returns one that has looked at nothing yet."""
-        state: State = self.params
-        return Keeping(rules_of(KEPT, PARAMS, UNLESS), state, self.clock)
+        return Keeping(rules_of(KEPT, PARAMS, UNLESS), self.params, self.clock)
 
     def put(self, address: str, obj: object) -> None:
         """Sets something."""
@@ -130,3 +129,30 @@ class WriteTests(SynchronousTestCase):
         message = Publish("/r/a/m", value=value(1), timestamp_us=5)
         sender.send(message)
         self.assertEqual((listener.hear(), len(log.changes)), ([message], 1))
+
+    def test_bundle_that_begins_to_waive_a_rule_erases(self) -> None:
+        """It is recorded before it is applied; rules look at what it will leave."""
+        memory = World(history=rules_of(UNLESS))
+        client = memory.join()
+        client.send(Publish("/r/a/m", value=value(1)))
+        client.send(Bundle((Publish("/r/a/m", value=value(2)), Set("/r/a/meta", value({"history": False})))))
+        reader = memory.relay.replays.reader  # type: ignore[union-attr]
+        assert isinstance(reader, MemoryHistory)
+        self.assertEqual(reader.count, 0)
+        client.send(Bundle((Set("/r/a/meta", value({"history": True})), Publish("/r/a/m", value=value(3)))))
+        self.assertEqual((reader.count, memory.faults), (0, []))
+
+    def test_times_rise_in_the_order_of_the_log(self) -> None:
+        """Also of a long bundle, which is decided in pieces while others write."""
+        log = SlowLog()
+        world = World(log=log, history=rules_of(PARAMS))
+        slow, fast = world.join(), world.join()
+        slow.send(Bundle(tuple(Set(f"/p/{number}", value(number)) for number in range(200))))
+        fast.send(Set("/p/fast", value(1)))
+        world.turn()
+        times = [change.param.timestamp_us for change in log.changes]
+        self.assertEqual(len(times), 201)
+        self.assertNotEqual(log.changes[-1].param.address, "/p/fast")
+        self.assertEqual(sorted(set(times)), times)
+        for change in log.changes:
+            self.assertEqual(world.relay.params.get(change.param.address), change.param)

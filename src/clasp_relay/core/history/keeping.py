@@ -6,11 +6,16 @@ usual change costs one look-up. No two entries that are kept have the same time:
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
 from clasp_relay.core.history.rules import Erasure, HistoryRules, Spot
 from clasp_relay.core.ports import Clock
 from clasp_relay.core.records import Change, ChangeKind, no_param
 from clasp_relay.core.rights.port import State
 from clasp_relay.core.session.sessions import Session
+from clasp_relay.core.state.draft import Draft
+from clasp_relay.core.state.params import Params
 from clasp_relay.wire.constants import Signal
 from clasp_relay.wire.messages import Publish
 
@@ -26,13 +31,14 @@ class Keeping:
 
     Args:
         rules: the rules in force.
-        state: the params, which rules may look at.
+        params: what is set, which rules may look at.
         clock: when is now.
     """
 
-    def __init__(self, rules: HistoryRules, state: State, clock: Clock) -> None:
+    def __init__(self, rules: HistoryRules, params: Params, clock: Clock) -> None:
         self.rules = rules
-        self._state = state
+        self._params = params
+        self._state: State = params
         self._clock = clock
         self.keeps_params = bool(rules.signals >> Signal.PARAM & 1)
         """Whether any rule keeps SETs."""
@@ -76,8 +82,28 @@ class Keeping:
         self._last_us = max(self._clock.now_us(), self._last_us + 1)
         return self._last_us
 
+    def timed(self, change: Change) -> Change:
+        """Returns a write that was decided before with the time of this moment, if it may be kept."""
+        param = change.param
+        if not self.keeps_params or not self.may_keep(param.address, Signal.PARAM):
+            return change
+        return change._replace(param=param._replace(timestamp_us=self.next_us()))
+
+    @contextmanager
+    def ahead_of(self, changes: Sequence[Change]) -> Iterator[None]:
+        """Has rules look at the state as some changes will leave it, which are recorded before they are applied."""
+        draft = Draft(self._params)
+        for change in changes:
+            if change.kind is ChangeKind.WRITE:
+                draft.stage(change)
+        self._state = draft
+        try:
+            yield
+        finally:
+            self._state = self._params
+
     def key_of(self, change: Change) -> str | None:
-        """Returns the key under which a change is kept that has been applied; None where it is not."""
+        """Returns the key under which a change is kept that is applied, or ``ahead_of``; None where it is not."""
         spot = self.spot(change.param.address)
         if spot.rule < 0:
             return None
@@ -87,7 +113,7 @@ class Keeping:
         return spot.key
 
     def erasures_of(self, change: Change) -> tuple[Erasure, ...]:
-        """Returns what a change erases that has been applied."""
+        """Returns what such a change erases."""
         if not self.spot(change.param.address).erases:
             return ()
         return self.rules.erasures(change, self._state, self._clock.now_us())
