@@ -8,15 +8,14 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from clasp_relay.core.history.reading import MAX_SEQ, NEWEST, POSITION, Asked, Kept, Page, signal_of
+from clasp_relay.core.history.reading import MAX_SEQ, NEWEST, POSITION, Asked, Kept, Page
 from clasp_relay.core.history.replays import DEFAULT_LIMIT, MAX_LIMIT, MAX_READ_BYTES, Replays
 from clasp_relay.core.relay import Relay
 from clasp_relay.errors import DecodeError, ErrorCode, RequestError
 from clasp_relay.http.api_sessions import ApiSessions
+from clasp_relay.storage.journal.upkeep import entry_to_json
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.constants import ALL_TYPES, MessageCode, Signal
-from clasp_relay.wire.json_values import to_json
-from clasp_relay.wire.messages import NULL, Publish
 
 __all__ = ["PATHS", "JournalApi"]
 
@@ -169,21 +168,8 @@ def _unreadable() -> RequestError:
 
 
 def _shown(entry: Kept) -> dict[str, Any]:
-    change = entry.change
-    assert change is not None, "an entry without its change"
-    param, message = change.param, change.message
-    is_event = isinstance(message, Publish)
-    value = (message.value or NULL) if isinstance(message, Publish) else param.value
-    return {
-        "seq": entry.seq,
-        "timestamp": param.timestamp_us,
-        "author": param.subject or param.writer,
-        "address": param.address,
-        "signal_type": signal_of(change).name.lower(),
-        "value": to_json(value),
-        "revision": None if is_event else param.revision,
-        "msg_type": int(MessageCode.PUBLISH if is_event else MessageCode.SET),
-    }
+    assert entry.change is not None, "an entry without its change"
+    return entry_to_json(entry.seq, entry.change)
 
 
 def _text(arguments: Arguments, name: bytes) -> str | None:

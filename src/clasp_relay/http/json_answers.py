@@ -46,13 +46,13 @@ def is_too_large(request: IRequest) -> bool:
 
 
 def has_body(request: IRequest) -> bool:
-    """Tells whether a request has a body that is not empty."""
+    """Tells whether a request has a body that says anything: neither nothing nor a JSON null, as some clients send."""
     content = request.content
     if content is None:
         return False
-    size_bytes = content.seek(0, SEEK_END)
+    text = content.read()
     content.seek(0)
-    return bool(size_bytes)
+    return text.strip() not in (b"", b"null")
 
 
 def read_object(request: IRequest) -> JsonObject:
