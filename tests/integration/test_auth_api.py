@@ -280,3 +280,5 @@ class AuthApiTests(TestCase):
         # The description itself and the event stream are left out.
         self.assertIn("21 operations", result.stdout)
         self.assertEqual(self.flushLoggedErrors(), [])
+
+    test_api_keeps_to_its_description.timeout = 330  # type: ignore[attr-defined]

@@ -130,6 +130,26 @@ class SpotTests(SynchronousTestCase):
                 self.assertEqual((rules.key_of(pattern), rules.may_match(pattern)), (key, may_match))
         self.assertFalse(rules_of({"path": "/**", "signals": []}).may_match(Pattern.parse("/**")))
 
+    def test_key_tells_whether_a_pattern_may_match(self) -> None:
+        """By its captures; what it does not name may be anything."""
+        many: dict[str, PyValue] = {"path": "/d/{where**}/{n}/x", "per": ["n"]}
+        all_: dict[str, PyValue] = {"path": "/e/{n}", "per": []}
+        rules = rules_of(MESSAGES, {"path": "/s/*"}, many, all_)
+        for key, text, may_match in (
+            ("0:a", "/r/a/**", True),
+            ("0:a", "/r/*/messages", True),
+            ("0:a", "/r/b/**", False),
+            ("1:/s/1", "/s/*", True),
+            ("1:/s/1", "/s/2*", False),
+            ("2:7", "/d/a/b/7/x", True),
+            ("2:7", "/d/*/*/7/*", True),
+            ("2:7", "/d/*/*/8/*", False),
+            ("3:", "/e/*", True),
+            ("3:", "/s/**", False),
+        ):
+            with self.subTest(key=key, pattern=text):
+                self.assertIs(rules.key_may_match(key, Pattern.parse(text)), may_match)
+
     def test_fingerprint_tells_when_keys_change(self) -> None:
         """Or how many entries they may have; not when the age does, which is looked at all the time."""
         same = rules_of({**MESSAGES, "max_age_secs": 99})

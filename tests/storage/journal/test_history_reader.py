@@ -219,6 +219,32 @@ class HistoryReaderTests(TestCase):
             self.reader._db.execute("DELETE FROM history")
 
     @inlineCallbacks
+    def test_keys_that_a_pattern_may_match_are_remembered(self) -> Steps:
+        """For some patterns, and up to a bound."""
+        self.log.append((Change(Param("/p/a", encode_value(1), 1, "w", START_US)),), lambda: None)
+        yield self.log.recorded()
+        asked: list[str] = []
+        real = RULES.key_may_match
+
+        def may_match(key: str, pattern: Pattern) -> bool:
+            asked.append(key)
+            return real(key, pattern)
+
+        self.patch(RULES, "key_may_match", may_match)
+        for _ in range(3):
+            page = yield self.read()
+            self.assertEqual(len(page.entries), 1)
+        self.assertEqual(asked, ["1:/p/a"])
+        self.patch(history_reader, "MAX_MATCHED_KEYS", 0)
+        yield self.read()
+        self.assertEqual(len(asked), 2)
+        self.patch(history_reader, "MAX_MATCHES", 1)
+        done: Deferred[Page | None] = Deferred()
+        self.reader.read(Asked(Pattern.parse("/r/*/m")), done.callback)
+        self.assertEqual((yield done).entries, [])
+        self.assertEqual(list(self.reader._matches), ["/r/*/m"])
+
+    @inlineCallbacks
     def test_journal_that_is_lost_is_never_settled(self) -> Steps:
         """Whoever waits is told."""
         self.log.append((Change(Param("/p/a", encode_value(1), 1, "w", START_US)),), lambda: None)

@@ -16,7 +16,7 @@ from clasp_relay.access.policy.language.captures import SESSION, Captured, Path,
 from clasp_relay.access.policy.language.json_keys import Keys
 from clasp_relay.access.policy.language.maps import encode_text, find_field, text_of
 from clasp_relay.access.policy.language.question import Question
-from clasp_relay.core.history.rules import MAX_COUNT, NOWHERE, Erasure, Limits, Spot
+from clasp_relay.core.history.rules import MAX_COUNT, NOWHERE, Erasure, Limits, Spot, rule_of
 from clasp_relay.core.records import Change, ChangeKind
 from clasp_relay.core.rights.port import State
 from clasp_relay.wire.address import Pattern, intersects
@@ -319,6 +319,16 @@ class HistoryRules:
         entry, captured = found
         return _key(entry, pattern.text, dict(zip(entry.path.names, captured, strict=True)))
 
+    def key_may_match(self, key: str, pattern: Pattern) -> bool:
+        """See ``core.history.rules``."""
+        about = key.partition(":")[2]
+        entry = self.entries[rule_of(key)]
+        if entry.per is None:
+            return pattern.matches(about)
+        # Its captures made an address once, so with wildcards for the others they make a pattern.
+        captured = dict(zip(entry.per, about.split(_JOINT), strict=False))
+        return intersects(Pattern.parse(_filled(entry.path, captured)), pattern)
+
     def may_match(self, pattern: Pattern) -> bool:
         """See ``core.history.rules``."""
         if pattern.is_literal:
@@ -352,5 +362,9 @@ def _key(entry: HistoryEntry, address: str, captured: Mapping[str, str]) -> str:
 
 
 def _filled(path: Path, captured: Mapping[str, str]) -> str:
-    """Returns the path with its captures filled in; ``*`` for those that are not known."""
-    return re.sub(r"\{(\w+)(\*\*)?\}", lambda match: captured.get(match[1], "*"), path.text)
+    """Returns the path with its captures filled in; wildcards for those that are not known."""
+
+    def fill(match: re.Match[str]) -> str:
+        return captured.get(match[1], "*/**" if match[2] else "*")
+
+    return re.sub(r"\{(\w+)(\*\*)?\}", fill, path.text)

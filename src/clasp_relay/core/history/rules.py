@@ -79,6 +79,9 @@ class HistoryRules(Protocol):
     def key_of(self, pattern: Pattern, /) -> str | None:
         """Returns the one key that all entries have which a pattern matches; None where there may be several."""
 
+    def key_may_match(self, key: str, pattern: Pattern, /) -> bool:
+        """Tells whether a pattern may match an entry under a key; cheaper than to look at the entry."""
+
     def may_match(self, pattern: Pattern, /) -> bool:
         """Tells whether anything that a pattern matches may be kept."""
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
@@ -33,10 +34,24 @@ FETCHED_AT_ONCE = 64
 SLACK_US = 1_000_000
 """How far the times of other changes may be apart from those of entries around them."""
 
-_ROWS = (
-    "SELECT h.seq, h.key, e.time_us, e.address, length(e.body), {body} FROM history h JOIN entries e ON e.seq = h.seq"
-    " WHERE {key}h.seq > ? AND h.seq < ? ORDER BY h.seq{order}"
-)
+MAX_MATCHES = 16
+"""Of how many patterns it is remembered which keys they may match."""
+
+MAX_MATCHED_KEYS = 100_000
+"""Of a pattern for which more keys were looked at that begins anew."""
+
+
+class _Row(NamedTuple):
+    """A row that may be an entry that is asked for."""
+
+    key: str
+    time_us: int
+    address: str
+    bytes: int
+    body: object
+
+
+_Rows: TypeAlias = Generator[tuple[int, _Row | None], None, None]
 
 
 class HistoryReader:
@@ -56,6 +71,7 @@ class HistoryReader:
         self._now_us = now_us
         self._pool: ThreadPool | None = None
         self._db: sqlite3.Connection | None = None
+        self._matches: OrderedDict[str, dict[str, bool]] = OrderedDict()
 
     def open(self) -> None:
         """Begins to read the log's journal, which is open."""
@@ -85,8 +101,19 @@ class HistoryReader:
         if pool is None or db is None:
             done(None)
             return
-        page = deferToThreadPool(self._reactor, pool, read_page, db, asked, self._rules, self._now_us())
+        matches = self._matches_of(asked.pattern.text)
+        page = deferToThreadPool(self._reactor, pool, read_page, db, asked, self._rules, self._now_us(), matches)
         page.addCallbacks(done, lambda failure: self._failed(failure, done))
+
+    def _matches_of(self, pattern: str) -> dict[str, bool]:
+        """Returns what is known of the keys that a pattern may match; the thread adds to it."""
+        matches = self._matches.pop(pattern, None)
+        if matches is None or len(matches) > MAX_MATCHED_KEYS:
+            matches = {}
+        self._matches[pattern] = matches
+        if len(self._matches) > MAX_MATCHES:
+            self._matches.popitem(last=False)
+        return matches
 
     def _failed(self, failure: Failure, done: Callable[[Page | None], None]) -> None:
         if failure.check(sqlite3.Error, DamagedRowError) is None:
@@ -96,52 +123,99 @@ class HistoryReader:
         done(None)
 
 
-def read_page(db: sqlite3.Connection, asked: Asked, rules: HistoryRules, now_us: int) -> Page:
+def read_page(
+    db: sqlite3.Connection, asked: Asked, rules: HistoryRules, now_us: int, matches: dict[str, bool] | None = None
+) -> Page:
     """Reads one page; for any thread.
+
+    Args:
+        db: the journal.
+        asked: what is read.
+        rules: what is kept, and for how long.
+        now_us: Unix µs.
+        matches: which keys the pattern may match, as far as that is known; more is added.
 
     Raises:
         DamagedRowError: a row cannot be read.
         sqlite3.Error: the file cannot be read.
     """
-    after_seq, before_seq = _bounds(db, asked)
+    bounds = _bounds(db, asked)
+    key = rules.key_of(asked.pattern)
+    rows = (
+        _scan(db, asked, rules, bounds, {} if matches is None else matches)
+        if key is None
+        else _rows(db, asked, key, bounds)
+    )
     # Closed with the page: a statement that is not at its end would hold up checkpoints.
-    with closing(_rows(db, asked, rules, after_seq, before_seq)) as rows:
+    with closing(rows):
         return _page(rows, asked, rules, now_us)
 
 
-def _page(rows: Iterable[Sequence[Any]], asked: Asked, rules: HistoryRules, now_us: int) -> Page:
+def _page(rows: Iterable[tuple[int, _Row | None]], asked: Asked, rules: HistoryRules, now_us: int) -> Page:
     entries: list[Kept] = []
     size = 0
     end_seq = asked.after_seq if asked.is_backwards else asked.before_seq - 1
-    for count, (seq, key, time_us, address, body_bytes, body) in enumerate(rows, 1):
-        # Times rise with the seqs.
-        if time_us < asked.from_us if asked.is_backwards else time_us > asked.to_us:
-            end_seq = seq if asked.is_backwards else seq - 1
-            break
+    for count, (seq, row) in enumerate(rows, 1):
         change = None
-        if asked.pattern.matches(address) and not is_too_old(rules.limits, key, time_us, now_us):
-            change = decode_body(seq, body)
-        if change is None or is_emptied(change) or not asked.wants(change):
+        if row is not None:
+            # Times rise with the seqs.
+            if row.time_us < asked.from_us if asked.is_backwards else row.time_us > asked.to_us:
+                end_seq = seq if asked.is_backwards else seq - 1
+                break
+            if asked.pattern.matches(row.address) and not is_too_old(rules.limits, row.key, row.time_us, now_us):
+                change = decode_body(seq, row.body)
+        if row is None or change is None or is_emptied(change) or not asked.wants(change):
             size += EXAMINED_BYTES
         else:
-            entries.append(Kept(seq, address, body_bytes, None if asked.is_backwards else change))
-            size += body_bytes
+            entries.append(Kept(seq, row.address, row.bytes, None if asked.is_backwards else change))
+            size += row.bytes
         if len(entries) >= PAGE_ROWS or size >= PAGE_BYTES or count >= EXAMINED_ROWS:
             return Page(entries, seq, size, False)
     return Page(entries, end_seq, size, True)
 
 
-def _rows(
-    db: sqlite3.Connection, asked: Asked, rules: HistoryRules, after_seq: int, before_seq: int
-) -> Generator[Sequence[Any], None, None]:
-    key = rules.key_of(asked.pattern)
-    query = _ROWS.format(
-        body="e.body", key="" if key is None else "h.key = ? AND ", order=" DESC" if asked.is_backwards else ""
+def _rows(db: sqlite3.Connection, asked: Asked, key: str, bounds: tuple[int, int]) -> _Rows:
+    """Yields the rows of one key."""
+    query = (
+        "SELECT h.seq, h.key, e.time_us, e.address, length(e.body), e.body FROM history h"  # noqa: S608 - constants
+        " JOIN entries e ON e.seq = h.seq WHERE h.key = ? AND h.seq > ? AND h.seq < ?"
+        f" ORDER BY h.seq {_order(asked)}"
     )
     with closing(db.cursor()) as cursor:
-        cursor.execute(query, (*(() if key is None else (key,)), after_seq, before_seq))
+        cursor.execute(query, (key, *bounds))
         while some := cursor.fetchmany(FETCHED_AT_ONCE):
-            yield from some
+            for seq, *row in some:
+                yield seq, _Row(*row)
+
+
+def _scan(
+    db: sqlite3.Connection, asked: Asked, rules: HistoryRules, bounds: tuple[int, int], matches: dict[str, bool]
+) -> _Rows:
+    """Yields the rows of all keys in order; None for those whose key tells that the pattern does not match."""
+    pattern = asked.pattern
+    with closing(db.cursor()) as cursor:
+        query = f"SELECT seq, key FROM history WHERE seq > ? AND seq < ? ORDER BY seq {_order(asked)}"  # noqa: S608 - constants
+        cursor.execute(query, bounds)
+        while some := cursor.fetchmany(FETCHED_AT_ONCE):
+            for _, key in some:
+                if key not in matches:
+                    matches[key] = rules.key_may_match(key, pattern)
+            found = _look_up(db, [seq for seq, key in some if matches[key]])
+            for seq, key in some:
+                yield seq, _Row(key, *found[seq]) if seq in found else None
+
+
+def _look_up(db: sqlite3.Connection, seqs: list[int]) -> dict[int, tuple[Any, ...]]:
+    """Returns time, address, size and body of some rows."""
+    if not seqs:
+        return {}
+    marks = ", ".join("?" * len(seqs))
+    rows = db.execute(f"SELECT seq, time_us, address, length(body), body FROM entries WHERE seq IN ({marks})", seqs)  # noqa: S608 - question marks
+    return {seq: tuple(row) for seq, *row in rows}
+
+
+def _order(asked: Asked) -> str:
+    return "DESC" if asked.is_backwards else "ASC"
 
 
 def _bounds(db: sqlite3.Connection, asked: Asked) -> tuple[int, int]:
