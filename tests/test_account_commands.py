@@ -109,6 +109,10 @@ class CommandTests(SynchronousTestCase):
             (("token", "create", "--scopes", "read:/a", "--name", "a\nb"), "none of them a control character"),
             (("token", "create", "--scopes", "read:/a", "--subject", "a/b"), "--subject: A user_id has 1 to 64"),
             (("token", "revoke", "none"), "token revoke: no device token has the id 'none'; see clasp-relay token"),
+            (("hook", "create", "--address", "/a"), "--address: messages of the chat go to /chat/room/ROOM/messages"),
+            (("hook", "create", "--address", "a"), "--address: "),
+            (("hook", "create", "--address", "/chat/room/r/messages", "--name", " "), "1 to 40 characters"),
+            (("hook", "revoke", "none"), "hook revoke: no hook has the id 'none'; see clasp-relay hook list"),
             (("invite", "revoke", "none"), "invite revoke: no invite has the id 'none'; see clasp-relay invite list"),
             (("invite", "create", "--uses", "0"), "got '0', expected a whole number from 1"),
             (("invite", "create", "--expires", ""), "got '', expected a duration"),
@@ -148,3 +152,16 @@ class CommandTests(SynchronousTestCase):
         self.assertEqual([each["id"] for each in json.loads(self.ask("invite", "list", "--json"))], [ids[1]])
         self.assertRaises(InviteGone, self.users().check_invite, digest_of(first), int(time.time()))
         self.assertEqual(self.users().invites(int(time.time()) + 8 * 86_400), [])
+
+    def test_hooks_are_made_listed_and_revoked(self) -> None:
+        """The path of a new one is printed alone; the lists do not have it."""
+        path = self.ask("hook", "create", "--address", "/chat/room/r1/messages", "--name", "Build").strip()
+        self.assertRegex(path, "^/hooks/[0-9a-f]{32}$")
+        (shown,) = json.loads(self.ask("hook", "list", "--json"))
+        self.assertEqual((shown["name"], shown["address"]), ("Build", "/chat/room/r1/messages"))
+        self.assertEqual(shown["id"], digest_of(path.removeprefix("/hooks/")).hex()[:8])
+        head, line = self.ask("hook", "list").splitlines()
+        self.assertEqual(head.split(), ["ID", "NAME", "TEMPLATE", "ADDRESS"])
+        self.assertEqual(line.split(), [shown["id"], "Build", "chat", "/chat/room/r1/messages"])
+        self.assertEqual(self.ask("hook", "revoke", shown["id"]), "")
+        self.assertEqual(json.loads(self.ask("hook", "list", "--json")), [])

@@ -221,7 +221,7 @@ class AuthServerTests(TestCase):
         for path in ("/", "/api/entities", "/some/page"):
             answer = await bare.ask("GET", path)
             self.assertEqual((answer.status, answer.json), (404, {"error": "There is nothing here."}))
-        self.assertEqual(bare.site.resource.listStaticNames(), [b"auth", b"api"])
+        self.assertEqual(bare.site.resource.listStaticNames(), [b"auth", b"api", b"hooks"])
         self.assertEqual((await bare.ask("GET", "/auth/me")).status, 401)
 
     async def test_calls_under_way_at_the_end_are_answered(self) -> None:

@@ -1,4 +1,4 @@
-"""``clasp-relay token`` and ``clasp-relay invite``: device tokens and invites, made also while the relay runs.
+"""``clasp-relay token``, ``invite`` and ``hook``: device tokens, invites and webhooks, made also while the relay runs.
 
 What a script needs (a new token, a list) goes to stdout and all else to stderr.
 """
@@ -15,19 +15,22 @@ from collections.abc import Iterable, Sequence
 from typing import TextIO
 
 from clasp_relay.access.devices import make_device, parse_scopes
+from clasp_relay.access.hooks import CHAT, MAX_HOOK_NAME, check_hook_address
 from clasp_relay.access.names import name_keys
 from clasp_relay.access.refusals import BadInput
 from clasp_relay.access.tokens import digest_of
-from clasp_relay.errors import StartError
+from clasp_relay.errors import RequestError, StartError
 from clasp_relay.options import CommandParser, fail, settings_of
 from clasp_relay.storage.devices import DeviceToken
 from clasp_relay.storage.folder import prepare_folder
+from clasp_relay.storage.hooks import Hook, HookGone
 from clasp_relay.storage.users import IdentityTaken, Invite, InviteGone, StoreBusy, TokenGone
 from clasp_relay.storage.users_sqlite import SqliteUsers
+from clasp_relay.wire.address import check_address
 
 __all__ = ["COMMANDS", "parse_duration", "run"]
 
-COMMANDS = ("token", "invite")
+COMMANDS = ("token", "invite", "hook")
 """The first words of these command lines."""
 
 _UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
@@ -55,7 +58,7 @@ def run(arguments: Sequence[str], out: TextIO | None = None) -> None:
     """Runs one of the commands.
 
     Args:
-        arguments: from the word ``token`` or ``invite`` on.
+        arguments: from the word ``token``, ``invite`` or ``hook`` on.
         out: where a token or a list goes; None for stdout.
 
     Raises:
@@ -96,6 +99,15 @@ def _parser() -> argparse.ArgumentParser:
     listed.add_argument("--json", action="store_true", help="as JSON")
     revoke = _add(invites, "revoke", "Revoke an invite: nobody can register with it any more.")
     revoke.add_argument("id", metavar="ID", help="as invite list shows it")
+    hooks = nouns.add_parser("hook", help="webhooks").add_subparsers(dest="verb", required=True)
+    hook = _add(hooks, "create", "Make an incoming webhook. Its path is printed once and kept nowhere in clear.")
+    hook.add_argument("--address", required=True, help="where its messages go: /chat/room/ROOM/messages")
+    hook.add_argument("--template", default=CHAT, choices=[CHAT], help="what its messages are (default: chat)")
+    hook.add_argument("--name", default="Webhook", type=_hook_name, help="whose name they show (default: Webhook)")
+    listed = _add(hooks, "list", "List the webhooks.")
+    listed.add_argument("--json", action="store_true", help="as JSON")
+    revoke = _add(hooks, "revoke", "Revoke a webhook: nothing can be posted to it any more.")
+    revoke.add_argument("id", metavar="ID", help="as hook list shows it")
     return parser
 
 
@@ -116,6 +128,12 @@ def _scopes(text: str) -> tuple[str, ...]:
 def _name(text: str) -> str:
     if not text.isprintable() or len(text) > _LONGEST_NAME:
         raise argparse.ArgumentTypeError(f"at most {_LONGEST_NAME} characters, none of them a control character")
+    return text
+
+
+def _hook_name(text: str) -> str:
+    if not text.strip() or not text.isprintable() or len(text) > MAX_HOOK_NAME:
+        raise argparse.ArgumentTypeError(f"1 to {MAX_HOOK_NAME} characters, none of them a control character")
     return text
 
 
@@ -223,6 +241,45 @@ def _revoke_invite(asked: argparse.Namespace, users: SqliteUsers, _out: TextIO) 
     print(f"invite {asked.id} revoked", file=sys.stderr)
 
 
+def _create_hook(asked: argparse.Namespace, users: SqliteUsers, out: TextIO) -> None:
+    try:
+        check_address(asked.address)
+        check_hook_address(asked.template, asked.address)
+    except (RequestError, ValueError) as error:
+        fail(f"--address: {error.message if isinstance(error, RequestError) else error}")
+    secret = secrets.token_hex(16)
+    hook = Hook(digest_of(secret), asked.address, asked.template, asked.name, int(time.time()))
+    users.hooks.add(hook)
+    print(f"/hooks/{secret}", file=out)
+    print(f"hook {hook.id} made: posts to {hook.address}", file=sys.stderr)
+
+
+def _list_hooks(asked: argparse.Namespace, users: SqliteUsers, out: TextIO) -> None:
+    hooks = users.hooks.all()
+    if asked.json:
+        shown = [
+            {"id": each.id, "name": each.name, "address": each.address, "template": each.template}
+            | {"created_at": each.created_s}
+            for each in hooks
+        ]
+        print(json.dumps(shown, ensure_ascii=False, indent=2), file=out)
+        return
+    rows = [
+        ("ID", "NAME", "TEMPLATE", "ADDRESS"),
+        *((each.id, each.name, each.template, each.address) for each in hooks),
+    ]
+    for line in _aligned(rows):
+        print(line, file=out)
+
+
+def _revoke_hook(asked: argparse.Namespace, users: SqliteUsers, _out: TextIO) -> None:
+    try:
+        users.hooks.revoke(asked.id)
+    except HookGone:
+        fail(f"hook revoke: no hook has the id {asked.id!r}; see clasp-relay hook list")
+    print(f"hook {asked.id} revoked", file=sys.stderr)
+
+
 _COMMANDS = {
     ("token", "create"): _create_token,
     ("token", "list"): _list_tokens,
@@ -230,4 +287,7 @@ _COMMANDS = {
     ("invite", "create"): _create_invite,
     ("invite", "list"): _list_invites,
     ("invite", "revoke"): _revoke_invite,
+    ("hook", "create"): _create_hook,
+    ("hook", "list"): _list_hooks,
+    ("hook", "revoke"): _revoke_hook,
 }

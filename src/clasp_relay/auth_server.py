@@ -18,6 +18,7 @@ from clasp_relay.access.accounts import WRONG_PASSWORD, Accounts, Admission, Tel
 from clasp_relay.access.addresses import ClientAddresses, hasher_of_addresses
 from clasp_relay.access.devices import DeviceWatch
 from clasp_relay.access.guests import GuestParams
+from clasp_relay.access.hooks import Hooks
 from clasp_relay.access.limits import AttemptLimiter, KnownAddresses, RateLimits
 from clasp_relay.access.names import name_keys
 from clasp_relay.access.passwords import (
@@ -44,6 +45,7 @@ from clasp_relay.http.api_sessions import ApiSessions
 from clasp_relay.http.auth_api import make_auth_resource
 from clasp_relay.http.bounded import make_site
 from clasp_relay.http.cors import Origins
+from clasp_relay.http.hooks_api import make_hooks_resource
 from clasp_relay.http.journal_api import JournalApi
 from clasp_relay.http.json_answers import NotFound
 from clasp_relay.http.params_api import make_params_resource
@@ -259,12 +261,17 @@ class AuthServer(Service):
         auth = make_auth_resource(accounts, origins=self._origins, addresses=self._addresses, page=app)
         root.putChild(b"auth", auth)
         streams = StreamApi(self._relay, self._factory, accounts.tickets)
-        self.counts = (streams.counts,)
+        hook_counts = DoorCounts("hooks")
+        self.counts = (streams.counts, hook_counts)
         journal = JournalApi(self._relay, self._api)
         api = make_params_resource(
             self._api, streams, origins=self._origins, addresses=self._addresses, journal=journal
         )
         root.putChild(b"api", api)
+        assert self._store is not None, "served before it was opened"
+        hooks = Hooks(self._store.hooks, self.sql, self._relay.params, self._relay.clock.now_us, secrets.token_hex)
+        hooks_api = make_hooks_resource(hooks, self._api, hook_counts, origins=self._origins, addresses=self._addresses)
+        root.putChild(b"hooks", hooks_api)
         if app is not None:
             root.putChild(b"ws", WebSocketResource(self._factory))
             for path in NOT_THE_APPS:

@@ -19,8 +19,8 @@ __all__ = ["main"]
 def main() -> None:
     """Runs the relay in the foreground; the arguments are those of ``twistd clasp-relay``.
 
-    Behind the words ``check-config``, ``token``, ``invite`` and ``journal`` they are those of ``check_config.run``,
-    ``account_commands.run`` and ``journal_commands.run``, and no relay runs.
+    Behind the words ``check-config``, ``token``, ``invite``, ``hook`` and ``journal`` they are those of
+    ``check_config.run``, ``account_commands.run`` and ``journal_commands.run``, and no relay runs.
 
     No pid file: a process that was killed leaves one, and in a container the next one finds its own number in it
     and refuses to start.
@@ -30,7 +30,7 @@ def main() -> None:
     """
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # an ASCII terminal shows every text, escaped
-    if sys.argv[1:2] and sys.argv[1] in ("check-config", "token", "invite", "journal"):
+    if sys.argv[1:2] and sys.argv[1] in ("check-config", "token", "invite", "hook", "journal"):
         _run_command(sys.argv[1:])
         return
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):

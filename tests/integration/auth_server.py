@@ -15,6 +15,7 @@ from twisted.web.resource import Resource
 
 from clasp_relay.access.accounts import Accounts, load_tokens
 from clasp_relay.access.addresses import ClientAddresses, hasher_of_addresses
+from clasp_relay.access.hooks import Hooks
 from clasp_relay.access.limits import AttemptLimiter, KnownAddresses, RateLimits
 from clasp_relay.access.names import name_keys
 from clasp_relay.access.passwords import HASHES_AT_ONCE, MAX_WAITING_HASHES_PER_ADDRESS, Passwords, cheap_hasher
@@ -22,10 +23,12 @@ from clasp_relay.access.permissions import TokenPermissions
 from clasp_relay.access.store_calls import MAX_WAITING_CALLS
 from clasp_relay.access.tokens import TokenTable
 from clasp_relay.access.workers import ThreadWorkers
+from clasp_relay.doors.door import DoorCounts
 from clasp_relay.http.api_sessions import ApiSessions
 from clasp_relay.http.auth_api import make_auth_resource
 from clasp_relay.http.bounded import make_site
 from clasp_relay.http.cors import Origins
+from clasp_relay.http.hooks_api import make_hooks_resource
 from clasp_relay.http.journal_api import JournalApi
 from clasp_relay.http.params_api import make_params_resource
 from clasp_relay.http.stream_api import StreamApi
@@ -86,6 +89,9 @@ class AuthServer:
         journal = JournalApi(relay, self.api)
         api = make_params_resource(self.api, streams, origins=origins, addresses=addresses, journal=journal)
         root.putChild(b"api", api)
+        hooks = Hooks(self.store.hooks, self.sql, relay.params, relay.clock.now_us, secrets.token_hex)
+        counts = DoorCounts("hooks")
+        root.putChild(b"hooks", make_hooks_resource(hooks, self.api, counts, origins=origins, addresses=addresses))
         root.putChild(b"auth", make_auth_resource(self.accounts, origins=origins, addresses=addresses))
         self.site = make_site(root, REACTOR)
         self.sql.start()

@@ -278,5 +278,5 @@ class AuthApiTests(TestCase):
         result = await deferToThread(fuzz)
         self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
         # The description itself and the event stream are left out.
-        self.assertIn("21 operations", result.stdout)
+        self.assertIn("22 operations", result.stdout)
         self.assertEqual(self.flushLoggedErrors(), [])

@@ -22,7 +22,7 @@ from clasp_relay.core.records import Param
 from clasp_relay.core.relay import Relay
 from clasp_relay.core.rights.memory import Reads
 from clasp_relay.core.session.limiter import Limiter
-from clasp_relay.core.session.sessions import Session
+from clasp_relay.core.session.sessions import Identity, Session
 from clasp_relay.errors import CloseCode, ErrorCode, RequestError
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.json_values import CODEC, param_to_json
@@ -93,9 +93,17 @@ class _Client:
         token: of its HELLO; empty for none.
         address: the client's.
         ended: called when the session has ended.
+        identity: as whom it speaks, where no token says so.
     """
 
-    def __init__(self, relay: Relay, token: str, address: str, ended: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        relay: Relay,
+        token: str,
+        address: str,
+        ended: Callable[[], None],
+        identity: Identity | None = None,
+    ) -> None:
         self._relay = relay
         self._ended = ended
         self._timer: Timer | None = None
@@ -103,7 +111,13 @@ class _Client:
         self.session: Session = relay.connect(self._outbox, address, CODEC)
         welcome: Deferred[Answer] = Deferred()
         self._outbox.waiting.append(welcome)
-        relay.accept(self.session, Hello(1, 0, CLIENT_NAME, token), 0)
+        if identity is None:
+            relay.accept(self.session, Hello(1, 0, CLIENT_NAME, token), 0)
+        else:
+            self._outbox.waiting.clear()
+            self.session.identity, self.session.name = identity, CLIENT_NAME
+            relay.admit(self.session)
+            relay.observer.began(self.session)
         self.refusal: Answer | None = None
         """Why HELLO was refused."""
         if not self.session.is_live:
@@ -245,6 +259,20 @@ class ApiSessions:
         else:
             answer.addBoth(_after, lambda: client.end("the request was answered"))
         return answer
+
+    def ask_as(self, identity: Identity, address: str, message: Message) -> Deferred[Answer]:
+        """Sends a message as somebody who has no token, in a session of its own.
+
+        Args:
+            identity: who.
+            address: the client's.
+            message: SET or BUNDLE.
+
+        Returns:
+            its answer, as that of ``ask``.
+        """
+        client = _Client(self._relay, "", address, _nothing, identity)
+        return client.ask(message).addBoth(_after, lambda: client.end("the request was answered"))
 
     def find(self, token: str | None, address: str, pattern: Pattern, limit: int, after: str) -> Deferred[Answer]:
         """Lists the params of a pattern that a client may see, in the order of their addresses, a piece in each turn.

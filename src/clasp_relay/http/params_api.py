@@ -27,7 +27,7 @@ from clasp_relay.wire.json_values import parse_json, value_from_json
 from clasp_relay.wire.messages import NULL, Bundle, Get, Message, Publish, Set, Value
 from clasp_relay.wire.values import encode_value
 
-__all__ = ["LIST_METHODS", "METHODS", "STATUS", "make_params_resource"]
+__all__ = ["LIST_METHODS", "METHODS", "STATUS", "answer_method", "make_params_resource", "refuse_code"]
 
 STATUS: Mapping[int, HTTPStatus] = {
     ErrorCode.MESSAGE: HTTPStatus.BAD_REQUEST,
@@ -108,7 +108,7 @@ class _ParamsResource(Resource):
             return refuse(request, HTTPStatus.NOT_FOUND, NOT_FOUND)
         method = request.method.decode("ascii", "replace")
         if method not in methods:
-            return _answer_method(request, method, methods)
+            return answer_method(request, method, methods)
         if kind == "stream":
             return self._stream(request)
         gone: list[Failure] = []
@@ -122,7 +122,7 @@ class _ParamsResource(Resource):
         try:
             self._streams.open(request, request_address(request, self._addresses))
         except RequestError as refusal:
-            return _refuse_code(request, refusal.code, refusal.message)
+            return refuse_code(request, refusal.code, refusal.message)
         return NOT_DONE_YET
 
     def _handle(self, request: IRequest, kind: str, method: str) -> Deferred[bytes]:
@@ -170,7 +170,7 @@ def _list_asked(request: Any) -> tuple[Pattern, int, str]:
 
 def _answer_list(request: IRequest, told: dict[str, Any]) -> bytes:
     if "error" in told:
-        return _refuse_code(request, told["code"], told["error"])
+        return refuse_code(request, told["code"], told["error"])
     return answer(request, HTTPStatus.OK, told)
 
 
@@ -271,7 +271,7 @@ def _ttl(request: IRequest) -> int | None:
 def _answer(request: IRequest, method: str, message: Message, told: dict[str, Any]) -> bytes:
     """Writes what the relay told as an HTTP answer."""
     if "error" in told:
-        return _refuse_code(request, told["code"], told["error"])
+        return refuse_code(request, told["code"], told["error"])
     if isinstance(message, Get):
         if told["revision"] == 0 or told["value"] is None:
             return refuse(request, HTTPStatus.NOT_FOUND, "Nothing is set there, or you may not see it.")
@@ -290,7 +290,8 @@ def _with_etag(request: IRequest, told: dict[str, Any]) -> bytes:
     return answer(request, HTTPStatus.OK, told)
 
 
-def _refuse_code(request: IRequest, code: int, sentence: str) -> bytes:
+def refuse_code(request: IRequest, code: int, sentence: str) -> bytes:
+    """Returns the bytes of an answer that stands for an ERROR."""
     status = STATUS.get(code, HTTPStatus.INTERNAL_SERVER_ERROR)
     return refuse(request, status, sentence, _RETRY_AFTER_S.get(status))
 
@@ -299,7 +300,7 @@ def _refuse(failure: Failure, request: IRequest) -> bytes:
     """Answers what went wrong before the relay was asked."""
     error = failure.value
     if isinstance(error, RequestError):
-        return _refuse_code(request, error.code, error.message)
+        return refuse_code(request, error.code, error.message)
     events.AUTH_FAULT.failure(failure)
     return refuse(request, HTTPStatus.INTERNAL_SERVER_ERROR, "The relay has a problem. Try again later.")
 
@@ -309,7 +310,7 @@ def _finish(request: IRequest, body: bytes) -> None:
     request.finish()
 
 
-def _answer_method(request: IRequest, method: str, methods: tuple[str, ...]) -> bytes:
+def answer_method(request: IRequest, method: str, methods: tuple[str, ...]) -> bytes:
     """Answers OPTIONS, or a method that a path does not have (RFC 9110 §15.5.6)."""
     allow = ", ".join(sorted({*methods, "OPTIONS"}))
     request.responseHeaders.setRawHeaders("Allow", [allow])
