@@ -26,13 +26,16 @@ DURABILITY := tests/integration/test_durability.py
 # Whether a pattern has files.
 have = $(wildcard $(1))
 
-.PHONY: help run test app app-test e2e pytest slow trial lint types coverage bench bench-quick soak durability js format lock clean
+.PHONY: help run demo test app app-test e2e pytest slow trial lint types coverage bench bench-quick soak durability js format lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
 
 run: $(FOR_RUN) app ## starts the relay, with the chat at http://localhost:7350/ (ARGS="--port 8000" for more)
 	$(BIN)/clasp-relay --data-dir ./data $(ARGS)
+
+demo: $(FOR_RUN) ## starts a relay with OSC, MQTT and a lighting desk for a browser (examples/README.md)
+	$(BIN)/clasp-relay --config examples/demo.toml $(ARGS)
 
 test: lint types js coverage ## everything that must pass
 	@echo "Two at a time, each told when it is done: processes and sockets, trial, the chat, the chat in browsers."
