@@ -7,6 +7,8 @@ from typing import Any, Protocol
 from twisted.internet.testing import MemoryReactorClock
 
 from clasp_relay.core.handlers import HANDLERS
+from clasp_relay.core.history.memory import MemoryHistory
+from clasp_relay.core.history.rules import HistoryRules
 from clasp_relay.core.relay import Relay, RelayOptions
 from clasp_relay.core.rights.port import Permissions
 from clasp_relay.core.state.params import ParamLimits
@@ -51,6 +53,7 @@ class Site:
         limits: what connections may use.
         message_rate: messages a second and burst.
         permissions: who may do what; everybody may everything without.
+        history: what is kept of the past; nothing without.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class Site:
         limits: NetLimits | None = None,
         message_rate: tuple[float, float] | None = None,
         permissions: Permissions | None = None,
+        history: HistoryRules | None = None,
     ) -> None:
         self.reactor = MemoryReactorClock()
         self.clock = WorldClock()
@@ -65,6 +69,7 @@ class Site:
         self.writer = TurnWriter(self.reactor)
         ids = iter(f"{number:08d}-0000-4000-8000-000000000000" for number in range(10_000))
         self.faults: list[Exception] = []
+        memory = None if history is None else MemoryHistory(self.clock.now_us, 1_000)
         self.relay = Relay(
             RelayOptions(message_rate=message_rate, params=ParamLimits()),
             HANDLERS,
@@ -73,7 +78,13 @@ class Site:
             self.writer,
             lambda _what, fault: self.faults.append(fault),
             permissions,
+            log=memory,
+            history=history,
+            reader=memory,
         )
+        if memory is not None:
+            assert self.relay.keeping is not None
+            memory.attach(self.relay.keeping)
         self.observer = Observer()
         self.gate = ClaspFactory(self.relay, self.writer, self.reactor, limits, observer=self.observer)
 

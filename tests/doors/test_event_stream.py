@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -11,11 +12,12 @@ from clasp_relay.doors import event_stream
 from clasp_relay.doors.door import DoorCounts
 from clasp_relay.doors.event_stream import HEARTBEAT_S, Asked, EventStream
 from clasp_relay.doors.stream import StreamFactory
-from clasp_relay.errors import CloseCode, Disconnect, ErrorCode
+from clasp_relay.errors import CloseCode, Disconnect, ErrorCode, RequestError
 from clasp_relay.net.admission import NetLimits
 from clasp_relay.wire.constants import Signal
 from clasp_relay.wire.messages import NULL, Hello, Publish, Set
 from clasp_relay.wire.values import encode_value
+from tests.core.world import rules_of
 from tests.doors.site import DoorClient, Site
 
 HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
@@ -40,9 +42,9 @@ class EventStreamTests(SynchronousTestCase):
         self.counts = DoorCounts("sse")
         self.writer = self.site.clasp()
 
-    def open(self, pattern: str = "/a/**", room_bytes: int = 1 << 40) -> DoorClient:
+    def open(self, pattern: str = "/a/**", room_bytes: int = 1 << 40, last_id: int | None = None) -> DoorClient:
         """Returns a reader of a stream."""
-        asked = Asked("", pattern, HEAD, lambda sentence: b"refused: " + sentence.encode())
+        asked = Asked("", pattern, HEAD, lambda sentence: b"refused: " + sentence.encode(), last_id=last_id)
         make = lambda: EventStream(self.site.gate, self.counts, self.site.relay, asked)  # noqa: E731
         return self.site.connect(StreamFactory(self.site.gate, self.counts, make), room_bytes=room_bytes)
 
@@ -117,6 +119,44 @@ class EventStreamTests(SynchronousTestCase):
         self.assertEqual(
             len([kind for kind, _ in events_of(reader.heard().removeprefix(HEAD)) if kind == "publish"]), 60
         )
+
+    def test_reader_that_was_interrupted_gets_the_signals_that_it_missed(self) -> None:
+        """From the id on that it saw last; of params what is set now, since not every change need be kept."""
+        self.site = Site(history=rules_of({"path": "/a/kept", "signals": ["event"]}))
+        self.writer = self.site.clasp()
+        self.site.say(self.writer, Publish("/a/kept", value=encode_value(0)))
+        self.site.turn(1)
+        reader = self.open()
+        heard = reader.heard()
+        (last_id,) = re.findall(rb"^id: ([0-9]+)$", heard, re.MULTILINE)
+        self.assertEqual(int(last_id), self.site.clock.now_us())
+        self.site.turn(HEARTBEAT_S + 1)
+        (last_id,) = re.findall(rb"^id: ([0-9]+)\n\n$", reader.heard(), re.MULTILINE)
+        reader.pipe.lose()
+        self.site.turn(1)
+        said = [Publish("/a/kept", value=encode_value(number)) for number in (1, 2)]
+        self.site.say(self.writer, *said, Publish("/a/lost"), Set("/a/x", encode_value(3)))
+        again = self.open(last_id=int(last_id))
+        self.site.turn()
+        told = events_of(again.heard().removeprefix(HEAD))
+        set_now = ("set", {"address": "/a/x", "value": 3, "revision": 1})
+        missed = [("publish", {"address": "/a/kept", "signal": "event", "value": number}) for number in (1, 2)]
+        self.assertEqual(told, [set_now, *missed, ("live", {"complete": True})])
+        self.site.say(self.writer, said[0])
+        self.assertEqual(events_of(again.heard()), missed[:1])
+
+    def test_reader_that_cannot_be_told_what_it_missed_is_live_at_once(self) -> None:
+        """Where nothing is kept, or too many ask."""
+        told = events_of(self.open(last_id=1).heard().removeprefix(HEAD))
+        self.assertEqual(told, [("live", {})])
+        self.site = Site(history=rules_of({"path": "/a/kept", "signals": ["event"]}))
+
+        def refuse(*_: object) -> None:
+            raise RequestError(ErrorCode.LIMIT, "too many")
+
+        self.patch(self.site.relay.replays, "ask", refuse)
+        told = events_of(self.open(last_id=1).heard().removeprefix(HEAD))
+        self.assertEqual(told, [("problem", {"code": 429, "error": "too many"}), ("live", {})])
 
     def test_end_of_the_token_is_told(self) -> None:
         """As a problem, and the response ends."""

@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.access.addresses import ClientAddresses, parse_networks
 from clasp_relay.access.tickets import Tickets
+from clasp_relay.http import stream_api
 from clasp_relay.http.api_sessions import ApiSessions
 from clasp_relay.http.bounded import make_site
 from clasp_relay.http.cors import Origins
@@ -102,6 +103,20 @@ class StreamApiTests(SynchronousTestCase):
         self.site.say(self.writer, Set("/a/x", encode_value(2)))
         self.assertEqual(events_of(client.heard()), [("set", {"address": "/a/x", "value": 2, "revision": 2})])
         self.assertEqual((len(self.web.connections), self.streams.counts.clients), (0, 1))
+
+    def test_id_that_a_reader_saw_last_is_taken_from_header_or_query(self) -> None:
+        """What is no id is none."""
+        asked: list[int | None] = []
+        self.patch(stream_api, "_hand_over", lambda _request, stream: asked.append(stream._asked.last_id))
+        for line, headers in (
+            (STREAM, {"Last_Event_ID": "17"}),
+            (f"{STREAM}&lastEventId=18", {}),
+            (STREAM, {"Last_Event_ID": "x"}),
+            (f"{STREAM}&lastEventId={'9' * 19}", {}),
+            (STREAM, {}),
+        ):
+            self.ask(line, Authorization="Bearer owner", **headers)
+        self.assertEqual(asked, [17, 18, None, None, None])
 
     def test_ticket_opens_one_stream(self) -> None:
         """As the token that it stands for."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from twisted.internet.interfaces import IDelayedCall
 
+from clasp_relay.core.history.replays import END_MARK
 from clasp_relay.core.ports import Frame, Kind
 from clasp_relay.core.relay import Relay
 from clasp_relay.core.session.sessions import Session
@@ -19,8 +20,10 @@ from clasp_relay.doors.stream import StreamConnection
 from clasp_relay.errors import CloseCode
 from clasp_relay.net.outbox import Outbox
 from clasp_relay.net.websocket import ClaspFactory
-from clasp_relay.wire.json_values import EVENT_STREAM, event
-from clasp_relay.wire.messages import Hello, Subscribe
+from clasp_relay.wire.constants import ALL_TYPES, Signal
+from clasp_relay.wire.json_values import EventStreamCodec, event
+from clasp_relay.wire.messages import Hello, Publish, Replay, Subscribe
+from clasp_relay.wire.values import decode_value
 
 __all__ = ["HEARTBEAT_S", "Asked", "EventStream"]
 
@@ -33,7 +36,11 @@ RETRY = b"retry: 2000\n\n"
 LIVE = event("live", b"{}")
 """What follows the values that were set before."""
 
-_HEARTBEAT = Frame(b":\n\n", Kind.DROP)
+MAX_MISSED = 10_000
+"""Signals that are sent after an interruption; as many as a REPLAY gives."""
+
+_SIGNALS = ALL_TYPES & ~(1 << Signal.PARAM)
+COMMENT = b":\n\n"
 _HELLO = "hello"
 
 
@@ -54,6 +61,24 @@ class Asked:
     head: bytes
     refuse: Callable[[str], bytes]
     forwarded_for: str = ""
+    last_id: int | None = None
+    """The id that it saw last, before it was interrupted; None for none."""
+
+
+class _Codec(EventStreamCodec):
+    """Has the end mark of a REPLAY say that what comes now is live."""
+
+    def publish(self, message: Publish, /) -> bytes:
+        """See ``core.ports.Codec``."""
+        if message.address != END_MARK or message.value is None:
+            return super().publish(message)
+        mark = decode_value(message.value)
+        is_complete = isinstance(mark, dict) and mark.get("complete") is True
+        return event("live", b'{"complete": %s}' % (b"true" if is_complete else b"false"))
+
+
+CODEC = _Codec()
+"""The one that all streams share."""
 
 
 class _Outbox(Outbox):
@@ -84,7 +109,7 @@ class EventStream(StreamConnection):
     outbox_class = _Outbox
 
     def __init__(self, gate: ClaspFactory, counts: DoorCounts, relay: Relay, asked: Asked) -> None:
-        super().__init__(gate, counts, EVENT_STREAM)
+        super().__init__(gate, counts, CODEC)
         self.forwarded_for = asked.forwarded_for
         self._relay = relay
         self._asked = asked
@@ -119,10 +144,24 @@ class EventStream(StreamConnection):
         self._relay.accept(session, Hello(1, 0, "EventSource", self._asked.token), 0)
         self._relay.accept(session, Subscribe(1, self._asked.pattern), 0)
         if session.subscriptions:
-            outbox.send(Frame(LIVE))
+            if not self._replay_missed(session):
+                outbox.send(Frame(LIVE + self._id()))
             self._beat = self.gate.reactor.callLater(HEARTBEAT_S, self._send_heartbeat)
         else:
             outbox.close(CloseCode.POLICY_VIOLATION, "the subscription was refused")
+
+    def _replay_missed(self, session: Session) -> bool:
+        """Asks for the signals since the interruption, where there was one and history is kept."""
+        last_id = self._asked.last_id
+        if last_id is None or self._relay.replays is None:
+            return False
+        errors = session.errors
+        self._relay.accept(session, Replay(self._asked.pattern, last_id, None, MAX_MISSED, _SIGNALS), 0)
+        return session.errors == errors
+
+    def _id(self) -> bytes:
+        """Returns the id of what is sent now: the time, from which on a REPLAY gives what comes behind."""
+        return b"" if self._relay.replays is None else b"id: %d\n\n" % self._relay.clock.now_us()
 
     def turned_away(self, outbox: Outbox, refusal: str) -> None:
         """See the base class."""
@@ -151,6 +190,7 @@ class EventStream(StreamConnection):
         outbox = self.outbox
         if outbox is None or outbox.is_closing:
             return
-        if self.is_drained:
-            outbox.send(_HEARTBEAT)
+        session = self._session
+        if self.is_drained and session is not None and session.answers is None:
+            outbox.send(Frame(self._id() or COMMENT, Kind.DROP))
         self._beat = self.gate.reactor.callLater(HEARTBEAT_S, self._send_heartbeat)

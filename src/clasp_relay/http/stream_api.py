@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from http import HTTPStatus
 from typing import Any
 
@@ -96,7 +97,15 @@ class StreamApi:
             _head(HTTPStatus.OK, [*_HEADERS.items(), *cors]),
             lambda sentence: _refusal(sentence, cors),
             ",".join(forwarded),
+            _last_id(request),
         )
+
+
+def _last_id(request: Any) -> int | None:
+    """Returns the id that a reader saw last, from the header, or from the query of pages that connect anew."""
+    given = request.getHeader(b"last-event-id") or request.args.get(b"lastEventId", [b""])[0]
+    # What is no id of ours is a reader that has seen nothing.
+    return int(given) if re.fullmatch(rb"[0-9]{1,18}", given) else None
 
 
 def _text(request: Any, name: bytes) -> str:
