@@ -15,9 +15,10 @@ from typing import Any
 
 from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from twisted.trial.unittest import SkipTest
 
 from clasp_relay.access.permissions import REVOKED
-from clasp_relay.wire.messages import Set, Subscribe
+from clasp_relay.wire.messages import Publish, Set, Subscribe
 from clasp_relay.wire.mqtt.packets import V4, V5, Prop, Properties
 from clasp_relay.wire.values import decode_value, encode_value
 from tests.doors import mqtt_packets as p
@@ -257,6 +258,30 @@ class MqttTests(RelayTestCase):
                     self.assertEqual(
                         sorted(came), [(f"p/{qos}", json.dumps({"qos": qos}).encode(), qos) for qos in (0, 1, 2)]
                     )
+
+    def test_curl_publishes_and_subscribes(self) -> None:
+        """Where it was built with MQTT."""
+        features = subprocess.run(["curl", "--version"], capture_output=True, text=True, check=True).stdout
+        if " mqtt" not in features:
+            raise SkipTest("this curl speaks no MQTT")
+        relay = self.start("--mqtt-port", "0")
+        browser = RawClient.live(relay.port)
+        self.addCleanup(browser.close)
+        browser.send(Subscribe(1, "/mqtt/**"))
+        browser.settle()
+        url = f"mqtt://127.0.0.1:{door_port(relay, 'MQTT')}/lamp"
+        subprocess.run(["curl", "--silent", "--data", "80", url], check=True)
+        told = browser.receive(Publish)
+        assert told.value is not None
+        self.assertEqual((told.address, decode_value(told.value)), ("/mqtt/lamp", 80))
+        browser.send(Set("/mqtt/lamp", encode_value("on")))
+        browser.settle()
+        listener = subprocess.Popen(["curl", "--silent", "--no-buffer", url], stdout=subprocess.PIPE)
+        self.addCleanup(listener.communicate)
+        self.addCleanup(listener.kill)
+        assert listener.stdout is not None
+        # curl prints the topic behind its length, then the payload.
+        self.assertEqual(listener.stdout.read(8), b"\x00\x04lampon")
 
     def test_mqtt_js_speaks_with_the_relay_over_websocket(self) -> None:
         """Both versions, each QoS, and a retained message."""

@@ -21,13 +21,13 @@ from clasp_relay.errors import CloseCode
 from clasp_relay.logs import events
 from clasp_relay.net.outbox import Outbox
 from clasp_relay.net.reading import SLICE_S
-from clasp_relay.net.websocket import END_TIMEOUT_S, ClaspFactory, buffered_bytes, peer_host
+from clasp_relay.net.websocket import END_TIMEOUT_S, ClaspFactory, Draining, peer_host
 
 TAKEN_AT_ONCE_BYTES = 1_024
 """How much of what came is taken before the time is looked at: some hundred of the smallest messages."""
 
 
-class StreamConnection(Protocol):
+class StreamConnection(Draining, Protocol):
     """A client's connection. A protocol overrides the methods in the first part.
 
     Args:
@@ -53,7 +53,6 @@ class StreamConnection(Protocol):
         """Why it ends, for people, once that is known."""
         self.trace: Callable[[bytes], None] | None = None
         """See ``outbox.Connection``."""
-        self.outbox: Outbox | None = None
         self._heard = False
         self._silent_s = 0.0
         self._timer: IDelayedCall | None = None
@@ -219,17 +218,6 @@ class StreamConnection(Protocol):
         """Ends the session."""
         if self.outbox is not None:
             self.outbox.close(close_code, reason)
-
-    @property
-    def is_drained(self) -> bool:
-        """Whether all that was sent has left this process, as far as the transport tells."""
-        return not buffered_bytes(self.transport) and (self.outbox is None or self.outbox.is_drained)
-
-    @property
-    def waiting_bytes(self) -> int:
-        """How much was sent and has not left this process, as far as that is known."""
-        backlog = None if self.outbox is None else self.outbox.backlog
-        return buffered_bytes(self.transport) + (0 if backlog is None else backlog.size_bytes)
 
     def keep_alive(self, interval_s: float) -> None:
         """Counts how long nothing came."""

@@ -94,15 +94,32 @@ class RelayPort(Protocol[S]):
         """
 
 
-class ClaspProtocol(FastPathProtocol):
+class Draining:
+    """A connection with an outbox, as far as it tells what has not left this process."""
+
+    transport: Any
+    outbox: SocketOutbox | None = None
+    """Its way out, while it has one."""
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether all that was sent has left this process, as far as the transport tells."""
+        return not buffered_bytes(self.transport) and (self.outbox is None or self.outbox.is_drained)
+
+    @property
+    def waiting_bytes(self) -> int:
+        """How much was sent and has not left this process, as far as that is known."""
+        backlog = None if self.outbox is None else self.outbox.backlog
+        return buffered_bytes(self.transport) + (0 if backlog is None else backlog.size_bytes)
+
+
+class ClaspProtocol(Draining, FastPathProtocol):  # type: ignore[misc]  # Autobahn's own bases disagree
     """A client's connection. Made by ``ClaspFactory``."""
 
     factory: ClaspFactory
 
     codec: Codec = CODEC
     """See ``outbox.Connection``."""
-    outbox: SocketOutbox | None = None
-    """The way out, from the upgrade on."""
     address = ""
     """The client's address; empty where there is none, as on a Unix socket."""
     cause = ""
@@ -296,17 +313,6 @@ class ClaspProtocol(FastPathProtocol):
             self.abort()
         else:
             self.outbox.close(close_code, reason)
-
-    @property
-    def is_drained(self) -> bool:
-        """Whether all that was sent has left this process, as far as the transport tells."""
-        return not buffered_bytes(self.transport) and (self.outbox is None or self.outbox.is_drained)
-
-    @property
-    def waiting_bytes(self) -> int:
-        """How much was sent and has not left this process, as far as that is known."""
-        backlog = None if self.outbox is None else self.outbox.backlog
-        return buffered_bytes(self.transport) + (0 if backlog is None else backlog.size_bytes)
 
     def send_close(self, close_code: CloseCode, reason: str) -> None:
         """See ``outbox.Connection``; the reason is cut between characters to what a Close frame carries."""
