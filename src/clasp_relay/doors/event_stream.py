@@ -131,11 +131,6 @@ class EventStream(StreamConnection):
         """See the base class."""
         return "" if self._session is None else self._session.id
 
-    @property
-    def is_busy(self) -> bool:
-        """See the base class; what this client sends is ignored."""
-        return False
-
     def begin(self, outbox: Outbox) -> None:
         """Subscribes, and says when what was set before has been sent."""
         session = self._session = self._relay.connect(outbox, self.address, self.codec)
