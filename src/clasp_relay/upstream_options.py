@@ -50,9 +50,7 @@ _REASONS = {
     "defra-url": "DefraDB is not offered; params are kept in the file of --persist",
     "federation": "relays cannot be joined to a federation",
     "lenses": "lenses are not offered; a policy's snapshot_transforms hide fields (--app-config)",
-    "mqtt": "MQTT is not offered",
     "no-websocket": "WebSocket is what clients connect with",
-    "osc": "OSC is not offered",
     "quic-port": "QUIC is not offered; clients connect with WebSocket (--port)",
 }
 """Why an option is not supported, by its name or by the first word of it."""

@@ -19,6 +19,7 @@ from clasp_relay.wire.frame import encode_frame
 from clasp_relay.wire.messages import Ack, Hello, Publish, Set, Subscribe
 from clasp_relay.wire.values import decode_value, encode_value
 from tests.integration.doors import door_port, receive_exactly
+from tests.integration.node import NodeProcess
 from tests.integration.process import PATIENCE_S, ROOT, RelayProcess, RelayTestCase
 from tests.integration.raw import RawClient
 from tests.ports import free_port
@@ -27,6 +28,19 @@ DOCUMENT = ROOT / "docs" / "doors.md"
 
 
 class OscTests(RelayTestCase):
+    def test_npm_package_sends_and_is_sent_to(self) -> None:
+        """Values, a bundle, and what a browser sets comes back with its types."""
+        relay = self.start("--osc-port", "0")
+        browser = self.hear(relay)
+        script = NodeProcess("osc.mjs", str(door_port(relay, "OSC")))
+        self.addCleanup(script.kill)
+        came = [browser.receive(Set) for _ in range(4)]
+        expected = [("/osc/js/float", 0.5), ("/osc/js/many", [7, "text", True]), ("/osc/js/a", 1), ("/osc/js/b", 2)]
+        self.assertEqual([(each.address, decode_value(each.value)) for each in came], expected)
+        browser.send(Set("/osc/lamp", encode_value([0.25, "on"])))
+        self.assertEqual(script.hear(), ["/lamp", [["f", 0.25], ["s", "on"]]])
+        self.assertEqual(script.end()[0], 0)
+
     def hear(self, relay: RelayProcess) -> RawClient:
         """Returns a CLASP session that hears all OSC."""
         browser = RawClient.live(relay.port)
