@@ -99,6 +99,37 @@ describe('people in the panel', () => {
   })
 })
 
+describe('people who are away', () => {
+  it('are listed apart, and can be banned, not removed', async () => {
+    state.present = [member()]
+    state.away = [{ userId: 'u-gus', name: 'Gus', color: '#123456', role: 'admin' }]
+    state.rights = { ...NO_RIGHTS, ban: true, kick: true }
+    ;({ wrapper } = await show(PanelPeople, { room: room() }))
+    const list = wrapper.get('ul[aria-label="Members who are away"]')
+    expect(list.text()).toContain('GusModerator')
+    await wrapper.get('button[aria-label="Actions for Gus"]').trigger('click')
+    await settle()
+    const entries = [...document.querySelectorAll('[role=menuitem]')].map((item) => item.textContent?.trim())
+    expect(entries).toEqual(['Profile', 'Ban'])
+  })
+
+  it('are searched where they are many', async () => {
+    state.present = [member()]
+    state.away = Array.from({ length: 60 }, (_, at) => ({
+      userId: `u-${at}`,
+      name: `Gone ${at}`,
+      color: '#123456',
+      role: 'member' as const,
+    }))
+    ;({ wrapper } = await show(PanelPeople, { room: room() }))
+    const listed = () => wrapper.findAll('ul[aria-label="Members who are away"] li').length
+    expect([listed(), wrapper.text().includes('10 more.')]).toEqual([50, true])
+    await wrapper.get('input[type=search]').setValue('gone 59')
+    expect(listed()).toBe(1)
+    expect(wrapper.text()).not.toContain('No member matches.')
+  })
+})
+
 describe('a crowd in the panel', () => {
   it('is rendered only as far as it is on screen, and searched by name', async () => {
     state.present = Array.from({ length: 500 }, (_, at) => member({ userId: `u-${at}`, name: `Member ${at}` }))
