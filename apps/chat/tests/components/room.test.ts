@@ -17,6 +17,7 @@ import {
   answers,
   calls,
   failure,
+  ME,
   message,
   NO_RIGHTS,
   reset,
@@ -253,9 +254,17 @@ describe('a room on screen', () => {
   })
 
   it('warns of a changed key until that is accepted or put off', async () => {
-    state.keyChanges = [{ roomId: 'r1', userId: 'u-ada', name: 'Ada', oldFingerprint: '0', newFingerprint: '1' }]
+    const change = { roomId: 'r1', userId: 'u-ada', name: 'Ada', oldFingerprint: '0', newFingerprint: '1' }
+    state.keyChanges = [
+      change,
+      { ...change, userId: 'u-bob', name: 'Bob', oldFingerprint: '' },
+      { ...change, userId: ME },
+    ]
     ;({ wrapper } = await show(KeyNotices, { room: room({ encryption: 'waiting' }) }))
     expect(wrapper.get('[role=alert]').text()).toContain('The encryption key of Ada has changed.')
+    const warnings = wrapper.findAll('[role=alert]').map((alert) => alert.text())
+    expect(warnings[1]).toContain('comes from a device of Bob that is not confirmed.')
+    expect(warnings[2]).toContain('Another device of yours')
     expect(wrapper.get('[role=status]').text()).toContain('Waiting for a member to send the encryption key.')
     const [compare, accept, later] = wrapper.findAll('button')
     await compare?.trigger('click')
