@@ -8,7 +8,7 @@ import * as shapes from '@/protocol/shapes'
 import { isPresent, STALE_MS, type RoomEvent } from './live/liveRoom'
 import { useRoomsStore } from './rooms'
 import { useRuntime } from './runtime'
-import type { Ban, Member, Person, Profile, Rights, Role, RoomId, UserId } from './types'
+import type { AbsentMember, Ban, Member, Person, Profile, Rights, Role, RoomId, UserId } from './types'
 
 /** Typing ends after this time without a repetition. */
 const TYPING_MS = 5_000
@@ -27,6 +27,8 @@ interface RoomPeople {
   typing: Map<UserId, { name: string; until: number }>
   admins: Set<UserId>
   bans: Map<UserId, Ban>
+  /** Who has joined, present or not. */
+  joined: Map<UserId, shapes.Presence>
 }
 
 const ROLES: readonly Role[] = ['creator', 'admin', 'member']
@@ -59,12 +61,19 @@ export const useMembersStore = defineStore('members', () => {
   let typingIn: { roomId: RoomId; saidAt: number; stopIdle: () => void } | null = null
 
   const of = (roomId: RoomId): RoomPeople =>
-    people.get(roomId) ?? { present: new Map(), typing: new Map(), admins: new Set(), bans: new Map() }
+    people.get(roomId) ?? {
+      present: new Map(),
+      typing: new Map(),
+      admins: new Set(),
+      bans: new Map(),
+      joined: new Map(),
+    }
 
   /** Replaces the state of a room, so that components are updated. */
   function change(roomId: RoomId, edit: (room: RoomPeople) => void): void {
-    const { present, typing, admins, bans } = of(roomId)
-    const copy = { present: new Map(present), typing: new Map(typing), admins: new Set(admins), bans: new Map(bans) }
+    const { present, typing, admins, bans, joined } = of(roomId)
+    const others = { typing: new Map(typing), admins: new Set(admins), bans: new Map(bans), joined: new Map(joined) }
+    const copy = { present: new Map(present), ...others }
     edit(copy)
     people.set(roomId, copy)
   }
@@ -73,7 +82,7 @@ export const useMembersStore = defineStore('members', () => {
 
   function hear(roomId: RoomId, place: Place, update: Update): void {
     if (place.kind === 'presence') hearPresence(roomId, place.userId, update)
-    else if (place.kind === 'member') noteName(place.userId, shapes.parsePresence(update.value))
+    else if (place.kind === 'member') hearMember(roomId, place.userId, shapes.parsePresence(update.value))
     else if (place.kind === 'typing') hearTyping(roomId, place.userId, update.value)
     else if (place.kind === 'admin') {
       const admin = shapes.parseAdmin(update.value) !== null
@@ -86,6 +95,13 @@ export const useMembersStore = defineStore('members', () => {
         else bans.delete(userId)
       })
     }
+  }
+
+  function hearMember(roomId: RoomId, userId: UserId, person: shapes.Presence | null): void {
+    noteName(userId, person)
+    const before = of(roomId).joined.get(userId)
+    if (before && person && before.name === person.name && before.avatarColor === person.avatarColor) return
+    change(roomId, ({ joined }) => (person ? joined.set(userId, person) : joined.delete(userId)))
   }
 
   function noteName(userId: UserId, person: shapes.Presence | null): void {
@@ -162,6 +178,16 @@ export const useMembersStore = defineStore('members', () => {
     return members
       .filter((member) => member.status !== 'invisible' || member.self)
       .sort((one, other) => rank(one) - rank(other) || collator.compare(one.name, other.name))
+  }
+
+  /** Who has joined and is not seen here: away, or invisible. */
+  function away(roomId: RoomId): readonly AbsentMember[] {
+    const room = of(roomId)
+    const seen = new Set(present(roomId).map((member) => member.userId))
+    return [...room.joined]
+      .filter(([userId]) => !seen.has(userId) && !room.bans.has(userId))
+      .map(([userId, { name, avatarColor }]) => ({ userId, name, color: avatarColor, role: roleOf(roomId, userId) }))
+      .sort((one, other) => collator.compare(one.name, other.name))
   }
 
   function typing(roomId: RoomId): readonly Person[] {
@@ -299,6 +325,7 @@ export const useMembersStore = defineStore('members', () => {
 
   return {
     present,
+    away,
     typing,
     bans: (roomId: RoomId): readonly Ban[] => [...of(roomId).bans.values()],
     admins: (roomId: RoomId): readonly UserId[] => [...of(roomId).admins],

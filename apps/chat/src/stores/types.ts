@@ -165,6 +165,11 @@ export interface Member extends Person {
   readonly joinedAt: number
 }
 
+/** Somebody who has joined a room and is not present. */
+export interface AbsentMember extends Person {
+  readonly role: Role
+}
+
 export interface Ban {
   readonly userId: UserId
   readonly name: string
@@ -192,6 +197,8 @@ export interface Rights {
 export interface MembersStore {
   /** The members present, by role and name, without other users who are invisible. */
   present(roomId: RoomId): readonly Member[]
+  /** Who has joined and is not present, by name. */
+  away(roomId: RoomId): readonly AbsentMember[]
   /** The other users who are typing. */
   typing(roomId: RoomId): readonly Person[]
   bans(roomId: RoomId): readonly Ban[]

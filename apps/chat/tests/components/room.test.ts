@@ -17,6 +17,7 @@ import {
   answers,
   calls,
   failure,
+  ME,
   message,
   NO_RIGHTS,
   reset,
@@ -96,6 +97,37 @@ describe('people in the panel', () => {
     ;({ wrapper } = await show(PanelPeople, { room: room() }))
     await wrapper.get('button[aria-label="Lift ban: Spammer"]').trigger('click')
     expect(called('unban')).toEqual([['r1', 'u-x']])
+  })
+})
+
+describe('people who are away', () => {
+  it('are listed apart, and can be banned, not removed', async () => {
+    state.present = [member()]
+    state.away = [{ userId: 'u-gus', name: 'Gus', color: '#123456', role: 'admin' }]
+    state.rights = { ...NO_RIGHTS, ban: true, kick: true }
+    ;({ wrapper } = await show(PanelPeople, { room: room() }))
+    const list = wrapper.get('ul[aria-label="Members who are away"]')
+    expect(list.text()).toContain('GusModerator')
+    await wrapper.get('button[aria-label="Actions for Gus"]').trigger('click')
+    await settle()
+    const entries = [...document.querySelectorAll('[role=menuitem]')].map((item) => item.textContent?.trim())
+    expect(entries).toEqual(['Profile', 'Ban'])
+  })
+
+  it('are searched where they are many', async () => {
+    state.present = [member()]
+    state.away = Array.from({ length: 60 }, (_, at) => ({
+      userId: `u-${at}`,
+      name: `Gone ${at}`,
+      color: '#123456',
+      role: 'member' as const,
+    }))
+    ;({ wrapper } = await show(PanelPeople, { room: room() }))
+    const listed = () => wrapper.findAll('ul[aria-label="Members who are away"] li').length
+    expect([listed(), wrapper.text().includes('10 more.')]).toEqual([50, true])
+    await wrapper.get('input[type=search]').setValue('gone 59')
+    expect(listed()).toBe(1)
+    expect(wrapper.text()).not.toContain('No member matches.')
   })
 })
 
@@ -222,9 +254,17 @@ describe('a room on screen', () => {
   })
 
   it('warns of a changed key until that is accepted or put off', async () => {
-    state.keyChanges = [{ roomId: 'r1', userId: 'u-ada', name: 'Ada', oldFingerprint: '0', newFingerprint: '1' }]
+    const change = { roomId: 'r1', userId: 'u-ada', name: 'Ada', oldFingerprint: '0', newFingerprint: '1' }
+    state.keyChanges = [
+      change,
+      { ...change, userId: 'u-bob', name: 'Bob', oldFingerprint: '' },
+      { ...change, userId: ME },
+    ]
     ;({ wrapper } = await show(KeyNotices, { room: room({ encryption: 'waiting' }) }))
     expect(wrapper.get('[role=alert]').text()).toContain('The encryption key of Ada has changed.')
+    const warnings = wrapper.findAll('[role=alert]').map((alert) => alert.text())
+    expect(warnings[1]).toContain('comes from a device of Bob that is not confirmed.')
+    expect(warnings[2]).toContain('Another device of yours')
     expect(wrapper.get('[role=status]').text()).toContain('Waiting for a member to send the encryption key.')
     const [compare, accept, later] = wrapper.findAll('button')
     await compare?.trigger('click')

@@ -33,6 +33,50 @@ describe('an account', () => {
     await person.page.locator('button[type=submit]').click()
   }
 
+  it('hands its keys to a second browser by a code, and restores them in a third from the phrase', async () => {
+    const ada = await registered('Lin', 'first-secret')
+    await ada.createRoom({ name: 'Secret', isPublic: false, encrypted: true })
+    await ada.say('Only for us')
+    await ada.button('Settings').click()
+    const settings = ada.dialog('Settings')
+    await settings.getByRole('button', { name: 'Create a recovery phrase' }).click()
+    const words = await settings.getByRole('list', { name: 'Recovery phrase' }).getByRole('listitem').allTextContents()
+    expect(words).toHaveLength(12)
+    await settings.getByRole('button', { name: 'I have written them down' }).click()
+    for (const field of await settings.getByLabel(/^Word \d+$/).all()) {
+      const label = await field.evaluate((input) => (input as HTMLInputElement).labels?.[0]?.textContent ?? '')
+      await field.fill(words[Number(label.split(' ')[1]) - 1]!)
+    }
+    await settings.getByRole('button', { name: 'Start the backup' }).click()
+    await settings.getByText('this browser keeps it up to date').waitFor()
+
+    const second = await Person.arrive(browser, relay.origin)
+    await signIn(second, 'Lin', 'first-secret')
+    await second.page.waitForURL(/\/chat/)
+    await second.button('Settings').click()
+    const there = second.dialog('Settings')
+    await there.getByRole('button', { name: 'Get the keys from another device' }).click()
+    await settings.getByRole('button', { name: 'Hand over the keys' }).click()
+    const code = await there.locator('strong.code').textContent()
+    await settings.getByLabel('Code on the other device').fill(code ?? '')
+    await settings.getByRole('button', { name: 'Send the keys' }).click()
+    await there.getByRole('button', { name: 'Get the keys from another device' }).waitFor({ state: 'detached' })
+    await there.getByText('this browser does not know').waitFor()
+
+    const third = await Person.arrive(browser, relay.origin)
+    await signIn(third, 'Lin', 'first-secret')
+    await third.page.waitForURL(/\/chat/)
+    await third.button('Settings').click()
+    await third.dialog('Settings').getByLabel('Recovery phrase').fill(words.join(' '))
+    await third.dialog('Settings').getByRole('button', { name: 'Restore the keys' }).click()
+    await third.dialog('Settings').getByText('this browser keeps it up to date').waitFor()
+    await third.page.keyboard.press('Escape')
+    await third.openRoom('Secret')
+    await third.sees('Only for us')
+    expect([...ada.complaints, ...second.complaints, ...third.complaints]).toEqual([])
+    for (const person of [ada, second, third]) await person.leave()
+  })
+
   it('changes its password, signs out in every tab, and signs in with the new one only', async () => {
     const ada = await registered('Ada', 'first-secret')
     const tab = await ada.otherTab()
@@ -60,7 +104,7 @@ describe('an account', () => {
 
   it('keeps its messages in a file that another browser can read; a spoilt file changes nothing', async () => {
     const ada = await registered('Grace', 'some-secret')
-    await ada.createRoom({ name: 'Archive', isPublic: false })
+    await ada.createRoom({ name: 'Archive', isPublic: false, encrypted: true })
     await ada.say('To be kept')
     await ada.isDelivered('To be kept')
     await ada.button('Settings').click()
@@ -69,6 +113,8 @@ describe('an account', () => {
       ada.dialog('Settings').getByRole('button', { name: 'Export' }).click(),
     ])
     const file = await download.path()
+    // Nobody is left who has the key of the room.
+    await ada.page.goto('about:blank')
     const other = await Person.arrive(browser, relay.origin)
     await signIn(other, 'Grace', 'some-secret')
     await other.page.waitForURL(/\/chat/)
@@ -77,7 +123,10 @@ describe('an account', () => {
     await picker.setInputFiles({ name: 'x.json', mimeType: 'application/json', buffer: Buffer.from('{"messages": 7}') })
     await other.dialog('Settings').getByRole('alert').waitFor()
     await picker.setInputFiles(file)
-    await other.page.getByText(/Imported 1 messages/).waitFor()
+    await other.page.getByText(/Imported \d messages and [1-9] keys/).waitFor()
+    await other.page.keyboard.press('Escape')
+    await other.openRoom('Archive')
+    await other.sees('To be kept')
     await ada.leave()
     await other.leave()
   })

@@ -186,6 +186,7 @@ export const state = reactive({
   catchingUp: false,
   unreadSince: null as number | null,
   present: [] as S.Member[],
+  away: [] as S.AbsentMember[],
   typing: [] as S.Person[],
   bans: [] as S.Ban[],
   rights: { ...NO_RIGHTS } as S.Rights,
@@ -197,6 +198,7 @@ export const state = reactive({
 
 const members: S.MembersStore = reactive<S.MembersStore>({
   present: () => state.present,
+  away: () => state.away,
   typing: () => state.typing,
   bans: () => state.bans,
   admins: () => [],

@@ -176,6 +176,24 @@ describe.skipIf(!canRun)('with the relay under the chat policy', () => {
     await hears(bob, roomId, 'psst')
   })
 
+  it('what was said and edited while nobody else is there comes from the relay', async () => {
+    const [alice, bob] = [await guest('Alice H'), await guest('Bob H')]
+    const roomId = await alice.rooms.create({ name: 'Kept', isPublic: true, encrypted: false })
+    await bob.rooms.join(roomId)
+    await inside(bob, roomId)
+    await says(alice, roomId, 'one')
+    await hears(bob, roomId, 'one')
+    await bob.runtime.end(false)
+    await alice.messages.edit(roomId, alice.messages.timeline(roomId).find(({ text }) => text === 'one')!.msgId, 'two')
+    await says(alice, roomId, 'three')
+    await alice.runtime.end(false)
+    await bob.session.restore()
+    await bob.runtime.begin(id(bob))
+    await hears(bob, roomId, 'three')
+    await hears(bob, roomId, 'two')
+    expect(texts(bob, roomId)).not.toContain('one')
+  })
+
   it('a guest who registers keeps everything, and comes back after signing out', async () => {
     const alice = await guest('Alice F')
     const userId = id(alice)

@@ -137,6 +137,18 @@ describe('changing a room', () => {
     expect(JSON.stringify(world.emitted(`/chat/room/${roomId}/messages`))).not.toContain('still secret')
   })
 
+  it('lists who has joined and is away, and bans them', async () => {
+    const roomId = await world.room(alice, [bob])
+    expect(alice.members.away(roomId)).toEqual([])
+    await bob.runtime.end(false)
+    await world.pass(40_000)
+    expect(alice.members.present(roomId).map(({ name }) => name)).toEqual(['Alice'])
+    expect(alice.members.away(roomId)).toMatchObject([{ userId: bob.userId, name: 'Bob', role: 'member' }])
+    await world.done(alice.members.ban(roomId, bob.userId))
+    expect(alice.members.away(roomId)).toEqual([])
+    expect(alice.members.bans(roomId)).toMatchObject([{ userId: bob.userId, name: 'Bob' }])
+  })
+
   it('says when the relay refuses, and shows nothing as done', async () => {
     const roomId = await world.room(alice, [bob])
     world.relay.policy = (message, subject) =>

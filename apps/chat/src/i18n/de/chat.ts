@@ -57,6 +57,8 @@ export const chat: typeof english = {
     leave: 'Raum verlassen',
     waitingKey:
       'Ein Mitglied muss noch den Schlüssel senden. Deine Nachrichten werden verschickt, sobald er angekommen ist.',
+    keyOwn:
+      'Ein anderes Gerät von dir möchte den Schlüssel dieses Raums. Bestätige es in den Einstellungen, oder vergleiche die Sicherheitsnummern und nimm ihn hier an.',
     keyUnproven:
       'Der Schlüssel dieses Raums kommt von einem Gerät von {name}, das nicht bestätigt ist. Vergleiche die Sicherheitsnummern, bevor du ihn annimmst.',
     keyChanged: 'Der Schlüssel von {name} hat sich geändert. Vergleiche die Sicherheitsnummern, bevor du ihn annimmst.',

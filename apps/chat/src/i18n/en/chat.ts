@@ -56,6 +56,8 @@ export const chat = {
     enterPassword: 'Enter password',
     leave: 'Leave room',
     waitingKey: 'Waiting for a member to send the encryption key. Your messages are sent as soon as it arrives.',
+    keyOwn:
+      'Another device of yours wants the key of this room. Confirm it in the settings, or compare the safety numbers and accept it here.',
     keyUnproven:
       'The key of this room comes from a device of {name} that is not confirmed. Compare the safety numbers before you accept it.',
     keyChanged: 'The encryption key of {name} has changed. Compare the safety numbers before you accept it.',
