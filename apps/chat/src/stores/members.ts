@@ -46,7 +46,10 @@ const NO_RIGHTS: Rights = {
 
 /** Whether two presences look alike. The original writes the present time as `joinedAt` with every heartbeat. */
 const isSame = (one: shapes.Presence, other: shapes.Presence): boolean =>
-  one.name === other.name && one.avatarColor === other.avatarColor && one.status === other.status
+  one.name === other.name &&
+  one.avatarColor === other.avatarColor &&
+  one.status === other.status &&
+  one.account === other.account
 
 const collator = new Intl.Collator()
 
@@ -171,9 +174,11 @@ export const useMembersStore = defineStore('members', () => {
 
   function listOf(roomId: RoomId, room: RoomPeople): readonly Member[] {
     const me = runtime.self.userId
-    const members = [...room.present].map(([userId, { name, avatarColor, status, joinedAt }]): Member => {
-      return { userId, name, color: avatarColor, status, joinedAt, role: roleOf(roomId, userId), self: userId === me }
-    })
+    const members = [...room.present].map(
+      ([userId, { name, avatarColor: color, status, joinedAt, account }]): Member => {
+        return { userId, name, color, status, joinedAt, account, role: roleOf(roomId, userId), self: userId === me }
+      },
+    )
     const rank = (member: Member): number => ROLES.indexOf(member.role)
     return members
       .filter((member) => member.status !== 'invisible' || member.self)

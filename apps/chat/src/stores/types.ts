@@ -163,6 +163,8 @@ export interface Member extends Person {
   readonly status: Status
   readonly self: boolean
   readonly joinedAt: number
+  /** The relay vouches that this user has an account; a guest may choose any name. */
+  readonly account: boolean
 }
 
 /** Somebody who has joined a room and is not present. */

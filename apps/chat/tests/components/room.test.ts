@@ -51,6 +51,7 @@ const member = (change: Partial<Member> = {}): Member => ({
   status: 'online',
   self: false,
   joinedAt: 0,
+  account: false,
   ...change,
 })
 
@@ -97,6 +98,15 @@ describe('people in the panel', () => {
     ;({ wrapper } = await show(PanelPeople, { room: room() }))
     await wrapper.get('button[aria-label="Lift ban: Spammer"]').trigger('click')
     expect(called('unban')).toEqual([['r1', 'u-x']])
+  })
+})
+
+describe('people with an account', () => {
+  it('have a mark that guests have not', async () => {
+    state.present = [member({ account: true }), member({ userId: 'u-eve', name: 'Eve' })]
+    ;({ wrapper } = await show(PanelPeople, { room: room() }))
+    const marked = wrapper.findAll('.person').map((row) => row.find('[aria-label="has an account"]').exists())
+    expect(marked).toEqual([true, false])
   })
 })
 

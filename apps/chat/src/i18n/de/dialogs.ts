@@ -128,6 +128,7 @@ export const dialogs: typeof english = {
     nobody: 'Kein Mitglied ist online.',
     find: 'Mitglied suchen',
     noMatch: 'Kein Mitglied gefunden.',
+    account: 'hat ein Konto',
     away: 'Abwesend: {count}',
     awayList: 'Abwesende Mitglieder',
     awayMore: '{count} weitere. Die Suche findet sie.',

@@ -126,6 +126,7 @@ export const dialogs = {
     nobody: 'No members are online.',
     find: 'Find a member',
     noMatch: 'No member matches.',
+    account: 'has an account',
     away: 'Away: {count}',
     awayList: 'Members who are away',
     awayMore: '{count} more. Use the search to find them.',

@@ -77,6 +77,8 @@ export interface Presence {
   avatarColor: string
   joinedAt: number
   status: Status
+  /** The relay says of a presence whether its user has an account. */
+  account: boolean
 }
 
 /** Presence or membership; the status is written by this app only. */
@@ -88,6 +90,7 @@ export function parsePresence(value: unknown): Presence | null {
     avatarColor: color(fields, 'avatarColor'),
     joinedAt: time(fields, 'joinedAt') ?? 0,
     status: status(fields),
+    account: flag(fields, 'account'),
   }
 }
 
