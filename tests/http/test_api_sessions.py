@@ -155,3 +155,70 @@ class WaitingTests(SynchronousTestCase):
         self.assertNoResult(waiting)
         self.log.release()
         self.assertEqual(self.successResultOf(waiting), {"revision": 1})
+
+
+MANY = 160
+"""Members of a bundle that takes several turns."""
+
+
+class LongTests(SynchronousTestCase):
+    """What is asked while a long bundle of the same token is at work."""
+
+    def setUp(self) -> None:
+        """A relay, and a bundle at work."""
+        self.world = AuthWorld(POLICY)
+        self.api = ApiSessions(self.world.relay)
+        self.addCleanup(self.api.close)
+        for name in ("one", "two"):
+            self.successResultOf(self.ask(Set(f"/a/{name}", value(name))))
+        self.bundle = self.ask(Bundle(tuple(Set(f"/a/b/{number}", value(0)) for number in range(MANY))))
+        self.assertNoResult(self.bundle)
+
+    def ask(self, message: Message) -> Deferred[dict[str, Any]]:
+        """Sends a message."""
+        return self.api.ask("owner", "192.0.2.1", message)
+
+    def test_each_request_has_the_answer_to_what_it_asked(self) -> None:
+        """GETs, whose answers wait for nothing, and writes in between, also a second long one."""
+        asked: list[Message] = [
+            Get("/a/one"),
+            Set("/a/three", value(3)),
+            Bundle(self.members("/a/c")),
+            Get("/a/two"),
+            Get("/a/b/0"),
+        ]
+        waiting = [self.ask(message) for message in asked]
+        self.settle()
+        self.assertEqual(self.successResultOf(self.bundle), {"revision": 1})
+        one, three, bundle, two, first = map(self.successResultOf, waiting)
+        self.assertEqual((one["value"], three, bundle), ("one", {"revision": 1}, {"revision": 1}))
+        self.assertEqual((two["value"], first["value"]), ("two", 0))
+        self.assertEqual(self.successResultOf(self.ask(Get("/a/one")))["value"], "one")
+
+    def test_what_waits_is_answered_when_the_session_ends(self) -> None:
+        """With the token, or with the relay."""
+        waiting = self.ask(Get("/a/one"))
+        (session,) = self.world.relay.sessions.of_subject("owner")
+        self.world.relay.end_token("owner", session.identity.token, REVOKED)
+        self.settle()
+        for request in (self.bundle, waiting):
+            self.assertEqual(self.successResultOf(request)["code"], ErrorCode.TOKEN_EXPIRED)
+        bundle = self.ask(Bundle(self.members("/a/b")))
+        waiting = self.ask(Get("/a/one"))
+        self.world.advance(IDLE_S)
+        waiting_too = self.ask(Bundle(self.members("/a/b")))
+        self.api.close()
+        self.settle()
+        self.assertEqual(self.successResultOf(waiting)["value"], "one")
+        self.assertEqual(self.successResultOf(bundle), {"revision": 1})
+        self.assertEqual(self.successResultOf(waiting_too)["code"], ErrorCode.OVERLOADED)
+
+    def members(self, start: str) -> tuple[Set, ...]:
+        """Returns SETs of a long bundle."""
+        return tuple(Set(f"{start}/{number}", value(1)) for number in range(MANY))
+
+    def settle(self) -> None:
+        """Lets the loop turn until nothing is at work."""
+        self.world.settle()
+        self.world.turn()
+        self.assertEqual(self.world.faults, [])

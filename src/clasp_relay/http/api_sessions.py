@@ -107,6 +107,9 @@ class _Client:
         self._relay = relay
         self._ended = ended
         self._timer: Timer | None = None
+        self._later: deque[tuple[Message, Deferred[Answer]]] = deque()
+        """What is asked once the message that is at work in pieces is done: before that the answer to a GET could be
+        taken for another one's."""
         self._outbox = _Outbox(self._end_told)
         self.session: Session = relay.connect(self._outbox, address, CODEC)
         welcome: Deferred[Answer] = Deferred()
@@ -129,9 +132,28 @@ class _Client:
     def ask(self, message: Message) -> Deferred[Answer]:
         """Sends a message and returns its answer."""
         answer: Deferred[Answer] = Deferred()
+        if self.session.is_busy or self._later:
+            self._later.append((message, answer))
+            if len(self._later) == 1:
+                self._relay.clock.call_later(0, self._go_on)
+        else:
+            self._ask(message, answer)
+        return answer
+
+    def _ask(self, message: Message, answer: Deferred[Answer]) -> None:
         self._outbox.waiting.append(answer)
         self._relay.accept(self.session, message, 1)
-        return answer
+
+    def _go_on(self) -> None:
+        """Asks what had to wait, up to the next message that takes long."""
+        while self._later and not self.session.is_busy:
+            message, answer = self._later.popleft()
+            if self.session.is_live:
+                self._ask(message, answer)
+            else:
+                answer.callback({"code": int(ErrorCode.TOKEN_EXPIRED), "error": "the token ended"})
+        if self._later:
+            self._relay.clock.call_later(0, self._go_on)
 
     def keep(self) -> None:
         """Has the session end when nothing is asked for a while."""
@@ -143,10 +165,13 @@ class _Client:
         self._cancel()
         self._relay.disconnect(self.session, cause)
         self._outbox.refuse(ErrorCode.OVERLOADED, cause)
+        while self._later:
+            _, answer = self._later.popleft()
+            answer.callback({"code": int(ErrorCode.OVERLOADED), "error": cause})
 
     def _end_idle(self) -> None:
         self._timer = None
-        if self._outbox.waiting:
+        if self._outbox.waiting or self._later:
             self.keep()
         else:
             self._ended()
