@@ -19,7 +19,7 @@ from clasp_relay.wire.frame import decode_frame
 from clasp_relay.wire.messages import NULL, Bundle, Message, Publish, Set, Subscribe
 from clasp_relay.wire.values import encode_value
 from tests.access.test_permissions import AuthWorld
-from tests.core.world import heard
+from tests.core.world import heard, one_turn
 from tests.doors.site import Site
 
 
@@ -177,6 +177,30 @@ class ActionTests(RuleTestCase):
         (left_out,) = self.left_out
         self.assertEqual(left_out[0], "r")
         self.assertIn("trigger each other", left_out[1])
+
+    def test_loop_is_cut_that_waits_for_a_long_bundle(self) -> None:
+        """What a rule writes at an address of the bundle is done later, and still known as a rule's."""
+        self.rules(rule(change("/out/x"), copy("/out/x", {"Scale": {"scale": 1, "offset": 1}})))
+        many = (put("/out/x", 0), *(put(f"/b/{number}", 0) for number in range(400)))
+        self.assertEqual(self.say(Bundle(many)), [("/out/x", number) for number in range(MAX_DEPTH + 1)])
+        self.assertEqual([name for name, _ in self.left_out], ["r"])
+
+    def test_rules_live_on_however_much_waits_for_a_long_bundle(self) -> None:
+        """More than may wait in a session."""
+        self.rules(*(rule(change("/in/*"), copy("/b/0"), id=name) for name in "rs"))
+        relay = self.site.relay
+        writer, other, *_ = (session for session in relay.sessions.all() if session.name != "rules")
+        relay.accept(writer, Bundle(tuple(put(f"/b/{number}", 0) for number in range(400))), 0)
+        for _ in range(40):
+            if not relay.params.reserved:
+                one_turn(self.site.reactor)
+        for number in range(600):
+            relay.accept(other, put(f"/in/{number}", 0), 0)
+        self.heard()
+        self.assertEqual(self.left_out, [])
+        param = relay.params.get("/b/0")
+        assert param is not None
+        self.assertEqual(param.revision, 1 + 2 * 600)
 
     def test_events_of_rules_trigger_rules(self) -> None:
         """Those of their own session, too, and a loop of them ends."""

@@ -328,6 +328,10 @@ class RuleDoor:
         self._turn_call = None
         end_s = self._reactor.seconds() + TURN_S
         while self._session is not None and self._reactor.seconds() <= end_s:
+            if self._session.is_busy:
+                # What a rule writes waits for a long bundle; what that causes is still to be known as caused by it.
+                break
+            self._codec.depth = 0
             if self._at_work is None:
                 if not self._waiting:
                     return
@@ -437,11 +441,13 @@ class RuleDoor:
                 return
             message = Set(action.address, value)
         assert self._session is not None, "a rule acts without a session"
-        self._codec.rule, self._codec.depth = rule.id, firing.depth + 1
+        session, codec = self._session, self._codec
+        codec.rule, codec.depth = rule.id, firing.depth + 1
         try:
-            self._relay.accept(self._session, message, 0)
+            self._relay.accept(session, message, 0)
         finally:
-            self._codec.depth = 0
+            if not session.is_busy:
+                codec.depth = 0
 
     def _delay(self, delay_s: float, rest: _Firing) -> None:
         if len(self._delayed) >= MAX_DELAYED:
