@@ -442,6 +442,22 @@ class RightsTests(ReplayCase):
         self.assertEqual(self.values("/**", NEWEST, limit=2, client=self.bob), [2, 3])
         self.assertEqual(self.values(), [3])
 
+    def test_mark_does_not_tell_when_hidden_entries_came(self) -> None:
+        """By the place where the next page begins, whatever end is asked for; there what comes behind it is found."""
+        self.say(*range(300))
+        end_us = self.world.clock.now_us() + 1_000
+        self.world.clock.clock.advance(1)
+        self.say(*range(300))
+        marks = [self.mark("/kept/*", 0, to_us, client=self.bob) for to_us in (1, end_us, end_us + 2_000_000)]
+        self.assertEqual(marks, [Mark(0, True, str(POSITION | 601), None, [])] * 3)
+        self.patch(replays, "MAX_READ_BYTES", 1)
+        self.assertEqual(self.mark("/kept/*", 0, end_us, client=self.bob).next, str(POSITION | 257))
+        self.patch(replays, "MAX_READ_BYTES", 1_000_000)
+        self.say("seen", address="/kept/b")
+        said = self.mark("/kept/*", 0, end_us, client=self.bob)
+        self.assertEqual((said.count, said.next, said.oldest), (0, str(POSITION | 601), START_US + 1_000_000 + 300))
+        self.assertEqual(self.values("/kept/*", int(said.next), client=self.bob), ["seen"])
+
     def test_hidden_keys_stay_hidden(self) -> None:
         """In SETs, in PUBLISHes, and in the values of now."""
         self.guard.rules["/kept/c"] = Rule(frozenset({"hash"}))

@@ -287,8 +287,29 @@ class _Answer:
             self._asked = self._asked._replace(after_seq=page.examined_seq)
             self._later(lambda: self._read(self._asked, self._send))
             return
+        if self._last_seq is None and page.is_end and self._asked.to_us < MAX_SEQ and not self._is_newest:
+            # Where nothing was shown, what is hidden must not tell where the time asked for ends.
+            self._later(lambda: self._find_next(page.examined_seq))
+            return
         if not self._is_newest:
             self._next_seq = page.examined_seq
+        self._later(self._find_oldest)
+
+    def _find_next(self, after_seq: int) -> None:
+        """Finds the first entry that the session sees behind the time asked for: the next page begins before it."""
+        self._read(self._asked._replace(after_seq=after_seq, from_us=0, to_us=MAX_SEQ), self._look_for_next)
+
+    def _look_for_next(self, page: Page) -> None:
+        self._read_bytes += page.examined_bytes
+        for entry in page.entries:
+            if self._replays.view(self._session, self._pattern, entry.address)[0] is not None:
+                self._next_seq = entry.seq - 1
+                break
+        else:
+            if not page.is_end and self._read_bytes < MAX_READ_BYTES:
+                self._later(lambda: self._find_next(page.examined_seq))
+                return
+            self._next_seq = self._asked.before_seq - 1 if page.is_end else page.examined_seq
         self._later(self._find_oldest)
 
     def _wire(self, entry: Kept) -> bytes | None:
