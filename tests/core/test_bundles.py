@@ -306,6 +306,33 @@ class ReadTests(SynchronousTestCase):
             with self.subTest(read=read):
                 self.check(read, 1, then)
 
+    def test_right_that_is_there_for_a_moment_does_not_count(self) -> None:
+        """Between two looks at what the decision rests on, and gone when the bundle is accepted."""
+        guard = Guard()
+        world = World(permissions=guard)
+        writer, other = world.join("writer"), world.join("other")
+
+        decided: list[str] = []
+
+        def grant(who: Identity, address: str, _value: Value, _ttl: int | None, state: State) -> Grant | None:
+            is_there = state.get("/x/right") is not None
+            if who.subject == "writer":
+                decided.append(address)
+                if address == last and not is_there:
+                    raise RequestError(ErrorCode.POLICY, "no right", address)
+            return None
+
+        guard.grant = grant
+        last = f"/b/{MANY - 1}"
+        writer.send(Bundle((*members(), *members("/c"))), 1)
+        other.send(Set("/x/right", value(1)))
+        while last not in decided:
+            world.one_turn()
+        other.send(Set("/x/right", NULL))
+        world.settle()
+        self.assertEqual(codes(writer.hear()), [ErrorCode.POLICY])
+        self.assertEqual(len(world.relay.params), 0)
+
 
 class LogTests(SynchronousTestCase):
     """With a log that takes its time."""
@@ -330,6 +357,21 @@ class LogTests(SynchronousTestCase):
         self.assertEqual(self.writer.hear(), [])
         self.world.settle()
         self.assertEqual(self.writer.hear(), [Ack(None, 1)])
+
+    def test_life_time_is_not_renewed_where_a_bundle_writes_next(self) -> None:
+        """What it writes has a life time of its own, also after a recovery."""
+        last, other = f"/b/{MANY - 1}", self.world.join()
+        other.send(Set(last, value(0), ttl=100))
+        self.writer.send(Bundle((*members(count=MANY - 1), Set(last, value(1), ttl=0))))
+        while not self.world.relay.params.reserved:
+            self.world.one_turn()
+        other.send(Get(last))
+        self.world.settle()
+        recovered = World()
+        for change in self.log.changes:
+            recovered.relay.committer.restore(change)
+        recovered.advance(200)
+        self.assertEqual(len(recovered.relay.params), MANY)
 
     def test_log_that_takes_nothing_refuses_what_is_new(self) -> None:
         """A bundle that was accepted before is carried out."""

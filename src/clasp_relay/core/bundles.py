@@ -43,44 +43,49 @@ class Watched:
     def __init__(self, params: Params) -> None:
         self._params = params
         self._found: dict[tuple[Callable[[Any], object], object], object] = {}
+        self._has_changed = False
 
     def is_current(self) -> bool:
-        """Tells whether everything that was read is still as it was found."""
-        return all(read(what) == found for (read, what), found in self._found.items())
+        """Tells whether everything that was read is still as it was found, and was so whenever it was read."""
+        return not self._has_changed and all(read(what) == found for (read, what), found in self._found.items())
 
     def get(self, address: str) -> Param | None:
         """See ``Params``."""
         found = self._params.get(address)
-        self._found.setdefault((self._params.get, address), found)
+        self._note((self._params.get, address), found)
         return found
 
     def match(self, pattern: Pattern) -> Iterator[Param]:
         """See ``Params``."""
         found = self._matches(pattern)
-        self._found.setdefault((self._matches, pattern), found)
+        self._note((self._matches, pattern), found)
         return iter(found)
 
     def ended(self, address: str) -> Ended | None:
         """See ``Params``."""
         found = self._params.ended(address)
-        self._found.setdefault((self._params.ended, address), found)
+        self._note((self._params.ended, address), found)
         return found
 
     def last_revision(self, address: str) -> int:
         """See ``Params``."""
         found = self._params.last_revision(address)
-        self._found.setdefault((self._params.last_revision, address), found)
+        self._note((self._params.last_revision, address), found)
         return found
 
     def holder(self, address: str) -> str | None:
         """See ``Params``."""
         found = self._params.holder(address)
-        self._found.setdefault((self._params.holder, address), found)
+        self._note((self._params.holder, address), found)
         return found
 
     def due_us(self, ttl: int | None, written_us: int) -> int | None:
         """See ``Params``."""
         return self._params.due_us(ttl, written_us)
+
+    def _note(self, what: tuple[Callable[[Any], object], object], found: object) -> None:
+        if self._found.setdefault(what, found) != found:
+            self._has_changed = True
 
     def _matches(self, pattern: Pattern) -> list[Param]:
         return list(self._params.match(pattern))

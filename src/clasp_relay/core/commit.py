@@ -185,7 +185,9 @@ class Committer:
 
     def renew(self, address: str) -> None:
         """Commits that a GET renewed a life time, if it does."""
-        change = self._params.renewal(address, self._clock.now_us())
+        # What a bundle is about to write there is recorded already, with a life time of its own.
+        is_replaced = address in self._params.reserved
+        change = None if is_replaced else self._params.renewal(address, self._clock.now_us())
         if change is not None:
             self._params.apply(change)
             self._record((change,), None)
