@@ -18,10 +18,11 @@ from clasp_relay.net.listening import TcpPlace
 from clasp_relay.wire.codec import decode
 from clasp_relay.wire.constants import Signal
 from clasp_relay.wire.frame import decode_frame
-from clasp_relay.wire.messages import Message, Publish, Set, Subscribe
+from clasp_relay.wire.messages import Bundle, Message, Publish, Set, Subscribe
 from clasp_relay.wire.mqtt.packets import V4, V5, Prop
 from clasp_relay.wire.values import decode_value, encode_value
 from tests.core.guard import Guard
+from tests.core.world import one_turn
 from tests.doors import mqtt_packets as p
 from tests.doors.site import DoorClient, Site
 from tests.net.helpers import Client, Pipe, client_frame, server_frames
@@ -322,6 +323,45 @@ class PublishTests(SynchronousTestCase):
             self.assertEqual(thing.say(p.publish("a", "1", qos=2, id=8, retain=True, dup=dup)), ["pubrec 8"])
         self.assertEqual(house.site.relay.params.last_revision("/mqtt/a") or house.value("/mqtt/a"), 1)
         self.assertEqual(thing.say(p.acknowledge(0x62, 8)), ["pubcomp 8"])
+
+    def test_message_that_waits_for_a_long_bundle_is_answered_as_it_is_decided(self) -> None:
+        """Nobody is told that a refused one was accepted, nor left without an answer; what comes behind it waits."""
+        for locks, first in ((False, "puback 1"), (True, "puback 1 80")):
+            with self.subTest(locks=locks):
+                house = House(Guard())
+                thing = house.join("x", V5, password="ann")
+                house.site.clasp("bob")
+                relay = house.site.relay
+                (bob,) = relay.sessions.of_subject("bob")
+                members = [Set(f"/mqtt/b/{number}", encode_value(0)) for number in range(400)]
+                relay.accept(bob, Bundle((*members, Set("/mqtt/x", encode_value(1), lock=locks))), 0)
+                while not relay.params.reserved:
+                    one_turn(house.site.reactor)
+                reserved = p.publish("x", "2", qos=1, id=1, retain=True, version=V5)
+                secret = p.publish("secret", "1", qos=1, id=2, version=V5)
+                after = p.publish("y", "3", qos=2, id=3, retain=True, version=V5)
+                thing.client.send(reserved + secret + p.subscribe(4, ("y/#", 1), version=V5) + after)
+                house.site.turn()
+                answers = thing.heard()
+                self.assertEqual(answers[:4], [first, "puback 2 87", "suback 4 01", answers[3]])
+                self.assertIn("pubrec 3", answers)
+                self.assertEqual((house.value("/mqtt/x"), house.value("/mqtt/y")), (1 if locks else 2, 3))
+                self.assertEqual(house.broker.counts.refused, 1 + locks)
+
+    def test_connection_that_is_lost_while_its_message_waits_is_gone(self) -> None:
+        """Its message goes with it, as one that had not come yet."""
+        house = House()
+        thing = house.join()
+        house.site.clasp("bob")
+        relay = house.site.relay
+        bob = next(session for session in relay.sessions.all() if session.name == "bob")
+        relay.accept(bob, Bundle(tuple(Set(f"/mqtt/{number}", encode_value(0)) for number in range(400))), 0)
+        while not relay.params.reserved:
+            one_turn(house.site.reactor)
+        thing.client.protocol.dataReceived(p.publish("399", "2", qos=1, id=1, retain=True))
+        thing.lose()
+        house.site.turn()
+        self.assertEqual((house.value("/mqtt/399"), house.site.faults), (0, []))
 
     def test_refused_message_is_told_as_its_version_can(self) -> None:
         """3.1.1 only acknowledges; the log says why."""

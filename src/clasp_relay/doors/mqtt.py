@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 from twisted.internet.defer import Deferred
@@ -479,7 +480,7 @@ class MqttClient:
         self._session: MqttSession | None = None
         self._connect: Connect | None = None
         self._put_off: list[bytes] | None = None
-        """Packets that came while the password is looked at; None while none is."""
+        """Packets that came while the password is looked at or a PUBLISH is at work; None while they are taken."""
         self._expiry_s = 0
         self._timer: IDelayedCall | None = None
         self._awaited: deque[_Answer] = deque()
@@ -503,7 +504,7 @@ class MqttClient:
     @property
     def is_busy(self) -> bool:
         """See ``net.websocket.SessionPort``."""
-        return self._core is not None and self._core.is_busy
+        return self._core is not None and (self._core.is_busy or self._put_off is not None)
 
     # From the transport
 
@@ -670,11 +671,14 @@ class MqttClient:
             self._end(TOO_FAST, CloseCode.POLICY_VIOLATION, text)
 
     def _go_on(self) -> None:
-        """Takes the packets that came while the password was looked at."""
+        """Takes the packets that came while the password was looked at, or while a PUBLISH was at work."""
         packets, self._put_off = self._put_off or [], None
         try:
-            for packet in packets:
+            for at, packet in enumerate(packets):
                 if self._is_closing:
+                    return
+                if self._put_off is not None:
+                    self._put_off += packets[at:]
                     return
                 self._take(decode_packet(packet, self.version))
         except DecodeError as error:
@@ -742,11 +746,10 @@ class MqttClient:
 
     def _publish(self, core: Session, session: MqttSession, packet: PublishPacket) -> None:
         topic = self._topic_of(packet)
-        kind = PacketType.PUBREC if packet.qos == 2 else PacketType.PUBACK
         if packet.qos == 2 and packet.id in session.received:
-            self._answer(Acknowledge(kind, packet.id))
+            self._answer(Acknowledge(PacketType.PUBREC, packet.id))
             return
-        answer = _Answer()
+        answer, errors = _Answer(), core.errors
         self._awaited.append(answer)
         try:
             sending, message = self._broker.message(
@@ -758,6 +761,36 @@ class MqttClient:
         except RequestError as error:
             self._refuse(error.message)
             reason, is_awaited = _REASONS.get(error.code, UNSPECIFIED), False
+        if core.is_busy:
+            # It waits for a long bundle; what comes meanwhile waits behind it.
+            self._put_off = []
+            self._await_decision(core, session, packet, answer, errors)
+        else:
+            self._published(session, packet, answer, reason, is_awaited=is_awaited)
+
+    def _await_decision(
+        self, core: Session, session: MqttSession, packet: PublishPacket, answer: _Answer, errors: int
+    ) -> None:
+        """Answers a PUBLISH once it has been decided, and takes the packets behind it."""
+        if self._is_closing:
+            return
+        if core.is_busy:
+            again = partial(self._await_decision, core, session, packet, answer, errors)
+            self._broker.reactor.callLater(0, again)
+            return
+        is_refused = core.errors > errors
+        self._broker.counts.refused += is_refused
+        try:
+            self._published(session, packet, answer, UNSPECIFIED if is_refused else 0, is_awaited=not is_refused)
+        except DecodeError as error:
+            self._malformed(error)
+        self._go_on()
+
+    def _published(
+        self, session: MqttSession, packet: PublishPacket, answer: _Answer, reason: int, *, is_awaited: bool
+    ) -> None:
+        """Answers a PUBLISH, once what it did is recorded."""
+        kind = PacketType.PUBREC if packet.qos == 2 else PacketType.PUBACK
         answer.is_recorded = answer.is_recorded or not is_awaited
         if packet.qos == 2 and reason < 0x80:
             session.received.add(packet.id)
