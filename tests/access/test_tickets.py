@@ -5,7 +5,6 @@ import itertools
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.access import tickets
-from clasp_relay.access.refusals import Busy
 from clasp_relay.access.tickets import MAX_TICKETS_PER_TOKEN, TICKET_LIFE_S, Tickets
 
 
@@ -20,26 +19,31 @@ class TicketsTests(SynchronousTestCase):
 
     def test_ticket_stands_for_its_token_once(self) -> None:
         """A second use and an unknown one get nothing."""
-        ticket = self.tickets.issue("token")
+        ticket = self.tickets.issue("token", "192.0.2.1")
         self.assertRegex(ticket, "^cpst_[0-9a-f]{32}$")
         self.assertEqual([self.tickets.take(ticket), self.tickets.take(ticket)], ["token", None])
         self.assertEqual((self.tickets.take("cpst_x"), len(self.tickets)), (None, 0))
 
     def test_ticket_ends_after_its_life(self) -> None:
         """And takes no room any more, whether it was used or not."""
-        old = self.tickets.issue("token")
+        old = self.tickets.issue("token", "192.0.2.1")
         self.now_s += TICKET_LIFE_S / 2
-        young = self.tickets.issue("token")
+        young = self.tickets.issue("token", "192.0.2.1")
         self.now_s += TICKET_LIFE_S / 2
         self.assertEqual((self.tickets.take(old), len(self.tickets)), (None, 1))
         self.assertEqual(self.tickets.take(young), "token")
 
-    def test_tickets_are_bounded(self) -> None:
-        """A token's oldest one goes; where there are too many in all, another one has to wait."""
-        own = [self.tickets.issue("token") for _ in range(MAX_TICKETS_PER_TOKEN + 1)]
+    def test_tickets_of_a_token_are_bounded(self) -> None:
+        """Its oldest one goes."""
+        own = [self.tickets.issue("token", "192.0.2.1") for _ in range(MAX_TICKETS_PER_TOKEN + 1)]
         self.assertEqual([self.tickets.take(own[0]), self.tickets.take(own[1])], [None, "token"])
-        self.patch(tickets, "MAX_TICKETS", len(self.tickets))
-        with self.assertRaises(Busy):
-            self.tickets.issue("another")
-        self.now_s += TICKET_LIFE_S
-        self.assertEqual(self.tickets.take(self.tickets.issue("another")), "another")
+
+    def test_who_asks_for_many_takes_nobody_elses_place(self) -> None:
+        """However many tokens a client address has: where all are too many, its own oldest one goes."""
+        self.patch(tickets, "MAX_TICKETS", 20)
+        mine = self.tickets.issue("mine", "192.0.2.2")
+        many = [self.tickets.issue(f"guest{number}", "192.0.2.1") for number in range(19)]
+        late = self.tickets.issue("late", "192.0.2.3")
+        self.assertEqual(len(self.tickets), 20)
+        found = [self.tickets.take(ticket) for ticket in (mine, late, *many[:2])]
+        self.assertEqual(found, ["mine", "late", None, "guest1"])

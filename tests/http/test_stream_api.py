@@ -120,7 +120,7 @@ class StreamApiTests(SynchronousTestCase):
 
     def test_ticket_opens_one_stream(self) -> None:
         """As the token that it stands for."""
-        ticket = self.tickets.issue("owner")
+        ticket = self.tickets.issue("owner", "192.0.2.1")
         opened = parse_answer(self.ask(f"{STREAM}&ticket={ticket}").heard())
         self.assertEqual([kind for kind, _ in events_of(opened.body)], ["set", "live"])
         again = self.refused(f"{STREAM}&ticket={ticket}")

@@ -226,15 +226,14 @@ class Accounts:
         scopes = tuple(self._scopes_of(record))
         return TokenInfo(record.subject, record.username, record.guest, scopes, record.expires_s)
 
-    def ticket(self, bearer: str | None) -> str:
+    def ticket(self, bearer: str | None, address: str) -> str:
         """Returns a ticket for the presented token, to be put into a URL.
 
         Raises:
             Unauthenticated: there is no token, or it is not valid.
-            Busy: too many tickets wait to be used.
         """
         self._issuer.recognise(bearer)
-        return self.tickets.issue(bearer or "")
+        return self.tickets.issue(bearer or "", address_group(address))
 
     async def last_issued(self, subjects: Sequence[str], *, is_first: bool) -> dict[str, int | None]:
         """Returns when guests were given their last token; see ``UserStore.last_issued``.

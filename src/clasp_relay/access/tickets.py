@@ -6,9 +6,9 @@ ticket stands for a token once and for a short time, so that one which is found 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 
-from clasp_relay.access.refusals import Busy
 from clasp_relay.access.tokens import digest_of
 
 __all__ = ["MAX_TICKETS", "MAX_TICKETS_PER_TOKEN", "TICKET_LIFE_S", "Tickets"]
@@ -17,7 +17,7 @@ TICKET_LIFE_S = 30.0
 """How long a ticket may be used: a page uses it at once, on a slow network a few seconds later."""
 
 MAX_TICKETS = 10_000
-"""Tickets at once, of 1 KB each."""
+"""Tickets at once, of 1 KB each; another one takes the place of the oldest of the client address that has most."""
 
 MAX_TICKETS_PER_TOKEN = 16
 """Tickets of one token at once; another one takes the place of the oldest."""
@@ -34,32 +34,36 @@ class Tickets:
     def __init__(self, now_s: Callable[[], float], random_hex: Callable[[int], str]) -> None:
         self._now_s = now_s
         self._random_hex = random_hex
-        self._tickets: dict[bytes, tuple[str, float]] = {}
-        """The token that each stands for, by the digest of the ticket, and when its life ends; the oldest first."""
+        self._tickets: dict[bytes, tuple[str, float, str]] = {}
+        """The token that each stands for, by the digest of the ticket, when its life ends, and the client address; the
+        oldest first."""
+        self._at: Counter[str] = Counter()
+        """How many there are by client address."""
         self._of_token: dict[str, list[bytes]] = {}
         """The same by token, the oldest first."""
 
     def __len__(self) -> int:
         return len(self._tickets)
 
-    def issue(self, token: str) -> str:
+    def issue(self, token: str, address: str) -> str:
         """Returns a new ticket, ``cpst_`` and 32 hexadecimal digits.
 
         Args:
             token: what it stands for; valid now.
-
-        Raises:
-            Busy: there are too many.
+            address: what the client's address counts as.
         """
         self._end_old()
         own = self._of_token.get(token, [])
         if len(own) >= MAX_TICKETS_PER_TOKEN:
             self._remove(own[0])
         elif len(self._tickets) >= MAX_TICKETS:
-            raise Busy("Too many tickets wait to be used. Try again in a moment.", TICKET_LIFE_S)
+            # Nobody is refused since a stranger asks for many.
+            most, _ = self._at.most_common(1)[0]
+            self._remove(next(digest for digest, (_, _, at) in self._tickets.items() if at == most))
         ticket = f"cpst_{self._random_hex(16)}"
         digest = digest_of(ticket)
-        self._tickets[digest] = (token, self._now_s() + TICKET_LIFE_S)
+        self._tickets[digest] = (token, self._now_s() + TICKET_LIFE_S, address)
+        self._at[address] += 1
         self._of_token.setdefault(token, []).append(digest)
         return ticket
 
@@ -72,13 +76,16 @@ class Tickets:
     def _end_old(self) -> None:
         now_s = self._now_s()
         while self._tickets:
-            digest, (_, ends_s) = next(iter(self._tickets.items()))
+            digest, (_, ends_s, _) = next(iter(self._tickets.items()))
             if ends_s > now_s:
                 return
             self._remove(digest)
 
     def _remove(self, digest: bytes) -> str:
-        token, _ = self._tickets.pop(digest)
+        token, _, address = self._tickets.pop(digest)
+        self._at[address] -= 1
+        if not self._at[address]:
+            del self._at[address]
         own = self._of_token[token]
         own.remove(digest)
         if not own:

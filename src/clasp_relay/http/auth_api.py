@@ -174,7 +174,8 @@ class AuthApi:
     @app.route("/ticket", methods=["POST"])
     def ticket(self, request: IRequest) -> bytes:
         """Gives a ticket for the token."""
-        return answer(request, HTTPStatus.OK, {"ticket": self._accounts.ticket(bearer_of(request))})
+        ticket = self._accounts.ticket(bearer_of(request), self._address_of(request))
+        return answer(request, HTTPStatus.OK, {"ticket": ticket})
 
     @app.route("/config", methods=["GET"])
     def config(self, request: IRequest) -> bytes:
