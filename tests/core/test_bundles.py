@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from clasp_relay.core.bundles import DONE_AT_ONCE
 from clasp_relay.core.records import Change, ChangeKind
 from clasp_relay.core.relay import MAX_HELD, RelayOptions
 from clasp_relay.core.rights.port import Grant, State
@@ -332,6 +333,26 @@ class ReadTests(SynchronousTestCase):
         world.settle()
         self.assertEqual(codes(writer.hear()), [ErrorCode.POLICY])
         self.assertEqual(len(world.relay.params), 0)
+
+    def test_fewer_are_decided_in_a_turn_where_permissions_are_asked(self) -> None:
+        """A member costs about 0.1 ms then, and nobody is held up for more than a few."""
+        guard = Guard()
+        decided: list[str] = []
+        world = World(permissions=guard)
+        writer = world.join("writer")
+
+        def grant(_who: Identity, address: str, *_: object) -> Grant | None:
+            decided.append(address)
+            return None
+
+        guard.grant = grant
+        writer.send(Bundle(members()), 1)
+        self.assertEqual(len(decided), 2 * DONE_AT_ONCE)
+        while world.relay.work:
+            before = len(decided), len(world.relay.params)
+            world.one_turn()
+            self.assertLessEqual(len(decided) + len(world.relay.params) - sum(before), 4 * DONE_AT_ONCE)
+        self.assertEqual(writer.hear(), [Ack(None, 1)])
 
 
 class LogTests(SynchronousTestCase):

@@ -29,6 +29,9 @@ DONE_AT_ONCE = 16
 DECIDE_US, CARRY_OUT_US, WAIT_US = 25, 30, 1
 """About what it costs to decide a member, to carry it out and tell of it, and to look whether a wait is over."""
 
+JUDGED_FACTOR = 3
+"""How many times that it costs where permissions have to be asked."""
+
 ATTEMPTS = 3
 """How often a bundle is decided in pieces. After that it is decided in one step, so that it does not wait for ever."""
 
@@ -99,13 +102,18 @@ class Bundles:
         decider: decides about members.
         committer: commits them.
         clock: when is now.
+        is_open: whether no permissions are asked.
     """
 
-    def __init__(self, params: Params, decider: Decider, committer: Committer, clock: Clock) -> None:
+    def __init__(
+        self, params: Params, decider: Decider, committer: Committer, clock: Clock, *, is_open: bool = True
+    ) -> None:
         self._params = params
         self._decider = decider
         self._committer = committer
         self._clock = clock
+        factor = 1 if is_open else JUDGED_FACTOR
+        self._decide_us, self._carry_out_us = factor * DECIDE_US, factor * CARRY_OUT_US
         self._carried_out: Iterator[int] | None = None
         """What is left of the bundle that was accepted last."""
 
@@ -154,7 +162,7 @@ class Bundles:
             for number, member in enumerate(bundle.messages):
                 accepted.append(self._decide(session, member, draft))
                 if attempts < ATTEMPTS and number % DONE_AT_ONCE == DONE_AT_ONCE - 1:
-                    yield DONE_AT_ONCE * DECIDE_US
+                    yield DONE_AT_ONCE * self._decide_us
             while self._carried_out is not None:
                 yield WAIT_US
             if watched.is_current():
@@ -199,7 +207,7 @@ class Bundles:
             left = iter(changes)
             while some := list(islice(left, DONE_AT_ONCE)):
                 self._committer.carry_out(session, some)
-                yield CARRY_OUT_US * len(some)
+                yield self._carry_out_us * len(some)
         finally:
             reserved.clear()
             self._carried_out = None

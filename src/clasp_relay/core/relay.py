@@ -170,7 +170,7 @@ class Relay:
             clock,
             self.work,
         )
-        self.bundles = Bundles(self.params, self.decider, self.committer, clock)
+        self.bundles = Bundles(self.params, self.decider, self.committer, clock, is_open=self.permissions.is_open)
         self.committer.too_slow = self._end_as_too_slow
         self.replays = None if reader is None else self._make_replays(reader)
         """What answers REPLAYs; None where there is no history."""
