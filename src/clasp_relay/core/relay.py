@@ -188,7 +188,9 @@ class Relay:
     def _make_replays(self, reader: HistoryReader) -> Replays:
         assert self.keeping is not None, "a reader of history without rules"
         ways = Ways(self.committer.hold, self.committer.release, self._refuse)
-        return Replays(self.keeping, reader, self.permissions, self.visibility, self.params, self.clock, ways)
+        return Replays(
+            self.keeping, reader, self.permissions, self.visibility, self.params, self.clock, self.work, ways
+        )
 
     def connect(self, outbox: Outbox, peer: str, codec: Codec) -> Session:
         """Begins a session; it must say HELLO before anything else.

@@ -394,6 +394,38 @@ class OrderTests(ReplayCase):
         self.assertEqual(self.waiting, [])
 
 
+class TurnTests(SynchronousTestCase):
+    """REPLAYs of many sessions at once."""
+
+    def test_many_replays_take_turns(self) -> None:
+        """However many ask at the same time, a turn has few pages."""
+        world = World(history=rules_of(KEPT))
+        clients = [world.join() for _ in range(12)]
+        for number in range(600):
+            clients[0].send(Publish("/kept/a", value=value(number)))
+        read: list[int] = []
+        history = world.relay.replays
+        assert history is not None
+        read_page = history.reader.read
+
+        def count(asked: Asked, done: Callable[[Page | None], None]) -> None:
+            read.append(asked.after_seq)
+            read_page(asked, done)
+
+        self.patch(history.reader, "read", count)
+        for client in clients:
+            client.send(Replay("/kept/*", NEWEST, limit=1))
+        self.assertLessEqual(len(read), 2)
+        while len(read) < 36:
+            before = len(read)
+            world.one_turn()
+            self.assertLessEqual(len(read), before + 2)
+        world.settle()
+        world.turn()
+        self.assertEqual([mark_of(client.hear()[-1]).count for client in clients], [1] * 12)
+        self.assertEqual(world.faults, [])
+
+
 class RefusalTests(SynchronousTestCase):
     """Who may ask for what."""
 

@@ -25,6 +25,8 @@ class MemoryHistory:
     """
 
     is_immediate = False
+    page_us = 2_000
+    """See ``HistoryReader``: all that is kept may have to be looked at."""
 
     def __init__(self, now_us: Callable[[], int], max_entries: int = MAX_ENTRIES) -> None:
         self._now_us = now_us

@@ -86,6 +86,9 @@ class Page(NamedTuple):
 class HistoryReader(Protocol):
     """Reads what is kept. Both calls end with ``done``, in a later turn or at once."""
 
+    page_us: int
+    """About what a page costs the event loop, in µs."""
+
     def settle(self, done: Callable[[int | None], None], /) -> None:
         """Waits until all that has happened is recorded.
 

@@ -29,6 +29,7 @@ from clasp_relay.core.rights.visibility import Visibility
 from clasp_relay.core.session.account import Kept as KeptFor
 from clasp_relay.core.session.sessions import Session, Unrecorded
 from clasp_relay.core.state.params import Params
+from clasp_relay.core.work import Pieces, Work
 from clasp_relay.errors import ErrorCode, RequestError
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.constants import ALL_TYPES
@@ -82,6 +83,7 @@ class Replays:
         visibility: who sees what.
         params: what is set now.
         clock: calls later.
+        work: does in pieces what takes long.
         ways: what it needs of the relay.
     """
 
@@ -93,8 +95,10 @@ class Replays:
         visibility: Visibility,
         params: Params,
         clock: Clock,
+        work: Work,
         ways: Ways,
     ) -> None:
+        self.work = work
         self.keeping = keeping
         self.reader = reader
         self.permissions = permissions
@@ -210,9 +214,9 @@ class _Answer:
         if not self._replays.keeping.rules.may_match(self._pattern):
             self._finish()
         elif self._is_newest:
-            self._read(asked._replace(is_backwards=True), self._counted)
+            self._in_turn(lambda: self._read(asked._replace(is_backwards=True), self._counted))
         else:
-            self._read(asked, self._send)
+            self._in_turn(lambda: self._read(asked, self._send))
 
     def _read(self, asked: Asked, then: Callable[[Page], None]) -> None:
         """Reads a page, if anybody still wants it."""
@@ -229,7 +233,17 @@ class _Answer:
             self._replays.reader.read(asked, got)
 
     def _later(self, call: Callable[[], None]) -> None:
-        self._replays.clock.call_later(0, call)
+        """Goes on in a later turn."""
+        self._replays.clock.call_later(0, lambda: self._in_turn(call))
+
+    def _in_turn(self, call: Callable[[], None]) -> None:
+        """Does something about a page as soon as there is room in a turn, so that many REPLAYs take turns."""
+
+        def piece() -> Pieces:
+            call()
+            yield self._replays.reader.page_us
+
+        self._replays.work.add(self, piece())
 
     # The newest entries: first it is found out where they begin.
 

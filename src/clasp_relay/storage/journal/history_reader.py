@@ -64,6 +64,9 @@ class HistoryReader:
         now_us: Unix µs.
     """
 
+    page_us = 50
+    """See ``HistoryReader``: the thread reads."""
+
     def __init__(self, reactor: Any, log: JournalLog, rules: HistoryRules, now_us: Callable[[], int]) -> None:
         self._reactor = reactor
         self._log = log
