@@ -574,6 +574,19 @@ class TokenTests(AccountsTestCase):
         self.assertIsNone(self.successResultOf(accounts.end_session(mine, alice.token, HOME)))
         self.assertRaises(TokenUnknown, self.stack.tokens.lookup, alice.token)
 
+    def test_who_takes_a_guests_id_does_not_end_that_guests_sessions(self) -> None:
+        """Where guest ids are open anybody may, without a token: that proves nothing, and shows nothing."""
+        self.stack = Stack(limits=GENEROUS, open_guest_ids=True)
+        accounts, gina = self.stack.accounts, self.guest("Gina", "g1")
+        self.stack.clock.advance(1)
+        stranger = self.guest("Gina", "g1")
+        (mine,) = self.successResultOf(accounts.sessions(gina.token))
+        (other,) = self.successResultOf(accounts.sessions(stranger.token))
+        self.assertNotEqual(mine.id, other.id)
+        self.assert_refused(accounts.end_session(mine.id, stranger.token, HOME), Missing)
+        self.assertEqual(self.stack.tokens.lookup(gina.token).subject, "g1")
+        self.assertIsNone(self.successResultOf(accounts.end_session(other.id, stranger.token, HOME)))
+
     def test_long_or_invisible_device_names_are_refused(self) -> None:
         """Whichever call brings them."""
         accounts, alice = self.stack.accounts, self.register("Alice")

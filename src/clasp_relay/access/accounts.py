@@ -36,7 +36,7 @@ from clasp_relay.access.tickets import Tickets
 from clasp_relay.access.tokens import MAX_EXPIRED, POLICY_SCOPES, TokenRecord, TokenTable, digest_of
 from clasp_relay.access.workers import Workers, uncancellable
 from clasp_relay.logs import events
-from clasp_relay.storage.users import Claim, User, UserStore
+from clasp_relay.storage.users import Claim, SignIn, User, UserStore
 
 __all__ = ["WRONG_PASSWORD", "Accounts", "Admission", "SessionInfo", "Tell", "TokenInfo", "load_tokens"]
 
@@ -394,12 +394,18 @@ class Accounts:
                 now if any(digest in in_use for digest in sign_in.digests) else sign_in.refreshed_s,
                 record.digest in sign_in.digests,
             )
-            for sign_in in await self._calls.run(self._store.sign_ins, record.subject, now)
+            for sign_in in await self._own_sign_ins(record)
         ]
+
+    async def _own_sign_ins(self, record: TokenRecord) -> list[SignIn]:
+        """Returns the sign-ins of a token's user; its own alone where a guest's id is not proof of who somebody is."""
+        found = await self._calls.run(self._store.sign_ins, record.subject, self._now())
+        is_proven = not (record.guest and self._open_guest_ids)
+        return [sign_in for sign_in in found if is_proven or record.digest in sign_in.digests]
 
     async def _end_session(self, wanted: str, bearer: str | None) -> None:
         record = self._signed_in(bearer)
-        for sign_in in await self._calls.run(self._store.sign_ins, record.subject, self._now()):
+        for sign_in in await self._own_sign_ins(record):
             if _session_id(sign_in.sign_in) == wanted:
                 self._tokens.revoke(await self._calls.run(self._store.revoke, sign_in.digests[0], self._now()))
                 return
