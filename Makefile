@@ -88,7 +88,8 @@ bench: $(FOR_DEV) ## the benchmarks, 20 minutes (ARGS="--only fan-out" for some;
 bench-quick: $(FOR_DEV) ## the benchmarks that say most, 90 seconds
 	$(BIN)/python -m bench --quick $(ARGS)
 
-soak: $(FOR_DEV) ## an hour of honest clients among attackers (ARGS="--minutes 5" for less)
+soak: $(FOR_DEV) ## random lives of sessions; then an hour of honest clients among attackers (ARGS="--minutes 5" for less)
+	FUZZ_EXAMPLES=1000 $(BIN)/pytest -q tests/access/test_sessions_fuzz.py
 	$(BIN)/python -m tests.integration.soak $(ARGS)
 
 format: $(FOR_DEV) ## lets ruff put right what it can

@@ -23,7 +23,7 @@ WITHOUT_TESTS = {
 }
 """Modules without a test of their own, and why."""
 
-WITHOUT_A_MODULE = {"test_layout.py", "test_packaging.py", "core/test_codecs.py"}
+WITHOUT_A_MODULE = {"test_layout.py", "test_packaging.py", "access/test_sessions_fuzz.py", "core/test_codecs.py"}
 """Tests about the project or a folder as a whole; so are all in the folders of ``ACROSS``."""
 
 ACROSS = ("deploy", "integration", "pytest_only")

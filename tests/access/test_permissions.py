@@ -14,6 +14,7 @@ from clasp_relay.access.permissions import EXPIRED, MAX_PLACE_CHARACTERS, MAX_PL
 from clasp_relay.access.policy import PACKAGED, Policy
 from clasp_relay.access.policy.checks import CHECKS
 from clasp_relay.access.tokens import ADMIN_SCOPES, POLICY_SCOPES, TokenRecord, TokenTable, digest_of
+from clasp_relay.core.ports import Log
 from clasp_relay.core.relay import RelayOptions
 from clasp_relay.errors import CloseCode, ErrorCode
 from clasp_relay.wire.constants import Signal
@@ -54,14 +55,16 @@ class AuthWorld(World):
     Args:
         policy: the policy's document, or None.
         options: what the relay is told about itself.
+        log: where changes are recorded; at once when not given.
     """
 
-    def __init__(self, policy: object | None, options: RelayOptions | None = None) -> None:
+    def __init__(self, policy: object | None, options: RelayOptions | None = None, log: Log | None = None) -> None:
         clock = WorldClock()
         self.tokens = TokenTable(clock.clock, lambda: clock.now_us() / 1e6)
         rules = None if policy is None else Policy.from_document(policy)
         history = rules.history_rules() if rules is not None and rules.document.history else None
-        super().__init__(options, TokenPermissions(self.tokens, rules, clock.now_us), clock, history=history)
+        permissions = TokenPermissions(self.tokens, rules, clock.now_us)
+        super().__init__(options, permissions, clock, log, history)
         for name in ("owner", "reader", "other"):
             self.add(name)
         self.add("admin", scopes_name=ADMIN_SCOPES)

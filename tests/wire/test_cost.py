@@ -124,6 +124,34 @@ class BundleTests(SynchronousTestCase):
                 payload = msgpack.packb({"type": "SET", "address": "/a", "value": value})
                 self.assertEqual(frame_cost(encode_frame(payload)), 1)
 
+    def test_nodes_in_messagepack_cost_more(self) -> None:
+        """Wherever they are: each can take as long to decode as a byte can be short. Long texts stay cheap."""
+        ints = list(range(100)) * 150
+        nested: Any = ints
+        for _ in range(10):
+            nested = [nested]
+        cases = {
+            "numbers": (ints, 59),
+            "nested": (nested, 59),
+            "too many": (list(range(100)) * 300, 1 + MAX_EXTRA),
+            "a text": ("A" * 60_000, 1),
+            "bytes": (b"A" * 60_000, 1),
+            "some texts": ({str(number): "A" * 600 for number in range(100)}, 1),
+            "numbers of all sizes": (
+                [1.5, 1 << 7, 1 << 15, 1 << 31, 1 << 63, -1 << 6, -1 << 14, -1 << 30, -1 << 62],
+                1,
+            ),
+        }
+        for name, (value, cost) in cases.items():
+            put = {"type": "SET", "address": "/a", "value": value}
+            with self.subTest(name):
+                self.assertEqual(frame_cost(encode_frame(msgpack.packb(put))), cost)
+                self.assertEqual(frame_cost(_packed(put)), cost)
+
+    def test_unfinished_nodes_in_messagepack_cost_something(self) -> None:
+        """A text that claims more than there is ends the scan."""
+        self.assertEqual(frame_cost(encode_frame(b"\x81\xdb\xff\xff\xff\xff" + b"\x01" * 1_000)), 1)
+
 
 class RobustnessTests(SynchronousTestCase):
     @given(MESSAGES)

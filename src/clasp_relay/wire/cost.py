@@ -20,8 +20,14 @@ SEGMENTS_A_UNIT, BYTES_A_UNIT, WILDCARDS_A_UNIT = 32, 1_024, 8
 DEFINITIONS_A_UNIT = 32
 """So many definitions of an ANNOUNCE add one unit: each takes about 4 µs."""
 
+NODES_A_UNIT = 256
+"""So many nodes of a MessagePack frame (keys, values, items) add one unit; each takes up to 1 µs to decode."""
+
 MAX_EXTRA = 64
 """What a message that is not a BUNDLE can cost beyond 1, so that it always fits into the usual burst of 120."""
+
+_SCANNED_NODES = 256
+"""Nodes of a MessagePack frame that are counted, in 40 µs; of those behind them each byte counts for one."""
 
 _WALKED_MEMBERS = 255
 """Members of a BUNDLE that are looked at: a frame cannot hold more than these that are longer than ``CHEAP_BYTES``."""
@@ -39,6 +45,18 @@ _TEXT_AT: dict[int, int] = {
 _WITH_VALUE = (int(MessageCode.SET), int(MessageCode.PUBLISH))
 _BUNDLE, _ANNOUNCE = int(MessageCode.BUNDLE), int(MessageCode.ANNOUNCE)
 
+_LENGTH_BYTES = {0xC4: 1, 0xC5: 2, 0xC6: 4, 0xD9: 1, 0xDA: 2, 0xDB: 4}
+"""How many bytes of a MessagePack head are the length of what follows: of bytes and strings."""
+
+_FIXED_BYTES = {0xCA: 5, 0xCB: 9, 0xCC: 2, 0xCD: 3, 0xCE: 5, 0xCF: 9, 0xD0: 2, 0xD1: 3, 0xD2: 5, 0xD3: 9}
+_HEAD_BYTES = {0xDC: 3, 0xDD: 5, 0xDE: 3, 0xDF: 5, **{head: 1 + length for head, length in _LENGTH_BYTES.items()}}
+
+_SHORT_BYTES = {0xA0 + length: 1 + length for length in range(32)}
+
+_NODE_BYTES = tuple({**_FIXED_BYTES, **_HEAD_BYTES, **_SHORT_BYTES}.get(head, 1) for head in range(256))
+"""How many bytes a MessagePack node takes, by its first byte: a number, a short string, or the head of a longer one, of
+bytes, or of a container."""
+
 # The key 'messages', in any of the forms of a MessagePack string, and the head of an array.
 _MESSAGES = re.compile(rb"[\xa8\x08]messages(?:([\x90-\x9f])|\xdc(..)|\xdd(....))", re.DOTALL)
 
@@ -53,7 +71,7 @@ def frame_cost(data: bytes) -> int:
         At least 1. For a BUNDLE, the number of its members and what their long addresses add; in MessagePack never
         less than the members, and more only where the text ``type`` occurs in what they carry. For any other message
         1 and what its address or pattern adds by its length, segments and wildcards, or the number of definitions of
-        an ANNOUNCE; at most ``1 + MAX_EXTRA``.
+        an ANNOUNCE; at most ``1 + MAX_EXTRA``. Any MessagePack frame costs at least 1 and what its nodes add.
     """
     if len(data) < 8:
         return 1
@@ -67,7 +85,9 @@ def frame_cost(data: bytes) -> int:
     if code == _BUNDLE:
         return _bundle_cost(data, start)
     if code >= 0x80:
-        return _legacy_cost(data, start)
+        cost = _legacy_cost(data, start)
+        # Each node takes a byte at least.
+        return cost if len(data) - start < NODES_A_UNIT else max(cost, _nodes_cost(data, start))
     return 1 + min(MAX_EXTRA, _extra(data, start))
 
 
@@ -125,3 +145,16 @@ def _legacy_cost(data: bytes, start: int) -> int:
     short, medium, long = heads[0]
     claimed = short[0] & 0x0F if short else int.from_bytes(medium or long, "big")
     return max(1, min(claimed, most))
+
+
+def _nodes_cost(data: bytes, at: int) -> int:
+    """Returns what a MessagePack frame costs by its nodes: one after the other, wherever they are nested."""
+    size, nodes = len(data), 0
+    while at < size and nodes < _SCANNED_NODES:
+        head = data[at]
+        length_bytes = _LENGTH_BYTES.get(head)
+        if length_bytes:
+            at += int.from_bytes(data[at + 1 : at + 1 + length_bytes], "big")
+        at += _NODE_BYTES[head]
+        nodes += 1
+    return 1 + min(MAX_EXTRA, (nodes + max(0, size - at)) // NODES_A_UNIT)

@@ -4,7 +4,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.core.fanout import gestures
 from clasp_relay.wire.constants import Phase, Signal
-from clasp_relay.wire.messages import Publish, Subscribe
+from clasp_relay.wire.messages import Bundle, Publish, Subscribe
 from tests.core.world import World, heard, value
 
 
@@ -55,6 +55,15 @@ class GestureTests(SynchronousTestCase):
             self.do((Phase.MOVE, number))
             self.assertEqual(self.seen(), [(Phase.MOVE, number)])
             self.seen(0.016)
+
+    def test_nothing_is_kept_for_a_session_that_has_ended(self) -> None:
+        """Its scheduled bundle moves all the same, each move at once."""
+        moves = tuple(gesture(Phase.MOVE, number) for number in range(3))
+        self.hand.send(Bundle(moves, self.world.clock.now_us() + 1_000_000))
+        self.hand.leave()
+        self.assertEqual(self.seen(1), [(Phase.MOVE, number) for number in range(3)])
+        self.eye.leave()
+        self.assertEqual((len(self.world.relay.gestures), sum(self.world.relay.accounts.bytes)), (0, 0))
 
     def test_pending_move_comes_before_what_ends_the_gesture(self) -> None:
         """Starts, ends and cancels are never lost, and never come before an earlier move."""

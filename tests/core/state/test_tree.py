@@ -105,6 +105,8 @@ class AddressTreeTests(SynchronousTestCase):
                     self.assertEqual(sorted(tree.match(parsed)), sorted(filter(parsed.matches, model)))
                     self.assertEqual(tree.find(parsed), list(tree.match(parsed)))
                     self.assertIn(tree.find(parsed, 20), (None, list(tree.match(parsed))))
+                    some = tree.first(parsed, 20)
+                    self.assertEqual((set(some) - set(tree.match(parsed)), not some), (set(), not tree.find(parsed)))
             for address in model:
                 tree.discard(address)
             self.assertEqual(tree._root, {})
@@ -134,6 +136,29 @@ class AddressTreeTests(SynchronousTestCase):
                 parsed.matches("/a")
                 self.assertIsNone(tree.find(parsed))
                 self.assertLess(count_calls(partial(tree.find, parsed)), 60_000)
+
+    def test_first_matches_are_found_at_a_bounded_cost(self) -> None:
+        """Those that are there for longest, at least one, and all where these are few."""
+        wide = tree_of(*(f"/room/{number}" for number in range(10_000)))
+        few = tree_of("/room/1", "/room/2/x")
+        deep = tree_of(*("/s" * 60 + f"/{number}" for number in range(2_000)))
+        late = tree_of(*(f"/a/{number}/x" for number in range(2_000)), "/a/z/y")
+        for tree, pattern, first, least in (
+            (wide, "/room/*", "/room/0", 200),
+            (wide, "/room/*9", "/room/9", 5),
+            (wide, "/**", "/room/0", 20),
+            (few, "/room/**", "/room/1", 2),
+            (deep, "/**", "/s" * 60 + "/0", 1),
+            (late, "/a/*/y", "/a/z/y", 1),
+        ):
+            with self.subTest(pattern=pattern):
+                parsed = Pattern.parse(pattern)
+                matches = tree.first(parsed, 256)
+                self.assertEqual(matches[0], first)
+                self.assertGreaterEqual(len(matches), least)
+                self.assertLessEqual(len(matches), 256)
+        self.assertLess(count_calls(lambda: wide.first(Pattern.parse("/room/*"), 256)), 1_000)
+        self.assertEqual(wide.first(Pattern.parse("/other/*"), 256), [])
 
     def test_search_of_the_usual_size_finds_all(self) -> None:
         """A lobby of many rooms, and one room among many."""

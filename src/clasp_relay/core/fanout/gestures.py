@@ -92,6 +92,10 @@ class Gestures:
                 self._remove(session, key)
 
     def _move(self, session: Session, message: Publish) -> None:
+        if not session.is_live:
+            # A scheduled bundle outlives its session, and nothing may be kept for that any more.
+            self._deliver(session, message)
+            return
         now_us = self._clock.now_us()
         gestures = self._sessions.setdefault(session, OrderedDict())
         key = (message.address, message.id)

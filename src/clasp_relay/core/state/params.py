@@ -34,6 +34,10 @@ SMALL_BYTES = 64 * 1024
 SHORT_LIFE_S = 3_600
 """Params with a life time of up to an hour are written again and again: nothing is lost when one of them ends."""
 
+MATCH_COST = 256
+"""How much of a search is done for one question of a policy, as ``tree.FIND_COST``: 0.1 ms at most, since a bundle has
+a question for each member."""
+
 LOOKED_AT = 256
 """How many params are looked at, at most, to find what can be evicted: with telling of it some ms of work."""
 
@@ -97,11 +101,14 @@ class Params:
         return list(self._params.values())
 
     def match(self, pattern: Pattern) -> Iterator[Param]:
-        """Yields the params whose address matches; the cost follows what matches."""
+        """Yields params whose address matches: all of them up to some 200, else those that are set for longest.
+
+        That is for decisions, of which one turn may hold many. Where any param matches, one is found.
+        """
         if pattern.is_literal:
             param = self._params.get(pattern.text)
             return iter(() if param is None else (param,))
-        return map(self._params.__getitem__, self._tree.match(pattern))
+        return map(self._params.__getitem__, self._tree.first(pattern, MATCH_COST))
 
     def find(self, pattern: Pattern) -> list[Param] | None:
         """Returns the params whose address matches, or None where finding them would take too long for one turn."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import chain
+from itertools import chain, islice
 from typing import TypeAlias
 
 from clasp_relay.wire.address import Pattern
@@ -34,32 +34,44 @@ class _Budget:
     Args:
         pattern: what is searched for; its wildcards and segments say how much the steps cost.
         limit: in entries; None for no limit.
+        takes_part: whether of a node that is too wide the first entries are looked at.
     """
 
-    __slots__ = ("_is_limited", "_left", "_node_cost", "_step_cost")
+    __slots__ = ("_is_limited", "_left", "_node_cost", "_step_cost", "_takes_part")
 
-    def __init__(self, pattern: Pattern, limit: int | None) -> None:
+    def __init__(self, pattern: Pattern, limit: int | None, *, takes_part: bool = False) -> None:
+        self._takes_part = takes_part
         self._is_limited = limit is not None
         self._left = limit or 0
         self._node_cost = _NODE_COST + pattern.text.count("/") // 4
         self._step_cost = search_cost(pattern)
 
-    def pay(self, entries: int, *, is_stepped: bool, is_whole: bool = False) -> None:
+    def pay(self, entries: int, *, is_stepped: bool, is_whole: bool = False) -> int:
         """Pays for a node.
 
         Args:
-            entries: how many of its entries are looked at.
+            entries: how many entries it has to look at.
             is_stepped: whether the pattern is compared with each of them.
             is_whole: whether it is compared with the whole address.
+
+        Returns:
+            how many of its entries may be looked at; fewer than it has only where ``takes_part``, in the last node.
 
         Raises:
             _TooMuchError: it is too much.
         """
-        if self._is_limited:
-            each = self._step_cost * 2 if is_stepped else 1
-            self._left -= self._node_cost + entries * (each * MAX_DEPTH if is_whole else each)
-            if self._left < 0:
-                raise _TooMuchError
+        if not self._is_limited:
+            return entries
+        each = (self._step_cost * 2 if is_stepped else 1) * (MAX_DEPTH if is_whole else 1)
+        left = self._left - self._node_cost - entries * each
+        if left >= 0:
+            self._left = left
+            return entries
+        some = (self._left - self._node_cost) // each if self._takes_part else 0
+        self._left = 0
+        if some <= 0:
+            raise _TooMuchError
+        return some
 
 
 def search_cost(pattern: Pattern) -> int:
@@ -138,18 +150,40 @@ class AddressTree:
             return found, False
         return found, True
 
+    def first(self, pattern: Pattern, max_cost: int) -> list[str]:
+        """Returns addresses that a pattern with wildcards matches, as far as a search of bounded cost finds them.
+
+        Of a node that is too wide those come that are there for longest. Where some match, at least one is returned.
+
+        Args:
+            pattern: what is searched for.
+            max_cost: see ``find``.
+        """
+        found: list[str] = []
+        try:
+            budget = _Budget(pattern, max_cost, takes_part=True)
+            for some in self._walk(self._root, pattern, pattern.start, 0, budget):
+                found += some
+        except _TooMuchError:
+            return found or list(islice(self.match(pattern), 1))
+        return found
+
     def _walk(self, node: _Node, pattern: Pattern, places: int, depth: int, budget: _Budget) -> Iterator[list[str]]:
         """Yields what matches below a node, some at a time: one by one they would pass all the nodes above."""
         if depth == MAX_DEPTH:
-            budget.pay(len(node), is_stepped=True, is_whole=True)
-            yield [child for child in node.values() if isinstance(child, str) and pattern.matches(child)]
+            count = budget.pay(len(node), is_stepped=True, is_whole=True)
+            children = list(islice(node.values(), count))
+            yield [child for child in children if isinstance(child, str) and pattern.matches(child)]
+            if count < len(node):
+                raise _TooMuchError
             return
         found: list[str] = []
         same = pattern.step_any(places)
         after, is_end = (0, False) if same is None else (same, pattern.accepts(same))
         literals = pattern.literals(places)
-        budget.pay(len(node) if literals is None else len(literals), is_stepped=same is None)
-        for segment, child in _candidates(node, literals):
+        entries = len(node) if literals is None else len(literals)
+        count = budget.pay(entries, is_stepped=same is None)
+        for segment, child in _candidates(node, literals, count):
             if same is None:
                 after = pattern.step(places, segment)
                 is_end = pattern.accepts(after)
@@ -166,9 +200,12 @@ class AddressTree:
                 yield from self._walk(child, pattern, after, depth + 1, budget)
         if found:
             yield found
+        if count < entries:
+            raise _TooMuchError
 
 
-def _candidates(node: _Node, literals: list[str] | None) -> list[tuple[str, _Node | str]]:
+def _candidates(node: _Node, literals: list[str] | None, count: int) -> list[tuple[str, _Node | str]]:
+    """Returns the first entries of a node that may match; ``count`` says of how many."""
     if literals is None:
-        return [item for item in node.items() if item[0]]
-    return [(segment, node[segment]) for segment in literals if segment in node]
+        return [item for item in islice(node.items(), count) if item[0]]
+    return [(segment, node[segment]) for segment in literals[:count] if segment in node]

@@ -3,11 +3,16 @@
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.access.policy.language.question import Question
+from clasp_relay.core.bundles import Watched
 from clasp_relay.core.records import Param
+from clasp_relay.core.state.draft import Draft
+from clasp_relay.core.state.params import ParamLimits, Params
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.messages import NULL
 from clasp_relay.wire.values import encode_value
 from tests.access.policy.world import World, by_existence, by_value, question
+from tests.core.counting import count_calls
+from tests.core.world import written
 
 
 class QuestionTests(SynchronousTestCase):
@@ -50,6 +55,23 @@ class QuestionTests(SynchronousTestCase):
         self.assertEqual((asked.reads.patterns, by_value(asked.reads)), ((), {"/a"}))
         self.assertEqual(asked.match("/b"), [])
         self.assertEqual(asked.match("no pattern"), [])
+
+    def test_pattern_costs_the_same_however_many_params_match(self) -> None:
+        """Also for each member of a bundle; those that are set for longest are found."""
+        steps = []
+        for count in (1_000, 20_000):
+            params = Params(ParamLimits())
+            for number in range(count):
+                address = f"/room/r1/video/{number}"
+                params.apply(written(params, Param(address, encode_value(1), 1, "s", 0, None, f"user {number}")))
+            found: list[Param] = []
+            for state in (params, Draft(params), Draft(Watched(params))):
+                asked = Question("bob", (), "/room/r1/signal", None, state, 0)
+                found = asked.match("/room/r1/video/*")
+                self.assertEqual(found[0].subject, "user 0")
+                self.assertLess(len(found), 300)
+            steps.append(count_calls(lambda asked=asked: asked.match("/room/r1/video/*")))  # type: ignore[misc]
+        self.assertEqual(steps[0], steps[1])
 
     def test_what_is_set_did_not_end(self) -> None:
         """An end of before is over."""
