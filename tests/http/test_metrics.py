@@ -425,6 +425,8 @@ class MetricsTests(SynchronousTestCase):
     def test_dashboard_shows_metrics_that_exist(self) -> None:
         """Each name in its queries is one of ours or of the process; all of ours are shown."""
         panels = json.loads(DASHBOARD.read_text("utf-8"))["panels"]
+        places = {(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in panels}
+        self.assertEqual((len({panel["id"] for panel in panels}), len(places)), (len(panels), len(panels)))
         queries = [target["expr"] for panel in panels for target in panel.get("targets", ())]
         shown = {name for query in queries for name in re.findall(r"\b(?:clasp|process)_\w+", query)}
         known = {family + ending for family in self.names() for ending in ("", "_bucket", "_sum", "_count")}
