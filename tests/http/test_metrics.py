@@ -430,8 +430,9 @@ class MetricsTests(SynchronousTestCase):
         queries = [target["expr"] for panel in panels for target in panel.get("targets", ())]
         shown = {name for query in queries for name in re.findall(r"\b(?:clasp|process)_\w+", query)}
         known = {family + ending for family in self.names() for ending in ("", "_bucket", "_sum", "_count")}
-        with_journal = make_registry(replace(self.machine().sources, journal=JournalLog(None, lambda _: False)))
-        ours = {family.name for family in with_journal.collect() if family.name.startswith("clasp_")}
-        known |= {sample.name for family in with_journal.collect() for sample in family.samples}
+        relay, journal = World(history=rules_of(KEPT)).relay, JournalLog(None, lambda _: False)
+        with_all = make_registry(replace(self.machine().sources, relay=relay, journal=journal))
+        ours = {family.name for family in with_all.collect() if family.name.startswith("clasp_")}
+        known |= {sample.name for family in with_all.collect() for sample in family.samples}
         self.assertEqual(shown - known, set())
         self.assertEqual(ours - {name.removesuffix("_bucket").removesuffix("_total") for name in shown}, set())
