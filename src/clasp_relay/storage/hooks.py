@@ -5,12 +5,12 @@ from __future__ import annotations
 import sqlite3
 from typing import NamedTuple
 
-from clasp_relay.storage.users import StoreRefusal
+from clasp_relay.errors import ClaspError
 
 __all__ = ["Hook", "HookGone", "HookStore"]
 
 
-class HookGone(StoreRefusal):
+class HookGone(ClaspError):
     """There is no such webhook."""
 
 
