@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.errors import DecodeError, ErrorCode, RequestError
 from clasp_relay.wire.constants import Signal
-from clasp_relay.wire.json_values import CODEC, EVENT_STREAM, parse_json, to_json, value_from_json
+from clasp_relay.wire.json_values import CODEC, EVENT_STREAM, EventStreamCodec, parse_json, to_json, value_from_json
 from clasp_relay.wire.messages import Error, Pong, Publish, SignalDefinition, SnapshotParam
 from clasp_relay.wire.values import decode_value, encode_value
 
@@ -96,6 +96,7 @@ class CodecTests(SynchronousTestCase):
         value = encode_value("a\r\n\u2028")
         data = b'data: {"address": "/a", "value": "a\\r\\n\xe2\x80\xa8", "revision": 2}\n\n'
         param = SnapshotParam("/a", value, 2, "w", 5)
+        marked, live = EventStreamCodec("/end"), b'event: live\ndata: {"complete": %s}\n\n'
         cases = [
             (EVENT_STREAM.set("/a", value, 2, False, False, None), b"event: set\n" + data),
             (*EVENT_STREAM.snapshot([param]), b"event: set\n" + data),
@@ -105,6 +106,9 @@ class CodecTests(SynchronousTestCase):
             ),
             (EVENT_STREAM.encode(Error(302, "No.")), b'event: problem\ndata: {"code": 302, "error": "No."}\n\n'),
             (EVENT_STREAM.encode(Pong()), b":\n\n"),
+            (marked.publish(Publish("/end", Signal.EVENT, value=encode_value({"complete": True}))), live % b"true"),
+            (marked.publish(Publish("/end", Signal.EVENT, value=encode_value([True]))), live % b"false"),
+            (marked.publish(Publish("/end", Signal.EVENT)), EVENT_STREAM.publish(Publish("/end", Signal.EVENT))),
         ]
         for told, expected in cases:
             self.assertEqual(told, expected)

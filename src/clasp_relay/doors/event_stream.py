@@ -22,8 +22,7 @@ from clasp_relay.net.outbox import Outbox
 from clasp_relay.net.websocket import ClaspFactory
 from clasp_relay.wire.constants import ALL_TYPES, Signal
 from clasp_relay.wire.json_values import EventStreamCodec, event
-from clasp_relay.wire.messages import Hello, Publish, Replay, Subscribe
-from clasp_relay.wire.values import decode_value
+from clasp_relay.wire.messages import Hello, Replay, Subscribe
 
 __all__ = ["HEARTBEAT_S", "Asked", "EventStream"]
 
@@ -65,19 +64,7 @@ class Asked:
     """The id that it saw last, before it was interrupted; None for none."""
 
 
-class _Codec(EventStreamCodec):
-    """Has the end mark of a REPLAY say that what comes now is live."""
-
-    def publish(self, message: Publish, /) -> bytes:
-        """See ``core.ports.Codec``."""
-        if message.address != END_MARK or message.value is None:
-            return super().publish(message)
-        mark = decode_value(message.value)
-        is_complete = isinstance(mark, dict) and mark.get("complete") is True
-        return event("live", b'{"complete": %s}' % (b"true" if is_complete else b"false"))
-
-
-CODEC = _Codec()
+CODEC = EventStreamCodec(END_MARK)
 """The one that all streams share."""
 
 

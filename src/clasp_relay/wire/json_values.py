@@ -137,7 +137,14 @@ CODEC = JsonCodec()
 
 
 class EventStreamCodec(JsonCodec):
-    """Implements ``core.ports.Codec`` for Server-Sent Events (HTML standard, section 9.2)."""
+    """Implements ``core.ports.Codec`` for Server-Sent Events (HTML standard, section 9.2).
+
+    Args:
+        end_mark: the address of the event that ends a REPLAY; it says that what comes then is live.
+    """
+
+    def __init__(self, end_mark: str = "") -> None:
+        self._end_mark = end_mark
 
     def set(self, address: str, value: Value, revision: int, lock: bool, unlock: bool, ttl: int | None, /) -> bytes:
         """See ``core.ports.Codec``."""
@@ -145,6 +152,10 @@ class EventStreamCodec(JsonCodec):
 
     def publish(self, message: Publish, /) -> bytes:
         """See ``core.ports.Codec``."""
+        if message.address == self._end_mark and message.value is not None:
+            mark = decode_value(message.value)
+            is_complete = isinstance(mark, dict) and mark.get("complete") is True
+            return event("live", _json({"complete": is_complete}))
         value = None if message.value is None else to_json(message.value)
         kind = message.signal.name.lower()
         return event("publish", _json({"address": message.address, "signal": kind, "value": value}))
