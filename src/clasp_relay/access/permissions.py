@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from clasp_relay.access.policy import Policy, redact
 from clasp_relay.access.policy.checks import holds_all
 from clasp_relay.access.policy.document import WriteRule
-from clasp_relay.access.policy.language.maps import encode_text, find_field, repeated_key
+from clasp_relay.access.policy.language.maps import encode_text, entry_heads, find_field, may_repeat
 from clasp_relay.access.policy.language.question import Question
 from clasp_relay.access.policy.scopes import ANONYMOUS, UNRESTRICTED, Scopes
 from clasp_relay.access.policy.write import ChecksLeft, WriteRequest
@@ -57,8 +57,8 @@ class Place:
         "can_write",
         "captured",
         "gives_ttl",
+        "heads_read",
         "is_admin",
-        "keys_read",
         "remembered",
         "signs",
     )
@@ -79,8 +79,8 @@ class Place:
         """The write rule, when it stamps each value; else None."""
         self.author = b"" if self.signs is None else _author(self.signs, (*self.captured, subject))
         """The encoded author that this rule stamps."""
-        self.keys_read = () if policy is None else tuple(policy.keys_read(address))
-        """The keys that the policy reads in the map at the address, in UTF-8."""
+        self.heads_read = () if policy is None else entry_heads(policy.keys_read(address))
+        """How the entries begin that the policy reads in the map at the address."""
         self.remembered: Answer[ChecksLeft] | None = None
         """The remembered answer of the last write that the rule decided."""
 
@@ -175,7 +175,7 @@ class TokenPermissions:
             raise _out_of_scope("write", address)
         if self._policy is None:
             return None
-        if value[0] == _MAP and repeated_key(value, place.keys_read) is not None:
+        if value[0] == _MAP and may_repeat(value, place.heads_read):
             self._policy.check_keys(address, value)
         keeps_ttl = not (place.gives_ttl if ttl is None else place.bounds_ttl)
         if keeps_ttl and self._surely_passes(who, place, address, value, state):
@@ -205,7 +205,7 @@ class TokenPermissions:
             raise _out_of_scope("publish", address)
         if self._policy is None:
             return None
-        if value is not None and value[0] == _MAP and repeated_key(value, place.keys_read) is not None:
+        if value is not None and value[0] == _MAP and may_repeat(value, place.heads_read):
             self._policy.check_keys(address, value)
         sent = NULL if value is None else value
         if self._surely_passes(who, place, address, sent, state):
@@ -357,7 +357,10 @@ def _is_signed(rule: WriteRule, author: Value, value: Value) -> bool:
     """Tells whether a value names its author already, so that it is passed on as it is: the usual case."""
     if rule.stamp is None or find_field(value, rule.stamp.field) != author:
         return False
-    return not any(mark.may_hold(value) for mark in rule.marks)
+    for mark in rule.marks:  # noqa: SIM110 - a generator takes longer than the search
+        if mark.may_hold(value):
+            return False
+    return True
 
 
 def _bearer(who: Identity) -> Bearer:

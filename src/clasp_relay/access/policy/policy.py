@@ -133,7 +133,7 @@ class Policy:
         Raises:
             RequestError: VALUE.
         """
-        key = repeated_key(value, self.keys_read(address))
+        key = repeated_key(value, sorted(self.keys_read(address)))
         if key is not None:
             text = f"the key {key.decode()!r} is in the map more than once"
             raise RequestError(ErrorCode.VALUE, text, address)

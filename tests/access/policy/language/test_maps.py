@@ -5,10 +5,12 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.access.policy.language.maps import (
+    entry_heads,
     fields_of,
     find_field,
     get_field,
     holds,
+    may_repeat,
     redact,
     repeated_key,
     same,
@@ -72,8 +74,11 @@ class LookingTests(SynchronousTestCase):
         value = raw_map(*entries)
         names = [name for name, _ in entries]
         for key in ("a", "ab", "", "c"):
-            self.assertEqual(repeated_key(value, [key.encode()]), key.encode() if names.count(key) > 1 else None)
+            is_repeated = names.count(key) > 1
+            self.assertEqual(repeated_key(value, [key.encode()]), key.encode() if is_repeated else None)
+            self.assertTrue(may_repeat(value, entry_heads(frozenset([key.encode()]))) or not is_repeated)
         self.assertIsNone(repeated_key(value, []))
+        self.assertFalse(may_repeat(encode_value({"a": 1, "ab": 2}), entry_heads(frozenset([b"a", b"ab", b"c"]))))
 
     def test_what_is_no_map_has_no_keys(self) -> None:
         """Whatever its bytes."""

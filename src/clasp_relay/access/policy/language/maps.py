@@ -7,7 +7,7 @@ as it does for every client.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 
 from clasp_relay.wire.constants import ValueType
@@ -103,11 +103,26 @@ def repeated_key(value: Value, keys: Iterable[bytes]) -> bytes | None:
     if value[0] != ValueType.MAP:
         return None
     for key in keys:
-        name = _U16.pack(len(key)) + key
-        # Nearly always the bytes of a key occur once, so the map need not be parsed.
-        if value.find(name) != value.rfind(name) and sum(found == key for found, _, _ in _entries(value)) > 1:
+        if sum(found == key for found, _, _ in _entries(value)) > 1:
             return key
     return None
+
+
+@lru_cache(maxsize=1024)
+def entry_heads(keys: frozenset[bytes]) -> tuple[bytes, ...]:
+    """Returns how an entry of a map begins for each of some keys (UTF-8); one object for equal sets."""
+    return tuple(_U16.pack(len(key)) + key for key in sorted(keys))
+
+
+def may_repeat(value: Value, heads: Sequence[bytes]) -> bool:
+    """Tells whether ``repeated_key`` may find one of the keys with these ``entry_heads``; False is certain.
+
+    Nearly always the bytes of each occur at most once, and one search tells.
+    """
+    for head in heads:  # noqa: SIM110 - a generator takes longer than the search
+        if value.count(head) > 1:
+            return True
+    return False
 
 
 def holds(value: Value | None, word: bytes) -> bool:
