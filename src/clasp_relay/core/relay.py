@@ -179,7 +179,7 @@ class Relay:
         self.origin_of: Callable[[str], str] = _no_origin
         """What a client address counts as where shares are counted; several addresses may be one client's. To be set
         before the first session connects; without it no address is counted."""
-        self.when_gone: Callable[[str], None] = _nobody_cares
+        self.when_gone: Callable[[str], None] = _untold
         """Is called with a subject whose last session has ended; with none in open mode. To be set before the first
         session connects."""
         self._report_fault = report_fault
@@ -543,8 +543,8 @@ def _no_origin(_peer: str) -> str:
     return ""
 
 
-def _nobody_cares(_subject: str) -> None:
-    """Nothing hangs on a subject's last session."""
+def _untold(_subject: str) -> None:
+    """Nobody is told of the end of a subject's last session."""
 
 
 def _unreported(_session_id: str, _why: str) -> None:

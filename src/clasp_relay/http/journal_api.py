@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -148,8 +148,10 @@ class _Reading:
             self._found.append(entry)
         else:
             if not page.is_end and self._read_bytes < MAX_READ_BYTES:
-                key = "before_seq" if self._asked.is_backwards else "after_seq"
-                self._asked = self._asked._replace(**{key: page.examined_seq})  # type: ignore[arg-type]
+                if self._asked.is_backwards:
+                    self._asked = self._asked._replace(before_seq=page.examined_seq)
+                else:
+                    self._asked = self._asked._replace(after_seq=page.examined_seq)
                 self._replays.clock.call_later(0, lambda: self._replays.reader.read(self._asked, self._got))
                 return
         self.done.callback(self._found)
@@ -158,7 +160,13 @@ class _Reading:
 def _settled(replays: Replays) -> Deferred[int]:
     """Returns a Deferred of the last seq, once all that has happened is recorded."""
     done: Deferred[int] = Deferred()
-    tell: Callable[[int | None], None] = lambda seq: done.errback(_unreadable()) if seq is None else done.callback(seq)  # noqa: E731
+
+    def tell(seq: int | None) -> None:
+        if seq is None:
+            done.errback(_unreadable())
+        else:
+            done.callback(seq)
+
     replays.reader.settle(tell)
     return done
 
