@@ -428,7 +428,7 @@ class RunTests(SynchronousTestCase):
     def add(self, *messages: bytes) -> None:
         """Adds messages for everybody."""
         for message in messages:
-            self.run_.frames.append(keep(message))
+            self.run_.append(keep(message))
 
     def read(self, item: object) -> list[bytes]:
         """Returns the messages of a piece, which are the same as frames and on the wire."""

@@ -26,6 +26,8 @@ from clasp_relay.core.work import Pieces, Work
 from clasp_relay.wire.constants import Signal
 from clasp_relay.wire.messages import NULL, Bundle, Publish, Value
 
+_GESTURE = Signal.GESTURE
+
 ENDED_AT_ONCE = 16
 """How many params or locks end in one piece of work. A hundred thousand can end at the same time."""
 
@@ -176,7 +178,7 @@ class Committer:
         Raises:
             RequestError: OVERLOADED when it is to be kept and cannot be recorded; nobody was told.
         """
-        kept = self._kept(session, message)
+        kept = None if self._keeping is None else self._kept(session, message)
         if kept is not None:
             self._log.check()
             self._record((kept,), session)
@@ -379,7 +381,7 @@ class Committer:
             self._catch_ups.after(opening, param.subject)
 
     def _pass_on(self, session: Session, message: Publish) -> None:
-        if message.signal is Signal.GESTURE:
+        if message.signal is _GESTURE:
             self.gestures.pass_on(session, message)
         else:
             self._tell_signal(session, message)

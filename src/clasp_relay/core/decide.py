@@ -145,9 +145,11 @@ class Decider:
         check_address(address)
         if address.startswith(REPLAY_ADDRESSES):
             raise RequestError(ErrorCode.POLICY, ONLY_THE_RELAY, address)
-        check_publish_fits(message)
+        value = message.value
+        if value is None or 4 * len(address) + len(value) > SURELY_FITS_BYTES:
+            check_publish_fits(message)
         if not self._is_open:
-            value = SOMETHING if message.value is None and message.samples is not None else message.value
+            value = SOMETHING if value is None and message.samples is not None else value
             signed = self._permissions.check_publish(session.identity, address, value, state)
             if signed is not None:
                 message = message._replace(value=signed)

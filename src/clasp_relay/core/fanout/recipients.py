@@ -21,6 +21,8 @@ from clasp_relay.wire.messages import Publish, Set
 _PARAM = Signal.PARAM
 _PARAM_AT = int(_PARAM)
 _PARAM_KIND = Kind.PARAM
+_KEPT = Kind.KEEP
+_SOMETIMES_DROPPED = frozenset({Signal.STREAM, Signal.GESTURE})
 
 # Skips the argument handling of the generated constructor: a frame is made for every message.
 _new = tuple.__new__
@@ -107,7 +109,7 @@ class Recipients:
             return
         rule = None if self._is_open else self._visibility.place(address).live
         views = ((FULL, whole),) if rule is None else self._views(rule, address, route, signal)
-        kind = _kind(message)
+        kind = _kind(message) if signal in _SOMETIMES_DROPPED else _KEPT
         for fields, delivery in views:
             seen = self._redacted(message, fields) if fields else message
             for audience in delivery.audiences:
