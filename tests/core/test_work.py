@@ -44,6 +44,24 @@ class WorkTests(SynchronousTestCase):
         self.assertEqual(self.done, ["a0"])
         self.assertEqual(self.after(), (["a0", "a1", "b0", "later0"], 5))
 
+    def test_piece_that_takes_longer_than_it_says_counts_by_the_clock(self) -> None:
+        """The last one of a work, too, which says nothing. The rest waits for the next turn."""
+
+        def slow(name: str) -> Pieces:
+            for number in range(2):
+                self.done.append(f"{name}{number}")
+                self.clock.clock.rightNow += TURN_US * 0.6e-6
+                yield 1
+            self.clock.clock.rightNow += TURN_US * 1e-6
+
+        self.work.add("a", slow("a"))
+        self.assertEqual(self.done, ["a0", "a1"])
+        self.work.add("b", slow("b"))
+        self.assertEqual(self.done, ["a0", "a1"])
+        done, turns = self.after()
+        self.assertEqual(done, ["a0", "a1", "b0", "b1"])
+        self.assertGreater(turns, 2)
+
     def test_work_that_is_added_by_work_waits_behind_it(self) -> None:
         """It is not done inside of it."""
 

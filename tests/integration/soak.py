@@ -3,7 +3,8 @@
 Run: ``python -m tests.integration.soak [--minutes 60] [--seed N]``
 
 Nothing of the honest may be refused or lost, no turn of the event loop may take more than 10 ms of CPU time, and
-afterwards the memory must be back. It prints a line a minute and ends with status 1 when any of this does not hold.
+afterwards the memory must be back. It prints from time to time how it goes and what the longest turn was doing, and
+ends with status 1 when any of this does not hold.
 """
 
 from __future__ import annotations
@@ -147,6 +148,8 @@ class Result:
 
     crowd: Crowd
     longest_turn_ms: float
+    doing: list[str]
+    """What the longest turn was seen doing (``watched_relay``)."""
     rss_bytes: list[int]
     """Before the attacks, after their first half, after their second half; each at rest."""
 
@@ -166,7 +169,7 @@ class Result:
         if not crowd.sent:
             found.append("nobody said anything")
         if self.longest_turn_ms > max_turn_ms:
-            found.append(f"a turn took {self.longest_turn_ms:.1f} ms of CPU time")
+            found.append("\n  ".join([f"a turn took {self.longest_turn_ms:.1f} ms of CPU time", *self.doing]))
         _, half, whole = self.rss_bytes
         if whole - half > GROWTH_BYTES:
             found.append(f"the memory grew by {(whole - half) >> 20} MiB in the second half")
@@ -192,6 +195,10 @@ def turns(relay: AccountsRelay) -> dict[str, Any]:
     return report
 
 
+def _length_ms(report: dict[str, Any]) -> float:
+    return float(report["longest_cpu_ms"])
+
+
 async def soak(relay: AccountsRelay, seconds: float, seed: int) -> Result:
     """Has the honest talk and the attackers attack.
 
@@ -205,8 +212,9 @@ async def soak(relay: AccountsRelay, seconds: float, seed: int) -> Result:
     await in_flight(len(members), ROOMS, lambda number: members[number].enter())
     await asyncio.sleep(1)
     sizes = [relay.rss_bytes]
-    longest_ms = 0.0
+    longest: dict[str, Any] = {"longest_cpu_ms": 0.0, "doing": []}
     turns(relay)
+    relay.say("sample")
     talks = asyncio.gather(*(member.live() for member in members))
     for half in range(2):
         attackers = multiprocessing.get_context("spawn").Process(
@@ -214,12 +222,11 @@ async def soak(relay: AccountsRelay, seconds: float, seed: int) -> Result:
         )
         attackers.start()
         while attackers.is_alive() and not crowd.is_over:
-            await asyncio.sleep(min(60.0, seconds / 8))
+            await asyncio.sleep(min(10.0, seconds / 8))
             report = await asyncio.to_thread(turns, relay)
-            longest_ms = max(longest_ms, report["longest_cpu_ms"])
-            print(
-                f"  {crowd.sent} messages, {len(crowd.refused)} refusals, longest turn {longest_ms:.1f} ms", flush=True
-            )
+            longest = max(longest, report, key=_length_ms)
+            text = f"{crowd.sent} messages, {len(crowd.refused)} refusals, longest turn {_length_ms(report):.1f} ms"
+            print("\n    ".join([f"  {text}", *report["doing"]]), flush=True)
         attackers.join()
         await asyncio.sleep(3)
         sizes.append(relay.rss_bytes)
@@ -227,8 +234,8 @@ async def soak(relay: AccountsRelay, seconds: float, seed: int) -> Result:
     await talks
     # What is on its way arrives.
     await asyncio.sleep(2)
-    longest_ms = max(longest_ms, (await asyncio.to_thread(turns, relay))["longest_cpu_ms"])
-    result = Result(crowd, longest_ms, sizes)
+    longest = max(longest, await asyncio.to_thread(turns, relay), key=_length_ms)
+    result = Result(crowd, _length_ms(longest), longest["doing"], sizes)
     for member in members:
         member.leave()
     return result

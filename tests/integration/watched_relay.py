@@ -3,15 +3,18 @@
 ``python -m tests.integration.watched_relay --host H --port P …``: the relay's own options. Each line on its stdin is a
 command: ``clock SECONDS`` moves the machine's clock, as this process sees it, forwards or back; ``turns`` prints how
 long the longest turn of the event loop was since the last time, and on which threads passwords were hashed, as JSON
-behind the word «turns».
+behind the word «turns». After ``sample`` that JSON also says what the longest turn was doing.
 """
 
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import threading
 import time
+from collections import Counter
+from types import FrameType
 from typing import Any
 
 _unmoved = time.time
@@ -24,6 +27,10 @@ def _wall_s() -> float:
 
 time.time = _wall_s
 # Everything that keeps the time from here on keeps the moved one, Twisted's timers included.
+
+from clasp_relay.net.reactor import install  # noqa: E402
+
+install()
 
 import argon2  # noqa: E402
 from twisted.internet import reactor as _reactor  # noqa: E402
@@ -38,12 +45,48 @@ from clasp_relay.service import make_service  # noqa: E402
 
 reactor: Any = _reactor
 
+SAMPLE_S = 0.001
+"""CPU time between two samples."""
+
+
+class Samples:
+    """What the turn that is under way was seen doing; nothing until ``begin``."""
+
+    def __init__(self) -> None:
+        self._stacks: list[list[str]] = []
+
+    def begin(self) -> None:
+        """Looks at the event loop's thread from now on, whenever the process has worked for ``SAMPLE_S``."""
+        signal.signal(signal.SIGPROF, self._look)
+        signal.setitimer(signal.ITIMER_PROF, SAMPLE_S, SAMPLE_S)
+
+    def clear(self) -> None:
+        """Begins a turn."""
+        self._stacks.clear()
+
+    def tell(self) -> list[str]:
+        """Returns what was seen since the turn began: how often, and the relay's functions, the innermost last."""
+        seen = Counter(" > ".join(stack) for stack in self._stacks)
+        return [f"{count} x {stack}" for stack, count in seen.most_common(8)]
+
+    def _look(self, _number: int, frame: FrameType | None) -> None:
+        stack: list[str] = []
+        while frame is not None:
+            code = frame.f_code
+            if "/clasp_relay/" in code.co_filename or not stack:
+                stack.append(f"{code.co_filename.rpartition('/')[2]}:{frame.f_lineno} {code.co_name}")
+            frame = frame.f_back
+        self._stacks.append(stack[::-1])
+
 
 class Turns:
     """Measures the time between two waits of the event loop: one turn."""
 
     def __init__(self, poller: Any) -> None:
         self._poller = poller
+        self.samples = Samples()
+        self.doing: list[str] = []
+        """What the longest turn was doing, where that was looked at."""
         self._began_s = self._began_cpu_s = 0.0
         self.longest_s = self.longest_cpu_s = 0.0
         self.count = 0
@@ -52,9 +95,13 @@ class Turns:
         """Ends a turn, waits, and begins the next one."""
         if self._began_s:
             self.longest_s = max(self.longest_s, time.perf_counter() - self._began_s)
-            self.longest_cpu_s = max(self.longest_cpu_s, time.thread_time() - self._began_cpu_s)
+            cpu_s = time.thread_time() - self._began_cpu_s
+            if cpu_s > self.longest_cpu_s:
+                self.longest_cpu_s = cpu_s
+                self.doing = self.samples.tell()
             self.count += 1
         ready = self._poller.poll(*arguments)
+        self.samples.clear()
         self._began_s, self._began_cpu_s = time.perf_counter(), time.thread_time()
         return ready
 
@@ -104,11 +151,14 @@ class Commands(LineOnlyReceiver):
         if command == "clock":
             _moved_s += float(rest)
             print("moved", flush=True)
+        elif command == "sample":
+            self._turns.samples.begin()
         else:
             turns, hashing = self._turns, self._hashing
             report = {
                 "longest_ms": turns.longest_s * 1e3,
                 "longest_cpu_ms": turns.longest_cpu_s * 1e3,
+                "doing": turns.doing,
                 "turns": turns.count,
                 "hashes": hashing.count,
                 "most_hashes_at_once": hashing.most,
@@ -118,6 +168,7 @@ class Commands(LineOnlyReceiver):
             print("turns", json.dumps(report), flush=True)
             turns.longest_s = turns.longest_cpu_s = 0.0
             turns.count = 0
+            turns.doing = []
             hashing.count = hashing.most = 0
             hashing.threads.clear()
 
@@ -136,6 +187,8 @@ def main() -> None:
     StandardIO(Commands(turns, hashing))
     keep_collections_short(reactor)
     reactor.run()
+    # Python puts the signal's default action back before it ends, which kills.
+    signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 if __name__ == "__main__":

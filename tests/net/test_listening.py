@@ -1,17 +1,19 @@
 """Listening: the reactor is asked for what was said, and what cannot be is one line that names the option."""
 
+import socket
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.protocol import Factory
+from twisted.internet.tcp import Port
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.errors import StartError
 from clasp_relay.net import listening
-from clasp_relay.net.listening import BACKLOG, TcpPlace, Where, listen
+from clasp_relay.net.listening import ACCEPTED_AT_ONCE, BACKLOG, TcpPlace, Where, listen
 
 
 class Full:
@@ -66,6 +68,28 @@ class ListenTests(SynchronousTestCase):
         listen(reactor, "unix:/run/clasp.sock", Factory(), "--endpoint")
         self.assertEqual([(port, host) for port, _, _, host in reactor.tcpServers], [(7, "127.0.0.1")])
         self.assertEqual([path for path, *_ in reactor.unixServers], ["/run/clasp.sock"])
+
+    def test_port_accepts_few_connections_in_a_turn(self) -> None:
+        """However many come, and however often: a hundred would take many ms. The others come with the next turns."""
+        came: list[object] = []
+
+        class Counting(Factory):
+            def buildProtocol(self, addr: object) -> None:
+                came.append(addr)
+
+        class Real(MemoryReactorClock):
+            def listenTCP(self, port: int, factory: Factory, *_: Any, **__: Any) -> Any:  # noqa: N802
+                listening_port = Port(port, factory, interface="127.0.0.1", reactor=self)
+                listening_port.startListening()
+                return listening_port
+
+        port: Any = listen(Real(), TcpPlace("127.0.0.1", 0), Counting(), "--port")
+        self.addCleanup(port.socket.close)
+        for _ in range(3 * ACCEPTED_AT_ONCE):
+            self.addCleanup(socket.create_connection(("127.0.0.1", port.getHost().port)).close)
+        for number in range(1, 4):
+            port.doRead()
+            self.assertEqual(len(came), number * ACCEPTED_AT_ONCE)
 
     def test_listen_names_option_place_and_cause_when_it_cannot(self) -> None:
         """In one line, with the cure."""

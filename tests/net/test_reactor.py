@@ -8,7 +8,7 @@ from twisted.internet.main import CONNECTION_DONE
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.net.reactor import RelayReactor
+from clasp_relay.net.reactor import ENDS_AT_ONCE, RelayReactor
 
 
 class Reader:
@@ -76,6 +76,22 @@ class ReactorTests(SynchronousTestCase):
         self.reactor.doIteration(1)
         self.reactor.doIteration(0)
         self.assertEqual([reader.got for reader in readers], [[b"x"]] * 3)
+
+    def test_reactor_ends_few_connections_in_a_turn(self) -> None:
+        """Whichever way they end; what else is ready then is not forgotten."""
+        count = ENDS_AT_ONCE * 3 // 2
+        self.reader()
+        for begin in (lambda reader: setattr(reader, "result", CONNECTION_DONE), Reader.hang_up):
+            with self.subTest(begin=begin):
+                readers = [self.reader() for _ in range(count)]
+                for reader in readers:
+                    begin(reader)
+                lost = []
+                for _ in range(4):
+                    self.reactor.doIteration(0)
+                    lost.append(sum(bool(reader.lost) for reader in readers))
+                self.assertLessEqual(lost[0], ENDS_AT_ONCE)
+                self.assertEqual(lost[-1], count)
 
     def test_reactor_ends_what_says_that_it_has_ended(self) -> None:
         """With the reason that it gave; it is read no more."""

@@ -6,7 +6,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.errors import CloseCode
-from clasp_relay.net.reading import REST_S, SLICE_S, Reading
+from clasp_relay.net.reading import FRESH_S, REST_S, SLICE_S, Reading
 from tests.core.world import one_turn
 from tests.net.helpers import MemorySession, Site, client_frame, datas, keep
 
@@ -22,7 +22,7 @@ class SlowReader:
 
     def go_on(self) -> None:
         """Handles what the slice allows."""
-        end_s = self._reading.now_s() + SLICE_S
+        end_s = self._reading.slice_end_s()
         while self._left:
             if self._reading.now_s() >= end_s:
                 self._reading.wait(self)
@@ -46,31 +46,61 @@ class ReadingTests(SynchronousTestCase):
 
     def test_slice_ends_and_the_rest_waits(self) -> None:
         """Until a later turn."""
-        self.reader("a", 5, SLICE_S / 2).go_on()
+        self.reader("a", 7, SLICE_S / 2).go_on()
         self.assertEqual(self.told, ["a", "a"])
         one_turn(self.clock)
         self.assertEqual(self.told, ["a"] * 4)
         one_turn(self.clock)
-        self.assertEqual(self.told, ["a"] * 5)
+        self.assertEqual(self.told, ["a"] * 6)
+        one_turn(self.clock)
+        self.assertEqual(self.told, ["a"] * 7)
         one_turn(self.clock)
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_all_slices_of_a_turn_share_its_time(self) -> None:
+        """However many connections send much at the same moment."""
+        for _ in range(20):
+            self.reader("a", 8, FRESH_S / 8).go_on()
+        self.assertEqual(len(self.told), 8)
+        for _ in range(5):
+            began_s = self.clock.seconds()
+            one_turn(self.clock)
+            self.assertLessEqual(self.clock.seconds() - began_s, 1.01 * REST_S)
+        one_turn(self.clock)
+        self.reader("b", 1, FRESH_S / 8).go_on()
+        self.assertEqual(self.told[-1], "b")
+
+    def test_who_has_had_no_slice_yet_comes_first(self) -> None:
+        """Between two slices of those that have much to say."""
+        for name in "abc":
+            self.reader(name, 99, SLICE_S).go_on()
+        for _ in range(3):
+            one_turn(self.clock)
+        self.told.clear()
+        self.reader("a", 1, FRESH_S).go_on()
+        for name in "xyz":
+            self.reader(name, 1, SLICE_S / 4).go_on()
+        for _ in range(3):
+            one_turn(self.clock)
+        self.assertEqual([name for name in self.told if name in "xyz"], ["x", "y", "z"])
+        self.assertLess(self.told.index("x"), 2)
 
     def test_connections_have_their_slices_one_after_the_other(self) -> None:
         """However much one of them has sent."""
         self.reader("a", 4, SLICE_S).go_on()
         self.reader("b", 2, SLICE_S).go_on()
-        for _ in range(3):
+        for _ in range(5):
             one_turn(self.clock)
-        self.assertEqual(self.told, ["a", "b", "a", "b", "a", "a"])
+        self.assertEqual(self.told, ["a", "a", "b", "a", "b", "a"])
 
     def test_those_that_wait_have_a_part_of_each_turn_only(self) -> None:
-        """The first ones; the others wait for the turns after it. What comes new is handled at once."""
+        """The first ones; the others wait for the turns after it."""
         for name in "abcd":
-            self.reader(name, 2, REST_S).go_on()
-        self.assertEqual(self.told, ["a", "b", "c", "d"])
-        for number in range(1, 5):
+            self.reader(name, 1, REST_S).go_on()
+        self.assertEqual(self.told, ["a"])
+        for number in range(1, 4):
             one_turn(self.clock)
-            self.assertEqual(self.told[4:], list("abcd"[:number]))
+            self.assertEqual(self.told, list("abcd"[: number + 1]))
 
     def test_connection_that_has_ended_waits_no_longer(self) -> None:
         """It may be one that does not wait."""

@@ -16,7 +16,8 @@ from typing import TypeAlias
 from clasp_relay.core.ports import Clock
 
 TURN_US = 2_000
-"""How much is done in one turn. With the pieces of SNAPSHOTs that a turn encodes that is about 4 ms."""
+"""How much is done in one turn: by estimate, and by the clock where a piece takes longer, as on a slow or busy machine.
+With the pieces of SNAPSHOTs that a turn encodes that is about 4 ms."""
 
 Pieces: TypeAlias = Iterator[int]
 """Work: each step does one piece, of 1 ms at most, and yields what it cost by estimate, in µs; at least 1."""
@@ -26,7 +27,7 @@ class Work:
     """The pieces that wait, by their owners.
 
     Args:
-        clock: calls in the next turn.
+        clock: calls in the next turn, and measures what the pieces take.
         report_fault: told of every exception of a piece, with a sentence about what was being done. The rest of that
             work is left out.
     """
@@ -87,6 +88,7 @@ class Work:
 
     def _do_piece(self, queue: deque[Pieces]) -> int:
         """Does the next piece of an owner's first work, and returns what it cost."""
+        began_us = self._clock.now_us()
         try:
             cost_us = next(queue[0], None)
         except Exception as fault:
@@ -94,5 +96,5 @@ class Work:
             cost_us = None
         if cost_us is None:
             queue.popleft()
-            return 0
-        return cost_us
+            cost_us = 0
+        return max(cost_us, self._clock.now_us() - began_us)

@@ -20,7 +20,6 @@ from clasp_relay.doors.door import DoorCounts
 from clasp_relay.errors import CloseCode
 from clasp_relay.logs import events
 from clasp_relay.net.outbox import Outbox
-from clasp_relay.net.reading import SLICE_S
 from clasp_relay.net.websocket import END_TIMEOUT_S, ClaspFactory, Draining, peer_host
 
 TAKEN_AT_ONCE_BYTES = 1_024
@@ -152,18 +151,22 @@ class StreamConnection(Draining, Protocol):
 
     def _take_slice(self) -> None:
         """Takes what came, as far as the time of this turn goes."""
-        now_s = self.gate.reading.now_s
-        end_s = now_s() + SLICE_S
+        reading = self.gate.reading
+        end_s: float | None = None
+        is_first = True
         while self._tail:
             outbox = self.outbox
             if outbox is None or outbox.is_closing:
                 self._tail = b""
                 return
-            if self.is_busy or now_s() >= end_s:
+            if not is_first and end_s is None:
+                end_s = reading.slice_end_s()
+            if self.is_busy or (end_s is not None and reading.now_s() >= end_s):
                 self._is_waiting = True
                 self.transport.pauseProducing()
-                self.gate.reading.wait(self)
+                reading.wait(self)
                 return
+            is_first = False
             some, self._tail = self._tail[:TAKEN_AT_ONCE_BYTES], self._tail[TAKEN_AT_ONCE_BYTES:]
             self._guarded("handled a message", partial(self.take, some))
             if self._timer is not None and self.is_live and not outbox.is_closing:

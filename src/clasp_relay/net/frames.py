@@ -17,7 +17,6 @@ from twisted.logger import formatEvent
 
 from clasp_relay.logs import events
 from clasp_relay.net.plain_http import TLS_BEGIN, health_answer, response, without_empty_port
-from clasp_relay.net.reading import SLICE_S
 from clasp_relay.wire.clasp import ClaspCodec
 
 MAX_REQUEST_BYTES = 16 * 1024
@@ -292,12 +291,16 @@ class FastPathProtocol(GuardedProtocol):
         if self.state not in (self.STATE_OPEN, self.STATE_CLOSING):
             super().consumeData()
             return
-        now_s = self.factory.reading.now_s
-        end_s = now_s() + SLICE_S
+        reading, end_s = self.factory.reading, 0.0
+        steps = 0
         while self.state != self.STATE_CLOSED:
             if not self.processData():
                 return
-            if now_s() >= end_s or self.is_busy():
+            steps += 1
+            # A frame takes a step for its head and one for what it carries.
+            if steps == 2:
+                end_s = reading.slice_end_s()
+            if self.is_busy() or (end_s and reading.now_s() >= end_s):
                 self._wait()
                 return
 
@@ -321,7 +324,7 @@ class FastPathProtocol(GuardedProtocol):
         Once the session's end was decided ``onMessage`` ignores what comes, here as behind Autobahn.
         """
         at, end = 0, len(data)
-        take, now_s = self.onMessage, self.factory.reading.now_s
+        take, reading = self.onMessage, self.factory.reading
         # Most reads bring one message: the clock is read from the second one on.
         slice_end_s = 0.0
         while end - at >= 6 and data[at] == _FIN_BINARY:
@@ -340,8 +343,8 @@ class FastPathProtocol(GuardedProtocol):
                 break
             if at:
                 if not slice_end_s:
-                    slice_end_s = now_s() + SLICE_S
-                if now_s() >= slice_end_s or self.is_busy():
+                    slice_end_s = reading.slice_end_s()
+                if reading.now_s() >= slice_end_s or self.is_busy():
                     self._wait()
                     break
             at = stop

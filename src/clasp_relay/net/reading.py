@@ -1,8 +1,9 @@
 """Who is read from, and for how long in a turn, so that nobody's messages hold up those of all others.
 
-What one read has brought may be thousands of messages, or some of the costly kind. A connection handles them for a
-slice of the turn. What is left waits for a later turn, and meanwhile nothing more is read from it. Each turn has a
-bounded time for those that wait, one after the other; what others send is handled as it comes.
+What one read has brought may be thousands of messages, or some of the costly kind. The first message of a read is
+handled as it comes; those behind it have a slice of the turn, and all such slices together a bounded part of it. What
+is left waits for a later turn, and meanwhile nothing more is read from that connection. Each turn has another bounded
+time for connections that wait, one after the other; who begins to wait comes before those that had a slice already.
 """
 
 from __future__ import annotations
@@ -14,8 +15,12 @@ from twisted.internet.interfaces import IReactorTime
 SLICE_S = 0.002
 """How long one connection's messages are handled before it is the others' turn: a hundred usual ones."""
 
-REST_S = 0.004
-"""How much of a turn goes to connections that have used up a slice before."""
+FRESH_S = 0.002
+"""How much of a turn goes to what comes behind the first message of a read, for all connections together."""
+
+REST_S = 0.002
+"""How much of a turn goes to connections that wait. With ``FRESH_S``, the pieces of ``core.work`` and those of
+SNAPSHOTs a turn has 8 ms of work that somebody can ask for at once."""
 
 
 class Reader(Protocol):
@@ -36,30 +41,52 @@ class Reading:
         self._reactor = reactor
         self.now_s = reactor.seconds
         """Returns the time in s by which slices are measured."""
+        self._new: dict[Reader, None] = {}
+        """Those that wait for their first slice."""
         self._waiting: dict[Reader, None] = {}
+        """Those that had a slice and have more."""
+        self._current: Reader | None = None
+        """The one whose time it is of those that waited."""
+        self._end_s: float | None = None
+        """Until when slices of this turn go; None before the first one."""
         self._is_scheduled = False
+
+    def slice_end_s(self) -> float:
+        """Returns until when, by ``now_s``, a connection may handle what came behind its first message."""
+        now_s = self.now_s()
+        if self._end_s is None:
+            self._end_s = now_s + FRESH_S
+            self._schedule()
+        return min(now_s + SLICE_S, self._end_s)
 
     def wait(self, reader: Reader) -> None:
         """Has a connection go on in a later turn, behind those that wait already."""
-        self._waiting[reader] = None
+        queue = self._waiting if reader is self._current else self._new
+        queue[reader] = None
         self._schedule()
 
     def forget(self, reader: Reader) -> None:
         """Lets a connection wait no longer, since it has ended."""
+        self._new.pop(reader, None)
         self._waiting.pop(reader, None)
 
     def _schedule(self) -> None:
-        if self._waiting and not self._is_scheduled:
+        if not self._is_scheduled:
             self._is_scheduled = True
             self._reactor.callLater(0, self._next_turn)
 
     def _next_turn(self) -> None:
         self._is_scheduled = False
-        end_s = self.now_s() + REST_S
-        for _ in range(len(self._waiting)):
-            if not self._waiting or self.now_s() >= end_s:
+        end_s = self._end_s = self.now_s() + REST_S
+        for number in range(len(self._new) + len(self._waiting)):
+            # They take turns, so that neither newcomers nor those with much to say wait for ever.
+            first, second = (self._waiting, self._new) if number % 2 else (self._new, self._waiting)
+            queue = first or second
+            if not queue or self.now_s() >= end_s:
                 break
-            reader = next(iter(self._waiting))
-            del self._waiting[reader]
+            reader = self._current = next(iter(queue))
+            del queue[reader]
             reader.go_on()
-        self._schedule()
+        self._current = self._end_s = None
+        if self._new or self._waiting:
+            self._schedule()
