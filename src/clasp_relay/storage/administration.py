@@ -137,15 +137,15 @@ class AdminStore:
 
     def administrators(self) -> list[Person]:
         """Returns the users who may sign in to the console, by name."""
-        rows = self._db.execute(f"{_USERS} WHERE id IN (SELECT user_id FROM administrators) ORDER BY 7, 1")
+        rows = self._db.execute(f"{_USERS} WHERE id IN (SELECT user_id FROM administrators) ORDER BY 7, 1")  # noqa: S608
         return [_person(row) for row in rows]
 
     def facts(self, subjects: Sequence[str], now_s: int) -> dict[str, PersonFacts]:
         """Returns what the tokens of some people tell; of those who have none nothing."""
         rows = self._db.execute(
-            "SELECT subject, COUNT(DISTINCT CASE WHEN revoked_at IS NULL AND (expires_at > ? OR (first_expires_at"
+            "SELECT subject, COUNT(DISTINCT CASE WHEN revoked_at IS NULL AND (expires_at > ? OR (first_expires_at"  # noqa: S608
             " + guest * ? > ? AND guest)) THEN sign_in END), MAX(created_at) FROM tokens"
-            f" WHERE subject IN ({', '.join('?' * len(subjects))}) GROUP BY subject",  # noqa: S608 - placeholders
+            f" WHERE subject IN ({', '.join('?' * len(subjects))}) GROUP BY subject",
             (now_s, GUEST_PROOF_S, now_s, *subjects),
         )
         return {subject: PersonFacts(sign_ins, last_s) for subject, sign_ins, last_s in rows}
@@ -254,7 +254,7 @@ class AdminStore:
         Raises:
             ResetGone: it is unknown, used, or too old.
         """
-        query = f"{_USERS} WHERE id = (SELECT user_id FROM password_resets WHERE digest = ? AND expires_at > ?)"
+        query = f"{_USERS} WHERE id = (SELECT user_id FROM password_resets WHERE digest = ? AND expires_at > ?)"  # noqa: S608
         row = self._db.execute(query, (digest, now_s)).fetchone()
         if row is None:
             raise ResetGone

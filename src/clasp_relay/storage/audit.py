@@ -167,4 +167,4 @@ def _detail(detail: Mapping[str, Any]) -> str:
 
 
 def _row(row: Sequence[Any]) -> AuditRow:
-    return AuditRow(row[0], AuditEntry(*row[1:8], json.loads(row[8])))
+    return AuditRow(row[0], AuditEntry._make((*row[1:8], json.loads(row[8]))))

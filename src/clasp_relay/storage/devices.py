@@ -82,7 +82,8 @@ class DeviceStore:
         """
         rows = self._db.execute(
             "SELECT id, digest, subject, name, scopes, created_at, expires_at FROM device_tokens"
-            " WHERE revoked_at IS NULL AND subject NOT IN (SELECT subject FROM disabled_subjects) ORDER BY created_at, id"
+            " WHERE revoked_at IS NULL AND subject NOT IN (SELECT subject FROM disabled_subjects)"
+            " ORDER BY created_at, id"
         )
         return [DeviceToken(*row)._replace(scopes=tuple(row[4].splitlines())) for row in rows]
 
