@@ -404,7 +404,7 @@ class SqliteUsers:
 
     def _one_user(self, query: str, value: str) -> User | None:
         row = self._db.execute(query, (value,)).fetchone()
-        return None if row is None else User(*row[:5], bool(row[5]))
+        return None if row is None else User(*row)
 
     def _check_enabled(self, subject: str) -> None:
         if self._any("SELECT 1 FROM disabled_subjects WHERE subject = ?", subject):
