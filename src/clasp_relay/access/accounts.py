@@ -173,6 +173,8 @@ class Accounts:
         """What the sessions of users are known by that have signed in without a token."""
         self.tickets = Tickets(now_s, random_hex)
         """What stands for a token in a URL."""
+        self.password_changed: Callable[[str], None] = _no_change
+        """Is called with a user's id after a change of the password."""
         self.outcomes: dict[tuple[str, str], int] = {}
         """Number of calls since the start, by call and outcome."""
         self._tell: Tell = tell or _log_call
@@ -519,6 +521,7 @@ class Accounts:
         ended = await self._calls.run(self._store.change_password, user, password_hash, record.digest, self._now())
         without_token = self._without_token.pop(record.subject, None)
         self._tokens.revoke(ended if without_token is None else [*ended, without_token])
+        self.password_changed(record.subject)
 
     def _check_signed_in(self, digest: bytes) -> None:
         """Refuses a device token: it is the operator's, who made and who revokes it."""
@@ -605,6 +608,10 @@ def _session_id(sign_in: bytes) -> str:
 
 def _tell_lost_write(failure: Failure) -> None:
     events.TOKEN_WRITE_FAULT.failure(failure)
+
+
+def _no_change(_user_id: str) -> None:
+    """Nobody has to know that a password was changed."""
 
 
 def _no_note(_event: str, _outcome: str, _who: Actor) -> None:
