@@ -7,13 +7,16 @@ from twisted.internet.task import Clock
 from twisted.logger import ILogObserver, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.access.refusals import Busy, Forbidden, Refusal, Taken, Unauthenticated
+from clasp_relay.access.refusals import Busy, Forbidden, Missing, Refusal, Taken, Unauthenticated
 from clasp_relay.access.store_calls import StoreCalls
 from clasp_relay.storage.users import (
+    Disabled,
     IdentityTaken,
     InviteGone,
     NameConfusable,
     NameTaken,
+    PersonGone,
+    ResetGone,
     StoreBusy,
     StoreRefusal,
     TokenGone,
@@ -58,6 +61,9 @@ class StoreCallsTests(SynchronousTestCase):
             ),
             (InviteGone(), Forbidden, "This invite is not valid, or it is used up."),
             (TokenGone(), Unauthenticated, "This token is not valid."),
+            (Disabled(), Forbidden, "This account is disabled."),
+            (PersonGone(), Missing, "There is no such person."),
+            (ResetGone(), Unauthenticated, "The link is not valid any more."),
             (UserChanged(), Unauthenticated, "The password was changed a moment ago."),
         ]
         self.assertEqual({type(error) for error, _, _ in cases} | {StoreBusy}, set(StoreRefusal.__subclasses__()))

@@ -30,6 +30,8 @@ ROUTES = {
     "/auth/register": "POST",
     "/auth/login": "POST",
     "/auth/guest": "POST",
+    "/auth/admin": "POST",
+    "/auth/reset": "POST",
     "/auth/logout": "POST",
     "/auth/refresh": "POST",
     "/auth/password": "POST",

@@ -18,7 +18,7 @@ from tests.logs.events import collect, said
 ROOT = Path(__file__).parent.parent.parent
 PACKAGE = ROOT / "src" / "clasp_relay"
 OWN = PACKAGE / "logs" / "events.py"
-_CALLS = ("REGISTER", "LOGIN", "GUEST", "LOGOUT", "REFRESH", "PASSWORD", "END_SESSION", "OTHER")
+_CALLS = ("REGISTER", "LOGIN", "GUEST", "LOGOUT", "REFRESH", "PASSWORD", "END_SESSION", "CONSOLE", "RESET", "OTHER")
 BY_CALL = {f"AUTH_{call}" for call in _CALLS}
 """Events that the catalogue itself chooses, by a call's name."""
 LOG_METHODS = {"critical", "debug", "emit", "err", "error", "exception", "failure", "info", "msg", "warn", "warning"}

@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from clasp_relay.access.addresses import address_group
+from clasp_relay.access.audit import Actor
 from clasp_relay.access.issuer import BAD_TOKEN, EXPIRED_TOKEN, NO_TOKEN, Issued, Issuer, PendingToken
 from clasp_relay.access.limits import MAX_KEYS, AttemptLimiter, KnownAddresses, LoginAttempt
 from clasp_relay.access.names import (
@@ -31,17 +32,30 @@ from clasp_relay.access.names import (
 )
 from clasp_relay.access.passwords import Passwords
 from clasp_relay.access.refusals import BadInput, Busy, Forbidden, Missing, Refusal, Unauthenticated
-from clasp_relay.access.store_calls import StoreCalls
+from clasp_relay.access.store_calls import DISABLED, StoreCalls
 from clasp_relay.access.tickets import Tickets
 from clasp_relay.access.tokens import MAX_EXPIRED, POLICY_SCOPES, TokenRecord, TokenTable, digest_of
 from clasp_relay.access.workers import Workers, uncancellable
 from clasp_relay.logs import events
 from clasp_relay.storage.users import Claim, SignIn, User, UserStore
 
-__all__ = ["WRONG_PASSWORD", "Accounts", "Admission", "SessionInfo", "Tell", "TokenInfo", "load_tokens"]
+__all__ = [
+    "WRONG_PASSWORD",
+    "Accounts",
+    "Admission",
+    "Caller",
+    "Note",
+    "SessionInfo",
+    "Tell",
+    "TokenInfo",
+    "load_tokens",
+]
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+Note = Callable[[str, str, Actor], None]
+"""Notes a call in the audit log: its name, the outcome, and who called, as far as that is known."""
 
 Tell = Callable[[str, str, str, str], None]
 """Logs a call: its name, the client's address, the outcome (``ok``, a refusal's name, ``error``) and the user id."""
@@ -53,6 +67,21 @@ MAX_WITHOUT_TOKEN = 10_000
 
 _PURGE_ROWS = 1000
 """Rows deleted in one transaction; a sign-in that comes meanwhile waits for milliseconds."""
+
+
+@dataclass(slots=True)
+class Caller:
+    """Who makes a call, as far as that is known.
+
+    What a client says about itself is noted nowhere: it may be a password in the wrong field.
+
+    Args:
+        user_id: empty while nobody was recognised.
+        name: what they are called.
+    """
+
+    user_id: str = ""
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +144,7 @@ class Accounts:
         now_s: Unix seconds.
         random_hex: as ``secrets.token_hex``.
         tell: called for each call instead of the log.
+        note: called for each call with who made it.
         admission: who may sign in.
     """
 
@@ -134,6 +164,7 @@ class Accounts:
         now_s: Callable[[], float],
         random_hex: Callable[[int], str],
         tell: Tell | None = None,
+        note: Note | None = None,
         admission: Admission | None = None,
     ) -> None:
         self.admission = admission or Admission()
@@ -142,9 +173,12 @@ class Accounts:
         """What the sessions of users are known by that have signed in without a token."""
         self.tickets = Tickets(now_s, random_hex)
         """What stands for a token in a URL."""
+        self.password_changed: Callable[[str], None] = _no_change
+        """Is called with a user's id after a change of the password."""
         self.outcomes: dict[tuple[str, str], int] = {}
         """Number of calls since the start, by call and outcome."""
         self._tell: Tell = tell or _log_call
+        self._note: Note = note or _no_note
         self._store = store
         self._calls = StoreCalls(sql)
         self._passwords = passwords
@@ -172,11 +206,12 @@ class Accounts:
     ) -> Deferred[Issued]:
         """Registers a user; with a guest's id and a token of that guest, the guest becomes the user."""
         work = self._register(username, password, user_id, bearer, address, invite, device)
-        return self._call("register", address, work)
+        return self.logged("register", address, work)
 
     def login(self, username: str, password: str, address: str, device: str | None = None) -> Deferred[Issued]:
         """Signs a user in."""
-        return self._call("login", address, self._login(username, password, address, device))
+        who = Caller()
+        return self.logged("login", address, self._login(username, password, address, device, who), who)
 
     def sign_in(self, username: str, password: str, address: str) -> Deferred[TokenRecord]:
         """Signs a user in for sessions without a token, until the password changes or the relay stops.
@@ -192,21 +227,37 @@ class Accounts:
         Raises:
             Refusal: as for ``login``; the Deferred fails with it.
         """
-        return self._call("login", address, self._sign_in(username, password, address))
+        who = Caller()
+        return self.logged("login", address, self._sign_in(username, password, address, who), who)
+
+    def verify(self, username: str, password: str, address: str, who: Caller) -> Coroutine[Deferred[Any], Any, User]:
+        """Returns the user with a name and a password; failures count as those of ``login``.
+
+        Args:
+            username: a name as the user types it.
+            password: the user's.
+            address: the client's.
+            who: is told who it is, as soon as the name is known.
+
+        Raises:
+            Refusal: as for ``login``.
+        """
+        return self._find(username, password, address, who)
 
     def guest(
         self, name: str | None, user_id: str | None, bearer: str | None, address: str, device: str | None = None
     ) -> Deferred[Issued]:
         """Signs a guest in; an id that a guest has already needs a token of that guest."""
-        return self._call("guest", address, self._guest(name, user_id, bearer, address, device))
+        work = self._guest(name, user_id, bearer, address, device)
+        return self.logged("guest", address, work)
 
     def logout(self, bearer: str | None, address: str) -> Deferred[None]:
         """Revokes the presented token, and those that it was refreshed from or to."""
-        return self._call("logout", address, self._logout(bearer))
+        return self.logged("logout", address, self._logout(bearer), self._caller(bearer))
 
     def refresh(self, bearer: str | None, address: str, device: str | None = None) -> Deferred[Issued]:
         """Issues a token that replaces the presented one, which is valid or a guest's that expired within 90 days."""
-        return self._call("refresh", address, self._refresh(bearer, address, device))
+        return self.logged("refresh", address, self._refresh(bearer, address, device), self._caller(bearer))
 
     def sessions(self, bearer: str | None) -> Deferred[list[SessionInfo]]:
         """Returns the bearer's sign-ins that are not over, the latest first; it is not logged."""
@@ -214,11 +265,11 @@ class Accounts:
 
     def end_session(self, session_id: str, bearer: str | None, address: str) -> Deferred[None]:
         """Revokes the tokens of one of the bearer's sign-ins, which may be the presented one's."""
-        return self._call("end session", address, self._end_session(session_id, bearer))
+        return self.logged("end session", address, self._end_session(session_id, bearer), self._caller(bearer))
 
     def change_password(self, old: str, new: str, bearer: str | None, address: str) -> Deferred[None]:
         """Changes the bearer's password and revokes all other tokens of that user."""
-        return self._call("password", address, self._change_password(old, new, bearer, address))
+        return self.logged("password", address, self._change_password(old, new, bearer, address), self._caller(bearer))
 
     def me(self, bearer: str | None) -> TokenInfo:
         """Returns what the presented token stands for."""
@@ -288,20 +339,27 @@ class Accounts:
         self._known.add(pending.record.made_for, keys.folded)
         return await self._issue(pending)
 
-    async def _find(self, username: str, password: str, address: str) -> User:
-        """Returns the user with a name and a password."""
+    async def _find(self, username: str, password: str, address: str, who: Caller) -> User:
+        """Returns the user with a name and a password, unless the account is disabled."""
         self._limiter.check_address(address)
         folded = fold_name(username)
         attempt = self._limiter.login(address, folded)
         self._issuer.check_room(guest=False)
         found = await self._calls.run(self._store.find_user, (username, normalise_name(username)), folded)
-        return await self._verified(found, password, address, attempt, WRONG_PASSWORD)
+        if found is not None:
+            who.user_id, who.name = found.user_id, found.username
+        user = await self._verified(found, password, address, attempt, WRONG_PASSWORD)
+        if user.is_disabled:
+            raise Forbidden(DISABLED)
+        return user
 
-    async def _sign_in(self, username: str, password: str, address: str) -> TokenRecord:
-        user = await self._find(username, password, address)
+    async def _sign_in(self, username: str, password: str, address: str, who: Caller) -> TokenRecord:
+        user = await self._find(username, password, address, who)
         current = await self._calls.run(self._store.user, user.user_id)
         if current is None or current.password_changes != user.password_changes:
             raise Unauthenticated(WRONG_PASSWORD)
+        if current.is_disabled:
+            raise Forbidden(DISABLED)
         self._known.add(self._hash_of(address), fold_name(username))
         record = self._tokens.find(self._without_token.get(user.user_id, b""))
         if record is None:
@@ -325,9 +383,9 @@ class Accounts:
         if len(self._without_token) >= MAX_WITHOUT_TOKEN:
             raise Busy("Too many people are signed in. Try again in a minute.", 60)
 
-    async def _login(self, username: str, password: str, address: str, device: str | None) -> Issued:
+    async def _login(self, username: str, password: str, address: str, device: str | None, who: Caller) -> Issued:
         device = check_device(device)
-        user = await self._find(username, password, address)
+        user = await self._find(username, password, address, who)
         pending = self._issuer.make(user.user_id, user.username, False, self._hash_of(address), device)
         await self._calls.run(self._store.add_user_token, pending.record, user.password_changes)
         self._known.add(pending.record.made_for, fold_name(username))
@@ -463,6 +521,7 @@ class Accounts:
         ended = await self._calls.run(self._store.change_password, user, password_hash, record.digest, self._now())
         without_token = self._without_token.pop(record.subject, None)
         self._tokens.revoke(ended if without_token is None else [*ended, without_token])
+        self.password_changed(record.subject)
 
     def _check_signed_in(self, digest: bytes) -> None:
         """Refuses a device token: it is the operator's, who made and who revokes it."""
@@ -506,15 +565,32 @@ class Accounts:
     def _now(self) -> int:
         return int(self._now_s())
 
-    def _call(self, event: str, address: str, work: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:
-        return uncancellable(Deferred.fromCoroutine(self._logged(event, address, work)))
+    def _caller(self, bearer: str | None) -> Caller:
+        """Returns whose a valid token is; nobody's where it is none."""
+        record = None if bearer is None else self._tokens.find(digest_of(bearer))
+        return Caller() if record is None else Caller(record.subject, record.username)
 
-    async def _logged(self, event: str, address: str, work: Coroutine[Deferred[Any], Any, T]) -> T:
+    def logged(
+        self, event: str, address: str, work: Coroutine[Deferred[Any], Any, T], who: Caller | None = None
+    ) -> Deferred[T]:
+        """Does a call, counts and logs it, and notes it in the audit log.
+
+        Args:
+            event: its name.
+            address: the client's.
+            work: what is done.
+            who: who calls, as far as that is known at the end.
+        """
+        return uncancellable(Deferred.fromCoroutine(self._logged(event, address, work, who or Caller())))
+
+    async def _logged(self, event: str, address: str, work: Coroutine[Deferred[Any], Any, T], who: Caller) -> T:
         outcome, user_id = "error", ""
         try:
             result = await work
             outcome = "ok"
-            user_id = result.user_id if isinstance(result, Issued) else ""
+            if isinstance(result, Issued):
+                user_id = who.user_id = result.user_id
+                who.name = result.username
             return result
         except Refusal as refusal:
             outcome = type(refusal).__name__
@@ -522,6 +598,7 @@ class Accounts:
         finally:
             self.outcomes[event, outcome] = self.outcomes.get((event, outcome), 0) + 1
             self._tell(event, address, outcome, user_id)
+            self._note(event.replace(" ", "_"), outcome, Actor(who.user_id, who.name, address))
 
 
 def _session_id(sign_in: bytes) -> str:
@@ -531,6 +608,14 @@ def _session_id(sign_in: bytes) -> str:
 
 def _tell_lost_write(failure: Failure) -> None:
     events.TOKEN_WRITE_FAULT.failure(failure)
+
+
+def _no_change(_user_id: str) -> None:
+    """Nobody has to know that a password was changed."""
+
+
+def _no_note(_event: str, _outcome: str, _who: Actor) -> None:
+    """Nothing is noted."""
 
 
 def _log_call(event: str, address: str, outcome: str, user_id: str) -> None:

@@ -103,12 +103,26 @@ class DeviceWatch:
         """Loads all; it calls the store on this thread, so before the event loop runs."""
         self._take(self._store.changed())
 
-    async def look(self) -> None:
-        """Takes note of what the operator did since the last time; a busy relay does so the next time."""
+    async def look(self) -> bool:
+        """Takes note of what the operator did since the last time; a busy relay does so the next time.
+
+        Returns:
+            whether another process has changed the file.
+        """
         try:
-            self._take(await self._calls.run(self._store.changed))
+            devices = await self._calls.run(self._store.changed)
         except Busy:
-            return
+            return False
+        self._take(devices)
+        return devices is not None
+
+    async def reload(self) -> None:
+        """Takes note of what this process has changed.
+
+        Raises:
+            Refusal: the store cannot be asked now.
+        """
+        self._take(await self._calls.run(self._store.all))
 
     def _take(self, devices: Sequence[DeviceToken] | None) -> None:
         if devices is None:

@@ -7,14 +7,17 @@ from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 from clasp_relay.access.issuer import BAD_TOKEN
-from clasp_relay.access.refusals import Busy, Forbidden, Refusal, Taken, Unauthenticated
+from clasp_relay.access.refusals import Busy, Forbidden, Missing, Refusal, Taken, Unauthenticated
 from clasp_relay.access.workers import Workers
 from clasp_relay.logs import events
 from clasp_relay.storage.users import (
+    Disabled,
     IdentityTaken,
     InviteGone,
     NameConfusable,
     NameTaken,
+    PersonGone,
+    ResetGone,
     StoreBusy,
     StoreRefusal,
     TokenGone,
@@ -38,6 +41,9 @@ NAME_CONFUSABLE = "This name looks like that of a registered user. Choose anothe
 # Clients look for the words «identity belongs to a registered user», and then make up a new id.
 IDENTITY_TAKEN = "This identity belongs to a registered user or to another guest who is signed in."
 INVITE_GONE = "This invite is not valid, or it is used up. Ask whoever invited you for a new one."
+DISABLED = "This account is disabled. Ask the operator of this relay."
+PERSON_GONE = "There is no such person."
+RESET_GONE = "The link is not valid any more. Ask for another one."
 USER_CHANGED = "The password was changed a moment ago. Sign in with the new one."
 
 
@@ -88,6 +94,12 @@ def _in_words(refusal: StoreRefusal) -> Refusal:
             return Forbidden(INVITE_GONE)
         case TokenGone():
             return Unauthenticated(BAD_TOKEN)
+        case Disabled():
+            return Forbidden(DISABLED)
+        case PersonGone():
+            return Missing(PERSON_GONE)
+        case ResetGone():
+            return Unauthenticated(RESET_GONE)
         case UserChanged():
             return Unauthenticated(USER_CHANGED)
     raise AssertionError(f"no words for {refusal!r}")

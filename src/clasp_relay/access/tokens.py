@@ -305,6 +305,15 @@ class TokenTable:
         """Tells whether a subject has a valid token."""
         return subject in self._by_subject
 
+    def of_subject(self, subject: str) -> list[bytes]:
+        """Returns the digests of a subject's valid tokens, but for device tokens."""
+        return list(self._by_subject.get(subject, ()))
+
+    def rename(self, subject: str, username: str) -> None:
+        """Gives the bearer of a subject's tokens another name; device tokens keep theirs."""
+        for digest in self.of_subject(subject):
+            self._valid[digest] = self._valid[digest]._replace(username=username)
+
     def is_of(self, digest: bytes | None, subject: str) -> bool:
         """Tells whether a token, given by its digest, is valid now and a subject's."""
         return digest is not None and self.is_valid(digest) and self._valid[digest].subject == subject

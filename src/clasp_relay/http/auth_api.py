@@ -125,6 +125,20 @@ class AuthApi:
         issued = await self._accounts.guest(name, user_id, bearer_of(request), self._address_of(request), device)
         return _answer_issued(request, issued)
 
+    @app.route("/admin", methods=["POST"])
+    def admin(self, request: IRequest) -> bytes:
+        """Signs an administrator in to the console."""
+        body = read_object(request)
+        required_text(body, "username"), required_text(body, "password")
+        raise Forbidden("This account may not use the console.")
+
+    @app.route("/reset", methods=["POST"])
+    def reset(self, request: IRequest) -> bytes:
+        """Sets a password by a one-time link."""
+        body = read_object(request)
+        required_text(body, "secret"), required_text(body, "password")
+        raise Unauthenticated("The link is not valid any more. Ask for another one.")
+
     @app.route("/logout", methods=["POST"])
     async def logout(self, request: IRequest) -> bytes:
         """Revokes the token."""

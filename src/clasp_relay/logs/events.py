@@ -275,6 +275,9 @@ AUTH_HASH_UNREADABLE = Event(
     "auth.hash_unreadable", "warn", "auth", "a stored password hash cannot be read: its user cannot sign in"
 )
 HASHING_NOT_NICE = Event("auth.hashing_not_nice", "info", "auth", "password hashing runs at normal priority: {cause}")
+AUTH_CONSOLE = Event("auth.console", "info", "auth", "sign-in to the console from {address} {result}")
+AUTH_RESET = Event("auth.reset", "info", "auth", "new password by a one-time link from {address} {result}")
+AUDIT_FAULT = Event("audit.fault", "error", "auth", "entries of the audit log cannot be written")
 HTTP_READ_FAULT = Event("http.read_fault", "error", "http", "a fault of the relay while it read an HTTP request")
 TOKEN_SURPLUS_KEPT = Event(
     "token.surplus_kept", "info", "auth", "{count} tokens too many stay until the next sign-in: the relay is busy"
@@ -326,6 +329,8 @@ _AUTH_CALLS: Mapping[str, Event] = {
     "refresh": AUTH_REFRESH,
     "password": AUTH_PASSWORD,
     "end session": AUTH_END_SESSION,
+    "console": AUTH_CONSOLE,
+    "reset": AUTH_RESET,
 }
 
 _AUTH_REASONS = {

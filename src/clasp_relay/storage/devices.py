@@ -76,10 +76,14 @@ class DeviceStore:
             raise TokenGone
 
     def all(self) -> list[DeviceToken]:
-        """Returns the tokens that are not revoked, the oldest first; some may have expired."""
+        """Returns the tokens that are not revoked and whose subject is not disabled, the oldest first.
+
+        Some may have expired.
+        """
         rows = self._db.execute(
             "SELECT id, digest, subject, name, scopes, created_at, expires_at FROM device_tokens"
-            " WHERE revoked_at IS NULL ORDER BY created_at, id"
+            " WHERE revoked_at IS NULL AND subject NOT IN (SELECT subject FROM disabled_subjects)"
+            " ORDER BY created_at, id"
         )
         return [DeviceToken(*row)._replace(scopes=tuple(row[4].splitlines())) for row in rows]
 

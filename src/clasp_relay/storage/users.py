@@ -21,6 +21,7 @@ __all__ = [
     "MAX_ADDRESSES_PER_USER",
     "USER_TOKEN_KEPT_S",
     "Claim",
+    "Disabled",
     "IdentityTaken",
     "InviteGone",
     "KeptToken",
@@ -28,6 +29,8 @@ __all__ = [
     "NameConfusable",
     "NameKeys",
     "NameTaken",
+    "PersonGone",
+    "ResetGone",
     "SignIn",
     "StoreBusy",
     "StoreRefusal",
@@ -72,6 +75,8 @@ class User:
     password_hash: str
     created_s: int
     password_changes: int = 0
+    is_disabled: bool = False
+    """Whether an administrator has disabled the account."""
 
     def __repr__(self) -> str:
         return f"User({self.user_id!r})"
@@ -175,6 +180,18 @@ class InviteGone(StoreRefusal):
     """There is no such invite, or it has expired or is used up."""
 
 
+class Disabled(StoreRefusal):
+    """An administrator has disabled the user or guest."""
+
+
+class PersonGone(StoreRefusal):
+    """There is no such user or guest."""
+
+
+class ResetGone(StoreRefusal):
+    """The link for a new password is unknown, used, or too old."""
+
+
 class TokenGone(StoreRefusal):
     """The token is unknown, revoked, or too old."""
 
@@ -216,7 +233,8 @@ class UserStore(Protocol):
         Raises:
             NameTaken: the name is a user's.
             NameConfusable: it looks like a user's.
-            IdentityTaken: the id is a user's, or a guest's to whom ``claim`` does not entitle.
+            IdentityTaken: the id is a user's, or a guest's to whom ``claim`` does not entitle, or was deleted.
+            Disabled: the id is disabled.
         """
 
     def add_invite(self, digest: bytes, now_s: int, expires_s: int | None, uses: int) -> None:
@@ -271,6 +289,7 @@ class UserStore(Protocol):
 
         Raises:
             UserChanged: it has been changed since, or the user is gone.
+            Disabled: the user is disabled.
         """
 
     def add_refreshed_token(self, token: TokenRecord, old: bytes) -> None:
@@ -278,6 +297,7 @@ class UserStore(Protocol):
 
         Raises:
             TokenGone: the old one is unknown, revoked, or too old; or it was a guest's whose id is a user's now.
+            Disabled: the user or guest is disabled.
         """
 
     def end_replaced(self, digest: bytes, end_s: int) -> None:

@@ -10,6 +10,8 @@ from sys import intern
 from typing import Any
 
 from clasp_relay.errors import StartError
+from clasp_relay.storage.administration import AdminStore
+from clasp_relay.storage.audit import AuditStore
 from clasp_relay.storage.devices import DeviceStore
 from clasp_relay.storage.hooks import HookStore
 from clasp_relay.storage.session_ids import SessionIdStore
@@ -19,6 +21,7 @@ from clasp_relay.storage.users import (
     MAX_ADDRESSES_PER_USER,
     USER_TOKEN_KEPT_S,
     Claim,
+    Disabled,
     IdentityTaken,
     Invite,
     InviteGone,
@@ -38,7 +41,8 @@ from clasp_relay.storage.users_file import open_users_file, open_users_in_memory
 __all__ = ["SqliteUsers"]
 
 _USER = (
-    "SELECT id, username, password_hash, created_at, COALESCE(password_changes, 0)"
+    "SELECT id, username, password_hash, created_at, COALESCE(password_changes, 0),"
+    " EXISTS (SELECT 1 FROM disabled_subjects WHERE subject = id)"
     " FROM users LEFT JOIN user_facts ON user_id = id"
 )
 _TOKEN = (
@@ -71,6 +75,9 @@ class SqliteUsers:
         """The device tokens; to be called as the other methods are, and so are those that follow."""
         self.hooks = HookStore(self._db)
         self.session_ids = SessionIdStore(self._db)
+        self.audit = AuditStore(self._db)
+        self.administration = AdminStore(self._db, self.audit)
+        """What administrators decide."""
         self._db.execute("PRAGMA temp_store = MEMORY")
         self._db.execute("CREATE TEMP TABLE spared_tokens (digest BLOB PRIMARY KEY) WITHOUT ROWID")
 
@@ -98,7 +105,9 @@ class SqliteUsers:
             "SELECT 1 FROM user_facts WHERE skeleton = ? OR folded_skeleton = ?", keys.skeleton, keys.folded_skeleton
         ):
             raise NameConfusable
-        if self._any("SELECT 1 FROM users WHERE id = ?", user_id):
+        self._check_enabled(user_id)
+        taken = "SELECT 1 FROM users WHERE id = ? UNION ALL SELECT 1 FROM retired_ids WHERE id = ?"
+        if self._any(taken, user_id, user_id):
             raise IdentityTaken
         if self._any("SELECT 1 FROM device_tokens WHERE subject = ?", user_id):
             raise IdentityTaken
@@ -170,12 +179,14 @@ class SqliteUsers:
         """As :meth:`UserStore.add_user_token`."""
         with self._transaction():
             self._check_unchanged(token.subject, password_changes)
+            self._check_enabled(token.subject)
             self._insert(token)
             self._remember_address(token)
 
     def add_refreshed_token(self, token: TokenRecord, old: bytes) -> None:
         """As :meth:`UserStore.add_refreshed_token`."""
         with self._transaction():
+            self._check_enabled(token.subject)
             current = self._any(
                 "SELECT 1 FROM tokens WHERE digest = ? AND revoked_at IS NULL AND first_expires_at + guest * ? > ?"
                 " AND guest <> EXISTS (SELECT 1 FROM users WHERE id = subject)",
@@ -394,6 +405,10 @@ class SqliteUsers:
     def _one_user(self, query: str, value: str) -> User | None:
         row = self._db.execute(query, (value,)).fetchone()
         return None if row is None else User(*row)
+
+    def _check_enabled(self, subject: str) -> None:
+        if self._any("SELECT 1 FROM disabled_subjects WHERE subject = ?", subject):
+            raise Disabled
 
     def _check_unchanged(self, user_id: str, password_changes: int) -> None:
         if not self._any(

@@ -59,6 +59,7 @@ def scene(name: str) -> World:
     world.put("/chat/requests/mia/dan", {"type": "accepted", "fromId": "dan"}, "dan")
     world.put("/chat/user/mia/dms/dm-1", {"fromId": "dora"}, "dora")
     world.put("/chat/requests/mia/gus", {"fromId": "gus"}, "gus")
+    world.put("/chat/reports/old", {"roomId": "open", "userId": "gus"}, "gus")
     return world
 
 
@@ -104,7 +105,24 @@ DEVICE_SIGHTS = [
 ]
 """Anybody verifies what somebody signed; the rest is private."""
 
+REPORTS = [
+    Row("/chat/reports/new", {"roomId": "open", "message": MAP}, ANYBODY),
+    Row("/chat/reports/new", {"roomId": "open", "userId": "mia"}, ANYBODY),
+    Row("/chat/reports/new", {"roomId": 1}, NOBODY),
+    Row("/chat/reports/new", MAP, NOBODY),
+    Row("/chat/reports/new", "text", NOBODY),
+    Row("/chat/reports/new", None, NOBODY),
+    Row("/chat/reports/new", {"roomId": "open"}, NOBODY, is_publish=True),
+    Row("/chat/reports/new/more", {"roomId": "open"}, NOBODY),
+    Row("/chat/reports/old", {"roomId": "open"}, NOBODY),
+    Row("/chat/reports/old", None, NOBODY),
+]
+"""Everybody writes reports, once; the relay sets who it was, whatever the value says."""
+
+REPORT_SIGHTS = [Sight("/chat/reports/old", NOBODY), Sight("/chat/reports/old", NOBODY, "/chat/reports/*")]
+
 WRITES: list[Row] = [
+    *REPORTS,
     # meta
     *[Row(f"{room}/meta", MAP, "carol") for room in (OPEN, LOCK, PRIV)],
     Row(f"{DM}/meta", {"dmUsers": {"{me}": "x", "dan": "N"}}, "dora"),
@@ -229,6 +247,7 @@ WRITES: list[Row] = [
 SEEN_IN_OPEN = ("presence/mia", "typing/mia", "admin/adam", "video/presence/s-mia", "meta")
 
 SIGHTS: list[Sight] = [
+    *REPORT_SIGHTS,
     Sight("/chat/registry/ns-meta/a/b/__auth", NOBODY),
     Sight("/chat/registry/ns-meta/a/b/__auth", NOBODY, "/chat/registry/ns-meta/**"),
     Sight("/chat/registry/ns-meta/a/b", ANYBODY, "/chat/registry/ns-meta/**"),
@@ -293,6 +312,7 @@ SIGHTS: list[Sight] = [
 """The safe policy: what is shown, and to whom."""
 
 COMPAT_WRITES: list[Row] = [
+    *REPORTS,
     Row(f"{OPEN}/meta", MAP, "carol"),
     Row(f"{OPEN}/meta", None, "carol"),
     Row("/chat/room/new/meta", MAP, ANYBODY),
@@ -340,6 +360,7 @@ COMPAT_WRITES: list[Row] = [
 PRESENT_IN_OPEN = "adam mia ben"
 
 COMPAT_SIGHTS: list[Sight] = [
+    *REPORT_SIGHTS,
     Sight("/chat/registry/ns-meta/a/b/__auth", NOBODY, "/chat/registry/ns-meta/**"),
     Sight("/chat/user/mia/profile", ANYBODY),
     Sight("/chat/user/mia/signingKey", ANYBODY, "/chat/user/mia/signingKey"),

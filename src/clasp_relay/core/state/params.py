@@ -96,6 +96,11 @@ class Params:
     def __len__(self) -> int:
         return len(self._params)
 
+    @property
+    def shares(self) -> Shares:
+        """How much each subject has."""
+        return self._by_subject
+
     def all(self) -> list[Param]:
         """Returns every param, captured in one step."""
         return list(self._params.values())

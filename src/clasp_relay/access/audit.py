@@ -1,0 +1,228 @@
+"""The audit log while the relay runs: entries are gathered and written in batches on the SQL thread.
+
+What administrators do is written before it is answered; what people do (sign-ins and the like) a moment later. Of that
+each client address has a limited number of entries, so that nobody fills the disk: what is left out is counted.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.python.failure import Failure
+
+from clasp_relay.access.refusals import Busy
+from clasp_relay.access.store_calls import StoreCalls
+from clasp_relay.access.workers import Workers
+from clasp_relay.core.session.limiter import Limiter
+from clasp_relay.logs import events
+from clasp_relay.storage.audit import AuditEntry, AuditRow, AuditStore
+
+__all__ = ["Actor", "Audit"]
+
+DAY_S = 86_400
+
+FAILURES = (0.2, 60)
+"""Failed calls of one client address that are written, a second and at once; a person who mistypes makes fewer."""
+
+SUCCESSES = (1.0, 300)
+"""Likewise of calls that succeed: a school signs in within minutes."""
+
+MAX_ADDRESSES = 10_000
+"""Client addresses whose calls are counted at once; the one that called longest ago is forgotten first."""
+
+MAX_PENDING = 10_000
+"""Entries about people that may wait for the disk; what comes then is counted and left out."""
+
+RETRY_S = 1.0
+"""When the file is held by another process, entries wait for so long."""
+
+EXPORTED_AT_ONCE = 500
+"""Rows of an export that are read in one call."""
+
+SEARCHED_AT_MOST = 100
+"""Calls that a search makes for one page: 200,000 rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who does something.
+
+    Args:
+        user_id: empty where nobody was recognised.
+        name: what they are called.
+        address: the client's.
+    """
+
+    user_id: str = ""
+    name: str = ""
+    address: str = ""
+
+
+class Audit:
+    """The audit log.
+
+    Args:
+        store: where it is kept.
+        sql: the thread that the store is called on.
+        clock: for trying again.
+        now_s: Unix seconds.
+        mark_of: returns what a client address counts as: a keyed hash, so that the file tells no address.
+        max_age_days: how long entries are kept; 0 for ever.
+    """
+
+    def __init__(
+        self,
+        store: AuditStore,
+        sql: Workers,
+        clock: IReactorTime,
+        now_s: Callable[[], float],
+        mark_of: Callable[[str], str],
+        max_age_days: int,
+    ) -> None:
+        self._store = store
+        self._calls = StoreCalls(sql)
+        self._clock = clock
+        self._now_s = now_s
+        self._mark_of = mark_of
+        self._max_age_days = max_age_days
+        self._pending: list[AuditEntry] = []
+        self._waiting: list[Deferred[None]] = []
+        """Whom to tell when all that is pending is written."""
+        self._is_writing = False
+        self._retry: IDelayedCall | None = None
+        self._limiters: OrderedDict[tuple[str, bool], Limiter] = OrderedDict()
+        self._left_out = 0
+
+    def entry(
+        self, action: str, who: Actor, target: str = "", outcome: str = "ok", detail: Mapping[str, Any] | None = None
+    ) -> AuditEntry:
+        """Returns an entry for what happens now."""
+        return AuditEntry(
+            int(self._now_s()),
+            action,
+            outcome,
+            who.user_id,
+            who.name,
+            target,
+            self._mark_of(who.address),
+            detail or {},
+        )
+
+    def note(self, action: str, outcome: str, who: Actor) -> None:
+        """Adds an entry about a call of the auth API; it is written a moment later."""
+        if len(self._pending) >= MAX_PENDING or not self._has_room(who.address, outcome == "ok"):
+            self._left_out += 1
+            return
+        if self._left_out:
+            count, self._left_out = self._left_out, 0
+            self._pending.append(self.entry("audit.left_out", Actor(), detail={"count": count}))
+        self._pending.append(self.entry(action, who, outcome=outcome))
+        self._write()
+
+    def record(self, entry: AuditEntry) -> Deferred[None]:
+        """Adds an entry; the Deferred fires when it is on the disk."""
+        done: Deferred[None] = Deferred()
+        self._pending.append(entry)
+        self._waiting.append(done)
+        self._write()
+        return done
+
+    def close(self) -> None:
+        """Writes what is pending; it calls the store on this thread, so after the SQL thread has stopped."""
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+        pending, self._pending = self._pending, []
+        if self._left_out:
+            pending.append(self.entry("audit.left_out", Actor(), detail={"count": self._left_out}))
+        if pending:
+            self._store.add(pending)
+
+    async def page(
+        self, before: int | None, limit: int, action: str = "", search: str = ""
+    ) -> tuple[list[AuditRow], int]:
+        """Returns rows, the latest first, and where the next page goes on; 0 at the end.
+
+        Raises:
+            Refusal: the store cannot be asked now.
+        """
+        found: list[AuditRow] = []
+        for _ in range(SEARCHED_AT_MOST):
+            rows, before = await self._calls.run(self._store.before, before, limit - len(found), action, search)
+            found += rows
+            if len(found) >= limit or not before:
+                break
+        return found, before or 0
+
+    async def after(self, seq: int) -> list[AuditRow]:
+        """Returns the next rows of an export.
+
+        Raises:
+            Refusal: the store cannot be asked now.
+        """
+        return await self._calls.run(self._store.after, seq, EXPORTED_AT_ONCE)
+
+    async def trim(self) -> int:
+        """Deletes what is too old, to be called periodically; returns how many rows went.
+
+        A busy relay leaves them for the next time.
+        """
+        before_s = int(self._now_s()) - self._max_age_days * DAY_S if self._max_age_days else 0
+        removed = 0
+        while True:
+            try:
+                count = await self._calls.run(self._store.trim, before_s)
+            except Busy:
+                return removed
+            removed += count
+            if not count:
+                return removed
+
+    def _has_room(self, address: str, is_success: bool) -> bool:
+        """Takes a place for one more call of a client address."""
+        now_us = int(self._now_s() * 1_000_000)
+        key = self._mark_of(address), is_success
+        limiter = self._limiters.get(key)
+        if limiter is None:
+            limiter = self._limiters[key] = Limiter(*(SUCCESSES if is_success else FAILURES), now_us)
+            if len(self._limiters) > MAX_ADDRESSES:
+                self._limiters.popitem(last=False)
+        self._limiters.move_to_end(key)
+        return limiter.take(1, now_us)
+
+    def _write(self) -> None:
+        if self._is_writing or self._retry is not None or not self._pending:
+            return
+        self._is_writing = True
+        batch, self._pending = self._pending, []
+        waiting, self._waiting = self._waiting, []
+        done = Deferred.fromCoroutine(self._calls.run(self._store.add, batch))
+        done.addCallbacks(self._written, self._failed, callbackArgs=(waiting,), errbackArgs=(batch, waiting))
+
+    def _written(self, _: None, waiting: list[Deferred[None]]) -> None:
+        self._is_writing = False
+        for done in waiting:
+            done.callback(None)
+        self._write()
+
+    def _failed(self, failure: Failure, batch: list[AuditEntry], waiting: list[Deferred[None]]) -> None:
+        """Tries again later where the file is held; other faults are logged, and fail what waits."""
+        self._is_writing = False
+        if failure.check(Busy):
+            self._pending[:0] = batch
+            self._waiting[:0] = waiting
+            self._retry = self._clock.callLater(RETRY_S, self._again)
+            return
+        events.AUDIT_FAULT.failure(failure)
+        for done in waiting:
+            done.errback(failure)
+        self._write()
+
+    def _again(self) -> None:
+        self._retry = None
+        self._write()

@@ -1,0 +1,269 @@
+"""Who may use the console: its tokens, and what administrators have decided, as the running relay knows it.
+
+A console token lets its bearer in below ``/api/admin`` and nowhere else. It is kept in memory only, for an hour. Behind
+it stands a token of the table that nobody is ever given: as that the relay admits the console's requests, so that they
+take the way of all messages, and end with the console token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from twisted.internet.defer import Deferred
+
+from clasp_relay.access.accounts import Accounts, Caller
+from clasp_relay.access.addresses import address_group
+from clasp_relay.access.audit import Actor
+from clasp_relay.access.issuer import BAD_TOKEN, EXPIRED_TOKEN, NO_TOKEN
+from clasp_relay.access.names import check_password
+from clasp_relay.access.passwords import Passwords
+from clasp_relay.access.refusals import Busy, Forbidden, Unauthenticated
+from clasp_relay.access.secret_files import ADMIN_SUBJECT
+from clasp_relay.access.store_calls import DISABLED, StoreCalls
+from clasp_relay.access.tokens import (
+    ADMIN_SCOPES,
+    TokenExpired,
+    TokenRecord,
+    TokenTable,
+    TokenUnknown,
+    digest_of,
+    make_token,
+)
+from clasp_relay.access.workers import Workers
+from clasp_relay.storage.administration import AdminStore, Decided
+
+__all__ = ["Administrator", "Console", "ConsoleToken"]
+
+CONSOLE_TOKEN_S = 3_600
+"""Seconds that a console token is valid."""
+
+MAX_CONSOLE_TOKENS = 1_000
+"""Console tokens that are valid at once; the oldest goes first."""
+
+PREFIX = "cpca_"
+"""The beginning of a console token."""
+
+NO_ADMINISTRATOR = "This account may not use the console. The operator of this relay can allow it."
+FOR_ADMINISTRATORS = "This is for administrators: sign in to the console."
+
+
+@dataclass(frozen=True, slots=True)
+class ConsoleToken:
+    """A console token that was just issued. This is the only place that has it in clear."""
+
+    token: str = field(repr=False)
+    user_id: str
+    username: str
+    expires_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class Administrator:
+    """Who makes a request of the console.
+
+    Args:
+        user_id: whose console token it is; the subject of the admin token.
+        username: the name.
+        expires_s: Unix seconds when the token ends; None for never.
+        is_console: whether it is a console token, and not the admin token.
+        token: as whom the relay admits what is asked.
+    """
+
+    user_id: str
+    username: str
+    expires_s: int | None
+    is_console: bool
+    token: str = field(repr=False)
+
+    def actor(self, address: str) -> Actor:
+        """Returns who the audit log names.
+
+        Args:
+            address: the client's.
+        """
+        return Actor(self.user_id, self.username, address)
+
+
+class Console:
+    """The console tokens of a relay.
+
+    Args:
+        accounts: verify passwords.
+        passwords: make hashes.
+        store: what administrators have decided; called through ``sql`` only.
+        sql: where the store is called.
+        tokens: the valid tokens.
+        now_s: Unix seconds.
+        random_hex: as ``secrets.token_hex``.
+    """
+
+    def __init__(
+        self,
+        accounts: Accounts,
+        passwords: Passwords,
+        store: AdminStore,
+        sql: Workers,
+        tokens: TokenTable,
+        now_s: Callable[[], float],
+        random_hex: Callable[[int], str],
+    ) -> None:
+        self._accounts = accounts
+        self._passwords = passwords
+        self._store = store
+        self._calls = StoreCalls(sql)
+        self._tokens = tokens
+        self._now_s = now_s
+        self._random_hex = random_hex
+        self._by_digest: dict[bytes, Administrator] = {}
+        """The oldest first."""
+        self._option = accounts.admission
+        """Who may sign in as the options say."""
+        self.decided = Decided(frozenset(), frozenset(), {})
+        """What administrators have decided."""
+        accounts.password_changed = self.end_of
+
+    def load(self) -> None:
+        """Takes note of what is decided; it calls the store on this thread, so before the event loop runs."""
+        self._take(self._store.decided())
+
+    async def reload(self) -> None:
+        """Takes note of what was decided, here or by another process. A busy relay does so the next time.
+
+        Raises:
+            Refusal: the store cannot be asked now.
+        """
+        self._take(await self._calls.run(self._store.decided))
+
+    @property
+    def source(self) -> str:
+        """Whether the options say who may register, or the console."""
+        return "console" if self.decided.choices.keys() & {"registration", "guests"} else "option"
+
+    def sign_in(self, username: str, password: str, address: str) -> Deferred[ConsoleToken]:
+        """Signs an administrator in to the console.
+
+        Args:
+            username: a name as the user types it.
+            password: the user's.
+            address: the client's.
+
+        Returns:
+            a Deferred that fails with a Refusal as that of ``Accounts.login``, or Forbidden for others.
+        """
+        who = Caller()
+        return self._accounts.logged("console", address, self._sign_in(username, password, address, who), who)
+
+    async def _sign_in(self, username: str, password: str, address: str, who: Caller) -> ConsoleToken:
+        user = await self._accounts.verify(username, password, address, who)
+        person = await self._calls.run(self._store.person, user.user_id, int(self._now_s()))
+        if person.is_disabled:
+            raise Forbidden(DISABLED)
+        if not person.is_admin:
+            raise Forbidden(NO_ADMINISTRATOR)
+        while len(self._by_digest) >= MAX_CONSOLE_TOKENS:
+            self._end([next(iter(self._by_digest))])
+        now = int(self._now_s())
+        token, inner = f"{PREFIX}{self._random_hex(16)}", make_token(self._random_hex)
+        expires_s = now + CONSOLE_TOKEN_S
+        self._tokens.add(
+            TokenRecord(digest_of(inner), ADMIN_SUBJECT, person.username, False, ADMIN_SCOPES, now, expires_s)
+        )
+        self._by_digest[digest_of(token)] = Administrator(person.user_id, person.username, expires_s, True, inner)
+        return ConsoleToken(token, person.user_id, person.username, expires_s)
+
+    def reset(self, secret: str, password: str, address: str) -> Deferred[str]:
+        """Sets a password by a one-time link.
+
+        Args:
+            secret: what the link has.
+            password: the new one.
+            address: the client's.
+
+        Returns:
+            a Deferred of the user's name; it fails with a Refusal: Unauthenticated where the link is not valid.
+        """
+        who = Caller()
+        return self._accounts.logged("reset", address, self._reset(secret, password, address, who), who)
+
+    async def _reset(self, secret: str, password: str, address: str, who: Caller) -> str:
+        check_password(password)
+        digest = digest_of(secret)
+        person = await self._calls.run(self._store.reset_of, digest, int(self._now_s()))
+        who.user_id, who.name = person.user_id, person.username
+        password_hash = await self._passwords.hash(password, address_group(address))
+        await self._calls.run(self._store.use_reset, digest, password_hash, int(self._now_s()))
+        self.end_all_of(person.user_id)
+        return person.username
+
+    def admit(self, bearer: str | None) -> Administrator:
+        """Returns whose request one with a token is.
+
+        Args:
+            bearer: what is presented; None for nothing.
+
+        Raises:
+            Unauthenticated: there is no token, or it is not valid.
+            Forbidden: it is valid, and not an administrator's.
+        """
+        if bearer is None:
+            raise Unauthenticated(NO_TOKEN)
+        digest = digest_of(bearer)
+        found = self._by_digest.get(digest)
+        if found is not None:
+            assert found.expires_s is not None, "a console token without an end"
+            if found.expires_s <= self._now_s():
+                self._end([digest])
+                raise Unauthenticated(EXPIRED_TOKEN)
+            return found
+        try:
+            record = self._tokens.lookup(bearer)
+        except TokenExpired:
+            raise Unauthenticated(EXPIRED_TOKEN) from None
+        except TokenUnknown:
+            raise Unauthenticated(BAD_TOKEN) from None
+        if record.scopes_name != ADMIN_SCOPES:
+            raise Forbidden(FOR_ADMINISTRATORS)
+        return Administrator(record.subject, record.username, record.expires_s, False, bearer)
+
+    def end(self, bearer: str) -> bool:
+        """Ends a console token; returns False where it is none."""
+        digest = digest_of(bearer)
+        if digest not in self._by_digest:
+            return False
+        self._end([digest])
+        return True
+
+    def end_of(self, user_id: str) -> None:
+        """Ends the console tokens of a user."""
+        self._end([digest for digest, who in self._by_digest.items() if who.user_id == user_id])
+
+    def end_all_of(self, subject: str) -> None:
+        """Ends every token of a user or guest whose tokens are revoked in the store, the console's included."""
+        self.end_of(subject)
+        self._tokens.revoke(self._tokens.of_subject(subject))
+
+    def _end(self, digests: Sequence[bytes]) -> None:
+        self._tokens.revoke([digest_of(self._by_digest.pop(digest).token) for digest in digests])
+
+    def _take(self, decided: Decided) -> None:
+        self.decided = decided
+        may_stay = decided.administrators - decided.disabled
+        for user_id in {who.user_id for who in self._by_digest.values()} - may_stay:
+            self.end_of(user_id)
+        for subject in decided.disabled:
+            self._tokens.revoke(self._tokens.of_subject(subject))
+        choices = decided.choices
+        self._accounts.admission = replace(
+            self._option,
+            registration=choices.get("registration", self._option.registration),
+            guests=choices.get("guests", "on" if self._option.guests else "off") == "on",
+        )
+
+
+async def reload_quietly(console: Console) -> None:
+    """Takes note of what was decided; a busy relay does so the next time."""
+    try:
+        await console.reload()
+    except Busy:
+        return

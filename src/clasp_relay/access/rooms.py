@@ -1,0 +1,427 @@
+"""The chat's rooms, and what members have reported, for administrators; each change is in the audit log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from clasp_relay.access.audit import Audit
+from clasp_relay.access.console import Administrator
+from clasp_relay.access.refusals import BadInput, Missing
+from clasp_relay.access.search import Search
+from clasp_relay.access.secret_files import ADMIN_SUBJECT
+from clasp_relay.core.history.reading import Asked, Page
+from clasp_relay.core.history.replays import Replays
+from clasp_relay.core.records import Param, param_bytes
+from clasp_relay.core.state.params import Params
+from clasp_relay.errors import ErrorCode, RequestError
+from clasp_relay.wire.address import Pattern, check_address
+from clasp_relay.wire.json_values import to_json, value_from_json
+from clasp_relay.wire.messages import NULL, Message, Set, Value
+from clasp_relay.wire.values import decode_value, encode_value
+
+__all__ = ["Reports", "Rooms", "Write"]
+
+Write = Callable[[Administrator, str, Message], Deferred[dict[str, Any]]]
+"""Sends a message with an administrator's rights; the address is the client's. The answer is as that of HTTP."""
+
+MAX_PEOPLE = 1_000
+"""People of a room, and bans, that are listed."""
+
+MAX_HISTORY_PAGES = 64
+"""Pages of a room's history that are counted: the chat keeps fewer entries."""
+
+MAX_NOTE = 500
+"""Characters of a note or a reason."""
+
+_ROOMS = Pattern.parse("/chat/room/**")
+_REPORTS = Pattern.parse("/chat/reports/*")
+_NO_ROOM = "There is no such room."
+_NO_REPORT = "There is no such report."
+_SECRETS = frozenset({"passwordHash", "passwordSalt"})
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What is counted of a room."""
+
+    meta: dict[str, Any] | None = None
+    params: list[str] = field(default_factory=list)
+    bytes: int = 0
+    members: set[str] = field(default_factory=set)
+    present: dict[str, str | None] = field(default_factory=dict)
+    """Names by id."""
+    admins: set[str] = field(default_factory=set)
+    banned: dict[str, Value] = field(default_factory=dict)
+
+    def add(self, param: Param, keeps_addresses: bool) -> None:
+        """Counts a param of the room."""
+        kind, _, rest = param.address.split("/", 4)[4].partition("/")
+        if keeps_addresses or not self.params:
+            self.params.append(param.address)
+        self.bytes += param_bytes(param)
+        if kind == "meta" and not rest:
+            self.meta = fields_of(param.value)
+        elif not rest or "/" in rest:
+            return
+        elif kind == "members":
+            self.members.add(rest)
+        elif kind == "presence":
+            name = fields_of(param.value).get("name")
+            self.present[rest] = name if isinstance(name, str) else None
+        elif kind == "admin":
+            self.admins.add(rest)
+        elif kind == "bans":
+            self.banned[rest] = param.value
+
+
+class Rooms:
+    """The rooms of the chat.
+
+    Args:
+        params: what is set.
+        search: finds and ends params.
+        replays: read history; None where none is kept.
+        audit: the audit log.
+        write: writes with an administrator's rights.
+        now_ms: Unix ms.
+    """
+
+    def __init__(
+        self,
+        params: Params,
+        search: Search,
+        replays: Replays | None,
+        audit: Audit,
+        write: Write,
+        now_ms: Callable[[], int],
+    ) -> None:
+        self._params = params
+        self._search = search
+        self._replays = replays
+        self._audit = audit
+        self._write = write
+        self._now_ms = now_ms
+
+    async def page(self, search: str, after: str, limit: int) -> tuple[list[dict[str, Any]], str | None]:
+        """Returns rooms in the order of their ids.
+
+        Args:
+            search: only rooms that have this text in the id or name, irrespective of case; empty for all.
+            after: only ids behind this one.
+            limit: how many at most.
+
+        Returns:
+            the rooms, and where the next page goes on; None at the end.
+        """
+        tallies: dict[str, _Tally] = {}
+        sizes: dict[str, int] = {}
+
+        def look(param: Param) -> None:
+            segments = param.address.split("/", 4)
+            if len(segments) == 5 and segments[3] > after:
+                tallies.setdefault(segments[3], _Tally()).add(param, keeps_addresses=False)
+                sizes[segments[3]] = sizes.get(segments[3], 0) + 1
+
+        await self._search.each(_ROOMS, look)
+        needle = search.casefold()
+        found = sorted(
+            room_id
+            for room_id, tally in tallies.items()
+            if needle in room_id.casefold() or needle in str((tally.meta or {}).get("name", "")).casefold()
+        )
+        shown = [self._shown(room_id, tallies[room_id], sizes[room_id], None) for room_id in found[:limit]]
+        return shown, found[limit - 1] if len(found) > limit else None
+
+    async def one(self, room_id: str) -> dict[str, Any]:
+        """Returns one room with its people.
+
+        Raises:
+            Missing: there is no such room.
+        """
+        tally = await self._tally(room_id)
+        meta = tally.meta or {}
+        creator = meta.get("creatorId")
+        people = sorted({*tally.members, *tally.present, *tally.admins} - {""})[:MAX_PEOPLE]
+        shown = self._shown(room_id, tally, len(tally.params), await self._history(room_id))
+        return {
+            **shown,
+            "meta": {name: to_json_value(value) for name, value in meta.items() if name not in _SECRETS},
+            "people": [
+                {
+                    "user_id": each,
+                    "name": tally.present.get(each),
+                    "role": "creator" if each == creator else "admin" if each in tally.admins else "member",
+                    "member": each in tally.members,
+                    "present": each in tally.present,
+                }
+                for each in people
+            ],
+            "bans": [
+                {"user_id": each, "value": to_json(value)} for each, value in sorted(tally.banned.items())[:MAX_PEOPLE]
+            ],
+        }
+
+    async def delete(self, who: Administrator, address: str, room_id: str) -> None:
+        """Ends all params of a room and its history, which the end of its meta erases.
+
+        Raises:
+            Missing: there is no such room.
+        """
+        tally = await self._tally(room_id)
+        name = (tally.meta or {}).get("name")
+        detail = {"name": name if isinstance(name, str) else None, "params": len(tally.params)}
+        await self._audit.record(self._audit.entry("admin.room.delete", who.actor(address), room_id, detail=detail))
+        meta = f"/chat/room/{room_id}/meta"
+        if self._params.get(meta) is None:
+            # What is not set has no end, and it is the end that erases the history.
+            await self._send(who, address, Set(meta, value_from_json({})))
+        await self._send(who, address, Set(meta, NULL))
+        await self._search.end([each for each in tally.params if each != meta])
+        registry = f"/chat/registry/rooms/{room_id}"
+        if self._params.get(registry) is not None:
+            await self._search.end([registry])
+
+    async def ban(self, who: Administrator, address: str, room_id: str, user_id: str, reason: str | None) -> None:
+        """Bans somebody from a room, and ends their presence there.
+
+        Raises:
+            Missing: there is no such room.
+            BadInput: the id is none.
+        """
+        if reason is not None and len(reason) > MAX_NOTE:
+            raise BadInput(f"The reason may have {MAX_NOTE} characters.")
+        tally = await self._tally(room_id)
+        target = f"/chat/room/{room_id}/bans/{user_id}"
+        _check_segment(target, user_id)
+        entry = self._audit.entry("admin.room.ban", who.actor(address), room_id, detail={"user_id": user_id})
+        await self._audit.record(entry)
+        value = {"bannedBy": who.user_id, "timestamp": self._now_ms(), "name": tally.present.get(user_id) or ""}
+        value |= {"reason": reason} if reason else {}
+        await self._send(who, address, Set(target, value_from_json(value)))
+        presence = f"/chat/room/{room_id}/presence/{user_id}"
+        if self._params.get(presence) is not None:
+            await self._send(who, address, Set(presence, NULL))
+
+    async def unban(self, who: Administrator, address: str, room_id: str, user_id: str) -> None:
+        """Lifts a ban.
+
+        Raises:
+            Missing: there is none.
+        """
+        target = f"/chat/room/{room_id}/bans/{user_id}"
+        if self._params.get(target) is None:
+            raise Missing("There is no such ban.")
+        entry = self._audit.entry("admin.room.unban", who.actor(address), room_id, detail={"user_id": user_id})
+        await self._audit.record(entry)
+        await self._send(who, address, Set(target, NULL))
+
+    async def _tally(self, room_id: str) -> _Tally:
+        """Counts one room, and takes down its addresses."""
+        tally = _Tally()
+        if room_id and not set("/*") & set(room_id):
+            look = Pattern.parse(f"/chat/room/{room_id}/**")
+            prefix = f"/chat/room/{room_id}/"
+            await self._search.each(
+                look,
+                lambda param: tally.add(param, keeps_addresses=True) if param.address.startswith(prefix) else None,
+            )
+        if not tally.params:
+            raise Missing(_NO_ROOM)
+        return tally
+
+    async def _history(self, room_id: str) -> dict[str, int] | None:
+        """Counts what history keeps of a room's messages; None where none is kept."""
+        if self._replays is None:
+            return None
+        entries = size_bytes = 0
+        asked = Asked(Pattern.parse(f"/chat/room/{room_id}/messages"), is_backwards=True)
+        for _ in range(MAX_HISTORY_PAGES):
+            done: Deferred[Page | None] = Deferred()
+            self._replays.reader.read(asked, done.callback)
+            page = await done
+            if page is None:
+                raise RequestError(ErrorCode.OVERLOADED, "the relay cannot read its history now; try again later")
+            entries += len(page.entries)
+            size_bytes += sum(entry.bytes for entry in page.entries)
+            if page.is_end:
+                break
+            asked = asked._replace(before_seq=page.examined_seq)
+        return {"entries": entries, "bytes": size_bytes}
+
+    def _shown(self, room_id: str, tally: _Tally, params: int, history: dict[str, int] | None) -> dict[str, Any]:
+        meta = tally.meta or {}
+        name, creator = meta.get("name"), meta.get("creatorId")
+        return {
+            "room_id": room_id,
+            "name": name if isinstance(name, str) else None,
+            "creator_id": creator if isinstance(creator, str) else None,
+            "is_public": self._params.get(f"/chat/registry/rooms/{room_id}") is not None,
+            "is_dm": isinstance(meta.get("dmUsers"), dict),
+            "has_password": bool(meta.get("passwordHash")),
+            "is_encrypted": meta.get("encrypted") is True,
+            "members": len(tally.members),
+            "present": len(tally.present),
+            "banned": len(tally.banned),
+            "params": params,
+            "bytes": tally.bytes,
+            "history": history,
+        }
+
+    async def _send(self, who: Administrator, address: str, message: Message) -> None:
+        raise_refusal(await self._write(who, address, message))
+
+
+class Reports:
+    """What members have reported.
+
+    Args:
+        params: what is set.
+        search: finds params.
+        audit: the audit log.
+        write: writes with an administrator's rights.
+        now_ms: Unix ms.
+    """
+
+    def __init__(self, params: Params, search: Search, audit: Audit, write: Write, now_ms: Callable[[], int]) -> None:
+        self._params = params
+        self._search = search
+        self._audit = audit
+        self._write = write
+        self._now_ms = now_ms
+
+    async def page(self, state: str, after: tuple[int, str] | None, limit: int) -> tuple[list[Any], Any]:
+        """Returns reports, the latest first.
+
+        Args:
+            state: ``open``, ``resolved`` or ``all``.
+            after: where the page before ended: time and id.
+            limit: how many at most.
+
+        Returns:
+            the reports, and where the next page goes on; None at the end.
+        """
+        found: list[tuple[int, str, dict[str, Any]]] = []
+
+        def look(param: Param) -> None:
+            shown = _report(param)
+            key = (shown["created_at"], shown["id"])
+            is_wanted = state == "all" or (shown["resolved"] is not None) == (state == "resolved")
+            if is_wanted and (after is None or key < after):
+                found.append((*key, shown))
+
+        await self._search.each(_REPORTS, look)
+        found.sort(key=lambda each: each[:2], reverse=True)
+        last = found[limit - 1][:2] if len(found) > limit else None
+        return [shown for _, _, shown in found[:limit]], last
+
+    async def count_open(self) -> int:
+        """Returns how many reports are open."""
+        found: list[None] = []
+        await self._search.each(
+            _REPORTS, lambda param: found.append(None) if _report(param)["resolved"] is None else None
+        )
+        return len(found)
+
+    async def resolve(self, who: Administrator, address: str, report_id: str, note: str | None) -> None:
+        """Marks a report as dealt with.
+
+        Raises:
+            Missing: there is none.
+            BadInput: the note is too long.
+        """
+        if note is not None and len(note) > MAX_NOTE:
+            raise BadInput(f"The note may have {MAX_NOTE} characters.")
+        param = self._find(report_id)
+        detail = {"note": note} if note else {}
+        await self._audit.record(
+            self._audit.entry("admin.report.resolve", who.actor(address), report_id, detail=detail)
+        )
+        resolved = {"at": self._now_ms() // 1000, "by": who.user_id, "note": note or None}
+        fields = fields_of(param.value) | {"resolved": resolved, "reportedBy": _reporter(param)}
+        fields.setdefault("reportedAt", param.timestamp_us // 1_000_000)
+        value = value_from_json({name: to_json_value(each) for name, each in fields.items()})
+        raise_refusal(await self._write(who, address, Set(param.address, value)))
+
+    async def delete(self, who: Administrator, address: str, report_id: str) -> None:
+        """Deletes a report.
+
+        Raises:
+            Missing: there is none.
+        """
+        param = self._find(report_id)
+        await self._audit.record(self._audit.entry("admin.report.delete", who.actor(address), report_id))
+        raise_refusal(await self._write(who, address, Set(param.address, NULL)))
+
+    def _find(self, report_id: str) -> Param:
+        param = self._params.get(f"/chat/reports/{report_id}") if "/" not in report_id else None
+        if param is None:
+            raise Missing(_NO_REPORT)
+        return param
+
+
+def raise_refusal(answer: dict[str, Any]) -> None:
+    """Raises what an answer of the relay says is wrong.
+
+    Raises:
+        RequestError: the message was refused.
+    """
+    if "error" in answer:
+        raise RequestError(ErrorCode(answer["code"]), answer["error"])
+
+
+def fields_of(value: Value) -> dict[str, Any]:
+    """Returns the fields of a map; none of any other value."""
+    decoded = decode_value(value)
+    return decoded if isinstance(decoded, dict) else {}
+
+
+def to_json_value(value: Any) -> Any:
+    """Returns a decoded value as ``json.dumps`` takes it."""
+    return to_json(encode_value(value))
+
+
+def _reporter(param: Param) -> str:
+    """Returns who has reported: who wrote it, or whom an administrator named who has written it since."""
+    named = fields_of(param.value).get("reportedBy")
+    return named if param.subject == ADMIN_SUBJECT and isinstance(named, str) else param.subject
+
+
+def _report(param: Param) -> dict[str, Any]:
+    """Returns a report as the API has it."""
+    fields = fields_of(param.value)
+    resolved = fields.get("resolved")
+
+    def text(name: str) -> str | None:
+        found = fields.get(name)
+        return found if isinstance(found, str) else None
+
+    reported_s = fields.get("reportedAt")
+    is_resolved = param.subject == ADMIN_SUBJECT and isinstance(resolved, dict)
+    return {
+        "id": param.address.rpartition("/")[2],
+        "room_id": text("roomId") or "",
+        "message": to_json_value(fields.get("message")),
+        "reason": text("reason"),
+        "reporter": _reporter(param),
+        "reporter_name": text("from"),
+        "created_at": reported_s if is_resolved and isinstance(reported_s, int) else param.timestamp_us // 1_000_000,
+        "resolved": to_json_value(resolved) if is_resolved else None,
+    }
+
+
+def _check_segment(address: str, segment: str) -> None:
+    """Checks that an address has a segment that somebody typed as its last one.
+
+    Raises:
+        BadInput: it is none.
+    """
+    try:
+        check_address(address)
+    except RequestError:
+        raise BadInput("This is no user id.") from None
+    if not segment or "/" in segment:
+        raise BadInput("This is no user id.")

@@ -1,0 +1,81 @@
+"""Goes through many params in pieces, to count or to end them, while the relay goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import islice
+
+from twisted.internet.defer import Deferred
+
+from clasp_relay.core.commit import ENDED_AT_ONCE, Committer
+from clasp_relay.core.records import Param
+from clasp_relay.core.state.params import Params
+from clasp_relay.core.work import Pieces, Work
+from clasp_relay.wire.address import Pattern
+
+__all__ = ["Search"]
+
+SEARCHED_AT_ONCE = 200
+"""How many params are looked at in one piece."""
+
+SEARCH_US = 3
+"""About what it costs to look at one."""
+
+
+class Search:
+    """Searches the state.
+
+    Args:
+        params: all params.
+        committer: ends them.
+        work: does it in pieces.
+    """
+
+    def __init__(self, params: Params, committer: Committer, work: Work) -> None:
+        self._params = params
+        self._committer = committer
+        self._work = work
+
+    def each(self, pattern: Pattern, look: Callable[[Param], None]) -> Deferred[None]:
+        """Calls a function with each param that matches a pattern and is set when its turn comes.
+
+        Args:
+            pattern: which.
+            look: the function; it takes some µs.
+
+        Returns:
+            a Deferred that fires at the end, and fails with what the function raises.
+        """
+        return self._do(self._look(pattern, look))
+
+    def end(self, addresses: Sequence[str]) -> Deferred[None]:
+        """Ends params, as the relay's own nulls; those that are not set are passed over."""
+        return self._do(self._end(addresses))
+
+    def _look(self, pattern: Pattern, look: Callable[[Param], None]) -> Pieces:
+        found = self._params.find(pattern)
+        params = iter(self._params.all() if found is None else found)
+        while some := list(islice(params, SEARCHED_AT_ONCE)):
+            for param in some:
+                if self._params.get(param.address) is param and (found is not None or pattern.matches(param.address)):
+                    look(param)
+            yield SEARCH_US * len(some)
+
+    def _end(self, addresses: Sequence[str]) -> Pieces:
+        for start in range(0, len(addresses), ENDED_AT_ONCE):
+            some = [each for each in addresses[start : start + ENDED_AT_ONCE] if self._params.get(each) is not None]
+            yield 1 + self._committer.end_params(some)
+
+    def _do(self, pieces: Pieces) -> Deferred[None]:
+        done: Deferred[None] = Deferred()
+
+        def steps() -> Pieces:
+            try:
+                yield from pieces
+            except Exception:
+                done.errback()
+                return
+            done.callback(None)
+
+        self._work.add(self, steps())
+        return done

@@ -1,0 +1,176 @@
+"""Tests of clasp_relay.access.people: what administrators see of people, and do with them."""
+
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from clasp_relay.access import people as module
+from clasp_relay.access.people import Kind
+from clasp_relay.access.refusals import BadInput, Forbidden, Missing, Taken
+from clasp_relay.wire.messages import Set
+from tests.access.console_world import ConsoleWorld, MemoryFiles, result_of
+from tests.access.stack import HOME, START_S
+from tests.core.world import value
+
+
+class PeopleTests(SynchronousTestCase):
+    """The administrator Root, the user Alice (a1), and the guest Gina (g1)."""
+
+    def setUp(self) -> None:
+        """Makes them."""
+        self.files = MemoryFiles()
+        self.world = ConsoleWorld(files=self.files)
+        self.addCleanup(self.world.close)
+        self.people = self.world.people
+        self.root = self.world.root
+        self.tokens = {"a1": self.world.register("Alice", "a1"), "g1": self.world.guest("Gina", "g1")}
+
+    def ids(self, search: str = "", kind: Kind = "all", limit: int = 10) -> list[str]:
+        """Returns the ids of all pages."""
+        found: list[str] = []
+        after: list[str] | None = []
+        while after is not None:
+            page, after = self.world.do(self.people.page(search, kind, after, limit))
+            self.assertLessEqual(len(page), limit)
+            found += [each.person.user_id for each in page]
+        return found
+
+    def test_people_are_listed_in_pages(self) -> None:
+        """Of any size, and as a search goes."""
+        self.world.register("Bob", "b1")
+        self.world.guest("Hugo", "h1")
+        everybody = ["a1", "b1", "root", "g1", "h1"]
+        for limit in (1, 2, 3, 5, 10):
+            self.assertEqual(self.ids(limit=limit), everybody)
+        self.assertEqual(self.ids(kind="user"), everybody[:3])
+        self.assertEqual(self.ids(kind="guest"), everybody[3:])
+        self.assertEqual(self.ids("O"), ["b1", "root", "h1"])
+        self.assertEqual(self.ids("g1"), ["g1"])
+        self.patch(module, "EXAMINED_AT_ONCE", 1)
+        self.assertEqual(self.ids("1", limit=2), ["a1", "b1", "g1", "h1"])
+        self.assertEqual(self.ids("nobody"), [])
+
+    def test_person_is_described(self) -> None:
+        """With what is connected, set, and sent."""
+        client = self.world.world.join(self.tokens["a1"])
+        client.send(Set("/x", value("12345678")))
+        self.files.sizes["a1"] = [5, 6]
+        self.world.stack.clock.advance(60)
+        info, devices = self.world.do(self.people.one("a1"))
+        expected = {
+            "user_id": "a1",
+            "username": "Alice",
+            "kind": "user",
+            "admin": False,
+            "disabled": False,
+            "created_at": START_S,
+            "last_seen": START_S + 60,
+            "sessions": 1,
+            "sign_ins": 1,
+            "params": 1,
+            "bytes": len("/x") + len(value("12345678")),
+            "files": 2,
+            "file_bytes": 11,
+        }
+        self.assertEqual(info.as_json(), expected)
+        self.assertEqual(self.people.last_seen(devices[0], "a1"), START_S + 60)
+        client.leave()
+        info, devices = self.world.do(self.people.one("a1"))
+        self.assertEqual((info.last_seen_s, info.sessions), (START_S, 0))
+        self.assertEqual(self.people.last_seen(devices[0], "a1"), START_S)
+        self.assertRaises(Missing, self.world.do, self.people.one("nobody"))
+        self.assertEqual(self.world.do(self.people.counts()), (2, 0))
+        self.assertTrue(self.world.do(self.people.is_account("a1")))
+        self.assertFalse(self.world.do(self.people.is_account("g1")))
+
+    def test_disabled_person_is_out_at_once(self) -> None:
+        """Sessions and tokens end; an enabled one signs in again."""
+        client = self.world.world.join(self.tokens["a1"])
+        self.world.do(self.people.disable(self.root, HOME, "a1"))
+        self.assertIsNotNone(client.outbox.closed)
+        self.assertEqual(self.world.live_tokens("a1"), 0)
+        self.assertRaises(Forbidden, result_of, self.world.stack.accounts.login("Alice", "password", HOME))
+        self.world.do(self.people.enable(self.root, HOME, "a1"))
+        result_of(self.world.stack.accounts.login("Alice", "password", HOME))
+        self.assertRaises(Missing, self.world.do, self.people.disable(self.root, HOME, "nobody"))
+        expected = [("admin.disable", "root", "a1"), ("admin.enable", "root", "a1")]
+        self.assertEqual(self.world.actions()[1:], expected)
+
+    def test_nobody_shuts_themselves_out(self) -> None:
+        """Another administrator can; the admin token can, too."""
+        for change in (self.people.disable, self.people.delete):
+            self.assertRaises(BadInput, self.world.do, change(self.root, HOME, "root"))
+
+    def test_user_is_renamed_everywhere(self) -> None:
+        """In the tokens that are valid, too; the new name obeys the rules for names."""
+        self.world.do(self.people.rename(self.root, HOME, "a1", " Carol "))
+        self.assertEqual(self.world.stack.accounts.me(self.tokens["a1"]).username, "Carol")
+        result_of(self.world.stack.accounts.login("Carol", "password", HOME))
+        self.assertRaises(BadInput, self.world.do, self.people.rename(self.root, HOME, "a1", "x"))
+        self.assertRaises(Taken, self.world.do, self.people.rename(self.root, HOME, "a1", "root"))
+        self.assertRaises(Missing, self.world.do, self.people.rename(self.root, HOME, "g1", "Carla"))
+
+    def test_deleted_person_leaves_nothing_of_their_own(self) -> None:
+        """What others wrote about them stays, and so do rooms, but what was sent to them goes."""
+        alice, gina = (self.world.world.join(self.tokens[each]) for each in ("a1", "g1"))
+        mine = ("/chat/user/a1/profile", "/chat/room/r/members/a1", "/chat/user/a1/dms/d")
+        for address in (*mine, "/chat/room/r/meta", "/light"):
+            alice.send(Set(address, value(1)))
+        for address in ("/chat/requests/a1/g1", "/chat/room/r/bans/a1", "/chat/user/a12/profile"):
+            gina.send(Set(address, value(1)))
+        self.files.sizes["a1"] = [1]
+        self.world.do(self.people.delete(self.root, HOME, "a1"))
+        left = {param.address for param in self.world.relay.params.all()}
+        self.assertEqual(left, {"/chat/room/r/meta", "/light", "/chat/room/r/bans/a1", "/chat/user/a12/profile"})
+        self.assertIsNotNone(alice.outbox.closed)
+        self.assertEqual(self.files.sizes, {})
+        self.assertRaises(Taken, self.world.register, "Anna", "a1")
+        self.world.register("Alice", "a2")
+
+    def test_one_sign_in_is_ended(self) -> None:
+        """The others stay."""
+        result_of(self.world.stack.accounts.login("Alice", "password", HOME, "phone"))
+        _, devices = self.world.do(self.people.one("a1"))
+        phone = next(each for each in devices if each.device == "phone")
+        self.world.do(self.people.end_sign_in(self.root, HOME, "a1", phone.sign_in[:8].hex()))
+        self.assertEqual(self.world.live_tokens("a1"), 1)
+        again = self.people.end_sign_in(self.root, HOME, "a1", phone.sign_in[:8].hex())
+        self.assertRaises(Missing, self.world.do, again)
+
+    def test_registration_is_chosen_and_given_back(self) -> None:
+        """To the option that the relay was started with."""
+        self.world.do(self.people.choose_registration(self.root, HOME, "closed", False))
+        self.assertRaises(Forbidden, self.world.register, "Bob", "b1")
+        self.assertRaises(Forbidden, self.world.guest, "Hugo", "h1")
+        self.world.do(self.people.choose_registration(self.root, HOME, None, None))
+        self.world.register("Bob", "b1")
+        self.assertEqual(self.world.console.source, "option")
+
+    def test_invites_are_made_and_revoked(self) -> None:
+        """Each once."""
+        secret, invite = self.world.do(self.people.make_invite(self.root, HOME, 2, 60))
+        self.assertEqual(self.world.do(self.people.invites()), [invite])
+        self.world.do(self.people.choose_registration(self.root, HOME, "invite", None))
+        result_of(self.world.stack.accounts.register("Bob", "password", "b1", None, HOME, secret))
+        self.world.do(self.people.revoke_invite(self.root, HOME, invite.id))
+        self.assertRaises(Missing, self.world.do, self.people.revoke_invite(self.root, HOME, invite.id))
+        _, endless = self.world.do(self.people.make_invite(self.root, HOME, 1, None))
+        self.assertIsNone(endless.expires_s)
+
+    def test_every_change_is_in_the_audit_log(self) -> None:
+        """One entry each, with who did it; what is refused changes nothing and is not there."""
+        before = len(self.world.actions())
+        people: Any = self.people
+        changes = (
+            ("admin.rename", "a1", people.rename, "a1", "Carol"),
+            ("admin.reset_password", "a1", people.reset_password, "a1"),
+            ("admin.disable", "a1", people.disable, "a1"),
+            ("admin.enable", "a1", people.enable, "a1"),
+            ("admin.registration", "", people.choose_registration, "open", True),
+            ("admin.delete", "a1", people.delete, "a1"),
+        )
+        for action, target, change, *args in changes:
+            with self.subTest(action=action):
+                self.world.do(change(self.root, HOME, *args))
+                self.assertEqual(self.world.actions()[before:], [(action, "root", target)])
+                before += 1

@@ -1,0 +1,59 @@
+"""Tests of clasp_relay.access.search: many params, in pieces."""
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from clasp_relay.access.search import SEARCHED_AT_ONCE, Search
+from clasp_relay.core.records import Param
+from clasp_relay.core.work import TURN_US
+from clasp_relay.wire.address import Pattern
+from clasp_relay.wire.messages import Set
+from tests.core.world import World, value
+
+COUNT = 5 * SEARCHED_AT_ONCE
+
+
+class SearchTests(SynchronousTestCase):
+    """A relay with some params."""
+
+    def setUp(self) -> None:
+        """Sets them."""
+        self.world = World()
+        self.client = self.world.join()
+        for number in range(COUNT):
+            self.client.send(Set(f"/a/{number}", value(number)))
+        self.client.send(Set("/b", value(1)))
+        self.world.turn()
+        relay = self.world.relay
+        self.search = Search(relay.params, relay.committer, relay.work)
+
+    def test_params_are_found_in_pieces(self) -> None:
+        """No turn has more than a bounded part of them; what has ended meanwhile is passed over."""
+        for pattern, count in (("/a/*", COUNT), ("/**", COUNT + 1), ("/b", 1), ("/c/*", 0)):
+            found: list[Param] = []
+            done = self.search.each(Pattern.parse(pattern), found.append)
+            self.world.turn()
+            self.successResultOf(done)
+            self.assertEqual(len(found), count)
+        found = []
+        done = self.search.each(Pattern.parse("/a/*"), found.append)
+        self.assertLess(len(found), COUNT)
+        self.assertLessEqual(len(found), TURN_US)
+        self.client.send(Set(f"/a/{COUNT - 1}", value(None)))
+        self.world.turn()
+        self.successResultOf(done)
+        self.assertEqual(len(found), COUNT - 1)
+
+    def test_params_are_ended(self) -> None:
+        """Those that are set."""
+        done = self.search.end([f"/a/{number}" for number in range(COUNT + 10)])
+        self.world.turn()
+        self.successResultOf(done)
+        self.assertEqual([param.address for param in self.world.relay.params.all()], ["/b"])
+
+    def test_fault_fails_the_search(self) -> None:
+        """And nothing else."""
+
+        def fail(_param: Param) -> None:
+            raise KeyError("x")
+
+        self.failureResultOf(self.search.each(Pattern.parse("/b"), fail), KeyError)
