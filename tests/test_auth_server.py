@@ -221,8 +221,27 @@ class AuthServerTests(TestCase):
         for path in ("/", "/api/entities", "/some/page"):
             answer = await bare.ask("GET", path)
             self.assertEqual((answer.status, answer.json), (404, {"error": "There is nothing here."}))
-        self.assertEqual(bare.site.resource.listStaticNames(), [b"auth", b"api", b"hooks"])
+        self.assertEqual(bare.site.resource.listStaticNames(), [b"auth", b"api", b"hooks", b"files"])
         self.assertEqual((await bare.ask("GET", "/auth/me")).status, 401)
+
+    async def test_files_are_taken_or_not(self) -> None:
+        """What clients are told is what happens; off, there is nothing, not even a folder."""
+        for value in ("on", "off"):
+            with self.subTest(files=value):
+                running = self.start(files=value, files_max_file=5, data_dir=self.folder / value)
+                token = (await running.ask("POST", "/auth/guest", {})).json["token"]
+                told = (await running.ask("GET", "/auth/config")).json["files"]
+                statuses = [(await running.ask("POST", "/files", body, token)).status for body in ("abc", "abcd")]
+                found = await running.ask("GET", "/files/" + "0" * 32, None, token)
+                folder = self.folder / value / "files"
+                if value == "on":
+                    self.assertEqual((told["max_file"], told["per_guest"], told["days"]), (5, 25 * 1024 * 1024, 90))
+                    self.assertEqual((statuses, found.status), ([201, 413], 404))
+                    self.assertEqual(len(list(folder.iterdir())), 1)
+                else:
+                    self.assertEqual((told, statuses, found.status), (None, [404, 404], 404))
+                    self.assertFalse(folder.exists())
+                await running.server.stopService()
 
     async def test_calls_under_way_at_the_end_are_answered(self) -> None:
         """What waits for a thread is told to come back."""

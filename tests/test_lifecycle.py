@@ -202,7 +202,7 @@ class RelayServiceTests(SynchronousTestCase):
             # SQLite has this file beside the database for as long as it is open.
             self.assertEqual(
                 {file.name for file in self.folder.iterdir()},
-                {"state.json.lock", "users.db", "users.db.key", "users.db.lock"},
+                {"state.json.lock", "users.db", "users.db.key", "users.db.lock", "files", "files.db", "files.db.lock"},
             )
 
     def test_presence_that_a_wrong_clock_left_in_the_future_ends_soon(self) -> None:

@@ -17,6 +17,8 @@ from twisted.web.resource import Resource
 from clasp_relay.access.accounts import WRONG_PASSWORD, Accounts, Admission, Tell, load_tokens
 from clasp_relay.access.addresses import ClientAddresses, hasher_of_addresses
 from clasp_relay.access.devices import DeviceWatch
+from clasp_relay.access.file_quotas import GUEST_BYTES, FileLimits, FileQuotas
+from clasp_relay.access.files import Files
 from clasp_relay.access.guests import GuestParams
 from clasp_relay.access.hooks import Hooks
 from clasp_relay.access.limits import AttemptLimiter, KnownAddresses, RateLimits
@@ -48,6 +50,7 @@ from clasp_relay.http.api_sessions import ApiSessions
 from clasp_relay.http.auth_api import make_auth_resource
 from clasp_relay.http.bounded import make_site
 from clasp_relay.http.cors import Origins
+from clasp_relay.http.files_api import make_files_resource
 from clasp_relay.http.hooks_api import make_hooks_resource
 from clasp_relay.http.journal_api import JournalApi
 from clasp_relay.http.json_answers import NotFound
@@ -58,11 +61,18 @@ from clasp_relay.logs import events
 from clasp_relay.net.websocket import ClaspFactory
 from clasp_relay.periodic import PeriodicService
 from clasp_relay.settings import Settings
+from clasp_relay.storage.files import FileStore
 from clasp_relay.storage.folder import prepare_folder
 from clasp_relay.storage.users_sqlite import SqliteUsers
 
 NOT_THE_APPS = (b"metrics", b"healthz", b"readyz")
 """Paths that tools ask for on this port; the app's page with status 200 would look like an answer."""
+
+FILE_THREADS = 2
+"""Threads that write and read files: a sync of one does not keep the others waiting."""
+
+MAX_WAITING_FILE_CALLS = 2048
+"""Length of the queue for these threads: every upload and every download has one call there at most."""
 
 NO_WEB_ROOT = "none"
 """The value of ``web_root`` for no app."""
@@ -150,6 +160,10 @@ class AuthServer(Service):
             max_waiting_in_lane=MAX_WAITING_HASHES_PER_ADDRESS,
             gives_way=True,
         )
+        self._file_store: FileStore | None = None
+        self.files: Files | None = None
+        """The files that users send to each other; from ``open`` on, where the relay takes any."""
+        self._disk = ThreadWorkers(reactor, FILE_THREADS, MAX_WAITING_FILE_CALLS, "files")
         self._jobs: list[PeriodicService] = []
         self._known = KnownAddresses(time.time)
         self._hash_of: Callable[[str], bytes] = hasher_of_addresses(b"")
@@ -212,6 +226,8 @@ class AuthServer(Service):
             token = read_or_make_admin_token(settings.admin_token, secrets.token_hex)
             self._tokens.add(admin_record(token, time.time()))
         accounts = self._accounts = self._make_accounts(store)
+        if settings.takes_files:
+            self.files = self._open_files(accounts)
         devices = DeviceWatch(store.devices, self.sql, self._tokens)
         devices.load()
         self._session_ids.open(store.session_ids, self.sql)
@@ -227,12 +243,43 @@ class AuthServer(Service):
                 DEVICES_INTERVAL_S, self._reactor, lambda: Deferred.fromCoroutine(devices.look()), "device tokens"
             ),
         ]
-        return make_site(self._root(accounts), self._reactor, settings.trusted_proxies)
+        root = self._root(accounts)
+        site = make_site(root, self._reactor, settings.trusted_proxies)
+        if self.files is None:
+            root.putChild(b"files", NotFound())
+        else:
+            files = make_files_resource(self.files, origins=self._origins, addresses=self._addresses)
+            root.putChild(b"files", files)
+            site.open_body = files.open_body
+        return site
+
+    def _open_files(self, accounts: Accounts) -> Files:
+        settings = self._settings
+        self._file_store = FileStore(settings.files_folder, settings.files_database, settings.min_free_bytes)
+        limits = FileLimits(
+            file=settings.files_max_file, subject=settings.files_per_user, whole=settings.files_max_bytes
+        )
+        files = Files(
+            store=self._file_store,
+            sql=self.sql,
+            disk=self._disk,
+            quotas=FileQuotas(limits),
+            recognise=accounts.recognise,
+            scopes_of=self._permissions.scopes_of,
+            hash_of=self._hash_of,
+            days=settings.files_days,
+            now_s=time.time,
+            random_hex=secrets.token_hex,
+        )
+        files.load()
+        return files
 
     async def _purge(self, accounts: Accounts) -> None:
         """Ends what is old: what guests have in the state, then tokens and addresses, which have time at the start."""
         is_start, self._is_starting = self._is_starting, False
         self._session_ids.renew()
+        if self.files is not None:
+            await self.files.end_old()
         if self._guests is not None:
             try:
                 await self._guests.end_old(accounts.last_issued)
@@ -247,6 +294,7 @@ class AuthServer(Service):
         Service.startService(self)
         self.sql.start()
         self.hashing.start()
+        self._disk.start()
         self._tokens.start()
         self._wills.start()
         for job in self._jobs:
@@ -259,12 +307,15 @@ class AuthServer(Service):
         return DeferredList([job.stopService() for job in self._jobs]).addCallback(lambda _: self._end())
 
     def close(self) -> None:
-        """Closes users.db; enough for a server that was opened and not started."""
+        """Closes users.db and files.db; enough for a server that was opened and not started."""
         if self._store is not None:
             self._store.close()
+        if self._file_store is not None:
+            self._file_store.close()
 
     def _end(self) -> None:
         self.hashing.stop()
+        self._disk.stop()
         self.sql.stop()
         self._tokens.stop()
         self._session_ids.close()
@@ -313,5 +364,22 @@ class AuthServer(Service):
             now_s=time.time,
             random_hex=secrets.token_hex,
             tell=self._tell,
-            admission=Admission(self._settings.registration, self._settings.guests == "on", self._settings.name),
+            admission=Admission(
+                self._settings.registration,
+                self._settings.guests == "on",
+                self._settings.name,
+                _told_files(self._settings),
+            ),
         )
+
+
+def _told_files(settings: Settings) -> dict[str, int] | None:
+    """Returns what clients are told of the bounds of files, in bytes and days; None where there are none."""
+    if not settings.takes_files:
+        return None
+    return {
+        "max_file": settings.files_max_file,
+        "per_user": settings.files_per_user,
+        "per_guest": min(GUEST_BYTES, settings.files_per_user or GUEST_BYTES),
+        "days": settings.files_days,
+    }

@@ -71,6 +71,7 @@ class HealthServer(Service):
             loop_lag=self._lag,
             journal=journal,
             doors=doors if auth is None else (*doors, auth),
+            files=lambda: None if auth is None else auth.files,
         )
         registry = make_registry(sources)
         self._site = make_site(make_health_resource(is_ready, registry), reactor, uses_reserve=True)

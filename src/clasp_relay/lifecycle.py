@@ -285,6 +285,8 @@ class RelayService(MultiService):
             files.append(("--data-dir" if settings.journal_path is None else "--journal", settings.journal_file))
         if self._auth is not None:
             files.append(("--data-dir" if settings.auth_db is None else "--auth-db", settings.users_file))
+            if settings.takes_files:
+                files.append(("--data-dir", settings.files_database))
         return files
 
     def _lock_files(self) -> None:

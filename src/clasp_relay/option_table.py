@@ -206,6 +206,21 @@ OPTIONS: tuple[Option, ...] = (
     Option("token-ttl", "token_ttl_s", "lifetime of a token, in seconds; 0 for no expiry"),
     Option("registration", "registration", "who may register: open (everybody), invite (who has an invite), closed"),
     Option("guests", "guests", "whether guests may sign in: on, off"),
+    Option("files", "files", "whether users may send files to each other: on, off"),
+    Option("files-max-file", "files_max_file", "maximum size of one file, in bytes"),
+    Option(
+        "files-per-user",
+        "files_per_user",
+        "maximum size of all files of one user, in bytes; a guest has 25 MiB; 0 for no limit",
+    ),
+    Option(
+        "files-max-bytes", "files_max_bytes", "maximum size of all files, in bytes; half of it is kept for accounts"
+    ),
+    Option(
+        "files-days",
+        "files_days",
+        "for how many days a file is kept after it was read for the last time; 0 for ever",
+    ),
     Option(
         "max-guest-tokens-per-address",
         "max_guest_tokens_per_address",

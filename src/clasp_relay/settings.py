@@ -209,6 +209,21 @@ class Settings:
     guests: Annotated[str, Choice(("on", "off"))] = "on"
     """Whether guests may sign in."""
 
+    files: Annotated[str, Choice(("on", "off"))] = "on"
+    """Whether users may send files to each other."""
+
+    files_max_file: Annotated[int, Whole(1)] = 25 * 1024 * 1024
+    """Maximum size of one file, in bytes: a few photos, or a minute of video."""
+
+    files_per_user: Annotated[int, Whole(0)] = 200 * 1024 * 1024
+    """Maximum size of all files of one user, in bytes; guests have 25 MiB; 0: no limit."""
+
+    files_max_bytes: Annotated[int, Whole(1)] = 5 * 1024 * 1024 * 1024
+    """Maximum size of all files together, in bytes; half of it is kept for accounts."""
+
+    files_days: Annotated[int, Whole(0, 36_500)] = 90
+    """For how many days a file is kept after somebody read it for the last time; 0: for ever."""
+
     max_guest_tokens_per_address: Annotated[int, Whole(0)] = 1_000
     """Maximum number of valid guest tokens for one client address; beyond it the oldest one ends. 0: no limit."""
 
@@ -310,6 +325,21 @@ class Settings:
     def asks_for_journal(self) -> bool:
         """Whether a journal was asked for by name: then everything is kept where there is no policy."""
         return self.journal_path is not None or self.journal_memory
+
+    @property
+    def takes_files(self) -> bool:
+        """Whether users may send files to each other; in open mode nobody is a user."""
+        return self.files == "on" and not self.is_open_mode
+
+    @property
+    def files_folder(self) -> Path:
+        """Where the bytes of files are kept."""
+        return self.data_dir / "files"
+
+    @property
+    def files_database(self) -> Path:
+        """Where it is recorded who sent which file."""
+        return self.data_dir / "files.db"
 
     @property
     def users_file(self) -> Path:

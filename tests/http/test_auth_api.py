@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.static import Data
 from twisted.web.test.requesthelper import DummyRequest
 
+from clasp_relay.access.accounts import Admission
 from clasp_relay.access.addresses import ClientAddresses, parse_networks
 from clasp_relay.access.limits import RateLimits
 from clasp_relay.access.refusals import Later, Refusal
@@ -140,7 +141,10 @@ class CallTests(ApiTestCase):
     def test_config_tells_who_may_sign_in(self) -> None:
         """To everybody."""
         answer = self.site.request("GET", "/auth/config")
-        self.assertEqual((answer.status, answer.json), (200, {"registration": "open", "guests": True, "name": ""}))
+        told = {"registration": "open", "guests": True, "name": "", "files": None}
+        self.assertEqual((answer.status, answer.json), (200, told))
+        self.use(Stack(admission=Admission(files={"max_file": 7})))
+        self.assertEqual(self.site.request("GET", "/auth/config").json["files"], {"max_file": 7})
 
     def test_logout_refresh_and_password_take_the_bearers_token(self) -> None:
         """Each does what it says."""
@@ -431,7 +435,7 @@ class CorsTests(ApiTestCase):
             self.assertEqual(answer.headers["access-control-allow-methods"], "GET, HEAD, POST, PUT, DELETE, OPTIONS")
             self.assertEqual(
                 answer.headers["access-control-allow-headers"],
-                "Content-Type, Authorization, If-Match, Range, Last-Event-ID",
+                "Content-Type, Authorization, If-Match, If-None-Match, If-Range, Range, Last-Event-ID",
             )
             self.assertNotIn("access-control-allow-methods", self.ask("POST", "https://chat.example").headers)
 

@@ -15,6 +15,8 @@ from twisted.web.resource import Resource
 
 from clasp_relay.access.accounts import Accounts, load_tokens
 from clasp_relay.access.addresses import ClientAddresses, hasher_of_addresses
+from clasp_relay.access.file_quotas import MIB, FileLimits, FileQuotas
+from clasp_relay.access.files import Files
 from clasp_relay.access.hooks import Hooks
 from clasp_relay.access.limits import AttemptLimiter, KnownAddresses, RateLimits
 from clasp_relay.access.names import name_keys
@@ -28,12 +30,14 @@ from clasp_relay.http.api_sessions import ApiSessions
 from clasp_relay.http.auth_api import make_auth_resource
 from clasp_relay.http.bounded import make_site
 from clasp_relay.http.cors import Origins
+from clasp_relay.http.files_api import make_files_resource
 from clasp_relay.http.hooks_api import make_hooks_resource
 from clasp_relay.http.journal_api import JournalApi
 from clasp_relay.http.params_api import make_params_resource
 from clasp_relay.http.stream_api import StreamApi
 from clasp_relay.net.turn import TurnWriter
 from clasp_relay.net.websocket import ClaspFactory
+from clasp_relay.storage.files import FileStore
 from clasp_relay.storage.users_sqlite import SqliteUsers
 from tests.core.world import World
 
@@ -94,6 +98,24 @@ class AuthServer:
         root.putChild(b"hooks", make_hooks_resource(hooks, self.api, counts, origins=origins, addresses=addresses))
         root.putChild(b"auth", make_auth_resource(self.accounts, origins=origins, addresses=addresses))
         self.site = make_site(root, REACTOR)
+        self.disk = ThreadWorkers(REACTOR, 2, 256, "files")
+        self.file_store = FileStore(path.parent / "files", path.parent / "files.db")
+        files = Files(
+            store=self.file_store,
+            sql=self.sql,
+            disk=self.disk,
+            quotas=FileQuotas(FileLimits(file=MIB, subject=10 * MIB, whole=100 * MIB)),
+            recognise=self.accounts.recognise,
+            scopes_of=lambda record: [f"read:/{record.subject}/**"],
+            hash_of=hash_of,
+            days=90,
+            now_s=time.time,
+            random_hex=secrets.token_hex,
+        )
+        files_api = make_files_resource(files, origins=origins, addresses=addresses)
+        root.putChild(b"files", files_api)
+        self.site.open_body = files_api.open_body
+        self.disk.start()
         self.sql.start()
         self.hashing.start()
         self.tokens.start()
@@ -105,6 +127,8 @@ class AuthServer:
         await maybeDeferred(self.port.stopListening)
         self.api.close()
         self.hashing.stop()
+        self.disk.stop()
         self.sql.stop()
         self.tokens.stop()
         self.store.close()
+        self.file_store.close()

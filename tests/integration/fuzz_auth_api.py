@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from schemathesis import GenerationMode
 from schemathesis.checks import CHECKS, load_all_checks
 
-TAKES_ANY_JSON = ("/api/params/", "/api/events/")
-"""Paths whose body is a value: no JSON is wrong there."""
+TAKES_ANY_JSON = ("/api/params/", "/api/events/", "/files")
+"""Paths whose body is a value or a file: nothing is wrong there."""
 
 WITHOUT_END = ("/api/stream",)
 """Paths whose answers go on for ever."""

@@ -7,7 +7,7 @@ one line with its outcome and the client's address, without secrets and without 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
 
@@ -117,11 +117,13 @@ class Admission:
         registration: ``open``, ``invite`` or ``closed``.
         guests: whether guests may sign in.
         name: the server's name.
+        files: the bounds of files, by name; None where the relay takes none.
     """
 
     registration: str = "open"
     guests: bool = True
     name: str = ""
+    files: Mapping[str, int] | None = None
 
 
 class Accounts:
@@ -276,6 +278,14 @@ class Accounts:
         record = self._issuer.recognise(bearer)
         scopes = tuple(self._scopes_of(record))
         return TokenInfo(record.subject, record.username, record.guest, scopes, record.expires_s)
+
+    def recognise(self, bearer: str | None) -> TokenRecord:
+        """Returns the presented token.
+
+        Raises:
+            Unauthenticated: there is none, or it is not valid.
+        """
+        return self._issuer.recognise(bearer)
 
     def ticket(self, bearer: str | None, address: str) -> str:
         """Returns a ticket for the presented token, to be put into a URL.

@@ -8,6 +8,8 @@
     ├── Forbidden            the relay's operator does not allow it
     ├── Missing              there is no such thing, or it is not the caller's
     ├── Taken                the name or the id belongs to somebody else
+    ├── TooLarge             what is sent can never be accepted
+    ├── NoRoom               the relay's disk has no room for it
     └── Later                retry after ``retry_after_s`` seconds
         ├── Limited          the client made too many attempts
         └── Busy             the relay is overloaded
@@ -19,7 +21,19 @@ from __future__ import annotations
 
 from clasp_relay.errors import ClaspError
 
-__all__ = ["BadInput", "Busy", "Forbidden", "Later", "Limited", "Missing", "Refusal", "Taken", "Unauthenticated"]
+__all__ = [
+    "BadInput",
+    "Busy",
+    "Forbidden",
+    "Later",
+    "Limited",
+    "Missing",
+    "NoRoom",
+    "Refusal",
+    "Taken",
+    "TooLarge",
+    "Unauthenticated",
+]
 
 
 class Refusal(ClaspError):
@@ -52,6 +66,14 @@ class Missing(Refusal):
 
 class Taken(Refusal):
     """A name or an id belongs to somebody else."""
+
+
+class TooLarge(Refusal):
+    """What is sent is larger than anything that is accepted."""
+
+
+class NoRoom(Refusal):
+    """The relay has no room for it on its disk."""
 
 
 class Later(Refusal):

@@ -25,8 +25,10 @@ from clasp_relay.access.refusals import (
     Later,
     Limited,
     Missing,
+    NoRoom,
     Refusal,
     Taken,
+    TooLarge,
     Unauthenticated,
 )
 from clasp_relay.access.turn import Turn
@@ -52,6 +54,8 @@ STATUS: Mapping[type[Refusal], HTTPStatus] = {
     Forbidden: HTTPStatus.FORBIDDEN,
     Missing: HTTPStatus.NOT_FOUND,
     Taken: HTTPStatus.CONFLICT,
+    TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    NoRoom: HTTPStatus.INSUFFICIENT_STORAGE,
     Limited: HTTPStatus.TOO_MANY_REQUESTS,
     Busy: HTTPStatus.SERVICE_UNAVAILABLE,
 }
@@ -207,7 +211,12 @@ class AuthApi:
         return answer(
             request,
             HTTPStatus.OK,
-            {"registration": admission.registration, "guests": admission.guests, "name": admission.name},
+            {
+                "registration": admission.registration,
+                "guests": admission.guests,
+                "name": admission.name,
+                "files": None if admission.files is None else dict(admission.files),
+            },
         )
 
     @app.route("/openapi.json", methods=["GET"])

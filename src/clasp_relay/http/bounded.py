@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from io import BytesIO
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
 from twisted.internet.interfaces import IAddress, IProtocolFactory, IReactorTime
 from twisted.web.resource import IResource
@@ -15,7 +15,7 @@ from clasp_relay.access.addresses import Network, is_in_networks
 from clasp_relay.http.connections import HttpConnection, HttpConnections, RefusedConnection, TurnQueue
 from clasp_relay.net.open_files import is_short
 
-__all__ = ["MAX_BODY_BYTES", "BoundedRequest", "make_site"]
+__all__ = ["MAX_BODY_BYTES", "Body", "BoundedRequest", "OpenBody", "make_site"]
 
 MAX_BODY_BYTES = 16 * 1024
 """The longest body that a call accepts."""
@@ -33,26 +33,74 @@ _CUT_OFF = (
 )
 
 
+class Body(Protocol):
+    """Takes a body while it arrives, so that it is not kept in memory."""
+
+    @property
+    def patience_s(self) -> float | None:
+        """How long it may take in all; None for as long as any body."""
+
+    @property
+    def max_bytes(self) -> int:
+        """Bytes beyond which the connection is closed."""
+
+    def when_room(self, call: Callable[[], None]) -> None:
+        """Has a function called when more may come, after ``write`` returned False."""
+
+    def write(self, data: bytes) -> bool:
+        """Takes bytes; returns whether more may come now."""
+
+    def abort(self) -> None:
+        """The client is gone; may be called after the end of the body, too."""
+
+
 class BoundedRequest(Request):
-    """A request that keeps at most :data:`MAX_BODY_BYTES` + 1 bytes of its body.
+    """A request that keeps at most :data:`MAX_BODY_BYTES` + 1 bytes of its body, or gives it to who asked for it.
 
     The extra byte tells the reader of the body that it is too long.
     """
 
+    body: Body | None = None
+    """What takes the body, where the site has something for this path."""
     _received_bytes = 0
+    _max_bytes = MAX_DRAINED_BYTES
 
-    def gotLength(self, length: int | None) -> None:  # noqa: N802, ARG002 - Twisted's
-        """Prepares to keep the body in memory, whatever Content-Length says."""
+    def gotLength(self, length: int | None) -> None:  # noqa: N802 - Twisted's
+        """Prepares to take the body, whatever Content-Length says."""
         self.content = self._kept = BytesIO()
+        channel: Any = self.channel
+        self.client = channel.getPeer()  # Twisted sets it behind the body
+        self.body = channel.site.open_body(self, channel._command, channel._path, length)
+        if self.body is not None:
+            self.body.when_room(channel.release_body)
+            self._max_bytes = self.body.max_bytes
 
     def handleContentChunk(self, data: bytes) -> None:  # noqa: N802 - Twisted's
-        """Keeps the bytes up to the limit."""
+        """Keeps the bytes up to the limit, or gives them away."""
         before = self._received_bytes
         self._received_bytes += len(data)
-        self._kept.write(data[: max(MAX_BODY_BYTES + 1 - before, 0)])
-        if before <= MAX_DRAINED_BYTES < self._received_bytes:
+        if self.body is None:
+            self._kept.write(data[: max(MAX_BODY_BYTES + 1 - before, 0)])
+        elif not self.body.write(data):
+            channel: Any = self.channel
+            channel.hold_body()
+        if before <= self._max_bytes < self._received_bytes:
             self.channel.write(_CUT_OFF)
             self.channel.loseConnection()
+
+    def connectionLost(self, reason: Any) -> None:
+        """The client is gone."""
+        if self.body is not None:
+            self.body.abort()
+        super().connectionLost(reason)  # type: ignore[no-untyped-call]
+
+
+OpenBody: TypeAlias = Callable[[BoundedRequest, bytes, bytes, int | None], Body | None]
+"""Returns what takes the body of a request: the request, its method, its path, the length that it says it has."""
+
+
+def _keeps(_request: BoundedRequest, _method: bytes, _path: bytes, _length: int | None) -> None:
+    """Has every body kept in memory."""
 
 
 @implementer_only(IProtocolFactory)  # without protocol negotiation (ALPN), which needs a callback; see ``net.tls``
@@ -76,6 +124,8 @@ class QuietSite(Site):
         super().__init__(resource, timeout=IDLE_TIMEOUT_S, reactor=clock, **options)  # type: ignore[no-untyped-call]
         self.connections = HttpConnections(clock, lambda peer: peer == "local" or is_in_networks(peer, proxies))
         """The open connections."""
+        self.open_body: OpenBody = _keeps
+        """Chooses what takes the body of a request."""
         self._turns = TurnQueue(clock)
         self._uses_reserve = uses_reserve
 

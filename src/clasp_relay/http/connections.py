@@ -230,6 +230,8 @@ class HttpConnection(HTTPChannel):
         """What came and was not parsed yet."""
         self._deadline: IDelayedCall | None = None
         self._has_turn = False
+        self._is_held = False
+        """Whether what takes the body has no room at the moment."""
 
     def connectionMade(self) -> None:
         """Begins."""
@@ -294,15 +296,31 @@ class HttpConnection(HTTPChannel):
         if self.transport is not None:
             self.transport.abortConnection()
 
+    def hold_body(self) -> None:
+        """Reads nothing more of the body until ``release_body``."""
+        self._is_held = True
+        self.pause_reading()
+
+    def release_body(self) -> None:
+        """Goes on with the body, when it is this connection's turn."""
+        if self._is_held and self.transport is not None:
+            self._is_held = False
+            self._ask()
+
     def allHeadersReceived(self) -> None:
         """Waits for the body."""
         super().allHeadersReceived()  # type: ignore[no-untyped-call]
-        self._set_deadline(BODY_TIMEOUT_S, self._end_late)
+        body = getattr(self.requests[-1], "body", None)
+        patience_s = None if body is None else body.patience_s
+        if patience_s is not None:
+            self.connections.set_busy(self)  # it works, and pays for it
+        self._set_deadline(BODY_TIMEOUT_S if patience_s is None else patience_s, self._end_late)
 
     def allContentReceived(self) -> None:
         """Has the request answered."""
         self._set_deadline(None)
         self.connections.set_busy(self)
+        self.release_body()
         super().allContentReceived()  # type: ignore[no-untyped-call]
         if self.transport is None:
             # A WebSocket has taken the connection over.
@@ -346,8 +364,8 @@ class HttpConnection(HTTPChannel):
 
     @property
     def _is_choked(self) -> bool:
-        """Whether no request is begun because the client does not read its responses."""
-        return self._waitingForTransport and not self._handlingRequest
+        """Whether nothing is parsed: the client does not read its responses, or a body has to wait."""
+        return self._is_held or (self._waitingForTransport and not self._handlingRequest)
 
     def _ask(self) -> None:
         if self._is_choked:

@@ -12,7 +12,7 @@ __all__ = ["Origins", "set_cors_headers"]
 
 _DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 _METHODS = b"GET, HEAD, POST, PUT, DELETE, OPTIONS"
-_HEADERS = b"Content-Type, Authorization, If-Match, Range, Last-Event-ID"
+_HEADERS = b"Content-Type, Authorization, If-Match, If-None-Match, If-Range, Range, Last-Event-ID"
 _EXPOSED = b"ETag, Content-Range, Retry-After"
 
 

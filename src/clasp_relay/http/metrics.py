@@ -26,6 +26,7 @@ from clasp_relay.wire.constants import MessageCode, Signal
 from clasp_relay.wire.messages import Message
 
 if TYPE_CHECKING:
+    from clasp_relay.access.files import Files
     from clasp_relay.core.history.replays import Replays
     from clasp_relay.core.relay import Relay
     from clasp_relay.doors.door import Counting
@@ -58,6 +59,7 @@ class Sources:
         loop_lag: how late the event loop is.
         journal: what records the changes; None where nothing does.
         doors: the ways in for other protocols.
+        files: returns the files that users send; None where the relay takes none.
     """
 
     relay: Relay
@@ -68,6 +70,7 @@ class Sources:
     loop_lag: LoopLag
     journal: JournalLog | None = None
     doors: Sequence[Counting] = ()
+    files: Callable[[], Files | None] = lambda: None
 
 
 def make_registry(sources: Sources) -> CollectorRegistry:
@@ -106,6 +109,9 @@ class _RelayCollector(Collector):
             yield from _journal(sources.journal)
         if sources.relay.replays is not None:
             yield from _replays(sources.relay.replays)
+        files = sources.files()
+        if files is not None:
+            yield from _files(files)
 
 
 class ProcessCollector(Collector):
@@ -261,6 +267,21 @@ def _journal(log: JournalLog) -> Iterator[Metric]:
     yield _gauge("clasp_journal_queue", "Changes that wait to be recorded.", log.queued)
     yield _gauge("clasp_journal_size_bytes", "Size of the journal's rows and its WAL.", log.sizes.used_bytes)
     yield _gauge("clasp_journal_oldest_seconds", "Unix time of the oldest row; 0 for none.", log.sizes.oldest_us / 1e6)
+
+
+def _files(files: Files) -> Iterator[Metric]:
+    """Yields what users sent to each other."""
+    counts = files.counts
+    yield _gauge("clasp_files", "Files.", files.stored)
+    yield _gauge("clasp_files_bytes", "What files take, those that are arriving included.", files.quotas.bytes)
+    yield _gauge("clasp_files_guest_bytes", "What the files of guests take of it.", files.quotas.guest_bytes)
+    yield _gauge("clasp_files_arriving", "Files that are arriving.", files.quotas.arriving)
+    outcomes = {"stored": counts.stored, "cut": counts.cut, "refused": counts.refused}
+    yield _counts("clasp_file_uploads", "Uploads, by outcome.", ("outcome",), outcomes.items())
+    yield _counter("clasp_file_reads", "Reads of files that were begun.", counts.read)
+    yield _counter("clasp_files_removed", "Files that were deleted, or unread for long.", counts.removed)
+    yield _counter("clasp_file_received_bytes", "Bytes of files received.", counts.received_bytes)
+    yield _counter("clasp_file_sent_bytes", "Bytes of files sent.", counts.sent_bytes)
 
 
 def _lag(lag: LoopLag) -> Metric:

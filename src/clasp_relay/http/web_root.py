@@ -46,6 +46,7 @@ def security_headers(connect_to: Iterable[str] = ()) -> dict[bytes, bytes]:
     policy = {
         "default-src": "'self'",
         "img-src": "'self' data: blob:",
+        "media-src": "'self' blob:",
         "connect-src": " ".join(("'self'", *connect_to)),
         "worker-src": "'self' blob:",
         "object-src": "'none'",

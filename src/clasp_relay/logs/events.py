@@ -182,6 +182,23 @@ BUNDLE_NOT_RUN = Event(
     "a scheduled bundle that session {session} had sent before the relay was restarted did not run: {reason}",
 )
 
+FILES_SWEPT = Event(
+    "files.swept",
+    "info",
+    "storage",
+    "after a relay that did not stop in order: {parts} half-written files and {records} records without a file removed",
+)
+FILES_UNKNOWN = Event(
+    "files.unknown",
+    "warn",
+    "storage",
+    "files/ has {count} files that files.db does not know: they are served to nobody, and stay; put back the files.db"
+    " that belongs to them, or remove them",
+)
+FILES_ENDED = Event("files.ended", "info", "storage", "{count} files deleted that nobody had read for {days} days")
+FILE_NOT_STORED = Event("file.not_stored", "error", "storage", "a file could not be written to the disk: {cause}")
+FILES_FAULT = Event("files.fault", "error", "http", "a fault of the relay while it took or sent a file")
+
 # Sessions and their messages.
 SESSION_CONNECTED = Event(
     "session.connected", "info", "core", "session {session} connected from {address}: client {client}, user {subject}"

@@ -1,0 +1,185 @@
+"""How much of the disk files may take: of one user, of guests, of all together.
+
+Whoever sends a file pays for it in blocks of :data:`BLOCK_BYTES`, from the moment at which its length is known, so that
+uploads at the same time cannot exceed a bound together. Half of the whole is kept for accounts: invented guests do not
+take their room.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from clasp_relay.access.refusals import BadInput, Limited, NoRoom, TooLarge
+
+__all__ = ["BLOCK_BYTES", "FileLimits", "FileOwner", "FileQuotas", "charge"]
+
+BLOCK_BYTES = 4096
+"""A file takes whole blocks of the disk, at least one; a count of bytes alone would let millions of tiny files in."""
+
+MIB = 1024 * 1024
+
+GUEST_BYTES = 25 * MIB
+"""What the files of one guest may take."""
+
+GUEST_ADDRESS_BYTES = 100 * MIB
+"""What the files of all guests of one client address may take."""
+
+GUESTS_SHARE = 0.5
+"""The share of the whole that guests may take."""
+
+UPLOADS_AT_ONCE = 64
+"""Files that arrive at once, in all: each may have half a mebibyte in memory."""
+
+UPLOADS_PER_OWNER = 10
+"""Of one user; of guests, those of one client address."""
+
+_SOON_S = 5
+_LATER_S = 3600
+
+
+class FileOwner(NamedTuple):
+    """Whose a file is."""
+
+    subject: str
+    origin: bytes = b""
+    """A keyed hash of the client address for a guest's; empty for an account's."""
+
+    @property
+    def is_guest(self) -> bool:
+        """Whether a guest sent it."""
+        return bool(self.origin)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileLimits:
+    """The bounds, in bytes.
+
+    Args:
+        file: of one file.
+        subject: of all files of one user; 0 for no limit.
+        whole: of all files.
+    """
+
+    file: int
+    subject: int
+    whole: int
+
+    @property
+    def guest(self) -> int:
+        """The bound of all files of one guest."""
+        return min(GUEST_BYTES, self.subject or GUEST_BYTES)
+
+
+def charge(size_bytes: int) -> int:
+    """Returns what a file counts for, in bytes."""
+    return max(1, -(-size_bytes // BLOCK_BYTES)) * BLOCK_BYTES
+
+
+class FileQuotas:
+    """Counts what files take, and refuses what is too much.
+
+    Args:
+        limits: the bounds.
+    """
+
+    def __init__(self, limits: FileLimits) -> None:
+        self.limits = limits
+        self.bytes = 0
+        """What all files take, those that are arriving included."""
+        self.guest_bytes = 0
+        """What the files of guests take."""
+        self._by_subject: Counter[str] = Counter()
+        self._by_origin: Counter[bytes] = Counter()
+        self._arriving: Counter[object] = Counter()
+        self.arriving = 0
+        """Files that are arriving."""
+
+    def load(self, used: Iterable[tuple[FileOwner, int]]) -> None:
+        """Counts what is on the disk already: owners, and the sum of their charges in bytes."""
+        for owner, size_bytes in used:
+            self._count(owner, size_bytes)
+
+    def used_by(self, subject: str) -> int:
+        """Returns what the files of one user take, in bytes."""
+        return self._by_subject[subject]
+
+    def begin(self, owner: FileOwner, size_bytes: int) -> None:
+        """Takes the room for a file that is about to arrive.
+
+        Raises:
+            BadInput: it is empty.
+            TooLarge: it can never be accepted.
+            Limited: its owner has no room left, or sends too many files at once.
+            NoRoom: the relay has no room left.
+        """
+        self._check(owner, size_bytes)
+        self._count(owner, charge(size_bytes))
+        self._arriving[_lane(owner)] += 1
+        self.arriving += 1
+
+    def end(self, owner: FileOwner) -> None:
+        """Notes that a file has arrived, or will not."""
+        self.arriving -= 1
+        self._arriving[_lane(owner)] -= 1
+        if not self._arriving[_lane(owner)]:
+            del self._arriving[_lane(owner)]
+
+    def give_back(self, owner: FileOwner, size_bytes: int) -> None:
+        """Gives the room of a file back that is gone, or did not arrive."""
+        self._count(owner, -charge(size_bytes))
+
+    def _check(self, owner: FileOwner, size_bytes: int) -> None:
+        limits, charged = self.limits, charge(size_bytes)
+        if size_bytes <= 0:
+            raise BadInput("The file is empty.")
+        share = limits.guest if owner.is_guest else limits.subject
+        if size_bytes > limits.file:
+            raise TooLarge(f"The file is too large: this relay takes files of up to {_amount(limits.file)}.")
+        if share and charged > share:
+            raise TooLarge(f"The file is too large: yours may take {_amount(share)} together.")
+        if self.arriving >= UPLOADS_AT_ONCE or self._arriving[_lane(owner)] >= UPLOADS_PER_OWNER:
+            raise Limited("Too many files are being sent at once. Try again when one of them has arrived.", _SOON_S)
+        if share and self._by_subject[owner.subject] + charged > share:
+            raise Limited(
+                f"Your files would take more than {_amount(share)}. Delete some of them, or send a smaller one.",
+                _LATER_S,
+            )
+        if owner.is_guest and self._by_origin[owner.origin] + charged > GUEST_ADDRESS_BYTES:
+            raise Limited(
+                f"The files of the guests at your address would take more than {_amount(GUEST_ADDRESS_BYTES)}. "
+                "Delete some of them, or register.",
+                _LATER_S,
+            )
+        if self.bytes + charged > limits.whole:
+            raise NoRoom("The relay has no room for more files. Send a smaller one, or ask its operator.")
+        if owner.is_guest and self.guest_bytes + charged > limits.whole * GUESTS_SHARE:
+            raise NoRoom("The relay has no room for more files of guests. Register, or send a smaller one.")
+
+    def _count(self, owner: FileOwner, by: int) -> None:
+        self.bytes += by
+        _add(self._by_subject, owner.subject, by)
+        if owner.is_guest:
+            self.guest_bytes += by
+            _add(self._by_origin, owner.origin, by)
+
+
+def _add(counter: Counter[str] | Counter[bytes], key: str | bytes, by: int) -> None:
+    """Adds to a count; what is back at nothing takes no memory."""
+    counts: Counter[str | bytes] = counter  # type: ignore[assignment]  # each has keys of one kind only
+    counts[key] += by
+    if not counts[key]:
+        del counts[key]
+
+
+def _lane(owner: FileOwner) -> object:
+    return owner.origin or owner.subject
+
+
+def _amount(size_bytes: int) -> str:
+    """Returns a size for people."""
+    if size_bytes >= MIB:
+        return f"{size_bytes / MIB:.10g} MiB" if size_bytes % MIB == 0 else f"{size_bytes / MIB:.1f} MiB"
+    return f"{size_bytes / 1024:.1f} KiB" if size_bytes % 1024 else f"{size_bytes // 1024} KiB"

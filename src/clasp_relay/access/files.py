@@ -1,0 +1,409 @@
+"""Files that users send to each other: who may send, read and delete them, and what happens to the bytes meanwhile.
+
+Whoever is signed in and knows a file's id may read it: the id has 128 random bits and travels in messages. Names and
+types travel there, too; the relay never learns them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ParamSpec, TypeVar
+
+from twisted.internet.defer import Deferred, fail
+
+from clasp_relay.access.file_quotas import FileOwner, FileQuotas, charge
+from clasp_relay.access.policy.scopes import Scopes
+from clasp_relay.access.refusals import Forbidden, Missing, NoRoom, Refusal
+from clasp_relay.access.tokens import TokenRecord
+from clasp_relay.access.workers import Workers
+from clasp_relay.errors import ClaspError, cause_text
+from clasp_relay.logs import events
+from clasp_relay.storage.files import DiskFull, FileReader, FileStore, FileUse, FileWriter, StoredFile
+
+__all__ = ["FileCounts", "FileReading", "Files", "Upload", "UploadCut", "refusal_of"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+WRITE_BYTES = 128 * 1024
+"""Bytes that are written to the disk at once: each write costs the event loop a tenth of a millisecond."""
+
+MAX_WAITING_BYTES = 512 * 1024
+"""Bytes of one file that wait for the disk before nothing more is read from its sender."""
+
+DAY_S = 86_400
+
+_ENDED_AT_ONCE = 200
+"""Files that end in one call of the SQL thread; a sign-in that comes meanwhile waits for milliseconds."""
+
+_ID = re.compile(r"[0-9a-f]{32}")
+_NO_SUCH_FILE = "There is no such file. It may have been deleted, or nobody has read it for long."
+_DISK_FULL = "The relay's disk is full. Try again later, or tell its operator."
+
+
+class UploadCut(ClaspError):
+    """The sender is gone before the file was whole."""
+
+
+@dataclass(slots=True)
+class FileCounts:
+    """What has happened since the start."""
+
+    stored: int = 0
+    cut: int = 0
+    """Uploads that ended early."""
+    refused: int = 0
+    """Uploads that were refused, or failed."""
+    read: int = 0
+    """Reads that were begun."""
+    removed: int = 0
+    """Files that were deleted, or that nobody had read for long."""
+    received_bytes: int = 0
+    sent_bytes: int = 0
+
+
+class Upload:
+    """A file that arrives. For the event loop's thread.
+
+    Args:
+        files: whose it is.
+        writer: where its bytes go.
+        record: what will be recorded of it.
+        owner: who pays for it.
+        bearer: the token that it is sent with.
+    """
+
+    def __init__(
+        self, files: Files, writer: FileWriter, record: StoredFile, owner: FileOwner, bearer: str | None
+    ) -> None:
+        self.room: Callable[[], None] = _nothing
+        """Called when more may be written after ``write`` returned False."""
+        self._files = files
+        self._writer = writer
+        self._record = record
+        self._owner = owner
+        self._bearer = bearer
+        self._waiting = bytearray()
+        self._writing_bytes = 0
+        self._failure: Exception | None = None
+        self._is_whole = False
+        self._is_full = False
+        self._is_at_work = False
+        self._is_over = False
+        self._done: Deferred[StoredFile] = Deferred()
+
+    @property
+    def length(self) -> int:
+        """Its length in bytes."""
+        return self._record.size
+
+    def write(self, data: bytes) -> bool:
+        """Takes bytes.
+
+        Returns:
+            whether more may come now; otherwise when ``room`` is called.
+        """
+        if self._failure is None:
+            self._files.counts.received_bytes += len(data)
+            self._waiting += data
+            self._work()
+        self._is_full = self._failure is None and len(self._waiting) + self._writing_bytes > MAX_WAITING_BYTES
+        return not self._is_full
+
+    def finish(self) -> Deferred[StoredFile]:
+        """Stores the file, of which all bytes have come.
+
+        Returns:
+            A Deferred of its record. It fails with a ``Refusal``, with ``UploadCut``, or with what the disk says.
+        """
+        self._is_whole = True
+        if self._is_over and self._failure is not None:
+            return fail(self._failure)
+        self._work()
+        return self._done
+
+    def abort(self) -> None:
+        """Gives the file up: its sender is gone. Does nothing when all of it has come, or it has failed."""
+        if self._failure is None and not self._is_whole:
+            self._fail(UploadCut("the sender is gone"))
+            self._work()
+
+    def _work(self) -> None:
+        """Begins to write, or to end, unless that is done already."""
+        if self._is_at_work or self._is_over:
+            return
+        if self._is_whole or self._failure is not None or len(self._waiting) >= WRITE_BYTES:
+            self._is_at_work = True
+            Deferred.fromCoroutine(self._write())
+
+    async def _write(self) -> None:
+        try:
+            while self._failure is None and len(self._waiting) >= (1 if self._is_whole else WRITE_BYTES):
+                data, self._waiting = self._waiting, bytearray()
+                self._writing_bytes = len(data)
+                await self._files.on_disk(self._owner, self._writer.write, data)
+                self._writing_bytes = 0
+                if self._is_full and len(self._waiting) <= MAX_WAITING_BYTES:
+                    self._is_full = False
+                    self.room()
+            if self._failure is None and not self._is_whole:
+                self._is_at_work = False
+                return
+            if self._failure is None:
+                await self._files.store(self._bearer, self._owner, self._writer, self._record)
+        except Exception as error:
+            self._fail(error)
+        if self._failure is not None:
+            await self._files.drop(self._owner, self._writer, self._record, self._failure)
+        self._is_over = True
+        if not self._is_whole:
+            return
+        if self._failure is None:
+            self._done.callback(self._record)
+        else:
+            self._done.errback(self._failure)
+
+    def _fail(self, error: Exception) -> None:
+        self._failure = self._failure or error
+        self._waiting.clear()
+        self._writing_bytes = 0
+        if self._is_full:
+            self._is_full = False
+            self.room()
+
+
+class FileReading:
+    """A file that somebody reads.
+
+    Args:
+        files: whose it is.
+        record: of the file.
+        reader: what reads it.
+        lane: whose work it is.
+    """
+
+    def __init__(self, files: Files, record: StoredFile, reader: FileReader, lane: FileOwner) -> None:
+        self.record = record
+        """What is known of the file."""
+        self._files = files
+        self._reader = reader
+        self._lane = lane
+
+    async def read(self, start: int, count: int) -> bytes:
+        """Returns bytes from a position on."""
+        data = await self._files.on_disk(self._lane, self._reader.read, start, count)
+        self._files.counts.sent_bytes += len(data)
+        return data
+
+    def close(self) -> None:
+        """Ends it; no ``read`` is at work."""
+        self._reader.close()
+
+
+class Files:
+    """The files of a relay. All methods are for the event loop's thread.
+
+    Args:
+        store: where they are; called through ``sql`` and ``disk``.
+        sql: the one thread that records are read and written on.
+        disk: the threads that bytes are read and written on.
+        quotas: how much they may take.
+        recognise: returns a token's record, or raises ``Unauthenticated``.
+        scopes_of: returns the scopes that a token carries.
+        hash_of: returns the keyed hash of a client address.
+        days: for how many days a file is kept that nobody reads; 0 for always.
+        now_s: Unix seconds.
+        random_hex: as ``secrets.token_hex``.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: FileStore,
+        sql: Workers,
+        disk: Workers,
+        quotas: FileQuotas,
+        recognise: Callable[[str | None], TokenRecord],
+        scopes_of: Callable[[TokenRecord], Sequence[str]],
+        hash_of: Callable[[str], bytes],
+        days: int,
+        now_s: Callable[[], float],
+        random_hex: Callable[[int], str],
+    ) -> None:
+        self.quotas = quotas
+        """How much they take."""
+        self.counts = FileCounts()
+        """What has happened."""
+        self.stored = 0
+        """How many there are."""
+        self._store = store
+        self._sql = sql
+        self._disk = disk
+        self._recognise = recognise
+        self._scopes_of = scopes_of
+        self._hash_of = hash_of
+        self._days = days
+        self._now_s = now_s
+        self._random_hex = random_hex
+
+    def load(self) -> None:
+        """Removes what a kill has left, and counts what is there; before the relay listens, on the caller's thread."""
+        swept = self._store.sweep()
+        if swept.parts or swept.records:
+            events.FILES_SWEPT.log(parts=swept.parts, records=swept.records)
+        if swept.strangers:
+            events.FILES_UNKNOWN.log(count=swept.strangers)
+        used = self._store.usage()
+        self.quotas.load((FileOwner(each.subject, each.origin), each.charged) for each in used)
+        self.stored = sum(each.files for each in used)
+
+    def begin(self, bearer: str | None, address: str, size_bytes: int) -> Upload:
+        """Begins to take a file.
+
+        Args:
+            bearer: the presented token.
+            address: the client's.
+            size_bytes: how long the file is.
+
+        Raises:
+            Refusal: it is not accepted.
+        """
+        try:
+            token = self._recognise(bearer)
+            owner = FileOwner(token.subject, self._hash_of(address) if token.guest else b"")
+            self.quotas.begin(owner, size_bytes)
+        except Refusal:
+            self.counts.refused += 1
+            raise
+        now_s = int(self._now_s())
+        file_id = self._random_hex(16)
+        record = StoredFile(file_id, owner.subject, owner.origin, size_bytes, charge(size_bytes), now_s, now_s)
+        return Upload(self, self._store.writer(file_id, size_bytes), record, owner, bearer)
+
+    async def find(self, bearer: str | None, file_id: str) -> StoredFile:
+        """Returns the record of a file, and notes that it is looked at.
+
+        Raises:
+            Refusal: the token is not valid, or there is no such file.
+        """
+        self._recognise(bearer)
+        file = await self._find(file_id)
+        await self.on_sql(self._store.note_read, file, int(self._now_s()))
+        return file
+
+    async def open(self, bearer: str | None, file: StoredFile) -> FileReading:
+        """Opens a file to read.
+
+        Raises:
+            Refusal: the token is not valid, or the file is gone.
+        """
+        lane = FileOwner(self._recognise(bearer).subject)
+        reader = await self.on_disk(lane, self._store.reader, file.id)
+        if reader is None:
+            raise Missing(_NO_SUCH_FILE)
+        self.counts.read += 1
+        return FileReading(self, file, reader, lane)
+
+    async def remove(self, bearer: str | None, file_id: str) -> None:
+        """Deletes a file.
+
+        Raises:
+            Refusal: there is no such file, or it is somebody else's.
+        """
+        token = self._recognise(bearer)
+        file = await self._find(file_id)
+        if file.subject != token.subject and not Scopes.parse(self._scopes_of(token)).is_admin_everywhere:
+            raise Forbidden("This file is somebody else's: only who sent it or an administrator may delete it.")
+        await self._remove(file)
+
+    async def remove_all_of(self, subject: str) -> int:
+        """Deletes all files of a user; returns how many there were."""
+        count = 0
+        while found := await self.on_sql(self._store.of_subject, subject, _ENDED_AT_ONCE):
+            for file in found:
+                count += await self._remove(file)
+        return count
+
+    async def usage(self) -> list[FileUse]:
+        """Returns what the files of each user take."""
+        return await self.on_sql(self._store.usage)
+
+    async def end_old(self) -> None:
+        """Deletes the files that nobody has read for long."""
+        if not self._days or not self.stored:
+            return
+        before_s = int(self._now_s()) - self._days * DAY_S
+        count = 0
+        while found := await self.on_sql(self._store.unread_since, before_s, _ENDED_AT_ONCE):
+            for file in found:
+                count += await self._remove(file)
+        if count:
+            events.FILES_ENDED.log(count=count, days=self._days)
+
+    def on_disk(self, lane: FileOwner, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
+        """Calls a function on one of the disk's threads."""
+        return self._disk.run(lane.subject, _nothing, work, *args, **kwargs)
+
+    def on_sql(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
+        """Calls a function on the thread of the records."""
+        return self._sql.run("", _nothing, work, *args, **kwargs)
+
+    async def store(self, bearer: str | None, owner: FileOwner, writer: FileWriter, record: StoredFile) -> None:
+        """Has a file on the disk whose bytes are written; for ``Upload``."""
+        self._recognise(bearer)  # the token may have ended meanwhile
+        await self.on_disk(owner, writer.sync)
+        await self.on_sql(self._store.add, record)
+        try:
+            await self.on_disk(owner, writer.publish)
+        except Exception:
+            await self.on_sql(self._store.remove, record.id)
+            raise
+        self.quotas.end(owner)
+        self.stored += 1
+        self.counts.stored += 1
+
+    async def drop(self, owner: FileOwner, writer: FileWriter, record: StoredFile, why: Exception) -> None:
+        """Forgets a file that did not arrive; for ``Upload``."""
+        if isinstance(why, UploadCut):
+            self.counts.cut += 1
+        else:
+            self.counts.refused += 1
+        if isinstance(why, OSError | DiskFull):
+            events.FILE_NOT_STORED.log(cause=cause_text(why))
+        try:
+            await self.on_disk(owner, writer.discard)
+        except Exception as error:  # the next start removes it
+            events.FILE_NOT_STORED.log(cause=cause_text(error))
+        self.quotas.end(owner)
+        self.quotas.give_back(owner, record.size)
+
+    async def forget(self, record: StoredFile) -> None:
+        """Deletes a file whose sender is gone before it learned the id."""
+        await self._remove(record)
+
+    async def _find(self, file_id: str) -> StoredFile:
+        file = await self.on_sql(self._store.find, file_id) if _ID.fullmatch(file_id) else None
+        if file is None:
+            raise Missing(_NO_SUCH_FILE)
+        return file
+
+    async def _remove(self, file: StoredFile) -> bool:
+        if not await self.on_sql(self._store.remove, file.id):
+            return False
+        self.quotas.give_back(FileOwner(file.subject, file.origin), file.size)
+        self.stored -= 1
+        self.counts.removed += 1
+        return True
+
+
+def refusal_of(error: BaseException | None) -> Refusal | None:
+    """Returns what a client is told of a failed upload; None where it is the relay's fault."""
+    if isinstance(error, DiskFull):
+        return NoRoom(_DISK_FULL)
+    return error if isinstance(error, Refusal) else None
+
+
+def _nothing() -> None:
+    """Does nothing."""

@@ -1,0 +1,311 @@
+"""Files that users send: their bytes in a folder, and who sent them in a SQLite file beside it.
+
+A file arrives as ``ID.part``. When it is whole and synced, its record is committed, and only then it gets its name. So
+after a kill at any moment there is at most a half-written file, or a record without a file; :meth:`FileStore.sweep`
+removes both. A file is never changed, so a copy of the folder that is made while the relay runs is right.
+
+All functions here block, and are called on other threads than the event loop's.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from importlib.resources import files
+from pathlib import Path
+from typing import NamedTuple
+
+from clasp_relay.errors import ClaspError, StartError
+from clasp_relay.storage.folder import FILE_MODE, prepare_folder
+
+__all__ = ["DiskFull", "FileReader", "FileStore", "FileUse", "FileWriter", "StoredFile", "Swept"]
+
+SCHEMA_VERSION = 1
+
+READ_STEP_S = 3600
+"""The time of the last read is kept to this many seconds, so that reading seldom writes."""
+
+_ID = re.compile(r"[0-9a-f]{32}")
+_PART = ".part"
+_FOLDER_MODE = 0o700
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FILE = "SELECT id, subject, origin, size, charged, created_at, read_at FROM files"
+
+
+class DiskFull(ClaspError):
+    """The disk has no room."""
+
+
+class StoredFile(NamedTuple):
+    """The record of a file. Times are in Unix seconds, sizes in bytes."""
+
+    id: str
+    subject: str
+    origin: bytes
+    """A keyed hash of the client address where a guest sent it; empty for an account's."""
+    size: int
+    charged: int
+    """What it counts for."""
+    created_s: int
+    read_s: int
+
+
+class FileUse(NamedTuple):
+    """What the files of one user take."""
+
+    subject: str
+    origin: bytes
+    files: int
+    """How many."""
+    charged: int
+
+
+class Swept(NamedTuple):
+    """What :meth:`FileStore.sweep` found."""
+
+    parts: int
+    """Half-written files that were removed."""
+    records: int
+    """Records without a file that were removed."""
+    strangers: int
+    """Files without a record, which stay."""
+
+
+class FileWriter:
+    """A file that arrives. One thread at a time calls it.
+
+    Args:
+        folder: where it goes.
+        file_id: its id.
+        free_bytes: room that the disk must have when it begins.
+    """
+
+    def __init__(self, folder: Path, file_id: str, free_bytes: int) -> None:
+        self._path = folder / file_id
+        self._part = folder / (file_id + _PART)
+        self._free_bytes = free_bytes
+        self._descriptor = -1
+
+    def write(self, data: bytes | bytearray) -> None:
+        """Appends bytes; makes the file for the first ones.
+
+        Raises:
+            DiskFull: there is no room.
+            OSError: the disk fails.
+        """
+        try:
+            if self._descriptor < 0:
+                self._make()
+            view = memoryview(data)
+            while view:
+                view = view[os.write(self._descriptor, view) :]
+        except OSError as error:
+            raise _told(error) from error
+
+    def sync(self) -> None:
+        """Has the bytes on the disk; nothing is appended after it.
+
+        Raises:
+            DiskFull: there is no room.
+            OSError: the disk fails.
+        """
+        try:
+            os.fsync(self._descriptor)
+        except OSError as error:
+            raise _told(error) from error
+        finally:
+            self._close()
+
+    def publish(self) -> None:
+        """Gives the file its name."""
+        os.rename(self._part, self._path)
+        _sync_folder(self._path.parent)
+
+    def discard(self) -> None:
+        """Removes what has arrived."""
+        self._close()
+        self._part.unlink(missing_ok=True)
+
+    def _make(self) -> None:
+        if shutil.disk_usage(self._path.parent).free < self._free_bytes:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._descriptor = os.open(self._part, flags, FILE_MODE)
+
+    def _close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+class FileReader:
+    """A file that is read; it stays readable when it is removed meanwhile.
+
+    Args:
+        path: where it is.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+    def read(self, start: int, count: int) -> bytes:
+        """Returns bytes from a position on; fewer at the end."""
+        return os.pread(self._descriptor, count, start)
+
+    def close(self) -> None:
+        """Closes it; it must not be read again."""
+        os.close(self._descriptor)
+
+
+class FileStore:
+    """The files of a relay. Records are read and written by one thread at a time, and so are not the bytes.
+
+    Args:
+        folder: where the bytes are; it is made when it is missing.
+        database: the file with the records.
+        min_free_bytes: room that is left on the disk for the rest of the relay.
+
+    Raises:
+        StartError: a file or folder cannot be used.
+    """
+
+    def __init__(self, folder: Path, database: Path, min_free_bytes: int = 0) -> None:
+        self._folder = folder
+        self._min_free_bytes = min_free_bytes
+        prepare_folder("--data-dir", folder)
+        folder.chmod(_FOLDER_MODE)
+        self._db = _open(database)
+
+    def close(self) -> None:
+        """Closes the records."""
+        self._db.close()
+
+    def sweep(self) -> Swept:
+        """Removes what a relay that was killed has left, before any file arrives."""
+        found: set[str] = set()
+        parts = 0
+        for name in _names(self._folder):
+            if _ID.fullmatch(name):
+                found.add(name)
+            elif name.endswith(_PART) and _ID.fullmatch(name.removesuffix(_PART)):
+                (self._folder / name).unlink()
+                parts += 1
+        recorded = {row[0] for row in self._db.execute("SELECT id FROM files")}
+        lost = [(file_id,) for file_id in recorded - found]
+        self._db.execute("BEGIN IMMEDIATE")
+        self._db.executemany("DELETE FROM files WHERE id = ?", lost)
+        self._db.execute("COMMIT")
+        return Swept(parts, len(lost), len(found - recorded))
+
+    def usage(self) -> list[FileUse]:
+        """Returns what the files of each user take."""
+        query = "SELECT subject, origin, COUNT(*), SUM(charged) FROM files GROUP BY subject, origin"
+        return [FileUse(*row) for row in self._db.execute(query)]
+
+    def writer(self, file_id: str, size_bytes: int) -> FileWriter:
+        """Returns what writes a new file of some length."""
+        return FileWriter(self._folder, file_id, self._min_free_bytes + size_bytes)
+
+    def add(self, file: StoredFile) -> None:
+        """Commits the record of a file.
+
+        Raises:
+            DiskFull: there is no room.
+        """
+        try:
+            self._db.execute("INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?)", file)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_FULL:
+                raise DiskFull(str(error)) from error
+            raise
+
+    def find(self, file_id: str) -> StoredFile | None:
+        """Returns the record of a file; None where there is none."""
+        row = self._db.execute(f"{_FILE} WHERE id = ?", (file_id,)).fetchone()
+        return None if row is None else StoredFile(*row)
+
+    def note_read(self, file: StoredFile, now_s: int) -> None:
+        """Notes that a file was read, if that was not noted within the hour."""
+        if now_s - file.read_s >= READ_STEP_S:
+            self._db.execute("UPDATE files SET read_at = ? WHERE id = ?", (now_s, file.id))
+
+    def reader(self, file_id: str) -> FileReader | None:
+        """Opens a file to read; None where it is not there."""
+        try:
+            return FileReader(self._folder / file_id)
+        except FileNotFoundError:
+            return None
+
+    def remove(self, file_id: str) -> bool:
+        """Removes a file and its record; tells whether there was a record."""
+        (self._folder / file_id).unlink(missing_ok=True)
+        return self._db.execute("DELETE FROM files WHERE id = ?", (file_id,)).rowcount > 0
+
+    def unread_since(self, before_s: int, limit: int) -> list[StoredFile]:
+        """Returns files that were read before a time for the last time, the longest unread first."""
+        query = f"{_FILE} WHERE read_at < ? ORDER BY read_at, id LIMIT ?"
+        return [StoredFile(*row) for row in self._db.execute(query, (before_s, limit))]
+
+    def of_subject(self, subject: str, limit: int) -> list[StoredFile]:
+        """Returns files of one user, the oldest first."""
+        query = f"{_FILE} WHERE subject = ? ORDER BY created_at, id LIMIT ?"
+        return [StoredFile(*row) for row in self._db.execute(query, (subject, limit))]
+
+
+def _names(folder: Path) -> Iterator[str]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            yield entry.name
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _told(error: OSError) -> Exception:
+    return DiskFull(str(error.strerror)) if error.errno in _NO_ROOM else error
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    """Opens or makes the file with the records, and brings it up to date."""
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, FILE_MODE))
+    except OSError as error:
+        raise StartError(f"{path}: the record of files cannot be opened: {error.strerror}") from error
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version > SCHEMA_VERSION:
+            raise StartError(f"{path}: made by a newer relay (version {version}); start that one, or put back a backup")
+        for step in range(version + 1, SCHEMA_VERSION + 1):
+            _upgrade(connection, step)
+    except sqlite3.Error as error:
+        connection.close()
+        raise StartError(
+            f"{path}: not a record of files that this relay can use ({error}); "
+            "put back a copy of it, or move it and the folder of files away to start without them"
+        ) from error
+    except StartError:
+        connection.close()
+        raise
+    return connection
+
+
+def _upgrade(connection: sqlite3.Connection, step: int) -> None:
+    script = (files("clasp_relay.storage") / "schema" / f"files-{step}.sql").read_text(encoding="utf-8")
+    with closing(connection.cursor()) as cursor:
+        cursor.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {step};\nCOMMIT;")
