@@ -27,6 +27,8 @@ import { useSettingsStore } from './settings'
 import type { ChatMessage, Draft, MsgId, RoomId, UserId } from './types'
 
 const PAGE = 50
+/** An event of the relay arrives within this time; where it carries another one, that is no time of the relay. */
+const MAX_TRANSIT_MS = 30_000
 
 export const useMessagesStore = defineStore('messages', () => {
   const runtime = useRuntime()
@@ -215,8 +217,8 @@ export const useMessagesStore = defineStore('messages', () => {
   function hear(roomId: RoomId, event: RoomEvent & { type: 'update' }): void {
     const { place, update } = event
     if (place.kind === 'messages' && update.kind === 'publish') {
-      const arrivedAt = now()
-      void inOrder(roomId, () => receive(roomId, update, arrivedAt))
+      const accepted = acceptance(update)
+      void inOrder(roomId, () => receive(roomId, update, accepted))
     } else if (place.kind === 'reaction') {
       const value = shapes.parseReaction(update.value)
       reactions.set(roomId, withReaction(reactions.get(roomId) ?? new Map(), place, value))
@@ -232,18 +234,32 @@ export const useMessagesStore = defineStore('messages', () => {
     }
   }
 
+  /** When the relay accepted what arrives now. It says so itself, unless it keeps nothing of this room. */
+  function acceptance({ atMs }: Update): Pick<Arrival, 'at' | 'dated'> {
+    const arrivedAt = runtime.connection.serverNow()
+    const isTime = atMs !== null && Math.abs(atMs - arrivedAt) <= MAX_TRANSIT_MS
+    return isTime ? { at: atMs, dated: true } : { at: Math.round(arrivedAt) }
+  }
+
   /** Whether a user may delete what others wrote, as far as is known here and now. */
   const moderates = (roomId: RoomId, { kind, userId }: shapes.RoomMessage): boolean =>
     kind === 'delete' && userId !== null && members.roleOf(roomId, userId) !== 'member'
 
-  async function receive(roomId: RoomId, update: Update, at: number): Promise<void> {
+  /**
+   * Whether an event from the relay is a moderator's delete. The relay says what its sender was at that time; where it
+   * says nothing, what they are now decides.
+   */
+  const hasModerated = (roomId: RoomId, event: shapes.RoomMessage, value: unknown): boolean =>
+    event.kind === 'delete' && (shapes.stampedRole(value) !== null || (event.moderator && moderates(roomId, event)))
+
+  async function receive(roomId: RoomId, update: Update, accepted: Pick<Arrival, 'at' | 'dated'>): Promise<void> {
     const event = shapes.parseMessage(update.value)
     const live = runtime.rooms.get(roomId)
     if (!event || !live) return
     // A relay without the chat's policy would deliver messages of banned users.
     if (event.userId !== null && members.bans(roomId).some((ban) => ban.userId === event.userId)) return
-    const moderator = event.kind === 'delete' && event.moderator && moderates(roomId, event)
-    const arrival = { event, at, via: 'live' as const, sharedBy: null, moderator, encrypted: false }
+    const moderator = hasModerated(roomId, event, update.value)
+    const arrival = { event, ...accepted, via: 'live' as const, sharedBy: null, moderator, encrypted: false }
     const room = await live.room()
     const changed = await log.append(roomId, room, [arrival])
     const isClosed =
@@ -313,8 +329,8 @@ export const useMessagesStore = defineStore('messages', () => {
     const arrivals = events.flatMap(({ value, atMs }): Arrival[] => {
       const event = shapes.parseMessage(value)
       if (!event || members.bans(roomId).some((ban) => ban.userId === event.userId)) return []
-      const moderator = event.kind === 'delete' && event.moderator && moderates(roomId, event)
-      return [{ event, at: atMs, via: 'live', sharedBy: null, moderator, encrypted: false }]
+      const moderator = hasModerated(roomId, event, value)
+      return [{ event, at: atMs, dated: true, via: 'live', sharedBy: null, moderator, encrypted: false }]
     })
     const room = await live.room()
     count(await inOrder(roomId, () => log.append(roomId, room, arrivals)))
@@ -357,6 +373,9 @@ export const useMessagesStore = defineStore('messages', () => {
     const byId = new Map(found.map((message) => [message.msgId, message]))
     return found.map((message) => views.view(message, byId))
   }
+
+  /** Makes searches ready, while somebody types the first words. */
+  const prepareSearch = (): Promise<void> => storage().prepareSearch()
 
   // --- life ---
 
@@ -423,6 +442,7 @@ export const useMessagesStore = defineStore('messages', () => {
     discard: (roomId: RoomId, msgId: MsgId) => sender.discard(roomId, msgId),
     react,
     search,
+    prepareSearch,
     prepareImage,
     draft,
     setDraft,

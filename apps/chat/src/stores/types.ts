@@ -326,6 +326,8 @@ export interface MessagesStore {
   /** Deletes an own message that is not confirmed. */
   discard(roomId: RoomId, msgId: MsgId): Promise<void>
   react(roomId: RoomId, msgId: MsgId, emoji: string): Promise<void>
+  /** Makes searches ready; call it when somebody is about to search. */
+  prepareSearch(): Promise<void>
   search(query: string, roomId?: RoomId): Promise<readonly ChatMessage[]>
   /** Scales a file down until it fits one frame; rejects with `invalid` or `tooLarge`. */
   prepareImage(file: Blob): Promise<string>

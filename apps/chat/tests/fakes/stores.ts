@@ -228,6 +228,7 @@ const messages: S.MessagesStore = reactive<S.MessagesStore>({
   retry: action('retry'),
   discard: action('discard'),
   react: action('react'),
+  prepareSearch: action('prepareSearch', undefined),
   search: action('search', []),
   prepareImage: action('prepareImage', 'data:image/png;base64,AAAA'),
   draft: () => state.draft,
