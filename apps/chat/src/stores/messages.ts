@@ -6,6 +6,7 @@ import { Failure } from '@/protocol/errors'
 import * as shapes from '@/protocol/shapes'
 import type { StoredDraft, StoredMessage } from '@/storage/types'
 import type { RoomEvent } from './live/liveRoom'
+import { useBlocksStore } from './blocks'
 import { useMembersStore } from './members'
 import { CatchUp } from './messages/catchUp'
 import { COMMANDS } from './messages/commands'
@@ -34,6 +35,7 @@ export const useMessagesStore = defineStore('messages', () => {
   const runtime = useRuntime()
   const rooms = useRoomsStore()
   const members = useMembersStore()
+  const blocks = useBlocksStore()
   const settings = useSettingsStore()
   const notifications = useNotificationsStore()
   const { clock } = runtime.platform
@@ -191,13 +193,17 @@ export const useMessagesStore = defineStore('messages', () => {
     }
   }
 
+  /** Nothing is shown of people who are blocked. */
+  const isHeard = ({ userId }: StoredMessage): boolean => !blocks.isBlocked(userId)
+
   // --- for components ---
 
   function shownOf(roomId: RoomId): ComputedRef<readonly ChatMessage[]> {
     const known = shown.get(roomId)
     if (known) return known
     const made = computed(() => {
-      const { messages } = timelines.get(roomId) ?? EMPTY
+      const { messages: known } = timelines.get(roomId) ?? EMPTY
+      const messages = blocks.blocked.length === 0 ? known : known.filter(isHeard)
       const byId = new Map(messages.map((message) => [message.msgId, message]))
       const readers = receipts.readersByMessage(roomId, messages)
       const all = messages.map((message) => views.view(message, byId, readers.get(message.msgId)))
@@ -272,7 +278,7 @@ export const useMessagesStore = defineStore('messages', () => {
   function announce(roomId: RoomId, event: shapes.TextMessage, changed: readonly Shown[]): void {
     const key = `${roomId} ${event.msgId}`
     const message = changed.find(({ isNew }) => isNew)?.row ?? find1(roomId, event.msgId)
-    if (!message || received.has(key) || message.userId !== event.userId) return
+    if (!message || received.has(key) || message.userId !== event.userId || !isHeard(message)) return
     received.add(key)
     const own = message.userId === me()
     const mention = !own && views.namesMe(message.text)
@@ -340,7 +346,7 @@ export const useMessagesStore = defineStore('messages', () => {
   /** Counts what was handed on once it is shown, which is after its signature was verified. */
   function count(rows: readonly Shown[]): void {
     for (const { row, isNew } of rows) {
-      if (!isNew || received.has(`${row.roomId} ${row.msgId}`)) continue
+      if (!isNew || received.has(`${row.roomId} ${row.msgId}`) || !isHeard(row)) continue
       received.add(`${row.roomId} ${row.msgId}`)
       const { roomId, timestamp, userId, text } = row
       if (timestamp > rooms.lastRead(roomId)) rooms.noteMessage(roomId, timestamp, userId === me(), views.namesMe(text))
@@ -369,7 +375,7 @@ export const useMessagesStore = defineStore('messages', () => {
   }
 
   async function search(query: string, roomId?: RoomId): Promise<readonly ChatMessage[]> {
-    const found = await storage().search(query, roomId ?? null)
+    const found = (await storage().search(query, roomId ?? null)).filter(isHeard)
     const byId = new Map(found.map((message) => [message.msgId, message]))
     return found.map((message) => views.view(message, byId))
   }
