@@ -74,6 +74,8 @@ export const address = {
   /** 0 is the head, which says where the parts are. */
   backup: (uid: string, part: number) => `/chat/user/${user(uid)}/backup/${backupPart(String(part))}`,
   friend: (uid: string, friendId: string) => `/chat/user/${user(uid)}/friends/${user(friendId)}`,
+  /** Whoever is blocked, known to this user only. */
+  blocked: (uid: string, blockedId: string) => `/chat/user/${user(uid)}/blocked/${user(blockedId)}`,
   dmInbox: (target: string, rid: string) => `/chat/user/${user(target)}/dms/${room(rid)}`,
   request: (target: string, from: string) => `/chat/requests/${user(target)}/${user(from)}`,
   registryRoom: (rid: string) => `/chat/registry/rooms/${room(rid)}`,
@@ -102,6 +104,7 @@ export const address = {
 /** Patterns to subscribe to. */
 export const pattern = {
   friends: (uid: string) => `/chat/user/${user(uid)}/friends/*`,
+  blocked: (uid: string) => `/chat/user/${user(uid)}/blocked/*`,
   devices: (uid: string) => `/chat/user/${user(uid)}/devices/*`,
   sync: (uid: string) => `/chat/user/${user(uid)}/sync/*`,
   links: (uid: string) => `/chat/user/${user(uid)}/link/*`,
@@ -133,6 +136,7 @@ export type Place =
   | { kind: 'device'; userId: string; deviceId: string }
   | { kind: 'sync' | 'link'; userId: string; key: string }
   | { kind: 'friend'; userId: string; friendId: string }
+  | { kind: 'blocked'; userId: string; blockedId: string }
   | { kind: 'dmInbox'; userId: string; roomId: string }
   | { kind: 'request'; targetId: string; fromId: string }
   | { kind: 'registryRoom'; roomId: string }
@@ -183,6 +187,7 @@ function parseUserPlace(userId: string, rest: readonly string[]): Place | null {
   if (first === 'sync' && isSyncKey(second)) return { kind: 'sync', userId, key: second }
   if (first === 'link' && isLinkKey(second)) return { kind: 'link', userId, key: second }
   if (first === 'friends' && isUserId(second)) return { kind: 'friend', userId, friendId: second }
+  if (first === 'blocked' && isUserId(second)) return { kind: 'blocked', userId, blockedId: second }
   if (first === 'dms' && isRoomId(second)) return { kind: 'dmInbox', userId, roomId: second }
   return null
 }

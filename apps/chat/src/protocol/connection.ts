@@ -72,6 +72,8 @@ export interface Update {
   kind: 'set' | 'publish' | 'snapshot'
   /** Age by the relay's clock, ms; null: unknown. */
   ageMs: number | null
+  /** Of an event: the time that it carries, ms; the relay's own where it keeps what is said there. null: none. */
+  atMs: number | null
 }
 
 export type Handler = (update: Update) => void
@@ -289,7 +291,8 @@ export class Connection {
       return { events, ...(running.end as NonNullable<Replaying['end']>) }
     } catch (error) {
       // What was taken for an answer was said meanwhile.
-      for (const { address, value } of running.events) this.dispatch({ address, value, kind: 'publish', ageMs: 0 })
+      for (const { address, value, timestamp } of running.events)
+        this.dispatch({ address, value, kind: 'publish', ageMs: 0, atMs: timestamp / 1000 })
       throw error
     } finally {
       this.replaying = null
@@ -556,11 +559,17 @@ export class Connection {
         this.welcomed(message.session, message.name, message.time)
         break
       case 'SET':
-        this.dispatch({ address: message.address, value: message.value, kind: 'set', ageMs: 0 })
+        this.dispatch({ address: message.address, value: message.value, kind: 'set', ageMs: 0, atMs: null })
         break
       case 'PUBLISH':
         if (this.takeReplayed(message)) break
-        this.dispatch({ address: message.address, value: message.value, kind: 'publish', ageMs: 0 })
+        this.dispatch({
+          address: message.address,
+          value: message.value,
+          kind: 'publish',
+          ageMs: 0,
+          atMs: message.timestamp === null ? null : message.timestamp / 1000,
+        })
         break
       case 'SNAPSHOT':
         for (const param of message.params) this.takeParam(param)
@@ -630,7 +639,7 @@ export class Connection {
     const { address, value } = param
     const ageMs = param.timestamp === null ? null : Math.max(0, this.serverNow() - param.timestamp / 1000)
     for (let get = this.settle('GET', address); get; get = this.settle('GET', address)) get.resolve(value)
-    this.dispatch({ address, value, kind: 'snapshot', ageMs })
+    this.dispatch({ address, value, kind: 'snapshot', ageMs, atMs: null })
   }
 
   private dispatch(update: Update): void {

@@ -33,6 +33,7 @@ export type FailureReason =
   | 'notAnEmoji'
   | 'friendIsSelf'
   | 'friendsOnly'
+  | 'requestTooLong'
   | 'fileTooLarge'
   | 'notAnExport'
   | 'notAPhrase'

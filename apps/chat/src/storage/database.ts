@@ -3,9 +3,12 @@ import { deleteDB, openDB, type DBSchema, type IDBPDatabase, type IDBPTransactio
 import type { IdentityPairs } from '@/crypto/identity'
 import type { RoomCryptoRecord } from '@/crypto/roomCrypto'
 import { eventsOfRow, rowOf, type RowV1 } from './rows'
+import { textOf, type SearchText } from './search'
 import type { StoredDraft, StoredEvent, StoredMessage, StoredRoom } from './types'
 
-const VERSION = 2
+const VERSION = 3
+/** Sorts after every text in an index. */
+const LAST = '\uffff'
 
 /** An event with the marks of its indexes: the key is there only where something is left to do. */
 export type EventRow = StoredEvent & { closed?: 1; pending?: 1 }
@@ -21,6 +24,7 @@ interface Schema extends DBSchema {
     value: StoredMessage
     indexes: { byTime: [string, number, string]; byDelivery: [string, string]; bySecrecy: [string, string] }
   }
+  texts: { key: [string, string]; value: SearchText }
   rooms: { key: string; value: StoredRoom }
   drafts: { key: string; value: StoredDraft }
   crypto: { key: string; value: RoomCryptoRecord }
@@ -28,7 +32,7 @@ interface Schema extends DBSchema {
   values: { key: string; value: unknown }
 }
 
-type StoreNames = 'events' | 'messages' | 'rooms' | 'drafts' | 'crypto' | 'identity' | 'values'
+type StoreNames = 'events' | 'messages' | 'texts' | 'rooms' | 'drafts' | 'crypto' | 'identity' | 'values'
 
 export type Database = IDBPDatabase<Schema>
 
@@ -45,6 +49,29 @@ async function moveRows(transaction: IDBPTransaction<Schema, StoreNames[], 'vers
   }
 }
 
+/**
+ * Version 2 sorted messages by their senders' clocks, and searched in the messages themselves. Now they stand where the
+ * relay accepted them, and what can be found is in a store of its own.
+ */
+async function placeRows(transaction: IDBPTransaction<Schema, StoreNames[], 'versionchange'>): Promise<void> {
+  const events = transaction.objectStore('events')
+  const texts = transaction.objectStore('texts')
+  for (let cursor = await transaction.objectStore('messages').openCursor(); cursor;) {
+    const { roomId, msgId, userId, timestamp } = cursor.value
+    const about = await events.getAll(IDBKeyRange.bound([roomId, msgId], [roomId, msgId, LAST]))
+    const own = about.filter(
+      ({ event, via }) => event.kind === 'message' && event.userId === userId && via !== 'shared',
+    )
+    const at = own.reduce((first, event) => Math.min(first, event.at), Infinity)
+    const moved = at !== Infinity && at !== timestamp
+    const row = moved ? { ...cursor.value, timestamp: at, writtenAt: timestamp } : cursor.value
+    const text = textOf(row)
+    if (moved) await cursor.update(row)
+    if (text) await texts.put(text)
+    cursor = await cursor.continue()
+  }
+}
+
 /** Adds the marks of the indexes. */
 export function marked(event: StoredEvent): EventRow {
   const closed = event.event.kind !== 'delete' && event.event.sealed !== null && event.content === null
@@ -54,11 +81,13 @@ export function marked(event: StoredEvent): EventRow {
 export function openDatabase(userId: string, onTaken: () => void): Promise<Database> {
   return openDB<Schema>(databaseName(userId), VERSION, {
     async upgrade(database, from, _to, transaction) {
+      database.createObjectStore('texts', { keyPath: ['roomId', 'msgId'] })
+      if (from === 2) return placeRows(transaction)
       const events = database.createObjectStore('events', { keyPath: ['roomId', 'target', 'id'] })
       events.createIndex('byTime', ['roomId', 'at'])
       events.createIndex('closed', ['roomId', 'closed'])
       events.createIndex('pending', ['roomId', 'pending'])
-      if (from === 1) return moveRows(transaction)
+      if (from === 1) return moveRows(transaction).then(() => placeRows(transaction))
       const messages = database.createObjectStore('messages', { keyPath: ['roomId', 'msgId'] })
       messages.createIndex('byTime', ['roomId', 'timestamp', 'msgId'])
       messages.createIndex('byDelivery', ['roomId', 'delivery'])

@@ -7,6 +7,7 @@ import type { RoomCryptoRecord } from '@/crypto/roomCrypto'
 import { marked } from './database'
 import type { LogEntry, MessageStore } from './messages'
 import { eventsOfRow } from './rows'
+import { MAX_RESULTS, textOf, wordsOf } from './search'
 import { mergeRecords, type UserStorage } from './storage'
 import type { StoredDraft, StoredEvent, StoredMessage, StoredRoom } from './types'
 
@@ -99,12 +100,20 @@ class MemoryMessages implements MessageStore {
     return Promise.resolve(this.sorted(roomId).filter((message) => compare(message, { timestamp, msgId }) >= 0))
   }
 
+  prepareSearch(): Promise<void> {
+    return Promise.resolve()
+  }
+
   search(query: string, roomId: string | null): Promise<StoredMessage[]> {
-    const needle = query.trim().toLocaleLowerCase()
-    const all = (roomId === null ? [...this.rooms.keys()] : [roomId]).flatMap((id) => this.sorted(id).reverse())
-    const matches = ({ text, alt, deleted }: StoredMessage): boolean =>
-      !deleted && `${text}\n${alt}`.toLocaleLowerCase().includes(needle)
-    return Promise.resolve(needle === '' ? [] : all.filter(matches))
+    const words = wordsOf(query)
+    const matches = (row: StoredMessage): boolean => {
+      const text = textOf(row)?.text
+      return text !== undefined && words.every((word) => text.includes(word))
+    }
+    if (words.length === 0) return Promise.resolve([])
+    const all = (roomId === null ? [...this.rooms.keys()] : [roomId]).flatMap((id) => this.sorted(id))
+    const found = all.filter(matches).sort((one, other) => compare(other, one))
+    return Promise.resolve(found.slice(0, MAX_RESULTS))
   }
 
   undelivered(roomId: string): Promise<StoredMessage[]> {

@@ -1,11 +1,11 @@
 /** The history of every room, as far as this browser received it. */
 import { marked, type Database, type EventRow } from './database'
 import { eventsOfRow } from './rows'
+import { SearchIndex, textOf } from './search'
 import type { StoredEvent, StoredMessage } from './types'
 
 /** Sorts after every text in an index. */
 const LAST = '\uffff'
-const MAX_RESULTS = 200
 const UNDELIVERED: readonly StoredMessage['delivery'][] = ['queued', 'waiting', 'sent', 'failed']
 
 /** What is new about one message: events, and the rows that they give. */
@@ -35,7 +35,9 @@ export interface MessageStore {
   before(roomId: string, limit: number, point?: { timestamp: number; msgId: string }): Promise<StoredMessage[]>
   /** The messages from a point on, oldest first. */
   from(roomId: string, timestamp: number, msgId: string): Promise<StoredMessage[]>
-  /** The messages whose text or image description contains the query, newest first per room; null: in all rooms. */
+  /** Makes searches ready, which takes a moment the first time. */
+  prepareSearch(): Promise<void>
+  /** The newest messages whose text and image description contain all words of the query; null: in all rooms. */
   search(query: string, roomId: string | null): Promise<StoredMessage[]>
   /** Own messages that are not confirmed, oldest first. */
   undelivered(roomId: string): Promise<StoredMessage[]>
@@ -50,7 +52,11 @@ const unmarked = (rows: EventRow[]): StoredEvent[] =>
 const byTime = (one: StoredMessage, other: StoredMessage): number => one.timestamp - other.timestamp
 
 export class MessageStorage implements MessageStore {
-  constructor(private readonly database: Database) {}
+  private readonly index: SearchIndex
+
+  constructor(private readonly database: Database) {
+    this.index = new SearchIndex(database)
+  }
 
   about(roomId: string, target: string): Promise<StoredEvent[]> {
     const range = IDBKeyRange.bound([roomId, target], [roomId, target, LAST])
@@ -58,14 +64,19 @@ export class MessageStorage implements MessageStore {
   }
 
   async record(roomId: string, { events, rows, gone }: LogEntry): Promise<void> {
-    const transaction = this.database.transaction(['messages', 'events'], 'readwrite')
+    const transaction = this.database.transaction(['messages', 'events', 'texts'], 'readwrite')
     const [shown, log] = [transaction.objectStore('messages'), transaction.objectStore('events')]
+    const texts = transaction.objectStore('texts')
+    const found = rows.map((row) => ({ row, text: textOf(row) }))
     await Promise.all([
       ...events.map((event) => log.put(marked(event))),
       ...rows.map((row) => shown.put(row)),
-      ...gone.map((msgId) => shown.delete([roomId, msgId])),
+      ...found.map(({ row, text }) => (text ? texts.put(text) : texts.delete([roomId, row.msgId]))),
+      ...gone.flatMap((msgId) => [shown.delete([roomId, msgId]), texts.delete([roomId, msgId])]),
       transaction.done,
     ])
+    for (const { row, text } of found) this.index.note(row, text)
+    for (const msgId of gone) this.index.note({ roomId, msgId }, null)
   }
 
   async newestEvents(roomId: string, sinceMs: number, limit: number): Promise<StoredEvent[]> {
@@ -87,27 +98,31 @@ export class MessageStorage implements MessageStore {
     return this.database.get('messages', [roomId, msgId])
   }
 
-  async put(message: StoredMessage): Promise<void> {
-    await this.database.put('messages', message)
+  put(message: StoredMessage): Promise<void> {
+    return this.record(message.roomId, { events: [], rows: [message], gone: [] })
   }
 
   async addMissing(messages: readonly StoredMessage[]): Promise<StoredMessage[]> {
-    const transaction = this.database.transaction(['messages', 'events'], 'readwrite')
+    const transaction = this.database.transaction(['messages', 'events', 'texts'], 'readwrite')
     const [rows, events] = [transaction.objectStore('messages'), transaction.objectStore('events')]
+    const texts = transaction.objectStore('texts')
     const added: StoredMessage[] = []
     for (const message of messages) {
       const key: [string, string] = [message.roomId, message.msgId]
       if ((await rows.getKey(key)) !== undefined) continue
       await rows.put(message)
+      const text = textOf(message)
+      if (text) await texts.put(text)
       for (const event of eventsOfRow(message)) await events.put(marked(event))
       added.push(message)
     }
     await transaction.done
+    for (const message of added) this.index.note(message, textOf(message))
     return added
   }
 
-  async remove(roomId: string, msgId: string): Promise<void> {
-    await this.database.delete('messages', [roomId, msgId])
+  remove(roomId: string, msgId: string): Promise<void> {
+    return this.record(roomId, { events: [], rows: [], gone: [msgId] })
   }
 
   async before(roomId: string, limit: number, point?: { timestamp: number; msgId: string }): Promise<StoredMessage[]> {
@@ -127,18 +142,15 @@ export class MessageStorage implements MessageStore {
     return this.database.getAllFromIndex('messages', 'byTime', range)
   }
 
+  prepareSearch(): Promise<void> {
+    return this.index.prepare()
+  }
+
   async search(query: string, roomId: string | null): Promise<StoredMessage[]> {
-    const needle = query.trim().toLocaleLowerCase()
-    if (needle === '') return []
-    const range = roomId === null ? null : IDBKeyRange.bound([roomId], [roomId, Infinity, LAST])
-    const index = this.database.transaction('messages').store.index('byTime')
-    const found: StoredMessage[] = []
-    for (let cursor = await index.openCursor(range, 'prev'); cursor && found.length < MAX_RESULTS;) {
-      const { text, alt, deleted } = cursor.value
-      if (!deleted && `${text}\n${alt}`.toLocaleLowerCase().includes(needle)) found.push(cursor.value)
-      cursor = await cursor.continue()
-    }
-    return found
+    const keys = await this.index.find(query, roomId)
+    const { store } = this.database.transaction('messages')
+    const found = await Promise.all(keys.map((key) => store.get([key.roomId, key.msgId])))
+    return found.filter((message) => message !== undefined)
   }
 
   async undelivered(roomId: string): Promise<StoredMessage[]> {
@@ -158,5 +170,7 @@ export class MessageStorage implements MessageStore {
   async clearRoom(roomId: string): Promise<void> {
     await this.database.delete('messages', IDBKeyRange.bound([roomId], [roomId, LAST]))
     await this.database.delete('events', IDBKeyRange.bound([roomId], [roomId, LAST, LAST]))
+    await this.database.delete('texts', IDBKeyRange.bound([roomId], [roomId, LAST]))
+    this.index.forgetRoom(roomId)
   }
 }

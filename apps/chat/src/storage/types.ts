@@ -19,8 +19,10 @@ export interface StoredEvent {
   /** Hash of the event. */
   id: string
   event: RoomMessage
-  /** The relay's time when it arrived, ms; of an event that was handed on, the time that it claims. */
+  /** When the relay accepted it, by the relay's clock, ms; of an event that was handed on, the time that it claims. */
   at: number
+  /** The relay itself said when; otherwise `at` is the relay's time at which it arrived here. */
+  dated?: true
   /** `own`: written here; `live`: from the relay, which knows its author; `shared`: handed on by a member. */
   via: 'own' | 'live' | 'shared'
   sharedBy: string | null
@@ -44,7 +46,10 @@ export interface StoredMessage {
   text: string
   image: string | null
   alt: string
+  /** When the relay accepted it, ms, which is its place in the timeline: clocks of senders may be wrong. */
   timestamp: number
+  /** What its sender's clock said, ms; absent where that is the same, or more than five minutes off. */
+  writtenAt?: number
   replyTo: Quote | null
   edited: boolean
   deleted: boolean

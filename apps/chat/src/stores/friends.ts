@@ -2,9 +2,11 @@ import { defineStore } from 'pinia'
 import { computed, shallowReactive } from 'vue'
 import { address, directMessageId, isUserId, parseAddress, pattern } from '@/protocol/addresses'
 import { Failure } from '@/protocol/errors'
-import { asValue, parseFriend, parseRequest, parseRoomMeta, type RequestEntry } from '@/protocol/shapes'
+import { asValue, MAX_REQUEST, parseFriend, parseRequest, parseRoomMeta, type RequestEntry } from '@/protocol/shapes'
 import type { Update } from '@/protocol/connection'
+import { useBlocksStore } from './blocks'
 import { useMembersStore } from './members'
+import { useMessagesStore } from './messages'
 import { useNotificationsStore } from './notifications'
 import { useRoomsStore } from './rooms'
 import { useRuntime } from './runtime'
@@ -23,11 +25,16 @@ export const useFriendsStore = defineStore('friends', () => {
   const runtime = useRuntime()
   const rooms = useRoomsStore()
   const members = useMembersStore()
+  const messages = useMessagesStore()
+  const blocks = useBlocksStore()
   const notifications = useNotificationsStore()
   const { clock, newId } = runtime.platform
   const known = shallowReactive(new Map<UserId, StoredFriend>())
   const requests = shallowReactive(new Map<UserId, RequestEntry>())
-  const asked = shallowReactive(new Set<UserId>())
+  /** By user: the message with which a conversation was asked for; '' for a friendship. */
+  const asked = shallowReactive(new Map<UserId, string>())
+  /** Resolves when what was asked for before a reload is known. */
+  let askedLoaded: Promise<void> = Promise.resolve()
   let quietUntil = 0
 
   const friends = computed(() =>
@@ -39,8 +46,9 @@ export const useFriendsStore = defineStore('friends', () => {
   )
   const incoming = computed(() =>
     [...requests.values()]
-      .map(({ fromId, fromName, fromColor, timestamp }): FriendRequest => {
-        return { userId: fromId, name: fromName, color: fromColor, timestamp }
+      .filter(({ fromId }) => !blocks.isBlocked(fromId))
+      .map(({ fromId, fromName, fromColor, text, timestamp }): FriendRequest => {
+        return { userId: fromId, name: fromName, color: fromColor, text, timestamp }
       })
       .sort((one, other) => other.timestamp - one.timestamp),
   )
@@ -79,18 +87,23 @@ export const useFriendsStore = defineStore('friends', () => {
       requests.delete(place.fromId)
       return
     }
-    if (request.accepted) takeAcceptance(request).catch(() => undefined)
+    if (blocks.isBlocked(request.fromId)) requests.set(request.fromId, request)
+    else if (request.accepted) takeAcceptance(request).catch(() => undefined)
     else if (known.has(request.fromId)) clearRequest(request.fromId).catch(() => undefined)
     else takeRequest(request, kind === 'set' && clock.now() >= quietUntil)
   }
 
   function takeRequest(request: RequestEntry, isNew: boolean): void {
     requests.set(request.fromId, request)
-    if (isNew) notifications.notify({ kind: 'info', key: 'notices.friendRequest', params: { name: request.fromName } })
+    if (!isNew) return
+    const key = request.text ? 'notices.messageRequest' : 'notices.friendRequest'
+    notifications.notify({ kind: 'info', key, params: { name: request.fromName }, opens: 'friends' })
   }
 
   /** Handles an accepted request. An acceptance older than the end of the friendship is ignored. */
   async function takeAcceptance({ fromId, fromName, fromColor, timestamp }: RequestEntry): Promise<void> {
+    await askedLoaded
+    const text = asked.get(fromId)
     const ended = (await endings()).get(fromId) ?? 0
     if (timestamp > ended && !known.has(fromId)) {
       await writeFriend(fromId, fromName, fromColor)
@@ -98,6 +111,8 @@ export const useFriendsStore = defineStore('friends', () => {
     }
     await forgetAsked(fromId)
     await clearRequest(fromId)
+    // What the other one has read and accepted begins the conversation.
+    if (text && known.has(fromId)) await messages.send(await openDirectMessage(fromId), { text })
   }
 
   /** When a friendship was ended here, by the other's id. */
@@ -114,37 +129,59 @@ export const useFriendsStore = defineStore('friends', () => {
 
   // --- sent requests, stored to show them as pending after a reload ---
 
-  async function askedIds(): Promise<UserId[]> {
+  async function askedBefore(): Promise<[UserId, string][]> {
     const value = await runtime.storage.value('asked')
-    return Array.isArray(value) ? value.filter((id): id is UserId => typeof id === 'string' && isUserId(id)) : []
+    // Before there were messages in requests, it was a list of ids.
+    const entries = (Array.isArray(value) ? value : []).map((each: unknown) =>
+      Array.isArray(each) ? each : [each, ''],
+    )
+    return entries
+      .map(([id, text]: unknown[]): [UserId, string] => [String(id), String(text)])
+      .filter(([id]) => isUserId(id))
   }
+
+  const keepAsked = (): Promise<void> => runtime.storage.putValue('asked', [...asked])
 
   async function forgetAsked(userId: UserId): Promise<void> {
     asked.delete(userId)
-    await runtime.storage.putValue('asked', [...asked])
+    await keepAsked()
   }
 
   // --- actions ---
 
-  async function request(userId: UserId): Promise<void> {
+  async function request(userId: UserId, message = ''): Promise<void> {
     if (userId === me()) throw new Failure('invalid', 'friend request to oneself', { reason: 'friendIsSelf' })
     if (known.has(userId)) return
+    const text = message.trim()
+    if (text.length > MAX_REQUEST) throw new Failure('tooLarge', 'request too long', { reason: 'requestTooLong' })
     const { name: fromName, color: fromColor } = runtime.self
-    const value = asValue({ fromId: me(), fromName, fromColor, timestamp: clock.now() })
+    const head = { fromId: me(), fromName, fromColor, timestamp: clock.now() }
+    const value = asValue(text ? { ...head, type: 'dm', text } : head)
     await runtime.connection.set(address.request(userId, me()), value)
-    asked.add(userId)
-    await runtime.storage.putValue('asked', [...asked])
+    asked.set(userId, text)
+    await keepAsked()
   }
 
-  async function accept(userId: UserId): Promise<void> {
+  /** Nothing of somebody is shown any more; who is a friend is none then. */
+  async function block(userId: UserId, name: string): Promise<void> {
+    await blocks.block(userId, name)
+    if (known.has(userId)) await remove(userId)
+    if (requests.has(userId)) await clearRequest(userId)
+  }
+
+  async function accept(userId: UserId): Promise<RoomId | null> {
     const entry = requests.get(userId)
     if (!entry) throw new Failure('missing', `no friend request from ${userId}`)
     const { name: fromName, color: fromColor } = runtime.self
     await writeFriend(userId, entry.fromName, entry.fromColor)
     const answer = asValue({ type: 'accepted', fromId: me(), fromName, fromColor, timestamp: clock.now() })
+    // The room is there before the answer: whoever asked finds it then, and does not make another one.
+    const room = entry.text ? await prepareDirectMessage(userId, entry.fromName) : null
     // Before the request is cleared: the relay accepts the answer only while the request exists.
     await runtime.connection.set(address.request(userId, me()), answer)
     await clearRequest(userId)
+    if (room) await startDirectMessage(userId, entry.fromName, room)
+    return room?.roomId ?? null
   }
 
   // --- direct messages ---
@@ -170,23 +207,39 @@ export const useFriendsStore = defineStore('friends', () => {
   async function openDirectMessage(userId: UserId): Promise<RoomId> {
     const friend = known.get(userId)
     if (!friend) throw new Failure('forbidden', `not a friend: ${userId}`, { reason: 'friendsOnly' })
+    return startDirectMessage(userId, friend.name, await prepareDirectMessage(userId, friend.name))
+  }
+
+  interface PreparedRoom {
+    roomId: RoomId
+    needsKey: boolean
+  }
+
+  /** The room for a conversation; it is made if there is none. */
+  async function prepareDirectMessage(userId: UserId, peerName: string): Promise<PreparedRoom> {
     const { roomId, exists } = await directMessage(userId)
+    if (exists) return { roomId, needsKey: false }
+    const dmUsers = { [me()]: runtime.self.name, [userId]: peerName }
+    // Who has devices uses this app, and can read it.
+    const encrypted = (await runtime.directory.account(userId)) !== null
+    const meta = { name: peerName, type: 'dm', isPublic: false, encrypted, dmUsers }
+    await runtime.connection.set(address.meta(roomId), asValue(meta))
+    return { roomId, needsKey: encrypted }
+  }
+
+  /** Tells the other one where the conversation is, and enters it. */
+  async function startDirectMessage(
+    userId: UserId,
+    peerName: string,
+    { roomId, needsKey }: PreparedRoom,
+  ): Promise<RoomId> {
     const { name } = runtime.self
-    let needsKey = false
-    if (!exists) {
-      const dmUsers = { [me()]: name, [userId]: friend.name }
-      // Who has devices uses this app, and can read it.
-      const encrypted = (await runtime.directory.account(userId)) !== null
-      const meta = { name: friend.name, type: 'dm', isPublic: false, encrypted, dmUsers }
-      await runtime.connection.set(address.meta(roomId), asValue(meta))
-      needsKey = encrypted
-    }
     const call = asValue({ fromId: me(), fromName: name, roomId, timestamp: clock.now() })
     // The recipient's policy may refuse the inbox entry; the room works in any case.
     await runtime.connection.set(address.dmInbox(userId, roomId), call).catch((failure: Failure) => {
       if (failure.kind !== 'forbidden') throw failure
     })
-    rooms.keep(roomId, { peerName: friend.name })
+    rooms.keep(roomId, { peerName })
     rooms.enter(roomId)
     if (needsKey) await runtime.rooms.get(roomId)?.tell({ type: 'create' })
     return roomId
@@ -194,10 +247,11 @@ export const useFriendsStore = defineStore('friends', () => {
 
   runtime.on('begin', () => {
     quietUntil = clock.now() + BACKLOG_MS
-    void askedIds().then((ids) => ids.forEach((id) => asked.add(id)))
+    askedLoaded = askedBefore().then((entries) => entries.forEach(([id, text]) => asked.set(id, text)))
     clock.after(BACKLOG_MS, () => {
-      if (requests.size === 0) return
-      notifications.notify({ kind: 'info', key: 'notices.pendingRequests', params: { count: requests.size } })
+      const count = incoming.value.length
+      if (count === 0) return
+      notifications.notify({ kind: 'info', key: 'notices.pendingRequests', params: { count }, opens: 'friends' })
     })
     runtime.listenTo(pattern.friends(me()), hearFriend)
     runtime.listenTo(pattern.requests(me()), hearRequest)
@@ -211,9 +265,10 @@ export const useFriendsStore = defineStore('friends', () => {
   return {
     friends,
     incoming,
-    outgoing: computed(() => [...asked]),
+    outgoing: computed(() => [...asked.keys()]),
     isFriend: (userId: UserId) => known.has(userId),
     request,
+    block,
     accept,
     decline: clearRequest,
     remove,

@@ -6,6 +6,7 @@ import { SIGNING_ALGORITHM } from '@/crypto/signing'
 import { Failure } from '@/protocol/errors'
 import * as shapes from '@/protocol/shapes'
 import { isPresent, STALE_MS, type RoomEvent } from './live/liveRoom'
+import { useBlocksStore } from './blocks'
 import { useRoomsStore } from './rooms'
 import { useRuntime } from './runtime'
 import type { AbsentMember, Ban, Member, Person, Profile, Rights, Role, RoomId, UserId } from './types'
@@ -57,6 +58,7 @@ export const useMembersStore = defineStore('members', () => {
   const runtime = useRuntime()
   const rooms = useRoomsStore()
   const { clock } = runtime.platform
+  const blocks = useBlocksStore()
   const people = shallowReactive(new Map<RoomId, RoomPeople>())
   const knownColors = new Map<UserId, string>()
   /** Names of users who were present or are members, for receipts and history of users who are away. */
@@ -130,7 +132,7 @@ export const useMembersStore = defineStore('members', () => {
   }
 
   function hearTyping(roomId: RoomId, userId: UserId, value: unknown): void {
-    const typing = shapes.parseTyping(value)
+    const typing = blocks.isBlocked(userId) ? null : shapes.parseTyping(value)
     change(roomId, (room) => {
       if (typing) room.typing.set(userId, { name: typing.name, until: clock.now() + TYPING_MS })
       else room.typing.delete(userId)

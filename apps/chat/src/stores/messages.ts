@@ -6,6 +6,7 @@ import { Failure } from '@/protocol/errors'
 import * as shapes from '@/protocol/shapes'
 import type { StoredDraft, StoredMessage } from '@/storage/types'
 import type { RoomEvent } from './live/liveRoom'
+import { useBlocksStore } from './blocks'
 import { useMembersStore } from './members'
 import { CatchUp } from './messages/catchUp'
 import { COMMANDS } from './messages/commands'
@@ -27,11 +28,14 @@ import { useSettingsStore } from './settings'
 import type { ChatMessage, Draft, MsgId, RoomId, UserId } from './types'
 
 const PAGE = 50
+/** An event of the relay arrives within this time; where it carries another one, that is no time of the relay. */
+const MAX_TRANSIT_MS = 30_000
 
 export const useMessagesStore = defineStore('messages', () => {
   const runtime = useRuntime()
   const rooms = useRoomsStore()
   const members = useMembersStore()
+  const blocks = useBlocksStore()
   const settings = useSettingsStore()
   const notifications = useNotificationsStore()
   const { clock } = runtime.platform
@@ -189,13 +193,17 @@ export const useMessagesStore = defineStore('messages', () => {
     }
   }
 
+  /** Nothing is shown of people who are blocked. */
+  const isHeard = ({ userId }: StoredMessage): boolean => !blocks.isBlocked(userId)
+
   // --- for components ---
 
   function shownOf(roomId: RoomId): ComputedRef<readonly ChatMessage[]> {
     const known = shown.get(roomId)
     if (known) return known
     const made = computed(() => {
-      const { messages } = timelines.get(roomId) ?? EMPTY
+      const { messages: known } = timelines.get(roomId) ?? EMPTY
+      const messages = blocks.blocked.length === 0 ? known : known.filter(isHeard)
       const byId = new Map(messages.map((message) => [message.msgId, message]))
       const readers = receipts.readersByMessage(roomId, messages)
       const all = messages.map((message) => views.view(message, byId, readers.get(message.msgId)))
@@ -215,8 +223,8 @@ export const useMessagesStore = defineStore('messages', () => {
   function hear(roomId: RoomId, event: RoomEvent & { type: 'update' }): void {
     const { place, update } = event
     if (place.kind === 'messages' && update.kind === 'publish') {
-      const arrivedAt = now()
-      void inOrder(roomId, () => receive(roomId, update, arrivedAt))
+      const accepted = acceptance(update)
+      void inOrder(roomId, () => receive(roomId, update, accepted))
     } else if (place.kind === 'reaction') {
       const value = shapes.parseReaction(update.value)
       reactions.set(roomId, withReaction(reactions.get(roomId) ?? new Map(), place, value))
@@ -232,18 +240,32 @@ export const useMessagesStore = defineStore('messages', () => {
     }
   }
 
+  /** When the relay accepted what arrives now. It says so itself, unless it keeps nothing of this room. */
+  function acceptance({ atMs }: Update): Pick<Arrival, 'at' | 'dated'> {
+    const arrivedAt = runtime.connection.serverNow()
+    const isTime = atMs !== null && Math.abs(atMs - arrivedAt) <= MAX_TRANSIT_MS
+    return isTime ? { at: atMs, dated: true } : { at: Math.round(arrivedAt) }
+  }
+
   /** Whether a user may delete what others wrote, as far as is known here and now. */
   const moderates = (roomId: RoomId, { kind, userId }: shapes.RoomMessage): boolean =>
     kind === 'delete' && userId !== null && members.roleOf(roomId, userId) !== 'member'
 
-  async function receive(roomId: RoomId, update: Update, at: number): Promise<void> {
+  /**
+   * Whether an event from the relay is a moderator's delete. The relay says what its sender was at that time; where it
+   * says nothing, what they are now decides.
+   */
+  const hasModerated = (roomId: RoomId, event: shapes.RoomMessage, value: unknown): boolean =>
+    event.kind === 'delete' && (shapes.stampedRole(value) !== null || (event.moderator && moderates(roomId, event)))
+
+  async function receive(roomId: RoomId, update: Update, accepted: Pick<Arrival, 'at' | 'dated'>): Promise<void> {
     const event = shapes.parseMessage(update.value)
     const live = runtime.rooms.get(roomId)
     if (!event || !live) return
     // A relay without the chat's policy would deliver messages of banned users.
     if (event.userId !== null && members.bans(roomId).some((ban) => ban.userId === event.userId)) return
-    const moderator = event.kind === 'delete' && event.moderator && moderates(roomId, event)
-    const arrival = { event, at, via: 'live' as const, sharedBy: null, moderator, encrypted: false }
+    const moderator = hasModerated(roomId, event, update.value)
+    const arrival = { event, ...accepted, via: 'live' as const, sharedBy: null, moderator, encrypted: false }
     const room = await live.room()
     const changed = await log.append(roomId, room, [arrival])
     const isClosed =
@@ -256,7 +278,7 @@ export const useMessagesStore = defineStore('messages', () => {
   function announce(roomId: RoomId, event: shapes.TextMessage, changed: readonly Shown[]): void {
     const key = `${roomId} ${event.msgId}`
     const message = changed.find(({ isNew }) => isNew)?.row ?? find1(roomId, event.msgId)
-    if (!message || received.has(key) || message.userId !== event.userId) return
+    if (!message || received.has(key) || message.userId !== event.userId || !isHeard(message)) return
     received.add(key)
     const own = message.userId === me()
     const mention = !own && views.namesMe(message.text)
@@ -313,8 +335,8 @@ export const useMessagesStore = defineStore('messages', () => {
     const arrivals = events.flatMap(({ value, atMs }): Arrival[] => {
       const event = shapes.parseMessage(value)
       if (!event || members.bans(roomId).some((ban) => ban.userId === event.userId)) return []
-      const moderator = event.kind === 'delete' && event.moderator && moderates(roomId, event)
-      return [{ event, at: atMs, via: 'live', sharedBy: null, moderator, encrypted: false }]
+      const moderator = hasModerated(roomId, event, value)
+      return [{ event, at: atMs, dated: true, via: 'live', sharedBy: null, moderator, encrypted: false }]
     })
     const room = await live.room()
     count(await inOrder(roomId, () => log.append(roomId, room, arrivals)))
@@ -324,7 +346,7 @@ export const useMessagesStore = defineStore('messages', () => {
   /** Counts what was handed on once it is shown, which is after its signature was verified. */
   function count(rows: readonly Shown[]): void {
     for (const { row, isNew } of rows) {
-      if (!isNew || received.has(`${row.roomId} ${row.msgId}`)) continue
+      if (!isNew || received.has(`${row.roomId} ${row.msgId}`) || !isHeard(row)) continue
       received.add(`${row.roomId} ${row.msgId}`)
       const { roomId, timestamp, userId, text } = row
       if (timestamp > rooms.lastRead(roomId)) rooms.noteMessage(roomId, timestamp, userId === me(), views.namesMe(text))
@@ -353,10 +375,13 @@ export const useMessagesStore = defineStore('messages', () => {
   }
 
   async function search(query: string, roomId?: RoomId): Promise<readonly ChatMessage[]> {
-    const found = await storage().search(query, roomId ?? null)
+    const found = (await storage().search(query, roomId ?? null)).filter(isHeard)
     const byId = new Map(found.map((message) => [message.msgId, message]))
     return found.map((message) => views.view(message, byId))
   }
+
+  /** Makes searches ready, while somebody types the first words. */
+  const prepareSearch = (): Promise<void> => storage().prepareSearch()
 
   // --- life ---
 
@@ -423,6 +448,7 @@ export const useMessagesStore = defineStore('messages', () => {
     discard: (roomId: RoomId, msgId: MsgId) => sender.discard(roomId, msgId),
     react,
     search,
+    prepareSearch,
     prepareImage,
     draft,
     setDraft,

@@ -23,9 +23,16 @@ export const useNotificationsStore = defineStore('notifications', () => {
     notices.value = notices.value.filter((notice) => notice.id !== id)
   }
 
-  const notify: NotificationsStore['notify'] = ({ kind, key, params = {}, quote = '', roomId = null }) => {
+  const notify: NotificationsStore['notify'] = ({
+    kind,
+    key,
+    params = {},
+    quote = '',
+    roomId = null,
+    opens = null,
+  }) => {
     const id = nextId++
-    notices.value = [...notices.value, { id, kind, key, params, quote, roomId }].slice(-MAX_NOTICES)
+    notices.value = [...notices.value, { id, kind, key, params, quote, roomId, opens }].slice(-MAX_NOTICES)
     runtime.platform.clock.after(kind === 'error' ? ERROR_LIFETIME_MS : LIFETIME_MS, () => dismiss(id))
   }
 

@@ -1,4 +1,5 @@
 /** Creates all stores, so that they receive the first event of the session. */
+import { useBlocksStore } from './blocks'
 import { useConnectionStore } from './connection'
 import { useDevicesStore } from './devices'
 import { useFriendsStore } from './friends'
@@ -15,6 +16,7 @@ export function startStores(): void {
   useNotificationsStore()
   useConnectionStore()
   useSettingsStore()
+  useBlocksStore()
   useRoomsStore()
   useMembersStore()
   useSecurityStore()

@@ -326,6 +326,8 @@ export interface MessagesStore {
   /** Deletes an own message that is not confirmed. */
   discard(roomId: RoomId, msgId: MsgId): Promise<void>
   react(roomId: RoomId, msgId: MsgId, emoji: string): Promise<void>
+  /** Makes searches ready; call it when somebody is about to search. */
+  prepareSearch(): Promise<void>
   search(query: string, roomId?: RoomId): Promise<readonly ChatMessage[]>
   /** Scales a file down until it fits one frame; rejects with `invalid` or `tooLarge`. */
   prepareImage(file: Blob): Promise<string>
@@ -430,6 +432,8 @@ export interface Friend extends Person {
 }
 
 export interface FriendRequest extends Person {
+  /** The first message of somebody who asks for a conversation; '': a request for a friendship. */
+  readonly text: string
   readonly timestamp: number
 }
 
@@ -439,12 +443,23 @@ export interface FriendsStore {
   readonly incoming: readonly FriendRequest[]
   readonly outgoing: readonly UserId[]
   isFriend(userId: UserId): boolean
-  request(userId: UserId): Promise<void>
-  accept(userId: UserId): Promise<void>
+  /** Asks for a friendship, or with a text (at most 500 characters) for a conversation. */
+  request(userId: UserId, text?: string): Promise<void>
+  /** Resolves with the room of the conversation, where one was asked for. */
+  accept(userId: UserId): Promise<RoomId | null>
+  /** Blocks somebody; a friendship and a request end with it. */
+  block(userId: UserId, name: string): Promise<void>
   decline(userId: UserId): Promise<void>
   remove(userId: UserId): Promise<void>
   /** Opens the direct message with a friend, and creates it if necessary. */
   openDirectMessage(userId: UserId): Promise<RoomId>
+}
+
+export interface BlocksStore {
+  /** By name. */
+  readonly blocked: readonly { readonly userId: UserId; readonly name: string }[]
+  isBlocked(userId: UserId | null): boolean
+  unblock(userId: UserId): Promise<void>
 }
 
 // --- groups -------------------------------------------------------------------------------------------------------
@@ -522,6 +537,8 @@ export interface Notice {
   readonly quote: string
   /** A room to go to when it is clicked. */
   readonly roomId: RoomId | null
+  /** A dialog to open when it is clicked. */
+  readonly opens: 'friends' | null
 }
 
 export interface NotificationsStore {
@@ -534,6 +551,7 @@ export interface NotificationsStore {
     params?: Readonly<Record<string, string | number>>
     quote?: string
     roomId?: RoomId | null
+    opens?: Notice['opens']
   }): void
   /** Shows an error as a notice. */
   fail(error: unknown): void

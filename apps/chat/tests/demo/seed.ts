@@ -166,7 +166,7 @@ export function seed(count: number): void {
   state.fingerprint = 'a870 3012 6315 3fbc 6a8d 98ed 23db b477 7b80 a9d6 38b2 a891 5d0a f8c4 04d8 f711'
   const friends = useFriendsStore() as { -readonly [K in keyof FriendsStore]: FriendsStore[K] }
   friends.friends = [{ ...PEOPLE[1], addedAt: 0, online: true }]
-  friends.incoming = [{ ...PEOPLE[0], timestamp: 0 }]
+  friends.incoming = [{ ...PEOPLE[0], text: 'Hello! We met at the workshop yesterday.', timestamp: 0 }]
   const groups = useGroupsStore() as { -readonly [K in keyof GroupsStore]: GroupsStore[K] }
   const games = {
     path: 'games',

@@ -127,7 +127,7 @@ describe('rooms and people', () => {
     await ada.sees('Hi')
     await ada.act('Bob', 'Profile')
     await ada.dialog('Profile').getByRole('button', { name: 'Send friend request' }).click()
-    await ada.dialog('Profile').getByRole('button', { name: 'Friend request sent' }).waitFor()
+    await ada.dialog('Profile').getByRole('button', { name: 'Request sent' }).waitFor()
     await ada.page.keyboard.press('Escape')
     await bob.button('Friends').click()
     await bob.button('Accept: Ada').click()

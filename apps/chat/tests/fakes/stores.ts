@@ -228,6 +228,7 @@ const messages: S.MessagesStore = reactive<S.MessagesStore>({
   retry: action('retry'),
   discard: action('discard'),
   react: action('react'),
+  prepareSearch: action('prepareSearch', undefined),
   search: action('search', []),
   prepareImage: action('prepareImage', 'data:image/png;base64,AAAA'),
   draft: () => state.draft,
@@ -256,7 +257,8 @@ const friends: Writable<S.FriendsStore> = reactive<Writable<S.FriendsStore>>({
   outgoing: [],
   isFriend: (id) => friends.friends.some((one) => one.userId === id),
   request: action('request'),
-  accept: action('accept'),
+  block: action('block'),
+  accept: action('accept', null),
   decline: action('decline'),
   remove: action('removeFriend'),
   openDirectMessage: action('openDirectMessage', 'dm-1'),
@@ -298,6 +300,12 @@ const settings: Writable<S.SettingsStore> = reactive<Writable<S.SettingsStore>>(
   importData: action('importData', { messages: 3, keys: 1 }),
 })
 
+const blocks: Writable<S.BlocksStore> = reactive<Writable<S.BlocksStore>>({
+  blocked: [],
+  isBlocked: (id) => blocks.blocked.some((one) => one.userId === id),
+  unblock: action('unblock'),
+})
+
 let notices = 0
 
 const notifications: Writable<S.NotificationsStore> = reactive<Writable<S.NotificationsStore>>({
@@ -306,7 +314,7 @@ const notifications: Writable<S.NotificationsStore> = reactive<Writable<S.Notifi
   openRoom: null,
   notify(notice) {
     notices += 1
-    const full = { id: notices, params: {}, roomId: null, ...notice, quote: notice.quote ?? '' }
+    const full = { id: notices, params: {}, roomId: null, opens: null, ...notice, quote: notice.quote ?? '' }
     notifications.notices = [...notifications.notices, full]
   },
   fail(error) {
@@ -355,6 +363,7 @@ const STORES = {
   messages,
   security,
   friends,
+  blocks,
   groups,
   settings,
   notifications,
@@ -377,6 +386,7 @@ export const useMembersStore = () => members
 export const useMessagesStore = () => messages
 export const useSecurityStore = () => security
 export const useFriendsStore = () => friends
+export const useBlocksStore = () => blocks
 export const useGroupsStore = () => groups
 export const useDevicesStore = () => devices
 export const useSettingsStore = () => settings

@@ -40,6 +40,12 @@ const TABLE: readonly (readonly [string, string, object, string | null])[] = [
       ] as const,
   ),
   [
+    '/chat/user/u-1/blocked/u-2',
+    address.blocked('u-1', 'u-2'),
+    { kind: 'blocked', userId: 'u-1', blockedId: 'u-2' },
+    pattern.blocked('u-1'),
+  ],
+  [
     `/chat/user/u-1/dms/${ROOM}`,
     address.dmInbox('u-1', ROOM),
     { kind: 'dmInbox', userId: 'u-1', roomId: ROOM },

@@ -555,16 +555,16 @@ describe('subscriptions', () => {
     const elsewhere = hear(connection, '/b/*')
     await turn()
     await connection.set('/a/2', 'new')
-    relay.emit('/a/3', 'event')
+    relay.emit('/a/3', 'event', 1_234_500)
     socket().tell({ type: 'PUBLISH', address: '/a/4', signal: 'event', samples: [1] })
     socket().tell({ type: 'SNAPSHOT', params: [{ address: '/a/5', value: 7, revision: 1 }] })
     await turn()
     expect(updates).toEqual([
-      { address: '/a/1', value: 'old', kind: 'snapshot', ageMs: 4_000 },
-      { address: '/a/2', value: 'new', kind: 'set', ageMs: 0 },
-      { address: '/a/3', value: 'event', kind: 'publish', ageMs: 0 },
-      { address: '/a/4', value: null, kind: 'publish', ageMs: 0 },
-      { address: '/a/5', value: 7, kind: 'snapshot', ageMs: null },
+      { address: '/a/1', value: 'old', kind: 'snapshot', ageMs: 4_000, atMs: null },
+      { address: '/a/2', value: 'new', kind: 'set', ageMs: 0, atMs: null },
+      { address: '/a/3', value: 'event', kind: 'publish', ageMs: 0, atMs: 1_234.5 },
+      { address: '/a/4', value: null, kind: 'publish', ageMs: 0, atMs: null },
+      { address: '/a/5', value: 7, kind: 'snapshot', ageMs: null, atMs: null },
     ])
     stop()
     stop()

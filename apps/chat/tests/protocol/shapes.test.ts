@@ -93,13 +93,27 @@ const CONTRACT: readonly (readonly [string, Parser, unknown, unknown])[] = [
     'friend request',
     shapes.parseRequest,
     { fromId: 'u-1', fromName: 'Alice', fromColor: '#123456', timestamp: NOW },
-    { accepted: false, fromId: 'u-1', fromName: 'Alice', fromColor: '#123456', timestamp: NOW },
+    { accepted: false, fromId: 'u-1', fromName: 'Alice', fromColor: '#123456', text: '', timestamp: NOW },
   ],
+  [
+    'request for a conversation',
+    shapes.parseRequest,
+    {
+      type: 'dm',
+      text: ` Hello!${' '.repeat(600)}`,
+      fromId: 'u-1',
+      fromName: 'Alice',
+      fromColor: '#123456',
+      timestamp: NOW,
+    },
+    { accepted: false, fromId: 'u-1', fromName: 'Alice', fromColor: '#123456', text: 'Hello!', timestamp: NOW },
+  ],
+  ['blocked', shapes.parseBlock, { name: 'Mallory', blockedAt: NOW }, { name: 'Mallory' }],
   [
     'acceptance',
     shapes.parseRequest,
     { type: 'accepted', fromId: 'u-1', fromName: 'Alice', fromColor: '#123456', timestamp: NOW },
-    { accepted: true, fromId: 'u-1', fromName: 'Alice', fromColor: '#123456', timestamp: NOW },
+    { accepted: true, fromId: 'u-1', fromName: 'Alice', fromColor: '#123456', text: '', timestamp: NOW },
   ],
   [
     'registry entry',
@@ -624,6 +638,14 @@ describe('what others may write instead', () => {
       dmUsers: null,
     })
     expect(shapes.parseFriend({})).toMatchObject({ addedAt: 0 })
+    expect(shapes.parseRequest({ type: 'dm', fromId: 'u-1' })).toMatchObject({ text: '' })
+    expect(['creator', 'admin', 'owner', 1].map((role) => shapes.stampedRole({ role }))).toEqual([
+      'creator',
+      'admin',
+      null,
+      null,
+    ])
+    expect(shapes.stampedRole(null)).toBeNull()
     expect(shapes.parseInboxEntry({ fromId: 'u', roomId: ROOM })).toMatchObject({ timestamp: 0, fromName: '' })
     expect(shapes.parseRequest({ fromId: 'u' })).toMatchObject({ timestamp: 0 })
     expect(shapes.parseBan({})).toEqual({ bannedBy: null, name: '', timestamp: 0 })

@@ -1,8 +1,9 @@
-import { openDB } from 'idb'
+import { deleteDB, openDB } from 'idb'
 import { project } from '@/stores/messages/projection'
 import { beforeEach, describe, expect, it } from 'vitest'
 import { newRoomKey } from '@/crypto/roomKey'
 import { payloadOf, exportData, readExport, storeImport } from '@/storage/transfer'
+import { eventsOfRow } from '@/storage/rows'
 import { Storage } from '@/storage/storage'
 import type { StoredMessage, StoredRoom } from '@/storage/types'
 import { parseMessage } from '@/protocol/shapes'
@@ -82,7 +83,55 @@ describe('the history', () => {
     expect(ids(await storage.messages.search('WORLD', null)).sort()).toEqual([1, 2, 4])
     expect(ids(await storage.messages.search('world', ROOM)).sort()).toEqual([1, 2])
     expect(await storage.messages.search('  ', null)).toEqual([])
+    expect(ids(await storage.messages.search('world hello', null))).toEqual([1])
   })
+
+  it('finds what was added, changed and removed after the first search, newest first', async () => {
+    await storage.messages.put(message(1, { text: 'a first' }))
+    await storage.messages.put(message(2, { text: 'a second' }))
+    await storage.messages.prepareSearch()
+    await storage.messages.put(message(3, { text: 'a third', roomId: OTHER }))
+    await storage.messages.addMissing([message(4, { text: 'a fourth' })])
+    await storage.messages.put(message(2, { text: '', deleted: true }))
+    await storage.messages.put(message(1, { text: 'a changed one' }))
+    expect(ids(await storage.messages.search('a', null))).toEqual([4, 3, 1])
+    expect(ids(await storage.messages.search('first', null))).toEqual([])
+    await storage.messages.remove(ROOM, '1-aaaaaa')
+    await storage.messages.clearRoom(OTHER)
+    expect(ids(await storage.messages.search('a', null))).toEqual([4])
+    // Another tab stores a message.
+    const tab = await Storage.open(storage.userId)
+    await tab.messages.put(message(9, { text: 'a tab' }))
+    expect(ids(await storage.messages.search('a', null))).toEqual([9, 4])
+    tab.close()
+  })
+
+  it('reads each text once and then only what is found, among 20,000 messages', async () => {
+    const all = Array.from({ length: 20_000 }, (_, at) =>
+      message(at + 1, { text: at % 1_000 === 7 ? `needle ${at}` : `hay ${at}`, image: at % 2 ? 'data:x' : null }),
+    )
+    await storage.messages.addMissing(all)
+    const reads = { texts: 0, messages: 0 }
+    const { getAll, get } = IDBObjectStore.prototype
+    IDBObjectStore.prototype.getAll = function (this: IDBObjectStore, ...args: Parameters<typeof getAll>) {
+      const request = getAll.apply(this, args)
+      if (this.name === 'texts') request.addEventListener('success', () => (reads.texts += request.result.length))
+      return request
+    }
+    IDBObjectStore.prototype.get = function (this: IDBObjectStore, key: IDBValidKey) {
+      if (this.name === 'messages') reads.messages += 1
+      return get.call(this, key)
+    }
+    try {
+      await storage.messages.prepareSearch()
+      expect(reads).toEqual({ texts: 20_000, messages: 0 })
+      expect(await storage.messages.search('needle', null)).toHaveLength(20)
+      expect(await storage.messages.search('hay', ROOM)).toHaveLength(200)
+      expect(reads).toEqual({ texts: 20_000, messages: 220 })
+    } finally {
+      Object.assign(IDBObjectStore.prototype, { getAll, get })
+    }
+  }, 60_000)
 
   it('knows what is undelivered and unread', async () => {
     await storage.messages.put(message(1, { delivery: 'queued' }))
@@ -226,6 +275,43 @@ describe('export and import', () => {
   })
 })
 
+describe('a database of version 2', () => {
+  it('is taken over: messages move to where the relay accepted them, and are found', async () => {
+    const current = await Storage.open('version-2')
+    const sent = message(5, { text: 'sent with a slow clock' })
+    const event = { ...eventsOfRow(sent)[0]!, at: 90 }
+    await current.messages.record(ROOM, { events: [event], rows: [sent, message(50)], gone: [] })
+    current.close()
+    const raw = await openDB('clasp-relay-chat-version-2')
+    const [name, stores] = [raw.name, [...raw.objectStoreNames].filter((each) => each !== 'texts')]
+    const content = new Map(await Promise.all(stores.map(async (each) => [each, await raw.getAll(each)] as const)))
+    raw.close()
+    await deleteDB(name)
+    const old = await openDB(name, 2, {
+      upgrade(database) {
+        const events = database.createObjectStore('events', { keyPath: ['roomId', 'target', 'id'] })
+        events.createIndex('byTime', ['roomId', 'at'])
+        events.createIndex('closed', ['roomId', 'closed'])
+        events.createIndex('pending', ['roomId', 'pending'])
+        const messages = database.createObjectStore('messages', { keyPath: ['roomId', 'msgId'] })
+        messages.createIndex('byTime', ['roomId', 'timestamp', 'msgId'])
+        messages.createIndex('byDelivery', ['roomId', 'delivery'])
+        messages.createIndex('bySecrecy', ['roomId', 'secrecy'])
+      },
+    })
+    for (const each of ['events', 'messages']) for (const row of content.get(each)!) await old.put(each, row)
+    old.close()
+    const moved = await Storage.open('version-2')
+    const rows = await moved.messages.before(ROOM, 9)
+    expect(rows.map(({ timestamp, writtenAt }) => [timestamp, writtenAt])).toEqual([
+      [50, undefined],
+      [90, 5],
+    ])
+    expect(ids(await moved.messages.search('slow', null))).toEqual([90])
+    moved.close()
+  })
+})
+
 describe('a database of version 1', () => {
   it('is taken over: what it knows of each message becomes events, and later edits apply to them', async () => {
     const userId = 'migrating'
@@ -256,6 +342,7 @@ describe('a database of version 1', () => {
     const moved = await Storage.open(userId)
     const stored = await moved.messages.before(ROOM, 10)
     expect(ids(stored)).toEqual([1, 2, 3, 4, 5, 6])
+    expect(ids(await moved.messages.search('text', null))).toEqual([6, 5, 1])
     expect(stored[0]).toEqual({ ...message(1), verification: 'unverified' })
     for (const row of stored) {
       const events = await moved.messages.about(ROOM, row.msgId)

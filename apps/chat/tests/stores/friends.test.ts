@@ -136,3 +136,93 @@ describe('a friendship', () => {
     expect(alice.rooms.byId[open]!.encryption).toBe('off')
   })
 })
+
+const said = (tester: Tester, roomId: string): string[] =>
+  tester.messages.timeline(roomId).flatMap(({ kind, text }) => (kind === 'text' ? [text] : []))
+
+describe('a stranger', () => {
+  const notices = (tester: Tester): unknown[] => tester.notifications.notices.map(({ key, opens }) => [key, opens])
+
+  it('asks with a first message, which begins the conversation once it is accepted', async () => {
+    await world.pass(3_000)
+    await world.done(alice.friends.request(bob.userId, '  Hello from the workshop  '))
+    expect(notices(bob)).toContainEqual(['notices.messageRequest', 'friends'])
+    expect(bob.friends.incoming).toMatchObject([{ userId: alice.userId, text: 'Hello from the workshop' }])
+    expect(bob.rooms.directMessages).toEqual([])
+    const roomId = (await world.done(bob.friends.accept(alice.userId), 8_000))!
+    await world.pass(6_000)
+    for (const each of [alice, bob]) {
+      expect(each.rooms.directMessages.map(({ id, encryption }) => [id, encryption])).toEqual([[roomId, 'ready']])
+      each.messages.timeline(roomId)
+      await world.pass(100)
+      expect(said(each, roomId)).toEqual(['Hello from the workshop'])
+    }
+    expect(requests()).toEqual([])
+    // In the room itself it travels encrypted.
+    expect(JSON.stringify(world.relay.published)).not.toContain('workshop')
+  })
+
+  it('who was away at the answer says it on coming back, once', async () => {
+    await world.done(alice.friends.request(bob.userId, 'Hello'))
+    await alice.runtime.end(false)
+    const roomId = (await world.done(bob.friends.accept(alice.userId), 2_000))!
+    const again = world.make('Alice', alice.local)
+    await world.done(again.session.restore(), 8_000)
+    expect(again.rooms.directMessages.map(({ id }) => id)).toEqual([roomId])
+    again.messages.timeline(roomId)
+    await world.pass(1_000)
+    expect(said(again, roomId)).toEqual(['Hello'])
+    expect(again.friends.outgoing).toEqual([])
+  })
+
+  it('says at most 500 characters, and is declined in silence', async () => {
+    await expect(alice.friends.request(bob.userId, 'x'.repeat(501))).rejects.toMatchObject({ reason: 'requestTooLong' })
+    await world.done(alice.friends.request(bob.userId, 'x'.repeat(500)))
+    await world.done(bob.friends.decline(alice.userId))
+    expect(bob.friends.incoming).toEqual([])
+    expect(requests()).toEqual([])
+    expect(alice.notifications.notices).toEqual([])
+  })
+})
+
+describe('somebody who is blocked', () => {
+  it('is a friend no more, and gets no request, conversation or notice through', async () => {
+    await befriend()
+    await world.pass(3_000)
+    await world.done(bob.friends.block(alice.userId, 'Alice'))
+    expect([bob.friends.isFriend(alice.userId), bob.blocks.isBlocked(alice.userId)]).toEqual([false, true])
+    const before = bob.notifications.notices.length
+    await world.done(alice.friends.remove(bob.userId))
+    await world.done(alice.friends.request(bob.userId, 'Please'))
+    const call = { fromId: alice.userId, fromName: 'Alice', roomId: 'dm-x', timestamp: world.clock.now() + 1 }
+    world.relay.put(`/chat/user/${bob.userId}/dms/dm-x`, call)
+    await world.pass(500)
+    expect([bob.friends.incoming, bob.rooms.directMessages]).toEqual([[], []])
+    expect(bob.notifications.notices.length).toBe(before)
+    await world.done(bob.blocks.unblock(alice.userId))
+    expect(bob.friends.incoming).toMatchObject([{ text: 'Please' }])
+  })
+
+  it('is not heard in rooms, on any device, until that is taken back', async () => {
+    const roomId = await world.room(alice, [bob])
+    await world.done(alice.messages.send(roomId, { text: 'before' }))
+    expect(said(bob, roomId)).toEqual(['before'])
+    bob.rooms.activate(roomId)
+    bob.rooms.activate(null)
+    await world.done(bob.friends.block(alice.userId, 'Alice'))
+    await world.done(alice.messages.send(roomId, { text: 'after' }))
+    alice.members.noteTyping(roomId)
+    await world.pass(500)
+    expect(said(bob, roomId)).toEqual([])
+    expect([bob.rooms.byId[roomId]!.unread, bob.members.typing(roomId)]).toEqual([0, []])
+    expect(await bob.messages.search('after')).toEqual([])
+    const second = await world.device(bob)
+    expect(second.blocks.blocked).toEqual([{ userId: alice.userId, name: 'Alice' }])
+    await world.done(second.blocks.unblock(alice.userId))
+    expect(said(bob, roomId)).toEqual(['before', 'after'])
+  })
+
+  it('is not oneself', async () => {
+    await expect(bob.friends.block(bob.userId, 'Bob')).rejects.toMatchObject({ kind: 'invalid' })
+  })
+})

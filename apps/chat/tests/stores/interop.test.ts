@@ -119,6 +119,45 @@ describe('in an open room', () => {
     expect(shown()[2]).toMatchObject({ verification: 'verified' })
   })
 
+  it('messages stand in the order of their acceptance, whatever the clocks of their senders say', async () => {
+    const { relay, clock } = world
+    const say = (msgId: string, skewMs: number, atMs: number | null) => {
+      const value = text({ msgId, timestamp: clock.now() + skewMs })
+      relay.emit(messages(), value, atMs === null ? undefined : atMs * 1000)
+    }
+    const now = clock.now()
+    // Clocks that are slow and fast, less than what is told apart from a wrong one.
+    say('m-1', 240_000, now + 100)
+    say('m-2', -240_000, now + 200)
+    say('m-3', 0, now + 300)
+    // One that the relay accepted earlier, on a slow way.
+    say('m-4', 0, now + 150.5)
+    await world.pass(600)
+    // A time that is none of a relay's, and none at all: when it arrived counts.
+    say('m-5', 0, now - 86_400_000)
+    await world.pass(100)
+    say('m-6', -240_000, null)
+    await world.pass(300)
+    expect(shown().map((message) => message.msgId)).toEqual(['m-1', 'm-4', 'm-2', 'm-3', 'm-5', 'm-6'])
+    expect(
+      shown()
+        .slice(0, 4)
+        .map(({ timestamp }) => timestamp - now),
+    ).toEqual([100, 150.5, 200, 300])
+  })
+
+  it('a delete counts by the role that the relay names, not by what the sender claims or is now', async () => {
+    world.relay.emit(messages(), text({ msgId: 'm-1' }))
+    world.relay.emit(messages(), text({ msgId: 'm-2' }))
+    await world.pass(300)
+    const change = { type: 'delete', fromId: 'x', userId: 'former', timestamp: world.clock.now() }
+    world.relay.emit(messages(), { ...change, targetId: 'm-1', isModAction: true })
+    world.relay.emit(messages(), { ...change, targetId: 'm-2', role: 'admin' })
+    world.relay.emit(messages(), { ...change, targetId: 'm-1', role: 'owner', isModAction: true })
+    await world.pass(300)
+    expect(shown().map(({ deleted }) => deleted)).toEqual([false, true])
+  })
+
   it('a message that comes twice is shown once, one from the future is from now', async () => {
     world.relay.emit(messages(), text())
     world.relay.emit(messages(), text())

@@ -214,6 +214,7 @@ describe('people', () => {
     await clock.pass(300)
     expect(alice.members.typing(roomId)).toEqual([])
     await bob.messages.send(roomId, { text: 'x' })
+    await clock.pass(100)
     await alice.messages.send(roomId, { text: 'y' })
     await clock.pass(500)
     bob.rooms.activate(roomId)

@@ -2,6 +2,7 @@
 import { createPinia, setActivePinia } from 'pinia'
 import type { SocketLike } from '@/protocol/connection'
 import {
+  useBlocksStore,
   useConnectionStore,
   useDevicesStore,
   useFriendsStore,
@@ -118,6 +119,7 @@ export function makePerson(world: World, name: string, userId = name.toLowerCase
   const stores = {
     session: useSessionStore(),
     notifications: useNotificationsStore(),
+    blocks: useBlocksStore(),
     connection: useConnectionStore(),
     settings: useSettingsStore(),
     rooms: useRoomsStore(),

@@ -232,8 +232,10 @@ export class FakeRelay {
   }
 
   /** Emits an event as if somebody had. */
-  emit(address: string, value: Value): void {
-    for (const other of this.listeners(address)) other.tell({ type: 'PUBLISH', address, signal: 'event', value })
+  emit(address: string, value: Value, timestamp?: number): void {
+    const time = timestamp !== undefined && { timestamp }
+    for (const other of this.listeners(address))
+      other.tell({ type: 'PUBLISH', address, signal: 'event', value, ...time })
   }
 
   private listeners(address: string): FakeSocket[] {

@@ -56,6 +56,7 @@ export const general: typeof english = {
     notAnEmoji: 'Das ist kein Emoji.',
     friendIsSelf: 'Du kannst dir nicht selbst eine Freundschaftsanfrage senden.',
     friendsOnly: 'Direktnachrichten kannst du nur Freunden senden.',
+    requestTooLong: 'Die erste Nachricht an jemanden hat höchstens 500 Zeichen.',
     fileTooLarge: 'Diese Datei ist zu groß.',
     notAnExport: 'Diese Datei ist kein Chat-Export.',
     notAPhrase: 'Das ist keine Wiederherstellungsphrase. Prüfe Schreibweise und Reihenfolge der 12 Wörter.',
@@ -66,6 +67,7 @@ export const general: typeof english = {
   },
   notices: {
     friendRequest: '{name} hat dir eine Freundschaftsanfrage gesendet.',
+    messageRequest: '{name} möchte mit dir sprechen. Öffne die Anfrage, um zu antworten.',
     friendAccepted: '{name} hat deine Freundschaftsanfrage angenommen.',
     directMessage: 'Neue Direktnachricht von {name}.',
     pendingRequests: 'Du hast {count} Freundschaftsanfrage. | Du hast {count} Freundschaftsanfragen.',

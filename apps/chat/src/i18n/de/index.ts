@@ -3,7 +3,8 @@ import { chat } from './chat'
 import { dialogs } from './dialogs'
 import { entry } from './entry'
 import { general } from './general'
+import { people } from './people'
 
-const de: Messages = { ...general, ...entry, ...chat, ...dialogs }
+const de: Messages = { ...general, ...entry, ...chat, ...dialogs, ...people }
 
 export default de

@@ -55,6 +55,7 @@ export const general = {
     notAnEmoji: 'This is not an emoji.',
     friendIsSelf: 'You cannot send yourself a friend request.',
     friendsOnly: 'You can send direct messages only to friends.',
+    requestTooLong: 'The first message to somebody has at most 500 characters.',
     fileTooLarge: 'This file is too large.',
     notAnExport: 'This file is not a chat export.',
     notAPhrase: 'This is not a recovery phrase. Check the spelling and the order of the 12 words.',
@@ -65,6 +66,7 @@ export const general = {
   },
   notices: {
     friendRequest: '{name} sent you a friend request.',
+    messageRequest: '{name} wants to talk to you. Open the request to answer.',
     friendAccepted: '{name} accepted your friend request.',
     directMessage: 'New direct message from {name}.',
     pendingRequests: 'You have {count} friend request. | You have {count} friend requests.',

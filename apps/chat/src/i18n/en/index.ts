@@ -2,8 +2,9 @@ import { chat } from './chat'
 import { dialogs } from './dialogs'
 import { entry } from './entry'
 import { general } from './general'
+import { people } from './people'
 
-const en = { ...general, ...entry, ...chat, ...dialogs }
+const en = { ...general, ...entry, ...chat, ...dialogs, ...people }
 
 /** The texts that every language must have; the compiler compares each language with it. */
 export type Messages = typeof en

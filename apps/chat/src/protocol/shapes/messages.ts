@@ -167,6 +167,16 @@ export function parseMessage(value: unknown): RoomMessage | null {
   return { kind: 'delete', ...authored, msgId, targetId, moderator: flag(fields, 'isModAction') }
 }
 
+/**
+ * What the relay says of who deletes: the room's creator, or an admin. The chat's policy sets this field itself, and
+ * removes one that the sender wrote. null: neither.
+ */
+export function stampedRole(value: unknown): 'creator' | 'admin' | null {
+  const fields = fieldsOf(value)
+  const role = fields && own(fields, 'role')
+  return role === 'creator' || role === 'admin' ? role : null
+}
+
 /** The fields of an event as they are emitted, for handing it on: parsed again, they give the same event. */
 export function wireOf(event: RoomMessage): object {
   const { kind, fromId, userId, timestamp, deviceId, sig2, msgId } = event

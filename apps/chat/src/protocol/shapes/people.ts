@@ -1,6 +1,9 @@
 /** Values about users: profiles, friends, requests, presence, typing, receipts. */
 import { isMsgId, isRoomId, isUserId } from '../addresses'
-import { MAX_NAME, type Status, color, fieldsOf, flag, id, line, own, status, time } from './fields'
+import { MAX_NAME, type Status, clip, color, fieldsOf, flag, id, line, own, status, text, time } from './fields'
+
+/** Characters of the message that asks a stranger for a conversation. */
+export const MAX_REQUEST = 500
 
 export interface Profile {
   userId: string | null
@@ -56,6 +59,8 @@ export interface RequestEntry {
   fromId: string
   fromName: string
   fromColor: string
+  /** The first message of somebody who asks for a conversation; '': a request for a friendship. */
+  text: string
   timestamp: number
 }
 
@@ -68,8 +73,15 @@ export function parseRequest(value: unknown): RequestEntry | null {
     fromId,
     fromName: line(fields, 'fromName', MAX_NAME),
     fromColor: color(fields, 'fromColor'),
+    text: own(fields, 'type') === 'dm' ? clip((text(fields, 'text', 2 * MAX_REQUEST) ?? '').trim(), MAX_REQUEST) : '',
     timestamp: time(fields, 'timestamp') ?? 0,
   }
+}
+
+/** An entry of the list of blocked people. */
+export function parseBlock(value: unknown): { name: string } | null {
+  const fields = fieldsOf(value)
+  return fields && { name: line(fields, 'name', MAX_NAME) }
 }
 
 export interface Presence {

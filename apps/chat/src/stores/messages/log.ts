@@ -13,7 +13,7 @@ const ID_CHARS = 32
 const MAX_ALT = 512
 
 /** An event as it arrives, with what is known of its way. */
-export type Arrival = Pick<StoredEvent, 'event' | 'at' | 'via' | 'sharedBy' | 'moderator'> & {
+export type Arrival = Pick<StoredEvent, 'event' | 'at' | 'dated' | 'via' | 'sharedBy' | 'moderator'> & {
   /** It came inside of something encrypted. */
   encrypted: boolean
 }
@@ -143,7 +143,7 @@ export class Log {
 }
 
 async function read(roomId: string, room: RoomCrypto | null, arrival: Arrival): Promise<StoredEvent> {
-  const { event, at, via, sharedBy, moderator, encrypted } = arrival
+  const { event, at, dated, via, sharedBy, moderator, encrypted } = arrival
   const sealed = event.kind !== 'delete' && event.sealed !== null
   const isOpen = room === null || room.state === 'off' || room.state === 'unknown'
   const hash = toHex(await sha256(utf8(JSON.stringify(wireOf(event)))))
@@ -153,6 +153,7 @@ async function read(roomId: string, room: RoomCrypto | null, arrival: Arrival): 
     id: hash.slice(0, ID_CHARS),
     event,
     at,
+    ...(dated && { dated }),
     via,
     sharedBy,
     moderator,
@@ -179,17 +180,30 @@ async function open(room: RoomCrypto, event: RoomMessage): Promise<StoredEvent['
 
 const WAYS = ['own', 'live', 'shared']
 
+/**
+ * When the relay accepted an event that arrived twice: what the relay itself says counts before what was noted when it
+ * arrived, and that before what somebody claims who hands it on.
+ */
+function acceptance(one: StoredEvent, other: StoredEvent): Pick<StoredEvent, 'at' | 'dated'> {
+  const rank = ({ via, dated }: StoredEvent): number => (via === 'shared' ? 2 : dated ? 0 : 1)
+  const best = Math.min(rank(one), rank(other))
+  const at = Math.min(...[one, other].filter((each) => rank(each) === best).map((each) => each.at))
+  return { at, ...(best === 0 && { dated: true as const }) }
+}
+
 /** What is known of one event that arrived twice, in either order; the same object where there is nothing new. */
 function merge(known: StoredEvent, again: StoredEvent): StoredEvent {
   const content = known.content ?? again.content
   const moderator = known.moderator || again.moderator
+  const accepted = acceptance(known, again)
   const [one, other] = [WAYS.indexOf(known.via), WAYS.indexOf(again.via)]
   const prefersAgain = other < one || (other === one && (again.sharedBy ?? '') < (known.sharedBy ?? ''))
   if (!prefersAgain) {
-    const same = content === known.content && moderator === known.moderator && known.at <= again.at
-    return same ? known : { ...known, content, moderator, at: other === one ? Math.min(known.at, again.at) : known.at }
+    const same = content === known.content && moderator === known.moderator
+    const isDated = accepted.at === known.at && accepted.dated === known.dated
+    return same && isDated ? known : { ...known, ...accepted, content, moderator }
   }
   // From the relay itself, other signatures count than in what was handed on.
   const proof = known.proof === 'verified' || other === one ? known.proof : again.proof
-  return { ...again, content, moderator, proof, at: other === one ? Math.min(known.at, again.at) : again.at }
+  return { ...again, ...accepted, content, moderator, proof }
 }

@@ -6,7 +6,7 @@
 import type { DeleteMessage, EditMessage, TextMessage } from '@/protocol/shapes'
 import type { StoredEvent, StoredMessage } from '@/storage/types'
 
-/** How far a sender's clock may differ from the relay's; beyond it, the time of arrival counts. */
+/** How far a sender's clock may differ from the relay's; beyond it, what it says is not repeated. */
 export const MAX_SKEW_MS = 5 * 60_000
 
 type Of<Event> = StoredEvent & { event: Event }
@@ -68,9 +68,11 @@ export function contentOf({ event, content }: Of<TextMessage> | Of<EditMessage>)
   return event.kind === 'edit' ? { text: event.text, image: null, alt: '' } : event
 }
 
-/** The time of a message, ms: its sender's, unless that is far from the time at which the relay accepted it. */
-const timeOf = ({ event, at, via }: StoredEvent): number =>
-  via !== 'shared' && Math.abs(event.timestamp - at) > MAX_SKEW_MS ? at : Math.min(event.timestamp, at + MAX_SKEW_MS)
+/** When its sender says that a message was written, as far as that is believed and another time than the relay's. */
+function writtenAt({ event, at }: StoredEvent): { writtenAt?: number } {
+  const skewMs = Math.abs(event.timestamp - at)
+  return skewMs === 0 || skewMs > MAX_SKEW_MS ? {} : { writtenAt: event.timestamp }
+}
 
 const later = (one: Of<EditMessage>, other: Of<EditMessage>): number =>
   one.event.timestamp - other.event.timestamp ||
@@ -92,7 +94,8 @@ function rowOf(entry: Of<TextMessage>): StoredMessage {
     text: content?.text ?? '',
     image: content?.image ?? null,
     alt: via === 'shared' && proven ? '' : (content?.alt ?? ''),
-    timestamp: timeOf(entry),
+    timestamp: entry.at,
+    ...writtenAt(entry),
     replyTo: event.replyTo,
     edited: false,
     deleted: false,

@@ -40,7 +40,9 @@ export class Receipts {
     const readers = new Map<MsgId, UserId[]>()
     for (const [userId, receipt] of this.rooms.get(roomId) ?? []) {
       if (userId === this.context.runtime.self.userId) continue
-      const last = messages.findLast((message) => message.timestamp <= receipt.timestamp)
+      const named = messages.find((message) => message.msgId === receipt.msgId)
+      // An older message, or one that is not here: the original tells by its time.
+      const last = named ?? messages.findLast((message) => message.timestamp <= receipt.timestamp)
       if (!last) continue
       readers.set(last.msgId, [...(readers.get(last.msgId) ?? []), userId])
     }
@@ -61,11 +63,19 @@ export class Receipts {
     const { runtime, messages, wanted } = this.context
     const { userId } = runtime.self
     this.timers.delete(roomId)
-    const last = messages(roomId).findLast((message) => message.userId !== userId)
+    const shown = messages(roomId)
+    const last = shown.findLast((message) => message.userId !== userId)
     const sent = this.rooms.get(roomId)?.get(userId)
-    if (!last || !wanted() || (sent && sent.timestamp >= last.timestamp)) return
-    const value = { userId, msgId: last.msgId, timestamp: last.timestamp }
+    if (!last || !wanted() || (sent && isRead(shown, sent, last))) return
+    // The original compares with what the sender's clock said.
+    const value = { userId, msgId: last.msgId, timestamp: Math.round(last.writtenAt ?? last.timestamp) }
     // Only the newest receipt matters: the next one replaces a lost one.
     runtime.connection.set(address.receipt(roomId, userId), value).catch(() => undefined)
   }
+}
+
+/** Whether a receipt says that a message was read. */
+function isRead(messages: readonly StoredMessage[], { msgId, timestamp }: Receipt, message: StoredMessage): boolean {
+  const place = messages.findLastIndex((each) => each.msgId === msgId)
+  return place < 0 ? timestamp >= message.timestamp : place >= messages.indexOf(message)
 }

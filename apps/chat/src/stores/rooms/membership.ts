@@ -5,6 +5,7 @@ import { address, isRoomId, parseAddress, pattern } from '@/protocol/addresses'
 import type { Update } from '@/protocol/connection'
 import { Failure } from '@/protocol/errors'
 import { asValue, parseInboxEntry, parseRoomMeta, type RoomMeta, type SyncedRoom } from '@/protocol/shapes'
+import { useBlocksStore } from '../blocks'
 import type { RoomEvent } from '../live/liveRoom'
 import type { useNotificationsStore } from '../notifications'
 import type { Runtime } from '../runtime'
@@ -36,6 +37,7 @@ export function makeMembership(
     const place = parseAddress(from)
     const { userId } = runtime.self
     if (!entry || place?.kind !== 'dmInbox' || place.roomId !== entry.roomId || entry.fromId === userId) return
+    if (useBlocksStore().isBlocked(entry.fromId)) return
     const { stored } = state(entry.roomId)
     // A conversation that was left reopens only for a newer inbox entry.
     if (stored.joined || entry.timestamp <= stored.lastReadMs) return

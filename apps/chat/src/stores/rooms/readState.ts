@@ -15,7 +15,8 @@ export function makeReadState(runtime: Runtime, { states, state, change, keep }:
   function markRead(id: RoomId): void {
     if (!states.has(id)) return
     if (state(id).unread > 0 || state(id).mentions > 0) change(id, { unread: 0, mentions: 0 })
-    keep(id, { lastReadMs: Math.max(state(id).stored.lastReadMs, state(id).stored.lastActivityMs) })
+    // Times of the relay have fractions, which other devices do not read.
+    keep(id, { lastReadMs: Math.ceil(Math.max(state(id).stored.lastReadMs, state(id).stored.lastActivityMs)) })
     runtime.emit('read', { roomId: id })
   }
 

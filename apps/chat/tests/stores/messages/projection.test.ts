@@ -127,6 +127,8 @@ const withArrivals = async (acts: readonly Act[]): Promise<Arrival[]> => {
   for (const [place, each] of acts.entries()) {
     const arrival = await arrivalOf(each, each.via === 'live' ? NOW + place : each.timestamp)
     arrivals.push(arrival)
+    // It arrives a second time from what the relay has kept, which knows when.
+    if (each.via === 'live' && each.text === 'two') arrivals.push({ ...arrival, at: NOW + 50 - place, dated: true })
     if (each.via === 'live' && each.claimsModerator)
       arrivals.push({ ...arrival, via: 'shared', sharedBy: 'mallory', at: each.timestamp })
   }
