@@ -4,7 +4,7 @@ import globals from 'globals'
 import ts from 'typescript-eslint'
 
 /** The layers from the bottom up: each may import those before it and itself, nothing above. */
-const LAYERS = ['protocol', 'crypto', 'storage', 'stores', 'components', 'views']
+const LAYERS = ['protocol', 'crypto', 'storage', 'stores', 'components', 'views', 'console']
 /** What the layers without a user interface must not know. */
 const UI_PACKAGES = ['vue', 'vue/*', 'vue-router', 'pinia', 'vue-i18n', '@vue/*', 'reka-ui', 'lucide-vue-next', '*.vue']
 const HEADLESS = ['protocol', 'crypto', 'storage']
@@ -13,6 +13,15 @@ const layerRules = LAYERS.map((layer, index) => {
   const above = LAYERS.slice(index + 1).flatMap((name) => [`@/${name}`, `@/${name}/*`, `**/../${name}/*`])
   const ui = HEADLESS.includes(layer) ? [...UI_PACKAGES, '@/i18n', '@/i18n/*'] : []
   const patterns = []
+  // The console is a page of its own: it shares the protocol and the components, and loads nothing of the chat's state.
+  if (layer === 'console')
+    above.push(
+      '@/crypto',
+      '@/storage',
+      '@/stores',
+      '@/views',
+      ...['crypto', 'storage', 'stores', 'views'].map((name) => `@/${name}/*`),
+    )
   if (above.length) patterns.push({ group: above, message: `${layer} must not know the layers above it.` })
   if (ui.length) patterns.push({ group: ui, message: `${layer} knows no user interface.` })
   return {

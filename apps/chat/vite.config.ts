@@ -22,6 +22,7 @@ export default defineConfig({
     // `/auth` itself is a page of the app; only what lies below it is the API.
     proxy: {
       '/auth/': { target: AUTH_API },
+      '/api/': { target: AUTH_API },
       '/ws': { target: RELAY, ws: true },
     },
   },
@@ -31,7 +32,7 @@ export default defineConfig({
     assetsInlineLimit: 0,
     modulePreload: { polyfill: false },
     rolldownOptions: {
-      input: { index: 'index.html', sw: 'src/sw.ts' },
+      input: { index: 'index.html', console: 'console.html', sw: 'src/sw.ts' },
       output: {
         entryFileNames: (chunk) => (chunk.name === 'sw' ? WORKER : 'assets/[name]-[hash].js'),
         chunkFileNames: ({ moduleIds }) =>

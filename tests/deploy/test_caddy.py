@@ -25,6 +25,7 @@ CADDYFILE = tools.DEPLOY / "droplet" / "Caddyfile"
 CLIENT = Path(__file__).parent / "client.mjs"
 SCRIPT = b"export const words = 'hello';\n" * 100
 PAGE = b"<!doctype html><title>page</title>"
+CONSOLE = b"<!doctype html><title>console</title>"
 FORGED = "203.0.113.7"
 """What a client claims as its address; it is nobody's (RFC 5737)."""
 
@@ -125,6 +126,7 @@ class SiteTestCase(SynchronousTestCase):
         web = self.folder / "web"
         (web / "assets").mkdir(parents=True)
         (web / "index.html").write_bytes(PAGE)
+        (web / "console.html").write_bytes(CONSOLE)
         (web / "assets" / "app-3f9a.js").write_bytes(SCRIPT)
         self.environment = plain_environment(
             DOMAIN="localhost",
@@ -207,6 +209,19 @@ class PageTests(SiteTestCase):
                 self.assertEqual(answer.headers["Cache-Control"], "no-cache")
                 same = security_headers([f"wss://localhost:{self.ports['https']}"])[b"Content-Security-Policy"]
                 self.assertEqual(answer.headers["Content-Security-Policy"], same.decode())
+
+    def test_site_serves_the_console_at_its_paths(self) -> None:
+        """With the headers of every page; what it asks goes to the relay, and nothing else below /api does."""
+        for path in ("/console", "/console/people", "/console/state?pattern=/**"):
+            with self.subTest(path):
+                answer = self.ask(path)
+                self.assertEqual((answer.status, answer.body), (200, CONSOLE))
+                self.assertEqual(answer.headers["Cache-Control"], "no-cache")
+                self.assertEqual(
+                    answer.headers["Content-Security-Policy"], self.ask("/").headers["Content-Security-Policy"]
+                )
+        self.assertEqual(json.loads(self.ask("/api/admin/me").body)[0], "/api/admin/me")
+        self.assertEqual(self.ask("/api/params").body, PAGE)
 
     def test_site_lets_assets_be_kept_for_a_year(self) -> None:
         """Their names change with their contents."""

@@ -57,6 +57,23 @@ class WebRootTests(SynchronousTestCase):
                 self.assertEqual(headers["content-type"], "text/html; charset=utf-8")
                 self.assertEqual(headers["cache-control"], "no-cache")
 
+    def test_routes_of_the_console_get_its_page(self) -> None:
+        """With the same headers; an app without a console takes them for its own."""
+        routes = ("/console", "/console/", "/console/people?search=x")
+        for path in routes:
+            with self.subTest(path):
+                self.assertEqual(self.get(path)[2], PAGE)
+        (self.folder / "console.html").write_bytes(b"<!doctype html><title>console</title>")
+        for path in routes:
+            with self.subTest(path):
+                status, headers, body = self.get(path)
+                self.assertEqual((status, body), (200, b"<!doctype html><title>console</title>"))
+                self.assertEqual(headers["cache-control"], "no-cache")
+                self.assertEqual(headers["content-security-policy"], self.get("/")[1]["content-security-policy"])
+        for path in ("/", "/consoles", "/chat/console"):
+            with self.subTest(path):
+                self.assertEqual(self.get(path)[2], PAGE)
+
     def test_files_are_served_with_their_type(self) -> None:
         """A script whose name has a hash never changes, others are asked for again."""
         status, headers, body = self.get("/assets/index-B1x_9aQz.js")

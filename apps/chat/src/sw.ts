@@ -11,6 +11,8 @@ declare const __SHELL_VERSION__: string
 const PREFIX = 'clasp-chat-'
 const CACHE = `${PREFIX}${__SHELL_VERSION__}`
 const PAGE = '/'
+/** What is no part of the chat: the APIs, and the console. */
+const ELSEWHERE = /^\/(auth\/|api\/|console(\/|$))/
 /** A page that takes longer than this is served from the cache. */
 const PATIENCE_MS = 4000
 
@@ -35,7 +37,7 @@ self.addEventListener('activate', (event) => {
 self.addEventListener('fetch', (event) => {
   const { request } = event
   const url = new URL(request.url)
-  if (request.method !== 'GET' || url.origin !== self.location.origin || url.pathname.startsWith('/auth/')) return
+  if (request.method !== 'GET' || url.origin !== self.location.origin || ELSEWHERE.test(url.pathname)) return
   if (request.mode === 'navigate') event.respondWith(page(request))
   else if (url.pathname.startsWith('/assets/') || __SHELL_FILES__.includes(url.pathname))
     event.respondWith(file(request))

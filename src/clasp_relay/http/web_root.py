@@ -18,6 +18,9 @@ from clasp_relay.errors import StartError
 from clasp_relay.http.json_answers import with_length
 
 PAGE = "index.html"
+_CONSOLE_PAGE = "console.html"
+_CONSOLE = "console"
+"""The page for administrators, and the first word of its routes."""
 
 _FOREVER = b"public, max-age=31536000, immutable"
 _ASK_AGAIN = b"no-cache"
@@ -64,7 +67,7 @@ def security_headers(connect_to: Iterable[str] = ()) -> dict[bytes, bytes]:
 
 
 class WebRoot(Resource):
-    """Serves a folder; a path that is no file there is a route of the app and gets its page.
+    """Serves a folder; a path that is no file there is a route of the app and gets its page, or that of the console.
 
     Clients that accept gzip get ``file.gz`` where there is one.
 
@@ -111,7 +114,11 @@ class WebRoot(Resource):
         if names and path.isfile():
             return path
         # A route has no extension; a missing script or picture is missing.
-        return None if names and "." in names[-1] else self._folder.child(PAGE)
+        if names and "." in names[-1]:
+            return None
+        console = self._folder.child(_CONSOLE_PAGE)
+        is_console = names[:1] == [_CONSOLE] and console.isfile()
+        return console if is_console else self._folder.child(PAGE)
 
 
 class _Leaf(Resource):

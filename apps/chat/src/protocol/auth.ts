@@ -1,5 +1,6 @@
 /** Client of the relay's auth API. It rejects with a {@link Failure}. */
 import { Failure, type FailureKind } from './errors'
+import { requestJson, type Fetch, type Json, type Method } from './http'
 import { isUserId } from './addresses'
 
 export interface Grant {
@@ -27,11 +28,7 @@ export interface AuthSession {
   current: boolean
 }
 
-type Fetch = (url: string, init: RequestInit) => Promise<Response>
-type Json = Readonly<Record<string, unknown>>
-
 const TOKEN = /^[\x21-\x7e]{1,4000}$/
-const TIMEOUT_MS = 15_000
 
 function parseGrant(body: Json): Grant | null {
   const { token, user_id: userId, username } = body
@@ -65,21 +62,6 @@ function kindOf(status: number, sentence: string, unauthorized: FailureKind): Fa
   if (status === 404) return 'missing'
   if (status === 409) return conflictKind(sentence)
   return status === 429 ? 'tooMany' : 'server'
-}
-
-function retryAfterS(response: Response): number | null {
-  const seconds = Number(response.headers.get('Retry-After') ?? NaN)
-  return Number.isFinite(seconds) && seconds >= 0 ? Math.ceil(seconds) : null
-}
-
-async function readJson(response: Response): Promise<Json | readonly unknown[]> {
-  try {
-    const body: unknown = await response.json()
-    return typeof body === 'object' && body !== null ? (body as Json | readonly unknown[]) : {}
-  } catch {
-    // Not JSON, e.g. a proxy's error page: the status has to do.
-    return {}
-  }
 }
 
 const unexpected = (): Failure => new Failure('server', 'The auth API sent an unexpected response.')
@@ -145,33 +127,15 @@ export class AuthApi {
   }
 
   private async call(
-    method: 'GET' | 'POST' | 'DELETE',
+    method: Method,
     path: string,
     body: object | null,
     token: string | null,
     unauthorized: FailureKind,
   ): Promise<Json | readonly unknown[]> {
-    const headers: Record<string, string> = {}
-    if (body) headers['Content-Type'] = 'application/json'
-    if (token) headers['Authorization'] = `Bearer ${token}`
-    const init = {
-      method,
-      headers,
-      credentials: 'omit',
-      cache: 'no-store',
-      signal: AbortSignal.timeout(TIMEOUT_MS),
-    } as const
-    let response: Response
-    try {
-      response = await this.fetch(`${this.base}/auth/${path}`, body ? { ...init, body: JSON.stringify(body) } : init)
-    } catch (error) {
-      throw new Failure('network', (error as Error).message)
-    }
-    const answer = await readJson(response)
-    if (response.ok) return answer
-    const { error: said } = answer as Json
-    const sentence = typeof said === 'string' ? said.slice(0, 500) : `HTTP ${response.status}`
-    const kind = kindOf(response.status, sentence, unauthorized)
-    throw new Failure(kind, sentence, { detail: sentence, retryAfterS: retryAfterS(response) })
+    const answer = await requestJson(this.fetch, `${this.base}/auth/${path}`, { method, body, token })
+    if (answer.ok) return answer.body
+    const { status, sentence, retryAfterS } = answer
+    throw new Failure(kindOf(status, sentence, unauthorized), sentence, { detail: sentence, retryAfterS })
   }
 }

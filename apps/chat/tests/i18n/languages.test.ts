@@ -3,7 +3,9 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import de from '@/i18n/de'
+import { consoleTexts as deConsole } from '@/i18n/de/console'
 import en from '@/i18n/en'
+import { consoleTexts as enConsole } from '@/i18n/en/console'
 import { browserLanguage, i18n, setLanguage } from '@/i18n'
 
 function flat(tree: object, prefix = ''): Map<string, string> {
@@ -26,8 +28,8 @@ function sources(): string {
 }
 
 describe('the languages', () => {
-  const english = flat(en)
-  const german = flat(de)
+  const english = flat({ ...en, console: enConsole })
+  const german = flat({ ...de, console: deConsole })
 
   it('say the same things with the same parameters', () => {
     expect([...german.keys()].sort()).toEqual([...english.keys()].sort())
