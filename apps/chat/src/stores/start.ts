@@ -1,4 +1,5 @@
 /** Creates all stores, so that they receive the first event of the session. */
+import { useCallsStore } from './calls'
 import { useConnectionStore } from './connection'
 import { useDevicesStore } from './devices'
 import { useFriendsStore } from './friends'
@@ -22,5 +23,6 @@ export function startStores(): void {
   useFriendsStore()
   useDevicesStore()
   useGroupsStore()
+  useCallsStore()
   useSyncStore()
 }

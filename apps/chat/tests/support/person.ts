@@ -2,6 +2,7 @@
 import { createPinia, setActivePinia } from 'pinia'
 import type { SocketLike } from '@/protocol/connection'
 import {
+  useCallsStore,
   useConnectionStore,
   useDevicesStore,
   useFriendsStore,
@@ -52,6 +53,7 @@ export interface World {
   relayUrl?: string
   authBase?: string
   fetch?: Platform['fetch']
+  calls?: () => Platform['calls']
 }
 
 let people = 0
@@ -107,6 +109,7 @@ export function makePerson(world: World, name: string, userId = name.toLowerCase
       channel.onmessage = (event) => hear((event as MessageEvent).data)
       return { tell: (message) => channel.postMessage(message), close: () => channel.close() }
     },
+    calls: world.calls?.() ?? null,
     onClose: (callback) => {
       listeners.close = callback
       return () => undefined
@@ -127,6 +130,7 @@ export function makePerson(world: World, name: string, userId = name.toLowerCase
     friends: useFriendsStore(),
     devices: useDevicesStore(),
     groups: useGroupsStore(),
+    calls: useCallsStore(),
   }
   return {
     ...stores,

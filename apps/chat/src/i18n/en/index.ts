@@ -1,9 +1,10 @@
+import { calls } from './calls'
 import { chat } from './chat'
 import { dialogs } from './dialogs'
 import { entry } from './entry'
 import { general } from './general'
 
-const en = { ...general, ...entry, ...chat, ...dialogs }
+const en = { ...general, ...entry, ...chat, ...calls, ...dialogs }
 
 /** The texts that every language must have; the compiler compares each language with it. */
 export type Messages = typeof en
