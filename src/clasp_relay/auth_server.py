@@ -31,10 +31,13 @@ from clasp_relay.access.passwords import (
 from clasp_relay.access.permissions import TokenPermissions
 from clasp_relay.access.policy import Policy
 from clasp_relay.access.policy.document import GuestIds
+from clasp_relay.access.policy.language.question import given_id
 from clasp_relay.access.refusals import Busy, Later, Refusal
 from clasp_relay.access.secret_files import admin_record, read_or_make_admin_token, read_or_make_key
+from clasp_relay.access.session_ids import KnownSessionIds
 from clasp_relay.access.store_calls import MAX_WAITING_CALLS
 from clasp_relay.access.tokens import TokenRecord, TokenTable
+from clasp_relay.access.turn import Turn
 from clasp_relay.access.wills import Wills
 from clasp_relay.access.workers import ThreadWorkers
 from clasp_relay.core.relay import Relay
@@ -89,6 +92,7 @@ class AuthServer(Service):
         relay: the core, for clients by HTTP.
         addresses: tells the clients' addresses.
         tell: is told of each call; see ``accounts.Tell``.
+        turn: makes credentials for the TURN server.
     """
 
     def __init__(
@@ -103,7 +107,17 @@ class AuthServer(Service):
         relay: Relay,
         addresses: ClientAddresses,
         tell: Tell,
+        turn: Turn | None = None,
     ) -> None:
+        self._turn = turn
+        self._session_ids = KnownSessionIds(
+            relay.sessions,
+            relay.clock.now_us,
+            lambda session_id: permissions.memory.outdated(given_id(session_id)),
+        )
+        if policy is not None:
+            policy.session_ids = self._session_ids
+            relay.when_began = self._session_ids.began
         self._guests: GuestParams | None = None
         """What guests wrote for themselves, where a policy says something about it."""
         paths = () if policy is None else policy.document.clear_on_disconnect
@@ -200,6 +214,7 @@ class AuthServer(Service):
         accounts = self._accounts = self._make_accounts(store)
         devices = DeviceWatch(store.devices, self.sql, self._tokens)
         devices.load()
+        self._session_ids.open(store.session_ids, self.sql)
         self._jobs = [
             PeriodicService(
                 PURGE_INTERVAL_S,
@@ -217,6 +232,7 @@ class AuthServer(Service):
     async def _purge(self, accounts: Accounts) -> None:
         """Ends what is old: what guests have in the state, then tokens and addresses, which have time at the start."""
         is_start, self._is_starting = self._is_starting, False
+        self._session_ids.renew()
         if self._guests is not None:
             try:
                 await self._guests.end_old(accounts.last_issued)
@@ -251,6 +267,7 @@ class AuthServer(Service):
         self.hashing.stop()
         self.sql.stop()
         self._tokens.stop()
+        self._session_ids.close()
         self.close()
 
     def _root(self, accounts: Accounts) -> Resource:
@@ -258,7 +275,7 @@ class AuthServer(Service):
         folder = packaged_app() if settings.web_root is None else Path(settings.web_root)
         app = None if folder is None or settings.web_root == NO_WEB_ROOT else WebRoot(folder)
         root = NotFound() if app is None else app
-        auth = make_auth_resource(accounts, origins=self._origins, addresses=self._addresses, page=app)
+        auth = make_auth_resource(accounts, origins=self._origins, addresses=self._addresses, page=app, turn=self._turn)
         root.putChild(b"auth", auth)
         streams = StreamApi(self._relay, self._factory, accounts.tickets)
         hook_counts = DoorCounts("hooks")

@@ -25,7 +25,7 @@ from clasp_relay.wire.values import encode_value
 
 __all__ = ["run"]
 
-_ABOUT_A_FILE = ("--as", "--state", "--read", "--write", "--value", "--guest", "--help", "-h")
+_ABOUT_A_FILE = ("--as", "--state", "--read", "--write", "--value", "--guest", "--session", "--help", "-h")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -73,6 +73,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("file", metavar="FILE", help="the policy: a JSON file, chat or chat-compat")
     parser.add_argument("--as", dest="user", metavar="USER", help="id of the user")
     parser.add_argument("--guest", action="store_true", help="the user is a guest (default: a registered user)")
+    parser.add_argument(
+        "--session", metavar="ID", help="id of a session of the user, for segment_is_own_session_id (default: none)"
+    )
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--read", metavar="ADDRESS", help="explain whether the user may read this address")
     what.add_argument("--write", metavar="ADDRESS", help="explain whether the user may write this address")
@@ -92,6 +95,8 @@ def _check_file(asked: argparse.Namespace, out: TextIO) -> None:
         fail("check-config: --value needs --write")
     if asked.guest and asked.write is None:
         fail("check-config: --guest needs --write")
+    if asked.session is not None and asked.write is None:
+        fail("check-config: --session needs --write")
     if asked.state is not None and address is None:
         fail("check-config: --state needs --read or --write")
     policy = load_policy(asked.file)
@@ -120,10 +125,28 @@ def _explain(policy: Policy, asked: argparse.Namespace, address: str) -> Explana
         if asked.read is not None:
             return explain_read(policy, asked.user, address, state, now_us)
         return explain_write(
-            policy, asked.user, address, _value(asked.value), state, now_us, is_account=not asked.guest
+            policy,
+            asked.user,
+            address,
+            _value(asked.value),
+            state,
+            now_us,
+            is_account=not asked.guest,
+            session_ids=_Session(asked.session),
         )
     except ValueError as error:  # the user's id cannot stand in a scope
         fail(f"--as: {error}")
+
+
+class _Session:
+    """Implements ``SessionIds``: the user has one session, or none."""
+
+    def __init__(self, session_id: str | None) -> None:
+        self._session_id = session_id
+
+    def own_until_us(self, _subject: str, session_id: str, now_us: int) -> int | None:
+        """See ``SessionIds``."""
+        return now_us + 1 if session_id == self._session_id else None
 
 
 def _value(text: str | None) -> bytes:

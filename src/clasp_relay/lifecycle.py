@@ -190,6 +190,7 @@ class RelayService(MultiService):
             return
         self._is_stopped = True
         self.relay.when_gone = _clears_nothing  # clients come back after a restart
+        self.relay.when_ended = _clears_nothing
         events.RELAY_STOPPING.log(sessions=self.factory.sessions)
         self.factory.stop_accepting()
         yield self._stop_listening()
@@ -337,7 +338,7 @@ class RelayService(MultiService):
         return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), function)
 
 
-def _clears_nothing(_subject: str) -> None:
+def _clears_nothing(_who: object) -> None:
     """A stop ends all sessions, and clears nothing that hangs on them."""
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 from clasp_relay.logs.levels import LOG_FORMATS, LOG_LEVELS
-from clasp_relay.setting_kinds import Kind, Networks, OriginList, OrNone, Targets
+from clasp_relay.setting_kinds import Kind, Networks, OriginList, OrNone, Targets, TurnUrls
 from clasp_relay.settings import Settings, kinds
 
 __all__ = ["DEFAULTS", "NOT_SUPPORTED", "OPTIONS", "Option", "variable_of"]
@@ -19,7 +19,7 @@ __all__ = ["DEFAULTS", "NOT_SUPPORTED", "OPTIONS", "Option", "variable_of"]
 DEFAULTS: Mapping[str, object] = {field.name: field.default for field in fields(Settings)}
 """The default of every field of ``Settings``."""
 
-LISTS = Networks | OriginList | Targets
+LISTS = Networks | OriginList | Targets | TurnUrls
 """The kinds that take several values."""
 
 _TRUE = ("1", "true", "yes", "on")
@@ -74,7 +74,7 @@ class Option:
     @property
     def is_repeatable(self) -> bool:
         """Whether the values of several occurrences are taken together; of other options the last one counts."""
-        return isinstance(self.kind, Targets)
+        return isinstance(self.kind, Targets | TurnUrls)
 
     @property
     def letter(self) -> str | None:
@@ -196,6 +196,13 @@ OPTIONS: tuple[Option, ...] = (
     Option("app-config", "app_config", "policy: chat, chat-compat, none, or a JSON file", default="found, else chat"),
     Option("web-root", "web_root", "folder of the web app to serve, or none", default="the packaged chat"),
     Option("admin-token", "admin_token", "file with the administrator's token; created if it is missing", default=""),
+    Option(
+        "turn-url",
+        "turn_urls",
+        "TURN server for calls: turn:HOST:PORT, turns:HOST:PORT; may be given again",
+        default="",
+    ),
+    Option("turn-secret", "turn_secret", "file with the secret that the TURN server shares", default=""),
     Option("token-ttl", "token_ttl_s", "lifetime of a token, in seconds; 0 for no expiry"),
     Option("registration", "registration", "who may register: open (everybody), invite (who has an invite), closed"),
     Option("guests", "guests", "whether guests may sign in: on, off"),

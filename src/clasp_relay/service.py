@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from twisted.python.failure import Failure
 
 from clasp_relay.access.addresses import ClientAddresses, address_group, is_in_networks
-from clasp_relay.access.permissions import EXPIRED, REVOKED, TokenPermissions
+from clasp_relay.access.permissions import EXPIRED, REVOKED, Bearer, TokenPermissions
 from clasp_relay.access.policy import Policy
 from clasp_relay.access.policy.history import HistoryRules
+from clasp_relay.access.policy.scopes import Scopes
 from clasp_relay.access.policy_choice import choose_history, choose_policy
-from clasp_relay.access.secret_files import ADMIN_SUBJECT
+from clasp_relay.access.secret_files import ADMIN_SUBJECT, read_turn_secret
 from clasp_relay.access.tokens import EndOfToken, TokenRecord, TokenTable
+from clasp_relay.access.turn import Turn
 from clasp_relay.auth_server import AuthServer
 from clasp_relay.clock import ReactorClock
 from clasp_relay.core.fanout.waiting import ENTRY_BYTES
@@ -25,7 +28,7 @@ from clasp_relay.core.relay import Relay, RelayOptions
 from clasp_relay.core.rights.port import OpenPermissions
 from clasp_relay.core.state.params import ParamLimits
 from clasp_relay.core.state.shares import ShareLimits
-from clasp_relay.door_set import make_doors
+from clasp_relay.door_set import ADMIN_SCOPES, make_doors
 from clasp_relay.http.cors import Origins
 from clasp_relay.lifecycle import RelayService
 from clasp_relay.logs import events
@@ -34,6 +37,7 @@ from clasp_relay.logs.relay_log import RelayLog
 from clasp_relay.net.admission import NetLimits
 from clasp_relay.net.turn import TurnWriter
 from clasp_relay.net.websocket import ClaspFactory
+from clasp_relay.rules.call_places import CallPlaces
 from clasp_relay.settings import Settings
 from clasp_relay.storage.journal.history_reader import HistoryReader
 from clasp_relay.storage.journal.journal_log import JournalLog
@@ -47,6 +51,9 @@ SHARE_FACTOR = 4
 BURST_FACTOR = 4
 """How many seconds' worth of messages may come at once."""
 
+
+_WATCHER = Bearer(scopes=Scopes.parse(ADMIN_SCOPES))
+"""As whom the relay itself watches what it keeps."""
 
 LOOPBACK_HOSTS = ("127.0.0.1", "::1", "localhost")
 """Where a relay that listens serves this machine only: there is no address to tell its clients apart by."""
@@ -89,9 +96,13 @@ def make_service(settings: Settings, reactor: Any) -> RelayService:
     tokens.on_replace(lambda subject, old, new: _pass_sessions(relay, subject, old, new))
     tokens.tokens_in_use = lambda subject: {each.identity.token for each in relay.sessions.of_subject(subject)}
     factory = _factory(settings, reactor, relay, writer, origins, addresses, log)
-    auth = AuthServer(settings, reactor, tokens, permissions, policy, origins, factory, relay, addresses, log.signed)
+    places = CallPlaces(relay, () if policy is None else policy.document.calls, _WATCHER)
+    turn = _turn(settings, _may_do_all if policy is None else places.holds)
+    auth = AuthServer(
+        settings, reactor, tokens, permissions, policy, origins, factory, relay, addresses, log.signed, turn
+    )
     relay.origin_of = auth.origin_of
-    doors = make_doors(settings, reactor, relay, factory, log, auth.sign_in)
+    doors = (*make_doors(settings, reactor, relay, factory, log, auth.sign_in), places)
     return RelayService(settings, reactor, relay, factory, auth, log, clock, journal, doors, reader)
 
 
@@ -114,6 +125,16 @@ def _history(settings: Settings, policy: Policy | None) -> HistoryRules | None:
     if history is not None:
         events.HISTORY_IN_FORCE.log(paths=", ".join(entry.path.text for entry in history.entries))
     return history
+
+
+def _turn(settings: Settings, holds_place: Callable[[str], bool]) -> Turn:
+    secret = "" if settings.turn_secret is None else read_turn_secret(settings.turn_secret)
+    return Turn(settings.turn_urls, secret, holds_place, time.time)
+
+
+def _may_do_all(_subject: str) -> bool:
+    """Without a policy whoever has a token may do everything."""
+    return True
 
 
 def _never(_address: str) -> bool:

@@ -320,6 +320,32 @@ def split_target(text: str) -> tuple[str, int, str] | None:
 
 
 @dataclass(frozen=True, slots=True)
+class TurnUrls:
+    """URLs of TURN and STUN servers (RFC 7064, RFC 7065), possibly none."""
+
+    @property
+    def expected(self) -> str:
+        """See ``Kind``."""
+        return "URLs as turn:HOST:PORT, turns:HOST:PORT or turn:HOST:PORT?transport=tcp, comma-separated"
+
+    def accepts(self, value: object) -> bool:
+        """See ``Kind``."""
+        return isinstance(value, tuple) and all(isinstance(each, str) and _TURN_URL.fullmatch(each) for each in value)
+
+    def parse(self, text: str) -> tuple[str, ...]:
+        """See ``Kind``; a text without any is a mistake."""
+        urls = tuple(part.strip() for part in text.split(",") if part.strip())
+        if not urls:
+            raise ValueError(text)
+        return urls
+
+
+_TURN_URL = re.compile(
+    r"(?:turns?|stuns?):(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?:\?transport=(?:udp|tcp))?"
+)
+
+
+@dataclass(frozen=True, slots=True)
 class Networks:
     """IP networks, possibly none."""
 

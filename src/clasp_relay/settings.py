@@ -28,6 +28,7 @@ from clasp_relay.setting_kinds import (
     OrNone,
     Targets,
     Text,
+    TurnUrls,
     Whole,
 )
 
@@ -193,6 +194,12 @@ class Settings:
     admin_token: Annotated[Path | None, OrNone(FilePath())] = None
     """File with the administrator's token, created if it is missing; None: no such token."""
 
+    turn_urls: Annotated[tuple[str, ...], TurnUrls()] = ()
+    """URLs of the TURN server that clients in a call are told of; none: calls go directly or not at all."""
+
+    turn_secret: Annotated[Path | None, OrNone(FilePath())] = None
+    """File with the secret that the TURN server shares (coturn's ``static-auth-secret``)."""
+
     token_ttl_s: Annotated[int, Whole(0, _LONGEST_LIFE_S)] = 86_400
     """Lifetime of a token in seconds: a day, after which a client asks for a new one; 0: a hundred years."""
 
@@ -321,6 +328,9 @@ class Settings:
         for one, other in (("tls_cert", "tls_key"), ("tls_key", "tls_cert")):
             if one in given and other not in given:
                 raise Contradiction("{}: needs {} as well (TLS takes a certificate and a key)", one, other)
+        for one, other in (("turn_urls", "turn_secret"), ("turn_secret", "turn_urls")):
+            if one in given and other not in given:
+                raise Contradiction("{}: needs {} as well (clients get credentials made from the secret)", one, other)
         if self.mqtts_port is not None and self.tls_cert is None:
             raise Contradiction("{}: needs {} and {}", "mqtts_port", "tls_cert", "tls_key")
         if self.journal_memory:

@@ -10,9 +10,12 @@ from typing import Any
 from hypothesis import given, settings
 from twisted.trial.unittest import SynchronousTestCase
 
+from clasp_relay.access import session_ids
 from clasp_relay.access.permissions import EXPIRED, MAX_PLACE_CHARACTERS, MAX_PLACES, Bearer, TokenPermissions
 from clasp_relay.access.policy import PACKAGED, Policy
 from clasp_relay.access.policy.checks import CHECKS
+from clasp_relay.access.policy.language.question import given_id
+from clasp_relay.access.session_ids import KEPT_S, KnownSessionIds
 from clasp_relay.access.tokens import ADMIN_SCOPES, POLICY_SCOPES, TokenRecord, TokenTable, digest_of
 from clasp_relay.core.ports import Log
 from clasp_relay.core.relay import RelayOptions
@@ -65,6 +68,12 @@ class AuthWorld(World):
         history = rules.history_rules() if rules is not None and rules.document.history else None
         permissions = TokenPermissions(self.tokens, rules, clock.now_us)
         super().__init__(options, permissions, clock, log, history)
+        self.session_ids = KnownSessionIds(
+            self.relay.sessions, clock.now_us, lambda session_id: permissions.memory.outdated(given_id(session_id))
+        )
+        self.relay.when_began = self.session_ids.began
+        if rules is not None:
+            rules.session_ids = self.session_ids
         for name in ("owner", "reader", "other"):
             self.add(name)
         self.add("admin", scopes_name=ADMIN_SCOPES)
@@ -423,12 +432,49 @@ class AccountTests(SynchronousTestCase):
                     self.assertEqual(heard(reader.hear()), [expected])
 
 
+class SessionIdTests(SynchronousTestCase):
+    """Addresses that name a session of the writer's."""
+
+    def test_place_is_at_the_id_of_an_own_session(self) -> None:
+        """Of one that ended before, too, for a day; what is remembered of a write ends with that."""
+        rule = {"path": "/app/{sid}", "checks": [{"type": "segment_is_own_session_id", "segment": "sid"}]}
+        world = AuthWorld({"scopes": SCOPES, "write_rules": [rule]})
+        first, other = world.join("owner"), world.join("other")
+        address = f"/app/{first.session.id}"
+        for _ in range(3):
+            self.assertEqual(codes(first.ask(Set(address, value(1)))), [])
+            self.assertEqual(codes(other.ask(Set(address, value(1)))), [ErrorCode.POLICY])
+        self.assertGreater(len(world.relay.permissions.memory), 0)
+        first.leave()
+        second = world.join("owner")
+        world.advance(60)
+        self.assertEqual(codes(second.ask(Set(address, value(1)))), [])
+        world.clock.clock.advance(KEPT_S)
+        for _ in range(3):
+            self.assertEqual(codes(second.ask(Set(address, value(1)))), [ErrorCode.POLICY])
+            self.assertEqual(codes(second.ask(Set(f"/app/{second.session.id}", value(1)))), [])
+        self.assertEqual(codes(second.ask(Set("/app/none", value(1)))), [ErrorCode.POLICY])
+
+    def test_remembered_answer_ends_when_the_id_is_forgotten(self) -> None:
+        """Since too many others of the subject are known."""
+        self.patch(session_ids, "MAX_IDS_PER_SUBJECT", 2)
+        rule = {"path": "/app/{sid}", "checks": [{"type": "segment_is_own_session_id", "segment": "sid"}]}
+        world = AuthWorld({"scopes": SCOPES, "write_rules": [rule]})
+        first, second = world.join("owner"), world.join("owner")
+        write = Set(f"/app/{first.session.id}", value(1))
+        self.assertEqual(codes(second.ask(write)), [])
+        world.join("owner")
+        self.assertEqual(codes(second.ask(write)), [ErrorCode.POLICY])
+
+
 class RememberedAnswerTests(SynchronousTestCase):
     """Every answer that is remembered is the one that would be found anew."""
 
     def test_every_check_is_tried(self) -> None:
-        """The policies that are drawn leave none out, but the one that no reader is asked about."""
-        self.assertEqual({*leaves(("id",)), "not", "any_of", "all_of", "writer_is_account"}, set(CHECKS))
+        """The policies that are drawn leave none out, but those that no reader is asked about."""
+        of_writers = {check.kind for check in CHECKS.values() if check.about_writer}
+        self.assertEqual(of_writers, {"writer_is_account", "segment_is_own_session_id"})
+        self.assertEqual({*leaves(("id",)), "not", "any_of", "all_of", *of_writers}, set(CHECKS))
 
     @settings(max_examples=settings().max_examples // 4)
     @given(POLICIES, STEPS)

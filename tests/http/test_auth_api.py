@@ -17,6 +17,7 @@ from clasp_relay.access.addresses import ClientAddresses, parse_networks
 from clasp_relay.access.limits import RateLimits
 from clasp_relay.access.refusals import Later, Refusal
 from clasp_relay.access.tokens import TokenUnknown
+from clasp_relay.access.turn import Turn
 from clasp_relay.http.auth_api import STATUS, AuthApi, load_openapi, make_auth_resource, request_address
 from clasp_relay.http.bounded import MAX_BODY_BYTES
 from clasp_relay.http.cors import Origins
@@ -37,6 +38,7 @@ ROUTES = {
     "/auth/me": "GET",
     "/auth/config": "GET",
     "/auth/ticket": "POST",
+    "/auth/turn": "GET",
     "/auth/openapi.json": "GET",
 }
 
@@ -115,6 +117,23 @@ class CallTests(ApiTestCase):
         head = self.site.request("HEAD", "/auth/me", bearer=token)
         self.assertEqual((head.status, head.body), (200, b""))
         self.assertEqual(head.headers["content-length"], answer.headers["content-length"])
+
+    def test_turn_gives_credentials_to_who_is_in_a_call(self) -> None:
+        """403 to others, and an empty list where there is no server."""
+        in_call = {"a1"}
+        self.use(Stack(), turn=Turn(["turn:t.example:3478"], "s3cret", in_call.__contains__, lambda: START_S))
+        token = self.token("/auth/register", ALICE)
+        answer = self.site.request("GET", "/auth/turn", bearer=token)
+        self.assertEqual((answer.status, answer.headers["cache-control"]), (200, "no-store"))
+        self.assertEqual(answer.json["expires_at"], START_S + 600)
+        (server,) = answer.json["ice_servers"]
+        self.assertEqual((server["urls"], server["username"]), (["turn:t.example:3478"], f"{START_S + 600}:a1"))
+        in_call.clear()
+        self.assert_error(self.site.request("GET", "/auth/turn", bearer=token), 403, "Join a call")
+        self.assert_error(self.site.request("GET", "/auth/turn"), 401)
+        self.use(Stack())
+        token = self.token("/auth/register", ALICE)
+        self.assertEqual(self.site.request("GET", "/auth/turn", bearer=token).json["ice_servers"], [])
 
     def test_config_tells_who_may_sign_in(self) -> None:
         """To everybody."""

@@ -286,13 +286,34 @@ class TokenPermissions:
             place.remembered = None
             return False
         left = remembered.value
-        return not left or holds_all(left, _question(who, place, address, value, state, now_us))
+        return not left or holds_all(left, self._question(who, place, address, value, state, now_us))
+
+    def _question(self, who: Identity, place: Place, address: str, value: Value, state: State, now_us: int) -> Question:
+        assert self._policy is not None, "asked about without a policy"
+        return Question(
+            who.subject,
+            place.captured,
+            address,
+            value,
+            state,
+            now_us,
+            is_account=_bearer(who).is_account,
+            session_ids=self._policy.session_ids,
+        )
 
     def _sign(
         self, who: Identity, rule: WriteRule, place: Place, address: str, value: Value, is_publish: bool, state: State
     ) -> Value:
         assert self._policy is not None, "signed without a policy"
-        write = WriteRequest(who.subject, address, value, None, is_publish, is_account=_bearer(who).is_account)
+        write = WriteRequest(
+            who.subject,
+            address,
+            value,
+            None,
+            is_publish,
+            is_account=_bearer(who).is_account,
+            session_ids=self._policy.session_ids,
+        )
         question = write.question(place.captured, state, self._now_us())
         return self._policy.write_rules.sign(rule, write, question)
 
@@ -366,11 +387,6 @@ def _is_signed(rule: WriteRule, author: Value, value: Value) -> bool:
 def _bearer(who: Identity) -> Bearer:
     assert isinstance(who, Bearer), "who was admitted in authenticated mode has scopes"
     return who
-
-
-def _question(who: Identity, place: Place, address: str, value: Value, state: State, now_us: int) -> Question:
-    is_account = _bearer(who).is_account
-    return Question(who.subject, place.captured, address, value, state, now_us, is_account=is_account)
 
 
 def _scopes_of(who: Identity) -> Scopes:

@@ -12,7 +12,7 @@ from clasp_relay.access.tokens import ADMIN_SCOPES, TokenRecord, digest_of, make
 from clasp_relay.errors import StartError
 from clasp_relay.logs import events
 
-__all__ = ["ADMIN_SUBJECT", "admin_record", "read_or_make_admin_token", "read_or_make_key"]
+__all__ = ["ADMIN_SUBJECT", "admin_record", "read_or_make_admin_token", "read_or_make_key", "read_turn_secret"]
 
 ADMIN_SUBJECT = "clasp.admin"
 """No user or guest can have this id: it has a dot."""
@@ -81,6 +81,21 @@ def read_or_make_key(users_file: Path, random_bytes: Callable[[int], bytes]) -> 
     if len(key) != KEY_BYTES:
         raise StartError(f"{path}: not a key ({KEY_BYTES} bytes); remove the file to have one made")
     return key
+
+
+def read_turn_secret(path: Path) -> str:
+    """Returns the secret in a file that the relay shares with a TURN server.
+
+    Raises:
+        StartError: the file cannot be read, or holds something else.
+    """
+    try:
+        secret = _read(path)
+    except OSError as error:
+        raise StartError(f"--turn-secret: {path} cannot be read: {error.strerror}") from error
+    if not secret or not secret.isascii() or not secret.isprintable():
+        raise StartError(f"--turn-secret: {path}: one line of printable ASCII is expected, as in static-auth-secret")
+    return secret
 
 
 def _read(path: Path) -> str:

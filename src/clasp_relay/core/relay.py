@@ -182,6 +182,10 @@ class Relay:
         self.when_gone: Callable[[str], None] = _untold
         """Is called with a subject whose last session has ended; with none in open mode. To be set before the first
         session connects."""
+        self.when_began: Callable[[Session], None] = _unseen
+        """Is called with a session that is live now, before its WELCOME. To be set before the first one connects."""
+        self.when_ended: Callable[[Session], None] = _unseen
+        """Is called with a session that has ended, behind all that the core does about it. Likewise."""
         self._report_fault = report_fault
         self._report_unheard: Callable[[str, str], None] = _unreported
 
@@ -228,6 +232,7 @@ class Relay:
             yield SUBSCRIPTION_US
         self.throttles.forget(session)
         yield from self.committer.end_session(session)
+        self.when_ended(session)
         subject = session.identity.subject
         if subject and not self.sessions.has_subject(subject):
             self.when_gone(subject)
@@ -398,6 +403,7 @@ class Relay:
         session.hello_us = self.clock.now_us()
         self.counts.began += 1
         self.sessions.add(session)
+        self.when_began(session)
 
     def _end_as_too_slow(self, session: Session) -> None:
         session.outbox.discard()
@@ -541,6 +547,10 @@ class Relay:
 
 def _no_origin(_peer: str) -> str:
     return ""
+
+
+def _unseen(_session: Session) -> None:
+    """Nobody watches the sessions."""
 
 
 def _untold(_subject: str) -> None:

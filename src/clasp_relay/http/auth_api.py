@@ -29,6 +29,7 @@ from clasp_relay.access.refusals import (
     Taken,
     Unauthenticated,
 )
+from clasp_relay.access.turn import Turn
 from clasp_relay.http.cors import Origins, set_cors_headers
 from clasp_relay.http.json_answers import (
     answer,
@@ -80,12 +81,14 @@ class AuthApi:
     Args:
         accounts: does what is asked.
         address_of: returns the client's address of a request.
+        turn: makes credentials for the TURN server; None where there is none.
     """
 
     app = Klein()
 
-    def __init__(self, accounts: Accounts, address_of: Callable[[IRequest], str]) -> None:
+    def __init__(self, accounts: Accounts, address_of: Callable[[IRequest], str], turn: Turn | None = None) -> None:
         self._accounts = accounts
+        self._turn = turn or Turn()
         self._address_of = address_of
         self._openapi = load_openapi()
 
@@ -171,6 +174,12 @@ class AuthApi:
             },
         )
 
+    @app.route("/turn", methods=["GET"])
+    def turn(self, request: IRequest) -> bytes:
+        """Gives credentials for the TURN server to somebody in a call."""
+        servers = self._turn.servers_for(self._accounts.me(bearer_of(request)).user_id)
+        return answer(request, HTTPStatus.OK, asdict(servers))
+
     @app.route("/ticket", methods=["POST"])
     def ticket(self, request: IRequest) -> bytes:
         """Gives a ticket for the token."""
@@ -243,6 +252,7 @@ def make_auth_resource(
     origins: Origins,
     addresses: ClientAddresses,
     page: IResource | None = None,
+    turn: Turn | None = None,
 ) -> IResource:
     """Returns the auth API, to be put at ``auth`` below a site's root.
 
@@ -251,8 +261,9 @@ def make_auth_resource(
         origins: whose pages may read the answers.
         addresses: tells the clients' addresses.
         page: what is shown at ``/auth`` itself, without a slash; None for a JSON 404.
+        turn: makes credentials for the TURN server; None where there is none.
     """
-    api = AuthApi(accounts, lambda request: request_address(request, addresses))
+    api = AuthApi(accounts, lambda request: request_address(request, addresses), turn)
     return _AuthResource(api, origins, page)
 
 

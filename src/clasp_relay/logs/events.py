@@ -301,6 +301,10 @@ USERS_HELD = Event(
 TOKEN_WRITE_FAULT = Event(
     "token.write_fault", "error", "auth", "a fault of the relay while it wrote the new expiry of tokens"
 )
+SESSION_IDS_FAULT = Event(
+    "session.ids_fault", "error", "auth", "a fault of the relay while it stored which session ids were given to whom"
+)
+WATCHER_FAULT = Event("watcher.fault", "error", "relay", "a fault of the relay while it watched params: {watcher}")
 TOKEN_DEVICES = Event("token.devices", "info", "auth", "device tokens: {count}; new: {new}, revoked: {revoked}")
 TOKEN_UNREADABLE = Event(
     "token.unreadable", "warn", "auth", "the scopes of {subject}'s device token cannot be read: it lets nobody in"

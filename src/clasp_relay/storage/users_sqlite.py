@@ -12,6 +12,7 @@ from typing import Any
 from clasp_relay.errors import StartError
 from clasp_relay.storage.devices import DeviceStore
 from clasp_relay.storage.hooks import HookStore
+from clasp_relay.storage.session_ids import SessionIdStore
 from clasp_relay.storage.users import (
     ADDRESS_KEPT_S,
     GUEST_PROOF_S,
@@ -67,8 +68,9 @@ class SqliteUsers:
         self._max_guest_tokens_per_address = max_guest_tokens_per_address
         self._db = open_users_in_memory(keys_of) if path is None else open_users_file(path, keys_of)
         self.devices = DeviceStore(self._db)
+        """The device tokens; to be called as the other methods are, and so are those that follow."""
         self.hooks = HookStore(self._db)
-        """The device tokens; to be called as the other methods are."""
+        self.session_ids = SessionIdStore(self._db)
         self._db.execute("PRAGMA temp_store = MEMORY")
         self._db.execute("CREATE TEMP TABLE spared_tokens (digest BLOB PRIMARY KEY) WITHOUT ROWID")
 

@@ -126,7 +126,7 @@ class ChatTests(PackagedCase):
             for rest, ttl in (
                 ("presence/carol", TTL_ABSOLUTE | 60),
                 ("typing/carol", TTL_ABSOLUTE | 60),
-                ("video/presence/s1", TTL_ABSOLUTE | 60),
+                ("video/presence/s-carol", TTL_ABSOLUTE | 60),
                 ("crypto/pubkey/carol", None),
                 ("meta", None),
             ):
@@ -189,8 +189,8 @@ class ChatTests(PackagedCase):
         for rest, value, code in (
             ("history/to/mia", {"userId": "carol"}, 403),
             ("history/to/mia", {"userId": "mia"}, 0),
-            ("video/presence/new", {"userId": "carol"}, 403),
-            ("video/presence/new", {"userId": "mia"}, 0),
+            ("video/presence/s-mia-2", {"userId": "carol"}, 403),
+            ("video/presence/s-mia-2", {"userId": "mia"}, 0),
             ("reactions/m1/x/carol", {}, 403),
             ("reactions/m1/x/carol", None, 403),
             ("reactions/m1/x/mia", {}, 0),
@@ -207,7 +207,7 @@ class ChatTests(PackagedCase):
         for name in PACKAGED:
             with self.subTest(name):
                 world = scene(name)
-                address = f"{OPEN}/video/presence/new"
+                address = f"{OPEN}/video/presence/s-mia-2"
                 self.assertEqual(world.set("mia", address, {"name": "Mia"}), {"name": "Mia", "userId": "mia"})
                 self.assertEqual(world.code("mia", address, {"userId": "carol"}), 403)
                 self.assertEqual(world.code("mia", address, "no map"), 403)
@@ -231,12 +231,12 @@ class ChatTests(PackagedCase):
     def test_nobody_is_present_for_ever(self) -> None:
         """Whatever its client asks for; so it is for typing, and for calls."""
         for name in PACKAGED:
-            policy, world = Policy.packaged(name), scene(name)
+            world = scene(name)
             for rest in ("presence/mia", "typing/mia", "video/presence/s-mia"):
                 for ttl in (0, 86_400):
                     with self.subTest(policy=name, rest=rest, ttl=ttl):
                         content = encode_value({})
-                        grant = policy.check_write("mia", f"{OPEN}/{rest}", content, ttl, False, world, 0).grant
+                        grant = world.policy.check_write("mia", f"{OPEN}/{rest}", content, ttl, False, world, 0).grant
                         self.assertEqual(grant.ttl, TTL_ABSOLUTE | 300)
 
     def test_password_is_not_guessed(self) -> None:

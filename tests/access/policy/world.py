@@ -30,6 +30,7 @@ class World:
 
     def __init__(self, policy: Policy | None = None) -> None:
         self.policy = Policy.from_document({}) if policy is None else policy
+        self.policy.session_ids = self
         self.now_us = 1_700_000_000 * SECOND_US
         self.params: dict[str, Param] = {}
         self.ends: dict[str, Ended] = {}
@@ -48,6 +49,12 @@ class World:
     def ended(self, address: str) -> Ended | None:
         """Returns how it ended."""
         return self.ends.get(address)
+
+    # The session ids
+
+    def own_until_us(self, subject: str, session_id: str, now_us: int) -> int | None:
+        """The sessions of ann are s-ann, s-ann-2 and so on."""
+        return now_us + 1 if f"{session_id}-".startswith(f"s-{subject}-") else None
 
     # Putting things there without asking
 
@@ -153,4 +160,4 @@ def question(
     bound = Path.parse(path).bind(address)
     if bound is None:
         raise AssertionError("the path does not match")
-    return Question(by, bound.groups(), address, encode_value(value), state, state.now_us)
+    return Question(by, bound.groups(), address, encode_value(value), state, state.now_us, session_ids=state)

@@ -10,7 +10,6 @@ from clasp_relay.access.policy.checks import (
     BEYOND,
     Check,
     ValueFieldEquals,
-    WriterIsAccount,
     parse_check,
     parse_checks,
 )
@@ -201,6 +200,8 @@ class Document:
     """Paths that capture a guest's id, and after how many days what that guest wrote there ends."""
     clear_on_disconnect: tuple[str, ...] = ()
     """Paths of what ends with its writer's last session; ``{session}`` stands for the subject."""
+    calls: tuple[Pattern, ...] = ()
+    """Where the places in calls are: they end with the session that wrote them, and let their writers use TURN."""
     hello_snapshot: bool = True
     guest_ids: GuestIds = GuestIds.BEARER
     anonymous: Anonymous | None = None
@@ -379,13 +380,17 @@ def _visibility_checks(keys: Keys, mode: bool | str, names: tuple[str, ...]) -> 
 
 def _readers_checks(keys: Keys, key: str, names: tuple[str, ...]) -> tuple[Check, ...]:
     checks = parse_checks(keys, key, names, parse_check)
-    if _ask_about_writer(checks):
-        keys.fail(key, f"{WriterIsAccount.kind} is for write rules: it is not known of readers")
+    about_writer = next(_checks_about_writer(checks), None)
+    if about_writer is not None:
+        keys.fail(key, f"{about_writer.kind} is for write rules: it is not known of readers")
     return checks
 
 
-def _ask_about_writer(checks: tuple[Check, ...]) -> bool:
-    return any(isinstance(check, WriterIsAccount) or _ask_about_writer(check.inner) for check in checks)
+def _checks_about_writer(checks: tuple[Check, ...]) -> Iterator[Check]:
+    for check in checks:
+        if check.about_writer:
+            yield check
+        yield from _checks_about_writer(check.inner)
 
 
 def parse_transform(keys: Keys, number: int) -> Transform:
@@ -427,6 +432,7 @@ def parse_document(value: object, source: str) -> Document:
         max_ttl=_ttl(keys.below("max_ttl")) if keys.taken_if_given("max_ttl") else (),
         guest_ttl_days=_guest_ttl(keys.below("guest_ttl_days")) if keys.taken_if_given("guest_ttl_days") else (),
         clear_on_disconnect=_clear_on_disconnect(keys),
+        calls=_calls(keys),
         hello_snapshot=keys.flag("hello_snapshot", True),
         guest_ids=GuestIds(keys.choice("guest_ids", [choice.value for choice in GuestIds], GuestIds.BEARER.value)),
         anonymous=_anonymous(keys.below("anonymous")) if keys.taken_if_given("anonymous") else None,
@@ -549,6 +555,16 @@ def _clear_on_disconnect(keys: Keys) -> tuple[str, ...]:
         except RequestError as error:
             keys.fail(where, f"{path!r}: {error.message}")
     return tuple(paths)
+
+
+def _calls(keys: Keys) -> tuple[Pattern, ...]:
+    found = []
+    for n, text in enumerate(keys.texts("calls", [])):
+        try:
+            found.append(Pattern.parse(text))
+        except RequestError as error:
+            keys.fail(f"calls[{n}]", f"{text!r}: {error.message}")
+    return tuple(found)
 
 
 def _applies_to(keys: Keys) -> tuple[str, ...]:

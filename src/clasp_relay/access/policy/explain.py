@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from clasp_relay.access.policy.checks import Check
 from clasp_relay.access.policy.document import VisibilityEntry, WriteRule, will_pattern
 from clasp_relay.access.policy.language.captures import Captured
-from clasp_relay.access.policy.language.question import Question
+from clasp_relay.access.policy.language.question import NO_SESSION_IDS, Question, SessionIds
 from clasp_relay.access.policy.policy import Policy
 from clasp_relay.access.policy.scopes import Scopes
 from clasp_relay.access.policy.visibility import Redaction, VisibilityRule
@@ -48,6 +48,7 @@ def explain_write(
     *,
     is_publish: bool = False,
     is_account: bool = True,
+    session_ids: SessionIds = NO_SESSION_IDS,
 ) -> Explanation:
     """Explains how a SET or PUBLISH would be decided. No failure is counted.
 
@@ -60,11 +61,14 @@ def explain_write(
         now_us: Unix µs.
         is_publish: whether it is a PUBLISH.
         is_account: whether the writer is a registered user, and no guest.
+        session_ids: which session ids were given to whom.
     """
     scopes = policy.scopes_for(subject)
     granted = Scopes.parse(scopes)
     admin = granted.is_admin(address)
-    write = WriteRequest(subject, address, value, None, is_publish, admin, is_account=is_account)
+    write = WriteRequest(
+        subject, address, value, None, is_publish, admin, is_account=is_account, session_ids=session_ids
+    )
     lines = [_scope_line(scopes, ("write", "admin"), address)]
     problem = None if granted.can_write(address) else "no write scope holds this address (ERROR 301)"
     found = policy.write_rules.find(address)
@@ -111,6 +115,9 @@ def _stored_lines(policy: Policy, write: WriteRequest, state: State, now_us: int
         lines.append(f"stored as: {decode_value(grant.value)!r}")
     if grant.ttl is not None:
         lines.append(f"expires {grant.ttl & ~TTL_ABSOLUTE} s after it")
+    for pattern in policy.document.calls:
+        if pattern.matches(write.address):
+            lines.append(f"a place in a call: ends with the session that wrote it (calls {pattern.text})")
     for path in policy.document.clear_on_disconnect:
         if will_pattern(path, write.subject).matches(write.address):
             lines.append(f"cleared when the last session of {write.subject} ends (clear_on_disconnect {path})")

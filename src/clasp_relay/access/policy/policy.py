@@ -11,6 +11,7 @@ from clasp_relay.access.policy.document import Document, parse_document
 from clasp_relay.access.policy.history import HistoryRules, with_max_age
 from clasp_relay.access.policy.language.json_keys import parse_json
 from clasp_relay.access.policy.language.maps import repeated_key
+from clasp_relay.access.policy.language.question import NO_SESSION_IDS, SessionIds
 from clasp_relay.access.policy.scopes import ANONYMOUS, expand
 from clasp_relay.access.policy.visibility import Visibility, VisibilityRule
 from clasp_relay.access.policy.write import Decision, WriteRequest, WriteRules
@@ -34,6 +35,8 @@ class Policy:
 
     def __init__(self, document: Document) -> None:
         self.document = document
+        self.session_ids: SessionIds = NO_SESSION_IDS
+        """Which session ids were given to whom; to be set before the first write is decided."""
         self.visibility = Visibility(document)
         self.write_rules = WriteRules(document, self.visibility)
         self.catch_ups: Callable[[str], tuple[CatchUp, ...]] = CatchUps(document.visibility).after
@@ -124,7 +127,7 @@ class Policy:
             RequestError: POLICY when a rule refuses, LIMIT after too many failures.
         """
         sent = NULL if value is None else value
-        write = WriteRequest(subject, address, sent, ttl, is_publish, is_admin, fails_as, is_account)
+        write = WriteRequest(subject, address, sent, ttl, is_publish, is_admin, fails_as, is_account, self.session_ids)
         return self.write_rules.decide(write, state, now_us, memory)
 
     def check_keys(self, address: str, value: Value) -> None:

@@ -19,7 +19,7 @@ from clasp_relay.access.policy.language.maps import (
     text_of,
     with_fields,
 )
-from clasp_relay.access.policy.language.question import Question
+from clasp_relay.access.policy.language.question import NO_SESSION_IDS, Question, SessionIds
 from clasp_relay.access.policy.visibility import Visibility
 from clasp_relay.core.records import Ended, Param
 from clasp_relay.core.rights.memory import MAX_KEY_CHARACTERS, Answer, Memory, Reads
@@ -61,6 +61,7 @@ class WriteRequest:
         is_admin: the writer has an admin scope for the address, so rules do not hold for it.
         fails_as: as whose its failures count; empty for the subject's.
         is_account: the writer's token is a registered user's.
+        session_ids: which session ids were given to whom.
     """
 
     subject: str
@@ -71,6 +72,7 @@ class WriteRequest:
     is_admin: bool = False
     fails_as: str = ""
     is_account: bool = False
+    session_ids: SessionIds = NO_SESSION_IDS
 
     def question(self, captured: Captured, state: State, now_us: int) -> Question:
         """Returns what the checks of a rule are asked about.
@@ -80,7 +82,16 @@ class WriteRequest:
             state: the params.
             now_us: Unix µs.
         """
-        return Question(self.subject, captured, self.address, self.value, state, now_us, is_account=self.is_account)
+        return Question(
+            self.subject,
+            captured,
+            self.address,
+            self.value,
+            state,
+            now_us,
+            is_account=self.is_account,
+            session_ids=self.session_ids,
+        )
 
     def refuse(self, code: ErrorCode, reason: str) -> RequestError:
         """Returns the error for the writer."""

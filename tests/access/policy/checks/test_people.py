@@ -2,7 +2,7 @@
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.access.policy.language.question import Question
+from clasp_relay.access.policy.language.question import Question, given_id
 from clasp_relay.errors import StartError
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.messages import NULL
@@ -85,6 +85,32 @@ class WriterIsAccountTests(SynchronousTestCase):
             self.assertIs(check.passes(asked), is_account)
             self.assertTrue(asked.reads.reads_value)
         self.assertIn("guest", check.refusal(asked))
+
+
+class SegmentIsOwnSessionIdTests(SynchronousTestCase):
+    """Whose session an address names."""
+
+    def test_id_that_was_given_to_the_writer_passes(self) -> None:
+        """What the answer rests on is noted, and until when it holds, whether it is yes or no."""
+        check = check_of({"type": "segment_is_own_session_id", "segment": "user"})
+        world = World()
+        for by, address, passes in (
+            ("bob", "/app/r1/s-bob", True),
+            ("alice", "/app/r1/s-bob", False),
+            ("bob", "/app/r1/s-bobby", False),
+        ):
+            with self.subTest(by=by, address=address):
+                asked = question(world, by=by, address=address)
+                self.assertIs(check.passes(asked), passes)
+                self.assertEqual(asked.reads.things, (given_id(address.rpartition("/")[2]),))
+                self.assertEqual(asked.reads.until_us, world.now_us + 1 if passes else None)
+                self.assertFalse(asked.reads.reads_address)
+        self.assertIn("s-bobby", check.refusal(asked))
+
+    def test_nobody_has_one_where_none_are_known(self) -> None:
+        """As for a policy that is explained without sessions."""
+        check = check_of({"type": "segment_is_own_session_id", "segment": "room"}, "/{room}")
+        self.assertFalse(check.passes(Question("bob", ("s-bob",), "/s-bob", NULL, World(), 0)))
 
 
 class LastWriterTests(SynchronousTestCase):

@@ -10,6 +10,7 @@ from clasp_relay.access.policy.checks.people import (
     Present,
     RejectUnlessPathMatches,
     SegmentEqualsSession,
+    SegmentIsOwnSessionId,
     WriterIsAccount,
 )
 from clasp_relay.access.policy.checks.state import (
@@ -61,6 +62,7 @@ BEYOND: tuple[type[Check], ...] = (
     LastWriterIsSession,
     DmUsersMatchRoom,
     WriterIsAccount,
+    SegmentIsOwnSessionId,
     Not,
     AnyOf,
     AllOf,
@@ -98,7 +100,6 @@ __all__ = [
     "CLASSIC",
     "Check",
     "ValueFieldEquals",
-    "WriterIsAccount",
     "any_refusal",
     "holds_all",
     "holds_any",

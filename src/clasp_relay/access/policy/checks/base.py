@@ -40,6 +40,9 @@ class Check:
     looks_at_existence: ClassVar[bool] = False
     """Whether it reads only whether something is set, and no values."""
 
+    about_writer: ClassVar[bool] = False
+    """Whether it asks about the writer what is not known of readers, so that it is for write rules only."""
+
     takes_wildcards: ClassVar[bool] = False
     """Whether its lookups may be patterns."""
 

@@ -106,6 +106,7 @@ class WriterIsAccount(Check):
     """The writer is a registered user, and no guest. In write rules only: of readers it is not known."""
 
     kind: ClassVar[str] = "writer_is_account"
+    about_writer: ClassVar[bool] = True
 
     def passes(self, question: Question) -> bool:
         """Tells whether it holds."""
@@ -114,6 +115,33 @@ class WriterIsAccount(Check):
     def refusal(self, question: Question) -> str:  # noqa: ARG002
         """Returns what a refused writer reads."""
         return "only registered users may do this; you are a guest"
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentIsOwnSessionId(Check):
+    """A captured segment is the id of a session of the writer's. In write rules only: of readers it is not known.
+
+    A client that connects again may go on to use the id of its first session, so older ones count for a day, too
+    (``access.session_ids``).
+    """
+
+    kind: ClassVar[str] = "segment_is_own_session_id"
+    about_writer: ClassVar[bool] = True
+    segment: str
+    place: int
+
+    @classmethod
+    def parse(cls, parser: CheckParser) -> Check:
+        """Parses the key: the name of a capture."""
+        return cls(parser.keys.text("segment"), parser.capture("segment"))
+
+    def passes(self, question: Question) -> bool:
+        """Tells whether it holds."""
+        return question.owns_session_id(question.words[self.place])
+
+    def refusal(self, question: Question) -> str:
+        """Returns what a refused writer reads."""
+        return f"{question.words[self.place]!r} is the id of no session of yours"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Protocol
 
 from clasp_relay.access.policy.language.captures import Captured, Template
 from clasp_relay.access.policy.language.maps import encode_text, find_field, get_field
@@ -19,6 +20,29 @@ _REMEMBERED_LENGTH = 256
 _parse_pattern = lru_cache(256)(Pattern.parse)
 
 
+class SessionIds(Protocol):
+    """Knows which session ids were given to whom."""
+
+    def own_until_us(self, subject: str, session_id: str, now_us: int, /) -> int | None:
+        """Returns until when (Unix µs) a session id surely is a subject's own; None when it is not."""
+
+
+class NoSessionIds:
+    """No session id was given to anybody."""
+
+    def own_until_us(self, _subject: str, _session_id: str, _now_us: int) -> int | None:
+        """See ``SessionIds``."""
+        return None
+
+
+def given_id(session_id: str) -> tuple[str, str]:
+    """Returns what an answer rests on (``Reads.things``) that looked at whose a session id is."""
+    return ("session id", session_id)
+
+
+NO_SESSION_IDS = NoSessionIds()
+
+
 class Question:
     """What checks decide about. Everything that a check reads besides subject and captures is noted in ``reads``.
 
@@ -30,6 +54,7 @@ class Question:
         state: the params.
         now_us: Unix µs.
         is_account: whether the writer's token is a registered user's.
+        session_ids: which session ids were given to whom.
     """
 
     __slots__ = (
@@ -38,6 +63,7 @@ class Question:
         "_is_account",
         "_looked_up",
         "_now_us",
+        "_session_ids",
         "_state",
         "_value",
         "reads",
@@ -57,6 +83,7 @@ class Question:
         now_us: int,
         *,
         is_account: bool = False,
+        session_ids: SessionIds = NO_SESSION_IDS,
     ) -> None:
         self.subject = subject
         self.word = subject.encode()
@@ -73,6 +100,7 @@ class Question:
         self._state = state
         self._now_us = now_us
         self._is_account = is_account
+        self._session_ids = session_ids
         self._looked_up: dict[str, Param | None] = {}
 
     def about(self, captured: Captured) -> None:
@@ -143,6 +171,15 @@ class Question:
         if self._now_us >= when_us:
             return False
         self.reads.ends_at(when_us)
+        return True
+
+    def owns_session_id(self, session_id: str) -> bool:
+        """Tells whether a session id is one that was given to the subject."""
+        self.reads.things += (given_id(session_id),)
+        until_us = self._session_ids.own_until_us(self.subject, session_id, self._now_us)
+        if until_us is None:
+            return False
+        self.reads.ends_at(until_us)
         return True
 
     def match(self, text: str) -> list[Param]:

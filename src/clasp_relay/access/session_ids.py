@@ -1,0 +1,156 @@
+"""Which session ids were given to whom: a client may go on to use the id of its first session after it has reconnected.
+
+A session id is a subject's own while the session is connected and for a day after it was given, or was last seen
+connected, which is noted every hour; also when the relay was restarted meanwhile. What is kept is bounded for each
+subject and in all: the id that was seen longest ago goes first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from clasp_relay.access.refusals import Busy
+from clasp_relay.access.store_calls import StoreCalls
+from clasp_relay.access.workers import Workers
+from clasp_relay.core.session.sessions import Session, SessionTable
+from clasp_relay.logs import events
+from clasp_relay.storage.session_ids import GivenId, SessionIdStore
+
+__all__ = ["KEPT_S", "MAX_IDS", "MAX_IDS_PER_SUBJECT", "KnownSessionIds"]
+
+KEPT_S = 86_400
+"""How long after its session was seen last an id is still its subject's."""
+
+MAX_IDS_PER_SUBJECT = 256
+"""Ids that are kept for one subject: more than one address may have sessions at once."""
+
+MAX_IDS = 50_000
+"""Ids that are kept in all, about 15 MB: those of a thousand clients that reconnect every half hour."""
+
+
+class KnownSessionIds:
+    """Implements ``access.policy.language.question.SessionIds``.
+
+    Args:
+        sessions: those that are connected.
+        now_us: Unix µs.
+        outdated: is told of an id whose owner is no longer what it was.
+    """
+
+    def __init__(self, sessions: SessionTable, now_us: Callable[[], int], outdated: Callable[[str], None]) -> None:
+        self._sessions = sessions
+        self._now_us = now_us
+        self._outdated = outdated
+        self._given: dict[str, GivenId] = {}
+        """By session id; what was seen longest ago comes first."""
+        self._of: dict[str, dict[str, None]] = {}
+        """The ids of each subject, in the same order."""
+        self._unsaved: dict[str, GivenId] = {}
+        self._store: SessionIdStore | None = None
+        self._calls: StoreCalls | None = None
+        self._is_saving = False
+
+    def __len__(self) -> int:
+        return len(self._given)
+
+    def open(self, store: SessionIdStore, sql: Workers) -> None:
+        """Loads what is known; it calls the store on this thread, so before the event loop runs.
+
+        Args:
+            store: where the ids are kept.
+            sql: the thread that the store is called on from then on.
+        """
+        self._store, self._calls = store, StoreCalls(sql)
+        for given in store.all(self._now_s() - KEPT_S, MAX_IDS):
+            self._add(given)
+
+    def began(self, session: Session) -> None:
+        """Notes whose a session is that is live now."""
+        self._note(session)
+        self._save()
+
+    def own_until_us(self, subject: str, session_id: str, now_us: int) -> int | None:
+        """See ``SessionIds``."""
+        given = self._given.get(session_id)
+        if given is None or given.subject != subject:
+            return None
+        until_us = (given.seen_s + KEPT_S) * 1_000_000
+        if now_us < until_us:
+            return until_us
+        return now_us + 1 if session_id in self._sessions else None
+
+    def renew(self) -> None:
+        """Notes which sessions are still connected, and forgets old ids; to be called every hour."""
+        now_s = self._now_s()
+        for session in self._sessions.all():
+            self._note(session)
+        for given in list(self._given.values()):
+            if given.seen_s >= now_s - KEPT_S:
+                break
+            self._forget(given)
+        self._save()
+
+    def close(self) -> None:
+        """Stores what is not stored yet; it calls the store on this thread, so when its own has stopped."""
+        unsaved, self._unsaved = self._unsaved, {}
+        if self._store is not None and unsaved:
+            self._store.note(list(unsaved.values()), self._now_s() - KEPT_S)
+
+    def _note(self, session: Session) -> None:
+        """Notes that a session is connected."""
+        if not session.identity.subject:
+            return
+        given = GivenId(session.id, session.identity.subject, self._now_s())
+        self._add(given)
+        self._outdated(session.id)
+        if session.identity.token:  # without one the subject is this session's alone, or the relay's own
+            self._unsaved[session.id] = given
+
+    def _add(self, given: GivenId) -> None:
+        self._given.pop(given.session_id, None)
+        self._given[given.session_id] = given
+        mine = self._of.setdefault(given.subject, {})
+        mine.pop(given.session_id, None)
+        mine[given.session_id] = None
+        if len(mine) > MAX_IDS_PER_SUBJECT:
+            self._forget(self._given[next(iter(mine))])
+        elif len(self._given) > MAX_IDS:
+            self._forget(next(iter(self._given.values())))
+
+    def _forget(self, given: GivenId) -> None:
+        del self._given[given.session_id]
+        mine = self._of[given.subject]
+        del mine[given.session_id]
+        if not mine:
+            del self._of[given.subject]
+        self._outdated(given.session_id)
+
+    def _save(self) -> None:
+        """Stores what is new, all of a turn and of the time that the batch before takes in one transaction."""
+        if self._is_saving or self._calls is None or not self._unsaved:
+            return
+        self._is_saving = True
+        Deferred.fromCoroutine(self._write(self._calls)).addErrback(_tell_lost_write)
+
+    async def _write(self, calls: StoreCalls) -> None:
+        assert self._store is not None, "saved before it was opened"
+        try:
+            while self._unsaved:
+                batch, self._unsaved = self._unsaved, {}
+                try:
+                    await calls.run(self._store.note, list(batch.values()), self._now_s() - KEPT_S)
+                except Busy:
+                    self._unsaved = batch | self._unsaved  # with the next session, or in an hour
+                    return
+        finally:
+            self._is_saving = False
+
+    def _now_s(self) -> int:
+        return self._now_us() // 1_000_000
+
+
+def _tell_lost_write(failure: Failure) -> None:
+    events.SESSION_IDS_FAULT.failure(failure)

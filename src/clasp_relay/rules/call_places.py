@@ -1,0 +1,117 @@
+"""Places in calls: params that end with the session that wrote them, and that let their writers use the TURN server.
+
+Which addresses these are, a policy says (``calls`` in ``docs/policy.md``). A place that was written again by another
+session, as a client does that has connected again, ends with that one. A stop of the relay ends none: clients come
+back, and what belongs to others ends by its life time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from itertools import islice
+
+from twisted.internet.defer import Deferred, succeed
+
+from clasp_relay.core.records import Param
+from clasp_relay.core.relay import Relay
+from clasp_relay.core.session.sessions import Identity, Session
+from clasp_relay.core.work import Pieces
+from clasp_relay.doors.door import DoorCounts
+from clasp_relay.net.tls import ServerTls
+from clasp_relay.rules.watcher import Watcher
+from clasp_relay.wire.address import Pattern
+from clasp_relay.wire.constants import Signal
+from clasp_relay.wire.messages import Value
+
+__all__ = ["CallPlaces"]
+
+ENDED_AT_ONCE = 20
+"""Places that end in one piece of work; a client has one or two."""
+
+
+class CallPlaces:
+    """Knows who holds which places. Implements ``doors.door.Door``.
+
+    Args:
+        relay: the core.
+        patterns: where the places are.
+        identity: as whom they are watched, who may see everything there.
+    """
+
+    counts: Sequence[DoorCounts] = ()
+    """See ``Door``: no clients come by it."""
+
+    def __init__(self, relay: Relay, patterns: Sequence[Pattern], identity: Identity) -> None:
+        self._relay = relay
+        self._patterns = patterns
+        self._watcher = Watcher(relay, identity, "calls", patterns, Signal.PARAM, self._changed)
+        self._places: dict[str, tuple[str, str]] = {}
+        """The subject and the session that wrote each."""
+        self._of_subject: dict[str, dict[str, None]] = {}
+        self._of_session: dict[str, dict[str, None]] = {}
+
+    # Door
+
+    def open(self, _tls: ServerTls | None) -> None:
+        """See ``Door``: takes note of the places that are there, and begins to watch."""
+        for pattern in self._patterns:
+            for param in self._relay.params.match(pattern):
+                self._note(param)
+        self._watcher.open()
+        self._relay.when_ended = self._ended
+
+    def close(self) -> Deferred[None]:
+        """See ``Door``: what ends from now on leaves its places."""
+        self._watcher.close()
+        return succeed(None)
+
+    def started(self, port: int | None) -> None:
+        """See ``Door``; there is nothing to tell."""
+
+    def holds(self, subject: str) -> bool:
+        """Tells whether a subject has a place in a call."""
+        return any(self._is_of(address, subject) for address in self._of_subject.get(subject, ()))
+
+    def _is_of(self, address: str, subject: str) -> bool:
+        param = self._relay.params.get(address)
+        return param is not None and param.subject == subject
+
+    def _changed(self, address: str, _value: Value | None) -> None:
+        param = self._relay.params.get(address)
+        self._forget(address)
+        if param is None:
+            return
+        self._note(param)
+        if param.writer and param.writer not in self._relay.sessions:
+            # It ended in the same turn. What is told just now is not to be answered before it is told to all.
+            self._relay.clock.call_later(0, partial(self._end_of, param.writer, param.subject))
+
+    def _ended(self, session: Session) -> None:
+        if session.id in self._of_session:
+            self._end_of(session.id, session.identity.subject)
+
+    def _end_of(self, session_id: str, subject: str) -> None:
+        self._relay.work.add((self, subject), self._end_places(session_id))
+
+    def _end_places(self, session_id: str) -> Pieces:
+        while addresses := list(islice(self._of_session.get(session_id, ()), ENDED_AT_ONCE)):
+            found = [self._relay.params.get(address) for address in addresses]
+            for address in addresses:
+                self._forget(address)
+            left = [param.address for param in found if param is not None and param.writer == session_id]
+            yield 1 + self._relay.committer.end_params(left)
+
+    def _note(self, param: Param) -> None:
+        self._places[param.address] = param.subject, param.writer
+        self._of_subject.setdefault(param.subject, {})[param.address] = None
+        self._of_session.setdefault(param.writer, {})[param.address] = None
+
+    def _forget(self, address: str) -> None:
+        place = self._places.pop(address, None)
+        if place is None:
+            return
+        for table, key in zip((self._of_subject, self._of_session), place, strict=True):
+            del table[key][address]
+            if not table[key]:
+                del table[key]

@@ -1,0 +1,96 @@
+"""Places in calls: whose they are, and that they end with their sessions."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from clasp_relay.rules import call_places
+from clasp_relay.rules.call_places import CallPlaces
+from clasp_relay.wire.address import Pattern
+from clasp_relay.wire.messages import NULL, Set, Subscribe
+from tests.access.test_permissions import AuthWorld
+from tests.core.world import heard, value
+from tests.rules.test_watcher import SEES_ALL
+
+POLICY = {"scopes": ["read:/**", "write:/**"]}
+
+
+class CallPlaceTests(SynchronousTestCase):
+    """A relay with calls at /call."""
+
+    def setUp(self) -> None:
+        """Somebody who watches."""
+        self.world = AuthWorld(POLICY)
+        self.places = CallPlaces(self.world.relay, [Pattern.parse("/call/*/*")], SEES_ALL)
+        self.places.open(None)
+        self.reader = self.world.join("reader")
+        self.reader.ask(Subscribe(1, "/**"))
+
+    def told(self) -> list[tuple[str, object]]:
+        """Returns what was told, once all work is done."""
+        self.world.advance(1)
+        return heard(self.reader.hear())
+
+    def test_place_ends_with_the_session_that_wrote_it(self) -> None:
+        """Not with another one of the same user's; nothing else of that session's ends."""
+        self.patch(call_places, "ENDED_AT_ONCE", 2)
+        first, second = self.world.join("owner"), self.world.join("owner")
+        for number in range(3):
+            first.send(Set(f"/call/{number}/a", value(1)))
+        first.send(Set("/kept", value(1)))
+        second.send(Set("/call/1/b", value(1)))
+        self.told()
+        second.leave()
+        self.assertEqual(self.told(), [("/call/1/b", None)])
+        first.leave()
+        self.assertEqual(sorted(self.told()), [(f"/call/{number}/a", None) for number in range(3)])
+        self.assertEqual(len(self.world.relay.params), 1)
+
+    def test_place_that_another_session_took_over_stays(self) -> None:
+        """A client that has connected again goes on with its first id, before the first session is known to be dead."""
+        first, second = self.world.join("owner"), self.world.join("owner")
+        first.send(Set("/call/1/a", value(1)))
+        second.send(Set("/call/1/a", value(2)))
+        first.leave()
+        self.assertEqual(self.told(), [("/call/1/a", 1), ("/call/1/a", 2)])
+        second.leave()
+        self.assertEqual(self.told(), [("/call/1/a", None)])
+
+    def test_who_has_a_place_is_known(self) -> None:
+        """As long as it is theirs."""
+        owner, other = self.world.join("owner"), self.world.join("other")
+        self.assertFalse(self.places.holds("owner"))
+        owner.send(Set("/call/1/a", value(1)))
+        owner.send(Set("/call/2/a", value(1)))
+        self.assertEqual((self.places.holds("owner"), self.places.holds("other")), (True, False))
+        other.send(Set("/call/1/a", value(1)))
+        self.assertEqual((self.places.holds("owner"), self.places.holds("other")), (True, True))
+        owner.send(Set("/call/2/a", NULL))
+        self.assertFalse(self.places.holds("owner"))
+        other.leave()
+        self.told()
+        self.assertFalse(self.places.holds("other"))
+
+    def test_places_of_an_earlier_life_are_known(self) -> None:
+        """Their sessions are not there; they end by their life time, unless their clients come back."""
+        self.places.close()
+        self.world.join("owner").send(Set("/call/1/a", value(1)))
+        after = CallPlaces(self.world.relay, [Pattern.parse("/call/*/*")], SEES_ALL)
+        self.assertFalse(after.holds("owner"))
+        after.open(None)
+        self.assertTrue(after.holds("owner"))
+
+    def test_stop_ends_no_place(self) -> None:
+        """Clients come back after it."""
+        owner = self.world.join("owner")
+        self.places.close()
+        owner.send(Set("/call/1/a", value(1)))
+        owner.leave()
+        self.assertEqual(self.told(), [("/call/1/a", 1)])
+
+    def test_place_of_a_session_that_is_gone_already_ends_at_once(self) -> None:
+        """It ended in the turn in which it had written."""
+        owner = self.world.join("owner")
+        self.world.relay.sessions.discard(owner.session)
+        owner.send(Set("/call/1/a", value(1)))
+        self.assertEqual(self.told(), [("/call/1/a", 1), ("/call/1/a", None)])
