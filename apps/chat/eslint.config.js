@@ -4,10 +4,10 @@ import globals from 'globals'
 import ts from 'typescript-eslint'
 
 /** The layers from the bottom up: each may import those before it and itself, nothing above. */
-const LAYERS = ['protocol', 'crypto', 'storage', 'stores', 'components', 'views', 'console']
+const LAYERS = ['protocol', 'crypto', 'storage', 'calls', 'stores', 'components', 'views', 'console']
 /** What the layers without a user interface must not know. */
 const UI_PACKAGES = ['vue', 'vue/*', 'vue-router', 'pinia', 'vue-i18n', '@vue/*', 'reka-ui', 'lucide-vue-next', '*.vue']
-const HEADLESS = ['protocol', 'crypto', 'storage']
+const HEADLESS = ['protocol', 'crypto', 'storage', 'calls']
 
 const layerRules = LAYERS.map((layer, index) => {
   const above = LAYERS.slice(index + 1).flatMap((name) => [`@/${name}`, `@/${name}/*`, `**/../${name}/*`])

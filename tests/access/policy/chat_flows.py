@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from clasp_relay.access.policy import Policy
 from clasp_relay.access.policy.scopes import Scopes
 from clasp_relay.wire.address import Pattern
-from clasp_relay.wire.values import PyValue
+from clasp_relay.wire.values import PyValue, decode_value
 from tests.access.policy.world import World
 
 ROOM_PATTERNS = ("reactions/*", "bans/*", "admin/*", "messages", "presence/*", "typing/*", "meta", "crypto/pubkey/*")
@@ -167,7 +167,11 @@ class CommonFlows(Flows):
             self.subscribes(user, f"{room}/presence/*", f"{room}/signal/s-{user}")
             self.ok(user, f"{room}/presence/s-{user}", {"name": user, "audioEnabled": False})
         self.assertTrue(self.reaches("ann", f"{room}/presence/s-bob", f"{room}/presence/*"))
-        self.world.publish("bob", f"{room}/signal/s-ann", {"from": "s-bob", "type": "offer"})
+        offer = {"from": "s-bob", "type": "offer"}
+        sent = self.world.asked("bob", f"{room}/signal/s-ann", offer, is_publish=True)
+        self.assertEqual(decode_value(sent.value), {**offer, "userId": "bob"})
+        # Everybody in the call can read the ids of its sessions: the stamp says whose they are.
+        self.refused("bob", f"{room}/signal/s-ann", {**offer, "userId": "ann"}, is_publish=True)
         self.assertTrue(self.reaches("ann", f"{room}/signal/s-ann", f"{room}/signal/s-ann"))
         self.ok("bob", f"{room}/presence/s-bob", None)
 

@@ -6,6 +6,8 @@
 const USER_ID = /^[A-Za-z0-9_-]{1,64}$/
 const ROOM_ID = /^(?:[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|dm-[A-Za-z0-9_-]{1,80})$/
 const MSG_ID = /^[A-Za-z0-9_-]{1,80}$/
+/** The relay's id of a connection. */
+const SESSION_ID = /^[A-Za-z0-9_-]{1,64}$/
 const DEVICE_ID = /^[0-9a-f]{16}$/
 /** A link between two devices, `-` and the part of it that the device with the keys writes. */
 const LINK_KEY = /^[0-9a-f]{16}(?:-(?:answer|[0-9]{1,2}))?$/
@@ -22,6 +24,7 @@ const MAX_EMOJI_UNITS = 32
 
 export const isUserId = (text: string): boolean => USER_ID.test(text)
 export const isRoomId = (text: string): boolean => ROOM_ID.test(text)
+export const isSessionId = (text: string): boolean => SESSION_ID.test(text)
 export const isDeviceId = (text: string): boolean => DEVICE_ID.test(text)
 export const isSyncKey = (text: string): boolean => SYNC_KEY.test(text)
 export const isLinkKey = (text: string): boolean => LINK_KEY.test(text)
@@ -53,6 +56,7 @@ function checked(test: (text: string) => boolean, what: string): (text: string) 
 const user = checked(isUserId, 'user id')
 const room = checked(isRoomId, 'room id')
 const msg = checked(isMsgId, 'message id')
+const session = checked(isSessionId, 'session id')
 const device = checked(isDeviceId, 'device id')
 const syncKey = checked(isSyncKey, 'key')
 const linkKey = checked(isLinkKey, 'link')
@@ -97,6 +101,8 @@ export const address = {
   keyex: (rid: string, peer: string) => inRoom(rid, `crypto/keyex/${user(peer)}`),
   receipt: (rid: string, uid: string) => inRoom(rid, `receipts/${user(uid)}`),
   member: (rid: string, uid: string) => inRoom(rid, `members/${user(uid)}`),
+  caller: (rid: string, sid: string) => inRoom(rid, `video/presence/${session(sid)}`),
+  callSignal: (rid: string, sid: string) => inRoom(rid, `video/signal/${session(sid)}`),
   historyCall: (rid: string) => inRoom(rid, 'history/call'),
   historyFor: (rid: string, uid: string) => inRoom(rid, `history/to/${user(uid)}`),
 } as const
@@ -119,6 +125,10 @@ export const pattern = {
   roomPeople: (rid: string) => inRoom(rid, '*/*'),
   /** Public keys, proofs, and the keys that are sent to this user. */
   roomKeys: (rid: string) => inRoom(rid, 'crypto/*/*'),
+  /** Who is in the call of a room. */
+  callers: (rid: string) => inRoom(rid, 'video/presence/*'),
+  /** Who is present in a room. */
+  presences: (rid: string) => inRoom(rid, 'presence/*'),
   /** The reactions in all rooms: the relay shows those of the rooms that one is inside of. */
   reactions: () => '/chat/room/*/reactions/**',
   /**
@@ -144,6 +154,7 @@ export type Place =
   | { kind: 'groupMeta' | 'groupAuth'; path: string }
   | { kind: 'meta' | 'messages' | 'historyCall'; roomId: string }
   | { kind: RoomUserKind; roomId: string; userId: string }
+  | { kind: 'caller' | 'callSignal'; roomId: string; sessionId: string }
   | { kind: 'reaction'; roomId: string; msgId: string; emoji: string; userId: string | null }
 
 export type RoomUserKind =
@@ -171,6 +182,10 @@ function parseRoomPlace(roomId: string, rest: readonly string[]): Place | null {
     const userId = fourth ?? null
     if (!isMsgId(second) || !isEmoji(third) || (userId !== null && !isUserId(userId))) return null
     return { kind: 'reaction', roomId, msgId: second, emoji: third, userId }
+  }
+  if (first === 'video' && third !== undefined && rest.length === 3) {
+    const kind = second === 'presence' ? 'caller' : second === 'signal' ? 'callSignal' : null
+    return kind && isSessionId(third) ? { kind, roomId, sessionId: third } : null
   }
   const userId = rest.at(-1) ?? ''
   const kind = BY_USER.get(rest.slice(0, -1).join('/'))

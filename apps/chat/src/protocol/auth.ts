@@ -28,6 +28,13 @@ export interface AuthSession {
   current: boolean
 }
 
+/** Servers for calls, with credentials that expire. */
+export interface IceGrant {
+  servers: { urls: string[]; username: string; credential: string }[]
+  /** ms since the Unix epoch. */
+  expiresAtMs: number
+}
+
 const TOKEN = /^[\x21-\x7e]{1,4000}$/
 
 function parseGrant(body: Json): Grant | null {
@@ -51,6 +58,16 @@ function parseSession(value: unknown): AuthSession | null {
   if (typeof createdAt !== 'number' || typeof lastSeen !== 'number') return null
   const name = typeof device === 'string' ? device.slice(0, 64) : ''
   return { id, device: name, createdAtMs: createdAt * 1000, lastSeenMs: lastSeen * 1000, current: current === true }
+}
+
+const ICE_URL = /^(?:stuns?|turns?):[^\s?]{1,300}(?:\?transport=(?:udp|tcp))?$/
+
+function parseIceServer(value: unknown): IceGrant['servers'][number] | null {
+  if (typeof value !== 'object' || value === null) return null
+  const { urls, username, credential } = value as Json
+  if (!Array.isArray(urls) || !urls.every((url) => typeof url === 'string' && ICE_URL.test(url))) return null
+  const secret = typeof username === 'string' && typeof credential === 'string' ? { username, credential } : null
+  return urls.length > 0 ? { urls, ...(secret ?? { username: '', credential: '' }) } : null
 }
 
 /** The text of a 409 about the id contains `identity`; that of a 409 about the name does not. */
@@ -118,6 +135,23 @@ export class AuthApi {
     const account = parseAccount((await this.call('GET', 'me', null, token, 'signedOut')) as Json)
     if (!account) throw unexpected()
     return account
+  }
+
+  /** The servers through which calls reach people behind firewalls; null: there are none. */
+  async iceServers(token: string): Promise<IceGrant | null> {
+    let body: Json
+    try {
+      body = (await this.call('GET', 'turn', null, token, 'signedOut')) as Json
+    } catch (error) {
+      // Older relays do not know the address.
+      if (error instanceof Failure && error.kind === 'missing') return null
+      throw error
+    }
+    const { ice_servers: listed, expires_at: expiresAt } = body
+    const servers = Array.isArray(listed) ? listed.map(parseIceServer).filter((server) => server !== null) : []
+    if (servers.length === 0) return null
+    if (typeof expiresAt !== 'number') throw unexpected()
+    return { servers, expiresAtMs: expiresAt * 1000 }
   }
 
   private async grant(path: string, body: object, token: string | null, unauthorized: FailureKind): Promise<Grant> {

@@ -41,6 +41,10 @@ export type FailureReason =
   | 'noBackup'
   | 'wrongCode'
   | 'linkOver'
+  | 'deviceDenied'
+  | 'deviceMissing'
+  | 'deviceBusy'
+  | 'callFull'
 
 interface FailureOptions {
   reason?: FailureReason

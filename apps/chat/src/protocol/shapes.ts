@@ -13,6 +13,7 @@ export {
   type RoomType,
   type Status,
 } from './shapes/fields'
+export * from './shapes/calls'
 export * from './shapes/handover'
 export * from './shapes/history'
 export * from './shapes/keys'

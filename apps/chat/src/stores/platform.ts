@@ -1,8 +1,16 @@
 /** The browser functions that the stores use, in one place, so that tests can replace them. */
 import type { SocketLike } from '@/protocol/connection'
+import { openMeter, type Meter } from '@/calls/meter'
+import type { MediaSource } from '@/calls/media'
 import { systemClock, type Clock, type Random } from '@/protocol/clock'
 
 export type LocalStorage = Pick<globalThis.Storage, 'getItem' | 'setItem' | 'removeItem' | 'key' | 'length'>
+
+export interface CallPlatform {
+  media: MediaSource
+  meter: (track: MediaStreamTrack) => Meter
+  connect: (configuration: RTCConfiguration) => RTCPeerConnection
+}
 
 export interface Platform {
   clock: Clock
@@ -31,6 +39,8 @@ export interface Platform {
   alone: (name: string, callback: () => void) => () => void
   /** Messages between the tabs of this browser. */
   channel: (name: string, hear: (message: unknown) => void) => { tell: (message: string) => void; close: () => void }
+  /** What calls need; null: the browser has none of it, or gives it to secure pages only. */
+  calls: CallPlatform | null
   /** Calls back when the page is being closed. */
   onClose: (callback: () => void) => () => void
 }
@@ -123,6 +133,15 @@ export function deviceName(userAgent: string): string {
   return [browser && BROWSER_NAMES[browser], system].filter(Boolean).join(' · ') || 'Browser'
 }
 
+function browserCalls(): CallPlatform | null {
+  if (typeof RTCPeerConnection === 'undefined' || !('mediaDevices' in navigator)) return null
+  return {
+    media: navigator.mediaDevices,
+    meter: openMeter,
+    connect: (configuration) => new RTCPeerConnection(configuration),
+  }
+}
+
 export const browserPlatform = (): Platform => ({
   clock: systemClock,
   random: Math.random,
@@ -149,5 +168,6 @@ export const browserPlatform = (): Platform => ({
   onOffline: (callback) => listen([[window, 'offline']], callback),
   alone: lockAlone,
   channel: broadcast,
+  calls: browserCalls(),
   onClose: (callback) => listen([[window, 'pagehide']], callback),
 })

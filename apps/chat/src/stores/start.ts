@@ -1,5 +1,6 @@
 /** Creates all stores, so that they receive the first event of the session. */
 import { useBlocksStore } from './blocks'
+import { useCallsStore } from './calls'
 import { useConnectionStore } from './connection'
 import { useDevicesStore } from './devices'
 import { useFriendsStore } from './friends'
@@ -24,5 +25,6 @@ export function startStores(): void {
   useFriendsStore()
   useDevicesStore()
   useGroupsStore()
+  useCallsStore()
   useSyncStore()
 }

@@ -499,6 +499,70 @@ export interface GroupsStore {
   parsePath(text: string): string | null
 }
 
+// --- calls --------------------------------------------------------------------------------------------------------
+
+export type CallDeviceKind = 'audioinput' | 'videoinput' | 'audiooutput'
+
+export interface CallDevice {
+  readonly id: string
+  readonly kind: CallDeviceKind
+  /** '' until the person allowed a microphone or a camera. */
+  readonly label: string
+}
+
+/** A session in the call that this browser is in. */
+export interface CallPerson {
+  readonly sessionId: string
+  /** Stamped by the relay; null: unknown. */
+  readonly userId: UserId | null
+  readonly name: string
+  readonly color: string
+  readonly self: boolean
+  /** The microphone is on. */
+  readonly heard: boolean
+  /** The camera is on, or a screen is shared. */
+  readonly video: boolean
+  readonly screen: boolean
+  readonly state: 'connecting' | 'connected' | 'interrupted'
+  /** null: nothing to see or hear yet. */
+  readonly stream: MediaStream | null
+}
+
+export interface CurrentCall {
+  readonly roomId: RoomId
+  /** The relay has not answered yet. */
+  readonly joining: boolean
+  /** This browser first, then by the time of joining. */
+  readonly people: readonly CallPerson[]
+  readonly microphone: boolean
+  readonly camera: boolean
+  readonly sharing: boolean
+  /** The server offers a way around firewalls; null: not known yet. */
+  readonly hasRelay: boolean | null
+  readonly devices: readonly CallDevice[]
+}
+
+export interface CallsStore {
+  /** This browser can make calls. */
+  readonly supported: boolean
+  readonly current: CurrentCall | null
+  /** Who is in the call of a room that is watched, this browser too. */
+  callers(roomId: RoomId): readonly Person[]
+  isSpeaking(sessionId: string): boolean
+  /** Keeps knowing who is in the call of a room; returns the function that ends it. */
+  watch(roomId: RoomId): () => void
+  /** Joins with microphone and camera off; leaves another call before. */
+  join(roomId: RoomId): Promise<void>
+  leave(): void
+  setMicrophone(on: boolean): Promise<void>
+  setCamera(on: boolean): Promise<void>
+  share(): Promise<void>
+  stopSharing(): void
+  /** The chosen device; null: the browser's choice. */
+  chosen(kind: CallDeviceKind): string | null
+  choose(kind: CallDeviceKind, id: string | null): Promise<void>
+}
+
 // --- settings and notices -----------------------------------------------------------------------------------------
 
 export type Theme = 'system' | 'light' | 'dark' | 'contrast'

@@ -36,7 +36,8 @@ function browserPath(): string {
   throw new Error('no Chromium found; name it in CHROMIUM')
 }
 
-export const launch = (): Promise<Browser> => chromium.launch({ executablePath: browserPath(), args: FLAGS })
+export const launch = (...flags: string[]): Promise<Browser> =>
+  chromium.launch({ executablePath: browserPath(), args: [...FLAGS, ...flags] })
 
 export interface RoomWish {
   readonly name: string

@@ -12,7 +12,7 @@ const APP = at('../../dist')
 const START = 'from clasp_relay.cli import main; main()'
 const PATIENCE_MS = 20_000
 
-async function freePort(): Promise<number> {
+export async function freePort(): Promise<number> {
   const server = createServer().listen(0, '127.0.0.1')
   await once(server, 'listening')
   const { port } = server.address() as AddressInfo
@@ -30,10 +30,13 @@ export class Relay {
     private readonly port: number,
     private readonly authPort: number,
     private readonly folder: string,
+    private readonly more: Readonly<Record<string, string>>,
   ) {}
 
-  static async start(): Promise<Relay> {
-    const relay = new Relay(await freePort(), await freePort(), await mkdtemp(join(tmpdir(), 'clasp-e2e-')))
+  /** @param more other options of the relay. */
+  static async start(more: Readonly<Record<string, string>> = {}): Promise<Relay> {
+    const folder = await mkdtemp(join(tmpdir(), 'clasp-e2e-'))
+    const relay = new Relay(await freePort(), await freePort(), folder, more)
     await relay.run()
     return relay
   }
@@ -53,6 +56,7 @@ export class Relay {
       'app-config': 'chat',
       'web-root': APP,
       'persist-interval': 1,
+      ...this.more,
     }
     const args = Object.entries(options).map(([name, value]) => `--${name}=${value}`)
     const path = [SOURCE, process.env['PYTHONPATH']].filter(Boolean).join(delimiter)

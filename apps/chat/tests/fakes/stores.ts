@@ -284,6 +284,24 @@ const groups: Writable<S.GroupsStore> = reactive<Writable<S.GroupsStore>>({
   parsePath: (text) => (/^[\w-]+(\/[\w-]+)*$/.test(text.trim()) ? text.trim() : null),
 })
 
+export const inCall = reactive({ callers: [] as S.Person[], speaking: [] as string[] })
+
+const callStore: Writable<S.CallsStore> = reactive<Writable<S.CallsStore>>({
+  supported: true,
+  current: null,
+  callers: () => inCall.callers,
+  isSpeaking: (sessionId) => inCall.speaking.includes(sessionId),
+  watch: () => () => undefined,
+  join: action('joinCall'),
+  leave: note('leaveCall'),
+  setMicrophone: action('setMicrophone'),
+  setCamera: action('setCamera'),
+  share: action('share'),
+  stopSharing: note('stopSharing'),
+  chosen: () => null,
+  choose: action('chooseDevice'),
+})
+
 const settings: Writable<S.SettingsStore> = reactive<Writable<S.SettingsStore>>({
   theme: 'system',
   locale: 'en',
@@ -365,6 +383,7 @@ const STORES = {
   friends,
   blocks,
   groups,
+  calls: callStore,
   settings,
   notifications,
 }
@@ -377,6 +396,7 @@ export function reset(): void {
   for (const name of Object.keys(answers)) delete answers[name]
   for (const [name, store] of PRISTINE) Object.assign(STORES[name as keyof typeof STORES], store)
   Object.assign(state, JSON.parse(PRISTINE_STATE))
+  Object.assign(inCall, { callers: [], speaking: [] })
 }
 
 export const useSessionStore = () => session
@@ -389,5 +409,6 @@ export const useFriendsStore = () => friends
 export const useBlocksStore = () => blocks
 export const useGroupsStore = () => groups
 export const useDevicesStore = () => devices
+export const useCallsStore = () => callStore
 export const useSettingsStore = () => settings
 export const useNotificationsStore = () => notifications

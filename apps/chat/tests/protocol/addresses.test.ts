@@ -96,6 +96,18 @@ const TABLE: readonly (readonly [string, string, object, string | null])[] = [
     return [`/chat/room/${ROOM}/${path}/u-1`, make(ROOM, 'u-1'), place, hear?.(ROOM) ?? null] as const
   }),
   [
+    `/chat/room/${ROOM}/video/presence/s-1`,
+    address.caller(ROOM, 's-1'),
+    { kind: 'caller', roomId: ROOM, sessionId: 's-1' },
+    pattern.callers(ROOM),
+  ],
+  [
+    `/chat/room/${ROOM}/video/signal/s-1`,
+    address.callSignal(ROOM, 's-1'),
+    { kind: 'callSignal', roomId: ROOM, sessionId: 's-1' },
+    null,
+  ],
+  [
     `/chat/room/${ROOM}/history/call`,
     address.historyCall(ROOM),
     { kind: 'historyCall', roomId: ROOM },
@@ -159,7 +171,9 @@ describe('the address space', () => {
       `/chat/room/${ROOM}/presence/b c`,
       `/chat/room/${ROOM}/presence/u/v`,
       `/chat/room/${ROOM}/history/call/x`,
-      `/chat/room/${ROOM}/video/presence/sid`,
+      `/chat/room/${ROOM}/video/presence`,
+      `/chat/room/${ROOM}/video/presence/b c`,
+      `/chat/room/${ROOM}/video/other/sid`,
       `/chat/room/${ROOM}/reactions/${MSG}`,
       `/chat/room/${ROOM}/reactions/b c/👍`,
       `/chat/room/${ROOM}/reactions/${MSG}/x`,

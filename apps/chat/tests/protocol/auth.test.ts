@@ -166,6 +166,26 @@ describe('AuthApi', () => {
     }
   })
 
+  it('reads the servers for calls, and leaves out what is none', async () => {
+    const urls = ['turn:turn.test:3478?transport=udp', 'turns:turn.test:5349']
+    const server = { urls, username: '1700000600:u-1', credential: 'c2VjcmV0' }
+    const odd = [null, { urls: 'turn:x' }, { urls: [] }, { urls: ['https://x'] }, { urls: ['turn:a b'] }]
+    const body = { ice_servers: [server, ...odd, { urls: ['stun:stun.test'] }], expires_at: 1_700_000_600 }
+    const { auth, calls } = api(200, body)
+    const open = { urls: ['stun:stun.test'], username: '', credential: '' }
+    expect(await auth.iceServers('t')).toEqual({ servers: [server, open], expiresAtMs: 1_700_000_600_000 })
+    expect(calls).toMatchObject([{ url: 'https://auth.test/auth/turn', method: 'GET' }])
+  })
+
+  it('says that there are no servers for calls', async () => {
+    expect(await api(404, {}).auth.iceServers('t')).toBe(null)
+    expect(await api(200, {}).auth.iceServers('t')).toBe(null)
+    expect(await api(200, { ice_servers: [] }).auth.iceServers('t')).toBe(null)
+    expect(await failed(api(403, { error: 'no' }).auth.iceServers('t'))).toMatchObject({ detail: 'no' })
+    const endless = { ice_servers: [{ urls: ['stun:a'] }] }
+    expect(await failed(api(200, endless).auth.iceServers('t'))).toMatchObject({ kind: 'server' })
+  })
+
   it('says when the server was not reached', async () => {
     const auth = new AuthApi('', () => Promise.reject(new TypeError('Failed to fetch')), '')
     expect(await failed(auth.login('a', 'b'))).toMatchObject({ kind: 'network', message: 'Failed to fetch' })

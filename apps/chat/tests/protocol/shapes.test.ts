@@ -661,6 +661,44 @@ describe('what others may write instead', () => {
     expect(shapes.parseHistoryMail(mail)).toMatchObject({ messages: [], sealed: null })
   })
 
+  it('reads who is in a call, as the original writes it and as this app does', () => {
+    const original = { name: 'Al', avatarColor: '#A1B2C3', audioEnabled: true, videoEnabled: false, joinedAt: NOW }
+    const flags = { audioEnabled: true, videoEnabled: false, screen: false, negotiates: false }
+    const caller = { name: 'Al', avatarColor: '#a1b2c3', ...flags, joinedAt: NOW, userId: null }
+    expect(shapes.parseCaller({ ...original, lastSeen: NOW })).toEqual(caller)
+    const more = { userId: 'u-1', screen: true, negotiates: true }
+    expect(shapes.parseCaller({ ...original, ...more })).toEqual({ ...caller, ...more })
+    expect(shapes.parseCaller({ userId: 'a/b', joinedAt: 'x' })).toMatchObject({ userId: null, joinedAt: 0 })
+    expect(shapes.parseCaller(null)).toBe(null)
+  })
+
+  it('reads the signals of a call', () => {
+    const offer = { from: 's-1', type: 'offer', sdp: { type: 'offer', sdp: 'v=0' } }
+    const head = { from: 's-1', userId: null }
+    expect(shapes.parseSignal(offer)).toEqual({ ...head, type: 'offer', sdp: 'v=0', serial: null })
+    const numbered = { ...offer, serial: 7, userId: 'u-1' }
+    expect(shapes.parseSignal(numbered)).toMatchObject({ serial: 7, userId: 'u-1' })
+    const candidate = { candidate: 'candidate:1', sdpMid: '0', sdpMLineIndex: 0 }
+    const ice = { from: 's-1', type: 'ice-candidate', candidate }
+    expect(shapes.parseSignal(ice)).toEqual({ ...head, type: 'ice-candidate', candidate })
+    for (const sdpMLineIndex of [-1, 64, 0.5, '0', undefined]) {
+      const odd = { ...ice, candidate: { candidate: 'x', sdpMLineIndex } }
+      expect(shapes.parseSignal(odd)).toMatchObject({ candidate: { sdpMid: null, sdpMLineIndex: null } })
+    }
+    for (const value of [
+      null,
+      { ...offer, from: 'a/b' },
+      { ...offer, type: 'bye' },
+      { ...offer, sdp: 'v=0' },
+      { ...offer, sdp: { type: 'answer', sdp: 'v=0' } },
+      { ...offer, sdp: { type: 'offer' } },
+      { ...offer, sdp: { type: 'offer', sdp: '' } },
+      { ...ice, candidate: 'candidate:1' },
+      { ...ice, candidate: {} },
+    ])
+      expect([value, shapes.parseSignal(value)]).toEqual([value, null])
+  })
+
   it('never throws, whatever it is', () => {
     const keys = [
       ...new Set(CONTRACT.flatMap(([, , value]) => (value && typeof value === 'object' ? Object.keys(value) : []))),

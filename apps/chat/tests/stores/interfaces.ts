@@ -12,6 +12,7 @@ export const offered: {
   friends: types.FriendsStore
   devices: types.DevicesStore
   groups: types.GroupsStore
+  calls: types.CallsStore
   settings: types.SettingsStore
   notifications: types.NotificationsStore
 } = null as unknown as {
@@ -24,6 +25,7 @@ export const offered: {
   friends: ReturnType<typeof stores.useFriendsStore>
   devices: ReturnType<typeof stores.useDevicesStore>
   groups: ReturnType<typeof stores.useGroupsStore>
+  calls: ReturnType<typeof stores.useCallsStore>
   settings: ReturnType<typeof stores.useSettingsStore>
   notifications: ReturnType<typeof stores.useNotificationsStore>
 }

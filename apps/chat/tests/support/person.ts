@@ -3,6 +3,7 @@ import { createPinia, setActivePinia } from 'pinia'
 import type { SocketLike } from '@/protocol/connection'
 import {
   useBlocksStore,
+  useCallsStore,
   useConnectionStore,
   useDevicesStore,
   useFriendsStore,
@@ -53,6 +54,7 @@ export interface World {
   relayUrl?: string
   authBase?: string
   fetch?: Platform['fetch']
+  calls?: () => Platform['calls']
 }
 
 let people = 0
@@ -108,6 +110,7 @@ export function makePerson(world: World, name: string, userId = name.toLowerCase
       channel.onmessage = (event) => hear((event as MessageEvent).data)
       return { tell: (message) => channel.postMessage(message), close: () => channel.close() }
     },
+    calls: world.calls?.() ?? null,
     onClose: (callback) => {
       listeners.close = callback
       return () => undefined
@@ -129,6 +132,7 @@ export function makePerson(world: World, name: string, userId = name.toLowerCase
     friends: useFriendsStore(),
     devices: useDevicesStore(),
     groups: useGroupsStore(),
+    calls: useCallsStore(),
   }
   return {
     ...stores,

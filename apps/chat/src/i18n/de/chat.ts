@@ -51,7 +51,6 @@ export const chat: typeof english = {
     relayed: 'Verlauf von {name} geteilt, nicht verifiziert',
     jumpLatest: 'Zur neuesten Nachricht',
     jumpCount: '{count} neue Nachricht | {count} neue Nachrichten',
-    videoNote: 'Diese App unterstützt keine Anrufe. Den Textchat dieses Raums kannst du nutzen.',
     entering: 'Beitritt läuft …',
     enterPassword: 'Passwort eingeben',
     leave: 'Raum verlassen',

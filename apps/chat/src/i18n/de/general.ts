@@ -64,6 +64,11 @@ export const general: typeof english = {
     noBackup: 'Für dieses Konto gibt es keine Sicherung.',
     wrongCode: 'Falscher Code. Lass das andere Gerät neu anfragen.',
     linkOver: 'Die Anfrage nach den Schlüsseln ist beendet. Beginne sie neu.',
+    deviceDenied:
+      'Der Browser erlaubt dieser Seite das Gerät nicht. Du kannst das in den Einstellungen der Seite ändern.',
+    deviceMissing: 'Es gibt kein solches Gerät.',
+    deviceBusy: 'Das Gerät konnte nicht geöffnet werden. Vielleicht benutzt es ein anderes Programm.',
+    callFull: 'Dieser Anruf ist voll: 8 Personen können teilnehmen.',
   },
   notices: {
     friendRequest: '{name} hat dir eine Freundschaftsanfrage gesendet.',

@@ -1,10 +1,11 @@
 import type { Messages } from '../en'
+import { calls } from './calls'
 import { chat } from './chat'
 import { dialogs } from './dialogs'
 import { entry } from './entry'
 import { general } from './general'
 import { people } from './people'
 
-const de: Messages = { ...general, ...entry, ...chat, ...dialogs, ...people }
+const de: Messages = { ...general, ...entry, ...chat, ...calls, ...dialogs, ...people }
 
 export default de

@@ -51,7 +51,6 @@ export const chat = {
     relayed: 'History shared by {name}, not verified',
     jumpLatest: 'Jump to latest message',
     jumpCount: '{count} new message | {count} new messages',
-    videoNote: 'This app does not support calls. You can use the text chat of this room.',
     entering: 'Joining…',
     enterPassword: 'Enter password',
     leave: 'Leave room',

@@ -63,6 +63,10 @@ export const general = {
     noBackup: 'There is no backup for this account.',
     wrongCode: 'Wrong code. Let the other device ask again.',
     linkOver: 'The request for the keys has ended. Start it again.',
+    deviceDenied: 'The browser does not allow this page to use the device. Change it in the settings of the page.',
+    deviceMissing: 'There is no such device.',
+    deviceBusy: 'The device could not be opened. Another program may be using it.',
+    callFull: 'This call is full: 8 people can be in it.',
   },
   notices: {
     friendRequest: '{name} sent you a friend request.',

@@ -1,10 +1,11 @@
+import { calls } from './calls'
 import { chat } from './chat'
 import { dialogs } from './dialogs'
 import { entry } from './entry'
 import { general } from './general'
 import { people } from './people'
 
-const en = { ...general, ...entry, ...chat, ...dialogs, ...people }
+const en = { ...general, ...entry, ...chat, ...calls, ...dialogs, ...people }
 
 /** The texts that every language must have; the compiler compares each language with it. */
 export type Messages = typeof en
