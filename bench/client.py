@@ -34,19 +34,19 @@ class Client:
 
     def hello(self, token: str = "") -> None:
         """Sends HELLO."""
-        self._send(b"\x01\x01\xf8" + _text("bench") + _text(token))
+        self.send(b"\x01\x01\xf8" + _text("bench") + _text(token))
 
     def subscribe(self, pattern: str) -> None:
         """Subscribes to a pattern."""
-        self._send(b"\x10\x00\x00\x00\x01" + _text(pattern) + b"\xff\x00")
+        self.send(b"\x10\x00\x00\x00\x01" + _text(pattern) + b"\xff\x00")
 
     def set_number(self, address: str, number: float) -> None:
         """Sets an F64."""
-        self._send(b"\x21\x07" + _text(address) + struct.pack(">d", number))
+        self.send(b"\x21\x07" + _text(address) + struct.pack(">d", number))
 
     def set_name(self, address: str, name: str) -> None:
         """Sets a map with a name, as who is present in a room does."""
-        self._send(b"\x21\x0b" + _text(address) + b"\x00\x01" + _text("name") + b"\x08" + _text(name))
+        self.send(b"\x21\x0b" + _text(address) + b"\x00\x01" + _text("name") + b"\x08" + _text(name))
 
     def payloads(self) -> Iterator[bytes]:
         """Yields the payload of every received frame; skips pings.
@@ -74,7 +74,8 @@ class Client:
         """Ends the connection."""
         self._socket.close()
 
-    def _send(self, payload: bytes) -> None:
+    def send(self, payload: bytes) -> None:
+        """Sends one message of up to 64 KiB, given as its payload."""
         frame = b"\x53\x01" + _U16.pack(len(payload)) + payload
         size = bytes((0x80 | len(frame),)) if len(frame) < 126 else b"\xfe" + _U16.pack(len(frame))
         self._socket.sendall(b"\x82" + size + bytes(4) + frame)

@@ -15,7 +15,7 @@ from twisted.internet.threads import deferToThreadPool
 from clasp_relay.auth_server import AuthServer
 from clasp_relay.clock import ReactorClock
 from clasp_relay.core.relay import Relay
-from clasp_relay.doors.door import Door, Reloading
+from clasp_relay.doors.door import Door, Reloading, Watching
 from clasp_relay.errors import CloseCode, StartError
 from clasp_relay.health_server import HealthServer
 from clasp_relay.journal_keeper import JournalKeeper
@@ -271,6 +271,9 @@ class RelayService(MultiService):
             journal=journal.log,
         )
         journal.open(state, state_file.previous_journal_seq)
+        for door in self.doors:
+            if isinstance(door, Watching):
+                door.begin()
         self.relay.resume(lambda session, why: events.BUNDLE_NOT_RUN.log(session=session, reason=why))
         if state.found:
             events.STATE_LOADED.log(params=len(params), path=str(state_file.path))

@@ -7,7 +7,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.core.rights.port import Permissions
+from clasp_relay.core.rights.port import Permissions, Verdict
 from clasp_relay.core.session.sessions import Identity, Session
 from clasp_relay.doors import mqtt
 from clasp_relay.doors.mqtt import MAX_KEPT_S, Broker, MqttConnection, MqttDoor, MqttOptions
@@ -21,7 +21,7 @@ from clasp_relay.wire.frame import decode_frame
 from clasp_relay.wire.messages import Bundle, Message, Publish, Set, Subscribe
 from clasp_relay.wire.mqtt.packets import V4, V5, Prop
 from clasp_relay.wire.values import decode_value, encode_value
-from tests.core.guard import Guard
+from tests.core.guard import Guard, Rule
 from tests.core.world import one_turn
 from tests.doors import mqtt_packets as p
 from tests.doors.site import DoorClient, Site
@@ -629,6 +629,24 @@ class KeptTests(SynchronousTestCase):
         guard.ended_tokens.add(b"ann")
         back.lose()
         self.assertEqual(house.broker.kept_sessions, 0)
+
+    def test_message_without_its_hidden_keys_is_sent(self) -> None:
+        """Also what waited, unless more is hidden now."""
+        for hidden, told in (({"pin"}, True), (set(), True), ({"pin", "n"}, False)):
+            with self.subTest(hidden=hidden):
+                guard = Guard()
+                rule = guard.rules["/mqtt/a"] = Rule(frozenset({"pin"}))
+                house = House(guard)
+                writer, reader = house.join("w", password="bob"), house.join("r", clean=False, password="ann")
+                reader.say(p.subscribe(1, ("a", 1)))
+                writer.say(p.publish("a", '{"pin": 7, "n": 1}', qos=1, id=1))
+                self.assertEqual(reader.heard(), ['publish a {"n":1} qos 1'])
+                reader.lose()
+                writer.say(p.publish("a", '{"pin": 7, "n": 2}', qos=1, id=1))
+                rule.fixed = Verdict(frozenset(hidden))
+                back = house.connect().say(p.connect("r", clean=False, password="ann"))
+                expected = ['publish a {"n":1} qos 1 dup', 'publish a {"n":2} qos 1'] if told else []
+                self.assertEqual(back, ["connack 1 0x0", *expected])
 
 
 class WillTests(SynchronousTestCase):

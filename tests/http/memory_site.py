@@ -62,10 +62,13 @@ class MemorySite:
 
     def send(self, data: bytes, peer: str = "192.0.2.1") -> Answer:
         """Sends bytes and returns the answer."""
+        return parse_answer(self._send(data, peer).value())
+
+    def _send(self, data: bytes, peer: str) -> StringTransport:
         protocol, transport = self.connect(peer)
         protocol.dataReceived(data)
         self.clock.advance(0)
-        return parse_answer(transport.value())
+        return transport
 
     def request(
         self,
@@ -78,9 +81,22 @@ class MemorySite:
         peer: str = "192.0.2.1",
     ) -> Answer:
         """Asks for something; ``body`` is bytes as they are, or what becomes JSON."""
+        return parse_answer(self.start(method, path, body, bearer=bearer, headers=headers, peer=peer).value())
+
+    def start(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        bearer: str | None = None,
+        headers: dict[str, str] | None = None,
+        peer: str = "192.0.2.1",
+    ) -> StringTransport:
+        """Asks likewise; returns where the answer will be."""
         data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
         lines = {"Host": "relay.example", "Content-Length": str(len(data)), **(headers or {})}
         if bearer is not None:
             lines["Authorization"] = f"Bearer {bearer}"
         head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
-        return self.send(f"{method} {path} HTTP/1.1\r\n{head}\r\n".encode() + data, peer)
+        return self._send(f"{method} {path} HTTP/1.1\r\n{head}\r\n".encode() + data, peer)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 
-from clasp_relay.wire.messages import Set, Subscribe
+from clasp_relay.wire.messages import Ack, Bundle, Get, Set, Snapshot, Subscribe
 from clasp_relay.wire.values import decode_value, encode_value
 from tests.integration.process import RelayTestCase, environment
 from tests.integration.raw import RawClient
@@ -47,6 +47,25 @@ class RulesTests(RelayTestCase):
                 time.sleep(0.01)
             self.assertEqual(move(2), expected)
         self.assertEqual(relay.stop(), 0)
+
+    def test_rules_see_what_runs_before_the_ports_open(self) -> None:
+        """A scheduled bundle that was due while the relay was off."""
+        (self.folder / "rules.json").write_text(rules(100), "utf-8")
+        relay = self.start("--rules", "rules.json")
+        client = RawClient.live(relay.port)
+        due_us = time.time_ns() // 1_000 + 1_000_000
+        client.send(Bundle((Set("/fader/1", encode_value(3)),), due_us), qos=1)
+        client.receive(Ack)
+        relay.kill()
+        client.close()
+        while time.time_ns() // 1_000 < due_us:
+            time.sleep(0.05)
+        relay = self.start("--rules", "rules.json")
+        client = RawClient.live(relay.port)
+        self.addCleanup(client.close)
+        client.send(Get("/lamp"))
+        (lamp,) = client.receive(Snapshot).params
+        self.assertEqual(decode_value(lamp.value), 300)
 
     def test_bad_file_stops_the_start(self) -> None:
         """With the place of what is wrong; check-config says the same, and explains a good one."""

@@ -69,6 +69,7 @@ class RuleTestCase(SynchronousTestCase):
             self.identity,
             lambda rule, reason: self.left_out.append((rule, reason)),
         )
+        door.begin()
         door.open(None)
         self.addCleanup(door.close)
         return door
@@ -309,7 +310,7 @@ class DoorTests(RuleTestCase):
         door.reload()
         self.assertEqual(self.say(put("/a/x", 2)), [("/out/y", 2)])
         self.assertEqual(len(self.site.relay.sessions), sessions)
-        door.open(None)
+        door.begin()
         self.assertEqual(len(self.site.relay.sessions), sessions)
 
     def test_end_of_the_session_is_told(self) -> None:

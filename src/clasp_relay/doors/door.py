@@ -71,6 +71,18 @@ class Reloading(Protocol):
         """Reads them, and logs how that went; where it fails all stays as it is."""
 
 
+@runtime_checkable
+class Watching(Protocol):
+    """A door without a port that watches what is written: it begins before anything can be, also by the relay."""
+
+    def begin(self) -> None:
+        """Begins to watch, unless it does. The params are loaded; scheduled bundles that are due have not run yet.
+
+        Raises:
+            StartError: it cannot.
+        """
+
+
 class Ports:
     """The ports that one door listens on.
 

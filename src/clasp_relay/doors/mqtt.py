@@ -16,6 +16,7 @@ from clasp_relay.core.ports import Codec, Frame
 from clasp_relay.core.ports import Outbox as AnyOutbox
 from clasp_relay.core.relay import Relay
 from clasp_relay.core.rights.memory import Reads
+from clasp_relay.core.rights.port import FULL, HiddenKeys
 from clasp_relay.core.session.sessions import Identity, Session
 from clasp_relay.doors.door import DoorCounts, Ports
 from clasp_relay.doors.handed import refusal_of
@@ -320,22 +321,19 @@ class Broker:
             _give_up(frames)
         core.limiter = limiter
 
-    def may_see(self, core: Session, address: str) -> bool:
-        """Says whether a session may see an address now; what waited for it may have been hidden since."""
+    def view_of(self, core: Session, address: str) -> HiddenKeys:
+        """Returns how a session sees an address now; what waited for it may have been hidden since."""
         relay = self.relay
         if relay.permissions.is_open:
-            return True
+            return FULL
         if not relay.permissions.is_current(core.identity) or not relay.permissions.can_read(core.identity, address):
-            return False
+            return None
         rule = relay.visibility.place(address).live
         if rule is None:
-            return True
-        subscriptions = [each.pattern for each in core.subscriptions.values() if each.pattern.matches(address)]
-        return any(
-            # Redacted is not what was kept, so it is not sent either.
-            relay.visibility.view(rule, core, address, pattern, Reads()) == frozenset()
-            for pattern in subscriptions
-        )
+            return FULL
+        patterns = [each.pattern for each in core.subscriptions.values() if each.pattern.matches(address)]
+        views = [relay.visibility.view(rule, core, address, pattern, Reads()) for pattern in patterns]
+        return min((hidden for hidden in views if hidden is not None), key=len, default=None)
 
     def publish(self, core: Session, sending: Sending, message: Message) -> tuple[int, bool]:
         """Has the core handle a message.
@@ -413,6 +411,7 @@ class _Kept:
         core.account = broker.relay.accounts.open(self._identity.subject, core.origin)
         core.name = session.client_id
         broker.relay.admit(core)
+        session.view_of = lambda address: broker.view_of(core, address)
         broker.subscribe_all(core, session)
 
     def end(self, broker: Broker, *, publish_will: bool) -> None:
@@ -704,7 +703,7 @@ class MqttClient:
         relay.admit(core)
         relay.observer.began(core)
         self._session = session
-        session.may_send = lambda address: broker.may_see(core, address)
+        session.view_of = lambda address: broker.view_of(core, address)
         self._read_will(connect, session)
         self._write(encode_connack(self.version, 0, was_there, properties))
         if was_there:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import NamedTuple, Protocol
 
 from clasp_relay.core.ports import NOT_YET, Frame, Kind
+from clasp_relay.core.rights.port import FULL, HiddenKeys
 from clasp_relay.doors.handed import HandedOutbox
 from clasp_relay.doors.mqtt_messages import Acked, Delivery
 from clasp_relay.errors import CloseCode
@@ -150,6 +151,17 @@ class KeptTotal:
         self.messages += messages
 
 
+class _Waiting(NamedTuple):
+    """A message with QoS 1 or 2 that waits or is in flight."""
+
+    packet: PublishPacket
+    address: str
+    until_s: float | None
+    """When it is worth nothing any more; None for never."""
+    hidden: HiddenKeys
+    """The keys that were hidden from the client when it was encoded."""
+
+
 class MqttSession(HandedOutbox):
     """A client's subscriptions and messages. Implements ``core.ports.Outbox``.
 
@@ -184,9 +196,9 @@ class MqttSession(HandedOutbox):
         self._is_deaf_to_itself = False
         """Whether a subscription has No Local."""
         self._last_id = 0
-        # What was sent, and its address; None where the client has said that it got it (QoS 2).
-        self._in_flight: OrderedDict[int, tuple[PublishPacket, str] | None] = OrderedDict()
-        self._queue: deque[tuple[PublishPacket, str, float | None]] = deque()
+        # None where the client has said that it got it (QoS 2).
+        self._in_flight: OrderedDict[int, _Waiting | None] = OrderedDict()
+        self._queue: deque[_Waiting] = deque()
         self.queued_bytes = 0
         self.received: set[int] = set()
         """Ids of QoS 2 in use by the client."""
@@ -195,8 +207,8 @@ class MqttSession(HandedOutbox):
         self.kept_total: KeptTotal | None = None
         """Counts what waits in all sessions without a connection; None while there is one."""
         self._last_subscription = 0
-        self.may_send: Callable[[str], bool] = _everything
-        """Says whether its client may still see an address; asked for what waited."""
+        self.view_of: Callable[[str], HiddenKeys] = _everything
+        """Returns how its client sees an address now; asked for what waits, when it begins and when it is sent."""
 
     @property
     def kept_messages(self) -> int:
@@ -321,35 +333,41 @@ class MqttSession(HandedOutbox):
         """Sends a message with QoS 1 or 2, or has it wait for its turn."""
         expiry = packet.properties.get(Prop.MESSAGE_EXPIRY)
         until_s = self._now_s() + expiry if isinstance(expiry, int) else None
-        self._queue.append((packet, address, until_s))
+        hidden = self.view_of(address)
+        self._queue.append(_Waiting(packet, address, until_s, hidden))
         self.queued_bytes += _size(packet)
         if self.kept_total is not None:
             self.kept_total.add(1)
-        self.send_queued()
+        self.send_queued((address, hidden))
         total = self.kept_total
         while self._queue and (self.queued_bytes > MAX_QUEUED_BYTES or (total is not None and total.is_full)):
             self.drop_oldest()
 
     def drop_oldest(self) -> None:
         """Drops the message that waits longest."""
-        packet, _, _ = self._queue.popleft()
-        self.queued_bytes -= _size(packet)
+        self.queued_bytes -= _size(self._queue.popleft().packet)
         if self.kept_total is not None:
             self.kept_total.add(-1)
 
-    def send_queued(self) -> None:
-        """Sends what waits, as far as the client's window goes."""
+    def send_queued(self, judged: tuple[str, HiddenKeys] | None = None) -> None:
+        """Sends what waits, as far as the client's window goes.
+
+        Args:
+            judged: an address, and how the client sees it at this moment, where that is known.
+        """
         link = self.link
         while link is not None and self._queue and len(self._in_flight) < min(MAX_IN_FLIGHT, link.receive_maximum):
-            packet, address, until_s = self._queue.popleft()
+            waiting = self._queue.popleft()
+            packet, address, until_s, hidden = waiting
             self.queued_bytes -= _size(packet)
             left_s = None if until_s is None else until_s - self._now_s()
-            if (left_s is not None and left_s <= 0) or not self.may_send(address):
+            now_hidden = judged[1] if judged is not None and judged[0] == address else self.view_of(address)
+            if (left_s is not None and left_s <= 0) or not _hides_no_more(now_hidden, hidden):
                 continue
             if left_s is not None:
                 packet = replace(packet, properties=packet.properties | {Prop.MESSAGE_EXPIRY: int(left_s) + 1})
             packet = replace(packet, id=self._next_id())
-            self._in_flight[packet.id] = (packet, address)
+            self._in_flight[packet.id] = waiting._replace(packet=packet)
             self._write(link, packet)
 
     def resume(self, link: Link) -> None:
@@ -358,8 +376,8 @@ class MqttSession(HandedOutbox):
         for packet_id, sent in list(self._in_flight.items()):
             if sent is None:
                 link.send(Frame(link.wrap(encode_acknowledge(link.version, Acknowledge(PacketType.PUBREL, packet_id)))))
-            elif self.may_send(sent[1]):
-                self._write(link, replace(sent[0], dup=True))
+            elif _hides_no_more(self.view_of(sent.address), sent.hidden):
+                self._write(link, replace(sent.packet, dup=True))
             else:
                 del self._in_flight[packet_id]
         self.send_queued()
@@ -437,5 +455,10 @@ def _give_up(frames: Iterator[bytes]) -> None:
         close()
 
 
-def _everything(_address: str) -> bool:
-    return True
+def _everything(_address: str) -> HiddenKeys:
+    return FULL
+
+
+def _hides_no_more(now: HiddenKeys, then: HiddenKeys) -> bool:
+    """Tells whether a client that saw an address with some keys hidden may see all of that now."""
+    return now is not None and then is not None and now <= then

@@ -182,7 +182,9 @@ class _Outbox(HandedOutbox):
 
 
 class RuleDoor:
-    """The rules of a file, at work while the relay runs. Implements ``door.Door`` and ``door.Reloading``.
+    """The rules of a file, at work while the relay runs.
+
+    Implements ``door.Door``, ``door.Watching`` and ``door.Reloading``.
 
     Args:
         reactor: for its clock.
@@ -225,11 +227,15 @@ class RuleDoor:
 
     # Door
 
-    def open(self, _tls: ServerTls | None) -> None:
-        """See ``Door``: reads the file and begins to watch."""
+    def begin(self) -> None:
+        """See ``Watching``: reads the file."""
         if self._session is None:
             rules = load_rules(self._path)
             self._begin(rules, self._identity(rules))
+            self._log()
+
+    def open(self, _tls: ServerTls | None) -> None:
+        """See ``Door``: there is nothing to listen on."""
 
     def close(self) -> Deferred[Any]:
         """See ``Door``: nothing is done any more, also of what was delayed."""
@@ -237,8 +243,7 @@ class RuleDoor:
         return succeed(None)
 
     def started(self, _port: int | None) -> None:
-        """See ``Door``."""
-        self._log()
+        """See ``Door``: ``begin`` has told it."""
 
     def reload(self) -> None:
         """See ``Reloading``. What was delayed is dropped, and thresholds begin anew."""

@@ -444,6 +444,6 @@ _TRANSFORMS: Mapping[str, Callable[[Any, Any, Any], PyValue]] = {
     "Identity": lambda value, _first, _second: value,
     "Scale": lambda value, scale, offset: value * scale + offset,
     "Clamp": lambda value, low, high: max(low, min(high, value)),
-    "Threshold": lambda value, threshold, _: value >= threshold,
+    "Threshold": lambda value, threshold, _: value > threshold,
     "Invert": lambda value, low, high: high - (value - low),
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.access.policy import Policy
@@ -148,7 +150,27 @@ class SpotTests(SynchronousTestCase):
             ("3:", "/s/**", False),
         ):
             with self.subTest(key=key, pattern=text):
-                self.assertIs(rules.key_may_match(key, Pattern.parse(text)), may_match)
+                pattern = Pattern.parse(text)
+                self.assertIs(rules.key_may_match(key, pattern), may_match)
+                fits = any(fnmatchcase(key, shape) for shape in rules.key_shapes(pattern))
+                self.assertTrue(fits or not may_match)
+
+    def test_keys_that_a_pattern_may_match_have_a_shape(self) -> None:
+        """As narrow as the pattern's text allows; a rule that keeps nothing has none."""
+        two: dict[str, PyValue] = {"path": "/d/{kind}/{where**}/{n}/x", "per": ["n", "kind"]}
+        rules = rules_of({"path": "/nothing/**", "signals": []}, MESSAGES, {"path": "/s/**"}, two)
+        for text, shapes in (
+            ("/**", ["1:*", "2:*", "3:*//*"]),
+            ("/r/a/**", ["1:a"]),
+            ("/r/a*/**", ["1:*"]),
+            ("/**/messages", ["1:*", "2:*/messages"]),
+            ("/s/*/b/**/c", ["2:/s/*/b*/c"]),
+            ("/d/light/**", ["3:*//light"]),
+            ("/d/light/a/7/*", ["3:*//light"]),
+            ("/nothing/*", []),
+        ):
+            with self.subTest(pattern=text):
+                self.assertEqual(rules.key_shapes(Pattern.parse(text)), shapes)
 
     def test_fingerprint_tells_when_keys_change(self) -> None:
         """Or how many entries they may have; not when the age does, which is looked at all the time."""

@@ -12,7 +12,7 @@ from clasp_relay.wire.messages import NULL, Publish
 
 
 class AskedTests(SynchronousTestCase):
-    def test_entry_is_wanted_by_time_signal_and_address(self) -> None:
+    def test_entry_is_wanted_by_time_and_signal(self) -> None:
         """Times are included at both ends."""
         param = Change(Param("/a/b", NULL, 1, "w", 10))
         stream = Change(no_param("/a/b", "w", "", 10), ChangeKind.EVENT, message=Publish("/a/b", Signal.STREAM))
@@ -23,7 +23,6 @@ class AskedTests(SynchronousTestCase):
             (asked._replace(from_us=11), (False, False)),
             (asked._replace(to_us=9), (False, False)),
             (asked._replace(types=1 << Signal.STREAM), (False, True)),
-            (asked._replace(pattern=Pattern.parse("/a")), (False, False)),
         ):
             with self.subTest(asked=narrower):
                 self.assertEqual((narrower.wants(param), narrower.wants(stream)), wanted)

@@ -15,11 +15,11 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from clasp_relay.core.history.keeping import Keeping
 from clasp_relay.core.history.memory import MemoryHistory
-from clasp_relay.core.history.reading import MAX_SEQ, Asked, Page
+from clasp_relay.core.history.reading import MAX_SEQ, PAGE_ROWS, Asked, Page
 from clasp_relay.core.records import Change, ChangeKind, Param, no_param
 from clasp_relay.core.state.params import ParamLimits, Params
 from clasp_relay.storage.journal import history_reader
-from clasp_relay.storage.journal.history_reader import HistoryReader, read_page
+from clasp_relay.storage.journal.history_reader import HistoryReader, KnownKeys, read_page
 from clasp_relay.storage.journal.journal_file import Entry, JournalFile
 from clasp_relay.storage.journal.journal_log import JournalLog
 from clasp_relay.storage.journal.opening import open_journal
@@ -92,6 +92,7 @@ ASKED = st.builds(
     st.one_of(st.just(0), st.integers(START_US, START_US + 900_000_000)),
     st.one_of(st.just(MAX_SEQ), st.integers(START_US, START_US + 900_000_000)),
     st.booleans(),
+    st.just(PAGE_ROWS),
 )
 
 
@@ -129,14 +130,85 @@ class PageTests(SynchronousTestCase):
             else:
                 recorder.record(what, None if what == "/r/a/meta" else {"id": number}, by)
         recorder.commit()
+        known: dict[str, KnownKeys] = {}
         for question in asked:
             expected: list[Page | None] = []
             recorder.memory.read(question, expected.append)
-            page = read_page(self.file._db, question, RULES, recorder.clock.now_us())
             assert expected[0] is not None
-            found = [(entry.seq, entry.address, entry.change) for entry in page.entries]
-            self.assertEqual(found, [(entry.seq, entry.address, entry.change) for entry in expected[0].entries])
-            self.assertTrue(page.is_end)
+            # Once with what was learned for the question before, and once entry by entry.
+            looking = KnownKeys()
+            looking.is_many = True
+            for keys in (known.setdefault(question.pattern.text, KnownKeys()), looking):
+                page = read_page(self.file._db, question, RULES, recorder.clock.now_us(), keys)
+                found = [(entry.seq, entry.address, entry.change) for entry in page.entries]
+                self.assertEqual(found, [(entry.seq, entry.address, entry.change) for entry in expected[0].entries])
+                self.assertTrue(page.is_end)
+
+    def test_keys_are_those_that_have_entries(self) -> None:
+        """Whatever comes, is erased, is too much or too old, or gets another key with other rules."""
+        recorder = Recorder(self.file)
+        for room in "abc":
+            for number in range(6):
+                recorder.record(f"/r/{room}/m", {"id": number})
+        recorder.record("/p/a", 1)
+        recorder.commit()
+        self.assertEqual(self.keys(), {"0:a", "0:b", "0:c", "1:/p/a"})
+        recorder.record("/r/a/meta", None)
+        recorder.commit()
+        self.assertEqual(self.keys(), {"0:b", "0:c", "1:/p/a"})
+        rules = rules_of({"path": "/r/**", "per": [], "max_count": 5}, {"path": "/p/**", "signals": ["param"]})
+        keeping = Keeping(rules, Params(ParamLimits()), recorder.clock)
+        self.file.history.begin(rules.limits, rules.fingerprint, keeping.key_of)
+        self.assertEqual(self.keys(), {"0:", "1:/p/a"})
+
+    def keys(self) -> set[str]:
+        """Returns the keys in their table, which are those of the entries, each with a seq of its own."""
+        rows = self.file.ask("SELECT key, seq FROM history_keys")
+        self.assertEqual({key for key, _ in rows}, {key for (key,) in self.file.ask("SELECT key FROM history")})
+        self.assertEqual(len({seq for _, seq in rows}), len(rows))
+        return {key for key, _ in rows}
+
+    def test_wildcards_look_at_the_keys_that_match_alone(self) -> None:
+        """However many entries others have; a key that begins later is found, one that ended is not missed."""
+        recorder = Recorder(self.file)
+        for number in range(200):
+            for name in ("x", "y"):
+                recorder.record(f"/p/{number % 20}{name}/{number % 10}", number)
+        recorder.commit()
+        known = KnownKeys()
+        for is_backwards in (False, True):
+            asked = Asked(Pattern.parse("/p/*x/7"), is_backwards=is_backwards)
+            page = read_page(self.file._db, asked, RULES, START_US, known)
+            self.assertEqual([entry.address for entry in page.entries].count("/p/7x/7"), 3)
+            self.assertEqual({entry.address for entry in page.entries}, {"/p/7x/7", "/p/17x/7"})
+            self.assertLess(page.examined_bytes, 7 * 120)
+        recorder.record("/p/x/7", "new")
+        recorder.commit()
+        page = read_page(self.file._db, Asked(Pattern.parse("/p/*x/7")), RULES, START_US, known)
+        self.assertEqual(page.entries[-1].address, "/p/x/7")
+        self.assertEqual(list(known.matching), ["1:/p/7x/7", "1:/p/17x/7", "1:/p/x/7"])
+
+    def test_too_many_keys_are_not_merged(self) -> None:
+        """Those that ended do not count; there are pages that only learn keys."""
+        recorder = Recorder(self.file)
+        self.patch(history_reader, "MAX_MERGED_KEYS", 4)
+        self.patch(history_reader, "EXAMINED_ROWS", 3)
+        asked = Asked(Pattern.parse("/r/*/m"))
+        known = KnownKeys()
+        for room in "abcd":
+            recorder.record(f"/r/{room}/m", {"id": 1})
+        recorder.commit()
+        self.assertEqual(read_page(self.file._db, asked, RULES, START_US, known)[:2], ([], 0))
+        self.assertEqual(self.all_of(asked, 3, known), [1, 2, 3, 4])
+        recorder.record("/r/a/meta", None)
+        recorder.record("/r/e/m", {"id": 1})
+        recorder.commit()
+        self.assertEqual(self.all_of(asked, 3, known), [2, 3, 4, 6])
+        self.assertFalse(known.is_many)
+        recorder.record("/r/f/m", {"id": 1})
+        recorder.commit()
+        self.assertEqual(self.all_of(asked, 3, known), [2, 3, 4, 6, 7])
+        self.assertTrue(known.is_many)
 
     def test_page_is_bounded(self) -> None:
         """In entries, in bytes, and in what was looked at; the next one begins there."""
@@ -154,11 +226,12 @@ class PageTests(SynchronousTestCase):
                     self.assertEqual(len(seqs), 12)
             self.patch(history_reader, limit, 10_000)
 
-    def all_of(self, asked: Asked, at_most: int) -> list[int]:
+    def all_of(self, asked: Asked, at_most: int, known: KnownKeys | None = None) -> list[int]:
         """Returns the seqs of all pages, none of which has more than it may."""
         seqs: list[int] = []
+        known = known or KnownKeys()
         while True:
-            page = read_page(self.file._db, asked, RULES, START_US)
+            page = read_page(self.file._db, asked, RULES, START_US, known)
             self.assertLessEqual(len(page.entries), at_most)
             seqs += [entry.seq for entry in page.entries]
             if page.is_end:
@@ -175,7 +248,7 @@ class PageTests(SynchronousTestCase):
             recorder.clock.clock.advance(60)
         asked = Asked(Pattern.parse("/p/*"), from_us=START_US + 20 * 60_000_000, to_us=START_US + 22 * 60_000_000)
         for is_backwards in (False, True):
-            page = read_page(self.file._db, asked._replace(is_backwards=is_backwards), RULES, START_US)
+            page = read_page(self.file._db, asked._replace(is_backwards=is_backwards), RULES, START_US, KnownKeys())
             self.assertEqual(sorted(entry.seq for entry in page.entries), [21, 22, 23])
             self.assertLess(page.examined_bytes, 3 * 200 + 300)
 
@@ -235,9 +308,6 @@ class HistoryReaderTests(TestCase):
             page = yield self.read()
             self.assertEqual(len(page.entries), 1)
         self.assertEqual(asked, ["1:/p/a"])
-        self.patch(history_reader, "MAX_MATCHED_KEYS", 0)
-        yield self.read()
-        self.assertEqual(len(asked), 2)
         self.patch(history_reader, "MAX_MATCHES", 1)
         done: Deferred[Page | None] = Deferred()
         self.reader.read(Asked(Pattern.parse("/r/*/m")), done.callback)

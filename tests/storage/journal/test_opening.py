@@ -94,6 +94,21 @@ class OpenJournalTests(JournalCase):
         self.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
         self.assertIn("made by a newer relay", self.refused())
 
+    def test_older_journal_gets_what_is_new(self) -> None:
+        """The keys of its history, each with the seq of its first entry; no entry is lost."""
+        file = open_journal(self.path, syncs_each_commit=True)
+        file.write([Entry(seq, write_of(seq), "0:/a" if seq % 2 else "0:/b") for seq in range(1, 6)])
+        file.close()
+        self.execute(
+            "DROP TRIGGER history_key_begins; DROP TRIGGER history_key_ends; DROP TABLE history_keys;"
+            "PRAGMA user_version = 2;"
+        )
+        file = open_journal(self.path, syncs_each_commit=True)
+        self.addCleanup(file.close)
+        self.assertEqual(file.ask("SELECT seq, key FROM history_keys ORDER BY seq"), [(1, "0:/a"), (2, "0:/b")])
+        self.assertEqual(file.last_seq, 5)
+        self.assertEqual(file.ask("PRAGMA user_version"), [(SCHEMA_VERSION,)])
+
     def test_journal_that_somebody_holds_is_named(self) -> None:
         """After a while."""
         self.make()

@@ -319,6 +319,14 @@ class HistoryRules:
         entry, captured = found
         return _key(entry, pattern.text, dict(zip(entry.path.names, captured, strict=True)))
 
+    def key_shapes(self, pattern: Pattern) -> Sequence[str]:
+        """See ``core.history.rules``."""
+        return [
+            f"{entry.number}:{_shape(entry, pattern)}"
+            for entry in self.entries
+            if entry.signals and entry.path.pattern is not None and intersects(entry.path.pattern, pattern)
+        ]
+
     def key_may_match(self, key: str, pattern: Pattern) -> bool:
         """See ``core.history.rules``."""
         about = key.partition(":")[2]
@@ -359,6 +367,20 @@ def _value_of(change: Change) -> Value:
 def _key(entry: HistoryEntry, address: str, captured: Mapping[str, str]) -> str:
     about = address if entry.per is None else _JOINT.join(captured[name] for name in entry.per)
     return f"{entry.number}:{about}"
+
+
+def _shape(entry: HistoryEntry, pattern: Pattern) -> str:
+    """Returns what the keys of a rule have in common that a pattern may match."""
+    if entry.per is None:
+        return pattern.text.replace("/**", "*")
+    # Before the first «**» of both, a capture is what the pattern has at its place.
+    known: dict[str, str] = {}
+    for own, asked in zip(entry.path.text[1:].split("/"), pattern.segments, strict=False):
+        if "**" in own or asked == "**":
+            break
+        if own.startswith("{") and "*" not in asked:
+            known[own[1:-1]] = asked
+    return _JOINT.join(known.get(name, "*") for name in entry.per)
 
 
 def _filled(path: Path, captured: Mapping[str, str]) -> str:

@@ -81,11 +81,13 @@ class MemoryHistory:
             if time_us < asked.from_us if asked.is_backwards else time_us > asked.to_us:
                 end_seq = seq if asked.is_backwards else seq - 1
                 break
-            if asked.wants(change) and not is_too_old(limits, key, time_us, self._now_us()):
-                kept = Kept(seq, change.param.address, _bytes_of(change), None if asked.is_backwards else change)
+            address = change.param.address
+            is_asked = asked.pattern.matches(address) and asked.wants(change)
+            if is_asked and not is_too_old(limits, key, time_us, self._now_us()):
+                kept = Kept(seq, address, _bytes_of(change), None if asked.is_backwards else change)
                 entries.append(kept)
                 size += kept.bytes
-                if len(entries) >= PAGE_ROWS or size >= PAGE_BYTES:
+                if len(entries) >= min(asked.page_rows, PAGE_ROWS) or size >= PAGE_BYTES:
                     done(Page(entries, seq, size, False))
                     return
         done(Page(entries, end_seq, size, True))

@@ -51,15 +51,13 @@ class Asked(NamedTuple):
     """Unix µs; included."""
     is_backwards: bool = False
     """Whether the newest come first; then without their changes."""
+    page_rows: int = PAGE_ROWS
+    """How many entries a page has at most; no more than ``PAGE_ROWS``."""
 
     def wants(self, change: Change) -> bool:
-        """Tells whether an entry is asked for, apart from its seq."""
+        """Tells whether an entry is asked for, apart from its seq and its address."""
         param = change.param
-        return (
-            self.from_us <= param.timestamp_us <= self.to_us
-            and bool(self.types >> signal_of(change) & 1)
-            and self.pattern.matches(param.address)
-        )
+        return self.from_us <= param.timestamp_us <= self.to_us and bool(self.types >> signal_of(change) & 1)
 
 
 class Kept(NamedTuple):

@@ -58,6 +58,9 @@ TIME_BYTES = 40
 MARK_BYTES = 48 * 1024
 """After so much one end mark is full."""
 
+LOOKED_AT_ONCE = 16
+"""How many entries are read where one that the session sees is looked for; mostly the first one is."""
+
 JUDGED_AT_ONCE = 64
 """After how many entries that are hidden, or addresses that are looked up, others have their turn."""
 
@@ -311,7 +314,8 @@ class _Answer:
 
     def _find_next(self, after_seq: int) -> None:
         """Finds the first entry that the session sees behind the time asked for: the next page begins before it."""
-        self._read(self._asked._replace(after_seq=after_seq, from_us=0, to_us=MAX_SEQ), self._look_for_next)
+        asked = self._asked._replace(after_seq=after_seq, from_us=0, to_us=MAX_SEQ, page_rows=LOOKED_AT_ONCE)
+        self._read(asked, self._look_for_next)
 
     def _look_for_next(self, page: Page) -> None:
         self._read_bytes += page.examined_bytes
@@ -367,7 +371,8 @@ class _Answer:
         if not self._has_mark:
             self._finish()
             return
-        self._read(Asked(self._pattern, self._asked.types, after_seq), self._look_for_oldest)
+        asked = Asked(self._pattern, self._asked.types, after_seq, page_rows=LOOKED_AT_ONCE)
+        self._read(asked, self._look_for_oldest)
 
     def _look_for_oldest(self, page: Page) -> None:
         self._read_bytes += page.examined_bytes

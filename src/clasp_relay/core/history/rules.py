@@ -79,6 +79,9 @@ class HistoryRules(Protocol):
     def key_of(self, pattern: Pattern, /) -> str | None:
         """Returns the one key that all entries have which a pattern matches; None where there may be several."""
 
+    def key_shapes(self, pattern: Pattern, /) -> Sequence[str]:
+        """Returns texts in which ``*`` stands for any characters: each key that ``key_may_match`` fits one of them."""
+
     def key_may_match(self, key: str, pattern: Pattern, /) -> bool:
         """Tells whether a pattern may match an entry under a key; cheaper than to look at the entry."""
 

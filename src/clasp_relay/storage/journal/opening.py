@@ -15,7 +15,7 @@ from clasp_relay.storage.journal.journal_file import JournalFile
 APPLICATION_ID = 0x434C4A4C
 """«CLJL», in the header of every journal of ours."""
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """The number of the last ``schema/journal-N.sql``."""
 
 BUSY_TIMEOUT_S = 2.0
