@@ -1,10 +1,11 @@
 import type { Messages } from '../en'
 import { chat } from './chat'
+import { devices } from './devices'
 import { dialogs } from './dialogs'
 import { entry } from './entry'
 import { general } from './general'
 import { people } from './people'
 
-const de: Messages = { ...general, ...entry, ...chat, ...dialogs, ...people }
+const de: Messages = { ...general, ...entry, ...chat, ...dialogs, ...devices, ...people }
 
 export default de

@@ -1,10 +1,11 @@
 import { chat } from './chat'
+import { devices } from './devices'
 import { dialogs } from './dialogs'
 import { entry } from './entry'
 import { general } from './general'
 import { people } from './people'
 
-const en = { ...general, ...entry, ...chat, ...dialogs, ...people }
+const en = { ...general, ...entry, ...chat, ...dialogs, ...devices, ...people }
 
 /** The texts that every language must have; the compiler compares each language with it. */
 export type Messages = typeof en
