@@ -2,7 +2,7 @@
  * What the devices of an account sign. A device signs every event that it sends (`sig2`); the account key signs the
  * record of each of its devices. So everybody who knows the account key can tell who wrote an event, whoever delivers it.
  */
-import type { DeviceRecord, PublicJwk, Quote, RoomMessage } from '@/protocol/shapes'
+import type { DeviceKeys, DeviceRecord, PublicJwk, Quote, RoomMessage } from '@/protocol/shapes'
 import { sha256, toHex, utf8 } from './bytes'
 import { fingerprintOf } from './fingerprint'
 import { signBytes, verifyBytes } from './signing'
@@ -20,11 +20,11 @@ export const newAccountPair = (): Promise<CryptoKeyPair> =>
 
 // --- device records ---
 
-function recordBytes(userId: string, { name, key, exchange, createdAt }: Omit<DeviceRecord, 'sig'>) {
+function recordBytes(userId: string, { name, key, exchange, createdAt }: DeviceKeys) {
   return utf8(JSON.stringify(['device', userId, name, key.x, key.y, exchange.x, exchange.y, createdAt]))
 }
 
-export const signDevice = (account: CryptoKey, userId: string, record: Omit<DeviceRecord, 'sig'>): Promise<string> =>
+export const signDevice = (account: CryptoKey, userId: string, record: DeviceKeys): Promise<string> =>
   signBytes(account, recordBytes(userId, record))
 
 /** Whether the account key signed the record of a device, and the record is the one of this id. */

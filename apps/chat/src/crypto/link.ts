@@ -2,15 +2,18 @@
  * How a new device gets the keys of its account from another one, through a relay that neither of them trusts.
  *
  * The new device commits to a public key before it knows the other one's. So whoever stands between them cannot choose
- * keys that give the same code on both screens, and has one guess in a million.
+ * keys that give the same code on both screens, and has one guess in a million. Each device shows a code of its own, to be
+ * typed at the other: so each of them knows whose keys it has, the new one too, which takes nothing before. A QR code
+ * carries a secret instead, without which nobody can make or read what is handed over.
  */
 import type { PublicJwk, Sealed } from '@/protocol/shapes'
-import { sha256, toBase64, toHex, utf8 } from './bytes'
+import { sha256, toBase64, toHex, utf8, type Bytes } from './bytes'
 import { newExchangePair, publicJwkOf, sharedKey } from './exchange'
 import { decrypt, encrypt } from './roomKey'
 
 const NONCE_BYTES = 16
 const CODE_DIGITS = 6
+const SECRET_BYTES = 16
 /** A value of the relay has at most 48 kB; this is before encryption and base64. */
 const PART_CHARS = 30_000
 
@@ -37,17 +40,37 @@ export async function commitmentOf(linkId: string, { key, nonce }: Reveal): Prom
   return toHex(await sha256(utf8(JSON.stringify(['link', linkId, key.x, key.y, nonce]))))
 }
 
-/** The six digits that both screens show, if nobody stands between them. */
-export async function linkCode(linkId: string, { key, nonce }: Reveal, answer: PublicJwk): Promise<string> {
-  const parts = ['link', linkId, key.x, key.y, nonce, answer.x, answer.y]
+/** What a QR code carries beside the link's id, as 32 hex digits. */
+export const newSecret = (): string => toHex(crypto.getRandomValues(new Uint8Array(SECRET_BYTES)).buffer)
+
+/**
+ * Six digits that both devices find, if nobody stands between them: `there` is shown by the new device and typed at the
+ * other one, `back` the other way round.
+ */
+export async function linkCode(
+  way: 'there' | 'back',
+  linkId: string,
+  { key, nonce }: Reveal,
+  answer: PublicJwk,
+): Promise<string> {
+  const parts = [way === 'there' ? 'link' : 'link-back', linkId, key.x, key.y, nonce, answer.x, answer.y]
   const hash = await sha256(utf8(JSON.stringify(parts)))
   return String(new DataView(hash).getUint32(0) % 10 ** CODE_DIGITS).padStart(CODE_DIGITS, '0')
 }
 
-/** The key between the two devices; null: the other one's public key is invalid. */
-export async function linkKey(linkId: string, own: LinkPair, other: PublicJwk): Promise<CryptoKey | null> {
+/**
+ * The key between the two devices; null: the other one's public key is invalid. With the secret of a QR code, nobody else
+ * has it, whatever public keys were exchanged.
+ */
+export async function linkKey(
+  linkId: string,
+  own: LinkPair,
+  other: PublicJwk,
+  secret: string | null,
+): Promise<CryptoKey | null> {
+  const info: Bytes = utf8(`clasp-chat-link-v1 ${linkId}${secret === null ? '' : ` ${secret}`}`)
   try {
-    return await sharedKey(own.privateKey, other, utf8(`clasp-chat-link-v1 ${linkId}`))
+    return await sharedKey(own.privateKey, other, info)
   } catch {
     return null
   }

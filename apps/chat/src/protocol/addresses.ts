@@ -254,6 +254,15 @@ export function parseInvitation(text: string): string | null {
   return isRoomId(join) ? join : null
 }
 
+/** What a QR code for linking a device adds to the chat's URL: behind the `#`, which browsers send to nobody. */
+export const linkFragment = (linkId: string, secret: string): string => `#link-${linkId}-${secret}`
+
+/** The link and the secret in the fragment of a URL; null: it is another one. */
+export function parseLinkFragment(hash: string): { id: string; secret: string } | null {
+  const [, id, secret] = /^#link-([0-9a-f]{16})-([0-9a-f]{32})$/.exec(hash) ?? []
+  return id !== undefined && secret !== undefined ? { id, secret } : null
+}
+
 /** The room id of a direct message, as in the original app: it contains the first 8 characters of either user id. */
 export function directMessageId(one: string, other: string): string {
   const [smaller, larger] = [user(one), user(other)].sort() as [string, string]

@@ -3,11 +3,11 @@ import { computed, shallowReactive, shallowRef } from 'vue'
 import { isDeviceOf, signDevice } from '@/crypto/devices'
 import { newPhrase } from '@/crypto/phrase'
 import type { FailureWords } from '@/i18n/failures'
-import { address, parseAddress, pattern } from '@/protocol/addresses'
+import { linkFragment, parseAddress, parseLinkFragment, pattern } from '@/protocol/addresses'
 import type { Update } from '@/protocol/connection'
 import { Failure } from '@/protocol/errors'
-import { asValue, parseDevice, type DeviceRecord } from '@/protocol/shapes'
-import { DeviceLink } from './live/deviceLink'
+import { parseDevice, type DeviceRecord } from '@/protocol/shapes'
+import { DeviceLink, type LinkOffer } from './live/deviceLink'
 import { KeyBackup } from './live/keyBackup'
 import { useNotificationsStore } from './notifications'
 import { useRuntime } from './runtime'
@@ -21,14 +21,17 @@ export const useDevicesStore = defineStore('devices', () => {
   const hasAccountKey = shallowRef<boolean | null>(null)
   const mayConfirm = shallowRef(false)
   const asking = shallowRef<DevicesStore['asking']>(null)
+  /** What a QR code said that was scanned on this device. */
+  const scan = shallowRef<{ id: string; secret: string } | null>(null)
   const askFailure = shallowRef<FailureWords | null>(null)
-  const offers = shallowRef<DevicesStore['offers']>([])
+  const offers = shallowRef<readonly LinkOffer[]>([])
   const backupState = shallowRef<BackupState>('unknown')
   const signIns = shallowRef<readonly SignIn[] | null>(null)
 
   const link = new DeviceLink(runtime, {
     onAsking: (state, failure) => {
-      asking.value = state
+      const { origin } = runtime.platform
+      asking.value = state && { ...state, url: `${origin}/chat${linkFragment(state.id, state.secret)}` }
       askFailure.value = failure
     },
     onOffers: (list) => takeOffers(list),
@@ -49,8 +52,9 @@ export const useDevicesStore = defineStore('devices', () => {
     if (place?.kind !== 'device') return
     const { userId, deviceId } = place
     const record = parseDevice(value)
-    if (!record) {
+    if (!record || record.endedAt !== null) {
       records.delete(deviceId)
+      if (record) runtime.directory.forget(userId)
       return
     }
     runtime.directory.forget(userId)
@@ -69,25 +73,60 @@ export const useDevicesStore = defineStore('devices', () => {
     if (!pair || !found) throw new Failure('missing', `no account key, or no device ${deviceId}`)
     const { userId } = runtime.self
     const sig = await signDevice(pair.privateKey, userId, found.record)
-    await runtime.connection.set(address.device(userId, deviceId), asValue({ ...found.record, sig }))
+    await runtime.device.publishRecord(deviceId, { ...found.record, sig })
   }
 
   /** Only a device that has the keys can hand them over, and says so. */
-  function takeOffers(list: DevicesStore['offers']): void {
+  function takeOffers(list: readonly LinkOffer[]): void {
     const known = new Set(offers.value.map(({ id }) => id))
     for (const { id, name } of mayConfirm.value ? list : [])
       if (!known.has(id)) notifications.notify({ kind: 'info', key: 'notices.linkAsked', params: { name } })
     offers.value = list
   }
 
+  /** The fragment of the page's URL may be that of a QR code; resolves with whether it was. */
+  function takeFragment(hash: string): boolean {
+    scan.value = parseLinkFragment(hash) ?? scan.value
+    return parseLinkFragment(hash) !== null
+  }
+
+  async function handOverScanned(id: string): Promise<void> {
+    if (scan.value?.id !== id) throw new Failure('missing', `link ${id} was not scanned`, { reason: 'linkOver' })
+    const { secret } = scan.value
+    scan.value = null
+    await link.handOverScanned(id, secret)
+  }
+
+  async function startOver(): Promise<void> {
+    await runtime.device.replaceAccount()
+    hasAccountKey.value = true
+  }
+
   // --- sign-ins ---
 
   async function loadSignIns(): Promise<void> {
-    signIns.value = await runtime.auth.sessions(runtime.token ?? '')
+    const list = await runtime.auth.sessions(runtime.token ?? '')
+    signIns.value = list
+    // A session that ended without a word, or elsewhere, ends its device, too.
+    const ids = new Set(list.map(({ id }) => id))
+    if (list.some(({ current }) => current)) await endDevices((session) => !ids.has(session))
+  }
+
+  /** Marks the devices of sessions that have ended. */
+  async function endDevices(hasEnded: (session: string) => boolean): Promise<void> {
+    const endedAt = Math.round(runtime.connection.serverNow())
+    const gone = [...records].filter(
+      ([deviceId, { record }]) =>
+        deviceId !== runtime.identity.deviceId && record.session !== null && hasEnded(record.session),
+    )
+    await Promise.all(
+      gone.map(([deviceId, { record }]) => runtime.device.publishRecord(deviceId, { ...record, endedAt })),
+    )
   }
 
   async function endSignIn(id: string): Promise<void> {
     await runtime.auth.endSession(runtime.token ?? '', id)
+    await endDevices((session) => session === id)
     await loadSignIns()
   }
 
@@ -105,6 +144,7 @@ export const useDevicesStore = defineStore('devices', () => {
     hasAccountKey.value = null
     mayConfirm.value = false
     offers.value = []
+    scan.value = null
     signIns.value = null
   })
 
@@ -117,9 +157,15 @@ export const useDevicesStore = defineStore('devices', () => {
     askFailure: computed(() => askFailure.value),
     askForKeys: () => link.ask(),
     stopAsking: () => link.cancel(),
-    offers: computed(() => (mayConfirm.value ? offers.value : [])),
+    confirmKeys: (code: string) => link.confirmKeys(code),
+    startOver,
+    takeFragment,
+    offers: computed(() =>
+      (mayConfirm.value ? offers.value : []).map((offer) => ({ ...offer, scanned: offer.id === scan.value?.id })),
+    ),
     answer: (id: string) => link.answer(id),
     handOver: (id: string, code: string) => link.handOver(id, code),
+    handOverScanned,
     backup: computed(() => backupState.value),
     newPhrase: (): Promise<readonly string[]> => newPhrase(),
     startBackup: (words: readonly string[]) => backup.create(words),

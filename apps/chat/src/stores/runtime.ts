@@ -10,6 +10,7 @@ import { Outbox, type DeliveryState } from '@/protocol/outbox'
 import { Failure } from '@/protocol/errors'
 import { MemoryStorage } from '@/storage/memory'
 import { Storage, type UserStorage } from '@/storage/storage'
+import type { AccountRecord } from '@/protocol/shapes'
 import type { StoredRoom } from '@/storage/types'
 import { Emitter } from './emitter'
 import { Directory } from './live/directory'
@@ -46,6 +47,8 @@ export interface RuntimeEvents {
   beat: null
   /** The relay refused a message whose result nobody awaits. */
   refusal: { failure: Failure; address: string | null }
+  /** A device of a user is signed by another account key than the one that is believed. */
+  accountChanged: { userId: string; account: AccountRecord; oldFingerprint: string; newFingerprint: string }
   /** The token was refused and could not be renewed. */
   signedOut: null
   /** Name, color or status of the person changed. */
@@ -189,7 +192,10 @@ export class Runtime extends Emitter<RuntimeEvents> {
     this.stops = []
     this.isAlone = false
     const rooms = [...this.rooms.values()]
-    const gone = Promise.allSettled(rooms.map((room) => room.sayGoodbye()))
+    const goodbyes: Promise<unknown>[] = rooms.map((room) => room.sayGoodbye())
+    // Its keys are about to be deleted: nobody can sign with them any more.
+    if (wipe && this.connection.online) goodbyes.push(this.device.end())
+    const gone = Promise.allSettled(goodbyes)
     for (const room of rooms) room.close()
     this.rooms.clear()
     this.awake = []

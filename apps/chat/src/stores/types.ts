@@ -340,6 +340,8 @@ export interface MessagesStore {
 // --- encryption ---------------------------------------------------------------------------------------------------
 
 export interface KeyChange {
+  /** It is the key of the whole account, of which the user says that the one before is lost. */
+  readonly account: boolean
   readonly roomId: RoomId
   readonly userId: UserId
   readonly name: string
@@ -393,8 +395,17 @@ export interface DevicesStore {
   /** This browser can confirm others. */
   readonly mayConfirm: boolean
   confirm(deviceId: string): Promise<void>
-  /** This browser asks the others for the keys; `code` is to be typed there once one of them has answered. */
-  readonly asking: { readonly code: string | null } | null
+  /**
+   * This browser asks the others for the keys. `url`: for a QR code that one of them scans; `code`: to be typed there once
+   * one of them has answered; `received`: the keys are here, and {@link confirmKeys} takes them.
+   */
+  readonly asking: { readonly url: string; readonly code: string | null; readonly received: boolean } | null
+  /** Takes the keys if the code is the one that the other device shows; the reason `wrongCode` ends the link. */
+  confirmKeys(code: string): Promise<void>
+  /** Makes a new account key in the place of one that is lost: everybody is warned, and has to accept it. */
+  startOver(): Promise<void>
+  /** Takes the fragment of the page's URL, if it is that of a scanned QR code; says whether it is. */
+  takeFragment(hash: string): boolean
   /** Why the last request for the keys failed. */
   readonly askFailure: FailureWords | null
   askForKeys(): Promise<void>
@@ -405,11 +416,17 @@ export interface DevicesStore {
     readonly name: string
     /** It shows the code. */
     readonly ready: boolean
+    /** Its QR code was scanned here: {@link handOverScanned} needs no code. */
+    readonly scanned: boolean
   }[]
   /** Answers a device, which then shows a code. */
   answer(offerId: string): Promise<void>
-  /** Hands the keys over; rejects with the reason `wrongCode`, and the other device has to ask again then. */
-  handOver(offerId: string, code: string): Promise<void>
+  /**
+   * Hands the keys over, and resolves with the code that belongs on the other device then; rejects with the reason
+   * `wrongCode`, and the other device has to ask again then.
+   */
+  handOver(offerId: string, code: string): Promise<string>
+  handOverScanned(offerId: string): Promise<void>
   readonly backup: BackupState
   /** The words of a new recovery phrase, which nothing uses yet. */
   newPhrase(): Promise<readonly string[]>

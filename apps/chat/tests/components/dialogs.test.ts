@@ -204,7 +204,14 @@ describe('a question', () => {
 describe('safety numbers', () => {
   it('show both, and the one before where it has changed', async () => {
     state.keyChanges = [
-      { roomId: 'r1', userId: 'u-ada', name: 'Ada', oldFingerprint: '0000 1111', newFingerprint: '2222 3333' },
+      {
+        roomId: 'r1',
+        userId: 'u-ada',
+        name: 'Ada',
+        oldFingerprint: '0000 1111',
+        newFingerprint: '2222 3333',
+        account: false,
+      },
     ]
     await open(SafetyDialog, { roomId: 'r1', userId: 'u-ada', name: 'Ada' })
     expect(said()).toContain('2222 3333')
@@ -229,14 +236,22 @@ describe('devices in the settings', () => {
     await open(DeviceKeys)
     button('Get the keys from another device').click()
     expect(called('askForKeys')).toHaveLength(1)
-    devices.asking = { code: null }
+    const asking = { url: 'https://chat.test/chat#link-0123456789abcdef-0', received: false }
+    devices.asking = { ...asking, code: null }
     await settle()
+    await settle()
+    expect(dialog().querySelector('svg.qr')?.getAttribute('aria-label')).toBe('QR code for linking this device')
     expect(said()).toContain('Open the settings on another device')
-    devices.asking = { code: '123456' }
+    devices.asking = { ...asking, code: '123456' }
     await settle()
     expect(said()).toContain('123 456')
     button('Cancel').click()
     expect(called('stopAsking')).toHaveLength(1)
+    devices.asking = { ...asking, code: '123456', received: true }
+    await settle()
+    await fill('Code on the other device', '654 321')
+    await submit()
+    expect(called('confirmKeys')).toEqual([['654 321']])
     devices.asking = null
     devices.askFailure = { kind: 'timeout', reason: 'linkOver', detail: '' }
     await settle()
@@ -260,7 +275,7 @@ describe('devices in the settings', () => {
   })
 
   it('hand the keys over once the code of the other device was typed', async () => {
-    devices.offers = [{ id: 'l1', name: 'Safari · iPhone', ready: true }]
+    devices.offers = [{ id: 'l1', name: 'Safari · iPhone', ready: true, scanned: false }]
     await open(DeviceKeys)
     expect(said()).toContain('Safari · iPhone asks for the keys')
     button('Hand over the keys').click()
@@ -271,6 +286,23 @@ describe('devices in the settings', () => {
     await submit()
     expect(called('handOver')).toEqual([['l1', '123 456']])
     expect(said()).toContain('Wrong code.')
+    delete answers.handOver
+    button('Hand over the keys').click()
+    await settle()
+    await fill('Code on the other device', '123 456')
+    await submit()
+    expect(said()).toContain('Type this code on the new device')
+    expect(said()).toContain('654 321')
+  })
+
+  it('hand the keys over without a code where the QR code was scanned, but not unasked', async () => {
+    devices.offers = [{ id: 'l1', name: 'Safari · iPhone', ready: false, scanned: true }]
+    await open(DeviceKeys)
+    expect(said()).toContain('You have scanned its code.')
+    expect(called('handOverScanned')).toEqual([])
+    button('Send the keys').click()
+    await settle()
+    expect(called('handOverScanned')).toEqual([['l1']])
   })
 
   it('ask two words of a new recovery phrase back before it is used', async () => {

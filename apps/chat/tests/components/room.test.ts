@@ -264,7 +264,14 @@ describe('a room on screen', () => {
   })
 
   it('warns of a changed key until that is accepted or put off', async () => {
-    const change = { roomId: 'r1', userId: 'u-ada', name: 'Ada', oldFingerprint: '0', newFingerprint: '1' }
+    const change = {
+      roomId: 'r1',
+      userId: 'u-ada',
+      name: 'Ada',
+      oldFingerprint: '0',
+      newFingerprint: '1',
+      account: false,
+    }
     state.keyChanges = [
       change,
       { ...change, userId: 'u-bob', name: 'Bob', oldFingerprint: '' },

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { commitmentOf, linkCode, linkKey, newLinkPair, newNonce, openParts, sealParts } from '@/crypto/link'
+import { commitmentOf, linkCode, linkKey, newLinkPair, newNonce, newSecret, openParts, sealParts } from '@/crypto/link'
 import { newPhrase, parsePhrase, phraseKey } from '@/crypto/phrase'
 import { newSalt } from '@/crypto/password'
 import { decrypt, encrypt } from '@/crypto/roomKey'
@@ -10,24 +10,34 @@ describe('a link', () => {
   it('gives both devices the same code and the same key', async () => {
     const [one, other, nonce] = [await newLinkPair(), await newLinkPair(), newNonce()]
     const reveal = { key: one.publicKey, nonce }
-    expect(await linkCode(ID, reveal, other.publicKey)).toMatch(/^\d{6}$/)
-    expect(await linkCode(ID, reveal, other.publicKey)).toBe(await linkCode(ID, reveal, other.publicKey))
-    const keys = [await linkKey(ID, one, other.publicKey), await linkKey(ID, other, one.publicKey)]
+    expect(await linkCode('there', ID, reveal, other.publicKey)).toMatch(/^\d{6}$/)
+    expect(await linkCode('there', ID, reveal, other.publicKey)).toBe(
+      await linkCode('there', ID, reveal, other.publicKey),
+    )
+    const keys = [await linkKey(ID, one, other.publicKey, null), await linkKey(ID, other, one.publicKey, null)]
     const sealed = await encrypt(keys[0]!, 'keys')
     expect(await decrypt(keys[1]!, sealed)).toBe('keys')
-    const foreign = await linkKey('f'.repeat(16), other, one.publicKey)
+    const foreign = await linkKey('f'.repeat(16), other, one.publicKey, null)
     expect(await decrypt(foreign!, sealed)).toBeNull()
+    expect(newSecret()).toMatch(/^[0-9a-f]{32}$/)
+    const secret = newSecret()
+    const scanned = [await linkKey(ID, one, other.publicKey, secret), await linkKey(ID, other, one.publicKey, secret)]
+    expect(await decrypt(scanned[1]!, await encrypt(scanned[0]!, 'keys'))).toBe('keys')
+    const guessed = await linkKey(ID, other, one.publicKey, newSecret())
+    expect(await decrypt(guessed!, await encrypt(scanned[0]!, 'keys'))).toBeNull()
+    expect(await decrypt(keys[1]!, await encrypt(scanned[0]!, 'keys'))).toBeNull()
   })
 
   it('has another code and another commitment if anything of it is exchanged', async () => {
     const [one, other, third] = [await newLinkPair(), await newLinkPair(), await newLinkPair()]
     const reveal = { key: one.publicKey, nonce: newNonce() }
-    const code = await linkCode(ID, reveal, other.publicKey)
+    const code = await linkCode('there', ID, reveal, other.publicKey)
     const codes = await Promise.all([
-      linkCode(ID, { ...reveal, nonce: newNonce() }, other.publicKey),
-      linkCode(ID, { ...reveal, key: third.publicKey }, other.publicKey),
-      linkCode(ID, reveal, third.publicKey),
-      linkCode('f'.repeat(16), reveal, other.publicKey),
+      linkCode('there', ID, { ...reveal, nonce: newNonce() }, other.publicKey),
+      linkCode('there', ID, { ...reveal, key: third.publicKey }, other.publicKey),
+      linkCode('there', ID, reveal, third.publicKey),
+      linkCode('there', 'f'.repeat(16), reveal, other.publicKey),
+      linkCode('back', ID, reveal, other.publicKey),
     ])
     // One of a million is the same by chance.
     expect(codes.filter((each) => each === code).length).toBeLessThan(2)
@@ -43,7 +53,7 @@ describe('a link', () => {
 
   it('has no key with a point that is not on the curve', async () => {
     const { publicKey } = await newLinkPair()
-    expect(await linkKey(ID, await newLinkPair(), { ...publicKey, x: 'A'.repeat(43) })).toBeNull()
+    expect(await linkKey(ID, await newLinkPair(), { ...publicKey, x: 'A'.repeat(43) }, null)).toBeNull()
   })
 })
 

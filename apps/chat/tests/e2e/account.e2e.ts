@@ -60,6 +60,10 @@ describe('an account', () => {
     const code = await there.locator('strong.code').textContent()
     await settings.getByLabel('Code on the other device').fill(code ?? '')
     await settings.getByRole('button', { name: 'Send the keys' }).click()
+    // Each shows a code to the other: the new browser takes nothing before it knows whose keys it has.
+    const back = await settings.locator('strong.code').textContent()
+    await there.getByLabel('Code on the other device').fill(back ?? '')
+    await there.getByRole('button', { name: 'Take the keys' }).click()
     await there.getByRole('button', { name: 'Get the keys from another device' }).waitFor({ state: 'detached' })
     await there.getByText('this browser does not know').waitFor()
 
@@ -73,6 +77,11 @@ describe('an account', () => {
     await third.page.keyboard.press('Escape')
     await third.openRoom('Secret')
     await third.sees('Only for us')
+    // A QR code leads to the settings, and its secret does not stay in the address bar.
+    await ada.page.goto('about:blank')
+    await ada.page.goto(`${relay.origin}/chat#link-0123456789abcdef-${'f'.repeat(32)}`)
+    await settings.waitFor()
+    expect(new URL(ada.page.url()).hash).toBe('')
     expect([...ada.complaints, ...second.complaints, ...third.complaints]).toEqual([])
     for (const person of [ada, second, third]) await person.leave()
   })

@@ -240,6 +240,13 @@ describe('what one types', () => {
     expect(addresses.parseInvitation(typed)).toBe(room)
   })
 
+  it('as the QR code of a device', () => {
+    const [id, secret] = ['0123456789abcdef', 'f'.repeat(32)]
+    expect(addresses.parseLinkFragment(addresses.linkFragment(id, secret))).toEqual({ id, secret })
+    for (const other of ['', '#', `#link-${id}`, `#link-${id}-${secret}0`, `link-${id}-${secret}`, '#1700000000000-a'])
+      expect(addresses.parseLinkFragment(other)).toBeNull()
+  })
+
   it('as an emoji: one that can stand in an address', () => {
     for (const good of ['👍', '❤️', '👩‍👩‍👧‍👦', '🇩🇪', '1️⃣']) expect(addresses.isEmoji(good), good).toBe(true)
     for (const bad of ['', 'a', '/', '*️⃣', '#', '👍 👍', '👍/👍', '\u0000👍', '👍'.repeat(40)]) {

@@ -271,13 +271,19 @@ const CONTRACT: readonly (readonly [string, Parser, unknown, unknown])[] = [
     'device',
     shapes.parseDevice,
     { name: 'Desk', key: JWK, exchange: JWK, createdAt: 5, sig: SIGNATURE },
-    { name: 'Desk', key: VERIFYING, exchange: JWK, createdAt: 5, sig: SIGNATURE },
+    { name: 'Desk', key: VERIFYING, exchange: JWK, createdAt: 5, sig: SIGNATURE, session: null, endedAt: null },
+  ],
+  [
+    'device that was signed out',
+    shapes.parseDevice,
+    { name: 'Desk', key: JWK, exchange: JWK, createdAt: 5, sig: SIGNATURE, session: '0a1b', endedAt: 9 },
+    { name: 'Desk', key: VERIFYING, exchange: JWK, createdAt: 5, sig: SIGNATURE, session: '0a1b', endedAt: 9 },
   ],
   [
     'device that is not linked',
     shapes.parseDevice,
     { key: JWK, exchange: JWK },
-    { name: '', key: VERIFYING, exchange: JWK, createdAt: 0, sig: null },
+    { name: '', key: VERIFYING, exchange: JWK, createdAt: 0, sig: null, session: null, endedAt: null },
   ],
   [
     'request for the keys',
@@ -291,8 +297,13 @@ const CONTRACT: readonly (readonly [string, Parser, unknown, unknown])[] = [
     { name: 'Desk', deviceId: DEVICE, commit: HASH, key: JWK, nonce: 'AAAA' },
     { name: 'Desk', deviceId: DEVICE, commit: HASH, reveal: { key: JWK, nonce: 'AAAA' } },
   ],
-  ['answer to it', shapes.parseLinkAnswer, { key: JWK }, { key: JWK, parts: null }],
-  ['answer with the keys', shapes.parseLinkAnswer, { key: JWK, parts: 2 }, { key: JWK, parts: 2 }],
+  ['answer to it', shapes.parseLinkAnswer, { key: JWK }, { key: JWK, parts: null, scanned: false }],
+  [
+    'answer with the keys',
+    shapes.parseLinkAnswer,
+    { key: JWK, parts: 2, scanned: true },
+    { key: JWK, parts: 2, scanned: true },
+  ],
   [
     'head of a backup',
     shapes.parseBackupHead,
@@ -639,6 +650,9 @@ describe('what others may write instead', () => {
     })
     expect(shapes.parseFriend({})).toMatchObject({ addedAt: 0 })
     expect(shapes.parseRequest({ type: 'dm', fromId: 'u-1' })).toMatchObject({ text: '' })
+    const device = { name: 'x', key: VERIFYING, exchange: JWK, createdAt: 1 }
+    for (const part of [{}, { sig: SIGNATURE }, { session: '0a' }, { endedAt: 0 }])
+      expect(shapes.wireOfDevice(shapes.parseDevice({ ...device, ...part })!)).toEqual({ ...device, ...part })
     expect(['creator', 'admin', 'owner', 1].map((role) => shapes.stampedRole({ role }))).toEqual([
       'creator',
       'admin',

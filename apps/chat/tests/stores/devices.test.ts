@@ -1,5 +1,7 @@
 /** One person on several devices. */
 import { beforeEach, describe, expect, it } from 'vitest'
+import { signEvent } from '@/crypto/devices'
+import { parseMessage } from '@/protocol/shapes'
 import type { Tester } from '../support/person'
 import { World } from './world'
 
@@ -141,5 +143,90 @@ describe('a second device', () => {
     await world.done(second.messages.send(roomId, { text: 'from the second' }))
     await world.pass(500)
     expect(messages(bob)).toMatchObject([{ text: 'from the second', verification: 'verified' }])
+  })
+})
+
+describe('a device that was signed out', () => {
+  const place = (tester: Tester): string => `/chat/user/${tester.userId}/devices/${tester.runtime.identity.deviceId}`
+
+  it('is in no list any more; what it had signed stays verified, and nothing later', async () => {
+    const second = await world.device(alice)
+    await world.done(second.runtime.device.takeAccount((await alice.runtime.device.accountPair())!))
+    await world.done(second.messages.send(roomId, { text: 'while signed in' }))
+    const { deviceId } = second.runtime.identity
+    const identity = second.runtime.identity
+    const where = place(second)
+    await world.done(second.session.logout(), 2_000)
+    expect(world.relay.value(where)).toMatchObject({ endedAt: expect.any(Number) as number })
+    expect(alice.devices.devices.map((each) => each.deviceId)).not.toContain(deviceId)
+    // Whoever has copied its keys.
+    const head = { kind: 'message', type: 'text', from: 'Alice', fromId: 's', userId: alice.userId, deviceId }
+    await world.pass(60_000)
+    const late = { ...head, msgId: '1700000000000-late', text: 'copied keys', timestamp: world.clock.now() }
+    const sig2 = await signEvent(identity.signingKey, roomId, parseMessage(late)!)
+    const carol = await world.person('Carol')
+    await world.done(carol.rooms.join(roomId))
+    carol.messages.timeline(roomId)
+    await world.pass(4_000)
+    world.relay.emit(`/chat/room/${roomId}/messages`, { ...late, sig2 })
+    await world.pass(1_000)
+    expect(messages(carol).map(({ text, verification }) => [text, verification])).toEqual([
+      ['while signed in', 'verified'],
+      ['copied keys', 'unverified'],
+    ])
+  })
+
+  it('ends with its session, whoever ended that, and comes back with a new one', async () => {
+    const list = (...ids: string[]) =>
+      ids.map((id) => ({ id, device: 'x', created_at: 1, last_seen: 2, current: id === '0a' }))
+    const sessionsOf = (tester: Tester, ids: () => string[], current: string): void => {
+      tester.runtime.platform.fetch = async (_url, { method }) => {
+        const body = list(...ids()).map((each) => ({ ...each, current: each.id === current }))
+        return new Response(JSON.stringify(method === 'DELETE' ? {} : body))
+      }
+    }
+    let ids = ['0a', '0b']
+    sessionsOf(alice, () => ids, '0a')
+    const second = await world.device(alice)
+    sessionsOf(second, () => ids, '0b')
+    await world.done(second.runtime.device.publish())
+    expect(world.relay.value(place(second))).toMatchObject({ session: '0b' })
+    await world.done(alice.devices.endSignIn('0b'))
+    expect(alice.devices.devices).toHaveLength(1)
+    await world.done(second.runtime.device.publish())
+    expect(world.relay.value(place(second))).not.toHaveProperty('endedAt')
+    expect(alice.devices.devices).toHaveLength(2)
+    ids = ['0a']
+    await world.done(alice.devices.loadSignIns())
+    expect(alice.devices.devices.map(({ current }) => current)).toEqual([true])
+  })
+})
+
+describe('an account key that was lost', () => {
+  it('is replaced with a warning; others believe the new one once they have accepted it', async () => {
+    await world.done(alice.messages.send(roomId, { text: 'before' }))
+    const second = await world.device(alice)
+    second.messages.timeline(roomId)
+    await world.pass(4_000)
+    await world.done(second.devices.startOver(), 1_000)
+    expect([second.devices.hasAccountKey, second.devices.mayConfirm]).toEqual([true, true])
+    await world.done(second.messages.send(roomId, { text: 'with new keys' }))
+    await world.pass(500)
+    const marks = () => messages(bob).map(({ text, verification }) => [text, verification])
+    expect(marks().at(-1)).toEqual(['with new keys', 'unverified'])
+    expect(bob.security.keyChanges(roomId)).toMatchObject([{ userId: alice.userId, name: 'Alice', account: true }])
+    bob.security.dismissKeyChange(roomId, alice.userId)
+    expect(bob.security.keyChanges(roomId)).toEqual([])
+    await world.pass(31_000)
+    await world.done(second.messages.send(roomId, { text: 'again' }))
+    await world.pass(500)
+    expect(marks().at(-1)).toEqual(['again', 'unverified'])
+    await world.done(bob.security.acceptKey(roomId, alice.userId))
+    await world.done(second.messages.send(roomId, { text: 'accepted' }))
+    await world.pass(500)
+    expect(marks().at(-1)).toEqual(['accepted', 'verified'])
+    expect(bob.security.keyChanges(roomId)).toEqual([])
+    // The account's other device learns that it is not confirmed any more.
+    expect(alice.security.keyChanges(roomId)).toMatchObject([{ userId: alice.userId, account: true }])
   })
 })

@@ -1,5 +1,8 @@
 /** How the keys of an account get to another of its devices: by a code, or from a backup. */
 import { beforeEach, describe, expect, it } from 'vitest'
+import { linkKey, newLinkPair, sealParts } from '@/crypto/link'
+import type { PublicJwk } from '@/protocol/shapes'
+import { writeBundle } from '@/storage/keyBundle'
 import type { Tester } from '../support/person'
 import { World } from './world'
 
@@ -33,7 +36,7 @@ describe('a link', () => {
   /** Lets the new device ask, and the first one answer; returns the id and the code on the new one's screen. */
   async function link(second: Tester): Promise<{ id: string; code: string }> {
     await world.done(second.devices.askForKeys())
-    expect(second.devices.asking).toEqual({ code: null })
+    expect(second.devices.asking).toMatchObject({ code: null, received: false })
     const { id, name } = alice.devices.offers[0]!
     expect(name).toBe('Test')
     await world.done(alice.devices.answer(id))
@@ -47,8 +50,13 @@ describe('a link', () => {
     expect(second.devices.offers).toEqual([])
     const { id, code } = await link(second)
     expect(alice.notifications.notices).toMatchObject([{ key: 'notices.linkAsked', params: { name: 'Test' } }])
-    await world.done(alice.devices.handOver(id, `${code.slice(0, 3)} ${code.slice(3)}`))
+    const back = await world.done(alice.devices.handOver(id, `${code.slice(0, 3)} ${code.slice(3)}`))
     await world.pass(1_000)
+    // The keys are there, and nothing is taken before it is known whose they are.
+    expect(second.devices.asking).toMatchObject({ code, received: true })
+    expect(second.devices.hasAccountKey).toBe(false)
+    expect(back).toMatch(/^\d{6}$/)
+    await world.done(second.devices.confirmKeys(` ${back} `), 1_500)
     expect([second.devices.asking, second.devices.askFailure]).toEqual([null, null])
     expect([second.devices.hasAccountKey, second.devices.mayConfirm]).toEqual([true, true])
     expect(alice.devices.offers).toEqual([])
@@ -60,6 +68,75 @@ describe('a link', () => {
     expect(texts(bob)).toContainEqual(['after', 'encrypted'])
     const places = Object.keys(world.stored(`/chat/user/${alice.userId}/link/${id}`))
     expect(places.every((place) => /-\d+$/.test(place))).toBe(true)
+  })
+
+  it('takes no keys of somebody who stands between, and pretends to be a device that has them', async () => {
+    const second = await newDevice()
+    const mallory = await world.person('Mallory')
+    await world.done(second.devices.askForKeys())
+    const { id } = alice.devices.offers[0]!
+    const place = `/chat/user/${alice.userId}/link/${id}`
+    // The relay answers itself, and sends what Mallory has, encrypted as it should be.
+    const own = await newLinkPair()
+    world.relay.put(`${place}-answer`, { key: own.publicKey })
+    await world.pass(500)
+    const { key } = world.relay.value(place) as unknown as { key: PublicJwk }
+    const bundle = await writeBundle(mallory.runtime.storage, (await mallory.runtime.device.accountPair())!, 100_000)
+    const send = async (secret: string | null) => {
+      const parts = await sealParts((await linkKey(id, own, key, secret))!, id, bundle)
+      parts.forEach((part, at) => world.relay.put(`${place}-${at}`, part))
+      const scanned = secret !== null && { scanned: true }
+      world.relay.put(`${place}-answer`, { key: own.publicKey, parts: parts.length, ...scanned })
+      await world.pass(500)
+    }
+    await send(null)
+    expect(second.devices.asking).toMatchObject({ received: true })
+    await world.done(second.devices.confirmKeys('000000'))
+    expect(second.devices.askFailure).toMatchObject({ reason: 'wrongCode' })
+    await expect(second.devices.confirmKeys('000000')).rejects.toMatchObject({ reason: 'linkOver' })
+    expect(second.devices.hasAccountKey).toBe(false)
+  })
+
+  /** The other device scans the QR code of the new one. */
+  async function scan(second: Tester, edit: (hash: string) => string = (hash) => hash): Promise<string> {
+    await world.done(second.devices.askForKeys())
+    const { url } = second.devices.asking!
+    expect(url.startsWith('https://chat.test/chat#link-')).toBe(true)
+    expect(alice.devices.takeFragment(edit(new URL(url).hash))).toBe(true)
+    const { id, scanned } = alice.devices.offers[0]!
+    expect(scanned).toBe(true)
+    return id
+  }
+
+  it('needs no code where its QR code was scanned', async () => {
+    expect(alice.devices.takeFragment('#1700000000000-abc')).toBe(false)
+    const second = await newDevice()
+    const id = await scan(second)
+    await world.done(alice.devices.handOverScanned(id), 2_000)
+    await world.pass(500)
+    expect([second.devices.asking, second.devices.askFailure]).toEqual([null, null])
+    expect([second.devices.hasAccountKey, second.devices.mayConfirm]).toEqual([true, true])
+    await expect(alice.devices.handOverScanned(id)).rejects.toMatchObject({ reason: 'linkOver' })
+  })
+
+  it('gives nothing away for another QR code', async () => {
+    const second = await newDevice()
+    const id = await scan(second, (hash) => hash.replace(/.{32}$/, 'f'.repeat(32)))
+    await world.done(alice.devices.handOverScanned(id), 2_000)
+    await world.pass(500)
+    expect(second.devices.askFailure).toMatchObject({ reason: 'linkOver' })
+    expect(second.devices.hasAccountKey).toBe(false)
+  })
+
+  it('that was scanned ends where the new device says nothing more', async () => {
+    const second = await newDevice()
+    const id = await scan(second)
+    second.connection.retryNow()
+    world.relay.policy = (message, subject) =>
+      message.type === 'SET' && message.address.endsWith(`/link/${id}`) && subject !== null
+        ? { code: 403, message: 'Not now.' }
+        : null
+    await expect(world.done(alice.devices.handOverScanned(id), 20_000)).rejects.toMatchObject({ reason: 'linkOver' })
   })
 
   it('ends at a wrong code, and nothing is handed over', async () => {

@@ -1,11 +1,20 @@
 import type { Messages } from '../en'
 import { calls } from './calls'
 import { chat } from './chat'
+import { devices } from './devices'
 import { dialogs } from './dialogs'
 import { entry } from './entry'
 import { general } from './general'
 import { people } from './people'
 
-const de: Messages = { ...general, ...entry, ...chat, ...calls, ...dialogs, ...people }
+const de: Messages = {
+  ...general,
+  ...entry,
+  ...chat,
+  ...calls,
+  ...devices,
+  ...dialogs,
+  ...people,
+}
 
 export default de

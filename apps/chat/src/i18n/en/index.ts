@@ -1,11 +1,20 @@
 import { calls } from './calls'
 import { chat } from './chat'
+import { devices } from './devices'
 import { dialogs } from './dialogs'
 import { entry } from './entry'
 import { general } from './general'
 import { people } from './people'
 
-const en = { ...general, ...entry, ...chat, ...calls, ...dialogs, ...people }
+const en = {
+  ...general,
+  ...entry,
+  ...chat,
+  ...calls,
+  ...devices,
+  ...dialogs,
+  ...people,
+}
 
 /** The texts that every language must have; the compiler compares each language with it. */
 export type Messages = typeof en

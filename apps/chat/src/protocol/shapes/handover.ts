@@ -1,6 +1,6 @@
 /** How devices of a user hand keys to each other: links and backups, at addresses that only this user reads. */
 import { BACKUP_PLACES, isDeviceId, MAX_BACKUP_PARTS } from '../addresses'
-import { base64, fieldsOf, id, line, own, time } from './fields'
+import { base64, fieldsOf, flag, id, line, own, time } from './fields'
 import { publicJwk, type PublicJwk } from './keys'
 import type { Sealed } from './messages'
 
@@ -29,11 +29,21 @@ export function parseLinkRequest(value: unknown): LinkRequest | null {
 const partCount = (value: unknown, max: number): number | null =>
   typeof value === 'number' && Number.isInteger(value) && value > 0 && value <= max ? value : null
 
-/** What a device that has the keys writes: its key, and once the code was right the number of parts. */
-export function parseLinkAnswer(value: unknown): { key: PublicJwk; parts: number | null } | null {
+/** What a device that has the keys writes. */
+export interface LinkAnswer {
+  key: PublicJwk
+  /** The number of parts, once the code was right; null: not yet. */
+  parts: number | null
+  /** They are encrypted with the secret of the QR code, too. */
+  scanned: boolean
+}
+
+export function parseLinkAnswer(value: unknown): LinkAnswer | null {
   const fields = fieldsOf(value)
   const key = fields && publicJwk(own(fields, 'key'), [])
-  return fields && key ? { key, parts: partCount(own(fields, 'parts'), MAX_PARTS) } : null
+  return fields && key
+    ? { key, parts: partCount(own(fields, 'parts'), MAX_PARTS), scanned: flag(fields, 'scanned') }
+    : null
 }
 
 /** The head of a backup: the salt of the phrase, and where its parts are. */

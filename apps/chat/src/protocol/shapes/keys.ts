@@ -34,7 +34,12 @@ export function parseSigningKey(value: unknown): SigningKey | null {
 }
 
 /** The public key of an account, which signs the records of its devices. */
-export function parseAccount(value: unknown): { key: PublicJwk; createdAt: number } | null {
+export interface AccountRecord {
+  key: PublicJwk
+  createdAt: number
+}
+
+export function parseAccount(value: unknown): AccountRecord | null {
   const fields = fieldsOf(value)
   const key = fields && publicJwk(own(fields, 'key'), ['verify'])
   return fields && key ? { key, createdAt: time(fields, 'createdAt') ?? 0 } : null
@@ -48,7 +53,16 @@ export interface DeviceRecord {
   createdAt: number
   /** The signature of the account key; null: the device has not been linked to the account yet. */
   sig: string | null
+  /** The session in which it is signed in, as the auth API lists it; null: not known. */
+  session: string | null
+  /** When it was signed out, ms: what it signed later does not count. null: it is signed in. */
+  endedAt: number | null
 }
+
+/** What the account key signs of a device. */
+export type DeviceKeys = Pick<DeviceRecord, 'name' | 'key' | 'exchange' | 'createdAt'>
+
+const SESSION_ID = /^[A-Za-z0-9_-]{1,64}$/
 
 export function parseDevice(value: unknown): DeviceRecord | null {
   const fields = fieldsOf(value)
@@ -56,7 +70,14 @@ export function parseDevice(value: unknown): DeviceRecord | null {
   const exchange = fields && publicJwk(own(fields, 'exchange'), [])
   if (!fields || !key || !exchange) return null
   const createdAt = time(fields, 'createdAt') ?? 0
-  return { name: line(fields, 'name', 64), key, exchange, createdAt, sig: base64(fields, 'sig', 88) }
+  const session = id(fields, 'session', (text) => SESSION_ID.test(text))
+  const [sig, endedAt] = [base64(fields, 'sig', 88), time(fields, 'endedAt')]
+  return { name: line(fields, 'name', 64), key, exchange, createdAt, sig, session, endedAt }
+}
+
+/** The record of a device as it is written. */
+export function wireOfDevice({ sig, session, endedAt, ...keys }: DeviceRecord): object {
+  return { ...keys, ...(sig && { sig }), ...(session && { session }), ...(endedAt !== null && { endedAt }) }
 }
 
 /** The public exchange key of a user in a room. */

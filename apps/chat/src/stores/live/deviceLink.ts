@@ -1,6 +1,8 @@
 /**
  * Hands the keys of an account to a new device, at `/chat/user/{userId}/link/{id}`. The new device asks; another one that
- * has the account key answers, and sends the keys after somebody has typed the code there that the new one shows.
+ * has the account key answers, and sends the keys after somebody has typed the code there that the new one shows; the new
+ * one takes them after somebody has typed the code that the other one shows. Who scans the QR code of the new one types
+ * none.
  */
 import {
   commitmentOf,
@@ -8,9 +10,11 @@ import {
   linkKey,
   newLinkPair,
   newNonce,
+  newSecret,
   openParts,
   sealParts,
   type LinkPair,
+  type Reveal,
 } from '@/crypto/link'
 import { address, parseAddress, pattern } from '@/protocol/addresses'
 import type { Update } from '@/protocol/connection'
@@ -20,6 +24,7 @@ import {
   parseLinkAnswer,
   parseLinkRequest,
   parsePart,
+  type LinkAnswer,
   type LinkRequest,
   type PublicJwk,
 } from '@/protocol/shapes'
@@ -32,6 +37,8 @@ export const LINK_TTL_S = 120
 /** What a link may carry: as many parts as its addresses have numbers. */
 const MAX_CHARS = 90 * 30_000
 const ID_DIGITS = 16
+/** How long to wait for the other device after an answer, ms. */
+const REVEAL_MS = 15_000
 
 /** This device asks for the keys. */
 interface Asking {
@@ -39,8 +46,14 @@ interface Asking {
   pair: LinkPair
   nonce: string
   commit: string
+  /** What the QR code says. */
+  secret: string
   /** The key of the device that answered first. */
   answer: PublicJwk | null
+  /** The code that the other device found, too. */
+  code: string | null
+  /** The keys, until the code of the other device is typed here: the relay might have sent its own. */
+  received: string | null
 }
 
 /** Another device asks this one. */
@@ -48,13 +61,30 @@ interface Offer {
   request: LinkRequest
   /** The own key of this link, once somebody chose to hand the keys over. */
   pair: LinkPair | null
+  /** Called when the other device has revealed its key. */
+  onReveal: () => void
+}
+
+/** A device that asks this one; `ready`: it shows its code. */
+export interface LinkOffer {
+  id: string
+  name: string
+  ready: boolean
+}
+
+/** The own request; `code` once another device has answered, `received` once the keys wait for its code. */
+export interface AskingState {
+  id: string
+  secret: string
+  code: string | null
+  received: boolean
 }
 
 export interface LinkEvents {
-  /** The own request: the code once another device has answered; null: it is over. */
-  onAsking: (state: { code: string | null } | null, failure: Failure | null) => void
+  /** null: it is over. */
+  onAsking: (state: AskingState | null, failure: Failure | null) => void
   /** Devices that ask this one. */
-  onOffers: (offers: readonly { id: string; name: string; ready: boolean }[]) => void
+  onOffers: (offers: readonly LinkOffer[]) => void
 }
 
 export class DeviceLink {
@@ -85,8 +115,8 @@ export class DeviceLink {
     const id = this.newId()
     const commit = await commitmentOf(id, { key: pair.publicKey, nonce })
     this.finish(null)
-    this.asking = { id, pair, nonce, commit, answer: null }
-    this.events.onAsking({ code: null }, null)
+    this.asking = { id, pair, nonce, commit, secret: newSecret(), answer: null, code: null, received: null }
+    this.tellAsking()
     this.stopWaiting = this.runtime.platform.clock.after(LINK_TTL_S * 1000, () =>
       this.finish(new Failure('timeout', 'nobody answered the link', { reason: 'linkOver' })),
     )
@@ -98,6 +128,13 @@ export class DeviceLink {
     this.finish(null)
     // Without a connection it ends by itself.
     if (asking) this.write(asking.id, null).catch(() => undefined)
+  }
+
+  private tellAsking(): void {
+    const { asking } = this
+    if (!asking) return
+    const { id, secret, code, received } = asking
+    this.events.onAsking({ id, secret, code, received: received !== null }, null)
   }
 
   private requestOf({ commit, pair, nonce, answer }: Asking): object {
@@ -117,22 +154,43 @@ export class DeviceLink {
     }
     if (!asking.answer) {
       asking.answer = said.key
-      const code = await linkCode(asking.id, { key: asking.pair.publicKey, nonce: asking.nonce }, said.key)
+      const code = await this.codeOf(asking, 'there')
       await this.write(asking.id, this.requestOf(asking))
-      if (this.asking === asking) this.events.onAsking({ code }, null)
+      asking.code = code
+      this.tellAsking()
     } else if (said.parts !== null && said.key.x === asking.answer.x) {
-      await this.takeKeys(asking, said.key, said.parts)
+      await this.takeKeys(asking, said, said.parts)
     }
   }
 
-  private async takeKeys(asking: Asking, other: PublicJwk, count: number): Promise<void> {
+  private codeOf({ id, pair, nonce, answer }: Asking, way: 'there' | 'back'): Promise<string> {
+    return linkCode(way, id, { key: pair.publicKey, nonce }, answer as PublicJwk)
+  }
+
+  private async takeKeys(asking: Asking, { key: other, scanned }: LinkAnswer, count: number): Promise<void> {
     const { connection, self } = this.runtime
-    const key = await linkKey(asking.id, asking.pair, other)
+    const key = await linkKey(asking.id, asking.pair, other, scanned ? asking.secret : null)
     const places = Array.from({ length: count }, (_, at) => address.link(self.userId, `${asking.id}-${at}`))
     const parts = (await Promise.all(places.map((place) => connection.get(place)))).map(parsePart)
     const sealed = parts.filter((part) => part !== null)
     const text = key && sealed.length === count ? await openParts(key, asking.id, sealed) : null
     if (text === null) throw new Failure('invalid', 'the keys of the link cannot be read', { reason: 'linkOver' })
+    // Only who has seen the QR code could encrypt them with its secret.
+    if (scanned) return this.take(asking, text)
+    asking.received = text
+    this.tellAsking()
+  }
+
+  /** Takes the keys that have been received, if the code is that of the device which sent them. */
+  async confirmKeys(code: string): Promise<void> {
+    const { asking } = this
+    if (!asking?.received) throw new Failure('missing', 'no keys have been received', { reason: 'linkOver' })
+    if ((await this.codeOf(asking, 'back')) === code.replace(/\D/g, '')) return this.take(asking, asking.received)
+    this.finish(new Failure('invalid', 'wrong code', { reason: 'wrongCode' }))
+    await this.write(asking.id, null)
+  }
+
+  private async take(asking: Asking, text: string): Promise<void> {
     await takeBundle(this.runtime, text)
     this.finish(null)
     await Promise.all([asking.id, `${asking.id}-answer`].map((each) => this.write(each, null)))
@@ -154,28 +212,62 @@ export class DeviceLink {
     await this.write(`${id}-answer`, { key: offer.pair.publicKey })
   }
 
-  /** Sends the keys if the code is the one that the other device shows; after a wrong one the link is over. */
-  async handOver(id: string, code: string): Promise<void> {
+  /**
+   * Sends the keys if the code is the one that the other device shows; after a wrong one the link is over. Resolves with
+   * the code that is to be typed there.
+   */
+  async handOver(id: string, code: string): Promise<string> {
+    const { reveal, pair, key } = await this.ready(id, null)
+    const right = (await linkCode('there', id, reveal, pair.publicKey)) === code.replace(/\D/g, '')
+    if (!right) return this.refuse(id)
+    await this.sendKeys(id, pair, key, false)
+    return linkCode('back', id, reveal, pair.publicKey)
+  }
+
+  /** Sends the keys to the device whose QR code was scanned here: only that one can read them. */
+  async handOverScanned(id: string, secret: string): Promise<void> {
+    await this.answer(id)
     const offer = this.offers.get(id)
-    const account = await this.runtime.device.accountPair()
-    if (!offer?.pair || !offer.request.reveal || !account)
+    if (offer && !offer.request.reveal) await this.revealed(offer)
+    const { pair, key } = await this.ready(id, secret)
+    await this.sendKeys(id, pair, key, true)
+  }
+
+  private revealed(offer: Offer): Promise<void> {
+    return new Promise((resolve) => {
+      const stop = this.runtime.platform.clock.after(REVEAL_MS, resolve)
+      offer.onReveal = () => {
+        stop()
+        resolve()
+      }
+    })
+  }
+
+  /** The link, which has one try from now on; rejects if the other device has not kept to what it committed to. */
+  private async ready(id: string, secret: string | null): Promise<{ reveal: Reveal; pair: LinkPair; key: CryptoKey }> {
+    const offer = this.offers.get(id)
+    if (!offer?.pair || !offer.request.reveal)
       throw new Failure('missing', `link ${id} is not ready`, { reason: 'linkOver' })
-    const { reveal, commit } = offer.request
     const { pair } = offer
+    const { reveal, commit } = offer.request
     this.forget(id)
-    const key = await linkKey(id, pair, reveal.key)
-    const right =
-      key !== null &&
-      (await commitmentOf(id, reveal)) === commit &&
-      (await linkCode(id, reveal, pair.publicKey)) === code.replace(/\D/g, '')
-    if (!right) {
-      await this.write(`${id}-answer`, null)
-      throw new Failure('invalid', 'wrong code', { reason: 'wrongCode' })
-    }
+    const key = await linkKey(id, pair, reveal.key, secret)
+    if (key === null || (await commitmentOf(id, reveal)) !== commit) return this.refuse(id)
+    return { reveal, pair, key }
+  }
+
+  private async refuse(id: string): Promise<never> {
+    await this.write(`${id}-answer`, null)
+    throw new Failure('invalid', 'wrong code', { reason: 'wrongCode' })
+  }
+
+  private async sendKeys(id: string, pair: LinkPair, key: CryptoKey, scanned: boolean): Promise<void> {
+    const account = await this.runtime.device.accountPair()
+    if (!account) throw new Failure('missing', 'no account key', { reason: 'linkOver' })
     const text = await writeBundle(this.runtime.storage, account, MAX_CHARS)
     const parts = await sealParts(key, id, text)
     await Promise.all(parts.map((part, at) => this.write(`${id}-${at}`, part)))
-    await this.write(`${id}-answer`, { key: pair.publicKey, parts: parts.length })
+    await this.write(`${id}-answer`, { key: pair.publicKey, parts: parts.length, ...(scanned && { scanned }) })
   }
 
   private forget(id: string): void {
@@ -190,7 +282,9 @@ export class DeviceLink {
     const known = this.offers.get(id)
     // What was committed to does not change.
     if (known && known.request.commit !== request.commit) return this.forget(id)
-    this.offers.set(id, { request, pair: known?.pair ?? null })
+    const onReveal = known?.onReveal ?? (() => undefined)
+    this.offers.set(id, { request, pair: known?.pair ?? null, onReveal })
+    if (request.reveal) onReveal()
     this.tellOffers()
   }
 

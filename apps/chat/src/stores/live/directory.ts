@@ -3,12 +3,15 @@
  * signed. It asks the relay, and remembers the answers.
  */
 import { isDeviceOf } from '@/crypto/devices'
+import { fingerprintOf } from '@/crypto/fingerprint'
 import { address } from '@/protocol/addresses'
-import { parseAccount, parseDevice, type DeviceRecord, type PublicJwk } from '@/protocol/shapes'
+import { parseAccount, parseDevice, type AccountRecord, type DeviceRecord, type PublicJwk } from '@/protocol/shapes'
 import type { Runtime } from '../runtime'
 
 /** Minimum time before something that was not there is asked for again. */
 const REFETCH_MS = 30_000
+/** How long the record of a device is believed: it may be signed out meanwhile. */
+const MAX_AGE_MS = 600_000
 
 interface Answer<T> {
   value: T | null
@@ -39,28 +42,48 @@ export class Directory {
     return this.remembered(this.accounts, userId, () => this.askAccount(userId))
   }
 
-  /** A device that the account key of its user has signed; null: there is no such device. */
-  device(userId: string, deviceId: string): Promise<DeviceRecord | null> {
-    return this.remembered(this.devices, `${userId} ${deviceId}`, () => this.askDevice(userId, deviceId))
+  /** A device that the account key of its user has signed, and that is signed in; null: there is no such device. */
+  async device(userId: string, deviceId: string): Promise<DeviceRecord | null> {
+    const record = await this.known(userId, deviceId)
+    return record?.endedAt === null ? record : null
+  }
+
+  /** A device that might sign in the name of its user at that time (ms), whether it is signed in now or not. */
+  async signer(userId: string, deviceId: string, at: number): Promise<DeviceRecord | null> {
+    const record = await this.known(userId, deviceId)
+    return record && (record.endedAt === null || at <= record.endedAt) ? record : null
+  }
+
+  private known(userId: string, deviceId: string): Promise<DeviceRecord | null> {
+    return this.remembered(this.devices, `${userId} ${deviceId}`, () => this.askDevice(userId, deviceId), MAX_AGE_MS)
+  }
+
+  /** Believes another account key of a user from now on. */
+  async repin(userId: string, account: AccountRecord): Promise<void> {
+    await this.runtime.storage.putValue(pinName(userId), account)
+    this.forget(userId)
   }
 
   private async remembered<T>(
     known: Map<string, Promise<Answer<T>>>,
     key: string,
     ask: () => Promise<T | null>,
+    maxAgeMs = Infinity,
   ): Promise<T | null> {
     const { clock } = this.runtime.platform
     const before = await known.get(key)
-    if (before && (before.value !== null || clock.now() - before.askedAt < REFETCH_MS)) return before.value
+    const ageMs = before ? clock.now() - before.askedAt : Infinity
+    if (before && ageMs < (before.value === null ? REFETCH_MS : maxAgeMs)) return before.value
     const askedAt = clock.now()
     const running = ask().then((value) => ({ value, askedAt }))
     known.set(key, running)
     try {
       return (await running).value
     } catch {
-      // No connection: nothing is known, and the next question is asked again.
-      known.delete(key)
-      return null
+      // No connection: what was known before holds, and the next question is asked again.
+      if (before?.value) known.set(key, Promise.resolve(before))
+      else known.delete(key)
+      return before?.value ?? null
     }
   }
 
@@ -77,6 +100,23 @@ export class Directory {
   private async askDevice(userId: string, deviceId: string): Promise<DeviceRecord | null> {
     const account = await this.account(userId)
     const record = account && parseDevice(await this.runtime.connection.get(address.device(userId, deviceId)))
-    return account && record && (await isDeviceOf(account, userId, deviceId, record)) ? record : null
+    if (!account || !record) return null
+    if (await isDeviceOf(account, userId, deviceId, record)) return record
+    await this.lookForChange(userId, deviceId, account, record)
+    return null
+  }
+
+  /** A device that another account key has signed: the user has made a new one, or somebody pretends to be that user. */
+  private async lookForChange(
+    userId: string,
+    deviceId: string,
+    pinned: PublicJwk,
+    record: DeviceRecord,
+  ): Promise<void> {
+    const current = parseAccount(await this.runtime.connection.get(address.account(userId)))
+    if (!current || current.key.x === pinned.x) return
+    if (!(await isDeviceOf(current.key, userId, deviceId, record))) return
+    const [oldFingerprint, newFingerprint] = await Promise.all([fingerprintOf(pinned), fingerprintOf(current.key)])
+    this.runtime.emit('accountChanged', { userId, account: current, oldFingerprint, newFingerprint })
   }
 }

@@ -6,7 +6,7 @@
 import { newAccountPair, signDevice } from '@/crypto/devices'
 import { publicJwkOf } from '@/crypto/exchange'
 import { address } from '@/protocol/addresses'
-import { asValue, parseAccount, parseDevice, type DeviceRecord } from '@/protocol/shapes'
+import { asValue, parseAccount, parseDevice, wireOfDevice, type DeviceKeys, type DeviceRecord } from '@/protocol/shapes'
 import type { Runtime } from '../runtime'
 
 const ACCOUNT_KEY = 'accountKey'
@@ -23,15 +23,50 @@ export class OwnDevice {
     const published = parseAccount(await connection.get(address.account(userId)))
     const pair = published ? await this.accountPair() : await this.makeAccount()
     const linked = pair !== null && (!published || (await publicJwkOf(pair.publicKey)).x === published.key.x)
-    const record = await this.record()
-    const sig = linked && pair ? await signDevice(pair.privateKey, userId, record) : null
+    const keys = await this.record()
+    const session = await this.session()
     const before = parseDevice(await connection.get(address.device(userId, identity.deviceId)))
+    const isSame = before?.name === keys.name && before.createdAt === keys.createdAt
     // Signatures differ each time: a record that is signed already stays.
-    const stays =
-      before?.name === record.name && before.createdAt === record.createdAt && (before.sig !== null || !linked)
-    if (!stays) await this.write(address.device(userId, identity.deviceId), { ...record, ...(sig && { sig }) })
+    const isSigned = isSame && before.sig !== null
+    if (!isSame || (linked && !isSigned) || before.session !== session || before.endedAt !== null) {
+      const sig = isSigned ? before.sig : linked && pair ? await signDevice(pair.privateKey, userId, keys) : null
+      await this.publishRecord(identity.deviceId, { ...keys, sig, session, endedAt: null })
+    }
     this.runtime.directory.forget(userId)
     return linked
+  }
+
+  /** The own session in the list of the auth API, so that this device ends with it. */
+  private async session(): Promise<string | null> {
+    const { auth, token } = this.runtime
+    // A relay without accounts lists none.
+    const list = await auth.sessions(token ?? '').catch(() => [])
+    return list.find(({ current }) => current)?.id ?? null
+  }
+
+  publishRecord(deviceId: string, record: DeviceRecord): Promise<void> {
+    return this.write(address.device(this.runtime.self.userId, deviceId), wireOfDevice(record))
+  }
+
+  /** This browser signs out: what is signed with its keys from now on does not count. */
+  async end(): Promise<void> {
+    const { connection, self, identity } = this.runtime
+    const where = address.device(self.userId, identity.deviceId)
+    const endedAt = Math.round(connection.serverNow())
+    const record = parseDevice(await connection.get(where))
+    if (record) await connection.set(where, asValue(wireOfDevice({ ...record, endedAt })))
+  }
+
+  /** Makes a new account key in the place of one that is lost. Whoever believes the old one has to accept it. */
+  async replaceAccount(): Promise<void> {
+    const { platform, directory, storage, self } = this.runtime
+    const pair = await newAccountPair()
+    const account = { key: await publicJwkOf(pair.publicKey, ['verify']), createdAt: platform.clock.now() }
+    await this.write(address.account(self.userId), { ...account, v: VERSION })
+    await storage.putValue(ACCOUNT_KEY, pair)
+    await directory.repin(self.userId, account)
+    await this.publish()
   }
 
   /** The account key; null: it has not been handed to this device. */
@@ -39,8 +74,11 @@ export class OwnDevice {
     return ((await this.runtime.storage.value(ACCOUNT_KEY)) ?? null) as CryptoKeyPair | null
   }
 
+  /** Takes the account key that another device or a backup vouches for, whatever the relay said before. */
   async takeAccount(pair: CryptoKeyPair): Promise<void> {
-    await this.runtime.storage.putValue(ACCOUNT_KEY, pair)
+    const { storage, directory, self } = this.runtime
+    await storage.putValue(ACCOUNT_KEY, pair)
+    await directory.repin(self.userId, { key: await publicJwkOf(pair.publicKey, ['verify']), createdAt: 0 })
     await this.publish()
   }
 
@@ -53,7 +91,7 @@ export class OwnDevice {
     return pair
   }
 
-  private async record(): Promise<Omit<DeviceRecord, 'sig'>> {
+  private async record(): Promise<DeviceKeys> {
     const { storage, platform, identity } = this.runtime
     const stored = await storage.value(SINCE)
     const createdAt = typeof stored === 'number' ? stored : platform.clock.now()

@@ -27,12 +27,12 @@ export class Verifier {
     this.fetching.clear()
   }
 
-  async prove(roomId: string, { event, via, content }: StoredEvent): Promise<Proof> {
+  async prove(roomId: string, { event, via, content, at }: StoredEvent): Promise<Proof> {
     const { userId, deviceId, sig2 } = event
     const shared = via === 'shared'
     if (userId === null) return 'unsigned'
     const { directory } = this.runtime
-    const device = deviceId !== null && sig2 !== null ? await directory.device(userId, deviceId) : null
+    const device = deviceId !== null && sig2 !== null ? await directory.signer(userId, deviceId, at) : null
     if (device && (await verifyEvent(device.key, roomId, event))) return 'verified'
     // Whose devices sign, of them nothing counts that is handed on without a signature.
     if (shared) return (await directory.account(userId)) ? 'denied' : 'unsigned'
