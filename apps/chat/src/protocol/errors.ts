@@ -40,6 +40,14 @@ export type FailureReason =
   | 'noBackup'
   | 'wrongCode'
   | 'linkOver'
+  | 'noFiles'
+  | 'emptyFile'
+  | 'fileTooBig'
+  | 'filesFull'
+  | 'relayFull'
+  | 'fileGone'
+  | 'fileDamaged'
+  | 'noMicrophone'
 
 interface FailureOptions {
   reason?: FailureReason

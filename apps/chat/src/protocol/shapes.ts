@@ -13,6 +13,7 @@ export {
   type RoomType,
   type Status,
 } from './shapes/fields'
+export * from './shapes/files'
 export * from './shapes/handover'
 export * from './shapes/history'
 export * from './shapes/keys'

@@ -1,6 +1,6 @@
 /** The records in the storage. */
 import type { FailureKind, FailureReason } from '@/protocol/errors'
-import type { Quote, RoomMessage, RoomMeta } from '@/protocol/shapes'
+import type { FileInfo, Quote, RoomMessage, RoomMeta } from '@/protocol/shapes'
 
 /**
  * What is known about who wrote an event.
@@ -28,7 +28,7 @@ export interface StoredEvent {
   moderator: boolean
   secrecy: 'plain' | 'encrypted' | 'exposed'
   /** The content of an encrypted event once a key has decrypted it; null: not yet, or not encrypted. */
-  content: { text: string; image: string | null; alt: string } | null
+  content: { text: string; image: string | null; alt: string; file?: FileInfo } | null
   proof: Proof
 }
 
@@ -44,6 +44,7 @@ export interface StoredMessage {
   text: string
   image: string | null
   alt: string
+  file?: FileInfo
   timestamp: number
   replyTo: Quote | null
   edited: boolean

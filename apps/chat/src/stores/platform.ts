@@ -1,5 +1,6 @@
 /** The browser functions that the stores use, in one place, so that tests can replace them. */
 import type { SocketLike } from '@/protocol/connection'
+import { postBytes, type PostBytes } from '@/protocol/files'
 import { systemClock, type Clock, type Random } from '@/protocol/clock'
 
 export type LocalStorage = Pick<globalThis.Storage, 'getItem' | 'setItem' | 'removeItem' | 'key' | 'length'>
@@ -15,6 +16,8 @@ export interface Platform {
   origin: string
   makeSocket: (url: string) => SocketLike
   fetch: (url: string, init: RequestInit) => Promise<Response>
+  /** Sends a file, and tells the progress. */
+  postBytes: PostBytes
   local: LocalStorage
   newId: () => string
   /** What this browser is called among the devices of a user. */
@@ -131,6 +134,7 @@ export const browserPlatform = (): Platform => ({
   origin: window.location.origin,
   makeSocket: (url) => new WebSocket(url, 'clasp') as unknown as SocketLike,
   fetch: (url, init) => window.fetch(url, init),
+  postBytes,
   local: localOrMemory(),
   newId: () => crypto.randomUUID(),
   deviceName: deviceName(navigator.userAgent),

@@ -1,6 +1,7 @@
 /** Creates all stores, so that they receive the first event of the session. */
 import { useConnectionStore } from './connection'
 import { useDevicesStore } from './devices'
+import { useFilesStore } from './files'
 import { useFriendsStore } from './friends'
 import { useGroupsStore } from './groups'
 import { useMembersStore } from './members'
@@ -19,6 +20,7 @@ export function startStores(): void {
   useMembersStore()
   useSecurityStore()
   useMessagesStore()
+  useFilesStore()
   useFriendsStore()
   useDevicesStore()
   useGroupsStore()

@@ -4,6 +4,7 @@ import type { SocketLike } from '@/protocol/connection'
 import {
   useConnectionStore,
   useDevicesStore,
+  useFilesStore,
   useFriendsStore,
   useGroupsStore,
   useMembersStore,
@@ -52,6 +53,7 @@ export interface World {
   relayUrl?: string
   authBase?: string
   fetch?: Platform['fetch']
+  postBytes?: Platform['postBytes']
 }
 
 let people = 0
@@ -76,6 +78,7 @@ export function makePerson(world: World, name: string, userId = name.toLowerCase
     origin: 'https://chat.test',
     makeSocket: world.connect,
     fetch: world.fetch ?? (() => Promise.reject(new Error('no network'))),
+    postBytes: world.postBytes ?? (() => Promise.reject(new Error('no network'))),
     local: local as unknown as globalThis.Storage,
     newId: () => `${hex(8)}-${hex(4)}-4${hex(3)}-8${hex(3)}-${hex(12)}`,
     deviceName: 'Test',
@@ -124,6 +127,7 @@ export function makePerson(world: World, name: string, userId = name.toLowerCase
     members: useMembersStore(),
     security: useSecurityStore(),
     messages: useMessagesStore(),
+    files: useFilesStore(),
     friends: useFriendsStore(),
     devices: useDevicesStore(),
     groups: useGroupsStore(),

@@ -1,9 +1,10 @@
 import { chat } from './chat'
 import { dialogs } from './dialogs'
 import { entry } from './entry'
+import { files } from './files'
 import { general } from './general'
 
-const en = { ...general, ...entry, ...chat, ...dialogs }
+const en = { ...general, ...entry, ...chat, ...dialogs, ...files }
 
 /** The texts that every language must have; the compiler compares each language with it. */
 export type Messages = typeof en

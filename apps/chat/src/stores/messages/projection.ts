@@ -92,6 +92,7 @@ function rowOf(entry: Of<TextMessage>): StoredMessage {
     text: content?.text ?? '',
     image: content?.image ?? null,
     alt: via === 'shared' && proven ? '' : (content?.alt ?? ''),
+    ...(content?.file && { file: content.file }),
     timestamp: timeOf(entry),
     replyTo: event.replyTo,
     edited: false,
@@ -120,7 +121,7 @@ function edited(row: StoredMessage, edits: readonly Of<EditMessage>[], message: 
 }
 
 /** A deleted message: its content is gone, its place in the timeline stays. */
-const deleted = (row: StoredMessage, unproven: boolean): StoredMessage => ({
+const deleted = ({ file: _file, ...row }: StoredMessage, unproven: boolean): StoredMessage => ({
   ...row,
   text: '',
   image: null,
