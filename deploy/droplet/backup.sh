@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Copies the relay's state, journal and accounts while it runs, into one archive; prints its path.
+# Copies the relay's state, journal, accounts and sent files while it runs, into one archive; prints its path.
 set -euo pipefail
 umask 077
 
@@ -8,12 +8,13 @@ readonly HERE
 
 usage() {
   cat <<'TEXT'
-Usage: backup.sh [--data-dir DIR] [--state FILE] [--journal FILE] [--users FILE] [--to DIR] [--keep N]
+Usage: backup.sh [--data-dir DIR] [--state FILE] [--journal FILE] [--users FILE] [--files none] [--to DIR] [--keep N]
 
   --data-dir DIR   the relay's files (default: relay/ in the DATA_DIR of .env)
   --state FILE     the state, where --persist of the relay names it (default: state.json in the data-dir); or none
   --journal FILE   the journal, where --journal of the relay names it (default: journal.db in the data-dir); or none
   --users FILE     the accounts, where --auth-db names them (default: every other *.db in the data-dir); or none
+  --files none     leaves out what people sent to each other (files/ and files.db in the data-dir)
   --to DIR         where the archive goes (default: backups/ in the DATA_DIR of .env)
   --keep N         deletes all but the newest N archives there (default: none is deleted)
 TEXT
@@ -30,7 +31,7 @@ fail() {
 # two, for the relay trims only what the state that it wrote before the present one has.
 copy_files() {
   python3 - "$@" <<'PYTHON'
-import os, shutil, sqlite3, stat, sys
+import os, re, shutil, sqlite3, stat, sys
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -65,7 +66,41 @@ def copy_database(source, target_path):
         raise sqlite3.DatabaseError(verdict)
 
 
-state, journal, *pairs = map(Path, sys.argv[1:])
+# Sent files never change, so a link is as good as a copy. What is deleted meanwhile is missing in the folder, and the
+# relay that starts on the copy forgets it.
+def link_files(source_folder, names):
+    Path("files").mkdir()
+    try:
+        folder = os.open(source_folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError as error:
+        sys.exit(f"backup.sh: {source_folder}: {error.strerror}")
+    for name in names:
+        target = Path("files", name)
+        try:
+            os.link(name, target, src_dir_fd=folder, follow_symlinks=False)
+        except FileNotFoundError:
+            continue
+        except OSError:  # another disk, or one without links
+            if os.path.lexists(source_folder / name):
+                copy_file(source_folder / name, target)
+            continue
+        if not stat.S_ISREG(os.lstat(target).st_mode):
+            sys.exit(f"backup.sh: {source_folder / name}: not a plain file")
+
+
+def copy_sent_files(database):
+    global path
+    path = database
+    with closing(open_database(database, "rw")) as source:
+        copy_database(source, Path("files.db"))
+    with closing(sqlite3.connect("files.db")) as copy:
+        names = [row[0] for row in copy.execute("SELECT id FROM files")]
+    if not all(isinstance(name, str) and re.fullmatch("[0-9a-f]{32}", name) for name in names):
+        sys.exit(f"backup.sh: {database}: names files that no relay makes")
+    link_files(database.parent / "files", names)
+
+
+state, journal, sent, *pairs = map(Path, sys.argv[1:])
 work = Path()
 path = journal
 try:
@@ -79,6 +114,8 @@ try:
             copy_file(state, work / "state.json")
         if journal != work:
             copy_database(source, work / "journal.db")
+    if sent != work:
+        copy_sent_files(sent)
     # The accounts last: whoever the others mention is in them.
     for path, target_path in zip(pairs[::2], pairs[1::2]):
         with closing(open_database(path, "rw")) as source:
@@ -96,13 +133,15 @@ keep=
 state=
 journal=
 users=
+sent=
 while [ $# -gt 0 ]; do
   case $1 in
-    --data-dir | --state | --journal | --users | --to | --keep) [ $# -ge 2 ] || fail "$1: got no value; see --help" ;;&
+    --data-dir | --state | --journal | --users | --files | --to | --keep) [ $# -ge 2 ] || fail "$1: got no value; see --help" ;;&
     --data-dir) data_dir=$2 ;;
     --state) state=$2 ;;
     --journal) journal=$2 ;;
     --users) users=$2 ;;
+    --files) sent=$2 ;;
     --to) to=$2 ;;
     --keep) keep=$2 ;;
     --help | -h)
@@ -114,6 +153,7 @@ while [ $# -gt 0 ]; do
   shift 2
 done
 [[ $keep =~ ^([1-9][0-9]*)?$ ]] || fail "--keep: got '$keep', expected a whole number from 1"
+[[ $sent =~ ^(none)?$ ]] || fail "--files: got '$sent', expected none"
 [ -d "$data_dir" ] || fail "--data-dir: $data_dir is no folder"
 mkdir -p "$to"
 
@@ -139,6 +179,7 @@ found() {
 
 state_file=$(found --state "$state" "$data_dir/state.json")
 journal_file=$(found --journal "$journal" "$data_dir/journal.db")
+sent_files=$(found --files "$sent" "$data_dir/files.db")
 [ -n "$state$state_file" ] \
   || notes+=("$data_dir has no state.json, so the archive has no state: give its path with --state, or --state none")
 accounts=()
@@ -147,7 +188,7 @@ if [ -n "$users" ]; then
   if [ -n "$users_file" ]; then accounts=("$users_file"); fi
 else
   for database in "$data_dir"/*.db; do
-    if exists "$database" && [ "$(basename "$database")" != journal.db ]; then accounts+=("$(realpath --no-symlinks -- "$database")"); fi
+    if exists "$database" && [[ $(basename "$database") != @(journal|files).db ]]; then accounts+=("$(realpath --no-symlinks -- "$database")"); fi
   done
   [ "${#accounts[@]}" -gt 0 ] \
     || notes+=("$data_dir has no accounts (*.db), so the archive has none: give their path with --users, or --users none")
@@ -155,10 +196,10 @@ fi
 pairs=()
 for database in "${accounts[@]}"; do
   name=$(basename "$database")
-  if ! [[ $name =~ ^[A-Za-z0-9_-]+\.db$ ]] || [ "$name" = journal.db ]; then name=users.db; fi # as restore.sh takes them
+  if ! [[ $name =~ ^[A-Za-z0-9_-]+\.db$ ]] || [[ $name = @(journal|files).db ]]; then name=users.db; fi # as restore.sh takes them
   pairs+=("$database" "$name")
 done
-(cd "$work/files" && copy_files "$state_file" "$journal_file" "${pairs[@]}")
+(cd "$work/files" && copy_files "$state_file" "$journal_file" "$sent_files" "${pairs[@]}")
 if [ -z "$journal$journal_file" ] && [ -n "$state_file" ] \
   && head --bytes 64 "$work/files/state.json" | grep --quiet '"journal_seq":'; then
   notes+=("$data_dir has no journal.db, so changes after the state are missing: give its path with --journal, or --journal none")
@@ -169,8 +210,10 @@ fi
   shopt -s nullglob
   files=(*)
   [ "${#files[@]}" -gt 0 ] || fail "$data_dir: has no state.json, no journal.db and no accounts"
-  sha256sum -- "${files[@]}" >SHA256SUMS
-  tar --create --gzip --owner=0 --group=0 --file "$work/archive" -- "${files[@]}" SHA256SUMS
+  find . -type f -printf '%P\0' | sort --zero-terminated >"$work/names"
+  xargs --null sha256sum -- <"$work/names" >SHA256SUMS
+  printf 'SHA256SUMS\0' >>"$work/names"
+  tar --create --gzip --owner=0 --group=0 --hard-dereference --null --files-from "$work/names" --file "$work/archive"
 )
 for note in "${notes[@]}"; do printf 'backup.sh: %s\n' "$note" >&2; done
 archive=$to/clasp-relay-$(date -u +%Y%m%dT%H%M%SZ).tar.gz

@@ -63,6 +63,7 @@ place_of() {
   case $1 in
     state.json) printf '%s' "${state:-$data_dir/state.json}" ;;
     journal.db) printf '%s' "${journal:-$data_dir/journal.db}" ;;
+    files.db | files) printf '%s' "$data_dir/$1" ;;
     *) printf '%s' "${users:-$data_dir/$1}" ;;
   esac
 }
@@ -70,7 +71,7 @@ place_of() {
 # Whether a relay still has one of the files. Its lock ends with it; the lock file stays.
 is_in_use() {
   local file lock
-  for file in state.json journal.db users.db; do
+  for file in state.json journal.db files.db users.db; do
     lock=$(place_of "$file").lock
     if [ -f "$lock" ] && [ ! -L "$lock" ] && ! flock --nonblock "$lock" true; then return 0; fi
   done
@@ -146,18 +147,18 @@ names=$(tar --list --gzip --file "$archive") || fail "$archive: not an archive o
 kinds=$(tar --list --verbose --gzip --file "$archive" | cut --characters=1 | sort --unique)
 [ "$kinds" = - ] || fail "$archive: has something other than plain files in it, so it is not one of backup.sh's"
 while IFS= read -r name; do
-  [[ $name =~ ^([A-Za-z0-9_-]+\.db|state\.json|SHA256SUMS)$ ]] || fail "$archive: has '$name' in it, not one of backup.sh's"
+  [[ $name =~ ^([A-Za-z0-9_-]+\.db|state\.json|SHA256SUMS|files/[0-9a-f]{32})$ ]] || fail "$archive: has '$name' in it, not one of backup.sh's"
 done <<<"$names"
 cd "$work"
 tar --extract --gzip --no-same-owner --no-same-permissions --file "$archive"
-[ -z "$(find . -mindepth 1 ! -type f)" ] || fail "$archive: has something other than plain files in it"
+[ -z "$(find . -mindepth 1 ! -type f ! -path ./files)" ] || fail "$archive: has something other than plain files in it"
 sha256sum --check --quiet --strict SHA256SUMS || fail "$archive: damaged"
 rm SHA256SUMS
 shopt -s nullglob
 databases=(*.db)
 files=(*)
 accounts=0
-for database in "${databases[@]}"; do if [ "$database" != journal.db ]; then accounts=$((accounts + 1)); fi; done
+for database in "${databases[@]}"; do if [[ $database != @(journal|files).db ]]; then accounts=$((accounts + 1)); fi; done
 [ -z "$users" ] || [ "$accounts" -le 1 ] || fail "--users: the archive has more than one database of accounts"
 for database in "${databases[@]}"; do check_database "$database"; done
 
@@ -175,17 +176,28 @@ old=()
 for suffix in '' .1 .tmp .1.tmp; do old+=("$(place_of state.json)$suffix"); done
 # The journal goes in any case: a newer one would be applied to the older state, or not fit it.
 for suffix in '' -wal -shm; do old+=("$(place_of journal.db)$suffix"); done
+# Sent files and their record belong together, too; an archive that has none takes none away.
+if [ -f files.db ]; then
+  mkdir -p files
+  files=(*)
+  chmod 0700 files
+  find files -type f -exec chmod 0600 {} + -exec chown --no-dereference --reference="$data_dir/." {} +
+  sync --file-system files
+  old+=("$data_dir/files" "$data_dir/files.db" "$data_dir/files.db-wal" "$data_dir/files.db-shm")
+fi
 if [ -n "$users" ]; then
   old+=("$users" "$users-wal" "$users-shm")
 else
-  old+=("$data_dir"/*.db "$data_dir"/*.db-wal "$data_dir"/*.db-shm)
+  for file in "$data_dir"/*.db "$data_dir"/*.db-wal "$data_dir"/*.db-shm; do
+    if [[ $(basename "$file") != files.db* ]]; then old+=("$file"); fi
+  done
 fi
 for file in "${old[@]}"; do
   if [ -e "$file" ] || [ -L "$file" ]; then mv --no-target-directory -- "$file" "$before/$(basename "$file")"; fi
 done
 for file in "${files[@]}"; do
   place=$(place_of "$file")
-  chmod 0600 "./$file"
+  if [ -f "./$file" ]; then chmod 0600 "./$file"; fi
   chown --no-dereference --reference="$(dirname "$place")/." "./$file"
   sync "./$file"
   mv --no-target-directory -- "./$file" "$place"

@@ -19,6 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.access.names import name_keys
 from clasp_relay.core.records import Change
+from clasp_relay.storage.files import FileStore, StoredFile
 from clasp_relay.storage.folder import FileLock
 from clasp_relay.storage.journal.journal_file import Entry, JournalFile
 from clasp_relay.storage.journal.opening import open_journal
@@ -103,6 +104,18 @@ class BackupTestCase(SynchronousTestCase):
         (self.data / "state.json").write_text('{"params":[]}')
         with closing(SqliteUsers(self.data / "users.db", name_keys)) as users:
             self.add_user(users, 1)
+
+    def send_files(self, *numbers: int) -> FileStore:
+        """Stores files, as uploads do; the store is closed with the test."""
+        store = FileStore(self.data / "files", self.data / "files.db")
+        self.addCleanup(store.close)
+        for number in numbers:
+            writer = store.writer(f"{number:032x}", 5)
+            writer.write(b"%05d" % number)
+            writer.sync()
+            store.add(StoredFile(f"{number:032x}", "ann", b"", 5, 4096, number, number))
+            writer.publish()
+        return store
 
     def journal(self, path: Path, rows: int) -> JournalFile:
         """Opens a journal, and writes rows behind its last one; closed with the test."""
@@ -355,6 +368,63 @@ class BackupTests(BackupTestCase):
                     self.assertEqual(result.returncode, 1, result.stderr)
                     self.assertIn(f"{self.data / name}: not a plain file", result.stderr)
         self.assertEqual(list(self.backups.glob("*")), [])
+
+    def test_sent_files_are_copied_with_their_record(self) -> None:
+        """Those that the record knows, not those that are arriving. Restored, they are what they were."""
+        self.some_files()
+        store = self.send_files(1, 2)
+        store.writer(f"{3:032x}", 5).write(b"half")
+        (self.data / "files" / f"{4:032x}").write_bytes(b"stranger")
+        (self.data / "files" / f"{2:032x}").unlink()  # deleted while the copy is made
+        archive = self.back_up()
+        names = {"state.json", "users.db", "SHA256SUMS", "files.db", f"files/{1:032x}"}
+        self.assertEqual(set(self.contents(archive)), names)
+        self.assertEqual(self.contents(archive)[f"files/{1:032x}"], b"00001")
+        without = self.contents(self.back_up("--files", "none"))
+        self.assertEqual(set(without), {"state.json", "users.db", "SHA256SUMS"})
+        store.remove(f"{1:032x}")
+        store.close()
+        self.send_files(5).close()
+        result = self.restore(archive)
+        self.assertEqual((result.returncode, result.stderr), (0, ""))
+        restored = self.send_files()
+        self.assertEqual(restored.sweep(), (0, 1, 0))
+        self.assertEqual(os.listdir(self.data / "files"), [f"{1:032x}"])
+        reader = restored.reader(f"{1:032x}")
+        assert reader is not None
+        self.assertEqual(reader.read(0, 9), b"00001")
+        reader.close()
+        before = next(self.data.glob("before-restore-*"))
+        self.assertIn(f"{5:032x}", os.listdir(before / "files"))
+        modes = [stat.S_IMODE((self.data / name).stat().st_mode) for name in ("files", f"files/{1:032x}", "files.db")]
+        self.assertEqual(modes, [0o700, 0o600, 0o600])
+
+    def test_archive_without_sent_files_takes_none_away(self) -> None:
+        """As one that was made without them."""
+        self.some_files()
+        self.send_files(1).close()
+        result = self.restore(self.back_up("--files", "none"))
+        self.assertEqual((result.returncode, result.stderr), (0, ""))
+        self.assertEqual(os.listdir(self.data / "files"), [f"{1:032x}"])
+        self.assertEqual(self.send_files().sweep(), (0, 0, 0))
+
+    def test_sent_file_that_is_no_plain_file_is_not_copied(self) -> None:
+        """The relay's user may put anything there, and the script may be root."""
+        secret = self.folder / "secret"
+        secret.write_bytes(b"secret")
+        for kind, make in KINDS:
+            with self.subTest(kind=kind):
+                self.some_files()
+                self.send_files(1).close()
+                path = self.data / "files" / f"{1:032x}"
+                path.unlink()
+                make(path, secret)
+                result = self.script("backup.sh", "--to", self.backups)
+                self.assertEqual((result.returncode, result.stdout), (1, ""))
+                self.assertIn("not a plain file", result.stderr)
+                path.rmdir() if kind == "folder" else path.unlink()
+                for name in ("users.db", "files.db"):
+                    (self.data / name).unlink()
 
     def test_backup_keeps_as_many_archives_as_it_is_told(self) -> None:
         """The oldest go."""

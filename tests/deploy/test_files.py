@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -179,9 +180,7 @@ class UserTests(FilesTestCase):
             for missing in (False, True):
                 with self.subTest(mode=mode, missing=missing):
                     if missing:
-                        for path in self.data.iterdir():
-                            path.unlink()
-                        self.data.rmdir()
+                        shutil.rmtree(self.data)
                     said = self.refused(*self.command(free_port(), mode))
                     self.assertIn(f"--data-dir: cannot write to {self.data} (Permission denied)", said)
                     self.assertIn(f"name a folder that user {USER} may write to", said)

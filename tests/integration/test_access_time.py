@@ -58,8 +58,9 @@ class RestartTests(TimeCase):
         with closing(sqlite3.connect(self.folder / "data" / "users.db")) as db, db:
             db.execute("UPDATE tokens SET expires_at = ? WHERE subject = 'old'", (int(time.time()) - 10,))
         for token in (kept, revoked, old, user):
-            for file in (self.folder / "data").iterdir():
-                self.assertNotIn(token.encode(), file.read_bytes())
+            for file in (self.folder / "data").rglob("*"):
+                if file.is_file():
+                    self.assertNotIn(token.encode(), file.read_bytes())
         relay = self.start_accounts()
         for token, user_id in ((kept, "kept"), (user, "uma")):
             self.assertEqual(relay.api.call("me", bearer=token, method="GET").body["user_id"], user_id)

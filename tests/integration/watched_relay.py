@@ -3,12 +3,13 @@
 ``python -m tests.integration.watched_relay --host H --port P …``: the relay's own options. Each line on its stdin is a
 command: ``clock SECONDS`` moves the machine's clock, as this process sees it, forwards or back; ``turns`` prints how
 long the longest turn of the event loop was since the last time, and on which threads passwords were hashed, as JSON
-behind the word «turns». After ``sample`` that JSON also says what the longest turn was doing.
+behind the word «turns». After ``sample`` that JSON also says what the longest turn was doing. ``WATCHED_AHEAD_S`` in the environment moves the clock before the start.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import threading
@@ -18,7 +19,7 @@ from types import FrameType
 from typing import Any
 
 _unmoved = time.time
-_moved_s = 0.0
+_moved_s = float(os.environ.get("WATCHED_AHEAD_S", "0"))
 
 
 def _wall_s() -> float:

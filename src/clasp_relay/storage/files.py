@@ -182,6 +182,7 @@ class FileStore:
         self._min_free_bytes = min_free_bytes
         prepare_folder("--data-dir", folder)
         folder.chmod(_FOLDER_MODE)
+        _give_to_owner(folder)
         self._db = _open(database)
 
     def close(self) -> None:
@@ -278,10 +279,18 @@ def _told(error: OSError) -> Exception:
     return DiskFull(str(error.strerror)) if error.errno in _NO_ROOM else error
 
 
+def _give_to_owner(path: Path) -> None:
+    """Gives what root has made to the owner of the folder, as whom the relay goes on (twistd's --uid)."""
+    if os.geteuid() == 0:
+        owner = path.parent.stat()
+        os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
+
+
 def _open(path: Path) -> sqlite3.Connection:
     """Opens or makes the file with the records, and brings it up to date."""
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, FILE_MODE))
+        _give_to_owner(path)
     except OSError as error:
         raise StartError(f"{path}: the record of files cannot be opened: {error.strerror}") from error
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)

@@ -2,7 +2,7 @@
  * What the devices of an account sign. A device signs every event that it sends (`sig2`); the account key signs the
  * record of each of its devices. So everybody who knows the account key can tell who wrote an event, whoever delivers it.
  */
-import type { DeviceKeys, DeviceRecord, PublicJwk, Quote, RoomMessage } from '@/protocol/shapes'
+import { fileFields, type DeviceKeys, type DeviceRecord, type PublicJwk, type Quote, type RoomMessage } from '@/protocol/shapes'
 import { sha256, toHex, utf8 } from './bytes'
 import { fingerprintOf } from './fingerprint'
 import { signBytes, verifyBytes } from './signing'
@@ -52,11 +52,13 @@ interface SignedEvent {
   text: string | null
   image: string | null
   replyTo: Quote | null
+  /** Only of messages with a file: the ciphertext about it, or compact JSON of its fields. */
+  file?: string | undefined
 }
 
-async function digestOf({ text, image, replyTo }: SignedEvent): Promise<string> {
+async function digestOf({ text, image, replyTo, file }: SignedEvent): Promise<string> {
   const quote = replyTo && { msgId: replyTo.msgId, from: replyTo.from, text: replyTo.text }
-  return toHex(await sha256(utf8(JSON.stringify([text, image, quote]))))
+  return toHex(await sha256(utf8(JSON.stringify([text, image, quote, ...(file === undefined ? [] : [file])]))))
 }
 
 /** The bytes under `sig2`: compact JSON with exactly these names in this order. */
@@ -75,7 +77,8 @@ function signedPart(roomId: string, event: RoomMessage): SignedEvent | null {
   const text = event.sealed?.text ?? event.text
   if (event.kind === 'edit') return { ...head, targetId: event.targetId, text, image: null, replyTo: null }
   const image = event.sealed ? (event.sealedImage?.text ?? null) : event.image
-  return { ...head, targetId: null, text, image, replyTo: event.replyTo }
+  const file = event.sealed ? event.sealedFile?.text : event.file && JSON.stringify(fileFields(event.file))
+  return { ...head, targetId: null, text, image, replyTo: event.replyTo, file }
 }
 
 /** Signs an event that names its device; null: it does not. */

@@ -1,6 +1,6 @@
 /** Encrypts and signs outgoing messages. */
 import { Failure } from '@/protocol/errors'
-import { asValue, clip, MAX_QUOTE, parseMessage, type RoomMessage } from '@/protocol/shapes'
+import { asValue, clip, fileFields, MAX_QUOTE, parseMessage, type FileInfo, type RoomMessage } from '@/protocol/shapes'
 import type { Value } from '@/protocol/codec'
 import { signEvent } from './devices'
 import type { Identity } from './identity'
@@ -22,6 +22,7 @@ export interface OutgoingText extends Author {
   text: string
   image: string | null
   alt: string
+  file?: FileInfo
   replyTo: { msgId: string; from: string; text: string } | null
 }
 
@@ -60,13 +61,19 @@ const pictureFields = (closed: Closed): object =>
 const captionFields = (closed: Closed): object =>
   isClear(closed) ? { alt: closed.clear } : { encryptedAlt: closed.text, altIv: closed.iv }
 
+const attachmentFields = (closed: Closed, file: FileInfo): object =>
+  isClear(closed) ? { file: fileFields(file) } : { encryptedFile: closed.text, fileIv: closed.iv }
+
 type Fields = Readonly<Record<string, unknown>>
 
 async function textFields(room: Room, identity: Identity, message: OutgoingText): Promise<[Fields, () => boolean]> {
-  const { from, fromId, msgId, timestamp, avatarColor, image, alt, replyTo } = message
-  const parts = [message.text, ...(image === null ? [] : [image]), ...(image !== null && alt ? [alt] : [])]
+  const { from, fromId, msgId, timestamp, avatarColor, image, alt, file, replyTo } = message
+  const pictures = image === null ? [] : [image, ...(alt ? [alt] : [])]
+  const parts = [message.text, ...pictures, ...(file ? [JSON.stringify(fileFields(file))] : [])]
   const { closed, guard } = await room.close(parts)
-  const [text, picture, caption] = closed as [Closed, Closed?, Closed?]
+  const text = closed[0] as Closed
+  const [picture, caption] = closed.slice(1, 1 + pictures.length)
+  const attachment = closed[1 + pictures.length]
   const fields = {
     from,
     ...body(text),
@@ -74,6 +81,7 @@ async function textFields(room: Room, identity: Identity, message: OutgoingText)
     type: picture ? 'image' : 'text',
     ...(picture && pictureFields(picture)),
     ...(caption && captionFields(caption)),
+    ...(file && attachment && attachmentFields(attachment, file)),
     // For the original. Over an encrypted text it would let readers without the key confirm a guess of it.
     ...(isClear(text) && {
       signature: await sign(identity.signingKey, { text: text.clear, fromId, msgId, timestamp }),

@@ -45,6 +45,14 @@ export type FailureReason =
   | 'deviceMissing'
   | 'deviceBusy'
   | 'callFull'
+  | 'noFiles'
+  | 'emptyFile'
+  | 'fileTooBig'
+  | 'filesFull'
+  | 'relayFull'
+  | 'fileGone'
+  | 'fileDamaged'
+  | 'noMicrophone'
 
 interface FailureOptions {
   reason?: FailureReason

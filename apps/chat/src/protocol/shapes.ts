@@ -14,6 +14,7 @@ export {
   type Status,
 } from './shapes/fields'
 export * from './shapes/calls'
+export * from './shapes/files'
 export * from './shapes/handover'
 export * from './shapes/history'
 export * from './shapes/keys'

@@ -1,6 +1,6 @@
 /** The records in the storage. */
 import type { FailureKind, FailureReason } from '@/protocol/errors'
-import type { Quote, RoomMessage, RoomMeta } from '@/protocol/shapes'
+import type { FileInfo, Quote, RoomMessage, RoomMeta } from '@/protocol/shapes'
 
 /**
  * What is known about who wrote an event.
@@ -30,7 +30,7 @@ export interface StoredEvent {
   moderator: boolean
   secrecy: 'plain' | 'encrypted' | 'exposed'
   /** The content of an encrypted event once a key has decrypted it; null: not yet, or not encrypted. */
-  content: { text: string; image: string | null; alt: string } | null
+  content: { text: string; image: string | null; alt: string; file?: FileInfo } | null
   proof: Proof
 }
 
@@ -47,6 +47,7 @@ export interface StoredMessage {
   image: string | null
   alt: string
   /** When the relay accepted it, ms, which is its place in the timeline: clocks of senders may be wrong. */
+  file?: FileInfo
   timestamp: number
   /** What its sender's clock said, ms; absent where that is the same, or more than five minutes off. */
   writtenAt?: number

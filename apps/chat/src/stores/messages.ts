@@ -439,9 +439,14 @@ export const useMessagesStore = defineStore('messages', () => {
       members.stopTyping(roomId)
     },
     edit: (roomId: RoomId, msgId: MsgId, text: string) => sender.edit(roomId, msgId, text),
-    remove: (roomId: RoomId, msgId: MsgId) => sender.remove(roomId, msgId),
+    remove: async (roomId: RoomId, msgId: MsgId) => {
+      const file = find1(roomId, msgId)?.file
+      await sender.remove(roomId, msgId)
+      // Somebody else's file stays with its sender; one that is gone already is what was wanted.
+      if (file) runtime.files.remove(runtime.token ?? '', file.id).catch(() => undefined)
+    },
     canEdit: (message: ChatMessage) =>
-      message.own && message.kind === 'text' && !message.deleted && message.delivery === 'confirmed',
+      message.own && message.kind === 'text' && !message.file && !message.deleted && message.delivery === 'confirmed',
     canRemove: (message: ChatMessage) =>
       !message.deleted && message.delivery === 'confirmed' && (message.own || members.rights(message.roomId).moderate),
     retry: (roomId: RoomId, msgId: MsgId) => sender.retry(roomId, msgId),

@@ -2,6 +2,7 @@
 import type { SocketLike } from '@/protocol/connection'
 import { openMeter, type Meter } from '@/calls/meter'
 import type { MediaSource } from '@/calls/media'
+import { postBytes, type PostBytes } from '@/protocol/files'
 import { systemClock, type Clock, type Random } from '@/protocol/clock'
 
 export type LocalStorage = Pick<globalThis.Storage, 'getItem' | 'setItem' | 'removeItem' | 'key' | 'length'>
@@ -23,6 +24,8 @@ export interface Platform {
   origin: string
   makeSocket: (url: string) => SocketLike
   fetch: (url: string, init: RequestInit) => Promise<Response>
+  /** Sends a file, and tells the progress. */
+  postBytes: PostBytes
   local: LocalStorage
   newId: () => string
   /** What this browser is called among the devices of a user. */
@@ -150,6 +153,7 @@ export const browserPlatform = (): Platform => ({
   origin: window.location.origin,
   makeSocket: (url) => new WebSocket(url, 'clasp') as unknown as SocketLike,
   fetch: (url, init) => window.fetch(url, init),
+  postBytes,
   local: localOrMemory(),
   newId: () => crypto.randomUUID(),
   deviceName: deviceName(navigator.userAgent),

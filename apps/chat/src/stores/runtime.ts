@@ -4,6 +4,7 @@
  */
 import { identityOf, type Identity } from '@/crypto/identity'
 import { AuthApi } from '@/protocol/auth'
+import { FilesApi } from '@/protocol/files'
 import { parseAddress, pattern } from '@/protocol/addresses'
 import { Connection, type Status as ConnectionStatus, type Update } from '@/protocol/connection'
 import { Outbox, type DeliveryState } from '@/protocol/outbox'
@@ -72,6 +73,7 @@ export interface RuntimeEvents {
 export class Runtime extends Emitter<RuntimeEvents> {
   readonly connection: Connection
   readonly auth: AuthApi
+  readonly files: FilesApi
   readonly outbox: Outbox
   readonly directory: Directory
   readonly device: OwnDevice
@@ -96,6 +98,7 @@ export class Runtime extends Emitter<RuntimeEvents> {
     super()
     const { clock, random, relayUrl, makeSocket, authBase } = platform
     this.auth = new AuthApi(authBase, (url, init) => platform.fetch(url, init), platform.deviceName)
+    this.files = new FilesApi(authBase, (url, init) => platform.fetch(url, init), platform.postBytes)
     this.connection = new Connection({
       url: relayUrl,
       makeSocket,

@@ -3,6 +3,7 @@ import { useBlocksStore } from './blocks'
 import { useCallsStore } from './calls'
 import { useConnectionStore } from './connection'
 import { useDevicesStore } from './devices'
+import { useFilesStore } from './files'
 import { useFriendsStore } from './friends'
 import { useGroupsStore } from './groups'
 import { useMembersStore } from './members'
@@ -22,6 +23,7 @@ export function startStores(): void {
   useMembersStore()
   useSecurityStore()
   useMessagesStore()
+  useFilesStore()
   useFriendsStore()
   useDevicesStore()
   useGroupsStore()

@@ -6,6 +6,7 @@
  */
 import type { MessageKey } from '@/i18n/en'
 import type { FailureKind } from '@/protocol/errors'
+import type { FileInfo } from '@/protocol/shapes'
 import type { FailureWords } from '@/i18n/failures'
 
 export type RoomId = string
@@ -270,6 +271,8 @@ export interface ChatMessage {
   /** A `data:image/…` URL. */
   readonly image: string | null
   readonly alt: string
+  /** A file that the relay keeps. */
+  readonly file?: FileInfo
   readonly timestamp: number
   readonly replyTo: Quote | null
   readonly edited: boolean
@@ -317,7 +320,10 @@ export interface MessagesStore {
   /** Loads the history back to a message; false: it is not stored here. */
   reveal(roomId: RoomId, msgId: MsgId): Promise<boolean>
   /** Resolves when the message is stored and queued; its `delivery` shows the progress. */
-  send(roomId: RoomId, message: { text: string; replyTo?: MsgId; image?: OutgoingImage }): Promise<void>
+  send(
+    roomId: RoomId,
+    message: { text: string; replyTo?: MsgId; image?: OutgoingImage; file?: FileInfo },
+  ): Promise<void>
   edit(roomId: RoomId, msgId: MsgId, text: string): Promise<void>
   remove(roomId: RoomId, msgId: MsgId): Promise<void>
   canEdit(message: ChatMessage): boolean
@@ -335,6 +341,47 @@ export interface MessagesStore {
   setDraft(roomId: RoomId, draft: Draft): void
   /** `/roll`, `/shrug`, `/me`: for completion. */
   readonly commands: readonly { readonly name: string; readonly usage: string }[]
+}
+
+// --- files --------------------------------------------------------------------------------------------------------
+
+/** A file on its way to the relay; its message is sent when it is there. */
+export interface Upload {
+  readonly id: number
+  readonly roomId: RoomId
+  readonly name: string
+  /** Bytes; 0 while it is prepared. */
+  readonly size: number
+  readonly sent: number
+  /** `waiting`: for others before it, or for the network. */
+  readonly state: 'waiting' | 'preparing' | 'sending' | 'failed'
+  readonly failure: FailureWords | null
+}
+
+/** What goes with a file. */
+export interface FileMessage {
+  readonly text?: string
+  readonly replyTo?: MsgId
+  /** The inline preview of a picture, and its description. */
+  readonly image?: OutgoingImage
+  /** Of a voice message. */
+  readonly seconds?: number
+  readonly waveform?: readonly number[]
+}
+
+export interface FilesStore {
+  /** Whether this relay takes files; null: not known yet. */
+  readonly enabled: boolean | null
+  uploads(roomId: RoomId): readonly Upload[]
+  /** Sends a file when those before it are sent; `uploads` tells how that goes. */
+  send(roomId: RoomId, file: File, message?: FileMessage): void
+  retry(id: number): void
+  /** Ends an upload; its message is not sent. */
+  cancel(id: number): void
+  /** The content of a file, compared with its hash; `type` is one that may be shown, else that of any download. */
+  open(file: FileInfo): Promise<Blob>
+  /** Downloads a file under its name. */
+  save(file: FileInfo): Promise<void>
 }
 
 // --- encryption ---------------------------------------------------------------------------------------------------

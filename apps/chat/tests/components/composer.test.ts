@@ -3,7 +3,17 @@ import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import type { VueWrapper } from '@vue/test-utils'
 import ComposerBar from '@/components/composer/ComposerBar.vue'
 import { complete, typedAt } from '@/components/composer/completion'
-import { answers, calls, failure, message, reset, room, state, useNotificationsStore } from '../fakes/stores'
+import {
+  answers,
+  calls,
+  failure,
+  message,
+  reset,
+  room,
+  state,
+  useFilesStore,
+  useNotificationsStore,
+} from '../fakes/stores'
 import { settle, show } from './mount'
 
 vi.mock('@/stores', () => import('../fakes/stores'))
@@ -171,8 +181,52 @@ describe('the composer', () => {
     await wrapper.get('input[type=text]').setValue('A cat')
     await box().trigger('keydown', { key: 'Enter' })
     await settle()
-    expect(called('send')).toEqual([
-      ['r1', { text: '', image: { dataUrl: 'data:image/png;base64,AAAA', alt: 'A cat' } }],
+    const sent = { text: '', image: { dataUrl: 'data:image/png;base64,AAAA', alt: 'A cat' } }
+    expect(called('sendFile')).toEqual([['r1', (input.element as HTMLInputElement).files![0], sent]])
+    expect(called('send')).toEqual([])
+  })
+
+  it('sends the preview alone where the relay takes no files', async () => {
+    useFilesStore().enabled = false
+    const { input } = await pick(new File(['x'], 'x.png', { type: 'image/png' }))
+    expect(input.attributes('accept')).toBe('image/*')
+    await box().trigger('keydown', { key: 'Enter' })
+    await settle()
+    expect(called('send')).toEqual([['r1', { text: '', image: { dataUrl: 'data:image/png;base64,AAAA', alt: '' } }]])
+    expect(called('sendFile')).toEqual([])
+  })
+
+  async function pick(...files: File[]) {
+    const input = wrapper.get('input[type=file]')
+    Object.defineProperty(input.element, 'files', { value: files, configurable: true })
+    await input.trigger('change')
+    await settle()
+    return { input }
+  }
+
+  it('sends several files with the text at the first, without those that were taken out again', async () => {
+    const files = ['a.pdf', 'b.zip', 'c.txt'].map((name) => new File(['x'], name))
+    await pick(...files)
+    await wrapper.get('button[aria-label="Remove b.zip"]').trigger('click')
+    await type('look')
+    await box().trigger('keydown', { key: 'Enter' })
+    await settle()
+    expect(called('sendFile')).toEqual([
+      ['r1', files[0], { text: 'look' }],
+      ['r1', files[2]],
     ])
+    expect(text()).toBe('')
+    expect(wrapper.find('.files').exists()).toBe(false)
+  })
+
+  it('takes what is pasted, and sends what is no picture here as it is', async () => {
+    answers['prepareImage'] = failure('invalid')
+    const heic = new File(['x'], 'x.heic', { type: 'image/heic' })
+    await box().trigger('paste', { clipboardData: { files: [heic] } })
+    await settle()
+    expect(wrapper.get('.files').text()).toContain('x.heic')
+    await box().trigger('keydown', { key: 'Enter' })
+    await settle()
+    expect(called('sendFile')).toEqual([['r1', heic, { text: '' }]])
   })
 })

@@ -193,6 +193,7 @@ export const state = reactive({
   keyChanges: [] as S.KeyChange[],
   fingerprint: null as string | null,
   draft: { text: '', replyTo: null, image: null, edit: null } as S.Draft,
+  uploads: [] as S.Upload[],
   groupRooms: {} as Record<string, S.Room[]>,
 })
 
@@ -241,6 +242,16 @@ const messages: S.MessagesStore = reactive<S.MessagesStore>({
     { name: 'shrug', usage: '/shrug [text]' },
     { name: 'me', usage: '/me text' },
   ],
+})
+
+const files: Writable<S.FilesStore> = reactive<Writable<S.FilesStore>>({
+  enabled: true,
+  uploads: () => state.uploads,
+  send: note('sendFile'),
+  retry: note('retryUpload'),
+  cancel: note('cancelUpload'),
+  open: action('openFile', new Blob(['x'])),
+  save: action('saveFile'),
 })
 
 const security: Writable<S.SecurityStore> = reactive<Writable<S.SecurityStore>>({
@@ -383,6 +394,7 @@ const STORES = {
   rooms,
   members,
   messages,
+  files,
   security,
   friends,
   blocks,
@@ -408,6 +420,7 @@ export const useConnectionStore = () => connection
 export const useRoomsStore = () => rooms
 export const useMembersStore = () => members
 export const useMessagesStore = () => messages
+export const useFilesStore = () => files
 export const useSecurityStore = () => security
 export const useFriendsStore = () => friends
 export const useBlocksStore = () => blocks

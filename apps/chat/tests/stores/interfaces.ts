@@ -8,6 +8,7 @@ export const offered: {
   rooms: types.RoomsStore
   members: types.MembersStore
   messages: types.MessagesStore
+  files: types.FilesStore
   security: types.SecurityStore
   friends: types.FriendsStore
   devices: types.DevicesStore
@@ -21,6 +22,7 @@ export const offered: {
   rooms: ReturnType<typeof stores.useRoomsStore>
   members: ReturnType<typeof stores.useMembersStore>
   messages: ReturnType<typeof stores.useMessagesStore>
+  files: ReturnType<typeof stores.useFilesStore>
   security: ReturnType<typeof stores.useSecurityStore>
   friends: ReturnType<typeof stores.useFriendsStore>
   devices: ReturnType<typeof stores.useDevicesStore>

@@ -3,6 +3,7 @@ import type { Value } from '@/protocol/codec'
 import { IDBFactory } from 'fake-indexeddb'
 import { breathe, FakeClock } from '../support/clock'
 import { makePerson, MemoryStorage, type Tester } from '../support/person'
+import { FakeFiles } from '../support/files'
 import { FakeRelay } from '../support/relay'
 
 let worlds = 0
@@ -10,6 +11,7 @@ let worlds = 0
 export class World {
   readonly clock = new FakeClock()
   readonly relay = new FakeRelay((callback) => queueMicrotask(callback), this.clock.now)
+  readonly files = new FakeFiles()
   // Databases last as long as the process: every world has people of its own.
   private readonly number = ++worlds
 
@@ -18,7 +20,12 @@ export class World {
   }
 
   make(name: string, local = new MemoryStorage()): Tester {
-    return makePerson({ clock: this.clock, connect: this.relay.connect }, name, this.id(name), local)
+    return makePerson(
+      { clock: this.clock, connect: this.relay.connect, ...this.files.doors },
+      name,
+      this.id(name),
+      local,
+    )
   }
 
   async person(name: string, local = new MemoryStorage()): Promise<Tester> {

@@ -6,6 +6,7 @@ import {
   useCallsStore,
   useConnectionStore,
   useDevicesStore,
+  useFilesStore,
   useFriendsStore,
   useGroupsStore,
   useMembersStore,
@@ -55,6 +56,7 @@ export interface World {
   authBase?: string
   fetch?: Platform['fetch']
   calls?: () => Platform['calls']
+  postBytes?: Platform['postBytes']
 }
 
 let people = 0
@@ -79,6 +81,7 @@ export function makePerson(world: World, name: string, userId = name.toLowerCase
     origin: 'https://chat.test',
     makeSocket: world.connect,
     fetch: world.fetch ?? (() => Promise.reject(new Error('no network'))),
+    postBytes: world.postBytes ?? (() => Promise.reject(new Error('no network'))),
     local: local as unknown as globalThis.Storage,
     newId: () => `${hex(8)}-${hex(4)}-4${hex(3)}-8${hex(3)}-${hex(12)}`,
     deviceName: 'Test',
@@ -129,6 +132,7 @@ export function makePerson(world: World, name: string, userId = name.toLowerCase
     members: useMembersStore(),
     security: useSecurityStore(),
     messages: useMessagesStore(),
+    files: useFilesStore(),
     friends: useFriendsStore(),
     devices: useDevicesStore(),
     groups: useGroupsStore(),

@@ -4,6 +4,7 @@ import { chat } from './chat'
 import { devices } from './devices'
 import { dialogs } from './dialogs'
 import { entry } from './entry'
+import { files } from './files'
 import { general } from './general'
 import { people } from './people'
 
@@ -16,5 +17,6 @@ const de: Messages = {
   ...dialogs,
   ...people,
 }
+const de: Messages = { ...general, ...entry, ...chat, ...dialogs, ...files }
 
 export default de

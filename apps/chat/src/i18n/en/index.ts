@@ -3,6 +3,7 @@ import { chat } from './chat'
 import { devices } from './devices'
 import { dialogs } from './dialogs'
 import { entry } from './entry'
+import { files } from './files'
 import { general } from './general'
 import { people } from './people'
 
@@ -15,6 +16,7 @@ const en = {
   ...dialogs,
   ...people,
 }
+const en = { ...general, ...entry, ...chat, ...dialogs, ...files }
 
 /** The texts that every language must have; the compiler compares each language with it. */
 export type Messages = typeof en

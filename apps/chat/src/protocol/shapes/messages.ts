@@ -16,6 +16,7 @@ import {
   text,
   time,
 } from './fields'
+import { type FileInfo, fileFields, parseFile } from './files'
 import { keyMarks } from './keys'
 
 export interface Quote {
@@ -54,6 +55,9 @@ export interface TextMessage extends Authored {
   sealed: Sealed | null
   sealedImage: Sealed | null
   sealedAlt: Sealed | null
+  /** A file that the relay keeps. */
+  file?: FileInfo
+  sealedFile?: Sealed
   replyTo: Quote | null
   /** The original's signature, over the plain text. */
   signature: string | null
@@ -105,6 +109,8 @@ function textMessage(fields: Fields, authored: Authored): TextMessage | null {
   const sealedImage = encrypted ? sealedPair(fields, 'encryptedImage', 'imageIv') : null
   if (encrypted && !sealed) return null
   const image = own(fields, 'image')
+  const file = sealed ? null : parseFile(own(fields, 'file'))
+  const sealedFile = sealed && sealedPair(fields, 'encryptedFile', 'fileIv')
   return {
     kind: 'message',
     ...authored,
@@ -118,6 +124,8 @@ function textMessage(fields: Fields, authored: Authored): TextMessage | null {
     sealed,
     sealedImage,
     sealedAlt: sealedImage && sealedPair(fields, 'encryptedAlt', 'altIv'),
+    ...(file && { file }),
+    ...(sealedFile && { sealedFile }),
     replyTo: quote(own(fields, 'replyTo')),
     signature: base64(fields, 'signature', SIGNATURE_CHARS),
     keyId: keyMarks(fields).keyId,
@@ -200,8 +208,9 @@ const closedFields = ({ sealed, keyId }: Pick<EditMessage, 'sealed' | 'keyId'>):
 function messageFields(event: TextMessage): object {
   const { type, from, avatarColor, text: clear, image, alt, sealed, sealedImage, sealedAlt, replyTo, signature } = event
   const pictures = { ...pair(sealedImage, 'encryptedImage', 'imageIv'), ...pair(sealedAlt, 'encryptedAlt', 'altIv') }
+  const { file, sealedFile } = event
   const body = sealed
-    ? { ...closedFields(event), ...pictures }
-    : { text: clear, ...(image !== null && { image }), ...(alt && { alt }) }
+    ? { ...closedFields(event), ...pictures, ...pair(sealedFile ?? null, 'encryptedFile', 'fileIv') }
+    : { text: clear, ...(image !== null && { image }), ...(alt && { alt }), ...(file && { file: fileFields(file) }) }
   return { type, from, avatarColor, ...body, ...(replyTo && { replyTo }), ...(signature && { signature }) }
 }

@@ -26,7 +26,7 @@ async function decodeImage(file: Blob): Promise<ImageBitmap> {
   }
 }
 
-async function drawn(bitmap: ImageBitmap, side: number, quality: number): Promise<string> {
+async function scaledTo(bitmap: ImageBitmap, side: number, quality: number): Promise<Blob> {
   const scale = Math.min(1, side / Math.max(bitmap.width, bitmap.height))
   const [width, height] = [bitmap.width, bitmap.height].map((edge) => Math.max(1, Math.round(edge * scale)))
   const canvas = new OffscreenCanvas(width as number, height as number)
@@ -34,7 +34,28 @@ async function drawn(bitmap: ImageBitmap, side: number, quality: number): Promis
   context.drawImage(bitmap, 0, 0, canvas.width, canvas.height)
   const webp = await canvas.convertToBlob({ type: 'image/webp', quality })
   // Browsers that cannot write WebP give a PNG, which is larger.
-  return readDataUrl(webp.type === 'image/webp' ? webp : await canvas.convertToBlob({ type: 'image/jpeg', quality }))
+  return webp.type === 'image/webp' ? webp : canvas.convertToBlob({ type: 'image/jpeg', quality })
+}
+
+/** The longest side of a picture that is sent as a file. */
+const PICTURE_SIDE = 1600
+const PICTURE_QUALITY = 0.85
+/** Up to this size, a picture that is small enough and cannot have been made by a camera is sent unchanged. */
+const UNCHANGED_BYTES = 2 * 1024 * 1024
+const UNCHANGED_TYPES = ['image/png', 'image/gif', 'image/webp']
+
+/** A picture as it is sent as a file: at most 1600 pixels long, without what a camera wrote into it. */
+export async function preparePicture(file: Blob): Promise<Blob> {
+  if (file.size > MAX_FILE_BYTES)
+    throw new Failure('tooLarge', 'image file larger than 30 MiB', { reason: 'imageTooLarge' })
+  const bitmap = await decodeImage(file)
+  try {
+    const fits = Math.max(bitmap.width, bitmap.height) <= PICTURE_SIDE
+    if (fits && file.size <= UNCHANGED_BYTES && UNCHANGED_TYPES.includes(file.type)) return file
+    return await scaledTo(bitmap, PICTURE_SIDE, PICTURE_QUALITY)
+  } finally {
+    bitmap.close()
+  }
 }
 
 /**
@@ -55,7 +76,7 @@ export async function prepareImage(file: Blob): Promise<string> {
   try {
     for (const side of SIDES) {
       for (const quality of QUALITIES) {
-        const dataUrl = await drawn(bitmap, side, quality)
+        const dataUrl = await readDataUrl(await scaledTo(bitmap, side, quality))
         if (dataUrl.length <= MAX_DATA_URL && isImage(dataUrl)) return dataUrl
       }
     }

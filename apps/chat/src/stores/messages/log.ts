@@ -4,7 +4,7 @@
  */
 import { sha256, toHex, utf8 } from '@/crypto/bytes'
 import type { RoomCrypto } from '@/crypto/roomCrypto'
-import { isImage, wireOf, type RoomMessage, type Sealed } from '@/protocol/shapes'
+import { isImage, parseFileText, wireOf, type RoomMessage, type Sealed } from '@/protocol/shapes'
 import type { MessageStore } from '@/storage/messages'
 import type { Proof, StoredEvent, StoredMessage } from '@/storage/types'
 import { project } from './projection'
@@ -175,7 +175,8 @@ async function open(room: RoomCrypto, event: RoomMessage): Promise<StoredEvent['
   const optional = async (sealed: Sealed | null): Promise<string | null> => sealed && room.open(sealed, event.keyId)
   const image = await optional(event.sealedImage)
   const alt = await optional(event.sealedAlt)
-  return { text, image: isImage(image) ? image : null, alt: (alt ?? '').slice(0, MAX_ALT) }
+  const file = parseFileText(await optional(event.sealedFile ?? null))
+  return { text, image: isImage(image) ? image : null, alt: (alt ?? '').slice(0, MAX_ALT), ...(file && { file }) }
 }
 
 const WAYS = ['own', 'live', 'shared']

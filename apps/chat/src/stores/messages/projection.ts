@@ -96,6 +96,7 @@ function rowOf(entry: Of<TextMessage>): StoredMessage {
     alt: via === 'shared' && proven ? '' : (content?.alt ?? ''),
     timestamp: entry.at,
     ...writtenAt(entry),
+    ...(content?.file && { file: content.file }),
     replyTo: event.replyTo,
     edited: false,
     deleted: false,
@@ -123,7 +124,7 @@ function edited(row: StoredMessage, edits: readonly Of<EditMessage>[], message: 
 }
 
 /** A deleted message: its content is gone, its place in the timeline stays. */
-const deleted = (row: StoredMessage, unproven: boolean): StoredMessage => ({
+const deleted = ({ file: _file, ...row }: StoredMessage, unproven: boolean): StoredMessage => ({
   ...row,
   text: '',
   image: null,

@@ -60,13 +60,14 @@ export class Sender {
     timestamp,
     image,
     alt,
+    file,
     replyTo,
     name,
     color,
     sessionId,
   }: StoredMessage): OutgoingText {
     const head = { kind: 'message' as const, from: name, fromId: sessionId, userId: this.me, avatarColor: color, msgId }
-    return { ...head, text, timestamp, image, alt, replyTo }
+    return { ...head, text, timestamp, image, alt, ...(file && { file }), replyTo }
   }
 
   /**
@@ -106,11 +107,17 @@ export class Sender {
     })
   }
 
-  async send(roomId: RoomId, message: { text: string; replyTo?: MsgId; image?: OutgoingImage }): Promise<void> {
+  async send(
+    roomId: RoomId,
+    message: { text: string; replyTo?: MsgId; image?: OutgoingImage; file?: shapes.FileInfo },
+  ): Promise<void> {
     const { runtime, inOrder, keep } = this.context
     const { name, color, userId } = runtime.self
-    const text = expandCommand(message.text.trim(), runtime.platform.random, name)
+    const { file } = message
     const image = message.image?.dataUrl ?? null
+    const said = expandCommand(message.text.trim(), runtime.platform.random, name)
+    // Apps that know no files show a message by its picture or its text.
+    const text = said === '' && file && image === null ? shapes.fileText(file) : said
     if (image === null) checkText(text)
     else checkImage(image, text)
     if (!runtime.rooms.has(roomId)) throw new Failure('missing', `not a member of room ${roomId}`)
@@ -126,6 +133,7 @@ export class Sender {
       text,
       image,
       alt: (message.image?.alt ?? '').trim().slice(0, MAX_ALT),
+      ...(file && { file }),
       timestamp: this.now(),
       replyTo: quoted
         ? { msgId: quoted.msgId, from: quoted.name, text: shapes.clip(quoted.text, shapes.MAX_QUOTE) }

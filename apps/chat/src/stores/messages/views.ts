@@ -15,7 +15,8 @@ function pickShown(message: StoredMessage) {
   const { roomId, msgId, userId, sessionId, color, kind, text, image, alt, timestamp } = message
   const { edited, deleted, unproven, delivery, failure, secrecy, verification } = message
   const body = { roomId, msgId, userId, sessionId, color, kind, text, image, alt, timestamp }
-  return { ...body, edited, deleted, unproven, delivery, failure, secrecy, verification }
+  const file = message.file && { file: message.file }
+  return { ...body, ...file, edited, deleted, unproven, delivery, failure, secrecy, verification }
 }
 
 export class Views {
