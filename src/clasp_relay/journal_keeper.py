@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, execute
 
 from clasp_relay.access.policy_choice import HISTORY_OFF
 from clasp_relay.core.records import StateImage
@@ -92,9 +92,17 @@ class JournalKeeper:
         """The number of changes in the journal that the state file did not have at the start."""
         return 0 if self.log is None else self.log.appended_seq - self._loaded_seq
 
-    def image(self) -> StateImage:
-        """Captures the state and how far the journal is in it."""
-        self._relay.bundles.finish()
+    def capture(self) -> Deferred[StateImage]:
+        """Captures the state and how far the journal is in it, in one step: as soon as no bundle is half done."""
+        captured: Deferred[StateImage] = Deferred()
+
+        def take() -> None:
+            execute(self._image).chainDeferred(captured)
+
+        self._relay.bundles.when_whole(take)
+        return captured
+
+    def _image(self) -> StateImage:
         image = self._relay.params.image()
         if self.log is None:
             return image._replace(journal_seq=self._last_seq)

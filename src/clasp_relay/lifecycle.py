@@ -201,6 +201,7 @@ class RelayService(MultiService):
         yield maybeDeferred(MultiService.stopService, self)
         assert self._snapshots is not None, "stopped before anything was loaded"
         self._clock.stop()
+        self.relay.bundles.finish()
         if not self._journal.keeps_bundles and len(self.relay.schedule):
             events.BUNDLES_LOST.log(count=len(self.relay.schedule))
         saved = yield self._snapshots.save_if_changed(may_block=True)
@@ -264,7 +265,7 @@ class RelayService(MultiService):
         params.load(state.image, self.relay.clock.now_us())
         self._snapshots = SnapshotWriter(
             state_file,
-            journal.image,
+            journal.capture,
             lambda: params.changes + journal.changes,
             self._defer_to_thread,
             events.SNAPSHOT_SAVED.logger,

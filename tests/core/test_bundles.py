@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.core.bundles import DONE_AT_ONCE
-from clasp_relay.core.records import Change, ChangeKind
+from clasp_relay.core.bundles import CHECK_COST, DONE_AT_ONCE, MATCH_COST, Watched
+from clasp_relay.core.records import Change, ChangeKind, Param
 from clasp_relay.core.relay import MAX_HELD, RelayOptions
 from clasp_relay.core.rights.port import Grant, State
 from clasp_relay.core.session.sessions import Identity
@@ -30,7 +30,7 @@ from clasp_relay.wire.messages import (
     Value,
 )
 from tests.core.guard import Guard
-from tests.core.world import Client, SlowLog, World, codes, heard, revisions, value
+from tests.core.world import Client, SlowLog, World, codes, heard, revisions, value, written
 
 MANY = 160
 """Members that take two turns to decide and three to carry out."""
@@ -62,7 +62,7 @@ class LongBundleCase(SynchronousTestCase):
     def settle(self) -> None:
         """Lets turns pass until all is done, without a fault."""
         self.world.settle()
-        self.assertEqual((self.world.faults, self.params.reserved), ([], set()))
+        self.assertEqual((self.world.faults, bool(self.params.reserved)), ([], False))
 
 
 class PiecesTests(LongBundleCase):
@@ -144,7 +144,7 @@ class PiecesTests(LongBundleCase):
         self.world.settle()
         self.assertEqual([type(fault) for _, fault in self.world.faults], [ZeroDivisionError])
         self.assertEqual(codes(self.writer.hear()), [ErrorCode.INTERNAL])
-        self.assertEqual(self.params.reserved, set())
+        self.assertFalse(self.params.reserved)
         self.assertEqual(self.writer.ask(Ping()), [Pong()])
 
 
@@ -172,16 +172,80 @@ class MeanwhileTests(LongBundleCase):
                 self.assertEqual(codes(self.writer.hear()), [(ErrorCode.CONFLICT, ErrorCode.LOCKED)[number]])
                 self.assertEqual(len(self.params), 1)
 
-    def test_bundle_whose_ground_never_rests_is_decided_in_one_step(self) -> None:
-        """After a few attempts, so that it does not wait for ever."""
+    def until_alone(self) -> None:
+        """Has a bundle of ``members`` sent, and its ground changed until that is reserved."""
         self.writer.send(Bundle(members()), 1)
         turns = 0
-        while not (told := self.writer.hear()):
+        while not self.params.reserved.is_read("/b/0"):
             self.other.send(Set("/b/0", value("again")))
             self.world.one_turn()
             turns += 1
             self.assertLess(turns, 100)
-        self.assertEqual(told, [Ack(None, 1)])
+
+    def test_bundle_whose_ground_never_rests_is_decided_alone(self) -> None:
+        """After a few attempts, so that it does not wait for ever: in pieces, while writes to its ground wait."""
+        self.until_alone()
+        self.assertEqual(self.writer.hear(), [])
+        self.assertEqual(self.other.ask(Set("/b/0", value("last")), 1), [])
+        third = self.world.join()
+        self.assertEqual(revisions(third.ask(Set("/else", value(1)), 1)), [1])
+        self.listener.hear()
+        self.settle()
+        told = [obj for address, obj in heard(self.listener.hear()) if address == "/b/0"]
+        self.assertEqual((told, self.writer.hear()), ([1, "last"], [Ack(None, 1)]))
+
+    def test_bundles_are_decided_alone_one_after_the_other(self) -> None:
+        """Those that have read nothing yet included, and one that is not alone waits until it may be accepted."""
+        signals = tuple(Publish(f"/s/{number}", Signal.EVENT, value=value(number)) for number in range(2 * MANY))
+        bundles = [Bundle((Set("/b/0", value(name)), *signals, Set("/b/0", value(name)))) for name in "abc"]
+        senders = [self.world.join() for _ in bundles]
+        for sender, bundle in zip(senders, bundles, strict=True):
+            sender.send(bundle, 1)
+        turns = 0
+        while len(told := [one for sender in senders for one in sender.hear()]) < 1:
+            if not self.params.reserved:
+                self.other.send(Set("/b/0", value("again")))
+            self.world.one_turn()
+            turns += 1
+            self.assertLess(turns, 400)
+        self.settle()
+        told += [one for sender in senders for one in sender.hear()]
+        revisions_ = sorted(one.revision or 0 for one in told if isinstance(one, Ack))
+        self.assertEqual(len(revisions_), 3)
+        heard_ = [obj for address, obj in heard(self.listener.hear()) if address == "/b/0" and obj != "again"]
+        self.assertEqual(heard_[::2], heard_[1::2])
+        self.assertEqual(sorted(heard_), sorted("aabbcc"))
+
+    def test_bundle_that_is_refused_alone_reserves_nothing_more(self) -> None:
+        """Who waited goes on."""
+        self.until_alone()
+        self.patch(self.world.relay.decider, "set", self.refuse)
+        self.other.send(Set("/b/0", value("last")), 1)
+        self.settle()
+        self.assertEqual(codes(self.writer.hear()), [ErrorCode.CONFLICT])
+        self.assertEqual(codes(self.other.hear()), [ErrorCode.CONFLICT])
+
+    def refuse(self, *_: object) -> Change:
+        """Stands for a decision."""
+        raise RequestError(ErrorCode.CONFLICT, "no")
+
+    def test_param_does_not_end_while_a_bundle_rests_on_it(self) -> None:
+        """It ends afterwards. What only renews its life time need not wait."""
+        self.other.send(Set("/b/3", value("old"), ttl=1))
+        self.other.send(Set("/b/4", value("old"), ttl=5))
+        self.until_alone()
+        self.world.clock.clock.rightNow += 2
+        self.world.relay.sweep()
+        self.assertIsNotNone(self.params.get("/b/3"))
+        renewed = self.params.image().expires_us["/b/4"]
+        self.other.send(Get("/b/4"))
+        self.assertGreater(self.params.image().expires_us["/b/4"], renewed)
+        pieces = list(self.world.relay.committer.until_free(["/x"]))
+        waiting = self.world.relay.committer.until_free(["/b/3"])
+        self.assertEqual((pieces, next(waiting)), ([], 1))
+        self.settle()
+        self.assertEqual(list(waiting), [])
+        self.assertEqual(revisions(self.writer.hear()), [1])
 
     def test_who_wants_to_write_where_it_will_waits(self) -> None:
         """A SET, a short bundle and a long one; what they write comes behind."""
@@ -260,14 +324,29 @@ class MeanwhileTests(LongBundleCase):
         self.settle()
         self.assertEqual((codes(self.writer.hear()), len(self.params)), ([ErrorCode.OVERLOADED], 0))
 
+    def test_picture_of_the_state_waits_until_a_bundle_is_whole(self) -> None:
+        """It is taken at once where none is carried out, and before the next one begins."""
+        taken: list[int] = []
+        self.world.relay.bundles.when_whole(lambda: taken.append(len(self.params)))
+        self.assertEqual(taken, [0])
+        self.writer.send(Bundle(members()), 1)
+        self.other.send(Bundle(members("/c")), 1)
+        self.until_accepted()
+        self.world.relay.bundles.when_whole(lambda: taken.append(len(self.params)))
+        self.assertEqual(len(taken), 1)
+        self.settle()
+        self.assertEqual(taken, [0, MANY])
+
     def test_finished_bundle_is_whole(self) -> None:
-        """For whoever takes a picture of the state now; its session hears of it in its turn."""
+        """For the last picture of the state, which does not wait; its session hears of it in its turn."""
         self.world.relay.bundles.finish()
         self.writer.send(Bundle(members()), 1)
         self.until_accepted()
         self.assertLess(len(self.params), MANY)
+        taken: list[int] = []
+        self.world.relay.bundles.when_whole(lambda: taken.append(len(self.params)))
         self.world.relay.bundles.finish()
-        self.assertEqual(len(self.params), MANY)
+        self.assertEqual((len(self.params), taken), (MANY, [MANY]))
         self.settle()
         self.assertEqual(self.writer.hear(), [Ack(None, 1)])
 
@@ -353,6 +432,41 @@ class ReadTests(SynchronousTestCase):
             world.one_turn()
             self.assertLessEqual(len(decided) + len(world.relay.params) - sum(before), 4 * DONE_AT_ONCE)
         self.assertEqual(writer.hear(), [Ack(None, 1)])
+
+
+class WatchedTests(SynchronousTestCase):
+    """What was read is looked at once more, as far as that is little work."""
+
+    def test_much_that_was_read_counts_as_changed_once_anything_has(self) -> None:
+        """Patterns count for more than addresses."""
+        params = World().relay.params
+        for patterns, is_too_much in ((CHECK_COST // MATCH_COST, False), (CHECK_COST // MATCH_COST + 1, True)):
+            with self.subTest(patterns=patterns):
+                watched = Watched(params)
+                for number in range(patterns):
+                    self.assertEqual(list(watched.match(Pattern.parse(f"/{number}/*"))), [])
+                self.assertEqual((watched.is_too_much, watched.is_current()), (is_too_much, True))
+                params.apply(written(params, Param("/else", value(1), patterns, "w", 1)))
+                self.assertEqual(watched.is_current(), not is_too_much)
+
+    def test_bundle_that_reads_much_is_decided_twice_at_most(self) -> None:
+        """Once among others, and once alone where anything has changed meanwhile."""
+        guard = Guard()
+        decided: list[str] = []
+        world = World(permissions=guard)
+        writer, other = world.join("writer"), world.join("other")
+
+        def grant(who: Identity, address: str, _value: Value, _ttl: int | None, state: State) -> Grant | None:
+            if who.subject == "writer":
+                decided.append(address)
+                list(state.match(Pattern.parse(f"{address}/*")))
+            return None
+
+        guard.grant = grant
+        writer.send(Bundle(members()), 1)
+        other.send(Set("/else", value(1)))
+        world.settle()
+        self.assertEqual((writer.hear(), len(decided)), ([Ack(None, 1)], 2 * MANY))
 
 
 class LogTests(SynchronousTestCase):

@@ -159,6 +159,7 @@ class GuestParams:
     def _end_of(self, subject: str, guest: _Guest, last_s: int) -> Pieces:
         for start in range(0, len(guest.own), ENDED_AT_ONCE):
             own = guest.own[start : start + ENDED_AT_ONCE]
+            yield from self._committer.until_free([each.address for each in own])
             over = [each.address for each in own if self._is_over(each, subject, last_s)]
             self._ended += len(over)
             yield SEARCH_US * len(own) + self._committer.end_params(over)

@@ -78,8 +78,10 @@ class Wills:
                 if any(pattern.matches(param.address) for pattern in patterns) and self._is_left(param, subject)
             ]
             for start in range(0, len(left), ENDED_AT_ONCE):
+                next_ones = left[start : start + ENDED_AT_ONCE]
+                yield from self._committer.until_free(next_ones)
                 # Somebody may have come back, or written there, since the piece before.
-                now = [self._params.get(address) for address in left[start : start + ENDED_AT_ONCE]]
+                now = [self._params.get(address) for address in next_ones]
                 yield SEARCH_US + self._committer.end_params(
                     [param.address for param in now if param is not None and self._is_left(param, subject)]
                 )

@@ -1,16 +1,17 @@
 """Bundles: all members or none. What takes long is done in pieces, and still nobody gets in between.
 
 A long bundle is *decided* in pieces, against the params as they are, and all that the decisions read is noted. When
-the last member is decided nothing of it may have changed meanwhile; else it is decided anew. Then the bundle is
-*accepted* in one step: its changes are given to the log, and its addresses are reserved, so that whoever else wants to
-write there waits. Then it is *carried out* in pieces, one bundle at a time.
+the last member is decided nothing of it may have changed meanwhile; else it is decided anew. What the last attempt
+reads is reserved, so that whoever wants to write there waits until the bundle is decided. Then the bundle is *accepted*
+in one step: its changes are given to the log, and its addresses are reserved. Then it is *carried out* in pieces. One
+bundle at a time has something reserved.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, TypeAlias
 
 from clasp_relay.core.commit import Committer
 from clasp_relay.core.decide import Decider
@@ -19,6 +20,7 @@ from clasp_relay.core.records import Change, Ended, Param
 from clasp_relay.core.session.sessions import Session
 from clasp_relay.core.state.draft import Draft
 from clasp_relay.core.state.params import Params
+from clasp_relay.core.work import WAIT_US
 from clasp_relay.errors import ErrorCode, RequestError
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.messages import Bundle, Message, Publish, Set
@@ -27,14 +29,19 @@ DONE_AT_ONCE = 16
 """How many members are decided or carried out in one piece: half a millisecond, and three times that where permissions
 are asked. A bundle of no more is done in one step."""
 
-DECIDE_US, CARRY_OUT_US, WAIT_US = 25, 30, 1
-"""About what it costs to decide a member, to carry it out and tell of it, and to look whether a wait is over."""
+DECIDE_US, CARRY_OUT_US = 25, 30
+"""About what it costs to decide a member, and to carry it out and tell of it."""
 
 JUDGED_FACTOR = 3
 """How many times that it costs where permissions have to be asked."""
 
-ATTEMPTS = 3
-"""How often a bundle is decided in pieces. After that it is decided in one step, so that it does not wait for ever."""
+ATTEMPTS = 2
+"""How often a bundle is decided while others may write. Then what it rests on is reserved, so that it does not wait for
+ever."""
+
+CHECK_COST, MATCH_COST = 4_000, 100
+"""How much of what was read is looked at again in one step, in addresses, some ms of work; and how many of these a
+pattern counts for. A bundle that has read more is decided anew, with all that reserved, unless nothing has changed."""
 
 
 class Watched:
@@ -46,12 +53,23 @@ class Watched:
 
     def __init__(self, params: Params) -> None:
         self._params = params
-        self._found: dict[tuple[Callable[[Any], object], object], object] = {}
+        self._changes = params.changes
+        self._found: dict[tuple[Callable[[Any], object], str | Pattern], object] = {}
+        self._cost = 0
         self._has_changed = False
 
+    @property
+    def is_too_much(self) -> bool:
+        """Whether looking at all that was read once more would take too long."""
+        return self._cost > CHECK_COST
+
     def is_current(self) -> bool:
-        """Tells whether everything that was read is still as it was found, and was so whenever it was read."""
-        return not self._has_changed and all(read(what) == found for (read, what), found in self._found.items())
+        """Tells whether everything that was read is surely still as it was found, and was so whenever it was read."""
+        if self._params.changes == self._changes:
+            return True
+        if self._has_changed or self.is_too_much:
+            return False
+        return all(read(what) == found for (read, what), found in self._found.items())
 
     def get(self, address: str) -> Param | None:
         """See ``Params``."""
@@ -87,12 +105,25 @@ class Watched:
         """See ``Params``."""
         return self._params.due_us(ttl, written_us)
 
-    def _note(self, what: tuple[Callable[[Any], object], object], found: object) -> None:
-        if self._found.setdefault(what, found) != found:
+    def _note(self, what: tuple[Callable[[Any], object], str | Pattern], found: object) -> None:
+        if what not in self._found:
+            self._found[what] = found
+            self._cost += 1 if isinstance(what[1], str) else MATCH_COST
+        elif self._found[what] != found:
             self._has_changed = True
 
     def _matches(self, pattern: Pattern) -> list[Param]:
         return list(self._params.match(pattern))
+
+
+class Reserving(Watched):
+    """The params, for a draft on top; what is read of them is reserved, so it stays as it is."""
+
+    def _note(self, what: tuple[Callable[[Any], object], str | Pattern], _found: object) -> None:
+        self._params.reserved.read(what[1])
+
+
+_Decided: TypeAlias = tuple[Draft, list[Change | Publish]]
 
 
 class Bundles:
@@ -117,6 +148,10 @@ class Bundles:
         self._decide_us, self._carry_out_us = factor * DECIDE_US, factor * CARRY_OUT_US
         self._carried_out: Iterator[int] | None = None
         """What is left of the bundle that was accepted last."""
+        self._when_whole: list[Callable[[], None]] = []
+        """What is called as soon as that is done."""
+        self._is_alone = False
+        """Whether a bundle is decided whose reads are reserved."""
 
     def at_once(self, session: Session, bundle: Bundle) -> int | None:
         """Decides a short bundle and commits it, or lets it wait until it is due.
@@ -155,20 +190,10 @@ class Bundles:
         Raises:
             RequestError: it is refused; nothing has changed.
         """
-        attempts = 0
-        while True:
-            watched = Watched(self._params)
-            draft = Draft(watched)
-            accepted: list[Change | Publish] = []
-            for number, member in enumerate(bundle.messages):
-                accepted.append(self._decide(session, member, draft))
-                if attempts < ATTEMPTS and number % DONE_AT_ONCE == DONE_AT_ONCE - 1:
-                    yield DONE_AT_ONCE * self._decide_us
-            while self._carried_out is not None:
-                yield WAIT_US
-            if watched.is_current():
-                break
-            attempts += 1
+        decided = yield from self._decide_among_others(session, bundle)
+        if decided is None:
+            decided = yield from self._decide_alone(session, bundle)
+        draft, accepted = decided
         if not session.is_live and not is_due:
             return None
         if not is_due and self._waits(session, bundle):
@@ -178,8 +203,60 @@ class Bundles:
         yield from carried_out
         return _last_revision(accepted)
 
+    def _decide_among_others(self, session: Session, bundle: Bundle) -> Generator[int, None, _Decided | None]:
+        """Decides all members while others may write; returns None where what they rest on did not stay as it was."""
+        for _ in range(ATTEMPTS):
+            below = Watched(self._params)
+            draft = Draft(below)
+            accepted = yield from self._decide_all(session, bundle, draft)
+            while self._is_reserved:
+                yield WAIT_US
+            if below.is_current():
+                return draft, accepted
+            if below.is_too_much:
+                break
+        return None
+
+    def _decide_alone(self, session: Session, bundle: Bundle) -> Generator[int, None, _Decided]:
+        """Decides all members while whoever wants to write where they read waits."""
+        while self._is_reserved:
+            yield WAIT_US
+        self._is_alone = True
+        try:
+            draft = Draft(Reserving(self._params))
+            return draft, (yield from self._decide_all(session, bundle, draft))
+        finally:
+            self._is_alone = False
+            self._params.reserved.end_reads()
+
+    def _decide_all(
+        self, session: Session, bundle: Bundle, draft: Draft
+    ) -> Generator[int, None, list[Change | Publish]]:
+        accepted: list[Change | Publish] = []
+        for number, member in enumerate(bundle.messages):
+            accepted.append(self._decide(session, member, draft))
+            if number % DONE_AT_ONCE == DONE_AT_ONCE - 1:
+                yield DONE_AT_ONCE * self._decide_us
+        return accepted
+
+    @property
+    def _is_reserved(self) -> bool:
+        """Whether another bundle has something reserved, or has begun to."""
+        return self._is_alone or self._carried_out is not None
+
+    def when_whole(self, call: Callable[[], None]) -> None:
+        """Makes a call, which takes a picture of the state, as soon as no bundle is carried out: maybe now.
+
+        Args:
+            call: raises nothing.
+        """
+        if self._carried_out is None:
+            call()
+        else:
+            self._when_whole.append(call)
+
     def finish(self) -> None:
-        """Carries out the rest of what was accepted, for a picture of the state that has all of it or nothing."""
+        """Carries out the rest of what was accepted in one step, for when nobody waits for the relay any more."""
         for _ in self._carried_out or ():
             """Each is a piece."""
 
@@ -202,7 +279,7 @@ class Bundles:
         return True
 
     def _carry_out(self, session: Session, changes: Sequence[Change | Publish]) -> Iterator[int]:
-        reserved = self._params.reserved
+        reserved = self._params.reserved.writes
         reserved.update(change.param.address for change in changes if isinstance(change, Change))
         try:
             left = iter(changes)
@@ -212,6 +289,9 @@ class Bundles:
         finally:
             reserved.clear()
             self._carried_out = None
+            calls, self._when_whole = self._when_whole, []
+            for call in calls:
+                call()
 
 
 def _last_revision(accepted: Sequence[Change | Publish]) -> int | None:

@@ -22,7 +22,7 @@ from clasp_relay.core.rights.visibility import Visibility
 from clasp_relay.core.session.schedule import Schedule
 from clasp_relay.core.session.sessions import AbsentSession, Session, SessionTable, Unrecorded
 from clasp_relay.core.state.params import Params
-from clasp_relay.core.work import Pieces, Work
+from clasp_relay.core.work import WAIT_US, Pieces, Work
 from clasp_relay.wire.constants import Signal
 from clasp_relay.wire.messages import NULL, Bundle, Publish, Value
 
@@ -188,7 +188,7 @@ class Committer:
     def renew(self, address: str) -> None:
         """Commits that a GET renewed a life time, if it does."""
         # What a bundle is about to write there is recorded already, with a life time of its own.
-        is_replaced = address in self._params.reserved
+        is_replaced = address in self._params.reserved.writes
         change = None if is_replaced else self._params.renewal(address, self._clock.now_us())
         if change is not None:
             self._params.apply(change)
@@ -262,18 +262,28 @@ class Committer:
                 about, holder = no_param("", "", "", self._clock.now_us()), self._params.holder
                 yield self._end_all([_lock_release(about, each, holder(each) or "") for each in addresses])
             while addresses := self._params.expired(self._clock.now_us(), ENDED_AT_ONCE):
-                yield 1 + self.end_params(addresses)
+                cost_us = self.end_params(addresses)
+                yield 1 + cost_us
+                if not cost_us:
+                    # They are reserved, all of them: they end in a later sweep.
+                    break
         finally:
             self._is_expiring = False
 
+    def until_free(self, addresses: Sequence[str]) -> Pieces:
+        """Waits while a bundle that is being decided rests on what is at some addresses."""
+        while self._params.reserved.any_is_read(addresses):
+            yield WAIT_US
+
     def end_params(self, addresses: Sequence[str]) -> int:
-        """Ends params whose time is over, as the relay's own nulls.
+        """Ends params whose time is over, as the relay's own nulls; not those at reserved addresses.
 
         Args:
-            addresses: where something is set; ``ENDED_AT_ONCE`` at most.
+            addresses: where something is set; ``ENDED_AT_ONCE`` at most. Whoever does not ask for the same ones again
+                waits for ``until_free`` first.
 
         Returns:
-            about what it cost, in µs.
+            about what it cost, in µs; 0 where nothing was ended.
         """
         reserved = self._params.reserved
         changes = []

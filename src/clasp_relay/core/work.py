@@ -19,6 +19,9 @@ TURN_US = 2_000
 """How much is done in one turn: by estimate, and by the clock where a piece takes longer, as on a slow or busy machine.
 With the pieces of SNAPSHOTs that a turn encodes that is about 4 ms."""
 
+WAIT_US = 1
+"""About what it costs to look whether a wait for other work is over."""
+
 Pieces: TypeAlias = Iterator[int]
 """Work: each step does one piece, of 1 ms at most, and yields what it cost by estimate, in µs; at least 1."""
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from typing import Any, Protocol
 
-from twisted.internet.defer import Deferred, DeferredLock, execute, inlineCallbacks
+from twisted.internet.defer import Deferred, DeferredLock, execute, inlineCallbacks, maybeDeferred
 from twisted.logger import Logger
 
 from clasp_relay.core.records import StateImage
@@ -63,7 +63,7 @@ class SnapshotWriter:
 
     Args:
         state_file: where to.
-        capture: takes the state in one step, by reference; called on the event loop.
+        capture: takes the state in one step, by reference, now or soon; called on the event loop.
         changes: a number that is another one after every change of the state.
         defer_to_thread: makes a call in a thread.
         log: one line for each snapshot.
@@ -76,7 +76,7 @@ class SnapshotWriter:
     def __init__(
         self,
         state_file: StateFile,
-        capture: Callable[[], StateImage],
+        capture: Callable[[], StateImage | Deferred[StateImage]],
         changes: Callable[[], int],
         defer_to_thread: DeferToThread,
         log: Logger,
@@ -138,7 +138,7 @@ class SnapshotWriter:
             self.is_failing = False
             return True
         try:
-            image = self._capture()
+            image = yield maybeDeferred(self._capture)
             if self._journal is not None:
                 yield self._journal.recorded()
             size_bytes = yield self._write(image, may_block)

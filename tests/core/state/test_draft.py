@@ -4,7 +4,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.core.records import Change, Ended, Param
 from clasp_relay.core.state.draft import Draft
-from clasp_relay.core.state.params import ParamLimits, Params
+from clasp_relay.core.state.params import MATCH_COST, ParamLimits, Params
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.constants import TTL_ABSOLUTE
 from clasp_relay.wire.messages import NULL
@@ -75,6 +75,25 @@ class DraftTests(SynchronousTestCase):
         self.stage(change("/a", 3))
         self.assertIsNone(self.draft.ended("/a"))
         self.assertEqual(self.outcomes(), [(change("/a", 3), None)])
+
+    def test_patterns_are_found_whatever_is_staged_behind_the_first_look(self) -> None:
+        """Nulls, and what is set once more."""
+        self.stage(change("/n/1", 1))
+        self.stage(change("/n/2", 1, None))
+        self.assertEqual(self.found("/n/*"), [("/n/1", 1)])
+        for one in (change("/n/1", 2, None), change("/n/1", 3, None), change("/n/2", 2), change("/n/3", 1)):
+            self.stage(one)
+        self.assertEqual(self.found("/n/*"), [("/n/2", 2), ("/n/3", 1)])
+        self.assertEqual((self.found("/n/2"), self.found("/n/1")), ([("/n/2", 2)], []))
+
+    def test_search_of_many_changes_is_bounded(self) -> None:
+        """As that of many params: some are found where many match, and one where any does."""
+        count = 10 * MATCH_COST
+        for number in range(count):
+            self.stage(change(f"/n/{number}", 1))
+        found = self.found("/n/*")
+        self.assertTrue(0 < len(found) <= MATCH_COST, len(found))
+        self.assertEqual(self.found(f"/n/*{count - 1}"), [(f"/n/{count - 1}", 1)])
 
     def test_locks_are_as_the_changes_leave_them(self) -> None:
         """Taken, given up, and gone with the value."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from clasp_relay.core.bundles import DONE_AT_ONCE, WAIT_US
+from clasp_relay.core.bundles import DONE_AT_ONCE
 from clasp_relay.core.relay import Relay
 from clasp_relay.core.session.sessions import Session
-from clasp_relay.core.work import Pieces
+from clasp_relay.core.work import WAIT_US, Pieces
 from clasp_relay.wire.messages import Bundle, Publish, Set
 
 
@@ -31,7 +31,7 @@ def set_param(relay: Relay, session: Session, message: Set, qos: int) -> Pieces 
 
 
 def _set_later(relay: Relay, session: Session, message: Set, qos: int) -> Pieces:
-    """Waits for the bundle that is carried out."""
+    """Waits for the bundle that is decided or carried out."""
     while relay.params.reserved:
         yield WAIT_US
     if session.is_live:

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from clasp_relay.core.records import Change, Ended, Param
+from clasp_relay.core.state.params import MATCH_COST
+from clasp_relay.core.state.tree import AddressTree
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.messages import NULL
 
@@ -44,12 +46,17 @@ class Draft:
         self._changes: dict[str, Change] = {}
         self._ended: dict[str, Ended] = {}
         self._holders: dict[str, str | None] = {}
+        self._tree: AddressTree | None = None
+        """Where something would be set by these changes; None until somebody looks for what matches a pattern."""
 
     def stage(self, change: Change) -> None:
         """Puts one write on top."""
         param = change.param
         address = param.address
+        before = self._changes.get(address)
         self._changes[address] = change
+        if self._tree is not None:
+            _plant(self._tree, before, change)
         self._ended.pop(address, None)
         if param.value == NULL:
             self._holders[address] = None
@@ -71,13 +78,19 @@ class Draft:
         return None if change.param.value == NULL else change.param
 
     def match(self, pattern: Pattern) -> Iterator[Param]:
-        """Yields the params that would be set and match."""
+        """Yields params that would be set and match; of what is below and of these changes as ``Params.match``."""
+        if pattern.is_literal:
+            found = self.get(pattern.text)
+            if found is not None:
+                yield found
+            return
+        changes = self._changes
         for param in self._params.match(pattern):
-            if param.address not in self._changes:
+            if param.address not in changes:
                 yield param
-        for change in self._changes.values():
-            if change.param.value != NULL and pattern.matches(change.param.address):
-                yield change.param
+        if changes:
+            for address in self._planted().first(pattern, MATCH_COST):
+                yield changes[address].param
 
     def ended(self, address: str) -> Ended | None:
         """Returns how the last param at an address would have ended."""
@@ -99,3 +112,19 @@ class Draft:
     def due_us(self, ttl: int | None, written_us: int) -> int | None:
         """See ``Params.due_us``."""
         return self._params.due_us(ttl, written_us)
+
+    def _planted(self) -> AddressTree:
+        if self._tree is None:
+            self._tree = AddressTree()
+            for change in self._changes.values():
+                _plant(self._tree, None, change)
+        return self._tree
+
+
+def _plant(tree: AddressTree, before: Change | None, change: Change) -> None:
+    """Notes whether something would be set at an address, where a change takes the place of another one or of none."""
+    was, is_set = before is not None and before.param.value != NULL, change.param.value != NULL
+    if is_set and not was:
+        tree.add(change.param.address)
+    elif was and not is_set:
+        tree.discard(change.param.address)

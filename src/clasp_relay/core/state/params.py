@@ -15,6 +15,7 @@ from itertools import islice
 from clasp_relay.core.records import Change, ChangeKind, Ended, Param, StateImage, param_bytes, text_bytes
 from clasp_relay.core.state.expiry import Expiry
 from clasp_relay.core.state.locks import Locks
+from clasp_relay.core.state.reserved import Reserved
 from clasp_relay.core.state.shares import Excess, Move, ShareLimits, Shares
 from clasp_relay.core.state.tombstones import Tombstones
 from clasp_relay.core.state.tree import AddressTree
@@ -90,8 +91,8 @@ class Params:
         """How many bytes of values were replaced or deleted since the start."""
         self.changes = 0
         """Rises with whatever changes the image."""
-        self.reserved: set[str] = set()
-        """Where a bundle that was accepted will write in a moment (``core.bundles``): nobody else may until then."""
+        self.reserved = Reserved()
+        """Where only one bundle may write for a moment."""
 
     def __len__(self) -> int:
         return len(self._params)
@@ -241,7 +242,12 @@ class Params:
             if over_params <= 0 and over_bytes <= 0:
                 return
             param = self._params[address]
-            if address in writes or address in chosen or (origin is not None and param.origin != origin):
+            if (
+                address in writes
+                or address in chosen
+                or address in self.reserved
+                or (origin is not None and param.origin != origin)
+            ):
                 continue
             stays = stamp_of(address, param.value) is not None
             places, freed_bytes = _freed(param, stays=stays and origin is None)
