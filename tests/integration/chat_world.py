@@ -18,6 +18,9 @@ from clasp_relay.wire.messages import Ack, Error, Get, Message, Subscribe
 from clasp_relay.wire.values import PyValue
 from tests.integration.accounts import AccountsRelay, Person, event, put, told
 
+_SESSION = re.compile(r"\bs-(ann|bob|eve)\b")
+"""The session of somebody, for which the policies of calls take the real id only."""
+
 _NAMED = re.compile(r"\b(ann|bob|eve|r1|v1|team|(?<=/ns-meta/)a)\b")
 
 
@@ -119,6 +122,7 @@ class SocketWorld:
         return frozenset(whole) - frozenset(seen)
 
     def _name(self, text: str) -> str:
+        text = _SESSION.sub(lambda found: self.person(found[1]).session, text)
         return _NAMED.sub(lambda found: found[0] + self._mark, text)
 
     def _value(self, value: PyValue) -> PyValue:

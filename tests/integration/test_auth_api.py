@@ -278,7 +278,7 @@ class AuthApiTests(TestCase):
         result = await deferToThread(fuzz)
         self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
         # The description itself and the event stream are left out.
-        self.assertIn("22 operations", result.stdout)
+        self.assertIn("26 operations", result.stdout)
         self.assertEqual(self.flushLoggedErrors(), [])
 
     test_api_keeps_to_its_description.timeout = 330  # type: ignore[attr-defined]
