@@ -12,10 +12,10 @@ import re
 from itertools import count
 
 from clasp_relay.access.policy import Policy
-from clasp_relay.core.rights.port import FULL, HIDDEN, HiddenKeys
+from clasp_relay.core.rights.port import FULL, HIDDEN, Grant, HiddenKeys
 from clasp_relay.errors import ErrorCode, RequestError
 from clasp_relay.wire.messages import Ack, Error, Get, Message, Subscribe
-from clasp_relay.wire.values import PyValue
+from clasp_relay.wire.values import PyValue, encode_value
 from tests.integration.accounts import AccountsRelay, Person, event, put, told
 
 _SESSION = re.compile(r"\bs-(ann|bob|eve)\b")
@@ -84,6 +84,25 @@ class SocketWorld:
         """
         for answer in self.person(by).ask(event(self._name(address), self._value(value))):
             _raise(answer)
+
+    def asked(self, by: str, address: str, value: PyValue, *, is_publish: bool) -> Grant:
+        """Publishes, and returns what the others are told.
+
+        Raises:
+            RequestError: it is refused.
+        """
+        assert is_publish, "a SET changes something"
+        watcher = self.connect("admin")
+        try:
+            watcher.ask(Subscribe(1, self._name(address), types=0x02))
+            self.publish(by, address, value)
+            ((_, shown),) = told(watcher.settle())
+        finally:
+            watcher.close()
+        text = json.dumps(shown)
+        for name, person in self._people.items():
+            text = text.replace(person.session, f"s-{name}")
+        return Grant(encode_value(json.loads(text.replace(self._mark, ""))), None)
 
     def code(self, by: str, address: str, value: PyValue, *, is_publish: bool = False) -> int:
         """Tells what a write is answered: 0 when it is accepted."""

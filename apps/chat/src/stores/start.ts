@@ -8,6 +8,7 @@ import { useGroupsStore } from './groups'
 import { useMembersStore } from './members'
 import { useMessagesStore } from './messages'
 import { useNotificationsStore } from './notifications'
+import { usePushStore } from './push'
 import { useRoomsStore } from './rooms'
 import { useSecurityStore } from './security'
 import { useSettingsStore } from './settings'
@@ -26,5 +27,6 @@ export function startStores(): void {
   useDevicesStore()
   useGroupsStore()
   useCallsStore()
+  usePushStore()
   useSyncStore()
 }

@@ -11,6 +11,7 @@ import {
   useMembersStore,
   useMessagesStore,
   useNotificationsStore,
+  usePushStore,
   useRoomsStore,
   useSecurityStore,
   useSessionStore,
@@ -55,6 +56,7 @@ export interface World {
   authBase?: string
   fetch?: Platform['fetch']
   calls?: () => Platform['calls']
+  push?: Platform['push']
 }
 
 let people = 0
@@ -111,6 +113,8 @@ export function makePerson(world: World, name: string, userId = name.toLowerCase
       return { tell: (message) => channel.postMessage(message), close: () => channel.close() }
     },
     calls: world.calls?.() ?? null,
+    visible: () => state.attended,
+    push: world.push ?? null,
     onClose: (callback) => {
       listeners.close = callback
       return () => undefined
@@ -133,6 +137,7 @@ export function makePerson(world: World, name: string, userId = name.toLowerCase
     devices: useDevicesStore(),
     groups: useGroupsStore(),
     calls: useCallsStore(),
+    push: usePushStore(),
   }
   return {
     ...stores,
