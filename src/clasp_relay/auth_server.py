@@ -60,6 +60,7 @@ from clasp_relay.http.web_root import WebRoot, packaged_app
 from clasp_relay.logs import events
 from clasp_relay.net.websocket import ClaspFactory
 from clasp_relay.periodic import PeriodicService
+from clasp_relay.push.web_push import WebPush
 from clasp_relay.settings import Settings
 from clasp_relay.storage.files import FileStore
 from clasp_relay.storage.folder import prepare_folder
@@ -103,6 +104,7 @@ class AuthServer(Service):
         addresses: tells the clients' addresses.
         tell: is told of each call; see ``accounts.Tell``.
         turn: makes credentials for the TURN server.
+        push: tells browsers while no page is open; None where the relay does not.
     """
 
     def __init__(
@@ -118,8 +120,11 @@ class AuthServer(Service):
         addresses: ClientAddresses,
         tell: Tell,
         turn: Turn | None = None,
+        push: WebPush | None = None,
     ) -> None:
         self._turn = turn
+        self.push = push
+        """Tells browsers; None where the relay does not."""
         self._session_ids = KnownSessionIds(
             relay.sessions,
             relay.clock.now_us,
@@ -231,6 +236,9 @@ class AuthServer(Service):
         devices = DeviceWatch(store.devices, self.sql, self._tokens)
         devices.load()
         self._session_ids.open(store.session_ids, self.sql)
+        if self.push is not None:
+            self.push.open(store.push, self.sql)
+            self._tokens.on_end(self.push.token_ended)
         self._jobs = [
             PeriodicService(
                 PURGE_INTERVAL_S,
@@ -287,6 +295,8 @@ class AuthServer(Service):
                 return  # the tokens are left, too: which of them are still needed is not known
         if not is_start:
             await accounts.purge()
+            if self.push is not None:
+                await self.push.subscriptions.purge()
 
     def startService(self) -> None:
         """Starts the threads and the timers; ``open`` must have been called."""
@@ -297,6 +307,8 @@ class AuthServer(Service):
         self._disk.start()
         self._tokens.start()
         self._wills.start()
+        if self.push is not None:
+            self.push.start()
         for job in self._jobs:
             job.startService()
 
@@ -304,6 +316,8 @@ class AuthServer(Service):
         """Stops the threads, then closes the file."""
         Service.stopService(self)
         self._api.close()
+        if self.push is not None:
+            self.push.stop()
         return DeferredList([job.stopService() for job in self._jobs]).addCallback(lambda _: self._end())
 
     def close(self) -> None:
@@ -326,7 +340,9 @@ class AuthServer(Service):
         folder = packaged_app() if settings.web_root is None else Path(settings.web_root)
         app = None if folder is None or settings.web_root == NO_WEB_ROOT else WebRoot(folder)
         root = NotFound() if app is None else app
-        auth = make_auth_resource(accounts, origins=self._origins, addresses=self._addresses, page=app, turn=self._turn)
+        auth = make_auth_resource(
+            accounts, origins=self._origins, addresses=self._addresses, page=app, turn=self._turn, push=self.push
+        )
         root.putChild(b"auth", auth)
         streams = StreamApi(self._relay, self._factory, accounts.tickets)
         hook_counts = DoorCounts("hooks")

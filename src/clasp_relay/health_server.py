@@ -72,6 +72,7 @@ class HealthServer(Service):
             journal=journal,
             doors=doors if auth is None else (*doors, auth),
             files=lambda: None if auth is None else auth.files,
+            push=None if auth is None else auth.push,
         )
         registry = make_registry(sources)
         self._site = make_site(make_health_resource(is_ready, registry), reactor, uses_reserve=True)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 from clasp_relay.logs.levels import LOG_FORMATS, LOG_LEVELS
-from clasp_relay.setting_kinds import Kind, Networks, OriginList, OrNone, Targets, TurnUrls
+from clasp_relay.setting_kinds import HostPorts, Kind, Networks, OriginList, OrNone, Targets, TurnUrls
 from clasp_relay.settings import Settings, kinds
 
 __all__ = ["DEFAULTS", "NOT_SUPPORTED", "OPTIONS", "Option", "variable_of"]
@@ -19,7 +19,7 @@ __all__ = ["DEFAULTS", "NOT_SUPPORTED", "OPTIONS", "Option", "variable_of"]
 DEFAULTS: Mapping[str, object] = {field.name: field.default for field in fields(Settings)}
 """The default of every field of ``Settings``."""
 
-LISTS = Networks | OriginList | Targets | TurnUrls
+LISTS = HostPorts | Networks | OriginList | Targets | TurnUrls
 """The kinds that take several values."""
 
 _TRUE = ("1", "true", "yes", "on")
@@ -74,7 +74,7 @@ class Option:
     @property
     def is_repeatable(self) -> bool:
         """Whether the values of several occurrences are taken together; of other options the last one counts."""
-        return isinstance(self.kind, Targets | TurnUrls)
+        return isinstance(self.kind, HostPorts | Targets | TurnUrls)
 
     @property
     def letter(self) -> str | None:
@@ -203,6 +203,19 @@ OPTIONS: tuple[Option, ...] = (
         default="",
     ),
     Option("turn-secret", "turn_secret", "file with the secret that the TURN server shares", default=""),
+    Option("push", "push", "whether browsers are told of messages while no page is open (Web Push): on, off"),
+    Option(
+        "push-contact",
+        "push_contact",
+        "whom push services may write to about this relay: mailto:NAME@HOST or https://…",
+        default="",
+    ),
+    Option(
+        "push-allow",
+        "push_allow",
+        "push services that need not be on the public internet: HOST:PORT; may be given again",
+        default="",
+    ),
     Option("token-ttl", "token_ttl_s", "lifetime of a token, in seconds; 0 for no expiry"),
     Option("registration", "registration", "who may register: open (everybody), invite (who has an invite), closed"),
     Option("guests", "guests", "whether guests may sign in: on, off"),

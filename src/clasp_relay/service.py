@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from twisted.python.failure import Failure
@@ -26,7 +27,7 @@ from clasp_relay.core.handlers import HANDLERS
 from clasp_relay.core.history.memory import MemoryHistory
 from clasp_relay.core.relay import Relay, RelayOptions
 from clasp_relay.core.rights.port import OpenPermissions
-from clasp_relay.core.state.params import ParamLimits
+from clasp_relay.core.state.params import ParamLimits, Params
 from clasp_relay.core.state.shares import ShareLimits
 from clasp_relay.door_set import ADMIN_SCOPES, make_doors
 from clasp_relay.http.cors import Origins
@@ -37,10 +38,12 @@ from clasp_relay.logs.relay_log import RelayLog
 from clasp_relay.net.admission import NetLimits
 from clasp_relay.net.turn import TurnWriter
 from clasp_relay.net.websocket import ClaspFactory
+from clasp_relay.push.web_push import WebPush
 from clasp_relay.rules.call_places import CallPlaces
 from clasp_relay.settings import Settings
 from clasp_relay.storage.journal.history_reader import HistoryReader
 from clasp_relay.storage.journal.journal_log import JournalLog
+from clasp_relay.wire.values import encode_value
 
 MESSAGES_PER_SECOND = 30.0
 """What one session may send in authenticated mode when neither option nor policy says otherwise."""
@@ -54,6 +57,8 @@ BURST_FACTOR = 4
 
 _WATCHER = Bearer(scopes=Scopes.parse(ADMIN_SCOPES))
 """As whom the relay itself watches what it keeps."""
+
+_EMPTY_MAP = encode_value({})
 
 LOOPBACK_HOSTS = ("127.0.0.1", "::1", "localhost")
 """Where a relay that listens serves this machine only: there is no address to tell its clients apart by."""
@@ -98,8 +103,10 @@ def make_service(settings: Settings, reactor: Any) -> RelayService:
     factory = _factory(settings, reactor, relay, writer, origins, addresses, log)
     places = CallPlaces(relay, () if policy is None else policy.document.calls, _WATCHER)
     turn = _turn(settings, _may_do_all if policy is None else places.holds)
+    may_enter = partial(_may_enter, permissions, relay.params)
+    push = None if settings.push == "off" else WebPush(settings, reactor, relay, _WATCHER, may_enter)
     auth = AuthServer(
-        settings, reactor, tokens, permissions, policy, origins, factory, relay, addresses, log.signed, turn
+        settings, reactor, tokens, permissions, policy, origins, factory, relay, addresses, log.signed, turn, push
     )
     relay.origin_of = auth.origin_of
     doors = (*make_doors(settings, reactor, relay, factory, log, auth.sign_in), places)
@@ -130,6 +137,11 @@ def _history(settings: Settings, policy: Policy | None) -> HistoryRules | None:
 def _turn(settings: Settings, holds_place: Callable[[str], bool]) -> Turn:
     secret = "" if settings.turn_secret is None else read_turn_secret(settings.turn_secret)
     return Turn(settings.turn_urls, secret, holds_place, time.time)
+
+
+def _may_enter(permissions: TokenPermissions, params: Params, room: str, subject: str) -> bool:
+    """Tells whether somebody may enter a room of the chat, and so read what is said there."""
+    return permissions.may_set(subject, f"/chat/room/{room}/presence/{subject}", _EMPTY_MAP, params)
 
 
 def _may_do_all(_subject: str) -> bool:

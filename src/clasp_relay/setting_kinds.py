@@ -320,6 +320,52 @@ def split_target(text: str) -> tuple[str, int, str] | None:
 
 
 @dataclass(frozen=True, slots=True)
+class Contact:
+    """Whom others may write to: an e-mail address or a page, as a URL."""
+
+    @property
+    def expected(self) -> str:
+        """See ``Kind``."""
+        return "mailto:NAME@HOST or https://HOST/…"
+
+    def accepts(self, value: object) -> bool:
+        """See ``Kind``."""
+        return isinstance(value, str) and len(value) <= _LONGEST_CONTACT and bool(_CONTACT.fullmatch(value))
+
+    def parse(self, text: str) -> str:
+        """See ``Kind``."""
+        return text
+
+
+_LONGEST_CONTACT = 256
+_CONTACT = re.compile(r"mailto:[^\s@]+@[^\s@]+|https://[^\s@]+")
+
+
+@dataclass(frozen=True, slots=True)
+class HostPorts:
+    """Hosts with their ports, possibly none."""
+
+    @property
+    def expected(self) -> str:
+        """See ``Kind``."""
+        return "hosts with a port (push.example.org:8443), comma-separated"
+
+    def accepts(self, value: object) -> bool:
+        """See ``Kind``."""
+        return isinstance(value, tuple) and all(isinstance(each, str) and _HOST_PORT.fullmatch(each) for each in value)
+
+    def parse(self, text: str) -> tuple[str, ...]:
+        """See ``Kind``; a text without any is a mistake."""
+        places = tuple(part.strip() for part in text.split(",") if part.strip())
+        if not places:
+            raise ValueError(text)
+        return places
+
+
+_HOST_PORT = re.compile(r"[A-Za-z0-9._-]{1,253}:[0-9]{1,5}")
+
+
+@dataclass(frozen=True, slots=True)
 class TurnUrls:
     """URLs of TURN and STUN servers (RFC 7064, RFC 7065), possibly none."""
 

@@ -16,8 +16,10 @@ from clasp_relay.access.addresses import Network, parse_networks
 from clasp_relay.logs.levels import LOG_FORMATS, LOG_LEVELS
 from clasp_relay.setting_kinds import (
     Choice,
+    Contact,
     FilePath,
     Flag,
+    HostPorts,
     Kind,
     Levels,
     Namespace,
@@ -199,6 +201,15 @@ class Settings:
 
     turn_secret: Annotated[Path | None, OrNone(FilePath())] = None
     """File with the secret that the TURN server shares (coturn's ``static-auth-secret``)."""
+
+    push: Annotated[str, Choice(("on", "off"))] = "on"
+    """Whether browsers are told of messages and calls while no page of theirs is open (Web Push)."""
+
+    push_contact: Annotated[str | None, OrNone(Contact())] = None
+    """Whom a push service may write to about this relay (RFC 8292's ``sub``); None: nobody, which some refuse."""
+
+    push_allow: Annotated[tuple[str, ...], HostPorts()] = ()
+    """Push services that need not be on the public internet: one's own, or a test's."""
 
     token_ttl_s: Annotated[int, Whole(0, _LONGEST_LIFE_S)] = 86_400
     """Lifetime of a token in seconds: a day, after which a client asks for a new one; 0: a hundred years."""

@@ -7,7 +7,9 @@ from typing import Any
 import yaml
 from klein import Klein
 from twisted.internet.address import UNIXAddress
+from twisted.internet.defer import succeed
 from twisted.internet.error import ConnectionLost
+from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.static import Data
@@ -19,11 +21,18 @@ from clasp_relay.access.limits import RateLimits
 from clasp_relay.access.refusals import Later, Refusal
 from clasp_relay.access.tokens import TokenUnknown
 from clasp_relay.access.turn import Turn
+from clasp_relay.core.session.sessions import Identity
 from clasp_relay.http.auth_api import STATUS, AuthApi, load_openapi, make_auth_resource, request_address
 from clasp_relay.http.bounded import MAX_BODY_BYTES
 from clasp_relay.http.cors import Origins
-from tests.access.stack import START_S, TTL_S, Stack, SteppedWorkers
+from clasp_relay.push.destinations import Places
+from clasp_relay.push.subscriptions import Subscriptions
+from clasp_relay.push.web_push import WebPush
+from clasp_relay.settings import Settings
+from tests.access.stack import START_S, TTL_S, InlineWorkers, Stack, SteppedWorkers
+from tests.core.world import World
 from tests.http.memory_site import Answer, MemorySite
+from tests.push.push_service import Browser
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
 ALICE = {"username": "Alice", "password": "password", "user_id": "a1"}
@@ -42,6 +51,7 @@ ROUTES = {
     "/auth/config": "GET",
     "/auth/ticket": "POST",
     "/auth/turn": "GET",
+    "/auth/push": "GET POST DELETE",
     "/auth/openapi.json": "GET",
 }
 
@@ -138,10 +148,46 @@ class CallTests(ApiTestCase):
         token = self.token("/auth/register", ALICE)
         self.assertEqual(self.site.request("GET", "/auth/turn", bearer=token).json["ice_servers"], [])
 
+    def test_browsers_subscribe_to_push(self) -> None:
+        """And end that; 404 where the relay sends no push messages."""
+        token = self.token("/auth/register", ALICE)
+        for method in ("GET", "POST", "DELETE"):
+            self.assert_error(self.site.request(method, "/auth/push", bearer=token), 404, "no push messages")
+        push = WebPush(Settings(), Clock(), World().relay, Identity(), lambda *_: True)
+        push.subscriptions = Subscriptions(Places(lambda *_: succeed(["8.8.8.8"])), lambda: START_S)
+        push.open(self.stack.store.push, InlineWorkers())
+        self.use(self.stack, push=push)
+        self.assertEqual(self.site.request("GET", "/auth/push").json, {"public_key": push.public_key})
+        self.assertTrue(self.site.request("GET", "/auth/config").json["push"])
+        browser = Browser()
+        mine = browser.subscription("https://push.example/1")
+        for bearer, body, status in (
+            (None, mine, 401),
+            (token, None, 400),
+            (token, {**mine, "keys": None}, 400),
+            (token, {**mine, "keys": {}}, 400),
+            (token, {**mine, "endpoint": None}, 400),
+            (token, browser.subscription("http://push.example/1"), 400),
+        ):
+            with self.subTest(bearer=bearer, body=body):
+                self.assert_error(self.post("/auth/push", body, bearer), status)
+        for name in "123":
+            answer = self.post("/auth/push", browser.subscription(f"https://push.example/{name}"), token)
+            self.assertEqual((answer.status, answer.json), (201, {}))
+        self.assert_error(self.site.request("DELETE", "/auth/push"), 401)
+        ends: list[tuple[dict[str, object] | None, int]] = [
+            ({"endpoint": "https://push.example/1"}, 2),
+            ({"endpoint": "https://none/"}, 2),
+            (None, 0),
+        ]
+        for body, left in ends:
+            answer = self.site.request("DELETE", "/auth/push", body, bearer=token)
+            self.assertEqual((answer.status, answer.json, len(push.subscriptions)), (200, {}, left))
+
     def test_config_tells_who_may_sign_in(self) -> None:
         """To everybody."""
         answer = self.site.request("GET", "/auth/config")
-        told = {"registration": "open", "guests": True, "name": "", "files": None}
+        told = {"registration": "open", "guests": True, "name": "", "files": None, "push": False}
         self.assertEqual((answer.status, answer.json), (200, told))
         self.use(Stack(admission=Admission(files={"max_file": 7})))
         self.assertEqual(self.site.request("GET", "/auth/config").json["files"], {"max_file": 7})
@@ -347,9 +393,10 @@ class ErrorTests(ApiTestCase):
 
     def test_wrong_method_answers_405_with_the_right_ones(self) -> None:
         """OPTIONS, where it is no preflight, says the same."""
-        for path, right in ROUTES.items():
-            allow = {"GET": "GET, HEAD, OPTIONS"}.get(right, ", ".join(sorted((right, "OPTIONS"))))
-            for method in {"GET", "POST", "PUT", "DELETE", "PATCH", "X"} - {right}:
+        for path, methods in ROUTES.items():
+            right = set(methods.split())
+            allow = ", ".join(sorted({*right, "OPTIONS"} | ({"HEAD"} if "GET" in right else set())))
+            for method in {"GET", "POST", "PUT", "DELETE", "PATCH", "X"} - right:
                 with self.subTest(path=path, method=method):
                     answer = self.site.request(method, path)
                     self.assert_error(answer, 405)

@@ -12,11 +12,14 @@ import re
 from itertools import count
 
 from clasp_relay.access.policy import Policy
-from clasp_relay.core.rights.port import FULL, HIDDEN, HiddenKeys
+from clasp_relay.core.rights.port import FULL, HIDDEN, Grant, HiddenKeys
 from clasp_relay.errors import ErrorCode, RequestError
 from clasp_relay.wire.messages import Ack, Error, Get, Message, Subscribe
-from clasp_relay.wire.values import PyValue
+from clasp_relay.wire.values import PyValue, encode_value
 from tests.integration.accounts import AccountsRelay, Person, event, put, told
+
+_SESSION = re.compile(r"\bs-(ann|bob|eve)\b")
+"""The session of somebody, for which the policies of calls take the real id only."""
 
 _NAMED = re.compile(r"\b(ann|bob|eve|r1|v1|team|(?<=/ns-meta/)a)\b")
 
@@ -82,6 +85,25 @@ class SocketWorld:
         for answer in self.person(by).ask(event(self._name(address), self._value(value))):
             _raise(answer)
 
+    def asked(self, by: str, address: str, value: PyValue, *, is_publish: bool) -> Grant:
+        """Publishes, and returns what the others are told.
+
+        Raises:
+            RequestError: it is refused.
+        """
+        assert is_publish, "a SET changes something"
+        watcher = self.connect("admin")
+        try:
+            watcher.ask(Subscribe(1, self._name(address), types=0x02))
+            self.publish(by, address, value)
+            ((_, shown),) = told(watcher.settle())
+        finally:
+            watcher.close()
+        text = json.dumps(shown)
+        for name, person in self._people.items():
+            text = text.replace(person.session, f"s-{name}")
+        return Grant(encode_value(json.loads(text.replace(self._mark, ""))), None)
+
     def code(self, by: str, address: str, value: PyValue, *, is_publish: bool = False) -> int:
         """Tells what a write is answered: 0 when it is accepted."""
         try:
@@ -119,6 +141,7 @@ class SocketWorld:
         return frozenset(whole) - frozenset(seen)
 
     def _name(self, text: str) -> str:
+        text = _SESSION.sub(lambda found: self.person(found[1]).session, text)
         return _NAMED.sub(lambda found: found[0] + self._mark, text)
 
     def _value(self, value: PyValue) -> PyValue:

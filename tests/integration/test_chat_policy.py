@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, cast
 
+from clasp_relay.access.names import name_keys
 from clasp_relay.access.policy import Policy
 from clasp_relay.core.rights.port import Grant
+from clasp_relay.storage.session_ids import GivenId
+from clasp_relay.storage.users_sqlite import SqliteUsers
 from clasp_relay.wire.messages import Bundle, Error, Get, Message, Ping, Pong, Publish, Set, Subscribe
 from clasp_relay.wire.values import PyValue, encode_value
 from tests.access.policy import chat_flows
@@ -78,9 +82,18 @@ class SceneCase(AccountsTestCase):
             if address not in world.params:
                 world.store("", address, Grant(encode_value(value), None))
         put_state(self.folder / "data" / "state.json", world.params.values())
+        self.put_session_ids()
         relay = self.start_accounts("--app-config", name, *ROOMY)
         self.tokens = {user: relay.api.guest(user) for user in EVERY_ONE}
         return relay
+
+    def put_session_ids(self) -> None:
+        """Has everybody had sessions with the ids of the tables, in the relay's life before."""
+        users = SqliteUsers(self.folder / "data" / "users.db", name_keys)
+        now_s = int(time.time())
+        given = [GivenId(f"s-{user}{more}", user, now_s) for user in EVERY_ONE for more in ("", "-new", "-2")]
+        users.session_ids.note(given, 0)
+        users.close()
 
 
 class WriteTests(SceneCase):

@@ -3,7 +3,8 @@
 ``python -m tests.integration.watched_relay --host H --port P …``: the relay's own options. Each line on its stdin is a
 command: ``clock SECONDS`` moves the machine's clock, as this process sees it, forwards or back; ``turns`` prints how
 long the longest turn of the event loop was since the last time, and on which threads passwords were hashed, as JSON
-behind the word «turns». After ``sample`` that JSON also says what the longest turn was doing. ``WATCHED_AHEAD_S`` in the environment moves the clock before the start.
+behind the word «turns». After ``sample`` that JSON also says what the longest turn was doing.
+``WATCHED_AHEAD_S`` in the environment moves the clock before the start.
 """
 
 from __future__ import annotations

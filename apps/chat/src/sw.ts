@@ -43,6 +43,75 @@ self.addEventListener('fetch', (event) => {
     event.respondWith(file(request))
 })
 
+/** What the relay says: in which room something has happened, and what kind of thing. Never what was said. */
+interface Said {
+  room?: unknown
+  kind?: unknown
+}
+
+/** What the page has left to be said in its absence; see `PushWords` in `stores/platform.ts`. */
+interface Words {
+  titles?: Record<string, unknown>
+  rooms?: Record<string, unknown>
+  muted?: unknown
+}
+
+const WORDS_CACHE = 'clasp-push'
+const WORDS = '/push-words.json'
+/** Where the page has left nothing. */
+const NO_WORDS = 'CLASP Chat'
+
+self.addEventListener('push', (event) => event.waitUntil(notify(event.data)))
+
+self.addEventListener('notificationclick', (event) => {
+  event.notification.close()
+  event.waitUntil(openRoom(Object(event.notification.data) as Said))
+})
+
+function read(data: PushMessageData | null): Said {
+  try {
+    return Object(data?.json()) as Said
+  } catch {
+    // Not the relay's: a notification has to be shown all the same.
+    return {}
+  }
+}
+
+async function wordsLeft(): Promise<Words> {
+  const kept = await caches.match(WORDS, { cacheName: WORDS_CACHE })
+  return kept ? (Object(await kept.json()) as Words) : {}
+}
+
+const text = (value: unknown): string => (typeof value === 'string' ? value : '')
+
+async function notify(data: PushMessageData | null): Promise<void> {
+  const { room, kind } = read(data)
+  const [words, pages] = await Promise.all([wordsLeft(), self.clients.matchAll({ type: 'window' })])
+  // The page tells of it itself; it came on screen after the relay had looked.
+  if (pages.some((each) => each.visibilityState === 'visible')) return
+  const { titles = {}, rooms = {}, muted } = words
+  const own = (table: Record<string, unknown>, key: string): string =>
+    Object.hasOwn(table, key) ? text(table[key]) : ''
+  await self.registration.showNotification(own(titles, text(kind)) || NO_WORDS, {
+    body: own(rooms, text(room)),
+    tag: text(room) || NO_WORDS,
+    icon: '/icons/icon-192.png',
+    silent: Array.isArray(muted) && muted.includes(room),
+    data: { room: text(room) },
+  })
+}
+
+/** Opens a room in a page that is there already, or in a new one. */
+async function openRoom({ room }: Said): Promise<void> {
+  const [page] = await self.clients.matchAll({ type: 'window' })
+  if (!page) {
+    await self.clients.openWindow(`/chat/${encodeURIComponent(text(room))}`)
+    return
+  }
+  page.postMessage({ openRoom: text(room) })
+  await page.focus()
+}
+
 /** The page from the server; from the cache if the server does not answer. */
 async function page(request: Request): Promise<Response> {
   const kept = await caches.match(PAGE, { cacheName: CACHE })

@@ -447,11 +447,11 @@ class Accounts:
         return issued
 
     async def _logout(self, bearer: str | None) -> None:
-        record = self._signed_in(bearer)
+        record = self.signed_in(bearer)
         self._tokens.revoke(await self._calls.run(self._store.revoke, record.digest, self._now()))
 
     async def _sessions(self, bearer: str | None) -> list[SessionInfo]:
-        record = self._signed_in(bearer)
+        record = self.signed_in(bearer)
         in_use = self._tokens.tokens_in_use(record.subject)
         now = self._now()
         return [
@@ -472,15 +472,20 @@ class Accounts:
         return [sign_in for sign_in in found if is_proven or record.digest in sign_in.digests]
 
     async def _end_session(self, wanted: str, bearer: str | None) -> None:
-        record = self._signed_in(bearer)
+        record = self.signed_in(bearer)
         for sign_in in await self._own_sign_ins(record):
             if _session_id(sign_in.sign_in) == wanted:
                 self._tokens.revoke(await self._calls.run(self._store.revoke, sign_in.digests[0], self._now()))
                 return
         raise Missing("There is no such session, or it has ended.")
 
-    def _signed_in(self, bearer: str | None) -> TokenRecord:
-        """Returns the record of a token that a user or guest signed in with."""
+    def signed_in(self, bearer: str | None) -> TokenRecord:
+        """Returns the record of a token that a user or guest signed in with.
+
+        Raises:
+            Unauthenticated: there is no token, or it is not valid.
+            Forbidden: it is a device token.
+        """
         record = self._issuer.recognise(bearer)
         self._check_signed_in(record.digest)
         if record.expires_s is None:

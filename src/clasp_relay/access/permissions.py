@@ -184,6 +184,25 @@ class TokenPermissions:
             return Grant(self._sign(who, place.signs, place, address, value, False, state), ttl)
         return self._decide(who, place, address, value, ttl, False, state)
 
+    def may_set(self, subject: str, address: str, value: Value, state: State) -> bool:
+        """Tells whether a user could set something, by the policy's scopes and rules; nothing is stored or counted.
+
+        Args:
+            subject: the user, who need not be there.
+            address: a valid address.
+            value: what would be set.
+            state: the params.
+        """
+        if self._policy is None:
+            return True
+        try:
+            if not Scopes.parse(self._policy.scopes_for(subject)).can_write(address):
+                return False
+            self._policy.check_write(subject, address, value, None, False, state, self._now_us())
+        except (RequestError, ValueError):
+            return False
+        return True
+
     def check_lock(self, who: Identity, address: str) -> None:
         """See ``Permissions``."""
         policy = self._policy

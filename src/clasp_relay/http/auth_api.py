@@ -44,6 +44,7 @@ from clasp_relay.http.json_answers import (
     required_text,
 )
 from clasp_relay.logs import events
+from clasp_relay.push.web_push import WebPush
 
 __all__ = ["AuthApi", "load_openapi", "make_auth_resource", "request_address"]
 
@@ -86,12 +87,20 @@ class AuthApi:
         accounts: does what is asked.
         address_of: returns the client's address of a request.
         turn: makes credentials for the TURN server; None where there is none.
+        push: tells browsers while no page is open; None where the relay does not.
     """
 
     app = Klein()
 
-    def __init__(self, accounts: Accounts, address_of: Callable[[IRequest], str], turn: Turn | None = None) -> None:
+    def __init__(
+        self,
+        accounts: Accounts,
+        address_of: Callable[[IRequest], str],
+        turn: Turn | None = None,
+        push: WebPush | None = None,
+    ) -> None:
         self._accounts = accounts
+        self._push = push
         self._turn = turn or Turn()
         self._address_of = address_of
         self._openapi = load_openapi()
@@ -198,6 +207,38 @@ class AuthApi:
         servers = self._turn.servers_for(self._accounts.me(bearer_of(request)).user_id)
         return answer(request, HTTPStatus.OK, asdict(servers))
 
+    @app.route("/push", methods=["GET"])
+    def push_key(self, request: IRequest) -> bytes:
+        """Gives the key that a browser needs to subscribe."""
+        return answer(request, HTTPStatus.OK, {"public_key": self._web_push().public_key})
+
+    @app.route("/push", methods=["POST"])
+    async def subscribe(self, request: IRequest) -> bytes:
+        """Has a browser told from now on."""
+        push = self._web_push()
+        record = self._accounts.signed_in(bearer_of(request))
+        body = read_object(request)
+        keys = body.get("keys")
+        if not isinstance(keys, dict):
+            raise BadInput("«keys» is missing.")
+        p256dh, auth = required_text(keys, "p256dh"), required_text(keys, "auth")
+        await push.subscriptions.add(record, required_text(body, "endpoint"), p256dh, auth)
+        return answer(request, HTTPStatus.CREATED, {})
+
+    @app.route("/push", methods=["DELETE"])
+    async def unsubscribe(self, request: IRequest) -> bytes:
+        """Has a browser told no more; without an endpoint in the body all browsers of the user."""
+        push = self._web_push()
+        record = self._accounts.signed_in(bearer_of(request))
+        endpoint = optional_text(read_object(request), "endpoint") if has_body(request) else None
+        await push.subscriptions.remove(record.subject, endpoint)
+        return answer(request, HTTPStatus.OK, {})
+
+    def _web_push(self) -> WebPush:
+        if self._push is None:
+            raise Missing("This relay sends no push messages.")
+        return self._push
+
     @app.route("/ticket", methods=["POST"])
     def ticket(self, request: IRequest) -> bytes:
         """Gives a ticket for the token."""
@@ -216,6 +257,7 @@ class AuthApi:
                 "guests": admission.guests,
                 "name": admission.name,
                 "files": None if admission.files is None else dict(admission.files),
+                "push": self._push is not None,
             },
         )
 
@@ -276,6 +318,7 @@ def make_auth_resource(
     addresses: ClientAddresses,
     page: IResource | None = None,
     turn: Turn | None = None,
+    push: WebPush | None = None,
 ) -> IResource:
     """Returns the auth API, to be put at ``auth`` below a site's root.
 
@@ -285,8 +328,9 @@ def make_auth_resource(
         addresses: tells the clients' addresses.
         page: what is shown at ``/auth`` itself, without a slash; None for a JSON 404.
         turn: makes credentials for the TURN server; None where there is none.
+        push: tells browsers while no page is open; None where the relay does not.
     """
-    api = AuthApi(accounts, lambda request: request_address(request, addresses), turn)
+    api = AuthApi(accounts, lambda request: request_address(request, addresses), turn, push)
     return _AuthResource(api, origins, page)
 
 

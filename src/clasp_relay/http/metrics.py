@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from clasp_relay.core.relay import Relay
     from clasp_relay.doors.door import Counting
     from clasp_relay.net.websocket import ClaspFactory
+    from clasp_relay.push.web_push import WebPush
     from clasp_relay.storage.journal.journal_log import JournalLog
     from clasp_relay.storage.snapshot_writer import SnapshotWriter
 
@@ -60,6 +61,7 @@ class Sources:
         journal: what records the changes; None where nothing does.
         doors: the ways in for other protocols.
         files: returns the files that users send; None where the relay takes none.
+        push: tells browsers while no page is open; None where the relay does not.
     """
 
     relay: Relay
@@ -71,6 +73,7 @@ class Sources:
     journal: JournalLog | None = None
     doors: Sequence[Counting] = ()
     files: Callable[[], Files | None] = lambda: None
+    push: WebPush | None = None
 
 
 def make_registry(sources: Sources) -> CollectorRegistry:
@@ -104,6 +107,8 @@ class _RelayCollector(Collector):
         calls = ((*key, count) for key, count in sorted(sources.auth_outcomes().items()))
         yield _counts("clasp_auth", "Calls of the auth API.", ("call", "outcome"), calls)
         yield _gauge("clasp_hash_queue", "Passwords waiting to be hashed.", sources.hash_queue())
+        if sources.push is not None:
+            yield from _push(sources.push)
         yield _lag(sources.loop_lag)
         if sources.journal is not None:
             yield from _journal(sources.journal)
@@ -112,6 +117,13 @@ class _RelayCollector(Collector):
         files = sources.files()
         if files is not None:
             yield from _files(files)
+
+
+def _push(push: WebPush) -> Iterator[Metric]:
+    outcomes = ((outcome, count) for outcome, count in sorted(push.outcomes.items()))
+    yield _counts("clasp_push", "Push messages, by what became of them.", ("outcome",), outcomes)
+    yield _gauge("clasp_push_waiting", "Push messages that wait or are on their way.", push.waiting)
+    yield _gauge("clasp_push_subscriptions", "Browsers that want to be told.", len(push.subscriptions))
 
 
 class ProcessCollector(Collector):

@@ -324,6 +324,15 @@ TOKEN_WRITE_FAULT = Event(
 SESSION_IDS_FAULT = Event(
     "session.ids_fault", "error", "auth", "a fault of the relay while it stored which session ids were given to whom"
 )
+PUSH_READY = Event("push.ready", "info", "auth", "web push is on; browsers that want to be told: {count}")
+PUSH_NO_CONTACT = Event(
+    "push.no_contact",
+    "info",
+    "auth",
+    "--push-contact names nobody: some push services (Apple's) refuse what they get then",
+)
+PUSH_FAILED = Event("push.failed", "warn", "auth", "push messages to {host} fail: {cause}")
+PUSH_FAULT = Event("push.fault", "error", "auth", "a fault of the relay while it sent or kept a push subscription")
 WATCHER_FAULT = Event("watcher.fault", "error", "relay", "a fault of the relay while it watched params: {watcher}")
 TOKEN_DEVICES = Event("token.devices", "info", "auth", "device tokens: {count}; new: {new}, revoked: {revoked}")
 TOKEN_UNREADABLE = Event(

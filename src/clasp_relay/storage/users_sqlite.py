@@ -14,6 +14,7 @@ from clasp_relay.storage.administration import AdminStore
 from clasp_relay.storage.audit import AuditStore
 from clasp_relay.storage.devices import DeviceStore
 from clasp_relay.storage.hooks import HookStore
+from clasp_relay.storage.push_subscriptions import PushStore
 from clasp_relay.storage.session_ids import SessionIdStore
 from clasp_relay.storage.users import (
     ADDRESS_KEPT_S,
@@ -78,6 +79,7 @@ class SqliteUsers:
         self.audit = AuditStore(self._db)
         self.administration = AdminStore(self._db, self.audit)
         """What administrators decide."""
+        self.push = PushStore(self._db)
         self._db.execute("PRAGMA temp_store = MEMORY")
         self._db.execute("CREATE TEMP TABLE spared_tokens (digest BLOB PRIMARY KEY) WITHOUT ROWID")
 

@@ -77,6 +77,8 @@ export const address = {
   link: (uid: string, key: string) => `/chat/user/${user(uid)}/link/${linkKey(key)}`,
   /** 0 is the head, which says where the parts are. */
   backup: (uid: string, part: number) => `/chat/user/${user(uid)}/backup/${backupPart(String(part))}`,
+  /** Set while a page of this session is on screen, so that no push message tells what is seen anyway. */
+  visible: (uid: string, sid: string) => `/chat/user/${user(uid)}/visible/${session(sid)}`,
   friend: (uid: string, friendId: string) => `/chat/user/${user(uid)}/friends/${user(friendId)}`,
   /** Whoever is blocked, known to this user only. */
   blocked: (uid: string, blockedId: string) => `/chat/user/${user(uid)}/blocked/${user(blockedId)}`,

@@ -131,6 +131,26 @@ export class AuthApi {
     await this.call('DELETE', `sessions/${encodeURIComponent(id)}`, null, token, 'signedOut')
   }
 
+  /** The key that a browser subscribes with, in base64url; null where the relay sends no push messages. */
+  async pushKey(): Promise<string | null> {
+    try {
+      const { public_key: key } = (await this.call('GET', 'push', null, null, 'signedOut')) as Json
+      return typeof key === 'string' && /^[\w-]{80,100}$/.test(key) ? key : null
+    } catch (error) {
+      if (error instanceof Failure && error.kind === 'missing') return null
+      throw error
+    }
+  }
+
+  /** Has a browser told while no page is open; `subscription` is what it gives for JSON. */
+  async subscribePush(token: string, subscription: object): Promise<void> {
+    await this.call('POST', 'push', subscription, token, 'signedOut')
+  }
+
+  async unsubscribePush(token: string, endpoint: string): Promise<void> {
+    await this.call('DELETE', 'push', { endpoint }, token, 'signedOut')
+  }
+
   async me(token: string): Promise<Account> {
     const account = parseAccount((await this.call('GET', 'me', null, token, 'signedOut')) as Json)
     if (!account) throw unexpected()

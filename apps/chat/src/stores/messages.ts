@@ -20,8 +20,9 @@ import { Sender } from './messages/sender'
 import { lineMessage, merged, SystemLines, withLine } from './messages/systemLines'
 import { EMPTY, withMessage, withOlder, withoutMessage, type Timeline } from './messages/timeline'
 import { Verifier } from './messages/verifier'
-import { Views } from './messages/views'
+import { peopleNamed, Views } from './messages/views'
 import { useNotificationsStore } from './notifications'
+import { usePushStore } from './push'
 import { useRoomsStore } from './rooms'
 import { useRuntime } from './runtime'
 import { useSettingsStore } from './settings'
@@ -35,6 +36,7 @@ export const useMessagesStore = defineStore('messages', () => {
   const runtime = useRuntime()
   const rooms = useRoomsStore()
   const members = useMembersStore()
+  const push = usePushStore()
   const blocks = useBlocksStore()
   const settings = useSettingsStore()
   const notifications = useNotificationsStore()
@@ -92,6 +94,8 @@ export const useMessagesStore = defineStore('messages', () => {
       await log.append(roomId, (await runtime.rooms.get(roomId)?.room()) ?? null, [arrival])
     },
     mayModerate: (roomId) => members.rights(roomId).moderate,
+    mentions: (roomId, text, encrypted) =>
+      encrypted && !push.tellsMentions ? [] : peopleNamed(text, [...members.present(roomId), ...members.away(roomId)]),
   })
   const receipts = new Receipts({
     runtime,

@@ -13,6 +13,29 @@ export interface CallPlatform {
   connect: (configuration: RTCConfiguration) => RTCPeerConnection
 }
 
+/** What a push message can say in the absence of a page; see `sw.ts`. */
+export interface PushWords {
+  /** By the kind of the message. */
+  titles: Readonly<Record<string, string>>
+  /** Names of rooms, by id. */
+  rooms: Readonly<Record<string, string>>
+  /** Rooms that make no sound. */
+  muted: readonly string[]
+}
+
+export interface PushPlatform {
+  permission: () => NotificationPermission
+  /** Asks the person; to be called from a click handler. */
+  ask: () => Promise<NotificationPermission>
+  current: () => Promise<PushSubscriptionJSON | null>
+  subscribe: (key: Uint8Array<ArrayBuffer>) => Promise<PushSubscriptionJSON>
+  unsubscribe: () => Promise<void>
+  /** Leaves words for the service worker; null takes them away. */
+  leaveWords: (words: PushWords | null) => Promise<void>
+  /** Calls back with the room of a notification that was clicked. */
+  onClick: (callback: (room: string) => void) => () => void
+}
+
 export interface Platform {
   clock: Clock
   random: Random
@@ -44,6 +67,10 @@ export interface Platform {
   channel: (name: string, hear: (message: unknown) => void) => { tell: (message: string) => void; close: () => void }
   /** What calls need; null: the browser has none of it, or gives it to secure pages only. */
   calls: CallPlatform | null
+  /** Whether the page is on screen. */
+  visible: () => boolean
+  /** null: the browser has no push messages. */
+  push: PushPlatform | null
   /** Calls back when the page is being closed. */
   onClose: (callback: () => void) => () => void
 }
@@ -145,6 +172,39 @@ function browserCalls(): CallPlatform | null {
   }
 }
 
+const WORDS_CACHE = 'clasp-push'
+const WORDS = '/push-words.json'
+
+function browserPush(): PushPlatform | null {
+  if (!('serviceWorker' in navigator) || !('PushManager' in window) || typeof Notification === 'undefined') return null
+  const worker = navigator.serviceWorker
+  const manager = async (): Promise<PushManager> => (await worker.ready).pushManager
+  return {
+    permission: () => Notification.permission,
+    ask: () => Notification.requestPermission(),
+    current: async () => (await (await manager()).getSubscription())?.toJSON() ?? null,
+    subscribe: async (key) => {
+      const options = { userVisibleOnly: true, applicationServerKey: key }
+      return (await (await manager()).subscribe(options)).toJSON()
+    },
+    unsubscribe: async () => {
+      await (await (await manager()).getSubscription())?.unsubscribe()
+    },
+    leaveWords: async (words) => {
+      if (words) await (await caches.open(WORDS_CACHE)).put(WORDS, Response.json(words))
+      else await caches.delete(WORDS_CACHE)
+    },
+    onClick: (callback) => {
+      const hear = ({ data }: MessageEvent): void => {
+        const { openRoom } = Object(data) as { openRoom?: unknown }
+        if (typeof openRoom === 'string') callback(openRoom)
+      }
+      worker.addEventListener('message', hear)
+      return () => worker.removeEventListener('message', hear)
+    },
+  }
+}
+
 export const browserPlatform = (): Platform => ({
   clock: systemClock,
   random: Math.random,
@@ -173,5 +233,7 @@ export const browserPlatform = (): Platform => ({
   alone: lockAlone,
   channel: broadcast,
   calls: browserCalls(),
+  visible: () => document.visibilityState === 'visible',
+  push: browserPush(),
   onClose: (callback) => listen([[window, 'pagehide']], callback),
 })

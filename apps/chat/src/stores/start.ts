@@ -9,6 +9,7 @@ import { useGroupsStore } from './groups'
 import { useMembersStore } from './members'
 import { useMessagesStore } from './messages'
 import { useNotificationsStore } from './notifications'
+import { usePushStore } from './push'
 import { useRoomsStore } from './rooms'
 import { useSecurityStore } from './security'
 import { useSettingsStore } from './settings'
@@ -28,5 +29,6 @@ export function startStores(): void {
   useDevicesStore()
   useGroupsStore()
   useCallsStore()
+  usePushStore()
   useSyncStore()
 }

@@ -669,6 +669,17 @@ export interface Notice {
   readonly opens: 'friends' | null
 }
 
+export interface PushStore {
+  /** `unavailable`: the browser or the relay has no push messages; `blocked`: the person refused notifications. */
+  readonly state: 'unavailable' | 'blocked' | 'off' | 'on'
+  readonly busy: boolean
+  /** Whether messages in encrypted rooms say to the relay who is mentioned, so that those people are told. */
+  readonly tellsMentions: boolean
+  /** Asks for permission where needed: call it from a click handler. */
+  turn(on: boolean): Promise<void>
+  setTellsMentions(on: boolean): void
+}
+
 export interface NotificationsStore {
   readonly notices: readonly Notice[]
   /** `default`: not asked yet. */

@@ -387,6 +387,14 @@ const devices: Writable<S.DevicesStore> = reactive<Writable<S.DevicesStore>>({
   endSignIn: action('endSignIn'),
 })
 
+const push = reactive<Writable<S.PushStore>>({
+  state: 'off',
+  busy: false,
+  tellsMentions: false,
+  turn: action('turn'),
+  setTellsMentions: action('setTellsMentions'),
+})
+
 const STORES = {
   devices,
   session,
@@ -402,6 +410,7 @@ const STORES = {
   calls: callStore,
   settings,
   notifications,
+  push,
 }
 const PRISTINE = Object.entries(STORES).map(([name, store]) => [name, { ...store }] as const)
 const PRISTINE_STATE = JSON.stringify(state)
@@ -428,4 +437,5 @@ export const useGroupsStore = () => groups
 export const useDevicesStore = () => devices
 export const useCallsStore = () => callStore
 export const useSettingsStore = () => settings
+export const usePushStore = () => push
 export const useNotificationsStore = () => notifications

@@ -16,6 +16,7 @@ export const offered: {
   calls: types.CallsStore
   settings: types.SettingsStore
   notifications: types.NotificationsStore
+  push: types.PushStore
 } = null as unknown as {
   session: ReturnType<typeof stores.useSessionStore>
   connection: ReturnType<typeof stores.useConnectionStore>
@@ -30,4 +31,5 @@ export const offered: {
   calls: ReturnType<typeof stores.useCallsStore>
   settings: ReturnType<typeof stores.useSettingsStore>
   notifications: ReturnType<typeof stores.useNotificationsStore>
+  push: ReturnType<typeof stores.usePushStore>
 }

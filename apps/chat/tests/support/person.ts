@@ -12,6 +12,7 @@ import {
   useMembersStore,
   useMessagesStore,
   useNotificationsStore,
+  usePushStore,
   useRoomsStore,
   useSecurityStore,
   useSessionStore,
@@ -57,6 +58,7 @@ export interface World {
   fetch?: Platform['fetch']
   calls?: () => Platform['calls']
   postBytes?: Platform['postBytes']
+  push?: Platform['push']
 }
 
 let people = 0
@@ -114,6 +116,8 @@ export function makePerson(world: World, name: string, userId = name.toLowerCase
       return { tell: (message) => channel.postMessage(message), close: () => channel.close() }
     },
     calls: world.calls?.() ?? null,
+    visible: () => state.attended,
+    push: world.push ?? null,
     onClose: (callback) => {
       listeners.close = callback
       return () => undefined
@@ -137,6 +141,7 @@ export function makePerson(world: World, name: string, userId = name.toLowerCase
     devices: useDevicesStore(),
     groups: useGroupsStore(),
     calls: useCallsStore(),
+    push: usePushStore(),
   }
   return {
     ...stores,

@@ -7,6 +7,7 @@ import { entry } from './entry'
 import { files } from './files'
 import { general } from './general'
 import { people } from './people'
+import { push } from './push'
 
 const de: Messages = {
   ...general,
@@ -18,5 +19,6 @@ const de: Messages = {
   ...people,
 }
 const de: Messages = { ...general, ...entry, ...chat, ...dialogs, ...files }
+const de: Messages = { ...general, ...entry, ...chat, ...calls, ...dialogs, ...people, ...push }
 
 export default de

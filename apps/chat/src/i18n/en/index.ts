@@ -6,6 +6,7 @@ import { entry } from './entry'
 import { files } from './files'
 import { general } from './general'
 import { people } from './people'
+import { push } from './push'
 
 const en = {
   ...general,
@@ -17,6 +18,7 @@ const en = {
   ...people,
 }
 const en = { ...general, ...entry, ...chat, ...dialogs, ...files }
+const en = { ...general, ...entry, ...chat, ...calls, ...dialogs, ...people, ...push }
 
 /** The texts that every language must have; the compiler compares each language with it. */
 export type Messages = typeof en

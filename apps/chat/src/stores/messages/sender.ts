@@ -24,6 +24,8 @@ export interface SenderContext {
   /** Adds an own event to the log, in the room's turn. */
   append: (roomId: RoomId, arrival: Arrival) => Promise<void>
   mayModerate: (roomId: RoomId) => boolean
+  /** The people whom a message names, as far as the relay may know. */
+  mentions: (roomId: RoomId, text: string, encrypted: boolean) => readonly string[]
 }
 
 export class Sender {
@@ -102,7 +104,9 @@ export class Sender {
         const current = await inOrder(roomId, () => this.restamp(message))
         const { event, ...envelope } = await seal(await live.room(), runtime.identity, roomId, this.outgoing(current))
         this.sent.set(id, event)
-        return envelope
+        const mentions = this.context.mentions(roomId, current.text, 'sealed' in event && event.sealed !== null)
+        if (mentions.length === 0) return envelope
+        return { ...envelope, value: shapes.asValue({ ...(envelope.value as object), mentions }) }
       },
     })
   }

@@ -19,6 +19,27 @@ function pickShown(message: StoredMessage) {
   return { ...body, ...file, edited, deleted, unproven, delivery, failure, secrecy, verification }
 }
 
+/** Whether a text names somebody, as `@Name`. */
+function names(text: string, name: string): boolean {
+  if (name === '') return false
+  const [wanted, lower] = [`@${name.toLocaleLowerCase()}`, text.toLocaleLowerCase()]
+  // A longer name with the same beginning may come first: `@Annabel and @Anna`.
+  for (let at = lower.indexOf(wanted); at >= 0; at = lower.indexOf(wanted, at + 1)) {
+    if (!/^[\p{L}\p{N}]/u.test(lower.slice(at + wanted.length))) return true
+  }
+  return false
+}
+
+/** As many as the relay reads in one message. */
+const MAX_MENTIONS = 20
+
+/** The ids of the people whom a text names. */
+export function peopleNamed(text: string, people: readonly { userId: UserId; name: string }[]): readonly UserId[] {
+  if (!text.includes('@')) return []
+  const found = people.filter(({ name }) => names(text, name)).map(({ userId }) => userId)
+  return [...new Set(found)].slice(0, MAX_MENTIONS)
+}
+
 export class Views {
   private readonly made = new WeakMap<StoredMessage, { marks: unknown; rest: string; view: ChatMessage }>()
   /** Quoted messages that are stored, but not loaded; null: there is none. By room and message. */
@@ -36,14 +57,7 @@ export class Views {
 
   /** Whether a text names this user. */
   namesMe(text: string): boolean {
-    const { name } = this.runtime.self
-    if (name === '') return false
-    const [wanted, lower] = [`@${name.toLocaleLowerCase()}`, text.toLocaleLowerCase()]
-    // A longer name with the same beginning may come first: `@Annabel and @Anna`.
-    for (let at = lower.indexOf(wanted); at >= 0; at = lower.indexOf(wanted, at + 1)) {
-      if (!/^[\p{L}\p{N}]/u.test(lower.slice(at + wanted.length))) return true
-    }
-    return false
+    return names(text, this.runtime.self.name)
   }
 
   person(roomId: RoomId, userId: UserId): Person {

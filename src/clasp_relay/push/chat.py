@@ -1,0 +1,179 @@
+"""Who is told of what: the addresses of the chat, and who of its people is away (``docs/chat-operations.md``)."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+
+from clasp_relay.core.relay import Relay
+from clasp_relay.core.session.sessions import Identity
+from clasp_relay.errors import RequestError
+from clasp_relay.push.sender import Notice
+from clasp_relay.push.subscriptions import Subscriptions
+from clasp_relay.rules.watcher import Watcher
+from clasp_relay.storage.push_subscriptions import Subscription
+from clasp_relay.wire.address import Pattern
+from clasp_relay.wire.constants import Signal
+from clasp_relay.wire.messages import NULL, Value
+from clasp_relay.wire.values import decode_value
+
+__all__ = ["ChatNotices"]
+
+EVERY_S = 30
+"""One notice to a person about a room in that time."""
+
+MAX_MENTIONS = 20
+"""People that one message can mention."""
+
+MAX_CALLED = 50
+"""A call in a room with more members rings nowhere."""
+
+CALL_S = 60
+MESSAGE_S = 86_400
+"""How long a notice is of use."""
+
+_MAX_TOLD = 20_000
+_MESSAGES = Pattern.parse("/chat/room/*/messages")
+_CALLS = Pattern.parse("/chat/room/*/video/presence/*")
+_NOT_NEW = ("edit", "delete")
+_VALUE_BYTES = 32 * 1024
+
+
+class ChatNotices:
+    """Watches rooms and calls, and tells the browsers of people who are away.
+
+    Args:
+        relay: the core.
+        identity: as whom it watches, who may see everything.
+        subscriptions: the browsers.
+        may_enter: tells whether a subject may enter a room, and so read it.
+        send: sends a notice to one browser.
+    """
+
+    def __init__(
+        self,
+        relay: Relay,
+        identity: Identity,
+        subscriptions: Subscriptions,
+        may_enter: Callable[[str, str], bool],
+        send: Callable[[Subscription, Notice], None],
+    ) -> None:
+        self._params = relay.params
+        self._now_us = relay.clock.now_us
+        self._subscriptions = subscriptions
+        self._may_enter = may_enter
+        self._send = send
+        self._told_us: OrderedDict[tuple[str, str], int] = OrderedDict()
+        """When each person was told of each room last, the oldest first."""
+        self._watchers = (
+            Watcher(relay, identity, "push messages", [_MESSAGES], Signal.EVENT, self._said),
+            Watcher(relay, identity, "push calls", [_CALLS], Signal.PARAM, self._joined),
+        )
+        self._in_call: dict[str, set[str]] = {}
+        """The places that are taken in the call of each room."""
+
+    def open(self) -> None:
+        """Begins to watch."""
+        for param in self._params.match(_CALLS):
+            self._in_call.setdefault(_room(param.address), set()).add(param.address)
+        for watcher in self._watchers:
+            watcher.open()
+
+    def close(self) -> None:
+        """Watches no more."""
+        for watcher in self._watchers:
+            watcher.close()
+
+    def _said(self, address: str, value: Value | None) -> None:
+        if value is None or not self._subscriptions or len(value) > _VALUE_BYTES:
+            return
+        message = decode_value(value)
+        if not isinstance(message, dict):
+            return
+        sender = message.get("userId")
+        if not isinstance(sender, str) or message.get("kind") in _NOT_NEW or message.get("type") in _NOT_NEW:
+            return
+        room = _room(address)
+        people = self._people_of(room)
+        for person in people:
+            self._tell(person, sender, Notice(room, "dm", MESSAGE_S))
+        mentioned = message.get("mentions")
+        if isinstance(mentioned, list) and not people:
+            for person in dict.fromkeys(each for each in mentioned[:MAX_MENTIONS] if isinstance(each, str)):
+                self._tell(person, sender, Notice(room, "mention", MESSAGE_S))
+
+    def _joined(self, address: str, value: Value | None) -> None:
+        room = _room(address)
+        places = self._in_call.setdefault(room, set())
+        was_empty = not places
+        if value in (None, NULL):
+            places.discard(address)
+        else:
+            places.add(address)
+        if not places:
+            del self._in_call[room]
+        elif was_empty and self._subscriptions:
+            param = self._params.get(address)
+            if param is not None:
+                self._ring(room, param.subject)
+
+    def _ring(self, room: str, caller: str) -> None:
+        """Tells the people of a room that a call has begun there."""
+        people: Iterable[str] = self._people_of(room)
+        if not people:
+            found = self._params.find(Pattern.parse(f"/chat/room/{room}/members/*"))
+            if found is None or len(found) > MAX_CALLED:
+                return
+            people = [param.address.rpartition("/")[2] for param in found]
+        for person in people:
+            self._tell(person, caller, Notice(room, "call", CALL_S))
+
+    def _people_of(self, room: str) -> tuple[str, ...]:
+        """Returns the two people of a direct-message room; nobody for any other."""
+        meta = self._params.get(f"/chat/room/{room}/meta")
+        content = None if meta is None else decode_value(meta.value)
+        users = content.get("dmUsers") if isinstance(content, dict) else None
+        if not isinstance(users, dict | list) or len(users) != 2:
+            return ()
+        return tuple(user for user in users if isinstance(user, str))
+
+    def _tell(self, person: str, sender: str, notice: Notice) -> None:
+        if (
+            person == sender
+            or not self._subscriptions.has_any(person)
+            or not self._is_to_be_told(person, sender, notice)
+        ):
+            return
+        key, now_us = (person, notice.room), self._now_us()
+        if now_us - self._told_us.get(key, -EVERY_S * 1_000_000) < EVERY_S * 1_000_000:
+            return
+        self._told_us[key] = now_us
+        self._told_us.move_to_end(key)
+        if len(self._told_us) > _MAX_TOLD:
+            self._told_us.popitem(last=False)
+        for subscription in self._subscriptions.of(person):
+            self._send(subscription, notice)
+
+    def _is_to_be_told(self, person: str, sender: str, notice: Notice) -> bool:
+        """Tells whether somebody belongs to a room, may read it, has no page open, and wants to hear of the sender."""
+        try:
+            visible = Pattern.parse(f"/chat/user/{person}/visible/*")
+        except RequestError:
+            return False  # no user has such an id
+        room = f"/chat/room/{notice.room}"
+        if not self._is_set(f"{room}/members/{person}") or self._is_set(f"{room}/bans/{person}"):
+            return False
+        if self._is_set(f"/chat/user/{person}/blocked/{sender}"):
+            return False
+        pages = self._params.find(visible)
+        if pages is None or any(param.value != NULL for param in pages):
+            return False
+        return self._may_enter(notice.room, person)
+
+    def _is_set(self, address: str) -> bool:
+        param = self._params.get(address)
+        return param is not None and param.value != NULL
+
+
+def _room(address: str) -> str:
+    return address.split("/", 4)[3]

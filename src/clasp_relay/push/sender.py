@@ -1,0 +1,188 @@
+"""Brings messages to push services: a few at once, in a queue of bounded length, and nothing waits for them."""
+
+from __future__ import annotations
+
+import json
+from base64 import urlsafe_b64encode
+from collections import Counter, deque
+from collections.abc import Callable
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+from treq.client import HTTPClient
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.python.failure import Failure
+from twisted.web.iweb import IAgent
+
+from clasp_relay.access.refusals import Busy
+from clasp_relay.access.workers import Workers
+from clasp_relay.errors import cause_text
+from clasp_relay.logs import events
+from clasp_relay.push.destinations import ForbiddenPlaceError, place_of
+from clasp_relay.push.encryption import Vapid, encrypt
+from clasp_relay.storage.push_subscriptions import Subscription
+
+__all__ = ["Notice", "Sender"]
+
+AT_ONCE = 8
+"""Requests at once."""
+
+MAX_WAITING = 2_000
+"""Messages that wait for their turn; more are left out."""
+
+REQUEST_S = 15
+"""How long one request may take in all."""
+
+TOLD_EVERY_S = 60
+"""A push service that fails is logged once a minute."""
+
+_MAX_TOLD = 1_000
+_GONE = (404, 410)
+
+
+class Notice(NamedTuple):
+    """What a browser is told: that something happened in a room, and what kind of thing. Never what was said."""
+
+    room: str
+    kind: str
+    """``dm``, ``mention`` or ``call``."""
+    ttl_s: int
+    """How long it is of use, in seconds."""
+
+    @property
+    def payload(self) -> bytes:
+        """As the service worker reads it."""
+        return json.dumps({"room": self.room, "kind": self.kind}, ensure_ascii=False).encode()
+
+    @property
+    def topic(self) -> str:
+        """A newer message takes the place of one with the same topic that waits (RFC 8030 §5.4)."""
+        return urlsafe_b64encode(sha256(self.room.encode()).digest()[:24]).decode()
+
+
+class Sender:
+    """Sends notices to browsers.
+
+    Args:
+        reactor: for its clock.
+        agent: makes the requests.
+        vapid: proves who sends.
+        workers: a thread for what takes longer than a moment: encryption.
+        gone: is told of subscriptions that are no more.
+    """
+
+    def __init__(
+        self, reactor: Any, agent: IAgent, vapid: Vapid, workers: Workers, gone: Callable[[Subscription], None]
+    ) -> None:
+        self._reactor = reactor
+        self._agent = agent
+        self._vapid = vapid
+        self._workers = workers
+        self._gone = gone
+        self._waiting: deque[tuple[Subscription, Notice]] = deque()
+        self._running: set[Deferred[None]] = set()
+        self._told_s: dict[str, float] = {}
+        self._is_open = True
+        self.outcomes: Counter[str] = Counter()
+        """Number of messages since the start, by what became of them."""
+
+    @property
+    def waiting(self) -> int:
+        """How many messages wait or are on their way."""
+        return len(self._waiting) + len(self._running)
+
+    def send(self, subscription: Subscription, notice: Notice) -> None:
+        """Sends a notice when its turn comes; it is left out where too many wait."""
+        if not self._is_open or len(self._waiting) >= MAX_WAITING:
+            self.outcomes["left_out"] += 1
+            return
+        self._waiting.append((subscription, notice))
+        self._start()
+
+    def close(self) -> None:
+        """Ends the requests that are at work, and sends nothing more."""
+        self._is_open = False
+        self._waiting.clear()
+        for request in list(self._running):
+            request.cancel()
+
+    def _start(self) -> None:
+        while self._waiting and len(self._running) < AT_ONCE:
+            subscription, notice = self._waiting.popleft()
+            request = Deferred.fromCoroutine(self._send(subscription, notice))
+            if request.called:
+                continue
+            self._running.add(request)
+            request.addTimeout(REQUEST_S, self._reactor)
+            request.addErrback(_tell_fault)
+            request.addBoth(self._ended, request)
+
+    def _ended(self, _result: object, request: Deferred[None]) -> None:
+        self._running.discard(request)
+        self._start()
+
+    async def _send(self, subscription: Subscription, notice: Notice) -> None:
+        until_s = self._reactor.seconds() + REQUEST_S
+        try:
+            status = await self._post(subscription, notice)
+        except ForbiddenPlaceError as error:
+            self._failed(subscription, "forbidden", str(error))
+        except Busy:
+            self.outcomes["left_out"] += 1
+        except (Exception, CancelledError) as error:
+            cause = cause_text(error) if isinstance(error, OSError) else type(error).__name__
+            is_late = self._reactor.seconds() >= until_s
+            if self._is_open:  # else it was ended
+                self._failed(subscription, "unreachable", f"no answer within {REQUEST_S} s" if is_late else cause)
+        else:
+            if status in _GONE:
+                self.outcomes["gone"] += 1
+                self._gone(subscription)
+            elif 200 <= status < 300:
+                self.outcomes["sent"] += 1
+            else:
+                self._failed(subscription, "refused", f"status {status}")
+
+    async def _post(self, subscription: Subscription, notice: Notice) -> int:
+        """Posts one message; returns the status of the answer."""
+        origin = place_of(subscription.endpoint).origin
+        proof, body = await self._workers.run(
+            "",
+            _always,
+            lambda: (
+                self._vapid.authorization(origin),
+                encrypt(notice.payload, subscription.p256dh, subscription.auth),
+            ),
+        )
+        headers: dict[str | bytes, str | bytes] = {
+            "Authorization": proof,
+            "Content-Encoding": "aes128gcm",
+            "Content-Type": "application/octet-stream",
+            "TTL": str(notice.ttl_s),
+            "Topic": notice.topic,
+            "Urgency": "high",
+        }
+        # One client for each request: it would keep cookies.
+        client = HTTPClient(self._agent)
+        response = await client.post(subscription.endpoint, data=body, headers=headers, allow_redirects=False)
+        await response.content()
+        return int(response.code)
+
+    def _failed(self, subscription: Subscription, outcome: str, cause: str) -> None:
+        self.outcomes[outcome] += 1
+        host = place_of(subscription.endpoint).host
+        now_s = self._reactor.seconds()
+        if now_s - self._told_s.get(host, -TOLD_EVERY_S) < TOLD_EVERY_S:
+            return
+        if len(self._told_s) >= _MAX_TOLD:
+            self._told_s.clear()
+        self._told_s[host] = now_s
+        events.PUSH_FAILED.log(host=host, cause=cause)
+
+
+def _tell_fault(failure: Failure) -> None:
+    events.PUSH_FAULT.failure(failure)
+
+
+def _always() -> None:
+    """Admits."""

@@ -1,0 +1,158 @@
+"""Which browsers want to be told, and of whom: kept in ``users.db``, and in memory to be found at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from clasp_relay.access.refusals import BadInput, Busy
+from clasp_relay.access.store_calls import StoreCalls
+from clasp_relay.access.tokens import TokenRecord
+from clasp_relay.access.workers import Workers
+from clasp_relay.push.destinations import ForbiddenPlaceError, Places, place_of
+from clasp_relay.push.encryption import AUTH_BYTES, check_public_key, decode_base64url
+from clasp_relay.storage.push_subscriptions import PushStore, Subscription
+
+__all__ = ["MAX_PER_SUBJECT", "MAX_SUBSCRIPTIONS", "Subscriptions"]
+
+MAX_PER_SUBJECT = 10
+"""Browsers of one subject; the oldest makes room."""
+
+MAX_SUBSCRIPTIONS = 20_000
+"""Browsers in all, about 20 MB."""
+
+_MAX_KEY = 200
+
+
+class Subscriptions:
+    """Knows the browsers of each subject.
+
+    Args:
+        places: tells whether a push service may be sent to.
+        now_s: Unix seconds.
+    """
+
+    def __init__(self, places: Places, now_s: Callable[[], float]) -> None:
+        self._places = places
+        self._now_s = now_s
+        self._store: PushStore | None = None
+        self._calls: StoreCalls | None = None
+        self._by_endpoint: dict[str, Subscription] = {}
+        self._of: dict[str, dict[str, Subscription]] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_endpoint)
+
+    def open(self, store: PushStore, sql: Workers) -> None:
+        """Loads all; it calls the store on this thread, so before the event loop runs.
+
+        Args:
+            store: where they are kept.
+            sql: the thread that the store is called on from then on.
+        """
+        self._store, self._calls = store, StoreCalls(sql)
+        for subscription in store.all():
+            self._note(subscription)
+
+    def has_any(self, subject: str) -> bool:
+        """Tells whether a subject has a browser that wants to be told."""
+        return subject in self._of
+
+    def of(self, subject: str) -> list[Subscription]:
+        """Returns the browsers of a subject."""
+        return list(self._of.get(subject, {}).values())
+
+    async def add(self, record: TokenRecord, endpoint: str, p256dh: str, auth: str) -> None:
+        """Adds a browser.
+
+        Args:
+            record: the token that it signed in with.
+            endpoint: the URL of its push service.
+            p256dh: its public key, in base64url.
+            auth: its secret, likewise.
+
+        Raises:
+            BadInput: one of them is not valid, or the relay does not send there.
+            Busy: too many browsers are known, or the store cannot be reached.
+        """
+        key, secret = _key(p256dh, auth)
+        try:
+            await self._places.addresses(place_of(endpoint))
+        except ForbiddenPlaceError as error:
+            raise BadInput(str(error)) from None
+        if len(self._by_endpoint) >= MAX_SUBSCRIPTIONS and endpoint not in self._by_endpoint:
+            raise Busy("The relay tells as many browsers as it can. Try again another day.", 86_400)
+        sign_in = record.sign_in or record.digest
+        subscription = Subscription(endpoint, record.subject, key, secret, sign_in, int(self._now_s()))
+        store, calls = self._opened()
+        await calls.run(store.add, subscription)
+        self._forget(endpoint)
+        self._note(subscription)
+        mine = self._of[record.subject]
+        await self._remove(list(mine)[: max(0, len(mine) - MAX_PER_SUBJECT)])
+
+    async def remove(self, subject: str, endpoint: str | None) -> None:
+        """Removes a browser of a subject; all of them where none is named."""
+        mine = self._of.get(subject, {})
+        await self._remove([each for each in mine if endpoint in (None, each)])
+
+    async def gone(self, subscription: Subscription) -> None:
+        """Removes a browser of which its push service says that it is gone, unless it has subscribed anew."""
+        if self._by_endpoint.get(subscription.endpoint) == subscription:
+            await self._remove([subscription.endpoint])
+
+    async def signed_out(self, record: TokenRecord) -> None:
+        """Removes the browsers of a sign-in that was revoked."""
+        sign_in = record.sign_in or record.digest
+        await self._remove([each.endpoint for each in self.of(record.subject) if each.sign_in == sign_in])
+
+    async def purge(self) -> None:
+        """Removes the browsers of subjects of whom nothing is known any more; to be called every hour."""
+        store, calls = self._opened()
+        try:
+            await self._remove(await calls.run(store.forgotten))
+        except Busy:
+            return  # in an hour
+
+    async def _remove(self, endpoints: list[str]) -> None:
+        if not endpoints:
+            return
+        for endpoint in endpoints:
+            self._forget(endpoint)
+        store, calls = self._opened()
+        await calls.run(store.remove, endpoints)
+
+    def _opened(self) -> tuple[PushStore, StoreCalls]:
+        assert self._store is not None, "used before it was opened"
+        assert self._calls is not None, "used before it was opened"
+        return self._store, self._calls
+
+    def _note(self, subscription: Subscription) -> None:
+        self._by_endpoint[subscription.endpoint] = subscription
+        self._of.setdefault(subscription.subject, {})[subscription.endpoint] = subscription
+
+    def _forget(self, endpoint: str) -> None:
+        subscription = self._by_endpoint.pop(endpoint, None)
+        if subscription is None:
+            return
+        mine = self._of[subscription.subject]
+        del mine[endpoint]
+        if not mine:
+            del self._of[subscription.subject]
+
+
+def _key(p256dh: str, auth: str) -> tuple[bytes, bytes]:
+    """Returns the key and the secret of a browser.
+
+    Raises:
+        BadInput: they are not valid.
+    """
+    try:
+        if len(p256dh) > _MAX_KEY or len(auth) > _MAX_KEY:
+            raise ValueError
+        key, secret = decode_base64url(p256dh), decode_base64url(auth)
+        check_public_key(key)
+        if len(secret) != AUTH_BYTES:
+            raise ValueError
+    except ValueError:
+        raise BadInput("The keys of the subscription are not valid.") from None
+    return key, secret

@@ -1,0 +1,124 @@
+"""Web Push, put together: who wants to be told, who is told of what, and what brings it there."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from clasp_relay.access.refusals import Busy
+from clasp_relay.access.tokens import EndOfToken, TokenRecord
+from clasp_relay.access.workers import ThreadWorkers, Workers
+from clasp_relay.core.relay import Relay
+from clasp_relay.core.session.sessions import Identity
+from clasp_relay.logs import events
+from clasp_relay.push.chat import ChatNotices
+from clasp_relay.push.destinations import Places, make_agent, resolver
+from clasp_relay.push.encryption import Vapid, make_vapid_key
+from clasp_relay.push.sender import MAX_WAITING, Notice, Sender
+from clasp_relay.push.subscriptions import Subscriptions
+from clasp_relay.settings import Settings
+from clasp_relay.storage.push_subscriptions import PushStore, Subscription
+
+__all__ = ["WebPush"]
+
+
+class WebPush:
+    """Tells browsers of messages and calls while no page of theirs is open and visible.
+
+    Args:
+        settings: what the relay is told.
+        reactor: what it runs on.
+        relay: the core.
+        identity: as whom it watches what is said.
+        may_enter: tells whether a subject (the second argument) may enter a room, and so read it.
+        trust_root: whose certificates are believed of push services; None for those that the machine knows.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        reactor: Any,
+        relay: Relay,
+        identity: Identity,
+        may_enter: Callable[[str, str], bool],
+        trust_root: Any = None,
+    ) -> None:
+        places = Places(resolver(reactor), settings.push_allow)
+        self.subscriptions = Subscriptions(places, time.time)
+        """The browsers."""
+        self._contact = settings.push_contact or ""
+        self._reactor = reactor
+        self._agent = make_agent(reactor, places, trust_root)
+        self._workers = ThreadWorkers(reactor, 1, MAX_WAITING, "push")
+        self._notices = ChatNotices(relay, identity, self.subscriptions, may_enter, self._send)
+        self._vapid: Vapid | None = None
+        self._sender: Sender | None = None
+
+    @property
+    def public_key(self) -> str:
+        """What a page gives to its browser as ``applicationServerKey``, in base64url."""
+        assert self._vapid is not None, "asked before it was opened"
+        return self._vapid.public_key
+
+    @property
+    def outcomes(self) -> Counter[str]:
+        """Number of messages since the start, by what became of them."""
+        return Counter() if self._sender is None else self._sender.outcomes
+
+    @property
+    def waiting(self) -> int:
+        """How many messages wait or are on their way."""
+        return 0 if self._sender is None else self._sender.waiting
+
+    def open(self, store: PushStore, sql: Workers) -> None:
+        """Loads keys and subscriptions; it calls the store on this thread, so before the event loop runs.
+
+        Args:
+            store: where they are kept.
+            sql: the thread that the store is called on from then on.
+        """
+        self._vapid = Vapid(store.key(make_vapid_key), self._contact, time.time)
+        self._sender = Sender(self._reactor, self._agent, self._vapid, self._workers, self._gone)
+        self.subscriptions.open(store, sql)
+
+    def start(self) -> None:
+        """Begins to tell; the state must be loaded."""
+        self._workers.start()
+        self._notices.open()
+        events.PUSH_READY.log(count=len(self.subscriptions))
+        if not self._contact:
+            events.PUSH_NO_CONTACT.log()
+
+    def stop(self) -> None:
+        """Tells nobody any more, and ends the requests that are at work."""
+        self._notices.close()
+        if self._sender is not None:
+            self._sender.close()
+        self._workers.stop()
+
+    def token_ended(self, record: TokenRecord, why: EndOfToken) -> None:
+        """Tells the browser of a sign-in no more that was revoked: somebody signed it out."""
+        if why is EndOfToken.REVOKED:
+            _run(self.subscriptions.signed_out(record))
+
+    def _send(self, subscription: Subscription, notice: Notice) -> None:
+        if self._sender is not None:
+            self._sender.send(subscription, notice)
+
+    def _gone(self, subscription: Subscription) -> None:
+        _run(self.subscriptions.gone(subscription))
+
+
+def _run(work: Coroutine[Deferred[Any], Any, None]) -> None:
+    """Does what nobody waits for. Where the store is busy, a browser that is gone is still known after a restart."""
+    Deferred.fromCoroutine(work).addErrback(_tell)
+
+
+def _tell(failure: Failure) -> None:
+    if failure.check(Busy) is None:
+        events.PUSH_FAULT.failure(failure)

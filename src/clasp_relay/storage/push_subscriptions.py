@@ -1,0 +1,83 @@
+"""The push subscriptions of browsers, in ``users.db``."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+__all__ = ["PushStore", "Subscription"]
+
+
+class Subscription(NamedTuple):
+    """Where and how one browser wants to be told."""
+
+    endpoint: str
+    """The URL of its push service; whoever knows it can send there."""
+    subject: str
+    p256dh: bytes
+    """The browser's public key, P-256 as an uncompressed point."""
+    auth: bytes
+    """Its secret (RFC 8291 §3.2)."""
+    sign_in: bytes
+    """The digest of the first token of the sign-in that it was made in."""
+    created_s: int
+    """Unix seconds."""
+
+    def __repr__(self) -> str:
+        return f"Subscription({self.subject!r})"
+
+
+class PushStore:
+    """The subscriptions of a ``users.db``. Its methods block.
+
+    Args:
+        db: the connection, in autocommit mode.
+    """
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    def key(self, make: Callable[[], bytes]) -> bytes:
+        """Returns the key by which push services know this relay, which is made when there is none."""
+        query = "SELECT private_key FROM push_key"
+        row = self._db.execute(query).fetchone()
+        if row is None:
+            self._db.execute("INSERT OR IGNORE INTO push_key (id, private_key) VALUES (0, ?)", (make(),))
+            row = self._db.execute(query).fetchone()
+        key: bytes = row[0]
+        return key
+
+    def add(self, subscription: Subscription) -> None:
+        """Adds a subscription; an endpoint that is there already passes to its subject."""
+        self._db.execute(
+            "INSERT OR REPLACE INTO push_subscriptions (endpoint, subject, p256dh, auth, sign_in, created_at)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            subscription,
+        )
+
+    def remove(self, endpoints: Sequence[str]) -> None:
+        """Removes subscriptions."""
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            self._db.executemany("DELETE FROM push_subscriptions WHERE endpoint = ?", ((each,) for each in endpoints))
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    def all(self) -> list[Subscription]:
+        """Returns all, the oldest first."""
+        query = (
+            "SELECT endpoint, subject, p256dh, auth, sign_in, created_at FROM push_subscriptions"
+            " ORDER BY created_at, endpoint"
+        )
+        return [Subscription(*row) for row in self._db.execute(query)]
+
+    def forgotten(self) -> list[str]:
+        """Returns the endpoints of subjects of whom no account and no token is known any more."""
+        query = (
+            "SELECT endpoint FROM push_subscriptions WHERE subject NOT IN (SELECT subject FROM tokens)"
+            " AND subject NOT IN (SELECT id FROM users)"
+        )
+        return [endpoint for (endpoint,) in self._db.execute(query)]

@@ -1,0 +1,188 @@
+"""Where push messages go, and where they never do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from treq.client import HTTPClient
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, succeed
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.web._newclient import _WrapperException
+from twisted.web.client import URI, ResponseFailed
+
+from clasp_relay.push.destinations import (
+    MAX_ANSWER_BYTES,
+    ForbiddenPlaceError,
+    Place,
+    Places,
+    is_public,
+    make_agent,
+    place_of,
+)
+from tests.push.push_service import PushService
+
+REACTOR: Any = reactor
+
+PRIVATE = (
+    "127.0.0.1",
+    "127.255.0.1",
+    "0.0.0.0",
+    "10.1.2.3",
+    "172.16.0.1",
+    "192.168.1.1",
+    "169.254.169.254",
+    "100.64.0.1",
+    "192.0.0.1",
+    "198.18.0.1",
+    "224.0.0.1",
+    "240.0.0.1",
+    "255.255.255.255",
+    "::1",
+    "::",
+    "fe80::1",
+    "fe80::1%eth0",
+    "fc00::1",
+    "ff02::1",
+    "2001:db8::1",
+    "::ffff:127.0.0.1",
+    "::ffff:10.0.0.1",
+    "::127.0.0.1",
+    "64:ff9b::7f00:1",
+    "2002:7f00:1::",
+    "2001:0:7f00:1::",
+    "no address",
+    "",
+)
+
+
+class PlaceTests(SynchronousTestCase):
+    """Which URLs and addresses are taken."""
+
+    def test_only_https_urls_of_names_are_taken(self) -> None:
+        """Of hosts by name or IPv4 address, without a password, on any port."""
+        self.assertEqual(place_of("https://push.example/a?b"), Place("push.example", 443))
+        self.assertEqual(place_of("https://push.example:8443/").origin, "https://push.example:8443")
+        self.assertEqual(place_of("https://PUSH.example/").origin, "https://push.example")
+        for endpoint in (
+            "http://push.example/",
+            "ftp://push.example/",
+            "//push.example/",
+            "https:///a",
+            "https://",
+            "",
+            "https://a@push.example/",
+            "https://a:b@push.example/",
+            "https://[::1]/",
+            "https://push.example:0/",
+            "https://push.example:99999/",
+            "https://push.example/ a",
+            "https://push.example/\r\nX: y",
+            "https://push.example\\@127.0.0.1/",
+            "https://püsh.example/",
+            "https://push.example/" + "a" * 1_024,
+        ):
+            with self.subTest(endpoint=endpoint):
+                self.assertRaises(ForbiddenPlaceError, place_of, endpoint)
+
+    def test_addresses_that_are_not_public(self) -> None:
+        """Nor those of which a part is an IPv4 address that is not."""
+        for address in PRIVATE:
+            with self.subTest(address=address):
+                self.assertFalse(is_public(address))
+        for address in ("8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808", "2002:808:808::1"):
+            with self.subTest(address=address):
+                self.assertTrue(is_public(address))
+
+    def found(self, addresses: Sequence[str], place: Place, *allowed: str) -> list[str]:
+        """Returns the addresses that are connected to."""
+        places = Places(lambda *_: succeed(list(addresses)), allowed)
+        results: list[Any] = []
+        Deferred.fromCoroutine(places.addresses(place)).addBoth(results.append)
+        if isinstance(results[0], Failure):
+            results[0].raiseException()
+        found: list[str] = results[0]
+        return found
+
+    def test_host_with_one_address_that_is_not_public_is_refused(self) -> None:
+        """Unless the operator allows host and port."""
+        place = Place("push.example", 443)
+        self.assertEqual(self.found(["8.8.8.8", "2606:4700::1111"], place), ["8.8.8.8", "2606:4700::1111"])
+        for addresses in (["127.0.0.1"], ["8.8.8.8", "10.0.0.1"], []):
+            with self.subTest(addresses=addresses):
+                self.assertRaises(ForbiddenPlaceError, self.found, addresses, place)
+        self.assertRaises(ForbiddenPlaceError, self.found, ["127.0.0.1"], place, "push.example:8443")
+        self.assertEqual(self.found(["127.0.0.1"], place, "Push.example:443"), ["127.0.0.1"])
+        self.assertEqual(len(self.found(["8.8.8.8"] * 9, place)), 3)
+
+
+class AgentTests(TestCase):
+    """Requests over real TLS."""
+
+    def setUp(self) -> None:
+        """A push service on the loopback."""
+        self.service = PushService()
+        self.service.listen(REACTOR)
+        self.addCleanup(self.service.port.stopListening)
+        self.asked: list[str] = []
+
+    def client(self, *answers: Sequence[str], allowed: bool = True) -> HTTPClient:
+        """Returns a client to whom each look-up of a name gives the next answer."""
+        left = list(answers)
+
+        def resolve(host: str, _port: int) -> Deferred[list[str]]:
+            self.asked.append(host)
+            return succeed(list(left.pop(0)))
+
+        places = Places(resolve, [self.service.origin.removeprefix("https://")] if allowed else [])
+        return HTTPClient(make_agent(REACTOR, places, self.service.trust_root))
+
+    async def post(self, client: HTTPClient, url: str | None = None) -> int:
+        """Posts something; returns the status."""
+        response = await client.post(url or f"{self.service.origin}/x", data=b"x", allow_redirects=False)
+        await response.content()
+        return int(response.code)
+
+    async def test_connection_goes_to_an_address_that_was_checked(self) -> None:
+        """A name is looked up once for each request, and the next address is tried where one does not answer."""
+        self.assertEqual(await self.post(self.client(["127.0.0.2", "127.0.0.1"])), 201)
+        self.assertEqual((self.asked, len(self.service.received)), (["localhost"], 1))
+
+    async def test_answers_that_change_gain_nothing(self) -> None:
+        """The first look-up says where it is, when it subscribes; each request looks again, and that one counts."""
+        client = self.client(["127.0.0.1"], allowed=False)
+        with self.assertRaises(ForbiddenPlaceError):
+            await self.post(client)
+        self.assertEqual(self.service.received, [])
+
+    async def test_redirects_are_not_followed(self) -> None:
+        """To wherever."""
+        self.service.status, self.service.location = 307, "https://localhost:1/"
+        self.assertEqual(await self.post(self.client(["127.0.0.1"])), 307)
+        self.assertEqual(len(self.asked), 1)
+
+    async def test_certificate_must_be_the_hosts(self) -> None:
+        """Of an authority that is believed."""
+        places = Places(lambda *_: succeed(["127.0.0.1"]), [self.service.origin.removeprefix("https://")])
+        with self.assertRaises(_WrapperException):
+            await self.post(HTTPClient(make_agent(REACTOR, places)))
+        other = self.service.origin.replace("localhost", "other.example")
+        places = Places(lambda *_: succeed(["127.0.0.1"]), [other.removeprefix("https://")])
+        with self.assertRaises(_WrapperException):
+            await self.post(HTTPClient(make_agent(REACTOR, places, self.service.trust_root)), f"{other}/x")
+        self.assertEqual(self.service.received, [])
+
+    async def test_answer_that_is_too_long_is_cut(self) -> None:
+        """A push service has nothing to say."""
+        self.service.answer = b"x" * (2 * MAX_ANSWER_BYTES)
+        with self.assertRaises(ResponseFailed):
+            await self.post(self.client(["127.0.0.1"]))
+
+    def test_plain_http_is_never_spoken(self) -> None:
+        """Whoever asks for it."""
+        agent: Any = make_agent(REACTOR, Places(lambda *_: succeed([])))
+        self.assertRaises(
+            ForbiddenPlaceError, agent._endpointFactory.endpointForURI, URI.fromBytes(b"http://push.example/")
+        )

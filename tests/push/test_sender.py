@@ -1,0 +1,110 @@
+"""Messages on their way to a push service, over real TLS."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import succeed
+from twisted.internet.task import deferLater
+from twisted.trial.unittest import TestCase
+from twisted.web.server import NOT_DONE_YET
+
+from clasp_relay.push import sender
+from clasp_relay.push.destinations import Places, make_agent
+from clasp_relay.push.encryption import Vapid, make_vapid_key
+from clasp_relay.push.sender import AT_ONCE, Notice, Sender
+from clasp_relay.storage.push_subscriptions import Subscription
+from tests.access.stack import InlineWorkers
+from tests.push.push_service import AUTH, Browser, PushService, check_vapid
+
+REACTOR: Any = reactor
+NOTICE = Notice("r1", "dm", 60)
+
+
+class SenderTests(TestCase):
+    """One push service with a few browsers."""
+
+    def setUp(self) -> None:
+        """Listens on the loopback."""
+        self.service = PushService()
+        self.service.listen(REACTOR)
+        self.addCleanup(self.service.port.stopListening)
+        self.gone: list[str] = []
+        self.vapid = Vapid(make_vapid_key(), "mailto:op@relay.example", time.time)
+        self.sender = self.make(self.service.origin.removeprefix("https://"))
+
+    def make(self, *allowed: str) -> Sender:
+        """Returns a sender that may send there."""
+        agent = make_agent(REACTOR, Places(lambda *_: succeed(["127.0.0.1"]), allowed), self.service.trust_root)
+        made = Sender(REACTOR, agent, self.vapid, InlineWorkers(), lambda each: self.gone.append(each.endpoint))
+        self.addCleanup(made.close)
+        return made
+
+    def subscription(self, name: str) -> Subscription:
+        """Returns a new browser's."""
+        self.service.browsers[name] = browser = Browser()
+        return Subscription(f"{self.service.origin}/{name}", "ann", browser.public, AUTH, b"", 0)
+
+    async def sent(self, made: Sender | None = None) -> dict[str, int]:
+        """Waits until nothing is on its way; returns what became of all."""
+        made = made or self.sender
+        while made.waiting:
+            await deferLater(REACTOR, 0.01)
+        return dict(made.outcomes)
+
+    async def test_browser_reads_what_was_sent_and_knows_who_sent_it(self) -> None:
+        """The push service learns neither; a newer message about the room takes the place of one that waits."""
+        self.sender.send(self.subscription("a"), NOTICE)
+        self.assertEqual(await self.sent(), {"sent": 1})
+        (received,) = self.service.received
+        self.assertEqual((received.path, received.payload), ("a", {"room": "r1", "kind": "dm"}))
+        headers = received.headers
+        self.assertEqual((headers["content-encoding"], headers["ttl"], headers["urgency"]), ("aes128gcm", "60", "high"))
+        self.assertEqual((len(headers["topic"]), headers["topic"]), (32, NOTICE.topic))
+        claims = check_vapid(headers["authorization"], self.service.origin, self.vapid.public_key)
+        self.assertEqual(claims["sub"], "mailto:op@relay.example")
+
+    async def test_browsers_that_are_gone_are_told_of(self) -> None:
+        """By 404 and 410 alone; whatever else happens they may come back."""
+        for status, outcome, gone in ((404, "gone", 1), (410, "gone", 1), (429, "refused", 0), (500, "refused", 0)):
+            with self.subTest(status=status):
+                self.gone.clear()
+                self.sender.outcomes.clear()
+                self.service.status = status
+                self.sender.send(self.subscription("a"), NOTICE)
+                self.assertEqual((await self.sent(), len(self.gone)), ({outcome: 1}, gone))
+
+    async def test_nothing_is_sent_to_private_addresses(self) -> None:
+        """Whatever was looked up when the browser subscribed."""
+        made = self.make()
+        made.send(self.subscription("a"), NOTICE)
+        self.assertEqual((await self.sent(made), self.service.received), ({"forbidden": 1}, []))
+
+    async def test_push_service_that_does_not_answer_holds_nobody_up(self) -> None:
+        """For long; a few are asked at once, and in all a bounded number waits."""
+        self.patch(sender, "MAX_WAITING", 3)
+        self.patch(sender, "REQUEST_S", 0.2)
+        self.patch(self.service, "render_POST", lambda _request: NOT_DONE_YET)
+        for _ in range(AT_ONCE + 5):
+            self.sender.send(self.subscription("a"), NOTICE)
+        self.assertEqual(self.sender.outcomes["left_out"], 2)
+        self.assertEqual(await self.sent(), {"left_out": 2, "unreachable": AT_ONCE + 3})
+
+    async def test_push_service_that_is_not_there(self) -> None:
+        """Costs nothing but a line in the log."""
+        subscription = self.subscription("a")
+        await self.service.port.stopListening()
+        self.sender.send(subscription, NOTICE)
+        self.assertEqual(await self.sent(), {"unreachable": 1})
+
+    async def test_end_ends_requests(self) -> None:
+        """And no more are made."""
+        self.patch(self.service, "render_POST", lambda _request: NOT_DONE_YET)
+        subscription = self.subscription("a")
+        self.sender.send(subscription, NOTICE)
+        await deferLater(REACTOR, 0.05)
+        self.sender.close()
+        self.sender.send(subscription, NOTICE)
+        self.assertEqual(await self.sent(), {"left_out": 1})
