@@ -17,6 +17,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from clasp_relay.access.accounts import Accounts
 from clasp_relay.access.addresses import ClientAddresses
+from clasp_relay.access.console import Console
 from clasp_relay.access.issuer import Issued
 from clasp_relay.access.refusals import (
     BadInput,
@@ -86,13 +87,21 @@ class AuthApi:
         accounts: does what is asked.
         address_of: returns the client's address of a request.
         turn: makes credentials for the TURN server; None where there is none.
+        console: lets administrators in; None for nobody.
     """
 
     app = Klein()
 
-    def __init__(self, accounts: Accounts, address_of: Callable[[IRequest], str], turn: Turn | None = None) -> None:
+    def __init__(
+        self,
+        accounts: Accounts,
+        address_of: Callable[[IRequest], str],
+        turn: Turn | None = None,
+        console: Console | None = None,
+    ) -> None:
         self._accounts = accounts
         self._turn = turn or Turn()
+        self._console = console
         self._address_of = address_of
         self._openapi = load_openapi()
 
@@ -130,18 +139,34 @@ class AuthApi:
         return _answer_issued(request, issued)
 
     @app.route("/admin", methods=["POST"])
-    def admin(self, request: IRequest) -> bytes:
+    async def admin(self, request: IRequest) -> bytes:
         """Signs an administrator in to the console."""
         body = read_object(request)
-        required_text(body, "username"), required_text(body, "password")
-        raise Forbidden("This account may not use the console.")
+        username, password = required_text(body, "username"), required_text(body, "password")
+        issued = await self._admins().sign_in(username, password, self._address_of(request))
+        return answer(
+            request,
+            HTTPStatus.OK,
+            {
+                "token": issued.token,
+                "user_id": issued.user_id,
+                "username": issued.username,
+                "expires_at": issued.expires_s,
+            },
+        )
 
     @app.route("/reset", methods=["POST"])
-    def reset(self, request: IRequest) -> bytes:
+    async def reset(self, request: IRequest) -> bytes:
         """Sets a password by a one-time link."""
         body = read_object(request)
-        required_text(body, "secret"), required_text(body, "password")
-        raise Unauthenticated("The link is not valid any more. Ask for another one.")
+        secret, password = required_text(body, "secret"), required_text(body, "password")
+        username = await self._admins().reset(secret, password, self._address_of(request))
+        return answer(request, HTTPStatus.OK, {"username": username})
+
+    def _admins(self) -> Console:
+        if self._console is None:
+            raise Forbidden("This relay has no console.")
+        return self._console
 
     @app.route("/logout", methods=["POST"])
     async def logout(self, request: IRequest) -> bytes:
@@ -276,6 +301,7 @@ def make_auth_resource(
     addresses: ClientAddresses,
     page: IResource | None = None,
     turn: Turn | None = None,
+    console: Console | None = None,
 ) -> IResource:
     """Returns the auth API, to be put at ``auth`` below a site's root.
 
@@ -285,8 +311,9 @@ def make_auth_resource(
         addresses: tells the clients' addresses.
         page: what is shown at ``/auth`` itself, without a slash; None for a JSON 404.
         turn: makes credentials for the TURN server; None where there is none.
+        console: lets administrators in; None for nobody.
     """
-    api = AuthApi(accounts, lambda request: request_address(request, addresses), turn)
+    api = AuthApi(accounts, lambda request: request_address(request, addresses), turn, console)
     return _AuthResource(api, origins, page)
 
 
