@@ -82,6 +82,26 @@ class CommandTests(SynchronousTestCase):
         self.assertNotIn(token.encode(), (self.folder / "users.db").read_bytes())
         self.assertIn(f"device token {device.id} made: subject clasp.device.{device.id}", self.stderr.getvalue())
 
+    def test_what_was_made_and_revoked_is_in_the_audit_log(self) -> None:
+        """Without its secret."""
+        self.ask("token", "create", "--scopes", "read:/a", "--name", "Desk")
+        invite = self.ask("invite", "create").strip()
+        hook = self.ask("hook", "create", "--address", "/chat/room/r/messages").strip()
+        users = self.users()
+        for noun, made in (
+            ("token", users.devices.all()[0].id),
+            ("invite", users.invites(0)[0].id),
+            ("hook", users.hooks.all()[0].id),
+        ):
+            self.ask(noun, "revoke", made)
+        rows = [row.as_json() for row in users.audit.after(0, 10)]
+        verbs = ("create", "revoke")
+        expected = [f"{noun}.{verb}" for verb in verbs for noun in ("token", "invite", "hook")]
+        self.assertEqual([row["action"] for row in rows], expected)
+        self.assertEqual([row["target"] for row in rows[:3]], [row["target"] for row in rows[3:]])
+        self.assertNotIn(invite, str(rows))
+        self.assertNotIn(hook, str(rows))
+
     def test_tokens_are_listed_one_a_line_and_as_json(self) -> None:
         """Until they are revoked."""
         self.ask("token", "create", "--scopes", "read:/a", "--subject", "desk", "--name", "Desk 1")

@@ -21,6 +21,7 @@ from clasp_relay.access.refusals import BadInput
 from clasp_relay.access.tokens import digest_of
 from clasp_relay.errors import RequestError, StartError
 from clasp_relay.options import CommandParser, fail, settings_of
+from clasp_relay.storage.audit import AuditEntry
 from clasp_relay.storage.devices import DeviceToken
 from clasp_relay.storage.folder import prepare_folder
 from clasp_relay.storage.hooks import Hook, HookGone
@@ -28,10 +29,13 @@ from clasp_relay.storage.users import IdentityTaken, Invite, InviteGone, StoreBu
 from clasp_relay.storage.users_sqlite import SqliteUsers
 from clasp_relay.wire.address import check_address
 
-__all__ = ["COMMANDS", "parse_duration", "run"]
+__all__ = ["COMMANDS", "COMMAND_LINE", "add_verb", "aligned", "open_users", "parse_duration", "run", "time_text"]
 
 COMMANDS = ("token", "invite", "hook")
 """The first words of these command lines."""
+
+COMMAND_LINE = "command line"
+"""Who the audit log says has done what a command does."""
 
 _UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _DURATION = re.compile(r"([0-9]{1,9})([smhd])")
@@ -67,7 +71,7 @@ def run(arguments: Sequence[str], out: TextIO | None = None) -> None:
     asked = _parser().parse_args(arguments)
     out = sys.stdout if out is None else out
     try:
-        users = _open(asked)
+        users = open_users(asked)
         try:
             _COMMANDS[asked.noun, asked.verb](asked, users, out)
         finally:
@@ -82,36 +86,43 @@ def _parser() -> argparse.ArgumentParser:
     parser = CommandParser(prog="clasp-relay", allow_abbrev=False)
     nouns = parser.add_subparsers(dest="noun", required=True)
     tokens = nouns.add_parser("token", help="device tokens").add_subparsers(dest="verb", required=True)
-    create = _add(tokens, "create", "Make a device token. It is printed once and kept nowhere in clear.")
+    create = add_verb(tokens, "create", "Make a device token. It is printed once and kept nowhere in clear.")
     create.add_argument("--scopes", required=True, type=_scopes, help="what it may do: read:/a/**,write:/a/**")
     create.add_argument("--subject", help="an account, or a free id; default: one of its own, clasp.device.ID")
     create.add_argument("--name", default="", type=_name, help="for people: in lists and in the log")
     create.add_argument("--expires", default=None, type=parse_duration, help="90s, 15m, 12h, 30d, never (default)")
-    listed = _add(tokens, "list", "List the device tokens that are not revoked.")
+    listed = add_verb(tokens, "list", "List the device tokens that are not revoked.")
     listed.add_argument("--json", action="store_true", help="as JSON")
-    revoke = _add(tokens, "revoke", "Revoke a device token; its sessions end within a second.")
+    revoke = add_verb(tokens, "revoke", "Revoke a device token; its sessions end within a second.")
     revoke.add_argument("id", metavar="ID", help="as token list shows it")
     invites = nouns.add_parser("invite", help="invites").add_subparsers(dest="verb", required=True)
-    invite = _add(invites, "create", "Make an invite to register, for --registration invite.")
+    invite = add_verb(invites, "create", "Make an invite to register, for --registration invite.")
     invite.add_argument("--uses", default=1, type=_uses, help="how many may register with it (default: 1)")
     invite.add_argument("--expires", default="7d", type=parse_duration, help="90s, 15m, 12h, 7d (default), never")
-    listed = _add(invites, "list", "List the invites that are valid.")
+    listed = add_verb(invites, "list", "List the invites that are valid.")
     listed.add_argument("--json", action="store_true", help="as JSON")
-    revoke = _add(invites, "revoke", "Revoke an invite: nobody can register with it any more.")
+    revoke = add_verb(invites, "revoke", "Revoke an invite: nobody can register with it any more.")
     revoke.add_argument("id", metavar="ID", help="as invite list shows it")
     hooks = nouns.add_parser("hook", help="webhooks").add_subparsers(dest="verb", required=True)
-    hook = _add(hooks, "create", "Make an incoming webhook. Its path is printed once and kept nowhere in clear.")
+    hook = add_verb(hooks, "create", "Make an incoming webhook. Its path is printed once and kept nowhere in clear.")
     hook.add_argument("--address", required=True, help="where its messages go: /chat/room/ROOM/messages")
     hook.add_argument("--template", default=CHAT, choices=[CHAT], help="what its messages are (default: chat)")
     hook.add_argument("--name", default="Webhook", type=_hook_name, help="whose name they show (default: Webhook)")
-    listed = _add(hooks, "list", "List the webhooks.")
+    listed = add_verb(hooks, "list", "List the webhooks.")
     listed.add_argument("--json", action="store_true", help="as JSON")
-    revoke = _add(hooks, "revoke", "Revoke a webhook: nothing can be posted to it any more.")
+    revoke = add_verb(hooks, "revoke", "Revoke a webhook: nothing can be posted to it any more.")
     revoke.add_argument("id", metavar="ID", help="as hook list shows it")
     return parser
 
 
-def _add(verbs: argparse._SubParsersAction[CommandParser], verb: str, what: str) -> argparse.ArgumentParser:
+def add_verb(verbs: argparse._SubParsersAction[CommandParser], verb: str, what: str) -> argparse.ArgumentParser:
+    """Adds a verb, with the options that say where the users' database is.
+
+    Args:
+        verbs: where it is added.
+        verb: the word.
+        what: what it does, in a sentence.
+    """
     parser = verbs.add_parser(verb, description=what, help=what, allow_abbrev=False)
     for name in _RELAY_OPTIONS:
         parser.add_argument(f"--{name}", metavar="PATH", help="as the relay has it")
@@ -143,12 +154,18 @@ def _uses(text: str) -> int:
     return int(text)
 
 
-def _open(asked: argparse.Namespace) -> SqliteUsers:
+def open_users(asked: argparse.Namespace) -> SqliteUsers:
     """Opens the users' database of the relay that options, variables and config file describe."""
     settings = settings_of(asked, _RELAY_OPTIONS)
     path = settings.users_file
     prepare_folder("--data-dir" if settings.auth_db is None else "--auth-db", path.parent)
     return SqliteUsers(path, name_keys)
+
+
+def _note(users: SqliteUsers, action: str, target: str, **detail: object) -> None:
+    """Adds to the audit log what a command has done."""
+    entry = AuditEntry(int(time.time()), action, actor_name=COMMAND_LINE, target=target, detail=detail)
+    users.audit.add([entry])
 
 
 def _create_token(asked: argparse.Namespace, users: SqliteUsers, out: TextIO) -> None:
@@ -162,8 +179,9 @@ def _create_token(asked: argparse.Namespace, users: SqliteUsers, out: TextIO) ->
         fail(f"--subject: {error.sentence}")
     except IdentityTaken:
         fail(f"--subject: {asked.subject} is the id of a guest; name an account or another id")
+    _note(users, "token.create", device.id, subject=device.subject, name=device.name)
     print(token, file=out)
-    expiry = _time(device.expires_s)
+    expiry = time_text(device.expires_s)
     print(f"device token {device.id} made: subject {device.subject}, expires: {expiry}", file=sys.stderr)
 
 
@@ -174,9 +192,9 @@ def _list_tokens(asked: argparse.Namespace, users: SqliteUsers, out: TextIO) -> 
         return
     rows = [("ID", "NAME", "SUBJECT", "SCOPES", "EXPIRES")]
     for device in devices:
-        expiry = _time(device.expires_s)
+        expiry = time_text(device.expires_s)
         rows.append((device.id, device.name or "-", device.subject, ",".join(device.scopes), expiry))
-    for line in _aligned(rows):
+    for line in aligned(rows):
         print(line, file=out)
 
 
@@ -191,13 +209,15 @@ def _as_json(device: DeviceToken) -> dict[str, object]:
     }
 
 
-def _aligned(rows: Sequence[tuple[str, ...]]) -> Iterable[str]:
+def aligned(rows: Sequence[tuple[str, ...]]) -> Iterable[str]:
+    """Yields rows of a table as lines, their columns one below the other."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         yield "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
 
 
-def _time(at_s: int | None) -> str:
+def time_text(at_s: int | None) -> str:
+    """Returns a time in Unix seconds for people; None is never."""
     return "never" if at_s is None else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at_s))
 
 
@@ -206,6 +226,7 @@ def _revoke_token(asked: argparse.Namespace, users: SqliteUsers, _out: TextIO) -
         users.devices.revoke(asked.id, int(time.time()))
     except TokenGone:
         fail(f"token revoke: no device token has the id {asked.id!r}; see clasp-relay token list")
+    _note(users, "token.revoke", asked.id)
     print(f"device token {asked.id} revoked", file=sys.stderr)
 
 
@@ -214,9 +235,10 @@ def _create_invite(asked: argparse.Namespace, users: SqliteUsers, out: TextIO) -
     invite = secrets.token_hex(16)
     expires_s = None if asked.expires is None else now_s + asked.expires
     users.add_invite(digest_of(invite), now_s, expires_s, asked.uses)
+    _note(users, "invite.create", Invite(digest_of(invite), now_s, expires_s, asked.uses).id, uses=asked.uses)
     print(invite, file=out)
     made = Invite(digest_of(invite), now_s, expires_s, asked.uses)
-    print(f"invite {made.id} made: uses: {asked.uses}, expires: {_time(expires_s)}", file=sys.stderr)
+    print(f"invite {made.id} made: uses: {asked.uses}, expires: {time_text(expires_s)}", file=sys.stderr)
 
 
 def _list_invites(asked: argparse.Namespace, users: SqliteUsers, out: TextIO) -> None:
@@ -228,8 +250,8 @@ def _list_invites(asked: argparse.Namespace, users: SqliteUsers, out: TextIO) ->
         ]
         print(json.dumps(shown, indent=2), file=out)
         return
-    rows = [("ID", "USES", "EXPIRES"), *((each.id, str(each.uses_left), _time(each.expires_s)) for each in invites)]
-    for line in _aligned(rows):
+    rows = [("ID", "USES", "EXPIRES"), *((each.id, str(each.uses_left), time_text(each.expires_s)) for each in invites)]
+    for line in aligned(rows):
         print(line, file=out)
 
 
@@ -238,6 +260,7 @@ def _revoke_invite(asked: argparse.Namespace, users: SqliteUsers, _out: TextIO) 
         users.revoke_invite(asked.id)
     except InviteGone:
         fail(f"invite revoke: no invite has the id {asked.id!r}; see clasp-relay invite list")
+    _note(users, "invite.revoke", asked.id)
     print(f"invite {asked.id} revoked", file=sys.stderr)
 
 
@@ -250,6 +273,7 @@ def _create_hook(asked: argparse.Namespace, users: SqliteUsers, out: TextIO) -> 
     secret = secrets.token_hex(16)
     hook = Hook(digest_of(secret), asked.address, asked.template, asked.name, int(time.time()))
     users.hooks.add(hook)
+    _note(users, "hook.create", hook.id, address=hook.address)
     print(f"/hooks/{secret}", file=out)
     print(f"hook {hook.id} made: posts to {hook.address}", file=sys.stderr)
 
@@ -268,7 +292,7 @@ def _list_hooks(asked: argparse.Namespace, users: SqliteUsers, out: TextIO) -> N
         ("ID", "NAME", "TEMPLATE", "ADDRESS"),
         *((each.id, each.name, each.template, each.address) for each in hooks),
     ]
-    for line in _aligned(rows):
+    for line in aligned(rows):
         print(line, file=out)
 
 
@@ -277,6 +301,7 @@ def _revoke_hook(asked: argparse.Namespace, users: SqliteUsers, _out: TextIO) ->
         users.hooks.revoke(asked.id)
     except HookGone:
         fail(f"hook revoke: no hook has the id {asked.id!r}; see clasp-relay hook list")
+    _note(users, "hook.revoke", asked.id)
     print(f"hook {asked.id} revoked", file=sys.stderr)
 
 

@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from autobahn.twisted.resource import WebSocketResource
+from prometheus_client import CollectorRegistry
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList
+from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 
 from clasp_relay.access.accounts import WRONG_PASSWORD, Accounts, Admission, Tell, load_tokens
 from clasp_relay.access.addresses import ClientAddresses, hasher_of_addresses
+from clasp_relay.access.audit import Audit
 from clasp_relay.access.devices import DeviceWatch
 from clasp_relay.access.file_quotas import GUEST_BYTES, FileLimits, FileQuotas
 from clasp_relay.access.files import Files
@@ -42,9 +45,10 @@ from clasp_relay.access.tokens import TokenRecord, TokenTable
 from clasp_relay.access.turn import Turn
 from clasp_relay.access.wills import Wills
 from clasp_relay.access.workers import ThreadWorkers
+from clasp_relay.console_parts import ConsoleParts
 from clasp_relay.core.relay import Relay
 from clasp_relay.core.session.sessions import Identity
-from clasp_relay.doors.door import DoorCounts
+from clasp_relay.doors.door import Counting, DoorCounts
 from clasp_relay.errors import CloseCode, Disconnect, ErrorCode, StartError
 from clasp_relay.http.api_sessions import ApiSessions
 from clasp_relay.http.auth_api import make_auth_resource
@@ -58,6 +62,8 @@ from clasp_relay.http.params_api import make_params_resource
 from clasp_relay.http.stream_api import StreamApi
 from clasp_relay.http.web_root import WebRoot, packaged_app
 from clasp_relay.logs import events
+from clasp_relay.logs.levels import LogLevels
+from clasp_relay.logs.ring import LogRing
 from clasp_relay.net.websocket import ClaspFactory
 from clasp_relay.periodic import PeriodicService
 from clasp_relay.push.web_push import WebPush
@@ -148,6 +154,13 @@ class AuthServer(Service):
         self._api = ApiSessions(relay)
         self.counts: Sequence[DoorCounts] = ()
         """What goes through the HTTP API; from ``open`` on."""
+        self.registry: CollectorRegistry | None = None
+        """The metrics, for the console; set by whoever counts them."""
+        self.doors: Sequence[Counting] = ()
+        """The ways in for other protocols, for the console; set by whoever opens them."""
+        self._ring = LogRing(LogLevels.parse(settings.log_level))
+        self._audit: Audit | None = None
+        self._console: ConsoleParts | None = None
         self._addresses = addresses
         self._settings = settings
         self._reactor = reactor
@@ -230,11 +243,18 @@ class AuthServer(Service):
         if settings.admin_token is not None:
             token = read_or_make_admin_token(settings.admin_token, secrets.token_hex)
             self._tokens.add(admin_record(token, time.time()))
-        accounts = self._accounts = self._make_accounts(store)
+        audit = self._audit = Audit(
+            store.audit, self.sql, self._reactor, time.time, self.origin_of, settings.audit_days
+        )
+        passwords = Passwords(make_hasher(), self.hashing)
+        accounts = self._accounts = self._make_accounts(store, passwords, audit)
         if settings.takes_files:
             self.files = self._open_files(accounts)
         devices = DeviceWatch(store.devices, self.sql, self._tokens)
-        devices.load()
+        console = self._console = ConsoleParts(
+            store, self.sql, accounts, passwords, self._tokens, devices, audit, self._relay, self.files
+        )
+        console.load()
         self._session_ids.open(store.session_ids, self.sql)
         if self.push is not None:
             self.push.open(store.push, self.sql)
@@ -248,7 +268,7 @@ class AuthServer(Service):
                 run_at_start=True,
             ),
             PeriodicService(
-                DEVICES_INTERVAL_S, self._reactor, lambda: Deferred.fromCoroutine(devices.look()), "device tokens"
+                DEVICES_INTERVAL_S, self._reactor, lambda: Deferred.fromCoroutine(console.look()), "device tokens"
             ),
         ]
         root = self._root(accounts)
@@ -297,11 +317,14 @@ class AuthServer(Service):
             await accounts.purge()
             if self.push is not None:
                 await self.push.subscriptions.purge()
+            assert self._audit is not None, "purged before the start"
+            await self._audit.trim()
 
     def startService(self) -> None:
         """Starts the threads and the timers; ``open`` must have been called."""
         assert self._jobs, "started before it was opened"
         Service.startService(self)
+        globalLogPublisher.addObserver(self._ring)
         self.sql.start()
         self.hashing.start()
         self._disk.start()
@@ -333,6 +356,9 @@ class AuthServer(Service):
         self.sql.stop()
         self._tokens.stop()
         self._session_ids.close()
+        globalLogPublisher.removeObserver(self._ring)
+        if self._audit is not None:
+            self._audit.close()
         self.close()
 
     def _root(self, accounts: Accounts) -> Resource:
@@ -340,16 +366,36 @@ class AuthServer(Service):
         folder = packaged_app() if settings.web_root is None else Path(settings.web_root)
         app = None if folder is None or settings.web_root == NO_WEB_ROOT else WebRoot(folder)
         root = NotFound() if app is None else app
+        assert self._console is not None, "served before it was opened"
         auth = make_auth_resource(
-            accounts, origins=self._origins, addresses=self._addresses, page=app, turn=self._turn, push=self.push
+            accounts,
+            origins=self._origins,
+            addresses=self._addresses,
+            page=app,
+            turn=self._turn,
+            push=self.push,
+            console=self._console.console,
         )
         root.putChild(b"auth", auth)
         streams = StreamApi(self._relay, self._factory, accounts.tickets)
         hook_counts = DoorCounts("hooks")
         self.counts = (streams.counts, hook_counts)
         journal = JournalApi(self._relay, self._api)
+        admin = self._console.make_resource(
+            sessions=self._api,
+            streams=streams,
+            journal=journal,
+            factory=self._factory,
+            policy=self._policy,
+            registry=lambda: self.registry,
+            doors=lambda: (*self.doors, self),
+            ring=self._ring,
+            name=settings.name,
+            origins=self._origins,
+            addresses=self._addresses,
+        )
         api = make_params_resource(
-            self._api, streams, origins=self._origins, addresses=self._addresses, journal=journal
+            self._api, streams, origins=self._origins, addresses=self._addresses, journal=journal, admin=admin
         )
         root.putChild(b"api", api)
         assert self._store is not None, "served before it was opened"
@@ -363,13 +409,13 @@ class AuthServer(Service):
             events.APP_SERVED.log(folder=str(folder))
         return root
 
-    def _make_accounts(self, store: SqliteUsers) -> Accounts:
+    def _make_accounts(self, store: SqliteUsers, passwords: Passwords, audit: Audit) -> Accounts:
         policy = self._policy
         limits = RateLimits() if policy is None else policy.document.rate_limits
         return Accounts(
             store=store,
             sql=self.sql,
-            passwords=Passwords(make_hasher(), self.hashing),
+            passwords=passwords,
             tokens=self._tokens,
             limiter=AttemptLimiter(limits, time.monotonic, self._known, self._hash_of),
             known=self._known,
@@ -380,6 +426,7 @@ class AuthServer(Service):
             now_s=time.time,
             random_hex=secrets.token_hex,
             tell=self._tell,
+            note=audit.note,
             admission=Admission(
                 self._settings.registration,
                 self._settings.guests == "on",

@@ -19,8 +19,9 @@ __all__ = ["main"]
 def main() -> None:
     """Runs the relay in the foreground; the arguments are those of ``twistd clasp-relay``.
 
-    Behind the words ``check-config``, ``token``, ``invite``, ``hook`` and ``journal`` they are those of
-    ``check_config.run``, ``account_commands.run`` and ``journal_commands.run``, and no relay runs.
+    Behind the words ``check-config``, ``token``, ``invite``, ``hook``, ``admin`` and ``journal`` they are those of
+    ``check_config.run``, ``account_commands.run``, ``admin_commands.run`` and ``journal_commands.run``, and no relay
+    runs.
 
     No pid file: a process that was killed leaves one, and in a container the next one finds its own number in it
     and refuses to start.
@@ -30,7 +31,7 @@ def main() -> None:
     """
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # an ASCII terminal shows every text, escaped
-    if sys.argv[1:2] and sys.argv[1] in ("check-config", "token", "invite", "hook", "journal"):
+    if sys.argv[1:2] and sys.argv[1] in ("check-config", "token", "invite", "hook", "admin", "journal"):
         _run_command(sys.argv[1:])
         return
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -63,11 +64,13 @@ def _options_of_twistd(twistd: Any, relay: Any) -> type:
 
 
 def _run_command(arguments: list[str]) -> None:
-    from clasp_relay import account_commands, check_config, journal_commands  # noqa: PLC0415  not loaded for a relay
+    from clasp_relay import account_commands, admin_commands, check_config, journal_commands  # noqa: PLC0415  not loaded for a relay
 
     try:
         if arguments[0] in account_commands.COMMANDS:
             account_commands.run(arguments)
+        elif arguments[0] == admin_commands.COMMAND:
+            admin_commands.run(arguments[1:])
         elif arguments[0] == journal_commands.COMMAND:
             journal_commands.run(arguments[1:])
         else:

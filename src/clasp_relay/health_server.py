@@ -74,7 +74,8 @@ class HealthServer(Service):
             files=lambda: None if auth is None else auth.files,
             push=None if auth is None else auth.push,
         )
-        registry = make_registry(sources)
+        registry = self.registry = make_registry(sources)
+        """The metrics."""
         self._site = make_site(make_health_resource(is_ready, registry), reactor, uses_reserve=True)
         self._metrics_site = make_site(make_metrics_resource(registry), reactor, uses_reserve=True)
 

@@ -96,8 +96,8 @@ class RelayService(MultiService):
         self.is_saved = True
         """Whether the last snapshot was saved; at the end of a stop, whether all changes are on disk."""
         self.health: HealthServer | None = None
-        """The health port and the metrics port, where there is one of them."""
-        if settings.health_port is not None or settings.metrics_port is not None:
+        """The health port, the metrics port, and the metrics for the console; None where there is none of them."""
+        if auth is not None or settings.health_port is not None or settings.metrics_port is not None:
             self.health = HealthServer(
                 None if settings.health_port is None else TcpPlace(settings.host, settings.health_port),
                 reactor,
@@ -110,6 +110,8 @@ class RelayService(MultiService):
                 journal=journal,
                 doors=doors,
             )
+        if auth is not None and self.health is not None:
+            auth.registry, auth.doors = self.health.registry, doors
         MultiService.addService(self, PeriodicService(SWEEP_INTERVAL_S, reactor, relay.sweep, "sweep"))
         if journal is not None:
             MultiService.addService(

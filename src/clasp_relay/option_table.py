@@ -234,6 +234,7 @@ OPTIONS: tuple[Option, ...] = (
         "files_days",
         "for how many days a file is kept after it was read for the last time; 0 for ever",
     ),
+    Option("audit-days", "audit_days", "for how many days the audit log is kept; 0 for ever"),
     Option(
         "max-guest-tokens-per-address",
         "max_guest_tokens_per_address",

@@ -235,6 +235,9 @@ class Settings:
     files_days: Annotated[int, Whole(0, 36_500)] = 90
     """For how many days a file is kept after somebody read it for the last time; 0: for ever."""
 
+    audit_days: Annotated[int, Whole(0)] = 365
+    """For how many days the audit log is kept; 0: for ever."""
+
     max_guest_tokens_per_address: Annotated[int, Whole(0)] = 1_000
     """Maximum number of valid guest tokens for one client address; beyond it the oldest one ends. 0: no limit."""
 

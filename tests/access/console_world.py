@@ -20,6 +20,7 @@ from clasp_relay.access.secret_files import admin_record
 from clasp_relay.access.tokens import digest_of
 from clasp_relay.core.relay import RelayOptions
 from clasp_relay.storage.audit import AuditEntry
+from clasp_relay.storage.files import FileUse
 from tests.access.stack import HOME, START_S, Stack
 from tests.core.world import World, WorldClock
 
@@ -36,14 +37,13 @@ class MemoryFiles:
     def __init__(self) -> None:
         self.sizes: dict[str, list[int]] = {}
 
-    def usage(self, subject: str) -> tuple[int, int]:
-        """Counts them."""
-        sizes = self.sizes.get(subject, [])
-        return len(sizes), sum(sizes)
+    async def usage(self) -> list[FileUse]:
+        """Counts them, each as from another client address."""
+        return [FileUse(subject, b"", 1, size) for subject, sizes in self.sizes.items() for size in sizes]
 
-    async def delete_of(self, subject: str) -> None:
+    async def remove_all_of(self, subject: str) -> int:
         """Forgets them."""
-        self.sizes.pop(subject, None)
+        return len(self.sizes.pop(subject, []))
 
 
 class ConsoleWorld:

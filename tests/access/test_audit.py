@@ -126,6 +126,9 @@ class AuditTests(SynchronousTestCase):
         audit.close()
         self.assertEqual(self.actions(), ["a", "b"])
         self.assertEqual(self.clock.getDelayedCalls(), [])
+        audit.note("c", "ok", ALICE)
+        audit.close()
+        self.assertEqual((self.actions(), len(sql.steps)), (["a", "b"], 0))
         self.make(sql).close()
 
     def test_page_goes_on_where_the_one_before_ended(self) -> None:

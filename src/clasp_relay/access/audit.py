@@ -94,6 +94,7 @@ class Audit:
         self._waiting: list[Deferred[None]] = []
         """Whom to tell when all that is pending is written."""
         self._is_writing = False
+        self._is_closed = False
         self._retry: IDelayedCall | None = None
         self._limiters: OrderedDict[tuple[str, bool], Limiter] = OrderedDict()
         self._left_out = 0
@@ -115,6 +116,8 @@ class Audit:
 
     def note(self, action: str, outcome: str, who: Actor) -> None:
         """Adds an entry about a call of the auth API; it is written a moment later."""
+        if self._is_closed:
+            return
         if len(self._pending) >= MAX_PENDING or not self._has_room(who.address, outcome == "ok"):
             self._left_out += 1
             return
@@ -133,7 +136,13 @@ class Audit:
         return done
 
     def close(self) -> None:
-        """Writes what is pending; it calls the store on this thread, so after the SQL thread has stopped."""
+        """Writes what is pending; it calls the store on this thread, so after the SQL thread has stopped.
+
+        What comes afterwards is left out: those are calls that a stop refuses.
+        """
+        if self._is_closed:
+            return
+        self._is_closed = True
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None

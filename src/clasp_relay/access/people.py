@@ -19,6 +19,7 @@ from clasp_relay.core.records import Param
 from clasp_relay.core.session.sessions import SessionTable
 from clasp_relay.core.state.shares import Shares
 from clasp_relay.storage.administration import Person, PersonFacts
+from clasp_relay.storage.files import FileUse
 from clasp_relay.storage.users import Invite, SignIn
 from clasp_relay.storage.users_sqlite import SqliteUsers
 from clasp_relay.wire.address import Pattern
@@ -42,11 +43,11 @@ _YOURSELF = "This is your own account. Ask another administrator."
 class Files(Protocol):
     """The files that people have sent, where the relay keeps any."""
 
-    def usage(self, subject: str) -> tuple[int, int]:
-        """Returns how many files somebody has, and their size in bytes."""
+    async def usage(self) -> Sequence[FileUse]:
+        """Returns what the files of each user take; several for one who sent some from several client addresses."""
 
-    async def delete_of(self, subject: str) -> None:
-        """Deletes the files of somebody."""
+    async def remove_all_of(self, subject: str) -> int:
+        """Deletes the files of somebody; returns how many there were."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,7 +259,7 @@ class People:
         await self._search.each(Pattern.parse("/**"), look)
         await self._search.end(own)
         if self._files is not None:
-            await self._files.delete_of(user_id)
+            await self._files.remove_all_of(user_id)
 
     async def end_sign_in(self, who: Administrator, address: str, user_id: str, sign_in_id: str) -> None:
         """Revokes the tokens of one sign-in of a person.
@@ -317,13 +318,17 @@ class People:
         if not people:
             return []
         facts = await self._calls.run(self._store.facts, [each.user_id for each in people], self._now())
-        return [self._info(each, facts.get(each.user_id)) for each in people]
+        used: dict[str, tuple[int, int]] = {}
+        for use in () if self._files is None else await self._files.usage():
+            files, size_bytes = used.get(use.subject, (0, 0))
+            used[use.subject] = files + use.files, size_bytes + use.charged
+        return [self._info(each, facts.get(each.user_id), used.get(each.user_id, (0, 0))) for each in people]
 
-    def _info(self, person: Person, facts: PersonFacts | None) -> PersonInfo:
+    def _info(self, person: Person, facts: PersonFacts | None, used: tuple[int, int]) -> PersonInfo:
         user_id = person.user_id
         sessions = len(self._sessions.of_subject(user_id))
         last_s = None if facts is None else facts.last_issued_s
-        files = (None, None) if self._files is None else self._files.usage(user_id)
+        files = (None, None) if self._files is None else used
         return PersonInfo(
             person,
             self._now() if sessions else last_s,

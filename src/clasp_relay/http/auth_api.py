@@ -17,6 +17,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from clasp_relay.access.accounts import Accounts
 from clasp_relay.access.addresses import ClientAddresses
+from clasp_relay.access.console import Console
 from clasp_relay.access.issuer import Issued
 from clasp_relay.access.refusals import (
     BadInput,
@@ -88,6 +89,7 @@ class AuthApi:
         address_of: returns the client's address of a request.
         turn: makes credentials for the TURN server; None where there is none.
         push: tells browsers while no page is open; None where the relay does not.
+        console: lets administrators in; None for nobody.
     """
 
     app = Klein()
@@ -98,10 +100,12 @@ class AuthApi:
         address_of: Callable[[IRequest], str],
         turn: Turn | None = None,
         push: WebPush | None = None,
+        console: Console | None = None,
     ) -> None:
         self._accounts = accounts
         self._push = push
         self._turn = turn or Turn()
+        self._console = console
         self._address_of = address_of
         self._openapi = load_openapi()
 
@@ -139,18 +143,34 @@ class AuthApi:
         return _answer_issued(request, issued)
 
     @app.route("/admin", methods=["POST"])
-    def admin(self, request: IRequest) -> bytes:
+    async def admin(self, request: IRequest) -> bytes:
         """Signs an administrator in to the console."""
         body = read_object(request)
-        required_text(body, "username"), required_text(body, "password")
-        raise Forbidden("This account may not use the console.")
+        username, password = required_text(body, "username"), required_text(body, "password")
+        issued = await self._admins().sign_in(username, password, self._address_of(request))
+        return answer(
+            request,
+            HTTPStatus.OK,
+            {
+                "token": issued.token,
+                "user_id": issued.user_id,
+                "username": issued.username,
+                "expires_at": issued.expires_s,
+            },
+        )
 
     @app.route("/reset", methods=["POST"])
-    def reset(self, request: IRequest) -> bytes:
+    async def reset(self, request: IRequest) -> bytes:
         """Sets a password by a one-time link."""
         body = read_object(request)
-        required_text(body, "secret"), required_text(body, "password")
-        raise Unauthenticated("The link is not valid any more. Ask for another one.")
+        secret, password = required_text(body, "secret"), required_text(body, "password")
+        username = await self._admins().reset(secret, password, self._address_of(request))
+        return answer(request, HTTPStatus.OK, {"username": username})
+
+    def _admins(self) -> Console:
+        if self._console is None:
+            raise Forbidden("This relay has no console.")
+        return self._console
 
     @app.route("/logout", methods=["POST"])
     async def logout(self, request: IRequest) -> bytes:
@@ -319,6 +339,7 @@ def make_auth_resource(
     page: IResource | None = None,
     turn: Turn | None = None,
     push: WebPush | None = None,
+    console: Console | None = None,
 ) -> IResource:
     """Returns the auth API, to be put at ``auth`` below a site's root.
 
@@ -329,8 +350,9 @@ def make_auth_resource(
         page: what is shown at ``/auth`` itself, without a slash; None for a JSON 404.
         turn: makes credentials for the TURN server; None where there is none.
         push: tells browsers while no page is open; None where the relay does not.
+        console: lets administrators in; None for nobody.
     """
-    api = AuthApi(accounts, lambda request: request_address(request, addresses), turn, push)
+    api = AuthApi(accounts, lambda request: request_address(request, addresses), turn, push, console)
     return _AuthResource(api, origins, page)
 
 

@@ -84,8 +84,10 @@ class _ParamsResource(Resource):
         origins: Origins,
         addresses: ClientAddresses,
         journal: JournalApi,
+        admin: IResource | None,
     ) -> None:
         Resource.__init__(self)
+        self._admin = admin
         self._journal = journal
         self._sessions = sessions
         self._streams = streams
@@ -94,6 +96,8 @@ class _ParamsResource(Resource):
 
     def render(self, request: Any) -> Any:
         """Answers a request, when the relay has."""
+        if self._admin is not None and request.postpath[:1] == [b"admin"]:
+            return self._admin.render(request)
         set_cors_headers(request, self._origins)
         if is_too_large(request):
             return refuse(request, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The request is too large.")
@@ -140,7 +144,13 @@ class _ParamsResource(Resource):
 
 
 def make_params_resource(
-    sessions: ApiSessions, streams: StreamApi, *, origins: Origins, addresses: ClientAddresses, journal: JournalApi
+    sessions: ApiSessions,
+    streams: StreamApi,
+    *,
+    origins: Origins,
+    addresses: ClientAddresses,
+    journal: JournalApi,
+    admin: IResource | None = None,
 ) -> IResource:
     """Returns the API, to be put at ``api`` below a site's root.
 
@@ -150,8 +160,9 @@ def make_params_resource(
         journal: answers what is asked of the past.
         origins: whose pages may read the answers.
         addresses: tells the clients' addresses.
+        admin: the console's API; None for none.
     """
-    return _ParamsResource(sessions, streams, origins, addresses, journal)
+    return _ParamsResource(sessions, streams, origins, addresses, journal, admin)
 
 
 def _list_asked(request: Any) -> tuple[Pattern, int, str]:

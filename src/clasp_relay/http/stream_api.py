@@ -49,12 +49,13 @@ class StreamApi:
         self.counts = DoorCounts("sse")
         """The streams; messages are requests for one."""
 
-    def open(self, request: Any, client: str) -> None:
+    def open(self, request: Any, client: str, token: str | None = None) -> None:
         """Takes the connection of a request, and answers on it from now on.
 
         Args:
             request: what asked; CORS headers are set.
             client: its client's address.
+            token: as whom it reads; None for what the request presents.
 
         Raises:
             RequestError: the request is refused, and not answered yet: UNAUTHENTICATED, TOKEN_EXPIRED, SCOPE, PATTERN,
@@ -62,7 +63,7 @@ class StreamApi:
         """
         self.counts.messages += 1
         try:
-            asked = self._asked(request, client)
+            asked = self._asked(request, client, token)
             if not self._gate.accepts(peer_host(request.channel)):
                 raise RequestError(ErrorCode.OVERLOADED, "too many connections; try again later")
         except RequestError:
@@ -70,10 +71,11 @@ class StreamApi:
             raise
         _hand_over(request, EventStream(self._gate, self.counts, self._relay, asked))
 
-    def _asked(self, request: Any, client: str) -> Asked:
+    def _asked(self, request: Any, client: str, token: str | None) -> Asked:
         pattern = Pattern.parse(_text(request, b"pattern"))
-        token = bearer_of(request) or ""
-        if b"ticket" in request.args:
+        is_given = token is not None
+        token = token or bearer_of(request) or ""
+        if b"ticket" in request.args and not is_given:
             found = self._tickets.take(_text(request, b"ticket"))
             if found is None:
                 text = "the ticket was used before or is too old; get another one with POST /auth/ticket"

@@ -360,6 +360,10 @@ class Params:
         """
         return self._expiry.due(now_us, at_most)
 
+    def ends_us(self, address: str) -> int | None:
+        """Returns when the param at an address ends by itself, in Unix µs; None for never."""
+        return self._expiry.due_us.get(address)
+
     def null_of(self, address: str, now_us: int) -> Param:
         """Returns the null that ends a param which expired or is evicted; it is not applied yet."""
         param = self._params[address]

@@ -1,0 +1,177 @@
+"""``clasp-relay admin``: who may use the console, and what has to work without it; also while the relay runs.
+
+A relay that runs on the same file takes note within a second. What a script needs (a list, a link, the audit log) goes
+to stdout and all else to stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import calendar
+import json
+import re
+import secrets
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import TextIO
+
+from clasp_relay.access.names import fold_name, normalise_name
+from clasp_relay.access.people import make_reset
+from clasp_relay.access.tokens import digest_of
+from clasp_relay.account_commands import COMMAND_LINE, add_verb, aligned, open_users, time_text
+from clasp_relay.errors import StartError
+from clasp_relay.options import CommandParser, fail
+from clasp_relay.storage.administration import Person
+from clasp_relay.storage.audit import AuditEntry
+from clasp_relay.storage.users import PersonGone, StoreBusy
+from clasp_relay.storage.users_sqlite import SqliteUsers
+
+__all__ = ["COMMAND", "run"]
+
+COMMAND = "admin"
+"""The first word of these command lines."""
+
+EXPORTED_AT_ONCE = 1_000
+LATEST_S = 1 << 53
+
+
+def run(arguments: Sequence[str], out: TextIO | None = None) -> None:
+    """Runs one of the commands.
+
+    Args:
+        arguments: behind the word ``admin``.
+        out: where a list, a link or the log goes; None for stdout.
+
+    Raises:
+        SystemExit: something is wrong (1), or help was asked for (0).
+    """
+    asked = _parser().parse_args(arguments)
+    out = sys.stdout if out is None else out
+    try:
+        users = open_users(asked)
+        try:
+            _COMMANDS[asked.verb](asked, users, out)
+        finally:
+            users.close()
+    except StartError as error:
+        fail(str(error))
+    except StoreBusy as error:
+        fail(f"{error}: another process holds the users' database; try again")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = CommandParser(prog="clasp-relay admin", allow_abbrev=False)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    for verb, what in (
+        ("grant", "Let a user sign in to the console at /console."),
+        ("revoke", "Let a user no longer sign in to the console; console tokens end within a second."),
+        ("disable", "Disable an account: sessions end within a second, tokens are revoked, nobody signs in to it."),
+        ("enable", "Enable a disabled account."),
+        ("reset-password", "Make a link with which a user chooses a new password: valid once, and for a day."),
+    ):
+        add_verb(verbs, verb, what).add_argument("user", metavar="USER", help="a user's name or id")
+    add_verb(verbs, "list", "List who may sign in to the console.").add_argument(
+        "--json", action="store_true", help="as JSON"
+    )
+    audit = verbs.add_parser("audit", help="the audit log", allow_abbrev=False)
+    export = add_verb(audit.add_subparsers(dest="audit_verb", required=True), "export", "Print it as JSON lines.")
+    export.add_argument("--from", dest="from_s", default=0, type=_day, help="first day: 2026-01-31 (UTC)")
+    export.add_argument("--to", dest="to_s", default=LATEST_S, type=_day, help="first day that is left out")
+    return parser
+
+
+def _day(text: str) -> int:
+    try:
+        if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text) is None:
+            raise ValueError(text)
+        return calendar.timegm(time.strptime(text, "%Y-%m-%d"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a day such as 2026-01-31") from None
+
+
+def _find(asked: argparse.Namespace, users: SqliteUsers) -> Person:
+    name = normalise_name(asked.user)
+    try:
+        return users.administration.find(name, fold_name(name))
+    except PersonGone:
+        fail(f"admin {asked.verb}: there is no user {asked.user!r}")
+
+
+def _entry(action: str, person: Person) -> AuditEntry:
+    return AuditEntry(int(time.time()), action, actor_name=COMMAND_LINE, target=person.user_id)
+
+
+def _grant(asked: argparse.Namespace, users: SqliteUsers, _out: TextIO) -> None:
+    person = _find(asked, users)
+    users.administration.grant(person.user_id, _entry("admin.grant", person))
+    print(f"{person.username} ({person.user_id}) may sign in to the console at /console", file=sys.stderr)
+
+
+def _revoke(asked: argparse.Namespace, users: SqliteUsers, _out: TextIO) -> None:
+    person = _find(asked, users)
+    try:
+        users.administration.withdraw(person.user_id, _entry("admin.revoke", person))
+    except PersonGone:
+        fail(f"admin revoke: {person.username} is no administrator; see clasp-relay admin list")
+    print(f"{person.username} ({person.user_id}) may no longer sign in to the console", file=sys.stderr)
+
+
+def _disable(asked: argparse.Namespace, users: SqliteUsers, _out: TextIO) -> None:
+    person = _find(asked, users)
+    users.administration.disable(person.user_id, _entry("admin.disable", person))
+    print(f"{person.username} ({person.user_id}) is disabled", file=sys.stderr)
+
+
+def _enable(asked: argparse.Namespace, users: SqliteUsers, _out: TextIO) -> None:
+    person = _find(asked, users)
+    try:
+        users.administration.enable(person.user_id, _entry("admin.enable", person))
+    except PersonGone:
+        fail(f"admin enable: {person.username} is not disabled")
+    print(f"{person.username} ({person.user_id}) is enabled", file=sys.stderr)
+
+
+def _reset_password(asked: argparse.Namespace, users: SqliteUsers, out: TextIO) -> None:
+    person = _find(asked, users)
+    link = make_reset(time.time(), secrets.token_hex)
+    entry = _entry("admin.reset_password", person)
+    users.administration.add_reset(person.user_id, digest_of(link.secret), link.expires_s, entry)
+    print(link.path, file=out)
+    until = time_text(link.expires_s)
+    print(
+        f"{person.username} ({person.user_id}) opens this path of the relay and chooses a new password, until {until}",
+        file=sys.stderr,
+    )
+
+
+def _list(asked: argparse.Namespace, users: SqliteUsers, out: TextIO) -> None:
+    people = users.administration.administrators()
+    if asked.json:
+        shown = [{"user_id": each.user_id, "username": each.username, "disabled": each.is_disabled} for each in people]
+        print(json.dumps(shown, ensure_ascii=False, indent=2), file=out)
+        return
+    rows = [("ID", "NAME", "DISABLED")]
+    rows += [(each.user_id, each.username, "yes" if each.is_disabled else "no") for each in people]
+    for line in aligned(rows):
+        print(line, file=out)
+
+
+def _export(asked: argparse.Namespace, users: SqliteUsers, out: TextIO) -> None:
+    seq = 0
+    while rows := users.audit.after(seq, EXPORTED_AT_ONCE):
+        seq = rows[-1].seq
+        for row in rows:
+            if asked.from_s <= row.entry.at_s < asked.to_s:
+                print(json.dumps(row.as_json(), ensure_ascii=False), file=out)
+
+
+_COMMANDS: dict[str, Callable[[argparse.Namespace, SqliteUsers, TextIO], None]] = {
+    "grant": _grant,
+    "revoke": _revoke,
+    "disable": _disable,
+    "enable": _enable,
+    "reset-password": _reset_password,
+    "list": _list,
+    "audit": _export,
+}
