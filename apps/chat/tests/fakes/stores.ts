@@ -243,6 +243,8 @@ const messages: S.MessagesStore = reactive<S.MessagesStore>({
   ],
 })
 
+const reports: S.ReportsStore = { send: action('report') }
+
 const security: Writable<S.SecurityStore> = reactive<Writable<S.SecurityStore>>({
   keyChanges: () => state.keyChanges,
   acceptKey: action('acceptKey'),
@@ -412,3 +414,4 @@ export const useDevicesStore = () => devices
 export const useCallsStore = () => callStore
 export const useSettingsStore = () => settings
 export const useNotificationsStore = () => notifications
+export const useReportsStore = () => reports

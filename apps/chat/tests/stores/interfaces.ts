@@ -15,6 +15,7 @@ export const offered: {
   calls: types.CallsStore
   settings: types.SettingsStore
   notifications: types.NotificationsStore
+  reports: types.ReportsStore
 } = null as unknown as {
   session: ReturnType<typeof stores.useSessionStore>
   connection: ReturnType<typeof stores.useConnectionStore>
@@ -28,4 +29,5 @@ export const offered: {
   calls: ReturnType<typeof stores.useCallsStore>
   settings: ReturnType<typeof stores.useSettingsStore>
   notifications: ReturnType<typeof stores.useNotificationsStore>
+  reports: ReturnType<typeof stores.useReportsStore>
 }

@@ -11,6 +11,7 @@ import {
   useMembersStore,
   useMessagesStore,
   useNotificationsStore,
+  useReportsStore,
   useRoomsStore,
   useSecurityStore,
   useSessionStore,
@@ -133,6 +134,7 @@ export function makePerson(world: World, name: string, userId = name.toLowerCase
     devices: useDevicesStore(),
     groups: useGroupsStore(),
     calls: useCallsStore(),
+    reports: useReportsStore(),
   }
   return {
     ...stores,

@@ -5,7 +5,8 @@ import { dialogs } from './dialogs'
 import { entry } from './entry'
 import { general } from './general'
 import { people } from './people'
+import { reports } from './reports'
 
-const de: Messages = { ...general, ...entry, ...chat, ...calls, ...dialogs, ...people }
+const de: Messages = { ...general, ...entry, ...chat, ...calls, ...dialogs, ...people, ...reports }
 
 export default de

@@ -4,8 +4,9 @@ import { dialogs } from './dialogs'
 import { entry } from './entry'
 import { general } from './general'
 import { people } from './people'
+import { reports } from './reports'
 
-const en = { ...general, ...entry, ...chat, ...calls, ...dialogs, ...people }
+const en = { ...general, ...entry, ...chat, ...calls, ...dialogs, ...people, ...reports }
 
 /** The texts that every language must have; the compiler compares each language with it. */
 export type Messages = typeof en
