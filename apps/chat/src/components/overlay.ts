@@ -16,6 +16,7 @@ export type Overlay =
   | { readonly kind: 'shortcuts' }
   | { readonly kind: 'search'; readonly roomId: RoomId | null }
   | { readonly kind: 'viewer'; readonly message: ChatMessage }
+  | { readonly kind: 'report'; readonly message: ChatMessage }
   | {
       readonly kind: 'confirm'
       readonly title: string

@@ -84,6 +84,8 @@ export const address = {
   blocked: (uid: string, blockedId: string) => `/chat/user/${user(uid)}/blocked/${user(blockedId)}`,
   dmInbox: (target: string, rid: string) => `/chat/user/${user(target)}/dms/${room(rid)}`,
   request: (target: string, from: string) => `/chat/requests/${user(target)}/${user(from)}`,
+  /** Written once, by who reports; read by administrators. */
+  report: (id: string) => `/chat/reports/${msg(id)}`,
   registryRoom: (rid: string) => `/chat/registry/rooms/${room(rid)}`,
   groupRoom: (path: string, rid: string) => `/chat/registry/ns/${group(path)}/${room(rid)}`,
   groupMeta: (path: string) => `/chat/registry/ns-meta/${group(path)}`,

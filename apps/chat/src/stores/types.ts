@@ -155,6 +155,12 @@ export interface RoomsStore {
   parseInvite(text: string): RoomId | null
 }
 
+/** What members tell the administrators. */
+export interface ReportsStore {
+  /** Sends a message as it is shown; rejects with `forbidden` where the relay takes no reports. */
+  send(message: ChatMessage, reason: string): Promise<void>
+}
+
 // --- members ------------------------------------------------------------------------------------------------------
 
 export type Role = 'creator' | 'admin' | 'member'

@@ -7,6 +7,7 @@ import BrowseDialog from '@/components/dialogs/BrowseDialog.vue'
 import CreateRoomDialog from '@/components/dialogs/CreateRoomDialog.vue'
 import JoinDialog from '@/components/dialogs/JoinDialog.vue'
 import DeviceKeys from '@/components/dialogs/DeviceKeys.vue'
+import ReportDialog from '@/components/dialogs/ReportDialog.vue'
 import RecoveryPhrase from '@/components/dialogs/RecoveryPhrase.vue'
 import SafetyDialog from '@/components/dialogs/SafetyDialog.vue'
 import SettingsDialog from '@/components/dialogs/SettingsDialog.vue'
@@ -18,6 +19,7 @@ import {
   answers,
   calls,
   failure,
+  message,
   reset,
   room,
   PHRASE,
@@ -353,5 +355,22 @@ describe('the settings', () => {
     if (question?.kind === 'confirm') await question.run()
     expect(called('logout')).toHaveLength(1)
     expect(router.currentRoute.value.name).toBe('landing')
+  })
+})
+
+describe('a report', () => {
+  it('sends the message with a reason, and says what went wrong', async () => {
+    const reported = message({ name: 'Mallory', text: 'Rude words' })
+    await open(ReportDialog, { message: reported })
+    expect(said()).toContain('Rude words')
+    await fill('What is wrong', 'Insults')
+    answers['report'] = failure('forbidden', 'No reports here.')
+    await submit()
+    expect(said()).toContain('No reports here.')
+    expect(wrapper.emitted('close')).toBeUndefined()
+    delete answers['report']
+    await submit()
+    expect(called('report').at(-1)).toEqual([reported, 'Insults'])
+    expect(wrapper.emitted('close')).toHaveLength(1)
   })
 })

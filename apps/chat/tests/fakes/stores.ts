@@ -253,6 +253,7 @@ const files: Writable<S.FilesStore> = reactive<Writable<S.FilesStore>>({
   open: action('openFile', new Blob(['x'])),
   save: action('saveFile'),
 })
+const reports: S.ReportsStore = { send: action('report') }
 
 const security: Writable<S.SecurityStore> = reactive<Writable<S.SecurityStore>>({
   keyChanges: () => state.keyChanges,
@@ -439,3 +440,4 @@ export const useCallsStore = () => callStore
 export const useSettingsStore = () => settings
 export const usePushStore = () => push
 export const useNotificationsStore = () => notifications
+export const useReportsStore = () => reports

@@ -149,6 +149,23 @@ describe('what is written about rooms', () => {
     })
   })
 
+  it('a report', async () => {
+    const roomId = await world.room(alice, [bob])
+    await world.done(alice.messages.send(roomId, { text: 'Rude' }))
+    await world.pass(500)
+    const [message] = bob.messages.timeline(roomId)
+    await world.done(bob.reports.send(message!, ' Insults '))
+    const [address] = world.relay.addresses('/chat/reports/*')
+    expect(address).toMatch(/^\/chat\/reports\/[0-9a-f-]{36}$/)
+    expect(world.relay.value(address!)).toEqual({
+      roomId,
+      message: { msgId: message!.msgId, userId: alice.userId, from: 'Alice', text: 'Rude', timestamp: ms },
+      reason: 'Insults',
+      from: 'Bob',
+      timestamp: ms,
+    })
+  })
+
   it('admins and bans', async () => {
     const roomId = await world.room(alice, [bob])
     await world.done(alice.members.promote(roomId, bob.userId))

@@ -17,6 +17,7 @@ export const offered: {
   settings: types.SettingsStore
   notifications: types.NotificationsStore
   push: types.PushStore
+  reports: types.ReportsStore
 } = null as unknown as {
   session: ReturnType<typeof stores.useSessionStore>
   connection: ReturnType<typeof stores.useConnectionStore>
@@ -32,4 +33,5 @@ export const offered: {
   settings: ReturnType<typeof stores.useSettingsStore>
   notifications: ReturnType<typeof stores.useNotificationsStore>
   push: ReturnType<typeof stores.usePushStore>
+  reports: ReturnType<typeof stores.useReportsStore>
 }

@@ -13,6 +13,7 @@ import {
   useMessagesStore,
   useNotificationsStore,
   usePushStore,
+  useReportsStore,
   useRoomsStore,
   useSecurityStore,
   useSessionStore,
@@ -142,6 +143,7 @@ export function makePerson(world: World, name: string, userId = name.toLowerCase
     groups: useGroupsStore(),
     calls: useCallsStore(),
     push: usePushStore(),
+    reports: useReportsStore(),
   }
   return {
     ...stores,

@@ -136,6 +136,11 @@ export class FakeRelay {
     return this.params.get(address)?.value
   }
 
+  /** What is set and matches. */
+  addresses(pattern: string): string[] {
+    return [...this.params.keys()].filter((address) => matches(pattern, address))
+  }
+
   take(socket: FakeSocket, message: Message): void {
     if (message.type === 'HELLO') return this.welcome(socket, message.token ?? '')
     const refused = this.policy(message, socket.subject)

@@ -8,6 +8,7 @@ export interface MessageActions {
   remove(message: ChatMessage): void
   react(message: ChatMessage, emoji: string): void
   copy(message: ChatMessage): void
+  report(message: ChatMessage): void
   retry(message: ChatMessage): void
   discard(message: ChatMessage): void
   view(message: ChatMessage): void

@@ -301,6 +301,7 @@ export const consoleTexts: typeof english = {
     empty: 'Keine Einträge',
     by: 'Von',
     target: 'Betrifft',
+    client: 'Client (als Prüfsumme)',
     detail: 'Einzelheiten',
     export: 'Exportieren',
   },

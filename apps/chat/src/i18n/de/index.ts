@@ -20,5 +20,8 @@ const de: Messages = {
 }
 const de: Messages = { ...general, ...entry, ...chat, ...dialogs, ...files }
 const de: Messages = { ...general, ...entry, ...chat, ...calls, ...dialogs, ...people, ...push }
+import { reports } from './reports'
+
+const de: Messages = { ...general, ...entry, ...chat, ...calls, ...dialogs, ...people, ...reports }
 
 export default de

@@ -296,6 +296,7 @@ export const consoleTexts = {
     empty: 'No entries',
     by: 'By',
     target: 'On',
+    client: 'Client (as a hash)',
     detail: 'Details',
     export: 'Export',
   },

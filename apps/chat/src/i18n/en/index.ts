@@ -19,6 +19,9 @@ const en = {
 }
 const en = { ...general, ...entry, ...chat, ...dialogs, ...files }
 const en = { ...general, ...entry, ...chat, ...calls, ...dialogs, ...people, ...push }
+import { reports } from './reports'
+
+const en = { ...general, ...entry, ...chat, ...calls, ...dialogs, ...people, ...reports }
 
 /** The texts that every language must have; the compiler compares each language with it. */
 export type Messages = typeof en
