@@ -10,5 +10,7 @@ export default defineConfig({
     fileParallelism: false,
     testTimeout: 90_000,
     hookTimeout: 60_000,
+    // The original's library writes every answer of the relay there.
+    onConsoleLog: (text) => !text.startsWith('CLASP '),
   },
 })
