@@ -37,9 +37,9 @@ run: $(FOR_RUN) app ## starts the relay, with the chat at http://localhost:7350/
 demo: $(FOR_RUN) ## starts a relay with OSC, MQTT and a lighting desk for a browser (examples/README.md)
 	$(BIN)/clasp-relay --config examples/demo.toml $(ARGS)
 
-test: lint types js coverage ## everything that must pass
-	@echo "Two at a time, each told when it is done: processes and sockets, trial, the chat, the chat in browsers."
-	$(MAKE) --no-print-directory -j2 --output-sync=target slow trial app-test e2e
+test: lint types js ## everything that must pass
+	@echo "Two at a time, each told when it is done: trial, processes and sockets, the chat in browsers, coverage, the chat."
+	$(MAKE) --no-print-directory -j2 --output-sync=target trial slow e2e coverage app-test
 	@$(if $(NODE),:,echo "Left out: the chat and the tests with the npm client, because there is no Node 20 or newer" \
 		"with npm. To run them: apt-get install nodejs npm (or a newer Node from its makers); then make test.")
 
