@@ -98,6 +98,8 @@ class JournalLog:
         """Told once that a commit failed; to be set before the first one."""
         self.lost: str = ""
         """Why nothing is recorded any more, in one line with the file's name; empty while all is well."""
+        self.batch = 0
+        """See ``Log``."""
         self.appended_seq = 0
         """The last change that was appended."""
         self.recorded_seq = 0
@@ -266,6 +268,7 @@ class JournalLog:
         """Hands what was gathered to the thread."""
         batch, dones = self._gathered, self._dones
         self._gathered, self._dones = [], []
+        self.batch += 1
         self._queued_bytes, self._gathered_bytes = self._gathered_bytes, 0
         began_s = self._monotonic()
         done = self.run(lambda file: file.write(batch))
