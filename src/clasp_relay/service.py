@@ -89,7 +89,8 @@ def make_service(settings: Settings, reactor: Any) -> RelayService:
     tokens.on_replace(lambda subject, old, new: _pass_sessions(relay, subject, old, new))
     tokens.tokens_in_use = lambda subject: {each.identity.token for each in relay.sessions.of_subject(subject)}
     factory = _factory(settings, reactor, relay, writer, origins, addresses, log)
-    auth = AuthServer(settings, reactor, tokens, permissions, policy, origins, factory, relay, addresses, log.signed)
+    tells = (log.signed, log.door_refused)
+    auth = AuthServer(settings, reactor, tokens, permissions, policy, origins, factory, relay, addresses, *tells)
     relay.origin_of = auth.origin_of
     doors = make_doors(settings, reactor, relay, factory, log, auth.sign_in)
     return RelayService(settings, reactor, relay, factory, auth, log, clock, journal, doors, reader)
