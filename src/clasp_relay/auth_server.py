@@ -48,7 +48,7 @@ from clasp_relay.access.workers import ThreadWorkers
 from clasp_relay.console_parts import ConsoleParts
 from clasp_relay.core.relay import Relay
 from clasp_relay.core.session.sessions import Identity
-from clasp_relay.doors.door import Counting, DoorCounts
+from clasp_relay.doors.door import Counting, DoorCounts, RequestDoor
 from clasp_relay.errors import CloseCode, Disconnect, ErrorCode, StartError
 from clasp_relay.http.api_sessions import ApiSessions
 from clasp_relay.http.auth_api import make_auth_resource
@@ -109,6 +109,7 @@ class AuthServer(Service):
         relay: the core, for clients by HTTP.
         addresses: tells the clients' addresses.
         tell: is told of each call; see ``accounts.Tell``.
+        tell_refused: is told of refused requests; see ``RequestDoor``.
         turn: makes credentials for the TURN server.
         push: tells browsers while no page is open; None where the relay does not.
     """
@@ -125,9 +126,13 @@ class AuthServer(Service):
         relay: Relay,
         addresses: ClientAddresses,
         tell: Tell,
+        tell_refused: Callable[[str, str, str], None] = lambda *_: None,
         turn: Turn | None = None,
         push: WebPush | None = None,
     ) -> None:
+        self._http = RequestDoor("http", "HTTP", tell_refused)
+        self._hooks = RequestDoor("hooks", "webhooks", tell_refused)
+        self._streams: StreamApi | None = None
         self._turn = turn
         self.push = push
         """Tells browsers; None where the relay does not."""
@@ -152,8 +157,6 @@ class AuthServer(Service):
         self._factory = factory
         self._relay = relay
         self._api = ApiSessions(relay)
-        self.counts: Sequence[DoorCounts] = ()
-        """What goes through the HTTP API; from ``open`` on."""
         self.registry: CollectorRegistry | None = None
         """The metrics, for the console; set by whoever counts them."""
         self.doors: Sequence[Counting] = ()
@@ -190,6 +193,14 @@ class AuthServer(Service):
     def outcomes(self) -> dict[tuple[str, str], int]:
         """Number of calls since the start, by call and outcome."""
         return {} if self._accounts is None else self._accounts.outcomes
+
+    @property
+    def counts(self) -> Sequence[DoorCounts]:
+        """What goes through the HTTP API, nothing before ``open``. Clients of ``http`` are tokens with a session."""
+        if self._streams is None:
+            return ()
+        self._http.counts.clients = self._api.clients
+        return (self._http.counts, self._streams.counts, self._hooks.counts)
 
     def sign_in(self, username: str, password: str, address: str) -> Deferred[Identity]:
         """Finds out as whom a name and a password speak, for a door whose clients have no token.
@@ -377,9 +388,7 @@ class AuthServer(Service):
             console=self._console.console,
         )
         root.putChild(b"auth", auth)
-        streams = StreamApi(self._relay, self._factory, accounts.tickets)
-        hook_counts = DoorCounts("hooks")
-        self.counts = (streams.counts, hook_counts)
+        streams = self._streams = StreamApi(self._relay, self._factory, accounts.tickets)
         journal = JournalApi(self._relay, self._api)
         admin = self._console.make_resource(
             sessions=self._api,
@@ -395,12 +404,18 @@ class AuthServer(Service):
             addresses=self._addresses,
         )
         api = make_params_resource(
-            self._api, streams, origins=self._origins, addresses=self._addresses, journal=journal, admin=admin
+            self._api,
+            streams,
+            origins=self._origins,
+            addresses=self._addresses,
+            journal=journal,
+            door=self._http,
+            admin=admin,
         )
         root.putChild(b"api", api)
         assert self._store is not None, "served before it was opened"
         hooks = Hooks(self._store.hooks, self.sql, self._relay.params, self._relay.clock.now_us, secrets.token_hex)
-        hooks_api = make_hooks_resource(hooks, self._api, hook_counts, origins=self._origins, addresses=self._addresses)
+        hooks_api = make_hooks_resource(hooks, self._api, self._hooks, origins=self._origins, addresses=self._addresses)
         root.putChild(b"hooks", hooks_api)
         if app is not None:
             root.putChild(b"ws", WebSocketResource(self._factory))

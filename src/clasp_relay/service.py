@@ -105,8 +105,9 @@ def make_service(settings: Settings, reactor: Any) -> RelayService:
     turn = _turn(settings, _may_do_all if policy is None else places.holds)
     may_enter = partial(_may_enter, permissions, relay.params)
     push = None if settings.push == "off" else WebPush(settings, reactor, relay, _WATCHER, may_enter)
+    tells = (log.signed, log.door_refused)
     auth = AuthServer(
-        settings, reactor, tokens, permissions, policy, origins, factory, relay, addresses, log.signed, turn, push
+        settings, reactor, tokens, permissions, policy, origins, factory, relay, addresses, *tells, turn, push
     )
     relay.origin_of = auth.origin_of
     doors = (*make_doors(settings, reactor, relay, factory, log, auth.sign_in), places)

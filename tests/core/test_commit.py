@@ -446,6 +446,24 @@ class WaitingAnswersTests(SynchronousTestCase):
         self.log.release(1)
         self.assertEqual(self.writer.hear(), [Ack(None, 1), Pong()])
 
+    def test_changes_that_are_recorded_together_have_one_place(self) -> None:
+        """Each answer stays behind its change, and what is recorded later waits for that."""
+        self.log.together = True
+        for number in range(3):
+            self.writer.send(Set("/a", value(number)), 1)
+        self.writer.send(Ping())
+        assert self.writer.session.answers is not None
+        self.assertEqual(len(self.writer.session.answers), 1 + 4)
+        self.log.batch += 1
+        self.writer.send(Set("/a", value(3)), 1)
+        self.assertEqual(self.writer.hear(), [])
+        self.log.release(1)
+        self.assertEqual(self.writer.hear(), [Ack("/a", 1), Ack("/a", 2), Ack("/a", 3), Pong()])
+        self.log.release(1)
+        self.assertEqual(self.writer.hear(), [Ack("/a", 4)])
+        self.writer.leave()
+        self.assertIsNone(self.writer.session.unrecorded)
+
     def test_change_without_an_ack_is_waited_for_too(self) -> None:
         """A PONG says that what came before is recorded."""
         self.assertEqual(self.writer.ask(Set("/a", value(1))), [])
@@ -769,6 +787,7 @@ class CrashTests(SynchronousTestCase):
         st.lists(
             st.tuples(st.sampled_from(("set", "quiet", "null", "bundle", "bad", "ping")), st.integers(0, 1))
             | st.tuples(st.just("record"), st.integers(1, 3))
+            | st.tuples(st.just("together"), st.integers(0, 1))
             | st.tuples(st.just("fail"), st.just(0))
             | st.tuples(st.just("crash"), st.integers(0, 4)),
             max_size=30,
@@ -783,6 +802,8 @@ class CrashTests(SynchronousTestCase):
                     self.log.release(number)
             elif what == "fail":
                 self.log.refusal = RequestError(ErrorCode.OVERLOADED, "stopping")
+            elif what == "together":
+                self.log.together = bool(number)
             elif what == "crash":
                 self.crash(number)
             else:

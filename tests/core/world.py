@@ -100,9 +100,12 @@ class SlowLog:
     is_immediate = False
 
     def __init__(self) -> None:
+        self.together = False
+        """Whether what is given from now on is recorded together, once it is told to."""
+        self.batch = 0
         self.changes: list[Change] = []
         """All that was given to it, in order, recorded or not."""
-        self._waiting: deque[tuple[int, Callable[[], None]]] = deque()
+        self._waiting: deque[tuple[int, Callable[[], None], int]] = deque()
         self.refusal: RequestError | None = None
         """What every write is refused with."""
         self.recorded = 0
@@ -112,7 +115,8 @@ class SlowLog:
         """Keeps changes."""
         assert changes, "nothing was to be recorded"
         self.changes += changes
-        self._waiting.append((len(self.changes), done))
+        self._waiting.append((len(self.changes), done, self.batch))
+        self.batch += not self.together
 
     def check(self) -> None:
         """Refuses what it is told to refuse."""
@@ -120,10 +124,13 @@ class SlowLog:
             raise self.refusal
 
     def release(self, at_most: int = 1_000_000) -> None:
-        """Records what was given first, as many calls of ``append`` as it is told."""
+        """Records what was given first, as many batches as it is told."""
         while self._waiting and at_most:
-            self.recorded, done = self._waiting.popleft()
-            done()
+            batch = self._waiting[0][2]
+            self.batch += batch == self.batch
+            while self._waiting and self._waiting[0][2] == batch:
+                self.recorded, done, _ = self._waiting.popleft()
+                done()
             at_most -= 1
 
 

@@ -8,6 +8,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.core.rights.port import Permissions, Verdict
+from clasp_relay.core.session.account import Kept
 from clasp_relay.core.session.sessions import Identity, Session
 from clasp_relay.doors import mqtt
 from clasp_relay.doors.mqtt import MAX_KEPT_S, Broker, MqttConnection, MqttDoor, MqttOptions
@@ -611,6 +612,29 @@ class KeptTests(SynchronousTestCase):
         self.assertEqual(back[1:], [f"publish c {number} qos 1" for number in (2, 3, 4)])
         house.broker.stop()
         self.assertEqual(house.broker.kept_sessions, 0)
+
+    def test_kept_messages_count_for_the_subject(self) -> None:
+        """With those of its other sessions; the oldest go, and nothing is counted once the client is back."""
+        house = House(Guard())
+        accounts = house.site.relay.accounts
+        writer, reader = house.join("w", password="bob"), house.join("r", clean=False, password="ann")
+        reader.say(p.subscribe(1, ("a", 1)))
+        writer.say(p.publish("a", "in flight", qos=1, id=1))
+        before = accounts.bytes[Kept.MESSAGES]
+        reader.lose()
+        writer.say(*(p.publish("a", str(number) * 1_000, qos=1, id=1) for number in range(5)))
+        self.assertEqual(before, 0)
+        self.assertGreater(accounts.bytes[Kept.MESSAGES], 5_000)
+        accounts._max_bytes = 4_000
+        writer.say(p.publish("a", "5" * 1_000, qos=1, id=1))
+        self.assertLessEqual(accounts.bytes[Kept.MESSAGES], 4_000)
+        accounts._max_bytes = 0
+        back = house.connect()
+        told = back.say(p.connect("r", clean=False, password="ann"))
+        self.assertEqual(told[1], "publish a in flight qos 1 dup")
+        self.assertEqual(told[-1], f"publish a {'5' * 1_000} qos 1")
+        self.assertLess(len(told), 6)
+        self.assertEqual(accounts.bytes[Kept.MESSAGES], 0)
 
     def test_rights_are_asked_again_before_what_waited_is_sent(self) -> None:
         """A token that has ended takes its session with it; what is hidden now stays so."""

@@ -10,7 +10,7 @@ from clasp_relay.access.addresses import ClientAddresses
 from clasp_relay.access.hooks import Hooks
 from clasp_relay.access.names import name_keys
 from clasp_relay.access.tokens import digest_of
-from clasp_relay.doors.door import DoorCounts
+from clasp_relay.doors.door import RequestDoor
 from clasp_relay.errors import ErrorCode, RequestError
 from clasp_relay.http.api_sessions import ApiSessions
 from clasp_relay.http.bounded import MAX_BODY_BYTES
@@ -44,11 +44,11 @@ class HooksApiTests(SynchronousTestCase):
         hooks = Hooks(users.hooks, InlineWorkers(), relay.params, self.world.clock.now_us, token_hex)
         sessions = ApiSessions(relay)
         self.addCleanup(sessions.close)
-        self.counts = DoorCounts("hooks")
+        self.told: list[tuple[str, str, str]] = []
+        door = RequestDoor("hooks", "webhooks", lambda *told: self.told.append(told))
+        self.counts = door.counts
         addresses = ClientAddresses(())
-        self.site = MemorySite(
-            make_hooks_resource(hooks, sessions, self.counts, origins=Origins(None), addresses=addresses)
-        )
+        self.site = MemorySite(make_hooks_resource(hooks, sessions, door, origins=Origins(None), addresses=addresses))
         self.member = self.world.join("owner")
         self.member.ask(Set("/chat/room/r1/meta", value({"name": "Room"})))
         self.member.ask(Subscribe(1, "/chat/room/r1/messages"))
@@ -95,6 +95,7 @@ class HooksApiTests(SynchronousTestCase):
         self.patch(self.world.relay.committer, "write_all", refuse)
         answer = self.post({"text": "x"})
         self.assertEqual((answer.status, answer.json, self.counts.refused), (503, {"error": "full"}, 1))
+        self.assertEqual(self.told, [("webhooks", "192.0.2.1", "full")])
         for _ in range(9):
             self.post({"text": "x"})
         self.assertEqual(self.post({"text": "x"}).headers["retry-after"], "1")

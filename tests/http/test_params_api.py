@@ -8,6 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.access.addresses import ClientAddresses
 from clasp_relay.access.tickets import Tickets
+from clasp_relay.doors.door import RequestDoor
 from clasp_relay.errors import ErrorCode
 from clasp_relay.http import api_sessions
 from clasp_relay.http.api_sessions import ApiSessions
@@ -47,8 +48,10 @@ class ParamsApiTests(SynchronousTestCase):
         streams = StreamApi(self.world.relay, gate, Tickets(clock.seconds, token_hex))
         journal = JournalApi(self.world.relay, self.sessions)
         addresses = ClientAddresses(())
+        self.told: list[tuple[str, str, str]] = []
+        self.door = RequestDoor("http", "HTTP", lambda *told: self.told.append(told))
         resource = make_params_resource(
-            self.sessions, streams, origins=Origins(None), addresses=addresses, journal=journal
+            self.sessions, streams, origins=Origins(None), addresses=addresses, journal=journal, door=self.door
         )
         self.site = MemorySite(resource)
         self.reader = self.world.join("reader")
@@ -75,6 +78,19 @@ class ParamsApiTests(SynchronousTestCase):
         self.ask("PUT", "params/a/x", 1)
         self.assertEqual(self.ask("PUT", "params/a/x", b"null").status, 204)
         self.assertEqual(heard(self.reader.hear()), [("/a/x", {"n": 0.5}), ("/a/x", None), ("/a/x", 1), ("/a/x", None)])
+
+    def test_requests_are_counted_and_refused_ones_are_told(self) -> None:
+        """Not that nothing is there, or another revision: that is an answer."""
+        self.ask("PUT", "params/a/x", 1)
+        self.ask("GET", "params/a/nothing")
+        self.ask("PUT", "params/a/x", 2, {"If-Match": '"7"'})
+        self.assertEqual((self.door.counts.messages, self.door.counts.refused, self.told), (3, 0, []))
+        self.assertEqual(self.sessions.clients, 1)
+        self.ask("PUT", "params/elsewhere", 1)
+        self.ask("PUT", "params/a/map", 1)
+        self.ask("POST", "bundle", b"{")
+        self.assertEqual((self.door.counts.messages, self.door.counts.refused), (6, 3))
+        self.assertEqual(self.told[1], ("HTTP", "192.0.2.1", "A map, please."))
 
     def test_if_match_writes_only_against_that_revision(self) -> None:
         """0 creates only; anything that is no ETag of ours is 400."""

@@ -25,7 +25,7 @@ from clasp_relay.access.permissions import TokenPermissions
 from clasp_relay.access.store_calls import MAX_WAITING_CALLS
 from clasp_relay.access.tokens import TokenTable
 from clasp_relay.access.workers import ThreadWorkers
-from clasp_relay.doors.door import DoorCounts
+from clasp_relay.doors.door import RequestDoor
 from clasp_relay.http.api_sessions import ApiSessions
 from clasp_relay.http.auth_api import make_auth_resource
 from clasp_relay.http.bounded import make_site
@@ -94,7 +94,7 @@ class AuthServer:
         api = make_params_resource(self.api, streams, origins=origins, addresses=addresses, journal=journal)
         root.putChild(b"api", api)
         hooks = Hooks(self.store.hooks, self.sql, relay.params, relay.clock.now_us, secrets.token_hex)
-        counts = DoorCounts("hooks")
+        counts = RequestDoor("hooks")
         root.putChild(b"hooks", make_hooks_resource(hooks, self.api, counts, origins=origins, addresses=addresses))
         root.putChild(b"auth", make_auth_resource(self.accounts, origins=origins, addresses=addresses))
         self.site = make_site(root, REACTOR)

@@ -343,7 +343,7 @@ class Committer:
 
     def forget_answers(self, session: Session) -> None:
         """Drops the answers that wait, since their session ends."""
-        session.answers = None
+        session.answers = session.unrecorded = None
 
     def _record(self, changes: Sequence[Change], session: Session | None) -> None:
         if self._is_immediate or not changes:
@@ -351,7 +351,13 @@ class Committer:
         if session is None:
             self._log.append(changes, _nothing)
             return
-        place = Unrecorded()
+        log = self._log
+        last = session.unrecorded
+        if last is not None and not last.is_recorded and last.batch == log.batch:
+            # Recorded with the change before: what stands behind that one waits for both.
+            log.append(changes, _nothing)
+            return
+        place = session.unrecorded = Unrecorded(batch=log.batch)
         if session.answers is None:
             session.answers = deque()
         session.answers.append(place)
@@ -360,7 +366,7 @@ class Committer:
             place.is_recorded = True
             _release(session)
 
-        self._log.append(changes, done)
+        log.append(changes, done)
 
     # Apply and tell
 

@@ -166,6 +166,10 @@ class Log(Protocol):
     def is_immediate(self) -> bool:
         """Whether every change counts as recorded at once, so that nothing has to wait; always the same."""
 
+    @property
+    def batch(self) -> int:
+        """A number that stays the same as long as all that is appended is recorded together with what was before."""
+
     def append(self, changes: Sequence[Change], done: Callable[[], None]) -> None:
         """Records changes, all or none.
 
@@ -187,6 +191,7 @@ class ImmediateLog:
     """A log that keeps nothing: a change counts as recorded in the moment in which it is applied."""
 
     is_immediate = True
+    batch = 0
 
     def append(self, changes: Sequence[Change], done: Callable[[], None]) -> None:  # noqa: ARG002
         """See ``Log.append``."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from enum import IntEnum
+from functools import lru_cache
 from typing import NamedTuple
 
 from clasp_relay.errors import DecodeError, RequestError
@@ -116,6 +117,9 @@ def param_bytes(param: Param) -> int:
     return text_bytes(param.address) + len(param.value)
 
 
+MAX_WRITERS = 1_024
+"""Of how many writers the encoding is remembered."""
+
 VERSION = 1
 """The first byte of every encoded change. A reader refuses versions that it does not know."""
 
@@ -135,9 +139,23 @@ def encode_change(change: Change) -> bytes:
     """
     param = change.param
     flags = change.lock * _LOCK | change.unlock * _UNLOCK | change.takes_lock * _TAKES_LOCK
+    tail: list[bytes] = []
+    is_timed = not (param.ttl is None and change.ttl is None and change.due_us is None)
+    if is_timed or change.number or change.stamp is not None or change.message is not None:  # not in the usual SET
+        more, tail = _tail(change)
+        flags |= more
+    address, value = param.address.encode(), param.value
+    head = _HEAD.pack(VERSION, change.kind, flags, param.revision, param.timestamp_us)
+    by = _by(param.writer, param.subject, param.origin)
+    return b"".join((head, _U32.pack(len(address)), address, by, _U32.pack(len(value)), value, *tail))
+
+
+def _tail(change: Change) -> tuple[int, list[bytes]]:
+    """Returns the flags of what a change has besides, and its bytes."""
+    flags = 0
     tail = []
     for flag, number, pack in (
-        (_TTL, param.ttl, _U32.pack),
+        (_TTL, change.param.ttl, _U32.pack),
         (_TTL_SENT, change.ttl, _U32.pack),
         (_DUE, change.due_us, _U64.pack),
         (_NUMBER, change.number or None, _U64.pack),
@@ -151,9 +169,13 @@ def encode_change(change: Change) -> bytes:
     if change.message is not None:
         flags |= _MESSAGE
         tail.append(_blob(encode(change.message)))
-    texts = (_blob(text.encode()) for text in (param.address, param.writer, param.subject, param.origin))
-    head = _HEAD.pack(VERSION, change.kind, flags, param.revision, param.timestamp_us)
-    return b"".join((head, *texts, _blob(param.value), *tail))
+    return flags, tail
+
+
+@lru_cache(MAX_WRITERS)
+def _by(*texts: str) -> bytes:
+    """Encodes who wrote: the same for all writes of a session."""
+    return b"".join([_blob(text.encode()) for text in texts])
 
 
 def decode_change(data: bytes) -> Change:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -29,6 +29,38 @@ class DoorCounts:
     clients: int = 0
     messages: int = 0
     refused: int = 0
+
+
+class RequestDoor:
+    """Counts the requests of a door over HTTP, and has those that are refused logged.
+
+    Args:
+        door: what metrics call it.
+        name: what the log calls it.
+        tell_refused: is told of a refused request: that name, the client's address, and why.
+    """
+
+    def __init__(
+        self, door: str, name: str = "", tell_refused: Callable[[str, str, str], None] = lambda *_: None
+    ) -> None:
+        self.counts = DoorCounts(door)
+        """Messages are requests."""
+        self._name = name or door
+        self._tell_refused = tell_refused
+
+    def came(self) -> None:
+        """Counts a request."""
+        self.counts.messages += 1
+
+    def refused(self, client: str, reason: str) -> None:
+        """Counts a request that was refused.
+
+        Args:
+            client: its client's address.
+            reason: what its client reads.
+        """
+        self.counts.refused += 1
+        self._tell_refused(self._name, client, reason)
 
 
 class Counting(Protocol):

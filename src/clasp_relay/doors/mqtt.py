@@ -261,6 +261,7 @@ class Broker:
 
     def _let_go(self, session: MqttSession) -> None:
         """Counts the messages of a session no longer as kept."""
+        session.uncharge()
         session.kept_total = None
         self._kept_total.add(-session.kept_messages)
 
@@ -412,6 +413,7 @@ class _Kept:
         core.name = session.client_id
         broker.relay.admit(core)
         session.view_of = lambda address: broker.view_of(core, address)
+        session.charge(core.account)
         broker.subscribe_all(core, session)
 
     def end(self, broker: Broker, *, publish_will: bool) -> None:

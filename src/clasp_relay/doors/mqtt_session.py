@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 
 from clasp_relay.core.ports import NOT_YET, Frame, Kind
 from clasp_relay.core.rights.port import FULL, HiddenKeys
+from clasp_relay.core.session.account import Account, Kept
 from clasp_relay.doors.handed import HandedOutbox
 from clasp_relay.doors.mqtt_messages import Acked, Delivery
 from clasp_relay.errors import CloseCode
@@ -206,6 +207,7 @@ class MqttSession(HandedOutbox):
         """Snapshots that wait for a SUBACK; None while none is due."""
         self.kept_total: KeptTotal | None = None
         """Counts what waits in all sessions without a connection; None while there is one."""
+        self._account: Account | None = None
         self._last_subscription = 0
         self.view_of: Callable[[str], HiddenKeys] = _everything
         """Returns how its client sees an address now; asked for what waits, when it begins and when it is sent."""
@@ -214,6 +216,20 @@ class MqttSession(HandedOutbox):
     def kept_messages(self) -> int:
         """How many messages wait or are in flight."""
         return len(self._queue) + len(self._in_flight)
+
+    def charge(self, account: Account) -> None:
+        """Counts what is kept for an account from now on, as long as there is no connection."""
+        self._account = account
+        in_flight = sum(_size(each.packet) for each in self._in_flight.values() if each is not None)
+        account.add(Kept.MESSAGES, self.queued_bytes + in_flight)
+        self._keep_within()
+
+    def uncharge(self) -> None:
+        """Counts it no longer."""
+        account, self._account = self._account, None
+        if account is not None:
+            in_flight = sum(_size(each.packet) for each in self._in_flight.values() if each is not None)
+            account.add(Kept.MESSAGES, -self.queued_bytes - in_flight)
 
     def new_subscription_id(self) -> int:
         """Returns an id for a subscription of the core."""
@@ -338,16 +354,29 @@ class MqttSession(HandedOutbox):
         self.queued_bytes += _size(packet)
         if self.kept_total is not None:
             self.kept_total.add(1)
+        if self._account is not None:
+            self._account.add(Kept.MESSAGES, _size(packet))
         self.send_queued((address, hidden))
-        total = self.kept_total
-        while self._queue and (self.queued_bytes > MAX_QUEUED_BYTES or (total is not None and total.is_full)):
+        self._keep_within()
+
+    def _keep_within(self) -> None:
+        """Drops what is too much: for the session, for all that have no connection, or for its account."""
+        total, account = self.kept_total, self._account
+        while self._queue and (
+            self.queued_bytes > MAX_QUEUED_BYTES
+            or (total is not None and total.is_full)
+            or (account is not None and account.is_over)
+        ):
             self.drop_oldest()
 
     def drop_oldest(self) -> None:
         """Drops the message that waits longest."""
-        self.queued_bytes -= _size(self._queue.popleft().packet)
+        size = _size(self._queue.popleft().packet)
+        self.queued_bytes -= size
         if self.kept_total is not None:
             self.kept_total.add(-1)
+        if self._account is not None:
+            self._account.add(Kept.MESSAGES, -size)
 
     def send_queued(self, judged: tuple[str, HiddenKeys] | None = None) -> None:
         """Sends what waits, as far as the client's window goes.

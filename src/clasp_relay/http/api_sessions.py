@@ -244,6 +244,11 @@ class ApiSessions:
         self._limiters: OrderedDict[str, Limiter] = OrderedDict()
         """Of requests without a token, by what their client address counts as."""
 
+    @property
+    def clients(self) -> int:
+        """How many tokens have a session now."""
+        return len(self._clients)
+
     def ask(self, token: str | None, address: str, message: Message) -> Deferred[Answer]:
         """Sends a message for a client.
 

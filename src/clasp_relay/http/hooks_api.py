@@ -13,7 +13,7 @@ from twisted.web.server import NOT_DONE_YET
 from clasp_relay.access.addresses import ClientAddresses
 from clasp_relay.access.hooks import Hooks
 from clasp_relay.access.refusals import Later, Refusal
-from clasp_relay.doors.door import DoorCounts
+from clasp_relay.doors.door import RequestDoor
 from clasp_relay.http.api_sessions import ApiSessions
 from clasp_relay.http.auth_api import STATUS, request_address
 from clasp_relay.http.cors import Origins, set_cors_headers
@@ -38,12 +38,12 @@ class _HooksResource(Resource):
     isLeaf = True  # noqa: N815 - Twisted's
 
     def __init__(
-        self, hooks: Hooks, sessions: ApiSessions, counts: DoorCounts, origins: Origins, addresses: ClientAddresses
+        self, hooks: Hooks, sessions: ApiSessions, door: RequestDoor, origins: Origins, addresses: ClientAddresses
     ) -> None:
         Resource.__init__(self)
         self._hooks = hooks
         self._sessions = sessions
-        self._counts = counts
+        self._door = door
         self._origins = origins
         self._addresses = addresses
 
@@ -57,7 +57,7 @@ class _HooksResource(Resource):
         method = request.method.decode("ascii", "replace")
         if method != "POST":
             return answer_method(request, method, ("POST",))
-        self._counts.messages += 1
+        self._door.came()
         gone: list[Failure] = []
         request.notifyFinish().addErrback(gone.append)
         done = Deferred.fromCoroutine(self._post(request)).addErrback(self._refuse, request)
@@ -68,35 +68,38 @@ class _HooksResource(Resource):
         body = read_object(request)
         hook_id = request.postpath[0].decode("utf-8", "replace")
         who, message = await self._hooks.message(hook_id, required_text(body, "text"), optional_text(body, "name"))
-        told = await self._sessions.ask_as(who, request_address(request, self._addresses), message)
+        client = request_address(request, self._addresses)
+        told = await self._sessions.ask_as(who, client, message)
         if "error" in told:
-            self._counts.refused += 1
+            self._door.refused(client, told["error"])
             return refuse_code(request, told["code"], told["error"])
         return answer(request, HTTPStatus.ACCEPTED, {})
 
     def _refuse(self, failure: Failure, request: Any) -> bytes:
-        self._counts.refused += 1
         error = failure.value
+        client = request_address(request, self._addresses)
         if isinstance(error, Refusal):
+            self._door.refused(client, error.sentence)
             retry_after_s = error.retry_after_s if isinstance(error, Later) else None
             return refuse(request, STATUS[type(error)], error.sentence, retry_after_s)
+        self._door.refused(client, "internal error")
         events.AUTH_FAULT.failure(failure)
         return refuse(request, HTTPStatus.INTERNAL_SERVER_ERROR, "The relay has a problem. Try again later.")
 
 
 def make_hooks_resource(
-    hooks: Hooks, sessions: ApiSessions, counts: DoorCounts, *, origins: Origins, addresses: ClientAddresses
+    hooks: Hooks, sessions: ApiSessions, door: RequestDoor, *, origins: Origins, addresses: ClientAddresses
 ) -> IResource:
     """Returns the webhooks, to be put at ``hooks`` below a site's root.
 
     Args:
         hooks: makes the messages.
         sessions: sends them.
-        counts: where the door counts.
+        door: counts them.
         origins: whose pages may read the answers.
         addresses: tells the clients' addresses.
     """
-    return _HooksResource(hooks, sessions, counts, origins, addresses)
+    return _HooksResource(hooks, sessions, door, origins, addresses)
 
 
 def _finish(request: Any, body: bytes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
@@ -14,6 +15,7 @@ from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET
 
 from clasp_relay.access.addresses import ClientAddresses
+from clasp_relay.doors.door import RequestDoor
 from clasp_relay.errors import DecodeError, ErrorCode, RequestError
 from clasp_relay.http.api_sessions import ApiSessions
 from clasp_relay.http.auth_api import request_address
@@ -47,6 +49,7 @@ STATUS: Mapping[int, HTTPStatus] = {
 }
 """The HTTP status of each ERROR that a message may get; 500 for any other."""
 
+_ANSWERS = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.PRECONDITION_FAILED})
 _RETRY_AFTER_S = {HTTPStatus.TOO_MANY_REQUESTS: 1.0, HTTPStatus.SERVICE_UNAVAILABLE: 5.0}
 _ETAG = re.compile(r'"([0-9]{1,10})"')
 _LONGEST_TTL_S = 0x7FFF_FFFF
@@ -84,9 +87,11 @@ class _ParamsResource(Resource):
         origins: Origins,
         addresses: ClientAddresses,
         journal: JournalApi,
+        door: RequestDoor,
         admin: IResource | None,
     ) -> None:
         Resource.__init__(self)
+        self._door = door
         self._admin = admin
         self._journal = journal
         self._sessions = sessions
@@ -115,12 +120,21 @@ class _ParamsResource(Resource):
             return answer_method(request, method, methods)
         if kind == "stream":
             return self._stream(request)
+        self._door.came()
         gone: list[Failure] = []
         request.notifyFinish().addErrback(gone.append)
         done = maybeDeferred(self._handle, request, kind, method)
         done.addErrback(_refuse, request)
+        done.addCallback(self._note, request)
         done.addCallback(lambda body: None if gone else _finish(request, body))
         return NOT_DONE_YET
+
+    def _note(self, body: bytes, request: Any) -> bytes:
+        """Counts a request that was refused; that something is not there, or is another revision, is an answer."""
+        if request.code >= HTTPStatus.BAD_REQUEST and request.code not in _ANSWERS:
+            reason = json.loads(body)["error"] if body else HTTPStatus(request.code).phrase
+            self._door.refused(request_address(request, self._addresses), reason)
+        return body
 
     def _stream(self, request: IRequest) -> Any:
         try:
@@ -150,6 +164,7 @@ def make_params_resource(
     origins: Origins,
     addresses: ClientAddresses,
     journal: JournalApi,
+    door: RequestDoor | None = None,
     admin: IResource | None = None,
 ) -> IResource:
     """Returns the API, to be put at ``api`` below a site's root.
@@ -160,9 +175,10 @@ def make_params_resource(
         journal: answers what is asked of the past.
         origins: whose pages may read the answers.
         addresses: tells the clients' addresses.
+        door: counts the requests, but for event streams, which have a door of their own; None for nobody.
         admin: the console's API; None for none.
     """
-    return _ParamsResource(sessions, streams, origins, addresses, journal, admin)
+    return _ParamsResource(sessions, streams, origins, addresses, journal, door or RequestDoor("http"), admin)
 
 
 def _list_asked(request: Any) -> tuple[Pattern, int, str]:

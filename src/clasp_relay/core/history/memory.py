@@ -25,6 +25,7 @@ class MemoryHistory:
     """
 
     is_immediate = False
+    batch = 0
     page_us = 2_000
     """See ``HistoryReader``: all that is kept may have to be looked at."""
 

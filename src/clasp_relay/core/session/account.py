@@ -34,6 +34,9 @@ class Kept(IntEnum):
     BUNDLES = 4
     """Scheduled bundles; they stay when their session ends, until they are due."""
 
+    MESSAGES = 5
+    """Messages that a door keeps for a client without a connection."""
+
 
 _CURE = {
     Kept.SUBSCRIPTIONS: "end a subscription first, or use fewer and shorter patterns",

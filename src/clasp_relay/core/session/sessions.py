@@ -105,10 +105,12 @@ class Subscription:
 class Unrecorded:
     """The place of recorded changes in a session's queue of answers; what stands behind waits for them."""
 
-    __slots__ = ("begin", "is_long", "is_recorded")
+    __slots__ = ("batch", "begin", "is_long", "is_recorded")
 
-    def __init__(self, begin: Callable[[], None] | None = None) -> None:
+    def __init__(self, begin: Callable[[], None] | None = None, batch: int = 0) -> None:
         self.is_recorded = False
+        self.batch = batch
+        """The log's batch with which the changes are recorded."""
         self.begin = begin
         """What is called once when it comes to the front; None for nothing. That is the place of a REPLAY."""
         self.is_long = begin is not None
@@ -153,6 +155,7 @@ class Session:
         "received",
         "state",
         "subscriptions",
+        "unrecorded",
     )
 
     def __init__(
@@ -187,6 +190,8 @@ class Session:
         """When the last frames came that could not be decoded."""
         self.answers: deque[Frame | Unrecorded] | None = None
         """Answers that wait until changes before them are recorded; None while nothing waits."""
+        self.unrecorded: Unrecorded | None = None
+        """The place of its last change among them, which may be recorded by now."""
         self.held: deque[bytes | tuple[m.Message, int]] | None = None
         """Messages that came while one before them is at work in pieces; None while each is handled as it comes. Once
         the session has ended it takes none."""

@@ -9,6 +9,7 @@ import sqlite3
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
+from itertools import chain
 from typing import NamedTuple
 
 from clasp_relay.core.history.rules import Erasure, Limits, rule_of
@@ -25,6 +26,14 @@ AGED_AT_ONCE = 500
 
 KEYS_AT_ONCE = 64
 """How many keys are looked at for entries that are too old, in one piece."""
+
+ROWS_AT_ONCE = 32
+"""How many entries one statement adds at most."""
+
+_INSERT = [
+    f"INSERT INTO history (key, seq, subject) VALUES {', '.join(['(?, ?, ?)'] * size)}"  # noqa: S608 - constants
+    for size in range(ROWS_AT_ONCE + 1)
+]
 
 KeyOf = Callable[[Change], "str | None"]
 
@@ -121,16 +130,28 @@ class HistoryTable:
     def keep(self, changes: Iterable[Keep]) -> None:
         """Notes changes that were just inserted, in order, and removes what goes with them."""
         touched: dict[str, None] = {}
+        rows: list[tuple[str, int, str]] = []
         for seq, key, subject, erasures in changes:
+            if erasures:
+                self._insert(rows)
+                rows = []
             for erasure in erasures:
                 self._erase(erasure, seq)
             if key is not None:
-                self._db.execute("INSERT INTO history (key, seq, subject) VALUES (?, ?, ?)", (key, seq, subject))
-                if key in self._counts:
-                    self._counts[key][subject] += 1
+                rows.append((key, seq, subject))
                 touched[key] = None
+        self._insert(rows)
         for key in touched:
             self._limit(key)
+
+    def _insert(self, rows: Sequence[tuple[str, int, str]]) -> None:
+        """Adds entries, many in one statement."""
+        for begin in range(0, len(rows), ROWS_AT_ONCE):
+            some = rows[begin : begin + ROWS_AT_ONCE]
+            self._db.execute(_INSERT[len(some)], list(chain.from_iterable(some)))
+        for key, _, subject in rows:
+            if key in self._counts:
+                self._counts[key][subject] += 1
 
     def forget_counts(self) -> None:
         """Forgets what was counted, since a transaction was undone."""

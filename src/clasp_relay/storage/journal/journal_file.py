@@ -12,6 +12,7 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -32,12 +33,15 @@ FREED_AT_ONCE = 64
 READ_AT_ONCE = 256
 """How many rows one statement reads, where they are read in pieces."""
 
-_AT_ONCE = (128, 16, 1)
-"""How many rows one statement inserts. The interpreter's lock is released and taken again once per statement, which
-takes up to 5 ms each time while the event loop is busy; so few statements matter more than short ones."""
+ROWS_AT_ONCE = 128
+"""How many rows one statement inserts at most. The interpreter's lock is released and taken again once per statement,
+which takes up to 5 ms each time while the event loop is busy; so few statements matter more than short ones."""
+
+CACHED_STATEMENTS = ROWS_AT_ONCE + 64
+"""How many statements SQLite's connection keeps prepared: one for each number of rows, and the others."""
 
 _ROW = "(?, ?, ?, ?, ?)"
-_INSERT = {size: f"INSERT INTO entries VALUES {', '.join([_ROW] * size)}" for size in _AT_ONCE}  # noqa: S608 - constants
+_INSERT = [f"INSERT INTO entries VALUES {', '.join([_ROW] * size)}" for size in range(ROWS_AT_ONCE + 1)]  # noqa: S608 - constants
 _CRC = struct.Struct(">I")
 
 
@@ -139,17 +143,24 @@ class JournalFile:
             OSError: likewise.
         """
         rows = [_row(entry) for entry in entries]
-        with self.transaction():
+        first = entries[0]
+        time_us = first.change.param.timestamp_us
+        is_new_minute = time_us - self._last_time_us >= TIME_STEP_US
+        kept = [
+            Keep(entry.seq, entry.key, entry.change.param.subject, entry.erasures)
+            for entry in entries
+            if entry.key is not None or entry.erasures
+        ]
+        if len(rows) <= ROWS_AT_ONCE and not kept and not is_new_minute:
+            # One statement is a transaction of its own.
             self._insert(rows)
-            self.history.keep(
-                Keep(entry.seq, entry.key, entry.change.param.subject, entry.erasures)
-                for entry in entries
-                if entry.key is not None or entry.erasures
-            )
-            first = entries[0]
-            if first.change.param.timestamp_us - self._last_time_us >= TIME_STEP_US:
-                self._last_time_us = first.change.param.timestamp_us
-                self._db.execute("INSERT INTO times (seq, time_us) VALUES (?, ?)", (first.seq, self._last_time_us))
+        else:
+            with self.transaction():
+                self._insert(rows)
+                self.history.keep(kept)
+                if is_new_minute:
+                    self._last_time_us = time_us
+                    self._db.execute("INSERT INTO times (seq, time_us) VALUES (?, ?)", (first.seq, time_us))
         self.last_seq = entries[-1].seq
         self._is_unsynced = True
 
@@ -290,11 +301,9 @@ class JournalFile:
         return bool(rows)
 
     def _insert(self, rows: Sequence[tuple[int, int, int, str, bytes]]) -> None:
-        done = 0
-        for size in _AT_ONCE:
-            while len(rows) - done >= size:
-                self._db.execute(_INSERT[size], [field for row in rows[done : done + size] for field in row])
-                done += size
+        for begin in range(0, len(rows), ROWS_AT_ONCE):
+            some = rows[begin : begin + ROWS_AT_ONCE]
+            self._db.execute(_INSERT[len(some)], list(chain.from_iterable(some)))
 
     def _one(self, query: str) -> int | None:
         row = self._db.execute(query).fetchone()

@@ -98,6 +98,8 @@ class JournalLog:
         """Told once that a commit failed; to be set before the first one."""
         self.lost: str = ""
         """Why nothing is recorded any more, in one line with the file's name; empty while all is well."""
+        self.batch = 0
+        """See ``Log``."""
         self.appended_seq = 0
         """The last change that was appended."""
         self.recorded_seq = 0
@@ -164,7 +166,10 @@ class JournalLog:
             waits = waits or key is not None or not self._is_fleeting(change.param.address)
             self.appended_seq += 1
             self._gathered.append(Entry(self.appended_seq, change, key, erasures))
-            self._gathered_bytes += ENTRY_BYTES + _size(change)
+            param = change.param
+            self._gathered_bytes += ENTRY_BYTES + len(param.address) + len(param.value)
+            if change.message is not None:
+                self._gathered_bytes += _message_size(change)
         if waits:
             self._dones.append(done)
         else:
@@ -266,6 +271,7 @@ class JournalLog:
         """Hands what was gathered to the thread."""
         batch, dones = self._gathered, self._dones
         self._gathered, self._dones = [], []
+        self.batch += 1
         self._queued_bytes, self._gathered_bytes = self._gathered_bytes, 0
         began_s = self._monotonic()
         done = self.run(lambda file: file.write(batch))
@@ -320,11 +326,10 @@ class JournalLog:
         return True
 
 
-def _size(change: Change) -> int:
-    """Returns how many bytes a change has besides what every change has."""
+def _message_size(change: Change) -> int:
+    """Returns how many bytes a signal has."""
     message = change.message
-    published = len(message.value or b"") + len(message.samples or b"") if isinstance(message, Publish) else 0
-    return len(change.param.address) + len(change.param.value) + published
+    return len(message.value or b"") + len(message.samples or b"") if isinstance(message, Publish) else 0
 
 
 def _times_us(renewal: Change) -> tuple[int, int]:

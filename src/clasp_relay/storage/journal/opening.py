@@ -10,7 +10,7 @@ from pathlib import Path
 
 from clasp_relay.errors import StartError
 from clasp_relay.storage.folder import FILE_MODE
-from clasp_relay.storage.journal.journal_file import JournalFile
+from clasp_relay.storage.journal.journal_file import CACHED_STATEMENTS, JournalFile
 
 APPLICATION_ID = 0x434C4A4C
 """«CLJL», in the header of every journal of ours."""
@@ -44,7 +44,13 @@ def open_journal(path: Path, *, syncs_each_commit: bool) -> JournalFile:
         _check_companions(path)
         check_length(path)
     try:
-        connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(
+            path,
+            timeout=BUSY_TIMEOUT_S,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=CACHED_STATEMENTS,
+        )
     except sqlite3.Error as error:
         raise cannot_use(path, error) from error
     try:
