@@ -23,6 +23,7 @@ export default defineConfig({
     proxy: {
       '/auth/': { target: AUTH_API },
       '/api/': { target: AUTH_API },
+      '/files': { target: AUTH_API },
       '/ws': { target: RELAY, ws: true },
     },
   },

@@ -317,13 +317,13 @@ class AuthServer(Service):
         """Ends what is old: what guests have in the state, then tokens and addresses, which have time at the start."""
         is_start, self._is_starting = self._is_starting, False
         self._session_ids.renew()
-        if self.files is not None:
-            await self.files.end_old()
         if self._guests is not None:
             try:
                 await self._guests.end_old(accounts.last_issued)
             except Busy:
                 return  # the tokens are left, too: which of them are still needed is not known
+        if self.files is not None:
+            await self.files.end_old()
         if not is_start:
             await accounts.purge()
             if self.push is not None:

@@ -272,6 +272,13 @@ class PageTests(SiteTestCase):
         self.assertEqual(heard["host"], [f"localhost:{self.ports['https']}"])
         self.assertEqual(heard["authorization"], ["Bearer x"])
 
+    def test_sent_files_are_the_relays(self) -> None:
+        """A page of the app has no such address."""
+        for path in ("/files", "/files/0123"):
+            with self.subTest(path):
+                self.assertEqual(json.loads(self.ask(path).body)[0], path)
+        self.assertEqual(self.ask("/filesystem").body, PAGE)
+
     def test_api_hears_nothing_of_a_forged_address(self) -> None:
         """What a client says of itself in X-Forwarded-For is gone."""
         self.assertEqual(self.heard("127.0.0.9", x_forwarded_for=FORGED)["x-forwarded-for"], ["127.0.0.9"])

@@ -145,7 +145,7 @@ describe('recording', () => {
   it('lasts as long as the button is held', async () => {
     const { wrapper, press } = await button()
     await press('pointerdown', 1000)
-    expect(wrapper.get('[role=timer]').exists()).toBe(true)
+    expect(wrapper.get('[role=timer]').text()).toBe('0:00')
     await press('pointerup', 3000)
     expect(wrapper.emitted('recorded')).toEqual([[recording]])
     wrapper.unmount()

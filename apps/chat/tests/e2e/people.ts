@@ -36,6 +36,7 @@ function browserPath(): string {
   throw new Error('no Chromium found; name it in CHROMIUM')
 }
 
+/** @param flags more of Chromium's own. */
 export const launch = (...flags: string[]): Promise<Browser> =>
   chromium.launch({ executablePath: browserPath(), args: [...FLAGS, ...flags] })
 

@@ -1,6 +1,6 @@
 import { spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtemp, rm } from 'node:fs/promises'
+import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
 import { createServer, type AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { delimiter, join } from 'node:path'
@@ -73,6 +73,12 @@ export class Relay {
       stream.on('data', (chunk: Buffer) => (this.log = (this.log + String(chunk)).slice(-20_000)))
     this.process = child
     await this.answers()
+  }
+
+  /** The files that it keeps, as they are on its disk. */
+  async files(): Promise<Buffer[]> {
+    const folder = join(this.folder, 'files')
+    return Promise.all((await readdir(folder)).map((name) => readFile(join(folder, name))))
   }
 
   /** Stops it at once, as a crash does. */

@@ -148,7 +148,7 @@ describe('files', () => {
     const roomId = await world.room(alice, [bob])
     const live = alice.runtime.rooms.get(roomId)!
     const states = vi.spyOn(live, 'encryption', 'get')
-    states.mockReturnValueOnce('off').mockReturnValue('on')
+    states.mockReturnValueOnce('off').mockReturnValue('ready')
     alice.files.send(roomId, plain('secret'))
     await pass()
     expect(stored()).toHaveLength(1)
