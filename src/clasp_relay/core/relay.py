@@ -497,7 +497,7 @@ class Relay:
         if limiter.may_send_error(now_us):
             text = "too many messages; this one was dropped"
             if cost > limiter.burst:
-                text = f"the bundle counts as {cost} messages, at most {limiter.burst} pass at once: send smaller ones"
+                text = f"this message counts as {cost}, at most {limiter.burst} pass at once: send its parts one by one"
             self._send_error(session, ErrorCode.LIMIT, text, None)
         return False
 
