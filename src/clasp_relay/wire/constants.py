@@ -42,6 +42,12 @@ MAX_VALUE_PARTS = 5_000
 """Strings, bytes, arrays, maps and BOOLs in the values of one binary message, keys not counted. Each takes up to 1 µs
 to check, so that one message stays below 10 ms. Numbers and nulls take a tenth of that and are bounded by the frame."""
 
+MAX_JSON_MARKS = 4_000
+"""Commas, colons, braces and brackets in a JSON text that becomes a value, those inside of its strings included. Each
+stands for up to 2 µs of work, so that one text stays below 10 ms."""
+
+JSON_MARKS = b",:{}[]"
+
 MAX_SNAPSHOT_PARAMS = 800
 """Params in one SNAPSHOT. The router that the clients were written for cuts at the same number."""
 
