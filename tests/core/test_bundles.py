@@ -9,8 +9,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from clasp_relay.core import bundles
 from clasp_relay.core.bundles import CHECK_COST, DONE_AT_ONCE, MATCH_COST, Watched
 from clasp_relay.core.records import Change, ChangeKind, Param
-from clasp_relay.core.relay import MAX_HELD, RelayOptions
+from clasp_relay.core.relay import MAX_BAD_FRAMES, MAX_HELD, RelayOptions
 from clasp_relay.core.rights.port import Grant, State
+from clasp_relay.core.session.account import Kept
 from clasp_relay.core.session.sessions import Identity
 from clasp_relay.core.state.params import ParamLimits, Params
 from clasp_relay.errors import ErrorCode, RequestError
@@ -133,6 +134,75 @@ class PiecesTests(LongBundleCase):
         self.assertFalse(self.writer.session.is_live)
         self.settle()
         self.assertEqual(len(self.params), 0)
+
+    def test_what_waits_is_counted_for_its_session(self) -> None:
+        """As much as fits; it counts no longer once it is handled, or with the session's end."""
+        for leaves in (False, True):
+            with self.subTest(leaves=leaves):
+                self.world = World(RelayOptions(session_memory_bytes=200_000))
+                relay, writer = self.world.relay, self.world.join()
+                writer.send(Bundle(members()), 1)
+                relay.accept(writer.session, Bundle((Publish("/e", value=value("x" * 50_000)), Publish("/e"))), 0)
+                writer.send(Ping())
+                self.assertGreater(relay.accounts.bytes[Kept.MESSAGES], 50_000)
+                for _ in range(3):
+                    writer.send(Set("/large", value("x" * 50_000)), 1)
+                (error,) = writer.hear()
+                assert isinstance(error, Error), error
+                self.assertEqual(error.error, ErrorCode.LIMIT)
+                self.assertIn("with these messages; wait for the answers", error.message)
+                if leaves:
+                    writer.leave()
+                self.world.settle()
+                self.assertEqual((relay.accounts.bytes[Kept.MESSAGES], writer.session.account.bytes), (0, 0))
+                self.assertEqual(len(writer.hear()), 0 if leaves else 4)
+
+    def test_session_that_is_ended_by_what_waited_keeps_nothing(self) -> None:
+        """What stands behind it is dropped, and counted no longer."""
+        self.writer.send(Bundle(members()), 1)
+        for _ in range(MAX_BAD_FRAMES + 5):
+            self.writer.send_bytes(b"no CLASP")
+        self.settle()
+        self.assertFalse(self.writer.session.is_live)
+        self.assertEqual(self.writer.session.account.bytes, 0)
+
+    def test_mark_is_set_whenever_a_message_is_handled(self) -> None:
+        """Also where it waits, and in each of its pieces; and not for the messages of others."""
+        marked: list[tuple[str, list[str]]] = []
+        now: list[str] = []
+
+        class Mark:
+            def __init__(self, name: str) -> None:
+                self._name = name
+
+            def __enter__(self) -> None:
+                now.append(self._name)
+
+            def __exit__(self, *_: object) -> None:
+                now.pop()
+
+        relay = self.world.relay
+        write = relay.committer._write
+
+        def noting(change: Change) -> None:
+            marked.append((change.param.address, [*now]))
+            write(change)
+
+        self.patch(relay.committer, "_write", noting)
+        relay.accept(self.writer.session, Bundle(members("/w", 40)), 0, Mark("a"))
+        relay.accept(self.writer.session, Set("/w/behind", value(1)), 0, Mark("b"))
+        relay.accept(self.other.session, Bundle(members("/o", 40)), 0)
+        relay.accept(self.other.session, Set("/o/behind", value(1)), 0, Mark("c"))
+        self.settle()
+        names = {
+            "/w": ["a"],
+            "/o": [],
+            "/w/behind": ["b"],
+            "/o/behind": ["c"],
+        }
+        self.assertEqual(len(marked), 82)
+        for address, found in marked:
+            self.assertEqual(found, names.get(address, names[address[:2]]), address)
 
     def test_fault_of_ours_ends_nothing_else(self) -> None:
         """It is reported, the client reads of it, and what it sends then is handled."""
