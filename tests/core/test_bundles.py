@@ -14,6 +14,7 @@ from clasp_relay.core.rights.port import Grant, State
 from clasp_relay.core.session.account import Kept
 from clasp_relay.core.session.sessions import Identity
 from clasp_relay.core.state.params import ParamLimits, Params
+from clasp_relay.core.state.shares import ShareLimits
 from clasp_relay.errors import ErrorCode, RequestError
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.constants import Signal
@@ -377,6 +378,28 @@ class MeanwhileTests(LongBundleCase):
         self.settle()
         self.assertEqual(self.other.hear(), [Ack("/more", 1)])
         self.assertEqual([number for number in range(MANY) if self.params.get(f"/b/{number}") is None], [0])
+
+    def test_write_waits_for_the_room_that_a_bundle_takes(self) -> None:
+        """Of the state, and of a share: what was accepted fits."""
+        for limits in (
+            ParamLimits(max_params=MANY),
+            ParamLimits(max_state_bytes=sum(len(f"/b/{number}") + 9 for number in range(MANY))),
+            ParamLimits(subject=ShareLimits(max_params=MANY)),
+            ParamLimits(subject=ShareLimits(max_bytes=sum(len(f"/b/{number}") + 9 for number in range(MANY)))),
+        ):
+            with self.subTest(limits=limits):
+                self.world = World(RelayOptions(params=limits), permissions=Guard())
+                self.params = self.world.relay.params
+                writer, other = self.world.join("ann"), self.world.join("ann")
+                writer.send(Bundle(members()), 1)
+                while not self.params.reserved.writes:
+                    self.world.one_turn()
+                self.assertEqual(other.ask(Set("/more", value(1)), 1), [])
+                self.world.settle()
+                self.assertIn(len(self.params), (MANY, MANY - 1))
+                self.assertLessEqual(self.params.state_bytes, limits.max_state_bytes)
+                self.assertLessEqual(len(self.params), limits.max_params)
+                self.assertEqual(len(other.hear()), 1)
 
     def test_bundle_that_does_not_fit_is_refused_whole(self) -> None:
         """Where there is nothing to evict."""
