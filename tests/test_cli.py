@@ -10,6 +10,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay import __version__
+from tests.integration.process import wait_until
 
 ROOT = Path(__file__).parent.parent
 CLASP_RELAY = ("-c", "from clasp_relay.cli import main; main()")
@@ -93,7 +94,8 @@ class BadInputTests(CommandTestCase):
         self.assertEqual(result.returncode, 1)
         self.assertIn(port, result.stderr)
         self.assertIn(port, (self.folder / "twistd.log").read_text(encoding="utf-8"))
-        self.assertFalse((self.folder / "twistd.pid").exists())
+        # Twisted tells the terminal first, and then removes the file.
+        wait_until(lambda: not (self.folder / "twistd.pid").exists(), "the daemon removes its pid file")
 
 
 class GoodInputTests(CommandTestCase):

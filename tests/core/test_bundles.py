@@ -6,12 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from clasp_relay.core import bundles
 from clasp_relay.core.bundles import CHECK_COST, DONE_AT_ONCE, MATCH_COST, Watched
 from clasp_relay.core.records import Change, ChangeKind, Param
-from clasp_relay.core.relay import MAX_HELD, RelayOptions
+from clasp_relay.core.relay import MAX_BAD_FRAMES, MAX_HELD, RelayOptions
 from clasp_relay.core.rights.port import Grant, State
+from clasp_relay.core.session.account import Kept
 from clasp_relay.core.session.sessions import Identity
 from clasp_relay.core.state.params import ParamLimits, Params
+from clasp_relay.core.state.shares import ShareLimits
 from clasp_relay.errors import ErrorCode, RequestError
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.constants import Signal
@@ -133,6 +136,75 @@ class PiecesTests(LongBundleCase):
         self.settle()
         self.assertEqual(len(self.params), 0)
 
+    def test_what_waits_is_counted_for_its_session(self) -> None:
+        """As much as fits; it counts no longer once it is handled, or with the session's end."""
+        for leaves in (False, True):
+            with self.subTest(leaves=leaves):
+                self.world = World(RelayOptions(session_memory_bytes=200_000))
+                relay, writer = self.world.relay, self.world.join()
+                writer.send(Bundle(members()), 1)
+                relay.accept(writer.session, Bundle((Publish("/e", value=value("x" * 50_000)), Publish("/e"))), 0)
+                writer.send(Ping())
+                self.assertGreater(relay.accounts.bytes[Kept.MESSAGES], 50_000)
+                for _ in range(3):
+                    writer.send(Set("/large", value("x" * 50_000)), 1)
+                (error,) = writer.hear()
+                assert isinstance(error, Error), error
+                self.assertEqual(error.error, ErrorCode.LIMIT)
+                self.assertIn("with these messages; wait for the answers", error.message)
+                if leaves:
+                    writer.leave()
+                self.world.settle()
+                self.assertEqual((relay.accounts.bytes[Kept.MESSAGES], writer.session.account.bytes), (0, 0))
+                self.assertEqual(len(writer.hear()), 0 if leaves else 4)
+
+    def test_session_that_is_ended_by_what_waited_keeps_nothing(self) -> None:
+        """What stands behind it is dropped, and counted no longer."""
+        self.writer.send(Bundle(members()), 1)
+        for _ in range(MAX_BAD_FRAMES + 5):
+            self.writer.send_bytes(b"no CLASP")
+        self.settle()
+        self.assertFalse(self.writer.session.is_live)
+        self.assertEqual(self.writer.session.account.bytes, 0)
+
+    def test_mark_is_set_whenever_a_message_is_handled(self) -> None:
+        """Also where it waits, and in each of its pieces; and not for the messages of others."""
+        marked: list[tuple[str, list[str]]] = []
+        now: list[str] = []
+
+        class Mark:
+            def __init__(self, name: str) -> None:
+                self._name = name
+
+            def __enter__(self) -> None:
+                now.append(self._name)
+
+            def __exit__(self, *_: object) -> None:
+                now.pop()
+
+        relay = self.world.relay
+        write = relay.committer._write
+
+        def noting(change: Change) -> None:
+            marked.append((change.param.address, [*now]))
+            write(change)
+
+        self.patch(relay.committer, "_write", noting)
+        relay.accept(self.writer.session, Bundle(members("/w", 40)), 0, Mark("a"))
+        relay.accept(self.writer.session, Set("/w/behind", value(1)), 0, Mark("b"))
+        relay.accept(self.other.session, Bundle(members("/o", 40)), 0)
+        relay.accept(self.other.session, Set("/o/behind", value(1)), 0, Mark("c"))
+        self.settle()
+        names = {
+            "/w": ["a"],
+            "/o": [],
+            "/w/behind": ["b"],
+            "/o/behind": ["c"],
+        }
+        self.assertEqual(len(marked), 82)
+        for address, found in marked:
+            self.assertEqual(found, names.get(address, names[address[:2]]), address)
+
     def test_fault_of_ours_ends_nothing_else(self) -> None:
         """It is reported, the client reads of it, and what it sends then is handled."""
 
@@ -195,26 +267,16 @@ class MeanwhileTests(LongBundleCase):
         self.assertEqual((told, self.writer.hear()), ([1, "last"], [Ack(None, 1)]))
 
     def test_bundles_are_decided_alone_one_after_the_other(self) -> None:
-        """Those that have read nothing yet included, and one that is not alone waits until it may be accepted."""
+        """Those that have read nothing yet included."""
+        self.patch(bundles, "ATTEMPTS", 0)
         signals = tuple(Publish(f"/s/{number}", Signal.EVENT, value=value(number)) for number in range(2 * MANY))
-        bundles = [Bundle((Set("/b/0", value(name)), *signals, Set("/b/0", value(name)))) for name in "abc"]
-        senders = [self.world.join() for _ in bundles]
-        for sender, bundle in zip(senders, bundles, strict=True):
-            sender.send(bundle, 1)
-        turns = 0
-        while len(told := [one for sender in senders for one in sender.hear()]) < 1:
-            if not self.params.reserved:
-                self.other.send(Set("/b/0", value("again")))
-            self.world.one_turn()
-            turns += 1
-            self.assertLess(turns, 400)
+        senders = [self.world.join() for _ in "abc"]
+        for sender, name in zip(senders, "abc", strict=True):
+            sender.send(Bundle((*signals, Set("/b/0", value(name)), *signals, Set("/b/0", value(name)))), 1)
         self.settle()
-        told += [one for sender in senders for one in sender.hear()]
-        revisions_ = sorted(one.revision or 0 for one in told if isinstance(one, Ack))
-        self.assertEqual(len(revisions_), 3)
-        heard_ = [obj for address, obj in heard(self.listener.hear()) if address == "/b/0" and obj != "again"]
-        self.assertEqual(heard_[::2], heard_[1::2])
-        self.assertEqual(sorted(heard_), sorted("aabbcc"))
+        told = [obj for address, obj in heard(self.listener.hear()) if address == "/b/0"]
+        self.assertEqual(told, [*"aabbcc"])
+        self.assertEqual([sender.hear() for sender in senders], [[Ack(None, 2)], [Ack(None, 4)], [Ack(None, 6)]])
 
     def test_bundle_that_is_refused_alone_reserves_nothing_more(self) -> None:
         """Who waited goes on."""
@@ -316,6 +378,28 @@ class MeanwhileTests(LongBundleCase):
         self.settle()
         self.assertEqual(self.other.hear(), [Ack("/more", 1)])
         self.assertEqual([number for number in range(MANY) if self.params.get(f"/b/{number}") is None], [0])
+
+    def test_write_waits_for_the_room_that_a_bundle_takes(self) -> None:
+        """Of the state, and of a share: what was accepted fits."""
+        for limits in (
+            ParamLimits(max_params=MANY),
+            ParamLimits(max_state_bytes=sum(len(f"/b/{number}") + 9 for number in range(MANY))),
+            ParamLimits(subject=ShareLimits(max_params=MANY)),
+            ParamLimits(subject=ShareLimits(max_bytes=sum(len(f"/b/{number}") + 9 for number in range(MANY)))),
+        ):
+            with self.subTest(limits=limits):
+                self.world = World(RelayOptions(params=limits), permissions=Guard())
+                self.params = self.world.relay.params
+                writer, other = self.world.join("ann"), self.world.join("ann")
+                writer.send(Bundle(members()), 1)
+                while not self.params.reserved.writes:
+                    self.world.one_turn()
+                self.assertEqual(other.ask(Set("/more", value(1)), 1), [])
+                self.world.settle()
+                self.assertIn(len(self.params), (MANY, MANY - 1))
+                self.assertLessEqual(self.params.state_bytes, limits.max_state_bytes)
+                self.assertLessEqual(len(self.params), limits.max_params)
+                self.assertEqual(len(other.hear()), 1)
 
     def test_bundle_that_does_not_fit_is_refused_whole(self) -> None:
         """Where there is nothing to evict."""

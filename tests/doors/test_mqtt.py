@@ -349,6 +349,25 @@ class PublishTests(SynchronousTestCase):
                 self.assertEqual((house.value("/mqtt/x"), house.value("/mqtt/y")), (1 if locks else 2, 3))
                 self.assertEqual(house.broker.counts.refused, 1 + locks)
 
+    def test_message_that_waits_for_a_long_bundle_stays_as_it_is(self) -> None:
+        """Its bytes, its QoS, its properties, and whose it is."""
+        house = House()
+        thing, reader = house.join("x", V5), house.join()
+        thing.say(p.subscribe(1, ("399", 4), version=V5))
+        reader.say(p.subscribe(1, ("399", 1)))
+        house.site.clasp("bob")
+        relay = house.site.relay
+        bob = next(session for session in relay.sessions.all() if session.name == "bob")
+        relay.accept(bob, Bundle(tuple(Set(f"/mqtt/{number}", encode_value(0)) for number in range(400))), 0)
+        while not relay.params.reserved:
+            one_turn(house.site.reactor)
+        thing.client.send(p.publish("399", '{"a":  1.50}', qos=1, id=1, retain=True, version=V5))
+        house.site.turn()
+        self.assertEqual([each for each in reader.heard() if "1.5" in each], ['publish 399 {"a":  1.50} qos 1'])
+        self.assertEqual([each for each in thing.heard() if "1.5" in each], [])
+        late = house.join().say(p.subscribe(1, ("399", 1)))
+        self.assertIn('{"a":  1.50}', late[-1])
+
     def test_connection_that_is_lost_while_its_message_waits_is_gone(self) -> None:
         """Its message goes with it, as one that had not come yet."""
         house = House()

@@ -154,6 +154,18 @@ class OscWritesTests(SynchronousTestCase):
         self.assertIsNone(hall.value("/osc/a"))
         self.assertIn("is a pattern", hall.refusals[0][1])
 
+    def test_message_behind_a_long_bundle_does_not_come_back(self) -> None:
+        """Nor do the bundle's own, which are done in pieces; others get them."""
+        hall = Hall()
+        hall.send(message("/hello", 1), peer=DESK)
+        hall.site.turn()
+        for packet in (bundle(1, *[message(f"/b/{number}", 1) for number in range(100)]), message("/after", 2)):
+            hall.port.datagramReceived(packet, PHONE)
+        for _ in range(20):
+            hall.site.turn()
+        self.assertEqual(hall.value("/osc/after"), 2)
+        self.assertEqual((hall.got(PHONE), len(hall.got(DESK))), ([], 101))
+
     def test_bundle_waits_for_its_time(self) -> None:
         """An outer time holds for the inner ones that say «immediately»; the past is now."""
         hall = Hall()

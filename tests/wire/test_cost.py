@@ -1,5 +1,6 @@
 """The cost of a frame before it is decoded: what is counted, and that no bytes are too strange."""
 
+import random
 from itertools import islice
 from typing import Any
 
@@ -12,8 +13,9 @@ from bench.fuzz_wire import damaged_frames
 from clasp_relay.wire import messages as m
 from clasp_relay.wire.codec import encode
 from clasp_relay.wire.constants import Signal
-from clasp_relay.wire.cost import MAX_EXTRA, frame_cost
+from clasp_relay.wire.cost import FREE_PARTS, MAX_EXTRA, PARTS_A_UNIT, frame_cost
 from clasp_relay.wire.frame import encode_frame
+from clasp_relay.wire.values import encode_value
 from tests.wire.strategies import MESSAGES
 
 
@@ -147,6 +149,25 @@ class BundleTests(SynchronousTestCase):
             with self.subTest(name):
                 self.assertEqual(frame_cost(encode_frame(msgpack.packb(put))), cost)
                 self.assertEqual(frame_cost(_packed(put)), cost)
+
+    def test_parts_of_binary_values_cost_more(self) -> None:
+        """Those that take time to check, in a SET, a PUBLISH or a BUNDLE. Texts, files and numbers stay cheap."""
+        cases: dict[str, tuple[Any, int]] = {
+            "strings": ([""] * 21_000, 1 + MAX_EXTRA),
+            "arrays": ([[]] * 6_000, 1 + (6_001 - FREE_PARTS) // PARTS_A_UNIT),
+            "few": ([""] * 2_000, 1),
+            "a text": ("line of text\n" * 4_600, 1 + (4_601 - FREE_PARTS) // PARTS_A_UNIT),
+            "a long text": ("line of a longer text, as usual\n" * 1_900, 1),
+            "a file": (random.Random(1).randbytes(60_000), 1),
+            "numbers": ([0.1 * number for number in range(7_000)], 1),
+        }
+        for name, (obj, cost) in cases.items():
+            with self.subTest(name):
+                value = encode_value(obj)
+                self.assertEqual(_cost(m.Set("/a", value)), cost)
+                self.assertEqual(_cost(m.Publish("/a", value=value), 5), cost)
+                self.assertEqual(_cost(m.Set("/" + "a" * 300, value)), cost)
+                self.assertEqual(_cost(m.Bundle((m.Set("/a", value),))), cost)
 
     def test_unfinished_nodes_in_messagepack_cost_something(self) -> None:
         """A text that claims more than there is ends the scan."""

@@ -9,7 +9,10 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.errors import DecodeError, ErrorCode, RequestError
-from clasp_relay.wire.constants import MAX_DEPTH
+from clasp_relay.wire.clasp import ClaspCodec
+from clasp_relay.wire.codec import encode_to_frame
+from clasp_relay.wire.constants import MAX_DEPTH, MAX_VALUE_PARTS, Signal
+from clasp_relay.wire.messages import Announce, Bundle, Publish, Set, SignalDefinition
 from clasp_relay.wire.values import check_keys, decode_value, encode_value, has_suspect_key, skip_value
 from tests.wire.strategies import ANY_OBJECTS, OBJECTS, VALUES, has_refused_key
 
@@ -180,6 +183,71 @@ class ValueTests(SynchronousTestCase):
     def test_doubles_are_big_endian(self) -> None:
         """As struct has it, independent of the machine."""
         self.assertEqual(encode_value(0.1)[1:], struct.pack(">d", 0.1))
+
+
+class PartsTests(SynchronousTestCase):
+    """Each string, container and BOOL takes time, so a value has so many of them at most."""
+
+    def test_value_of_too_many_parts_is_refused(self) -> None:
+        """Whatever they are and wherever; one less is accepted."""
+        most = MAX_VALUE_PARTS - 1  # beside the array around them
+        cases: dict[str, tuple[Any, Any]] = {
+            "strings": ([""] * most, [""] * (most + 1)),
+            "bytes": ([b""] * most, [b""] * (most + 1)),
+            "arrays": ([[]] * most, [[]] * (most + 1)),
+            "maps": ([{}] * most, [{}] * (most + 1)),
+            "truths": ([True] * most, [None, *[False] * (most + 1)]),
+            "nested": ([[[1], {"": 2}]] * (most // 3), [[[1], {"": 2}]] * (most // 3 + 1)),
+            "entries": ([{"a": 1, "b": []}] * (most // 2), [{"a": 1, "b": []}] * (most // 2 + 1)),
+        }
+        for name, (fits, too_many) in cases.items():
+            with self.subTest(name):
+                value = encode_value(fits)
+                self.assertEqual(skip_value(value, 1, value[0], MAX_VALUE_PARTS), len(value))
+                long = encode_value(too_many)
+                error = self.assertRaises(DecodeError, skip_value, long, 1, long[0], MAX_VALUE_PARTS)
+                self.assertIn("more than 5000 strings", error.message)
+                self.assertEqual(skip_value(long, 1, long[0]), len(long), "what the relay has itself")
+                for message in (Set("/a", long), Publish("/a", value=long), Bundle((Set("/a", long),))):
+                    self.assertRaises(DecodeError, ClaspCodec().decode, encode_to_frame(message))
+
+    def test_parts_of_all_values_of_a_message_count_together(self) -> None:
+        """Of the members of a BUNDLE, and of the definitions of an ANNOUNCE."""
+        half = encode_value([[]] * (MAX_VALUE_PARTS // 2 - 1))
+        fits = (Set("/a", half), Publish("/b", value=half), Publish("/c"), Set("/d", encode_value(1)))
+        definition = SignalDefinition("/a", Signal.EVENT, default=half)
+        for message, longer in (
+            (Bundle(fits), Bundle((*fits, Set("/c", encode_value(True))))),
+            (Announce("/n", (definition,) * 2), Announce("/n", (definition,) * 3)),
+        ):
+            with self.subTest(message=type(message)):
+                self.assertEqual(ClaspCodec().decode(encode_to_frame(message))[0], message)
+                self.assertRaises(DecodeError, ClaspCodec().decode, encode_to_frame(longer))
+
+    def test_parts_are_counted_and_not_the_bytes_that_look_like_them(self) -> None:
+        """A text of short lines, a file, numbers."""
+        for obj in (
+            "1\n" * 30_000,
+            b"\x08\x0a" * 30_000,
+            [10.5] * 7_000,
+            [None] * 60_000,
+            {"a": "\n" * 50_000, "b": 1},
+        ):
+            value = encode_value(obj)
+            self.assertEqual(skip_value(value, 1, value[0], MAX_VALUE_PARTS), len(value))
+
+    def test_deep_value_is_refused_for_its_depth(self) -> None:
+        """Though it may have too many parts, too."""
+        value = b"\x0a\x00\x01" * 20_000 + b"\x00"
+        error = self.assertRaises(DecodeError, skip_value, value, 1, value[0], MAX_VALUE_PARTS)
+        self.assertIn("deeper", error.message)
+
+    def test_damaged_value_of_many_parts_is_refused(self) -> None:
+        """As one of few."""
+        value = encode_value([""] * 4_000 + ["\n" * 20_000])
+        for damaged in (value[:-1], value[:100], b"\x0a\xff\xff" + value[3:], b"\x0a\x00\x01\xfe" + b"\x0a" * 20_000):
+            with self.subTest(damaged=damaged[:5]):
+                self.assertRaises(DecodeError, skip_value, damaged, 1, damaged[0], MAX_VALUE_PARTS)
 
 
 class KeyTests(SynchronousTestCase):

@@ -279,15 +279,15 @@ class Bundles:
         return True
 
     def _carry_out(self, session: Session, changes: Sequence[Change | Publish]) -> Iterator[int]:
-        reserved = self._params.reserved.writes
-        reserved.update(change.param.address for change in changes if isinstance(change, Change))
+        reserved = self._params.reserved
+        reserved.begin_writes(change.param for change in changes if isinstance(change, Change))
         try:
             left = iter(changes)
             while some := list(islice(left, DONE_AT_ONCE)):
                 self._committer.carry_out(session, some)
                 yield self._carry_out_us * len(some)
         finally:
-            reserved.clear()
+            reserved.end_writes()
             self._carried_out = None
             calls, self._when_whole = self._when_whole, []
             for call in calls:

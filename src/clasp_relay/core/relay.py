@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -33,12 +34,14 @@ from clasp_relay.core.session.schedule import Schedule, bundle_of
 from clasp_relay.core.session.sessions import (
     ALLOWED_LIVE,
     AbsentSession,
+    Held,
     Identity,
     Session,
     SessionState,
     SessionTable,
     Subscription,
     check_legal,
+    held_bytes,
 )
 from clasp_relay.core.state.params import ParamLimits, Params
 from clasp_relay.core.state.signals import SIGNAL_TTL_US, Signals
@@ -258,26 +261,32 @@ class Relay:
         except Exception as error:
             self._gate(session, error)
 
-    def accept(self, session: Session, message: Message, qos: int) -> None:
+    def accept(
+        self, session: Session, message: Message, qos: int, mark: AbstractContextManager[object] | None = None
+    ) -> None:
         """Handles one message of a session. Never raises.
 
         Args:
             session: whose it is.
             message: the message.
             qos: above 0 the session waits for an ACK.
+            mark: is entered while the message is handled, once for each piece of it, also where it has to wait: so a
+                door knows whose message leads to what is encoded meanwhile.
         """
         if session.held is not None:
-            self._hold(session, (message, qos))
+            self._hold(session, (message, qos), mark)
             return
         cost = len(message.messages) if isinstance(message, Bundle) else 1
         if session.limiter is not None and not self._within_limit(session, max(1, cost)):
             return
         try:
-            self._handle(session, message, qos)
+            self._handle(session, message, qos, mark)
         except Exception as error:
             self._gate(session, error)
 
-    def _handle(self, session: Session, message: Message, qos: int) -> None:
+    def _handle(
+        self, session: Session, message: Message, qos: int, mark: AbstractContextManager[object] | None = None
+    ) -> None:
         kind = type(message)
         self.counts.received[kind] += 1
         session.received += 1
@@ -285,34 +294,54 @@ class Relay:
             check_legal(session.state, message)
         if self.observer.watches:
             self.observer.operation(session, message)
-        pieces = self._handlers[kind](self, session, message, qos)
+        if mark is None:
+            pieces = self._handlers[kind](self, session, message, qos)
+        else:
+            with mark:
+                pieces = self._handlers[kind](self, session, message, qos)
         if pieces is not None:
             session.held = deque()
+            if mark is not None:
+                pieces = _marked(pieces, mark)
             self.work.add(session, self._in_pieces(session, pieces, session.held))
 
-    def _hold(self, session: Session, message: bytes | tuple[Message, int]) -> None:
+    def _hold(
+        self,
+        session: Session,
+        message: bytes | tuple[Message, int],
+        mark: AbstractContextManager[object] | None = None,
+    ) -> None:
         """Lets a message wait behind one that is at work; drops it where the session has ended."""
         if session.state is _CLOSED:
             return
         assert session.held is not None, "nothing to wait for"
         if len(session.held) >= MAX_HELD:
             self._end_as_too_slow(session)
-        else:
-            session.held.append(message)
+            return
+        size_bytes = held_bytes(message)
+        try:
+            session.account.take(Kept.MESSAGES, size_bytes)
+        except RequestError as refusal:
+            self._gate(session, refusal)
+            return
+        session.held.append(Held(message, mark, size_bytes))
 
-    def _in_pieces(self, session: Session, pieces: Pieces, waiting: deque[bytes | tuple[Message, int]]) -> Pieces:
+    def _in_pieces(self, session: Session, pieces: Pieces, waiting: deque[Held]) -> Pieces:
         """Does what a message has left to be done, then handles those that waited behind it."""
         yield from self._guarded(session, pieces)
         while waiting and session.held is waiting:
-            message = waiting.popleft()
+            message, mark, size_bytes = waiting.popleft()
+            session.account.add(Kept.MESSAGES, -size_bytes)
             session.held = None
             if isinstance(message, bytes):
                 self.receive(session, message)
             else:
-                self.accept(session, *message)
+                self.accept(session, *message, mark)
             if session.held is not None:
                 # It is at work in its turn, or the session has ended.
                 session.held.extend(waiting)
+                if session.state is _CLOSED:
+                    session.account.add(Kept.MESSAGES, -sum(each.size_bytes for each in waiting))
                 return
             session.held = waiting
             yield HELD_US
@@ -503,7 +532,7 @@ class Relay:
         if limiter.may_send_error(now_us):
             text = "too many messages; this one was dropped"
             if cost > limiter.burst:
-                text = f"the bundle counts as {cost} messages, at most {limiter.burst} pass at once: send smaller ones"
+                text = f"this message counts as {cost}, at most {limiter.burst} pass at once: send its parts one by one"
             self._send_error(session, ErrorCode.LIMIT, text, None)
         return False
 
@@ -543,6 +572,16 @@ class Relay:
                 self._report_unheard(session.id, "its token is not valid any more")
             return
         yield from self._guarded(session, self.bundles.in_pieces(session, bundle, is_due=True))
+
+
+def _marked(pieces: Pieces, mark: AbstractContextManager[object]) -> Pieces:
+    """Does pieces, each with a mark."""
+    while True:
+        with mark:
+            cost_us = next(pieces, None)
+        if cost_us is None:
+            return
+        yield cost_us
 
 
 def _no_origin(_peer: str) -> str:

@@ -14,6 +14,31 @@ from clasp_relay.net.listening import address_text
 from clasp_relay.net.tls import ServerTls
 
 
+class WhileHandled:
+    """Sets an attribute of a codec while a message is handled, once for each of its pieces (``Relay.accept``).
+
+    Args:
+        codec: the codec that all sessions of a door share.
+        attribute: the name of what says whose message leads to what is encoded.
+        meant: its value meanwhile.
+    """
+
+    __slots__ = ("_attribute", "_before", "_codec", "_meant")
+
+    def __init__(self, codec: object, attribute: str, meant: object) -> None:
+        self._codec = codec
+        self._attribute = attribute
+        self._meant = meant
+        self._before: object = None
+
+    def __enter__(self) -> None:
+        self._before = getattr(self._codec, self._attribute)
+        setattr(self._codec, self._attribute, self._meant)
+
+    def __exit__(self, *_: object) -> None:
+        setattr(self._codec, self._attribute, self._before)
+
+
 @dataclass(slots=True)
 class DoorCounts:
     """What went through a door since the start.

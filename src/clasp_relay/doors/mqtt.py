@@ -18,7 +18,7 @@ from clasp_relay.core.relay import Relay
 from clasp_relay.core.rights.memory import Reads
 from clasp_relay.core.rights.port import FULL, HiddenKeys
 from clasp_relay.core.session.sessions import Identity, Session
-from clasp_relay.doors.door import DoorCounts, Ports
+from clasp_relay.doors.door import DoorCounts, Ports, WhileHandled
 from clasp_relay.doors.handed import refusal_of
 from clasp_relay.doors.mqtt_messages import MqttCodec, Sending
 from clasp_relay.doors.mqtt_session import KeptTotal, MqttSession, SharedBatches, Subscribed
@@ -344,12 +344,8 @@ class Broker:
         """
         codec, relay = self.codec, self.relay
         codec.refusal = None
-        codec.sending = sending
         limited = relay.counts.limited
-        try:
-            relay.accept(core, message, 1)
-        finally:
-            codec.sending = None
+        relay.accept(core, message, 1, WhileHandled(codec, "sending", sending))
         if relay.counts.limited > limited:
             return RATE_EXCEEDED, False
         refusal = codec.refusal

@@ -162,7 +162,9 @@ class MqttCodec:
         made = Delivery()
         made.topic, made.address, made.payload, made.qos = topic, address, payload, qos
         made.is_retained, made.properties = is_retained, properties
-        made.sender = None if self.sending is None else self.sending.sender
+        # Others' messages that had to wait may go on while this one is handled.
+        sending = self.sending
+        made.sender = sending.sender if sending is not None and sending.address == address else None
         made.takers, made.shared = {}, {}
         return made
 

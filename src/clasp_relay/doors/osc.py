@@ -19,7 +19,7 @@ from twisted.internet.protocol import DatagramProtocol
 from clasp_relay.core.ports import Frame
 from clasp_relay.core.relay import Relay
 from clasp_relay.core.session.limiter import Limiter
-from clasp_relay.doors.door import DoorCounts, Ports
+from clasp_relay.doors.door import DoorCounts, Ports, WhileHandled
 from clasp_relay.doors.handed import refusal_of
 from clasp_relay.doors.osc_source import OscOutbox, OscSource, SenderAwareCodec
 from clasp_relay.doors.stream import StreamConnection, StreamFactory
@@ -197,11 +197,7 @@ class OscClients:
     def _accept(self, source: OscSource, message: Message) -> None:
         session, counts = source.session, self._relay.counts
         errors, limited = session.errors, counts.limited
-        self.codec.sender = source.outbox
-        try:
-            self._relay.accept(session, message, 0)
-        finally:
-            self.codec.sender = None
+        self._relay.accept(session, message, 0, WhileHandled(self.codec, "sender", source.outbox))
         # Of what the rate limit drops only one in a second is answered.
         self.counts.refused += counts.limited - limited or session.errors - errors
 

@@ -15,11 +15,12 @@ from clasp_relay.wire.constants import (
     MAX_BUNDLE_MEMBERS,
     MAX_DEFINITIONS,
     MAX_SNAPSHOT_PARAMS,
+    MAX_VALUE_PARTS,
     MessageCode,
     Signal,
     ValueType,
 )
-from clasp_relay.wire.values import check_keys, has_suspect_key, skip_value
+from clasp_relay.wire.values import check_keys, check_parts, has_suspect_key, most_parts, skip_value
 
 _U16 = struct.Struct(">H")
 _U32 = struct.Struct(">I")
@@ -33,12 +34,13 @@ class _Cursor:
     Reading beyond the end raises ``struct.error``, IndexError or DecodeError; ``decode_binary`` handles all three.
     """
 
-    __slots__ = ("_at", "_data", "_is_suspect")
+    __slots__ = ("_at", "_data", "_is_suspect", "_parts_left")
 
     def __init__(self, payload: bytes) -> None:
         self._data = payload
         self._at = 1
         self._is_suspect: bool | None = None
+        self._parts_left: int | None = None
 
     def _number(self, form: struct.Struct) -> Any:
         (number,) = form.unpack_from(self._data, self._at)
@@ -85,6 +87,14 @@ class _Cursor:
                 check_keys(self._data, start + 1, value_type, address)
         return self._data[start : self._at]
 
+    def count_parts(self, value: m.Value) -> None:
+        """Refuses a message whose values have too many parts together; this is one of them."""
+        if self._parts_left is None:
+            may_be_many = len(self._data) > 2 * MAX_VALUE_PARTS and most_parts(self._data) > MAX_VALUE_PARTS
+            self._parts_left = MAX_VALUE_PARTS if may_be_many else -1
+        if self._parts_left >= 0:
+            self._parts_left -= check_parts(value, 1, value[0], self._parts_left)
+
     def flags(self, known: int) -> int:
         """Reads flags. An unknown flag may announce a field, so that the rest cannot be decoded."""
         flags = self.u8()
@@ -128,7 +138,14 @@ def _welcome(c: _Cursor) -> m.Welcome:
 
 def _announce(c: _Cursor) -> m.Announce:
     namespace = c.text()
-    return m.Announce(namespace, tuple(_definition(c, 7) for _ in range(c.count(4, MAX_DEFINITIONS))))
+    return m.Announce(namespace, tuple(_announced(c) for _ in range(c.count(4, MAX_DEFINITIONS))))
+
+
+def _announced(c: _Cursor) -> m.SignalDefinition:
+    definition = _definition(c, 7)
+    if definition.default is not None:
+        c.count_parts(definition.default)
+    return definition
 
 
 def _definition(c: _Cursor, known: int) -> m.SignalDefinition:
@@ -200,14 +217,18 @@ def _bundle(c: _Cursor) -> m.Bundle:
     # The count stands before the timestamp; a member takes its length and its message code.
     count = c.count(3, MAX_BUNDLE_MEMBERS)
     timestamp_us = c.u64() if flags else None
-    return m.Bundle(tuple(_member(c.raw()) for _ in range(count)), timestamp_us)
+    return m.Bundle(tuple(_member(c) for _ in range(count)), timestamp_us)
 
 
-def _member(payload: bytes) -> m.Message:
+def _member(c: _Cursor) -> m.Message:
     """Decodes a member of a BUNDLE: a SET or a PUBLISH, always binary."""
+    payload = c.raw()
     code = payload[0] if payload else None
     if code in (MessageCode.SET, MessageCode.PUBLISH):
-        return DECODERS[code](payload)
+        member = decode_set(payload) if code == MessageCode.SET else decode_publish(payload)
+        if member.value is not None:
+            c.count_parts(member.value)
+        return member
     if code == MessageCode.BUNDLE:
         raise DecodeError("a BUNDLE inside a BUNDLE is not supported")
     if code in DECODERS:

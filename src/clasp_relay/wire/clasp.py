@@ -24,7 +24,14 @@ from clasp_relay.wire.codec import (
     snapshot_entry,
     snapshot_frame,
 )
-from clasp_relay.wire.constants import MAGIC, MAX_PAYLOAD_BYTES, MAX_SNAPSHOT_PARAMS, MessageCode, ValueType
+from clasp_relay.wire.constants import (
+    MAGIC,
+    MAX_PAYLOAD_BYTES,
+    MAX_SNAPSHOT_PARAMS,
+    MAX_VALUE_PARTS,
+    MessageCode,
+    ValueType,
+)
 from clasp_relay.wire.cost import frame_cost
 from clasp_relay.wire.frame import BINARY_FLAG, TIMESTAMP_FLAG, TRANSFORMED_FLAGS, decode_frame
 from clasp_relay.wire.messages import Ack, Message, Publish, Set, SignalDefinition, SnapshotParam, Value
@@ -84,7 +91,9 @@ class ClaspCodec:
                     if code == _SET and flags < SET_TTL:
                         start = _HEAD_BYTES + address_bytes
                         fixed_bytes = FIXED_SIZES[flags]
-                        end = start + fixed_bytes if fixed_bytes >= 0 else skip_value(data, start, flags)
+                        end = (
+                            start + fixed_bytes if fixed_bytes >= 0 else skip_value(data, start, flags, MAX_VALUE_PARTS)
+                        )
                         if end == size:
                             if flags >= _ARRAY and (b"\xef" in data or b"_" in data) and has_suspect_key(data):
                                 check_keys(data, start, flags)

@@ -28,7 +28,25 @@ MAX_DEPTH = 32
 MAX_LEGACY_NODES = 20_000
 """Keys, values, array items and containers of a MessagePack frame, counted while it is decoded.
 
-Each costs up to 1 µs. The longest bundle that the Python client can send, 1,900 SETs, has 13,300."""
+It bounds what is unpacked before anything is looked at. The longest bundle that the Python client can send, 1,900 SETs,
+has 13,300."""
+
+MAX_LEGACY_VALUE_NODES = 8_000
+"""Of these, how many there may be beside ``MEMBER_NODES`` of each member of a BUNDLE. Each takes up to 1 µs to turn
+into a value, so that one frame stays below 10 ms; numbers in the binary format may be more."""
+
+MEMBER_NODES = 16
+"""Keys and values of a member of a BUNDLE itself; one that has them all has 15."""
+
+MAX_VALUE_PARTS = 5_000
+"""Strings, bytes, arrays, maps and BOOLs in the values of one binary message, keys not counted. Each takes up to 1 µs
+to check, so that one message stays below 10 ms. Numbers and nulls take a tenth of that and are bounded by the frame."""
+
+MAX_JSON_MARKS = 4_000
+"""Commas, colons, braces and brackets in a JSON text that becomes a value, those inside of its strings included. Each
+stands for up to 2 µs of work, so that one text stays below 10 ms."""
+
+JSON_MARKS = b",:{}[]"
 
 MAX_SNAPSHOT_PARAMS = 800
 """Params in one SNAPSHOT. The router that the clients were written for cuts at the same number."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 
 from clasp_relay.wire.constants import MAX_ADDRESS_BYTES, MessageCode
+from clasp_relay.wire.values import most_parts
 
 CHEAP_BYTES = 256
 """An address or a pattern of at most this length adds nothing."""
@@ -25,6 +26,10 @@ NODES_A_UNIT = 256
 
 MAX_EXTRA = 64
 """What a message that is not a BUNDLE can cost beyond 1, so that it always fits into the usual burst of 120."""
+
+FREE_PARTS, PARTS_A_UNIT, FREE_PARTS_BYTES = 2_048, 256, 4_096
+"""Of the strings, bytes, arrays, maps and BOOLs that a binary frame of more bytes can hold, what is beyond so many adds
+one unit for each ``PARTS_A_UNIT``: they take up to 1 µs each to check. Long texts and files have fewer such bytes."""
 
 _SCANNED_NODES = 256
 """Nodes of a MessagePack frame that are counted, in 40 µs; of those behind them each byte counts for one."""
@@ -81,14 +86,22 @@ def frame_cost(data: bytes) -> int:
     code = data[start]
     if code in _WITH_VALUE and start == 4 and not data[6]:
         # Nearly all frames are so: a SET or a PUBLISH at an address of less than 256 bytes.
-        return 1
+        return 1 if len(data) <= FREE_PARTS_BYTES else 1 + _parts(data)
     if code == _BUNDLE:
-        return _bundle_cost(data, start)
+        return max(_bundle_cost(data, start), 1 + _parts(data))
     if code >= 0x80:
         cost = _legacy_cost(data, start)
         # Each node takes a byte at least.
         return cost if len(data) - start < NODES_A_UNIT else max(cost, _nodes_cost(data, start))
-    return 1 + min(MAX_EXTRA, _extra(data, start))
+    extra = _extra(data, start)
+    return 1 + min(MAX_EXTRA, extra + _parts(data) if code in _WITH_VALUE else extra)
+
+
+def _parts(data: bytes) -> int:
+    """Returns what the values of a binary frame add by the parts that they can have."""
+    if len(data) <= FREE_PARTS_BYTES:
+        return 0
+    return min(MAX_EXTRA, max(0, most_parts(data) - FREE_PARTS) // PARTS_A_UNIT)
 
 
 def _u16(data: bytes, at: int) -> int:

@@ -20,7 +20,9 @@ from clasp_relay.wire.constants import (
     MAX_BUNDLE_MEMBERS,
     MAX_DEFINITIONS,
     MAX_LEGACY_NODES,
+    MAX_LEGACY_VALUE_NODES,
     MAX_SNAPSHOT_PARAMS,
+    MEMBER_NODES,
     TTL_ABSOLUTE,
     Feature,
     Phase,
@@ -33,6 +35,10 @@ _SIGNALS = {signal.name.lower(): signal for signal in Signal}
 _PHASES = {phase.name.lower(): phase for phase in Phase}
 _BUNDLED = ("SET", "PUBLISH")
 _TOO_MANY_NODES = f"a MessagePack message has more than {MAX_LEGACY_NODES} keys, values and items"
+_TOO_MANY_VALUES = (
+    f"the values of a MessagePack message have more than {MAX_LEGACY_VALUE_NODES} keys, values and items; "
+    "send them in several messages, or in the binary format"
+)
 
 
 def is_legacy(first_byte: int) -> bool:
@@ -57,7 +63,7 @@ def decode_legacy(payload: bytes) -> m.Message:
     """
     try:
         # unpackb bounds every declared size by what the payload can hold. A node takes at least one byte.
-        if len(payload) <= MAX_LEGACY_NODES:
+        if len(payload) <= MAX_LEGACY_VALUE_NODES:
             document = msgpack.unpackb(payload, raw=False, strict_map_key=True, ext_hook=_refuse_extension)
         else:
             document = _unpack_counting(payload)
@@ -79,6 +85,10 @@ class _NodeCounter:
     def __init__(self) -> None:
         self._left = MAX_LEGACY_NODES - 1
 
+    @property
+    def nodes(self) -> int:
+        return MAX_LEGACY_NODES - self._left
+
     def array(self, items: list[object]) -> list[object]:
         self._take(len(items))
         return items
@@ -94,7 +104,7 @@ class _NodeCounter:
 
 
 def _unpack_counting(payload: bytes) -> object:
-    """Decodes a payload that is long enough to exceed ``MAX_LEGACY_NODES``."""
+    """Decodes a payload that is long enough to exceed ``MAX_LEGACY_VALUE_NODES``."""
     counter = _NodeCounter()
     document: object = msgpack.unpackb(
         payload,
@@ -106,6 +116,10 @@ def _unpack_counting(payload: bytes) -> object:
         max_array_len=MAX_LEGACY_NODES,
         max_map_len=MAX_LEGACY_NODES // 2,
     )
+    members = document.get("messages") if isinstance(document, dict) else None
+    own = MEMBER_NODES * len(members) if isinstance(members, list) else 0
+    if counter.nodes > MAX_LEGACY_VALUE_NODES + own:
+        raise DecodeError(_TOO_MANY_VALUES)
     return document
 
 

@@ -37,7 +37,7 @@ class Fields:
     def __init__(self, document: object) -> None:
         if not isinstance(document, dict):
             raise DecodeError("a message or a part of one is not a map")
-        if not all(isinstance(key, str) for key in document):
+        if set(map(type, document)) - {str}:
             raise DecodeError("a key of a map is not a string")
         self._entries: dict[str, object] = document
 
@@ -50,7 +50,7 @@ class Fields:
     def optional(self, name: str) -> object:
         """Returns a field as it is, or None."""
         found = self._entries.get(name)
-        return self._entries.get(_camel_case(name)) if found is None else found
+        return self._entries.get(_camel_case(name)) if found is None and "_" in name else found
 
     def _required(self, name: str) -> object:
         found = self.optional(name)

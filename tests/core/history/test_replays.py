@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from hypothesis import given
@@ -128,6 +129,40 @@ class AnswerTests(ReplayCase):
         for asked in ({"limit": 5}, {"types": 0x1F}, {"to_us": START_US + 9}, {"from_us": POSITION}):
             with self.subTest(asked=asked):
                 self.assertEqual(self.mark(**asked), expected._replace(complete=True))
+
+    def test_entries_are_looked_at_in_pieces(self) -> None:
+        """Where the newest ones begin is found out over several turns; not for a session that has ended meanwhile."""
+        self.say(*range(100))
+        self.patch(replays, "VIEW_US", 1_000)
+        found = self.world.relay.replays
+        assert found is not None
+        seen: list[str] = []
+        view = found.view
+
+        def noting(*asked: Any) -> Any:
+            seen.append(asked[2])
+            return view(*asked)
+
+        self.patch(found, "view", noting)
+        for leaves in (False, True):
+            with self.subTest(leaves=leaves):
+                seen.clear()
+                reader = self.world.join()
+                reader.send(Replay("/**", NEWEST, None, limit=200))
+                counts = [len(seen)]
+                while len(seen) < (32 if leaves else 100):
+                    self.world.one_turn()
+                    counts.append(len(seen))
+                self.assertLessEqual(
+                    max(after - before for before, after in pairwise([0, *counts])), replays.LOOKED_AT_ONCE
+                )
+                if leaves:
+                    reader.leave()
+                    self.world.settle()
+                    self.assertLess(len(seen), 100)
+                else:
+                    self.world.turn()
+                    self.assertEqual(len(heard(reader.hear())), 101)
 
     def test_where_nothing_can_be_kept_is_a_mark_alone(self) -> None:
         """Also where a rule keeps something and nothing was said yet."""

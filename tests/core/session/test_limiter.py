@@ -6,6 +6,7 @@ from clasp_relay.core.relay import RelayOptions
 from clasp_relay.core.session.limiter import Limiter
 from clasp_relay.errors import ErrorCode
 from clasp_relay.wire.messages import Ack, Bundle, Error, Get, Ping, Pong, Query, Result, Set, Snapshot, Sync
+from clasp_relay.wire.values import encode_value
 from tests.core.world import World, codes, value
 
 
@@ -104,6 +105,14 @@ class RateLimitTests(SynchronousTestCase):
         self.assertEqual(error.error, ErrorCode.LIMIT)
         self.assertIn("121", error.message)
         self.assertIn("120", error.message)
+
+    def test_message_over_the_burst_is_told_so_too(self) -> None:
+        """One that is no bundle, and counts for many."""
+        self.client.session.limiter = Limiter(1, 4, self.world.clock.now_us())
+        (error,) = self.client.ask(Set("/a", encode_value([[]] * 4_000)))
+        assert isinstance(error, Error), error
+        self.assertEqual(error.error, ErrorCode.LIMIT)
+        self.assertIn("this message counts as 8, at most 4 pass at once", error.message)
 
     def test_what_is_refused_is_not_decoded(self) -> None:
         """Bytes that are no CLASP are counted as too many, not as undecodable."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from clasp_relay.core.records import Param
 from clasp_relay.core.state.reserved import MAX_PATTERNS, Reserved
 from clasp_relay.wire.address import Pattern
 
@@ -19,16 +20,19 @@ class ReservedTests(SynchronousTestCase):
             self.assertFalse(self.reserved)
             self.assertNotIn("/a", self.reserved)
             self.assertFalse(self.reserved.any_is_read(["/a", "/b"]))
-            self.reserved.writes.add("/a")
+            self.reserved.begin_writes([Param("/a", b"\x00" * 10, 1, "", 0), Param("/b", b"\x00", 1, "", 0)])
+            self.assertEqual(self.reserved.more_params, 2)
+            self.assertGreater(self.reserved.more_bytes, 11)
             self.reserved.read("/b")
             self.reserved.read(Pattern.parse("/c/*"))
             self.assertTrue(self.reserved)
-            self.reserved.writes.clear()
+            self.reserved.end_writes()
+            self.assertEqual((self.reserved.more_params, self.reserved.more_bytes), (0, 0))
             self.reserved.end_reads()
 
     def test_what_is_written_and_what_is_read_is_reserved(self) -> None:
         """Both for writes; what hangs on reads alone asks for these."""
-        self.reserved.writes.add("/a")
+        self.reserved.begin_writes([Param("/a", b"\x00", 1, "", 0)])
         self.assertFalse(self.reserved.any_is_read(["/a"]))
         self.reserved.read("/b")
         self.reserved.read(Pattern.parse("/c/*"))

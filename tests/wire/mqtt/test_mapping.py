@@ -75,6 +75,15 @@ class PayloadTests(SynchronousTestCase):
             with self.subTest(payload):
                 self.assertEqual(decode_value(payload_value(payload, is_retained=True)), value)
 
+    def test_json_that_would_take_long_is_a_text(self) -> None:
+        """As what CLASP would not keep as it is."""
+        for part in ("[]", "1", '{"":0}'):
+            with self.subTest(part):
+                text = "[" + ",".join([part] * 6_000) + "]"
+                self.assertEqual(payload_value(text.encode(), is_retained=False), encode_value(text))
+        numbers = [0.125] * 3_990
+        self.assertEqual(payload_value(json.dumps(numbers).encode(), is_retained=True), encode_value(numbers))
+
     def test_what_is_no_json_is_text_or_bytes(self) -> None:
         """And JSON that CLASP would not keep as it is."""
         deep = b"[" * 40 + b"]" * 40

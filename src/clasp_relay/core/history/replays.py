@@ -65,6 +65,10 @@ JUDGED_AT_ONCE = 64
 """After how many entries that are hidden, or addresses that are looked up, others have their turn."""
 
 
+LOOKED_AT_ONCE, VIEW_US = 16, 15
+"""How many entries are looked at in one piece, where nothing is sent of them, and about what it costs to judge one."""
+
+
 class Ways(NamedTuple):
     """What a REPLAY needs of the relay."""
 
@@ -248,21 +252,45 @@ class _Answer:
 
         self._replays.work.add(self, piece())
 
+    def _look_through(self, page: Page, is_it: Callable[[Kept], bool], then: Callable[[bool], None]) -> None:
+        """Looks at what the session sees of a page, in pieces: where every entry is decided anew, one takes 0.1 ms.
+
+        Args:
+            page: the page.
+            is_it: asked of each entry that the session sees whether it is the one that is looked for.
+            then: is told whether there was one.
+        """
+
+        def pieces() -> Pieces:
+            for number, entry in enumerate(page.entries, 1):
+                if self._replays.view(self._session, self._pattern, entry.address)[0] is not None and is_it(entry):
+                    then(True)
+                    return
+                if number % LOOKED_AT_ONCE == 0:
+                    yield LOOKED_AT_ONCE * VIEW_US
+                    if not self._session.is_live:
+                        return
+            then(False)
+
+        self._replays.work.add(self, pieces())
+
     # The newest entries: first it is found out where they begin.
 
     def _counted(self, page: Page) -> None:
         """Counts backwards what the session sees, up to one more than it asked for."""
         self._read_bytes += page.examined_bytes
-        is_full = False
-        for entry in page.entries:
-            hidden, _ = self._replays.view(self._session, self._pattern, entry.address)
-            if hidden is None:
-                continue
+
+        def is_one_more(entry: Kept) -> bool:
             if self._count == self._limit:
-                is_full = True
-                break
+                return True
             self._count += 1
             self._first_seq = entry.seq
+            return False
+
+        self._look_through(page, is_one_more, lambda is_full: self._go_back(page, is_full=is_full))
+
+    def _go_back(self, page: Page, *, is_full: bool) -> None:
+        """Goes on with the page before, or begins to send."""
         if not (is_full or page.is_end or self._read_bytes >= MAX_READ_BYTES):
             more = self._asked._replace(is_backwards=True, before_seq=page.examined_seq)
             self._later(lambda: self._read(more, self._counted))
@@ -319,16 +347,20 @@ class _Answer:
 
     def _look_for_next(self, page: Page) -> None:
         self._read_bytes += page.examined_bytes
-        for entry in page.entries:
-            if self._replays.view(self._session, self._pattern, entry.address)[0] is not None:
-                self._next_seq = entry.seq - 1
-                break
-        else:
-            if not page.is_end and self._read_bytes < MAX_READ_BYTES:
-                self._later(lambda: self._find_next(page.examined_seq))
-                return
-            self._next_seq = self._asked.before_seq - 1 if page.is_end else page.examined_seq
-        self._later(self._find_oldest)
+
+        def note(entry: Kept) -> bool:
+            self._next_seq = entry.seq - 1
+            return True
+
+        def go_on(is_found: bool) -> None:
+            if not is_found:
+                if not page.is_end and self._read_bytes < MAX_READ_BYTES:
+                    self._later(lambda: self._find_next(page.examined_seq))
+                    return
+                self._next_seq = self._asked.before_seq - 1 if page.is_end else page.examined_seq
+            self._later(self._find_oldest)
+
+        self._look_through(page, note, go_on)
 
     def _wire(self, entry: Kept) -> bytes | None:
         """Encodes an entry as the session sees it today; None where it does not."""
@@ -376,15 +408,19 @@ class _Answer:
 
     def _look_for_oldest(self, page: Page) -> None:
         self._read_bytes += page.examined_bytes
-        for entry in page.entries:
-            if self._replays.view(self._session, self._pattern, entry.address)[0] is not None:
-                assert entry.change is not None, "an entry without its change"
-                self._oldest_us = entry.change.param.timestamp_us
-                break
-        if self._oldest_us is None and not page.is_end and self._read_bytes < 2 * MAX_READ_BYTES:
-            self._later(lambda: self._find_oldest(page.examined_seq))
-        else:
-            self._finish()
+
+        def note(entry: Kept) -> bool:
+            assert entry.change is not None, "an entry without its change"
+            self._oldest_us = entry.change.param.timestamp_us
+            return True
+
+        def go_on(is_found: bool) -> None:
+            if not is_found and not page.is_end and self._read_bytes < 2 * MAX_READ_BYTES:
+                self._later(lambda: self._find_oldest(page.examined_seq))
+            else:
+                self._finish()
+
+        self._look_through(page, note, go_on)
 
     def _finish(self) -> None:
         if not self._session.is_live:

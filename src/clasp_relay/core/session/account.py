@@ -35,13 +35,14 @@ class Kept(IntEnum):
     """Scheduled bundles; they stay when their session ends, until they are due."""
 
     MESSAGES = 5
-    """Messages that a door keeps for a client without a connection."""
+    """Messages that wait: behind one that is at work, or at a door for a client without a connection."""
 
 
 _CURE = {
     Kept.SUBSCRIPTIONS: "end a subscription first, or use fewer and shorter patterns",
     Kept.SNAPSHOTS: "read what waits before you ask for more",
     Kept.BUNDLES: "wait until scheduled bundles are due",
+    Kept.MESSAGES: "wait for the answers to what you sent before",
 }
 
 

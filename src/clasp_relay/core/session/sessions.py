@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import NamedTuple
 
 from clasp_relay.core.ports import Codec, Frame, Outbox
-from clasp_relay.core.session.account import UNCOUNTED, Account
+from clasp_relay.core.records import text_bytes
+from clasp_relay.core.session.account import UNCOUNTED, Account, Kept
 from clasp_relay.core.session.limiter import Limiter
 from clasp_relay.errors import CloseCode, ErrorCode, RequestError
 from clasp_relay.wire import messages as m
@@ -117,7 +120,37 @@ class Unrecorded:
         """Whether it is such a place, which may stay at the front for as long as its client takes to read."""
 
 
-_NO_MORE: deque[bytes | tuple[m.Message, int]] = deque(maxlen=0)
+HELD_BYTES = 400
+"""What a message takes that waits, beside its address and value; each member of a BUNDLE, too."""
+
+
+class Held(NamedTuple):
+    """A message that waits behind one that is at work."""
+
+    message: bytes | tuple[m.Message, int]
+    """A frame, or a decoded message and its QoS."""
+    mark: AbstractContextManager[object] | None
+    """What is entered while it is handled (``Relay.accept``)."""
+    size_bytes: int
+    """What is counted for it."""
+
+
+def held_bytes(message: bytes | tuple[m.Message, int]) -> int:
+    """Returns about how much memory a message takes that waits."""
+    if isinstance(message, bytes):
+        return HELD_BYTES + len(message)
+    decoded, _ = message
+    members = decoded.messages if isinstance(decoded, m.Bundle) else (decoded,)
+    size = HELD_BYTES
+    for member in members:
+        size += HELD_BYTES
+        if isinstance(member, m.Set | m.Publish):
+            samples = member.samples if isinstance(member, m.Publish) else None
+            size += text_bytes(member.address) + len(member.value or b"") + len(samples or b"")
+    return size
+
+
+_NO_MORE: deque[Held] = deque(maxlen=0)
 
 
 class Session:
@@ -192,7 +225,7 @@ class Session:
         """Answers that wait until changes before them are recorded; None while nothing waits."""
         self.unrecorded: Unrecorded | None = None
         """The place of its last change among them, which may be recorded by now."""
-        self.held: deque[bytes | tuple[m.Message, int]] | None = None
+        self.held: deque[Held] | None = None
         """Messages that came while one before them is at work in pieces; None while each is handled as it comes. Once
         the session has ended it takes none."""
 
@@ -209,6 +242,8 @@ class Session:
     def close(self) -> None:
         """The session has ended: it takes no messages any more."""
         self.state = SessionState.CLOSED
+        for held in self.held or ():
+            self.account.add(Kept.MESSAGES, -held.size_bytes)
         self.held = _NO_MORE
 
 

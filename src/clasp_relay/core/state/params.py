@@ -163,7 +163,7 @@ class Params:
         return written_us + lifetime_s * 1_000_000 if lifetime_s else None
 
     def has_room(self, param: Param) -> bool:
-        """Tells whether one written param surely fits; the usual case."""
+        """Tells whether one written param surely fits, beside what a bundle writes in a moment; the usual case."""
         address, value, _, _, _, _, subject, origin = param
         before = self._params.get(address)
         if before is None:
@@ -174,6 +174,8 @@ class Params:
                 return True
         if before is None or more_bytes > 0:
             max_params, max_bytes = self._room_of(subject)
+            if self.reserved:
+                max_params, max_bytes = max_params - self.reserved.more_params, max_bytes - self.reserved.more_bytes
             if (
                 before is None and len(self._params) + self._tombstones.stamped >= max_params
             ) or self.state_bytes + more_bytes > max_bytes:
@@ -181,7 +183,11 @@ class Params:
         if before is not None:
             more_bytes += 4 * len(address) + len(before.value)
         owner, place = self._owners(subject, origin)
-        return self._by_subject.has_room(owner, more_bytes) and self._by_origin.has_room(place, more_bytes)
+        more_params = self.reserved.more_params
+        more_bytes += self.reserved.more_bytes
+        return self._by_subject.has_room(owner, more_bytes, more_params) and self._by_origin.has_room(
+            place, more_bytes, more_params
+        )
 
     def victims(
         self, changes: Iterable[Change], stamp_of: Callable[[str, Value], str | None] = lambda _address, _value: None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from clasp_relay.core.records import Param, param_bytes
 from clasp_relay.wire.address import Pattern
 
 MAX_PATTERNS = 8
@@ -18,11 +19,13 @@ MAX_PATTERNS = 8
 class Reserved:
     """What is reserved for one bundle; empty nearly always."""
 
-    __slots__ = ("_is_all", "_patterns", "_reads", "writes")
+    __slots__ = ("_is_all", "_patterns", "_reads", "more_bytes", "more_params", "writes")
 
     def __init__(self) -> None:
         self.writes: set[str] = set()
         """Where a bundle that was accepted writes in a moment. What it writes there has its revision already."""
+        self.more_params = self.more_bytes = 0
+        """How much room that may take at most, of the state and of any share: for others there is so much less."""
         self._reads: set[str] = set()
         self._patterns: dict[Pattern, None] = {}
         self._is_all = False
@@ -50,6 +53,18 @@ class Reserved:
         else:
             self._patterns[where] = None
             self._is_all = len(self._patterns) > MAX_PATTERNS
+
+    def begin_writes(self, params: Iterable[Param]) -> None:
+        """A bundle was accepted that writes these in a moment."""
+        for param in params:
+            self.writes.add(param.address)
+            self.more_bytes += param_bytes(param)
+        self.more_params = len(self.writes)
+
+    def end_writes(self) -> None:
+        """The bundle is carried out."""
+        self.writes.clear()
+        self.more_params = self.more_bytes = 0
 
     def end_reads(self) -> None:
         """The bundle is decided."""

@@ -74,11 +74,11 @@ class Shares:
         """Returns how many addresses an owner has."""
         return self._params.get(owner, 0)
 
-    def has_room(self, owner: str, more_bytes: int) -> bool:
-        """Tells whether an owner may surely have one more address and so many more bytes."""
+    def has_room(self, owner: str, more_bytes: int, more_params: int = 0) -> bool:
+        """Tells whether an owner may surely have one more address beside so many more, and so many more bytes."""
         if not owner or not self.is_limited:
             return True
-        return (not self._max_params or self._params.get(owner, 0) < self._max_params) and (
+        return (not self._max_params or self._params.get(owner, 0) + more_params < self._max_params) and (
             not self._max_bytes or self._bytes.get(owner, 0) + more_bytes <= self._max_bytes
         )
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from clasp_relay.errors import ErrorCode, RequestError
 from clasp_relay.wire.address import Pattern, check_address
-from clasp_relay.wire.constants import MAX_DEPTH, MAX_PAYLOAD_BYTES
+from clasp_relay.wire.constants import JSON_MARKS, MAX_DEPTH, MAX_JSON_MARKS, MAX_PAYLOAD_BYTES
 from clasp_relay.wire.messages import NULL, Value
 from clasp_relay.wire.values import decode_value, encode_value
 
@@ -84,7 +84,8 @@ def payload_value(payload: bytes, *, is_retained: bool) -> Value:
     """Returns what a payload is in CLASP: JSON as what it says, other UTF-8 as a string, the rest as bytes.
 
     An empty payload is null. The JSON text ``null`` is a string where it is retained, since null would delete. So is
-    JSON that CLASP would not keep as it is: with a repeated key, nested too deep, or with too large numbers.
+    JSON that CLASP would not keep as it is: with a repeated key, nested too deep, or with too large numbers; and JSON
+    of more than ``MAX_JSON_MARKS`` commas, colons and brackets, which would take too long.
 
     Raises:
         RequestError: VALUE; a map has a key that CLASP refuses.
@@ -95,7 +96,7 @@ def payload_value(payload: bytes, *, is_retained: bool) -> Value:
     try:
         text = payload.decode()
         # JSON allows white space around it; the first byte rules out most texts.
-        if payload.strip(b" \t\r\n")[:1] in _START_BYTES:
+        if payload.strip(b" \t\r\n")[:1] in _START_BYTES and not _takes_long(payload):
             value = encode_value(_from_json(str(text)))
             if len(value) <= _ROOM_BYTES and not (is_retained and value == NULL):
                 return value
@@ -107,6 +108,11 @@ def payload_value(payload: bytes, *, is_retained: bool) -> Value:
 
 
 _START_BYTES = tuple(bytes((byte,)) for byte in _JSON_STARTS)
+
+
+def _takes_long(payload: bytes) -> bool:
+    """Tells whether parsing a payload as JSON may hold up the others."""
+    return len(payload) > MAX_JSON_MARKS and len(payload) - len(payload.translate(None, JSON_MARKS)) > MAX_JSON_MARKS
 
 
 def _from_json(text: str) -> Any:
