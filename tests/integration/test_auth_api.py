@@ -279,8 +279,9 @@ class AuthApiTests(TestCase):
 
         result = await deferToThread(fuzz)
         self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
-        described = sum(len(set(path) & METHODS) for path in load_openapi()["paths"].values())
-        # The event stream is left out.
+        paths = [path for name, path in load_openapi()["paths"].items() if not name.startswith("/api/admin/")]
+        described = sum(len(set(path) & METHODS) for path in paths)
+        # The event stream is left out, too.
         self.assertIn(f"{described - 1} operations", result.stdout)
         self.assertEqual(self.flushLoggedErrors(), [])
 
