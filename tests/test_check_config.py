@@ -99,6 +99,16 @@ class PolicyTests(CheckTestCase):
                 self.assertIn(stored, said)
                 self.assertIn("  stamps 'account' as true, when:", said)
 
+    def test_check_explains_a_write_at_an_own_session(self) -> None:
+        """Of whose id the command line tells; where a place in a call is, it says when it ends."""
+        question = ("chat", "--as", "bob", "--write", "/chat/room/r/video/presence/s1", "--value", "{}")
+        for options, may in (((), "may not"), (("--session", "s2"), "may not"), (("--session", "s1"), "may")):
+            with self.subTest(options=options):
+                said = self.answer(*question, *options)
+                self.assertIn(f"bob {may} write /chat/room/r/video/presence/s1", "\n".join(said))
+        ends = "a place in a call: ends with the session that wrote it (calls /chat/room/*/video/presence/*)"
+        self.assertIn(ends, said)
+
     def test_check_explains_a_write_on_a_state(self) -> None:
         """What is set counts."""
         question = ("--as", "bob", "--write", "/a/bob/x", "--value", "{}")
@@ -144,6 +154,7 @@ class PolicyTests(CheckTestCase):
             (("--read", "/a"), both),
             (("--as", "bob", "--read", "/a", "--value", "1"), "check-config: --value needs --write"),
             (("--as", "bob", "--read", "/a", "--guest"), "check-config: --guest needs --write"),
+            (("--as", "bob", "--read", "/a", "--session", "s"), "check-config: --session needs --write"),
             (("--state", "s"), "check-config: --state needs --read or --write"),
             (("--as", "a/b", "--read", "/a"), "--as: 'a/b' cannot be an id in a scope"),
             (("--as", "bob", "--read", "a"), "--read: the address does not start with '/': a"),

@@ -60,6 +60,13 @@ class AcceptedTests(SynchronousTestCase):
                 ["--osc-target", "192.0.2.1:9000,192.0.2.2:9000=/a/**", "--osc-target=[::1]:9"],
                 Settings(osc_targets=("192.0.2.1:9000", "192.0.2.2:9000=/a/**", "[::1]:9")),
             ),
+            (
+                ["--turn-url", "turn:a,turn:b", "--turn-url=turns:c:1", "--turn-secret", "/t"],
+                Settings(turn_urls=("turn:a", "turn:b", "turns:c:1"), turn_secret=Path("/t")),
+            ),
+            (["--push", "off"], Settings(push="off")),
+            (["--push-contact", "mailto:a@b.c"], Settings(push_contact="mailto:a@b.c")),
+            (["--push-allow", "a:1", "--push-allow=b:2"], Settings(push_allow=("a:1", "b:2"))),
             (["--announce"], Settings(announce=True)),
             (["--host", "::1"], Settings(host="::1")),
             (["--data-dir", "/d"], Settings(data_dir=Path("/d"))),

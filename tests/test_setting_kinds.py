@@ -9,8 +9,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.setting_kinds import (
     Choice,
+    Contact,
     FilePath,
     Flag,
+    HostPorts,
     Kind,
     Levels,
     Namespace,
@@ -20,6 +22,7 @@ from clasp_relay.setting_kinds import (
     OrNone,
     Targets,
     Text,
+    TurnUrls,
     Whole,
 )
 
@@ -63,6 +66,15 @@ class KindTests(SynchronousTestCase):
             (OriginList(), ("https://a.example",)),
             (OriginList(), ("null", "file://", "https://bücher.example")),
             (OriginList(), ("http://localhost:5173", "capacitor://localhost", "http://[::1]:80")),
+            (Contact(), "mailto:op@relay.example"),
+            (Contact(), "https://relay.example/about"),
+            (HostPorts(), ()),
+            (HostPorts(), ("push.example.org:8443", "localhost:1")),
+            (TurnUrls(), ()),
+            (
+                TurnUrls(),
+                ("turn:t.example", "turns:t.example:5349", "turn:[::1]:3478?transport=tcp", "stun:192.0.2.1:3478"),
+            ),
             (Networks(), ()),
             (Networks(), (ip_network("10.0.0.0/8"), ip_network("::1"))),
             (Flag(), True),
@@ -115,6 +127,14 @@ class KindTests(SynchronousTestCase):
             (OriginList(), "https://a.example"),
             (OriginList(), ("https://a.example", 7)),
             *((OriginList(), (text,)) for text in NO_ORIGINS),
+            *((Contact(), text) for text in ("op@relay.example", "mailto:op", "http://a", "mailto:a b@c", "", None)),
+            *((HostPorts(), (text,)) for text in ("a", "a:", ":1", "a:x", "a b:1", "[::1]:1", "https://a:1")),
+            (HostPorts(), "a:1"),
+            *(
+                (TurnUrls(), (text,))
+                for text in ("t.example", "turn:", "turn:a?transport=sctp", "turn:a b", "http://a")
+            ),
+            (TurnUrls(), "turn:a"),
             (Networks(), None),
             (Networks(), ("10.0.0.0/8",)),
             (Choice(("a", "b")), "c"),
@@ -141,6 +161,9 @@ class KindTests(SynchronousTestCase):
             (Namespace(), "/osc/", "/osc"),
             (Namespace(), "/", "/"),
             (Targets(), "192.0.2.7:1, [::1]:2=/a", ("192.0.2.7:1", "[::1]:2=/a")),
+            (Contact(), "mailto:op@relay.example", "mailto:op@relay.example"),
+            (HostPorts(), "a:1, b:2", ("a:1", "b:2")),
+            (TurnUrls(), "turn:a, turns:b:1", ("turn:a", "turns:b:1")),
             (Networks(), "10.1.2.3/8, ::1", (ip_network("10.0.0.0/8"), ip_network("::1/128"))),
         ]
         for kind, text, value in cases:
@@ -154,7 +177,7 @@ class KindTests(SynchronousTestCase):
         ]
         cases += [(Number(0), text) for text in ("", "1_0", "nan", "inf", "1e3", ".5", "5.", " 5", "٣")]
         cases += [(FilePath(), ""), (OrNone(FilePath()), ""), (Networks(), ","), (Networks(), "proxy.example")]
-        cases += [(Targets(), ","), (Flag(), "yes")]
+        cases += [(Targets(), ","), (HostPorts(), ","), (TurnUrls(), " "), (Flag(), "yes")]
         for kind, text in cases:
             with self.subTest(kind=kind, text=text), self.assertRaises(ValueError):
                 kind.parse(text)
@@ -189,6 +212,12 @@ class KindTests(SynchronousTestCase):
             (
                 Targets(),
                 "IP addresses with a port and optionally a pattern (192.0.2.7:9000=/mixer/**), comma-separated",
+            ),
+            (Contact(), "mailto:NAME@HOST or https://HOST/…"),
+            (HostPorts(), "hosts with a port (push.example.org:8443), comma-separated"),
+            (
+                TurnUrls(),
+                "URLs as turn:HOST:PORT, turns:HOST:PORT or turn:HOST:PORT?transport=tcp, comma-separated",
             ),
             (Networks(), "IP addresses or networks (10.0.0.0/8), comma-separated"),
         ]

@@ -110,6 +110,14 @@ class TogetherTests(SynchronousTestCase):
                 {"endpoint": "tcp:1", "auth_port": 0, "tls_cert": Path("c"), "tls_key": Path("k")},
                 "tls_cert: has no effect beside endpoint, which says how to listen; leave it out",
             ),
+            (
+                {"turn_urls": ("turn:a",)},
+                "turn_urls: needs turn_secret as well (clients get credentials made from the secret)",
+            ),
+            (
+                {"turn_secret": Path("s")},
+                "turn_secret: needs turn_urls as well (clients get credentials made from the secret)",
+            ),
             ({"port": 7350}, "auth_port: is the same port as port; set different ports"),
         ]
         for values, words in cases:

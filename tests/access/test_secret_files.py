@@ -7,7 +7,13 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.access.names import check_user_id
 from clasp_relay.access.refusals import BadInput
-from clasp_relay.access.secret_files import ADMIN_SUBJECT, admin_record, read_or_make_admin_token, read_or_make_key
+from clasp_relay.access.secret_files import (
+    ADMIN_SUBJECT,
+    admin_record,
+    read_or_make_admin_token,
+    read_or_make_key,
+    read_turn_secret,
+)
 from clasp_relay.access.tokens import ADMIN_SCOPES, digest_of
 from clasp_relay.errors import StartError
 from tests.access.stack import hexadecimal
@@ -93,3 +99,23 @@ class KeyTests(SynchronousTestCase):
         self.path.mkdir()
         error = self.assertRaises(StartError, read_or_make_key, self.users_file, bytes)
         self.assertIn("cannot be read: Is a directory", str(error))
+
+
+class TurnSecretTests(SynchronousTestCase):
+    """The secret that a TURN server shares."""
+
+    def test_secret_is_the_line_in_the_file(self) -> None:
+        """Without what an editor puts behind it."""
+        path = Path(self.mktemp())
+        path.write_text("s3cret/+=\n", "ascii")
+        path.chmod(0o600)
+        self.assertEqual(read_turn_secret(path), "s3cret/+=")
+
+    def test_file_that_has_none_stops_the_start(self) -> None:
+        """Missing, empty, more than a line, or not ASCII."""
+        path = Path(self.mktemp())
+        self.assertIn("cannot be read", str(self.assertRaises(StartError, read_turn_secret, path)))
+        for content in (b"", b"\n", b"a\nb", "ü".encode()):
+            with self.subTest(content=content):
+                path.write_bytes(content)
+                self.assertIn("--turn-secret", str(self.assertRaises(StartError, read_turn_secret, path)))

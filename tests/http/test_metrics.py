@@ -12,14 +12,17 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 from prometheus_client import ProcessCollector as PrometheusCollector
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import Logger, LogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
+from clasp_relay.access.names import name_keys
 from clasp_relay.core.handlers import HANDLERS
 from clasp_relay.core.ports import Kind
 from clasp_relay.core.relay import Relay, RelayOptions
 from clasp_relay.core.rights.memory import Reads
+from clasp_relay.core.session.sessions import Identity
 from clasp_relay.doors.tcp import TcpDoor
 from clasp_relay.event_loop import LoopLag
 from clasp_relay.http.metrics import ProcessCollector, Sources, make_registry
@@ -27,14 +30,19 @@ from clasp_relay.net.admission import NetLimits
 from clasp_relay.net.listening import TcpPlace
 from clasp_relay.net.turn import TurnWriter
 from clasp_relay.net.websocket import ClaspFactory
+from clasp_relay.push.web_push import WebPush
+from clasp_relay.settings import Settings
 from clasp_relay.storage.journal.journal_file import Sizes
 from clasp_relay.storage.journal.journal_log import JournalLog
+from clasp_relay.storage.push_subscriptions import Subscription
 from clasp_relay.storage.snapshot_writer import SnapshotWriter
 from clasp_relay.storage.state_file import StateFile
+from clasp_relay.storage.users_sqlite import SqliteUsers
 from clasp_relay.wire import messages as m
 from clasp_relay.wire.codec import encode
 from clasp_relay.wire.constants import Phase, Signal
 from clasp_relay.wire.frame import encode_frame
+from tests.access.stack import InlineWorkers
 from tests.core.world import KEPT, World, WorldClock, rules_of, value
 from tests.net.helpers import ENDLESS, UPGRADE, Client, Pipe, client_frame, param
 
@@ -407,6 +415,33 @@ class MetricsTests(SynchronousTestCase):
         world.turn()
         self.assertEqual(found()["clasp_replays_waiting"], 0)
 
+    def test_push_is_measured_where_it_is_on(self) -> None:
+        """What became of messages, how many wait, and who wants them."""
+        sources = replace(self.machine().sources, push=self.push())
+        samples = (sample for family in make_registry(sources).collect() for sample in family.samples)
+        found = {
+            (each.name, *each.labels.values()): each.value for each in samples if each.name.startswith("clasp_push")
+        }
+        self.assertEqual(
+            found,
+            {
+                ("clasp_push_total", "gone"): 1,
+                ("clasp_push_total", "sent"): 2,
+                ("clasp_push_waiting",): 0,
+                ("clasp_push_subscriptions",): 1,
+            },
+        )
+
+    def push(self) -> WebPush:
+        """Returns one with a browser, that has sent some messages."""
+        push = WebPush(Settings(), Clock(), World().relay, Identity(), lambda *_: True)
+        users = SqliteUsers(None, name_keys)
+        self.addCleanup(users.close)
+        users.push.add(Subscription("https://push.example/1", "ann", b"", b"", b"", 0))
+        push.open(users.push, InlineWorkers())
+        push.outcomes.update({"sent": 2, "gone": 1})
+        return push
+
     def test_process_is_measured_where_proc_has_processes_only(self) -> None:
         """As under systemd's ProcSubset=pid: no /proc/stat, and the same numbers as Prometheus's own collector."""
         proc = Path(self.mktemp())
@@ -431,7 +466,8 @@ class MetricsTests(SynchronousTestCase):
         shown = {name for query in queries for name in re.findall(r"\b(?:clasp|process)_\w+", query)}
         known = {family + ending for family in self.names() for ending in ("", "_bucket", "_sum", "_count")}
         relay, journal = World(history=rules_of(KEPT)).relay, JournalLog(None, lambda _: False)
-        with_all = make_registry(replace(self.machine().sources, relay=relay, journal=journal))
+        sources = replace(self.machine().sources, relay=relay, journal=journal, push=self.push())
+        with_all = make_registry(sources)
         ours = {family.name for family in with_all.collect() if family.name.startswith("clasp_")}
         known |= {sample.name for family in with_all.collect() for sample in family.samples}
         self.assertEqual(shown - known, set())

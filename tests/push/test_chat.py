@@ -63,7 +63,7 @@ class NoticeTests(SynchronousTestCase):
     def subscribe(self, user: str, name: str) -> None:
         """Adds a browser."""
         key = base64url(Browser().public)
-        result_of(self.known.add(signed_in(user), f"https://push.example/{name}", key, base64url(AUTH)))
+        result_of(self.known.add(signed_in(user), f"https://push.example/{name}", key, base64url(AUTH), ""))
 
     def send(self, subscription: Subscription, notice: Notice) -> None:
         """Notes what is sent."""

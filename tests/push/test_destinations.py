@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from threading import Event
 from typing import Any
 
 from treq.client import HTTPClient
@@ -13,9 +14,12 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted.web._newclient import _WrapperException
 from twisted.web.client import URI, ResponseFailed
 
+from clasp_relay.access.refusals import Busy
+from clasp_relay.push import destinations
 from clasp_relay.push.destinations import (
     MAX_ANSWER_BYTES,
     ForbiddenPlaceError,
+    LookUps,
     Place,
     Places,
     is_public,
@@ -132,7 +136,7 @@ class AgentTests(TestCase):
         """Returns a client to whom each look-up of a name gives the next answer."""
         left = list(answers)
 
-        def resolve(host: str, _port: int) -> Deferred[list[str]]:
+        def resolve(host: str, _port: int, _lane: str) -> Deferred[list[str]]:
             self.asked.append(host)
             return succeed(list(left.pop(0)))
 
@@ -151,11 +155,15 @@ class AgentTests(TestCase):
         self.assertEqual((self.asked, len(self.service.received)), (["localhost"], 1))
 
     async def test_answers_that_change_gain_nothing(self) -> None:
-        """The first look-up says where it is, when it subscribes; each request looks again, and that one counts."""
-        client = self.client(["127.0.0.1"], allowed=False)
-        with self.assertRaises(ForbiddenPlaceError):
-            await self.post(client)
-        self.assertEqual(self.service.received, [])
+        """What was found when it subscribed does not count: each request looks anew, once, and that answer counts."""
+        answers = [["8.8.8.8"], ["127.0.0.1"], ["8.8.8.8", "127.0.0.1"]]
+        places = Places(lambda *_: succeed(answers.pop(0)))
+        client = HTTPClient(make_agent(REACTOR, places, self.service.trust_root))
+        self.assertEqual(await places.addresses(place_of(f"{self.service.origin}/x")), ["8.8.8.8"])
+        for _ in range(2):
+            with self.assertRaises(ForbiddenPlaceError):
+                await self.post(client)
+        self.assertEqual((self.service.received, answers), ([], []))
 
     async def test_redirects_are_not_followed(self) -> None:
         """To wherever."""
@@ -186,3 +194,44 @@ class AgentTests(TestCase):
         self.assertRaises(
             ForbiddenPlaceError, agent._endpointFactory.endpointForURI, URI.fromBytes(b"http://push.example/")
         )
+
+
+class LookUpTests(TestCase):
+    """Names that are looked up in threads."""
+
+    def setUp(self) -> None:
+        """A name server that answers when it is told."""
+        self.patch(destinations, "LOOK_UPS_AT_ONCE", 3)
+        self.patch(destinations, "MAX_LOOK_UPS_WAITING_IN_LANE", 2)
+        self.asked: list[str] = []
+        self.may_answer = Event()
+        self.addCleanup(self.may_answer.set)
+        self.look_ups = LookUps(REACTOR, self.answer)
+
+    def answer(self, host: str, _port: int) -> list[str]:
+        """Answers like a name server, for some names not at once."""
+        self.asked.append(host)
+        if host.startswith("slow"):
+            self.may_answer.wait(60)
+        if host.startswith("none"):
+            raise OSError("no such name")
+        return [host]
+
+    async def test_slow_name_servers_hold_nobody_else_up(self) -> None:
+        """Of one client a few names are looked up at once, and a few wait."""
+        slow = [self.look_ups.resolve(f"slow{number}", 443, "eve") for number in range(4)]
+        with self.assertRaises(Busy):
+            await self.look_ups.resolve("slow4", 443, "eve")
+        self.assertEqual(await self.look_ups.resolve("quick", 443, "ann"), ["quick"])
+        with self.assertRaises(OSError):
+            await self.look_ups.resolve("none", 443, "ann")
+        self.assertEqual(set(self.asked), {"slow0", "slow1", "quick", "none"})
+        self.may_answer.set()
+        self.assertEqual([await each for each in slow], [["slow0"], ["slow1"], ["slow2"], ["slow3"]])
+
+    async def test_machine_is_asked(self) -> None:
+        """By its own resolver; what is no name is not found."""
+        look_ups = LookUps(REACTOR)
+        self.assertIn("127.0.0.1", await look_ups.resolve("127.0.0.1", 443, ""))
+        with self.assertRaises(OSError):
+            await look_ups.resolve("a" * 70 + ".example", 443, "")

@@ -14,7 +14,7 @@ from twisted.web.server import NOT_DONE_YET
 from clasp_relay.push import sender
 from clasp_relay.push.destinations import Places, make_agent
 from clasp_relay.push.encryption import Vapid, make_vapid_key
-from clasp_relay.push.sender import AT_ONCE, Notice, Sender
+from clasp_relay.push.sender import AT_ONCE_PER_SUBJECT, FIRST_REST_S, LONGEST_REST_S, Notice, Sender
 from clasp_relay.storage.push_subscriptions import Subscription
 from tests.access.stack import InlineWorkers
 from tests.push.push_service import AUTH, Browser, PushService, check_vapid
@@ -83,21 +83,56 @@ class SenderTests(TestCase):
         self.assertEqual((await self.sent(made), self.service.received), ({"forbidden": 1}, []))
 
     async def test_push_service_that_does_not_answer_holds_nobody_up(self) -> None:
-        """For long; a few are asked at once, and in all a bounded number waits."""
-        self.patch(sender, "MAX_WAITING", 3)
+        """For long: of one person a few are asked at once, and a bounded number waits; then the host has a rest."""
+        self.patch(sender, "MAX_WAITING_PER_SUBJECT", 3)
         self.patch(sender, "REQUEST_S", 0.2)
+        take = self.service.render_POST
         self.patch(self.service, "render_POST", lambda _request: NOT_DONE_YET)
-        for _ in range(AT_ONCE + 5):
+        for _ in range(AT_ONCE_PER_SUBJECT + 5):
             self.sender.send(self.subscription("a"), NOTICE)
         self.assertEqual(self.sender.outcomes["left_out"], 2)
-        self.assertEqual(await self.sent(), {"left_out": 2, "unreachable": AT_ONCE + 3})
+        self.assertEqual(await self.sent(), {"left_out": 2, "unreachable": AT_ONCE_PER_SUBJECT + 3})
+        self.sender.send(self.subscription("a"), NOTICE)
+        self.assertEqual(self.sender.outcomes["left_out"], 3)
+        self.sender._rests.clear()
+        self.patch(self.service, "render_POST", take)
+        self.sender.send(self.subscription("a"), NOTICE)
+        self.assertEqual((await self.sent())["sent"], 1)
+
+    async def test_people_take_turns(self) -> None:
+        """Who has much to be told does not keep others waiting; in all a bounded number waits."""
+        self.patch(sender, "MAX_WAITING", 3)
+        order: list[str] = []
+        self.patch(self.sender, "_post", self._post(order))
+        first = self.subscription("a")
+        for _ in range(4):
+            self.sender.send(first, NOTICE)
+        for _ in range(5):
+            self.sender.send(self.subscription("b")._replace(subject="bob"), NOTICE)
+        self.assertEqual(await self.sent(), {"left_out": 2, "sent": 7})
+        self.assertEqual(order[:4], ["ann", "ann", "bob", "bob"])
+
+    def _post(self, order: list[str]) -> Any:
+        async def post(subscription: Subscription, _notice: Notice) -> int:
+            order.append(subscription.subject)
+            await deferLater(REACTOR, 0.01)
+            return 201
+
+        return post
 
     async def test_push_service_that_is_not_there(self) -> None:
-        """Costs nothing but a line in the log."""
+        """Costs nothing but a line in the log; the next tries come later and later."""
         subscription = self.subscription("a")
         await self.service.port.stopListening()
         self.sender.send(subscription, NOTICE)
         self.assertEqual(await self.sent(), {"unreachable": 1})
+        host = "localhost"
+        rests = [self.sender._rests[host][1]]
+        for _ in range(9):
+            self.sender._rest(host)
+            rests.append(self.sender._rests[host][1])
+        self.assertEqual(rests[:3], [FIRST_REST_S, 2 * FIRST_REST_S, 4 * FIRST_REST_S])
+        self.assertEqual(rests[-1], LONGEST_REST_S)
 
     async def test_end_ends_requests(self) -> None:
         """And no more are made."""

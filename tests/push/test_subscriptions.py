@@ -62,7 +62,7 @@ class SubscriptionTests(SynchronousTestCase):
         """Adds a browser."""
         public = base64url(self.browser.public) if key is None else key
         secret = base64url(AUTH) if auth is None else auth
-        result_of(self.known.add(signed_in(subject, sign_in), f"https://push.example/{name}", public, secret))
+        result_of(self.known.add(signed_in(subject, sign_in), f"https://push.example/{name}", public, secret, subject))
 
     def of(self, subject: str, known: Subscriptions | None = None) -> list[str]:
         """Returns the names of somebody's browsers."""
@@ -124,7 +124,7 @@ class SubscriptionTests(SynchronousTestCase):
     def test_name_that_is_not_found_is_refused(self) -> None:
         """With a sentence, whatever the resolver says."""
         known = Subscriptions(Places(lambda *_: fail(OSError("no such host"))), lambda: NOW_S)
-        work = known.add(signed_in("ann"), "https://push.example/", base64url(self.browser.public), base64url(AUTH))
+        work = known.add(signed_in("ann"), "https://push.example/", base64url(self.browser.public), base64url(AUTH), "")
         self.assertIn("cannot be found", self.assertRaises(BadInput, result_of, work).sentence)
 
     def test_browsers_end(self) -> None:

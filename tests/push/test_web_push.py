@@ -54,7 +54,7 @@ class WebPushTests(TestCase):
         given: Any = self.service.browser(name)
         keys = given["keys"]
         record = signed_in("reader", b"s")
-        await self.push.subscriptions.add(record, given["endpoint"], keys["p256dh"], keys["auth"])
+        await self.push.subscriptions.add(record, given["endpoint"], keys["p256dh"], keys["auth"], "")
 
     async def say(self) -> None:
         """Says something in a direct-message room, and waits until all is sent."""

@@ -16,7 +16,7 @@ from twisted.web.resource import IResource, Resource
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from clasp_relay.access.accounts import Accounts
-from clasp_relay.access.addresses import ClientAddresses
+from clasp_relay.access.addresses import ClientAddresses, address_group
 from clasp_relay.access.console import Console
 from clasp_relay.access.issuer import Issued
 from clasp_relay.access.refusals import (
@@ -242,7 +242,8 @@ class AuthApi:
         if not isinstance(keys, dict):
             raise BadInput("«keys» is missing.")
         p256dh, auth = required_text(keys, "p256dh"), required_text(keys, "auth")
-        await push.subscriptions.add(record, required_text(body, "endpoint"), p256dh, auth)
+        lane = address_group(self._address_of(request))
+        await push.subscriptions.add(record, required_text(body, "endpoint"), p256dh, auth, lane)
         return answer(request, HTTPStatus.CREATED, {})
 
     @app.route("/push", methods=["DELETE"])

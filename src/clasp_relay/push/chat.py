@@ -73,7 +73,8 @@ class ChatNotices:
         """The places that are taken in the call of each room."""
 
     def open(self) -> None:
-        """Begins to watch."""
+        """Begins to watch, unless it does."""
+        self._in_call.clear()
         for param in self._params.match(_CALLS):
             self._in_call.setdefault(_room(param.address), set()).add(param.address)
         for watcher in self._watchers:

@@ -7,25 +7,27 @@ so that a name which resolves otherwise a moment later gains nothing. Redirects 
 
 from __future__ import annotations
 
+from collections import Counter, deque
 from collections.abc import Callable, Collection
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from socket import SOCK_STREAM, getaddrinfo
+from threading import Thread
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
 from twisted.internet.ssl import optionsForClientTLS
-from twisted.internet.threads import deferToThreadPool
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.web.client import URI, Agent, HTTPConnectionPool
 from twisted.web.iweb import IAgent, IAgentEndpointFactory
 from zope.interface import implementer
 
+from clasp_relay.access.refusals import Busy
 from clasp_relay.errors import ClaspError
 
-__all__ = ["ForbiddenPlaceError", "Place", "Places", "is_public", "make_agent", "place_of"]
+__all__ = ["ForbiddenPlaceError", "LookUps", "Place", "Places", "is_public", "make_agent", "place_of"]
 
 MAX_URL = 1_024
 """Characters of an endpoint; those of push services have 150 to 300."""
@@ -58,8 +60,14 @@ class Place(NamedTuple):
         return f"https://{self.host}" + ("" if self.port == 443 else f":{self.port}")
 
 
-Resolve = Callable[[str, int], "Deferred[list[str]]"]
-"""Returns the addresses of a host as texts."""
+LOOK_UPS_AT_ONCE = 8
+LOOK_UPS_AT_ONCE_IN_LANE = 2
+MAX_LOOK_UPS_WAITING = 200
+MAX_LOOK_UPS_WAITING_IN_LANE = 4
+"""How many names are looked up at once, and wait for it; in all, and for one client or push service."""
+
+Resolve = Callable[[str, int, str], "Deferred[list[str]]"]
+"""Returns the addresses of a host as texts; the third argument is whose turn is taken."""
 
 
 def place_of(endpoint: str) -> Place:
@@ -107,6 +115,10 @@ def _inside(address: IPv6Address) -> list[IPv4Address]:
     return [each for each in found if each is not None]
 
 
+def _look_up(host: str, port: int) -> list[str]:
+    return list(dict.fromkeys(str(info[4][0]) for info in getaddrinfo(host, port, type=SOCK_STREAM)))
+
+
 class Places:
     """Looks up where a push service is, and whether the relay may send there.
 
@@ -119,14 +131,19 @@ class Places:
         self._resolve = resolve
         self._allowed = frozenset(text.lower() for text in allowed)
 
-    async def addresses(self, place: Place) -> list[str]:
+    async def addresses(self, place: Place, lane: str = "") -> list[str]:
         """Returns the addresses to connect to.
+
+        Args:
+            place: where.
+            lane: whose turn the look-up takes; the host's where it is empty.
 
         Raises:
             ForbiddenPlaceError: the host has none, or one that is not public.
+            Busy: too many look-ups wait.
         """
         try:
-            found = await self._resolve(place.host, place.port)
+            found = await self._resolve(place.host, place.port, lane or place.host)
         except OSError:
             found = []
         if not found:
@@ -136,16 +153,64 @@ class Places:
         return found[:MAX_ADDRESSES]
 
 
-def resolver(reactor: Any) -> Resolve:
-    """Returns what asks the machine's resolver, in the reactor's threads."""
+class LookUps:
+    """Asks the machine's resolver in threads of its own, since a name server that does not answer holds one for long.
 
-    def look_up(host: str, port: int) -> list[str]:
-        return list(dict.fromkeys(str(info[4][0]) for info in getaddrinfo(host, port, type=SOCK_STREAM)))
+    What many ask for waits; of one lane only two look-ups are at work, and few wait, so that nobody can take all.
 
-    def resolve(host: str, port: int) -> Deferred[list[str]]:
-        return deferToThreadPool(reactor, reactor.getThreadPool(), look_up, host, port)
+    Args:
+        reactor: is given the answers.
+        look_up: as ``socket.getaddrinfo`` without its types: returns addresses, or raises an OSError.
+    """
 
-    return resolve
+    def __init__(self, reactor: Any, look_up: Callable[[str, int], list[str]] = _look_up) -> None:
+        self._reactor = reactor
+        self._look_up = look_up
+        self._running: Counter[str] = Counter()
+        self._waiting: deque[tuple[str, Callable[[], None]]] = deque()
+
+    def resolve(self, host: str, port: int, lane: str) -> Deferred[list[str]]:
+        """See ``Resolve``.
+
+        Raises:
+            Busy: too many wait, in all or of that lane; the Deferred fails with it.
+        """
+        found: Deferred[list[str]] = Deferred()
+        in_lane = sum(each == lane for each, _ in self._waiting)
+        if len(self._waiting) >= MAX_LOOK_UPS_WAITING or in_lane >= MAX_LOOK_UPS_WAITING_IN_LANE:
+            return fail(Busy("The relay is busy. Try again in a minute.", 60))
+
+        def ended(answer: list[str] | OSError) -> None:
+            self._running -= Counter([lane])
+            self._begin()
+            if isinstance(answer, OSError):
+                found.errback(answer)
+            else:
+                found.callback(answer)
+
+        def ask() -> None:
+            answer: list[str] | OSError
+            try:
+                answer = self._look_up(host, port)
+            except (OSError, UnicodeError) as error:
+                answer = error if isinstance(error, OSError) else OSError(str(error))
+            self._reactor.callFromThread(ended, answer)
+
+        # A daemon: the end of the relay does not wait for it.
+        self._waiting.append((lane, Thread(target=ask, name="push look-up", daemon=True).start))
+        self._begin()
+        return found
+
+    def _begin(self) -> None:
+        for _ in range(len(self._waiting)):
+            if self._running.total() >= LOOK_UPS_AT_ONCE:
+                return
+            lane, begin = self._waiting.popleft()
+            if self._running[lane] >= LOOK_UPS_AT_ONCE_IN_LANE:
+                self._waiting.append((lane, begin))
+                continue
+            self._running[lane] += 1
+            begin()
 
 
 def make_agent(reactor: Any, places: Places, trust_root: Any = None) -> IAgent:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from base64 import urlsafe_b64encode
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from hashlib import sha256
 from typing import Any, NamedTuple
@@ -27,8 +27,16 @@ __all__ = ["Notice", "Sender"]
 AT_ONCE = 8
 """Requests at once."""
 
+AT_ONCE_PER_SUBJECT = 2
+"""Of them to browsers of one subject, whose push services may be slow on purpose."""
+
 MAX_WAITING = 2_000
-"""Messages that wait for their turn; more are left out."""
+MAX_WAITING_PER_SUBJECT = 50
+"""Messages that wait for their turn, in all and to one subject; more are left out."""
+
+FIRST_REST_S = 10.0
+LONGEST_REST_S = 600.0
+"""For how long nothing is sent to a host that could not be reached, the first time and at most."""
 
 REQUEST_S = 15
 """How long one request may take in all."""
@@ -79,8 +87,11 @@ class Sender:
         self._vapid = vapid
         self._workers = workers
         self._gone = gone
-        self._waiting: deque[tuple[Subscription, Notice]] = deque()
-        self._running: set[Deferred[None]] = set()
+        self._waiting: dict[str, deque[tuple[Subscription, Notice]]] = {}
+        """By subject; the one whose turn it is comes first, and none is empty."""
+        self._running: dict[Deferred[None], str] = {}
+        self._rests: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        """Until when nothing is sent to a host that could not be reached, and for how long the last time."""
         self._told_s: dict[str, float] = {}
         self._is_open = True
         self.outcomes: Counter[str] = Counter()
@@ -89,14 +100,16 @@ class Sender:
     @property
     def waiting(self) -> int:
         """How many messages wait or are on their way."""
-        return len(self._waiting) + len(self._running)
+        return self._in_queues() + len(self._running)
 
     def send(self, subscription: Subscription, notice: Notice) -> None:
-        """Sends a notice when its turn comes; it is left out where too many wait."""
-        if not self._is_open or len(self._waiting) >= MAX_WAITING:
+        """Sends a notice when its turn comes; it is left out where too many wait, or the push service is away."""
+        queue = self._waiting.get(subscription.subject, ())
+        is_full = self._in_queues() >= MAX_WAITING or len(queue) >= MAX_WAITING_PER_SUBJECT
+        if not self._is_open or is_full or self._rests_now(subscription):
             self.outcomes["left_out"] += 1
             return
-        self._waiting.append((subscription, notice))
+        self._waiting.setdefault(subscription.subject, deque()).append((subscription, notice))
         self._start()
 
     def close(self) -> None:
@@ -106,20 +119,43 @@ class Sender:
         for request in list(self._running):
             request.cancel()
 
+    def _in_queues(self) -> int:
+        return sum(map(len, self._waiting.values()))
+
     def _start(self) -> None:
-        while self._waiting and len(self._running) < AT_ONCE:
-            subscription, notice = self._waiting.popleft()
-            request = Deferred.fromCoroutine(self._send(subscription, notice))
-            if request.called:
+        """Begins with what waits: people take turns, and each has a few requests at once."""
+        for subject in list(self._waiting):
+            if len(self._running) >= AT_ONCE:
+                return
+            if sum(each == subject for each in self._running.values()) >= AT_ONCE_PER_SUBJECT:
                 continue
-            self._running.add(request)
+            queue = self._waiting.pop(subject)
+            subscription, notice = queue.popleft()
+            if queue:
+                self._waiting[subject] = queue
+            request = Deferred.fromCoroutine(self._send(subscription, notice))
+            self._running[request] = subject
             request.addTimeout(REQUEST_S, self._reactor)
             request.addErrback(_tell_fault)
             request.addBoth(self._ended, request)
 
     def _ended(self, _result: object, request: Deferred[None]) -> None:
-        self._running.discard(request)
-        self._start()
+        self._running.pop(request, None)
+        if self._waiting and self._is_open:
+            # Not at once: what ends without waiting would end in a recursion as deep as the queue is long.
+            self._reactor.callLater(0, self._start)
+
+    def _rests_now(self, subscription: Subscription) -> bool:
+        until_s, _ = self._rests.get(place_of(subscription.endpoint).host, (0.0, 0.0))
+        return bool(self._reactor.seconds() < until_s)
+
+    def _rest(self, host: str) -> None:
+        """Sends nothing for a while to a host that could not be reached, the longer the oftener."""
+        _, last_s = self._rests.pop(host, (0.0, FIRST_REST_S / 2))
+        rest_s = min(2 * last_s, LONGEST_REST_S)
+        self._rests[host] = self._reactor.seconds() + rest_s, rest_s
+        if len(self._rests) > _MAX_TOLD:
+            self._rests.popitem(last=False)
 
     async def _send(self, subscription: Subscription, notice: Notice) -> None:
         until_s = self._reactor.seconds() + REQUEST_S
@@ -135,6 +171,7 @@ class Sender:
             if self._is_open:  # else it was ended
                 self._failed(subscription, "unreachable", f"no answer within {REQUEST_S} s" if is_late else cause)
         else:
+            self._rests.pop(place_of(subscription.endpoint).host, None)
             if status in _GONE:
                 self.outcomes["gone"] += 1
                 self._gone(subscription)
@@ -171,6 +208,8 @@ class Sender:
     def _failed(self, subscription: Subscription, outcome: str, cause: str) -> None:
         self.outcomes[outcome] += 1
         host = place_of(subscription.endpoint).host
+        if outcome != "refused":
+            self._rest(host)
         now_s = self._reactor.seconds()
         if now_s - self._told_s.get(host, -TOLD_EVERY_S) < TOLD_EVERY_S:
             return

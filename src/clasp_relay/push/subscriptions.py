@@ -36,6 +36,8 @@ class Subscriptions:
         self._now_s = now_s
         self._store: PushStore | None = None
         self._calls: StoreCalls | None = None
+        self.changed: Callable[[], None] = lambda: None
+        """Is called when there are the first ones, and when there are none any more."""
         self._by_endpoint: dict[str, Subscription] = {}
         self._of: dict[str, dict[str, Subscription]] = {}
 
@@ -61,7 +63,7 @@ class Subscriptions:
         """Returns the browsers of a subject."""
         return list(self._of.get(subject, {}).values())
 
-    async def add(self, record: TokenRecord, endpoint: str, p256dh: str, auth: str) -> None:
+    async def add(self, record: TokenRecord, endpoint: str, p256dh: str, auth: str, lane: str) -> None:
         """Adds a browser.
 
         Args:
@@ -69,6 +71,7 @@ class Subscriptions:
             endpoint: the URL of its push service.
             p256dh: its public key, in base64url.
             auth: its secret, likewise.
+            lane: the client's address, of which a few names may be looked up at once.
 
         Raises:
             BadInput: one of them is not valid, or the relay does not send there.
@@ -76,7 +79,7 @@ class Subscriptions:
         """
         key, secret = _key(p256dh, auth)
         try:
-            await self._places.addresses(place_of(endpoint))
+            await self._places.addresses(place_of(endpoint), lane)
         except ForbiddenPlaceError as error:
             raise BadInput(str(error)) from None
         if len(self._by_endpoint) >= MAX_SUBSCRIPTIONS and endpoint not in self._by_endpoint:
@@ -127,8 +130,11 @@ class Subscriptions:
         return self._store, self._calls
 
     def _note(self, subscription: Subscription) -> None:
+        is_first = not self._by_endpoint
         self._by_endpoint[subscription.endpoint] = subscription
         self._of.setdefault(subscription.subject, {})[subscription.endpoint] = subscription
+        if is_first:
+            self.changed()
 
     def _forget(self, endpoint: str) -> None:
         subscription = self._by_endpoint.pop(endpoint, None)
@@ -138,6 +144,8 @@ class Subscriptions:
         del mine[endpoint]
         if not mine:
             del self._of[subscription.subject]
+        if not self._by_endpoint:
+            self.changed()
 
 
 def _key(p256dh: str, auth: str) -> tuple[bytes, bytes]:

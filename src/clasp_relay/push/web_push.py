@@ -17,7 +17,7 @@ from clasp_relay.core.relay import Relay
 from clasp_relay.core.session.sessions import Identity
 from clasp_relay.logs import events
 from clasp_relay.push.chat import ChatNotices
-from clasp_relay.push.destinations import Places, make_agent, resolver
+from clasp_relay.push.destinations import LookUps, Places, make_agent
 from clasp_relay.push.encryption import Vapid, make_vapid_key
 from clasp_relay.push.sender import MAX_WAITING, Notice, Sender
 from clasp_relay.push.subscriptions import Subscriptions
@@ -48,16 +48,17 @@ class WebPush:
         may_enter: Callable[[str, str], bool],
         trust_root: Any = None,
     ) -> None:
-        places = Places(resolver(reactor), settings.push_allow)
-        self.subscriptions = Subscriptions(places, time.time)
+        # Whoever subscribes may name hosts whose name servers do not answer; what is sent does not wait for them.
+        self.subscriptions = Subscriptions(Places(LookUps(reactor).resolve, settings.push_allow), time.time)
         """The browsers."""
         self._contact = settings.push_contact or ""
         self._reactor = reactor
-        self._agent = make_agent(reactor, places, trust_root)
+        self._agent = make_agent(reactor, Places(LookUps(reactor).resolve, settings.push_allow), trust_root)
         self._workers = ThreadWorkers(reactor, 1, MAX_WAITING, "push")
         self._notices = ChatNotices(relay, identity, self.subscriptions, may_enter, self._send)
         self._vapid: Vapid | None = None
         self._sender: Sender | None = None
+        self._is_started = False
 
     @property
     def public_key(self) -> str:
@@ -89,17 +90,27 @@ class WebPush:
     def start(self) -> None:
         """Begins to tell; the state must be loaded."""
         self._workers.start()
-        self._notices.open()
+        self._is_started = True
+        self.subscriptions.changed = self._follow
+        self._follow()
         events.PUSH_READY.log(count=len(self.subscriptions))
         if not self._contact:
             events.PUSH_NO_CONTACT.log()
 
     def stop(self) -> None:
         """Tells nobody any more, and ends the requests that are at work."""
+        self._is_started = False
         self._notices.close()
         if self._sender is not None:
             self._sender.close()
         self._workers.stop()
+
+    def _follow(self) -> None:
+        """Listens to rooms while there is anybody to be told, so that it costs nothing otherwise."""
+        if self._is_started and len(self.subscriptions):
+            self._notices.open()
+        else:
+            self._notices.close()
 
     def token_ended(self, record: TokenRecord, why: EndOfToken) -> None:
         """Tells the browser of a sign-in no more that was revoked: somebody signed it out."""

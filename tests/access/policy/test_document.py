@@ -151,6 +151,8 @@ class ReadingTests(SynchronousTestCase):
             ({"guest_ttl_days": {"/a/**": 90}}, "guest_ttl_days./a/**: must capture one segment, the guest's id"),
             ({"guest_ttl_days": {"/a/{b**}": 90}}, "guest_ttl_days./a/{b**}: must capture one segment"),
             ({"guest_ttl_days": {"/a/{b}/{c}": 90}}, "guest_ttl_days./a/{b}/{c}: must capture one segment"),
+            ({"calls": "/a"}, "calls: must be a list"),
+            ({"calls": ["/a/*", "a"]}, "calls[1]: 'a': "),
             ({"clear_on_disconnect": "/a"}, "clear_on_disconnect: must be a list"),
             ({"clear_on_disconnect": ["/a/{b}"]}, "clear_on_disconnect[0]: '/a/{b}': captures nothing"),
             ({"clear_on_disconnect": ["/a", "a"]}, "clear_on_disconnect[1]: 'a': "),

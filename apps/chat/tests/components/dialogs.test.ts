@@ -26,6 +26,7 @@ import {
   setRooms,
   state,
   useDevicesStore,
+  usePushStore,
   useSettingsStore,
 } from '../fakes/stores'
 import { settle, show } from './mount'
@@ -344,6 +345,23 @@ describe('the settings', () => {
     select.value = 'de'
     select.dispatchEvent(new Event('change'))
     expect(useSettingsStore().locale).toBe('de')
+  })
+
+  it('turn push messages on by a click, and say why they cannot', async () => {
+    await open(SettingsDialog)
+    expect(called('turn')).toEqual([])
+    const toggle = (): HTMLElement =>
+      [...dialog().querySelectorAll<HTMLElement>('[role=switch]')].find((each) =>
+        each.closest('label, div')?.textContent?.includes('while the app is closed'),
+      )!
+    toggle().click()
+    expect(called('turn')).toEqual([[true]])
+    Object.assign(usePushStore(), { state: 'blocked' })
+    await settle()
+    expect(said()).toContain('Your browser blocks notifications')
+    Object.assign(usePushStore(), { state: 'unavailable' })
+    await settle()
+    expect(said()).not.toContain('while the app is closed')
   })
 
   it('ask before signing out, with a warning for guests', async () => {

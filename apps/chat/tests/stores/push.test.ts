@@ -144,3 +144,37 @@ describe('a page on screen', () => {
     expect(signs()).toHaveLength(1)
   })
 })
+
+describe('a message', () => {
+  const mentioned = (): unknown[] =>
+    world.relay.published
+      .filter(({ address }) => address.endsWith('/messages'))
+      .map(({ value }) => (value as { mentions?: unknown }).mentions)
+
+  async function talk(
+    encrypted: boolean,
+  ): Promise<{ alice: Tester; bobId: string; say: (text: string) => Promise<void> }> {
+    const [alice, bob] = [await world.person('Alice'), await world.person('Bob')]
+    const roomId = await world.done(alice.rooms.create({ name: 'Den', isPublic: true, encrypted }))
+    await world.done(bob.rooms.join(roomId), 8_000)
+    const say = (text: string): Promise<void> => world.done(alice.messages.send(roomId, { text }))
+    return { alice, bobId: bob.userId, say }
+  }
+
+  it('tells the relay whom it mentions', async () => {
+    const { bobId, say } = await talk(false)
+    await say('hello @bob, and @Alice')
+    await say('bob@example.org and @Bobby')
+    expect(mentioned()[0]).toContain(bobId)
+    expect(mentioned()[1]).toBeUndefined()
+  })
+
+  it('does so in an encrypted room only where the person wants it', async () => {
+    const { alice, bobId, say } = await talk(true)
+    await say('hello @Bob')
+    expect(mentioned()).toEqual([undefined])
+    alice.push.setTellsMentions(true)
+    await say('hello @Bob')
+    expect(mentioned()[1]).toEqual([bobId])
+  })
+})
