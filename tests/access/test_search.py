@@ -43,6 +43,19 @@ class SearchTests(SynchronousTestCase):
         self.successResultOf(done)
         self.assertEqual(len(found), COUNT - 1)
 
+    def test_piece_has_few_params_where_their_values_are_decoded(self) -> None:
+        """As far as they are large."""
+        for number in range(20):
+            self.client.send(Set(f"/large/{number}", value("x" * 50_000)))
+        self.world.turn()
+        for decodes, few in ((False, 20), (True, 1)):
+            found: list[Param] = []
+            done = self.search.each(Pattern.parse("/large/*"), found.append, decodes=decodes)
+            self.assertEqual(len(found), few)
+            self.world.turn()
+            self.successResultOf(done)
+            self.assertEqual(len(found), 20)
+
     def test_params_are_ended(self) -> None:
         """Those that are set."""
         done = self.search.end([f"/a/{number}" for number in range(COUNT + 10)])

@@ -29,7 +29,7 @@ _TYPES = {
 }
 """What the console calls the types of values."""
 
-MAX_PAGE_BYTES = 256 * 1024
+MAX_PAGE_BYTES = 128 * 1024
 """Size of the values on a page of params."""
 
 
