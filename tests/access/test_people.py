@@ -5,10 +5,11 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.access import people as module
+from clasp_relay.access.devices import make_device
 from clasp_relay.access.people import Kind
 from clasp_relay.access.refusals import BadInput, Forbidden, Missing, Taken
 from clasp_relay.wire.messages import Set
-from tests.access.console_world import ConsoleWorld, MemoryFiles, result_of
+from tests.access.console_world import ConsoleWorld, MemoryFiles, digest_is_valid, result_of
 from tests.access.stack import HOME, START_S
 from tests.core.world import value
 
@@ -95,6 +96,21 @@ class PeopleTests(SynchronousTestCase):
         self.assertRaises(Missing, self.world.do, self.people.disable(self.root, HOME, "nobody"))
         expected = [("admin.disable", "root", "a1"), ("admin.enable", "root", "a1")]
         self.assertEqual(self.world.actions()[1:], expected)
+
+    def test_device_tokens_of_a_disabled_person_hold_again_later(self) -> None:
+        """They are the operator's: they let nobody in meanwhile, and are not revoked."""
+        token, _ = make_device(
+            self.world.stack.store.devices, ("read:/**",), "a1", "", START_S, None, self.world.stack.random_hex
+        )
+        self.world.do(self.world.devices.reload())
+        client = self.world.world.join(token)
+        self.world.do(self.people.disable(self.root, HOME, "a1"))
+        self.assertIsNotNone(client.outbox.closed)
+        self.assertFalse(digest_is_valid(self.world, token))
+        self.world.do(self.people.enable(self.root, HOME, "a1"))
+        self.assertTrue(digest_is_valid(self.world, token))
+        self.world.do(self.people.delete(self.root, HOME, "a1"))
+        self.assertFalse(digest_is_valid(self.world, token))
 
     def test_nobody_shuts_themselves_out(self) -> None:
         """Another administrator can; the admin token can, too."""

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+
+from clasp_relay.access.devices import make_device
 from clasp_relay.access.refusals import BadInput
 from clasp_relay.http.admin_api import MAX_SEARCH, Call, cursor, page
 from clasp_relay.http.bounded import MAX_BODY_BYTES
 from tests.access.console_world import ADMIN_TOKEN
+from tests.access.stack import START_S
 from tests.http.admin_site import OPENAPI, AdminCase
 
 
@@ -28,6 +32,12 @@ class AdmissionTests(AdminCase):
             self.world.guest("Gina", "g1"): 403,
             self.world.root_token: 403,
         }
+        device, _ = make_device(
+            self.world.stack.store.devices, ("admin:/**",), None, "", START_S, None, self.world.stack.random_hex
+        )
+        self.world.devices.load()
+        self.world.do(self.world.devices.reload())
+        tokens[device] = 403
         over = self.world.sign_in()
         self.world.console.end(over)
         tokens[over] = 401
@@ -109,7 +119,8 @@ class InputTests(AdminCase):
 
     def test_bad_input_is_answered_in_a_sentence(self) -> None:
         """Each with what is wrong."""
-        bad_cursors = ("x", "!", "W10", cursor([1, 2, 3]), cursor(["user"]), cursor(["guest", "a", "b"]), "é")
+        broken = base64.urlsafe_b64encode(b'["user","\\ud800","x"]').decode().rstrip("=")
+        bad_cursors = ("x", "!", "W10", broken, cursor([1, 2, 3]), cursor(["user"]), cursor(["guest", "a", "b"]), "é")
         for path in (
             "people?limit=0",
             "people?limit=201",
@@ -120,6 +131,9 @@ class InputTests(AdminCase):
             *(f"people?after={each.encode().hex() if each == 'é' else each}" for each in bad_cursors),
             f"rooms?after={cursor([1])}",
             f"audit?after={cursor(['1'])}",
+            f"audit?after={cursor([1 << 70])}",
+            f"audit?after={cursor([-1])}",
+            f"audit?after={cursor([True])}",
             f"sessions?after={cursor(['1', 2])}",
             "log?after=-1",
             "audit/export?from=x",

@@ -49,6 +49,9 @@ MAX_LIMIT = 200
 MAX_SEARCH = 100
 """Characters of a search."""
 
+MAX_NUMBER = 1 << 53
+"""The greatest number in a cursor: JavaScript has no greater integers, and SQLite no greater than 2^63."""
+
 TAKEN = object()
 """What a handler returns that answers by itself."""
 
@@ -171,11 +174,7 @@ class Call:
         except (binascii.Error, ValueError, RecursionError):
             parts = None
         wanted = kinds or (str,) * (len(parts) if isinstance(parts, list) else 0)
-        if (
-            not isinstance(parts, list)
-            or len(parts) != len(wanted)
-            or any(type(part) is not kind for part, kind in zip(parts, wanted, strict=True))
-        ):
+        if not isinstance(parts, list) or len(parts) != len(wanted) or not all(map(_is_place, parts, wanted)):
             raise BadInput("«after» is not the «next» of another page.")
         return parts
 
@@ -202,6 +201,15 @@ class Route:
     def pattern(self) -> re.Pattern[str]:
         """What the path looks like; a segment is whatever is no slash."""
         return re.compile(_CAPTURE.sub(r"(?P<\1>[^/]+)", re.escape(self.path).replace(r"\{", "{").replace(r"\}", "}")))
+
+
+def _is_place(part: object, kind: type) -> bool:
+    """Tells whether a part of a cursor can be one that was given out: text, or a number that is no overflow."""
+    if type(part) is not kind:
+        return False
+    if isinstance(part, str):
+        return not any("\ud800" <= each <= "\udfff" for each in part)
+    return not isinstance(part, int) or 0 <= part <= MAX_NUMBER
 
 
 def page(items: Sequence[object], following: Sequence[object] | None) -> dict[str, object]:
