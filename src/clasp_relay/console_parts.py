@@ -158,7 +158,7 @@ class ConsoleParts:
             name=name,
         )
         routes = [
-            *console_routes(self.console),
+            *console_routes(self.console, self._audit),
             *people_routes(self._people),
             *admission_routes(self._people, self.console, self._accounts),
             *audit_routes(self._audit),

@@ -21,6 +21,7 @@ from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET
 
 from clasp_relay.access.addresses import ClientAddresses
+from clasp_relay.access.audit import Audit
 from clasp_relay.access.console import Administrator, Console
 from clasp_relay.access.refusals import BadInput, Later, Refusal
 from clasp_relay.errors import RequestError
@@ -228,8 +229,13 @@ def cursor(parts: Sequence[object]) -> str:
     return base64.urlsafe_b64encode(text.encode("utf-8")).decode("ascii").rstrip("=")
 
 
-def console_routes(console: Console) -> list[Route]:
-    """Returns the routes about the caller."""
+def console_routes(console: Console, audit: Audit) -> list[Route]:
+    """Returns the routes about the caller.
+
+    Args:
+        console: has the tokens.
+        audit: the audit log.
+    """
 
     async def me(call: Call) -> object:
         who = call.who
@@ -237,7 +243,8 @@ def console_routes(console: Console) -> list[Route]:
         return {"user_id": who.user_id, "username": who.username, "kind": kind, "expires_at": who.expires_s}
 
     async def logout(call: Call) -> object:
-        console.end(bearer_of(call.request) or "")
+        if console.end(bearer_of(call.request) or ""):
+            await audit.record(audit.entry("admin.logout", call.who.actor(call.address)))
         return {}
 
     return [Route("GET", "me", me), Route("POST", "logout", logout)]
