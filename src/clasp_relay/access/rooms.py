@@ -35,6 +35,9 @@ MAX_PEOPLE = 1_000
 MAX_HISTORY_PAGES = 64
 """Pages of a room's history that are counted: the chat keeps fewer entries."""
 
+MAX_PAGE_BYTES = 128 * 1024
+"""Size of the reports on one page."""
+
 MAX_NOTE = 500
 """Characters of a note or a reason."""
 
@@ -131,7 +134,7 @@ class Rooms:
                 insort(found, room_id)
                 del found[limit + 1 :]
 
-        await self._search.each(_ROOMS, look, decodes=bool(needle))
+        await self._search.each(_ROOMS, look, lambda _param: bool(needle))
         shown: list[dict[str, Any]] = []
         for room_id in found[:limit]:
             tally = await self._tally(room_id)
@@ -247,7 +250,7 @@ class Rooms:
             await self._search.each(
                 look,
                 lambda param: tally.add(param) if param.address.startswith(prefix) else None,
-                decodes=True,
+                lambda _param: True,
             )
         return tally if tally.params else None
 
@@ -322,22 +325,27 @@ class Reports:
         Returns:
             the reports, and where the next page goes on; None at the end.
         """
-        found: list[tuple[int, str, dict[str, Any]]] = []
+        found: list[tuple[int, str, Param]] = []
 
         def look(param: Param) -> None:
-            shown = _report(param)
-            key = (shown["created_at"], shown["id"])
-            is_wanted = state == "all" or (shown["resolved"] is not None) == (state == "resolved")
+            key = (_reported_s(param), _id_of(param))
+            is_wanted = state == "all" or _is_resolved(param) == (state == "resolved")
             if is_wanted and (after is None or key < after):
-                found.append((*key, shown))
+                found.append((*key, param))
                 if len(found) > 4 * limit:
                     found.sort(key=lambda each: each[:2], reverse=True)
                     del found[limit + 1 :]
 
-        await self._search.each(_REPORTS, look, decodes=True)
+        await self._search.each(_REPORTS, look, _may_be_resolved)
         found.sort(key=lambda each: each[:2], reverse=True)
-        last = found[limit - 1][:2] if len(found) > limit else None
-        return [shown for _, _, shown in found[:limit]], last
+        shown: list[Any] = []
+        size_bytes = 0
+        for _, _, param in found[:limit]:
+            size_bytes += len(param.value)
+            if shown and size_bytes > MAX_PAGE_BYTES:
+                break
+            shown.append(_report(param))
+        return shown, found[len(shown) - 1][:2] if len(shown) < len(found) else None
 
     async def count_open(self) -> int:
         """Returns how many reports are open."""
@@ -345,7 +353,7 @@ class Reports:
         await self._search.each(
             _REPORTS,
             lambda param: None if _is_resolved(param) else found.append(None),
-            decodes=True,
+            _may_be_resolved,
         )
         return len(found)
 
@@ -413,9 +421,23 @@ def _reporter(param: Param) -> str:
     return named if param.subject == ADMIN_SUBJECT and isinstance(named, str) else param.subject
 
 
+def _may_be_resolved(param: Param) -> bool:
+    """Tells whether a report is as an administrator wrote it: nobody else can have said that it is dealt with."""
+    return param.subject == ADMIN_SUBJECT
+
+
 def _is_resolved(param: Param) -> bool:
-    """Tells whether a report is dealt with: only an administrator can have said so."""
-    return param.subject == ADMIN_SUBJECT and isinstance(fields_of(param.value).get("resolved"), dict)
+    return _may_be_resolved(param) and isinstance(fields_of(param.value).get("resolved"), dict)
+
+
+def _reported_s(param: Param) -> int:
+    """Returns when something was reported, in Unix seconds: once it is dealt with, an administrator has said so."""
+    reported_s = fields_of(param.value).get("reportedAt") if _is_resolved(param) else None
+    return reported_s if isinstance(reported_s, int) else param.timestamp_us // 1_000_000
+
+
+def _id_of(param: Param) -> str:
+    return param.address.rpartition("/")[2]
 
 
 def _report(param: Param) -> dict[str, Any]:
@@ -427,17 +449,15 @@ def _report(param: Param) -> dict[str, Any]:
         found = fields.get(name)
         return found if isinstance(found, str) else None
 
-    reported_s = fields.get("reportedAt")
-    is_resolved = _is_resolved(param)
     return {
-        "id": param.address.rpartition("/")[2],
+        "id": _id_of(param),
         "room_id": text("roomId") or "",
         "message": to_json_value(fields.get("message")),
         "reason": text("reason"),
         "reporter": _reporter(param),
         "reporter_name": text("from"),
-        "created_at": reported_s if is_resolved and isinstance(reported_s, int) else param.timestamp_us // 1_000_000,
-        "resolved": to_json_value(resolved) if is_resolved else None,
+        "created_at": _reported_s(param),
+        "resolved": to_json_value(resolved) if _is_resolved(param) else None,
     }
 
 

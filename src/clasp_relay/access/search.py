@@ -28,6 +28,10 @@ PIECE_US = 600
 """About what one piece costs at most, or one param where that costs more."""
 
 
+def _never(_param: Param) -> bool:
+    return False
+
+
 class Search:
     """Searches the state.
 
@@ -42,13 +46,15 @@ class Search:
         self._committer = committer
         self._work = work
 
-    def each(self, pattern: Pattern, look: Callable[[Param], None], *, decodes: bool = False) -> Deferred[None]:
+    def each(
+        self, pattern: Pattern, look: Callable[[Param], None], decodes: Callable[[Param], bool] = _never
+    ) -> Deferred[None]:
         """Calls a function with each param that matches a pattern and is set when its turn comes.
 
         Args:
             pattern: which.
             look: the function; it takes some µs.
-            decodes: whether it decodes values, too.
+            decodes: tells whether it decodes the value of a param.
 
         Returns:
             a Deferred that fires at the end, and fails with what the function raises.
@@ -59,7 +65,7 @@ class Search:
         """Ends params, as the relay's own nulls; those that are not set are passed over."""
         return self._do(self._end(addresses))
 
-    def _look(self, pattern: Pattern, look: Callable[[Param], None], decodes: bool) -> Pieces:
+    def _look(self, pattern: Pattern, look: Callable[[Param], None], decodes: Callable[[Param], bool]) -> Pieces:
         found = self._params.find(pattern)
         params = iter(self._params.all() if found is None else found)
         while some := list(islice(params, SEARCHED_AT_ONCE)):
@@ -67,7 +73,7 @@ class Search:
             for param in some:
                 cost_us += SEARCH_US
                 if self._params.get(param.address) is param and (found is not None or pattern.matches(param.address)):
-                    if decodes:
+                    if decodes(param):
                         cost_us += len(param.value) // BYTES_PER_US
                     look(param)
                 if cost_us >= PIECE_US:
