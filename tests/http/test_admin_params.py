@@ -88,5 +88,6 @@ class ParamCallsTests(AdminCase):
     def test_stream_needs_the_token_in_the_header(self) -> None:
         """A ticket is not taken; the stream begins for whoever is admitted."""
         self.refused(400, "GET", "stream")
+        self.assertEqual(self.api.ask("HEAD", "stream?pattern=/a/**").status, 400)
         ticket = self.world.stack.accounts.ticket(self.world.root_token, "192.0.2.1")
         self.refused(401, "GET", f"stream?pattern=/a/**&ticket={ticket}", token=None)

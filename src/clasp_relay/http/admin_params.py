@@ -74,6 +74,8 @@ def reading_routes(watched: Watched) -> list[Route]:
         return await watched.journal.handle("query", call.request.args, call.who.token, call.address)
 
     async def stream(call: Call) -> object:
+        if call.request.method == b"HEAD":
+            raise BadInput("A stream has no end, so there is nothing to say about it without it.")
         watched.streams.open(call.request, call.address, call.who.token)
         return TAKEN
 
