@@ -71,10 +71,12 @@ class ParamCallsTests(AdminCase):
         self.refused(404, "GET", "param?address=/closed/x")
         self.call("POST", "events", {"address": "/a/e", "value": [1]})
         self.call("POST", "events", {"address": "/a/e"})
+        outcomes = [row.entry.outcome for row in self.world.stack.store.audit.after(0, 100)]
+        self.assertEqual(outcomes.count("Refused"), 1)
         actions = [(action, target) for action, _, target in self.world.actions()[1:]]
         self.assertEqual(
             actions,
-            [("admin.param.set", "/closed/x")] * 3
+            [("admin.param.set", "/closed/x")] * 4
             + [("admin.param.delete", "/closed/x")]
             + [("admin.event", "/a/e")] * 2,
         )

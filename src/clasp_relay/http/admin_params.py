@@ -98,6 +98,8 @@ def writing_routes(watched: Watched) -> list[Route]:
         entry = watched.audit.entry(action, call.who.actor(call.address), address)
         await watched.audit.record(entry)
         told = await watched.sessions.ask(call.who.token, call.address, message)
+        if "error" in told:
+            await watched.audit.record(entry._replace(outcome="Refused", detail={"error": told["error"]}))
         raise_refusal(told)
         return {"revision": told.get("revision")}
 
