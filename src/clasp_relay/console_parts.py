@@ -14,7 +14,7 @@ from twisted.web.resource import IResource
 from clasp_relay.access.accounts import Accounts
 from clasp_relay.access.addresses import ClientAddresses
 from clasp_relay.access.audit import Audit
-from clasp_relay.access.console import Administrator, Console, reload_quietly
+from clasp_relay.access.console import Administrator, Console
 from clasp_relay.access.devices import DeviceWatch
 from clasp_relay.access.passwords import Passwords
 from clasp_relay.access.people import Files, People
@@ -99,8 +99,7 @@ class ConsoleParts:
 
     async def look(self) -> None:
         """Takes note of what another process has decided since the last time."""
-        if await self._devices.look():
-            await reload_quietly(self.console)
+        await self._people.look()
 
     def make_resource(
         self,
@@ -158,7 +157,7 @@ class ConsoleParts:
             name=name,
         )
         routes = [
-            *console_routes(self.console),
+            *console_routes(self.console, self._audit),
             *people_routes(self._people),
             *admission_routes(self._people, self.console, self._accounts),
             *audit_routes(self._audit),

@@ -5,10 +5,12 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.access import people as module
+from clasp_relay.access.devices import make_device
 from clasp_relay.access.people import Kind
 from clasp_relay.access.refusals import BadInput, Forbidden, Missing, Taken
+from clasp_relay.storage.users import StoreBusy
 from clasp_relay.wire.messages import Set
-from tests.access.console_world import ConsoleWorld, MemoryFiles, result_of
+from tests.access.console_world import ConsoleWorld, MemoryFiles, digest_is_valid, result_of
 from tests.access.stack import HOME, START_S
 from tests.core.world import value
 
@@ -95,6 +97,43 @@ class PeopleTests(SynchronousTestCase):
         self.assertRaises(Missing, self.world.do, self.people.disable(self.root, HOME, "nobody"))
         expected = [("admin.disable", "root", "a1"), ("admin.enable", "root", "a1")]
         self.assertEqual(self.world.actions()[1:], expected)
+
+    def test_decision_holds_although_the_store_is_busy_afterwards(self) -> None:
+        """What is decided ends sessions at once; the rest is read again as soon as the store answers."""
+        client = self.world.world.join(self.tokens["a1"])
+        token, _ = make_device(
+            self.world.stack.store.devices, ("read:/**",), "a1", "", START_S, None, self.world.stack.random_hex
+        )
+        self.world.do(self.people.look())
+
+        def held() -> None:
+            raise StoreBusy("users.db")
+
+        busy = self.patch(self.world.stack.store.administration, "decided", held)
+        self.world.do(self.people.disable(self.root, HOME, "a1"))
+        self.assertIsNotNone(client.outbox.closed)
+        self.assertEqual(self.world.live_tokens("a1"), 0)
+        self.world.do(self.people.look())
+        self.assertTrue(digest_is_valid(self.world, token))
+        busy.restore()
+        self.world.do(self.people.look())
+        self.assertFalse(digest_is_valid(self.world, token))
+        self.world.do(self.people.look())
+
+    def test_device_tokens_of_a_disabled_person_hold_again_later(self) -> None:
+        """They are the operator's: they let nobody in meanwhile, and are not revoked."""
+        token, _ = make_device(
+            self.world.stack.store.devices, ("read:/**",), "a1", "", START_S, None, self.world.stack.random_hex
+        )
+        self.world.do(self.world.devices.reload())
+        client = self.world.world.join(token)
+        self.world.do(self.people.disable(self.root, HOME, "a1"))
+        self.assertIsNotNone(client.outbox.closed)
+        self.assertFalse(digest_is_valid(self.world, token))
+        self.world.do(self.people.enable(self.root, HOME, "a1"))
+        self.assertTrue(digest_is_valid(self.world, token))
+        self.world.do(self.people.delete(self.root, HOME, "a1"))
+        self.assertFalse(digest_is_valid(self.world, token))
 
     def test_nobody_shuts_themselves_out(self) -> None:
         """Another administrator can; the admin token can, too."""

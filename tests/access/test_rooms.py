@@ -6,6 +6,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from clasp_relay.access import rooms as module
 from clasp_relay.access.refusals import BadInput, Missing
 from clasp_relay.access.rooms import Reports, Rooms
 from clasp_relay.errors import RequestError
@@ -223,6 +224,8 @@ class ReportsTests(RoomsCase):
         self.assertEqual(
             (self.ids(), self.ids("resolved"), self.ids("all")), (["n2", "n0"], ["n1"], ["n2", "n1", "n0"])
         )
+        self.patch(module, "MAX_PAGE_BYTES", 3)
+        self.assertEqual(self.ids("all"), ["n2", "n1", "n0"])
         (found,), _ = self.world.do(self.reports.page("resolved", None, 5))
         self.assertEqual((found["reporter"], found["created_at"]), ("a1", START_US // 1_000_000 + 2))
         self.assertEqual(found["resolved"], {"at": START_US // 1_000_000, "by": "root", "note": None})

@@ -1,5 +1,7 @@
 """Tests of clasp_relay.access.search: many params, in pieces."""
 
+from functools import partial
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.access.search import SEARCHED_AT_ONCE, Search
@@ -10,6 +12,10 @@ from clasp_relay.wire.messages import Set
 from tests.core.world import World, value
 
 COUNT = 5 * SEARCHED_AT_ONCE
+
+
+def _is_below(start: str, param: Param) -> bool:
+    return param.address.startswith(start)
 
 
 class SearchTests(SynchronousTestCase):
@@ -42,6 +48,19 @@ class SearchTests(SynchronousTestCase):
         self.world.turn()
         self.successResultOf(done)
         self.assertEqual(len(found), COUNT - 1)
+
+    def test_piece_has_few_params_where_their_values_are_decoded(self) -> None:
+        """As far as they are large."""
+        for number in range(20):
+            self.client.send(Set(f"/large/{number}", value("x" * 50_000)))
+        self.world.turn()
+        for decoded, few in ("/none", 20), ("/large", 1):
+            found: list[Param] = []
+            done = self.search.each(Pattern.parse("/large/*"), found.append, partial(_is_below, decoded))
+            self.assertEqual(len(found), few)
+            self.world.turn()
+            self.successResultOf(done)
+            self.assertEqual(len(found), 20)
 
     def test_params_are_ended(self) -> None:
         """Those that are set."""

@@ -86,7 +86,7 @@ class AdminSite:
             now_s=world.stack.clock.seconds,
         )
         self.routes: list[Route] = [
-            *console_routes(world.console),
+            *console_routes(world.console, world.audit),
             *people_routes(world.people),
             *admission_routes(world.people, world.console, world.stack.accounts),
             *audit_routes(world.audit),

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+
+from clasp_relay.access.devices import make_device
 from clasp_relay.access.refusals import BadInput
 from clasp_relay.http.admin_api import MAX_SEARCH, Call, cursor, page
 from clasp_relay.http.bounded import MAX_BODY_BYTES
+from clasp_relay.wire.messages import Set
 from tests.access.console_world import ADMIN_TOKEN
+from tests.access.stack import HOME, START_S
+from tests.core.world import value
 from tests.http.admin_site import OPENAPI, AdminCase
 
 
@@ -28,6 +34,12 @@ class AdmissionTests(AdminCase):
             self.world.guest("Gina", "g1"): 403,
             self.world.root_token: 403,
         }
+        device, _ = make_device(
+            self.world.stack.store.devices, ("admin:/**",), None, "", START_S, None, self.world.stack.random_hex
+        )
+        self.world.devices.load()
+        self.world.do(self.world.devices.reload())
+        tokens[device] = 403
         over = self.world.sign_in()
         self.world.console.end(over)
         tokens[over] = 401
@@ -104,12 +116,56 @@ class AdmissionTests(AdminCase):
         self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
 
 
+class AuditTests(AdminCase):
+    """Every call that changes something."""
+
+    def test_every_change_is_in_the_audit_log(self) -> None:
+        """With who made it; what only reads is not there."""
+        alice = self.world.world.join(self.world.register("Alice", "a1"))
+        for address in ("/chat/room/r1/meta", "/chat/reports/n1"):
+            alice.send(Set(address, value({"name": "Room", "roomId": "r1"})))
+        self.world.register("Bob", "b1")
+        _, info = self.world.do(self.world.people.make_invite(self.world.root, HOME, 1, None))
+        _, (device,) = self.world.do(self.world.people.one("b1"))
+        calls: list[tuple[str, str, str, object]] = [
+            ("POST", "people/{user_id}/disable", "people/b1/disable", None),
+            ("POST", "people/{user_id}/enable", "people/b1/enable", None),
+            ("POST", "people/{user_id}/rename", "people/b1/rename", {"username": "Ben"}),
+            ("POST", "people/{user_id}/reset-password", "people/b1/reset-password", None),
+            ("DELETE", "people/{user_id}", "people/b1", None),
+            ("PUT", "registration", "registration", {"registration": "open", "guests": True}),
+            ("POST", "invites", "invites", {}),
+            ("DELETE", "invites/{id}", f"invites/{info.id}", None),
+            ("POST", "rooms/{room_id}/bans", "rooms/r1/bans", {"user_id": "b1"}),
+            ("DELETE", "rooms/{room_id}/bans/{user_id}", "rooms/r1/bans/b1", None),
+            ("DELETE", "rooms/{room_id}", "rooms/r1", None),
+            ("POST", "reports/{id}/resolve", "reports/n1/resolve", None),
+            ("DELETE", "reports/{id}", "reports/n1", None),
+            ("DELETE", "sessions/{id}", f"sessions/{alice.session.id}", None),
+            ("PUT", "param", "param", {"address": "/x", "value": 1}),
+            ("DELETE", "param", "param?address=/x", None),
+            ("POST", "events", "events", {"address": "/x"}),
+        ]
+        device_path = f"people/b1/devices/{device.sign_in[:8].hex()}"
+        calls.insert(0, ("DELETE", "people/{user_id}/devices/{device_id}", device_path, None))
+        calls.append(("POST", "logout", "logout", None))
+        changing = {(each.method, each.path) for each in self.api.routes if each.method != "GET"}
+        self.assertEqual({call[:2] for call in calls}, changing - {("POST", "explain")})
+        for method, template, path, body in calls:
+            with self.subTest(call=f"{method} {template}"):
+                before = len(self.world.actions())
+                self.call(method, path, body)
+                ((_, actor, _),) = self.world.actions()[before:]
+                self.assertEqual(actor, "root")
+
+
 class InputTests(AdminCase):
     """What a request may say."""
 
     def test_bad_input_is_answered_in_a_sentence(self) -> None:
         """Each with what is wrong."""
-        bad_cursors = ("x", "!", "W10", cursor([1, 2, 3]), cursor(["user"]), cursor(["guest", "a", "b"]), "é")
+        broken = base64.urlsafe_b64encode(b'["user","\\ud800","x"]').decode().rstrip("=")
+        bad_cursors = ("x", "!", "W10", broken, cursor([1, 2, 3]), cursor(["user"]), cursor(["guest", "a", "b"]), "é")
         for path in (
             "people?limit=0",
             "people?limit=201",
@@ -120,6 +176,9 @@ class InputTests(AdminCase):
             *(f"people?after={each.encode().hex() if each == 'é' else each}" for each in bad_cursors),
             f"rooms?after={cursor([1])}",
             f"audit?after={cursor(['1'])}",
+            f"audit?after={cursor([1 << 70])}",
+            f"audit?after={cursor([-1])}",
+            f"audit?after={cursor([True])}",
             f"sessions?after={cursor(['1', 2])}",
             "log?after=-1",
             "audit/export?from=x",

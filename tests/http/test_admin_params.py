@@ -71,10 +71,12 @@ class ParamCallsTests(AdminCase):
         self.refused(404, "GET", "param?address=/closed/x")
         self.call("POST", "events", {"address": "/a/e", "value": [1]})
         self.call("POST", "events", {"address": "/a/e"})
+        outcomes = [row.entry.outcome for row in self.world.stack.store.audit.after(0, 100)]
+        self.assertEqual(outcomes.count("Refused"), 1)
         actions = [(action, target) for action, _, target in self.world.actions()[1:]]
         self.assertEqual(
             actions,
-            [("admin.param.set", "/closed/x")] * 3
+            [("admin.param.set", "/closed/x")] * 4
             + [("admin.param.delete", "/closed/x")]
             + [("admin.event", "/a/e")] * 2,
         )
@@ -88,5 +90,6 @@ class ParamCallsTests(AdminCase):
     def test_stream_needs_the_token_in_the_header(self) -> None:
         """A ticket is not taken; the stream begins for whoever is admitted."""
         self.refused(400, "GET", "stream")
+        self.assertEqual(self.api.ask("HEAD", "stream?pattern=/a/**").status, 400)
         ticket = self.world.stack.accounts.ticket(self.world.root_token, "192.0.2.1")
         self.refused(401, "GET", f"stream?pattern=/a/**&ticket={ticket}", token=None)

@@ -15,6 +15,7 @@ from twisted.web.resource import Resource
 
 from clasp_relay.access.accounts import Accounts, load_tokens
 from clasp_relay.access.addresses import ClientAddresses, hasher_of_addresses
+from clasp_relay.access.console import Console
 from clasp_relay.access.file_quotas import MIB, FileLimits, FileQuotas
 from clasp_relay.access.files import Files
 from clasp_relay.access.hooks import Hooks
@@ -70,10 +71,11 @@ class AuthServer:
         self.hashing = ThreadWorkers(
             REACTOR, HASHES_AT_ONCE, max_waiting, "hashing", max_waiting_in_lane=MAX_WAITING_HASHES_PER_ADDRESS
         )
+        passwords = Passwords(hasher or cheap_hasher(), self.hashing)
         self.accounts = Accounts(
             store=self.store,
             sql=self.sql,
-            passwords=Passwords(hasher or cheap_hasher(), self.hashing),
+            passwords=passwords,
             tokens=self.tokens,
             limiter=AttemptLimiter(limits, time.monotonic, known, hash_of),
             known=known,
@@ -83,6 +85,15 @@ class AuthServer:
             open_guest_ids=False,
             now_s=time.time,
             random_hex=secrets.token_hex,
+        )
+        console = Console(
+            self.accounts,
+            passwords,
+            self.store.administration,
+            self.sql,
+            self.tokens,
+            time.time,
+            secrets.token_hex,
         )
         root = Resource()
         # Its clock stands still, so no session of it ends as idle.
@@ -96,7 +107,8 @@ class AuthServer:
         hooks = Hooks(self.store.hooks, self.sql, relay.params, relay.clock.now_us, secrets.token_hex)
         counts = RequestDoor("hooks")
         root.putChild(b"hooks", make_hooks_resource(hooks, self.api, counts, origins=origins, addresses=addresses))
-        root.putChild(b"auth", make_auth_resource(self.accounts, origins=origins, addresses=addresses))
+        auth = make_auth_resource(self.accounts, origins=origins, addresses=addresses, console=console)
+        root.putChild(b"auth", auth)
         self.site = make_site(root, REACTOR)
         self.disk = ThreadWorkers(REACTOR, 2, 256, "files")
         self.file_store = FileStore(path.parent / "files", path.parent / "files.db")

@@ -18,7 +18,7 @@ from clasp_relay.access.audit import Actor
 from clasp_relay.access.issuer import BAD_TOKEN, EXPIRED_TOKEN, NO_TOKEN
 from clasp_relay.access.names import check_password
 from clasp_relay.access.passwords import Passwords
-from clasp_relay.access.refusals import Busy, Forbidden, Unauthenticated
+from clasp_relay.access.refusals import Forbidden, Unauthenticated
 from clasp_relay.access.secret_files import ADMIN_SUBJECT
 from clasp_relay.access.store_calls import DISABLED, StoreCalls
 from clasp_relay.access.tokens import (
@@ -128,7 +128,7 @@ class Console:
         self._take(self._store.decided())
 
     async def reload(self) -> None:
-        """Takes note of what was decided, here or by another process. A busy relay does so the next time.
+        """Takes note of what was decided, here or by another process.
 
         Raises:
             Refusal: the store cannot be asked now.
@@ -259,11 +259,3 @@ class Console:
             registration=choices.get("registration", self._option.registration),
             guests=choices.get("guests", "on" if self._option.guests else "off") == "on",
         )
-
-
-async def reload_quietly(console: Console) -> None:
-    """Takes note of what was decided; a busy relay does so the next time."""
-    try:
-        await console.reload()
-    except Busy:
-        return

@@ -10,7 +10,7 @@ from clasp_relay.access.audit import Audit
 from clasp_relay.access.console import Administrator, Console
 from clasp_relay.access.devices import DeviceWatch
 from clasp_relay.access.names import check_username, fold_name, name_keys
-from clasp_relay.access.refusals import BadInput, Missing
+from clasp_relay.access.refusals import BadInput, Busy, Missing
 from clasp_relay.access.search import Search
 from clasp_relay.access.store_calls import StoreCalls
 from clasp_relay.access.tokens import TokenTable, digest_of
@@ -155,6 +155,8 @@ class People:
         self._now_s = now_s
         self._random_hex = random_hex
         self._files = files
+        self._is_stale = False
+        """Whether something was decided that the relay has not taken note of."""
 
     async def page(
         self, search: str, kind: Kind, after: Sequence[str], limit: int
@@ -213,20 +215,34 @@ class People:
         in_use = self._tokens.tokens_in_use(user_id)
         return self._now() if any(digest in in_use for digest in sign_in.digests) else sign_in.refreshed_s
 
+    async def take_note(self) -> None:
+        """Takes note of what was decided, here or by another process; where the store is busy ``look`` does so."""
+        self._is_stale = True
+        try:
+            await self._console.reload()
+            await self._devices.reload()
+        except Busy:
+            return
+        self._is_stale = False
+
+    async def look(self) -> None:
+        """Takes note where another process has changed the file, or where that failed before."""
+        if await self._devices.look() or self._is_stale:
+            await self.take_note()
+
     async def disable(self, who: Administrator, address: str, user_id: str) -> None:
         """Ends all sessions and tokens of a person, who cannot sign in until enabled."""
         self._check_other(who, user_id)
         entry = self._audit.entry("admin.disable", who.actor(address), user_id)
         await self._calls.run(self._store.disable, user_id, entry)
-        await self._console.reload()
-        await self._devices.reload()
+        self._console.end_all_of(user_id)
+        await self.take_note()
 
     async def enable(self, who: Administrator, address: str, user_id: str) -> None:
         """Lets a disabled person sign in again."""
         entry = self._audit.entry("admin.enable", who.actor(address), user_id)
         await self._calls.run(self._store.enable, user_id, entry)
-        await self._console.reload()
-        await self._devices.reload()
+        await self.take_note()
 
     async def rename(self, who: Administrator, address: str, user_id: str, username: str) -> None:
         """Gives a user another name to sign in with."""
@@ -248,8 +264,7 @@ class People:
         entry = self._audit.entry("admin.delete", who.actor(address), user_id)
         await self._calls.run(self._store.delete, user_id, entry)
         self._console.end_all_of(user_id)
-        await self._console.reload()
-        await self._devices.reload()
+        await self.take_note()
         own: list[str] = []
 
         def look(param: Param) -> None:
@@ -285,7 +300,7 @@ class People:
         choices = {"registration": registration, "guests": None if guests is None else "on" if guests else "off"}
         entry = self._audit.entry("admin.registration", who.actor(address), detail=choices)
         await self._calls.run(self._store.choose, choices, entry)
-        await self._console.reload()
+        await self.take_note()
 
     async def invites(self) -> list[Invite]:
         """Returns the invites that are valid, the oldest first."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,6 +35,9 @@ MAX_PEOPLE = 1_000
 MAX_HISTORY_PAGES = 64
 """Pages of a room's history that are counted: the chat keeps fewer entries."""
 
+MAX_PAGE_BYTES = 128 * 1024
+"""Size of the reports on one page."""
+
 MAX_NOTE = 500
 """Characters of a note or a reason."""
 
@@ -57,11 +61,10 @@ class _Tally:
     admins: set[str] = field(default_factory=set)
     banned: dict[str, Value] = field(default_factory=dict)
 
-    def add(self, param: Param, keeps_addresses: bool) -> None:
+    def add(self, param: Param) -> None:
         """Counts a param of the room."""
         kind, _, rest = param.address.split("/", 4)[4].partition("/")
-        if keeps_addresses or not self.params:
-            self.params.append(param.address)
+        self.params.append(param.address)
         self.bytes += param_bytes(param)
         if kind == "meta" and not rest:
             self.meta = fields_of(param.value)
@@ -117,24 +120,32 @@ class Rooms:
         Returns:
             the rooms, and where the next page goes on; None at the end.
         """
-        tallies: dict[str, _Tally] = {}
-        sizes: dict[str, int] = {}
+        needle = search.casefold()
+        seen: set[str] = set()
+        found: list[str] = []
 
         def look(param: Param) -> None:
             segments = param.address.split("/", 4)
-            if len(segments) == 5 and segments[3] > after:
-                tallies.setdefault(segments[3], _Tally()).add(param, keeps_addresses=False)
-                sizes[segments[3]] = sizes.get(segments[3], 0) + 1
+            room_id = segments[3]
+            if len(segments) < 5 or room_id <= after or room_id in seen:
+                return
+            seen.add(room_id)
+            if not needle or needle in room_id.casefold() or needle in self._name_of(room_id).casefold():
+                insort(found, room_id)
+                del found[limit + 1 :]
 
-        await self._search.each(_ROOMS, look)
-        needle = search.casefold()
-        found = sorted(
-            room_id
-            for room_id, tally in tallies.items()
-            if needle in room_id.casefold() or needle in str((tally.meta or {}).get("name", "")).casefold()
-        )
-        shown = [self._shown(room_id, tallies[room_id], sizes[room_id], None) for room_id in found[:limit]]
+        await self._search.each(_ROOMS, look, lambda _param: bool(needle))
+        shown: list[dict[str, Any]] = []
+        for room_id in found[:limit]:
+            tally = await self._tally(room_id)
+            if tally is not None:
+                shown.append(self._shown(room_id, tally, None))
         return shown, found[limit - 1] if len(found) > limit else None
+
+    def _name_of(self, room_id: str) -> str:
+        meta = self._params.get(f"/chat/room/{room_id}/meta")
+        name = None if meta is None else fields_of(meta.value).get("name")
+        return name if isinstance(name, str) else ""
 
     async def one(self, room_id: str) -> dict[str, Any]:
         """Returns one room with its people.
@@ -142,11 +153,11 @@ class Rooms:
         Raises:
             Missing: there is no such room.
         """
-        tally = await self._tally(room_id)
+        tally = await self._existing(room_id)
         meta = tally.meta or {}
         creator = meta.get("creatorId")
         people = sorted({*tally.members, *tally.present, *tally.admins} - {""})[:MAX_PEOPLE]
-        shown = self._shown(room_id, tally, len(tally.params), await self._history(room_id))
+        shown = self._shown(room_id, tally, await self._history(room_id))
         return {
             **shown,
             "meta": {name: to_json_value(value) for name, value in meta.items() if name not in _SECRETS},
@@ -171,7 +182,7 @@ class Rooms:
         Raises:
             Missing: there is no such room.
         """
-        tally = await self._tally(room_id)
+        tally = await self._existing(room_id)
         name = (tally.meta or {}).get("name")
         detail = {"name": name if isinstance(name, str) else None, "params": len(tally.params)}
         await self._audit.record(self._audit.entry("admin.room.delete", who.actor(address), room_id, detail=detail))
@@ -194,7 +205,7 @@ class Rooms:
         """
         if reason is not None and len(reason) > MAX_NOTE:
             raise BadInput(f"The reason may have {MAX_NOTE} characters.")
-        tally = await self._tally(room_id)
+        tally = await self._existing(room_id)
         target = f"/chat/room/{room_id}/bans/{user_id}"
         _check_segment(target, user_id)
         entry = self._audit.entry("admin.room.ban", who.actor(address), room_id, detail={"user_id": user_id})
@@ -219,19 +230,29 @@ class Rooms:
         await self._audit.record(entry)
         await self._send(who, address, Set(target, NULL))
 
-    async def _tally(self, room_id: str) -> _Tally:
-        """Counts one room, and takes down its addresses."""
+    async def _existing(self, room_id: str) -> _Tally:
+        """Counts one room.
+
+        Raises:
+            Missing: there is no such room.
+        """
+        tally = await self._tally(room_id)
+        if tally is None:
+            raise Missing(_NO_ROOM)
+        return tally
+
+    async def _tally(self, room_id: str) -> _Tally | None:
+        """Counts one room, and takes down its addresses; None where nothing of it is set."""
         tally = _Tally()
         if room_id and not set("/*") & set(room_id):
             look = Pattern.parse(f"/chat/room/{room_id}/**")
             prefix = f"/chat/room/{room_id}/"
             await self._search.each(
                 look,
-                lambda param: tally.add(param, keeps_addresses=True) if param.address.startswith(prefix) else None,
+                lambda param: tally.add(param) if param.address.startswith(prefix) else None,
+                lambda _param: True,
             )
-        if not tally.params:
-            raise Missing(_NO_ROOM)
-        return tally
+        return tally if tally.params else None
 
     async def _history(self, room_id: str) -> dict[str, int] | None:
         """Counts what history keeps of a room's messages; None where none is kept."""
@@ -252,7 +273,7 @@ class Rooms:
             asked = asked._replace(before_seq=page.examined_seq)
         return {"entries": entries, "bytes": size_bytes}
 
-    def _shown(self, room_id: str, tally: _Tally, params: int, history: dict[str, int] | None) -> dict[str, Any]:
+    def _shown(self, room_id: str, tally: _Tally, history: dict[str, int] | None) -> dict[str, Any]:
         meta = tally.meta or {}
         name, creator = meta.get("name"), meta.get("creatorId")
         return {
@@ -266,7 +287,7 @@ class Rooms:
             "members": len(tally.members),
             "present": len(tally.present),
             "banned": len(tally.banned),
-            "params": params,
+            "params": len(tally.params),
             "bytes": tally.bytes,
             "history": history,
         }
@@ -304,25 +325,35 @@ class Reports:
         Returns:
             the reports, and where the next page goes on; None at the end.
         """
-        found: list[tuple[int, str, dict[str, Any]]] = []
+        found: list[tuple[int, str, Param]] = []
 
         def look(param: Param) -> None:
-            shown = _report(param)
-            key = (shown["created_at"], shown["id"])
-            is_wanted = state == "all" or (shown["resolved"] is not None) == (state == "resolved")
+            key = (_reported_s(param), _id_of(param))
+            is_wanted = state == "all" or _is_resolved(param) == (state == "resolved")
             if is_wanted and (after is None or key < after):
-                found.append((*key, shown))
+                found.append((*key, param))
+                if len(found) > 4 * limit:
+                    found.sort(key=lambda each: each[:2], reverse=True)
+                    del found[limit + 1 :]
 
-        await self._search.each(_REPORTS, look)
+        await self._search.each(_REPORTS, look, _may_be_resolved)
         found.sort(key=lambda each: each[:2], reverse=True)
-        last = found[limit - 1][:2] if len(found) > limit else None
-        return [shown for _, _, shown in found[:limit]], last
+        shown: list[Any] = []
+        size_bytes = 0
+        for _, _, param in found[:limit]:
+            size_bytes += len(param.value)
+            if shown and size_bytes > MAX_PAGE_BYTES:
+                break
+            shown.append(_report(param))
+        return shown, found[len(shown) - 1][:2] if len(shown) < len(found) else None
 
     async def count_open(self) -> int:
         """Returns how many reports are open."""
         found: list[None] = []
         await self._search.each(
-            _REPORTS, lambda param: found.append(None) if _report(param)["resolved"] is None else None
+            _REPORTS,
+            lambda param: None if _is_resolved(param) else found.append(None),
+            _may_be_resolved,
         )
         return len(found)
 
@@ -390,6 +421,25 @@ def _reporter(param: Param) -> str:
     return named if param.subject == ADMIN_SUBJECT and isinstance(named, str) else param.subject
 
 
+def _may_be_resolved(param: Param) -> bool:
+    """Tells whether a report is as an administrator wrote it: nobody else can have said that it is dealt with."""
+    return param.subject == ADMIN_SUBJECT
+
+
+def _is_resolved(param: Param) -> bool:
+    return _may_be_resolved(param) and isinstance(fields_of(param.value).get("resolved"), dict)
+
+
+def _reported_s(param: Param) -> int:
+    """Returns when something was reported, in Unix seconds: once it is dealt with, an administrator has said so."""
+    reported_s = fields_of(param.value).get("reportedAt") if _is_resolved(param) else None
+    return reported_s if isinstance(reported_s, int) else param.timestamp_us // 1_000_000
+
+
+def _id_of(param: Param) -> str:
+    return param.address.rpartition("/")[2]
+
+
 def _report(param: Param) -> dict[str, Any]:
     """Returns a report as the API has it."""
     fields = fields_of(param.value)
@@ -399,17 +449,15 @@ def _report(param: Param) -> dict[str, Any]:
         found = fields.get(name)
         return found if isinstance(found, str) else None
 
-    reported_s = fields.get("reportedAt")
-    is_resolved = param.subject == ADMIN_SUBJECT and isinstance(resolved, dict)
     return {
-        "id": param.address.rpartition("/")[2],
+        "id": _id_of(param),
         "room_id": text("roomId") or "",
         "message": to_json_value(fields.get("message")),
         "reason": text("reason"),
         "reporter": _reporter(param),
         "reporter_name": text("from"),
-        "created_at": reported_s if is_resolved and isinstance(reported_s, int) else param.timestamp_us // 1_000_000,
-        "resolved": to_json_value(resolved) if is_resolved else None,
+        "created_at": _reported_s(param),
+        "resolved": to_json_value(resolved) if _is_resolved(param) else None,
     }
 
 

@@ -16,10 +16,20 @@ from clasp_relay.wire.address import Pattern
 __all__ = ["Search"]
 
 SEARCHED_AT_ONCE = 200
-"""How many params are looked at in one piece."""
+"""How many params are looked at in one piece, at most."""
 
 SEARCH_US = 3
 """About what it costs to look at one."""
+
+BYTES_PER_US = 20
+"""About how much of a value is decoded in a microsecond."""
+
+PIECE_US = 600
+"""About what one piece costs at most, or one param where that costs more."""
+
+
+def _never(_param: Param) -> bool:
+    return False
 
 
 class Search:
@@ -36,30 +46,41 @@ class Search:
         self._committer = committer
         self._work = work
 
-    def each(self, pattern: Pattern, look: Callable[[Param], None]) -> Deferred[None]:
+    def each(
+        self, pattern: Pattern, look: Callable[[Param], None], decodes: Callable[[Param], bool] = _never
+    ) -> Deferred[None]:
         """Calls a function with each param that matches a pattern and is set when its turn comes.
 
         Args:
             pattern: which.
             look: the function; it takes some µs.
+            decodes: tells whether it decodes the value of a param.
 
         Returns:
             a Deferred that fires at the end, and fails with what the function raises.
         """
-        return self._do(self._look(pattern, look))
+        return self._do(self._look(pattern, look, decodes))
 
     def end(self, addresses: Sequence[str]) -> Deferred[None]:
         """Ends params, as the relay's own nulls; those that are not set are passed over."""
         return self._do(self._end(addresses))
 
-    def _look(self, pattern: Pattern, look: Callable[[Param], None]) -> Pieces:
+    def _look(self, pattern: Pattern, look: Callable[[Param], None], decodes: Callable[[Param], bool]) -> Pieces:
         found = self._params.find(pattern)
         params = iter(self._params.all() if found is None else found)
         while some := list(islice(params, SEARCHED_AT_ONCE)):
+            cost_us = 0
             for param in some:
+                cost_us += SEARCH_US
                 if self._params.get(param.address) is param and (found is not None or pattern.matches(param.address)):
+                    if decodes(param):
+                        cost_us += len(param.value) // BYTES_PER_US
                     look(param)
-            yield SEARCH_US * len(some)
+                if cost_us >= PIECE_US:
+                    yield cost_us
+                    cost_us = 0
+            if cost_us:
+                yield cost_us
 
     def _end(self, addresses: Sequence[str]) -> Pieces:
         for start in range(0, len(addresses), ENDED_AT_ONCE):

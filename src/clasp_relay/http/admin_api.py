@@ -21,6 +21,7 @@ from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET
 
 from clasp_relay.access.addresses import ClientAddresses
+from clasp_relay.access.audit import Audit
 from clasp_relay.access.console import Administrator, Console
 from clasp_relay.access.refusals import BadInput, Later, Refusal
 from clasp_relay.errors import RequestError
@@ -48,6 +49,9 @@ MAX_LIMIT = 200
 
 MAX_SEARCH = 100
 """Characters of a search."""
+
+MAX_NUMBER = 1 << 53
+"""The greatest number in a cursor: JavaScript has no greater integers, and SQLite no greater than 2^63."""
 
 TAKEN = object()
 """What a handler returns that answers by itself."""
@@ -171,11 +175,7 @@ class Call:
         except (binascii.Error, ValueError, RecursionError):
             parts = None
         wanted = kinds or (str,) * (len(parts) if isinstance(parts, list) else 0)
-        if (
-            not isinstance(parts, list)
-            or len(parts) != len(wanted)
-            or any(type(part) is not kind for part, kind in zip(parts, wanted, strict=True))
-        ):
+        if not isinstance(parts, list) or len(parts) != len(wanted) or not all(map(_is_place, parts, wanted)):
             raise BadInput("«after» is not the «next» of another page.")
         return parts
 
@@ -204,6 +204,15 @@ class Route:
         return re.compile(_CAPTURE.sub(r"(?P<\1>[^/]+)", re.escape(self.path).replace(r"\{", "{").replace(r"\}", "}")))
 
 
+def _is_place(part: object, kind: type) -> bool:
+    """Tells whether a part of a cursor can be one that was given out: text, or a number that is no overflow."""
+    if type(part) is not kind:
+        return False
+    if isinstance(part, str):
+        return not any("\ud800" <= each <= "\udfff" for each in part)
+    return not isinstance(part, int) or 0 <= part <= MAX_NUMBER
+
+
 def page(items: Sequence[object], following: Sequence[object] | None) -> dict[str, object]:
     """Returns a page of a list.
 
@@ -220,8 +229,13 @@ def cursor(parts: Sequence[object]) -> str:
     return base64.urlsafe_b64encode(text.encode("utf-8")).decode("ascii").rstrip("=")
 
 
-def console_routes(console: Console) -> list[Route]:
-    """Returns the routes about the caller."""
+def console_routes(console: Console, audit: Audit) -> list[Route]:
+    """Returns the routes about the caller.
+
+    Args:
+        console: has the tokens.
+        audit: the audit log.
+    """
 
     async def me(call: Call) -> object:
         who = call.who
@@ -229,7 +243,8 @@ def console_routes(console: Console) -> list[Route]:
         return {"user_id": who.user_id, "username": who.username, "kind": kind, "expires_at": who.expires_s}
 
     async def logout(call: Call) -> object:
-        console.end(bearer_of(call.request) or "")
+        if console.end(bearer_of(call.request) or ""):
+            await audit.record(audit.entry("admin.logout", call.who.actor(call.address)))
         return {}
 
     return [Route("GET", "me", me), Route("POST", "logout", logout)]

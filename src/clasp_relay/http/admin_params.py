@@ -29,7 +29,7 @@ _TYPES = {
 }
 """What the console calls the types of values."""
 
-MAX_PAGE_BYTES = 256 * 1024
+MAX_PAGE_BYTES = 128 * 1024
 """Size of the values on a page of params."""
 
 
@@ -74,6 +74,8 @@ def reading_routes(watched: Watched) -> list[Route]:
         return await watched.journal.handle("query", call.request.args, call.who.token, call.address)
 
     async def stream(call: Call) -> object:
+        if call.request.method == b"HEAD":
+            raise BadInput("A stream has no end, so there is nothing to say about it without it.")
         watched.streams.open(call.request, call.address, call.who.token)
         return TAKEN
 
@@ -96,6 +98,8 @@ def writing_routes(watched: Watched) -> list[Route]:
         entry = watched.audit.entry(action, call.who.actor(call.address), address)
         await watched.audit.record(entry)
         told = await watched.sessions.ask(call.who.token, call.address, message)
+        if "error" in told:
+            await watched.audit.record(entry._replace(outcome="Refused", detail={"error": told["error"]}))
         raise_refusal(told)
         return {"revision": told.get("revision")}
 

@@ -42,8 +42,11 @@ MAX_SHOWN = 200
 MAX_PATTERNS = 1_000
 """Subscriptions of a session that are shown."""
 
-LOOKED_AT_ONCE = 1_000
+LOOKED_AT_ONCE = 500
 """Sessions that are looked at in one turn."""
+
+MAX_LOG_CHARACTERS = 256 * 1024
+"""Characters of the log in one answer; the oldest lines are left out."""
 
 ENDED = Disconnect(CloseCode.POLICY_VIOLATION, "an administrator has ended this session", ErrorCode.TOKEN_EXPIRED)
 
@@ -117,6 +120,9 @@ def relay_routes(watched: Watched, people: People, reports: Reports) -> list[Rou
 
     async def log(call: Call) -> object:
         lines = watched.ring.after(call.whole("after", 0, 0, 1 << 53))
+        size = sum(len(each.text) for each in lines)
+        while size > MAX_LOG_CHARACTERS:
+            size -= len(lines.pop(0).text)
         return {
             "items": [
                 {"seq": each.seq, "at": each.at_s, "level": each.level, "part": each.part, "line": each.text}
