@@ -8,6 +8,7 @@ import { files } from './files'
 import { general } from './general'
 import { people } from './people'
 import { push } from './push'
+import { reports } from './reports'
 
 const de: Messages = {
   ...general,
@@ -16,12 +17,10 @@ const de: Messages = {
   ...calls,
   ...devices,
   ...dialogs,
+  ...files,
   ...people,
+  ...push,
+  ...reports,
 }
-const de: Messages = { ...general, ...entry, ...chat, ...dialogs, ...files }
-const de: Messages = { ...general, ...entry, ...chat, ...calls, ...dialogs, ...people, ...push }
-import { reports } from './reports'
-
-const de: Messages = { ...general, ...entry, ...chat, ...calls, ...dialogs, ...people, ...reports }
 
 export default de

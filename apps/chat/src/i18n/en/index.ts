@@ -7,6 +7,7 @@ import { files } from './files'
 import { general } from './general'
 import { people } from './people'
 import { push } from './push'
+import { reports } from './reports'
 
 const en = {
   ...general,
@@ -15,13 +16,11 @@ const en = {
   ...calls,
   ...devices,
   ...dialogs,
+  ...files,
   ...people,
+  ...push,
+  ...reports,
 }
-const en = { ...general, ...entry, ...chat, ...dialogs, ...files }
-const en = { ...general, ...entry, ...chat, ...calls, ...dialogs, ...people, ...push }
-import { reports } from './reports'
-
-const en = { ...general, ...entry, ...chat, ...calls, ...dialogs, ...people, ...reports }
 
 /** The texts that every language must have; the compiler compares each language with it. */
 export type Messages = typeof en
