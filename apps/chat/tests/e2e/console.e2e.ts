@@ -133,7 +133,7 @@ describe('the console', () => {
   async function open({ page }: Person, name: string, title: string, query = ''): Promise<void> {
     await page.goto(`${relay.origin}/console/${name}${query}`)
     await page.getByRole('heading', { name: title, level: 1 }).waitFor()
-    await page.getByText('Loading…', { exact: true }).waitFor({ state: 'detached' })
+    await expect.poll(() => page.getByText('Loading…', { exact: true }).count(), { timeout: 15_000 }).toBe(0)
   }
 
   async function register(username: string, password = 'correct horse'): Promise<string> {
@@ -288,6 +288,8 @@ describe('the console', () => {
     await open(admin, 'state', 'Live state', `?address=${addressOf(0)}`)
     const inspector = page.getByRole('complementary', { name: 'Selected address' })
     await inspector.getByText('float').waitFor()
+    await page.getByRole('treeitem', { name: '0/channel' }).first().click()
+    await page.getByRole('treeitem').nth(5).locator('.value').waitFor()
     await inspector.getByRole('img', { name: /channel\/0: now -?[\d.]+, lowest/ }).waitFor()
     await page.waitForTimeout(3_000)
     await picture(page, 'console')
@@ -368,6 +370,9 @@ describe('the console', () => {
     await page.getByText('No invites').waitFor()
     await admin.button('Use the options of the relay').click()
     await page.getByText('As the relay was started.').waitFor()
+    const { items } = (await (await api('audit?limit=200')).json()) as { items: { action: string }[] }
+    const done = ['disable', 'enable', 'rename', 'reset_password', 'delete', 'registration', 'invite', 'revoke_invite']
+    expect(items.map(({ action }) => action)).toEqual(expect.arrayContaining(done.map((one) => `admin.${one}`)))
     expect(admin.complaints).toEqual([])
     await admin.leave()
   })
@@ -464,20 +469,11 @@ describe('the console', () => {
     await page.getByLabel('Search lines').fill('nothing has these words')
     await page.getByText('No lines').waitFor()
     await open(admin, 'audit', 'Audit log')
-    await page.getByText('admin.disable', { exact: true }).first().waitFor()
+    await page.getByText('admin.session.end', { exact: true }).first().waitFor()
     const [download] = await Promise.all([page.waitForEvent('download'), admin.button('Export').click()])
     const lines = (await readFile(await download.path(), 'utf8')).trim().split('\n')
     const actions = lines.map((line) => (JSON.parse(line) as { action: string }).action)
-    expect(actions).toEqual(
-      expect.arrayContaining([
-        'register',
-        'console',
-        'admin.disable',
-        'admin.rename',
-        'admin.reset_password',
-        'admin.room.ban',
-      ]),
-    )
+    expect(actions).toContain('admin.session.end')
     expect(admin.complaints).toEqual([])
     await admin.leave()
   })
