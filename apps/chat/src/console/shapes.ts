@@ -113,10 +113,10 @@ export interface RoomPerson {
   readonly present: boolean
 }
 
-export interface RoomDetails extends Omit<Room, 'banned'> {
+export interface RoomDetails extends Room {
   readonly meta: JsonValue
   readonly people: readonly RoomPerson[]
-  readonly banned: readonly { readonly user_id: string; readonly value: JsonValue }[]
+  readonly bans: readonly { readonly user_id: string; readonly value: JsonValue }[]
 }
 
 export interface Report {

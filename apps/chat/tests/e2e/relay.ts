@@ -1,16 +1,22 @@
-import { spawn, type ChildProcess } from 'node:child_process'
+import { execFile, spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
 import { createServer, type AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { delimiter, join } from 'node:path'
 import { fileURLToPath, URL } from 'node:url'
+import { promisify } from 'node:util'
 
 const at = (path: string): string => fileURLToPath(new URL(path, import.meta.url))
 const SOURCE = at('../../../../src')
 const APP = at('../../dist')
 const START = 'from clasp_relay.cli import main; main()'
 const PATIENCE_MS = 20_000
+
+function environment(): NodeJS.ProcessEnv {
+  const path = [SOURCE, process.env['PYTHONPATH']].filter(Boolean).join(delimiter)
+  return { ...process.env, PYTHONPATH: path }
+}
 
 export async function freePort(): Promise<number> {
   const server = createServer().listen(0, '127.0.0.1')
@@ -64,9 +70,8 @@ export class Relay {
       ...this.more,
     }
     const args = Object.entries(options).map(([name, value]) => `--${name}=${value}`)
-    const path = [SOURCE, process.env['PYTHONPATH']].filter(Boolean).join(delimiter)
     const child = spawn(process.env['PYTHON'] ?? 'python3', ['-c', START, ...args], {
-      env: { ...process.env, PYTHONPATH: path },
+      env: environment(),
       stdio: ['ignore', 'pipe', 'pipe'],
     })
     for (const stream of [child.stdout, child.stderr])
@@ -79,6 +84,12 @@ export class Relay {
   async files(): Promise<Buffer[]> {
     const folder = join(this.folder, 'files')
     return Promise.all((await readdir(folder)).map((name) => readFile(join(folder, name))))
+  }
+
+  /** Does something on the command line that the relay, which runs on the same folder, takes note of. */
+  async command(...words: readonly string[]): Promise<void> {
+    const args = ['-c', START, ...words, `--data-dir=${this.folder}`]
+    await promisify(execFile)(process.env['PYTHON'] ?? 'python3', args, { env: environment() })
   }
 
   /** Stops it at once, as a crash does. */
