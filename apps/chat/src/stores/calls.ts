@@ -218,8 +218,10 @@ export const useCallsStore = defineStore('calls', () => {
     for (const { sessionId } of places)
       runtime.connection.set(address.caller(roomId, sessionId), null).catch(() => undefined)
   })
-  // Another session id: the relay and the others know this browser as somebody new.
+  // Who left meanwhile is not told any more: the subscriptions say who is there now. With another session id the relay
+  // and the others know this browser as somebody new.
   runtime.on('online', () => {
+    for (const { roster } of watched.values()) roster.clear()
     if (own && own.call.sessionId !== '') void own.call.rejoin()
   })
   runtime.on('self', () => own?.call.beat())

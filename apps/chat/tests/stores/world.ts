@@ -4,6 +4,7 @@ import { IDBFactory } from 'fake-indexeddb'
 import { breathe, FakeClock } from '../support/clock'
 import { makePerson, MemoryStorage, type Tester } from '../support/person'
 import { FakeRelay } from '../support/relay'
+import type { CallPlatform, Platform } from '@/stores/platform'
 
 let worlds = 0
 
@@ -17,8 +18,14 @@ export class World {
     return `${name.toLowerCase()}-${this.number}`
   }
 
-  make(name: string, local = new MemoryStorage()): Tester {
-    return makePerson({ clock: this.clock, connect: this.relay.connect }, name, this.id(name), local)
+  make(
+    name: string,
+    local = new MemoryStorage(),
+    calls: CallPlatform | null = null,
+    fetch?: Platform['fetch'],
+  ): Tester {
+    const world = { clock: this.clock, connect: this.relay.connect, calls: () => calls, ...(fetch && { fetch }) }
+    return makePerson(world, name, this.id(name), local)
   }
 
   async person(name: string, local = new MemoryStorage()): Promise<Tester> {

@@ -112,7 +112,11 @@ export function makePerson(world: World, name: string, userId = name.toLowerCase
     },
     calls: world.calls?.() ?? null,
     onClose: (callback) => {
-      listeners.close = callback
+      const { close } = listeners
+      listeners.close = () => {
+        close()
+        callback()
+      }
       return () => undefined
     },
   }
