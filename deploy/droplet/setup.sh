@@ -12,18 +12,22 @@ readonly FSTAB=/etc/fstab
 readonly RELAY_ID=999 # user and group of the image
 readonly OLD_ASSETS_DAYS=30 # pages that are still open load them
 readonly START_PATIENCE_S=120
+readonly TURN_PORT=3478
+readonly TURN_RELAYED=49160:49359 # as in turnserver.conf
 
 dry_run=no
 firewall=yes
+new_turn=no
 new_domain=
 new_volume=
 
 usage() {
   cat <<'TEXT'
-Usage: setup.sh [--domain NAME] [--volume DEVICE] [--no-firewall] [--dry-run]
+Usage: setup.sh [--domain NAME] [--volume DEVICE] [--turn] [--no-firewall] [--dry-run]
 
   --domain NAME     name of the site; kept in .env
   --volume DEVICE   block device for the data, formatted only if nothing at all is on it; kept in .env
+  --turn            runs a TURN server for calls, too; kept in .env
   --no-firewall     leaves the firewall as it is
   --dry-run         says what would be done, and does nothing
 
@@ -57,6 +61,7 @@ parse() {
         if [ "$1" = --domain ]; then new_domain=$2; else new_volume=$2; fi
         shift
         ;;
+      --turn) new_turn=yes ;;
       --no-firewall) firewall=no ;;
       --dry-run) dry_run=yes ;;
       --help | -h)
@@ -101,6 +106,13 @@ read_settings() {
   [[ $VOLUME =~ ^(/dev/[A-Za-z0-9._/:-]+)?$ ]] || fail "VOLUME: got '$VOLUME', expected a device below /dev, or nothing"
   if [ -n "$new_domain" ]; then keep_setting DOMAIN "$DOMAIN"; fi
   if [ -n "$new_volume" ]; then keep_setting VOLUME "$VOLUME"; fi
+  if [ "$new_turn" = yes ]; then
+    keep_setting TURN_URL "turn:$DOMAIN:$TURN_PORT?transport=udp,turn:$DOMAIN:$TURN_PORT?transport=tcp"
+    keep_setting TURN_SECRET /run/turn/secret
+    keep_setting COMPOSE_PROFILES turn
+  fi
+  turn=$new_turn
+  if [ "$(setting COMPOSE_PROFILES)" = turn ]; then turn=yes; fi
 }
 
 install_packages() {
@@ -211,6 +223,11 @@ make_folders() {
   run chown -R --no-dereference "$RELAY_ID:$RELAY_ID" "$DATA_DIR/relay"
   run install -d -m 0700 -o root -g root "$DATA_DIR/caddy" "$DATA_DIR/backups"
   run install -d -m 0755 -o root -g root "$WEB_DIR"
+  run install -d -m 0700 -o "$RELAY_ID" -g "$RELAY_ID" "$DATA_DIR/turn"
+  if [ "$turn" = yes ] && [ ! -f "$DATA_DIR/turn/secret" ]; then
+    say "Making the secret that the relay and the TURN server share"
+    run install -m 0400 -o "$RELAY_ID" -g "$RELAY_ID" <(od -An -N32 -tx1 /dev/urandom | tr -d ' \n') "$DATA_DIR/turn/secret"
+  fi
 }
 
 open_firewall() {
@@ -224,6 +241,11 @@ open_firewall() {
   run ufw allow 80/tcp
   run ufw allow 443/tcp
   run ufw allow 443/udp
+  if [ "$turn" = yes ]; then
+    run ufw allow "$TURN_PORT/tcp"
+    run ufw allow "$TURN_PORT/udp"
+    run ufw allow "$TURN_RELAYED/udp"
+  fi
   run ufw --force enable
 }
 
@@ -241,6 +263,7 @@ get_images() {
     compose build --pull relay
   fi
   compose pull caddy
+  if [ "$turn" = yes ]; then compose pull turn; fi
 }
 
 # Copies the app out of the image. The folder itself stays the same, since Caddy has it mounted; the page comes last,

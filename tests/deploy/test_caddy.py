@@ -253,7 +253,9 @@ class PageTests(SiteTestCase):
                 self.assertEqual(headers["X-Frame-Options"], "DENY")
                 self.assertEqual(headers["Referrer-Policy"], "no-referrer")
                 self.assertEqual(headers["Cross-Origin-Opener-Policy"], "same-origin")
-                self.assertIn("microphone=(self)", headers["Permissions-Policy"])
+                same = security_headers()[b"Permissions-Policy"].decode()
+                self.assertEqual(headers["Permissions-Policy"], same)
+                self.assertIn("camera=(self), microphone=(self), display-capture=(self)", same)
                 self.assertNotIn("Caddy", headers.get_all("Server", []))
 
     def test_http_leads_to_https(self) -> None:

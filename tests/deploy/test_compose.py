@@ -144,8 +144,9 @@ class DropletTests(ComposeTestCase):
         subnets = [ip_network(config["subnet"]) for config in network[1]["ipam"]["config"]]
         self.assertEqual(trusted, subnets)
         self.assertTrue(all(subnet.is_private for subnet in subnets))
-        for service in self.compose["services"].values():
-            self.assertEqual(list(service["networks"]), [network[0]])
+        services = self.compose["services"].items()
+        inside = [name for name, service in services if network[0] in service.get("networks", {})]
+        self.assertEqual(inside, ["caddy", "relay"])
         self.assertEqual(settings.cors_origins, ("https://chat.example.org",))
 
     def test_settings_come_from_the_environment(self) -> None:
@@ -154,13 +155,37 @@ class DropletTests(ComposeTestCase):
         example = dict(line.split("=", 1) for line in env if line and not line.startswith("#"))
         text = (DROPLET / "docker-compose.yml").read_text(encoding="utf-8")
         used = {name for name in example if f"${{{name}" in text}
-        self.assertEqual(set(example) - used, {"VOLUME"}, "VOLUME is setup.sh's")
+        self.assertEqual(set(example) - used, {"VOLUME", "COMPOSE_PROFILES"}, "setup.sh's, and Compose's own")
         model = self.model(
             DROPLET / "docker-compose.yml",
             **(example | {"DOMAIN": "a.example", "CLASP_IMAGE": "b.example/relay:1", "DATA_DIR": "/mnt/c"}),
         )
         relay = model["services"]["relay"]
         self.assertEqual((relay["image"], relay["volumes"][0]["source"]), ("b.example/relay:1", "/mnt/c/relay"))
+
+    def test_turn_server_starts_only_where_it_is_asked_for(self) -> None:
+        """And the relay names it only then."""
+        turn = self.compose["services"]["turn"]
+        self.assertEqual(turn["profiles"], ["turn"])
+        self.assertEqual(self.settings(self.relay).turn_urls, ())
+        url = "turn:chat.example.org:3478?transport=udp"
+        model = self.model(
+            DROPLET / "docker-compose.yml", DOMAIN="a.example", TURN_URL=url, TURN_SECRET="/run/turn/secret"
+        )
+        settings = self.settings(model["services"]["relay"])
+        self.assertEqual((settings.turn_urls, settings.turn_secret), ((url,), Path("/run/turn/secret")))
+
+    def test_turn_server_shares_a_secret_with_the_relay_alone(self) -> None:
+        """As the user that may read it; it has no other right, and no other place to write than memory."""
+        turn = self.compose["services"]["turn"]
+        self.assertEqual((turn["user"], turn["network_mode"]), ("999:999", "host"))
+        self.assertTrue(turn["read_only"])
+        self.assertEqual((turn["tmpfs"], turn["cap_drop"]), (["/tmp"], ["ALL"]))
+        self.assertEqual(turn["security_opt"], ["no-new-privileges:true"])
+        for service in (turn, self.relay):
+            (shared,) = [volume for volume in service["volumes"] if volume["target"] == "/run/turn"]
+            self.assertEqual((shared["source"], shared["read_only"]), ("/mnt/data/turn", True))
+            self.assertNotEqual(shared["bind"].get("create_host_path"), True)
 
     def test_nothing_starts_without_a_name(self) -> None:
         """And it is said what to do."""

@@ -153,6 +153,23 @@ class FreshMachineTests(SetupTestCase):
         self.assertEqual(self.machine.disk("/reloaded").read_bytes(), (tools.DEPLOY / "droplet/Caddyfile").read_bytes())
         self.assertIn("\nDOMAIN=chat.example.org\n", self.machine.disk(f"{FOLDER}/.env").read_text())
 
+    def test_setup_runs_a_turn_server_that_it_is_asked_for(self) -> None:
+        """With a secret that is made once, ports that are open, and settings that stay."""
+        kept = f"stat -c '%n %u:%g %a %s' /mnt/data/turn /mnt/data/turn/secret; cat {FOLDER}/.env"
+        output = self.set_up("--domain chat.example.org", "--turn", then=kept)
+        self.assertIn("/mnt/data/turn 999:999 700", output)
+        self.assertIn("/mnt/data/turn/secret 999:999 400 64", output)
+        secret = self.machine.disk("/mnt/data/turn/secret").read_bytes()
+        self.assertRegex(secret, rb"^[0-9a-f]{64}$")
+        url = "turn:chat.example.org:3478?transport="
+        for line in (f"TURN_URL={url}udp,{url}tcp", "TURN_SECRET=/run/turn/secret", "COMPOSE_PROFILES=turn"):
+            self.assertIn(f"\n{line}\n", output)
+        opened = [f"ufw allow {port}" for port in ("3478/tcp", "3478/udp", "49160:49359/udp")]
+        self.assertLess({*opened, f"{COMPOSE} pull turn"}, set(self.machine.said()))
+        self.set_up()
+        self.assertEqual(self.machine.disk("/mnt/data/turn/secret").read_bytes(), secret)
+        self.assertIn("ufw allow 3478/udp", self.machine.said())
+
     def test_setup_opens_the_port_that_one_came_in_by(self) -> None:
         """Nobody is shut out of a machine whose sshd listens elsewhere."""
         result = self.machine.start(f"SSH_CONNECTION='203.0.113.7 50000 203.0.113.8 2222' {SETUP} --domain a.example")

@@ -66,6 +66,11 @@ def compose_go() -> Path:
     )
 
 
+def turnserver() -> Path:
+    """Returns coturn."""
+    return _on_path("turnserver", "apt-get install coturn")
+
+
 def shellcheck() -> Path:
     """Returns shellcheck."""
     return _on_path("shellcheck", "apt-get install shellcheck")

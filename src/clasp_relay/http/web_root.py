@@ -58,11 +58,15 @@ def security_headers(connect_to: Iterable[str] = ()) -> dict[bytes, bytes]:
         "frame-ancestors": "'none'",
     }
     text = "; ".join(f"{name} {sources}" for name, sources in policy.items())
+    # Calls use the first three; nothing that the page embeds may.
+    allowed = [f"{name}=(self)" for name in ("camera", "microphone", "display-capture")]
+    denied = [f"{name}=()" for name in ("geolocation", "payment", "usb")]
     return {
         b"Content-Security-Policy": text.encode(),
         b"X-Content-Type-Options": b"nosniff",
         b"Referrer-Policy": b"no-referrer",
         b"Cross-Origin-Opener-Policy": b"same-origin",
+        b"Permissions-Policy": ", ".join((*allowed, *denied)).encode(),
     }
 
 

@@ -57,5 +57,6 @@ export class Roster {
 
   clear(): void {
     this.callers.clear()
+    this.changed()
   }
 }

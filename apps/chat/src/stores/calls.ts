@@ -4,9 +4,10 @@ import { computed, ref, shallowReactive, shallowRef, watch as observe } from 'vu
 import type { Call, CallEnd } from '@/calls/call'
 import type { LocalMedia } from '@/calls/media'
 import { Roster, type Present } from '@/calls/roster'
-import { parseAddress, pattern } from '@/protocol/addresses'
+import { address, parseAddress, pattern } from '@/protocol/addresses'
 import type { Update } from '@/protocol/connection'
 import { Failure } from '@/protocol/errors'
+import { useBlocksStore } from './blocks'
 import { isPresent, type RoomEvent } from './live/liveRoom'
 import { useMembersStore } from './members'
 import { useNotificationsStore } from './notifications'
@@ -42,6 +43,7 @@ interface Own {
 export const useCallsStore = defineStore('calls', () => {
   const runtime = useRuntime()
   const rooms = useRoomsStore()
+  const blocks = useBlocksStore()
   const members = useMembersStore()
   const notifications = useNotificationsStore()
   const { clock, local, calls: platform } = runtime.platform
@@ -94,11 +96,13 @@ export const useCallsStore = defineStore('calls', () => {
   }
 
   const callers = (roomId: RoomId): readonly Person[] =>
-    (present.get(roomId) ?? []).map((caller) => personOf(roomId, caller))
+    (present.get(roomId) ?? [])
+      .filter(({ userId }) => !blocks.isBlocked(userId))
+      .map((caller) => personOf(roomId, caller))
 
   /** The first caller in a direct message: whoever is elsewhere is told. */
   function ring(roomId: RoomId, { kind }: Update): void {
-    const [first] = present.get(roomId) ?? []
+    const [first] = callers(roomId)
     const room = rooms.byId[roomId]
     if (kind !== 'set' || !first || room?.type !== 'dm' || room.muted || own?.roomId === roomId) return
     if (first.userId === runtime.self.userId) return
@@ -146,7 +150,7 @@ export const useCallsStore = defineStore('calls', () => {
         connect: platform.connect,
         media,
         roster,
-        isBlocked: () => false,
+        isBlocked: blocks.isBlocked,
         changed: refresh,
         ended: (why) => endedBy(call, why),
       })
@@ -177,8 +181,8 @@ export const useCallsStore = defineStore('calls', () => {
 
   /** Who is removed from the room, or leaves it, leaves its call. */
   function followRoom(roomId: RoomId): () => void {
-    return runtime.connection.subscribe(pattern.presences(roomId), ({ address, value, kind, ageMs }) => {
-      const place = parseAddress(address)
+    return runtime.connection.subscribe(pattern.presences(roomId), ({ address: from, value, kind, ageMs }) => {
+      const place = parseAddress(from)
       if (kind !== 'set' || place?.kind !== 'presence' || place.userId === runtime.self.userId) return
       if (value === null) own?.call.eject(place.userId)
       else if (isPresent(value, ageMs)) own?.call.readmit(place.userId)
@@ -204,8 +208,20 @@ export const useCallsStore = defineStore('calls', () => {
     own?.call.beat()
     for (const [roomId, { roster }] of watched) present.set(roomId, roster.present(isConnected))
   })
-  // Another session id: the relay and the others know this browser as somebody new.
+  observe(
+    () => blocks.blocked,
+    () => own?.call.update(),
+  )
+  // Another program may stay in the call: the relay takes its place from it, if a moderator asks.
+  runtime.on('shutOut', ({ roomId, userId }) => {
+    const places = (watched.get(roomId)?.roster.all ?? []).filter((caller) => caller.userId === userId)
+    for (const { sessionId } of places)
+      runtime.connection.set(address.caller(roomId, sessionId), null).catch(() => undefined)
+  })
+  // Who left meanwhile is not told any more: the subscriptions say who is there now. With another session id the relay
+  // and the others know this browser as somebody new.
   runtime.on('online', () => {
+    for (const { roster } of watched.values()) roster.clear()
     if (own && own.call.sessionId !== '') void own.call.rejoin()
   })
   runtime.on('self', () => own?.call.beat())

@@ -273,6 +273,7 @@ export const useMembersStore = defineStore('members', () => {
   }
 
   async function shutOut(roomId: RoomId, userId: UserId): Promise<void> {
+    runtime.emit('shutOut', { roomId, userId })
     try {
       await runtime.connection.set(address.presence(roomId, userId), null)
       change(roomId, ({ present: there }) => there.delete(userId))

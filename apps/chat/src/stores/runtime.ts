@@ -66,6 +66,8 @@ export interface RuntimeEvents {
   roomKept: StoredRoom
   /** This browser stored encryption state of a room, with new keys perhaps. */
   keysStored: null
+  /** This person removed somebody from a room. */
+  shutOut: { roomId: string; userId: string }
   /** A room was read to its end. */
   read: { roomId: string }
 }

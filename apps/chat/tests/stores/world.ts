@@ -5,6 +5,7 @@ import { breathe, FakeClock } from '../support/clock'
 import { makePerson, MemoryStorage, type Tester } from '../support/person'
 import { FakeFiles } from '../support/files'
 import { FakeRelay } from '../support/relay'
+import type { CallPlatform, Platform } from '@/stores/platform'
 
 let worlds = 0
 
@@ -19,13 +20,20 @@ export class World {
     return `${name.toLowerCase()}-${this.number}`
   }
 
-  make(name: string, local = new MemoryStorage()): Tester {
-    return makePerson(
-      { clock: this.clock, connect: this.relay.connect, ...this.files.doors },
-      name,
-      this.id(name),
-      local,
-    )
+  make(
+    name: string,
+    local = new MemoryStorage(),
+    calls: CallPlatform | null = null,
+    fetch?: Platform['fetch'],
+  ): Tester {
+    const world = {
+      clock: this.clock,
+      connect: this.relay.connect,
+      ...this.files.doors,
+      calls: () => calls,
+      ...(fetch && { fetch }),
+    }
+    return makePerson(world, name, this.id(name), local)
   }
 
   async person(name: string, local = new MemoryStorage()): Promise<Tester> {

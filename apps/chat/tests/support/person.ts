@@ -120,7 +120,11 @@ export function makePerson(world: World, name: string, userId = name.toLowerCase
     visible: () => state.attended,
     push: world.push ?? null,
     onClose: (callback) => {
-      listeners.close = callback
+      const { close } = listeners
+      listeners.close = () => {
+        close()
+        callback()
+      }
       return () => undefined
     },
   }
