@@ -137,10 +137,15 @@ export const pattern = {
   reactions: () => '/chat/room/*/reactions/**',
   /**
    * What has to be known of the rooms that have no subscriptions of their own. Each of these is shown only to those who
-   * are inside, so that the relay narrows it to their rooms.
+   * are inside, so that the relay narrows it to their rooms; of `meta` it shows those of public rooms, too.
    */
-  everyRoom: (uid: string) =>
-    ['messages', 'members/*', 'crypto/*/*', 'bans/*', `presence/${user(uid)}`].map((rest) => `/chat/room/*/${rest}`),
+  everyRoom: (uid: string) => [
+    ...['meta', 'messages', 'members/*', 'crypto/*/*', 'bans/*', `presence/${user(uid)}`].map(
+      (rest) => `/chat/room/*/${rest}`,
+    ),
+    // Who is there in direct messages, which have two members: in all rooms this would be a flood.
+    '/chat/room/dm-*/presence/*',
+  ],
   /** The history that is sent to a user, in all rooms. */
   historyFor: (uid: string) => `/chat/room/*/history/to/${user(uid)}`,
 } as const

@@ -15,7 +15,10 @@ export const useBlocksStore = defineStore('blocks', () => {
 
   /** Known here before the relay has said it, so that nothing of them shows up after a reload. */
   async function load(): Promise<void> {
-    const stored = await runtime.storage.value(STORED)
+    const { storage } = runtime
+    // What the browser cannot read, the relay says.
+    const stored = await storage.value(STORED).catch(() => null)
+    if (!runtime.begun || runtime.storage !== storage) return
     for (const [userId, name] of Object.entries((stored ?? {}) as Record<string, unknown>))
       if (isUserId(userId) && !names.has(userId)) names.set(userId, String(name))
   }
@@ -23,7 +26,8 @@ export const useBlocksStore = defineStore('blocks', () => {
   function change(userId: UserId, name: string | null): void {
     if (name === null) names.delete(userId)
     else names.set(userId, name)
-    void runtime.storage.putValue(STORED, Object.fromEntries(names))
+    // The relay keeps it, too.
+    runtime.storage.putValue(STORED, Object.fromEntries(names)).catch(() => undefined)
   }
 
   async function block(userId: UserId, name: string): Promise<void> {

@@ -247,7 +247,11 @@ export const useFriendsStore = defineStore('friends', () => {
 
   runtime.on('begin', () => {
     quietUntil = clock.now() + BACKLOG_MS
-    askedLoaded = askedBefore().then((entries) => entries.forEach(([id, text]) => asked.set(id, text)))
+    askedLoaded = askedBefore().then(
+      (entries) => entries.forEach(([id, text]) => asked.set(id, text)),
+      // The browser cannot read it: what was asked for is not shown as such.
+      () => undefined,
+    )
     clock.after(BACKLOG_MS, () => {
       const count = incoming.value.length
       if (count === 0) return

@@ -74,6 +74,9 @@ export const useMembersStore = defineStore('members', () => {
       joined: new Map(),
     }
 
+  /** The list of a room, until somebody in it changes; several components show it. */
+  const listed = new WeakMap<RoomPeople, { creatorId: UserId | null; members: readonly Member[] }>()
+
   /** Replaces the state of a room, so that components are updated. */
   function change(roomId: RoomId, edit: (room: RoomPeople) => void): void {
     const { present, typing, admins, bans, joined } = of(roomId)
@@ -81,6 +84,16 @@ export const useMembersStore = defineStore('members', () => {
     const copy = { present: new Map(present), ...others }
     edit(copy)
     people.set(roomId, copy)
+  }
+
+  /** Typing comes and goes all the time: the list of a thousand members is not made anew for it. */
+  function changeTyping(roomId: RoomId, edit: (typing: RoomPeople['typing']) => void): void {
+    const before = of(roomId)
+    const after = { ...before, typing: new Map(before.typing) }
+    edit(after.typing)
+    const known = listed.get(before)
+    if (known) listed.set(after, known)
+    people.set(roomId, after)
   }
 
   // --- receiving ---
@@ -133,9 +146,10 @@ export const useMembersStore = defineStore('members', () => {
 
   function hearTyping(roomId: RoomId, userId: UserId, value: unknown): void {
     const typing = blocks.isBlocked(userId) ? null : shapes.parseTyping(value)
-    change(roomId, (room) => {
-      if (typing) room.typing.set(userId, { name: typing.name, until: clock.now() + TYPING_MS })
-      else room.typing.delete(userId)
+    if (!typing && !of(roomId).typing.has(userId)) return
+    changeTyping(roomId, (those) => {
+      if (typing) those.set(userId, { name: typing.name, until: clock.now() + TYPING_MS })
+      else those.delete(userId)
     })
     if (typing) clock.after(TYPING_MS, sweep)
   }
@@ -146,11 +160,14 @@ export const useMembersStore = defineStore('members', () => {
     for (const [roomId, room] of people) {
       const ghosts = [...room.present].filter(([, seen]) => now - seen.seenAt >= STALE_MS)
       const silent = [...room.typing].filter(([, { until }]) => until <= now)
-      if (ghosts.length === 0 && silent.length === 0) continue
-      change(roomId, ({ present, typing }) => {
-        for (const [userId] of ghosts) present.delete(userId)
-        for (const [userId] of silent) typing.delete(userId)
-      })
+      if (silent.length > 0)
+        changeTyping(roomId, (typing) => {
+          for (const [userId] of silent) typing.delete(userId)
+        })
+      if (ghosts.length > 0)
+        change(roomId, ({ present }) => {
+          for (const [userId] of ghosts) present.delete(userId)
+        })
     }
   }
 
@@ -160,9 +177,6 @@ export const useMembersStore = defineStore('members', () => {
     if (rooms.byId[roomId]?.creatorId === userId) return 'creator'
     return of(roomId).admins.has(userId) ? 'admin' : 'member'
   }
-
-  /** The list of a room, until somebody in it changes; several components show it. */
-  const listed = new WeakMap<RoomPeople, { creatorId: UserId | null; members: readonly Member[] }>()
 
   function present(roomId: RoomId): readonly Member[] {
     const room = of(roomId)

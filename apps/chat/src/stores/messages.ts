@@ -75,6 +75,7 @@ export const useMessagesStore = defineStore('messages', () => {
 
   const log = new Log({
     storage: () => runtime.storage.messages,
+    active: () => runtime.begun,
     prove: (roomId, event) => verifier.prove(roomId, event),
     show: showAll,
     report: reportStorage,

@@ -146,7 +146,7 @@ describe('rooms and people', () => {
     await bob.page.getByRole('alertdialog').getByRole('button', { name: 'Block' }).click()
     await bob.dialog('Profile').getByText('You have blocked Ada').waitFor()
     await bob.page.keyboard.press('Escape')
-    await bob.page.getByText('Not for Bob').waitFor({ state: 'detached' })
+    await bob.message('Not for Bob').waitFor({ state: 'detached' })
     expect([...ada.complaints, ...bob.complaints]).toEqual([])
     await ada.leave()
     await bob.leave()

@@ -60,7 +60,9 @@ describe.skipIf(!canRun)('with the relay under the chat policy', () => {
     await alice.devices.answer(offer)
     await until(() => second.devices.asking?.code !== null, 'the code shows')
     await until(() => alice.devices.offers[0]?.ready === true, 'the first device can compare')
-    await alice.devices.handOver(offer, second.devices.asking!.code!)
+    const back = await alice.devices.handOver(offer, second.devices.asking!.code!)
+    await until(() => second.devices.asking?.received === true, 'the keys have arrived')
+    await second.devices.confirmKeys(back)
     await until(() => second.devices.mayConfirm, 'the second device has the account key')
     await until(() => second.rooms.byId[roomId]?.encryption === 'ready', 'and the key of the room')
     await alice.devices.startBackup(await alice.devices.newPhrase())
@@ -70,6 +72,7 @@ describe.skipIf(!canRun)('with the relay under the chat policy', () => {
     expect(alice.devices.signIns!.map(({ device }) => device)).toEqual(['Test', 'Test'])
     await alice.devices.endSignIn(other.id)
     expect(alice.devices.signIns).toHaveLength(1)
+    await until(() => alice.devices.devices.length === 1, 'the device ended with its session')
     await until(() => second.connection.phase === 'refused', 'the second device is signed out')
   })
 

@@ -61,6 +61,31 @@ describe('a person in many rooms', () => {
     expect(alice.members.present(asleep).map(({ name }) => name)).toEqual(['Alice'])
   })
 
+  it('shows a new name of a room that is asleep, and who is there in a direct message', async () => {
+    const asleep = rooms[1]!
+    expect(isAwake(asleep)).toBe(false)
+    world.relay.put(`/chat/room/${asleep}/meta`, {
+      ...(world.relay.value(`/chat/room/${asleep}/meta`) as object),
+      name: 'New name',
+    })
+    await world.pass(500)
+    expect(alice.rooms.byId[asleep]!.name).toBe('New name')
+    expect(isAwake(asleep)).toBe(false)
+    await world.done(alice.friends.request(bob.userId, 'Hello'))
+    const dm = (await world.done(bob.friends.accept(alice.userId), 8_000))!
+    for (const roomId of rooms.slice(0, 21)) {
+      alice.rooms.activate(roomId)
+      await world.pass(100)
+    }
+    expect(isAwake(dm)).toBe(false)
+    const online = (): boolean => alice.friends.friends.find(({ userId }) => userId === bob.userId)!.online
+    await world.pass(60_000)
+    expect(online()).toBe(true)
+    await bob.runtime.end(false)
+    await world.pass(1_000)
+    expect(online()).toBe(false)
+  })
+
   it('gives a newcomer the key of a room that was asleep', async () => {
     const secret = rooms[0]!
     expect(isAwake(secret)).toBe(false)

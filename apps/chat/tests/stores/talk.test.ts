@@ -204,6 +204,18 @@ describe('people', () => {
     expect(alice.members.present(roomId).map((member) => member.name)).toEqual(['Alice'])
   })
 
+  it('are listed anew when somebody comes or goes, not when somebody types', async () => {
+    const [alice, bob] = [await person('Alice'), await person('Bob')]
+    const roomId = await roomOf(alice, [bob])
+    const before = alice.members.present(roomId)
+    bob.members.noteTyping(roomId)
+    await clock.pass(300)
+    expect(alice.members.typing(roomId).map(({ name }) => name)).toEqual(['Bob'])
+    await clock.pass(20_000)
+    expect(alice.members.typing(roomId)).toEqual([])
+    expect(alice.members.present(roomId)).toBe(before)
+  })
+
   it('does not see the invisible type, and names those who left', async () => {
     const [alice, bob] = [await person('Alice'), await person('Bob')]
     const roomId = await roomOf(alice, [bob])

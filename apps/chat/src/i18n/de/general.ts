@@ -110,6 +110,8 @@ export const general: typeof english = {
     waitingNow: 'Keine Verbindung. Neuer Versuch …',
     refused: 'Der Server hat diese Sitzung abgelehnt.',
     offline: 'Du bist offline. Gespeicherte Nachrichten kannst du lesen; was du schreibst, wird später gesendet.',
+    outdated: 'Es gibt eine neue Version des Chats. Lade die Seite neu; was du geschrieben hast, bleibt.',
+    reload: 'Neu laden',
     retry: 'Jetzt versuchen',
     signIn: 'Anmelden',
   },

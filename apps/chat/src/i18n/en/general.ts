@@ -107,6 +107,8 @@ export const general = {
     waitingNow: 'No connection. Trying again…',
     refused: 'The server refused this session.',
     offline: 'You are offline. You can read stored messages; what you write is sent later.',
+    outdated: 'There is a new version of the chat. Reload the page; what you have written stays.',
+    reload: 'Reload',
     retry: 'Try now',
     signIn: 'Sign in',
   },

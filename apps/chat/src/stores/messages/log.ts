@@ -20,6 +20,8 @@ export type Arrival = Pick<StoredEvent, 'event' | 'at' | 'dated' | 'via' | 'shar
 
 export interface LogContext {
   storage: () => MessageStore
+  /** Whether there is a session, and its storage. */
+  active: () => boolean
   /** Verifies who wrote an event; may ask the relay for keys. */
   prove: (roomId: string, event: StoredEvent) => Promise<Proof>
   show: (roomId: string, rows: readonly StoredMessage[], gone: readonly string[]) => void
@@ -116,6 +118,8 @@ export class Log {
     edit: (current: StoredEvent) => StoredEvent | Promise<StoredEvent>,
   ): Promise<Shown[]> {
     return this.context.inOrder(roomId, async () => {
+      // The session may have ended while a signature was being checked.
+      if (!this.context.active()) return []
       const events = await this.about(roomId, target)
       const current = events.find((other) => other.id === id)
       const changed = current && (await edit(current))
