@@ -67,6 +67,13 @@ class TableTests(SynchronousTestCase):
         """An empty table."""
         self.params = Params(ParamLimits())
 
+    def test_end_and_owner_of_a_param_are_told(self) -> None:
+        """None for one that does not end by itself."""
+        put(self.params, param("/a", ttl=TTL_ABSOLUTE | 60, subject="u1"))
+        put(self.params, param("/b"))
+        self.assertEqual([self.params.ends_us(each) for each in ("/a", "/b", "/c")], [60 * SECOND_US, None, None])
+        self.assertEqual((self.params.shares.params_of("u1"), self.params.shares.params_of("u2")), (1, 0))
+
     def test_change_is_found_at_its_address(self) -> None:
         """By its address, by a literal pattern and by one with wildcards."""
         one, other = param("/a/x"), param("/b")
