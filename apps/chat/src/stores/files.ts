@@ -1,13 +1,12 @@
 /** Files on their way: to the relay, one after the other, and back. A message is sent when its file is there. */
 import { defineStore } from 'pinia'
 import { computed, ref, shallowReactive, watch } from 'vue'
-import { openFile, sealFile, TAG_BYTES, type Seal } from '@/crypto/fileSeal'
+import type { Seal } from '@/crypto/fileSeal'
 import type { FileBounds } from '@/protocol/files'
 import { Failure } from '@/protocol/errors'
 import { fileName, OTHER_TYPE, showsAs, type FileInfo } from '@/protocol/shapes'
 import { useConnectionStore } from './connection'
 import { useMessagesStore } from './messages'
-import { preparePicture } from './messages/images'
 import { useNotificationsStore } from './notifications'
 import { useRuntime } from './runtime'
 import type { FileMessage, RoomId, Upload } from './types'
@@ -110,6 +109,7 @@ export const useFilesStore = defineStore('files', () => {
 
   async function transfer(id: number, roomId: RoomId, job: Job): Promise<void> {
     put(id, { state: 'preparing' })
+    const { sealFile, TAG_BYTES } = await import('@/crypto/fileSeal')
     const limits = bounds.value ?? (await ask())
     if (!limits) throw new Failure('missing', 'this relay takes no files', { reason: 'noFiles' })
     const { content, type } = await prepared(job.file)
@@ -174,6 +174,7 @@ export const useFilesStore = defineStore('files', () => {
 
   async function fetchFile(file: FileInfo): Promise<Blob> {
     const transfer = { signal: new AbortController().signal, progress: () => undefined }
+    const { openFile } = await import('@/crypto/fileSeal')
     const content = await openFile(await runtime.files.download(token(), file.id, transfer), file)
     return new Blob([content], { type: showsAs(file) === 'download' ? OTHER_TYPE : file.type })
   }
@@ -221,6 +222,7 @@ export const useFilesStore = defineStore('files', () => {
 async function prepared(file: File): Promise<{ content: Blob; type: string }> {
   const type = file.type.toLowerCase().split(';')[0]?.trim() || OTHER_TYPE
   if (showsAs({ type }) !== 'picture') return { content: file, type }
+  const { preparePicture } = await import('./messages/images')
   const content = await preparePicture(file)
   return { content, type: content.type || type }
 }

@@ -11,7 +11,6 @@ import { useMembersStore } from './members'
 import { CatchUp } from './messages/catchUp'
 import { COMMANDS } from './messages/commands'
 import { HistoryExchange, type Received } from './messages/history'
-import { prepareImage } from './messages/images'
 import { Log, type Arrival, type Shown } from './messages/log'
 import { withReaction, type RoomReactions } from './messages/reactions'
 import { Receipts } from './messages/receipts'
@@ -459,7 +458,7 @@ export const useMessagesStore = defineStore('messages', () => {
     react,
     search,
     prepareSearch,
-    prepareImage,
+    prepareImage: async (file: Blob) => (await import('./messages/images')).prepareImage(file),
     draft,
     setDraft,
     commands: COMMANDS.map(({ name, usage }) => ({ name, usage })),

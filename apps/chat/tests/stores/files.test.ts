@@ -1,4 +1,4 @@
-import { beforeEach, describe, expect, it, vi } from 'vitest'
+import { beforeAll, beforeEach, describe, expect, it, vi } from 'vitest'
 import type { FileInfo } from '@/protocol/shapes'
 import { breathe } from '../support/clock'
 import type { Tester } from '../support/person'
@@ -11,6 +11,8 @@ describe('files', () => {
   let alice: Tester
   let bob: Tester
 
+  // Loaded on demand otherwise, which takes as long as it takes.
+  beforeAll(() => import('@/crypto/fileSeal'))
   beforeEach(async () => {
     world = new World()
     alice = await world.person('Alice')
