@@ -248,6 +248,9 @@ class ParamsApiTests(SynchronousTestCase):
         """And change nothing."""
         self.assertEqual(self.ask("PUT", "params/a/x", b"{").status, 400)
         self.assertEqual(self.ask("PUT", "params/a/x", {"__proto__": 1}).status, 400)
+        for method, path in (("PUT", "params/a/x"), ("POST", "bundle"), ("POST", "events/a/x")):
+            long = self.ask(method, path, b"[" + b"1," * 6_000 + b"1]")
+            self.assertEqual((long.status, "send it in parts" in long.json["error"]), (400, True))
         self.assertEqual(self.ask("PUT", "params/a/x", b" " * (MAX_BODY_BYTES + 1)).status, 413)
         for path in ("", "entities", "bundle/x", "params%FF/x"):
             self.assertEqual(self.ask("GET", path).json, {"error": "There is nothing here."})

@@ -68,13 +68,14 @@ class ValueTests(SynchronousTestCase):
         self.assertEqual(parse_json('{"a":"é"}'.encode()), {"a": "é"})
 
     def test_json_that_would_take_long_is_refused(self) -> None:
-        """Whatever it is made of. A long text is none of that."""
+        """Whatever it is made of, where it comes from a client. A long text is none of that."""
+        self.assertEqual(len(parse_json(b"[" + b",".join([b"[]"] * 6_000) + b"]")), 6_000)
         for part in (b"[]", b'""', b"1", b'{"":0}', b"[[[]]]"):
             with self.subTest(part):
-                error = self.assertRaises(DecodeError, parse_json, b"[" + b",".join([part] * 6_000) + b"]")
+                error = self.assertRaises(DecodeError, parse_json, b"[" + b",".join([part] * 6_000) + b"]", 4_000)
                 self.assertIn("send it in parts", error.message)
-        self.assertEqual(parse_json(b'"' + b"text " * 10_000 + b'"'), "text " * 10_000)
-        self.assertEqual(parse_json(b"[" + b",".join([b"0.123456"] * 3_990) + b"]"), [0.123456] * 3_990)
+        self.assertEqual(parse_json(b'"' + b"text " * 10_000 + b'"', 4_000), "text " * 10_000)
+        self.assertEqual(parse_json(b"[" + b",".join([b"0.123456"] * 3_990) + b"]", 4_000), [0.123456] * 3_990)
 
 
 class CodecTests(SynchronousTestCase):

@@ -84,7 +84,9 @@ class Search:
 
     def _end(self, addresses: Sequence[str]) -> Pieces:
         for start in range(0, len(addresses), ENDED_AT_ONCE):
-            some = [each for each in addresses[start : start + ENDED_AT_ONCE] if self._params.get(each) is not None]
+            next_ones = addresses[start : start + ENDED_AT_ONCE]
+            yield from self._committer.until_free(next_ones)
+            some = [each for each in next_ones if self._params.get(each) is not None]
             yield 1 + self._committer.end_params(some)
 
     def _do(self, pieces: Pieces) -> Deferred[None]:

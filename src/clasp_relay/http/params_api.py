@@ -25,6 +25,7 @@ from clasp_relay.http.json_answers import NOT_FOUND, answer, bearer_of, is_too_l
 from clasp_relay.http.stream_api import StreamApi
 from clasp_relay.logs import events
 from clasp_relay.wire.address import Pattern, check_address
+from clasp_relay.wire.constants import MAX_JSON_MARKS
 from clasp_relay.wire.json_values import parse_json, value_from_json
 from clasp_relay.wire.messages import NULL, Bundle, Get, Message, Publish, Set, Value
 from clasp_relay.wire.values import encode_value
@@ -219,7 +220,7 @@ def _event_message(request: IRequest, _method: str) -> Message:
 
 
 def _bundle_message(request: IRequest, _method: str) -> Message:
-    parsed = parse_json(_body(request))
+    parsed = parse_json(_body(request), MAX_JSON_MARKS)
     members = parsed.get("messages") if isinstance(parsed, dict) else None
     if not isinstance(members, list) or not members or parsed.keys() - {"messages", "at"}:
         raise DecodeError('the body is not {"messages": [{"set" or "publish": address, "value": …}, …], "at": µs}')
@@ -273,7 +274,7 @@ def _value(request: IRequest, address: str) -> Value:
     content_type = (request.getHeader(b"content-type") or b"").partition(b";")[0].strip().lower()
     if content_type == b"application/octet-stream":
         return encode_value(data)
-    return value_from_json(parse_json(data), address)
+    return value_from_json(parse_json(data, MAX_JSON_MARKS), address)
 
 
 def _expected_revision(request: IRequest) -> int | None:

@@ -96,6 +96,7 @@ class CallPlaces:
 
     def _end_places(self, session_id: str) -> Pieces:
         while addresses := list(islice(self._of_session.get(session_id, ()), ENDED_AT_ONCE)):
+            yield from self._relay.committer.until_free(addresses)
             found = [self._relay.params.get(address) for address in addresses]
             for address in addresses:
                 self._forget(address)

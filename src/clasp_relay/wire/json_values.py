@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NoReturn
 
 from clasp_relay.errors import DecodeError, ErrorCode, RequestError
-from clasp_relay.wire.constants import JSON_MARKS, MAX_JSON_MARKS
+from clasp_relay.wire.constants import JSON_MARKS
 from clasp_relay.wire.messages import Error, Message, Publish, SignalDefinition, SnapshotParam, Value
 from clasp_relay.wire.values import PyValue, check_keys, decode_value, encode_value, has_suspect_key
 
@@ -70,14 +70,19 @@ def value_from_json(parsed: Any, address: str | None = None) -> Value:
     return value
 
 
-def parse_json(data: bytes) -> Any:
-    """Parses JSON in UTF-8, strictly: no key twice in one object, no NaN; it may take some ms.
+def parse_json(data: bytes, max_marks: int = 0) -> Any:
+    """Parses JSON in UTF-8, strictly: no key twice in one object, no NaN.
+
+    Args:
+        data: the text.
+        max_marks: how many commas, colons and brackets it may have: ``MAX_JSON_MARKS`` for what clients send, so that
+            it takes some ms at most; 0 for no limit.
 
     Raises:
         DecodeError: it is something else, or too much for one turn.
     """
-    if len(data) > MAX_JSON_MARKS and len(data) - len(data.translate(None, JSON_MARKS)) > MAX_JSON_MARKS:
-        raise DecodeError(f"the body has more than {MAX_JSON_MARKS} commas, colons and brackets; send it in parts")
+    if max_marks and len(data) > max_marks and len(data) - len(data.translate(None, JSON_MARKS)) > max_marks:
+        raise DecodeError(f"the body has more than {max_marks} commas, colons and brackets; send it in parts")
     try:
         parsed = json.loads(data.decode("utf-8"), object_pairs_hook=_object, parse_constant=_no_number)
         json.dumps(parsed, ensure_ascii=False).encode("utf-8")

@@ -110,6 +110,14 @@ class EntryTests(SynchronousTestCase):
         seen, reads = here.verdict("alice", "/room/r")
         self.assertEqual((seen, reads.patterns), (FULL, (Pattern.parse("/call/r/*"),)))
 
+    def test_what_takes_too_long_to_decide_is_hidden(self) -> None:
+        """Until less is set there."""
+        check = {"type": "last_writer_is_session", "lookup": "/call/{id}/*/sid", "allow_if_missing": True}
+        here = world({"path": "/room/{id}", "visible": "checks", "checks": [check]})
+        here.is_too_much = True
+        seen, reads = here.verdict("alice", "/room/r")
+        self.assertEqual((seen, reads.patterns), (HIDDEN, (Pattern.parse("/call/r/*/sid"),)))
+
     def test_value_checks_look_at_what_stands_there(self) -> None:
         """And what stands there is then a lookup."""
         here = world(

@@ -13,6 +13,7 @@ from clasp_relay.access.policy.scopes import Scopes
 from clasp_relay.core.records import Ended, Param
 from clasp_relay.core.rights.memory import Reads
 from clasp_relay.core.rights.port import HIDDEN, Grant, HiddenKeys, Verdict
+from clasp_relay.core.state.tree import TooMuchError
 from clasp_relay.errors import RequestError
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.messages import NULL
@@ -33,6 +34,8 @@ class World:
         self.policy.session_ids = self
         self.now_us = 1_700_000_000 * SECOND_US
         self.params: dict[str, Param] = {}
+        self.is_too_much = False
+        """Whether patterns take too long to look for."""
         self.ends: dict[str, Ended] = {}
         """Addresses, and the subjects of which a live session is present there."""
 
@@ -44,6 +47,8 @@ class World:
 
     def match(self, pattern: Pattern) -> Iterable[Param]:
         """Returns what matches."""
+        if self.is_too_much:
+            raise TooMuchError
         return [param for address, param in self.params.items() if pattern.matches(address)]
 
     def ended(self, address: str) -> Ended | None:

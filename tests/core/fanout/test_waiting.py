@@ -313,7 +313,7 @@ class ResultTests(WaitingCase):
             )
             for definitions in (found[:300], found[300:600], found[600:]):
                 self.writer.send(Announce("s", definitions))
-        self.world.settle()
+                self.world.settle()
         self.reader.send(Query("/s/*"))
         results = [answer for answer in self.outbox.take() if isinstance(answer, Result)]
         self.assertGreater(len(results), 2)

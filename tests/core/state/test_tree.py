@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.core.state import tree as address_tree
-from clasp_relay.core.state.tree import AddressTree
+from clasp_relay.core.state.tree import AddressTree, TooMuchError
 from clasp_relay.wire.address import Pattern
 from tests.core.counting import count_calls
 from tests.core.strategies import ADDRESSES, PATTERNS
@@ -142,7 +142,7 @@ class AddressTreeTests(SynchronousTestCase):
         wide = tree_of(*(f"/room/{number}" for number in range(10_000)))
         few = tree_of("/room/1", "/room/2/x")
         deep = tree_of(*("/s" * 60 + f"/{number}" for number in range(2_000)))
-        late = tree_of(*(f"/a/{number}/x" for number in range(2_000)), "/a/z/y")
+        late = tree_of(*(f"/a/{number}/x" for number in range(400)), "/a/z/y")
         for tree, pattern, first, least in (
             (wide, "/room/*", "/room/0", 200),
             (wide, "/room/*9", "/room/9", 5),
@@ -159,6 +159,13 @@ class AddressTreeTests(SynchronousTestCase):
                 self.assertLessEqual(len(matches), 256)
         self.assertLess(count_calls(lambda: wide.first(Pattern.parse("/room/*"), 256)), 1_000)
         self.assertEqual(wide.first(Pattern.parse("/other/*"), 256), [])
+
+    def test_first_match_that_takes_long_to_find_is_not_looked_for(self) -> None:
+        """Nor is it said that there is none."""
+        late = tree_of(*(f"/a/{number}/x" for number in range(10_000)), "/a/z/y")
+        for pattern in ("/a/*/y", "/**/y", "/a/*/none"):
+            parsed = Pattern.parse(pattern)
+            self.assertLess(count_calls(lambda: self.assertRaises(TooMuchError, late.first, parsed, 256)), 20_000)  # noqa: B023
 
     def test_search_of_the_usual_size_finds_all(self) -> None:
         """A lobby of many rooms, and one room among many."""

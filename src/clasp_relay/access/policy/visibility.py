@@ -15,6 +15,7 @@ from clasp_relay.access.policy.document import LIVE, SNAPSHOT, Document, Transfo
 from clasp_relay.access.policy.language.captures import Captured, PathTable
 from clasp_relay.access.policy.language.question import Question
 from clasp_relay.core.rights.port import FULL, HIDDEN, State, Verdict
+from clasp_relay.errors import RequestError
 from clasp_relay.wire.address import Pattern
 
 _REMEMBERED_PARENTS = 4096
@@ -97,7 +98,11 @@ class VisibilityRule:
         if self.fixed is not None:
             return self.fixed
         question = Question(subject, self.captured, address, None, state, now_us)
-        hidden_keys = redacted(self.redactions, question) if self.is_shown(question, pattern) else HIDDEN
+        try:
+            hidden_keys = redacted(self.redactions, question) if self.is_shown(question, pattern) else HIDDEN
+        except RequestError:
+            # It would take too long to find out.
+            hidden_keys = HIDDEN
         return Verdict(hidden_keys, question.reads)
 
     def is_shown(self, question: Question, pattern: Pattern | None) -> bool:

@@ -110,6 +110,9 @@ class Params:
         """Yields params whose address matches: all of them up to some 200, else those that are set for longest.
 
         That is for decisions, of which one turn may hold many. Where any param matches, one is found.
+
+        Raises:
+            TooMuchError: too many others would have to be looked at to find one.
         """
         if pattern.is_literal:
             param = self._params.get(pattern.text)

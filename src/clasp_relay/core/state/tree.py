@@ -24,7 +24,7 @@ _HERE = ""
 """The key of the address that ends at a node; no segment is empty."""
 
 
-class _TooMuchError(Exception):
+class TooMuchError(Exception):
     """A search costs more than it may."""
 
 
@@ -58,7 +58,7 @@ class _Budget:
             how many of its entries may be looked at; fewer than it has only where ``takes_part``, in the last node.
 
         Raises:
-            _TooMuchError: it is too much.
+            TooMuchError: it is too much.
         """
         if not self._is_limited:
             return entries
@@ -70,7 +70,7 @@ class _Budget:
         some = (self._left - self._node_cost) // each if self._takes_part else 0
         self._left = 0
         if some <= 0:
-            raise _TooMuchError
+            raise TooMuchError
         return some
 
 
@@ -146,27 +146,33 @@ class AddressTree:
         try:
             for some in self._walk(self._root, pattern, pattern.start, 0, _Budget(pattern, max_cost)):
                 found += some
-        except _TooMuchError:
+        except TooMuchError:
             return found, False
         return found, True
 
     def first(self, pattern: Pattern, max_cost: int) -> list[str]:
         """Returns addresses that a pattern with wildcards matches, as far as a search of bounded cost finds them.
 
-        Of a node that is too wide those come that are there for longest. Where some match, at least one is returned.
+        Of a node that is too wide those come that are there for longest.
 
         Args:
             pattern: what is searched for.
-            max_cost: see ``find``.
+            max_cost: see ``find``. Where nothing is found for it, ``FIND_COST`` is spent to find one.
+
+        Raises:
+            TooMuchError: whether anything matches was not found out.
         """
         found: list[str] = []
-        try:
-            budget = _Budget(pattern, max_cost, takes_part=True)
-            for some in self._walk(self._root, pattern, pattern.start, 0, budget):
-                found += some
-        except _TooMuchError:
-            return found or list(islice(self.match(pattern), 1))
-        return found
+        for cost in (max_cost, FIND_COST):
+            try:
+                for some in self._walk(self._root, pattern, pattern.start, 0, _Budget(pattern, cost, takes_part=True)):
+                    found += some
+            except TooMuchError:
+                if found:
+                    return found if cost == max_cost else found[:1]
+            else:
+                return found
+        raise TooMuchError
 
     def _walk(self, node: _Node, pattern: Pattern, places: int, depth: int, budget: _Budget) -> Iterator[list[str]]:
         """Yields what matches below a node, some at a time: one by one they would pass all the nodes above."""
@@ -175,7 +181,7 @@ class AddressTree:
             children = list(islice(node.values(), count))
             yield [child for child in children if isinstance(child, str) and pattern.matches(child)]
             if count < len(node):
-                raise _TooMuchError
+                raise TooMuchError
             return
         found: list[str] = []
         same = pattern.step_any(places)
@@ -201,7 +207,7 @@ class AddressTree:
         if found:
             yield found
         if count < entries:
-            raise _TooMuchError
+            raise TooMuchError
 
 
 def _candidates(node: _Node, literals: list[str] | None, count: int) -> list[tuple[str, _Node | str]]:

@@ -3,7 +3,7 @@
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.access.policy.language.question import Question, given_id
-from clasp_relay.errors import StartError
+from clasp_relay.errors import ErrorCode, RequestError, StartError
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.messages import NULL
 from tests.access.policy.world import SECOND_US, World, check_of, question
@@ -143,6 +143,18 @@ class LastWriterTests(SynchronousTestCase):
             self.assertIs(check.passes(asked), passes)
             self.assertEqual(asked.reads.patterns, (Pattern.parse("/v/r1/*"),))
             self.assertIn("/v/r1/*", check.refusal(asked))
+
+    def test_pattern_among_very_many_others_decides_nothing(self) -> None:
+        """Neither that somebody wrote there nor that nobody did: who fills the state gains no right by that."""
+        world = World()
+        world.is_too_much = True
+        lookup: object = {"type": "last_writer_is_session", "lookup": "/v/{room}/*/sid", "allow_if_missing": True}
+        both: tuple[dict[str, object], ...] = ({"type": "all_of", "checks": [lookup]}, {"type": "not", "check": lookup})
+        for keys in both:
+            with self.subTest(keys=keys):
+                refusal = self.assertRaises(RequestError, check_of(keys).passes, question(world))
+                self.assertEqual(refusal.code, ErrorCode.OVERLOADED)
+                self.assertIn("/v/r1/*/sid", refusal.message)
 
     def test_lookup_too_long_to_be_a_pattern_finds_nothing(self) -> None:
         """A reader is not hurt by an address that somebody made very long."""

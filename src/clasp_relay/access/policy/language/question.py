@@ -10,7 +10,8 @@ from clasp_relay.access.policy.language.maps import encode_text, find_field, get
 from clasp_relay.core.records import Ended, Param
 from clasp_relay.core.rights.memory import Reads
 from clasp_relay.core.rights.port import State
-from clasp_relay.errors import RequestError
+from clasp_relay.core.state.tree import TooMuchError
+from clasp_relay.errors import ErrorCode, RequestError
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.messages import NULL, Value
 
@@ -183,7 +184,12 @@ class Question:
         return True
 
     def match(self, text: str) -> list[Param]:
-        """Returns the params that match a pattern; none when the text is no valid pattern, as captures may make it."""
+        """Returns the params that match a pattern; none when the text is no valid pattern, as captures may make it.
+
+        Raises:
+            RequestError: OVERLOADED; so much else is set there that it would take too long to tell whether any matches.
+                Nobody may do or see then what depends on it, whether by what matches or by nothing that does.
+        """
         try:
             pattern = _parse_pattern(text) if len(text) <= _REMEMBERED_LENGTH else Pattern.parse(text)
         except RequestError:
@@ -192,7 +198,11 @@ class Question:
             param = self.param(text)
             return [] if param is None else [param]
         self.reads.patterns += (pattern,)
-        return [param for param in self._state.match(pattern) if param.value != NULL]
+        try:
+            return [param for param in self._state.match(pattern) if param.value != NULL]
+        except TooMuchError:
+            text = f"too much is set where {text} is looked for; delete something there first"
+            raise RequestError(ErrorCode.OVERLOADED, text, self.address) from None
 
     def _look_up(self, address: str) -> Param | None:
         looked_up = self._looked_up
