@@ -18,9 +18,19 @@ const KINDS: Readonly<Record<number, FailureKind>> = {
 
 const unexpected = (): Failure => new Failure('server', 'The relay sent an unexpected response.')
 
-/** A path with parameters, each percent-encoded: `path\`people/${id}\``. */
-export const path = (parts: TemplateStringsArray, ...values: readonly string[]): string =>
-  parts.reduce((text, part, index) => text + encodeURIComponent(values[index - 1] ?? '') + part)
+/** Ids that would name another call: browsers resolve dots in a path, encoded ones, too. */
+const NO_SEGMENT = /^\.{0,2}$/
+
+/**
+ * A path with parameters, each percent-encoded: `path\`people/${id}\``.
+ *
+ * @throws {Failure} where a parameter cannot stand in a path; ids are whatever a client has written.
+ */
+export function path(parts: TemplateStringsArray, ...values: readonly string[]): string {
+  const wrong = values.find((value) => NO_SEGMENT.test(value))
+  if (wrong !== undefined) throw new Failure('invalid', 'no id', { detail: `“${wrong}” is no id.` })
+  return parts.reduce((text, part, index) => text + encodeURIComponent(values[index - 1] ?? '') + part)
+}
 
 /** The query string of what is given; '' without anything. */
 export function queryOf(query: Query): string {
