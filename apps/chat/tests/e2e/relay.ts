@@ -9,7 +9,8 @@ import { promisify } from 'node:util'
 
 const at = (path: string): string => fileURLToPath(new URL(path, import.meta.url))
 const SOURCE = at('../../../../src')
-const APP = at('../../dist')
+/** The built app. */
+export const APP = at('../../dist')
 const START = 'from clasp_relay.cli import main; main()'
 const PATIENCE_MS = 20_000
 
@@ -47,6 +48,16 @@ export class Relay {
     return relay
   }
 
+  /** Where programs connect. */
+  get socket(): string {
+    return `ws://localhost:${this.port}`
+  }
+
+  /** A file with the token of an administrator, who may write everything. */
+  get tokenFile(): string {
+    return join(this.folder, 'admin-token')
+  }
+
   /** Where people open the chat; `localhost` counts as secure, so that browsers allow cryptography there. */
   get origin(): string {
     return `http://localhost:${this.authPort}`
@@ -66,6 +77,7 @@ export class Relay {
       'data-dir': this.folder,
       'app-config': 'chat',
       'web-root': APP,
+      'admin-token': this.tokenFile,
       'persist-interval': 1,
       ...this.more,
     }

@@ -80,7 +80,8 @@ export const dialogs: typeof english = {
     list: 'Freunde',
     outgoing: 'Offene Anfragen: {count}',
     none: 'Noch keine Freunde',
-    noneText: 'Um eine Freundschaftsanfrage zu senden, öffne in einem Raum ein Profil oder gib eine Benutzer-ID ein.',
+    noneText:
+      'Um jemandem zu schreiben oder eine Freundschaftsanfrage zu senden, öffne in einem Raum ein Profil oder gib eine Benutzer-ID ein.',
     accept: 'Annehmen',
     decline: 'Ablehnen',
     acceptNamed: 'Annehmen: {name}',

@@ -78,7 +78,7 @@ export const dialogs = {
     list: 'Friends',
     outgoing: 'Pending requests: {count}',
     none: 'No friends yet',
-    noneText: 'To send a friend request, open a person’s profile in a room or enter their user ID.',
+    noneText: 'To write to somebody or send a friend request, open their profile in a room or enter their user ID.',
     accept: 'Accept',
     decline: 'Decline',
     acceptNamed: 'Accept: {name}',
