@@ -5,6 +5,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.core.decide import check_param_fits, check_publish_fits, check_signal_fits
 from clasp_relay.core.records import Change, ChangeKind, Param
+from clasp_relay.core.rights.port import Grant
 from clasp_relay.core.session.sessions import SessionState
 from clasp_relay.errors import ErrorCode, RequestError
 from clasp_relay.wire.clasp import ROOM_BYTES
@@ -51,6 +52,18 @@ class DecideTests(SynchronousTestCase):
     def tearDown(self) -> None:
         """Deciding changes nothing."""
         self.assertEqual(self.params.image(), self.image)
+
+    def test_sent_bytes_go_with_the_value_that_they_were_sent_for(self) -> None:
+        """Not with what a policy made of it."""
+        guard = Guard()
+        world = World(permissions=guard)
+        session = memory_session("me", "bob")
+        session.state, session.sent_as = SessionState.LIVE, b" 1"
+        kept = world.relay.decider.set(session, Set("/a", ONE), world.relay.params)
+        self.assertEqual((kept.param.value, kept.param.sent_as), (ONE, b" 1"))
+        guard.grant = lambda *_: Grant(NULL, None)
+        changed = world.relay.decider.set(session, Set("/a", ONE), world.relay.params)
+        self.assertEqual((changed.param.value, changed.param.sent_as), (NULL, b""))
 
     def change(self, message: Set, session_id: str = "me", *, is_live: bool = True) -> Change:
         """Decides a SET of a session of Bob."""

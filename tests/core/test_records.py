@@ -28,7 +28,7 @@ class ParamTests(SynchronousTestCase):
 
 _CHANGES: st.SearchStrategy[Change] = st.builds(
     Change,
-    st.builds(Param, TEXT, VALUES, U64, TEXT, U64, st.none() | U32, TEXT, TEXT),
+    st.builds(Param, TEXT, VALUES, U64, TEXT, U64, st.none() | U32, TEXT, TEXT, st.binary(max_size=9)),
     st.sampled_from(ChangeKind),
     st.booleans(),
     st.booleans(),
@@ -63,6 +63,14 @@ LITERALS: tuple[tuple[Change, bytes], ...] = (
         + ADDRESS
         + b"\x00\x00\x00\x01w\x00\x00\x00\x02\xc3\xa9\x00\x00\x00\x04here"
         b"\x00\x00\x00\x02\x02\x05\x00\x00\x00\x3c\x00\x00\x00\x3c\x00\x00\x00\x00\x03\x93\x87\x09\x00\x00\x00\x03bob",
+    ),
+    (
+        Change(Param("/a", b"\x02\x05", 4, "", 9, sent_as=b" 5")),
+        b"\x01\x01\x02\x00\x00\x00\x00\x00\x00\x00\x00\x04"
+        + TIME
+        + ADDRESS
+        + NOBODY * 3
+        + b"\x00\x00\x00\x02\x02\x05\x00\x00\x00\x02 5",
     ),
     (
         Change(Param("/a", NULL, 4, "", 9), unlock=True),

@@ -441,6 +441,30 @@ class SubscribeTests(SynchronousTestCase):
         writer.say(p.publish("a/b", "3", retain=True), p.publish("x/y", "no"), p.publish("z", "yes", qos=2, id=2))
         self.assertEqual(reader.heard(), ["publish a/b 3 qos 0", "publish z yes qos 1"])
 
+    def test_payload_comes_out_as_it_went_in_after_a_restart(self) -> None:
+        """From the params that were saved; where its value tells the bytes nothing is kept besides."""
+        house = House()
+        writer = house.join()
+        for topic, payload in (("a", '{"n" : 1}'), ("b", '{"n":1}'), ("c", " 7"), ("d", "text")):
+            writer.say(p.publish(topic, payload, retain=True))
+        params = house.site.relay.params.all()
+        self.assertEqual({each.address: each.sent_as for each in params}["/mqtt/a"], b'{"n" : 1}')
+        self.assertEqual([each.address for each in params if each.sent_as], ["/mqtt/a", "/mqtt/c"])
+        house.site.say(house.site.clasp(), Set("/mqtt/c", encode_value(7)))
+        again = House()
+        again.site.relay.params.load(house.site.relay.params.image(), again.site.clock.now_us())
+        again.broker.codec.load(again.site.relay.params.all())
+        told = again.join().say(p.subscribe(1, ("#", 0)))
+        self.assertEqual(
+            sorted(told[1:]),
+            [
+                'publish a {"n" : 1} qos 0 retain',
+                'publish b {"n":1} qos 0 retain',
+                "publish c 7 qos 0 retain",
+                "publish d text qos 0 retain",
+            ],
+        )
+
     def test_payload_comes_out_as_it_went_in(self) -> None:
         """Live and retained, until CLASP writes something else."""
         house = House()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.doors import mqtt_messages
-from clasp_relay.doors.mqtt_messages import Delivery, MqttCodec, Sending
+from clasp_relay.doors.mqtt_messages import Delivery, MqttCodec, Sending, own_bytes
 from clasp_relay.errors import DecodeError, ErrorCode
 from clasp_relay.wire.constants import Signal
 from clasp_relay.wire.messages import NULL, Ack, Error, Publish, SnapshotParam, Value
@@ -20,7 +20,7 @@ class CodecTests(SynchronousTestCase):
 
     def send(self, address: str, payload: bytes, value: Value, revision: int, qos: int = 1) -> None:
         """Has a client's message be set."""
-        self.codec.sending = Sending(address, value, payload, qos, None, {})
+        self.codec.sending = Sending(address, value, payload, qos, None, {}, own_bytes(value, payload))
         self.codec.ack(address, revision)
         self.codec.sending = None
 

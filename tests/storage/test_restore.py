@@ -45,7 +45,7 @@ class RustFileTests(SynchronousTestCase):
         self.assertEqual((restored.left_out, restored.postdated), ("", ""))
         self.assertEqual(restored.image.expires_us, {})
         first, *others = restored.image.params
-        self.assertEqual(first, ("/a", b"\x07" + struct.pack(">d", 1.0), 3, WRITER, TIME_US, None, "", ""))
+        self.assertEqual(first, ("/a", b"\x07" + struct.pack(">d", 1.0), 3, WRITER, TIME_US, None, "", "", b""))
         self.assertEqual(
             [(param.address, param.value, param.revision) for param in others],
             [
@@ -258,6 +258,8 @@ class BrokenFileTests(SynchronousTestCase):
             ({"expires": 1.5}, '"expires" is not an integer'),
             ({"subject": 1}, '"subject" is not a string'),
             ({"origin": 1}, '"origin" is not a string'),
+            ({"sent": 1}, '"sent" is not a string'),
+            ({"sent": "!"}, "param 0 (/a): "),
             ({"encoded": 1}, '"encoded" is not a string'),
             ({"encoded": "!"}, "param 0 (/a): "),
             ({"encoded": ""}, '"encoded" is no value'),

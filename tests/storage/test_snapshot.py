@@ -96,16 +96,17 @@ class DocumentTests(SynchronousTestCase):
         )
 
     def test_document_has_optional_keys_where_they_say_something(self) -> None:
-        """Life time, end, subject, origin and stamp are written where there are any."""
+        """Life time, end, subject, origin, the bytes that were sent, and stamp are written where there are any."""
+        sent = param("/a")._replace(ttl=60, subject="user:1", origin="0a1b", sent_as=b" 1")
         state = StateImage(
-            [param("/a")._replace(ttl=60, subject="user:1", origin="0a1b"), param("/b")._replace(ttl=0)],
+            [sent, param("/b")._replace(ttl=0)],
             [("/c", Ended(7, 5, "user:2", "user:3")), ("/d", Ended(8, 6))],
             {"/a": 99},
         )
         read = document(state)
         self.assertEqual(
-            [[entry.get(key) for key in ("ttl", "expires", "subject", "origin")] for entry in read["params"]],
-            [[60, 99, "user:1", "0a1b"], [0, None, None, None]],
+            [[entry.get(key) for key in ("ttl", "expires", "subject", "origin", "sent")] for entry in read["params"]],
+            [[60, 99, "user:1", "0a1b", "IDE="], [0, None, None, None, None]],
         )
         self.assertEqual(
             read["tombstones"],

@@ -104,7 +104,10 @@ class Decider:
             ttl = before.ttl
         now_us = self._clock.now_us() if self._keeping is None else self._time_us(self._keeping, address)
         due_us = state.due_us(ttl, now_us) if (ttl or self._expires_by_default) and value != NULL else None
-        param = _new(Param, (address, value, revision, session.id, now_us, ttl, subject, session.origin))
+        sent_as = session.sent_as
+        if sent_as and value is not message.value:
+            sent_as = b""
+        param = _new(Param, (address, value, revision, session.id, now_us, ttl, subject, session.origin, sent_as))
         if 4 * len(address) + len(value) > SURELY_FITS_BYTES:
             check_param_fits(param)
         takes_lock = lock and not unlock and value != NULL and session.is_live

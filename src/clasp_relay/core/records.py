@@ -32,6 +32,8 @@ class Param(NamedTuple):
     """Whose token wrote it; empty in open mode."""
     origin: str = ""
     """The client address that it was written from, an IPv6 address as its /64; empty where it counts for nobody."""
+    sent_as: bytes = b""
+    """The bytes that a client of another protocol sent for it; empty where they are what the value becomes."""
 
 
 class Ended(NamedTuple):
@@ -114,7 +116,7 @@ def text_bytes(text: str) -> int:
 
 def param_bytes(param: Param) -> int:
     """Returns how many bytes of the state a param counts for: its address and value."""
-    return text_bytes(param.address) + len(param.value)
+    return text_bytes(param.address) + len(param.value) + len(param.sent_as)
 
 
 MAX_WRITERS = 1_024
@@ -124,8 +126,8 @@ VERSION = 1
 """The first byte of every encoded change. A reader refuses versions that it does not know."""
 
 _HEAD = struct.Struct(">BBHQQ")
-_LOCK, _UNLOCK, _TAKES_LOCK, _TTL, _TTL_SENT, _STAMP, _DUE, _NUMBER, _MESSAGE = (1 << n for n in range(9))
-_KNOWN_FLAGS = (1 << 9) - 1
+_LOCK, _UNLOCK, _TAKES_LOCK, _TTL, _TTL_SENT, _STAMP, _DUE, _NUMBER, _MESSAGE, _SENT_AS = (1 << n for n in range(10))
+_KNOWN_FLAGS = (1 << 10) - 1
 _U32 = struct.Struct(">I")
 _U64 = struct.Struct(">Q")
 _unpack_u32, _unpack_u64 = _U32.unpack_from, _U64.unpack_from
@@ -141,7 +143,8 @@ def encode_change(change: Change) -> bytes:
     flags = change.lock * _LOCK | change.unlock * _UNLOCK | change.takes_lock * _TAKES_LOCK
     tail: list[bytes] = []
     is_timed = not (param.ttl is None and change.ttl is None and change.due_us is None)
-    if is_timed or change.number or change.stamp is not None or change.message is not None:  # not in the usual SET
+    is_more = change.number or change.stamp is not None or change.message is not None or param.sent_as
+    if is_timed or is_more:  # not in the usual SET
         more, tail = _tail(change)
         flags |= more
     address, value = param.address.encode(), param.value
@@ -169,6 +172,9 @@ def _tail(change: Change) -> tuple[int, list[bytes]]:
     if change.message is not None:
         flags |= _MESSAGE
         tail.append(_blob(encode(change.message)))
+    if change.param.sent_as:
+        flags |= _SENT_AS
+        tail.append(_blob(change.param.sent_as))
     return flags, tail
 
 
@@ -192,12 +198,18 @@ def decode_change(data: bytes) -> Change:
         raise DecodeError(f"the record is damaged: {error}") from None
 
 
-def _decode_change(data: bytes) -> Change:
+def _head(data: bytes) -> tuple[int, int, int, int, int]:
+    """Returns version, kind, flags, revision and time, if this relay knows all of it."""
     if not data or data[0] != VERSION:
         raise DecodeError(f"the record is of version {data[0] if data else 'none'}, this relay reads version {VERSION}")
-    _, kind, flags, revision, timestamp_us = _HEAD.unpack_from(data)
-    if flags & ~_KNOWN_FLAGS:
+    found: tuple[int, int, int, int, int] = _HEAD.unpack_from(data)
+    if found[2] & ~_KNOWN_FLAGS:
         raise DecodeError("the record has flags that this relay does not know")
+    return found
+
+
+def _decode_change(data: bytes) -> Change:
+    _, kind, flags, revision, timestamp_us = _head(data)
     address, at = _take(data, _HEAD.size)
     writer, at = _take(data, at)
     subject, at = _take(data, at)
@@ -208,7 +220,7 @@ def _decode_change(data: bytes) -> Change:
     if skip_value(value, 1, value[0]) != len(value):
         raise DecodeError("bytes follow the value of the record")
     ttl = ttl_sent = due_us = stamp = message = None
-    number = 0
+    number, sent_as = 0, b""
     if flags & _TTL:
         ttl, at = _unpack_u32(data, at)[0], at + 4
     if flags & _TTL_SENT:
@@ -223,10 +235,13 @@ def _decode_change(data: bytes) -> Change:
     if flags & _MESSAGE:
         blob, at = _take(data, at)
         message = _message(blob)
+    if flags & _SENT_AS:
+        sent_as, at = _take(data, at)
     if at != len(data):
         raise DecodeError("the record ends too early" if at > len(data) else "bytes follow the record")
+    by = (subject.decode(), origin.decode())
     return Change(
-        Param(address.decode(), value, revision, writer.decode(), timestamp_us, ttl, subject.decode(), origin.decode()),
+        Param(address.decode(), value, revision, writer.decode(), timestamp_us, ttl, *by, sent_as),
         _KINDS[kind],
         flags & _LOCK != 0,
         flags & _UNLOCK != 0,

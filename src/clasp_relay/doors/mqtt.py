@@ -20,7 +20,7 @@ from clasp_relay.core.rights.port import FULL, HiddenKeys
 from clasp_relay.core.session.sessions import Identity, Session
 from clasp_relay.doors.door import DoorCounts, Ports, WhileHandled
 from clasp_relay.doors.handed import refusal_of
-from clasp_relay.doors.mqtt_messages import MqttCodec, Sending
+from clasp_relay.doors.mqtt_messages import MqttCodec, Sending, own_bytes
 from clasp_relay.doors.mqtt_session import KeptTotal, MqttSession, SharedBatches, Subscribed
 from clasp_relay.doors.stream import StreamConnection, StreamFactory
 from clasp_relay.errors import CloseCode, DecodeError, Disconnect, ErrorCode, RequestError
@@ -345,7 +345,7 @@ class Broker:
         codec, relay = self.codec, self.relay
         codec.refusal = None
         limited = relay.counts.limited
-        relay.accept(core, message, 1, WhileHandled(codec, "sending", sending))
+        relay.accept(core, message, 1, _WhileSent(codec, core, sending))
         if relay.counts.limited > limited:
             return RATE_EXCEEDED, False
         refusal = codec.refusal
@@ -370,11 +370,31 @@ class Broker:
         expiry = properties.get(Prop.MESSAGE_EXPIRY)
         if isinstance(expiry, int):
             forwarded[Prop.MESSAGE_EXPIRY] = expiry
-        sending = Sending(address, value, payload, qos, sender, forwarded)
+        own = own_bytes(value, payload) if is_set else b""
+        sending = Sending(address, value, payload, qos, sender, forwarded, own)
         if not is_set:
             return sending, Publish(address, Signal.EVENT, value=value)
         ttl = expiry if isinstance(expiry, int) and 0 < expiry < TTL_ABSOLUTE else None
         return sending, Set(address, value, ttl=None if ttl is None else ttl | TTL_ABSOLUTE)
+
+
+class _WhileSent(WhileHandled):
+    """Has codec and core know a client's message while it is handled."""
+
+    __slots__ = ("_core", "_own")
+
+    def __init__(self, codec: MqttCodec, core: Session, sending: Sending) -> None:
+        super().__init__(codec, "sending", sending)
+        self._core = core
+        self._own = sending.own
+
+    def __enter__(self) -> None:
+        super().__enter__()
+        self._core.sent_as = self._own
+
+    def __exit__(self, *how: object) -> None:
+        self._core.sent_as = b""
+        super().__exit__(*how)
 
 
 class _Kept:
@@ -1056,6 +1076,7 @@ class MqttDoor:
         if self.ports or self._tls_ports:
             return
         self._is_powerless = refusal_of(self.broker.relay, "", self.broker.codec) is not None
+        self.broker.codec.load(self.broker.relay.params.all())
         factory = StreamFactory(self.broker.gate, self.broker.counts, lambda: MqttConnection(self.broker))
         if self._plain is not None:
             self.ports.add(listen(self._reactor, self._plain, factory, "--mqtt-port"))

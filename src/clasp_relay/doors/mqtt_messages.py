@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
+from clasp_relay.core.records import Param
 from clasp_relay.errors import DecodeError, ErrorCode
 from clasp_relay.wire.constants import Signal
 from clasp_relay.wire.messages import NULL, Error, Message, Publish, SignalDefinition, SnapshotParam, Value
@@ -63,6 +64,13 @@ class Sending(NamedTuple):
     qos: int
     sender: object
     properties: Properties
+    own: bytes = b""
+    """``own_bytes`` of a SET."""
+
+
+def own_bytes(value: Value, payload: bytes) -> bytes:
+    """Returns the bytes that a value was sent as, where it alone would not give them; else nothing."""
+    return b"" if value_payload(value) == payload else payload
 
 
 class _Kept(NamedTuple):
@@ -89,6 +97,12 @@ class MqttCodec:
         """The message that is being handled; to be set by the door around it."""
         self.refusal: Error | None = None
         """The ERROR that the last message has led to; to be emptied by the door before it."""
+
+    def load(self, params: Iterable[Param]) -> None:
+        """Takes what clients sent in the relay's life before, with the QoS that nothing else is known of."""
+        for param in params:
+            if param.sent_as and address_topic(self._prefix, param.address) is not None:
+                self._put(param.address, _Kept(param.revision, param.value, param.sent_as, WIRE_QOS))
 
     def decode(self, _data: bytes) -> tuple[Message, int]:
         """Refuses: the door decodes packets.
@@ -172,11 +186,13 @@ class MqttCodec:
         before = self._kept.pop(address, None)
         if before is not None:
             self._kept_bytes -= len(before.payload or b"")
-        payload = None if value_payload(sending.value) == sending.payload else sending.payload
-        if sending.value == NULL or (payload is None and sending.qos == WIRE_QOS):
-            return
-        self._kept[address] = _Kept(revision, sending.value, payload, sending.qos)
-        self._kept_bytes += len(payload or b"")
+        payload = sending.own or None
+        if sending.value != NULL and (payload is not None or sending.qos != WIRE_QOS):
+            self._put(address, _Kept(revision, sending.value, payload, sending.qos))
+
+    def _put(self, address: str, kept: _Kept) -> None:
+        self._kept[address] = kept
+        self._kept_bytes += len(kept.payload or b"")
         while len(self._kept) > MAX_KEPT or self._kept_bytes > MAX_KEPT_BYTES:
             _, oldest = self._kept.popitem(last=False)
             self._kept_bytes -= len(oldest.payload or b"")

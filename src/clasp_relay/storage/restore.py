@@ -168,14 +168,15 @@ class _Reader:
             return
         value = value_of_json(entry["value"]) if encoded is None else encoded
         check_fits(address, value, writer)
-        ttl, subject, origin = None, "", ""
+        ttl, subject, origin, sent_as = None, "", "", b""
         if self._ours:
             ttl = _integer(entry, "ttl", 0, _MAX_U32) if "ttl" in entry else None
             subject = self._name(entry, "subject") if "subject" in entry else ""
             origin = self._name(entry, "origin") if "origin" in entry else ""
+            sent_as = b64decode(_text(entry, "sent"), validate=True) if "sent" in entry else b""
             if "expires" in entry:
                 self._image.expires_us[address] = _integer(entry, "expires", 0, _MAX_U64)
-        self._image.params.append(Param(address, value, revision, writer, timestamp_us, ttl, subject, origin))
+        self._image.params.append(Param(address, value, revision, writer, timestamp_us, ttl, subject, origin, sent_as))
 
     def _tombstone(self, entry: object) -> None:
         if not isinstance(entry, dict):

@@ -118,6 +118,8 @@ def _param_line(param: Param, expires_us: int | None) -> str:
         line += f',"subject":{_to_json(param.subject)}'
     if param.origin:
         line += f',"origin":{_to_json(param.origin)}'
+    if param.sent_as:
+        line += f',"sent":"{b64encode(param.sent_as).decode("ascii")}"'
     return line + "}"
 
 

@@ -57,7 +57,7 @@ def counted_bytes(params: Params) -> int:
     """Returns what should be counted: addresses and values, and the addresses of stamped ends."""
     image = params.image()
     stamped = sum(text_bytes(address) for address, ended in image.ended if ended.stamp is not None)
-    return stamped + sum(text_bytes(one.address) + len(one.value) for one in image.params)
+    return stamped + sum(map(param_bytes, image.params))
 
 
 class TableTests(SynchronousTestCase):
@@ -577,6 +577,7 @@ class TableMachine(RuleBasedStateMachine):
         writer=st.sampled_from("xy"),
         lock=st.booleans(),
         is_stamped=st.booleans(),
+        sent_as=st.sampled_from((b"", b"", b" 1", b"  [ 1 ]  ")),
     )
     def write(
         self,
@@ -588,6 +589,7 @@ class TableMachine(RuleBasedStateMachine):
         writer: str,
         lock: bool,
         is_stamped: bool,
+        sent_as: bytes,
     ) -> None:
         """One SET."""
         set_before = self.params.get(address)
@@ -597,7 +599,7 @@ class TableMachine(RuleBasedStateMachine):
         if ttl is None and set_before is not None:
             ttl = set_before.ttl
         revision = self.params.last_revision(address) + 1
-        change = Param(address, value(obj), revision, writer, self.now_us, ttl, subject, origin)
+        change = Param(address, value(obj), revision, writer, self.now_us, ttl, subject, origin, sent_as)
         before, surely_fits = self.params.image(), self.params.has_room(change)
         try:
             chosen = self.params.victims([written(self.params, change, stamp=stamp)])

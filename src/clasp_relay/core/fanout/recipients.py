@@ -82,7 +82,7 @@ class Recipients:
             rule: what decides who is told; None where everybody is.
         """
         param, _, lock, unlock, ttl, _, _, _, _, _ = change
-        address, value, revision, _, _, _, _, _ = param
+        address, value, revision, _, _, _, _, _, _ = param
         self.sent[_PARAM_AT] += 1
         route = self._table.route(address)
         whole = route.deliveries[_PARAM_AT] or self._work_out(route, _PARAM)

@@ -226,5 +226,5 @@ def _is_told(session: Session, address: str) -> bool:
 
 
 def _entry(param: Param) -> SnapshotParam:
-    address, value, revision, writer, timestamp_us, _, _, _ = param
+    address, value, revision, writer, timestamp_us, _, _, _, _ = param
     return _new(SnapshotParam, (address, value, revision, writer or None, timestamp_us))

@@ -186,6 +186,7 @@ class Session:
         "peer",
         "pending_bundles",
         "received",
+        "sent_as",
         "state",
         "subscriptions",
         "unrecorded",
@@ -210,6 +211,8 @@ class Session:
         """Messages that it sent."""
         self.errors = 0
         """ERRORs that it was sent."""
+        self.sent_as = b""
+        """The bytes that its client sent for the SET that is being handled, where the value does not become them."""
         self.state = SessionState.NEW
         self.name = ""
         self.features = 0

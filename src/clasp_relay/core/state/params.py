@@ -167,14 +167,14 @@ class Params:
 
     def has_room(self, param: Param) -> bool:
         """Tells whether one written param surely fits, beside what a bundle writes in a moment; the usual case."""
-        address, value, _, _, _, _, subject, origin = param
+        address, value, _, _, _, _, subject, origin, sent_as = param
         before = self._params.get(address)
+        before_bytes = 0 if before is None else len(before.value) + len(before.sent_as)
+        more_bytes = len(value) + len(sent_as) - before_bytes
         if before is None:
-            more_bytes = 4 * len(address) + len(value)
-        else:
-            more_bytes = len(value) - len(before.value)
-            if more_bytes <= 0 and before.subject == subject and before.origin == origin:
-                return True
+            more_bytes += 4 * len(address)
+        elif more_bytes <= 0 and before.subject == subject and before.origin == origin:
+            return True
         if before is None or more_bytes > 0:
             max_params, max_bytes = self._room_of(subject)
             if self.reserved:
@@ -184,7 +184,7 @@ class Params:
             ) or self.state_bytes + more_bytes > max_bytes:
                 return False
         if before is not None:
-            more_bytes += 4 * len(address) + len(before.value)
+            more_bytes += 4 * len(address) + before_bytes
         owner, place = self._owners(subject, origin)
         more_params = self.reserved.more_params
         more_bytes += self.reserved.more_bytes
@@ -316,7 +316,7 @@ class Params:
         if kind is not _WRITE:
             self._apply_without_value(change)
             return
-        address, value, _, writer, _, _, subject, origin = param
+        address, value, _, writer, _, _, subject, origin, sent_as = param
         before = self._params.get(address)
         if value == NULL:
             self.locks.release(address)
@@ -327,11 +327,11 @@ class Params:
         if before is None:
             self._tree.add(address)
             self._forget(address)
-            self.state_bytes += text_bytes(address) + len(value)
+            self.state_bytes += text_bytes(address) + len(value) + len(sent_as)
             self._count(param)
         else:
-            before_bytes = len(before.value)
-            more_bytes = len(value) - before_bytes
+            before_bytes = len(before.value) + len(before.sent_as)
+            more_bytes = len(value) + len(sent_as) - before_bytes
             self.state_bytes += more_bytes
             self.replaced_bytes += before_bytes
             if before.subject != subject or before.origin != origin:
@@ -475,4 +475,4 @@ def _place_after(change: Change) -> tuple[str, str, int]:
 
 def _freed(param: Param, *, stays: bool) -> tuple[int, int]:
     """Returns how many places and bytes the end of a param frees, where its address may stay stamped."""
-    return (0, len(param.value)) if stays else (1, param_bytes(param))
+    return (0, len(param.value) + len(param.sent_as)) if stays else (1, param_bytes(param))
