@@ -232,7 +232,7 @@ class PublishingTests(SynchronousTestCase):
 
     def test_message_that_fits_only_in_messagepack_is_refused(self) -> None:
         """What MessagePack says in one byte can take nine in binary; it is no fault of ours."""
-        document = {"type": "PUBLISH", "address": "/a", "signal": "event", "value": [1] * 15_000}
+        document = {"type": "PUBLISH", "address": "/a", "signal": "event", "value": [1] * 7_900}
         data = encode_frame(msgpack.packb(document))
         self.sender.send_bytes(data)
         self.assertEqual(codes(self.sender.hear()), [ErrorCode.VALUE])
