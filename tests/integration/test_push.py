@@ -14,6 +14,7 @@ from clasp_relay.wire.messages import NULL, Set
 from tests.certificates import HOST, issue
 from tests.integration.accounts import AccountsRelay, AccountsTestCase, Person, event, put
 from tests.integration.process import wait_until
+from tests.integration.test_tls import DENYING
 from tests.push.push_service import Browser, Received, check_vapid
 
 ROOM, DM = "/chat/room/r1", "/chat/room/dm-ann-bob"
@@ -80,11 +81,13 @@ class PushTests(AccountsTestCase):
         self.relay = self.begin()
 
     def begin(self, *more: str) -> AccountsRelay:
-        """Starts the relay on the files of the one before."""
+        """Starts the relay on the files of the one before, without memory that is writable and executable."""
         options = ("--push-allow", self.service.place, "--push-contact", "mailto:op@relay.example")
         turn = ("--turn-url", "turn:t.example:3478", "--turn-secret", str(self.secret))
         trust = {"SSL_CERT_FILE": str(self.service.certificate)}
-        return self.start_accounts("--app-config", "chat", *options, *turn, *more, variables=trust)
+        return self.start_accounts(
+            "--app-config", "chat", *options, *turn, *more, command=("-c", DENYING), variables=trust
+        )
 
     def call(self, method: str, path: str, token: str, body: object = None) -> tuple[int, Any]:
         """Calls the auth API."""

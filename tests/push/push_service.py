@@ -12,7 +12,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from twisted.internet.ssl import Certificate, PrivateCertificate, trustRootFromCertificates
+from OpenSSL import SSL, crypto
+from twisted.internet.ssl import PrivateCertificate
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
@@ -87,10 +88,11 @@ class PushService(Resource):
         self.issued: Issued = issue(HOST)
         self.port: Any = None
 
-    @property
-    def trust_root(self) -> Any:
-        """What believes this service's certificate alone."""
-        return trustRootFromCertificates([Certificate.loadPEM(self.issued.pem)])
+    def trust(self, context: SSL.Context) -> None:
+        """Believes this service's certificate alone."""
+        store = context.get_cert_store()
+        assert store is not None, "a context without a store"
+        store.add_cert(crypto.X509.from_cryptography(self.issued.certificate))
 
     @property
     def origin(self) -> str:

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from threading import Event
 from typing import Any
 
+from OpenSSL import SSL
+from service_identity import VerificationError
 from treq.client import HTTPClient
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
-from twisted.web._newclient import _WrapperException
 from twisted.web.client import URI, ResponseFailed
 
 from clasp_relay.access.refusals import Busy
@@ -141,7 +142,7 @@ class AgentTests(TestCase):
             return succeed(list(left.pop(0)))
 
         places = Places(resolve, [self.service.origin.removeprefix("https://")] if allowed else [])
-        return HTTPClient(make_agent(REACTOR, places, self.service.trust_root))
+        return HTTPClient(make_agent(REACTOR, places, self.service.trust))
 
     async def post(self, client: HTTPClient, url: str | None = None) -> int:
         """Posts something; returns the status."""
@@ -158,7 +159,7 @@ class AgentTests(TestCase):
         """What was found when it subscribed does not count: each request looks anew, once, and that answer counts."""
         answers = [["8.8.8.8"], ["127.0.0.1"], ["8.8.8.8", "127.0.0.1"]]
         places = Places(lambda *_: succeed(answers.pop(0)))
-        client = HTTPClient(make_agent(REACTOR, places, self.service.trust_root))
+        client = HTTPClient(make_agent(REACTOR, places, self.service.trust))
         self.assertEqual(await places.addresses(place_of(f"{self.service.origin}/x")), ["8.8.8.8"])
         for _ in range(2):
             with self.assertRaises(ForbiddenPlaceError):
@@ -174,12 +175,12 @@ class AgentTests(TestCase):
     async def test_certificate_must_be_the_hosts(self) -> None:
         """Of an authority that is believed."""
         places = Places(lambda *_: succeed(["127.0.0.1"]), [self.service.origin.removeprefix("https://")])
-        with self.assertRaises(_WrapperException):
+        with self.assertRaises(SSL.Error):
             await self.post(HTTPClient(make_agent(REACTOR, places)))
         other = self.service.origin.replace("localhost", "other.example")
         places = Places(lambda *_: succeed(["127.0.0.1"]), [other.removeprefix("https://")])
-        with self.assertRaises(_WrapperException):
-            await self.post(HTTPClient(make_agent(REACTOR, places, self.service.trust_root)), f"{other}/x")
+        with self.assertRaises(VerificationError):
+            await self.post(HTTPClient(make_agent(REACTOR, places, self.service.trust)), f"{other}/x")
         self.assertEqual(self.service.received, [])
 
     async def test_answer_that_is_too_long_is_cut(self) -> None:

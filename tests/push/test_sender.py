@@ -37,7 +37,7 @@ class SenderTests(TestCase):
 
     def make(self, *allowed: str) -> Sender:
         """Returns a sender that may send there."""
-        agent = make_agent(REACTOR, Places(lambda *_: succeed(["127.0.0.1"]), allowed), self.service.trust_root)
+        agent = make_agent(REACTOR, Places(lambda *_: succeed(["127.0.0.1"]), allowed), self.service.trust)
         made = Sender(REACTOR, agent, self.vapid, InlineWorkers(), lambda each: self.gone.append(each.endpoint))
         self.addCleanup(made.close)
         return made

@@ -45,7 +45,7 @@ class WebPushTests(TestCase):
         self.addCleanup(users.close)
         allowed = (self.service.origin.removeprefix("https://"),)
         settings = Settings(push_allow=allowed, push_contact="mailto:op@relay.example")
-        push = WebPush(settings, REACTOR, self.world.relay, SEES_ALL, lambda *_: True, self.service.trust_root)
+        push = WebPush(settings, REACTOR, self.world.relay, SEES_ALL, lambda *_: True, self.service.trust)
         push.open(users.push, InlineWorkers())
         return push
 

@@ -15,11 +15,21 @@ from threading import Thread
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from OpenSSL import SSL
+from service_identity import CertificateError, VerificationError
+from service_identity.pyopenssl import verify_hostname
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, wrapClientTLS
-from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
-from twisted.internet.ssl import optionsForClientTLS
+from twisted.internet.interfaces import (
+    IHandshakeListener,
+    IOpenSSLClientConnectionCreator,
+    IProtocol,
+    IProtocolFactory,
+    IStreamClientEndpoint,
+)
+from twisted.internet.protocol import connectionDone as CONNECTION_DONE
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
+from twisted.python.failure import Failure
 from twisted.web.client import URI, Agent, HTTPConnectionPool
 from twisted.web.iweb import IAgent, IAgentEndpointFactory
 from zope.interface import implementer
@@ -213,43 +223,47 @@ class LookUps:
             begin()
 
 
-def make_agent(reactor: Any, places: Places, trust_root: Any = None) -> IAgent:
+Trust = Callable[[SSL.Context], None]
+"""Says whose certificates are believed."""
+
+
+def make_agent(reactor: Any, places: Places, trust: Trust = SSL.Context.set_default_verify_paths) -> IAgent:
     """Returns what makes requests to push services.
 
     Args:
         reactor: connects.
         places: tells where a push service is.
-        trust_root: whose certificates are believed; None for those that the machine knows.
+        trust: says whose certificates are believed; by default those that the machine knows.
     """
     pool = HTTPConnectionPool(reactor, persistent=False)
-    agent: IAgent = Agent.usingEndpointFactory(reactor, _EndpointFactory(reactor, places, trust_root), pool)
+    agent: IAgent = Agent.usingEndpointFactory(reactor, _EndpointFactory(reactor, places, trust), pool)
     return agent
 
 
 @implementer(IAgentEndpointFactory)
 class _EndpointFactory:
-    def __init__(self, reactor: Any, places: Places, trust_root: Any) -> None:
+    def __init__(self, reactor: Any, places: Places, trust: Trust) -> None:
         self._reactor = reactor
         self._places = places
-        self._trust_root = trust_root
+        self._trust = trust
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:  # noqa: N802 - Twisted's
         """Returns what connects to a URL."""
         if uri.scheme != b"https":
             raise ForbiddenPlaceError("The endpoint must be an https URL of a push service.")
         place = Place(uri.host.decode("ascii"), uri.port)
-        return _CheckedEndpoint(self._reactor, self._places, place, self._trust_root)
+        return _CheckedEndpoint(self._reactor, self._places, place, self._trust)
 
 
 @implementer(IStreamClientEndpoint)
 class _CheckedEndpoint:
     """Connects with TLS to one of the addresses that were looked at."""
 
-    def __init__(self, reactor: Any, places: Places, place: Place, trust_root: Any) -> None:
+    def __init__(self, reactor: Any, places: Places, place: Place, trust: Trust) -> None:
         self._reactor = reactor
         self._places = places
         self._place = place
-        self._trust_root = trust_root
+        self._trust = trust
 
     def connect(self, protocol_factory: IProtocolFactory) -> Deferred[IProtocol]:
         """See ``IStreamClientEndpoint``."""
@@ -257,37 +271,101 @@ class _CheckedEndpoint:
 
     async def _connect(self, protocol_factory: IProtocolFactory) -> IProtocol:
         host, port = self._place
-        options = {} if self._trust_root is None else {"trustRoot": self._trust_root}
         failed: Exception | None = None
         for address in await self._places.addresses(self._place):
             plain = (TCP6ClientEndpoint if ":" in address else TCP4ClientEndpoint)(
                 self._reactor, address, port, CONNECT_S
             )
-            endpoint = wrapClientTLS(optionsForClientTLS(host, **options), plain)
-            factory = WrappingFactory(protocol_factory)
-            factory.protocol = _Bounded
+            endpoint = wrapClientTLS(_Tls(host, self._trust), plain)
             try:
-                wrapper = await endpoint.connect(factory)
+                wrapper = await endpoint.connect(_Factory(protocol_factory, host))
+                assert isinstance(wrapper, _Checked), "connected with another protocol"
+                await wrapper.ready
             except Exception as error:
                 failed = error
             else:
-                assert isinstance(wrapper, _Bounded), "connected with another protocol"
                 inner: IProtocol = wrapper.wrappedProtocol
                 return inner
         assert failed is not None, "a push service without addresses"
         raise failed
 
 
-class _Bounded(ProtocolWrapper):
-    """Ends a connection that says too much."""
+@implementer(IOpenSSLClientConnectionCreator)
+class _Tls:
+    """Begins TLS without callbacks from OpenSSL into Python, as ``net.tls`` does and Twisted's own options do not.
+
+    They would need memory that can be written and executed, which systemd's ``MemoryDenyWriteExecute`` denies.
+    """
+
+    def __init__(self, host: str, trust: Trust) -> None:
+        self._host = host
+        self._context = SSL.Context(SSL.TLS_METHOD)
+        self._context.set_min_proto_version(SSL.TLS1_2_VERSION)
+        self._context.set_verify(SSL.VERIFY_PEER)
+        trust(self._context)
+
+    def clientConnectionForTLS(self, _protocol: Any) -> SSL.Connection:  # noqa: N802 - Twisted's
+        """See ``IOpenSSLClientConnectionCreator``; OpenSSL checks the chain, ``_Checked`` the name."""
+        connection = SSL.Connection(self._context, None)
+        connection.set_tlsext_host_name(self._host.encode("ascii"))
+        connection.set_connect_state()
+        return connection
+
+
+class _Factory(WrappingFactory):
+    """Makes protocols that know whom they are to talk to."""
+
+    noisy = False
+
+    def __init__(self, inner: IProtocolFactory, host: str) -> None:
+        WrappingFactory.__init__(self, inner)  # type: ignore[arg-type]  # Twisted leaves WP open
+        self._host = host
+
+    def buildProtocol(self, addr: Any) -> _Checked:
+        """See ``IProtocolFactory``."""
+        return _Checked(self, self.wrappedFactory.buildProtocol(addr), self._host)
+
+
+@implementer(IHandshakeListener)
+class _Checked(ProtocolWrapper):
+    """Begins to talk once the other side has proved its name, and ends a connection that says too much."""
 
     received = 0
+
+    def __init__(self, factory: Any, inner: Any, host: str) -> None:
+        ProtocolWrapper.__init__(self, factory, inner)
+        self._host = host
+        self.ready: Deferred[None] = Deferred()
+        """Fires when the handshake is over and the name is right."""
+
+    def makeConnection(self, transport: Any) -> None:
+        """Waits for the handshake."""
+        self.transport = transport
+
+    def handshakeCompleted(self) -> None:  # noqa: N802 - Twisted's
+        """Checks the name, then begins."""
+        transport: Any = self.transport
+        try:
+            verify_hostname(transport.getHandle(), self._host)
+        except (VerificationError, CertificateError) as error:
+            transport.abortConnection()
+            self.ready.errback(error)
+            return
+        ProtocolWrapper.makeConnection(self, transport)
+        self.ready.callback(None)
 
     def dataReceived(self, data: bytes) -> None:
         """Passes on what came."""
         self.received += len(data)
         if self.received > MAX_ANSWER_BYTES:
-            assert self.transport is not None, "data without a connection"
-            self.transport.abortConnection()  # type: ignore[attr-defined]  # TCP and TLS have it
+            transport: Any = self.transport
+            transport.abortConnection()
         else:
             ProtocolWrapper.dataReceived(self, data)
+
+    def connectionLost(self, reason: Failure = CONNECTION_DONE) -> None:
+        """Tells whoever waits."""
+        if self.connected:
+            ProtocolWrapper.connectionLost(self, reason)
+        elif not self.ready.called:
+            self.ready.errback(reason)

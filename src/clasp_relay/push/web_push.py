@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from OpenSSL import SSL
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
@@ -17,7 +18,7 @@ from clasp_relay.core.relay import Relay
 from clasp_relay.core.session.sessions import Identity
 from clasp_relay.logs import events
 from clasp_relay.push.chat import ChatNotices
-from clasp_relay.push.destinations import LookUps, Places, make_agent
+from clasp_relay.push.destinations import LookUps, Places, Trust, make_agent
 from clasp_relay.push.encryption import Vapid, make_vapid_key
 from clasp_relay.push.sender import MAX_WAITING, Notice, Sender
 from clasp_relay.push.subscriptions import Subscriptions
@@ -36,7 +37,7 @@ class WebPush:
         relay: the core.
         identity: as whom it watches what is said.
         may_enter: tells whether a subject (the second argument) may enter a room, and so read it.
-        trust_root: whose certificates are believed of push services; None for those that the machine knows.
+        trust: says whose certificates are believed of push services; by default those that the machine knows.
     """
 
     def __init__(
@@ -46,14 +47,14 @@ class WebPush:
         relay: Relay,
         identity: Identity,
         may_enter: Callable[[str, str], bool],
-        trust_root: Any = None,
+        trust: Trust = SSL.Context.set_default_verify_paths,
     ) -> None:
         # Whoever subscribes may name hosts whose name servers do not answer; what is sent does not wait for them.
         self.subscriptions = Subscriptions(Places(LookUps(reactor).resolve, settings.push_allow), time.time)
         """The browsers."""
         self._contact = settings.push_contact or ""
         self._reactor = reactor
-        self._agent = make_agent(reactor, Places(LookUps(reactor).resolve, settings.push_allow), trust_root)
+        self._agent = make_agent(reactor, Places(LookUps(reactor).resolve, settings.push_allow), trust)
         self._workers = ThreadWorkers(reactor, 1, MAX_WAITING, "push")
         self._notices = ChatNotices(relay, identity, self.subscriptions, may_enter, self._send)
         self._vapid: Vapid | None = None
