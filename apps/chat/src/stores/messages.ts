@@ -28,6 +28,9 @@ import { useSettingsStore } from './settings'
 import type { ChatMessage, Draft, MsgId, RoomId, UserId } from './types'
 
 const PAGE = 50
+/** Between what arrives in one moment, as the clock counts it. */
+const BETWEEN_MS = 0.001
+const SAME_MOMENT_MS = 100
 /** An event of the relay arrives within this time; where it carries another one, that is no time of the relay. */
 const MAX_TRANSIT_MS = 30_000
 
@@ -54,6 +57,8 @@ export const useMessagesStore = defineStore('messages', () => {
   const systemLines = new SystemLines(members.nameOf)
   let lineCount = 0
   let storageFailed = false
+  /** The time of the last arrival that the relay did not date, ms. */
+  let lastArrival = 0
   const verifier = new Verifier(runtime)
   const views = new Views(runtime, members, reactions)
   const me = (): UserId => runtime.self.userId
@@ -91,7 +96,7 @@ export const useMessagesStore = defineStore('messages', () => {
       timelines.set(roomId, withoutMessage(timelines.get(roomId) ?? EMPTY, msgId))
     },
     append: async (roomId, arrival) => {
-      await log.append(roomId, (await runtime.rooms.get(roomId)?.room()) ?? null, [arrival])
+      await log.append(roomId, (await runtime.rooms.get(roomId)?.room()) ?? null, [{ ...arrival, at: arrivalTime() }])
     },
     mayModerate: (roomId) => members.rights(roomId).moderate,
     mentions: (roomId, text, encrypted) =>
@@ -244,11 +249,19 @@ export const useMessagesStore = defineStore('messages', () => {
     }
   }
 
+  /** The relay's time, ms; what arrives in the same moment keeps its order. */
+  function arrivalTime(): number {
+    const current = runtime.connection.serverNow()
+    const isSameMoment = lastArrival >= current && lastArrival < current + SAME_MOMENT_MS
+    lastArrival = isSameMoment ? lastArrival + BETWEEN_MS : current
+    return lastArrival
+  }
+
   /** When the relay accepted what arrives now. It says so itself, unless it keeps nothing of this room. */
   function acceptance({ atMs }: Update): Pick<Arrival, 'at' | 'dated'> {
     const arrivedAt = runtime.connection.serverNow()
     const isTime = atMs !== null && Math.abs(atMs - arrivedAt) <= MAX_TRANSIT_MS
-    return isTime ? { at: atMs, dated: true } : { at: Math.round(arrivedAt) }
+    return isTime ? { at: atMs, dated: true } : { at: arrivalTime() }
   }
 
   /** Whether a user may delete what others wrote, as far as is known here and now. */
