@@ -48,11 +48,6 @@ export class Relay {
     return relay
   }
 
-  /** Where programs connect. */
-  get socket(): string {
-    return `ws://localhost:${this.port}`
-  }
-
   /** A file with the token of an administrator, who may write everything. */
   get tokenFile(): string {
     return join(this.folder, 'admin-token')
