@@ -1,6 +1,6 @@
-import { fileURLToPath, URL } from 'node:url'
 import vue from '@vitejs/plugin-vue'
 import { defineConfig } from 'vitest/config'
+import { buildSettings, settings } from './build/settings.ts'
 import { shell, WORKER } from './build/shell.ts'
 
 const AUTH_API = 'http://127.0.0.1:7350'
@@ -8,14 +8,7 @@ const RELAY = 'ws://127.0.0.1:7330'
 
 export default defineConfig({
   plugins: [vue(), shell()],
-  resolve: { alias: { '@': fileURLToPath(new URL('./src', import.meta.url)) } },
-  define: {
-    __VUE_OPTIONS_API__: 'false',
-    __VUE_PROD_DEVTOOLS__: 'false',
-    __VUE_I18N_LEGACY_API__: 'false',
-    __VUE_I18N_FULL_INSTALL__: 'false',
-    __INTLIFY_PROD_DEVTOOLS__: 'false',
-  },
+  ...settings,
   server: {
     port: 5173,
     strictPort: true,
@@ -28,12 +21,9 @@ export default defineConfig({
     },
   },
   build: {
-    target: 'es2022',
-    // A strict Content-Security-Policy forbids inline modules and data: scripts.
-    assetsInlineLimit: 0,
-    modulePreload: { polyfill: false },
+    ...buildSettings,
     rolldownOptions: {
-      input: { index: 'index.html', console: 'console.html', sw: 'src/sw.ts' },
+      input: { index: 'index.html', sw: 'src/sw.ts' },
       output: {
         entryFileNames: (chunk) => (chunk.name === 'sw' ? WORKER : 'assets/[name]-[hash].js'),
         chunkFileNames: ({ moduleIds }) =>

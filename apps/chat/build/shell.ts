@@ -2,38 +2,43 @@ import { createHash } from 'node:crypto'
 import { readdir, readFile, writeFile } from 'node:fs/promises'
 import { join, relative, resolve } from 'node:path'
 import { gzipSync } from 'node:zlib'
-import type { Plugin } from 'vite'
+import vue from '@vitejs/plugin-vue'
+import { build, type Plugin } from 'vite'
+import { buildSettings, settings } from './settings.ts'
 
 /** The service worker's file. It must be at the root, which is its scope. */
 export const WORKER = 'sw.js'
 
-/** The console's page. */
-const CONSOLE = 'console.html'
 /** The emoji data: large, and therefore cached only when it is first used. */
 const ON_DEMAND = /assets\/emoji-/
 const PACKED = /\.(html|js|css|json|svg|webmanifest)$/
 
-type Bundle = Parameters<Extract<Plugin['generateBundle'], (...rest: never[]) => unknown>>[1]
-
-/** The files that only the console needs: what its page leads to and the chat's does not. The chat never loads them. */
-function filesOfConsole(bundle: Bundle): Set<string> {
-  const reach = (entry: string): Set<string> => {
-    const found = new Set<string>()
-    const visit = (name: string): void => {
-      if (found.has(name)) return
-      found.add(name)
-      const output = bundle[name]
-      if (output?.type !== 'chunk') return
-      const { importedCss = [], importedAssets = [] } = output.viteMetadata ?? {}
-      for (const next of [...output.imports, ...output.dynamicImports, ...importedCss, ...importedAssets]) visit(next)
-    }
-    for (const output of Object.values(bundle)) {
-      if (output.type === 'chunk' && output.isEntry && output.name === entry) visit(output.fileName)
-    }
-    return found
-  }
-  const chat = reach('index')
-  return new Set([CONSOLE, ...[...reach('console')].filter((name) => !chat.has(name))])
+/**
+ * Builds the console into the same folder, after the chat and apart from it: what both use is there twice, so that the
+ * chat's files are neither more nor larger because of the console.
+ */
+async function buildConsole(root: string, outDir: string): Promise<void> {
+  await build({
+    ...settings,
+    configFile: false,
+    root,
+    publicDir: false,
+    plugins: [vue()],
+    logLevel: 'warn',
+    build: {
+      ...buildSettings,
+      outDir,
+      emptyOutDir: false,
+      rolldownOptions: {
+        input: 'console.html',
+        output: {
+          entryFileNames: 'assets/console-[name]-[hash].js',
+          chunkFileNames: 'assets/console-[name]-[hash].js',
+          assetFileNames: 'assets/console-[name]-[hash][extname]',
+        },
+      },
+    },
+  })
 }
 
 async function filesOf(folder: string): Promise<string[]> {
@@ -46,24 +51,23 @@ async function filesOf(folder: string): Promise<string[]> {
 }
 
 /**
- * Completes a build: writes the file list into the service worker, and compresses files for servers that use them.
+ * Completes a build: writes the chat's files into the service worker, builds the console, and compresses files for servers
+ * that use them.
  */
 export function shell(): Plugin {
+  let root = ''
   let folder = ''
-  let console = new Set<string>()
   return {
     name: 'chat-shell',
     apply: 'build',
     configResolved(config) {
-      folder = resolve(config.root, config.build.outDir)
-    },
-    generateBundle(_, bundle) {
-      console = filesOfConsole(bundle)
+      root = config.root
+      folder = resolve(root, config.build.outDir)
     },
     async closeBundle() {
       const names = await filesOf(folder)
       if (!names.includes(WORKER)) return
-      const kept = names.filter((name) => name !== WORKER && !ON_DEMAND.test(name) && !console.has(name))
+      const kept = names.filter((name) => name !== WORKER && !ON_DEMAND.test(name))
       const hash = createHash('sha256')
       for (const name of kept) hash.update(name).update(await readFile(join(folder, name)))
       const paths = kept.map((name) => (name === 'index.html' ? '/' : `/${name}`))
@@ -72,7 +76,8 @@ export function shell(): Plugin {
         .replaceAll('__SHELL_FILES__', JSON.stringify(paths))
         .replaceAll('__SHELL_VERSION__', JSON.stringify(hash.digest('hex').slice(0, 16)))
       await writeFile(worker, code)
-      for (const name of names.filter((one) => PACKED.test(one))) {
+      await buildConsole(root, folder)
+      for (const name of (await filesOf(folder)).filter((one) => PACKED.test(one))) {
         const file = join(folder, name)
         await writeFile(`${file}.gz`, gzipSync(await readFile(file), { level: 9 }))
       }
