@@ -18,7 +18,7 @@ TAKES_ANY_JSON = ("/api/params/", "/api/events/", "/files")
 LEFT_OUT = ("/api/stream", "/api/admin/")
 """The path whose answers go on for ever, and those of the console, which the server of the test does not have."""
 
-EXAMPLES = 25
+EXAMPLES = 15
 """Requests per operation, kind of data and bearer."""
 
 

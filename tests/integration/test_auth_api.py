@@ -273,7 +273,7 @@ class AuthApiTests(TestCase):
                 capture_output=True,
                 text=True,
                 env=os.environ,
-                timeout=300,
+                timeout=570,
                 check=False,
             )
 
@@ -285,4 +285,4 @@ class AuthApiTests(TestCase):
         self.assertIn(f"{sum(len(set(path) & METHODS) for path in paths)} operations", result.stdout)
         self.assertEqual(self.flushLoggedErrors(), [])
 
-    test_api_keeps_to_its_description.timeout = 330  # type: ignore[attr-defined]
+    test_api_keeps_to_its_description.timeout = 600  # type: ignore[attr-defined]
