@@ -58,6 +58,11 @@ export class Relay {
     return `http://localhost:${this.authPort}`
   }
 
+  /** Where programs connect that are no pages. */
+  get socket(): string {
+    return `ws://127.0.0.1:${this.port}/ws`
+  }
+
   /** Starts it, also again after a stop, on the same ports with the same data. */
   async run(): Promise<void> {
     const options = {
