@@ -213,7 +213,13 @@ describe('the console', () => {
       .poll(
         async () => {
           await signIn('boss', 'correct horse')
-          await page.waitForTimeout(500)
+          // Signing in takes a while, and ends here or on the page that was wanted.
+          await page.locator('button[aria-busy]').waitFor({ state: 'detached' })
+          await page
+            .getByRole('alert')
+            .or(page.getByRole('heading', { name: 'Users and guests' }))
+            .first()
+            .waitFor()
           return new URL(page.url()).pathname
         },
         { timeout: 20_000 },
