@@ -26,16 +26,17 @@ class World:
     Args:
         folder: where the files are.
         disk: does what is done on the disk.
+        sql: does what is done to the records.
     """
 
-    def __init__(self, folder: Path, disk: Workers | None = None) -> None:
+    def __init__(self, folder: Path, disk: Workers | None = None, sql: Workers | None = None) -> None:
         self.stack = Stack()
         self.folder = folder / "files"
         folder.mkdir(exist_ok=True)
         self.store = FileStore(self.folder, folder / "files.db")
         self.files = Files(
             store=self.store,
-            sql=InlineWorkers(),
+            sql=sql or InlineWorkers(),
             disk=disk or InlineWorkers(),
             quotas=FileQuotas(LIMITS),
             recognise=self.stack.accounts.recognise,

@@ -30,10 +30,11 @@ class FilesSite:
     Args:
         folder: where they are.
         disk: does what is done on the disk.
+        sql: does what is done to the records.
     """
 
-    def __init__(self, folder: Path, disk: Workers | None = None) -> None:
-        self.world = World(folder, disk)
+    def __init__(self, folder: Path, disk: Workers | None = None, sql: Workers | None = None) -> None:
+        self.world = World(folder, disk, sql)
         api = make_files_resource(self.world.files, origins=Origins(None), addresses=ClientAddresses(()))
         self.memory = MemorySite(Resource())
         self.memory.site.resource.putChild(b"files", api)
@@ -159,6 +160,14 @@ class FilesApiTests(SynchronousTestCase):
         head = f"POST /files HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {self.site.world.alice}\r\n"
         answer = self.site.memory.send(head.encode() + b"Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n")
         self.assertEqual((answer.status, set(answer.json)), (411, {"error"}))
+
+    def test_upload_elsewhere_is_not_found(self) -> None:
+        """Other spellings of the path are refused in a sentence: nothing has taken their bodies."""
+        for path in ("/%66iles", "/files%3Fx", "/%66iles?x=1"):
+            with self.subTest(path=path):
+                answer = self.site.memory.request("POST", path, b"hello", bearer=self.site.world.alice)
+                self.assertEqual(answer.status, 404)
+        self.assertEqual((self.site.world.names, self.site.world.files.quotas.bytes), ([], 0))
 
     def test_full_disk_is_507(self) -> None:
         """With a sentence; a fault of ours is no secret told."""
@@ -310,6 +319,35 @@ class SlowTests(SynchronousTestCase):
         self.disk.finish()
         self.assertTrue(transport.disconnected or transport.disconnecting)
         self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+
+
+class EarlyTests(SynchronousTestCase):
+    """The records are looked up when the test says so."""
+
+    def setUp(self) -> None:
+        """Somebody has sent a file."""
+        self.sql = SteppedWorkers()
+        self.site = FilesSite(Path(self.mktemp()), None, self.sql)
+        self.addCleanup(self.site.world.store.close)
+        upload = self.site.world.files.begin(self.site.world.alice, "192.0.2.1", 5)
+        upload.write(b"hello")
+        done = upload.finish()
+        self.sql.finish()
+        self.file_id = self.successResultOf(done).id
+
+    def test_reader_that_goes_before_the_file_is_found_leaves_nothing_open(self) -> None:
+        """However many of them there are: an open file that nobody closes would count against all."""
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(5):
+            protocol, _transport = self.site.memory.connect()
+            head = f"GET /files/{self.file_id} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer "
+            protocol.dataReceived(f"{head}{self.site.world.alice}\r\n\r\n".encode())
+            self.site.memory.clock.advance(0)
+            self.assertEqual(len(self.sql.steps), 1)
+            protocol.connectionLost(connectionDone)
+            self.sql.finish()
+        self.assertEqual(len(os.listdir("/proc/self/fd")), before)
+        self.assertEqual(self.site.world.files.counts.read, 0)
 
 
 class RangeTests(SynchronousTestCase):

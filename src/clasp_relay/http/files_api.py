@@ -17,7 +17,7 @@ from zope.interface import implementer
 
 from clasp_relay.access.addresses import ClientAddresses
 from clasp_relay.access.files import FileReading, Files, Upload, UploadCut, refusal_of
-from clasp_relay.access.refusals import BadInput, Later, Refusal, Unauthenticated
+from clasp_relay.access.refusals import BadInput, Later, Missing, Refusal, Unauthenticated
 from clasp_relay.http.auth_api import STATUS, request_address
 from clasp_relay.http.bounded import MAX_DRAINED_BYTES, Body, BoundedRequest
 from clasp_relay.http.connections import BODY_TIMEOUT_S
@@ -242,9 +242,10 @@ class FilesApi(Resource):
 
     async def _post(self, request: Any) -> bytes | None:
         body = request.body
-        if not isinstance(body, ArrivingBody):
-            assert isinstance(body, RefusedBody), "an upload whose body nobody took"
+        if isinstance(body, RefusedBody):
             raise body.error
+        if not isinstance(body, ArrivingBody):
+            raise Missing(NOT_FOUND)  # the path is /files in another spelling, so the site gave the body to nobody
         gone: list[Failure] = []
         request.notifyFinish().addErrback(gone.append)
         record = await body.upload.finish()
@@ -256,7 +257,11 @@ class FilesApi(Resource):
 
     async def _get(self, request: Any, file_id: str, method: str) -> bytes | None:
         bearer = bearer_of(request)
+        gone: list[Failure] = []
+        request.notifyFinish().addErrback(gone.append)  # first of all: a client that is gone is told of only once
         file = await self._files.find(bearer, file_id)
+        if gone:
+            return None
         _set_headers(request, file)
         etag = _etag(file)
         if _is_known(request, etag):
@@ -275,8 +280,6 @@ class FilesApi(Resource):
         headers.setRawHeaders(b"Content-Length", [b"%d" % (part.end - part.start)])
         if method == "HEAD":
             return b""
-        gone: list[Failure] = []
-        request.notifyFinish().addErrback(gone.append)
         reading = await self._files.open(bearer, file)
         if gone:
             reading.close()
