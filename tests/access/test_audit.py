@@ -103,6 +103,14 @@ class AuditTests(SynchronousTestCase):
             self.audit.note("guest", "ok", ALICE)
         self.assertEqual(self.actions().count("guest"), module.SUCCESSES[1])
 
+    def test_way_in_is_written_however_many_calls_came_before(self) -> None:
+        """Nobody hides a sign-in to the console, or a new password, behind sign-ins that cost nothing."""
+        for _ in range(module.SUCCESSES[1] + 5):
+            self.audit.note("guest", "ok", ALICE)
+        for action in ("console", "reset", "password"):
+            self.audit.note(action, "ok", ALICE)
+        self.assertEqual(self.actions()[-3:], ["console", "reset", "password"])
+
     def test_memory_is_bounded(self) -> None:
         """Of addresses and of what waits; what administrators do is never left out."""
         self.patch(module, "MAX_ADDRESSES", 3)

@@ -117,6 +117,41 @@ class ConsoleTests(SynchronousTestCase):
         self.world.stack.clock.advance(RESET_S)
         self.assert_refused(Unauthenticated, self.console.reset(old.secret, "new password", HOME))
 
+    def test_password_that_changes_meanwhile_lets_nobody_in(self) -> None:
+        """What was verified a moment ago is the old one."""
+        link = self.world.do(self.world.people.reset_password(self.world.root, HOME, "root"))
+        accounts = self.world.stack.accounts
+        verify = accounts.verify
+
+        async def slow(*args: Any) -> Any:
+            user = await verify(*args)
+            result_of(self.console.reset(link.secret, "new password", HOME))
+            return user
+
+        self.patch(accounts, "verify", slow)
+        self.assert_refused(Unauthenticated, self.console.sign_in("Root", PASSWORD, HOME))
+        self.assertEqual(self.console._by_digest, {})
+
+    def test_link_ends_with_what_it_was_made_for(self) -> None:
+        """When the account is disabled, or its owner has changed the password: whoever finds it then is a stranger."""
+        for way in ("disable", "password"):
+            with self.subTest(way=way):
+                link = self.world.do(self.world.people.reset_password(self.world.root, HOME, "a1"))
+                if way == "disable":
+                    self.world.do(self.world.people.disable(self.world.root, HOME, "a1"))
+                    self.world.do(self.world.people.enable(self.world.root, HOME, "a1"))
+                else:
+                    token = result_of(self.world.stack.accounts.login("Alice", PASSWORD, HOME)).token
+                    result_of(self.world.stack.accounts.change_password(PASSWORD, "second password", token, HOME))
+                self.assert_refused(Unauthenticated, self.console.reset(link.secret, "third password", HOME))
+
+    def test_new_name_is_that_of_what_is_done_from_then_on(self) -> None:
+        """An open console has it, too, so that the audit log names who acts as they are called then."""
+        token = self.world.sign_in()
+        self.world.do(self.world.people.rename(self.world.root, HOME, "root", "Toor"))
+        who = self.console.admit(token)
+        self.assertEqual((who.username, who.actor(HOME).name), ("Toor", "Toor"))
+
     def test_decisions_of_another_process_hold_once_they_are_read(self) -> None:
         """Who may register, and who may not come in."""
         self.store.administration.disable("a1", self.entry())

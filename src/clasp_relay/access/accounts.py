@@ -246,6 +246,19 @@ class Accounts:
         """
         return self._find(username, password, address, who)
 
+    async def check_current(self, user: User) -> None:
+        """Checks that nothing has changed about a user since the password was verified.
+
+        Raises:
+            Unauthenticated: the password was changed, or the account deleted.
+            Forbidden: the account is disabled.
+        """
+        current = await self._calls.run(self._store.user, user.user_id)
+        if current is None or current.password_changes != user.password_changes:
+            raise Unauthenticated(WRONG_PASSWORD)
+        if current.is_disabled:
+            raise Forbidden(DISABLED)
+
     def guest(
         self, name: str | None, user_id: str | None, bearer: str | None, address: str, device: str | None = None
     ) -> Deferred[Issued]:
@@ -365,11 +378,7 @@ class Accounts:
 
     async def _sign_in(self, username: str, password: str, address: str, who: Caller) -> TokenRecord:
         user = await self._find(username, password, address, who)
-        current = await self._calls.run(self._store.user, user.user_id)
-        if current is None or current.password_changes != user.password_changes:
-            raise Unauthenticated(WRONG_PASSWORD)
-        if current.is_disabled:
-            raise Forbidden(DISABLED)
+        await self.check_current(user)
         self._known.add(self._hash_of(address), fold_name(username))
         record = self._tokens.find(self._without_token.get(user.user_id, b""))
         if record is None:

@@ -32,6 +32,9 @@ FAILURES = (0.2, 60)
 SUCCESSES = (1.0, 300)
 """Likewise of calls that succeed: a school signs in within minutes."""
 
+ALWAYS_KEPT = frozenset({"console", "password", "reset"})
+"""Calls that are written whenever they succeed: each costs its caller a hash, and none may hide behind others."""
+
 MAX_ADDRESSES = 10_000
 """Client addresses whose calls are counted at once; the one that called longest ago is forgotten first."""
 
@@ -118,7 +121,8 @@ class Audit:
         """Adds an entry about a call of the auth API; it is written a moment later."""
         if self._is_closed:
             return
-        if len(self._pending) >= MAX_PENDING or not self._has_room(who.address, outcome == "ok"):
+        is_kept = outcome == "ok" and action in ALWAYS_KEPT
+        if not is_kept and (len(self._pending) >= MAX_PENDING or not self._has_room(who.address, outcome == "ok")):
             self._left_out += 1
             return
         if self._left_out:

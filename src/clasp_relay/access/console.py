@@ -20,7 +20,7 @@ from clasp_relay.access.names import check_password
 from clasp_relay.access.passwords import Passwords
 from clasp_relay.access.refusals import Forbidden, Unauthenticated
 from clasp_relay.access.secret_files import ADMIN_SUBJECT
-from clasp_relay.access.store_calls import DISABLED, StoreCalls
+from clasp_relay.access.store_calls import StoreCalls
 from clasp_relay.access.tokens import (
     ADMIN_SCOPES,
     TokenExpired,
@@ -157,10 +157,10 @@ class Console:
     async def _sign_in(self, username: str, password: str, address: str, who: Caller) -> ConsoleToken:
         user = await self._accounts.verify(username, password, address, who)
         person = await self._calls.run(self._store.person, user.user_id, int(self._now_s()))
-        if person.is_disabled:
-            raise Forbidden(DISABLED)
         if not person.is_admin:
             raise Forbidden(NO_ADMINISTRATOR)
+        # Last of all: what changes from here on ends the token.
+        await self._accounts.check_current(user)
         while len(self._by_digest) >= MAX_CONSOLE_TOKENS:
             self._end([next(iter(self._by_digest))])
         now = int(self._now_s())
@@ -237,6 +237,12 @@ class Console:
     def end_of(self, user_id: str) -> None:
         """Ends the console tokens of a user."""
         self._end([digest for digest, who in self._by_digest.items() if who.user_id == user_id])
+
+    def rename(self, user_id: str, username: str) -> None:
+        """Gives the bearer of a user's console tokens another name."""
+        for digest, who in self._by_digest.items():
+            if who.user_id == user_id:
+                self._by_digest[digest] = replace(who, username=username)
 
     def end_all_of(self, subject: str) -> None:
         """Ends every token of a user or guest whose tokens are revoked in the store, the console's included."""

@@ -250,6 +250,7 @@ class People:
         entry = self._audit.entry("admin.rename", who.actor(address), user_id, detail={"username": name})
         await self._calls.run(self._store.rename, user_id, name, name_keys(name), entry)
         self._tokens.rename(user_id, name)
+        self._console.rename(user_id, name)
 
     async def reset_password(self, who: Administrator, address: str, user_id: str) -> ResetLink:
         """Makes a one-time link with which a user chooses a new password."""

@@ -172,7 +172,7 @@ class AdminStore:
                 raise PersonGone
 
     def disable(self, user_id: str, entry: AuditEntry) -> None:
-        """Revokes the tokens of a user or guest, who cannot sign in from now on.
+        """Revokes the tokens and the one-time link of a user or guest, who cannot sign in from now on.
 
         Raises:
             PersonGone: there is no such person.
@@ -180,6 +180,7 @@ class AdminStore:
         with self._changing(entry):
             self.person(user_id, entry.at_s)
             self._db.execute("INSERT OR IGNORE INTO disabled_subjects VALUES (?, ?)", (user_id, entry.at_s))
+            self._db.execute("DELETE FROM password_resets WHERE user_id = ?", (user_id,))
             self._revoke(user_id, entry.at_s)
 
     def enable(self, user_id: str, entry: AuditEntry) -> None:

@@ -264,6 +264,7 @@ class SqliteUsers:
             if not self._any("SELECT 1 FROM tokens WHERE digest = ? AND revoked_at IS NULL", keep):
                 raise TokenGone
             self._db.execute("UPDATE users SET password_hash = ? WHERE id = ?", (password_hash, user.user_id))
+            self._db.execute("DELETE FROM password_resets WHERE user_id = ?", (user.user_id,))
             self._db.execute(
                 "UPDATE user_facts SET password_changes = password_changes + 1 WHERE user_id = ?", (user.user_id,)
             )
