@@ -121,6 +121,20 @@ class RoomsTests(RoomsCase):
         del expected["history"]
         self.assertEqual(room, expected)
 
+    def test_room_that_is_made_large_is_shown_in_part(self) -> None:
+        """Who fills bans and names with as much as the relay takes does not make a long turn of the look at them."""
+        for number in range(40):
+            self.put(self.alice, f"{ROOM}/bans/x{number}", {"reason": "x" * 10_000})
+        self.put(self.bob, f"{ROOM}/presence/b1", {"name": "Bob" * 10_000})
+        self.put(self.alice, f"{ROOM}/meta", {"name": "Room" * 10_000, "creatorId": "a1", "passwordHash": "h"})
+        room = self.world.do(self.rooms.one("r1"))
+        self.assertEqual((room["banned"], len(room["bans"])), (40, module.MAX_PAGE_BYTES // 10_000))
+        names = [room["name"], *(each["name"] for each in room["people"])]
+        self.assertEqual([len(each) for each in names], [module.MAX_NAME, 5, module.MAX_NAME])
+        self.world.do(self.rooms.delete(self.root, HOME, "r1"))
+        rows = self.world.stack.store.audit.after(0, 1_000)
+        self.assertEqual(rows[-1].entry.detail, {"name": ("Room" * 10_000)[: module.MAX_NAME], "params": 45})
+
     def test_deleted_room_leaves_nothing(self) -> None:
         """Neither params, nor history, nor its place in the registry; others stay."""
         self.put(self.bob, "/chat/room/r12/meta", {"name": "Other"})

@@ -143,6 +143,24 @@ class AuditCallsTests(AdminCase):
         self.patch(self.world.audit, "after", refuse)
         self.refused(503, "GET", "audit/export")
 
+    def test_reader_who_goes_before_it_begins_is_no_fault(self) -> None:
+        """Whether all of it was asked for, or only the head."""
+        for method in ("GET", "HEAD"):
+            with self.subTest(method=method):
+                first: Deferred[list[AuditRow]] = Deferred()
+
+                async def ask(_seq: int, first: Deferred[list[AuditRow]] = first) -> list[AuditRow]:
+                    return await first
+
+                self.patch(self.world.audit, "after", ask)
+                protocol, transport = self.api.site.connect()
+                lines = f"Host: relay\r\nAuthorization: Bearer {self.api.token}\r\n\r\n"
+                protocol.dataReceived(f"{method} /auth/admin/audit/export HTTP/1.1\r\n{lines}".encode())
+                self.api.site.clock.advance(0)
+                protocol.connectionLost(Failure(ConnectionDone()))
+                first.callback([])
+                self.assertEqual((transport.value(), self.flushLoggedErrors()), (b"", []))
+
     def test_reader_who_is_slow_or_gone_is_waited_for(self) -> None:
         """Nothing more is read until it goes on."""
         self.world.stack.store.audit.add([AuditEntry(START_S, "x") for _ in range(1_200)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,7 +36,10 @@ MAX_HISTORY_PAGES = 64
 """Pages of a room's history that are counted: the chat keeps fewer entries."""
 
 MAX_PAGE_BYTES = 128 * 1024
-"""Size of the reports on one page."""
+"""Size of the reports on one page, and of a room's bans that are shown."""
+
+MAX_NAME = 200
+"""Characters of a name that are shown: of rooms and people, who may call themselves anything."""
 
 MAX_NOTE = 500
 """Characters of a note or a reason."""
@@ -73,8 +76,7 @@ class _Tally:
         elif kind == "members":
             self.members.add(rest)
         elif kind == "presence":
-            name = fields_of(param.value).get("name")
-            self.present[rest] = name if isinstance(name, str) else None
+            self.present[rest] = _name_in(fields_of(param.value))
         elif kind == "admin":
             self.admins.add(rest)
         elif kind == "bans":
@@ -171,9 +173,7 @@ class Rooms:
                 }
                 for each in people
             ],
-            "bans": [
-                {"user_id": each, "value": to_json(value)} for each, value in sorted(tally.banned.items())[:MAX_PEOPLE]
-            ],
+            "bans": list(_bans(tally.banned)),
         }
 
     async def delete(self, who: Administrator, address: str, room_id: str) -> None:
@@ -183,8 +183,7 @@ class Rooms:
             Missing: there is no such room.
         """
         tally = await self._existing(room_id)
-        name = (tally.meta or {}).get("name")
-        detail = {"name": name if isinstance(name, str) else None, "params": len(tally.params)}
+        detail = {"name": _name_in(tally.meta or {}), "params": len(tally.params)}
         await self._audit.record(self._audit.entry("admin.room.delete", who.actor(address), room_id, detail=detail))
         meta = f"/chat/room/{room_id}/meta"
         if self._params.get(meta) is None:
@@ -275,10 +274,10 @@ class Rooms:
 
     def _shown(self, room_id: str, tally: _Tally, history: dict[str, int] | None) -> dict[str, Any]:
         meta = tally.meta or {}
-        name, creator = meta.get("name"), meta.get("creatorId")
+        creator = meta.get("creatorId")
         return {
             "room_id": room_id,
-            "name": name if isinstance(name, str) else None,
+            "name": _name_in(meta),
             "creator_id": creator if isinstance(creator, str) else None,
             "is_public": self._params.get(f"/chat/registry/rooms/{room_id}") is not None,
             "is_dm": isinstance(meta.get("dmUsers"), dict),
@@ -413,6 +412,22 @@ def fields_of(value: Value) -> dict[str, Any]:
 def to_json_value(value: Any) -> Any:
     """Returns a decoded value as ``json.dumps`` takes it."""
     return to_json(encode_value(value))
+
+
+def _name_in(fields: Mapping[str, Any]) -> str | None:
+    """Returns the beginning of the name in a value; None where it has none."""
+    name = fields.get("name")
+    return name[:MAX_NAME] if isinstance(name, str) else None
+
+
+def _bans(banned: Mapping[str, Value]) -> Iterator[dict[str, Any]]:
+    """Shows bans in the order of their ids, as many as a page may have."""
+    size_bytes = 0
+    for user_id in sorted(banned)[:MAX_PEOPLE]:
+        size_bytes += len(banned[user_id])
+        if size_bytes > MAX_PAGE_BYTES:
+            return
+        yield {"user_id": user_id, "value": to_json(banned[user_id])}
 
 
 def _reporter(param: Param) -> str:

@@ -152,8 +152,12 @@ def audit_routes(audit: Audit) -> list[Route]:
 
     async def export(call: Call) -> object:
         from_s, to_s = call.whole("from", 0, 0, LATEST_S), call.whole("to", LATEST_S, 0, LATEST_S)
-        first = await audit.after(0)
         request = call.request
+        gone: list[Failure] = []
+        request.notifyFinish().addErrback(gone.append)
+        first = await audit.after(0)
+        if gone:
+            return TAKEN
         request.responseHeaders.setRawHeaders("Content-Type", ["application/x-ndjson"])
         request.responseHeaders.setRawHeaders("Cache-Control", ["no-store"])
         request.responseHeaders.setRawHeaders("X-Content-Type-Options", ["nosniff"])
