@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -37,9 +37,9 @@ class MemoryFiles:
     def __init__(self) -> None:
         self.sizes: dict[str, list[int]] = {}
 
-    async def usage(self) -> list[FileUse]:
+    async def usage(self, subjects: Sequence[str]) -> list[FileUse]:
         """Counts them, each as from another client address."""
-        return [FileUse(subject, b"", 1, size) for subject, sizes in self.sizes.items() for size in sizes]
+        return [FileUse(subject, b"", 1, size) for subject in subjects for size in self.sizes.get(subject, ())]
 
     async def remove_all_of(self, subject: str) -> int:
         """Forgets them."""

@@ -12,6 +12,7 @@ from clasp_relay.access.file_quotas import (
     GUEST_BYTES,
     MIB,
     UPLOADS_AT_ONCE,
+    UPLOADS_PER_ADDRESS,
     UPLOADS_PER_OWNER,
     FileLimits,
     FileOwner,
@@ -112,6 +113,18 @@ class FileQuotasTests(SynchronousTestCase):
             self.quotas.begin(BOB, 1)
         self.quotas.end(ALICE)
         self.quotas.begin(BOB, 1)
+
+    def test_accounts_of_one_address_leave_others_their_turn(self) -> None:
+        """A crowd of accounts that one person has registered, and of guests, sends half of what may arrive at once."""
+        crowd = [FileOwner(f"u{number}", address=b"home") for number in range(UPLOADS_PER_ADDRESS - 1)]
+        crowd.append(FileOwner("guest", b"home", b"home"))
+        for owner in crowd:
+            self.quotas.begin(owner, 1)
+        with self.assertRaises(Limited):
+            self.quotas.begin(ALICE._replace(address=b"home"), 1)
+        self.quotas.begin(BOB._replace(address=b"work"), 1)
+        self.quotas.end(crowd[0])
+        self.quotas.begin(ALICE._replace(address=b"home"), 1)
 
     def test_restart_counts_what_is_there(self) -> None:
         """From the records."""

@@ -36,6 +36,9 @@ UPLOADS_AT_ONCE = 64
 UPLOADS_PER_OWNER = 10
 """Of one user; of guests, those of one client address."""
 
+UPLOADS_PER_ADDRESS = 32
+"""Of one client address, whoever sends them: registering costs little, and each upload may take its time."""
+
 _SOON_S = 5
 _LATER_S = 3600
 
@@ -46,6 +49,8 @@ class FileOwner(NamedTuple):
     subject: str
     origin: bytes = b""
     """A keyed hash of the client address for a guest's; empty for an account's."""
+    address: bytes = b""
+    """A keyed hash of the client address while it arrives; empty where that is not known."""
 
     @property
     def is_guest(self) -> bool:
@@ -117,15 +122,17 @@ class FileQuotas:
         """
         self._check(owner, size_bytes)
         self._count(owner, charge(size_bytes))
-        self._arriving[_lane(owner)] += 1
+        for lane in _lanes(owner):
+            self._arriving[lane] += 1
         self.arriving += 1
 
     def end(self, owner: FileOwner) -> None:
         """Notes that a file has arrived, or will not."""
         self.arriving -= 1
-        self._arriving[_lane(owner)] -= 1
-        if not self._arriving[_lane(owner)]:
-            del self._arriving[_lane(owner)]
+        for lane in _lanes(owner):
+            self._arriving[lane] -= 1
+            if not self._arriving[lane]:
+                del self._arriving[lane]
 
     def give_back(self, owner: FileOwner, size_bytes: int) -> None:
         """Gives the room of a file back that is gone, or did not arrive."""
@@ -140,7 +147,8 @@ class FileQuotas:
             raise TooLarge(f"The file is too large: this relay takes files of up to {_amount(limits.file)}.")
         if share and charged > share:
             raise TooLarge(f"The file is too large: yours may take {_amount(share)} together.")
-        if self.arriving >= UPLOADS_AT_ONCE or self._arriving[_lane(owner)] >= UPLOADS_PER_OWNER:
+        is_full = any(self._arriving[lane] >= most for lane, most in _lanes(owner).items())
+        if self.arriving >= UPLOADS_AT_ONCE or is_full:
             raise Limited("Too many files are being sent at once. Try again when one of them has arrived.", _SOON_S)
         if share and self._by_subject[owner.subject] + charged > share:
             raise Limited(
@@ -174,8 +182,12 @@ def _add(counter: Counter[str] | Counter[bytes], key: str | bytes, by: int) -> N
         del counts[key]
 
 
-def _lane(owner: FileOwner) -> object:
-    return owner.origin or owner.subject
+def _lanes(owner: FileOwner) -> dict[object, int]:
+    """Returns what a file that arrives is counted for, and how many of it may."""
+    lanes: dict[object, int] = {owner.origin or owner.subject: UPLOADS_PER_OWNER}
+    if owner.address:
+        lanes["address", owner.address] = UPLOADS_PER_ADDRESS
+    return lanes
 
 
 def _amount(size_bytes: int) -> str:

@@ -272,7 +272,8 @@ class Files:
         """
         try:
             token = self._recognise(bearer)
-            owner = FileOwner(token.subject, self._hash_of(address) if token.guest else b"")
+            origin = self._hash_of(address)
+            owner = FileOwner(token.subject, origin if token.guest else b"", origin)
             self.quotas.begin(owner, size_bytes)
         except Refusal:
             self.counts.refused += 1
@@ -326,9 +327,9 @@ class Files:
                 count += await self._remove(file)
         return count
 
-    async def usage(self) -> list[FileUse]:
-        """Returns what the files of each user take."""
-        return await self.on_sql(self._store.usage)
+    async def usage(self, subjects: Sequence[str]) -> list[FileUse]:
+        """Returns what the files of some users take."""
+        return await self.on_sql(self._store.usage, subjects)
 
     async def end_old(self) -> None:
         """Deletes the files that nobody has read for long."""

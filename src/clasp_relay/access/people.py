@@ -43,8 +43,8 @@ _YOURSELF = "This is your own account. Ask another administrator."
 class Files(Protocol):
     """The files that people have sent, where the relay keeps any."""
 
-    async def usage(self) -> Sequence[FileUse]:
-        """Returns what the files of each user take; several for one who sent some from several client addresses."""
+    async def usage(self, subjects: Sequence[str]) -> Sequence[FileUse]:
+        """Returns what the files of some users take; several for one who sent some from several client addresses."""
 
     async def remove_all_of(self, subject: str) -> int:
         """Deletes the files of somebody; returns how many there were."""
@@ -333,9 +333,10 @@ class People:
     async def _described(self, people: Sequence[Person]) -> list[PersonInfo]:
         if not people:
             return []
-        facts = await self._calls.run(self._store.facts, [each.user_id for each in people], self._now())
+        ids = [each.user_id for each in people]
+        facts = await self._calls.run(self._store.facts, ids, self._now())
         used: dict[str, tuple[int, int]] = {}
-        for use in () if self._files is None else await self._files.usage():
+        for use in () if self._files is None else await self._files.usage(ids):
             files, size_bytes = used.get(use.subject, (0, 0))
             used[use.subject] = files + use.files, size_bytes + use.charged
         return [self._info(each, facts.get(each.user_id), used.get(each.user_id, (0, 0))) for each in people]

@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from importlib.resources import files
 from pathlib import Path
@@ -206,10 +206,15 @@ class FileStore:
         self._db.execute("COMMIT")
         return Swept(parts, len(lost), len(found - recorded))
 
-    def usage(self) -> list[FileUse]:
-        """Returns what the files of each user take."""
-        query = "SELECT subject, origin, COUNT(*), SUM(charged) FROM files GROUP BY subject, origin"
-        return [FileUse(*row) for row in self._db.execute(query)]
+    def usage(self, subjects: Sequence[str] | None = None) -> list[FileUse]:
+        """Returns what the files of users take.
+
+        Args:
+            subjects: of which; None for all.
+        """
+        wanted = "" if subjects is None else f" WHERE subject IN ({', '.join('?' * len(subjects))})"
+        query = f"SELECT subject, origin, COUNT(*), SUM(charged) FROM files{wanted} GROUP BY subject, origin"  # noqa: S608 - question marks
+        return [FileUse(*row) for row in self._db.execute(query, subjects or ())]
 
     def writer(self, file_id: str, size_bytes: int) -> FileWriter:
         """Returns what writes a new file of some length."""
