@@ -229,6 +229,29 @@ class UploadTests(SynchronousTestCase):
         self.disk.finish()
         self.assertEqual(len(rooms), 1)
 
+    def test_sender_who_is_deleted_meanwhile_leaves_nothing(self) -> None:
+        """Whatever the disk is at: it is neither stored, nor left without a record, nor given back twice."""
+        self.upload.abort()
+        self.disk.finish()
+        for steps, names in ((1, "before it is synced"), (2, "before it has its name")):
+            with self.subTest(names):
+                token = self.world.register(f"bob{steps}")
+                subject = self.world.stack.accounts.recognise(token).subject
+                upload = self.world.files.begin(token, HOME, 5)
+                upload.write(b"hello")
+                done = upload.finish()
+                for _ in range(steps):
+                    self.disk.step()
+                self.assertEqual(len(self.disk.steps), 1)
+                self.world.stack.tokens.revoke(self.world.stack.tokens.of_subject(subject))
+                removed = Deferred.fromCoroutine(self.world.files.remove_all_of(subject))
+                self.disk.finish()
+                self.assertEqual(now(removed), steps - 1)
+                if steps == 1:
+                    self.failureResultOf(done, Unauthenticated)
+                self.check_gone()
+                self.assertEqual(self.world.files.stored, 0)
+
     def test_little_is_written_at_the_end(self) -> None:
         """A write for each piece that arrives would cost the loop more than the bytes."""
         self.upload.write(b"x" * (WRITE_BYTES - 1))

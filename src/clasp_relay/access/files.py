@@ -247,6 +247,8 @@ class Files:
         self._days = days
         self._now_s = now_s
         self._random_hex = random_hex
+        self._unnamed: dict[str, list[Deferred[None]]] = {}
+        """Files that have a record and no name on the disk yet, and who waits for that."""
 
     def load(self) -> None:
         """Removes what a kill has left, and counts what is there; before the relay listens, on the caller's thread."""
@@ -355,15 +357,23 @@ class Files:
         """Has a file on the disk whose bytes are written; for ``Upload``."""
         self._recognise(bearer)  # the token may have ended meanwhile
         await self.on_disk(owner, writer.sync)
-        await self.on_sql(self._store.add, record)
+        # Again: all files of a user whose token has ended by now may be looked for already.
+        self._recognise(bearer)
+        waiting = self._unnamed[record.id] = []
         try:
-            await self.on_disk(owner, writer.publish)
-        except Exception:
-            await self.on_sql(self._store.remove, record.id)
-            raise
-        self.quotas.end(owner)
-        self.stored += 1
-        self.counts.stored += 1
+            await self.on_sql(self._store.add, record)
+            try:
+                await self.on_disk(owner, writer.publish)
+            except Exception:
+                await self.on_sql(self._store.remove, record.id)
+                raise
+            self.quotas.end(owner)
+            self.stored += 1
+            self.counts.stored += 1
+        finally:
+            del self._unnamed[record.id]
+            for done in waiting:
+                done.callback(None)
 
     async def drop(self, owner: FileOwner, writer: FileWriter, record: StoredFile, why: Exception) -> None:
         """Forgets a file that did not arrive; for ``Upload``."""
@@ -391,6 +401,10 @@ class Files:
         return file
 
     async def _remove(self, file: StoredFile) -> bool:
+        if file.id in self._unnamed:
+            named: Deferred[None] = Deferred()
+            self._unnamed[file.id].append(named)
+            await named
         if not await self.on_sql(self._store.remove, file.id):
             return False
         self.quotas.give_back(FileOwner(file.subject, file.origin), file.size)
