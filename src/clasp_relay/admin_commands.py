@@ -163,7 +163,7 @@ def _export(asked: argparse.Namespace, users: SqliteUsers, out: TextIO) -> None:
         seq = rows[-1].seq
         for row in rows:
             if asked.from_s <= row.entry.at_s < asked.to_s:
-                print(json.dumps(row.as_json(), ensure_ascii=False), file=out)
+                print(row.as_line(), file=out)
 
 
 _COMMANDS: dict[str, Callable[[argparse.Namespace, SqliteUsers, TextIO], None]] = {

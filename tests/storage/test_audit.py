@@ -1,5 +1,6 @@
 """Tests of clasp_relay.storage.audit: rows that are added, found, and go when they are old."""
 
+import json
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -53,6 +54,16 @@ class AuditStoreTests(SynchronousTestCase):
             },
         )
         self.assertEqual([row.seq for row in self.audit.after(1, 10)], [2, 3])
+
+    def test_line_is_safe_to_show(self) -> None:
+        """Whoever calls a room as they like neither controls a terminal nor turns what stands beside it."""
+        name = "Bób \u202e1a\u2066\x07\x9b31m\x7f\u2028"
+        self.audit.add([AuditEntry(40, "admin.room.delete", "ok", "u1", "Alice", "r1", "aa", {"name": name})])
+        (row,) = self.audit.after(3, 1)
+        line = row.as_line()
+        self.assertIn("Bób", line)
+        self.assertTrue(line.isprintable(), ascii(line))
+        self.assertEqual(json.loads(line), row.as_json())
 
     def test_rows_are_found_by_action_and_text(self) -> None:
         """Wherever the text stands, and irrespective of case; an empty table has none."""

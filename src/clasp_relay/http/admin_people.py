@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -228,8 +227,8 @@ class _Export:
     def _put(self, rows: Sequence[AuditRow]) -> None:
         if rows:
             self._seq = rows[-1].seq
-            wanted = [row.as_json() for row in rows if self._from_s <= row.entry.at_s < self._to_s]
-            self._request.write(b"".join(json.dumps(each, ensure_ascii=False).encode() + b"\n" for each in wanted))
+            wanted = [row.as_line() for row in rows if self._from_s <= row.entry.at_s < self._to_s]
+            self._request.write(b"".join(line.encode() + b"\n" for line in wanted))
 
     def _end(self) -> None:
         self._is_over = True

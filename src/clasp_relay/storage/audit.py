@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -17,6 +18,9 @@ MAX_DETAIL_CHARACTERS = 4_096
 
 EXAMINED_AT_ONCE = 2_000
 """Rows that one call looks at; a sign-in that comes meanwhile waits for milliseconds."""
+
+_UNSAFE = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""Characters that control a terminal, break lines or change the writing direction, beyond those that JSON escapes."""
 
 _COLUMNS = "seq, at, action, outcome, actor, actor_name, target, address, detail"
 
@@ -62,6 +66,11 @@ class AuditRow(NamedTuple):
             "address": address,
             "detail": dict(detail),
         }
+
+    def as_line(self) -> str:
+        """Returns it as a line of JSON that is safe to show in a terminal, whatever somebody called their room."""
+        text = json.dumps(self.as_json(), ensure_ascii=False)
+        return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 class AuditStore:

@@ -33,14 +33,24 @@ function toJson(value: Value): unknown {
   return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, toJson(item)]))
 }
 
+/** What controls a line, or the direction of what stands around it. */
+const UNSAFE = /[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u200e\u200f\u2028-\u202e\u2066-\u2069]/g
+
+/**
+ * A text of somebody's as it is shown to an administrator: what would reorder or hide the text beside it is escaped as in
+ * JSON, so that nobody's name changes how an id reads.
+ */
+export const plainText = (text: string): string =>
+  text.replace(UNSAFE, (found) => `\\u${found.charCodeAt(0).toString(16).padStart(4, '0')}`)
+
 /** A value as JSON, as the relay's HTTP API has it. */
-export const jsonOf = (value: Value, indent = 0): string => JSON.stringify(toJson(value), null, indent)
+export const jsonOf = (value: Value, indent = 0): string => plainText(JSON.stringify(toJson(value), null, indent))
 
 /** A value in one short line. */
 export function shortOf(value: Value, most = 120): string {
   let text: string
   if (value instanceof Uint8Array) text = `${value.length} B`
-  else if (typeof value === 'string') text = JSON.stringify(value.slice(0, most + 1))
+  else if (typeof value === 'string') text = plainText(JSON.stringify(value.slice(0, most + 1)))
   else text = jsonOf(value)
   return text.length > most ? `${text.slice(0, most - 1)}…` : text
 }

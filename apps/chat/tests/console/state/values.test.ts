@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import type { Value } from '@/protocol/codec'
-import { jsonOf, parseValue, shortOf, typeOf, valueOf } from '@/console/state/values'
+import { jsonOf, parseValue, plainText, shortOf, typeOf, valueOf } from '@/console/state/values'
 
 const VALUES: readonly Value[] = [
   null,
@@ -31,6 +31,15 @@ describe('values', () => {
     const map = parseValue('{"__proto__": 1, "constructor": 2}')!.value as Record<string, Value>
     expect([Object.keys(map), map['toString']]).toEqual([['__proto__', 'constructor'], undefined])
     expect(jsonOf(map)).toBe('{"__proto__":1,"constructor":2}')
+  })
+
+  it('of strangers neither turn nor hide what stands beside them', () => {
+    const name = 'Bob \u202e1a\u2066\u0007\u009b31m\nJörg'
+    expect(plainText(name)).toBe('Bob \\u202e1a\\u2066\\u0007\\u009b31m\nJörg')
+    for (const text of [jsonOf({ name }), shortOf({ name }), shortOf(name)]) {
+      expect(text).toContain('Bob \\u202e1a\\u2066')
+      expect(JSON.stringify(JSON.parse(text))).toContain('\u202e')
+    }
   })
 
   it('fit a line', () => {
