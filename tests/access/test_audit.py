@@ -111,6 +111,22 @@ class AuditTests(SynchronousTestCase):
             self.audit.note(action, "ok", ALICE)
         self.assertEqual(self.actions()[-3:], ["console", "reset", "password"])
 
+    def test_crowd_of_addresses_does_not_push_out_what_was_done(self) -> None:
+        """All addresses together have a rate, so that a million entries are not theirs within minutes."""
+        self.patch(module, "ALL_SUCCESSES", (1.0, 5))
+        self.patch(module, "ALL_FAILURES", (1.0, 3))
+        audit = self.make(InlineWorkers())
+        audit.record(audit.entry("admin.x", ALICE))
+        for number in range(20):
+            audit.note("guest", "ok", Actor(address=str(number)))
+        for number in range(20):
+            audit.note("login", "Unauthenticated", Actor(address=str(number)))
+        actions = self.actions()
+        self.assertEqual((actions[0], actions.count("guest"), actions.count("login")), ("admin.x", 5, 3))
+        self.clock.advance(1)
+        audit.note("guest", "ok", Actor(address="99"))
+        self.assertEqual([row.entry.detail for row in self.rows()][-2:], [{"count": 17}, {}])
+
     def test_memory_is_bounded(self) -> None:
         """Of addresses and of what waits; what administrators do is never left out."""
         self.patch(module, "MAX_ADDRESSES", 3)

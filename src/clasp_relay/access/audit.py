@@ -32,6 +32,11 @@ FAILURES = (0.2, 60)
 SUCCESSES = (1.0, 300)
 """Likewise of calls that succeed: a school signs in within minutes."""
 
+ALL_FAILURES = (0.5, 20_000)
+ALL_SUCCESSES = (2.0, 50_000)
+"""Likewise of all client addresses together: whoever has many of them takes days, not minutes, until the entries of the
+log are theirs alone (``storage.audit.MAX_ROWS``)."""
+
 ALWAYS_KEPT = frozenset({"console", "password", "reset"})
 """Calls that are written whenever they succeed: each costs its caller a hash, and none may hide behind others."""
 
@@ -101,6 +106,9 @@ class Audit:
         self._retry: IDelayedCall | None = None
         self._limiters: OrderedDict[tuple[str, bool], Limiter] = OrderedDict()
         self._left_out = 0
+        now_us = int(now_s() * 1_000_000)
+        self._whole = {False: Limiter(*ALL_FAILURES, now_us), True: Limiter(*ALL_SUCCESSES, now_us)}
+        """Of all client addresses, by whether calls succeed."""
 
     def entry(
         self, action: str, who: Actor, target: str = "", outcome: str = "ok", detail: Mapping[str, Any] | None = None
@@ -206,7 +214,7 @@ class Audit:
             if len(self._limiters) > MAX_ADDRESSES:
                 self._limiters.popitem(last=False)
         self._limiters.move_to_end(key)
-        return limiter.take(1, now_us)
+        return limiter.take(1, now_us) and self._whole[is_success].take(1, now_us)
 
     def _write(self) -> None:
         if self._is_writing or self._retry is not None or not self._pending:
