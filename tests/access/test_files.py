@@ -9,6 +9,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
+from clasp_relay.access import files as module
 from clasp_relay.access.file_quotas import MIB, FileLimits, FileQuotas
 from clasp_relay.access.files import DAY_S, MAX_WAITING_BYTES, WRITE_BYTES, Files, Upload, UploadCut, refusal_of
 from clasp_relay.access.refusals import Busy, Forbidden, Limited, Missing, NoRoom, Unauthenticated
@@ -94,12 +95,27 @@ class FilesTests(SynchronousTestCase):
         """Whoever is signed in."""
         file = self.world.send(self.world.alice)
         found = now(Deferred.fromCoroutine(self.files.find(self.world.guest(), file.id)))
-        reading = now(Deferred.fromCoroutine(self.files.open(self.world.alice, found)))
+        reading = now(Deferred.fromCoroutine(self.files.open(self.world.alice, HOME, found)))
         self.assertEqual(now(Deferred.fromCoroutine(reading.read(1, 3))), b"ell")
         reading.close()
         counts = self.files.counts
         self.assertEqual((counts.stored, counts.read, counts.sent_bytes, counts.received_bytes), (1, 1, 3, 5))
         self.assertEqual((self.files.stored, self.files.quotas.bytes, self.files.quotas.arriving), (1, 4096, 0))
+
+    def test_address_reads_some_files_at_once(self) -> None:
+        """Whoever reads them there, and others go on; what fails to open is not counted."""
+        self.patch(module, "READS_PER_ADDRESS", 2)
+        file, tokens = self.world.send(self.world.alice), [self.world.alice, self.world.guest()]
+        readings = [now(Deferred.fromCoroutine(self.files.open(token, HOME, file))) for token in tokens]
+        self.failureResultOf(Deferred.fromCoroutine(self.files.open(tokens[1], HOME, file)), Limited)
+        elsewhere = now(Deferred.fromCoroutine(self.files.open(tokens[1], "192.0.2.99", file)))
+        readings.pop().close()
+        gone = file._replace(id="0" * 32)
+        self.failureResultOf(Deferred.fromCoroutine(self.files.open(tokens[0], HOME, gone)), Missing)
+        readings.append(now(Deferred.fromCoroutine(self.files.open(tokens[0], HOME, file))))
+        for each in (elsewhere, *readings):
+            each.close()
+        self.assertEqual(self.files._reading, {})
 
     def test_nobody_reads_without_a_token(self) -> None:
         """Or a file that is not there; hostile ids reach neither table nor disk."""
@@ -111,7 +127,7 @@ class FilesTests(SynchronousTestCase):
                 now(Deferred.fromCoroutine(self.files.find(self.world.alice, file_id)))
         os.unlink(self.world.folder / file.id)
         with self.assertRaises(Missing):
-            now(Deferred.fromCoroutine(self.files.open(self.world.alice, file)))
+            now(Deferred.fromCoroutine(self.files.open(self.world.alice, HOME, file)))
 
     def test_owner_or_administrator_deletes(self) -> None:
         """The room is free again; nobody else may."""

@@ -7,6 +7,7 @@ types travel there, too; the relay never learns them.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
@@ -15,7 +16,7 @@ from twisted.internet.defer import Deferred, fail
 
 from clasp_relay.access.file_quotas import FileOwner, FileQuotas, charge
 from clasp_relay.access.policy.scopes import Scopes
-from clasp_relay.access.refusals import Forbidden, Missing, NoRoom, Refusal
+from clasp_relay.access.refusals import Forbidden, Limited, Missing, NoRoom, Refusal
 from clasp_relay.access.tokens import TokenRecord
 from clasp_relay.access.workers import Workers
 from clasp_relay.errors import ClaspError, cause_text
@@ -33,10 +34,15 @@ WRITE_BYTES = 128 * 1024
 MAX_WAITING_BYTES = 512 * 1024
 """Bytes of one file that wait for the disk before nothing more is read from its sender."""
 
+READS_PER_ADDRESS = 100
+"""Files that one client address reads at once: each is open, and has 128 KiB in memory while its reader is slow."""
+
 DAY_S = 86_400
 
 _ENDED_AT_ONCE = 200
 """Files that end in one call of the SQL thread; a sign-in that comes meanwhile waits for milliseconds."""
+
+_SOON_S = 5
 
 _ID = re.compile(r"[0-9a-f]{32}")
 _NO_SUCH_FILE = "There is no such file. It may have been deleted, or nobody has read it for long."
@@ -200,6 +206,7 @@ class FileReading:
     def close(self) -> None:
         """Ends it; no ``read`` is at work."""
         self._reader.close()
+        self._files.end_reading(self._lane)
 
 
 class Files:
@@ -247,6 +254,8 @@ class Files:
         self._days = days
         self._now_s = now_s
         self._random_hex = random_hex
+        self._reading: Counter[bytes] = Counter()
+        """Files that are being read, by keyed hashes of client addresses."""
         self._unnamed: dict[str, list[Deferred[None]]] = {}
         """Files that have a record and no name on the disk yet, and who waits for that."""
 
@@ -296,18 +305,36 @@ class Files:
         await self.on_sql(self._store.note_read, file, int(self._now_s()))
         return file
 
-    async def open(self, bearer: str | None, file: StoredFile) -> FileReading:
+    async def open(self, bearer: str | None, address: str, file: StoredFile) -> FileReading:
         """Opens a file to read.
 
+        Args:
+            bearer: the presented token.
+            address: the client's.
+            file: which.
+
         Raises:
-            Refusal: the token is not valid, or the file is gone.
+            Refusal: the token is not valid, the file is gone, or too many are being read.
         """
-        lane = FileOwner(self._recognise(bearer).subject)
-        reader = await self.on_disk(lane, self._store.reader, file.id)
-        if reader is None:
-            raise Missing(_NO_SUCH_FILE)
+        lane = FileOwner(self._recognise(bearer).subject, address=self._hash_of(address))
+        if self._reading[lane.address] >= READS_PER_ADDRESS:
+            raise Limited("Too many files are being read at once. Try again when one of them has arrived.", _SOON_S)
+        self._reading[lane.address] += 1
+        try:
+            reader = await self.on_disk(lane, self._store.reader, file.id)
+            if reader is None:
+                raise Missing(_NO_SUCH_FILE)
+        except BaseException:
+            self.end_reading(lane)
+            raise
         self.counts.read += 1
         return FileReading(self, file, reader, lane)
+
+    def end_reading(self, lane: FileOwner) -> None:
+        """Notes that a file is read no more; for ``FileReading``."""
+        self._reading[lane.address] -= 1
+        if not self._reading[lane.address]:
+            del self._reading[lane.address]
 
     async def remove(self, bearer: str | None, file_id: str) -> None:
         """Deletes a file.

@@ -280,7 +280,7 @@ class FilesApi(Resource):
         headers.setRawHeaders(b"Content-Length", [b"%d" % (part.end - part.start)])
         if method == "HEAD":
             return b""
-        reading = await self._files.open(bearer, file)
+        reading = await self._files.open(bearer, request_address(request, self._addresses), file)
         if gone:
             reading.close()
             return None
