@@ -104,9 +104,31 @@ class OwnIdTests(SynchronousTestCase):
         """However many subjects there are."""
         self.patch(session_ids, "MAX_IDS", 3)
         known = Known()
-        for name in "abcd":
-            known.begin(name, f"user {name}")
+        sessions = [known.begin(name, f"user {name}") for name in "abcd"]
+        self.assertTrue(known.owns("user a", "a"))  # it is connected
+        for session in sessions:
+            known.sessions.discard(session)
         self.assertEqual([known.owns(f"user {name}", name) for name in "abcd"], [False, True, True, True])
+        self.assertEqual(len(known.ids), 3)
+
+    def test_flood_of_sessions_takes_nobody_elses_ids(self) -> None:
+        """Who has most loses the oldest; what was given to subjects that end with their sessions is not kept."""
+        self.patch(session_ids, "MAX_IDS", 6)
+        store = memory_store()
+        self.addCleanup(store.close)
+        known = Known(store)
+        for name in ("a1", "a2"):
+            known.sessions.discard(known.begin(name, "ann"))
+        for number in range(9):
+            for subject in ("eve", "mal"):
+                known.sessions.discard(known.begin(f"{subject}{number}", subject))
+            known.sessions.discard(known.begin(f"n{number}", f"clasp.anon.n{number}", b""))
+        for after in (known, Known(store)):
+            with self.subTest(is_restarted=after is not known):
+                kept = [name for name in ("a1", "a2") if after.owns("ann", name)]
+                self.assertEqual((kept, len(after.ids)), (["a1", "a2"], 6))
+                self.assertTrue(after.owns("eve", "eve8") and after.owns("mal", "mal8"))
+        self.assertEqual(len(store.session_ids.all(0, 100)), 6)
 
 
 class StoredIdTests(SynchronousTestCase):

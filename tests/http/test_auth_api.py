@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 from klein import Klein
 from twisted.internet.address import UNIXAddress
-from twisted.internet.defer import succeed
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
@@ -31,7 +31,7 @@ from clasp_relay.push.web_push import WebPush
 from clasp_relay.settings import Settings
 from tests.access.stack import START_S, TTL_S, InlineWorkers, Stack, SteppedWorkers
 from tests.core.world import World
-from tests.http.memory_site import Answer, MemorySite
+from tests.http.memory_site import Answer, MemorySite, parse_answer
 from tests.push.push_service import Browser
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
@@ -183,6 +183,21 @@ class CallTests(ApiTestCase):
         for body, left in ends:
             answer = self.site.request("DELETE", "/auth/push", body, bearer=token)
             self.assertEqual((answer.status, answer.json, len(push.subscriptions)), (200, {}, left))
+
+    def test_browser_whose_sign_in_ends_meanwhile_does_not_subscribe(self) -> None:
+        """However long its push service takes to be found."""
+        token = self.token("/auth/register", ALICE)
+        look_up: Deferred[list[str]] = Deferred()
+        push = WebPush(Settings(), Clock(), World().relay, Identity(), lambda *_: True)
+        push.subscriptions = Subscriptions(Places(lambda *_: look_up), lambda: START_S)
+        push.open(self.stack.store.push, InlineWorkers())
+        self.stack.tokens.on_end(push.token_ended)
+        self.use(self.stack, push=push)
+        waiting = self.site.start("POST", "/auth/push", Browser().subscription("https://push.example/1"), bearer=token)
+        self.assertEqual(self.post("/auth/logout", None, token).status, 200)
+        look_up.callback(["8.8.8.8"])
+        self.assert_error(parse_answer(waiting.value()), 401)
+        self.assertEqual((len(push.subscriptions), self.stack.store.push.all()), (0, []))
 
     def test_config_tells_who_may_sign_in(self) -> None:
         """To everybody."""

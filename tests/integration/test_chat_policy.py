@@ -92,7 +92,7 @@ class SceneCase(AccountsTestCase):
         users = SqliteUsers(self.folder / "data" / "users.db", name_keys)
         now_s = int(time.time())
         given = [GivenId(f"s-{user}{more}", user, now_s) for user in EVERY_ONE for more in ("", "-new", "-2")]
-        users.session_ids.note(given, 0)
+        users.session_ids.note(given, [], 0)
         users.close()
 
 

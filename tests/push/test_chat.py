@@ -15,7 +15,7 @@ from clasp_relay.storage.push_subscriptions import Subscription
 from clasp_relay.storage.users_sqlite import SqliteUsers
 from clasp_relay.wire.constants import Signal
 from clasp_relay.wire.messages import NULL, Publish, Set
-from clasp_relay.wire.values import PyValue
+from clasp_relay.wire.values import PyValue, decode_value
 from tests.access.stack import InlineWorkers
 from tests.access.test_permissions import AuthWorld
 from tests.core.world import Client, value
@@ -129,6 +129,23 @@ class NoticeTests(SynchronousTestCase):
         self.admin.send(Publish(f"{DM}/messages", Signal.EVENT))
         self.admin.send(Publish(f"{DM}/messages", Signal.EVENT, value=value({"text": "nobody's"})))
         self.assertEqual(self.told, [])
+
+    def test_little_is_decoded_for_each_message(self) -> None:
+        """However much a message holds, and the meta of its room, which another message paid for."""
+        decoded: list[int] = []
+
+        def decode(said: bytes) -> PyValue:
+            decoded.append(len(said))
+            return decode_value(said)
+
+        self.patch(chat, "decode_value", decode)
+        much: PyValue = [{"a": 1}] * 1_000
+        self.put(f"{DM}/meta", {"dmUsers": ["owner", "reader"], "x": much})
+        self.put(f"{ROOM}/meta", {"name": "Room", "x": [much, much]})
+        self.assertEqual(self.say(DM, {"text": "hi", "x": much}), [("reader", "dm-1", "dm")])
+        self.assertEqual(self.say(ROOM, {"mentions": ["other"], "x": much}), [("other", "r1", "mention")])
+        self.assertEqual(self.say(ROOM, {"mentions": [*("x" * 60 for _ in range(100)), "reader"], "x": much}), [])
+        self.assertLess(max(decoded), 200)
 
     def test_who_is_not_to_hear_of_it_is_not_told(self) -> None:
         """No member, banned, not allowed in, blocking the sender, or with a page that is open and visible."""

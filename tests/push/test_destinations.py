@@ -10,10 +10,15 @@ from OpenSSL import SSL
 from service_identity import VerificationError
 from treq.client import HTTPClient
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.error import ConnectionLost
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.protocol import connectionDone as CONNECTION_DONE
+from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted.web.client import URI, ResponseFailed
+from twisted.web.server import NOT_DONE_YET
 
 from clasp_relay.access.refusals import Busy
 from clasp_relay.push import destinations
@@ -41,6 +46,9 @@ PRIVATE = (
     "169.254.169.254",
     "100.64.0.1",
     "192.0.0.1",
+    "192.0.0.192",
+    "192.88.99.1",
+    "168.63.129.16",
     "198.18.0.1",
     "224.0.0.1",
     "240.0.0.1",
@@ -50,6 +58,9 @@ PRIVATE = (
     "fe80::1",
     "fe80::1%eth0",
     "fc00::1",
+    "fec0::1",
+    "64:ff9b:1::808:808",
+    "2002:a83f:8110::",
     "ff02::1",
     "2001:db8::1",
     "::ffff:127.0.0.1",
@@ -166,6 +177,22 @@ class AgentTests(TestCase):
                 await self.post(client)
         self.assertEqual((self.service.received, answers), ([], []))
 
+    async def test_host_that_never_answers_holds_no_connection(self) -> None:
+        """Who gives up ends the connection whose handshake does not end; other addresses are not tried."""
+        silent = Silent()
+        port: Any = REACTOR.listenTCP(0, silent, interface="0.0.0.0")
+        self.addCleanup(port.stopListening)
+        place = f"localhost:{port.getHost().port}"
+        places = Places(lambda *_: succeed(["127.0.0.1", "127.0.0.2", "127.0.0.3"]), [place])
+        client = HTTPClient(make_agent(REACTOR, places, self.service.trust))
+        request = Deferred.fromCoroutine(self.post(client, f"https://{place}/x"))
+        await silent.made
+        request.cancel()
+        with self.assertRaises(CancelledError):
+            await request
+        await silent.lost
+        self.assertEqual(silent.connections, 1)
+
     async def test_redirects_are_not_followed(self) -> None:
         """To wherever."""
         self.service.status, self.service.location = 307, "https://localhost:1/"
@@ -189,12 +216,63 @@ class AgentTests(TestCase):
         with self.assertRaises(ResponseFailed):
             await self.post(self.client(["127.0.0.1"]))
 
+    async def test_answer_that_does_not_end_holds_no_connection(self) -> None:
+        """For long, although nobody reads it any more."""
+        self.patch(destinations, "CONNECTION_S", 0.5)
+        lost: list[Deferred[None]] = []
+
+        def drip(request: Any) -> Any:
+            lost.append(request.notifyFinish())
+            request.write(b"x")
+            return NOT_DONE_YET
+
+        self.patch(self.service, "render_POST", drip)
+        request = Deferred.fromCoroutine(self.post(self.client(["127.0.0.1"])))
+        while not lost:
+            await deferLater(REACTOR, 0.01)
+        request.cancel()
+        with self.assertRaises((CancelledError, ResponseFailed)):
+            await request
+        with self.assertRaises(ConnectionLost):
+            await lost[0]
+
     def test_plain_http_is_never_spoken(self) -> None:
         """Whoever asks for it."""
         agent: Any = make_agent(REACTOR, Places(lambda *_: succeed([])))
         self.assertRaises(
             ForbiddenPlaceError, agent._endpointFactory.endpointForURI, URI.fromBytes(b"http://push.example/")
         )
+
+
+class Silent(Factory):
+    """Takes connections, and says nothing."""
+
+    def __init__(self) -> None:
+        self.connections = 0
+        self.made: Deferred[None] = Deferred()
+        self.lost: Deferred[None] = Deferred()
+
+    def buildProtocol(self, addr: Any) -> Protocol:
+        """Counts."""
+        self.connections += 1
+        return Listener(self)
+
+
+class Listener(Protocol):
+    """One of them."""
+
+    def __init__(self, silent: Silent) -> None:
+        self.silent = silent
+
+    def dataReceived(self, data: bytes) -> None:
+        """The handshake has begun."""
+        if not self.silent.made.called:
+            self.silent.made.callback(None)
+
+    def connectionLost(self, reason: Failure = CONNECTION_DONE) -> None:
+        """The other side has given up."""
+        if not self.silent.lost.called:
+            self.silent.lost.callback(None)
 
 
 class LookUpTests(TestCase):

@@ -112,6 +112,24 @@ class SenderTests(TestCase):
         self.assertEqual(await self.sent(), {"left_out": 2, "sent": 7})
         self.assertEqual(order[:4], ["ann", "ann", "bob", "bob"])
 
+    async def test_who_has_much_to_be_told_makes_room_for_others(self) -> None:
+        """Where no more can wait, the newest of whoever has most are left out."""
+        self.patch(sender, "MAX_WAITING", 6)
+        order: list[str] = []
+        self.patch(self.sender, "_post", self._post(order))
+        browser = self.subscription("a")
+        for subject in ("eve", "mal", "ann", "bob"):
+            for _ in range(5 if subject in ("eve", "mal") else 3):
+                self.sender.send(browser._replace(subject=subject), NOTICE)
+        self.patch(sender, "AT_ONCE", 0)
+        self.sender.send(browser._replace(subject="zoe"), NOTICE)
+        self.assertEqual({who: len(queue) for who, queue in self.sender._waiting.items()}["zoe"], 1)
+        self.assertEqual(self.sender._queued, sum(map(len, self.sender._waiting.values())))
+        self.patch(sender, "AT_ONCE", 8)
+        told = await self.sent()
+        self.assertEqual(told["left_out"] + told["sent"], 17)
+        self.assertEqual((order.count("ann"), order.count("bob"), order.count("zoe")), (3, 3, 1))
+
     def _post(self, order: list[str]) -> Any:
         async def post(subscription: Subscription, _notice: Notice) -> int:
             order.append(subscription.subject)

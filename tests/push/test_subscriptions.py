@@ -94,11 +94,38 @@ class SubscriptionTests(SynchronousTestCase):
     def test_browsers_are_bounded_in_all(self) -> None:
         """One that is known may subscribe anew."""
         self.patch(subscriptions, "MAX_SUBSCRIPTIONS", 2)
+        self.patch(subscriptions, "GUESTS_SHARE", 1)
         self.add("ann", "a1")
         self.add("bob", "b1")
         self.assertRaises(Busy, self.add, "eve", "e1")
         self.add("bob", "b1")
         self.assertEqual(len(self.known), 2)
+
+    def test_guests_keep_nobody_out(self) -> None:
+        """Those of one client address have a few browsers, and all together half; after a restart, too."""
+        self.patch(subscriptions, "MAX_SUBSCRIPTIONS", 6)
+        self.patch(subscriptions, "MAX_PER_GUEST_ADDRESS", 2)
+        key, secret = base64url(self.browser.public), base64url(AUTH)
+
+        def add(subject: str, made_for: bytes, guest: bool = True) -> None:
+            record = signed_in(subject, digest=subject.encode())._replace(made_for=made_for, guest=guest)
+            if guest:
+                self.store.add_guest_token(record, name_keys(subject), Claim(None, False, NOW_S))
+            result_of(self.known.add(record, f"https://push.example/{subject}", key, secret, ""))
+
+        for subject in ("g1", "g2"):
+            add(subject, b"here")
+        for known in (self.known, self.opened()):
+            self.known = known
+            self.assertRaises(Busy, add, f"g{id(known)}", b"here")
+        add("g3", b"there")
+        self.assertRaises(Busy, add, "g4", b"elsewhere")
+        for subject in ("ann", "bob", "cat"):
+            add(subject, b"here", guest=False)
+        self.assertRaises(Busy, add, "dan", b"here", guest=False)
+        result_of(self.known.remove("g1", None))
+        add("g5", b"here")
+        self.assertEqual(len(self.known), 6)
 
     def test_what_is_not_valid_is_refused(self) -> None:
         """Keys, URLs, and push services that are not on the public internet."""

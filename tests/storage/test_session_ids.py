@@ -20,8 +20,8 @@ class SessionIdStoreTests(SynchronousTestCase):
 
     def test_ids_are_stored_once_with_their_last_time(self) -> None:
         """An id never changes its subject; the newest are loaded, the oldest of them first."""
-        self.store.note([GivenId("s1", "ann", 10), GivenId("s2", "bob", 20)], 0)
-        self.store.note([GivenId("s1", "eve", 30), GivenId("s3", "bob", 5)], 0)
+        self.store.note([GivenId("s1", "ann", 10), GivenId("s2", "bob", 20)], [], 0)
+        self.store.note([GivenId("s1", "eve", 30), GivenId("s3", "bob", 5)], [], 0)
         self.assertEqual(
             self.store.all(0, 10), [GivenId("s3", "bob", 5), GivenId("s2", "bob", 20), GivenId("s1", "ann", 30)]
         )
@@ -29,14 +29,14 @@ class SessionIdStoreTests(SynchronousTestCase):
 
     def test_old_ones_are_deleted(self) -> None:
         """With each batch."""
-        self.store.note([GivenId("s1", "ann", 10)], 0)
-        self.store.note([], 11)
+        self.store.note([GivenId("s1", "ann", 10)], [], 0)
+        self.store.note([], [], 11)
         self.assertEqual(self.store.all(0, 10), [])
 
     def test_batch_is_stored_as_a_whole(self) -> None:
         """Or not at all; the store goes on."""
         bad = GivenId("s2", None, 10)  # type: ignore[arg-type]
-        self.assertRaises(sqlite3.IntegrityError, self.store.note, [GivenId("s1", "ann", 10), bad], 0)
+        self.assertRaises(sqlite3.IntegrityError, self.store.note, [GivenId("s1", "ann", 10), bad], [], 0)
         self.assertEqual(self.store.all(0, 10), [])
-        self.store.note([GivenId("s1", "ann", 10)], 0)
+        self.store.note([GivenId("s1", "ann", 10)], [], 0)
         self.assertEqual(len(self.store.all(0, 10)), 1)

@@ -2,7 +2,8 @@
 
 A session id is a subject's own while the session is connected and for a day after it was given, or was last seen
 connected, which is noted every hour; also when the relay was restarted meanwhile. What is kept is bounded for each
-subject and in all: the id that was seen longest ago goes first.
+subject and in all. Where too many are kept, the subject that has most loses the one that was seen longest ago, so
+that nobody makes others lose theirs.
 """
 
 from __future__ import annotations
@@ -48,7 +49,11 @@ class KnownSessionIds:
         """By session id; what was seen longest ago comes first."""
         self._of: dict[str, dict[str, None]] = {}
         """The ids of each subject, in the same order."""
+        self._by_count: list[dict[str, None]] = [{} for _ in range(MAX_IDS_PER_SUBJECT + 2)]
+        """The subjects by how many ids they have."""
         self._unsaved: dict[str, GivenId] = {}
+        self._forgotten: dict[str, None] = {}
+        """Ids that the store still has."""
         self._store: SessionIdStore | None = None
         self._calls: StoreCalls | None = None
         self._is_saving = False
@@ -75,12 +80,13 @@ class KnownSessionIds:
     def own_until_us(self, subject: str, session_id: str, now_us: int) -> int | None:
         """See ``SessionIds``."""
         given = self._given.get(session_id)
-        if given is None or given.subject != subject:
-            return None
-        until_us = (given.seen_s + KEPT_S) * 1_000_000
-        if now_us < until_us:
-            return until_us
-        return now_us + 1 if session_id in self._sessions else None
+        if given is not None and given.subject == subject:
+            until_us = (given.seen_s + KEPT_S) * 1_000_000
+            if now_us < until_us:
+                return until_us
+        # While it is connected nothing has to be kept.
+        session = self._sessions.get(session_id)
+        return now_us + 1 if session is not None and subject and session.identity.subject == subject else None
 
     def renew(self) -> None:
         """Notes which sessions are still connected, and forgets old ids; to be called every hour."""
@@ -95,42 +101,65 @@ class KnownSessionIds:
 
     def close(self) -> None:
         """Stores what is not stored yet; it calls the store on this thread, so when its own has stopped."""
-        unsaved, self._unsaved = self._unsaved, {}
-        if self._store is not None and unsaved:
-            self._store.note(list(unsaved.values()), self._now_s() - KEPT_S)
+        if self._store is not None and self._is_unsaved:
+            self._store.note(*self._take_unsaved(), self._now_s() - KEPT_S)
 
     def _note(self, session: Session) -> None:
         """Notes that a session is connected."""
         if not session.identity.subject:
             return
-        given = GivenId(session.id, session.identity.subject, self._now_s())
-        self._add(given)
-        self._outdated(session.id)
         if session.identity.token:  # without one the subject is this session's alone, or the relay's own
+            given = GivenId(session.id, session.identity.subject, self._now_s())
             self._unsaved[session.id] = given
+            self._forgotten.pop(session.id, None)
+            self._add(given)
+        self._outdated(session.id)
 
     def _add(self, given: GivenId) -> None:
         self._given.pop(given.session_id, None)
         self._given[given.session_id] = given
         mine = self._of.setdefault(given.subject, {})
+        had = len(mine)
         mine.pop(given.session_id, None)
         mine[given.session_id] = None
+        self._count(given.subject, had, len(mine))
         if len(mine) > MAX_IDS_PER_SUBJECT:
             self._forget(self._given[next(iter(mine))])
         elif len(self._given) > MAX_IDS:
-            self._forget(next(iter(self._given.values())))
+            richest = next(iter(next(filter(None, reversed(self._by_count)))))
+            self._forget(self._given[next(iter(self._of[richest]))])
 
     def _forget(self, given: GivenId) -> None:
         del self._given[given.session_id]
+        self._unsaved.pop(given.session_id, None)
+        if self._store is not None and len(self._forgotten) < MAX_IDS:  # else the store forgets it in a day
+            self._forgotten[given.session_id] = None
         mine = self._of[given.subject]
         del mine[given.session_id]
+        self._count(given.subject, len(mine) + 1, len(mine))
         if not mine:
             del self._of[given.subject]
         self._outdated(given.session_id)
 
+    def _count(self, subject: str, had: int, has: int) -> None:
+        if has != had:
+            self._by_count[had].pop(subject, None)
+            if has:
+                self._by_count[has][subject] = None
+
+    @property
+    def _is_unsaved(self) -> bool:
+        return bool(self._unsaved or self._forgotten)
+
+    def _take_unsaved(self) -> tuple[list[GivenId], list[str]]:
+        """Returns what is to be stored, and what is to be deleted, once."""
+        unsaved, self._unsaved = self._unsaved, {}
+        forgotten, self._forgotten = self._forgotten, {}
+        return list(unsaved.values()), list(forgotten)
+
     def _save(self) -> None:
         """Stores what is new, all of a turn and of the time that the batch before takes in one transaction."""
-        if self._is_saving or self._calls is None or not self._unsaved:
+        if self._is_saving or self._calls is None or not self._is_unsaved:
             return
         self._is_saving = True
         Deferred.fromCoroutine(self._write(self._calls)).addErrback(_tell_lost_write)
@@ -138,12 +167,15 @@ class KnownSessionIds:
     async def _write(self, calls: StoreCalls) -> None:
         assert self._store is not None, "saved before it was opened"
         try:
-            while self._unsaved:
-                batch, self._unsaved = self._unsaved, {}
+            while self._is_unsaved:
+                given, forgotten = self._take_unsaved()
                 try:
-                    await calls.run(self._store.note, list(batch.values()), self._now_s() - KEPT_S)
+                    await calls.run(self._store.note, given, forgotten, self._now_s() - KEPT_S)
                 except Busy:
-                    self._unsaved = batch | self._unsaved  # with the next session, or in an hour
+                    # With the next session, or in an hour, what still counts.
+                    late = {each.session_id: each for each in given if each.session_id in self._given}
+                    self._unsaved = late | self._unsaved
+                    self._forgotten |= {each: None for each in forgotten if each not in self._given}
                     return
         finally:
             self._is_saving = False

@@ -236,14 +236,22 @@ class AuthApi:
     async def subscribe(self, request: IRequest) -> bytes:
         """Has a browser told from now on."""
         push = self._web_push()
-        record = self._accounts.signed_in(bearer_of(request))
+        bearer = bearer_of(request)
+        record = self._accounts.signed_in(bearer)
         body = read_object(request)
         keys = body.get("keys")
         if not isinstance(keys, dict):
             raise BadInput("«keys» is missing.")
         p256dh, auth = required_text(keys, "p256dh"), required_text(keys, "auth")
         lane = address_group(self._address_of(request))
-        await push.subscriptions.add(record, required_text(body, "endpoint"), p256dh, auth, lane)
+        endpoint = required_text(body, "endpoint")
+        await push.subscriptions.add(record, endpoint, p256dh, auth, lane)
+        try:
+            # The look-up may have taken as long as the client wanted.
+            self._accounts.signed_in(bearer)
+        except Refusal:
+            await push.subscriptions.remove(record.subject, endpoint)
+            raise
         return answer(request, HTTPStatus.CREATED, {})
 
     @app.route("/push", methods=["DELETE"])

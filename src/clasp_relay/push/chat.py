@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 
+from clasp_relay.access.policy.language.maps import find_field, get_field
 from clasp_relay.core.relay import Relay
 from clasp_relay.core.session.sessions import Identity
 from clasp_relay.errors import RequestError
@@ -15,7 +16,7 @@ from clasp_relay.storage.push_subscriptions import Subscription
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.constants import Signal
 from clasp_relay.wire.messages import NULL, Value
-from clasp_relay.wire.values import decode_value
+from clasp_relay.wire.values import PyValue, decode_value
 
 __all__ = ["ChatNotices"]
 
@@ -37,6 +38,11 @@ _MESSAGES = Pattern.parse("/chat/room/*/messages")
 _CALLS = Pattern.parse("/chat/room/*/video/presence/*")
 _NOT_NEW = ("edit", "delete")
 _VALUE_BYTES = 32 * 1024
+"""Nobody is told of a longer message."""
+
+_FIELD_BYTES = 4 * 1024
+"""Fields that are longer are not looked at. Only the fields of interest are decoded: with all that a message or a meta
+may hold it takes 10 ms, and a meta is looked at with each message."""
 
 
 class ChatNotices:
@@ -88,18 +94,15 @@ class ChatNotices:
     def _said(self, address: str, value: Value | None) -> None:
         if value is None or not self._subscriptions or len(value) > _VALUE_BYTES:
             return
-        message = decode_value(value)
-        if not isinstance(message, dict):
-            return
-        sender = message.get("userId")
-        if not isinstance(sender, str) or message.get("kind") in _NOT_NEW or message.get("type") in _NOT_NEW:
+        sender = _field(value, b"userId")
+        if not isinstance(sender, str) or _field(value, b"kind") in _NOT_NEW or _field(value, b"type") in _NOT_NEW:
             return
         room = _room(address)
         people = self._people_of(room)
         for person in people:
             self._tell(person, sender, Notice(room, "dm", MESSAGE_S))
-        mentioned = message.get("mentions")
-        if isinstance(mentioned, list) and not people:
+        mentioned = None if people else _field(value, b"mentions")
+        if isinstance(mentioned, list):
             for person in dict.fromkeys(each for each in mentioned[:MAX_MENTIONS] if isinstance(each, str)):
                 self._tell(person, sender, Notice(room, "mention", MESSAGE_S))
 
@@ -132,8 +135,7 @@ class ChatNotices:
     def _people_of(self, room: str) -> tuple[str, ...]:
         """Returns the two people of a direct-message room; nobody for any other."""
         meta = self._params.get(f"/chat/room/{room}/meta")
-        content = None if meta is None else decode_value(meta.value)
-        users = content.get("dmUsers") if isinstance(content, dict) else None
+        users = None if meta is None else _field(meta.value, b"dmUsers", get_field)
         if not isinstance(users, dict | list) or len(users) != 2:
             return ()
         return tuple(user for user in users if isinstance(user, str))
@@ -174,6 +176,12 @@ class ChatNotices:
     def _is_set(self, address: str) -> bool:
         param = self._params.get(address)
         return param is not None and param.value != NULL
+
+
+def _field(value: Value, key: bytes, field_of: Callable[[Value, bytes], Value | None] = find_field) -> PyValue:
+    """Returns a field of a map; None where there is none, or a long one."""
+    found = field_of(value, key)
+    return None if found is None or len(found) > _FIELD_BYTES else decode_value(found)
 
 
 def _room(address: str) -> str:

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from OpenSSL import SSL
 from service_identity import CertificateError, VerificationError
 from service_identity.pyopenssl import verify_hostname
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, wrapClientTLS
 from twisted.internet.interfaces import (
     IHandshakeListener,
@@ -45,6 +45,9 @@ MAX_URL = 1_024
 CONNECT_S = 5
 """How long one connection may take to be made."""
 
+CONNECTION_S = 20
+"""How long one connection may last in all: longer than the sender waits for an answer, whatever becomes of that."""
+
 MAX_ADDRESSES = 3
 """Addresses of one name that are tried."""
 
@@ -52,6 +55,14 @@ MAX_ANSWER_BYTES = 64 * 1024
 """How much of an answer is read, headers included; push services answer with a few hundred bytes."""
 
 _NAT64 = ip_network("64:ff9b::/96")
+
+_NOT_PUBLIC_EITHER = (
+    ip_network("192.0.0.0/24"),  # IETF protocol assignments (RFC 6890); some clouds have their metadata there
+    ip_network("192.88.99.0/24"),  # 6to4 relays, given up (RFC 7526)
+    ip_network("168.63.129.16/32"),  # a service of the machine's host in Azure, which looks like a public one
+    ip_network("fec0::/10"),  # site-local, given up (RFC 3879)
+)
+"""What ``ipaddress`` takes for public."""
 
 
 class ForbiddenPlaceError(ClaspError):
@@ -114,7 +125,8 @@ def is_public(text: str) -> bool:
 
 
 def _is_public(address: IPv4Address | IPv6Address) -> bool:
-    return address.is_global and not address.is_multicast and not address.is_reserved
+    is_public = address.is_global and not address.is_multicast and not address.is_reserved
+    return is_public and not any(address in network for network in _NOT_PUBLIC_EITHER)
 
 
 def _inside(address: IPv6Address) -> list[IPv4Address]:
@@ -278,9 +290,11 @@ class _CheckedEndpoint:
             )
             endpoint = wrapClientTLS(_Tls(host, self._trust), plain)
             try:
-                wrapper = await endpoint.connect(_Factory(protocol_factory, host))
+                wrapper = await endpoint.connect(_Factory(self._reactor, protocol_factory, host))
                 assert isinstance(wrapper, _Checked), "connected with another protocol"
                 await wrapper.ready
+            except CancelledError:
+                raise  # nobody waits any more, so no other address is tried
             except Exception as error:
                 failed = error
             else:
@@ -317,26 +331,28 @@ class _Factory(WrappingFactory):
 
     noisy = False
 
-    def __init__(self, inner: IProtocolFactory, host: str) -> None:
+    def __init__(self, reactor: Any, inner: IProtocolFactory, host: str) -> None:
         WrappingFactory.__init__(self, inner)  # type: ignore[arg-type]  # Twisted leaves WP open
+        self._reactor = reactor
         self._host = host
 
     def buildProtocol(self, addr: Any) -> _Checked:
         """See ``IProtocolFactory``."""
-        return _Checked(self, self.wrappedFactory.buildProtocol(addr), self._host)
+        return _Checked(self, self.wrappedFactory.buildProtocol(addr), self._host, self._reactor)
 
 
 @implementer(IHandshakeListener)
 class _Checked(ProtocolWrapper):
-    """Begins to talk once the other side has proved its name, and ends a connection that says too much."""
+    """Begins to talk once the other side has proved its name; ends a connection that says too much or lasts long."""
 
     received = 0
 
-    def __init__(self, factory: Any, inner: Any, host: str) -> None:
+    def __init__(self, factory: Any, inner: Any, host: str, reactor: Any) -> None:
         ProtocolWrapper.__init__(self, factory, inner)
         self._host = host
-        self.ready: Deferred[None] = Deferred()
-        """Fires when the handshake is over and the name is right."""
+        self._end = reactor.callLater(CONNECTION_S, self._abort)
+        self.ready: Deferred[None] = Deferred(lambda _ready: self._abort())
+        """Fires when the handshake is over and the name is right; the connection ends when it is cancelled."""
 
     def makeConnection(self, transport: Any) -> None:
         """Waits for the handshake."""
@@ -348,7 +364,7 @@ class _Checked(ProtocolWrapper):
         try:
             verify_hostname(transport.getHandle(), self._host)
         except (VerificationError, CertificateError) as error:
-            transport.abortConnection()
+            self._abort()
             self.ready.errback(error)
             return
         ProtocolWrapper.makeConnection(self, transport)
@@ -358,13 +374,18 @@ class _Checked(ProtocolWrapper):
         """Passes on what came."""
         self.received += len(data)
         if self.received > MAX_ANSWER_BYTES:
-            transport: Any = self.transport
-            transport.abortConnection()
+            self._abort()
         else:
             ProtocolWrapper.dataReceived(self, data)
 
+    def _abort(self) -> None:
+        transport: Any = self.transport
+        transport.abortConnection()
+
     def connectionLost(self, reason: Failure = CONNECTION_DONE) -> None:
         """Tells whoever waits."""
+        if self._end.active():
+            self._end.cancel()
         if self.connected:
             ProtocolWrapper.connectionLost(self, reason)
         elif not self.ready.called:

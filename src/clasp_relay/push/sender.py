@@ -32,7 +32,11 @@ AT_ONCE_PER_SUBJECT = 2
 
 MAX_WAITING = 2_000
 MAX_WAITING_PER_SUBJECT = 50
-"""Messages that wait for their turn, in all and to one subject; more are left out."""
+"""Messages that wait for their turn, in all and to one subject; more are left out. Where all are too many, whoever has
+most loses the newest, so that slow push services of some do not keep others from being told."""
+
+MAX_ROOM_MADE = 10
+"""To whom fewer wait, one more makes others lose theirs where there is no room: one to each of a person's browsers."""
 
 FIRST_REST_S = 10.0
 LONGEST_REST_S = 600.0
@@ -89,6 +93,8 @@ class Sender:
         self._gone = gone
         self._waiting: dict[str, deque[tuple[Subscription, Notice]]] = {}
         """By subject; the one whose turn it is comes first, and none is empty."""
+        self._queued = 0
+        """How many wait in all."""
         self._running: dict[Deferred[None], str] = {}
         self._rests: OrderedDict[str, tuple[float, float]] = OrderedDict()
         """Until when nothing is sent to a host that could not be reached, and for how long the last time."""
@@ -100,30 +106,45 @@ class Sender:
     @property
     def waiting(self) -> int:
         """How many messages wait or are on their way."""
-        return self._in_queues() + len(self._running)
+        return self._queued + len(self._running)
 
     def send(self, subscription: Subscription, notice: Notice) -> None:
         """Sends a notice when its turn comes; it is left out where too many wait, or the push service is away."""
-        queue = self._waiting.get(subscription.subject, ())
-        is_full = self._in_queues() >= MAX_WAITING or len(queue) >= MAX_WAITING_PER_SUBJECT
-        if not self._is_open or is_full or self._rests_now(subscription):
+        count = len(self._waiting.get(subscription.subject, ()))
+        is_full = count >= MAX_WAITING_PER_SUBJECT
+        if not self._is_open or is_full or self._rests_now(subscription) or not self._has_room(count):
             self.outcomes["left_out"] += 1
             return
         self._waiting.setdefault(subscription.subject, deque()).append((subscription, notice))
+        self._queued += 1
         self._start()
+
+    def _has_room(self, count: int) -> bool:
+        """Makes room for somebody for whom so many wait, if it can, and tells whether there is any."""
+        if self._queued < MAX_WAITING:
+            return True
+        if count >= MAX_ROOM_MADE:
+            return False
+        longest = max(self._waiting.values(), key=len)
+        if len(longest) <= count + 1:
+            return False
+        longest.pop()
+        self._queued -= 1
+        self.outcomes["left_out"] += 1
+        return True
 
     def close(self) -> None:
         """Ends the requests that are at work, and sends nothing more."""
         self._is_open = False
         self._waiting.clear()
+        self._queued = 0
         for request in list(self._running):
             request.cancel()
 
-    def _in_queues(self) -> int:
-        return sum(map(len, self._waiting.values()))
-
     def _start(self) -> None:
         """Begins with what waits: people take turns, and each has a few requests at once."""
+        if len(self._running) >= AT_ONCE:
+            return
         for subject in list(self._waiting):
             if len(self._running) >= AT_ONCE:
                 return
@@ -131,6 +152,7 @@ class Sender:
                 continue
             queue = self._waiting.pop(subject)
             subscription, notice = queue.popleft()
+            self._queued -= 1
             if queue:
                 self._waiting[subject] = queue
             request = Deferred.fromCoroutine(self._send(subscription, notice))

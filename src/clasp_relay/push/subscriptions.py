@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 
 from clasp_relay.access.refusals import BadInput, Busy
@@ -19,6 +20,12 @@ MAX_PER_SUBJECT = 10
 
 MAX_SUBSCRIPTIONS = 20_000
 """Browsers in all, about 20 MB."""
+
+GUESTS_SHARE = 0.5
+"""The share of them that guests may have, so that invented guests do not keep users out."""
+
+MAX_PER_GUEST_ADDRESS = 200
+"""Browsers of the guests of one client address."""
 
 _MAX_KEY = 200
 
@@ -40,6 +47,9 @@ class Subscriptions:
         """Is called when there are the first ones, and when there are none any more."""
         self._by_endpoint: dict[str, Subscription] = {}
         self._of: dict[str, dict[str, Subscription]] = {}
+        self._guests: dict[str, bytes] = {}
+        """For which client address a guest's token was made, by endpoint."""
+        self._by_address: Counter[bytes] = Counter()
 
     def __len__(self) -> int:
         return len(self._by_endpoint)
@@ -52,8 +62,9 @@ class Subscriptions:
             sql: the thread that the store is called on from then on.
         """
         self._store, self._calls = store, StoreCalls(sql)
+        guests = store.guests()
         for subscription in store.all():
-            self._note(subscription)
+            self._note(subscription, guests.get(subscription.subject))
 
     def has_any(self, subject: str) -> bool:
         """Tells whether a subject has a browser that wants to be told."""
@@ -82,16 +93,25 @@ class Subscriptions:
             await self._places.addresses(place_of(endpoint), lane)
         except ForbiddenPlaceError as error:
             raise BadInput(str(error)) from None
-        if len(self._by_endpoint) >= MAX_SUBSCRIPTIONS and endpoint not in self._by_endpoint:
-            raise Busy("The relay tells as many browsers as it can. Try again another day.", 86_400)
+        if endpoint not in self._by_endpoint:
+            self._check_room(record)
         sign_in = record.sign_in or record.digest
         subscription = Subscription(endpoint, record.subject, key, secret, sign_in, int(self._now_s()))
         store, calls = self._opened()
         await calls.run(store.add, subscription)
         self._forget(endpoint)
-        self._note(subscription)
+        self._note(subscription, record.made_for if record.guest else None)
         mine = self._of[record.subject]
         await self._remove(list(mine)[: max(0, len(mine) - MAX_PER_SUBJECT)])
+
+    def _check_room(self, record: TokenRecord) -> None:
+        if record.guest:
+            if record.made_for and self._by_address[record.made_for] >= MAX_PER_GUEST_ADDRESS:
+                raise Busy("The relay tells as many browsers of guests at your address as it can.", 86_400)
+            if len(self._guests) >= MAX_SUBSCRIPTIONS * GUESTS_SHARE:
+                raise Busy("The relay tells as many browsers of guests as it can. Try again another day.", 86_400)
+        if len(self._by_endpoint) >= MAX_SUBSCRIPTIONS:
+            raise Busy("The relay tells as many browsers as it can. Try again another day.", 86_400)
 
     async def remove(self, subject: str, endpoint: str | None) -> None:
         """Removes a browser of a subject; all of them where none is named."""
@@ -129,7 +149,10 @@ class Subscriptions:
         assert self._calls is not None, "used before it was opened"
         return self._store, self._calls
 
-    def _note(self, subscription: Subscription) -> None:
+    def _note(self, subscription: Subscription, guest_address: bytes | None) -> None:
+        if guest_address is not None:
+            self._guests[subscription.endpoint] = guest_address
+            self._by_address[guest_address] += 1
         is_first = not self._by_endpoint
         self._by_endpoint[subscription.endpoint] = subscription
         self._of.setdefault(subscription.subject, {})[subscription.endpoint] = subscription
@@ -140,6 +163,9 @@ class Subscriptions:
         subscription = self._by_endpoint.pop(endpoint, None)
         if subscription is None:
             return
+        guest_address = self._guests.pop(endpoint, None)
+        if guest_address is not None:
+            self._by_address -= Counter([guest_address])
         mine = self._of[subscription.subject]
         del mine[endpoint]
         if not mine:

@@ -74,6 +74,14 @@ class PushStore:
         )
         return [Subscription(*row) for row in self._db.execute(query)]
 
+    def guests(self) -> dict[str, bytes]:
+        """Returns the subjects that are no accounts, and a keyed hash of the client address that each has."""
+        query = (
+            "SELECT DISTINCT subject, made_for FROM tokens WHERE subject IN (SELECT subject FROM push_subscriptions)"
+            " AND subject NOT IN (SELECT id FROM users)"
+        )
+        return dict(self._db.execute(query).fetchall())
+
     def forgotten(self) -> list[str]:
         """Returns the endpoints of subjects of whom no account and no token is known any more."""
         query = (

@@ -27,8 +27,14 @@ class SessionIdStore:
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
 
-    def note(self, given: Sequence[GivenId], before_s: int) -> None:
-        """Stores ids, or when they were seen last, and deletes those that were seen before a time (Unix seconds)."""
+    def note(self, given: Sequence[GivenId], forgotten: Sequence[str], before_s: int) -> None:
+        """Stores ids, or when they were seen last, and deletes others.
+
+        Args:
+            given: what is stored.
+            forgotten: which ids are deleted.
+            before_s: those that were seen before (Unix seconds) are deleted, too.
+        """
         self._db.execute("BEGIN IMMEDIATE")
         try:
             self._db.executemany(
@@ -36,6 +42,7 @@ class SessionIdStore:
                 " ON CONFLICT (session_id) DO UPDATE SET seen_at = excluded.seen_at",
                 given,
             )
+            self._db.executemany("DELETE FROM session_ids WHERE session_id = ?", ((each,) for each in forgotten))
             self._db.execute("DELETE FROM session_ids WHERE seen_at < ?", (before_s,))
         except BaseException:
             self._db.execute("ROLLBACK")

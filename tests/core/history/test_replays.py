@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -271,6 +271,28 @@ class AnswerTests(ReplayCase):
         assert isinstance(said, dict)
         self.assertEqual((said.pop("more"), said["count"], len(said["times"])), (True, 20, 12))
         self.assertEqual(len(said["times"]) + len(mark_of(marks[1]).times), 20)
+
+    def test_times_are_encoded_when_the_client_takes_them(self) -> None:
+        """Piece by piece, since those of thousands of SETs take long: not in the turn in which the answer ends."""
+        for number in range(20):
+            self.client.send(Set("/p/" + "a" * 4_000 + str(number), value(number)))
+        waiting: list[Iterator[bytes]] = []
+        take = self.client.outbox.send_snapshot
+
+        def send_snapshot(key: object, frames: Iterator[bytes]) -> None:
+            if self.client.outbox.frames:
+                waiting.append(frames)
+            else:
+                take(key, frames)
+
+        self.client.hear()
+        self.patch(self.client.outbox, "send_snapshot", send_snapshot)
+        self.client.send(Replay("/**", limit=50))
+        self.world.turn()
+        self.assertNotIn(replays.END_MARK, [address for address, _ in heard(self.client.hear())])
+        (frames,) = waiting
+        take("", frames)
+        self.assertEqual([address for address, _ in heard(self.client.hear())][-2:], [replays.END_MARK] * 2)
 
     def test_what_is_remembered_of_sets_is_bounded(self) -> None:
         """Then the answer is cut off, and goes on at the next page."""

@@ -426,11 +426,15 @@ class _Answer:
         if not self._session.is_live:
             return
         if self._has_mark:
-            outbox = self._session.outbox
+            session = self._session
+            marks = (session.codec.publish(mark) for mark in self._marks())
             if self._times:
-                outbox.send_snapshot(object(), self._current([address for address, _, _ in self._times]))
-            for mark in self._marks():
-                outbox.send(Frame(self._session.codec.publish(mark)))
+                # At the pace of the socket: to encode the times of thousands of SETs takes longer than a turn may.
+                current = self._current([address for address, _, _ in self._times])
+                session.outbox.send_snapshot(object(), (wire for part in (current, marks) for wire in part))
+            else:
+                for wire in marks:
+                    session.outbox.send(Frame(wire))
         self._leave()
 
     def _fail(self) -> None:
