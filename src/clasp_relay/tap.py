@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Generator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, TextIO
@@ -106,9 +107,7 @@ class RelayApplication(MultiService):
         if not self._twistd_options.get("nodaemon"):
             events.RELAY_NOT_STARTED.log(error=str(error))
             raise error
-        path = self._twistd_options.get("pidfile")
-        if path:
-            Path(str(path)).unlink(missing_ok=True)  # twistd does so for an Exception, and SystemExit is none
+        _remove_pid_file(_pid_file(self._options))  # twistd does so for an Exception, and SystemExit is none
         fail(str(error))
 
 
@@ -129,14 +128,15 @@ def begin_stop(reactor: Any) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
-def stop_on(number: signal.Signals, reactor: Any) -> None:
+def stop_on(number: signal.Signals, reactor: Any, pid_file: str | None = None) -> None:
     """Has a signal stop the relay in order; one that is ignored, as nohup does with SIGHUP, stays ignored.
 
-    Before the reactor runs, nothing can have changed: then the process ends at once.
+    Before the reactor runs, nothing can have changed: then the process ends at once, with status 0.
 
     Args:
         number: the signal.
         reactor: what is stopped.
+        pid_file: removed when the process ends at once; twistd has written it for this process, or not yet.
     """
 
     def stop() -> None:
@@ -145,11 +145,26 @@ def stop_on(number: signal.Signals, reactor: Any) -> None:
 
     def handle(_number: int, _frame: FrameType | None) -> None:
         if not reactor.running:
+            _remove_pid_file(pid_file)
             os._exit(0)
         reactor.callFromThread(stop)
 
     if signal.getsignal(number) is not signal.SIG_IGN:
         signal.signal(number, handle)
+
+
+def _pid_file(options: Options) -> str | None:
+    """Returns the path of the pid file that twistd writes; None for none."""
+    twistd_options: Mapping[str, object] = options.parent or {}
+    path = twistd_options.get("pidfile")
+    return str(path) if path else None
+
+
+def _remove_pid_file(path: str | None) -> None:
+    """Removes twistd's pid file; where ``--uid`` took the right to do so, it stays, as twistd itself leaves it then."""
+    if path:
+        with suppress(PermissionError):
+            Path(path).unlink(missing_ok=True)
 
 
 def _end_as_failed() -> NoReturn:
@@ -199,6 +214,11 @@ def makeService(options: Options) -> RelayApplication:
     # Not at the top: twistd loads this module to show its help, and a reactor is chosen after that.
     from twisted.internet import reactor  # noqa: PLC0415
 
+    # First, and SIGTERM, too: Twisted handles it only once the reactor runs, and before that the kernel does not end
+    # process 1 of a container by it. Twisted leaves SIGINT alone where there is a handler already, as ``cli`` sets it.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        stop_on(number, reactor, _pid_file(options))
+
     from clasp_relay.clock import steady_timers  # noqa: PLC0415
     from clasp_relay.service import make_service  # noqa: PLC0415
 
@@ -215,9 +235,8 @@ def makeService(options: Options) -> RelayApplication:
     service.on_lost = reactor.stop
     # As twistd does for its own observer, in the place of which ours stands.
     call_on(signal.SIGUSR1, reactor, application.rotate_log)
-    stop_on(signal.SIGINT, reactor)  # Twisted does the same, unless there is a handler already, as ``cli`` sets it
     if options.settings.tls_cert is None and options.settings.rules is None:
-        stop_on(signal.SIGHUP, reactor)
+        stop_on(signal.SIGHUP, reactor, _pid_file(options))
     else:
         call_on(signal.SIGHUP, reactor, service.reload)
     return application

@@ -152,11 +152,21 @@ def given_keys(document: Json) -> Json:
     return {key: value for key, value in document.items() if value is not None}
 
 
+OF_VALUE: st.SearchStrategy[Json] = st.fixed_dictionaries(
+    {
+        "type": st.just("state_not_null_at_value_field"),
+        "field": FIELDS,
+        "lookup": st.sampled_from(("/here/{value}", "/d/{value}/a", "/d/{session}/{value}")),
+    }
+)
+"""A check of the written value, which no reader is asked about."""
+
+
 @st.composite
 def write_rules(draw: st.DrawFn) -> Json:
     """A write rule."""
     path = draw(PATHS)
-    one = checks(names_of(path))
+    one = st.one_of(checks(names_of(path)), OF_VALUE)
     return given_keys(
         {
             "path": path,

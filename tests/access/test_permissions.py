@@ -473,7 +473,9 @@ class RememberedAnswerTests(SynchronousTestCase):
     def test_every_check_is_tried(self) -> None:
         """The policies that are drawn leave none out, but those that no reader is asked about."""
         of_writers = {check.kind for check in CHECKS.values() if check.about_writer}
-        self.assertEqual(of_writers, {"writer_is_account", "segment_is_own_session_id"})
+        self.assertEqual(
+            of_writers, {"writer_is_account", "segment_is_own_session_id", "state_not_null_at_value_field"}
+        )
         self.assertEqual({*leaves(("id",)), "not", "any_of", "all_of", *of_writers}, set(CHECKS))
 
     @settings(max_examples=settings().max_examples // 4)

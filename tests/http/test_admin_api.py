@@ -122,7 +122,7 @@ class AuditTests(AdminCase):
     def test_every_change_is_in_the_audit_log(self) -> None:
         """With who made it; what only reads is not there."""
         alice = self.world.world.join(self.world.register("Alice", "a1"))
-        for address in ("/chat/room/r1/meta", "/chat/reports/n1"):
+        for address in ("/chat/room/r1/meta", "/chat/room/r1/presence/a1", "/chat/reports/n1"):
             alice.send(Set(address, value({"name": "Room", "roomId": "r1"})))
         self.world.register("Bob", "b1")
         _, info = self.world.do(self.world.people.make_invite(self.world.root, HOME, 1, None))

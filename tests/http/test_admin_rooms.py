@@ -35,6 +35,7 @@ class RoomCallsTests(AdminCase):
 
     def test_reports_are_listed_and_resolved(self) -> None:
         """Open ones where the request does not say."""
+        self.alice.send(Set("/chat/room/r1/presence/a1", value({"name": "Alice"})))
         for number in range(2):
             report = {"roomId": "r1", "message": {"text": "spam"}}
             self.alice.send(Set(f"/chat/reports/n{number}", value(report)))

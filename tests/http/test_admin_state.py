@@ -23,10 +23,11 @@ class StateCallsTests(AdminCase):
     def test_relay_is_described_in_numbers(self) -> None:
         """All at one moment."""
         self.alice.send(Set("/chat/user/a1/profile", value({"name": "Alice"})))
+        self.alice.send(Set("/chat/room/r/presence/a1", value({"name": "Alice"})))
         self.alice.send(Set("/chat/reports/n1", value({"roomId": "r"})))
         told = self.get("overview")
         numbers = ("users", "disabled", "sessions", "params", "open_reports")
-        self.assertEqual([told[name] for name in numbers], [2, 0, 1, 2, 1])
+        self.assertEqual([told[name] for name in numbers], [2, 0, 1, 3, 1])
         self.assertEqual(told["name"], "Test")
 
     def test_metrics_are_told_as_json(self) -> None:

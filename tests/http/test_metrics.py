@@ -43,6 +43,7 @@ from clasp_relay.wire.codec import encode
 from clasp_relay.wire.constants import Phase, Signal
 from clasp_relay.wire.frame import encode_frame
 from tests.access.stack import InlineWorkers
+from tests.access.test_files import World as FilesWorld
 from tests.core.world import KEPT, World, WorldClock, rules_of, value
 from tests.net.helpers import ENDLESS, UPGRADE, Client, Pipe, client_frame, param
 
@@ -466,7 +467,8 @@ class MetricsTests(SynchronousTestCase):
         shown = {name for query in queries for name in re.findall(r"\b(?:clasp|process)_\w+", query)}
         known = {family + ending for family in self.names() for ending in ("", "_bucket", "_sum", "_count")}
         relay, journal = World(history=rules_of(KEPT)).relay, JournalLog(None, lambda _: False)
-        sources = replace(self.machine().sources, relay=relay, journal=journal, push=self.push())
+        files = FilesWorld(Path(self.mktemp())).files
+        sources = replace(self.machine().sources, relay=relay, journal=journal, push=self.push(), files=lambda: files)
         with_all = make_registry(sources)
         ours = {family.name for family in with_all.collect() if family.name.startswith("clasp_")}
         known |= {sample.name for family in with_all.collect() for sample in family.samples}

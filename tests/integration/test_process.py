@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -31,6 +33,22 @@ class Slow:
 sys.meta_path.insert(0, Slow())
 """
 """Python that takes a minute to import Twisted."""
+
+NOBODY = 65534
+"""A user and a group without rights, on every system."""
+
+SIGNALLED_START = """
+import os
+from clasp_relay.lifecycle import RelayService
+start = RelayService.startService
+def start_when_signalled(self):
+    os.kill(os.getpid(), {number})
+    start(self)
+RelayService.startService = start_when_signalled
+from twisted.scripts.twistd import run
+run()
+"""
+"""twistd, with a signal that comes when the ports are open and privileges given up, before the reactor runs."""
 
 STOP_LIMIT_S = 10
 """What containers are given between SIGTERM and SIGKILL."""
@@ -219,6 +237,35 @@ class SignalTests(RelayTestCase):
                     self.assertEqual(stdout.readline(), b"importing\n")
                 process.send_signal(number)
                 self.assertEqual(process.wait(PATIENCE_S / 2), 0)
+
+    def test_signal_while_twistd_starts_the_relay_ends_it(self) -> None:
+        """Status 0 and no pid file, also when the files were opened by root and ``--uid`` has given that up."""
+        # Not below the folder of the tests, which another user need not be able to reach.
+        self.folder = Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, self.folder)
+        (self.folder / "data").mkdir()
+        privileges: tuple[str, ...] = ()
+        if os.getuid() == 0:
+            for path in (self.folder, self.folder / "data"):
+                os.chown(path, NOBODY, NOBODY)
+            privileges = ("--uid", str(NOBODY), "--gid", str(NOBODY))
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            with self.subTest(number):
+                words = ("clasp-relay", "--host", "127.0.0.1", "--port", "0", "--auth-port", "0")
+                twistd = (*privileges, "--nodaemon", "--pidfile", "relay.pid", *words)
+                ended = subprocess.run(
+                    [sys.executable, "-c", SIGNALLED_START.format(number=number.value), *twistd],
+                    cwd=self.folder,
+                    env=environment(),
+                    capture_output=True,
+                    timeout=PATIENCE_S,
+                    check=False,
+                )
+                self.assertEqual((ended.returncode, ended.stderr), (0, b""))
+                self.assertFalse((self.folder / "relay.pid").exists())
+        # What the interrupted starts left is no obstacle for the next one.
+        relay = self.start()
+        self.assertEqual(relay.stop(), 0, relay.log)
 
     def test_relay_that_cannot_save_at_its_end_says_so(self) -> None:
         """Exit status 1, for both commands, and in the log."""

@@ -59,6 +59,7 @@ def scene(name: str) -> World:
     world.put("/chat/requests/mia/dan", {"type": "accepted", "fromId": "dan"}, "dan")
     world.put("/chat/user/mia/dms/dm-1", {"fromId": "dora"}, "dora")
     world.put("/chat/requests/mia/gus", {"fromId": "gus"}, "gus")
+    world.put(f"{room}away/members/gus", {"name": "gus"}, "gus")
     world.put("/chat/reports/old", {"roomId": "open", "userId": "gus"}, "gus")
     return world
 
@@ -105,9 +106,12 @@ DEVICE_SIGHTS = [
 ]
 """Anybody verifies what somebody signed; the rest is private."""
 
+IN_REPORTED = "adam mia ben"
 REPORTS = [
-    Row("/chat/reports/new", {"roomId": "open", "message": MAP}, ANYBODY),
-    Row("/chat/reports/new", {"roomId": "open", "userId": "mia"}, ANYBODY),
+    Row("/chat/reports/new", {"roomId": "open", "message": MAP}, IN_REPORTED),
+    Row("/chat/reports/new", {"roomId": "open", "userId": "mia"}, IN_REPORTED),
+    Row("/chat/reports/new", {"roomId": "away"}, "gus"),
+    *[Row("/chat/reports/new", {"roomId": room}, NOBODY) for room in ("none", "", "*", "**", "open/presence/mia/..")],
     Row("/chat/reports/new", {"roomId": 1}, NOBODY),
     Row("/chat/reports/new", MAP, NOBODY),
     Row("/chat/reports/new", "text", NOBODY),
@@ -117,7 +121,7 @@ REPORTS = [
     Row("/chat/reports/old", {"roomId": "open"}, NOBODY),
     Row("/chat/reports/old", None, NOBODY),
 ]
-"""Everybody writes reports, once; the relay sets who it was, whatever the value says."""
+"""Who is or was in a room reports, once, also when banned; the relay sets who it was, whatever the value says."""
 
 REPORT_SIGHTS = [Sight("/chat/reports/old", NOBODY), Sight("/chat/reports/old", NOBODY, "/chat/reports/*")]
 

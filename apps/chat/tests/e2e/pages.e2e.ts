@@ -9,6 +9,7 @@ import { launch, Person } from './people'
 import { Relay } from './relay'
 
 const SCREENSHOTS = fileURLToPath(new URL('../../../../docs/screenshots', import.meta.url))
+const PICTURE = fileURLToPath(new URL('../../public/icons/icon-512.png', import.meta.url))
 const PHONE = { viewport: { width: 390, height: 844 }, isMobile: true, hasTouch: true }
 const SMALLEST = { viewport: { width: 320, height: 568 }, isMobile: true, hasTouch: true }
 const THEMES = ['light', 'dark', 'contrast']
@@ -129,6 +130,51 @@ describe('every page', () => {
     expect([...ada.complaints, ...bob.complaints]).toEqual([])
     await ada.leave()
     await bob.leave()
+  })
+
+  it('of the chat has dialogs about people, groups, invitations and pictures without flaws', async () => {
+    const [ada, bob] = await lively()
+    await bob.page.locator('input[type=file]').setInputFiles(PICTURE)
+    await bob.page.getByLabel('Image description').fill('The sign of the app')
+    await bob.composer.press('Enter')
+    await ada.page.getByRole('img', { name: 'The sign of the app' }).waitFor()
+    await ada.openPanel('Members')
+    const link = await ada.inviteLink()
+    const eve = await Person.guest(browser, relay.origin, 'Eve')
+    const dialogs: [Person, string, () => Promise<void>][] = [
+      [
+        ada,
+        'Safety numbers',
+        async () => {
+          await ada.openPanel('Security')
+          await ada.page.getByRole('tabpanel', { name: 'Security' }).getByRole('button', { name: /Bob/ }).click()
+        },
+      ],
+      [ada, 'Remove Bob', () => ada.act('Bob', 'Remove from room')],
+      [ada, 'Report', () => ada.choose('I wrote the routing down', 'Report')],
+      [ada, 'Image', () => ada.button('Open image: The sign of the app').click()],
+      [eve, 'Join room', async () => void (await eve.page.goto(link))],
+      [
+        eve,
+        'New group',
+        async () => {
+          await eve.page.keyboard.press('Alt+b')
+          await eve.button('New group').click()
+        },
+      ],
+    ]
+    for (const [person, name, open] of dialogs) {
+      await open()
+      await person.dialog(new RegExp(name)).waitFor()
+      await person.page.waitForTimeout(300)
+      expect([name, ...(await flaws(person.page))]).toEqual([name])
+      await person.page.keyboard.press('Escape')
+      await person.dialog(new RegExp(name)).waitFor({ state: 'detached' })
+    }
+    for (const person of [ada, bob, eve]) {
+      expect(person.complaints).toEqual([])
+      await person.leave()
+    }
   })
 
   it('fits on a phone and on the smallest screen, without anything to scroll sideways', async () => {

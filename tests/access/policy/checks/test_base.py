@@ -27,6 +27,7 @@ SAMPLES: dict[str, dict[str, object]] = {
     "last_writer_is_session": {"lookup": "/a/*"},
     "writer_is_account": {},
     "segment_is_own_session_id": {"segment": "user"},
+    "state_not_null_at_value_field": {"field": "f", "lookup": "/a/{value}"},
     "state_fields_equal": {"lookup_a": "/a", "field_a": "f", "lookup_b": "/b", "field_b": "g"},
     "value_field_equals": {"field": "f", "value": 1},
     "state_field_equals": {"lookup": "/a", "field": "f", "value": 1},

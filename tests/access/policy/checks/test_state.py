@@ -2,6 +2,7 @@
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from clasp_relay.errors import StartError
 from clasp_relay.wire.values import PyValue
 from tests.access.policy.world import World, check_of, question
 
@@ -55,6 +56,46 @@ class StateCheckTests(SynchronousTestCase):
         for stored, is_set in ((NOTHING, False), (None, False), (False, True), (0, True), ({}, True), ("", True)):
             self.check({"type": "state_not_null", "lookup": LOOKUP}, [(stored, is_set)])
             self.check({"type": "state_null", "lookup": LOOKUP}, [(stored, not is_set)])
+
+    def test_state_not_null_at_value_field(self) -> None:
+        """The field is one segment of the address, as it stands; whatever else it may be looks nothing up."""
+        document: dict[str, object] = {
+            "type": "state_not_null_at_value_field",
+            "field": "where",
+            "lookup": "/app/{value}/{user}/{session}",
+        }
+        check = check_of(document)
+        world = World()
+        world.put("/app/r7/bob/alice", 1)
+        world.put("/app/{user}/bob/alice", 1)
+        cases: list[tuple[PyValue, bool]] = [
+            ({"where": "r7"}, True),
+            ({"where": "{user}"}, True),
+            *[({"where": where}, False) for where in ("r8", "", "*", "**", "r*", "r7/bob", "x/../r7", 7, None, ["r7"])],
+            ({}, False),
+            ("r7", False),
+            (None, False),
+            ({"where": "x" * 60_000}, False),
+        ]
+        for written, passes in cases:
+            with self.subTest(written=repr(written)[:40]):
+                asked = question(world, value=written)
+                self.assertIs(check.passes(asked), passes)
+                self.assertTrue(asked.reads.reads_value)
+        asked = question(world, value={"where": "r7"})
+        check.passes(asked)
+        self.assertEqual(asked.reads.lookups, {"/app/r7/bob/alice": False})
+        self.assertIn("'where'", check.refusal(asked))
+
+    def test_field_of_the_value_is_no_capture(self) -> None:
+        """A path that captures ``{value}`` would make two things of one name; a lookup has to be an address."""
+        document: dict[str, object] = {"type": "state_not_null_at_value_field", "field": "f", "lookup": "/a/{value}"}
+        error = self.assertRaises(StartError, check_of, document, "/app/{value}")
+        self.assertIn("check.lookup: {value} is the field of the value", str(error))
+        for lookup in ("/a/{nobody}", "a/{value}", "/a/*/{value}"):
+            with self.subTest(lookup=lookup):
+                error = self.assertRaises(StartError, check_of, {**document, "lookup": lookup})
+                self.assertIn("check.lookup", str(error))
 
     def test_either_state_not_null(self) -> None:
         """One of two is enough, and both were looked up when the first is missing."""

@@ -21,6 +21,7 @@ from clasp_relay.access.policy.checks.state import (
     StateFieldMissing,
     StateFieldsEqual,
     StateNotNull,
+    StateNotNullAtValueField,
     StateNull,
 )
 from clasp_relay.access.policy.checks.value import (
@@ -52,6 +53,7 @@ BEYOND: tuple[type[Check], ...] = (
     StateFieldHasSession,
     StateFieldEquals,
     StateFieldsEqual,
+    StateNotNullAtValueField,
     ValueNull,
     ValueIsMap,
     ValueFieldMissingOrSession,

@@ -153,7 +153,7 @@ class CheckParser:
         self._parse_check = parse_check
         self._takes_wildcards = takes_wildcards
         self._parsers: dict[str, Callable[[str], object]] = {
-            "Template": self._lookup,
+            "Template": self.lookup,
             "bytes": lambda key: keys.text(key).encode(),
             "bool": lambda key: keys.flag(key, False),
             "float": lambda key: keys.number(key, 0.0, above=-1e-9),
@@ -162,6 +162,10 @@ class CheckParser:
             "Check": lambda key: parse_check(keys.below(key), names),
             "tuple[Check, ...]": lambda key: parse_checks(keys, key, names, parse_check),
         }
+
+    def with_name(self, name: str) -> CheckParser:
+        """Returns a parser of the same keys, whose lookups may use one more name."""
+        return CheckParser(self.keys, (*self.names, name), self._parse_check, self._takes_wildcards)
 
     def parse_field(self, field: Field[Any]) -> object:
         """Parses the key of a check's field by the type of the field."""
@@ -188,7 +192,8 @@ class CheckParser:
         except ValueError as error:
             self.keys.fail(key, str(error))
 
-    def _lookup(self, key: str) -> Template:
+    def lookup(self, key: str) -> Template:
+        """Parses a template that makes an address."""
         template = self._template(key)
         try:
             template.check_address(self._takes_wildcards)

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import ClassVar
 
-from clasp_relay.access.policy.checks.base import Check, Scalar
+from clasp_relay.access.policy.checks.base import Check, CheckParser, Scalar
 from clasp_relay.access.policy.language.captures import Template
-from clasp_relay.access.policy.language.maps import holds, same
+from clasp_relay.access.policy.language.maps import holds, same, text_of
 from clasp_relay.access.policy.language.question import Question
+
+VALUE = "value"
+"""The name by which the lookup of ``state_not_null_at_value_field`` uses the field."""
+
+_NO_SEGMENT = re.compile(r"[/*]")
+"""What makes more than one segment of a text, or a pattern."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +76,47 @@ class StateNull(Check):
     def refusal(self, question: Question) -> str:
         """Returns what a refused writer reads."""
         return f"{question.at(self.lookup)} is set"
+
+
+@dataclass(frozen=True, slots=True)
+class StateNotNullAtValueField(Check):
+    """Something is set at an address of which the written value names one segment. In write rules only.
+
+    The field has to be a text that can be that segment: anything else would look up an address that nobody meant.
+    """
+
+    kind: ClassVar[str] = "state_not_null_at_value_field"
+    about_writer: ClassVar[bool] = True
+    field: bytes
+    lookup: str
+    place: Template
+
+    @classmethod
+    def parse(cls, parser: CheckParser) -> Check:
+        """Parses the keys; in the lookup ``{value}`` stands for the field."""
+        if VALUE in parser.names:
+            parser.keys.fail("lookup", f"{{{VALUE}}} is the field of the value; capture the segment by another name")
+        return cls(
+            parser.keys.text("field").encode(),
+            parser.keys.text("lookup"),
+            parser.with_name(VALUE).lookup("lookup"),
+        )
+
+    @property
+    def value_keys(self) -> tuple[bytes, ...]:
+        """The one key."""
+        return (self.field,)
+
+    def passes(self, question: Question) -> bool:
+        """Tells whether it holds."""
+        text = text_of(question.value_field(self.field))
+        if not text or _NO_SEGMENT.search(text):
+            return False
+        return question.is_set(self.place.expand((*question.words[:-1], text, question.subject)))
+
+    def refusal(self, question: Question) -> str:  # noqa: ARG002
+        """Returns what a refused writer reads."""
+        return f"nothing is set at {self.lookup}, with {self.field.decode()!r} of the value for {{{VALUE}}}"
 
 
 @dataclass(frozen=True, slots=True)
