@@ -308,6 +308,25 @@ class LookUpTests(TestCase):
         self.may_answer.set()
         self.assertEqual([await each for each in slow], [["slow0"], ["slow1"], ["slow2"], ["slow3"]])
 
+    async def test_addresses_are_known_for_a_while(self) -> None:
+        """So what is known is there while slow name servers take all look-ups; hosts that were asked for last stay."""
+        self.patch(destinations, "MAX_KNOWN", 2)
+        for host in ("a", "b", "a", "c"):
+            await self.look_ups.resolve(host, 443, "ann")
+        slow = [self.look_ups.resolve(f"slow{number}", 443, f"eve{number}") for number in range(3)]
+        self.assertEqual([await self.look_ups.resolve(host, 443, "bob") for host in "ac"], [["a"], ["c"]])
+        self.assertEqual(self.asked[:3], ["a", "b", "c"])
+        waiting = self.look_ups.resolve("b", 443, "bob")
+        self.assertFalse(waiting.called)
+        self.may_answer.set()
+        await waiting
+        for each in slow:
+            await each
+        self.patch(destinations, "KNOWN_S", 0)
+        for _ in range(2):
+            await self.look_ups.resolve("d", 443, "ann")
+        self.assertEqual((self.asked.count("a"), self.asked.count("b"), self.asked.count("d")), (1, 2, 2))
+
     async def test_machine_is_asked(self) -> None:
         """By its own resolver; what is no name is not found."""
         look_ups = LookUps(REACTOR)

@@ -7,7 +7,7 @@ so that a name which resolves otherwise a moment later gains nothing. Redirects 
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Collection
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from socket import SOCK_STREAM, getaddrinfo
@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from OpenSSL import SSL
 from service_identity import CertificateError, VerificationError
 from service_identity.pyopenssl import verify_hostname
-from twisted.internet.defer import CancelledError, Deferred, fail
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, wrapClientTLS
 from twisted.internet.interfaces import (
     IHandshakeListener,
@@ -86,6 +86,13 @@ LOOK_UPS_AT_ONCE_IN_LANE = 2
 MAX_LOOK_UPS_WAITING = 200
 MAX_LOOK_UPS_WAITING_IN_LANE = 4
 """How many names are looked up at once, and wait for it; in all, and for one client or push service."""
+
+KNOWN_S = 300
+"""How long the addresses of a host are known, so that those of the usual push services are there while others' name
+servers take all look-ups."""
+
+MAX_KNOWN = 1_000
+"""Hosts whose addresses are known; the one that was asked for longest ago is forgotten."""
 
 Resolve = Callable[[str, int, str], "Deferred[list[str]]"]
 """Returns the addresses of a host as texts; the third argument is whose turn is taken."""
@@ -178,7 +185,8 @@ class Places:
 class LookUps:
     """Asks the machine's resolver in threads of its own, since a name server that does not answer holds one for long.
 
-    What many ask for waits; of one lane only two look-ups are at work, and few wait, so that nobody can take all.
+    What many ask for waits; of one lane only two look-ups are at work, and few wait, so that nobody can take all. What
+    was found is known for a while.
 
     Args:
         reactor: is given the answers.
@@ -190,6 +198,8 @@ class LookUps:
         self._look_up = look_up
         self._running: Counter[str] = Counter()
         self._waiting: deque[tuple[str, Callable[[], None]]] = deque()
+        self._known: OrderedDict[tuple[str, int], tuple[list[str], float]] = OrderedDict()
+        """Addresses, and until when they are known; who was asked for last comes last."""
 
     def resolve(self, host: str, port: int, lane: str) -> Deferred[list[str]]:
         """See ``Resolve``.
@@ -197,6 +207,10 @@ class LookUps:
         Raises:
             Busy: too many wait, in all or of that lane; the Deferred fails with it.
         """
+        known = self._known.get((host, port))
+        if known is not None and self._reactor.seconds() < known[1]:
+            self._known.move_to_end((host, port))
+            return succeed(list(known[0]))
         found: Deferred[list[str]] = Deferred()
         in_lane = sum(each == lane for each, _ in self._waiting)
         if len(self._waiting) >= MAX_LOOK_UPS_WAITING or in_lane >= MAX_LOOK_UPS_WAITING_IN_LANE:
@@ -208,6 +222,7 @@ class LookUps:
             if isinstance(answer, OSError):
                 found.errback(answer)
             else:
+                self._note(host, port, answer)
                 found.callback(answer)
 
         def ask() -> None:
@@ -222,6 +237,12 @@ class LookUps:
         self._waiting.append((lane, Thread(target=ask, name="push look-up", daemon=True).start))
         self._begin()
         return found
+
+    def _note(self, host: str, port: int, addresses: list[str]) -> None:
+        self._known[host, port] = list(addresses), self._reactor.seconds() + KNOWN_S
+        self._known.move_to_end((host, port))
+        if len(self._known) > MAX_KNOWN:
+            self._known.popitem(last=False)
 
     def _begin(self) -> None:
         for _ in range(len(self._waiting)):
