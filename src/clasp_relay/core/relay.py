@@ -330,23 +330,27 @@ class Relay:
         """Does what a message has left to be done, then handles those that waited behind it."""
         yield from self._guarded(session, pieces)
         while waiting and session.held is waiting:
-            message, mark, size_bytes = waiting.popleft()
-            session.account.add(Kept.MESSAGES, -size_bytes)
             session.held = None
-            if isinstance(message, bytes):
-                self.receive(session, message)
-            else:
-                self.accept(session, *message, mark)
+            self._take_up(session, waiting.popleft())
             if session.held is not None:
                 # It is at work in its turn, or the session has ended.
                 session.held.extend(waiting)
                 if session.state is _CLOSED:
-                    session.account.add(Kept.MESSAGES, -sum(each.size_bytes for each in waiting))
+                    _forget_held(session, waiting)
                 return
             session.held = waiting
             yield HELD_US
         if session.held is waiting:
             session.held = None
+
+    def _take_up(self, session: Session, held: Held) -> None:
+        """Handles a message that waited."""
+        message, mark, size_bytes = held
+        session.account.add(Kept.MESSAGES, -size_bytes)
+        if isinstance(message, bytes):
+            self.receive(session, message)
+        else:
+            self.accept(session, *message, mark)
 
     def _guarded(self, session: Session, pieces: Pieces) -> Pieces:
         try:
@@ -582,6 +586,11 @@ def _marked(pieces: Pieces, mark: AbstractContextManager[object]) -> Pieces:
         if cost_us is None:
             return
         yield cost_us
+
+
+def _forget_held(session: Session, waiting: deque[Held]) -> None:
+    """Frees the memory of messages that nobody handles any more."""
+    session.account.add(Kept.MESSAGES, -sum(each.size_bytes for each in waiting))
 
 
 def _no_origin(_peer: str) -> str:
