@@ -26,10 +26,10 @@ DURABILITY := tests/integration/test_durability.py
 # Whether a pattern has files.
 have = $(wildcard $(1))
 
-.PHONY: help run demo test app app-test e2e pytest slow trial lint types coverage bench bench-quick soak durability js format lock clean
+.PHONY: help run demo test app app-test e2e pytest slow trial trial-units lint types coverage bench bench-quick soak durability js format lock clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
 run: $(FOR_RUN) app ## starts the relay, with the chat at http://localhost:7350/ (ARGS="--port 8000" for more)
 	$(BIN)/clasp-relay --data-dir ./data $(ARGS)
@@ -38,8 +38,8 @@ demo: $(FOR_RUN) ## starts a relay with OSC, MQTT and a lighting desk for a brow
 	$(BIN)/clasp-relay --config examples/demo.toml $(ARGS)
 
 test: lint types js ## everything that must pass
-	@echo "Two at a time, each told when it is done: trial, processes and sockets, the chat in browsers, coverage, the chat."
-	$(MAKE) --no-print-directory -j2 --output-sync=target trial slow e2e coverage app-test
+	@echo "Two at a time, each told when it is done: processes and sockets, trial, the chat in browsers, coverage, the chat."
+	$(MAKE) --no-print-directory -j2 --output-sync=target slow trial-units e2e coverage app-test
 	@$(if $(NODE),:,echo "Left out: the chat and the tests with the npm client, because there is no Node 20 or newer" \
 		"with npm. To run them: apt-get install nodejs npm (or a newer Node from its makers); then make test.")
 
@@ -67,8 +67,13 @@ durability: $(FOR_DEV) ## 1,000 kills under load, and counts what is lost; 1,000
 	POWER_LOSSES=$(or $(DURABILITY_ROUNDS),1000) $(BIN)/pytest -q tests/integration/test_power_loss.py
 
 # Without CI's name the two that last a minute there take seconds: `slow` has run them in full. Likewise the kills.
-trial: $(FOR_DEV) ## the tests under trial
+trial: $(FOR_DEV) ## the tests under trial, all of them
 	CI= DURABILITY_ROUNDS=5 $(BIN)/trial --reporter=text tests
+
+# Those of processes are left to `slow`: they see the relay from outside, and are the same under both.
+trial-units: $(FOR_DEV) ## the tests under trial, without those that start processes
+	CI= $(BIN)/trial --reporter=text $(filter-out $(SLOW) $(APART),$(wildcard tests/test_*.py)) \
+		$(foreach each,$(filter-out $(SLOW) $(APART),$(patsubst %/__init__.py,%,$(wildcard tests/*/__init__.py))),$(subst /,.,$(each)))
 
 lint: $(FOR_DEV) ## ruff: rules and format
 	$(BIN)/ruff check .

@@ -167,4 +167,4 @@ class RelayTestCase(SynchronousTestCase):
     def _end(self, relay: RelayProcess) -> None:
         if relay.is_running:
             relay.kill()
-        self.assertNotIn("Traceback", relay.log)
+        self.assertNotIn("Traceback (most recent call last)", relay.log)

@@ -263,7 +263,7 @@ def main() -> int:
     faults = result.faults()
     if status:
         faults.append(f"the relay ended with status {status}")
-    if "Traceback" in relay.log:
+    if "Traceback (most recent call last)" in relay.log:
         faults.append("the log has a traceback:\n" + relay.log)
     if result.crowd.p99_ms() > HONEST_P99_MS:
         faults.append(f"99 % of the messages took up to {result.crowd.p99_ms():.0f} ms instead of {HONEST_P99_MS:.0f}")

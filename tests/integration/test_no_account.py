@@ -119,7 +119,8 @@ class DeviceTokenTests(NoAccountCase):
         """Once; without it 403, and guests are refused where the relay says so."""
         relay = self.start_studio("--registration", "invite", "--guests", "off", "--name", "Studio")
         config = relay.api.call("config", method="GET")
-        self.assertEqual(config.body, {"registration": "invite", "guests": False, "name": "Studio"})
+        told = {name: config.body[name] for name in ("registration", "guests", "name")}
+        self.assertEqual(told, {"registration": "invite", "guests": False, "name": "Studio"})
         body = {"username": "Alice", "password": PASSWORD}
         self.assertEqual(relay.api.call("guest", {}).status, 403)
         self.assertEqual(relay.api.call("register", body).status, 403)

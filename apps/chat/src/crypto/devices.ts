@@ -2,7 +2,14 @@
  * What the devices of an account sign. A device signs every event that it sends (`sig2`); the account key signs the
  * record of each of its devices. So everybody who knows the account key can tell who wrote an event, whoever delivers it.
  */
-import { fileFields, type DeviceKeys, type DeviceRecord, type PublicJwk, type Quote, type RoomMessage } from '@/protocol/shapes'
+import {
+  fileFields,
+  type DeviceKeys,
+  type DeviceRecord,
+  type PublicJwk,
+  type Quote,
+  type RoomMessage,
+} from '@/protocol/shapes'
 import { sha256, toHex, utf8 } from './bytes'
 import { fingerprintOf } from './fingerprint'
 import { signBytes, verifyBytes } from './signing'
