@@ -462,6 +462,7 @@ class SessionIdTests(SynchronousTestCase):
         world = AuthWorld({"scopes": SCOPES, "write_rules": [rule]})
         first, second = world.join("owner"), world.join("owner")
         write = Set(f"/app/{first.session.id}", value(1))
+        first.leave()
         self.assertEqual(codes(second.ask(write)), [])
         world.join("owner")
         self.assertEqual(codes(second.ask(write)), [ErrorCode.POLICY])
