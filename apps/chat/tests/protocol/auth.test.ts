@@ -186,6 +186,14 @@ describe('AuthApi', () => {
     expect(await failed(api(200, endless).auth.iceServers('t'))).toMatchObject({ kind: 'server' })
   })
 
+  it('reads the key for push messages, and tells no key from an answer that failed', async () => {
+    const key = 'B'.repeat(87)
+    expect(await api(200, { public_key: key }).auth.pushKey()).toBe(key)
+    expect(await api(200, { public_key: 'short' }).auth.pushKey()).toBe(null)
+    expect(await api(404, {}).auth.pushKey()).toBe(null)
+    expect(await failed(api(503, { error: 'later' }).auth.pushKey())).toMatchObject({ detail: 'later' })
+  })
+
   it('says when the server was not reached', async () => {
     const auth = new AuthApi('', () => Promise.reject(new TypeError('Failed to fetch')), '')
     expect(await failed(auth.login('a', 'b'))).toMatchObject({ kind: 'network', message: 'Failed to fetch' })
