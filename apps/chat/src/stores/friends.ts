@@ -18,7 +18,7 @@ interface StoredFriend {
   addedAt: number
 }
 
-/** Requests that arrive within this time after subscribing are older: they share one notice. */
+/** Requests that were there before share one notice, this long after subscribing. */
 const BACKLOG_MS = 1_500
 
 export const useFriendsStore = defineStore('friends', () => {
@@ -35,7 +35,8 @@ export const useFriendsStore = defineStore('friends', () => {
   const asked = shallowReactive(new Map<UserId, string>())
   /** Resolves when what was asked for before a reload is known. */
   let askedLoaded: Promise<void> = Promise.resolve()
-  let quietUntil = 0
+  /** Who had asked before the subscription. */
+  const older = new Set<string>()
 
   const friends = computed(() =>
     [...known]
@@ -90,12 +91,12 @@ export const useFriendsStore = defineStore('friends', () => {
     if (blocks.isBlocked(request.fromId)) requests.set(request.fromId, request)
     else if (request.accepted) takeAcceptance(request).catch(() => undefined)
     else if (known.has(request.fromId)) clearRequest(request.fromId).catch(() => undefined)
-    else takeRequest(request, kind === 'set' && clock.now() >= quietUntil)
+    else takeRequest(request, kind === 'set')
   }
 
   function takeRequest(request: RequestEntry, isNew: boolean): void {
     requests.set(request.fromId, request)
-    if (!isNew) return
+    if (!isNew) return void older.add(request.fromId)
     const key = request.text ? 'notices.messageRequest' : 'notices.friendRequest'
     notifications.notify({ kind: 'info', key, params: { name: request.fromName }, opens: 'friends' })
   }
@@ -246,14 +247,14 @@ export const useFriendsStore = defineStore('friends', () => {
   }
 
   runtime.on('begin', () => {
-    quietUntil = clock.now() + BACKLOG_MS
+    older.clear()
     askedLoaded = askedBefore().then(
       (entries) => entries.forEach(([id, text]) => asked.set(id, text)),
       // The browser cannot read it: what was asked for is not shown as such.
       () => undefined,
     )
     clock.after(BACKLOG_MS, () => {
-      const count = incoming.value.length
+      const count = incoming.value.filter(({ userId }) => older.has(userId)).length
       if (count === 0) return
       notifications.notify({ kind: 'info', key: 'notices.pendingRequests', params: { count }, opens: 'friends' })
     })
