@@ -11,7 +11,7 @@ from setuptools import setup
 
 COMPILER = "mypy >= 2.4, < 3"
 
-INTERPRETED = ("ports.py", "port.py", "observer.py", "waiting.py")
+INTERPRETED = ("ports.py", "port.py", "observer.py", "waiting.py", "identity.py")
 """Not compiled: what programs that embed the relay implement or derive from, and a class that is referred to weakly."""
 
 

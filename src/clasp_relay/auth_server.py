@@ -47,7 +47,7 @@ from clasp_relay.access.wills import Wills
 from clasp_relay.access.workers import ThreadWorkers
 from clasp_relay.console_parts import ConsoleParts
 from clasp_relay.core.relay import Relay
-from clasp_relay.core.session.sessions import Identity
+from clasp_relay.core.session.identity import Identity
 from clasp_relay.doors.door import Counting, DoorCounts, RequestDoor
 from clasp_relay.errors import CloseCode, Disconnect, ErrorCode, StartError
 from clasp_relay.http.api_sessions import ApiSessions

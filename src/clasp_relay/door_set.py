@@ -9,7 +9,8 @@ from clasp_relay.access.addresses import is_in_networks
 from clasp_relay.access.permissions import Bearer
 from clasp_relay.access.policy.scopes import Scopes
 from clasp_relay.core.relay import Relay
-from clasp_relay.core.session.sessions import ANYBODY, Identity
+from clasp_relay.core.session.identity import Identity
+from clasp_relay.core.session.sessions import ANYBODY
 from clasp_relay.doors.announce import Announcement
 from clasp_relay.doors.door import Door
 from clasp_relay.doors.mqtt import Broker, MqttDoor, MqttOptions, SignIn

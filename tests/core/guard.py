@@ -16,7 +16,8 @@ from clasp_relay.core.rights.port import (
     Verdict,
     VisibilityRule,
 )
-from clasp_relay.core.session.sessions import Identity, Session
+from clasp_relay.core.session.identity import Identity
+from clasp_relay.core.session.sessions import Session
 from clasp_relay.errors import CloseCode, Disconnect, ErrorCode, RequestError
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.messages import Value

@@ -12,7 +12,7 @@ from clasp_relay.core.records import Change, ChangeKind, Param
 from clasp_relay.core.relay import MAX_BAD_FRAMES, MAX_HELD, RelayOptions
 from clasp_relay.core.rights.port import Grant, State
 from clasp_relay.core.session.account import Kept
-from clasp_relay.core.session.sessions import Identity
+from clasp_relay.core.session.identity import Identity
 from clasp_relay.core.state.params import ParamLimits, Params
 from clasp_relay.core.state.shares import ShareLimits
 from clasp_relay.errors import ErrorCode, RequestError

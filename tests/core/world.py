@@ -16,7 +16,8 @@ from clasp_relay.core.ports import NOT_YET, Audience, Codec, Frame, Log, Outbox,
 from clasp_relay.core.records import Change, Param
 from clasp_relay.core.relay import Relay, RelayOptions
 from clasp_relay.core.rights.port import Permissions
-from clasp_relay.core.session.sessions import Identity, Session
+from clasp_relay.core.session.identity import Identity
+from clasp_relay.core.session.sessions import Session
 from clasp_relay.core.state.params import Params
 from clasp_relay.errors import CloseCode, RequestError
 from clasp_relay.wire.clasp import ClaspCodec

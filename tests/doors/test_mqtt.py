@@ -9,7 +9,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.core.rights.port import Permissions, Verdict
 from clasp_relay.core.session.account import Kept
-from clasp_relay.core.session.sessions import Identity, Session
+from clasp_relay.core.session.identity import Identity
+from clasp_relay.core.session.sessions import Session
 from clasp_relay.doors import mqtt
 from clasp_relay.doors.mqtt import MAX_KEPT_S, Broker, MqttConnection, MqttDoor, MqttOptions
 from clasp_relay.doors.stream import StreamFactory

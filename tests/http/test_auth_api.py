@@ -21,7 +21,7 @@ from clasp_relay.access.limits import RateLimits
 from clasp_relay.access.refusals import Later, Refusal
 from clasp_relay.access.tokens import TokenUnknown
 from clasp_relay.access.turn import Turn
-from clasp_relay.core.session.sessions import Identity
+from clasp_relay.core.session.identity import Identity
 from clasp_relay.http.auth_api import STATUS, AuthApi, load_openapi, make_auth_resource, request_address
 from clasp_relay.http.bounded import MAX_BODY_BYTES
 from clasp_relay.http.cors import Origins

@@ -22,7 +22,7 @@ from clasp_relay.core.handlers import HANDLERS
 from clasp_relay.core.ports import Kind
 from clasp_relay.core.relay import Relay, RelayOptions
 from clasp_relay.core.rights.memory import Reads
-from clasp_relay.core.session.sessions import Identity
+from clasp_relay.core.session.identity import Identity
 from clasp_relay.doors.tcp import TcpDoor
 from clasp_relay.event_loop import LoopLag
 from clasp_relay.http.metrics import ProcessCollector, Sources, make_registry

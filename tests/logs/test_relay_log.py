@@ -2,7 +2,8 @@
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.core.session.sessions import Identity, Session
+from clasp_relay.core.session.identity import Identity
+from clasp_relay.core.session.sessions import Session
 from clasp_relay.errors import ErrorCode, RequestError
 from clasp_relay.logs.levels import LogLevels
 from clasp_relay.logs.relay_log import RelayLog, described

@@ -10,7 +10,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.access.permissions import Bearer
 from clasp_relay.access.policy.scopes import Scopes
-from clasp_relay.core.session.sessions import ANYBODY, Identity
+from clasp_relay.core.session.identity import Identity
+from clasp_relay.core.session.sessions import ANYBODY
 from clasp_relay.errors import CloseCode, Disconnect, StartError
 from clasp_relay.rules import engine
 from clasp_relay.rules.engine import MAX_DEPTH, RuleDoor

@@ -15,7 +15,8 @@ from clasp_relay.access.policy.write import ChecksLeft, WriteRequest
 from clasp_relay.access.tokens import ADMIN_SCOPES, OWN_SCOPES, TokenExpired, TokenTable, TokenUnknown
 from clasp_relay.core.rights.memory import Answer, Memory, Reads
 from clasp_relay.core.rights.port import CatchUp, Grant, State, VisibilityRule
-from clasp_relay.core.session.sessions import Identity, Session
+from clasp_relay.core.session.identity import Identity
+from clasp_relay.core.session.sessions import Session
 from clasp_relay.core.state.draft import Draft
 from clasp_relay.errors import CloseCode, Disconnect, ErrorCode, RequestError
 from clasp_relay.storage.users import TokenRecord

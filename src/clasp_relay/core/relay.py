@@ -29,13 +29,13 @@ from clasp_relay.core.ports import Clock, Codec, FanOut, Frame, ImmediateLog, Ki
 from clasp_relay.core.rights.port import OpenPermissions, Permissions
 from clasp_relay.core.rights.visibility import Visibility
 from clasp_relay.core.session.account import Accounts, Kept
+from clasp_relay.core.session.identity import Identity
 from clasp_relay.core.session.limiter import Limiter
 from clasp_relay.core.session.schedule import Schedule, bundle_of
 from clasp_relay.core.session.sessions import (
     ALLOWED_LIVE,
     AbsentSession,
     Held,
-    Identity,
     Session,
     SessionState,
     SessionTable,

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from clasp_relay.core.ports import Codec, Frame, Outbox
 from clasp_relay.core.relay import Relay
-from clasp_relay.core.session.sessions import Identity
+from clasp_relay.core.session.identity import Identity
 from clasp_relay.errors import Disconnect
 from clasp_relay.logs import events
 from clasp_relay.net.backlog import Batch, Close, Snapshot

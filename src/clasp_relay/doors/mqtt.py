@@ -17,7 +17,8 @@ from clasp_relay.core.ports import Outbox as AnyOutbox
 from clasp_relay.core.relay import Relay
 from clasp_relay.core.rights.memory import Reads
 from clasp_relay.core.rights.port import FULL, HiddenKeys
-from clasp_relay.core.session.sessions import Identity, Session
+from clasp_relay.core.session.identity import Identity
+from clasp_relay.core.session.sessions import Session
 from clasp_relay.doors.door import DoorCounts, Ports, WhileHandled
 from clasp_relay.doors.handed import refusal_of
 from clasp_relay.doors.mqtt_messages import MqttCodec, Sending, own_bytes

@@ -21,8 +21,9 @@ from clasp_relay.core.ports import Frame, Timer
 from clasp_relay.core.records import Param
 from clasp_relay.core.relay import Relay
 from clasp_relay.core.rights.memory import Reads
+from clasp_relay.core.session.identity import Identity
 from clasp_relay.core.session.limiter import Limiter
-from clasp_relay.core.session.sessions import Identity, Session
+from clasp_relay.core.session.sessions import Session
 from clasp_relay.errors import CloseCode, ErrorCode, RequestError
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.json_values import CODEC, param_to_json

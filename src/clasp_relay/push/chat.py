@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 
 from clasp_relay.access.policy.language.maps import find_field, get_field
 from clasp_relay.core.relay import Relay
-from clasp_relay.core.session.sessions import Identity
+from clasp_relay.core.session.identity import Identity
 from clasp_relay.errors import RequestError
 from clasp_relay.push.sender import Notice
 from clasp_relay.push.subscriptions import Subscriptions

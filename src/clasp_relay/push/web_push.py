@@ -15,7 +15,7 @@ from clasp_relay.access.refusals import Busy
 from clasp_relay.access.tokens import EndOfToken, TokenRecord
 from clasp_relay.access.workers import ThreadWorkers, Workers
 from clasp_relay.core.relay import Relay
-from clasp_relay.core.session.sessions import Identity
+from clasp_relay.core.session.identity import Identity
 from clasp_relay.logs import events
 from clasp_relay.push.chat import ChatNotices
 from clasp_relay.push.destinations import LookUps, Places, Trust, make_agent

@@ -15,7 +15,8 @@ from twisted.internet.defer import Deferred, succeed
 
 from clasp_relay.core.records import Param
 from clasp_relay.core.relay import Relay
-from clasp_relay.core.session.sessions import Identity, Session
+from clasp_relay.core.session.identity import Identity
+from clasp_relay.core.session.sessions import Session
 from clasp_relay.core.work import Pieces
 from clasp_relay.doors.door import DoorCounts
 from clasp_relay.net.tls import ServerTls

@@ -16,8 +16,9 @@ from twisted.internet.interfaces import IDelayedCall
 
 from clasp_relay.core.ports import Frame
 from clasp_relay.core.relay import Relay
+from clasp_relay.core.session.identity import Identity
 from clasp_relay.core.session.limiter import Limiter
-from clasp_relay.core.session.sessions import Identity, Session
+from clasp_relay.core.session.sessions import Session
 from clasp_relay.doors.door import DoorCounts
 from clasp_relay.doors.handed import HandedOutbox
 from clasp_relay.errors import CloseCode, DecodeError, StartError

@@ -10,7 +10,7 @@ from clasp_relay.core.records import Change, Param
 from clasp_relay.core.rights import memory, visibility
 from clasp_relay.core.rights.memory import Answer, Reads
 from clasp_relay.core.rights.port import FULL, HIDDEN, State, Verdict
-from clasp_relay.core.session.sessions import Identity
+from clasp_relay.core.session.identity import Identity
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.constants import Signal
 from clasp_relay.wire.messages import (

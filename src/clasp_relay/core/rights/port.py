@@ -11,7 +11,8 @@ from collections.abc import Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias
 
 from clasp_relay.core.rights.memory import Memory, Reads
-from clasp_relay.core.session.sessions import ANYBODY, Identity, Session
+from clasp_relay.core.session.identity import Identity
+from clasp_relay.core.session.sessions import ANYBODY, Session
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.messages import Value
 

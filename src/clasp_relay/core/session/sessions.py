@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
 
 from clasp_relay.core.ports import Codec, Frame, Outbox
 from clasp_relay.core.records import text_bytes
 from clasp_relay.core.session.account import UNCOUNTED, Account, Kept
+from clasp_relay.core.session.identity import Identity
 from clasp_relay.core.session.limiter import Limiter
 from clasp_relay.errors import CloseCode, ErrorCode, RequestError
 from clasp_relay.wire import messages as m
@@ -23,25 +23,6 @@ SUBSCRIPTION_BYTES = 600
 
 NODE_BYTES = 400
 """What a segment of a pattern takes: its node (``fanout.subscriptions``), and its part of the table for matching."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Identity:
-    """Whom a session speaks for; ``access`` adds to it what it needs to decide.
-
-    Args:
-        subject: the user id of its token, empty in open mode.
-        token: what its token is known by, so that its sessions can be ended with it; empty where there is none.
-        label: what an operator called the subject, for the log; may be empty.
-        message_rate: messages a second and burst of its sessions; None for the relay's.
-        ends_with_session: whether nothing is done for it once its session has ended: it had no token.
-    """
-
-    subject: str = ""
-    token: bytes = b""
-    label: str = field(default="", kw_only=True)
-    message_rate: tuple[float, float] | None = field(default=None, kw_only=True)
-    ends_with_session: bool = field(default=False, kw_only=True)
 
 
 ANYBODY = Identity()
