@@ -376,12 +376,12 @@ class BackupTests(BackupTestCase):
         store.writer(f"{3:032x}", 5).write(b"half")
         (self.data / "files" / f"{4:032x}").write_bytes(b"stranger")
         (self.data / "files" / f"{2:032x}").unlink()  # deleted while the copy is made
+        without = self.contents(self.back_up("--files", "none"))
+        self.assertEqual(set(without), {"state.json", "users.db", "SHA256SUMS"})
         archive = self.back_up()
         names = {"state.json", "users.db", "SHA256SUMS", "files.db", f"files/{1:032x}"}
         self.assertEqual(set(self.contents(archive)), names)
         self.assertEqual(self.contents(archive)[f"files/{1:032x}"], b"00001")
-        without = self.contents(self.back_up("--files", "none"))
-        self.assertEqual(set(without), {"state.json", "users.db", "SHA256SUMS"})
         store.remove(f"{1:032x}")
         store.close()
         self.send_files(5).close()
