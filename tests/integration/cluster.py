@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from clasp_relay.wire.messages import Hello, Welcome
 from tests.integration.cluster_checker import Claim
 from tests.integration.namespaces import HERE, Host, Network
 from tests.integration.nats import Nats, NatsServer
 from tests.integration.process import PATIENCE_S, TWISTD, RelayProcess, wait_until
-from tests.integration.raw import RawClient
+from tests.integration.raw import Closed, RawClient
 from tests.ports import free_port
 
 WATCHED = ("-m", "tests.integration.watched_relay")
@@ -111,6 +112,23 @@ class Member:
     def connect(self, patience_s: float = PATIENCE_S) -> RawClient:
         """Returns an upgraded client."""
         return self.host.call(lambda: RawClient(self.port, host=self.host.address, patience_s=patience_s))
+
+    def admitted(self, name: str) -> RawClient:
+        """Returns a client past WELCOME; a relay that is about to notice that it is not ready refuses some before."""
+        admitted: list[RawClient] = []
+
+        def is_admitted() -> bool:
+            client = self.connect()
+            client.send(Hello(1, 0xF8, name))
+            with contextlib.suppress(Closed):
+                if isinstance(client.receive_any(), Welcome):
+                    admitted.append(client)
+                    return True
+            client.close()
+            return False
+
+        wait_until(is_admitted, f"{self.name} admits {name}")
+        return admitted[0]
 
     def kill(self) -> None:
         """Ends it with SIGKILL."""

@@ -57,6 +57,7 @@ class Rule(Enum):
     OWN_WRITES = "a session reads its own acknowledged writes"
     WHOLE = "a bundle is there as a whole or not at all"
     BAN = "nobody writes behind their ban"
+    ONE_ANSWER = "a message has one answer"
 
 
 class Violation(NamedTuple):
@@ -141,12 +142,14 @@ class History:
         heard: by session, in its order. Every session listens to every address.
         finals: by relay, what is set at the end, when all is quiet: revision and value by address.
         claims: of relays.
+        strays: answers that nobody asked for, in words.
     """
 
     sent: list[Sent] = field(default_factory=list)
     heard: dict[str, list[Heard]] = field(default_factory=dict)
     finals: dict[str, dict[str, tuple[int, str]]] = field(default_factory=dict)
     claims: list[Claim] = field(default_factory=list)
+    strays: list[str] = field(default_factory=list)
 
 
 class _Order:
@@ -209,7 +212,8 @@ def violations(history: History) -> list[Violation]:
         _bundles,
         _bans,
     )
-    return [each for check in checks for each in check(history, order)]
+    found = [each for check in checks for each in check(history, order)]
+    return found + [Violation(Rule.ONE_ANSWER, text) for text in history.strays]
 
 
 def _places(history: History, order: _Order) -> Iterator[Violation]:

@@ -155,7 +155,7 @@ class Faults:
 
     def _cut_follower(self) -> None:
         member = self._follower
-        client = member.connect()
+        client = member.admitted("witness")
         self._cut([member.host], self._engine, to=True, back=True)
         try:
             time.sleep(LET_GO_S)

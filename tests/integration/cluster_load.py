@@ -121,6 +121,8 @@ class Sender(Client):
         super().__init__(members, name)
         self.sent: list[Sent] = []
         self.heard: dict[str, list[Heard]] = {}
+        self.strays: list[str] = []
+        """Answers that it has not asked for."""
         self.acked_s: list[float] = []
         """When its writes were acknowledged."""
         self._random = random.Random(f"{name} {seed}")
@@ -133,9 +135,10 @@ class Sender(Client):
         """The revision that it believes is the current one of its compare-and-sets."""
 
     def live(self, client: RawClient) -> None:
-        """Sends."""
+        """Sends, and after a while goes to the next relay."""
         client.receive(Snapshot)
-        while not self.is_over:
+        last = self._number + self._random.randrange(50, 150)
+        while not self.is_over and self._number < last:
             match self._random.randrange(5):
                 case 0:
                     self._publish(client)
@@ -222,7 +225,9 @@ class Sender(Client):
     def _settle(self, message: Message) -> None:
         """Records what an answer says of what was sent."""
         now_s = time.monotonic()
-        if isinstance(message, Ack):
+        if isinstance(message, Ack) and message.address not in self._expected():
+            self.strays.append(f"{self.session} hears {message}, and waits for {self._expected()}")
+        elif isinstance(message, Ack):
             # Behind the PUBLISHes before it, since the order of a sender is kept.
             for at in self._published:
                 self._end(at, Outcome.DONE, now_s)
@@ -237,10 +242,17 @@ class Sender(Client):
             if message.address == f"{ROOT}/events" and self._published:
                 at = self._published.pop(0)
                 self._end(at, outcome, now_s)
-            else:
+            elif message.address in {None, *(self.sent[at].address for at in self._waiting)}:
                 for at in self._waiting:
                     self._end(at, outcome, now_s)
                 self._waiting.clear()
+            else:
+                self.strays.append(f"{self.session} hears {message}, and waits for {self._expected()}")
+
+    def _expected(self) -> list[str | None]:
+        """Returns the addresses that the next ACK may name: a bundle's has none, or that of its last member."""
+        waiting = [self.sent[at] for at in self._waiting]
+        return [waiting[-1].address, *([None] if len(waiting) > 1 else [])] if waiting else []
 
     def _end(self, at: int, outcome: Outcome, now_s: float, revision: int | None = None) -> None:
         ended_s = math.inf if outcome is Outcome.UNKNOWN else now_s
@@ -357,6 +369,7 @@ class Load:
         for sender in self.senders:
             history.sent += sender.sent
             history.heard |= sender.heard
+            history.strays += sender.strays
         for listener in self.listeners:
             history.heard |= listener.heard
         return history
@@ -364,8 +377,8 @@ class Load:
 
 def shown(member: Member) -> dict[str, tuple[int, str]]:
     """Returns what a relay shows a newcomer: revision and value by address."""
-    client = member.connect()
-    client.send(Hello(1, 0xF8, "newcomer"), Subscribe(1, f"{ROOT}/**"))
+    client = member.admitted("newcomer")
+    client.send(Subscribe(1, f"{ROOT}/**"))
     messages = client.settle()
     client.close()
     items = [item for message in messages for item in told(message)]

@@ -162,6 +162,7 @@ BAD: list[tuple[str, Rule, History]] = [
             {"q": [heard(PAIR[0], 1)], "r": [heard(PAIR[0], 1), heard(write(3, revision=2))]},
         ),
     ),
+    ("an answer comes twice", Rule.ONE_ANSWER, History([ONE], strays=["s hears ACK of /a twice"])),
     ("a banned member writes", Rule.BAN, History([BAN, write(6, member="m", revision=1)])),
     ("a refused one is there", Rule.BAN, History([BAN, unknown(6, member="m")], {"r": [heard(unknown(6), 1)]})),
     (
