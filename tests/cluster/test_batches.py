@@ -39,7 +39,7 @@ ITEMS: tuple[Item, ...] = (
     Began("session", "two.1", "ada", b"token", "origin"),
     Group((CHANGE, CHANGE._replace(kind=ChangeKind.LOCK_RELEASE))),
     Announced("ada", 17, b"announce"),
-    Answered("session", 5, (b"ack", b"error")),
+    Answered("session", 5, ((4, b"ack"), (0, b"error"))),
     Ended("session", 1013, "gone"),
     LinkEnded("two.1"),
     HandedOver(),

@@ -20,7 +20,7 @@ from clasp_relay.core.handlers import HANDLERS
 from clasp_relay.core.relay import Relay, RelayOptions
 from clasp_relay.errors import ErrorCode, RequestError
 from clasp_relay.wire.codec import decode, encode
-from clasp_relay.wire.constants import Signal
+from clasp_relay.wire.constants import Phase, Signal
 from clasp_relay.wire.messages import Ack, Announce, Bundle, Error, Message, Publish, Set, SignalDefinition
 from tests.core.world import START_US, World, value
 
@@ -72,14 +72,14 @@ class DecidingTests(SynchronousTestCase):
 
     def answers(self, items: list[Item]) -> list[Message]:
         """Returns the answers among items."""
-        return [decode(data) for item in items if isinstance(item, Answered) for data in item.answers]
+        return [decode(data) for item in items if isinstance(item, Answered) for _, data in item.answers]
 
     def test_a_relay_and_its_session_are_recorded(self) -> None:
         """Before anything that they ask."""
         self.ask(Entry(1, "s", int(Asked.BEGIN)), said(2, Set("/a", value(1)), 1))
         items = self.sealed()
         self.assertEqual([type(item) for item in items], [LinkBegan, Began, Group, Answered])
-        self.assertEqual(items[-1], Answered("s", 2, (encode(Ack("/a", 1)),)))
+        self.assertEqual(items[-1], Answered("s", 2, ((2, encode(Ack("/a", 1))),)))
 
     def test_nothing_is_done_twice(self) -> None:
         """What comes again is left out."""
@@ -149,7 +149,7 @@ class DecidingTests(SynchronousTestCase):
     def test_gestures_pass_as_signals(self) -> None:
         """Their moves are coalesced before they are in the log."""
         self.begin()
-        self.ask(said(2, Publish("/g", Signal.GESTURE, value=value(1), phase=0, id=1)))
+        self.ask(said(2, Publish("/g", Signal.GESTURE, value=value(1), phase=Phase.START, id=1)))
         self.assertEqual([type(item) for item in self.sealed()], [Group, Answered])
 
     def test_the_end_of_a_session_is_recorded(self) -> None:

@@ -95,7 +95,7 @@ class FollowingTests(SynchronousTestCase):
             self.send(Set("/a", value(number)), 1)
         self.turn()
         self.packets.clear()
-        self.apply(Answered(self.session.id, 2, (encode(Ack("/a", 1)),)))
+        self.apply(Answered(self.session.id, 2, ((2, encode(Ack("/a", 1))),)))
         self.apply(Claimed("three.1", "three", False, False))
         self.assertEqual(self.asked(), [(3, int(Asked.MESSAGE)), (4, int(Asked.MESSAGE))])
         self.assertEqual(self.hear(), [Ack("/a", 1)])
@@ -115,6 +115,17 @@ class FollowingTests(SynchronousTestCase):
         self.assertEqual((error.error, error.address), (ErrorCode.OVERLOADED, "/a"))
         self.assertIn("unknown", error.message)
         self.assertEqual(type(pong).__name__, "Pong")
+
+    def test_what_was_given_up_is_not_answered_again(self) -> None:
+        """A client that counts answers would take it for the next one's."""
+        self.send(Set("/a", value(1)), 1)
+        self.turn()
+        self.clock.advance(5.1)
+        self.following.give_up_old(self.clock.seconds())
+        self.send(Set("/b", value(1)), 1)
+        self.hear()
+        self.apply(Answered(self.session.id, 3, ((2, encode(Ack("/a", 1))), (3, encode(Ack("/b", 1))))))
+        self.assertEqual(self.hear(), [Ack("/b", 1)])
 
     def test_a_write_that_was_never_sent_was_surely_not_done(self) -> None:
         """There was nobody to send it to."""

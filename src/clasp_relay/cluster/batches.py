@@ -85,8 +85,8 @@ class Answered(NamedTuple):
 
     session_id: str
     number: int
-    answers: tuple[bytes, ...]
-    """ACKs and ERRORs, as payloads."""
+    answers: tuple[tuple[int, bytes], ...]
+    """ACKs and ERRORs, as payloads, each with the number of what it answers; 0 for none."""
 
 
 class Announced(NamedTuple):
@@ -216,13 +216,14 @@ def _decode_item(item: tuple[Any, ...]) -> Item:
         return Group(tuple(map(decode_change, item[1:])))
     _check(item[1:], _FIELDS[kind])
     if kind is Answered:
-        _check(item[3], (bytes,) * len(item[3]))
+        for answer in item[3]:
+            _check(answer, (int, bytes))
     made: Item = kind(*item[1:])
     return made
 
 
 def _check(values: tuple[Any, ...], kinds: tuple[type[Any], ...]) -> None:
-    if len(values) != len(kinds) or not all(map(isinstance, values, kinds)):
+    if not isinstance(values, tuple) or len(values) != len(kinds) or not all(map(isinstance, values, kinds)):
         raise DecodeError("the batch is damaged: a field is not what it has to be")
 
 

@@ -174,11 +174,11 @@ class _Remote:
         self.at_work = 0
         """The number of what is at work in pieces; 0 for none."""
         self.queue: deque[Entry] = deque()
-        self.answers: list[bytes] = []
+        self.answers: list[tuple[int, bytes]] = []
 
     def send(self, frame: Frame) -> None:
         """See ``Outbox``."""
-        self.answers.append(frame.wire)
+        self.answers.append((self.at_work, frame.wire))
         self._deciding.touch(self, len(frame.wire))
 
     def send_snapshot(self, key: object, frames: Iterator[bytes]) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit, urlunsplit
 
 from nats.aio.client import Client
@@ -82,6 +82,7 @@ class NatsEngine:
         self._tasks: set[asyncio.Task[None]] = set()
         self._was_connected = False
         self._is_stopping = False
+        self._is_finding = False
         self._failures: str = ""
 
     @property
@@ -227,6 +228,7 @@ class NatsEngine:
     async def _main(self) -> None:
         self._wake = asyncio.Event()
         self._loop = asyncio.get_running_loop()
+        self._wake.set()  # for what was asked before
         connecting = asyncio.ensure_future(self._connect())
         connecting.add_done_callback(lambda _: self._wake.set())
         try:
@@ -246,6 +248,8 @@ class NatsEngine:
     async def _connect(self) -> None:
         """Connects, finds or makes the stream, and subscribes; tries again until it works."""
         asyncio.get_running_loop().call_later(FIRST_LINE_S, self._say_unreachable)
+        if self._creds is not None:
+            _check_creds(self._creds)
         client = Client()
         await client.connect(
             servers=list(self._urls),
@@ -253,7 +257,7 @@ class NatsEngine:
             user_credentials=None if self._creds is None else str(self._creds),
             connect_timeout=int(ANSWER_S),
             max_reconnect_attempts=-1,
-            reconnect_time_wait=RETRY_S,  # type: ignore[arg-type]  it sleeps for so long
+            reconnect_time_wait=cast("int", RETRY_S),
             ping_interval=1,
             max_outstanding_pings=3,
             error_cb=self._erred,
@@ -292,15 +296,19 @@ class NatsEngine:
         self._tell(partial(self._set_connected, False))
 
     async def _reconnected(self) -> None:
-        client = self._client
-        if client is None:
+        if not self._was_connected:
             return
+        # The bus works; the stream may be without a leader for some time.
+        self._tell(partial(self._set_connected, True))
+        if not self._is_finding:
+            self._do_beside(self._find_again)
+
+    async def _find_again(self) -> None:
+        assert self._client is not None, "connected again without a client"
         try:
-            await self._find_stream(client)
+            await self._find_stream(self._client)
         except _Unusable as error:
             self._give_up(str(error))
-            return
-        self._tell(partial(self._set_connected, True))
 
     async def _find_stream(self, client: Client) -> None:
         """Makes sure that the stream is there and is the log of a cluster.
@@ -310,7 +318,8 @@ class NatsEngine:
         """
         replicas = min(3, max(1, len(client.servers)))
         rooms = list(MAX_LOG_BYTES)
-        while client.is_connected:
+        self._is_finding = True
+        while True:
             try:
                 answer = await self._api_answer(f"STREAM.INFO.{self._name}")
                 if _code(answer) == NO_STREAM:
@@ -319,13 +328,14 @@ class NatsEngine:
             except (NatsError, TimeoutError, OSError, ValueError) as error:
                 # Without JetStream nobody answers; while the servers elect a leader neither.
                 self._failures = cause_text(error)
-                if client.connected_server_version is not None and not _has_jetstream(client):
+                if client.is_connected and not _has_jetstream(client):
                     raise _Unusable(f"{self.places}: JetStream is off: start nats-server with -js") from None
                 await asyncio.sleep(RETRY_S)
                 continue
             code = _code(answer)
             if code is None:
                 self._check_stream(answer["config"])
+                self._is_finding = False
                 return
             if code in NOT_ENABLED:
                 raise _Unusable(f"{self.places}: JetStream is off, or not for this account")
@@ -403,6 +413,20 @@ def _code(answer: dict[str, Any]) -> int | None:
 
 def _has_jetstream(client: Client) -> bool:
     return bool(client._server_info.get("jetstream"))
+
+
+def _check_creds(path: Path) -> None:
+    """Makes sure that a file holds credentials.
+
+    Raises:
+        _Unusable: it does not.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise _Unusable(f"--cluster-creds: {path}: {cause_text(error)}") from None
+    if b"BEGIN NATS USER JWT" not in content or b"BEGIN USER NKEY SEED" not in content:
+        raise _Unusable(f"--cluster-creds: {path}: not a file of credentials, as nsc makes them (.creds)")
 
 
 def _without_secret(url: str) -> str:

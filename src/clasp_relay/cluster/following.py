@@ -70,13 +70,15 @@ class _Kept:
 class _Asking:
     """A session of this relay, and what it asks."""
 
-    __slots__ = ("kept", "later", "number", "session")
+    __slots__ = ("given_up", "kept", "later", "number", "session")
 
     def __init__(self, session: Session) -> None:
         self.session = session
         self.number = 0
         """Of what it asked last."""
         self.kept: deque[_Kept] = deque()
+        self.given_up: set[int] = set()
+        """What it was told of that it waited for too long, and may be done all the same: no answer follows."""
         self.later: _Later | None = None
         """The read that waits for all of that."""
 
@@ -281,6 +283,7 @@ class Following:
             old = [each for each in asking.kept if each.entry.kind == Asked.MESSAGE and each.since_s <= end_s]
             asking.kept = deque(each for each in asking.kept if each not in old)
             for each in old:
+                asking.given_up.add(each.entry.number)
                 self._waiting_bytes -= each.entry.size_bytes
                 text = UNKNOWN if each.is_sent else NOT_DONE
                 about = _about(decode(each.entry.data))
@@ -374,12 +377,16 @@ class Following:
             done = kept.popleft()
             self._waiting_bytes -= done.entry.size_bytes
         session = asking.session
-        for data in item.answers:
+        for number, data in item.answers:
+            if number and number in asking.given_up:
+                continue
             message = decode(data)
             if isinstance(message, m.Ack):
                 self._core.ack(session, message.address, message.revision, message.locked, message.holder)
             elif isinstance(message, m.Error):
                 self._core.refuse(session, RequestError(ErrorCode(message.error), message.message, message.address))
+        if asking.given_up:
+            asking.given_up = {number for number in asking.given_up if number > item.number}
         self._go_on(asking)
 
     def _has_ended(self, item: Ended) -> None:

@@ -655,6 +655,7 @@ class Node:
         self.role = Role.FOLLOWER
         # Where nobody decides, this relay may at once.
         self._decider_s = self._monotonic_s() - (SILENCE_S if self._is_cold else 0.0)
+        self._look_at_engine(self._monotonic_s())
         events.CLUSTER_JOINED.log(relay=self._options.relay, seq=self._ledger.seq, decider=self._ledger.decider_name)
         if not self._is_cold:
             self._following.introduce()
