@@ -169,7 +169,7 @@ class EncodingTests(SynchronousTestCase):
         """With words that say what is wrong."""
         write = Change(Param("/a", b"\x02\x05", 3, "w", 9))
         good = encode_change(write)
-        event = encode_change(LITERALS[-1][0])
+        event = encode_change(LITERALS[-2][0])
         for data, expected in (
             (b"", "version none"),
             (b"\x02" + good[1:], "version 2"),
