@@ -177,7 +177,7 @@ class Params:
             return True
         if before is None or more_bytes > 0:
             max_params, max_bytes = self._room_of(subject)
-            if self.reserved:
+            if self.reserved.is_used:
                 max_params, max_bytes = max_params - self.reserved.more_params, max_bytes - self.reserved.more_bytes
             if (
                 before is None and len(self._params) + self._tombstones.stamped >= max_params
