@@ -44,6 +44,9 @@ class Keeping:
         """Whether any rule keeps SETs."""
         self._spots: dict[str, Spot] = {}
         self._last_us = 0
+        self._not_waived: tuple[Change | None, int] = (None, 0)
+        """The last signal of which that was found out, and how often the params had changed by then. Nearly always
+        ``key_of`` is asked about it right after."""
 
     def begin(self, last_us: int) -> None:
         """Is told the time of the last entry of the relay's life before; the clock may have been set back since."""
@@ -70,12 +73,15 @@ class Keeping:
         Returns:
             None where the rule is waived: then the signal is passed on as it is.
         """
-        about = no_param(message.address, session.id, session.identity.subject, self._clock.now_us())
-        change = Change(about, ChangeKind.EVENT, message=message)
-        if self._is_waived(self.spot(message.address), change):
-            return None
         now_us = self.next_us()
-        return change._replace(param=about._replace(timestamp_us=now_us), message=message._replace(timestamp_us=now_us))
+        address, signal, phase, value, samples, _, id_, rate = message
+        message = Publish(address, signal, phase, value, samples, now_us, id_, rate)
+        about = no_param(address, session.id, session.identity.subject, now_us)
+        change = Change(about, ChangeKind.EVENT, message=message)
+        if self._is_waived(self.spot(address), change):
+            return None
+        self._not_waived = (change, self._params.changes)
+        return change
 
     def next_us(self) -> int:
         """Returns the time of the next entry in Unix µs: now, or just behind the last one."""
@@ -108,18 +114,20 @@ class Keeping:
         if spot.rule < 0:
             return None
         signal = _signal_of(change)
-        if signal is None or not spot.signals >> signal & 1 or self._is_waived(spot, change):
+        if signal is None or not spot.signals >> signal & 1:
             return None
-        return spot.key
+        known, changes = self._not_waived
+        if change is known and changes == self._params.changes and self._state is self._params:
+            return spot.key
+        return None if self._is_waived(spot, change) else spot.key
 
     def erasures_of(self, change: Change) -> tuple[Erasure, ...]:
         """Returns what such a change erases."""
-        if not self.spot(change.param.address).erases:
-            return ()
-        return self.rules.erasures(change, self._state, self._clock.now_us())
+        spot = self.spot(change.param.address)
+        return self.rules.erasures(change, spot, self._state, self._clock.now_us()) if spot.erases else ()
 
     def _is_waived(self, spot: Spot, change: Change) -> bool:
-        return spot.is_conditional and self.rules.is_waived(change, self._state, self._clock.now_us())
+        return spot.is_conditional and self.rules.is_waived(change, spot, self._state, self._clock.now_us())
 
 
 def _signal_of(change: Change) -> Signal | None:

@@ -46,6 +46,8 @@ class Spot(NamedTuple):
     """Whether the rule has ``unless``, so that each change is asked about."""
     erases: bool = False
     """Whether a change there may erase something."""
+    captured: tuple[str, ...] = ()
+    """What the rule's path captures of the address."""
 
 
 NOWHERE = Spot()
@@ -70,11 +72,11 @@ class HistoryRules(Protocol):
     def spot(self, address: str, /) -> Spot:
         """Returns what the rules say about an address."""
 
-    def is_waived(self, change: Change, state: State, now_us: int, /) -> bool:
-        """Tells whether a rule's ``unless`` holds, so that a change is not kept all the same."""
+    def is_waived(self, change: Change, spot: Spot, state: State, now_us: int, /) -> bool:
+        """Tells whether a rule's ``unless`` holds, so that a change at a conditional spot is not kept all the same."""
 
-    def erasures(self, change: Change, state: State, now_us: int, /) -> tuple[Erasure, ...]:
-        """Returns what a change erases, once it is applied; asked where ``Spot.erases`` says so."""
+    def erasures(self, change: Change, spot: Spot, state: State, now_us: int, /) -> tuple[Erasure, ...]:
+        """Returns what a change at a spot erases, once it is applied; asked where ``Spot.erases`` says so."""
 
     def key_of(self, pattern: Pattern, /) -> str | None:
         """Returns the one key that all entries have which a pattern matches; None where there may be several."""

@@ -242,7 +242,8 @@ class HistoryTable:
         """Takes away what is too much, one after the other: the oldest of whoever has most (``history.memory``)."""
         gone: list[int] = []
         for _ in range(sum(map(len, seqs.values())) - max_count):
-            subject = min(seqs, key=lambda each: (-len(seqs[each]), seqs[each][0]))
+            most = max(map(len, seqs.values()))
+            _, subject = min((each[0], subject) for subject, each in seqs.items() if len(each) == most)
             gone.append(seqs[subject].pop(0))
             self._known_bytes -= 8
             if not seqs[subject]:
