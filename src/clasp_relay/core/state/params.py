@@ -332,8 +332,9 @@ class Params:
         else:
             before_bytes = len(before.value) + len(before.sent_as)
             more_bytes = len(value) + len(sent_as) - before_bytes
-            self.state_bytes += more_bytes
             self.replaced_bytes += before_bytes
+            if more_bytes:
+                self.state_bytes += more_bytes
             if before.subject != subject or before.origin != origin:
                 self._uncount(before)
                 self._count(param)
