@@ -621,6 +621,7 @@ describe('settings', () => {
       desktopNotifications: true,
       sendReceipts: false,
       collapsedGroups: ['a'],
+      quickEmojis: ['1', '2', '3', '4', '5', '6'],
     })
     alice.settings.noteEmoji('👍')
     alice.settings.noteEmoji('🎉')
@@ -633,13 +634,15 @@ describe('settings', () => {
       sendReceipts: false,
       collapsedGroups: ['a'],
       recentEmojis: ['👍', '🎉'],
+      quickEmojis: ['1', '2', '3', '4', '5', '6'],
     })
-    for (const junk of ['{', '{"theme":"pink","locale":7,"collapsedGroups":7}']) {
+    for (const junk of ['{', '{"theme":"pink","locale":7,"collapsedGroups":7,"quickEmojis":["1"]}']) {
       alice.local.setItem('clasp-relay-settings', junk)
       expect(world.make('Alice', alice.local).settings).toMatchObject({
         theme: 'system',
         locale: null,
         collapsedGroups: [],
+        quickEmojis: { length: 6, 0: '👍️' },
       })
     }
   })
