@@ -132,6 +132,7 @@ class AuthServer(Service):
     ) -> None:
         self._http = RequestDoor("http", "HTTP", tell_refused)
         self._hooks = RequestDoor("hooks", "webhooks", tell_refused)
+        self._tell_refused = tell_refused
         self._streams: StreamApi | None = None
         self._turn = turn
         self.push = push
@@ -388,7 +389,7 @@ class AuthServer(Service):
             console=self._console.console,
         )
         root.putChild(b"auth", auth)
-        streams = self._streams = StreamApi(self._relay, self._factory, accounts.tickets)
+        streams = self._streams = StreamApi(self._relay, self._factory, accounts.tickets, self._tell_refused)
         journal = JournalApi(self._relay, self._api)
         admin = self._console.make_resource(
             sessions=self._api,

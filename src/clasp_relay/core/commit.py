@@ -150,23 +150,31 @@ class Committer:
         """Records changes, some of which history may keep, and returns them with the times of this moment."""
         recorded: list[Change] = []
         accepted: list[Change | Publish] = []
+        timed: list[tuple[Change | Publish, int]] = []
         for each in changes:
             if isinstance(each, Change):
                 # A long bundle was decided in pieces; times rise in the order of the log.
                 recorded.append(keeping.timed(each))
                 accepted.append(recorded[-1])
+                if recorded[-1] is not each:
+                    timed.append((recorded[-1], recorded[-1].param.timestamp_us))
                 continue
             kept = self._kept(session, each)
             if kept is not None:
                 recorded.append(kept)
             accepted.append(each if kept is None else _signal_of(kept))
+            if kept is not None:
+                timed.append((accepted[-1], kept.param.timestamp_us))
         with keeping.ahead_of(recorded):
             self._record(recorded, session)
+        keeping.accepted(timed)
         return accepted
 
     def carry_out(self, session: Session, changes: Iterable[Change | Publish]) -> None:
         """Applies what was recorded, and tells everybody."""
         for change in changes:
+            if self._keeping is not None:
+                self._keeping.tells(change)
             if isinstance(change, Publish):
                 self._pass_on(session, change)
             else:

@@ -155,9 +155,6 @@ def encode_change(change: Change) -> bytes:
 
 def _tail(change: Change) -> tuple[int, list[bytes]]:
     """Returns the flags of what a change has besides, and its bytes."""
-    if change.kind is ChangeKind.EVENT:
-        assert change.message is not None, "an event without its signal"
-        return _MESSAGE, [_blob(encode(change.message))]
     flags = 0
     tail = []
     for flag, number, pack in (

@@ -243,6 +243,12 @@ FRAME_SENT = Event("frame.sent", "trace", "net", "session {session} > {frame}")
 OSC_SOURCES = Event(
     "osc.sources", "info", "net", "new OSC sources at {address}: {count}, the last one session {session}"
 )
+HTTP_REQUESTS = Event(
+    "http.requests",
+    "info",
+    "net",
+    "HTTP requests from {address} with a session of their own: {count}, the last one session {session}",
+)
 DOOR_REFUSED = Event(
     "door.refused", "warn", "net", "{door}: messages from {address} refused: {count}, the last one because: {reason}"
 )

@@ -87,6 +87,33 @@ class ParseTests(SynchronousTestCase):
                 rules_of(entry)
 
 
+class KeepsAllTests(SynchronousTestCase):
+    """Whether all of a pattern is kept."""
+
+    def test_pattern_has_to_be_covered(self) -> None:
+        """By a rule without exceptions, and by no rule before it that keeps less."""
+        params = {"path": "/a/**", "signals": ["param", "event"]}
+        some = {"path": "/a/b/*", "signals": ["param"]}
+        less = {"path": "/a/*/x", "signals": ["event"]}
+        unless: dict[str, PyValue] = {**MESSAGES, "path": "/a/{room}/messages", "signals": ["param"]}
+        for rules, pattern, expected in (
+            ([params], "/a/**", True),
+            ([params], "/a/b", True),
+            ([params], "/**", False),
+            ([some, params], "/a/**", True),
+            ([some], "/a/b/*", True),
+            ([some], "/a/b/**", False),
+            ([less, params], "/a/**", False),
+            ([less, params], "/a/*/y", True),
+            ([unless, params], "/a/**", False),
+            ([unless, params], "/a/b/y", True),
+            ([], "/a/b", False),
+        ):
+            with self.subTest(rules=rules, pattern=pattern):
+                self.assertIs(rules_of(*rules).keeps_all(Pattern.parse(pattern), Signal.PARAM), expected)
+        self.assertTrue(HistoryRules(open_entries()).keeps_all(Pattern.parse("/**"), Signal.PARAM))
+
+
 class SpotTests(SynchronousTestCase):
     """What is kept where."""
 

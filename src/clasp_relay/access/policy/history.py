@@ -339,6 +339,17 @@ class HistoryRules:
             for entry in self.entries
         )
 
+    def keeps_all(self, pattern: Pattern, signal: Signal) -> bool:
+        """See ``core.history.rules``."""
+        for entry in self.entries:
+            own = entry.path.pattern
+            if own is None or intersects(own, pattern):
+                if not entry.signals >> signal & 1 or entry.unless:
+                    return False
+                if own is not None and own.covers(pattern):
+                    return True
+        return False
+
 
 def _is_deleted(erases: DeleteMessage, target: Value, subject: str | None, change: Change) -> bool:
     """Tells whether a delete erases an entry: its target, or an edit of that. Deletes stay."""

@@ -1,12 +1,13 @@
 """What is kept as history, at the moment in which a change is committed.
 
 The rules say the same about an address whatever is set there, so that is found once and kept (:class:`rules.Spot`); the
-usual change costs one look-up. No two entries that are kept have the same time: a time is a place in history, too.
+usual change costs one look-up. No two entries that are kept have the same time: a time is a place in history, too,
+whatever the clock says, and what was told so far is told by one (``Keeping.position_us``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from clasp_relay.core.history.rules import Erasure, HistoryRules, Spot
@@ -47,6 +48,9 @@ class Keeping:
         self._not_waived: tuple[Change | None, int] = (None, 0)
         """The last signal of which that was found out, and how often the params had changed by then. Nearly always
         ``key_of`` is asked about it right after."""
+        self._untold: dict[int, int] = {}
+        """The times of what was accepted with a bundle and is not told yet, in their order."""
+        self._replayed_us: int | None = None
 
     def begin(self, last_us: int) -> None:
         """Is told the time of the last entry of the relay's life before; the clock may have been set back since."""
@@ -87,6 +91,33 @@ class Keeping:
         """Returns the time of the next entry in Unix µs: now, or just behind the last one."""
         self._last_us = max(self._clock.now_us(), self._last_us + 1)
         return self._last_us
+
+    @property
+    def position_us(self) -> int:
+        """The place in history of what is encoded now, in Unix µs: every entry up to this time has been told.
+
+        Of what a REPLAY sends it is the time of the entry.
+        """
+        if self._replayed_us is not None:
+            return self._replayed_us
+        return next(iter(self._untold.values())) - 1 if self._untold else self._last_us
+
+    def accepted(self, members: Iterable[tuple[Change | Publish, int]]) -> None:
+        """Is told what of a bundle is kept, with its times: others' changes may be told between two of its members."""
+        self._untold.update((id(member), time_us) for member, time_us in members)
+
+    def tells(self, member: Change | Publish) -> None:
+        """Is told that a member of a bundle is told now."""
+        self._untold.pop(id(member), None)
+
+    @contextmanager
+    def replaying(self, change: Change) -> Iterator[None]:
+        """Has what is encoded meanwhile be at the place of an entry."""
+        self._replayed_us = change.param.timestamp_us
+        try:
+            yield
+        finally:
+            self._replayed_us = None
 
     def timed(self, change: Change) -> Change:
         """Returns a write that was decided before with the time of this moment, if it may be kept."""

@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 from clasp_relay.core.records import Change
 from clasp_relay.core.rights.port import State
 from clasp_relay.wire.address import Pattern
+from clasp_relay.wire.constants import Signal
 
 MAX_COUNT = 100_000
 """The largest ``max_count``: what is erased at once is bounded by it."""
@@ -89,6 +90,9 @@ class HistoryRules(Protocol):
 
     def may_match(self, pattern: Pattern, /) -> bool:
         """Tells whether anything that a pattern matches may be kept."""
+
+    def keeps_all(self, pattern: Pattern, signal: Signal, /) -> bool:
+        """Tells whether surely all of a signal is kept, at whatever address of a pattern; not below ``/clasp``."""
 
 
 def rule_of(key: str) -> int:

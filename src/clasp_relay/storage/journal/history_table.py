@@ -92,9 +92,15 @@ class HistoryTable:
 
     @property
     def last_us(self) -> int:
-        """Unix µs of the last entry; 0 where there is none."""
-        row = self._db.execute("SELECT time_us FROM entries WHERE seq = (SELECT max(seq) FROM history)").fetchone()
-        return 0 if row is None else int(row[0])
+        """Unix µs of the last entry, or of the last row where that is later; 0 where there is none.
+
+        The last entry may have been erased, and no later one may have its time: readers may know it as their position.
+        """
+        row = self._db.execute(
+            "SELECT max(time_us) FROM entries"
+            " WHERE seq IN ((SELECT max(seq) FROM history), (SELECT max(seq) FROM entries))"
+        ).fetchone()
+        return int(row[0] or 0)
 
     def begin(self, limits: Sequence[Limits], fingerprint: str, key_of: KeyOf) -> int:
         """Takes the rules that are in force; where they are others than before, everything is put under its new key.
