@@ -415,6 +415,8 @@ export const useMessagesStore = defineStore('messages', () => {
     else if (event.type === 'encryption') runtime.outbox.resume(roomId)
     else if (event.type === 'access' && event.access === 'inside') {
       catchUp.entered(roomId)
+      // Whose signatures could not be checked without a connection.
+      if (loading.has(roomId)) void log.proveRest(roomId)
       runtime.outbox.resume(roomId)
     } else if (event.type === 'access' || event.type === 'kicked') catchUp.left(roomId)
   }
