@@ -168,6 +168,12 @@ HISTORY_CHANGED = Event(
     "{path}: other history rules are in force; {gone} entries that they do not keep went",
 )
 HISTORY_UNREADABLE = Event("history.unreadable", "warn", "storage", "{path}: a REPLAY cannot be answered ({cause})")
+HISTORY_NOT_ERASED = Event(
+    "history.not_erased",
+    "warn",
+    "storage",
+    "{path}: what a deleted person said cannot be erased now ({cause}); it is tried again in a minute",
+)
 JOURNAL_DISK_LOW = Event(
     "journal.disk_low",
     "warn",

@@ -160,6 +160,27 @@ class HistoryTableTests(SynchronousTestCase):
         self.assertFalse(self.file.history.trim_old(old_us))
         self.assertEqual(self.kept(), [8])
 
+    def test_what_somebody_said_goes_piece_by_piece(self) -> None:
+        """Under every key; what others said stays, and the limits count what is left."""
+        self.patch(history_table, "ERASED_AT_ONCE", 2)
+        self.begin(Limits(4), fingerprint="two")
+        for key in ("0:a", "0:b"):
+            self.keep(event(1, "ann", "secret-one"), event(2, "bob"), event(3, "ann", "secret-two"), key=key)
+        self.trim(4)
+        steps: list[int] = []
+        after: tuple[str, int] | None = ("", 0)
+        while after is not None:
+            gone, after = self.file.history.erase_of("ann", after)
+            steps.append(gone)
+        self.assertEqual((steps, self.kept(), self.kept("0:b")), ([1, 2, 1, 0], [2], [5]))
+        self.assertEqual(self.rows(), [(2, 2), (5, 2), (6, None)])
+        self.file.close()
+        self.assertNotIn(b"secret", self.path.read_bytes())
+        self.file = open_journal(self.path, syncs_each_commit=False)
+        self.begin(Limits(4), fingerprint="two")
+        self.keep(*(event(seq, "cat") for seq in range(4)))
+        self.assertEqual(self.kept(), [2, 8, 9, 10])
+
     def test_nothing_is_too_old_without_a_rule_about_age(self) -> None:
         """And nothing is looked at."""
         self.keep(event(1))

@@ -12,6 +12,7 @@ from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple, TypeAlias
 
+from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from clasp_relay.core.history.reading import (
@@ -26,8 +27,9 @@ from clasp_relay.core.history.reading import (
     is_emptied,
 )
 from clasp_relay.core.history.rules import HistoryRules, is_too_old
+from clasp_relay.errors import JournalLost, cause_text
 from clasp_relay.logs import events
-from clasp_relay.storage.journal.journal_file import DamagedRowError, decode_body
+from clasp_relay.storage.journal.journal_file import DamagedRowError, JournalFile, decode_body
 from clasp_relay.storage.journal.journal_log import JournalLog
 from clasp_relay.storage.journal.journal_thread import JournalThread
 from clasp_relay.wire.address import Pattern
@@ -132,6 +134,25 @@ class HistoryReader:
         page = thread.run(partial(read_page, db, asked, self._rules, self._now_us(), known))
         page.addCallbacks(done, lambda failure: self._failed(failure, done))
 
+    def erase_of(self, subject: str, done: Callable[[int | None], None]) -> None:
+        """See ``HistoryReader``; the journal's thread erases, in pieces between its commits."""
+        erased = Deferred.fromCoroutine(self._erase_of(subject))
+        erased.addCallbacks(done, lambda failure: self._not_erased(failure, done))
+
+    async def _erase_of(self, subject: str) -> int | None:
+        after: tuple[str, int] | None = ("", 0)
+        count = 0
+        try:
+            await self._log.recorded()
+        except JournalLost:
+            return None
+        while after is not None:
+            if self._thread is None:
+                return None
+            gone, after = await self._log.run(partial(_erase_some, subject, after))
+            count += gone
+        return count
+
     def _matches_of(self, pattern: str) -> KnownKeys:
         known = self._matches.pop(pattern, None)
         if known is None or len(known.judged) > MAX_MATCHED_KEYS:
@@ -141,12 +162,23 @@ class HistoryReader:
             self._matches.popitem(last=False)
         return known
 
+    def _not_erased(self, failure: Failure, done: Callable[[None], None]) -> None:
+        if failure.check(sqlite3.Error, OSError) is None:
+            events.JOURNAL_FAULT.failure(failure)
+        else:
+            events.HISTORY_NOT_ERASED.log(path=str(self._log.path), cause=cause_text(failure.value))
+        done(None)
+
     def _failed(self, failure: Failure, done: Callable[[Page | None], None]) -> None:
         if failure.check(sqlite3.Error, DamagedRowError) is None:
             events.JOURNAL_FAULT.failure(failure)
         else:
             events.HISTORY_UNREADABLE.log(path=str(self._log.path), cause=str(failure.value))
         done(None)
+
+
+def _erase_some(subject: str, after: tuple[str, int], file: JournalFile) -> tuple[int, tuple[str, int] | None]:
+    return file.history.erase_of(subject, after)
 
 
 def read_page(db: sqlite3.Connection, asked: Asked, rules: HistoryRules, now_us: int, known: KnownKeys) -> Page:

@@ -1,6 +1,6 @@
 """The tables of history in ``journal.db``: what is kept under each key, its limits, and what is erased.
 
-For the thread of the journal; every method but ``trim_old`` and ``begin`` is called within a transaction.
+For the thread of the journal; every method but ``trim_old``, ``erase_of`` and ``begin`` is called within a transaction.
 
 The interpreter's lock is released and taken again for each row that a query yields, which takes up to 5 ms each time
 while the event loop is busy. So what every commit asks is asked in few statements, with many values in one row (as
@@ -32,6 +32,9 @@ AGED_AT_ONCE = 500
 KEYS_AT_ONCE = 64
 """How many keys are looked at for entries that are too old, in one piece."""
 
+ERASED_AT_ONCE = 500
+"""How many entries are looked at for those of one subject, in one piece: a few milliseconds between two commits."""
+
 ROWS_AT_ONCE = 64
 """How many entries one statement adds at most."""
 
@@ -47,6 +50,10 @@ _SEQS = (
 _TIMES = (
     "SELECT json_group_array(json_array(seq, time_us)) FROM (SELECT h.seq AS seq, e.time_us AS time_us"
     " FROM history h JOIN entries e ON e.seq = h.seq WHERE h.key = ? ORDER BY h.seq LIMIT ?)"
+)
+_SUBJECTS = (
+    "SELECT json_group_array(json_array(key, seq, subject)) FROM"
+    " (SELECT key, seq, subject FROM history WHERE (key, seq) > (?, ?) ORDER BY key, seq LIMIT ?)"
 )
 
 KeyOf = Callable[[Change], "str | None"]
@@ -209,16 +216,24 @@ class HistoryTable:
         rows = self._ask(_TIMES, key, AGED_AT_ONCE)
         old = [(key, seq) for seq, time_us in rows if time_us < now_us - limits.max_age_us]
         if old:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                self.remove(old, empties=False)
-                self._db.execute("COMMIT")
-            except BaseException:
-                self.forget()
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
+            self._commit_removal(old, empties=False)
         return len(old) == AGED_AT_ONCE
+
+    def erase_of(self, subject: str, after: tuple[str, int]) -> tuple[int, tuple[str, int] | None]:
+        """Removes one piece of what a subject said.
+
+        Args:
+            subject: whose.
+            after: key and seq of the last entry that was looked at; ``("", 0)`` for the beginning.
+
+        Returns:
+            how many entries went, and where the next piece begins; None at the end.
+        """
+        rows = json.loads(self._db.execute(_SUBJECTS, (*after, ERASED_AT_ONCE)).fetchone()[0])
+        gone = [(key, seq) for key, seq, whose in rows if whose == subject]
+        if gone:
+            self._commit_removal(gone, empties=True)
+        return len(gone), None if len(rows) < ERASED_AT_ONCE else (rows[-1][0], rows[-1][1])
 
     def _limits_of(self, key: str) -> Limits | None:
         return self._limits[rule_of(key)] if self._limits else None
@@ -309,6 +324,18 @@ class HistoryTable:
         rows = [seq for seq in seqs if seq <= trimmed_seq]
         if rows:
             self._db.execute(f"DELETE FROM entries WHERE seq IN {in_list}", (json.dumps(rows),))  # noqa: S608 - a constant
+
+    def _commit_removal(self, entries: Sequence[tuple[str, int]], *, empties: bool) -> None:
+        """Removes entries in a transaction of its own; see ``remove``."""
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            self.remove(entries, empties=empties)
+            self._db.execute("COMMIT")
+        except BaseException:
+            self.forget()
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
 
     def _empty(self, seqs: Iterable[int]) -> None:
         for seq in seqs:
