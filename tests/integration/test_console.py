@@ -80,6 +80,13 @@ class ConsoleTests(AccountsTestCase):
 
         self.command("revoke", "root")
         wait_until(lambda: not lines.readline(), "the stream ends with the right")
+        self.assertEqual(self.ask(relay, "GET", "me", token)[0], 401)
+        entries = [json.loads(line) for line in self.command("audit", "export").splitlines()]
+        expected = ["register", "register", "admin.grant", "console", "admin.session.end", "login"]
+        expected += ["admin.room.delete", "admin.revoke"]
+        # What people do is written a moment later, so a command's entry may be before it.
+        self.assertEqual(sorted(each["action"] for each in entries), sorted(expected))
+        self.assertNotIn("127.0.0.1", json.dumps(entries))
 
     def test_api_keeps_to_its_description(self) -> None:
         """Requests made up from the relay's own document, to the console, push messages and the journal."""
@@ -105,10 +112,5 @@ class ConsoleTests(AccountsTestCase):
         self.assertIn(f"{sum(len(set(path) & methods) for path in paths) - 1} operations", fuzz.stdout)
         self.assertEqual(self.ask(relay, "GET", "me", token)[0], 401)
         self.assertNotIn("a fault of the relay", relay.log)
-        self.assertEqual(self.ask(relay, "GET", "me", token)[0], 401)
-        entries = [json.loads(line) for line in self.command("audit", "export").splitlines()]
-        expected = ["register", "register", "admin.grant", "console", "admin.session.end", "login"]
-        expected += ["admin.room.delete", "admin.revoke"]
-        # What people do is written a moment later, so a command's entry may be before it.
-        self.assertEqual(sorted(each["action"] for each in entries), sorted(expected))
-        self.assertNotIn("127.0.0.1", json.dumps(entries))
+        entered = {json.loads(line)["action"] for line in self.command("audit", "export").splitlines()}
+        self.assertLess({"admin.invite", "admin.registration", "admin.logout"}, entered)
