@@ -26,10 +26,10 @@ DURABILITY := tests/integration/test_durability.py
 # Whether a pattern has files.
 have = $(wildcard $(1))
 
-.PHONY: help run demo test app app-test e2e pytest slow trial trial-units lint types coverage bench bench-quick soak durability js format lock clean
+.PHONY: help run demo test app app-test e2e pytest slow trial trial-units lint types coverage bench bench-quick soak cluster-soak durability js format lock clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
 run: $(FOR_RUN) app ## starts the relay, with the chat at http://localhost:7350/ (ARGS="--port 8000" for more)
 	$(BIN)/clasp-relay --data-dir ./data $(ARGS)
@@ -96,6 +96,9 @@ bench-quick: $(FOR_DEV) ## the benchmarks that say most, 90 seconds
 soak: $(FOR_DEV) ## random lives of sessions; then an hour of honest clients among attackers (ARGS="--minutes 5" for less)
 	FUZZ_EXAMPLES=1000 $(BIN)/pytest -q tests/access/test_sessions_fuzz.py
 	$(BIN)/python -m tests.integration.soak $(ARGS)
+
+cluster-soak: $(FOR_DEV) ## half an hour of faults drawn at random in a cluster, as root (ARGS="--minutes 5" for less)
+	$(BIN)/python -m tests.integration.cluster_faults $(ARGS)
 
 format: $(FOR_DEV) ## lets ruff put right what it can
 	$(BIN)/ruff check --fix .

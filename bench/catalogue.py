@@ -135,8 +135,8 @@ def chat(checkout: Path = ROOT) -> Kind:
     return Kind(name, _commit(checkout), "clasp", command, True, _environment(checkout), True)
 
 
-def nats() -> Kind:
-    """nats-server, installed with Go if it is missing.
+def nats_program() -> str:
+    """Returns the path of nats-server, which is installed with Go if it is missing.
 
     Raises:
         ServerError: it is not to be had.
@@ -147,12 +147,23 @@ def nats() -> Kind:
         if go is None:
             raise ServerError(f"{NATS} is missing; with Go: go install {NATS_MODULE}")
         print(f"installing {NATS_MODULE}", file=sys.stderr, flush=True)
+        BUILD.mkdir(parents=True, exist_ok=True)
         result = subprocess.run(
             [go, "install", NATS_MODULE], env={**os.environ, "GOBIN": str(BUILD)}, cwd=BUILD, check=False
         )
         if result.returncode:
             raise ServerError(f"{NATS} is missing and could not be installed: go install {NATS_MODULE}")
         path = str(BUILD / "nats-server")
+    return path
+
+
+def nats() -> Kind:
+    """nats-server as a plain broker.
+
+    Raises:
+        ServerError: it is not to be had.
+    """
+    path = nats_program()
     text = subprocess.run([path, "--version"], capture_output=True, text=True, check=True).stdout
     return Kind(
         NATS,

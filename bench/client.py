@@ -13,11 +13,11 @@ _UPGRADE = (
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: clasp\r\n\r\n"
 )
 _BINARY, _CLOSE = 0x82, 0x88
-SNAPSHOT = 0x23
+SNAPSHOT, ACK = 0x23, 0x50
 
 
 class Client:
-    """A connection, upgraded. Everything is sent with QoS 0, so nothing is acknowledged.
+    """A connection, upgraded. What is not said to be confirmed is sent with QoS 0, so it is not acknowledged.
 
     Args:
         port: where the relay listens.
@@ -40,9 +40,9 @@ class Client:
         """Subscribes to a pattern."""
         self.send(b"\x10\x00\x00\x00\x01" + _text(pattern) + b"\xff\x00")
 
-    def set_number(self, address: str, number: float) -> None:
-        """Sets an F64."""
-        self.send(b"\x21\x07" + _text(address) + struct.pack(">d", number))
+    def set_number(self, address: str, number: float, *, confirm: bool = False) -> None:
+        """Sets an F64; ``confirm`` asks for an ACK."""
+        self.send(b"\x21\x07" + _text(address) + struct.pack(">d", number), confirm=confirm)
 
     def set_name(self, address: str, name: str) -> None:
         """Sets a map with a name, as who is present in a room does."""
@@ -74,9 +74,9 @@ class Client:
         """Ends the connection."""
         self._socket.close()
 
-    def send(self, payload: bytes) -> None:
-        """Sends one message of up to 64 KiB, given as its payload."""
-        frame = b"\x53\x01" + _U16.pack(len(payload)) + payload
+    def send(self, payload: bytes, *, confirm: bool = False) -> None:
+        """Sends one message of up to 64 KiB, given as its payload; ``confirm`` means QoS 1."""
+        frame = (b"\x53\x41" if confirm else b"\x53\x01") + _U16.pack(len(payload)) + payload
         size = bytes((0x80 | len(frame),)) if len(frame) < 126 else b"\xfe" + _U16.pack(len(frame))
         self._socket.sendall(b"\x82" + size + bytes(4) + frame)
 

@@ -39,6 +39,7 @@ class Traffic:
         dashboard: whether the only subscriber listens to everything, with the admin token.
         extra: further patterns of each connection, which match nothing.
         concurrency: connections made at a time.
+        subscriber_ports: to which ports the subscribers connect in turn; the server's own where there are none.
     """
 
     subscribers: int = 0
@@ -56,6 +57,7 @@ class Traffic:
     dashboard: bool = False
     extra: int = 0
     concurrency: int = 64
+    subscriber_ports: tuple[int, ...] = ()
 
     @property
     def connections(self) -> int:
@@ -84,6 +86,7 @@ class Traffic:
             words["-S"] = "/**"
         if self.extra:
             words |= {"-X": self.extra, "-x": "/chat/room/other-{pub}/reactions/{n}/x/*"}
+        words |= {"-Q": ",".join(map(str, self.subscriber_ports))} if self.subscriber_ports else {}
         words |= {"-r": self.rate} if self.rate else {}
         words |= {"-v": self.message_bytes} if self.message_bytes else {}
         words |= {"-N": self.total} if self.total else {}

@@ -3,6 +3,7 @@
 //   cc -O2 -o load load.c clasp.c nats.c mqtt.c
 //   load -P PORT [-m clasp|nats|mqtt] [-s SUBSCRIBERS] [-p PUBLISHERS | -b BOTH] [-w WINDOW | -r RATE] [-t SECONDS] …
 //
+// With -Q PORT,… the subscribers connect to these ports in turn, and only the publishers to -P.
 // Publishers SET with QoS 1 and keep WINDOW messages unacknowledged, or send at a total RATE. With -e they PUBLISH, which has
 // no acks: then a message counts as acknowledged when the next member of its room has it. Every message of the server is
 // parsed. A value carries the time at which it was due, so a server that falls behind cannot hide it.
@@ -29,7 +30,7 @@ enum { F64 = 7, MAP = 0x0b, SCRATCH = 1 << 20, MAX_LATENCIES = 8 << 20, STAMP_AT
 
 int opt_port = 7330, opt_events, opt_value_type = F64;
 static int subscribers, publishers = 1, both, window = 1, rooms = 1, distinct = 1, value_bytes, concurrency = 64, hold;
-static int extra_patterns;
+static int extra_patterns, subscriber_ports[64], subscriber_port_count;
 static long total;
 static double seconds = 2, rate, warm = 0.5;
 static const char *address_template = "/bench/{room}/a", *pattern_template, *enter_template, *extra_template;
@@ -118,6 +119,11 @@ void on_error(conn *c, const char *text, size_t size) {
     c->errors++;
     if (++errors < 4) fprintf(stderr, "error: %.*s\n", (int)size, text);
     if (c->state != READY) exit(3);
+}
+
+static void read_ports(const char *text) {
+    for (; *text && subscriber_port_count < 64; text += strcspn(text, ","), text += *text == ',')
+        subscriber_ports[subscriber_port_count++] = atoi(text);
 }
 
 static uint64_t hex(const uint8_t *text, int digits) {
@@ -215,7 +221,8 @@ static void dial(conn *c) {
     if (c->fd < 0) die("socket");
     int one = 1;
     setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(opt_port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int port = subscriber_port_count && !c->publishes ? subscriber_ports[c->index % subscriber_port_count] : opt_port;
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     // One address has only so many ports.
     struct sockaddr_in from = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK + c->index / PER_SOURCE)};
     if (c->index >= PER_SOURCE && bind(c->fd, (void *)&from, sizeof from)) die("bind");
@@ -427,9 +434,10 @@ static void idle(void) {
 int main(int argc, char **argv) {
     const char *token_file = NULL;
     int option;
-    while ((option = getopt(argc, argv, "P:m:s:p:b:w:r:t:W:g:d:v:ea:S:E:x:X:T:k:N:H")) != -1) {
+    while ((option = getopt(argc, argv, "P:Q:m:s:p:b:w:r:t:W:g:d:v:ea:S:E:x:X:T:k:N:H")) != -1) {
         switch (option) {
             case 'P': opt_port = atoi(optarg); break;
+            case 'Q': read_ports(optarg); break;
             case 'm': proto = !strcmp(optarg, "nats") ? &NATS : !strcmp(optarg, "mqtt") ? &MQTT : &CLASP; break;
             case 's': subscribers = atoi(optarg); break;
             case 'p': publishers = atoi(optarg); break;

@@ -15,7 +15,7 @@ from clasp_relay.doors.door import Door
 from clasp_relay.event_loop import LoopLag
 from clasp_relay.http.bounded import make_site
 from clasp_relay.http.health import make_health_resource, make_metrics_resource
-from clasp_relay.http.metrics import Sources, make_registry
+from clasp_relay.http.metrics import Clustered, Sources, make_registry
 from clasp_relay.net.listening import TcpPlace, listen
 from clasp_relay.net.websocket import ClaspFactory
 from clasp_relay.storage.journal.journal_log import JournalLog
@@ -38,6 +38,7 @@ class HealthServer(Service):
         metrics_place: where ``/metrics`` is served alone; None for nowhere.
         journal: what records the changes; None where nothing does.
         doors: the ways in for other protocols.
+        cluster: the relay's part in its cluster; None for a relay that is alone.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class HealthServer(Service):
         metrics_place: TcpPlace | None = None,
         journal: JournalLog | None = None,
         doors: Sequence[Door] = (),
+        cluster: Clustered | None = None,
     ) -> None:
         self.port: IListeningPort | None = None
         """The port of the health checks while it listens."""
@@ -73,10 +75,15 @@ class HealthServer(Service):
             doors=doors if auth is None else (*doors, auth),
             files=lambda: None if auth is None else auth.files,
             push=None if auth is None else auth.push,
+            cluster=cluster,
         )
         registry = self.registry = make_registry(sources)
         """The metrics."""
-        self._site = make_site(make_health_resource(is_ready, registry), reactor, uses_reserve=True)
+        self._site = make_site(
+            make_health_resource(is_ready, registry, None if cluster is None else cluster.status),
+            reactor,
+            uses_reserve=True,
+        )
         self._metrics_site = make_site(make_metrics_resource(registry), reactor, uses_reserve=True)
 
     def open(self) -> None:

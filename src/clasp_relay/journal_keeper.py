@@ -69,6 +69,8 @@ class JournalKeeper:
         self._last_seq = 0
         self._loaded_seq = 0
         self._was_low = False
+        self.applied_seq: Callable[[], int] | None = None
+        """Returns the last row whose change is applied, where rows are recorded before; set by whoever does that."""
         if log is not None:
             log.on_lost = self._lost
 
@@ -106,7 +108,8 @@ class JournalKeeper:
         image = self._relay.params.image()
         if self.log is None:
             return image._replace(journal_seq=self._last_seq)
-        return image._replace(journal_seq=self.log.appended_seq, scheduled=self._relay.schedule.image())
+        seq = self.log.appended_seq if self.applied_seq is None else self.applied_seq()
+        return image._replace(journal_seq=seq, scheduled=self._relay.schedule.image())
 
     def open(self, state: LoadedState, previous_seq: int) -> None:
         """Applies the changes that the state file does not have, and begins to record.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks, maybeDeferred
@@ -32,6 +32,9 @@ from clasp_relay.storage.journal.journal_log import JournalLog
 from clasp_relay.storage.snapshot_writer import SnapshotWriter, try_thread
 from clasp_relay.storage.state_file import LoadedState, StateFile
 
+if TYPE_CHECKING:
+    from clasp_relay.cluster_parts import ClusterParts
+
 JOURNAL_INTERVAL_S = 1.0
 """How often the journal is looked after; with ``--durability kill`` a loss of power costs at most this time."""
 
@@ -53,6 +56,7 @@ class RelayService(MultiService):
         clock: the relay's; stopped before the last save, so that nothing changes after it.
         doors: the ways in for other protocols.
         reader: reads the history in the journal; None where nothing is kept there.
+        cluster: the relay's part in its cluster; None for a relay that is alone.
     """
 
     def __init__(
@@ -67,6 +71,7 @@ class RelayService(MultiService):
         journal: JournalLog | None = None,
         doors: Sequence[Door] = (),
         reader: HistoryReader | None = None,
+        cluster: ClusterParts | None = None,
     ) -> None:
         MultiService.__init__(self)
         self.settings = settings
@@ -90,6 +95,8 @@ class RelayService(MultiService):
         self._log = log
         self._clock = clock
         self._is_stopped = False
+        self._has_failed = False
+        self._cluster = cluster
         self._journal = JournalKeeper(settings, relay, journal, self._journal_lost, reader)
         self.on_lost: Callable[[], object] = self.stopService
         """Called when the journal cannot be written any more, to end the process; by default the relay alone stops."""
@@ -109,10 +116,15 @@ class RelayService(MultiService):
                 metrics_place=None if settings.metrics_port is None else TcpPlace(settings.host, settings.metrics_port),
                 journal=journal,
                 doors=doors,
+                cluster=cluster,
             )
         if auth is not None and self.health is not None:
             auth.registry, auth.doors = self.health.registry, doors
         MultiService.addService(self, PeriodicService(SWEEP_INTERVAL_S, reactor, relay.sweep, "sweep"))
+        if cluster is not None:
+            cluster.when_lost, cluster.when_imaged = self._cluster_lost, self._save
+            self._journal.applied_seq = cluster.applied_seq
+            MultiService.addService(self, PeriodicService(SWEEP_INTERVAL_S, reactor, cluster.sweep, "decider's sweep"))
         if journal is not None:
             MultiService.addService(
                 self, PeriodicService(JOURNAL_INTERVAL_S, reactor, self._look_after_journal, "journal")
@@ -125,6 +137,8 @@ class RelayService(MultiService):
     def is_ready(self) -> bool:
         """Whether the state is loaded, every port listens, and the last attempt to save did not fail."""
         if self.port is None or self._snapshots is None or not self._journal.is_well:
+            return False
+        if self._cluster is not None and not self._cluster.is_ready:
             return False
         return not self._snapshots.is_failing
 
@@ -180,6 +194,13 @@ class RelayService(MultiService):
                 events.METRICS_LISTENING.log(address=address_text(self.health.metrics_port.getHost()))
         if self.settings.is_open_mode:
             events.RELAY_OPEN_MODE.log()
+        if self._cluster is not None:
+            self._cluster.start()
+
+    def hand_over(self) -> None:
+        """Has another relay of the cluster decide, if this one does."""
+        if self._cluster is not None:
+            self._cluster.hand_over()
 
     @inlineCallbacks
     def stopService(self) -> Generator[Deferred[Any], Any, None]:
@@ -200,6 +221,8 @@ class RelayService(MultiService):
         aborted = yield self.factory.close_all(
             CloseCode.GOING_AWAY, "going away", timeout_s=self.settings.drain_timeout_s
         )
+        if self._cluster is not None:
+            yield self._cluster.stop()
         yield maybeDeferred(MultiService.stopService, self)
         assert self._snapshots is not None, "stopped before anything was loaded"
         self._clock.stop()
@@ -207,7 +230,8 @@ class RelayService(MultiService):
         if not self._journal.keeps_bundles and len(self.relay.schedule):
             events.BUNDLES_LOST.log(count=len(self.relay.schedule))
         saved = yield self._snapshots.save_if_changed(may_block=True)
-        saved = self.is_saved = saved and not self._journal.is_lost
+        saved = saved and not self._journal.is_lost
+        self.is_saved = saved and not self._has_failed
         self._journal.close()
         if self.health is not None:
             yield self.health.stopService()
@@ -277,7 +301,10 @@ class RelayService(MultiService):
         for door in self.doors:
             if isinstance(door, Watching):
                 door.begin()
-        self.relay.resume(lambda session, why: events.BUNDLE_NOT_RUN.log(session=session, reason=why))
+        if self._cluster is None:
+            self.relay.resume(lambda session, why: events.BUNDLE_NOT_RUN.log(session=session, reason=why))
+        else:
+            self._cluster.open()
         if state.found:
             events.STATE_LOADED.log(params=len(params), path=str(state_file.path))
         else:
@@ -339,6 +366,12 @@ class RelayService(MultiService):
 
     def _journal_lost(self) -> None:
         """Stops the relay; nothing that happened since the journal was lost is saved or acknowledged."""
+        self.is_saved = False
+        self.on_lost()
+
+    def _cluster_lost(self) -> None:
+        """Stops the relay, which cannot go on in its cluster; the process ends with status 1."""
+        self._has_failed = True
         self.is_saved = False
         self.on_lost()
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 from clasp_relay.logs.levels import LOG_FORMATS, LOG_LEVELS
-from clasp_relay.setting_kinds import HostPorts, Kind, Networks, OriginList, OrNone, Targets, TurnUrls
+from clasp_relay.setting_kinds import EngineUrls, HostPorts, Kind, Networks, OriginList, OrNone, Targets, TurnUrls
 from clasp_relay.settings import Settings, kinds
 
 __all__ = ["DEFAULTS", "NOT_SUPPORTED", "OPTIONS", "Option", "variable_of"]
@@ -19,7 +19,7 @@ __all__ = ["DEFAULTS", "NOT_SUPPORTED", "OPTIONS", "Option", "variable_of"]
 DEFAULTS: Mapping[str, object] = {field.name: field.default for field in fields(Settings)}
 """The default of every field of ``Settings``."""
 
-LISTS = HostPorts | Networks | OriginList | Targets | TurnUrls
+LISTS = EngineUrls | HostPorts | Networks | OriginList | Targets | TurnUrls
 """The kinds that take several values."""
 
 _TRUE = ("1", "true", "yes", "on")
@@ -74,7 +74,7 @@ class Option:
     @property
     def is_repeatable(self) -> bool:
         """Whether the values of several occurrences are taken together; of other options the last one counts."""
-        return isinstance(self.kind, HostPorts | Targets | TurnUrls)
+        return isinstance(self.kind, EngineUrls | HostPorts | Targets | TurnUrls)
 
     @property
     def letter(self) -> str | None:
@@ -180,6 +180,23 @@ OPTIONS: tuple[Option, ...] = (
     Option("journal", "journal_path", "path of the journal", default="journal.db in the data-dir"),
     Option("journal-max-bytes", "journal_max_bytes", "maximum size of the journal, in bytes"),
     Option("journal-backend", "journal_backend", "database of the journal: sqlite"),
+    Option(
+        "cluster",
+        "cluster",
+        "NATS servers by which several relays are one: nats://HOST:PORT, tls://HOST:PORT; may be given again",
+        default="",
+    ),
+    Option("cluster-name", "cluster_name", "name of the cluster: how its stream and subjects in NATS begin"),
+    Option("cluster-creds", "cluster_creds", "file with the credentials for NATS", default=""),
+    Option(
+        "relay-name",
+        "relay_name",
+        "name of the relay in its cluster",
+        default="the host's and a random tail, kept in the data-dir",
+    ),
+    Option(
+        "standby", "standby", "take no clients, and decide only when no other relay of the cluster can", constant=True
+    ),
     Option("journal-memory", "journal_memory", "keep history in memory, and write no journal", constant=True),
     Option(
         "history",

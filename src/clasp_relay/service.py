@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.python.failure import Failure
 
@@ -25,11 +25,13 @@ from clasp_relay.clock import ReactorClock
 from clasp_relay.core.fanout.waiting import ENTRY_BYTES
 from clasp_relay.core.handlers import HANDLERS
 from clasp_relay.core.history.memory import MemoryHistory
-from clasp_relay.core.relay import Relay, RelayOptions
+from clasp_relay.core.ports import Clock, FanOut, Log
+from clasp_relay.core.relay import Handler, Relay, RelayOptions
 from clasp_relay.core.rights.port import OpenPermissions
 from clasp_relay.core.state.params import ParamLimits, Params
 from clasp_relay.core.state.shares import ShareLimits
 from clasp_relay.door_set import ADMIN_SCOPES, make_doors
+from clasp_relay.errors import StartError
 from clasp_relay.http.cors import Origins
 from clasp_relay.lifecycle import RelayService
 from clasp_relay.logs import events
@@ -43,7 +45,11 @@ from clasp_relay.rules.call_places import CallPlaces
 from clasp_relay.settings import Settings
 from clasp_relay.storage.journal.history_reader import HistoryReader
 from clasp_relay.storage.journal.journal_log import JournalLog
+from clasp_relay.wire.messages import Message
 from clasp_relay.wire.values import encode_value
+
+if TYPE_CHECKING:
+    from clasp_relay.cluster_parts import ClusterParts
 
 MESSAGES_PER_SECOND = 30.0
 """What one session may send in authenticated mode when neither option nor policy says otherwise."""
@@ -90,10 +96,14 @@ def make_service(settings: Settings, reactor: Any) -> RelayService:
     if origins.any:
         events.ORIGINS_UNLIMITED.log()
     if settings.is_open_mode:
-        relay = _relay(settings, clock, writer, OpenPermissions(), None, log, journal, history, reader)
+        cluster = _cluster(settings, reactor, journal)
+        handlers = HANDLERS if cluster is None else cluster.handlers()
+        relay = _relay(settings, clock, writer, OpenPermissions(), None, log, journal, history, reader, handlers)
+        if cluster is not None:
+            cluster.attach(relay, partial(_decider, settings, history))
         factory = _factory(settings, reactor, relay, writer, origins, addresses, log)
         doors = make_doors(settings, reactor, relay, factory, log)
-        return RelayService(settings, reactor, relay, factory, None, log, clock, journal, doors, reader)
+        return RelayService(settings, reactor, relay, factory, None, log, clock, journal, doors, reader, cluster)
     tokens = TokenTable(reactor, time.time, max_per_guest_address=settings.max_guest_tokens_per_address)
     permissions = TokenPermissions(tokens, policy, clock.now_us)
     relay = _relay(settings, clock, writer, permissions, _message_rate(settings, policy), log, journal, history, reader)
@@ -181,24 +191,16 @@ def _relay(
     journal: JournalLog | None,
     history: HistoryRules | None,
     reader: HistoryReader | None,
+    handlers: Mapping[type[Message], Handler] = HANDLERS,
 ) -> Relay:
-    subject = ShareLimits(settings.max_params_per_subject, settings.max_bytes_per_subject)
-    origin = ShareLimits(SHARE_FACTOR * subject.max_params, SHARE_FACTOR * subject.max_bytes)
-    if permissions.is_open:
-        subject = origin = ShareLimits()
-    params = ParamLimits(
-        settings.max_params, settings.max_state_bytes, settings.param_ttl_s, subject, origin, ADMIN_SUBJECT
-    )
     memory = MemoryHistory(clock.now_us) if settings.journal_memory and history is not None else None
     relay = Relay(
-        RelayOptions(
-            settings.name, params, message_rate, _session_memory_bytes(settings), settings.signal_ttl_s * 1_000_000
-        ),
-        HANDLERS,
+        _core_options(settings, message_rate, is_open=permissions.is_open),
+        handlers,
         clock,
         lambda: str(uuid.uuid4()),
         writer,
-        lambda what, fault: events.RELAY_FAULT.failure(Failure(fault), what=what),
+        _report_fault,
         permissions,
         log,
         journal or memory,
@@ -211,6 +213,60 @@ def _relay(
         elif journal is not None:
             journal.key_of, journal.erasures_of = relay.keeping.key_of, relay.keeping.erasures_of
     return relay
+
+
+def _core_options(settings: Settings, message_rate: tuple[float, float] | None, *, is_open: bool) -> RelayOptions:
+    subject = ShareLimits(settings.max_params_per_subject, settings.max_bytes_per_subject)
+    origin = ShareLimits(SHARE_FACTOR * subject.max_params, SHARE_FACTOR * subject.max_bytes)
+    if is_open:
+        subject = origin = ShareLimits()
+    params = ParamLimits(
+        settings.max_params, settings.max_state_bytes, settings.param_ttl_s, subject, origin, ADMIN_SUBJECT
+    )
+    return RelayOptions(
+        settings.name, params, message_rate, _session_memory_bytes(settings), settings.signal_ttl_s * 1_000_000
+    )
+
+
+def _report_fault(what: str, fault: Exception) -> None:
+    events.RELAY_FAULT.failure(Failure(fault), what=what)
+
+
+def _cluster(settings: Settings, reactor: Any, journal: JournalLog | None) -> ClusterParts | None:
+    """Returns the relay's part in its cluster; None for a relay that is alone.
+
+    Raises:
+        StartError: what a cluster needs is not installed.
+    """
+    if not settings.cluster or journal is None:
+        return None
+    try:
+        from clasp_relay.cluster_parts import ClusterParts  # noqa: PLC0415  a relay that is alone imports none of it
+    except ImportError as error:
+        raise StartError(f"--cluster needs nats-py: pip install 'clasp-relay[cluster]' ({error})") from error
+    return ClusterParts(settings, reactor, journal)
+
+
+def _decider(
+    settings: Settings,
+    history: HistoryRules | None,
+    handlers: Mapping[type[Message], Handler],
+    clock: Clock,
+    fan_out: FanOut,
+    log: Log,
+) -> Relay:
+    """Makes the core of a relay that decides for its cluster; each session's own relay limits how much it sends."""
+    return Relay(
+        _core_options(settings, None, is_open=True),
+        handlers,
+        clock,
+        lambda: str(uuid.uuid4()),
+        fan_out,
+        _report_fault,
+        OpenPermissions(),
+        log=log,
+        history=history,
+    )
 
 
 def _session_memory_bytes(settings: Settings) -> int:

@@ -366,6 +366,61 @@ _HOST_PORT = re.compile(r"[A-Za-z0-9._-]{1,253}:[0-9]{1,5}")
 
 
 @dataclass(frozen=True, slots=True)
+class Word:
+    """A name of up to 32 ASCII letters, digits, ``-`` and ``_``."""
+
+    @property
+    def expected(self) -> str:
+        """See ``Kind``."""
+        return "a name of 1 to 32 letters, digits, - and _"
+
+    def accepts(self, value: object) -> bool:
+        """See ``Kind``."""
+        return isinstance(value, str) and _WORD.fullmatch(value) is not None
+
+    def parse(self, text: str) -> str:
+        """See ``Kind``."""
+        return text
+
+
+_WORD = re.compile(r"[A-Za-z0-9_-]{1,32}")
+
+
+@dataclass(frozen=True, slots=True)
+class EngineUrls:
+    """URLs of NATS servers, possibly none."""
+
+    @property
+    def expected(self) -> str:
+        """See ``Kind``."""
+        return "URLs as nats://HOST:PORT or tls://HOST:PORT, comma-separated"
+
+    def accepts(self, value: object) -> bool:
+        """See ``Kind``."""
+        return isinstance(value, tuple) and all(isinstance(each, str) and _is_engine(each) for each in value)
+
+    def parse(self, text: str) -> tuple[str, ...]:
+        """See ``Kind``; a text without any is a mistake."""
+        urls = tuple(part.strip() for part in text.split(",") if part.strip())
+        if not urls:
+            raise ValueError(text)
+        return urls
+
+
+def _is_engine(text: str) -> bool:
+    try:
+        url = urlsplit(text)
+        return (
+            url.scheme in ("nats", "tls")
+            and bool(url.hostname)
+            and url.port != 0
+            and not (url.path.strip("/") or url.query or url.fragment)
+        )
+    except ValueError:
+        return False
+
+
+@dataclass(frozen=True, slots=True)
 class TurnUrls:
     """URLs of TURN and STUN servers (RFC 7064, RFC 7065), possibly none."""
 

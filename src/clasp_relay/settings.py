@@ -17,6 +17,7 @@ from clasp_relay.logs.levels import LOG_FORMATS, LOG_LEVELS
 from clasp_relay.setting_kinds import (
     Choice,
     Contact,
+    EngineUrls,
     FilePath,
     Flag,
     HostPorts,
@@ -32,12 +33,16 @@ from clasp_relay.setting_kinds import (
     Text,
     TurnUrls,
     Whole,
+    Word,
 )
 
 __all__ = ["LOG_LEVELS", "Contradiction", "Settings", "kinds"]
 
 DURABILITIES = ("power", "kill", "snapshot")
 """What an acknowledged write survives (``docs/durability.md``)."""
+
+ALONE_ONLY = ("mqtt_port", "mqtts_port", "osc_port", "osc_tcp_port", "rules")
+"""What only a relay without a cluster has."""
 
 NO_POLICY = "none"
 """The ``app_config`` that is no policy."""
@@ -180,6 +185,21 @@ class Settings:
 
     min_free_bytes: Annotated[int, Whole(0)] = 64 * 1024 * 1024
     """Free room on the journal's disk below which writes are refused, so that a full disk ends nothing; 0: none."""
+
+    cluster: Annotated[tuple[str, ...], EngineUrls()] = ()
+    """URLs of the NATS servers by which several relays are one; none: the relay is alone."""
+
+    cluster_name: Annotated[str, Word()] = "clasp"
+    """The cluster's name: how its stream and subjects in NATS begin."""
+
+    cluster_creds: Annotated[Path | None, OrNone(FilePath())] = None
+    """File with the credentials for NATS (``.creds``); None: those in the URLs, or none."""
+
+    relay_name: Annotated[str | None, OrNone(Word())] = None
+    """The relay's name in its cluster; None: the host's and a random tail, kept in ``data_dir``."""
+
+    standby: Annotated[bool, Flag()] = False
+    """Whether the relay takes no clients and decides only when no other relay can."""
 
     journal_backend: Annotated[str, Choice(("sqlite",))] = "sqlite"
     """The Rust relay's choice of a database for the journal; this one has SQLite."""
@@ -375,6 +395,7 @@ class Settings:
         for one, other in (("turn_urls", "turn_secret"), ("turn_secret", "turn_urls")):
             if one in given and other not in given:
                 raise Contradiction("{}: needs {} as well (clients get credentials made from the secret)", one, other)
+        self._check_cluster(given)
         if self.mqtts_port is not None and self.tls_cert is None:
             raise Contradiction("{}: needs {} and {}", "mqtts_port", "tls_cert", "tls_key")
         if self.journal_memory:
@@ -392,6 +413,22 @@ class Settings:
                     "{}: conflicts with {} 0 (open mode); give only one of them", "auth_endpoint", "auth_port"
                 )
         self._check_endpoints(given)
+
+    def _check_cluster(self, given: Collection[str]) -> None:
+        """Checks that nothing is asked for that a cluster does not have."""
+        if not self.cluster:
+            for name in ("cluster_name", "cluster_creds", "relay_name", "standby"):
+                if name in given:
+                    raise Contradiction("{}: has no effect without {}", name, "cluster")
+            return
+        if not self.writes_journal:
+            name = "journal_memory" if self.journal_memory else "durability"
+            raise Contradiction("{}: needs a journal; leave {} out, or set durability to power", "cluster", name)
+        for name in ALONE_ONLY:
+            if getattr(self, name) not in (None, ()):
+                raise Contradiction("{}: is not supported with {}", name, "cluster")
+        if not self.is_open_mode:
+            raise Contradiction("{}: accounts are not supported with it; set {} to 0", "cluster", "auth_port")
 
     def _check_endpoints(self, given: Collection[str]) -> None:
         """Checks that nothing is said twice about where to listen."""

@@ -235,6 +235,8 @@ def makeService(options: Options) -> RelayApplication:
     service.on_lost = reactor.stop
     # As twistd does for its own observer, in the place of which ours stands.
     call_on(signal.SIGUSR1, reactor, application.rotate_log)
+    if options.settings.cluster:
+        call_on(signal.SIGUSR2, reactor, service.hand_over)
     if options.settings.tls_cert is None and options.settings.rules is None:
         stop_on(signal.SIGHUP, reactor, _pid_file(options))
     else:

@@ -66,6 +66,19 @@ def compose_go() -> Path:
     )
 
 
+NATS_MODULE = "github.com/nats-io/nats-server/v2@v2.15.2"
+
+
+def nats_server() -> Path:
+    """Returns nats-server, 2.12 or later."""
+    how = f"go install {NATS_MODULE}"
+    path = _on_path("nats-server", how)
+    found = re.search(r"v(\d+)\.(\d+)", output(path, "--version"))
+    if found is None or (int(found[1]), int(found[2])) < (2, 12):
+        raise MissingTool(f"nats-server is older than 2.12: {how}")
+    return path
+
+
 def turnserver() -> Path:
     """Returns coturn."""
     return _on_path("turnserver", "apt-get install coturn")
@@ -104,6 +117,21 @@ def clasp_js() -> Path:
         if package.exists():
             return package
     raise MissingTool("@clasp-to/core is missing: npm ci --prefix tests/js")
+
+
+def network_namespaces() -> Path:
+    """Returns ip, where one may use it to make networks of one's own, with routing rules in them."""
+    if os.getuid() != 0:
+        raise MissingTool("root is needed for networks of one's own")
+    path = _on_path("ip", "apt-get install iproute2")
+    probe = f"clasp-probe-{os.getpid()}"
+    try:
+        for command in (("netns", "add", probe), ("-n", probe, "rule", "add", "from", "10.1.1.1", "blackhole")):
+            if subprocess.run([path, *command], check=False, capture_output=True).returncode != 0:
+                raise MissingTool("this machine does not allow networks of one's own")
+    finally:
+        subprocess.run([path, "netns", "del", probe], check=False, capture_output=True)
+    return path
 
 
 def unshare() -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,16 @@ from tests.net.helpers import ENDLESS, UPGRADE, Client, Pipe, client_frame, para
 
 ROOT = Path(__file__).parent.parent.parent
 DASHBOARD = ROOT / "deploy" / "grafana" / "clasp-relay.json"
+
+
+class Follower:
+    """A relay's part in a cluster where another one decides."""
+
+    forwarded, failovers, alarms = 12, 2, 1
+
+    def status(self) -> Mapping[str, object]:
+        """Returns how far it is."""
+        return {"role": "follower", "epoch": 3, "behind_records": 5, "behind_ms": 250}
 
 
 class Machine:
@@ -443,6 +453,33 @@ class MetricsTests(SynchronousTestCase):
         push.outcomes.update({"sent": 2, "gone": 1})
         return push
 
+    def test_cluster_is_measured_where_there_is_one(self) -> None:
+        """What the relay is in it, and how far it is behind; nothing of it without ``--cluster``."""
+        machine = self.machine()
+        self.assertEqual([name for name in machine.read() if "cluster" in name], [])
+        registry = make_registry(replace(machine.sources, cluster=Follower()))
+        found = {
+            "/".join((sample.name, *sample.labels.values())): sample.value
+            for family in registry.collect()
+            if family.name.startswith("clasp_cluster")
+            for sample in family.samples
+        }
+        self.assertEqual(
+            found,
+            {
+                "clasp_cluster_role/joining": 0,
+                "clasp_cluster_role/follower": 1,
+                "clasp_cluster_role/decider": 0,
+                "clasp_cluster_role/standby": 0,
+                "clasp_cluster_epoch": 3,
+                "clasp_cluster_lag_records": 5,
+                "clasp_cluster_lag_seconds": 0.25,
+                "clasp_cluster_forwarded_total": 12,
+                "clasp_cluster_failovers_total": 2,
+                "clasp_cluster_alarms_total": 1,
+            },
+        )
+
     def test_process_is_measured_where_proc_has_processes_only(self) -> None:
         """As under systemd's ProcSubset=pid: no /proc/stat, and the same numbers as Prometheus's own collector."""
         proc = Path(self.mktemp())
@@ -469,6 +506,7 @@ class MetricsTests(SynchronousTestCase):
         relay, journal = World(history=rules_of(KEPT)).relay, JournalLog(None, lambda _: False)
         files = FilesWorld(Path(self.mktemp())).files
         sources = replace(self.machine().sources, relay=relay, journal=journal, push=self.push(), files=lambda: files)
+        sources = replace(sources, cluster=Follower())
         with_all = make_registry(sources)
         ours = {family.name for family in with_all.collect() if family.name.startswith("clasp_")}
         known |= {sample.name for family in with_all.collect() for sample in family.samples}

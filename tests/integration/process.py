@@ -14,6 +14,8 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.integration.namespaces import HERE, Host
+
 ROOT = Path(__file__).parent.parent.parent
 TWISTD = ("-c", "from twisted.scripts.twistd import run; run()", "--nodaemon", "--pidfile=", "clasp-relay")
 """``twistd -n clasp-relay``, with the plugin found where twistd looks for it."""
@@ -52,6 +54,7 @@ class RelayProcess:
         options: of the relay.
         command: how Python starts it.
         variables: more environment.
+        host: where it runs.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class RelayProcess:
         *options: str,
         command: Sequence[str] = TWISTD,
         variables: Mapping[str, str] | None = None,
+        host: Host = HERE,
     ) -> None:
         self.folder = folder
         self.state_file = folder / "data" / "state.json"
@@ -70,9 +74,9 @@ class RelayProcess:
             if any(option.startswith(("--auth-port", "--auth-endpoint")) for option in options)
             else ("--auth-port", "0")
         )
-        where = ("--host", "127.0.0.1", "--port", "0", *mode)
+        where = ("--host", host.address, "--port", "0", *mode)
         self._process = subprocess.Popen(
-            [sys.executable, *command, *where, "--data-dir", "data", *options],
+            [*host.prefix, sys.executable, *command, *where, "--data-dir", "data", *options],
             cwd=folder,
             env=environment() | dict(variables or {}),
             stdin=subprocess.PIPE,

@@ -46,7 +46,9 @@ class RawClient:
         headers: more lines of the request.
         receive_buffer: bytes that the system keeps for us; small ones make a slow reader.
         tls: how to speak TLS; None for not at all.
-        source: the address that it comes from; all of 127.0.0.0/8 are this machine's.
+        source: the address that it comes from; all of 127.0.0.0/8 are this machine's. Empty: any.
+        host: the address of the relay.
+        patience_s: how long it waits for anything.
     """
 
     def __init__(
@@ -58,21 +60,24 @@ class RawClient:
         headers: Iterable[str] = (),
         receive_buffer: int = 0,
         tls: ssl.SSLContext | None = None,
-        source: str = "127.0.0.1",
+        source: str = "",
+        host: str = "127.0.0.1",
+        patience_s: float = PATIENCE_S,
     ) -> None:
         self.socket = socket.socket()
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        self.socket.settimeout(PATIENCE_S)
-        self.socket.bind((source, 0))
-        self.socket.connect(("127.0.0.1", port))
+        self.socket.settimeout(patience_s)
+        if source:
+            self.socket.bind((source, 0))
+        self.socket.connect((host, port))
         if tls is not None:
             self.socket = tls.wrap_socket(self.socket, server_hostname="localhost")
         self._data = bytearray()
         offered = ", ".join(subprotocols)
         lines = [
             f"GET {path} HTTP/1.1",
-            f"Host: 127.0.0.1:{port}",
+            f"Host: {host}:{port}",
             "Upgrade: websocket",
             "Connection: Upgrade",
             f"Sec-WebSocket-Key: {base64.b64encode(os.urandom(16)).decode()}",

@@ -186,6 +186,7 @@ def main() -> None:
     service = make_service(options.settings, reactor)
     service.startService()
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
+    signal.signal(signal.SIGUSR2, lambda *_: reactor.callFromThread(service.hand_over))
     StandardIO(Commands(turns, hashing))
     keep_collections_short(reactor)
     reactor.run()

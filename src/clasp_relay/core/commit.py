@@ -20,7 +20,7 @@ from clasp_relay.core.records import Change, ChangeKind, Param, no_param
 from clasp_relay.core.rights.port import Permissions
 from clasp_relay.core.rights.visibility import Visibility
 from clasp_relay.core.session.schedule import Schedule
-from clasp_relay.core.session.sessions import AbsentSession, Session, SessionTable, Unrecorded
+from clasp_relay.core.session.sessions import Session, SessionTable, Unrecorded
 from clasp_relay.core.state.params import Params
 from clasp_relay.core.work import WAIT_US, Pieces, Work
 from clasp_relay.wire.constants import Signal
@@ -87,6 +87,12 @@ class Committer:
         self._log = log
         self._is_immediate = log.is_immediate
         self._clock = clock
+        self.is_following = False
+        """Whether another relay decides: life times and locks end when that one says so (``follow``)."""
+        self.carries_signals = False
+        """Whether signals are recorded in the place of being told: the log brings them to whoever tells them."""
+        self.when_read: Callable[[str], None] = self._renew
+        """Is called with an address whose param a GET has shown."""
         self.too_slow: Callable[[Session], None] = _ignore
         """Ends a session for which too many answers wait behind a REPLAY; set by the relay."""
         self.gestures = Gestures(clock, self._tell_signal)
@@ -138,23 +144,22 @@ class Committer:
         if not (self._is_immediate or is_due):
             self._log.check()
         evicted = [self._decider.null(address) for address in self._params.victims(outcomes, self._stamp_of)]
-        if self._keeping is None:
+        if self._keeping is None and not self.carries_signals:
             recorded = [*evicted, *(each for each in changes if isinstance(each, Change))]
             self._record(recorded, session)
             return [*evicted, *changes] if evicted else changes
-        return self._accept_history(self._keeping, session, [*evicted, *changes])
+        return self._accept_signals(session, [*evicted, *changes])
 
-    def _accept_history(
-        self, keeping: Keeping, session: Session, changes: Sequence[Change | Publish]
-    ) -> Sequence[Change | Publish]:
-        """Records changes, some of which history may keep, and returns them with the times of this moment."""
+    def _accept_signals(self, session: Session, changes: Sequence[Change | Publish]) -> Sequence[Change | Publish]:
+        """Records changes and the signals among them that are to be, and returns all with the times of this moment."""
+        keeping = self._keeping
         recorded: list[Change] = []
         accepted: list[Change | Publish] = []
         timed: list[tuple[Change | Publish, int]] = []
         for each in changes:
             if isinstance(each, Change):
                 # A long bundle was decided in pieces; times rise in the order of the log.
-                recorded.append(keeping.timed(each))
+                recorded.append(each if keeping is None else keeping.timed(each))
                 accepted.append(recorded[-1])
                 if recorded[-1] is not each:
                     timed.append((recorded[-1], recorded[-1].param.timestamp_us))
@@ -162,9 +167,16 @@ class Committer:
             kept = self._kept(session, each)
             if kept is not None:
                 recorded.append(kept)
-            accepted.append(each if kept is None else _signal_of(kept))
-            if kept is not None:
-                timed.append((accepted[-1], kept.param.timestamp_us))
+                each = _signal_of(kept)  # noqa: PLW2901
+            if not self.carries_signals:
+                accepted.append(each)
+                if kept is not None:
+                    timed.append((each, kept.param.timestamp_us))
+            elif kept is None or each.signal is _GESTURE:
+                recorded.append(self._carried(session, each))
+        if keeping is None:
+            self._record(recorded, session)
+            return accepted
         with keeping.ahead_of(recorded):
             self._record(recorded, session)
         keeping.accepted(timed)
@@ -191,9 +203,15 @@ class Committer:
             self._log.check()
             self._record((kept,), session)
             message = _signal_of(kept)
+            if self.carries_signals and message.signal is not _GESTURE:
+                return
         self._pass_on(session, message)
 
     def renew(self, address: str) -> None:
+        """Is told that a GET has shown a param, which may renew its life time."""
+        self.when_read(address)
+
+    def _renew(self, address: str) -> None:
         """Commits that a GET renewed a life time, if it does."""
         # What a bundle is about to write there is recorded already, with a life time of its own.
         is_replaced = address in self._params.reserved.writes
@@ -234,7 +252,29 @@ class Committer:
         elif kind in (ChangeKind.SCHEDULED, ChangeKind.DUE):
             self._schedule.restore(change)
 
-    def resume(self, change: Change, session: AbsentSession) -> None:
+    def record(self, changes: Sequence[Change]) -> None:
+        """Records what another relay has committed together, before ``follow`` applies it."""
+        if self._keeping is None:
+            self._record(changes, None)
+            return
+        with self._keeping.ahead_of(changes):
+            self._record(changes, None)
+
+    def follow(self, change: Change) -> None:
+        """Applies what another relay has committed, and tells everybody here."""
+        kind, message = change.kind, change.message
+        if kind is ChangeKind.WRITE:
+            self._write(change)
+        elif isinstance(message, Publish):
+            # A gesture that is kept comes once more, as the signal that its moves became.
+            if kind is ChangeKind.SIGNAL or message.signal is not _GESTURE:
+                self._tell_signal(self._sessions.get(change.param.writer), message)
+        elif kind is ChangeKind.LOCK_RELEASE:
+            self._params.apply(change)
+        else:
+            self.restore(change)
+
+    def resume(self, change: Change, session: Session) -> None:
         """Lets a bundle of the relay's life before wait again; it was recorded then."""
         self._schedule.apply(change, session)
 
@@ -260,7 +300,7 @@ class Committer:
 
     def expire(self) -> None:
         """Ends the locks and the params whose time is over, in pieces."""
-        if not self._is_expiring:
+        if not self._is_expiring and not self.is_following:
             self._is_expiring = True
             self._work.add(self, self._expire())
 
@@ -307,7 +347,7 @@ class Committer:
         """Commits what ends with a session, in pieces: its locks."""
         params, subject = self._params, session.identity.subject
         about = no_param("", session.id, subject, self._clock.now_us())
-        while addresses := params.locks.of(session.id, ENDED_AT_ONCE):
+        while not self.is_following and (addresses := params.locks.of(session.id, ENDED_AT_ONCE)):
             yield self._end_all([_lock_release(about, each, session.id) for each in addresses])
         if not self._sessions.has_subject(subject):
             self._memory.drop_pool(subject)
@@ -417,15 +457,24 @@ class Committer:
             return None
         return keeping.event(session, message)
 
-    def _tell_signal(self, session: Session, message: Publish) -> None:
+    def _tell_signal(self, session: Session | None, message: Publish) -> None:
         """Sends a signal to those who get it; its sender never does."""
+        if self.carries_signals and session is not None:
+            self._record((self._carried(session, message),), session)
+            return
         address = message.address
         if address.startswith(P2P_SIGNAL):
             target = self._sessions.get(address[len(P2P_SIGNAL) :])
             if target is not None:
                 self._recipients.tell_one(target, message)
         else:
-            self._recipients.tell_signal(message, exclude=None if session.hears_itself else session.outbox)
+            exclude = None if session is None or session.hears_itself else session.outbox
+            self._recipients.tell_signal(message, exclude=exclude)
+
+    def _carried(self, session: Session, message: Publish) -> Change:
+        """Returns the change by which the log carries a signal."""
+        about = no_param(message.address, session.id, session.identity.subject, self._clock.now_us())
+        return Change(about, ChangeKind.SIGNAL, message=message)
 
 
 def _lock_release(about: Param, address: str, holder: str) -> Change:

@@ -81,6 +81,12 @@ class ChangeKind(IntEnum):
     EVENT = 7
     """A signal was published that is kept."""
 
+    SIGNAL = 8
+    """A signal was published that is not kept. Only the log of a cluster carries it, for other relays to pass on."""
+
+    POSITION = 9
+    """How far a cluster's log is in the journal: ``number`` names the last batch, ``param.value`` has its digest."""
+
 
 class Change(NamedTuple):
     """One alteration of what the relay keeps.

@@ -194,7 +194,7 @@ class Relay:
 
     def _make_replays(self, reader: HistoryReader) -> Replays:
         assert self.keeping is not None, "a reader of history without rules"
-        ways = Ways(self.committer.hold, self.committer.release, self._refuse)
+        ways = Ways(self.committer.hold, self.committer.release, self.refuse)
         return Replays(
             self.keeping, reader, self.permissions, self.visibility, self.params, self.clock, self.work, ways
         )
@@ -343,6 +343,15 @@ class Relay:
         if session.held is waiting:
             session.held = None
 
+    def put_off(self, session: Session) -> None:
+        """Has a session's messages wait: the one that is being handled, and those behind it, until ``go_on``."""
+        session.held = deque()
+
+    def go_on(self, session: Session, pieces: Pieces) -> None:
+        """Does a message that was put off, then those that waited behind it."""
+        if session.held is not None and session.state is not _CLOSED:
+            self.work.add(session, self._in_pieces(session, pieces, session.held))
+
     def _take_up(self, session: Session, held: Held) -> None:
         """Handles a message that waited."""
         message, mark, size_bytes = held
@@ -361,12 +370,12 @@ class Relay:
     def _gate(self, session: Session, error: Exception) -> None:
         """The one place where what goes wrong with a message ends: an ERROR, the session's end, or a fault of ours."""
         if isinstance(error, RequestError):
-            self._refuse(session, error)
+            self.refuse(session, error)
         elif isinstance(error, Disconnect):
             self.end(session, error)
         else:
             self._report_fault(f"a message of session {session.id}", error)
-            self._refuse(session, RequestError(ErrorCode.INTERNAL, "internal error"))
+            self.refuse(session, RequestError(ErrorCode.INTERNAL, "internal error"))
 
     def ack(
         self,
@@ -469,6 +478,10 @@ class Relay:
         for change in self.schedule.take_restored():
             bundle, due_us = bundle_of(change)
             param = change.param
+            there = self.sessions.get(param.writer)
+            if there is not None:  # of another relay, which goes on
+                self.committer.resume(change, there)
+                continue
             token = decode_value(param.value)
             identity = self.permissions.readmit(param.subject, token if isinstance(token, bytes) else b"")
             if identity is None:
@@ -540,7 +553,8 @@ class Relay:
             self._send_error(session, ErrorCode.LIMIT, text, None)
         return False
 
-    def _refuse(self, session: Session, refusal: RequestError) -> None:
+    def refuse(self, session: Session, refusal: RequestError) -> None:
+        """Tells a session that what it asked for is refused; before its HELLO that ends it."""
         if session.state is SessionState.CLOSED:
             if isinstance(session, AbsentSession):
                 self._report_unheard(session.id, str(refusal))

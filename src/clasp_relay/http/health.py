@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import NamedTuple
 
@@ -45,18 +46,27 @@ class _Page(Resource):
         return with_length(request, answer.body)
 
 
-def make_health_resource(is_ready: Callable[[], bool], registry: CollectorRegistry) -> IResource:
+def make_health_resource(
+    is_ready: Callable[[], bool],
+    registry: CollectorRegistry,
+    status: Callable[[], Mapping[str, object]] | None = None,
+) -> IResource:
     """Returns the root of the health port.
 
     Args:
         is_ready: whether every port listens and the state is loaded, and no stop has begun.
         registry: the metrics.
+        status: the relay's part in its cluster, which ``/readyz`` then says as JSON; None for a relay that is alone.
     """
 
     def health() -> _Answer:
         return _Answer(HTTPStatus.OK, b"ok\n")
 
     def readiness() -> _Answer:
+        if status is not None:
+            ready = is_ready()
+            body = json.dumps({"ready": ready, **status()}).encode() + b"\n"
+            return _Answer(HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE, body, "application/json")
         if is_ready():
             return _Answer(HTTPStatus.OK, b"ready\n")
         return _Answer(HTTPStatus.SERVICE_UNAVAILABLE, b"starting or stopping\n")

@@ -8,11 +8,11 @@ from __future__ import annotations
 import os
 import resource
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from clasp_relay.storage.journal.journal_log import JournalLog
     from clasp_relay.storage.snapshot_writer import SnapshotWriter
 
-__all__ = ["Sources", "make_registry"]
+__all__ = ["Clustered", "Sources", "make_registry"]
 
 _ANSWERS = (
     MessageCode.WELCOME,
@@ -45,6 +45,25 @@ _ANSWERS = (
     MessageCode.ACK,
     MessageCode.RESULT,
 )
+
+
+class Clustered(Protocol):
+    """A relay's part in its cluster."""
+
+    def status(self) -> Mapping[str, object]:
+        """Returns ``role``, ``epoch``, ``behind_records`` and ``behind_ms``."""
+
+    @property
+    def forwarded(self) -> int:
+        """How many writes were sent to the decider."""
+
+    @property
+    def failovers(self) -> int:
+        """How often another relay has come to decide."""
+
+    @property
+    def alarms(self) -> int:
+        """How often the log was not what it has to be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +81,7 @@ class Sources:
         doors: the ways in for other protocols.
         files: returns the files that users send; None where the relay takes none.
         push: tells browsers while no page is open; None where the relay does not.
+        cluster: the relay's part in its cluster; None for a relay that is alone.
     """
 
     relay: Relay
@@ -74,6 +94,7 @@ class Sources:
     doors: Sequence[Counting] = ()
     files: Callable[[], Files | None] = lambda: None
     push: WebPush | None = None
+    cluster: Clustered | None = None
 
 
 def make_registry(sources: Sources) -> CollectorRegistry:
@@ -114,6 +135,8 @@ class _RelayCollector(Collector):
             yield from _journal(sources.journal)
         if sources.relay.replays is not None:
             yield from _replays(sources.relay.replays)
+        if sources.cluster is not None:
+            yield from _cluster(sources.cluster)
         files = sources.files()
         if files is not None:
             yield from _files(files)
@@ -279,6 +302,23 @@ def _journal(log: JournalLog) -> Iterator[Metric]:
     yield _gauge("clasp_journal_queue", "Changes that wait to be recorded.", log.queued)
     yield _gauge("clasp_journal_size_bytes", "Size of the journal's rows and its WAL.", log.sizes.used_bytes)
     yield _gauge("clasp_journal_oldest_seconds", "Unix time of the oldest row; 0 for none.", log.sizes.oldest_us / 1e6)
+
+
+def _cluster(cluster: Clustered) -> Iterator[Metric]:
+    """Yields the relay's part in its cluster."""
+    status = cluster.status()
+    family = GaugeMetricFamily("clasp_cluster_role", "1 for what the relay is in its cluster.", labels=("role",))
+    for role in ("joining", "follower", "decider", "standby"):
+        family.add_metric((role,), float(status["role"] == role))
+    yield family
+    yield _gauge("clasp_cluster_epoch", "Which decider's time it is.", float(str(status["epoch"])))
+    behind = float(str(status["behind_records"]))
+    yield _gauge("clasp_cluster_lag_records", "Batches of the log that are not applied yet.", behind)
+    behind_s = float(str(status["behind_ms"])) / 1e3
+    yield _gauge("clasp_cluster_lag_seconds", "For how long the decider was not heard.", behind_s)
+    yield _counter("clasp_cluster_forwarded", "Messages that were sent to the decider.", cluster.forwarded)
+    yield _counter("clasp_cluster_failovers", "Changes of the decider.", cluster.failovers)
+    yield _counter("clasp_cluster_alarms", "Times that the log was not what it has to be.", cluster.alarms)
 
 
 def _files(files: Files) -> Iterator[Metric]:

@@ -356,6 +356,48 @@ ADMIN_TOKEN_EXPOSED = Event(
     "admin_token.exposed", "warn", "auth", "others than its owner may read the admin token in {path}; chmod it to 600"
 )
 
+# The cluster.
+CLUSTER_UNREACHABLE = Event(
+    "cluster.unreachable",
+    "warn",
+    "cluster",
+    "{places} cannot be reached ({cause}); the relay is not ready and tries again",
+)
+CLUSTER_CONNECTED = Event("cluster.connected", "info", "cluster", "connected to the engine of the cluster {cluster}")
+CLUSTER_CUT_OFF = Event(
+    "cluster.cut_off", "warn", "cluster", "the connection to the engine of the cluster {cluster} is lost; trying again"
+)
+CLUSTER_JOINED = Event(
+    "cluster.joined", "info", "cluster", "{relay} follows the log of its cluster from batch {seq} on"
+)
+CLUSTER_NEEDS_IMAGE = Event(
+    "cluster.needs_image",
+    "warn",
+    "cluster",
+    "the log begins at batch {seq} and does not tell all of the state: waiting for a relay that has it",
+)
+CLUSTER_DECIDER = Event(
+    "cluster.decider", "info", "cluster", "{relay} decides from now on (epoch {epoch}, batch {seq})"
+)
+CLUSTER_DEPOSED = Event(
+    "cluster.deposed", "warn", "cluster", "another relay decides: this one follows again (its epoch was {epoch})"
+)
+CLUSTER_HANDS_OVER = Event("cluster.hands_over", "info", "cluster", "this relay hands over (its epoch was {epoch})")
+CLUSTER_RELAY_GONE = Event(
+    "cluster.relay_gone", "warn", "cluster", "the relay {relay} is not heard any more: its sessions have ended"
+)
+CLUSTER_EXPELLED = Event(
+    "cluster.expelled", "warn", "cluster", "the others have given this relay up: its sessions end, and it joins again"
+)
+CLUSTER_SESSIONS_CLOSED = Event(
+    "cluster.sessions_closed", "warn", "cluster", "no answer of the engine for too long: {sessions} sessions were ended"
+)
+CLUSTER_NAME_TWICE = Event("cluster.name_twice", "warn", "cluster", "there is another relay with the name {relay}")
+CLUSTER_MESSAGE_BAD = Event("cluster.message_bad", "warn", "cluster", "a message on the bus is left out: {error}")
+CLUSTER_ALARM = Event("cluster.alarm", "error", "cluster", "alarm: {text}")
+CLUSTER_LOST = Event("cluster.lost", "error", "cluster", "the relay leaves its cluster and stops: {text}")
+CLUSTER_FAULT = Event("cluster.fault", "error", "cluster", "a fault of the relay in its part of the cluster")
+
 CATALOGUE: Mapping[str, Event] = {value.name: value for value in tuple(globals().values()) if isinstance(value, Event)}
 """All events, by name."""
 

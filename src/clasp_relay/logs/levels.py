@@ -14,7 +14,7 @@ LOG_LEVELS = ("error", "warn", "info", "debug", "trace")
 LOG_FORMATS = ("text", "json")
 """The formats of a line."""
 
-PARTS = ("auth", "core", "http", "net", "relay", "storage", "twisted")
+PARTS = ("auth", "cluster", "core", "http", "net", "relay", "storage", "twisted")
 """The parts that can have a level of their own. ``relay`` is the process as a whole, ``twisted`` is every library."""
 
 _OURS = "clasp_relay"

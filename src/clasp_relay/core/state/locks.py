@@ -57,6 +57,10 @@ class Locks:
         oldest = islice(self._taken_us.items(), at_most)
         return [address for address, taken_us in oldest if taken_us + LOCK_US <= now_us]
 
+    def all(self) -> list[tuple[str, str, int]]:
+        """Returns address, holder and the time of each lock (Unix µs), the oldest first."""
+        return [(address, self._holders[address], taken_us) for address, taken_us in self._taken_us.items()]
+
     def of(self, holder: str, at_most: int | None = None) -> list[str]:
         """Returns the addresses whose locks a session holds, some of them or all."""
         return list(islice(self._addresses.get(holder, ()), at_most))

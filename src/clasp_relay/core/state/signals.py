@@ -78,6 +78,11 @@ class Signals:
     def __len__(self) -> int:
         return len(self._definitions)
 
+    def all(self) -> list[tuple[SignalDefinition, int, str]]:
+        """Returns every definition with when it was announced (Unix µs) and whom it counts for, the oldest first."""
+        entries = (self._definitions[address] for address in self._oldest)
+        return [(entry.definition, entry.announced_us, entry.owner) for entry in entries]
+
     def announce(self, definitions: tuple[SignalDefinition, ...], now_us: int, subject: str = "") -> None:
         """Registers definitions, all or none; see ``check`` and ``register``."""
         self.check(definitions, now_us, subject)

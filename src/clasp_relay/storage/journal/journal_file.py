@@ -220,6 +220,17 @@ class JournalFile:
             for seq, body in self._db.execute(query, some):
                 yield decode_body(seq, body)
 
+    def last_position(self) -> Recorded | None:
+        """Returns the last row that says how far a cluster's log is in the file; None where there is none.
+
+        Raises:
+            DamagedRowError: it cannot be read.
+        """
+        query = "SELECT seq, body FROM entries WHERE kind = ? ORDER BY seq DESC LIMIT 1"
+        for seq, body in self._db.execute(query, (int(ChangeKind.POSITION),)):
+            return Recorded(seq, decode_body(seq, body))
+        return None
+
     def trim(self, floor_seq: int, at_most_bytes: int) -> bool:
         """Deletes one piece of what is not needed any more.
 
@@ -343,7 +354,14 @@ def _checked(seq: int, body: object) -> bytes:
 
 
 RECORDED_KINDS = frozenset(
-    {ChangeKind.WRITE, ChangeKind.RENEWAL, ChangeKind.SCHEDULED, ChangeKind.DUE, ChangeKind.EVENT}
+    {
+        ChangeKind.WRITE,
+        ChangeKind.RENEWAL,
+        ChangeKind.SCHEDULED,
+        ChangeKind.DUE,
+        ChangeKind.EVENT,
+        ChangeKind.POSITION,
+    }
 )
 """What is recorded. Locks end with their session, and no session outlives the process."""
 

@@ -11,7 +11,7 @@ import os
 import sqlite3
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,10 +19,19 @@ from typing import Any, TypeVar
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 
+from clasp_relay.core.history.rules import Erasure
 from clasp_relay.core.records import Change, ChangeKind, no_param
 from clasp_relay.errors import ErrorCode, JournalLost, RequestError, cause_text
 from clasp_relay.logs import events
-from clasp_relay.storage.journal.journal_file import RECORDED_KINDS, Entry, ErasuresOf, JournalFile, KeyOf, Sizes
+from clasp_relay.storage.journal.journal_file import (
+    RECORDED_KINDS,
+    Entry,
+    ErasuresOf,
+    JournalFile,
+    KeyOf,
+    Recorded,
+    Sizes,
+)
 from clasp_relay.storage.journal.journal_thread import JournalThread
 from clasp_relay.wire.messages import Publish
 
@@ -92,6 +101,8 @@ class JournalLog:
         self._waiters: list[tuple[int, Deferred[None]]] = []
         self._renewed_us: dict[str, int] = {}
         self._floors = (0, 0)
+        self._position_seq: int | None = None
+        """The last row that says how far a cluster's log is in the journal; it stays. None where there is none."""
         self._is_maintaining = False
         self.on_lost: Callable[[], None] = _nobody
         """Told once that a commit failed; to be set before the first one."""
@@ -99,6 +110,8 @@ class JournalLog:
         """Why nothing is recorded any more, in one line with the file's name; empty while all is well."""
         self.batch = 0
         """See ``Log``."""
+        self.records_all = False
+        """Whether every renewal is recorded: those that need not be were left out before."""
         self.appended_seq = 0
         """The last change that was appended."""
         self.recorded_seq = 0
@@ -150,27 +163,70 @@ class JournalLog:
         if self.lost:
             return
         waits = False
-        for change in changes:
-            kind = change.kind
-            if kind not in RECORDED_KINDS:
+        for each in changes:
+            change = self.as_recorded(each)
+            if change is None:
                 continue
-            if kind is ChangeKind.RENEWAL:
-                if not self._records_renewal(change):
-                    continue
-                change = _renewal(change)  # noqa: PLW2901
             key = None if self.key_of is None else self.key_of(change)
             erasures = () if self.erasures_of is None else self.erasures_of(change)
             waits = waits or key is not None or not self._is_fleeting(change.param.address)
-            self.appended_seq += 1
-            self._gathered.append(Entry(self.appended_seq, change, key, erasures))
-            param = change.param
-            self._gathered_bytes += ENTRY_BYTES + len(param.address) + len(param.value)
-            if change.message is not None:
-                self._gathered_bytes += _message_size(change)
+            self._gather(change, key, erasures)
         if waits:
             self._dones.append(done)
         else:
             done()
+        self._begin_commit()
+
+    def as_recorded(self, change: Change) -> Change | None:
+        """Returns a change as it is recorded; None for one that is not."""
+        kind = change.kind
+        if kind not in RECORDED_KINDS:
+            return None
+        if kind is not ChangeKind.RENEWAL:
+            return change
+        return _renewal(change) if self.records_all else self.renewal(change)
+
+    def renewal(self, change: Change) -> Change | None:
+        """Returns a renewed life time as it is recorded; None where one was recorded a moment ago."""
+        return _renewal(change) if self._records_renewal(change) else None
+
+    def last_position(self) -> Recorded | None:
+        """Returns the row that says how far a cluster's log is in the journal; to be asked before the first append."""
+        assert self._file is not None, "asked a closed journal"
+        found = self._file.last_position()
+        self._position_seq = None if found is None else found.seq
+        return found
+
+    def restart_at(self, seq: int) -> None:
+        """Has a journal without rows go on behind a row of others, whose state the relay has taken over."""
+        assert not self.appended_seq, "a journal that has rows of its own"
+        self.appended_seq = self.recorded_seq = seq
+
+    def when_recorded(self, call: Callable[[], None]) -> None:
+        """Makes a call once all that was appended is recorded; never where that fails."""
+        self.recorded().addCallbacks(lambda _: call(), lambda failure: failure.trap(JournalLost) and None).addErrback(
+            events.JOURNAL_FAULT.failure
+        )
+
+    def append_judged(self, entries: Iterable[tuple[Change, str | None, tuple[Erasure, ...]]]) -> None:
+        """Records changes of which somebody has found out already how they are recorded, and what history does."""
+        if self.lost:
+            return
+        for change, key, erasures in entries:
+            self._gather(change, key, erasures)
+        self._begin_commit()
+
+    def _gather(self, change: Change, key: str | None, erasures: tuple[Erasure, ...]) -> None:
+        self.appended_seq += 1
+        self._gathered.append(Entry(self.appended_seq, change, key, erasures))
+        if change.kind is ChangeKind.POSITION:
+            self._position_seq = self.appended_seq
+        param = change.param
+        self._gathered_bytes += ENTRY_BYTES + len(param.address) + len(param.value)
+        if change.message is not None:
+            self._gathered_bytes += _message_size(change)
+
+    def _begin_commit(self) -> None:
         if not self._is_at_work and self._gathered:
             self._is_at_work = True
             self._reactor.callLater(0, self._commit)
@@ -238,7 +294,10 @@ class JournalLog:
         if self._file is None or self.lost or self._is_maintaining:
             return succeed(None)
         self._is_maintaining = True
-        done = self.run(partial(self._maintain, floor_seq=min(self._floors)))
+        floor_seq = min(self._floors)
+        if self._position_seq is not None:
+            floor_seq = min(floor_seq, self._position_seq - 1)
+        done = self.run(partial(self._maintain, floor_seq=floor_seq))
         return done.addCallbacks(self._maintained, self._fail)
 
     # The thread's part

@@ -21,7 +21,9 @@ MAX_LATEST = 250_000
 LOOKED_AFTER = 1_000
 """How many rows are read between two looks at how many changes wait to be applied."""
 
-_WRITE, _RENEWAL, _EVENT = int(ChangeKind.WRITE), int(ChangeKind.RENEWAL), int(ChangeKind.EVENT)
+_WRITE, _RENEWAL = int(ChangeKind.WRITE), int(ChangeKind.RENEWAL)
+_MEANINGLESS = frozenset({int(ChangeKind.EVENT), int(ChangeKind.POSITION)})
+"""What alters no state."""
 
 
 class Recovery(NamedTuple):
@@ -94,7 +96,7 @@ class _Latest:
                 self._renewals.pop(address, None)
         elif kind == _RENEWAL:
             self._renewals[address] = seq
-        elif kind != _EVENT:
+        elif kind not in _MEANINGLESS:
             self._others.append(seq)
 
     def release(self, file: JournalFile, restore: Callable[[Change], None]) -> None:

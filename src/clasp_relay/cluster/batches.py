@@ -1,0 +1,235 @@
+"""The batches of a cluster's log: what one turn of the deciding relay has led to, as one message of the stream.
+
+A batch is applied whole, in the order of its items. It names its epoch and the digest of the batch before, so that
+nobody takes up another log. Its bytes are a version, whether it is compressed, and MessagePack.
+"""
+
+from __future__ import annotations
+
+import zlib
+from hashlib import blake2b
+from typing import Any, NamedTuple, TypeAlias
+
+import msgpack
+
+from clasp_relay.core.records import Change, decode_change, encode_change
+from clasp_relay.errors import DecodeError
+
+__all__ = [
+    "NO_DIGEST",
+    "VERSION",
+    "Announced",
+    "Answered",
+    "Batch",
+    "Began",
+    "Claimed",
+    "Ended",
+    "Group",
+    "HandedOver",
+    "Item",
+    "LinkBegan",
+    "LinkEnded",
+    "NewerVersion",
+    "decode_batch",
+    "digest_of",
+    "encode_batch",
+]
+
+VERSION = 1
+"""The first byte of every batch. A relay that does not know it stops: followers are updated first, the decider last."""
+
+DIGEST_BYTES = 16
+NO_DIGEST = bytes(DIGEST_BYTES)
+"""What stands before the first batch."""
+
+COMPRESSED_FROM_BYTES = 64 * 1024
+"""From this size on a batch is compressed: a long bundle repeats who wrote it, and NATS carries 1 MiB at most."""
+
+MAX_BYTES = 64 * 1024 * 1024
+"""What a compressed batch may become."""
+
+
+class NewerVersion(DecodeError):
+    """A batch is of a version that this relay does not know."""
+
+
+class Group(NamedTuple):
+    """Changes that were committed together."""
+
+    changes: tuple[Change, ...]
+
+
+class Began(NamedTuple):
+    """A session was admitted at a relay."""
+
+    session_id: str
+    link: str
+    """The run of the relay that has it."""
+    subject: str
+    token: bytes
+    """What its token is known by."""
+    origin: str
+
+
+class Ended(NamedTuple):
+    """A session has ended."""
+
+    session_id: str
+    close_code: int = 0
+    """With what its relay closes it; 0 where it ended there."""
+    reason: str = ""
+
+
+class Answered(NamedTuple):
+    """What a session asked up to a number is done, and these are the answers."""
+
+    session_id: str
+    number: int
+    answers: tuple[tuple[int, bytes], ...]
+    """ACKs and ERRORs, as payloads, each with the number of what it answers; 0 for none."""
+
+
+class Announced(NamedTuple):
+    """Signals were announced."""
+
+    subject: str
+    time_us: int
+    message: bytes
+    """The ANNOUNCE, as a payload."""
+
+
+class LinkBegan(NamedTuple):
+    """A relay has joined, by the link that all its sessions name."""
+
+    link: str
+    relay: str
+
+
+class LinkEnded(NamedTuple):
+    """A relay has left or was not heard: its sessions have ended."""
+
+    link: str
+
+
+class Claimed(NamedTuple):
+    """A relay decides from here on."""
+
+    link: str
+    relay: str
+    is_cold: bool
+    """Whether it knows of nobody's sessions: all relays' sessions have ended."""
+    has_base: bool
+    """Of the first batch: whether there was a state before it, which the log does not tell."""
+
+
+class HandedOver(NamedTuple):
+    """The relay decides no longer; the next one takes over at once."""
+
+
+Item: TypeAlias = Group | Began | Ended | Answered | Announced | LinkBegan | LinkEnded | Claimed | HandedOver
+
+_KINDS: tuple[type[Any], ...] = (
+    Group,
+    Began,
+    Ended,
+    Answered,
+    Announced,
+    LinkBegan,
+    LinkEnded,
+    Claimed,
+    HandedOver,
+)
+"""The place of a kind is its number in the encoding."""
+
+_NUMBER_OF = {kind: number for number, kind in enumerate(_KINDS)}
+
+_FIELDS: dict[type[Any], tuple[type[Any], ...]] = {
+    Began: (str, str, str, bytes, str),
+    Ended: (str, int, str),
+    Answered: (str, int, tuple),
+    Announced: (str, int, bytes),
+    LinkBegan: (str, str),
+    LinkEnded: (str,),
+    Claimed: (str, str, bool, bool),
+    HandedOver: (),
+}
+
+
+class Batch(NamedTuple):
+    """One message of the log."""
+
+    epoch: int
+    """Which decider's it is, counted from 1."""
+    previous: bytes
+    """The digest of the batch before."""
+    time_us: int
+    """The decider's clock when it was made, in Unix µs."""
+    journal_seq: int
+    """The last row before it in every relay's journal."""
+    items: tuple[Item, ...]
+
+
+def digest_of(payload: bytes) -> bytes:
+    """Returns what names a batch in the one behind it."""
+    return blake2b(payload, digest_size=DIGEST_BYTES).digest()
+
+
+def encode_batch(batch: Batch) -> bytes:
+    """Encodes a batch."""
+    items = [_encode_item(item) for item in batch.items]
+    body: bytes = msgpack.packb((batch.epoch, batch.previous, batch.time_us, batch.journal_seq, items))
+    if len(body) < COMPRESSED_FROM_BYTES:
+        return bytes((VERSION, 0)) + body
+    return bytes((VERSION, 1)) + zlib.compress(body, 1)
+
+
+def decode_batch(payload: bytes) -> Batch:
+    """Decodes what ``encode_batch`` made.
+
+    Raises:
+        NewerVersion: a newer relay made it.
+        DecodeError: it is not exactly one batch.
+    """
+    if not payload or payload[0] != VERSION:
+        version = payload[0] if payload else "none"
+        raise NewerVersion(f"the batch is of version {version}, this relay reads version {VERSION}")
+    try:
+        body = payload[2:] if payload[1] == 0 else _decompress(payload[2:])
+        epoch, previous, time_us, journal_seq, items = msgpack.unpackb(body, use_list=False, strict_map_key=True)
+        _check((epoch, previous, time_us, journal_seq, items), (int, bytes, int, int, tuple))
+        return Batch(epoch, previous, time_us, journal_seq, tuple(_decode_item(item) for item in items))
+    except DecodeError:
+        raise
+    except (ValueError, TypeError, KeyError, IndexError, zlib.error, msgpack.UnpackException) as error:
+        raise DecodeError(f"the batch is damaged: {error}") from None
+
+
+def _encode_item(item: Item) -> tuple[object, ...]:
+    if isinstance(item, Group):
+        return (0, *(encode_change(change) for change in item.changes))
+    return (_NUMBER_OF[type(item)], *item)
+
+
+def _decode_item(item: tuple[Any, ...]) -> Item:
+    kind = _KINDS[item[0]]
+    if kind is Group:
+        return Group(tuple(map(decode_change, item[1:])))
+    _check(item[1:], _FIELDS[kind])
+    if kind is Answered:
+        for answer in item[3]:
+            _check(answer, (int, bytes))
+    made: Item = kind(*item[1:])
+    return made
+
+
+def _check(values: tuple[Any, ...], kinds: tuple[type[Any], ...]) -> None:
+    if not isinstance(values, tuple) or len(values) != len(kinds) or not all(map(isinstance, values, kinds)):
+        raise DecodeError("the batch is damaged: a field is not what it has to be")
+
+
+def _decompress(data: bytes) -> bytes:
+    inflater = zlib.decompressobj()
+    body = inflater.decompress(data, MAX_BYTES)
+    if not inflater.eof or inflater.unused_data:
+        raise DecodeError("the batch is damaged: its compressed part is not whole")
+    return body

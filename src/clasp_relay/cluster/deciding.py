@@ -1,0 +1,516 @@
+"""The relay of a cluster that decides: a core of its own, behind which no socket is, in front of the log.
+
+Its sessions stand for those of all relays of the cluster, its own among them. What they ask is decided here, as by a
+relay that is alone, ahead of the log; what comes of it, changes and answers, is gathered as the items of the next
+batch. Nobody sees this core's state: when the relay is deposed it is thrown away, and with it what no log has.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, TypeAlias
+
+from clasp_relay.cluster.batches import Announced, Answered, Began, Ended, Group, Item, LinkBegan, LinkEnded
+from clasp_relay.cluster.ledger import Ledger
+from clasp_relay.cluster.packets import Asked, Entry, Packet
+from clasp_relay.core.history.rules import Erasure
+from clasp_relay.core.ports import Audience, Frame, Outbox, Timer
+from clasp_relay.core.records import Change, ChangeKind
+from clasp_relay.core.relay import Handler, Relay
+from clasp_relay.core.session.sessions import Session
+from clasp_relay.core.work import Pieces
+from clasp_relay.errors import CloseCode, Disconnect, ErrorCode, RequestError
+from clasp_relay.storage.journal.journal_file import RECORDED_KINDS
+from clasp_relay.wire.clasp import ClaspCodec
+from clasp_relay.wire.codec import decode, encode
+from clasp_relay.wire.messages import Ack, Announce, Message, Publish
+
+__all__ = ["BatchLog", "DecidersClock", "Deciding", "Judged", "NoFanOut", "Sealed", "deciders_handlers"]
+
+MAX_WAITING_BYTES = 32 * 1024 * 1024
+"""How much may wait for the log; beyond it writes are refused, for an engine that hangs must not fill the memory."""
+
+CHANGE_BYTES = 400
+"""What a change takes beside its address and value."""
+
+MAX_BATCH_BYTES = 256 * 1024
+"""From this size on a batch is closed; a bundle is never split."""
+
+Judged: TypeAlias = tuple[Change, "str | None", tuple[Erasure, ...]]
+"""A change, under which key history keeps it, and what it erases."""
+
+REFUSED = "the token was revoked: sign in again"
+"""What a session reads whose token the decider does not know any more."""
+
+
+class Sealed(NamedTuple):
+    """The items of one batch."""
+
+    items: tuple[Item, ...]
+    rows: tuple[Judged, ...]
+    """What the journal gets of them."""
+    size_bytes: int
+
+
+class DecidersClock:
+    """Implements ``core.ports.Clock`` for the decider: goes on from the last decider's time, by a monotonic clock.
+
+    Args:
+        from_us: the Unix time in µs from which it goes on.
+        monotonic_s: seconds.
+        call_later: the event loop's.
+    """
+
+    def __init__(
+        self, from_us: int, monotonic_s: Callable[[], float], call_later: Callable[[float, Callable[[], None]], Timer]
+    ) -> None:
+        self._from_us = from_us
+        self._monotonic_s = monotonic_s
+        self._began_s = monotonic_s()
+        self._call_later = call_later
+        self._is_stopped = False
+
+    def now_us(self) -> int:
+        """See ``Clock``."""
+        return self._from_us + int((self._monotonic_s() - self._began_s) * 1e6)
+
+    def call_later(self, delay_s: float, call: Callable[[], None]) -> Timer:
+        """See ``Clock``; after ``stop`` nothing is called."""
+        return self._call_later(delay_s, lambda: None if self._is_stopped else call())
+
+    def stop(self) -> None:
+        """Makes no more calls, those that wait included."""
+        self._is_stopped = True
+
+
+class NoFanOut:
+    """Nobody subscribes at the decider's core: the log tells everybody."""
+
+    def fan_out(self, audience: Audience, frame: Frame, exclude: Outbox | None = None) -> None:
+        """See ``FanOut``."""
+
+
+class BatchLog:
+    """Implements ``core.ports.Log``: gathers what is committed, and has the answers follow in the same batch.
+
+    Args:
+        renewal: returns a renewed life time as it is recorded; None where it need not be.
+    """
+
+    is_immediate = False
+    batch = 0
+
+    def __init__(self, renewal: Callable[[Change], Change | None]) -> None:
+        self._renewal = renewal
+        self.judge: Callable[[Change], Judged] = _no_history
+        """Finds out what history does with a change; set where there are rules."""
+        self.waiting_bytes = 0
+        """How much waits for the log in closed batches; set by the node."""
+        self.items: list[Item] = []
+        self.rows: list[Judged] = []
+        self.size_bytes = 0
+        self.when_filled: Callable[[], None] = _nothing
+        """Is called when something was gathered."""
+        self.when_full: Callable[[], None] = _nothing
+        """Is called between two messages when so much was gathered that the batch should be closed."""
+
+    def append(self, changes: Sequence[Change], done: Callable[[], None]) -> None:
+        """See ``Log.append``."""
+        found = (self._renewal(each) if each.kind is ChangeKind.RENEWAL else each for each in changes)
+        kept = [each for each in found if each is not None]
+        if kept:
+            self.items.append(Group(tuple(kept)))
+            self.rows += [self.judge(change) for change in kept if change.kind in RECORDED_KINDS]
+            for change in kept:
+                self.size_bytes += _size(change)
+            self.when_filled()
+        done()
+
+    def add(self, item: Item, size_bytes: int = CHANGE_BYTES) -> None:
+        """Gathers what is no change."""
+        self.items.append(item)
+        self.size_bytes += size_bytes
+        self.when_filled()
+
+    def check(self) -> None:
+        """See ``Log.check``."""
+        if self.waiting_bytes + self.size_bytes > MAX_WAITING_BYTES:
+            raise RequestError(ErrorCode.OVERLOADED, "too many changes wait to be recorded; try again in a moment")
+
+
+class _Payloads(ClaspCodec):
+    """Encodes answers as payloads, without a frame around them."""
+
+    def ack(
+        self,
+        address: str | None = None,
+        revision: int | None = None,
+        locked: bool | None = None,
+        holder: str | None = None,
+        /,
+    ) -> bytes:
+        """See ``Codec``."""
+        return encode(Ack(address, revision, locked, holder))
+
+    def encode(self, message: Message, /) -> bytes:
+        """See ``Codec``."""
+        return encode(message)
+
+
+_PAYLOADS = _Payloads()
+
+
+class _Remote:
+    """A session of some relay, as the decider knows it. Its outbox is itself."""
+
+    def __init__(self, deciding: Deciding, link: str, done: int) -> None:
+        self._deciding = deciding
+        self.link = link
+        self.session: Session
+        self.taken = done
+        """Up to which number what it asked has been taken."""
+        self.done = done
+        self.at_work = 0
+        """The number of what is at work in pieces; 0 for none."""
+        self.queue: deque[Entry] = deque()
+        self.answers: list[tuple[int, bytes]] = []
+
+    def send(self, frame: Frame) -> None:
+        """See ``Outbox``."""
+        self.answers.append((self.at_work, frame.wire))
+        self._deciding.touch(self, len(frame.wire))
+
+    def send_snapshot(self, key: object, frames: Iterator[bytes]) -> None:
+        """See ``Outbox``; nothing is read here."""
+
+    def close(self, close_code: CloseCode, reason: str) -> None:
+        """See ``Outbox``: the session ends, at its relay too."""
+        self._deciding.closed(self, close_code, reason)
+
+    def discard(self) -> None:
+        """See ``Outbox``; what is decided is answered."""
+
+
+class _Link:
+    """A relay whose sessions ask here."""
+
+    def __init__(self) -> None:
+        self.expected = 0
+        """The number of its next packet; 0 where all that is not done has to come first."""
+        self.remotes: dict[str, _Remote] = {}
+
+
+class Deciding:
+    """What a relay has while it decides.
+
+    Args:
+        relay: the core, made for this alone with ``log``, and not used yet.
+        log: gathers what it commits.
+        epoch: this decider's.
+        call_later: calls in a later turn.
+        stop_clock: ends the core's clock.
+    """
+
+    def __init__(
+        self,
+        relay: Relay,
+        log: BatchLog,
+        epoch: int,
+        call_later: Callable[[float, Callable[[], None]], object],
+        stop_clock: Callable[[], None],
+    ) -> None:
+        self.relay = relay
+        self.epoch = epoch
+        self.log = log
+        self._call_later = call_later
+        self._stop_clock = stop_clock
+        self._links: dict[str, _Link] = {}
+        self._sessions: dict[str, _Remote] = {}
+        self._touched: dict[_Remote, None] = {}
+        self._busy: dict[_Remote, None] = {}
+        self._is_looking = False
+        self._is_over = False
+
+    # Begin and end
+
+    def begin(self, served: Relay, ledger: Ledger, report: Callable[[str, str], None]) -> None:
+        """Takes the state over that the log has led to.
+
+        Args:
+            served: the core that has followed the log.
+            ledger: which relays and sessions there are.
+            report: told of each scheduled bundle that is refused; see ``Relay.resume``.
+        """
+        relay, params = self.relay, self.relay.params
+        params.load(served.params.image())
+        for address, holder, taken_us in served.params.locks.all():
+            if holder in ledger.sessions:
+                params.locks.take(address, holder, taken_us)
+        for definition, announced_us, owner in served.signals.all():
+            relay.signals.register((definition,), announced_us, owner)
+        if relay.keeping is not None:
+            relay.keeping.begin(ledger.time_us)
+        relay.committer.carries_signals = True
+        for link in ledger.links:
+            self._links[link] = _Link()
+        for known in ledger.sessions.values():
+            if self._admit(known.began, known.number) is None:
+                self.log.add(Ended(known.began.session_id, int(CloseCode.POLICY_VIOLATION), REFUSED))
+        for change in served.schedule.image():
+            relay.committer.restore(change)
+        relay.resume(report)
+
+    def stop(self) -> None:
+        """Ends it: nothing that it does counts any more."""
+        self._is_over = True
+        self._stop_clock()
+
+    # What is asked
+
+    def receive(self, packet: Packet) -> bool:
+        """Takes what a relay's sessions ask.
+
+        Returns:
+            whether all of it could be taken; if not, the relay has to send all again that is not done.
+        """
+        link = self._links.get(packet.link)
+        if link is None:
+            if not packet.is_new:
+                return False
+            link = self._links[packet.link] = _Link()
+            self.log.add(LinkBegan(packet.link, packet.relay))
+        if packet.is_first:
+            if packet.number < link.expected:
+                return True
+        elif packet.number != link.expected:
+            # An older one came twice; a newer one waits for those before it.
+            return bool(link.expected) and packet.number < link.expected
+        link.expected = packet.number + 1
+        for entry in packet.entries:
+            self._take(packet.link, entry)
+        return True
+
+    def knows(self, link: str) -> bool:
+        """Tells whether a relay has joined."""
+        return link in self._links
+
+    def end_link(self, name: str) -> None:
+        """Ends the sessions of a relay that has left or is not heard any more."""
+        link = self._links.pop(name, None)
+        if link is None:
+            return
+        for remote in list(link.remotes.values()):
+            self._forget(remote, "its relay is gone")
+        self.log.add(LinkEnded(name))
+
+    def _take(self, link: str, entry: Entry) -> None:
+        if entry.kind == Asked.READ:
+            self._read(entry.text)
+            return
+        remote = self._sessions.get(entry.session_id)
+        if remote is None:
+            if entry.kind == Asked.BEGIN:
+                began = Began(entry.session_id, link, entry.text, entry.data, entry.more.decode())
+                self._began(began, entry.number)
+            return
+        if entry.number > remote.taken and remote.link == link:
+            remote.taken = entry.number
+            remote.queue.append(entry)
+            self._pump(remote)
+
+    def _began(self, began: Began, number: int) -> None:
+        remote = self._admit(began, number)
+        if remote is None:
+            self.log.add(Ended(began.session_id, int(CloseCode.POLICY_VIOLATION), REFUSED))
+            return
+        self.log.add(began)
+        self.touch(remote, 0)
+
+    def _admit(self, began: Began, number: int) -> _Remote | None:
+        """Has a session be live here; None where its token is not valid any more."""
+        relay, permissions = self.relay, self.relay.permissions
+        remote = _Remote(self, began.link, number)
+        session = remote.session = relay.connect(remote, "", _PAYLOADS)
+        session.id, session.origin = began.session_id, began.origin
+        try:
+            if began.token:
+                identity = permissions.readmit(began.subject, began.token)
+            else:
+                identity = permissions.admit("", session)
+        except Disconnect:
+            identity = None
+        if identity is None:
+            return None
+        session.identity = identity
+        session.account = relay.accounts.open(identity.subject, session.origin)
+        relay.admit(session)
+        # Its own relay has limited it.
+        session.limiter = None
+        self._sessions[began.session_id] = remote
+        self._links.setdefault(began.link, _Link()).remotes[began.session_id] = remote
+        return remote
+
+    def _read(self, address: str) -> None:
+        if self.relay.params.get(address) is not None:
+            self.relay.committer.renew(address)
+
+    def _pump(self, remote: _Remote) -> None:
+        """Handles what a session asked, up to something that is done in pieces."""
+        session = remote.session
+        while remote.queue and not remote.at_work:
+            entry = remote.queue.popleft()
+            if entry.kind == Asked.END:
+                self._forget(remote, entry.text)
+                self.log.add(Ended(session.id))
+                return
+            remote.at_work = entry.number
+            if entry.kind == Asked.MESSAGE:
+                session.sent_as = entry.more
+                self.relay.accept(session, decode(entry.data), entry.qos)
+                session.sent_as = b""
+            self._settle(remote)
+            if self.log.size_bytes > MAX_BATCH_BYTES:
+                self.log.when_full()
+
+    def _settle(self, remote: _Remote) -> None:
+        """Notes that what was at work is done, if it is."""
+        if not remote.at_work:
+            return
+        if remote.session.is_busy:
+            self._busy[remote] = None
+            self._look_later()
+            return
+        remote.done, remote.at_work = remote.at_work, 0
+        self.touch(remote, 0)
+
+    def _look_later(self) -> None:
+        if not self._is_looking and not self._is_over:
+            self._is_looking = True
+            self._call_later(0, self._look)
+
+    def _look(self) -> None:
+        """Looks which sessions go on whose messages are done in pieces."""
+        self._is_looking = False
+        if self._is_over:
+            return
+        busy, self._busy = self._busy, {}
+        for remote in busy:
+            self._settle(remote)
+            self._pump(remote)
+
+    # What comes of it
+
+    def touch(self, remote: _Remote, size_bytes: int) -> None:
+        """Notes that a session has an answer, or that something that it asked is done."""
+        if remote.session.id in self._sessions:
+            self._touched[remote] = None
+            self.log.size_bytes += size_bytes
+            self.log.when_filled()
+
+    def closed(self, remote: _Remote, close_code: CloseCode, reason: str) -> None:
+        """Notes that the decider has ended a session."""
+        session_id = remote.session.id
+        if self._sessions.pop(session_id, None) is None:
+            return
+        self._drop(remote)
+        self._answer(remote)
+        self.log.add(Ended(session_id, int(close_code), reason))
+
+    def seal(self) -> list[Sealed]:
+        """Closes what was gathered as batches; none while a bundle is being carried out, which is in one batch whole.
+
+        Returns:
+            one batch, or none.
+        """
+        if self._is_whole_later():
+            return []
+        # A bundle that has been carried out is in the batch, so its answer has to be.
+        for remote in list(self._busy):
+            self._settle(remote)
+        for remote in list(self._touched):
+            self._answer(remote)
+        self._touched.clear()
+        log = self.log
+        if not log.items:
+            return []
+        sealed = Sealed(tuple(log.items), tuple(log.rows), log.size_bytes)
+        log.items, log.rows, log.size_bytes = [], [], 0
+        return [sealed]
+
+    def _is_whole_later(self) -> bool:
+        """Tells whether a bundle is being carried out; then the log is told again when that is done."""
+        is_whole = False
+
+        def whole() -> None:
+            nonlocal is_whole
+            is_whole = True
+            if is_waiting:
+                # In the next turn, when its answer is there, too.
+                self._call_later(0, self.log.when_filled)
+
+        is_waiting = False
+        self.relay.bundles.when_whole(whole)
+        is_waiting = True
+        return not is_whole
+
+    def _answer(self, remote: _Remote) -> None:
+        self._touched.pop(remote, None)
+        self.log.items.append(Answered(remote.session.id, remote.done, tuple(remote.answers)))
+        remote.answers.clear()
+
+    def _forget(self, remote: _Remote, cause: str) -> None:
+        self._sessions.pop(remote.session.id, None)
+        self._drop(remote)
+        self.relay.disconnect(remote.session, cause)
+
+    def _drop(self, remote: _Remote) -> None:
+        remote.queue.clear()
+        self._touched.pop(remote, None)
+        self._busy.pop(remote, None)
+        link = self._links.get(remote.link)
+        if link is not None:
+            link.remotes.pop(remote.session.id, None)
+
+
+def deciders_handlers(handlers: dict[type[Message], Handler], log: BatchLog) -> dict[type[Message], Handler]:
+    """Returns the handlers of a decider's core: what is announced goes into the log, too."""
+    announce = handlers[Announce]
+
+    def announced(relay: Relay, session: Session, message: Announce, qos: int) -> Pieces | None:
+        pieces = announce(relay, session, message, qos)
+        if pieces is None:
+            _note(relay, session, message, log)
+            return None
+        return _noted_behind(pieces, relay, session, message, log)
+
+    return {**handlers, Announce: announced}
+
+
+def _noted_behind(pieces: Pieces, relay: Relay, session: Session, message: Announce, log: BatchLog) -> Pieces:
+    yield from pieces
+    _note(relay, session, message, log)
+
+
+def _note(relay: Relay, session: Session, message: Announce, log: BatchLog) -> None:
+    if message.signals and session.is_live:
+        data = encode(message)
+        log.add(Announced(session.identity.subject, relay.clock.now_us(), data), len(data))
+
+
+def _size(change: Change) -> int:
+    param, message = change.param, change.message
+    size = CHANGE_BYTES + len(param.address) + len(param.value)
+    if isinstance(message, Publish):
+        size += len(message.value or b"") + len(message.samples or b"")
+    elif message is not None:
+        size += len(encode(message))
+    return size
+
+
+def _no_history(change: Change) -> Judged:
+    return change, None, ()
+
+
+def _nothing() -> None:
+    """Nobody waits."""

@@ -1,0 +1,438 @@
+"""The engine of a cluster: NATS with JetStream, spoken to by ``nats-py`` in a thread of its own.
+
+What the event loop asks for goes to the thread in one wake-up a turn, and what the thread has comes back likewise.
+The log is one stream with one subject. Its server says which append comes first: an append names the last message that
+it is to follow, and is refused where that is not the last one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from base64 import b64decode
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from pathlib import Path
+from threading import Thread
+from typing import Any, cast
+from urllib.parse import urlsplit, urlunsplit
+
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+
+from clasp_relay.cluster.ports import Appended, Bounds, Outcome
+from clasp_relay.errors import cause_text
+from clasp_relay.logs import events
+
+__all__ = ["NatsEngine"]
+
+MAX_LOG_BYTES = (1 << 30, 1 << 26)
+"""How big the stream may become: the first of these for which the servers have room."""
+
+ANSWER_S = 2.0
+"""How long an answer of the engine is waited for."""
+
+RETRY_S = 0.25
+FIRST_LINE_S = 1.0
+"""How long the first attempts may fail before the log says so."""
+
+WRONG_SEQUENCE = 10071
+NO_MESSAGE = 10037
+NO_STREAM = 10059
+NO_REPLICAS = 10074
+NO_ROOM = 10047
+NOT_ENABLED = (10039, 10076)
+"""JetStream is not enabled: for the account, or at all."""
+
+
+class _Unusable(Exception):
+    """Trying again makes no sense; the text says why, in one line."""
+
+
+class NatsEngine:
+    """Implements ``ports.Engine``.
+
+    Args:
+        reactor: the event loop.
+        urls: the servers.
+        name: the cluster's: the stream's name, and how its subjects begin.
+        creds: the file with the credentials; None for none.
+        relay: the relay's name, for the servers' list of connections.
+    """
+
+    def __init__(self, reactor: Any, urls: Sequence[str], name: str, creds: Path | None, relay: str) -> None:
+        self.is_connected = False
+        self._reactor = reactor
+        self._urls = tuple(urls)
+        self._name = name
+        self._creds = creds
+        self._relay = relay
+        self._when_connected: Callable[[bool], None] = _ignore
+        self._when_fatal: Callable[[str], None] = _ignore
+        self._subscriptions: list[tuple[str, Callable[[bytes], None]]] = []
+        self._thread: Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._wake: asyncio.Event
+        self._client: Client | None = None
+        self._calls: deque[Callable[[], Awaitable[None]]] = deque()
+        self._is_woken = False
+        self._came: deque[Callable[[], None]] = deque()
+        self._has_turn = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._was_connected = False
+        self._is_stopping = False
+        self._is_finding = False
+        self._failures: str = ""
+
+    @property
+    def places(self) -> str:
+        """The servers without user and password, for people."""
+        return ", ".join(_without_secret(url) for url in self._urls)
+
+    # The event loop's part
+
+    def start(self, when_connected: Callable[[bool], None], when_fatal: Callable[[str], None]) -> None:
+        """See ``Engine``."""
+        self._when_connected, self._when_fatal = when_connected, when_fatal
+        self._thread = Thread(target=self._run, name="engine", daemon=True)
+        self._thread.start()
+
+    def stop(self, done: Callable[[], None]) -> None:
+        """See ``Engine``."""
+        self._is_stopping = True
+        thread = self._thread
+        if thread is None or not thread.is_alive():
+            done()
+            return
+
+        async def close() -> None:
+            try:
+                if self._client is not None:
+                    await asyncio.wait_for(self._client.flush(), 1)
+            except (NatsError, TimeoutError, OSError):
+                """What waits is lost; others read it from the log."""
+            self._tell(done)
+            raise asyncio.CancelledError
+
+        self._do(close)
+
+    def subscribe(self, subject: str, call: Callable[[bytes], None]) -> None:
+        """See ``Engine``; to be called before ``start``."""
+        self._subscriptions.append((subject, call))
+
+    def publish(self, subject: str, payload: bytes) -> None:
+        """See ``Engine``."""
+
+        async def publish() -> None:
+            client = self._client
+            if client is not None and client.is_connected:
+                await client.publish(subject, payload)
+
+        self._do(publish)
+
+    def append(self, payload: bytes, expected: int, done: Callable[[Appended], None]) -> None:
+        """See ``Engine``."""
+
+        async def append() -> None:
+            headers = {"Nats-Expected-Last-Sequence": str(expected)}
+            try:
+                answer = await self._request(f"{self._name}.log", payload, headers)
+            except (NatsError, TimeoutError, OSError, ValueError) as error:
+                self._tell(partial(done, Appended(Outcome.FAILED, text=cause_text(error))))
+                return
+            self._tell(partial(done, _appended(answer)))
+
+        self._do_beside(append)
+
+    def read(self, seq: int, at_most: int, done: Callable[[Sequence[bytes] | None], None]) -> None:
+        """See ``Engine``; the leader of the stream is asked, who has all of it."""
+
+        async def read() -> None:
+            try:
+                found = await asyncio.gather(*(self._message(each) for each in range(seq, seq + at_most)))
+            except (NatsError, TimeoutError, OSError, ValueError, KeyError):
+                self._tell(partial(done, None))
+                return
+            end = next((place for place, payload in enumerate(found) if payload is None), len(found))
+            self._tell(partial(done, [payload for payload in found[:end] if payload is not None]))
+
+        self._do_beside(read)
+
+    def bounds(self, done: Callable[[Bounds | None], None]) -> None:
+        """See ``Engine``."""
+
+        async def bounds() -> None:
+            try:
+                state = (await self._api(f"STREAM.INFO.{self._name}"))["state"]
+                found = Bounds(state["first_seq"], state["last_seq"])
+            except (NatsError, TimeoutError, OSError, ValueError, KeyError):
+                self._tell(partial(done, None))
+                return
+            self._tell(partial(done, found))
+
+        self._do_beside(bounds)
+
+    def _do(self, call: Callable[[], Awaitable[None]]) -> None:
+        """Has the thread do something, behind all that it was given before."""
+        self._calls.append(call)
+        loop = self._loop
+        if not self._is_woken and loop is not None:
+            self._is_woken = True
+            try:
+                loop.call_soon_threadsafe(self._wake.set)
+            except RuntimeError:
+                """The thread has ended."""
+
+    def _do_beside(self, call: Callable[[], Awaitable[None]]) -> None:
+        """Has the thread begin something whose end it does not wait for."""
+
+        async def begin() -> None:
+            task = asyncio.ensure_future(call())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+        self._do(begin)
+
+    def _take(self) -> None:
+        """Takes what the thread has."""
+        self._has_turn = False
+        while self._came:
+            self._came.popleft()()
+
+    def _set_connected(self, is_connected: bool) -> None:
+        if self.is_connected != is_connected and not self._is_stopping:
+            self.is_connected = is_connected
+            self._when_connected(is_connected)
+
+    # The thread's part
+
+    def _tell(self, call: Callable[[], None]) -> None:
+        """Has the event loop make a call."""
+        self._came.append(call)
+        if not self._has_turn:
+            self._has_turn = True
+            self._reactor.callFromThread(self._take)
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._main())
+        except asyncio.CancelledError:
+            """It was stopped."""
+        except _Unusable as error:
+            self._tell(partial(self._when_fatal, str(error)))
+        except Exception as error:
+            events.CLUSTER_FAULT.failure()
+            self._tell(partial(self._when_fatal, f"the engine's thread has ended: {cause_text(error)}"))
+
+    async def _main(self) -> None:
+        self._wake = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._wake.set()  # for what was asked before
+        connecting = asyncio.ensure_future(self._connect())
+        connecting.add_done_callback(lambda _: self._wake.set())
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                self._is_woken = False
+                if connecting.done():
+                    connecting.result()
+                while self._calls:
+                    await self._calls.popleft()()
+        finally:
+            connecting.cancel()
+            if self._client is not None:
+                await self._client.close()
+
+    async def _connect(self) -> None:
+        """Connects, finds or makes the stream, and subscribes; tries again until it works."""
+        asyncio.get_running_loop().call_later(FIRST_LINE_S, self._say_unreachable)
+        if self._creds is not None:
+            _check_creds(self._creds)
+        client = Client()
+        await client.connect(
+            servers=list(self._urls),
+            name=f"clasp-relay {self._relay}",
+            user_credentials=None if self._creds is None else str(self._creds),
+            connect_timeout=int(ANSWER_S),
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=cast("int", RETRY_S),
+            ping_interval=1,
+            max_outstanding_pings=3,
+            error_cb=self._erred,
+            disconnected_cb=self._disconnected,
+            reconnected_cb=self._reconnected,
+        )
+        self._client = client
+        await self._find_stream(client)
+        for subject, call in self._subscriptions:
+            await client.subscribe(subject, cb=partial(self._received, call))
+        await client.flush()
+        self._was_connected = True
+        self._tell(partial(self._set_connected, True))
+
+    def _say_unreachable(self) -> None:
+        if not self._was_connected:
+            cause = self._failures or "no answer"
+            self._tell(lambda: events.CLUSTER_UNREACHABLE.log(places=self.places, cause=cause))
+
+    async def _received(self, call: Callable[[bytes], None], message: Any) -> None:
+        self._tell(partial(call, message.data))
+
+    async def _erred(self, error: Exception) -> None:
+        self._failures = cause_text(error)
+        text = str(error).lower()
+        if not self._was_connected and ("authorization" in text or "authentication" in text or "nkeys" in text):
+            self._give_up(f"{self.places}: NATS refuses the credentials; see --cluster-creds")
+
+    def _give_up(self, text: str) -> None:
+        async def give_up() -> None:
+            raise _Unusable(text)
+
+        self._do(give_up)
+
+    async def _disconnected(self) -> None:
+        self._tell(partial(self._set_connected, False))
+
+    async def _reconnected(self) -> None:
+        if not self._was_connected:
+            return
+        # The bus works; the stream may be without a leader for some time.
+        self._tell(partial(self._set_connected, True))
+        if not self._is_finding:
+            self._do_beside(self._find_again)
+
+    async def _find_again(self) -> None:
+        assert self._client is not None, "connected again without a client"
+        try:
+            await self._find_stream(self._client)
+        except _Unusable as error:
+            self._give_up(str(error))
+
+    async def _find_stream(self, client: Client) -> None:
+        """Makes sure that the stream is there and is the log of a cluster.
+
+        Raises:
+            _Unusable: it is of another kind, or there is no JetStream.
+        """
+        replicas = min(3, max(1, len(client.servers)))
+        rooms = list(MAX_LOG_BYTES)
+        self._is_finding = True
+        while True:
+            try:
+                answer = await self._api_answer(f"STREAM.INFO.{self._name}")
+                if _code(answer) == NO_STREAM:
+                    body = json.dumps(self._config(replicas, rooms[0])).encode()
+                    answer = await self._api_answer(f"STREAM.CREATE.{self._name}", body)
+            except (NatsError, TimeoutError, OSError, ValueError) as error:
+                # Without JetStream nobody answers; while the servers elect a leader neither.
+                self._failures = cause_text(error)
+                if client.is_connected and not _has_jetstream(client):
+                    raise _Unusable(f"{self.places}: JetStream is off: start nats-server with -js") from None
+                await asyncio.sleep(RETRY_S)
+                continue
+            code = _code(answer)
+            if code is None:
+                self._check_stream(answer["config"])
+                self._is_finding = False
+                return
+            if code in NOT_ENABLED:
+                raise _Unusable(f"{self.places}: JetStream is off, or not for this account")
+            if code == NO_REPLICAS:
+                replicas = 1
+            elif code == NO_ROOM and len(rooms) > 1:
+                del rooms[0]
+            else:
+                self._failures = str(answer["error"].get("description", code))
+                await asyncio.sleep(RETRY_S)
+
+    def _config(self, replicas: int, max_bytes: int) -> dict[str, object]:
+        return {
+            "name": self._name,
+            "description": "the log of a cluster of clasp-relay",
+            "subjects": [f"{self._name}.log"],
+            "retention": "limits",
+            "storage": "file",
+            "discard": "old",
+            "max_bytes": max_bytes,
+            "max_msgs": -1,
+            "max_consumers": -1,
+            "num_replicas": replicas,
+        }
+
+    def _check_stream(self, config: dict[str, Any]) -> None:
+        if config.get("subjects") != [f"{self._name}.log"] or config.get("retention") != "limits":
+            raise _Unusable(
+                f"{self.places}: there is a stream {self._name} that is not the log of a cluster; "
+                "give the cluster another name with --cluster-name"
+            )
+
+    async def _message(self, seq: int) -> bytes | None:
+        """Returns a message of the log; None where it has none of that number."""
+        answer = await self._api_answer(f"STREAM.MSG.GET.{self._name}", b'{"seq":%d}' % seq)
+        code = _code(answer)
+        if code == NO_MESSAGE:
+            return None
+        if code is not None:
+            raise ValueError(str(answer["error"]))
+        return b64decode(answer["message"].get("data", ""))
+
+    async def _api(self, what: str, body: bytes = b"") -> dict[str, Any]:
+        answer = await self._api_answer(what, body)
+        if "error" in answer:
+            raise ValueError(str(answer["error"]))
+        return answer
+
+    async def _api_answer(self, what: str, body: bytes = b"") -> dict[str, Any]:
+        return await self._request(f"$JS.API.{what}", body)
+
+    async def _request(self, subject: str, body: bytes, headers: dict[str, str] | None = None) -> dict[str, Any]:
+        client = self._client
+        if client is None or not client.is_connected:
+            raise ValueError("no connection")
+        answer = await client.request(subject, body, timeout=ANSWER_S, headers=headers)
+        found: dict[str, Any] = json.loads(answer.data)
+        return found
+
+
+def _appended(answer: dict[str, Any]) -> Appended:
+    code = _code(answer)
+    if code is None:
+        return Appended(Outcome.DONE, int(answer["seq"]))
+    if code == WRONG_SEQUENCE:
+        return Appended(Outcome.FENCED)
+    return Appended(Outcome.FAILED, text=str(answer["error"].get("description", code)))
+
+
+def _code(answer: dict[str, Any]) -> int | None:
+    """Returns the code of an error; None where there is none."""
+    error = answer.get("error")
+    return None if error is None else int(error.get("err_code", error.get("code", 0)))
+
+
+def _has_jetstream(client: Client) -> bool:
+    return bool(client._server_info.get("jetstream"))
+
+
+def _check_creds(path: Path) -> None:
+    """Makes sure that a file holds credentials.
+
+    Raises:
+        _Unusable: it does not.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise _Unusable(f"--cluster-creds: {path}: {cause_text(error)}") from None
+    if b"BEGIN NATS USER JWT" not in content or b"BEGIN USER NKEY SEED" not in content:
+        raise _Unusable(f"--cluster-creds: {path}: not a file of credentials, as nsc makes them (.creds)")
+
+
+def _without_secret(url: str) -> str:
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], "", "", ""))
+
+
+def _ignore(_what: object) -> None:
+    """Nobody is told."""

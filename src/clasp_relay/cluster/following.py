@@ -1,0 +1,436 @@
+"""A relay of a cluster as its clients see it: reads are answered here, writes are asked of the decider.
+
+What a session asks is numbered and kept until a batch of the log says that it is done; the answers come with that
+batch. Where the decider changes, all that is not done is sent again, and nothing is done twice: the log says up to
+which number each session's requests are done. What a session reads behind a write waits for that write.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
+
+from clasp_relay.cluster.batches import Announced, Answered, Batch, Claimed, Ended, Group, Item, LinkBegan, LinkEnded
+from clasp_relay.cluster.ledger import Ledger
+from clasp_relay.cluster.packets import Asked, Entry, Packet
+from clasp_relay.core.relay import Handler, Relay
+from clasp_relay.core.session.sessions import Session
+from clasp_relay.core.work import Pieces
+from clasp_relay.errors import CloseCode, Disconnect, ErrorCode, RequestError
+from clasp_relay.wire import messages as m
+from clasp_relay.wire.codec import decode, encode
+
+__all__ = ["Following"]
+
+MAX_WAITING_BYTES = 32 * 1024 * 1024
+"""How much of what was asked may wait for the decider; beyond it writes are refused."""
+
+PACKET_BYTES = 256 * 1024
+"""From this size on a packet is closed; NATS carries 1 MiB at most."""
+
+WAITS_S = 5.0
+"""How long a write waits for a decider."""
+
+RENEW_STEP_S = 1.0
+"""How often, at most, the decider is told that a param at one address was read."""
+
+MAX_READ = 50_000
+"""Of how many addresses it is known when the decider was told so."""
+
+NOT_DONE = "not done: the relay has no connection to its cluster; try again"
+UNKNOWN = "unknown whether it was done: the cluster did not answer in time; read before you try again"
+
+GONE = Disconnect(CloseCode.TRY_AGAIN_LATER, "the relay has lost its cluster: connect again", ErrorCode.OVERLOADED)
+"""What sessions read whose relay was given up by the others."""
+
+NOT_READY = Disconnect(
+    CloseCode.TRY_AGAIN_LATER, "the relay has not caught up with its cluster: try again", ErrorCode.OVERLOADED
+)
+STANDBY = Disconnect(
+    CloseCode.TRY_AGAIN_LATER, "this relay is a standby and takes no clients: try another", ErrorCode.OVERLOADED
+)
+
+
+_READS: tuple[type[m.Message], ...] = (m.Get, m.Subscribe, m.Query, m.Replay, m.Ping)
+"""What waits for the writes of its session before it; a PING promises that they are done."""
+
+
+class _Kept:
+    """Something that is asked and not done yet."""
+
+    __slots__ = ("entry", "is_sent", "since_s")
+
+    def __init__(self, entry: Entry, since_s: float) -> None:
+        self.entry = entry
+        self.since_s = since_s
+        self.is_sent = False
+
+
+class _Asking:
+    """A session of this relay, and what it asks."""
+
+    __slots__ = ("given_up", "kept", "later", "number", "session")
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.number = 0
+        """Of what it asked last."""
+        self.kept: deque[_Kept] = deque()
+        self.given_up: set[int] = set()
+        """What it was told of that it waited for too long, and may be done all the same: no answer follows."""
+        self.later: _Later | None = None
+        """The read that waits for all of that."""
+
+
+class _Later(NamedTuple):
+    handler: Handler
+    message: m.Message
+    qos: int
+
+
+class Following:
+    """The sessions of this relay and the log that it follows.
+
+    Args:
+        link: names this run of the relay.
+        name: the relay's.
+        ledger: what the log says about relays and sessions.
+        monotonic_s: seconds.
+        send: takes a packet to whoever decides.
+        call_later: calls in a later turn.
+    """
+
+    def __init__(
+        self,
+        link: str,
+        name: str,
+        ledger: Ledger,
+        monotonic_s: Callable[[], float],
+        send: Callable[[Packet], None],
+        call_later: Callable[[float, Callable[[], None]], object],
+    ) -> None:
+        self.link = link
+        self.ledger = ledger
+        self.is_cut_off = False
+        """Whether nothing can reach the decider now; set by the node."""
+        self.refuses: Disconnect | None = NOT_READY
+        """Why no session is admitted; set by the node."""
+        self.forwarded = 0
+        """How much was asked of the decider."""
+        self._name = name
+        self._monotonic_s = monotonic_s
+        self._send = send
+        self._call_later = call_later
+        self._relay: Relay | None = None
+        self._asking: dict[str, _Asking] = {}
+        self._turn: list[_Kept] = []
+        self._reads: list[str] = []
+        self._read_s: dict[str, float] = {}
+        self._is_flushing = False
+        self._waiting_bytes = 0
+        self._packets = 0
+        self._is_known = False
+        """Whether the log says that this link has begun."""
+        self.is_first = True
+        """Whether the next packet begins anew with all that is not done."""
+        self.when_expelled: Callable[[], None] = _nothing
+        """Is called when the log says that this relay is gone."""
+
+    def handlers(self, handlers: Mapping[type[m.Message], Handler]) -> dict[type[m.Message], Handler]:
+        """Returns the handlers of a relay that follows.
+
+        Args:
+            handlers: those of a relay that is alone.
+        """
+        result = dict(handlers)
+        result.update(dict.fromkeys((m.Set, m.Publish, m.Bundle, m.Announce), self._ask))
+        result.update({kind: self._behind_writes(handlers[kind]) for kind in _READS})
+        result[m.Hello] = self._admit_if_ready(handlers[m.Hello])
+        return result
+
+    def be_called(self, name: str, link: str) -> None:
+        """Takes the relay's name and the name of this run, before anything is asked."""
+        self._name, self.link = name, link
+
+    def attach(self, relay: Relay) -> None:
+        """Begins to watch the sessions of the relay that has these handlers."""
+        self._relay = relay
+        relay.committer.is_following = True
+        relay.committer.when_read = self._note_read
+        began, ended = relay.when_began, relay.when_ended
+
+        def when_began(session: Session) -> None:
+            began(session)
+            self._began(session)
+
+        def when_ended(session: Session) -> None:
+            ended(session)
+            self._ended(session)
+
+        relay.when_began, relay.when_ended = when_began, when_ended
+
+    # What is asked of the decider
+
+    @property
+    def _core(self) -> Relay:
+        assert self._relay is not None, "followed without a relay"
+        return self._relay
+
+    def _ask(self, _relay: Relay, session: Session, message: m.Message, qos: int) -> None:
+        """Handles what alters the state."""
+        if self.is_cut_off:
+            raise RequestError(ErrorCode.OVERLOADED, NOT_DONE, _about(message))
+        if self._waiting_bytes > MAX_WAITING_BYTES:
+            text = "not done: too much waits for the cluster; try again in a moment"
+            raise RequestError(ErrorCode.OVERLOADED, text, _about(message))
+        self.forwarded += 1
+        self._keep(session, Asked.MESSAGE, qos, data=encode(message), more=session.sent_as)
+
+    def _keep(
+        self, session: Session, kind: Asked, qos: int = 0, text: str = "", data: bytes = b"", more: bytes = b""
+    ) -> None:
+        asking = self._asking[session.id]
+        asking.number += 1
+        kept = _Kept(Entry(asking.number, session.id, int(kind), qos, text, data, more), self._monotonic_s())
+        asking.kept.append(kept)
+        self._waiting_bytes += kept.entry.size_bytes
+        self._turn.append(kept)
+        self._flush_later()
+
+    def _began(self, session: Session) -> None:
+        self._asking[session.id] = _Asking(session)
+        who = session.identity
+        self._keep(session, Asked.BEGIN, 0, who.subject, who.token, session.origin.encode())
+
+    def _ended(self, session: Session) -> None:
+        asking = self._asking.get(session.id)
+        if asking is not None:
+            asking.later = None
+            self._keep(session, Asked.END, 0, "the session has ended")
+
+    def _note_read(self, address: str) -> None:
+        """Tells the decider that a GET has shown a param with a life time, once a second for each address."""
+        if self._core.params.ends_us(address) is None:
+            return
+        now_s = self._monotonic_s()
+        if now_s - self._read_s.get(address, -RENEW_STEP_S) < RENEW_STEP_S:
+            return
+        if len(self._read_s) >= MAX_READ:
+            self._read_s.clear()
+        self._read_s[address] = now_s
+        self._reads.append(address)
+        self._flush_later()
+
+    def _flush_later(self) -> None:
+        if not self._is_flushing:
+            self._is_flushing = True
+            self._call_later(0, self.flush)
+
+    def flush(self) -> None:
+        """Sends what was asked in this turn."""
+        self._is_flushing = False
+        turn, self._turn = self._turn, []
+        reads, self._reads = self._reads, []
+        if not self.ledger.decider or self.is_cut_off:
+            # All that is not done is sent to the next decider.
+            self.is_first = True
+            return
+        if self.is_first:
+            turn = self._all_kept()
+        entries: list[Entry] = []
+        size_bytes = 0
+        for kept in turn:
+            kept.is_sent = True
+            entries.append(kept.entry)
+            size_bytes += kept.entry.size_bytes
+            if size_bytes >= PACKET_BYTES:
+                self._send_packet(entries)
+                entries, size_bytes = [], 0
+        entries += [Entry(0, "", int(Asked.READ), 0, address) for address in reads]
+        if entries or self.is_first:
+            self._send_packet(entries)
+
+    def _all_kept(self) -> list[_Kept]:
+        return [kept for asking in self._asking.values() for kept in asking.kept]
+
+    def _send_packet(self, entries: list[Entry]) -> None:
+        self._packets += 1
+        is_first, self.is_first = self.is_first, False
+        self._send(
+            Packet(
+                self.link, self._name, self.ledger.epoch, self._packets, is_first, not self._is_known, tuple(entries)
+            )
+        )
+
+    def resend(self) -> None:
+        """Sends all again that is not done, since the decider is another one, or has missed some."""
+        self.is_first = True
+        self._flush_later()
+
+    @property
+    def oldest_s(self) -> float | None:
+        """When the oldest of what was asked and is not done was asked; None where all is done."""
+        times = [asking.kept[0].since_s for asking in self._asking.values() if asking.kept]
+        return min(times, default=None)
+
+    def give_up_old(self, now_s: float) -> None:
+        """Refuses the writes that have waited for too long."""
+        end_s = now_s - WAITS_S
+        for asking in list(self._asking.values()):
+            if not asking.kept or asking.kept[0].since_s > end_s:
+                continue
+            old = [each for each in asking.kept if each.entry.kind == Asked.MESSAGE and each.since_s <= end_s]
+            asking.kept = deque(each for each in asking.kept if each not in old)
+            for each in old:
+                asking.given_up.add(each.entry.number)
+                self._waiting_bytes -= each.entry.size_bytes
+                text = UNKNOWN if each.is_sent else NOT_DONE
+                about = _about(decode(each.entry.data))
+                self._core.refuse(asking.session, RequestError(ErrorCode.OVERLOADED, text, about))
+            self._turn = [each for each in self._turn if each not in old]
+            self._go_on(asking)
+
+    # Reads
+
+    def _behind_writes(self, handler: Handler) -> Handler:
+        def handle(relay: Relay, session: Session, message: m.Message, qos: int) -> Pieces | None:
+            asking = self._asking.get(session.id)
+            if asking is None or not _has_writes(asking):
+                return handler(relay, session, message, qos)
+            asking.later = _Later(handler, message, qos)
+            relay.put_off(session)
+            return None
+
+        return handle
+
+    def _go_on(self, asking: _Asking) -> None:
+        """Has a session read what waited for its writes, once they are done."""
+        later = asking.later
+        if later is not None and not _has_writes(asking):
+            asking.later = None
+            self._core.go_on(asking.session, self._read_now(asking.session, later))
+
+    def _read_now(self, session: Session, later: _Later) -> Iterator[int]:
+        pieces = later.handler(self._core, session, later.message, later.qos)
+        yield 1
+        if pieces is not None:
+            yield from pieces
+
+    def _admit_if_ready(self, handler: Handler) -> Handler:
+        def handle(relay: Relay, session: Session, message: m.Message, qos: int) -> Pieces | None:
+            if self.refuses is not None:
+                raise self.refuses
+            return handler(relay, session, message, qos)
+
+        return handle
+
+    # What the log says
+
+    def apply(self, seq: int, digest: bytes, batch: Batch, *, is_recorded: bool) -> None:
+        """Applies the next batch, which was checked, and tells everybody here.
+
+        Args:
+            seq: its number.
+            digest: its digest.
+            batch: the batch.
+            is_recorded: whether this relay's journal has its changes.
+        """
+        committer, ledger = self._core.committer, self.ledger
+        ledger.begin(seq, digest, batch)
+        for item in batch.items:
+            if isinstance(item, Group):
+                if not is_recorded:
+                    committer.record(item.changes)
+                for change in item.changes:
+                    committer.follow(change)
+                continue
+            ledger.apply(item)
+            self._apply(item)
+
+    def _apply(self, item: Item) -> None:
+        if isinstance(item, Answered):
+            asking = self._asking.get(item.session_id)
+            if asking is not None:
+                self._answered(asking, item)
+        elif isinstance(item, Ended):
+            self._has_ended(item)
+        elif isinstance(item, Announced):
+            message = decode(item.message)
+            assert isinstance(message, m.Announce), "announced something else"
+            self._core.signals.register(message.signals, item.time_us, item.subject)
+        elif isinstance(item, LinkBegan):
+            self._is_known = self._is_known or item.link == self.link
+        elif isinstance(item, LinkEnded):
+            if item.link == self.link:
+                self.when_expelled()
+        elif isinstance(item, Claimed):
+            if item.link == self.link:
+                self._is_known = True
+            elif item.is_cold and self._is_known:
+                self.when_expelled()
+            self.resend()
+
+    def _answered(self, asking: _Asking, item: Answered) -> None:
+        kept = asking.kept
+        while kept and kept[0].entry.number <= item.number:
+            done = kept.popleft()
+            self._waiting_bytes -= done.entry.size_bytes
+        session = asking.session
+        for number, data in item.answers:
+            if number and number in asking.given_up:
+                continue
+            message = decode(data)
+            if isinstance(message, m.Ack):
+                self._core.ack(session, message.address, message.revision, message.locked, message.holder)
+            elif isinstance(message, m.Error):
+                self._core.refuse(session, RequestError(ErrorCode(message.error), message.message, message.address))
+        if asking.given_up:
+            asking.given_up = {number for number in asking.given_up if number > item.number}
+        self._go_on(asking)
+
+    def _has_ended(self, item: Ended) -> None:
+        asking = self._asking.pop(item.session_id, None)
+        if asking is None:
+            return
+        self._waiting_bytes -= sum(each.entry.size_bytes for each in asking.kept)
+        asking.kept.clear()
+        if item.close_code:
+            self._core.end(asking.session, Disconnect(CloseCode(item.close_code), item.reason))
+
+    def begin_anew(self, link: str) -> None:
+        """Ends all sessions, which the log has ended, and goes on as another run of the relay."""
+        asking, self._asking = self._asking, {}
+        self._turn.clear()
+        self._waiting_bytes = 0
+        self.link, self._is_known = link, False
+        self.is_first, self._packets = True, 0
+        for each in asking.values():
+            self._core.end(each.session, GONE)
+        self._flush_later()
+
+    def end_sessions(self, reason: Disconnect) -> int:
+        """Ends all sessions of this relay; returns how many there were."""
+        sessions = self._core.sessions.all()
+        for session in sessions:
+            self._core.end(session, reason)
+        return len(sessions)
+
+    def introduce(self) -> None:
+        """Tells the decider that this relay is there, before it has any session."""
+        self.resend()
+
+
+def _has_writes(asking: _Asking) -> bool:
+    """Tells whether something is not done that a read has to wait for."""
+    kept = asking.kept
+    return bool(kept) and (len(kept) > 1 or kept[0].entry.kind != Asked.BEGIN)
+
+
+def _about(message: m.Message) -> str | None:
+    """Returns the address that an ERROR about a message names."""
+    return message.address if isinstance(message, m.Set | m.Publish) else None
+
+
+def _nothing() -> None:
+    """Nobody is told."""

@@ -1,0 +1,110 @@
+"""What every relay of a cluster knows beside params: who decides, and which relays and sessions there are.
+
+It also knows how far what each session asked is done. It follows from the batches alone, so it is the same everywhere.
+"""
+
+from __future__ import annotations
+
+from clasp_relay.cluster.batches import (
+    NO_DIGEST,
+    Answered,
+    Batch,
+    Began,
+    Claimed,
+    Ended,
+    HandedOver,
+    Item,
+    LinkBegan,
+    LinkEnded,
+)
+from clasp_relay.errors import ClaspError
+
+__all__ = ["Contradiction", "Known", "Ledger"]
+
+
+class Contradiction(ClaspError):
+    """A batch does not go on where this relay is: one of the two is of another log."""
+
+
+class Known:
+    """A session of some relay.
+
+    Args:
+        began: what was said when it was admitted.
+        number: up to which number what it asked is done.
+    """
+
+    __slots__ = ("began", "number")
+
+    def __init__(self, began: Began, number: int = 0) -> None:
+        self.began = began
+        self.number = number
+
+
+class Ledger:
+    """See the module."""
+
+    def __init__(self) -> None:
+        self.seq = 0
+        """The last batch that is in it; 0 for none."""
+        self.digest = NO_DIGEST
+        """That batch's."""
+        self.epoch = 0
+        self.time_us = 0
+        """The decider's clock at that batch, in Unix µs."""
+        self.decider = ""
+        """The link of the relay that decides; empty where none does."""
+        self.decider_name = ""
+        self.links: dict[str, str] = {}
+        """The relays' names by their links."""
+        self.sessions: dict[str, Known] = {}
+        """By id, in the order in which they were admitted."""
+
+    def check(self, seq: int, batch: Batch) -> None:
+        """Makes sure that a batch is the next one.
+
+        Raises:
+            Contradiction: it is not.
+        """
+        if seq != self.seq + 1:
+            raise Contradiction(f"batch {seq} came behind batch {self.seq}")
+        if batch.previous != self.digest:
+            raise Contradiction(f"batch {seq} does not follow the batch {self.seq} that is here")
+        if batch.epoch < self.epoch:
+            raise Contradiction(f"batch {seq} is of epoch {batch.epoch}, behind one of epoch {self.epoch}")
+
+    def begin(self, seq: int, digest: bytes, batch: Batch) -> None:
+        """Notes which batch is applied now; its items follow by ``apply``."""
+        self.seq, self.digest, self.epoch = seq, digest, batch.epoch
+        self.time_us = max(self.time_us, batch.time_us)
+
+    def apply(self, item: Item) -> None:
+        """Takes what an item says about relays and sessions."""
+        if isinstance(item, Answered):
+            known = self.sessions.get(item.session_id)
+            if known is not None:
+                known.number = max(known.number, item.number)
+        elif isinstance(item, Began):
+            self.sessions[item.session_id] = Known(item)
+        elif isinstance(item, Ended):
+            self.sessions.pop(item.session_id, None)
+        elif isinstance(item, LinkBegan):
+            self.links[item.link] = item.relay
+        elif isinstance(item, LinkEnded):
+            self.end_link(item.link)
+        elif isinstance(item, Claimed):
+            self._claimed(item)
+        elif isinstance(item, HandedOver):
+            self.decider = self.decider_name = ""
+
+    def end_link(self, link: str) -> None:
+        """Forgets a relay and its sessions."""
+        self.links.pop(link, None)
+        self.sessions = {key: known for key, known in self.sessions.items() if known.began.link != link}
+
+    def _claimed(self, item: Claimed) -> None:
+        if item.is_cold:
+            self.links.clear()
+            self.sessions.clear()
+        self.decider, self.decider_name = item.link, item.relay
+        self.links[item.link] = item.relay

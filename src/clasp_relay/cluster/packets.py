@@ -1,0 +1,139 @@
+"""What a relay of a cluster sends to the one that decides, and what all tell each other beside the log: MessagePack.
+
+A packet holds what the sessions of one relay asked in one turn. Packets of a relay are numbered; one that is missing is
+noticed, and then the relay sends all again that is not done, of which the decider leaves out what it has.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+import msgpack
+
+from clasp_relay.errors import DecodeError
+
+__all__ = ["Asked", "Beat", "Entry", "Packet", "decode_beat", "decode_packet", "encode_beat", "encode_packet"]
+
+VERSION = 1
+
+
+class Asked(IntEnum):
+    """What an entry is about."""
+
+    BEGIN = 0
+    """A session was admitted: its ``text`` is the subject, ``data`` what its token is known by, ``more`` the origin."""
+
+    MESSAGE = 1
+    """A message of a session: ``data``, with its QoS; ``more`` is what a client of another protocol sent for it."""
+
+    END = 2
+    """A session has ended: ``text`` says why."""
+
+    READ = 3
+    """A GET has shown the param at the address ``text``. It has no number and is never sent again."""
+
+
+class Entry(NamedTuple):
+    """One thing that is asked of the decider."""
+
+    number: int
+    """Rises within a session, without holes only where nothing was given up."""
+    session_id: str
+    kind: int
+    qos: int = 0
+    text: str = ""
+    data: bytes = b""
+    more: bytes = b""
+
+    @property
+    def size_bytes(self) -> int:
+        """About how many bytes it takes."""
+        return 80 + len(self.data) + len(self.text) + len(self.more)
+
+
+class Packet(NamedTuple):
+    """What the sessions of one relay asked in one turn."""
+
+    link: str
+    relay: str
+    epoch: int
+    """Of the decider that it is meant for; another one leaves it out."""
+    number: int
+    is_first: bool
+    """Whether all that is not done begins here anew."""
+    is_new: bool
+    """Whether the relay has not read of itself in the log yet."""
+    entries: tuple[Entry, ...]
+
+
+class Beat(NamedTuple):
+    """A sign of life of a relay."""
+
+    link: str
+    relay: str
+    epoch: int
+    """The last one that it knows of."""
+    seq: int
+    """The last batch that it has applied."""
+    is_joined: bool
+    """Whether it follows the log; else ``seq`` is what its files have."""
+    is_decider: bool
+    clock_us: int
+    """The decider's clock, in Unix µs; 0 for others."""
+
+
+_PACKET = (str, str, int, int, bool, bool, tuple)
+_ENTRY = (int, str, int, int, str, bytes, bytes)
+_BEAT = (str, str, int, int, bool, bool, int)
+
+
+def encode_packet(packet: Packet) -> bytes:
+    """Encodes a packet."""
+    data: bytes = msgpack.packb((VERSION, *packet))
+    return data
+
+
+def decode_packet(data: bytes) -> Packet:
+    """Decodes a packet.
+
+    Raises:
+        DecodeError: it is none, or of another version.
+    """
+    packet = Packet(*_fields(data, _PACKET))
+    entries = []
+    for entry in packet.entries:
+        _check(entry, _ENTRY)
+        entries.append(Entry(*entry))
+    return packet._replace(entries=tuple(entries))
+
+
+def encode_beat(beat: Beat) -> bytes:
+    """Encodes a sign of life."""
+    data: bytes = msgpack.packb((VERSION, *beat))
+    return data
+
+
+def decode_beat(data: bytes) -> Beat:
+    """Decodes a sign of life.
+
+    Raises:
+        DecodeError: it is none, or of another version.
+    """
+    return Beat(*_fields(data, _BEAT))
+
+
+def _fields(data: bytes, kinds: tuple[type[Any], ...]) -> tuple[Any, ...]:
+    try:
+        version, *fields = msgpack.unpackb(data, use_list=False)
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        raise DecodeError(f"not a message of a cluster: {error}") from None
+    if version != VERSION:
+        raise DecodeError(f"a message of version {version!r}, this relay reads version {VERSION}")
+    _check(tuple(fields), kinds)
+    return tuple(fields)
+
+
+def _check(values: object, kinds: tuple[type[Any], ...]) -> None:
+    if not isinstance(values, tuple) or len(values) != len(kinds) or not all(map(isinstance, values, kinds)):
+        raise DecodeError("not a message of a cluster: a field is not what it has to be")

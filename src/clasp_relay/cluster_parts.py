@@ -1,0 +1,231 @@
+"""Assembles a relay's part in its cluster: engine, node, the core that decides. Imported only with ``--cluster``."""
+
+from __future__ import annotations
+
+import socket
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from clasp_relay.cluster.deciding import BatchLog, DecidersClock, Deciding, Judged, NoFanOut, deciders_handlers
+from clasp_relay.cluster.engine import NatsEngine
+from clasp_relay.cluster.following import Following
+from clasp_relay.cluster.ledger import Ledger
+from clasp_relay.cluster.node import Node, NodeOptions, Position, Role, position_of
+from clasp_relay.core.handlers import HANDLERS
+from clasp_relay.core.ports import Clock, FanOut, Log, Timer
+from clasp_relay.core.records import Change
+from clasp_relay.core.relay import Handler, Relay
+from clasp_relay.errors import StartError, cause_text
+from clasp_relay.logs import events
+from clasp_relay.settings import Settings
+from clasp_relay.storage.journal.journal_log import JournalLog
+from clasp_relay.wire.messages import Message
+
+__all__ = ["ClusterParts", "MakeRelay"]
+
+NAME_FILE = "relay-name"
+"""The file in the data-dir with the name that the relay has made for itself."""
+
+LONGEST_HOST = 20
+
+MakeRelay = Callable[[Mapping[type[Message], Handler], Clock, FanOut, Log], Relay]
+"""Makes a core with the same rights and limits as the one that serves clients."""
+
+
+class ClusterParts:
+    """A relay's part in its cluster.
+
+    Args:
+        settings: the settings.
+        reactor: the event loop.
+        journal: records the changes.
+    """
+
+    def __init__(self, settings: Settings, reactor: Any, journal: JournalLog) -> None:
+        self.when_lost: Callable[[], None] = _nothing
+        """Is called when the relay cannot go on, once the log says why; set by the service."""
+        self.when_imaged: Callable[[], object] = _nothing
+        """Is called when the state came from another relay, to be saved; set by the service."""
+        self._settings = settings
+        self._reactor = reactor
+        self._journal = journal
+        journal.records_all = True
+        self._name = settings.relay_name or ""
+        self._ledger = Ledger()
+        self._following = Following("", self._name, self._ledger, time.monotonic, self._send, reactor.callLater)
+        self._make_relay: MakeRelay | None = None
+        self._node: Node | None = None
+
+    def handlers(self) -> Mapping[type[Message], Handler]:
+        """Returns the handlers of the core that serves clients."""
+        return self._following.handlers(HANDLERS)
+
+    def attach(self, relay: Relay, make_relay: MakeRelay) -> None:
+        """Is told of the core that serves clients, and of what makes another one like it."""
+        self._relay, self._make_relay = relay, make_relay
+        self._following.attach(relay)
+
+    def open(self) -> None:
+        """Looks what the journal has of the log; the state is loaded.
+
+        Raises:
+            StartError: the files were changed by a relay without the cluster.
+        """
+        settings = self._settings
+        name = self._name = self._name or _made_name(settings.data_dir)
+        self._following.be_called(name, _new_link(name))
+        engine = NatsEngine(self._reactor, settings.cluster, settings.cluster_name, settings.cluster_creds, name)
+        self._node = Node(
+            NodeOptions(settings.cluster_name, name, settings.standby),
+            engine,
+            self._following,
+            self._relay,
+            self._journal,
+            self._position(),
+            self._deciding,
+            time.monotonic,
+            lambda: time.time_ns() // 1_000,
+            self._reactor.callLater,
+            lambda: _new_link(name),
+            lambda session, why: events.BUNDLE_NOT_RUN.log(session=session, reason=why),
+            self._lost,
+            self._imaged,
+        )
+
+    def start(self) -> None:
+        """Begins to join the cluster."""
+        self._opened.start()
+
+    def stop(self) -> Deferred[None]:
+        """Leaves the cluster in order; the sessions have ended."""
+        done: Deferred[None] = Deferred()
+        if self._node is None:
+            done.callback(None)
+        else:
+            self._node.stop(lambda: done.callback(None))
+        return done
+
+    def sweep(self) -> None:
+        """Ends what has lived long enough. To be called twice a second."""
+        if self._node is not None:
+            self._node.sweep()
+
+    def hand_over(self) -> None:
+        """Has another relay decide, where there is one."""
+        if self._node is not None:
+            self._node.hand_over()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether clients are well served here."""
+        return self._node is not None and self._node.is_ready
+
+    def applied_seq(self) -> int:
+        """Returns the last row of the journal whose change is applied."""
+        return self._opened.applied_journal_seq
+
+    def status(self) -> Mapping[str, object]:
+        """See ``http.metrics.Clustered``."""
+        node = self._node
+        if node is None:
+            return {"role": "joining", "epoch": 0, "behind_records": 0, "behind_ms": 0}
+        role = "standby" if node.is_standby and node.role is Role.FOLLOWER else node.role.value
+        return {
+            "role": role,
+            "epoch": node.epoch,
+            "behind_records": node.behind_records,
+            "behind_ms": round(node.behind_s * 1_000),
+        }
+
+    @property
+    def forwarded(self) -> int:
+        """See ``http.metrics.Clustered``."""
+        return self._following.forwarded
+
+    @property
+    def failovers(self) -> int:
+        """See ``http.metrics.Clustered``."""
+        return 0 if self._node is None else self._node.failovers
+
+    @property
+    def alarms(self) -> int:
+        """See ``http.metrics.Clustered``."""
+        return 0 if self._node is None else self._node.alarms
+
+    @property
+    def _opened(self) -> Node:
+        assert self._node is not None, "used before it was opened"
+        return self._node
+
+    def _send(self, packet: Any) -> None:
+        self._opened.send_packet(packet)
+
+    def _position(self) -> Position | None:
+        found = self._journal.last_position()
+        if found is None:
+            return None
+        if found.seq != self._journal.appended_seq:
+            raise StartError(
+                f"{self._journal.path}: a relay without --cluster has used this folder since it was last in the "
+                "cluster; start with an empty data-dir, or give the cluster another name"
+            )
+        return position_of(found.change)
+
+    def _deciding(self, epoch: int, from_us: int) -> Deciding:
+        assert self._make_relay is not None, "decided before the relay was made"
+
+        def call_later(delay_s: float, call: Callable[[], None]) -> Timer:
+            timer: Timer = self._reactor.callLater(delay_s, call)
+            return timer
+
+        log = BatchLog(self._journal.renewal)
+        clock = DecidersClock(from_us, time.monotonic, call_later)
+        relay = self._make_relay(deciders_handlers(HANDLERS, log), clock, NoFanOut(), log)
+        keeping = relay.keeping
+        if keeping is not None:
+
+            def judge(change: Change) -> Judged:
+                return change, keeping.key_of(change), keeping.erasures_of(change)
+
+            log.judge = judge
+        return Deciding(relay, log, epoch, call_later, clock.stop)
+
+    def _imaged(self) -> None:
+        self.when_imaged()
+
+    def _lost(self, text: str) -> None:
+        events.CLUSTER_LOST.log(text=text)
+        self.when_lost()
+
+
+def _new_link(name: str) -> str:
+    return f"{name}.{uuid.uuid4().hex[:12]}"
+
+
+def _made_name(folder: Path) -> str:
+    """Returns the name that was made at the first start: the host's with a random tail.
+
+    Raises:
+        StartError: it cannot be kept.
+    """
+    path = folder / NAME_FILE
+    try:
+        if path.exists():
+            name = path.read_text(encoding="ascii").strip()
+            if name:
+                return name
+        host = "".join(each for each in socket.gethostname() if each.isascii() and (each.isalnum() or each == "-"))
+        name = f"{host[:LONGEST_HOST] or 'relay'}-{uuid.uuid4().hex[:6]}"
+        path.write_text(name + "\n", encoding="ascii")
+    except (OSError, ValueError) as error:
+        raise StartError(f"{path}: the relay's name cannot be kept there: {cause_text(error)}") from error
+    return name
+
+
+def _nothing() -> None:
+    """Nobody is told."""

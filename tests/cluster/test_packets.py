@@ -1,0 +1,61 @@
+"""What relays of a cluster tell each other, as bytes."""
+
+from __future__ import annotations
+
+import msgpack
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from clasp_relay.cluster.packets import (
+    Asked,
+    Beat,
+    Entry,
+    Packet,
+    decode_beat,
+    decode_packet,
+    encode_beat,
+    encode_packet,
+)
+from clasp_relay.errors import DecodeError
+
+BEAT = Beat("one.1", "one", 3, 17, True, True, 99)
+PACKET = Packet("one.1", "one", 3, 5, True, False, (Entry(1, "s", int(Asked.MESSAGE), 1, "", b"set", b"osc"),))
+
+
+class PacketTests(SynchronousTestCase):
+    """What is encoded is decoded, and nothing else."""
+
+    def test_packets_and_beats_come_back(self) -> None:
+        """With all their fields."""
+        self.assertEqual(decode_packet(encode_packet(PACKET)), PACKET)
+        self.assertEqual(decode_beat(encode_beat(BEAT)), BEAT)
+
+    def test_others_are_refused(self) -> None:
+        """Another version, another number of fields, other kinds of fields."""
+        for data in (
+            b"",
+            msgpack.packb(3),
+            msgpack.packb((2, *BEAT)),
+            msgpack.packb((1, *BEAT[:-1])),
+            msgpack.packb((1, *BEAT[:-1], "text")),
+            msgpack.packb((1, *PACKET[:-1], [3])),
+            msgpack.packb((1, *PACKET[:-1], [(1, "s")])),
+        ):
+            with self.subTest(data=data):
+                self.assertRaises(DecodeError, decode_beat, data)
+                self.assertRaises(DecodeError, decode_packet, data)
+
+    @given(st.binary(max_size=100))
+    def test_any_bytes_are_one_or_refused(self, data: bytes) -> None:
+        """Nothing else is raised."""
+        for decode in (decode_beat, decode_packet):
+            try:
+                decode(data)
+            except DecodeError:
+                continue
+
+    def test_an_entry_tells_its_size(self) -> None:
+        """All that it carries counts."""
+        (entry,) = PACKET.entries
+        self.assertGreater(entry._replace(data=b"x" * 1_000).size_bytes - entry.size_bytes, 900)

@@ -1,0 +1,365 @@
+"""A cluster in memory for the tests of its parts: relays, a log and a bus that fail when they are told to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from twisted.internet.task import Clock
+
+from clasp_relay.cluster.deciding import BatchLog, DecidersClock, Deciding, Judged, NoFanOut, deciders_handlers
+from clasp_relay.cluster.following import Following
+from clasp_relay.cluster.ledger import Ledger
+from clasp_relay.cluster.node import Node, NodeOptions, Position, Role
+from clasp_relay.cluster.ports import Appended, Bounds, Outcome
+from clasp_relay.core.handlers import HANDLERS
+from clasp_relay.core.history.rules import Erasure
+from clasp_relay.core.ports import Timer
+from clasp_relay.core.records import Change, ChangeKind
+from clasp_relay.core.relay import Relay, RelayOptions
+from clasp_relay.core.session.sessions import Session
+from clasp_relay.storage.journal.journal_file import RECORDED_KINDS
+from clasp_relay.wire.codec import encode
+from clasp_relay.wire.frame import encode_frame
+from clasp_relay.wire.messages import Hello, Message, Snapshot, Welcome
+from tests.core.world import CODEC, START_US, MemoryFanOut, MemoryOutbox
+
+STEP_S = 0.05
+
+
+class Bus:
+    """The log and the subjects of one NATS, in memory.
+
+    Args:
+        clock: every message takes a turn of it.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.log: list[bytes] = []
+        self.engines: list[MemoryEngine] = []
+        self.lost = 0
+        """How many of the next messages on the bus are lost."""
+        self.is_down = False
+
+    def deliver(self, subject: str, payload: bytes) -> None:
+        """Brings a message to all who listen and can be reached."""
+        if self.lost:
+            self.lost -= 1
+            return
+        for engine in self.engines:
+            if engine.is_connected:
+                self.clock.callLater(0, engine.receive, subject, payload)
+
+
+class MemoryEngine:
+    """Implements ``ports.Engine`` over a ``Bus``."""
+
+    def __init__(self, bus: Bus) -> None:
+        self.bus = bus
+        self.is_connected = False
+        self.is_paused = False
+        """Whether it answers nothing, as a connection that leads nowhere."""
+        self.loses_answers = False
+        """Whether appends happen, and nobody learns of it."""
+        self._calls: dict[str, list[Callable[[bytes], None]]] = {}
+        self._when_connected: Callable[[bool], None] = lambda _: None
+
+    def start(self, when_connected: Callable[[bool], None], when_fatal: Callable[[str], None]) -> None:
+        """See ``Engine``."""
+        self._when_connected = when_connected
+        self.bus.engines.append(self)
+        self.bus.clock.callLater(0, self.connect)
+
+    def connect(self) -> None:
+        """The connection is there."""
+        self.is_connected = True
+        self._when_connected(True)
+
+    def cut(self) -> None:
+        """The connection is lost."""
+        self.is_connected = False
+        self._when_connected(False)
+
+    def stop(self, done: Callable[[], None]) -> None:
+        """See ``Engine``."""
+        self.is_connected = False
+        self.bus.engines.remove(self)
+        done()
+
+    def subscribe(self, subject: str, call: Callable[[bytes], None]) -> None:
+        """See ``Engine``."""
+        self._calls.setdefault(subject, []).append(call)
+
+    def receive(self, subject: str, payload: bytes) -> None:
+        """A message has come."""
+        if self.is_connected and not self.is_paused:
+            for call in self._calls.get(subject, ()):
+                call(payload)
+
+    def publish(self, subject: str, payload: bytes) -> None:
+        """See ``Engine``."""
+        if self.is_connected and not self.is_paused:
+            self.bus.deliver(subject, payload)
+
+    def append(self, payload: bytes, expected: int, done: Callable[[Appended], None]) -> None:
+        """See ``Engine``."""
+        log = self.bus.log
+        if not self.is_connected or self.is_paused:
+            answer = Appended(Outcome.FAILED)
+        elif len(log) != expected:
+            answer = Appended(Outcome.FENCED)
+        else:
+            log.append(payload)
+            answer = Appended(Outcome.FAILED) if self.loses_answers else Appended(Outcome.DONE, len(log))
+        self.bus.clock.callLater(0, done, answer)
+
+    def read(self, seq: int, at_most: int, done: Callable[[Sequence[bytes] | None], None]) -> None:
+        """See ``Engine``."""
+        found = self.bus.log[seq - 1 : seq - 1 + at_most] if self.is_connected and not self.is_paused else None
+        self.bus.clock.callLater(0, done, found)
+
+    def bounds(self, done: Callable[[Bounds | None], None]) -> None:
+        """See ``Engine``."""
+        found = Bounds(1, len(self.bus.log)) if self.is_connected and not self.is_paused else None
+        self.bus.clock.callLater(0, done, found)
+
+
+class MemoryJournal:
+    """What a relay's disk has: rows, and which of them are synced. Also a ``core.ports.Log``."""
+
+    is_immediate = False
+    batch = 0
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.rows: list[Change] = []
+        self.appended_seq = 0
+        self.is_slow = False
+        """Whether nothing is recorded until ``sync``."""
+        self._waiting: list[Callable[[], None]] = []
+
+    def append(self, changes: Iterable[Change], done: Callable[[], None]) -> None:
+        """See ``Log.append``."""
+        self.append_judged([(change, None, ()) for change in changes if change.kind in RECORDED_KINDS])
+        done()
+
+    def check(self) -> None:
+        """See ``Log.check``."""
+
+    def append_judged(self, entries: Sequence[tuple[Change, str | None, tuple[Erasure, ...]]]) -> None:
+        """See ``node.Journal``."""
+        self.rows += [change for change, _, _ in entries]
+        self.appended_seq += len(entries)
+
+    def when_recorded(self, call: Callable[[], None]) -> None:
+        """See ``node.Journal``."""
+        self._waiting.append(call)
+        if not self.is_slow:
+            self.clock.callLater(0, self.sync)
+
+    def sync(self) -> None:
+        """What was appended is recorded."""
+        waiting, self._waiting = self._waiting, []
+        for call in waiting:
+            call()
+
+    def restart_at(self, seq: int) -> None:
+        """See ``node.Journal``."""
+        self.appended_seq = seq
+
+
+class Client:
+    """A session of some relay, and what it hears."""
+
+    def __init__(self, member: Member) -> None:
+        self.member = member
+        self.outbox = MemoryOutbox()
+        self.session: Session = member.relay.connect(self.outbox, "192.0.2.1", CODEC)
+
+    def send(self, message: Message, qos: int = 0) -> None:
+        """Sends a message as its client would: encoded."""
+        self.member.relay.receive(self.session, encode_frame(encode(message), qos))
+
+    def hear(self) -> list[Message]:
+        """Returns the messages that came since the last call."""
+        messages = [CODEC.decode(frame.wire)[0] for frame in self.outbox.frames]
+        self.outbox.frames.clear()
+        return messages
+
+    def ask(self, message: Message, qos: int = 0) -> list[Message]:
+        """Sends a message, lets time pass, and returns what came."""
+        self.hear()
+        self.send(message, qos)
+        self.member.cluster.turn()
+        return self.hear()
+
+
+class Member:
+    """One relay of a cluster, from its start to its end."""
+
+    def __init__(
+        self, cluster: Cluster, name: str, position: Position | None = None, *, is_standby: bool = False
+    ) -> None:
+        self.cluster = cluster
+        self.name = name
+        self.clock = cluster.clock
+        self.faults: list[tuple[str, Exception]] = []
+        self.fatal: list[str] = []
+        self.imaged = 0
+        self.engine = MemoryEngine(cluster.bus)
+        self.journal = MemoryJournal(self.clock)
+        self.ledger = Ledger()
+        self.following = Following(
+            cluster.new_link(name), name, self.ledger, self.clock.seconds, self._send, self.clock.callLater
+        )
+        self.relay = self._make_relay(self.following.handlers(HANDLERS), self, MemoryFanOut(), self.journal)
+        self.following.attach(self.relay)
+        self.node = Node(
+            NodeOptions("test", name, is_standby),
+            self.engine,
+            self.following,
+            self.relay,
+            self.journal,
+            position,
+            self._deciding,
+            self.clock.seconds,
+            self.now_us,
+            self._call_later,
+            lambda: cluster.new_link(name),
+            lambda _session, _why: None,
+            self.fatal.append,
+            self._imaged,
+        )
+        self.is_dead = False
+
+    def now_us(self) -> int:
+        """See ``core.ports.Clock``."""
+        return START_US + round(self.clock.seconds() * 1e6)
+
+    def call_later(self, delay_s: float, call: Callable[[], None]) -> Timer:
+        """See ``core.ports.Clock``."""
+        return self.clock.callLater(delay_s, call)
+
+    def start(self) -> Member:
+        """Begins to join."""
+        self.node.start()
+        return self
+
+    def kill(self) -> None:
+        """The process is gone from one moment to the next."""
+        self.is_dead = True
+        self.engine.is_connected = False
+        self.cluster.bus.engines.remove(self.engine)
+        self.node._is_over = True
+
+    def join(self) -> Client:
+        """Connects, says HELLO and hears the welcome."""
+        client = Client(self)
+        client.send(Hello(1, 0xE0, "test", ""))
+        first, *rest = client.hear()
+        assert isinstance(first, Welcome), first
+        assert all(isinstance(message, Snapshot) for message in rest), rest
+        return client
+
+    @property
+    def position(self) -> Position:
+        """How far the log is in it."""
+        return Position(self.ledger.seq, self.ledger.digest, self.ledger.epoch, self.ledger.time_us)
+
+    def _imaged(self) -> None:
+        self.imaged += 1
+
+    def _send(self, packet: object) -> None:
+        self.node.send_packet(packet)  # type: ignore[arg-type]
+
+    def _call_later(self, delay_s: float, call: Callable[[], None]) -> object:
+        return self.clock.callLater(delay_s, call)
+
+    def _deciding(self, epoch: int, from_us: int) -> Deciding:
+        log = BatchLog(lambda change: change)
+        clock = DecidersClock(from_us, self.clock.seconds, self.clock.callLater)
+        relay = self._make_relay(deciders_handlers(HANDLERS, log), clock, NoFanOut(), log)
+        return Deciding(relay, log, epoch, self.clock.callLater, clock.stop)
+
+    def _make_relay(self, handlers: object, clock: object, fan_out: object, log: object) -> Relay:
+        return Relay(
+            RelayOptions(),
+            handlers,  # type: ignore[arg-type]
+            clock,  # type: ignore[arg-type]
+            self.cluster.new_id,
+            fan_out,  # type: ignore[arg-type]
+            lambda what, fault: self.faults.append((what, fault)),
+            log=log,  # type: ignore[arg-type]
+        )
+
+
+class Cluster:
+    """Some relays and what is between them."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.bus = Bus(self.clock)
+        self.members: list[Member] = []
+        self._made = 0
+
+    def add(self, name: str, position: Position | None = None, *, is_standby: bool = False) -> Member:
+        """Starts a relay."""
+        member = Member(self, name, position, is_standby=is_standby).start()
+        self.members.append(member)
+        return member
+
+    def started(self, *names: str) -> list[Member]:
+        """Starts relays and waits until they are one."""
+        members = [self.add(name) for name in names]
+        self.advance(4)
+        assert self.decider is not None, "nobody decides"
+        return members
+
+    @property
+    def decider(self) -> Member | None:
+        """The relay that decides, as far as it knows."""
+        found = [each for each in self.members if not each.is_dead and each.node.role is Role.DECIDER]
+        return max(found, key=lambda member: member.node.epoch) if found else None
+
+    @property
+    def followers(self) -> list[Member]:
+        """The relays that live and do not decide."""
+        return [each for each in self.members if not each.is_dead and each is not self.decider]
+
+    def advance(self, seconds: float) -> None:
+        """Lets time pass."""
+        steps = round(seconds / STEP_S)
+        for number in range(steps):
+            self.clock.advance(STEP_S)
+            if number % 10 == 0:
+                self.sweep()
+
+    def sweep(self) -> None:
+        """Does what the service does twice a second."""
+        for member in self.members:
+            if not member.is_dead:
+                member.relay.sweep()
+                member.node.sweep()
+
+    def turn(self) -> None:
+        """Lets the loops turn until nothing is due now."""
+        for _ in range(200):
+            self.clock.advance(0)
+
+    def new_link(self, name: str) -> str:
+        """Names a run of a relay."""
+        self._made += 1
+        return f"{name}.{self._made}"
+
+    def new_id(self) -> str:
+        """Names a session."""
+        self._made += 1
+        return f"00000000-0000-4000-8000-{self._made:012d}"
+
+
+def kinds(changes: Iterable[Change]) -> list[ChangeKind]:
+    """Returns what changes are about."""
+    return [change.kind for change in changes]
+
+
+__all__ = ["Bus", "Client", "Cluster", "Judged", "Member", "MemoryEngine", "MemoryJournal", "kinds"]

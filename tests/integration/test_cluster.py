@@ -1,0 +1,136 @@
+"""Relays of one cluster as processes, on a real nats-server."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from clasp_relay.wire.messages import Ack, Error, Get, Set, Snapshot, Subscribe
+from clasp_relay.wire.values import encode_value
+from tests.integration.cluster import Cluster, Member
+from tests.integration.namespaces import HERE
+from tests.integration.nats import Nats
+from tests.integration.process import RelayProcess, wait_until
+from tests.integration.raw import RawClient
+from tests.ports import free_port
+
+OPTIONS = ("--auth-port", "0", "--host", "127.0.0.1")
+
+
+def live(member: Member) -> RawClient:
+    """Returns a client whose HELLO was accepted, and that has heard all that follows it."""
+    client = member.admitted("test")
+    client.settle()
+    return client
+
+
+def write(client: RawClient, address: str, number: int) -> int | None:
+    """Sets something and returns its revision."""
+    client.send(Set(address, encode_value(number)), qos=1)
+    (*_, answer) = client.receive_until(lambda message: isinstance(message, Ack | Error))
+    assert isinstance(answer, Ack), answer
+    return answer.revision
+
+
+def read(member: Member, address: str) -> tuple[bytes, int]:
+    """Returns value and revision of what a relay shows."""
+    client = live(member)
+    client.send(Get(address))
+    (param,) = client.receive(Snapshot).params
+    client.close()
+    return param.value, param.revision
+
+
+class ClusterTests(SynchronousTestCase):
+    """Two relays and what may happen to them."""
+
+    def setUp(self) -> None:
+        """Starts them."""
+        self.folder = Path(self.mktemp()).absolute()
+        self.cluster = Cluster(self.folder, options=OPTIONS)
+        self.addCleanup(self.cluster.close)
+        self.cluster.start()
+
+    def test_clients_see_one_relay_whatever_happens_to_the_decider(self) -> None:
+        """Forwarded, told on both sides, handed over, killed, restarted, joined by a third one with an image."""
+        first = self.cluster.decider
+        (second,) = self.cluster.followers
+        writer, watcher = live(second), live(first)
+        watcher.send(Subscribe(1, "/a"))
+        watcher.settle()
+        self.assertEqual(write(writer, "/a", 1), 1)
+        self.assertEqual(watcher.receive(Set).revision, 1)
+
+        first.process.signal(signal.SIGUSR2)
+        wait_until(lambda: self.cluster.decider is second, "the other one decides")
+        self.assertEqual(write(watcher, "/a", 2), 2)
+
+        first.process.signal(signal.SIGKILL)
+        wait_until(lambda: not first.is_running, "it is gone")
+        self.assertEqual(write(writer, "/a", 3), 3)
+        first.start()
+        self.cluster.wait()
+        self.assertEqual(read(first, "/a"), (encode_value(3), 3))
+
+        writer = live(first)
+        second.kill()
+        began_s = time.monotonic()
+        self.assertEqual(write(writer, "/a", 4), 4)
+        print(f"writes went on {time.monotonic() - began_s:.1f} s after the decider was killed")
+
+        third = Member(self.folder / "third", "third", HERE, self.cluster.options)
+        self.cluster.members.append(third)
+        third.start()
+        self.cluster.wait()
+        self.assertEqual(read(third, "/a"), (encode_value(4), 4))
+        self.assertEqual(write(live(third), "/a", 5), 5)
+
+    def test_all_that_was_acknowledged_is_there_after_a_restart_of_everything(self) -> None:
+        """In order or not."""
+        writer = live(self.cluster.followers[0])
+        for number in range(1, 51):
+            self.assertEqual(write(writer, "/a", number), number)
+        one, two = self.cluster.members
+        self.assertEqual(one.stop(), 0)
+        two.kill()
+        for member in (two, one):
+            member.start()
+        self.cluster.wait()
+        for member in (one, two):
+            self.assertEqual(read(member, "/a"), (encode_value(50), 50))
+        self.assertEqual(write(live(two), "/a", 51), 51)
+
+
+class BadInputTests(SynchronousTestCase):
+    """What is wrong with the engine is said in one line."""
+
+    def relay(self, name: str, *options: str) -> RelayProcess:
+        """Starts a relay."""
+        folder = Path(self.mktemp()).absolute()
+        folder.mkdir()
+        process = RelayProcess(folder, "--relay-name", name, *OPTIONS, *options)
+        self.addCleanup(process.kill)
+        return process
+
+    def test_an_engine_that_is_not_there_is_waited_for(self) -> None:
+        """The relay is up and not ready; it joins when the engine comes."""
+        nats = Nats(Path(self.mktemp()).absolute())
+        self.addCleanup(nats.close)
+        relay = self.relay("one", "--cluster", f"{nats.url},nats://127.0.0.1:{free_port()}")
+        wait_until(lambda: "cannot be reached" in relay.log, "the line that says so")
+        nats.start()
+        wait_until(lambda: "one decides from now on" in relay.log, "the relay has joined")
+
+    def test_wrong_credentials_end_the_relay(self) -> None:
+        """With status 1 and one line."""
+        nats = Nats.with_password(Path(self.mktemp()).absolute())
+        self.addCleanup(nats.close)
+        nats.start()
+        relay = self.relay("one", "--cluster", f"nats://clasp:wrong@{nats.servers[0].place}")
+        wait_until(lambda: not relay.is_running, "the relay has ended")
+        self.assertIn("NATS refuses the credentials", relay.log)
+        self.assertNotIn("wrong", relay.log)
+        self.assertEqual(relay.stop(), 1)
