@@ -55,7 +55,7 @@ class FollowingTests(SynchronousTestCase):
         """The log goes on."""
         self._seq += 1
         batch = Batch(1, b"", 0, 0, items)
-        self.following.apply(self._seq, b"", batch, is_recorded=False)
+        self.following.take_batch(self._seq, b"", batch, is_recorded=False)
         self.turn()
 
     def send(self, message: Message, qos: int = 0) -> None:

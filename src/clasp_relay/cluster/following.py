@@ -327,7 +327,7 @@ class Following:
 
     # What the log says
 
-    def apply(self, seq: int, digest: bytes, batch: Batch, *, is_recorded: bool) -> None:
+    def take_batch(self, seq: int, digest: bytes, batch: Batch, *, is_recorded: bool) -> None:
         """Applies the next batch, which was checked, and tells everybody here.
 
         Args:
@@ -345,7 +345,7 @@ class Following:
                 for change in item.changes:
                     committer.follow(change)
                 continue
-            ledger.apply(item)
+            ledger.note(item)
             self._apply(item)
 
     def _apply(self, item: Item) -> None:

@@ -82,8 +82,7 @@ def install(image: Image, relay: Relay, ledger: Ledger) -> None:
         relay.params.load(image.state)
         for change in image.state.scheduled:
             relay.committer.restore(change)
-    for address, holder, taken_us in image.locks:
-        relay.params.locks.take(address, holder, taken_us)
+    relay.params.load_locks(image.locks)
     for data, announced_us, owner in image.signals:
         message = decode(data)
         assert isinstance(message, Announce), "announced something else"

@@ -789,7 +789,7 @@ class Node:
 
     def _take(self, seq: int, digest: bytes, payload: bytes, batch: Batch, *, is_recorded: bool) -> None:
         decider = self._ledger.decider
-        self._following.apply(seq, digest, batch, is_recorded=is_recorded)
+        self._following.take_batch(seq, digest, batch, is_recorded=is_recorded)
         if not is_recorded:
             self._journal.append_judged((_position_row(seq, digest, batch),))
         self.applied_journal_seq = self.applied_journal_seq if is_recorded else self._journal.appended_seq

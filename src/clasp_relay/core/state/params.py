@@ -416,6 +416,11 @@ class Params:
         for address, ended in image.ended:
             self._remember(address, ended)
 
+    def load_locks(self, locks: Iterable[tuple[str, str, int]]) -> None:
+        """Takes locks as they were held at another relay: address, holder, and when each was taken, in Unix µs."""
+        for address, holder, taken_us in locks:
+            self.locks.take(address, holder, taken_us)
+
     def _due_if_postdated(self, param: Param, due_us: int, now_us: int) -> int:
         """Returns when a param ends whose time lies in the future."""
         lifetime_s, _ = self._lifetime(param.ttl)
