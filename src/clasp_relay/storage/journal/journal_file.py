@@ -319,7 +319,7 @@ class JournalFile:
             yield self._db
             self._db.execute("COMMIT")
         except BaseException:
-            self.history.forget_counts()
+            self.history.forget()
             if self._db.in_transaction:  # a full disk may have ended it already
                 self._db.execute("ROLLBACK")
             raise
@@ -327,13 +327,7 @@ class JournalFile:
     def _trim_history(self) -> bool:
         """Deletes the oldest rows that history keeps; returns whether there were any."""
         with self.transaction():
-            rows = self._db.execute(
-                "SELECT key, seq FROM history WHERE seq <= ? ORDER BY seq LIMIT ?", (self.trimmed_seq, TRIMMED_AT_ONCE)
-            ).fetchall()
-            self._db.executemany("DELETE FROM history WHERE key = ? AND seq = ?", rows)
-            self.history.forget_counts()
-            self._db.executemany("DELETE FROM entries WHERE seq = ?", [(seq,) for _, seq in rows])
-        return bool(rows)
+            return self.history.remove_oldest(TRIMMED_AT_ONCE)
 
     def _insert(self, rows: Sequence[tuple[int, int, int, str, bytes]]) -> None:
         for begin in range(0, len(rows), ROWS_AT_ONCE):
