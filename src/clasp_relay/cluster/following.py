@@ -291,6 +291,8 @@ class Following:
                 about = _about(decode(each.entry.data))
                 self._core.refuse(asking.session, RequestError(ErrorCode.OVERLOADED, text, about))
             self._turn = [each for each in self._turn if each not in old]
+            if not asking.kept:
+                self._waiting.pop(asking.session.id, None)
             self._go_on(asking)
 
     # Reads
