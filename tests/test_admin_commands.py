@@ -77,6 +77,29 @@ class AdminCommandTests(SynchronousTestCase):
         self.assertEqual(self.users.administration.decided().disabled, frozenset())
         self.assertIn("is not disabled", self.refusal("enable", "Alice"))
 
+    def test_person_is_deleted(self) -> None:
+        """With or without what they said, which must be said; a guest by the id, and a name comes before an id."""
+        record = token("guest", "Bob", created_s=int(time.time()), guest=True)
+        claim = Claim(None, False, int(time.time()))
+        self.users.add_guest_token(record, name_keys("Somebody"), claim)
+        self.ask("delete", "Bob", "--messages", "erase")
+        self.assertIn("Bob (u2) is deleted", self.stderr.getvalue())
+        self.ask("delete", "Bob", "--messages", "keep")
+        self.ask("delete", "u1", "--messages", "keep")
+        found = sorted(self.users.administration.deletions())
+        self.assertEqual(found, [("Bob", False), ("u1", False), ("u2", True)])
+        self.assertEqual(self.users.administration.counts(), (0, 0))
+        self.assertIn("there is no user or guest 'Bob'", self.refusal("delete", "Bob", "--messages", "erase"))
+        self.assertIn("--messages", self.refusal("delete", "Alice"))
+        rows = [json.loads(line) for line in self.ask("audit", "export").splitlines()]
+        self.assertEqual(
+            [(row["action"], row["target"], row["detail"]) for row in rows],
+            [
+                ("admin.delete", each, {"messages": choice})
+                for each, choice in (("u2", "erase"), ("Bob", "keep"), ("u1", "keep"))
+            ],
+        )
+
     def test_link_for_a_new_password_is_printed_alone(self) -> None:
         """And kept as a digest."""
         path = self.ask("reset-password", "Alice").removesuffix("\n")

@@ -22,7 +22,7 @@ from clasp_relay.access.names import name_keys
 from clasp_relay.access.permissions import TokenPermissions
 from clasp_relay.access.policy import Policy
 from clasp_relay.access.tokens import POLICY_SCOPES, TokenRecord, TokenTable, digest_of
-from clasp_relay.auth_server import AuthServer
+from clasp_relay.auth_server import AuthServer, Clients, Core, Rights, Tells
 from clasp_relay.core.records import Param, StateImage
 from clasp_relay.errors import StartError
 from clasp_relay.http.cors import Origins
@@ -56,14 +56,10 @@ class Running:
         self.server = AuthServer(
             settings,
             REACTOR,
-            self.tokens,
-            TokenPermissions(self.tokens, policy, lambda: time.time_ns() // 1000),
-            policy,
-            Origins(None),
-            ClaspFactory(relay, TurnWriter(REACTOR), REACTOR),
-            relay,
-            ClientAddresses(settings.trusted_proxies),
-            lambda *call: self.calls.append(call),
+            Rights(self.tokens, TokenPermissions(self.tokens, policy, lambda: time.time_ns() // 1000), policy),
+            Clients(Origins(None), ClientAddresses(settings.trusted_proxies)),
+            Core(relay, ClaspFactory(relay, TurnWriter(REACTOR), REACTOR)),
+            Tells(lambda *call: self.calls.append(call)),
         )
         self.site = self.server.open()
         relay.params.load(StateImage(list(params), [], {}))
@@ -242,6 +238,26 @@ class AuthServerTests(TestCase):
                     self.assertEqual((told, statuses, found.status), (None, [404, 404], 404))
                     self.assertFalse(folder.exists())
                 await running.server.stopService()
+
+    async def test_files_of_a_guest_who_registers_count_as_the_users(self) -> None:
+        """At once, and also where the relay was killed between the two."""
+        running = self.start(data_dir=self.folder)
+        guest = (await running.ask("POST", "/auth/guest", {"name": "Gina"})).json
+        sent = await running.ask("POST", "/files", "abc", guest["token"])
+        files = running.server.files
+        assert files is not None
+        self.assertEqual((sent.status, files.quotas.guest_bytes), (201, 4096))
+        body = {"username": "Gina", "password": "password", "user_id": guest["user_id"]}
+        answer = await running.ask("POST", "/auth/register", body, guest["token"])
+        self.assertEqual((answer.status, answer.json["user_id"]), (200, guest["user_id"]))
+        await until(running, lambda: not files.quotas.guest_bytes)
+        self.assertEqual(files.quotas.used_by(guest["user_id"]), 4096)
+        await running.server.stopService()
+        with closing(sqlite3.connect(self.folder / "files.db")) as db, db:
+            db.execute("UPDATE files SET origin = x'01'")
+        again = self.start(data_dir=self.folder).server.files
+        assert again is not None
+        self.assertEqual((again.quotas.guest_bytes, again.quotas.used_by(guest["user_id"])), (0, 4096))
 
     async def test_calls_under_way_at_the_end_are_answered(self) -> None:
         """What waits for a thread is told to come back."""

@@ -71,6 +71,16 @@ def _parser() -> argparse.ArgumentParser:
         ("reset-password", "Make a link with which a user chooses a new password: valid once, and for a day."),
     ):
         add_verb(verbs, verb, what).add_argument("user", metavar="USER", help="a user's name or id")
+    delete = add_verb(
+        verbs, "delete", "Delete a user or guest, with files and all params that are theirs. The name is free again."
+    )
+    delete.add_argument("user", metavar="USER", help="a user's name, or the id of a user or guest")
+    delete.add_argument(
+        "--messages",
+        required=True,
+        choices=["keep", "erase"],
+        help="whether the relay's history keeps what they said; what browsers have stored stays there",
+    )
     add_verb(verbs, "list", "List who may sign in to the console.").add_argument(
         "--json", action="store_true", help="as JSON"
     )
@@ -132,6 +142,27 @@ def _enable(asked: argparse.Namespace, users: SqliteUsers, _out: TextIO) -> None
     print(f"{person.username} ({person.user_id}) is enabled", file=sys.stderr)
 
 
+def _delete(asked: argparse.Namespace, users: SqliteUsers, _out: TextIO) -> None:
+    people, erases = users.administration, asked.messages == "erase"
+    name = normalise_name(asked.user)
+    try:
+        # Names first: a guest may have chosen a user's name as an id.
+        person = people.find(name, fold_name(name))
+    except PersonGone:
+        try:
+            person = people.person(asked.user, int(time.time()))
+        except PersonGone:
+            fail(f"admin delete: there is no user or guest {asked.user!r}")
+    entry = _entry("admin.delete", person)._replace(detail={"messages": asked.messages})
+    people.delete(person.user_id, entry, erases_messages=erases)
+    what = "params, files and messages" if erases else "params and files"
+    print(
+        f"{person.username} ({person.user_id}) is deleted; a running relay removes their {what} within a moment, "
+        "another one when it starts",
+        file=sys.stderr,
+    )
+
+
 def _reset_password(asked: argparse.Namespace, users: SqliteUsers, out: TextIO) -> None:
     person = _find(asked, users)
     link = make_reset(time.time(), secrets.token_hex)
@@ -171,6 +202,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace, SqliteUsers, TextIO], None]] 
     "revoke": _revoke,
     "disable": _disable,
     "enable": _enable,
+    "delete": _delete,
     "reset-password": _reset_password,
     "list": _list,
     "audit": _export,

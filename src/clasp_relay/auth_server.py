@@ -6,7 +6,7 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from autobahn.twisted.resource import WebSocketResource
 from prometheus_client import CollectorRegistry
@@ -95,21 +95,58 @@ ORIGIN_DIGITS = 16
 """Hexadecimal digits of an address's hash that are kept with each param: enough to tell addresses apart."""
 
 
+class Rights(NamedTuple):
+    """Who may do what."""
+
+    tokens: TokenTable
+    """The valid tokens, which the relay asks."""
+    permissions: TokenPermissions
+    """What a token may do."""
+    policy: Policy | None
+    """The application's rules, where there are any."""
+
+
+class Clients(NamedTuple):
+    """What is known of those who make requests."""
+
+    origins: Origins
+    """Whose pages may read the answers."""
+    addresses: ClientAddresses
+    """Tells their addresses."""
+
+
+class Core(NamedTuple):
+    """What requests reach."""
+
+    relay: Relay
+    """The core, for clients by HTTP."""
+    factory: ClaspFactory
+    """Makes the WebSocket connections of a web app that is served here too."""
+
+
+def _not_told(*_: str) -> None:
+    """Nobody is told."""
+
+
+class Tells(NamedTuple):
+    """Who is told of what happens."""
+
+    call: Tell
+    """Of each call; see ``accounts.Tell``."""
+    refused: Callable[[str, str, str], None] = _not_told
+    """Of refused requests; see ``RequestDoor``."""
+
+
 class AuthServer(Service):
     """Serves the auth API while it runs.
 
     Args:
         settings: what the relay is told.
         reactor: what it runs on.
-        tokens: the table of valid tokens, which the relay asks.
-        permissions: what a token may do.
-        policy: the application's rules, or None.
-        origins: whose pages may read the answers.
-        factory: makes the WebSocket connections of a web app that is served here too.
-        relay: the core, for clients by HTTP.
-        addresses: tells the clients' addresses.
-        tell: is told of each call; see ``accounts.Tell``.
-        tell_refused: is told of refused requests; see ``RequestDoor``.
+        rights: who may do what.
+        clients: what is known of those who make requests.
+        core: what requests reach.
+        tells: who is told of what happens.
         turn: makes credentials for the TURN server.
         push: tells browsers while no page is open; None where the relay does not.
     """
@@ -118,20 +155,18 @@ class AuthServer(Service):
         self,
         settings: Settings,
         reactor: Any,
-        tokens: TokenTable,
-        permissions: TokenPermissions,
-        policy: Policy | None,
-        origins: Origins,
-        factory: ClaspFactory,
-        relay: Relay,
-        addresses: ClientAddresses,
-        tell: Tell,
-        tell_refused: Callable[[str, str, str], None] = lambda *_: None,
+        rights: Rights,
+        clients: Clients,
+        core: Core,
+        tells: Tells,
         turn: Turn | None = None,
         push: WebPush | None = None,
     ) -> None:
-        self._http = RequestDoor("http", "HTTP", tell_refused)
-        self._hooks = RequestDoor("hooks", "webhooks", tell_refused)
+        tokens, permissions, policy = rights
+        relay, factory = core
+        self._http = RequestDoor("http", "HTTP", tells.refused)
+        self._hooks = RequestDoor("hooks", "webhooks", tells.refused)
+        self._tell_refused = tells.refused
         self._streams: StreamApi | None = None
         self._turn = turn
         self.push = push
@@ -152,7 +187,7 @@ class AuthServer(Service):
         if policy is not None:
             self._guests = GuestParams(policy.document, relay.params, relay.committer, relay.work, tokens, time.time)
         self._is_starting = True
-        self._tell = tell
+        self._tell = tells.call
         self._accounts: Accounts | None = None
         self._factory = factory
         self._relay = relay
@@ -164,13 +199,13 @@ class AuthServer(Service):
         self._ring = LogRing(LogLevels.parse(settings.log_level))
         self._audit: Audit | None = None
         self._console: ConsoleParts | None = None
-        self._addresses = addresses
+        self._addresses = clients.addresses
         self._settings = settings
         self._reactor = reactor
         self._tokens = tokens
         self._permissions = permissions
         self._policy = policy
-        self._origins = origins
+        self._origins = clients.origins
         self._store: SqliteUsers | None = None
         self.sql = ThreadWorkers(reactor, 1, MAX_WAITING_CALLS, "sql")
         self.hashing = ThreadWorkers(
@@ -259,8 +294,9 @@ class AuthServer(Service):
         )
         passwords = Passwords(make_hasher(), self.hashing)
         accounts = self._accounts = self._make_accounts(store, passwords, audit)
+        accounts.registered = self._registered
         if settings.takes_files:
-            self.files = self._open_files(accounts)
+            self.files = self._open_files(store, accounts)
         devices = DeviceWatch(store.devices, self.sql, self._tokens)
         console = self._console = ConsoleParts(
             store, self.sql, accounts, passwords, self._tokens, devices, audit, self._relay, self.files
@@ -292,7 +328,7 @@ class AuthServer(Service):
             site.open_body = files.open_body
         return site
 
-    def _open_files(self, accounts: Accounts) -> Files:
+    def _open_files(self, store: SqliteUsers, accounts: Accounts) -> Files:
         settings = self._settings
         self._file_store = FileStore(settings.files_folder, settings.files_database, settings.min_free_bytes)
         limits = FileLimits(
@@ -305,13 +341,21 @@ class AuthServer(Service):
             quotas=FileQuotas(limits),
             recognise=accounts.recognise,
             scopes_of=self._permissions.scopes_of,
+            is_user=self._tokens.is_user,
             hash_of=self._hash_of,
             days=settings.files_days,
             now_s=time.time,
             random_hex=secrets.token_hex,
         )
-        files.load()
+        files.load(lambda subject: store.user(subject) is not None)
         return files
+
+    def _registered(self, user_id: str) -> None:
+        """What a guest has sent, and is told by, counts as a user's from now on."""
+        if self.push is not None:
+            self.push.subscriptions.registered(user_id)
+        if self.files is not None:
+            Deferred.fromCoroutine(self.files.registered(user_id)).addErrback(events.AUTH_FAULT.failure)
 
     async def _purge(self, accounts: Accounts) -> None:
         """Ends what is old: what guests have in the state, then tokens and addresses, which have time at the start."""
@@ -388,7 +432,7 @@ class AuthServer(Service):
             console=self._console.console,
         )
         root.putChild(b"auth", auth)
-        streams = self._streams = StreamApi(self._relay, self._factory, accounts.tickets)
+        streams = self._streams = StreamApi(self._relay, self._factory, accounts.tickets, self._tell_refused)
         journal = JournalApi(self._relay, self._api)
         admin = self._console.make_resource(
             sessions=self._api,

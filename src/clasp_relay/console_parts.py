@@ -90,6 +90,7 @@ class ConsoleParts:
             now_s=time.time,
             random_hex=secrets.token_hex,
             files=files,
+            history=None if relay.replays is None else relay.replays.reader,
         )
 
     def load(self) -> None:
@@ -140,7 +141,7 @@ class ConsoleParts:
             return relay.clock.now_us() // 1000
 
         rooms = Rooms(relay.params, self._search, relay.replays, self._audit, write, now_ms)
-        reports = Reports(relay.params, self._search, self._audit, write, now_ms)
+        reports = Reports(relay.params, self._search, self._audit, write, now_ms, relay.replays)
         watched = Watched(
             relay=relay,
             factory=factory,

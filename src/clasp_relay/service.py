@@ -20,7 +20,7 @@ from clasp_relay.access.policy_choice import choose_history, choose_policy
 from clasp_relay.access.secret_files import ADMIN_SUBJECT, read_turn_secret
 from clasp_relay.access.tokens import EndOfToken, TokenRecord, TokenTable
 from clasp_relay.access.turn import Turn
-from clasp_relay.auth_server import AuthServer
+from clasp_relay.auth_server import AuthServer, Clients, Core, Rights, Tells
 from clasp_relay.clock import ReactorClock
 from clasp_relay.core.fanout.waiting import ENTRY_BYTES
 from clasp_relay.core.handlers import HANDLERS
@@ -115,9 +115,15 @@ def make_service(settings: Settings, reactor: Any) -> RelayService:
     turn = _turn(settings, _may_do_all if policy is None else places.holds)
     may_enter = partial(_may_enter, permissions, relay.params)
     push = None if settings.push == "off" else WebPush(settings, reactor, relay, _WATCHER, may_enter)
-    tells = (log.signed, log.door_refused)
     auth = AuthServer(
-        settings, reactor, tokens, permissions, policy, origins, factory, relay, addresses, *tells, turn, push
+        settings,
+        reactor,
+        Rights(tokens, permissions, policy),
+        Clients(origins, addresses),
+        Core(relay, factory),
+        Tells(log.signed, log.door_refused),
+        turn,
+        push,
     )
     relay.origin_of = auth.origin_of
     doors = (*make_doors(settings, reactor, relay, factory, log, auth.sign_in), places)

@@ -89,6 +89,7 @@ class ConsoleWorld:
             now_s=now_s,
             random_hex=stack.random_hex,
             files=files,
+            history=None if self.relay.replays is None else self.relay.replays.reader,
         )
         self.root_token = self.register("Root", "root")
         store.administration.grant("root", AuditEntry(START_S, "admin.grant", target="root"))

@@ -42,12 +42,13 @@ class World:
             quotas=FileQuotas(LIMITS),
             recognise=self.stack.accounts.recognise,
             scopes_of=scopes_of,
+            is_user=self.stack.tokens.is_user,
             hash_of=hash_of,
             days=90,
             now_s=self.stack.clock.seconds,
             random_hex=self.stack.random_hex,
         )
-        self.files.load()
+        self.files.load(lambda _: False)
         self.alice = self.register("alice")
 
     def register(self, name: str) -> str:
@@ -57,6 +58,11 @@ class World:
     def guest(self) -> str:
         """Returns the token of a new guest."""
         return str(now(self.stack.accounts.guest(None, None, None, HOME)).token)
+
+    def become_user(self, token: str, name: str) -> str:
+        """Registers a guest under a name; returns the user's token."""
+        user_id = self.stack.accounts.me(token).user_id
+        return str(now(self.stack.accounts.register(name, "password 1", user_id, token, HOME)).token)
 
     def send(self, token: str, data: bytes = b"hello") -> StoredFile:
         """Sends a file."""
@@ -116,6 +122,36 @@ class FilesTests(SynchronousTestCase):
         for each in (elsewhere, *readings):
             each.close()
         self.assertEqual(self.files._reading, {})
+
+    def test_files_of_a_guest_who_registers_are_the_users(self) -> None:
+        """They count as those of users do, other guests have the room, and the user deletes them."""
+        quotas = self.files.quotas
+        guest, other = self.world.guest(), self.world.guest()
+        file = self.world.send(guest)
+        self.world.send(guest, b"x" * 5_000)
+        self.world.send(other)
+        self.assertEqual((quotas.guest_bytes, quotas.bytes), (4 * 4096, 4 * 4096))
+        user = self.world.become_user(guest, "Gus")
+        now(Deferred.fromCoroutine(self.files.registered(file.subject)))
+        self.assertEqual((quotas.guest_bytes, quotas.bytes, quotas.used_by(file.subject)), (4096, 4 * 4096, 3 * 4096))
+        self.assertEqual(self.world.store.find(file.id), file._replace(origin=b""))
+        # The guest's token is valid until it expires: another tab has it.
+        self.assertEqual(self.world.send(guest).origin, b"")
+        now(Deferred.fromCoroutine(self.files.remove(user, file.id)))
+        self.assertEqual((quotas.guest_bytes, quotas.used_by(file.subject)), (4096, 3 * 4096))
+        now(Deferred.fromCoroutine(self.files.registered("nobody")))
+        self.assertEqual((quotas.guest_bytes, quotas.bytes), (4096, 4 * 4096))
+
+    def test_start_finishes_what_a_kill_kept_from_being_done(self) -> None:
+        """The guest had registered, and the files were not given to the user yet."""
+        guest = self.world.guest()
+        file = self.world.send(guest)
+        stranger = self.world.send(self.world.guest())
+        self.files.quotas = FileQuotas(LIMITS)
+        self.files.load(lambda subject: subject == file.subject)
+        self.assertEqual((self.files.quotas.guest_bytes, self.files.quotas.bytes), (4096, 2 * 4096))
+        self.assertEqual(self.world.store.find(file.id), file._replace(origin=b""))
+        self.assertEqual(self.world.store.find(stranger.id), stranger)
 
     def test_nobody_reads_without_a_token(self) -> None:
         """Or a file that is not there; hostile ids reach neither table nor disk."""
@@ -339,8 +375,28 @@ class UploadTests(SynchronousTestCase):
         self.disk.finish()
         patch.restore()
         self.assertEqual((len(self.world.names), self.world.files.quotas.bytes), (1, 0))
-        self.world.files.load()
+        self.world.files.load(lambda _: False)
         self.assertEqual(self.world.names, [])
+
+    def test_file_that_arrives_while_its_guest_registers_is_the_users(self) -> None:
+        """Whenever that happens; where the relay is too busy for it, the next start does it."""
+        guest = self.world.guest()
+        upload = self.world.files.begin(guest, HOME, 5)
+        upload.write(b"hello")
+        self.world.become_user(guest, "Gus")
+        done = upload.finish()
+        self.disk.finish()
+        file = self.successResultOf(done)
+        self.assertEqual(
+            (self.world.files.quotas.guest_bytes, self.world.files.quotas.used_by(file.subject)), (0, 4096)
+        )
+        found = self.world.store.find(file.id)
+        self.assertEqual(None if found is None else found.origin, b"")
+        sql = SteppedWorkers()
+        self.patch(self.world.files, "_sql", sql)
+        told = Deferred.fromCoroutine(self.world.files.registered(file.subject))
+        sql.fail(Busy("busy", 1))
+        self.successResultOf(told)
 
     def test_client_is_told_what_it_may_know(self) -> None:
         """A full disk and refusals; faults are the relay's."""

@@ -1,15 +1,20 @@
 """Tests of clasp_relay.access.people: what administrators see of people, and do with them."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.access import people as module
 from clasp_relay.access.devices import make_device
-from clasp_relay.access.people import Kind
+from clasp_relay.access.people import AGAIN_S, Deleted, Kind
 from clasp_relay.access.refusals import BadInput, Forbidden, Missing, Taken
+from clasp_relay.core.history.memory import MemoryHistory
+from clasp_relay.storage.audit import AuditEntry
 from clasp_relay.storage.users import StoreBusy
-from clasp_relay.wire.messages import Set
+from clasp_relay.wire.messages import Publish, Set
 from tests.access.console_world import ConsoleWorld, MemoryFiles, digest_is_valid, result_of
 from tests.access.stack import HOME, START_S
 from tests.core.world import value
@@ -132,12 +137,12 @@ class PeopleTests(SynchronousTestCase):
         self.assertFalse(digest_is_valid(self.world, token))
         self.world.do(self.people.enable(self.root, HOME, "a1"))
         self.assertTrue(digest_is_valid(self.world, token))
-        self.world.do(self.people.delete(self.root, HOME, "a1"))
+        self.world.do(self.people.delete(self.root, HOME, "a1", erases_messages=False))
         self.assertFalse(digest_is_valid(self.world, token))
 
     def test_nobody_shuts_themselves_out(self) -> None:
         """Another administrator can; the admin token can, too."""
-        for change in (self.people.disable, self.people.delete):
+        for change in (self.people.disable, partial(self.people.delete, erases_messages=True)):
             self.assertRaises(BadInput, self.world.do, change(self.root, HOME, "root"))
 
     def test_user_is_renamed_everywhere(self) -> None:
@@ -158,7 +163,8 @@ class PeopleTests(SynchronousTestCase):
         for address in ("/chat/requests/a1/g1", "/chat/room/r/bans/a1", "/chat/user/a12/profile"):
             gina.send(Set(address, value(1)))
         self.files.sizes["a1"] = [1]
-        self.world.do(self.people.delete(self.root, HOME, "a1"))
+        deleted = self.world.do(self.people.delete(self.root, HOME, "a1", erases_messages=True))
+        self.assertEqual(deleted, Deleted(params=4, files=1, messages=None))
         left = {param.address for param in self.world.relay.params.all()}
         self.assertEqual(left, {"/chat/room/r/meta", "/light", "/chat/room/r/bans/a1", "/chat/user/a12/profile"})
         self.assertIsNotNone(alice.outbox.closed)
@@ -206,10 +212,127 @@ class PeopleTests(SynchronousTestCase):
             ("admin.disable", "a1", people.disable, "a1"),
             ("admin.enable", "a1", people.enable, "a1"),
             ("admin.registration", "", people.choose_registration, "open", True),
-            ("admin.delete", "a1", people.delete, "a1"),
+            ("admin.delete", "a1", partial(people.delete, erases_messages=True), "a1"),
         )
         for action, target, change, *args in changes:
             with self.subTest(action=action):
                 self.world.do(change(self.root, HOME, *args))
                 self.assertEqual(self.world.actions()[before:], [(action, "root", target)])
                 before += 1
+
+
+class DeletionTests(SynchronousTestCase):
+    """What somebody who is deleted has said: Alice (a1) and Bob (b1) in the room r1, whose messages are kept."""
+
+    def setUp(self) -> None:
+        """Both have said something."""
+        self.world = ConsoleWorld("chat")
+        self.addCleanup(self.world.close)
+        self.people = self.world.people
+        self.root = self.world.root
+        for name, user_id in (("Alice", "a1"), ("Bob", "b1")):
+            client = self.world.world.join(self.world.register(name, user_id))
+            if user_id == "a1":
+                client.send(Set("/chat/room/r1/meta", value({"name": "Room"})))
+            client.send(Set(f"/chat/room/r1/presence/{user_id}", value({"name": name})))
+            for number in range(2):
+                said = {"msgId": f"{user_id}-{number}", "text": f"said by {name}"}
+                client.send(Publish("/chat/room/r1/messages", value=value(said)))
+        self.world.do(self.people.look())
+
+    @property
+    def said(self) -> list[str]:
+        """Whose messages are kept, in order."""
+        replays = self.world.relay.replays
+        assert replays is not None
+        memory = replays.reader
+        assert isinstance(memory, MemoryHistory)
+        return [change.param.subject for _, change in memory._entries.values()]
+
+    def entries(self) -> list[AuditEntry]:
+        """Returns what the audit log has of deletions."""
+        rows = (row.entry for row in self.world.stack.store.audit.after(0, 1_000))
+        return [each for each in rows if each.action in ("admin.delete", "person.deleted")]
+
+    def delete_elsewhere(self, user_id: str, *, erases_messages: bool) -> None:
+        """Another process deletes somebody."""
+        entry = AuditEntry(START_S, "admin.delete", target=user_id)
+        self.world.stack.store.administration.delete(user_id, entry, erases_messages=erases_messages)
+
+    def test_messages_are_kept_or_erased_as_it_is_asked(self) -> None:
+        """Those of the others stay; the audit log has the choice, and what went."""
+        self.assertEqual(self.said, ["a1", "a1", "b1", "b1"])
+        deleted = self.world.do(self.people.delete(self.root, HOME, "a1", erases_messages=False))
+        self.assertEqual(deleted, Deleted(params=1, files=0, messages=None))
+        self.assertEqual(self.said, ["a1", "a1", "b1", "b1"])
+        deleted = self.world.do(self.people.delete(self.root, HOME, "b1", erases_messages=True))
+        self.assertEqual(deleted, Deleted(params=1, files=0, messages=2))
+        self.assertEqual(self.said, ["a1", "a1"])
+        self.assertEqual(
+            [(each.action, each.actor, each.target, dict(each.detail)) for each in self.entries()],
+            [
+                ("admin.delete", "root", "a1", {"messages": "keep"}),
+                ("person.deleted", "", "a1", {"params": 1, "files": 0, "messages": None}),
+                ("admin.delete", "root", "b1", {"messages": "erase"}),
+                ("person.deleted", "", "b1", {"params": 1, "files": 0, "messages": 2}),
+            ],
+        )
+
+    def test_what_another_process_has_deleted_goes(self) -> None:
+        """Sessions, tokens, params and messages; also what was to be done when the relay stopped."""
+        self.delete_elsewhere("a1", erases_messages=True)
+        self.assertEqual(self.world.live_tokens("a1"), 1)
+
+        async def changed() -> bool:
+            return True
+
+        self.patch(self.world.devices, "look", changed)
+        self.world.do(self.people.look())
+        self.world.world.turn()
+        self.assertEqual((self.world.live_tokens("a1"), self.said), (0, ["b1", "b1"]))
+        self.assertEqual(self.world.stack.store.administration.deletions(), [])
+        self.assertEqual(
+            {param.address for param in self.world.relay.params.all()} & {"/chat/room/r1/presence/a1"}, set()
+        )
+
+    def test_what_cannot_be_done_now_is_done_later(self) -> None:
+        """Whoever asked is told so; history was busy, then the store, and nothing is asked in between."""
+        replays = self.world.relay.replays
+        assert replays is not None
+        asked: list[str] = []
+
+        def fail(subject: str, done: Callable[[int | None], None]) -> None:
+            asked.append(subject)
+            done(None)
+
+        busy = self.patch(replays.reader, "erase_of", fail)
+        self.assertIsNone(self.world.do(self.people.delete(self.root, HOME, "a1", erases_messages=True)))
+        self.world.do(self.people.look())
+        self.assertEqual((asked, self.said), (["a1"], ["a1", "a1", "b1", "b1"]))
+        busy.restore()
+
+        def held() -> None:
+            raise StoreBusy("users.db")
+
+        store = self.patch(self.world.stack.store.administration, "deletions", held)
+        for _ in range(2):
+            self.world.stack.clock.advance(AGAIN_S)
+            self.world.do(self.people.look())
+            self.world.world.turn()
+            store.restore()
+        self.assertEqual((self.said, len(self.entries())), (["b1", "b1"], 2))
+        self.world.stack.clock.advance(10 * AGAIN_S)
+        self.patch(self.world.stack.store.administration, "deletions", held)
+        self.world.do(self.people.look())
+
+    def test_two_deletions_at_once_do_each_thing_once(self) -> None:
+        """The second one waits for the first."""
+        work = [
+            Deferred.fromCoroutine(self.people.delete(self.root, HOME, user_id, erases_messages=True))
+            for user_id in ("a1", "b1")
+        ]
+        self.world.world.turn()
+        self.world.world.turn()
+        results = [result_of(each) for each in work]
+        self.assertEqual((self.said, len(self.entries())), ([], 4))
+        self.assertIn(Deleted(params=1, files=0, messages=2), results)

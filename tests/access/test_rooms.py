@@ -9,11 +9,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from clasp_relay.access import rooms as module
 from clasp_relay.access.refusals import BadInput, Missing
 from clasp_relay.access.rooms import Reports, Rooms
+from clasp_relay.core.records import Param
 from clasp_relay.errors import RequestError
 from clasp_relay.http.api_sessions import ApiSessions
 from clasp_relay.wire.messages import Error, Publish, Replay, Set, Snapshot
 from clasp_relay.wire.values import decode_value
-from tests.access.console_world import ConsoleWorld
+from tests.access.console_world import ADMIN_TOKEN, ConsoleWorld
 from tests.access.stack import HOME
 from tests.core.world import START_US, Client, heard, value
 
@@ -37,7 +38,7 @@ class RoomsCase(SynchronousTestCase):
 
         now_ms = lambda: START_US // 1000  # noqa: E731
         self.rooms = Rooms(*parts, relay.replays, self.world.audit, write, now_ms)
-        self.reports = Reports(*parts, self.world.audit, write, now_ms)
+        self.reports = Reports(*parts, self.world.audit, write, now_ms, relay.replays)
         self.root = self.world.root
         self.alice, self.bob = self.join("Alice", "a1"), self.join("Bob", "b1")
         self.put(self.alice, f"{ROOM}/meta", {"name": "Room", "creatorId": "a1", "passwordHash": "h", "x": b"1"})
@@ -122,11 +123,12 @@ class RoomsTests(RoomsCase):
         self.assertEqual(room, expected)
 
     def test_room_that_is_made_large_is_shown_in_part(self) -> None:
-        """Who fills bans and names with as much as the relay takes does not make a long turn of the look at them."""
+        """Bans and names with as much as the relay takes (without a policy's bounds) make no long turn of the look."""
+        anybody = self.world.world.join(ADMIN_TOKEN)
         for number in range(40):
-            self.put(self.alice, f"{ROOM}/bans/x{number}", {"reason": "x" * 10_000})
-        self.put(self.bob, f"{ROOM}/presence/b1", {"name": "Bob" * 10_000})
-        self.put(self.alice, f"{ROOM}/meta", {"name": "Room" * 10_000, "creatorId": "a1", "passwordHash": "h"})
+            self.put(anybody, f"{ROOM}/bans/x{number}", {"reason": "x" * 10_000})
+        self.put(anybody, f"{ROOM}/presence/b1", {"name": "Bob" * 10_000})
+        self.put(anybody, f"{ROOM}/meta", {"name": "Room" * 10_000, "creatorId": "a1", "passwordHash": "h"})
         room = self.world.do(self.rooms.one("r1"))
         self.assertEqual((room["banned"], len(room["bans"])), (40, module.MAX_PAGE_BYTES // 10_000))
         names = [room["name"], *(each["name"] for each in room["people"])]
@@ -227,6 +229,39 @@ class ReportsTests(RoomsCase):
         again = self.bob.ask(Set("/chat/reports/n1", value({"roomId": "r1"})), 1)
         self.assertTrue([each for each in again if isinstance(each, Error)])
         self.assertFalse([each for each in self.bob.hear() if isinstance(each, Snapshot)])
+
+    def test_report_stands_beside_what_history_has(self) -> None:
+        """Which tells a forged one; where nothing is kept, that is said."""
+        self.bob.send(Publish(f"{ROOM}/messages", value=value({"msgId": "m2", "text": "bye", "userId": "b1"})))
+        said = {"msgId": "m1", "userId": "b1", "text": "hi"}
+        at_s = START_US // 1_000_000
+        kept = [{"author": "b1", "at_s": at_s, "text": "hi", "has_attachment": False}]
+        nothing: dict[str, Any] = {"messages": [], "same_author": None, "same_text": None}
+        cases: tuple[tuple[dict[str, Any], dict[str, Any]], ...] = (
+            ({"message": said}, {"state": "kept", "messages": kept, "same_author": True, "same_text": True}),
+            (
+                {"message": said | {"userId": "a1", "text": "forged"}},
+                {"state": "kept", "messages": kept, "same_author": False, "same_text": False},
+            ),
+            ({"message": said | {"msgId": "m9"}}, {"state": "missing", **nothing}),
+            ({"message": {"text": "hi"}}, {"state": "missing", **nothing}),
+            ({"message": "hi"}, {"state": "missing", **nothing}),
+        )
+        for number, (fields, expected) in enumerate(cases):
+            with self.subTest(fields=fields):
+                self.report(f"k{number}", self.alice, **fields)
+                self.assertEqual(self.world.do(self.reports.kept(f"k{number}")), expected)
+        self.patch(self.reports, "_replays", None)
+        self.assertEqual(self.world.do(self.reports.kept("k0")), {"state": "off", **nothing})
+        self.assertRaises(Missing, self.world.do, self.reports.kept("n9"))
+
+    def test_report_about_a_room_that_cannot_be_one_has_nothing_beside_it(self) -> None:
+        """Only an administrator can write such a report."""
+        for room_id in ("r*", "r1/x", 7):
+            with self.subTest(room_id=room_id):
+                param = Param("/chat/reports/odd", value({"roomId": room_id, "message": {"msgId": "m1"}}), 1, "", 0)
+                self.patch(self.reports, "_find", lambda _, param=param: param)
+                self.assertEqual(self.world.do(self.reports.kept("odd"))["messages"], [])
 
     def test_reports_are_resolved_and_deleted(self) -> None:
         """Who made them, and when, stays; they can be resolved again."""

@@ -513,7 +513,7 @@ class SessionsMachine(RuleBasedStateMachine):
                 break
             self.world.one_turn()
         assert not self.relay.work, "work goes on for ever"
-        assert not self.relay.params.reserved
+        assert not self.relay.params.reserved.is_used
 
     @precondition(lambda self: self.log is not None)
     @rule(at_most=st.integers(1, 20))
@@ -542,7 +542,7 @@ class SessionsMachine(RuleBasedStateMachine):
 
     def check_log(self) -> None:
         """What the log was given makes the same state again, whenever no bundle is half carried out."""
-        if self.log is None or self.relay.params.reserved:
+        if self.log is None or self.relay.params.reserved.is_used:
             return
         again, waiting = Params(self.relay.options.params), set[int]()
         for change in self.log.changes:

@@ -6,7 +6,7 @@ import queue
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -15,8 +15,6 @@ from clasp_relay.cluster.ports import Appended, Bounds, Outcome
 from tests.integration.nats import Nats
 from tests.integration.process import PATIENCE_S
 from tests.ports import free_port
-
-T = TypeVar("T")
 
 
 class Loop:
@@ -35,9 +33,9 @@ class Loop:
         while not is_done():
             self._calls.get(timeout=max(0.1, end_s - time.monotonic()))()
 
-    def ask(self, begin: Callable[[Callable[[T], None]], None]) -> T:
+    def ask(self, begin: Callable[[Callable[[Any], None]], None]) -> Any:
         """Begins something and returns what it calls back with."""
-        found: list[T] = []
+        found: list[Any] = []
         begin(found.append)
         self.until(lambda: bool(found))
         return found[0]
@@ -83,7 +81,8 @@ class EngineTests(SynchronousTestCase):
         engine = self.connected()
 
         def append(payload: bytes, expected: int) -> Appended:
-            return self.loop.ask(lambda done: engine.append(payload, expected, done))
+            answer: Appended = self.loop.ask(lambda done: engine.append(payload, expected, done))
+            return answer
 
         self.assertEqual(append(b"one", 0), Appended(Outcome.DONE, 1))
         self.assertEqual(append(b"two", 1), Appended(Outcome.DONE, 2))

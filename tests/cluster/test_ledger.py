@@ -26,14 +26,14 @@ class LedgerTests(SynchronousTestCase):
         """Makes a ledger with two relays, each with a session."""
         self.ledger = Ledger()
         for item in (
-            Claimed("one.1", "one", True, False),
+            Claimed("one.1", "one", True, b""),
             LinkBegan("two.1", "two"),
             Began("a", "one.1", "", b"", ""),
             Began("b", "two.1", "", b"", ""),
             Answered("b", 4, ()),
             Answered("nobody", 4, ()),
         ):
-            self.ledger.apply(item)
+            self.ledger.note(item)
 
     def test_it_knows_who_is_there(self) -> None:
         """And how far each session's requests are done."""
@@ -43,27 +43,27 @@ class LedgerTests(SynchronousTestCase):
 
     def test_an_older_answer_takes_nothing_back(self) -> None:
         """What is done is done."""
-        self.ledger.apply(Answered("b", 2, ()))
+        self.ledger.note(Answered("b", 2, ()))
         self.assertEqual(self.ledger.sessions["b"].number, 4)
 
     def test_who_ends_is_forgotten(self) -> None:
         """A session alone, a relay with its sessions."""
-        self.ledger.apply(Ended("a"))
+        self.ledger.note(Ended("a"))
         self.assertEqual(list(self.ledger.sessions), ["b"])
-        self.ledger.apply(LinkEnded("two.1"))
+        self.ledger.note(LinkEnded("two.1"))
         self.assertEqual(self.ledger.sessions, {})
         self.assertEqual(list(self.ledger.links), ["one.1"])
 
     def test_a_cold_claim_ends_everybody(self) -> None:
         """Whoever knows of no sessions cannot answer for them."""
-        self.ledger.apply(Claimed("three.1", "three", False, False))
+        self.ledger.note(Claimed("three.1", "three", False, b""))
         self.assertEqual(len(self.ledger.sessions), 2)
-        self.ledger.apply(Claimed("three.1", "three", True, False))
+        self.ledger.note(Claimed("three.1", "three", True, b""))
         self.assertEqual((self.ledger.sessions, self.ledger.links), ({}, {"three.1": "three"}))
 
     def test_nobody_decides_after_a_hand_over(self) -> None:
         """Until the next claim."""
-        self.ledger.apply(HandedOver())
+        self.ledger.note(HandedOver())
         self.assertEqual(self.ledger.decider, "")
 
     def test_only_the_next_batch_follows(self) -> None:

@@ -65,7 +65,7 @@ class LongBundleCase(SynchronousTestCase):
     def settle(self) -> None:
         """Lets turns pass until all is done, without a fault."""
         self.world.settle()
-        self.assertEqual((self.world.faults, bool(self.params.reserved)), ([], False))
+        self.assertEqual((self.world.faults, self.params.reserved.is_used), ([], False))
 
 
 class PiecesTests(LongBundleCase):
@@ -216,7 +216,7 @@ class PiecesTests(LongBundleCase):
         self.world.settle()
         self.assertEqual([type(fault) for _, fault in self.world.faults], [ZeroDivisionError])
         self.assertEqual(codes(self.writer.hear()), [ErrorCode.INTERNAL])
-        self.assertFalse(self.params.reserved)
+        self.assertFalse(self.params.reserved.is_used)
         self.assertEqual(self.writer.ask(Ping()), [Pong()])
 
 

@@ -104,6 +104,14 @@ LITERALS: tuple[tuple[Change, bytes], ...] = (
         Change(no_param("/a", "", "", 9), ChangeKind.EVENT, message=Publish("/a", Signal.EVENT)),
         b"\x01\x07\x01\x00" + ABOUT + ADDRESS + NOBODY * 3 + NOTHING + b"\x00\x00\x00\x07\x20\x20\x00\x02/a\x00",
     ),
+    (
+        Change(no_param("/a", "", "", 9), ChangeKind.SIGNAL, message=Publish("/a", Signal.EVENT)),
+        b"\x01\x08\x01\x00" + ABOUT + ADDRESS + NOBODY * 3 + NOTHING + b"\x00\x00\x00\x07\x20\x20\x00\x02/a\x00",
+    ),
+    (
+        Change(no_param("", "", "", 9), ChangeKind.POSITION, number=7),
+        b"\x01\x09\x00\x80" + ABOUT + NOBODY * 4 + NOTHING + b"\x00\x00\x00\x00\x00\x00\x00\x07",
+    ),
 )
 """One of every kind, as it stands in a log."""
 
@@ -161,7 +169,7 @@ class EncodingTests(SynchronousTestCase):
         """With words that say what is wrong."""
         write = Change(Param("/a", b"\x02\x05", 3, "w", 9))
         good = encode_change(write)
-        event = encode_change(LITERALS[-1][0])
+        event = encode_change(LITERALS[-2][0])
         for data, expected in (
             (b"", "version none"),
             (b"\x02" + good[1:], "version 2"),

@@ -54,6 +54,7 @@ class Site:
         message_rate: messages a second and burst.
         permissions: who may do what; everybody may everything without.
         history: what is kept of the past; nothing without.
+        memory: what another relay has kept, which this one goes on with.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Site:
         message_rate: tuple[float, float] | None = None,
         permissions: Permissions | None = None,
         history: HistoryRules | None = None,
+        memory: MemoryHistory | None = None,
     ) -> None:
         self.reactor = MemoryReactorClock()
         self.clock = WorldClock()
@@ -69,7 +71,9 @@ class Site:
         self.writer = TurnWriter(self.reactor)
         ids = iter(f"{number:08d}-0000-4000-8000-000000000000" for number in range(10_000))
         self.faults: list[Exception] = []
-        memory = None if history is None else MemoryHistory(self.clock.now_us, 1_000)
+        if history is not None and memory is None:
+            memory = MemoryHistory(self.clock.now_us, 1_000)
+        self.memory = memory
         self.relay = Relay(
             RelayOptions(message_rate=message_rate, params=ParamLimits()),
             HANDLERS,

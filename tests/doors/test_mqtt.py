@@ -337,7 +337,7 @@ class PublishTests(SynchronousTestCase):
                 (bob,) = relay.sessions.of_subject("bob")
                 members = [Set(f"/mqtt/b/{number}", encode_value(0)) for number in range(400)]
                 relay.accept(bob, Bundle((*members, Set("/mqtt/x", encode_value(1), lock=locks))), 0)
-                while not relay.params.reserved:
+                while not relay.params.reserved.is_used:
                     one_turn(house.site.reactor)
                 reserved = p.publish("x", "2", qos=1, id=1, retain=True, version=V5)
                 secret = p.publish("secret", "1", qos=1, id=2, version=V5)
@@ -360,7 +360,7 @@ class PublishTests(SynchronousTestCase):
         relay = house.site.relay
         bob = next(session for session in relay.sessions.all() if session.name == "bob")
         relay.accept(bob, Bundle(tuple(Set(f"/mqtt/{number}", encode_value(0)) for number in range(400))), 0)
-        while not relay.params.reserved:
+        while not relay.params.reserved.is_used:
             one_turn(house.site.reactor)
         thing.client.send(p.publish("399", '{"a":  1.50}', qos=1, id=1, retain=True, version=V5))
         house.site.turn()
@@ -377,7 +377,7 @@ class PublishTests(SynchronousTestCase):
         relay = house.site.relay
         bob = next(session for session in relay.sessions.all() if session.name == "bob")
         relay.accept(bob, Bundle(tuple(Set(f"/mqtt/{number}", encode_value(0)) for number in range(400))), 0)
-        while not relay.params.reserved:
+        while not relay.params.reserved.is_used:
             one_turn(house.site.reactor)
         thing.client.protocol.dataReceived(p.publish("399", "2", qos=1, id=1, retain=True))
         thing.lose()

@@ -31,6 +31,7 @@ from clasp_relay.wire.messages import Message, Publish, Set, Subscribe
 from clasp_relay.wire.osc.packets import UNIX_EPOCH_S, Argument, OscMessage, decode_packet, encode_message
 from clasp_relay.wire.osc.slip import encode_slip
 from clasp_relay.wire.values import decode_value, encode_value
+from tests.access.test_permissions import AuthWorld
 from tests.core.guard import Guard
 from tests.doors.site import Site
 from tests.net.helpers import Client
@@ -318,6 +319,18 @@ class OscSourcesTests(SynchronousTestCase):
         hall.send(message("/secret", 1), message("/a", 1))
         self.assertEqual((hall.value("/osc/secret"), hall.value("/osc/a")), (None, 1))
         self.assertEqual(hall.counts.refused, 1)
+
+    def test_source_that_may_not_hear_everything_is_sent_what_it_asks_for(self) -> None:
+        """Nothing is refused that it did not ask for; a target that may not is told of, since an operator did."""
+        world = AuthWorld({"anonymous": {"scopes": ["read:/osc/lamp/**", "write:/osc/**"]}})
+        hall = Hall(world.relay.permissions, targets=[Target(*DESK), Target(*DESK, "/lamp/*")])
+        self.assertEqual(hall.refusals, [(DESK[0], "its scopes do not cover /** of its --osc-target")])
+        hall.send(message("/fader", 1))
+        self.assertEqual((hall.value("/osc/fader"), hall.counts.refused, hall.got()), (1, 1, []))
+        hall.send(message("/clasp/subscribe", "/lamp/*"), message("/clasp/subscribe", "/**"))
+        self.assertEqual(hall.counts.refused, 2)
+        hall.site.say(hall.site.clasp("admin"), Set("/osc/lamp/1", encode_value(1)), Set("/osc/fader", encode_value(2)))
+        self.assertEqual((hall.got(), hall.got(DESK)), ([("/lamp/1", (1,))], [("/lamp/1", (1,))]))
 
     def test_without_a_token_nobody_may_do_anything(self) -> None:
         """Where anonymous ones have no scopes; the reason is told."""

@@ -68,7 +68,7 @@ class AdminSite:
             return START_US // 1000
 
         rooms = Rooms(relay.params, world.search, relay.replays, world.audit, write, now_ms)
-        reports = Reports(relay.params, world.search, world.audit, write, now_ms)
+        reports = Reports(relay.params, world.search, world.audit, write, now_ms, relay.replays)
         watched = Watched(
             relay=relay,
             factory=self.gate,

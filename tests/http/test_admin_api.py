@@ -132,7 +132,7 @@ class AuditTests(AdminCase):
             ("POST", "people/{user_id}/enable", "people/b1/enable", None),
             ("POST", "people/{user_id}/rename", "people/b1/rename", {"username": "Ben"}),
             ("POST", "people/{user_id}/reset-password", "people/b1/reset-password", None),
-            ("DELETE", "people/{user_id}", "people/b1", None),
+            ("DELETE", "people/{user_id}", "people/b1?messages=erase", None),
             ("PUT", "registration", "registration", {"registration": "open", "guests": True}),
             ("POST", "invites", "invites", {}),
             ("DELETE", "invites/{id}", f"invites/{info.id}", None),

@@ -57,9 +57,12 @@ class PeopleCallsTests(AdminCase):
         self.call("DELETE", f"people/a1/devices/{device['id']}")
         self.refused(404, "DELETE", f"people/a1/devices/{device['id']}")
         self.refused(409, "POST", "people/a1/rename", {"username": "Root"})
-        self.refused(400, "DELETE", "people/root")
-        self.call("DELETE", "people/a1")
-        self.refused(404, "DELETE", "people/a1")
+        self.refused(400, "DELETE", "people/root?messages=keep")
+        for choice in ("", "?messages=", "?messages=all"):
+            self.refused(400, "DELETE", f"people/a1{choice}")
+        told = self.call("DELETE", "people/a1?messages=erase")
+        self.assertEqual(told, {"finished": True, "params": 0, "files": 0, "messages": 0})
+        self.refused(404, "DELETE", "people/a1?messages=erase")
 
     def test_link_for_a_new_password_is_told_once(self) -> None:
         """Its secret stands behind #, which no server is sent."""

@@ -42,6 +42,8 @@ class RoomCallsTests(AdminCase):
         first = self.get("reports?limit=1")
         second = self.get(f"reports?limit=1&after={first['next']}")
         self.assertEqual([each["id"] for each in first["items"] + second["items"]], ["n1", "n0"])
+        self.assertEqual(self.get("reports/n0/kept")["state"], "missing")
+        self.refused(404, "GET", "reports/n9/kept")
         self.call("POST", "reports/n0/resolve", {"note": "done"})
         self.assertEqual([each["resolved"]["note"] for each in self.get("reports?state=resolved")["items"]], ["done"])
         self.call("POST", "reports/n1/resolve")

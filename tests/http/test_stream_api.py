@@ -51,7 +51,8 @@ class StreamApiTests(SynchronousTestCase):
             client_address=lambda peer, forwarded: addresses.of(peer, [forwarded] if forwarded else []),
             is_proxy=lambda peer: peer.startswith("10."),
         )
-        self.streams = StreamApi(self.site.relay, self.gate, self.tickets)
+        self.told: list[tuple[str, str, str]] = []
+        self.streams = StreamApi(self.site.relay, self.gate, self.tickets, lambda *told: self.told.append(told))
         sessions = ApiSessions(self.site.relay)
         self.addCleanup(sessions.close)
         origins = Origins(["https://desk.example"])
@@ -153,6 +154,8 @@ class StreamApiTests(SynchronousTestCase):
                 self.assertEqual(self.refused(line, **headers).status, status)
         self.assertEqual((len(self.site.relay.sessions), self.gate.sessions), (1, 0))
         self.assertEqual((self.streams.counts.messages, self.streams.counts.refused), (7, 7))
+        self.assertEqual({told[:2] for told in self.told}, {("event streams", "192.0.2.1")})
+        self.assertEqual(len(self.told), 7)
 
     def test_anonymous_scopes_open_a_stream_without_a_token(self) -> None:
         """Where the policy has any."""

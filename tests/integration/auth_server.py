@@ -119,6 +119,7 @@ class AuthServer:
             quotas=FileQuotas(FileLimits(file=MIB, subject=10 * MIB, whole=100 * MIB)),
             recognise=self.accounts.recognise,
             scopes_of=lambda record: [f"read:/{record.subject}/**"],
+            is_user=self.tokens.is_user,
             hash_of=hash_of,
             days=90,
             now_s=time.time,

@@ -1,10 +1,11 @@
 """Makes up requests from the HTTP API's description and checks every answer against it.
 
-Usage: ``python fuzz_auth_api.py URL TOKEN...``. A program of its own, since it blocks; it does the same
-every time.
+Usage: ``python fuzz_auth_api.py URL TOKEN... [--only PREFIX... --examples N]``. A program of its own, since it blocks;
+it does the same every time.
 """
 
-import sys
+import argparse
+from collections.abc import Sequence
 from typing import Any
 
 import schemathesis
@@ -15,21 +16,24 @@ from schemathesis.checks import CHECKS, load_all_checks
 TAKES_ANY_JSON = ("/api/params/", "/api/events/", "/files")
 """Paths whose body is a value or a file: nothing is wrong there."""
 
-LEFT_OUT = ("/api/stream", "/api/admin/")
-"""The path whose answers go on for ever, and those of the console, which the server of the test does not have."""
+ENDLESS = ("/api/stream", "/api/admin/stream")
+"""Paths whose answers go on for ever."""
+
+LAST = "/api/admin/logout"
+"""Ends the token that the others are asked with."""
 
 EXAMPLES = 15
-"""Requests per operation, kind of data and bearer."""
+"""Requests per operation, kind of data and bearer, where nothing else is asked for."""
 
 
-def check(operation: Any, mode: GenerationMode, headers: dict[str, str]) -> None:
+def check(operation: Any, mode: GenerationMode, headers: dict[str, str], examples: int) -> None:
     """Sends requests to one operation."""
     # What a name may be is more than a schema can say.
     excluded: Any = CHECKS.get_by_names(["positive_data_acceptance"])
 
     @seed(1)
     @settings(
-        max_examples=EXAMPLES,
+        max_examples=examples,
         deadline=None,
         database=None,
         phases=[Phase.explicit, Phase.generate],
@@ -42,24 +46,37 @@ def check(operation: Any, mode: GenerationMode, headers: dict[str, str]) -> None
     run()
 
 
-def main(url: str, tokens: list[str]) -> None:
-    """Checks all operations, without a token and with each."""
+def main(url: str, tokens: Sequence[str], only: Sequence[str], left_out: Sequence[str], examples: int) -> None:
+    """Checks operations, without a token and with each."""
     load_all_checks()
     schema: Any = schemathesis.openapi.from_url(f"{url}/auth/openapi.json")
     schema.config.update(base_url=url)
     # A body that is too large is refused before anybody looks at what it says.
     schema.config.checks.negative_data_rejection.expected_statuses.append("413")
     operations: list[Any] = [result.ok() for result in schema.get_all_operations()]
-    operations = [operation for operation in operations if not operation.path.startswith(LEFT_OUT)]
-    for operation in operations:
+    operations = [each for each in operations if each.path.startswith(tuple(only)) and each.path not in ENDLESS]
+    operations = [each for each in operations if not each.path.startswith(tuple(left_out))]
+    for operation in sorted(operations, key=lambda each: each.path == LAST):
         for token in (None, *tokens):
             headers = {} if token is None else {"Authorization": f"Bearer {token}"}
             for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
                 has_wrong_bodies = operation.body and not operation.path.startswith(TAKES_ANY_JSON)
                 if mode is GenerationMode.POSITIVE or has_wrong_bodies:
-                    check(operation, mode, headers)
+                    check(operation, mode, headers, examples)
     print(f"{len(operations)} operations")
 
 
+def arguments() -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("url")
+    parser.add_argument("tokens", nargs="*")
+    parser.add_argument("--only", nargs="+", default=["/"], help="what paths begin with")
+    parser.add_argument("--without", nargs="+", default=[], help="what the paths of others begin with")
+    parser.add_argument("--examples", type=int, default=EXAMPLES)
+    return parser.parse_args()
+
+
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2:])
+    asked = arguments()
+    main(asked.url, asked.tokens, asked.only, asked.without, asked.examples)

@@ -8,9 +8,11 @@ import subprocess
 import sys
 from typing import Any
 
+from clasp_relay.http.auth_api import load_openapi
 from clasp_relay.wire.messages import Subscribe
 from tests.integration.accounts import PASSWORD, AccountsRelay, AccountsTestCase, event, put, told
 from tests.integration.process import PATIENCE_S, wait_until
+from tests.integration.test_auth_api import FUZZ
 
 ROOM = "/chat/room/r1"
 
@@ -85,3 +87,30 @@ class ConsoleTests(AccountsTestCase):
         # What people do is written a moment later, so a command's entry may be before it.
         self.assertEqual(sorted(each["action"] for each in entries), sorted(expected))
         self.assertNotIn("127.0.0.1", json.dumps(entries))
+
+    def test_api_keeps_to_its_description(self) -> None:
+        """Requests made up from the relay's own document, to the console, push messages and the journal."""
+        relay = self.start_accounts(
+            "--app-config", "chat", "--rate-limit", "0", "--push-contact", "mailto:a@example.com"
+        )
+        member = relay.api.register("Root", user_id="root")
+        self.command("grant", "root")
+        token = str(relay.api.call("admin", {"username": "Root", "password": PASSWORD}).body["token"])
+        only = ("/api/admin/", "/api/journal/", "/auth/push", "/auth/turn")
+        url = f"http://127.0.0.1:{relay.auth_port}"
+        fuzz = subprocess.run(
+            [sys.executable, str(FUZZ), url, token, member, "--examples", "4", "--only", *only],
+            capture_output=True,
+            text=True,
+            timeout=5 * PATIENCE_S,
+            check=False,
+        )
+        self.assertEqual(fuzz.returncode, 0, fuzz.stdout + fuzz.stderr)
+        paths = [path for name, path in load_openapi()["paths"].items() if name.startswith(only)]
+        methods = {"get", "put", "post", "delete", "patch"}
+        # Without the stream, which does not end.
+        self.assertIn(f"{sum(len(set(path) & methods) for path in paths) - 1} operations", fuzz.stdout)
+        self.assertEqual(self.ask(relay, "GET", "me", token)[0], 401)
+        self.assertNotIn("a fault of the relay", relay.log)
+        entered = {json.loads(line)["action"] for line in self.command("audit", "export").splitlines()}
+        self.assertLess({"admin.invite", "admin.registration", "admin.logout"}, entered)

@@ -1,11 +1,15 @@
-"""The same verdicts at every door: one table of who may do what, under the chat policy and a studio's own."""
+"""The same verdicts at every door: tables of who may do what, under the chat policy and a studio's own."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from functools import partial
+from importlib import resources
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
+from urllib.parse import quote
 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -17,11 +21,16 @@ from clasp_relay.access.policy_choice import load_policy
 from clasp_relay.access.secret_files import admin_record
 from clasp_relay.access.tickets import Tickets
 from clasp_relay.access.tokens import TokenRecord, TokenTable, digest_of
+from clasp_relay.core.records import Change
+from clasp_relay.core.session.sessions import Session
 from clasp_relay.doors.door import DoorCounts
+from clasp_relay.doors.event_stream import Asked, EventStream, codec_of
 from clasp_relay.doors.mqtt import Broker, MqttConnection, MqttOptions
 from clasp_relay.doors.osc import OscClients, OscDatagrams, OscOptions
+from clasp_relay.doors.osc_source import RESYNC_INTERVAL_S
 from clasp_relay.doors.stream import StreamFactory
 from clasp_relay.doors.tcp import TcpConnection, wire_bytes
+from clasp_relay.errors import RequestError
 from clasp_relay.http.api_sessions import ApiSessions
 from clasp_relay.http.cors import Origins
 from clasp_relay.http.journal_api import JournalApi
@@ -29,13 +38,14 @@ from clasp_relay.http.params_api import make_params_resource
 from clasp_relay.http.stream_api import StreamApi
 from clasp_relay.wire.codec import encode
 from clasp_relay.wire.frame import encode_frame
-from clasp_relay.wire.messages import Hello, Message, Publish, Set, Subscribe
+from clasp_relay.wire.messages import Bundle, Hello, Message, Publish, Set, Subscribe
 from clasp_relay.wire.mqtt.packets import V5
 from clasp_relay.wire.osc.packets import OscMessage, encode_message
 from clasp_relay.wire.values import encode_value
+from tests.access.policy.chat_cases import EVERYBODY, SIGHTS, WRITES, Sight, scene
 from tests.access.stack import START_S
 from tests.doors import mqtt_packets as p
-from tests.doors.site import Site
+from tests.doors.site import DoorClient, Site
 from tests.http.memory_site import Answer, MemorySite, parse_answer
 
 STUDIO = {
@@ -200,12 +210,64 @@ class World:
         return param is not None and param.value == encode_value(value)
 
 
+class Scene:
+    """A relay with the rooms of the chat's own tables, everybody of whom has a token.
+
+    Args:
+        more: what else is set, by nobody in particular.
+    """
+
+    def __init__(self, more: Mapping[str, Any]) -> None:
+        document = json.loads((resources.files("clasp_relay.access.policies") / "chat.json").read_text("utf-8"))
+        del document["message_rate"]
+        policy, rooms = Policy.from_document(document), scene("chat")
+        for address, value in more.items():
+            if address not in rooms.params:
+                rooms.put(address, value, "")
+        policy.session_ids = rooms
+        tokens = TokenTable(Clock(), lambda: START_S)
+        for name in EVERYBODY.split():
+            tokens.add(TokenRecord(digest_of(name), name, name, False, "policy", START_S, None))
+        tokens.add(admin_record("admin", START_S))
+        self.site = Site(permissions=TokenPermissions(tokens, policy, lambda: START_S * 1_000_000))
+        for param in rooms.params.values():
+            self.site.relay.committer.restore(Change(param))
+        self.refused = 0
+        """How often somebody was refused something."""
+
+    def judge_only(self, case: SynchronousTestCase) -> None:
+        """Has nothing change from now on, whatever is allowed; what is refused is counted."""
+        for name in ("write", "write_all", "publish"):
+            case.patch(self.site.relay.committer, name, lambda *_: None)
+        self.count_refusals(case)
+
+    def count_refusals(self, case: SynchronousTestCase) -> None:
+        """Has refusals counted."""
+        relay = self.site.relay
+        refuse = relay._refuse
+
+        def count(session: Session, error: RequestError) -> None:
+            self.refused += 1
+            refuse(session, error)
+
+        case.patch(relay, "_refuse", count)
+
+    def allows(self, act: Callable[[], None]) -> bool:
+        """Tells whether what somebody does is allowed."""
+        counts, refused = self.site.relay.counts.received, self.refused
+        received = counts[Set] + counts[Publish] + counts[Bundle]
+        act()
+        assert counts[Set] + counts[Publish] + counts[Bundle] == received + 1, (act, "did not reach the relay")
+        return self.refused == refused
+
+
 class WebSocketUser:
     """Somebody with CLASP over WebSocket."""
 
-    def __init__(self, world: World, user: str) -> None:
+    def __init__(self, world: World | Scene, user: str) -> None:
         self._world = world
         self._client = world.site.clasp(user)
+        self._subscriptions = 0
 
     def write(self, address: str, value: Any) -> None:
         """Sets a value."""
@@ -213,12 +275,19 @@ class WebSocketUser:
 
     def publish(self, address: str, value: Any) -> None:
         """Says something."""
-        self._world.site.say(self._client, Publish(address, value=encode_value(value)))
+        self.say(Publish(address, value=encode_value(value)))
 
-    def subscribe(self, address: str) -> None:
-        """Asks to hear of an address."""
-        self._world.site.say(self._client, Subscribe(1, address))
+    def say(self, message: Message) -> None:
+        """Sends a message."""
+        self._world.site.say(self._client, message)
+
+    def subscribe(self, address: str) -> bytes:
+        """Asks to hear of an address, and returns what is there."""
+        self._subscriptions += 1
+        self._world.site.say(self._client, Subscribe(self._subscriptions, address))
+        heard = self.heard()
         self._client.clear()
+        return heard
 
     def heard(self) -> bytes:
         """Returns what came."""
@@ -229,8 +298,9 @@ class WebSocketUser:
 class TcpUser:
     """Somebody with CLASP over TCP."""
 
-    def __init__(self, world: World, user: str) -> None:
+    def __init__(self, world: World | Scene, user: str) -> None:
         counts, gate = DoorCounts("tcp"), world.site.gate
+        self._subscriptions = 0
         self._client = world.site.connect(StreamFactory(gate, counts, lambda: TcpConnection(gate, counts)))
         self._say(Hello(1, 0, user, user))
 
@@ -245,10 +315,11 @@ class TcpUser:
         """Says something."""
         self._say(Publish(address, value=encode_value(value)))
 
-    def subscribe(self, address: str) -> None:
-        """Asks to hear of an address."""
-        self._say(Subscribe(1, address))
-        self._client.heard()
+    def subscribe(self, address: str) -> bytes:
+        """Asks to hear of an address, and returns what is there."""
+        self._subscriptions += 1
+        self._say(Subscribe(self._subscriptions, address))
+        return self._client.heard()
 
     def heard(self) -> bytes:
         """Returns what came."""
@@ -258,7 +329,7 @@ class TcpUser:
 class MqttUser:
     """Somebody with MQTT; the token is the password."""
 
-    def __init__(self, world: World, user: str) -> None:
+    def __init__(self, world: World | Scene, user: str) -> None:
         site = world.site
         broker = Broker(site.relay, site.gate, MqttOptions(namespace="/"), lambda _host, _why: None)
         self._client = site.connect(StreamFactory(site.gate, broker.counts, lambda: MqttConnection(broker)))
@@ -266,17 +337,18 @@ class MqttUser:
 
     def write(self, address: str, value: Any) -> None:
         """Sets a value."""
-        payload = value if isinstance(value, str) else json.dumps(value)
+        payload = value if isinstance(value, str) else "" if value is None else json.dumps(value)
         self._client.send(p.publish(address[1:], payload, V5, qos=1, id=1, retain=True))
 
     def publish(self, address: str, value: Any) -> None:
         """Says something."""
         self._client.send(p.publish(address[1:], json.dumps(value), V5, qos=1, id=1))
 
-    def subscribe(self, address: str) -> None:
-        """Asks to hear of an address."""
-        self._client.send(p.subscribe(1, (address[1:], 1), version=V5))
-        self._client.heard()
+    def subscribe(self, address: str) -> bytes:
+        """Asks to hear of an address, and returns what is there."""
+        topic = address[1:].replace("**", "#").replace("*", "+")
+        self._client.send(p.subscribe(1, (topic, 0), version=V5))
+        return self._client.heard()
 
     def heard(self) -> bytes:
         """Returns what came."""
@@ -286,7 +358,7 @@ class MqttUser:
 class OscUser:
     """Somebody with OSC; the token is the door's."""
 
-    def __init__(self, world: World, user: str) -> None:
+    def __init__(self, world: World | Scene, user: str) -> None:
         self._site = world.site
         options = OscOptions(namespace="/", allows=lambda _host: True, token=user, rate=0)
         clients = OscClients(self._site.relay, self._site.gate, options, DoorCounts("osc"), lambda _host, _why: None)
@@ -307,9 +379,19 @@ class OscUser:
         else:
             self.write_packet(encode_message(OscMessage(address, (value,))))
 
-    def subscribe(self, address: str) -> None:
-        """Asks to hear of an address."""
+    def publish(self, address: str, _value: Any) -> None:
+        """Says something, for which OSC has no value."""
+        self.write_packet(encode_message(OscMessage(address, ())))
+
+    def subscribe(self, address: str) -> bytes:
+        """Asks to hear of an address, and returns what is there."""
         self.write_packet(encode_message(OscMessage("/clasp/subscribe", (address,))))
+        self.write_packet(encode_message(OscMessage("/clasp/resync", ())))
+        for _ in range(20):
+            self._site.reactor.advance(RESYNC_INTERVAL_S)
+        heard = self.heard()
+        self._packets.clear()
+        return heard
 
     def heard(self) -> bytes:
         """Returns what came."""
@@ -320,7 +402,7 @@ class OscUser:
 class HttpUser:
     """Somebody with HTTP; what they hear is what they get when they ask."""
 
-    def __init__(self, world: World, user: str) -> None:
+    def __init__(self, world: World | Scene, user: str) -> None:
         site = world.site
         self._site = site
         self._sessions = ApiSessions(site.relay)
@@ -336,19 +418,20 @@ class HttpUser:
 
     def write(self, address: str, value: Any) -> None:
         """Sets a value."""
-        self._ask("PUT", f"params{address}", value)
+        self._ask("DELETE" if value is None else "PUT", f"params{quote(address)}", value)
 
     def publish(self, address: str, value: Any) -> None:
         """Says something."""
-        self._ask("POST", f"events{address}", value)
+        self._ask("POST", f"events{quote(address)}", value)
 
-    def subscribe(self, address: str) -> None:
-        """Notes which address is asked for."""
+    def subscribe(self, address: str) -> bytes:
+        """Notes which address is asked for, and returns what is there."""
         self._address = address
+        return self.heard()
 
     def heard(self) -> bytes:
         """Returns what is there."""
-        got = self._ask("GET", f"params?pattern={self._address}")
+        got = self._ask("GET", f"params?pattern={quote(self._address, '/*')}")
         return got.body if got.status == 200 else b""
 
     def _ask(self, method: str, path: str, body: object = None) -> Answer:
@@ -356,6 +439,26 @@ class HttpUser:
         self._site.turn()
         self._sessions.close()
         return parse_answer(sent.value())
+
+
+class StreamUser:
+    """Somebody with event streams, one for each pattern."""
+
+    def __init__(self, world: World | Scene, user: str) -> None:
+        self._site, self._user = world.site, user
+        self._codec = codec_of(world.site.relay)
+        self._clients: list[DoorClient] = []
+
+    def subscribe(self, address: str) -> bytes:
+        """Asks to hear of an address, and returns what is there."""
+        site, asked = self._site, Asked(self._user, address, b"", str.encode)
+        make = lambda: EventStream(site.gate, DoorCounts("sse"), site.relay, self._codec, asked)  # noqa: E731
+        self._clients.append(site.connect(StreamFactory(site.gate, DoorCounts("sse"), make)))
+        return self._clients[-1].heard()
+
+    def heard(self) -> bytes:
+        """Returns what came."""
+        return b"".join(client.heard() for client in self._clients)
 
 
 DOORS: tuple[type[WebSocketUser | TcpUser | MqttUser | OscUser | HttpUser], ...] = (
@@ -402,3 +505,101 @@ class DoorRulesTests(SynchronousTestCase):
     def test_chat_policy_holds_at_every_door(self) -> None:
         """For what each of them can say."""
         self.check(load_policy("chat"), CHAT_STATE, CHAT_PRESENT, CHAT_ROWS)
+
+
+Heard: TypeAlias = "dict[tuple[str, str], bytes]"
+"""What somebody was told, by who it is and the pattern."""
+
+
+def as_(user: str, value: Any) -> Any:
+    """Puts a user where a row says ``{me}``."""
+    return json.loads(json.dumps(value).replace("{me}", user))
+
+
+class ChatTableTests(SynchronousTestCase):
+    """Every row of the chat policy's own tables, for everybody in them."""
+
+    def allowed(self, door: type[Any], values: Callable[[Any], Any] = lambda value: value) -> dict[int, set[str]]:
+        """Returns who may do what each row says, at a door.
+
+        Args:
+            door: which.
+            values: what is sent instead of a value.
+        """
+        world = Scene({})
+        world.judge_only(self)
+        allowed: dict[int, set[str]] = defaultdict(set)
+        for name in EVERYBODY.split():
+            user = door(world, name)
+            for number, row in enumerate(WRITES):
+                address, value = as_(name, row.address), values(as_(name, row.value))
+                if world.allows(partial(user.publish if row.is_publish else user.write, address, value)):
+                    allowed[number].add(name)
+        self.assertEqual(world.site.faults, [])
+        return allowed
+
+    def test_everybody_writes_what_the_table_says(self) -> None:
+        """By CLASP over WebSocket and TCP, MQTT, and HTTP."""
+        for door in (WebSocketUser, TcpUser, MqttUser, HttpUser):
+            allowed = self.allowed(door)
+            for number, row in enumerate(WRITES):
+                with self.subTest(door=door.__name__, row=row):
+                    self.assertEqual(allowed[number], set(row.who.split()))
+
+    def test_osc_has_the_verdicts_of_websocket(self) -> None:
+        """For values that OSC can say: it has no maps, and no null that deletes."""
+        by_osc = self.allowed(OscUser, lambda _value: 1)
+        world = Scene({})
+        world.judge_only(self)
+        for name in EVERYBODY.split():
+            user = WebSocketUser(world, name)
+            for number, row in enumerate(WRITES):
+                address = as_(name, row.address)
+                message = Publish(address) if row.is_publish else Set(address, encode_value(1))
+                is_allowed = world.allows(partial(user.say, message))
+                with self.subTest(row=row, user=name):
+                    self.assertEqual(name in by_osc[number], is_allowed)
+        self.assertGreater(sum(map(len, by_osc.values())), 20)
+
+    def test_everybody_sees_what_the_table_says(self) -> None:
+        """What is there, and what happens; OSC what is no map. A list over HTTP is what is there."""
+        for door in (WebSocketUser, TcpUser, MqttUser, OscUser, HttpUser, StreamUser):
+            # A client of OSC has one pattern, and a stream is for one.
+            has_one = door in (OscUser, StreamUser)
+            sights = [sight for sight in SIGHTS if sight.pattern != "hello" and not (has_one and sight.pattern is None)]
+            world = Scene({sight.address: "text" for sight in sights})
+            world.count_refusals(self)
+            there, happens = self.seen(world, door, sights)
+            for sight in sights:
+                told = sight.address[1:].encode()
+                param = world.site.relay.params.get(sight.address)
+                assert param is not None, sight
+                for heard in (there, happens):
+                    if not heard or (door is OscUser and heard is there and param.value != encode_value("text")):
+                        continue
+                    who = {name for name in EVERYBODY.split() if told in heard[name, sight.pattern or sight.address]}
+                    with self.subTest(door=door.__name__, sight=sight, happens=heard is happens):
+                        self.assertEqual(who, set(sight.who.split()), (door, sight, heard is happens))
+            self.assertEqual(world.site.faults, [])
+
+    def seen(self, world: Scene, door: type[Any], sights: list[Sight]) -> tuple[Heard, Heard]:
+        """Returns what everybody is told by each pattern: what is there, and what happens at each address."""
+        there: Heard = {}
+        users: dict[tuple[str, str], Any] = {}
+        for name in EVERYBODY.split():
+            literal = door(world, name)
+            for sight in sights:
+                key = name, sight.pattern or sight.address
+                if key not in users:
+                    users[key] = literal if sight.pattern is None else door(world, name)
+                    refused = world.refused
+                    told = users[key].subscribe(key[1])
+                    # An ERROR names what it is about.
+                    there[key] = told if world.refused == refused else b""
+        if door is HttpUser:
+            return there, {}
+        admin = world.site.clasp("admin")
+        for address in dict.fromkeys(sight.address for sight in sights):
+            world.site.say(admin, Publish(address))
+        heard = {user: user.heard() for user in dict.fromkeys(users.values())}
+        return there, {key: heard[user] for key, user in users.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import select
 import socket
@@ -9,18 +10,23 @@ import struct
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO
 
 from pythonosc import osc_bundle_builder, osc_message_builder, tcp_client, udp_client
 from pythonosc.osc_message import OscMessage as TheirMessage
+from twisted.trial.unittest import SkipTest
 
 from clasp_relay.wire.codec import encode
 from clasp_relay.wire.constants import Signal
 from clasp_relay.wire.frame import encode_frame
 from clasp_relay.wire.messages import Ack, Hello, Publish, Set, Subscribe
 from clasp_relay.wire.values import decode_value, encode_value
+from tests.integration.accounts import AccountsTestCase, put
 from tests.integration.doors import door_port, receive_exactly
 from tests.integration.node import NodeProcess
-from tests.integration.process import PATIENCE_S, ROOT, RelayProcess, RelayTestCase
+from tests.integration.process import PATIENCE_S, ROOT, RelayProcess, RelayTestCase, environment, wait_until
 from tests.integration.raw import RawClient
 from tests.ports import free_port
 
@@ -134,10 +140,136 @@ class FramedTcpTests(RelayTestCase):
             self.assertEqual(relay.stop(), 0)
             self.assertEqual(board.recv(1), b"")
 
-    def test_first_command_of_the_documentation_works(self) -> None:
+
+class FirstCommandTests(AccountsTestCase):
+    """What docs/doors.md has a newcomer paste, run by a shell as it stands there, but for the port."""
+
+    def test_framed_tcp(self) -> None:
         """It prints a WELCOME."""
         relay = self.start("--tcp-port", "0")
-        (program,) = re.findall(r"python3 -c '\n(.*?)'\n```", DOCUMENT.read_text("utf-8"), re.DOTALL)
-        program = program.replace("7340", str(door_port(relay, "CLASP over TCP")))
-        printed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
-        self.assertIn("CLASP Relay", printed)
+        (command,) = blocks("Framed TCP")
+        self.assertIn("CLASP Relay", paste(command, {"7340": door_port(relay, "CLASP over TCP")}))
+
+    def test_osc(self) -> None:
+        """It sets what the document says."""
+        relay = self.start("--osc-port", "0")
+        browser = self.hear(relay, "/osc/**")
+        (command,) = blocks("OSC")
+        self.assertEqual(paste(command, {"8000": door_port(relay, "OSC")}), "")
+        self.assertEqual(browser.receive(Set), Set("/osc/mixer/fader", encode_value(0.5), 1))
+
+    def test_mqtt(self) -> None:
+        """One sets, the other one prints; curl publishes and listens, too."""
+        relay = self.start("--mqtt-port", "0")
+        browser = self.hear(relay, "/mqtt/**")
+        port = door_port(relay, "MQTT")
+        publish, listen = blocks("MQTT")[0].splitlines()
+        self.assertEqual(paste(publish, {"1883": port}), "")
+        self.assertEqual(browser.receive(Set), Set("/mqtt/lamp/brightness", encode_value(80), 1))
+        self.assertEqual(self.listens(listen, {"1883": port}).readline(), b"lamp/brightness 80\n")
+        publish, listen = re.findall(r"`(curl [^`]*mqtt://[^`]*)`", section("MQTT"))
+        if " mqtt" not in subprocess.run(["curl", "--version"], capture_output=True, text=True, check=True).stdout:
+            raise SkipTest("this curl speaks no MQTT")
+        there = {"127.0.0.1/": f"127.0.0.1:{port}/"}
+        paste(publish, there)
+        self.assertEqual(browser.receive(Publish).address, "/mqtt/lamp/brightness")
+        self.assertEqual(self.listens(listen, there).read(19)[-2:], b"80")
+
+    def test_http(self) -> None:
+        """One makes a token, one sets, the last one prints it."""
+        relay = self.start_accounts("--app-config", "none")
+        ports = {"7350": relay.auth_port}
+        create, change, listen = blocks("HTTP")[0].splitlines()
+        words = {"clasp-relay": f"CLASP_DATA_DIR=data {sys.executable} -m clasp_relay"}
+        token = paste(f"{create}; echo $TOKEN", words, self.folder).strip()
+        variables = {"TOKEN": token}
+        wait_until(lambda: relay.api.call("me", None, token, method="GET").status == 200, "the token is good")
+        self.assertEqual(json.loads(paste(change, ports, self.folder, variables)), {"revision": 1})
+        stream = self.listens(listen, ports, variables)
+        heard = b"".join(iter(stream.readline, b"event: live\n"))
+        self.assertIn(b'data: {"address": "/lamp/brightness", "value": 0.5, "revision": 1}', heard)
+
+    def test_webhooks(self) -> None:
+        """A room gets what is posted; the webhook is listed until it is revoked."""
+        relay = self.start_accounts("--app-config", "none")
+        reader = self.guest(relay, "ann")
+        reader.ask(put("/chat/room/ROOM/meta", {"name": "Builds"}), Subscribe(1, "/chat/**"))
+        (block,) = blocks("Webhooks", "###")
+        make, post, listing, revoke = re.findall(r"^\$ (.*)$", block, re.MULTILINE)
+        words = {"clasp-relay": f"CLASP_DATA_DIR=data {sys.executable} -m clasp_relay"}
+        path = paste(make, words, self.folder).strip()
+        self.assertRegex(path, r"^/hooks/[0-9a-f]{32}$")
+        answer = paste(post, {"7350": relay.auth_port, "/hooks/0f3a…": path}, self.folder)
+        self.assertEqual(answer, "{}")
+        said = reader.receive(Publish)
+        assert said.value is not None
+        self.assertEqual(said.address, "/chat/room/ROOM/messages")
+        self.assertIn("Build 7 is done.", str(decode_value(said.value)))
+        header, row = paste(listing, words, self.folder).splitlines()
+        self.assertEqual(header.split(), ["ID", "NAME", "TEMPLATE", "ADDRESS"])
+        self.assertEqual(row.split()[1:], ["Build", "chat", "/chat/room/ROOM/messages"])
+        paste(revoke, {**words, "5f0c21ab": row.split()[0]}, self.folder)
+        self.assertEqual(len(paste(listing, words, self.folder).splitlines()), 1)
+
+    def hear(self, relay: RelayProcess, pattern: str) -> RawClient:
+        """Returns a CLASP session that hears something."""
+        browser = RawClient.live(relay.port)
+        self.addCleanup(browser.close)
+        browser.send(Subscribe(1, pattern))
+        browser.settle()
+        return browser
+
+    def listens(
+        self, command: str, words: Mapping[str, object], variables: Mapping[str, str] | None = None
+    ) -> IO[bytes]:
+        """Runs a command that does not end, and returns what it prints."""
+        listener = subprocess.Popen(
+            ["bash", "-c", f"exec {pasted(command, words)}"],
+            env={**environment(), **(variables or {})},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        self.addCleanup(listener.communicate)
+        self.addCleanup(listener.kill)
+        assert listener.stdout is not None
+        return listener.stdout
+
+
+def section(title: str, level: str = "##") -> str:
+    """Returns a section of docs/doors.md, up to the next heading."""
+    found = re.search(rf"^{level} {title}$(.*?)(?=^##|\Z)", DOCUMENT.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+    assert found is not None, title
+    return found[1]
+
+
+def blocks(title: str, level: str = "##") -> list[str]:
+    """Returns the commands of a section: its code in no particular language."""
+    return re.findall(r"^```\n(.*?)\n```$", section(title, level), re.DOTALL | re.MULTILINE)
+
+
+def pasted(command: str, words: Mapping[str, object]) -> str:
+    """Returns a command with other words, such as the port of the test's relay."""
+    for word, other in words.items():
+        assert word in command, (word, command)
+        command = command.replace(word, str(other))
+    return command
+
+
+def paste(
+    command: str,
+    words: Mapping[str, object],
+    folder: Path | None = None,
+    variables: Mapping[str, str] | None = None,
+) -> str:
+    """Runs a command in a shell and returns what it prints."""
+    done = subprocess.run(
+        ["bash", "-c", pasted(command, words)],
+        cwd=folder,
+        env={**environment(), **(variables or {})},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_S,
+    )
+    assert done.returncode == 0, (command, done.stderr)
+    return done.stdout

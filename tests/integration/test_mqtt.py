@@ -21,6 +21,7 @@ from clasp_relay.access.permissions import REVOKED
 from clasp_relay.wire.messages import Publish, Set, Subscribe
 from clasp_relay.wire.mqtt.packets import V4, V5, Prop, Properties
 from clasp_relay.wire.values import decode_value, encode_value
+from tests.certificates import HOST, issue
 from tests.doors import mqtt_packets as p
 from tests.integration.accounts import AccountsTestCase, told
 from tests.integration.doors import door_port
@@ -297,6 +298,34 @@ class MqttTests(RelayTestCase):
         for line in output.splitlines():
             self.assertEqual(sorted(json.loads(line)), expected)
         self.assertEqual(len(output.splitlines()), 2)
+
+
+class TlsTests(RelayTestCase):
+    def test_mosquitto_and_paho_come_over_tls(self) -> None:
+        """With the relay's certificate, which they check; a client that does not trust it is not let in by itself."""
+        issued = issue()
+        certificate, key = map(str, issued.write(self.folder))
+        relay = self.start("--mqtts-port", "0", "--tls-cert", certificate, "--tls-key", key)
+        port = door_port(relay, "MQTT over TLS")
+        client = paho.Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
+        client.tls_set(certificate)
+        subscribed = threading.Event()
+        came: list[tuple[str, bytes, int]] = []
+        client.on_subscribe, client.on_message = setter(subscribed), collector(came)
+        client.connect(HOST, port)
+        client.loop_start()
+        self.addCleanup(client.loop_stop)
+        self.addCleanup(client.disconnect)
+        client.subscribe("lamp", 1)
+        self.assertTrue(subscribed.wait(PATIENCE_S))
+        publish = ("mosquitto_pub", "-h", HOST, "-p", str(port), "-t", "lamp", "-m", "80", "-r", "-q", "1")
+        subprocess.run([*publish, "--cafile", certificate], check=True, timeout=PATIENCE_S)
+        wait_until(partial(has, came, 1), "the message came over TLS")
+        self.assertEqual(came, [("lamp", b"80", 1)])
+        (self.folder / "other").mkdir()
+        stranger, _ = issue().write(self.folder / "other")
+        refused = subprocess.run([*publish, "--cafile", str(stranger)], check=False, capture_output=True)
+        self.assertNotEqual(refused.returncode, 0)
 
 
 class AccountTests(AccountsTestCase):

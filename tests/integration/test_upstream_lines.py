@@ -6,12 +6,16 @@ import http.client
 import json
 import re
 import shlex
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 from clasp_relay.option_table import NOT_SUPPORTED
 from clasp_relay.wire.messages import Hello, Welcome
+from clasp_relay.wire.mqtt.packets import V4
+from tests.doors import mqtt_packets as p
+from tests.integration.doors import receive_exactly
 from tests.integration.process import PATIENCE_S, RelayTestCase, environment, wait_until
 from tests.integration.raw import RawClient
 from tests.ports import free_port
@@ -133,6 +137,18 @@ class UpstreamLineTests(RelayTestCase):
         """What the relay has said so far."""
         return (self.folder / "log").read_text("utf-8")
 
+    def check_doors(self, ports: dict[str, int], *, has_accounts: bool) -> None:
+        """Uses the ports of MQTT and OSC: with accounts somebody without a token is refused, and told so."""
+        if "--mqtt-port" in ports:
+            with socket.create_connection(("127.0.0.1", ports["--mqtt-port"]), PATIENCE_S) as board:
+                board.sendall(p.connect("board", V4))
+                self.assertEqual(receive_exactly(board, 4), b"\x20\x02\0\5" if has_accounts else b"\x20\x02\0\0")
+        if "--osc-port" in ports:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as desk:
+                desk.sendto(b"/fader\0\0,i\0\0\0\0\0\1", ("127.0.0.1", ports["--osc-port"]))
+            heard = "OSC: messages from 127.0.0.1 refused: 1" if has_accounts else "new OSC sources at 127.0.0.1: 1"
+            wait_until(lambda: heard in self.log, heard)
+
     def check_served(self, process: subprocess.Popen[bytes], line: str, ports: dict[str, int]) -> None:
         """Uses every port of a relay, and stops it."""
         wait_until(lambda: _LISTENS.search(self.log) or process.poll() is not None, "the relay listens")
@@ -151,6 +167,7 @@ class UpstreamLineTests(RelayTestCase):
         if "--metrics-port" in ports:
             self.assertIn("clasp_sessions", self.get(ports["--metrics-port"], "/metrics")[1])
             self.assertEqual(self.get(ports["--metrics-port"], "/healthz")[0], 404)
+        self.check_doors(ports, has_accounts=has_accounts)
         for option, warning in (("--rendezvous-port", "rendezvous is"), ("--trust-anchor", "entity tokens are")):
             told = [text for text in self.log.splitlines() if f"{warning} not offered" in text]
             self.assertEqual(len(told), int(option in line), told)

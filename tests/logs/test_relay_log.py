@@ -73,6 +73,30 @@ class RelayLogTests(SynchronousTestCase):
             [("info", f"{begin}: 1, the last one session T"), ("info", f"{begin}: 99, the last one session T")],
         )
 
+    def test_client_that_is_a_new_session_each_time_is_its_address(self) -> None:
+        """What it does wrong is told once a minute, too; of HTTP by the door, which has an answer to give."""
+        for door in ("osc", "http-single"):
+            for number in range(100):
+                session = Session(f"T{number}", MemoryOutbox(), HOME, CODEC, START_US)
+                session.door = door
+                self.log.began(session)
+                self.log.refused(session, OVER)
+                self.log.limited(session)
+                self.log.ended(session, "answered")
+        self.clock.clock.advance(WINDOW_S)
+        over = "from 192.0.2.1 is over its rate limit; messages dropped"
+        said_once = [
+            ("new OSC sources at 192.0.2.1: {}, the last one session T{}", "info"),
+            ("OSC: messages from 192.0.2.1 refused: {}, the last one because: not your room", "warn"),
+            (f"session T{{1}} {over}: {{0}} (user none)", "warn"),
+            ("HTTP requests from 192.0.2.1 with a session of their own: {}, the last one session T{}", "info"),
+            (f"session T{{1}} {over}: {{0}} (user none)", "warn"),
+        ]
+        self.assertEqual(
+            said(self.events),
+            [(level, text.format(count, last)) for count, last in ((1, 0), (99, 99)) for text, level in said_once],
+        )
+
     def test_what_a_door_refuses_has_one_line_a_minute(self) -> None:
         """For each door and address."""
         for _ in range(3):

@@ -163,6 +163,30 @@ class NoticeTests(SynchronousTestCase):
         self.admin.send(Set(f"{ROOM}/members/reader", NULL))
         self.assertEqual(self.say(ROOM, said), [])
 
+    def test_who_has_muted_the_room_is_not_told(self) -> None:
+        """Of messages, mentions and calls there, until it is heard again; of other rooms as before."""
+        mention: PyValue = {"mentions": ["reader"]}
+        self.put("/chat/user/reader/sync/r1", {"joined": True, "muted": True})
+        self.put("/chat/user/reader/sync/dm-1", {"joined": True, "muted": True})
+        self.assertEqual(self.say(ROOM, mention), [])
+        self.assertEqual(self.say(DM, {"text": "hi"}), [])
+        self.owner.send(Set(f"{ROOM}/video/presence/s1", value({"name": "O"})))
+        self.assertEqual(self.told, [("other", "r1", "call")])
+        self.put("/chat/user/reader/sync/r1", {"joined": True, "muted": False})
+        self.assertEqual(self.say(ROOM, mention), [("reader", "r1", "mention")])
+        for odd in (7, "true", {"muted": "yes"}, {"muted": ["x" * 5_000]}, NULL):
+            with self.subTest(shared=odd):
+                self.later()
+                self.admin.send(Set("/chat/user/reader/sync/dm-1", odd if odd is NULL else value(odd)))
+                self.assertEqual(self.say(DM, {"text": "hi"}), [("reader", "dm-1", "dm")])
+
+    def test_who_does_not_want_to_be_disturbed_is_not_told(self) -> None:
+        """Whatever the room; every other status is no reason not to tell."""
+        for status, told in (("dnd", []), ("away", [("reader", "dm-1", "dm")])):
+            with self.subTest(status=status):
+                self.put("/chat/user/reader/profile", {"name": "R", "status": status})
+                self.assertEqual(self.say(DM, {"text": "hi"}), told)
+
     def test_first_one_in_a_call_rings(self) -> None:
         """All members where it is a room, the other one where it is between two; those who follow ring nobody."""
         for room, told in ((ROOM, ["other", "reader"]), (DM, ["reader"])):

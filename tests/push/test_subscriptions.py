@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine
+from functools import partial
 from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.access.names import name_keys
-from clasp_relay.access.refusals import BadInput, Busy
+from clasp_relay.access.refusals import BadInput, Busy, Unauthenticated
 from clasp_relay.access.tokens import POLICY_SCOPES, TokenRecord
 from clasp_relay.push import subscriptions
 from clasp_relay.push.destinations import Places
 from clasp_relay.push.subscriptions import MAX_PER_SUBJECT, Subscriptions
 from clasp_relay.storage.users import Claim
 from clasp_relay.storage.users_sqlite import SqliteUsers
-from tests.access.stack import InlineWorkers
+from tests.access.stack import InlineWorkers, SteppedWorkers
 from tests.push.push_service import AUTH, Browser, base64url
 
 T = TypeVar("T")
 NOW_S = 1_700_000_000
 
 
-def result_of(work: Coroutine[Deferred[Any], Any, T]) -> T:
+def result_of(work: Coroutine[Deferred[Any], Any, T] | Deferred[T]) -> T:
     """Returns what something comes to that waits for nothing, or raises it."""
     results: list[Any] = []
-    Deferred.fromCoroutine(work).addBoth(results.append)
+    (work if isinstance(work, Deferred) else Deferred.fromCoroutine(work)).addBoth(results.append)
     if isinstance(results[0], Failure):
         results[0].raiseException()
     found: T = results[0]
@@ -37,6 +38,11 @@ def result_of(work: Coroutine[Deferred[Any], Any, T]) -> T:
 def signed_in(subject: str, sign_in: bytes = b"", digest: bytes = b"d") -> TokenRecord:
     """Returns a token."""
     return TokenRecord(digest, subject, subject, True, POLICY_SCOPES, NOW_S, NOW_S + 60, sign_in=sign_in)
+
+
+def _first(found: Deferred[list[str]], *_: object) -> Deferred[list[str]]:
+    """Returns what a host is found to be, later."""
+    return found
 
 
 class SubscriptionTests(SynchronousTestCase):
@@ -174,6 +180,73 @@ class SubscriptionTests(SynchronousTestCase):
         result_of(self.known.gone(self.known.of("ann")[0]))
         result_of(self.known.remove("bob", None))
         self.assertEqual((len(self.known), len(self.opened())), (0, 0))
+
+    def test_client_that_hangs_up_leaves_no_new_browser(self) -> None:
+        """Neither in memory nor in the store, at whatever moment; one that was known before stays."""
+        key, secret = base64url(self.browser.public), base64url(AUTH)
+        for was_known in (False, True):
+            for moment in range(2):
+                with self.subTest(was_known=was_known, moment=moment):
+                    if was_known:
+                        self.add("ann", "a")
+                    names, sql = Deferred[list[str]](), SteppedWorkers()
+                    known = Subscriptions(Places(partial(_first, names)), lambda: NOW_S)
+                    known.open(self.store.push, sql)
+                    work = known.add(signed_in("ann"), "https://push.example/a", key, secret, "")
+                    if moment == 0:
+                        work.cancel()
+                    names.callback(["8.8.8.8"])
+                    work.cancel()
+                    sql.finish()
+                    self.failureResultOf(work, CancelledError)
+                    self.assertEqual(self.of("ann", known), ["a"] * was_known)
+                    self.assertEqual(self.of("ann", self.opened()), ["a"] * was_known)
+
+    def test_removal_goes_on_when_its_client_hangs_up(self) -> None:
+        """In the store, too."""
+        self.add("ann", "a")
+        sql = SteppedWorkers()
+        known = Subscriptions(Places(lambda *_: succeed(self.addresses)), lambda: NOW_S)
+        known.open(self.store.push, sql)
+        work = known.remove("ann", None)
+        work.cancel()
+        sql.finish()
+        self.failureResultOf(work, CancelledError)
+        self.assertEqual((len(known), len(self.opened())), (0, 0))
+
+    def test_sign_in_that_ended_meanwhile_has_no_browser(self) -> None:
+        """Neither in memory nor in the store, whenever it ended."""
+        for passes in (0, 1):
+            with self.subTest(passes=passes):
+                answers = [None] * passes
+
+                def still_holds(answers: list[None] = answers) -> None:
+                    if not answers:
+                        raise Unauthenticated("signed out")
+                    answers.pop()
+
+                key, secret = base64url(self.browser.public), base64url(AUTH)
+                work = self.known.add(signed_in("ann"), "https://push.example/a", key, secret, "", still_holds)
+                self.assertRaises(Unauthenticated, result_of, work)
+                self.assertEqual((len(self.known), len(self.opened())), (0, 0))
+
+    def test_guest_who_registers_gives_the_guests_room_back(self) -> None:
+        """Others at the same address have it, without a restart."""
+        self.patch(subscriptions, "MAX_PER_GUEST_ADDRESS", 1)
+        key, secret = base64url(self.browser.public), base64url(AUTH)
+
+        def add(subject: str) -> None:
+            record = signed_in(subject, digest=subject.encode())._replace(made_for=b"here")
+            result_of(self.known.add(record, f"https://push.example/{subject}", key, secret, ""))
+
+        add("g1")
+        self.assertRaises(Busy, add, "g2")
+        self.known.registered("g1")
+        self.known.registered("nobody")
+        add("g2")
+        self.assertRaises(Busy, add, "g3")
+        result_of(self.known.remove("g1", None))
+        self.assertRaises(Busy, add, "g3")
 
     def test_browsers_of_forgotten_guests_end(self) -> None:
         """Of whom no token is known any more; once an hour."""

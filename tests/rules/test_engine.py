@@ -194,7 +194,7 @@ class ActionTests(RuleTestCase):
         writer, other, *_ = (session for session in relay.sessions.all() if session.name != "rules")
         relay.accept(writer, Bundle(tuple(put(f"/b/{number}", 0) for number in range(400))), 0)
         for _ in range(40):
-            if not relay.params.reserved:
+            if not relay.params.reserved.is_used:
                 one_turn(self.site.reactor)
         for number in range(600):
             relay.accept(other, put(f"/in/{number}", 0), 0)

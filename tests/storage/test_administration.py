@@ -1,5 +1,7 @@
 """Tests of clasp_relay.storage.administration: people as administrators see them, and what they decide."""
 
+from functools import partial
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.storage.administration import Person, PersonFacts
@@ -119,9 +121,12 @@ class AdminStoreTests(SynchronousTestCase):
         """The name is free again."""
         self.admin.grant("u1", CHANGE)
         for subject in ("u1", "g1"):
-            self.admin.delete(subject, CHANGE)
+            self.admin.delete(subject, CHANGE, erases_messages=subject == "u1")
             self.assertRaises(IdentityTaken, self.store.check_new_user, subject, ALICE, NO_PROOF)
-            self.assert_refused(PersonGone, self.admin.delete, subject, CHANGE)
+            self.assert_refused(PersonGone, partial(self.admin.delete, erases_messages=True), subject, CHANGE)
+        self.assertEqual(self.admin.deletions(), [("g1", False), ("u1", True)])
+        self.admin.deleted("g1", CHANGE)
+        self.assertEqual(self.admin.deletions(), [("u1", True)])
         self.assertEqual({each.subject for each in self.store.valid_tokens(NOW_S)}, {"u2", "g2"})
         self.assertEqual(self.admin.decided().administrators, frozenset())
         self.assertRaises(UserChanged, self.store.add_user_token, token("a2"), 0)

@@ -54,11 +54,11 @@ class FileStoreTests(SynchronousTestCase):
         self.assertEqual(self.store.find(file.id), file)
         reader = self.store.reader(file.id)
         assert reader is not None
-        self.assertTrue(self.store.remove(file.id))
+        self.assertEqual(self.store.remove(file.id), file)
         self.assertEqual((reader.read(0, 99), reader.read(1, 3), reader.read(9, 3)), (b"hello", b"ell", b""))
         reader.close()
         self.assertEqual((self.store.find(file.id), self.store.reader(file.id)), (None, None))
-        self.assertFalse(self.store.remove(file.id))
+        self.assertIsNone(self.store.remove(file.id))
         self.put(file)
         modes = [stat.S_IMODE(path.stat().st_mode) for path in (self.folder, self.folder / file.id)]
         self.assertEqual(modes, [0o700, 0o600])

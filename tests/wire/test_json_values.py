@@ -106,6 +106,7 @@ class CodecTests(SynchronousTestCase):
         value = encode_value("a\r\n\u2028")
         data = b'data: {"address": "/a", "value": "a\\r\\n\xe2\x80\xa8", "revision": 2}\n\n'
         param = SnapshotParam("/a", value, 2, "w", 5)
+        numbered = EventStreamCodec("/end", lambda: 7)
         marked, live = EventStreamCodec("/end"), b'event: live\ndata: {"complete": %s}\n\n'
         cases = [
             (EVENT_STREAM.set("/a", value, 2, False, False, None), b"event: set\n" + data),
@@ -118,6 +119,14 @@ class CodecTests(SynchronousTestCase):
             (EVENT_STREAM.encode(Pong()), b":\n\n"),
             (marked.publish(Publish("/end", Signal.EVENT, value=encode_value({"complete": True}))), live % b"true"),
             (marked.publish(Publish("/end", Signal.EVENT, value=encode_value([True]))), live % b"false"),
+            (marked.publish(Publish("/end", Signal.EVENT, value=encode_value({"more": True}))), b":\n\n"),
+            (numbered.set("/a", value, 2, False, False, None), b"id: 7\nevent: set\n" + data),
+            (
+                numbered.publish(Publish("/a")),
+                b'id: 7\nevent: publish\ndata: {"address": "/a", "signal": "event", "value": null}\n\n',
+            ),
+            # What waits for its socket does not say that all before it was seen.
+            (*numbered.snapshot([param]), b"event: set\n" + data),
             (marked.publish(Publish("/end", Signal.EVENT)), EVENT_STREAM.publish(Publish("/end", Signal.EVENT))),
         ]
         for told, expected in cases:

@@ -1,6 +1,6 @@
 import type { Pinia } from 'pinia'
 import { createRouter, createWebHistory, type RouteLocationRaw, type Router } from 'vue-router'
-import { useSessionStore } from '@/stores'
+import { useDevicesStore, useSessionStore } from '@/stores'
 
 /** Keeps an invitation (`?join=room`) in the URL when the user is redirected. */
 function withInvitation(name: string, join: unknown): RouteLocationRaw {
@@ -26,6 +26,8 @@ export function createAppRouter(pinia: Pinia): Router {
   router.beforeEach(async (to) => {
     const session = useSessionStore(pinia)
     await session.restore()
+    // A new device that scanned a QR code signs in first.
+    if (to.name === 'chat' && !session.signedIn) useDevicesStore(pinia).takeFragment(to.hash)
     if (to.name === 'chat' && !session.signedIn)
       return withInvitation('landing', to.query['join'] ?? to.params['roomId'])
     if (to.name === 'landing' && session.signedIn) return withInvitation('chat', to.query['join'])

@@ -177,6 +177,8 @@ class Accounts:
         """What stands for a token in a URL."""
         self.password_changed: Callable[[str], None] = _no_change
         """Is called with a user's id after a change of the password."""
+        self.registered: Callable[[str], None] = _no_change
+        """Is called with the id of somebody who has registered, and who may have been a guest before."""
         self.outcomes: dict[tuple[str, str], int] = {}
         """Number of calls since the start, by call and outcome."""
         self._tell: Tell = tell or _log_call
@@ -360,7 +362,9 @@ class Accounts:
         pending = self._issuer.make(user_id, name, False, self._hash_of(address), device)
         await self._calls.run(self._store.add_user, user, keys, pending.record, self._claim(bearer), invited_by)
         self._known.add(pending.record.made_for, keys.folded)
-        return await self._issue(pending)
+        issued = await self._issue(pending)
+        self.registered(user_id)
+        return issued
 
     async def _find(self, username: str, password: str, address: str, who: Caller) -> User:
         """Returns the user with a name and a password, unless the account is disabled."""
@@ -635,7 +639,7 @@ def _tell_lost_write(failure: Failure) -> None:
 
 
 def _no_change(_user_id: str) -> None:
-    """Nobody has to know that a password was changed."""
+    """Nobody has to know of it."""
 
 
 def _no_note(_event: str, _outcome: str, _who: Actor) -> None:

@@ -138,6 +138,11 @@ class FileQuotas:
         """Gives the room of a file back that is gone, or did not arrive."""
         self._count(owner, -charge(size_bytes))
 
+    def move(self, owner: FileOwner, charged_bytes: int) -> None:
+        """Counts what a guest's files take as an account's, which the guest has become."""
+        self._count(owner, -charged_bytes)
+        self._count(FileOwner(owner.subject), charged_bytes)
+
     def _check(self, owner: FileOwner, size_bytes: int) -> None:
         limits, charged = self.limits, charge(size_bytes)
         if size_bytes <= 0:

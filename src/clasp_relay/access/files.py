@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred, fail
 
 from clasp_relay.access.file_quotas import FileOwner, FileQuotas, charge
 from clasp_relay.access.policy.scopes import Scopes
-from clasp_relay.access.refusals import Forbidden, Limited, Missing, NoRoom, Refusal
+from clasp_relay.access.refusals import Busy, Forbidden, Limited, Missing, NoRoom, Refusal
 from clasp_relay.access.tokens import TokenRecord
 from clasp_relay.access.workers import Workers
 from clasp_relay.errors import ClaspError, cause_text
@@ -219,6 +219,7 @@ class Files:
         quotas: how much they may take.
         recognise: returns a token's record, or raises ``Unauthenticated``.
         scopes_of: returns the scopes that a token carries.
+        is_user: tells whether somebody has signed in as a registered user, and so is no guest any more.
         hash_of: returns the keyed hash of a client address.
         days: for how many days a file is kept that nobody reads; 0 for always.
         now_s: Unix seconds.
@@ -234,6 +235,7 @@ class Files:
         quotas: FileQuotas,
         recognise: Callable[[str | None], TokenRecord],
         scopes_of: Callable[[TokenRecord], Sequence[str]],
+        is_user: Callable[[str], bool],
         hash_of: Callable[[str], bytes],
         days: int,
         now_s: Callable[[], float],
@@ -250,6 +252,7 @@ class Files:
         self._disk = disk
         self._recognise = recognise
         self._scopes_of = scopes_of
+        self._is_user = is_user
         self._hash_of = hash_of
         self._days = days
         self._now_s = now_s
@@ -259,13 +262,20 @@ class Files:
         self._unnamed: dict[str, list[Deferred[None]]] = {}
         """Files that have a record and no name on the disk yet, and who waits for that."""
 
-    def load(self) -> None:
-        """Removes what a kill has left, and counts what is there; before the relay listens, on the caller's thread."""
+    def load(self, is_account: Callable[[str], bool]) -> None:
+        """Removes what a kill has left, and counts what is there; before the relay listens, on the caller's thread.
+
+        Args:
+            is_account: tells whether an id is a registered user's.
+        """
         swept = self._store.sweep()
         if swept.parts or swept.records:
             events.FILES_SWEPT.log(parts=swept.parts, records=swept.records)
         if swept.strangers:
             events.FILES_UNKNOWN.log(count=swept.strangers)
+        for subject in {each.subject for each in self._store.usage() if each.origin}:
+            if is_account(subject):
+                self._store.give_to_account(subject)
         used = self._store.usage()
         self.quotas.load((FileOwner(each.subject, each.origin), each.charged) for each in used)
         self.stored = sum(each.files for each in used)
@@ -284,7 +294,8 @@ class Files:
         try:
             token = self._recognise(bearer)
             origin = self._hash_of(address)
-            owner = FileOwner(token.subject, origin if token.guest else b"", origin)
+            is_guest = token.guest and not self._is_user(token.subject)
+            owner = FileOwner(token.subject, origin if is_guest else b"", origin)
             self.quotas.begin(owner, size_bytes)
         except Refusal:
             self.counts.refused += 1
@@ -356,6 +367,15 @@ class Files:
                 count += await self._remove(file)
         return count
 
+    async def registered(self, subject: str) -> None:
+        """Is told that a guest is a user now: the files are the user's, and count as those of users do."""
+        try:
+            used = await self.on_sql(self._store.give_to_account, subject)
+        except Busy:
+            return  # the next start does it
+        for use in used:
+            self.quotas.move(FileOwner(use.subject, use.origin), use.charged)
+
     async def usage(self, subjects: Sequence[str]) -> list[FileUse]:
         """Returns what the files of some users take."""
         return await self.on_sql(self._store.usage, subjects)
@@ -397,6 +417,8 @@ class Files:
             self.quotas.end(owner)
             self.stored += 1
             self.counts.stored += 1
+            if owner.is_guest and self._is_user(owner.subject):
+                await self.registered(owner.subject)  # while the file arrived
         finally:
             del self._unnamed[record.id]
             for done in waiting:
@@ -432,9 +454,10 @@ class Files:
             named: Deferred[None] = Deferred()
             self._unnamed[file.id].append(named)
             await named
-        if not await self.on_sql(self._store.remove, file.id):
+        removed = await self.on_sql(self._store.remove, file.id)
+        if removed is None:
             return False
-        self.quotas.give_back(FileOwner(file.subject, file.origin), file.size)
+        self.quotas.give_back(FileOwner(removed.subject, removed.origin), removed.size)
         self.stored -= 1
         self.counts.removed += 1
         return True

@@ -1,12 +1,19 @@
-"""What administrators see of users and guests, and do with them; each change is in the audit log."""
+"""What administrators see of users and guests, and do with them; each change is in the audit log.
+
+Deleting somebody takes a while and is in more than one file. So the account goes first, with a note of what is left to
+be done; the relay does that at once, or after its next start, or when another process has deleted the account.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any, Literal, Protocol
 
-from clasp_relay.access.audit import Audit
+from twisted.internet.defer import Deferred, DeferredLock
+
+from clasp_relay.access.audit import Actor, Audit
 from clasp_relay.access.console import Administrator, Console
 from clasp_relay.access.devices import DeviceWatch
 from clasp_relay.access.names import check_username, fold_name, name_keys
@@ -15,19 +22,24 @@ from clasp_relay.access.search import Search
 from clasp_relay.access.store_calls import StoreCalls
 from clasp_relay.access.tokens import TokenTable, digest_of
 from clasp_relay.access.workers import Workers
+from clasp_relay.core.history.reading import HistoryReader
 from clasp_relay.core.records import Param
 from clasp_relay.core.session.sessions import SessionTable
 from clasp_relay.core.state.shares import Shares
-from clasp_relay.storage.administration import Person, PersonFacts
+from clasp_relay.logs import events
+from clasp_relay.storage.administration import Deletion, Person, PersonFacts
 from clasp_relay.storage.files import FileUse
 from clasp_relay.storage.users import Invite, SignIn
 from clasp_relay.storage.users_sqlite import SqliteUsers
 from clasp_relay.wire.address import Pattern
 
-__all__ = ["Files", "Kind", "People", "PersonInfo", "ResetLink", "make_reset"]
+__all__ = ["Deleted", "Files", "Kind", "People", "PersonInfo", "ResetLink", "make_reset"]
 
 RESET_S = 86_400
 """Seconds that a link for a new password is valid."""
+
+AGAIN_S = 60
+"""When what is left of a deletion could not be done, it is tried again after so long."""
 
 EXAMINED_AT_ONCE = 500
 """Users or guests that one call of the store returns for a search."""
@@ -108,6 +120,25 @@ def make_reset(now_s: float, random_hex: Callable[[int], str]) -> ResetLink:
     return ResetLink(random_hex(16), int(now_s) + RESET_S)
 
 
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """What went with somebody who was deleted, besides the account.
+
+    Args:
+        params: how many.
+        files: how many.
+        messages: how many entries of history; None where they were to be kept, or the relay keeps none.
+    """
+
+    params: int
+    files: int
+    messages: int | None
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns it as the API has it."""
+        return {"params": self.params, "files": self.files, "messages": self.messages}
+
+
 class People:
     """The people of a relay, for administrators.
 
@@ -124,6 +155,7 @@ class People:
         now_s: Unix seconds.
         random_hex: as ``secrets.token_hex``.
         files: what people have sent; None where the relay keeps no files.
+        history: what is kept of what people said; None where nothing is.
     """
 
     def __init__(
@@ -141,6 +173,7 @@ class People:
         now_s: Callable[[], float],
         random_hex: Callable[[int], str],
         files: Files | None = None,
+        history: HistoryReader | None = None,
     ) -> None:
         self._users = store
         self._store = store.administration
@@ -155,6 +188,10 @@ class People:
         self._now_s = now_s
         self._random_hex = random_hex
         self._files = files
+        self._history = history
+        self._deleting = DeferredLock()
+        self._deletions_due_s = 0.0
+        """When it is looked next for deletions that are not finished, Unix seconds."""
         self._is_stale = False
         """Whether something was decided that the relay has not taken note of."""
 
@@ -229,6 +266,10 @@ class People:
         """Takes note where another process has changed the file, or where that failed before."""
         if await self._devices.look() or self._is_stale:
             await self.take_note()
+            self._deletions_due_s = 0.0
+        if self._now_s() >= self._deletions_due_s and not self._deleting.locked:
+            # It may take long, and who was disabled must be out meanwhile.
+            Deferred.fromCoroutine(self._finish_deletions()).addErrback(events.AUTH_FAULT.failure)
 
     async def disable(self, who: Administrator, address: str, user_id: str) -> None:
         """Ends all sessions and tokens of a person, who cannot sign in until enabled."""
@@ -259,23 +300,69 @@ class People:
         await self._calls.run(self._store.add_reset, user_id, digest_of(link.secret), link.expires_s, entry)
         return link
 
-    async def delete(self, who: Administrator, address: str, user_id: str) -> None:
-        """Deletes a person, with tokens, files, and all params that are theirs."""
+    async def delete(self, who: Administrator, address: str, user_id: str, *, erases_messages: bool) -> Deleted | None:
+        """Deletes a person, with tokens, files, and all params that are theirs.
+
+        Args:
+            who: does it.
+            address: the client's.
+            user_id: whom.
+            erases_messages: whether history keeps nothing of what they said.
+
+        Returns:
+            what went; None where some of it could not be done now, so that it is done later.
+        """
         self._check_other(who, user_id)
-        entry = self._audit.entry("admin.delete", who.actor(address), user_id)
-        await self._calls.run(self._store.delete, user_id, entry)
+        detail = {"messages": "erase" if erases_messages else "keep"}
+        entry = self._audit.entry("admin.delete", who.actor(address), user_id, detail=detail)
+        await self._calls.run(self._store.delete, user_id, entry, erases_messages=erases_messages)
         self._console.end_all_of(user_id)
         await self.take_note()
+        return (await self._finish_deletions()).get(user_id)
+
+    async def _finish_deletions(self) -> dict[str, Deleted]:
+        """Does what is left of all deletions, one after the other; returns what went, by id."""
+        finished: dict[str, Deleted] = {}
+        await self._deleting.acquire()
+        self._deletions_due_s = self._now_s() + AGAIN_S
+        try:
+            left = await self._calls.run(self._store.deletions)
+            for deletion in left:
+                deleted = await self._finish(deletion)
+                if deleted is not None:
+                    finished[deletion.subject] = deleted
+            if len(finished) == len(left):
+                self._deletions_due_s = inf
+        except Busy:
+            pass  # then it is tried again
+        finally:
+            self._deleting.release()
+        return finished
+
+    async def _finish(self, deletion: Deletion) -> Deleted | None:
+        """Removes what somebody has left; returns None where some of it cannot be removed now."""
+        subject = deletion.subject
+        self._console.end_all_of(subject)
         own: list[str] = []
 
         def look(param: Param) -> None:
-            if _is_own(param, user_id):
+            if _is_own(param, subject):
                 own.append(param.address)
 
         await self._search.each(Pattern.parse("/**"), look)
         await self._search.end(own)
-        if self._files is not None:
-            await self._files.remove_all_of(user_id)
+        files = 0 if self._files is None else await self._files.remove_all_of(subject)
+        messages = None
+        if deletion.erases_messages and self._history is not None:
+            erased: Deferred[int | None] = Deferred()
+            self._history.erase_of(subject, erased.callback)
+            messages = await erased
+            if messages is None:
+                return None
+        deleted = Deleted(len(own), files, messages)
+        entry = self._audit.entry("person.deleted", Actor(), subject, detail=deleted.as_json())
+        await self._calls.run(self._store.deleted, subject, entry)
+        return deleted
 
     async def end_sign_in(self, who: Administrator, address: str, user_id: str, sign_in_id: str) -> None:
         """Revokes the tokens of one sign-in of a person.

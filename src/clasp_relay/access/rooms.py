@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from twisted.internet.defer import Deferred
 
 from clasp_relay.access.audit import Audit
 from clasp_relay.access.console import Administrator
+from clasp_relay.access.kept_messages import compared, find_kept, pages_of
 from clasp_relay.access.refusals import BadInput, Missing
 from clasp_relay.access.search import Search
 from clasp_relay.access.secret_files import ADMIN_SUBJECT
-from clasp_relay.core.history.reading import Asked, Page
+from clasp_relay.core.history.reading import Asked
 from clasp_relay.core.history.replays import Replays
 from clasp_relay.core.records import Param, param_bytes
 from clasp_relay.core.state.params import Params
@@ -34,6 +35,9 @@ MAX_PEOPLE = 1_000
 
 MAX_HISTORY_PAGES = 64
 """Pages of a room's history that are counted: the chat keeps fewer entries."""
+
+MAX_MESSAGE_PAGES = 512
+"""Pages of a room's history in which a reported message is looked for."""
 
 MAX_PAGE_BYTES = 128 * 1024
 """Size of the reports on one page, and of a room's bans that are shown."""
@@ -259,17 +263,9 @@ class Rooms:
             return None
         entries = size_bytes = 0
         asked = Asked(Pattern.parse(f"/chat/room/{room_id}/messages"), is_backwards=True)
-        for _ in range(MAX_HISTORY_PAGES):
-            done: Deferred[Page | None] = Deferred()
-            self._replays.reader.read(asked, done.callback)
-            page = await done
-            if page is None:
-                raise RequestError(ErrorCode.OVERLOADED, "the relay cannot read its history now; try again later")
+        async for page in pages_of(self._replays, asked, MAX_HISTORY_PAGES):
             entries += len(page.entries)
             size_bytes += sum(entry.bytes for entry in page.entries)
-            if page.is_end:
-                break
-            asked = asked._replace(before_seq=page.examined_seq)
         return {"entries": entries, "bytes": size_bytes}
 
     def _shown(self, room_id: str, tally: _Tally, history: dict[str, int] | None) -> dict[str, Any]:
@@ -304,9 +300,19 @@ class Reports:
         audit: the audit log.
         write: writes with an administrator's rights.
         now_ms: Unix ms.
+        replays: read history; None where none is kept.
     """
 
-    def __init__(self, params: Params, search: Search, audit: Audit, write: Write, now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        params: Params,
+        search: Search,
+        audit: Audit,
+        write: Write,
+        now_ms: Callable[[], int],
+        replays: Replays | None = None,
+    ) -> None:
+        self._replays = replays
         self._params = params
         self._search = search
         self._audit = audit
@@ -385,6 +391,31 @@ class Reports:
         param = self._find(report_id)
         await self._audit.record(self._audit.entry("admin.report.delete", who.actor(address), report_id))
         raise_refusal(await self._write(who, address, Set(param.address, NULL)))
+
+    async def kept(self, report_id: str) -> dict[str, Any]:
+        """Returns what the relay's history itself holds of a reported message, and how the report compares with it.
+
+        Raises:
+            Missing: there is no such report.
+            RequestError: history cannot be read now.
+        """
+        fields = fields_of(self._find(report_id).value)
+        room_id, message = fields.get("roomId"), fields.get("message")
+        msg_id = message.get("msgId") if isinstance(message, dict) else None
+        asked = f"/chat/room/{room_id}/messages"
+        if self._replays is None or not self._replays.keeping.spot(asked).signals:
+            return {"state": "off", "messages": [], "same_author": None, "same_text": None}
+        try:
+            check_address(asked)
+            is_named = isinstance(room_id, str) and isinstance(msg_id, str)
+            kept = await find_kept(self._replays, str(room_id), str(msg_id), MAX_MESSAGE_PAGES) if is_named else []
+        except RequestError as error:
+            if error.code is not ErrorCode.ADDRESS:
+                raise
+            kept = []
+        if not kept:
+            return {"state": "missing", "messages": [], "same_author": None, "same_text": None}
+        return {"state": "kept", "messages": [asdict(each) for each in kept], **compared(message, kept)}
 
     def _find(self, report_id: str) -> Param:
         param = self._params.get(f"/chat/reports/{report_id}") if "/" not in report_id else None

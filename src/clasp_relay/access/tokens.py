@@ -305,6 +305,10 @@ class TokenTable:
         """Tells whether a subject has a valid token."""
         return subject in self._by_subject
 
+    def is_user(self, subject: str) -> bool:
+        """Tells whether a subject has a valid token that is none of a guest's."""
+        return any(not self._valid[digest].guest for digest in self._by_subject.get(subject, ()))
+
     def of_subject(self, subject: str) -> list[bytes]:
         """Returns the digests of a subject's valid tokens, but for device tokens."""
         return list(self._by_subject.get(subject, ()))

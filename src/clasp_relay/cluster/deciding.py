@@ -244,9 +244,7 @@ class Deciding:
         """
         relay, params = self.relay, self.relay.params
         params.load(served.params.image())
-        for address, holder, taken_us in served.params.locks.all():
-            if holder in ledger.sessions:
-                params.locks.take(address, holder, taken_us)
+        params.load_locks(lock for lock in served.params.locks.all() if lock[1] in ledger.sessions)
         for definition, announced_us, owner in served.signals.all():
             relay.signals.register((definition,), announced_us, owner)
         if relay.keeping is not None:

@@ -74,11 +74,11 @@ class Ledger:
             raise Contradiction(f"batch {seq} is of epoch {batch.epoch}, behind one of epoch {self.epoch}")
 
     def begin(self, seq: int, digest: bytes, batch: Batch) -> None:
-        """Notes which batch is applied now; its items follow by ``apply``."""
+        """Notes which batch is applied now; its items follow by ``note``."""
         self.seq, self.digest, self.epoch = seq, digest, batch.epoch
         self.time_us = max(self.time_us, batch.time_us)
 
-    def apply(self, item: Item) -> None:
+    def note(self, item: Item) -> None:
         """Takes what an item says about relays and sessions."""
         if isinstance(item, Answered):
             known = self.sessions.get(item.session_id)

@@ -155,11 +155,14 @@ class Committer:
         keeping = self._keeping
         recorded: list[Change] = []
         accepted: list[Change | Publish] = []
+        timed: list[tuple[Change | Publish, int]] = []
         for each in changes:
             if isinstance(each, Change):
                 # A long bundle was decided in pieces; times rise in the order of the log.
                 recorded.append(each if keeping is None else keeping.timed(each))
                 accepted.append(recorded[-1])
+                if recorded[-1] is not each:
+                    timed.append((recorded[-1], recorded[-1].param.timestamp_us))
                 continue
             kept = self._kept(session, each)
             if kept is not None:
@@ -167,6 +170,8 @@ class Committer:
                 each = _signal_of(kept)  # noqa: PLW2901
             if not self.carries_signals:
                 accepted.append(each)
+                if kept is not None:
+                    timed.append((each, kept.param.timestamp_us))
             elif kept is None or each.signal is _GESTURE:
                 recorded.append(self._carried(session, each))
         if keeping is None:
@@ -174,11 +179,14 @@ class Committer:
             return accepted
         with keeping.ahead_of(recorded):
             self._record(recorded, session)
+        keeping.accepted(timed)
         return accepted
 
     def carry_out(self, session: Session, changes: Iterable[Change | Publish]) -> None:
         """Applies what was recorded, and tells everybody."""
         for change in changes:
+            if self._keeping is not None:
+                self._keeping.tells(change)
             if isinstance(change, Publish):
                 self._pass_on(session, change)
             else:

@@ -99,7 +99,10 @@ class Decider:
                 value, ttl, stamp = grant
             if lock:
                 self._permissions.check_lock(session.identity, address)
-        revision = self._next_revision(session, state, before, address, expected)
+        if before is None or expected is not None or state.holder(address) is not None:
+            revision = self._next_revision(session, state, before, address, expected)
+        else:  # the usual SET
+            revision = before.revision + 1
         if ttl is None and before is not None:
             ttl = before.ttl
         now_us = self._clock.now_us() if self._keeping is None else self._time_us(self._keeping, address)

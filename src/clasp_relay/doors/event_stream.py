@@ -2,29 +2,37 @@
 
 The HTTP side (``http.stream_api``) decides whether there is one, and hands over the connection. From then on it is a
 connection like that of any door: counted, bounded, ended as too slow, and closed in order when the relay stops.
+
+Where history is kept, the id of an event is its place there (``Keeping.position_us``), and who comes back with the id
+that it saw last is told what is kept from there on, once each and in order: what happens meanwhile is held back.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import cast
 
 from twisted.internet.interfaces import IDelayedCall
 
-from clasp_relay.core.history.replays import END_MARK
-from clasp_relay.core.ports import Frame, Kind
+from clasp_relay.core.history.keeping import Keeping
+from clasp_relay.core.history.replays import END_MARK, EndKey
+from clasp_relay.core.ports import NOT_YET, Frame, Kind
 from clasp_relay.core.relay import Relay
 from clasp_relay.core.session.sessions import Session
 from clasp_relay.doors.door import DoorCounts
+from clasp_relay.doors.handed import HandedOutbox
 from clasp_relay.doors.stream import StreamConnection
-from clasp_relay.errors import CloseCode
+from clasp_relay.errors import CloseCode, ErrorCode
+from clasp_relay.net.backlog import Batch, Close, Snapshot
 from clasp_relay.net.outbox import Outbox
 from clasp_relay.net.websocket import ClaspFactory
+from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.constants import ALL_TYPES, Signal
-from clasp_relay.wire.json_values import EventStreamCodec, event
+from clasp_relay.wire.json_values import COMMENT, EventStreamCodec, event
 from clasp_relay.wire.messages import Hello, Replay, Subscribe
 
-__all__ = ["HEARTBEAT_S", "Asked", "EventStream"]
+__all__ = ["HEARTBEAT_S", "Asked", "EventStream", "codec_of"]
 
 HEARTBEAT_S = 15.0
 """How often a comment is sent: proxies end responses that send nothing for 60 s, and who is gone is noticed."""
@@ -32,15 +40,22 @@ HEARTBEAT_S = 15.0
 RETRY = b"retry: 2000\n\n"
 """How long an EventSource waits before it connects again, in ms: shorter than a restart."""
 
-LIVE = event("live", b"{}")
-"""What follows the values that were set before."""
-
 MAX_MISSED = 10_000
-"""Signals that are sent after an interruption; as many as a REPLAY gives."""
+"""Entries that are sent after an interruption; as many as a REPLAY gives."""
+
+MIN_HELD_BYTES = 128
+"""What an event counts for at least that is held back; see ``net.backlog``."""
+
+PASSED_OVER_AT_ONCE = 64
+"""How many frames are left out in one piece: about half a millisecond of work."""
 
 _SIGNALS = ALL_TYPES & ~(1 << Signal.PARAM)
-COMMENT = b":\n\n"
+_SUBSCRIPTION = 1
 _HELLO = "hello"
+_SNAPSHOT = ("subscription", _SUBSCRIPTION)
+_LIVE, _PROBLEM = b"event: live\n", b"event: problem\n"
+_NOT_ALL = b'{"complete": false}'
+_WHOLE = event("live", b'{"complete": true}')
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,21 +79,155 @@ class Asked:
     """The id that it saw last, before it was interrupted; None for none."""
 
 
-CODEC = EventStreamCodec(END_MARK)
-"""The one that all streams share."""
+def codec_of(relay: Relay) -> EventStreamCodec:
+    """Returns what all streams of a relay speak."""
+    keeping = None if relay.replays is None else relay.keeping
+    return EventStreamCodec(END_MARK, None if keeping is None else lambda: keeping.position_us)
 
 
-class _Outbox(Outbox):
-    """Leaves out the SNAPSHOT after HELLO: the request asked for one pattern."""
+class _Way(HandedOutbox):
+    """A session's way to the outbox of its connection. Implements ``core.ports.Outbox``.
 
-    __slots__ = ()
+    While the reader is told what it missed, it holds back what happens meanwhile.
+
+    Args:
+        outbox: the connection's.
+        gate: has the turn writer, and the bound of what is held back.
+    """
+
+    def __init__(self, outbox: Outbox, gate: ClaspFactory) -> None:
+        self._outbox = self.connection_outbox = outbox
+        self._writer = gate.writer
+        self._bound_bytes = gate.limits.outbox_bytes
+        self._held: list[Frame] | None = None
+        self._held_bytes = 0
+        self._when_told: Callable[[bytes], None] = _ignore
+        self.left_out: set[object] = {_HELLO}
+        """The keys of SNAPSHOTs that are not sent: the request asked for one pattern."""
+
+    @property
+    def is_holding(self) -> bool:
+        """Whether what happens now is held back."""
+        return self._held is not None
+
+    def hold(self, when_told: Callable[[bytes], None]) -> None:
+        """Holds back what happens, until ``release``.
+
+        Args:
+            when_told: called with the event that says that the reader was told what it missed, or with none where it
+                cannot be told. It has to call ``release``.
+        """
+        self._held, self._when_told = [], when_told
+
+    def release(self, *first: Frame) -> None:
+        """Sends what was held back.
+
+        Args:
+            first: what comes before.
+        """
+        held, self._held, self._held_bytes = self._held or (), None, 0
+        for frame in (*first, *held):
+            self._outbox.put(frame)
+
+    # core.ports.Outbox
+
+    def send(self, frame: Frame) -> None:
+        """See ``core.ports.Outbox``."""
+        self._place(frame)
 
     def send_snapshot(self, key: object, frames: Iterator[bytes]) -> None:
-        """See ``Outbox``."""
-        if key != _HELLO:
-            super().send_snapshot(key, frames)
-            return
-        close = getattr(frames, "close", None)
+        """See ``core.ports.Outbox``."""
+        if key in self.left_out:
+            Snapshot(key, frames).give_up()
+        else:
+            self._place(Snapshot(key, _End(frames, self._when_told) if isinstance(key, EndKey) else frames))
+
+    def close(self, close_code: CloseCode, reason: str) -> None:
+        """See ``core.ports.Outbox``."""
+        self._place(Close(close_code, reason))
+
+    def discard(self) -> None:
+        """See ``core.ports.Outbox``."""
+        self._writer.discard(cast("Outbox", self))
+        self._held, self._held_bytes = None, 0
+        self._outbox.discard()
+
+    # HandedOutbox
+
+    def put(self, item: Frame | Batch | Snapshot | Close) -> None:
+        """Takes what the turn writer has, or what stands behind it already."""
+        if isinstance(item, Snapshot):
+            self._outbox.send_snapshot(item.key, item.frames)
+        elif isinstance(item, Close):
+            self._outbox.close(item.code, item.reason)
+        else:
+            super().put(item)
+
+    def deliver_batch(self, batch: Batch) -> None:
+        """Passes on what others get, too, as it is."""
+        if self._held is None:
+            self._outbox.put(batch)
+        else:
+            super().deliver_batch(batch)
+
+    def deliver(self, frame: Frame) -> None:
+        """Passes on one frame, or holds it back."""
+        held = self._held
+        if held is None:
+            self._outbox.put(frame)
+        elif frame.address:
+            held.append(frame)
+            self._held_bytes += max(len(frame.wire), MIN_HELD_BYTES)
+            if self._held_bytes > self._bound_bytes:
+                self._writer.counters.slow_closes += 1
+                self.discard()
+                self._outbox.send_error(ErrorCode.OVERLOADED, "too much happened while you were told what you missed")
+                self._outbox.close(CloseCode.TRY_AGAIN_LATER, "too slow")
+        elif frame.wire.startswith(_LIVE):
+            self._when_told(frame.wire)
+        else:
+            self._outbox.put(frame)
+            if frame.wire.startswith(_PROBLEM):
+                self._when_told(b"")
+
+    def abort(self) -> None:
+        """Ends the session after a fault of ours."""
+        self._outbox.abort()
+
+    def _place(self, item: Frame | Snapshot | Close) -> None:
+        writer = self._writer
+        if not (writer.runs and writer.attach(cast("Outbox", self), item)):
+            self.put(item)
+
+
+class _End:
+    """Takes the place of the last frames of a REPLAY: its end mark is all that is wanted of them.
+
+    No generator, since one that nothing was asked of does not see its end.
+
+    Args:
+        frames: what is set now, and the end mark.
+        when_told: called with the end mark.
+    """
+
+    def __init__(self, frames: Iterator[bytes], when_told: Callable[[bytes], None]) -> None:
+        self._frames = frames
+        self._when_told = when_told
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        for count, wire in enumerate(self._frames, 1):
+            if wire.startswith(_LIVE):
+                self._when_told(wire)
+            elif count % PASSED_OVER_AT_ONCE == 0:
+                return NOT_YET
+        raise StopIteration
+
+    def close(self) -> None:
+        """See ``core.ports.Outbox.send_snapshot``."""
+        close = getattr(self._frames, "close", None)
         if close is not None:
             close()
 
@@ -90,17 +239,24 @@ class EventStream(StreamConnection):
         gate: admits connections.
         counts: where the door counts.
         relay: the core.
+        codec: what all streams speak; see ``codec_of``.
         asked: what the request asked for.
     """
 
-    outbox_class = _Outbox
+    codec: EventStreamCodec
 
-    def __init__(self, gate: ClaspFactory, counts: DoorCounts, relay: Relay, asked: Asked) -> None:
-        super().__init__(gate, counts, CODEC)
+    def __init__(
+        self, gate: ClaspFactory, counts: DoorCounts, relay: Relay, codec: EventStreamCodec, asked: Asked
+    ) -> None:
+        super().__init__(gate, counts, codec)
         self.forwarded_for = asked.forwarded_for
         self._relay = relay
+        self._keeping: Keeping | None = None if relay.replays is None else relay.keeping
         self._asked = asked
         self._session: Session | None = None
+        self._way: _Way | None = None
+        self._until_us = 0
+        """The place in history up to which it is told what it missed."""
         self._beat: IDelayedCall | None = None
 
     @property
@@ -119,31 +275,79 @@ class EventStream(StreamConnection):
         return "" if self._session is None else self._session.id
 
     def begin(self, outbox: Outbox) -> None:
-        """Subscribes, and says when what was set before has been sent."""
-        session = self._session = self._relay.connect(outbox, self.address, self.codec)
+        """Begins the response; the subscription begins when no bundle is half told."""
+        way = self._way = _Way(outbox, self.gate)
+        session = self._session = self._relay.connect(way, self.address, self.codec)
         session.door = self.counts.door
-        outbox.send(Frame(self._asked.head + RETRY))
+        way.send(Frame(self._asked.head + RETRY))
         self._relay.accept(session, Hello(1, 0, "EventSource", self._asked.token), 0)
-        self._relay.accept(session, Subscribe(1, self._asked.pattern), 0)
-        if session.subscriptions:
-            if not self._replay_missed(session):
-                outbox.send(Frame(LIVE + self._id()))
-            self._beat = self.gate.reactor.callLater(HEARTBEAT_S, self._send_heartbeat)
+        self._relay.bundles.when_whole(
+            lambda: self._guarded("began a session", lambda: self._subscribe(session, way)),
+        )
+
+    def _subscribe(self, session: Session, way: _Way) -> None:
+        """Subscribes, and says when what was set before, or what was missed, has been sent."""
+        if self._way is None:
+            return  # the reader is gone
+        keeping, last_id = self._keeping, self._asked.last_id
+        is_known = keeping is not None and last_id is not None and last_id <= keeping.position_us
+        if is_known:
+            way.hold(self._told)
+            if self._keeps_params():
+                way.left_out.add(_SNAPSHOT)
+        self._relay.accept(session, Subscribe(_SUBSCRIPTION, self._asked.pattern), 0)
+        if not session.subscriptions:
+            way.close(CloseCode.POLICY_VIOLATION, "the subscription was refused")
+            return
+        self._beat = self.gate.reactor.callLater(HEARTBEAT_S, self._send_heartbeat)
+        if is_known and keeping is not None and last_id is not None:
+            self._until_us = keeping.position_us
+            self._replay(session, way, last_id)
         else:
-            outbox.close(CloseCode.POLICY_VIOLATION, "the subscription was refused")
+            way.send(Frame(event("live", b"{}" if last_id is None else _NOT_ALL, self.codec.position)))
 
-    def _replay_missed(self, session: Session) -> bool:
-        """Asks for the signals since the interruption, where there was one and history is kept."""
-        last_id = self._asked.last_id
-        if last_id is None or self._relay.replays is None:
-            return False
-        errors = session.errors
-        self._relay.accept(session, Replay(self._asked.pattern, last_id, None, MAX_MISSED, _SIGNALS), 0)
-        return session.errors == errors
+    def _keeps_params(self) -> bool:
+        """Tells whether history has all that was set, too, so that no SNAPSHOT is needed to come back."""
+        keeping = self._keeping
+        return keeping is not None and keeping.rules.keeps_all(Pattern.parse(self._asked.pattern), Signal.PARAM)
 
-    def _id(self) -> bytes:
-        """Returns the id of what is sent now: the time, from which on a REPLAY gives what comes behind."""
-        return b"" if self._relay.replays is None else b"id: %d\n\n" % self._relay.clock.now_us()
+    def _replay(self, session: Session, way: _Way, last_id: int) -> None:
+        """Asks for what was missed: what is kept behind an id."""
+        replays = self._relay.replays
+        assert replays is not None, "an id without history"
+        asked = replays.asked
+        types = ALL_TYPES if _SNAPSHOT in way.left_out else _SIGNALS
+        missed = Replay(self._asked.pattern, last_id + 1, self._until_us, MAX_MISSED, types)
+        self._relay.accept(session, missed, 0)
+        if replays.asked == asked and way.is_holding:
+            # Its limit of messages did not let it pass.
+            self._told(b"")
+
+    def _told(self, live: bytes) -> None:
+        """The reader has been sent what it missed, as far as that is kept.
+
+        Args:
+            live: what says so; empty where it could not be sent anything.
+        """
+        way = self._way
+        if way is None:
+            return
+        if live == _WHOLE:
+            way.release(Frame(event("live", b'{"complete": true}', self._until_us)))
+        elif _SNAPSHOT in way.left_out:
+            # Something is missing, so it needs what is set now, behind all that was told already.
+            way.left_out.remove(_SNAPSHOT)
+            way.release()
+            self.gate.reactor.callLater(0, self._send_state)
+        else:
+            way.release(Frame(event("live", _NOT_ALL, self._until_us)))
+
+    def _send_state(self) -> None:
+        """Sends what is set now."""
+        session, way = self._session, self._way
+        if session is not None and way is not None and session.is_live:
+            self._relay.accept(session, Subscribe(_SUBSCRIPTION, self._asked.pattern), 0)
+            way.send(Frame(event("live", _NOT_ALL, self.codec.position)))
 
     def turned_away(self, outbox: Outbox, refusal: str) -> None:
         """See the base class."""
@@ -155,12 +359,19 @@ class EventStream(StreamConnection):
     def late(self, outbox: Outbox, reason: str) -> None:
         """See the base class; the session was live at once, or was closed."""
 
+    def close(self, close_code: CloseCode, reason: str) -> None:
+        """See the base class: behind what the session was told in this turn."""
+        if self._way is None:
+            super().close(close_code, reason)
+        else:
+            self._way.close(close_code, reason)
+
     def gone(self, cause: str) -> None:
         """See the base class."""
         beat, self._beat = self._beat, None
         if beat is not None:
             beat.cancel()
-        session, self._session = self._session, None
+        session, self._session, self._way = self._session, None, None
         if session is not None:
             self._relay.disconnect(session, cause)
 
@@ -169,10 +380,14 @@ class EventStream(StreamConnection):
 
     def _send_heartbeat(self) -> None:
         self._beat = None
-        outbox = self.outbox
-        if outbox is None or outbox.is_closing:
+        outbox, session, way = self.outbox, self._session, self._way
+        if outbox is None or outbox.is_closing or session is None or way is None:
             return
-        session = self._session
-        if self.is_drained and session is not None and session.answers is None:
-            outbox.send(Frame(self._id() or COMMENT, Kind.DROP))
+        if self.is_drained and session.answers is None and not way.is_holding:
+            position = self.codec.position
+            way.send(Frame(COMMENT if position is None else b":\nid: %d\n\n" % position, Kind.DROP))
         self._beat = self.gate.reactor.callLater(HEARTBEAT_S, self._send_heartbeat)
+
+
+def _ignore(_live: bytes) -> None:
+    """Nothing is held back."""

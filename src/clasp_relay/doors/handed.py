@@ -52,6 +52,8 @@ class HandedOutbox:
     backlog: Any = True
     """What waits; never nothing, see above."""
     pending: Any = ()
+    connection_outbox: object = None
+    """The outbox of its connection, where all that it gets goes on to that one."""
 
     def put(self, item: Frame | Batch | Snapshot | Close) -> None:
         """Takes what the turn writer has. Never raises."""

@@ -19,6 +19,7 @@ from twisted.internet.protocol import DatagramProtocol
 from clasp_relay.core.ports import Frame
 from clasp_relay.core.relay import Relay
 from clasp_relay.core.session.limiter import Limiter
+from clasp_relay.core.session.sessions import Session
 from clasp_relay.doors.door import DoorCounts, Ports, WhileHandled
 from clasp_relay.doors.handed import refusal_of
 from clasp_relay.doors.osc_source import OscOutbox, OscSource, SenderAwareCodec
@@ -147,13 +148,22 @@ class OscClients:
         relay.admit(session)
         relay.observer.began(session)
         source = OscSource(session, outbox, self._gate.reactor.seconds())
-        self.subscribe(source, pattern)
+        if self._may_hear(session, pattern):
+            self.subscribe(source, pattern)
         if session.limiter is not None:
             # Of one address, whatever the number of ports that it sends from.
             limiter, users = self._limiters.get(host, (session.limiter, 0))
             session.limiter = limiter
             self._limiters[host] = (limiter, users + 1)
         return source
+
+    def _may_hear(self, session: Session, pattern: str) -> bool:
+        """Tells whether a client may be sent all of a pattern: it has not asked, so nothing is refused where not."""
+        try:
+            self._relay.permissions.check_subscribe(session.identity, Pattern.parse(self._prefix + pattern))
+        except RequestError:
+            return False
+        return True
 
     def end(self, source: OscSource, cause: str) -> None:
         """Ends the session of a client."""
@@ -168,7 +178,10 @@ class OscClients:
 
     def subscribe(self, source: OscSource, pattern: str) -> None:
         """Has a client be sent what changes at a pattern, and nothing else."""
-        self._relay.accept(source.session, Subscribe(_SUBSCRIPTION, self._prefix + pattern), 0)
+        session = source.session
+        errors = session.errors
+        self._relay.accept(session, Subscribe(_SUBSCRIPTION, self._prefix + pattern), 0)
+        self.counts.refused += session.errors - errors
 
     def take(self, source: OscSource, data: bytes) -> None:
         """Handles a packet."""
@@ -279,6 +292,8 @@ class OscDatagrams(DatagramProtocol):
         for host, port, pattern in self._clients.options.targets:
             target = self._clients.begin(host, self._sender((host, port)), pattern)
             if target is not None:
+                if not target.session.subscriptions:
+                    self._clients.refuse(host, f"its scopes do not cover {pattern} of its --osc-target")
                 self._targets.append(target)
                 self._clients.counts.clients += 1
         self._sweep = self._reactor.callLater(IDLE_S / 10, self._forget_idle)

@@ -73,8 +73,12 @@ def people_routes(people: People) -> list[Route]:
         return {"path": link.path, "secret": link.secret, "expires_at": link.expires_s}
 
     async def delete(call: Call) -> object:
-        await people.delete(call.who, call.address, call.names["user_id"])
-        return {}
+        choice = call.choice("messages", ("", "keep", "erase"))
+        if not choice:
+            raise BadInput("Say what becomes of the messages: ?messages=keep or ?messages=erase.")
+        erases = choice == "erase"
+        deleted = await people.delete(call.who, call.address, call.names["user_id"], erases_messages=erases)
+        return {"finished": deleted is not None, **({} if deleted is None else deleted.as_json())}
 
     async def end_device(call: Call) -> object:
         await people.end_sign_in(call.who, call.address, call.names["user_id"], call.names["device_id"])

@@ -43,6 +43,9 @@ def room_routes(rooms: Rooms, reports: Reports) -> list[Route]:
         found, following = await reports.page(state, None if after is None else (after[0], after[1]), call.limit())
         return page(found, following)
 
+    async def kept(call: Call) -> object:
+        return await reports.kept(call.names["id"])
+
     async def resolve(call: Call) -> object:
         await reports.resolve(call.who, call.address, call.names["id"], call.optional("note"))
         return {}
@@ -58,6 +61,7 @@ def room_routes(rooms: Rooms, reports: Reports) -> list[Route]:
         Route("POST", "rooms/{room_id}/bans", ban),
         Route("DELETE", "rooms/{room_id}/bans/{user_id}", unban),
         Route("GET", "reports", reported),
+        Route("GET", "reports/{id}/kept", kept),
         Route("POST", "reports/{id}/resolve", resolve),
         Route("DELETE", "reports/{id}", delete_report),
     ]

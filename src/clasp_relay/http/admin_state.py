@@ -23,6 +23,7 @@ from clasp_relay.access.tokens import TokenTable
 from clasp_relay.core.relay import Relay
 from clasp_relay.core.session.sessions import Session
 from clasp_relay.doors.door import Counting, DoorCounts
+from clasp_relay.doors.handed import HandedOutbox
 from clasp_relay.errors import CloseCode, Disconnect, ErrorCode, RequestError
 from clasp_relay.http.admin_api import Call, Route, page
 from clasp_relay.http.api_sessions import ApiSessions
@@ -32,7 +33,7 @@ from clasp_relay.logs.ring import LogRing
 from clasp_relay.net.outbox import Outbox
 from clasp_relay.net.websocket import ClaspFactory
 from clasp_relay.wire.address import Pattern, check_address
-from clasp_relay.wire.json_values import CODEC, value_from_json
+from clasp_relay.wire.json_values import value_from_json
 
 __all__ = ["Watched", "relay_routes", "session_routes"]
 
@@ -194,7 +195,7 @@ def session_routes(watched: Watched) -> list[Route]:
     async def doors(_call: Call) -> object:
         by_door: dict[str, list[Session]] = {}
         for session in relay.sessions.all():
-            some = by_door.setdefault(_door_of(session).removesuffix("-kept"), [])
+            some = by_door.setdefault(_door_of(session).partition("-")[0], [])
             if len(some) < MAX_SHOWN:
                 some.append(session)
         return {
@@ -259,7 +260,9 @@ def _metrics(registry: CollectorRegistry | None) -> Iterator[dict[str, Any]]:
 
 def _waiting_bytes(session: Session) -> int:
     """Returns how much was sent to a session and has not left this process, as far as that is known."""
-    outbox = session.outbox
+    outbox: object = session.outbox
+    if isinstance(outbox, HandedOutbox):
+        outbox = outbox.connection_outbox
     if not isinstance(outbox, Outbox):
         return 0
     backlog = outbox.backlog
@@ -292,8 +295,8 @@ def _name_of(watched: Watched, session: Session) -> str | None:
 
 
 def _door_of(session: Session) -> str:
-    """Returns the door that a session came in by; those of HTTP requests have no door of their own."""
-    return session.door or ("http" if session.codec is CODEC else "clasp")
+    """Returns the door that a session came in by."""
+    return "http" if session.door == "http-single" else session.door or "clasp"
 
 
 def _is_meant(watched: Watched, session: Session, needle: str) -> bool:

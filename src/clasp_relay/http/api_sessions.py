@@ -95,6 +95,7 @@ class _Client:
         address: the client's.
         ended: called when the session has ended.
         identity: as whom it speaks, where no token says so.
+        is_single: whether it is for one request.
     """
 
     def __init__(
@@ -104,6 +105,8 @@ class _Client:
         address: str,
         ended: Callable[[], None],
         identity: Identity | None = None,
+        *,
+        is_single: bool = True,
     ) -> None:
         self._relay = relay
         self._ended = ended
@@ -113,6 +116,7 @@ class _Client:
         taken for another one's."""
         self._outbox = _Outbox(self._end_told)
         self.session: Session = relay.connect(self._outbox, address, CODEC)
+        self.session.door = "http-single" if is_single else "http"
         welcome: Deferred[Answer] = Deferred()
         self._outbox.waiting.append(welcome)
         if identity is None:
@@ -405,7 +409,7 @@ class ApiSessions:
             return client
         if len(self._clients) >= MAX_HTTP_SESSIONS:
             raise RequestError(ErrorCode.OVERLOADED, "too many clients use the HTTP API; try again in a minute")
-        client = _Client(self._relay, token, address, lambda: self._forget(digest))
+        client = _Client(self._relay, token, address, lambda: self._forget(digest), is_single=False)
         if client.refusal is None:
             self._clients[digest] = client
         return client

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from http import HTTPStatus
 from importlib.resources import files
 from typing import Any
@@ -245,13 +246,8 @@ class AuthApi:
         p256dh, auth = required_text(keys, "p256dh"), required_text(keys, "auth")
         lane = address_group(self._address_of(request))
         endpoint = required_text(body, "endpoint")
-        await push.subscriptions.add(record, endpoint, p256dh, auth, lane)
-        try:
-            # The look-up may have taken as long as the client wanted.
-            self._accounts.signed_in(bearer)
-        except Refusal:
-            await push.subscriptions.remove(record.subject, endpoint)
-            raise
+        still_holds = partial(self._accounts.signed_in, bearer)
+        await push.subscriptions.add(record, endpoint, p256dh, auth, lane, still_holds)
         return answer(request, HTTPStatus.CREATED, {})
 
     @app.route("/push", methods=["DELETE"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -11,8 +12,8 @@ from twisted.protocols.policies import ProtocolWrapper
 
 from clasp_relay.access.tickets import Tickets
 from clasp_relay.core.relay import Relay
-from clasp_relay.doors.door import DoorCounts
-from clasp_relay.doors.event_stream import Asked, EventStream
+from clasp_relay.doors.door import RequestDoor
+from clasp_relay.doors.event_stream import Asked, EventStream, codec_of
 from clasp_relay.doors.handed import identity_of
 from clasp_relay.errors import DecodeError, Disconnect, ErrorCode, RequestError
 from clasp_relay.http.json_answers import bearer_of
@@ -40,13 +41,22 @@ class StreamApi:
         relay: the core.
         gate: admits connections.
         tickets: what pages present in place of a token.
+        tell_refused: is told of refused requests; see ``RequestDoor``.
     """
 
-    def __init__(self, relay: Relay, gate: ClaspFactory, tickets: Tickets) -> None:
+    def __init__(
+        self,
+        relay: Relay,
+        gate: ClaspFactory,
+        tickets: Tickets,
+        tell_refused: Callable[[str, str, str], None] = lambda *_: None,
+    ) -> None:
         self._relay = relay
         self._gate = gate
         self._tickets = tickets
-        self.counts = DoorCounts("sse")
+        self._codec = codec_of(relay)
+        self._door = RequestDoor("sse", "event streams", tell_refused)
+        self.counts = self._door.counts
         """The streams; messages are requests for one."""
 
     def open(self, request: Any, client: str, token: str | None = None) -> None:
@@ -61,15 +71,15 @@ class StreamApi:
             RequestError: the request is refused, and not answered yet: UNAUTHENTICATED, TOKEN_EXPIRED, SCOPE, PATTERN,
                 MESSAGE, OVERLOADED.
         """
-        self.counts.messages += 1
+        self._door.came()
         try:
             asked = self._asked(request, client, token)
             if not self._gate.accepts(peer_host(request.channel)):
                 raise RequestError(ErrorCode.OVERLOADED, "too many connections; try again later")
-        except RequestError:
-            self.counts.refused += 1
+        except RequestError as refusal:
+            self._door.refused(client, refusal.message)
             raise
-        _hand_over(request, EventStream(self._gate, self.counts, self._relay, asked))
+        _hand_over(request, EventStream(self._gate, self.counts, self._relay, self._codec, asked))
 
     def _asked(self, request: Any, client: str, token: str | None) -> Asked:
         pattern = Pattern.parse(_text(request, b"pattern"))

@@ -168,6 +168,12 @@ HISTORY_CHANGED = Event(
     "{path}: other history rules are in force; {gone} entries that they do not keep went",
 )
 HISTORY_UNREADABLE = Event("history.unreadable", "warn", "storage", "{path}: a REPLAY cannot be answered ({cause})")
+HISTORY_NOT_ERASED = Event(
+    "history.not_erased",
+    "warn",
+    "storage",
+    "{path}: what a deleted person said cannot be erased now ({cause}); it is tried again in a minute",
+)
 JOURNAL_DISK_LOW = Event(
     "journal.disk_low",
     "warn",
@@ -242,6 +248,12 @@ FRAME_SENT = Event("frame.sent", "trace", "net", "session {session} > {frame}")
 # Connections.
 OSC_SOURCES = Event(
     "osc.sources", "info", "net", "new OSC sources at {address}: {count}, the last one session {session}"
+)
+HTTP_REQUESTS = Event(
+    "http.requests",
+    "info",
+    "net",
+    "HTTP requests from {address} with a session of their own: {count}, the last one session {session}",
 )
 DOOR_REFUSED = Event(
     "door.refused", "warn", "net", "{door}: messages from {address} refused: {count}, the last one because: {reason}"

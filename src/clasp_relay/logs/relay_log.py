@@ -24,8 +24,11 @@ _UNLIMITED_OUTCOMES = frozenset({"Limited", "BadInput", "Busy"})
 _UNLIMITED_CALLS = frozenset({"logout", "refresh"})
 """Calls that no limit of attempts counts."""
 
-_MANY_SOURCES = frozenset({"osc", "mqtt-kept", "rules"})
-"""Where a client may be a new session with each of its messages, as with ``oscsend``, or is no client."""
+_SHORT = frozenset({"osc", "http-single"})
+"""Doors at which a client may be a new session with each of its messages, as with ``oscsend``: it is its address."""
+
+_NOT_TOLD = _SHORT | {"mqtt-kept", "rules"}
+"""Doors whose sessions have no line at their end: those, and those of nobody who is connected."""
 
 _MAX_TEXT_LENGTH = 200
 """Characters of a text that a client chose; the rest is cut off."""
@@ -61,6 +64,12 @@ class RelayLog:
                 lambda count: events.OSC_SOURCES.log(count=count, address=session.peer, session=session.id),
             )
             return
+        if session.door in _SHORT:
+            self._tally.note(
+                ("requests", session.peer),
+                lambda count: events.HTTP_REQUESTS.log(count=count, address=session.peer, session=session.id),
+            )
+            return
         events.SESSION_CONNECTED.log(
             session=session.id,
             address=session.peer,
@@ -70,7 +79,7 @@ class RelayLog:
 
     def ended(self, session: Session, cause: str) -> None:
         """See ``Observer``."""
-        if session.door in _MANY_SOURCES:
+        if session.door in _NOT_TOLD:
             return
         duration_s = round((self._clock.now_us() - session.connected_us) / 1e6, 3)
         if session.hello_us:
@@ -92,7 +101,11 @@ class RelayLog:
         )
 
     def refused(self, session: Session, refusal: RequestError) -> None:
-        """See ``Observer``."""
+        """See ``Observer``; what HTTP answers is told by its door."""
+        if session.door in _SHORT:
+            if session.door == "osc":
+                self.door_refused("OSC", session.peer, refusal.message)
+            return
         self._tally.note(
             ("refused", session.id),
             lambda count: events.SESSION_MESSAGES_REFUSED.log(
@@ -107,7 +120,7 @@ class RelayLog:
     def limited(self, session: Session) -> None:
         """See ``Observer``."""
         self._tally.note(
-            ("limited", session.id),
+            ("limited", session.door, session.peer if session.door in _SHORT else session.id),
             lambda count: events.SESSION_RATE_LIMITED.log(
                 session=session.id,
                 address=session.peer,

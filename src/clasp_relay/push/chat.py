@@ -158,7 +158,7 @@ class ChatNotices:
             self._send(subscription, notice)
 
     def _is_to_be_told(self, person: str, sender: str, notice: Notice) -> bool:
-        """Tells whether somebody belongs to a room, may read it, has no page open, and wants to hear of the sender."""
+        """Tells whether somebody belongs to a room, may read it, has no page open, and wants to hear of it."""
         try:
             visible = Pattern.parse(f"/chat/user/{person}/visible/*")
         except RequestError:
@@ -166,12 +166,23 @@ class ChatNotices:
         room = f"/chat/room/{notice.room}"
         if not self._is_set(f"{room}/members/{person}") or self._is_set(f"{room}/bans/{person}"):
             return False
-        if self._is_set(f"/chat/user/{person}/blocked/{sender}"):
+        if self._is_set(f"/chat/user/{person}/blocked/{sender}") or self._is_quiet(person, notice.room):
             return False
         pages = self._params.find(visible)
         if pages is None or any(param.value != NULL for param in pages):
             return False
         return self._may_enter(notice.room, person)
+
+    def _is_quiet(self, person: str, room: str) -> bool:
+        """Tells whether somebody has muted a room, or wants to be disturbed by nothing: what their devices share."""
+        if self._field_at(f"/chat/user/{person}/sync/{room}", b"muted") is True:
+            return True
+        status = self._field_at(f"/chat/user/{person}/profile", b"status")
+        return isinstance(status, str) and status == "dnd"
+
+    def _field_at(self, address: str, key: bytes) -> PyValue:
+        param = self._params.get(address)
+        return None if param is None else _field(param.value, key, get_field)
 
     def _is_set(self, address: str) -> bool:
         param = self._params.get(address)

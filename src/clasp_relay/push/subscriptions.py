@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from clasp_relay.access.refusals import BadInput, Busy
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.python.failure import Failure
+
+from clasp_relay.access.refusals import BadInput, Busy, Refusal
 from clasp_relay.access.store_calls import StoreCalls
 from clasp_relay.access.tokens import TokenRecord
-from clasp_relay.access.workers import Workers
+from clasp_relay.access.workers import Workers, uncancellable
 from clasp_relay.push.destinations import ForbiddenPlaceError, Places, place_of
 from clasp_relay.push.encryption import AUTH_BYTES, check_public_key, decode_base64url
 from clasp_relay.storage.push_subscriptions import PushStore, Subscription
@@ -28,6 +31,10 @@ MAX_PER_GUEST_ADDRESS = 200
 """Browsers of the guests of one client address."""
 
 _MAX_KEY = 200
+
+
+def _holds() -> None:
+    """The token holds."""
 
 
 class Subscriptions:
@@ -74,7 +81,15 @@ class Subscriptions:
         """Returns the browsers of a subject."""
         return list(self._of.get(subject, {}).values())
 
-    async def add(self, record: TokenRecord, endpoint: str, p256dh: str, auth: str, lane: str) -> None:
+    def add(
+        self,
+        record: TokenRecord,
+        endpoint: str,
+        p256dh: str,
+        auth: str,
+        lane: str,
+        still_holds: Callable[[], object] = _holds,
+    ) -> Deferred[None]:
         """Adds a browser.
 
         Args:
@@ -83,24 +98,59 @@ class Subscriptions:
             p256dh: its public key, in base64url.
             auth: its secret, likewise.
             lane: the client's address, of which a few names may be looked up at once.
+            still_holds: raises a Refusal where the token has ended meanwhile.
 
         Raises:
-            BadInput: one of them is not valid, or the relay does not send there.
-            Busy: too many browsers are known, or the store cannot be reached.
+            BadInput: the keys are not valid.
+
+        Returns:
+            a Deferred. Where it is cancelled, a browser that was not known before is not known afterwards, neither in
+            memory nor in the store. It fails with BadInput where the relay does not send there, with Busy where too
+            many browsers are known, or the store cannot be reached, and with what ``still_holds`` raises.
         """
-        key, secret = _key(p256dh, auth)
+        gone: list[Failure] = []
+
+        def note(failure: Failure) -> Failure:
+            if failure.check(CancelledError):
+                gone.append(failure)
+            return failure
+
+        work = Deferred.fromCoroutine(self._add(record, endpoint, _key(p256dh, auth), lane, still_holds, gone))
+        return uncancellable(work).addErrback(note)
+
+    async def _add(
+        self,
+        record: TokenRecord,
+        endpoint: str,
+        keys: tuple[bytes, bytes],
+        lane: str,
+        still_holds: Callable[[], object],
+        gone: Sequence[Failure],
+    ) -> None:
         try:
             await self._places.addresses(place_of(endpoint), lane)
         except ForbiddenPlaceError as error:
             raise BadInput(str(error)) from None
-        if endpoint not in self._by_endpoint:
+        if gone:
+            return
+        still_holds()  # the look-up may have taken as long as the client wanted
+        before = self._by_endpoint.get(endpoint)
+        if before is None:
             self._check_room(record)
         sign_in = record.sign_in or record.digest
-        subscription = Subscription(endpoint, record.subject, key, secret, sign_in, int(self._now_s()))
+        subscription = Subscription(endpoint, record.subject, *keys, sign_in, int(self._now_s()))
         store, calls = self._opened()
         await calls.run(store.add, subscription)
         self._forget(endpoint)
         self._note(subscription, record.made_for if record.guest else None)
+        if gone and (before is None or before.subject != record.subject):
+            await self._remove([endpoint])
+            return
+        try:
+            still_holds()
+        except Refusal:
+            await self._remove([endpoint])
+            raise
         mine = self._of[record.subject]
         await self._remove(list(mine)[: max(0, len(mine) - MAX_PER_SUBJECT)])
 
@@ -113,10 +163,16 @@ class Subscriptions:
         if len(self._by_endpoint) >= MAX_SUBSCRIPTIONS:
             raise Busy("The relay tells as many browsers as it can. Try again another day.", 86_400)
 
-    async def remove(self, subject: str, endpoint: str | None) -> None:
-        """Removes a browser of a subject; all of them where none is named."""
+    def remove(self, subject: str, endpoint: str | None) -> Deferred[None]:
+        """Removes a browser of a subject, or all where none is named; cancelling ends the waiting, not the work."""
         mine = self._of.get(subject, {})
-        await self._remove([each for each in mine if endpoint in (None, each)])
+        work = self._remove([each for each in mine if endpoint in (None, each)])
+        return uncancellable(Deferred.fromCoroutine(work))
+
+    def registered(self, subject: str) -> None:
+        """Is told that a guest is a user now: their browsers count as a user's."""
+        for endpoint in self._of.get(subject, {}):
+            self._is_guests_no_more(endpoint)
 
     async def gone(self, subscription: Subscription) -> None:
         """Removes a browser of which its push service says that it is gone, unless it has subscribed anew."""
@@ -163,15 +219,18 @@ class Subscriptions:
         subscription = self._by_endpoint.pop(endpoint, None)
         if subscription is None:
             return
-        guest_address = self._guests.pop(endpoint, None)
-        if guest_address is not None:
-            self._by_address -= Counter([guest_address])
+        self._is_guests_no_more(endpoint)
         mine = self._of[subscription.subject]
         del mine[endpoint]
         if not mine:
             del self._of[subscription.subject]
         if not self._by_endpoint:
             self.changed()
+
+    def _is_guests_no_more(self, endpoint: str) -> None:
+        guest_address = self._guests.pop(endpoint, None)
+        if guest_address is not None:
+            self._by_address -= Counter([guest_address])
 
 
 def _key(p256dh: str, auth: str) -> tuple[bytes, bytes]:

@@ -20,7 +20,7 @@ from clasp_relay.storage.users import (
     ResetGone,
 )
 
-__all__ = ["AdminStore", "Decided", "Person", "PersonFacts"]
+__all__ = ["AdminStore", "Decided", "Deletion", "Person", "PersonFacts"]
 
 _USERS = (
     "SELECT id, username, 0, created_at, EXISTS (SELECT 1 FROM administrators WHERE user_id = id),"
@@ -65,6 +65,14 @@ class Decided(NamedTuple):
     administrators: frozenset[str]
     disabled: frozenset[str]
     choices: Mapping[str, str]
+
+
+class Deletion(NamedTuple):
+    """Somebody who was deleted, and of whom something may be left outside of ``users.db``."""
+
+    subject: str
+    erases_messages: bool
+    """Whether history keeps nothing of what they said."""
 
 
 class AdminStore:
@@ -215,8 +223,15 @@ class AdminStore:
             )
             self._db.execute("UPDATE tokens SET username = ? WHERE subject = ?", (username, user_id))
 
-    def delete(self, user_id: str, entry: AuditEntry) -> None:
+    def delete(self, user_id: str, entry: AuditEntry, *, erases_messages: bool) -> None:
         """Deletes a user or guest with tokens, addresses and rights. The id is given to nobody else.
+
+        What is elsewhere is left to the relay, see ``deletions``.
+
+        Args:
+            user_id: who.
+            entry: for the audit log.
+            erases_messages: whether history is to keep nothing of what they said.
 
         Raises:
             PersonGone: there is no such person.
@@ -230,7 +245,21 @@ class AdminStore:
                 "UPDATE device_tokens SET revoked_at = ? WHERE subject = ? AND revoked_at IS NULL",
                 (entry.at_s, user_id),
             )
+            self._db.execute("DELETE FROM push_subscriptions WHERE subject = ?", (user_id,))
             self._db.execute("INSERT OR IGNORE INTO retired_ids VALUES (?, ?)", (user_id, entry.at_s))
+            self._db.execute(
+                "INSERT OR REPLACE INTO deletions VALUES (?, ?, ?)", (user_id, erases_messages, entry.at_s)
+            )
+
+    def deletions(self) -> list[Deletion]:
+        """Returns whose params, files and messages have not been looked after yet, the oldest first."""
+        rows = self._db.execute("SELECT subject, erases_messages FROM deletions ORDER BY asked_at, subject")
+        return [Deletion(subject, bool(erases)) for subject, erases in rows]
+
+    def deleted(self, user_id: str, entry: AuditEntry) -> None:
+        """Notes that nothing is left of somebody who was deleted."""
+        with self._changing(entry):
+            self._db.execute("DELETE FROM deletions WHERE subject = ?", (user_id,))
 
     def add_reset(self, user_id: str, digest: bytes, expires_s: int, entry: AuditEntry) -> None:
         """Adds a one-time link for a new password, in the place of the one before.

@@ -250,10 +250,21 @@ class FileStore:
         except FileNotFoundError:
             return None
 
-    def remove(self, file_id: str) -> bool:
-        """Removes a file and its record; tells whether there was a record."""
+    def remove(self, file_id: str) -> StoredFile | None:
+        """Removes a file and its record; returns the record, None where there was none."""
         (self._folder / file_id).unlink(missing_ok=True)
-        return self._db.execute("DELETE FROM files WHERE id = ?", (file_id,)).rowcount > 0
+        file = self.find(file_id)
+        self._db.execute("DELETE FROM files WHERE id = ?", (file_id,))
+        return file
+
+    def give_to_account(self, subject: str) -> list[FileUse]:
+        """Makes the files of a guest those of an account; returns what they took while they were a guest's."""
+        guests = "subject = ? AND origin <> x''"
+        query = f"SELECT subject, origin, COUNT(*), SUM(charged) FROM files WHERE {guests} GROUP BY origin"  # noqa: S608
+        used = [FileUse(*row) for row in self._db.execute(query, (subject,))]
+        if used:
+            self._db.execute(f"UPDATE files SET origin = x'' WHERE {guests}", (subject,))  # noqa: S608
+        return used
 
     def unread_since(self, before_s: int, limit: int) -> list[StoredFile]:
         """Returns files that were read before a time for the last time, the longest unread first."""

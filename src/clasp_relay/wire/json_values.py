@@ -12,7 +12,7 @@ import base64
 import binascii
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NoReturn
 
 from clasp_relay.errors import DecodeError, ErrorCode, RequestError
@@ -22,6 +22,7 @@ from clasp_relay.wire.values import PyValue, check_keys, decode_value, encode_va
 
 __all__ = [
     "CODEC",
+    "COMMENT",
     "EVENT_STREAM",
     "EventStreamCodec",
     "JsonCodec",
@@ -31,6 +32,9 @@ __all__ = [
     "to_json",
     "value_from_json",
 ]
+
+COMMENT = b":\n\n"
+"""What a reader of an event stream takes no note of."""
 
 _FLOATS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
@@ -149,47 +153,64 @@ class EventStreamCodec(JsonCodec):
 
     Args:
         end_mark: the address of the event that ends a REPLAY; it says that what comes then is live.
+        position: returns the place in history of what is encoded, which becomes its id; None where nothing is kept.
     """
 
-    def __init__(self, end_mark: str = "") -> None:
+    def __init__(self, end_mark: str = "", position: Callable[[], int] | None = None) -> None:
         self._end_mark = end_mark
+        self._position = position
 
     def set(self, address: str, value: Value, revision: int, lock: bool, unlock: bool, ttl: int | None, /) -> bytes:
         """See ``core.ports.Codec``."""
-        return event("set", super().set(address, value, revision, lock, unlock, ttl))
+        return event("set", super().set(address, value, revision, lock, unlock, ttl), self.position)
 
     def publish(self, message: Publish, /) -> bytes:
         """See ``core.ports.Codec``."""
         if message.address == self._end_mark and message.value is not None:
-            mark = decode_value(message.value)
-            is_complete = isinstance(mark, dict) and mark.get("complete") is True
-            return event("live", _json({"complete": is_complete}))
+            return _live(decode_value(message.value))
         value = None if message.value is None else to_json(message.value)
         kind = message.signal.name.lower()
-        return event("publish", _json({"address": message.address, "signal": kind, "value": value}))
+        return event("publish", _json({"address": message.address, "signal": kind, "value": value}), self.position)
+
+    @property
+    def position(self) -> int | None:
+        """The id of what is encoded now; None where there are none."""
+        return None if self._position is None else self._position()
 
     def encode(self, message: Message, /) -> bytes:
         """See ``core.ports.Codec``; other answers than ERRORs become a comment."""
-        return event("problem", super().encode(message)) if isinstance(message, Error) else b":\n\n"
+        return event("problem", super().encode(message)) if isinstance(message, Error) else COMMENT
 
     def snapshot(self, params: Iterable[SnapshotParam], /) -> Iterator[bytes]:
-        """See ``core.ports.Codec``: an event for each param, as for a change."""
+        """See ``core.ports.Codec``: an event for each param, as for a change.
+
+        Without an id: what happens while a snapshot waits for its socket follows it, and must not seem to be seen.
+        """
         for param in params:
-            yield self.set(param.address, param.value, param.revision, False, False, None)
+            shown = {"address": param.address, "value": to_json(param.value), "revision": param.revision}
+            yield event("set", _json(shown))
 
 
 EVENT_STREAM = EventStreamCodec()
 """The one that all event streams share."""
 
 
-def event(kind: str, data: bytes) -> bytes:
+def event(kind: str, data: bytes, position: int | None = None) -> bytes:
     """Returns one Server-Sent Event.
 
     Args:
         kind: its type.
         data: JSON, which has no line breaks.
+        position: its id; None for none.
     """
-    return b"event: %s\ndata: %s\n\n" % (kind.encode("ascii"), data)
+    made = b"event: %s\ndata: %s\n\n" % (kind.encode("ascii"), data)
+    return made if position is None else b"id: %d\n%s" % (position, made)
+
+
+def _live(mark: PyValue) -> bytes:
+    """Returns what the end mark of a REPLAY becomes, of several marks the last one."""
+    about = mark if isinstance(mark, dict) else {}
+    return COMMENT if about.get("more") is True else event("live", _json({"complete": about.get("complete") is True}))
 
 
 def _json(shown: dict[str, Any]) -> bytes:

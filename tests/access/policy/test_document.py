@@ -3,7 +3,15 @@
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.access.limits import RateLimits
-from clasp_relay.access.policy.document import Anonymous, Document, FailureLimit, GuestIds, MessageRate, parse_document
+from clasp_relay.access.policy.document import (
+    Anonymous,
+    Bounds,
+    Document,
+    FailureLimit,
+    GuestIds,
+    MessageRate,
+    parse_document,
+)
 from clasp_relay.errors import StartError
 from clasp_relay.wire.values import PyValue
 
@@ -89,6 +97,7 @@ class ReadingTests(SynchronousTestCase):
             "keep_hidden": True,
             "failures": {"max": 5, "window_secs": 60},
             "message": "No.",
+            "within": {"bytes": 99, "characters": {"text": 5}},
         }
         document = parse_document(
             {
@@ -113,6 +122,7 @@ class ReadingTests(SynchronousTestCase):
         self.assertEqual(
             (read.stamp.field, read.stamp.value.text, read.stamp.outlives_null), (b"by", "{session}", False)
         )
+        self.assertEqual(read.within, Bounds(99, ((b"text", 5),)))
         self.assertEqual(read.failures, FailureLimit(5, 60_000_000))
         self.assertEqual((read.message, read.keep_hidden, read.is_any), ("No.", True, False))
 
@@ -170,6 +180,13 @@ class ReadingTests(SynchronousTestCase):
             ({"write_rules": [{"path": "/a"}, {"path": "/a", "check": []}]}, "write_rules[1].check: is not known here"),
             ({"write_rules": [{"path": "/a", "mode": "none"}]}, "write_rules[0].mode: must be one of all, any"),
             ({"write_rules": [{"path": "/a", "allow_null_write": "yes"}]}, "write_rules[0].allow_null_write"),
+            ({"write_rules": [{"path": "/a", "within": {}}]}, "write_rules[0].within: needs bytes or characters"),
+            ({"write_rules": [{"path": "/a", "within": {"bytes": 0}}]}, "write_rules[0].within.bytes: must be from 1"),
+            ({"write_rules": [{"path": "/a", "within": {"byte": 1}}]}, "write_rules[0].within.byte: is not known here"),
+            (
+                {"write_rules": [{"path": "/a", "within": {"characters": {"x": "5"}}}]},
+                "write_rules[0].within.characters.x: must be a whole number",
+            ),
             ({"write_rules": [{"path": "/a", "checks": [{"type": "nope"}]}]}, "write_rules[0].checks[0].type"),
             ({"write_rules": [{"path": "/a", "pre_checks": [{}]}]}, "write_rules[0].pre_checks[0].type: is missing"),
             (

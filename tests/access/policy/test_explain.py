@@ -207,11 +207,15 @@ class ExplainTests(SynchronousTestCase):
             "write_rules": [
                 {"path": "/plan/{user}", "owner": "{user}", "lock": True},
                 {"path": "/say", "stamp": {"field": "by", "publish": True}},
+                {"path": "/note", "within": {"bytes": 20, "characters": {"text": 3}}},
             ],
         }
         self.world = World(Policy.from_document(document))
         self.assertIn("  gets past a lock: ann", self.write("bob", "/plan/ann", 1).lines)
         self.assertNotIn("lock: refused (ERROR 403)", self.write("bob", "/plan/ann", 1).lines)
+        said = self.write("bob", "/note", {"text": "long"})
+        self.assertIn("  at most 20 bytes, 3 characters in 'text'", said.lines)
+        self.assertEqual((said.allowed, said.lines[0][-14:]), (False, "4 (ERROR 402)".rjust(14)))
         lines = self.write("bob", "/say", {}).lines
         self.assertEqual(lines[-2:], ("lock: refused (ERROR 403)", "stored as: {'by': 'bob'}"))
         self.assertEqual(

@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.access.policy import Policy
 from clasp_relay.access.policy.history import HistoryRules, open_entries, with_max_age
-from clasp_relay.core.history.rules import NOWHERE, Limits
+from clasp_relay.core.history.rules import NOWHERE, Erasure, Limits
 from clasp_relay.core.records import Change, ChangeKind, Param, no_param
 from clasp_relay.errors import StartError
 from clasp_relay.wire.address import Pattern
@@ -85,6 +85,33 @@ class ParseTests(SynchronousTestCase):
             entry = {"path": "/r/{room}/messages", "per": ["room"], key: MESSAGES[key]}
             with self.subTest(key=key), self.assertRaisesRegex(StartError, f"{key}: needs max_count"):
                 rules_of(entry)
+
+
+class KeepsAllTests(SynchronousTestCase):
+    """Whether all of a pattern is kept."""
+
+    def test_pattern_has_to_be_covered(self) -> None:
+        """By a rule without exceptions, and by no rule before it that keeps less."""
+        params = {"path": "/a/**", "signals": ["param", "event"]}
+        some = {"path": "/a/b/*", "signals": ["param"]}
+        less = {"path": "/a/*/x", "signals": ["event"]}
+        unless: dict[str, PyValue] = {**MESSAGES, "path": "/a/{room}/messages", "signals": ["param"]}
+        for rules, pattern, expected in (
+            ([params], "/a/**", True),
+            ([params], "/a/b", True),
+            ([params], "/**", False),
+            ([some, params], "/a/**", True),
+            ([some], "/a/b/*", True),
+            ([some], "/a/b/**", False),
+            ([less, params], "/a/**", False),
+            ([less, params], "/a/*/y", True),
+            ([unless, params], "/a/**", False),
+            ([unless, params], "/a/b/y", True),
+            ([], "/a/b", False),
+        ):
+            with self.subTest(rules=rules, pattern=pattern):
+                self.assertIs(rules_of(*rules).keeps_all(Pattern.parse(pattern), Signal.PARAM), expected)
+        self.assertTrue(HistoryRules(open_entries()).keeps_all(Pattern.parse("/**"), Signal.PARAM))
 
 
 class SpotTests(SynchronousTestCase):
@@ -181,6 +208,16 @@ class SpotTests(SynchronousTestCase):
             self.assertNotEqual(rules_of({**MESSAGES, **change}).fingerprint, same.fingerprint)
 
 
+def is_waived(rules: HistoryRules, change: Change, world: World) -> bool:
+    """Tells whether a change is not kept, as ``Keeping`` asks."""
+    return rules.is_waived(change, rules.spot(change.param.address), world, 1)
+
+
+def erasures(rules: HistoryRules, change: Change, world: World) -> tuple[Erasure, ...]:
+    """Returns what a change erases, as ``Keeping`` asks."""
+    return rules.erasures(change, rules.spot(change.param.address), world, 1)
+
+
 class ErasureTests(SynchronousTestCase):
     """What goes, and when."""
 
@@ -191,7 +228,7 @@ class ErasureTests(SynchronousTestCase):
 
     def erased(self, change: Change, rules: HistoryRules | None = None) -> list[str]:
         """Returns the keys that a change erases."""
-        found = (rules or self.rules).erasures(change, self.world, 1)
+        found = erasures(rules or self.rules, change, self.world)
         return [erasure.key for erasure in found if erasure.applies is None]
 
     def test_null_of_a_session_erases_the_room(self) -> None:
@@ -204,11 +241,11 @@ class ErasureTests(SynchronousTestCase):
 
     def test_unless_waives_and_erases(self) -> None:
         """As long as it holds nothing is kept, and what was kept goes when it begins to hold."""
-        self.assertFalse(self.rules.is_waived(event({"text": "x"}), self.world, 1))
-        self.assertFalse(rules_of({"path": "/r/**"}).is_waived(event({"text": "x"}), self.world, 1))
+        self.assertFalse(is_waived(self.rules, event({"text": "x"}), self.world))
+        self.assertFalse(rules_of({"path": "/r/**"}).spot("/r/a/messages").is_conditional)
         self.world.put("/r/a/meta", {"history": False})
-        self.assertTrue(self.rules.is_waived(event({"text": "x"}), self.world, 1))
-        self.assertFalse(self.rules.is_waived(event({}, address="/r/b/messages"), self.world, 1))
+        self.assertTrue(is_waived(self.rules, event({"text": "x"}), self.world))
+        self.assertFalse(is_waived(self.rules, event({}, address="/r/b/messages"), self.world))
         self.assertEqual(self.erased(write("/r/a/meta", {"history": False})), ["0:a"])
         self.world.put("/r/a/meta", {"history": True})
         self.assertEqual(self.erased(write("/r/a/meta", {"history": True})), [])
@@ -217,20 +254,20 @@ class ErasureTests(SynchronousTestCase):
         """It is about the one that is written."""
         unless: PyValue = [{"type": "value_field_equals", "field": "type", "value": "typing"}]
         rules = rules_of({**MESSAGES, "unless": unless})
-        self.assertTrue(rules.is_waived(event({"type": "typing"}), self.world, 1))
-        self.assertFalse(rules.is_waived(event({"type": "text"}), self.world, 1))
+        self.assertTrue(is_waived(rules, event({"type": "typing"}), self.world))
+        self.assertFalse(is_waived(rules, event({"type": "text"}), self.world))
         both: PyValue = [{"type": "any_of", "checks": [*unless, {"type": "state_null", "lookup": "/r/{room}/meta"}]}]
         rules = rules_of({**MESSAGES, "unless": both})
         self.assertEqual(self.erased(write("/r/a/meta", {"x": 1}), rules), [])
         param = write("/r/a/messages", {"type": "typing"})
-        self.assertTrue(rules.is_waived(param, self.world, 1))
+        self.assertTrue(is_waived(rules, param, self.world))
         nothing = event(1)._replace(message=Publish("/r/a/messages"))
         self.world.put("/r/a/meta", {})
-        self.assertFalse(rules.is_waived(nothing, self.world, 1))
+        self.assertFalse(is_waived(rules, nothing, self.world))
 
     def test_delete_erases_its_target_and_that_ones_edits(self) -> None:
         """Of its author; deletes stay."""
-        (erasure,) = self.rules.erasures(event({"type": "delete", "msgId": "d", "targetId": "m"}), self.world, 1)
+        (erasure,) = erasures(self.rules, event({"type": "delete", "msgId": "d", "targetId": "m"}), self.world)
         assert erasure.applies is not None
         self.assertEqual((erasure.key, erasure.word), ("0:a", encode_value("m")))
         cases = (
@@ -250,12 +287,12 @@ class ErasureTests(SynchronousTestCase):
         """Nor where the rule knows no deletes."""
         for value in ({"type": "text", "targetId": "m"}, {"type": "delete"}, {"type": "delete", "targetId": 7}, "x"):
             with self.subTest(value=value):
-                self.assertEqual(self.rules.erasures(event(value), self.world, 1), ())
+                self.assertEqual(erasures(self.rules, event(value), self.world), ())
         delete = event({"type": "delete", "targetId": "m"})
-        self.assertEqual(rules_of({"path": "/r/**"}).erasures(delete, self.world, 1), ())
-        self.assertEqual(self.rules.erasures(event({}, address="/s"), self.world, 1), ())
+        self.assertEqual(erasures(rules_of({"path": "/r/**"}), delete, self.world), ())
+        self.assertEqual(erasures(self.rules, event({}, address="/s"), self.world), ())
         nothing = delete._replace(message=Publish("/r/a/messages"))
-        self.assertEqual(self.rules.erasures(nothing, self.world, 1), ())
+        self.assertEqual(erasures(self.rules, nothing, self.world), ())
 
     def test_role_counts_where_the_relay_alone_sets_it(self) -> None:
         """Anybody could write it elsewhere."""
@@ -271,7 +308,7 @@ class ErasureTests(SynchronousTestCase):
         rule: PyValue = {"path": "/r/{room}/messages", "stamp": stamp}
         delete = event({"type": "delete", "targetId": "m", "role": "creator"}, by="cleo")
         for document, is_erased in (({"write_rules": [rule]}, True), ({}, False)):
-            (erasure,) = rules_of(MESSAGES, **document).erasures(delete, self.world, 1)
+            (erasure,) = erasures(rules_of(MESSAGES, **document), delete, self.world)
             assert erasure.applies is not None
             self.assertIs(erasure.applies(event({"msgId": "m"})), is_erased)
 

@@ -649,3 +649,119 @@ class MarkTests(SynchronousTestCase):
                     self.assertEqual(here.set("mia", address, {"name": "Mia"}), {"name": "Mia", "userId": "mia"})
                     self.assertEqual(here.code("mia", address, {"userId": "carol"}), ErrorCode.POLICY)
                     self.assertEqual(here.code("mia", address, None), 0)
+
+
+FREE = {
+    # An event; a frame bounds it.
+    "/chat/room/{roomId}/messages",
+    "/chat/room/{roomId}/video/signal/{sid}",
+    "/chat/room/{roomId}/history/**",
+    # Nothing but a null is written there.
+    "/chat/room/{roomId}/reactions/**",
+    "/chat/registry/ns-meta/__auth",
+    "/chat/requests/**",
+    "/**",
+}
+"""Paths of the packaged policies whose values need no bound."""
+
+TEXTS = {
+    "/chat/room/r/meta": ("name", "description", "creatorName", "namespace", "type", "passwordHash", "passwordSalt"),
+    "/chat/room/r/admin/mia": ("role",),
+    "/chat/room/r/bans/mia": ("name", "reason"),
+    "/chat/room/r/presence/mia": ("name", "avatarColor"),
+    "/chat/room/r/typing/mia": ("name",),
+    "/chat/room/r/members/mia": ("name",),
+    "/chat/room/r/crypto/proof/mia": ("hash",),
+    "/chat/room/r/video/presence/s": ("name", "avatarColor"),
+    "/chat/registry/rooms/r": ("name", "creatorName", "namespace", "type"),
+    "/chat/registry/ns/a/b/r": ("name", "creatorName", "namespace", "type"),
+    "/chat/registry/ns-meta/a": ("description", "icon", "creatorName"),
+    "/chat/registry/ns-meta/a/__auth": ("passwordHash", "passwordSalt"),
+    "/chat/user/mia/profile": ("name", "avatarColor", "status"),
+    "/chat/user/mia/friends/gus": ("name", "avatarColor"),
+    "/chat/user/mia/blocked/gus": ("name",),
+    "/chat/user/mia/devices/d": ("name",),
+    "/chat/user/mia/sync/r": ("name", "peerName"),
+    "/chat/user/gus/dms/r": ("fromName",),
+    "/chat/reports/n": ("reason", "from"),
+    "/chat/requests/gus/mia": ("text", "fromName", "fromColor", "type"),
+}
+"""The texts that clients of the chat write for people, by an address where they do (``docs/chat-operations.md``)."""
+
+
+class BoundsTests(SynchronousTestCase):
+    """How large a value may be."""
+
+    def test_value_beyond_the_bounds_is_refused(self) -> None:
+        """With what is too large; characters are counted, not bytes, and what is no text counts by its bytes."""
+        here = world({"path": "/a", "within": {"bytes": 60, "characters": {"text": 5}}, "message": "No."})
+        for value, reason in (
+            ({"text": "12345"}, ""),
+            ({"text": "äöü€𝄞"}, ""),
+            ({"text": "123456"}, "'text' in the value may have 5 characters at most, and has 6"),
+            ({"text": [1, 2, 3]}, "'text' in the value may have 5 characters at most, and has 30"),
+            ({"text": True, "other": "1234567"}, ""),
+            ({"other": "x" * 60}, "the value may take 60 bytes at most, and has 73"),
+            ("123456", ""),
+            (None, ""),
+        ):
+            with self.subTest(value=value):
+                for is_publish in (False, True):
+                    try:
+                        here.asked("alice", "/a", value, is_publish=is_publish)
+                        said, code = "", None
+                    except RequestError as error:
+                        said, code = error.message, error.code
+                    self.assertEqual((said, code), (reason, ErrorCode.VALUE if reason else None))
+
+    def test_remembered_answer_bounds_nothing(self) -> None:
+        """Each value is looked at."""
+        here = world({"path": "/a", "within": {"characters": {"text": 5}}, "checks": [IS_MAP]})
+        memory = Memory()
+        for text, code in (("ok", 0), ("too long", ErrorCode.VALUE), ("ok", 0)):
+            request = WriteRequest("alice", "/a", encode_value({"text": text}))
+            try:
+                here.policy.write_rules.decide(request, here, here.now_us, memory)
+                found = 0
+            except RequestError as error:
+                found = int(error.code)
+            self.assertEqual(found, code)
+
+    def test_administrator_is_not_bounded(self) -> None:
+        """As by no other part of a rule."""
+        here = world({"path": "/a", "within": {"bytes": 1}})
+        request = WriteRequest("root", "/a", encode_value("long"), is_admin=True)
+        self.assertEqual(here.policy.write_rules.decide(request, here, 0).grant.value, encode_value("long"))
+
+    def test_packaged_policies_bound_what_clients_write(self) -> None:
+        """Every rule has a bound, but for those that need none."""
+        for name in ("chat", "chat-compat"):
+            for rule in scene(name).policy.document.write_rules:
+                with self.subTest(policy=name, path=rule.path.text):
+                    self.assertEqual(rule.within is None, rule.path.text in FREE)
+
+    def test_packaged_policies_bound_every_text(self) -> None:
+        """In both: as many characters as there may be, of four bytes each, and not one more."""
+        for name in ("chat", "chat-compat"):
+            here = scene(name)
+            for address, fields in TEXTS.items():
+                found = here.policy.write_rules.find(address)
+                assert found is not None, (name, address)
+                within = found[0].within
+                assert within is not None, (name, address)
+                bounds = dict(within.characters)
+                for field in fields:
+                    with self.subTest(policy=name, address=address, field=field):
+                        most = bounds[field.encode()]
+                        self.assertIsNone(within.problem(encode_value({field: "𝄞" * most})))
+                        problem = within.problem(encode_value({field: "x" * (most + 1)})) or ""
+                        self.assertIn(f"{field!r} in the value may have {most} characters at most", problem)
+
+    def test_request_of_a_stranger_has_500_characters(self) -> None:
+        """Under both policies, whoever sends it."""
+        for name in ("chat", "chat-compat"):
+            here = scene(name)
+            for count, code in ((500, 0), (501, ErrorCode.VALUE)):
+                with self.subTest(policy=name, count=count):
+                    said: PyValue = {"type": "dm", "fromId": "mia", "text": "x" * count}
+                    self.assertEqual(here.code("mia", "/chat/requests/gus/mia", said), code)

@@ -60,6 +60,24 @@ class KeepingTests(SynchronousTestCase):
         self.keeping.begin(START_US)
         self.assertEqual(self.keeping.next_us(), START_US + 9_000_001)
 
+    def test_position_is_up_to_where_all_was_told(self) -> None:
+        """Of a bundle up to the member that is told, also where others' changes are told between two of them."""
+        self.assertEqual(self.keeping.position_us, 0)
+        self.keeping.next_us()
+        self.assertEqual(self.keeping.position_us, START_US)
+        members = [Publish("/kept/a"), Publish("/kept/b")]
+        self.keeping.accepted([(each, self.keeping.next_us()) for each in members])
+        self.assertEqual(self.keeping.position_us, START_US)
+        self.keeping.next_us()
+        self.keeping.tells(members[0])
+        self.assertEqual(self.keeping.position_us, START_US + 1)
+        self.keeping.tells(Publish("/kept/c"))
+        self.keeping.tells(members[1])
+        self.assertEqual(self.keeping.position_us, START_US + 3)
+        with self.keeping.replaying(Change(no_param("/kept/a", "w", "", START_US + 1))):
+            self.assertEqual(self.keeping.position_us, START_US + 1)
+        self.assertEqual(self.keeping.position_us, START_US + 3)
+
     def test_signal_gets_its_time(self) -> None:
         """Unless the rule is waived: then it stays as it was sent."""
         session = memory_session(subject="ann")

@@ -99,6 +99,16 @@ class MemoryHistoryTests(SynchronousTestCase):
         self.client.send(Set("/r/b/meta", value(None)))
         self.assertEqual(self.history.count, 0)
 
+    def test_what_somebody_said_is_erased(self) -> None:
+        """Wherever it was; what others said stays."""
+        self.say({"msgId": "m"})
+        self.say(1, "/r/b/m")
+        counts: list[int | None] = []
+        self.history.erase_of("nobody", counts.append)
+        self.assertEqual((counts, self.history.count), ([0], 2))
+        self.history.erase_of(self.client.session.identity.subject, counts.append)
+        self.assertEqual((counts, self.history.count, self.values()), ([0, 2], 0, []))
+
     def test_page_is_bounded(self) -> None:
         """In entries."""
         world = World(history=rules_of({"path": "/r/*/m"}))

@@ -17,7 +17,7 @@ class ReservedTests(SynchronousTestCase):
     def test_nothing_is_reserved_at_first(self) -> None:
         """Nor once a bundle is decided and carried out."""
         for _ in range(2):
-            self.assertFalse(self.reserved)
+            self.assertFalse(self.reserved.is_used)
             self.assertNotIn("/a", self.reserved)
             self.assertFalse(self.reserved.any_is_read(["/a", "/b"]))
             self.reserved.begin_writes([Param("/a", b"\x00" * 10, 1, "", 0), Param("/b", b"\x00", 1, "", 0)])
@@ -25,7 +25,7 @@ class ReservedTests(SynchronousTestCase):
             self.assertGreater(self.reserved.more_bytes, 11)
             self.reserved.read("/b")
             self.reserved.read(Pattern.parse("/c/*"))
-            self.assertTrue(self.reserved)
+            self.assertTrue(self.reserved.is_used)
             self.reserved.end_writes()
             self.assertEqual((self.reserved.more_params, self.reserved.more_bytes), (0, 0))
             self.reserved.end_reads()

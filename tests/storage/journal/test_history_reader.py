@@ -18,7 +18,7 @@ from clasp_relay.core.history.memory import MemoryHistory
 from clasp_relay.core.history.reading import MAX_SEQ, PAGE_ROWS, Asked, Page
 from clasp_relay.core.records import Change, ChangeKind, Param, no_param
 from clasp_relay.core.state.params import ParamLimits, Params
-from clasp_relay.storage.journal import history_reader
+from clasp_relay.storage.journal import history_reader, history_table
 from clasp_relay.storage.journal.history_reader import HistoryReader, KnownKeys, read_page
 from clasp_relay.storage.journal.journal_file import Entry, JournalFile
 from clasp_relay.storage.journal.journal_log import JournalLog
@@ -253,6 +253,10 @@ class PageTests(SynchronousTestCase):
             self.assertLess(page.examined_bytes, 3 * 200 + 300)
 
 
+def _nothing() -> None:
+    """Nobody waits for it."""
+
+
 class HistoryReaderTests(TestCase):
     timeout = 60
 
@@ -336,6 +340,48 @@ class HistoryReaderTests(TestCase):
         self.patch(history_reader, "read_page", lambda *_: 1 // 0)
         self.assertIsNone((yield self.read()))
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def erase(self, subject: str) -> Deferred[int | None]:
+        """Erases what somebody said."""
+        done: Deferred[int | None] = Deferred()
+        self.reader.erase_of(subject, done.callback)
+        return done
+
+    @inlineCallbacks
+    def test_what_somebody_said_is_erased(self) -> Steps:
+        """Also what is not recorded yet, in as many pieces as it takes."""
+        self.patch(history_table, "ERASED_AT_ONCE", 2)
+        for number, subject in enumerate("abaab"):
+            self.log.append((Change(Param("/p/a", encode_value(number), 1, "w", START_US, subject=subject)),), _nothing)
+        self.assertEqual((yield self.erase("a")), 2)  # of its three the rule keeps two
+        page = yield self.read()
+        self.assertEqual({entry.change.param.subject for entry in page.entries}, {"b"})
+        self.assertEqual((yield self.erase("nobody")), 0)
+
+    @inlineCallbacks
+    def test_what_cannot_be_erased_is_told(self) -> Steps:
+        """With the file's name; a fault of ours with its traceback; nobody waits for ever."""
+        self.log.append((Change(Param("/p/a", encode_value(1), 1, "w", START_US, subject="a")),), _nothing)
+        yield self.log.recorded()
+        yield self.log.run(
+            lambda file: file._db.execute(
+                "CREATE TRIGGER no BEFORE DELETE ON history BEGIN SELECT RAISE(ABORT, 'no'); END"
+            )
+        )
+        with capturedLogs() as logged:
+            self.assertIsNone((yield self.erase("a")))
+        self.assertIn("cannot be erased now (no)", str(logged[0]["log_format"].format(**logged[0])))
+        self.patch(history_reader, "_erase_some", lambda *_: 1 // 0)
+        self.assertIsNone((yield self.erase("a")))
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.reader.close()
+        self.assertIsNone((yield self.erase("a")))
+
+    @inlineCallbacks
+    def test_lost_journal_erases_nothing(self) -> Steps:
+        """Whoever waits is told."""
+        self.patch(self.log, "lost", "journal.db: no")
+        self.assertIsNone((yield self.erase("a")))
 
     @inlineCallbacks
     def test_closed_reader_reads_nothing(self) -> Steps:

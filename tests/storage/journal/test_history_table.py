@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sqlite3
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -10,7 +11,6 @@ from clasp_relay.core.history.memory import victim
 from clasp_relay.core.history.rules import Erasure, Limits
 from clasp_relay.core.records import Change, ChangeKind, Param, no_param
 from clasp_relay.storage.journal import history_table
-from clasp_relay.storage.journal.history_table import victims
 from clasp_relay.storage.journal.journal_file import DamagedRowError, Entry
 from clasp_relay.storage.journal.opening import open_journal
 from clasp_relay.wire.messages import Publish
@@ -95,21 +95,16 @@ class HistoryTableTests(SynchronousTestCase):
         self.keep(event(2), event(3))
         self.assertEqual(self.kept(), [1, 2, 3])
 
-    def test_counts_are_kept_of_some_keys(self) -> None:
-        """Of the others they are counted again."""
-        self.patch(history_table, "MAX_COUNTED_KEYS", 2)
-        for round_ in range(5):
-            for key in ("0:a", "0:b", "0:c"):
-                self.keep(event(round_), key=key)
-        self.assertEqual([len(self.kept(key)) for key in ("0:a", "0:b", "0:c")], [3, 3, 3])
-
-    def test_many_subjects_are_counted_every_time(self) -> None:
-        """Then no counts are kept."""
-        self.patch(history_table, "MAX_COUNTED_SUBJECTS", 1)
-        for seq, by in enumerate("aababbbab", 1):
-            self.keep(event(seq, by))
-        self.assertEqual(self.kept(), [7, 8, 9])
-        self.assertEqual(len(self.file.history._counts), 0)
+    def test_entries_are_known_of_some_keys(self) -> None:
+        """Those of the others are read again."""
+        for max_bytes, keys in ((600, 2), (0, 0)):
+            self.patch(history_table, "MAX_KNOWN_BYTES", max_bytes)
+            for round_ in range(5):
+                for key in ("0:a", "0:b", "0:c"):
+                    self.keep(event(round_), key=key)
+            self.assertEqual([len(self.kept(key)) for key in ("0:a", "0:b", "0:c")], [3, 3, 3])
+            self.assertEqual(len(self.file.history._known), keys)
+            self.assertEqual(self.file.history._known_bytes, keys * (history_table.SUBJECT_BYTES + 3 * 8))
 
     def test_erased_signal_leaves_nothing(self) -> None:
         """In rows that a recovery may still read, not even a copy in the file; trimmed ones go."""
@@ -165,6 +160,27 @@ class HistoryTableTests(SynchronousTestCase):
         self.assertFalse(self.file.history.trim_old(old_us))
         self.assertEqual(self.kept(), [8])
 
+    def test_what_somebody_said_goes_piece_by_piece(self) -> None:
+        """Under every key; what others said stays, and the limits count what is left."""
+        self.patch(history_table, "ERASED_AT_ONCE", 2)
+        self.begin(Limits(4), fingerprint="two")
+        for key in ("0:a", "0:b"):
+            self.keep(event(1, "ann", "secret-one"), event(2, "bob"), event(3, "ann", "secret-two"), key=key)
+        self.trim(4)
+        steps: list[int] = []
+        after: tuple[str, int] | None = ("", 0)
+        while after is not None:
+            gone, after = self.file.history.erase_of("ann", after)
+            steps.append(gone)
+        self.assertEqual((steps, self.kept(), self.kept("0:b")), ([1, 2, 1, 0], [2], [5]))
+        self.assertEqual(self.rows(), [(2, 2), (5, 2), (6, None)])
+        self.file.close()
+        self.assertNotIn(b"secret", self.path.read_bytes())
+        self.file = open_journal(self.path, syncs_each_commit=False)
+        self.begin(Limits(4), fingerprint="two")
+        self.keep(*(event(seq, "cat") for seq in range(4)))
+        self.assertEqual(self.kept(), [2, 8, 9, 10])
+
     def test_nothing_is_too_old_without_a_rule_about_age(self) -> None:
         """And nothing is looked at."""
         self.keep(event(1))
@@ -195,7 +211,8 @@ class HistoryTableTests(SynchronousTestCase):
         self.assertEqual(self.rows()[1], (2, None))
         self.assertEqual(self.file.history.begin((Limits(), Limits(2)), "two", lambda _: None), 0)
         self.assertEqual(self.file.history.begin((), "three", lambda _: None), 3)
-        self.assertEqual(self.file.history.last_us, 0)
+        # Nothing is left of the entries but their times, and later ones come behind them.
+        self.assertEqual(self.file.history.last_us, TIME_US + 5_000_000)
         self.keep(event(6), key="7:x")
         self.assertEqual(self.kept("7:x"), [6])
 
@@ -207,14 +224,20 @@ class HistoryTableTests(SynchronousTestCase):
             self.begin(Limits(), fingerprint="two")
         self.assertEqual((self.kept(), self.file._db.in_transaction), ([1], False))
 
-
-class VictimsTests(SynchronousTestCase):
     def test_several_go_as_one_after_the_other(self) -> None:
-        """The counts go down with each."""
-        entries = [(n, by) for n, by in enumerate("aabbbcabcc", 1)]
-        for count in range(1, 10):
-            rest, gone = list(entries), []
-            for _ in range(count):
-                gone.append(victim(rest))
-                rest = [each for each in rest if each[0] != gone[-1]]
-            self.assertEqual(victims(entries, count), gone)
+        """Whoever has most loses the oldest first, however many of them are known, and however they come."""
+        dice = random.Random(5)
+        for max_bytes, max_count in ((0, 3), (500, 5), (10_000, 8)):
+            self.patch(history_table, "MAX_KNOWN_BYTES", max_bytes)
+            self.begin(Limits(max_count), fingerprint=f"{max_count}")
+            for key in ("0:x", "0:y"):
+                left: list[tuple[int, str]] = []
+                for _ in range(30):
+                    some = [dice.choice("aaab" if len(left) % 2 else "bcde") for _ in range(dice.randint(1, 9))]
+                    first = self.file.last_seq + 1
+                    self.keep(*(event(seq, by) for seq, by in enumerate(some, first)), key=f"{key}{max_count}")
+                    left += enumerate(some, first)
+                    while len(left) > max_count:
+                        gone = victim(left)
+                        left = [each for each in left if each[0] != gone]
+                    self.assertEqual(self.kept(f"{key}{max_count}"), [seq for seq, _ in left])

@@ -56,6 +56,10 @@ const ALT: Readonly<Record<string, Name>> = {
 const isText = (target: EventTarget | null): boolean =>
   target instanceof HTMLElement && (target.isContentEditable || /^(input|textarea|select)$/i.test(target.tagName))
 
+/** Whether a key press is the beginning of a text, and no field takes it. */
+export const isWriting = ({ key, ctrlKey, altKey, metaKey, target }: KeyboardEvent): boolean =>
+  [...key].length === 1 && key !== ' ' && !ctrlKey && !altKey && !metaKey && !isText(target)
+
 /** The shortcut for a key press; null: none. */
 export function shortcutOf(event: KeyboardEvent): Name | null {
   const command = event.ctrlKey || event.metaKey
@@ -76,6 +80,8 @@ export function useShortcuts(actions: ShortcutActions): void {
       return
     }
     const name = shortcutOf(event)
+    // What is typed goes into the message: the field takes the key that the focus arrives with.
+    if (!name && isWriting(event)) actions.compose()
     if (!name) return
     event.preventDefault()
     actions[name]()

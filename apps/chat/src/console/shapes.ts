@@ -130,6 +130,33 @@ export interface Report {
   readonly resolved: { readonly at: number; readonly by: string; readonly note: string | null } | null
 }
 
+/** A message, or an edit of it, as the relay's history has it. */
+export interface KeptMessage {
+  /** The relay's word. */
+  readonly author: string
+  readonly at_s: number
+  /** null: encrypted. */
+  readonly text: string | null
+  readonly has_attachment: boolean
+}
+
+export interface KeptMessages {
+  readonly state: 'kept' | 'missing' | 'off'
+  /** The message, then its edits. */
+  readonly messages: readonly KeptMessage[]
+  /** null: nothing to compare. */
+  readonly same_author: boolean | null
+  readonly same_text: boolean | null
+}
+
+/** What becomes of the messages of somebody who is deleted. */
+export type Messages = 'keep' | 'erase'
+
+export interface Deletion {
+  /** Otherwise the rest is done later. */
+  readonly finished: boolean
+}
+
 export interface AuditEntry {
   readonly seq: number
   readonly at: number

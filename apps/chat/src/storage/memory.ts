@@ -59,6 +59,10 @@ class MemoryMessages implements MessageStore {
     return Promise.resolve()
   }
 
+  noteStored(): void {
+    // No other tab stores anything here.
+  }
+
   newestEvents(roomId: string, sinceMs: number, limit: number): Promise<StoredEvent[]> {
     const newer = this.eventsIn(roomId).filter(({ at }) => at > sinceMs)
     return Promise.resolve(newer.sort((one, other) => one.at - other.at).slice(-limit))

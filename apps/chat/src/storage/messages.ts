@@ -22,6 +22,8 @@ export interface MessageStore {
   about(roomId: string, target: string): Promise<StoredEvent[]>
   /** Stores events and the projection that they give, together. */
   record(roomId: string, entry: LogEntry): Promise<void>
+  /** Rows that another tab stored: searches find them here, too. */
+  noteStored(rows: readonly StoredMessage[]): void
   /** The newest events after a time, oldest first. */
   newestEvents(roomId: string, sinceMs: number, limit: number): Promise<StoredEvent[]>
   /** Events that no key has decrypted yet (`closed`), or whose signature has not been checked (`pending`). */
@@ -77,6 +79,10 @@ export class MessageStorage implements MessageStore {
     ])
     for (const { row, text } of found) this.index.note(row, text)
     for (const msgId of gone) this.index.note({ roomId, msgId }, null)
+  }
+
+  noteStored(rows: readonly StoredMessage[]): void {
+    for (const row of rows) this.index.note(row, textOf(row))
   }
 
   async newestEvents(roomId: string, sinceMs: number, limit: number): Promise<StoredEvent[]> {

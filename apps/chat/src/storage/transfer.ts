@@ -9,7 +9,7 @@ import { importRoomKey, parseRoomKeyJwk } from '@/crypto/roomKey'
 import type { RoomCryptoRecord } from '@/crypto/roomCrypto'
 import { parseRing, storeRings } from './keyRings'
 import type { UserStorage } from './storage'
-import type { StoredMessage } from './types'
+import type { StoredMessage, StoredRoom } from './types'
 
 export const MAX_FILE_BYTES = 200 * 1024 * 1024
 const MAX_ROWS = 200_000
@@ -34,14 +34,21 @@ function rowOf(message: StoredMessage): object {
   return { roomId, msgId, timestamp, data: payloadOf(message) }
 }
 
-export async function exportData(storage: UserStorage, now: number): Promise<string> {
-  const rooms = await storage.rooms()
+/** @param takes leaves out the rooms for which it is false, with their messages and keys. */
+export async function exportData(
+  storage: UserStorage,
+  now: number,
+  takes: (room: StoredRoom) => boolean = () => true,
+): Promise<string> {
+  const all = await storage.rooms()
+  const rooms = all.filter(takes)
   const messages: object[] = []
   for (const { id } of rooms) {
     const stored = await storage.messages.before(id, MAX_ROWS)
     messages.push(...stored.filter((message) => !message.deleted && message.secrecy !== 'unreadable').map(rowOf))
   }
-  const records = [...(await storage.cryptoRecords())]
+  const leftOut = new Set(all.filter((room) => !takes(room)).map(({ id }) => id))
+  const records = [...(await storage.cryptoRecords())].filter(([id]) => !leftOut.has(id))
   const cryptoKeys = records.flatMap(([roomId, { keys }]) => keys.slice(-1).map(({ jwk }) => ({ roomId, key: jwk })))
   const keyRings = records.map(([roomId, { encrypted, keys, sendingKeyId }]) => ({
     roomId,

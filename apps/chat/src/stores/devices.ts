@@ -7,7 +7,7 @@ import { linkFragment, parseAddress, parseLinkFragment, pattern } from '@/protoc
 import type { Update } from '@/protocol/connection'
 import { Failure } from '@/protocol/errors'
 import { parseDevice, type DeviceRecord } from '@/protocol/shapes'
-import { DeviceLink, type LinkOffer } from './live/deviceLink'
+import { DeviceLink, type Invitation, type LinkOffer } from './live/deviceLink'
 import { KeyBackup } from './live/keyBackup'
 import { useNotificationsStore } from './notifications'
 import { useRuntime } from './runtime'
@@ -22,7 +22,9 @@ export const useDevicesStore = defineStore('devices', () => {
   const mayConfirm = shallowRef(false)
   const asking = shallowRef<DevicesStore['asking']>(null)
   /** What a QR code said that was scanned on this device. */
-  const scan = shallowRef<{ id: string; secret: string } | null>(null)
+  const scan = shallowRef<Invitation | null>(null)
+  /** What the QR code says that this device shows to a new one. */
+  const invitation = shallowRef<Invitation | null>(null)
   const askFailure = shallowRef<FailureWords | null>(null)
   const offers = shallowRef<readonly LinkOffer[]>([])
   const backupState = shallowRef<BackupState>('unknown')
@@ -30,13 +32,14 @@ export const useDevicesStore = defineStore('devices', () => {
 
   const link = new DeviceLink(runtime, {
     onAsking: (state, failure) => {
-      const { origin } = runtime.platform
-      asking.value = state && { ...state, url: `${origin}/chat${linkFragment(state.id, state.secret)}` }
+      asking.value = state && { ...state, url: urlOf(state) }
       askFailure.value = failure
     },
     onOffers: (list) => takeOffers(list),
   })
   const backup = new KeyBackup(runtime, (state) => (backupState.value = state))
+
+  const urlOf = ({ id, secret }: Invitation): string => `${runtime.platform.origin}/chat${linkFragment(id, secret)}`
 
   const devices = computed(() =>
     [...records]
@@ -91,10 +94,19 @@ export const useDevicesStore = defineStore('devices', () => {
   }
 
   async function handOverScanned(id: string): Promise<void> {
-    if (scan.value?.id !== id) throw new Failure('missing', `link ${id} was not scanned`, { reason: 'linkOver' })
-    const { secret } = scan.value
+    const code = [scan.value, invitation.value].find((each) => each?.id === id)
+    if (!code) throw new Failure('missing', `link ${id} was not scanned`, { reason: 'linkOver' })
     scan.value = null
-    await link.handOverScanned(id, secret)
+    invitation.value = null
+    await link.handOverScanned(id, code.secret)
+  }
+
+  /** Asks the device for the keys whose QR code was scanned here. */
+  async function askScanned(): Promise<void> {
+    const { value } = scan
+    if (!value) throw new Failure('missing', 'no QR code was scanned', { reason: 'linkOver' })
+    scan.value = null
+    await link.ask(value)
   }
 
   async function startOver(): Promise<void> {
@@ -145,6 +157,7 @@ export const useDevicesStore = defineStore('devices', () => {
     mayConfirm.value = false
     offers.value = []
     scan.value = null
+    invitation.value = null
     signIns.value = null
   })
 
@@ -160,8 +173,15 @@ export const useDevicesStore = defineStore('devices', () => {
     confirmKeys: (code: string) => link.confirmKeys(code),
     startOver,
     takeFragment,
+    hasScanned: computed(() => hasAccountKey.value === false && scan.value !== null),
+    askScanned,
+    invitation: computed(() => invitation.value && urlOf(invitation.value)),
+    invite: (on: boolean) => void (invitation.value = on ? link.newInvitation() : null),
     offers: computed(() =>
-      (mayConfirm.value ? offers.value : []).map((offer) => ({ ...offer, scanned: offer.id === scan.value?.id })),
+      (mayConfirm.value ? offers.value : []).map((offer) => {
+        const invited = offer.id === invitation.value?.id
+        return { ...offer, invited, scanned: invited || offer.id === scan.value?.id }
+      }),
     ),
     answer: (id: string) => link.answer(id),
     handOver: (id: string, code: string) => link.handOver(id, code),

@@ -98,7 +98,8 @@ export const useFriendsStore = defineStore('friends', () => {
     requests.set(request.fromId, request)
     if (!isNew) return void older.add(request.fromId)
     const key = request.text ? 'notices.messageRequest' : 'notices.friendRequest'
-    notifications.notify({ kind: 'info', key, params: { name: request.fromName }, opens: 'friends' })
+    const action = { label: 'friends.accept' as const, run: () => accept(request.fromId) }
+    notifications.notify({ kind: 'info', key, params: { name: request.fromName }, opens: 'friends', action })
   }
 
   /** Handles an accepted request. An acceptance older than the end of the friendship is ignored. */

@@ -7,6 +7,7 @@ import { Failure } from '@/protocol/errors'
 import * as shapes from '@/protocol/shapes'
 import { isPresent, STALE_MS, type RoomEvent } from './live/liveRoom'
 import { useBlocksStore } from './blocks'
+import { markOf, namesakesOf, type Namesakes } from './names'
 import { useRoomsStore } from './rooms'
 import { useRuntime } from './runtime'
 import type { AbsentMember, Ban, Member, Person, Profile, Rights, Role, RoomId, UserId } from './types'
@@ -77,6 +78,15 @@ export const useMembersStore = defineStore('members', () => {
   /** The list of a room, until somebody in it changes; several components show it. */
   const listed = new WeakMap<RoomPeople, { creatorId: UserId | null; members: readonly Member[] }>()
 
+  /** Who has a name like another's, until somebody comes, goes or changes theirs. */
+  const named = new WeakMap<RoomPeople, Namesakes>()
+
+  function namesakes(room: RoomPeople): Namesakes {
+    const made = named.get(room) ?? namesakesOf([...room.joined, ...room.present])
+    named.set(room, made)
+    return made
+  }
+
   /** Replaces the state of a room, so that components are updated. */
   function change(roomId: RoomId, edit: (room: RoomPeople) => void): void {
     const { present, typing, admins, bans, joined } = of(roomId)
@@ -93,6 +103,8 @@ export const useMembersStore = defineStore('members', () => {
     edit(after.typing)
     const known = listed.get(before)
     if (known) listed.set(after, known)
+    const doubles = named.get(before)
+    if (doubles) named.set(after, doubles)
     people.set(roomId, after)
   }
 
@@ -192,7 +204,9 @@ export const useMembersStore = defineStore('members', () => {
     const me = runtime.self.userId
     const members = [...room.present].map(
       ([userId, { name, avatarColor: color, status, joinedAt, account }]): Member => {
-        return { userId, name, color, status, joinedAt, account, role: roleOf(roomId, userId), self: userId === me }
+        const idMark = markOf(namesakes(room), userId, name)
+        const role = roleOf(roomId, userId)
+        return { userId, name, idMark, color, status, joinedAt, account, role, self: userId === me }
       },
     )
     const rank = (member: Member): number => ROLES.indexOf(member.role)
@@ -207,7 +221,10 @@ export const useMembersStore = defineStore('members', () => {
     const seen = new Set(present(roomId).map((member) => member.userId))
     return [...room.joined]
       .filter(([userId]) => !seen.has(userId) && !room.bans.has(userId))
-      .map(([userId, { name, avatarColor }]) => ({ userId, name, color: avatarColor, role: roleOf(roomId, userId) }))
+      .map(([userId, { name, avatarColor }]) => {
+        const idMark = markOf(namesakes(room), userId, name)
+        return { userId, name, idMark, color: avatarColor, role: roleOf(roomId, userId) }
+      })
       .sort((one, other) => collator.compare(one.name, other.name))
   }
 
@@ -224,6 +241,9 @@ export const useMembersStore = defineStore('members', () => {
   function nameOf(roomId: RoomId, userId: UserId): string {
     return of(roomId).present.get(userId)?.name || (knownNames.get(userId) ?? '')
   }
+
+  /** What tells an author apart from people in the room whose name looks the same; '' where nobody's does. */
+  const idMark = (roomId: RoomId, userId: UserId, name: string): string => markOf(namesakes(of(roomId)), userId, name)
 
   function rights(roomId: RoomId): Rights {
     const room = rooms.byId[roomId]
@@ -364,6 +384,7 @@ export const useMembersStore = defineStore('members', () => {
     roleOf,
     colorOf,
     nameOf,
+    idMark,
     presentIds: (roomId: RoomId): readonly UserId[] => [...of(roomId).present.keys()],
     isPresentAnywhere: (userId: UserId) => [...people.values()].some((room) => room.present.has(userId)),
   }

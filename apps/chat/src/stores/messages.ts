@@ -294,13 +294,14 @@ export const useMessagesStore = defineStore('messages', () => {
   /** Counts and announces a message that arrived from the relay, unless it was counted when it was handed on. */
   function announce(roomId: RoomId, event: shapes.TextMessage, changed: readonly Shown[]): void {
     const key = `${roomId} ${event.msgId}`
-    const message = changed.find(({ isNew }) => isNew)?.row ?? find1(roomId, event.msgId)
+    const isItsRow = ({ row }: Shown): boolean => row.userId === event.userId
+    const message = (changed.find(({ isNew }) => isNew) ?? changed.find(isItsRow))?.row
     if (!message || received.has(key) || message.userId !== event.userId || !isHeard(message)) return
     received.add(key)
     const own = message.userId === me()
     const mention = !own && views.namesMe(message.text)
     rooms.noteMessage(roomId, message.timestamp, own, mention)
-    if (!own && changed.length > 0) alertAbout(message, mention)
+    if (!own) alertAbout(message, mention)
   }
 
   const find1 = (roomId: RoomId, msgId: MsgId): StoredMessage | undefined =>
@@ -414,6 +415,8 @@ export const useMessagesStore = defineStore('messages', () => {
     else if (event.type === 'encryption') runtime.outbox.resume(roomId)
     else if (event.type === 'access' && event.access === 'inside') {
       catchUp.entered(roomId)
+      // Whose signatures could not be checked without a connection.
+      if (loading.has(roomId)) void log.proveRest(roomId)
       runtime.outbox.resume(roomId)
     } else if (event.type === 'access' || event.type === 'kicked') catchUp.left(roomId)
   }

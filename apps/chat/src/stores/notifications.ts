@@ -7,6 +7,8 @@ import type { Notice, NotificationsStore } from './types'
 const LIFETIME_MS = 5_000
 /** Errors stay longer. */
 const ERROR_LIFETIME_MS = 10_000
+/** What asks for something waits longer for it. */
+const ACTION_LIFETIME_MS = 20_000
 const MAX_NOTICES = 5
 const MAX_BODY = 200
 
@@ -30,10 +32,12 @@ export const useNotificationsStore = defineStore('notifications', () => {
     quote = '',
     roomId = null,
     opens = null,
+    action = null,
   }) => {
     const id = nextId++
-    notices.value = [...notices.value, { id, kind, key, params, quote, roomId, opens }].slice(-MAX_NOTICES)
-    runtime.platform.clock.after(kind === 'error' ? ERROR_LIFETIME_MS : LIFETIME_MS, () => dismiss(id))
+    notices.value = [...notices.value, { id, kind, key, params, quote, roomId, opens, action }].slice(-MAX_NOTICES)
+    const lifeMs = action ? ACTION_LIFETIME_MS : kind === 'error' ? ERROR_LIFETIME_MS : LIFETIME_MS
+    runtime.platform.clock.after(lifeMs, () => dismiss(id))
   }
 
   function fail(error: unknown): void {

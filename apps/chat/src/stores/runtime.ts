@@ -218,6 +218,13 @@ export class Runtime extends Emitter<RuntimeEvents> {
     else storage?.close()
   }
 
+  /** Begins anew, to load what was imported: open rooms hold their keys in memory. */
+  async reopen(): Promise<void> {
+    const { userId } = this.storage
+    await this.end(false)
+    await this.begin(userId)
+  }
+
   private wait(delayMs: number): Promise<void> {
     return new Promise((resolve) => this.platform.clock.after(delayMs, resolve))
   }

@@ -4,6 +4,7 @@ import { isUserId } from '@/protocol/addresses'
 import type { Grant } from '@/protocol/auth'
 import { Failure } from '@/protocol/errors'
 import { isColor } from '@/protocol/shapes'
+import { exportData, readExport, storeImport } from '@/storage/transfer'
 import { useRuntime } from './runtime'
 import { startStores } from './start'
 import type { Status } from './types'
@@ -91,8 +92,13 @@ export const useSessionStore = defineStore('session', () => {
   }
 
   /** Starts the session of a new token; a session of another user is ended first. */
-  async function accept(grant: Grant, asGuest: boolean): Promise<void> {
+  async function accept(grant: Grant, asGuest: boolean, bring = false): Promise<void> {
     const another = grant.userId !== userId.value
+    // Conversations are between two users, one of whom the guest was.
+    const brought =
+      bring && another && runtime.begun
+        ? await exportData(runtime.storage, clock.now(), (room) => room.meta?.type !== 'dm')
+        : null
     // Nobody can sign in as this guest again: its database would stay on the disk for ever.
     if (another && runtime.begun) await runtime.end(guest.value)
     runtime.token = grant.token
@@ -109,6 +115,9 @@ export const useSessionStore = defineStore('session', () => {
       runtime.connection.start()
     }
     await start()
+    if (brought === null) return
+    await storeImport(runtime.storage, await readExport(brought))
+    await runtime.reopen()
   }
 
   async function continueAsGuest(name: string): Promise<void> {
@@ -131,8 +140,8 @@ export const useSessionStore = defineStore('session', () => {
     await accept(await runtime.auth.register(name, password, userId.value, local.getItem(KEY.token)), false)
   }
 
-  async function login(name: string, password: string): Promise<void> {
-    await accept(await runtime.auth.login(name, password), false)
+  async function login(name: string, password: string, bring = false): Promise<void> {
+    await accept(await runtime.auth.login(name, password), false, bring)
   }
 
   async function changePassword(oldPassword: string, newPassword: string): Promise<void> {

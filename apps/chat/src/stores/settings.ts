@@ -8,6 +8,7 @@ import type { SettingsStore, Theme } from './types'
 const KEY = 'clasp-relay-settings'
 const THEMES: readonly string[] = ['system', 'light', 'dark', 'contrast']
 const MAX_RECENT = 24
+const QUICK_EMOJIS: readonly string[] = ['👍️', '❤️', '😂', '🎉', '😮', '😢']
 
 const asStrings = (value: unknown): string[] =>
   Array.isArray(value) ? value.filter((item): item is string => typeof item === 'string') : []
@@ -22,6 +23,7 @@ export const useSettingsStore = defineStore('settings', () => {
   const sendReceipts = ref(true)
   const collapsedGroups = ref<readonly string[]>([])
   const recentEmojis = ref<readonly string[]>([])
+  const quickEmojis = ref(QUICK_EMOJIS)
 
   function load(): void {
     let stored: Record<string, unknown>
@@ -38,6 +40,8 @@ export const useSettingsStore = defineStore('settings', () => {
     sendReceipts.value = stored['sendReceipts'] !== false
     collapsedGroups.value = asStrings(stored['collapsedGroups'])
     recentEmojis.value = asStrings(stored['recentEmojis']).slice(0, MAX_RECENT)
+    const quick = asStrings(stored['quickEmojis'])
+    if (quick.length === QUICK_EMOJIS.length) quickEmojis.value = quick
   }
 
   function save(): void {
@@ -48,6 +52,7 @@ export const useSettingsStore = defineStore('settings', () => {
       sendReceipts: sendReceipts.value,
       collapsedGroups: collapsedGroups.value,
       recentEmojis: recentEmojis.value,
+      quickEmojis: quickEmojis.value,
     }
     local.setItem(KEY, JSON.stringify(values))
   }
@@ -57,6 +62,7 @@ export const useSettingsStore = defineStore('settings', () => {
     if (change.locale !== undefined) locale.value = change.locale
     if (change.desktopNotifications !== undefined) desktopNotifications.value = change.desktopNotifications
     if (change.sendReceipts !== undefined) sendReceipts.value = change.sendReceipts
+    if (change.quickEmojis !== undefined) quickEmojis.value = [...change.quickEmojis]
     if (change.collapsedGroups !== undefined) collapsedGroups.value = [...change.collapsedGroups]
     save()
   }
@@ -74,10 +80,7 @@ export const useSettingsStore = defineStore('settings', () => {
   async function importData(file: Blob): Promise<{ messages: number; keys: number }> {
     if (file.size > MAX_FILE_BYTES) throw new Failure('tooLarge', 'export file too large', { reason: 'fileTooLarge' })
     const counts = await storeImport(runtime.storage, await readExport(await file.text()))
-    // Open rooms hold keys in memory: restart the session to load what was imported.
-    const { userId } = runtime.storage
-    await runtime.end(false)
-    await runtime.begin(userId)
+    await runtime.reopen()
     return counts
   }
 
@@ -89,6 +92,7 @@ export const useSettingsStore = defineStore('settings', () => {
     sendReceipts,
     collapsedGroups,
     recentEmojis,
+    quickEmojis,
     set,
     noteEmoji,
     exportData,

@@ -91,7 +91,9 @@ export const useSyncStore = defineStore('sync', () => {
 
   function plan(stored: StoredRoom): void {
     if (isSame(known.get(stored.id), leafOf(stored)) || (!stored.joined && !known.has(stored.id))) return
-    const urgent = known.get(stored.id)?.joined !== stored.joined
+    const before = known.get(stored.id)
+    // Whoever mutes a room and closes the page is not to be told of it: the relay reads this, too.
+    const urgent = before?.joined !== stored.joined || before.muted !== stored.muted
     changed.get(stored.id)?.()
     changed.set(
       stored.id,

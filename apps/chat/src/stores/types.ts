@@ -44,7 +44,8 @@ export interface SessionStore {
   continueAsGuest(name: string): Promise<void>
   /** A guest keeps its identity, rooms and friends; a taken name changes nothing. */
   register(username: string, password: string): Promise<void>
-  login(username: string, password: string): Promise<void>
+  /** `bring`: the rooms of the guest who was here, with their messages and keys, go along; else they are deleted here. */
+  login(username: string, password: string, bring?: boolean): Promise<void>
   changePassword(oldPassword: string, newPassword: string): Promise<void>
   /** Revokes the token, closes the connection and deletes the stored data, in all tabs. */
   logout(): Promise<void>
@@ -166,6 +167,8 @@ export interface ReportsStore {
 export type Role = 'creator' | 'admin' | 'member'
 
 export interface Member extends Person {
+  /** A piece of the user id, where somebody else in the room has a name that looks the same; else ''. */
+  readonly idMark: string
   readonly role: Role
   readonly status: Status
   readonly self: boolean
@@ -176,6 +179,8 @@ export interface Member extends Person {
 
 /** Somebody who has joined a room and is not present. */
 export interface AbsentMember extends Person {
+  /** As that of {@link Member}. */
+  readonly idMark: string
   readonly role: Role
 }
 
@@ -268,6 +273,8 @@ export interface ChatMessage {
   readonly userId: UserId | null
   readonly sessionId: string
   readonly name: string
+  /** A piece of the user id, where somebody else in the room has a name that looks the same; else ''. */
+  readonly idMark: string
   readonly color: string
   /** `system`: written by this client, e.g. somebody joined; `line` says what happened. */
   readonly kind: 'text' | 'image' | 'system'
@@ -459,6 +466,13 @@ export interface DevicesStore {
   startOver(): Promise<void>
   /** Takes the fragment of the page's URL, if it is that of a scanned QR code; says whether it is. */
   takeFragment(hash: string): boolean
+  /** The QR code of a device that has the keys was scanned here, and this one needs them. */
+  readonly hasScanned: boolean
+  /** Asks that device for the keys, which it sends without codes. */
+  askScanned(): Promise<void>
+  /** The URL for a QR code that a new device scans; null: none is shown. */
+  readonly invitation: string | null
+  invite(on: boolean): void
   /** Why the last request for the keys failed. */
   readonly askFailure: FailureWords | null
   askForKeys(): Promise<void>
@@ -469,8 +483,10 @@ export interface DevicesStore {
     readonly name: string
     /** It shows the code. */
     readonly ready: boolean
-    /** Its QR code was scanned here: {@link handOverScanned} needs no code. */
+    /** Its QR code was scanned here, or it has scanned the one here: {@link handOverScanned} needs no code. */
     readonly scanned: boolean
+    /** It has scanned the QR code of {@link invitation}. */
+    readonly invited: boolean
   }[]
   /** Answers a device, which then shows a code. */
   answer(offerId: string): Promise<void>
@@ -645,11 +661,14 @@ export interface SettingsStore {
   readonly sendReceipts: boolean
   readonly collapsedGroups: readonly string[]
   readonly recentEmojis: readonly string[]
+  /** The six reactions that are one press away. */
+  readonly quickEmojis: readonly string[]
   set(change: {
     theme?: Theme
     locale?: string | null
     desktopNotifications?: boolean
     sendReceipts?: boolean
+    quickEmojis?: readonly string[]
     collapsedGroups?: readonly string[]
   }): void
   noteEmoji(emoji: string): void
@@ -673,6 +692,14 @@ export interface Notice {
   readonly roomId: RoomId | null
   /** A dialog to open when it is clicked. */
   readonly opens: 'friends' | null
+  /** What can be done right there, on a button of its own. */
+  readonly action: NoticeAction | null
+}
+
+export interface NoticeAction {
+  readonly label: MessageKey
+  /** Resolves with a room to go to. */
+  run(): Promise<RoomId | null>
 }
 
 export interface PushStore {
@@ -697,6 +724,7 @@ export interface NotificationsStore {
     quote?: string
     roomId?: RoomId | null
     opens?: Notice['opens']
+    action?: Notice['action']
   }): void
   /** Shows an error as a notice. */
   fail(error: unknown): void

@@ -152,6 +152,45 @@ describe('two peers', () => {
     expect(network.open).toHaveLength(2)
   })
 
+  it('connect again at once, by new credentials, where the browser gives up', async () => {
+    const pair = new Pair()
+    await pair.settle()
+    const before = [...network.open]
+    for (const connection of before) connection.become('failed')
+    expect(pair.states).toEqual(['interrupted', 'interrupted'])
+    clock.advance(0)
+    await pair.settle()
+    expect(pair.states).toEqual(['connected', 'connected'])
+    expect(network.open).toEqual(before)
+  })
+
+  it('get new credentials also while an offer has no answer', async () => {
+    const pair = new Pair()
+    await pair.settle()
+    pair.flows = false
+    // Offered, and not heard by the other side yet.
+    pair.peers[1].renew({})
+    await breathe(2)
+    network.cut()
+    clock.advance(5_000)
+    await breathe(2)
+    network.heal()
+    pair.flows = true
+    await pair.settle()
+    expect(pair.states).toEqual(['connected', 'connected'])
+  })
+
+  it('care for no state but those that say something', async () => {
+    const pair = new Pair()
+    await pair.settle()
+    const [, , closed] = [...network.connections, network.connect() as unknown as FakeConnection]
+    network.open[0]?.become('connecting')
+    expect(pair.states).toEqual(['connected', 'connected'])
+    for (const peer of pair.peers) peer.close()
+    closed?.become('failed')
+    expect(clock.waiting).toBe(0)
+  })
+
   it('take the other’s new connection, in an offer and in an answer', async () => {
     for (const place of [0, 1] as const) {
       const pair = new Pair()
@@ -263,6 +302,24 @@ describe('with the original', () => {
     pair.peers[0].expect('audio')
     await pair.settle()
     expect(own!.localDescription).toBe(agreed)
+  })
+
+  it('makes a connection that has failed anew, a moment later, when the original has given up the old one', async () => {
+    const pair = new Pair([false, false])
+    await pair.settle()
+    const before = [...network.open]
+    for (const connection of before) connection.become('failed')
+    clock.advance(1_000)
+    await pair.settle()
+    expect(network.open).toEqual(expect.arrayContaining([before[1]]))
+    clock.advance(500)
+    await pair.settle()
+    for (let passed = 0; passed < 30 && network.connected.length < 2; passed++) {
+      clock.advance(1_000)
+      await pair.settle()
+    }
+    expect(network.connected).toHaveLength(2)
+    expect(network.open.some((connection) => connection === before[1])).toBe(false)
   })
 
   it('makes a broken connection anew instead of restarting it', async () => {

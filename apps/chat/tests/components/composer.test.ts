@@ -2,6 +2,7 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import type { VueWrapper } from '@vue/test-utils'
 import ComposerBar from '@/components/composer/ComposerBar.vue'
+import { useOverlayStore } from '@/components/overlay'
 import { complete, typedAt } from '@/components/composer/completion'
 import {
   answers,
@@ -111,6 +112,25 @@ describe('the composer', () => {
     expect(called('noteTyping')).toEqual([['r1']])
     await type('')
     expect(called('stopTyping').length).toBeGreaterThan(0)
+  })
+
+  it('asks before it sends what looks like a command and is none', async () => {
+    const overlay = useOverlayStore()
+    await type('/dance with me')
+    await box().trigger('keydown', { key: 'Enter' })
+    await settle()
+    expect(called('send')).toEqual([])
+    expect(overlay.current).toMatchObject({ kind: 'confirm', title: '/dance is no command' })
+    if (overlay.current?.kind === 'confirm') await overlay.current.run()
+    expect(called('send')).toEqual([['r1', { text: '/dance with me' }]])
+    overlay.closeAll()
+    for (const said of ['/shrug', '/etc/passwd', 'and / or', '/ 2']) {
+      await type(said)
+      await box().trigger('keydown', { key: 'Enter' })
+      await settle()
+      expect(called('send').at(-1)).toEqual(['r1', { text: said }])
+      expect(overlay.current).toBeNull()
+    }
   })
 
   it('completes a command with Tab', async () => {

@@ -3,10 +3,12 @@ import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import type { VueWrapper } from '@vue/test-utils'
 import type { Router } from 'vue-router'
 import type { Component } from 'vue'
+import EmojiButton from '@/components/composer/EmojiButton.vue'
 import BrowseDialog from '@/components/dialogs/BrowseDialog.vue'
 import CreateRoomDialog from '@/components/dialogs/CreateRoomDialog.vue'
 import JoinDialog from '@/components/dialogs/JoinDialog.vue'
 import DeviceKeys from '@/components/dialogs/DeviceKeys.vue'
+import ProfileDialog from '@/components/dialogs/ProfileDialog.vue'
 import ReportDialog from '@/components/dialogs/ReportDialog.vue'
 import RecoveryPhrase from '@/components/dialogs/RecoveryPhrase.vue'
 import SafetyDialog from '@/components/dialogs/SafetyDialog.vue'
@@ -20,6 +22,7 @@ import {
   calls,
   failure,
   message,
+  NO_RIGHTS,
   reset,
   room,
   PHRASE,
@@ -278,7 +281,7 @@ describe('devices in the settings', () => {
   })
 
   it('hand the keys over once the code of the other device was typed', async () => {
-    devices.offers = [{ id: 'l1', name: 'Safari · iPhone', ready: true, scanned: false }]
+    devices.offers = [{ id: 'l1', name: 'Safari · iPhone', ready: true, scanned: false, invited: false }]
     await open(DeviceKeys)
     expect(said()).toContain('Safari · iPhone asks for the keys')
     button('Hand over the keys').click()
@@ -299,13 +302,33 @@ describe('devices in the settings', () => {
   })
 
   it('hand the keys over without a code where the QR code was scanned, but not unasked', async () => {
-    devices.offers = [{ id: 'l1', name: 'Safari · iPhone', ready: false, scanned: true }]
+    devices.offers = [{ id: 'l1', name: 'Safari · iPhone', ready: false, scanned: true, invited: false }]
     await open(DeviceKeys)
     expect(said()).toContain('You have scanned its code.')
     expect(called('handOverScanned')).toEqual([])
     button('Send the keys').click()
     await settle()
     expect(called('handOverScanned')).toEqual([['l1']])
+  })
+
+  it('show a QR code to a new device, and ask the one whose code was scanned, but not unasked', async () => {
+    devices.offers = []
+    await open(DeviceKeys)
+    button('Link a new device').click()
+    expect(called('invite')).toEqual([[true]])
+    devices.invitation = 'https://chat.test/chat#link-0123456789abcdef-0'
+    await settle()
+    expect(dialog().querySelector('svg.qr')?.getAttribute('aria-label')).toBe('QR code for linking a new device')
+    devices.invitation = null
+    devices.hasAccountKey = false
+    devices.hasScanned = true
+    await settle()
+    expect(said()).toContain('You have scanned the code of another device.')
+    expect(called('askScanned')).toEqual([])
+    button('Take the keys').click()
+    await settle()
+    expect(called('askScanned')).toHaveLength(1)
+    devices.hasScanned = false
   })
 
   it('ask two words of a new recovery phrase back before it is used', async () => {
@@ -335,6 +358,42 @@ describe('devices in the settings', () => {
   })
 })
 
+describe('the profile of somebody in the room', () => {
+  const present = { userId: 'u-bob', name: 'Bob', idMark: '', color: '#2563eb', status: 'online', self: false } as const
+  const bob = { ...present, joinedAt: 0, account: false, role: 'member' as const }
+  const offered = () => ['Remove from room', 'Ban', 'Lift ban'].filter((label) => said().includes(label))
+
+  it('offers what one may do to them', async () => {
+    state.present = [bob]
+    await open(ProfileDialog, { userId: 'u-bob', roomId: 'r1' })
+    expect(offered()).toEqual([])
+    wrapper.unmount()
+    state.rights = { ...NO_RIGHTS, kick: true, ban: true }
+    await open(ProfileDialog, { userId: 'u-bob', roomId: 'r1' })
+    expect(offered()).toEqual(['Remove from room', 'Ban'])
+    button('Ban').click()
+    expect(useOverlayStore().current).toMatchObject({ kind: 'confirm', title: 'Ban Bob?' })
+    wrapper.unmount()
+    // Who is away can be banned, who is banned let in again, and the creator neither.
+    state.present = []
+    state.away = [{ ...present, role: 'member' }]
+    await open(ProfileDialog, { userId: 'u-bob', roomId: 'r1' })
+    expect(offered()).toEqual(['Ban'])
+    wrapper.unmount()
+    state.bans = [{ userId: 'u-bob', name: 'Bob', bannedBy: 'u-me', timestamp: 0 }]
+    await open(ProfileDialog, { userId: 'u-bob', roomId: 'r1' })
+    expect(offered()).toEqual(['Lift ban'])
+    button('Lift ban').click()
+    await settle()
+    expect(called('unban')).toEqual([['r1', 'u-bob']])
+    wrapper.unmount()
+    state.bans = []
+    state.present = [{ ...bob, role: 'creator' }]
+    await open(ProfileDialog, { userId: 'u-bob', roomId: 'r1' })
+    expect(offered()).toEqual([])
+  })
+})
+
 describe('the settings', () => {
   it('change theme and language at once', async () => {
     await open(SettingsDialog)
@@ -345,6 +404,15 @@ describe('the settings', () => {
     select.value = 'de'
     select.dispatchEvent(new Event('change'))
     expect(useSettingsStore().locale).toBe('de')
+  })
+
+  it('change a quick reaction; one that is chosen twice changes places', async () => {
+    await open(SettingsDialog)
+    const quick = wrapper.findAllComponents(EmojiButton)
+    expect(quick.map((one) => one.text())).toEqual(['👍️', '❤️', '😂', '🎉', '😮', '😢'])
+    quick[1]!.vm.$emit('pick', '🦄')
+    quick[0]!.vm.$emit('pick', '😢')
+    expect(useSettingsStore().quickEmojis).toEqual(['😢', '🦄', '😂', '🎉', '😮', '👍️'])
   })
 
   it('turn push messages on by a click, and say why they cannot', async () => {

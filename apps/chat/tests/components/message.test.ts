@@ -100,6 +100,21 @@ describe('a message', () => {
     },
   )
 
+  it('has six reactions one press away', async () => {
+    const one = await row({})
+    await wrapper.get('article').trigger('pointerenter')
+    const quick = wrapper.findAll('button[aria-label^="React with"]')
+    expect(quick.map((button) => button.text())).toEqual(['👍️', '❤️', '😂', '🎉', '😮', '😢'])
+    await quick[3]!.trigger('click')
+    expect(actions.react).toHaveBeenCalledWith(one, '🎉')
+  })
+
+  it('names an author whose name others have, too, with a piece of the id', async () => {
+    await row({ name: 'Anna', idMark: 'a1b2c3', text: 'x' })
+    expect(wrapper.get('.id-mark').text()).toBe('a1b2c3')
+    expect(wrapper.get('article').attributes('aria-label')).toMatch(/^Anna \(a1b2c3\), .*: x$/)
+  })
+
   it('shows a picture with its description, and opens it', async () => {
     const one = await row({ kind: 'image', image: 'data:image/png;base64,AAAA', alt: 'A cat', text: '' })
     expect(wrapper.get('img').attributes('alt')).toBe('A cat')

@@ -25,8 +25,10 @@ import {
   setRooms,
   state,
   useConnectionStore,
+  useFriendsStore,
   useNotificationsStore,
   type ConnectionStore,
+  type Friend,
   type Member,
   type SystemLine,
 } from '../fakes/stores'
@@ -46,6 +48,7 @@ const called = (name: string): unknown[][] => calls.filter((call) => call.name =
 const member = (change: Partial<Member> = {}): Member => ({
   userId: 'u-bob',
   name: 'Bob',
+  idMark: '',
   color: '#2563eb',
   role: 'member',
   status: 'online',
@@ -84,6 +87,33 @@ describe('the list of rooms', () => {
     await wrapper.get('input').setValue('zzz')
     expect(wrapper.text()).toContain('No room matches.')
   })
+
+  it('finds people and groups, too, and by letters in their order where nothing fits better', async () => {
+    setRooms(
+      room({ id: 'a', name: 'Backstage garden' }),
+      room({ id: 'b', name: 'Garden' }),
+      room({ id: 'd', name: 'Grace', type: 'dm', peerId: 'u-grace' }),
+    )
+    const friend = { color: '#123456', addedAt: 0, online: false }
+    ;(useFriendsStore() as { friends: readonly Friend[] }).friends = [
+      { ...friend, userId: 'u-grace', name: 'Grace' },
+      { ...friend, userId: 'u-gus', name: 'Gus Gardener' },
+    ]
+    answers.openDirectMessage = 'dm-1'
+    const shown = await show(SideBar)
+    ;({ wrapper } = shown)
+    const found = () => wrapper.findAll('[data-room], [data-person]').map((link) => link.text())
+    expect(found()).toHaveLength(3)
+    await wrapper.get('input').setValue('gard')
+    expect(found().map((text) => text.replace(/^\W*(GG)?/, ''))).toEqual(['Garden', 'Backstage garden', 'Gus Gardener'])
+    await wrapper.get('input').setValue('bgn')
+    expect(wrapper.findAll('[data-room]').map((link) => link.attributes('data-room'))).toEqual(['a'])
+    await wrapper.get('input').setValue('gus')
+    await wrapper.get('input').trigger('keydown', { key: 'Enter' })
+    await settle()
+    expect(called('openDirectMessage')).toEqual([['u-gus']])
+    expect(shown.router.currentRoute.value.fullPath).toBe('/chat/dm-1')
+  })
 })
 
 describe('people in the panel', () => {
@@ -113,11 +143,11 @@ describe('people with an account', () => {
 describe('people who are away', () => {
   it('are listed apart, and can be banned, not removed', async () => {
     state.present = [member()]
-    state.away = [{ userId: 'u-gus', name: 'Gus', color: '#123456', role: 'admin' }]
+    state.away = [{ userId: 'u-gus', name: 'Gus', idMark: '', color: '#123456', role: 'admin' }]
     state.rights = { ...NO_RIGHTS, ban: true, kick: true }
     ;({ wrapper } = await show(PanelPeople, { room: room() }))
     const list = wrapper.get('ul[aria-label="Members who are away"]')
-    expect(list.text()).toContain('GusModerator')
+    expect(list.text()).toMatch(/Gus\s*Moderator/)
     await wrapper.get('button[aria-label="Actions for Gus"]').trigger('click')
     await settle()
     const entries = [...document.querySelectorAll('[role=menuitem]')].map((item) => item.textContent?.trim())
@@ -129,6 +159,7 @@ describe('people who are away', () => {
     state.away = Array.from({ length: 60 }, (_, at) => ({
       userId: `u-${at}`,
       name: `Gone ${at}`,
+      idMark: '',
       color: '#123456',
       role: 'member' as const,
     }))
@@ -250,6 +281,23 @@ describe('a room on screen', () => {
     expect(useOverlayStore().current).toEqual({ kind: 'join', roomId: 'r1', invited: false })
   })
 
+  it('shows where files can be dropped for as long as some are dragged over it', async () => {
+    vi.useFakeTimers()
+    ;({ wrapper } = await show(RoomView, { room: room() }))
+    const drag = (types: string[]) => wrapper.get('.room').trigger('dragover', { dataTransfer: { types } })
+    await drag(['text/plain'])
+    expect(wrapper.find('.drop').exists()).toBe(false)
+    await drag(['Files'])
+    expect(wrapper.get('.drop').text()).toBe('Drop files to attach them')
+    await vi.advanceTimersByTimeAsync(700)
+    await drag(['Files'])
+    await vi.advanceTimersByTimeAsync(700)
+    expect(wrapper.find('.drop').exists()).toBe(true)
+    // Escape, or another window: not every end of a drag is told.
+    await vi.advanceTimersByTimeAsync(400)
+    expect(wrapper.find('.drop').exists()).toBe(false)
+  })
+
   it('speaks what arrives from others, not what one wrote oneself', async () => {
     state.timeline = [message({ text: 'first' })]
     ;({ wrapper } = await show(RoomView, { room: room() }))
@@ -352,5 +400,24 @@ describe('a notice', () => {
     await wrapper.get('.link').trigger('click')
     expect(wrapper.emitted('open')).toEqual([['r1']])
     expect(wrapper.text()).toBe('')
+  })
+
+  it('does on its button what it asks for, and says where that failed', async () => {
+    ;({ wrapper } = await show(UiToasts))
+    const ask = { kind: 'info', key: 'notices.friendRequest', params: { name: 'Ada' } } as const
+    const runs: (() => Promise<string | null>)[] = [
+      () => Promise.resolve('r2'),
+      () => Promise.reject(failure('offline')),
+    ]
+    for (const run of runs) {
+      useNotificationsStore().notify({ ...ask, action: { label: 'friends.accept', run } })
+      await settle()
+      const button = wrapper.get('button[aria-label^="Accept: Ada"]')
+      expect(button.text()).toBe('Accept')
+      await button.trigger('click')
+      await settle()
+    }
+    expect(wrapper.emitted('open')).toEqual([['r2']])
+    expect(useNotificationsStore().notices.map(({ kind }) => kind)).toEqual(['error'])
   })
 })

@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest'
 import { qrPath } from '@/components/dialogs/qr'
 import { inkOn, initialsOf, safeColor } from '@/components/ui/color'
 import { errorText, noticeText } from '@/components/ui/errors'
-import { shortcutOf } from '@/components/useShortcuts'
+import { isWriting, shortcutOf } from '@/components/useShortcuts'
 import { findEmojis, loadEmojis } from '@/components/composer/emojiData'
 import { i18n, type Translate } from '@/i18n'
 import { Failure } from '@/protocol/errors'
@@ -91,9 +91,36 @@ describe('emojis', () => {
   })
 })
 
+describe('typing beside all fields', () => {
+  it('is writing, unless the keys mean something or a field takes them', () => {
+    const writes = (init: KeyboardEventInit, target: HTMLElement = document.body): boolean => {
+      let found = false
+      const note = (event: KeyboardEvent): void => void (found = isWriting(event))
+      target.addEventListener('keydown', note)
+      target.dispatchEvent(new KeyboardEvent('keydown', init))
+      target.removeEventListener('keydown', note)
+      return found
+    }
+    expect(['a', 'Ä', '7', '/', '漢'].map((key) => writes({ key }))).toEqual([true, true, true, true, true])
+    const others = [
+      { key: ' ' },
+      { key: 'Enter' },
+      { key: 'F5' },
+      { key: 'a', ctrlKey: true },
+      { key: 'a', altKey: true },
+    ]
+    expect(others.map((init) => writes(init))).toEqual([false, false, false, false, false])
+    expect(['input', 'select', 'button'].map((tag) => writes({ key: 'a' }, document.createElement(tag)))).toEqual([
+      false,
+      false,
+      true,
+    ])
+  })
+})
+
 describe('a QR code', () => {
   it('has its quiet zone around the modules of its version', async () => {
-    const { size, path } = await qrPath('https://chat.example/?join=r9')
+    const { size, path } = qrPath('https://chat.example/?join=r9')
     expect(size).toBe(29 + 2 * 4)
     expect(path).toContain('M4 4h1v1h-1z')
     expect(path).not.toMatch(/M[0-3] /)

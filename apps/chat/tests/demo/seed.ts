@@ -135,11 +135,12 @@ export function seed(count: number): void {
   )
   state.unreadSince = state.timeline.at(-8)?.timestamp ?? null
   state.present = [
-    { ...PEOPLE[0], role: 'creator', status: 'online', self: false, account: true, joinedAt: 0 },
-    { ...PEOPLE[1], role: 'admin', status: 'away', self: false, account: true, joinedAt: 0 },
+    { ...PEOPLE[0], idMark: '', role: 'creator', status: 'online', self: false, account: true, joinedAt: 0 },
+    { ...PEOPLE[1], idMark: '', role: 'admin', status: 'away', self: false, account: true, joinedAt: 0 },
     {
       userId: ME,
       name: 'Kim',
+      idMark: '',
       color: '#0f766e',
       role: 'member',
       status: 'online',
@@ -147,7 +148,7 @@ export function seed(count: number): void {
       account: true,
       joinedAt: 0,
     },
-    { ...PEOPLE[2], role: 'member', status: 'dnd', self: false, account: true, joinedAt: 0 },
+    { ...PEOPLE[2], idMark: '', role: 'member', status: 'dnd', self: false, account: true, joinedAt: 0 },
   ]
   state.typing = [PEOPLE[0], PEOPLE[2]]
   state.rights = {

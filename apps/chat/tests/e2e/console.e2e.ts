@@ -361,6 +361,9 @@ describe('the console', () => {
     await dialog.getByRole('button', { name: 'Close' }).last().click()
     await follow(link)
     await act('Delete')
+    expect(await page.getByLabel('Messages in rooms').inputValue()).toBe('keep')
+    await page.getByLabel('Messages in rooms').selectOption('erase')
+    expect(await flaws(page)).toEqual([])
     await admin.confirm('Delete')
     await page.getByText('mallory2').waitFor({ state: 'detached' })
     await open(admin, 'registration', 'Registration')
@@ -376,7 +379,8 @@ describe('the console', () => {
     await page.getByText('No invites').waitFor()
     await admin.button('Use the options of the relay').click()
     await page.getByText('As the relay was started.').waitFor()
-    const { items } = (await (await api('audit?limit=200')).json()) as { items: { action: string }[] }
+    const { items } = (await (await api('audit?limit=200')).json()) as { items: { action: string; detail: object }[] }
+    expect(items.find(({ action }) => action === 'admin.delete')?.detail).toEqual({ messages: 'erase' })
     const done = ['disable', 'enable', 'rename', 'reset_password', 'delete', 'registration', 'invite', 'revoke_invite']
     expect(items.map(({ action }) => action)).toEqual(expect.arrayContaining(done.map((one) => `admin.${one}`)))
     expect(admin.complaints).toEqual([])
@@ -416,6 +420,12 @@ describe('the console', () => {
     await open(admin, 'reports', 'Reports')
     const report = page.getByRole('listitem').filter({ hasText: 'Rude words' })
     for (const words of ['Ada', 'Bob', 'Insults']) await report.getByText(words).first().waitFor()
+    await report.getByText('A claim: the relay has proven who reported it').waitFor()
+    // The reporter's words, and beside them the relay's.
+    await report.getByText('From its own history').waitFor()
+    await report.getByText('Rude words').nth(1).waitFor()
+    expect(await report.getByText('Differs from what was kept').count()).toBe(0)
+    expect(await flaws(page)).toEqual([])
     await report.getByRole('button', { name: 'Resolve' }).click()
     await admin.dialog('Resolve this report').getByLabel('Note').fill('Spoke with Ada')
     await admin.dialog('Resolve this report').getByRole('button', { name: 'Resolve' }).click()

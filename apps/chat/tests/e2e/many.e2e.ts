@@ -1,14 +1,13 @@
 /** Long absences, many rooms, many people, and a server that has another version by now. */
-import { cp, mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
+import { cp, mkdtemp, readdir, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import 'fake-indexeddb/auto'
 import type { Browser } from 'playwright-core'
-import { WebSocket } from 'ws'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { systemClock } from '@/protocol/clock'
-import { Connection, type SocketLike } from '@/protocol/connection'
 import { makePerson, type Tester } from '../support/person'
+import { connect, Crowd } from './crowd'
 import { launch, Person } from './people'
 import { Relay, APP } from './relay'
 
@@ -34,8 +33,6 @@ describe('much of everything', () => {
     await rm(app, { recursive: true, force: true })
   })
 
-  const connect = (url: string): SocketLike => new WebSocket(url, 'clasp') as unknown as SocketLike
-
   /** Somebody without a browser, who is faster. */
   async function machine(name: string): Promise<Tester> {
     const world = { clock: systemClock, connect, relayUrl: relay.socket, authBase: relay.origin, fetch }
@@ -43,23 +40,6 @@ describe('much of everything', () => {
     await tester.session.continueAsGuest(name)
     await expect.poll(() => tester.connection.online, { timeout: PATIENCE_MS }).toBe(true)
     return tester
-  }
-
-  /** One connection that writes what many would. */
-  async function admin(): Promise<Connection> {
-    const token = (await readFile(relay.tokenFile, 'utf8')).trim()
-    const connection = new Connection({
-      url: relay.socket,
-      makeSocket: connect,
-      clock: systemClock,
-      random: Math.random,
-      name: () => 'Crowd',
-      token: () => token,
-      renewToken: () => Promise.resolve(false),
-    })
-    connection.start()
-    await expect.poll(() => connection.online, { timeout: PATIENCE_MS }).toBe(true)
-    return connection
   }
 
   async function joined(tester: Tester, roomId: string): Promise<void> {
@@ -140,13 +120,7 @@ describe('much of everything', () => {
     const ada = await Person.guest(browser, relay.origin, 'Ada')
     await ada.createRoom({ name: 'Hall', isPublic: true })
     const roomId = new URL(ada.page.url()).pathname.split('/').at(-1)!
-    const crowd = await admin()
-    const beat = async (): Promise<void> => {
-      const names = Array.from({ length: PRESENT }, (_, at) => String(at).padStart(3, '0'))
-      const value = (name: string) => ({ name: `Guest ${name}`, avatarColor: '#336699', joinedAt: 1, status: 'online' })
-      await Promise.all(names.map((name) => crowd.set(`/chat/room/${roomId}/presence/crowd-${name}`, value(name))))
-    }
-    await beat()
+    const crowd = await Crowd.enter(relay, roomId, PRESENT)
     await ada.openPanel('Members')
     await ada.page.getByText('Guest 000').first().waitFor()
     const rows = await ada.page.getByRole('complementary').getByRole('listitem').count()
@@ -159,11 +133,11 @@ describe('much of everything', () => {
       new MutationObserver((list) => (seen.changes += list.length)).observe(panel, { subtree: true, childList: true })
       Object.assign(window, { seen })
     })
-    for (let round = 0; round < 3; round += 1) await beat()
+    for (let round = 0; round < 3; round += 1) await crowd.beat()
     await ada.say('Can you hear me?')
     const changes = await ada.page.evaluate(() => (window as unknown as { seen: { changes: number } }).seen.changes)
     expect(changes).toBeLessThan(20)
-    crowd.stop()
+    crowd.leave()
     await ada.leave()
   }, 120_000)
 

@@ -9,10 +9,8 @@ import { launch, Person } from './people'
 import { Relay } from './relay'
 
 const SCREENSHOTS = fileURLToPath(new URL('../../../../docs/screenshots', import.meta.url))
-const PICTURE = fileURLToPath(new URL('../../public/icons/icon-512.png', import.meta.url))
 const PHONE = { viewport: { width: 390, height: 844 }, isMobile: true, hasTouch: true }
 const SMALLEST = { viewport: { width: 320, height: 568 }, isMobile: true, hasTouch: true }
-const THEMES = ['light', 'dark', 'contrast']
 
 /** Keeps a picture for the documentation, when asked for with `UPDATE_SCREENSHOTS=1`. */
 async function picture(page: Page, name: string): Promise<void> {
@@ -70,106 +68,33 @@ describe('every page', () => {
     return [ada, bob]
   }
 
-  it('before the chat is without flaws in all themes', async () => {
+  it('shows a lively room to everybody in it', async () => {
     const eve = await Person.arrive(browser, relay.origin)
-    for (const [path, name] of [
-      ['/', 'landing'],
-      ['/auth', 'auth'],
-      ['/auth?mode=register', 'register'],
-    ] as const) {
-      await eve.page.goto(relay.origin + path)
-      await eve.page.locator('form').waitFor()
-      if (name === 'landing') await picture(eve.page, name)
-      for (const theme of THEMES) {
-        await eve.page.evaluate((wanted) => (document.documentElement.dataset['theme'] = wanted), theme)
-        expect([theme, path, ...(await flaws(eve.page))]).toEqual([theme, path])
-      }
-    }
-    expect(eve.complaints).toEqual([])
-    await eve.leave()
-  })
-
-  it('of the chat is without flaws in all themes, with its panel and every dialog', async () => {
+    await eve.page.goto(relay.origin)
+    await eve.page.locator('form').waitFor()
+    await picture(eve.page, 'landing')
     const [ada, bob] = await lively()
     await picture(ada.page, 'room')
-    for (const theme of THEMES) {
+    for (const [theme, name] of [
+      ['dark', 'room-dark'],
+      ['contrast', 'room-contrast'],
+    ] as const) {
       await ada.page.evaluate((wanted) => (document.documentElement.dataset['theme'] = wanted), theme)
-      expect([theme, ...(await flaws(ada.page))]).toEqual([theme])
-      if (theme === 'dark') await picture(ada.page, 'room-dark')
+      await picture(ada.page, name)
     }
     await ada.page.evaluate(() => delete document.documentElement.dataset['theme'])
-    for (const tab of ['Members', 'Room', 'Security'] as const) {
-      await ada.openPanel(tab)
-      expect([tab, ...(await flaws(ada.page))]).toEqual([tab])
-      if (tab === 'Members') await picture(ada.page, 'panel')
-    }
-    const dialogs: [string, () => Promise<void>][] = [
-      ['create', () => ada.page.keyboard.press('Alt+n')],
+    await ada.openPanel('Members')
+    await picture(ada.page, 'panel')
+    for (const [name, open] of [
       ['browse', () => ada.page.keyboard.press('Alt+b')],
-      ['search', () => ada.page.keyboard.press('Control+Shift+f')],
-      ['shortcuts', () => ada.button('Keyboard shortcuts').click()],
       ['settings', () => ada.button('Settings').click()],
-      ['friends', () => ada.button('Friends').click()],
-      ['profile', () => ada.button(/Your profile and status/).click()],
-      ['invite', () => ada.button('Invite people').first().click()],
-    ]
-    for (const [name, open] of dialogs) {
+    ] as const) {
       await open()
       await ada.page.getByRole('dialog').waitFor()
-      // An animation that is not over blends colours.
       await ada.page.waitForTimeout(300)
-      expect([name, ...(await flaws(ada.page))]).toEqual([name])
-      if (name === 'browse' || name === 'settings') await picture(ada.page, name)
+      await picture(ada.page, name)
       await ada.page.keyboard.press('Escape')
       await ada.page.getByRole('dialog').waitFor({ state: 'detached' })
-    }
-    await ada.button('Insert emoji').click()
-    await ada.page.getByRole('group', { name: 'Emoji' }).getByRole('button').first().waitFor()
-    expect(await flaws(ada.page)).toEqual([])
-    await ada.page.keyboard.press('Escape')
-    expect([...ada.complaints, ...bob.complaints]).toEqual([])
-    await ada.leave()
-    await bob.leave()
-  })
-
-  it('of the chat has dialogs about people, groups, invitations and pictures without flaws', async () => {
-    const [ada, bob] = await lively()
-    await bob.page.locator('input[type=file]').setInputFiles(PICTURE)
-    await bob.page.getByLabel('Image description').fill('The sign of the app')
-    await bob.composer.press('Enter')
-    await ada.page.getByRole('img', { name: 'The sign of the app' }).waitFor()
-    await ada.openPanel('Members')
-    const link = await ada.inviteLink()
-    const eve = await Person.guest(browser, relay.origin, 'Eve')
-    const dialogs: [Person, string, () => Promise<void>][] = [
-      [
-        ada,
-        'Safety numbers',
-        async () => {
-          await ada.openPanel('Security')
-          await ada.page.getByRole('tabpanel', { name: 'Security' }).getByRole('button', { name: /Bob/ }).click()
-        },
-      ],
-      [ada, 'Remove Bob', () => ada.act('Bob', 'Remove from room')],
-      [ada, 'Report', () => ada.choose('I wrote the routing down', 'Report')],
-      [ada, 'Image', () => ada.button('Open image: The sign of the app').click()],
-      [eve, 'Join room', async () => void (await eve.page.goto(link))],
-      [
-        eve,
-        'New group',
-        async () => {
-          await eve.page.keyboard.press('Alt+b')
-          await eve.button('New group').click()
-        },
-      ],
-    ]
-    for (const [person, name, open] of dialogs) {
-      await open()
-      await person.dialog(new RegExp(name)).waitFor()
-      await person.page.waitForTimeout(300)
-      expect([name, ...(await flaws(person.page))]).toEqual([name])
-      await person.page.keyboard.press('Escape')
-      await person.dialog(new RegExp(name)).waitFor({ state: 'detached' })
     }
     for (const person of [ada, bob, eve]) {
       expect(person.complaints).toEqual([])

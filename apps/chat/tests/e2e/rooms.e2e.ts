@@ -130,7 +130,7 @@ describe('rooms and people', () => {
     await ada.dialog('Profile').getByRole('button', { name: 'Send message request' }).click()
     await ada.dialog('Profile').getByRole('button', { name: 'Request sent' }).waitFor()
     await ada.page.keyboard.press('Escape')
-    await bob.page.getByRole('button', { name: 'Ada wants to talk to you' }).click()
+    await bob.page.getByRole('button', { name: /^Ada wants to talk to you/ }).click()
     await bob.dialog('Friends').getByText('May I ask you something?').waitFor()
     await bob.button('Accept the message of Ada').click()
     await bob.isIn('Ada')

@@ -74,6 +74,7 @@ export function message(change: Partial<S.ChatMessage> = {}): S.ChatMessage {
     userId: 'u-ada',
     sessionId: 's-ada',
     name: 'Ada',
+    idMark: '',
     color: '#2563eb',
     kind: 'text',
     line: null,
@@ -321,6 +322,7 @@ const settings: Writable<S.SettingsStore> = reactive<Writable<S.SettingsStore>>(
   sendReceipts: true,
   collapsedGroups: [],
   recentEmojis: ['👍', '🎉'],
+  quickEmojis: ['👍️', '❤️', '😂', '🎉', '😮', '😢'],
   set(change) {
     calls.push({ name: 'set', args: [change] })
     Object.assign(settings, change)
@@ -344,7 +346,15 @@ const notifications: Writable<S.NotificationsStore> = reactive<Writable<S.Notifi
   openRoom: null,
   notify(notice) {
     notices += 1
-    const full = { id: notices, params: {}, roomId: null, opens: null, ...notice, quote: notice.quote ?? '' }
+    const full = {
+      id: notices,
+      params: {},
+      roomId: null,
+      opens: null,
+      action: null,
+      ...notice,
+      quote: notice.quote ?? '',
+    }
     notifications.notices = [...notifications.notices, full]
   },
   fail(error) {
@@ -374,6 +384,10 @@ const devices: Writable<S.DevicesStore> = reactive<Writable<S.DevicesStore>>({
   confirmKeys: action('confirmKeys'),
   startOver: action('startOver'),
   takeFragment: () => false,
+  hasScanned: false,
+  askScanned: action('askScanned'),
+  invitation: null,
+  invite: note('invite'),
   handOver: action('handOver', '654321'),
   handOverScanned: action('handOverScanned'),
   backup: 'none',

@@ -115,6 +115,22 @@ describe('a second device', () => {
     expect(bob.rooms.byId[secret]!.encryption).toBe('ready')
   })
 
+  it('is not judged by a relay that did not answer: its signatures are checked when it does', async () => {
+    await world.pass(2_000)
+    bob.runtime.directory.forget(alice.userId)
+    const [socket] = [...world.relay.sockets].filter((each) => each.subject === bob.userId)
+    // Bob hears everything, and whatever he asks is lost with his connection.
+    socket!.deaf = true
+    await world.done(alice.messages.send(roomId, { text: 'in the tunnel' }))
+    expect(messages(bob)).toMatchObject([{ text: 'in the tunnel', verification: 'pending' }])
+    socket!.end()
+    await world.pass(200)
+    expect(messages(bob)).toMatchObject([{ text: 'in the tunnel', verification: 'pending' }])
+    bob.connection.retryNow()
+    await world.pass(2_000)
+    expect(messages(bob)).toMatchObject([{ text: 'in the tunnel', verification: 'verified' }])
+  })
+
   it('is verified once the first has confirmed it', async () => {
     const second = await world.device(alice)
     await world.pass(4_000)

@@ -119,6 +119,36 @@ describe('a link', () => {
     await expect(alice.devices.handOverScanned(id)).rejects.toMatchObject({ reason: 'linkOver' })
   })
 
+  it('needs no code either where the new device scanned the QR code of one that has the keys', async () => {
+    alice.devices.invite(true)
+    const { hash } = new URL(alice.devices.invitation!)
+    const second = await newDevice()
+    expect(second.devices.hasScanned).toBe(false)
+    expect(second.devices.takeFragment(hash)).toBe(true)
+    expect(second.devices.hasScanned).toBe(true)
+    await world.done(second.devices.askScanned())
+    const [offer] = alice.devices.offers
+    expect(offer).toMatchObject({ scanned: true, invited: true })
+    await world.done(alice.devices.handOverScanned(offer!.id), 2_000)
+    await world.pass(500)
+    expect([second.devices.asking, second.devices.askFailure]).toEqual([null, null])
+    expect([second.devices.hasAccountKey, second.devices.hasScanned]).toEqual([true, false])
+    expect(alice.devices.invitation).toBeNull()
+    await expect(second.devices.askScanned()).rejects.toMatchObject({ reason: 'linkOver' })
+  })
+
+  it('needs codes from a device that has not seen the QR code, though it took its place', async () => {
+    alice.devices.invite(true)
+    const { hash } = new URL(alice.devices.invitation!)
+    const second = await newDevice()
+    second.devices.takeFragment(hash.replace(/.{32}$/, 'f'.repeat(32)))
+    await world.done(second.devices.askScanned())
+    await world.done(alice.devices.handOverScanned(alice.devices.offers[0]!.id), 2_000)
+    await world.pass(500)
+    expect(second.devices.askFailure).toMatchObject({ reason: 'linkOver' })
+    expect(second.devices.hasAccountKey).toBe(false)
+  })
+
   it('gives nothing away for another QR code', async () => {
     const second = await newDevice()
     const id = await scan(second, (hash) => hash.replace(/.{32}$/, 'f'.repeat(32)))

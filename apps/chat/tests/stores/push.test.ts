@@ -130,6 +130,21 @@ describe('push messages', () => {
   })
 })
 
+describe('a room that is muted', () => {
+  it('is told to the relay at once, so that nothing is told of it when the page is closed', async () => {
+    const alice = await world.person('Alice')
+    const roomId = await world.done(alice.rooms.create({ name: 'Den', isPublic: true, encrypted: false }))
+    await world.pass(5_000)
+    const shared = (): unknown => world.relay.value(`/chat/user/${alice.userId}/sync/${roomId}`)
+    expect(shared()).toMatchObject({ muted: false })
+    for (const muted of [true, false]) {
+      alice.rooms.setMuted(roomId, muted)
+      await world.pass(100)
+      expect(shared()).toMatchObject({ muted })
+    }
+  })
+})
+
 describe('a page on screen', () => {
   it('says so while it is, and takes it back when it is not', async () => {
     const person = await ada()

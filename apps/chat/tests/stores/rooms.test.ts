@@ -340,7 +340,6 @@ describe('groups', () => {
 
 describe('the key of an encrypted room', () => {
   it('is not replaced by a reload, however late the list of members comes', async () => {
-    const [alice, bob] = [await world.person('Alice'), await world.person('Bob')]
     const roomId = await world.room(alice, [bob], { encrypted: true })
     const keysSent = () => world.emitted(`/chat/room/${roomId}/crypto/keyex/${bob.userId}`) as { keyId: string }[]
     const [first] = keysSent()

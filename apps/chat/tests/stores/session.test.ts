@@ -1,4 +1,5 @@
 import { beforeEach, describe, expect, it } from 'vitest'
+import { parseRoomMeta } from '@/protocol/shapes'
 import { breathe } from '../support/clock'
 import { makePerson, MemoryStorage, type Tester } from '../support/person'
 import { World } from './world'
@@ -150,6 +151,38 @@ describe('an account', () => {
     // Nobody can come back as that guest: its messages must not stay behind.
     const databases = (await indexedDB.databases()).map((database) => database.name)
     expect(databases).toContain('clasp-relay-chat-account-8')
+    expect(databases).not.toContain(`clasp-relay-chat-${guestId}`)
+    await tester.runtime.end(true)
+  })
+
+  it('takes the rooms of a guest along where told, but no conversation', async () => {
+    const tester = make()
+    await tester.session.continueAsGuest('Guest')
+    await settle()
+    const guestId = tester.session.userId
+    const roomId = await world.done(tester.rooms.create({ name: 'Den', isPublic: false, encrypted: true }))
+    await world.done(tester.messages.send(roomId, { text: 'said as a guest' }))
+    await tester.runtime.storage.putRoom({
+      id: 'dm-one-two',
+      joined: true,
+      muted: false,
+      meta: parseRoomMeta({ name: 'Bob', type: 'dm', isPublic: false, dmUsers: { [guestId]: 'Guest', bob: 'Bob' } }),
+      joinedAt: 0,
+      lastReadMs: 0,
+      lastActivityMs: 0,
+      peerName: 'Bob',
+    })
+    answers['login'] = [{ status: 200, body: { token: 't.1', user_id: 'account-9', username: 'alice' } }]
+    await world.done(tester.session.login('alice', 'secret', true), 2_000)
+    await world.pass(2_000)
+    expect(tester.session.userId).toBe('account-9')
+    expect(tester.rooms.joined.map(({ id, name }) => [id, name])).toEqual([[roomId, 'Den']])
+    expect(tester.rooms.directMessages).toEqual([])
+    tester.messages.timeline(roomId)
+    await settle()
+    const said = tester.messages.timeline(roomId).filter(({ kind }) => kind === 'text')
+    expect(said).toMatchObject([{ text: 'said as a guest', name: 'Guest', own: false }])
+    const databases = (await indexedDB.databases()).map((database) => database.name)
     expect(databases).not.toContain(`clasp-relay-chat-${guestId}`)
     await tester.runtime.end(true)
   })

@@ -56,25 +56,60 @@ const SUBTLE = [
   'importKey',
   'exportKey',
 ]
-let computing = 0
+/** What is at work outside of this thread's turns, which no number of turns can wait for. */
+let working = 0
 
-/** Counts what is being computed in other threads, which no number of turns can wait for. */
+function watch(): () => void {
+  working += 1
+  let ended = false
+  return () => {
+    if (!ended) working -= 1
+    ended = true
+  }
+}
+
+/** Counts what is being computed in other threads. */
 function watchCrypto(): void {
   const prototype = Object.getPrototypeOf(crypto.subtle) as Record<string, (...args: unknown[]) => Promise<unknown>>
   for (const name of SUBTLE) {
     const original = prototype[name]!
     prototype[name] = function (this: unknown, ...args: unknown[]) {
-      computing += 1
-      return original.apply(this, args).finally(() => (computing -= 1))
+      return original.apply(this, args).finally(watch())
     }
   }
 }
 
+type Method<Made extends EventTarget> = (this: unknown, ...args: unknown[]) => Made
+
+/** Counts what a method makes until one of these events ends it. */
+function watchMade<Made extends EventTarget>(prototype: object, name: string, ends: readonly string[]): void {
+  const methods = prototype as Record<string, Method<Made>>
+  const original = methods[name]!
+  methods[name] = function (this: unknown, ...args: unknown[]) {
+    const made = original.apply(this, args)
+    const end = watch()
+    for (const type of ends) made.addEventListener(type, end)
+    return made
+  }
+}
+
+/**
+ * Counts what the storage has to do. It takes a turn for each step, so that, without this, more of it would be done in a
+ * step of the clock when the machine is busy with cryptography, and less when it is not.
+ */
+function watchStorage(): void {
+  watchMade(IDBDatabase.prototype, 'transaction', ['complete', 'abort'])
+  // Another tab keeps a blocked one waiting, perhaps for ever.
+  watchMade(IDBFactory.prototype, 'open', ['success', 'error', 'blocked'])
+  watchMade(IDBFactory.prototype, 'deleteDatabase', ['success', 'error', 'blocked'])
+}
+
 watchCrypto()
+watchStorage()
 
 /** Lets everything run that waits for nothing but its turn, for a thread, or for the storage in memory. */
 export async function breathe(turns = 10): Promise<void> {
-  for (let quiet = 0; quiet < turns; quiet = computing === 0 ? quiet + 1 : 0) {
+  for (let quiet = 0; quiet < turns; quiet = working === 0 ? quiet + 1 : 0) {
     await new Promise((resolve) => setImmediate(resolve))
   }
 }

@@ -51,6 +51,43 @@ export class MemoryStorage {
   }
 }
 
+/** What the tabs of one browser have in common beside their storage. Everything takes one turn of the event loop. */
+class Browser {
+  private readonly waiting = new Map<string, (() => void)[]>()
+  private readonly listeners = new Map<string, Set<(message: unknown) => void>>()
+
+  /** The first holds the lock; the next one gets it when it is released. */
+  alone: Platform['alone'] = (name, callback) => {
+    const queue = this.waiting.get(name) ?? []
+    this.waiting.set(name, queue)
+    const grant = (): void => void setImmediate(() => queue[0] === grant && callback())
+    queue.push(grant)
+    if (queue[0] === grant) grant()
+    return () => {
+      const held = queue[0] === grant
+      if (queue.includes(grant)) queue.splice(queue.indexOf(grant), 1)
+      if (held) queue[0]?.()
+    }
+  }
+
+  channel: Platform['channel'] = (name, hear) => {
+    const all = this.listeners.get(name) ?? new Set()
+    this.listeners.set(name, all.add(hear))
+    const tell = (message: string): void => {
+      for (const other of all) if (other !== hear) setImmediate(() => all.has(other) && other(message))
+    }
+    return { tell, close: () => void all.delete(hear) }
+  }
+}
+
+const browsers = new WeakMap<object, Browser>()
+
+function browserOf(local: MemoryStorage): Browser {
+  const known = browsers.get(local) ?? new Browser()
+  browsers.set(local, known)
+  return known
+}
+
 export interface World {
   clock: Clock
   connect: (url: string) => SocketLike
@@ -107,15 +144,8 @@ export function makePerson(world: World, name: string, userId = name.toLowerCase
       listeners.offline = callback
       return () => undefined
     },
-    alone: (_name, callback) => {
-      const granted = setTimeout(callback, 0)
-      return () => clearTimeout(granted)
-    },
-    channel: (channelName, hear) => {
-      const channel = new BroadcastChannel(channelName)
-      channel.onmessage = (event) => hear((event as MessageEvent).data)
-      return { tell: (message) => channel.postMessage(message), close: () => channel.close() }
-    },
+    alone: (lock, callback) => browserOf(local).alone(lock, callback),
+    channel: (channel, hear) => browserOf(local).channel(channel, hear),
     calls: world.calls?.() ?? null,
     visible: () => state.attended,
     push: world.push ?? null,

@@ -70,8 +70,22 @@ describe('the account page', () => {
     ;({ wrapper, router } = await show(AuthView, {}, '/auth?join=r9'))
     await fill({ username: 'ada', password: 'secret' })
     await submit()
-    expect(calls).toEqual([{ name: 'login', args: ['ada', 'secret'] }])
+    expect(calls).toEqual([{ name: 'login', args: ['ada', 'secret', true] }])
     expect(router.currentRoute.value.fullPath).toBe('/chat?join=r9')
+  })
+
+  it('asks a guest whether to take the rooms along, and nobody else', async () => {
+    ;({ wrapper } = await show(AuthView, {}, '/auth'))
+    expect(wrapper.text()).toContain('You join them with your account.')
+    await wrapper.get('[role=switch]').trigger('click')
+    expect(wrapper.text()).toContain('are deleted from this browser')
+    await fill({ username: 'ada', password: 'secret' })
+    await submit()
+    expect(calls).toEqual([{ name: 'login', args: ['ada', 'secret', false] }])
+    wrapper.unmount()
+    ;(useSessionStore() as { guest: boolean }).guest = false
+    ;({ wrapper } = await show(AuthView, {}, '/auth'))
+    expect(wrapper.find('[role=switch]').exists()).toBe(false)
   })
 
   it('says at the password that it is wrong', async () => {

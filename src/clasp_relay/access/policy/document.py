@@ -17,9 +17,11 @@ from clasp_relay.access.policy.checks.base import Scalar
 from clasp_relay.access.policy.history import HistoryEntry, parse_history
 from clasp_relay.access.policy.language.captures import Path, Template
 from clasp_relay.access.policy.language.json_keys import Keys
+from clasp_relay.access.policy.language.maps import find_field, text_of
 from clasp_relay.access.policy.scopes import check_template
 from clasp_relay.errors import RequestError
 from clasp_relay.wire.address import Pattern
+from clasp_relay.wire.constants import MAX_PAYLOAD_BYTES
 from clasp_relay.wire.messages import Value
 from clasp_relay.wire.values import encode_value
 
@@ -31,6 +33,9 @@ WAYS_OUT = (SNAPSHOT, LIVE)
 
 _SUBJECT = "{session}"
 """What stands for the writer in a path of ``clear_on_disconnect``."""
+
+_TEXT_HEAD_BYTES = 3
+"""Before the characters of an encoded text: its type and its length."""
 
 MAX_GUEST_DAYS = 36_500
 """A hundred years."""
@@ -98,6 +103,41 @@ class FailureLimit:
 
 
 @dataclass(frozen=True, slots=True)
+class Bounds:
+    """How large a value may be: what is cheap to check, and is checked for each write.
+
+    Args:
+        most_bytes: of the encoded value; None for no bound but that of a frame.
+        characters: how many characters the texts in some fields may have; anything else there may take as many bytes.
+    """
+
+    most_bytes: int | None
+    characters: tuple[tuple[bytes, int], ...]
+
+    def describe(self) -> str:
+        """Says what it allows, for people."""
+        parts = [] if self.most_bytes is None else [f"{self.most_bytes} bytes"]
+        return ", ".join([*parts, *(f"{most} characters in {field.decode()!r}" for field, most in self.characters)])
+
+    def problem(self, value: Value) -> str | None:
+        """Returns what is too large, for the writer; None where nothing is."""
+        size = len(value)
+        if self.most_bytes is not None and size > self.most_bytes:
+            return f"the value may take {self.most_bytes} bytes at most, and has {size}"
+        for field, most in self.characters:
+            if size <= most:
+                continue
+            found = find_field(value, field)
+            if found is None or len(found) - _TEXT_HEAD_BYTES <= most:
+                continue
+            text = text_of(found)
+            count = len(found) if text is None else len(text)
+            if count > most:
+                return f"{field.decode()!r} in the value may have {most} characters at most, and has {count}"
+        return None
+
+
+@dataclass(frozen=True, slots=True)
 class WriteRule:
     """Decides SETs and PUBLISHes whose address matches ``path`` and the path of no earlier rule."""
 
@@ -112,6 +152,7 @@ class WriteRule:
     keep_hidden: bool
     failures: FailureLimit | None
     message: str | None
+    within: Bounds | None
     lock: bool
     """Whether a writer may take the lock."""
     owner: Template | None
@@ -223,7 +264,7 @@ CLASSIC_KEYS = frozenset(("scopes", "rate_limits", "write_rules", "snapshot_visi
 """The top-level keys that the Rust relay knows."""
 
 BEYOND_KEYS = frozenset(
-    ("stamp", "keep_hidden", "failures", "literal", "unless", "catch_up", "applies_to", "lock", "owner")
+    ("stamp", "keep_hidden", "failures", "within", "literal", "unless", "catch_up", "applies_to", "lock", "owner")
 ) | {check.kind for check in BEYOND}
 """Keys and check types that it does not know."""
 
@@ -254,6 +295,7 @@ def parse_write_rule(keys: Keys, number: int, lock: bool = True) -> WriteRule:
         keep_hidden=keys.flag("keep_hidden", False),
         failures=_failures(keys.below("failures")) if keys.taken_if_given("failures") else None,
         message=keys.optional_text("message"),
+        within=_bounds(keys.below("within")) if keys.taken_if_given("within") else None,
         lock=keys.flag("lock", lock),
         owner=_template(keys, "owner", names) if keys.taken_if_given("owner") else None,
     )
@@ -318,6 +360,16 @@ def _template(keys: Keys, key: str, names: tuple[str, ...], default: str | None 
         return Template.parse(text, names)
     except ValueError as error:
         keys.fail(key, str(error))
+
+
+def _bounds(keys: Keys) -> Bounds:
+    most_bytes = keys.whole("bytes", most=MAX_PAYLOAD_BYTES) if keys.taken_if_given("bytes") else None
+    texts = keys.below("characters") if keys.taken_if_given("characters") else None
+    characters = () if texts is None else tuple((name.encode(), texts.whole(name)) for name in texts.values)
+    keys.done()
+    if most_bytes is None and not characters:
+        keys.fail("", "needs bytes or characters")
+    return Bounds(most_bytes, characters)
 
 
 def _failures(keys: Keys) -> FailureLimit:

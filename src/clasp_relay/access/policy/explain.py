@@ -11,7 +11,7 @@ from clasp_relay.access.policy.language.question import NO_SESSION_IDS, Question
 from clasp_relay.access.policy.policy import Policy
 from clasp_relay.access.policy.scopes import Scopes
 from clasp_relay.access.policy.visibility import Redaction, VisibilityRule
-from clasp_relay.access.policy.write import WriteRequest
+from clasp_relay.access.policy.write import WriteRequest, check_size
 from clasp_relay.core.rights.port import HiddenKeys, State
 from clasp_relay.errors import ErrorCode, RequestError
 from clasp_relay.wire.address import Pattern
@@ -94,6 +94,8 @@ def _refusal(policy: Policy, rule: WriteRule, write: WriteRequest, question: Que
     """Says why a rule refuses a write, with the code of the ERROR; None when it does not. No failure is counted."""
     try:
         policy.check_keys(write.address, write.value)
+        if rule.within is not None:
+            check_size(rule.within, write)
         reason = policy.write_rules.refusal(rule, write, question)
         if reason is not None:
             return f"{reason} (ERROR {int(ErrorCode.POLICY)})"
@@ -204,6 +206,8 @@ def _rule_lines(rule: WriteRule, question: Question) -> list[str]:
         shown = said if mark.value.template is None else repr(said)
         lines.append(f"  stamps {mark.field.decode()!r} as {shown}, when:")
         lines += _check_lines(mark.when, question, "    ")
+    if rule.within is not None:
+        lines.append(f"  at most {rule.within.describe()}")
     if rule.owner is not None:
         lines.append(f"  gets past a lock: {rule.owner.expand(question.words)}")
     for title, checks in (

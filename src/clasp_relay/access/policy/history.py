@@ -251,23 +251,17 @@ class HistoryRules:
         entry, captured = found
         key = _key(entry, address, dict(zip(entry.path.names, captured, strict=True)))
         erases = is_looked_at or entry.erases is not None
-        return Spot(entry.signals, key, entry.number, bool(entry.unless), erases)
+        return Spot(entry.signals, key, entry.number, bool(entry.unless), erases, tuple(captured))
 
-    def is_waived(self, change: Change, state: State, now_us: int) -> bool:
+    def is_waived(self, change: Change, spot: Spot, state: State, now_us: int) -> bool:
         """See ``core.history.rules``."""
-        address = change.param.address
-        found = self.find(address)
-        assert found is not None, "asked about a change that no rule keeps"
-        entry, captured = found
-        if not entry.unless:
-            return False
-        question = Question(change.param.subject, captured, address, _value_of(change), state, now_us)
-        return holds_all(entry.unless, question)
+        question = Question(change.param.subject, spot.captured, change.param.address, _value_of(change), state, now_us)
+        return holds_all(self.entries[spot.rule].unless, question)
 
-    def erasures(self, change: Change, state: State, now_us: int) -> tuple[Erasure, ...]:
+    def erasures(self, change: Change, spot: Spot, state: State, now_us: int) -> tuple[Erasure, ...]:
         """See ``core.history.rules``."""
         if change.kind is ChangeKind.EVENT:
-            return self._deleted(change)
+            return self._deleted(change, spot)
         if change.kind is not ChangeKind.WRITE:
             return ()
         address, is_null = change.param.address, change.param.value == NULL
@@ -290,24 +284,22 @@ class HistoryRules:
         holds = holds_all(entry.unless, question)
         return holds and not question.reads.reads_value
 
-    def _deleted(self, change: Change) -> tuple[Erasure, ...]:
+    def _deleted(self, change: Change, spot: Spot) -> tuple[Erasure, ...]:
         """Returns what a message deletes, if it is one that does."""
-        message, found = change.message, self.find(change.param.address)
-        if not isinstance(message, Publish) or message.value is None or found is None:
+        message, erases = change.message, None if spot.rule < 0 else self.entries[spot.rule].erases
+        if erases is None or not isinstance(message, Publish) or message.value is None:
             return ()
-        entry, captured = found
-        value, erases = message.value, entry.erases
-        if erases is None or find_field(value, TYPE) != erases.type:
+        value = message.value
+        # The first test is quick, and enough for nearly every message.
+        if erases.type not in value or find_field(value, TYPE) != erases.type:
             return ()
         target = find_field(value, erases.by)
         if not text_of(target):
             return ()
         assert target is not None, "a text that is none"
-        address = change.param.address
-        may_delete_all = find_field(value, ROLE) in ROLES and self._is_stamped(address, ROLE)
+        may_delete_all = find_field(value, ROLE) in ROLES and self._is_stamped(change.param.address, ROLE)
         subject = None if may_delete_all else change.param.subject
-        key = _key(entry, address, dict(zip(entry.path.names, captured, strict=True)))
-        return (Erasure(key, target, partial(_is_deleted, erases, target, subject)),)
+        return (Erasure(spot.key, target, partial(_is_deleted, erases, target, subject)),)
 
     def key_of(self, pattern: Pattern) -> str | None:
         """See ``core.history.rules``."""
@@ -346,6 +338,17 @@ class HistoryRules:
             entry.signals and entry.path.pattern is not None and intersects(entry.path.pattern, pattern)
             for entry in self.entries
         )
+
+    def keeps_all(self, pattern: Pattern, signal: Signal) -> bool:
+        """See ``core.history.rules``."""
+        for entry in self.entries:
+            own = entry.path.pattern
+            if own is None or intersects(own, pattern):
+                if not entry.signals >> signal & 1 or entry.unless:
+                    return False
+                if own is not None and own.covers(pattern):
+                    return True
+        return False
 
 
 def _is_deleted(erases: DeleteMessage, target: Value, subject: str | None, change: Change) -> bool:

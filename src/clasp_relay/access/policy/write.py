@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 from clasp_relay.access.policy.checks import Check, any_refusal, holds_all, holds_any
-from clasp_relay.access.policy.document import Document, FailureLimit, Mark, Stamp, WriteRule
+from clasp_relay.access.policy.document import Bounds, Document, FailureLimit, Mark, Stamp, WriteRule
 from clasp_relay.access.policy.language.captures import Captured, PathTable, Template
 from clasp_relay.access.policy.language.maps import (
     add_field,
@@ -145,12 +145,14 @@ class WriteRules:
             memory: where the answer may be kept; it must be told of every change of ``state``.
 
         Raises:
-            RequestError: POLICY when it is refused, LIMIT after too many failures.
+            RequestError: POLICY when it is refused, VALUE when it is too large, LIMIT after too many failures.
         """
         found = self.find(write.address)
         if found is None:
             return Decision(Grant(write.value, self.ttl(write)))
         rule, captured = found
+        if rule.within is not None and not write.is_admin:
+            check_size(rule.within, write)
         question = write.question(captured, state, now_us)
         remembered = None
         if not write.is_admin:
@@ -325,6 +327,17 @@ class WriteRules:
             if key in stored and key not in sent
         }
         return with_fields(value, kept) if kept else value
+
+
+def check_size(bounds: Bounds, write: WriteRequest) -> None:
+    """Checks that a value is within the bounds of its rule.
+
+    Raises:
+        RequestError: VALUE when it is not.
+    """
+    problem = bounds.problem(write.value)
+    if problem is not None:
+        raise write.refuse(ErrorCode.VALUE, problem)
 
 
 def _expanded(template: Template, write: WriteRequest, question: Question) -> bytes:

@@ -12,10 +12,11 @@ from clasp_relay.wire.messages import Bundle, Publish, Set
 def set_param(relay: Relay, session: Session, message: Set, qos: int) -> Pieces | None:
     """Stores a value and tells those who subscribed; an ACK only where QoS asks for one."""
     reserved = relay.params.reserved
-    if reserved and message.address in reserved:
+    is_reserved = reserved.is_used
+    if is_reserved and message.address in reserved:
         return _set_later(relay, session, message, qos)
     change = relay.decider.set(session, message, relay.params)
-    if reserved and not relay.params.has_room(change.param):
+    if is_reserved and not relay.params.has_room(change.param):
         # What would be evicted may be where a bundle writes next.
         return _set_later(relay, session, message, qos)
     relay.committer.write(session, change)
@@ -32,7 +33,7 @@ def set_param(relay: Relay, session: Session, message: Set, qos: int) -> Pieces 
 
 def _set_later(relay: Relay, session: Session, message: Set, qos: int) -> Pieces:
     """Waits for the bundle that is decided or carried out."""
-    while relay.params.reserved:
+    while relay.params.reserved.is_used:
         yield WAIT_US
     if session.is_live:
         set_param(relay, session, message, qos)
@@ -45,7 +46,7 @@ def publish(relay: Relay, session: Session, message: Publish, _qos: int) -> None
 
 def bundle(relay: Relay, session: Session, message: Bundle, qos: int) -> Pieces | None:
     """Commits all members or none, or lets all wait until due; a long bundle in pieces."""
-    if len(message.messages) > DONE_AT_ONCE or relay.params.reserved:
+    if len(message.messages) > DONE_AT_ONCE or relay.params.reserved.is_used:
         return _bundle_in_pieces(relay, session, message, qos)
     revision = relay.bundles.at_once(session, message)
     if qos:

@@ -1,12 +1,13 @@
 """What is kept as history, at the moment in which a change is committed.
 
 The rules say the same about an address whatever is set there, so that is found once and kept (:class:`rules.Spot`); the
-usual change costs one look-up. No two entries that are kept have the same time: a time is a place in history, too.
+usual change costs one look-up. No two entries that are kept have the same time: a time is a place in history, too,
+whatever the clock says, and what was told so far is told by one (``Keeping.position_us``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from clasp_relay.core.history.rules import Erasure, HistoryRules, Spot
@@ -44,6 +45,12 @@ class Keeping:
         """Whether any rule keeps SETs."""
         self._spots: dict[str, Spot] = {}
         self._last_us = 0
+        self._not_waived: tuple[Change | None, int] = (None, 0)
+        """The last signal of which that was found out, and how often the params had changed by then. Nearly always
+        ``key_of`` is asked about it right after."""
+        self._untold: dict[int, int] = {}
+        """The times of what was accepted with a bundle and is not told yet, in their order."""
+        self._replayed_us: int | None = None
 
     def begin(self, last_us: int) -> None:
         """Is told the time of the last entry of the relay's life before; the clock may have been set back since."""
@@ -70,17 +77,47 @@ class Keeping:
         Returns:
             None where the rule is waived: then the signal is passed on as it is.
         """
-        about = no_param(message.address, session.id, session.identity.subject, self._clock.now_us())
-        change = Change(about, ChangeKind.EVENT, message=message)
-        if self._is_waived(self.spot(message.address), change):
-            return None
         now_us = self.next_us()
-        return change._replace(param=about._replace(timestamp_us=now_us), message=message._replace(timestamp_us=now_us))
+        address, signal, phase, value, samples, _, id_, rate = message
+        message = Publish(address, signal, phase, value, samples, now_us, id_, rate)
+        about = no_param(address, session.id, session.identity.subject, now_us)
+        change = Change(about, ChangeKind.EVENT, message=message)
+        if self._is_waived(self.spot(address), change):
+            return None
+        self._not_waived = (change, self._params.changes)
+        return change
 
     def next_us(self) -> int:
         """Returns the time of the next entry in Unix µs: now, or just behind the last one."""
         self._last_us = max(self._clock.now_us(), self._last_us + 1)
         return self._last_us
+
+    @property
+    def position_us(self) -> int:
+        """The place in history of what is encoded now, in Unix µs: every entry up to this time has been told.
+
+        Of what a REPLAY sends it is the time of the entry.
+        """
+        if self._replayed_us is not None:
+            return self._replayed_us
+        return next(iter(self._untold.values())) - 1 if self._untold else self._last_us
+
+    def accepted(self, members: Iterable[tuple[Change | Publish, int]]) -> None:
+        """Is told what of a bundle is kept, with its times: others' changes may be told between two of its members."""
+        self._untold.update((id(member), time_us) for member, time_us in members)
+
+    def tells(self, member: Change | Publish) -> None:
+        """Is told that a member of a bundle is told now."""
+        self._untold.pop(id(member), None)
+
+    @contextmanager
+    def replaying(self, change: Change) -> Iterator[None]:
+        """Has what is encoded meanwhile be at the place of an entry."""
+        self._replayed_us = change.param.timestamp_us
+        try:
+            yield
+        finally:
+            self._replayed_us = None
 
     def timed(self, change: Change) -> Change:
         """Returns a write that was decided before with the time of this moment, if it may be kept."""
@@ -108,18 +145,20 @@ class Keeping:
         if spot.rule < 0:
             return None
         signal = _signal_of(change)
-        if signal is None or not spot.signals >> signal & 1 or self._is_waived(spot, change):
+        if signal is None or not spot.signals >> signal & 1:
             return None
-        return spot.key
+        known, changes = self._not_waived
+        if change is known and changes == self._params.changes and self._state is self._params:
+            return spot.key
+        return None if self._is_waived(spot, change) else spot.key
 
     def erasures_of(self, change: Change) -> tuple[Erasure, ...]:
         """Returns what such a change erases."""
-        if not self.spot(change.param.address).erases:
-            return ()
-        return self.rules.erasures(change, self._state, self._clock.now_us())
+        spot = self.spot(change.param.address)
+        return self.rules.erasures(change, spot, self._state, self._clock.now_us()) if spot.erases else ()
 
     def _is_waived(self, spot: Spot, change: Change) -> bool:
-        return spot.is_conditional and self.rules.is_waived(change, self._state, self._clock.now_us())
+        return spot.is_conditional and self.rules.is_waived(change, spot, self._state, self._clock.now_us())
 
 
 def _signal_of(change: Change) -> Signal | None:

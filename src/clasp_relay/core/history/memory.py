@@ -93,6 +93,13 @@ class MemoryHistory:
                     return
         done(Page(entries, end_seq, size, True))
 
+    def erase_of(self, subject: str, done: Callable[[int | None], None]) -> None:
+        """See ``HistoryReader``."""
+        seqs = [seq for seq, (_, change) in self._entries.items() if change.param.subject == subject]
+        for seq in seqs:
+            self._forget(seq)
+        done(len(seqs))
+
     def _seqs(self, asked: Asked) -> Iterator[int]:
         key = None if self._keeping is None else self._keeping.rules.key_of(asked.pattern)
         seqs = list(self._entries) if key is None else self._of_key.get(key, [])

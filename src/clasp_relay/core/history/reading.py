@@ -82,7 +82,7 @@ class Page(NamedTuple):
 
 
 class HistoryReader(Protocol):
-    """Reads what is kept. Both calls end with ``done``, in a later turn or at once."""
+    """Reads what is kept, and erases it. All calls end with ``done``, in a later turn or at once."""
 
     page_us: int
     """About what a page costs the event loop, in µs."""
@@ -100,6 +100,14 @@ class HistoryReader(Protocol):
         Args:
             asked: what is read.
             done: told the page; None when it cannot be read.
+        """
+
+    def erase_of(self, subject: str, done: Callable[[int | None], None], /) -> None:
+        """Erases all that a subject said, wherever.
+
+        Args:
+            subject: whose; nothing of theirs is committed any more.
+            done: told how many entries went; None when they cannot be erased now.
         """
 
 

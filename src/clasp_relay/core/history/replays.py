@@ -69,6 +69,13 @@ LOOKED_AT_ONCE, VIEW_US = 16, 15
 """How many entries are looked at in one piece, where nothing is sent of them, and about what it costs to judge one."""
 
 
+class EndKey:
+    """The key of the last frames of a REPLAY that sent SETs: what is set now where these were, and the end marks.
+
+    Whoever sends nothing of what happens meanwhile before the end mark can do without what is set now.
+    """
+
+
 class Ways(NamedTuple):
     """What a REPLAY needs of the relay."""
 
@@ -375,13 +382,14 @@ class _Answer:
         self._shown.add(alike)
         redact = self._replays.permissions.redact
         message = change.message
-        if isinstance(message, Publish):
-            if hidden and message.value is not None:
-                message = message._replace(value=redact(message.value, hidden))
-            return session.codec.publish(message)
-        param = change.param
-        value = redact(param.value, hidden) if hidden else param.value
-        return session.codec.set(param.address, value, param.revision, change.lock, change.unlock, change.ttl)
+        with self._replays.keeping.replaying(change):
+            if isinstance(message, Publish):
+                if hidden and message.value is not None:
+                    message = message._replace(value=redact(message.value, hidden))
+                return session.codec.publish(message)
+            param = change.param
+            value = redact(param.value, hidden) if hidden else param.value
+            return session.codec.set(param.address, value, param.revision, change.lock, change.unlock, change.ttl)
 
     def _note(self, entry: Kept) -> None:
         """Notes what the end mark tells of an entry that is sent."""
@@ -431,7 +439,7 @@ class _Answer:
             if self._times:
                 # At the pace of the socket: to encode the times of thousands of SETs takes longer than a turn may.
                 current = self._current([address for address, _, _ in self._times])
-                session.outbox.send_snapshot(object(), (wire for part in (current, marks) for wire in part))
+                session.outbox.send_snapshot(EndKey(), (wire for part in (current, marks) for wire in part))
             else:
                 for wire in marks:
                     session.outbox.send(Frame(wire))

@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 from clasp_relay.core.records import Change
 from clasp_relay.core.rights.port import State
 from clasp_relay.wire.address import Pattern
+from clasp_relay.wire.constants import Signal
 
 MAX_COUNT = 100_000
 """The largest ``max_count``: what is erased at once is bounded by it."""
@@ -46,6 +47,8 @@ class Spot(NamedTuple):
     """Whether the rule has ``unless``, so that each change is asked about."""
     erases: bool = False
     """Whether a change there may erase something."""
+    captured: tuple[str, ...] = ()
+    """What the rule's path captures of the address."""
 
 
 NOWHERE = Spot()
@@ -70,11 +73,11 @@ class HistoryRules(Protocol):
     def spot(self, address: str, /) -> Spot:
         """Returns what the rules say about an address."""
 
-    def is_waived(self, change: Change, state: State, now_us: int, /) -> bool:
-        """Tells whether a rule's ``unless`` holds, so that a change is not kept all the same."""
+    def is_waived(self, change: Change, spot: Spot, state: State, now_us: int, /) -> bool:
+        """Tells whether a rule's ``unless`` holds, so that a change at a conditional spot is not kept all the same."""
 
-    def erasures(self, change: Change, state: State, now_us: int, /) -> tuple[Erasure, ...]:
-        """Returns what a change erases, once it is applied; asked where ``Spot.erases`` says so."""
+    def erasures(self, change: Change, spot: Spot, state: State, now_us: int, /) -> tuple[Erasure, ...]:
+        """Returns what a change at a spot erases, once it is applied; asked where ``Spot.erases`` says so."""
 
     def key_of(self, pattern: Pattern, /) -> str | None:
         """Returns the one key that all entries have which a pattern matches; None where there may be several."""
@@ -87,6 +90,9 @@ class HistoryRules(Protocol):
 
     def may_match(self, pattern: Pattern, /) -> bool:
         """Tells whether anything that a pattern matches may be kept."""
+
+    def keeps_all(self, pattern: Pattern, signal: Signal, /) -> bool:
+        """Tells whether surely all of a signal is kept, at whatever address of a pattern; not below ``/clasp``."""
 
 
 def rule_of(key: str) -> int:

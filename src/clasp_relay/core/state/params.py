@@ -167,17 +167,24 @@ class Params:
 
     def has_room(self, param: Param) -> bool:
         """Tells whether one written param surely fits, beside what a bundle writes in a moment; the usual case."""
-        address, value, _, _, _, _, subject, origin, sent_as = param
+        address, value = param.address, param.value
         before = self._params.get(address)
+        if (
+            before is not None
+            and len(value) <= len(before.value)
+            and not param.sent_as
+            and before.subject == param.subject
+            and before.origin == param.origin
+        ):
+            return True
+        _, _, _, _, _, _, subject, origin, sent_as = param
         before_bytes = 0 if before is None else len(before.value) + len(before.sent_as)
         more_bytes = len(value) + len(sent_as) - before_bytes
         if before is None:
             more_bytes += 4 * len(address)
-        elif more_bytes <= 0 and before.subject == subject and before.origin == origin:
-            return True
         if before is None or more_bytes > 0:
             max_params, max_bytes = self._room_of(subject)
-            if self.reserved:
+            if self.reserved.is_used:
                 max_params, max_bytes = max_params - self.reserved.more_params, max_bytes - self.reserved.more_bytes
             if (
                 before is None and len(self._params) + self._tombstones.stamped >= max_params
@@ -330,10 +337,13 @@ class Params:
             self.state_bytes += text_bytes(address) + len(value) + len(sent_as)
             self._count(param)
         else:
-            before_bytes = len(before.value) + len(before.sent_as)
-            more_bytes = len(value) + len(sent_as) - before_bytes
-            self.state_bytes += more_bytes
+            before_bytes = len(before.value)
+            more_bytes = len(value) - before_bytes
+            if sent_as or before.sent_as:
+                more_bytes += len(sent_as) - len(before.sent_as)
             self.replaced_bytes += before_bytes
+            if more_bytes:
+                self.state_bytes += more_bytes
             if before.subject != subject or before.origin != origin:
                 self._uncount(before)
                 self._count(param)
@@ -405,6 +415,11 @@ class Params:
                 self._expiry.set(param.address, due_us, param.subject)
         for address, ended in image.ended:
             self._remember(address, ended)
+
+    def load_locks(self, locks: Iterable[tuple[str, str, int]]) -> None:
+        """Takes locks as they were held at another relay: address, holder, and when each was taken, in Unix µs."""
+        for address, holder, taken_us in locks:
+            self.locks.take(address, holder, taken_us)
 
     def _due_if_postdated(self, param: Param, due_us: int, now_us: int) -> int:
         """Returns when a param ends whose time lies in the future."""

@@ -19,7 +19,7 @@ MAX_PATTERNS = 8
 class Reserved:
     """What is reserved for one bundle; empty nearly always."""
 
-    __slots__ = ("_is_all", "_patterns", "_reads", "more_bytes", "more_params", "writes")
+    __slots__ = ("_is_all", "_patterns", "_reads", "is_used", "more_bytes", "more_params", "writes")
 
     def __init__(self) -> None:
         self.writes: set[str] = set()
@@ -29,9 +29,8 @@ class Reserved:
         self._reads: set[str] = set()
         self._patterns: dict[Pattern, None] = {}
         self._is_all = False
-
-    def __bool__(self) -> bool:
-        return bool(self.writes or self._reads or self._patterns)
+        self.is_used = False
+        """Whether anything is reserved: kept, and not worked out, since every SET asks."""
 
     def __contains__(self, address: str) -> bool:
         return address in self.writes or self.is_read(address)
@@ -48,6 +47,7 @@ class Reserved:
 
     def read(self, where: str | Pattern) -> None:
         """Notes that a decision rests on what is at an address, or at all that match a pattern."""
+        self.is_used = True
         if isinstance(where, str):
             self._reads.add(where)
         else:
@@ -60,14 +60,20 @@ class Reserved:
             self.writes.add(param.address)
             self.more_bytes += param_bytes(param)
         self.more_params = len(self.writes)
+        self._note_use()
 
     def end_writes(self) -> None:
         """The bundle is carried out."""
         self.writes.clear()
         self.more_params = self.more_bytes = 0
+        self._note_use()
 
     def end_reads(self) -> None:
         """The bundle is decided."""
         self._reads.clear()
         self._patterns.clear()
         self._is_all = False
+        self._note_use()
+
+    def _note_use(self) -> None:
+        self.is_used = bool(self.writes or self._reads or self._patterns)

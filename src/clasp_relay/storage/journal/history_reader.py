@@ -8,12 +8,12 @@ import sqlite3
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
+from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple, TypeAlias
 
-from twisted.internet.threads import deferToThreadPool
+from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
-from twisted.python.threadpool import ThreadPool
 
 from clasp_relay.core.history.reading import (
     EXAMINED_BYTES,
@@ -27,9 +27,11 @@ from clasp_relay.core.history.reading import (
     is_emptied,
 )
 from clasp_relay.core.history.rules import HistoryRules, is_too_old
+from clasp_relay.errors import JournalLost, cause_text
 from clasp_relay.logs import events
-from clasp_relay.storage.journal.journal_file import DamagedRowError, decode_body
+from clasp_relay.storage.journal.journal_file import DamagedRowError, JournalFile, decode_body
 from clasp_relay.storage.journal.journal_log import JournalLog
+from clasp_relay.storage.journal.journal_thread import JournalThread
 from clasp_relay.wire.address import Pattern
 
 FETCHED_AT_ONCE = 64
@@ -97,7 +99,7 @@ class HistoryReader:
         self._log = log
         self._rules = rules
         self._now_us = now_us
-        self._pool: ThreadPool | None = None
+        self._thread: JournalThread | None = None
         self._db: sqlite3.Connection | None = None
         self._matches: OrderedDict[str, KnownKeys] = OrderedDict()
 
@@ -106,15 +108,14 @@ class HistoryReader:
         self._db = sqlite3.connect(
             f"{self._log.path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, check_same_thread=False
         )
-        self._pool = ThreadPool(minthreads=1, maxthreads=1, name="history")
-        self._pool.start()
+        self._thread = JournalThread(self._reactor, "history")
 
     def close(self) -> None:
         """Ends the thread, once its page is read. Does nothing when it is not open."""
-        pool, self._pool = self._pool, None
+        thread, self._thread = self._thread, None
         db, self._db = self._db, None
-        if pool is not None and db is not None:
-            pool.stop()
+        if thread is not None and db is not None:
+            thread.stop()
             db.close()
 
     def settle(self, done: Callable[[int | None], None]) -> None:
@@ -125,13 +126,32 @@ class HistoryReader:
 
     def read(self, asked: Asked, done: Callable[[Page | None], None]) -> None:
         """See ``HistoryReader``."""
-        pool, db = self._pool, self._db
-        if pool is None or db is None:
+        thread, db = self._thread, self._db
+        if thread is None or db is None:
             done(None)
             return
         known = self._matches_of(asked.pattern.text)
-        page = deferToThreadPool(self._reactor, pool, read_page, db, asked, self._rules, self._now_us(), known)
+        page = thread.run(partial(read_page, db, asked, self._rules, self._now_us(), known))
         page.addCallbacks(done, lambda failure: self._failed(failure, done))
+
+    def erase_of(self, subject: str, done: Callable[[int | None], None]) -> None:
+        """See ``HistoryReader``; the journal's thread erases, in pieces between its commits."""
+        erased = Deferred.fromCoroutine(self._erase_of(subject))
+        erased.addCallbacks(done, lambda failure: self._not_erased(failure, done))
+
+    async def _erase_of(self, subject: str) -> int | None:
+        after: tuple[str, int] | None = ("", 0)
+        count = 0
+        try:
+            await self._log.recorded()
+        except JournalLost:
+            return None
+        while after is not None:
+            if self._thread is None:
+                return None
+            gone, after = await self._log.run(partial(_erase_some, subject, after))
+            count += gone
+        return count
 
     def _matches_of(self, pattern: str) -> KnownKeys:
         known = self._matches.pop(pattern, None)
@@ -142,12 +162,23 @@ class HistoryReader:
             self._matches.popitem(last=False)
         return known
 
+    def _not_erased(self, failure: Failure, done: Callable[[None], None]) -> None:
+        if failure.check(sqlite3.Error, OSError) is None:
+            events.JOURNAL_FAULT.failure(failure)
+        else:
+            events.HISTORY_NOT_ERASED.log(path=str(self._log.path), cause=cause_text(failure.value))
+        done(None)
+
     def _failed(self, failure: Failure, done: Callable[[Page | None], None]) -> None:
         if failure.check(sqlite3.Error, DamagedRowError) is None:
             events.JOURNAL_FAULT.failure(failure)
         else:
             events.HISTORY_UNREADABLE.log(path=str(self._log.path), cause=str(failure.value))
         done(None)
+
+
+def _erase_some(subject: str, after: tuple[str, int], file: JournalFile) -> tuple[int, tuple[str, int] | None]:
+    return file.history.erase_of(subject, after)
 
 
 def read_page(db: sqlite3.Connection, asked: Asked, rules: HistoryRules, now_us: int, known: KnownKeys) -> Page:

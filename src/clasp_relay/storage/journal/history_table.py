@@ -1,25 +1,30 @@
 """The tables of history in ``journal.db``: what is kept under each key, its limits, and what is erased.
 
-For the thread of the journal; every method but ``trim_old`` and ``begin`` is called within a transaction.
+For the thread of the journal; every method but ``trim_old``, ``erase_of`` and ``begin`` is called within a transaction.
+
+The interpreter's lock is released and taken again for each row that a query yields, which takes up to 5 ms each time
+while the event loop is busy. So what every commit asks is asked in few statements, with many values in one row (as
+JSON), and what is known of a key is kept.
 """
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections import Counter, OrderedDict
+from array import array
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from clasp_relay.core.history.rules import Erasure, Limits, rule_of
 from clasp_relay.core.records import Change, ChangeKind, no_param
 
-MAX_COUNTED_KEYS = 1_024
-"""Of how many keys it is known how many entries each subject has; of the others that is counted again."""
+MAX_KNOWN_BYTES = 16 * 1024 * 1024
+"""How much memory, about, the seqs take that are known. Of the keys that do not fit they are read every time."""
 
-MAX_COUNTED_SUBJECTS = 1_000
-"""Of a key with more subjects it is counted every time."""
+SUBJECT_BYTES = 200
+"""How much memory a subject under a key takes besides its seqs."""
 
 AGED_AT_ONCE = 500
 """How many entries that are too old go in one piece."""
@@ -27,7 +32,10 @@ AGED_AT_ONCE = 500
 KEYS_AT_ONCE = 64
 """How many keys are looked at for entries that are too old, in one piece."""
 
-ROWS_AT_ONCE = 32
+ERASED_AT_ONCE = 500
+"""How many entries are looked at for those of one subject, in one piece: a few milliseconds between two commits."""
+
+ROWS_AT_ONCE = 64
 """How many entries one statement adds at most."""
 
 _INSERT = [
@@ -35,7 +43,23 @@ _INSERT = [
     for size in range(ROWS_AT_ONCE + 1)
 ]
 
+_SEQS = (
+    "SELECT json_group_array(json_array(subject, seq)) FROM"
+    " (SELECT subject, seq FROM history WHERE key = ? ORDER BY seq)"
+)
+_TIMES = (
+    "SELECT json_group_array(json_array(seq, time_us)) FROM (SELECT h.seq AS seq, e.time_us AS time_us"
+    " FROM history h JOIN entries e ON e.seq = h.seq WHERE h.key = ? ORDER BY h.seq LIMIT ?)"
+)
+_SUBJECTS = (
+    "SELECT json_group_array(json_array(key, seq, subject)) FROM"
+    " (SELECT key, seq, subject FROM history WHERE (key, seq) > (?, ?) ORDER BY key, seq LIMIT ?)"
+)
+
 KeyOf = Callable[[Change], "str | None"]
+
+Seqs: TypeAlias = "dict[str, array[int]]"
+"""The seqs of each subject's entries under a key, in order."""
 
 
 class Keep(NamedTuple):
@@ -69,14 +93,21 @@ class HistoryTable:
         self._decode = decode
         self._encode = encode
         self._limits: Sequence[Limits] = ()
-        self._counts: OrderedDict[str, Counter[str]] = OrderedDict()
+        self._known: OrderedDict[str, Seqs] = OrderedDict()
+        self._known_bytes = 0
         self._aged_key = ""
 
     @property
     def last_us(self) -> int:
-        """Unix µs of the last entry; 0 where there is none."""
-        row = self._db.execute("SELECT time_us FROM entries WHERE seq = (SELECT max(seq) FROM history)").fetchone()
-        return 0 if row is None else int(row[0])
+        """Unix µs of the last entry, or of the last row where that is later; 0 where there is none.
+
+        The last entry may have been erased, and no later one may have its time: readers may know it as their position.
+        """
+        row = self._db.execute(
+            "SELECT max(time_us) FROM entries"
+            " WHERE seq IN ((SELECT max(seq) FROM history), (SELECT max(seq) FROM entries))"
+        ).fetchone()
+        return int(row[0] or 0)
 
     def begin(self, limits: Sequence[Limits], fingerprint: str, key_of: KeyOf) -> int:
         """Takes the rules that are in force; where they are others than before, everything is put under its new key.
@@ -120,16 +151,15 @@ class HistoryTable:
                 moved.append((new, key, seq))
         self._db.executemany("UPDATE history SET key = ? WHERE key = ? AND seq = ?", moved)
         self.remove(gone, empties=True)
-        self._counts.clear()
+        self.forget()
         # The triggers of ``schema/journal-3.sql`` follow entries that come and go, not those that get another key.
         self._db.execute("DELETE FROM history_keys")
         self._db.execute("INSERT INTO history_keys (seq, key) SELECT min(seq), key FROM history GROUP BY key")
-        for key in [row[0] for row in self._db.execute("SELECT key FROM history_keys")]:
-            self._limit(key)
+        self._limit([row[0] for row in self._db.execute("SELECT key FROM history_keys")])
 
     def keep(self, changes: Iterable[Keep]) -> None:
         """Notes changes that were just inserted, in order, and removes what goes with them."""
-        touched: dict[str, None] = {}
+        touched: set[str] = set()
         rows: list[tuple[str, int, str]] = []
         for seq, key, subject, erasures in changes:
             if erasures:
@@ -139,23 +169,24 @@ class HistoryTable:
                 self._erase(erasure, seq)
             if key is not None:
                 rows.append((key, seq, subject))
-                touched[key] = None
+                touched.add(key)
         self._insert(rows)
-        for key in touched:
-            self._limit(key)
+        self._limit(touched)
 
     def _insert(self, rows: Sequence[tuple[str, int, str]]) -> None:
         """Adds entries, many in one statement."""
         for begin in range(0, len(rows), ROWS_AT_ONCE):
             some = rows[begin : begin + ROWS_AT_ONCE]
             self._db.execute(_INSERT[len(some)], list(chain.from_iterable(some)))
-        for key, _, subject in rows:
-            if key in self._counts:
-                self._counts[key][subject] += 1
+        for key, seq, subject in rows:
+            known = self._known.get(key)
+            if known is not None:
+                self._known_bytes += _add(known, subject, seq)
 
-    def forget_counts(self) -> None:
-        """Forgets what was counted, since a transaction was undone."""
-        self._counts.clear()
+    def forget(self) -> None:
+        """Forgets what was known, since a transaction was undone or entries of many keys went."""
+        self._known.clear()
+        self._known_bytes = 0
 
     def trim_old(self, now_us: int) -> bool:
         """Deletes one piece of what is older than its rule allows, key after key, and begins again at the end.
@@ -182,63 +213,73 @@ class HistoryTable:
         limits = self._limits_of(key)
         if limits is None or limits.max_age_us is None:
             return False
-        rows = self._db.execute(
-            "SELECT h.seq, e.time_us FROM history h JOIN entries e ON e.seq = h.seq WHERE h.key = ?"
-            " ORDER BY h.seq LIMIT ?",
-            (key, AGED_AT_ONCE),
-        ).fetchall()
+        rows = self._ask(_TIMES, key, AGED_AT_ONCE)
         old = [(key, seq) for seq, time_us in rows if time_us < now_us - limits.max_age_us]
         if old:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                self.remove(old, empties=False)
-                self._db.execute("COMMIT")
-            except BaseException:
-                self.forget_counts()
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
+            self._commit_removal(old, empties=False)
         return len(old) == AGED_AT_ONCE
+
+    def erase_of(self, subject: str, after: tuple[str, int]) -> tuple[int, tuple[str, int] | None]:
+        """Removes one piece of what a subject said.
+
+        Args:
+            subject: whose.
+            after: key and seq of the last entry that was looked at; ``("", 0)`` for the beginning.
+
+        Returns:
+            how many entries went, and where the next piece begins; None at the end.
+        """
+        rows = json.loads(self._db.execute(_SUBJECTS, (*after, ERASED_AT_ONCE)).fetchone()[0])
+        gone = [(key, seq) for key, seq, whose in rows if whose == subject]
+        if gone:
+            self._commit_removal(gone, empties=True)
+        return len(gone), None if len(rows) < ERASED_AT_ONCE else (rows[-1][0], rows[-1][1])
 
     def _limits_of(self, key: str) -> Limits | None:
         return self._limits[rule_of(key)] if self._limits else None
 
-    def _limit(self, key: str) -> None:
-        """Removes what a key has beyond its rule's ``max_count``."""
-        limits = self._limits_of(key)
-        if limits is None or limits.max_count is None:
-            return
-        counts = self._count(key)
-        over = counts.total() - limits.max_count
-        if over <= 0:
-            return
-        rows = self._db.execute("SELECT seq, subject FROM history WHERE key = ? ORDER BY seq", (key,))
-        if over == 1:
-            most = max(counts.values())
-            with closing(rows):
-                seq, subject = next(row for row in rows if counts[row[1]] == most)
-            gone = [(key, seq)]
-            counts[subject] -= 1
-            if not counts[subject]:
-                del counts[subject]
-        else:
-            gone = [(key, seq) for seq in victims(rows.fetchall(), over)]
-            counts = Counter()
-        self.remove(gone, empties=False)
-        if counts and len(counts) <= MAX_COUNTED_SUBJECTS:
-            self._counts[key] = counts
+    def _limit(self, keys: Iterable[str]) -> None:
+        """Removes what keys have beyond their rules' ``max_count``."""
+        gone: list[int] = []
+        for key in keys:
+            limits = self._limits_of(key)
+            if limits is not None and limits.max_count is not None:
+                gone += self._take_over(self._seqs(key), limits.max_count)
+        if gone:
+            self._delete(gone, self._trimmed_seq())
+        while self._known_bytes > MAX_KNOWN_BYTES:
+            self._forget_key(next(iter(self._known)))
 
-    def _count(self, key: str) -> Counter[str]:
-        """Returns how many entries each subject has under a key."""
-        counts = self._counts.get(key)
-        if counts is None:
-            query = "SELECT subject, count(*) FROM history WHERE key = ? GROUP BY subject"
-            counts = Counter(dict(self._db.execute(query, (key,)).fetchall()))
-            if len(self._counts) >= MAX_COUNTED_KEYS:
-                self._counts.popitem(last=False)
-            if len(counts) <= MAX_COUNTED_SUBJECTS:
-                self._counts[key] = counts
-        return counts
+    def _seqs(self, key: str) -> Seqs:
+        """Returns all entries of a key."""
+        known = self._known.get(key)
+        if known is None:
+            known = self._known[key] = {}
+            for subject, seq in self._ask(_SEQS, key):
+                self._known_bytes += _add(known, subject, seq)
+        return known
+
+    def _take_over(self, seqs: Seqs, max_count: int) -> list[int]:
+        """Takes away what is too much, one after the other: the oldest of whoever has most (``history.memory``)."""
+        gone: list[int] = []
+        for _ in range(sum(map(len, seqs.values())) - max_count):
+            most = max(map(len, seqs.values()))
+            _, subject = min((each[0], subject) for subject, each in seqs.items() if len(each) == most)
+            gone.append(seqs[subject].pop(0))
+            self._known_bytes -= 8
+            if not seqs[subject]:
+                del seqs[subject]
+                self._known_bytes -= SUBJECT_BYTES
+        return gone
+
+    def _forget_key(self, key: str) -> None:
+        known = self._known.pop(key, None)
+        if known is not None:
+            self._known_bytes -= sum(SUBJECT_BYTES + 8 * len(seqs) for seqs in known.values())
+
+    def _ask(self, query: str, *values: str | int) -> list[tuple[Any, Any]]:
+        """Returns the pairs that a query yields as JSON, in one row."""
+        return [(first, second) for first, second in json.loads(self._db.execute(query, values).fetchone()[0])]
 
     def _erase(self, erasure: Erasure, before_seq: int) -> None:
         key = erasure.key
@@ -260,13 +301,41 @@ class HistoryTable:
             entries: key and seq of each.
             empties: whether nothing is to be left of a signal in a row that stays.
         """
-        self._db.executemany("DELETE FROM history WHERE key = ? AND seq = ?", entries)
         for key, _ in entries:
-            self._counts.pop(key, None)
+            self._forget_key(key)
         trimmed_seq = self._trimmed_seq()
-        self._db.executemany("DELETE FROM entries WHERE seq = ?", [(seq,) for _, seq in entries if seq <= trimmed_seq])
+        self._delete([seq for _, seq in entries], trimmed_seq)
         if empties:
             self._empty([seq for _, seq in entries if seq > trimmed_seq])
+
+    def remove_oldest(self, at_most: int) -> bool:
+        """Removes the oldest entries whose rows no recovery reads any more; returns whether there were any."""
+        query = "SELECT json_group_array(seq) FROM (SELECT seq FROM history WHERE seq <= ? ORDER BY seq LIMIT ?)"
+        trimmed_seq = self._trimmed_seq()
+        seqs = json.loads(self._db.execute(query, (trimmed_seq, at_most)).fetchone()[0])
+        self.forget()
+        self._delete(seqs, trimmed_seq)
+        return bool(seqs)
+
+    def _delete(self, seqs: Sequence[int], trimmed_seq: int) -> None:
+        """Deletes entries, and their rows where no recovery reads them any more."""
+        in_list = "(SELECT value FROM json_each(?))"
+        self._db.execute(f"DELETE FROM history WHERE seq IN {in_list}", (json.dumps(seqs),))  # noqa: S608 - a constant
+        rows = [seq for seq in seqs if seq <= trimmed_seq]
+        if rows:
+            self._db.execute(f"DELETE FROM entries WHERE seq IN {in_list}", (json.dumps(rows),))  # noqa: S608 - a constant
+
+    def _commit_removal(self, entries: Sequence[tuple[str, int]], *, empties: bool) -> None:
+        """Removes entries in a transaction of its own; see ``remove``."""
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            self.remove(entries, empties=empties)
+            self._db.execute("COMMIT")
+        except BaseException:
+            self.forget()
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
 
     def _empty(self, seqs: Iterable[int]) -> None:
         for seq in seqs:
@@ -278,20 +347,11 @@ class HistoryTable:
                 self._db.execute("UPDATE entries SET body = ? WHERE seq = ?", (body, seq))
 
 
-def victims(entries: Sequence[tuple[int, str]], count: int) -> list[int]:
-    """Returns which of a key's entries go when there are too many, one after the other as ``victim`` says.
-
-    Args:
-        entries: the seq and the subject of each, in order.
-        count: how many go.
-    """
-    left = Counter(subject for _, subject in entries)
-    gone: list[int] = []
-    rest = list(entries)
-    while len(gone) < count:
-        most = max(left.values())
-        place = next(n for n, (_, subject) in enumerate(rest) if left[subject] == most)
-        seq, subject = rest.pop(place)
-        left[subject] -= 1
-        gone.append(seq)
-    return gone
+def _add(known: Seqs, subject: str, seq: int) -> int:
+    """Adds an entry to those of its key; returns how many more bytes they take."""
+    seqs = known.get(subject)
+    if seqs is None:
+        known[subject] = array("Q", (seq,))
+        return SUBJECT_BYTES + 8
+    seqs.append(seq)
+    return 8

@@ -17,9 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
-from twisted.python.threadpool import ThreadPool
 
 from clasp_relay.core.history.rules import Erasure
 from clasp_relay.core.records import Change, ChangeKind, no_param
@@ -34,6 +32,7 @@ from clasp_relay.storage.journal.journal_file import (
     Recorded,
     Sizes,
 )
+from clasp_relay.storage.journal.journal_thread import JournalThread
 from clasp_relay.wire.messages import Publish
 
 T = TypeVar("T")
@@ -92,7 +91,7 @@ class JournalLog:
         self._max_bytes = max_bytes
         self._monotonic = monotonic
         self._now_us = now_us
-        self._pool: ThreadPool | None = None
+        self._thread: JournalThread | None = None
         self._file: JournalFile | None = None
         self._gathered: list[Entry] = []
         self._dones: list[Callable[[], None]] = []
@@ -140,17 +139,15 @@ class JournalLog:
         assert self._file is None, "opened twice"
         self._file = file
         self.appended_seq = self.recorded_seq = last_seq
-        # A pool that was stopped does not start again; a relay that could not start may be tried again.
-        self._pool = ThreadPool(minthreads=1, maxthreads=1, name="journal")
-        self._pool.start()
+        self._thread = JournalThread(self._reactor, "journal")
         self._look(file)
 
     def close(self) -> None:
         """Ends the thread, once its work is done, and closes the file. Does nothing when there is none."""
         file, self._file = self._file, None
-        pool, self._pool = self._pool, None
-        if file is not None and pool is not None:
-            pool.stop()
+        thread, self._thread = self._thread, None
+        if file is not None and thread is not None:
+            thread.stop()
             file.close()
 
     @property
@@ -204,6 +201,24 @@ class JournalLog:
         """Has a journal without rows go on behind a row of others, whose state the relay has taken over."""
         assert not self.appended_seq, "a journal that has rows of its own"
         self.appended_seq = self.recorded_seq = seq
+
+    def find_position(self, number: int, call: Callable[[Change | None], None]) -> None:
+        """Calls with the row that names a batch of a cluster's log; with None where there is none."""
+
+        def work(file: JournalFile) -> Change | None:
+            found = file.position_at(number)
+            return None if found is None else found.change
+
+        self.run(work).addCallbacks(call, self._fail).addErrback(events.JOURNAL_FAULT.failure)
+
+    def read_tail(self, seq: int, last_seq: int, call: Callable[[Sequence[Change] | None], None]) -> None:
+        """Calls with the changes from a row on, that one included, up to another; with None where some are gone."""
+
+        def read() -> None:
+            work = self.run(lambda file: file.tail(seq, last_seq))
+            work.addCallbacks(call, self._fail).addErrback(events.JOURNAL_FAULT.failure)
+
+        self.when_recorded(read)
 
     def when_recorded(self, call: Callable[[], None]) -> None:
         """Makes a call once all that was appended is recorded; never where that fails."""
@@ -272,8 +287,8 @@ class JournalLog:
             a Deferred of its result. When it fails, commits go on: what must not be survived is for ``work`` to say.
         """
         assert self._file is not None, "asked a closed journal to work"
-        assert self._pool is not None, "an open journal without a thread"
-        return deferToThreadPool(self._reactor, self._pool, work, self._file)
+        assert self._thread is not None, "an open journal without a thread"
+        return self._thread.run(partial(work, self._file))
 
     def saved(self, seq: int) -> None:
         """Is told that a state file was written that has all changes up to a seq; the one before it stays as ``.1``."""

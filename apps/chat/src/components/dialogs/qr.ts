@@ -4,7 +4,7 @@ import QRCode from 'qrcode'
 const QUIET_ZONE = 4
 
 /** Encodes a text as a QR code: its size in modules, and an SVG path of the dark modules. */
-export async function qrPath(text: string): Promise<{ size: number; path: string }> {
+export function qrPath(text: string): { size: number; path: string } {
   const { modules } = QRCode.create(text, { errorCorrectionLevel: 'M' })
   const parts: string[] = []
   for (let y = 0; y < modules.size; y += 1)

@@ -4,6 +4,13 @@ export const devices = {
     scan: 'Oder scanne diesen Code mit einem anderen Gerät, auf dem du angemeldet bist:',
     qr: 'QR-Code zum Verbinden dieses Geräts',
     scanned: 'Du hast seinen Code gescannt. Sende die Schlüssel nur, wenn er auf deinem eigenen Gerät zu sehen war.',
+    invite: 'Neues Gerät verbinden',
+    inviteText:
+      'Scanne diesen Code mit dem neuen Gerät, und melde dich dort an. Dann fragt es hier nach den Schlüsseln.',
+    qrNew: 'QR-Code zum Verbinden eines neuen Geräts',
+    invited: 'Es hat den Code auf diesem Bildschirm gescannt. Sende die Schlüssel nur, wenn es dein eigenes Gerät ist.',
+    scannedOther:
+      'Du hast den Code eines anderen Geräts gescannt. Übernimm die Schlüssel nur, wenn dieses Gerät dir gehört.',
     showBack: 'Die Schlüssel sind gesendet. Gib diesen Code auf dem neuen Gerät ein:',
     typeBack: 'Code auf dem anderen Gerät',
     typeBackHint:

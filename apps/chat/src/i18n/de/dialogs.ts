@@ -167,6 +167,7 @@ export const dialogs: typeof english = {
     enableText: 'Von jetzt an können nur Mitglieder neue Nachrichten lesen. Das lässt sich später nicht ausschalten.',
     safety: 'Sicherheitsnummern',
     safetyText: 'Wähle ein Mitglied zum Vergleichen aus.',
+    safetyMore: '{count} weitere. Ihre Profile zeigen ihre Nummern.',
     leaveTitle: '{room} verlassen?',
     leaveText: 'Der Raum wird aus deiner Liste entfernt. Mit dem Link kannst du wieder beitreten.',
     delete: 'Raum löschen',
@@ -218,6 +219,8 @@ export const dialogs: typeof english = {
   settings: {
     title: 'Einstellungen',
     appearance: 'Darstellung',
+    quickReactions: 'Schnelle Reaktionen',
+    replaceReaction: 'Andere Reaktion statt {emoji} wählen',
     theme: 'Farbschema',
     language: 'Sprache',
     languageBrowser: 'Sprache des Browsers',

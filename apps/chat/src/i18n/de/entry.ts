@@ -34,7 +34,10 @@ export const entry: typeof english = {
     submitRegister: 'Konto erstellen',
     keepsIdentity: 'Du behältst deine Räume, Freunde und Nachrichten.',
     endsGuest:
-      'Du nutzt den Chat als Gast. Wenn du dich anmeldest, werden dieser Gast und seine Nachrichten aus diesem Browser gelöscht. Um sie zu behalten, erstelle stattdessen ein Konto.',
+      'Du bist als Gast hier. Nach dem Anmelden gibt es diesen Gast in diesem Browser nicht mehr. Wenn du alles behalten willst, leg stattdessen ein Konto an.',
+    bring: 'Räume des Gasts mitnehmen',
+    bringText: 'Du trittst ihnen mit deinem Konto bei. Direktnachrichten und Freunde des Gasts bleiben zurück.',
+    leaveText: 'Die Räume und Nachrichten des Gasts werden in diesem Browser gelöscht.',
     guest: 'Als Gast fortfahren',
     mismatch: 'Die Passwörter stimmen nicht überein.',
     passwordNeeded: 'Gib dein Passwort ein.',

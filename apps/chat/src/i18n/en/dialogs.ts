@@ -164,6 +164,7 @@ export const dialogs = {
     enableText: 'From now on, only members can read new messages. You cannot turn this off later.',
     safety: 'Safety numbers',
     safetyText: 'Select a member to compare.',
+    safetyMore: '{count} more. Their profiles show their numbers.',
     leaveTitle: 'Leave {room}?',
     leaveText: 'The room is removed from your list. You can rejoin with the link.',
     delete: 'Delete room',
@@ -213,6 +214,8 @@ export const dialogs = {
   settings: {
     title: 'Settings',
     appearance: 'Appearance',
+    quickReactions: 'Quick reactions',
+    replaceReaction: 'Choose another reaction for {emoji}',
     theme: 'Theme',
     language: 'Language',
     languageBrowser: 'Browser language',

@@ -33,7 +33,10 @@ export const entry = {
     submitRegister: 'Create account',
     keepsIdentity: 'You keep your rooms, friends and messages.',
     endsGuest:
-      'You are using the chat as a guest. If you sign in, this guest and its messages are deleted from this browser. To keep them, create an account instead.',
+      'You are using the chat as a guest. After signing in, this guest is gone from this browser. To keep everything as it is, create an account instead.',
+    bring: 'Take the guest’s rooms along',
+    bringText: 'You join them with your account. Direct messages and friends of the guest stay behind.',
+    leaveText: 'The guest’s rooms and messages are deleted from this browser.',
     guest: 'Continue as a guest',
     mismatch: 'The passwords do not match.',
     passwordNeeded: 'Enter your password.',

@@ -1,8 +1,8 @@
 /**
  * Hands the keys of an account to a new device, at `/chat/user/{userId}/link/{id}`. The new device asks; another one that
  * has the account key answers, and sends the keys after somebody has typed the code there that the new one shows; the new
- * one takes them after somebody has typed the code that the other one shows. Who scans the QR code of the new one types
- * none.
+ * one takes them after somebody has typed the code that the other one shows. Whoever of
+ * the two scans the QR code of the other types none.
  */
 import {
   commitmentOf,
@@ -54,6 +54,12 @@ interface Asking {
   code: string | null
   /** The keys, until the code of the other device is typed here: the relay might have sent its own. */
   received: string | null
+}
+
+/** What a QR code says. */
+export interface Invitation {
+  id: string
+  secret: string
 }
 
 /** Another device asks this one. */
@@ -109,13 +115,14 @@ export class DeviceLink {
 
   // --- the new device ---
 
-  async ask(): Promise<void> {
+  /** @param invitation what the QR code of a device says that has the keys; without one, this device shows its own. */
+  async ask(invitation: Invitation | null = null): Promise<void> {
     const pair = await newLinkPair()
     const nonce = newNonce()
-    const id = this.newId()
+    const { id, secret } = invitation ?? this.newInvitation()
     const commit = await commitmentOf(id, { key: pair.publicKey, nonce })
     this.finish(null)
-    this.asking = { id, pair, nonce, commit, secret: newSecret(), answer: null, code: null, received: null }
+    this.asking = { id, pair, nonce, commit, secret, answer: null, code: null, received: null }
     this.tellAsking()
     this.stopWaiting = this.runtime.platform.clock.after(LINK_TTL_S * 1000, () =>
       this.finish(new Failure('timeout', 'nobody answered the link', { reason: 'linkOver' })),
@@ -224,7 +231,7 @@ export class DeviceLink {
     return linkCode('back', id, reveal, pair.publicKey)
   }
 
-  /** Sends the keys to the device whose QR code was scanned here: only that one can read them. */
+  /** Sends the keys to the device whose QR code was scanned here, or that scanned the one here: only that can read them. */
   async handOverScanned(id: string, secret: string): Promise<void> {
     await this.answer(id)
     const offer = this.offers.get(id)
@@ -316,7 +323,9 @@ export class DeviceLink {
     return connection.set(where, value && asValue(value), value === null ? {} : { ttlS: LINK_TTL_S })
   }
 
-  private newId(): string {
-    return this.runtime.platform.newId().replaceAll('-', '').slice(0, ID_DIGITS)
+  /** What a QR code says: the id of a link, and a secret that nobody knows who has not seen it. */
+  newInvitation(): Invitation {
+    const id = this.runtime.platform.newId().replaceAll('-', '').slice(0, ID_DIGITS)
+    return { id, secret: newSecret() }
   }
 }

@@ -5,6 +5,7 @@
 import { isDeviceOf } from '@/crypto/devices'
 import { fingerprintOf } from '@/crypto/fingerprint'
 import { address } from '@/protocol/addresses'
+import { Failure, type FailureKind } from '@/protocol/errors'
 import { parseAccount, parseDevice, type AccountRecord, type DeviceRecord, type PublicJwk } from '@/protocol/shapes'
 import type { Runtime } from '../runtime'
 
@@ -19,6 +20,11 @@ interface Answer<T> {
 }
 
 const pinName = (userId: string): string => `account ${userId}`
+
+const PASSING: readonly unknown[] = ['offline', 'timeout', 'tooMany'] satisfies FailureKind[]
+
+/** Whether a question that failed may be answered later. */
+export const mayPass = (error: unknown): boolean => error instanceof Failure && PASSING.includes(error.kind)
 
 export class Directory {
   private readonly accounts = new Map<string, Promise<Answer<PublicJwk>>>()
@@ -37,18 +43,29 @@ export class Directory {
     for (const key of this.devices.keys()) if (key.startsWith(`${userId} `)) this.devices.delete(key)
   }
 
-  /** The pinned account key of a user; null: they have none. */
+  /** The pinned account key of a user; null: they have none, or the relay does not answer. */
   account(userId: string): Promise<PublicJwk | null> {
+    return this.certainAccount(userId).catch(() => null)
+  }
+
+  /** As {@link account}; rejects if the relay does not answer. */
+  certainAccount(userId: string): Promise<PublicJwk | null> {
     return this.remembered(this.accounts, userId, () => this.askAccount(userId))
   }
 
-  /** A device that the account key of its user has signed, and that is signed in; null: there is no such device. */
+  /**
+   * A device that the account key of its user has signed, and that is signed in; null: there is no such device, or
+   * the relay does not answer.
+   */
   async device(userId: string, deviceId: string): Promise<DeviceRecord | null> {
-    const record = await this.known(userId, deviceId)
+    const record = await this.known(userId, deviceId).catch(() => null)
     return record?.endedAt === null ? record : null
   }
 
-  /** A device that might sign in the name of its user at that time (ms), whether it is signed in now or not. */
+  /**
+   * A device that might sign in the name of its user at that time (ms), whether it is signed in now or not; rejects if
+   * the relay does not answer.
+   */
   async signer(userId: string, deviceId: string, at: number): Promise<DeviceRecord | null> {
     const record = await this.known(userId, deviceId)
     return record && (record.endedAt === null || at <= record.endedAt) ? record : null
@@ -79,10 +96,11 @@ export class Directory {
     known.set(key, running)
     try {
       return (await running).value
-    } catch {
-      // No connection: what was known before holds, and the next question is asked again.
+    } catch (error) {
+      // What was known before holds, and the next question is asked again.
       if (before?.value) known.set(key, Promise.resolve(before))
       else known.delete(key)
+      if (!before?.value && mayPass(error)) throw error
       return before?.value ?? null
     }
   }
@@ -98,7 +116,7 @@ export class Directory {
   }
 
   private async askDevice(userId: string, deviceId: string): Promise<DeviceRecord | null> {
-    const account = await this.account(userId)
+    const account = await this.certainAccount(userId)
     const record = account && parseDevice(await this.runtime.connection.get(address.device(userId, deviceId)))
     if (!account || !record) return null
     if (await isDeviceOf(account, userId, deviceId, record)) return record

@@ -60,7 +60,11 @@ export class Log {
       const events = await this.about(roomId, entry.target)
       const known = events.find((other) => other.id === entry.id)
       const merged = known ? merge(known, entry) : entry
-      if (known && merged === known) continue
+      if (known && merged === known) {
+        shown.push(...this.showStored(roomId, events))
+        if (known.proof === 'pending') this.startProof(known)
+        continue
+      }
       shown.push(...(await this.settle(roomId, events, merged)))
       if (merged.proof === 'pending') this.startProof(merged)
     }
@@ -81,6 +85,14 @@ export class Log {
       this.context.report(error)
     }
     return rows.map((row) => ({ row, isNew: !before.some((other) => other.msgId === row.msgId) }))
+  }
+
+  /** Shows what is stored: another tab may have stored it before this one heard of it. */
+  private showStored(roomId: string, events: readonly StoredEvent[]): Shown[] {
+    const rows = project(events)
+    this.context.show(roomId, rows, [])
+    this.context.storage().noteStored(rows)
+    return rows.map((row) => ({ row, isNew: false }))
   }
 
   async about(roomId: string, target: string): Promise<StoredEvent[]> {
@@ -123,7 +135,8 @@ export class Log {
       const events = await this.about(roomId, target)
       const current = events.find((other) => other.id === id)
       const changed = current && (await edit(current))
-      return changed && changed !== current ? this.settle(roomId, events, changed) : []
+      if (changed && changed !== current) return this.settle(roomId, events, changed)
+      return this.showStored(roomId, events)
     })
   }
 

@@ -5,6 +5,7 @@ import { verify, type Signed } from '@/crypto/signing'
 import { address } from '@/protocol/addresses'
 import { parseSigningKey, type PublicJwk, type TextMessage } from '@/protocol/shapes'
 import type { Proof, StoredEvent } from '@/storage/types'
+import { mayPass } from '../live/directory'
 import type { Runtime } from '../runtime'
 
 /** Minimum time before a key that did not verify is fetched again. */
@@ -27,7 +28,17 @@ export class Verifier {
     this.fetching.clear()
   }
 
-  async prove(roomId: string, { event, via, content, at }: StoredEvent): Promise<Proof> {
+  /** `pending`: the relay does not answer, or what is signed cannot be read yet. */
+  async prove(roomId: string, entry: StoredEvent): Promise<Proof> {
+    try {
+      return await this.proveNow(roomId, entry)
+    } catch (error) {
+      if (mayPass(error)) return 'pending'
+      throw error
+    }
+  }
+
+  private async proveNow(roomId: string, { event, via, content, at }: StoredEvent): Promise<Proof> {
     const { userId, deviceId, sig2 } = event
     const shared = via === 'shared'
     if (userId === null) return 'unsigned'
@@ -35,7 +46,7 @@ export class Verifier {
     const device = deviceId !== null && sig2 !== null ? await directory.signer(userId, deviceId, at) : null
     if (device && (await verifyEvent(device.key, roomId, event))) return 'verified'
     // Whose devices sign, of them nothing counts that is handed on without a signature.
-    if (shared) return (await directory.account(userId)) ? 'denied' : 'unsigned'
+    if (shared) return (await directory.certainAccount(userId)) ? 'denied' : 'unsigned'
     if (sig2 !== null) return 'unverified'
     if (event.kind !== 'message' || event.signature === null) return 'unsigned'
     return this.proveOriginal(userId, event, event.sealed ? content?.text : event.text)
@@ -65,7 +76,10 @@ export class Verifier {
 
   private async ask(userId: string): Promise<Known> {
     const { connection, platform } = this.runtime
-    const value = await connection.get(address.signingKey(userId)).catch(() => null)
+    const value = await connection.get(address.signingKey(userId)).catch((error: unknown) => {
+      if (mayPass(error)) throw error
+      return null
+    })
     const found = parseSigningKey(value)?.publicKey
     const before = this.known.get(userId)?.keys ?? []
     const keys = found ? await withKey(before, found) : before

@@ -108,14 +108,17 @@ export class Views {
     const name = this.nameOf(message)
     const replyTo = this.quoteOf(message, byId)
     const readBy = readerIds.map((id) => this.person(roomId, id))
+    // Who is oneself is said in words.
+    const idMark = userId === null || userId === me ? '' : this.members.idMark(roomId, userId, name)
     const relayedBy = message.relayedBy === null ? null : this.person(roomId, message.relayedBy)
-    const rest = JSON.stringify([name, replyTo, readBy, relayedBy])
+    const rest = JSON.stringify([name, idMark, replyTo, readBy, relayedBy])
     const cached = this.made.get(message)
     if (cached?.marks === marks && cached?.rest === rest) return cached.view
     const nameOf = (id: UserId): string => (id === me ? this.runtime.self.name : this.members.nameOf(roomId, id))
     const view: ChatMessage = {
       ...pickShown(message),
       name,
+      idMark,
       line: null,
       own: userId === me && message.relayedBy === null,
       relayedBy,
