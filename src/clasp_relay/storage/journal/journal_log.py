@@ -226,17 +226,21 @@ class JournalLog:
             events.JOURNAL_FAULT.failure
         )
 
-    def append_judged(self, entries: Iterable[tuple[Change, str | None, tuple[Erasure, ...]]]) -> None:
-        """Records changes of which somebody has found out already how they are recorded, and what history does."""
+    def append_judged(self, entries: Iterable[tuple[Change, str | None, tuple[Erasure, ...], bytes]]) -> None:
+        """Records changes of which somebody has found out already how they are recorded, and what history does.
+
+        Args:
+            entries: each change with its key, what it erases, and its bytes; no bytes where it is not encoded yet.
+        """
         if self.lost:
             return
-        for change, key, erasures in entries:
-            self._gather(change, key, erasures)
+        for change, key, erasures, data in entries:
+            self._gather(change, key, erasures, data)
         self._begin_commit()
 
-    def _gather(self, change: Change, key: str | None, erasures: tuple[Erasure, ...]) -> None:
+    def _gather(self, change: Change, key: str | None, erasures: tuple[Erasure, ...], data: bytes = b"") -> None:
         self.appended_seq += 1
-        self._gathered.append(Entry(self.appended_seq, change, key, erasures))
+        self._gathered.append(Entry(self.appended_seq, change, key, erasures, data))
         if change.kind is ChangeKind.POSITION:
             self._position_seq = self.appended_seq
         param = change.param
