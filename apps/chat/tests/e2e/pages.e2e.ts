@@ -16,6 +16,8 @@ const SMALLEST = { viewport: { width: 320, height: 568 }, isMobile: true, hasTou
 async function picture(page: Page, name: string): Promise<void> {
   if (!process.env['UPDATE_SCREENSHOTS']) return
   await mkdir(SCREENSHOTS, { recursive: true })
+  // Colours that are still changing are nobody's.
+  await page.waitForTimeout(500)
   await page.screenshot({ path: join(SCREENSHOTS, `${name}.png`) })
 }
 
