@@ -49,8 +49,8 @@ class OscOutboxTests(SynchronousTestCase):
                 self.value(b"%s%03d" % (address.encode(), number), f"/{address}")
                 self.clock.advance(0.001)
         self.run_for(0.5)
-        for address in b"abcdefghij":
-            sent = [each for each in self.sent if each[0] == address]
+        for address in "abcdefghij":
+            sent = [each for each in self.sent if each.startswith(address.encode())]
             self.assertIn(len(sent), (9, 10, 11))
             self.assertEqual(sent[-1][1:], b"099")
 
