@@ -403,6 +403,26 @@ class FailoverTests(SynchronousTestCase):
         self.assertGreater(len(self.cluster.bus.log), before)
         self.assertEqual(revisions(writer.ask(put("/a", 2), 1)), [2])
 
+    def test_what_is_sent_again_while_the_deciders_disk_hangs_is_done_once(self) -> None:
+        """By the decider that has taken it, and by the one after it, which reads of it in the log."""
+        writer = self.first.join()
+        writer.ask(Ping())
+        self.decider.journal.hang(True)
+        writer.send(put("/a", 1), 1)
+        writer.send(put("/b", 1), 1)
+        self.cluster.advance(3)
+        self.assertEqual(writer.hear(), [])
+        self.decider.journal.hang(False)
+        self.cluster.turn()
+        self.assertEqual(revisions(writer.hear()), [1, 1])
+        self.decider.journal.hang(True)
+        writer.send(put("/a", 2), 1)
+        self.cluster.advance(2)
+        self.decider.kill()
+        self.cluster.advance(4)
+        self.assertEqual(revisions(writer.hear()), [2])
+        self.assertEqual(revisions(writer.ask(put("/a", 3), 1)), [3])
+
     def test_an_append_whose_answer_is_lost_happened_once(self) -> None:
         """The decider looks whether the log has it."""
         writer = self.first.join()
@@ -547,6 +567,7 @@ class Life:
             self.write(name, is_bundle=action == 3)
         elif action == 4:
             self.cluster.bus.lost += 1
+            self.write(name, is_bundle=False)
         elif action == 5:
             member.engine.is_paused = not member.engine.is_paused
         elif action == 6:
@@ -557,6 +578,8 @@ class Life:
             self.members[name] = member.again()
         elif action == 9 and not member.is_dead:
             member.node.hand_over()
+        elif action == 10:
+            member.journal.hang(not member.journal.is_slow)
         self.listen()
         self.cluster.advance(0.4)
 
@@ -590,6 +613,7 @@ class Life:
         """Lets all that can be well be well again, and returns the relays that live."""
         for member in self.members.values():
             member.engine.is_paused = member.engine.loses_answers = False
+            member.journal.hang(False)
         self.cluster.bus.lost = 0
         self.cluster.advance(15)
         self.listen()
@@ -602,9 +626,9 @@ class AnyLifeTests(SynchronousTestCase):
     """Whatever happens to relays and messages, clients see one relay."""
 
     @settings(max_examples=25, deadline=None)
-    @given(st.lists(st.tuples(st.integers(0, 9), st.sampled_from(Life.NAMES)), min_size=1, max_size=30))
+    @given(st.lists(st.tuples(st.integers(0, 10), st.sampled_from(Life.NAMES)), min_size=1, max_size=30))
     def test_clients_see_one_relay(self, steps: list[tuple[int, str]]) -> None:
-        """Kills, restarts, hand-overs, what is lost on the bus, engines that stand still and answers that are lost."""
+        """Kills, restarts, hand-overs, lost messages and answers, engines and disks that stand still."""
         life = Life()
         for action, name in steps:
             life.step(action, name)
