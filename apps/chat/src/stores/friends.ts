@@ -76,6 +76,8 @@ export const useFriendsStore = defineStore('friends', () => {
       return
     }
     known.set(place.friendId, { name: friend.name, color: friend.avatarColor, addedAt: friend.addedAt })
+    for (const room of rooms.directMessages)
+      if (room.peerId === place.friendId && friend.name) rooms.keep(room.id, { peerName: friend.name })
     asked.delete(place.friendId)
   }
 
@@ -272,6 +274,8 @@ export const useFriendsStore = defineStore('friends', () => {
     incoming,
     outgoing: computed(() => [...asked.keys()]),
     isFriend: (userId: UserId) => known.has(userId),
+    /** As a friend was called when they became one; '': not a friend. */
+    nameOf: (userId: UserId) => known.get(userId)?.name ?? '',
     request,
     block,
     accept,

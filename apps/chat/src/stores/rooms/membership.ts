@@ -6,6 +6,7 @@ import type { Update } from '@/protocol/connection'
 import { Failure } from '@/protocol/errors'
 import { asValue, parseInboxEntry, parseRoomMeta, type RoomMeta, type SyncedRoom } from '@/protocol/shapes'
 import { useBlocksStore } from '../blocks'
+import { useFriendsStore } from '../friends'
 import type { RoomEvent } from '../live/liveRoom'
 import type { useNotificationsStore } from '../notifications'
 import type { Runtime } from '../runtime'
@@ -41,9 +42,11 @@ export function makeMembership(
     const { stored } = state(entry.roomId)
     // A conversation that was left reopens only for a newer inbox entry.
     if (stored.joined || entry.timestamp <= stored.lastReadMs) return
-    keep(entry.roomId, { peerName: entry.fromName, lastActivityMs: entry.timestamp })
+    // Whoever writes may call themselves as they like; a friend is called as before.
+    const name = useFriendsStore().nameOf(entry.fromId) || entry.fromName
+    keep(entry.roomId, { peerName: name, lastActivityMs: entry.timestamp })
     enter(entry.roomId)
-    const params = { name: entry.fromName }
+    const params = { name }
     if (kind === 'set')
       notifications.notify({ kind: 'info', key: 'notices.directMessage', params, roomId: entry.roomId })
   }
