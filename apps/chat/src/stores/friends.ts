@@ -248,6 +248,7 @@ export const useFriendsStore = defineStore('friends', () => {
     return roomId
   }
 
+  runtime.friendName = (userId) => known.get(userId)?.name ?? ''
   runtime.on('begin', () => {
     older.clear()
     askedLoaded = askedBefore().then(
@@ -274,8 +275,6 @@ export const useFriendsStore = defineStore('friends', () => {
     incoming,
     outgoing: computed(() => [...asked.keys()]),
     isFriend: (userId: UserId) => known.has(userId),
-    /** As a friend was called when they became one; '': not a friend. */
-    nameOf: (userId: UserId) => known.get(userId)?.name ?? '',
     request,
     block,
     accept,

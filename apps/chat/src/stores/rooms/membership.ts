@@ -6,7 +6,6 @@ import type { Update } from '@/protocol/connection'
 import { Failure } from '@/protocol/errors'
 import { asValue, parseInboxEntry, parseRoomMeta, type RoomMeta, type SyncedRoom } from '@/protocol/shapes'
 import { useBlocksStore } from '../blocks'
-import { useFriendsStore } from '../friends'
 import type { RoomEvent } from '../live/liveRoom'
 import type { useNotificationsStore } from '../notifications'
 import type { Runtime } from '../runtime'
@@ -43,7 +42,7 @@ export function makeMembership(
     // A conversation that was left reopens only for a newer inbox entry.
     if (stored.joined || entry.timestamp <= stored.lastReadMs) return
     // Whoever writes may call themselves as they like; a friend is called as before.
-    const name = useFriendsStore().nameOf(entry.fromId) || entry.fromName
+    const name = runtime.friendName(entry.fromId) || entry.fromName
     keep(entry.roomId, { peerName: name, lastActivityMs: entry.timestamp })
     enter(entry.roomId)
     const params = { name }
