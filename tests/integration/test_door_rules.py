@@ -244,7 +244,7 @@ class Scene:
     def count_refusals(self, case: SynchronousTestCase) -> None:
         """Has refusals counted."""
         relay = self.site.relay
-        refuse = relay._refuse
+        refuse = relay.refuse
 
         def count(session: Session, error: RequestError) -> None:
             self.refused += 1
