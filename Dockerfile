@@ -23,7 +23,7 @@ RUN pip install --no-cache-dir --no-index --upgrade --find-links /wheels setupto
     && pip wheel --no-cache-dir --no-index --no-build-isolation --no-deps --wheel-dir /wheels .
 # Without a pip of its own: nothing is ever installed there again.
 RUN python -m venv --without-pip /opt/clasp \
-    && pip --python /opt/clasp/bin/python install --no-cache-dir --no-index --find-links /wheels clasp-relay
+    && pip --python /opt/clasp/bin/python install --no-cache-dir --no-index --find-links /wheels 'clasp-relay[workers]'
 
 FROM python:3.13-slim
 # 999 is who owns the files of a volume that the Rust relay's image has used.

@@ -120,7 +120,7 @@ $(FOR_APP): $(call have,$(APP)/package.json $(APP)/package-lock.json)
 lock: ## renews requirements.lock, the versions and hashes of what the image holds
 	$(PYTHON) -m venv --clear build/lock
 	build/lock/bin/pip install --quiet --disable-pip-version-check uv
-	echo 'setuptools >= 77' | build/lock/bin/uv pip compile --universal --python-version 3.11 --upgrade --generate-hashes \
+	echo 'setuptools >= 77' | build/lock/bin/uv pip compile --universal --python-version 3.11 --upgrade --generate-hashes --extra workers \
 		--quiet --custom-compile-command 'make lock' --output-file requirements.lock setup.cfg -
 
 clean: ## removes what the other targets made, ./data excepted

@@ -45,7 +45,7 @@ def make_doors(
     """
 
     def place(port: int | None) -> TcpPlace | None:
-        return None if port is None else TcpPlace(settings.host, port)
+        return None if port is None else TcpPlace(settings.host, port, None, settings.share_port)
 
     doors: list[Door] = []
     tcp = place(settings.tcp_port)

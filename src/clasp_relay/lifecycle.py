@@ -343,7 +343,8 @@ class RelayService(MultiService):
 
     def _listen(self, option: str, port: int, endpoint: str | None, factory: Any) -> IListeningPort:
         if endpoint is None:
-            return listen(self._reactor, TcpPlace(self.settings.host, port, self._tls), factory, f"--{option}")
+            place = TcpPlace(self.settings.host, port, self._tls, self.settings.share_port)
+            return listen(self._reactor, place, factory, f"--{option}")
         return listen(self._reactor, endpoint, factory, f"--{option.replace('port', 'endpoint')}")
 
     def _stop_listening(self) -> Deferred[Any]:

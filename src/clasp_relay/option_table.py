@@ -197,6 +197,8 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "standby", "standby", "take no clients, and decide only when no other relay of the cluster can", constant=True
     ),
+    Option("workers", "workers", "how many relays run on this machine as one, each with a core"),
+    Option("share-port", "share_port", "let other processes of this machine listen on the same port", constant=True),
     Option("journal-memory", "journal_memory", "keep history in memory, and write no journal", constant=True),
     Option(
         "history",

@@ -44,6 +44,23 @@ DURABILITIES = ("power", "kill", "snapshot")
 ALONE_ONLY = ("mqtt_port", "mqtts_port", "osc_port", "osc_tcp_port", "rules")
 """What only a relay without a cluster has."""
 
+NOT_SHARED = (
+    "cluster",
+    "cluster_name",
+    "cluster_creds",
+    "relay_name",
+    "standby",
+    "state_path",
+    "journal_path",
+    "endpoint",
+    "share_port",
+    "announce",
+)
+"""What a set of workers cannot have: it is different for each of them, or chosen for them."""
+
+MAX_WORKERS = 64
+"""A machine with more cores for relays than that would still have one decider."""
+
 NO_POLICY = "none"
 """The ``app_config`` that is no policy."""
 
@@ -200,6 +217,12 @@ class Settings:
 
     standby: Annotated[bool, Flag()] = False
     """Whether the relay takes no clients and decides only when no other relay can."""
+
+    workers: Annotated[int, Whole(1, MAX_WORKERS)] = 1
+    """How many relays run on this machine as one; 1: this one alone."""
+
+    share_port: Annotated[bool, Flag()] = False
+    """Whether other processes may listen on the same port; the system gives each connection to one of them."""
 
     journal_backend: Annotated[str, Choice(("sqlite",))] = "sqlite"
     """The Rust relay's choice of a database for the journal; this one has SQLite."""
@@ -416,19 +439,25 @@ class Settings:
 
     def _check_cluster(self, given: Collection[str]) -> None:
         """Checks that nothing is asked for that a cluster does not have."""
-        if not self.cluster:
+        asked = "cluster"
+        if self.workers > 1:
+            asked = "workers"
+            for name in NOT_SHARED:
+                if name in given:
+                    raise Contradiction("{}: conflicts with {}; leave it out", name, asked)
+        elif not self.cluster:
             for name in ("cluster_name", "cluster_creds", "relay_name", "standby"):
                 if name in given:
-                    raise Contradiction("{}: has no effect without {}", name, "cluster")
+                    raise Contradiction("{}: has no effect without {}", name, asked)
             return
         if not self.writes_journal:
             name = "journal_memory" if self.journal_memory else "durability"
-            raise Contradiction("{}: needs a journal; leave {} out, or set durability to power", "cluster", name)
+            raise Contradiction("{}: needs a journal; leave {} out, or set durability to power", asked, name)
         for name in ALONE_ONLY:
             if getattr(self, name) not in (None, ()):
-                raise Contradiction("{}: is not supported with {}", name, "cluster")
+                raise Contradiction("{}: is not supported with {}", name, asked)
         if not self.is_open_mode:
-            raise Contradiction("{}: accounts are not supported with it; set {} to 0", "cluster", "auth_port")
+            raise Contradiction("{}: accounts are not supported with it; set {} to 0", asked, "auth_port")
 
     def _check_endpoints(self, given: Collection[str]) -> None:
         """Checks that nothing is said twice about where to listen."""

@@ -199,6 +199,11 @@ def _check_machine(options: Options) -> None:
         events.FILES_LIMITED.log(limit=limit, room=room_for_sessions(limit), max_sessions=max_sessions)
 
 
+def _arguments() -> list[str]:
+    """Returns the relay's own part of the command line."""
+    return sys.argv[sys.argv.index(relay.tapname) + 1 :]
+
+
 def makeService(options: Options) -> RelayApplication:
     """Builds the relay for twistd.
 
@@ -220,13 +225,19 @@ def makeService(options: Options) -> RelayApplication:
         stop_on(number, reactor, _pid_file(options))
 
     from clasp_relay.clock import steady_timers  # noqa: PLC0415
+    from clasp_relay.lifecycle import RelayService  # noqa: PLC0415
     from clasp_relay.service import make_service  # noqa: PLC0415
+    from clasp_relay.workers import WorkerSet  # noqa: PLC0415
 
     # Here and not in the service: a program that embeds the relay has timers and limits of its own.
     steady_timers(reactor)
     _check_machine(options)
+    service: RelayService | WorkerSet
     try:
-        service = make_service(options.settings, reactor)
+        if options.settings.workers > 1:
+            service = WorkerSet(options.settings, _arguments(), reactor)
+        else:
+            service = make_service(options.settings, reactor)
     except StartError as error:
         fail(str(error))
     application = RelayApplication(service, options, SystemdNotifier(reactor), lambda: service.is_saved)
@@ -235,7 +246,7 @@ def makeService(options: Options) -> RelayApplication:
     service.on_lost = reactor.stop
     # As twistd does for its own observer, in the place of which ours stands.
     call_on(signal.SIGUSR1, reactor, application.rotate_log)
-    if options.settings.cluster:
+    if options.settings.cluster and isinstance(service, RelayService):
         call_on(signal.SIGUSR2, reactor, service.hand_over)
     if options.settings.tls_cert is None and options.settings.rules is None:
         stop_on(signal.SIGHUP, reactor, _pid_file(options))

@@ -34,7 +34,7 @@ from tests.core.world import value
 
 CHANGE = Change(Param("/a", value(1), 3, "session", 17, 60), due_us=99)
 ITEMS: tuple[Item, ...] = (
-    Claimed("one.1", "one", True, False),
+    Claimed("one.1", "one", True, b"base"),
     LinkBegan("two.1", "two"),
     Began("session", "two.1", "ada", b"token", "origin"),
     Group((CHANGE, CHANGE._replace(kind=ChangeKind.LOCK_RELEASE))),

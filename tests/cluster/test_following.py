@@ -43,7 +43,7 @@ class FollowingTests(SynchronousTestCase):
         self.following.attach(self.relay)
         self.following.refuses = None
         self._seq = 0
-        self.apply(Claimed("two.1", "two", True, False), LinkBegan("one.1", "one"))
+        self.apply(Claimed("two.1", "two", True, b""), LinkBegan("one.1", "one"))
         self.outbox = MemoryOutbox()
         self.session = self.relay.connect(self.outbox, "192.0.2.1", CODEC)
         self.send(Hello(1, 0, "test", ""))
@@ -96,7 +96,7 @@ class FollowingTests(SynchronousTestCase):
         self.turn()
         self.packets.clear()
         self.apply(Answered(self.session.id, 2, ((2, encode(Ack("/a", 1))),)))
-        self.apply(Claimed("three.1", "three", False, False))
+        self.apply(Claimed("three.1", "three", False, b""))
         self.assertEqual(self.asked(), [(3, int(Asked.MESSAGE)), (4, int(Asked.MESSAGE))])
         self.assertEqual(self.hear(), [Ack("/a", 1)])
 
@@ -137,7 +137,7 @@ class FollowingTests(SynchronousTestCase):
         (error,) = self.hear()
         assert isinstance(error, Error)
         self.assertIn("not done", error.message)
-        self.apply(Claimed("three.1", "three", False, False))
+        self.apply(Claimed("three.1", "three", False, b""))
         self.assertEqual(self.asked(), [(1, int(Asked.BEGIN))])
 
     def test_writes_are_refused_at_once_where_nothing_can_reach_the_decider(self) -> None:

@@ -26,7 +26,7 @@ class LedgerTests(SynchronousTestCase):
         """Makes a ledger with two relays, each with a session."""
         self.ledger = Ledger()
         for item in (
-            Claimed("one.1", "one", True, False),
+            Claimed("one.1", "one", True, b""),
             LinkBegan("two.1", "two"),
             Began("a", "one.1", "", b"", ""),
             Began("b", "two.1", "", b"", ""),
@@ -56,9 +56,9 @@ class LedgerTests(SynchronousTestCase):
 
     def test_a_cold_claim_ends_everybody(self) -> None:
         """Whoever knows of no sessions cannot answer for them."""
-        self.ledger.note(Claimed("three.1", "three", False, False))
+        self.ledger.note(Claimed("three.1", "three", False, b""))
         self.assertEqual(len(self.ledger.sessions), 2)
-        self.ledger.note(Claimed("three.1", "three", True, False))
+        self.ledger.note(Claimed("three.1", "three", True, b""))
         self.assertEqual((self.ledger.sessions, self.ledger.links), ({}, {"three.1": "three"}))
 
     def test_nobody_decides_after_a_hand_over(self) -> None:

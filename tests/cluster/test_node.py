@@ -106,6 +106,60 @@ class JoinTests(SynchronousTestCase):
         self.assertEqual(again.node.epoch, epoch + 1)
         self.assertEqual(revisions(again.join().ask(put("/a", 2), 1)), [2])
 
+    def test_relays_go_on_from_their_journals_where_the_log_is_lost(self) -> None:
+        """With an alarm: whoever has most begins anew, the others take what they lack from its journal."""
+        for kept in (0, 3):
+            cluster = Cluster()
+            one, *_ = cluster.started("one", "two", "three")
+            decider, (first, second) = cluster.decider or one, cluster.followers
+            client = decider.join()
+            client.ask(put("/a", 1), 1)
+            second.kill()
+            client.ask(put("/a", 2), 1)
+            client.ask(put("/b", 1), 1)
+            for member in (decider, first):
+                member.kill()
+            del cluster.bus.log[kept:]
+            back = [member.again() for member in (second, first, decider)]
+            cluster.advance(12)
+            with self.subTest(kept=kept):
+                self.assertEqual([member.fatal for member in back], [[], [], []])
+                self.assertGreater(sum(member.node.alarms for member in back), 0)
+                self.assertEqual(revisions(back[0].join().ask(put("/a", 3), 1)), [3])
+                for member in back[1:]:
+                    self.assertEqual(member.relay.params.image(), back[0].relay.params.image())
+                    self.assertEqual(member.journal.appended_seq, back[0].journal.appended_seq)
+
+    def test_a_journal_that_has_what_the_others_lack_stops_its_relay(self) -> None:
+        """It comes too late: the others have gone on without it."""
+        cluster = Cluster()
+        cluster.started("one", "two")
+        ahead, (behind,) = cluster.decider, cluster.followers
+        assert ahead is not None
+        ahead.join().ask(put("/a", 1), 1)
+        behind.kill()
+        cluster.advance(4)
+        ahead.join().ask(put("/a", 2), 1)
+        ahead.kill()
+        cluster.bus.log.clear()
+        back = behind.again()
+        cluster.advance(9)
+        self.assertEqual(revisions(back.join().ask(put("/a", 7), 1)), [2])
+        late = ahead.again()
+        cluster.advance(5)
+        self.assertIn("empty data-dir", late.fatal[0])
+
+    def test_an_empty_relay_gives_way_to_one_with_a_state(self) -> None:
+        """When they start together; the empty one takes an image."""
+        cluster = Cluster()
+        empty = cluster.add("empty")
+        full = cluster.add("full")
+        full.relay.params.load(_some_state())
+        cluster.advance(6)
+        self.assertIs(cluster.decider, full)
+        self.assertEqual((empty.fatal, empty.imaged), ([], 1))
+        self.assertEqual(heard(empty.join().ask(Get("/old"))), [("/old", 7)])
+
     def test_a_state_that_is_not_the_clusters_stops_the_relay(self) -> None:
         """It is said in one line what to do."""
         cluster = Cluster()

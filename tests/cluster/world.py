@@ -163,6 +163,17 @@ class MemoryJournal:
         for call in waiting:
             call()
 
+    def find_position(self, number: int, call: Callable[[Change | None], None]) -> None:
+        """See ``node.Journal``."""
+        found = [row for row in self.rows if row.kind is ChangeKind.POSITION and row.number == number]
+        self.clock.callLater(0, call, found[-1] if found else None)
+
+    def read_tail(self, seq: int, last_seq: int, call: Callable[[Sequence[Change] | None], None]) -> None:
+        """See ``node.Journal``."""
+        first = self.appended_seq - len(self.rows) + 1
+        rows = self.rows[seq - first : last_seq - first + 1] if seq >= first else None
+        self.clock.callLater(0, call, rows)
+
     def restart_at(self, seq: int) -> None:
         """See ``node.Journal``."""
         self.appended_seq = seq
@@ -244,6 +255,16 @@ class Member:
         """Begins to join."""
         self.node.start()
         return self
+
+    def again(self) -> Member:
+        """Starts a relay on the files that this one has left; what is not recorded is gone."""
+        state = self.relay.params.image()
+        member = Member(self.cluster, self.name, self.position)
+        member.relay.params.load(state)
+        member.journal.rows = list(self.journal.rows)
+        member.journal.appended_seq = member.node.applied_journal_seq = self.journal.appended_seq
+        self.cluster.members.append(member)
+        return member.start()
 
     def kill(self) -> None:
         """The process is gone from one moment to the next."""

@@ -79,9 +79,9 @@ class StreamTests(SynchronousTestCase):
         self.write(self.cluster.followers[0], 5)
         after = shown(self.cluster.decider)
         newcomer = Member(self.folder / "r3", "r3", self.cluster.members[0].host, self.cluster.options)
+        self.cluster.members.append(newcomer)
         newcomer.start()
-        self.addCleanup(newcomer.kill)
-        wait_until(lambda: newcomer.role == "follower", f"a new relay follows: {newcomer.log}")
+        self.cluster.wait()
         self.assertEqual(shown(newcomer), after)
         for member in self.cluster.members:
             member.kill()

@@ -118,8 +118,8 @@ class Claimed(NamedTuple):
     relay: str
     is_cold: bool
     """Whether it knows of nobody's sessions: all relays' sessions have ended."""
-    has_base: bool
-    """Of the first batch: whether there was a state before it, which the log does not tell."""
+    base: bytes
+    """Names the state that was there before and that the log does not tell; empty where there was none."""
 
 
 class HandedOver(NamedTuple):
@@ -150,7 +150,7 @@ _FIELDS: dict[type[Any], tuple[type[Any], ...]] = {
     Announced: (str, int, bytes),
     LinkBegan: (str, str),
     LinkEnded: (str,),
-    Claimed: (str, str, bool, bool),
+    Claimed: (str, str, bool, bytes),
     HandedOver: (),
 }
 

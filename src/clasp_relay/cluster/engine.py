@@ -21,6 +21,7 @@ from urllib.parse import urlsplit, urlunsplit
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
+from clasp_relay.cluster.credentials import BadCredentials, Credentials
 from clasp_relay.cluster.ports import Appended, Bounds, Outcome
 from clasp_relay.errors import cause_text
 from clasp_relay.logs import events
@@ -248,13 +249,13 @@ class NatsEngine:
     async def _connect(self) -> None:
         """Connects, finds or makes the stream, and subscribes; tries again until it works."""
         asyncio.get_running_loop().call_later(FIRST_LINE_S, self._say_unreachable)
-        if self._creds is not None:
-            _check_creds(self._creds)
+        credentials = None if self._creds is None else _usable(self._creds)
         client = Client()
         await client.connect(
             servers=list(self._urls),
             name=f"clasp-relay {self._relay}",
-            user_credentials=None if self._creds is None else str(self._creds),
+            user_jwt_cb=None if credentials is None else credentials.jwt,
+            signature_cb=None if credentials is None else credentials.sign,
             connect_timeout=int(ANSWER_S),
             max_reconnect_attempts=-1,
             reconnect_time_wait=cast("int", RETRY_S),
@@ -415,18 +416,18 @@ def _has_jetstream(client: Client) -> bool:
     return bool(client._server_info.get("jetstream"))
 
 
-def _check_creds(path: Path) -> None:
-    """Makes sure that a file holds credentials.
+def _usable(path: Path) -> Credentials:
+    """Returns the credentials in a file.
 
     Raises:
-        _Unusable: it does not.
+        _Unusable: there are none.
     """
+    credentials = Credentials(path)
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise _Unusable(f"--cluster-creds: {path}: {cause_text(error)}") from None
-    if b"BEGIN NATS USER JWT" not in content or b"BEGIN USER NKEY SEED" not in content:
-        raise _Unusable(f"--cluster-creds: {path}: not a file of credentials, as nsc makes them (.creds)")
+        credentials.check()
+    except BadCredentials as error:
+        raise _Unusable(f"--cluster-creds: {error}") from None
+    return credentials
 
 
 def _without_secret(url: str) -> str:

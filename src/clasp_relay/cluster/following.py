@@ -124,6 +124,8 @@ class Following:
         self._call_later = call_later
         self._relay: Relay | None = None
         self._asking: dict[str, _Asking] = {}
+        self._waiting: dict[str, _Asking] = {}
+        """Those of them of which something is not done."""
         self._turn: list[_Kept] = []
         self._reads: list[str] = []
         self._read_s: dict[str, float] = {}
@@ -194,6 +196,7 @@ class Following:
         asking.number += 1
         kept = _Kept(Entry(asking.number, session.id, int(kind), qos, text, data, more), self._monotonic_s())
         asking.kept.append(kept)
+        self._waiting[session.id] = asking
         self._waiting_bytes += kept.entry.size_bytes
         self._turn.append(kept)
         self._flush_later()
@@ -252,7 +255,7 @@ class Following:
             self._send_packet(entries)
 
     def _all_kept(self) -> list[_Kept]:
-        return [kept for asking in self._asking.values() for kept in asking.kept]
+        return [kept for asking in self._waiting.values() for kept in asking.kept]
 
     def _send_packet(self, entries: list[Entry]) -> None:
         self._packets += 1
@@ -271,13 +274,12 @@ class Following:
     @property
     def oldest_s(self) -> float | None:
         """When the oldest of what was asked and is not done was asked; None where all is done."""
-        times = [asking.kept[0].since_s for asking in self._asking.values() if asking.kept]
-        return min(times, default=None)
+        return min((asking.kept[0].since_s for asking in self._waiting.values() if asking.kept), default=None)
 
     def give_up_old(self, now_s: float) -> None:
         """Refuses the writes that have waited for too long."""
         end_s = now_s - WAITS_S
-        for asking in list(self._asking.values()):
+        for asking in list(self._waiting.values()):
             if not asking.kept or asking.kept[0].since_s > end_s:
                 continue
             old = [each for each in asking.kept if each.entry.kind == Asked.MESSAGE and each.since_s <= end_s]
@@ -377,6 +379,8 @@ class Following:
             done = kept.popleft()
             self._waiting_bytes -= done.entry.size_bytes
         session = asking.session
+        if not kept:
+            self._waiting.pop(session.id, None)
         for number, data in item.answers:
             if number and number in asking.given_up:
                 continue
@@ -390,6 +394,7 @@ class Following:
         self._go_on(asking)
 
     def _has_ended(self, item: Ended) -> None:
+        self._waiting.pop(item.session_id, None)
         asking = self._asking.pop(item.session_id, None)
         if asking is None:
             return
@@ -401,6 +406,7 @@ class Following:
     def begin_anew(self, link: str) -> None:
         """Ends all sessions, which the log has ended, and goes on as another run of the relay."""
         asking, self._asking = self._asking, {}
+        self._waiting.clear()
         self._turn.clear()
         self._waiting_bytes = 0
         self.link, self._is_known = link, False

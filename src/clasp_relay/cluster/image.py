@@ -49,6 +49,8 @@ class Image(NamedTuple):
     """Each as an ANNOUNCE of its own, when it was announced, and whom it counts for."""
     state: StateImage | None
     """None for a relay that has the params."""
+    tail: list[Change]
+    """The rows of the journal that a relay lacks which has an older state."""
 
 
 def capture(relay: Relay, ledger: Ledger, journal_seq: int, *, with_state: bool) -> Image:
@@ -69,6 +71,7 @@ def capture(relay: Relay, ledger: Ledger, journal_seq: int, *, with_state: bool)
         relay.params.locks.all(),
         [(encode(Announce("", (each,))), when_us, owner) for each, when_us, owner in relay.signals.all()],
         state,
+        [],
     )
 
 
@@ -120,7 +123,7 @@ def decode_image(pieces: list[bytes]) -> Image:
             raise DecodeError(f"an image of version {version!r}, this relay reads version {VERSION}")
         seq, digest, epoch, time_us, journal_seq, decider, decider_name, links = head
         state = StateImage([], [], {}, journal_seq) if has_state else None
-        image = Image(seq, digest, epoch, time_us, journal_seq, decider, decider_name, links, [], [], [], state)
+        image = Image(seq, digest, epoch, time_us, journal_seq, decider, decider_name, links, [], [], [], state, [])
         scheduled: list[Change] = []
         for record in rest:
             _put(image, scheduled, record)
@@ -131,7 +134,7 @@ def decode_image(pieces: list[bytes]) -> Image:
     return image._replace(state=image.state._replace(scheduled=tuple(scheduled)))
 
 
-_SESSION, _LOCK, _SIGNAL, _PARAM, _ENDED, _SCHEDULED = range(1, 7)
+_SESSION, _LOCK, _SIGNAL, _PARAM, _ENDED, _SCHEDULED, _ROW = range(1, 8)
 
 
 def _records(image: Image) -> Iterator[tuple[Any, ...]]:
@@ -141,6 +144,8 @@ def _records(image: Image) -> Iterator[tuple[Any, ...]]:
         yield (_LOCK, *lock)
     for signal in image.signals:
         yield (_SIGNAL, *signal)
+    for change in image.tail:
+        yield _ROW, encode_change(change)
     state = image.state
     if state is None:
         return
@@ -161,6 +166,8 @@ def _put(image: Image, scheduled: list[Change], record: tuple[Any, ...]) -> None
         image.locks.append((fields[0], fields[1], fields[2]))
     elif kind == _SIGNAL:
         image.signals.append((fields[0], fields[1], fields[2]))
+    elif kind == _ROW:
+        image.tail.append(decode_change(fields[0]))
     else:
         if image.state is None:
             raise DecodeError("the image is damaged: it has params that it does not announce")

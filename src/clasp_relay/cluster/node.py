@@ -19,6 +19,7 @@ import msgpack
 
 from clasp_relay.cluster import image as images
 from clasp_relay.cluster.batches import (
+    NO_DIGEST,
     Batch,
     Claimed,
     HandedOver,
@@ -62,6 +63,12 @@ CLOSES_S = 5.0
 
 GONE_S = 3.0
 """A relay that was not heard for so long is recorded as gone."""
+
+EMPTY_S = 0.7
+"""How much longer one waits that has nothing: one that has something is to be the first."""
+
+OFF_LOG_S = 4.0
+"""How much longer a relay waits for one that has more, where the log has lost what the files have."""
 
 RETRY_S = 0.1
 IMAGE_S = 2.0
@@ -123,6 +130,12 @@ class Journal(Protocol):
 
     def when_recorded(self, call: Callable[[], None]) -> None:
         """Makes a call once all is recorded that was appended; never where that fails."""
+
+    def find_position(self, number: int, call: Callable[[Change | None], None]) -> None:
+        """Calls with the row that names a batch of the log; with None where there is none."""
+
+    def read_tail(self, seq: int, last_seq: int, call: Callable[[Sequence[Change] | None], None]) -> None:
+        """Calls with the changes from a row on, that one included, up to another; with None where some are gone."""
 
     def restart_at(self, seq: int) -> None:
         """Has an empty journal go on behind a row of the others."""
@@ -265,12 +278,14 @@ class Node:
         """The decider's clock, and when that was heard."""
         self._live: dict[int, bytes] = {}
         """Batches that came over the bus ahead of their time."""
-        self._is_reading = False
-        self._is_claiming = False
-        self._was_closed = False
+        self._is_reading = self._is_claiming = self._was_closed = False
         self._resent_s = 0.0
         self._is_cold = False
         """Whether it knows of nobody's sessions, since nobody could tell."""
+        self._base = b""
+        """Names the state that this relay began with and that the log does not tell; empty where there is none."""
+        self._is_off_log = False
+        """Whether the log does not have what this relay's files say; others have to tell the rest."""
         self._image = _AskedImage()
         self._out = _Out()
         self._ring = _Ring()
@@ -413,7 +428,8 @@ class Node:
         options, ledger = self._options, self._ledger
         is_decider = self.role is Role.DECIDER
         link, seq, is_joined = self._following.link, ledger.seq, self.role is not Role.JOINING
-        if not is_joined and self._position is not None:
+        if self._position is not None and (not is_joined or self._base):
+            # What its files have counts, also beyond the log.
             seq = self._position.seq
         return Beat(link, options.relay, ledger.epoch, seq, is_joined, is_decider, clock_us)
 
@@ -563,14 +579,44 @@ class Node:
             return
         if any(peer.is_joined and peer.seq for peer in self._living_peers()):
             self._ask_image(now_s)
-        elif now_s - self._began_s > COLD_S + self._spread_s():
+        elif now_s - self._began_s > COLD_S + self._spread_s() + (EMPTY_S if self._is_empty else 0.0):
             self._is_reading = True
             self._engine.bounds(self._join_cold)
 
+    @property
+    def _is_empty(self) -> bool:
+        return self._position is None and images.is_empty(self._relay.params)
+
     def _ask_image(self, now_s: float) -> None:
+        """Asks for an image: for all of the state, what is behind an older one, or only what the log does not tell."""
         self._image.since_s, self._image.pieces = now_s, {}
         self._image.number += 1
-        request = (self._following.link, self._image.number, self._position is None)
+        position = self._position
+        if position is None:
+            self._request_image(0)
+            return
+
+        def found(payloads: Sequence[bytes] | None) -> None:
+            if payloads is not None and self.role is Role.JOINING and not self._is_over:
+                self._is_off_log = not payloads or digest_of(payloads[0]) != position.digest
+                self._request_image(self._journal.appended_seq if self._is_off_log else -1)
+
+        self._engine.read(position.seq, 1, found)
+
+    def _ask_tail(self) -> None:
+        """Asks for what the log does not tell beyond the batch that was applied last."""
+        ledger = self._ledger
+        self._is_reading = False
+        self._is_off_log = True
+        self._position = Position(ledger.seq, ledger.digest, ledger.epoch, ledger.time_us)
+        self._image.since_s, self._image.pieces = self._monotonic_s(), {}
+        self._image.number += 1
+        self._request_image(self._journal.appended_seq)
+
+    def _request_image(self, journal_seq: int) -> None:
+        """Asks for all (0), for the rows behind one that this relay has, or for no state (-1)."""
+        position = self._position or Position(0, b"")
+        request = (self._following.link, self._image.number, journal_seq, position.seq, position.digest)
         self._publish("image", msgpack.packb(request))
 
     def _join_cold(self, bounds: Bounds | None) -> None:
@@ -578,18 +624,17 @@ class Node:
         self._is_reading = False
         if bounds is None or self._is_over:
             return
+        if any(beat.seq > bounds.last for beat in self._living_peers()) and self._is_outdone():
+            return  # the log has lost what another relay's journal has: that one is to be the first
         position = self._position
         if position is None:
             if bounds.last and not (bounds.first <= 1 and images.is_empty(self._relay.params)):
                 self._refuse_state(bounds)
                 return
+            self._base = b"" if images.is_empty(self._relay.params) else digest_of(self._following.link.encode())
             position = Position(0, self._ledger.digest)
         if position.seq > bounds.last:
-            self._fatal(
-                f"the stream {self._options.cluster} ends at batch {bounds.last}, before what this relay's journal has "
-                f"(batch {position.seq}): where that is right, delete the stream, and start this relay first and the "
-                "others with an empty data-dir"
-            )
+            self._join_off_log(position, bounds)
             return
         if bounds.first > position.seq + 1:
             self._fatal(
@@ -599,6 +644,44 @@ class Node:
             return
         self._is_cold = True
         self._read_from(position, bounds.first, bounds.last)
+
+    def _join_off_log(self, position: Position, bounds: Bounds) -> None:
+        """Goes on behind a log that has lost its end: no other relay has more of it."""
+        if self._monotonic_s() - self._began_s < COLD_S + OFF_LOG_S or self._is_outdone():
+            return
+
+        def goes_on(last: Position) -> None:
+            self._alarm(
+                f"the stream {self._options.cluster} ends at batch {bounds.last}, before what this relay's journal has "
+                f"(batch {position.seq}): it goes on from the journal"
+            )
+            self._base, self._is_cold = position.digest, True
+            time_us = max(last.time_us, position.time_us)
+            self._begin_reading(Position(last.seq, last.digest, max(last.epoch, position.epoch), time_us), last.seq)
+
+        if not bounds.last:
+            goes_on(Position(0, NO_DIGEST))
+            return
+        self._is_reading = True
+
+        def compared(row: Change | None, payload: bytes) -> None:
+            self._is_reading = False
+            mine = position_of(row)
+            if mine is None or mine.digest != digest_of(payload):
+                self._fatal(
+                    f"the stream {self._options.cluster} and this relay's journal contradict each other at batch "
+                    f"{bounds.last}: give the cluster another name, or start this relay with an empty data-dir"
+                )
+            else:
+                goes_on(mine)
+
+        def read(payloads: Sequence[bytes] | None) -> None:
+            if payloads:
+                self._journal.find_position(bounds.last, lambda row: compared(row, payloads[0]))
+            else:
+                self._is_reading = False
+
+        self._engine.read(bounds.last, 1, read)
 
     def _refuse_state(self, bounds: Bounds) -> None:
         if images.is_empty(self._relay.params):
@@ -670,7 +753,7 @@ class Node:
 
     def _heard_image_request(self, payload: bytes) -> None:
         """Gives an image to a relay that joins; the decider does, or where there is none the first who can."""
-        link, number, with_state = msgpack.unpackb(payload, use_list=False)
+        link, number, journal_seq, seq, digest = msgpack.unpackb(payload, use_list=False)
         if self.role is Role.JOINING or link == self._following.link or self._is_cold:
             return
         others = [beat for beat in self._living_peers() if beat.is_joined and beat.link != link]
@@ -678,7 +761,25 @@ class Node:
             beat.is_decider or beat.link < self._following.link for beat in others
         ):
             return
-        image = images.capture(self._relay, self._ledger, self.applied_journal_seq, with_state=with_state)
+        image = images.capture(self._relay, self._ledger, self.applied_journal_seq, with_state=not journal_seq)
+        if journal_seq <= 0:
+            self._send_image(link, number, image)
+            return
+
+        def found(rows: Sequence[Change] | None) -> None:
+            begin = position_of(rows[0]) if rows and rows[0].kind is ChangeKind.POSITION else None
+            if rows is None or begin is None or (begin.seq, begin.digest) != (seq, digest):
+                self._publish("piece", msgpack.packb((link, number, 0, 0, b"")))
+            else:
+                image.tail.extend(rows[1:])
+                self._send_image(link, number, image)
+
+        if journal_seq > image.journal_seq:
+            found(None)
+        else:
+            self._journal.read_tail(journal_seq, image.journal_seq, found)
+
+    def _send_image(self, link: str, number: int, image: images.Image) -> None:
         pieces = images.encode_image(image)
         made: list[bytes] = []
 
@@ -698,6 +799,12 @@ class Node:
         if link != self._following.link or number != self._image.number or self._image.since_s is None:
             return
         self._image.since_s = self._monotonic_s()
+        if not count:
+            self._fatal(
+                f"this relay's journal has what the cluster {self._options.cluster} does not have, or is too old for "
+                "it: start this relay with an empty data-dir"
+            )
+            return
         self._image.pieces[place] = piece
         if len(self._image.pieces) < count:
             return
@@ -709,6 +816,8 @@ class Node:
             return
         if image.state is not None:
             self._take_state(image)
+        elif self._is_off_log:
+            self._take_tail(image)
         else:
             self._take_sessions(image)
 
@@ -721,6 +830,18 @@ class Node:
         self._install(image)
         self._when_imaged()
 
+    def _take_tail(self, image: images.Image) -> None:
+        """Takes the rows that other relays' journals have beyond this one's."""
+        committer = self._relay.committer
+        for change in image.tail:
+            committer.record((change,))
+            committer.follow(change)
+        self.applied_journal_seq = self._journal.appended_seq
+        if self.applied_journal_seq != image.journal_seq:
+            self._fatal(f"this relay's journal is not like those of the cluster {self._options.cluster}")
+            return
+        self._install(image)
+
     def _take_sessions(self, image: images.Image) -> None:
         """Follows the log from where the files are up to the image, then takes what only that has."""
         position = self._position
@@ -732,9 +853,9 @@ class Node:
 
         def read(payloads: Sequence[bytes] | None) -> None:
             for payload in payloads or ():
-                if self._ledger.seq < image.seq and not self._is_over:
+                if self._ledger.seq < image.seq and not self._is_over and not self._is_off_log:
                     self._apply(self._ledger.seq + 1, payload)
-            if self._is_over:
+            if self._is_over or self._is_off_log:
                 return
             if self._ledger.seq < image.seq:
                 if payloads:
@@ -785,7 +906,26 @@ class Node:
             self._alarm(str(error))
             self._fatal(f"the stream {self._options.cluster} contradicts what this relay has: {error}")
             return
-        self._take(seq, digest, payload, batch, is_recorded=False)
+        if not self._is_of_other_base(batch):
+            self._take(seq, digest, payload, batch, is_recorded=False)
+
+    def _is_of_other_base(self, batch: Batch) -> bool:
+        """Tells whether a batch begins with a state that this relay does not have; then it is not to be applied."""
+        claim = next((item for item in batch.items if isinstance(item, Claimed)), None)
+        if claim is None or claim.base == self._base or not (claim.base or self._is_cold):
+            return False
+        if self.role is Role.JOINING:
+            self._ask_tail()
+        elif not self._ledger.seq and images.is_empty(self._relay.params):
+            # Nothing is lost here: that relay gives an image.
+            self.role, self._is_cold, self._base = Role.JOINING, False, b""
+            self._began_s = self._monotonic_s()
+        else:
+            self._fatal(
+                f"the relay {claim.relay} has begun the log of the cluster {self._options.cluster} with another state "
+                "than this relay has: start this relay with an empty data-dir"
+            )
+        return True
 
     def _take(self, seq: int, digest: bytes, payload: bytes, batch: Batch, *, is_recorded: bool) -> None:
         decider = self._ledger.decider
@@ -796,6 +936,7 @@ class Node:
         self._ring.add(seq, payload)
         for item in batch.items:
             if isinstance(item, Claimed):
+                self._base = b""
                 self._is_cold = self._is_cold and not item.is_cold
                 self.failovers += bool(decider) and decider != item.link
                 events.CLUSTER_DECIDER.log(relay=item.relay, epoch=batch.epoch, seq=seq)
@@ -823,7 +964,8 @@ class Node:
 
     def _is_outdone(self) -> bool:
         """Tells whether another relay that could decide has more of the log."""
-        return any(beat.seq > self._ledger.seq for beat in self._living_peers())
+        mine = self._my_beat().seq
+        return any(beat.seq > mine for beat in self._living_peers())
 
     def _read_gap(self) -> None:
         """Reads from the log what did not come over the bus."""
@@ -875,8 +1017,7 @@ class Node:
         if bounds.last < self._ledger.seq:
             self._repair(bounds.last, self._claim)
             return
-        has_base = not self._ledger.seq and not images.is_empty(self._relay.params)
-        claim = Claimed(self._following.link, self._options.relay, self._is_cold, has_base)
+        claim = Claimed(self._following.link, self._options.relay, self._is_cold, self._base)
         ledger = self._ledger
         now_us = max(self._deciders_now_us(), ledger.time_us)
         batch = Batch(ledger.epoch + 1, ledger.digest, now_us, self._journal.appended_seq, (claim,))
@@ -1115,7 +1256,7 @@ def position_of(change: Change | None) -> Position | None:
 def _has_base(payload: bytes) -> bool:
     """Tells whether the log's first batch says that there was a state before it."""
     try:
-        return any(isinstance(item, Claimed) and item.has_base for item in decode_batch(payload).items)
+        return any(isinstance(item, Claimed) and item.base for item in decode_batch(payload).items)
     except DecodeError:
         return True
 

@@ -472,7 +472,7 @@ class OscDoor:
             self._relay, self._gate, options, counts, lambda host, why: self._refused("OSC", host, why)
         )
         if self._udp is not None:
-            host, port, _ = self._udp
+            host, port = self._udp.host, self._udp.port
             try:
                 datagrams = OscDatagrams(clients, self._reactor)
                 listening = self._reactor.listenUDP(port, datagrams, host, MAX_DATAGRAM_BYTES)

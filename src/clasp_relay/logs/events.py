@@ -397,6 +397,11 @@ CLUSTER_MESSAGE_BAD = Event("cluster.message_bad", "warn", "cluster", "a message
 CLUSTER_ALARM = Event("cluster.alarm", "error", "cluster", "alarm: {text}")
 CLUSTER_LOST = Event("cluster.lost", "error", "cluster", "the relay leaves its cluster and stops: {text}")
 CLUSTER_FAULT = Event("cluster.fault", "error", "cluster", "a fault of the relay in its part of the cluster")
+WORKER_STARTED = Event("worker.started", "info", "cluster", "{worker} runs as process {process}")
+WORKER_ENDED = Event("worker.ended", "warn", "cluster", "{worker} has ended ({status}); it starts again")
+WORKERS_LOST = Event(
+    "workers.lost", "error", "cluster", "{worker} has ended {count} times within {seconds} s: all workers stop"
+)
 
 CATALOGUE: Mapping[str, Event] = {value.name: value for value in tuple(globals().values()) if isinstance(value, Event)}
 """All events, by name."""

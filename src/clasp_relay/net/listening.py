@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import UNIXServerEndpoint, serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress, IListeningPort, IProtocolFactory
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
 from clasp_relay.errors import StartError, cause_text
@@ -29,11 +30,12 @@ more each time that this is not enough."""
 
 
 class TcpPlace(NamedTuple):
-    """An address, a port (0 for any free port), and TLS or none."""
+    """An address, a port (0 for any free port), TLS or none, and whether other processes may listen there, too."""
 
     host: str
     port: int
     tls: ServerTls | None = None
+    is_shared: bool = False
 
 
 Where: TypeAlias = TcpPlace | str
@@ -57,15 +59,35 @@ def listen(
     """
     if isinstance(where, str):
         return _listen_at_endpoint(reactor, where, factory, option)
-    host, port, tls = where
+    host, port, tls, is_shared = where
     try:
+        if is_shared:
+            return _accepting_few(_share(reactor, where, factory, backlog))
         if tls is None:
             return _accepting_few(reactor.listenTCP(port, factory, backlog, host))
         return _accepting_few(reactor.listenSSL(port, factory, tls, backlog, host))
-    except (CannotListenError, UnicodeError) as error:  # Unicode: no host can be called so
+    except (CannotListenError, OSError, UnicodeError) as error:  # Unicode: no host can be called so
         raise StartError(
             f"{option}: cannot listen on {host}:{port} ({_cause(error)}); give another {option} or --host"
         ) from error
+
+
+def _share(reactor: Any, place: TcpPlace, factory: IProtocolFactory, backlog: int) -> IListeningPort:
+    """Listens with SO_REUSEPORT: the system gives each connection to one of those that listen there."""
+    (family, kind, protocol, _, address), *_ = socket.getaddrinfo(
+        place.host, place.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    with socket.socket(family, kind, protocol) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.bind(address)
+        listener.listen(backlog)
+        listener.setblocking(False)
+        if place.tls is not None:
+            factory = TLSMemoryBIOFactory(place.tls, False, factory)
+        # The reactor takes a copy of the descriptor.
+        port: IListeningPort = reactor.adoptStreamPort(listener.fileno(), family, factory)
+    return port
 
 
 def _listen_at_endpoint(reactor: Any, text: str, factory: IProtocolFactory, option: str) -> IListeningPort:

@@ -12,7 +12,7 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import chain
+from itertools import chain, takewhile
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -230,6 +230,30 @@ class JournalFile:
         for seq, body in self._db.execute(query, (int(ChangeKind.POSITION),)):
             return Recorded(seq, decode_body(seq, body))
         return None
+
+    def position_at(self, number: int) -> Recorded | None:
+        """Returns the last row that names a batch of a cluster's log by its number; None where there is none.
+
+        Raises:
+            DamagedRowError: one cannot be read.
+        """
+        query = "SELECT seq, body FROM entries WHERE kind = ? ORDER BY seq DESC"
+        for seq, body in self._db.execute(query, (int(ChangeKind.POSITION),)):
+            change = decode_body(seq, body)
+            if change.number == number:
+                return Recorded(seq, change)
+        return None
+
+    def tail(self, seq: int, last_seq: int) -> list[Change] | None:
+        """Returns the changes from a row on, that one included, up to another; None where some are gone.
+
+        Raises:
+            DamagedRowError: one cannot be read.
+        """
+        found = list(takewhile(lambda each: each.seq <= last_seq, self.read(seq - 1)))
+        if [each.seq for each in found] != list(range(seq, last_seq + 1)):
+            return None
+        return [each.change for each in found]
 
     def trim(self, floor_seq: int, at_most_bytes: int) -> bool:
         """Deletes one piece of what is not needed any more.

@@ -202,6 +202,24 @@ class JournalLog:
         assert not self.appended_seq, "a journal that has rows of its own"
         self.appended_seq = self.recorded_seq = seq
 
+    def find_position(self, number: int, call: Callable[[Change | None], None]) -> None:
+        """Calls with the row that names a batch of a cluster's log; with None where there is none."""
+
+        def work(file: JournalFile) -> Change | None:
+            found = file.position_at(number)
+            return None if found is None else found.change
+
+        self.run(work).addCallbacks(call, self._fail).addErrback(events.JOURNAL_FAULT.failure)
+
+    def read_tail(self, seq: int, last_seq: int, call: Callable[[Sequence[Change] | None], None]) -> None:
+        """Calls with the changes from a row on, that one included, up to another; with None where some are gone."""
+
+        def read() -> None:
+            work = self.run(lambda file: file.tail(seq, last_seq))
+            work.addCallbacks(call, self._fail).addErrback(events.JOURNAL_FAULT.failure)
+
+        self.when_recorded(read)
+
     def when_recorded(self, call: Callable[[], None]) -> None:
         """Makes a call once all that was appended is recorded; never where that fails."""
         self.recorded().addCallbacks(lambda _: call(), lambda failure: failure.trap(JournalLost) and None).addErrback(

@@ -1,0 +1,137 @@
+"""What docs/cluster.md tells operators to do, done."""
+
+from __future__ import annotations
+
+import http.client
+import shutil
+import subprocess
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from clasp_relay.wire.messages import Ack, Set
+from clasp_relay.wire.values import encode_value
+from tests.integration.cluster import Cluster, Member
+from tests.integration.cluster_faults import OPTIONS
+from tests.integration.cluster_load import ROOT, shown
+from tests.integration.process import ROOT as PROJECT
+from tests.integration.process import wait_until
+
+BACKUP = PROJECT / "deploy" / "droplet" / "backup.sh"
+RESTORE = PROJECT / "deploy" / "droplet" / "restore.sh"
+
+
+class RunbookTests(SynchronousTestCase):
+    """Two relays on one nats-server."""
+
+    def setUp(self) -> None:
+        """Starts them, and writes something."""
+        self.folder = Path(self.mktemp()).absolute()
+        self.cluster = Cluster(self.folder, options=OPTIONS)
+        self.addCleanup(self.cluster.close)
+        self.cluster.start()
+        self.write(1, 20)
+        self.before = shown(self.cluster.decider)
+
+    def write(self, first: int, last: int) -> None:
+        """Has numbers acknowledged, the first half of them by the decider, the others by a follower."""
+        for member in (self.cluster.decider, *self.cluster.followers):
+            client = member.admitted("writer")
+            client.settle()
+            for number in range(first, last + 1):
+                client.send(Set(f"{ROOT}/{member.name}/{number % 7}", encode_value(number)), qos=1)
+                client.receive(Ack)
+            client.close()
+
+    def all_show(self, expected: dict[str, tuple[int, str]]) -> None:
+        """Checks what all relays show."""
+        self.cluster.wait()
+        for member in self.cluster.members:
+            wait_until(lambda member=member: shown(member) == expected, f"{member.name} shows all: {member.log}")  # type: ignore[misc]
+
+    def stop_relays(self) -> None:
+        """Stops all relays in order, the decider last."""
+        for member in (*self.cluster.followers, self.cluster.decider):
+            self.assertEqual(member.stop(), 0, member.log)
+
+    def empty_engine(self) -> None:
+        """Gives nats-server an empty disk."""
+        (server,) = self.cluster.nats.servers
+        server.kill()
+        shutil.rmtree(server.store)
+        server.start()
+        server.wait()
+
+    def test_relay_is_added_and_removed(self) -> None:
+        """It shows all once it is ready; what it is stopped for, the others go on with."""
+        newcomer = Member(self.folder / "r3", "r3", self.cluster.members[0].host, self.cluster.options)
+        self.cluster.members.append(newcomer)
+        newcomer.start()
+        self.all_show(self.before)
+        self.write(21, 30)
+        self.assertEqual(newcomer.stop(), 0, newcomer.log)
+        self.cluster.members.remove(newcomer)
+        self.write(31, 40)
+        self.cluster.wait()
+
+    def test_relay_whose_disk_is_lost_comes_back(self) -> None:
+        """With an empty folder, under its old name; it follows and shows all."""
+        for member in (self.cluster.followers[0], self.cluster.decider):
+            member.kill()
+            shutil.rmtree(member.folder / "data")
+            self.cluster.wait()
+            member.start()
+            self.all_show(self.before)
+
+    def test_engine_whose_disk_is_lost_is_filled_again(self) -> None:
+        """Under running relays: they have it all, and raise an alarm."""
+        self.empty_engine()
+        wait_until(lambda: sum(each.metric("clasp_cluster_alarms_total") for each in self.cluster.members), "an alarm")
+        self.all_show(self.before)
+        self.write(21, 30)
+
+    def test_all_comes_back_after_a_loss_of_power(self) -> None:
+        """Everything is killed at once, and started in any order."""
+        for member in self.cluster.members:
+            member.kill()
+        (server,) = self.cluster.nats.servers
+        server.kill()
+        for member in reversed(self.cluster.members):
+            member.start()
+        server.start()
+        self.all_show(self.before)
+
+    def test_backup_of_one_relay_is_restored_to_all(self) -> None:
+        """The archive goes to one relay; the engine and the other relays begin with nothing."""
+        first, second = self.cluster.members
+        data = first.folder / "data"
+        made = subprocess.run(
+            [BACKUP, "--data-dir", data, "--to", self.folder / "backups", "--users", "none", "--files", "none"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        archive = Path(made.stdout.strip())
+        self.write(21, 30)
+        self.stop_relays()
+        restored: list[str | Path] = [RESTORE, archive, "--data-dir", data, "--with", "nothing", "--yes"]
+        subprocess.run(restored, capture_output=True, text=True, check=True)
+        shutil.rmtree(second.folder / "data")
+        self.empty_engine()
+        first.start()
+        wait_until(lambda: first.role == "decider", f"the restored relay decides: {first.log}")
+        second.start()
+        self.all_show(self.before)
+        self.write(31, 40)
+
+    def test_health_port_says_what_a_relay_is(self) -> None:
+        """As JSON, with status 200 where it is ready."""
+        member = self.cluster.decider
+        connection = http.client.HTTPConnection(member.host.address, member.health_port, timeout=10)
+        self.addCleanup(connection.close)
+        connection.request("GET", "/readyz")
+        response = connection.getresponse()
+        self.assertEqual(response.status, 200)
+        said = member.readiness()
+        self.assertEqual((said["ready"], said["role"], said["behind_records"]), (True, "decider", 0))
+        self.assertGreaterEqual(said["epoch"], 1)
