@@ -250,7 +250,7 @@ class Scene:
             self.refused += 1
             refuse(session, error)
 
-        case.patch(relay, "_refuse", count)
+        case.patch(relay, "refuse", count)
 
     def allows(self, act: Callable[[], None]) -> bool:
         """Tells whether what somebody does is allowed."""
