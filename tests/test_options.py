@@ -61,6 +61,10 @@ class AcceptedTests(SynchronousTestCase):
                 Settings(osc_targets=("192.0.2.1:9000", "192.0.2.2:9000=/a/**", "[::1]:9")),
             ),
             (
+                [word for port in range(1, 101) for word in ("--osc-target", f"192.0.2.1:{port}")],
+                Settings(osc_targets=tuple(f"192.0.2.1:{port}" for port in range(1, 101))),
+            ),
+            (
                 ["--turn-url", "turn:a,turn:b", "--turn-url=turns:c:1", "--turn-secret", "/t"],
                 Settings(turn_urls=("turn:a", "turn:b", "turns:c:1"), turn_secret=Path("/t")),
             ),

@@ -14,7 +14,7 @@ import secrets
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import TextIO
+from typing import NamedTuple, TextIO
 
 from clasp_relay.access.names import fold_name, normalise_name
 from clasp_relay.access.people import make_reset
@@ -22,7 +22,7 @@ from clasp_relay.access.tokens import digest_of
 from clasp_relay.account_commands import COMMAND_LINE, add_verb, aligned, open_users, time_text
 from clasp_relay.errors import StartError
 from clasp_relay.options import CommandParser, fail
-from clasp_relay.storage.administration import Person
+from clasp_relay.storage.administration import AdminStore, Person
 from clasp_relay.storage.audit import AuditEntry
 from clasp_relay.storage.users import PersonGone, StoreBusy
 from clasp_relay.storage.users_sqlite import SqliteUsers
@@ -112,34 +112,35 @@ def _entry(action: str, person: Person) -> AuditEntry:
     return AuditEntry(int(time.time()), action, actor_name=COMMAND_LINE, target=person.user_id)
 
 
-def _grant(asked: argparse.Namespace, users: SqliteUsers, _out: TextIO) -> None:
-    person = _find(asked, users)
-    users.administration.grant(person.user_id, _entry("admin.grant", person))
-    print(f"{person.username} ({person.user_id}) may sign in to the console at /console", file=sys.stderr)
+class _Change(NamedTuple):
+    """A command that changes one thing about a user."""
+
+    make: Callable[[AdminStore, str, AuditEntry], None]
+    done: str
+    """What is said then, behind the user's name."""
+    not_so: str = ""
+    """What is said where there is nothing to change."""
 
 
-def _revoke(asked: argparse.Namespace, users: SqliteUsers, _out: TextIO) -> None:
-    person = _find(asked, users)
+_CHANGES = {
+    "grant": _Change(AdminStore.grant, "may sign in to the console at /console"),
+    "revoke": _Change(
+        AdminStore.withdraw,
+        "may no longer sign in to the console",
+        "is no administrator; see clasp-relay admin list",
+    ),
+    "disable": _Change(AdminStore.disable, "is disabled"),
+    "enable": _Change(AdminStore.enable, "is enabled", "is not disabled"),
+}
+
+
+def _change(asked: argparse.Namespace, users: SqliteUsers, _out: TextIO) -> None:
+    person, change = _find(asked, users), _CHANGES[asked.verb]
     try:
-        users.administration.withdraw(person.user_id, _entry("admin.revoke", person))
+        change.make(users.administration, person.user_id, _entry(f"admin.{asked.verb}", person))
     except PersonGone:
-        fail(f"admin revoke: {person.username} is no administrator; see clasp-relay admin list")
-    print(f"{person.username} ({person.user_id}) may no longer sign in to the console", file=sys.stderr)
-
-
-def _disable(asked: argparse.Namespace, users: SqliteUsers, _out: TextIO) -> None:
-    person = _find(asked, users)
-    users.administration.disable(person.user_id, _entry("admin.disable", person))
-    print(f"{person.username} ({person.user_id}) is disabled", file=sys.stderr)
-
-
-def _enable(asked: argparse.Namespace, users: SqliteUsers, _out: TextIO) -> None:
-    person = _find(asked, users)
-    try:
-        users.administration.enable(person.user_id, _entry("admin.enable", person))
-    except PersonGone:
-        fail(f"admin enable: {person.username} is not disabled")
-    print(f"{person.username} ({person.user_id}) is enabled", file=sys.stderr)
+        fail(f"admin {asked.verb}: {person.username} {change.not_so}")
+    print(f"{person.username} ({person.user_id}) {change.done}", file=sys.stderr)
 
 
 def _delete(asked: argparse.Namespace, users: SqliteUsers, _out: TextIO) -> None:
@@ -198,10 +199,7 @@ def _export(asked: argparse.Namespace, users: SqliteUsers, out: TextIO) -> None:
 
 
 _COMMANDS: dict[str, Callable[[argparse.Namespace, SqliteUsers, TextIO], None]] = {
-    "grant": _grant,
-    "revoke": _revoke,
-    "disable": _disable,
-    "enable": _enable,
+    **dict.fromkeys(_CHANGES, _change),
     "delete": _delete,
     "reset-password": _reset_password,
     "list": _list,

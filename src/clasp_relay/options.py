@@ -120,7 +120,9 @@ def _spelled_out(arguments: Sequence[str], upstream: UpstreamOptions) -> list[st
             value = following
         if option.is_repeatable:
             start = f"--{option.name}="
-            value = ",".join([each.removeprefix(start) for each in result if each.startswith(start)] + [value])
+            before = [each for each in result if each.startswith(start)]
+            value = ",".join([each.removeprefix(start) for each in before] + [value])
+            result = [each for each in result if not each.startswith(start)]
         result.append(f"--{option.name}={value}")
     return result
 

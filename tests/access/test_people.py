@@ -90,6 +90,17 @@ class PeopleTests(SynchronousTestCase):
         self.assertTrue(self.world.do(self.people.is_account("a1")))
         self.assertFalse(self.world.do(self.people.is_account("g1")))
 
+    def test_disabled_person_without_a_token_is_out_at_once(self) -> None:
+        """Who came by name and password, as MQTT has it, and has no token."""
+        record = result_of(self.world.stack.accounts.sign_in("Alice", "password", HOME))
+        self.assertIsNotNone(self.world.stack.tokens.find(record.digest))
+        self.world.do(self.people.disable(self.root, HOME, "a1"))
+        self.assertIsNone(self.world.stack.tokens.find(record.digest))
+        self.assertRaises(Forbidden, result_of, self.world.stack.accounts.sign_in("Alice", "password", HOME))
+        self.world.do(self.people.enable(self.root, HOME, "a1"))
+        again = result_of(self.world.stack.accounts.sign_in("Alice", "password", HOME))
+        self.assertIsNotNone(self.world.stack.tokens.find(again.digest))
+
     def test_disabled_person_is_out_at_once(self) -> None:
         """Sessions and tokens end; an enabled one signs in again."""
         client = self.world.world.join(self.tokens["a1"])

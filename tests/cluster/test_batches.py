@@ -37,7 +37,7 @@ ITEMS: tuple[Item, ...] = (
     Claimed("one.1", "one", True, b"base"),
     LinkBegan("two.1", "two"),
     Began("session", "two.1", "ada", b"token", "origin"),
-    Group((CHANGE, CHANGE._replace(kind=ChangeKind.LOCK_RELEASE))),
+    Group.of((CHANGE, CHANGE._replace(kind=ChangeKind.LOCK_RELEASE))),
     Announced("ada", 17, b"announce"),
     Answered("session", 5, ((4, b"ack"), (0, b"error"))),
     Ended("session", 1013, "gone"),
@@ -56,7 +56,7 @@ class BatchTests(SynchronousTestCase):
 
     def test_a_long_batch_is_compressed(self) -> None:
         """NATS carries 1 MiB; a long bundle repeats who wrote it."""
-        batch = Batch(1, NO_DIGEST, 0, 0, (Group((CHANGE,) * 10_000),))
+        batch = Batch(1, NO_DIGEST, 0, 0, (Group.of((CHANGE,) * 10_000),))
         payload = encode_batch(batch)
         self.assertLess(len(payload), COMPRESSED_FROM_BYTES)
         self.assertEqual(decode_batch(payload), batch)

@@ -5,7 +5,17 @@ from __future__ import annotations
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.cluster.batches import Answered, Began, Ended, Group, Item, LinkBegan, LinkEnded
+from clasp_relay.cluster.batches import (
+    Answered,
+    Began,
+    Ended,
+    Group,
+    Item,
+    LinkBegan,
+    LinkEnded,
+    decode_ack,
+    encode_ack,
+)
 from clasp_relay.cluster.deciding import (
     MAX_WAITING_BYTES,
     BatchLog,
@@ -72,14 +82,16 @@ class DecidingTests(SynchronousTestCase):
 
     def answers(self, items: list[Item]) -> list[Message]:
         """Returns the answers among items."""
-        return [decode(data) for item in items if isinstance(item, Answered) for _, data in item.answers]
+        found = [data for item in items if isinstance(item, Answered) for _, data in item.answers]
+        acks = [decode_ack(data) for data in found]
+        return [decode(data) if ack is None else Ack(*ack) for ack, data in zip(acks, found, strict=True)]
 
     def test_a_relay_and_its_session_are_recorded(self) -> None:
         """Before anything that they ask."""
         self.ask(Entry(1, "s", int(Asked.BEGIN)), said(2, Set("/a", value(1)), 1))
         items = self.sealed()
         self.assertEqual([type(item) for item in items], [LinkBegan, Began, Group, Answered])
-        self.assertEqual(items[-1], Answered("s", 2, ((2, encode(Ack("/a", 1))),)))
+        self.assertEqual(items[-1], Answered("s", 2, ((2, encode_ack("/a", 1, None, None)),)))
 
     def test_nothing_is_done_twice(self) -> None:
         """What comes again is left out."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.cluster.batches import Answered, Batch, Claimed, Ended, Group, Item, LinkBegan
+from clasp_relay.cluster.batches import Answered, Batch, Claimed, Ended, Group, Item, LinkBegan, encode_ack
 from clasp_relay.cluster.following import MAX_WAITING_BYTES, Following
 from clasp_relay.cluster.ledger import Ledger
 from clasp_relay.cluster.packets import Asked, Packet
@@ -95,7 +95,7 @@ class FollowingTests(SynchronousTestCase):
             self.send(Set("/a", value(number)), 1)
         self.turn()
         self.packets.clear()
-        self.apply(Answered(self.session.id, 2, ((2, encode(Ack("/a", 1))),)))
+        self.apply(Answered(self.session.id, 2, ((2, encode_ack("/a", 1, None, None)),)))
         self.apply(Claimed("three.1", "three", False, b""))
         self.assertEqual(self.asked(), [(3, int(Asked.MESSAGE)), (4, int(Asked.MESSAGE))])
         self.assertEqual(self.hear(), [Ack("/a", 1)])
@@ -124,7 +124,9 @@ class FollowingTests(SynchronousTestCase):
         self.following.give_up_old(self.clock.seconds())
         self.send(Set("/b", value(1)), 1)
         self.hear()
-        self.apply(Answered(self.session.id, 3, ((2, encode(Ack("/a", 1))), (3, encode(Ack("/b", 1))))))
+        self.apply(
+            Answered(self.session.id, 3, ((2, encode_ack("/a", 1, None, None)), (3, encode_ack("/b", 1, None, None))))
+        )
         self.assertEqual(self.hear(), [Ack("/b", 1)])
 
     def test_a_write_that_was_never_sent_was_surely_not_done(self) -> None:
@@ -164,7 +166,7 @@ class FollowingTests(SynchronousTestCase):
 
     def test_reads_renew_life_times_once_a_second(self) -> None:
         """Of params that have one; the decider is told of the address alone."""
-        self.apply(Answered(self.session.id, 1, ()), Group((written("/timed", 60), written("/ever", None))))
+        self.apply(Answered(self.session.id, 1, ()), Group.of((written("/timed", 60), written("/ever", None))))
         for address in ("/timed", "/ever", "/nothing", "/timed"):
             self.send(Get(address))
         self.turn()

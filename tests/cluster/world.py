@@ -6,13 +6,12 @@ from collections.abc import Callable, Iterable, Sequence
 
 from twisted.internet.task import Clock
 
-from clasp_relay.cluster.deciding import BatchLog, DecidersClock, Deciding, Judged, NoFanOut, deciders_handlers
+from clasp_relay.cluster.deciding import BatchLog, DecidersClock, Deciding, NoFanOut, Row, deciders_handlers
 from clasp_relay.cluster.following import Following
 from clasp_relay.cluster.ledger import Ledger
 from clasp_relay.cluster.node import Node, NodeOptions, Position, Role
 from clasp_relay.cluster.ports import Appended, Bounds, Outcome
 from clasp_relay.core.handlers import HANDLERS
-from clasp_relay.core.history.rules import Erasure
 from clasp_relay.core.ports import Timer
 from clasp_relay.core.records import Change, ChangeKind
 from clasp_relay.core.relay import Relay, RelayOptions
@@ -140,15 +139,15 @@ class MemoryJournal:
 
     def append(self, changes: Iterable[Change], done: Callable[[], None]) -> None:
         """See ``Log.append``."""
-        self.append_judged([(change, None, ()) for change in changes if change.kind in RECORDED_KINDS])
+        self.append_judged([(change, None, (), b"") for change in changes if change.kind in RECORDED_KINDS])
         done()
 
     def check(self) -> None:
         """See ``Log.check``."""
 
-    def append_judged(self, entries: Sequence[tuple[Change, str | None, tuple[Erasure, ...]]]) -> None:
+    def append_judged(self, entries: Sequence[Row]) -> None:
         """See ``node.Journal``."""
-        self.rows += [change for change, _, _ in entries]
+        self.rows += [change for change, *_ in entries]
         self.appended_seq += len(entries)
 
     def when_recorded(self, call: Callable[[], None]) -> None:
@@ -156,6 +155,12 @@ class MemoryJournal:
         self._waiting.append(call)
         if not self.is_slow:
             self.clock.callLater(0, self.sync)
+
+    def hang(self, is_slow: bool) -> None:
+        """The disk records nothing any more, or goes on."""
+        self.is_slow = is_slow
+        if not is_slow:
+            self.sync()
 
     def sync(self) -> None:
         """What was appended is recorded."""
@@ -383,4 +388,4 @@ def kinds(changes: Iterable[Change]) -> list[ChangeKind]:
     return [change.kind for change in changes]
 
 
-__all__ = ["Bus", "Client", "Cluster", "Judged", "Member", "MemoryEngine", "MemoryJournal", "kinds"]
+__all__ = ["Bus", "Client", "Cluster", "Member", "MemoryEngine", "MemoryJournal", "kinds"]

@@ -13,6 +13,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from clasp_relay.option_table import OPTIONS
 from clasp_relay.options import Options
 from clasp_relay.settings import Settings
 from tests.deploy import tools
@@ -78,6 +79,21 @@ class SchemaTests(ComposeTestCase):
 
 class LaptopTests(ComposeTestCase):
     """deploy/chat."""
+
+    def test_doors_in_comments_open_where_the_comments_are_taken_away(self) -> None:
+        """The options that a comment names are the relay's, and the ports below it are theirs."""
+        for folder in ("chat", "droplet"):
+            text = (tools.DEPLOY / folder / "docker-compose.yml").read_text("utf-8")
+            with self.subTest(folder):
+                found = re.search(r"# Doors \(docs/doors\.md\), once (.*?) stand above:\n((?: *# .*\n)+)", text)
+                assert found is not None, folder
+                ports = {name: int(port) for name, port in re.findall(r"--(\w+-port)=([0-9]+)", found[1])}
+                for option in re.findall(r"--([\w-]+)", found[1]):
+                    self.assertIn(option, {each.name for each in OPTIONS})
+                published = [int(port) for port in re.findall(r":([0-9]+)(?:/udp)?$", found[2], re.MULTILINE)]
+                self.assertEqual(sorted(published), sorted(ports.values()))
+                udp = [int(port) for port in re.findall(r":([0-9]+)/udp$", found[2], re.MULTILINE)]
+                self.assertEqual(udp, [ports["osc-port"]])
 
     def test_laptop_has_relay_and_chat(self) -> None:
         """Built from the checkout, on this machine's own ports, with a volume that stays."""

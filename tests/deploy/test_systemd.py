@@ -90,6 +90,14 @@ class UnitTests(SynchronousTestCase):
         self.assertEqual((options.settings.host, options.settings.health_port), ("127.0.0.1", 7360))
         self.assertEqual([str(network) for network in options.settings.trusted_proxies], ["127.0.0.1/32", "::1/128"])
 
+    def test_doors_in_its_comments_open_where_the_comment_is_taken_away(self) -> None:
+        """Each variable is one of the relay, with a port that a door's page names."""
+        commented = dict(re.findall(r"^# Environment=(\w+)=(.*)$", UNIT.read_text("utf-8"), re.MULTILINE))
+        options = Options(commented)
+        options.parseOptions([])
+        opened = options.settings
+        self.assertEqual((opened.mqtt_port, opened.osc_port, opened.tcp_port), (1883, 8000, 7340))
+
 
 class NotifyTests(SynchronousTestCase):
     """What the relay's process says."""

@@ -375,14 +375,39 @@ class ResumeTests(StreamTestCase):
         self.patch(replays, "ask", lambda *_: None)
         self.assertEqual(self.resumed(last_id), [NOT_ALL])
 
+    def test_reader_that_comes_back_while_a_bundle_is_told_misses_nothing(self) -> None:
+        """Nor hears anything twice: neither of the bundle, nor what others said meanwhile. Or it leaves again."""
+        self.site.say(self.writer, Publish("/a/x", value=encode_value("before")))
+        last_id = self.last_id_of(self.open())
+        self.site.clasp("other")
+        keeping = self.site.relay.keeping
+        assert keeping is not None
+        self.say(Bundle(tuple(Publish("/a/x", value=encode_value(number)) for number in range(180))))
+        while not keeping._untold:
+            one_turn(self.site.reactor)
+        self.say(Publish("/a/x", value=encode_value("between")), name="other")
+        gone, reader = self.open(last_id=last_id), self.open(last_id=last_id)
+        gone.pipe.lose()
+        self.site.turn(1)
+        told_now = events_of(reader.heard().removeprefix(HEAD))
+        self.assertEqual(told_now[-1], WHOLE)
+        values = [str(data["value"]) for _, data in told_now[:-1]]
+        self.assertEqual(sorted(values), sorted([*map(str, range(180)), "between"]))
+        self.assertNotIn(b"publish", gone.heard())
+        self.assertEqual(len([each for each in self.site.relay.sessions.all() if each.door]), 1)
+
     def test_reader_that_leaves_meanwhile_keeps_nothing(self) -> None:
         """Whatever it was told by then."""
-        self.site.say(self.writer, Publish("/a/x", value=encode_value(0)))
-        last_id = self.last_id_of(self.open())
-        self.site.say(self.writer, *(Publish("/a/x", value=encode_value(number)) for number in range(600)))
-        reader = self.open(last_id=last_id, room_bytes=0)
-        self.site.turn()
-        (session,) = [each for each in self.site.relay.sessions.all() if each.door]
-        reader.pipe.lose()
-        self.site.turn(1)
-        self.assertEqual((len(self.site.relay.sessions), session.account.bytes), (1, 0))
+        for rules, room_bytes in ((EVENTS, 0), (EVERYTHING, 0), (EVERYTHING, 40_000)):
+            with self.subTest(rules=rules, room_bytes=room_bytes):
+                self.keep(rules)
+                self.site.say(self.writer, Publish("/a/x", value=encode_value(0)))
+                last_id = self.last_id_of(self.open())
+                self.say(*(Publish("/a/x", value=encode_value(number)) for number in range(300)))
+                self.say(*(Set(f"/a/{number}", encode_value(number)) for number in range(300)))
+                reader = self.open(last_id=last_id, room_bytes=room_bytes)
+                self.site.turn()
+                (session,) = [each for each in self.site.relay.sessions.all() if each.door]
+                reader.pipe.lose()
+                self.site.turn(1)
+                self.assertEqual((len(self.site.relay.sessions), session.account.bytes), (1, 0))

@@ -114,3 +114,39 @@ class ConsoleTests(AccountsTestCase):
         self.assertNotIn("a fault of the relay", relay.log)
         entered = {json.loads(line)["action"] for line in self.command("audit", "export").splitlines()}
         self.assertLess({"admin.invite", "admin.registration", "admin.logout"}, entered)
+
+    def test_person_is_deleted_with_what_was_said(self) -> None:
+        """By a command while the relay runs, and while it does not; each time as it was asked."""
+        relay = self.start_accounts("--app-config", "chat", "--admin-token", str(self.folder / "admin.token"))
+        alice, bob = (
+            self.sign_in(relay, relay.api.register(name, user_id=user_id))
+            for name, user_id in (("Alice", "a1"), ("Bob", "b1"))
+        )
+        alice.ask(put(f"{ROOM}/meta", {"name": "Room"}))
+        for client, user_id in ((alice, "a1"), (bob, "b1")):
+            client.ask(
+                put(f"{ROOM}/presence/{user_id}", {"name": user_id}),
+                put(f"/chat/user/{user_id}/profile", {"name": user_id}),
+                event(f"{ROOM}/messages", {"msgId": f"m-{user_id}", "text": f"said by {user_id}"}),
+            )
+        token = (self.folder / "admin.token").read_text().strip()
+
+        def said() -> list[str]:
+            status, entries = self.ask(relay, "GET", f"history?pattern={ROOM}/messages", token)
+            self.assertEqual(status, 200, entries)
+            return [each["value"]["text"] for each in entries]
+
+        def is_set(address: str) -> bool:
+            return self.ask(relay, "GET", f"param?address={address}", token)[0] == 200
+
+        self.assertEqual(said(), ["said by a1", "said by b1"])
+        self.command("delete", "Bob", "--messages", "erase")
+        wait_until(lambda: said() == ["said by a1"], "what Bob said is gone")
+        wait_until(lambda: not is_set("/chat/user/b1/profile"), "what Bob set is gone")
+        self.assertEqual(relay.api.call("login", {"username": "Bob", "password": PASSWORD}).status, 401)
+        relay.stop()
+        self.command("delete", "Alice", "--messages", "keep")
+        relay = self.start_accounts("--app-config", "chat", "--admin-token", str(self.folder / "admin.token"))
+        wait_until(lambda: not is_set("/chat/user/a1/profile"), "what Alice set is gone")
+        self.assertEqual((said(), is_set(f"{ROOM}/meta")), (["said by a1"], True))
+        wait_until(lambda: self.command("audit", "export").count("person.deleted") == 2, "the audit log has both")

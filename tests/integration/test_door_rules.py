@@ -244,13 +244,13 @@ class Scene:
     def count_refusals(self, case: SynchronousTestCase) -> None:
         """Has refusals counted."""
         relay = self.site.relay
-        refuse = relay._refuse
+        refuse = relay.refuse
 
         def count(session: Session, error: RequestError) -> None:
             self.refused += 1
             refuse(session, error)
 
-        case.patch(relay, "_refuse", count)
+        case.patch(relay, "refuse", count)
 
     def allows(self, act: Callable[[], None]) -> bool:
         """Tells whether what somebody does is allowed."""

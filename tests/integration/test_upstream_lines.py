@@ -173,7 +173,7 @@ class UpstreamLineTests(RelayTestCase):
             self.assertEqual(len(told), int(option in line), told)
         process.terminate()
         self.assertEqual(process.wait(PATIENCE_S), 0)
-        for option in ("--auth-db", "--admin-token"):
+        for option in ("--auth-db", "--admin-token", "--journal"):
             if option in line:
                 path = shlex.split(line)[shlex.split(line).index(option) + 1]
                 self.assertTrue((self.folder / path.removeprefix("/")).exists(), path)

@@ -7,6 +7,7 @@ nobody takes up another log. Its bytes are a version, whether it is compressed, 
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterable
 from hashlib import blake2b
 from typing import Any, NamedTuple, TypeAlias
 
@@ -30,8 +31,10 @@ __all__ = [
     "LinkBegan",
     "LinkEnded",
     "NewerVersion",
+    "decode_ack",
     "decode_batch",
     "digest_of",
+    "encode_ack",
     "encode_batch",
 ]
 
@@ -45,6 +48,9 @@ NO_DIGEST = bytes(DIGEST_BYTES)
 COMPRESSED_FROM_BYTES = 64 * 1024
 """From this size on a batch is compressed: a long bundle repeats who wrote it, and NATS carries 1 MiB at most."""
 
+_ACK = b"\x00"
+"""How an ACK begins; no payload does."""
+
 MAX_BYTES = 64 * 1024 * 1024
 """What a compressed batch may become."""
 
@@ -57,6 +63,14 @@ class Group(NamedTuple):
     """Changes that were committed together."""
 
     changes: tuple[Change, ...]
+    encoded: tuple[bytes, ...]
+    """The bytes of each."""
+
+    @classmethod
+    def of(cls, changes: Iterable[Change]) -> Group:
+        """Returns a group of changes."""
+        changes = tuple(changes)
+        return cls(changes, tuple(map(encode_change, changes)))
 
 
 class Began(NamedTuple):
@@ -86,7 +100,7 @@ class Answered(NamedTuple):
     session_id: str
     number: int
     answers: tuple[tuple[int, bytes], ...]
-    """ACKs and ERRORs, as payloads, each with the number of what it answers; 0 for none."""
+    """ACKs (``encode_ack``) and ERRORs as payloads, each with the number of what it answers; 0 for none."""
 
 
 class Announced(NamedTuple):
@@ -174,6 +188,20 @@ def digest_of(payload: bytes) -> bytes:
     return blake2b(payload, digest_size=DIGEST_BYTES).digest()
 
 
+def encode_ack(address: str | None, revision: int | None, locked: bool | None, holder: str | None) -> bytes:
+    """Encodes the fields of an ACK: there are many, and this takes a third of the time that its payload takes."""
+    data: bytes = msgpack.packb((address, revision, locked, holder))
+    return _ACK + data
+
+
+def decode_ack(data: bytes) -> tuple[str | None, int | None, bool | None, str | None] | None:
+    """Decodes the fields of an ACK; returns None for another answer."""
+    if data[:1] != _ACK:
+        return None
+    address, revision, locked, holder = msgpack.unpackb(data[1:])
+    return address, revision, locked, holder
+
+
 def encode_batch(batch: Batch) -> bytes:
     """Encodes a batch."""
     items = [_encode_item(item) for item in batch.items]
@@ -206,14 +234,14 @@ def decode_batch(payload: bytes) -> Batch:
 
 def _encode_item(item: Item) -> tuple[object, ...]:
     if isinstance(item, Group):
-        return (0, *(encode_change(change) for change in item.changes))
+        return (0, *item.encoded)
     return (_NUMBER_OF[type(item)], *item)
 
 
 def _decode_item(item: tuple[Any, ...]) -> Item:
     kind = _KINDS[item[0]]
     if kind is Group:
-        return Group(tuple(map(decode_change, item[1:])))
+        return Group(tuple(map(decode_change, item[1:])), item[1:])
     _check(item[1:], _FIELDS[kind])
     if kind is Answered:
         for answer in item[3]:

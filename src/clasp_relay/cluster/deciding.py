@@ -11,7 +11,17 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, TypeAlias
 
-from clasp_relay.cluster.batches import Announced, Answered, Began, Ended, Group, Item, LinkBegan, LinkEnded
+from clasp_relay.cluster.batches import (
+    Announced,
+    Answered,
+    Began,
+    Ended,
+    Group,
+    Item,
+    LinkBegan,
+    LinkEnded,
+    encode_ack,
+)
 from clasp_relay.cluster.ledger import Ledger
 from clasp_relay.cluster.packets import Asked, Entry, Packet
 from clasp_relay.core.history.rules import Erasure
@@ -24,21 +34,24 @@ from clasp_relay.errors import CloseCode, Disconnect, ErrorCode, RequestError
 from clasp_relay.storage.journal.journal_file import RECORDED_KINDS
 from clasp_relay.wire.clasp import ClaspCodec
 from clasp_relay.wire.codec import decode, encode
-from clasp_relay.wire.messages import Ack, Announce, Message, Publish
+from clasp_relay.wire.messages import Announce, Message
 
 __all__ = ["BatchLog", "DecidersClock", "Deciding", "Judged", "NoFanOut", "Sealed", "deciders_handlers"]
 
 MAX_WAITING_BYTES = 32 * 1024 * 1024
 """How much may wait for the log; beyond it writes are refused, for an engine that hangs must not fill the memory."""
 
-CHANGE_BYTES = 400
-"""What a change takes beside its address and value."""
+CHANGE_BYTES = 300
+"""What a change takes beside its bytes."""
 
 MAX_BATCH_BYTES = 256 * 1024
 """From this size on a batch is closed; a bundle is never split."""
 
 Judged: TypeAlias = tuple[Change, "str | None", tuple[Erasure, ...]]
 """A change, under which key history keeps it, and what it erases."""
+
+Row: TypeAlias = tuple[Change, "str | None", tuple[Erasure, ...], bytes]
+"""The same, with its bytes."""
 
 REFUSED = "the token was revoked: sign in again"
 """What a session reads whose token the decider does not know any more."""
@@ -48,7 +61,7 @@ class Sealed(NamedTuple):
     """The items of one batch."""
 
     items: tuple[Item, ...]
-    rows: tuple[Judged, ...]
+    rows: tuple[Row, ...]
     """What the journal gets of them."""
     size_bytes: int
 
@@ -108,7 +121,7 @@ class BatchLog:
         self.waiting_bytes = 0
         """How much waits for the log in closed batches; set by the node."""
         self.items: list[Item] = []
-        self.rows: list[Judged] = []
+        self.rows: list[Row] = []
         self.size_bytes = 0
         self.when_filled: Callable[[], None] = _nothing
         """Is called when something was gathered."""
@@ -117,15 +130,23 @@ class BatchLog:
 
     def append(self, changes: Sequence[Change], done: Callable[[], None]) -> None:
         """See ``Log.append``."""
-        found = (self._renewal(each) if each.kind is ChangeKind.RENEWAL else each for each in changes)
-        kept = [each for each in found if each is not None]
-        if kept:
-            self.items.append(Group(tuple(kept)))
-            self.rows += [self.judge(change) for change in kept if change.kind in RECORDED_KINDS]
-            for change in kept:
-                self.size_bytes += _size(change)
-            self.when_filled()
+        if len(changes) == 1 and changes[0].kind is ChangeKind.WRITE:  # the usual SET
+            self._gather(changes)
+        else:
+            found = (self._renewal(each) if each.kind is ChangeKind.RENEWAL else each for each in changes)
+            self._gather([each for each in found if each is not None])
         done()
+
+    def _gather(self, changes: Sequence[Change]) -> None:
+        if not changes:
+            return
+        group = Group.of(changes)
+        self.items.append(group)
+        for change, data in zip(changes, group.encoded, strict=True):
+            if change.kind in RECORDED_KINDS:
+                self.rows.append((*self.judge(change), data))
+            self.size_bytes += CHANGE_BYTES + len(data)
+        self.when_filled()
 
     def add(self, item: Item, size_bytes: int = CHANGE_BYTES) -> None:
         """Gathers what is no change."""
@@ -151,7 +172,7 @@ class _Payloads(ClaspCodec):
         /,
     ) -> bytes:
         """See ``Codec``."""
-        return encode(Ack(address, revision, locked, holder))
+        return encode_ack(address, revision, locked, holder)
 
     def encode(self, message: Message, /) -> bytes:
         """See ``Codec``."""
@@ -365,7 +386,7 @@ class Deciding:
             remote.at_work = entry.number
             if entry.kind == Asked.MESSAGE:
                 session.sent_as = entry.more
-                self.relay.accept(session, decode(entry.data), entry.qos)
+                self.relay.accept(session, entry.message or decode(entry.data), entry.qos)
                 session.sent_as = b""
             self._settle(remote)
             if self.log.size_bytes > MAX_BATCH_BYTES:
@@ -494,16 +515,6 @@ def _note(relay: Relay, session: Session, message: Announce, log: BatchLog) -> N
     if message.signals and session.is_live:
         data = encode(message)
         log.add(Announced(session.identity.subject, relay.clock.now_us(), data), len(data))
-
-
-def _size(change: Change) -> int:
-    param, message = change.param, change.message
-    size = CHANGE_BYTES + len(param.address) + len(param.value)
-    if isinstance(message, Publish):
-        size += len(message.value or b"") + len(message.samples or b"")
-    elif message is not None:
-        size += len(encode(message))
-    return size
 
 
 def _no_history(change: Change) -> Judged:

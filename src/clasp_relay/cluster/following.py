@@ -11,11 +11,22 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
-from clasp_relay.cluster.batches import Announced, Answered, Batch, Claimed, Ended, Group, Item, LinkBegan, LinkEnded
+from clasp_relay.cluster.batches import (
+    Announced,
+    Answered,
+    Batch,
+    Claimed,
+    Ended,
+    Group,
+    Item,
+    LinkBegan,
+    LinkEnded,
+    decode_ack,
+)
 from clasp_relay.cluster.ledger import Ledger
 from clasp_relay.cluster.packets import Asked, Entry, Packet
 from clasp_relay.core.relay import Handler, Relay
-from clasp_relay.core.session.sessions import Session
+from clasp_relay.core.session.sessions import Session, held_bytes
 from clasp_relay.core.work import Pieces
 from clasp_relay.errors import CloseCode, Disconnect, ErrorCode, RequestError
 from clasp_relay.wire import messages as m
@@ -25,6 +36,9 @@ __all__ = ["Following"]
 
 MAX_WAITING_BYTES = 32 * 1024 * 1024
 """How much of what was asked may wait for the decider; beyond it writes are refused."""
+
+ENTRY_BYTES = 200
+"""About what something takes that is asked, beside its message."""
 
 PACKET_BYTES = 256 * 1024
 """From this size on a packet is closed; NATS carries 1 MiB at most."""
@@ -59,12 +73,20 @@ _READS: tuple[type[m.Message], ...] = (m.Get, m.Subscribe, m.Query, m.Replay, m.
 class _Kept:
     """Something that is asked and not done yet."""
 
-    __slots__ = ("entry", "is_sent", "since_s")
+    __slots__ = ("entry", "is_sent", "since_s", "size_bytes")
 
     def __init__(self, entry: Entry, since_s: float) -> None:
         self.entry = entry
         self.since_s = since_s
         self.is_sent = False
+        self.size_bytes = ENTRY_BYTES + (0 if entry.message is None else held_bytes((entry.message, 0)))
+
+    def encoded(self) -> Entry:
+        """Returns it as it leaves the process."""
+        message = self.entry.message
+        if message is not None and not self.entry.data:
+            self.entry = self.entry._replace(data=encode(message))
+        return self.entry
 
 
 class _Asking:
@@ -114,6 +136,8 @@ class Following:
         self.ledger = ledger
         self.is_cut_off = False
         """Whether nothing can reach the decider now; set by the node."""
+        self.is_local = False
+        """Whether this relay itself decides; set by the node."""
         self.refuses: Disconnect | None = NOT_READY
         """Why no session is admitted; set by the node."""
         self.forwarded = 0
@@ -187,17 +211,24 @@ class Following:
             text = "not done: too much waits for the cluster; try again in a moment"
             raise RequestError(ErrorCode.OVERLOADED, text, _about(message))
         self.forwarded += 1
-        self._keep(session, Asked.MESSAGE, qos, data=encode(message), more=session.sent_as)
+        self._keep(session, Asked.MESSAGE, qos, more=session.sent_as, message=message)
 
     def _keep(
-        self, session: Session, kind: Asked, qos: int = 0, text: str = "", data: bytes = b"", more: bytes = b""
+        self,
+        session: Session,
+        kind: Asked,
+        qos: int = 0,
+        text: str = "",
+        data: bytes = b"",
+        more: bytes = b"",
+        message: m.Message | None = None,
     ) -> None:
         asking = self._asking[session.id]
         asking.number += 1
-        kept = _Kept(Entry(asking.number, session.id, int(kind), qos, text, data, more), self._monotonic_s())
+        kept = _Kept(Entry(asking.number, session.id, int(kind), qos, text, data, more, message), self._monotonic_s())
         asking.kept.append(kept)
         self._waiting[session.id] = asking
-        self._waiting_bytes += kept.entry.size_bytes
+        self._waiting_bytes += kept.size_bytes
         self._turn.append(kept)
         self._flush_later()
 
@@ -245,8 +276,8 @@ class Following:
         size_bytes = 0
         for kept in turn:
             kept.is_sent = True
-            entries.append(kept.entry)
-            size_bytes += kept.entry.size_bytes
+            entries.append(kept.entry if self.is_local else kept.encoded())
+            size_bytes += kept.size_bytes
             if size_bytes >= PACKET_BYTES:
                 self._send_packet(entries)
                 entries, size_bytes = [], 0
@@ -286,11 +317,13 @@ class Following:
             asking.kept = deque(each for each in asking.kept if each not in old)
             for each in old:
                 asking.given_up.add(each.entry.number)
-                self._waiting_bytes -= each.entry.size_bytes
+                self._waiting_bytes -= each.size_bytes
                 text = UNKNOWN if each.is_sent else NOT_DONE
-                about = _about(decode(each.entry.data))
+                about = None if each.entry.message is None else _about(each.entry.message)
                 self._core.refuse(asking.session, RequestError(ErrorCode.OVERLOADED, text, about))
             self._turn = [each for each in self._turn if each not in old]
+            if not asking.kept:
+                self._waiting.pop(asking.session.id, None)
             self._go_on(asking)
 
     # Reads
@@ -377,17 +410,19 @@ class Following:
         kept = asking.kept
         while kept and kept[0].entry.number <= item.number:
             done = kept.popleft()
-            self._waiting_bytes -= done.entry.size_bytes
+            self._waiting_bytes -= done.size_bytes
         session = asking.session
         if not kept:
             self._waiting.pop(session.id, None)
         for number, data in item.answers:
             if number and number in asking.given_up:
                 continue
+            ack = decode_ack(data)
+            if ack is not None:
+                self._core.ack(session, *ack)
+                continue
             message = decode(data)
-            if isinstance(message, m.Ack):
-                self._core.ack(session, message.address, message.revision, message.locked, message.holder)
-            elif isinstance(message, m.Error):
+            if isinstance(message, m.Error):
                 self._core.refuse(session, RequestError(ErrorCode(message.error), message.message, message.address))
         if asking.given_up:
             asking.given_up = {number for number in asking.given_up if number > item.number}
@@ -398,7 +433,7 @@ class Following:
         asking = self._asking.pop(item.session_id, None)
         if asking is None:
             return
-        self._waiting_bytes -= sum(each.entry.size_bytes for each in asking.kept)
+        self._waiting_bytes -= sum(each.size_bytes for each in asking.kept)
         asking.kept.clear()
         if item.close_code:
             self._core.end(asking.session, Disconnect(CloseCode(item.close_code), item.reason))

@@ -29,7 +29,7 @@ from clasp_relay.cluster.batches import (
     digest_of,
     encode_batch,
 )
-from clasp_relay.cluster.deciding import Deciding, Judged, Sealed
+from clasp_relay.cluster.deciding import Deciding, Row, Sealed
 from clasp_relay.cluster.following import GONE, NOT_READY, STANDBY, Following
 from clasp_relay.cluster.ledger import Contradiction
 from clasp_relay.cluster.packets import Beat, Packet, decode_beat, decode_packet, encode_beat, encode_packet
@@ -125,7 +125,7 @@ class Journal(Protocol):
     def appended_seq(self) -> int:
         """The last row that was appended."""
 
-    def append_judged(self, entries: Sequence[Judged]) -> None:
+    def append_judged(self, entries: Sequence[Row]) -> None:
         """Records changes of which it is known what history does with them."""
 
     def when_recorded(self, call: Callable[[], None]) -> None:
@@ -154,7 +154,7 @@ class _Sent(NamedTuple):
 
     payload: bytes
     batch: Batch
-    rows: tuple[Judged, ...]
+    rows: tuple[Row, ...]
 
 
 class _Out:
@@ -1108,6 +1108,7 @@ class Node:
         deciding.log.when_filled = self._seal_later
         deciding.log.when_full = self._seal
         self._deciding = deciding
+        self._following.is_local = True
         deciding.begin(self._relay, self._ledger, self._report)
         self._following.resend()
         self._beat_s = -BEAT_S
@@ -1116,6 +1117,7 @@ class Node:
     def _step_down(self) -> None:
         """Decides no longer; what the log does not have was never there."""
         deciding, self._deciding = self._deciding, None
+        self._following.is_local = False
         if deciding is not None:
             deciding.stop()
         self._out.sealed.clear()
@@ -1158,7 +1160,7 @@ class Node:
         deciding.log.waiting_bytes = self._out.sealed_bytes
         self._send(sealed.items, sealed.rows)
 
-    def _send(self, items: tuple[Item, ...], rows: tuple[Judged, ...]) -> None:
+    def _send(self, items: tuple[Item, ...], rows: tuple[Row, ...]) -> None:
         assert self._deciding is not None, "sent without deciding"
         now_us = self._deciding.relay.clock.now_us()
         batch = Batch(self._deciding.epoch, self._out.log_digest, now_us, self._journal.appended_seq, items)
@@ -1240,6 +1242,7 @@ class Node:
 
         self._out.hands_over = None
         self._deciding = None
+        self._following.is_local = False
         deciding.stop()
         self._engine.append(sent.payload, self._out.log_seq, done)
 
@@ -1261,9 +1264,9 @@ def _has_base(payload: bytes) -> bool:
         return True
 
 
-def _position_row(seq: int, digest: bytes, batch: Batch) -> Judged:
+def _position_row(seq: int, digest: bytes, batch: Batch) -> Row:
     about = no_param("", "", "", batch.time_us)._replace(value=encode_value(digest), revision=batch.epoch)
-    return Change(about, ChangeKind.POSITION, number=seq), None, ()
+    return Change(about, ChangeKind.POSITION, number=seq), None, (), b""
 
 
 def _nothing() -> None:

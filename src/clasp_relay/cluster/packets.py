@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import msgpack
 
 from clasp_relay.errors import DecodeError
+from clasp_relay.wire.messages import Message
 
 __all__ = ["Asked", "Beat", "Entry", "Packet", "decode_beat", "decode_packet", "encode_beat", "encode_packet"]
 
@@ -45,11 +46,8 @@ class Entry(NamedTuple):
     text: str = ""
     data: bytes = b""
     more: bytes = b""
-
-    @property
-    def size_bytes(self) -> int:
-        """About how many bytes it takes."""
-        return 80 + len(self.data) + len(self.text) + len(self.more)
+    message: Message | None = None
+    """The message, where it does not leave the process; then ``data`` is empty."""
 
 
 class Packet(NamedTuple):
@@ -90,7 +88,7 @@ _BEAT = (str, str, int, int, bool, bool, int)
 
 def encode_packet(packet: Packet) -> bytes:
     """Encodes a packet."""
-    data: bytes = msgpack.packb((VERSION, *packet))
+    data: bytes = msgpack.packb((VERSION, *packet[:-1], [entry[:-1] for entry in packet.entries]))
     return data
 
 

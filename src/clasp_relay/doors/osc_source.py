@@ -101,7 +101,8 @@ class OscOutbox(HandedOutbox):
             if len(self._held) > MAX_HELD:
                 del self._held[next(iter(self._held))]
             if self._timer is None:
-                self._timer = self._reactor.callLater(self._interval_s, self._send_held)
+                due_s = self._last_s.get(frame.address, now_s) + self._interval_s
+                self._timer = self._reactor.callLater(max(due_s - now_s, 0.0), self._send_held)
             return
         self._last_s[frame.address] = now_s
         if len(self._last_s) > MAX_HELD:
@@ -118,7 +119,9 @@ class OscOutbox(HandedOutbox):
             self._last_s[address] = now_s
             self._send(self._held.pop(address))
         if self._held:
-            self._timer = self._reactor.callLater(self._interval_s / 4, self._send_held)
+            due_s = min(map(self._last_s.__getitem__, self._held)) + self._interval_s
+            # Those that are due soon after each other go out together.
+            self._timer = self._reactor.callLater(max(due_s - now_s, self._interval_s / 8), self._send_held)
 
     # core.ports.Outbox
 

@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
-from clasp_relay.core.records import Change, ChangeKind, no_param
+from clasp_relay.core.records import Change, ChangeKind, encode_change, no_param
 from clasp_relay.errors import ErrorCode, JournalLost, RequestError
 from clasp_relay.storage.journal.journal_file import Entry, JournalFile
 from clasp_relay.storage.journal.journal_log import MAX_QUEUED_BYTES, JournalLog
@@ -212,6 +212,65 @@ class JournalLogTests(TestCase):
             self.assertTrue(self.log.wants_state_saved)
             self.log.saved(1_999)
         self.assertFalse(self.log.wants_state_saved)
+
+    @inlineCallbacks
+    def test_what_others_of_a_cluster_may_lack_stays(self) -> Steps:
+        """And the last row that says how far the cluster's log is, however big the journal is."""
+        self.append(*range(1, 11))
+        self.log.append_judged([(_position(7), None, (), b"")])
+        yield self.log.recorded()
+        self.log.saved(11)
+        self.log.saved(11)
+        yield self.log.maintain()
+        yield self.log.maintain()
+        self.assertEqual(len((yield self.stored())), 11)
+        self.log.close()
+        self.begin(max_bytes=1)
+        self.assertEqual(self.log.last_position(), (11, _position(7)))
+        self.log.load_floors(11, 11)
+        for _ in range(3):
+            yield self.log.maintain()
+        self.assertEqual((yield self.stored()), [0])
+
+    @inlineCallbacks
+    def test_rows_are_found_for_others_of_a_cluster(self) -> Steps:
+        """A batch's row by its number, and all rows from one on, if none is missing."""
+        self.assertIsNone(self.log.last_position())
+        self.append(1, 2)
+        self.log.append_judged([(_position(7), None, (), b""), (write_of(3), None, (), encode_change(write_of(3)))])
+        self.log.append_judged([(_position(8), None, (), b"")])
+        for number, expected in ((7, _position(7)), (8, _position(8)), (9, None)):
+            done: Deferred[Change | None] = Deferred()
+            self.log.find_position(number, done.callback)
+            self.assertEqual((yield done), expected)
+        for seq, last, expected_rows in ((3, 5, [_position(7), write_of(3), _position(8)]), (3, 6, None)):
+            rows: Deferred[Any] = Deferred()
+            self.log.read_tail(seq, last, rows.callback)
+            self.assertEqual((yield rows), expected_rows)
+
+    @inlineCallbacks
+    def test_a_journal_without_rows_goes_on_behind_those_of_others(self) -> Steps:
+        """Their state is in the state file."""
+        self.log.restart_at(41)
+        self.append(1)
+        yield self.log.recorded()
+        self.assertEqual(self.log.recorded_seq, 42)
+        self.assertEqual((yield self.log.run(lambda file: [each.seq for each in file.read(0)])), [42])
+
+    def test_renewals_are_thinned_by_the_relay_that_decides(self) -> None:
+        """Those that follow record all that it has recorded."""
+        about = write_of(1).param
+        renewal = Change(about, ChangeKind.RENEWAL, ttl=40, due_us=about.timestamp_us + 41_000_000)
+        self.assertIsNone(self.log.renewal(renewal))
+        later = renewal._replace(due_us=about.timestamp_us + 60_000_000)
+        self.assertIsNotNone(self.log.renewal(later))
+        self.assertIsNone(self.log.as_recorded(later))
+        self.log.records_all = True
+        self.assertIsNotNone(self.log.as_recorded(later))
+
+
+def _position(number: int) -> Change:
+    return Change(no_param("", "", "", TIME_US), ChangeKind.POSITION, number=number)
 
 
 def _key_of(change: Change) -> str | None:

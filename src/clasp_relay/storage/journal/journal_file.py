@@ -54,6 +54,8 @@ class Entry(NamedTuple):
     """The key under which history keeps it; None where no history rule does."""
     erasures: tuple[Erasure, ...] = ()
     """What it erases of the history before it."""
+    data: bytes = b""
+    """The change, where it is encoded already."""
 
 
 class Recorded(NamedTuple):
@@ -342,12 +344,16 @@ class JournalFile:
 def _row(entry: Entry) -> tuple[int, int, int, str, bytes]:
     change = entry.change
     param = change.param
-    return entry.seq, param.timestamp_us, int(change.kind), param.address, encode_body(change)
+    body = encode_body(change) if not entry.data else _with_checksum(entry.data)
+    return entry.seq, param.timestamp_us, int(change.kind), param.address, body
 
 
 def encode_body(change: Change) -> bytes:
     """Returns what a row's ``body`` holds."""
-    data = encode_change(change)
+    return _with_checksum(encode_change(change))
+
+
+def _with_checksum(data: bytes) -> bytes:
     return data + _CRC.pack(zlib.crc32(data))
 
 

@@ -46,6 +46,9 @@ ENTRY_BYTES = 400
 RENEWAL_STEP_US = 60_000_000
 """How far apart, at least, two recorded renewals of one address are; a quarter of the life time where that is less."""
 
+KEPT_ROWS = 100_000
+"""How many rows stay at least where others of a cluster may lack some, as far as the journal is not half full."""
+
 MAX_RENEWALS = 50_000
 """Of how many addresses it is known when a renewal was recorded."""
 
@@ -209,16 +212,19 @@ class JournalLog:
             found = file.position_at(number)
             return None if found is None else found.change
 
-        self.run(work).addCallbacks(call, self._fail).addErrback(events.JOURNAL_FAULT.failure)
+        self._look_up(work, call)
 
     def read_tail(self, seq: int, last_seq: int, call: Callable[[Sequence[Change] | None], None]) -> None:
         """Calls with the changes from a row on, that one included, up to another; with None where some are gone."""
+        self._look_up(lambda file: file.tail(seq, last_seq), call)
 
-        def read() -> None:
-            work = self.run(lambda file: file.tail(seq, last_seq))
-            work.addCallbacks(call, self._fail).addErrback(events.JOURNAL_FAULT.failure)
+    def _look_up(self, work: Callable[[JournalFile], T], call: Callable[[T], None]) -> None:
+        """Calls with what is found in the file once all that was appended is there."""
 
-        self.when_recorded(read)
+        def look() -> None:
+            self.run(work).addCallbacks(call, self._fail).addErrback(events.JOURNAL_FAULT.failure)
+
+        self.when_recorded(look)
 
     def when_recorded(self, call: Callable[[], None]) -> None:
         """Makes a call once all that was appended is recorded; never where that fails."""
@@ -226,17 +232,21 @@ class JournalLog:
             events.JOURNAL_FAULT.failure
         )
 
-    def append_judged(self, entries: Iterable[tuple[Change, str | None, tuple[Erasure, ...]]]) -> None:
-        """Records changes of which somebody has found out already how they are recorded, and what history does."""
+    def append_judged(self, entries: Iterable[tuple[Change, str | None, tuple[Erasure, ...], bytes]]) -> None:
+        """Records changes of which somebody has found out already how they are recorded, and what history does.
+
+        Args:
+            entries: each change with its key, what it erases, and its bytes; no bytes where it is not encoded yet.
+        """
         if self.lost:
             return
-        for change, key, erasures in entries:
-            self._gather(change, key, erasures)
+        for change, key, erasures, data in entries:
+            self._gather(change, key, erasures, data)
         self._begin_commit()
 
-    def _gather(self, change: Change, key: str | None, erasures: tuple[Erasure, ...]) -> None:
+    def _gather(self, change: Change, key: str | None, erasures: tuple[Erasure, ...], data: bytes = b"") -> None:
         self.appended_seq += 1
-        self._gathered.append(Entry(self.appended_seq, change, key, erasures))
+        self._gathered.append(Entry(self.appended_seq, change, key, erasures, data))
         if change.kind is ChangeKind.POSITION:
             self._position_seq = self.appended_seq
         param = change.param
@@ -315,6 +325,8 @@ class JournalLog:
         floor_seq = min(self._floors)
         if self._position_seq is not None:
             floor_seq = min(floor_seq, self._position_seq - 1)
+            if self.sizes.used_bytes < self._max_bytes // 2:
+                floor_seq = min(floor_seq, max(0, self.appended_seq - KEPT_ROWS))
         done = self.run(partial(self._maintain, floor_seq=floor_seq))
         return done.addCallbacks(self._maintained, self._fail)
 
