@@ -1056,8 +1056,8 @@ class Node:
         payload = self._ring.get(last + 1)
         if payload is None:
             self._fatal(
-                f"the stream {self._options.cluster} has lost its batches from {last + 1} on, and this relay has them "
-                "no longer: delete the stream, and start this relay first and the others with an empty data-dir"
+                f"the stream {self._options.cluster} has lost its batches from {last + 1} on, and this relay does not keep "
+                "them in memory any more: start it again, and it goes on from its journal"
             )
             return
 
