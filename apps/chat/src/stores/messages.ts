@@ -239,7 +239,7 @@ export const useMessagesStore = defineStore('messages', () => {
       reactions.set(roomId, withReaction(reactions.get(roomId) ?? new Map(), place, value))
     } else if (place.kind === 'receipt') receipts.hear(roomId, place.userId, update.value)
     else if (place.kind === 'presence') {
-      if (place.userId !== me() && members.presentIds(roomId).includes(place.userId)) catchUp.saw(roomId, place.userId)
+      if (place.userId !== me() && members.isPresent(roomId, place.userId)) catchUp.saw(roomId, place.userId)
     } else if (place.kind === 'historyCall') {
       const call = shapes.parseHistoryCall(update.value)
       if (call) history.hearCall(roomId, call)
