@@ -357,7 +357,9 @@ export const useMessagesStore = defineStore('messages', () => {
       return [{ event, at: atMs, dated: true, via: 'live', sharedBy: null, moderator, encrypted: false }]
     })
     const room = await live.room()
-    count(await inOrder(roomId, () => log.append(roomId, room, arrivals)))
+    // The newest one first, since that is what is on screen.
+    const shown = await inOrder(roomId, () => log.append(roomId, room, arrivals.reverse()))
+    count(shown.reverse())
     if ((await storage().unfinished(roomId, 'closed')).length > 0) await live.tell({ type: 'unreadable' })
   }
 
