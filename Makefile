@@ -26,7 +26,7 @@ DURABILITY := tests/integration/test_durability.py
 # Whether a pattern has files.
 have = $(wildcard $(1))
 
-.PHONY: help run demo test app app-test e2e pytest slow trial trial-units lint types coverage bench bench-quick soak cluster-soak durability js format lock clean
+.PHONY: help run demo cluster-demo test app app-test e2e pytest slow trial trial-units lint types coverage bench bench-quick soak cluster-soak durability js format lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -36,6 +36,9 @@ run: $(FOR_RUN) app ## starts the relay, with the chat at http://localhost:7350/
 
 demo: $(FOR_RUN) ## starts a relay with OSC, MQTT and a lighting desk for a browser (examples/README.md)
 	$(BIN)/clasp-relay --config examples/demo.toml $(ARGS)
+
+cluster-demo: $(FOR_DEV) ## starts two relays as one, with a page for two browsers (examples/README.md; ARGS=--open opens them)
+	$(BIN)/python examples/cluster_demo.py $(ARGS)
 
 test: lint types js ## everything that must pass
 	@echo "Two at a time, each told when it is done: processes and sockets, trial, the chat in browsers, coverage, the chat."

@@ -156,6 +156,15 @@ class EngineTests(SynchronousTestCase):
         self.loop.until(lambda: bool(self.fatal))
         self.assertIn("JetStream is off", self.fatal[0])
 
+    def test_a_server_that_carries_too_little_is_said(self) -> None:
+        """A long bundle would never come through."""
+        config = self.nats.servers[0]._config
+        config.write_text(config.read_text("utf-8") + "max_payload: 65536\n", "utf-8")
+        self.nats.start()
+        self.start(self.engine())
+        self.loop.until(lambda: bool(self.fatal))
+        self.assertIn("max_payload of NATS is 65536 bytes", self.fatal[0])
+
     def test_creds_that_cannot_be_read_are_said(self) -> None:
         """The line names the file."""
         self.nats.start()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -17,6 +19,7 @@ from clasp_relay.wire.messages import (
     Error,
     Get,
     Hello,
+    Message,
     Ping,
     Pong,
     Publish,
@@ -26,7 +29,8 @@ from clasp_relay.wire.messages import (
     SignalDefinition,
     Subscribe,
 )
-from tests.cluster.world import Client, Cluster
+from clasp_relay.wire.values import decode_value
+from tests.cluster.world import Client, Cluster, Member
 from tests.core.world import codes, heard, revisions, value
 
 
@@ -399,6 +403,26 @@ class FailoverTests(SynchronousTestCase):
         self.assertGreater(len(self.cluster.bus.log), before)
         self.assertEqual(revisions(writer.ask(put("/a", 2), 1)), [2])
 
+    def test_what_is_sent_again_while_the_deciders_disk_hangs_is_done_once(self) -> None:
+        """By the decider that has taken it, and by the one after it, which reads of it in the log."""
+        writer = self.first.join()
+        writer.ask(Ping())
+        self.decider.journal.hang(True)
+        writer.send(put("/a", 1), 1)
+        writer.send(put("/b", 1), 1)
+        self.cluster.advance(3)
+        self.assertEqual(writer.hear(), [])
+        self.decider.journal.hang(False)
+        self.cluster.turn()
+        self.assertEqual(revisions(writer.hear()), [1, 1])
+        self.decider.journal.hang(True)
+        writer.send(put("/a", 2), 1)
+        self.cluster.advance(2)
+        self.decider.kill()
+        self.cluster.advance(4)
+        self.assertEqual(revisions(writer.hear()), [2])
+        self.assertEqual(revisions(writer.ask(put("/a", 3), 1)), [3])
+
     def test_an_append_whose_answer_is_lost_happened_once(self) -> None:
         """The decider looks whether the log has it."""
         writer = self.first.join()
@@ -520,48 +544,125 @@ class FailoverTests(SynchronousTestCase):
         self.assertIs(spare.node.role, Role.DECIDER)
 
 
+class Life:
+    """Three relays, with a client and a listener at each, and what may happen to them."""
+
+    NAMES = ("one", "two", "three")
+
+    def __init__(self) -> None:
+        self.cluster = Cluster()
+        self.members = dict(zip(self.NAMES, self.cluster.started(*self.NAMES), strict=True))
+        self.clients = {name: member.join() for name, member in self.members.items()}
+        self.listeners = [member.join() for member in self.members.values()]
+        for listener in self.listeners:
+            listener.ask(Subscribe(1, "/**"))
+        self.heard: list[list[Message]] = [[] for _ in self.listeners]
+        self.acks: list[Ack] = []
+        self.sent = 0
+
+    def step(self, action: int, name: str) -> None:
+        """Has one thing happen."""
+        member = self.members[name]
+        if action <= 3:
+            self.write(name, is_bundle=action == 3)
+        elif action == 4:
+            self.cluster.bus.lost += 1
+            self.write(name, is_bundle=False)
+        elif action == 5:
+            member.engine.is_paused = not member.engine.is_paused
+        elif action == 6:
+            member.engine.loses_answers = not member.engine.loses_answers
+        elif action == 7 and sum(not each.is_dead for each in self.members.values()) > 1 and not member.is_dead:
+            member.kill()
+        elif action == 8 and member.is_dead:
+            self.members[name] = member.again()
+        elif action == 9 and not member.is_dead:
+            member.node.hand_over()
+        elif action == 10:
+            member.journal.hang(not member.journal.is_slow)
+        self.listen()
+        self.cluster.advance(0.4)
+
+    def write(self, name: str, *, is_bundle: bool) -> None:
+        """Has a relay's client send something, if it has one that is connected."""
+        member, client = self.members[name], self.clients[name]
+        if client.member is not member or client.outbox.closed is not None:
+            if member.is_dead or member.following.refuses is not None:
+                return
+            self.collect(client)
+            client = self.clients[name] = member.join()
+        if is_bundle:
+            client.send(Bundle(tuple(put(f"/bundle/{self.sent}/{part}", part) for part in range(20))), 1)
+        else:
+            client.send(put(f"/once/{self.sent}", self.sent), 1)
+            client.send(put("/shared", self.sent))
+            client.send(Publish(f"/said/{client.session.id}", Signal.EVENT, value=value(self.sent)))
+        self.sent += 1
+        self.cluster.turn()
+
+    def collect(self, client: Client) -> None:
+        """Notes a client's ACKs."""
+        self.acks += [message for message in client.hear() if isinstance(message, Ack)]
+
+    def listen(self) -> None:
+        """Notes what the listeners have heard."""
+        for heard_by, listener in zip(self.heard, self.listeners, strict=True):
+            heard_by.extend(listener.hear())
+
+    def end(self) -> list[Member]:
+        """Lets all that can be well be well again, and returns the relays that live."""
+        for member in self.members.values():
+            member.engine.is_paused = member.engine.loses_answers = False
+            member.journal.hang(False)
+        self.cluster.bus.lost = 0
+        self.cluster.advance(15)
+        self.listen()
+        for client in self.clients.values():
+            self.collect(client)
+        return [member for member in self.members.values() if not member.is_dead]
+
+
 class AnyLifeTests(SynchronousTestCase):
     """Whatever happens to relays and messages, clients see one relay."""
 
     @settings(max_examples=25, deadline=None)
-    @given(st.lists(st.tuples(st.integers(0, 7), st.integers(0, 2)), min_size=1, max_size=25))
-    def test_no_write_is_lost_or_doubled(self, steps: list[tuple[int, int]]) -> None:
-        """Each write is done at most once, and an acknowledged one is there; all relays have the same in the end."""
-        cluster = Cluster()
-        cluster.started("one", "two", "three")
-        clients = [member.join() for member in cluster.members]
-        acknowledged: list[tuple[str | None, int | None]] = []
-        sent = 0
-        for action, who in steps:
-            member = cluster.members[who]
-            if action <= 3:
-                if clients[who].outbox.closed is None and not member.is_dead:
-                    clients[who].send(put(f"/n/{sent}", sent), 1)
-                    clients[who].send(put(f"/last/{who}", sent))
-                    sent += 1
-                cluster.turn()
-            elif action == 4:
-                cluster.bus.lost += 1
-            elif action == 5:
-                member.engine.is_paused = not member.engine.is_paused
-            elif action == 6:
-                member.engine.loses_answers = not member.engine.loses_answers
-            elif sum(not each.is_dead for each in cluster.members) > 1 and not member.is_dead:
-                member.kill()
-            cluster.advance(0.4)
-        for member in cluster.members:
-            member.engine.is_paused = member.engine.loses_answers = False
-        cluster.bus.lost = 0
-        cluster.advance(12)
-        for client in clients:
-            acks = [message for message in client.hear() if isinstance(message, Ack)]
-            acknowledged += [(message.address, message.revision) for message in acks]
-        living = [member for member in cluster.members if not member.is_dead]
+    @given(st.lists(st.tuples(st.integers(0, 10), st.sampled_from(Life.NAMES)), min_size=1, max_size=30))
+    def test_clients_see_one_relay(self, steps: list[tuple[int, str]]) -> None:
+        """Kills, restarts, hand-overs, lost messages and answers, engines and disks that stand still."""
+        life = Life()
+        for action, name in steps:
+            life.step(action, name)
+        living = life.end()
         self.assertEqual([(member.fatal, member.faults) for member in living], [([], []) for _ in living])
         states = [member.relay.params.image() for member in living]
         self.assertTrue(all(state == states[0] for state in states))
-        written = {param.address: param.revision for param in states[0].params if param.address.startswith("/n/")}
-        self.assertEqual(set(written.values()) - {1}, set())
-        for address, revision in acknowledged:
-            self.assertEqual(written.get(str(address)), revision)
-        self.assertEqual(len(acknowledged), len(set(acknowledged)))
+        self.assertEqual(len({member.journal.appended_seq for member in living}), 1)
+        self.check_writes({param.address: param.revision for param in states[0].params}, life.acks)
+        for messages in life.heard:
+            self.check_order(messages)
+
+    def check_writes(self, revisions_of: dict[str, int], acks: list[Ack]) -> None:
+        """Each write was done at most once, an acknowledged one was, and bundles are whole."""
+        once = {address: revision for address, revision in revisions_of.items() if address != "/shared"}
+        self.assertLessEqual(set(once.values()), {1})
+        for ack in acks:
+            if ack.address is not None:
+                self.assertEqual(once.get(ack.address), ack.revision)
+        bundles = Counter(address.split("/")[2] for address in once if address.startswith("/bundle/"))
+        self.assertLessEqual(set(bundles.values()), {20})
+
+    def check_order(self, messages: list[Message]) -> None:
+        """A listener hears every revision from its first one on, and each sender's messages in order."""
+        shared = [each.revision or 0 for each in messages if isinstance(each, Set) and each.address == "/shared"]
+        self.assertEqual(shared, list(range(shared[0], shared[0] + len(shared))) if shared else [])
+        said: dict[str, list[object]] = {}
+        for message in messages:
+            if isinstance(message, Publish) and message.value is not None:
+                said.setdefault(message.address, []).append(decode_value(message.value))
+        for numbers in said.values():
+            self.assertEqual(numbers, sorted(set(numbers), key=_number))
+
+
+def _number(content: object) -> int:
+    assert isinstance(content, int), content
+    return content

@@ -156,6 +156,12 @@ class MemoryJournal:
         if not self.is_slow:
             self.clock.callLater(0, self.sync)
 
+    def hang(self, is_slow: bool) -> None:
+        """The disk records nothing any more, or goes on."""
+        self.is_slow = is_slow
+        if not is_slow:
+            self.sync()
+
     def sync(self) -> None:
         """What was appended is recorded."""
         waiting, self._waiting = self._waiting, []

@@ -2,22 +2,42 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
-from twisted.trial.unittest import SkipTest
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from clasp_relay.wire.messages import Publish, Subscribe
-from clasp_relay.wire.values import decode_value
+from clasp_relay.wire.messages import Hello, Publish, Set, Subscribe, Welcome
+from clasp_relay.wire.values import decode_value, encode_value
+from tests.deploy.processes import Background
 from tests.integration.accounts import AccountsRelay, AccountsTestCase
 from tests.integration.doors import door_port
 from tests.integration.process import ROOT, environment, wait_until
+from tests.integration.raw import Closed, RawClient
 
 EXAMPLES = ROOT / "examples"
+
+HEADLESS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--remote-debugging-port=0")
+
+
+def chromium() -> str:
+    """Returns the browser.
+
+    Raises:
+        SkipTest: there is none; in CI that is a failure.
+    """
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if found is None:
+        if os.environ.get("CI") == "true":
+            raise AssertionError("there is no Chromium")
+        raise SkipTest("there is no Chromium")
+    return found
 
 
 class DemoTests(AccountsTestCase):
@@ -30,11 +50,7 @@ class DemoTests(AccountsTestCase):
 
     def test_osc_mqtt_and_a_browser_see_one_state(self) -> None:
         """What OSC sets a subscriber of MQTT gets and the page shows; a blackout by MQTT takes the lamps down."""
-        chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-        if chromium is None:
-            if os.environ.get("CI") == "true":
-                raise AssertionError("there is no Chromium")
-            raise SkipTest("there is no Chromium")
+        program = chromium()
         relay = self.start_demo()
         osc, mqtt = str(door_port(relay, "OSC")), str(door_port(relay, "MQTT"))
         listener = subprocess.Popen(
@@ -49,16 +65,9 @@ class DemoTests(AccountsTestCase):
         subprocess.run(["oscsend", "127.0.0.1", osc, "/1/level", "f", "0.5"], check=True)
         assert listener.stdout is not None
         self.assertEqual(listener.stdout.readline(), "1/level 0.5\n")
-        options = (
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-dev-shm-usage",
-            "--remote-debugging-port=0",
-        )
         page = f"file://{EXAMPLES}/lighting-desk.html?relay=http://127.0.0.1:{relay.auth_port}"
         browser = subprocess.Popen(
-            [chromium, *options, f"--user-data-dir={self.folder / 'profile'}", page],
+            [program, *HEADLESS, f"--user-data-dir={self.folder / 'profile'}", page],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
@@ -87,3 +96,47 @@ class DemoTests(AccountsTestCase):
         )
         self.assertEqual(checked.returncode, 0, checked.stderr)
         self.assertTrue(re.search("valid policy", checked.stdout))
+
+
+class ClusterDemoTests(SynchronousTestCase):
+    """``make cluster-demo``: two relays, and the page of each in a browser."""
+
+    def test_pages_of_two_relays_show_one_state(self) -> None:
+        """What is set at the first one the page of the second shows; and tells so."""
+        program = chromium()
+        folder = Path(self.mktemp()).absolute()
+        folder.mkdir()
+        demo = Background([sys.executable, EXAMPLES / "cluster_demo.py"], folder, environment())
+        self.addCleanup(demo.stop)
+        demo.wait_for(lambda: len(re.findall("^open (.+)$", demo.said, re.MULTILINE)) == 2, "two pages")
+        pages = re.findall("^open (.+)$", demo.said, re.MULTILINE)
+        client = self.client(pages[0])
+        client.send(Set("/demo/1", encode_value(0.25)), Subscribe(1, "/demo/joined"))
+        browser = subprocess.Popen(
+            [program, *HEADLESS, f"--user-data-dir={folder / 'profile'}", pages[1]],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        self.addCleanup(browser.wait)
+        self.addCleanup(browser.kill)
+        joined = client.receive_until(lambda message: isinstance(message, Set))[-1]
+        assert isinstance(joined, Set)
+        self.assertEqual(decode_value(joined.value), 0.25)
+        client.close()
+
+    def client(self, page: str) -> RawClient:
+        """Returns a client of the relay that a page is for, once that lets clients in."""
+        found: list[RawClient] = []
+
+        def is_admitted() -> bool:
+            with contextlib.suppress(Closed, OSError):
+                client = RawClient(int(page.rpartition(":")[2]))
+                client.send(Hello(1, 0xF8, "visitor"))
+                if isinstance(client.receive_any(), Welcome):
+                    found.append(client)
+                    return True
+                client.close()
+            return False
+
+        wait_until(is_admitted, "the relay lets clients in")
+        return found[0]

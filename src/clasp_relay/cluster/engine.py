@@ -31,6 +31,9 @@ __all__ = ["NatsEngine"]
 MAX_LOG_BYTES = (1 << 30, 1 << 26)
 """How big the stream may become: the first of these for which the servers have room."""
 
+MIN_PAYLOAD_BYTES = 1024 * 1024
+"""What NATS has to carry: a batch with the longest bundle, and a piece of an image."""
+
 ANSWER_S = 2.0
 """How long an answer of the engine is waited for."""
 
@@ -265,6 +268,11 @@ class NatsEngine:
             disconnected_cb=self._disconnected,
             reconnected_cb=self._reconnected,
         )
+        if client.max_payload < MIN_PAYLOAD_BYTES:
+            raise _Unusable(
+                f"{self.places}: max_payload of NATS is {client.max_payload} bytes, a cluster needs "
+                f"{MIN_PAYLOAD_BYTES} (its default)"
+            )
         self._client = client
         await self._find_stream(client)
         for subject, call in self._subscriptions:

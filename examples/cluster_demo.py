@@ -1,0 +1,89 @@
+"""Two relays on one nats-server, to look at: ``make cluster-demo``.
+
+Starts nats-server and two relays with their files in a temporary folder, prints the pages to open in two browsers, and
+kills the relay that decides each time that Enter is pressed: the other one takes over, and the killed one comes back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+import webbrowser
+from pathlib import Path
+
+from clasp_relay.workers import nats_program
+
+PAGE = Path(__file__).resolve().with_name("cluster.html")
+PORTS = (7331, 7332)
+HEALTH = (7361, 7362)
+NATS_PORT = 7342
+
+
+def start(folder: Path, number: int) -> subprocess.Popen[bytes]:
+    """Starts relay 1 or 2."""
+    options = {
+        "--host": "127.0.0.1",
+        "--port": PORTS[number - 1],
+        "--health-port": HEALTH[number - 1],
+        "--auth-port": 0,
+        "--cluster": f"nats://127.0.0.1:{NATS_PORT}",
+        "--relay-name": f"relay-{number}",
+        "--data-dir": folder / f"relay-{number}",
+        "--log-level": "info,core=warn",
+    }
+    words = [str(word) for pair in options.items() for word in pair]
+    return subprocess.Popen([sys.executable, "-m", "clasp_relay", *words], stdin=subprocess.DEVNULL)
+
+
+def decider() -> int | None:
+    """Returns the number of the relay that decides; None while none does."""
+    for number, port in enumerate(HEALTH, 1):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+        with contextlib.closing(connection), contextlib.suppress(OSError, ValueError):
+            connection.request("GET", "/readyz")
+            if json.loads(connection.getresponse().read()).get("role") == "decider":
+                return number
+    return None
+
+
+def run(folder: Path) -> None:
+    """Runs until it is interrupted."""
+    engine = ("-a", "127.0.0.1", "-p", str(NATS_PORT), "-js", "-sd", str(folder / "engine"))
+    with (folder / "nats.log").open("wb") as log:
+        nats = subprocess.Popen([nats_program(), *engine], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    relays = {number: start(folder, number) for number in (1, 2)}
+    try:
+        for port in PORTS:
+            page = f"{PAGE.as_uri()}?relay=ws://127.0.0.1:{port}"
+            print(f"open {page}", flush=True)
+            if "--open" in sys.argv:
+                webbrowser.open_new(page)
+        print("Enter kills the relay that decides; Ctrl-C ends.", flush=True)
+        for _ in sys.stdin:
+            number = decider()
+            if number is not None:
+                relays[number].kill()
+                relays[number].wait()
+                print(f"relay {number} was killed, and starts again", flush=True)
+                relays[number] = start(folder, number)
+        signal.pause()
+    finally:
+        for process in (*relays.values(), nats):
+            process.terminate()
+            process.wait()
+
+
+def main() -> None:
+    """Runs in a temporary folder."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with tempfile.TemporaryDirectory(prefix="clasp-demo-") as folder, contextlib.suppress(KeyboardInterrupt):
+        run(Path(folder))
+
+
+if __name__ == "__main__":
+    main()
