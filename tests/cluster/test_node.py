@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.cluster.node import Role
+from clasp_relay.cluster.node import Role, _Ring
 from clasp_relay.core.records import StateImage
 from clasp_relay.errors import ErrorCode
 from clasp_relay.wire.constants import Signal
@@ -535,6 +535,27 @@ class FailoverTests(SynchronousTestCase):
         param = self.second.relay.params.get("/later")
         assert param is not None
         self.assertEqual(param.revision, 1)
+
+    def test_a_log_that_loses_what_no_memory_has_is_begun_anew(self) -> None:
+        """From the journals, as after a start; sessions end, and nothing that was acknowledged is missing."""
+        writer = self.first.join()
+        self.assertEqual(revisions(writer.ask(put("/a", 1), 1)), [1])
+        self.cluster.bus.log.clear()
+        for member in self.cluster.members:
+            member.node._ring = _Ring()
+        writer.send(put("/a", 2), 1)
+        self.cluster.advance(15)
+        self.assertIsNotNone(writer.outbox.closed)
+        self.assertEqual([member.fatal for member in self.cluster.members], [[], [], []])
+        decider = self.cluster.decider
+        assert decider is not None
+        self.assertEqual(len(self.cluster.followers), 2)
+        (revision,) = revisions(self.second.join().ask(put("/a", 3), 1))
+        self.assertIn(revision, (2, 3))
+        for member in self.cluster.followers:
+            self.assertIs(member.node.role, Role.FOLLOWER)
+            self.assertEqual(member.relay.params.image(), decider.relay.params.image())
+            self.assertEqual(member.journal.appended_seq, decider.journal.appended_seq)
 
     def test_a_log_that_loses_its_end_gets_it_again(self) -> None:
         """With an alarm; nobody's state changes."""

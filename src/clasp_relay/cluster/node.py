@@ -485,6 +485,11 @@ class Node:
             self._peers = {link: peer for link, peer in self._peers.items() if peer.heard_s > now_s - GONE_S}
         if beat.is_decider and self.role is Role.DECIDER and beat.epoch > self._ledger.epoch:
             self._depose(beat.seq)
+        is_newer = beat.is_decider and beat.epoch > self._ledger.epoch
+        if is_newer and self.role is Role.FOLLOWER and 0 < beat.seq < self._ledger.seq and not self._out.releasing:
+            # The log was begun anew, from another relay's journal.
+            self._join_again()
+            return
         if beat.is_decider and beat.epoch >= self._ledger.epoch:
             self._decider_s = now_s
             self._known_seq = max(self._known_seq, beat.seq)
@@ -577,7 +582,9 @@ class Node:
             if now_s - self._image.since_s > IMAGE_S:
                 self._image.since_s = None
             return
-        if any(peer.is_joined and peer.seq for peer in self._living_peers()):
+        # Where the log was lost, only who decides on the new one has an image that counts.
+        found = [peer for peer in self._living_peers() if peer.is_joined and peer.seq]
+        if any(peer.is_decider or not self._is_off_log for peer in found):
             self._ask_image(now_s)
         elif now_s - self._began_s > COLD_S + self._spread_s() + (EMPTY_S if self._is_empty else 0.0):
             self._is_reading = True
@@ -1052,13 +1059,24 @@ class Node:
         self._alarm(f"the stream {self._options.cluster} ends at batch {last}, not at {self._end_of_log}")
         self._append_again(last, then)
 
+    def _join_again(self) -> None:
+        """Begins as after a start, from the journal, since no memory has what the log has lost; all sessions end."""
+        ledger = self._ledger
+        self._step_down()
+        self._position = Position(ledger.seq, ledger.digest, ledger.epoch, ledger.time_us)
+        self.role = Role.JOINING
+        self._is_cold, self._base, self._is_claiming = False, b"", False
+        self._is_off_log = True
+        self._known_seq = 0
+        self._live.clear()
+        self._began_s = self._monotonic_s()
+        self._look_at_engine(self._began_s)
+        self._following.begin_anew(self._new_link())
+
     def _append_again(self, last: int, then: Callable[[], None]) -> None:
         payload = self._ring.get(last + 1)
         if payload is None:
-            self._fatal(
-                f"the stream {self._options.cluster} has lost its batches from {last + 1} on, and this relay does not keep "
-                "them in memory any more: start it again, and it goes on from its journal"
-            )
+            self._join_again()
             return
 
         def done(answer: Appended) -> None:
