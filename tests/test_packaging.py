@@ -122,3 +122,21 @@ class MakeTests(SynchronousTestCase):
         self.assertEqual(build[:4], ["vite", "build", "--outDir", f"{self.folder}/src/clasp_relay/web"])
         self.assertEqual(calls[-1], [".venv/bin/clasp-relay", "--data-dir", "./data"])
         self.assertEqual((self.folder / ".venv" / "clasp_relay_root.pth").read_text("utf-8"), f"{self.folder}\n")
+
+    def test_checkout_runs_in_a_folder_with_spaces(self) -> None:
+        """``python -m clasp_relay`` and twistd with its plugin, from there."""
+        for name in ("src", "twisted"):
+            (self.folder / name).symlink_to(ROOT / name)
+        paths = f"{self.folder / 'src'}{os.pathsep}{self.folder}"
+        twistd = "from twisted.scripts.twistd import run; run()"
+        for command in (["-m", "clasp_relay"], ["-c", twistd, "clasp-relay"]):
+            with self.subTest(command=command):
+                result = subprocess.run(
+                    [sys.executable, *command, "--help"],
+                    cwd=self.folder,
+                    env={**os.environ, "PYTHONPATH": paths},
+                    capture_output=True,
+                    text=True,
+                    check=True,
+                )
+                self.assertIn("--data-dir=", result.stdout)

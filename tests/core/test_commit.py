@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from hypothesis import given
@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import clasp_relay
 from clasp_relay.core.ports import ImmediateLog
-from clasp_relay.core.records import Change, ChangeKind, Param, decode_change, encode_change
+from clasp_relay.core.records import Change, ChangeKind, Param, decode_change, encode_change, no_param
 from clasp_relay.core.relay import RelayOptions
 from clasp_relay.core.rights.port import Grant
 from clasp_relay.core.state.params import ParamLimits, Params
@@ -857,6 +857,104 @@ class CrashTests(SynchronousTestCase):
         self.begin(self.log.changes[: ends[min(beyond, len(ends) - 1)]])
         found = {param.address: (decode_value(param.value), param.revision) for param in self.world.relay.params.all()}
         self.assertEqual(found, {address: each for address, each in self.state.items() if each[0] is not None})
+
+
+class ClusterTests(SynchronousTestCase):
+    """What the log of a cluster needs: signals in it, and changes that another relay has decided."""
+
+    def setUp(self) -> None:
+        """Makes a relay that keeps signals below /kept, and whose log carries all others."""
+        self.log = SlowLog()
+        self.world = World(log=self.log, history=rules_of(KEPT))
+        self.committer = self.world.relay.committer
+        self.listener, self.client = self.world.join(), self.world.join()
+        self.listener.ask(Subscribe(1, "/**"))
+        self.log.changes.clear()
+
+    def recorded(self) -> list[ChangeKind]:
+        """Returns what was recorded since the last call, and lets it be so."""
+        self.log.release()
+        kinds = [change.kind for change in self.log.changes]
+        self.log.changes.clear()
+        return kinds
+
+    def test_signals_are_recorded_and_not_told(self) -> None:
+        """One record each; a gesture that is kept has one more, since its moves may become fewer."""
+        self.committer.carries_signals = True
+        event, signal = ChangeKind.EVENT, ChangeKind.SIGNAL
+        gesture = Publish("/kept/g", Signal.GESTURE, id=1, phase=Phase.START, value=value(1))
+        for message, expected in (
+            (Publish("/a", Signal.EVENT, value=value(1)), [signal]),
+            (Publish("/kept/a", Signal.EVENT, value=value(1)), [event]),
+            (gesture, [event, signal]),
+            (Bundle((Set("/p", value(1)), Publish("/a", Signal.EVENT, value=value(1)))), [ChangeKind.WRITE, signal]),
+            (Bundle((Publish("/kept/a", Signal.EVENT, value=value(1)),)), [event]),
+            (Bundle((gesture,)), [event, signal]),
+        ):
+            with self.subTest(message=message):
+                self.client.send(message)
+                self.assertEqual(self.recorded(), expected)
+        self.assertEqual(heard(self.listener.hear()), [("/p", 1)])
+
+    def test_bundles_without_history_carry_their_signals(self) -> None:
+        """With the writes, in their order."""
+        log = SlowLog()
+        world = World(log=log)
+        world.relay.committer.carries_signals = True
+        world.join().send(Bundle((Publish("/a", Signal.EVENT, value=value(1)), Set("/p", value(1)))))
+        self.assertEqual([change.kind for change in log.changes], [ChangeKind.SIGNAL, ChangeKind.WRITE])
+
+    def test_what_another_relay_has_decided_is_recorded_and_told(self) -> None:
+        """But for a gesture that is kept, which comes once more."""
+        self.committer.is_following = True
+        about = no_param("/kept/a", self.client.session.id, "", START_US)
+        told = Publish("/kept/a", Signal.EVENT, value=value(1))
+        moved = Publish("/kept/a", Signal.GESTURE, id=1, phase=Phase.START, value=value(2))
+        self.client.ask(Subscribe(1, "/**"))
+        for change in (
+            Change(about, ChangeKind.EVENT, message=told),
+            Change(about, ChangeKind.EVENT, message=moved),
+            Change(about, ChangeKind.SIGNAL, message=moved),
+            Change(about._replace(value=value(3), revision=1)),
+        ):
+            self.committer.record((change,))
+            self.committer.follow(change)
+        self.assertEqual(heard(self.listener.hear()), [("/kept/a", 1), ("/kept/a", 2), ("/kept/a", 3)])
+        self.assertEqual(heard(self.client.hear()), [("/kept/a", 3)])
+        self.assertEqual(self.recorded(), [ChangeKind.EVENT, ChangeKind.EVENT, ChangeKind.SIGNAL, ChangeKind.WRITE])
+
+    def test_a_relay_that_follows_ends_nothing_by_itself(self) -> None:
+        """Life times and locks end when the log says so."""
+        self.client.send(Set("/a", value(1), ttl=1, lock=True))
+        self.committer.is_following = True
+        self.client.leave()
+        self.world.advance(5)
+        self.assertEqual(len(self.world.relay.params), 1)
+        self.assertIsNotNone(self.world.relay.params.holder("/a"))
+        self.committer.follow(Change(no_param("/a", "", "", START_US), ChangeKind.LOCK_RELEASE))
+        self.assertIsNone(self.world.relay.params.holder("/a"))
+
+    def test_a_message_that_was_put_off_is_done_before_those_behind_it(self) -> None:
+        """Unless its session has ended meanwhile."""
+        relay, session = self.world.relay, self.client.session
+        done: list[str] = []
+
+        def pieces() -> Iterator[int]:
+            done.append("first")
+            yield 1
+
+        self.client.hear()
+        relay.put_off(session)
+        self.client.send(Ping())
+        self.assertEqual(self.client.hear(), [])
+        relay.go_on(session, pieces())
+        self.world.settle()
+        self.assertEqual((done, self.client.hear()), (["first"], [Pong()]))
+        relay.put_off(session)
+        self.client.leave()
+        relay.go_on(session, pieces())
+        self.world.settle()
+        self.assertEqual(done, ["first"])
 
 
 class OneWayTests(SynchronousTestCase):

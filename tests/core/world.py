@@ -52,7 +52,7 @@ def one_turn(reactor: Clock) -> None:
     """Makes the calls that are due now, and none of those that they ask for: one turn of the event loop."""
     calls: list[Any] = list(reactor.getDelayedCalls())
     for call in calls:
-        if call.getTime() <= reactor.seconds():
+        if call.active() and call.getTime() <= reactor.seconds():
             make, args = call.func, call.args
             call.cancel()
             make(*args)

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import closing
 from io import BytesIO
 from pathlib import Path
+from shlex import quote
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -67,7 +68,9 @@ class BackupTestCase(SynchronousTestCase):
         """Makes it."""
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name)
+        # With what a shell takes apart, in every path.
+        self.folder = Path(folder.name) / "a b's $HOME"
+        self.folder.mkdir()
         self.data = self.folder / "data"
         self.data.mkdir(mode=0o700)
         self.backups = self.folder / "backups"
@@ -571,10 +574,11 @@ class RestoreTests(BackupTestCase):
         said = self.folder / "said"
         programs = self.folder / "bin"
         programs.mkdir()
-        look = f"state=older; if grep -q newer {self.data}/state.json; then state=newer; fi"
+        state = quote(str(self.data / "state.json"))
+        look = f"state=older; if grep -q newer {state}; then state=newer; fi"
         for name in ("docker", "systemctl"):
             stub = programs / name
-            stub.write_text(f'#!/bin/sh\n{look}\necho "{name} $* $state" >>{said}\n')
+            stub.write_text(f'#!/bin/sh\n{look}\necho "{name} $* $state" >>{quote(str(said))}\n')
             stub.chmod(0o755)
         self.patch(os, "environ", os.environ | {"PATH": f"{programs}:{os.environ['PATH']}"})
         compose = f"docker compose --project-directory {SCRIPTS} --file {SCRIPTS}/docker-compose.yml"

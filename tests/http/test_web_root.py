@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
@@ -13,6 +14,7 @@ from twisted.web.server import NOT_DONE_YET
 from twisted.web.test.requesthelper import DummyRequest
 
 from clasp_relay.errors import StartError
+from clasp_relay.http import web_root
 from clasp_relay.http.web_root import WebRoot
 
 PAGE = b"<!doctype html><title>app</title>"
@@ -32,13 +34,15 @@ class WebRootTests(SynchronousTestCase):
         (self.folder.parent / "secret.txt").write_bytes(b"secret")
 
     def get(
-        self, path: str, accept_encoding: str = "", ranges: Sequence[str] = ()
+        self, path: str, accept_encoding: str = "", ranges: Sequence[str] = (), **more: str
     ) -> tuple[int, dict[str, str], bytes]:
         """Asks for a path, and returns status, headers and body."""
         request = DummyRequest([unquote_to_bytes(name) for name in path.partition("?")[0].split("/")[1:]])
         request.requestHeaders.setRawHeaders("Accept-Encoding", [accept_encoding])
         if ranges:
             request.requestHeaders.setRawHeaders("Range", ranges)
+        for name, value in more.items():
+            request.requestHeaders.setRawHeaders(name.replace("_", "-"), [value])
         body = getChildForRequest(WebRoot(self.folder), request).render(request)
         if body is not NOT_DONE_YET:
             request.write(body)
@@ -106,6 +110,48 @@ class WebRootTests(SynchronousTestCase):
             with self.subTest(ranges=ranges):
                 status, _, body = self.get(path, ranges=ranges)
                 self.assertEqual((status, body), (200, SCRIPT))
+
+    def test_page_of_another_version_is_another_one(self) -> None:
+        """Though its file has the same time, as all files of a package may; what a client has is not sent again."""
+        page = self.folder / "index.html"
+        os.utime(page, (315_532_800, 315_532_800))
+        _, headers, _ = self.get("/")
+        etag = headers["etag"]
+        for tags, status in ((etag, 304), (f'W/{etag}, "x"', 304), ("*", 304), ('"x"', 200), (etag.strip('"'), 200)):
+            with self.subTest(tags=tags):
+                found, headers, body = self.get("/", If_None_Match=tags)
+                self.assertEqual((found, headers["etag"], body), (status, etag, PAGE if status == 200 else b""))
+        page.write_bytes(PAGE.replace(b"app", b"new"))
+        os.utime(page, (315_532_800, 315_532_800))
+        since = "Tue, 01 Jan 1980 00:00:00 GMT"
+        for asked in ({"If_None_Match": etag}, {"If_Modified_Since": since}):
+            with self.subTest(asked=asked):
+                # As a relay that was started anew serves it.
+                status, headers, body = self.get("/", **asked)
+                self.assertEqual((status, body), (200, PAGE.replace(b"app", b"new")))
+                self.assertNotEqual(headers["etag"], etag)
+
+    def test_part_of_another_version_is_not_served(self) -> None:
+        """Who has the beginning of a file goes on with the same file, or gets it whole."""
+        path = "/assets/index-B1x_9aQz.js"
+        _, headers, _ = self.get(path)
+        for tag, status in ((headers["etag"], 206), ('"x"', 200)):
+            with self.subTest(tag=tag):
+                self.assertEqual(self.get(path, ranges=["bytes=0-2"], If_Range=tag)[0], status)
+
+    def test_packed_file_has_an_etag_of_its_own(self) -> None:
+        """Its bytes are others."""
+        path = "/assets/index-B1x_9aQz.js"
+        self.assertNotEqual(self.get(path)[1]["etag"], self.get(path, "gzip")[1]["etag"])
+
+    def test_file_that_takes_long_to_read_is_known_by_its_time(self) -> None:
+        """And of many files few ETags are kept."""
+        self.patch(web_root, "_HASHED_BYTES", 10)
+        self.patch(web_root, "_MAX_TAGS", 1)
+        root = WebRoot(self.folder)
+        tags = {root._etag(str(self.folder / "index.html")) for _ in range(2)}
+        tags.add(root._etag(str(self.folder / "app.webmanifest")))
+        self.assertEqual((len(tags), len(root._tags)), (2, 1))
 
     def test_what_is_missing_is_missing(self) -> None:
         """A script or picture that is not there is no route."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import re
+import resource
 import socket
 from pathlib import Path
 
@@ -78,11 +79,36 @@ class OpenFilesTests(RelayTestCase):
         for each in sockets:
             self.addCleanup(each.close)
         wait_until(lambda: "too many open files" in relay.log, "connections are refused")
+        self.assertLessEqual(relay.log.count("too many open files"), 2, relay.log)
         self.assertEqual(ask(port, "/readyz")[0], 200)
         client.send(Set("/a", encode_value(1)), qos=1)
         client.receive(Ack)
         wait_until(lambda: relay.state_file.exists() and "/a" in relay.state_file.read_text("utf-8"), "it is saved")
         self.assertGreater(len(list(Path(f"/proc/{relay.pid}/fd").iterdir())), 120)
+        self.assertEqual(relay.stop(), 0)
+
+    def test_crowd_that_finds_no_open_file_is_a_line_in_the_log(self) -> None:
+        """And not one for each connection, where something else has taken the last descriptors; then it goes on."""
+        relay = self.start("--health-port", "0")
+        client = RawClient.live(relay.port)
+        self.addCleanup(client.close)
+        limits = resource.prlimit(relay.pid, resource.RLIMIT_NOFILE)
+        descriptors = [int(each.name) for each in Path(f"/proc/{relay.pid}/fd").iterdir()]
+        lines = len(relay.lines)
+        # None is left at all: not even to accept a connection and close it.
+        resource.prlimit(relay.pid, resource.RLIMIT_NOFILE, (max(descriptors) + 1, limits[1]))
+        for _ in range(100):
+            socket.create_connection(("127.0.0.1", relay.port), PATIENCE_S).close()
+        client.send(Set("/a", encode_value(1)), qos=1)
+        client.receive(Ack)
+        resource.prlimit(relay.pid, resource.RLIMIT_NOFILE, limits)
+        other = RawClient.live(relay.port)
+        self.addCleanup(other.close)
+        other.send(Set("/b", encode_value(1)), qos=1)
+        other.receive(Ack)
+        told = [line for line in relay.lines[lines:] if "file" in line or "EMFILE" in line]
+        self.assertLessEqual(len(told), 3, told)
+        self.assertNotIn("Traceback", relay.log)
         self.assertEqual(relay.stop(), 0)
 
 

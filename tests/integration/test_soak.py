@@ -12,9 +12,9 @@ from tests.integration.swarm import need_files
 SECONDS = 60 if os.environ.get("CI") == "true" else 20
 SEED = 20
 
-MAX_TURN_MS = 400.0
+MAX_TURN_MS = 100.0
 """Whoever runs the soak by hand holds it to 10 ms. Here two cores are shared with the attackers, with other tests and
-with browsers, and a bundle of two hundred new addresses, which is applied in one step, takes many times as long."""
+with browsers, and the machine itself with others: what it takes away in the middle of a turn counts as CPU time."""
 
 
 class SoakTests(AccountsTestCase):

@@ -1,14 +1,18 @@
 """The reactor reads as Twisted's own does."""
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.error import ConnectionDone
 from twisted.internet.main import CONNECTION_DONE
+from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.net.reactor import ENDS_AT_ONCE, RelayReactor
+from clasp_relay.net import reactor
+from clasp_relay.net.reactor import ENDS_AT_ONCE, READY_S, RelayReactor
+from clasp_relay.net.reading import LEAST_S, TURN_S, share_end_s
 
 
 class Reader:
@@ -92,6 +96,71 @@ class ReactorTests(SynchronousTestCase):
                     lost.append(sum(bool(reader.lost) for reader in readers))
                 self.assertLessEqual(lost[0], ENDS_AT_ONCE)
                 self.assertEqual(lost[-1], count)
+
+    def test_reactor_leaves_to_the_next_turn_what_has_no_time(self) -> None:
+        """Those whose turn did not come are first then, so that nobody waits for ever behind the same others."""
+        now_s = 0.0
+        order: list[int] = []
+        self.patch(reactor, "monotonic", lambda: now_s)
+        readers = [self.reader() for _ in range(5)]
+
+        def read(number: int) -> Callable[[], None]:
+            def take() -> None:
+                nonlocal now_s
+                now_s += 0.6 * READY_S
+                order.append(number)
+                readers[number].fill()
+
+            return take
+
+        for number, reader in enumerate(readers):
+            reader.result = read(number)
+        for _ in range(20):
+            began = len(order)
+            self.reactor.doIteration(0)
+            self.assertEqual(len(order) - began, 2)
+        self.assertEqual(sorted(order[:5]), [0, 1, 2, 3, 4])
+        self.assertGreaterEqual(min(map(order.count, range(5))), 5)
+
+    def test_reactor_forgets_what_is_ready_no_longer(self) -> None:
+        """Its descriptor may be another one's by then."""
+        now_s = 0.0
+        self.patch(reactor, "monotonic", lambda: now_s)
+        readers = [self.reader() for _ in range(3)]
+
+        def take() -> None:
+            nonlocal now_s
+            now_s += READY_S
+
+        for reader in readers:
+            reader.result = take
+        self.reactor.doIteration(0)
+        (first,) = (reader for reader in readers if reader.got)
+        left = [reader for reader in readers if reader is not first]
+        os.read(left[0].fileno(), 10)
+        self.reactor.removeReader(left[1])
+        first.fill()
+        self.reactor.doIteration(0)
+        self.assertEqual([reader.got for reader in (first, *left)], [[b"x", b"x"], [], []])
+
+    def test_shares_of_a_turn_end_where_the_turn_should_end(self) -> None:
+        """However many there are; but each is long enough for a piece of work."""
+        now_s = 50.0
+        self.reactor.seconds = lambda: now_s
+        self.reader()
+        self.reactor.doIteration(0)
+        for used_s, share_s, expected_s in (
+            (0.0, 0.001, 0.001),
+            (0.0, 1.0, TURN_S),
+            (TURN_S / 2, 1.0, TURN_S / 2),
+            (TURN_S, 1.0, LEAST_S),
+            (1.0, 1.0, LEAST_S),
+            (1.0, LEAST_S / 2, LEAST_S / 2),
+        ):
+            with self.subTest(used_s=used_s, share_s=share_s):
+                now_s = 50.0 + used_s
+                self.assertLessEqual(abs(share_end_s(self.reactor, share_s) - now_s - expected_s), 1e-9)
+        self.assertEqual(share_end_s(Clock(), 1.0), 1.0, "another reactor does not tell")
 
     def test_reactor_ends_what_says_that_it_has_ended(self) -> None:
         """With the reason that it gave; it is read no more."""

@@ -250,6 +250,49 @@ class PartsTests(SynchronousTestCase):
                 self.assertRaises(DecodeError, skip_value, damaged, 1, damaged[0], MAX_VALUE_PARTS)
 
 
+class RunTests(SynchronousTestCase):
+    """Many items of fixed sizes, which are passed over together."""
+
+    RUNS: tuple[list[Any], ...] = (
+        [None] * 300,
+        [1.5] * 300,
+        [None, 1] * 150,
+        [None, 1, 2.5] * 43,
+        [*[7] * 63, "text", *[7] * 64, True, *[None] * 65, [[]], *[1, None] * 64],
+        ["text", *[None] * 128, {"k": [1] * 200}],
+        [[None, 2.5] * 40] * 3,
+    )
+
+    def test_long_arrays_end_where_they_do(self) -> None:
+        """Whatever their items are; and come back as they were."""
+        for items in self.RUNS:
+            with self.subTest(items=items[:4], count=len(items)):
+                value = encode_value(items)
+                self.assertEqual(skip_value(value + b"\x00" * 600, 1, value[0]), len(value))
+                self.assertEqual(decode_value(value), items)
+                for cut in (1, 2, 9, 100, len(value) - 4):
+                    self.assertRaises(DecodeError, skip_value, value[:-cut], 1, value[0])
+
+    def test_invalid_item_behind_a_run_is_found(self) -> None:
+        """Of an unknown type, or a BOOL of 2."""
+        for item in (b"\x0c", b"\x01\x02"):
+            for before in (64, 100, 128):
+                with self.subTest(item=item, before=before):
+                    head = b"\x0a" + struct.pack(">H", before + 1)
+                    value = head + b"\x00\x02\x05" * (before // 2) + item
+                    self.assertRaises(DecodeError, skip_value, value, 1, value[0])
+
+    def test_key_behind_a_run_is_found(self) -> None:
+        """In a map among the items, however deep."""
+        for bad in ("__proto__", "\ufeffa"):
+            for items in self.RUNS:
+                with self.subTest(bad=bad, items=items[:4]):
+                    good = encode_value([*items, "__proto__"])
+                    check_keys(good, 1, good[0])
+                    value = encode_value({"a": [*items, {bad: 1}, *items]})
+                    self.assertRaises(RequestError, check_keys, value, 1, value[0])
+
+
 class KeyTests(SynchronousTestCase):
     def test_a_key_is_refused_when_clients_read_it_as_another(self) -> None:
         """At every depth, in arrays and maps, behind values of every type; the ERROR names the address."""

@@ -181,6 +181,7 @@ def _put_state(state: StateImage, scheduled: list[Change], kind: int, change: Ch
         if change.due_us is not None:
             state.expires_us[param.address] = change.due_us
     elif kind == _ENDED:
+        assert isinstance(state.ended, list), "the state of an image that is read has a list"
         state.ended.append((param.address, Ended(param.revision, param.timestamp_us, param.subject, change.stamp)))
     elif kind == _SCHEDULED:
         scheduled.append(change)

@@ -34,8 +34,9 @@ ENDED_AT_ONCE = 16
 MAX_HELD_ANSWERS = 10_000
 """How many answers may wait behind a REPLAY that its client does not read."""
 
-NULL_US, END_US = 40, 5
-"""About what it costs to end a param, telling of it included, and to end a lock or a waiting bundle."""
+NULL_US, END_US, LOOK_US = 40, 5, 100
+"""About what it costs to end a param, telling of it included, to end a lock or a waiting bundle, and to look for params
+whose time is over."""
 
 
 class Committer:
@@ -280,7 +281,7 @@ class Committer:
 
     def expire_before(self, end_us: int) -> None:
         """Ends all params whose time was over at a Unix time in µs, before the relay has any session."""
-        while addresses := self._params.expired(end_us, ENDED_AT_ONCE):
+        while (addresses := self._params.expired(end_us, ENDED_AT_ONCE)) or self._params.is_behind:
             for address in addresses:
                 null = self._decider.null(address)
                 self._write(null)
@@ -309,11 +310,13 @@ class Committer:
             while addresses := self._params.locks.expired(self._clock.now_us(), ENDED_AT_ONCE):
                 about, holder = no_param("", "", "", self._clock.now_us()), self._params.holder
                 yield self._end_all([_lock_release(about, each, holder(each) or "") for each in addresses])
-            while addresses := self._params.expired(self._clock.now_us(), ENDED_AT_ONCE):
+            while True:
+                addresses = self._params.expired(self._clock.now_us(), ENDED_AT_ONCE)
+                is_behind = self._params.is_behind
                 cost_us = self.end_params(addresses)
-                yield 1 + cost_us
-                if not cost_us:
-                    # They are reserved, all of them: they end in a later sweep.
+                yield LOOK_US + cost_us
+                # Where none was ended they are reserved, all of them: they end in a later sweep.
+                if not cost_us and not is_behind:
                     break
         finally:
             self._is_expiring = False

@@ -142,13 +142,13 @@ class Relay:
         self.visibility = Visibility(self.permissions, self.params, clock)
         self.snapshots = Snapshots(self.permissions, self.visibility, self.params, clock)
         self.snapshots.waiting.too_slow = self._end_as_too_slow
-        self.recipients = Recipients(self.subscriptions, fan_out, self.visibility, self.permissions, clock)
+        self.work = Work(clock, report_fault)
+        """What is done in pieces."""
+        self.recipients = Recipients(self.subscriptions, fan_out, self.visibility, self.permissions, clock, self.work)
         self.throttles = self.recipients.throttles
         self.keeping = None if history is None else Keeping(history, self.params, clock)
         """What is kept as history; None for nothing."""
         self.decider = Decider(self.params, self.permissions, self.visibility, self.sessions, self.keeping, clock)
-        self.work = Work(clock, report_fault)
-        """What is done in pieces."""
         self.schedule = Schedule(clock, self.work, self._run_due)
         self.committer = Committer(
             self.params,

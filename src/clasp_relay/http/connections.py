@@ -21,11 +21,15 @@ from twisted.web.http import HTTPChannel
 
 from clasp_relay.access.addresses import address_group
 from clasp_relay.logs import events
+from clasp_relay.net.reading import share_end_s
 
 __all__ = ["HttpConnection", "HttpConnections", "RefusedConnection", "TurnQueue"]
 
 REQUESTS_A_TURN = 8
-"""Connections served in one turn of the event loop: 1 to 2.5 ms."""
+"""Connections served in one turn of the event loop."""
+
+REQUESTS_S = 0.002
+"""How long connections that wait are served in one turn; one is served in any case."""
 
 BYTES_A_TURN = 16 * 1024
 """Bytes of one connection that are split into lines in a turn: the longest header."""
@@ -97,7 +101,10 @@ class TurnQueue:
         self._is_scheduled = False
         self._left = REQUESTS_A_TURN
         self._served.clear()
+        end_s = share_end_s(self._clock, REQUESTS_S)
         for connection in list(islice(self._waiting, REQUESTS_A_TURN)):
+            if self._clock.seconds() >= end_s:
+                break
             # Another one's turn may have ended it.
             if connection in self._waiting:
                 del self._waiting[connection]

@@ -24,6 +24,7 @@ from clasp_relay.http.connections import BODY_TIMEOUT_S
 from clasp_relay.http.cors import Origins, set_cors_headers
 from clasp_relay.http.json_answers import NOT_FOUND, answer, bearer_of, refuse
 from clasp_relay.http.params_api import answer_method
+from clasp_relay.http.web_root import is_known
 from clasp_relay.logs import events
 from clasp_relay.storage.files import StoredFile
 
@@ -264,7 +265,7 @@ class FilesApi(Resource):
             return None
         _set_headers(request, file)
         etag = _etag(file)
-        if _is_known(request, etag):
+        if is_known(request, etag):
             request.setResponseCode(HTTPStatus.NOT_MODIFIED.value)
             return b""
         wanted = request.getHeader(b"if-range")
@@ -353,13 +354,6 @@ def _set_headers(request: IRequest, file: StoredFile) -> None:
 def _etag(file: StoredFile) -> bytes:
     """Returns its id: a file never changes."""
     return f'"{file.id}"'.encode()
-
-
-def _is_known(request: IRequest, etag: bytes) -> bool:
-    """Tells whether the client says that it has the file (RFC 9110 §13.1.2)."""
-    lines = request.requestHeaders.getRawHeaders(b"if-none-match") or []
-    tags = [tag.strip().removeprefix(b"W/") for line in lines for tag in line.split(b",")]
-    return b"*" in tags or etag in tags
 
 
 def _finish(request: Any, body: bytes) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
+from hashlib import sha256
 from http import HTTPStatus
 from importlib import resources
 from pathlib import Path
@@ -30,6 +32,12 @@ _HASHED = re.compile(r"[-.][A-Za-z0-9_-]{8,}\.[a-z0-9]+$")
 _ONE_RANGE = re.compile(rb"bytes=[0-9]{0,18}-[0-9]{0,18}")
 """A Range header that is heeded; any other gets the whole file (RFC 9110 §14.2), since many ranges cost more."""
 
+_HASHED_BYTES = 4 * 1024 * 1024
+"""Longer files are known by their size and time: to hash one would hold up the event loop."""
+
+_MAX_TAGS = 1_000
+"""Of how many files the ETag is kept."""
+
 _NOT_FOUND = b"There is nothing here.\n"
 _TYPES = {**File.contentTypes, ".js": "text/javascript", ".webmanifest": "application/manifest+json"}
 
@@ -38,6 +46,13 @@ def packaged_app() -> Path | None:
     """Returns the folder of the packaged chat; None when the relay was built without it."""
     folder = Path(str(resources.files("clasp_relay") / "web"))
     return folder if (folder / PAGE).is_file() else None
+
+
+def is_known(request: IRequest, etag: bytes) -> bool:
+    """Tells whether a client says that it has what has an ETag (RFC 9110 §13.1.2)."""
+    lines = request.requestHeaders.getRawHeaders(b"if-none-match") or []
+    tags = [tag.strip().removeprefix(b"W/") for line in lines for tag in line.split(b",")]
+    return b"*" in tags or etag in tags
 
 
 def security_headers(connect_to: Iterable[str] = ()) -> dict[bytes, bytes]:
@@ -88,6 +103,8 @@ class WebRoot(Resource):
             raise StartError(f"--web-root: {folder} has no {PAGE}; give the folder of a built app, or none")
         self._folder: Any = FilePath(str(folder))
         self._headers = security_headers()
+        self._tags: dict[tuple[str, int, int], bytes] = {}
+        """By path, time and size."""
 
     def getChild(self, path: bytes, request: IRequest) -> Resource:  # noqa: ARG002, N802 - Twisted's
         """Takes everything that is not put below it by name."""
@@ -105,10 +122,34 @@ class WebRoot(Resource):
             return with_length(request, _NOT_FOUND)
         is_forever = _HASHED.search(path.basename()) is not None
         request.responseHeaders.setRawHeaders(b"Cache-Control", [_FOREVER if is_forever else _ASK_AGAIN])
+        file = _file(request, path)
+        etag = self._etag(file.path)
+        request.responseHeaders.setRawHeaders(b"ETag", [etag])
+        if is_known(request, etag):
+            request.setResponseCode(HTTPStatus.NOT_MODIFIED.value)
+            return b""
+        # Every file of a package may have the same time, that of another version included.
+        request.requestHeaders.removeHeader(b"If-Modified-Since")
         ranges = request.requestHeaders.getRawHeaders(b"Range") or []
-        if len(ranges) != 1 or _ONE_RANGE.fullmatch(ranges[0]) is None:
+        is_whole = len(ranges) != 1 or _ONE_RANGE.fullmatch(ranges[0]) is None
+        if is_whole or request.getHeader(b"if-range") not in (None, etag):
             request.requestHeaders.removeHeader(b"Range")
-        return _file(request, path).render_GET(request)
+        return file.render_GET(request)
+
+    def _etag(self, path: str) -> bytes:
+        """Returns the ETag of a file, by its contents where that takes no time."""
+        found = os.stat(path)
+        key = path, found.st_mtime_ns, found.st_size
+        etag = self._tags.get(key)
+        if etag is None:
+            size = found.st_size
+            text = f"{size:x}-{found.st_mtime_ns:x}"
+            if size <= _HASHED_BYTES:
+                text = sha256(Path(path).read_bytes()).hexdigest()[:32]
+            if len(self._tags) >= _MAX_TAGS:
+                self._tags.clear()
+            etag = self._tags[key] = f'"{text}"'.encode()
+        return etag
 
     def _find(self, names: list[str]) -> Any:
         try:

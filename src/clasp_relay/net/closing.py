@@ -12,11 +12,11 @@ from twisted.internet.interfaces import IDelayedCall
 
 from clasp_relay.errors import CloseCode
 from clasp_relay.logs import events
+from clasp_relay.net.reading import share_end_s
 
 _POLL_S = 0.05
 
-
-TURN_S = 0.005
+ENDS_S = 0.002
 """How long sessions are ended in one turn of the event loop; what else there is to do then has its turn."""
 
 
@@ -57,7 +57,7 @@ class EndQueue:
 
     def _begin_turn(self) -> None:
         self._turn = self._reactor.callLater(0, self._next_turn)
-        self._turn_ends_s = self._reactor.seconds() + TURN_S
+        self._turn_ends_s = share_end_s(self._reactor, ENDS_S)
 
     def _next_turn(self) -> None:
         self._turn = None

@@ -8,9 +8,15 @@ time for connections that wait, one after the other; who begins to wait comes be
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from twisted.internet.interfaces import IReactorTime
+
+TURN_S = 0.006
+"""How long a turn is, as far as what it does can wait: behind that everybody has the least share."""
+
+LEAST_S = 0.0005
+"""The least share of a turn: a piece of work or two. Nobody waits for ever, whatever else there is to do."""
 
 SLICE_S = 0.002
 """How long one connection's messages are handled before it is the others' turn: a hundred usual ones."""
@@ -19,8 +25,23 @@ FRESH_S = 0.002
 """How much of a turn goes to what comes behind the first message of a read, for all connections together."""
 
 REST_S = 0.002
-"""How much of a turn goes to connections that wait. With ``FRESH_S``, the pieces of ``core.work`` and those of
-SNAPSHOTs a turn has 8 ms of work that somebody can ask for at once."""
+"""How much of a turn goes to connections that wait. All such shares together end where the turn should end
+(:func:`share_end_s`)."""
+
+
+def share_end_s(reactor: Any, share_s: float) -> float:
+    """Returns until when work that can go on in a later turn may go on in this one.
+
+    Args:
+        reactor: the reactor. One that does not tell when its turns began gives the whole share.
+        share_s: how much of a turn the work may have at most.
+
+    Returns:
+        a time by ``reactor.seconds``, ``LEAST_S`` ahead at least.
+    """
+    now_s: float = reactor.seconds()
+    turn_end_s: float = getattr(reactor, "turn_end_s", now_s + share_s)
+    return min(now_s + share_s, max(turn_end_s, now_s + LEAST_S))
 
 
 class Reader(Protocol):
@@ -55,7 +76,7 @@ class Reading:
         """Returns until when, by ``now_s``, a connection may handle what came behind its first message."""
         now_s = self.now_s()
         if self._end_s is None:
-            self._end_s = now_s + FRESH_S
+            self._end_s = share_end_s(self._reactor, FRESH_S)
             self._schedule()
         return min(now_s + SLICE_S, self._end_s)
 
@@ -77,7 +98,7 @@ class Reading:
 
     def _next_turn(self) -> None:
         self._is_scheduled = False
-        end_s = self._end_s = self.now_s() + REST_S
+        end_s = self._end_s = share_end_s(self._reactor, REST_S)
         for number in range(len(self._new) + len(self._waiting)):
             # They take turns, so that neither newcomers nor those with much to say wait for ever.
             first, second = (self._waiting, self._new) if number % 2 else (self._new, self._waiting)

@@ -15,6 +15,7 @@ from clasp_relay.logs import events
 from clasp_relay.net.backlog import Batch, Close, Snapshot
 from clasp_relay.net.observer import Counters
 from clasp_relay.net.outbox import Outbox
+from clasp_relay.net.reading import share_end_s
 
 SNAPSHOT_BYTES = 256 * 1024
 """How much of snapshots is encoded in one turn, for all sessions together, as far as ``PUMP_S`` goes."""
@@ -306,7 +307,7 @@ class TurnWriter:
     def _pump(self) -> None:
         queue, self._to_pump = self._to_pump, {}
         left_bytes = SNAPSHOT_BYTES
-        self._pump_end_s = self._reactor.seconds() + PUMP_S
+        self._pump_end_s = share_end_s(self._reactor, PUMP_S)
         served: list[Outbox] = []
         for outbox in queue:
             try:

@@ -23,6 +23,7 @@ from clasp_relay.doors.door import DoorCounts
 from clasp_relay.doors.handed import HandedOutbox
 from clasp_relay.errors import CloseCode, DecodeError, StartError
 from clasp_relay.logs import events
+from clasp_relay.net.reading import share_end_s
 from clasp_relay.net.tls import ServerTls
 from clasp_relay.rules.rule_file import Action, Rule, Rules, load_rules
 from clasp_relay.wire.constants import Signal
@@ -332,7 +333,7 @@ class RuleDoor:
     def _turn(self) -> None:
         """Acts for a while; the rest waits for the next turn."""
         self._turn_call = None
-        end_s = self._reactor.seconds() + TURN_S
+        end_s = share_end_s(self._reactor, TURN_S)
         while self._session is not None and self._reactor.seconds() <= end_s:
             if self._session.is_busy:
                 # What a rule writes waits for a long bundle; what that causes is still to be known as caused by it.

@@ -110,7 +110,8 @@ class _Reader:
         self._known: set[str] = set()
         self._names: dict[str, str] = {}
         """Writers and subjects, each once: the state has few of them, and many params."""
-        self._image = StateImage(params=[], ended=[], expires_us={})
+        self._ended: list[tuple[str, Ended]] = []
+        self._image = StateImage(params=[], ended=self._ended, expires_us={})
         self._left_out = Tally()
         self._postdated = Tally()
 
@@ -193,7 +194,7 @@ class _Reader:
         if ended.when_us > self._now_us:
             self._postdated.add(_shown(address))
             ended = ended._replace(when_us=self._now_us)
-        self._image.ended.append((address, ended))
+        self._ended.append((address, ended))
 
     def _name(self, entry: dict[str, object], key: str) -> str:
         name = _text(entry, key)

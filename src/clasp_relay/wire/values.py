@@ -5,6 +5,7 @@ A value is its type byte followed by its data, exactly as the sender wrote it.
 
 from __future__ import annotations
 
+import re
 import struct
 from typing import Any, TypeAlias
 
@@ -50,6 +51,15 @@ _U16_MAX = 0xFFFF
 _EMPTY: dict[type, bytes] = {list: b"\x0a\x00\x00", tuple: b"\x0a\x00\x00", dict: b"\x0b\x00\x00"}
 _TOO_SHORT = "a value is longer than the bytes that are left"
 
+RUN_ITEMS = 64
+"""How many items of fixed sizes are passed over in one step. A value can have 65,000 of them: one by one that takes
+7 ms."""
+
+_FIXED_ITEM = b"|".join(
+    re.escape(TYPE_BYTES[code]) + b"." * size for code, size in enumerate(FIXED_SIZES) if size != VARIABLE
+)
+_run_at = re.compile(b"(?:%b){%d}" % (_FIXED_ITEM, RUN_ITEMS), re.DOTALL).match
+
 # The types that are not among FIXED_SIZES. A BOOL is the shortest of them.
 _PART_TYPES = bytes((_BOOL, _STRING, _BYTES, _ARRAY, _MAP))
 
@@ -89,6 +99,34 @@ def skip_value(data: bytes, offset: int, value_type: int, max_parts: int = 0) ->
     if end > len(data):
         raise DecodeError(_TOO_SHORT)
     return end
+
+
+def skip_run(data: bytes, offset: int, items: int) -> tuple[int, int]:
+    """Passes over items of fixed sizes (``FIXED_SIZES``), as far as ``RUN_ITEMS`` of them follow each other.
+
+    Args:
+        data: the bytes.
+        offset: where an item's type byte is.
+        items: how many items there are from there on.
+
+    Returns:
+        The offset behind those that were passed over, and how many items are left. It never lies beyond ``data``.
+    """
+    if items < RUN_ITEMS:
+        return offset, items
+    size = FIXED_SIZES[data[offset]]
+    if size >= 0:
+        # All of one type, as numbers mostly are.
+        step = 1 + size
+        end = offset + items * step
+        if end <= len(data) and data[offset:end:step].count(data[offset]) == items:
+            return end, 0
+    while items >= RUN_ITEMS:
+        run = _run_at(data, offset)
+        if run is None:
+            break
+        offset, items = run.end(), items - RUN_ITEMS
+    return offset, items
 
 
 def _skip(data: bytes, offset: int, value_type: int, depth: int) -> int:
@@ -186,10 +224,16 @@ def _skip_items(data: bytes, offset: int, depth: int) -> int:
     # An item takes its type byte at least.
     count = _count(data, offset, 1, depth)
     offset += 2
-    for _ in range(count):
-        value_type = data[offset]
-        size = sizes[value_type]
-        offset = offset + 1 + size if size >= 0 else _skip(data, offset + 1, value_type, depth + 1)
+    while count:
+        if count >= RUN_ITEMS:
+            offset, count = skip_run(data, offset, count)
+        # Some one by one, then it is looked for a run again.
+        some = min(count, RUN_ITEMS)
+        count -= some
+        for _ in range(some):
+            value_type = data[offset]
+            size = sizes[value_type]
+            offset = offset + 1 + size if size >= 0 else _skip(data, offset + 1, value_type, depth + 1)
     return offset
 
 
@@ -262,17 +306,35 @@ def _refused_key(data: bytes, offset: int, value_type: int) -> tuple[int, str]:
     offset += 2
     if value_type < _ARRAY:
         return offset + count, ""
+    if value_type == _ARRAY:
+        return _refused_key_in_items(data, offset, count)
     for _ in range(count):
-        if value_type == _MAP:
-            start = offset + 2
-            offset = start + (data[offset] << 8 | data[offset + 1])
-            if data.startswith(_BOM, start, offset):
-                return offset, "starts with U+FEFF"
-            if data[start:offset] == _PROTO:
-                return offset, "is '__proto__'"
+        start = offset + 2
+        offset = start + (data[offset] << 8 | data[offset + 1])
+        if data.startswith(_BOM, start, offset):
+            return offset, "starts with U+FEFF"
+        if data[start:offset] == _PROTO:
+            return offset, "is '__proto__'"
         offset, problem = _refused_key(data, offset + 1, data[offset])
         if problem:
             return offset, problem
+    return offset, ""
+
+
+def _refused_key_in_items(data: bytes, offset: int, count: int) -> tuple[int, str]:
+    sizes = FIXED_SIZES
+    while count:
+        offset, count = skip_run(data, offset, count)
+        some = min(count, RUN_ITEMS)
+        count -= some
+        for _ in range(some):
+            size = sizes[data[offset]]
+            if size >= 0:
+                offset += 1 + size
+                continue
+            offset, problem = _refused_key(data, offset + 1, data[offset])
+            if problem:
+                return offset, problem
     return offset, ""
 
 

@@ -384,3 +384,39 @@ COMPAT_SIGHTS: list[Sight] = [
     ],
 ]
 """Likewise, in snapshots."""
+
+
+PUBLISHED = ("/messages", "/keyex/mia", "/signal/s-x")
+"""How addresses end at which something is published."""
+
+NAMED = [
+    ("/chat/room/open/messages", "mia", "userId", "mia"),
+    ("/chat/room/open/typing/mia", "mia", "userId", "mia"),
+    ("/chat/room/open/receipts/mia", "mia", "userId", "mia"),
+    ("/chat/room/open/history/page/1", "mia", "userId", "mia"),
+    ("/chat/room/open/video/presence/s-mia", "mia", "userId", "mia"),
+    ("/chat/room/open/video/signal/s-x", "mia", "userId", "mia"),
+    ("/chat/room/open/crypto/keyex/mia", "mia", "fromId", "mia"),
+    ("/chat/room/open/presence/mia", "mia", "account", False),
+    ("/chat/room/open/admin/mia", "carol", "promotedBy", "carol"),
+    ("/chat/room/open/bans/mia", "carol", "bannedBy", "carol"),
+    ("/chat/room/new/meta", "mia", "creatorId", "mia"),
+    ("/chat/room/new/meta", "mia", "creatorName", "mia's name"),
+    ("/chat/room/open/meta", "carol", "creatorName", "carol's name"),
+    ("/chat/registry/rooms/new", "mia", "creatorId", "mia"),
+    ("/chat/registry/rooms/new", "mia", "creatorName", "mia's name"),
+    ("/chat/registry/ns/a/new", "mia", "creatorId", "mia"),
+    ("/chat/registry/ns/a/new", "mia", "creatorName", "mia's name"),
+    ("/chat/registry/ns-meta/new", "mia", "createdBy", "mia"),
+    ("/chat/registry/ns-meta/new", "mia", "creatorName", "mia's name"),
+    ("/chat/user/mia/dms/dm-2", "dora", "fromId", "dora"),
+    ("/chat/user/mia/dms/dm-2", "dora", "fromName", "dora's name"),
+    ("/chat/requests/eve/dora", "dora", "fromId", "dora"),
+    ("/chat/requests/eve/dora", "dora", "fromName", "dora's name"),
+    ("/chat/reports/new", "mia", "userId", "mia"),
+]
+"""Address, writer, a field that states somebody's id or name, and what it says then, under both policies.
+
+That is all of them but a name that its own user writes at an address with its id (a profile, a presence, a typing mark,
+what a message is ``from``), and the names in ``dmUsers``, which the app shows only where it knows none itself.
+"""

@@ -61,6 +61,8 @@ CLASSIC: dict[str, PyValue] = {
 
 MARK = {"field": "role", "value": "x", "publish": True, "when": [{"type": "value_is_map"}]}
 
+COPIED = {"field": "name", "publish": True, "when": [{"type": "value_is_map"}]}
+
 WRITER = {"type": "writer_is_account"}
 
 
@@ -201,7 +203,17 @@ class ReadingTests(SynchronousTestCase):
                 ({"write_rules": [{"path": "/a", "stamp": stamp}]}, error)
                 for stamp, error in (
                     ([{"field": "f"}, {"field": "g"}], "write_rules[0].stamp: may have one entry without when"),
-                    ([{"field": "f"}, MARK], "write_rules[0].stamp: an entry with when needs publish: true"),
+                    ([{**MARK, "value_of": {}}], "write_rules[0].stamp[0].value: is given besides value_of"),
+                    ([{**COPIED, "value_of": {"field": "n"}}], "write_rules[0].stamp[0].value_of.lookup: is missing"),
+                    ([{**COPIED, "value_of": {"lookup": "/a"}}], "write_rules[0].stamp[0].value_of.field: is missing"),
+                    (
+                        [{**COPIED, "value_of": {"lookup": "/{x}", "field": "n"}}],
+                        "write_rules[0].stamp[0].value_of.lookup: {x} is not captured",
+                    ),
+                    (
+                        [{**COPIED, "value_of": {"lookup": "/a", "field": "n", "by": 1}}],
+                        "write_rules[0].stamp[0].value_of.by: is not known here",
+                    ),
                     ([{"field": "role", "publish": True}, MARK], "write_rules[0].stamp: an entry with when must have"),
                     ([{**MARK, "publish": False}], "write_rules[0].stamp[0].publish: must be true"),
                     ([{**MARK, "value": 1}], "write_rules[0].stamp[0].value: must be a string, true or false"),

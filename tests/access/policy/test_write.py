@@ -11,7 +11,7 @@ from clasp_relay.errors import ErrorCode, RequestError, StartError
 from clasp_relay.wire.constants import TTL_ABSOLUTE
 from clasp_relay.wire.messages import NULL
 from clasp_relay.wire.values import PyValue, decode_value, encode_value
-from tests.access.policy.chat_cases import scene
+from tests.access.policy.chat_cases import NAMED, PUBLISHED, scene
 from tests.access.policy.world import World
 
 ALL = ["write:/**", "read:/**"]
@@ -627,6 +627,29 @@ class MarkTests(SynchronousTestCase):
         self.here.put("/meta/r", {"by": "alice"})
         self.assertEqual(self.said("alice", {"type": "delete"}), {"type": "delete", "role": "creator"})
 
+    def test_field_may_be_what_is_stored_elsewhere(self) -> None:
+        """A text; where there is none the sender's own is removed all the same, unless a later entry says something."""
+        named = {"field": "name", "value_of": {"lookup": "/profile/{session}", "field": "name"}, "publish": True}
+        stored = {**named, "value_of": {"lookup": "/say/{room}", "field": "name"}}
+        is_map = {"when": [{"type": "value_is_map"}]}
+        for stamp, before, expected in (
+            ([{**named, **is_map}], "Bob", "Bob"),
+            ([{**named, **is_map}], 7, None),
+            ([{**named, **is_map}], None, None),
+            ([{**named, **is_map}, {**stored, **is_map}], None, "as before"),
+            # A stored stamp may stand beside it.
+            ([{"field": "by"}, {**named, **is_map}], "Bob", "Bob"),
+        ):
+            for sent in ({}, {"name": "Alice"}, {"name": None}):
+                with self.subTest(stamp=stamp, before=before, sent=sent):
+                    here = world({**SAY, "stamp": stamp})
+                    here.put("/say/r", {"name": "as before"}, "alice")
+                    if before is not None:
+                        here.put("/profile/bob", {"name": before}, "bob")
+                    found = here.set("bob", "/say/r", sent)
+                    assert isinstance(found, dict)
+                    self.assertEqual(found.get("name"), expected)
+
     def test_packaged_policies_mark_deletes(self) -> None:
         """The creator's and the admins', in both; a member has no role."""
         for name in ("chat", "chat-compat"):
@@ -638,6 +661,43 @@ class MarkTests(SynchronousTestCase):
                     found = decode_value(value)
                     assert isinstance(found, dict)
                     self.assertEqual((found.get("role"), found["userId"]), (role, by))
+
+    def test_packaged_policies_say_whose_name_stands_in_a_value(self) -> None:
+        """Every field that states somebody's id or name, under both: a client's own word is replaced or refused."""
+        for policy in ("chat", "chat-compat"):
+            for address, by, field, said in NAMED:
+                with self.subTest(policy=policy, address=address, field=field):
+                    here = scene(policy)
+                    here.put(f"/chat/user/{by}/profile", {"name": f"{by}'s name"}, by)
+                    own: dict[str, PyValue] = {"fromId": by, "hash": "h", "roomId": "open"}
+                    is_publish = address.endswith(PUBLISHED)
+                    try:
+                        value = here.asked(by, address, {**own, field: "Mallory"}, is_publish=is_publish).value
+                    except RequestError as refusal:
+                        self.assertEqual(refusal.code, ErrorCode.POLICY)
+                        value = here.asked(by, address, {**own, field: said}, is_publish=is_publish).value
+                    found = decode_value(value)
+                    assert isinstance(found, dict)
+                    self.assertEqual(found.get(field), said)
+
+    def test_packaged_policies_keep_the_name_of_who_made_it(self) -> None:
+        """Where others may write: an admin who renames a room's entry does not become its creator."""
+        for policy in ("chat", "chat-compat"):
+            for address in ("/chat/registry/rooms/open", "/chat/registry/ns/a/b/open"):
+                with self.subTest(policy=policy, address=address):
+                    here = scene(policy)
+                    here.put(address, {"creatorId": "carol", "creatorName": "Carol"}, "carol")
+                    here.put("/chat/user/adam/profile", {"name": "Adam"}, "adam")
+                    found = here.set("adam", address, {"name": "new", "creatorId": "adam", "creatorName": "Carol II"})
+                    expected = {"name": "new", "creatorId": "carol", "creatorName": "Carol"}
+                    self.assertEqual(found, expected)
+
+    def test_packaged_policies_name_nobody_who_has_no_profile(self) -> None:
+        """Then the field is missing, whatever the sender wrote."""
+        for policy in ("chat", "chat-compat"):
+            with self.subTest(policy=policy):
+                found = scene(policy).set("dora", "/chat/user/mia/dms/dm-2", {"fromId": "dora", "fromName": "Alice"})
+                self.assertEqual(found, {"fromId": "dora"})
 
     def test_packaged_policies_name_who_types_reads_and_hands_on(self) -> None:
         """Whatever the map says of itself; another's name is refused, a null still ends it."""

@@ -117,6 +117,20 @@ class GestureTests(SynchronousTestCase):
         self.assertEqual(len(self.world.relay.gestures), 0)
         self.assertFalse(self.world.relay.gestures._sessions)
 
+    def test_few_gestures_are_forgotten_in_one_sweep(self) -> None:
+        """Many may have begun at the same moment; the others go with the next sweeps."""
+        self.patch(gestures, "FORGOTTEN_AT_ONCE", 2)
+        for number in range(5):
+            self.hand.send(gesture(Phase.START, 1, gesture_id=number))
+        for number in range(5):
+            self.hand.send(gesture(Phase.MOVE, 1, gesture_id=number))
+        self.world.clock.clock.advance(400)
+        left = []
+        for _ in range(4):
+            self.world.relay.sweep()
+            left.append(len(self.world.relay.gestures))
+        self.assertEqual(left, [3, 1, 0, 0])
+
     def test_disconnect_drops_what_is_pending(self) -> None:
         """No call stays due for a session that has gone."""
         self.do((Phase.MOVE, 1), (Phase.MOVE, 2))

@@ -58,7 +58,7 @@ class WaitingSnapshotTests(WaitingSnapshotCase):
         frames = self.ask("/**")
         self.assertEqual(rule.judged, [])
         taken = list(frames)
-        self.assertEqual(taken.count(NOT_YET), 5)
+        self.assertEqual(taken.count(NOT_YET), 6)
         self.assertEqual(len(taken) - taken.count(NOT_YET), 2)
         self.assertEqual(self.take(iter(taken)), [(f"/room/{number}", number) for number in range(1500)])
 
@@ -227,8 +227,14 @@ class WaitingHelloTests(WaitingSnapshotCase):
 
     def test_turn_is_shorter_where_rules_have_to_be_found(self) -> None:
         """Finding one costs more than judging by one that is known."""
-        self.patch(snapshots, "JUDGED_AT_ONCE", 4)
-        self.patch(snapshots, "PIECE_COST", 24)
+        for name, number in (
+            ("JUDGED_AT_ONCE", 4),
+            ("FEW", 4),
+            ("PIECE_COST", 24),
+            ("FIND_COST", 2),
+            ("JUDGE_COST", 0),
+        ):
+            self.patch(snapshots, name, number)
         self.guard.rules["/many/"] = Rule(lambda *_: Verdict(FULL))
         for number in range(48):
             self.write(f"/many/{number}", number)
@@ -238,3 +244,12 @@ class WaitingHelloTests(WaitingSnapshotCase):
                 self.world.relay.visibility._places.clear()
             turns.append(list(self.ask("/many/**")).count(NOT_YET))
         self.assertEqual(turns, [2, 6])
+
+    def test_turn_is_shorter_where_answers_have_to_be_found(self) -> None:
+        """A policy takes a hundred times as long to ask as its memory; few are judged then in one turn."""
+        for number in range(64):
+            self.guard.rules[f"/many/{number}/"] = Rule(lambda *_: Verdict(FULL))
+            self.write(f"/many/{number}/x", number)
+        turns = [list(self.ask("/many/**")).count(NOT_YET) for _ in range(2)]
+        self.assertGreaterEqual(turns[0], 64 * snapshots.JUDGE_COST // snapshots.PIECE_COST // 2)
+        self.assertLessEqual(turns[1], 1)

@@ -6,6 +6,8 @@ import struct
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.core.fanout import throttles as throttle
+from clasp_relay.core.session.account import Kept
+from clasp_relay.core.work import TURN_US
 from clasp_relay.wire.constants import ALL_TYPES, Phase, Signal
 from clasp_relay.wire.messages import NULL, Publish, Set, Subscribe, Unsubscribe
 from tests.core.world import Client, World, heard, revisions, value
@@ -336,6 +338,83 @@ class LifeTests(ThrottleCase):
         self.assertEqual(self.values(), [2, 4])
         self.write(5, address="/a/x")
         self.assertEqual(self.values(), [5])
+
+
+class InPiecesTests(ThrottleCase):
+    """What takes long is done in several turns."""
+
+    MANY = 300
+
+    def hold(self) -> None:
+        """Has a value held back at each of many addresses."""
+        self.subscribe(max_rate=1)
+        for number in range(self.MANY):
+            self.write(1, 2, address=f"/a/{number}")
+        self.assertEqual(len(self.values()), self.MANY)
+
+    def one_turn(self, seconds: float = 0.0) -> list[tuple[str, object]]:
+        """Returns what the reader hears in one turn, some time later."""
+        self.world.clock.clock.rightNow += seconds
+        self.world.one_turn()
+        return heard(self.reader.hear())
+
+    def settle(self) -> list[tuple[str, object]]:
+        """Returns what the reader hears until nothing is left to be done."""
+        self.world.settle()
+        return heard(self.reader.hear())
+
+    def test_what_is_due_at_one_instant_goes_out_in_several_turns(self) -> None:
+        """Each once, and what has become old meanwhile not at all."""
+        self.hold()
+        first = self.one_turn(1)
+        self.assertLess(len(first), self.MANY // 3)
+        last = f"/a/{self.MANY - 1}"
+        self.write(3, address=last)
+        found = [*first, *self.settle()]
+        self.assertEqual(len(found), self.MANY)
+        self.assertEqual({told for _, told in found}, {2, 3})
+        self.assertEqual([told for where, told in found if where == last], [3])
+        self.assertEqual(self.settle(), [])
+
+    def test_value_that_is_held_anew_waits_for_its_time(self) -> None:
+        """Though the one before it was due and had not had its turn."""
+        self.hold()
+        self.one_turn(1)
+        last = f"/a/{self.MANY - 1}"
+        self.write(3, 4, address=last)
+        self.assertEqual([told for where, told in self.settle() if where == last], [3])
+        self.assertEqual(self.wait(1), [4])
+
+    def test_session_with_many_addresses_starts_anew_at_all_of_them(self) -> None:
+        """With its next subscription, whatever that matches: to compare it with all of them would take long."""
+        self.hold()
+        self.reader.send(Subscribe(2, "/b"))
+        now = heard(self.reader.hear())
+        self.assertLess(len(now), self.MANY // 3)
+        last = f"/a/{self.MANY - 1}"
+        self.write(3, address=last)
+        found = [*now, *self.settle()]
+        self.assertEqual(len(found), self.MANY)
+        self.assertEqual([told for where, told in found if where == last], [3], "nothing older follows")
+        self.reader.send(Unsubscribe(1))
+        self.assertEqual(self.world.relay.accounts.bytes[Kept.THROTTLES], 0)
+
+    def test_much_that_is_held_is_dropped_in_several_turns(self) -> None:
+        """None of it is sent any more, though its time comes meanwhile."""
+        self.patch(throttle, "FORGET_US", TURN_US)
+        for leaves in (False, True):
+            with self.subTest(leaves=leaves):
+                self.setUp()
+                self.hold()
+                if leaves:
+                    self.reader.leave()
+                else:
+                    self.reader.send(Unsubscribe(1))
+                self.assertTrue(self.world.relay.work)
+                self.assertEqual(self.one_turn(1), [])
+                self.assertEqual(self.settle(), [])
+                self.world.one_turn()
+                self.assertEqual((self.pending(), self.world.relay.accounts.bytes[Kept.THROTTLES]), (0, 0))
 
 
 class ManyReadersTests(SynchronousTestCase):

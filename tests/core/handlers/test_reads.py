@@ -285,6 +285,7 @@ class SignalsTests(SynchronousTestCase):
     def test_query_of_many_gives_others_their_turn(self) -> None:
         """Its RESULTs are made while they are taken, with a pause every so many definitions."""
         self.patch(reads, "JUDGED_AT_ONCE", 10)
+        self.patch(reads, "FIND_COST", 0)
         self.client.send(announce(*(f"/a/{number}" for number in range(35))))
         self.client.hear()
         waiting: list[tuple[object, Iterator[bytes]]] = []

@@ -11,6 +11,7 @@ from clasp_relay.core.relay import RelayOptions
 from clasp_relay.core.session.account import SHARED_FACTOR, Accounts, Kept
 from clasp_relay.core.session.schedule import BUNDLE_BYTES, MEMBER_BYTES
 from clasp_relay.core.session.sessions import NODE_BYTES, SUBSCRIPTION_BYTES
+from clasp_relay.core.work import TURN_US
 from clasp_relay.errors import ErrorCode, RequestError
 from clasp_relay.wire.constants import ALL_TYPES, Phase, Signal
 from clasp_relay.wire.messages import Ack, Bundle, Error, Publish, Set, Subscribe, Unsubscribe
@@ -128,14 +129,28 @@ class SessionMemoryTests(SynchronousTestCase):
         self.reader.leave()
         self.assertEqual(self.kept(Kept.THROTTLES), 0)
 
-    def test_few_addresses_start_anew_for_one_message(self) -> None:
-        """The others do with the messages after it."""
-        self.patch(throttles, "EVICTED_AT_ONCE", 0)
-        self.reader.send(Subscribe(1, "/**", ALL_TYPES, 1))
-        for text in ("first", "x" * 12_000):
-            self.writer.send(Set("/a", value(text)))
-        self.assertEqual(len(self.reader.hear()), 1)
-        self.assertGreater(self.kept(Kept.THROTTLES), 12_000)
+    def test_few_addresses_start_anew_in_one_turn(self) -> None:
+        """The others do in the turns after it, and with the session's end nothing is left to be done."""
+        self.patch(throttles, "RELEASE_US", TURN_US)
+        for leaves in (False, True):
+            with self.subTest(leaves=leaves):
+                self.setUp()
+                self.reader.send(Subscribe(1, "/**", ALL_TYPES, 1))
+                for number in range(3):
+                    for text in ("first", "second"):
+                        self.writer.send(Set(f"/{number}", value(text)))
+                for text in ("first", "x" * 9_500):
+                    self.writer.send(Set("/large", value(text)))
+                sent = [("/0", "second")]
+                self.assertEqual(heard(self.reader.hear())[4:], sent)
+                if leaves:
+                    self.reader.leave()
+                self.world.settle()
+                self.assertFalse(self.world.relay.throttles._crowded)
+                if leaves:
+                    self.assertEqual(self.kept(Kept.THROTTLES), 0)
+                else:
+                    self.assertEqual([where for where, _ in heard(self.reader.hear())], ["/1", "/2", "/large"])
 
     def test_value_that_fits_nowhere_is_not_held(self) -> None:
         """It is sent at once."""

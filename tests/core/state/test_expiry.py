@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.core.state.expiry import Expiry
+from clasp_relay.core.state.expiry import LOOKED_AT_ONCE, SLOT_US, Expiry
 
 _ADDRESS = st.sampled_from(("/a", "/b", "/c", "/d"))
 _STEP = st.one_of(
@@ -79,9 +79,34 @@ class ExpiryTests(SynchronousTestCase):
             expiry.set(f"/{number}", 1_000_000)
             expiry.discard(f"/{number}")
             expiry.set("/always", 1_000_000 - number)
-        self.assertLessEqual(len(expiry._heap), 70)
-        self.assertLessEqual(len(expiry._queued_us), 70)
+            expiry.set("/now and then", SLOT_US * (2_000 - number))
+        self.assertLessEqual(len(expiry._slots), 70)
+        self.assertLessEqual(len(expiry._slot_of), 2)
+        self.assertLessEqual(len(expiry._at), 2)
         self.assertEqual(expiry.due(1_000_000, 100), ["/always"])
+
+    def test_few_are_looked_at_in_one_call(self) -> None:
+        """Thousands may have been set anew since their first time was noted; what is due behind them comes later."""
+        expiry = Expiry()
+        for number in range(3 * LOOKED_AT_ONCE):
+            expiry.set(f"/{number}", 1)
+            expiry.set(f"/{number}", 10 * SLOT_US)
+        expiry.set("/due", 2)
+        calls = []
+        for _ in range(5):
+            calls.append((expiry.due(5 * SLOT_US, 100), expiry.is_behind))
+        nothing: list[str] = []
+        self.assertEqual(calls, [(nothing, True)] * 3 + [(["/due"], False)] * 2)
+
+    def test_slot_of_this_moment_is_not_looked_at_again_and_again(self) -> None:
+        """What ends within it is late by a slot at most."""
+        expiry = Expiry()
+        for number in range(LOOKED_AT_ONCE):
+            expiry.set(f"/{number}", 20)
+        expiry.set("/due", 10)
+        self.assertEqual((expiry.due(10, 100), expiry.is_behind), ([], False))
+        self.assertEqual(len(expiry.due(SLOT_US, 1_000)), LOOKED_AT_ONCE)
+        self.assertTrue(expiry.is_behind)
 
     @given(st.lists(_STEP, max_size=60))
     def test_table_agrees_with_a_plain_dict(self, steps: list[tuple[str, str, int]]) -> None:

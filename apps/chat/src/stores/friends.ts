@@ -76,6 +76,8 @@ export const useFriendsStore = defineStore('friends', () => {
       return
     }
     known.set(place.friendId, { name: friend.name, color: friend.avatarColor, addedAt: friend.addedAt })
+    for (const room of rooms.directMessages)
+      if (room.peerId === place.friendId && friend.name) rooms.keep(room.id, { peerName: friend.name })
     asked.delete(place.friendId)
   }
 
@@ -247,6 +249,7 @@ export const useFriendsStore = defineStore('friends', () => {
     return roomId
   }
 
+  runtime.friendName = (userId) => known.get(userId)?.name ?? ''
   runtime.on('begin', () => {
     older.clear()
     askedLoaded = askedBefore().then(

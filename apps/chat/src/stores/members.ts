@@ -386,6 +386,7 @@ export const useMembersStore = defineStore('members', () => {
     nameOf,
     idMark,
     presentIds: (roomId: RoomId): readonly UserId[] => [...of(roomId).present.keys()],
+    isPresent: (roomId: RoomId, userId: UserId) => of(roomId).present.has(userId),
     isPresentAnywhere: (userId: UserId) => [...people.values()].some((room) => room.present.has(userId)),
   }
 })

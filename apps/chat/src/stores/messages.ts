@@ -239,7 +239,7 @@ export const useMessagesStore = defineStore('messages', () => {
       reactions.set(roomId, withReaction(reactions.get(roomId) ?? new Map(), place, value))
     } else if (place.kind === 'receipt') receipts.hear(roomId, place.userId, update.value)
     else if (place.kind === 'presence') {
-      if (place.userId !== me() && members.presentIds(roomId).includes(place.userId)) catchUp.saw(roomId, place.userId)
+      if (place.userId !== me() && members.isPresent(roomId, place.userId)) catchUp.saw(roomId, place.userId)
     } else if (place.kind === 'historyCall') {
       const call = shapes.parseHistoryCall(update.value)
       if (call) history.hearCall(roomId, call)
@@ -357,7 +357,9 @@ export const useMessagesStore = defineStore('messages', () => {
       return [{ event, at: atMs, dated: true, via: 'live', sharedBy: null, moderator, encrypted: false }]
     })
     const room = await live.room()
-    count(await inOrder(roomId, () => log.append(roomId, room, arrivals)))
+    // The newest one first, since that is what is on screen.
+    const shown = await inOrder(roomId, () => log.append(roomId, room, arrivals.reverse()))
+    count(shown.reverse())
     if ((await storage().unfinished(roomId, 'closed')).length > 0) await live.tell({ type: 'unreadable' })
   }
 

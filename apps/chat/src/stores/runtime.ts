@@ -83,6 +83,8 @@ export class Runtime extends Emitter<RuntimeEvents> {
   self: Self = { userId: '', name: '', color: '#6b7280', status: 'online' }
   token: string | null = null
   renewToken: () => Promise<boolean> = () => Promise.resolve(false)
+  /** As a friend was called when they became one; '': not a friend. Set by the friends' store. */
+  friendName: (userId: string) => string = () => ''
   private openStorage: UserStorage | null = null
   private ownIdentity: Identity | null = null
   private stops: (() => void)[] = []

@@ -1,4 +1,4 @@
-/** Many people in a room, as far as others see them, through one connection that may write everything. */
+/** Many people in a room, as far as others see them, through a few connections that may write everything. */
 import { readFile } from 'node:fs/promises'
 import { WebSocket } from 'ws'
 import { systemClock } from '@/protocol/clock'
@@ -10,6 +10,8 @@ const PATIENCE_MS = 60_000
 const BEAT_MS = 10_000
 /** A beat is spread over so many steps. */
 const STEPS = 50
+/** A connection sends no faster than a relay takes what a person sends. */
+const PEOPLE_PER_CONNECTION = 200
 
 export const connect = (url: string): SocketLike => new WebSocket(url, 'clasp') as unknown as SocketLike
 
@@ -18,7 +20,7 @@ export class Crowd {
   private step = 0
 
   private constructor(
-    private readonly connection: Connection,
+    private readonly connections: readonly Connection[],
     private readonly roomId: string,
     private readonly size: number,
   ) {}
@@ -26,19 +28,22 @@ export class Crowd {
   /** Resolves when all of them are there. */
   static async enter(relay: Relay, roomId: string, size: number): Promise<Crowd> {
     const token = (await readFile(relay.tokenFile, 'utf8')).trim()
-    const connection = new Connection({
-      url: relay.socket,
-      makeSocket: connect,
-      clock: systemClock,
-      random: Math.random,
-      name: () => 'Crowd',
-      token: () => token,
-      renewToken: () => Promise.resolve(false),
-    })
-    connection.start()
+    const dial = (): Connection =>
+      new Connection({
+        url: relay.socket,
+        makeSocket: connect,
+        clock: systemClock,
+        random: Math.random,
+        name: () => 'Crowd',
+        token: () => token,
+        renewToken: () => Promise.resolve(false),
+      })
+    const connections = Array.from({ length: Math.ceil(size / PEOPLE_PER_CONNECTION) }, dial)
+    for (const connection of connections) connection.start()
     const until = Date.now() + PATIENCE_MS
-    while (!connection.online && Date.now() < until) await new Promise((resolve) => setTimeout(resolve, 50))
-    const crowd = new Crowd(connection, roomId, size)
+    while (connections.some(({ online }) => !online) && Date.now() < until)
+      await new Promise((resolve) => setTimeout(resolve, 50))
+    const crowd = new Crowd(connections, roomId, size)
     await crowd.beat()
     return crowd
   }
@@ -46,7 +51,9 @@ export class Crowd {
   private say(number: number): Promise<unknown> {
     const name = String(number).padStart(3, '0')
     const value = { name: `Guest ${name}`, avatarColor: '#336699', joinedAt: 1, status: 'online' }
-    return this.connection.set(`/chat/room/${this.roomId}/presence/crowd-${name}`, value)
+    const connection = this.connections[number % this.connections.length]
+    if (!connection) return Promise.resolve()
+    return connection.set(`/chat/room/${this.roomId}/presence/crowd-${name}`, value)
   }
 
   /** A heartbeat of everybody. */
@@ -65,6 +72,6 @@ export class Crowd {
 
   leave(): void {
     if (this.timer) clearInterval(this.timer)
-    this.connection.stop()
+    for (const connection of this.connections) connection.stop()
   }
 }

@@ -163,7 +163,7 @@ describe('rooms and people', () => {
     await ada.dialog('Profile').getByRole('button', { name: 'Request sent' }).waitFor()
     await ada.page.keyboard.press('Escape')
     await bob.button('Friends').click()
-    await bob.button('Accept: Ada').click()
+    await bob.dialog('Friends').getByRole('button', { name: 'Accept: Ada' }).click()
     await bob.button('Message: Ada').click()
     await bob.isIn('Ada')
     await bob.say('Just you and me')

@@ -184,6 +184,20 @@ describe('a stranger', () => {
   })
 })
 
+describe('the name of a friend', () => {
+  it('stays what it was, whatever a conversation says', async () => {
+    await befriend()
+    const roomId = 'dm-x'
+    const dmUsers = { [alice.userId]: 'The boss', [bob.userId]: 'Bob' }
+    world.relay.put(`/chat/room/${roomId}/meta`, { name: 'The boss', type: 'dm', isPublic: false, dmUsers })
+    const call = { fromId: alice.userId, fromName: 'The boss', roomId, timestamp: world.clock.now() + 1 }
+    world.relay.put(`/chat/user/${bob.userId}/dms/${roomId}`, call)
+    await world.pass(500)
+    expect(bob.rooms.byId[roomId]).toMatchObject({ name: 'Alice', peerId: alice.userId })
+    expect(bob.notifications.notices.at(-1)).toMatchObject({ params: { name: 'Alice' } })
+  })
+})
+
 describe('somebody who is blocked', () => {
   it('is a friend no more, and gets no request, conversation or notice through', async () => {
     await befriend()

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from clasp_relay.access.policy.checks import Check
-from clasp_relay.access.policy.document import Document, VisibilityEntry
+from clasp_relay.access.policy.document import Document, StoredText, VisibilityEntry
 from clasp_relay.access.policy.history import ROLE, TYPE
 from clasp_relay.access.policy.language.captures import Path, PathTable
 from clasp_relay.core.rights.port import CatchUp
@@ -110,7 +110,10 @@ class KeysRead:
         for rule in document.write_rules:
             if rule.stamp is not None:
                 note(rule.path, (rule.stamp.field,))
-            note(rule.path, (mark.field for mark in rule.marks))
+            for mark in rule.marks:
+                note(rule.path, (mark.field,))
+                if isinstance(mark.value, StoredText):
+                    note(mark.value.lookup.reversed(rule.path), (mark.value.field,))
         for transform in document.transforms:
             note(transform.path, map(str.encode, transform.fields))
         for entry in document.history:

@@ -69,18 +69,35 @@ class Stamp:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredText:
+    """The text in a field of a stored map, such as the name in somebody's profile.
+
+    Args:
+        lookup: where it is stored.
+        field: the key, UTF-8.
+    """
+
+    lookup: Template
+    field: bytes
+
+    def describe(self, words: tuple[str, ...]) -> str:
+        """Returns what it is, for people."""
+        return f"{self.field.decode()!r} of {self.lookup.expand(words)}"
+
+
+@dataclass(frozen=True, slots=True)
 class Mark:
     """A stamp with ``when``: a field of each single SET and PUBLISH that the relay alone sets.
 
     Args:
         field: the key, UTF-8. Where no mark of this field holds, the sender's own field is removed.
-        value: its value: text with captures, true or false.
+        value: its value: text with captures, true or false; or what is stored somewhere.
         when: the checks that must hold.
         words: texts that a value must contain for ``when`` to hold; a quick test that saves the checks.
     """
 
     field: bytes
-    value: Scalar
+    value: Scalar | StoredText
     when: tuple[Check, ...]
     words: tuple[bytes, ...]
 
@@ -312,8 +329,6 @@ def _stamps(keys: Keys, names: tuple[str, ...]) -> tuple[Stamp | None, tuple[Mar
     marks = tuple(_mark(entry, names) for entry in entries if entry.has("when"))
     if len(stamps) > 1:
         keys.fail("stamp", "may have one entry without when")
-    if marks and stamps and not stamps[0].publish:
-        keys.fail("stamp", "an entry with when needs publish: true in the entry without it")
     if stamps and any(mark.field == stamps[0].field for mark in marks):
         keys.fail("stamp", "an entry with when must have a field of its own")
     return (stamps[0] if stamps else None), marks
@@ -331,7 +346,14 @@ def _mark(keys: Keys, names: tuple[str, ...]) -> Mark:
     return mark
 
 
-def _mark_value(keys: Keys, names: tuple[str, ...]) -> Scalar:
+def _mark_value(keys: Keys, names: tuple[str, ...]) -> Scalar | StoredText:
+    if keys.taken_if_given("value_of"):
+        if keys.has("value"):
+            keys.fail("value", "is given besides value_of; give one of them")
+        of = keys.below("value_of")
+        stored = StoredText(_template(of, "lookup", names), of.text("field").encode())
+        of.done()
+        return stored
     raw = keys.raw("value")
     if isinstance(raw, bool):
         return Scalar(None, encode_value(raw))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from clasp_relay.access.policy.checks import Check
-from clasp_relay.access.policy.document import VisibilityEntry, WriteRule, will_pattern
+from clasp_relay.access.policy.document import Mark, StoredText, VisibilityEntry, WriteRule, will_pattern
 from clasp_relay.access.policy.language.captures import Captured
 from clasp_relay.access.policy.language.question import NO_SESSION_IDS, Question, SessionIds
 from clasp_relay.access.policy.policy import Policy
@@ -197,14 +197,19 @@ def _scope_line(scopes: tuple[str, ...], actions: tuple[str, ...], address: str,
     return f"scope: none of {', '.join(actions)} holds {address if pattern is None else pattern.text}"
 
 
+def _marked_as(mark: Mark, question: Question) -> str:
+    if isinstance(mark.value, StoredText):
+        return mark.value.describe(question.words)
+    said = mark.value.expand(question.words)
+    return said if mark.value.template is None else repr(said)
+
+
 def _rule_lines(rule: WriteRule, question: Question) -> list[str]:
     lines = [f"rule: write_rules[{rule.number}] {rule.path.text}"]
     if rule.stamp is not None:
         lines.append(f"  stamps {rule.stamp.field.decode()!r}")
     for mark in rule.marks:
-        said = mark.value.expand(question.words)
-        shown = said if mark.value.template is None else repr(said)
-        lines.append(f"  stamps {mark.field.decode()!r} as {shown}, when:")
+        lines.append(f"  stamps {mark.field.decode()!r} as {_marked_as(mark, question)}, when:")
         lines += _check_lines(mark.when, question, "    ")
     if rule.within is not None:
         lines.append(f"  at most {rule.within.describe()}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 from clasp_relay.access.policy.checks import Check, any_refusal, holds_all, holds_any
-from clasp_relay.access.policy.document import Bounds, Document, FailureLimit, Mark, Stamp, WriteRule
+from clasp_relay.access.policy.document import Bounds, Document, FailureLimit, Mark, Stamp, StoredText, WriteRule
 from clasp_relay.access.policy.language.captures import Captured, PathTable, Template
 from clasp_relay.access.policy.language.maps import (
     add_field,
@@ -353,8 +353,8 @@ def _marked(rule: WriteRule, write: WriteRequest, question: Question) -> Value:
     for mark in rule.marks:
         if not mark.may_hold(write.value) or found.get(mark.field) is not None:
             continue
-        holds = holds_all(mark.when, question)
-        found[mark.field] = _mark_value(mark, write, question) if holds else None
+        # What a mark finds is there for all that it may say, a name that is not stored included.
+        found[mark.field] = _mark_value(mark, write, question) if holds_all(mark.when, question) else None
     value = redact(write.value, [field.decode() for field in found])
     for field, marked in found.items():
         if marked is not None:
@@ -362,7 +362,10 @@ def _marked(rule: WriteRule, write: WriteRequest, question: Question) -> Value:
     return value
 
 
-def _mark_value(mark: Mark, write: WriteRequest, question: Question) -> Value:
+def _mark_value(mark: Mark, write: WriteRequest, question: Question) -> Value | None:
+    if isinstance(mark.value, StoredText):
+        stored = question.field(question.at(mark.value.lookup), mark.value.field)
+        return None if text_of(stored) is None else stored
     template = mark.value.template
     return mark.value.value if template is None else encode_text(_expanded(template, write, question))
 

@@ -26,6 +26,9 @@ FORGET_US = 300_000_000
 MAX_OPEN = 1_000
 """How many gestures one session may have open; the one that moved longest ago is forgotten."""
 
+FORGOTTEN_AT_ONCE = 500
+"""How many gestures are forgotten in one sweep: a millisecond of work. Many can have begun at the same time."""
+
 GESTURE_BYTES = 300
 """What it takes to remember a gesture, beside its address."""
 
@@ -82,13 +85,17 @@ class Gestures:
             self._remove(session, key)
 
     def sweep(self) -> None:
-        """Forgets the gestures that nobody ended."""
+        """Forgets the gestures that nobody ended, a bounded number of them."""
         limit_us = self._clock.now_us() - FORGET_US
+        left = FORGOTTEN_AT_ONCE
         for session, gestures in list(self._sessions.items()):
             while gestures:
                 key, gesture = next(iter(gestures.items()))
                 if gesture.moved_us > limit_us:
                     break
+                if not left:
+                    return
+                left -= 1
                 self._remove(session, key)
 
     def _move(self, session: Session, message: Publish) -> None:

@@ -14,6 +14,7 @@ from clasp_relay.core.rights.memory import Answer, Reads
 from clasp_relay.core.rights.port import FULL, HiddenKeys, Permissions, VisibilityRule
 from clasp_relay.core.rights.visibility import Visibility
 from clasp_relay.core.session.sessions import Session, Subscription
+from clasp_relay.core.work import Work
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.constants import Phase, Signal
 from clasp_relay.wire.messages import Publish, Set
@@ -47,6 +48,7 @@ class Recipients:
         visibility: who sees what.
         permissions: what leaves out the keys that somebody may not see.
         clock: when is now.
+        work: does in pieces what takes long.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Recipients:
         visibility: Visibility,
         permissions: Permissions,
         clock: Clock,
+        work: Work,
     ) -> None:
         self._table = table
         self._fan_out = fan_out
@@ -66,7 +69,7 @@ class Recipients:
         self._is_open = permissions.is_open
         self._clock = clock
         self._audiences: WeakValueDictionary[frozenset[Outbox], Audience] = WeakValueDictionary()
-        self.throttles = Throttles(clock, self._view_now)
+        self.throttles = Throttles(clock, work, self._view_now)
         """What maxRate and epsilon hold back."""
         self.sent = [0] * len(Signal)
         """Messages that were sent on, by their signal, each counted once however many got it."""

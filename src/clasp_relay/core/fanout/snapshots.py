@@ -17,8 +17,9 @@ from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.constants import MAX_SNAPSHOT_PARAMS
 from clasp_relay.wire.messages import SnapshotParam
 
-JUDGED_AT_ONCE = 64
-"""How many params are judged before it is asked whether that was enough for a turn."""
+JUDGED_AT_ONCE, FEW = 64, 8
+"""How many params are judged before it is asked whether that was enough for a turn: few where answers have to be
+found."""
 
 PIECE_COST = 512
 """How many params are judged in one piece where it is known what decides about them: half a millisecond of work."""
@@ -26,8 +27,8 @@ PIECE_COST = 512
 SEARCHED_AT_ONCE = 256
 """How much is looked for what matches, in the same units, before that is judged."""
 
-FIND_COST = 2
-"""The cost of a param whose rule has to be found first, in the same units."""
+FIND_COST, JUDGE_COST = 32, 96
+"""The cost of finding the rule of a param, and of an answer that is not remembered, in the same units."""
 
 SOME_BYTES = 48 * 1024
 """How many bytes of values are gone through at once: what was begun is kept in memory until it was taken."""
@@ -157,14 +158,25 @@ class Snapshots:
         """
         visibility = self._visibility
         piece: list[Param] = []
-        cost, found = 0, visibility.found
+        cost, found = 0, visibility.cost(FIND_COST, JUDGE_COST)
+        at_once = FEW
         for some, looked_at_cost in params:
-            piece += visibility.show(self._current(session, some, pattern), session, pattern)
             cost += looked_at_cost
-            if cost + FIND_COST * (visibility.found - found) >= PIECE_COST or _is_full(piece):
-                yield piece
-                yield None
-                piece, cost, found = [], 0, visibility.found
+            start, is_over = 0, False
+            # Where nothing matches it was looked for that all the same.
+            while not is_over:
+                few = some[start : start + at_once]
+                start += at_once
+                is_over = start >= len(some)
+                piece += visibility.show(self._current(session, few, pattern), session, pattern)
+                before, found = found, visibility.cost(FIND_COST, JUDGE_COST)
+                cost += found - before
+                at_once = FEW if found != before else JUDGED_AT_ONCE
+                if cost >= PIECE_COST or _is_full(piece):
+                    yield piece
+                    yield None
+                    # Others were answered meanwhile.
+                    piece, cost, found = [], 0, visibility.cost(FIND_COST, JUDGE_COST)
         yield piece
 
     def _current(self, session: Session, some: Sequence[Entry], pattern: Pattern | None) -> list[Param]:

@@ -2,7 +2,8 @@
 
 What was sent last is kept per session, signal and address, not per subscription: the client applies a
 value to all of them. What is held back is kept as a message and encoded when it goes out, as its session may see it
-then.
+then. What one message leaves held for hundreds of sessions is due at one instant, so it goes out in pieces
+(``core.work``).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from clasp_relay.core.ports import Clock, Frame, Timer
 from clasp_relay.core.records import text_bytes
 from clasp_relay.core.session.account import Kept
 from clasp_relay.core.session.sessions import Session, Subscription
+from clasp_relay.core.work import Pieces, Work
 from clasp_relay.wire.constants import Signal, ValueType
 from clasp_relay.wire.messages import Publish, Set, Value
 from clasp_relay.wire.values import decode_value
@@ -29,10 +31,27 @@ THROTTLE_BYTES = 350
 HELD_BYTES = 1_100
 """What it takes to hold a message back, beside its texts and its value: a timer, most of all."""
 
-EVICTED_AT_ONCE = 100
-"""How many addresses start anew for one message, at most, while too much is kept for a session."""
+LOOKED_AT_ONCE = 256
+"""With how many addresses a new subscription is compared in one step. A session with more starts anew at all of
+them."""
+
+FORGOTTEN_AT_ONCE, FORGET_US = 64, 4
+"""How many addresses are forgotten in one piece, and about what it costs to forget one."""
+
+RELEASE_US = 50
+"""About what it costs to send what was held back."""
 
 _NUMERIC = frozenset({ValueType.I8, ValueType.I16, ValueType.I32, ValueType.I64, ValueType.F32, ValueType.F64})
+
+
+class _Fired:
+    """The timer of what is due and waits for its piece of work."""
+
+    def cancel(self) -> None:
+        """Has no call to forget."""
+
+
+_FIRED = _Fired()
 
 
 ViewNow: TypeAlias = Callable[[Session, tuple[Subscription, ...], Set | Publish], Frame | None]
@@ -64,13 +83,17 @@ class Throttles:
 
     Args:
         clock: when is now, and who calls later.
+        work: does in pieces what takes long.
         view_now: encodes what was held back.
     """
 
-    def __init__(self, clock: Clock, view_now: ViewNow) -> None:
+    def __init__(self, clock: Clock, work: Work, view_now: ViewNow) -> None:
         self._clock = clock
+        self._work = work
         self._view_now = view_now
         self._sessions: dict[Session, _Table] = {}
+        self._crowded: set[Session] = set()
+        """Sessions for which too much is kept, as long as that is being put right."""
         self.sent = 0
         """Frames that were sent, at once or later."""
         self.replaced = 0
@@ -111,11 +134,12 @@ class Throttles:
         if throttle.timer is None or due_us < throttle.due_us:
             _cancel(session, throttle)
             throttle.due_us = due_us
-            throttle.timer = self._clock.call_later((due_us - now_us) / 1e6, lambda: self._release(session, throttle))
+            throttle.timer = self._clock.call_later((due_us - now_us) / 1e6, lambda: self._is_due(session, throttle))
         throttle.held_number, throttle.held_for = number, subscriptions
         _hold(session, throttle, message)
-        if session.account.is_over:
-            self._make_room(session)
+        if session.account.is_over and session not in self._crowded:
+            self._crowded.add(session)
+            self._work.add((Throttles, session), self._make_room(session))
 
     def begin(self, session: Session, subscription: Subscription) -> None:
         """Sends at once what is held where a new subscription matches, and starts anew there.
@@ -125,6 +149,10 @@ class Throttles:
         """
         throttles = self._sessions.get(session)
         if throttles is None:
+            return
+        if len(throttles) > LOOKED_AT_ONCE:
+            del self._sessions[session]
+            self._work.add((Throttles, session), self._flush_all(session, throttles))
             return
         for key in list(throttles):
             signal, address = key
@@ -159,9 +187,14 @@ class Throttles:
     def forget(self, session: Session) -> None:
         """Drops all that is held for a session."""
         throttles = self._sessions.pop(session, None)
-        if throttles is not None:
-            for key in list(throttles):
-                _cancel(session, _pop(session, throttles, key))
+        if throttles is None:
+            return
+        pieces = _forget_all(session, throttles)
+        if len(throttles) > FORGOTTEN_AT_ONCE:
+            self._work.add((Throttles, session), pieces)
+        else:
+            for _ in pieces:
+                """A few are no work."""
 
     def _throttle(self, session: Session, key: tuple[Signal, str]) -> _Throttle:
         throttles = self._sessions.setdefault(session, OrderedDict())
@@ -174,13 +207,40 @@ class Throttles:
         throttles.move_to_end(key)
         return throttle
 
-    def _make_room(self, session: Session) -> None:
+    def _make_room(self, session: Session) -> Pieces:
         """Lets go of what was heard of longest ago: what is held of it is sent now."""
-        throttles = self._sessions[session]
-        for _ in range(EVICTED_AT_ONCE):
-            if not throttles or not session.account.is_over:
-                return
-            self._evict(session, throttles)
+        try:
+            while session.account.is_over and (throttles := self._sessions.get(session)):
+                self._evict(session, throttles)
+                yield RELEASE_US
+        finally:
+            self._crowded.discard(session)
+
+    def _flush_all(self, session: Session, throttles: _Table) -> Pieces:
+        """Sends what is held in a table that counts no longer, but nothing that is older than what came since."""
+        while throttles:
+            for _ in range(min(len(throttles), FORGOTTEN_AT_ONCE)):
+                key, throttle = throttles.popitem(last=False)
+                session.account.add(Kept.THROTTLES, -_key_bytes(key))
+                if throttle.timer is None:
+                    continue
+                if key in self._sessions.get(session, ()):
+                    _cancel(session, throttle)
+                else:
+                    self._flush(session, throttle)
+                    yield RELEASE_US
+            yield FORGOTTEN_AT_ONCE * FORGET_US
+
+    def _is_due(self, session: Session, throttle: _Throttle) -> None:
+        """Has what is held sent, in a turn that has room for it."""
+        throttle.timer = _FIRED
+        self._work.add((Throttles, session), self._release_due(session, throttle))
+
+    def _release_due(self, session: Session, throttle: _Throttle) -> Pieces:
+        # Something newer may have taken its place meanwhile, which is due later.
+        if throttle.timer is not None and throttle.due_us <= self._clock.now_us():
+            self._release(session, throttle)
+            yield RELEASE_US
 
     def _evict(self, session: Session, throttles: _Table) -> None:
         oldest = next(iter(throttles))
@@ -205,6 +265,14 @@ class Throttles:
         throttle.number = number
         self.sent += 1
         session.outbox.send(frame)
+
+
+def _forget_all(session: Session, throttles: _Table) -> Pieces:
+    """Drops what is held in a table that counts no longer."""
+    while throttles:
+        for _ in range(min(len(throttles), FORGOTTEN_AT_ONCE)):
+            _cancel(session, _pop(session, throttles, next(iter(throttles))))
+        yield FORGOTTEN_AT_ONCE * FORGET_US
 
 
 def _cancel(session: Session, throttle: _Throttle) -> None:

@@ -18,8 +18,9 @@ from clasp_relay.wire.messages import Announce, Get, Query, Replay, SignalDefini
 MAX_SUBSCRIPTIONS = 1_000
 """How many one session may have."""
 
-JUDGED_AT_ONCE = 128
-"""How many announced signals a QUERY judges in one piece: about half a millisecond of work."""
+JUDGED_AT_ONCE, FIND_COST, JUDGE_COST = 128, 8, 24
+"""How many announced signals a QUERY judges in one piece, about half a millisecond of work; and for how many it counts
+to find the rule of one, or an answer that is not remembered."""
 
 
 ANNOUNCED_AT_ONCE = 32
@@ -146,13 +147,15 @@ def query(relay: Relay, session: Session, message: Query, _qos: int) -> None:
 def _results(relay: Relay, session: Session, pattern: Pattern) -> Iterator[bytes]:
     """Yields the RESULTs of a QUERY, and ``NOT_YET`` where others should have their turn."""
     found: list[SignalDefinition] = []
-    judged = size_bytes = 0
+    size_bytes = 0
     is_owed = True
+    visibility = relay.visibility
+    cost, found_cost = 0, visibility.cost(FIND_COST, JUDGE_COST)
     for definition in relay.signals.match(pattern, relay.clock.now_us()):
         if definition is None:
             yield NOT_YET
             continue
-        if relay.visibility.is_shown(session, definition.address, pattern):
+        if visibility.is_shown(session, definition.address, pattern):
             # Without what no RESULT has, so that little is kept until it is taken.
             address, datatype, access = definition.address, definition.datatype, definition.access
             found.append(SignalDefinition(address, definition.signal, datatype, access))
@@ -160,8 +163,11 @@ def _results(relay: Relay, session: Session, pattern: Pattern) -> Iterator[bytes
         if size_bytes >= RESULT_BYTES or len(found) >= RESULT_DEFINITIONS:
             yield from session.codec.result(found)
             found, size_bytes, is_owed = [], 0, False
-        judged += 1
-        if judged % JUDGED_AT_ONCE == 0:
+        before, found_cost = found_cost, visibility.cost(FIND_COST, JUDGE_COST)
+        cost += 1 + found_cost - before
+        if cost >= JUDGED_AT_ONCE:
+            cost = 0
             yield NOT_YET
+            found_cost = visibility.cost(FIND_COST, JUDGE_COST)
     if found or is_owed:
         yield from session.codec.result(found)

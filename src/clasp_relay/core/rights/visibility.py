@@ -55,6 +55,10 @@ class Visibility:
         self.found = 0
         """How often it was found what decides about an address."""
 
+    def cost(self, find_cost: int, judge_cost: int) -> int:
+        """Returns what was worked since the start, for each rule that was found and each question that was answered."""
+        return find_cost * self.found + judge_cost * self._memory.missed
+
     def place(self, address: str) -> Place:
         """Returns what the permissions say about an address."""
         place = self._places.get(address)

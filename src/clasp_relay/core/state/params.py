@@ -375,9 +375,14 @@ class Params:
 
         Args:
             now_us: Unix µs.
-            at_most: how many; the others come next time.
+            at_most: how many; the others come next time, and also where there are fewer while ``is_behind``.
         """
         return self._expiry.due(now_us, at_most)
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the last call of ``expired`` did not come to look at all whose time may be over."""
+        return self._expiry.is_behind
 
     def ends_us(self, address: str) -> int | None:
         """Returns when the param at an address ends by itself, in Unix µs; None for never."""

@@ -11,6 +11,7 @@ from clasp_relay.access.policy.language.maps import (
     get_field,
     holds,
     may_repeat,
+    names_in,
     redact,
     repeated_key,
     same,
@@ -143,6 +144,21 @@ class LookingTests(SynchronousTestCase):
             with self.subTest(value=value):
                 self.assertIs(holds(encode_value(value), b"a"), found)
         self.assertFalse(holds(None, b"a"))
+
+    def test_items_of_long_lists_are_found(self) -> None:
+        """Behind numbers and nulls without end, which hold nobody up."""
+        for items in ([None] * 60_000, [None, 1] * 6_000, [*[1] * 70, {"a": 1}, True, *[None] * 200]):
+            with self.subTest(items=items[:4]):
+                value = encode_value([*items, "ann", *items[:100], "\ufeffbob"])
+                self.assertEqual([holds(value, word) for word in (b"ann", b"bob", b"an", b"carol")], [1, 1, 0, 0])
+                self.assertEqual(names_in(value), {"ann", "bob"})
+                self.assertFalse(holds(encode_value([*items, {"ann": 1}]), b"ann"), "no item, but a key of one")
+
+    def test_large_values_are_the_same_by_their_bytes(self) -> None:
+        """To decode two of them would take long; small ones are compared by what they mean."""
+        for size, expected in ((10, True), (5_000, False)):
+            one, other = (encode_value([*[None] * size, number]) for number in (1, 1.0))
+            self.assertEqual((same(one, other), same(one, one)), (expected, True))
 
     def test_text_of_is_text_only(self) -> None:
         """None for the rest."""

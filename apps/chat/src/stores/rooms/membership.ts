@@ -41,9 +41,11 @@ export function makeMembership(
     const { stored } = state(entry.roomId)
     // A conversation that was left reopens only for a newer inbox entry.
     if (stored.joined || entry.timestamp <= stored.lastReadMs) return
-    keep(entry.roomId, { peerName: entry.fromName, lastActivityMs: entry.timestamp })
+    // Whoever writes may call themselves as they like; a friend is called as before.
+    const name = runtime.friendName(entry.fromId) || entry.fromName
+    keep(entry.roomId, { peerName: name, lastActivityMs: entry.timestamp })
     enter(entry.roomId)
-    const params = { name: entry.fromName }
+    const params = { name }
     if (kind === 'set')
       notifications.notify({ kind: 'info', key: 'notices.directMessage', params, roomId: entry.roomId })
   }

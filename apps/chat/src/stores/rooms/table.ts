@@ -78,7 +78,8 @@ export function makeTable(runtime: Runtime) {
     const entry = listed ?? grouped?.entry ?? null
     const isDm = (meta !== null && meta.dmUsers !== null) || stored.id.startsWith('dm-')
     const peerId = peerOf(meta)
-    const peerName = (peerId !== null && meta?.dmUsers?.[peerId]) || stored.peerName
+    // What the meta says is the word of whoever made the room.
+    const peerName = stored.peerName || (peerId !== null && meta?.dmUsers?.[peerId]) || ''
     return {
       id: stored.id,
       type: isDm ? 'dm' : (meta?.type ?? entry?.type ?? 'text'),

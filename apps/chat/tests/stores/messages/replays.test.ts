@@ -1,5 +1,6 @@
 /** What a relay has kept of a room, while somebody was away. */
 import { beforeEach, describe, expect, it } from 'vitest'
+import { MessageStorage } from '@/storage/messages'
 import type { Tester } from '../../support/person'
 import { World } from '../world'
 
@@ -56,6 +57,23 @@ describe('somebody who was away', () => {
     expect(back.messages.unreadSince(roomId)).toBeNull()
     back.rooms.activate(roomId)
     expect(back.messages.unreadSince(roomId)).not.toBeNull()
+  })
+
+  it('sees the newest of it before the others are stored, in their order afterwards', async () => {
+    const comeBack = await away()
+    const said = Array.from({ length: 20 }, (_, at) => `${at}`)
+    for (const text of said) await world.done(alice.messages.send(roomId, { text }), 200)
+    const stored: string[] = []
+    const { record } = MessageStorage.prototype
+    MessageStorage.prototype.record = function (...args) {
+      stored.push(...args[1].rows.map((row) => row.text))
+      return record.apply(this, args)
+    }
+    const back = await comeBack()
+    MessageStorage.prototype.record = record
+    expect(stored[0]).toBe('19')
+    expect(texts(back)).toEqual(['seen by both', ...said])
+    expect(back.rooms.byId[roomId]!.unread).toBe(20)
   })
 
   it('asks no member where the relay has kept all of it', async () => {
