@@ -488,6 +488,20 @@ class FailoverTests(SynchronousTestCase):
         self.assertIsNotNone(client.outbox.closed)
         self.assertEqual(revisions(self.first.join().ask(put("/l", 2), 1)), [2])
 
+    def test_a_relay_that_comes_back_with_more_keeps_nobody_from_deciding(self) -> None:
+        """Whoever follows reads from the log what it lacks, and decides; the other one then joins."""
+        writer = self.decider.join()
+        self.first.engine.is_paused = True
+        writer.ask(put("/a", 1), 1)
+        self.decider.kill()
+        self.second.kill()
+        back = self.decider.again()
+        self.first.engine.is_paused = False
+        self.cluster.advance(10)
+        self.assertIs(self.cluster.decider, self.first)
+        self.assertIs(back.node.role, Role.FOLLOWER)
+        self.assertEqual(revisions(back.join().ask(put("/a", 2), 1)), [2])
+
     def test_hand_over_is_quick_and_loses_nothing(self) -> None:
         """The next decider does not wait for silence."""
         writer = self.first.join()

@@ -956,16 +956,16 @@ class Node:
             self._read_gap()
             return
         late_s = STANDBY_S if self._options.is_standby else 0.0
-        if now_s - self._decider_s > SILENCE_S + late_s + self._spread_s() and not self._is_outdone():
+        if now_s - self._decider_s > SILENCE_S + late_s + self._spread_s() and not self._is_outdone(by_joined=True):
             self._claim()
 
     def _spread_s(self) -> float:
         return digest_of(self._following.link.encode())[0] / 256 * SPREAD_S
 
-    def _is_outdone(self) -> bool:
-        """Tells whether another relay that could decide has more of the log."""
+    def _is_outdone(self, *, by_joined: bool = False) -> bool:
+        """Tells whether another relay has more of the log: any that is there, or one that follows and could decide."""
         mine = self._my_beat().seq
-        return any(beat.seq > mine for beat in self._living_peers())
+        return any(beat.seq > mine for beat in self._living_peers() if beat.is_joined or not by_joined)
 
     def _read_gap(self) -> None:
         """Reads from the log what did not come over the bus."""
@@ -1056,8 +1056,8 @@ class Node:
         payload = self._ring.get(last + 1)
         if payload is None:
             self._fatal(
-                f"the stream {self._options.cluster} has lost its batches from {last + 1} on, and this relay has them "
-                "no longer: delete the stream, and start this relay first and the others with an empty data-dir"
+                f"the stream {self._options.cluster} has lost its batches from {last + 1} on, and this relay does not keep "
+                "them in memory any more: start it again, and it goes on from its journal"
             )
             return
 
