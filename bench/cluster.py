@@ -1,9 +1,9 @@
 """Measures a cluster of two relays, side by side with one relay: latency, fan-out, ingest, fail-over, and their costs.
 
 Everything runs on this machine: with two cores the first relay has one core, and the second relay, nats-server and the
-load generator share the other one. So throughput is said twice: as measured, and as the CPU time that each process
-needs for a message, which is what a core of its own would allow. ``--costs FILE`` writes those for
-``bench.cluster_plan``.
+load generator share the other one; for latency the generator has one alone. So throughput is said twice: as measured,
+and as the CPU time that each process needs for a message, which is what a core of its own would allow. ``--costs FILE``
+writes those for ``bench.cluster_plan``.
 
 Run: ``python -m bench.cluster [--only latency,fan-out,ingest,fail-over,costs,off] [--rounds 5] [--seconds 2]
 [--costs FILE] [--before CHECKOUT]``
@@ -66,9 +66,10 @@ class Engine:
     Args:
         folder: for their files.
         count: one, or three for a quorum.
+        core: where they run.
     """
 
-    def __init__(self, folder: Path, count: int) -> None:
+    def __init__(self, folder: Path, count: int, core: int | None) -> None:
         program = catalogue.nats_program()
         ports, routes = [free_port() for _ in range(count)], [free_port() for _ in range(count)]
         self.url = ",".join(f"nats://127.0.0.1:{port}" for port in ports)
@@ -80,7 +81,7 @@ class Engine:
             text = _ENGINE.format(number=number, port=port, folder=own / "store")
             config = own / "nats.conf"
             config.write_text(text + (_QUORUM.format(route=route, routes=listed) if count > 1 else ""), "ascii")
-            with (own / "log").open("wb") as log, machine.on_core(machine.cores()[1]):
+            with (own / "log").open("wb") as log, machine.on_core(core):
                 self.processes.append(
                     subprocess.Popen([program, "-c", config], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
                 )
@@ -144,14 +145,20 @@ class Measured:
 
 
 @contextmanager
-def fleet(relays: int = 2, servers: int = 1) -> Iterator[Fleet]:
+def fleet(relays: int = 2, servers: int = 1, *, is_apart: bool = True) -> Iterator[Fleet]:
     """Runs a cluster while the block runs.
+
+    Args:
+        relays: how many.
+        servers: how many nats-servers.
+        is_apart: whether all but the first relay have the generator's core; else that is the generator's alone, which
+            at a given rate never rests.
 
     Raises:
         ServerError: it does not start.
     """
     with tempfile.TemporaryDirectory(prefix="clasp-bench-") as folder, ExitStack() as stack:
-        engine = Engine(Path(folder), servers)
+        engine = Engine(Path(folder), servers, machine.cores()[1 if is_apart else 0])
         stack.callback(engine.close)
         started: list[Server] = []
         for number in range(relays):
@@ -160,7 +167,7 @@ def fleet(relays: int = 2, servers: int = 1) -> Iterator[Fleet]:
             options = ("--cluster", engine.url, "--relay-name", f"bench-{number}", "--health-port", str(health))
             server = stack.enter_context(running(with_options(catalogue.relay(), name, *JOURNAL, *options)))
             _wait_until_ready(health, "decider" if number == 0 else "follower")
-            if number:
+            if number and is_apart:
                 move(server.process.pid, machine.cores()[1])
             started.append(server)
         yield Fleet(started, engine)
@@ -204,7 +211,7 @@ def latency(pace: Pace) -> None:
         found: dict[str, list[dict[str, float]]] = {}
         with ExitStack() as stack:
             server = stack.enter_context(alone())
-            both = stack.enter_context(fleet(servers=servers))
+            both = stack.enter_context(fleet(servers=servers, is_apart=False))
             decider, follower = (relay.port for relay in both.relays)
             for _ in range(pace.rounds):
                 found.setdefault("one relay", []).append(generator.run(server, LATENCY, pace.seconds).latency_ms)
