@@ -4,7 +4,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.core.records import Change, ChangeKind, Param, decode_change, encode_change, is_about, no_param
+from clasp_relay.core.records import (
+    Change,
+    ChangeKind,
+    Ended,
+    EndedSequence,
+    Param,
+    decode_change,
+    encode_change,
+    is_about,
+    no_param,
+)
 from clasp_relay.core.state.params import ParamLimits, Params
 from clasp_relay.errors import DecodeError
 from clasp_relay.wire.constants import Signal
@@ -189,3 +199,14 @@ class EncodingTests(SynchronousTestCase):
             with self.subTest(expected=expected, data=data):
                 error = self.assertRaises(DecodeError, decode_change, data)
                 self.assertIn(expected, error.message)
+
+
+class EndedTests(SynchronousTestCase):
+    def test_addresses_and_records_are_pairs(self) -> None:
+        """A sequence as any other, though no pair is made before it is asked for."""
+        pairs = [(f"/{number}", Ended(number, 0)) for number in range(3)]
+        ended = EndedSequence([address for address, _ in pairs], [record for _, record in pairs])
+        self.assertEqual((list(ended), len(ended), ended[1], ended[-1]), (pairs, 3, pairs[1], pairs[2]))
+        self.assertEqual((ended[1:], ended == pairs, pairs == ended), (pairs[1:], True, True))
+        self.assertEqual((ended == pairs[:2], ended == 7), (False, False))
+        self.assertRaises(TypeError, hash, ended)
