@@ -198,29 +198,28 @@ def alone() -> Iterator[Server]:
 
 
 def latency(pace: Pace) -> None:
-    """How long a SET takes to a subscriber: at one relay, at a follower with one nats-server, with three."""
-    found: dict[str, list[dict[str, float]]] = {}
-    with ExitStack() as stack:
-        server = stack.enter_context(alone())
-        fleets = {count: stack.enter_context(fleet(servers=count)) for count in (1, 3)}
-        for _ in range(pace.rounds):
-            result = generator.run(server, LATENCY, pace.seconds)
-            found.setdefault("one relay", []).append(result.latency_ms)
-            for count, each in fleets.items():
-                decider, follower = (relay.port for relay in each.relays)
+    """How long a SET takes to a subscriber: at one relay, and in clusters with one nats-server and with three."""
+    print("1,000 SET/s to one subscriber")
+    for servers in (1, 3):
+        found: dict[str, list[dict[str, float]]] = {}
+        with ExitStack() as stack:
+            server = stack.enter_context(alone())
+            both = stack.enter_context(fleet(servers=servers))
+            decider, follower = (relay.port for relay in both.relays)
+            for _ in range(pace.rounds):
+                found.setdefault("one relay", []).append(generator.run(server, LATENCY, pace.seconds).latency_ms)
                 for where, to, port in (
                     ("writer at the decider, subscriber at the follower", 0, follower),
                     ("writer and subscriber at the follower", 1, follower),
                     ("writer and subscriber at the decider", 0, decider),
                 ):
-                    measured = each.measure(replace(LATENCY, subscriber_ports=(port,)), pace.seconds, to)
-                    found.setdefault(f"R{count}, {where}", []).append(measured.found.latency_ms)
-    print("1,000 SET/s to one subscriber")
-    base = found["one relay"]
-    for name, results in found.items():
-        p50, p99 = (statistics.median(each[what] for each in results) for what in ("p50", "p99"))
-        more = statistics.median(each["p50"] - first["p50"] for each, first in zip(results, base, strict=True))
-        print(f"  {name:56} p50 {p50:7.2f} ms (+{more:.2f})  p99 {p99:7.2f} ms", flush=True)
+                    measured = both.measure(replace(LATENCY, subscriber_ports=(port,)), pace.seconds, to)
+                    found.setdefault(f"R{servers}, {where}", []).append(measured.found.latency_ms)
+        for name, results in found.items():
+            p50, p99 = (statistics.median(each[what] for each in results) for what in ("p50", "p99"))
+            pairs = zip(results, found["one relay"], strict=True)
+            more = statistics.median(each["p50"] - first["p50"] for each, first in pairs)
+            print(f"  {name:56} p50 {p50:7.2f} ms (+{more:.2f})  p99 {p99:7.2f} ms", flush=True)
 
 
 def fan_out(pace: Pace) -> None:
