@@ -129,8 +129,9 @@ class EngineTests(SynchronousTestCase):
     def test_wrong_credentials_make_no_sense_to_try_again(self) -> None:
         """One line says so, without the password."""
         self.nats.start()
-        self.start(self.engine(f"nats://clasp:wrong@{self.nats.servers[0].place}"))
+        engine = self.start(self.engine(f"nats://clasp:wrong@{self.nats.servers[0].place}"))
         self.loop.until(lambda: bool(self.fatal))
+        self.stop(engine)  # at once, while its thread is ending by itself
         self.assertEqual(
             self.fatal, [f"nats://{self.nats.servers[0].place}: NATS refuses the credentials; see --cluster-creds"]
         )

@@ -86,6 +86,8 @@ class NatsEngine:
         self._tasks: set[asyncio.Task[None]] = set()
         self._was_connected = False
         self._is_stopping = False
+        self._has_ended = False
+        self._when_ended: Callable[[], None] = _nobody
         self._is_finding = False
         self._failures: str = ""
 
@@ -105,10 +107,11 @@ class NatsEngine:
     def stop(self, done: Callable[[], None]) -> None:
         """See ``Engine``."""
         self._is_stopping = True
-        thread = self._thread
-        if thread is None or not thread.is_alive():
+        if self._thread is None or self._has_ended:
             done()
             return
+        # The thread may be ending by itself; whatever ends it tells so.
+        self._when_ended = done
 
         async def close() -> None:
             try:
@@ -116,7 +119,6 @@ class NatsEngine:
                     await asyncio.wait_for(self._client.flush(), 1)
             except (NatsError, TimeoutError, OSError):
                 """What waits is lost; others read it from the log."""
-            self._tell(done)
             raise asyncio.CancelledError
 
         self._do(close)
@@ -209,6 +211,10 @@ class NatsEngine:
             self.is_connected = is_connected
             self._when_connected(is_connected)
 
+    def _ended(self) -> None:
+        self._has_ended = True
+        self._when_ended()
+
     # The thread's part
 
     def _tell(self, call: Callable[[], None]) -> None:
@@ -228,6 +234,8 @@ class NatsEngine:
         except Exception as error:
             events.CLUSTER_FAULT.failure()
             self._tell(partial(self._when_fatal, f"the engine's thread has ended: {cause_text(error)}"))
+        finally:
+            self._tell(self._ended)
 
     async def _main(self) -> None:
         self._wake = asyncio.Event()
@@ -445,3 +453,7 @@ def _without_secret(url: str) -> str:
 
 def _ignore(_what: object) -> None:
     """Nobody is told."""
+
+
+def _nobody() -> None:
+    """Nobody waits."""
