@@ -43,6 +43,11 @@ class RelayReactor(EPollReactor):
     _late: tuple[int, ...] = ()
     """Descriptors that were ready in the last turn and were not handled."""
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether something was ready in this turn that is handled in the next one."""
+        return bool(self._late)
+
     def doPoll(self, timeout: float | None) -> None:  # noqa: N802
         """Waits for events and handles them.
 

@@ -20,6 +20,9 @@ from clasp_relay.net.reading import share_end_s
 SNAPSHOT_BYTES = 256 * 1024
 """How much of snapshots is encoded in one turn, for all sessions together, as far as ``PUMP_S`` goes."""
 
+MAX_DELAY_S = 0.03
+"""How long what is to be written waits at most, while there is more to read than a turn has time for."""
+
 PUMP_S = 0.002
 """How long snapshots are worked for in one turn, for all sessions together; the piece at work then comes on top."""
 
@@ -130,6 +133,8 @@ class TurnWriter:
         self._dirty: list[Outbox] = []
         self._to_pump: dict[Outbox, None] = {}
         self._pump_end_s = 0.0
+        self._behind_since_s = 0.0
+        """Since when what is to be written waits for what is to be read; 0 where it does not."""
         self.runs: list[Run] = []
         """Runs that are not handed to their sessions yet, in the order in which a session gets those that it is in;
         read by the outboxes."""
@@ -234,7 +239,21 @@ class TurnWriter:
 
     def _schedule(self) -> None:
         self._is_scheduled = True
-        self._reactor.callLater(0, self.flush)
+        self._reactor.callLater(0, self._flush_in_time)
+
+    def _flush_in_time(self) -> None:
+        """Flushes once all that was ready to be read has been, so that everybody gets it in one piece, or before long.
+
+        Where a thousand sessions say something at once, a write for each turn's share of it costs four times as much.
+        """
+        if getattr(self._reactor, "is_behind", False):
+            now_s = self._reactor.seconds()
+            self._behind_since_s = self._behind_since_s or now_s
+            if now_s - self._behind_since_s < MAX_DELAY_S:
+                self._schedule()
+                return
+        self._behind_since_s = 0.0
+        self.flush()
 
     def _new_run(self, audience: Audience) -> Run:
         if not self._is_scheduled:
