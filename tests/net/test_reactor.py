@@ -102,6 +102,7 @@ class ReactorTests(SynchronousTestCase):
         now_s = 0.0
         order: list[int] = []
         self.patch(reactor, "monotonic", lambda: now_s)
+        self.patch(reactor, "thread_time", lambda: now_s)
         readers = [self.reader() for _ in range(5)]
 
         def read(number: int) -> Callable[[], None]:
@@ -119,6 +120,7 @@ class ReactorTests(SynchronousTestCase):
             began = len(order)
             self.reactor.doIteration(0)
             self.assertEqual(len(order) - began, 2)
+            self.assertTrue(self.reactor.is_behind)
         self.assertEqual(sorted(order[:5]), [0, 1, 2, 3, 4])
         self.assertGreaterEqual(min(map(order.count, range(5))), 5)
 
@@ -126,6 +128,7 @@ class ReactorTests(SynchronousTestCase):
         """Its descriptor may be another one's by then."""
         now_s = 0.0
         self.patch(reactor, "monotonic", lambda: now_s)
+        self.patch(reactor, "thread_time", lambda: now_s)
         readers = [self.reader() for _ in range(3)]
 
         def take() -> None:
@@ -142,6 +145,7 @@ class ReactorTests(SynchronousTestCase):
         first.fill()
         self.reactor.doIteration(0)
         self.assertEqual([reader.got for reader in (first, *left)], [[b"x", b"x"], [], []])
+        self.assertFalse(self.reactor.is_behind)
 
     def test_shares_of_a_turn_end_where_the_turn_should_end(self) -> None:
         """However many there are; but each is long enough for a piece of work."""

@@ -16,7 +16,7 @@ from clasp_relay.errors import CloseCode
 from clasp_relay.net.backlog import NOT_YET_BYTES, Batch, Close, Snapshot
 from clasp_relay.net.frames import CODEC, wire_bytes
 from clasp_relay.net.outbox import Outbox
-from clasp_relay.net.turn import PUMP_S, RUN_BYTES, SNAPSHOT_BYTES, SNAPSHOT_SHARE_BYTES, Run, TurnWriter
+from clasp_relay.net.turn import MAX_DELAY_S, PUMP_S, RUN_BYTES, SNAPSHOT_BYTES, SNAPSHOT_SHARE_BYTES, Run, TurnWriter
 from clasp_relay.wire.constants import Signal
 from clasp_relay.wire.messages import Result, SignalDefinition
 from tests.core.world import one_turn
@@ -93,6 +93,26 @@ class TurnWriterTests(SynchronousTestCase):
         bench.outboxes[1].send(keep(b"b"))
         bench.turn()
         self.assertEqual([bench.got(0), bench.got(1)], [[b"a"], [b"b"]])
+
+    def test_writer_waits_while_there_is_more_to_read(self) -> None:
+        """But not for long: what others say meanwhile goes out with it, in one write."""
+        bench = Bench(1)
+        audience = Audience(CODEC, tuple(bench.outboxes))
+        for is_behind_for_s in (0.5 * MAX_DELAY_S, 2 * MAX_DELAY_S):
+            began, had, waited_s = bench.pipes[0].writes, len(bench.got(0)), 0.0
+            vars(bench.reactor)["is_behind"] = True
+            for number in range(100):
+                bench.writer.fan_out(audience, keep(b"%d" % number))
+                bench.turn()
+                if bench.pipes[0].writes != began:
+                    break
+                bench.reactor.rightNow += MAX_DELAY_S / 8
+                waited_s += MAX_DELAY_S / 8
+                vars(bench.reactor)["is_behind"] = waited_s < is_behind_for_s
+            self.assertEqual(bench.pipes[0].writes, began + 1)
+            self.assertGreaterEqual(waited_s, min(is_behind_for_s, MAX_DELAY_S))
+            self.assertLessEqual(waited_s, MAX_DELAY_S)
+            self.assertEqual(len(bench.got(0)) - had, number + 1)
 
     def test_writer_schedules_nothing_for_nobody(self) -> None:
         """A message without an audience costs no turn."""

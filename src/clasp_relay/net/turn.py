@@ -133,8 +133,8 @@ class TurnWriter:
         self._dirty: list[Outbox] = []
         self._to_pump: dict[Outbox, None] = {}
         self._pump_end_s = 0.0
-        self._behind_since_s = 0.0
-        """Since when what is to be written waits for what is to be read; 0 where it does not."""
+        self._behind_since_s: float | None = None
+        """Since when what is to be written waits for what is to be read."""
         self.runs: list[Run] = []
         """Runs that are not handed to their sessions yet, in the order in which a session gets those that it is in;
         read by the outboxes."""
@@ -248,11 +248,12 @@ class TurnWriter:
         """
         if getattr(self._reactor, "is_behind", False):
             now_s = self._reactor.seconds()
-            self._behind_since_s = self._behind_since_s or now_s
+            if self._behind_since_s is None:
+                self._behind_since_s = now_s
             if now_s - self._behind_since_s < MAX_DELAY_S:
                 self._schedule()
                 return
-        self._behind_since_s = 0.0
+        self._behind_since_s = None
         self.flush()
 
     def _new_run(self, audience: Audience) -> Run:
