@@ -15,7 +15,8 @@ from clasp_relay.cluster.deciding import BatchLog, DecidersClock, Deciding, Judg
 from clasp_relay.cluster.engine import NatsEngine
 from clasp_relay.cluster.following import Following
 from clasp_relay.cluster.ledger import Ledger
-from clasp_relay.cluster.node import Node, NodeOptions, Position, Role, position_of
+from clasp_relay.cluster.membership import NodeOptions, Position, Role, position_of
+from clasp_relay.cluster.node import Node
 from clasp_relay.core.handlers import HANDLERS
 from clasp_relay.core.ports import Clock, FanOut, Log, Timer
 from clasp_relay.core.records import Change

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.cluster.deciding import BatchLog, DecidersClock, Deciding, NoFanOut, Row, deciders_handlers
 from clasp_relay.cluster.following import Following
 from clasp_relay.cluster.ledger import Ledger
-from clasp_relay.cluster.node import Node, NodeOptions, Position, Role
+from clasp_relay.cluster.membership import NodeOptions, Position, Role
+from clasp_relay.cluster.node import Node
 from clasp_relay.cluster.ports import Appended, Bounds, Outcome
 from clasp_relay.core.handlers import HANDLERS
 from clasp_relay.core.ports import Timer
@@ -19,10 +21,15 @@ from clasp_relay.core.session.sessions import Session
 from clasp_relay.storage.journal.journal_file import RECORDED_KINDS
 from clasp_relay.wire.codec import encode
 from clasp_relay.wire.frame import encode_frame
-from clasp_relay.wire.messages import Hello, Message, Snapshot, Welcome
-from tests.core.world import CODEC, START_US, MemoryFanOut, MemoryOutbox
+from clasp_relay.wire.messages import Hello, Message, Set, Snapshot, Welcome
+from tests.core.world import CODEC, START_US, MemoryFanOut, MemoryOutbox, value
 
 STEP_S = 0.05
+
+
+def put(address: str, obj: object, **more: object) -> Set:
+    """Returns a SET."""
+    return Set(address, value(obj), **more)  # type: ignore[arg-type]
 
 
 class Bus:
@@ -146,12 +153,12 @@ class MemoryJournal:
         """See ``Log.check``."""
 
     def append_judged(self, entries: Sequence[Row]) -> None:
-        """See ``node.Journal``."""
+        """See ``membership.Journal``."""
         self.rows += [change for change, *_ in entries]
         self.appended_seq += len(entries)
 
     def when_recorded(self, call: Callable[[], None]) -> None:
-        """See ``node.Journal``."""
+        """See ``membership.Journal``."""
         self._waiting.append(call)
         if not self.is_slow:
             self.clock.callLater(0, self.sync)
@@ -169,18 +176,18 @@ class MemoryJournal:
             call()
 
     def find_position(self, number: int, call: Callable[[Change | None], None]) -> None:
-        """See ``node.Journal``."""
+        """See ``membership.Journal``."""
         found = [row for row in self.rows if row.kind is ChangeKind.POSITION and row.number == number]
         self.clock.callLater(0, call, found[-1] if found else None)
 
     def read_tail(self, seq: int, last_seq: int, call: Callable[[Sequence[Change] | None], None]) -> None:
-        """See ``node.Journal``."""
+        """See ``membership.Journal``."""
         first = self.appended_seq - len(self.rows) + 1
         rows = self.rows[seq - first : last_seq - first + 1] if seq >= first else None
         self.clock.callLater(0, call, rows)
 
     def restart_at(self, seq: int) -> None:
-        """See ``node.Journal``."""
+        """See ``membership.Journal``."""
         self.appended_seq = seq
 
 
@@ -267,7 +274,7 @@ class Member:
         member = Member(self.cluster, self.name, self.position)
         member.relay.params.load(state)
         member.journal.rows = list(self.journal.rows)
-        member.journal.appended_seq = member.node.applied_journal_seq = self.journal.appended_seq
+        member.journal.appended_seq = member.node.membership.applied_journal_seq = self.journal.appended_seq
         self.cluster.members.append(member)
         return member.start()
 
@@ -276,7 +283,7 @@ class Member:
         self.is_dead = True
         self.engine.is_connected = False
         self.cluster.bus.engines.remove(self.engine)
-        self.node._is_over = True
+        self.node.membership.is_over = True
 
     def join(self) -> Client:
         """Connects, says HELLO and hears the welcome."""
@@ -383,9 +390,33 @@ class Cluster:
         return f"00000000-0000-4000-8000-{self._made:012d}"
 
 
-def kinds(changes: Iterable[Change]) -> list[ChangeKind]:
-    """Returns what changes are about."""
-    return [change.kind for change in changes]
+class TwoRelays(SynchronousTestCase):
+    """Tests that have two relays, one of which decides."""
+
+    def setUp(self) -> None:
+        """Makes them."""
+        self.cluster = Cluster()
+        self.cluster.started("one", "two")
+        assert self.cluster.decider is not None
+        self.decider = self.cluster.decider
+        (self.follower,) = self.cluster.followers
+
+    def tearDown(self) -> None:
+        """No relay had a fault."""
+        for member in self.cluster.members:
+            self.assertEqual(member.faults, [])
 
 
-__all__ = ["Bus", "Client", "Cluster", "Member", "MemoryEngine", "MemoryJournal", "kinds"]
+class ThreeRelays(SynchronousTestCase):
+    """Tests that have three relays, one of which decides."""
+
+    def setUp(self) -> None:
+        """Makes them."""
+        self.cluster = Cluster()
+        self.cluster.started("one", "two", "three")
+        assert self.cluster.decider is not None
+        self.decider = self.cluster.decider
+        self.first, self.second = self.cluster.followers
+
+
+__all__ = ["Bus", "Client", "Cluster", "Member", "MemoryEngine", "MemoryJournal", "ThreeRelays", "TwoRelays", "put"]

@@ -1,0 +1,292 @@
+"""How what is decided gets into the log, and from there to everybody.
+
+What a turn has led to is one batch. It leaves the decider once the log has acknowledged it *and* the decider's own
+journal has it. An append that is refused says that another relay decides, or that the log has lost its end.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from clasp_relay.cluster.applying import Applying
+from clasp_relay.cluster.batches import Batch, HandedOver, Item, digest_of, encode_batch
+from clasp_relay.cluster.deciding import Deciding, Row, Sealed
+from clasp_relay.cluster.membership import RETRY_S, Membership, Role, position_row
+from clasp_relay.cluster.peers import Peers
+from clasp_relay.cluster.ports import Appended, Bounds, Outcome
+from clasp_relay.core.relay import Relay
+from clasp_relay.logs import events
+
+__all__ = ["Appending", "Sent"]
+
+
+class Sent(NamedTuple):
+    """A batch on its way into the log."""
+
+    payload: bytes
+    batch: Batch
+    rows: tuple[Row, ...]
+
+    @classmethod
+    def of(cls, batch: Batch, rows: tuple[Row, ...] = ()) -> Sent:
+        """Encodes a batch; ``rows`` is what the journal gets of it."""
+        return cls(encode_batch(batch), batch, rows)
+
+
+class Appending:
+    """See the module.
+
+    Args:
+        membership: this relay's.
+        peers: who was heard.
+        applying: applies what has left.
+        relay: the core that serves this relay's sessions.
+        make_deciding: makes the core that decides: given its epoch, and from which Unix time in µs its clock goes on.
+        report: told of each scheduled bundle that is refused.
+        when_lost: called when the log has lost what no memory has.
+    """
+
+    def __init__(
+        self,
+        membership: Membership,
+        peers: Peers,
+        applying: Applying,
+        relay: Relay,
+        make_deciding: Callable[[int, int], Deciding],
+        report: Callable[[str, str], None],
+        when_lost: Callable[[], None],
+    ) -> None:
+        self.deciding: Deciding | None = None
+        """The core that decides; None where another relay does."""
+        self._membership = membership
+        self._peers = peers
+        self._applying = applying
+        self._relay = relay
+        self._make_deciding = make_deciding
+        self._report = report
+        self._when_lost = when_lost
+        self._sealed: deque[Sealed] = deque()
+        self._sealed_bytes = 0
+        self._is_sealing = False
+        self._sending: Sent | None = None
+        self._log_seq = 0
+        """The last batch that the log has acknowledged to this decider."""
+        self._log_digest = b""
+        self._when_handed_over: Callable[[], None] | None = None
+        """What is called once this relay has handed over; None where it does not."""
+
+    @property
+    def is_handing_over(self) -> bool:
+        """Whether nothing more is taken, since another relay is to decide."""
+        return self._when_handed_over is not None
+
+    # Begin and end
+
+    def decide(self) -> None:
+        """The claim is recorded: decides from now on."""
+        membership = self._membership
+        if membership.is_over:
+            return
+        membership.role = Role.DECIDER
+        self._peers.forget()
+        deciding = self._make_deciding(membership.ledger.epoch, membership.ledger.time_us)
+        deciding.log.when_filled = self._seal_later
+        deciding.log.when_full = self._seal
+        self.deciding = deciding
+        membership.following.is_local = True
+        deciding.begin(self._relay, membership.ledger, self._report)
+        membership.following.resend()
+        self.append()
+
+    def step_down(self) -> None:
+        """Decides no longer; what the log does not have was never there."""
+        self._end_deciding()
+        self._sealed.clear()
+        self._sealed_bytes = 0
+        self._sending = None
+        self._when_handed_over = None
+        if self._membership.role is Role.DECIDER:
+            self._membership.role = Role.FOLLOWER
+        self._peers.hear_decider()
+
+    def depose(self, known_seq: int) -> None:
+        """Steps down for another relay, which has brought the log up to a batch."""
+        membership = self._membership
+        events.CLUSTER_DEPOSED.log(epoch=membership.ledger.epoch)
+        membership.known_seq = max(membership.known_seq, known_seq)
+        self.step_down()
+
+    def hand_over(self, then: Callable[[], None]) -> None:
+        """Has another relay decide once all that was decided is in the log; then makes a call."""
+        events.CLUSTER_HANDS_OVER.log(epoch=self._membership.ledger.epoch)
+        self._seal()
+        self._when_handed_over = then
+        self.append()
+
+    def _end_hand_over(self, deciding: Deciding) -> None:
+        """Says in the log that this relay decides no longer, once all that it has decided is there."""
+        then = self._when_handed_over
+        if then is None or self._sending is not None:
+            return
+        sent = self._next(deciding, (HandedOver(),))
+
+        def done(answer: Appended) -> None:
+            if answer.outcome is Outcome.DONE and answer.seq == self._log_seq + 1:
+                self.record(answer.seq, sent, then)
+            self.step_down()
+
+        self._when_handed_over = None
+        self._end_deciding()
+        self._membership.engine.append(sent.payload, self._log_seq, done)
+
+    def _end_deciding(self) -> None:
+        deciding, self.deciding = self.deciding, None
+        self._membership.following.is_local = False
+        if deciding is not None:
+            deciding.stop()
+
+    # What is decided
+
+    def _seal_later(self) -> None:
+        if not self._is_sealing:
+            self._is_sealing = True
+            self._membership.call_later(0, self._seal_now)
+
+    def _seal_now(self) -> None:
+        self._is_sealing = False
+        self._seal()
+
+    def _seal(self) -> None:
+        deciding = self.deciding
+        if deciding is None:
+            return
+        for sealed in deciding.seal():
+            self._sealed.append(sealed)
+            self._sealed_bytes += sealed.size_bytes
+        deciding.log.waiting_bytes = self._sealed_bytes
+        self.append()
+
+    # Into the log
+
+    def append(self) -> None:
+        """Sends the next batch to the log; one at a time, so that nothing is ever behind something that is missing."""
+        deciding = self.deciding
+        if deciding is None or self._sending is not None or not self._membership.engine.is_connected:
+            return
+        if not self._sealed:
+            self._end_hand_over(deciding)
+            return
+        sealed = self._sealed.popleft()
+        self._sealed_bytes -= sealed.size_bytes
+        deciding.log.waiting_bytes = self._sealed_bytes
+        self._sending = self._next(deciding, sealed.items, sealed.rows)
+        self._try_append()
+
+    def _next(self, deciding: Deciding, items: tuple[Item, ...], rows: tuple[Row, ...] = ()) -> Sent:
+        now_us = deciding.relay.clock.now_us()
+        journal_seq = self._membership.journal.appended_seq
+        return Sent.of(Batch(deciding.epoch, self._log_digest, now_us, journal_seq, items), rows)
+
+    def _try_append(self) -> None:
+        sent = self._sending
+        if sent is not None and not self._membership.is_over:
+            self._membership.engine.append(sent.payload, self._log_seq, lambda answer: self._appended(sent, answer))
+
+    def _try_later(self) -> None:
+        self._membership.call_later(RETRY_S, self._try_append)
+
+    def _appended(self, sent: Sent, answer: Appended) -> None:
+        if self._sending is not sent:
+            return
+        if answer.outcome is Outcome.FAILED:
+            self._try_later()
+        elif answer.outcome is Outcome.DONE and answer.seq == self._log_seq + 1:
+            self._in_log(sent)
+        else:
+            # An earlier try may have come through, or another relay decides.
+            self._membership.engine.bounds(lambda bounds: self._refused(sent, bounds))
+
+    def _in_log(self, sent: Sent) -> None:
+        self._sending = None
+        self.record(self._log_seq + 1, sent, _nothing)
+        self.append()
+
+    def _refused(self, sent: Sent, bounds: Bounds | None) -> None:
+        """Finds out why an append was refused."""
+        if self._sending is not sent or self._membership.is_over:
+            return
+        if bounds is None or bounds.last == self._log_seq:
+            self._try_later()
+            return
+        if bounds.last < self._log_seq:
+            self.repair(bounds.last, self._try_append)
+            return
+
+        def found(payloads: Sequence[bytes] | None) -> None:
+            if self._sending is not sent or self._membership.is_over:
+                return
+            if payloads is None:
+                self._try_later()
+            elif payloads and payloads[0] == sent.payload:
+                self._in_log(sent)
+            else:
+                self.depose(bounds.last)
+
+        self._membership.engine.read(self._log_seq + 1, 1, found)
+
+    # Out of the log
+
+    def record(self, seq: int, sent: Sent, then: Callable[[], None]) -> None:
+        """Has this relay's journal record a batch that is in the log; then it leaves, and a call is made."""
+        membership = self._membership
+        digest = digest_of(sent.payload)
+        self._log_seq, self._log_digest = seq, digest
+        membership.journal.append_judged((*sent.rows, position_row(seq, digest, sent.batch)))
+        journal_seq = membership.journal.appended_seq
+        membership.releasing += 1
+
+        def recorded() -> None:
+            membership.releasing -= 1
+            if membership.is_over and membership.role is not Role.DECIDER and not membership.engine.is_connected:
+                return
+            membership.publish("live", seq.to_bytes(8, "big") + sent.payload)
+            membership.known_seq = max(membership.known_seq, seq)
+            self._applying.take(seq, digest, sent.payload, sent.batch, is_recorded=True)
+            membership.applied_journal_seq = journal_seq
+            then()
+
+        membership.journal.when_recorded(recorded)
+
+    # A log that has lost its end
+
+    def repair(self, last: int, then: Callable[[], None]) -> None:
+        """Appends what the log had acknowledged and has lost behind a batch; then makes a call."""
+        self._membership.alarm(f"the stream {self._membership.stream} ends at batch {last}, not at {self._end_of_log}")
+        self._append_again(last, then)
+
+    def _append_again(self, last: int, then: Callable[[], None]) -> None:
+        payload = self._applying.ring.get(last + 1)
+        if payload is None:
+            self._when_lost()
+            return
+
+        def done(answer: Appended) -> None:
+            if self._membership.is_over:
+                return
+            if answer.outcome is Outcome.DONE and last + 1 < self._end_of_log:
+                self._append_again(last + 1, then)
+            else:
+                then()
+
+        self._membership.engine.append(payload, last, done)
+
+    @property
+    def _end_of_log(self) -> int:
+        """The last batch that the log has acknowledged, as far as this relay knows."""
+        return self._log_seq if self._membership.role is Role.DECIDER else self._membership.ledger.seq
+
+
+def _nothing() -> None:
+    """Nothing follows."""

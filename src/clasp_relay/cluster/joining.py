@@ -1,0 +1,443 @@
+"""How a relay joins its cluster: from another relay's image, from its own files and the log, or with nothing at all.
+
+A relay that runs tells what the log does not: sessions, locks and announced signals, and with them the whole state, or
+the rows of the journal that are missing. Where nobody runs the log and the files have to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import msgpack
+
+from clasp_relay.cluster import image as images
+from clasp_relay.cluster.applying import Applying
+from clasp_relay.cluster.batches import NO_DIGEST, Claimed, decode_batch, digest_of
+from clasp_relay.cluster.membership import READ_AT_ONCE, Membership, Position, Role, position_of
+from clasp_relay.cluster.peers import Peers
+from clasp_relay.cluster.ports import Bounds
+from clasp_relay.core.records import Change, ChangeKind
+from clasp_relay.core.relay import Relay
+from clasp_relay.errors import DecodeError
+from clasp_relay.logs import events
+
+__all__ = ["Joining", "Welcoming"]
+
+COLD_S = 1.0
+"""How long a relay that has found nobody waits before it takes itself for the first one."""
+
+EMPTY_S = 0.7
+"""How much longer one waits that has nothing: one that has something is to be the first."""
+
+OFF_LOG_S = 4.0
+"""How much longer a relay waits for one that has more, where the log has lost what the files have."""
+
+IMAGE_S = 2.0
+"""How long an image is waited for before it is asked for again; counted from its last piece."""
+
+
+class _AskedImage:
+    """An image that another relay was asked for."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.since_s: float | None = None
+        """When it was asked for, or a piece of it came; None while none is waited for."""
+        self.pieces: dict[int, bytes] = {}
+
+    def ask(self, now_s: float) -> None:
+        """Waits for another one."""
+        self.number += 1
+        self.since_s, self.pieces = now_s, {}
+
+
+class Joining:
+    """See the module.
+
+    Args:
+        membership: this relay's.
+        peers: who was heard.
+        applying: applies what is read from the log.
+        relay: the core that serves this relay's sessions.
+        when_joined: called when the relay follows the log.
+        when_imaged: called when the state came from another relay, so that it is saved.
+    """
+
+    def __init__(
+        self,
+        membership: Membership,
+        peers: Peers,
+        applying: Applying,
+        relay: Relay,
+        when_joined: Callable[[], None],
+        when_imaged: Callable[[], object],
+    ) -> None:
+        self._membership = membership
+        self._peers = peers
+        self._applying = applying
+        self._relay = relay
+        self._when_joined = when_joined
+        self._when_imaged = when_imaged
+        self._began_s = 0.0
+        self._is_reading = False
+        self._is_off_log = False
+        """Whether the log does not have what this relay's files say; others have to tell the rest."""
+        self._image = _AskedImage()
+
+    def begin(self) -> None:
+        """Waits from now on for others."""
+        self._began_s = self._membership.monotonic_s()
+
+    def begin_again(self) -> None:
+        """Begins as after a start, from the journal, since no memory has what the log has lost."""
+        membership, ledger = self._membership, self._membership.ledger
+        membership.position = Position(ledger.seq, ledger.digest, ledger.epoch, ledger.time_us)
+        membership.role = Role.JOINING
+        membership.is_cold, membership.base = False, b""
+        self._is_off_log = True
+        self._applying.begin_anew()
+        self.begin()
+
+    def go_on(self, now_s: float) -> None:
+        """Looks where to begin: at an image of another relay, or at what the log and the files have."""
+        membership, image = self._membership, self._image
+        if not membership.engine.is_connected or self._is_reading:
+            return
+        if image.since_s is not None:
+            if now_s - image.since_s > IMAGE_S:
+                image.since_s = None
+            return
+        # Where the log was lost, only who decides on the new one has an image that counts.
+        found = [peer for peer in self._peers.living() if peer.is_joined and peer.seq]
+        if any(peer.is_decider or not self._is_off_log for peer in found):
+            self._ask_image(now_s)
+        elif now_s - self._began_s > COLD_S + self._peers.spread_s + (EMPTY_S if self._is_empty else 0.0):
+            self._is_reading = True
+            membership.engine.bounds(self._join_cold)
+
+    def meet_other_base(self) -> None:
+        """Goes on where the log begins with a state that this relay does not have."""
+        membership, ledger = self._membership, self._membership.ledger
+        if membership.role is Role.JOINING:
+            # What the log does not tell beyond the batch that was applied last.
+            self._is_reading = False
+            self._is_off_log = True
+            membership.position = Position(ledger.seq, ledger.digest, ledger.epoch, ledger.time_us)
+            self._image.ask(membership.monotonic_s())
+            self._request_image(membership.journal.appended_seq)
+        else:
+            membership.role, membership.is_cold, membership.base = Role.JOINING, False, b""
+            self.begin()
+
+    @property
+    def _is_empty(self) -> bool:
+        return self._membership.position is None and images.is_empty(self._relay.params)
+
+    # From files and log
+
+    def _join_cold(self, bounds: Bounds | None) -> None:
+        """Begins where nobody else is there: with the files, and the log behind them."""
+        self._is_reading = False
+        membership = self._membership
+        if bounds is None or membership.is_over:
+            return
+        if any(beat.seq > bounds.last for beat in self._peers.living()) and self._peers.is_outdone():
+            return  # the log has lost what another relay's journal has: that one is to be the first
+        position = membership.position
+        if position is None:
+            is_empty = images.is_empty(self._relay.params)
+            if bounds.last and not (bounds.first <= 1 and is_empty):
+                self._refuse_state(bounds)
+                return
+            membership.base = b"" if is_empty else digest_of(membership.following.link.encode())
+            position = Position(0, membership.ledger.digest)
+        if position.seq > bounds.last:
+            self._join_off_log(position, bounds)
+            return
+        if bounds.first > position.seq + 1:
+            membership.fatal(
+                f"the stream {membership.stream} begins at batch {bounds.first}, behind what this relay's files "
+                f"have (batch {position.seq}): start a relay that has more first, and this one with an empty data-dir"
+            )
+            return
+        membership.is_cold = True
+        self._read_from(position, bounds.first, bounds.last)
+
+    def _join_off_log(self, position: Position, bounds: Bounds) -> None:
+        """Goes on behind a log that has lost its end: no other relay has more of it."""
+        membership = self._membership
+        if membership.monotonic_s() - self._began_s < COLD_S + OFF_LOG_S or self._peers.is_outdone():
+            return
+
+        def goes_on(last: Position) -> None:
+            membership.alarm(
+                f"the stream {membership.stream} ends at batch {bounds.last}, before what this relay's journal has "
+                f"(batch {position.seq}): it goes on from the journal"
+            )
+            membership.base, membership.is_cold = position.digest, True
+            time_us = max(last.time_us, position.time_us)
+            self._begin_reading(Position(last.seq, last.digest, max(last.epoch, position.epoch), time_us), last.seq)
+
+        if not bounds.last:
+            goes_on(Position(0, NO_DIGEST))
+            return
+        self._is_reading = True
+
+        def compared(row: Change | None, payload: bytes) -> None:
+            self._is_reading = False
+            mine = position_of(row)
+            if mine is None or mine.digest != digest_of(payload):
+                membership.fatal(
+                    f"the stream {membership.stream} and this relay's journal contradict each other at batch "
+                    f"{bounds.last}: give the cluster another name, or start this relay with an empty data-dir"
+                )
+            else:
+                goes_on(mine)
+
+        def read(payloads: Sequence[bytes] | None) -> None:
+            if payloads:
+                membership.journal.find_position(bounds.last, lambda row: compared(row, payloads[0]))
+            else:
+                self._is_reading = False
+
+        membership.engine.read(bounds.last, 1, read)
+
+    def _refuse_state(self, bounds: Bounds) -> None:
+        if images.is_empty(self._relay.params):
+            self._wait_for_state(bounds.first)
+            return
+        self._membership.fatal(
+            "this relay's data-dir has a state that is not of the cluster "
+            f"{self._membership.stream}: start it with an empty data-dir, or give the cluster another name"
+        )
+
+    def _wait_for_state(self, first: int) -> None:
+        """Goes on to wait: whoever has the state that the log began with may start later."""
+        self._membership.is_cold = False
+        self.begin()
+        events.CLUSTER_NEEDS_IMAGE.log(seq=first)
+
+    def _read_from(self, position: Position, first: int, last: int) -> None:
+        """Makes sure that the files are of this log, and follows it from there."""
+        self._is_reading = True
+        if not last or first > max(1, position.seq):
+            self._begin_reading(position, last)
+            return
+
+        def found(payloads: Sequence[bytes] | None) -> None:
+            if payloads and not position.seq and not _has_base(payloads[0]):
+                self._begin_reading(position, last)
+            elif payloads and not position.seq:
+                self._is_reading = False
+                self._wait_for_state(1)
+            elif payloads and digest_of(payloads[0]) == position.digest:
+                self._begin_reading(position, last)
+            elif payloads:
+                self._contradict(position.seq, "journal and the stream")
+            else:
+                self._is_reading = False
+
+        self._membership.engine.read(max(1, position.seq), 1, found)
+
+    def _contradict(self, seq: int, what: str) -> None:
+        self._membership.fatal(
+            f"this relay's {what} {self._membership.stream} contradict each other at batch {seq}: "
+            "start this relay with an empty data-dir"
+        )
+
+    def _begin_reading(self, position: Position, last: int) -> None:
+        self._membership.begin_at(position)
+        self._is_reading = False
+        self._join(last)
+
+    def _join(self, known_seq: int) -> None:
+        self._membership.known_seq = max(self._membership.known_seq, known_seq)
+        self._when_joined()
+
+    # From an image
+
+    def _ask_image(self, now_s: float) -> None:
+        """Asks for an image: for all of the state, what is behind an older one, or only what the log does not tell."""
+        membership = self._membership
+        self._image.ask(now_s)
+        position = membership.position
+        if position is None:
+            self._request_image(0)
+            return
+
+        def found(payloads: Sequence[bytes] | None) -> None:
+            if payloads is not None and membership.role is Role.JOINING and not membership.is_over:
+                self._is_off_log = not payloads or digest_of(payloads[0]) != position.digest
+                self._request_image(membership.journal.appended_seq if self._is_off_log else -1)
+
+        membership.engine.read(position.seq, 1, found)
+
+    def _request_image(self, journal_seq: int) -> None:
+        """Asks for all (0), for the rows behind one that this relay has, or for no state (-1)."""
+        membership = self._membership
+        position = membership.position or Position(0, b"")
+        request = (membership.following.link, self._image.number, journal_seq, position.seq, position.digest)
+        membership.publish("image", msgpack.packb(request))
+
+    def hear_piece(self, payload: bytes) -> None:
+        """Takes a piece of an image."""
+        membership, asked = self._membership, self._image
+        link, number, place, count, piece = msgpack.unpackb(payload, use_list=False)
+        if link != membership.following.link or number != asked.number or asked.since_s is None:
+            return
+        asked.since_s = membership.monotonic_s()
+        if not count:
+            membership.fatal(
+                f"this relay's journal has what the cluster {membership.stream} does not have, or is too old for "
+                "it: start this relay with an empty data-dir"
+            )
+            return
+        asked.pieces[place] = piece
+        if len(asked.pieces) < count:
+            return
+        asked.since_s = None
+        try:
+            image = images.decode_image([asked.pieces[each] for each in range(count)])
+        except DecodeError as error:
+            membership.fatal(error.message)
+            return
+        if image.state is not None:
+            self._take_state(image)
+        elif self._is_off_log:
+            self._take_tail(image)
+        else:
+            self._take_sessions(image)
+
+    def _take_state(self, image: images.Image) -> None:
+        membership = self._membership
+        if not images.is_empty(self._relay.params) or membership.journal.appended_seq:
+            self._refuse_state(Bounds(0, image.seq))
+            return
+        membership.journal.restart_at(image.journal_seq)
+        membership.applied_journal_seq = image.journal_seq
+        self._install(image)
+        self._when_imaged()
+
+    def _take_tail(self, image: images.Image) -> None:
+        """Takes the rows that other relays' journals have beyond this one's."""
+        membership, committer = self._membership, self._relay.committer
+        for change in image.tail:
+            committer.record((change,))
+            committer.follow(change)
+        membership.applied_journal_seq = membership.journal.appended_seq
+        if membership.applied_journal_seq != image.journal_seq:
+            membership.fatal(f"this relay's journal is not like those of the cluster {membership.stream}")
+            return
+        self._install(image)
+
+    def _take_sessions(self, image: images.Image) -> None:
+        """Follows the log from where the files are up to the image, then takes what only that has."""
+        membership, ledger = self._membership, self._membership.ledger
+        position = membership.position
+        assert position is not None, "an image without a state for a relay that has none"
+        if image.seq < position.seq:
+            return  # asked for again
+        self._is_reading = True
+        membership.begin_at(position)
+
+        def read(payloads: Sequence[bytes] | None) -> None:
+            for payload in payloads or ():
+                if ledger.seq < image.seq and not membership.is_over and not self._is_off_log:
+                    self._applying.apply(ledger.seq + 1, payload)
+            if membership.is_over or self._is_off_log:
+                return
+            if ledger.seq < image.seq and payloads:
+                go_on()
+            elif ledger.seq < image.seq:
+                membership.fatal(
+                    f"the stream {membership.stream} does not reach back to where this relay's files are (batch "
+                    f"{position.seq}): start it with an empty data-dir"
+                )
+            elif ledger.digest != image.digest:
+                self._contradict(image.seq, "journal and the cluster")
+            else:
+                self._is_reading = False
+                self._install(image)
+
+        def go_on() -> None:
+            membership.engine.read(ledger.seq + 1, min(READ_AT_ONCE, image.seq - ledger.seq), read)
+
+        if ledger.seq < image.seq:
+            go_on()
+        else:
+            read(())
+
+    def _install(self, image: images.Image) -> None:
+        images.install(image, self._relay, self._membership.ledger)
+        self._join(image.seq)
+
+
+class Welcoming:
+    """Gives images to the relays that join; the decider does, or where there is none the first who can.
+
+    Args:
+        membership: this relay's.
+        peers: who was heard.
+        relay: the core that serves this relay's sessions.
+    """
+
+    def __init__(self, membership: Membership, peers: Peers, relay: Relay) -> None:
+        self._membership = membership
+        self._peers = peers
+        self._relay = relay
+
+    def hear_request(self, payload: bytes) -> None:
+        """Answers who asks for an image."""
+        membership = self._membership
+        link, number, journal_seq, seq, digest = msgpack.unpackb(payload, use_list=False)
+        if not self._is_to_answer(link):
+            return
+        last_seq = membership.applied_journal_seq
+        image = images.capture(self._relay, membership.ledger, last_seq, with_state=not journal_seq)
+        if journal_seq <= 0:
+            self._send(link, number, image)
+            return
+
+        def found(rows: Sequence[Change] | None) -> None:
+            begin = position_of(rows[0]) if rows and rows[0].kind is ChangeKind.POSITION else None
+            if rows is None or begin is None or (begin.seq, begin.digest) != (seq, digest):
+                membership.publish("piece", msgpack.packb((link, number, 0, 0, b"")))
+            else:
+                image.tail.extend(rows[1:])
+                self._send(link, number, image)
+
+        if journal_seq > image.journal_seq:
+            found(None)
+        else:
+            membership.journal.read_tail(journal_seq, image.journal_seq, found)
+
+    def _is_to_answer(self, link: str) -> bool:
+        membership = self._membership
+        own = membership.following.link
+        if membership.role is Role.JOINING or link == own or membership.is_cold:
+            return False
+        others = [beat for beat in self._peers.living() if beat.is_joined and beat.link != link]
+        return membership.role is Role.DECIDER or not any(beat.is_decider or beat.link < own for beat in others)
+
+    def _send(self, link: str, number: int, image: images.Image) -> None:
+        pieces = images.encode_image(image)
+        made: list[bytes] = []
+
+        def go_on() -> None:
+            for piece in pieces:
+                if piece is None:
+                    self._membership.call_later(0, go_on)
+                    return
+                made.append(piece)
+            for place, piece in enumerate(made):
+                self._membership.publish("piece", msgpack.packb((link, number, place, len(made), piece)))
+
+        go_on()
+
+
+def _has_base(payload: bytes) -> bool:
+    """Tells whether the log's first batch says that there was a state before it."""
+    try:
+        return any(isinstance(item, Claimed) and item.base for item in decode_batch(payload).items)
+    except DecodeError:
+        return True

@@ -1,0 +1,144 @@
+"""Who of a cluster was heard, and when: the engine, the decider, the other relays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from clasp_relay.cluster.batches import digest_of
+from clasp_relay.cluster.membership import Membership
+from clasp_relay.cluster.packets import Beat
+from clasp_relay.logs import events
+
+__all__ = ["Peers"]
+
+BEAT_S = 0.25
+"""How often a relay says that it is there."""
+
+SILENCE_S = 2.0
+"""After so long without a sign of the decider another relay claims."""
+
+SPREAD_S = 0.3
+"""Within this time the relays claim one after the other."""
+
+CUT_OFF_S = 1.0
+"""After so long without an answer of the engine a relay asks nothing of it any more."""
+
+GONE_S = 3.0
+"""A relay that was not heard for so long is recorded as gone."""
+
+MOST_PEERS = 1_000
+"""From so many on those that are gone are forgotten: every start of a relay is one of its own."""
+
+
+class _Peer:
+    """Another relay, as it was heard last."""
+
+    def __init__(self, beat: Beat, heard_s: float) -> None:
+        self.beat = beat
+        self.heard_s = heard_s
+
+
+class Peers:
+    """See the module. All times are seconds of the monotonic clock.
+
+    Args:
+        membership: this relay's.
+        wall_us: Unix µs.
+    """
+
+    def __init__(self, membership: Membership, wall_us: Callable[[], int]) -> None:
+        self.engine_s = 0.0
+        """When the engine was heard last."""
+        self.decider_s = 0.0
+        """When the decider was heard last."""
+        self._membership = membership
+        self._monotonic_s = membership.monotonic_s
+        self._wall_us = wall_us
+        self._began_s = 0.0
+        self._peers: dict[str, _Peer] = {}
+        self._clock: tuple[int, float] | None = None
+        """The decider's clock, and when that was heard."""
+
+    def begin(self) -> None:
+        """Begins to listen."""
+        self._began_s = self.engine_s = self.decider_s = self._monotonic_s()
+
+    # What is heard
+
+    def hear(self, beat: Beat) -> None:
+        """Notes the sign of life of another relay."""
+        now_s = self._monotonic_s()
+        is_ours = beat.relay == self._membership.options.relay
+        if is_ours and beat.link not in self._peers and now_s - self._began_s > GONE_S:
+            events.CLUSTER_NAME_TWICE.log(relay=beat.relay)
+        self._peers[beat.link] = _Peer(beat, now_s)
+        if len(self._peers) > MOST_PEERS:
+            self._peers = {link: peer for link, peer in self._peers.items() if peer.heard_s > now_s - GONE_S}
+
+    def hear_engine(self) -> None:
+        """Notes that the engine is there."""
+        self.engine_s = self._monotonic_s()
+
+    def hear_decider(self, clock_us: int = 0) -> None:
+        """Notes that the decider is there.
+
+        Args:
+            clock_us: its clock, in Unix µs; 0 where that was not said.
+        """
+        self.decider_s = self._monotonic_s()
+        if clock_us:
+            self._clock = clock_us, self.decider_s
+
+    def expect_decider(self) -> None:
+        """Has the next relay claim at once: whoever decided has said that it does no longer."""
+        self.decider_s = self._monotonic_s() - SILENCE_S
+
+    def forget(self) -> None:
+        """Begins to watch anew who is there, as the relay does that has come to decide."""
+        self._peers.clear()
+
+    # What follows from it
+
+    @property
+    def is_in_touch(self) -> bool:
+        """Whether the engine answers."""
+        return self._membership.engine.is_connected and self._monotonic_s() - self.engine_s < CUT_OFF_S
+
+    def living(self) -> list[Beat]:
+        """Returns what the other relays that are there have said last."""
+        end_s = self._monotonic_s() - SILENCE_S
+        own = self._membership.following.link
+        return [peer.beat for link, peer in self._peers.items() if peer.heard_s > end_s and link != own]
+
+    def is_outdone(self, *, by_joined: bool = False) -> bool:
+        """Tells whether another relay has more of the log: any that is there, or one that follows and could decide."""
+        mine = self._membership.seq
+        return any(beat.seq > mine for beat in self.living() if beat.is_joined or not by_joined)
+
+    def gone(self, links: Iterable[str]) -> list[str]:
+        """Returns which relays were not heard for so long that they are gone."""
+        now_s = self._monotonic_s()
+        found = []
+        for link in links:
+            if link == self._membership.following.link:
+                continue
+            peer = self._peers.get(link)
+            if peer is None:
+                # Whoever was there before this relay decided has from now on as long as the others to be heard.
+                self._peers[link] = _Peer(Beat(link, "", 0, 0, False, False, 0), now_s)
+            elif now_s - peer.heard_s > GONE_S:
+                found.append(link)
+        return found
+
+    @property
+    def spread_s(self) -> float:
+        """How much later this relay claims than the one that is first."""
+        return digest_of(self._membership.following.link.encode())[0] / 256 * SPREAD_S
+
+    @property
+    def deciders_now_us(self) -> int:
+        """The time by the last decider's clock, in Unix µs; by this machine's where none was heard."""
+        if self._clock is None or not self._clock[0]:
+            return self._wall_us()
+        heard_us, heard_s = self._clock
+        return heard_us + int((self._monotonic_s() - heard_s) * 1e6)

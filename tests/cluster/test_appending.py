@@ -1,0 +1,152 @@
+"""What is decided gets into the log once, and leaves the decider when log and journal have it."""
+
+from __future__ import annotations
+
+from clasp_relay.cluster.membership import Role
+from clasp_relay.wire.constants import Signal
+from clasp_relay.wire.messages import Bundle, Ping, Publish, Subscribe
+from tests.cluster.world import ThreeRelays, TwoRelays, put
+from tests.core.world import heard, revisions, value
+
+
+class AppendingTests(TwoRelays):
+    """While all is well."""
+
+    def test_bundles_are_whole(self) -> None:
+        """All members are in one batch, also of a long one, with its answer."""
+        watcher, writer = self.decider.join(), self.follower.join()
+        watcher.ask(Subscribe(1, "/b/**"))
+        before = len(self.cluster.bus.log)
+        members = tuple(put(f"/b/{number}", number) for number in range(100))
+        answer = writer.ask(Bundle((*members, Publish("/b/done", Signal.EVENT, value=value(True)))), 1)
+        self.cluster.advance(0.5)
+        self.assertEqual(revisions(answer + writer.hear()), [1])
+        self.assertEqual(len(self.cluster.bus.log) - before, 1)
+        self.assertEqual(
+            heard(watcher.hear()), [(f"/b/{number}", number) for number in range(100)] + [("/b/done", True)]
+        )
+
+    def test_nothing_leaves_before_the_deciders_journal_has_it(self) -> None:
+        """Neither an ACK nor the value."""
+        watcher, writer = self.decider.join(), self.follower.join()
+        watcher.ask(Subscribe(1, "/a"))
+        writer.ask(Ping())
+        self.decider.journal.is_slow = True
+        self.assertEqual(writer.ask(put("/a", 1), 1), [])
+        self.assertEqual(watcher.hear(), [])
+        self.decider.journal.is_slow = False
+        self.decider.journal.sync()
+        self.cluster.turn()
+        self.assertEqual(revisions(writer.hear()), [1])
+        self.assertEqual(heard(watcher.hear()), [("/a", 1)])
+
+
+class HardTimesTests(ThreeRelays):
+    """While the engine, the log or a disk is not well."""
+
+    def test_what_is_sent_again_while_the_deciders_disk_hangs_is_done_once(self) -> None:
+        """By the decider that has taken it, and by the one after it, which reads of it in the log."""
+        writer = self.first.join()
+        writer.ask(Ping())
+        self.decider.journal.hang(True)
+        writer.send(put("/a", 1), 1)
+        writer.send(put("/b", 1), 1)
+        self.cluster.advance(3)
+        self.assertEqual(writer.hear(), [])
+        self.decider.journal.hang(False)
+        self.cluster.turn()
+        self.assertEqual(revisions(writer.hear()), [1, 1])
+        self.decider.journal.hang(True)
+        writer.send(put("/a", 2), 1)
+        self.cluster.advance(2)
+        self.decider.kill()
+        self.cluster.advance(4)
+        self.assertEqual(revisions(writer.hear()), [2])
+        self.assertEqual(revisions(writer.ask(put("/a", 3), 1)), [3])
+
+    def test_an_append_whose_answer_is_lost_happened_once(self) -> None:
+        """The decider looks whether the log has it."""
+        writer = self.first.join()
+        writer.ask(Ping())
+        self.decider.engine.loses_answers = True
+        writer.send(put("/a", 1), 1)
+        self.cluster.turn()
+        self.decider.engine.loses_answers = False
+        self.cluster.advance(1)
+        self.assertEqual(revisions(writer.hear()), [1])
+        self.assertIs(self.cluster.decider, self.decider)
+
+    def test_a_decider_that_was_away_steps_down(self) -> None:
+        """What it decided alone was never seen; its clients' writes are done by the next one."""
+        mine = self.decider.join()
+        mine.ask(put("/a", 0), 1)
+        self.decider.engine.is_paused = True
+        mine.send(put("/a", 1), 1)
+        self.cluster.advance(3)
+        self.assertEqual(revisions(mine.hear()), [])
+        other = self.first.join()
+        self.assertEqual(revisions(other.ask(put("/a", 7), 1)), [2])
+        self.decider.engine.is_paused = False
+        self.cluster.advance(1)
+        self.assertIs(self.decider.node.role, Role.FOLLOWER)
+        self.cluster.advance(1)
+        self.assertEqual(revisions(mine.hear()), [3])
+        self.assertEqual(self.decider.relay.params.image(), self.first.relay.params.image())
+
+    def test_a_log_that_loses_its_end_gets_it_again(self) -> None:
+        """With an alarm; nobody's state changes."""
+        writer = self.first.join()
+        writer.ask(put("/a", 1), 1)
+        writer.ask(put("/a", 2), 1)
+        whole = list(self.cluster.bus.log)
+        del self.cluster.bus.log[-2:]
+        self.assertEqual(revisions(writer.ask(put("/a", 3), 1)), [3])
+        self.assertEqual(self.cluster.bus.log[: len(whole)], whole)
+        self.assertEqual(self.decider.node.alarms, 1)
+
+    def test_a_log_that_loses_what_no_memory_has_is_begun_anew(self) -> None:
+        """From the journals, as after a start; sessions end, and nothing that was acknowledged is missing."""
+        writer = self.first.join()
+        self.assertEqual(revisions(writer.ask(put("/a", 1), 1)), [1])
+        self.cluster.bus.log.clear()
+        for member in self.cluster.members:
+            member.node._applying.ring.clear()
+        writer.send(put("/a", 2), 1)
+        self.cluster.advance(15)
+        self.assertIsNotNone(writer.outbox.closed)
+        self.assertEqual([member.fatal for member in self.cluster.members], [[], [], []])
+        decider = self.cluster.decider
+        assert decider is not None
+        self.assertEqual(len(self.cluster.followers), 2)
+        (revision,) = revisions(self.second.join().ask(put("/a", 3), 1))
+        self.assertIn(revision, (2, 3))
+        for member in self.cluster.followers:
+            self.assertIs(member.node.role, Role.FOLLOWER)
+            self.assertEqual(member.relay.params.image(), decider.relay.params.image())
+            self.assertEqual(member.journal.appended_seq, decider.journal.appended_seq)
+
+
+class HandOverTests(ThreeRelays):
+    """A decider that wants to be none."""
+
+    def test_hand_over_is_quick_and_loses_nothing(self) -> None:
+        """The next decider does not wait for silence."""
+        writer = self.first.join()
+        writer.ask(put("/a", 1), 1)
+        self.assertTrue(self.decider.node.hand_over())
+        writer.send(put("/a", 2), 1)
+        self.cluster.advance(1)
+        self.assertEqual(revisions(writer.hear()), [2])
+        self.assertIsNot(self.cluster.decider, self.decider)
+        self.assertEqual(self.decider.relay.params.image(), self.first.relay.params.image())
+
+    def test_stop_hands_over(self) -> None:
+        """What the decider has taken is in the log when it ends."""
+        writer = self.first.join()
+        writer.ask(put("/a", 1), 1)
+        ended: list[bool] = []
+        self.decider.node.stop(lambda: ended.append(True))
+        self.cluster.advance(1)
+        self.assertEqual(ended, [True])
+        self.decider.is_dead = True
+        self.assertEqual(revisions(writer.ask(put("/a", 2), 1)), [2])

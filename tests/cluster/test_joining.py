@@ -1,0 +1,180 @@
+"""Relays of one cluster join it: with nothing, with files, with a log that was lost."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from clasp_relay.cluster.membership import Role
+from clasp_relay.core.records import StateImage
+from clasp_relay.errors import ErrorCode
+from clasp_relay.wire.messages import Get, Hello, Set
+from tests.cluster.world import Client, Cluster, put
+from tests.core.world import codes, heard, revisions, value
+
+
+class JoiningTests(SynchronousTestCase):
+    """How relays become one."""
+
+    def test_a_single_relay_decides(self) -> None:
+        """It is a decider without followers."""
+        cluster = Cluster()
+        (one,) = cluster.started("one")
+        self.assertIs(one.node.role, Role.DECIDER)
+        self.assertTrue(one.node.is_ready)
+        self.assertEqual(revisions(one.join().ask(put("/a", 1), 1)), [1])
+
+    def test_two_that_start_together_have_one_decider(self) -> None:
+        """The log tells who it is."""
+        cluster = Cluster()
+        one, two = cluster.started("one", "two")
+        self.assertEqual(sorted([one.node.role.value, two.node.role.value]), ["decider", "follower"])
+        self.assertEqual(one.ledger.decider, two.ledger.decider)
+
+    def test_one_that_comes_later_has_what_was_there(self) -> None:
+        """It takes an image, then follows."""
+        cluster = Cluster()
+        (one,) = cluster.started("one")
+        client = one.join()
+        client.ask(put("/a", 1), 1)
+        client.ask(put("/gone", 1), 1)
+        client.ask(Set("/gone", value(None)), 1)
+        client.ask(put("/locked", 1, lock=True), 1)
+        two = cluster.add("two")
+        cluster.advance(3)
+        self.assertEqual(two.imaged, 1)
+        self.assertEqual(two.relay.params.image(), one.relay.params.image())
+        self.assertEqual(two.relay.params.holder("/locked"), client.session.id)
+        self.assertEqual(two.journal.appended_seq, one.journal.appended_seq)
+        client.ask(put("/a", 2), 1)
+        self.assertEqual(two.relay.params.image(), one.relay.params.image())
+
+    def test_one_that_was_away_reads_what_it_has_missed(self) -> None:
+        """Its files say where it was; params come from the log, sessions from an image."""
+        cluster = Cluster()
+        one, _ = cluster.started("one", "two")
+        writer = cluster.decider.join() if cluster.decider else one.join()
+        writer.ask(put("/a", 1), 1)
+        away = cluster.followers[0]
+        position = away.position
+        state = away.relay.params.image()
+        away.kill()
+        writer.ask(put("/a", 2, lock=True), 1)
+        back = cluster.add(away.name)
+        back.node.membership.position = position
+        back.relay.params.load(state)
+        cluster.advance(3)
+        self.assertEqual(back.imaged, 0)
+        self.assertEqual(back.fatal, [])
+        self.assertEqual(revisions(back.join().ask(Get("/a")))[:0], [])
+        self.assertEqual(back.relay.params.image(), cluster.decider.relay.params.image() if cluster.decider else None)
+        self.assertIn(writer.session.id, back.ledger.sessions)
+
+    def test_all_that_were_stopped_go_on_from_their_files(self) -> None:
+        """The epoch rises; the sessions of the time before are gone, and with them their locks."""
+        cluster = Cluster()
+        (one,) = cluster.started("one")
+        one.join().ask(put("/a", 1, lock=True), 1)
+        epoch, position, state = one.node.epoch, one.position, one.relay.params.image()
+        one.kill()
+        again = cluster.add("one", position)
+        again.relay.params.load(state)
+        cluster.advance(4)
+        self.assertIs(again.node.role, Role.DECIDER)
+        self.assertEqual(again.node.epoch, epoch + 1)
+        self.assertEqual(revisions(again.join().ask(put("/a", 2), 1)), [2])
+
+    def test_relays_go_on_from_their_journals_where_the_log_is_lost(self) -> None:
+        """With an alarm: whoever has most begins anew, the others take what they lack from its journal."""
+        for kept in (0, 3):
+            cluster = Cluster()
+            one, *_ = cluster.started("one", "two", "three")
+            decider, (first, second) = cluster.decider or one, cluster.followers
+            client = decider.join()
+            client.ask(put("/a", 1), 1)
+            second.kill()
+            client.ask(put("/a", 2), 1)
+            client.ask(put("/b", 1), 1)
+            for member in (decider, first):
+                member.kill()
+            del cluster.bus.log[kept:]
+            back = [member.again() for member in (second, first, decider)]
+            cluster.advance(12)
+            with self.subTest(kept=kept):
+                self.assertEqual([member.fatal for member in back], [[], [], []])
+                self.assertGreater(sum(member.node.alarms for member in back), 0)
+                self.assertEqual(revisions(back[0].join().ask(put("/a", 3), 1)), [3])
+                for member in back[1:]:
+                    self.assertEqual(member.relay.params.image(), back[0].relay.params.image())
+                    self.assertEqual(member.journal.appended_seq, back[0].journal.appended_seq)
+
+    def test_a_journal_that_has_what_the_others_lack_stops_its_relay(self) -> None:
+        """It comes too late: the others have gone on without it."""
+        cluster = Cluster()
+        cluster.started("one", "two")
+        ahead, (behind,) = cluster.decider, cluster.followers
+        assert ahead is not None
+        ahead.join().ask(put("/a", 1), 1)
+        behind.kill()
+        cluster.advance(4)
+        ahead.join().ask(put("/a", 2), 1)
+        ahead.kill()
+        cluster.bus.log.clear()
+        back = behind.again()
+        cluster.advance(9)
+        self.assertEqual(revisions(back.join().ask(put("/a", 7), 1)), [2])
+        late = ahead.again()
+        cluster.advance(5)
+        self.assertIn("empty data-dir", late.fatal[0])
+
+    def test_an_empty_relay_gives_way_to_one_with_a_state(self) -> None:
+        """When they start together; the empty one takes an image."""
+        cluster = Cluster()
+        empty = cluster.add("empty")
+        full = cluster.add("full")
+        full.relay.params.load(_some_state())
+        cluster.advance(6)
+        self.assertIs(cluster.decider, full)
+        self.assertEqual((empty.fatal, empty.imaged), ([], 1))
+        self.assertEqual(heard(empty.join().ask(Get("/old"))), [("/old", 7)])
+
+    def test_a_state_that_is_not_the_clusters_stops_the_relay(self) -> None:
+        """It is said in one line what to do."""
+        cluster = Cluster()
+        cluster.started("one")
+        stranger = cluster.add("stranger")
+        stranger.relay.params.load(_some_state())
+        cluster.advance(3)
+        self.assertEqual(len(stranger.fatal), 1)
+        self.assertIn("empty data-dir", stranger.fatal[0])
+
+    def test_a_relay_that_has_a_state_begins_a_log_with_it(self) -> None:
+        """Others get it as an image; the log alone would not tell it, so without one they wait."""
+        cluster = Cluster()
+        first = cluster.add("first")
+        first.relay.params.load(_some_state())
+        cluster.advance(3)
+        second = cluster.add("second")
+        cluster.advance(3)
+        self.assertEqual(heard(second.join().ask(Get("/old"))), [("/old", 7)])
+        first.kill()
+        second.kill()
+        third = cluster.add("third")
+        cluster.advance(6)
+        self.assertIs(third.node.role, Role.JOINING)
+        self.assertFalse(third.node.is_ready)
+
+    def test_nobody_is_admitted_before_the_relay_has_caught_up(self) -> None:
+        """A client goes elsewhere, or comes again."""
+        cluster = Cluster()
+        one = cluster.add("one")
+        client = Client(one)
+        client.send(Hello(1, 0xE0, "test", ""))
+        self.assertEqual(codes(client.hear()), [ErrorCode.OVERLOADED])
+        self.assertIsNotNone(client.outbox.closed)
+
+
+def _some_state() -> StateImage:
+    cluster = Cluster()
+    (one,) = cluster.started("one")
+    one.join().ask(put("/old", 7), 1)
+    return one.relay.params.image()

@@ -1,0 +1,58 @@
+"""Who was heard, and what follows from silence."""
+
+from __future__ import annotations
+
+from clasp_relay.cluster.packets import Beat
+from clasp_relay.cluster.peers import Peers
+from tests.cluster.world import TwoRelays
+
+
+class PeersTests(TwoRelays):
+    """The follower, and what it hears."""
+
+    def setUp(self) -> None:
+        """Finds its peers."""
+        super().setUp()
+        self.peers = self.follower.node._peers
+
+    def test_a_relay_that_is_silent_is_not_there(self) -> None:
+        """After two seconds; after three it is gone."""
+        link = self.decider.following.link
+        self.assertEqual([beat.link for beat in self.peers.living()], [link])
+        self.follower.engine.is_paused = True
+        self.cluster.advance(2.5)
+        self.assertEqual((self.peers.living(), self.peers.gone([link])), ([], []))
+        self.cluster.advance(0.8)
+        self.assertEqual(self.peers.gone([link, self.follower.following.link]), [link])
+
+    def test_a_relay_that_was_never_heard_gets_its_time(self) -> None:
+        """Of a decider that is new."""
+        self.assertEqual(self.peers.gone(["other"]), [])
+        self.cluster.advance(2.9)
+        self.assertEqual(self.peers.gone(["other"]), [])
+        self.cluster.advance(0.2)
+        self.assertEqual(self.peers.gone(["other"]), ["other"])
+
+    def test_who_has_more_of_the_log_outdoes(self) -> None:
+        """One that joins only where those count, too."""
+        self.assertFalse(self.peers.is_outdone())
+        self.peers.hear(Beat("other", "other", 1, 1_000, False, False, 0))
+        self.assertTrue(self.peers.is_outdone())
+        self.assertFalse(self.peers.is_outdone(by_joined=True))
+
+    def test_the_deciders_clock_goes_on_without_it(self) -> None:
+        """By this machine's monotonic clock; without a decider by the wall's."""
+        self.follower.engine.is_paused = True
+        self.peers.hear_decider(5_000_000)
+        self.cluster.clock.advance(1.5)
+        self.assertEqual(self.peers.deciders_now_us, 6_500_000)
+        stranger = Peers(self.follower.node.membership, lambda: 42)
+        self.assertEqual(stranger.deciders_now_us, 42)
+
+    def test_those_that_are_gone_are_forgotten_when_they_are_many(self) -> None:
+        """Every start of a relay is one of its own."""
+        for number in range(1_100):
+            self.peers.hear(Beat(f"old-{number}", "old", 0, 0, False, False, 0))
+        self.assertEqual(len(self.peers.living()), 1_101)
+        self.cluster.advance(4)
+        self.assertEqual(len(self.peers._peers), 1)
