@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from clasp_relay.cluster.membership import Role
+from clasp_relay.cluster.ports import Appended
 from clasp_relay.wire.constants import Signal
 from clasp_relay.wire.messages import Bundle, Ping, Publish, Subscribe
 from tests.cluster.world import ThreeRelays, TwoRelays, put
@@ -39,6 +42,27 @@ class AppendingTests(TwoRelays):
         self.cluster.turn()
         self.assertEqual(revisions(writer.hear()), [1])
         self.assertEqual(heard(watcher.hear()), [("/a", 1)])
+
+    def test_what_is_decided_while_a_batch_is_on_its_way_is_one_batch(self) -> None:
+        """However many turns it takes; each sender's messages stay in order."""
+        watcher, writer = self.follower.join(), self.decider.join()
+        watcher.ask(Subscribe(1, "/n/**"))
+        appends: list[Callable[[], None]] = []
+        append = self.decider.engine.append
+
+        def append_later(payload: bytes, expected: int, done: Callable[[Appended], None]) -> None:
+            appends.append(lambda: append(payload, expected, done))
+
+        self.decider.engine.append = append_later  # type: ignore[method-assign]
+        for number in range(20):
+            writer.ask(put("/n/one", number), 1)
+        self.assertEqual(len(appends), 1)
+        before = len(self.cluster.bus.log)
+        for _ in range(2):
+            appends.pop()()
+            self.cluster.turn()
+        self.assertEqual((len(appends), len(self.cluster.bus.log) - before), (0, 2))
+        self.assertEqual(heard(watcher.hear()), [("/n/one", number) for number in range(20)])
 
 
 class HardTimesTests(ThreeRelays):

@@ -163,6 +163,9 @@ class MemoryJournal:
         if not self.is_slow:
             self.clock.callLater(0, self.sync)
 
+    def linger(self, delay_s: float) -> None:
+        """See ``membership.Journal``."""
+
     def hang(self, is_slow: bool) -> None:
         """The disk records nothing any more, or goes on."""
         self.is_slow = is_slow

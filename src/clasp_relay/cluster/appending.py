@@ -1,7 +1,8 @@
 """How what is decided gets into the log, and from there to everybody.
 
-What a turn has led to is one batch. It leaves the decider once the log has acknowledged it *and* the decider's own
-journal has it. An append that is refused says that another relay decides, or that the log has lost its end.
+One batch is on its way; what is decided meanwhile gathers and is the next one, so batches grow with the load and
+nothing waits for a timer. A batch leaves the decider once the log has acknowledged it *and* the decider's own journal
+has it. An append that is refused says that another relay decides, or that the log has lost its end.
 """
 
 from __future__ import annotations
@@ -68,8 +69,9 @@ class Appending:
         self._report = report
         self._when_lost = when_lost
         self._sealed: deque[Sealed] = deque()
+        """Batches that were closed since they are large enough."""
         self._sealed_bytes = 0
-        self._is_sealing = False
+        self._has_turn = False
         self._sending: Sent | None = None
         self._log_seq = 0
         """The last batch that the log has acknowledged to this decider."""
@@ -89,11 +91,11 @@ class Appending:
         membership = self._membership
         if membership.is_over:
             return
-        membership.role = Role.DECIDER
+        membership.be(Role.DECIDER)
         self._peers.forget()
         deciding = self._make_deciding(membership.ledger.epoch, membership.ledger.time_us)
-        deciding.log.when_filled = self._seal_later
-        deciding.log.when_full = self._seal
+        deciding.log.when_filled = self._append_later
+        deciding.log.when_full = self._close_batch
         self.deciding = deciding
         membership.following.is_local = True
         deciding.begin(self._relay, membership.ledger, self._report)
@@ -108,7 +110,7 @@ class Appending:
         self._sending = None
         self._when_handed_over = None
         if self._membership.role is Role.DECIDER:
-            self._membership.role = Role.FOLLOWER
+            self._membership.be(Role.FOLLOWER)
         self._peers.hear_decider()
 
     def depose(self, known_seq: int) -> None:
@@ -149,14 +151,20 @@ class Appending:
 
     # What is decided
 
-    def _seal_later(self) -> None:
-        if not self._is_sealing:
-            self._is_sealing = True
-            self._membership.call_later(0, self._seal_now)
+    def _append_later(self) -> None:
+        """Has what this turn leads to be one batch, where none is on its way."""
+        if not self._has_turn and self._sending is None:
+            self._has_turn = True
+            self._membership.call_later(0, self._append_now)
 
-    def _seal_now(self) -> None:
-        self._is_sealing = False
+    def _append_now(self) -> None:
+        self._has_turn = False
+        self.append()
+
+    def _close_batch(self) -> None:
+        """Has what was gathered be a batch of its own, within a turn that leads to more."""
         self._seal()
+        self.append()
 
     def _seal(self) -> None:
         deciding = self.deciding
@@ -166,7 +174,6 @@ class Appending:
             self._sealed.append(sealed)
             self._sealed_bytes += sealed.size_bytes
         deciding.log.waiting_bytes = self._sealed_bytes
-        self.append()
 
     # Into the log
 
@@ -175,6 +182,8 @@ class Appending:
         deciding = self.deciding
         if deciding is None or self._sending is not None or not self._membership.engine.is_connected:
             return
+        if not self._sealed:
+            self._seal()
         if not self._sealed:
             self._end_hand_over(deciding)
             return

@@ -44,8 +44,8 @@ MAX_WAITING_BYTES = 32 * 1024 * 1024
 CHANGE_BYTES = 300
 """What a change takes beside its bytes."""
 
-MAX_BATCH_BYTES = 256 * 1024
-"""From this size on a batch is closed; a bundle is never split."""
+MAX_BATCH_BYTES = 64 * 1024
+"""From this size on a batch is closed, for every relay applies it in one turn; a bundle is never split."""
 
 Judged: TypeAlias = tuple[Change, "str | None", tuple[Erasure, ...]]
 """A change, under which key history keeps it, and what it erases."""

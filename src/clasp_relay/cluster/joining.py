@@ -92,7 +92,7 @@ class Joining:
         """Begins as after a start, from the journal, since no memory has what the log has lost."""
         membership, ledger = self._membership, self._membership.ledger
         membership.position = Position(ledger.seq, ledger.digest, ledger.epoch, ledger.time_us)
-        membership.role = Role.JOINING
+        membership.be(Role.JOINING)
         membership.is_cold, membership.base = False, b""
         self._is_off_log = True
         self._applying.begin_anew()
@@ -126,7 +126,8 @@ class Joining:
             self._image.ask(membership.monotonic_s())
             self._request_image(membership.journal.appended_seq)
         else:
-            membership.role, membership.is_cold, membership.base = Role.JOINING, False, b""
+            membership.be(Role.JOINING)
+            membership.is_cold, membership.base = False, b""
             self.begin()
 
     @property

@@ -23,6 +23,10 @@ READ_AT_ONCE = 64
 """How many batches are read from the log together."""
 
 
+LINGER_S = 0.02
+"""How long a follower's journal lets rows wait for more of them."""
+
+
 class Role(Enum):
     """What a relay is in its cluster."""
 
@@ -63,6 +67,9 @@ class Journal(Protocol):
 
     def when_recorded(self, call: Callable[[], None]) -> None:
         """Makes a call once all is recorded that was appended; never where that fails."""
+
+    def linger(self, delay_s: float) -> None:
+        """Lets what is appended wait for more, in s, unless somebody waits until it is recorded."""
 
     def find_position(self, number: int, call: Callable[[Change | None], None]) -> None:
         """Calls with the row that names a batch of the log; with None where there is none."""
@@ -123,6 +130,12 @@ class Membership:
         """Whether it knows of nobody's sessions, since nobody could tell."""
         self.base = b""
         """Names the state that this relay began with and that the log does not tell; empty where there is none."""
+
+    def be(self, role: Role) -> None:
+        """Takes another role."""
+        self.role = role
+        # What a follower records is in the log already, so it need not be synced batch by batch.
+        self.journal.linger(LINGER_S if role is Role.FOLLOWER else 0.0)
 
     @property
     def stream(self) -> str:

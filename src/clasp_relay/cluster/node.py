@@ -352,7 +352,7 @@ class Node:
     def _joined(self) -> None:
         """Follows the log from now on."""
         membership = self.membership
-        membership.role = Role.FOLLOWER
+        membership.be(Role.FOLLOWER)
         if membership.is_cold:
             # Nobody decides, so this relay may at once.
             self._peers.expect_decider()

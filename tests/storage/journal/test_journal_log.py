@@ -69,6 +69,29 @@ class JournalLogTests(TestCase):
         yield self.log.recorded()
 
     @inlineCallbacks
+    def test_changes_wait_for_more_where_nobody_waits_for_them(self) -> Steps:
+        """As long as the log was told; who asks for the record does not wait, also while a commit is at work."""
+        self.log.linger(60)
+        self.append(1)
+        yield deferLater(reactor, 0.05, lambda: None)
+        self.assertEqual((self.log.recorded_seq, self.log.commits), (0, 0))
+        event = self.hold()
+        first = self.log.recorded()
+        yield deferLater(reactor, 0, lambda: None)
+        self.append(2)
+        second = self.log.recorded()
+        self.append(3)
+        event.set()
+        yield first
+        yield second
+        self.assertEqual((self.log.recorded_seq, self.log.commits), (3, 2))
+        self.append(4)
+        self.log.linger(0)
+        yield deferLater(reactor, 0.05, lambda: None)
+        yield self.log.run(lambda _: None)
+        self.assertEqual(self.log.recorded_seq, 4)
+
+    @inlineCallbacks
     def test_next_batch_is_what_gathered_during_a_commit(self) -> Steps:
         """Without a timer: one commit, then one for all that came meanwhile."""
         event = self.hold()

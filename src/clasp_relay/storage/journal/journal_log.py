@@ -101,6 +101,9 @@ class JournalLog:
         self._queued_bytes = 0
         self._gathered_bytes = 0
         self._is_at_work = False
+        self._linger_s = 0.0
+        self._beginning: Any = None
+        """The timer of the next commit."""
         self._waiters: list[tuple[int, Deferred[None]]] = []
         self._renewed_us: dict[str, int] = {}
         self._floors = (0, 0)
@@ -257,7 +260,7 @@ class JournalLog:
     def _begin_commit(self) -> None:
         if not self._is_at_work and self._gathered:
             self._is_at_work = True
-            self._reactor.callLater(0, self._commit)
+            self._beginning = self._reactor.callLater(self._linger_s, self._commit)
 
     def check(self) -> None:
         """See ``Log.check``."""
@@ -286,9 +289,21 @@ class JournalLog:
             return fail(JournalLost(self.lost))
         if self.recorded_seq == self.appended_seq:
             return succeed(None)
+        if self._linger_s:
+            self._hasten()
         done: Deferred[None] = Deferred()
         self._waiters.append((self.appended_seq, done))
         return done
+
+    def linger(self, delay_s: float) -> None:
+        """Lets what is appended wait so many seconds for more, unless somebody waits until it is recorded."""
+        self._linger_s = delay_s
+        if not delay_s:
+            self._hasten()
+
+    def _hasten(self) -> None:
+        if self._beginning is not None and self._beginning.active():
+            self._beginning.reset(0)
 
     def run(self, work: Callable[[JournalFile], T]) -> Deferred[T]:
         """Does something with the file in the journal's thread, between two commits.
@@ -372,10 +387,12 @@ class JournalLog:
         self.recorded_seq = seq
         self._queued_bytes = 0
         # First, so that the disk works while the answers go out; not within an append of theirs.
-        if self._gathered:
+        is_waited_for = bool(self._waiters) and self._waiters[-1][0] > seq
+        if self._gathered and (is_waited_for or not self._linger_s):
             self._commit()
         else:
             self._is_at_work = False
+            self._begin_commit()
         for done in dones:
             done()
         while self._waiters and self._waiters[0][0] <= seq:
