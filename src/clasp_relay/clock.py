@@ -153,5 +153,7 @@ def steady_timers(reactor: Any, monotonic_s: Callable[[], float] = time.monotoni
         reactor: one whose time is its attribute ``seconds``, as in all of Twisted's reactors.
         monotonic_s: a monotonic clock, in seconds.
     """
+    if reactor.seconds is monotonic_s:
+        return
     ahead_s = reactor.seconds() - monotonic_s()
     reactor.seconds = lambda: monotonic_s() + ahead_s

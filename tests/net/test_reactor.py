@@ -1,6 +1,8 @@
 """The reactor reads as Twisted's own does."""
 
 import os
+import socket
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +12,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from clasp_relay.clock import steady_timers
 from clasp_relay.net import reactor
 from clasp_relay.net.reactor import ENDS_AT_ONCE, READY_S, RelayReactor
 from clasp_relay.net.reading import LEAST_S, TURN_S, share_end_s
@@ -20,6 +23,7 @@ class Reader:
 
     def __init__(self) -> None:
         self._end, self._other_end = os.pipe()
+        os.set_blocking(self._end, False)
         self.fill()
         self.got: list[bytes] = []
         self.lost: list[Failure] = []
@@ -39,7 +43,10 @@ class Reader:
 
     def doRead(self) -> Any:  # noqa: N802
         """Reads, and does what the test wants."""
-        self.got.append(os.read(self._end, 10))
+        try:
+            self.got.append(os.read(self._end, 10))
+        except BlockingIOError:
+            return None
         return self.result() if callable(self.result) else self.result
 
     def connectionLost(self, reason: Failure) -> None:
@@ -56,6 +63,34 @@ class Reader:
         """Closes both ends."""
         self.hang_up()
         os.close(self._end)
+
+
+class Both:
+    """A socket that is read and written, and notes which."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self._end = end
+        self.done: list[str] = []
+
+    def fileno(self) -> int:
+        """Returns its descriptor."""
+        return self._end.fileno()
+
+    def logPrefix(self) -> str:  # noqa: N802
+        """Twisted asks for it where it logs."""
+        return "both"
+
+    def doRead(self) -> None:  # noqa: N802
+        """It can be read."""
+        self.done.append("read")
+
+    def doWrite(self) -> None:  # noqa: N802
+        """It can be written."""
+        self.done.append("write")
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Is not expected."""
+        raise AssertionError(reason)
 
 
 class ReactorTests(SynchronousTestCase):
@@ -101,7 +136,7 @@ class ReactorTests(SynchronousTestCase):
         """Those whose turn did not come are first then, so that nobody waits for ever behind the same others."""
         now_s = 0.0
         order: list[int] = []
-        self.patch(reactor, "monotonic", lambda: now_s)
+        self.reactor.seconds = lambda: now_s
         self.patch(reactor, "thread_time", lambda: now_s)
         readers = [self.reader() for _ in range(5)]
 
@@ -124,10 +159,56 @@ class ReactorTests(SynchronousTestCase):
         self.assertEqual(sorted(order[:5]), [0, 1, 2, 3, 4])
         self.assertGreaterEqual(min(map(order.count, range(5))), 5)
 
+    def test_reactor_asks_for_few_sockets_at_a_time(self) -> None:
+        """Each that is ready is read in the turn all the same, and none twice, though it is ready again at once."""
+        self.patch(reactor, "READY_AT_ONCE", 2)
+        for count in (2, 5, 6):
+            with self.subTest(count=count):
+                readers = [self.reader() for _ in range(count)]
+                for reader in readers:
+                    reader.result = reader.fill
+                self.reactor.doIteration(1)
+                self.assertEqual([reader.got for reader in readers], [[b"x"]] * count)
+                self.assertFalse(self.reactor.is_behind)
+                for reader in readers:
+                    self.reactor.removeReader(reader)
+
+    def test_reactor_does_not_read_later_what_was_paused_meanwhile(self) -> None:
+        """Though it still writes."""
+        now_s = 0.0
+        self.reactor.seconds = lambda: now_s
+        self.patch(reactor, "thread_time", lambda: now_s)
+        slow = self.reader()
+
+        def take() -> None:
+            nonlocal now_s
+            now_s += READY_S
+
+        slow.result = take
+        ours, theirs = socket.socketpair()
+        for end in (ours, theirs):
+            end.setblocking(False)
+            self.addCleanup(end.close)
+        both = Both(ours)
+        self.reactor.addReader(both)
+        self.reactor.addWriter(both)
+        theirs.send(b"x")
+        self.reactor.doIteration(1)
+        self.assertEqual((slow.got, both.done, self.reactor.is_behind), ([b"x"], [], True))
+        self.reactor.removeReader(both)
+        self.reactor.doIteration(0)
+        self.assertEqual(both.done, ["write"])
+
+    def test_reactor_keeps_a_time_that_nobody_sets(self) -> None:
+        """Without a function of ours around the system's."""
+        self.assertIs(self.reactor.seconds, time.monotonic)
+        steady_timers(self.reactor)
+        self.assertIs(self.reactor.seconds, time.monotonic)
+
     def test_reactor_forgets_what_is_ready_no_longer(self) -> None:
         """Its descriptor may be another one's by then."""
         now_s = 0.0
-        self.patch(reactor, "monotonic", lambda: now_s)
+        self.reactor.seconds = lambda: now_s
         self.patch(reactor, "thread_time", lambda: now_s)
         readers = [self.reader() for _ in range(3)]
 

@@ -6,9 +6,16 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.errors import CloseCode
-from clasp_relay.net.reading import FRESH_S, REST_S, SLICE_S, Reading
+from clasp_relay.net.reading import FRESH_S, REST_S, SLICE_S, TURN_S, Reading
 from tests.core.world import one_turn
 from tests.net.helpers import MemorySession, Site, client_frame, datas, keep
+
+
+class TellingClock(Clock):
+    """The clock of a reactor that tells its turns apart."""
+
+    turn_end_s = 0.0
+    """See ``RelayReactor``."""
 
 
 class SlowReader:
@@ -69,6 +76,20 @@ class ReadingTests(SynchronousTestCase):
         one_turn(self.clock)
         self.reader("b", 1, FRESH_S / 8).go_on()
         self.assertEqual(self.told[-1], "b")
+
+    def test_turns_that_the_reactor_tells_apart_need_no_call(self) -> None:
+        """Each has its share all the same, and no more."""
+        clock = TellingClock()
+        self.clock, self.reading = clock, Reading(clock)
+        for turn in range(3):
+            clock.turn_end_s = clock.seconds() + TURN_S
+            self.reader("a", 4, FRESH_S / 4).go_on()
+            self.assertEqual((len(self.told), clock.getDelayedCalls()), (4 * (turn + 1), []))
+        self.reader("b", 1, FRESH_S / 4).go_on()
+        self.assertNotIn("b", self.told)
+        one_turn(clock)
+        self.assertEqual(self.told[-1], "b")
+        self.assertEqual(clock.getDelayedCalls(), [])
 
     def test_who_has_had_no_slice_yet_comes_first(self) -> None:
         """Between two slices of those that have much to say."""

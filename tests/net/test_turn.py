@@ -448,7 +448,9 @@ class RunTests(SynchronousTestCase):
     def add(self, *messages: bytes) -> None:
         """Adds messages for everybody."""
         for message in messages:
-            self.run_.append(keep(message))
+            frame = keep(message)
+            self.run_.frames.append(frame)
+            self.run_.wires.append(frame.wire)
 
     def read(self, item: object) -> list[bytes]:
         """Returns the messages of a piece, which are the same as frames and on the wire."""
@@ -476,6 +478,8 @@ class RunTests(SynchronousTestCase):
         self.add(b"e")
         (item,) = self.run_.edited(sender)
         self.assertEqual(self.read(item), [b"a", b"own", b"c", b"d"])
+        own = self.run_.own_bytes(sender)
+        self.assertEqual(datas(server_frames(own or b"")), [b"a", b"own", b"c", b"d"])
 
     def test_snapshot_and_close_stand_between_pieces(self) -> None:
         """Each at its place; there is no piece without a message."""
@@ -488,9 +492,14 @@ class RunTests(SynchronousTestCase):
         self.assertIs(first, snapshot)
         self.assertEqual(self.read(second), [b"a", b"b"])
         self.assertIs(third, close)
+        self.assertIsNone(self.run_.own_bytes(session))
+        self.run_.discard(session)
+        self.add(b"c")
+        self.assertEqual(datas(server_frames(self.run_.own_bytes(session) or b"")), [b"c"])
 
     def test_who_gets_nothing_gets_no_piece(self) -> None:
         """As the only one who spoke."""
         self.run_.edit(self.outboxes[0], None)
         self.add(b"a")
         self.assertEqual(self.run_.edited(self.outboxes[0]), [])
+        self.assertEqual(self.run_.own_bytes(self.outboxes[0]), b"")

@@ -109,12 +109,15 @@ class Committer:
         """
         if not self._is_immediate:
             self._log.check()
-        if self._params.has_room(change.param):
+        if self._is_open and self._params.replace(change):
+            self._recipients.tell_change(change, None)
+        elif self._params.has_room(change.param):
             self._write(change)
-            if not self._is_immediate:
-                self._record((change,), session)
         else:
             self.write_all(session, (change,), (change,))
+            return
+        if not self._is_immediate:
+            self._record((change,), session)
 
     def write_all(self, session: Session, changes: Sequence[Change | Publish], outcomes: Iterable[Change]) -> None:
         """Commits the members of a bundle together; see ``accept_all``."""

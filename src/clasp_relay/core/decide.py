@@ -21,6 +21,9 @@ from clasp_relay.wire.codec import encode_to_frame, result_entry, snapshot_entry
 from clasp_relay.wire.constants import MAX_PAYLOAD_BYTES, Signal
 from clasp_relay.wire.messages import NULL, Publish, Set, SignalDefinition, SnapshotParam, Value
 
+_OWN_ADDRESSES = "/clasp/"
+"""What is below means something to the relay itself. Asked of each signal, before the two that follow."""
+
 P2P_SIGNAL = "/clasp/p2p/signal/"
 """What is published below goes to the session whose id follows, and to no other."""
 
@@ -149,7 +152,8 @@ class Decider:
         """
         address = message.address
         check_address(address)
-        if address.startswith(REPLAY_ADDRESSES):
+        is_own = address.startswith(_OWN_ADDRESSES)
+        if is_own and address.startswith(REPLAY_ADDRESSES):
             raise RequestError(ErrorCode.POLICY, ONLY_THE_RELAY, address)
         value = message.value
         if value is None or 4 * len(address) + len(value) > SURELY_FITS_BYTES:
@@ -160,7 +164,7 @@ class Decider:
             if signed is not None:
                 message = message._replace(value=signed)
                 check_publish_fits(message)
-        if address.startswith(P2P_SIGNAL) and address[len(P2P_SIGNAL) :] not in self._sessions:
+        if is_own and address.startswith(P2P_SIGNAL) and address[len(P2P_SIGNAL) :] not in self._sessions:
             raise RequestError(ErrorCode.NO_TARGET, "there is no such session", address)
         return message
 

@@ -54,7 +54,7 @@ from clasp_relay.wire.values import decode_value
 
 # Looked up for every message.
 _LIVE, _CLOSED = SessionState.LIVE, SessionState.CLOSED
-_ACK, _KEEP = MessageCode.ACK, Kind.KEEP
+_ACK, _KEEP = int(MessageCode.ACK), Kind.KEEP
 _new = tuple.__new__
 
 MAX_BAD_FRAMES = 100
@@ -300,10 +300,11 @@ class Relay:
             with mark:
                 pieces = self._handlers[kind](self, session, message, qos)
         if pieces is not None:
-            session.held = deque()
             if mark is not None:
                 pieces = _marked(pieces, mark)
-            self.work.add(session, self._in_pieces(session, pieces, session.held))
+            waiting: deque[Held] = deque()
+            session.hold(waiting)
+            self.work.add(session, self._in_pieces(session, pieces, waiting))
 
     def _hold(
         self,
@@ -330,7 +331,7 @@ class Relay:
         """Does what a message has left to be done, then handles those that waited behind it."""
         yield from self._guarded(session, pieces)
         while waiting and session.held is waiting:
-            session.held = None
+            session.hold(None)
             self._take_up(session, waiting.popleft())
             if session.held is not None:
                 # It is at work in its turn, or the session has ended.
@@ -338,14 +339,14 @@ class Relay:
                 if session.state is _CLOSED:
                     _forget_held(session, waiting)
                 return
-            session.held = waiting
+            session.hold(waiting)
             yield HELD_US
         if session.held is waiting:
-            session.held = None
+            session.hold(None)
 
     def put_off(self, session: Session) -> None:
         """Has a session's messages wait: the one that is being handled, and those behind it, until ``go_on``."""
-        session.held = deque()
+        session.hold(deque())
 
     def go_on(self, session: Session, pieces: Pieces) -> None:
         """Does a message that was put off, then those that waited behind it."""

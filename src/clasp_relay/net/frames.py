@@ -34,10 +34,15 @@ MAX_CONTROL_FRAMES_PER_S = 50
 PONG_INTERVAL_S = 0.25
 """How often pings are answered at most."""
 
+# Looked up for every read.
+_OPEN, _CLOSING = WebSocketServerProtocol.STATE_OPEN, WebSocketServerProtocol.STATE_CLOSING
+_CLOSED = WebSocketServerProtocol.STATE_CLOSED
+
 _FIN_BINARY = 0x82
 _MASKED = 0x80
 _NO_MASK = bytes(4)
-_REPEATS = tuple(int.from_bytes(b"\1\0\0\0" * words, "little") for words in range(129))
+_REPEATED_WORDS = 129
+_REPEATS = tuple(int.from_bytes(b"\1\0\0\0" * words, "little") for words in range(_REPEATED_WORDS))
 """What repeats a mask that is multiplied by it, for payloads of so many words."""
 
 _SHORT_BYTES = 126
@@ -81,7 +86,7 @@ def unmask(masked: bytes, key: bytes) -> bytes:
     length = len(masked)
     words = (length + 3) >> 2
     # One XOR of two long numbers is far quicker than one per byte (docs/performance.md).
-    if words < len(_REPEATS):
+    if words < _REPEATED_WORDS:
         mask = int.from_bytes(key, "little") * _REPEATS[words]
     else:
         mask = int.from_bytes(key * words, "little")
@@ -260,25 +265,15 @@ class FastPathProtocol(GuardedProtocol):
     _tail = b""
     """What has come and is not handled: the beginning of a short usual frame, or all that waits for a later turn."""
     _is_waiting = False
-
-    def read(self, data: bytes) -> None:
-        """Handles what has come, as far as the time of this turn goes; the rest waits for a later one."""
-        if self._is_waiting or self.is_busy():
-            self._tail += data
-            self._wait()
-        else:
-            self._dataReceived(data)
+    _session: Any = None
+    """Whose messages these are, once there is one; tells with ``is_busy`` that those behind the one at work wait."""
 
     def go_on(self) -> None:
         """Handles what waits, in a later turn."""
         self._is_waiting = False
-        self.read(b"")
-        if not self._is_waiting and self.state != self.STATE_CLOSED:
+        self._dataReceived(b"")
+        if not self._is_waiting and self.state != _CLOSED:
             self.transport.resumeProducing()
-
-    def is_busy(self) -> bool:
-        """Tells whether a message is still at work, so that those behind it have to wait."""
-        return False
 
     def _wait(self) -> None:
         if not self._is_waiting:
@@ -288,34 +283,44 @@ class FastPathProtocol(GuardedProtocol):
 
     def consumeData(self) -> None:  # noqa: N802
         """Handles what Autobahn has in its buffer."""
-        if self.state not in (self.STATE_OPEN, self.STATE_CLOSING):
+        if self.state not in (_OPEN, _CLOSING):
             super().consumeData()
             return
         reading, end_s = self.factory.reading, 0.0
         steps = 0
-        while self.state != self.STATE_CLOSED:
+        while self.state != _CLOSED:
             if not self.processData():
                 return
             steps += 1
             # A frame takes a step for its head and one for what it carries.
             if steps == 2:
                 end_s = reading.slice_end_s()
-            if self.is_busy() or (end_s and reading.now_s() >= end_s):
+            if self._is_busy or (end_s and reading.now_s() >= end_s):
                 self._wait()
                 return
 
+    @property
+    def _is_busy(self) -> bool:
+        return self._session is not None and self._session.is_busy
+
     def _dataReceived(self, data: bytes) -> None:
+        """Handles what has come, as far as the time of this turn goes; the rest waits for a later one."""
+        session = self._session
+        if self._is_waiting or (session is not None and session.is_busy):
+            self._tail += data
+            self._wait()
+            return
         if self._tail:
             data, self._tail = self._tail + data, b""
-        if self.state != self.STATE_OPEN or self.data or self.current_frame is not None or self.inside_message:
+        if self.state != _OPEN or self.data or self.current_frame is not None or self.inside_message:
             super()._dataReceived(data)
             return
         at = self._pass_messages(data)
         if at < len(data):
             rest = data[at:]
-            if self._is_waiting or (self.state == self.STATE_OPEN and _is_short_beginning(rest)):
+            if self._is_waiting or (self.state == _OPEN and _is_short_beginning(rest)):
                 self._tail = rest
-            elif self.state != self.STATE_CLOSED:
+            elif self.state != _CLOSED:
                 super()._dataReceived(rest)
 
     def _pass_messages(self, data: bytes) -> int:
@@ -324,7 +329,7 @@ class FastPathProtocol(GuardedProtocol):
         Once the session's end was decided ``onMessage`` ignores what comes, here as behind Autobahn.
         """
         at, end = 0, len(data)
-        take, reading = self.onMessage, self.factory.reading
+        take = self.onMessage
         # Most reads bring one message: the clock is read from the second one on.
         slice_end_s = 0.0
         while end - at >= 6 and data[at] == _FIN_BINARY:
@@ -343,8 +348,9 @@ class FastPathProtocol(GuardedProtocol):
                 break
             if at:
                 if not slice_end_s:
-                    slice_end_s = reading.slice_end_s()
-                if reading.now_s() >= slice_end_s or self.is_busy():
+                    session, reading = self._session, self.factory.reading
+                    now_s, slice_end_s = reading.now_s, reading.slice_end_s()
+                if now_s() >= slice_end_s or (session is not None and session.is_busy):
                     self._wait()
                     break
             at = stop

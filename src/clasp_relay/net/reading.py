@@ -68,17 +68,20 @@ class Reading:
         """Those that had a slice and have more."""
         self._current: Reader | None = None
         """The one whose time it is of those that waited."""
-        self._end_s: float | None = None
-        """Until when slices of this turn go; None before the first one."""
+        self._end_s = 0.0
+        """Until when slices of a turn go; 0 before the first one."""
+        self._turn_end_s: float | None = None
+        """When that turn should end, which tells it from the others; None where the reactor does not say that."""
         self._is_scheduled = False
 
     def slice_end_s(self) -> float:
         """Returns until when, by ``now_s``, a connection may handle what came behind its first message."""
-        now_s = self.now_s()
-        if self._end_s is None:
-            self._end_s = share_end_s(self._reactor, FRESH_S)
-            self._schedule()
-        return min(now_s + SLICE_S, self._end_s)
+        if not self._end_s or self._turn_end_s != getattr(self._reactor, "turn_end_s", None):
+            self._begin(FRESH_S)
+            if self._turn_end_s is None:
+                # The next turn has to begin with a call, which takes as long as a message.
+                self._schedule()
+        return min(self.now_s() + SLICE_S, self._end_s)
 
     def wait(self, reader: Reader) -> None:
         """Has a connection go on in a later turn, behind those that wait already."""
@@ -91,6 +94,11 @@ class Reading:
         self._new.pop(reader, None)
         self._waiting.pop(reader, None)
 
+    def _begin(self, share_s: float) -> None:
+        """Begins the slices of this turn, which have so much of it."""
+        self._turn_end_s = getattr(self._reactor, "turn_end_s", None)
+        self._end_s = share_end_s(self._reactor, share_s)
+
     def _schedule(self) -> None:
         if not self._is_scheduled:
             self._is_scheduled = True
@@ -98,7 +106,8 @@ class Reading:
 
     def _next_turn(self) -> None:
         self._is_scheduled = False
-        end_s = self._end_s = share_end_s(self._reactor, REST_S)
+        self._begin(REST_S)
+        end_s = self._end_s
         for number in range(len(self._new) + len(self._waiting)):
             # They take turns, so that neither newcomers nor those with much to say wait for ever.
             first, second = (self._waiting, self._new) if number % 2 else (self._new, self._waiting)
@@ -108,6 +117,6 @@ class Reading:
             reader = self._current = next(iter(queue))
             del queue[reader]
             reader.go_on()
-        self._current = self._end_s = None
+        self._current, self._end_s = None, 0.0
         if self._new or self._waiting:
             self._schedule()

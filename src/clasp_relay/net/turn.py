@@ -62,13 +62,6 @@ class Run:
         self.private: dict[AnyOutbox, list[_Edit]] = {}
         self.starts: dict[AnyOutbox, int] = {}
 
-    def append(self, frame: Frame) -> None:
-        """Adds a frame."""
-        wire = frame.wire
-        self.frames.append(frame)
-        self.wires.append(wire)
-        self.size_bytes += len(wire)
-
     def edit(self, outbox: AnyOutbox, item: Frame | Snapshot | Close | None) -> None:
         """Notes an edit at the run's present end."""
         edits = self.private.get(outbox)
@@ -92,6 +85,26 @@ class Run:
     def whole(self) -> Batch:
         """Returns all of the run as one piece."""
         return Batch(self.frames, b"".join(self.wires))
+
+    def own_bytes(self, outbox: AnyOutbox) -> bytes | None:
+        """Returns the run's bytes as one session gets it, or None where they are not all: see ``edited``.
+
+        That is all that a session needs whose socket takes everything: in a room in which everybody sends they are
+        worked out for each message.
+        """
+        wires: list[bytes] = []
+        start = self.starts.get(outbox, 0)
+        for place, item in self.private[outbox]:
+            wires += self.wires[start:place]
+            start = place
+            if item is None:
+                start += 1
+            elif isinstance(item, Frame):
+                wires.append(item.wire)
+            else:
+                return None
+        wires += self.wires[start:]
+        return b"".join(wires)
 
     def edited(self, outbox: AnyOutbox) -> list[Batch | Snapshot | Close]:
         """Returns the run as one session gets it, in as few pieces as can be."""
@@ -153,7 +166,10 @@ class TurnWriter:
             run = self._new_run(audience)
         if exclude is not None and exclude in audience.members:
             run.edit(exclude, None)
-        run.append(frame)
+        wire = frame.wire
+        run.frames.append(frame)
+        run.wires.append(wire)
+        run.size_bytes += len(wire)
         if run.size_bytes >= RUN_BYTES:
             del self._open[audience]
 
@@ -299,13 +315,16 @@ class TurnWriter:
 
     def _write(self, run: Run) -> None:
         """Writes a run that no other run follows for any of its sessions: for most it is all there is."""
-        for outbox in run.private:
-            items = run.edited(outbox)
-            if len(items) == 1 and isinstance(items[0], Batch):
-                self._write_to((outbox,), items[0])
-            else:
-                for item in items:
-                    cast("Outbox", outbox).put(item)
+        for outbox in cast("dict[Outbox, list[_Edit]]", run.private):
+            own = None if outbox.pending or outbox.backlog is not None else run.own_bytes(outbox)
+            if own is None:
+                for item in run.edited(outbox):
+                    outbox.put(item)
+            elif own:
+                try:
+                    outbox.sink.write(own)
+                except Exception as error:
+                    _end(outbox, error)
         others = run.others()
         if others:
             self._write_to(others, run.whole())

@@ -36,6 +36,7 @@ END_TIMEOUT_S = 10.0
 MAX_REASON_BYTES = 123
 """A control frame carries 125 bytes, two of them the close code (RFC 6455 §5.5)."""
 
+_CLOSED = FastPathProtocol.STATE_CLOSED
 _PING = b"\x89\x00"
 _OPCODE_PONG = 10
 
@@ -153,8 +154,8 @@ class ClaspProtocol(Draining, FastPathProtocol):  # type: ignore[misc]  # Autoba
         """Takes bytes. Once the connection is being dropped they are thrown away and not collected."""
         self.heard = True
         self.factory.writer.counters.received_bytes += len(data)
-        if self.state != self.STATE_CLOSED:
-            self.read(data)
+        if self.state != _CLOSED:
+            self._dataReceived(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection is gone, whatever ended it."""
@@ -251,10 +252,6 @@ class ClaspProtocol(Draining, FastPathProtocol):  # type: ignore[misc]  # Autoba
             outbox.close(CloseCode.INTERNAL, "internal error")
         if self._timer is not None and session.is_live and not outbox.is_closing:
             self._stop_timer()
-
-    def is_busy(self) -> bool:
-        """See the base class."""
-        return self._session is not None and self._session.is_busy
 
     def onPing(self, payload: bytes) -> None:
         """Answers a ping, unless the peer does not read its pongs."""

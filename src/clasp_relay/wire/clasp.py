@@ -48,7 +48,10 @@ _ARRAY = int(ValueType.ARRAY)
 _SET, _PUBLISH, _ACK = int(MessageCode.SET), int(MessageCode.PUBLISH), int(MessageCode.ACK)
 _SET_FRAME_FLAGS = SET_QOS << 6 | BINARY_FLAG
 _PUBLISH_FRAME_FLAGS = tuple(qos << 6 | BINARY_FLAG for qos in PUBLISH_QOS)
-_UNUSUAL_FRAME_FLAGS = TIMESTAMP_FLAG | TRANSFORMED_FLAGS
+_USUAL_QOS = tuple(
+    flags >> 6 if flags < 0xC0 and not flags & (TIMESTAMP_FLAG | TRANSFORMED_FLAGS) else -1 for flags in range(256)
+)
+"""The QoS in a frame's flags; -1 where they say anything that is not usual."""
 
 _ACK_OF_SET = 3
 """The flags of an ACK that has an address and a revision, and nothing else."""
@@ -84,10 +87,11 @@ class ClaspCodec:
         size = len(data)
         if size >= _HEAD_BYTES:
             magic, frame_flags, length, code, flags, address_bytes = _unpack_head(data)
-            if magic == MAGIC and length + 4 == size and not frame_flags & _UNUSUAL_FRAME_FLAGS and frame_flags < 0xC0:
+            qos = _USUAL_QOS[frame_flags]
+            if magic == MAGIC and length + 4 == size and qos >= 0:
                 try:
                     if code == _PUBLISH:
-                        return decode_publish(data[4:]), frame_flags >> 6
+                        return decode_publish(data[4:]), qos
                     if code == _SET and flags < SET_TTL:
                         start = _HEAD_BYTES + address_bytes
                         fixed_bytes = FIXED_SIZES[flags]
@@ -98,7 +102,7 @@ class ClaspCodec:
                             if flags >= _ARRAY and (b"\xef" in data or b"_" in data) and has_suspect_key(data):
                                 check_keys(data, start, flags)
                             address, value = data[_HEAD_BYTES:start].decode(), TYPE_BYTES[flags] + data[start:]
-                            return _new(Set, (address, value, None, False, False, None)), frame_flags >> 6
+                            return _new(Set, (address, value, None, False, False, None)), qos
                 except (RequestError, UnicodeDecodeError, IndexError, struct.error):
                     # Step by step the error says what is wrong.
                     return _decode_step_by_step(data)

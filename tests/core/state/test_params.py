@@ -60,6 +60,46 @@ def counted_bytes(params: Params) -> int:
     return stamped + sum(map(param_bytes, image.params))
 
 
+class ReplaceTests(SynchronousTestCase):
+    """The short way of the usual write; ``TableMachine`` compares it with the long one."""
+
+    def setUp(self) -> None:
+        """A table with a param that has no life time, and one that has."""
+        self.params = Params(ParamLimits())
+        put(self.params, param("/a", 1.5, subject="u1", origin="here"))
+        put(self.params, param("/b", 1.5, subject="u1", origin="here", ttl=60))
+
+    def test_value_of_the_same_size_takes_it(self) -> None:
+        """It counts as a change, and as bytes that were replaced."""
+        after = param("/a", 2.5, 2, subject="u1", origin="here")
+        changes = self.params.changes
+        self.assertTrue(self.params.replace(written(self.params, after)))
+        self.assertEqual(self.params.get("/a"), after)
+        self.assertEqual((self.params.changes - changes, self.params.replaced_bytes), (1, len(after.value)))
+
+    def test_everything_else_is_left_to_the_long_way(self) -> None:
+        """Which has more to do; nothing has changed then."""
+        usual = param("/a", 2.5, 2, subject="u1", origin="here")
+        image = self.params.image()
+        for name, change in {
+            "new": written(self.params, usual._replace(address="/c")),
+            "longer": written(self.params, usual._replace(value=value("a text that is longer"))),
+            "null": written(self.params, usual._replace(value=NULL)),
+            "of another subject": written(self.params, usual._replace(subject="u2")),
+            "from another address": written(self.params, usual._replace(origin="there")),
+            "with a life time": written(self.params, usual._replace(ttl=60)),
+            "without the life time there was": Change(usual._replace(address="/b")),
+            "sent as other bytes": written(self.params, usual._replace(sent_as=b"2.5")),
+            "with a lock": written(self.params, usual, lock=True),
+            "without the lock": written(self.params, usual, unlock=True),
+        }.items():
+            with self.subTest(name):
+                self.assertFalse(self.params.replace(change))
+                self.assertEqual(self.params.image(), image)
+        put(self.params, param("/a", 2.5, 2, subject="u1", origin="here")._replace(sent_as=b"2.5"))
+        self.assertFalse(self.params.replace(written(self.params, param("/a", 1.5, 3, subject="u1", origin="here"))))
+
+
 class TableTests(SynchronousTestCase):
     """What is set, found and remembered."""
 
@@ -553,6 +593,8 @@ class TableMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.params = Params(self.limits)
+        self.slow = Params(self.limits)
+        """The same table without the short way of the usual write."""
         self.now_us = 0
         self.known: dict[str, int] = {}
         """The last revision of each address that cannot have been forgotten."""
@@ -561,7 +603,13 @@ class TableMachine(RuleBasedStateMachine):
         """Applies a change; a revision is never seen again."""
         address = change.address
         assert change.revision == self.known.get(address, 0) + 1, change
-        self.params.apply(written(self.params, change, lock=lock, stamp=stamp))
+        write = written(self.params, change, lock=lock, stamp=stamp)
+        surely_fits = self.params.has_room(change)
+        if self.params.replace(write):
+            assert surely_fits
+        else:
+            self.params.apply(write)
+        self.slow.apply(write)
         self.known[address] = change.revision
         for one in list(self.known):
             # The oldest ends are forgotten when there are more than the limits say.
@@ -620,7 +668,8 @@ class TableMachine(RuleBasedStateMachine):
     @rule(address=_ADDRESSES)
     def read(self, address: str) -> None:
         """One GET."""
-        renew(self.params, address, self.now_us)
+        for params in (self.params, self.slow):
+            renew(params, address, self.now_us)
 
     @rule(seconds=st.integers(0, 4))
     def wait(self, seconds: int) -> None:
@@ -628,22 +677,24 @@ class TableMachine(RuleBasedStateMachine):
         self.now_us += seconds * SECOND_US
         expected = {address for address, due_us in self.params.image().expires_us.items() if due_us <= self.now_us}
         ends = self.params.expired(self.now_us, 100)
-        assert set(ends) == expected
+        assert set(ends) == set(self.slow.expired(self.now_us, 100)) == expected
         for address in ends:
             self.apply(self.params.null_of(address, self.now_us))
 
     @rule(writer=st.sampled_from("xy"))
     def leave(self, writer: str) -> None:
         """A session ends."""
-        release_all(self.params, writer)
+        for params in (self.params, self.slow):
+            release_all(params, writer)
         assert writer not in map(self.params.holder, self.known)
 
     @rule()
     def restart(self) -> None:
         """The state is saved and loaded."""
         image = self.params.image()
-        self.params = Params(self.limits)
-        self.params.load(image)
+        self.params, self.slow = Params(self.limits), Params(self.limits)
+        for params in (self.params, self.slow):
+            params.load(image)
         assert self.params.image() == image
 
     @invariant()
@@ -671,6 +722,16 @@ class TableMachine(RuleBasedStateMachine):
         if shares is self.params._by_origin:
             assert len(sizes) <= limits.max_params
             assert sum(sizes) <= limits.max_bytes
+
+    @invariant()
+    def short_way_leads_to_the_same(self) -> None:
+        """For whatever a table is asked."""
+        short, long = self.params, self.slow
+        assert short.image() == long.image()
+        assert list(short.image().expires_us) == list(long.image().expires_us)
+        assert short.locks.all() == long.locks.all()
+        for name in ("changes", "replaced_bytes", "state_bytes"):
+            assert getattr(short, name) == getattr(long, name), name
 
     @invariant()
     def agrees_with_itself(self) -> None:

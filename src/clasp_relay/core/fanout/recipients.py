@@ -84,13 +84,13 @@ class Recipients:
             change: the write.
             rule: what decides who is told; None where everybody is.
         """
-        param, _, lock, unlock, ttl, _, _, _, _, _ = change
-        address, value, revision, _, _, _, _, _, _ = param
         self.sent[_PARAM_AT] += 1
-        route = self._table.route(address)
+        route = self._table.route(change.param.address)
         whole = route.deliveries[_PARAM_AT] or self._work_out(route, _PARAM)
         if whole is NOBODY:
             return
+        param, _, lock, unlock, ttl, _, _, _, _, _ = change
+        address, value, revision, _, _, _, _, _, _ = param
         views = ((FULL, whole),) if rule is None else self._views(rule, address, route, _PARAM)
         for fields, delivery in views:
             seen = self._permissions.redact(value, fields) if fields else value

@@ -158,7 +158,7 @@ class Snapshots:
         """
         visibility = self._visibility
         piece: list[Param] = []
-        cost, found = 0, visibility.cost(FIND_COST, JUDGE_COST)
+        size_bytes, cost, found = 0, 0, visibility.cost(FIND_COST, JUDGE_COST)
         at_once = FEW
         for some, looked_at_cost in params:
             cost += looked_at_cost
@@ -168,15 +168,17 @@ class Snapshots:
                 few = some[start : start + at_once]
                 start += at_once
                 is_over = start >= len(some)
-                piece += visibility.show(self._current(session, few, pattern), session, pattern)
+                shown = visibility.show(self._current(session, few, pattern), session, pattern)
+                piece += shown
+                size_bytes += _bytes_of(shown)
                 before, found = found, visibility.cost(FIND_COST, JUDGE_COST)
                 cost += found - before
                 at_once = FEW if found != before else JUDGED_AT_ONCE
-                if cost >= PIECE_COST or _is_full(piece):
+                if cost >= PIECE_COST or size_bytes >= SOME_BYTES:
                     yield piece
                     yield None
                     # Others were answered meanwhile.
-                    piece, cost, found = [], 0, visibility.cost(FIND_COST, JUDGE_COST)
+                    piece, size_bytes, cost, found = [], 0, 0, visibility.cost(FIND_COST, JUDGE_COST)
         yield piece
 
     def _current(self, session: Session, some: Sequence[Entry], pattern: Pattern | None) -> list[Param]:
@@ -186,21 +188,28 @@ class Snapshots:
         said nothing but HELLO was told nothing: it gets what is set now.
         """
         get = self._params.get
+        current = [each for each in some if not isinstance(each, str) and get(each.address) is each]
         if pattern is not None:
-            return [each for each in some if not isinstance(each, str) and get(each.address) is each]
-        who, can_read, is_open = session.identity, self._permissions.can_read, self._permissions.is_open
-        current = []
-        for captured in some:
-            address = captured if isinstance(captured, str) else captured.address
-            param = get(address)
-            is_news = param is captured or not _is_told(session, address)
-            if param is not None and is_news and (is_open or can_read(who, address)):
-                current.append(param)
-        return current
+            return current
+        if len(current) != len(some):
+            current = []
+            for captured in some:
+                address = captured if isinstance(captured, str) else captured.address
+                param = get(address)
+                if param is not None and (param is captured or not _is_told(session, address)):
+                    current.append(param)
+        if self._permissions.is_open:
+            return current
+        who, can_read = session.identity, self._permissions.can_read
+        return [param for param in current if can_read(who, param.address)]
+
+
+def _bytes_of(params: Sequence[Entry]) -> int:
+    return sum([len(each.value) for each in params if not isinstance(each, str)])
 
 
 def _is_full(params: Sequence[Entry]) -> bool:
-    return sum([len(each.value) for each in params if not isinstance(each, str)]) >= SOME_BYTES
+    return _bytes_of(params) >= SOME_BYTES
 
 
 def _some(capture: Capture) -> Iterator[_Some]:

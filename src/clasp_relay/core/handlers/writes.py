@@ -11,12 +11,12 @@ from clasp_relay.wire.messages import Bundle, Publish, Set
 
 def set_param(relay: Relay, session: Session, message: Set, qos: int) -> Pieces | None:
     """Stores a value and tells those who subscribed; an ACK only where QoS asks for one."""
-    reserved = relay.params.reserved
-    is_reserved = reserved.is_used
-    if is_reserved and message.address in reserved:
+    params = relay.params
+    is_reserved = params.reserved.is_used
+    if is_reserved and message.address in params.reserved:
         return _set_later(relay, session, message, qos)
-    change = relay.decider.set(session, message, relay.params)
-    if is_reserved and not relay.params.has_room(change.param):
+    change = relay.decider.set(session, message, params)
+    if is_reserved and not params.has_room(change.param):
         # What would be evicted may be where a bundle writes next.
         return _set_later(relay, session, message, qos)
     relay.committer.write(session, change)
@@ -24,7 +24,7 @@ def set_param(relay: Relay, session: Session, message: Set, qos: int) -> Pieces 
         return None
     address, revision = message.address, change.param.revision
     if message.lock:
-        holder = relay.params.holder(address)
+        holder = params.holder(address)
         relay.ack(session, address, revision, holder is not None, holder)
     else:
         relay.ack(session, address, revision)

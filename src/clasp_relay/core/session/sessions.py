@@ -160,6 +160,7 @@ class Session:
         "hello_us",
         "id",
         "identity",
+        "is_busy",
         "limiter",
         "name",
         "origin",
@@ -211,24 +212,26 @@ class Session:
         """The place of its last change among them, which may be recorded by now."""
         self.held: deque[Held] | None = None
         """Messages that came while one before them is at work in pieces; None while each is handled as it comes. Once
-        the session has ended it takes none."""
+        the session has ended it takes none. Set by ``hold``."""
+        self.is_busy = False
+        """Whether a message of it is at work in pieces, and what comes waits behind it; kept, since each read asks."""
 
     @property
     def is_live(self) -> bool:
         """Whether HELLO was accepted and the session has not ended."""
         return self.state is SessionState.LIVE
 
-    @property
-    def is_busy(self) -> bool:
-        """Whether a message of it is at work in pieces, and what comes waits behind it."""
-        return self.held is not None and self.state is not SessionState.CLOSED
+    def hold(self, waiting: deque[Held] | None) -> None:
+        """Has messages wait behind one that is at work, or with None has each handled as it comes."""
+        self.held = waiting
+        self.is_busy = waiting is not None and self.state is not SessionState.CLOSED
 
     def close(self) -> None:
         """The session has ended: it takes no messages any more."""
         self.state = SessionState.CLOSED
         for held in self.held or ():
             self.account.add(Kept.MESSAGES, -held.size_bytes)
-        self.held = _NO_MORE
+        self.hold(_NO_MORE)
 
 
 class AbsentSession(Session):

@@ -312,8 +312,37 @@ class Params:
         """Returns whom a param counts for, as a user and as a client address."""
         return ("", "") if subject == self._limits.exempt_subject else (subject, origin)
 
+    def replace(self, change: Change) -> bool:
+        """Applies the usual write in one step, for which ``has_room`` and ``apply`` take twice as long.
+
+        That is a value in the place of one that is as long, of the same subject and origin, without life time and lock.
+
+        Returns:
+            Whether it was one; else nothing has changed.
+        """
+        param, _, _, unlock, _, takes_lock, _, due_us, _, _ = change
+        address, value, _, _, _, _, subject, origin, sent_as = param
+        before = self.get(address)
+        if before is None or due_us is not None or unlock or takes_lock or sent_as:
+            return False
+        _, value_before, _, _, _, _, subject_before, origin_before, sent_as_before = before
+        size_bytes = len(value)
+        # A null is shorter than all that is kept.
+        if (
+            size_bytes != len(value_before)
+            or subject != subject_before
+            or origin != origin_before
+            or sent_as_before
+            or address in self._expiry.due_us
+        ):
+            return False
+        self.changes += 1
+        self.replaced_bytes += size_bytes
+        self._params[address] = param
+        return True
+
     def apply(self, change: Change) -> None:
-        """Applies one change. Nothing else alters what the table keeps.
+        """Applies one change. Nothing else alters what the table keeps but ``replace``.
 
         Args:
             change: a WRITE, RENEWAL or LOCK_RELEASE.
