@@ -5,14 +5,17 @@ import weakref
 from typing import Any
 
 from twisted.internet.task import Clock
+from twisted.internet.tcp import Connection
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.event_loop import (
     BOUNDS_S,
-    FULL_INTERVAL_S,
+    FREEZE_FROM,
     INTERVAL_S,
     THRESHOLDS,
+    WHOLE_INTERVAL_S,
     LoopLag,
+    freeze_survivors,
     keep_collections_short,
 )
 
@@ -30,36 +33,80 @@ def make_cycle() -> Node:
     return one
 
 
+class Sockets(Clock):
+    """A reactor that has a time and connections."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.readers: list[object] = [object()]
+        self.writers: list[object] = []
+
+    def getReaders(self) -> list[object]:  # noqa: N802  Twisted's
+        """What is read from; a port, at least."""
+        return self.readers
+
+    def getWriters(self) -> list[object]:  # noqa: N802
+        """What is written to."""
+        return self.writers
+
+
 class CollectingTests(SynchronousTestCase):
     def setUp(self) -> None:
         """Leaves Python as it was."""
         self.addCleanup(gc.set_threshold, *gc.get_threshold())
         self.addCleanup(gc.unfreeze)
-        self.clock = Clock()
+        self.reactor = Sockets()
+        keep_collections_short(self.reactor)
+        self.addCleanup(gc.callbacks.remove, freeze_survivors)
+        self.looked_at: list[int] = []
+        """At how many objects each collection of generation 2 looked."""
+        gc.callbacks.append(self.look)
+        self.addCleanup(gc.callbacks.remove, self.look)
 
-    def test_collections_look_at_little(self) -> None:
-        """Of the new objects, and of what those left; never of all."""
-        keep_collections_short(self.clock)
-        self.assertEqual(gc.get_threshold(), THRESHOLDS)
+    def look(self, phase: str, info: dict[str, int]) -> None:
+        """Notes at how many objects a collection looks."""
+        if phase == "start" and info["generation"] == 2:
+            self.looked_at.append(sum(len(gc.get_objects(generation)) for generation in range(3)))
 
     def test_what_is_there_is_not_looked_through_again(self) -> None:
         """It is frozen."""
-        node = Node()
-        keep_collections_short(self.clock)
-        self.assertGreater(gc.get_freeze_count(), 0)
-        self.assertFalse(any(each is node for each in gc.get_objects()))
+        self.assertGreater(gc.get_freeze_count(), 1_000)
+        self.assertLess(sum(len(gc.get_objects(generation)) for generation in range(3)), 1_000)
 
-    def test_garbage_that_grew_old_is_found(self) -> None:
-        """In the end, though no collection of the young finds it."""
-        keep_collections_short(self.clock)
+    def test_no_collection_looks_at_many_objects(self) -> None:
+        """However many are made, and stay, as params and sessions do."""
+        kept = [Node() for _ in range(400_000)]
+        first, second, third = THRESHOLDS
+        new = (first + 1) * (second + 1) * (third + 1) + first
+        self.assertGreater(len(self.looked_at), 8)
+        self.assertLess(max(self.looked_at), FREEZE_FROM + 2 * new)
+        self.assertGreater(gc.get_freeze_count(), len(kept) - FREEZE_FROM - 2 * new)
+
+    def test_little_that_is_left_is_looked_at_again(self) -> None:
+        """So a request that was being answered during a collection leaves no cycle for ever."""
         node = make_cycle()
         there = weakref.ref(node)
-        gc.collect(1)
+        gc.collect()
         del node
-        gc.collect(1)
         self.assertIsNotNone(there())
-        self.clock.advance(FULL_INTERVAL_S)
+        gc.collect()
         self.assertIsNone(there())
+
+    def test_garbage_that_grew_old_is_found_when_nobody_is_connected(self) -> None:
+        """Then nobody waits for it."""
+        node = make_cycle()
+        there = weakref.ref(node)
+        gc.freeze()
+        del node
+        connection = Connection.__new__(Connection)
+        for open_ones in (self.reactor.readers, self.reactor.writers):
+            open_ones.append(connection)
+            self.reactor.advance(WHOLE_INTERVAL_S)
+            self.assertIsNotNone(there())
+            open_ones.remove(connection)
+        self.reactor.advance(WHOLE_INTERVAL_S)
+        self.assertIsNone(there())
+        self.assertGreater(gc.get_freeze_count(), 1_000)
 
 
 class LoopLagTests(SynchronousTestCase):

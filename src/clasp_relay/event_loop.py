@@ -6,12 +6,14 @@ import gc
 import time
 from bisect import bisect_left
 from collections.abc import Callable
+from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.task import LoopingCall
+from twisted.internet.tcp import Connection
 
-__all__ = ["BOUNDS_S", "LoopLag", "keep_collections_short"]
+__all__ = ["BOUNDS_S", "LoopLag", "freeze_survivors", "keep_collections_short"]
 
 INTERVAL_S = 0.25
 """Interval between two measurements: 4 calls per second cost nothing and find every turn that people notice."""
@@ -19,30 +21,54 @@ INTERVAL_S = 0.25
 BOUNDS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Upper bounds of the histogram's buckets; a last bucket has no bound."""
 
-THRESHOLDS = (1_000, 5, 1_000_000)
-"""gc thresholds: generation 0 every 1,000 allocations, generation 1 every 5 collections of generation 0, generation 2
-never: it took up to 6 ms."""
+THRESHOLDS = (1_000, 5, 3)
+"""gc thresholds: generation 0 every 1,000 allocations, generation 1 every 6 collections of generation 0, generation 2
+every 4 collections of generation 1: so one looks at 28,000 new objects at most, and at ``FREEZE_FROM`` old ones."""
 
-FULL_INTERVAL_S = 600
-"""Interval between two full collections of what was made since the start; with 100,000 params one takes 15 ms."""
+FREEZE_FROM = 20_000
+"""From this number on, the objects that a collection of generation 2 has left are not looked at again. With those that
+came since, they take it about 2 ms. Below this number they stay, since some of them are of requests that are being
+answered: of these, cycles are left."""
+
+WHOLE_INTERVAL_S = 600
+"""Interval between two looks whether nobody is connected; then everything is looked at, which takes 15 ms and more."""
 
 
-def keep_collections_short(clock: IReactorTime) -> None:
+def keep_collections_short(reactor: Any) -> None:
     """Sets the pace of garbage collections, for a process that is a relay; to be called once the state is loaded.
 
-    Neither a message nor a connection leaves a cycle; a request to the auth API leaves a few kB. Python's own pace
-    scans all living objects each time that a quarter of them are new, and every SET makes a new param: of 200,000
-    params that takes 26 ms (``docs/performance.md``). What is loaded now is not scanned again.
+    Python's own pace scans all living objects each time that a quarter of them are new, and every SET makes a new
+    param: of 200,000 params that takes 26 ms (``docs/performance.md``). Here no collection looks at more than some
+    ten thousand objects: what has survived one is frozen, as is what is loaded now.
+
+    A cycle of frozen objects is not found until nobody is connected. So whatever lives long must leave none:
+    ``tests/integration/test_memory.py`` looks at connections of every kind.
 
     Args:
-        clock: tells the time; the reactor.
+        reactor: tells the time, and who is connected.
     """
     gc.collect()
     gc.freeze()
+    # Python counts what the last full collection has left, and waits for a quarter of it: nothing, from now on.
+    gc.collect()
     gc.set_threshold(*THRESHOLDS)
-    collecting = LoopingCall(gc.collect)
-    collecting.clock = clock
-    collecting.start(FULL_INTERVAL_S, now=False)
+    gc.callbacks.append(freeze_survivors)
+    looking = LoopingCall(_collect_all_if_alone, reactor)
+    looking.clock = reactor
+    looking.start(WHOLE_INTERVAL_S, now=False)
+
+
+def freeze_survivors(phase: str, info: dict[str, int]) -> None:
+    """Has no later collection look at what one of generation 2 has left, where that is much; see ``gc.callbacks``."""
+    if phase == "stop" and info["generation"] == 2 and len(gc.get_objects(generation=2)) >= FREEZE_FROM:
+        gc.freeze()
+
+
+def _collect_all_if_alone(reactor: Any) -> None:
+    if not any(isinstance(each, Connection) for each in (*reactor.getReaders(), *reactor.getWriters())):
+        gc.unfreeze()
+        gc.collect()
+        gc.freeze()
 
 
 class LoopLag(Service):

@@ -12,6 +12,7 @@ from clasp_relay.access.file_quotas import (
     GUEST_BYTES,
     MIB,
     UPLOADS_AT_ONCE,
+    UPLOADS_IN_A_CROWD,
     UPLOADS_PER_ADDRESS,
     UPLOADS_PER_OWNER,
     FileLimits,
@@ -125,6 +126,17 @@ class FileQuotasTests(SynchronousTestCase):
         self.quotas.begin(BOB._replace(address=b"work"), 1)
         self.quotas.end(crowd[0])
         self.quotas.begin(ALICE._replace(address=b"home"), 1)
+
+    def test_few_cannot_take_all_places(self) -> None:
+        """Where half of them are taken, whoever sends some already has to wait for others."""
+        for number in range(UPLOADS_PER_ADDRESS):
+            self.quotas.begin(FileOwner(f"u{number}", address=b"home"), 1)
+        for number in range(UPLOADS_IN_A_CROWD):
+            self.quotas.begin(FileOwner(f"v{number}", address=b"work"), 1)
+        for owner in (FileOwner("v9", address=b"work"), ALICE._replace(address=b"home")):
+            with self.subTest(owner=owner.subject), self.assertRaises(Limited):
+                self.quotas.begin(owner, 1)
+        self.quotas.begin(BOB._replace(address=b"school"), 1)
 
     def test_restart_counts_what_is_there(self) -> None:
         """From the records."""

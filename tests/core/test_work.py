@@ -8,6 +8,13 @@ from clasp_relay.core.work import TURN_US, Pieces, Work
 from tests.core.world import WorldClock
 
 
+class Owner:
+    """A session, as far as its work is concerned."""
+
+    def __init__(self, origin: str) -> None:
+        self.origin = origin
+
+
 class WorkTests(SynchronousTestCase):
     """Work of several owners."""
 
@@ -43,6 +50,20 @@ class WorkTests(SynchronousTestCase):
         self.work.add("b", self.pieces("b", 1))
         self.assertEqual(self.done, ["a0"])
         self.assertEqual(self.after(), (["a0", "a1", "b0", "later0"], 5))
+
+    def test_owners_of_one_address_have_one_place_together(self) -> None:
+        """However many they are; an owner is whoever stands last, and has no address in open mode."""
+        for number in range(50):
+            owner = Owner("192.0.2.1")
+            self.work.add(("a", owner) if number % 2 else owner, self.pieces(f"crowd{number}-", 2))
+        for name, origin in (("other", "192.0.2.2"), ("open", "")):
+            self.work.add(Owner(origin), self.pieces(name, 2))
+        self.after()
+        self.assertLess(self.done.index("other1"), 8)
+        self.assertLess(self.done.index("open1"), 8)
+        self.assertEqual([name for name in self.done if name.endswith("-0")], [f"crowd{n}-0" for n in range(50)])
+        self.assertLess(self.done.index("crowd49-0"), self.done.index("crowd1-1"), "in an address they take turns, too")
+        self.assertEqual(len(self.done), 104)
 
     def test_piece_that_takes_longer_than_it_says_counts_by_the_clock(self) -> None:
         """The last one of a work, too, which says nothing. The rest waits for the next turn."""

@@ -6,10 +6,14 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.access.permissions import REVOKED
+from clasp_relay.core.records import Param
 from clasp_relay.core.relay import RelayOptions
+from clasp_relay.core.session.sessions import Session
+from clasp_relay.core.work import TURN_US
 from clasp_relay.errors import ErrorCode, RequestError
 from clasp_relay.http import api_sessions
-from clasp_relay.http.api_sessions import IDLE_S, ApiSessions
+from clasp_relay.http.api_sessions import IDLE_S, LOOK_US, ApiSessions
+from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.messages import Bundle, Get, Message, Publish, Set, Subscribe
 from tests.access.test_permissions import AuthWorld
 from tests.core.guard import Guard
@@ -155,6 +159,72 @@ class WaitingTests(SynchronousTestCase):
         self.assertNoResult(waiting)
         self.log.release()
         self.assertEqual(self.successResultOf(waiting), {"revision": 1})
+
+
+class ListTests(SynchronousTestCase):
+    """Lists of many params."""
+
+    def setUp(self) -> None:
+        """A relay with more params than are looked at in one piece."""
+        self.world = AuthWorld(POLICY)
+        self.api = ApiSessions(self.world.relay)
+        self.addCleanup(self.api.close)
+        owner = self.world.join("owner")
+        self.count = 3 * api_sessions.LOOKED_AT_ONCE
+        for number in range(self.count):
+            owner.send(Set(f"/a/{number:04}", value(number)))
+
+    def find(self, token: str | None, limit: int = 10, after: str = "") -> Deferred[dict[str, Any]]:
+        """Asks for a list."""
+        return self.api.find(token, "192.0.2.1", Pattern.parse("/a/**"), limit, after)
+
+    def test_many_lists_share_a_turn(self) -> None:
+        """However many clients ask at once, and each gets what it asked for."""
+        looked_at: list[int] = []
+        show = self.world.relay.visibility.show
+
+        def noted(params: list[Param], session: Session, pattern: Pattern | None) -> list[Param]:
+            looked_at.append(len(params))
+            return show(params, session, pattern)
+
+        self.patch(self.world.relay.visibility, "show", noted)
+        waiting = [self.find(None, after=f"/a/{number:04}") for number in range(40)]
+        in_turns: list[int] = []
+        while self.world.relay.work:
+            looked_at.clear()
+            self.world.one_turn()
+            in_turns.append(sum(looked_at))
+        self.assertLessEqual(max(in_turns) * LOOK_US, TURN_US + api_sessions.LOOKED_AT_ONCE * LOOK_US)
+        for number, each in enumerate(waiting):
+            told = self.successResultOf(each)
+            first = f"/a/{number + 1:04}"
+            self.assertEqual((told["params"][0]["address"], len(told["params"])), (first, 10))
+        self.assertEqual(len(self.world.relay.sessions), 1, "those of the requests are gone")
+
+    def test_list_of_a_token_that_ends_ends_with_it(self) -> None:
+        """What it found before is not told."""
+        waiting = [self.find("reader") for _ in range(4)]
+        (session,) = self.world.relay.sessions.of_subject("reader")
+        self.world.relay.end_token("reader", session.identity.token, REVOKED)
+        self.world.settle()
+        for each in waiting[2:]:
+            self.assertEqual(self.successResultOf(each)["code"], ErrorCode.TOKEN_EXPIRED)
+
+    def test_fault_fails_one_list(self) -> None:
+        """The others go on."""
+        show = self.world.relay.visibility.show
+
+        def failing(params: list[Param], session: Session, pattern: Pattern | None) -> list[Param]:
+            if session.identity.subject == "reader":
+                raise ZeroDivisionError
+            return show(params, session, pattern)
+
+        self.patch(self.world.relay.visibility, "show", failing)
+        one, other = self.find("reader"), self.find("other")
+        self.world.settle()
+        self.failureResultOf(one, ZeroDivisionError)
+        self.assertEqual(len(self.successResultOf(other)["params"]), 10)
+        self.assertEqual(self.world.faults, [])
 
 
 MANY = 160

@@ -250,9 +250,13 @@ class SlowTests(SynchronousTestCase):
         self.assertEqual(transport.producerState, "producing")
 
     def test_upload_may_take_its_time(self) -> None:
-        """As long as its length takes at the slowest rate; then it is late, and nothing stays."""
-        protocol, transport = self.begin(MIB)
+        """Each mebibyte of it as long as it takes at the slowest rate; then it is late, and nothing stays."""
+        protocol, transport = self.begin(2 * MIB)
         turns = int(BODY_TIMEOUT_S + MIB / LEAST_BYTES_A_SECOND) // 31
+        for _ in range(MIB // 65_536):
+            self.assertEqual(self.feed(protocol, transport, 1), 1)
+            self.disk.finish()
+            self.site.memory.clock.advance(7)
         for _ in range(turns):
             self.assertFalse(transport.disconnecting)
             protocol.dataReceived(b"x")

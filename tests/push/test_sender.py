@@ -14,7 +14,7 @@ from twisted.web.server import NOT_DONE_YET
 from clasp_relay.push import sender
 from clasp_relay.push.destinations import Places, make_agent
 from clasp_relay.push.encryption import Vapid, make_vapid_key
-from clasp_relay.push.sender import AT_ONCE_PER_SUBJECT, FIRST_REST_S, LONGEST_REST_S, Notice, Sender
+from clasp_relay.push.sender import AT_ONCE_PER_LANE, FIRST_REST_S, LONGEST_REST_S, Notice, Sender
 from clasp_relay.storage.push_subscriptions import Subscription
 from tests.access.stack import InlineWorkers
 from tests.push.push_service import AUTH, Browser, PushService, check_vapid
@@ -38,7 +38,14 @@ class SenderTests(TestCase):
     def make(self, *allowed: str) -> Sender:
         """Returns a sender that may send there."""
         agent = make_agent(REACTOR, Places(lambda *_: succeed(["127.0.0.1"]), allowed), self.service.trust)
-        made = Sender(REACTOR, agent, self.vapid, InlineWorkers(), lambda each: self.gone.append(each.endpoint))
+        made = Sender(
+            REACTOR,
+            agent,
+            self.vapid,
+            InlineWorkers(),
+            lambda each: self.gone.append(each.endpoint),
+            lambda each: each.subject.partition("@")[2] or each.subject,
+        )
         self.addCleanup(made.close)
         return made
 
@@ -88,10 +95,10 @@ class SenderTests(TestCase):
         self.patch(sender, "REQUEST_S", 0.2)
         take = self.service.render_POST
         self.patch(self.service, "render_POST", lambda _request: NOT_DONE_YET)
-        for _ in range(AT_ONCE_PER_SUBJECT + 5):
+        for _ in range(AT_ONCE_PER_LANE + 5):
             self.sender.send(self.subscription("a"), NOTICE)
         self.assertEqual(self.sender.outcomes["left_out"], 2)
-        self.assertEqual(await self.sent(), {"left_out": 2, "unreachable": AT_ONCE_PER_SUBJECT + 3})
+        self.assertEqual(await self.sent(), {"left_out": 2, "unreachable": AT_ONCE_PER_LANE + 3})
         self.sender.send(self.subscription("a"), NOTICE)
         self.assertEqual(self.sender.outcomes["left_out"], 3)
         self.sender._rests.clear()
@@ -123,12 +130,39 @@ class SenderTests(TestCase):
                 self.sender.send(browser._replace(subject=subject), NOTICE)
         self.patch(sender, "AT_ONCE", 0)
         self.sender.send(browser._replace(subject="zoe"), NOTICE)
-        self.assertEqual({who: len(queue) for who, queue in self.sender._waiting.items()}["zoe"], 1)
-        self.assertEqual(self.sender._queued, sum(map(len, self.sender._waiting.values())))
+        self.assertEqual(len(self.sender._waiting["zoe"]["zoe"]), 1)
+        waiting = [queue for subjects in self.sender._waiting.values() for queue in subjects.values()]
+        self.assertEqual(self.sender._queued, sum(map(len, waiting)))
         self.patch(sender, "AT_ONCE", 8)
         told = await self.sent()
         self.assertEqual(told["left_out"] + told["sent"], 17)
         self.assertEqual((order.count("ann"), order.count("bob"), order.count("zoe")), (3, 3, 1))
+
+    async def test_guests_of_one_address_take_one_turn_together(self) -> None:
+        """However many there are, with slow push services: another's message is among the next ones."""
+        self.patch(sender, "AT_ONCE", 2)
+        order: list[str] = []
+        self.patch(self.sender, "_post", self._post(order))
+        browser = self.subscription("a")
+        for number in range(30):
+            self.sender.send(browser._replace(subject=f"guest{number}@192.0.2.1"), NOTICE)
+        self.sender.send(browser._replace(subject="ann"), NOTICE)
+        self.assertEqual((await self.sent())["sent"], 31)
+        self.assertLess(order.index("ann"), 5)
+        self.assertEqual(len({*order[:10]}), 10, "in an address they take turns, too")
+        self.assertEqual((self.sender._waiting, self.sender._in_lane), ({}, {}))
+
+    async def test_guests_of_one_address_make_room_for_others(self) -> None:
+        """Each of them has one message that waits, and all together have most."""
+        self.patch(sender, "MAX_WAITING", 20)
+        self.patch(sender, "AT_ONCE", 0)
+        browser = self.subscription("a")
+        for number in range(20):
+            self.sender.send(browser._replace(subject=f"guest{number}@192.0.2.1"), NOTICE)
+        for subject in ("ann", "bob", "bob", "late@192.0.2.1"):
+            self.sender.send(browser._replace(subject=subject), NOTICE)
+        self.assertEqual(self.sender._in_lane, {"192.0.2.1": 17, "ann": 1, "bob": 2})
+        self.assertEqual(self.sender.outcomes["left_out"], 4)
 
     def _post(self, order: list[str]) -> Any:
         async def post(subscription: Subscription, _notice: Notice) -> int:

@@ -248,6 +248,20 @@ class SubscriptionTests(SynchronousTestCase):
         result_of(self.known.remove("g1", None))
         self.assertRaises(Busy, add, "g3")
 
+    def test_guests_of_one_client_address_share_a_lane(self) -> None:
+        """Until they register; an account has its own."""
+        key, secret = base64url(self.browser.public), base64url(AUTH)
+        for subject, made_for, guest in (("g1", b"here", True), ("g2", b"here", True), ("ann", b"here", False)):
+            record = signed_in(subject, digest=subject.encode())._replace(made_for=made_for, guest=guest)
+            result_of(self.known.add(record, f"https://push.example/{subject}", key, secret, ""))
+
+        def lanes() -> list[object]:
+            return [self.known.lane_of(self.known.of(subject)[0]) for subject in ("g1", "g2", "ann")]
+
+        self.assertEqual(lanes(), [b"here", b"here", "ann"])
+        self.known.registered("g1")
+        self.assertEqual(lanes(), ["g1", b"here", "ann"])
+
     def test_browsers_of_forgotten_guests_end(self) -> None:
         """Of whom no token is known any more; once an hour."""
         self.store.add_guest_token(signed_in("ann"), name_keys("Ann"), Claim(None, False, NOW_S))

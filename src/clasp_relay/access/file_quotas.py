@@ -39,6 +39,10 @@ UPLOADS_PER_OWNER = 10
 UPLOADS_PER_ADDRESS = 32
 """Of one client address, whoever sends them: registering costs little, and each upload may take its time."""
 
+UPLOADS_IN_A_CROWD = 4
+"""Of one user or client address, where more than half of what may arrive at once does: a few senders who take their
+time do not keep all others out."""
+
 _SOON_S = 5
 _LATER_S = 3600
 
@@ -152,7 +156,8 @@ class FileQuotas:
             raise TooLarge(f"The file is too large: this relay takes files of up to {_amount(limits.file)}.")
         if share and charged > share:
             raise TooLarge(f"The file is too large: yours may take {_amount(share)} together.")
-        is_full = any(self._arriving[lane] >= most for lane, most in _lanes(owner).items())
+        most = UPLOADS_IN_A_CROWD if self.arriving > UPLOADS_AT_ONCE // 2 else UPLOADS_AT_ONCE
+        is_full = any(self._arriving[lane] >= min(own, most) for lane, own in _lanes(owner).items())
         if self.arriving >= UPLOADS_AT_ONCE or is_full:
             raise Limited("Too many files are being sent at once. Try again when one of them has arrived.", _SOON_S)
         if share and self._by_subject[owner.subject] + charged > share:

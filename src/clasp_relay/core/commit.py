@@ -350,13 +350,13 @@ class Committer:
         return NULL_US * len(changes)
 
     def end_session(self, session: Session) -> Pieces:
-        """Commits what ends with a session, in pieces: its locks."""
+        """Commits what ends with a session, in pieces: its locks. Forgets what is remembered for its subject."""
         params, subject = self._params, session.identity.subject
         about = no_param("", session.id, subject, self._clock.now_us())
         while not self.is_following and (addresses := params.locks.of(session.id, ENDED_AT_ONCE)):
             yield self._end_all([_lock_release(about, each, session.id) for each in addresses])
         if not self._sessions.has_subject(subject):
-            self._memory.drop_pool(subject)
+            yield from self._memory.drop_pool(subject)
 
     def _end_all(self, changes: Sequence[Change]) -> int:
         for change in changes:

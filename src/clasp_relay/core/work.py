@@ -2,7 +2,8 @@
 
 Whoever has such work makes it an iterator: each step does one piece and yields what it cost. Work begins at once, as
 far as there is room in the turn, so that little work is done in the same step; the rest waits for the next turns behind
-one piece of everybody else's. The work of one owner is done in the order in which it was added.
+one piece of everybody else's. The work of one owner is done in the order in which it was added. All owners of one
+client address have one place in the turn together, so that nobody has more of it for having many sessions.
 
 SNAPSHOTs and RESULTs are not here: how fast they go depends on their sockets, so ``net.turn`` paces them.
 """
@@ -38,7 +39,8 @@ class Work:
     def __init__(self, clock: Clock, report_fault: Callable[[str, Exception], None]) -> None:
         self._clock = clock
         self._report_fault = report_fault
-        self._queues: OrderedDict[object, deque[Pieces]] = OrderedDict()
+        self._lanes: OrderedDict[object, OrderedDict[object, deque[Pieces]]] = OrderedDict()
+        """By client address, where an owner has one, and by owner; those whose turn it is come first."""
         self._left_us = TURN_US
         self._has_turn = False
         self._is_working = False
@@ -46,18 +48,23 @@ class Work:
         """How many turns had work in them."""
 
     def __bool__(self) -> bool:
-        return bool(self._queues)
+        return bool(self._lanes)
 
     def add(self, owner: object, pieces: Pieces) -> None:
         """Adds work behind all other work of its owner.
 
         Args:
-            owner: who causes it: a session, mostly.
+            owner: who causes it: a session, mostly, or a tuple that ends with one. Its ``origin`` is what its client
+                address counts as.
             pieces: the work.
         """
-        queue = self._queues.get(owner)
+        lane = _lane_of(owner)
+        owners = self._lanes.get(lane)
+        if owners is None:
+            owners = self._lanes[lane] = OrderedDict()
+        queue = owners.get(owner)
         if queue is None:
-            queue = self._queues[owner] = deque()
+            queue = owners[owner] = deque()
         queue.append(pieces)
         if not self._is_working:
             self._work()
@@ -73,20 +80,25 @@ class Work:
     def _next_turn(self) -> None:
         self._has_turn = False
         self._left_us = TURN_US
-        if self._queues:
+        if self._lanes:
             self._work()
             self._end_turn()
 
     def _work(self) -> None:
         self._is_working = True
-        queues = self._queues
-        while queues and self._left_us > 0:
-            owner, queue = next(iter(queues.items()))
+        lanes = self._lanes
+        while lanes and self._left_us > 0:
+            lane, owners = next(iter(lanes.items()))
+            owner, queue = next(iter(owners.items()))
             self._left_us -= self._do_piece(queue)
             if queue:
-                queues.move_to_end(owner)
+                owners.move_to_end(owner)
             else:
-                del queues[owner]
+                del owners[owner]
+            if owners:
+                lanes.move_to_end(lane)
+            else:
+                del lanes[lane]
         self._is_working = False
 
     def _do_piece(self, queue: deque[Pieces]) -> int:
@@ -101,3 +113,9 @@ class Work:
             queue.popleft()
             cost_us = 0
         return max(cost_us, self._clock.now_us() - began_us)
+
+
+def _lane_of(owner: object) -> object:
+    """Returns what owners share that have one place in the turn together; an owner without an address is alone."""
+    who = owner[-1] if isinstance(owner, tuple) else owner
+    return getattr(who, "origin", "") or owner

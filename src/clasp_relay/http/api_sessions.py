@@ -24,6 +24,7 @@ from clasp_relay.core.rights.memory import Reads
 from clasp_relay.core.session.identity import Identity
 from clasp_relay.core.session.limiter import Limiter
 from clasp_relay.core.session.sessions import Session
+from clasp_relay.core.work import Pieces
 from clasp_relay.errors import CloseCode, ErrorCode, RequestError
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.json_values import CODEC, param_to_json
@@ -37,14 +38,20 @@ IDLE_S = 60.0
 MAX_HTTP_SESSIONS = 10_000
 """Tokens that have a session at once, and client addresses whose message limit is remembered."""
 
-LOOKED_AT_ONCE = 512
-"""Params that a list looks at in one turn: 1 to 2 ms of work, as a QUERY's."""
+LOOKED_AT_ONCE = 200
+"""Params that a list looks at in one piece of work; lists take turns with all other work (``core.work``)."""
+
+LOOK_US = 3
+"""About what it costs to look at one."""
 
 MAX_LIST_BYTES = 256 * 1024
 """Size of the values in one list, as a turn writes for snapshots: the rest is asked for with ``after``."""
 
 ENTRY_BYTES = 200
 """What a param takes in a list besides its value."""
+
+MADE_AT_ONCE_BYTES, MADE_AT_ONCE_US = 16 * 1024, 500
+"""Size of the values that are written as JSON in one piece, and about what that costs."""
 
 CLIENT_NAME = "HTTP"
 
@@ -205,31 +212,40 @@ class _List:
     """
 
     def __init__(self, limit: int, after: str) -> None:
-        self._limit = limit
-        self._after = after
+        self._limit = min(limit, MAX_LIST_BYTES // ENTRY_BYTES)
+        self._last = after
         self._params: list[Param] = []
+        self._shown: list[Any] = []
 
     def add(self, params: list[Param]) -> None:
-        """Adds some, and keeps one more than the list may have, which tells that it goes on."""
-        if params:
-            # Two sorted runs: the sort only merges them.
-            self._params += sorted(params, key=_address_of)
-            self._params.sort(key=_address_of)
-            del self._params[self._limit + 1 :]
+        """Adds some."""
+        self._params += params
+        if len(self._params) > 2 * self._limit + LOOKED_AT_ONCE:
+            self._trim()
+
+    def _trim(self) -> None:
+        """Keeps one more than the list may have, which tells that it goes on."""
+        self._params.sort(key=_address_of)
+        del self._params[self._limit + 1 :]
+
+    def show(self) -> Pieces:
+        """Makes what ``answer`` returns, once all are there."""
+        self._trim()
+        size_bytes = made_bytes = 0
+        for param in self._params[: self._limit]:
+            size_bytes += len(param.value) + ENTRY_BYTES
+            if self._shown and size_bytes > MAX_LIST_BYTES:
+                return
+            entry = SnapshotParam(param.address, param.value, param.revision, param.writer, param.timestamp_us)
+            self._shown.append(param_to_json(entry))
+            self._last = param.address
+            if size_bytes - made_bytes > MADE_AT_ONCE_BYTES:
+                made_bytes = size_bytes
+                yield MADE_AT_ONCE_US
 
     def answer(self) -> Answer:
         """Returns the list."""
-        shown: list[Any] = []
-        size_bytes = 0
-        last = self._after
-        for param in self._params[: self._limit]:
-            size_bytes += len(param.value) + ENTRY_BYTES
-            if shown and size_bytes > MAX_LIST_BYTES:
-                break
-            entry = SnapshotParam(param.address, param.value, param.revision, param.writer, param.timestamp_us)
-            shown.append(param_to_json(entry))
-            last = param.address
-        return {"params": shown, "next": last if len(shown) < len(self._params) else None}
+        return {"params": self._shown, "next": self._last if len(self._shown) < len(self._params) else None}
 
 
 def _address_of(param: Param) -> str:
@@ -310,7 +326,7 @@ class ApiSessions:
         return client.ask(message).addBoth(_after, lambda: client.end("the request was answered"))
 
     def find(self, token: str | None, address: str, pattern: Pattern, limit: int, after: str) -> Deferred[Answer]:
-        """Lists the params of a pattern that a client may see, in the order of their addresses, a piece in each turn.
+        """Lists the params of a pattern that a client may see, in the order of their addresses, in pieces.
 
         Args:
             token: what it presents; None for nothing.
@@ -339,7 +355,7 @@ class ApiSessions:
             client.keep()
         else:
             done.addBoth(_after, lambda: client.end("the request was answered"))
-        self._go_on(client, _List(limit, after), self._pieces(client.session, pattern, after), done)
+        self._relay.work.add(client.session, self._list(client.session, pattern, _List(limit, after), after, done))
         return done
 
     def admit_admin(self, token: str | None, address: str) -> None:
@@ -364,24 +380,23 @@ class ApiSessions:
         if not self._relay.permissions.sees_all(client.session.identity, "/", reads) or reads.reads_address:
             raise RequestError(ErrorCode.SCOPE, "this is for administrators")
 
-    def _go_on(self, client: _Client, found: _List, pieces: Iterator[list[Param]], done: Deferred[Answer]) -> None:
-        """Adds a piece in this turn, and others in the turns after it."""
-        if not client.session.is_live:
-            done.callback({"code": int(ErrorCode.TOKEN_EXPIRED), "error": "the token ended"})
-            return
+    def _list(self, session: Session, pattern: Pattern, found: _List, after: str, done: Deferred[Answer]) -> Pieces:
+        """Adds what a session may see to a list, and answers with it."""
         try:
-            piece = next(pieces, None)
-            if piece is None:
-                done.callback(found.answer())
-                return
-            found.add(piece)
+            for shown in self._shown(session, pattern, after):
+                found.add(shown)
+                yield LOOKED_AT_ONCE * LOOK_US
+                if not session.is_live:
+                    done.callback({"code": int(ErrorCode.TOKEN_EXPIRED), "error": "the token ended"})
+                    return
+            yield from found.show()
         except Exception:
             done.errback()
             return
-        self._relay.clock.call_later(0, lambda: self._go_on(client, found, pieces, done))
+        done.callback(found.answer())
 
-    def _pieces(self, session: Session, pattern: Pattern, after: str) -> Iterator[list[Param]]:
-        """Yields the params that a session may see, as many as fit into a turn."""
+    def _shown(self, session: Session, pattern: Pattern, after: str) -> Iterator[list[Param]]:
+        """Yields the params that a session may see, of as many as are looked at in one piece."""
         params = self._relay.params
         found = params.find(pattern)
         captured = params.all() if found is None else found

@@ -33,12 +33,16 @@ _CUT_OFF = (
 )
 
 
+PACE_BYTES = 1024 * 1024
+"""A body that may be long has a deadline for each mebibyte: who sends next to nothing does not keep its place."""
+
+
 class Body(Protocol):
     """Takes a body while it arrives, so that it is not kept in memory."""
 
     @property
     def patience_s(self) -> float | None:
-        """How long it may take in all; None for as long as any body."""
+        """How long each ``PACE_BYTES`` of it may take; None for as long as any body, in all."""
 
     @property
     def max_bytes(self) -> int:
@@ -79,11 +83,14 @@ class BoundedRequest(Request):
         """Keeps the bytes up to the limit, or gives them away."""
         before = self._received_bytes
         self._received_bytes += len(data)
+        channel: Any = self.channel
         if self.body is None:
             self._kept.write(data[: max(MAX_BODY_BYTES + 1 - before, 0)])
-        elif not self.body.write(data):
-            channel: Any = self.channel
-            channel.hold_body()
+        else:
+            if before // PACE_BYTES < self._received_bytes // PACE_BYTES:
+                channel.renew_patience()
+            if not self.body.write(data):
+                channel.hold_body()
         if before <= self._max_bytes < self._received_bytes:
             self.channel.write(_CUT_OFF)
             self.channel.loseConnection()

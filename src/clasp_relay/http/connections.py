@@ -237,6 +237,8 @@ class HttpConnection(HTTPChannel):
         """What came and was not parsed yet."""
         self._deadline: IDelayedCall | None = None
         self._has_turn = False
+        self._patience_s: float | None = None
+        """How long each part of the body may take; None for none that may be long."""
         self._is_held = False
         """Whether what takes the body has no room at the moment."""
 
@@ -318,10 +320,15 @@ class HttpConnection(HTTPChannel):
         """Waits for the body."""
         super().allHeadersReceived()  # type: ignore[no-untyped-call]
         body = getattr(self.requests[-1], "body", None)
-        patience_s = None if body is None else body.patience_s
-        if patience_s is not None:
+        self._patience_s = None if body is None else body.patience_s
+        if self._patience_s is not None:
             self.connections.set_busy(self)  # it works, and pays for it
-        self._set_deadline(BODY_TIMEOUT_S if patience_s is None else patience_s, self._end_late)
+        self._set_deadline(BODY_TIMEOUT_S if self._patience_s is None else self._patience_s, self._end_late)
+
+    def renew_patience(self) -> None:
+        """Waits as long again for the next part of a body that may be long."""
+        if self._patience_s is not None and self._deadline is not None:
+            self._set_deadline(self._patience_s, self._end_late)
 
     def allContentReceived(self) -> None:
         """Has the request answered."""

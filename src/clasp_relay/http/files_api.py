@@ -19,7 +19,7 @@ from clasp_relay.access.addresses import ClientAddresses
 from clasp_relay.access.files import FileReading, Files, Upload, UploadCut, refusal_of
 from clasp_relay.access.refusals import BadInput, Later, Missing, Refusal, Unauthenticated
 from clasp_relay.http.auth_api import STATUS, request_address
-from clasp_relay.http.bounded import MAX_DRAINED_BYTES, Body, BoundedRequest
+from clasp_relay.http.bounded import MAX_DRAINED_BYTES, PACE_BYTES, Body, BoundedRequest
 from clasp_relay.http.connections import BODY_TIMEOUT_S
 from clasp_relay.http.cors import Origins, set_cors_headers
 from clasp_relay.http.json_answers import NOT_FOUND, answer, bearer_of, refuse
@@ -31,7 +31,7 @@ from clasp_relay.storage.files import StoredFile
 __all__ = ["FilesApi", "make_files_resource", "range_of"]
 
 LEAST_BYTES_A_SECOND = 16 * 1024
-"""The slowest upload that is waited for: 25 MiB may take 27 minutes."""
+"""The slowest upload that is waited for: each mebibyte may take 64 s, and a minute more."""
 
 SENT_BYTES = 128 * 1024
 """Bytes that are read from the disk and written at once."""
@@ -106,7 +106,7 @@ class ArrivingBody:
 
     def __init__(self, upload: Upload) -> None:
         self.upload = upload
-        self.patience_s = BODY_TIMEOUT_S + upload.length / LEAST_BYTES_A_SECOND
+        self.patience_s = BODY_TIMEOUT_S + min(upload.length, PACE_BYTES) / LEAST_BYTES_A_SECOND
         self.max_bytes = upload.length
 
     def when_room(self, call: Callable[[], None]) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from base64 import urlsafe_b64encode
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from hashlib import sha256
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred
@@ -27,8 +27,9 @@ __all__ = ["Notice", "Sender"]
 AT_ONCE = 8
 """Requests at once."""
 
-AT_ONCE_PER_SUBJECT = 2
-"""Of them to browsers of one subject, whose push services may be slow on purpose."""
+AT_ONCE_PER_LANE = 2
+"""Of them to browsers of one lane, whose push services may be slow on purpose. A lane is an account, or the guests of
+one client address, who cost nothing to invent."""
 
 MAX_WAITING = 2_000
 MAX_WAITING_PER_SUBJECT = 50
@@ -47,6 +48,8 @@ REQUEST_S = 15
 
 TOLD_EVERY_S = 60
 """A push service that fails is logged once a minute."""
+
+Lane: TypeAlias = Hashable
 
 _MAX_TOLD = 1_000
 _GONE = (404, 410)
@@ -72,6 +75,13 @@ class Notice(NamedTuple):
         return urlsafe_b64encode(sha256(self.room.encode()).digest()[:24]).decode()
 
 
+_Item: TypeAlias = tuple[Subscription, Notice]
+
+
+class _Queue(deque[_Item]):
+    """What waits for one subject."""
+
+
 class Sender:
     """Sends notices to browsers.
 
@@ -81,21 +91,31 @@ class Sender:
         vapid: proves who sends.
         workers: a thread for what takes longer than a moment: encryption.
         gone: is told of subscriptions that are no more.
+        lane_of: returns whose turn a message to a browser takes.
     """
 
     def __init__(
-        self, reactor: Any, agent: IAgent, vapid: Vapid, workers: Workers, gone: Callable[[Subscription], None]
+        self,
+        reactor: Any,
+        agent: IAgent,
+        vapid: Vapid,
+        workers: Workers,
+        gone: Callable[[Subscription], None],
+        lane_of: Callable[[Subscription], Lane],
     ) -> None:
         self._reactor = reactor
         self._agent = agent
         self._vapid = vapid
         self._workers = workers
         self._gone = gone
-        self._waiting: dict[str, deque[tuple[Subscription, Notice]]] = {}
-        """By subject; the one whose turn it is comes first, and none is empty."""
+        self._lane_of = lane_of
+        self._waiting: dict[Lane, dict[str, _Queue]] = {}
+        """By lane and subject; those whose turn it is come first, and none is empty."""
+        self._in_lane: Counter[Lane] = Counter()
+        """How many wait in each lane."""
         self._queued = 0
         """How many wait in all."""
-        self._running: dict[Deferred[None], str] = {}
+        self._running: dict[Deferred[None], Lane] = {}
         self._rests: OrderedDict[str, tuple[float, float]] = OrderedDict()
         """Until when nothing is sent to a host that could not be reached, and for how long the last time."""
         self._told_s: dict[str, float] = {}
@@ -110,53 +130,72 @@ class Sender:
 
     def send(self, subscription: Subscription, notice: Notice) -> None:
         """Sends a notice when its turn comes; it is left out where too many wait, or the push service is away."""
-        count = len(self._waiting.get(subscription.subject, ()))
+        lane, subject = self._lane_of(subscription), subscription.subject
+        count = len(self._waiting.get(lane, {}).get(subject, ()))
         is_full = count >= MAX_WAITING_PER_SUBJECT
-        if not self._is_open or is_full or self._rests_now(subscription) or not self._has_room(count):
+        if not self._is_open or is_full or self._rests_now(subscription) or not self._has_room(lane, count):
             self.outcomes["left_out"] += 1
             return
-        self._waiting.setdefault(subscription.subject, deque()).append((subscription, notice))
-        self._queued += 1
+        self._waiting.setdefault(lane, {}).setdefault(subject, _Queue()).append((subscription, notice))
+        self._count(lane, 1)
         self._start()
 
-    def _has_room(self, count: int) -> bool:
+    def _has_room(self, lane: Lane, count: int) -> bool:
         """Makes room for somebody for whom so many wait, if it can, and tells whether there is any."""
         if self._queued < MAX_WAITING:
             return True
         if count >= MAX_ROOM_MADE:
             return False
-        longest = max(self._waiting.values(), key=len)
-        if len(longest) <= count + 1:
+        most = max(self._in_lane, key=self._in_lane.__getitem__)
+        if self._in_lane[most] <= self._in_lane[lane] + 1:
+            most = lane
+        subjects = self._waiting.get(most, {})
+        longest = max(subjects, key=lambda subject: len(subjects[subject]), default="")
+        if most == lane and (not longest or len(subjects[longest]) <= count + 1):
             return False
-        longest.pop()
-        self._queued -= 1
+        self._take(most, longest, _Queue.pop)
         self.outcomes["left_out"] += 1
         return True
+
+    def _take(self, lane: Lane, subject: str, which: Callable[[_Queue], _Item]) -> _Item:
+        """Returns one that waits, which waits no longer; the next one's turn is behind all others'."""
+        subjects = self._waiting.pop(lane)
+        queue = subjects.pop(subject)
+        taken = which(queue)
+        if queue:
+            subjects[subject] = queue
+        if subjects:
+            self._waiting[lane] = subjects
+        self._count(lane, -1)
+        return taken
+
+    def _count(self, lane: Lane, by: int) -> None:
+        self._queued += by
+        self._in_lane[lane] += by
+        if not self._in_lane[lane]:
+            del self._in_lane[lane]
 
     def close(self) -> None:
         """Ends the requests that are at work, and sends nothing more."""
         self._is_open = False
         self._waiting.clear()
+        self._in_lane.clear()
         self._queued = 0
         for request in list(self._running):
             request.cancel()
 
     def _start(self) -> None:
-        """Begins with what waits: people take turns, and each has a few requests at once."""
+        """Begins with what waits: lanes take turns, and in a lane its people; each lane has a few requests at once."""
         if len(self._running) >= AT_ONCE:
             return
-        for subject in list(self._waiting):
+        for lane in list(self._waiting):
             if len(self._running) >= AT_ONCE:
                 return
-            if sum(each == subject for each in self._running.values()) >= AT_ONCE_PER_SUBJECT:
+            if sum(each == lane for each in self._running.values()) >= AT_ONCE_PER_LANE:
                 continue
-            queue = self._waiting.pop(subject)
-            subscription, notice = queue.popleft()
-            self._queued -= 1
-            if queue:
-                self._waiting[subject] = queue
+            subscription, notice = self._take(lane, next(iter(self._waiting[lane])), _Queue.popleft)
             request = Deferred.fromCoroutine(self._send(subscription, notice))
-            self._running[request] = subject
+            self._running[request] = lane
             request.addTimeout(REQUEST_S, self._reactor)
             request.addErrback(_tell_fault)
             request.addBoth(self._ended, request)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
@@ -80,6 +80,10 @@ class Subscriptions:
     def of(self, subject: str) -> list[Subscription]:
         """Returns the browsers of a subject."""
         return list(self._of.get(subject, {}).values())
+
+    def lane_of(self, subscription: Subscription) -> Hashable:
+        """Returns what guests of one client address have in common, and what is an account's own."""
+        return self._guests.get(subscription.endpoint) or subscription.subject
 
     def add(
         self,

@@ -85,7 +85,9 @@ class WebPush:
             sql: the thread that the store is called on from then on.
         """
         self._vapid = Vapid(store.key(make_vapid_key), self._contact, time.time)
-        self._sender = Sender(self._reactor, self._agent, self._vapid, self._workers, self._gone)
+        self._sender = Sender(
+            self._reactor, self._agent, self._vapid, self._workers, self._gone, self.subscriptions.lane_of
+        )
         self.subscriptions.open(store, sql)
 
     def start(self) -> None:

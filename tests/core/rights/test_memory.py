@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.core.rights.memory import ANSWER_BYTES, MAX_KEY_CHARACTERS, READ_BYTES, Answer, Memory, Pool, Reads
+from clasp_relay.core.rights.memory import (
+    ANSWER_BYTES,
+    FORGOTTEN_AT_ONCE,
+    FORGOTTEN_WITH_ONE,
+    MAX_KEY_CHARACTERS,
+    READ_BYTES,
+    Answer,
+    Memory,
+    Pool,
+    Reads,
+)
 from clasp_relay.core.rights.port import FULL, HIDDEN, State, Verdict
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.messages import Set, Subscribe
@@ -53,9 +63,14 @@ class MemoryCase(SynchronousTestCase):
         answer: Answer[str] | None = self.memory.find(self.pool, question, address, now_us)
         return None if answer is None else answer.value
 
+    def drop(self, subject: str) -> list[int]:
+        """Forgets what is kept for a subject; returns what the pieces of this cost."""
+        return list(self.memory.drop_pool(subject))
+
     def assert_empty(self, memory: Memory) -> None:
         """Asserts that no table holds anything."""
         self.assertEqual((len(memory), memory.bytes, memory.shared.bytes), (0, 0, 0))
+        self.assertEqual(len(memory._ended), 0)
         for table in (memory._by_value, memory._by_existence, memory._by_pattern, memory._by_thing):
             self.assertEqual(table, {})
 
@@ -295,11 +310,11 @@ class RoomTests(MemoryCase):
         reads.rest_on(mine)
         shared = self.keep("shared", reads, pool=self.memory.shared)
         other = self.keep("other", reads_of(["/a"]), pool=self.memory.pool("bob"))
-        self.memory.drop_pool("ann")
-        self.memory.drop_pool("ann")
+        for subject in ("ann", "ann"):
+            self.drop(subject)
         self.assertEqual([answer.is_valid for answer in (mine, shared, other)], [False, False, True])
         self.assertIsNot(self.memory.pool("ann"), self.pool)
-        self.memory.drop_pool("bob")
+        self.drop("bob")
         self.assert_empty(self.memory)
 
     def test_misses_are_counted(self) -> None:
@@ -308,6 +323,92 @@ class RoomTests(MemoryCase):
         self.found("a")
         self.keep("b", reads_of())
         self.assertEqual(self.memory.missed, 2)
+
+
+class ManyTests(MemoryCase):
+    """Very many answers that end at one moment."""
+
+    MANY = 5_000
+
+    def keep_many(self, reads: Callable[[], Reads]) -> list[Answer[str]]:
+        """Keeps many answers; a third of them rest on others that the change does not reach by itself."""
+        shared = self.memory.shared
+        answers = []
+        for number in range(self.MANY):
+            answers.append(self.keep(f"q{number}", reads(), pool=shared))
+            if number % 2:
+                rests = reads_of()
+                rests.rest_on(answers[-1])
+                answers.append(self.keep(f"r{number}", rests, pool=shared))
+        return answers
+
+    def assert_nobody_is_found(self) -> None:
+        """Asserts that none of them is an answer any more, in the tables or not."""
+        for number in (0, 1, self.MANY // 2, self.MANY - 1):
+            self.assertIsNone(self.memory.find(self.memory.shared, f"q{number}", "/x", NOW_US))
+
+    def test_a_change_ends_all_at_once_and_takes_some_out(self) -> None:
+        """Whatever they read of the address; the rest goes with the answers that are kept later."""
+
+        def by_thing() -> Reads:
+            reads = reads_of()
+            reads.things = ("thing",)
+            return reads
+
+        for name, reads, change in (
+            ("value", lambda: reads_of(["/a"]), lambda: self.memory.changed("/a", True, True)),
+            ("existence", lambda: reads_of([], ["/a"]), lambda: self.memory.changed("/a", True, False)),
+            ("pattern", lambda: reads_of([], [], ["/*"]), lambda: self.memory.changed("/a", True, True)),
+            ("thing", by_thing, lambda: self.memory.outdated("thing")),
+        ):
+            with self.subTest(name):
+                self.setUp()
+                answers = self.keep_many(reads)
+                change()
+                self.assertEqual([answer for answer in answers if answer.is_valid], [])
+                self.assertEqual(self.memory.ended, len(answers))
+                left = len(self.memory)
+                self.assertGreaterEqual(left, len(answers) - FORGOTTEN_AT_ONCE)
+                self.assertLess(left, len(answers))
+                self.assert_nobody_is_found()
+                change()
+                self.assertEqual(self.memory.ended, len(answers), "they end once")
+                for number in range(len(answers)):
+                    before = len(self.memory)
+                    self.keep("new", reads_of())
+                    self.assertGreaterEqual(len(self.memory), before - FORGOTTEN_WITH_ONE)
+                    if not number % 100:
+                        self.keep(f"q{number}", reads(), pool=self.memory.shared)
+                self.assertEqual(len(self.memory._ended), 0)
+                change()
+                self.drop("ann")
+                self.assert_empty(self.memory)
+
+    def test_what_ended_and_is_in_the_tables_ends_nothing_new(self) -> None:
+        """A new answer to the same question takes the place, and is not forgotten with the old one."""
+        self.keep_many(lambda: reads_of(["/a"], [], ["/a/*"]))
+        self.memory.changed("/a", True, True)
+        last = f"q{self.MANY - 1}"
+        again = self.keep(last, reads_of(["/a"], [], ["/a/*"]), pool=self.memory.shared)
+        self.drop("nobody")
+        self.assertTrue(again.is_valid)
+        self.assertEqual(len(self.memory), 1)
+        self.memory.changed("/a/b", True, True)
+        self.assertFalse(again.is_valid)
+        self.assert_empty(self.memory)
+
+    def test_a_subjects_answers_go_in_pieces(self) -> None:
+        """However many there are, and however many rest on them."""
+        count = 0
+        while not self.memory.evicted:
+            count += 1
+            reads = reads_of()
+            reads.rest_on(self.keep(f"q{count}", reads_of(["/a"])))
+            self.keep(f"r{count}", reads, pool=self.memory.shared)
+        costs = self.drop("ann")
+        self.assertGreater(len(costs), 2 * count * 2 // (FORGOTTEN_AT_ONCE + 3))
+        self.assertLessEqual(max(costs), FORGOTTEN_AT_ONCE + 3)
+        self.assert_empty(self.memory)
 
 
 def is_member(subject: str, _pattern: Pattern | None, state: State, _now_us: int) -> Verdict:

@@ -185,6 +185,8 @@ class _Answer:
     def __init__(self, replays: Replays, session: Session, pattern: Pattern, message: Replay) -> None:
         self._replays = replays
         self._session = session
+        self.origin = session.origin
+        """Whose turn its work takes; see ``core.work``."""
         self._pattern = pattern
         self._limit = min(message.limit or DEFAULT_LIMIT, MAX_LIMIT)
         self._is_newest = message.from_us == NEWEST
