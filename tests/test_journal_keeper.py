@@ -214,10 +214,10 @@ class JournalKeeperTests(KeeperCase):
 
         service.on_lost = end
 
-        def write(_file: JournalFile, _entries: object) -> None:
+        def commit(_file: JournalFile, _batch: object) -> None:
             raise sqlite3.OperationalError("disk I/O error")
 
-        self.patch(JournalFile, "write", write)
+        self.patch(JournalFile, "commit", commit)
         session = live(service)
         wire = session.outbox
         assert isinstance(wire, Wire)

@@ -191,7 +191,7 @@ class ClusterParts:
         if keeping is not None:
 
             def judge(change: Change) -> Judged:
-                return change, keeping.key_of(change), keeping.erasures_of(change)
+                return change, *keeping.judge(change)
 
             log.judge = judge
         return Deciding(relay, log, epoch, call_later, clock.stop)

@@ -168,7 +168,7 @@ class JournalKeeper:
             left_out = "" if has_state else read_params(path, now_us, self._relay.committer.restore)
             events.JOURNAL_WARNING.log(text=NOT_TAKEN_OVER.format(path=path))
         else:
-            taken = take_over(path, now_us, self.log.key_of, self.log.erasures_of, has_state=has_state)
+            taken = take_over(path, now_us, self.log.judge, has_state=has_state)
             left_out = taken.left_out
             events.JOURNAL_TAKEN_OVER.log(
                 path=str(path),

@@ -211,7 +211,7 @@ def _relay(
         if memory is not None:
             memory.attach(relay.keeping)
         elif journal is not None:
-            journal.key_of, journal.erasures_of = relay.keeping.key_of, relay.keeping.erasures_of
+            journal.judge = relay.keeping.judge
     return relay
 
 

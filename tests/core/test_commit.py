@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from hypothesis import given
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 import clasp_relay
-from clasp_relay.core.ports import ImmediateLog
+from clasp_relay.core.ports import Frame, ImmediateLog
 from clasp_relay.core.records import Change, ChangeKind, Param, decode_change, encode_change, no_param
 from clasp_relay.core.relay import RelayOptions
 from clasp_relay.core.rights.port import Grant
@@ -446,14 +446,12 @@ class WaitingAnswersTests(SynchronousTestCase):
         self.log.release(1)
         self.assertEqual(self.writer.hear(), [Ack(None, 1), Pong()])
 
-    def test_changes_that_are_recorded_together_have_one_place(self) -> None:
-        """Each answer stays behind its change, and what is recorded later waits for that."""
+    def test_changes_that_are_recorded_together_are_answered_together(self) -> None:
+        """Each answer stays behind its change, and what is recorded later waits for that; nothing is left of it."""
         self.log.together = True
         for number in range(3):
             self.writer.send(Set("/a", value(number)), 1)
         self.writer.send(Ping())
-        assert self.writer.session.answers is not None
-        self.assertEqual(len(self.writer.session.answers), 1 + 4)
         self.log.batch += 1
         self.writer.send(Set("/a", value(3)), 1)
         self.assertEqual(self.writer.hear(), [])
@@ -461,8 +459,24 @@ class WaitingAnswersTests(SynchronousTestCase):
         self.assertEqual(self.writer.hear(), [Ack("/a", 1), Ack("/a", 2), Ack("/a", 3), Pong()])
         self.log.release(1)
         self.assertEqual(self.writer.hear(), [Ack("/a", 4)])
-        self.writer.leave()
-        self.assertIsNone(self.writer.session.unrecorded)
+        self.assertEqual(self.world.relay.committer._held, {})
+
+    def test_answer_that_comes_while_others_are_released_stands_behind_them(self) -> None:
+        """Whatever it leads to that another session is answered."""
+        self.log.together = True
+        other = self.world.join()
+        for client in (self.writer, other):
+            client.send(Set("/a", value(1)), 1)
+        send = self.writer.outbox.send
+
+        def send_and_ping(frame: Frame) -> None:
+            send(frame)
+            other.send(Ping())
+
+        self.patch(self.writer.outbox, "send", send_and_ping)
+        self.log.release()
+        self.assertEqual((self.writer.hear(), other.hear()), ([Ack("/a", 1)], [Ack("/a", 2), Pong()]))
+        self.assertEqual((self.world.relay.committer._held, other.ask(Ping())), ({}, [Pong()]))
 
     def test_change_without_an_ack_is_waited_for_too(self) -> None:
         """A PONG says that what came before is recorded."""
@@ -544,9 +558,10 @@ class WaitingAnswersTests(SynchronousTestCase):
     def test_log_may_be_done_at_once(self) -> None:
         """Then nothing waits."""
 
-        def append(changes: Sequence[Change], done: Callable[[], None]) -> None:
-            SlowLog.append(self.log, changes, done)
+        def append(changes: Sequence[Change]) -> int:
+            batch = SlowLog.append(self.log, changes)
             self.log.release()
+            return batch
 
         self.patch(self.log, "append", append)
         self.assertEqual(self.writer.ask(Set("/a", value(1)), 1), [Ack("/a", 1)])
@@ -609,9 +624,8 @@ class ImmediateLogTests(SynchronousTestCase):
 
     def test_change_is_recorded_at_once(self) -> None:
         """So nothing ever waits for it, and it need not be asked."""
-        log, done = ImmediateLog(), list[int]()
-        log.append((Change(Param("/a", value(1), 1, "w", 1)),), lambda: done.append(1))
-        self.assertEqual((log.is_immediate, done), (True, [1]))
+        log = ImmediateLog()
+        self.assertEqual((log.is_immediate, log.append((Change(Param("/a", value(1), 1, "w", 1)),))), (True, 0))
 
 
 class RecoveryTests(SynchronousTestCase):

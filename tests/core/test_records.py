@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.core.records import (
+    HEAD_BYTES,
     Change,
     ChangeKind,
     Ended,
@@ -13,6 +14,7 @@ from clasp_relay.core.records import (
     decode_change,
     encode_change,
     is_about,
+    is_emptied_event,
     no_param,
 )
 from clasp_relay.core.state.params import ParamLimits, Params
@@ -150,6 +152,12 @@ class EncodingTests(SynchronousTestCase):
         self.assertFalse(is_about(data, change.kind + 1, change.param.address))
         self.assertFalse(is_about(data[:20], change.kind, change.param.address))
         self.assertEqual(is_about(data, change.kind, address), address == change.param.address)
+
+    @given(_CHANGES)
+    def test_beginning_tells_whether_something_is_left_of_a_signal(self, change: Change) -> None:
+        """Of what is no signal something is always left."""
+        is_emptied = change.kind is ChangeKind.EVENT and change.message is None
+        self.assertEqual(is_emptied_event(encode_change(change)[:HEAD_BYTES]), is_emptied)
 
     @given(st.binary(max_size=80) | st.tuples(st.just(b"\x01"), st.binary(min_size=35, max_size=90)).map(b"".join))
     def test_any_bytes_are_a_change_or_a_decode_error(self, data: bytes) -> None:

@@ -103,21 +103,29 @@ class SlowLog:
     def __init__(self) -> None:
         self.together = False
         """Whether what is given from now on is recorded together, once it is told to."""
-        self.batch = 0
+        self.batch = 1
+        """The number of the batch to which what is given now belongs."""
         self.changes: list[Change] = []
         """All that was given to it, in order, recorded or not."""
-        self._waiting: deque[tuple[int, Callable[[], None], int]] = deque()
+        self._waiting: deque[tuple[int, int]] = deque()
+        self._tell: Callable[[int], None] = lambda _: None
         self.refusal: RequestError | None = None
         """What every write is refused with."""
         self.recorded = 0
         """How many of the changes are recorded."""
 
-    def append(self, changes: Sequence[Change], done: Callable[[], None]) -> None:
+    def watch(self, recorded: Callable[[int], None]) -> None:
+        """Is told whom to tell."""
+        self._tell = recorded
+
+    def append(self, changes: Sequence[Change]) -> int:
         """Keeps changes."""
         assert changes, "nothing was to be recorded"
         self.changes += changes
-        self._waiting.append((len(self.changes), done, self.batch))
+        batch = self.batch
+        self._waiting.append((len(self.changes), batch))
         self.batch += not self.together
+        return batch
 
     def check(self) -> None:
         """Refuses what it is told to refuse."""
@@ -127,11 +135,11 @@ class SlowLog:
     def release(self, at_most: int = 1_000_000) -> None:
         """Records what was given first, as many batches as it is told."""
         while self._waiting and at_most:
-            batch = self._waiting[0][2]
+            batch = self._waiting[0][1]
             self.batch += batch == self.batch
-            while self._waiting and self._waiting[0][2] == batch:
-                self.recorded, done, _ = self._waiting.popleft()
-                done()
+            while self._waiting and self._waiting[0][1] == batch:
+                self.recorded, _ = self._waiting.popleft()
+            self._tell(batch)
             at_most -= 1
 
 

@@ -112,7 +112,7 @@ class Applying:
             payload = live.pop(ledger.seq + 1, None)
             if payload is None:
                 break
-            self.apply(ledger.seq + 1, payload)
+            self.apply_next(ledger.seq + 1, payload)
         for seq in [seq for seq in live if seq <= ledger.seq]:
             del live[seq]
 
@@ -138,7 +138,7 @@ class Applying:
                 break
             # Meanwhile it may have come over the bus.
             if seq == ledger.seq + 1:
-                self.apply(seq, payload)
+                self.apply_next(seq, payload)
         self._apply_live()
         if ledger.seq < membership.known_seq:
             if payloads:
@@ -158,7 +158,7 @@ class Applying:
 
     # One batch
 
-    def apply(self, seq: int, payload: bytes) -> None:
+    def apply_next(self, seq: int, payload: bytes) -> None:
         """Checks and applies the next batch of another decider, or of this one's past."""
         membership = self._membership
         digest = digest_of(payload)

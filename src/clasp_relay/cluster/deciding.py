@@ -112,7 +112,6 @@ class BatchLog:
     """
 
     is_immediate = False
-    batch = 0
 
     def __init__(self, renewal: Callable[[Change], Change | None]) -> None:
         self._renewal = renewal
@@ -128,14 +127,17 @@ class BatchLog:
         self.when_full: Callable[[], None] = _nothing
         """Is called between two messages when so much was gathered that the batch should be closed."""
 
-    def append(self, changes: Sequence[Change], done: Callable[[], None]) -> None:
+    def append(self, changes: Sequence[Change]) -> int:
         """See ``Log.append``."""
         if len(changes) == 1 and changes[0].kind is ChangeKind.WRITE:  # the usual SET
             self._gather(changes)
         else:
             found = (self._renewal(each) if each.kind is ChangeKind.RENEWAL else each for each in changes)
             self._gather([each for each in found if each is not None])
-        done()
+        return 0
+
+    def watch(self, recorded: Callable[[int], None]) -> None:
+        """See ``Log.watch``: the batch tells that it is recorded."""
 
     def _gather(self, changes: Sequence[Change]) -> None:
         if not changes:

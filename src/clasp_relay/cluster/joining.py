@@ -344,7 +344,7 @@ class Joining:
         def read(payloads: Sequence[bytes] | None) -> None:
             for payload in payloads or ():
                 if ledger.seq < image.seq and not membership.is_over and not self._is_off_log:
-                    self._applying.apply(ledger.seq + 1, payload)
+                    self._applying.apply_next(ledger.seq + 1, payload)
             if membership.is_over or self._is_off_log:
                 return
             if ledger.seq < image.seq and payloads:

@@ -20,13 +20,14 @@ from clasp_relay.core.records import Change, ChangeKind, Param, no_param
 from clasp_relay.core.rights.port import Permissions
 from clasp_relay.core.rights.visibility import Visibility
 from clasp_relay.core.session.schedule import Schedule
-from clasp_relay.core.session.sessions import Session, SessionTable, Unrecorded
+from clasp_relay.core.session.sessions import LongAnswer, Session, SessionState, SessionTable
 from clasp_relay.core.state.params import Params
 from clasp_relay.core.work import WAIT_US, Pieces, Work
 from clasp_relay.wire.constants import Signal
 from clasp_relay.wire.messages import NULL, Bundle, Publish, Value
 
 _GESTURE = Signal.GESTURE
+_LIVE = SessionState.LIVE
 
 ENDED_AT_ONCE = 16
 """How many params or locks end in one piece of work. A hundred thousand can end at the same time."""
@@ -87,6 +88,11 @@ class Committer:
         self._sessions = sessions
         self._log = log
         self._is_immediate = log.is_immediate
+        log.watch(self._recorded)
+        self._held: dict[int, list[tuple[Session, Frame | None]]] = {}
+        """Answers that wait, by the batch that they wait for, in order; None where a session's own queue goes on."""
+        self._recorded_batch = self._released_batch = 0
+        """The last batch that is recorded, and the last one whose answers have all been sent."""
         self._clock = clock
         self.is_following = False
         """Whether another relay decides: life times and locks end when that one says so (``follow``)."""
@@ -202,7 +208,7 @@ class Committer:
         Raises:
             RequestError: OVERLOADED when it is to be kept and cannot be recorded; nobody was told.
         """
-        kept = None if self._keeping is None else self._kept(session, message)
+        kept = None if self._keeping is None else self._keeping.event(session, message)
         if kept is not None:
             self._log.check()
             self._record((kept,), session)
@@ -370,57 +376,90 @@ class Committer:
         """Sends an answer behind the answers before it, once the session's changes before it are recorded."""
         answers = session.answers
         if answers is None:
-            session.outbox.send(frame)
+            batch = session.awaits
+            if batch <= self._released_batch:
+                session.outbox.send(frame)
+                return
+            held = self._held.get(batch)
+            if held is None:
+                held = self._held[batch] = []
+            held.append((session, frame))
             return
+        self._mark(session, answers)
         answers.append(frame)
-        if len(answers) > MAX_HELD_ANSWERS:
-            first = answers[0]
-            if isinstance(first, Unrecorded) and first.is_long:
-                self.too_slow(session)
+        if len(answers) > MAX_HELD_ANSWERS and isinstance(answers[0], LongAnswer):
+            self.too_slow(session)
 
-    def hold(self, session: Session, begin: Callable[[], None]) -> Unrecorded:
+    def hold(self, session: Session, begin: Callable[[], None]) -> LongAnswer:
         """Keeps a place among a session's answers for one that takes long; those behind it wait.
 
         Args:
             session: whose it is.
-            begin: called when it comes to the front; ``release`` goes on behind it once it is marked as recorded.
+            begin: called when it comes to the front; ``release`` goes on behind it once it is marked as done.
         """
-        place = Unrecorded(begin)
+        place = LongAnswer(begin)
         if session.answers is None:
             session.answers = deque()
+            session.marked = 0
+        self._mark(session, session.answers)
         session.answers.append(place)
         return place
 
+    def _mark(self, session: Session, answers: deque[Frame | LongAnswer | int]) -> None:
+        """Has what comes next in a session's queue wait for its last change."""
+        batch = session.awaits
+        if batch > self._released_batch and batch > session.marked:
+            session.marked = batch
+            answers.append(batch)
+            self._held.setdefault(batch, []).append((session, None))
+
     def release(self, session: Session) -> None:
-        """Sends the answers that wait for nothing any more."""
-        _release(session)
+        """Sends the answers of a session's queue that wait for nothing any more."""
+        answers = session.answers
+        if answers is None:  # the session was ended meanwhile
+            return
+        while answers:
+            first = answers[0]
+            if isinstance(first, int):
+                if first > self._recorded_batch:
+                    return
+            elif isinstance(first, LongAnswer):
+                if not first.is_done:
+                    begin, first.begin = first.begin, None
+                    if begin is None:
+                        return
+                    begin()  # which may release all that is here
+                    continue
+            else:
+                session.outbox.send(first)
+            answers.popleft()
+        if session.answers is answers:
+            session.answers = None
 
     def forget_answers(self, session: Session) -> None:
         """Drops the answers that wait, since their session ends."""
-        session.answers = session.unrecorded = None
+        session.answers = None
+        session.awaits = 0
+
+    def _recorded(self, batch: int) -> None:
+        """Sends the answers that waited for a batch of the log."""
+        self._recorded_batch = batch
+        held = self._held.get(batch)
+        if held is not None:
+            for session, frame in held:  # it may grow meanwhile
+                if frame is None:
+                    self.release(session)
+                elif session.state is _LIVE:
+                    session.outbox.send(frame)
+            del self._held[batch]
+        self._released_batch = batch
 
     def _record(self, changes: Sequence[Change], session: Session | None) -> None:
         if self._is_immediate or not changes:
             return
-        if session is None:
-            self._log.append(changes, _nothing)
-            return
-        log = self._log
-        last = session.unrecorded
-        if last is not None and not last.is_recorded and last.batch == log.batch:
-            # Recorded with the change before: what stands behind that one waits for both.
-            log.append(changes, _nothing)
-            return
-        place = session.unrecorded = Unrecorded(batch=log.batch)
-        if session.answers is None:
-            session.answers = deque()
-        session.answers.append(place)
-
-        def done() -> None:
-            place.is_recorded = True
-            _release(session)
-
-        log.append(changes, done)
+        batch = self._log.append(changes)
+        if session is not None and batch:
+            session.awaits = batch
 
     # Apply and tell
 
@@ -458,10 +497,7 @@ class Committer:
 
     def _kept(self, session: Session, message: Publish) -> Change | None:
         """Returns the change that a signal is which history keeps; its message has the time of this moment."""
-        keeping = self._keeping
-        if keeping is None or not keeping.may_keep(message.address, message.signal):
-            return None
-        return keeping.event(session, message)
+        return None if self._keeping is None else self._keeping.event(session, message)
 
     def _tell_signal(self, session: Session | None, message: Publish) -> None:
         """Sends a signal to those who get it; its sender never does."""
@@ -485,31 +521,6 @@ class Committer:
 
 def _lock_release(about: Param, address: str, holder: str) -> Change:
     return Change(about._replace(address=address, writer=holder), ChangeKind.LOCK_RELEASE)
-
-
-def _release(session: Session) -> None:
-    """Sends the answers that wait for nothing any more."""
-    answers = session.answers
-    if answers is None:  # the session was ended meanwhile
-        return
-    while answers:
-        first = answers[0]
-        if isinstance(first, Unrecorded):
-            if not first.is_recorded:
-                begin, first.begin = first.begin, None
-                if begin is None:
-                    return
-                begin()  # which may release all that is here
-                continue
-        else:
-            session.outbox.send(first)
-        answers.popleft()
-    if session.answers is answers:
-        session.answers = None
-
-
-def _nothing() -> None:
-    """Nobody waits."""
 
 
 def _ignore(_session: Session) -> None:

@@ -166,18 +166,19 @@ class Log(Protocol):
     def is_immediate(self) -> bool:
         """Whether every change counts as recorded at once, so that nothing has to wait; always the same."""
 
-    @property
-    def batch(self) -> int:
-        """A number that stays the same as long as all that is appended is recorded together with what was before."""
-
-    def append(self, changes: Sequence[Change], done: Callable[[], None]) -> None:
-        """Records changes, all or none.
+    def append(self, changes: Sequence[Change]) -> int:
+        """Records changes, all or none, and with them all that is appended in the same event of the loop.
 
         Args:
             changes: in the order in which they were applied.
-            done: to be called once they are recorded; of changes that nobody waits for, at once. All that is appended
-                in one event of the loop is recorded together or not at all.
+
+        Returns:
+            the number of the batch with which they are recorded, never less than those before; 0 where nobody waits
+            for these changes.
         """
+
+    def watch(self, recorded: Callable[[int], None]) -> None:
+        """Is told, once, what is to be called with each batch that is recorded, in their order."""
 
     def check(self) -> None:
         """Refuses what a client wants to write, where it could not be recorded. Asked only where not immediate.
@@ -191,11 +192,13 @@ class ImmediateLog:
     """A log that keeps nothing: a change counts as recorded in the moment in which it is applied."""
 
     is_immediate = True
-    batch = 0
 
-    def append(self, changes: Sequence[Change], done: Callable[[], None]) -> None:  # noqa: ARG002
+    def append(self, changes: Sequence[Change]) -> int:  # noqa: ARG002
         """See ``Log.append``."""
-        done()
+        return 0
+
+    def watch(self, recorded: Callable[[int], None]) -> None:
+        """Nobody waits for anything."""
 
     def check(self) -> None:
         """Nothing is recorded, so nothing is refused."""

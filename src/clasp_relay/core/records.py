@@ -170,12 +170,17 @@ VERSION = 1
 """The first byte of every encoded change. A reader refuses versions that it does not know."""
 
 _HEAD = struct.Struct(">BBHQQ")
+_HEAD_AND_SIZE = struct.Struct(">BBHQQI")
 _LOCK, _UNLOCK, _TAKES_LOCK, _TTL, _TTL_SENT, _STAMP, _DUE, _NUMBER, _MESSAGE, _SENT_AS = (1 << n for n in range(10))
 _KNOWN_FLAGS = (1 << 10) - 1
 _U32 = struct.Struct(">I")
 _U64 = struct.Struct(">Q")
 _unpack_u32, _unpack_u64 = _U32.unpack_from, _U64.unpack_from
+_pack_u32, _pack_head = _U32.pack, _HEAD_AND_SIZE.pack
 _KINDS = {int(kind): kind for kind in ChangeKind}
+
+# Skips the argument handling of the generated constructors: one of each is made for every record that is read.
+_new = tuple.__new__
 
 
 def encode_change(change: Change) -> bytes:
@@ -183,24 +188,27 @@ def encode_change(change: Change) -> bytes:
 
     Numbers are big-endian; texts and blobs follow their length in four bytes.
     """
-    param = change.param
-    flags = change.lock * _LOCK | change.unlock * _UNLOCK | change.takes_lock * _TAKES_LOCK
-    tail: list[bytes] = []
-    is_timed = not (param.ttl is None and change.ttl is None and change.due_us is None)
-    is_more = change.number or change.stamp is not None or change.message is not None or param.sent_as
-    if is_timed or is_more:  # not in the usual SET
+    param, kind, lock, unlock, sent_ttl, takes_lock, stamp, due_us, number, message = change
+    address, value, revision, writer, timestamp_us, ttl, subject, origin, sent_as = param
+    flags = lock * _LOCK | unlock * _UNLOCK | takes_lock * _TAKES_LOCK
+    tail = b""
+    if ttl is None and sent_ttl is None and due_us is None and stamp is None and not number and not sent_as:
+        if message is not None:  # the usual signal; the usual SET has nothing of all this
+            data = encode(message)
+            flags |= _MESSAGE
+            tail = _pack_u32(len(data)) + data
+    else:
         more, tail = _tail(change)
         flags |= more
-    address, value = param.address.encode(), param.value
-    head = _HEAD.pack(VERSION, change.kind, flags, param.revision, param.timestamp_us)
-    by = _by(param.writer, param.subject, param.origin)
-    return b"".join((head, _U32.pack(len(address)), address, by, _U32.pack(len(value)), value, *tail))
+    raw = address.encode()
+    head = _pack_head(VERSION, kind, flags, revision, timestamp_us, len(raw))
+    return b"".join((head, raw, _by(writer, subject, origin), _pack_u32(len(value)), value, tail))
 
 
-def _tail(change: Change) -> tuple[int, list[bytes]]:
+def _tail(change: Change) -> tuple[int, bytes]:
     """Returns the flags of what a change has besides, and its bytes."""
     flags = 0
-    tail = []
+    tail: list[bytes] = []
     for flag, number, pack in (
         (_TTL, change.param.ttl, _U32.pack),
         (_TTL_SENT, change.ttl, _U32.pack),
@@ -219,7 +227,7 @@ def _tail(change: Change) -> tuple[int, list[bytes]]:
     if change.param.sent_as:
         flags |= _SENT_AS
         tail.append(_blob(change.param.sent_as))
-    return flags, tail
+    return flags, b"".join(tail)
 
 
 @lru_cache(MAX_WRITERS)
@@ -284,18 +292,10 @@ def _decode_change(data: bytes) -> Change:
     if at != len(data):
         raise DecodeError("the record ends too early" if at > len(data) else "bytes follow the record")
     by = (subject.decode(), origin.decode())
-    return Change(
-        Param(address.decode(), value, revision, writer.decode(), timestamp_us, ttl, *by, sent_as),
-        _KINDS[kind],
-        flags & _LOCK != 0,
-        flags & _UNLOCK != 0,
-        ttl_sent,
-        flags & _TAKES_LOCK != 0,
-        stamp,
-        due_us,
-        number,
-        message,
-    )
+    param = _new(Param, (address.decode(), value, revision, writer.decode(), timestamp_us, ttl, *by, sent_as))
+    locks = (flags & _LOCK != 0, flags & _UNLOCK != 0)
+    takes_lock = flags & _TAKES_LOCK != 0
+    return _new(Change, (param, _KINDS[kind], *locks, ttl_sent, takes_lock, stamp, due_us, number, message))
 
 
 def _take(data: bytes, at: int) -> tuple[bytes, int]:
@@ -316,6 +316,15 @@ def is_about(data: bytes, kind: int, address: str) -> bool:
     """Tells, without decoding it, whether an encoded change is of a kind and about an address."""
     text = address.encode()
     return data.startswith(_U32.pack(len(text)) + text, _HEAD.size) and data[1] == kind
+
+
+HEAD_BYTES = 4
+"""How much of an encoded change ``is_emptied_event`` looks at."""
+
+
+def is_emptied_event(head: bytes) -> bool:
+    """Tells, from the first bytes of an encoded change, whether it is a signal of which nothing is left."""
+    return head[1] == ChangeKind.EVENT and not (head[2] << 8 | head[3]) & _MESSAGE
 
 
 def _blob(data: bytes) -> bytes:

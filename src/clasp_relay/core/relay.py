@@ -146,7 +146,8 @@ class Relay:
         """What is done in pieces."""
         self.recipients = Recipients(self.subscriptions, fan_out, self.visibility, self.permissions, clock, self.work)
         self.throttles = self.recipients.throttles
-        self.keeping = None if history is None else Keeping(history, self.params, clock)
+        memory = None if self.permissions.is_open else self.permissions.memory
+        self.keeping = None if history is None else Keeping(history, self.params, clock, memory)
         """What is kept as history; None for nothing."""
         self.decider = Decider(self.params, self.permissions, self.visibility, self.sessions, self.keeping, clock)
         self.schedule = Schedule(clock, self.work, self._run_due)
@@ -391,10 +392,10 @@ class Relay:
             self.pay_error(session)
         self.counts.sent[_ACK] += 1
         frame = _new(Frame, (session.codec.ack(address, revision, locked, holder), _KEEP, ""))
-        if session.answers is None:
-            session.outbox.send(frame)
-        else:
+        if session.awaits or session.answers is not None:
             self.committer.answer(session, frame)
+        else:
+            session.outbox.send(frame)
 
     def answer(self, session: Session, code: MessageCode, message: Message) -> None:
         """Sends an answer, behind an ERROR that the session is still owed.

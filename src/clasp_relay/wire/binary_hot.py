@@ -25,7 +25,7 @@ _pack_u16, _pack_u32, _pack_u64 = _U16.pack, _U32.pack, _U64.pack
 _new = tuple.__new__
 
 SET_REVISION, _SET_LOCK, _SET_UNLOCK, SET_TTL = 0x80, 0x40, 0x20, 0x10
-_PUBLISH_TIMESTAMP, _PUBLISH_ID = 0x10, 0x08
+PUBLISH_TIMESTAMP, _PUBLISH_ID = 0x10, 0x08
 _NOTHING, _VALUE, _SAMPLES = 0, 1, 2
 _ARRAY = int(ValueType.ARRAY)
 _SIGNALS: tuple[Signal, ...] = tuple(Signal)
@@ -75,7 +75,7 @@ def decode_publish(payload: bytes) -> Publish:
         samples = payload[at + 3 : end]
     else:
         raise DecodeError(f"unknown value indicator {indicator} in a PUBLISH")
-    if flags & _PUBLISH_TIMESTAMP:
+    if flags & PUBLISH_TIMESTAMP:
         (timestamp_us,) = _unpack_u64(payload, end)
         end += 8
     if flags & _PUBLISH_ID:
@@ -124,7 +124,7 @@ def encode_publish(message: Publish) -> bytes:
     else:
         tail = b"\x00"
     if timestamp_us is not None:
-        flags |= _PUBLISH_TIMESTAMP
+        flags |= PUBLISH_TIMESTAMP
         tail += _pack_u64(timestamp_us)
     if identity is not None:
         flags |= _PUBLISH_ID

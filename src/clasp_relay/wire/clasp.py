@@ -12,7 +12,7 @@ import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from clasp_relay.errors import RequestError
-from clasp_relay.wire.binary_hot import SET_REVISION, SET_TTL, decode_publish
+from clasp_relay.wire.binary_hot import PUBLISH_TIMESTAMP, SET_REVISION, SET_TTL, decode_publish
 from clasp_relay.wire.codec import (
     COUNTED_BYTES,
     PUBLISH_QOS,
@@ -125,11 +125,14 @@ class ClaspCodec:
     def publish(self, message: Publish) -> bytes:
         """Encodes a PUBLISH."""
         address, signal, phase, value, _, timestamp_us, identity, rate = message
-        if value is not None and timestamp_us is None and identity is None and rate is None:
+        if value is not None and identity is None and rate is None:
             raw = address.encode()
+            flags = signal << 5 | phase
+            if timestamp_us is not None:  # as history gives it
+                flags |= PUBLISH_TIMESTAMP
+                value += _pack_u64(timestamp_us)
             size = 5 + len(raw) + len(value)
             if size <= MAX_PAYLOAD_BYTES:
-                flags = signal << 5 | phase
                 head = _pack_head(MAGIC, _PUBLISH_FRAME_FLAGS[signal], size, _PUBLISH, flags, len(raw))
                 return self._wrap(head + raw + b"\x01" + value)
         return self._wrap(encode_to_frame(message))

@@ -10,6 +10,7 @@ from clasp_relay.access.policy import Policy
 from clasp_relay.access.policy.history import HistoryRules, open_entries, with_max_age
 from clasp_relay.core.history.rules import NOWHERE, Erasure, Limits
 from clasp_relay.core.records import Change, ChangeKind, Param, no_param
+from clasp_relay.core.rights.memory import Reads
 from clasp_relay.errors import StartError
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.constants import Signal
@@ -210,7 +211,7 @@ class SpotTests(SynchronousTestCase):
 
 def is_waived(rules: HistoryRules, change: Change, world: World) -> bool:
     """Tells whether a change is not kept, as ``Keeping`` asks."""
-    return rules.is_waived(change, rules.spot(change.param.address), world, 1)
+    return rules.is_waived(change, rules.spot(change.param.address), world, 1, Reads())
 
 
 def erasures(rules: HistoryRules, change: Change, world: World) -> tuple[Erasure, ...]:

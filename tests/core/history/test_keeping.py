@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.core.history.keeping import MAX_SPOT_CHARACTERS, MAX_SPOTS, Keeping
 from clasp_relay.core.history.memory import MemoryHistory
-from clasp_relay.core.history.rules import Spot
+from clasp_relay.core.history.rules import UNKEPT, Spot
 from clasp_relay.core.records import Change, ChangeKind, Param, no_param
+from clasp_relay.core.rights.memory import Memory
 from clasp_relay.core.state.params import ParamLimits, Params
 from clasp_relay.wire.constants import Signal
 from clasp_relay.wire.messages import NULL, Bundle, Publish, Set, Subscribe
+from tests.core.guard import Guard
 from tests.core.world import KEPT, START_US, SlowLog, World, WorldClock, memory_session, rules_of, value, written
 
 PARAMS = {"path": "/p/**", "signals": ["param"]}
@@ -90,12 +94,48 @@ class KeepingTests(SynchronousTestCase):
         self.assertIsNone(self.keeping.event(session, Publish("/r/a/m")))
         self.assertIsNone(self.keeping.key_of(change))
 
+    def test_whether_a_rule_is_waived_is_remembered(self) -> None:
+        """Of each subject and room, until what it rests on changes; not where nobody tells what changes."""
+        rules, asked = rules_of(UNLESS), []
+        real = rules.is_waived
+
+        def is_waived(change: Change, *rest: Any) -> bool:
+            asked.append((change.param.subject, change.param.address))
+            return real(change, *rest)
+
+        self.patch(rules, "is_waived", is_waived)
+        for memory, count in ((Memory(), 3), (None, 5)):
+            with self.subTest(count=count):
+                asked.clear()
+                keeping = Keeping(rules, Params(ParamLimits()), self.clock, memory)
+                for subject, room in (("ann", "a"), ("ann", "a"), ("bob", "a"), ("ann", "b"), ("ann", "a")):
+                    change = keeping.event(memory_session(subject=subject), Publish(f"/r/{room}/m"))
+                    assert change is not None
+                    self.assertEqual(keeping.key_of(change), f"0:{room}")
+                self.assertEqual(len(asked), count)
+
+    def test_remembered_answer_ends_with_what_it_rests_on(self) -> None:
+        """The settings of a room; a bundle that is not applied yet asks anew."""
+        world = World(permissions=Guard(), log=SlowLog(), history=rules_of(UNLESS))
+        client, keeping = world.join("ann"), world.relay.keeping
+        assert keeping is not None
+        for is_kept in (None, True, False, True, None, False, None):
+            client.send(Set("/r/a/meta", NULL if is_kept is None else value({"history": is_kept})))
+            for _ in range(2):
+                change = keeping.event(client.session, Publish("/r/a/m"))
+                self.assertIs(change is None, is_kept is False)
+        change = Change(no_param("/r/a/m", "w", "ann", START_US), ChangeKind.EVENT, message=Publish("/r/a/m"))
+        self.assertEqual(keeping.key_of(change), "0:a")
+        with keeping.ahead_of([Change(Param("/r/a/meta", value({"history": False}), 9, "w", START_US))]):
+            self.assertIsNone(keeping.key_of(change))
+        self.assertEqual((keeping.key_of(change), world.faults), ("0:a", []))
+
     def test_change_tells_what_it_erases(self) -> None:
         """Most tell nothing, and nobody is asked."""
         self.put("/r/a/meta", {"history": False})
         meta = Change(Param("/r/a/meta", value({"history": False}), 1, "w", START_US))
-        self.assertEqual([erasure.key for erasure in self.keeping.erasures_of(meta)], ["2:a"])
-        self.assertEqual(self.keeping.erasures_of(Change(Param("/r/a", NULL, 1, "w", START_US))), ())
+        self.assertEqual([erasure.key for erasure in self.keeping.judge(meta)[1]], ["2:a"])
+        self.assertEqual(self.keeping.judge(Change(Param("/r/a", NULL, 1, "w", START_US))), UNKEPT)
 
     def test_address_is_looked_up_once(self) -> None:
         """Up to a bound, in number and in length."""

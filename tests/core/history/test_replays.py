@@ -133,7 +133,7 @@ class AnswerTests(ReplayCase):
     def test_entries_are_looked_at_in_pieces(self) -> None:
         """Where the newest ones begin is found out over several turns; not for a session that has ended meanwhile."""
         self.say(*range(100))
-        self.patch(replays, "VIEW_US", 1_000)
+        self.patch(replays, "SEEN_US", 1_000)
         found = self.world.relay.replays
         assert found is not None
         seen: list[str] = []

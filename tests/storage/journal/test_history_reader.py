@@ -20,7 +20,7 @@ from clasp_relay.core.records import Change, ChangeKind, Param, no_param
 from clasp_relay.core.state.params import ParamLimits, Params
 from clasp_relay.storage.journal import history_reader, history_table
 from clasp_relay.storage.journal.history_reader import HistoryReader, KnownKeys, read_page
-from clasp_relay.storage.journal.journal_file import Entry, JournalFile
+from clasp_relay.storage.journal.journal_file import DamagedRowError, Entry, JournalFile
 from clasp_relay.storage.journal.journal_log import JournalLog
 from clasp_relay.storage.journal.opening import open_journal
 from clasp_relay.wire.address import Pattern
@@ -68,9 +68,9 @@ class Recorder:
             change = Change(about, ChangeKind.EVENT, message=Publish(address, value=stored, timestamp_us=time_us))
         else:
             change = Change(Param(address, stored, 1, "w", time_us, None, by))
-        self.memory.append((change,), lambda: None)
+        self.memory.append((change,))
         seq = self.file.last_seq + len(self.waiting) + 1
-        self.waiting.append(Entry(seq, change, self.keeping.key_of(change), self.keeping.erasures_of(change)))
+        self.waiting.append(Entry(seq, change, *self.keeping.judge(change)))
 
     def commit(self) -> None:
         """Commits what waits together."""
@@ -135,11 +135,15 @@ class PageTests(SynchronousTestCase):
             expected: list[Page | None] = []
             recorder.memory.read(question, expected.append)
             assert expected[0] is not None
-            # Once with what was learned for the question before, and once entry by entry.
-            looking = KnownKeys()
+            # Once with what was learned for the question before, then entry by entry, and with the keys merged here.
+            looking, dense, sparse = KnownKeys(), KnownKeys(), KnownKeys()
             looking.is_many = True
-            for keys in (known.setdefault(question.pattern.text, KnownKeys()), looking):
+            sparse.is_dense = False
+            cases = ((known.setdefault(question.pattern.text, KnownKeys()), 32), (looking, 32), (dense, 0), (sparse, 0))
+            for keys, few in cases:
+                patch = self.patch(history_reader, "FEW_KEYS", few)
                 page = read_page(self.file._db, question, RULES, recorder.clock.now_us(), keys)
+                patch.restore()
                 found = [(entry.seq, entry.address, entry.change) for entry in page.entries]
                 self.assertEqual(found, [(entry.seq, entry.address, entry.change) for entry in expected[0].entries])
                 self.assertTrue(page.is_end)
@@ -210,21 +214,53 @@ class PageTests(SynchronousTestCase):
         self.assertEqual(self.all_of(asked, 3, known), [2, 3, 4, 6, 7])
         self.assertTrue(known.is_many)
 
+    def test_entries_are_looked_at_in_order_where_most_of_them_match(self) -> None:
+        """Each key is read on its own where few do, as soon as enough were looked at to tell."""
+        recorder = Recorder(self.file)
+        for number in range(40):
+            recorder.record(f"/p/{'ab'[number % 20 == 0]}/{number}", number)
+        recorder.commit()
+        for text, value in (("FEW_KEYS", 1), ("SAMPLE_ROWS", 30), ("EXAMINED_ROWS", 32)):
+            self.patch(history_reader, text, value)
+        for pattern, seqs, is_dense in (("/p/**", list(range(1, 41)), True), ("/p/b/*", [1, 21], False)):
+            for is_backwards in (False, True):
+                with self.subTest(pattern=pattern, is_backwards=is_backwards):
+                    known = KnownKeys()
+                    asked = Asked(Pattern.parse(pattern), is_backwards=is_backwards)
+                    while not read_page(self.file._db, asked, RULES, START_US, known).is_end and not known.seq:
+                        pass
+                    found = self.all_of(asked, 40, known)
+                    self.assertEqual((found, known.is_dense), (sorted(seqs, reverse=is_backwards), is_dense))
+
+    def test_what_was_emptied_is_not_counted(self) -> None:
+        """As it is not sent; a row without a body is told."""
+        recorder = Recorder(self.file)
+        for number in range(3):
+            recorder.record("/p/a" if number == 1 else "/r/a/m", {"id": number})
+        recorder.commit()
+        self.file.history._empty([1])
+        for is_backwards in (False, True):
+            asked = Asked(Pattern.parse("/**"), is_backwards=is_backwards)
+            self.assertEqual(sorted(self.all_of(asked, 3)), [2, 3])
+        self.file._db.execute("UPDATE entries SET body = x'01' WHERE seq = 2")
+        with self.assertRaisesRegex(DamagedRowError, "row 2 is damaged"):
+            self.all_of(Asked(Pattern.parse("/**"), is_backwards=True), 3)
+
     def test_page_is_bounded(self) -> None:
         """In entries, in bytes, and in what was looked at; the next one begins there."""
         recorder = Recorder(self.file)
         for number in range(12):
             recorder.record(f"/p/{number}", "x" * 100)
         recorder.commit()
-        for limit, value in (("PAGE_ROWS", 5), ("PAGE_BYTES", 900), ("EXAMINED_ROWS", 5)):
-            for is_backwards in (False, True):
+        for is_backwards, kind in ((False, "PAGE"), (True, "COUNTED")):
+            for limit, value in ((f"{kind}_ROWS", 5), (f"{kind}_BYTES", 900), ("EXAMINED_ROWS", 5)):
                 with self.subTest(limit=limit, is_backwards=is_backwards):
                     self.patch(history_reader, limit, value)
                     asked = Asked(Pattern.parse("/p/*"), is_backwards=is_backwards)
                     seqs = self.all_of(asked, at_most=6)
                     self.assertEqual(sorted(seqs, reverse=is_backwards), seqs)
                     self.assertEqual(len(seqs), 12)
-            self.patch(history_reader, limit, 10_000)
+                    self.patch(history_reader, limit, 10_000)
 
     def all_of(self, asked: Asked, at_most: int, known: KnownKeys | None = None) -> list[int]:
         """Returns the seqs of all pages, none of which has more than it may."""
@@ -253,10 +289,6 @@ class PageTests(SynchronousTestCase):
             self.assertLess(page.examined_bytes, 3 * 200 + 300)
 
 
-def _nothing() -> None:
-    """Nobody waits for it."""
-
-
 class HistoryReaderTests(TestCase):
     timeout = 60
 
@@ -264,7 +296,7 @@ class HistoryReaderTests(TestCase):
         """Makes a log, and a reader of its journal."""
         self.file = open_journal(make_folder(self) / "journal.db", syncs_each_commit=False)
         self.recorder = Recorder(self.file)
-        self.log = JournalLog(reactor, lambda _: False, self.recorder.keeping.key_of)
+        self.log = JournalLog(reactor, lambda _: False, self.recorder.keeping.judge)
         self.log.open(self.file, 0)
         self.reader = HistoryReader(reactor, self.log, RULES, self.recorder.clock.now_us)
         self.reader.open()
@@ -287,7 +319,7 @@ class HistoryReaderTests(TestCase):
     def test_what_was_appended_is_read_once_it_is_settled(self) -> Steps:
         """In another thread, with a connection that cannot write."""
         change = Change(Param("/p/a", encode_value(1), 1, "w", START_US))
-        self.log.append((change,), lambda: None)
+        self.log.append((change,))
         seq = yield self.settle()
         page = yield self.read()
         self.assertEqual((seq, [(entry.seq, entry.change) for entry in page.entries]), (1, [(1, change)]))
@@ -298,7 +330,7 @@ class HistoryReaderTests(TestCase):
     @inlineCallbacks
     def test_keys_that_a_pattern_may_match_are_remembered(self) -> Steps:
         """For some patterns, and up to a bound."""
-        self.log.append((Change(Param("/p/a", encode_value(1), 1, "w", START_US)),), lambda: None)
+        self.log.append((Change(Param("/p/a", encode_value(1), 1, "w", START_US)),))
         yield self.log.recorded()
         asked: list[str] = []
         real = RULES.key_may_match
@@ -321,17 +353,17 @@ class HistoryReaderTests(TestCase):
     @inlineCallbacks
     def test_journal_that_is_lost_is_never_settled(self) -> Steps:
         """Whoever waits is told."""
-        self.log.append((Change(Param("/p/a", encode_value(1), 1, "w", START_US)),), lambda: None)
+        self.log.append((Change(Param("/p/a", encode_value(1), 1, "w", START_US)),))
         yield self.log.recorded()
         self.file._db.execute("CREATE TRIGGER no BEFORE INSERT ON entries BEGIN SELECT RAISE(ABORT, 'no'); END")
-        self.log.append((Change(Param("/p/a", encode_value(2), 2, "w", START_US)),), lambda: None)
+        self.log.append((Change(Param("/p/a", encode_value(2), 2, "w", START_US)),))
         self.assertIsNone((yield self.settle()))
         self.assertIsNone((yield self.settle()))
 
     @inlineCallbacks
     def test_row_that_cannot_be_read_is_logged(self) -> Steps:
         """With the file's name; a fault of ours with its traceback."""
-        self.log.append((Change(Param("/p/a", encode_value(1), 1, "w", START_US)),), lambda: None)
+        self.log.append((Change(Param("/p/a", encode_value(1), 1, "w", START_US)),))
         yield self.log.recorded()
         yield self.log.run(lambda file: file._db.execute("UPDATE entries SET body = x'00'"))
         with capturedLogs() as logged:
@@ -352,7 +384,7 @@ class HistoryReaderTests(TestCase):
         """Also what is not recorded yet, in as many pieces as it takes."""
         self.patch(history_table, "ERASED_AT_ONCE", 2)
         for number, subject in enumerate("abaab"):
-            self.log.append((Change(Param("/p/a", encode_value(number), 1, "w", START_US, subject=subject)),), _nothing)
+            self.log.append((Change(Param("/p/a", encode_value(number), 1, "w", START_US, subject=subject)),))
         self.assertEqual((yield self.erase("a")), 2)  # of its three the rule keeps two
         page = yield self.read()
         self.assertEqual({entry.change.param.subject for entry in page.entries}, {"b"})
@@ -361,7 +393,7 @@ class HistoryReaderTests(TestCase):
     @inlineCallbacks
     def test_what_cannot_be_erased_is_told(self) -> Steps:
         """With the file's name; a fault of ours with its traceback; nobody waits for ever."""
-        self.log.append((Change(Param("/p/a", encode_value(1), 1, "w", START_US, subject="a")),), _nothing)
+        self.log.append((Change(Param("/p/a", encode_value(1), 1, "w", START_US, subject="a")),))
         yield self.log.recorded()
         yield self.log.run(
             lambda file: file._db.execute(

@@ -97,7 +97,7 @@ class HistoryTableTests(SynchronousTestCase):
 
     def test_entries_are_known_of_some_keys(self) -> None:
         """Those of the others are read again."""
-        for max_bytes, keys in ((600, 2), (0, 0)):
+        for max_bytes, keys in ((900, 2), (0, 0)):
             self.patch(history_table, "MAX_KNOWN_BYTES", max_bytes)
             for round_ in range(5):
                 for key in ("0:a", "0:b", "0:c"):
@@ -227,7 +227,7 @@ class HistoryTableTests(SynchronousTestCase):
     def test_several_go_as_one_after_the_other(self) -> None:
         """Whoever has most loses the oldest first, however many of them are known, and however they come."""
         dice = random.Random(5)
-        for max_bytes, max_count in ((0, 3), (500, 5), (10_000, 8)):
+        for max_bytes, max_count in ((0, 3), (1_300, 5), (10_000, 8)):
             self.patch(history_table, "MAX_KNOWN_BYTES", max_bytes)
             self.begin(Limits(max_count), fingerprint=f"{max_count}")
             for key in ("0:x", "0:y"):

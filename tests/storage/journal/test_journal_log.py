@@ -13,15 +13,26 @@ from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
+from clasp_relay.core.history.rules import Judgement
 from clasp_relay.core.records import Change, ChangeKind, encode_change, no_param
 from clasp_relay.errors import ErrorCode, JournalLost, RequestError
-from clasp_relay.storage.journal.journal_file import Entry, JournalFile
-from clasp_relay.storage.journal.journal_log import MAX_QUEUED_BYTES, JournalLog
+from clasp_relay.storage.journal.journal_file import Batch, JournalFile
+from clasp_relay.storage.journal.journal_log import MAX_DELAY_S, MAX_QUEUED_BYTES, JournalLog
 from clasp_relay.storage.journal.opening import open_journal
+from clasp_relay.wire.messages import Publish
 from tests.storage.journal.test_journal_file import write_of
 from tests.storage.values import TIME_US, make_folder
 
 Steps = Generator[Deferred[Any], Any, None]
+
+
+class BusyReactor:
+    """The reactor, of which a test says whether it has more to read than a turn has time for."""
+
+    is_behind = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(reactor, name)
 
 
 class JournalLogTests(TestCase):
@@ -31,18 +42,21 @@ class JournalLogTests(TestCase):
         """Makes a log on a file."""
         self.path = make_folder(self) / "journal.db"
         self.done: list[int] = []
+        self.waiting: dict[int, list[int]] = {}
         self.begin()
 
     def begin(self, **options: Any) -> None:
         """Makes a log; closed with the test."""
         self.file = open_journal(self.path, syncs_each_commit=True)
-        self.log = JournalLog(reactor, lambda address: address == "/fleeting", _key_of, **options)
+        self.log = JournalLog(reactor, lambda address: address == "/fleeting", _judge, **options)
+        self.log.watch(lambda batch: self.done.extend(self.waiting.pop(batch, ())))
         self.log.open(self.file, self.file.last_seq)
         self.addCleanup(self.log.close)
 
     def append(self, *numbers: int, address: str = "/a") -> None:
         """Appends writes together; the first number is noted when they are recorded."""
-        self.log.append([write_of(number, address) for number in numbers], lambda: self.done.append(numbers[0]))
+        batch = self.log.append([write_of(number, address) for number in numbers])
+        (self.waiting.setdefault(batch, []) if batch else self.done).append(numbers[0])
 
     @inlineCallbacks
     def stored(self) -> Generator[Deferred[Any], Any, list[int]]:
@@ -108,6 +122,41 @@ class JournalLogTests(TestCase):
         self.assertEqual(self.done, list(range(1, 200)))
 
     @inlineCallbacks
+    def test_commit_waits_while_there_is_more_to_read(self) -> Steps:
+        """What is said at the same moment is one commit, in however many turns it is read; but not for ever."""
+        now_s = [0.0]
+        self.log.close()
+        self.begin(monotonic=lambda: now_s[0])
+        busy = self.log._reactor = BusyReactor()
+        for takes_long in (False, True):
+            busy.is_behind = True
+            before = self.log.commits
+            for number in range(1, 4):
+                self.append(number)
+                yield deferLater(reactor, 0.001, lambda: None)
+            self.assertEqual(self.log.queued, 3)
+            if takes_long:
+                now_s[0] += MAX_DELAY_S
+            else:
+                busy.is_behind = False
+            yield self.log.recorded()
+            self.assertEqual(self.log.commits - before, 1)
+
+    @inlineCallbacks
+    def test_change_that_cannot_be_encoded_ends_the_journal(self) -> Steps:
+        """What was appended with it would be half recorded."""
+        self.append(1)
+        yield self.log.recorded()
+        too_long = Change(no_param("/a", "w", "", TIME_US), ChangeKind.EVENT, message=Publish("/" + "a" * 70_000))
+        batch = self.log.append((write_of(2), too_long))
+        self.waiting.setdefault(batch, []).append(2)
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+        self.assertIn("Publish", self.log.lost)
+        yield self.assertFailure(self.log.recorded(), JournalLost)
+        yield deferLater(reactor, 0.01, lambda: None)
+        self.assertEqual((self.done, (yield self.stored())), ([1], [1]))
+
+    @inlineCallbacks
     def test_fleeting_params_wait_for_nothing_and_are_recorded(self) -> Steps:
         """Unless history keeps them."""
         self.append(1, address="/fleeting")
@@ -124,8 +173,7 @@ class JournalLogTests(TestCase):
     def test_what_ends_with_a_session_is_not_recorded(self) -> Steps:
         """Nobody waits for it."""
         about = no_param("/a", "w", "", TIME_US)
-        self.log.append([Change(about, ChangeKind.LOCK_RELEASE)], lambda: self.done.append(0))
-        self.assertEqual((self.done, self.log.queued), ([0], 0))
+        self.assertEqual((self.log.append([Change(about, ChangeKind.LOCK_RELEASE)]), self.log.queued), (0, 0))
         yield self.log.recorded()
         self.assertEqual((yield self.stored()), [])
 
@@ -137,7 +185,7 @@ class JournalLogTests(TestCase):
             for after_s in (step_s - 1, step_s, step_s + 1, 2 * step_s - 1, 2 * step_s):
                 due_us = TIME_US + (after_s + ttl_s) * 1_000_000
                 renewal = Change(param, ChangeKind.RENEWAL, ttl=ttl_s, due_us=due_us)
-                self.log.append((renewal,), lambda: None)
+                self.log.append((renewal,))
         yield self.log.recorded()
         found = yield self.log.run(lambda file: [change for _, change in file.read(0)])
         expected = []
@@ -155,7 +203,7 @@ class JournalLogTests(TestCase):
         big = write_of(1)
         big = big._replace(param=big.param._replace(value=bytes(60_000)))
         self.log.check()
-        self.log.append([big] * (MAX_QUEUED_BYTES // 60_000 + 1), lambda: None)
+        self.log.append([big] * (MAX_QUEUED_BYTES // 60_000 + 1))
         self.refused("wait to be recorded")
         event.set()
         yield self.log.recorded()
@@ -193,11 +241,11 @@ class JournalLogTests(TestCase):
                 self.log.on_lost = lambda: lost.append(self.log.lost)  # noqa: B023
                 attempts: list[object] = []
 
-                def write(_: JournalFile, entries: list[Entry]) -> None:
-                    attempts.append(entries)  # noqa: B023
+                def commit(_: JournalFile, batch: Batch) -> None:
+                    attempts.append(batch)  # noqa: B023
                     raise error  # noqa: B023
 
-                self.patch(JournalFile, "write", write)
+                self.patch(JournalFile, "commit", commit)
                 self.append(1)
                 waiting = self.log.recorded()
                 yield deferLater(reactor, 0, lambda: None)
@@ -296,5 +344,5 @@ def _position(number: int) -> Change:
     return Change(no_param("", "", "", TIME_US), ChangeKind.POSITION, number=number)
 
 
-def _key_of(change: Change) -> str | None:
-    return "hundred" if change.param.revision == 100 else None
+def _judge(change: Change) -> Judgement:
+    return "hundred" if change.param.revision == 100 else None, ()

@@ -12,7 +12,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.core.history.rules import Erasure
+from clasp_relay.core.history.rules import UNKEPT, Erasure, Judgement
 from clasp_relay.core.records import Change, ChangeKind, Param
 from clasp_relay.errors import StartError
 from clasp_relay.storage.journal.journal_file import Entry, JournalFile
@@ -88,15 +88,11 @@ ENTRIES: tuple[tuple[Any, ...], ...] = (
 )
 
 
-def key_of(change: Change) -> str | None:
-    """Keeps what is below /kept, and the SETs of /a."""
+def judge(change: Change) -> Judgement:
+    """Keeps what is below /kept, and the SETs of /a; erases what is kept of /kept/e with whatever comes at /erase."""
     address = change.param.address
-    return f"0:{address}" if address.startswith("/kept/") or address == "/a" else None
-
-
-def erasures_of(change: Change) -> tuple[Erasure, ...]:
-    """Erases what is kept of /kept/e with whatever comes at /erase."""
-    return (Erasure("0:/kept/e"),) if change.param.address == "/erase" else ()
+    key = f"0:{address}" if address.startswith("/kept/") or address == "/a" else None
+    return key, (Erasure("0:/kept/e"),) if address == "/erase" else ()
 
 
 class RustCase(SynchronousTestCase):
@@ -114,7 +110,7 @@ class RustCase(SynchronousTestCase):
     def take_over(self, *, has_state: bool = False, entries: tuple[tuple[Any, ...], ...] = ENTRIES) -> TakenOver:
         """Makes a journal and takes it over."""
         self.make(*entries)
-        return take_over(self.path, NOW_US, key_of, erasures_of, has_state=has_state)
+        return take_over(self.path, NOW_US, judge, has_state=has_state)
 
     def open(self) -> JournalFile:
         """Opens what is there now; closed with the test."""
@@ -136,7 +132,7 @@ class RustCase(SynchronousTestCase):
         """Returns why it is not taken over; it is where it was, and alone."""
         before = self.names()
         with self.assertRaises(StartError) as caught:
-            take_over(self.path, NOW_US, key_of, erasures_of, has_state=False, **options)
+            take_over(self.path, NOW_US, judge, has_state=False, **options)
         self.assertTrue(is_rust_journal(self.path) or "cut off" in str(caught.exception))
         self.assertEqual(self.names(), before)
         said = str(caught.exception)
@@ -236,7 +232,7 @@ class TakeOverTests(RustCase):
         running.close()
         for suffix, content in crashed.items():
             self.path.with_name(f"journal.db{suffix}").write_bytes(content)
-        taken = take_over(self.path, NOW_US, None, None, has_state=False)
+        taken = take_over(self.path, NOW_US, lambda _: UNKEPT, has_state=False)
         self.assertEqual((taken.entries, taken.kept, taken.old_path.name), (10, 0, "journal.db.rust.1"))
         rows = []
         for path in (taken.old_path, self.folder / "copy.db"):

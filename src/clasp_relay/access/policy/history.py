@@ -18,6 +18,7 @@ from clasp_relay.access.policy.language.maps import encode_text, find_field, tex
 from clasp_relay.access.policy.language.question import Question
 from clasp_relay.core.history.rules import MAX_COUNT, NOWHERE, Erasure, Limits, Spot, rule_of
 from clasp_relay.core.records import Change, ChangeKind
+from clasp_relay.core.rights.memory import Reads
 from clasp_relay.core.rights.port import State
 from clasp_relay.wire.address import Pattern, intersects
 from clasp_relay.wire.constants import Signal
@@ -251,11 +252,13 @@ class HistoryRules:
         entry, captured = found
         key = _key(entry, address, dict(zip(entry.path.names, captured, strict=True)))
         erases = is_looked_at or entry.erases is not None
-        return Spot(entry.signals, key, entry.number, bool(entry.unless), erases, tuple(captured))
+        word = b"" if entry.erases is None else entry.erases.type
+        return Spot(entry.signals, key, entry.number, bool(entry.unless), erases, tuple(captured), word)
 
-    def is_waived(self, change: Change, spot: Spot, state: State, now_us: int) -> bool:
+    def is_waived(self, change: Change, spot: Spot, state: State, now_us: int, reads: Reads) -> bool:
         """See ``core.history.rules``."""
         question = Question(change.param.subject, spot.captured, change.param.address, _value_of(change), state, now_us)
+        question.reads = reads
         return holds_all(self.entries[spot.rule].unless, question)
 
     def erasures(self, change: Change, spot: Spot, state: State, now_us: int) -> tuple[Erasure, ...]:

@@ -10,15 +10,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-from clasp_relay.core.history.rules import Erasure, HistoryRules, Spot
+from clasp_relay.core.history.rules import NOWHERE, UNKEPT, Erasure, HistoryRules, Judgement, Spot
 from clasp_relay.core.ports import Clock
-from clasp_relay.core.records import Change, ChangeKind, no_param
+from clasp_relay.core.records import Change, ChangeKind, Param
+from clasp_relay.core.rights.memory import Answer, Memory, Reads
 from clasp_relay.core.rights.port import State
 from clasp_relay.core.session.sessions import Session
 from clasp_relay.core.state.draft import Draft
 from clasp_relay.core.state.params import Params
 from clasp_relay.wire.constants import Signal
-from clasp_relay.wire.messages import Publish
+from clasp_relay.wire.messages import NULL, Publish
+
+# Skips the argument handling of the generated constructors: one of each is made for every signal that is kept.
+_new = tuple.__new__
+_WRITE, _EVENT, _PARAM = ChangeKind.WRITE, ChangeKind.EVENT, Signal.PARAM
+
+_UNLESS = "unless"
+"""Begins what is asked of the memory here."""
 
 MAX_SPOTS = 16_384
 """Of how many addresses it is kept what the rules say; the one that was found first goes first."""
@@ -34,20 +42,23 @@ class Keeping:
         rules: the rules in force.
         params: what is set, which rules may look at.
         clock: when is now.
+        memory: remembers whether a rule is waived; None where nobody tells it of changes, so that it is found out
+            every time.
     """
 
-    def __init__(self, rules: HistoryRules, params: Params, clock: Clock) -> None:
+    def __init__(self, rules: HistoryRules, params: Params, clock: Clock, memory: Memory | None = None) -> None:
         self.rules = rules
         self._params = params
         self._state: State = params
         self._clock = clock
+        self._memory = memory
         self.keeps_params = bool(rules.signals >> Signal.PARAM & 1)
         """Whether any rule keeps SETs."""
         self._spots: dict[str, Spot] = {}
         self._last_us = 0
         self._not_waived: tuple[Change | None, int] = (None, 0)
         """The last signal of which that was found out, and how often the params had changed by then. Nearly always
-        ``key_of`` is asked about it right after."""
+        ``judge`` is asked about it right after."""
         self._untold: dict[int, int] = {}
         """The times of what was accepted with a bundle and is not told yet, in their order."""
         self._replayed_us: int | None = None
@@ -75,22 +86,26 @@ class Keeping:
         """Returns the change that an accepted signal is, with the time at which it was accepted as its timestamp.
 
         Returns:
-            None where the rule is waived: then the signal is passed on as it is.
+            None where no rule keeps it, or the rule is waived: then the signal is passed on as it is.
         """
-        now_us = self.next_us()
         address, signal, phase, value, samples, _, id_, rate = message
-        message = Publish(address, signal, phase, value, samples, now_us, id_, rate)
-        about = no_param(address, session.id, session.identity.subject, now_us)
-        change = Change(about, ChangeKind.EVENT, message=message)
-        if self._is_waived(self.spot(address), change):
+        spot = self._spots.get(address) or self.spot(address)
+        if not spot.signals >> signal & 1:
+            return None
+        now_us = self.next_us()
+        message = _new(Publish, (address, signal, phase, value, samples, now_us, id_, rate))
+        about = _new(Param, (address, NULL, 0, session.id, now_us, None, session.identity.subject, "", b""))
+        change: Change = _new(Change, (about, _EVENT, False, False, None, False, None, None, 0, message))
+        if spot.is_conditional and self._is_waived(spot, change):
             return None
         self._not_waived = (change, self._params.changes)
         return change
 
     def next_us(self) -> int:
         """Returns the time of the next entry in Unix µs: now, or just behind the last one."""
-        self._last_us = max(self._clock.now_us(), self._last_us + 1)
-        return self._last_us
+        now_us = self._clock.now_us()
+        self._last_us = last_us = now_us if now_us > self._last_us else self._last_us + 1
+        return last_us
 
     @property
     def position_us(self) -> int:
@@ -139,30 +154,56 @@ class Keeping:
         finally:
             self._state = self._params
 
+    def judge(self, change: Change) -> Judgement:
+        """Returns what history does with a change that is applied, or ``ahead_of``."""
+        address = change.param.address
+        spot = self._spots.get(address) or self.spot(address)
+        if spot is NOWHERE:
+            return UNKEPT
+        key = self._key(spot, change) if spot.rule >= 0 else None
+        return key, self._erasures(spot, change) if spot.erases else ()
+
     def key_of(self, change: Change) -> str | None:
-        """Returns the key under which a change is kept that is applied, or ``ahead_of``; None where it is not."""
-        spot = self.spot(change.param.address)
-        if spot.rule < 0:
-            return None
+        """Returns the key under which such a change is kept; None where it is not."""
+        return self.judge(change)[0]
+
+    def _key(self, spot: Spot, change: Change) -> str | None:
         signal = _signal_of(change)
         if signal is None or not spot.signals >> signal & 1:
             return None
+        if not spot.is_conditional:
+            return spot.key
         known, changes = self._not_waived
         if change is known and changes == self._params.changes and self._state is self._params:
             return spot.key
         return None if self._is_waived(spot, change) else spot.key
 
-    def erasures_of(self, change: Change) -> tuple[Erasure, ...]:
-        """Returns what such a change erases."""
-        spot = self.spot(change.param.address)
-        return self.rules.erasures(change, spot, self._state, self._clock.now_us()) if spot.erases else ()
+    def _erasures(self, spot: Spot, change: Change) -> tuple[Erasure, ...]:
+        message = change.message
+        if spot.word and isinstance(message, Publish) and spot.word not in (message.value or b""):
+            return ()
+        return self.rules.erasures(change, spot, self._state, self._clock.now_us())
 
     def _is_waived(self, spot: Spot, change: Change) -> bool:
-        return spot.is_conditional and self.rules.is_waived(change, spot, self._state, self._clock.now_us())
+        """Tells whether the rule of a conditional spot is waived for a change.
+
+        That rests on what is set somewhere, mostly the settings of a room, so it is remembered until that changes.
+        """
+        memory, now_us, param = self._memory, self._clock.now_us(), change.param
+        if memory is None or self._state is not self._params:
+            return self.rules.is_waived(change, spot, self._state, now_us, Reads())
+        pool, question = memory.pool(param.subject), (_UNLESS, spot.rule, spot.captured)
+        answer: Answer[bool] | None = memory.find(pool, question, param.address, now_us)
+        if answer is not None:
+            return answer.value
+        reads = Reads()
+        is_waived = self.rules.is_waived(change, spot, self._params, now_us, reads)
+        memory.keep(pool, question, param.address, is_waived, reads)
+        return is_waived
 
 
 def _signal_of(change: Change) -> Signal | None:
     """Returns the signal of a change that can be kept."""
-    if change.kind is ChangeKind.WRITE:
-        return Signal.PARAM
+    if change.kind is _WRITE:
+        return _PARAM
     return change.message.signal if isinstance(change.message, Publish) else None

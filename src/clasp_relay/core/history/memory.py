@@ -25,7 +25,6 @@ class MemoryHistory:
     """
 
     is_immediate = False
-    batch = 0
     page_us = 2_000
     """See ``HistoryReader``: all that is kept may have to be looked at."""
 
@@ -48,18 +47,21 @@ class MemoryHistory:
 
     # core.ports.Log
 
-    def append(self, changes: Sequence[Change], done: Callable[[], None]) -> None:
+    def append(self, changes: Sequence[Change]) -> int:
         """See ``Log.append``."""
         keeping = self._keeping
         if keeping is not None:
             for change in changes:
                 self._last_seq += 1
-                key = keeping.key_of(change)
-                for erasure in keeping.erasures_of(change):
+                key, erasures = keeping.judge(change)
+                for erasure in erasures:
                     self._erase(erasure)
                 if key is not None:
                     self._keep(keeping, key, change)
-        done()
+        return 0
+
+    def watch(self, recorded: Callable[[int], None]) -> None:
+        """Nobody waits for anything."""
 
     def check(self) -> None:
         """Nothing is written, so nothing is refused."""

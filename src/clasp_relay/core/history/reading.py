@@ -28,6 +28,12 @@ PAGE_ROWS = 256
 PAGE_BYTES = 256 * 1024
 """After so many bytes a page ends."""
 
+COUNTED_ROWS = 1_000
+"""How many entries a page has at most that is read backwards, without their changes."""
+
+COUNTED_BYTES = 1024 * 1024
+"""After so many bytes such a page ends."""
+
 EXAMINED_ROWS = 2_000
 """After so many entries that were looked at a page ends, so that others have their turn."""
 
@@ -52,7 +58,7 @@ class Asked(NamedTuple):
     is_backwards: bool = False
     """Whether the newest come first; then without their changes."""
     page_rows: int = PAGE_ROWS
-    """How many entries a page has at most; no more than ``PAGE_ROWS``."""
+    """How many entries a page has at most; no more than ``PAGE_ROWS``, read backwards than ``COUNTED_ROWS``."""
 
     def wants(self, change: Change) -> bool:
         """Tells whether an entry is asked for, apart from its seq and its address."""

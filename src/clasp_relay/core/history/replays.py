@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from clasp_relay.core.history.keeping import Keeping
 from clasp_relay.core.history.reading import (
+    COUNTED_ROWS,
     MAX_SEQ,
     NEWEST,
     PAGE_BYTES,
@@ -27,7 +28,7 @@ from clasp_relay.core.rights.memory import Reads
 from clasp_relay.core.rights.port import FULL, HiddenKeys, Permissions, VisibilityRule
 from clasp_relay.core.rights.visibility import Visibility
 from clasp_relay.core.session.account import Kept as KeptFor
-from clasp_relay.core.session.sessions import Session, Unrecorded
+from clasp_relay.core.session.sessions import LongAnswer, Session
 from clasp_relay.core.state.params import Params
 from clasp_relay.core.work import Pieces, Work
 from clasp_relay.errors import ErrorCode, RequestError
@@ -65,8 +66,9 @@ JUDGED_AT_ONCE = 64
 """After how many entries that are hidden, or addresses that are looked up, others have their turn."""
 
 
-LOOKED_AT_ONCE, VIEW_US = 16, 15
-"""How many entries are looked at in one piece, where nothing is sent of them, and about what it costs to judge one."""
+LOOKED_AT_US, SEEN_US, VIEW_US = 240, 1, 15
+"""How long one piece is in which entries are looked at and nothing is sent of them, and about what it costs to look at
+one that everybody sees and to judge one."""
 
 
 class EndKey:
@@ -79,7 +81,7 @@ class EndKey:
 class Ways(NamedTuple):
     """What a REPLAY needs of the relay."""
 
-    hold: Callable[[Session, Callable[[], None]], Unrecorded]
+    hold: Callable[[Session, Callable[[], None]], LongAnswer]
     """Puts a place into the queue of a session's answers, and says what is called when it comes to the front."""
     release: Callable[[Session], None]
     """Sends the answers that wait for nothing any more."""
@@ -145,9 +147,7 @@ class Replays:
         session.account.add(KeptFor.SNAPSHOTS, PAGE_BYTES)
         self._of_session[session] = count + 1
         self.asked += 1
-        replay = _Answer(self, session, pattern, message)
-        replay.place = self.ways.hold(session, replay.begin)
-        self.ways.release(session)
+        _Answer(self, session, pattern, message).ask()
 
     def forget(self, session: Session) -> None:
         """Forgets the REPLAYs of a session that has ended; those at work notice by themselves."""
@@ -205,7 +205,6 @@ class _Answer:
             bound = message.to_us & MAX_SEQ
             asked = asked._replace(before_seq=bound) if message.to_us & POSITION else asked._replace(to_us=bound)
         self._asked = asked
-        self.place = Unrecorded()
         self._read_bytes = 0
         self._count = 0
         self._first_seq: int | None = None
@@ -216,7 +215,12 @@ class _Answer:
         self._times: list[tuple[str, int, int]] = []
         self._times_bytes = 0
 
-    def begin(self) -> None:
+    def ask(self) -> None:
+        """Takes its place behind the answers before it."""
+        self._place = self._replays.ways.hold(self._session, self._begin)
+        self._replays.ways.release(self._session)
+
+    def _begin(self) -> None:
         """Begins to read, once the answers before it are sent."""
         self._replays.reader.settle(self._settled)
 
@@ -230,7 +234,7 @@ class _Answer:
         if not self._replays.keeping.rules.may_match(self._pattern):
             self._finish()
         elif self._is_newest:
-            self._in_turn(lambda: self._read(asked._replace(is_backwards=True), self._counted))
+            self._in_turn(lambda: self._count_back(asked.before_seq))
         else:
             self._in_turn(lambda: self._read(asked, self._send))
 
@@ -271,12 +275,16 @@ class _Answer:
         """
 
         def pieces() -> Pieces:
-            for number, entry in enumerate(page.entries, 1):
-                if self._replays.view(self._session, self._pattern, entry.address)[0] is not None and is_it(entry):
+            cost_us = 0
+            for entry in page.entries:
+                hidden, alike = self._replays.view(self._session, self._pattern, entry.address)
+                if hidden is not None and is_it(entry):
                     then(True)
                     return
-                if number % LOOKED_AT_ONCE == 0:
-                    yield LOOKED_AT_ONCE * VIEW_US
+                cost_us += SEEN_US if alike is None else VIEW_US
+                if cost_us >= LOOKED_AT_US:
+                    yield cost_us
+                    cost_us = 0
                     if not self._session.is_live:
                         return
             then(False)
@@ -284,6 +292,12 @@ class _Answer:
         self._replays.work.add(self, pieces())
 
     # The newest entries: first it is found out where they begin.
+
+    def _count_back(self, before_seq: int) -> None:
+        """Reads a page backwards."""
+        self._read(
+            self._asked._replace(is_backwards=True, before_seq=before_seq, page_rows=COUNTED_ROWS), self._counted
+        )
 
     def _counted(self, page: Page) -> None:
         """Counts backwards what the session sees, up to one more than it asked for."""
@@ -301,8 +315,7 @@ class _Answer:
     def _go_back(self, page: Page, *, is_full: bool) -> None:
         """Goes on with the page before, or begins to send."""
         if not (is_full or page.is_end or self._read_bytes >= MAX_READ_BYTES):
-            more = self._asked._replace(is_backwards=True, before_seq=page.examined_seq)
-            self._later(lambda: self._read(more, self._counted))
+            self._later(lambda: self._count_back(page.examined_seq))
             return
         self._is_complete = page.is_end and not is_full
         if self._first_seq is None:
@@ -456,7 +469,7 @@ class _Answer:
 
     def _leave(self) -> None:
         self._replays.done(self._session)
-        self.place.is_recorded = True
+        self._place.is_done = True
         self._replays.ways.release(self._session)
 
     def _current(self, addresses: list[str]) -> Iterator[bytes]:

@@ -7,9 +7,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeAlias
 
 from clasp_relay.core.records import Change
+from clasp_relay.core.rights.memory import Reads
 from clasp_relay.core.rights.port import State
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.constants import Signal
@@ -35,6 +36,13 @@ class Erasure(NamedTuple):
     """Tells whether it erases an entry; a pure function, asked in another thread. None for all entries."""
 
 
+Judgement: TypeAlias = "tuple[str | None, tuple[Erasure, ...]]"
+"""What history does with a change: under which key it is kept, None where it is not, and what it erases."""
+
+UNKEPT: Judgement = (None, ())
+"""It is not kept and erases nothing."""
+
+
 class Spot(NamedTuple):
     """What the rules say about one address, whatever is set there."""
 
@@ -49,6 +57,9 @@ class Spot(NamedTuple):
     """Whether a change there may erase something."""
     captured: tuple[str, ...] = ()
     """What the rule's path captures of the address."""
+    word: bytes = b""
+    """What is in the value of every signal there that erases something; a quick test. Empty where there is no such
+    test."""
 
 
 NOWHERE = Spot()
@@ -73,8 +84,16 @@ class HistoryRules(Protocol):
     def spot(self, address: str, /) -> Spot:
         """Returns what the rules say about an address."""
 
-    def is_waived(self, change: Change, spot: Spot, state: State, now_us: int, /) -> bool:
-        """Tells whether a rule's ``unless`` holds, so that a change at a conditional spot is not kept all the same."""
+    def is_waived(self, change: Change, spot: Spot, state: State, now_us: int, reads: Reads, /) -> bool:
+        """Tells whether a rule's ``unless`` holds, so that a change at a conditional spot is not kept all the same.
+
+        Args:
+            change: the change.
+            spot: what the rules say about its address.
+            state: the params.
+            now_us: Unix µs.
+            reads: where it is noted what the answer was found from, beyond rule, captures and subject.
+        """
 
     def erasures(self, change: Change, spot: Spot, state: State, now_us: int, /) -> tuple[Erasure, ...]:
         """Returns what a change at a spot erases, once it is applied; asked where ``Spot.erases`` says so."""

@@ -86,19 +86,20 @@ class Subscription:
         return self.max_rate is not None or self.epsilon is not None
 
 
-class Unrecorded:
-    """The place of recorded changes in a session's queue of answers; what stands behind waits for them."""
+class LongAnswer:
+    """The place of a REPLAY in a session's queue of answers; what stands behind waits for its end.
 
-    __slots__ = ("batch", "begin", "is_long", "is_recorded")
+    Args:
+        begin: called once when it comes to the front.
+    """
 
-    def __init__(self, begin: Callable[[], None] | None = None, batch: int = 0) -> None:
-        self.is_recorded = False
-        self.batch = batch
-        """The log's batch with which the changes are recorded."""
-        self.begin = begin
-        """What is called once when it comes to the front; None for nothing. That is the place of a REPLAY."""
-        self.is_long = begin is not None
-        """Whether it is such a place, which may stay at the front for as long as its client takes to read."""
+    __slots__ = ("begin", "is_done")
+
+    def __init__(self, begin: Callable[[], None]) -> None:
+        self.begin: Callable[[], None] | None = begin
+        """See above; None once it was called."""
+        self.is_done = False
+        """Whether all of it is sent."""
 
 
 HELD_BYTES = 400
@@ -149,6 +150,7 @@ class Session:
     __slots__ = (
         "account",
         "answers",
+        "awaits",
         "bad_frames_us",
         "codec",
         "connected_us",
@@ -162,6 +164,7 @@ class Session:
         "identity",
         "is_busy",
         "limiter",
+        "marked",
         "name",
         "origin",
         "outbox",
@@ -171,7 +174,6 @@ class Session:
         "sent_as",
         "state",
         "subscriptions",
-        "unrecorded",
     )
 
     def __init__(
@@ -206,10 +208,13 @@ class Session:
         self.pending_bundles = 0
         self.bad_frames_us: list[int] = []
         """When the last frames came that could not be decoded."""
-        self.answers: deque[Frame | Unrecorded] | None = None
-        """Answers that wait until changes before them are recorded; None while nothing waits."""
-        self.unrecorded: Unrecorded | None = None
-        """The place of its last change among them, which may be recorded by now."""
+        self.awaits = 0
+        """The log's batch with which its last change is recorded, or was."""
+        self.answers: deque[Frame | LongAnswer | int] | None = None
+        """Answers from a long one on, in order; a number stands for the batch for which those behind it wait. None
+        while there is no long one: then answers wait with their batch (``Committer.answer``)."""
+        self.marked = 0
+        """The last of these numbers."""
         self.held: deque[Held] | None = None
         """Messages that came while one before them is at work in pieces; None while each is handled as it comes. Once
         the session has ended it takes none. Set by ``hold``."""

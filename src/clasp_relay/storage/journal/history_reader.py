@@ -6,7 +6,7 @@ import heapq
 import json
 import sqlite3
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from itertools import islice
@@ -16,6 +16,8 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from clasp_relay.core.history.reading import (
+    COUNTED_BYTES,
+    COUNTED_ROWS,
     EXAMINED_BYTES,
     EXAMINED_ROWS,
     MAX_SEQ,
@@ -27,12 +29,14 @@ from clasp_relay.core.history.reading import (
     is_emptied,
 )
 from clasp_relay.core.history.rules import HistoryRules, is_too_old
+from clasp_relay.core.records import HEAD_BYTES, is_emptied_event
 from clasp_relay.errors import JournalLost, cause_text
 from clasp_relay.logs import events
 from clasp_relay.storage.journal.journal_file import DamagedRowError, JournalFile, decode_body
 from clasp_relay.storage.journal.journal_log import JournalLog
 from clasp_relay.storage.journal.journal_thread import JournalThread
 from clasp_relay.wire.address import Pattern
+from clasp_relay.wire.constants import ALL_TYPES
 
 FETCHED_AT_ONCE = 64
 """How many rows are fetched at once; bodies may have 64 KiB."""
@@ -43,9 +47,16 @@ SLACK_US = 1_000_000
 MAX_MATCHES = 16
 """Of how many patterns it is remembered which keys they may match."""
 
+FEW_KEYS = 32
+"""The entries of no more keys are merged by SQLite."""
+
 MAX_MERGED_KEYS = 2_000
-"""Of a pattern with no more keys each key's entries are read on their own, in the order of all; to find where each
-begins takes about 2 µs. A pattern with more matches so much that all entries are looked at."""
+"""Of a pattern with no more keys, which have few of the entries between them, each key's entries are read on their own,
+in the order of all; to find where each begins takes about 2 µs. Where there are more keys all entries are looked at."""
+
+DENSE, SAMPLE_ROWS = 8, 512
+"""Where one entry in eight is of a key that may match, all entries are looked at, in their order; judged by so many
+entries at least."""
 
 MAX_MATCHED_KEYS = 100_000
 """Of a pattern for which more keys were looked at that begins anew."""
@@ -64,6 +75,8 @@ class KnownKeys:
         """Those that may match, of the keys up to ``seq``; some may have no entry any more."""
         self.is_many = False
         """Whether there are more of them than are merged."""
+        self.is_dense = True
+        """Whether many entries are theirs, as far as all were looked at."""
         self.judged: dict[str, bool] = {}
         """Whether a key may match, where all entries are looked at."""
 
@@ -76,6 +89,7 @@ class _Row(NamedTuple):
     address: str
     bytes: int
     body: object
+    """Its beginning, where the entries are counted (``_counts``)."""
 
 
 _Rows: TypeAlias = Generator[tuple[int, _Row | None], None, None]
@@ -198,12 +212,17 @@ def read_page(db: sqlite3.Connection, asked: Asked, rules: HistoryRules, now_us:
     bounds = _bounds(db, asked)
     key = rules.key_of(asked.pattern)
     if key is not None:
-        rows = _rows(db, asked, key, bounds)
+        rows = _few(db, asked, (key,), bounds)
     else:
         if not _learn(db, asked.pattern, rules, known):
             at_seq = asked.before_seq if asked.is_backwards else asked.after_seq
             return Page([], at_seq, EXAMINED_BYTES * EXAMINED_ROWS, False)
-        rows = _scan(db, asked, rules, bounds, known) if known.is_many else _merge(db, asked, bounds, known)
+        if known.is_many or (len(known.matching) > FEW_KEYS and known.is_dense):
+            rows = _scan(db, asked, rules, bounds, known)
+        elif len(known.matching) > FEW_KEYS:
+            rows = _merge(db, asked, bounds, known)
+        else:
+            rows = _few(db, asked, tuple(known.matching), bounds)
     # Closed with the page: a statement that is not at its end would hold up checkpoints.
     with closing(rows):
         return _page(rows, asked, rules, now_us)
@@ -232,35 +251,63 @@ def _learn(db: sqlite3.Connection, pattern: Pattern, rules: HistoryRules, known:
 def _page(rows: Iterable[tuple[int, _Row | None]], asked: Asked, rules: HistoryRules, now_us: int) -> Page:
     entries: list[Kept] = []
     size = 0
+    max_rows, max_bytes = (COUNTED_ROWS, COUNTED_BYTES) if asked.is_backwards else (PAGE_ROWS, PAGE_BYTES)
+    max_rows = min(asked.page_rows, max_rows)
     end_seq = asked.after_seq if asked.is_backwards else asked.before_seq - 1
     for count, (seq, row) in enumerate(rows, 1):
-        change = None
+        kept = None
         if row is not None:
             # Times rise with the seqs.
             if row.time_us < asked.from_us if asked.is_backwards else row.time_us > asked.to_us:
                 end_seq = seq if asked.is_backwards else seq - 1
                 break
             if asked.pattern.matches(row.address) and not is_too_old(rules.limits, row.key, row.time_us, now_us):
-                change = decode_body(seq, row.body)
-        if row is None or change is None or is_emptied(change) or not asked.wants(change):
+                kept = _kept(asked, seq, row)
+        if kept is None:
             size += EXAMINED_BYTES
         else:
-            entries.append(Kept(seq, row.address, row.bytes, None if asked.is_backwards else change))
-            size += row.bytes
-        if len(entries) >= min(asked.page_rows, PAGE_ROWS) or size >= PAGE_BYTES or count >= EXAMINED_ROWS:
+            entries.append(kept)
+            size += kept.bytes
+        if len(entries) >= max_rows or size >= max_bytes or count >= EXAMINED_ROWS:
             return Page(entries, seq, size, False)
     return Page(entries, end_seq, size, True)
 
 
-def _rows(db: sqlite3.Connection, asked: Asked, key: str, bounds: tuple[int, int]) -> _Rows:
-    """Yields the rows of one key."""
-    query = (
-        "SELECT h.seq, h.key, e.time_us, e.address, length(e.body), e.body FROM history h"  # noqa: S608 - constants
-        " JOIN entries e ON e.seq = h.seq WHERE h.key = ? AND h.seq > ? AND h.seq < ?"
-        f" ORDER BY h.seq {_order(asked)}"
+def _kept(asked: Asked, seq: int, row: _Row) -> Kept | None:
+    """Returns an entry, if it is asked for and something is left of it."""
+    if _counts(asked):
+        if not isinstance(row.body, bytes) or len(row.body) < HEAD_BYTES:
+            raise DamagedRowError(f"row {seq} is damaged (it has no body)")
+        is_it = asked.from_us <= row.time_us <= asked.to_us and not is_emptied_event(row.body)
+        return Kept(seq, row.address, row.bytes, None) if is_it else None
+    change = decode_body(seq, row.body)
+    if is_emptied(change) or not asked.wants(change):
+        return None
+    return Kept(seq, row.address, row.bytes, None if asked.is_backwards else change)
+
+
+def _counts(asked: Asked) -> bool:
+    """Tells whether nothing of the entries has to be known but where they are."""
+    return asked.is_backwards and asked.types == ALL_TYPES
+
+
+def _columns(asked: Asked) -> str:
+    """Returns what is read of each row, behind its key."""
+    body = f"substr(e.body, 1, {HEAD_BYTES})" if _counts(asked) else "e.body"
+    return f"e.time_us, e.address, length(e.body), {body}"
+
+
+def _few(db: sqlite3.Connection, asked: Asked, keys: Sequence[str], bounds: tuple[int, int]) -> _Rows:
+    """Yields the rows of some keys in the order of all, as SQLite merges them."""
+    if not keys:
+        return
+    one = (
+        f"SELECT h.seq, h.key, {_columns(asked)} FROM history h CROSS JOIN entries e ON e.seq = h.seq"  # noqa: S608 - constants
+        " WHERE h.key = ? AND h.seq > ? AND h.seq < ?"
     )
+    query = f"{' UNION ALL '.join([one] * len(keys))} ORDER BY 1 {_order(asked)}"
     with closing(db.cursor()) as cursor:
-        cursor.execute(query, (key, *bounds))
+        cursor.execute(query, [value for key in keys for value in (key, *bounds)])
         while some := cursor.fetchmany(FETCHED_AT_ONCE):
             for seq, *row in some:
                 yield seq, _Row(*row)
@@ -284,7 +331,7 @@ def _merge(db: sqlite3.Connection, asked: Asked, bounds: tuple[int, int], known:
     merged = heapq.merge(*each, reverse=asked.is_backwards)
     size = FIRST_FETCHED
     while some := list(islice(merged, size)):
-        found = _look_up(db, [seq for seq, _ in some])
+        found = _look_up(db, asked, [seq for seq, _ in some])
         for seq, key in some:
             # An entry may have gone since its seq was read.
             yield seq, _Row(key, *found[seq]) if seq in found else None
@@ -312,25 +359,32 @@ def _scan(
     db: sqlite3.Connection, asked: Asked, rules: HistoryRules, bounds: tuple[int, int], known: KnownKeys
 ) -> _Rows:
     """Yields the rows of all keys in order; None for those whose key tells that the pattern does not match."""
-    pattern, matches = asked.pattern, known.judged
+    looked_at = found_of_them = 0
     with closing(db.cursor()) as cursor:
         query = f"SELECT seq, key FROM history WHERE seq > ? AND seq < ? ORDER BY seq {_order(asked)}"  # noqa: S608 - constants
         cursor.execute(query, bounds)
         while some := cursor.fetchmany(FETCHED_AT_ONCE):
-            for _, key in some:
-                if key not in matches:
-                    matches[key] = rules.key_may_match(key, pattern)
-            found = _look_up(db, [seq for seq, key in some if matches[key]])
+            if known.is_many:
+                for _, key in some:
+                    if key not in known.judged:
+                        known.judged[key] = rules.key_may_match(key, asked.pattern)
+                wanted = [seq for seq, key in some if known.judged[key]]
+            else:
+                wanted = [seq for seq, key in some if key in known.matching]
+            looked_at += len(some)
+            found_of_them += len(wanted)
+            known.is_dense = looked_at < SAMPLE_ROWS or found_of_them * DENSE >= looked_at
+            found = _look_up(db, asked, wanted)
             for seq, key in some:
                 yield seq, _Row(key, *found[seq]) if seq in found else None
 
 
-def _look_up(db: sqlite3.Connection, seqs: list[int]) -> dict[int, tuple[Any, ...]]:
+def _look_up(db: sqlite3.Connection, asked: Asked, seqs: list[int]) -> dict[int, tuple[Any, ...]]:
     """Returns time, address, size and body of some rows."""
     if not seqs:
         return {}
     marks = ", ".join("?" * len(seqs))
-    rows = db.execute(f"SELECT seq, time_us, address, length(body), body FROM entries WHERE seq IN ({marks})", seqs)  # noqa: S608 - question marks
+    rows = db.execute(f"SELECT e.seq, {_columns(asked)} FROM entries e WHERE e.seq IN ({marks})", seqs)  # noqa: S608 - constants
     return {seq: tuple(row) for seq, *row in rows}
 
 

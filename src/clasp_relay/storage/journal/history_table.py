@@ -14,6 +14,7 @@ import sqlite3
 from array import array
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
+from heapq import heapify, heappop, heappush, heapreplace
 from itertools import chain
 from typing import Any, NamedTuple, TypeAlias
 
@@ -23,8 +24,11 @@ from clasp_relay.core.records import Change, ChangeKind, no_param
 MAX_KNOWN_BYTES = 16 * 1024 * 1024
 """How much memory, about, the seqs take that are known. Of the keys that do not fit they are read every time."""
 
-SUBJECT_BYTES = 200
+SUBJECT_BYTES = 400
 """How much memory a subject under a key takes besides its seqs."""
+
+STALE_AT_MOST = 16
+"""How many places in the order of those who lose an entry may be out of date, beside one for each subject."""
 
 AGED_AT_ONCE = 500
 """How many entries that are too old go in one piece."""
@@ -58,17 +62,71 @@ _SUBJECTS = (
 
 KeyOf = Callable[[Change], "str | None"]
 
-Seqs: TypeAlias = "dict[str, array[int]]"
-"""The seqs of each subject's entries under a key, in order."""
+Kept: TypeAlias = "tuple[str, int, str]"
+"""Under which key an entry is kept, its seq, and its subject."""
 
 
-class Keep(NamedTuple):
-    """What history has to do with one change."""
+class Erasing(NamedTuple):
+    """What one change erases."""
 
+    place: int
+    """How many entries are kept of the same commit before that."""
     seq: int
-    key: str | None
-    subject: str
+    """The change's."""
     erasures: tuple[Erasure, ...]
+
+
+class KeyEntries:
+    """The entries under one key, as far as their limit needs them: the seqs of each subject, in order."""
+
+    __slots__ = ("_of_subject", "_order", "count")
+
+    def __init__(self) -> None:
+        self._of_subject: dict[str, array[int]] = {}
+        self._order: list[tuple[int, int, str]] | None = None
+        """A heap: who has most entries, and of these whose is the oldest, loses the next one. Made when an entry is too
+        much for the first time. What is out of date in it is skipped."""
+        self.count = 0
+        """How many there are."""
+
+    @property
+    def bytes(self) -> int:
+        """How much memory it takes, about."""
+        return SUBJECT_BYTES * len(self._of_subject) + 8 * self.count
+
+    def add(self, subject: str, seq: int) -> int:
+        """Adds an entry, the last one; returns how many more bytes they take."""
+        self.count += 1
+        more_bytes = 8
+        seqs = self._of_subject.get(subject)
+        if seqs is None:
+            seqs = self._of_subject[subject] = array("Q")
+            more_bytes += SUBJECT_BYTES
+        seqs.append(seq)
+        if self._order is not None:
+            heappush(self._order, (-len(seqs), seqs[0], subject))
+        return more_bytes
+
+    def take(self) -> int:
+        """Takes the entry away that goes first where there are too many (``history.memory``); returns its seq."""
+        of_subject, order = self._of_subject, self._order
+        if order is None or len(order) > 2 * len(of_subject) + STALE_AT_MOST:
+            order = self._order = [(-len(seqs), seqs[0], subject) for subject, seqs in of_subject.items()]
+            heapify(order)
+        while True:
+            size, first_seq, subject = order[0]
+            seqs = of_subject.get(subject)
+            if seqs is not None and len(seqs) == -size and seqs[0] == first_seq:
+                break
+            heappop(order)
+        self.count -= 1
+        del seqs[0]
+        if seqs:
+            heapreplace(order, (-len(seqs), seqs[0], subject))
+        else:
+            heappop(order)
+            del of_subject[subject]
+        return first_seq
 
 
 class HistoryTable:
@@ -93,7 +151,7 @@ class HistoryTable:
         self._decode = decode
         self._encode = encode
         self._limits: Sequence[Limits] = ()
-        self._known: OrderedDict[str, Seqs] = OrderedDict()
+        self._known: OrderedDict[str, KeyEntries] = OrderedDict()
         self._known_bytes = 0
         self._aged_key = ""
 
@@ -157,23 +215,18 @@ class HistoryTable:
         self._db.execute("INSERT INTO history_keys (seq, key) SELECT min(seq), key FROM history GROUP BY key")
         self._limit([row[0] for row in self._db.execute("SELECT key FROM history_keys")])
 
-    def keep(self, changes: Iterable[Keep]) -> None:
+    def keep(self, kept: Sequence[Kept], erasing: Sequence[Erasing]) -> None:
         """Notes changes that were just inserted, in order, and removes what goes with them."""
-        touched: set[str] = set()
-        rows: list[tuple[str, int, str]] = []
-        for seq, key, subject, erasures in changes:
-            if erasures:
-                self._insert(rows)
-                rows = []
+        begin = 0
+        for place, seq, erasures in erasing:
+            self._insert(kept[begin:place])
+            begin = place
             for erasure in erasures:
                 self._erase(erasure, seq)
-            if key is not None:
-                rows.append((key, seq, subject))
-                touched.add(key)
-        self._insert(rows)
-        self._limit(touched)
+        self._insert(kept[begin:] if begin else kept)
+        self._limit({key for key, _, _ in kept})
 
-    def _insert(self, rows: Sequence[tuple[str, int, str]]) -> None:
+    def _insert(self, rows: Sequence[Kept]) -> None:
         """Adds entries, many in one statement."""
         for begin in range(0, len(rows), ROWS_AT_ONCE):
             some = rows[begin : begin + ROWS_AT_ONCE]
@@ -181,7 +234,7 @@ class HistoryTable:
         for key, seq, subject in rows:
             known = self._known.get(key)
             if known is not None:
-                self._known_bytes += _add(known, subject, seq)
+                self._known_bytes += known.add(subject, seq)
 
     def forget(self) -> None:
         """Forgets what was known, since a transaction was undone or entries of many keys went."""
@@ -244,38 +297,32 @@ class HistoryTable:
         for key in keys:
             limits = self._limits_of(key)
             if limits is not None and limits.max_count is not None:
-                gone += self._take_over(self._seqs(key), limits.max_count)
+                gone += self._take_over(self._entries(key), limits.max_count)
         if gone:
             self._delete(gone, self._trimmed_seq())
         while self._known_bytes > MAX_KNOWN_BYTES:
             self._forget_key(next(iter(self._known)))
 
-    def _seqs(self, key: str) -> Seqs:
+    def _entries(self, key: str) -> KeyEntries:
         """Returns all entries of a key."""
         known = self._known.get(key)
         if known is None:
-            known = self._known[key] = {}
+            known = self._known[key] = KeyEntries()
             for subject, seq in self._ask(_SEQS, key):
-                self._known_bytes += _add(known, subject, seq)
+                self._known_bytes += known.add(subject, seq)
         return known
 
-    def _take_over(self, seqs: Seqs, max_count: int) -> list[int]:
-        """Takes away what is too much, one after the other: the oldest of whoever has most (``history.memory``)."""
-        gone: list[int] = []
-        for _ in range(sum(map(len, seqs.values())) - max_count):
-            most = max(map(len, seqs.values()))
-            _, subject = min((each[0], subject) for subject, each in seqs.items() if len(each) == most)
-            gone.append(seqs[subject].pop(0))
-            self._known_bytes -= 8
-            if not seqs[subject]:
-                del seqs[subject]
-                self._known_bytes -= SUBJECT_BYTES
+    def _take_over(self, entries: KeyEntries, max_count: int) -> list[int]:
+        """Takes away what is too much."""
+        before_bytes = entries.bytes
+        gone = [entries.take() for _ in range(entries.count - max_count)]
+        self._known_bytes += entries.bytes - before_bytes
         return gone
 
     def _forget_key(self, key: str) -> None:
         known = self._known.pop(key, None)
         if known is not None:
-            self._known_bytes -= sum(SUBJECT_BYTES + 8 * len(seqs) for seqs in known.values())
+            self._known_bytes -= known.bytes
 
     def _ask(self, query: str, *values: str | int) -> list[tuple[Any, Any]]:
         """Returns the pairs that a query yields as JSON, in one row."""
@@ -345,13 +392,3 @@ class HistoryTable:
             if row is not None:
                 body = self._encode(Change(no_param(row[1], "", "", row[0]), ChangeKind.EVENT))
                 self._db.execute("UPDATE entries SET body = ? WHERE seq = ?", (body, seq))
-
-
-def _add(known: Seqs, subject: str, seq: int) -> int:
-    """Adds an entry to those of its key; returns how many more bytes they take."""
-    seqs = known.get(subject)
-    if seqs is None:
-        known[subject] = array("Q", (seq,))
-        return SUBJECT_BYTES + 8
-    seqs.append(seq)
-    return 8

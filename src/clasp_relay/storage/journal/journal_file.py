@@ -10,16 +10,16 @@ import os
 import sqlite3
 import struct
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import chain, takewhile
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-from clasp_relay.core.history.rules import Erasure
+from clasp_relay.core.history.rules import Erasure, Judgement
 from clasp_relay.core.records import Change, ChangeKind, decode_change, encode_change, is_about
 from clasp_relay.errors import DecodeError
-from clasp_relay.storage.journal.history_table import HistoryTable, Keep
+from clasp_relay.storage.journal.history_table import Erasing, HistoryTable, Kept
 
 TIME_STEP_US = 60_000_000
 """A minute: how far apart the rows are that lead from a time to a seq."""
@@ -40,9 +40,11 @@ which takes up to 5 ms each time while the event loop is busy; so few statements
 CACHED_STATEMENTS = ROWS_AT_ONCE + 64
 """How many statements SQLite's connection keeps prepared: one for each number of rows, and the others."""
 
+_COLUMNS = 5
 _ROW = "(?, ?, ?, ?, ?)"
 _INSERT = [f"INSERT INTO entries VALUES {', '.join([_ROW] * size)}" for size in range(ROWS_AT_ONCE + 1)]  # noqa: S608 - constants
 _CRC = struct.Struct(">I")
+_pack_crc = _CRC.pack
 
 
 class Entry(NamedTuple):
@@ -56,6 +58,59 @@ class Entry(NamedTuple):
     """What it erases of the history before it."""
     data: bytes = b""
     """The change, where it is encoded already."""
+
+
+class Batch:
+    """The changes of one commit, in the form in which SQLite takes them.
+
+    Each is encoded where it is appended, on the event loop. The journal's thread then has nothing to do with single
+    changes: it would take the interpreter's lock for as long, but a few ms at a time, in the middle of a turn.
+    """
+
+    __slots__ = ("erasing", "first_us", "kept", "last_seq", "values")
+
+    def __init__(self) -> None:
+        self.values: list[int | str | bytes] = []
+        """The columns of all rows, one after the other."""
+        self.kept: list[Kept] = []
+        """What history keeps, in order."""
+        self.erasing: list[Erasing] = []
+        """What is erased of history, in order."""
+        self.first_us = 0
+        """Unix µs of the first change."""
+        self.last_seq = 0
+        """The seq of the last change."""
+
+    @classmethod
+    def of(cls, entries: Iterable[Entry]) -> Batch:
+        """Makes a batch of some changes, in order."""
+        batch = cls()
+        for seq, change, key, erasures, data in entries:
+            batch.add(seq, change, key, erasures, data)
+        return batch
+
+    def __len__(self) -> int:
+        return len(self.values) // _COLUMNS
+
+    def add(self, seq: int, change: Change, key: str | None, erasures: tuple[Erasure, ...], data: bytes = b"") -> int:
+        """Adds a change; the arguments are those of ``Entry``. Returns how many bytes its record has.
+
+        Raises:
+            ValueError: it cannot be encoded; nothing was added.
+        """
+        param = change.param
+        time_us = param.timestamp_us
+        body = data or encode_change(change)
+        body += _pack_crc(zlib.crc32(body))
+        if not self.values:
+            self.first_us = time_us
+        self.values += (seq, time_us, int(change.kind), param.address, body)
+        self.last_seq = seq
+        if erasures:
+            self.erasing.append(Erasing(len(self.kept), seq, erasures))
+        if key is not None:
+            self.kept.append((key, seq, param.subject))
+        return len(body)
 
 
 class Recorded(NamedTuple):
@@ -144,26 +199,24 @@ class JournalFile:
             sqlite3.Error: they are not recorded, and nobody may rely on the file any more.
             OSError: likewise.
         """
-        rows = [_row(entry) for entry in entries]
-        first = entries[0]
-        time_us = first.change.param.timestamp_us
-        is_new_minute = time_us - self._last_time_us >= TIME_STEP_US
-        kept = [
-            Keep(entry.seq, entry.key, entry.change.param.subject, entry.erasures)
-            for entry in entries
-            if entry.key is not None or entry.erasures
-        ]
-        if len(rows) <= ROWS_AT_ONCE and not kept and not is_new_minute:
+        self.commit(Batch.of(entries))
+
+    def commit(self, batch: Batch) -> None:
+        """Commits a batch that has a change at least; see ``write``."""
+        is_new_minute = batch.first_us - self._last_time_us >= TIME_STEP_US
+        if len(batch) <= ROWS_AT_ONCE and not (batch.kept or batch.erasing or is_new_minute):
             # One statement is a transaction of its own.
-            self._insert(rows)
+            self._insert(batch.values)
         else:
             with self.transaction():
-                self._insert(rows)
-                self.history.keep(kept)
+                self._insert(batch.values)
+                if batch.kept or batch.erasing:
+                    self.history.keep(batch.kept, batch.erasing)
                 if is_new_minute:
-                    self._last_time_us = time_us
-                    self._db.execute("INSERT INTO times (seq, time_us) VALUES (?, ?)", (first.seq, time_us))
-        self.last_seq = entries[-1].seq
+                    self._last_time_us = batch.first_us
+                    row = (batch.values[0], batch.first_us)
+                    self._db.execute("INSERT INTO times (seq, time_us) VALUES (?, ?)", row)
+        self.last_seq = batch.last_seq
         self._is_unsynced = True
 
     def sync(self) -> None:
@@ -331,30 +384,21 @@ class JournalFile:
         with self.transaction():
             return self.history.remove_oldest(TRIMMED_AT_ONCE)
 
-    def _insert(self, rows: Sequence[tuple[int, int, int, str, bytes]]) -> None:
-        for begin in range(0, len(rows), ROWS_AT_ONCE):
-            some = rows[begin : begin + ROWS_AT_ONCE]
-            self._db.execute(_INSERT[len(some)], list(chain.from_iterable(some)))
+    def _insert(self, values: Sequence[int | str | bytes]) -> None:
+        at_once = ROWS_AT_ONCE * _COLUMNS
+        for begin in range(0, len(values), at_once):
+            some = values[begin : begin + at_once]
+            self._db.execute(_INSERT[len(some) // _COLUMNS], some)
 
     def _one(self, query: str) -> int | None:
         row = self._db.execute(query).fetchone()
         return None if row is None else row[0]
 
 
-def _row(entry: Entry) -> tuple[int, int, int, str, bytes]:
-    change = entry.change
-    param = change.param
-    body = encode_body(change) if not entry.data else _with_checksum(entry.data)
-    return entry.seq, param.timestamp_us, int(change.kind), param.address, body
-
-
 def encode_body(change: Change) -> bytes:
     """Returns what a row's ``body`` holds."""
-    return _with_checksum(encode_change(change))
-
-
-def _with_checksum(data: bytes) -> bytes:
-    return data + _CRC.pack(zlib.crc32(data))
+    data = encode_change(change)
+    return data + _pack_crc(zlib.crc32(data))
 
 
 def decode_body(seq: int, body: object) -> Change:
@@ -395,9 +439,5 @@ RECORDED_KINDS = frozenset(
 )
 """What is recorded. Locks end with their session, and no session outlives the process."""
 
-KeyOf = Callable[[Change], "str | None"]
-"""Returns the key under which history keeps a change, None where no history rule does. Asked on the event loop, when
-the change has been applied."""
-
-ErasuresOf = Callable[[Change], tuple[Erasure, ...]]
-"""Returns what a change erases of the history before it. Asked likewise."""
+Judge = Callable[[Change], Judgement]
+"""Returns what history does with a change. Asked on the event loop, when the change has been applied."""

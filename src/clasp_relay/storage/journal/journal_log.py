@@ -19,29 +19,25 @@ from typing import Any, TypeVar
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 
-from clasp_relay.core.history.rules import Erasure
+from clasp_relay.core.history.rules import UNKEPT, Erasure
 from clasp_relay.core.records import Change, ChangeKind, no_param
 from clasp_relay.errors import ErrorCode, JournalLost, RequestError, cause_text
 from clasp_relay.logs import events
-from clasp_relay.storage.journal.journal_file import (
-    RECORDED_KINDS,
-    Entry,
-    ErasuresOf,
-    JournalFile,
-    KeyOf,
-    Recorded,
-    Sizes,
-)
+from clasp_relay.storage.journal.journal_file import RECORDED_KINDS, Batch, JournalFile, Judge, Recorded, Sizes
 from clasp_relay.storage.journal.journal_thread import JournalThread
-from clasp_relay.wire.messages import Publish
 
 T = TypeVar("T")
+
+_WRITE, _EVENT = ChangeKind.WRITE, ChangeKind.EVENT
 
 MAX_QUEUED_BYTES = 32 * 1024 * 1024
 """How much may wait to be recorded; beyond it writes are refused, for a disk that hangs must not fill the memory."""
 
-ENTRY_BYTES = 400
-"""How much memory a change that waits takes besides its address and value."""
+ENTRY_BYTES = 250
+"""How much memory a change that waits takes besides the bytes of its record."""
+
+MAX_DELAY_S = 0.03
+"""How long a commit is put off at most, while there is more to read than a turn of the event loop has time for."""
 
 RENEWAL_STEP_US = 60_000_000
 """How far apart, at least, two recorded renewals of one address are; a quarter of the life time where that is less."""
@@ -62,8 +58,7 @@ class JournalLog:
     Args:
         reactor: the event loop.
         is_fleeting: tells whether what is set at an address ends so soon that its ACK waits for no record.
-        key_of: tells under which key history keeps a change; None where there are no history rules.
-        erasures_of: tells what a change erases of history; None likewise.
+        judge: tells what history does with a change; without history rules nothing.
         min_free_bytes: below so much free room on the disk clients' writes are refused; 0 for no limit.
         max_bytes: how big the journal may become.
         monotonic: seconds, for how long commits take.
@@ -76,8 +71,7 @@ class JournalLog:
         self,
         reactor: Any,
         is_fleeting: Callable[[str], bool],
-        key_of: KeyOf | None = None,
-        erasures_of: ErasuresOf | None = None,
+        judge: Judge = lambda _: UNKEPT,
         *,
         min_free_bytes: int = 0,
         max_bytes: int = 1 << 30,
@@ -86,24 +80,26 @@ class JournalLog:
     ) -> None:
         self._reactor = reactor
         self._is_fleeting = is_fleeting
-        self.key_of = key_of
+        self.judge = judge
         """See above; to be set before the first change."""
-        self.erasures_of = erasures_of
-        """Likewise."""
         self._min_free_bytes = min_free_bytes
         self._max_bytes = max_bytes
         self._monotonic = monotonic
         self._now_us = now_us
         self._thread: JournalThread | None = None
         self._file: JournalFile | None = None
-        self._gathered: list[Entry] = []
-        self._dones: list[Callable[[], None]] = []
+        self._gathered = Batch()
+        self._batch = 1
+        """The number of the batch that gathers."""
+        self._recorded: Callable[[int], None] = _nobody_waits
         self._queued_bytes = 0
         self._gathered_bytes = 0
         self._is_at_work = False
         self._linger_s = 0.0
         self._beginning: Any = None
         """The timer of the next commit."""
+        self._behind_since_s: float | None = None
+        """Since when the next commit waits for what is to be read."""
         self._waiters: list[tuple[int, Deferred[None]]] = []
         self._renewed_us: dict[str, int] = {}
         self._floors = (0, 0)
@@ -114,8 +110,6 @@ class JournalLog:
         """Told once that a commit failed; to be set before the first one."""
         self.lost: str = ""
         """Why nothing is recorded any more, in one line with the file's name; empty while all is well."""
-        self.batch = 0
-        """See ``Log``."""
         self.records_all = False
         """Whether every renewal is recorded: those that need not be were left out before."""
         self.appended_seq = 0
@@ -164,24 +158,31 @@ class JournalLog:
 
     # core.ports.Log
 
-    def append(self, changes: Sequence[Change], done: Callable[[], None]) -> None:
-        """See ``Log.append``. After a failed commit nothing is ever done."""
+    def watch(self, recorded: Callable[[int], None]) -> None:
+        """See ``Log.watch``."""
+        self._recorded = recorded
+
+    def append(self, changes: Sequence[Change]) -> int:
+        """See ``Log.append``. After a failed commit nothing is ever recorded."""
         if self.lost:
-            return
+            return self._batch
         waits = False
-        for each in changes:
-            change = self.as_recorded(each)
-            if change is None:
-                continue
-            key = None if self.key_of is None else self.key_of(change)
-            erasures = () if self.erasures_of is None else self.erasures_of(change)
-            waits = waits or key is not None or not self._is_fleeting(change.param.address)
-            self._gather(change, key, erasures)
-        if waits:
-            self._dones.append(done)
-        else:
-            done()
-        self._begin_commit()
+        try:
+            for each in changes:
+                kind = each.kind
+                change = each if kind is _WRITE or kind is _EVENT else self.as_recorded(each)
+                if change is None:
+                    continue
+                key, erasures = self.judge(change)
+                waits = waits or key is not None or not self._is_fleeting(change.param.address)
+                self._gather(change, key, erasures)
+        except Exception:
+            # What comes of it would be half recorded.
+            self._fail(Failure())
+            return self._batch
+        if not self._is_at_work:
+            self._begin_commit()
+        return self._batch if waits else 0
 
     def as_recorded(self, change: Change) -> Change | None:
         """Returns a change as it is recorded; None for one that is not."""
@@ -245,22 +246,37 @@ class JournalLog:
             return
         for change, key, erasures, data in entries:
             self._gather(change, key, erasures, data)
+            if change.kind is ChangeKind.POSITION:
+                self._position_seq = self.appended_seq
         self._begin_commit()
 
     def _gather(self, change: Change, key: str | None, erasures: tuple[Erasure, ...], data: bytes = b"") -> None:
-        self.appended_seq += 1
-        self._gathered.append(Entry(self.appended_seq, change, key, erasures, data))
-        if change.kind is ChangeKind.POSITION:
-            self._position_seq = self.appended_seq
-        param = change.param
-        self._gathered_bytes += ENTRY_BYTES + len(param.address) + len(param.value)
-        if change.message is not None:
-            self._gathered_bytes += _message_size(change)
+        seq = self.appended_seq + 1
+        self._gathered_bytes += ENTRY_BYTES + self._gathered.add(seq, change, key, erasures, data)
+        self.appended_seq = seq
 
     def _begin_commit(self) -> None:
         if not self._is_at_work and self._gathered:
             self._is_at_work = True
-            self._beginning = self._reactor.callLater(self._linger_s, self._commit)
+            self._beginning = self._reactor.callLater(self._linger_s, self._commit_in_time)
+
+    def _commit_in_time(self) -> None:
+        """Commits once all that was ready to be read has been, or before long.
+
+        Where a thousand sessions say something at once, a commit for each turn's share of it writes the same pages of
+        the file again and again, and takes the interpreter's lock while the rest is read.
+        """
+        if self.lost:
+            return
+        if getattr(self._reactor, "is_behind", False):
+            now_s = self._monotonic()
+            if self._behind_since_s is None:
+                self._behind_since_s = now_s
+            if now_s - self._behind_since_s < MAX_DELAY_S:
+                self._reactor.callLater(0, self._commit_in_time)
+                return
+        self._behind_since_s = None
+        self._commit()
 
     def check(self) -> None:
         """See ``Log.check``."""
@@ -370,15 +386,20 @@ class JournalLog:
 
     def _commit(self) -> None:
         """Hands what was gathered to the thread."""
-        batch, dones = self._gathered, self._dones
-        self._gathered, self._dones = [], []
-        self.batch += 1
+        batch, number = self._gathered, self._batch
+        self._gathered = Batch()
+        self._batch += 1
         self._queued_bytes, self._gathered_bytes = self._gathered_bytes, 0
         began_s = self._monotonic()
-        done = self.run(lambda file: file.write(batch))
-        done.addCallbacks(lambda _: self._committed(batch[-1].seq, len(batch), dones, began_s), self._fail)
+        assert self._file is not None, "asked a closed journal to commit"
+        assert self._thread is not None, "an open journal without a thread"
+        self._thread.start(
+            partial(self._file.commit, batch),
+            lambda _: self._committed(batch.last_seq, len(batch), number, began_s),
+            self._fail,
+        )
 
-    def _committed(self, seq: int, count: int, dones: list[Callable[[], None]], began_s: float) -> None:
+    def _committed(self, seq: int, count: int, number: int, began_s: float) -> None:
         took_s = self._monotonic() - began_s
         self.commits += 1
         self.entries += count
@@ -389,12 +410,11 @@ class JournalLog:
         # First, so that the disk works while the answers go out; not within an append of theirs.
         is_waited_for = bool(self._waiters) and self._waiters[-1][0] > seq
         if self._gathered and (is_waited_for or not self._linger_s):
-            self._commit()
+            self._commit_in_time()
         else:
             self._is_at_work = False
             self._begin_commit()
-        for done in dones:
-            done()
+        self._recorded(number)
         while self._waiters and self._waiters[0][0] <= seq:
             self._waiters.pop(0)[1].callback(None)
 
@@ -409,8 +429,7 @@ class JournalLog:
         if failure.check(sqlite3.Error, OSError) is None:
             events.JOURNAL_FAULT.failure(failure)
         events.JOURNAL_LOST.log(path=path, cause=cause_text(error))
-        self._gathered.clear()
-        self._dones.clear()
+        self._gathered = Batch()
         waiters, self._waiters = self._waiters, []
         self.on_lost()
         for _, waiter in waiters:
@@ -429,12 +448,6 @@ class JournalLog:
         return True
 
 
-def _message_size(change: Change) -> int:
-    """Returns how many bytes a signal has."""
-    message = change.message
-    return len(message.value or b"") + len(message.samples or b"") if isinstance(message, Publish) else 0
-
-
 def _times_us(renewal: Change) -> tuple[int, int]:
     """Returns when a renewal happened and how long the life time is, in µs."""
     assert renewal.due_us is not None, "a renewal without a time"
@@ -447,6 +460,10 @@ def _renewal(change: Change) -> Change:
     """Returns a renewal as it is recorded: without what is set there."""
     param = change.param
     return change._replace(param=no_param(param.address, "", param.subject, _times_us(change)[0]))
+
+
+def _nobody_waits(_batch: int) -> None:
+    """Nobody is to be told."""
 
 
 def _nobody() -> None:

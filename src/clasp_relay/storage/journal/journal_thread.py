@@ -1,7 +1,7 @@
 """The thread of the journal: it does one call after the other.
 
-A call and its result take 36 µs of a processor, through Twisted's thread pool 92 µs; a busy relay commits a thousand
-times a second.
+A call and its result take 36 µs of a processor, through Twisted's thread pool 92 µs, and less without a Deferred
+(``start``); a busy relay commits a thousand times a second.
 """
 
 from __future__ import annotations
@@ -39,17 +39,28 @@ class JournalThread:
         """
         done: Deferred[T] = Deferred()
 
+        self.start(call, done.callback, done.errback)
+        return done
+
+    def start(self, call: Callable[[], T], done: Callable[[T], None], failed: Callable[[Failure], None]) -> None:
+        """Makes a call behind those before it.
+
+        Args:
+            call: the call.
+            done: called with its result, in the event loop.
+            failed: called with what it raised, likewise.
+        """
+
         def work() -> None:
             try:
                 result = call()
             except BaseException:
                 # Whoever waits for the result reads it.
-                self._reactor.callFromThread(done.errback, Failure())
+                self._reactor.callFromThread(failed, Failure())
             else:
-                self._reactor.callFromThread(done.callback, result)
+                self._reactor.callFromThread(done, result)
 
         self._calls.put(work)
-        return done
 
     def stop(self) -> None:
         """Returns once all calls are made; then there can be no more."""

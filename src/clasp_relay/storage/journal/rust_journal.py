@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from clasp_relay.core.records import Change, ChangeKind, Param, no_param
 from clasp_relay.errors import RequestError, StartError
-from clasp_relay.storage.journal.journal_file import Entry, ErasuresOf, JournalFile, KeyOf
+from clasp_relay.storage.journal.journal_file import Entry, JournalFile, Judge
 from clasp_relay.storage.journal.opening import (
     APPLICATION_ID,
     BUSY_TIMEOUT_S,
@@ -103,9 +103,7 @@ def read_params(path: Path, now_us: int, restore: Callable[[Change], None]) -> s
     return left_out.line(_LEFT_OUT)
 
 
-def take_over(
-    path: Path, now_us: int, key_of: KeyOf | None, erasures_of: ErasuresOf | None, *, has_state: bool
-) -> TakenOver:
+def take_over(path: Path, now_us: int, judge: Judge, *, has_state: bool) -> TakenOver:
     """Makes a journal of this relay from one of the Rust relay, which is kept beside it.
 
     The rows that history keeps come first, with the times of their entries, each later than the one before; a start
@@ -114,8 +112,7 @@ def take_over(
     Args:
         path: where it is, and where the new one will be; nobody else uses it.
         now_us: Unix µs; what lies later counts as of now.
-        key_of: tells under which key history keeps a change; None where there are no rules.
-        erasures_of: tells what a change erases of history; None likewise.
+        judge: tells what history does with a change.
         has_state: whether there is a state file.
 
     Raises:
@@ -128,7 +125,7 @@ def take_over(
         with _opened(path) as connection:
             connection.execute("PRAGMA locking_mode = EXCLUSIVE")
             connection.execute("BEGIN IMMEDIATE")
-            filler = _Filler(new_path, key_of, erasures_of, has_state=has_state)
+            filler = _Filler(new_path, judge, has_state=has_state)
             filler.fill(connection, now_us)
             connection.execute("COMMIT")
             # So that one file has everything.
@@ -142,10 +139,9 @@ def take_over(
 class _Filler:
     """Makes the new journal."""
 
-    def __init__(self, path: Path, key_of: KeyOf | None, erasures_of: ErasuresOf | None, *, has_state: bool) -> None:
+    def __init__(self, path: Path, judge: Judge, *, has_state: bool) -> None:
         self._path = path
-        self._key_of = key_of
-        self._erasures_of = erasures_of
+        self._judge = judge
         self._has_state = has_state
         self._sets = _LastSets()
         self._last_us = self._last_seq = 0
@@ -171,8 +167,7 @@ class _Filler:
         for change in changes:
             self.entries += 1
             self._sets.add(change)
-            key = None if self._key_of is None else self._key_of(change)
-            erasures = () if self._erasures_of is None else self._erasures_of(change)
+            key, erasures = self._judge(change)
             if key is not None or erasures:
                 self._last_seq += 1
                 self._last_us = max(self._last_us + 1, change.param.timestamp_us)
