@@ -94,7 +94,6 @@ class OptionTests(SynchronousTestCase):
     def test_what_is_not_supported_is_refused(self) -> None:
         """By the name of the option."""
         for more in (
-            {"auth_port": 7350},
             {"durability": "snapshot"},
             {"journal_memory": True},
             {"mqtt_port": 1883},
@@ -103,6 +102,12 @@ class OptionTests(SynchronousTestCase):
         ):
             with self.subTest(more=more):
                 self.assertRaises(Contradiction, settings, **more)
+
+    def test_accounts_are_the_cluster_s_and_files_are_not(self) -> None:
+        """Who asks for files is told; otherwise there are none."""
+        accounts = settings(auth_port=7350)
+        self.assertFalse(accounts.takes_files)
+        self.assertRaises(Contradiction, accounts.check_together, {"files"})
 
     def test_options_of_a_cluster_need_one(self) -> None:
         """Alone they would do nothing."""

@@ -6,7 +6,7 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from autobahn.twisted.resource import WebSocketResource
 from prometheus_client import CollectorRegistry
@@ -38,18 +38,19 @@ from clasp_relay.access.policy import Policy
 from clasp_relay.access.policy.document import GuestIds
 from clasp_relay.access.policy.language.question import given_id
 from clasp_relay.access.refusals import Busy, Later, Refusal
-from clasp_relay.access.secret_files import admin_record, read_or_make_admin_token, read_or_make_key
+from clasp_relay.access.secret_files import admin_record, read_or_make_admin_token, read_or_make_key, replace_key
 from clasp_relay.access.session_ids import KnownSessionIds
 from clasp_relay.access.store_calls import MAX_WAITING_CALLS
 from clasp_relay.access.tokens import TokenRecord, TokenTable
 from clasp_relay.access.turn import Turn
 from clasp_relay.access.wills import Wills
-from clasp_relay.access.workers import ThreadWorkers
+from clasp_relay.access.workers import ThreadWorkers, Workers
 from clasp_relay.console_parts import ConsoleParts
 from clasp_relay.core.relay import Relay
 from clasp_relay.core.session.identity import Identity
 from clasp_relay.doors.door import Counting, DoorCounts, RequestDoor
 from clasp_relay.errors import CloseCode, Disconnect, ErrorCode, StartError
+from clasp_relay.followed_rows import FollowedRows
 from clasp_relay.http.api_sessions import ApiSessions
 from clasp_relay.http.auth_api import make_auth_resource
 from clasp_relay.http.bounded import make_site
@@ -71,6 +72,9 @@ from clasp_relay.settings import Settings
 from clasp_relay.storage.files import FileStore
 from clasp_relay.storage.folder import prepare_folder
 from clasp_relay.storage.users_sqlite import SqliteUsers
+
+if TYPE_CHECKING:
+    from clasp_relay.cluster.accounts import SharedAccounts
 
 NOT_THE_APPS = (b"metrics", b"healthz", b"readyz")
 """Paths that tools ask for on this port; the app's page with status 200 would look like an answer."""
@@ -149,6 +153,7 @@ class AuthServer(Service):
         tells: who is told of what happens.
         turn: makes credentials for the TURN server.
         push: tells browsers while no page is open; None where the relay does not.
+        shared: the accounts as a cluster has them; None for a relay that is alone.
     """
 
     def __init__(
@@ -161,6 +166,7 @@ class AuthServer(Service):
         tells: Tells,
         turn: Turn | None = None,
         push: WebPush | None = None,
+        shared: SharedAccounts | None = None,
     ) -> None:
         tokens, permissions, policy = rights
         relay, factory = core
@@ -199,15 +205,15 @@ class AuthServer(Service):
         self._ring = LogRing(LogLevels.parse(settings.log_level))
         self._audit: Audit | None = None
         self._console: ConsoleParts | None = None
-        self._addresses = clients.addresses
         self._settings = settings
         self._reactor = reactor
-        self._tokens = tokens
-        self._permissions = permissions
-        self._policy = policy
-        self._origins = clients.origins
+        self._tokens, self._permissions, self._policy = rights
+        self._origins, self._addresses = clients
         self._store: SqliteUsers | None = None
         self.sql = ThreadWorkers(reactor, 1, MAX_WAITING_CALLS, "sql")
+        self._shared = shared
+        self._calls: Workers = shared or self.sql
+        """Where users.db is called."""
         self.hashing = ThreadWorkers(
             reactor,
             HASHES_AT_ONCE,
@@ -260,6 +266,10 @@ class AuthServer(Service):
 
         return self._accounts.sign_in(username, password, address).addCallbacks(identify, refuse)
 
+    def _hashed(self, address: str) -> bytes:
+        """Returns the keyed hash of a client address."""
+        return self._hash_of(address)
+
     def origin_of(self, address: str) -> str:
         """Returns what a client address counts as in the state: a keyed hash, so the state file tells no address."""
         return self._hash_of(address).hex()[:ORIGIN_DIGITS] if address else ""
@@ -284,28 +294,33 @@ class AuthServer(Service):
 
     def _open(self, store: SqliteUsers) -> Any:
         settings = self._settings
-        self._hash_of = hasher_of_addresses(read_or_make_key(settings.users_file, secrets.token_bytes))
+        key = read_or_make_key(settings.users_file, secrets.token_bytes)
+        self._hash_of = hasher_of_addresses(key)
+        if self._shared is None:
+            store.rows.leave()
         load_tokens(store, self._tokens, self._known, time.time())
         if settings.admin_token is not None:
             token = read_or_make_admin_token(settings.admin_token, secrets.token_hex)
             self._tokens.add(admin_record(token, time.time()))
         audit = self._audit = Audit(
-            store.audit, self.sql, self._reactor, time.time, self.origin_of, settings.audit_days
+            store.audit, self._calls, self._reactor, time.time, self.origin_of, settings.audit_days
         )
         passwords = Passwords(make_hasher(), self.hashing)
         accounts = self._accounts = self._make_accounts(store, passwords, audit)
         accounts.registered = self._registered
         if settings.takes_files:
             self.files = self._open_files(store, accounts)
-        devices = DeviceWatch(store.devices, self.sql, self._tokens)
+        devices = DeviceWatch(store.devices, self._calls, self._tokens)
         console = self._console = ConsoleParts(
-            store, self.sql, accounts, passwords, self._tokens, devices, audit, self._relay, self.files
+            store, self._calls, accounts, passwords, self._tokens, devices, audit, self._relay, self.files
         )
         console.load()
-        self._session_ids.open(store.session_ids, self.sql)
+        self._session_ids.open(store.session_ids, self._calls)
         if self.push is not None:
-            self.push.open(store.push, self.sql)
+            self.push.open(store.push, self._calls)
             self._tokens.on_end(self.push.token_ended)
+        if self._shared is not None:
+            self._share(self._shared, store, accounts, console, key)
         self._jobs = [
             PeriodicService(
                 PURGE_INTERVAL_S,
@@ -327,6 +342,21 @@ class AuthServer(Service):
             root.putChild(b"files", files)
             site.open_body = files.open_body
         return site
+
+    def _share(
+        self, shared: SharedAccounts, store: SqliteUsers, accounts: Accounts, console: ConsoleParts, key: bytes
+    ) -> None:
+        """Has the accounts be those of a cluster from now on."""
+        file = self._settings.users_file
+
+        def take_key(key: bytes) -> None:
+            replace_key(file, key)
+            self._hash_of = hasher_of_addresses(key)
+
+        memory = FollowedRows(
+            store, self.sql, self._tokens, accounts, console, self._session_ids, self._known, self.push, key, take_key
+        )
+        shared.open(store, self.sql, memory)
 
     def _open_files(self, store: SqliteUsers, accounts: Accounts) -> Files:
         settings = self._settings
@@ -458,7 +488,7 @@ class AuthServer(Service):
         )
         root.putChild(b"api", api)
         assert self._store is not None, "served before it was opened"
-        hooks = Hooks(self._store.hooks, self.sql, self._relay.params, self._relay.clock.now_us, secrets.token_hex)
+        hooks = Hooks(self._store.hooks, self._calls, self._relay.params, self._relay.clock.now_us, secrets.token_hex)
         hooks_api = make_hooks_resource(hooks, self._api, self._hooks, origins=self._origins, addresses=self._addresses)
         root.putChild(b"hooks", hooks_api)
         if app is not None:
@@ -473,12 +503,12 @@ class AuthServer(Service):
         limits = RateLimits() if policy is None else policy.document.rate_limits
         return Accounts(
             store=store,
-            sql=self.sql,
+            sql=self._calls,
             passwords=passwords,
             tokens=self._tokens,
-            limiter=AttemptLimiter(limits, time.monotonic, self._known, self._hash_of),
+            limiter=AttemptLimiter(limits, time.monotonic, self._known, self._hashed),
             known=self._known,
-            hash_of=self._hash_of,
+            hash_of=self._hashed,
             scopes_of=self._permissions.scopes_of,
             token_ttl_s=self._settings.token_ttl_s,
             open_guest_ids=policy is not None and policy.document.guest_ids is GuestIds.OPEN,

@@ -11,6 +11,8 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
+from clasp_relay.access.refusals import Busy
+from clasp_relay.cluster.accounts import SharedAccounts
 from clasp_relay.cluster.deciding import BatchLog, DecidersClock, Deciding, Judged, NoFanOut, deciders_handlers
 from clasp_relay.cluster.engine import NatsEngine
 from clasp_relay.cluster.following import Following
@@ -33,6 +35,9 @@ NAME_FILE = "relay-name"
 """The file in the data-dir with the name that the relay has made for itself."""
 
 LONGEST_HOST = 20
+
+RETRY_AFTER_S = 5
+"""After how many seconds a call is tried again that the cluster has not answered."""
 
 MakeRelay = Callable[[Mapping[type[Message], Handler], Clock, FanOut, Log], Relay]
 """Makes a core with the same rights and limits as the one that serves clients."""
@@ -61,6 +66,18 @@ class ClusterParts:
         self._following = Following("", self._name, self._ledger, time.monotonic, self._send, reactor.callLater)
         self._make_relay: MakeRelay | None = None
         self._node: Node | None = None
+        self._engine: NatsEngine | None = None
+        self.accounts: SharedAccounts | None = None
+        """The accounts of the cluster; None in open mode."""
+        if not settings.is_open_mode:
+            self.accounts = SharedAccounts(
+                self._following,
+                time.monotonic,
+                reactor.callLater,
+                self._publish,
+                lambda sentence: Busy(sentence, RETRY_AFTER_S),
+                self._lost,
+            )
 
     def handlers(self) -> Mapping[type[Message], Handler]:
         """Returns the handlers of the core that serves clients."""
@@ -70,6 +87,7 @@ class ClusterParts:
         """Is told of the core that serves clients, and of what makes another one like it."""
         self._relay, self._make_relay = relay, make_relay
         self._following.attach(relay)
+        relay.committer.when_accounts = self._has_accounts if self.accounts is None else self.accounts.follow
 
     def open(self) -> None:
         """Looks what the journal has of the log; the state is loaded.
@@ -81,6 +99,9 @@ class ClusterParts:
         name = self._name = self._name or _made_name(settings.data_dir)
         self._following.be_called(name, _new_link(name))
         engine = NatsEngine(self._reactor, settings.cluster, settings.cluster_name, settings.cluster_creds, name)
+        self._engine = engine
+        if self.accounts is not None:
+            self._open_accounts(self.accounts, engine)
         self._node = Node(
             NodeOptions(settings.cluster_name, name, settings.standby),
             engine,
@@ -98,17 +119,36 @@ class ClusterParts:
             self._imaged,
         )
 
+    def _open_accounts(self, accounts: SharedAccounts, engine: NatsEngine) -> None:
+        """Has users.db take what the journal has beyond it, and listens to what relays ask."""
+        accounts.catch_up(self._journal.accounts_behind(accounts.number))
+        for name, call in (
+            ("accounts.ask", accounts.heard_calls),
+            ("accounts.resend", accounts.heard_resend),
+            ("accounts.where", accounts.heard_where),
+            ("accounts.here", accounts.heard_here),
+        ):
+            engine.subscribe(f"{self._settings.cluster_name}.{name}", call)
+
     def start(self) -> None:
         """Begins to join the cluster."""
         self._opened.start()
+        if self.accounts is not None:
+            self.accounts.start(_new_link(self._name))
 
     def stop(self) -> Deferred[None]:
         """Leaves the cluster in order; the sessions have ended."""
         done: Deferred[None] = Deferred()
-        if self._node is None:
+
+        def stopped() -> None:
+            if self.accounts is not None:
+                self.accounts.stop()
             done.callback(None)
+
+        if self._node is None:
+            stopped()
         else:
-            self._node.stop(lambda: done.callback(None))
+            self._node.stop(stopped)
         return done
 
     def sweep(self) -> None:
@@ -124,7 +164,8 @@ class ClusterParts:
     @property
     def is_ready(self) -> bool:
         """Whether clients are well served here."""
-        return self._node is not None and self._node.is_ready
+        is_ready = self._node is not None and self._node.is_ready
+        return is_ready and (self.accounts is None or self.accounts.is_ready)
 
     def applied_seq(self) -> int:
         """Returns the last row of the journal whose change is applied."""
@@ -166,6 +207,16 @@ class ClusterParts:
     def _send(self, packet: Any) -> None:
         self._opened.send_packet(packet)
 
+    def _publish(self, name: str, payload: bytes) -> None:
+        assert self._engine is not None, "used before it was opened"
+        self._engine.publish(f"{self._settings.cluster_name}.{name}", payload)
+
+    def _has_accounts(self, _change: Change) -> None:
+        self._lost(
+            f"the cluster {self._settings.cluster_name} has accounts, and this relay is in open mode: start it with "
+            "the --auth-port and the policy that the others have"
+        )
+
     def _position(self) -> Position | None:
         found = self._journal.last_position()
         if found is None:
@@ -194,7 +245,15 @@ class ClusterParts:
                 return change, *keeping.judge(change)
 
             log.judge = judge
-        return Deciding(relay, log, epoch, call_later, clock.stop)
+
+        def stop() -> None:
+            if self.accounts is not None:
+                self.accounts.stop_deciding()
+            clock.stop()
+
+        if self.accounts is not None:
+            self.accounts.begin_deciding(epoch, log, clock.now_us)
+        return Deciding(relay, log, epoch, call_later, stop)
 
     def _imaged(self) -> None:
         self.when_imaged()

@@ -98,6 +98,10 @@ class ConsoleParts:
         self._devices.load()
         self.console.load()
 
+    async def take_note(self) -> None:
+        """Takes note of what was decided, by whichever relay of a cluster."""
+        await self._people.take_note()
+
     async def look(self) -> None:
         """Takes note of what another process has decided since the last time."""
         await self._people.look()

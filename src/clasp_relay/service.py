@@ -92,21 +92,22 @@ def make_service(settings: Settings, reactor: Any) -> RelayService:
     journal = _journal(settings, reactor, policy)
     history = _history(settings, policy)
     reader = None if history is None or journal is None else HistoryReader(reactor, journal, history, clock.now_us)
+    cluster = _cluster(settings, reactor, journal)
+    handlers = HANDLERS if cluster is None else cluster.handlers()
     addresses = ClientAddresses(settings.trusted_proxies)
     if origins.any:
         events.ORIGINS_UNLIMITED.log()
     if settings.is_open_mode:
-        cluster = _cluster(settings, reactor, journal)
-        handlers = HANDLERS if cluster is None else cluster.handlers()
         relay = _relay(settings, clock, writer, OpenPermissions(), None, log, journal, history, reader, handlers)
         if cluster is not None:
-            cluster.attach(relay, partial(_decider, settings, history))
+            cluster.attach(relay, partial(_decider, settings, history, None, None))
         factory = _factory(settings, reactor, relay, writer, origins, addresses, log)
         doors = make_doors(settings, reactor, relay, factory, log)
         return RelayService(settings, reactor, relay, factory, None, log, clock, journal, doors, reader, cluster)
     tokens = TokenTable(reactor, time.time, max_per_guest_address=settings.max_guest_tokens_per_address)
     permissions = TokenPermissions(tokens, policy, clock.now_us)
-    relay = _relay(settings, clock, writer, permissions, _message_rate(settings, policy), log, journal, history, reader)
+    rate = _message_rate(settings, policy)
+    relay = _relay(settings, clock, writer, permissions, rate, log, journal, history, reader, handlers)
     tokens.on_end(lambda record, why: _end_sessions(relay, record, why))
     tokens.on_replace(lambda subject, old, new: _pass_sessions(relay, subject, old, new))
     tokens.tokens_in_use = lambda subject: {each.identity.token for each in relay.sessions.of_subject(subject)}
@@ -124,10 +125,13 @@ def make_service(settings: Settings, reactor: Any) -> RelayService:
         Tells(log.signed, log.door_refused),
         turn,
         push,
+        shared=None if cluster is None else cluster.accounts,
     )
     relay.origin_of = auth.origin_of
     doors = (*make_doors(settings, reactor, relay, factory, log, auth.sign_in), places)
-    return RelayService(settings, reactor, relay, factory, auth, log, clock, journal, doors, reader)
+    if cluster is not None:
+        cluster.attach(relay, partial(_decider, settings, history, tokens, policy))
+    return RelayService(settings, reactor, relay, factory, auth, log, clock, journal, doors, reader, cluster)
 
 
 def _journal(settings: Settings, reactor: Any, policy: Policy | None) -> JournalLog | None:
@@ -250,20 +254,27 @@ def _cluster(settings: Settings, reactor: Any, journal: JournalLog | None) -> Cl
 def _decider(
     settings: Settings,
     history: HistoryRules | None,
+    tokens: TokenTable | None,
+    policy: Policy | None,
     handlers: Mapping[type[Message], Handler],
     clock: Clock,
     fan_out: FanOut,
     log: Log,
 ) -> Relay:
-    """Makes the core of a relay that decides for its cluster; each session's own relay limits how much it sends."""
+    """Makes the core of a relay that decides for its cluster; each session's own relay limits how much it sends.
+
+    Without a table of tokens it is in open mode.
+    """
+    own = None if policy is None else Policy(policy.document)
+    permissions = OpenPermissions() if tokens is None else TokenPermissions(tokens, own, clock.now_us)
     return Relay(
-        _core_options(settings, None, is_open=True),
+        _core_options(settings, None, is_open=permissions.is_open),
         handlers,
         clock,
         lambda: str(uuid.uuid4()),
         fan_out,
         _report_fault,
-        OpenPermissions(),
+        permissions,
         log=log,
         history=history,
     )

@@ -385,8 +385,8 @@ class Settings:
 
     @property
     def takes_files(self) -> bool:
-        """Whether users may send files to each other; in open mode nobody is a user."""
-        return self.files == "on" and not self.is_open_mode
+        """Whether users may send files to each other; in open mode nobody is a user, and a cluster keeps no files."""
+        return self.files == "on" and not self.is_open_mode and not self.cluster
 
     @property
     def files_folder(self) -> Path:
@@ -456,8 +456,8 @@ class Settings:
         for name in ALONE_ONLY:
             if getattr(self, name) not in (None, ()):
                 raise Contradiction("{}: is not supported with {}", name, asked)
-        if not self.is_open_mode:
-            raise Contradiction("{}: accounts are not supported with it; set {} to 0", asked, "auth_port")
+        if not self.is_open_mode and self.files == "on" and "files" in given:
+            raise Contradiction("{}: files that users send are not supported with it; set {} to off", asked, "files")
 
     def _check_endpoints(self, given: Collection[str]) -> None:
         """Checks that nothing is said twice about where to listen."""

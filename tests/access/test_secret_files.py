@@ -13,6 +13,7 @@ from clasp_relay.access.secret_files import (
     read_or_make_admin_token,
     read_or_make_key,
     read_turn_secret,
+    replace_key,
 )
 from clasp_relay.access.tokens import ADMIN_SCOPES, digest_of
 from clasp_relay.errors import StartError
@@ -99,6 +100,19 @@ class KeyTests(SynchronousTestCase):
         self.path.mkdir()
         error = self.assertRaises(StartError, read_or_make_key, self.users_file, bytes)
         self.assertIn("cannot be read: Is a directory", str(error))
+
+    def test_key_of_other_relays_takes_its_place(self) -> None:
+        """For its owner only, and the next start reads it."""
+        read_or_make_key(self.users_file, bytes)
+        for key in (b"1" * 32, b"2" * 32):
+            replace_key(self.users_file, key)
+            self.assertEqual(read_or_make_key(self.users_file, bytes), key)
+            self.assertEqual(stat.S_IMODE(self.path.stat().st_mode), 0o600)
+        self.assertRaisesRegex(StartError, "no key of 32 bytes", replace_key, self.users_file, b"short")
+        self.path.unlink()
+        self.path.mkdir()
+        (self.path / "file").touch()
+        self.assertRaisesRegex(StartError, "cannot be written", replace_key, self.users_file, bytes(32))
 
 
 class TurnSecretTests(SynchronousTestCase):

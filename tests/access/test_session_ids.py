@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.access import session_ids
@@ -184,3 +185,29 @@ class StoredIdTests(SynchronousTestCase):
         known.begin("s2", "ann")
         workers.step()
         self.assertEqual([given.session_id for given in store.session_ids.all(0, 10)], ["s2"])
+
+
+class FollowingTests(SynchronousTestCase):
+    """Ids that another relay has given."""
+
+    def test_id_of_another_relay_is_its_subjects(self) -> None:
+        """And stays so for a day from when it was seen last, wherever that was."""
+        known = Known()
+        known.ids.follow(GivenId("s1", "ann", START_US // SECOND_US))
+        self.assertEqual(known.outdated, ["s1"])
+        self.assertTrue(known.owns("ann", "s1"))
+        self.assertFalse(known.owns("bob", "s1"))
+        known.ids.follow(GivenId("s1", "ann", START_US // SECOND_US + 60))
+        known.ids.follow(GivenId("s1", "ann", START_US // SECOND_US + 30))
+        known.later(KEPT_S + 45)
+        self.assertTrue(known.owns("ann", "s1"))
+
+    def test_all_is_taken_from_the_store(self) -> None:
+        """Where it has come from another relay as a whole."""
+        store = memory_store()
+        self.addCleanup(store.close)
+        known = Known(store)
+        store.session_ids.note([GivenId("s1", "ann", START_US // SECOND_US)], [], 0)
+        self.assertFalse(known.owns("ann", "s1"))
+        Deferred.fromCoroutine(known.ids.reload())
+        self.assertTrue(known.owns("ann", "s1"))

@@ -41,7 +41,7 @@ class MakeTokenTests(SynchronousTestCase):
         self.assertNotEqual(make_token(secrets.token_hex), make_token(secrets.token_hex))
 
 
-class TokenTableTests(SynchronousTestCase):
+class _Case(SynchronousTestCase):
     """A table on a clock, and a wall clock that can be set."""
 
     def setUp(self) -> None:
@@ -56,6 +56,10 @@ class TokenTableTests(SynchronousTestCase):
     def now_s(self) -> float:
         """Returns the wall clock's time."""
         return self.clock.seconds() + self.shift_s
+
+
+class TokenTableTests(_Case):
+    """What is valid, and until when."""
 
     def test_valid_token_is_found_and_others_are_told_apart(self) -> None:
         """Expired is not unknown."""
@@ -349,3 +353,55 @@ class TokenTableTests(SynchronousTestCase):
             self.table.revoke([digest_of(str(count))])
         self.assertEqual((self.table._by_subject, self.table._by_guest_address), ({}, {}))
         self.assertLessEqual(len(self.table._expiries), 1001)
+
+
+class FollowingTests(_Case):
+    """A table that takes tokens as the database has them, whichever relay has issued them."""
+
+    def test_token_of_another_relay_is_valid_until_it_is_revoked(self) -> None:
+        """It is no more than once in the table, also where this relay has issued it."""
+        self.table.is_following = True
+        self.table.follow(record("a"), is_revoked=False)
+        self.table.add(record("a"), is_stored=True)
+        self.assertEqual(self.table.of_subject("a"), [digest_of("a")])
+        self.table.follow(record("a"), is_revoked=True)
+        self.assertEqual(self.ends, [("a", EndOfToken.REVOKED, 0)])
+        self.table.add(record("a"), is_stored=True)
+        self.assertRaises(TokenUnknown, self.table.lookup, "a")
+
+    def test_token_ends_as_the_database_says(self) -> None:
+        """Earlier than before, now, or never."""
+        self.table.follow(record("a"), is_revoked=False)
+        self.table.follow(record("a", 1010), is_revoked=False)
+        self.clock.pump([1.0] * 12)
+        self.assertEqual([end[:2] for end in self.ends], [("a", EndOfToken.EXPIRED)])
+        self.table.follow(record("b"), is_revoked=False)
+        self.table.follow(record("b", 1001), is_revoked=False)
+        self.assertRaises(TokenExpired, self.table.lookup, "b")
+        self.table.follow(record("old", 5), is_revoked=False)
+        self.assertRaises(TokenExpired, self.table.lookup, "old")
+
+    def test_refreshed_token_and_its_first_use_are_followed(self) -> None:
+        """The sessions pass to it; who has used it elsewhere does not use it for the first time here."""
+        passed: list[tuple[str, bytes, bytes]] = []
+        used: list[bytes] = []
+        self.table.on_replace(lambda *what: passed.append(what))
+        self.table.on_first_use(lambda digest, _end_s: used.append(digest))
+        self.table.follow(record("a"), is_revoked=False)
+        self.table.follow(successor("b", "a"), is_revoked=False)
+        self.assertEqual(passed, [("a", digest_of("a"), digest_of("b"))])
+        self.table.follow(successor("b", "a")._replace(replaces=None, username="Ann"), is_revoked=False)
+        self.assertEqual(self.table.lookup("b").username, "Ann")
+        self.assertEqual(used, [])
+
+    def test_device_token_is_followed(self) -> None:
+        """It is one for all purposes."""
+        device = record("d", None)._replace(scopes_name=module.OWN_SCOPES)
+        for _ in range(2):
+            self.table.follow_device(device, is_revoked=False)
+        self.assertTrue(self.table.is_device(digest_of("d")))
+        self.table.follow_device(record("e", 5), is_revoked=False)
+        self.assertRaises(TokenExpired, self.table.lookup, "e")
+        self.table.follow_device(device, is_revoked=True)
+        self.assertFalse(self.table.is_device(digest_of("d")))
+        self.assertRaises(TokenUnknown, self.table.lookup, "d")

@@ -937,6 +937,18 @@ class ClusterTests(SynchronousTestCase):
         self.assertEqual(heard(self.client.hear()), [("/kept/a", 3)])
         self.assertEqual(self.recorded(), [ChangeKind.EVENT, ChangeKind.EVENT, ChangeKind.SIGNAL, ChangeKind.WRITE])
 
+    def test_changes_of_accounts_are_told_in_their_place(self) -> None:
+        """The state does not have them."""
+        seen: list[object] = []
+        accounts = Change(no_param("", "", "", START_US), ChangeKind.ACCOUNTS, number=1)
+        self.committer.follow(accounts)
+        self.committer.when_accounts = lambda change: seen.append(
+            (change, self.world.relay.params.get("/a") is not None)
+        )
+        self.committer.follow(Change(Param("/a", value(1), 1, "w", START_US)))
+        self.committer.follow(accounts)
+        self.assertEqual(seen, [(accounts, True)])
+
     def test_a_relay_that_follows_ends_nothing_by_itself(self) -> None:
         """Life times and locks end when the log says so."""
         self.client.send(Set("/a", value(1), ttl=1, lock=True))

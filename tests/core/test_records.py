@@ -124,6 +124,10 @@ LITERALS: tuple[tuple[Change, bytes], ...] = (
         Change(no_param("", "", "", 9), ChangeKind.POSITION, number=7),
         b"\x01\x09\x00\x80" + ABOUT + NOBODY * 4 + NOTHING + b"\x00\x00\x00\x00\x00\x00\x00\x07",
     ),
+    (
+        Change(no_param("", "", "", 9), ChangeKind.ACCOUNTS, number=7),
+        b"\x01\x0a\x00\x80" + ABOUT + NOBODY * 4 + NOTHING + b"\x00\x00\x00\x00\x00\x00\x00\x07",
+    ),
 )
 """One of every kind, as it stands in a log."""
 
@@ -187,7 +191,7 @@ class EncodingTests(SynchronousTestCase):
         """With words that say what is wrong."""
         write = Change(Param("/a", b"\x02\x05", 3, "w", 9))
         good = encode_change(write)
-        event = encode_change(LITERALS[-2][0])
+        event = encode_change(LITERALS[-3][0])
         for data, expected in (
             (b"", "version none"),
             (b"\x02" + good[1:], "version 2"),

@@ -72,7 +72,8 @@ class SubscriptionTests(SynchronousTestCase):
 
     def of(self, subject: str, known: Subscriptions | None = None) -> list[str]:
         """Returns the names of somebody's browsers."""
-        return [each.endpoint.rpartition("/")[2] for each in (known or self.known).of(subject)]
+        found = (self.known if known is None else known).of(subject)
+        return [each.endpoint.rpartition("/")[2] for each in found]
 
     def test_browsers_are_known_after_a_restart(self) -> None:
         """With their keys; one that signs in as somebody else passes to them."""
@@ -269,3 +270,22 @@ class SubscriptionTests(SynchronousTestCase):
         self.add("gone", "g1")
         result_of(self.known.purge())
         self.assertEqual((self.of("ann"), self.of("gone"), len(self.opened())), (["a1"], [], 1))
+
+    def test_browsers_of_other_relays_are_followed(self) -> None:
+        """One by one, or all of the store; a guest's count for the client address."""
+        self.add("ann", "a1")
+        (first,) = self.known.of("ann")
+        other = self.opened()
+        other.follow_end(first.endpoint)
+        self.assertEqual(self.of("ann", other), [])
+        changes: list[int] = []
+        other.changed = lambda: changes.append(len(other))
+        for _ in range(2):
+            other.follow(first, b"home")
+        self.assertEqual((self.of("ann", other), other._by_address[b"home"]), (["a1"], 1))
+        other.follow(first._replace(subject="bob"), None)
+        self.assertEqual((self.of("ann", other), self.of("bob", other)), ([], ["a1"]))
+        self.assertEqual((other._by_address[b"home"], changes), (0, [1, 0, 1]))
+        self.add("eve", "e1")
+        result_of(other.reload())
+        self.assertEqual((self.of("ann", other), self.of("bob", other), self.of("eve", other)), (["a1"], [], ["e1"]))

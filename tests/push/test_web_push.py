@@ -11,6 +11,7 @@ from twisted.trial.unittest import TestCase
 
 from clasp_relay.access.names import name_keys
 from clasp_relay.access.tokens import EndOfToken
+from clasp_relay.push.encryption import make_vapid_key
 from clasp_relay.push.web_push import WebPush
 from clasp_relay.settings import Settings
 from clasp_relay.storage.users_sqlite import SqliteUsers
@@ -104,3 +105,24 @@ class WebPushTests(TestCase):
         self.push.stop()
         await self.say()
         self.assertEqual((self.service.received, dict(self.push.outcomes)), ([], {}))
+
+    async def test_key_of_the_cluster_takes_the_place_of_its_own(self) -> None:
+        """What is sent from then on proves that it comes from there."""
+        await self.subscribe("a")
+        before = self.push.public_key
+        self.push.start()
+        self.addCleanup(self.push.stop)
+        self.push.take_key(make_vapid_key())
+        self.assertNotEqual(self.push.public_key, before)
+        await self.say()
+        self.assertEqual(dict(self.push.outcomes), {"sent": 1})
+        (request,) = self.service.received
+        check_vapid(request.headers["authorization"], self.service.origin, self.push.public_key)
+
+    async def test_all_is_taken_from_the_store(self) -> None:
+        """Where it has come from another relay as a whole: the key and the browsers."""
+        other = self.open()
+        await self.subscribe("a")
+        await other.reload()
+        self.assertEqual(len(other.subscriptions), 1)
+        self.assertEqual(other.public_key, self.push.public_key)

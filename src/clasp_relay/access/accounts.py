@@ -536,6 +536,17 @@ class Accounts:
 
         Deferred.fromCoroutine(write()).addErrback(_tell_lost_write)
 
+    def password_followed(self, user_id: str, username: str) -> None:
+        """Takes note that another relay has changed a user's password; one that was given another name keeps it.
+
+        Args:
+            user_id: the user's.
+            username: what the user is called from now on.
+        """
+        record = self._tokens.find(self._without_token.get(user_id, b""))
+        if record is not None and record.username == username:
+            self._tokens.revoke((self._without_token.pop(user_id),))
+
     async def _change_password(self, old: str, new: str, bearer: str | None, address: str) -> None:
         record = self._issuer.recognise(bearer)
         self._check_signed_in(record.digest)

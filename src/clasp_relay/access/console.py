@@ -238,6 +238,12 @@ class Console:
         """Ends the console tokens of a user."""
         self._end([digest for digest, who in self._by_digest.items() if who.user_id == user_id])
 
+    def password_followed(self, user_id: str, username: str) -> None:
+        """As ``Accounts.password_followed``, for console tokens."""
+        self._end(
+            [digest for digest, who in self._by_digest.items() if (who.user_id, who.username) == (user_id, username)]
+        )
+
     def rename(self, user_id: str, username: str) -> None:
         """Gives the bearer of a user's console tokens another name."""
         for digest, who in self._by_digest.items():

@@ -14,7 +14,7 @@ from clasp_relay.access.workers import Workers
 from clasp_relay.logs import events
 from clasp_relay.storage.devices import DeviceStore, DeviceToken
 
-__all__ = ["DEVICE", "DeviceWatch", "device_record", "make_device", "parse_scopes"]
+__all__ = ["DEVICE", "DeviceWatch", "device_record", "is_sound", "make_device", "parse_scopes"]
 
 DEVICE = "clasp.device."
 """The start of the subject of a device token for which the operator names none; its id follows."""
@@ -127,12 +127,12 @@ class DeviceWatch:
     def _take(self, devices: Sequence[DeviceToken] | None) -> None:
         if devices is None:
             return
-        new, revoked = self._tokens.set_devices(filter(_is_sound, map(device_record, devices)))
+        new, revoked = self._tokens.set_devices(filter(is_sound, map(device_record, devices)))
         if new or revoked:
             events.TOKEN_DEVICES.log(count=len(devices), new=new, revoked=revoked)
 
 
-def _is_sound(record: TokenRecord) -> bool:
+def is_sound(record: TokenRecord) -> bool:
     """Tells whether the scopes in the file can be read; a token whose cannot lets nobody in."""
     try:
         Scopes.parse(record.scopes)

@@ -103,7 +103,7 @@ class Issuer:
 
     def issue(self, pending: PendingToken) -> Issued:
         """Makes a committed token valid."""
-        self._tokens.add(pending.record)
+        self._tokens.add(pending.record, is_stored=True)
         return Issued(pending.token, pending.record.subject, pending.record.username)
 
     def recognise(self, bearer: str | None) -> TokenRecord:

@@ -12,7 +12,14 @@ from clasp_relay.access.tokens import ADMIN_SCOPES, TokenRecord, digest_of, make
 from clasp_relay.errors import StartError
 from clasp_relay.logs import events
 
-__all__ = ["ADMIN_SUBJECT", "admin_record", "read_or_make_admin_token", "read_or_make_key", "read_turn_secret"]
+__all__ = [
+    "ADMIN_SUBJECT",
+    "admin_record",
+    "read_or_make_admin_token",
+    "read_or_make_key",
+    "read_turn_secret",
+    "replace_key",
+]
 
 ADMIN_SUBJECT = "clasp.admin"
 """No user or guest can have this id: it has a dot."""
@@ -81,6 +88,28 @@ def read_or_make_key(users_file: Path, random_bytes: Callable[[int], bytes]) -> 
     if len(key) != KEY_BYTES:
         raise StartError(f"{path}: not a key ({KEY_BYTES} bytes); remove the file to have one made")
     return key
+
+
+def replace_key(users_file: Path, key: bytes) -> None:
+    """Takes another key that client addresses are hashed with; blocks.
+
+    Args:
+        users_file: users.db; see ``read_or_make_key``.
+        key: the new one.
+
+    Raises:
+        StartError: the file cannot be written, or this is no key.
+    """
+    path = users_file.with_name(f"{users_file.name}.key")
+    if len(key) != KEY_BYTES:
+        raise StartError(f"{path}: the cluster has no key of {KEY_BYTES} bytes")
+    made = path.with_name(f"{path.name}.new")
+    made.unlink(missing_ok=True)
+    _make(made, key, "key of address hashes")
+    try:
+        made.replace(path)
+    except OSError as error:
+        raise StartError(f"{path}: the key of address hashes cannot be written: {error.strerror}") from error
 
 
 def read_turn_secret(path: Path) -> str:

@@ -72,6 +72,17 @@ class KnownSessionIds:
         for given in store.all(self._now_s() - KEPT_S, MAX_IDS):
             self._add(given)
 
+    async def reload(self) -> None:
+        """Takes from the store what is known there, beside what is known here.
+
+        Raises:
+            Refusal: the store cannot be asked now.
+        """
+        assert self._store is not None, "used before it was opened"
+        assert self._calls is not None, "used before it was opened"
+        for given in await self._calls.run(self._store.all, self._now_s() - KEPT_S, MAX_IDS):
+            self.follow(given)
+
     def began(self, session: Session) -> None:
         """Notes whose a session is that is live now."""
         self._note(session)
@@ -98,6 +109,13 @@ class KnownSessionIds:
                 break
             self._forget(given)
         self._save()
+
+    def follow(self, given: GivenId) -> None:
+        """Takes an id as the store has it, whichever relay it was given by."""
+        known = self._given.get(given.session_id)
+        if known is None or known.seen_s < given.seen_s:
+            self._add(given)
+            self._outdated(given.session_id)
 
     def close(self) -> None:
         """Stores what is not stored yet; it calls the store on this thread, so when its own has stopped."""

@@ -169,6 +169,8 @@ class TokenTable:
         self._end_listeners: list[Callable[[TokenRecord, EndOfToken], None]] = []
         self._replace_listeners: list[Callable[[str, bytes, bytes], None]] = []
         self._use_listeners: list[Callable[[bytes, int], None]] = []
+        self.is_following = False
+        """Whether the table takes what the database has from its rows (``follow``), as in a cluster."""
         self._timer: IDelayedCall | None = None
         self._running = False
 
@@ -225,14 +227,61 @@ class TokenTable:
         """Tells whether one more token may be issued."""
         return len(self._valid) < self._max_tokens * (MAX_GUEST_TOKENS_SHARE if guest else 1)
 
-    def add(self, record: TokenRecord) -> None:
-        """Makes a token valid that is committed, or kept in a file of its own."""
+    def add(self, record: TokenRecord, *, is_stored: bool = False) -> None:
+        """Makes a token valid that is committed, or kept in a file of its own.
+
+        Args:
+            record: the token.
+            is_stored: whether the database has it; where the table follows that, it has it, too.
+        """
         self._check_clock()
         if record.expires_s is not None and self._now_s() < self._clock_set_from_s:
             if not self._undated:
                 self._offset_s = self._now_s() - self._clock.seconds()
             self._undated.add(record.digest)
-        self._add(record)
+        if not (is_stored and self.is_following):
+            self._add(record)
+
+    def follow(self, record: TokenRecord, *, is_revoked: bool) -> None:
+        """Takes a token as the database has it from now on, whichever relay has asked for that.
+
+        Args:
+            record: the token.
+            is_revoked: whether it is revoked.
+        """
+        digest = record.digest
+        if is_revoked:
+            self.revoke((digest,))
+            return
+        known = self._valid.get(digest)
+        if _is_expired(record, self._now_s()):
+            if known is None:
+                self._remember_expired(digest)
+            else:
+                self.end((digest,))
+            return
+        if known is None:
+            self._add(record)
+            return
+        if record.replaces is None:
+            self._replaced.pop(digest, None)
+        self._valid[digest] = record
+        if record.expires_s is not None and record.expires_s != known.expires_s:
+            heapq.heappush(self._expiries, (record.expires_s, digest))
+            self._set_timer()
+
+    def follow_device(self, record: TokenRecord, *, is_revoked: bool) -> None:
+        """Takes a device token as the database has it from now on; as ``set_devices`` for one."""
+        digest = record.digest
+        if is_revoked:
+            self._devices.discard(digest)
+            self.revoke((digest,))
+        elif digest not in self._devices:
+            self._devices.add(digest)
+            if _is_expired(record, self._now_s()):
+                self._remember_expired(digest)
+            else:
+                self._add(record)
 
     def set_devices(self, records: Iterable[TokenRecord]) -> tuple[int, int]:
         """Makes device tokens valid, and ends those that are no longer among them.

@@ -100,6 +100,8 @@ class Committer:
         """Whether signals are recorded in the place of being told: the log brings them to whoever tells them."""
         self.when_read: Callable[[str], None] = self._renew
         """Is called with an address whose param a GET has shown."""
+        self.when_accounts: Callable[[Change], None] = _ignore
+        """Is called with a change of accounts, in its place among those that ``follow`` applies."""
         self.too_slow: Callable[[Session], None] = _ignore
         """Ends a session for which too many answers wait behind a REPLAY; set by the relay."""
         self.gestures = Gestures(clock, self._tell_signal)
@@ -281,6 +283,8 @@ class Committer:
                 self._tell_signal(self._sessions.get(change.param.writer), message)
         elif kind is ChangeKind.LOCK_RELEASE:
             self._params.apply(change)
+        elif kind is ChangeKind.ACCOUNTS:
+            self.when_accounts(change)
         else:
             self.restore(change)
 
@@ -523,8 +527,8 @@ def _lock_release(about: Param, address: str, holder: str) -> Change:
     return Change(about._replace(address=address, writer=holder), ChangeKind.LOCK_RELEASE)
 
 
-def _ignore(_session: Session) -> None:
-    """Nobody is ended."""
+def _ignore(_what: object) -> None:
+    """Nothing comes of it."""
 
 
 def _signal_of(change: Change) -> Publish:

@@ -125,6 +125,10 @@ class ChangeKind(IntEnum):
     POSITION = 9
     """How far a cluster's log is in the journal: ``number`` names the last batch, ``param.value`` has its digest."""
 
+    ACCOUNTS = 10
+    """Rows of users.db have changed, in a cluster: ``number`` counts these changes, ``param.value`` is a list of bytes
+    that are the pieces of one record."""
+
 
 class Change(NamedTuple):
     """One alteration of what the relay keeps.

@@ -105,7 +105,8 @@ class Sender:
     ) -> None:
         self._reactor = reactor
         self._agent = agent
-        self._vapid = vapid
+        self.vapid = vapid
+        """Proves who sends."""
         self._workers = workers
         self._gone = gone
         self._lane_of = lane_of
@@ -248,7 +249,7 @@ class Sender:
             "",
             _always,
             lambda: (
-                self._vapid.authorization(origin),
+                self.vapid.authorization(origin),
                 encrypt(notice.payload, subscription.p256dh, subscription.auth),
             ),
         )

@@ -73,6 +73,32 @@ class Subscriptions:
         for subscription in store.all():
             self._note(subscription, guests.get(subscription.subject))
 
+    async def reload(self) -> None:
+        """Takes all from the store, in the place of nothing.
+
+        Raises:
+            Refusal: the store cannot be asked now.
+        """
+        store, calls = self._opened()
+        guests = await calls.run(store.guests)
+        for subscription in await calls.run(store.all):
+            self.follow(subscription, guests.get(subscription.subject))
+
+    def follow(self, subscription: Subscription, guest_address: bytes | None) -> None:
+        """Takes a browser as the store has it, whichever relay was told of it.
+
+        Args:
+            subscription: the browser.
+            guest_address: a keyed hash of the guest's client address; None for a user.
+        """
+        if self._by_endpoint.get(subscription.endpoint) != subscription:
+            self._forget(subscription.endpoint)
+            self._note(subscription, guest_address)
+
+    def follow_end(self, endpoint: str) -> None:
+        """Takes note that the store has a browser no more."""
+        self._forget(endpoint)
+
     def has_any(self, subject: str) -> bool:
         """Tells whether a subject has a browser that wants to be told."""
         return subject in self._of

@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from clasp_relay.access.refusals import Busy
+from clasp_relay.access.store_calls import StoreCalls
 from clasp_relay.access.tokens import EndOfToken, TokenRecord
 from clasp_relay.access.workers import ThreadWorkers, Workers
 from clasp_relay.core.relay import Relay
@@ -59,6 +60,8 @@ class WebPush:
         self._notices = ChatNotices(relay, identity, self.subscriptions, may_enter, self._send)
         self._vapid: Vapid | None = None
         self._sender: Sender | None = None
+        self._store: PushStore | None = None
+        self._calls: StoreCalls | None = None
         self._is_started = False
 
     @property
@@ -84,11 +87,30 @@ class WebPush:
             store: where they are kept.
             sql: the thread that the store is called on from then on.
         """
-        self._vapid = Vapid(store.key(make_vapid_key), self._contact, time.time)
-        self._sender = Sender(
-            self._reactor, self._agent, self._vapid, self._workers, self._gone, self.subscriptions.lane_of
-        )
+        self.take_key(store.key(make_vapid_key))
+        self._store, self._calls = store, StoreCalls(sql)
         self.subscriptions.open(store, sql)
+
+    async def reload(self) -> None:
+        """Takes keys and subscriptions from the store, as they are there now.
+
+        Raises:
+            Refusal: the store cannot be asked now.
+        """
+        assert self._calls is not None, "used before it was opened"
+        assert self._store is not None, "used before it was opened"
+        self.take_key(await self._calls.run(self._store.key, make_vapid_key))
+        await self.subscriptions.reload()
+
+    def take_key(self, private_key: bytes) -> None:
+        """Takes the key by which push services know this relay."""
+        self._vapid = Vapid(private_key, self._contact, time.time)
+        if self._sender is None:
+            self._sender = Sender(
+                self._reactor, self._agent, self._vapid, self._workers, self._gone, self.subscriptions.lane_of
+            )
+        else:
+            self._sender.vapid = self._vapid
 
     def start(self) -> None:
         """Begins to tell; the state must be loaded."""

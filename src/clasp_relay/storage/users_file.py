@@ -20,7 +20,7 @@ from clasp_relay.storage.users import NameKeys, StoreBusy
 
 __all__ = ["SCHEMA_VERSION", "UsersConnection", "open_users_file", "open_users_in_memory"]
 
-SCHEMA_VERSION = 9
+SCHEMA_VERSION = 10
 """The number of the last ``schema/users-N.sql``."""
 
 _PRIVATE = 0o600
@@ -31,12 +31,16 @@ BUSY_TIMEOUT_S = 2.0
 
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
+_OF_TRANSACTIONS = ("BEGIN IMMEDIATE", "COMMIT", "ROLLBACK")
+
 
 class UsersConnection(sqlite3.Connection):
     """A connection that raises ``StoreBusy`` when another process holds the file."""
 
     name = ""
     """The path of the file."""
+    is_attempting = False
+    """Whether the calls that are made are taken back; what they say about transactions has no effect then."""
     _is_held = False
 
     def execute(self, *args: Any) -> sqlite3.Cursor:
@@ -45,6 +49,8 @@ class UsersConnection(sqlite3.Connection):
         Raises:
             StoreBusy: another process holds the file.
         """
+        if self.is_attempting and args[0] in _OF_TRANSACTIONS:
+            return super().execute("SELECT 0")
         try:
             cursor = super().execute(*args)
         except sqlite3.OperationalError as error:

@@ -38,6 +38,7 @@ from clasp_relay.storage.users import (
     UserChanged,
 )
 from clasp_relay.storage.users_file import open_users_file, open_users_in_memory
+from clasp_relay.storage.users_rows import RowStore
 
 __all__ = ["SqliteUsers"]
 
@@ -80,6 +81,8 @@ class SqliteUsers:
         self.administration = AdminStore(self._db, self.audit)
         """What administrators decide."""
         self.push = PushStore(self._db)
+        self.rows = RowStore(self._db)
+        """All of it as rows, for a relay of a cluster."""
         self._db.execute("PRAGMA temp_store = MEMORY")
         self._db.execute("CREATE TEMP TABLE spared_tokens (digest BLOB PRIMARY KEY) WITHOUT ROWID")
 
@@ -316,6 +319,15 @@ class SqliteUsers:
                 (now_s - ADDRESS_KEPT_S, limit),
             )
             return [KnownAddress(*row) for row in rows][::-1]
+
+    def folded_names(self, user_ids: Sequence[str]) -> dict[str, str]:
+        """Returns the names of users irrespective of case, by id."""
+        places = ", ".join("?" * len(user_ids))
+        rows = self._db.execute(
+            f"SELECT user_id, folded_name FROM user_facts WHERE user_id IN ({places})",  # noqa: S608 - placeholders
+            user_ids,
+        )
+        return dict(rows.fetchall())
 
     def last_issued(self, subjects: Sequence[str], *, is_first: bool) -> dict[str, int | None]:
         """As :meth:`UserStore.last_issued`."""

@@ -46,6 +46,15 @@ class JournalFileTests(SynchronousTestCase):
         self.addCleanup(file.close)
         return file
 
+    def test_changes_of_accounts_are_found_from_the_end(self) -> None:
+        """Behind one of that number, in order."""
+        accounts = [Change(no_param("", "", "", TIME_US), ChangeKind.ACCOUNTS, number=number) for number in (3, 4, 5)]
+        rows = [accounts[0], write_of(1), accounts[1], accounts[2], write_of(2)]
+        self.file.write([Entry(seq, change) for seq, change in enumerate(rows, 1)])
+        self.assertEqual(self.file.accounts_behind(0), accounts)
+        self.assertEqual(self.file.accounts_behind(4), accounts[2:])
+        self.assertEqual(self.file.accounts_behind(5), [])
+
     def rows(self, query: str) -> list[tuple[object, ...]]:
         """Asks the file through a connection that only reads."""
         with closing(sqlite3.connect(f"file:{self.path}?mode=ro", uri=True)) as reader:

@@ -299,6 +299,21 @@ class JournalFile:
                 return Recorded(seq, change)
         return None
 
+    def accounts_behind(self, number: int) -> list[Change]:
+        """Returns the changes of accounts behind one of that number, as far as they are in the file, in order.
+
+        Raises:
+            DamagedRowError: one cannot be read.
+        """
+        found: list[Change] = []
+        query = "SELECT seq, body FROM entries WHERE kind = ? ORDER BY seq DESC"
+        for seq, body in self._db.execute(query, (int(ChangeKind.ACCOUNTS),)):
+            change = decode_body(seq, body)
+            if change.number <= number:
+                break
+            found.append(change)
+        return found[::-1]
+
     def tail(self, seq: int, last_seq: int) -> list[Change] | None:
         """Returns the changes from a row on, that one included, up to another; None where some are gone.
 
@@ -435,6 +450,7 @@ RECORDED_KINDS = frozenset(
         ChangeKind.DUE,
         ChangeKind.EVENT,
         ChangeKind.POSITION,
+        ChangeKind.ACCOUNTS,
     }
 )
 """What is recorded. Locks end with their session, and no session outlives the process."""

@@ -204,6 +204,11 @@ class JournalLog:
         self._position_seq = None if found is None else found.seq
         return found
 
+    def accounts_behind(self, number: int) -> list[Change]:
+        """Returns the changes of accounts behind one of that number; to be asked before the first append."""
+        assert self._file is not None, "asked a closed journal"
+        return self._file.accounts_behind(number)
+
     def restart_at(self, seq: int) -> None:
         """Has a journal without rows go on behind a row of others, whose state the relay has taken over."""
         assert not self.appended_seq, "a journal that has rows of its own"

@@ -22,7 +22,7 @@ LOOKED_AFTER = 1_000
 """How many rows are read between two looks at how many changes wait to be applied."""
 
 _WRITE, _RENEWAL = int(ChangeKind.WRITE), int(ChangeKind.RENEWAL)
-_MEANINGLESS = frozenset({int(ChangeKind.EVENT), int(ChangeKind.POSITION)})
+_MEANINGLESS = frozenset({int(ChangeKind.EVENT), int(ChangeKind.POSITION), int(ChangeKind.ACCOUNTS)})
 """What alters no state."""
 
 

@@ -1,0 +1,329 @@
+"""Which calls of the stores a relay asks of the one that decides, and how calls and their outcomes are encoded.
+
+The table names all that can be asked; nothing else is ever called. What arguments and results are is taken from the
+methods' annotations: numbers, texts, bytes, named tuples and dataclasses of them, sequences and maps. What does not
+fit is refused before anything is called.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from functools import cache
+from inspect import signature
+from types import NoneType, UnionType
+from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
+
+import msgpack
+
+from clasp_relay.errors import ClaspError, DecodeError
+from clasp_relay.storage import users
+from clasp_relay.storage.administration import AdminStore
+from clasp_relay.storage.audit import AuditStore
+from clasp_relay.storage.hooks import HookStore
+from clasp_relay.storage.push_subscriptions import PushStore
+from clasp_relay.storage.session_ids import SessionIdStore
+from clasp_relay.storage.users import StoreBusy, StoreRefusal
+from clasp_relay.storage.users_rows import OtherAccounts, RowStore
+from clasp_relay.storage.users_sqlite import SqliteUsers
+
+__all__ = [
+    "ASKED",
+    "CAUGHT",
+    "LOOK_UPS",
+    "REFUSALS",
+    "Failed",
+    "Method",
+    "Methods",
+    "decode_outcome",
+    "encode_outcome",
+    "method_of",
+    "pack",
+    "unpack",
+]
+
+ASKED: Mapping[str, tuple[type[Any], tuple[str, ...]]] = {
+    "users": (
+        SqliteUsers,
+        (
+            "add_user",
+            "add_guest_token",
+            "add_user_token",
+            "add_refreshed_token",
+            "end_replaced",
+            "end",
+            "redate",
+            "revoke",
+            "change_password",
+            "replace_hash",
+            "purge",
+            "add_invite",
+            "revoke_invite",
+        ),
+    ),
+    "administration": (
+        AdminStore,
+        (
+            "grant",
+            "withdraw",
+            "disable",
+            "enable",
+            "rename",
+            "delete",
+            "deleted",
+            "add_reset",
+            "use_reset",
+            "choose",
+        ),
+    ),
+    "audit": (AuditStore, ("add", "trim")),
+    "push": (PushStore, ("add", "remove")),
+    "session_ids": (SessionIdStore, ("note",)),
+    "rows": (RowStore, ("put", "put_base")),
+}
+"""The methods that write, by the part of the store that has them."""
+
+LOOK_UPS: Mapping[str, tuple[type[Any], tuple[str, ...]]] = {
+    "users": (SqliteUsers, ("find_user", "user", "find_token", "check_invite")),
+    "administration": (AdminStore, ("person", "reset_of")),
+    "hooks": (HookStore, ("find",)),
+}
+"""The methods that look for one thing: what is not found here may be on its way."""
+
+REFUSALS: Mapping[str, type[StoreRefusal]] = {
+    kind.__name__: kind
+    for kind in (*vars(users).values(), OtherAccounts)
+    if isinstance(kind, type) and issubclass(kind, StoreRefusal) and kind not in (StoreRefusal, StoreBusy)
+}
+"""What a method may refuse with, by name."""
+
+MAX_DEPTH = 8
+
+
+class Failed(ClaspError):
+    """A call could not be made: a fault of the relay that asked, or of the one that decides."""
+
+
+CAUGHT: tuple[type[Exception], ...] = (*REFUSALS.values(), Failed, sqlite3.IntegrityError)
+"""What a call raises that changes nothing; whatever else it raises ends the attempt of all calls with it."""
+
+
+class Method(NamedTuple):
+    """A method that is asked of the decider."""
+
+    function: Callable[..., Any]
+    parameters: Mapping[str, Any]
+    """What each is, in order, without ``self``."""
+    result: Any
+
+    def encode_arguments(self, args: Sequence[object], kwargs: Mapping[str, object]) -> bytes:
+        """Encodes the arguments of a call."""
+        bound = signature(self.function).bind(None, *args, **kwargs)
+        bound.apply_defaults()
+        data: bytes = msgpack.packb([pack(bound.arguments[name]) for name in self.parameters])
+        return data
+
+    def decode_arguments(self, data: bytes) -> dict[str, Any]:
+        """Decodes the arguments of a call.
+
+        Raises:
+            DecodeError: they are not what the method takes.
+        """
+        values = _unpacked(data)
+        if not isinstance(values, tuple) or len(values) != len(self.parameters):
+            raise DecodeError("a call has other arguments than its method")
+        hints = self.parameters.items()
+        return {name: unpack(hint, value) for (name, hint), value in zip(hints, values, strict=True)}
+
+
+class Methods:
+    """The methods of one store that are asked of the decider.
+
+    Args:
+        store: the store of this relay.
+    """
+
+    def __init__(self, store: SqliteUsers) -> None:
+        parts: dict[str, Any] = {"users": store} | {
+            name: getattr(store, name) for name in (*ASKED, *LOOK_UPS) if name != "users"
+        }
+        self._parts = parts
+        self._by_function = {
+            (id(parts[part]), name): f"{part}.{name}" for part, (_, names) in ASKED.items() for name in names
+        }
+        self._look_ups = {(id(parts[part]), name) for part, (_, names) in LOOK_UPS.items() for name in names}
+
+    def name_of(self, work: Callable[..., object]) -> str | None:
+        """Returns the name by which a method is asked; None for one that is called here."""
+        return self._by_function.get(_key(work))
+
+    def looks_up(self, work: Callable[..., object]) -> bool:
+        """Tells whether a method looks for one thing."""
+        return _key(work) in self._look_ups
+
+    def call(self, name: str, data: bytes) -> Callable[[], object]:
+        """Returns a call, not made yet.
+
+        Raises:
+            DecodeError: there is no such method, or the arguments are not what it takes.
+        """
+        method = method_of(name)
+        arguments = method.decode_arguments(data)
+        part, _, function = name.partition(".")
+        bound = getattr(self._parts[part], function)
+        positional = {key: value for key, value in arguments.items() if key not in _keyword_only(method.function)}
+        rest = {key: value for key, value in arguments.items() if key not in positional}
+        return lambda: bound(*positional.values(), **rest)
+
+
+def _key(work: Callable[..., object]) -> tuple[int, str]:
+    return id(getattr(work, "__self__", None)), getattr(work, "__name__", "")
+
+
+@cache
+def _keyword_only(function: Callable[..., object]) -> frozenset[str]:
+    return frozenset(each.name for each in signature(function).parameters.values() if each.kind is each.KEYWORD_ONLY)
+
+
+@cache
+def method_of(name: str) -> Method:
+    """Returns a method that may be asked.
+
+    Args:
+        name: the part of the store and the method, with a dot between them.
+
+    Raises:
+        DecodeError: nobody may ask that.
+    """
+    part, _, method = name.partition(".")
+    kind, methods = ASKED.get(part, (NoneType, ()))
+    if method not in methods:
+        raise DecodeError(f"a call of {name!r}, which this relay does not take")
+    function = getattr(kind, method)
+    hints = get_type_hints(function)
+    result = hints.pop("return")
+    return Method(function, hints, NoneType if kind is RowStore else result)
+
+
+# Values
+
+
+def pack(value: object) -> object:
+    """Returns a value as MessagePack takes it."""
+    if value is None or isinstance(value, bool | int | float | str | bytes):
+        return value
+    if isinstance(value, tuple | list):
+        return [pack(each) for each in value]
+    if isinstance(value, Mapping):
+        return {key: pack(each) for key, each in value.items()}
+    if is_dataclass(value):
+        return [pack(getattr(value, field.name)) for field in fields(value)]
+    raise TypeError(f"a call has a value of the type {type(value).__name__}")
+
+
+def unpack(hint: Any, value: Any, depth: int = 0) -> Any:
+    """Returns what was packed, if it is what it has to be.
+
+    Args:
+        hint: what it has to be.
+        value: as MessagePack gives it: sequences are tuples.
+        depth: how deep it is in others.
+
+    Raises:
+        DecodeError: it is something else.
+    """
+    if depth > MAX_DEPTH:
+        raise DecodeError("a value of a call is nested too deep")
+    if hint is Any:
+        return value
+    origin, args = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        if value is None and NoneType in args:
+            return None
+        others = [each for each in args if each is not NoneType]
+        return unpack(others[0] if len(others) == 1 else _one_of(others, value), value, depth + 1)
+    if origin in (list, Sequence) or (origin is tuple and args[-1] is Ellipsis):
+        found = [unpack(args[0], each, depth + 1) for each in _checked(value, tuple)]
+        return tuple(found) if origin is tuple else found
+    if origin in (dict, Mapping):
+        return {
+            unpack(args[0], key, depth + 1): unpack(args[1], each, depth + 1)
+            for key, each in _checked(value, dict).items()
+        }
+    kinds = _fields_of(hint)
+    if kinds is not None:
+        found = list(_checked(value, tuple))
+        if len(found) != len(kinds):
+            raise DecodeError(f"a {hint.__name__} of a call has {len(found)} fields, not {len(kinds)}")
+        return hint(*(unpack(kind, each, depth + 1) for kind, each in zip(kinds, found, strict=True)))
+    if hint is bool and type(value) is int and value in (0, 1):
+        return value == 1  # SQLite has no other truth
+    return _checked(value, hint)
+
+
+def _one_of(kinds: Sequence[type[Any]], value: Any) -> type[Any]:
+    if type(value) not in kinds:
+        raise DecodeError(f"a value of a call is a {type(value).__name__}")
+    return type(value)
+
+
+def _checked(value: Any, kind: type[Any]) -> Any:
+    if type(value) is not kind:
+        raise DecodeError(f"a value of a call is a {type(value).__name__}, not a {kind.__name__}")
+    return value
+
+
+@cache
+def _fields_of(hint: type[Any]) -> tuple[Any, ...] | None:
+    """Returns what the fields of a named tuple or dataclass are; None for another type."""
+    if is_dataclass(hint):
+        names = [field.name for field in fields(hint)]
+    elif isinstance(hint, type) and issubclass(hint, tuple) and hasattr(hint, "_fields"):
+        names = list(hint._fields)
+    else:
+        return None
+    hints = get_type_hints(hint)
+    return tuple(hints[name] for name in names)
+
+
+def _unpacked(data: bytes) -> Any:
+    try:
+        return msgpack.unpackb(data, use_list=False, strict_map_key=False)
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        raise DecodeError(f"a call that cannot be read: {error}") from None
+
+
+# Outcomes
+
+_RETURNED, _REFUSED, _FAILED = range(3)
+
+
+def encode_outcome(result: object, *, is_refused: bool) -> bytes:
+    """Encodes what a call has returned, or with what it has refused."""
+    if not is_refused:
+        data: bytes = msgpack.packb((_RETURNED, pack(result)))
+    elif isinstance(result, StoreRefusal):
+        data = msgpack.packb((_REFUSED, type(result).__name__))
+    else:
+        data = msgpack.packb((_FAILED, str(result)))
+    return data
+
+
+def decode_outcome(name: str, data: bytes) -> Any:
+    """Returns what a call has returned.
+
+    Raises:
+        StoreRefusal: it has refused.
+        Failed: it could not be made.
+        DecodeError: this is no outcome of that method.
+    """
+    found = _unpacked(data)
+    if not isinstance(found, tuple) or len(found) != 2:
+        raise DecodeError("an outcome of a call that cannot be read")
+    kind, value = found
+    if kind == _REFUSED and value in REFUSALS:
+        raise REFUSALS[value]
+    if kind != _RETURNED:
+        raise Failed(str(value))
+    return unpack(method_of(name).result, value)

@@ -1,0 +1,485 @@
+"""The accounts of a cluster: ``users.db`` of every relay has what the log says, in the log's order.
+
+A call that writes is asked of the relay that decides, like what sessions ask: numbered, kept until the log says that it
+is done, and sent again where another relay decides. The decider attempts it on its own file and takes it back; what it
+would have led to is a record of the log, together with the outcome. Every relay, the decider too, writes the rows that
+it reads there, and the one that asked answers its client then. So no file ever has what the log does not have, and
+nothing is lost or done twice.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
+
+import msgpack
+from twisted.internet.defer import Deferred, fail, maybeDeferred
+from twisted.python.failure import Failure
+
+from clasp_relay.cluster.account_asking import (
+    NOT_DONE,
+    AccountCalls,
+    CallPacket,
+    LookingBehind,
+    decode_packet,
+    encode_packet,
+)
+from clasp_relay.cluster.account_calls import Methods, method_of
+from clasp_relay.cluster.account_deciding import AccountDecider
+from clasp_relay.cluster.account_records import Record, record_of
+from clasp_relay.cluster.deciding import BatchLog
+from clasp_relay.cluster.following import NOT_READY, Following
+from clasp_relay.core.ports import Timer
+from clasp_relay.core.records import Change
+from clasp_relay.errors import ClaspError, DecodeError, StartError, cause_text
+from clasp_relay.logs import events
+from clasp_relay.storage.users import StoreBusy, StoreRefusal
+from clasp_relay.storage.users_rows import OtherAccounts, Outside, Row
+from clasp_relay.storage.users_sqlite import SqliteUsers
+
+__all__ = ["Memory", "SharedAccounts", "Workers"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+TICK_S = 0.25
+"""How often it is looked what waits for too long, and what commands have changed: within a second it is in force."""
+
+AGAIN_S = 0.2
+"""How long rows wait while another process holds the file."""
+
+NOTES_AT_ONCE = 400
+"""How many changed rows one call has."""
+
+WRITTEN_AT_ONCE = 64
+"""How many records one transaction writes."""
+
+
+class Workers(Protocol):
+    """Runs blocking work elsewhere; ``access.workers.Workers``."""
+
+    def run(
+        self, lane: str, admit: Callable[[], None], work: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> Deferred[T]:
+        """Runs a function."""
+
+
+class Memory(Protocol):
+    """What the relay has in memory of its accounts."""
+
+    def follow(self, rows: Sequence[Row]) -> None:
+        """Takes rows as they are from now on, in the log's order."""
+
+    def written(self, rows: Sequence[Row]) -> None:
+        """Is told that rows are in the file."""
+
+    def reload(self) -> Deferred[None]:
+        """Takes all from the file, in the place of nothing."""
+
+    @property
+    def key(self) -> bytes:
+        """The key that client addresses are hashed with."""
+
+    def take_key(self, key: bytes) -> None:
+        """Takes the key of the other relays."""
+
+
+class _Read(NamedTuple):
+    """A record of the log that is not written yet."""
+
+    record: Record
+    digest: bytes
+
+
+class SharedAccounts:
+    """See the module. Implements ``access.workers.Workers`` for those who call the stores.
+
+    Args:
+        following: the relay's part that follows the log.
+        monotonic_s: seconds.
+        call_later: the event loop's.
+        publish: sends a message to all relays, under a subject.
+        busy: makes what a call fails with that was not or may not have been done, from a sentence.
+        when_fatal: told, in one line, why the relay cannot go on.
+    """
+
+    def __init__(
+        self,
+        following: Following,
+        monotonic_s: Callable[[], float],
+        call_later: Callable[[float, Callable[[], None]], Timer],
+        publish: Callable[[str, bytes], None],
+        busy: Callable[[str], Exception],
+        when_fatal: Callable[[str], None],
+    ) -> None:
+        self._following = following
+        self._monotonic_s = monotonic_s
+        self._call_later = call_later
+        self._publish = publish
+        self._busy = busy
+        self._busy_kind = type(busy(NOT_DONE))
+        self._when_fatal = when_fatal
+        self._calls = AccountCalls(following, monotonic_s, call_later, self._send, busy)
+        self._behind = LookingBehind(following, monotonic_s, self._ask_head, busy)
+        self._decider: AccountDecider | None = None
+        self._number = 0
+        """The last record of the log that was read here."""
+        self._digest = b""
+        self._written = 0
+        """The last one that is in the file."""
+        self._unwritten: deque[_Read] = deque()
+        self._timer: Timer | None = None
+        self._retry: Timer | None = None
+        self._is_writing = self._is_telling = self._is_over = self._has_key = False
+        self.has_base = False
+        """Whether the file has accounts from before the cluster that the cluster does not have yet."""
+
+    # Life
+
+    def open(self, store: SqliteUsers, sql: Workers, memory: Memory) -> None:
+        """Begins to have the file's changes noted; it calls the store on this thread, so before the event loop runs.
+
+        Args:
+            store: the file.
+            sql: the thread that the store is called on from then on.
+            memory: what follows the rows.
+        """
+        self._store, self._sql, self._memory = store, sql, memory
+        self._methods = Methods(store)
+        position = store.rows.begin()
+        self._number = self._written = position.number
+        self._digest = position.digest
+        self.has_base = position.has_base and not position.number
+
+    def catch_up(self, changes: Sequence[Change]) -> None:
+        """Writes what the journal has beyond the file, before the event loop runs.
+
+        Args:
+            changes: the records behind ``number``, in order.
+
+        Raises:
+            StartError: the two do not belong together.
+        """
+        for change in changes:
+            try:
+                read = self._next(change)
+            except ClaspError as error:
+                raise StartError(
+                    f"the journal does not go on where users.db is ({error}): start with an empty data-dir"
+                ) from None
+            if read is not None:
+                self._write_one(read)
+                self._written = read.record.number
+                self._memory.follow(read.record.rows)
+                self._memory.written(read.record.rows)
+
+    def start(self, link: str) -> None:
+        """Begins to ask and to answer.
+
+        Args:
+            link: names this run of the relay.
+        """
+        self._calls.link = link
+        self._tick()
+
+    def stop(self) -> None:
+        """Ends it: what was asked and is not done fails, and nothing is written any more."""
+        self._is_over = True
+        timers, self._timer, self._retry = (self._timer, self._retry), None, None
+        for timer in timers:
+            if timer is not None:
+                timer.cancel()
+        self._calls.stop()
+        self._behind.stop()
+
+    @property
+    def number(self) -> int:
+        """The last record of the log that was read here."""
+        return self._number
+
+    @property
+    def is_decider(self) -> bool:
+        """Whether this relay decides."""
+        return self._decider is not None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether calls are answered well here."""
+        return not self.has_base and (self._has_key or self.is_decider)
+
+    # Calls
+
+    def run(
+        self, lane: str, admit: Callable[[], None], work: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> Deferred[T]:
+        """Calls a method of the store, here or at the decider; see ``Workers.run``."""
+        name = self._methods.name_of(work)
+        if name is None:
+            done = self._sql.run(lane, admit, work, *args, **kwargs)
+            if not self._methods.looks_up(work):
+                return done
+            return done.addBoth(lambda found: self._found(found, lane, work, *args, **kwargs))
+        if self.has_base:
+            return fail(self._busy(NOT_DONE))
+        arguments = method_of(name).encode_arguments(args, kwargs)
+        return maybeDeferred(admit).addCallback(lambda _: self._calls.ask(name, arguments))
+
+    def _found(
+        self, found: T | Failure, lane: str, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T | Failure | Deferred[T]:
+        """Looks again for what was not found, once all is here that somebody may have been told of."""
+        if isinstance(found, Failure):
+            if found.check(StoreBusy) is not None or found.check(StoreRefusal) is None:
+                return found
+        elif found is not None:
+            return found
+        return self.catch_up_with_decider().addCallback(lambda _: self._sql.run(lane, _nothing, work, *args, **kwargs))
+
+    def catch_up_with_decider(self) -> Deferred[None]:
+        """Returns a Deferred that fires when all is here that anybody may have been told of."""
+        return self._behind.ask()
+
+    def _send(self, packet: CallPacket) -> None:
+        if self._decider is None:
+            self._publish("accounts.ask", encode_packet(packet))
+        else:
+            self._take(packet)
+
+    def heard_calls(self, payload: bytes) -> None:
+        """Takes what another relay asks."""
+        if self._decider is None:
+            return
+        try:
+            packet = decode_packet(payload)
+        except DecodeError as error:
+            events.CLUSTER_MESSAGE_BAD.log(error=error.message)
+            return
+        self._take(packet)
+
+    def _take(self, packet: CallPacket) -> None:
+        if self._decider is not None:
+            self._decider.receive(packet)
+            self._decide()
+
+    def heard_resend(self, payload: bytes) -> None:
+        """Sends all again that is not done, since the decider lacks some."""
+        if payload.decode("utf-8", "replace") == self._calls.link:
+            self._calls.resend()
+
+    # How far the log is
+
+    def _ask_head(self, number: int) -> None:
+        self._publish("accounts.where", msgpack.packb((self._calls.link, number)))
+
+    def heard_where(self, payload: bytes) -> None:
+        """Tells another relay how far the log is."""
+        found = _fields(payload, str, int)
+        if found is not None and self._decider is not None:
+            self._publish("accounts.here", msgpack.packb((*found, self._number, self._memory.key)))
+
+    def heard_here(self, payload: bytes) -> None:
+        """Takes the decider's answer."""
+        found = _fields(payload, str, int, int, bytes)
+        if found is None or found[0] != self._calls.link:
+            return
+        _, number, record, key = found
+        if not self._has_key:
+            self._has_key = True
+            if key != self._memory.key:
+                self._memory.take_key(key)
+        self._behind.answered(number, record, self._written)
+
+    # The log
+
+    def follow(self, change: Change) -> None:
+        """Takes the next record of the log: memory has it at once, the file a moment later."""
+        if self._is_over:
+            return
+        try:
+            read = self._next(change)
+        except ClaspError as error:
+            self._fatal(f"the log of the cluster does not go on where users.db is ({error})")
+            return
+        if read is None:
+            return
+        if self.has_base and read.record.number == 1 and not self._calls.is_in(read.record):
+            self._fatal_base()
+            return
+        self._memory.follow(read.record.rows)
+        self._unwritten.append(read)
+        self._write()
+
+    def _next(self, change: Change) -> _Read | None:
+        """Returns a record if it is the next one; None if it is here.
+
+        Raises:
+            ClaspError: records are missing before it, or it is of another log.
+        """
+        if change.number <= self._number:
+            return None
+        if change.number != self._number + 1:
+            raise ClaspError(f"record {change.number} comes behind record {self._number}")
+        record, digest = record_of(change)
+        if record.previous != self._digest:
+            raise ClaspError(f"record {change.number} does not follow the record {self._number} that is here")
+        self._number, self._digest = record.number, digest
+        return _Read(record, digest)
+
+    def _write(self) -> None:
+        """Writes what was read, one transaction after the other."""
+        self._retry = None
+        if self._is_writing or self._is_over:
+            return
+        if not self._unwritten:
+            self._decide()
+            return
+        self._is_writing = True
+        reads = [self._unwritten[place] for place in range(min(len(self._unwritten), WRITTEN_AT_ONCE))]
+        done = self._sql.run("", _nothing, self._write_all, reads)
+        done.addCallbacks(lambda _: self._have_written(reads), self._not_written).addErrback(
+            events.CLUSTER_FAULT.failure
+        )
+
+    def _write_all(self, reads: Sequence[_Read]) -> None:
+        for read in reads:
+            self._write_one(read)
+
+    def _write_one(self, read: _Read) -> None:
+        record = read.record
+        calls = [(done.link, done.number) for done in record.done]
+        self._store.rows.follow(record.number, read.digest, record.rows, calls, record.told)
+
+    def _have_written(self, reads: Sequence[_Read]) -> None:
+        self._is_writing = False
+        for read in reads:
+            self._unwritten.popleft()
+            self._written = read.record.number
+            self._memory.written(read.record.rows)
+            if self._decider is not None:
+                self._decider.recorded()
+            self._calls.answer(read.record)
+        self._behind.written(self._written)
+        self._write()
+
+    def _not_written(self, failure: Failure) -> None:
+        self._is_writing = False
+        if failure.check(StoreBusy, self._busy_kind) is not None:
+            if not self._is_over:
+                self._retry = self._call_later(AGAIN_S, self._write)
+        else:
+            self._fatal(f"users.db cannot be written: {cause_text(failure.value)}")
+
+    # Decide
+
+    def begin_deciding(self, epoch: int, log: BatchLog, now_us: Callable[[], int]) -> None:
+        """Decides from now on.
+
+        Args:
+            epoch: this decider's.
+            log: gathers what becomes the next batch.
+            now_us: the decider's clock, Unix µs.
+        """
+        self._decider = AccountDecider(
+            epoch,
+            log,
+            now_us,
+            self._store,
+            lambda work: self._sql.run("", _nothing, work).addErrback(self._as_held),
+            self._methods,
+            lambda: (self._number, self._digest),
+            lambda link: self._publish("accounts.resend", link.encode()),
+            self._call_later,
+        )
+        self._decide()
+
+    def _as_held(self, failure: Failure) -> Failure:
+        """A thread that has too much to do, or that stops, is a file that cannot be used now."""
+        if failure.check(self._busy_kind) is not None:
+            raise StoreBusy(str(failure.value))
+        return failure
+
+    def stop_deciding(self) -> None:
+        """Decides no longer."""
+        decider, self._decider = self._decider, None
+        if decider is not None:
+            decider.stop()
+
+    def _decide(self) -> None:
+        if self._decider is not None and not self._unwritten and not self._is_writing:
+            self._decider.go_on()
+
+    # What commands have changed
+
+    def _tick(self) -> None:
+        self._timer = None
+        if self._is_over:
+            return
+        self._timer = self._call_later(TICK_S, self._tick)
+        now_s = self._monotonic_s()
+        self._calls.tick(now_s)
+        self._behind.tick(now_s)
+        following = self._following
+        if following.refuses is NOT_READY or following.is_cut_off or not following.ledger.decider:
+            return
+        if not self._has_key and not self.is_decider:
+            self._behind.ask().addErrback(_given_up)
+        self._look()
+
+    def _look(self) -> None:
+        """Looks whether a command has changed the file, and tells the decider."""
+        if self._is_telling or self._unwritten:
+            return
+        self._is_telling = True
+        done = self._sql.run("", _nothing, self._store.rows.outside, NOTES_AT_ONCE)
+        done.addCallback(self._tell).addErrback(self._not_told).addErrback(events.CLUSTER_FAULT.failure)
+
+    def _tell(self, outside: Outside | None) -> Deferred[None] | None:
+        if outside is None:
+            self._is_telling = False
+            self.has_base = False
+            return None
+        name = "rows.put_base" if self.has_base else "rows.put"
+        arguments = method_of(name).encode_arguments((outside.rows, outside.told), {})
+        done: Deferred[None] = self._calls.ask(name, arguments)
+        return done.addCallback(self._told)
+
+    def _told(self, _: None) -> None:
+        self._is_telling = False
+        self._look()
+
+    def _not_told(self, failure: Failure) -> None:
+        """It is told again with the next look; what was done all the same leads to the same rows."""
+        self._is_telling = False
+        if failure.check(OtherAccounts) is not None:
+            self._fatal_base()
+        elif failure.check(StoreBusy, self._busy_kind) is None:
+            events.CLUSTER_FAULT.failure(failure)
+
+    def _fatal_base(self) -> None:
+        self._fatal("this relay's users.db has accounts that are not those of the cluster")
+
+    def _fatal(self, text: str) -> None:
+        self._is_over = True
+        self._when_fatal(f"{text}: start this relay with an empty data-dir, or give the cluster another name")
+
+
+def _fields(payload: bytes, *kinds: type[Any]) -> tuple[Any, ...] | None:
+    """Returns the fields of a message; None where it is another one, which is said."""
+    try:
+        found = msgpack.unpackb(payload, use_list=False)
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        events.CLUSTER_MESSAGE_BAD.log(error=str(error))
+        return None
+    if not isinstance(found, tuple) or tuple(map(type, found)) != kinds:
+        events.CLUSTER_MESSAGE_BAD.log(error="a field is not what it has to be")
+        return None
+    return found
+
+
+def _given_up(_: Failure) -> None:
+    """It is asked again with the next tick."""
+
+
+def _nothing() -> None:
+    """Admits."""

@@ -1,0 +1,524 @@
+"""``users.db`` as rows that several relays have alike: what a call would change, and what a log says has changed.
+
+Triggers note which rows a statement changes. So a call of any store can be *attempted*: it is made in a transaction
+that is rolled back, and what it would have led to is read before that. The rows go into the log of a cluster, and every
+relay writes them from there. What a command on the command line changes in a relay's file is noted by the same triggers
+and stays noted until the log has it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple, TypeAlias
+
+from clasp_relay.storage.users import StoreRefusal
+from clasp_relay.storage.users_file import UsersConnection
+
+__all__ = ["AUDIT", "TABLES", "Attempt", "OtherAccounts", "Outside", "Position", "Row", "RowStore", "Table", "Told"]
+
+Value: TypeAlias = str | int | bytes | None
+
+
+class Table(NamedTuple):
+    """The columns of a table."""
+
+    key: tuple[str, ...]
+    rest: tuple[str, ...]
+
+
+class Row(NamedTuple):
+    """A row as it is from now on."""
+
+    table: str
+    key: tuple[Value, ...]
+    values: tuple[Value, ...] | None
+    """The columns that are not of the key; None where there is no such row any more."""
+
+    def __repr__(self) -> str:
+        return f"Row({self.table!r})"
+
+
+AUDIT = "audit"
+"""The log that rows are only added to; they are numbered when they are written."""
+
+BOUNDS = "audit_bounds"
+"""Says from where on the audit log is kept."""
+
+TABLES = {
+    "users": Table(("id",), ("username", "password_hash", "created_at")),
+    "user_facts": Table(("user_id",), ("folded_name", "password_changes", "skeleton", "folded_skeleton")),
+    "tokens": Table(
+        ("digest",),
+        (
+            "subject",
+            "username",
+            "guest",
+            "scopes_name",
+            "created_at",
+            "expires_at",
+            "revoked_at",
+            "first_expires_at",
+            "sign_in",
+            "replaces",
+            "made_for",
+            "device",
+            "signed_in_at",
+        ),
+    ),
+    "sign_in_addresses": Table(("user_id", "address"), ("last_used_at",)),
+    "device_tokens": Table(("id",), ("digest", "subject", "name", "scopes", "created_at", "expires_at", "revoked_at")),
+    "invites": Table(("digest",), ("created_at", "expires_at", "uses_left")),
+    "hooks": Table(("digest",), ("address", "template", "name", "created_at")),
+    "session_ids": Table(("session_id",), ("subject", "seen_at")),
+    "push_subscriptions": Table(("endpoint",), ("subject", "p256dh", "auth", "created_at", "sign_in")),
+    "push_key": Table(("id",), ("private_key",)),
+    "administrators": Table(("user_id",), ("granted_at",)),
+    "disabled_subjects": Table(("subject",), ("disabled_at",)),
+    "retired_ids": Table(("id",), ("retired_at",)),
+    "password_resets": Table(("user_id",), ("digest", "expires_at")),
+    "choices": Table(("name",), ("value",)),
+    "deletions": Table(("subject",), ("erases_messages", "asked_at")),
+    BOUNDS: Table(("id",), ("first_seq",)),
+    AUDIT: Table(("seq",), ("at", "action", "outcome", "actor", "actor_name", "target", "address", "detail")),
+}
+"""All that relays have alike. The order is that of references: what others name comes first."""
+
+EMPTY_WITHOUT = tuple(name for name in TABLES if name not in (BOUNDS, "session_ids", "push_key"))
+"""Tables in which nothing is before anybody has used the relay."""
+
+MAX_LINKS = 1_000
+"""Of how many relays' runs it is known what is done."""
+
+READ_AT_ONCE = 1_000
+"""Rows in one piece of an image."""
+
+MAX_AUDIT_ROWS = 50_000
+"""How much of the audit log an image has: the latest."""
+
+_IS_NOTED = "(SELECT is_following FROM log_position) IS 0"
+
+
+class Position(NamedTuple):
+    """How much of the log is in the file."""
+
+    number: int
+    digest: bytes
+    has_base: bool = False
+    """Whether the file had accounts before its relay was in a cluster."""
+
+
+class OtherAccounts(StoreRefusal):
+    """The cluster has accounts already, which are not those of this file."""
+
+
+class Told(NamedTuple):
+    """How much of what was changed in a file by somebody else than the log is in a record."""
+
+    file: bytes
+    """Names the file."""
+    last_id: int
+    """Up to which note."""
+
+
+class Attempt(NamedTuple):
+    """What came of a call that was attempted."""
+
+    result: object
+    """What it returned; the refusal where it refused."""
+    is_refused: bool
+    rows: tuple[Row, ...]
+    told: Told | None = None
+
+
+class Outside(NamedTuple):
+    """What was changed in the file by somebody else than the log."""
+
+    told: Told
+    rows: tuple[Row, ...]
+
+
+class RowStore:
+    """The rows of a ``users.db``. Its methods block, and are called as those of ``SqliteUsers`` are.
+
+    Args:
+        db: the connection, in autocommit mode.
+    """
+
+    def __init__(self, db: UsersConnection) -> None:
+        self._db = db
+        self._next_seq = 0
+        """The number of the next entry of the audit log, in an attempt."""
+
+    # Begin and end
+
+    def begin(self) -> Position:
+        """Has changes noted from now on that the log does not make; returns how much of the log is here.
+
+        At the first time all that is there is noted as changed.
+        """
+        with self._transaction():
+            position = self.position()
+            if position is None:
+                has_base = any(self._any(f"SELECT 1 FROM {name}") for name in EMPTY_WITHOUT)  # noqa: S608 - constants
+                self._db.execute("INSERT INTO log_position VALUES (1, 0, x'', 0, ?, x'')", (has_base,))
+                self._note_all()
+                position = Position(0, b"", has_base)
+            # Where nothing is being told under the name of before, which a copy of the file has, too.
+            self._db.execute(
+                "UPDATE log_position SET file = randomblob(16)"
+                " WHERE file = x'' OR NOT EXISTS (SELECT 1 FROM changed_rows)"
+            )
+            for statement in _triggers():
+                self._db.execute(statement)
+        return position
+
+    def leave(self) -> None:
+        """Has nothing noted any more: the relay is alone, and what it writes is in no log."""
+        if self.position() is None:
+            return
+        with self._transaction():
+            for name in _trigger_names():
+                self._db.execute(f"DROP TRIGGER IF EXISTS {name}")
+            for name in ("log_position", "log_calls", "changed_rows"):
+                self._db.execute(f"DELETE FROM {name}")  # noqa: S608 - constants
+
+    def position(self) -> Position | None:
+        """Returns how much of the log is in the file; None for a relay that was never in a cluster."""
+        row = self._db.execute("SELECT number, digest, has_base FROM log_position").fetchone()
+        return None if row is None else Position(row[0], row[1], bool(row[2]))
+
+    def calls(self) -> dict[str, int]:
+        """Returns up to which number the calls of each relay are done."""
+        return dict(self._db.execute("SELECT link, number FROM log_calls").fetchall())
+
+    # Attempts
+
+    def attempt(self, calls: Iterable[Callable[[], object]], refusals: tuple[type[Exception], ...]) -> list[Attempt]:
+        """Makes calls of the stores, one behind the other, and takes all back.
+
+        Args:
+            calls: each may change the file; each finds what those before it have changed.
+            refusals: what a call raises that refuses; then what it has changed is taken back alone.
+
+        Raises:
+            StoreBusy: another process holds the file.
+            sqlite3.Error: the file cannot be used.
+        """
+        attempts: list[Attempt] = []
+        self._db.execute("BEGIN IMMEDIATE")
+        self._db.is_attempting = True
+        try:
+            found = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (AUDIT,)).fetchone()
+            self._next_seq = 1 if found is None else found[0] + 1
+            for call in calls:
+                self._db.execute("SAVEPOINT attempt")
+                attempts.append(self._attempt(call, refusals))
+                self._db.execute("RELEASE attempt")
+        finally:
+            self._db.is_attempting = False
+            if self._db.in_transaction:  # a full disk may have ended it
+                self._db.execute("ROLLBACK")
+        return attempts
+
+    def _attempt(self, call: Callable[[], object], refusals: tuple[type[Exception], ...]) -> Attempt:
+        before = self._last_note()
+        try:
+            result = call()
+        except refusals as refusal:
+            self._db.execute("ROLLBACK TO attempt")
+            return Attempt(refusal, True, ())
+        if isinstance(result, _Put):
+            return Attempt(None, False, result.rows, result.told)
+        return Attempt(result, False, tuple(self._noted(before)))
+
+    def put(self, rows: Sequence[Row], told: Told) -> object:
+        """Writes rows that somebody has changed outside of the log; to be attempted.
+
+        What contradicts the rows that are here, such as a second user of one name, is left out: then what is here is
+        the result.
+
+        Args:
+            rows: what was changed.
+            told: in which file.
+
+        Returns:
+            what ``attempt`` takes for the rows that are to be written everywhere.
+        """
+        return _Put(tuple(map(self._put, rows)), told)
+
+    def put_base(self, rows: Sequence[Row], told: Told) -> object:
+        """As ``put``, for what was in a file before its relay was in a cluster."""
+        return self.put(rows, told)
+
+    def _put(self, row: Row) -> Row:
+        if row.table == AUDIT:
+            return self._numbered(row)
+        there = self._read(row.table, row.key)
+        is_taken = row.table == "push_key" and there.values is not None
+        return there if is_taken or not self._fits(row) else row
+
+    def _fits(self, row: Row) -> bool:
+        self._db.execute("SAVEPOINT fits")
+        try:
+            self._write((row,))
+        except sqlite3.IntegrityError:
+            self._db.execute("ROLLBACK TO fits")
+            return False
+        finally:
+            self._db.execute("RELEASE fits")
+        return True
+
+    # The log
+
+    def follow(
+        self,
+        number: int,
+        digest: bytes,
+        rows: Sequence[Row],
+        calls: Iterable[tuple[str, int]],
+        told: Iterable[Told] = (),
+    ) -> None:
+        """Writes what one record of the log says; does nothing where the file has it.
+
+        Args:
+            number: the record's, one more than that of the record before.
+            digest: the record's.
+            rows: what has changed.
+            calls: which calls are done with it, by relay.
+            told: what it has of ``outside``, of whichever file.
+        """
+        with self._transaction():
+            position = self.position()
+            assert position is not None, "followed before it began"
+            if number <= position.number:
+                return
+            assert number == position.number + 1, f"record {number} came behind record {position.number}"
+            self._db.execute("PRAGMA defer_foreign_keys = ON")
+            self._db.execute("UPDATE log_position SET is_following = 1")
+            for each in told:
+                self._db.execute(
+                    "DELETE FROM changed_rows WHERE id <= ? AND (SELECT file FROM log_position) = ?",
+                    (each.last_id, each.file),
+                )
+            self._write(self._not_changed_meanwhile(rows))
+            for link, call in calls:
+                self._db.execute("INSERT OR REPLACE INTO log_calls VALUES (?, ?, ?)", (link, call, number))
+            self._db.execute(
+                "DELETE FROM log_calls WHERE link IN (SELECT link FROM log_calls ORDER BY record DESC, link"
+                " LIMIT -1 OFFSET ?)",
+                (MAX_LINKS,),
+            )
+            self._db.execute("UPDATE log_position SET number = ?, digest = ?, is_following = 0", (number, digest))
+
+    def _not_changed_meanwhile(self, rows: Sequence[Row]) -> Sequence[Row]:
+        """Leaves out the rows that somebody has changed here and that the log will have later."""
+        if not self._any("SELECT 1 FROM changed_rows"):
+            return rows
+        noted = "SELECT 1 FROM changed_rows WHERE name = ? AND k0 IS ? AND k1 IS ?"
+        return [row for row in rows if row.table == AUDIT or not self._any(noted, row.table, *(*row.key, None)[:2])]
+
+    # What commands have changed
+
+    def outside(self, limit: int) -> Outside | None:
+        """Returns what was changed here by somebody else than the log; None for nothing.
+
+        Args:
+            limit: how many notes are looked at.
+        """
+        notes = self._db.execute(f"SELECT {_NOTE} FROM changed_rows ORDER BY id LIMIT ?", (limit,)).fetchall()  # noqa: S608
+        if not notes:
+            return None
+        (file,) = self._db.execute("SELECT file FROM log_position").fetchone()
+        return Outside(Told(file, notes[-1][0]), tuple(self._rows_of(notes)))
+
+    # An image
+
+    def dump(self) -> Iterator[list[Row]]:
+        """Yields all rows in pieces; the caller sees to it that nothing changes meanwhile."""
+        for name, table in TABLES.items():
+            columns = ", ".join((*table.key, *table.rest))
+            where = ""
+            if name == AUDIT:
+                where = f" WHERE seq > (SELECT COALESCE(MAX(seq), 0) - {MAX_AUDIT_ROWS} FROM audit)"  # noqa: S608
+            cursor = self._db.execute(f"SELECT {columns} FROM {name}{where}")  # noqa: S608 - constants
+            size = len(table.key)
+            while found := cursor.fetchmany(READ_AT_ONCE):
+                yield [Row(name, row[:size], row[size:]) for row in found]
+
+    def install(self, position: Position, calls: Iterable[tuple[str, int]], pieces: Iterable[Sequence[Row]]) -> None:
+        """Takes all rows of another relay in the place of those that are here.
+
+        What a command has changed since the first start stays noted, and is written again.
+
+        Args:
+            position: how much of the log is in them.
+            calls: which calls are done, by relay.
+            pieces: the rows.
+        """
+        with self._transaction():
+            notes = self._db.execute(
+                f"SELECT {_NOTE} FROM changed_rows WHERE name <> 'push_key' ORDER BY id"  # noqa: S608 - constants
+            ).fetchall()
+            outside = [row for row in self._rows_of(notes) if row.values is not None]
+            self._db.execute("PRAGMA defer_foreign_keys = ON")
+            self._db.execute("UPDATE log_position SET is_following = 1")
+            self._db.execute("DELETE FROM changed_rows")
+            self._db.execute("DELETE FROM log_calls")
+            for name in reversed(TABLES):
+                if name not in (AUDIT, BOUNDS):
+                    self._db.execute(f"DELETE FROM {name}")  # noqa: S608 - constants
+            for rows in pieces:
+                self._write(rows)
+            self._db.executemany("INSERT INTO log_calls VALUES (?, ?, ?)", ((*call, position.number) for call in calls))
+            self._db.execute(
+                "UPDATE log_position SET number = ?, digest = ?, is_following = 0, has_base = 0", position[:2]
+            )
+            for row in outside:
+                self._note(row)
+                if row.table != AUDIT:
+                    self._fits(row)
+
+    def _note(self, row: Row) -> None:
+        kept = row.values if row.table == AUDIT else row.key
+        assert kept is not None, "an entry of the audit log without fields"
+        marks = ", ".join("?" * len(kept))
+        names = ", ".join(f"k{place}" for place in range(len(kept)))
+        self._db.execute(f"INSERT INTO changed_rows (name, {names}) VALUES (?, {marks})", (row.table, *kept))  # noqa: S608
+
+    # Rows
+
+    def _write(self, rows: Iterable[Row]) -> None:
+        for name, key, values in rows:
+            if name == AUDIT:
+                self._add_to_audit(key, values)
+                continue
+            sql = _SQL[name]
+            if values is None:
+                self._db.execute(sql.delete, key)
+            elif self._db.execute(sql.update, (*values, *key)).rowcount == 0:
+                self._db.execute(sql.insert, (*key, *values))
+            if name == BOUNDS and values is not None:
+                self._db.execute("DELETE FROM audit WHERE seq < ?", values)
+
+    def _add_to_audit(self, key: tuple[Value, ...], values: tuple[Value, ...] | None) -> None:
+        assert values is not None, "the audit log is append-only"
+        if not self._any("SELECT 1 FROM audit WHERE seq = ?", *key):
+            self._db.execute(_SQL[AUDIT].insert, (*key, *values))
+
+    def _read(self, name: str, key: tuple[Value, ...]) -> Row:
+        found = self._db.execute(_SQL[name].select, key).fetchone()
+        return Row(name, key, None if found is None else tuple(found))
+
+    def _noted(self, after_id: int) -> Iterator[Row]:
+        """Yields the rows that were noted behind one, as they are now."""
+        notes = self._db.execute(f"SELECT {_NOTE} FROM changed_rows WHERE id > ? ORDER BY id", (after_id,)).fetchall()  # noqa: S608
+        for row in self._rows_of(notes):
+            yield self._numbered(row) if row.table == AUDIT else row
+
+    def _numbered(self, row: Row) -> Row:
+        """Gives an entry of the audit log its number: the log's, for the file may have others when it is written."""
+        self._next_seq += 1
+        return row._replace(key=(self._next_seq - 1,))
+
+    def _rows_of(self, notes: Sequence[tuple[Value, ...]]) -> Iterator[Row]:
+        seen: set[tuple[object, ...]] = set()
+        for _, name, *keys in notes:
+            table = TABLES[str(name)]
+            if name == AUDIT:
+                yield Row(AUDIT, (0,), tuple(keys[: len(table.rest)]))
+                continue
+            key = tuple(keys[: len(table.key)])
+            if (name, key) not in seen:
+                seen.add((name, key))
+                yield self._read(str(name), key)
+
+    def _last_note(self) -> int:
+        (last,) = self._db.execute("SELECT COALESCE(MAX(id), 0) FROM changed_rows").fetchone()
+        return int(last)
+
+    def _note_all(self) -> None:
+        for name, table in TABLES.items():
+            if name in (AUDIT, BOUNDS):
+                continue
+            names = ", ".join(f"k{place}" for place in range(len(table.key)))
+            keys = ", ".join(table.key)
+            self._db.execute(f"INSERT INTO changed_rows (name, {names}) SELECT '{name}', {keys} FROM {name}")  # noqa: S608
+
+    def _any(self, query: str, *values: Value) -> bool:
+        return self._db.execute(f"{query} LIMIT 1", values).fetchone() is not None
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+
+
+class _Put(NamedTuple):
+    """Rows that are to be written as they are."""
+
+    rows: tuple[Row, ...]
+    told: Told
+
+
+class _Sql(NamedTuple):
+    """What is done with a row of a table."""
+
+    select: str
+    update: str
+    insert: str
+    delete: str
+
+
+def _sql_of(name: str, table: Table) -> _Sql:
+    where = " AND ".join(f"{column} = ?" for column in table.key)
+    columns = (*table.key, *table.rest)
+    return _Sql(
+        f"SELECT {', '.join(table.rest)} FROM {name} WHERE {where}",  # noqa: S608 - constants
+        f"UPDATE {name} SET {', '.join(f'{column} = ?' for column in table.rest)} WHERE {where}",  # noqa: S608
+        f"INSERT INTO {name} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})",  # noqa: S608
+        f"DELETE FROM {name} WHERE {where}",  # noqa: S608
+    )
+
+
+_SQL = {name: _sql_of(name, table) for name, table in TABLES.items()}
+
+_NOTE = "id, name, k0, k1, k2, k3, k4, k5, k6, k7"
+
+_EVENTS = (("insert", "NEW"), ("update", "NEW"), ("delete", "OLD"))
+
+
+def _trigger_names() -> list[str]:
+    return [f"noted_{name}_{event}" for name in TABLES for event, _ in _EVENTS]
+
+
+def _triggers() -> Iterator[str]:
+    """Yields the statements that have changes noted."""
+    for name, table in TABLES.items():
+        if name == AUDIT:
+            yield _audit_trigger(table)
+            continue
+        names = ", ".join(f"k{place}" for place in range(len(table.key)))
+        for event, row in _EVENTS:
+            keys = ", ".join(f"{row}.{column}" for column in table.key)
+            yield (
+                f"CREATE TRIGGER IF NOT EXISTS noted_{name}_{event} AFTER {event} ON {name} WHEN {_IS_NOTED}"  # noqa: S608
+                f" BEGIN INSERT INTO changed_rows (name, {names}) VALUES ('{name}', {keys}); END"
+            )
+
+
+def _audit_trigger(table: Table) -> str:
+    """Returns what keeps an entry from being numbered here: the log numbers all."""
+    names = ", ".join(f"k{place}" for place in range(len(table.rest)))
+    values = ", ".join(f"NEW.{column}" for column in table.rest)
+    return (
+        f"CREATE TRIGGER IF NOT EXISTS noted_{AUDIT}_insert BEFORE INSERT ON {AUDIT} WHEN {_IS_NOTED}"  # noqa: S608
+        f" BEGIN INSERT INTO changed_rows (name, {names}) VALUES ('{AUDIT}', {values}); SELECT RAISE(IGNORE); END"
+    )

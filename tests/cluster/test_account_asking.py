@@ -1,0 +1,144 @@
+"""Tests of clasp_relay.cluster.account_asking: what waits for the decider is bounded, and in order."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import msgpack
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from clasp_relay.access.refusals import Busy
+from clasp_relay.cluster.account_asking import (
+    MAX_WAITING_BYTES,
+    AccountCalls,
+    Call,
+    CallPacket,
+    LookingBehind,
+    decode_packet,
+    encode_packet,
+)
+from clasp_relay.cluster.account_calls import encode_outcome
+from clasp_relay.cluster.account_records import Done, Record
+from clasp_relay.errors import DecodeError
+
+
+class PacketTests(SynchronousTestCase):
+    """What one relay asks in one turn."""
+
+    def test_a_packet_is_read_as_it_was_written(self) -> None:
+        """With all of its calls."""
+        packet = CallPacket("r1", 3, True, 0, (Call(1, "users.revoke", b"x"), Call(2, "audit.add", b"")))
+        self.assertEqual(decode_packet(encode_packet(packet)), packet)
+
+    @given(st.binary(max_size=100))
+    def test_any_bytes_are_a_packet_or_refused(self, data: bytes) -> None:
+        """Nothing else happens."""
+        try:
+            decode_packet(data)
+        except DecodeError:
+            return
+
+    def test_another_version_is_refused(self) -> None:
+        """By name."""
+        self.assertRaisesRegex(DecodeError, "version 2", decode_packet, msgpack.packb((2, "r1")))
+
+
+class CallTests(SynchronousTestCase):
+    """The calls of one relay."""
+
+    def setUp(self) -> None:
+        """Makes them."""
+        self.clock = Clock()
+        self.sent: list[CallPacket] = []
+        ledger: Any = SimpleNamespace(decider="d", epoch=1)
+        following: Any = SimpleNamespace(ledger=ledger, is_cut_off=False, is_local=False)
+        self.following = following
+        self.calls = AccountCalls(
+            self.following, self.clock.seconds, self.clock.callLater, self.sent.append, lambda text: Busy(text, 5)
+        )
+        self.calls.link = "r1"
+
+    def outcome(self, number: int) -> Record:
+        """Returns a record that says that a call is done."""
+        return Record(number, b"", (Done("r1", number, encode_outcome(None, is_refused=False)),), ())
+
+    def test_calls_of_a_turn_are_one_packet(self) -> None:
+        """Each names the call before it."""
+        for _ in range(3):
+            self.calls.ask("audit.add", b"")
+        self.clock.advance(0)
+        self.calls.ask("audit.add", b"")
+        self.clock.advance(0)
+        found = [(packet.is_first, packet.previous, [call.number for call in packet.calls]) for packet in self.sent]
+        self.assertEqual(found, [(True, 0, [1, 2, 3]), (False, 3, [4])])
+
+    def test_long_calls_are_several_packets(self) -> None:
+        """In order."""
+        for _ in range(3):
+            self.calls.ask("audit.add", bytes(200_000))
+        self.clock.advance(0)
+        self.assertEqual([[call.number for call in packet.calls] for packet in self.sent], [[1, 2], [3]])
+        self.assertEqual([packet.previous for packet in self.sent], [0, 2])
+
+    def test_what_waits_is_bounded(self) -> None:
+        """Beyond it calls are refused, and room is made by what is done."""
+        piece = bytes(MAX_WAITING_BYTES // 4)
+        asked = [self.calls.ask("audit.add", piece) for _ in range(5)]
+        self.assertIn("Too much", self.failureResultOf(asked[4], Busy).getErrorMessage())
+        self.calls.answer(self.outcome(1))
+        self.successResultOf(asked[0])
+        again = self.calls.ask("audit.add", piece)
+        self.assertNoResult(again)
+        self.calls.stop()
+        for each in (*asked[1:4], again):
+            self.failureResultOf(each, Busy)
+
+    def test_another_decider_gets_all_that_is_not_done(self) -> None:
+        """As soon as this relay knows of it."""
+        first, second = self.calls.ask("audit.add", b"1"), self.calls.ask("audit.add", b"2")
+        self.clock.advance(0)
+        self.calls.answer(self.outcome(1))
+        self.successResultOf(first)
+        self.following.ledger.epoch = 2
+        self.calls.tick(0.1)
+        self.clock.advance(0)
+        packet = self.sent[-1]
+        self.assertEqual((packet.epoch, packet.is_first, [call.number for call in packet.calls]), (2, True, [2]))
+        self.assertNoResult(second)
+
+    def test_an_outcome_that_cannot_be_read_is_a_failure(self) -> None:
+        """Whoever asked is told."""
+        asked = self.calls.ask("users.purge", b"")
+        self.calls.answer(Record(1, b"", (Done("other", 1, b""), Done("r1", 1, b"\xc1")), ()))
+        self.failureResultOf(asked, DecodeError)
+
+
+class LookingTests(SynchronousTestCase):
+    """How far the log is."""
+
+    def test_who_asks_waits_for_what_was_there_then(self) -> None:
+        """And for nothing that came later."""
+        clock = Clock()
+        sent: list[int] = []
+        following: Any = SimpleNamespace(is_cut_off=False, is_local=False)
+        looking = LookingBehind(following, clock.seconds, sent.append, lambda text: Busy(text, 5))
+        first = looking.ask()
+        second = looking.ask()
+        self.assertEqual(sent, [1, 2])
+        looking.answered(1, 10, 9)
+        self.assertNoResult(first)
+        looking.written(10)
+        self.successResultOf(first)
+        self.assertNoResult(second)
+        looking.answered(2, 12, 12)
+        self.successResultOf(second)
+        third = looking.ask()
+        following.is_local = True
+        looking.tick(0.5)
+        self.successResultOf(third)
+        following.is_local, following.is_cut_off = False, True
+        self.failureResultOf(looking.ask(), Busy)

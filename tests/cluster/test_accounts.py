@@ -1,0 +1,489 @@
+"""Tests of clasp_relay.cluster.accounts: what one relay is asked, all have; what is lost on the way is asked again."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from clasp_relay.access.refusals import Busy
+from clasp_relay.errors import StartError
+from clasp_relay.storage.audit import AuditEntry
+from clasp_relay.storage.devices import DeviceToken
+from clasp_relay.storage.users import InviteGone, NameTaken, StoreBusy, User
+from clasp_relay.storage.users_sqlite import SqliteUsers
+from tests.access.stack import SteppedWorkers
+from tests.cluster.account_world import Member, World
+from tests.storage.test_users_rows import CALLS, everything
+from tests.storage.test_users_sqlite import ALICE, BOB, NO_PROOF, NOW_S, keys_of, token, user
+
+ENTRY = AuditEntry(NOW_S, "admin.test", actor="root")
+
+
+class _Case(SynchronousTestCase):
+    """A few relays of which the first one decides."""
+
+    def setUp(self) -> None:
+        """Starts them."""
+        self.world = World()
+        self.one, self.two, self.three = self.world.started("one", "two", "three")
+
+    def done(self, asked: Deferred[Any]) -> Any:
+        """Lets the loops turn, and returns what came of a call."""
+        self.world.turn()
+        return self.successResultOf(asked)
+
+    def register(self, at: Member, name: str = "Alice", number: int = 1) -> Deferred[Any]:
+        """Asks for an account."""
+        person = User(f"u{number}", name, "hash", NOW_S)
+        made = token(f"t{number}", f"u{number}")
+        return at.run(at.store.add_user, person, keys_of(name), made, NO_PROOF)
+
+    def assert_alike(self) -> None:
+        """Asserts that all that live have the same rows, and memory followed them."""
+        alive = [each for each in self.world.members if not each.is_dead]
+        for each in alive[1:]:
+            self.assertEqual(everything(each.store), everything(alive[0].store))
+        for each in alive:
+            self.assertEqual(each.fatal, [])
+            self.assertEqual(each.memory.followed, each.memory.in_file)
+
+
+class CallTests(_Case):
+    """Calls that write."""
+
+    def test_every_call_is_done_everywhere(self) -> None:
+        """Whoever is asked, with what the same call does at a relay that is alone."""
+        alone = SqliteUsers(None, keys_of)
+        self.addCleanup(alone.close)
+        members = self.world.members
+        for place, (name, call) in enumerate(CALLS):
+            member = members[place % 3]
+            asked: list[Deferred[Any]] = []
+
+            class Store:
+                """Sends what is called to the cluster."""
+
+                def __init__(self, part: Any) -> None:
+                    self._part = part
+
+                def __getattr__(self, method: str) -> Any:
+                    found = getattr(self._part, method)
+                    if not callable(found):
+                        return Store(found)
+                    return lambda *args, **kwargs: asked.append(member.run(found, *args, **kwargs))  # noqa: B023
+
+            with self.subTest(call=name):
+                if name.startswith(("a device", "a webhook")):  # commands alone do that
+                    call(member.store)
+                    self.world.advance(1)
+                    call(alone)
+                    continue
+                call(Store(member.store))  # type: ignore[arg-type]
+                self.assertEqual(self.done(asked[0]), call(alone))
+        self.assert_alike()
+        self.assertEqual(everything(self.one.store), everything(alone))
+
+    def test_the_same_name_on_two_relays_goes_to_one(self) -> None:
+        """The other one is told that it is taken."""
+        asked = [self.register(self.two, "Alice", 1), self.register(self.three, "Alice", 2)]
+        self.world.turn()
+        self.successResultOf(asked[0])
+        self.failureResultOf(asked[1], NameTaken)
+        self.assert_alike()
+
+    def test_an_invite_is_used_once(self) -> None:
+        """Over all relays."""
+        self.done(self.two.run(self.two.store.add_invite, b"i", NOW_S, None, 1))
+        asked = [
+            self.two.run(self.two.store.add_user, user(), ALICE, token("a"), NO_PROOF, b"i"),
+            self.three.run(self.three.store.add_user, user("u2", "Bob"), BOB, token("b", "u2"), NO_PROOF, b"i"),
+        ]
+        self.world.turn()
+        self.successResultOf(asked[0])
+        self.failureResultOf(asked[1], InviteGone)
+
+    def test_many_calls_share_a_record(self) -> None:
+        """What is asked while one is on its way goes together."""
+        asked = [self.register(self.two, f"name{number}", number) for number in range(40)]
+        self.world.turn()
+        for each in asked:
+            self.successResultOf(each)
+        self.assertLess(len(self.world.log), 5)
+        self.assert_alike()
+
+    def test_the_answer_comes_when_this_relay_has_it(self) -> None:
+        """So whoever was answered finds what was done."""
+        self.two.sql = sql = SteppedWorkers()
+        self.two.accounts._sql = sql
+        asked = self.register(self.two)
+        self.world.turn()
+        self.assertEqual(len(self.world.log), 1)
+        self.assertNoResult(asked)
+        self.assertIsNotNone(self.one.store.user("u1"))
+        self.assertTrue(self.two.memory.followed, "memory has it before the file")
+        sql.finish()
+        self.successResultOf(asked)
+        self.assertIsNotNone(self.two.store.user("u1"))
+
+    def test_a_fault_of_one_call_is_no_other_s(self) -> None:
+        """Those that were attempted with it are done."""
+        asked = [
+            self.register(self.two, "a", 1),
+            self.two.run(self.two.store.revoke_invite, "\ud800"[:0] + "nothing"),
+            self.register(self.two, "b", 2),
+        ]
+        self.one.store.purge = lambda *_: 1 // 0  # type: ignore[method-assign]
+        asked.append(self.two.run(SqliteUsers.purge.__get__(self.two.store), NOW_S, 10))
+        self.world.advance(1)
+        self.successResultOf(asked[0])
+        self.failureResultOf(asked[1], InviteGone)
+        self.successResultOf(asked[2])
+        self.failureResultOf(asked[3])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_nothing_is_asked_that_cannot_be_answered(self) -> None:
+        """Where the engine is not heard."""
+        self.two.following.is_cut_off = True
+        failure = self.failureResultOf(self.register(self.two), Busy)
+        self.assertIn("no connection to its cluster", failure.getErrorMessage())
+
+    def test_what_is_read_is_read_here(self) -> None:
+        """Nothing is sent for what is found."""
+        self.done(self.register(self.two))
+        self.world.lost = 1_000
+        self.assertEqual(self.successResultOf(self.two.run(self.two.store.user, "u1")).username, "Alice")
+        self.assertEqual(self.world.lost, 1_000)
+
+
+class LossTests(_Case):
+    """Messages, deciders and processes are lost."""
+
+    def test_a_lost_packet_is_noticed(self) -> None:
+        """The decider wants all again that is not done; the order stays."""
+        self.world.lost = 1
+        first = self.register(self.two, "a", 1)
+        self.world.turn()
+        self.assertEqual(self.world.log, [])
+        second = self.register(self.two, "b", 2)
+        self.world.turn()
+        self.successResultOf(first)
+        self.successResultOf(second)
+        self.assert_alike()
+
+    def test_what_nobody_answers_is_sent_again(self) -> None:
+        """Once a second."""
+        self.world.lost = 1
+        asked = self.register(self.two)
+        self.world.advance(2)
+        self.successResultOf(asked)
+        self.assertEqual(len(self.world.log), 1)
+
+    def test_what_waits_for_too_long_fails(self) -> None:
+        """With a sentence that says what is known."""
+        self.world.is_stuck = True
+        asked = self.register(self.two)
+        self.world.advance(6)
+        failure = self.failureResultOf(asked, Busy)
+        self.assertIn("may be done all the same", failure.getErrorMessage())
+        self.world.is_stuck = False
+        assert self.one.log is not None
+        self.world.seal(self.one, self.one.log)
+        self.world.turn()
+        self.assertIsNotNone(self.two.store.user("u1"))
+        self.assert_alike()
+
+    def test_without_a_decider_nothing_was_sent(self) -> None:
+        """And the sentence says so."""
+        for each in self.world.members:
+            each.following.ledger.decider = ""
+        asked = self.register(self.two)
+        self.world.advance(6)
+        self.assertIn("no connection", self.failureResultOf(asked, Busy).getErrorMessage())
+
+    def test_what_the_log_has_is_not_done_twice(self) -> None:
+        """The decider was lost before it could tell; the next one knows from the log that it was done."""
+        asked = self.two.run(self.two.store.audit.add, [ENTRY])
+        self.world.clock.advance(0)
+        for _ in range(20):
+            if self.world.log:
+                break
+            self.world.clock.advance(0)
+        self.one.kill()
+        self.world.decide(self.three)
+        self.world.advance(3)
+        self.successResultOf(asked)
+        self.assertEqual(len(self.two.store.audit.after(0, 10)), 1)
+        self.assert_alike()
+
+    def test_what_the_log_does_not_have_is_done_by_the_next_decider(self) -> None:
+        """What the one before has attempted was never there."""
+        self.world.is_stuck = True
+        asked = self.register(self.two)
+        self.world.turn()
+        self.world.is_stuck = False
+        self.world.decide(self.three)
+        self.world.advance(2)
+        self.successResultOf(asked)
+        self.assertEqual(len(self.world.log), 1)
+        self.assert_alike()
+
+    def test_a_file_that_is_held_is_waited_for(self) -> None:
+        """Both where calls are attempted and where rows are written."""
+        attempt, follow = self.one.store.rows.attempt, self.one.store.rows.follow
+        refused = []
+
+        def held(*_args: Any) -> Any:
+            refused.append(1)
+            if len(refused) < 3:
+                raise StoreBusy("users.db")
+            self.one.store.rows.attempt, self.one.store.rows.follow = attempt, follow  # type: ignore[method-assign]
+            raise StoreBusy("users.db")
+
+        self.one.store.rows.attempt = self.one.store.rows.follow = held  # type: ignore[method-assign,assignment]
+        asked = self.register(self.two)
+        self.world.advance(2)
+        self.successResultOf(asked)
+        self.assertEqual(len(refused), 3)
+        self.assert_alike()
+
+    def test_a_file_that_cannot_be_written_ends_the_relay(self) -> None:
+        """It would not be what the others have."""
+
+        def broken(*_args: Any) -> Any:
+            raise OSError("disk full")
+
+        self.three.store.rows.follow = broken  # type: ignore[method-assign,assignment]
+        self.done(self.register(self.two))
+        self.assertEqual(len(self.three.fatal), 1)
+        self.assertIn("users.db cannot be written", self.three.fatal[0])
+
+    @settings(max_examples=25, deadline=None)
+    @given(st.integers(0, 2**32))
+    def test_nothing_is_lost_or_doubled(self, seed: int) -> None:
+        """Whatever is lost on the way, and however often another relay decides."""
+        draw = random.Random(seed)
+        self.setUp()
+        asked: list[tuple[int, Deferred[Any]]] = []
+        for number in range(30):
+            member = draw.choice(self.world.members)
+            asked.append((number, self.register(member, f"name{number}", number)))
+            what = draw.random()
+            if what < 0.2:
+                self.world.lost = draw.randrange(3)
+            elif what < 0.35:
+                self.world.decide(draw.choice(self.world.members))
+            for _ in range(draw.randrange(6)):
+                self.world.clock.advance(0)
+            if draw.random() < 0.3:
+                self.world.clock.advance(0.3)
+        self.world.lost = 0
+        self.world.advance(4)
+        for number, each in asked:
+            results: list[Any] = []
+            each.addBoth(results.append)
+            if results == [None]:
+                self.assertIsNotNone(self.one.store.user(f"u{number}"))
+            else:
+                self.assertTrue(results and results[0].check(Busy), results)
+        self.assertGreater(sum(self.one.store.user(f"u{number}") is not None for number in range(30)), 20)
+        self.assert_alike()
+
+
+class LookUpTests(_Case):
+    """Who is not known here may be known elsewhere."""
+
+    def setUp(self) -> None:
+        """One of them is behind."""
+        super().setUp()
+        self.late = self.two
+        self.held: list[Any] = []
+        self.late.take_log = lambda: None  # type: ignore[method-assign]
+        self.done(self.register(self.three))
+
+    def test_an_unknown_name_is_looked_for_again(self) -> None:
+        """Once this relay has what the decider has."""
+        asked = self.late.run(self.late.store.find_user, ["Alice"], "alice")
+        self.world.turn()
+        self.assertNoResult(asked)
+        del self.late.take_log
+        self.late.take_log()
+        self.assertEqual(self.done(asked).user_id, "u1")
+
+    def test_who_is_really_unknown_is_not_found(self) -> None:
+        """After one question."""
+        del self.late.take_log
+        self.late.take_log()
+        self.assertIsNone(self.done(self.late.run(self.late.store.find_user, ["Bob"], "bob")))
+        asked = self.late.run(self.late.store.check_invite, b"x", NOW_S)
+        self.world.turn()
+        self.failureResultOf(asked, InviteGone)
+
+    def test_the_decider_asks_nobody(self) -> None:
+        """It has all that anybody was told of."""
+        self.assertIsNone(self.successResultOf(self.one.run(self.one.store.find_user, ["Bob"], "bob")))
+
+    def test_a_question_that_is_lost_is_asked_again(self) -> None:
+        """And in the end it fails."""
+        self.world.lost = 1
+        asked = self.late.run(self.late.store.find_user, ["Bob"], "bob")
+        self.world.advance(1.5)
+        del self.late.take_log
+        self.late.take_log()
+        self.assertIsNone(self.done(asked))
+        self.world.lost = 1_000
+        asked = self.late.run(self.late.store.find_user, ["Bob"], "bob")
+        self.world.advance(7)
+        self.failureResultOf(asked, Busy)
+
+
+class OutsideTests(_Case):
+    """What commands change in the files of a relay."""
+
+    def test_a_device_token_of_a_command_is_everywhere_within_a_second(self) -> None:
+        """And so is its end, made at another relay."""
+        device = DeviceToken("d1", b"d", "clasp.device.d1", "lamp", ("read:/**",), NOW_S, None)
+        self.two.store.devices.add(device, is_own_subject=True)
+        self.world.advance(1)
+        self.assertEqual([len(each.store.devices.all()) for each in self.world.members], [1, 1, 1])
+        self.three.store.devices.revoke("d1", NOW_S)
+        self.world.advance(1)
+        self.assertEqual([len(each.store.devices.all()) for each in self.world.members], [0, 0, 0])
+        self.assert_alike()
+
+    def test_many_changes_are_told_in_parts(self) -> None:
+        """All of them arrive."""
+        for number in range(900):
+            self.two.store.add_invite(b"%d" % number, NOW_S, None, 1)
+        self.world.advance(2)
+        self.assertEqual(len(self.three.store.invites(NOW_S)), 900)
+        self.assert_alike()
+
+    def test_what_could_not_be_told_is_told_later(self) -> None:
+        """Nothing is lost while nobody decides."""
+        self.world.is_stuck = True
+        self.two.store.add_invite(b"i", NOW_S, None, 1)
+        self.world.advance(7)
+        self.world.is_stuck = False
+        self.world.decide(self.three)
+        self.world.advance(3)
+        self.assertEqual(len(self.one.store.invites(NOW_S)), 1)
+        self.assert_alike()
+
+
+class BeginTests(SynchronousTestCase):
+    """Files that are there already."""
+
+    def used(self, name: str = "Alice") -> SqliteUsers:
+        """Returns a file that a relay without a cluster has used."""
+        store = SqliteUsers(None, keys_of)
+        self.addCleanup(store.close)
+        store.add_user(user("u1", name), keys_of(name), token("a"), NO_PROOF)
+        return store
+
+    def test_the_first_one_s_accounts_are_the_cluster_s(self) -> None:
+        """Relays that come later have them; until then it takes no calls."""
+        world = World()
+        one, two = world.add("one", self.used()), world.add("two")
+        self.assertTrue(one.accounts.has_base)
+        self.failureResultOf(one.run(one.store.revoke, b"", NOW_S), Busy)
+        world.decide(one)
+        world.advance(2)
+        self.assertFalse(one.accounts.has_base)
+        self.assertTrue(one.accounts.is_ready)
+        self.assertEqual(everything(one.store), everything(two.store))
+
+    def test_they_are_so_where_another_one_decides(self) -> None:
+        """One that has nothing."""
+        world = World()
+        one, two = world.add("one"), world.add("two", self.used())
+        world.decide(one)
+        world.advance(2)
+        self.assertFalse(two.accounts.has_base)
+        self.assertEqual(everything(one.store), everything(two.store))
+
+    def test_of_two_with_different_accounts_one_ends(self) -> None:
+        """With one line that says what to do."""
+        for decider in (0, 1):
+            world = World()
+            members = [world.add("one", self.used()), world.add("two", self.used("Bob"))]
+            world.decide(members[decider])
+            world.advance(2)
+            other = members[1 - decider]
+            self.assertEqual(members[decider].fatal, [])
+            self.assertEqual(len(other.fatal), 1)
+            self.assertIn("accounts that are not those of the cluster", other.fatal[0])
+            self.assertIn("empty data-dir", other.fatal[0])
+
+    def test_accounts_that_come_late_are_refused(self) -> None:
+        """The cluster has its own by then."""
+        world = World()
+        one, _ = world.started("one", "two")
+        one.run(one.store.audit.add, [ENTRY])
+        world.turn()
+        late = world.add("late", self.used())
+        world.advance(2)
+        self.assertEqual(len(late.fatal), 1)
+
+    def test_a_file_goes_on_from_the_journal(self) -> None:
+        """What was in the log and not yet in the file is written at the next start."""
+        world = World()
+        one, two = world.started("one", "two")
+        for number in range(5):
+            one.run(one.store.add_invite, b"%d" % number, NOW_S, None, 1)
+            world.turn()
+        behind = Member(world, "three")
+        behind.accounts.catch_up(world.log[:2])
+        behind.accounts.catch_up(world.log)
+        self.assertEqual(everything(behind.store), everything(two.store))
+        self.assertEqual(behind.memory.followed, behind.memory.in_file)
+        gap = Member(world, "four")
+        self.assertRaisesRegex(StartError, "empty data-dir", gap.accounts.catch_up, world.log[1:])
+
+    def test_a_log_of_another_cluster_is_refused(self) -> None:
+        """Its records do not follow those that the file has."""
+        world, other = World(), World()
+        (one,), (two,) = world.started("one"), other.started("two")
+        for member, name in ((one, b"a"), (two, b"b")):
+            member.run(member.store.add_invite, name, NOW_S, None, 1)
+            member.run(member.store.add_invite, name * 2, NOW_S, None, 1)
+            member.cluster.turn()
+            member.run(member.store.add_invite, name * 3, NOW_S, None, 1)
+            member.cluster.turn()
+        stray = Member(world, "stray")
+        stray.accounts.follow(world.log[0])
+        stray.accounts.follow(other.log[1])
+        self.assertEqual(len(stray.fatal), 1)
+        self.assertIn("does not go on where users.db is", stray.fatal[0])
+        stray.accounts.follow(world.log[1])
+        self.assertEqual(len(stray.fatal), 1)
+
+    def test_all_have_the_decider_s_key(self) -> None:
+        """It is never in the log."""
+        world = World()
+        one, two = world.add("one"), world.add("two")
+        one.memory.key, two.memory.key = b"1" * 32, b"2" * 32
+        world.decide(one)
+        self.assertFalse(two.accounts.is_ready)
+        world.advance(1)
+        self.assertEqual(two.memory.key, b"1" * 32)
+        self.assertTrue(two.accounts.is_ready)
+        self.assertNotIn(b"1" * 32, b"".join(change.param.value for change in world.log))
+
+    def test_a_stop_ends_what_waits(self) -> None:
+        """And takes nothing any more."""
+        world = World()
+        one, two = world.started("one", "two")
+        world.is_stuck = True
+        asked = two.run(two.store.audit.add, [ENTRY])
+        looked = two.run(two.store.user, "nobody")
+        two.accounts.stop()
+        self.failureResultOf(asked, Busy)
+        self.failureResultOf(looked, Busy)
+        self.failureResultOf(two.run(two.store.audit.add, [ENTRY]), Busy)
+        world.turn()
+        self.assertTrue(one.accounts.is_decider)

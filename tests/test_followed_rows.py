@@ -1,0 +1,254 @@
+"""Tests of clasp_relay.followed_rows: auth servers with the accounts of one cluster, with real threads and files."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.task import deferLater
+from twisted.trial.unittest import TestCase
+
+from clasp_relay import account_commands, admin_commands
+from clasp_relay.access.addresses import ClientAddresses
+from clasp_relay.access.permissions import TokenPermissions
+from clasp_relay.access.policy import Policy
+from clasp_relay.access.tokens import TokenTable, TokenUnknown
+from clasp_relay.auth_server import AuthServer, Clients, Core, Rights, Tells
+from clasp_relay.http.cors import Origins
+from clasp_relay.net.turn import TurnWriter
+from clasp_relay.net.websocket import ClaspFactory
+from clasp_relay.settings import Settings
+from tests.cluster.account_world import Place, World
+from tests.core.world import World as CoreWorld
+from tests.http.memory_site import Answer
+from tests.test_auth_server import PATIENCE_S, Running
+
+REACTOR: Any = reactor
+URLS = ("nats://127.0.0.1:4222",)
+
+
+class Relay(Running, Place):
+    """An auth server of a cluster, that is open and started."""
+
+    def __init__(self, world: World, name: str, folder: Path, **settings: Any) -> None:
+        Place.__init__(self, world, name)
+        self.folder = folder
+        given: dict[str, Any] = {"data_dir": folder, "web_root": "none", "cluster": URLS} | settings
+        self.settings = Settings(**given)
+        self.tokens = TokenTable(REACTOR, time.time)
+        self.ended: list[bytes] = []
+        self.tokens.on_end(lambda record, _why: self.ended.append(record.digest))
+        self.core = CoreWorld()
+        self.calls: list[tuple[str, ...]] = []
+        policy = Policy.packaged("chat")
+        relay = self.core.relay
+        self.server = AuthServer(
+            self.settings,
+            REACTOR,
+            Rights(self.tokens, TokenPermissions(self.tokens, policy, lambda: time.time_ns() // 1000), policy),
+            Clients(Origins(None), ClientAddresses(())),
+            Core(relay, ClaspFactory(relay, TurnWriter(REACTOR), REACTOR)),
+            Tells(lambda *call: self.calls.append(call)),
+            shared=self.accounts,
+        )
+        self.site = self.server.open()
+        self.server.startService()
+
+    def is_valid(self, token: str) -> bool:
+        """Tells whether a token lets somebody in here."""
+        try:
+            self.tokens.lookup(token)
+        except TokenUnknown:
+            return False
+        return True
+
+    async def stop(self) -> None:
+        """Stops it in order."""
+        self.accounts.stop()
+        self.is_dead = True
+        await self.server.stopService()
+
+
+class SharedTests(TestCase):
+    """Two relays of a cluster."""
+
+    async def setUp(self) -> None:  # type: ignore[override]  # trial waits for it
+        """Starts them."""
+        self.patch(os, "environ", {k: v for k, v in os.environ.items() if not k.startswith("CLASP_")})
+        await self.start()
+
+    async def start(self, **settings: Any) -> None:
+        """Starts two relays as one."""
+        self.world = World(REACTOR)
+        self.one, self.two = self.relay("one", **settings), self.relay("two", **settings)
+        self.world.decide(self.one)
+        await self.until(lambda: self.two.accounts.is_ready and not self.one.accounts.has_base)
+
+    def relay(self, name: str, **settings: Any) -> Relay:
+        """Starts a relay on a folder of its own, until the end of the test."""
+        relay = Relay(self.world, name, Path(self.mktemp()).absolute(), **settings)
+        self.addCleanup(relay.stop)
+        return self.world.begin(relay)
+
+    async def until(self, is_so: Callable[[], bool]) -> None:
+        """Waits until something is so."""
+        deadline_s = time.monotonic() + PATIENCE_S
+        while not is_so():
+            if time.monotonic() > deadline_s:
+                raise AssertionError("it did not come to be so")
+            await deferLater(REACTOR, 0.01)
+
+    async def ask(self, relay: Relay, path: str, body: object = None, bearer: str = "", status: int = 200) -> Answer:
+        """Posts something, and asserts how it is answered."""
+        answer = await relay.ask("GET" if body is None else "POST", path, body, bearer)
+        self.assertEqual(answer.status, status, answer.json)
+        return answer
+
+    async def register(self, relay: Relay, name: str = "Ann") -> str:
+        """Registers somebody and returns the token."""
+        answer = await self.ask(relay, "/auth/register", {"username": name, "password": "password"})
+        token: str = answer.json["token"]
+        return token
+
+    def command(self, relay: Relay, *arguments: str) -> str:
+        """Does what ``clasp-relay token`` and the like do beside a relay."""
+        out = StringIO()
+        run = admin_commands.run if arguments[0] == "admin" else account_commands.run
+        run((*arguments[arguments[0] == "admin" :], "--data-dir", str(relay.folder)), out)
+        return out.getvalue().strip()
+
+    async def test_an_account_is_good_on_both(self) -> None:
+        """The token at once, the password, too; the name is taken on both."""
+        token = await self.register(self.two)
+        self.assertTrue(self.two.is_valid(token))
+        await self.until(lambda: self.one.is_valid(token))
+        await self.ask(self.one, "/auth/login", {"username": "ann", "password": "password"})
+        await self.ask(self.one, "/auth/register", {"username": "ANN", "password": "password"}, status=409)
+        me = await self.ask(self.one, "/auth/me", bearer=token)
+        self.assertEqual(me.json["username"], "Ann")
+
+    async def test_who_has_registered_signs_in_at_once_elsewhere(self) -> None:
+        """However far the other relay is behind: it looks again before it says no."""
+        taken = self.two.take_log
+        self.two.take_log = lambda: None  # type: ignore[method-assign]
+        await self.register(self.one)
+        asked = self.two.ask("POST", "/auth/login", {"username": "Ann", "password": "password"})
+        self.two.take_log = taken  # type: ignore[method-assign]
+        REACTOR.callLater(0.1, taken)
+        answer = await asked
+        self.assertEqual(answer.status, 200)
+
+    async def test_another_password_ends_all_tokens_but_one(self) -> None:
+        """On both relays, console tokens included."""
+        token = await self.register(self.one)
+        self.command(self.one, "admin", "grant", "Ann")
+        answer = await self.ask(self.two, "/auth/login", {"username": "Ann", "password": "password"})
+        other = answer.json["token"]
+        await self.until(lambda: self.one.is_valid(other) and self.two.is_valid(token))
+        console = await self.console(self.two)
+        await self.ask(self.one, "/auth/password", {"old": "password", "new": "other password"}, token)
+        await self.until(lambda: not self.two.is_valid(other))
+        self.assertFalse(self.one.is_valid(other))
+        self.assertTrue(self.two.is_valid(token))
+        await self.ask(self.two, "/api/admin/me", bearer=console, status=401)
+        await self.ask(self.two, "/auth/login", {"username": "Ann", "password": "password"}, status=401)
+        await self.ask(self.two, "/auth/login", {"username": "Ann", "password": "other password"})
+
+    async def console(self, relay: Relay) -> str:
+        """Signs Ann in to the console of a relay, as soon as that one knows that she may."""
+        found: list[str] = []
+        deadline_s = time.monotonic() + PATIENCE_S
+        while not found and time.monotonic() < deadline_s:
+            answer = await relay.ask("POST", "/auth/admin", {"username": "Ann", "password": "password"})
+            if answer.status == 200:
+                found.append(answer.json["token"])
+            else:
+                await deferLater(REACTOR, 0.05)
+        return found[0]
+
+    async def test_a_stronger_hash_ends_nothing(self) -> None:
+        """The password is the same."""
+        await self.register(self.one)
+        self.command(self.one, "admin", "grant", "Ann")
+        console = await self.console(self.two)
+        store, user = self.one.server._store, None
+        assert store is not None
+        user = store.user(next(iter(self.one.tokens._by_subject)))
+        assert user is not None
+        await self.one.accounts.run("", lambda: None, store.replace_hash, user, "stronger")
+        await self.until(lambda: self.two.accounts.number == self.one.accounts.number)
+        await self.ask(self.two, "/api/admin/me", bearer=console)
+
+    async def test_a_token_is_refreshed_and_signed_out_anywhere(self) -> None:
+        """Both relays follow."""
+        token = await self.register(self.one)
+        await self.until(lambda: self.two.is_valid(token))
+        answer = await self.ask(self.two, "/auth/refresh", {}, token)
+        new = answer.json["token"]
+        await self.until(lambda: self.one.is_valid(new))
+        listed = await self.ask(self.one, "/auth/sessions", bearer=new)
+        self.assertEqual(len(listed.json), 1)
+        await self.ask(self.one, "/auth/logout", {}, new)
+        await self.until(lambda: not self.two.is_valid(new) and not self.two.is_valid(token))
+        self.assertFalse(self.one.is_valid(token))
+
+    async def test_a_device_token_of_a_command_is_good_on_both(self) -> None:
+        """Until a command at the other relay revokes it."""
+        token = self.command(self.two, "token", "create", "--scopes", "read:/**")
+        await self.until(lambda: self.one.is_valid(token) and self.two.is_valid(token))
+        (line,) = self.command(self.one, "token", "list").splitlines()[1:]
+        self.command(self.one, "token", "revoke", line.split()[0])
+        await self.until(lambda: not self.one.is_valid(token) and not self.two.is_valid(token))
+
+    async def test_what_administrators_decide_holds_on_both(self) -> None:
+        """Who is disabled is out, and who may register is known."""
+        token = await self.register(self.one)
+        await self.until(lambda: self.two.is_valid(token))
+        self.command(self.two, "admin", "disable", "Ann")
+        await self.until(lambda: not self.one.is_valid(token) and not self.two.is_valid(token))
+        await self.ask(self.one, "/auth/login", {"username": "Ann", "password": "password"}, status=403)
+        self.command(self.one, "admin", "enable", "Ann")
+        self.command(self.one, "admin", "grant", "Ann")
+        console = await self.console(self.two)
+        chosen = await self.two.ask("PATCH", "/api/admin/registration", {"registration": "closed"}, console)
+        self.assertIn(chosen.status, (200, 404, 405), chosen.json)
+
+    async def test_an_invite_works_once_over_both(self) -> None:
+        """Made by a command at one of them."""
+        await self.start(registration="invite")
+        invite = self.command(self.one, "invite", "create")
+        bodies = [{"username": name, "password": "password", "invite": invite} for name in ("Ann", "Bob")]
+        await self.until(lambda: bool(self.two.server._store and self.two.server._store.invites(int(time.time()))))
+        await self.ask(self.two, "/auth/register", bodies[0])
+        await self.ask(self.one, "/auth/register", bodies[1], status=403)
+
+    async def test_a_guest_who_registers_is_a_user_on_both(self) -> None:
+        """With the id of before."""
+        answer = await self.ask(self.one, "/auth/guest", {"name": "Ann"})
+        guest = answer.json
+        await self.until(lambda: self.two.is_valid(guest["token"]))
+        body = {"username": "Ann", "password": "password", "user_id": guest["user_id"]}
+        await self.ask(self.two, "/auth/register", body, guest["token"])
+        await self.until(lambda: self.one.tokens.is_user(guest["user_id"]))
+
+    async def test_client_addresses_count_the_same_on_both(self) -> None:
+        """They have one key, which its file has, too."""
+        self.assertEqual(self.one.server.origin_of("192.0.2.1"), self.two.server.origin_of("192.0.2.1"))
+        keys = {(relay.folder / "users.db.key").read_bytes() for relay in (self.one, self.two)}
+        self.assertEqual(len(keys), 1)
+
+    async def test_a_relay_that_was_away_has_all_when_it_is_back(self) -> None:
+        """From the log, as far as its file goes."""
+        await self.two.stop()
+        token = await self.register(self.one)
+        again = Relay(self.world, "two", self.two.folder)
+        self.addCleanup(again.stop)
+        again.followed = 0
+        self.world.begin(again)
+        await self.until(lambda: again.is_valid(token))
+        self.assertEqual(again.fatal, [])
