@@ -100,8 +100,6 @@ class ClusterParts:
         self._following.be_called(name, _new_link(name))
         engine = NatsEngine(self._reactor, settings.cluster, settings.cluster_name, settings.cluster_creds, name)
         self._engine = engine
-        if self.accounts is not None:
-            self._open_accounts(self.accounts, engine)
         self._node = Node(
             NodeOptions(settings.cluster_name, name, settings.standby),
             engine,
@@ -118,6 +116,9 @@ class ClusterParts:
             self._lost,
             self._imaged,
         )
+        if self.accounts is not None:
+            self._node.membership.accounts = self.accounts
+            self._open_accounts(self.accounts, engine)
 
     def _open_accounts(self, accounts: SharedAccounts, engine: NatsEngine) -> None:
         """Has users.db take what the journal has beyond it, and listens to what relays ask."""

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.cluster.account_records import Done, Record, change_of, decode_rows, encode_rows, record_of
+from clasp_relay.cluster.account_records import Done, Record, change_of, record_of
 from clasp_relay.core.records import ChangeKind, decode_change, encode_change
 from clasp_relay.errors import DecodeError
 from clasp_relay.storage.users_rows import Row, Told
@@ -59,10 +59,3 @@ class RecordTests(SynchronousTestCase):
                 change = good._replace(param=good.param._replace(value=encode_value(value)))
                 self.assertRaises(DecodeError, record_of, change)
         self.assertRaises(DecodeError, record_of, good._replace(number=2))
-
-    @given(st.lists(rows, max_size=5))
-    def test_pieces_of_an_image_are_read_as_they_were_written(self, some: list[Row]) -> None:
-        """And nothing else is one."""
-        self.assertEqual(decode_rows(encode_rows(some)), some)
-        self.assertRaises(DecodeError, decode_rows, b"\xc1")
-        self.assertRaises(DecodeError, decode_rows, msgpack.packb(5))

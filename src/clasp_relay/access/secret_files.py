@@ -105,7 +105,7 @@ def replace_key(users_file: Path, key: bytes) -> None:
         raise StartError(f"{path}: the cluster has no key of {KEY_BYTES} bytes")
     made = path.with_name(f"{path.name}.new")
     made.unlink(missing_ok=True)
-    _make(made, key, "key of address hashes")
+    _make(made, key, "cluster's key of address hashes")
     try:
         made.replace(path)
     except OSError as error:

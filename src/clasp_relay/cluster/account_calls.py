@@ -251,11 +251,11 @@ def unpack(hint: Any, value: Any, depth: int = 0) -> Any:
             unpack(args[0], key, depth + 1): unpack(args[1], each, depth + 1)
             for key, each in _checked(value, dict).items()
         }
+    if origin is tuple:
+        return tuple(unpack(kind, each, depth + 1) for kind, each in zip(args, _sized(value, len(args)), strict=True))
     kinds = _fields_of(hint)
     if kinds is not None:
-        found = list(_checked(value, tuple))
-        if len(found) != len(kinds):
-            raise DecodeError(f"a {hint.__name__} of a call has {len(found)} fields, not {len(kinds)}")
+        found = _sized(value, len(kinds))
         return hint(*(unpack(kind, each, depth + 1) for kind, each in zip(kinds, found, strict=True)))
     if hint is bool and type(value) is int and value in (0, 1):
         return value == 1  # SQLite has no other truth
@@ -266,6 +266,12 @@ def _one_of(kinds: Sequence[type[Any]], value: Any) -> type[Any]:
     if type(value) not in kinds:
         raise DecodeError(f"a value of a call is a {type(value).__name__}")
     return type(value)
+
+
+def _sized(value: Any, count: int) -> Any:
+    if len(_checked(value, tuple)) != count:
+        raise DecodeError(f"a value of a call has {len(value)} fields, not {count}")
+    return value
 
 
 def _checked(value: Any, kind: type[Any]) -> Any:

@@ -6,7 +6,6 @@ like those of params, and so in every relay's journal; its bytes are in pieces, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -18,7 +17,7 @@ from clasp_relay.errors import DecodeError
 from clasp_relay.storage.users_rows import Row, Told
 from clasp_relay.wire.values import decode_value, encode_value
 
-__all__ = ["Done", "Record", "change_of", "decode_rows", "encode_rows", "record_of"]
+__all__ = ["Done", "Record", "change_of", "record_of"]
 
 VERSION = 1
 
@@ -93,22 +92,3 @@ def record_of(change: Change) -> tuple[Record, bytes]:
     if record.number != change.number:
         raise DecodeError("a record of accounts with another number than its change")
     return record, digest_of(data)
-
-
-def encode_rows(rows: Sequence[Row]) -> bytes:
-    """Encodes a piece of an image."""
-    data: bytes = msgpack.packb(pack(rows))
-    return data
-
-
-def decode_rows(data: bytes) -> list[Row]:
-    """Decodes a piece of an image.
-
-    Raises:
-        DecodeError: it is none.
-    """
-    try:
-        found: list[Row] = unpack(list[Row], msgpack.unpackb(data, use_list=False))
-    except (ValueError, TypeError, msgpack.UnpackException) as error:
-        raise DecodeError(f"rows of accounts that cannot be read: {error}") from None
-    return found

@@ -27,6 +27,7 @@ from clasp_relay.cluster.account_asking import (
 )
 from clasp_relay.cluster.account_calls import Methods, method_of
 from clasp_relay.cluster.account_deciding import AccountDecider
+from clasp_relay.cluster.account_images import decode_pieces, encode_head, encode_rows
 from clasp_relay.cluster.account_records import Record, record_of
 from clasp_relay.cluster.deciding import BatchLog
 from clasp_relay.cluster.following import NOT_READY, Following
@@ -35,7 +36,7 @@ from clasp_relay.core.records import Change
 from clasp_relay.errors import ClaspError, DecodeError, StartError, cause_text
 from clasp_relay.logs import events
 from clasp_relay.storage.users import StoreBusy, StoreRefusal
-from clasp_relay.storage.users_rows import OtherAccounts, Outside, Row
+from clasp_relay.storage.users_rows import OtherAccounts, Outside, Row, Snapshot
 from clasp_relay.storage.users_sqlite import SqliteUsers
 
 __all__ = ["Memory", "SharedAccounts", "Workers"]
@@ -369,6 +370,71 @@ class SharedAccounts:
                 self._retry = self._call_later(AGAIN_S, self._write)
         else:
             self._fatal(f"users.db cannot be written: {cause_text(failure.value)}")
+
+    # Images
+
+    def capture(self, done: Callable[[list[bytes]], None], still: Callable[[], None]) -> None:
+        """See ``account_images.AccountImages``."""
+        number = self._number
+        pieces: list[bytes] = []
+
+        def begin() -> None:
+            # What is written beyond the image's moment is left out by whoever reads it in the log.
+            if self._written < number:
+                self._call_later(AGAIN_S, begin)
+            else:
+                self._sql.run("", _nothing, self._store.rows.snapshot).addCallbacks(begun, failed)
+
+        def begun(snapshot: Snapshot) -> None:
+            pieces.append(encode_head(snapshot.position, snapshot.calls))
+            go_on(snapshot)
+
+        def go_on(snapshot: Snapshot) -> None:
+            still()
+            found = self._sql.run("", _nothing, snapshot.next_rows)
+            found.addCallbacks(lambda rows: took(snapshot, rows), failed).addErrback(events.CLUSTER_FAULT.failure)
+
+        def took(snapshot: Snapshot, rows: list[Row]) -> None:
+            if rows:
+                pieces.append(encode_rows(rows))
+                go_on(snapshot)
+            else:
+                done(pieces)
+
+        def failed(failure: Failure) -> None:
+            """The relay that waits asks again."""
+            if failure.check(StoreBusy, self._busy_kind) is None:
+                events.CLUSTER_FAULT.failure(failure)
+
+        begin()
+
+    def install(self, pieces: Sequence[bytes], done: Callable[[], None]) -> None:
+        """See ``account_images.AccountImages``."""
+        try:
+            position, calls, rows = decode_pieces(pieces)
+        except (DecodeError, IndexError):
+            self._fatal("the relay that decides has no accounts for this one")
+            return
+        if not position.number:
+            done()
+            return
+        if self.has_base:
+            self._fatal_base()
+            return
+
+        def installed(_: None) -> Deferred[None]:
+            self._number = self._written = position.number
+            self._digest = position.digest
+            return self._memory.reload()
+
+        installing = self._sql.run("", _nothing, self._store.rows.install, position, calls.items(), rows)
+        installing.addCallback(installed).addCallbacks(lambda _: done(), self._not_installed).addErrback(
+            events.CLUSTER_FAULT.failure
+        )
+
+    def _not_installed(self, failure: Failure) -> None:
+        if not self._is_over:
+            self._fatal(f"the accounts of the cluster cannot be written to users.db ({cause_text(failure.value)})")
 
     # Decide
 

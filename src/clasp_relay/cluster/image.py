@@ -51,6 +51,8 @@ class Image(NamedTuple):
     """None for a relay that has the params."""
     tail: list[Change]
     """The rows of the journal that a relay lacks which has an older state."""
+    accounts: list[bytes]
+    """The pieces of all accounts, for a relay that has none; see ``account_images``."""
 
 
 def capture(relay: Relay, ledger: Ledger, journal_seq: int, *, with_state: bool) -> Image:
@@ -71,6 +73,7 @@ def capture(relay: Relay, ledger: Ledger, journal_seq: int, *, with_state: bool)
         relay.params.locks.all(),
         [(encode(Announce("", (each,))), when_us, owner) for each, when_us, owner in relay.signals.all()],
         state,
+        [],
         [],
     )
 
@@ -123,7 +126,7 @@ def decode_image(pieces: list[bytes]) -> Image:
             raise DecodeError(f"an image of version {version!r}, this relay reads version {VERSION}")
         seq, digest, epoch, time_us, journal_seq, decider, decider_name, links = head
         state = StateImage([], [], {}, journal_seq) if has_state else None
-        image = Image(seq, digest, epoch, time_us, journal_seq, decider, decider_name, links, [], [], [], state, [])
+        image = Image(seq, digest, epoch, time_us, journal_seq, decider, decider_name, links, [], [], [], state, [], [])
         scheduled: list[Change] = []
         for record in rest:
             _put(image, scheduled, record)
@@ -134,7 +137,7 @@ def decode_image(pieces: list[bytes]) -> Image:
     return image._replace(state=image.state._replace(scheduled=tuple(scheduled)))
 
 
-_SESSION, _LOCK, _SIGNAL, _PARAM, _ENDED, _SCHEDULED, _ROW = range(1, 8)
+_SESSION, _LOCK, _SIGNAL, _PARAM, _ENDED, _SCHEDULED, _ROW, _ACCOUNTS = range(1, 9)
 
 
 def _records(image: Image) -> Iterator[tuple[Any, ...]]:
@@ -146,6 +149,8 @@ def _records(image: Image) -> Iterator[tuple[Any, ...]]:
         yield (_SIGNAL, *signal)
     for change in image.tail:
         yield _ROW, encode_change(change)
+    for piece in image.accounts:
+        yield _ACCOUNTS, piece
     state = image.state
     if state is None:
         return
@@ -168,6 +173,8 @@ def _put(image: Image, scheduled: list[Change], record: tuple[Any, ...]) -> None
         image.signals.append((fields[0], fields[1], fields[2]))
     elif kind == _ROW:
         image.tail.append(decode_change(fields[0]))
+    elif kind == _ACCOUNTS:
+        image.accounts.append(fields[0])
     else:
         if image.state is None:
             raise DecodeError("the image is damaged: it has params that it does not announce")

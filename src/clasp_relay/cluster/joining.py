@@ -132,7 +132,8 @@ class Joining:
 
     @property
     def _is_empty(self) -> bool:
-        return self._membership.position is None and images.is_empty(self._relay.params)
+        membership = self._membership
+        return membership.position is None and images.is_empty(self._relay.params) and not membership.accounts.has_base
 
     # From files and log
 
@@ -293,6 +294,8 @@ class Joining:
                 "it: start this relay with an empty data-dir"
             )
             return
+        if count < 0:
+            return  # it is being made
         asked.pieces[place] = piece
         if len(asked.pieces) < count:
             return
@@ -314,10 +317,17 @@ class Joining:
         if not images.is_empty(self._relay.params) or membership.journal.appended_seq:
             self._refuse_state(Bounds(0, image.seq))
             return
-        membership.journal.restart_at(image.journal_seq)
-        membership.applied_journal_seq = image.journal_seq
-        self._install(image)
-        self._when_imaged()
+        self._is_reading = True
+
+        def installed() -> None:
+            self._is_reading = False
+            if not membership.is_over:
+                membership.journal.restart_at(image.journal_seq)
+                membership.applied_journal_seq = image.journal_seq
+                self._install(image)
+                self._when_imaged()
+
+        membership.accounts.install(image.accounts, installed)
 
     def _take_tail(self, image: images.Image) -> None:
         """Takes the rows that other relays' journals have beyond this one's."""
@@ -395,7 +405,13 @@ class Welcoming:
             return
         last_seq = membership.applied_journal_seq
         image = images.capture(self._relay, membership.ledger, last_seq, with_state=not journal_seq)
-        if journal_seq <= 0:
+        if journal_seq == 0:
+            membership.accounts.capture(
+                lambda pieces: self._send(link, number, image._replace(accounts=pieces)),
+                lambda: membership.publish("piece", msgpack.packb((link, number, 0, -1, b""))),
+            )
+            return
+        if journal_seq < 0:
             self._send(link, number, image)
             return
 

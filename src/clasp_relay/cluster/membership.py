@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import NamedTuple, Protocol
 
+from clasp_relay.cluster.account_images import AccountImages, NoAccounts
 from clasp_relay.cluster.batches import Batch
 from clasp_relay.cluster.deciding import Row
 from clasp_relay.cluster.following import Following
@@ -115,6 +116,8 @@ class Membership:
         self.call_later = call_later
         self.fatal: Callable[[str], None] = _ignore
         """Ends the relay's part in the cluster, and says why in one line; set by the node."""
+        self.accounts: AccountImages = NoAccounts()
+        """Gives others the accounts, and takes theirs; set before the start where there are any."""
         self.role = Role.JOINING
         self.is_over = False
         """Whether it takes no part any more."""

@@ -12,11 +12,24 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple, TypeAlias
+from urllib.parse import quote
 
 from clasp_relay.storage.users import StoreRefusal
 from clasp_relay.storage.users_file import UsersConnection
 
-__all__ = ["AUDIT", "TABLES", "Attempt", "OtherAccounts", "Outside", "Position", "Row", "RowStore", "Table", "Told"]
+__all__ = [
+    "AUDIT",
+    "TABLES",
+    "Attempt",
+    "OtherAccounts",
+    "Outside",
+    "Position",
+    "Row",
+    "RowStore",
+    "Snapshot",
+    "Table",
+    "Told",
+]
 
 Value: TypeAlias = str | int | bytes | None
 
@@ -335,6 +348,20 @@ class RowStore:
 
     # An image
 
+    def snapshot(self) -> Snapshot:
+        """Begins to read all of the file as it is now, whatever is written meanwhile."""
+        if not self._db.name:  # in memory there is one connection alone
+            return Snapshot(self, None)
+        db = sqlite3.connect(
+            f"file:{quote(self._db.name)}?mode=ro",
+            uri=True,
+            isolation_level=None,
+            check_same_thread=False,
+            factory=UsersConnection,
+        )
+        db.execute("BEGIN")
+        return Snapshot(RowStore(db), db)
+
     def dump(self) -> Iterator[list[Row]]:
         """Yields all rows in pieces; the caller sees to it that nothing changes meanwhile."""
         for name, table in TABLES.items():
@@ -459,6 +486,37 @@ class RowStore:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise
+
+
+class Snapshot:
+    """All rows of a file at one moment. Its methods block.
+
+    Args:
+        rows: the file.
+        db: a connection of its own, to be closed; None for none.
+    """
+
+    def __init__(self, rows: RowStore, db: sqlite3.Connection | None) -> None:
+        self._db = db
+        position = rows.position()
+        assert position is not None, "an image of a relay that is alone"
+        self.position = position
+        """How much of the log is in it."""
+        self.calls = rows.calls()
+        """Which calls are done."""
+        self._pieces = rows.dump()
+
+    def next_rows(self) -> list[Row]:
+        """Returns some of the rows; none at the end, when it is closed."""
+        rows = next(self._pieces, [])
+        if not rows:
+            self.close()
+        return rows
+
+    def close(self) -> None:
+        """Ends it."""
+        if self._db is not None:
+            self._db.close()
 
 
 class _Put(NamedTuple):
