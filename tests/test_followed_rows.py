@@ -201,6 +201,7 @@ class SharedTests(TestCase):
         """Until a command at the other relay revokes it."""
         token = self.command(self.two, "token", "create", "--scopes", "read:/**")
         await self.until(lambda: self.one.is_valid(token) and self.two.is_valid(token))
+        await self.until(lambda: len(self.command(self.one, "token", "list").splitlines()) == 2)
         (line,) = self.command(self.one, "token", "list").splitlines()[1:]
         self.command(self.one, "token", "revoke", line.split()[0])
         await self.until(lambda: not self.one.is_valid(token) and not self.two.is_valid(token))

@@ -487,3 +487,5 @@ class BeginTests(SynchronousTestCase):
         self.failureResultOf(two.run(two.store.audit.add, [ENTRY]), Busy)
         world.turn()
         self.assertTrue(one.accounts.is_decider)
+        one.accounts.stop()
+        self.assertFalse(one.accounts.is_decider)

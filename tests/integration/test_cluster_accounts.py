@@ -125,6 +125,7 @@ class ClusterAccountsTests(SynchronousTestCase):
         device = follower.command("token", "create", "--scopes", "read:/**")
         wait_until(lambda: decider.admits(device) and follower.admits(device), "the device token is good on both")
         session = follower.join(device)
+        wait_until(lambda: len(json.loads(decider.command("token", "list", "--json"))) == 1, "its file has it, too")
         (made,) = json.loads(decider.command("token", "list", "--json"))
         decider.command("token", "revoke", made["id"])
         self.assertTrue(ended(session))

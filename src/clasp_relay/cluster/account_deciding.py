@@ -148,6 +148,8 @@ class AccountDecider:
         self.go_on()
 
     def _not_begun(self, failure: Failure) -> None:
+        if self._is_over:
+            return
         self._is_at_work = False
         if failure.check(StoreBusy) is None:
             events.CLUSTER_FAULT.failure(failure)
@@ -192,7 +194,7 @@ class AccountDecider:
         self._queue.extendleft(reversed(asked[len(done) :]))
         number, digest = self._head()
         record = Record(number + 1, digest, tuple(done), tuple(rows), tuple(told))
-        self._log.append((change_of(record, self._now_us()),), _nothing)
+        self._log.append((change_of(record, self._now_us()),))
 
     def _not_attempted(self, asked: Sequence[_Asked], failure: Failure) -> None:
         """Tries again where another process holds the file; finds out which call it was where one has failed."""
@@ -223,7 +225,3 @@ def _fails(text: str) -> Callable[[], object]:
 
 def _refuses_base() -> object:
     raise OtherAccounts
-
-
-def _nothing() -> None:
-    """Nobody waits: the record itself tells."""

@@ -191,6 +191,7 @@ class SharedAccounts:
         for timer in timers:
             if timer is not None:
                 timer.cancel()
+        self.stop_deciding()
         self._calls.stop()
         self._behind.stop()
 
