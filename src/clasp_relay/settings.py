@@ -52,7 +52,9 @@ NOT_SHARED = (
     "standby",
     "state_path",
     "journal_path",
+    "auth_db",
     "endpoint",
+    "auth_endpoint",
     "share_port",
     "announce",
 )
@@ -456,8 +458,6 @@ class Settings:
         for name in ALONE_ONLY:
             if getattr(self, name) not in (None, ()):
                 raise Contradiction("{}: is not supported with {}", name, asked)
-        if not self.is_open_mode:
-            raise Contradiction("{}: accounts are not supported with it; set {} to 0", asked, "auth_port")
 
     def _check_endpoints(self, given: Collection[str]) -> None:
         """Checks that nothing is said twice about where to listen."""

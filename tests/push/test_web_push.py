@@ -104,3 +104,15 @@ class WebPushTests(TestCase):
         self.push.stop()
         await self.say()
         self.assertEqual((self.service.received, dict(self.push.outcomes)), ([], {}))
+
+    async def test_relay_of_a_cluster_tells_only_while_it_decides(self) -> None:
+        """So nobody is told twice."""
+        self.push.acts(False)
+        self.push.start()
+        await self.subscribe("a")
+        await self.say()
+        self.assertEqual(self.service.received, [])
+        self.push.acts(True)
+        await self.say()
+        self.assertEqual(len(self.service.received), 1)
+        self.push.stop()
