@@ -53,6 +53,9 @@ ENTRY_BYTES = 200
 MADE_AT_ONCE_BYTES, MADE_AT_ONCE_US = 16 * 1024, 500
 """Size of the values that are written as JSON in one piece, and about what that costs."""
 
+FEW_TURNS = 100
+"""How many turns a message in pieces is expected to take; from then on it is looked less often whether it is done."""
+
 LOOKED_EVERY_S, LOOKS = 0.05, 20
 """How often it is looked whether another relay has told what a request rests on, and how many times."""
 
@@ -150,7 +153,7 @@ class _Client:
         if self.session.is_busy or self._later:
             self._later.append((message, answer))
             if len(self._later) == 1:
-                self._relay.clock.call_later(0, self._go_on)
+                self._relay.clock.call_later(0, lambda: self._go_on(0))
         else:
             self._ask(message, answer)
         return answer
@@ -159,16 +162,23 @@ class _Client:
         self._outbox.waiting.append(answer)
         self._relay.accept(self.session, message, 1)
 
-    def _go_on(self) -> None:
-        """Asks what had to wait, up to the next message that takes long."""
+    def _go_on(self, turns: int) -> None:
+        """Asks what had to wait, up to the next message that takes long.
+
+        Args:
+            turns: how many it has waited for one: what takes many waits for other relays, which no haste helps.
+        """
         while self._later and not self.session.is_busy:
             message, answer = self._later.popleft()
             if self.session.is_live:
                 self._ask(message, answer)
             else:
                 answer.callback({"code": int(ErrorCode.TOKEN_EXPIRED), "error": "the token ended"})
+            turns = 0
         if self._later:
-            self._relay.clock.call_later(0, self._go_on)
+            self._relay.clock.call_later(
+                0 if turns < FEW_TURNS else LOOKED_EVERY_S / 10, lambda: self._go_on(turns + 1)
+            )
 
     def keep(self) -> None:
         """Has the session end when nothing is asked for a while."""
