@@ -37,7 +37,7 @@ run: $(FOR_RUN) app ## starts the relay, with the chat at http://localhost:7350/
 demo: $(FOR_RUN) ## starts a relay with OSC, MQTT and a lighting desk for a browser (examples/README.md)
 	$(BIN)/clasp-relay --config examples/demo.toml $(ARGS)
 
-cluster-demo: $(FOR_DEV) ## starts two relays as one, with a page for two browsers (examples/README.md; ARGS=--open opens them)
+cluster-demo: $(FOR_DEV) app ## starts two relays as one, with the chat of each for two browsers (examples/README.md; ARGS=--open opens them)
 	$(BIN)/python examples/cluster_demo.py $(ARGS)
 
 test: lint types js ## everything that must pass

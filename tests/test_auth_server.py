@@ -12,6 +12,7 @@ from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import deferLater
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import TestCase
@@ -31,7 +32,9 @@ from clasp_relay.net.websocket import ClaspFactory
 from clasp_relay.settings import Settings
 from clasp_relay.storage.users import Claim, StoreBusy
 from clasp_relay.storage.users_sqlite import SqliteUsers
+from clasp_relay.wire.messages import Set
 from clasp_relay.wire.values import encode_value
+from tests.access.test_permissions import AuthWorld
 from tests.core.world import World
 from tests.http.memory_site import Answer, parse_answer
 
@@ -46,9 +49,16 @@ class Running:
         settings: what it is told.
         policy: the application's rules.
         params: what is set.
+        clear: ends params where another relay decides; None for a relay that is alone.
     """
 
-    def __init__(self, settings: Settings, policy: Policy | None = None, params: Sequence[Param] = ()) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        policy: Policy | None = None,
+        params: Sequence[Param] = (),
+        clear: Callable[[Sequence[str]], Deferred[None]] | None = None,
+    ) -> None:
         self.tokens = TokenTable(REACTOR, time.time)
         self.world = World()
         self.calls: list[tuple[str, ...]] = []
@@ -60,6 +70,7 @@ class Running:
             Clients(Origins(None), ClientAddresses(settings.trusted_proxies)),
             Core(relay, ClaspFactory(relay, TurnWriter(REACTOR), REACTOR)),
             Tells(lambda *call: self.calls.append(call)),
+            clear=clear,
         )
         self.site = self.server.open()
         relay.params.load(StateImage(list(params), [], {}))
@@ -100,9 +111,10 @@ class AuthServerTests(TestCase):
         self.folder = Path(self.mktemp()).absolute()
 
     def start(self, policy: Policy | None = None, params: Sequence[Param] = (), **settings: Any) -> Running:
-        """Starts a server until the end of the test."""
+        """Starts a server until the end of the test; ``clear`` makes it one of a cluster."""
+        clear = settings.pop("clear", None)
         given: dict[str, Any] = {"data_dir": self.folder, "web_root": "none"} | settings
-        running = Running(Settings(**given), policy, params)
+        running = Running(Settings(**given), policy, params, clear)
         self.addCleanup(running.server.stopService)
         return running
 
@@ -181,6 +193,41 @@ class AuthServerTests(TestCase):
         await until(running, lambda: running.world.relay.params.get("/u/ann") is None)
         await until(running, lambda: subjects() == ["bob"])
         self.assertIsNotNone(running.world.relay.params.get("/u/bob"))
+
+    async def test_relay_of_a_cluster_ends_nothing_but_in_the_core_that_decides(self) -> None:
+        """What guests wrote, and what somebody left whose last session has ended; nothing any more when it is over."""
+        rules = {
+            "scopes": ["write:/**"],
+            "guest_ttl_days": {"/u/{id}": 400},
+            "clear_on_disconnect": ["/here/{session}"],
+        }
+        policy = Policy.from_document(rules)
+        self.folder.mkdir()
+        store = SqliteUsers(self.folder / "users.db", name_keys)
+        made_s = int(time.time()) - 500 * 86_400
+        record = TokenRecord(digest_of("ann"), "ann", "ann", True, POLICY_SCOPES, made_s, made_s + 1)
+        store.add_guest_token(record, name_keys("ann"), Claim(None, True, made_s))
+        store.close()
+        self.patch(auth_server, "PURGE_INTERVAL_S", 0.05)
+        old = Param("/u/ann", encode_value(1), 1, "s", 0, 0, "ann")
+        running = self.start(policy, [old], clear=lambda _addresses: succeed(None))
+        deciding = AuthWorld(rules)
+        deciding.relay.params.load(StateImage([old], [], {}))
+        running.server.act_in(deciding.relay)
+        owner = deciding.join("owner")
+        owner.send(Set("/here/owner", encode_value(1)))
+        owner.leave()
+
+        def is_over() -> bool:
+            deciding.advance(0.01)
+            return len(deciding.relay.params) == 0
+
+        await until(running, is_over)
+        self.assertEqual(len(running.world.relay.params), 1)
+        running.server.rest()
+        deciding.relay.params.load(StateImage([old], [], {}))
+        await deferLater(REACTOR, 0.3)
+        self.assertFalse(is_over())
 
     async def test_tokens_stay_while_it_is_not_known_which_of_them_count(self) -> None:
         """The store is busy when it is asked about guests, so nothing is deleted."""

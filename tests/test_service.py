@@ -7,12 +7,19 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from clasp_relay.access.permissions import TokenPermissions
+from clasp_relay.access.policy import Policy
+from clasp_relay.core.handlers import HANDLERS
+from clasp_relay.core.ports import ImmediateLog
+from clasp_relay.core.relay import Relay
 from clasp_relay.errors import CloseCode, ErrorCode, StartError
 from clasp_relay.lifecycle import RelayService
-from clasp_relay.service import BURST_FACTOR, MESSAGES_PER_SECOND, make_service
+from clasp_relay.service import BURST_FACTOR, MESSAGES_PER_SECOND, _decider, make_service
 from clasp_relay.settings import Settings
 from clasp_relay.wire.messages import Error, Set
 from clasp_relay.wire.values import encode_value
+from tests.access.test_permissions import AuthWorld
+from tests.core.world import MemoryFanOut, World
 from tests.machine import Machine, Wire, live, say
 
 
@@ -89,3 +96,36 @@ class MakeServiceTests(SynchronousTestCase):
         assert isinstance(session.outbox, Wire)
         self.assertEqual(session.outbox.messages()[-1], Error(ErrorCode.INTERNAL, "internal error"))
         self.assertTrue(session.is_live)
+
+
+class DeciderTests(SynchronousTestCase):
+    """The core of a relay that decides for its cluster."""
+
+    def decider(self, world: AuthWorld | None, policy: Policy | None = None) -> Relay:
+        """Returns one beside a world that serves clients; without one in open mode."""
+        tokens = None if world is None else world.tokens
+        settings = Settings(auth_port=0 if tokens is None else 7350, max_params_per_subject=5)
+        return _decider(settings, None, tokens, policy, HANDLERS, World().clock, MemoryFanOut(), ImmediateLog())
+
+    def test_it_has_the_rights_of_accounts_and_limits_no_session(self) -> None:
+        """With a policy and a memory of its own: its state is another one. It limits what each user may have."""
+        world = AuthWorld({"scopes": ["write:/**"]})
+        policy = Policy.from_document({"scopes": ["write:/**"]})
+        policy.session_ids = world.session_ids
+        core = self.decider(world, policy)
+        permissions = core.permissions
+        assert isinstance(permissions, TokenPermissions)
+        self.assertIsNot(permissions._policy, policy)
+        self.assertIsNot(permissions.memory, world.relay.permissions.memory)
+        self.assertIsNone(core.options.message_rate)
+        self.assertEqual(core.options.params.subject.max_params, 5)
+        session = world.join("owner").session
+        own = permissions._policy
+        assert own is not None
+        self.assertIsNotNone(own.session_ids.own_until_us("owner", session.id, world.clock.now_us()))
+
+    def test_in_open_mode_everybody_may_do_everything(self) -> None:
+        """There are no users whose shares could be counted."""
+        core = self.decider(None)
+        self.assertTrue(core.permissions.is_open)
+        self.assertEqual(core.options.params.subject.max_params, 0)

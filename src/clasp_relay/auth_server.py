@@ -41,6 +41,7 @@ from clasp_relay.access.refusals import Busy, Later, Refusal
 from clasp_relay.access.secret_files import admin_record, read_or_make_admin_token, read_or_make_key, replace_key
 from clasp_relay.access.session_ids import KnownSessionIds
 from clasp_relay.access.store_calls import MAX_WAITING_CALLS
+from clasp_relay.access.tickets import Tickets
 from clasp_relay.access.tokens import TokenRecord, TokenTable
 from clasp_relay.access.turn import Turn
 from clasp_relay.access.wills import Wills
@@ -119,6 +120,31 @@ class Clients(NamedTuple):
     """Tells their addresses."""
 
 
+class Acting:
+    """What a relay does by itself in the core that decides: it ends what users and guests have left behind.
+
+    Args:
+        relay: the core.
+        policy: says what ends; None for nothing.
+        tokens: the valid tokens.
+    """
+
+    def __init__(self, relay: Relay, policy: Policy | None, tokens: TokenTable) -> None:
+        paths = () if policy is None else policy.document.clear_on_disconnect
+        self.memory = relay.permissions.memory
+        self.wills = Wills(paths, relay.params, relay.committer, relay.work, relay.sessions, relay.clock)
+        relay.when_gone = self.wills.gone
+        self.guests: GuestParams | None = None
+        """What guests wrote for themselves, where a policy says something about it."""
+        if policy is not None:
+            self.guests = GuestParams(policy.document, relay.params, relay.committer, relay.work, tokens, time.time)
+
+    def stop(self) -> None:
+        """The core decides no longer: what is under way there never ends."""
+        if self.guests is not None:
+            self.guests.stop()
+
+
 class Core(NamedTuple):
     """What requests reach."""
 
@@ -142,7 +168,7 @@ class Tells(NamedTuple):
 
 
 class AuthServer(Service):
-    """Serves the auth API while it runs.
+    """Serves the auth API while it runs. Implements ``doors.door.AtDecider``.
 
     Args:
         settings: what the relay is told.
@@ -154,6 +180,7 @@ class AuthServer(Service):
         turn: makes credentials for the TURN server.
         push: tells browsers while no page is open; None where the relay does not.
         shared: the accounts as a cluster has them; None for a relay that is alone.
+        clear: in a cluster, has the relay that decides end params (``Search``); None for a relay that is alone.
     """
 
     def __init__(
@@ -167,8 +194,9 @@ class AuthServer(Service):
         turn: Turn | None = None,
         push: WebPush | None = None,
         shared: SharedAccounts | None = None,
+        clear: Callable[[Sequence[str]], Deferred[None]] | None = None,
     ) -> None:
-        tokens, permissions, policy = rights
+        tokens, _, policy = rights
         relay, factory = core
         self._http = RequestDoor("http", "HTTP", tells.refused)
         self._hooks = RequestDoor("hooks", "webhooks", tells.refused)
@@ -177,27 +205,19 @@ class AuthServer(Service):
         self._turn = turn
         self.push = push
         """Tells browsers; None where the relay does not."""
-        self._session_ids = KnownSessionIds(
-            relay.sessions,
-            relay.clock.now_us,
-            lambda session_id: permissions.memory.outdated(given_id(session_id)),
-        )
+        self._session_ids = KnownSessionIds(relay.sessions, relay.clock.now_us, self._id_outdated)
         if policy is not None:
             policy.session_ids = self._session_ids
             relay.when_began = self._session_ids.began
-        self._guests: GuestParams | None = None
-        """What guests wrote for themselves, where a policy says something about it."""
-        paths = () if policy is None else policy.document.clear_on_disconnect
-        self._wills = Wills(paths, relay.params, relay.committer, relay.work, relay.sessions, relay.clock)
-        relay.when_gone = self._wills.gone
-        if policy is not None:
-            self._guests = GuestParams(policy.document, relay.params, relay.committer, relay.work, tokens, time.time)
+        self._acting: Acting | None = None
+        """What ends by itself; None while another relay decides."""
+        self._clear = clear
         self._is_starting = True
         self._tell = tells.call
         self._accounts: Accounts | None = None
         self._factory = factory
         self._relay = relay
-        self._api = ApiSessions(relay)
+        self._api = ApiSessions(relay, None if clear is None else tokens.knows)
         self.registry: CollectorRegistry | None = None
         """The metrics, for the console; set by whoever counts them."""
         self.doors: Sequence[Counting] = ()
@@ -229,6 +249,35 @@ class AuthServer(Service):
         self._jobs: list[PeriodicService] = []
         self._known = KnownAddresses(time.time)
         self._hash_of: Callable[[str], bytes] = hasher_of_addresses(b"")
+        if clear is None:
+            self.act_in(relay)
+
+    def act_in(self, relay: Relay) -> None:
+        """See ``AtDecider``: what users and guests have left ends there, and browsers are told."""
+        self.rest()
+        self._acting = Acting(relay, self._policy, self._tokens)
+        if relay is not self._relay:  # a core for sessions of all relays
+            memory = relay.permissions.memory
+            relay.when_began = lambda session: memory.outdated(given_id(session.id))
+        if self.running:
+            self._acting.wills.start()
+        if self.push is not None:
+            self.push.acts(True)
+
+    def rest(self) -> None:
+        """See ``AtDecider``."""
+        acting, self._acting = self._acting, None
+        if acting is not None:
+            acting.stop()
+        if self.push is not None:
+            self.push.acts(False)
+
+    def _id_outdated(self, session_id: str) -> None:
+        """Has what is remembered of whose session id it is be found anew."""
+        thing = given_id(session_id)
+        self._permissions.memory.outdated(thing)
+        if self._acting is not None:
+            self._acting.memory.outdated(thing)
 
     @property
     def outcomes(self) -> dict[tuple[str, str], int]:
@@ -242,6 +291,12 @@ class AuthServer(Service):
             return ()
         self._http.counts.clients = self._api.clients
         return (self._http.counts, self._streams.counts, self._hooks.counts)
+
+    @property
+    def tickets(self) -> Tickets:
+        """What stands for tokens in URLs; from ``open`` on."""
+        assert self._accounts is not None, "asked for tickets before the start"
+        return self._accounts.tickets
 
     def sign_in(self, username: str, password: str, address: str) -> Deferred[Identity]:
         """Finds out as whom a name and a password speak, for a door whose clients have no token.
@@ -312,7 +367,7 @@ class AuthServer(Service):
             self.files = self._open_files(store, accounts)
         devices = DeviceWatch(store.devices, self._calls, self._tokens)
         console = self._console = ConsoleParts(
-            store, self._calls, accounts, passwords, self._tokens, devices, audit, self._relay, self.files
+            store, self._calls, accounts, passwords, self._tokens, devices, audit, self._relay, self.files, self._clear
         )
         console.load()
         self._session_ids.open(store.session_ids, self._calls)
@@ -391,9 +446,11 @@ class AuthServer(Service):
         """Ends what is old: what guests have in the state, then tokens and addresses, which have time at the start."""
         is_start, self._is_starting = self._is_starting, False
         self._session_ids.renew()
-        if self._guests is not None:
+        if self._acting is None:
+            return
+        if self._acting.guests is not None:
             try:
-                await self._guests.end_old(accounts.last_issued)
+                await self._acting.guests.end_old(accounts.last_issued)
             except Busy:
                 return  # the tokens are left, too: which of them are still needed is not known
         if self.files is not None:
@@ -414,7 +471,8 @@ class AuthServer(Service):
         self.hashing.start()
         self._disk.start()
         self._tokens.start()
-        self._wills.start()
+        if self._acting is not None:
+            self._acting.wills.start()
         if self.push is not None:
             self.push.start()
         for job in self._jobs:
@@ -463,6 +521,7 @@ class AuthServer(Service):
         )
         root.putChild(b"auth", auth)
         streams = self._streams = StreamApi(self._relay, self._factory, accounts.tickets, self._tell_refused)
+        streams.is_shared = self._clear is not None
         journal = JournalApi(self._relay, self._api)
         admin = self._console.make_resource(
             sessions=self._api,

@@ -5,25 +5,30 @@ from __future__ import annotations
 import socket
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred
 
 from clasp_relay.access.refusals import Busy
+from clasp_relay.access.tickets import Given, Tickets
 from clasp_relay.cluster.accounts import SharedAccounts
-from clasp_relay.cluster.deciding import BatchLog, DecidersClock, Deciding, Judged, NoFanOut, deciders_handlers
+from clasp_relay.cluster.clocks import DecidersClock, FollowersClock
+from clasp_relay.cluster.deciding import BatchLog, Deciding, Judged, RulesFanOut, deciders_handlers
 from clasp_relay.cluster.engine import NatsEngine
 from clasp_relay.cluster.following import Following
 from clasp_relay.cluster.ledger import Ledger
 from clasp_relay.cluster.membership import NodeOptions, Position, Role, position_of
 from clasp_relay.cluster.node import Node
+from clasp_relay.cluster.packets import Ticket, decode_ticket, encode_ticket
+from clasp_relay.cluster.ports import Engine
 from clasp_relay.core.handlers import HANDLERS
 from clasp_relay.core.ports import Clock, FanOut, Log, Timer
 from clasp_relay.core.records import Change
 from clasp_relay.core.relay import Handler, Relay
-from clasp_relay.errors import StartError, cause_text
+from clasp_relay.doors.door import AtDecider
+from clasp_relay.errors import DecodeError, StartError, cause_text
 from clasp_relay.logs import events
 from clasp_relay.settings import Settings
 from clasp_relay.storage.journal.journal_log import JournalLog
@@ -36,6 +41,7 @@ NAME_FILE = "relay-name"
 
 LONGEST_HOST = 20
 
+NO_DECIDER = "The relay has no connection to its cluster at the moment. Try again in a few seconds."
 RETRY_AFTER_S = 5
 """After how many seconds a call is tried again that the cluster has not answered."""
 
@@ -78,6 +84,52 @@ class ClusterParts:
                 lambda sentence: Busy(sentence, RETRY_AFTER_S),
                 self._lost,
             )
+        self._deciding_now: Deciding | None = None
+        self._at_decider: list[AtDecider] = []
+        self._tickets: Callable[[], Tickets] | None = None
+
+    def clock(self, own: Clock) -> Clock:
+        """Returns the clock of the core that serves clients.
+
+        Args:
+            own: this machine's.
+        """
+        return FollowersClock(own, lambda: None if self._node is None else self._node.now_us())
+
+    @property
+    def core(self) -> Relay | None:
+        """The core that decides; None while another relay does."""
+        return None if self._deciding_now is None else self._deciding_now.relay
+
+    def watch_tokens(self, knows_token: Callable[[str], bool]) -> None:
+        """Takes what tells whether a token is known here; without it none means anything.
+
+        Args:
+            knows_token: tells it.
+        """
+        self._following.knows_token = knows_token
+
+    def pass_sessions(self, subject: str, old: bytes, new: bytes) -> None:
+        """Has the sessions of a token go on with its successor, where this relay decides."""
+        if self._deciding_now is not None:
+            self._deciding_now.pass_sessions(subject, old, new)
+
+    def clear(self, addresses: Sequence[str]) -> Deferred[None]:
+        """Has the decider end what is set at some addresses, as the relay's own nulls.
+
+        Returns:
+            a Deferred that fires when that is done and known here; it fails with ``Busy``, so that it is tried again.
+        """
+        done: Deferred[None] = Deferred()
+
+        def over(is_done: bool) -> None:
+            if is_done:
+                done.callback(None)
+            else:
+                done.errback(Busy(NO_DECIDER, RETRY_AFTER_S))
+
+        self._following.clear(addresses, over)
+        return done
 
     def handlers(self) -> Mapping[type[Message], Handler]:
         """Returns the handlers of the core that serves clients."""
@@ -88,6 +140,18 @@ class ClusterParts:
         self._relay, self._make_relay = relay, make_relay
         self._following.attach(relay)
         relay.committer.when_accounts = self._has_accounts if self.accounts is None else self.accounts.follow
+
+    def take_tickets(self, tickets: Callable[[], Tickets]) -> None:
+        """Is told of the relay's tickets, which clients may use at other relays as well.
+
+        Args:
+            tickets: returns them, once the relay is opened.
+        """
+        self._tickets = tickets
+
+    def take_doors(self, doors: Iterable[object]) -> None:
+        """Is told of the relay's doors and whatever else acts only while it decides."""
+        self._at_decider = [door for door in doors if isinstance(door, AtDecider)]
 
     def open(self) -> None:
         """Looks what the journal has of the log; the state is loaded.
@@ -100,6 +164,8 @@ class ClusterParts:
         self._following.be_called(name, _new_link(name))
         engine = NatsEngine(self._reactor, settings.cluster, settings.cluster_name, settings.cluster_creds, name)
         self._engine = engine
+        if self._tickets is not None:
+            share_tickets(self._tickets(), engine, f"{settings.cluster_name}.ticket")
         self._node = Node(
             NodeOptions(settings.cluster_name, name, settings.standby),
             engine,
@@ -238,7 +304,7 @@ class ClusterParts:
 
         log = BatchLog(self._journal.renewal)
         clock = DecidersClock(from_us, time.monotonic, call_later)
-        relay = self._make_relay(deciders_handlers(HANDLERS, log), clock, NoFanOut(), log)
+        relay = self._make_relay(deciders_handlers(HANDLERS, log), clock, RulesFanOut(), log)
         keeping = relay.keeping
         if keeping is not None:
 
@@ -248,13 +314,21 @@ class ClusterParts:
             log.judge = judge
 
         def stop() -> None:
+            self._deciding_now = None
+            for door in self._at_decider:
+                door.rest()
             if self.accounts is not None:
                 self.accounts.stop_deciding()
             clock.stop()
 
         if self.accounts is not None:
             self.accounts.begin_deciding(epoch, log, clock.now_us)
-        return Deciding(relay, log, epoch, call_later, stop)
+        self._deciding_now = Deciding(relay, log, epoch, call_later, stop, self._decides)
+        return self._deciding_now
+
+    def _decides(self, core: Relay) -> None:
+        for door in self._at_decider:
+            door.act_in(core)
 
     def _imaged(self) -> None:
         self.when_imaged()
@@ -262,6 +336,39 @@ class ClusterParts:
     def _lost(self, text: str) -> None:
         events.CLUSTER_LOST.log(text=text)
         self.when_lost()
+
+
+def share_tickets(tickets: Tickets, engine: Engine, subject: str) -> None:
+    """Has the relays of a cluster tell each other of tickets that are given out, and of those that are used.
+
+    Args:
+        tickets: this relay's.
+        engine: the bus.
+        subject: of these messages.
+    """
+    own = uuid.uuid4().bytes
+
+    def heard(payload: bytes) -> None:
+        try:
+            ticket = decode_ticket(payload)
+        except DecodeError as error:
+            events.CLUSTER_MESSAGE_BAD.log(error=error.message)
+            return
+        if ticket.sender == own:
+            return
+        if ticket.is_taken:
+            tickets.forget(ticket.digest)
+        else:
+            tickets.learn(Given(ticket.digest, ticket.sealed, ticket.owner, ticket.address))
+
+    def given(ticket: Given) -> None:
+        engine.publish(subject, encode_ticket(Ticket(own, False, *ticket)))
+
+    def taken(digest: bytes) -> None:
+        engine.publish(subject, encode_ticket(Ticket(own, True, digest)))
+
+    engine.subscribe(subject, heard)
+    tickets.when_given, tickets.when_taken = given, taken
 
 
 def _new_link(name: str) -> str:

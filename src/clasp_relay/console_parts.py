@@ -55,6 +55,7 @@ class ConsoleParts:
         audit: the audit log.
         relay: the core.
         files: what people have sent; None where the relay keeps no files.
+        clear: ends params in the place of the core; see ``Search``.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class ConsoleParts:
         audit: Audit,
         relay: Relay,
         files: Files | None = None,
+        clear: Callable[[Sequence[str]], Deferred[None]] | None = None,
     ) -> None:
         self._accounts = accounts
         self._tokens = tokens
@@ -76,7 +78,7 @@ class ConsoleParts:
         self._relay = relay
         self.console = Console(accounts, passwords, store.administration, sql, tokens, time.time, secrets.token_hex)
         """Lets administrators in."""
-        self._search = Search(relay.params, relay.committer, relay.work)
+        self._search = Search(relay.params, relay.committer, relay.work, clear)
         self._people = People(
             store=store,
             sql=sql,

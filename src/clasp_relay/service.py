@@ -18,6 +18,7 @@ from clasp_relay.access.policy.history import HistoryRules
 from clasp_relay.access.policy.scopes import Scopes
 from clasp_relay.access.policy_choice import choose_history, choose_policy
 from clasp_relay.access.secret_files import ADMIN_SUBJECT, read_turn_secret
+from clasp_relay.access.session_ids import SessionIdsOfAll
 from clasp_relay.access.tokens import EndOfToken, TokenRecord, TokenTable
 from clasp_relay.access.turn import Turn
 from clasp_relay.auth_server import AuthServer, Clients, Core, Rights, Tells
@@ -91,31 +92,33 @@ def make_service(settings: Settings, reactor: Any) -> RelayService:
     policy = None if settings.is_open_mode else _policy(settings)
     journal = _journal(settings, reactor, policy)
     history = _history(settings, policy)
-    reader = None if history is None or journal is None else HistoryReader(reactor, journal, history, clock.now_us)
     cluster = _cluster(settings, reactor, journal)
+    core_clock = clock if cluster is None else cluster.clock(clock)
     handlers = HANDLERS if cluster is None else cluster.handlers()
+    reader = None if history is None or journal is None else HistoryReader(reactor, journal, history, core_clock.now_us)
     addresses = ClientAddresses(settings.trusted_proxies)
     if origins.any:
         events.ORIGINS_UNLIMITED.log()
     if settings.is_open_mode:
-        relay = _relay(settings, clock, writer, OpenPermissions(), None, log, journal, history, reader, handlers)
-        if cluster is not None:
-            cluster.attach(relay, partial(_decider, settings, history, None, None))
+        relay = _relay(settings, core_clock, writer, OpenPermissions(), None, log, journal, history, reader, handlers)
         factory = _factory(settings, reactor, relay, writer, origins, addresses, log)
         doors = make_doors(settings, reactor, relay, factory, log)
+        if cluster is not None:
+            cluster.attach(relay, partial(_decider, settings, history, None, None))
         return RelayService(settings, reactor, relay, factory, None, log, clock, journal, doors, reader, cluster)
     tokens = TokenTable(reactor, time.time, max_per_guest_address=settings.max_guest_tokens_per_address)
-    permissions = TokenPermissions(tokens, policy, clock.now_us)
+    permissions = TokenPermissions(tokens, policy, core_clock.now_us)
     rate = _message_rate(settings, policy)
-    relay = _relay(settings, clock, writer, permissions, rate, log, journal, history, reader, handlers)
-    tokens.on_end(lambda record, why: _end_sessions(relay, record, why))
-    tokens.on_replace(lambda subject, old, new: _pass_sessions(relay, subject, old, new))
-    tokens.tokens_in_use = lambda subject: {each.identity.token for each in relay.sessions.of_subject(subject)}
+    relay = _relay(settings, core_clock, writer, permissions, rate, log, journal, history, reader, handlers)
+    _watch_tokens(tokens, relay, cluster)
     factory = _factory(settings, reactor, relay, writer, origins, addresses, log)
-    places = CallPlaces(relay, () if policy is None else policy.document.calls, _WATCHER)
+    calls = () if policy is None else policy.document.calls
+    places = CallPlaces(relay, calls, _WATCHER, is_alone=cluster is None)
     turn = _turn(settings, _may_do_all if policy is None else places.holds)
     may_enter = partial(_may_enter, permissions, relay.params)
     push = None if settings.push == "off" else WebPush(settings, reactor, relay, _WATCHER, may_enter)
+    if push is not None:
+        push.acts(cluster is None)
     auth = AuthServer(
         settings,
         reactor,
@@ -125,13 +128,42 @@ def make_service(settings: Settings, reactor: Any) -> RelayService:
         Tells(log.signed, log.door_refused),
         turn,
         push,
+        clear=None if cluster is None else cluster.clear,
         shared=None if cluster is None else cluster.accounts,
     )
     relay.origin_of = auth.origin_of
     doors = (*make_doors(settings, reactor, relay, factory, log, auth.sign_in), places)
     if cluster is not None:
         cluster.attach(relay, partial(_decider, settings, history, tokens, policy))
+        cluster.take_doors((*doors, auth))
+        cluster.take_tickets(lambda: auth.tickets)
     return RelayService(settings, reactor, relay, factory, auth, log, clock, journal, doors, reader, cluster)
+
+
+def _watch_tokens(tokens: TokenTable, relay: Relay, cluster: ClusterParts | None) -> None:
+    """Has sessions end with their tokens, or go on with others, at once: in both cores where this relay decides."""
+
+    def decides() -> Relay | None:
+        return None if cluster is None else cluster.core
+
+    def end(record: TokenRecord, why: EndOfToken) -> None:
+        for each in (relay, decides()):
+            if each is not None:
+                each.end_token(record.subject, record.digest, EXPIRED if why is EndOfToken.EXPIRED else REVOKED)
+
+    def replace_token(subject: str, old: bytes, new: bytes) -> None:
+        for session in relay.sessions.of_token(subject, old):
+            session.identity = replace(session.identity, token=new)
+        if cluster is not None:
+            cluster.pass_sessions(subject, old, new)
+
+    if cluster is not None:
+        cluster.watch_tokens(tokens.knows)
+    tokens.on_end(end)
+    tokens.on_replace(replace_token)
+    tokens.tokens_in_use = lambda subject: {
+        each.identity.token for each in (decides() or relay).sessions.of_subject(subject)
+    }
 
 
 def _journal(settings: Settings, reactor: Any, policy: Policy | None) -> JournalLog | None:
@@ -187,7 +219,7 @@ def _policy(settings: Settings) -> Policy | None:
 
 def _relay(
     settings: Settings,
-    clock: ReactorClock,
+    clock: Clock,
     writer: TurnWriter,
     permissions: OpenPermissions | TokenPermissions,
     message_rate: tuple[float, float] | None,
@@ -263,11 +295,12 @@ def _decider(
 ) -> Relay:
     """Makes the core of a relay that decides for its cluster; each session's own relay limits how much it sends.
 
+    It has a policy of its own, which counts failures, and a memory of its own, since its state is ahead of the log.
     Without a table of tokens it is in open mode.
     """
     own = None if policy is None else Policy(policy.document)
     permissions = OpenPermissions() if tokens is None else TokenPermissions(tokens, own, clock.now_us)
-    return Relay(
+    relay = Relay(
         _core_options(settings, None, is_open=permissions.is_open),
         handlers,
         clock,
@@ -278,6 +311,9 @@ def _decider(
         log=log,
         history=history,
     )
+    if own is not None and policy is not None:
+        own.session_ids = SessionIdsOfAll(policy.session_ids, relay.sessions)
+    return relay
 
 
 def _session_memory_bytes(settings: Settings) -> int:
@@ -325,12 +361,3 @@ def _message_rate(settings: Settings, policy: Policy | None) -> tuple[float, flo
     if rate is not None:
         return rate.per_second, rate.burst
     return MESSAGES_PER_SECOND, MESSAGES_PER_SECOND * BURST_FACTOR
-
-
-def _end_sessions(relay: Relay, record: TokenRecord, why: EndOfToken) -> None:
-    relay.end_token(record.subject, record.digest, EXPIRED if why is EndOfToken.EXPIRED else REVOKED)
-
-
-def _pass_sessions(relay: Relay, subject: str, old: bytes, new: bytes) -> None:
-    for session in relay.sessions.of_token(subject, old):
-        session.identity = replace(session.identity, token=new)

@@ -52,7 +52,9 @@ NOT_SHARED = (
     "standby",
     "state_path",
     "journal_path",
+    "auth_db",
     "endpoint",
+    "auth_endpoint",
     "share_port",
     "announce",
 )

@@ -110,7 +110,7 @@ class WorkerSet(Service):
         """
         program = nats_program()
         folder = self._settings.data_dir
-        for name in ("state.json", "journal.db"):
+        for name in ("state.json", "journal.db", "users.db"):
             if (folder / name).exists():
                 raise StartError(
                     f"--workers: {folder / name} is of a relay without workers; move the files of {folder} into "

@@ -240,6 +240,21 @@ class GuestParamsTests(SynchronousTestCase):
         self.assertTrue(self.is_set("/user/ann/profile"))
         self.assertEqual(self.sweep(), 1)
 
+    def test_core_that_decides_no_longer_leaves_nobody_waiting(self) -> None:
+        """What was under way is given up, and may be tried again in another core."""
+        self.guest("ann").send(Set("/user/ann/profile", value("hello")))
+        self.pass_days(91)
+        self.guests.stop()
+        self.patch(self.world.relay.work, "add", lambda _owner, pieces: left.append(pieces))
+        left: list[object] = []
+        ending = Deferred.fromCoroutine(self.guests.end_old(self.last_issued))
+        self.assertNoResult(ending)
+        self.guests.stop()
+        self.failureResultOf(ending, Busy)
+        self.assertEqual(len(left), 1)
+        list(left.pop())  # type: ignore[call-overload]
+        self.assertTrue(self.is_set("/user/ann/profile"))
+
     def test_policy_without_days_asks_nothing(self) -> None:
         """There is nothing to search for."""
         relay = self.world.relay

@@ -15,6 +15,7 @@ from clasp_relay.access.permissions import EXPIRED, MAX_PLACE_CHARACTERS, MAX_PL
 from clasp_relay.access.policy import PACKAGED, Policy
 from clasp_relay.access.policy.checks import CHECKS
 from clasp_relay.access.policy.language.question import given_id
+from clasp_relay.access.policy.scopes import Scopes
 from clasp_relay.access.session_ids import KEPT_S, KnownSessionIds
 from clasp_relay.access.tokens import ADMIN_SCOPES, POLICY_SCOPES, TokenRecord, TokenTable, digest_of
 from clasp_relay.core.ports import Log
@@ -927,3 +928,42 @@ class PlaceTests(SynchronousTestCase):
             self.assertEqual(self.write("/a", 1), [])
             self.writer.send(Publish("/b", Signal.EVENT, value=value(2)))
             self.assertEqual(heard(reader.hear()), [("/a", 1), ("/b", 2)])
+
+
+class VouchTests(SynchronousTestCase):
+    """What one relay of a cluster tells another one of somebody's rights."""
+
+    def setUp(self) -> None:
+        """Two relays with the same policy and different tokens."""
+        policy = {"scopes": SCOPES, "anonymous": {"scopes": ["read:/**"]}}
+        self.here, self.there = AuthWorld(policy), AuthWorld(policy)
+        self.permissions = self.here.relay.permissions
+
+    def test_who_has_a_token_that_all_know_needs_nothing(self) -> None:
+        """Nor who has none, and is let in by the policy."""
+        for client in (self.here.join("owner"), self.here.join()):
+            self.assertEqual(self.permissions.vouch(client.session.identity), "")
+        owner = self.here.join("owner").session.identity
+        self.here.tokens.revoke([owner.token])
+        self.assertEqual(self.permissions.vouch(owner), "")
+
+    def test_who_has_rights_that_only_one_relay_knows_is_vouched_for(self) -> None:
+        """An administrator, a webhook: the other relay gives them just that."""
+        self.here.add("console", scopes_name=ADMIN_SCOPES)
+        admin = self.here.join("console").session.identity
+        hook = Bearer("clasp.hook.1", scopes=Scopes.parse(["admin:/room/a\nb/*", "read:/x"]))
+        for who, scopes in ((admin, {"admin": ["/**"]}), (hook, {"admin": ["/room/a\nb/*"], "read": ["/x"]})):
+            there = self.there.relay.permissions.readmit(who.subject, who.token, self.permissions.vouch(who))
+            assert isinstance(there, Bearer)
+            self.assertEqual((there.subject, there.token, there.ends_with_session), (who.subject, who.token, True))
+            for action in ("read", "write", "admin"):
+                found = [pattern.text for pattern in getattr(there.scopes, action)]
+                self.assertEqual(found, scopes.get(action, []))
+        self.assertIsNone(self.there.relay.permissions.readmit("console", admin.token))
+        self.assertIsNone(self.there.relay.permissions.readmit("other", digest_of("owner")))
+
+    def test_a_token_that_is_known_counts_more_than_what_is_said(self) -> None:
+        """Nobody becomes more than that."""
+        there = self.there.relay.permissions.readmit("owner", digest_of("owner"), '["admin:/**"]')
+        assert isinstance(there, Bearer)
+        self.assertEqual(there.scopes.admin, ())

@@ -1,7 +1,9 @@
 """Tests of clasp_relay.access.search: many params, in pieces."""
 
+from collections.abc import Sequence
 from functools import partial
 
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.access.search import SEARCHED_AT_ONCE, Search
@@ -68,6 +70,23 @@ class SearchTests(SynchronousTestCase):
         self.world.turn()
         self.successResultOf(done)
         self.assertEqual([param.address for param in self.world.relay.params.all()], ["/b"])
+
+    def test_another_ends_them_where_another_decides(self) -> None:
+        """It says when that is done; nothing ends here meanwhile."""
+        relay = self.world.relay
+        asked: list[str] = []
+        done: Deferred[None] = Deferred()
+
+        def clear(addresses: Sequence[str]) -> Deferred[None]:
+            asked.extend(addresses)
+            return done
+
+        ended = Search(relay.params, relay.committer, relay.work, clear).end(["/b"])
+        self.world.turn()
+        self.assertEqual((asked, relay.params.get("/b") is None), (["/b"], False))
+        self.assertNoResult(ended)
+        done.callback(None)
+        self.successResultOf(ended)
 
     def test_fault_fails_the_search(self) -> None:
         """And nothing else."""

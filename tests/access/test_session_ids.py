@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.access import session_ids
 from clasp_relay.access.names import name_keys
-from clasp_relay.access.session_ids import KEPT_S, MAX_IDS_PER_SUBJECT, KnownSessionIds
+from clasp_relay.access.session_ids import KEPT_S, MAX_IDS_PER_SUBJECT, KnownSessionIds, SessionIdsOfAll
 from clasp_relay.core.session.sessions import Session, SessionTable
 from clasp_relay.storage.session_ids import GivenId
 from clasp_relay.storage.users import StoreBusy
@@ -211,3 +211,22 @@ class FollowingTests(SynchronousTestCase):
         self.assertFalse(known.owns("ann", "s1"))
         Deferred.fromCoroutine(known.ids.reload())
         self.assertTrue(known.owns("ann", "s1"))
+
+
+class IdsOfAllTests(SynchronousTestCase):
+    """Whose an id is, for the core that decides for several relays."""
+
+    def test_sessions_of_other_relays_count_while_they_are_connected(self) -> None:
+        """Those that are known here count as long as they do here."""
+        known, everywhere = Known(), SessionTable()
+        ids = SessionIdsOfAll(known.ids, everywhere)
+        known.sessions.discard(known.begin("here", "ann"))
+        there = memory_session("there", "ann", b"t")
+        everywhere.add(there)
+        everywhere.add(memory_session("nobodys", "", b""))
+        self.assertEqual(ids.own_until_us("ann", "here", START_US), START_US + KEPT_S * SECOND_US)
+        self.assertEqual(ids.own_until_us("ann", "there", START_US), START_US + 1)
+        self.assertIsNone(ids.own_until_us("bob", "there", START_US))
+        self.assertIsNone(ids.own_until_us("", "nobodys", START_US))
+        everywhere.discard(there)
+        self.assertIsNone(ids.own_until_us("ann", "there", START_US))

@@ -5,7 +5,7 @@ import itertools
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.access import tickets
-from clasp_relay.access.tickets import MAX_TICKETS_PER_TOKEN, TICKET_LIFE_S, Tickets
+from clasp_relay.access.tickets import MAX_TICKETS_PER_TOKEN, TICKET_LIFE_S, Given, Tickets
 
 
 class TicketsTests(SynchronousTestCase):
@@ -47,3 +47,18 @@ class TicketsTests(SynchronousTestCase):
         self.assertEqual(len(self.tickets), 20)
         found = [self.tickets.take(ticket) for ticket in (mine, late, *many[:2])]
         self.assertEqual(found, ["mine", "late", None, "guest1"])
+
+    def test_other_relays_take_what_they_are_told_of_once(self) -> None:
+        """Nobody is told the token: only the ticket opens what is told of it."""
+        numbers = itertools.count(100)
+        other = Tickets(lambda: self.now_s, lambda size: f"{next(numbers):0{2 * size}x}")
+        self.tickets.when_given, other.when_taken = other.learn, self.tickets.forget
+        given: list[Given] = []
+        ticket = self.tickets.issue("cpsk_token", "192.0.2.1")
+        self.tickets.when_given = given.append
+        self.tickets.issue("cpsk_token", "192.0.2.1")
+        self.assertNotIn(b"token", b"".join(given[0][:3]))
+        self.assertEqual((self.tickets.knows(ticket), other.knows(ticket)), (True, True))
+        self.assertEqual((other.take(ticket), self.tickets.take(ticket)), ("cpsk_token", None))
+        other.forget(b"unknown")
+        self.assertEqual((len(self.tickets), len(other)), (1, 0))

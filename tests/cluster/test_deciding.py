@@ -5,6 +5,7 @@ from __future__ import annotations
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from clasp_relay.access.tokens import ADMIN_SCOPES, POLICY_SCOPES, TokenRecord, digest_of
 from clasp_relay.cluster.batches import (
     Answered,
     Began,
@@ -16,22 +17,26 @@ from clasp_relay.cluster.batches import (
     decode_ack,
     encode_ack,
 )
+from clasp_relay.cluster.clocks import DecidersClock
 from clasp_relay.cluster.deciding import (
     MAX_WAITING_BYTES,
     BatchLog,
-    DecidersClock,
     Deciding,
-    NoFanOut,
+    RulesFanOut,
     deciders_handlers,
 )
 from clasp_relay.cluster.ledger import Ledger
 from clasp_relay.cluster.packets import Asked, Entry, Packet
 from clasp_relay.core.handlers import HANDLERS
+from clasp_relay.core.records import ChangeKind
 from clasp_relay.core.relay import Relay, RelayOptions
-from clasp_relay.errors import ErrorCode, RequestError
+from clasp_relay.errors import CloseCode, ErrorCode, RequestError
 from clasp_relay.wire.codec import decode, encode
 from clasp_relay.wire.constants import Phase, Signal
-from clasp_relay.wire.messages import Ack, Announce, Bundle, Error, Message, Publish, Set, SignalDefinition
+from clasp_relay.wire.messages import Ack, Announce, Bundle, Error, Message, Publish, Set, SignalDefinition, Subscribe
+from clasp_relay.wire.values import decode_value
+from tests.cluster.policy_world import PolicyCluster, PolicyMember
+from tests.cluster.world import Cluster
 from tests.core.world import START_US, World, value
 
 LINK = "one.1"
@@ -51,7 +56,7 @@ class DecidingTests(SynchronousTestCase):
             deciders_handlers(HANDLERS, self.log),
             clock,
             lambda: "id",
-            NoFanOut(),
+            RulesFanOut(),
             lambda what, fault: self.faults.append((what, fault)),
             log=self.log,
         )
@@ -219,3 +224,242 @@ class DecidingTests(SynchronousTestCase):
 def said(number: int, message: Message, qos: int = 0) -> Entry:
     """Returns what a session asks with a message."""
     return Entry(number, "s", int(Asked.MESSAGE), qos, data=encode(message))
+
+
+POLICY = {
+    "scopes": ["read:/**", "write:/**"],
+    "write_rules": [
+        {
+            "path": "/room/{room}/said/{n}",
+            "checks": [{"type": "state_null", "lookup": "/room/{room}/bans/{session}"}],
+            "stamp": {"field": "by", "value": "{session}"},
+        },
+        {
+            "path": "/safe/{n}",
+            "checks": [{"type": "value_field_equals", "field": "key", "value": "right"}],
+            "failures": {"max": 2, "window_secs": 60},
+        },
+        {"path": "/mine/{id}", "checks": [{"type": "segment_is_own_session_id", "segment": "id"}]},
+    ],
+    "clear_on_disconnect": ["/here/{session}"],
+}
+
+
+class PolicyTests(SynchronousTestCase):
+    """Writes are judged by the one that decides, with the rights of whoever asks at another relay."""
+
+    def setUp(self) -> None:
+        """Two relays and some people."""
+        self.cluster = PolicyCluster(POLICY)
+        for name in ("ann", "bob"):
+            self.cluster.issue(name)
+        self.decider, self.follower = self.cluster.pair()
+
+    def tearDown(self) -> None:
+        """Nothing was a fault of ours."""
+        for member in self.cluster.members:
+            self.assertEqual(member.faults, [])
+
+    def codes(self, messages: list[Message]) -> list[int]:
+        """Returns the codes of ERRORs; 0 for an ACK."""
+        return [each.error if isinstance(each, Error) else 0 for each in messages if isinstance(each, Ack | Error)]
+
+    def param(self, address: str) -> object:
+        """Returns what a follower has at an address."""
+        found = self.follower.relay.params.get(address)
+        return None if found is None else decode_value(found.value)
+
+    def test_a_write_is_judged_and_stamped_for_its_writer(self) -> None:
+        """As with one relay; and nobody writes behind their ban, whichever relay they are at."""
+        ann, bob = self.decider.join("ann"), self.follower.join("bob")
+        self.assertEqual(self.codes(bob.ask(Set("/room/1/said/1", value({"n": 1})), 1)), [0])
+        self.assertEqual(self.param("/room/1/said/1"), {"n": 1, "by": "bob"})
+        for number in range(2, 12):
+            if number == 6:
+                ann.send(Set("/room/1/bans/bob", value(1)))
+            bob.send(Set(f"/room/1/said/{number}", value({"n": number})), 1)
+            self.cluster.clock.advance(0)
+        self.cluster.turn()
+        ban = self.follower.relay.params.get("/room/1/bans/bob")
+        assert ban is not None
+        rows = [row.param for row in self.follower.journal.rows if row.kind is ChangeKind.WRITE]
+        behind = rows[rows.index(ban) + 1 :]
+        self.assertEqual([param.address for param in behind if param.subject == "bob"], [])
+        self.assertEqual(self.codes(bob.hear())[-1], 403)
+
+    def test_failures_count_together(self) -> None:
+        """Whoever may guess twice may not guess twice at each relay."""
+        for member, expected in ((self.decider, [403]), (self.follower, [403]), (self.decider, [429])):
+            client = member.join("ann")
+            self.assertEqual(self.codes(client.ask(Set("/safe/1", value({"key": "wrong"})), 1)), expected)
+
+    def test_ids_of_sessions_at_other_relays_are_their_subjects(self) -> None:
+        """What only a session's owner may write there, the owner may, and nobody else."""
+        ann, bob = self.follower.join("ann"), self.decider.join("bob")
+        address = f"/mine/{ann.session.id}"
+        self.assertEqual(self.codes(bob.ask(Set(address, value(1)), 1)), [403])
+        self.assertEqual(self.codes(ann.ask(Set(address, value(1)), 1)), [0])
+
+    def test_what_somebody_leaves_ends_with_their_last_session_at_any_relay(self) -> None:
+        """By a null of the relay."""
+        first, second = self.follower.join("ann"), self.decider.join("ann")
+        first.ask(Set("/here/ann", value(1)), 1)
+        self.follower.relay.disconnect(first.session)
+        self.cluster.advance(1)
+        self.assertEqual(self.param("/here/ann"), 1)
+        self.decider.relay.disconnect(second.session)
+        self.cluster.advance(1)
+        self.assertIsNone(self.param("/here/ann"))
+
+    def test_what_is_left_by_the_loss_of_a_relay_stays_for_a_while(self) -> None:
+        """Clients come back to another one; what belongs to those who do not ends."""
+        self.cluster.issue("eve")
+        for name in ("ann", "bob", "eve"):
+            self.follower.join(name).ask(Set(f"/here/{name}", value(1)), 1)
+        self.follower.kill()
+        self.cluster.advance(5)
+        self.assertEqual(self.cluster.decider, self.decider)
+        self.decider.join("ann")
+        self.follower = self.decider
+        self.cluster.advance(10)
+        self.assertEqual([self.param(f"/here/{name}") for name in ("ann", "bob")], [1, 1])
+        self.cluster.advance(25)
+        self.assertEqual([self.param(f"/here/{name}") for name in ("ann", "bob")], [1, None])
+
+    def test_a_token_that_ends_ends_its_sessions_everywhere(self) -> None:
+        """With the reason; what they had scheduled is not done."""
+        ann = self.follower.join("ann")
+        due_us = self.decider.now_us() + 2_000_000
+        ann.ask(Bundle((Set("/later", value(1)),), due_us), 1)
+        self.cluster.revoke("ann")
+        self.cluster.turn()
+        (error,) = [each for each in ann.hear() if isinstance(each, Error)]
+        self.assertEqual(error.error, ErrorCode.TOKEN_EXPIRED)
+        self.assertEqual(ann.outbox.closed, (CloseCode.POLICY_VIOLATION, "the token was revoked: sign in again"))
+        self.assertNotIn(ann.session.id, self.decider.ledger.sessions)
+        self.cluster.advance(3)
+        self.assertIsNone(self.param("/later"))
+
+    def test_a_token_that_only_the_decider_knows_to_be_over_ends_its_sessions(self) -> None:
+        """At the relay that has them, too, with the reason."""
+        ann = self.follower.join("ann")
+        self.decider.tokens.revoke([digest_of("ann")])
+        self.cluster.turn()
+        (error,) = [each for each in ann.hear() if isinstance(each, Error)]
+        self.assertEqual(error.error, ErrorCode.TOKEN_EXPIRED)
+        self.assertEqual(ann.outbox.closed, (CloseCode.POLICY_VIOLATION, "the token was revoked: sign in again"))
+
+    def test_a_token_that_the_decider_does_not_know_ends_its_session(self) -> None:
+        """With the reason, and nothing of it is done."""
+        self.follower.tokens.add(TokenRecord(digest_of("new"), "new", "new", False, POLICY_SCOPES, 0, None))
+        client, other = self.follower.join("new"), self.follower.join("ann")
+        client.send(Set("/a", value(1)), 1)
+        self.cluster.turn()
+        self.assertEqual(self.codes(client.hear()), [ErrorCode.TOKEN_EXPIRED])
+        self.assertEqual(client.outbox.closed, (CloseCode.POLICY_VIOLATION, "the token was revoked: sign in again"))
+        self.assertIsNone(self.param("/a"))
+        self.assertEqual(self.codes(other.ask(Set("/a", value(1)), 1)), [0])
+
+    def test_sessions_go_on_with_the_token_that_replaced_theirs(self) -> None:
+        """Also at the next decider, when the one before has ended."""
+        ann = self.follower.join("ann")
+        self.cluster.turn()
+        self.cluster.issue("ann-2", "ann", replaces=digest_of("ann"))
+        self.cluster.turn()
+        self.assertEqual(self.follower.ledger.sessions[ann.session.id].began.token, digest_of("ann-2"))
+        self.cluster.revoke("ann")
+        self.decider.kill()
+        self.cluster.advance(5)
+        self.assertIs(self.cluster.decider, self.follower)
+        self.assertEqual(self.codes(ann.ask(Set("/a", value(1)), 1)), [0])
+        self.assertIsNone(ann.outbox.closed)
+
+    def test_a_session_whose_relay_vouches_for_it_may_do_what_that_says(self) -> None:
+        """An administrator's token is one relay's own."""
+        for member in (self.follower, self.decider):
+            name = f"admin of {member.name}"
+            member.tokens.add(TokenRecord(digest_of(name), "clasp.admin", "admin", False, ADMIN_SCOPES, 0, None))
+            admin = member.join(name)
+            self.assertEqual(self.codes(admin.ask(Set("/safe/1", value({"key": "wrong"})), 1)), [0])
+
+    def test_the_next_decider_has_everybodys_rights(self) -> None:
+        """Those of sessions that it has not seen begin."""
+        third = self.cluster.add("three")
+        self.cluster.advance(3)
+        assert isinstance(third, PolicyMember)
+        bob = third.join("bob")
+        bob.ask(Set("/room/1/said/1", value({})), 1)
+        self.decider.join("ann").ask(Set("/room/1/bans/bob", value(1)), 1)
+        self.decider.kill()
+        self.cluster.advance(5)
+        self.assertEqual(self.codes(bob.ask(Set("/room/1/said/2", value({})), 1)), [403])
+        self.assertEqual(self.codes(bob.ask(Set("/room/2/said/2", value({})), 1)), [0])
+
+
+class ClearTests(SynchronousTestCase):
+    """What a relay asks the decider to end."""
+
+    def setUp(self) -> None:
+        """Two relays; some params, one of them locked."""
+        self.cluster = Cluster()
+        self.cluster.started("one", "two")
+        assert self.cluster.decider is not None
+        self.decider, (self.follower, *_) = self.cluster.decider, self.cluster.followers
+        self.client = self.decider.join()
+        for number in range(40):
+            self.client.ask(Set(f"/a/{number}", value(number), lock=number == 7), 1)
+        self.reader = self.follower.join()
+        self.reader.ask(Subscribe(1, "/a/*"))
+        self.over: list[bool] = []
+
+    def clear(self, *addresses: str) -> None:
+        """Asks."""
+        self.follower.following.clear(addresses, self.over.append)
+
+    def test_they_end_as_by_the_relay_itself(self) -> None:
+        """Whoever holds a lock there; what is not set is passed over; it is told once all is done and known here."""
+        self.clear(*(f"/a/{number}" for number in range(30)), "/not/set")
+        self.assertEqual(self.over, [])
+        self.cluster.turn()
+        self.assertEqual(self.over, [True])
+        self.assertEqual(len(self.follower.relay.params), 10)
+        nulls = [each for each in self.reader.hear() if isinstance(each, Set)]
+        self.assertEqual(sorted(each.address for each in nulls), sorted(f"/a/{number}" for number in range(30)))
+        ended = self.decider.relay.params.ended("/a/7")
+        assert ended is not None
+        self.assertEqual(ended.subject, "")
+        self.clear()
+        self.assertEqual(self.over, [True, True])
+
+    def test_they_end_once_whoever_decides(self) -> None:
+        """What the decider has not done, the next one does."""
+        self.clear("/a/1")
+        self.decider.kill()
+        self.cluster.advance(4)
+        self.assertIs(self.cluster.decider, self.follower)
+        self.assertEqual(self.over, [True])
+        self.assertIsNone(self.follower.relay.params.get("/a/1"))
+        self.clear("/a/2")
+        self.cluster.turn()
+        self.assertEqual(self.over, [True, True])
+
+    def test_it_is_not_waited_for_for_ever(self) -> None:
+        """Whoever asks hears that it is not known."""
+        self.follower.engine.cut()
+        self.clear("/a/1", "/a/2")
+        self.cluster.advance(5.2)
+        self.assertEqual(self.over, [False])
+
+    def test_a_relay_that_was_given_up_asks_as_another_one(self) -> None:
+        """What it had asked is not done for it any more."""
+        self.clear("/a/1")
+        self.cluster.turn()
+        self.follower.engine.cut()
+        self.clear("/a/2")
+        self.cluster.advance(4)
+        self.follower.engine.connect()
+        self.cluster.advance(3)
+        self.assertEqual(self.over, [True, False])
+        self.clear("/a/2")
+        self.cluster.turn()
+        self.assertEqual(self.over, [True, False, True])

@@ -15,8 +15,9 @@ from clasp_relay.core.relay import Relay, RelayOptions
 from clasp_relay.errors import CloseCode, ErrorCode
 from clasp_relay.wire.codec import encode
 from clasp_relay.wire.frame import encode_frame
-from clasp_relay.wire.messages import Ack, Error, Get, Hello, Message, Ping, Set
-from tests.cluster.world import MemoryJournal
+from clasp_relay.wire.messages import Ack, Error, Get, Hello, Message, Ping, Set, Snapshot, Welcome
+from tests.cluster.policy_world import PolicyCluster
+from tests.cluster.world import Client, MemoryJournal
 from tests.core.world import CODEC, START_US, MemoryFanOut, MemoryOutbox, WorldClock, codes, value
 
 
@@ -191,3 +192,48 @@ def written(address: str, ttl: int | None) -> Change:
     """Returns a write."""
     due_us = None if ttl is None else START_US + ttl * 1_000_000
     return Change(Param(address, value(1), 1, "", START_US, ttl), due_us=due_us)
+
+
+class TokenTests(SynchronousTestCase):
+    """Newcomers whose token another relay has issued."""
+
+    def setUp(self) -> None:
+        """Two relays."""
+        self.cluster = PolicyCluster({"scopes": ["read:/**", "write:/**"]})
+        self.cluster.issue("ann")
+        _, self.follower = self.cluster.pair()
+
+    def hello(self, token: str, door: str = "") -> Client:
+        """Returns somebody who has said HELLO."""
+        client = Client(self.follower)
+        client.session.door = door
+        client.send(Hello(1, 0xE0, "test", token))
+        return client
+
+    def test_a_token_that_is_not_known_yet_is_waited_for(self) -> None:
+        """What its session sends meanwhile waits, too."""
+        client = self.hello("new")
+        client.send(Get("/a"))
+        self.cluster.advance(0.2)
+        self.assertEqual(client.hear(), [])
+        self.cluster.issue("new")
+        self.cluster.advance(0.1)
+        self.assertEqual([type(each) for each in client.hear()], [Welcome, Snapshot, Snapshot])
+
+    def test_a_token_that_nobody_has_issued_is_refused_after_a_second(self) -> None:
+        """As at once where there is one relay; over HTTP at once here, too."""
+        client = self.hello("wrong")
+        self.cluster.advance(0.9)
+        self.assertEqual(client.hear(), [])
+        self.cluster.advance(0.2)
+        self.assertEqual(codes(client.hear()), [ErrorCode.UNAUTHENTICATED])
+        self.assertEqual(codes(self.hello("wrong", "http").hear()), [ErrorCode.UNAUTHENTICATED])
+        self.assertEqual(codes(self.hello("").hear()), [ErrorCode.UNAUTHENTICATED])
+
+    def test_one_who_is_gone_meanwhile_is_not_let_in(self) -> None:
+        """Nobody waits for it."""
+        client = self.hello("new")
+        self.follower.relay.disconnect(client.session)
+        self.cluster.issue("new")
+        self.cluster.advance(0.2)
+        self.assertEqual(len(self.follower.relay.sessions), 0)

@@ -46,6 +46,13 @@ class LedgerTests(SynchronousTestCase):
         self.ledger.note(Answered("b", 2, ()))
         self.assertEqual(self.ledger.sessions["b"].number, 4)
 
+    def test_a_session_that_goes_on_with_another_token_keeps_its_number(self) -> None:
+        """What is done stays done."""
+        began = self.ledger.sessions["b"].began._replace(token=b"next")
+        self.ledger.note(began)
+        self.assertEqual((self.ledger.sessions["b"].began.token, self.ledger.sessions["b"].number), (b"next", 4))
+        self.assertEqual(list(self.ledger.sessions), ["a", "b"])
+
     def test_who_ends_is_forgotten(self) -> None:
         """A session alone, a relay with its sessions."""
         self.ledger.note(Ended("a"))

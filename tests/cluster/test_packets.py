@@ -12,10 +12,17 @@ from clasp_relay.cluster.packets import (
     Beat,
     Entry,
     Packet,
+    Ticket,
+    decode_addresses,
     decode_beat,
     decode_packet,
+    decode_ticket,
+    encode_addresses,
     encode_beat,
+    encode_origin,
     encode_packet,
+    encode_ticket,
+    origin_and_vouched,
 )
 from clasp_relay.errors import DecodeError
 from clasp_relay.wire.messages import Ping
@@ -31,6 +38,8 @@ class PacketTests(SynchronousTestCase):
         """With all their fields."""
         self.assertEqual(decode_packet(encode_packet(PACKET)), PACKET)
         self.assertEqual(decode_beat(encode_beat(BEAT)), BEAT)
+        for ticket in (Ticket(b"run", False, b"digest", b"sealed", b"owner", "home"), Ticket(b"run", True, b"digest")):
+            self.assertEqual(decode_ticket(encode_ticket(ticket)), ticket)
 
     def test_others_are_refused(self) -> None:
         """Another version, another number of fields, other kinds of fields."""
@@ -47,10 +56,22 @@ class PacketTests(SynchronousTestCase):
                 self.assertRaises(DecodeError, decode_beat, data)
                 self.assertRaises(DecodeError, decode_packet, data)
 
+    def test_what_a_session_begins_with_and_addresses_come_back(self) -> None:
+        """And nothing else passes for them."""
+        self.assertEqual(origin_and_vouched(encode_origin("home", "admin:/**")), ("home", "admin:/**"))
+        self.assertEqual(decode_addresses(encode_addresses(["/a", "/b"])), ("/a", "/b"))
+        self.assertEqual(origin_and_vouched(b""), ("", ""))
+        for data in (b"x", msgpack.packb(3), msgpack.packb(("a",)), msgpack.packb(("a", 3))):
+            with self.subTest(data=data):
+                self.assertRaises(DecodeError, origin_and_vouched, data)
+        for data in (b"", msgpack.packb(3), msgpack.packb(("/a", 3))):
+            with self.subTest(data=data):
+                self.assertRaises(DecodeError, decode_addresses, data)
+
     @given(st.binary(max_size=100))
     def test_any_bytes_are_one_or_refused(self, data: bytes) -> None:
         """Nothing else is raised."""
-        for decode in (decode_beat, decode_packet):
+        for decode in (decode_beat, decode_packet, decode_ticket):
             try:
                 decode(data)
             except DecodeError:

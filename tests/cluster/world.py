@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.cluster.deciding import BatchLog, DecidersClock, Deciding, NoFanOut, Row, deciders_handlers
+from clasp_relay.cluster.clocks import DecidersClock
+from clasp_relay.cluster.deciding import BatchLog, Deciding, Row, RulesFanOut, deciders_handlers
 from clasp_relay.cluster.following import Following
 from clasp_relay.cluster.ledger import Ledger
 from clasp_relay.cluster.membership import NodeOptions, Position, Role
@@ -17,6 +18,7 @@ from clasp_relay.core.handlers import HANDLERS
 from clasp_relay.core.ports import Timer
 from clasp_relay.core.records import Change, ChangeKind
 from clasp_relay.core.relay import Relay, RelayOptions
+from clasp_relay.core.rights.port import OpenPermissions, Permissions
 from clasp_relay.core.session.sessions import Session
 from clasp_relay.storage.journal.journal_file import RECORDED_KINDS
 from clasp_relay.wire.codec import encode
@@ -276,7 +278,7 @@ class Member:
     def again(self) -> Member:
         """Starts a relay on the files that this one has left; what is not recorded is gone."""
         state = self.relay.params.image()
-        member = Member(self.cluster, self.name, self.position)
+        member = type(self)(self.cluster, self.name, self.position)
         member.relay.params.load(state)
         member.journal.rows = list(self.journal.rows)
         member.journal.appended_seq = member.node.membership.applied_journal_seq = self.journal.appended_seq
@@ -290,10 +292,10 @@ class Member:
         self.cluster.bus.engines.remove(self.engine)
         self.node.membership.is_over = True
 
-    def join(self) -> Client:
+    def join(self, token: str = "") -> Client:
         """Connects, says HELLO and hears the welcome."""
         client = Client(self)
-        client.send(Hello(1, 0xE0, "test", ""))
+        client.send(Hello(1, 0xE0, "test", token))
         first, *rest = client.hear()
         assert isinstance(first, Welcome), first
         assert all(isinstance(message, Snapshot) for message in rest), rest
@@ -316,8 +318,15 @@ class Member:
     def _deciding(self, epoch: int, from_us: int) -> Deciding:
         log = BatchLog(lambda change: change)
         clock = DecidersClock(from_us, self.clock.seconds, self.clock.callLater)
-        relay = self._make_relay(deciders_handlers(HANDLERS, log), clock, NoFanOut(), log)
-        return Deciding(relay, log, epoch, self.clock.callLater, clock.stop)
+        relay = self._make_relay(deciders_handlers(HANDLERS, log), clock, RulesFanOut(), log)
+        return Deciding(relay, log, epoch, self.clock.callLater, clock.stop, self.begun)
+
+    def begun(self, core: Relay) -> None:
+        """Is told of each core of this relay that decides."""
+
+    def permissions_of(self, _now_us: Callable[[], int]) -> Permissions:
+        """Returns the permissions of one of this relay's cores."""
+        return OpenPermissions()
 
     def _make_relay(self, handlers: object, clock: object, fan_out: object, log: object) -> Relay:
         return Relay(
@@ -327,12 +336,16 @@ class Member:
             self.cluster.new_id,
             fan_out,  # type: ignore[arg-type]
             lambda what, fault: self.faults.append((what, fault)),
+            self.permissions_of(clock.now_us),  # type: ignore[attr-defined]
             log=log,  # type: ignore[arg-type]
         )
 
 
 class Cluster:
     """Some relays and what is between them."""
+
+    member: type[Member] = Member
+    """What its relays are."""
 
     def __init__(self) -> None:
         self.clock = Clock()
@@ -342,7 +355,7 @@ class Cluster:
 
     def add(self, name: str, position: Position | None = None, *, is_standby: bool = False) -> Member:
         """Starts a relay."""
-        member = Member(self, name, position, is_standby=is_standby).start()
+        member = self.member(self, name, position, is_standby=is_standby).start()
         self.members.append(member)
         return member
 

@@ -1060,3 +1060,21 @@ class OneWayTests(SynchronousTestCase):
         else:
             client.leave()
             clients[who] = world.join(client.session.identity.subject)
+
+
+class ClearTests(SetCase):
+    """What the relay itself ends."""
+
+    def test_what_is_set_ends_whoever_has_a_lock_there(self) -> None:
+        """In pieces, by nulls of nobody; what is not set is passed over."""
+        for number in range(40):
+            self.set(number, f"/a/{number}", lock=True)
+        self.listener.hear()
+        addresses = [f"/a/{number}" for number in range(38)]
+        pieces = list(self.world.relay.committer.clear([*addresses, "/not/set"]))
+        self.assertEqual(len(pieces), 3)
+        self.assertEqual([each.address for each in self.listener.hear() if isinstance(each, Set)], addresses)
+        self.assertEqual([param.address for param in self.world.relay.params.all()], ["/a/38", "/a/39"])
+        ended = self.world.relay.params.ended("/a/0")
+        assert ended is not None
+        self.assertEqual(ended.subject, "")

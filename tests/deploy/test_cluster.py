@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import re
 import shlex
@@ -47,9 +48,8 @@ class ComposeTests(ComposeTestCase):
         self.services = self.compose["services"]
 
     def test_only_caddy_is_published(self) -> None:
-        """On this machine's own address, since nobody has an account; the engine's network leads nowhere."""
+        """The engine's network leads nowhere."""
         self.assertEqual([name for name, service in self.services.items() if "ports" in service], ["caddy"])
-        self.assertEqual({port["host_ip"] for port in self.services["caddy"]["ports"]}, {"127.0.0.1"})
         self.assertTrue(self.compose["networks"]["engine"]["internal"])
         inside = {name for name, service in self.services.items() if "engine" in service["networks"]}
         self.assertEqual(inside, {*NATS, *RELAYS})
@@ -69,6 +69,14 @@ class ComposeTests(ComposeTestCase):
             servers = relay["environment"]["CLASP_CLUSTER"].split(",")
             self.assertEqual(servers, [f"nats://clasp:n1234@{each}:4222" for each in NATS])
             self.assertNotIn("n1234", str(relay["command"]))
+
+    def test_relays_have_accounts_under_the_rules_of_the_chat(self) -> None:
+        """And where Caddy looks for them."""
+        for name in RELAYS:
+            settings = self.settings(self.services[name])
+            self.assertEqual((settings.auth_port, settings.app_config), (7350, "chat"))
+        text = (FOLDER / "Caddyfile").read_text(encoding="utf-8")
+        self.assertEqual(set(re.findall(r"RELAYS_AUTH:([^}]+)}", text)), {" ".join(f"{each}:7350" for each in RELAYS)})
 
     def test_relays_trust_the_network_of_caddy_only(self) -> None:
         """Whose addresses are private and always the same."""
@@ -179,7 +187,8 @@ class UnitTests(SynchronousTestCase):
         self.assertEqual(set(given) - known, {"PYTHONUNBUFFERED", "NATS_PASSWORD"})
         options = Options({name: value.replace("%i", "1") for name, value in given.items()})
         options.parseOptions([])
-        self.assertEqual((options.settings.port, options.settings.health_port), (7331, 7361))
+        settings = options.settings
+        self.assertEqual((settings.port, settings.auth_port, settings.health_port), (7331, 7351, 7361))
         self.assertIn("StateDirectory=clasp-relay-%i\n", text)
         (start,) = re.findall(r"^ExecStart=(.+)$", text, re.MULTILINE)
         self.assertEqual(len(shlex.split(start)), 1)
@@ -194,7 +203,7 @@ class CaddyTests(SynchronousTestCase):
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         self.folder = Path(folder.name)
-        self.ports = {name: free_port() for name in ("admin", "http", "https", "ws", "health")}
+        self.ports = {name: free_port() for name in ("admin", "http", "https", "ws", "auth", "health")}
         self.relays = [self.start_relay(number) for number in (1, 2)]
         options = (
             f"{{\n admin 127.0.0.1:{self.ports['admin']}\n default_bind 127.0.0.1\n http_port {self.ports['http']}\n"
@@ -205,6 +214,7 @@ class CaddyTests(SynchronousTestCase):
         environment = plain_environment(
             DOMAIN="localhost",
             RELAYS=" ".join(f"127.0.0.{number}:{self.ports['ws']}" for number in (1, 2)),
+            RELAYS_AUTH=" ".join(f"127.0.0.{number}:{self.ports['auth']}" for number in (1, 2)),
             HEALTH_PORT=str(self.ports["health"]),
             HOME=str(self.folder),
             XDG_DATA_HOME=str(self.folder),
@@ -225,11 +235,25 @@ class CaddyTests(SynchronousTestCase):
         relay = start_relay(
             data,
             *(f"--host=127.0.0.{number}", f"--port={self.ports['ws']}", f"--health-port={self.ports['health']}"),
-            *(f"--name=relay-{number}", "--auth-port=0"),
+            *(f"--name=relay-{number}", f"--auth-port={self.ports['auth']}", f"--web-root={self.page(number)}"),
+            *("--trusted-proxy=127.0.0.1", f"--app-config={self.policy()}"),
         )
         self.addCleanup(relay.stop)
         relay.wait_for(lambda: "listens on" in relay.said, "its port")
         return relay
+
+    def page(self, number: int) -> Path:
+        """Returns a folder with a page that tells which relay it is of."""
+        folder = self.folder / f"web-{number}"
+        folder.mkdir()
+        (folder / "index.html").write_text(f"relay-{number}")
+        return folder
+
+    def policy(self) -> Path:
+        """Returns a policy that lets everybody in, since these relays know nothing of each other's accounts."""
+        path = self.folder / "app.json"
+        path.write_text(json.dumps({"scopes": [], "anonymous": {"scopes": ["read:/**"]}}))
+        return path
 
     def connect(self) -> tuple[RawClient, str]:
         """Returns a client, and the name of the relay that it came to."""
@@ -239,12 +263,13 @@ class CaddyTests(SynchronousTestCase):
         client.send(Hello(1, 0xF8, "raw"))
         return client, client.receive(Welcome).name
 
-    def status(self, path: str) -> int:
-        """Returns the status of a GET."""
+    def ask(self, path: str, method: str = "GET", body: str | None = None) -> tuple[int, str]:
+        """Returns status and body of an answer."""
         connection = http.client.HTTPSConnection("localhost", self.ports["https"], timeout=PATIENCE_S, context=self.tls)
         try:
-            connection.request("GET", path)
-            return connection.getresponse().status
+            connection.request(method, path, body)
+            response = connection.getresponse()
+            return response.status, response.read().decode()
         finally:
             connection.close()
 
@@ -258,7 +283,12 @@ class CaddyTests(SynchronousTestCase):
                 self.assertRaises(Closed, client.settle)
         self.assertEqual({self.connect()[1] for _ in range(3)}, {"relay-2"})
 
-    def test_nothing_but_the_websocket_is_outside(self) -> None:
-        """What a relay answers to other requests is for the machine itself."""
-        for path in ("/", "/readyz", "/metrics", "/api/params/a"):
-            self.assertEqual(self.status(path), 404)
+    def test_chat_and_accounts_are_outside_and_what_is_for_the_machine_is_not(self) -> None:
+        """Any relay answers; a browser's console stays with one."""
+        self.assertEqual({self.ask("/")[1] for _ in range(8)} - set(RELAYS), set())
+        status, body = self.ask("/auth/guest", "POST", "{}")
+        self.assertEqual(status, 200, body)
+        for path in ("/readyz", "/metrics", "/api/params/a", "/hooks/a"):
+            self.assertEqual(self.ask(path)[0], 404)
+        found = [self.ask("/api/admin/overview", "GET")[0] for _ in range(4)]
+        self.assertEqual(found, [401] * 4)

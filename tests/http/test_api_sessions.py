@@ -10,7 +10,7 @@ from clasp_relay.core.records import Param
 from clasp_relay.core.relay import RelayOptions
 from clasp_relay.core.session.sessions import Session
 from clasp_relay.core.work import TURN_US
-from clasp_relay.errors import ErrorCode, RequestError
+from clasp_relay.errors import CloseCode, Disconnect, ErrorCode, RequestError
 from clasp_relay.http import api_sessions
 from clasp_relay.http.api_sessions import IDLE_S, LOOK_US, ApiSessions
 from clasp_relay.wire.address import Pattern
@@ -115,6 +115,53 @@ class SessionTests(SynchronousTestCase):
         for number in range(3):
             self.successResultOf(self.api.ask(None, f"192.0.2.{number}", Get("/a/x")))
         self.assertEqual(len(self.api._limiters), 1)
+
+
+class ClosedTests(SynchronousTestCase):
+    """A relay that lets nobody in for a while, such as one that has not caught up with its cluster."""
+
+    def test_nothing_is_answered_meanwhile(self) -> None:
+        """Also not in a session that is there already."""
+        world = AuthWorld(POLICY)
+        api = ApiSessions(world.relay)
+        self.addCleanup(api.close)
+        self.successResultOf(api.ask("owner", "192.0.2.1", Set("/a/x", value(1))))
+        world.relay.refuses = Disconnect(CloseCode.TRY_AGAIN_LATER, "not now", ErrorCode.OVERLOADED)
+        for token in ("owner", None):
+            for ask in (
+                lambda given: api.ask(given, "192.0.2.1", Get("/a/x")),
+                lambda given: api.find(given, "192.0.2.1", Pattern.parse("/a/*"), 10, ""),
+            ):
+                with self.subTest(token=token):
+                    try:
+                        answer = self.successResultOf(ask(token))
+                    except RequestError as error:
+                        answer = {"code": error.code, "error": error.message}
+                    self.assertEqual(answer, {"code": ErrorCode.OVERLOADED, "error": "not now"})
+        self.assertEqual(len(world.relay.sessions), 1)
+
+
+class KnownTests(SynchronousTestCase):
+    """Tokens that another relay of a cluster has issued."""
+
+    def test_token_that_is_not_known_yet_is_waited_for(self) -> None:
+        """For a second at most; a relay that is alone, and a request without one, wait for nothing."""
+        world = AuthWorld(POLICY)
+        api = ApiSessions(world.relay, world.tokens.knows)
+        self.assertIsNone(api.when_known("owner"))
+        self.assertIsNone(api.when_known(None))
+        self.assertIsNone(ApiSessions(world.relay).when_known("new"))
+        for issued, patience_s in ((True, 0.3), (False, 1.1)):
+            waits = api.when_known("new" if issued else "wrong")
+            assert waits is not None
+            for _ in range(4):
+                world.advance(0.05)
+            self.assertNoResult(waits)
+            if issued:
+                world.add("new")
+            for _ in range(round((patience_s - 0.2) / 0.05)):
+                world.advance(0.05)
+            self.successResultOf(waits)
 
 
 class WaitingTests(SynchronousTestCase):

@@ -10,7 +10,7 @@ from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.access.addresses import ClientAddresses, parse_networks
-from clasp_relay.access.tickets import Tickets
+from clasp_relay.access.tickets import Given, Tickets
 from clasp_relay.http import stream_api
 from clasp_relay.http.api_sessions import ApiSessions
 from clasp_relay.http.bounded import make_site
@@ -118,6 +118,30 @@ class StreamApiTests(SynchronousTestCase):
         ):
             self.ask(line, Authorization="Bearer owner", **headers)
         self.assertEqual(asked, [17, 18, None, None, None])
+
+    def test_ticket_of_another_relay_is_waited_for(self) -> None:
+        """It may be on its way; one that nobody gave out is refused after a second, and who is gone gets nothing."""
+        self.streams.is_shared = True
+        other = Tickets(self.site.reactor.seconds, lambda size: f"{99:0{2 * size}x}")
+        given: list[Given] = []
+        other.when_given = given.append
+        ticket = other.issue("owner", "192.0.2.1")
+        client, gone, wrong = (self.ask(f"{STREAM}&ticket={each}") for each in (ticket, ticket, "cpst_wrong"))
+        gone.pipe.lose()
+        self.pass_time(0.2)
+        self.assertEqual((client.heard(), wrong.heard()), (b"", b""))
+        self.tickets.learn(given[0])
+        self.pass_time(0.1)
+        self.assertEqual(parse_answer(client.heard()).status, 200)
+        self.pass_time(0.9)
+        self.assertEqual(parse_answer(wrong.heard()).status, 401)
+        self.assertEqual((gone.heard(), self.streams.counts.clients), (b"", 1))
+
+    def pass_time(self, seconds: float) -> None:
+        """Lets time pass in small steps."""
+        for _ in range(round(seconds / 0.05)):
+            self.site.reactor.advance(0.05)
+        self.site.turn()
 
     def test_ticket_opens_one_stream(self) -> None:
         """As the token that it stands for."""

@@ -106,7 +106,7 @@ class ClusterDemoTests(SynchronousTestCase):
         program = chromium()
         folder = Path(self.mktemp()).absolute()
         folder.mkdir()
-        demo = Background([sys.executable, EXAMPLES / "cluster_demo.py"], folder, environment())
+        demo = Background([sys.executable, EXAMPLES / "cluster_demo.py", "--faders"], folder, environment())
         self.addCleanup(demo.stop)
         demo.wait_for(lambda: len(re.findall("^open (.+)$", demo.said, re.MULTILINE)) == 2, "two pages")
         pages = re.findall("^open (.+)$", demo.said, re.MULTILINE)

@@ -126,3 +126,15 @@ class WebPushTests(TestCase):
         await other.reload()
         self.assertEqual(len(other.subscriptions), 1)
         self.assertEqual(other.public_key, self.push.public_key)
+
+    async def test_relay_of_a_cluster_tells_only_while_it_decides(self) -> None:
+        """So nobody is told twice."""
+        self.push.acts(False)
+        self.push.start()
+        await self.subscribe("a")
+        await self.say()
+        self.assertEqual(self.service.received, [])
+        self.push.acts(True)
+        await self.say()
+        self.assertEqual(len(self.service.received), 1)
+        self.push.stop()

@@ -94,3 +94,37 @@ class CallPlaceTests(SynchronousTestCase):
         self.world.relay.sessions.discard(owner.session)
         owner.send(Set("/call/1/a", value(1)))
         self.assertEqual(self.told(), [("/call/1/a", 1), ("/call/1/a", None)])
+
+
+class AtDeciderTests(SynchronousTestCase):
+    """A relay of a cluster: its clients' core follows, and another one decides, here or elsewhere."""
+
+    def setUp(self) -> None:
+        """Two cores with the same place in each."""
+        self.serving, self.deciding = AuthWorld(POLICY), AuthWorld(POLICY)
+        self.places = CallPlaces(self.serving.relay, [Pattern.parse("/call/*/*")], SEES_ALL, is_alone=False)
+        self.places.open(None)
+        self.clients = [world.join("owner") for world in (self.serving, self.deciding)]
+        for client in self.clients:
+            client.send(Set("/call/1/a", value(1)))
+
+    def ended(self) -> list[bool]:
+        """Has both sessions end; tells where the place has ended with them."""
+        for world, client in zip((self.serving, self.deciding), self.clients, strict=True):
+            client.leave()
+            world.advance(1)
+        return [world.relay.params.get("/call/1/a") is None for world in (self.serving, self.deciding)]
+
+    def test_places_end_only_in_the_core_that_decides(self) -> None:
+        """Those that were there before are known there, too."""
+        self.assertTrue(self.places.holds("owner"))
+        self.places.act_in(self.deciding.relay)
+        self.assertEqual(self.ended(), [False, True])
+
+    def test_nothing_ends_while_another_relay_decides(self) -> None:
+        """Be it before, or afterwards: what was begun is given up with its core."""
+        self.assertEqual(self.ended(), [False, False])
+        self.places.act_in(self.deciding.relay)
+        self.places.rest()
+        self.places.rest()
+        self.assertTrue(self.places.holds("owner"))

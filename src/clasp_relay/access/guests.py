@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred
 
 from clasp_relay.access.policy.document import Document
 from clasp_relay.access.policy.language.captures import PathTable
+from clasp_relay.access.refusals import Busy
 from clasp_relay.access.tokens import TokenTable
 from clasp_relay.core.commit import ENDED_AT_ONCE, Committer
 from clasp_relay.core.records import Param
@@ -28,6 +29,8 @@ SEARCHED_AT_ONCE = 200
 
 SEARCH_US = 2
 """About what it costs to look at one."""
+
+ANOTHER_DECIDES = "Another relay of the cluster decides now."
 
 ASKED_AT_ONCE = 500
 """About how many guests the store is asked in one call; a sign-in that comes meanwhile waits for milliseconds."""
@@ -90,6 +93,13 @@ class GuestParams:
         """Whether the store spares something since the last time."""
         self._ended = 0
         """How many have ended since the start."""
+        self._under_way: Deferred[None] | None = None
+
+    def stop(self) -> None:
+        """Gives up what is under way, since nothing is done in its core any more: ``end_old`` raises ``Busy``."""
+        done, self._under_way = self._under_way, None
+        if done is not None:
+            done.errback(Busy(ANOTHER_DECIDES, 0))
 
     async def end_old(self, last_issued: LastIssued) -> int:
         """Ends what is over.
@@ -118,12 +128,15 @@ class GuestParams:
     def _do(self, pieces: Pieces) -> Deferred[None]:
         """Does work in pieces; fires at its end, also where a fault ended it."""
         done: Deferred[None] = Deferred()
+        self._under_way = done
 
         def steps() -> Pieces:
             try:
                 yield from pieces
             finally:
-                done.callback(None)
+                if self._under_way is done:
+                    self._under_way = None
+                    done.callback(None)
 
         self._work.add(self, steps())
         return done

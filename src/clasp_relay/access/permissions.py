@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -162,12 +163,23 @@ class TokenPermissions:
         """See ``Permissions``."""
         return who.ends_with_session or self._tokens.is_valid(who.token)
 
-    def readmit(self, subject: str, token: bytes) -> Identity | None:
+    def readmit(self, subject: str, token: bytes, vouched: str = "") -> Identity | None:
         """See ``Permissions``."""
         record = self._tokens.find(token)
-        if record is None or record.subject != subject:
+        if record is not None and record.subject == subject:
+            return self._bearer(record)
+        if not vouched:
             return None
-        return self._bearer(record)
+        return Bearer(subject, token, Scopes.parse(json.loads(vouched)), ends_with_session=True)
+
+    def vouch(self, who: Identity) -> str:
+        """See ``Permissions``: tokens of administrators are each relay's own, and webhooks have none."""
+        if who.token:
+            record = self._tokens.find(who.token)
+            is_known = record is None or record.scopes_name != ADMIN_SCOPES
+        else:
+            is_known = who.subject.startswith(ANONYMOUS)
+        return "" if is_known else json.dumps(_scopes_of(who).texts)
 
     def check_write(self, who: Identity, address: str, value: Value, ttl: int | None, state: State) -> Grant | None:
         """See ``Permissions``."""

@@ -7,7 +7,7 @@ from itertools import islice
 
 from twisted.internet.defer import Deferred
 
-from clasp_relay.core.commit import ENDED_AT_ONCE, Committer
+from clasp_relay.core.commit import Committer
 from clasp_relay.core.records import Param
 from clasp_relay.core.state.params import Params
 from clasp_relay.core.work import Pieces, Work
@@ -39,12 +39,21 @@ class Search:
         params: all params.
         committer: ends them.
         work: does it in pieces.
+        clear: ends them in the place of ``committer``, where another relay decides; its Deferred fires when that is
+            done, and fails with a Refusal.
     """
 
-    def __init__(self, params: Params, committer: Committer, work: Work) -> None:
+    def __init__(
+        self,
+        params: Params,
+        committer: Committer,
+        work: Work,
+        clear: Callable[[Sequence[str]], Deferred[None]] | None = None,
+    ) -> None:
         self._params = params
         self._committer = committer
         self._work = work
+        self._clear = clear
 
     def each(
         self, pattern: Pattern, look: Callable[[Param], None], decodes: Callable[[Param], bool] = _never
@@ -63,7 +72,7 @@ class Search:
 
     def end(self, addresses: Sequence[str]) -> Deferred[None]:
         """Ends params, as the relay's own nulls; those that are not set are passed over."""
-        return self._do(self._end(addresses))
+        return self._do(self._committer.clear(addresses)) if self._clear is None else self._clear(addresses)
 
     def _look(self, pattern: Pattern, look: Callable[[Param], None], decodes: Callable[[Param], bool]) -> Pieces:
         found = self._params.find(pattern)
@@ -81,13 +90,6 @@ class Search:
                     cost_us = 0
             if cost_us:
                 yield cost_us
-
-    def _end(self, addresses: Sequence[str]) -> Pieces:
-        for start in range(0, len(addresses), ENDED_AT_ONCE):
-            next_ones = addresses[start : start + ENDED_AT_ONCE]
-            yield from self._committer.until_free(next_ones)
-            some = [each for each in next_ones if self._params.get(each) is not None]
-            yield 1 + self._committer.end_params(some)
 
     def _do(self, pieces: Pieces) -> Deferred[None]:
         done: Deferred[None] = Deferred()

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from clasp_relay.access.policy.language.question import SessionIds
 from clasp_relay.access.refusals import Busy
 from clasp_relay.access.store_calls import StoreCalls
 from clasp_relay.access.workers import Workers
@@ -20,7 +21,7 @@ from clasp_relay.core.session.sessions import Session, SessionTable
 from clasp_relay.logs import events
 from clasp_relay.storage.session_ids import GivenId, SessionIdStore
 
-__all__ = ["KEPT_S", "MAX_IDS", "MAX_IDS_PER_SUBJECT", "KnownSessionIds"]
+__all__ = ["KEPT_S", "MAX_IDS", "MAX_IDS_PER_SUBJECT", "KnownSessionIds", "SessionIdsOfAll"]
 
 KEPT_S = 86_400
 """How long after its session was seen last an id is still its subject's."""
@@ -96,8 +97,7 @@ class KnownSessionIds:
             if now_us < until_us:
                 return until_us
         # While it is connected nothing has to be kept.
-        session = self._sessions.get(session_id)
-        return now_us + 1 if session is not None and subject and session.identity.subject == subject else None
+        return _connected_until_us(self._sessions, subject, session_id, now_us)
 
     def renew(self) -> None:
         """Notes which sessions are still connected, and forgets old ids; to be called every hour."""
@@ -200,6 +200,30 @@ class KnownSessionIds:
 
     def _now_s(self) -> int:
         return self._now_us() // 1_000_000
+
+
+class SessionIdsOfAll:
+    """Implements ``SessionIds`` for the core that decides for several relays, which has the sessions of all.
+
+    Args:
+        known: which ids are known at this relay.
+        sessions: those that are connected to any of them.
+    """
+
+    def __init__(self, known: SessionIds, sessions: SessionTable) -> None:
+        self._known = known
+        self._sessions = sessions
+
+    def own_until_us(self, subject: str, session_id: str, now_us: int) -> int | None:
+        """See ``SessionIds``."""
+        until_us = self._known.own_until_us(subject, session_id, now_us)
+        return _connected_until_us(self._sessions, subject, session_id, now_us) if until_us is None else until_us
+
+
+def _connected_until_us(sessions: SessionTable, subject: str, session_id: str, now_us: int) -> int | None:
+    """Returns until when an id surely is a subject's since its session is connected: just now; None where it is not."""
+    session = sessions.get(session_id)
+    return now_us + 1 if session is not None and subject and session.identity.subject == subject else None
 
 
 def _tell_lost_write(failure: Failure) -> None:

@@ -2,16 +2,21 @@
 
 A browser's EventSource cannot send a header, and a token in a URL would reach the logs of every proxy on the way. A
 ticket stands for a token once and for a short time, so that one which is found in a log opens nothing.
+
+The relays of a cluster tell each other of theirs, since a page's next request may reach another one. What they tell,
+and what each keeps, is the token under a seal that only the ticket itself opens.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from hashlib import shake_256
+from typing import NamedTuple
 
 from clasp_relay.access.tokens import digest_of
 
-__all__ = ["MAX_TICKETS", "MAX_TICKETS_PER_TOKEN", "TICKET_LIFE_S", "Tickets"]
+__all__ = ["MAX_TICKETS", "MAX_TICKETS_PER_TOKEN", "TICKET_LIFE_S", "Given", "Tickets"]
 
 TICKET_LIFE_S = 30.0
 """How long a ticket may be used: a page uses it at once, on a slow network a few seconds later."""
@@ -21,6 +26,19 @@ MAX_TICKETS = 10_000
 
 MAX_TICKETS_PER_TOKEN = 16
 """Tickets of one token at once; another one takes the place of the oldest."""
+
+
+class Given(NamedTuple):
+    """A ticket that was given out, as relays keep it and tell others."""
+
+    digest: bytes
+    """The ticket's."""
+    sealed: bytes
+    """The token, as ``_seal`` makes it."""
+    owner: bytes
+    """The token's digest."""
+    address: str
+    """What the client's address counts as."""
 
 
 class Tickets:
@@ -34,13 +52,16 @@ class Tickets:
     def __init__(self, now_s: Callable[[], float], random_hex: Callable[[int], str]) -> None:
         self._now_s = now_s
         self._random_hex = random_hex
-        self._tickets: dict[bytes, tuple[str, float, str]] = {}
-        """The token that each stands for, by the digest of the ticket, when its life ends, and the client address; the
-        oldest first."""
+        self.when_given: Callable[[Given], None] = _untold
+        """Is told of each ticket that is given out here."""
+        self.when_taken: Callable[[bytes], None] = _untold
+        """Is told of each ticket that is used here, by its digest."""
+        self._tickets: dict[bytes, tuple[Given, float]] = {}
+        """By digest, each with the end of its life; the oldest first."""
         self._at: Counter[str] = Counter()
         """How many there are by client address."""
-        self._of_token: dict[str, list[bytes]] = {}
-        """The same by token, the oldest first."""
+        self._of_token: dict[bytes, list[bytes]] = {}
+        """The same by the token's digest, the oldest first."""
 
     def __len__(self) -> int:
         return len(self._tickets)
@@ -52,42 +73,69 @@ class Tickets:
             token: what it stands for; valid now.
             address: what the client's address counts as.
         """
+        ticket = f"cpst_{self._random_hex(16)}"
+        given = Given(digest_of(ticket), _seal(ticket, token.encode()), digest_of(token), address)
+        self.learn(given)
+        self.when_given(given)
+        return ticket
+
+    def learn(self, given: Given) -> None:
+        """Takes a ticket, be it of this relay or of another one of its cluster."""
         self._end_old()
-        own = self._of_token.get(token, [])
+        own = self._of_token.get(given.owner, [])
         if len(own) >= MAX_TICKETS_PER_TOKEN:
             self._remove(own[0])
         elif len(self._tickets) >= MAX_TICKETS:
             # Nobody is refused since a stranger asks for many.
             most, _ = self._at.most_common(1)[0]
-            self._remove(next(digest for digest, (_, _, at) in self._tickets.items() if at == most))
-        ticket = f"cpst_{self._random_hex(16)}"
-        digest = digest_of(ticket)
-        self._tickets[digest] = (token, self._now_s() + TICKET_LIFE_S, address)
-        self._at[address] += 1
-        self._of_token.setdefault(token, []).append(digest)
-        return ticket
+            self._remove(next(digest for digest, (other, _) in self._tickets.items() if other.address == most))
+        self._tickets[given.digest] = given, self._now_s() + TICKET_LIFE_S
+        self._at[given.address] += 1
+        self._of_token.setdefault(given.owner, []).append(given.digest)
+
+    def knows(self, ticket: str) -> bool:
+        """Tells whether a ticket may be used."""
+        self._end_old()
+        return digest_of(ticket) in self._tickets
 
     def take(self, ticket: str) -> str | None:
         """Returns the token that a ticket stands for, once; None for one that was used, is too old or never was."""
-        self._end_old()
-        digest = digest_of(ticket)
-        return self._remove(digest) if digest in self._tickets else None
+        if not self.knows(ticket):
+            return None
+        given = self._remove(digest_of(ticket))
+        self.when_taken(given.digest)
+        return _seal(ticket, given.sealed).decode()
+
+    def forget(self, digest: bytes) -> None:
+        """Has a ticket, given by its digest, be of no use any more: it was used at another relay."""
+        if digest in self._tickets:
+            self._remove(digest)
 
     def _end_old(self) -> None:
         now_s = self._now_s()
         while self._tickets:
-            digest, (_, ends_s, _) = next(iter(self._tickets.items()))
+            digest, (_, ends_s) = next(iter(self._tickets.items()))
             if ends_s > now_s:
                 return
             self._remove(digest)
 
-    def _remove(self, digest: bytes) -> str:
-        token, _, address = self._tickets.pop(digest)
-        self._at[address] -= 1
-        if not self._at[address]:
-            del self._at[address]
-        own = self._of_token[token]
+    def _remove(self, digest: bytes) -> Given:
+        given, _ = self._tickets.pop(digest)
+        self._at[given.address] -= 1
+        if not self._at[given.address]:
+            del self._at[given.address]
+        own = self._of_token[given.owner]
         own.remove(digest)
         if not own:
-            del self._of_token[token]
-        return token
+            del self._of_token[given.owner]
+        return given
+
+
+def _seal(ticket: str, data: bytes) -> bytes:
+    """Seals a token with a ticket, which is random and used for it alone, or opens the seal."""
+    mask = shake_256(b"clasp ticket " + ticket.encode("utf-8", "surrogatepass")).digest(len(data))
+    return bytes(one ^ other for one, other in zip(data, mask, strict=True))
+
+
+def _untold(_about: object) -> None:
+    """A relay that is alone tells nobody."""

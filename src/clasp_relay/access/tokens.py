@@ -340,6 +340,13 @@ class TokenTable:
             self.use(digest)
         return record
 
+    def knows(self, token: str) -> bool:
+        """Tells whether a token is valid, or has expired not too long ago."""
+        if len(token) > MAX_TOKEN_CHARACTERS:
+            return False
+        digest = digest_of(token)
+        return digest in self._valid or digest in self._expired
+
     def is_valid(self, digest: bytes) -> bool:
         """Tells whether a token, given by its digest, is valid now."""
         self._check_clock()

@@ -74,7 +74,7 @@ class Group(NamedTuple):
 
 
 class Began(NamedTuple):
-    """A session was admitted at a relay."""
+    """A session was admitted at a relay, or goes on with another token."""
 
     session_id: str
     link: str
@@ -83,6 +83,8 @@ class Began(NamedTuple):
     token: bytes
     """What its token is known by."""
     origin: str
+    vouched: str = ""
+    """What the session may do, where no relay but its own knows its token; see ``Permissions.vouch``."""
 
 
 class Ended(NamedTuple):
@@ -158,7 +160,7 @@ _KINDS: tuple[type[Any], ...] = (
 _NUMBER_OF = {kind: number for number, kind in enumerate(_KINDS)}
 
 _FIELDS: dict[type[Any], tuple[type[Any], ...]] = {
-    Began: (str, str, str, bytes, str),
+    Began: (str, str, str, bytes, str, str),
     Ended: (str, int, str),
     Answered: (str, int, tuple),
     Announced: (str, int, bytes),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple, TypeAlias
 
 from clasp_relay.cluster.batches import (
@@ -23,9 +24,9 @@ from clasp_relay.cluster.batches import (
     encode_ack,
 )
 from clasp_relay.cluster.ledger import Ledger
-from clasp_relay.cluster.packets import Asked, Entry, Packet
+from clasp_relay.cluster.packets import Asked, Entry, Packet, decode_addresses, origin_and_vouched
 from clasp_relay.core.history.rules import Erasure
-from clasp_relay.core.ports import Audience, Frame, Outbox, Timer
+from clasp_relay.core.ports import Audience, Frame, Outbox
 from clasp_relay.core.records import Change, ChangeKind
 from clasp_relay.core.relay import Handler, Relay
 from clasp_relay.core.session.sessions import Session
@@ -34,9 +35,9 @@ from clasp_relay.errors import CloseCode, Disconnect, ErrorCode, RequestError
 from clasp_relay.storage.journal.journal_file import RECORDED_KINDS
 from clasp_relay.wire.clasp import ClaspCodec
 from clasp_relay.wire.codec import decode, encode
-from clasp_relay.wire.messages import Announce, Message
+from clasp_relay.wire.messages import Announce, Error, Message
 
-__all__ = ["BatchLog", "DecidersClock", "Deciding", "Judged", "NoFanOut", "Sealed", "deciders_handlers"]
+__all__ = ["BatchLog", "Deciding", "Judged", "RulesFanOut", "Sealed", "deciders_handlers"]
 
 MAX_WAITING_BYTES = 32 * 1024 * 1024
 """How much may wait for the log; beyond it writes are refused, for an engine that hangs must not fill the memory."""
@@ -53,8 +54,15 @@ Judged: TypeAlias = tuple[Change, "str | None", tuple[Erasure, ...]]
 Row: TypeAlias = tuple[Change, "str | None", tuple[Erasure, ...], bytes]
 """The same, with its bytes."""
 
-REFUSED = "the token was revoked: sign in again"
+REFUSED = Disconnect(CloseCode.POLICY_VIOLATION, "the token was revoked: sign in again", ErrorCode.TOKEN_EXPIRED)
 """What a session reads whose token the decider does not know any more."""
+
+COMES_BACK_S = 30.0
+"""How long what hangs on sessions stays that were lost with their relay: their clients connect to another one."""
+
+
+def _unseen(_relay: Relay) -> None:
+    """Nothing acts by itself here."""
 
 
 class Sealed(NamedTuple):
@@ -66,42 +74,14 @@ class Sealed(NamedTuple):
     size_bytes: int
 
 
-class DecidersClock:
-    """Implements ``core.ports.Clock`` for the decider: goes on from the last decider's time, by a monotonic clock.
-
-    Args:
-        from_us: the Unix time in µs from which it goes on.
-        monotonic_s: seconds.
-        call_later: the event loop's.
-    """
-
-    def __init__(
-        self, from_us: int, monotonic_s: Callable[[], float], call_later: Callable[[float, Callable[[], None]], Timer]
-    ) -> None:
-        self._from_us = from_us
-        self._monotonic_s = monotonic_s
-        self._began_s = monotonic_s()
-        self._call_later = call_later
-        self._is_stopped = False
-
-    def now_us(self) -> int:
-        """See ``Clock``."""
-        return self._from_us + int((self._monotonic_s() - self._began_s) * 1e6)
-
-    def call_later(self, delay_s: float, call: Callable[[], None]) -> Timer:
-        """See ``Clock``; after ``stop`` nothing is called."""
-        return self._call_later(delay_s, lambda: None if self._is_stopped else call())
-
-    def stop(self) -> None:
-        """Makes no more calls, those that wait included."""
-        self._is_stopped = True
-
-
-class NoFanOut:
-    """Nobody subscribes at the decider's core: the log tells everybody."""
+class RulesFanOut:
+    """Only rules subscribe at the decider's core, and are told at once: the log tells everybody else."""
 
     def fan_out(self, audience: Audience, frame: Frame, exclude: Outbox | None = None) -> None:
         """See ``FanOut``."""
+        for outbox in audience.outboxes:
+            if outbox is not exclude:
+                outbox.send(frame)
 
 
 class BatchLog:
@@ -233,6 +213,7 @@ class Deciding:
         epoch: this decider's.
         call_later: calls in a later turn.
         stop_clock: ends the core's clock.
+        when_begun: is called with the core once it has the state, before it decides anything.
     """
 
     def __init__(
@@ -242,16 +223,20 @@ class Deciding:
         epoch: int,
         call_later: Callable[[float, Callable[[], None]], object],
         stop_clock: Callable[[], None],
+        when_begun: Callable[[Relay], None] = _unseen,
     ) -> None:
         self.relay = relay
         self.epoch = epoch
         self.log = log
         self._call_later = call_later
         self._stop_clock = stop_clock
+        self._when_begun = when_begun
         self._links: dict[str, _Link] = {}
         self._sessions: dict[str, _Remote] = {}
         self._touched: dict[_Remote, None] = {}
         self._busy: dict[_Remote, None] = {}
+        self._lost: set[Session] = set()
+        """Sessions that end since their relay is gone."""
         self._is_looking = False
         self._is_over = False
 
@@ -276,11 +261,39 @@ class Deciding:
         for link in ledger.links:
             self._links[link] = _Link()
         for known in ledger.sessions.values():
-            if self._admit(known.began, known.number) is None:
-                self.log.add(Ended(known.began.session_id, int(CloseCode.POLICY_VIOLATION), REFUSED))
+            self._began(known.began, known.number, is_known=True)
         for change in served.schedule.image():
             relay.committer.restore(change)
+        self._when_begun(relay)
+        self._watch_ends()
         relay.resume(report)
+
+    def _watch_ends(self) -> None:
+        """Has what hangs on sessions wait that were lost with their relay."""
+        relay, lost = self.relay, self._lost
+        ended, gone = relay.when_ended, relay.when_gone
+        is_lost = False
+
+        def when_ended(session: Session) -> None:
+            nonlocal is_lost
+            is_lost = session in lost
+            if is_lost:
+                lost.discard(session)
+                relay.clock.call_later(COMES_BACK_S, lambda: end(session))
+            else:
+                ended(session)
+
+        def when_gone(subject: str) -> None:
+            if not is_lost:  # told behind ``when_ended``, of the same session
+                gone(subject)
+
+        def end(session: Session) -> None:
+            ended(session)
+            subject = session.identity.subject
+            if subject and not relay.sessions.has_subject(subject):
+                gone(subject)
+
+        relay.when_ended, relay.when_gone = when_ended, when_gone
 
     def stop(self) -> None:
         """Ends it: nothing that it does counts any more."""
@@ -322,8 +335,17 @@ class Deciding:
         if link is None:
             return
         for remote in list(link.remotes.values()):
+            self._lost.add(remote.session)
             self._forget(remote, "its relay is gone")
         self.log.add(LinkEnded(name))
+
+    def pass_sessions(self, subject: str, old: bytes, new: bytes) -> None:
+        """Has the sessions of a token go on with its successor, also at the next decider."""
+        for session in self.relay.sessions.of_token(subject, old):
+            session.identity = replace(session.identity, token=new)
+            remote = self._sessions.get(session.id)
+            if remote is not None:
+                self.log.add(Began(session.id, remote.link, subject, new, session.origin))
 
     def _take(self, link: str, entry: Entry) -> None:
         if entry.kind == Asked.READ:
@@ -332,7 +354,7 @@ class Deciding:
         remote = self._sessions.get(entry.session_id)
         if remote is None:
             if entry.kind == Asked.BEGIN:
-                began = Began(entry.session_id, link, entry.text, entry.data, entry.more.decode())
+                began = Began(entry.session_id, link, entry.text, entry.data, *origin_and_vouched(entry.more))
                 self._began(began, entry.number)
             return
         if entry.number > remote.taken and remote.link == link:
@@ -340,29 +362,42 @@ class Deciding:
             remote.queue.append(entry)
             self._pump(remote)
 
-    def _began(self, began: Began, number: int) -> None:
-        remote = self._admit(began, number)
-        if remote is None:
-            self.log.add(Ended(began.session_id, int(CloseCode.POLICY_VIOLATION), REFUSED))
-            return
-        self.log.add(began)
-        self.touch(remote, 0)
+    def _began(self, began: Began, number: int, *, is_known: bool = False) -> None:
+        """Has a session be live here, or end.
 
-    def _admit(self, began: Began, number: int) -> _Remote | None:
-        """Has a session be live here; None where its token is not valid any more."""
+        Args:
+            began: the session.
+            number: up to which number what it asked is done.
+            is_known: whether the log has it.
+        """
+        try:
+            remote = self._admit(began, number)
+        except Disconnect as refusal:
+            if refusal.code is not None:
+                error = encode(Error(refusal.code, refusal.reason))
+                self.log.add(Answered(began.session_id, number, ((0, error),)), len(error))
+            self.log.add(Ended(began.session_id, int(refusal.close_code), refusal.reason))
+            return
+        if not is_known:
+            self.log.add(began)
+            self.touch(remote, 0)
+
+    def _admit(self, began: Began, number: int) -> _Remote:
+        """Has a session be live here.
+
+        Raises:
+            Disconnect: its token is not valid any more, or whoever has none is not let in.
+        """
         relay, permissions = self.relay, self.relay.permissions
         remote = _Remote(self, began.link, number)
         session = remote.session = relay.connect(remote, "", _PAYLOADS)
         session.id, session.origin = began.session_id, began.origin
-        try:
-            if began.token:
-                identity = permissions.readmit(began.subject, began.token)
-            else:
-                identity = permissions.admit("", session)
-        except Disconnect:
-            identity = None
+        if began.token or began.vouched:
+            identity = permissions.readmit(began.subject, began.token, began.vouched)
+        else:
+            identity = permissions.admit("", session)
         if identity is None:
-            return None
+            raise REFUSED
         session.identity = identity
         session.account = relay.accounts.open(identity.subject, session.origin)
         relay.admit(session)
@@ -390,6 +425,9 @@ class Deciding:
                 session.sent_as = entry.more
                 self.relay.accept(session, entry.message or decode(entry.data), entry.qos)
                 session.sent_as = b""
+            elif entry.kind == Asked.CLEAR:
+                self.relay.put_off(session)
+                self.relay.go_on(session, self.relay.committer.clear(decode_addresses(entry.data)))
             self._settle(remote)
             if self.log.size_bytes > MAX_BATCH_BYTES:
                 self.log.when_full()

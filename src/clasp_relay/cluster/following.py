@@ -7,8 +7,9 @@ which number each session's requests are done. What a session reads behind a wri
 
 from __future__ import annotations
 
+import json
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from clasp_relay.cluster.batches import (
@@ -24,12 +25,13 @@ from clasp_relay.cluster.batches import (
     decode_ack,
 )
 from clasp_relay.cluster.ledger import Ledger
-from clasp_relay.cluster.packets import Asked, Entry, Packet
+from clasp_relay.cluster.packets import Asked, Entry, Packet, encode_addresses, encode_origin
 from clasp_relay.core.relay import Handler, Relay
-from clasp_relay.core.session.sessions import Session, held_bytes
+from clasp_relay.core.session.sessions import NoOutbox, Session, held_bytes
 from clasp_relay.core.work import Pieces
 from clasp_relay.errors import CloseCode, Disconnect, ErrorCode, RequestError
 from clasp_relay.wire import messages as m
+from clasp_relay.wire.clasp import ClaspCodec
 from clasp_relay.wire.codec import decode, encode
 
 __all__ = ["Following"]
@@ -46,11 +48,20 @@ PACKET_BYTES = 256 * 1024
 WAITS_S = 5.0
 """How long a write waits for a decider."""
 
+TOKEN_S = 1.0
+"""How long a newcomer waits whose token is not known here."""
+
 RENEW_STEP_S = 1.0
 """How often, at most, the decider is told that a param at one address was read."""
 
 MAX_READ = 50_000
 """Of how many addresses it is known when the decider was told so."""
+
+CLEARED_AT_ONCE = 500
+"""How many addresses one entry names that are to end."""
+
+RELAYS_OWN = "admin:/**"
+"""What a relay vouches for its own session."""
 
 NOT_DONE = "not done: the relay has no connection to its cluster; try again"
 UNKNOWN = "unknown whether it was done: the cluster did not answer in time; read before you try again"
@@ -70,14 +81,20 @@ _READS: tuple[type[m.Message], ...] = (m.Get, m.Subscribe, m.Query, m.Replay, m.
 """What waits for the writes of its session before it; a PING promises that they are done."""
 
 
+_GIVEN_UP = (Asked.MESSAGE, Asked.CLEAR)
+"""What is not asked any more once it has waited for too long."""
+
+
 class _Kept:
     """Something that is asked and not done yet."""
 
-    __slots__ = ("entry", "is_sent", "since_s", "size_bytes")
+    __slots__ = ("entry", "is_sent", "over", "since_s", "size_bytes")
 
-    def __init__(self, entry: Entry, since_s: float) -> None:
+    def __init__(self, entry: Entry, since_s: float, over: Callable[[bool], None] | None = None) -> None:
         self.entry = entry
         self.since_s = since_s
+        self.over = over
+        """Told whether it was done; None where nobody waits."""
         self.is_sent = False
         self.size_bytes = ENTRY_BYTES + (0 if entry.message is None else held_bytes((entry.message, 0)))
 
@@ -109,6 +126,7 @@ class _Later(NamedTuple):
     handler: Handler
     message: m.Message
     qos: int
+    since_s: float
 
 
 class Following:
@@ -138,8 +156,6 @@ class Following:
         """Whether nothing can reach the decider now; set by the node."""
         self.is_local = False
         """Whether this relay itself decides; set by the node."""
-        self.refuses: Disconnect | None = NOT_READY
-        """Why no session is admitted; set by the node."""
         self.forwarded = 0
         """How much was asked of the decider."""
         self._name = name
@@ -162,6 +178,13 @@ class Following:
         """Whether the next packet begins anew with all that is not done."""
         self.when_expelled: Callable[[], None] = _nothing
         """Is called when the log says that this relay is gone."""
+        self._is_fresh = True
+        self.knows_token: Callable[[str], bool] = _any_token
+        """Tells whether it is known here what a token is, or was."""
+        self._newcomers: dict[Session, _Later] = {}
+        """Sessions whose token is not known here yet."""
+        self._own: _Asking | None = None
+        """The relay's own session, for what it asks itself; None until it asks something."""
 
     def handlers(self, handlers: Mapping[type[m.Message], Handler]) -> dict[type[m.Message], Handler]:
         """Returns the handlers of a relay that follows.
@@ -172,7 +195,7 @@ class Following:
         result = dict(handlers)
         result.update(dict.fromkeys((m.Set, m.Publish, m.Bundle, m.Announce), self._ask))
         result.update({kind: self._behind_writes(handlers[kind]) for kind in _READS})
-        result[m.Hello] = self._admit_if_ready(handlers[m.Hello])
+        result[m.Hello] = self._behind_token(handlers[m.Hello])
         return result
 
     def be_called(self, name: str, link: str) -> None:
@@ -182,6 +205,7 @@ class Following:
     def attach(self, relay: Relay) -> None:
         """Begins to watch the sessions of the relay that has these handlers."""
         self._relay = relay
+        relay.refuses = NOT_READY
         relay.committer.is_following = True
         relay.committer.when_read = self._note_read
         began, ended = relay.when_began, relay.when_ended
@@ -196,6 +220,15 @@ class Following:
 
         relay.when_began, relay.when_ended = when_began, when_ended
 
+    @property
+    def refuses(self) -> Disconnect | None:
+        """Why no session is admitted; set by the node."""
+        return self._core.refuses
+
+    @refuses.setter
+    def refuses(self, reason: Disconnect | None) -> None:
+        self._core.refuses = reason
+
     # What is asked of the decider
 
     @property
@@ -205,7 +238,7 @@ class Following:
 
     def _ask(self, _relay: Relay, session: Session, message: m.Message, qos: int) -> None:
         """Handles what alters the state."""
-        if self.is_cut_off:
+        if self.is_cut_off and not _has_writes(self._asking[session.id]):  # else the refusal has to stand behind them
             raise RequestError(ErrorCode.OVERLOADED, NOT_DONE, _about(message))
         if self._waiting_bytes > MAX_WAITING_BYTES:
             text = "not done: too much waits for the cluster; try again in a moment"
@@ -222,10 +255,12 @@ class Following:
         data: bytes = b"",
         more: bytes = b"",
         message: m.Message | None = None,
+        over: Callable[[bool], None] | None = None,
     ) -> None:
         asking = self._asking[session.id]
         asking.number += 1
-        kept = _Kept(Entry(asking.number, session.id, int(kind), qos, text, data, more, message), self._monotonic_s())
+        entry = Entry(asking.number, session.id, int(kind), qos, text, data, more, message)
+        kept = _Kept(entry, self._monotonic_s(), over)
         asking.kept.append(kept)
         self._waiting[session.id] = asking
         self._waiting_bytes += kept.size_bytes
@@ -233,15 +268,45 @@ class Following:
         self._flush_later()
 
     def _began(self, session: Session) -> None:
-        self._asking[session.id] = _Asking(session)
         who = session.identity
-        self._keep(session, Asked.BEGIN, 0, who.subject, who.token, session.origin.encode())
+        self._begin(session, self._core.permissions.vouch(who))
+
+    def _begin(self, session: Session, vouched: str) -> _Asking:
+        asking = self._asking[session.id] = _Asking(session)
+        who = session.identity
+        self._keep(session, Asked.BEGIN, 0, who.subject, who.token, encode_origin(session.origin, vouched))
+        return asking
 
     def _ended(self, session: Session) -> None:
         asking = self._asking.get(session.id)
         if asking is not None:
             asking.later = None
             self._keep(session, Asked.END, 0, "the session has ended")
+
+    def clear(self, addresses: Sequence[str], over: Callable[[bool], None]) -> None:
+        """Asks the decider to end what is set at some addresses, as the relay's own nulls.
+
+        Args:
+            addresses: where.
+            over: told once whether it was done; False where that is not known in time, so that it is asked again.
+        """
+        if self._own is None:
+            session = self._core.connect(NoOutbox(), "", ClaspCodec())
+            session.close()  # nothing comes of it here
+            self._own = self._begin(session, json.dumps([RELAYS_OWN]))
+        parts = [addresses[start : start + CLEARED_AT_ONCE] for start in range(0, len(addresses), CLEARED_AT_ONCE)]
+        left, is_done = len(parts), True
+
+        def part_over(is_part_done: bool) -> None:
+            nonlocal left, is_done
+            left, is_done = left - 1, is_done and is_part_done
+            if not left:
+                over(is_done)
+
+        for part in parts:
+            self._keep(self._own.session, Asked.CLEAR, data=encode_addresses(part), over=part_over)
+        if not parts:
+            over(True)
 
     def _note_read(self, address: str) -> None:
         """Tells the decider that a GET has shown a param with a life time, once a second for each address."""
@@ -302,6 +367,15 @@ class Following:
         self.is_first = True
         self._flush_later()
 
+    def tick(self, now_s: float) -> None:
+        """Does what time does; to be called several times a second."""
+        self.give_up_old(now_s)
+        for session, later in list(self._newcomers.items()):
+            assert isinstance(later.message, m.Hello), "something else than a HELLO waits for a token"
+            if self.knows_token(later.message.token) or now_s - later.since_s >= TOKEN_S:
+                del self._newcomers[session]
+                self._core.go_on(session, self._read_now(session, later))
+
     @property
     def oldest_s(self) -> float | None:
         """When the oldest of what was asked and is not done was asked; None where all is done."""
@@ -313,11 +387,14 @@ class Following:
         for asking in list(self._waiting.values()):
             if not asking.kept or asking.kept[0].since_s > end_s:
                 continue
-            old = [each for each in asking.kept if each.entry.kind == Asked.MESSAGE and each.since_s <= end_s]
+            old = [each for each in asking.kept if each.entry.kind in _GIVEN_UP and each.since_s <= end_s]
             asking.kept = deque(each for each in asking.kept if each not in old)
             for each in old:
                 asking.given_up.add(each.entry.number)
                 self._waiting_bytes -= each.size_bytes
+                if each.over is not None:
+                    each.over(False)
+                    continue
                 text = UNKNOWN if each.is_sent else NOT_DONE
                 about = None if each.entry.message is None else _about(each.entry.message)
                 self._core.refuse(asking.session, RequestError(ErrorCode.OVERLOADED, text, about))
@@ -325,24 +402,57 @@ class Following:
             if not asking.kept:
                 self._waiting.pop(asking.session.id, None)
             self._go_on(asking)
+        if self.holds_reads:
+            for asking in list(self._asking.values()):
+                if asking.later is not None and asking.later.since_s <= end_s:
+                    self._core.end(asking.session, GONE)
 
     # Reads
+
+    def note_fresh(self, is_fresh: bool) -> None:
+        """Is told whether all is known here that the log had when the engine was heard last.
+
+        Where it is not, a right may have ended of which this relay does not know: with accounts, nothing is read then.
+        """
+        was_fresh, self._is_fresh = self._is_fresh, is_fresh
+        if is_fresh and not was_fresh:
+            for asking in list(self._asking.values()):
+                self._go_on(asking)
+
+    @property
+    def holds_reads(self) -> bool:
+        """Whether what is read has to wait."""
+        return not (self._is_fresh or self._core.permissions.is_open)
+
+    def _behind_token(self, handler: Handler) -> Handler:
+        """Has a HELLO wait a moment whose token is not known: another relay may have issued it just now."""
+
+        def handle(relay: Relay, session: Session, message: m.Message, qos: int) -> Pieces | None:
+            assert isinstance(message, m.Hello), "a HELLO that is none"
+            # A request over HTTP is answered at once.
+            if not message.token or session.door.startswith("http") or self.knows_token(message.token):
+                return handler(relay, session, message, qos)
+            self._newcomers[session] = _Later(handler, message, qos, self._monotonic_s())
+            relay.put_off(session)
+            return None
+
+        return handle
 
     def _behind_writes(self, handler: Handler) -> Handler:
         def handle(relay: Relay, session: Session, message: m.Message, qos: int) -> Pieces | None:
             asking = self._asking.get(session.id)
-            if asking is None or not _has_writes(asking):
+            if asking is None or not (_has_writes(asking) or self.holds_reads):
                 return handler(relay, session, message, qos)
-            asking.later = _Later(handler, message, qos)
+            asking.later = _Later(handler, message, qos, self._monotonic_s())
             relay.put_off(session)
             return None
 
         return handle
 
     def _go_on(self, asking: _Asking) -> None:
-        """Has a session read what waited for its writes, once they are done."""
+        """Has a session read what waited, once its writes are done."""
         later = asking.later
-        if later is not None and not _has_writes(asking):
+        if later is not None and not (_has_writes(asking) or self.holds_reads):
             asking.later = None
             self._core.go_on(asking.session, self._read_now(asking.session, later))
 
@@ -351,14 +461,6 @@ class Following:
         yield 1
         if pieces is not None:
             yield from pieces
-
-    def _admit_if_ready(self, handler: Handler) -> Handler:
-        def handle(relay: Relay, session: Session, message: m.Message, qos: int) -> Pieces | None:
-            if self.refuses is not None:
-                raise self.refuses
-            return handler(relay, session, message, qos)
-
-        return handle
 
     # What the log says
 
@@ -411,6 +513,8 @@ class Following:
         while kept and kept[0].entry.number <= item.number:
             done = kept.popleft()
             self._waiting_bytes -= done.size_bytes
+            if done.over is not None:
+                done.over(True)
         session = asking.session
         if not kept:
             self._waiting.pop(session.id, None)
@@ -433,14 +537,18 @@ class Following:
         asking = self._asking.pop(item.session_id, None)
         if asking is None:
             return
+        if asking is self._own:
+            self._own = None
         self._waiting_bytes -= sum(each.size_bytes for each in asking.kept)
-        asking.kept.clear()
+        kept, asking.kept = asking.kept, deque()
+        _give_up(kept)
         if item.close_code:
             self._core.end(asking.session, Disconnect(CloseCode(item.close_code), item.reason))
 
     def begin_anew(self, link: str) -> None:
         """Ends all sessions, which the log has ended, and goes on as another run of the relay."""
         asking, self._asking = self._asking, {}
+        self._own = None
         self._waiting.clear()
         self._turn.clear()
         self._waiting_bytes = 0
@@ -448,6 +556,7 @@ class Following:
         self.is_first, self._packets = True, 0
         for each in asking.values():
             self._core.end(each.session, GONE)
+            _give_up(each.kept)
         self._flush_later()
 
     def end_sessions(self, reason: Disconnect) -> int:
@@ -468,9 +577,21 @@ def _has_writes(asking: _Asking) -> bool:
     return bool(kept) and (len(kept) > 1 or kept[0].entry.kind != Asked.BEGIN)
 
 
+def _give_up(kept: Iterable[_Kept]) -> None:
+    """Tells those who wait for what is not done, and will not be."""
+    for each in kept:
+        if each.over is not None:
+            each.over(False)
+
+
 def _about(message: m.Message) -> str | None:
     """Returns the address that an ERROR about a message names."""
     return message.address if isinstance(message, m.Set | m.Publish) else None
+
+
+def _any_token(_token: str) -> bool:
+    """In open mode tokens mean nothing."""
+    return True
 
 
 def _nothing() -> None:

@@ -85,7 +85,9 @@ class Ledger:
             if known is not None:
                 known.number = max(known.number, item.number)
         elif isinstance(item, Began):
-            self.sessions[item.session_id] = Known(item)
+            known = self.sessions.get(item.session_id)
+            # Known already: it goes on with another token.
+            self.sessions[item.session_id] = Known(item, 0 if known is None else known.number)
         elif isinstance(item, Ended):
             self.sessions.pop(item.session_id, None)
         elif isinstance(item, LinkBegan):

@@ -19,6 +19,7 @@ from clasp_relay.cluster.applying import Applying
 from clasp_relay.cluster.claiming import Claiming
 from clasp_relay.cluster.deciding import Deciding
 from clasp_relay.cluster.following import GONE, NOT_READY, STANDBY, Following
+from clasp_relay.cluster.freshness import Freshness
 from clasp_relay.cluster.joining import Joining, Welcoming
 from clasp_relay.cluster.membership import Journal, Membership, NodeOptions, Position, Role
 from clasp_relay.cluster.packets import Beat, Packet, decode_beat, decode_packet, encode_beat, encode_packet
@@ -99,6 +100,7 @@ class Node:
         self._claiming = Claiming(self.membership, peers, applying, appending, self._decide)
         self._joining = Joining(self.membership, peers, applying, relay, self._joined, when_imaged)
         self._welcoming = Welcoming(self.membership, peers, relay)
+        self._freshness = Freshness(engine, following.ledger)
         following.when_expelled = self._expelled
 
     # Life
@@ -198,7 +200,13 @@ class Node:
     @property
     def is_ready(self) -> bool:
         """Whether clients are well served here."""
-        return self.role is not Role.JOINING and not self.is_standby and self._peers.is_in_touch
+        is_served = self._following.refuses is None
+        return is_served and self.role is not Role.JOINING and not self.is_standby and self._peers.is_in_touch
+
+    def now_us(self) -> int | None:
+        """Returns the Unix time in µs by the decider's clock, or the last one's; None where none was heard yet."""
+        deciding = self._appending.deciding
+        return self._peers.heard_now_us if deciding is None else deciding.relay.clock.now_us()
 
     @property
     def is_standby(self) -> bool:
@@ -233,7 +241,7 @@ class Node:
             self._beat_s = now_s
             self.membership.publish("beat", encode_beat(self._my_beat()))
         self._look_at_engine(now_s)
-        self._following.give_up_old(now_s)
+        self._following.tick(now_s)
         if self.role is Role.JOINING:
             self._joining.go_on(now_s)
         elif self.role is Role.FOLLOWER:
@@ -253,6 +261,8 @@ class Node:
         """Refuses writes while the engine is not heard, and in the end sessions, too."""
         following = self._following
         following.is_cut_off = not self._peers.is_in_touch
+        is_fresh = self._freshness.look(is_in_touch=self._peers.is_in_touch)
+        following.note_fresh(is_fresh)
         if following.is_cut_off and now_s - self._peers.engine_s > CLOSES_S and not self._was_closed:
             self._was_closed = True
             count = following.end_sessions(GONE)
@@ -261,7 +271,7 @@ class Node:
             self._was_closed = False
         if self.is_standby:
             following.refuses = STANDBY
-        elif self.role is Role.JOINING or following.is_cut_off:
+        elif self.role is Role.JOINING or not is_fresh:
             following.refuses = NOT_READY
         else:
             following.refuses = None

@@ -6,6 +6,7 @@ noticed, and then the relay sends all again that is not done, of which the decid
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any, NamedTuple
 
@@ -14,7 +15,23 @@ import msgpack
 from clasp_relay.errors import DecodeError
 from clasp_relay.wire.messages import Message
 
-__all__ = ["Asked", "Beat", "Entry", "Packet", "decode_beat", "decode_packet", "encode_beat", "encode_packet"]
+__all__ = [
+    "Asked",
+    "Beat",
+    "Entry",
+    "Packet",
+    "Ticket",
+    "decode_addresses",
+    "decode_beat",
+    "decode_packet",
+    "decode_ticket",
+    "encode_addresses",
+    "encode_beat",
+    "encode_origin",
+    "encode_packet",
+    "encode_ticket",
+    "origin_and_vouched",
+]
 
 VERSION = 1
 
@@ -23,7 +40,8 @@ class Asked(IntEnum):
     """What an entry is about."""
 
     BEGIN = 0
-    """A session was admitted: its ``text`` is the subject, ``data`` what its token is known by, ``more`` the origin."""
+    """A session was admitted: its ``text`` is the subject, ``data`` what its token is known by, ``more`` its origin and
+    what its relay vouches for (``origin_and_vouched``)."""
 
     MESSAGE = 1
     """A message of a session: ``data``, with its QoS; ``more`` is what a client of another protocol sent for it."""
@@ -33,6 +51,9 @@ class Asked(IntEnum):
 
     READ = 3
     """A GET has shown the param at the address ``text``. It has no number and is never sent again."""
+
+    CLEAR = 4
+    """The relay itself ends what is set at some addresses: ``data`` has them (``encode_addresses``)."""
 
 
 class Entry(NamedTuple):
@@ -65,6 +86,19 @@ class Packet(NamedTuple):
     entries: tuple[Entry, ...]
 
 
+class Ticket(NamedTuple):
+    """A ticket for a URL that one relay has given out, or that was used there."""
+
+    sender: bytes
+    """Names the relay's run."""
+    is_taken: bool
+    digest: bytes
+    sealed: bytes = b""
+    owner: bytes = b""
+    address: str = ""
+    """What it stands for; empty of one that was used."""
+
+
 class Beat(NamedTuple):
     """A sign of life of a relay."""
 
@@ -81,8 +115,44 @@ class Beat(NamedTuple):
     """The decider's clock, in Unix µs; 0 for others."""
 
 
+def encode_origin(origin: str, vouched: str) -> bytes:
+    """Encodes what the entry of a session's beginning says beside subject and token."""
+    data: bytes = msgpack.packb((origin, vouched))
+    return data
+
+
+def origin_and_vouched(data: bytes) -> tuple[str, str]:
+    """Decodes what ``encode_origin`` made; nothing says nothing.
+
+    Raises:
+        DecodeError: it is something else.
+    """
+    if not data:
+        return "", ""
+    origin, vouched = _unpacked(data, (str, str))
+    return origin, vouched
+
+
+def encode_addresses(addresses: Sequence[str]) -> bytes:
+    """Encodes addresses."""
+    data: bytes = msgpack.packb(list(addresses))
+    return data
+
+
+def decode_addresses(data: bytes) -> tuple[str, ...]:
+    """Decodes what ``encode_addresses`` made.
+
+    Raises:
+        DecodeError: it is something else.
+    """
+    addresses = _unpacked(data)
+    _check(addresses, (str,) * len(addresses))
+    return addresses
+
+
 _PACKET = (str, str, int, int, bool, bool, tuple)
 _ENTRY = (int, str, int, int, str, bytes, bytes)
+_TICKET = (bytes, bool, bytes, bytes, bytes, str)
 _BEAT = (str, str, int, int, bool, bool, int)
 
 
@@ -121,11 +191,34 @@ def decode_beat(data: bytes) -> Beat:
     return Beat(*_fields(data, _BEAT))
 
 
-def _fields(data: bytes, kinds: tuple[type[Any], ...]) -> tuple[Any, ...]:
+def encode_ticket(ticket: Ticket) -> bytes:
+    """Encodes what is told of a ticket."""
+    data: bytes = msgpack.packb((VERSION, *ticket))
+    return data
+
+
+def decode_ticket(data: bytes) -> Ticket:
+    """Decodes what is told of a ticket.
+
+    Raises:
+        DecodeError: it is none, or of another version.
+    """
+    return Ticket(*_fields(data, _TICKET))
+
+
+def _unpacked(data: bytes, kinds: tuple[type[Any], ...] | None = None) -> tuple[Any, ...]:
+    """Unpacks a sequence, and checks its items where they are given."""
     try:
-        version, *fields = msgpack.unpackb(data, use_list=False)
+        fields = tuple(msgpack.unpackb(data, use_list=False))
     except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise DecodeError(f"not a message of a cluster: {error}") from None
+    if kinds is not None:
+        _check(fields, kinds)
+    return fields
+
+
+def _fields(data: bytes, kinds: tuple[type[Any], ...]) -> tuple[Any, ...]:
+    version, *fields = _unpacked(data) or (None,)
     if version != VERSION:
         raise DecodeError(f"a message of version {version!r}, this relay reads version {VERSION}")
     _check(tuple(fields), kinds)

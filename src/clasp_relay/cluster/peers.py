@@ -136,9 +136,15 @@ class Peers:
         return digest_of(self._membership.following.link.encode())[0] / 256 * SPREAD_S
 
     @property
-    def deciders_now_us(self) -> int:
-        """The time by the last decider's clock, in Unix µs; by this machine's where none was heard."""
+    def heard_now_us(self) -> int | None:
+        """The time by the clock of the decider that was heard last, in Unix µs; None where none was heard."""
         if self._clock is None or not self._clock[0]:
-            return self._wall_us()
+            return None
         heard_us, heard_s = self._clock
         return heard_us + int((self._monotonic_s() - heard_s) * 1e6)
+
+    @property
+    def deciders_now_us(self) -> int:
+        """The time by the last decider's clock, in Unix µs; by this machine's where none was heard."""
+        heard_us = self.heard_now_us
+        return self._wall_us() if heard_us is None else heard_us

@@ -359,6 +359,13 @@ class Committer:
         self._record(changes, None)
         return NULL_US * len(changes)
 
+    def clear(self, addresses: Sequence[str]) -> Pieces:
+        """Ends what is set at some addresses, in pieces, as the relay's own nulls."""
+        for start in range(0, len(addresses), ENDED_AT_ONCE):
+            next_ones = addresses[start : start + ENDED_AT_ONCE]
+            yield from self.until_free(next_ones)
+            yield 1 + self.end_params([each for each in next_ones if self._params.get(each) is not None])
+
     def end_session(self, session: Session) -> Pieces:
         """Commits what ends with a session, in pieces: its locks. Forgets what is remembered for its subject."""
         params, subject = self._params, session.identity.subject

@@ -180,12 +180,13 @@ class Relay:
         """What answers REPLAYs; None where there is no history."""
         self.gestures = self.committer.gestures
         self._new_id = new_id
+        self.refuses: Disconnect | None = None
+        """Why nobody is let in now, whoever it is; None while sessions are admitted."""
         self.origin_of: Callable[[str], str] = _no_origin
         """What a client address counts as where shares are counted; several addresses may be one client's. To be set
         before the first session connects; without it no address is counted."""
         self.when_gone: Callable[[str], None] = _untold
-        """Is called with a subject whose last session has ended; with none in open mode. To be set before the first
-        session connects."""
+        """Is called with a subject whose last session has ended; with none in open mode. To be set early, too."""
         self.when_began: Callable[[Session], None] = _unseen
         """Is called with a session that is live now, before its WELCOME. To be set before the first one connects."""
         self.when_ended: Callable[[Session], None] = _unseen
@@ -435,8 +436,10 @@ class Relay:
         """Notes as whom a session speaks, and opens the account of what is kept for it.
 
         Raises:
-            Disconnect: the token is not valid.
+            Disconnect: the token is not valid, or nobody is let in now.
         """
+        if self.refuses is not None:
+            raise self.refuses
         session.identity = self.permissions.admit(token, session)
         session.account = self.accounts.open(session.identity.subject, session.origin)
 

@@ -17,7 +17,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from clasp_relay.access.tokens import digest_of
-from clasp_relay.core.ports import Frame, Timer
+from clasp_relay.core.ports import Clock, Frame, Timer
 from clasp_relay.core.records import Param
 from clasp_relay.core.relay import Relay
 from clasp_relay.core.rights.memory import Reads
@@ -30,7 +30,7 @@ from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.json_values import CODEC, param_to_json
 from clasp_relay.wire.messages import Bundle, Get, Hello, Message, SnapshotParam
 
-__all__ = ["IDLE_S", "MAX_HTTP_SESSIONS", "ApiSessions"]
+__all__ = ["IDLE_S", "MAX_HTTP_SESSIONS", "ApiSessions", "wait_until"]
 
 IDLE_S = 60.0
 """A token's session ends so long after its last request."""
@@ -52,6 +52,12 @@ ENTRY_BYTES = 200
 
 MADE_AT_ONCE_BYTES, MADE_AT_ONCE_US = 16 * 1024, 500
 """Size of the values that are written as JSON in one piece, and about what that costs."""
+
+FEW_TURNS = 100
+"""How many turns a message in pieces is expected to take; from then on it is looked less often whether it is done."""
+
+LOOKED_EVERY_S, LOOKS = 0.05, 20
+"""How often it is looked whether another relay has told what a request rests on, and how many times."""
 
 CLIENT_NAME = "HTTP"
 
@@ -147,7 +153,7 @@ class _Client:
         if self.session.is_busy or self._later:
             self._later.append((message, answer))
             if len(self._later) == 1:
-                self._relay.clock.call_later(0, self._go_on)
+                self._relay.clock.call_later(0, lambda: self._go_on(0))
         else:
             self._ask(message, answer)
         return answer
@@ -156,16 +162,23 @@ class _Client:
         self._outbox.waiting.append(answer)
         self._relay.accept(self.session, message, 1)
 
-    def _go_on(self) -> None:
-        """Asks what had to wait, up to the next message that takes long."""
+    def _go_on(self, turns: int) -> None:
+        """Asks what had to wait, up to the next message that takes long.
+
+        Args:
+            turns: how many it has waited for one: what takes many waits for other relays, which no haste helps.
+        """
         while self._later and not self.session.is_busy:
             message, answer = self._later.popleft()
             if self.session.is_live:
                 self._ask(message, answer)
             else:
                 answer.callback({"code": int(ErrorCode.TOKEN_EXPIRED), "error": "the token ended"})
+            turns = 0
         if self._later:
-            self._relay.clock.call_later(0, self._go_on)
+            self._relay.clock.call_later(
+                0 if turns < FEW_TURNS else LOOKED_EVERY_S / 10, lambda: self._go_on(turns + 1)
+            )
 
     def keep(self) -> None:
         """Has the session end when nothing is asked for a while."""
@@ -257,13 +270,29 @@ class ApiSessions:
 
     Args:
         relay: the core.
+        knows_token: in a cluster, tells whether it is known here what a token is, or was; a relay that is alone knows
+            all.
     """
 
-    def __init__(self, relay: Relay) -> None:
+    def __init__(self, relay: Relay, knows_token: Callable[[str], bool] | None = None) -> None:
         self._relay = relay
+        self._knows_token = knows_token or _alone
         self._clients: dict[bytes, _Client] = {}
         self._limiters: OrderedDict[str, Limiter] = OrderedDict()
         """Of requests without a token, by what their client address counts as."""
+
+    def when_known(self, token: str | None) -> Deferred[None] | None:
+        """Waits a moment for a token that another relay of the cluster may have issued just now.
+
+        Args:
+            token: what a request presents; None for nothing.
+
+        Returns:
+            None where there is nothing to wait for.
+        """
+        if not token or self._knows_token(token):
+            return None
+        return wait_until(self._relay.clock, lambda: self._knows_token(token))
 
     @property
     def clients(self) -> int:
@@ -293,6 +322,7 @@ class ApiSessions:
             return done
         is_for_later = isinstance(message, Bundle) and (message.timestamp_us or 0) > self._relay.clock.now_us()
         try:
+            self._check_admits()
             if is_for_later and client.session.identity.ends_with_session:
                 text = "a bundle for later needs a token: it is applied only while its sender may still write"
                 raise RequestError(ErrorCode.UNAUTHENTICATED, text)
@@ -345,6 +375,7 @@ class ApiSessions:
             done.callback(client.refusal)
             return done
         try:
+            self._check_admits()
             self._pay(client, Get(pattern.text))
             self._relay.permissions.check_subscribe(client.session.identity, pattern)
         except RequestError:
@@ -442,6 +473,16 @@ class ApiSessions:
     def _forget(self, digest: bytes) -> None:
         self._clients.pop(digest, None)
 
+    def _check_admits(self) -> None:
+        """Refuses what is asked while nobody is let in, also where a session is there.
+
+        Raises:
+            RequestError: OVERLOADED.
+        """
+        refuses = self._relay.refuses
+        if refuses is not None:
+            raise RequestError(refuses.code or ErrorCode.OVERLOADED, refuses.reason)
+
     def _pay(self, client: _Client, message: Message) -> None:
         cost = len(message.messages) if isinstance(message, Bundle) else 1
         if client.limiter is None or client.limiter.take(max(1, cost), self._relay.clock.now_us()):
@@ -459,6 +500,25 @@ class ApiSessions:
 def _after(answer: Answer, then: Callable[[], None]) -> Answer:
     then()
     return answer
+
+
+def wait_until(clock: Clock, condition: Callable[[], bool]) -> Deferred[None]:
+    """Waits until something holds that another relay of the cluster tells, for a second at most."""
+    done: Deferred[None] = Deferred()
+
+    def look(times: int) -> None:
+        if times <= 0 or condition():
+            done.callback(None)
+        else:
+            clock.call_later(LOOKED_EVERY_S, lambda: look(times - 1))
+
+    clock.call_later(LOOKED_EVERY_S, lambda: look(LOOKS))
+    return done
+
+
+def _alone(_token: str) -> bool:
+    """What is not known here is known nowhere."""
+    return True
 
 
 def _nothing() -> None:

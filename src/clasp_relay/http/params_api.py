@@ -137,7 +137,17 @@ class _ParamsResource(Resource):
             self._door.refused(request_address(request, self._addresses), reason)
         return body
 
-    def _stream(self, request: IRequest) -> Any:
+    def _stream(self, request: Any) -> Any:
+        waits = self._streams.when_known(request)
+        if waits is None:
+            return self._open_stream(request)
+        gone: list[Failure] = []
+        request.notifyFinish().addErrback(gone.append)
+        waits.addCallback(lambda _: None if gone else self._open_stream(request))
+        waits.addCallback(lambda body: _finish(request, body) if isinstance(body, bytes) else None)
+        return NOT_DONE_YET
+
+    def _open_stream(self, request: IRequest) -> Any:
         try:
             self._streams.open(request, request_address(request, self._addresses))
         except RequestError as refusal:
@@ -145,6 +155,12 @@ class _ParamsResource(Resource):
         return NOT_DONE_YET
 
     def _handle(self, request: IRequest, kind: str, method: str) -> Deferred[bytes]:
+        waits = self._sessions.when_known(bearer_of(request))
+        if waits is not None:
+            return waits.addCallback(lambda _: self._do(request, kind, method))
+        return self._do(request, kind, method)
+
+    def _do(self, request: IRequest, kind: str, method: str) -> Deferred[bytes]:
         client = request_address(request, self._addresses)
         if kind == "journal":
             path = request.postpath[1].decode("latin-1")

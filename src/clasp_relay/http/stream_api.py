@@ -8,6 +8,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.protocols.policies import ProtocolWrapper
 
 from clasp_relay.access.tickets import Tickets
@@ -16,6 +17,7 @@ from clasp_relay.doors.door import RequestDoor
 from clasp_relay.doors.event_stream import Asked, EventStream, codec_of
 from clasp_relay.doors.handed import identity_of
 from clasp_relay.errors import DecodeError, Disconnect, ErrorCode, RequestError
+from clasp_relay.http.api_sessions import wait_until
 from clasp_relay.http.json_answers import bearer_of
 from clasp_relay.net.websocket import ClaspFactory, peer_host
 from clasp_relay.wire.address import Pattern
@@ -54,10 +56,26 @@ class StreamApi:
         self._relay = relay
         self._gate = gate
         self._tickets = tickets
+        self.is_shared = False
+        """Whether other relays give out tickets, too."""
         self._codec = codec_of(relay)
         self._door = RequestDoor("sse", "event streams", tell_refused)
         self.counts = self._door.counts
         """The streams; messages are requests for one."""
+
+    def when_known(self, request: Any) -> Deferred[None] | None:
+        """Waits a moment for a ticket that another relay of the cluster may have given out just now.
+
+        Args:
+            request: what asks for a stream.
+
+        Returns:
+            None where there is nothing to wait for.
+        """
+        ticket = request.args.get(b"ticket", (b"",))[0].decode("utf-8", "replace")
+        if not ticket or not self.is_shared or self._tickets.knows(ticket):
+            return None
+        return wait_until(self._relay.clock, lambda: self._tickets.knows(ticket))
 
     def open(self, request: Any, client: str, token: str | None = None) -> None:
         """Takes the connection of a request, and answers on it from now on.

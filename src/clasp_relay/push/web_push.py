@@ -63,6 +63,7 @@ class WebPush:
         self._store: PushStore | None = None
         self._calls: StoreCalls | None = None
         self._is_started = False
+        self._is_acting = True
 
     @property
     def public_key(self) -> str:
@@ -130,9 +131,14 @@ class WebPush:
             self._sender.close()
         self._workers.stop()
 
+    def acts(self, is_acting: bool) -> None:
+        """Is told whether this relay tells browsers; of a cluster's only the one does that decides."""
+        self._is_acting = is_acting
+        self._follow()
+
     def _follow(self) -> None:
         """Listens to rooms while there is anybody to be told, so that it costs nothing otherwise."""
-        if self._is_started and len(self.subscriptions):
+        if self._is_started and self._is_acting and len(self.subscriptions):
             self._notices.open()
         else:
             self._notices.close()

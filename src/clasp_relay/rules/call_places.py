@@ -32,19 +32,72 @@ ENDED_AT_ONCE = 20
 
 
 class CallPlaces:
-    """Knows who holds which places. Implements ``doors.door.Door``.
+    """Knows who holds which places, and ends them. Implements ``doors.door.Door`` and ``doors.door.AtDecider``.
 
     Args:
-        relay: the core.
+        relay: the core that serves clients.
         patterns: where the places are.
         identity: as whom they are watched, who may see everything there.
+        is_alone: whether that core decides, too; in a cluster ``act_in`` brings the one that does.
     """
 
     counts: Sequence[DoorCounts] = ()
     """See ``Door``: no clients come by it."""
 
-    def __init__(self, relay: Relay, patterns: Sequence[Pattern], identity: Identity) -> None:
+    def __init__(self, relay: Relay, patterns: Sequence[Pattern], identity: Identity, *, is_alone: bool = True) -> None:
+        self._patterns = patterns
+        self._identity = identity
+        self._shown = _Places(relay, patterns, identity, ends=is_alone)
+        self._ending: _Places | None = None
+        """What ends places where this relay decides for a cluster."""
+
+    # Door
+
+    def open(self, _tls: ServerTls | None) -> None:
+        """See ``Door``: takes note of the places that are there, and begins to watch."""
+        self._shown.open()
+
+    def close(self) -> Deferred[None]:
+        """See ``Door``: what ends from now on leaves its places."""
+        self._shown.close()
+        self.rest()
+        return succeed(None)
+
+    def started(self, port: int | None) -> None:
+        """See ``Door``; there is nothing to tell."""
+
+    # AtDecider
+
+    def act_in(self, relay: Relay) -> None:
+        """See ``AtDecider``."""
+        self.rest()
+        self._ending = _Places(relay, self._patterns, self._identity, ends=True)
+        self._ending.open()
+
+    def rest(self) -> None:
+        """See ``AtDecider``."""
+        ending, self._ending = self._ending, None
+        if ending is not None:
+            ending.close()
+
+    def holds(self, subject: str) -> bool:
+        """Tells whether a subject has a place in a call."""
+        return self._shown.holds(subject)
+
+
+class _Places:
+    """The places in one core.
+
+    Args:
+        relay: the core.
+        patterns: where the places are.
+        identity: as whom they are watched.
+        ends: whether they end here with their sessions.
+    """
+
+    def __init__(self, relay: Relay, patterns: Sequence[Pattern], identity: Identity, *, ends: bool) -> None:
         self._relay = relay
+        self._ends = ends
         self._patterns = patterns
         self._watcher = Watcher(relay, identity, "calls", patterns, Signal.PARAM, self._changed)
         self._places: dict[str, tuple[str, str]] = {}
@@ -52,23 +105,18 @@ class CallPlaces:
         self._of_subject: dict[str, dict[str, None]] = {}
         self._of_session: dict[str, dict[str, None]] = {}
 
-    # Door
-
-    def open(self, _tls: ServerTls | None) -> None:
-        """See ``Door``: takes note of the places that are there, and begins to watch."""
+    def open(self) -> None:
+        """Takes note of the places that are there, and begins to watch."""
         for pattern in self._patterns:
             for param in self._relay.params.match(pattern):
                 self._note(param)
         self._watcher.open()
-        self._relay.when_ended = self._ended
+        if self._ends:
+            self._relay.when_ended = self._ended
 
-    def close(self) -> Deferred[None]:
-        """See ``Door``: what ends from now on leaves its places."""
+    def close(self) -> None:
+        """Watches no more: what ends from now on leaves its places."""
         self._watcher.close()
-        return succeed(None)
-
-    def started(self, port: int | None) -> None:
-        """See ``Door``; there is nothing to tell."""
 
     def holds(self, subject: str) -> bool:
         """Tells whether a subject has a place in a call."""
@@ -84,7 +132,7 @@ class CallPlaces:
         if param is None:
             return
         self._note(param)
-        if param.writer and param.writer not in self._relay.sessions:
+        if self._ends and param.writer and param.writer not in self._relay.sessions:
             # It ended in the same turn. What is told just now is not to be answered before it is told to all.
             self._relay.clock.call_later(0, partial(self._end_of, param.writer, param.subject))
 

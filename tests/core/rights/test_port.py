@@ -31,6 +31,8 @@ class OpenPermissionsTests(SynchronousTestCase):
         self.assertEqual(allowed.catch_ups("/a"), ())
         self.assertIsNone(allowed.stamp_of("/a", value(1)))
         self.assertTrue(allowed.is_current(ANYBODY))
+        self.assertEqual(allowed.vouch(ANYBODY), "")
+        self.assertIs(allowed.readmit("anybody", b"", ""), ANYBODY)
         self.assertEqual(len(allowed.memory), 0)
 
     def test_identity_is_itself_alone(self) -> None:

@@ -93,6 +93,14 @@ class Scopes:
             found[action].append(pattern)
         return cls(tuple(found["read"]), tuple(found["write"]), tuple(found["admin"]))
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The scopes as ``action:pattern``."""
+        by_action = (self.read, self.write, self.admin)
+        return tuple(
+            f"{action}:{scope.text}" for action, some in zip(ACTIONS, by_action, strict=True) for scope in some
+        )
+
     def can_write(self, address: str) -> bool:
         """Tells whether a SET or PUBLISH to an address is within the scopes."""
         return any(scope.matches(address) for scope in self.write) or self.is_admin(address)

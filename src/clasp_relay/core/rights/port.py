@@ -134,12 +134,19 @@ class Permissions(Protocol):
     def is_current(self, who: Identity) -> bool:
         """Tells whether a token is still valid: what was accepted for later is not done for one that is not."""
 
-    def readmit(self, subject: str, token: bytes, /) -> Identity | None:
+    def readmit(self, subject: str, token: bytes, vouched: str = "", /) -> Identity | None:
         """Returns who a recorded token speaks for; None when it is not valid any more.
 
         Args:
             subject: whose it was.
             token: what it is known by (``Identity.token``).
+            vouched: what another relay of a cluster has vouched for (``vouch``).
+        """
+
+    def vouch(self, who: Identity, /) -> str:
+        """Returns what another relay of a cluster needs to readmit somebody, beside subject and token.
+
+        It is empty for whoever has a token that all relays know, and for whoever has none and is let in without.
         """
 
     def check_write(self, who: Identity, address: str, value: Value, ttl: int | None, state: State) -> Grant | None:
@@ -255,9 +262,13 @@ class OpenPermissions:
         """Nothing ends."""
         return True
 
-    def readmit(self, _subject: str, _token: bytes) -> Identity | None:
+    def readmit(self, _subject: str, _token: bytes, _vouched: str = "") -> Identity | None:
         """Lets everybody in."""
         return ANYBODY
+
+    def vouch(self, _who: Identity) -> str:
+        """Everybody is let in as they are."""
+        return ""
 
     def check_write(
         self, _who: Identity, _address: str, _value: Value, _ttl: int | None, _state: State

@@ -245,12 +245,12 @@ class AbsentSession(Session):
     __slots__ = ()
 
     def __init__(self, session_id: str, codec: Codec, identity: Identity, origin: str) -> None:
-        super().__init__(session_id, _NoOutbox(), "", codec, origin=origin)
+        super().__init__(session_id, NoOutbox(), "", codec, origin=origin)
         self.identity = identity
         self.close()
 
 
-class _NoOutbox:
+class NoOutbox:
     """A way out that leads nowhere."""
 
     def send(self, frame: Frame) -> None:

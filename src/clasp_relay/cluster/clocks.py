@@ -1,0 +1,77 @@
+"""Time in a cluster: the decider's, which all records have, so all relays judge by it.
+
+What ends at some time after a record, such as the moment in which somebody who left a room may still read there, is
+judged at every relay for its own clients. The clocks of the machines need not agree, so each relay follows the
+decider's, as its signs of life tell it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from clasp_relay.core.ports import Clock, Timer
+
+__all__ = ["DecidersClock", "FollowersClock"]
+
+JITTER_US = 1_000_000
+"""By less than this the decider's time seems to go back where a sign of life was late."""
+
+
+class DecidersClock:
+    """Implements ``core.ports.Clock`` for the decider: goes on from the last decider's time, by a monotonic clock.
+
+    Args:
+        from_us: the Unix time in µs from which it goes on.
+        monotonic_s: seconds.
+        call_later: the event loop's.
+    """
+
+    def __init__(
+        self, from_us: int, monotonic_s: Callable[[], float], call_later: Callable[[float, Callable[[], None]], Timer]
+    ) -> None:
+        self._from_us = from_us
+        self._monotonic_s = monotonic_s
+        self._began_s = monotonic_s()
+        self._call_later = call_later
+        self._is_stopped = False
+
+    def now_us(self) -> int:
+        """See ``Clock``."""
+        return self._from_us + int((self._monotonic_s() - self._began_s) * 1e6)
+
+    def call_later(self, delay_s: float, call: Callable[[], None]) -> Timer:
+        """See ``Clock``; after ``stop`` nothing is called."""
+        return self._call_later(delay_s, lambda: None if self._is_stopped else call())
+
+    def stop(self) -> None:
+        """Makes no more calls, those that wait included."""
+        self._is_stopped = True
+
+
+class FollowersClock:
+    """Implements ``core.ports.Clock`` for the core that serves clients: the decider's time, where that is known.
+
+    It goes back only once, where this machine's clock is ahead: when the decider is first heard, before any session.
+
+    Args:
+        own: this machine's clock, which makes the calls.
+        deciders_us: returns the Unix time in µs by the decider's clock; None where it was not heard.
+    """
+
+    def __init__(self, own: Clock, deciders_us: Callable[[], int | None]) -> None:
+        self._own = own
+        self._deciders_us = deciders_us
+        self._last_us = 0
+
+    def now_us(self) -> int:
+        """See ``Clock``."""
+        found = self._deciders_us()
+        now_us = self._own.now_us() if found is None else found
+        if self._last_us - JITTER_US < now_us < self._last_us:
+            return self._last_us
+        self._last_us = now_us
+        return now_us
+
+    def call_later(self, delay_s: float, call: Callable[[], None]) -> Timer:
+        """See ``Clock``."""
+        return self._own.call_later(delay_s, call)

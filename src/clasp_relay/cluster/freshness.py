@@ -1,0 +1,60 @@
+"""Whether a relay knows all that the log had when it last heard the engine.
+
+A relay that was cut off may serve rights that have ended: somebody was banned, a token was revoked. So after a silence
+it is not fresh before it has applied what the log holds by then; which is asked of the log itself, so that it does not
+matter who decides, or whether anybody does.
+"""
+
+from __future__ import annotations
+
+from clasp_relay.cluster.ledger import Ledger
+from clasp_relay.cluster.ports import Bounds, Engine
+
+__all__ = ["Freshness"]
+
+
+class Freshness:
+    """See the module.
+
+    Args:
+        engine: tells where the log ends.
+        ledger: tells what is applied here.
+    """
+
+    def __init__(self, engine: Engine, ledger: Ledger) -> None:
+        self._engine = engine
+        self._ledger = ledger
+        self._is_fresh = True
+        self._silences = 0
+        """How often the engine was not heard; what was asked before the last time does not count."""
+        self._is_asking = False
+        self._end: int | None = None
+        """Where the log ended after the last silence; None until that is known."""
+
+    def look(self, *, is_in_touch: bool) -> bool:
+        """Tells whether the relay is fresh; to be called several times a second.
+
+        Args:
+            is_in_touch: whether the engine was heard within the last second.
+        """
+        if not is_in_touch:
+            if self._is_fresh or self._end is not None or self._is_asking:
+                self._silences += 1
+            self._is_fresh, self._is_asking, self._end = False, False, None
+        elif not self._is_fresh:
+            if self._end is not None:
+                self._is_fresh = self._ledger.seq >= self._end
+            elif not self._is_asking:
+                self._ask()
+        return self._is_fresh
+
+    def _ask(self) -> None:
+        self._is_asking = True
+        silences = self._silences
+
+        def found(bounds: Bounds | None) -> None:
+            if silences == self._silences:
+                self._is_asking = False
+                self._end = None if bounds is None else bounds.last
+
+        self._engine.bounds(found)
