@@ -254,7 +254,14 @@ class OptionTests(SynchronousTestCase):
 
     def test_options_that_workers_cannot_share_are_refused(self) -> None:
         """Each would be the same for all of them."""
-        for option in ("--cluster=nats://a:1", "--journal=x", "--persist=x", "--endpoint=tcp:1", "--announce"):
+        for option in (
+            "--cluster=nats://a:1",
+            "--journal=x",
+            "--persist=x",
+            "--endpoint=tcp:1",
+            "--announce",
+            "--osc-port=1",
+        ):
             with self.subTest(option):
                 said = self.refusal("--auth-port=0", option)
                 self.assertIn(f"{option.partition('=')[0]}: conflicts with --workers; leave it out", said)
@@ -264,4 +271,3 @@ class OptionTests(SynchronousTestCase):
         self.assertIn("--workers: accounts are not supported with it; set --auth-port to 0", self.refusal())
         said = self.refusal("--auth-port=0", "--durability=snapshot")
         self.assertIn("--workers: needs a journal", said)
-        self.assertIn("--mqtt-port: is not supported with --workers", self.refusal("--auth-port=0", "--mqtt-port=1"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 
 from clasp_relay.access.refusals import Busy
 from clasp_relay.cluster.accounts import SharedAccounts
-from clasp_relay.cluster.deciding import BatchLog, DecidersClock, Deciding, Judged, NoFanOut, deciders_handlers
+from clasp_relay.cluster.deciding import BatchLog, DecidersClock, Deciding, Judged, RulesFanOut, deciders_handlers
 from clasp_relay.cluster.engine import NatsEngine
 from clasp_relay.cluster.following import Following
 from clasp_relay.cluster.ledger import Ledger
@@ -23,6 +23,8 @@ from clasp_relay.core.handlers import HANDLERS
 from clasp_relay.core.ports import Clock, FanOut, Log, Timer
 from clasp_relay.core.records import Change
 from clasp_relay.core.relay import Handler, Relay
+from clasp_relay.doors.door import AtDecider, Door
+from clasp_relay.doors.mqtt import Claims
 from clasp_relay.errors import StartError, cause_text
 from clasp_relay.logs import events
 from clasp_relay.settings import Settings
@@ -66,6 +68,7 @@ class ClusterParts:
         self._following = Following("", self._name, self._ledger, time.monotonic, self._send, reactor.callLater)
         self._make_relay: MakeRelay | None = None
         self._node: Node | None = None
+        self._at_decider: list[AtDecider] = []
         self._engine: NatsEngine | None = None
         self.accounts: SharedAccounts | None = None
         """The accounts of the cluster; None in open mode."""
@@ -88,6 +91,15 @@ class ClusterParts:
         self._relay, self._make_relay = relay, make_relay
         self._following.attach(relay)
         relay.committer.when_accounts = self._has_accounts if self.accounts is None else self.accounts.follow
+
+    def take_doors(self, doors: Iterable[Door]) -> None:
+        """Is told of the relay's doors, of which some act only while it decides."""
+        self._at_decider = [door for door in doors if isinstance(door, AtDecider)]
+
+    @property
+    def claims(self) -> Claims:
+        """What tells other relays which clients of a door are here."""
+        return self._following
 
     def open(self) -> None:
         """Looks what the journal has of the log; the state is loaded.
@@ -238,7 +250,7 @@ class ClusterParts:
 
         log = BatchLog(self._journal.renewal)
         clock = DecidersClock(from_us, time.monotonic, call_later)
-        relay = self._make_relay(deciders_handlers(HANDLERS, log), clock, NoFanOut(), log)
+        relay = self._make_relay(deciders_handlers(HANDLERS, log), clock, RulesFanOut(), log)
         keeping = relay.keeping
         if keeping is not None:
 
@@ -250,11 +262,17 @@ class ClusterParts:
         def stop() -> None:
             if self.accounts is not None:
                 self.accounts.stop_deciding()
+            for door in self._at_decider:
+                door.rest()
             clock.stop()
 
         if self.accounts is not None:
             self.accounts.begin_deciding(epoch, log, clock.now_us)
-        return Deciding(relay, log, epoch, call_later, stop)
+        return Deciding(relay, log, epoch, call_later, stop, self._decides)
+
+    def _decides(self, core: Relay) -> None:
+        for door in self._at_decider:
+            door.act_in(core)
 
     def _imaged(self) -> None:
         self.when_imaged()

@@ -102,7 +102,10 @@ def make_service(settings: Settings, reactor: Any) -> RelayService:
         if cluster is not None:
             cluster.attach(relay, partial(_decider, settings, history, None, None))
         factory = _factory(settings, reactor, relay, writer, origins, addresses, log)
-        doors = make_doors(settings, reactor, relay, factory, log)
+        claims = None if cluster is None else cluster.claims
+        doors = make_doors(settings, reactor, relay, factory, log, claims=claims)
+        if cluster is not None:
+            cluster.take_doors(doors)
         return RelayService(settings, reactor, relay, factory, None, log, clock, journal, doors, reader, cluster)
     tokens = TokenTable(reactor, time.time, max_per_guest_address=settings.max_guest_tokens_per_address)
     permissions = TokenPermissions(tokens, policy, clock.now_us)

@@ -21,7 +21,7 @@ from clasp_relay.cluster.deciding import (
     BatchLog,
     DecidersClock,
     Deciding,
-    NoFanOut,
+    RulesFanOut,
     deciders_handlers,
 )
 from clasp_relay.cluster.ledger import Ledger
@@ -51,7 +51,7 @@ class DecidingTests(SynchronousTestCase):
             deciders_handlers(HANDLERS, self.log),
             clock,
             lambda: "id",
-            NoFanOut(),
+            RulesFanOut(),
             lambda what, fault: self.faults.append((what, fault)),
             log=self.log,
         )

@@ -7,17 +7,18 @@ from collections.abc import Callable, Iterable, Sequence
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.cluster.deciding import BatchLog, DecidersClock, Deciding, NoFanOut, Row, deciders_handlers
+from clasp_relay.cluster.deciding import BatchLog, DecidersClock, Deciding, Row, RulesFanOut, deciders_handlers
 from clasp_relay.cluster.following import Following
 from clasp_relay.cluster.ledger import Ledger
 from clasp_relay.cluster.membership import NodeOptions, Position, Role
 from clasp_relay.cluster.node import Node
 from clasp_relay.cluster.ports import Appended, Bounds, Outcome
 from clasp_relay.core.handlers import HANDLERS
-from clasp_relay.core.ports import Timer
+from clasp_relay.core.ports import FanOut, Timer
 from clasp_relay.core.records import Change, ChangeKind
 from clasp_relay.core.relay import Relay, RelayOptions
 from clasp_relay.core.session.sessions import Session
+from clasp_relay.doors.door import AtDecider
 from clasp_relay.storage.journal.journal_file import RECORDED_KINDS
 from clasp_relay.wire.codec import encode
 from clasp_relay.wire.frame import encode_frame
@@ -240,7 +241,10 @@ class Member:
         self.following = Following(
             cluster.new_link(name), name, self.ledger, self.clock.seconds, self._send, self.clock.callLater
         )
-        self.relay = self._make_relay(self.following.handlers(HANDLERS), self, MemoryFanOut(), self.journal)
+        self.at_decider: list[AtDecider] = []
+        """What acts only while this relay decides."""
+        self.fan_out = cluster.make_fan_out()
+        self.relay = self._make_relay(self.following.handlers(HANDLERS), self, self.fan_out, self.journal)
         self.following.attach(self.relay)
         self.node = Node(
             NodeOptions("test", name, is_standby),
@@ -316,8 +320,18 @@ class Member:
     def _deciding(self, epoch: int, from_us: int) -> Deciding:
         log = BatchLog(lambda change: change)
         clock = DecidersClock(from_us, self.clock.seconds, self.clock.callLater)
-        relay = self._make_relay(deciders_handlers(HANDLERS, log), clock, NoFanOut(), log)
-        return Deciding(relay, log, epoch, self.clock.callLater, clock.stop)
+        relay = self._make_relay(deciders_handlers(HANDLERS, log), clock, RulesFanOut(), log)
+
+        def stop() -> None:
+            for each in self.at_decider:
+                each.rest()
+            clock.stop()
+
+        return Deciding(relay, log, epoch, self.clock.callLater, stop, self._decides)
+
+    def _decides(self, core: Relay) -> None:
+        for each in self.at_decider:
+            each.act_in(core)
 
     def _make_relay(self, handlers: object, clock: object, fan_out: object, log: object) -> Relay:
         return Relay(
@@ -332,10 +346,16 @@ class Member:
 
 
 class Cluster:
-    """Some relays and what is between them."""
+    """Some relays and what is between them.
 
-    def __init__(self) -> None:
-        self.clock = Clock()
+    Args:
+        clock: what they take for the time.
+        make_fan_out: makes the way out to each relay's sessions.
+    """
+
+    def __init__(self, clock: Clock | None = None, make_fan_out: Callable[[], FanOut] = MemoryFanOut) -> None:
+        self.clock = clock or Clock()
+        self.make_fan_out = make_fan_out
         self.bus = Bus(self.clock)
         self.members: list[Member] = []
         self._made = 0

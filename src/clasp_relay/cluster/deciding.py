@@ -20,6 +20,8 @@ from clasp_relay.cluster.batches import (
     Item,
     LinkBegan,
     LinkEnded,
+    Marked,
+    Named,
     encode_ack,
 )
 from clasp_relay.cluster.ledger import Ledger
@@ -36,7 +38,7 @@ from clasp_relay.wire.clasp import ClaspCodec
 from clasp_relay.wire.codec import decode, encode
 from clasp_relay.wire.messages import Announce, Message
 
-__all__ = ["BatchLog", "DecidersClock", "Deciding", "Judged", "NoFanOut", "Sealed", "deciders_handlers"]
+__all__ = ["BatchLog", "DecidersClock", "Deciding", "Judged", "RulesFanOut", "Sealed", "deciders_handlers"]
 
 MAX_WAITING_BYTES = 32 * 1024 * 1024
 """How much may wait for the log; beyond it writes are refused, for an engine that hangs must not fill the memory."""
@@ -55,6 +57,10 @@ Row: TypeAlias = tuple[Change, "str | None", tuple[Erasure, ...], bytes]
 
 REFUSED = "the token was revoked: sign in again"
 """What a session reads whose token the decider does not know any more."""
+
+
+def _unseen(_relay: Relay) -> None:
+    """Nothing acts by itself here."""
 
 
 class Sealed(NamedTuple):
@@ -97,11 +103,14 @@ class DecidersClock:
         self._is_stopped = True
 
 
-class NoFanOut:
-    """Nobody subscribes at the decider's core: the log tells everybody."""
+class RulesFanOut:
+    """Only rules subscribe at the decider's core, and are told at once: the log tells everybody else."""
 
     def fan_out(self, audience: Audience, frame: Frame, exclude: Outbox | None = None) -> None:
         """See ``FanOut``."""
+        for outbox in audience.outboxes:
+            if outbox is not exclude:
+                outbox.send(frame)
 
 
 class BatchLog:
@@ -122,6 +131,8 @@ class BatchLog:
         self.items: list[Item] = []
         self.rows: list[Row] = []
         self.size_bytes = 0
+        self.mark = b""
+        """What is said about the changes that are committed now (``Marked``)."""
         self.when_filled: Callable[[], None] = _nothing
         """Is called when something was gathered."""
         self.when_full: Callable[[], None] = _nothing
@@ -143,6 +154,9 @@ class BatchLog:
         if not changes:
             return
         group = Group.of(changes)
+        if self.mark:
+            self.items.append(Marked(self.mark))
+            self.size_bytes += len(self.mark)
         self.items.append(group)
         for change, data in zip(changes, group.encoded, strict=True):
             if change.kind in RECORDED_KINDS:
@@ -215,6 +229,28 @@ class _Remote:
         """See ``Outbox``; what is decided is answered."""
 
 
+class _WhileDecided:
+    """Has core and log know what a door said with a message, also where that has to wait."""
+
+    __slots__ = ("_entry", "_log", "_session")
+
+    def __init__(self, session: Session, log: BatchLog, entry: Entry) -> None:
+        self._session = session
+        self._log = log
+        self._entry = entry
+
+    def __enter__(self) -> None:
+        self._session.sent_as, self._log.mark = self._entry.more, self._entry.mark
+
+    def __exit__(self, *_: object) -> None:
+        self._session.sent_as = self._log.mark = b""
+
+
+def _asked(session: Session, log: BatchLog, entry: Entry) -> _WhileDecided | None:
+    """Returns what is entered while a message is handled; None for one of CLASP's own, which is the usual one."""
+    return _WhileDecided(session, log, entry) if entry.more or entry.mark else None
+
+
 class _Link:
     """A relay whose sessions ask here."""
 
@@ -233,6 +269,7 @@ class Deciding:
         epoch: this decider's.
         call_later: calls in a later turn.
         stop_clock: ends the core's clock.
+        when_begun: is called with the core once it has the state, before it decides anything.
     """
 
     def __init__(
@@ -242,12 +279,14 @@ class Deciding:
         epoch: int,
         call_later: Callable[[float, Callable[[], None]], object],
         stop_clock: Callable[[], None],
+        when_begun: Callable[[Relay], None] = _unseen,
     ) -> None:
         self.relay = relay
         self.epoch = epoch
         self.log = log
         self._call_later = call_later
         self._stop_clock = stop_clock
+        self._when_begun = when_begun
         self._links: dict[str, _Link] = {}
         self._sessions: dict[str, _Remote] = {}
         self._touched: dict[_Remote, None] = {}
@@ -280,6 +319,7 @@ class Deciding:
                 self.log.add(Ended(known.began.session_id, int(CloseCode.POLICY_VIOLATION), REFUSED))
         for change in served.schedule.image():
             relay.committer.restore(change)
+        self._when_begun(relay)
         relay.resume(report)
 
     def stop(self) -> None:
@@ -387,9 +427,10 @@ class Deciding:
                 return
             remote.at_work = entry.number
             if entry.kind == Asked.MESSAGE:
-                session.sent_as = entry.more
-                self.relay.accept(session, entry.message or decode(entry.data), entry.qos)
-                session.sent_as = b""
+                message = entry.message or decode(entry.data)
+                self.relay.accept(session, message, entry.qos, _asked(session, self.log, entry))
+            elif entry.kind == Asked.NAME:
+                self.log.add(Named(session.id, entry.text, bool(entry.qos)))
             self._settle(remote)
             if self.log.size_bytes > MAX_BATCH_BYTES:
                 self.log.when_full()

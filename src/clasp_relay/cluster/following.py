@@ -8,7 +8,7 @@ which number each session's requests are done. What a session reads behind a wri
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from clasp_relay.cluster.batches import (
@@ -21,6 +21,8 @@ from clasp_relay.cluster.batches import (
     Item,
     LinkBegan,
     LinkEnded,
+    Marked,
+    Named,
     decode_ack,
 )
 from clasp_relay.cluster.ledger import Ledger
@@ -138,8 +140,9 @@ class Following:
         """Whether nothing can reach the decider now; set by the node."""
         self.is_local = False
         """Whether this relay itself decides; set by the node."""
-        self.refuses: Disconnect | None = NOT_READY
-        """Why no session is admitted; set by the node."""
+        self.when_named: Callable[[Named, bool], None] = _unnamed
+        """Is told of each name that a session has taken, and whether it is one of this relay; set by the door that
+        gives names."""
         self.forwarded = 0
         """How much was asked of the decider."""
         self._name = name
@@ -172,7 +175,6 @@ class Following:
         result = dict(handlers)
         result.update(dict.fromkeys((m.Set, m.Publish, m.Bundle, m.Announce), self._ask))
         result.update({kind: self._behind_writes(handlers[kind]) for kind in _READS})
-        result[m.Hello] = self._admit_if_ready(handlers[m.Hello])
         return result
 
     def be_called(self, name: str, link: str) -> None:
@@ -182,6 +184,7 @@ class Following:
     def attach(self, relay: Relay) -> None:
         """Begins to watch the sessions of the relay that has these handlers."""
         self._relay = relay
+        relay.refuses = NOT_READY
         relay.committer.is_following = True
         relay.committer.when_read = self._note_read
         began, ended = relay.when_began, relay.when_ended
@@ -195,6 +198,15 @@ class Following:
             self._ended(session)
 
         relay.when_began, relay.when_ended = when_began, when_ended
+
+    @property
+    def refuses(self) -> Disconnect | None:
+        """Why no session is admitted; set by the node."""
+        return self._core.refuses
+
+    @refuses.setter
+    def refuses(self, reason: Disconnect | None) -> None:
+        self._core.refuses = reason
 
     # What is asked of the decider
 
@@ -211,7 +223,11 @@ class Following:
             text = "not done: too much waits for the cluster; try again in a moment"
             raise RequestError(ErrorCode.OVERLOADED, text, _about(message))
         self.forwarded += 1
-        self._keep(session, Asked.MESSAGE, qos, more=session.sent_as, message=message)
+        self._keep(session, Asked.MESSAGE, qos, more=session.sent_as, mark=session.sent_with, message=message)
+
+    def claim(self, session: Session, name: str, *, is_new: bool) -> None:
+        """Has a session take a name, which one session of the cluster has at a time; ``when_named`` tells everybody."""
+        self._keep(session, Asked.NAME, int(is_new), name)
 
     def _keep(
         self,
@@ -221,11 +237,13 @@ class Following:
         text: str = "",
         data: bytes = b"",
         more: bytes = b"",
+        mark: bytes = b"",
         message: m.Message | None = None,
     ) -> None:
         asking = self._asking[session.id]
         asking.number += 1
-        kept = _Kept(Entry(asking.number, session.id, int(kind), qos, text, data, more, message), self._monotonic_s())
+        entry = Entry(asking.number, session.id, int(kind), qos, text, data, more, mark, message)
+        kept = _Kept(entry, self._monotonic_s())
         asking.kept.append(kept)
         self._waiting[session.id] = asking
         self._waiting_bytes += kept.size_bytes
@@ -320,7 +338,7 @@ class Following:
                 self._waiting_bytes -= each.size_bytes
                 text = UNKNOWN if each.is_sent else NOT_DONE
                 about = None if each.entry.message is None else _about(each.entry.message)
-                self._core.refuse(asking.session, RequestError(ErrorCode.OVERLOADED, text, about))
+                self._refuse(asking.session, RequestError(ErrorCode.OVERLOADED, text, about))
             self._turn = [each for each in self._turn if each not in old]
             if not asking.kept:
                 self._waiting.pop(asking.session.id, None)
@@ -352,14 +370,6 @@ class Following:
         if pieces is not None:
             yield from pieces
 
-    def _admit_if_ready(self, handler: Handler) -> Handler:
-        def handle(relay: Relay, session: Session, message: m.Message, qos: int) -> Pieces | None:
-            if self.refuses is not None:
-                raise self.refuses
-            return handler(relay, session, message, qos)
-
-        return handle
-
     # What the log says
 
     def take_batch(self, seq: int, digest: bytes, batch: Batch, *, is_recorded: bool) -> None:
@@ -378,7 +388,12 @@ class Following:
                 if not is_recorded:
                     committer.record(item.changes)
                 for change in item.changes:
+                    committer.followed = change
                     committer.follow(change)
+                committer.followed, committer.followed_with = None, b""
+                continue
+            if isinstance(item, Marked):
+                committer.followed_with = item.mark
                 continue
             ledger.note(item)
             self._apply(item)
@@ -394,6 +409,8 @@ class Following:
             message = decode(item.message)
             assert isinstance(message, m.Announce), "announced something else"
             self._core.signals.register(message.signals, item.time_us, item.subject)
+        elif isinstance(item, Named):
+            self.when_named(item, item.session_id in self._asking)
         elif isinstance(item, LinkBegan):
             self._is_known = self._is_known or item.link == self.link
         elif isinstance(item, LinkEnded):
@@ -407,13 +424,24 @@ class Following:
             self.resend()
 
     def _answered(self, asking: _Asking, item: Answered) -> None:
-        kept = asking.kept
+        kept, done = asking.kept, []
         while kept and kept[0].entry.number <= item.number:
-            done = kept.popleft()
-            self._waiting_bytes -= done.size_bytes
+            done.append(kept.popleft())
+            self._waiting_bytes -= done[-1].size_bytes
         session = asking.session
         if not kept:
             self._waiting.pop(session.id, None)
+        if session.when_decided is None:
+            self._answer(asking, item)
+        else:
+            self._tell_door(session, done, dict(item.answers))
+        if asking.given_up:
+            asking.given_up = {number for number in asking.given_up if number > item.number}
+        self._go_on(asking)
+
+    def _answer(self, asking: _Asking, item: Answered) -> None:
+        """Sends the answers to a client of CLASP, without those to what was given up."""
+        session = asking.session
         for number, data in item.answers:
             if number and number in asking.given_up:
                 continue
@@ -424,9 +452,24 @@ class Following:
             message = decode(data)
             if isinstance(message, m.Error):
                 self._core.refuse(session, RequestError(ErrorCode(message.error), message.message, message.address))
-        if asking.given_up:
-            asking.given_up = {number for number in asking.given_up if number > item.number}
-        self._go_on(asking)
+
+    def _tell_door(self, session: Session, done: Sequence[_Kept], answers: dict[int, bytes]) -> None:
+        """Tells a door what became of each message of its session, which has one answer at most."""
+        for kept in done:
+            if kept.entry.kind != Asked.MESSAGE:
+                continue
+            data = answers.get(kept.entry.number, b"")
+            ack = decode_ack(data)
+            answer = decode(data) if data and ack is None else None
+            if isinstance(answer, m.Error):
+                self._refuse(session, RequestError(ErrorCode(answer.error), answer.message, answer.address))
+            elif session.when_decided is not None:
+                session.when_decided(None if ack is None else ack[1], None)
+
+    def _refuse(self, session: Session, refusal: RequestError) -> None:
+        self._core.refuse(session, refusal)
+        if session.when_decided is not None:
+            session.when_decided(None, refusal)
 
     def _has_ended(self, item: Ended) -> None:
         self._waiting.pop(item.session_id, None)
@@ -464,13 +507,16 @@ class Following:
 
 def _has_writes(asking: _Asking) -> bool:
     """Tells whether something is not done that a read has to wait for."""
-    kept = asking.kept
-    return bool(kept) and (len(kept) > 1 or kept[0].entry.kind != Asked.BEGIN)
+    return any(kept.entry.kind not in (Asked.BEGIN, Asked.NAME) for kept in asking.kept)
 
 
 def _about(message: m.Message) -> str | None:
     """Returns the address that an ERROR about a message names."""
     return message.address if isinstance(message, m.Set | m.Publish) else None
+
+
+def _unnamed(_named: Named, _is_here: bool) -> None:
+    """No door here gives names."""
 
 
 def _nothing() -> None:

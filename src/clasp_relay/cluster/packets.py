@@ -26,13 +26,17 @@ class Asked(IntEnum):
     """A session was admitted: its ``text`` is the subject, ``data`` what its token is known by, ``more`` the origin."""
 
     MESSAGE = 1
-    """A message of a session: ``data``, with its QoS; ``more`` is what a client of another protocol sent for it."""
+    """A message of a session: ``data``, with its QoS; ``more`` is what a client of another protocol sent for it, and
+    ``mark`` what its door says about it to those of other relays."""
 
     END = 2
     """A session has ended: ``text`` says why."""
 
     READ = 3
     """A GET has shown the param at the address ``text``. It has no number and is never sent again."""
+
+    NAME = 8
+    """A session has taken the name ``text``, which one session has at a time; with QoS 1 it begins anew under it."""
 
 
 class Entry(NamedTuple):
@@ -46,6 +50,7 @@ class Entry(NamedTuple):
     text: str = ""
     data: bytes = b""
     more: bytes = b""
+    mark: bytes = b""
     message: Message | None = None
     """The message, where it does not leave the process; then ``data`` is empty."""
 
@@ -82,7 +87,7 @@ class Beat(NamedTuple):
 
 
 _PACKET = (str, str, int, int, bool, bool, tuple)
-_ENTRY = (int, str, int, int, str, bytes, bytes)
+_ENTRY = (int, str, int, int, str, bytes, bytes, bytes)
 _BEAT = (str, str, int, int, bool, bool, int)
 
 

@@ -180,6 +180,8 @@ class Relay:
         """What answers REPLAYs; None where there is no history."""
         self.gestures = self.committer.gestures
         self._new_id = new_id
+        self.refuses: Disconnect | None = None
+        """Why nobody is let in now, whoever it is; None while sessions are admitted."""
         self.origin_of: Callable[[str], str] = _no_origin
         """What a client address counts as where shares are counted; several addresses may be one client's. To be set
         before the first session connects; without it no address is counted."""
@@ -435,8 +437,10 @@ class Relay:
         """Notes as whom a session speaks, and opens the account of what is kept for it.
 
         Raises:
-            Disconnect: the token is not valid.
+            Disconnect: the token is not valid, or nobody is let in now.
         """
+        if self.refuses is not None:
+            raise self.refuses
         session.identity = self.permissions.admit(token, session)
         session.account = self.accounts.open(session.identity.subject, session.origin)
 

@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.interfaces import IListeningPort
 
+from clasp_relay.core.relay import Relay
 from clasp_relay.logs import events
 from clasp_relay.net.listening import address_text
 from clasp_relay.net.tls import ServerTls
@@ -138,6 +139,17 @@ class Watching(Protocol):
         Raises:
             StartError: it cannot.
         """
+
+
+@runtime_checkable
+class AtDecider(Protocol):
+    """A door that acts by itself: in a cluster only at the relay that decides, in the core that does."""
+
+    def act_in(self, relay: Relay) -> None:
+        """Begins to act in a core, which has the state and has decided nothing yet."""
+
+    def rest(self) -> None:
+        """Acts no more, until it is given another core: this relay decides no longer. Harmless when it does not act."""
 
 
 class Ports:
