@@ -19,7 +19,9 @@ from clasp_relay.cluster.following import Following
 from clasp_relay.cluster.ledger import Ledger
 from clasp_relay.cluster.membership import NodeOptions, Position, Role, position_of
 from clasp_relay.cluster.node import Node
+from clasp_relay.cluster.past import Past
 from clasp_relay.core.handlers import HANDLERS
+from clasp_relay.core.history.reading import MAX_SEQ
 from clasp_relay.core.ports import Clock, FanOut, Log, Timer
 from clasp_relay.core.records import Change
 from clasp_relay.core.relay import Handler, Relay
@@ -28,6 +30,8 @@ from clasp_relay.doors.mqtt import Claims
 from clasp_relay.errors import StartError, cause_text
 from clasp_relay.logs import events
 from clasp_relay.settings import Settings
+from clasp_relay.storage.journal.history_pages import JournalPast
+from clasp_relay.storage.journal.history_reader import HistoryReader
 from clasp_relay.storage.journal.journal_log import JournalLog
 from clasp_relay.wire.messages import Message
 
@@ -52,9 +56,12 @@ class ClusterParts:
         settings: the settings.
         reactor: the event loop.
         journal: records the changes.
+        reader: reads the history in it; None where nothing is kept.
     """
 
-    def __init__(self, settings: Settings, reactor: Any, journal: JournalLog) -> None:
+    def __init__(
+        self, settings: Settings, reactor: Any, journal: JournalLog, reader: HistoryReader | None = None
+    ) -> None:
         self.when_lost: Callable[[], None] = _nothing
         """Is called when the relay cannot go on, once the log says why; set by the service."""
         self.when_imaged: Callable[[], object] = _nothing
@@ -62,6 +69,8 @@ class ClusterParts:
         self._settings = settings
         self._reactor = reactor
         self._journal = journal
+        self._reader = reader
+        self._past: Past | None = None
         journal.records_all = True
         self._name = settings.relay_name or ""
         self._ledger = Ledger()
@@ -131,6 +140,7 @@ class ClusterParts:
         if self.accounts is not None:
             self._node.membership.accounts = self.accounts
             self._open_accounts(self.accounts, engine)
+        self._open_past(engine)
 
     def _open_accounts(self, accounts: SharedAccounts, engine: NatsEngine) -> None:
         """Has users.db take what the journal has beyond it, and listens to what relays ask."""
@@ -143,14 +153,41 @@ class ClusterParts:
         ):
             engine.subscribe(f"{self._settings.cluster_name}.{name}", call)
 
+    def _open_past(self, engine: NatsEngine) -> None:
+        """Has the relay ask others for what they have kept of before, where anything is kept."""
+        if self._reader is None:
+            return
+        name = self._settings.cluster_name
+        past = self._past = Past(
+            JournalPast(self._journal, self._reader),
+            lambda subject, payload: engine.publish(f"{name}.{subject}", payload),
+            lambda: "" if self._opened.role is Role.JOINING else self._following.link,
+            lambda: self._ledger.links,
+            time.monotonic,
+            self._reactor.callLater,
+            self._know_past,
+        )
+        engine.subscribe(f"{name}.past", past.heard_request)
+        engine.subscribe(f"{name}.page", past.heard_page)
+        # Until it is known what there is, everything may be elsewhere.
+        self._know_past(MAX_SEQ)
+
+    def _know_past(self, begins_seq: int) -> None:
+        if self._relay.replays is not None:
+            self._relay.replays.begins_seq = begins_seq
+
     def start(self) -> None:
         """Begins to join the cluster."""
         self._opened.start()
         if self.accounts is not None:
             self.accounts.start(_new_link(self._name))
+        if self._past is not None:
+            self._past.start()
 
     def stop(self) -> Deferred[None]:
         """Leaves the cluster in order; the sessions have ended."""
+        if self._past is not None:
+            self._past.stop()
         done: Deferred[None] = Deferred()
 
         def stopped() -> None:

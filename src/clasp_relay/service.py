@@ -92,8 +92,9 @@ def make_service(settings: Settings, reactor: Any) -> RelayService:
     journal = _journal(settings, reactor, policy)
     history = _history(settings, policy)
     reader = None if history is None or journal is None else HistoryReader(reactor, journal, history, clock.now_us)
-    cluster = _cluster(settings, reactor, journal)
+    cluster = _cluster(settings, reactor, journal, reader)
     handlers = HANDLERS if cluster is None else cluster.handlers()
+    claims = None if cluster is None else cluster.claims
     addresses = ClientAddresses(settings.trusted_proxies)
     if origins.any:
         events.ORIGINS_UNLIMITED.log()
@@ -102,7 +103,6 @@ def make_service(settings: Settings, reactor: Any) -> RelayService:
         if cluster is not None:
             cluster.attach(relay, partial(_decider, settings, history, None, None))
         factory = _factory(settings, reactor, relay, writer, origins, addresses, log)
-        claims = None if cluster is None else cluster.claims
         doors = make_doors(settings, reactor, relay, factory, log, claims=claims)
         if cluster is not None:
             cluster.take_doors(doors)
@@ -131,8 +131,9 @@ def make_service(settings: Settings, reactor: Any) -> RelayService:
         shared=None if cluster is None else cluster.accounts,
     )
     relay.origin_of = auth.origin_of
-    doors = (*make_doors(settings, reactor, relay, factory, log, auth.sign_in), places)
+    doors = (*make_doors(settings, reactor, relay, factory, log, auth.sign_in, claims), places)
     if cluster is not None:
+        cluster.take_doors(doors)
         cluster.attach(relay, partial(_decider, settings, history, tokens, policy))
     return RelayService(settings, reactor, relay, factory, auth, log, clock, journal, doors, reader, cluster)
 
@@ -239,7 +240,9 @@ def _report_fault(what: str, fault: Exception) -> None:
     events.RELAY_FAULT.failure(Failure(fault), what=what)
 
 
-def _cluster(settings: Settings, reactor: Any, journal: JournalLog | None) -> ClusterParts | None:
+def _cluster(
+    settings: Settings, reactor: Any, journal: JournalLog | None, reader: HistoryReader | None
+) -> ClusterParts | None:
     """Returns the relay's part in its cluster; None for a relay that is alone.
 
     Raises:
@@ -251,7 +254,7 @@ def _cluster(settings: Settings, reactor: Any, journal: JournalLog | None) -> Cl
         from clasp_relay.cluster_parts import ClusterParts  # noqa: PLC0415  a relay that is alone imports none of it
     except ImportError as error:
         raise StartError(f"--cluster needs nats-py: pip install 'clasp-relay[cluster]' ({error})") from error
-    return ClusterParts(settings, reactor, journal)
+    return ClusterParts(settings, reactor, journal, reader)
 
 
 def _decider(

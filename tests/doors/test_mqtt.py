@@ -873,7 +873,7 @@ class ClusterTests(SynchronousTestCase):
         for _ in range(60):
             self.cluster.advance(0.1)
             # The engine's own signs of life come, so that only the decider is missed.
-            self.follower.node._engine_s = self.cluster.clock.seconds()
+            self.follower.node._peers.engine_s = self.cluster.clock.seconds()
         self.assertEqual(new.heard(), ["puback 1 97"])
         self.assertTrue(old.client.is_closed)
 

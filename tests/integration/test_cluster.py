@@ -5,11 +5,14 @@ from __future__ import annotations
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.wire.messages import Ack, Error, Get, Set, Snapshot, Subscribe
-from clasp_relay.wire.values import encode_value
+from clasp_relay.core.history.reading import POSITION
+from clasp_relay.core.history.replays import END_MARK
+from clasp_relay.wire.messages import Ack, Error, Get, Publish, Replay, Set, Snapshot, Subscribe
+from clasp_relay.wire.values import decode_value, encode_value
 from tests.integration.cluster import Cluster, Member
 from tests.integration.namespaces import HERE
 from tests.integration.nats import Nats
@@ -102,6 +105,49 @@ class ClusterTests(SynchronousTestCase):
         for member in (one, two):
             self.assertEqual(read(member, "/a"), (encode_value(50), 50))
         self.assertEqual(write(live(two), "/a", 51), 51)
+
+
+class HistoryTests(SynchronousTestCase):
+    """Relays that keep everything."""
+
+    def test_a_relay_that_joins_gets_what_the_others_have_kept(self) -> None:
+        """In several pages, while it goes on; a position of one relay is valid at the other."""
+        folder = Path(self.mktemp()).absolute()
+        cluster = Cluster(folder, options=(*OPTIONS, "--rate-limit", "0", "--journal", "data/journal.db"))
+        self.addCleanup(cluster.close)
+        cluster.start()
+        writer = live(cluster.followers[0])
+        for number in range(1_000):
+            writer.send(Publish("/said", value=encode_value(f"{number} {'x' * 1_000}")))
+            if number % 100 == 99:
+                writer.settle()
+        expected, mark = replayed(cluster.decider)
+        self.assertEqual(len(expected), 1_000)
+        self.assertTrue(mark["complete"])
+
+        third = Member(folder / "third", "third", HERE, cluster.options)
+        cluster.members.append(third)
+        third.start()
+        cluster.wait()
+        wait_until(lambda: replayed(third)[1]["complete"], "all of the past")
+        self.assertEqual(replayed(third)[0], expected)
+        self.assertEqual(replayed(third, int(mark["next"]))[0], [])
+        self.assertEqual(third.stop(), 0)
+        third.start()
+        cluster.wait()
+        self.assertEqual(replayed(third)[0], expected)
+
+
+def replayed(member: Member, begin: int = POSITION) -> tuple[list[object], dict[str, Any]]:
+    """Returns what a relay's history has from a time or a position on, and its end mark."""
+    client = live(member)
+    client.send(Replay("/said", begin, None, 2_000))
+    *entries, last = client.receive_until(lambda each: isinstance(each, Publish) and each.address == END_MARK)
+    client.close()
+    assert isinstance(last, Publish)
+    mark = decode_value(last.value or b"")
+    assert isinstance(mark, dict)
+    return [decode_value(each.value or b"") for each in entries if isinstance(each, Publish)], mark
 
 
 class BadInputTests(SynchronousTestCase):

@@ -186,8 +186,7 @@ class Relay:
         """What a client address counts as where shares are counted; several addresses may be one client's. To be set
         before the first session connects; without it no address is counted."""
         self.when_gone: Callable[[str], None] = _untold
-        """Is called with a subject whose last session has ended; with none in open mode. To be set before the first
-        session connects."""
+        """Is called with a subject whose last session has ended; with none in open mode. To be set likewise."""
         self.when_began: Callable[[Session], None] = _unseen
         """Is called with a session that is live now, before its WELCOME. To be set before the first one connects."""
         self.when_ended: Callable[[Session], None] = _unseen
