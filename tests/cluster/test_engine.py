@@ -150,10 +150,7 @@ class EngineTests(SynchronousTestCase):
 
     def test_a_server_without_jetstream_is_said(self) -> None:
         """It cannot keep a log."""
-        (server,) = self.nats.servers
-        config = server._config
-        lines = [line for line in config.read_text("utf-8").splitlines() if not line.startswith("jetstream")]
-        config.write_text("\n".join(lines), "utf-8")
+        self.nats.servers[0].turn_jetstream_off()
         self.nats.start()
         self.start(self.engine())
         self.loop.until(lambda: bool(self.fatal))

@@ -20,7 +20,7 @@ from clasp_relay.cluster.packets import (
 from clasp_relay.errors import DecodeError
 from clasp_relay.wire.messages import Ping
 
-BEAT = Beat("one.1", "one", 3, 17, True, True, 99)
+BEAT = Beat("one.1", "one", 3, 17, True, True, 99, True)
 PACKET = Packet("one.1", "one", 3, 5, True, False, (Entry(1, "s", int(Asked.MESSAGE), 1, "", b"set", b"osc", b"mark"),))
 
 

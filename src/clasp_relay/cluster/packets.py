@@ -84,11 +84,13 @@ class Beat(NamedTuple):
     is_decider: bool
     clock_us: int
     """The decider's clock, in Unix µs; 0 for others."""
+    is_standby: bool = False
+    """Whether it takes no clients as long as another one can."""
 
 
 _PACKET = (str, str, int, int, bool, bool, tuple)
 _ENTRY = (int, str, int, int, str, bytes, bytes, bytes)
-_BEAT = (str, str, int, int, bool, bool, int)
+_BEAT = (str, str, int, int, bool, bool, int, bool)
 
 
 def encode_packet(packet: Packet) -> bytes:
