@@ -123,9 +123,6 @@ class OptionTests(SynchronousTestCase):
         for more in (
             {"durability": "snapshot"},
             {"journal_memory": True},
-            {"mqtt_port": 1883},
-            {"osc_port": 9000},
-            {"rules": Path("rules.json")},
         ):
             with self.subTest(more=more):
                 self.assertRaises(Contradiction, settings, **more)

@@ -271,4 +271,3 @@ class OptionTests(SynchronousTestCase):
         """And it is said of the option that was given."""
         said = self.refusal("--auth-port=0", "--durability=snapshot")
         self.assertIn("--workers: needs a journal", said)
-        self.assertIn("--mqtt-port: is not supported with --workers", self.refusal("--auth-port=0", "--mqtt-port=1"))

@@ -22,15 +22,20 @@ from clasp_relay.cluster.ledger import Ledger
 from clasp_relay.cluster.membership import NodeOptions, Position, Role, position_of
 from clasp_relay.cluster.node import Node
 from clasp_relay.cluster.packets import Ticket, decode_ticket, encode_ticket
+from clasp_relay.cluster.past import Past
 from clasp_relay.cluster.ports import Engine
 from clasp_relay.core.handlers import HANDLERS
+from clasp_relay.core.history.reading import MAX_SEQ
 from clasp_relay.core.ports import Clock, FanOut, Log, Timer
 from clasp_relay.core.records import Change
 from clasp_relay.core.relay import Handler, Relay
 from clasp_relay.doors.door import AtDecider
+from clasp_relay.doors.mqtt import Claims
 from clasp_relay.errors import DecodeError, StartError, cause_text
 from clasp_relay.logs import events
 from clasp_relay.settings import Settings
+from clasp_relay.storage.journal.history_pages import JournalPast
+from clasp_relay.storage.journal.history_reader import HistoryReader
 from clasp_relay.storage.journal.journal_log import JournalLog
 from clasp_relay.wire.messages import Message
 
@@ -66,6 +71,8 @@ class ClusterParts:
         self._settings = settings
         self._reactor = reactor
         self._journal = journal
+        self._reader: HistoryReader | None = None
+        self._past: Past | None = None
         journal.records_all = True
         self._name = settings.relay_name or ""
         self._ledger = Ledger()
@@ -149,9 +156,18 @@ class ClusterParts:
         """
         self._tickets = tickets
 
+    def take_reader(self, reader: HistoryReader | None) -> None:
+        """Is told of what reads the history in the journal; of None where nothing is kept."""
+        self._reader = reader
+
     def take_doors(self, doors: Iterable[object]) -> None:
         """Is told of the relay's doors and whatever else acts only while it decides."""
         self._at_decider = [door for door in doors if isinstance(door, AtDecider)]
+
+    @property
+    def claims(self) -> Claims:
+        """What tells other relays which clients of a door are here."""
+        return self._following
 
     def open(self) -> None:
         """Looks what the journal has of the log; the state is loaded.
@@ -185,6 +201,7 @@ class ClusterParts:
         if self.accounts is not None:
             self._node.membership.accounts = self.accounts
             self._open_accounts(self.accounts, engine)
+        self._open_past(engine)
 
     def _open_accounts(self, accounts: SharedAccounts, engine: NatsEngine) -> None:
         """Has users.db take what the journal has beyond it, and listens to what relays ask."""
@@ -197,14 +214,41 @@ class ClusterParts:
         ):
             engine.subscribe(f"{self._settings.cluster_name}.{name}", call)
 
+    def _open_past(self, engine: NatsEngine) -> None:
+        """Has the relay ask others for what they have kept of before, where anything is kept."""
+        if self._reader is None:
+            return
+        name = self._settings.cluster_name
+        past = self._past = Past(
+            JournalPast(self._journal, self._reader),
+            lambda subject, payload: engine.publish(f"{name}.{subject}", payload),
+            lambda: "" if self._opened.role is Role.JOINING else self._following.link,
+            lambda: self._ledger.links,
+            time.monotonic,
+            self._reactor.callLater,
+            self._know_past,
+        )
+        engine.subscribe(f"{name}.past", past.heard_request)
+        engine.subscribe(f"{name}.page", past.heard_page)
+        # Until it is known what there is, everything may be elsewhere.
+        self._know_past(MAX_SEQ)
+
+    def _know_past(self, begins_seq: int) -> None:
+        if self._relay.replays is not None:
+            self._relay.replays.begins_seq = begins_seq
+
     def start(self) -> None:
         """Begins to join the cluster."""
         self._opened.start()
         if self.accounts is not None:
             self.accounts.start(_new_link(self._name))
+        if self._past is not None:
+            self._past.start()
 
     def stop(self) -> Deferred[None]:
         """Leaves the cluster in order; the sessions have ended."""
+        if self._past is not None:
+            self._past.stop()
         done: Deferred[None] = Deferred()
 
         def stopped() -> None:

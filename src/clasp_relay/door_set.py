@@ -13,7 +13,7 @@ from clasp_relay.core.session.identity import Identity
 from clasp_relay.core.session.sessions import ANYBODY
 from clasp_relay.doors.announce import Announcement
 from clasp_relay.doors.door import Door
-from clasp_relay.doors.mqtt import Broker, MqttDoor, MqttOptions, SignIn
+from clasp_relay.doors.mqtt import Broker, Claims, MqttDoor, MqttOptions, SignIn
 from clasp_relay.doors.osc import OscDoor, OscOptions, Target
 from clasp_relay.doors.tcp import TcpDoor
 from clasp_relay.errors import StartError, cause_text
@@ -31,7 +31,13 @@ ADMIN_SCOPES = ("admin:/**",)
 
 
 def make_doors(
-    settings: Settings, reactor: Any, relay: Relay, gate: ClaspFactory, log: RelayLog, sign_in: SignIn | None = None
+    settings: Settings,
+    reactor: Any,
+    relay: Relay,
+    gate: ClaspFactory,
+    log: RelayLog,
+    sign_in: SignIn | None = None,
+    claims: Claims | None = None,
 ) -> Sequence[Door]:
     """Returns the doors that the settings ask for, not open yet.
 
@@ -42,6 +48,7 @@ def make_doors(
         gate: admits connections and passes on what they send.
         log: is told of what doors refuse.
         sign_in: finds out as whom a name and a password speak; None where there are no accounts.
+        claims: tells other relays of a cluster which MQTT clients are here; None for a relay that is alone.
     """
 
     def place(port: int | None) -> TcpPlace | None:
@@ -54,7 +61,7 @@ def make_doors(
     mqtt = (place(settings.mqtt_port), place(settings.mqtts_port))
     if mqtt != (None, None):
         options = MqttOptions(namespace=settings.mqtt_namespace, publish_sets=settings.mqtt_publish == "set")
-        broker = Broker(relay, gate, options, lambda host, why: log.door_refused("MQTT", host, why), sign_in)
+        broker = Broker(relay, gate, options, lambda host, why: log.door_refused("MQTT", host, why), sign_in, claims)
         gate.others["mqtt"] = (broker, broker.codec)
         doors.append(MqttDoor(reactor, *mqtt, broker))
     osc = (place(settings.osc_port), place(settings.osc_tcp_port))
@@ -62,7 +69,11 @@ def make_doors(
         doors.append(OscDoor(reactor, *osc, relay, gate, lambda: _osc_options(settings), log.door_refused))
     if settings.rules is not None:
         rules = RuleDoor(
-            reactor, relay, settings.rules, lambda scopes: _rules_identity(settings, scopes), log.rule_left_out
+            reactor,
+            None if settings.cluster else relay,
+            settings.rules,
+            lambda scopes: _rules_identity(settings, scopes),
+            log.rule_left_out,
         )
         doors.append(rules)
     if settings.announce:

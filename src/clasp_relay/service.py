@@ -95,16 +95,20 @@ def make_service(settings: Settings, reactor: Any) -> RelayService:
     cluster = _cluster(settings, reactor, journal)
     core_clock = clock if cluster is None else cluster.clock(clock)
     handlers = HANDLERS if cluster is None else cluster.handlers()
+    claims = None if cluster is None else cluster.claims
     reader = None if history is None or journal is None else HistoryReader(reactor, journal, history, core_clock.now_us)
+    if cluster is not None:
+        cluster.take_reader(reader)
     addresses = ClientAddresses(settings.trusted_proxies)
     if origins.any:
         events.ORIGINS_UNLIMITED.log()
     if settings.is_open_mode:
         relay = _relay(settings, core_clock, writer, OpenPermissions(), None, log, journal, history, reader, handlers)
         factory = _factory(settings, reactor, relay, writer, origins, addresses, log)
-        doors = make_doors(settings, reactor, relay, factory, log)
+        doors = make_doors(settings, reactor, relay, factory, log, claims=claims)
         if cluster is not None:
             cluster.attach(relay, partial(_decider, settings, history, None, None))
+            cluster.take_doors(doors)
         return RelayService(settings, reactor, relay, factory, None, log, clock, journal, doors, reader, cluster)
     tokens = TokenTable(reactor, time.time, max_per_guest_address=settings.max_guest_tokens_per_address)
     permissions = TokenPermissions(tokens, policy, core_clock.now_us)
@@ -132,7 +136,7 @@ def make_service(settings: Settings, reactor: Any) -> RelayService:
         shared=None if cluster is None else cluster.accounts,
     )
     relay.origin_of = auth.origin_of
-    doors = (*make_doors(settings, reactor, relay, factory, log, auth.sign_in), places)
+    doors = (*make_doors(settings, reactor, relay, factory, log, auth.sign_in, claims), places)
     if cluster is not None:
         cluster.attach(relay, partial(_decider, settings, history, tokens, policy))
         cluster.take_doors((*doors, auth))

@@ -41,9 +41,6 @@ __all__ = ["LOG_LEVELS", "Contradiction", "Settings", "kinds"]
 DURABILITIES = ("power", "kill", "snapshot")
 """What an acknowledged write survives (``docs/durability.md``)."""
 
-ALONE_ONLY = ("mqtt_port", "mqtts_port", "osc_port", "osc_tcp_port", "rules")
-"""What only a relay without a cluster has."""
-
 NOT_SHARED = (
     "cluster",
     "cluster_name",
@@ -57,6 +54,7 @@ NOT_SHARED = (
     "auth_endpoint",
     "share_port",
     "announce",
+    "osc_port",
 )
 """What a set of workers cannot have: it is different for each of them, or chosen for them."""
 
@@ -455,9 +453,6 @@ class Settings:
         if not self.writes_journal:
             name = "journal_memory" if self.journal_memory else "durability"
             raise Contradiction("{}: needs a journal; leave {} out, or set durability to power", asked, name)
-        for name in ALONE_ONLY:
-            if getattr(self, name) not in (None, ()):
-                raise Contradiction("{}: is not supported with {}", name, asked)
         if not self.is_open_mode and self.files == "on" and "files" in given:
             raise Contradiction("{}: files that users send are not supported with it; set {} to off", asked, "files")
 

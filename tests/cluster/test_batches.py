@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from clasp_relay.cluster import batches
 from clasp_relay.cluster.batches import (
     COMPRESSED_FROM_BYTES,
     NO_DIGEST,
@@ -23,6 +24,8 @@ from clasp_relay.cluster.batches import (
     Item,
     LinkBegan,
     LinkEnded,
+    Marked,
+    Named,
     NewerVersion,
     decode_batch,
     digest_of,
@@ -43,6 +46,8 @@ ITEMS: tuple[Item, ...] = (
     Ended("session", 1013, "gone"),
     LinkEnded("two.1"),
     HandedOver(),
+    Named("session", "ada\0lamp", True),
+    Marked(b"mark"),
 )
 
 
@@ -65,6 +70,15 @@ class BatchTests(SynchronousTestCase):
         """The relay is to be updated; the log is not damaged."""
         self.assertRaises(NewerVersion, decode_batch, b"\x02" + encode_batch(Batch(1, NO_DIGEST, 0, 0, ()))[1:])
         self.assertRaises(NewerVersion, decode_batch, b"")
+        self.assertRaises(NewerVersion, decode_batch, b"\x00")
+
+    def test_an_older_version_is_read(self) -> None:
+        """A relay that was updated goes on with the log that there is."""
+        batch = Batch(7, digest_of(b"before"), 17, 4, ITEMS)
+        payload = encode_batch(batch)
+        self.patch(batches, "VERSION", batches.VERSION + 1)
+        self.assertEqual(encode_batch(batch)[0], payload[0] + 1)
+        self.assertEqual(decode_batch(payload), batch)
 
     def test_what_is_no_batch_is_refused(self) -> None:
         """Whatever is wrong with it."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from clasp_relay.cluster.membership import Role
-from clasp_relay.wire.messages import Bundle, Get, Ping
-from tests.cluster.world import ThreeRelays, put
-from tests.core.world import heard, revisions
+from clasp_relay.errors import CloseCode, ErrorCode
+from clasp_relay.wire.messages import Bundle, Get, Hello, Message, Ping
+from tests.cluster.world import Client, Member, ThreeRelays, put
+from tests.core.world import codes, heard, revisions
 
 
 class ClaimingTests(ThreeRelays):
@@ -66,7 +67,33 @@ class ClaimingTests(ThreeRelays):
         spare = self.cluster.add("spare", is_standby=True)
         self.cluster.advance(3)
         self.assertFalse(spare.node.is_ready)
+        self.assertEqual(codes(_refused(spare)), [ErrorCode.OVERLOADED])
         for member in (self.decider, self.first, self.second):
             member.kill()
         self.cluster.advance(6)
         self.assertIs(spare.node.role, Role.DECIDER)
+        self.assertTrue(spare.node.is_ready)
+        client = spare.join()
+        self.assertEqual(revisions(client.ask(put("/a", 1), 1)), [1])
+        client.hear()
+        # Another standby does not take the clients over.
+        other = self.cluster.add("other", is_standby=True)
+        self.cluster.advance(4)
+        self.assertIsNone(client.outbox.closed)
+        self.assertEqual(codes(_refused(other)), [ErrorCode.OVERLOADED])
+
+        back = self.first.again()
+        self.cluster.advance(4)
+        self.assertIs(back.node.role, Role.DECIDER)
+        self.assertFalse(spare.node.is_ready)
+        assert client.outbox.closed is not None
+        self.assertEqual(client.outbox.closed[0], CloseCode.TRY_AGAIN_LATER)
+        self.assertEqual(codes(_refused(spare)), [ErrorCode.OVERLOADED])
+        self.assertEqual(revisions(back.join().ask(put("/a", 2), 1)), [2])
+
+
+def _refused(member: Member) -> list[Message]:
+    """Returns what a client hears that says HELLO."""
+    client = Client(member)
+    client.send(Hello(1, 0xE0, "test", ""))
+    return client.hear()

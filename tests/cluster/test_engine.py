@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import time
 from collections.abc import Callable
@@ -12,8 +13,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.cluster.engine import NatsEngine
 from clasp_relay.cluster.ports import Appended, Bounds, Outcome
+from tests.certificates import issue
 from tests.integration.nats import Nats
-from tests.integration.process import PATIENCE_S
+from tests.integration.process import PATIENCE_S, wait_until
 from tests.ports import free_port
 
 
@@ -148,10 +150,7 @@ class EngineTests(SynchronousTestCase):
 
     def test_a_server_without_jetstream_is_said(self) -> None:
         """It cannot keep a log."""
-        (server,) = self.nats.servers
-        config = server._config
-        lines = [line for line in config.read_text("utf-8").splitlines() if not line.startswith("jetstream")]
-        config.write_text("\n".join(lines), "utf-8")
+        self.nats.servers[0].turn_jetstream_off()
         self.nats.start()
         self.start(self.engine())
         self.loop.until(lambda: bool(self.fatal))
@@ -165,6 +164,53 @@ class EngineTests(SynchronousTestCase):
         self.start(self.engine())
         self.loop.until(lambda: bool(self.fatal))
         self.assertIn("max_payload of NATS is 65536 bytes", self.fatal[0])
+
+    def encrypt(self) -> str:
+        """Has the server speak TLS with a certificate of its own; returns its URL, and trusts nobody but that."""
+        folder = Path(self.mktemp()).absolute()
+        folder.mkdir()
+        certificate, key = issue().write(folder)
+        config = self.nats.servers[0]._config
+        tls = f'tls {{ cert_file: "{certificate}", key_file: "{key}" }}\n'
+        config.write_text(config.read_text("utf-8") + tls, "utf-8")
+        self.set_variable("SSL_CERT_FILE", str(certificate))
+        return self.nats.url.replace("nats://", "tls://").replace("127.0.0.1", "localhost")
+
+    def set_variable(self, name: str, text: str) -> None:
+        """Sets an environment variable for the rest of the test; OpenSSL reads the process's own."""
+        before = os.environ.get(name)
+        os.environ[name] = text
+        self.addCleanup(os.environ.pop, name) if before is None else self.addCleanup(os.environ.update, {name: before})
+
+    def test_connection_is_encrypted(self) -> None:
+        """With a certificate of one's own, where ``SSL_CERT_FILE`` names it; it holds after a loss, too."""
+        url = self.encrypt()
+        self.nats.start()
+        engine = self.start(self.engine(url))
+        self.loop.until(lambda: engine.is_connected)
+        self.nats.servers[0].kill()
+        self.loop.until(lambda: not engine.is_connected)
+        self.nats.start()
+        self.loop.until(lambda: engine.is_connected)
+        answer = self.loop.ask(lambda done: engine.append(b"secret", 0, done))
+        self.assertEqual(answer, Appended(Outcome.DONE, 1))
+
+    def test_certificate_that_nobody_trusts_is_said(self) -> None:
+        """The relay tries again: the certificate may be another one by then."""
+        url = self.encrypt()
+        self.set_variable("SSL_CERT_FILE", str(self.nats.servers[0]._config))
+        self.nats.start()
+        engine = self.start(self.engine(url))
+        wait_until(lambda: "certificate verify failed" in engine._failures, "the cause")
+        self.assertEqual((engine.is_connected, self.fatal), (False, []))
+
+    def test_password_is_sent_to_no_server_without_tls(self) -> None:
+        """The URL says that it is encrypted; a server, or somebody between, does not talk the relay out of that."""
+        self.nats.start()
+        self.start(self.engine(self.nats.url.replace("nats://", "tls://")))
+        self.loop.until(lambda: bool(self.fatal))
+        self.assertIn("the server speaks no TLS", self.fatal[0])
+        self.assertNotIn("clasp:", self.fatal[0])
 
     def test_creds_that_cannot_be_read_are_said(self) -> None:
         """The line names the file."""

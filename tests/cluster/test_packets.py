@@ -27,8 +27,8 @@ from clasp_relay.cluster.packets import (
 from clasp_relay.errors import DecodeError
 from clasp_relay.wire.messages import Ping
 
-BEAT = Beat("one.1", "one", 3, 17, True, True, 99)
-PACKET = Packet("one.1", "one", 3, 5, True, False, (Entry(1, "s", int(Asked.MESSAGE), 1, "", b"set", b"osc"),))
+BEAT = Beat("one.1", "one", 3, 17, True, True, 99, True)
+PACKET = Packet("one.1", "one", 3, 5, True, False, (Entry(1, "s", int(Asked.MESSAGE), 1, "", b"set", b"osc", b"mark"),))
 
 
 class PacketTests(SynchronousTestCase):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from twisted.logger import capturedLogs
+
 from clasp_relay.cluster.packets import Beat
 from clasp_relay.cluster.peers import Peers
 from tests.cluster.world import TwoRelays
@@ -48,6 +50,31 @@ class PeersTests(TwoRelays):
         self.assertEqual(self.peers.deciders_now_us, 6_500_000)
         stranger = Peers(self.follower.node.membership, lambda: 42)
         self.assertEqual(stranger.deciders_now_us, 42)
+
+    def test_another_relay_with_the_same_name_is_told_of_once(self) -> None:
+        """Not the run before this one, which may still be heard at the beginning."""
+        name, now_s = self.follower.name, self.cluster.clock.seconds()
+        peers = Peers(self.follower.node.membership, lambda: 42)
+        peers.begin()
+        with capturedLogs() as logs:
+            peers.hear(Beat("before", name, 0, 0, True, False, 0))
+            self.cluster.advance(3.5)
+            for _ in range(3):
+                peers.hear(Beat("twin", name, 0, 0, True, False, 0))
+        self.assertGreater(self.cluster.clock.seconds(), now_s)
+        self.assertEqual(
+            [each["event"] for each in logs if each["event"] == "cluster.name_twice"], ["cluster.name_twice"]
+        )
+
+    def test_clocks_that_are_apart_are_told_of_once(self) -> None:
+        """And again when they were together meanwhile."""
+        now_us = [100_000_000]
+        peers = Peers(self.follower.node.membership, lambda: now_us[0])
+        with capturedLogs() as logs:
+            for clock_s in (100, 50, 49, 95, 130, 131):
+                peers.hear_decider(clock_s * 1_000_000)
+        said = [(each["event"], each["seconds"], each["direction"]) for each in logs]
+        self.assertEqual(said, [("cluster.clocks_apart", 50, "ahead of"), ("cluster.clocks_apart", 30, "behind")])
 
     def test_those_that_are_gone_are_forgotten_when_they_are_many(self) -> None:
         """Every start of a relay is one of its own."""

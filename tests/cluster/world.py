@@ -15,11 +15,12 @@ from clasp_relay.cluster.membership import NodeOptions, Position, Role
 from clasp_relay.cluster.node import Node
 from clasp_relay.cluster.ports import Appended, Bounds, Outcome
 from clasp_relay.core.handlers import HANDLERS
-from clasp_relay.core.ports import Timer
+from clasp_relay.core.ports import FanOut, Timer
 from clasp_relay.core.records import Change, ChangeKind
 from clasp_relay.core.relay import Relay, RelayOptions
 from clasp_relay.core.rights.port import OpenPermissions, Permissions
 from clasp_relay.core.session.sessions import Session
+from clasp_relay.doors.door import AtDecider
 from clasp_relay.storage.journal.journal_file import RECORDED_KINDS
 from clasp_relay.wire.codec import encode
 from clasp_relay.wire.frame import encode_frame
@@ -242,7 +243,10 @@ class Member:
         self.following = Following(
             cluster.new_link(name), name, self.ledger, self.clock.seconds, self._send, self.clock.callLater
         )
-        self.relay = self._make_relay(self.following.handlers(HANDLERS), self, MemoryFanOut(), self.journal)
+        self.at_decider: list[AtDecider] = []
+        """What acts only while this relay decides."""
+        self.fan_out = cluster.make_fan_out()
+        self.relay = self._make_relay(self.following.handlers(HANDLERS), self, self.fan_out, self.journal)
         self.following.attach(self.relay)
         self.node = Node(
             NodeOptions("test", name, is_standby),
@@ -319,10 +323,18 @@ class Member:
         log = BatchLog(lambda change: change)
         clock = DecidersClock(from_us, self.clock.seconds, self.clock.callLater)
         relay = self._make_relay(deciders_handlers(HANDLERS, log), clock, RulesFanOut(), log)
-        return Deciding(relay, log, epoch, self.clock.callLater, clock.stop, self.begun)
+
+        def stop() -> None:
+            for each in self.at_decider:
+                each.rest()
+            clock.stop()
+
+        return Deciding(relay, log, epoch, self.clock.callLater, stop, self.begun)
 
     def begun(self, core: Relay) -> None:
         """Is told of each core of this relay that decides."""
+        for each in self.at_decider:
+            each.act_in(core)
 
     def permissions_of(self, _now_us: Callable[[], int]) -> Permissions:
         """Returns the permissions of one of this relay's cores."""
@@ -342,13 +354,19 @@ class Member:
 
 
 class Cluster:
-    """Some relays and what is between them."""
+    """Some relays and what is between them.
+
+    Args:
+        clock: what they take for the time.
+        make_fan_out: makes the way out to each relay's sessions.
+    """
 
     member: type[Member] = Member
     """What its relays are."""
 
-    def __init__(self) -> None:
-        self.clock = Clock()
+    def __init__(self, clock: Clock | None = None, make_fan_out: Callable[[], FanOut] = MemoryFanOut) -> None:
+        self.clock = clock or Clock()
+        self.make_fan_out = make_fan_out
         self.bus = Bus(self.clock)
         self.members: list[Member] = []
         self._made = 0

@@ -892,8 +892,11 @@ class ClusterTests(SynchronousTestCase):
         self.log.changes.clear()
         return kinds
 
-    def test_signals_are_recorded_and_not_told(self) -> None:
-        """One record each; a gesture that is kept has one more, since its moves may become fewer."""
+    def test_signals_are_recorded(self) -> None:
+        """One record each; a gesture that is kept has one more, since its moves may become fewer.
+
+        Who listens here is told, too, but never of a signal to one session.
+        """
         self.committer.carries_signals = True
         event, signal = ChangeKind.EVENT, ChangeKind.SIGNAL
         gesture = Publish("/kept/g", Signal.GESTURE, id=1, phase=Phase.START, value=value(1))
@@ -904,11 +907,13 @@ class ClusterTests(SynchronousTestCase):
             (Bundle((Set("/p", value(1)), Publish("/a", Signal.EVENT, value=value(1)))), [ChangeKind.WRITE, signal]),
             (Bundle((Publish("/kept/a", Signal.EVENT, value=value(1)),)), [event]),
             (Bundle((gesture,)), [event, signal]),
+            (Publish(f"/clasp/p2p/signal/{self.listener.session.id}", Signal.EVENT, value=value(2)), [signal]),
         ):
             with self.subTest(message=message):
                 self.client.send(message)
                 self.assertEqual(self.recorded(), expected)
-        self.assertEqual(heard(self.listener.hear()), [("/p", 1)])
+        told = ["/a", "/kept/a", "/kept/g", "/p", "/a", "/kept/a", "/kept/g"]
+        self.assertEqual(heard(self.listener.hear()), [(address, 1) for address in told])
 
     def test_bundles_without_history_carry_their_signals(self) -> None:
         """With the writes, in their order."""

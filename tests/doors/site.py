@@ -19,6 +19,7 @@ from clasp_relay.net.websocket import ClaspFactory
 from clasp_relay.wire.codec import encode
 from clasp_relay.wire.frame import encode_frame
 from clasp_relay.wire.messages import Hello, Message
+from tests.cluster.world import Cluster, Member
 from tests.core.world import WorldClock
 from tests.net.helpers import ENDLESS, UPGRADE, Client, Pipe, client_frame
 
@@ -116,6 +117,37 @@ class Site:
     def connect(self, factory: AnyDoorFactory, host: str = "192.0.2.1", room_bytes: int = ENDLESS) -> DoorClient:
         """Opens a TCP connection at a door."""
         return DoorClient(self, factory.buildProtocol(None), Pipe(self.reactor, room_bytes, host))
+
+
+class MemberSite(Site):
+    """A relay of a cluster in memory, whose doors are in memory, too.
+
+    Args:
+        member: the relay; its cluster is a ``door_cluster``.
+    """
+
+    def __init__(self, member: Member) -> None:
+        clock, writer = member.clock, member.fan_out
+        assert isinstance(clock, MemoryReactorClock), "doors need a reactor"
+        assert isinstance(writer, TurnWriter), "doors need what writes at the end of a turn"
+        self.cluster = member.cluster
+        self.reactor, self.writer, self.relay = clock, writer, member.relay
+        self.faults = []
+        self.memory = None
+        self.observer = Observer()
+        self.gate = ClaspFactory(self.relay, self.writer, self.reactor, observer=self.observer)
+
+    def turn(self, seconds: float = 0) -> None:
+        """Lets the event loop turn, and all that is due within it."""
+        self.cluster.turn()
+        if seconds:
+            self.cluster.advance(seconds)
+
+
+def door_cluster() -> Cluster:
+    """Returns a cluster whose relays may have doors; none has begun."""
+    reactor = MemoryReactorClock()
+    return Cluster(reactor, lambda: TurnWriter(reactor))
 
 
 class DoorClient:

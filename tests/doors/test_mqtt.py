@@ -23,10 +23,11 @@ from clasp_relay.wire.frame import decode_frame
 from clasp_relay.wire.messages import Bundle, Message, Publish, Set, Subscribe
 from clasp_relay.wire.mqtt.packets import V4, V5, Prop
 from clasp_relay.wire.values import decode_value, encode_value
+from tests.cluster.world import Member
 from tests.core.guard import Guard, Rule
 from tests.core.world import one_turn
 from tests.doors import mqtt_packets as p
-from tests.doors.site import DoorClient, Site
+from tests.doors.site import DoorClient, MemberSite, Site, door_cluster
 from tests.net.helpers import Client, Pipe, client_frame, server_frames
 
 
@@ -46,15 +47,17 @@ class House:
         permissions: Permissions | None = None,
         message_rate: tuple[float, float] | None = None,
         limits: NetLimits | None = None,
+        member: Member | None = None,
         **options: Any,
     ) -> None:
-        self.site = Site(limits, message_rate, permissions)
+        self.site = Site(limits, message_rate, permissions) if member is None else MemberSite(member)
         self.refusals: list[tuple[str, str]] = []
         self.broker = Broker(
             self.site.relay,
             self.site.gate,
             MqttOptions(**options),
             lambda host, why: self.refusals.append((host, why)),
+            claims=None if member is None else member.following,
         )
         self.factory = StreamFactory(self.site.gate, self.broker.counts, lambda: MqttConnection(self.broker))
 
@@ -808,3 +811,231 @@ class DoorTests(SynchronousTestCase):
         door.started(7330)
         door.close()
         self.assertFalse(door.ports)
+
+
+class ClusterTests(SynchronousTestCase):
+    """Two relays with an MQTT door each: clients see one broker."""
+
+    def setUp(self) -> None:
+        """A relay that decides (``far``) and one that follows (``near``)."""
+        self.cluster = door_cluster()
+        self.houses = {member: House(member=member) for member in map(self.cluster.add, ("one", "two"))}
+        self.cluster.advance(4)
+        assert self.cluster.decider is not None
+        self.decider, (self.follower,) = self.cluster.decider, self.cluster.followers
+        self.far, self.near = self.houses[self.decider], self.houses[self.follower]
+
+    def tearDown(self) -> None:
+        """No relay had a fault."""
+        for member in self.cluster.members:
+            self.assertEqual(member.faults, [])
+
+    def test_message_is_acknowledged_once_it_is_decided_and_recorded(self) -> None:
+        """A retained one, and an event; the answers keep their order."""
+        thing = self.near.join()
+        self.decider.journal.hang(True)
+        sent = (p.publish("a", "1", qos=1, id=1, retain=True), p.publish("b", "1", qos=1, id=2))
+        self.assertEqual(thing.say(*sent, p.publish("c", "1", qos=2, id=3)), [])
+        self.decider.journal.hang(False)
+        self.assertEqual(thing.heard(), ["puback 1", "puback 2", "pubrec 3"])
+        self.assertEqual(self.far.value("/mqtt/a"), 1)
+
+    def test_refusal_of_the_decider_is_told_as_the_version_can(self) -> None:
+        """What a session of another relay has locked."""
+        owner = self.far.site.clasp()
+        self.far.site.say(owner, Set("/mqtt/a", encode_value(1), lock=True))
+        for version, answer in ((V4, "puback 7"), (V5, "puback 7 87")):
+            thing = self.near.join(version=version)
+            refused = p.publish("a", "2", version, qos=1, id=7, retain=True)
+            self.assertEqual(thing.say(refused, p.publish("b", "1", version, qos=1, id=8)), [answer, "puback 8"])
+        self.assertEqual(self.near.broker.counts.refused, 2)
+        thing = self.near.join(version=V5)
+        twice = p.publish("a", "2", V5, qos=2, id=7, retain=True)
+        self.assertEqual(thing.say(twice), ["pubrec 7 87"])
+        self.assertEqual(thing.say(twice), ["pubrec 7 87"])
+
+    def test_what_the_cluster_cannot_take_is_not_acknowledged(self) -> None:
+        """Version 5 says so; 3.1.1 cannot, so the connection ends, and the client sends it again elsewhere."""
+        old, new, quiet = self.near.join(), self.near.join(version=V5), self.near.join()
+        self.follower.engine.cut()
+        self.cluster.advance(0.1)
+        self.assertEqual(new.say(p.publish("a", "1", V5, qos=1, id=1)), ["puback 1 97"])
+        self.assertEqual(old.say(p.publish("a", "1", qos=1, id=1)), [])
+        self.assertEqual(quiet.say(p.publish("a", "1")), [])
+        self.assertEqual([each.client.is_closed for each in (old, new, quiet)], [True, False, False])
+
+    def test_what_waits_too_long_is_not_acknowledged_either(self) -> None:
+        """Whether it is done is not known."""
+        old, new = self.near.join(), self.near.join(version=V5)
+        self.decider.engine.is_paused = self.follower.engine.is_paused = True
+        self.assertEqual(old.say(p.publish("a", "1", qos=1, id=1)), [])
+        self.assertEqual(new.say(p.publish("b", "1", V5, qos=1, id=1)), [])
+        for _ in range(60):
+            self.cluster.advance(0.1)
+            # The engine's own signs of life come, so that only the decider is missed.
+            self.follower.node._peers.engine_s = self.cluster.clock.seconds()
+        self.assertEqual(new.heard(), ["puback 1 97"])
+        self.assertTrue(old.client.is_closed)
+
+    def test_client_is_at_one_relay_at_a_time(self) -> None:
+        """The one to which it came last, also where it changes twice at once."""
+        first = self.near.join("x", V5)
+        second = self.far.join("x", V5)
+        self.assertEqual((first.heard(), first.client.is_closed), (["disconnect 0x8e"], True))
+        self.assertEqual(second.say(p.publish("a", "1", V5, qos=1, id=1)), ["puback 1"])
+        other = self.near.join("y", V5)
+        third = self.near.join("x", V5)
+        self.assertTrue(second.client.is_closed)
+        self.assertFalse(third.client.is_closed or other.client.is_closed)
+        things = [house.connect() for house in (self.near, self.far, self.near)]
+        for thing in things:
+            thing.client.protocol.dataReceived(p.connect("x"))
+        self.cluster.turn()
+        self.assertEqual([thing.client.is_closed for thing in (third, *things)].count(False), 1)
+
+    def test_kept_messages_stay_where_they_are(self) -> None:
+        """While the client is at another relay nothing is added; once it is back it gets them."""
+        writer = self.far.join("w")
+        reader = self.near.join("r", clean=False)
+        reader.say(p.subscribe(1, ("a", 1)))
+        reader.lose()
+        writer.say(p.publish("a", "1", qos=1, id=1))
+        away = self.far.connect()
+        self.assertEqual(away.say(p.connect("r", clean=False)), ["connack 0 0x0"])
+        away.say(p.subscribe(1, ("a", 1)))
+        writer.say(p.publish("a", "2", qos=1, id=2))
+        self.assertEqual(away.heard(), ["publish a 2 qos 1"])
+        away.say(p.acknowledge(0x40, 1), p.DISCONNECT)
+        back = self.near.connect()
+        self.assertEqual(back.say(p.connect("r", clean=False)), ["connack 1 0x0", "publish a 1 qos 1"])
+        writer.say(p.publish("a", "3", qos=1, id=3))
+        self.assertEqual(back.heard(), ["publish a 3 qos 1"])
+
+    def test_client_that_begins_anew_elsewhere_leaves_nothing(self) -> None:
+        """Its kept session ends, and with it its will is told."""
+        listener = self.far.site.clasp()
+        self.far.site.say(listener, Subscribe(1, "/mqtt/**"))
+        reader = self.near.join(
+            "r",
+            V5,
+            properties={Prop.SESSION_EXPIRY: 100},
+            will=("gone", b"1", 0, False),
+            will_properties={Prop.WILL_DELAY: 50},
+        )
+        reader.lose()
+        self.assertEqual(self.near.broker.kept_sessions, 1)
+        self.far.join("r", V5)
+        self.assertEqual(self.near.broker.kept_sessions, 0)
+        self.assertEqual([each.address for each in told(listener) if isinstance(each, Publish)], ["/mqtt/gone"])
+
+    def test_will_that_waits_is_dropped_when_the_client_is_elsewhere(self) -> None:
+        """It is not lost."""
+        listener = self.far.site.clasp()
+        self.far.site.say(listener, Subscribe(1, "/mqtt/**"))
+        kept: dict[int, object] = {Prop.SESSION_EXPIRY: 100}
+        reader = self.near.join(
+            "r", V5, properties=kept, will=("gone", b"1", 0, False), will_properties={Prop.WILL_DELAY: 50}
+        )
+        reader.lose()
+        back = self.far.connect()
+        back.version = V5
+        self.assertEqual(back.say(p.connect("r", V5, clean=False, properties=kept)), ["connack 0 0x0"])
+        self.cluster.advance(120)
+        self.assertEqual(told(listener), [])
+        self.assertEqual(self.near.broker.kept_sessions, 0)
+
+    def test_will_of_a_lost_client_is_told_everywhere(self) -> None:
+        """With its QoS."""
+        listener = self.far.join()
+        listener.say(p.subscribe(1, ("gone", 2)))
+        thing = self.near.join("t", will=("gone", b"yes", 2, True))
+        thing.lose()
+        self.assertEqual(listener.heard(), ["publish gone yes qos 2"])
+
+    def test_messages_are_the_same_at_every_relay(self) -> None:
+        """The bytes, the QoS and the properties that were sent; and their sender's own only where it wants them."""
+        sent: dict[int, object] = {Prop.CONTENT_TYPE: "x", Prop.USER: [("a", "b")]}
+        for house in (self.near, self.far):
+            reader = house.join(version=V5)
+            reader.say(p.subscribe(1, ("m/#", 2), version=V5))
+            writer = self.near.join(version=V5)
+            writer.say(p.subscribe(1, ("m/#", 2 | 4), version=V5))
+            for retain in (False, True):
+                message = p.publish("m/a", '{"k" : 1}', V5, qos=2, id=1, retain=retain, properties=sent)
+                self.assertEqual(writer.say(message, p.acknowledge(0x62, 1)), ["pubrec 1", "pubcomp 1"])
+                data = reader.client.heard()
+                self.assertIn(b"\x03\0\x01x\x26\0\x01a\0\x01b", data)
+                (packet,) = p.split(data)[0]
+                self.assertEqual(p.said(packet, V5), 'publish m/a {"k" : 1} qos 2')
+                writer.say(p.publish("m/a", "0", V5, retain=retain))
+                self.assertEqual(reader.heard(), ["publish m/a 0 qos 0"])
+
+    def test_retained_bytes_come_out_at_every_relay(self) -> None:
+        """As they were sent."""
+        self.near.join().say(p.publish("m", '{"k" : 1}', qos=1, id=1, retain=True))
+        for house in (self.near, self.far):
+            reader = house.join()
+            self.assertEqual(reader.say(p.subscribe(1, ("m", 1))), ["suback 1 01", 'publish m {"k" : 1} qos 1 retain'])
+
+    def test_retained_message_keeps_its_qos_where_it_was_sent(self) -> None:
+        """As at a relay that is alone."""
+        self.near.join().say(p.publish("m", "1", qos=2, id=1, retain=True))
+        self.assertEqual(self.near.join().say(p.subscribe(1, ("m", 2)))[1:], ["publish m 1 qos 2 retain"])
+
+    def test_subscription_finds_what_was_set_before_it(self) -> None:
+        """It waits for that; so do packets behind it."""
+        thing = self.near.join()
+        answers = thing.say(
+            p.publish("m", "1", qos=1, id=1, retain=True)
+            + p.subscribe(2, ("m", 1))
+            + p.publish("n", "1", qos=1, id=3)
+            + p.unsubscribe(4, "n")
+        )
+        self.assertEqual(answers[:2], ["puback 1", "suback 2 01"])
+        self.assertEqual(sorted(answers[2:]), ["puback 3", "publish m 1 qos 1 retain", "unsuback 4"])
+
+    def test_filter_that_is_none_ends_its_client_also_where_it_waited(self) -> None:
+        """As at once."""
+        thing = self.near.join()
+        self.assertEqual(thing.say(p.publish("m", "1", qos=1, id=1) + p.subscribe(2, ("a#", 1))), ["puback 1"])
+        self.assertTrue(thing.client.is_closed)
+
+    def test_clients_are_let_in_once_the_relay_has_caught_up(self) -> None:
+        """Before that they are told to come again, in their version."""
+        member = self.cluster.add("three")
+        house = House(member=member)
+        thing = house.connect()
+        self.assertEqual(thing.say(p.connect()), ["connack 0 0x3"])
+        self.assertTrue(thing.client.is_closed)
+        thing = house.connect()
+        thing.version = V5
+        self.assertEqual(thing.say(p.connect(version=V5)), ["connack 0 0x89"])
+        self.cluster.advance(3)
+        house.join()
+
+    def test_session_ends_with_its_relay(self) -> None:
+        """One that was cut off has missed messages, so no session of it is taken up again."""
+        for name in ("here", "away"):
+            thing = self.near.join(name, clean=False)
+            thing.say(p.subscribe(1, ("a", 1)))
+            if name == "away":
+                thing.lose()
+        self.follower.engine.is_paused = True
+        self.cluster.advance(8)
+        self.follower.engine.is_paused = False
+        self.cluster.advance(4)
+        for name in ("here", "away"):
+            self.assertEqual(self.near.connect().say(p.connect(name, clean=False)), ["connack 0 0x0"])
+
+    def test_client_that_is_gone_is_told_nothing(self) -> None:
+        """What it sent is decided all the same."""
+        self.decider.journal.hang(True)
+        thing = self.near.join("x", clean=False)
+        thing.say(p.publish("a", "1", qos=1, id=1, retain=True) + p.subscribe(2, ("a", 1)))
+        thing.lose()
+        back = self.near.connect()
+        self.assertEqual(back.say(p.connect("x", clean=False)), ["connack 1 0x0"])
+        self.assertEqual(back.say(p.publish("b", "1", qos=1, id=9)), [])
+        self.decider.journal.hang(False)
+        self.assertEqual(back.heard(), ["puback 9"])
+        self.assertEqual(self.far.value("/mqtt/a"), 1)

@@ -32,8 +32,9 @@ from clasp_relay.wire.osc.packets import UNIX_EPOCH_S, Argument, OscMessage, dec
 from clasp_relay.wire.osc.slip import encode_slip
 from clasp_relay.wire.values import decode_value, encode_value
 from tests.access.test_permissions import AuthWorld
+from tests.cluster.world import Member
 from tests.core.guard import Guard
-from tests.doors.site import Site
+from tests.doors.site import MemberSite, Site, door_cluster
 from tests.net.helpers import Client
 
 PHONE = ("192.168.0.7", 9000)
@@ -74,9 +75,10 @@ class Hall:
         permissions: Permissions | None = None,
         message_rate: tuple[float, float] | None = None,
         limits: NetLimits | None = None,
+        member: Member | None = None,
         **options: Any,
     ) -> None:
-        self.site = Site(limits, message_rate=message_rate, permissions=permissions)
+        self.site = MemberSite(member) if member else Site(limits, message_rate=message_rate, permissions=permissions)
         self.counts = DoorCounts("osc")
         self.refusals: list[tuple[str, str]] = []
         given: dict[str, Any] = {
@@ -475,3 +477,89 @@ class OscDoorTests(SynchronousTestCase):
         with self.assertRaises(StartError) as caught:
             self.door(site, token="old").open(None)
         self.assertIn("--osc-token: ", str(caught.exception))
+
+
+class ClusterTests(SynchronousTestCase):
+    """Two relays with an OSC door each."""
+
+    def setUp(self) -> None:
+        """A relay that decides and one that follows."""
+        self.cluster = door_cluster()
+        self.halls = {
+            member: Hall(member=member, targets=[Target("192.168.0.9", 7000)] if member.name == "one" else [])
+            for member in map(self.cluster.add, ("one", "two"))
+        }
+        self.cluster.advance(4)
+        assert self.cluster.decider is not None
+        self.decider, (self.follower,) = self.cluster.decider, self.cluster.followers
+        self.far, self.near = self.halls[self.decider], self.halls[self.follower]
+
+    def tearDown(self) -> None:
+        """No relay had a fault."""
+        for hall in self.halls.values():
+            hall.port.stopProtocol()
+        for member in self.cluster.members:
+            self.assertEqual(member.faults, [])
+
+    def test_sources_get_what_others_change_at_any_relay(self) -> None:
+        """And not their own."""
+        self.far.send(message("/hello", 1), peer=DESK)
+        self.near.send(message("/hello", 2))
+        self.assertEqual(self.far.got(DESK), [("/hello", (2,))])
+        self.near.send(message("/fader", 0.5), message("/go"), bundle(1, message("/a", 1), message("/b", 2)))
+        everything = [("/fader", (0.5,)), ("/go", (None,)), ("/a", (1,)), ("/b", (2,))]
+        self.assertEqual(self.far.got(DESK), everything)
+        self.assertEqual(self.near.got(), [])
+        self.assertEqual(self.far.value("/osc/b"), 2)
+
+    def test_refusals_of_the_decider_are_counted(self) -> None:
+        """OSC has no word for them."""
+        owner = self.far.site.clasp()
+        self.far.site.say(owner, Set("/osc/a", encode_value(1), lock=True))
+        self.near.send(message("/a", 2), message("/b", 2))
+        self.assertEqual((self.near.counts.refused, self.near.value("/osc/a"), self.near.value("/osc/b")), (1, 1, 2))
+
+    def test_commands_wait_for_what_was_sent_before_them(self) -> None:
+        """And what comes behind them for the commands."""
+        self.near.port.datagramReceived(message("/a", 1), PHONE)
+        for packet in (message("/clasp/resync"), message("/a", 2), message("/clasp/subscribe", "/b/**")):
+            self.near.port.datagramReceived(packet, PHONE)
+        self.near.site.turn(1)
+        self.assertEqual(self.near.got(), [("/a", (1,))])
+        self.far.send(message("/b/c", 1), message("/d", 1), peer=DESK)
+        self.assertEqual(self.near.got(), [("/b/c", (1,))])
+
+    def test_packets_behind_a_command_are_bounded(self) -> None:
+        """The others are counted as refused."""
+        self.patch(osc, "MAX_WAITING", 3)
+        for packet in (message("/a", 1), message("/resync"), *(message("/a", number) for number in range(5))):
+            self.near.port.datagramReceived(packet, PHONE)
+        self.assertEqual(self.near.counts.refused, 3)
+        self.near.site.turn(1)
+        self.assertEqual(self.far.value("/osc/a"), 1)
+
+    def test_target_is_served_while_its_relay_is_in_the_cluster(self) -> None:
+        """From its joining on, and again after it was cut off."""
+        (one,) = [member for member in self.halls if member.name == "one"]
+        (other,) = [member for member in self.halls if member.name != "one"]
+        target = ("192.168.0.9", 7000)
+        self.halls[other].send(message("/a", 1), peer=DESK)
+        self.assertEqual(self.halls[one].got(target), [("/a", (1,))])
+        one.engine.is_paused = True
+        self.cluster.advance(8)
+        one.engine.is_paused = False
+        self.cluster.advance(4)
+        self.halls[one].got(target)
+        self.halls[other].send(message("/a", 2), peer=DESK)
+        self.assertEqual(self.halls[one].got(target), [("/a", (2,))])
+        self.assertEqual(self.halls[one].refusals, [])
+
+    def test_source_is_let_in_once_the_relay_has_caught_up(self) -> None:
+        """Before that what it sends is refused."""
+        hall = Hall(member=self.cluster.add("three"))
+        self.addCleanup(hall.port.stopProtocol)
+        hall.send(message("/a", 1))
+        self.assertEqual(len(hall.refusals), 1)
+        self.cluster.advance(3)
+        hall.send(message("/a", 1))
+        self.assertEqual(self.far.value("/osc/a"), 1)

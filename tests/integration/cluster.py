@@ -44,6 +44,8 @@ class Member:
         self.port, self.health_port = free_port(), free_port()
         self.logs: list[str] = []
         """Of the processes that have ended."""
+        self.variables: dict[str, str] = {}
+        """More of the environment, from the next start on."""
         folder.mkdir(parents=True)
         where = ("--port", str(self.port), "--health-port", str(self.health_port), "--relay-name", name)
         self._options = (*where, *options)
@@ -71,7 +73,9 @@ class Member:
         assert not self.is_running, "runs already"
         if self._process is not None:
             self.logs.append(self._process.log)
-        self._process = RelayProcess(self.folder, *self._options, command=self._command, host=self.host)
+        self._process = RelayProcess(
+            self.folder, *self._options, command=self._command, variables=self.variables, host=self.host
+        )
 
     def readiness(self) -> dict[str, Any]:
         """Returns what ``/readyz`` says; nothing where it does not answer."""

@@ -87,6 +87,11 @@ class NatsServer:
         self._program = tools.required(tools.nats_server)
         self._process: subprocess.Popen[bytes] | None = None
 
+    def turn_jetstream_off(self) -> None:
+        """Has it keep nothing, from its next start on."""
+        lines = self._config.read_text("utf-8").splitlines()
+        self._config.write_text("\n".join(each for each in lines if not each.startswith("jetstream")), "utf-8")
+
     @property
     def place(self) -> str:
         """Address and port for clients."""

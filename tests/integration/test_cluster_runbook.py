@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -18,6 +19,19 @@ from tests.integration.process import wait_until
 
 BACKUP = PROJECT / "deploy" / "droplet" / "backup.sh"
 RESTORE = PROJECT / "deploy" / "droplet" / "restore.sh"
+
+
+def newer_build(folder: Path) -> dict[str, str]:
+    """Makes a build of the relay whose batches are of the next version; returns the environment that runs it."""
+    source = folder / "newer"
+    shutil.copytree(
+        PROJECT / "src" / "clasp_relay", source / "clasp_relay", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    path = source / "clasp_relay" / "cluster" / "batches.py"
+    text = path.read_text("utf-8")
+    assert text.count("\nVERSION = 1\n") == 1, "the version is somewhere else"
+    path.write_text(text.replace("\nVERSION = 1\n", "\nVERSION = 2\n"), "utf-8")
+    return {"PYTHONPATH": os.pathsep.join((str(source), str(PROJECT)))}
 
 
 class RunbookTests(SynchronousTestCase):
@@ -106,6 +120,27 @@ class RunbookTests(SynchronousTestCase):
             member.start()
         server.start()
         self.all_show(after)
+
+    def test_relays_are_upgraded_one_after_the_other(self) -> None:
+        """The follower first, the decider last: all goes on meanwhile; an old relay stops that meets what is newer."""
+        newer = newer_build(self.folder)
+        follower, decider = self.cluster.followers[0], self.cluster.decider
+        expected = self.before
+        for first, member in ((21, follower), (31, decider)):
+            self.assertEqual(member.stop(), 0, member.log)
+            member.variables = newer
+            member.start()
+            self.all_show(expected)
+            self.write(first, first + 9)
+            expected = shown(self.cluster.decider)
+        self.assertIs(self.cluster.decider, follower)
+        self.all_show(expected)
+        late = Member(self.folder / "late", "late", decider.host, self.cluster.options)
+        late.start()
+        wait_until(lambda: not late.is_running, f"the old relay stops: {late.log}")
+        self.assertRegex(late.log, "is of version 2, this relay reads version 1; update this relay")
+        self.assertEqual(late.process.wait(), 1)
+        self.write(41, 50)
 
     def test_backup_of_one_relay_is_restored_to_all(self) -> None:
         """The archive goes to one relay; the engine and the other relays begin with nothing."""

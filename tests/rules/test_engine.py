@@ -20,6 +20,7 @@ from clasp_relay.wire.frame import decode_frame
 from clasp_relay.wire.messages import NULL, Bundle, Message, Publish, Set, Subscribe
 from clasp_relay.wire.values import encode_value
 from tests.access.test_permissions import AuthWorld
+from tests.cluster.world import Client, Cluster, Member
 from tests.core.world import heard, one_turn
 from tests.doors.site import Site
 
@@ -340,3 +341,130 @@ class DoorTests(RuleTestCase):
         self.patch(door, "_do", fail)
         self.say(put("/a/x", 1))
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+
+class ClusterTests(SynchronousTestCase):
+    """Of the relays of a cluster the one that decides has its rules act."""
+
+    def setUp(self) -> None:
+        """Three relays."""
+        self.cluster = Cluster()
+        self.left_out: list[tuple[str, str]] = []
+
+    def begin(self, *rules: object) -> None:
+        """Has all relays have the same rules; somebody listens at a relay that follows."""
+        path = Path(self.mktemp())
+        path.write_text(json.dumps(rules), "utf-8")
+        self.doors = {self.cluster.add(name): self.door(path) for name in ("one", "two", "three")}
+        for member, door in self.doors.items():
+            member.at_decider.append(door)
+        self.cluster.advance(4)
+        assert self.cluster.decider is not None
+        self.decider, (self.first, self.second) = self.cluster.decider, self.cluster.followers
+        self.listener = self.listen(self.first)
+
+    def door(self, path: Path) -> RuleDoor:
+        """Returns rules that have read their file."""
+        door = RuleDoor(
+            self.cluster.clock, None, path, lambda _: ANYBODY, lambda rule, why: self.left_out.append((rule, why))
+        )
+        door.begin()
+        door.begin()
+        return door
+
+    def tearDown(self) -> None:
+        """No relay had a fault."""
+        for member in self.cluster.members:
+            self.assertEqual(member.faults, [])
+
+    def listen(self, member: Member) -> Client:
+        """Returns somebody who hears what rules write."""
+        client = member.join()
+        client.ask(Subscribe(1, "/out/**"))
+        return client
+
+    def heard(self) -> list[tuple[str, object]]:
+        """Returns what the listener has heard, once all that is at work is done."""
+        self.cluster.turn()
+        return heard(self.listener.hear())
+
+    def test_rules_act_once_wherever_it_was_written(self) -> None:
+        """On SETs and events, of bundles too."""
+        self.begin(rule(change(), copy("/out/x")), rule({"OnEvent": {"pattern": "/e/**"}}, copy("/out/e"), id="e"))
+        for writer in (self.second.join(), self.decider.join()):
+            writer.send(put("/a/x", 1))
+            self.assertEqual(self.heard(), [("/out/x", 1)])
+            writer.send(Publish("/e/x", value=encode_value(2)))
+            self.assertEqual(self.heard(), [("/out/e", 2)])
+            writer.send(Bundle((put("/a/x", 3), Publish("/e/x", value=encode_value(4)))))
+            self.assertEqual(self.heard(), [("/out/x", 3), ("/out/e", 4)])
+        acted = [door.counts[0].messages for member, door in self.doors.items() if member is not self.decider]
+        self.assertEqual((acted, self.doors[self.decider].counts[0].messages), ([0, 0], 8))
+
+    def test_what_a_rule_does_is_in_the_batch_that_led_to_it(self) -> None:
+        """So a relay that is lost leaves both or none."""
+        self.begin(rule(change(), copy("/out/x")))
+        writer = self.first.join()
+        self.cluster.turn()
+        before = len(self.cluster.bus.log)
+        writer.send(put("/a/x", 1))
+        self.assertEqual(self.heard(), [("/out/x", 1)])
+        self.assertEqual(len(self.cluster.bus.log) - before, 1)
+
+    def test_loop_is_cut(self) -> None:
+        """As at a relay that is alone."""
+        self.begin(rule(change(), copy("/a/y")), rule(change("/a/y"), copy("/out/y"), id="out"))
+        self.first.join().send(put("/a/x", 1))
+        self.assertEqual(len(self.heard()), MAX_DEPTH - 1)
+        self.assertIn("trigger each other", self.left_out[0][1])
+
+    def test_rules_go_on_at_the_next_decider(self) -> None:
+        """Which knows on which side of a threshold a param was; the one before acts no more."""
+        self.begin(rule({"OnThreshold": {"address": "/t", "above": 10}}, copy("/out/t")))
+        writer = self.first.join()
+        writer.send(put("/t", 5))
+        self.assertEqual(self.heard(), [])
+        self.decider.kill()
+        self.cluster.advance(4)
+        writer.send(put("/t", 11))
+        self.assertEqual(self.heard(), [("/out/t", 11)])
+        decider = self.cluster.decider
+        assert decider is not None
+        self.assertTrue(decider.node.hand_over())
+        self.cluster.advance(2)
+        self.assertIsNot(self.cluster.decider, decider)
+        writer.send(put("/t", 12))
+        writer.send(put("/t", 1))
+        writer.send(put("/t", 13))
+        self.assertEqual(self.heard(), [("/out/t", 13)])
+        self.assertEqual(sum(door.counts[0].messages for door in self.doors.values()), 2)
+
+    def test_intervals_are_the_deciders(self) -> None:
+        """All relays together act once in each."""
+        self.begin(rule({"OnInterval": {"seconds": 10}}, {"Publish": {"address": "/out/tick", "signal": "event"}}))
+        self.cluster.advance(30)
+        self.assertEqual(len(self.heard()), 3)
+
+    def test_file_is_read_again_also_where_its_rules_rest(self) -> None:
+        """They count once that relay decides."""
+        self.begin(rule(change(), copy("/out/x")))
+        for door in self.doors.values():
+            door._path.write_text(json.dumps([rule(change(), copy("/out/y"))]), "utf-8")
+            door.reload()
+        writer = self.first.join()
+        writer.send(put("/a/x", 1))
+        self.assertEqual(self.heard(), [("/out/y", 1)])
+        self.decider.node.hand_over()
+        self.cluster.advance(2)
+        writer.send(put("/a/x", 2))
+        self.assertEqual(self.heard(), [("/out/y", 2)])
+
+    def test_closed_rules_act_no_more(self) -> None:
+        """Also where their relay comes to decide while it stops."""
+        self.begin(rule(change(), copy("/out/x")))
+        for door in self.doors.values():
+            self.successResultOf(door.close())
+        self.decider.node.hand_over()
+        self.cluster.advance(2)
+        self.first.join().send(put("/a/x", 1))
+        self.assertEqual(self.heard(), [])

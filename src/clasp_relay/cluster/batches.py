@@ -30,6 +30,8 @@ __all__ = [
     "Item",
     "LinkBegan",
     "LinkEnded",
+    "Marked",
+    "Named",
     "NewerVersion",
     "decode_ack",
     "decode_batch",
@@ -39,7 +41,8 @@ __all__ = [
 ]
 
 VERSION = 1
-"""The first byte of every batch. A relay that does not know it stops: followers are updated first, the decider last."""
+"""The first byte of every batch. A newer version has what the older ones have, so all that came before are read; a
+relay that meets a newer one stops. So followers are updated first, the decider last."""
 
 DIGEST_BYTES = 16
 NO_DIGEST = bytes(DIGEST_BYTES)
@@ -142,7 +145,24 @@ class HandedOver(NamedTuple):
     """The relay decides no longer; the next one takes over at once."""
 
 
-Item: TypeAlias = Group | Began | Ended | Answered | Announced | LinkBegan | LinkEnded | Claimed | HandedOver
+class Named(NamedTuple):
+    """A session has taken a name, which one session has at a time: whoever had it before has it no more."""
+
+    session_id: str
+    name: str
+    is_new: bool
+    """Whether nothing of those who had it before is to be kept."""
+
+
+class Marked(NamedTuple):
+    """What the door of its sender says about the group of changes that follows, for the same doors of other relays."""
+
+    mark: bytes
+
+
+Item: TypeAlias = (
+    Group | Began | Ended | Answered | Announced | LinkBegan | LinkEnded | Claimed | HandedOver | Named | Marked
+)
 
 _KINDS: tuple[type[Any], ...] = (
     Group,
@@ -154,6 +174,8 @@ _KINDS: tuple[type[Any], ...] = (
     LinkEnded,
     Claimed,
     HandedOver,
+    Named,
+    Marked,
 )
 """The place of a kind is its number in the encoding."""
 
@@ -168,6 +190,8 @@ _FIELDS: dict[type[Any], tuple[type[Any], ...]] = {
     LinkEnded: (str,),
     Claimed: (str, str, bool, bytes),
     HandedOver: (),
+    Named: (str, str, bool),
+    Marked: (bytes,),
 }
 
 
@@ -220,7 +244,7 @@ def decode_batch(payload: bytes) -> Batch:
         NewerVersion: a newer relay made it.
         DecodeError: it is not exactly one batch.
     """
-    if not payload or payload[0] != VERSION:
+    if not payload or not 1 <= payload[0] <= VERSION:
         version = payload[0] if payload else "none"
         raise NewerVersion(f"the batch is of version {version}, this relay reads version {VERSION}")
     try:

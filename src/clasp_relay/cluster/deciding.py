@@ -21,6 +21,8 @@ from clasp_relay.cluster.batches import (
     Item,
     LinkBegan,
     LinkEnded,
+    Marked,
+    Named,
     encode_ack,
 )
 from clasp_relay.cluster.ledger import Ledger
@@ -102,6 +104,8 @@ class BatchLog:
         self.items: list[Item] = []
         self.rows: list[Row] = []
         self.size_bytes = 0
+        self.mark = b""
+        """What is said about the changes that are committed now (``Marked``)."""
         self.when_filled: Callable[[], None] = _nothing
         """Is called when something was gathered."""
         self.when_full: Callable[[], None] = _nothing
@@ -123,6 +127,9 @@ class BatchLog:
         if not changes:
             return
         group = Group.of(changes)
+        if self.mark:
+            self.items.append(Marked(self.mark))
+            self.size_bytes += len(self.mark)
         self.items.append(group)
         for change, data in zip(changes, group.encoded, strict=True):
             if change.kind in RECORDED_KINDS:
@@ -193,6 +200,28 @@ class _Remote:
 
     def discard(self) -> None:
         """See ``Outbox``; what is decided is answered."""
+
+
+class _WhileDecided:
+    """Has core and log know what a door said with a message, also where that has to wait."""
+
+    __slots__ = ("_entry", "_log", "_session")
+
+    def __init__(self, session: Session, log: BatchLog, entry: Entry) -> None:
+        self._session = session
+        self._log = log
+        self._entry = entry
+
+    def __enter__(self) -> None:
+        self._session.sent_as, self._log.mark = self._entry.more, self._entry.mark
+
+    def __exit__(self, *_: object) -> None:
+        self._session.sent_as = self._log.mark = b""
+
+
+def _asked(session: Session, log: BatchLog, entry: Entry) -> _WhileDecided | None:
+    """Returns what is entered while a message is handled; None for one of CLASP's own, which is the usual one."""
+    return _WhileDecided(session, log, entry) if entry.more or entry.mark else None
 
 
 class _Link:
@@ -422,9 +451,10 @@ class Deciding:
                 return
             remote.at_work = entry.number
             if entry.kind == Asked.MESSAGE:
-                session.sent_as = entry.more
-                self.relay.accept(session, entry.message or decode(entry.data), entry.qos)
-                session.sent_as = b""
+                message = entry.message or decode(entry.data)
+                self.relay.accept(session, message, entry.qos, _asked(session, self.log, entry))
+            elif entry.kind == Asked.NAME:
+                self.log.add(Named(session.id, entry.text, bool(entry.qos)))
             elif entry.kind == Asked.CLEAR:
                 self.relay.put_off(session)
                 self.relay.go_on(session, self.relay.committer.clear(decode_addresses(entry.data)))

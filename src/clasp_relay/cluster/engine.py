@@ -50,8 +50,28 @@ NOT_ENABLED = (10039, 10076)
 """JetStream is not enabled: for the account, or at all."""
 
 
+NO_TLS = "the server speaks no TLS: give nats-server a tls block, or say nats:// where its network can be trusted"
+
+
 class _Unusable(Exception):
     """Trying again makes no sense; the text says why, in one line."""
+
+
+class _TlsError(NatsError):
+    """A server of a URL with ``tls://`` speaks no TLS."""
+
+    def __str__(self) -> str:
+        return NO_TLS
+
+
+class _Client(Client):
+    """Keeps what ``tls://`` promises: nats-py speaks TLS only where the server asks for it, and sends the password."""
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        server = self._current_server
+        if initial_connection and server is not None and server.uri.scheme == "tls" and not info.get("tls_required"):
+            raise _TlsError
+        await super()._process_info(info, initial_connection)
 
 
 class NatsEngine:
@@ -261,7 +281,7 @@ class NatsEngine:
         """Connects, finds or makes the stream, and subscribes; tries again until it works."""
         asyncio.get_running_loop().call_later(FIRST_LINE_S, self._say_unreachable)
         credentials = None if self._creds is None else _usable(self._creds)
-        client = Client()
+        client = _Client()
         await client.connect(
             servers=list(self._urls),
             name=f"clasp-relay {self._relay}",
@@ -302,6 +322,8 @@ class NatsEngine:
         text = str(error).lower()
         if not self._was_connected and ("authorization" in text or "authentication" in text or "nkeys" in text):
             self._give_up(f"{self.places}: NATS refuses the credentials; see --cluster-creds")
+        if not self._was_connected and isinstance(error, _TlsError):
+            self._give_up(f"{self.places}: {NO_TLS}")
 
     def _give_up(self, text: str) -> None:
         async def give_up() -> None:

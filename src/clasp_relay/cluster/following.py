@@ -22,6 +22,8 @@ from clasp_relay.cluster.batches import (
     Item,
     LinkBegan,
     LinkEnded,
+    Marked,
+    Named,
     decode_ack,
 )
 from clasp_relay.cluster.ledger import Ledger
@@ -156,6 +158,9 @@ class Following:
         """Whether nothing can reach the decider now; set by the node."""
         self.is_local = False
         """Whether this relay itself decides; set by the node."""
+        self.when_named: Callable[[Named, bool], None] = _unnamed
+        """Is told of each name that a session has taken, and whether it is one of this relay; set by the door that
+        gives names."""
         self.forwarded = 0
         """How much was asked of the decider."""
         self._name = name
@@ -244,7 +249,11 @@ class Following:
             text = "not done: too much waits for the cluster; try again in a moment"
             raise RequestError(ErrorCode.OVERLOADED, text, _about(message))
         self.forwarded += 1
-        self._keep(session, Asked.MESSAGE, qos, more=session.sent_as, message=message)
+        self._keep(session, Asked.MESSAGE, qos, more=session.sent_as, mark=session.sent_with, message=message)
+
+    def claim(self, session: Session, name: str, *, is_new: bool) -> None:
+        """Has a session take a name, which one session of the cluster has at a time; ``when_named`` tells everybody."""
+        self._keep(session, Asked.NAME, int(is_new), name)
 
     def _keep(
         self,
@@ -254,12 +263,13 @@ class Following:
         text: str = "",
         data: bytes = b"",
         more: bytes = b"",
+        mark: bytes = b"",
         message: m.Message | None = None,
         over: Callable[[bool], None] | None = None,
     ) -> None:
         asking = self._asking[session.id]
         asking.number += 1
-        entry = Entry(asking.number, session.id, int(kind), qos, text, data, more, message)
+        entry = Entry(asking.number, session.id, int(kind), qos, text, data, more, mark, message)
         kept = _Kept(entry, self._monotonic_s(), over)
         asking.kept.append(kept)
         self._waiting[session.id] = asking
@@ -397,7 +407,7 @@ class Following:
                     continue
                 text = UNKNOWN if each.is_sent else NOT_DONE
                 about = None if each.entry.message is None else _about(each.entry.message)
-                self._core.refuse(asking.session, RequestError(ErrorCode.OVERLOADED, text, about))
+                self._refuse(asking.session, RequestError(ErrorCode.OVERLOADED, text, about))
             self._turn = [each for each in self._turn if each not in old]
             if not asking.kept:
                 self._waiting.pop(asking.session.id, None)
@@ -480,7 +490,12 @@ class Following:
                 if not is_recorded:
                     committer.record(item.changes)
                 for change in item.changes:
+                    committer.followed = change
                     committer.follow(change)
+                committer.followed, committer.followed_with = None, b""
+                continue
+            if isinstance(item, Marked):
+                committer.followed_with = item.mark
                 continue
             ledger.note(item)
             self._apply(item)
@@ -496,6 +511,8 @@ class Following:
             message = decode(item.message)
             assert isinstance(message, m.Announce), "announced something else"
             self._core.signals.register(message.signals, item.time_us, item.subject)
+        elif isinstance(item, Named):
+            self.when_named(item, item.session_id in self._asking)
         elif isinstance(item, LinkBegan):
             self._is_known = self._is_known or item.link == self.link
         elif isinstance(item, LinkEnded):
@@ -509,15 +526,27 @@ class Following:
             self.resend()
 
     def _answered(self, asking: _Asking, item: Answered) -> None:
-        kept = asking.kept
+        kept, done = asking.kept, []
         while kept and kept[0].entry.number <= item.number:
-            done = kept.popleft()
-            self._waiting_bytes -= done.size_bytes
-            if done.over is not None:
-                done.over(True)
+            done.append(kept.popleft())
+            self._waiting_bytes -= done[-1].size_bytes
+            over = done[-1].over
+            if over is not None:
+                over(True)
         session = asking.session
         if not kept:
             self._waiting.pop(session.id, None)
+        if session.when_decided is None:
+            self._answer(asking, item)
+        else:
+            self._tell_door(session, done, dict(item.answers))
+        if asking.given_up:
+            asking.given_up = {number for number in asking.given_up if number > item.number}
+        self._go_on(asking)
+
+    def _answer(self, asking: _Asking, item: Answered) -> None:
+        """Sends the answers to a client of CLASP, without those to what was given up."""
+        session = asking.session
         for number, data in item.answers:
             if number and number in asking.given_up:
                 continue
@@ -528,9 +557,24 @@ class Following:
             message = decode(data)
             if isinstance(message, m.Error):
                 self._core.refuse(session, RequestError(ErrorCode(message.error), message.message, message.address))
-        if asking.given_up:
-            asking.given_up = {number for number in asking.given_up if number > item.number}
-        self._go_on(asking)
+
+    def _tell_door(self, session: Session, done: Sequence[_Kept], answers: dict[int, bytes]) -> None:
+        """Tells a door what became of each message of its session, which has one answer at most."""
+        for kept in done:
+            if kept.entry.kind != Asked.MESSAGE:
+                continue
+            data = answers.get(kept.entry.number, b"")
+            ack = decode_ack(data)
+            answer = decode(data) if data and ack is None else None
+            if isinstance(answer, m.Error):
+                self._refuse(session, RequestError(ErrorCode(answer.error), answer.message, answer.address))
+            elif session.when_decided is not None:
+                session.when_decided(None if ack is None else ack[1], None)
+
+    def _refuse(self, session: Session, refusal: RequestError) -> None:
+        self._core.refuse(session, refusal)
+        if session.when_decided is not None:
+            session.when_decided(None, refusal)
 
     def _has_ended(self, item: Ended) -> None:
         self._waiting.pop(item.session_id, None)
@@ -573,8 +617,7 @@ class Following:
 
 def _has_writes(asking: _Asking) -> bool:
     """Tells whether something is not done that a read has to wait for."""
-    kept = asking.kept
-    return bool(kept) and (len(kept) > 1 or kept[0].entry.kind != Asked.BEGIN)
+    return any(kept.entry.kind not in (Asked.BEGIN, Asked.NAME) for kept in asking.kept)
 
 
 def _give_up(kept: Iterable[_Kept]) -> None:
@@ -592,6 +635,10 @@ def _about(message: m.Message) -> str | None:
 def _any_token(_token: str) -> bool:
     """In open mode tokens mean nothing."""
     return True
+
+
+def _unnamed(_named: Named, _is_here: bool) -> None:
+    """No door here gives names."""
 
 
 def _nothing() -> None:

@@ -201,7 +201,7 @@ class Node:
     def is_ready(self) -> bool:
         """Whether clients are well served here."""
         is_served = self._following.refuses is None
-        return is_served and self.role is not Role.JOINING and not self.is_standby and self._peers.is_in_touch
+        return is_served and self.role is not Role.JOINING and not self.is_spare and self._peers.is_in_touch
 
     def now_us(self) -> int | None:
         """Returns the Unix time in µs by the decider's clock, or the last one's; None where none was heard yet."""
@@ -210,8 +210,13 @@ class Node:
 
     @property
     def is_standby(self) -> bool:
-        """Whether it takes no clients."""
+        """Whether it takes no clients as long as another relay can."""
         return self.membership.options.is_standby
+
+    @property
+    def is_spare(self) -> bool:
+        """Whether it takes no clients now: a standby that does not decide, or no longer has to."""
+        return self.is_standby and (self.role is not Role.DECIDER or self._peers.others_serve)
 
     @property
     def behind_records(self) -> int:
@@ -255,7 +260,8 @@ class Node:
         clock_us = 0 if deciding is None else deciding.relay.clock.now_us()
         is_joined, is_decider = self.role is not Role.JOINING, self.role is Role.DECIDER
         link, relay = self._following.link, membership.options.relay
-        return Beat(link, relay, self._ledger.epoch, membership.seq, is_joined, is_decider, clock_us)
+        epoch, is_standby = self._ledger.epoch, self.is_standby
+        return Beat(link, relay, epoch, membership.seq, is_joined, is_decider, clock_us, is_standby)
 
     def _look_at_engine(self, now_s: float) -> None:
         """Refuses writes while the engine is not heard, and in the end sessions, too."""
@@ -269,12 +275,20 @@ class Node:
             events.CLUSTER_SESSIONS_CLOSED.log(sessions=count)
         if not following.is_cut_off:
             self._was_closed = False
-        if self.is_standby:
+        if self.is_spare:
             following.refuses = STANDBY
+            self._give_way()
         elif self.role is Role.JOINING or not is_fresh:
             following.refuses = NOT_READY
         else:
             following.refuses = None
+
+    def _give_way(self) -> None:
+        """Has a standby that had to decide leave that to another relay, and its clients, too, which is there again."""
+        if self.role is Role.DECIDER and not self._appending.is_handing_over:
+            self.hand_over()
+        elif self.role is Role.FOLLOWER:
+            self._following.end_sessions(STANDBY)
 
     def _resend_old(self, now_s: float) -> None:
         oldest_s = self._following.oldest_s

@@ -44,7 +44,8 @@ class Asked(IntEnum):
     what its relay vouches for (``origin_and_vouched``)."""
 
     MESSAGE = 1
-    """A message of a session: ``data``, with its QoS; ``more`` is what a client of another protocol sent for it."""
+    """A message of a session: ``data``, with its QoS; ``more`` is what a client of another protocol sent for it, and
+    ``mark`` what its door says about it to those of other relays."""
 
     END = 2
     """A session has ended: ``text`` says why."""
@@ -54,6 +55,8 @@ class Asked(IntEnum):
 
     CLEAR = 4
     """The relay itself ends what is set at some addresses: ``data`` has them (``encode_addresses``)."""
+    NAME = 8
+    """A session has taken the name ``text``, which one session has at a time; with QoS 1 it begins anew under it."""
 
 
 class Entry(NamedTuple):
@@ -67,6 +70,7 @@ class Entry(NamedTuple):
     text: str = ""
     data: bytes = b""
     more: bytes = b""
+    mark: bytes = b""
     message: Message | None = None
     """The message, where it does not leave the process; then ``data`` is empty."""
 
@@ -113,6 +117,8 @@ class Beat(NamedTuple):
     is_decider: bool
     clock_us: int
     """The decider's clock, in Unix µs; 0 for others."""
+    is_standby: bool = False
+    """Whether it takes no clients as long as another one can."""
 
 
 def encode_origin(origin: str, vouched: str) -> bytes:
@@ -151,9 +157,9 @@ def decode_addresses(data: bytes) -> tuple[str, ...]:
 
 
 _PACKET = (str, str, int, int, bool, bool, tuple)
-_ENTRY = (int, str, int, int, str, bytes, bytes)
+_ENTRY = (int, str, int, int, str, bytes, bytes, bytes)
 _TICKET = (bytes, bool, bytes, bytes, bytes, str)
-_BEAT = (str, str, int, int, bool, bool, int)
+_BEAT = (str, str, int, int, bool, bool, int, bool)
 
 
 def encode_packet(packet: Packet) -> bytes:

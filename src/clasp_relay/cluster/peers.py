@@ -26,6 +26,9 @@ CUT_OFF_S = 1.0
 GONE_S = 3.0
 """A relay that was not heard for so long is recorded as gone."""
 
+CLOCKS_APART_S = 10.0
+"""From so far on it is said that a machine's clock and the decider's are apart."""
+
 MOST_PEERS = 1_000
 """From so many on those that are gone are forgotten: every start of a relay is one of its own."""
 
@@ -58,6 +61,9 @@ class Peers:
         self._peers: dict[str, _Peer] = {}
         self._clock: tuple[int, float] | None = None
         """The decider's clock, and when that was heard."""
+        self._is_apart = False
+        self._twins: set[str] = set()
+        """Other relays that have this one's name, as far as that was said."""
 
     def begin(self) -> None:
         """Begins to listen."""
@@ -68,12 +74,17 @@ class Peers:
     def hear(self, beat: Beat) -> None:
         """Notes the sign of life of another relay."""
         now_s = self._monotonic_s()
-        is_ours = beat.relay == self._membership.options.relay
-        if is_ours and beat.link not in self._peers and now_s - self._began_s > GONE_S:
-            events.CLUSTER_NAME_TWICE.log(relay=beat.relay)
+        if beat.relay == self._membership.options.relay and now_s - self._began_s > GONE_S:
+            # The run before this one is not heard any more.
+            self._note_twin(beat)
         self._peers[beat.link] = _Peer(beat, now_s)
         if len(self._peers) > MOST_PEERS:
             self._peers = {link: peer for link, peer in self._peers.items() if peer.heard_s > now_s - GONE_S}
+
+    def _note_twin(self, beat: Beat) -> None:
+        if beat.link not in self._twins:
+            self._twins = {beat.link, *(self._twins if len(self._twins) < MOST_PEERS else ())}
+            events.CLUSTER_NAME_TWICE.log(relay=beat.relay)
 
     def hear_engine(self) -> None:
         """Notes that the engine is there."""
@@ -88,6 +99,14 @@ class Peers:
         self.decider_s = self._monotonic_s()
         if clock_us:
             self._clock = clock_us, self.decider_s
+            self._compare_clocks(clock_us)
+
+    def _compare_clocks(self, clock_us: int) -> None:
+        apart_s = (self._wall_us() - clock_us) / 1e6
+        was_apart, self._is_apart = self._is_apart, abs(apart_s) > CLOCKS_APART_S
+        if self._is_apart and not was_apart:
+            direction = "ahead of" if apart_s > 0 else "behind"
+            events.CLUSTER_CLOCKS_APART.log(seconds=round(abs(apart_s)), direction=direction)
 
     def expect_decider(self) -> None:
         """Has the next relay claim at once: whoever decided has said that it does no longer."""
@@ -109,6 +128,11 @@ class Peers:
         end_s = self._monotonic_s() - SILENCE_S
         own = self._membership.following.link
         return [peer.beat for link, peer in self._peers.items() if peer.heard_s > end_s and link != own]
+
+    @property
+    def others_serve(self) -> bool:
+        """Whether another relay that is no standby is there and has caught up."""
+        return any(beat.is_joined and not beat.is_standby for beat in self.living())
 
     def is_outdone(self, *, by_joined: bool = False) -> bool:
         """Tells whether another relay has more of the log: any that is there, or one that follows and could decide."""

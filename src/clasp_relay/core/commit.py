@@ -98,6 +98,10 @@ class Committer:
         """Whether another relay decides: life times and locks end when that one says so (``follow``)."""
         self.carries_signals = False
         """Whether signals are recorded in the place of being told: the log brings them to whoever tells them."""
+        self.followed: Change | None = None
+        """The change that is told now and that another relay has committed; None while none is."""
+        self.followed_with = b""
+        """What the door of its sender said about it (``Session.sent_with``)."""
         self.when_read: Callable[[str], None] = self._renew
         """Is called with an address whose param a GET has shown."""
         self.when_accounts: Callable[[Change], None] = _ignore
@@ -180,11 +184,9 @@ class Committer:
             if kept is not None:
                 recorded.append(kept)
                 each = _signal_of(kept)  # noqa: PLW2901
-            if not self.carries_signals:
-                accepted.append(each)
-                if kept is not None:
-                    timed.append((each, kept.param.timestamp_us))
-            elif kept is None or each.signal is _GESTURE:
+                timed.append((each, kept.param.timestamp_us))
+            accepted.append(each)
+            if self.carries_signals and (kept is None or each.signal is _GESTURE):
                 recorded.append(self._carried(session, each))
         if keeping is None:
             self._record(recorded, session)
@@ -199,10 +201,12 @@ class Committer:
         for change in changes:
             if self._keeping is not None:
                 self._keeping.tells(change)
-            if isinstance(change, Publish):
-                self._pass_on(session, change)
-            else:
+            if not isinstance(change, Publish):
                 self._write(change)
+            elif self.carries_signals:
+                self._tell_own(change)
+            else:
+                self._pass_on(session, change)
 
     def publish(self, session: Session, message: Publish) -> None:
         """Passes an accepted signal on, and commits it where it is kept.
@@ -216,6 +220,7 @@ class Committer:
             self._record((kept,), session)
             message = _signal_of(kept)
             if self.carries_signals and message.signal is not _GESTURE:
+                self._tell_own(message)
                 return
         self._pass_on(session, message)
 
@@ -514,6 +519,7 @@ class Committer:
         """Sends a signal to those who get it; its sender never does."""
         if self.carries_signals and session is not None:
             self._record((self._carried(session, message),), session)
+            self._tell_own(message)
             return
         address = message.address
         if address.startswith(P2P_SIGNAL):
@@ -523,6 +529,11 @@ class Committer:
         else:
             exclude = None if session is None or session.hears_itself else session.outbox
             self._recipients.tell_signal(message, exclude=exclude)
+
+    def _tell_own(self, message: Publish) -> None:
+        """Sends a signal that the log carries to those who listen here all the same: the rules of the decider."""
+        if not message.address.startswith(P2P_SIGNAL):
+            self._recipients.tell_signal(message, exclude=None)
 
     def _carried(self, session: Session, message: Publish) -> Change:
         """Returns the change by which the log carries a signal."""

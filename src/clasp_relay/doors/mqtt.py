@@ -6,7 +6,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
@@ -21,7 +21,7 @@ from clasp_relay.core.session.identity import Identity
 from clasp_relay.core.session.sessions import Session
 from clasp_relay.doors.door import DoorCounts, Ports, WhileHandled
 from clasp_relay.doors.handed import refusal_of
-from clasp_relay.doors.mqtt_messages import MqttCodec, Sending, own_bytes
+from clasp_relay.doors.mqtt_messages import MqttCodec, Sending, encode_mark, marked, own_bytes
 from clasp_relay.doors.mqtt_session import KeptTotal, MqttSession, SharedBatches, Subscribed
 from clasp_relay.doors.stream import StreamConnection, StreamFactory
 from clasp_relay.errors import CloseCode, DecodeError, Disconnect, ErrorCode, RequestError
@@ -109,7 +109,13 @@ TOKEN_PREFIX = "cpsk_"  # noqa: S105
 """How every token begins: what begins so and is none is no account's password."""
 
 PUT_OFF_BYTES = 128
-"""What a packet takes besides its bytes that waits until a password was looked at."""
+"""What a packet takes besides its bytes that waits until a password was looked at, or a packet before it is done."""
+
+MAX_PUT_OFF_BYTES = 1024 * 1024
+"""What may wait so of a client that was let in; it is not read from meanwhile, and one read brings less."""
+
+NAME_MARK = "\0"
+"""Between subject and client id in a claim; neither holds one."""
 
 _SHARE = "$share/"
 _TAKEN_OVER = 0x8E
@@ -132,6 +138,33 @@ class MqttOptions:
 SignIn: TypeAlias = "Callable[[str, str, str], Deferred[Identity]]"
 
 
+class Claim(Protocol):
+    """That a client has come to some relay of a cluster."""
+
+    @property
+    def session_id(self) -> str:
+        """The core's session of its connection."""
+
+    @property
+    def name(self) -> str:
+        """Its subject and id, as ``Broker.claim`` puts them together."""
+
+    @property
+    def is_new(self) -> bool:
+        """Whether nothing of its session before is kept."""
+
+
+class Claims(Protocol):
+    """What tells the MQTT doors of a cluster's other relays that a client is here now."""
+
+    when_named: Callable[[Any, bool], None]
+    """Is told of each ``Claim``, in the order in which all relays hear of them, and whether it was made here; to be set
+    by the door."""
+
+    def claim(self, session: Session, name: str, *, is_new: bool) -> None:
+        """Has a session take a name, which one session of the cluster has at a time."""
+
+
 class Broker:
     """What all MQTT clients share. Implements ``net.websocket.RelayPort`` for those over WebSocket.
 
@@ -142,6 +175,7 @@ class Broker:
         refused: is told of what was refused: client address and reason.
         sign_in: finds out as whom a user name and a password speak, given the client's address, too; it fails with a
             Disconnect. None where there are no accounts.
+        claims: tells other relays who is here; None for a relay that is alone.
     """
 
     def __init__(
@@ -151,8 +185,10 @@ class Broker:
         options: MqttOptions,
         refused: Callable[[str, str], None],
         sign_in: SignIn | None = None,
+        claims: Claims | None = None,
     ) -> None:
         self.sign_in = sign_in
+        self._claims = claims
         self.relay = relay
         self.gate = gate
         self.reactor: Any = gate.reactor
@@ -160,7 +196,10 @@ class Broker:
         self.counts = DoorCounts("mqtt")
         self.tell_refused = refused
         self.prefix = "" if options.namespace == "/" else options.namespace
-        self.codec = MqttCodec(self.prefix)
+        self.codec = MqttCodec(self.prefix, relay.params.get)
+        if claims is not None:
+            claims.when_named = self.named
+            self.codec.followed = self._sent_elsewhere
         self._clients: dict[tuple[str, str], MqttClient] = {}
         self._kept: OrderedDict[tuple[str, str], _Kept] = OrderedDict()
         self._groups: dict[tuple[str, str], deque[MqttSession]] = {}
@@ -214,12 +253,38 @@ class Broker:
         self._clients[key] = client
         kept = self._kept.pop(key, None)
         if kept is not None:
+            # What the core has ended has missed messages since.
+            is_over = clean or kept.session.ended is not None
             self._let_go(kept.session)
-            kept.end(self, publish_will=clean)
-            if not clean:
+            kept.end(self, publish_will=is_over)
+            if not is_over:
                 return kept.session, True
             self.forget(kept.session)
         return MqttSession(*key, self.choose, self.reactor.seconds, self._batches), False
+
+    def claim(self, core: Session, key: tuple[str, str], *, is_new: bool) -> None:
+        """Tells other relays that a client is here, so that it is nowhere else."""
+        if self._claims is not None:
+            self._claims.claim(core, NAME_MARK.join(key), is_new=is_new)
+
+    def named(self, claim: Claim, is_here: bool) -> None:
+        """Is told that a client has come to this relay or to another one: it is there now, and only there."""
+        subject, _, client_id = claim.name.partition(NAME_MARK)
+        key = subject, client_id
+        client = self._clients.get(key)
+        if is_here:
+            if client is not None and client.id == claim.session_id:
+                client.is_named = True
+            return
+        if client is not None:
+            if not client.is_named:
+                return  # it came later: its own claim is behind this one
+            client.taken_over()
+        kept = self._kept.get(key)
+        if kept is not None and claim.is_new:
+            self.drop(kept)
+        elif kept is not None:
+            kept.rest()
 
     def leave(self, client: MqttClient, key: tuple[str, str]) -> None:
         """A client is not connected any more."""
@@ -351,8 +416,25 @@ class Broker:
             return RATE_EXCEEDED, False
         refusal = codec.refusal
         if refusal is None:
-            return 0, isinstance(message, Set)
+            return 0, isinstance(message, Set) or self.follows
         return _REASONS.get(ErrorCode(refusal.error), UNSPECIFIED), False
+
+    @property
+    def follows(self) -> bool:
+        """Whether another core decides about what clients send, so that every message has an answer of its own."""
+        return self.relay.committer.is_following
+
+    def _sent_elsewhere(self, address: str) -> Sending | None:
+        """Returns what a client of any relay has sent that is told now; None where it is CLASP's own."""
+        committer = self.relay.committer
+        change = committer.followed
+        if change is None or change.param.address != address:
+            return None
+        session = self.relay.sessions.get(change.param.writer)
+        sender = session.outbox if session is not None and isinstance(session.outbox, MqttSession) else None
+        if sender is None and not committer.followed_with and not change.param.sent_as:
+            return None
+        return marked(change, committer.followed_with, sender)
 
     def message(
         self, topic: str, payload: bytes, qos: int, *, retain: bool, properties: Properties, sender: object
@@ -373,6 +455,8 @@ class Broker:
             forwarded[Prop.MESSAGE_EXPIRY] = expiry
         own = own_bytes(value, payload) if is_set else b""
         sending = Sending(address, value, payload, qos, sender, forwarded, own)
+        if self.follows:
+            sending = sending._replace(mark=encode_mark(sending, is_set=is_set))
         if not is_set:
             return sending, Publish(address, Signal.EVENT, value=value)
         ttl = expiry if isinstance(expiry, int) and 0 < expiry < TTL_ABSOLUTE else None
@@ -382,19 +466,19 @@ class Broker:
 class _WhileSent(WhileHandled):
     """Has codec and core know a client's message while it is handled."""
 
-    __slots__ = ("_core", "_own")
+    __slots__ = ("_core", "_sending")
 
     def __init__(self, codec: MqttCodec, core: Session, sending: Sending) -> None:
         super().__init__(codec, "sending", sending)
         self._core = core
-        self._own = sending.own
+        self._sending = sending
 
     def __enter__(self) -> None:
         super().__enter__()
-        self._core.sent_as = self._own
+        self._core.sent_as, self._core.sent_with = self._sending.own, self._sending.mark
 
     def __exit__(self, *how: object) -> None:
-        self._core.sent_as = b""
+        self._core.sent_as = self._core.sent_with = b""
         super().__exit__(*how)
 
 
@@ -433,6 +517,15 @@ class _Kept:
         session.charge(core.account)
         broker.subscribe_all(core, session)
 
+    def rest(self) -> None:
+        """Listens no more, since the client is at another relay; what waits for it stays until it comes back."""
+        if self._will_timer is not None:
+            self._will_timer.cancel()
+            self._will_timer = None
+        core, self._core = self._core, None
+        if core is not None:
+            self._broker.relay.disconnect(core, "the client is at another relay")
+
     def end(self, broker: Broker, *, publish_will: bool) -> None:
         """Ends it: the client is back, or will not come any more."""
         if self._timer is not None:
@@ -462,9 +555,12 @@ class _Kept:
 class _Answer:
     """The answer to a PUBLISH, which leaves when what it answers is recorded, behind the answers before it."""
 
-    __slots__ = ("is_recorded", "wire")
+    __slots__ = ("is_recorded", "packet", "sending", "wire")
 
-    def __init__(self) -> None:
+    def __init__(self, packet: PublishPacket | None = None) -> None:
+        self.packet = packet
+        self.sending: Sending | None = None
+        """What the packet became, where that is known; of no other answers."""
         self.wire: bytes | None = None
         """None until it is known; empty where QoS 0 has none."""
         self.is_recorded = False
@@ -491,6 +587,8 @@ class MqttClient:
         self._transport = transport
         self.version = V4
         self.key: object = None
+        self.is_named = False
+        """Whether all relays of a cluster know by now that the client is here."""
         self.receive_maximum = 65_535
         self.max_packet_bytes = 1 << 28
         self._reader = PacketReader()
@@ -499,6 +597,9 @@ class MqttClient:
         self._connect: Connect | None = None
         self._put_off: list[bytes] | None = None
         """Packets that came while the password is looked at or a PUBLISH is at work; None while they are taken."""
+        self._put_off_bytes = 0
+        self._put_off_subscribe: SubscribePacket | None = None
+        """A SUBSCRIBE that waits for the PUBLISHes before it, in front of those packets."""
         self._expiry_s = 0
         self._timer: IDelayedCall | None = None
         self._awaited: deque[_Answer] = deque()
@@ -563,6 +664,8 @@ class MqttClient:
         if will is not None and not delay_s and core.is_live:
             _publish_will(broker, core, will)
             will = None
+        if core.when_decided is not None:
+            core.when_decided = _not_told
         broker.relay.disconnect(core, cause)
         if keeps:
             broker.keep(session, identity, self._expiry_s, will, delay_s)
@@ -590,11 +693,13 @@ class MqttClient:
 
     def recorded(self) -> None:
         """See ``Link``: answers leave in the order of what they answer."""
-        for answer in self._awaited:
-            if not answer.is_recorded:
-                answer.is_recorded = True
-                break
+        answer = self._oldest_awaited()
+        if answer is not None:
+            answer.is_recorded = True
         self._send_answers()
+
+    def _oldest_awaited(self) -> _Answer | None:
+        return next((answer for answer in self._awaited if not answer.is_recorded), None)
 
     def close(self, close_code: CloseCode, reason: str) -> None:
         """See ``Link``."""
@@ -617,6 +722,9 @@ class MqttClient:
             self._publish(self._core, self._session, packet)
         elif isinstance(packet, Acknowledge):
             self._acknowledge(self._session, packet)
+        elif isinstance(packet, SubscribePacket) and self._broker.follows and self._oldest_awaited() is not None:
+            # It is to find what the client has set before.
+            self._put_off, self._put_off_subscribe = [], packet
         elif isinstance(packet, SubscribePacket):
             self._subscribe(self._core, self._session, packet)
         elif isinstance(packet, UnsubscribePacket | PingRequest) and self._controls.count(True) is not None:
@@ -638,6 +746,9 @@ class MqttClient:
             return
         self.version = connect.version
         self.key = (self.version, self._transport)
+        if relay.refuses is not None:
+            self._turn_away(BUSY, relay.refuses.reason)
+            return
         if not connect.client_id and not connect.clean and self.version == V4:
             self._turn_away(BAD_CLIENT_ID, "a session that is kept needs a client id")
             return
@@ -662,6 +773,8 @@ class MqttClient:
         def enter(identity: Identity) -> None:
             if self._is_closing:
                 return
+            if self._broker.relay.refuses is not None:
+                raise self._broker.relay.refuses
             core.identity = identity
             core.account = self._broker.relay.accounts.open(identity.subject, core.origin)
             self._enter(connect, core)
@@ -683,20 +796,22 @@ class MqttClient:
 
     def _wait(self, put_off: list[bytes], packet: bytes) -> None:
         put_off.append(packet)
-        if sum(map(len, put_off)) + PUT_OFF_BYTES * len(put_off) > MAX_PACKET_BYTES:
-            text = "too many MQTT packets before the CONNACK"
+        self._put_off_bytes += PUT_OFF_BYTES + len(packet)
+        if self._put_off_bytes > (MAX_PACKET_BYTES if self._core is None else MAX_PUT_OFF_BYTES):
+            text = f"too many MQTT packets before the {'CONNACK' if self._core is None else 'answer to one of them'}"
             self._refuse(text)
             self._end(TOO_FAST, CloseCode.POLICY_VIOLATION, text)
 
     def _go_on(self) -> None:
         """Takes the packets that came while the password was looked at, or while a PUBLISH was at work."""
-        packets, self._put_off = self._put_off or [], None
+        packets, self._put_off, self._put_off_bytes = self._put_off or [], None, 0
         try:
             for at, packet in enumerate(packets):
                 if self._is_closing:
                     return
                 if self._put_off is not None:
-                    self._put_off += packets[at:]
+                    for each in packets[at:]:
+                        self._wait(self._put_off, each)
                     return
                 self._take(decode_packet(packet, self.version))
         except DecodeError as error:
@@ -716,10 +831,14 @@ class MqttClient:
             properties[Prop.ASSIGNED_CLIENT_ID] = client_id
         if core.identity.ends_with_session:
             self._expiry_s = 0
-        session, was_there = broker.enter(self, (core.identity.subject, client_id), clean=connect.clean)
+        key = core.identity.subject, client_id
+        session, was_there = broker.enter(self, key, clean=connect.clean)
         core.outbox, core.name = session, client_id
         self._core = core
+        if broker.follows:
+            core.when_decided = self._decided
         relay.admit(core)
+        broker.claim(core, key, is_new=connect.clean)
         relay.observer.began(core)
         self._session = session
         session.view_of = lambda address: broker.view_of(core, address)
@@ -767,15 +886,19 @@ class MqttClient:
         if packet.qos == 2 and packet.id in session.received:
             self._answer(Acknowledge(PacketType.PUBREC, packet.id))
             return
-        answer, errors = _Answer(), core.errors
+        answer, errors = _Answer(packet), core.errors
         self._awaited.append(answer)
         try:
             sending, message = self._broker.message(
                 topic, packet.payload, packet.qos, retain=packet.retain, properties=packet.properties, sender=session
             )
+            answer.sending = sending
             reason, is_awaited = self._broker.publish(core, sending, message)
             if reason:
                 self._broker.counts.refused += 1
+                refusal = self._broker.codec.refusal
+                if refusal is not None and self._cannot_say(packet, refusal.error, refusal.message):
+                    return
         except RequestError as error:
             self._refuse(error.message)
             reason, is_awaited = _REASONS.get(error.code, UNSPECIFIED), False
@@ -816,6 +939,48 @@ class MqttClient:
                 raise DecodeError(f"more than {MAX_RECEIVED} MQTT messages with QoS 2 at once")
         answer.wire = self._encoded(Acknowledge(kind, packet.id, reason)) if packet.qos else b""
         self._send_answers()
+
+    def _decided(self, revision: int | None, refusal: RequestError | None) -> None:
+        """Is told what became of the oldest PUBLISH about which another core decides: the answer leaves."""
+        answer = self._oldest_awaited()
+        session = self._session
+        if answer is None or answer.packet is None or session is None:
+            return
+        packet, sending = answer.packet, answer.sending
+        answer.is_recorded = True
+        if refusal is not None:
+            self._broker.counts.refused += 1
+            if self._cannot_say(packet, refusal.code, refusal.message):
+                return
+            session.received.discard(packet.id)
+            kind = PacketType.PUBREC if packet.qos == 2 else PacketType.PUBACK
+            reason = _REASONS.get(refusal.code, UNSPECIFIED)
+            answer.wire = self._encoded(Acknowledge(kind, packet.id, reason)) if packet.qos else b""
+        elif revision is not None and sending is not None:
+            self._broker.codec.keep(sending.address, revision, sending)
+        self._send_answers()
+        subscribe, core = self._put_off_subscribe, self._core
+        if subscribe is not None and core is not None and self._oldest_awaited() is None:
+            self._put_off_subscribe = None
+            try:
+                self._subscribe(core, session, subscribe)
+            except DecodeError as error:
+                self._malformed(error)
+                return
+            self._go_on()
+
+    def _cannot_say(self, packet: PublishPacket, code: int, reason: str) -> bool:
+        """Ends the connection where a message was not taken and version 3.1.1 has no way to say so.
+
+        There an acknowledgement says that it was; a client that connects again sends it again.
+
+        Returns:
+            whether it did.
+        """
+        if code != ErrorCode.OVERLOADED or self.version == V5 or not packet.qos or not self._broker.follows:
+            return False
+        self._end(BUSY, CloseCode.TRY_AGAIN_LATER, reason)
+        return True
 
     def _topic_of(self, packet: PublishPacket) -> str:
         """Returns the topic of a PUBLISH, which may be an alias ([5] 3.3.2.3.4)."""
@@ -983,6 +1148,10 @@ def _publish_will(broker: Broker, core: Session, will: tuple[Sending, Message]) 
     reason, _ = broker.publish(core, *will)
     if reason:
         broker.counts.refused += 1
+
+
+def _not_told(_revision: int | None, _refusal: RequestError | None) -> None:
+    """Nobody waits any more for what becomes of a message."""
 
 
 def _nothing(_payload: bytes) -> None:

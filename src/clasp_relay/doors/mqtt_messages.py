@@ -6,12 +6,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-from clasp_relay.core.records import Param
+from clasp_relay.core.records import Change, Param
 from clasp_relay.errors import DecodeError, ErrorCode
 from clasp_relay.wire.constants import Signal
 from clasp_relay.wire.messages import NULL, Error, Message, Publish, SignalDefinition, SnapshotParam, Value
 from clasp_relay.wire.mqtt.mapping import address_topic, value_payload
-from clasp_relay.wire.mqtt.packets import Properties, PublishPacket, encode_publish
+from clasp_relay.wire.mqtt.packets import V5, Properties, PublishPacket, decode_packet, encode_publish
 
 MAX_KEPT = 100_000
 """Retained messages whose own bytes or QoS are kept; of one more the oldest is told in CLASP's words from then on."""
@@ -59,18 +59,57 @@ class Sending(NamedTuple):
     """The PUBLISH of a client that is being handled."""
 
     address: str
-    value: Value
+    value: Value | None
     payload: bytes
     qos: int
     sender: object
     properties: Properties
     own: bytes = b""
     """``own_bytes`` of a SET."""
+    mark: bytes = b""
+    """``encode_mark``, in a cluster."""
 
 
-def own_bytes(value: Value, payload: bytes) -> bytes:
+def own_bytes(value: Value | None, payload: bytes) -> bytes:
     """Returns the bytes that a value was sent as, where it alone would not give them; else nothing."""
     return b"" if value_payload(value) == payload else payload
+
+
+def encode_mark(sending: Sending, *, is_set: bool) -> bytes:
+    """Returns what the doors of other relays have to know of a message beside what CLASP does; mostly nothing.
+
+    It is a PUBLISH of version 5 with the QoS and the properties of the message, and of an event with its bytes, where
+    the value alone would not give them; those of a SET are kept with the param.
+    """
+    own = b"" if is_set else own_bytes(sending.value, sending.payload)
+    if sending.qos == WIRE_QOS and not own and not sending.properties:
+        return b""
+    return encode_publish(V5, PublishPacket("-", own, sending.qos, id=1, properties=sending.properties))
+
+
+def marked(change: Change, mark: bytes, sender: object) -> Sending:
+    """Returns what a client of another relay has sent.
+
+    Args:
+        change: what came of it.
+        mark: ``encode_mark`` of it.
+        sender: its session, where it is of this relay.
+    """
+    message = change.message
+    value = message.value if isinstance(message, Publish) else change.param.value
+    payload = change.param.sent_as or value_payload(value)
+    try:
+        packet = decode_packet(mark, V5) if mark else None
+    except DecodeError:
+        packet = None  # a newer relay says what this one does not know; the message is whole without it
+    if not isinstance(packet, PublishPacket):
+        return Sending(change.param.address, value, payload, WIRE_QOS, sender, {})
+    return Sending(change.param.address, value, packet.payload or payload, packet.qos, sender, packet.properties)
+
+
+def _nothing_set(_address: str) -> Param | None:
+    """Nothing is known of what is set."""
+    return None
 
 
 class _Kept(NamedTuple):
@@ -87,14 +126,19 @@ class MqttCodec:
 
     Args:
         prefix: what stands before a topic in CLASP.
+        param_of: returns what is set at an address.
     """
 
-    def __init__(self, prefix: str) -> None:
+    def __init__(self, prefix: str, param_of: Callable[[str], Param | None] = _nothing_set) -> None:
         self._prefix = prefix
+        self._param_of = param_of
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
         self._kept_bytes = 0
         self.sending: Sending | None = None
         """The message that is being handled; to be set by the door around it."""
+        self.followed: Callable[[str], Sending | None] | None = None
+        """Returns the message that is told at an address and that another relay has decided; None where that is CLASP's
+        own. Set in a cluster."""
         self.refusal: Error | None = None
         """The ERROR that the last message has led to; to be emptied by the door before it."""
 
@@ -118,19 +162,18 @@ class MqttCodec:
 
     def set(self, address: str, value: Value, _revision: int, _lock: bool, _unlock: bool, _ttl: int | None) -> bytes:
         """Encodes a change; empty where it has no topic."""
-        sending = self.sending
-        if sending is not None and sending.address == address:
-            qos = sending.qos
+        sending = self._sending(address)
+        if sending is not None:
             payload = sending.payload if sending.value == value else value_payload(value)
-            return self._delivery(address, payload, qos, True, sending.properties)
+            return self._delivery(address, payload, sending.qos, True, sending.properties, sending.sender)
         return self._delivery(address, value_payload(value), WIRE_QOS, True, {})
 
     def publish(self, message: Publish) -> bytes:
         """Encodes a signal; empty where it has no topic. Streams and gestures go out with QoS 0."""
-        sending = self.sending
-        if sending is not None and sending.address == message.address:
+        sending = self._sending(message.address)
+        if sending is not None:
             payload = sending.payload if sending.value == message.value else value_payload(message.value)
-            return self._delivery(message.address, payload, sending.qos, False, sending.properties)
+            return self._delivery(message.address, payload, sending.qos, False, sending.properties, sending.sender)
         qos = 0 if message.signal in (Signal.STREAM, Signal.GESTURE) else WIRE_QOS
         return self._delivery(message.address, value_payload(message.value), qos, False, {})
 
@@ -144,7 +187,7 @@ class MqttCodec:
         """Notes what was set, so that its bytes come out as they came."""
         sending = self.sending
         if sending is not None and address is not None and revision is not None:
-            self._keep(address, revision, sending)
+            self.keep(address, revision, sending)
         return Acked()
 
     def encode(self, message: Message) -> bytes:
@@ -163,31 +206,53 @@ class MqttCodec:
                 payload = value_payload(param.value) if kept.payload is None else kept.payload
                 yield self._delivery(param.address, payload, kept.qos, True, {})
             else:
-                yield self._delivery(param.address, value_payload(param.value), WIRE_QOS, True, {})
+                yield self._delivery(param.address, self._own_of(param), WIRE_QOS, True, {})
 
     def result(self, _definitions: Iterable[SignalDefinition]) -> Iterator[bytes]:
         """Yields nothing."""
         return iter(())
 
-    def _delivery(self, address: str, payload: bytes, qos: int, is_retained: bool, properties: Properties) -> bytes:
+    def _sending(self, address: str) -> Sending | None:
+        """Returns the message of an MQTT client that leads to what is encoded; None where it is CLASP's own."""
+        sending = self.sending
+        if sending is not None and sending.address == address:
+            # Others' messages that had to wait may go on while this one is handled.
+            return sending
+        return None if self.followed is None else self.followed(address)
+
+    def _own_of(self, shown: SnapshotParam) -> bytes:
+        """Returns the bytes of a retained message, as a client sent them, if what is shown is what it sent."""
+        param = self._param_of(shown.address)
+        if param is not None and param.sent_as and param.revision == shown.revision and param.value == shown.value:
+            return param.sent_as
+        return value_payload(shown.value)
+
+    def _delivery(
+        self,
+        address: str,
+        payload: bytes,
+        qos: int,
+        is_retained: bool,
+        properties: Properties,
+        sender: object = None,
+    ) -> bytes:
         topic = address_topic(self._prefix, address)
         if topic is None:
             return b""
         made = Delivery()
         made.topic, made.address, made.payload, made.qos = topic, address, payload, qos
         made.is_retained, made.properties = is_retained, properties
-        # Others' messages that had to wait may go on while this one is handled.
-        sending = self.sending
-        made.sender = sending.sender if sending is not None and sending.address == address else None
+        made.sender = sender
         made.takers, made.shared = {}, {}
         return made
 
-    def _keep(self, address: str, revision: int, sending: Sending) -> None:
+    def keep(self, address: str, revision: int, sending: Sending) -> None:
+        """Notes what a retained message was sent as."""
         before = self._kept.pop(address, None)
         if before is not None:
             self._kept_bytes -= len(before.payload or b"")
         payload = sending.own or None
-        if sending.value != NULL and (payload is not None or sending.qos != WIRE_QOS):
+        if sending.value is not None and sending.value != NULL and (payload is not None or sending.qos != WIRE_QOS):
             self._put(address, _Kept(revision, sending.value, payload, sending.qos))
 
     def _put(self, address: str, kept: _Kept) -> None:

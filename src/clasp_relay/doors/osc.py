@@ -6,7 +6,7 @@ it is heard now and then (``docs/doors.md``, OSC).
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
@@ -53,6 +53,12 @@ MAX_DATAGRAM_BYTES = 65_536
 
 MAX_STREAM_PACKET_BYTES = 2 * 65_536
 """A packet over TCP as it stands on the stream, where each byte may take two: as long as a datagram may be."""
+
+MAX_WAITING = 1_000
+"""Packets of one source that wait behind a command; in a cluster one waits for the messages before it."""
+
+TARGETS_S = 1.0
+"""How often, in a cluster, the targets are looked after: their sessions end when the relay is cut off."""
 
 _SUBSCRIPTION = 1
 
@@ -116,8 +122,26 @@ class OscClients:
         self._prefix = prefix_of(options.namespace)
         self.codec = SenderAwareCodec(self._prefix)
         """What all OSC sessions speak."""
+        if self.follows:
+            self.codec.followed = self._sender_here
         self._interval_s = 1 / options.rate if options.rate else 0.0
         self._limiters: dict[str, tuple[Limiter, int]] = {}
+
+    @property
+    def follows(self) -> bool:
+        """Whether another core decides about what clients send: the relay is in a cluster."""
+        return self._relay.committer.is_following
+
+    @property
+    def lets_in(self) -> bool:
+        """Whether anybody is let in now."""
+        return self._relay.refuses is None
+
+    def _sender_here(self) -> object:
+        """Returns the way out of the session of this relay that has caused what is told now."""
+        change = self._relay.committer.followed
+        session = None if change is None else self._relay.sessions.get(change.param.writer)
+        return None if session is None else session.outbox
 
     def refuse(self, host: str, reason: str) -> None:
         """Counts and logs what was refused."""
@@ -145,9 +169,11 @@ class OscClients:
             self.refuse(host, refusal.reason)
             return None
         session.name = "OSC"
+        source = OscSource(session, outbox, self._gate.reactor.seconds())
+        if self.follows:
+            session.when_decided = lambda _revision, refusal: self._decided(source, refusal)
         relay.admit(session)
         relay.observer.began(session)
-        source = OscSource(session, outbox, self._gate.reactor.seconds())
         if self._may_hear(session, pattern):
             self.subscribe(source, pattern)
         if session.limiter is not None:
@@ -187,14 +213,38 @@ class OscClients:
         """Handles a packet."""
         source.heard_s = self._gate.reactor.seconds()
         self.counts.messages += 1
+        self._take(source, data)
+
+    def _take(self, source: OscSource, data: bytes) -> None:
         try:
+            if source.waiting:
+                self._wait_behind(source, data)
+                return
             packet = decode_packet(data)
             if isinstance(packet, OscMessage):
-                self._message(source, packet)
+                if source.undecided and packet.address.startswith(("/clasp/", "/resync")):
+                    # What it asks for is to hold what the source has set before.
+                    self._wait_behind(source, data)
+                else:
+                    self._message(source, packet)
             else:
                 self._bundle(source, packet)
         except DecodeError as error:
             self.refuse(source.session.peer, error.message)
+
+    def _wait_behind(self, source: OscSource, data: bytes) -> None:
+        if len(source.waiting) >= MAX_WAITING:
+            raise DecodeError(f"{MAX_WAITING} packets of one source may wait behind a command")
+        source.waiting.append(data)
+
+    def _decided(self, source: OscSource, refusal: RequestError | None) -> None:
+        """Is told that another core has decided about a source's oldest message."""
+        source.undecided = max(0, source.undecided - 1)
+        self.counts.refused += refusal is not None
+        if not source.undecided:
+            packets, source.waiting = source.waiting, deque()
+            for data in packets:
+                self._take(source, data)
 
     def _message(self, source: OscSource, message: OscMessage) -> None:
         address = message.address
@@ -212,7 +262,10 @@ class OscClients:
         errors, limited = session.errors, counts.limited
         self._relay.accept(session, message, 0, WhileHandled(self.codec, "sender", source.outbox))
         # Of what the rate limit drops only one in a second is answered.
-        self.counts.refused += counts.limited - limited or session.errors - errors
+        refused = counts.limited - limited or session.errors - errors
+        self.counts.refused += refused
+        if self.follows and not refused:
+            source.undecided += 1
 
     def _resync(self, source: OscSource) -> None:
         """Sends all that is set and that the client is sent changes of."""
@@ -284,30 +337,54 @@ class OscDatagrams(DatagramProtocol):
         self._clients = clients
         self._reactor = reactor
         self._sources: OrderedDict[Peer, OscSource] = OrderedDict()
-        self._targets: list[OscSource] = []
+        self._targets: dict[Target, OscSource | None] = {}
+        """The sessions of the targets; None for one that may have none."""
+        self._look: IDelayedCall | None = None
         self._sweep: IDelayedCall | None = None
 
     def startProtocol(self) -> None:
         """The port listens: the targets' sessions begin."""
-        for host, port, pattern in self._clients.options.targets:
-            target = self._clients.begin(host, self._sender((host, port)), pattern)
-            if target is not None:
-                if not target.session.subscriptions:
-                    self._clients.refuse(host, f"its scopes do not cover {pattern} of its --osc-target")
-                self._targets.append(target)
-                self._clients.counts.clients += 1
+        for target in self._clients.options.targets:
+            self._serve(target)
+        if self._clients.follows and self._clients.options.targets:
+            self._look = self._reactor.callLater(TARGETS_S, self._look_after_targets)
         self._sweep = self._reactor.callLater(IDLE_S / 10, self._forget_idle)
 
     def stopProtocol(self) -> None:
         """The port is closed: all sessions end."""
-        if self._sweep is not None:
-            self._sweep.cancel()
-            self._sweep = None
-        for source in (*self._sources.values(), *self._targets):
-            self._clients.end(source, "the relay stops")
-            self._clients.counts.clients -= 1
+        for call in (self._sweep, self._look):
+            if call is not None:
+                call.cancel()
+        self._sweep = self._look = None
+        for source in (*self._sources.values(), *self._targets.values()):
+            if source is not None:
+                self._clients.end(source, "the relay stops")
+                self._clients.counts.clients -= 1
         self._sources.clear()
         self._targets.clear()
+
+    def _serve(self, target: Target) -> None:
+        """Begins the session of a target."""
+        if not self._clients.lets_in:
+            return
+        host, port, pattern = target
+        source = self._targets[target] = self._clients.begin(host, self._sender((host, port)), pattern)
+        if source is not None:
+            if not source.session.subscriptions:
+                self._clients.refuse(host, f"its scopes do not cover {pattern} of its --osc-target")
+            self._clients.counts.clients += 1
+
+    def _look_after_targets(self) -> None:
+        """Begins the sessions of the targets that have none: the relay has joined its cluster, or did so again."""
+        self._look = self._reactor.callLater(TARGETS_S, self._look_after_targets)
+        for target in self._clients.options.targets:
+            source = self._targets.get(target)
+            if source is not None and source.outbox.closed is not None:
+                del self._targets[target]
+                self._clients.end(source, source.outbox.closed)
+                self._clients.counts.clients -= 1
+            if target not in self._targets:
+                self._serve(target)
 
     def datagramReceived(self, datagram: bytes, addr: Peer) -> None:
         """Takes a packet."""

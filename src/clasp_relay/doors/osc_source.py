@@ -28,14 +28,20 @@ class SenderAwareCodec(OscCodec):
 
     sender: object = None
     """The client whose message is being handled."""
+    followed: Callable[[], object] | None = None
+    """Returns the client whose message is told that another core has decided; None for somebody else's. Set in a
+    cluster."""
 
     def set(self, *fields: Any) -> bytes:
         """See ``OscCodec``."""
-        return Sent.of(super().set(*fields), self.sender)
+        return Sent.of(super().set(*fields), self._cause())
 
     def publish(self, message: Publish) -> bytes:
         """See ``OscCodec``."""
-        return Sent.of(super().publish(message), self.sender)
+        return Sent.of(super().publish(message), self._cause())
+
+    def _cause(self) -> object:
+        return self.sender if self.followed is None else self.followed()
 
     def snapshot(self, params: Iterable[SnapshotParam]) -> Iterator[bytes]:
         """See ``OscCodec``."""
@@ -193,10 +199,15 @@ class OscSource:
         """When it was heard last."""
         self.pending: set[IDelayedCall] = set()
         """Bundles that wait for their time."""
+        self.undecided = 0
+        """Messages about which another core has not decided yet."""
+        self.waiting: deque[bytes] = deque()
+        """Packets behind a command that waits for those messages, itself included."""
 
     def end(self) -> None:
         """Lets go of all that waits."""
         for call in self.pending:
             call.cancel()
         self.pending.clear()
+        self.waiting.clear()
         self.outbox.close(CloseCode.NORMAL, "the source is forgotten")

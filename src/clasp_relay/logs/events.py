@@ -392,7 +392,18 @@ CLUSTER_EXPELLED = Event(
 CLUSTER_SESSIONS_CLOSED = Event(
     "cluster.sessions_closed", "warn", "cluster", "no answer of the engine for too long: {sessions} sessions were ended"
 )
-CLUSTER_NAME_TWICE = Event("cluster.name_twice", "warn", "cluster", "there is another relay with the name {relay}")
+CLUSTER_NAME_TWICE = Event(
+    "cluster.name_twice",
+    "warn",
+    "cluster",
+    "there is another relay with the name {relay}: give each its own --relay-name",
+)
+CLUSTER_CLOCKS_APART = Event(
+    "cluster.clocks_apart",
+    "warn",
+    "cluster",
+    "this machine's clock is {seconds} s {direction} the decider's: have NTP set the clocks of all machines",
+)
 CLUSTER_MESSAGE_BAD = Event("cluster.message_bad", "warn", "cluster", "a message on the bus is left out: {error}")
 CLUSTER_ALARM = Event("cluster.alarm", "error", "cluster", "alarm: {text}")
 CLUSTER_LOST = Event("cluster.lost", "error", "cluster", "the relay leaves its cluster and stops: {text}")

@@ -18,7 +18,7 @@ from clasp_relay.core.ports import Frame
 from clasp_relay.core.relay import Relay
 from clasp_relay.core.session.identity import Identity
 from clasp_relay.core.session.limiter import Limiter
-from clasp_relay.core.session.sessions import Session
+from clasp_relay.core.session.sessions import ANYBODY, Session
 from clasp_relay.doors.door import DoorCounts
 from clasp_relay.doors.handed import HandedOutbox
 from clasp_relay.errors import CloseCode, DecodeError, StartError
@@ -186,11 +186,11 @@ class _Outbox(HandedOutbox):
 class RuleDoor:
     """The rules of a file, at work while the relay runs.
 
-    Implements ``door.Door``, ``door.Watching`` and ``door.Reloading``.
+    Implements ``door.Door``, ``door.Watching``, ``door.Reloading`` and ``door.AtDecider``.
 
     Args:
         reactor: for its clock.
-        relay: the core.
+        relay: the core; None in a cluster, where ``act_in`` brings the one that decides.
         path: the file.
         identity_of: returns as whom the rules act, from the file's scopes (None: it has none).
         tell_refused: is told of a rule of which something was left out, and why.
@@ -199,7 +199,7 @@ class RuleDoor:
     def __init__(
         self,
         reactor: Any,
-        relay: Relay,
+        relay: Relay | None,
         path: Path,
         identity_of: Callable[[tuple[str, ...] | None], Identity],
         tell_refused: Callable[[str, str], None],
@@ -215,6 +215,10 @@ class RuleDoor:
         self._codec = _Codec()
         self._session: Session | None = None
         self._rules = Rules()
+        self._is_read = False
+        """Whether that is what the file says."""
+        self._identity = ANYBODY
+        self._is_closed = False
         self._known: dict[tuple[str, bool], tuple[Rule, ...]] = {}
         self._zones: dict[str, int] = {}
         """On which side of its threshold each rule's param was last."""
@@ -231,9 +235,10 @@ class RuleDoor:
 
     def begin(self) -> None:
         """See ``Watching``: reads the file."""
-        if self._session is None:
-            rules = load_rules(self._path)
-            self._begin(rules, self._identity(rules))
+        if not self._is_read:
+            self._rules, self._identity = self._read()
+            self._is_read = True
+            self._begin()
             self._log()
 
     def open(self, _tls: ServerTls | None) -> None:
@@ -241,6 +246,7 @@ class RuleDoor:
 
     def close(self) -> Deferred[Any]:
         """See ``Door``: nothing is done any more, also of what was delayed."""
+        self._is_closed = True
         self._end("the relay is stopping")
         return succeed(None)
 
@@ -250,29 +256,43 @@ class RuleDoor:
     def reload(self) -> None:
         """See ``Reloading``. What was delayed is dropped, and thresholds begin anew."""
         try:
-            rules = load_rules(self._path)
-            identity = self._identity(rules)
+            rules, identity = self._read()
         except StartError as error:
             events.RULES_NOT_RELOADED.log(reason=str(error))
             return
         self._end("the rules were read again")
-        self._begin(rules, identity)
+        self._rules, self._identity = rules, identity
+        self._begin()
         self._log()
 
-    def _identity(self, rules: Rules) -> Identity:
+    def act_in(self, relay: Relay) -> None:
+        """See ``AtDecider``. Intervals and thresholds begin anew; what another relay's rules had delayed is dropped."""
+        self.rest()
+        self._relay = relay
+        self._begin()
+
+    def rest(self) -> None:
+        """See ``AtDecider``."""
+        self._end("another relay decides")
+        self._relay = None
+
+    def _read(self) -> tuple[Rules, Identity]:
+        rules = load_rules(self._path)
         try:
-            return self._identity_of(rules.scopes)
+            return rules, self._identity_of(rules.scopes)
         except ValueError as error:
             raise StartError(f"--rules: {self._path}: scopes: {error}") from error
 
-    def _begin(self, rules: Rules, identity: Identity) -> None:
-        relay = self._relay
+    def _begin(self) -> None:
+        """Begins to act, where there is a core."""
+        relay, rules = self._relay, self._rules
+        if relay is None or self._is_closed:
+            return
         session = self._session = relay.connect(_Outbox(self._take, self._lose), "", self._codec)
         session.door, session.name, session.hears_itself = self._count.door, "rules", True
-        session.identity = identity
+        session.identity = self._identity
         relay.admit(session)
         session.limiter = None  # each rule has one of its own
-        self._rules = rules
         self._zones = {}
         now_us = relay.clock.now_us()
         self._limiters = {rule.id: Limiter(ACTIONS_PER_SECOND, ACTIONS_PER_SECOND, now_us) for rule in rules.rules}
@@ -302,7 +322,12 @@ class RuleDoor:
         self._known.clear()
         self._turn_call = self._at_work = None
         if session is not None:
-            self._relay.disconnect(session, cause)
+            self._core.disconnect(session, cause)
+
+    @property
+    def _core(self) -> Relay:
+        assert self._relay is not None, "a rule acts without a core"
+        return self._relay
 
     def _lose(self, reason: str) -> None:
         """The core has ended the session: no rule acts until the file is read again."""
@@ -408,7 +433,7 @@ class RuleDoor:
             if action.kind == "Delay":
                 self._delay(action.delay_s, firing._replace(actions=firing.actions[at + 1 :], is_new=False))
                 return
-            if not self._limiters[rule.id].take(1, self._relay.clock.now_us()):
+            if not self._limiters[rule.id].take(1, self._core.clock.now_us()):
                 self._leave_out(rule.id, f"it did more than {ACTIONS_PER_SECOND} actions in a second")
                 return
             self._do(rule, action, firing)
@@ -417,7 +442,7 @@ class RuleDoor:
     def _may_act(self, firing: _Firing) -> bool:
         rule = firing.rule
         for condition in rule.conditions:
-            param = self._relay.params.get(condition.address)
+            param = self._core.params.get(condition.address)
             if param is None or not condition.holds(decode_value(param.value)):
                 return False
         if firing.depth >= MAX_DEPTH:
@@ -451,7 +476,7 @@ class RuleDoor:
         session, codec = self._session, self._codec
         codec.rule, codec.depth = rule.id, firing.depth + 1
         try:
-            self._relay.accept(session, message, 0)
+            self._core.accept(session, message, 0)
         finally:
             if not session.is_busy:
                 codec.depth = 0

@@ -249,6 +249,20 @@ class AnswerTests(ReplayCase):
         self.assertEqual(self.mark("/r/a/m", POSITION)[:2], (4, True))
         self.assertEqual(self.mark("/r/a/m", NEWEST)[:2], (4, True))
 
+    def test_relay_that_may_lack_what_others_have_says_so(self) -> None:
+        """Where the time or the position asked for is before what it surely has; who goes on from there has all."""
+        assert self.world.relay.replays is not None
+        self.say(0, address="/r/b/m")
+        self.world.relay.replays.begins_seq = 2
+        for begin, expected in ((START_US, False), (POSITION, False), (POSITION | 1, True), (NEWEST, True)):
+            with self.subTest(begin=begin, entries=0):
+                self.assertEqual(self.mark("/r/a/m", begin).complete, expected)
+        self.assertTrue(self.mark("/r/a/m", int(self.mark("/r/a/m", START_US).next)).complete)
+        self.say(*range(3), address="/r/a/m")
+        for begin, expected in ((START_US, False), (START_US + 1, True), (POSITION, False), (POSITION | 1, True)):
+            with self.subTest(begin=begin, entries=3):
+                self.assertEqual(self.mark("/r/a/m", begin).complete, expected)
+
     def test_values_of_now_follow_older_ones(self) -> None:
         """In SNAPSHOTs before the mark, so that no client's cache stays at an old value; deleted ones as nulls."""
         for number in range(70):

@@ -19,8 +19,9 @@ from clasp_relay.core.history.reading import MAX_SEQ, PAGE_ROWS, Asked, Page
 from clasp_relay.core.records import Change, ChangeKind, Param, no_param
 from clasp_relay.core.state.params import ParamLimits, Params
 from clasp_relay.storage.journal import history_reader, history_table
+from clasp_relay.storage.journal.history_pages import HistoryPage, HistoryRow, insert_page
 from clasp_relay.storage.journal.history_reader import HistoryReader, KnownKeys, read_page
-from clasp_relay.storage.journal.journal_file import DamagedRowError, Entry, JournalFile
+from clasp_relay.storage.journal.journal_file import DamagedRowError, Entry, JournalFile, encode_body
 from clasp_relay.storage.journal.journal_log import JournalLog
 from clasp_relay.storage.journal.opening import open_journal
 from clasp_relay.wire.address import Pattern
@@ -314,6 +315,36 @@ class HistoryReaderTests(TestCase):
         done: Deferred[int | None] = Deferred()
         self.reader.settle(done.callback)
         return done
+
+    def older(self, before_seq: int) -> Deferred[HistoryPage | None]:
+        """Reads for another relay."""
+        done: Deferred[HistoryPage | None] = Deferred()
+        self.reader.read_older(before_seq, done.callback)
+        return done
+
+    @inlineCallbacks
+    def test_entries_of_another_relay_are_given_taken_and_found(self) -> Steps:
+        """Also those of keys that are older than all that were known; nothing is given that cannot be read."""
+        self.log.restart_at(10)
+        self.log.append((Change(Param("/p/b", encode_value(2), 1, "w", START_US + 9)),))
+        yield self.settle()
+        page = yield self.read()
+        self.assertEqual([entry.address for entry in page.entries], ["/p/b"])
+        given = yield self.older(12)
+        body = encode_body(Change(Param("/p/a", encode_value(1), 1, "w", START_US)))
+        key = self.recorder.keeping.spot("/p/a").key
+        row = HistoryRow(1, START_US, int(ChangeKind.WRITE), "/p/a", key, "", body)
+        yield self.log.run(lambda file: insert_page(file, given._replace(rows=(row,))))
+        self.reader.forget()
+        page = yield self.read()
+        self.assertEqual([entry.address for entry in page.entries], ["/p/a", "/p/b"])
+        self.assertEqual([each.seq for each in (yield self.older(12)).rows], [11, 1])
+        yield self.log.run(lambda file: file._db.execute("DROP TABLE history_rules"))
+        with capturedLogs() as logs:
+            self.assertIsNone((yield self.older(12)))
+        self.assertEqual([each["event"] for each in logs], ["history.unreadable"])
+        self.reader.close()
+        self.assertIsNone((yield self.older(12)))
 
     @inlineCallbacks
     def test_what_was_appended_is_read_once_it_is_settled(self) -> Steps:

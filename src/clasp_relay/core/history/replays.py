@@ -123,6 +123,8 @@ class Replays:
         self.clock = clock
         self.ways = ways
         self._of_session: dict[Session, int] = {}
+        self.begins_seq = 0
+        """Of before this row other relays of a cluster may have kept what this one has not; 0 where it has all."""
         self.asked = 0
         """How many REPLAYs were accepted."""
         self.sent = 0
@@ -210,6 +212,7 @@ class _Answer:
         self._first_seq: int | None = None
         self._last_seq: int | None = None
         self._oldest_us: int | None = None
+        self._from_seq = asked.after_seq
         self._is_complete = True
         self._shown: set[object] = set()
         self._times: list[tuple[str, int, int]] = []
@@ -490,9 +493,17 @@ class _Answer:
     def _begins_before_what_is_kept(self) -> bool:
         return self._since_us is not None and self._oldest_us is not None and self._since_us < self._oldest_us
 
+    @property
+    def _may_be_elsewhere(self) -> bool:
+        """Whether other relays may have kept some of what is asked for; the newest say nothing about it."""
+        begins_seq = self._replays.begins_seq
+        if not begins_seq or self._is_newest:
+            return False
+        return self._oldest_us is None if self._since_us is not None else self._from_seq + 1 < begins_seq
+
     def _marks(self) -> Iterator[Publish]:
         """Yields the end mark; several where the times of the SETs do not fit one."""
-        is_complete = self._is_complete and not self._begins_before_what_is_kept
+        is_complete = self._is_complete and not (self._begins_before_what_is_kept or self._may_be_elsewhere)
         seq = self._first_seq if self._is_newest else self._last_seq
         mark: dict[str, PyValue] = {
             "pattern": self._pattern.text,

@@ -172,8 +172,10 @@ class Session:
         "pending_bundles",
         "received",
         "sent_as",
+        "sent_with",
         "state",
         "subscriptions",
+        "when_decided",
     )
 
     def __init__(
@@ -197,6 +199,11 @@ class Session:
         """ERRORs that it was sent."""
         self.sent_as = b""
         """The bytes that its client sent for the SET that is being handled, where the value does not become them."""
+        self.sent_with = b""
+        """What the same door of other relays is to know of the message that is being handled, in its own words."""
+        self.when_decided: Callable[[int | None, RequestError | None], None] | None = None
+        """Is told what became of each message about which another relay decides, in their order: the revision, where
+        there is one, or why it was refused. It takes the place of ACKs; None where the client gets those."""
         self.state = SessionState.NEW
         self.name = ""
         self.features = 0

@@ -32,6 +32,7 @@ from clasp_relay.core.history.rules import HistoryRules, is_too_old
 from clasp_relay.core.records import HEAD_BYTES, is_emptied_event
 from clasp_relay.errors import JournalLost, cause_text
 from clasp_relay.logs import events
+from clasp_relay.storage.journal.history_pages import HistoryPage, read_older
 from clasp_relay.storage.journal.journal_file import DamagedRowError, JournalFile, decode_body
 from clasp_relay.storage.journal.journal_log import JournalLog
 from clasp_relay.storage.journal.journal_thread import JournalThread
@@ -147,6 +148,22 @@ class HistoryReader:
         known = self._matches_of(asked.pattern.text)
         page = thread.run(partial(read_page, db, asked, self._rules, self._now_us(), known))
         page.addCallbacks(done, lambda failure: self._failed(failure, done))
+
+    def read_older(self, before_seq: int, done: Callable[[HistoryPage | None], None]) -> None:
+        """Reads the newest entries before a row, for another relay; None where they cannot be read."""
+        thread, db = self._thread, self._db
+        if thread is None or db is None:
+            done(None)
+            return
+
+        def failed(failure: Failure) -> None:
+            self._failed(failure, lambda _: done(None))
+
+        thread.run(partial(read_older, db, before_seq)).addCallbacks(done, failed)
+
+    def forget(self) -> None:
+        """Forgets what is known of the keys, since older ones have come."""
+        self._matches.clear()
 
     def erase_of(self, subject: str, done: Callable[[int | None], None]) -> None:
         """See ``HistoryReader``; the journal's thread erases, in pieces between its commits."""

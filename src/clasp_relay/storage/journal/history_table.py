@@ -13,7 +13,7 @@ import json
 import sqlite3
 from array import array
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from heapq import heapify, heappop, heappush, heapreplace
 from itertools import chain
 from typing import Any, NamedTuple, TypeAlias
@@ -154,6 +154,8 @@ class HistoryTable:
         self._known: OrderedDict[str, KeyEntries] = OrderedDict()
         self._known_bytes = 0
         self._aged_key = ""
+        self._erased: list[tuple[Erasure, int]] | None = None
+        """What was erased, and with which row, since entries of another relay come; None while none do."""
 
     @property
     def last_us(self) -> int:
@@ -223,6 +225,8 @@ class HistoryTable:
             begin = place
             for erasure in erasures:
                 self._erase(erasure, seq)
+                if self._erased is not None:
+                    self._erased.append((erasure, seq))
         self._insert(kept[begin:] if begin else kept)
         self._limit({key for key, _, _ in kept})
 
@@ -235,6 +239,23 @@ class HistoryTable:
             known = self._known.get(key)
             if known is not None:
                 self._known_bytes += known.add(subject, seq)
+
+    def begin_refill(self) -> None:
+        """Is told that older entries of another relay will come (``history_pages``)."""
+        self._erased = self._erased or []
+
+    def refilled(self, keys: Collection[str], position_seq: int) -> None:
+        """Is told that older entries have come from a relay that had applied all up to a row; within a transaction."""
+        for key in keys:
+            self._forget_key(key)
+        self._erased = [(erasure, seq) for erasure, seq in self._erased or () if seq > position_seq]
+        for erasure, seq in self._erased:
+            self._erase(erasure, seq)
+        self._limit(keys)
+
+    def end_refill(self) -> None:
+        """Is told that none come any more."""
+        self._erased = None
 
     def forget(self) -> None:
         """Forgets what was known, since a transaction was undone or entries of many keys went."""

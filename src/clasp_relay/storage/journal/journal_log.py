@@ -110,6 +110,8 @@ class JournalLog:
         """Told once that a commit failed; to be set before the first one."""
         self.lost: str = ""
         """Why nothing is recorded any more, in one line with the file's name; empty while all is well."""
+        self.has_all = False
+        """Whether every row since the first one was appended in this life of the relay."""
         self.records_all = False
         """Whether every renewal is recorded: those that need not be were left out before."""
         self.appended_seq = 0
@@ -139,6 +141,7 @@ class JournalLog:
         assert self._file is None, "opened twice"
         self._file = file
         self.appended_seq = self.recorded_seq = last_seq
+        self.has_all = not last_seq
         self._thread = JournalThread(self._reactor, "journal")
         self._look(file)
 
@@ -213,6 +216,7 @@ class JournalLog:
         """Has a journal without rows go on behind a row of others, whose state the relay has taken over."""
         assert not self.appended_seq, "a journal that has rows of its own"
         self.appended_seq = self.recorded_seq = seq
+        self.has_all = False
 
     def find_position(self, number: int, call: Callable[[Change | None], None]) -> None:
         """Calls with the row that names a batch of a cluster's log; with None where there is none."""
@@ -343,6 +347,11 @@ class JournalLog:
     def load_floors(self, previous_seq: int, seq: int) -> None:
         """Is told, at the start, up to which change the two generations of the state file go."""
         self._floors = (previous_seq, seq)
+
+    @property
+    def saved_seq(self) -> int:
+        """Up to which change the newest state file goes; 0 where there is none."""
+        return self._floors[1]
 
     @property
     def wants_state_saved(self) -> bool:
