@@ -107,7 +107,7 @@ class OpenFilesTests(RelayTestCase):
         other.send(Set("/b", encode_value(1)), qos=1)
         other.receive(Ack)
         told = [line for line in relay.lines[lines:] if "file" in line or "EMFILE" in line]
-        self.assertLessEqual(len(told), 3, told)
+        self.assertIn(len(told), (1, 2, 3), told)
         self.assertNotIn("Traceback", relay.log)
         self.assertEqual(relay.stop(), 0)
 
