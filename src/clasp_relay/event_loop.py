@@ -21,14 +21,9 @@ INTERVAL_S = 0.25
 BOUNDS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Upper bounds of the histogram's buckets; a last bucket has no bound."""
 
-THRESHOLDS = (1_000, 5, 3)
-"""gc thresholds: generation 0 every 1,000 allocations, generation 1 every 6 collections of generation 0, generation 2
-every 4 collections of generation 1: so one looks at 28,000 new objects at most, and at ``FREEZE_FROM`` old ones."""
-
-FREEZE_FROM = 20_000
-"""From this number on, the objects that a collection of generation 2 has left are not looked at again. With those that
-came since, they take it about 2 ms. Below this number they stay, since some of them are of requests that are being
-answered: of these, cycles are left."""
+THRESHOLDS = (1_000, 3, 2)
+"""gc thresholds: generation 0 every 1,000 allocations, generation 1 every 4 collections of generation 0, generation 2
+every 3 collections of generation 1: so that one looks at about 13,000 objects, which takes it a millisecond."""
 
 WHOLE_INTERVAL_S = 600
 """Interval between two looks whether nobody is connected; then everything is looked at, which takes 15 ms and more."""
@@ -39,7 +34,7 @@ def keep_collections_short(reactor: Any) -> None:
 
     Python's own pace scans all living objects each time that a quarter of them are new, and every SET makes a new
     param: of 200,000 params that takes 26 ms (``docs/performance.md``). Here no collection looks at more than some
-    ten thousand objects: what has survived one is frozen, as is what is loaded now.
+    ten thousand objects: what has survived one of generation 2 is frozen, as is what is loaded now.
 
     A cycle of frozen objects is not found until nobody is connected. So whatever lives long must leave none:
     ``tests/integration/test_memory.py`` looks at connections of every kind.
@@ -59,8 +54,8 @@ def keep_collections_short(reactor: Any) -> None:
 
 
 def freeze_survivors(phase: str, info: dict[str, int]) -> None:
-    """Has no later collection look at what one of generation 2 has left, where that is much; see ``gc.callbacks``."""
-    if phase == "stop" and info["generation"] == 2 and len(gc.get_objects(generation=2)) >= FREEZE_FROM:
+    """Has no later collection look at what one of generation 2 has left; see ``gc.callbacks``."""
+    if phase == "stop" and info["generation"] == 2:
         gc.freeze()
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 import struct
 import time
@@ -40,6 +41,9 @@ ATTACK_S = 4.0
 
 PAUSE_S = 0.02
 """Between two pieces of an attack, or the attacking process would do nothing but write."""
+
+NICENESS = 5
+"""How much less of a processor the attackers' process gets than the relay's, where both want one."""
 
 ALLOWED = (ConnectionError, TimeoutError, asyncio.IncompleteReadError)
 """How the relay may end what an attacker does."""
@@ -328,6 +332,69 @@ async def tokens(one: Attacker) -> None:
         token = json.loads(body or b"{}").get("token", token)
 
 
+async def lists(one: Attacker) -> None:
+    """Asks for lists of all params on many connections at once."""
+    bearer = f"Authorization: Bearer {await one.token()}\r\n"
+    await _all_the_time(one, 12, lambda: one.http("GET", "/api/params?pattern=/chat/**&limit=10000", more=bearer))
+
+
+async def event_streams(one: Attacker) -> None:
+    """Comes back again and again as one who has seen nothing, and reads none of what is sent."""
+    token = await one.token()
+    client = await one.session()
+    room = await one.room(client)
+    client.send(*(event(f"{room}/messages", {"type": "text", "text": "x" * 900}) for _ in range(60)))
+    opened = []
+    while one.goes_on():
+        for pattern in (f"{room}/**", "/chat/room/*/meta"):
+            _, writer = await one.tcp(one.auth_port)
+            head = f"GET /api/stream?pattern={pattern} HTTP/1.1\r\nHost: x\r\nLast-Event-ID: 1\r\n"
+            writer.write(f"{head}Authorization: Bearer {token}\r\n\r\n".encode())
+            opened.append(writer)
+        await asyncio.sleep(PAUSE_S)
+        if len(opened) > 40:
+            opened.pop(0).transport.abort()
+    for writer in opened:
+        writer.transport.abort()
+
+
+async def replays(one: Attacker) -> None:
+    """Asks for all that history has, in every way."""
+    client = await one.session()
+    room = await one.room(client)
+    client.send(*(event(f"{room}/messages", {"type": "text", "text": "x" * 900}) for _ in range(60)))
+    await one.go_on(client, Replay(f"{room}/**"), Replay("/chat/room/*/messages"), Replay(f"{room}/messages", limit=1))
+
+
+async def half_files(one: Attacker) -> None:
+    """Uploads that never end, and many small ones."""
+    token = await one.token()
+    opened = []
+    for _ in range(10):
+        _, writer = await one.tcp(one.auth_port)
+        writer.write(f"POST /files HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n".encode())
+        writer.write(b"Content-Length: 2000000\r\n\r\n" + b"x" * 200_000)
+        opened.append(writer)
+    more = f"Authorization: Bearer {token}\r\n"
+    while one.goes_on():
+        for writer in opened:
+            writer.write(b"x")
+        await one.http("POST", "/files", b"x" * 5_000, more=more)
+    for writer in opened:
+        writer.transport.abort()
+
+
+async def _all_the_time(one: Attacker, at_once: int, ask: Callable[[], Awaitable[object]]) -> None:
+    """Asks on so many connections at once, again and again."""
+
+    async def again() -> None:
+        while one.goes_on():
+            await ask()
+            await asyncio.sleep(PAUSE_S)
+
+    await asyncio.gather(*(again() for _ in range(at_once)))
+
+
 async def half_frames(one: Attacker) -> None:
     """WebSocket frames that never end, and claims of great length."""
     client = await one.session()
@@ -358,6 +425,10 @@ KINDS: tuple[Callable[[Attacker], Awaitable[None]], ...] = (
     reconnects,
     http_flood,
     tokens,
+    lists,
+    event_streams,
+    replays,
+    half_files,
     half_frames,
 )
 
@@ -388,10 +459,13 @@ async def _attack(port: int, auth_port: int, seed: int, seconds: float) -> None:
 def attack(port: int, auth_port: int, seed: int, seconds: float) -> None:
     """Attacks for a while; to be run in a process of its own.
 
+    Attackers have machines of their own: here they get what the relay and the honest leave of this one.
+
     Args:
         port: the relay's.
         auth_port: the auth API's.
         seed: what is drawn follows from it, and from how the relay answers.
         seconds: how long.
     """
+    os.nice(NICENESS)
     asyncio.run(_attack(port, auth_port, seed, seconds))

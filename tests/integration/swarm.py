@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import resource
+import socket
+import struct
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from twisted.trial.unittest import SkipTest
 
@@ -17,6 +19,12 @@ from tests.integration.process import PATIENCE_S
 from tests.integration.raw import BINARY, CLOSE, PING, PONG, ws_frame
 
 Result = TypeVar("Result")
+
+_SO_TIMESTAMPNS = 35
+"""Has Linux say when data had arrived (``asm-generic/socket.h``); Python has no name for it."""
+
+_TIMESPEC = struct.Struct("@ll")
+_PIECE_BYTES = 256 * 1024
 
 _UPGRADE = (
     b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -40,6 +48,88 @@ def need_files(count: int) -> None:
         raise SkipTest(f"{count} open files are needed, {hard} are allowed (ulimit -Hn)")
     if soft != resource.RLIM_INFINITY and soft < count:
         resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
+
+
+class StampedTransport(asyncio.Transport):
+    """A TCP connection of which the kernel says when what was received had arrived.
+
+    Args:
+        connected: a socket.
+        protocol: gets what arrives.
+    """
+
+    def __init__(self, connected: socket.socket, protocol: asyncio.Protocol) -> None:
+        super().__init__()
+        connected.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connected.setblocking(False)
+        self.arrived_s = 0.0
+        """When what the protocol gets had arrived, in Unix seconds; the last of it, where it came in pieces."""
+        self._socket = connected
+        self._protocol = protocol
+        self._waiting = b""
+        self._loop = asyncio.get_running_loop()
+        self._is_closed = False
+        self._loop.add_reader(connected, self._read)
+        protocol.connection_made(self)
+
+    def _read(self) -> None:
+        try:
+            data, ancillary, _, _ = self._socket.recvmsg(_PIECE_BYTES, socket.CMSG_SPACE(_TIMESPEC.size))
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._end(error)
+            return
+        if not data:
+            self._end(None)
+            return
+        for _, kind, stamp in ancillary:
+            if kind == _SO_TIMESTAMPNS:
+                seconds, nanoseconds = _TIMESPEC.unpack(stamp[: _TIMESPEC.size])
+                self.arrived_s = seconds + nanoseconds / 1e9
+        self._protocol.data_received(data)
+
+    def write(self, data: bytes | bytearray | memoryview[Any]) -> None:
+        """Sends bytes."""
+        if self._is_closed:
+            return
+        is_waiting = bool(self._waiting)
+        self._waiting += data
+        if not is_waiting:
+            self._write()
+
+    def _write(self) -> None:
+        try:
+            self._waiting = self._waiting[self._socket.send(self._waiting) :]
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            self._end(error)
+            return
+        self._loop.remove_writer(self._socket)
+        if self._waiting:
+            self._loop.add_writer(self._socket, self._write)
+
+    def get_write_buffer_size(self) -> int:
+        """Returns how much waits."""
+        return len(self._waiting)
+
+    def close(self) -> None:
+        """Ends the connection."""
+        self._end(None)
+
+    def abort(self) -> None:
+        """Ends it likewise."""
+        self._end(None)
+
+    def _end(self, error: Exception | None) -> None:
+        if not self._is_closed:
+            self._is_closed = True
+            self._loop.remove_reader(self._socket)
+            self._loop.remove_writer(self._socket)
+            self._socket.close()
+            self._protocol.connection_lost(error)
 
 
 class SwarmClient(asyncio.Protocol):
@@ -127,6 +217,24 @@ async def join(
     _, client = await asyncio.get_running_loop().create_connection(
         lambda: SwarmClient(on_payload, hello), "127.0.0.1", port, local_addr=(source, 0) if source else None
     )
+    await asyncio.wait_for(client.ready, PATIENCE_S)
+    return client
+
+
+async def join_stamped(port: int, on_payload: Callable[[bytes], None], *, source: str, token: str) -> SwarmClient:
+    """Connects a client that is told when what it gets had arrived; returns it once it is live.
+
+    Args:
+        port: where the relay listens.
+        on_payload: gets every payload.
+        source: the address that it comes from.
+        token: whose it is.
+    """
+    connected = await asyncio.to_thread(
+        socket.create_connection, ("127.0.0.1", port), PATIENCE_S, source_address=(source, 0)
+    )
+    client = SwarmClient(on_payload, masked(Hello(1, 0xF8, "swarm", token)))
+    StampedTransport(connected, client)
     await asyncio.wait_for(client.ready, PATIENCE_S)
     return client
 

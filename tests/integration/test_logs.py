@@ -26,6 +26,7 @@ _LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (error|warn |info |d
 EVENTS = {
     "start": r"relay: CLASP Relay listens on 127\.0\.0\.1:\d+ for WebSocket connections\n",
     "start of the auth API": r"relay: the auth API listens on 127\.0\.0\.1:\d+\n",
+    "no state": r"storage: there is no state file .*state\.json: the relay starts empty\n",
     "register": r"auth: registration from 127\.0\.0\.1 succeeded, user u-",
     "login": r"auth: sign-in from 127\.0\.0\.1 succeeded, user u-",
     "refused login": r"auth: sign-in from 127\.0\.0\.1 failed: wrong name or password, or no valid token\n",
@@ -138,6 +139,8 @@ class TextLogTests(LogTestCase):
             self.assertEqual(len(re.findall(EVENTS[name], relay.log)), 1, name)
         strange = [line for line in relay.lines if not _LINE.match(line)]
         self.assertEqual(strange, [])
+        for word in ("IPv4Address", "starting on", "0 params loaded", "nobody in particular", "saved: True"):
+            self.assertNotIn(word, relay.log)
         self.assertNotIn("/big/", relay.log)
         self.assertLess(len(relay.lines), 80, relay.log)
         self.assert_no_secret(relay.log)

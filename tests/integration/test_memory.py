@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import socket
+import struct
 from collections.abc import Callable
+from pathlib import Path
 
 from clasp_relay.errors import ErrorCode
+from clasp_relay.wire.codec import encode
 from clasp_relay.wire.constants import ALL_TYPES, Signal
+from clasp_relay.wire.frame import encode_frame
 from clasp_relay.wire.messages import (
     Ack,
     Announce,
     Error,
+    Hello,
     Message,
     Publish,
     Query,
@@ -20,9 +28,13 @@ from clasp_relay.wire.messages import (
     Unsubscribe,
 )
 from clasp_relay.wire.values import encode_value
-from tests.integration.process import RelayProcess, RelayTestCase, wait_until
+from tests.doors import mqtt_packets
+from tests.integration.accounts import WATCHED, AccountsRelay, AccountsTestCase, Person, put
+from tests.integration.doors import door_port
+from tests.integration.process import PATIENCE_S, RelayProcess, RelayTestCase, wait_until
 from tests.integration.raw import RawClient
 from tests.integration.test_health import ask, health_port
+from tests.integration.test_sent_files import MIB, FilesApi
 
 _ACCOUNTED = re.compile(r'^clasp_accounted_bytes\{kind="(\w+)"\} (\S+)$', re.MULTILINE)
 
@@ -128,3 +140,77 @@ class AccountedMemoryTests(RelayTestCase):
         self.assertLess(self.relay.rss_bytes - self.before_bytes, kept["snapshots"] + ROOM_BYTES)
         self.attacker.reset()
         wait_until(lambda: sum(self.accounted().values()) == announced, "all but the signals is freed")
+
+
+class CycleTests(AccountsTestCase):
+    """Garbage collections do not look at what has lived long (``clasp_relay.event_loop``), so that must end without."""
+
+    def ask_relay(self, relay: AccountsRelay, question: str, word: str) -> str:
+        """Asks the program around the relay; returns what it says behind a word."""
+        before = len(relay.lines)
+        relay.say(question)
+
+        def said() -> list[str]:
+            return [line for line in relay.lines[before:] if line.startswith(word)]
+
+        wait_until(said, f"the relay says {word}")
+        return said()[0].removeprefix(word)
+
+    def connections(self, relay: AccountsRelay, name: str) -> list[socket.socket]:
+        """Opens connections of every kind, in the middle of what they are for."""
+        token = relay.api.guest(name)
+        person = Person.signed_in(relay.port, token)
+        person.ask(
+            put(f"/chat/user/{name}/x", 1), Subscribe(1, "/chat/room/*/meta"), Subscribe(2, "/chat/**", max_rate=1)
+        )
+        file = FilesApi(relay.auth_port).send(token, b"x" * MIB).body["id"]
+        bearer = f"Host: x\r\nAuthorization: Bearer {token}\r\n"
+        requests = (
+            f"GET /api/stream?pattern=/chat/room/*/meta HTTP/1.1\r\n{bearer}\r\n",
+            f"GET /api/params?pattern=/chat/** HTTP/1.1\r\n{bearer}\r\n",
+            f"POST /files HTTP/1.1\r\n{bearer}Content-Length: 2000000\r\n\r\n" + "x" * 1_000,
+            f"GET /files/{file} HTTP/1.1\r\n{bearer}\r\n",
+            "GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+            "POST /auth/login HTTP/1.1\r\nHost: x\r\nContent-Length: 900\r\n\r\n{",
+            "GET /half HTTP/1.1\r\nHo",
+        )
+        opened = []
+        for request in requests:
+            opened.append(socket.create_connection(("127.0.0.1", relay.auth_port), timeout=PATIENCE_S))
+            opened[-1].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+            opened[-1].sendall(request.encode())
+        hello = encode_frame(encode(Hello(1, 0xF8, "board", token)))
+        for door, data in (("CLASP over TCP", hello), ("MQTT", mqtt_packets.connect("board", password=token))):
+            opened.append(socket.create_connection(("127.0.0.1", door_port(relay, door)), timeout=PATIENCE_S))
+            opened[-1].sendall(data)
+            self.assertTrue(opened[-1].recv(1))
+        half = socket.create_connection(("127.0.0.1", relay.port), timeout=PATIENCE_S)
+        half.sendall(b"GET / HTTP/1.1\r\nUpgr")
+        return [person.socket, *opened, half]
+
+    def test_nothing_that_lives_long_ends_in_a_cycle(self) -> None:
+        """Connections and requests of every kind, ended in order and torn off."""
+        relay = self.start_accounts("--tcp-port", "0", "--mqtt-port", "0", command=WATCHED)
+        for way in ("shutdown", "reset"):
+            with self.subTest(way):
+                opened = self.connections(relay, way)
+                # What leads to them has happened.
+                Person.signed_in(relay.port, relay.api.guest(f"later-{way}")).close()
+                self.ask_relay(relay, "freeze", "frozen")
+                for connection in opened:
+                    if way == "reset":
+                        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    connection.close()
+                wait_until(lambda: self.connections_of(relay) == 0, "the relay knows that they are gone")
+                found = json.loads(self.ask_relay(relay, "cycles", "cycles"))
+                # Twisted's thread pool leaves half a kB with each call.
+                ours = {name for name in found if not name.startswith(("builtins.", "twisted.python.threadpool."))}
+                self.assertEqual(ours, set())
+                self.assertLess(sum(found.values()), 200, found)
+
+    def connections_of(self, relay: AccountsRelay) -> int:
+        """Returns how many sockets of clients the relay has open."""
+        table = Path(f"/proc/{relay.pid}/net/tcp").read_text("ascii").splitlines()[1:]
+        inodes = {line.split()[9] for line in table if line.split()[3] in ("01", "08")}
+        links = (os.readlink(each) for each in Path(f"/proc/{relay.pid}/fd").iterdir())
+        return len([link for link in links if link.removeprefix("socket:[").removesuffix("]") in inodes])

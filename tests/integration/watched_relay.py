@@ -3,7 +3,9 @@
 ``python -m tests.integration.watched_relay --host H --port P …``: the relay's own options. Each line on its stdin is a
 command: ``clock SECONDS`` moves the machine's clock, as this process sees it, forwards or back; ``turns`` prints how
 long the longest turn of the event loop was since the last time, and on which threads passwords were hashed, as JSON
-behind the word «turns». After ``sample`` that JSON also says what the longest turns were doing.
+behind the word «turns». After ``sample`` that JSON also says what the longest turns were doing. ``freeze`` has no later
+garbage collection look at what there is; ``cycles`` prints what is garbage of all objects, by type, behind the word
+«cycles».
 ``WATCHED_AHEAD_S`` in the environment moves the clock before the start.
 """
 
@@ -17,7 +19,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from types import FrameType
+from types import FrameType, FunctionType
 from typing import Any
 
 _unmoved = time.time
@@ -201,6 +203,12 @@ class Commands(LineOnlyReceiver):
             print("moved", flush=True)
         elif command == "sample":
             self._turns.samples.begin()
+        elif command == "freeze":
+            gc.collect()
+            gc.freeze()
+            print("frozen", flush=True)
+        elif command == "cycles":
+            print("cycles", json.dumps(_cycles()), flush=True)
         else:
             turns, hashing = self._turns, self._hashing
             report = {
@@ -219,6 +227,19 @@ class Commands(LineOnlyReceiver):
             turns.longest = []
             hashing.count = hashing.most = 0
             hashing.threads.clear()
+
+
+def _cycles() -> Counter[str]:
+    """Returns the types of all objects that only hold each other, of functions their names, and removes these."""
+    gc.unfreeze()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    gc.collect()
+    gc.set_debug(0)
+    found = (each if isinstance(each, FunctionType) else type(each) for each in gc.garbage)
+    names = Counter(f"{each.__module__}.{each.__qualname__}" for each in found)
+    gc.garbage.clear()
+    gc.collect()
+    return names
 
 
 def main() -> None:

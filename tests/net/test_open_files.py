@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import Resource
 
 from clasp_relay.http.bounded import make_site
-from clasp_relay.net.open_files import RESERVED, is_short, raise_limit, room_for_sessions
+from clasp_relay.net.open_files import RESERVED, is_none_left, is_short, raise_limit, room_for_sessions
 from tests.net.helpers import Site
 
 RAISE = """
@@ -43,6 +43,7 @@ class OpenFilesTests(SynchronousTestCase):
         for free, short in ((RESERVED + 1, False), (RESERVED, True), (0, True)):
             self.leave(free)
             self.assertIs(is_short(), short, free)
+            self.assertIs(is_none_left(), not free)
         self.assertEqual((room_for_sessions(1_000), room_for_sessions(3)), (1_000 - RESERVED, 0))
 
     def test_no_limit_is_no_limit(self) -> None:

@@ -335,6 +335,7 @@ class Broker:
         """Takes a session that has ended out of its groups."""
         for subscribed in session.subscriptions.values():
             self.leave_group(session, subscribed)
+        session.end()
 
     def stop(self) -> None:
         """Ends all sessions that are kept, and keeps none any more."""

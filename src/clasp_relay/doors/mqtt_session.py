@@ -212,6 +212,10 @@ class MqttSession(HandedOutbox):
         self.view_of: Callable[[str], HiddenKeys] = _everything
         """Returns how its client sees an address now; asked for what waits, when it begins and when it is sent."""
 
+    def end(self) -> None:
+        """Lets go of the core's session, which holds it."""
+        self.view_of = _everything
+
     @property
     def kept_messages(self) -> int:
         """How many messages wait or are in flight."""

@@ -249,9 +249,11 @@ class HttpConnection(HTTPChannel):
         self._set_deadline(HEADER_TIMEOUT_S, self._end_late)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """The connection is gone."""
+        """The connection is gone; what it was amid holds nothing that holds it."""
         self._leave()
         super().connectionLost(reason)  # type: ignore[no-untyped-call]
+        self._transferDecoder = None
+        self.requests.clear()
 
     def dataReceived(self, data: bytes) -> None:
         """Keeps bytes until it is this connection's turn."""

@@ -122,6 +122,13 @@ FILES_LIMITED = Event(
     "open files are limited to {limit}, which is enough for {room} sessions and not for --max-sessions {max_sessions}:"
     " raise the limit (ulimit -n, systemd's LimitNOFILE=, Docker's --ulimit nofile=)",
 )
+FILES_USED_UP = Event(
+    "files.used_up",
+    "warn",
+    "net",
+    "open files are used up: new connections are closed until some are free; raise the limit (ulimit -n, systemd's"
+    " LimitNOFILE=, Docker's --ulimit nofile=)",
+)
 SYSTEMD_NOT_TOLD = Event("systemd.not_told", "warn", "relay", "systemd could not be told {state}: {cause}")
 LOG_OVERFLOW = Event("log.overflow", "warn", "net", "events from too many clients to log each client: {count}")
 

@@ -17,6 +17,8 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
 from clasp_relay.errors import StartError, cause_text
+from clasp_relay.logs import events
+from clasp_relay.net.open_files import is_none_left
 from clasp_relay.net.tls import ServerTls
 
 __all__ = ["BACKLOG", "TcpPlace", "Where", "address_text", "listen"]
@@ -27,6 +29,10 @@ BACKLOG = 1_024
 ACCEPTED_AT_ONCE = 16
 """Connections that a port accepts in one turn of the event loop, about 0.1 ms each. Twisted accepts a hundred, and 20
 more each time that this is not enough."""
+
+
+TOLD_EVERY_S = 60.0
+"""How often it is logged that a port cannot accept."""
 
 
 class TcpPlace(NamedTuple):
@@ -118,13 +124,22 @@ def _listen_at_endpoint(reactor: Any, text: str, factory: IProtocolFactory, opti
 
 
 def _accepting_few(port: Any) -> IListeningPort:
-    """Has a port accept no more than ``ACCEPTED_AT_ONCE`` in a turn; those behind them are accepted in the next one."""
+    """Has a port accept no more than ``ACCEPTED_AT_ONCE`` in a turn; those behind them are accepted in the next one.
+
+    Where nothing can be opened, Twisted closes what comes; that is logged once a minute.
+    """
     accept = getattr(port, "doRead", None)
     if accept is not None:
+        told_s = -TOLD_EVERY_S
 
         def do_read() -> None:
+            nonlocal told_s
+            before = port.sessionno
             port.numberAccepts = ACCEPTED_AT_ONCE
             accept()
+            if port.sessionno == before and port.reactor.seconds() - told_s >= TOLD_EVERY_S and is_none_left():
+                told_s = port.reactor.seconds()
+                events.FILES_USED_UP.log()
 
         port.doRead = do_read
     return cast(IListeningPort, port)

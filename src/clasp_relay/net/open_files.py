@@ -10,7 +10,7 @@ import os
 import resource
 import sys
 
-__all__ = ["RESERVED", "is_short", "raise_limit", "room_for_sessions"]
+__all__ = ["RESERVED", "is_none_left", "is_short", "raise_limit", "room_for_sessions"]
 
 RESERVED = 64
 """Descriptors kept back: about 20 are open in a relay without connections, SQLite and a snapshot take 10 more."""
@@ -50,6 +50,15 @@ def is_short() -> bool:
         return True
     os.close(lowest_free)
     return lowest_free >= limit - RESERVED
+
+
+def is_none_left() -> bool:
+    """Tells whether nothing can be opened at all: something besides connections has taken the reserved ones, too."""
+    try:
+        os.close(os.open("/", os.O_RDONLY))
+    except OSError:
+        return True
+    return False
 
 
 def _number(limit: int) -> int:
