@@ -232,6 +232,7 @@ class AuthServer(Service):
         self._store: SqliteUsers | None = None
         self.sql = ThreadWorkers(reactor, 1, MAX_WAITING_CALLS, "sql")
         self._shared = shared
+        tokens.is_following = shared is not None
         self._calls: Workers = shared or self.sql
         """Where users.db is called."""
         self.hashing = ThreadWorkers(

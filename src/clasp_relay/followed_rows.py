@@ -80,7 +80,6 @@ class FollowedRows:
         self._push = push
         self._take_key = take_key
         self._is_taking_note = self._is_stale = False
-        tokens.is_following = True
         self._takers: Mapping[str, Callable[[Row], None]] = {
             "tokens": self._token,
             "device_tokens": self._device,

@@ -949,6 +949,7 @@ class VouchTests(SynchronousTestCase):
 
     def test_who_has_rights_that_only_one_relay_knows_is_vouched_for(self) -> None:
         """An administrator, a webhook: the other relay gives them just that."""
+        self.here.tokens.is_following = True
         self.here.add("console", scopes_name=ADMIN_SCOPES)
         admin = self.here.join("console").session.identity
         hook = Bearer("clasp.hook.1", scopes=Scopes.parse(["admin:/room/a\nb/*", "read:/x"]))
@@ -967,3 +968,29 @@ class VouchTests(SynchronousTestCase):
         there = self.there.relay.permissions.readmit("owner", digest_of("owner"), '["admin:/**"]')
         assert isinstance(there, Bearer)
         self.assertEqual(there.scopes.admin, ())
+
+
+class VouchingTests(SynchronousTestCase):
+    """Two relays of a cluster: what one of them alone knows."""
+
+    def test_a_session_whose_token_is_in_no_database_is_vouched_for(self) -> None:
+        """With what it may do; a token that all relays know is not."""
+        here, there = AuthWorld({"scopes": ["read:/{userId}/**"]}), AuthWorld(None)
+        here.tokens.is_following = True
+        here.add("signed in by password")
+        here.add("administrator", scopes_name=ADMIN_SCOPES)
+        mine, theirs = here.relay.permissions, there.relay.permissions
+        for name, scopes in (("signed in by password", None), ("administrator", "admin:/**")):
+            with self.subTest(name=name):
+                who = mine.readmit(name, digest_of(name))
+                assert who is not None
+                vouched = mine.vouch(who)
+                if scopes is not None:
+                    self.assertIn(scopes, vouched)
+                self.assertIsNone(theirs.readmit(name, digest_of(name)))
+                admitted = theirs.readmit(name, digest_of(name), vouched)
+                assert admitted is not None
+                self.assertEqual((admitted.subject, admitted.ends_with_session), (name, True))
+        who = mine.readmit("owner", digest_of("owner"))
+        assert who is not None
+        self.assertEqual(mine.vouch(who), "")

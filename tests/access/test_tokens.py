@@ -369,6 +369,17 @@ class FollowingTests(_Case):
         self.table.add(record("a"), is_stored=True)
         self.assertRaises(TokenUnknown, self.table.lookup, "a")
 
+    def test_token_that_is_in_no_database_is_this_relay_s_own(self) -> None:
+        """Until it ends."""
+        self.table.add(record("alone"))
+        self.table.is_following = True
+        self.table.add(record("a"))
+        self.table.add(record("b"), is_stored=True)
+        self.table.follow(record("b"), is_revoked=False)
+        self.assertEqual([self.table.is_local(digest_of(token)) for token in ("alone", "a", "b")], [False, True, False])
+        self.table.revoke([digest_of("a")])
+        self.assertFalse(self.table.is_local(digest_of("a")))
+
     def test_token_ends_as_the_database_says(self) -> None:
         """Earlier than before, now, or never."""
         self.table.follow(record("a"), is_revoked=False)

@@ -12,8 +12,8 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.access.refusals import Busy
+from clasp_relay.cluster import account_asking as module
 from clasp_relay.cluster.account_asking import (
-    MAX_WAITING_BYTES,
     AccountCalls,
     Call,
     CallPacket,
@@ -21,7 +21,7 @@ from clasp_relay.cluster.account_asking import (
     decode_packet,
     encode_packet,
 )
-from clasp_relay.cluster.account_calls import encode_outcome
+from clasp_relay.cluster.account_calls import Failed, encode_outcome
 from clasp_relay.cluster.account_records import Done, Record
 from clasp_relay.errors import DecodeError
 
@@ -31,7 +31,7 @@ class PacketTests(SynchronousTestCase):
 
     def test_a_packet_is_read_as_it_was_written(self) -> None:
         """With all of its calls."""
-        packet = CallPacket("r1", 3, True, 0, (Call(1, "users.revoke", b"x"), Call(2, "audit.add", b"")))
+        packet = CallPacket("r1", 3, True, 0, (Call(1, "users.revoke", b"x"), Call(2, "users.add_invite", b"")))
         self.assertEqual(decode_packet(encode_packet(packet)), packet)
 
     @given(st.binary(max_size=100))
@@ -69,9 +69,9 @@ class CallTests(SynchronousTestCase):
     def test_calls_of_a_turn_are_one_packet(self) -> None:
         """Each names the call before it."""
         for _ in range(3):
-            self.calls.ask("audit.add", b"")
+            self.calls.ask("users.add_invite", b"")
         self.clock.advance(0)
-        self.calls.ask("audit.add", b"")
+        self.calls.ask("users.add_invite", b"")
         self.clock.advance(0)
         found = [(packet.is_first, packet.previous, [call.number for call in packet.calls]) for packet in self.sent]
         self.assertEqual(found, [(True, 0, [1, 2, 3]), (False, 3, [4])])
@@ -79,27 +79,32 @@ class CallTests(SynchronousTestCase):
     def test_long_calls_are_several_packets(self) -> None:
         """In order."""
         for _ in range(3):
-            self.calls.ask("audit.add", bytes(200_000))
+            self.calls.ask("users.add_invite", bytes(200_000))
         self.clock.advance(0)
         self.assertEqual([[call.number for call in packet.calls] for packet in self.sent], [[1, 2], [3]])
         self.assertEqual([packet.previous for packet in self.sent], [0, 2])
 
     def test_what_waits_is_bounded(self) -> None:
         """Beyond it calls are refused, and room is made by what is done."""
-        piece = bytes(MAX_WAITING_BYTES // 4)
-        asked = [self.calls.ask("audit.add", piece) for _ in range(5)]
+        self.patch(module, "MAX_WAITING_BYTES", 4_000)
+        piece = bytes(1_000)
+        asked = [self.calls.ask("users.add_invite", piece) for _ in range(5)]
         self.assertIn("Too much", self.failureResultOf(asked[4], Busy).getErrorMessage())
         self.calls.answer(self.outcome(1))
         self.successResultOf(asked[0])
-        again = self.calls.ask("audit.add", piece)
+        again = self.calls.ask("users.add_invite", piece)
         self.assertNoResult(again)
         self.calls.stop()
         for each in (*asked[1:4], again):
             self.failureResultOf(each, Busy)
 
+    def test_a_call_that_no_message_can_carry_fails(self) -> None:
+        """At once: it would be sent again and again."""
+        self.failureResultOf(self.calls.ask("users.add_invite", bytes(600_000)), Failed)
+
     def test_another_decider_gets_all_that_is_not_done(self) -> None:
         """As soon as this relay knows of it."""
-        first, second = self.calls.ask("audit.add", b"1"), self.calls.ask("audit.add", b"2")
+        first, second = self.calls.ask("users.add_invite", b"1"), self.calls.ask("users.add_invite", b"2")
         self.clock.advance(0)
         self.calls.answer(self.outcome(1))
         self.successResultOf(first)

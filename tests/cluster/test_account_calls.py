@@ -70,8 +70,8 @@ class MethodTests(SynchronousTestCase):
                 found = method.decode_arguments(method.encode_arguments(args, kwargs))
                 expected = {"invite": None, **dict(zip(method.parameters, args, strict=False)), **kwargs}
                 self.assertEqual(found, {key: expected[key] for key in method.parameters})
-        data = method_of("audit.add").encode_arguments(([entry],), {})
-        (found_entry,) = method_of("audit.add").decode_arguments(data)["entries"]
+        data = method_of("administration.grant").encode_arguments(("u1", entry), {})
+        found_entry = method_of("administration.grant").decode_arguments(data)["entry"]
         self.assertEqual(found_entry.detail, {"list": (1, None, {"x": b"y"})})
 
     def test_what_sqlite_calls_true_is_true(self) -> None:
@@ -87,6 +87,7 @@ class MethodTests(SynchronousTestCase):
         self.assertEqual(self.methods.name_of(self.store.add_user), "users.add_user")
         self.assertEqual(self.methods.name_of(self.store.audit.trim), "audit.trim")
         self.assertIsNone(self.methods.name_of(self.store.user))
+        self.assertIsNone(self.methods.name_of(self.store.audit.add))
         self.assertIsNone(self.methods.name_of(len))
         other = SqliteUsers(None, keys_of)
         self.addCleanup(other.close)
@@ -110,7 +111,7 @@ class MethodTests(SynchronousTestCase):
                 self.assertRaises(DecodeError, good.decode_arguments, msgpack.packb(arguments))
         for name, value in (
             ("users.end", [["x"], 1]),
-            ("audit.add", [[[1, "a"]]]),
+            ("administration.grant", ["u1", [1, "a"]]),
             ("rows.put", [[["t", [1.5], []]], [b"f", 1]]),
         ):
             with self.subTest(name=name):
@@ -119,7 +120,7 @@ class MethodTests(SynchronousTestCase):
     @given(st.binary(max_size=200))
     def test_any_bytes_are_arguments_or_refused(self, data: bytes) -> None:
         """Nothing else happens."""
-        for name in ("users.add_user", "audit.add", "rows.put", "administration.choose"):
+        for name in ("users.add_user", "administration.grant", "rows.put", "administration.choose"):
             try:
                 method_of(name).decode_arguments(data)
             except DecodeError:

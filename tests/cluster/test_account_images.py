@@ -86,7 +86,7 @@ class ImageTests(SynchronousTestCase):
         self.world.advance(1)
         self.assertEqual(everything(newcomer.store), everything(self.one.store))
         self.world.decide(newcomer)
-        asked = self.two.run(self.two.store.audit.add, [AuditEntry(NOW_S, "a")])
+        asked = self.two.run(self.two.store.administration.choose, {"a": "1"}, AuditEntry(NOW_S, "a"))
         self.world.advance(1)
         self.successResultOf(asked)
         self.assertEqual(everything(newcomer.store), everything(self.one.store))

@@ -78,7 +78,7 @@ class CallTests(_Case):
                     return lambda *args, **kwargs: asked.append(member.run(found, *args, **kwargs))  # noqa: B023
 
             with self.subTest(call=name):
-                if name.startswith(("a device", "a webhook")):  # commands alone do that
+                if name.startswith(("a device", "a webhook", "entries", "id", "an id")):  # not asked, but told
                     call(member.store)
                     self.world.advance(1)
                     call(alone)
@@ -207,7 +207,7 @@ class LossTests(_Case):
 
     def test_what_the_log_has_is_not_done_twice(self) -> None:
         """The decider was lost before it could tell; the next one knows from the log that it was done."""
-        asked = self.two.run(self.two.store.audit.add, [ENTRY])
+        asked = self.two.run(self.two.store.administration.choose, {"a": "1"}, ENTRY)
         self.world.clock.advance(0)
         for _ in range(20):
             if self.world.log:
@@ -363,6 +363,20 @@ class OutsideTests(_Case):
         self.assertEqual(len(self.three.store.invites(NOW_S)), 900)
         self.assert_alike()
 
+    def test_entries_of_the_audit_log_are_written_here_and_told(self) -> None:
+        """Once each, with one number everywhere, also where another relay decides meanwhile, or this one ends."""
+        for number in range(30):
+            member = self.world.members[number % 3]
+            self.successResultOf(member.run(member.store.audit.add, [ENTRY._replace(target=f"{number}")]))
+            if number % 10 == 4:
+                self.world.decide(self.world.members[number % 3])
+            self.world.advance(0.1)
+        self.world.advance(2)
+        rows = self.two.store.audit.after(0, 100)
+        self.assertEqual(sorted(int(row.entry.target) for row in rows), list(range(30)))
+        self.assertEqual(rows, self.three.store.audit.after(0, 100))
+        self.assert_alike()
+
     def test_what_could_not_be_told_is_told_later(self) -> None:
         """Nothing is lost while nobody decides."""
         self.world.is_stuck = True
@@ -423,7 +437,7 @@ class BeginTests(SynchronousTestCase):
         """The cluster has its own by then."""
         world = World()
         one, _ = world.started("one", "two")
-        one.run(one.store.audit.add, [ENTRY])
+        one.run(one.store.administration.choose, {"a": "1"}, ENTRY)
         world.turn()
         late = world.add("late", self.used())
         world.advance(2)
@@ -479,12 +493,12 @@ class BeginTests(SynchronousTestCase):
         world = World()
         one, two = world.started("one", "two")
         world.is_stuck = True
-        asked = two.run(two.store.audit.add, [ENTRY])
+        asked = two.run(two.store.administration.choose, {"a": "1"}, ENTRY)
         looked = two.run(two.store.user, "nobody")
         two.accounts.stop()
         self.failureResultOf(asked, Busy)
         self.failureResultOf(looked, Busy)
-        self.failureResultOf(two.run(two.store.audit.add, [ENTRY]), Busy)
+        self.failureResultOf(two.run(two.store.administration.choose, {"a": "1"}, ENTRY), Busy)
         world.turn()
         self.assertTrue(one.accounts.is_decider)
         one.accounts.stop()

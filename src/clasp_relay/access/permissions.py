@@ -173,12 +173,8 @@ class TokenPermissions:
         return Bearer(subject, token, Scopes.parse(json.loads(vouched)), ends_with_session=True)
 
     def vouch(self, who: Identity) -> str:
-        """See ``Permissions``: tokens of administrators are each relay's own, and webhooks have none."""
-        if who.token:
-            record = self._tokens.find(who.token)
-            is_known = record is None or record.scopes_name != ADMIN_SCOPES
-        else:
-            is_known = who.subject.startswith(ANONYMOUS)
+        """See ``Permissions``: tokens that are in no database are each relay's own, and webhooks have none."""
+        is_known = not self._tokens.is_local(who.token) if who.token else who.subject.startswith(ANONYMOUS)
         return "" if is_known else json.dumps(_scopes_of(who).texts)
 
     def check_write(self, who: Identity, address: str, value: Value, ttl: int | None, state: State) -> Grant | None:

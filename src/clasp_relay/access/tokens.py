@@ -169,6 +169,8 @@ class TokenTable:
         self._end_listeners: list[Callable[[TokenRecord, EndOfToken], None]] = []
         self._replace_listeners: list[Callable[[str, bytes, bytes], None]] = []
         self._use_listeners: list[Callable[[bytes, int], None]] = []
+        self._local: set[bytes] = set()
+        """Of a table that follows a database the tokens that are not in it."""
         self.is_following = False
         """Whether the table takes what the database has from its rows (``follow``), as in a cluster."""
         self._timer: IDelayedCall | None = None
@@ -239,7 +241,10 @@ class TokenTable:
             if not self._undated:
                 self._offset_s = self._now_s() - self._clock.seconds()
             self._undated.add(record.digest)
-        if not (is_stored and self.is_following):
+        if not self.is_following:
+            self._add(record)
+        elif not is_stored:
+            self._local.add(record.digest)
             self._add(record)
 
     def follow(self, record: TokenRecord, *, is_revoked: bool) -> None:
@@ -303,6 +308,10 @@ class TokenTable:
             else:
                 self._add(current[digest])
         return len(new), len(revoked)
+
+    def is_local(self, digest: bytes) -> bool:
+        """Tells whether a valid token is one that no other relay of the cluster knows."""
+        return digest in self._local
 
     def is_device(self, digest: bytes) -> bool:
         """Tells whether a token, given by its digest, is a device token that is not revoked."""
@@ -459,6 +468,7 @@ class TokenTable:
         record = self._valid.pop(digest, None)
         if record is None:
             return
+        self._local.discard(digest)
         _drop(self._by_subject, record.subject, digest)
         _drop(self._by_guest_address, record.made_for, digest)
         successor = self._successors.pop(digest, None)

@@ -42,6 +42,9 @@ RESEND_S = 1.0
 MAX_WAITING_BYTES = 8 * 1024 * 1024
 """How much of what was asked may wait; beyond it calls are refused."""
 
+MAX_ARGUMENTS_BYTES = 512 * 1024
+"""How long the arguments of one call may be."""
+
 CALL_BYTES = 200
 """About what a call takes beside its arguments."""
 
@@ -164,6 +167,8 @@ class AccountCalls:
             return fail(self._busy(NOT_DONE))
         if self._waiting_bytes > MAX_WAITING_BYTES:
             return fail(self._busy(TOO_MUCH))
+        if len(arguments) > MAX_ARGUMENTS_BYTES:
+            return fail(Failed(f"a call of {method} has {len(arguments)} bytes"))
         self._number += 1
         kept = _Kept(Call(self._number, method, arguments), self._monotonic_s())
         self._kept[self._number] = kept

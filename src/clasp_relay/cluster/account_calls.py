@@ -23,7 +23,6 @@ from clasp_relay.storage.administration import AdminStore
 from clasp_relay.storage.audit import AuditStore
 from clasp_relay.storage.hooks import HookStore
 from clasp_relay.storage.push_subscriptions import PushStore
-from clasp_relay.storage.session_ids import SessionIdStore
 from clasp_relay.storage.users import StoreBusy, StoreRefusal
 from clasp_relay.storage.users_rows import OtherAccounts, RowStore
 from clasp_relay.storage.users_sqlite import SqliteUsers
@@ -77,12 +76,14 @@ ASKED: Mapping[str, tuple[type[Any], tuple[str, ...]]] = {
             "choose",
         ),
     ),
-    "audit": (AuditStore, ("add", "trim")),
+    "audit": (AuditStore, ("trim",)),
     "push": (PushStore, ("add", "remove")),
-    "session_ids": (SessionIdStore, ("note",)),
     "rows": (RowStore, ("put", "put_base")),
 }
-"""The methods that write, by the part of the store that has them."""
+"""The methods that are asked, by the part of the store that has them.
+
+Others that write, such as those that add to the audit log or note session ids, are called here: nobody waits for the
+others to know it, and what they change is told like what commands change, once and without loss."""
 
 LOOK_UPS: Mapping[str, tuple[type[Any], tuple[str, ...]]] = {
     "users": (SqliteUsers, ("find_user", "user", "find_token", "check_invite")),
