@@ -409,10 +409,22 @@ class AuthServer(Service):
             replace_key(file, key)
             self._hash_of = hasher_of_addresses(key)
 
+        limiter = accounts.limiter
         memory = FollowedRows(
-            store, self.sql, self._tokens, accounts, console, self._session_ids, self._known, self.push, key, take_key
+            store,
+            self.sql,
+            self._tokens,
+            accounts,
+            console,
+            self._session_ids,
+            self._known,
+            limiter,
+            self.push,
+            key,
+            take_key,
         )
         shared.open(store, self.sql, memory)
+        limiter.share = shared.share_attempts
 
     def _open_files(self, store: SqliteUsers, accounts: Accounts) -> Files:
         settings = self._settings

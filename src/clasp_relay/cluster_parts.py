@@ -211,6 +211,7 @@ class ClusterParts:
             ("accounts.resend", accounts.heard_resend),
             ("accounts.where", accounts.heard_where),
             ("accounts.here", accounts.heard_here),
+            ("accounts.attempts", accounts.heard_attempts),
         ):
             engine.subscribe(f"{self._settings.cluster_name}.{name}", call)
 

@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 
 from clasp_relay.access.accounts import Accounts
 from clasp_relay.access.devices import device_record, is_sound
-from clasp_relay.access.limits import MAX_KEYS, KnownAddresses
+from clasp_relay.access.limits import MAX_KEYS, AttemptLimiter, KnownAddresses
 from clasp_relay.access.refusals import Busy
 from clasp_relay.access.session_ids import KnownSessionIds
 from clasp_relay.access.store_calls import StoreCalls
@@ -50,6 +50,7 @@ class FollowedRows:
         console: what administrators have decided.
         session_ids: which session ids were given to whom.
         known: from which addresses users have signed in lately.
+        limiter: counts attempts to sign in.
         push: tells browsers; None where the relay does not.
         key: that client addresses are hashed with.
         take_key: takes another one; it may raise a StartError.
@@ -64,6 +65,7 @@ class FollowedRows:
         console: ConsoleParts,
         session_ids: KnownSessionIds,
         known: KnownAddresses,
+        limiter: AttemptLimiter,
         push: WebPush | None,
         key: bytes,
         take_key: Callable[[bytes], None],
@@ -77,6 +79,7 @@ class FollowedRows:
         self._console = console
         self._session_ids = session_ids
         self._known = known
+        self._limiter = limiter
         self._push = push
         self._take_key = take_key
         self._is_taking_note = self._is_stale = False
@@ -109,6 +112,10 @@ class FollowedRows:
     def reload(self) -> Deferred[None]:
         """Takes all from the file, in the place of nothing."""
         return Deferred.fromCoroutine(self._reload())
+
+    def follow_attempts(self, what: int, counts: Sequence[tuple[int, bytes, str]]) -> None:
+        """Counts what another relay has counted of attempts to sign in."""
+        self._limiter.follow(what, counts)
 
     def take_key(self, key: bytes) -> None:
         """Takes the key of the other relays."""

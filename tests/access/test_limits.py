@@ -1,6 +1,7 @@
 """Sliding windows and what they count."""
 
 from collections.abc import Callable
+from functools import partial
 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -213,3 +214,30 @@ class AttemptLimiterTests(SynchronousTestCase):
         for _ in range(2):
             limiter.count_guest("a")
         self.assert_limited(lambda: limiter.count_guest("a"), 20)
+
+    def test_relays_that_share_their_counts_limit_as_one(self) -> None:
+        """Failures at one count at the other, and what succeeds there resets the counters here, too."""
+        here = self.limiter
+        there = AttemptLimiter(RateLimits(), self.clock.seconds, self.known, hash_of)
+        here.share, there.share = there.follow, here.follow
+        for place in range(5):
+            (here, there)[place % 2].login("a", "alice").start()
+        for limiter in (here, there):
+            with self.subTest(limiter=limiter):
+                self.assert_limited(partial(limiter.login, "a", "alice"), 900)
+        self.clock.advance(900)
+        attempt = here.login("a", "alice")
+        for _ in range(3):
+            there.login("a", "alice").start()
+        attempt.start()
+        attempt.succeed()
+        self.assertEqual([len(each.by_pair) for each in (here, there)], [0, 0])
+        self.assertEqual([len(each.by_username) for each in (here, there)], [0, 0])
+        attempt = here.login("a", "bob")
+        attempt.start()
+        attempt.cancel()
+        self.assertEqual([len(each.by_pair) for each in (here, there)], [0, 0])
+        for place in range(10):
+            (here, there)[place % 2].count_registration("a")
+        self.assert_limited(partial(there.count_registration, "a"), 900)
+        here.follow(0, [(99, b"", "a")])

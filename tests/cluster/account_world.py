@@ -30,6 +30,7 @@ class MemoryOf:
         self.key = key
         self.followed: list[Row] = []
         self.in_file: list[Row] = []
+        self.attempts: list[tuple[object, ...]] = []
         self.reloaded = 0
 
     def follow(self, rows: Sequence[Row]) -> None:
@@ -44,6 +45,10 @@ class MemoryOf:
         """See ``Memory``."""
         self.reloaded += 1
         return succeed(None)
+
+    def follow_attempts(self, what: int, counts: Sequence[tuple[int, bytes, str]]) -> None:
+        """See ``Memory``."""
+        self.attempts.append((what, *counts))
 
     def take_key(self, key: bytes) -> None:
         """See ``Memory``."""
@@ -80,6 +85,7 @@ class Place:
             "accounts.resend": self.accounts.heard_resend,
             "accounts.where": self.accounts.heard_where,
             "accounts.here": self.accounts.heard_here,
+            "accounts.attempts": self.accounts.heard_attempts,
         }
         if not self.is_dead and not self.following.is_cut_off:
             calls[subject](payload)

@@ -24,9 +24,9 @@ class PieceTests(SynchronousTestCase):
     def test_pieces_are_read_as_they_were_written(self) -> None:
         """The rows one piece after the other."""
         rows = [Row("users", ("u",), ("n", b"x", 5, None)), Row("choices", ("c",), None)]
-        pieces = [encode_head(Position(7, b"d"), {"r1": 3}), encode_rows(rows), encode_rows(rows[:1])]
+        pieces = [encode_head(Position(7, b"d", b"o"), {"r1": 3}), encode_rows(rows), encode_rows(rows[:1])]
         position, calls, found = decode_pieces(pieces)
-        self.assertEqual((position, calls), (Position(7, b"d"), {"r1": 3}))
+        self.assertEqual((position, calls), (Position(7, b"d", b"o"), {"r1": 3}))
         self.assertEqual(list(found), [rows, rows[:1]])
 
     def test_what_is_no_piece_is_refused(self) -> None:
@@ -135,6 +135,21 @@ class ImageTests(SynchronousTestCase):
         newcomer.accounts.install(self.captured(self.one), lambda: self.fail("taken over"))
         self.assertEqual(len(newcomer.fatal), 1)
         self.assertIn("not those of the cluster", newcomer.fatal[0])
+
+    def test_a_relay_with_accounts_of_another_cluster_takes_none(self) -> None:
+        """Nor one that has more than this cluster."""
+        other = World()
+        (stray,) = other.started("stray")
+        stray.run(stray.store.add_invite, b"x", NOW_S, None, 1)
+        other.turn()
+        pieces = self.captured(self.one)
+        stray.accounts.install(pieces, lambda: self.fail("taken over"))
+        ahead, _ = Member(self.world, "ahead"), self.one.run(self.one.store.add_invite, b"x", NOW_S, None, 1)
+        self.world.turn()
+        ahead.take_log()
+        ahead.accounts.install(pieces, lambda: self.fail("taken over"))
+        for member in (stray, ahead):
+            self.assertEqual(len(member.fatal), 1)
 
     def test_where_the_cluster_has_no_accounts_yet_a_relay_keeps_its_own(self) -> None:
         """They become the cluster's."""

@@ -341,6 +341,21 @@ class LookUpTests(_Case):
         self.failureResultOf(asked, Busy)
 
 
+class AttemptTests(_Case):
+    """What is counted of attempts to sign in."""
+
+    def test_others_count_what_one_counts(self) -> None:
+        """It does not itself; what is no count is left out."""
+        self.two.accounts.share_attempts(0, [(0, b"d", "192.0.2.1"), (1, b"", "192.0.2.1")])
+        self.world.turn()
+        expected = [(0, (0, b"d", "192.0.2.1"), (1, b"", "192.0.2.1"))]
+        found = [each.memory.attempts for each in self.world.members]
+        self.assertEqual(found, [expected, [], expected])
+        for payload in (b"\xc1", b"\x05", b"\x93\xa1x\x00\x91\x05"):
+            self.one.accounts.heard_attempts(payload)
+        self.assertEqual(self.one.memory.attempts, expected)
+
+
 class OutsideTests(_Case):
     """What commands change in the files of a relay."""
 

@@ -208,7 +208,9 @@ class RowsTests(_Case):
         self.assertEqual(store.administration.decided().choices, {"a": "1"})
         self.assertEqual(store.rows.calls(), {"r1": 5})
         self.assertRaises(AssertionError, store.rows.follow, 3, b"three", [], [])
-        self.assertEqual(store.rows.position(), Position(1, b"one"))
+        self.assertEqual(store.rows.position(), Position(1, b"one", b"one"))
+        store.rows.follow(2, b"two", [], [])
+        self.assertEqual(store.rows.position(), Position(2, b"two", b"one"))
 
     def test_calls_of_relays_of_long_ago_are_forgotten(self) -> None:
         """Those of the latest are known."""
@@ -332,7 +334,7 @@ class OutsideTests(_Case):
         old = self.store()
         old.add_user(user(), ALICE, token("a"), NO_PROOF)
         position = old.rows.begin()
-        self.assertEqual(position, Position(0, b"", True))
+        self.assertEqual(position, Position(0, b"", has_base=True))
         self.assertEqual(old.rows.begin(), position)
         files = Files(self.store(), old)
         files.tell(1)
@@ -341,7 +343,7 @@ class OutsideTests(_Case):
 
     def test_an_empty_file_has_no_accounts_from_before(self) -> None:
         """Its relay may take any."""
-        self.assertEqual(self.store().rows.begin(), Position(0, b"", False))
+        self.assertEqual(self.store().rows.begin(), Position(0, b""))
 
 
 class ImageTests(_Case):
@@ -355,9 +357,9 @@ class ImageTests(_Case):
         newcomer = self.store()
         newcomer.rows.begin()
         newcomer.push.key(lambda: b"its own")
-        newcomer.rows.install(Position(files.number, b"d"), [("r1", 7)], files.stores[0].rows.dump())
+        newcomer.rows.install(Position(files.number, b"d", b"1"), [("r1", 7)], files.stores[0].rows.dump())
         self.assertEqual(everything(newcomer), everything(files.stores[0]))
-        self.assertEqual(newcomer.rows.position(), Position(files.number, b"d"))
+        self.assertEqual(newcomer.rows.position(), Position(files.number, b"d", b"1"))
         self.assertEqual(newcomer.rows.calls(), {"r1": 7})
         self.assertIsNone(newcomer.rows.outside(10))
         files.stores = (*files.stores, newcomer)

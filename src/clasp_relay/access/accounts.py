@@ -188,7 +188,8 @@ class Accounts:
         self._passwords = passwords
         self._tokens = tokens
         self._issuer = Issuer(tokens, token_ttl_s, now_s, random_hex)
-        self._limiter = limiter
+        self.limiter = limiter
+        """Counts attempts."""
         self._known = known
         self._hash_of = hash_of
         self._scopes_of = scopes_of
@@ -346,12 +347,12 @@ class Accounts:
         device: str | None,
     ) -> Issued:
         invited_by = self._invite_digest(invite)
-        self._limiter.check_registration(address)
+        self.limiter.check_registration(address)
         name = check_username(username)
         check_password(password)
         device = check_device(device)
         user_id = self._id_or_new(user_id)
-        self._limiter.count_registration(address)
+        self.limiter.count_registration(address)
         self._issuer.check_room(guest=False)
         keys = name_keys(name)
         if invited_by is not None:
@@ -368,9 +369,9 @@ class Accounts:
 
     async def _find(self, username: str, password: str, address: str, who: Caller) -> User:
         """Returns the user with a name and a password, unless the account is disabled."""
-        self._limiter.check_address(address)
+        self.limiter.check_address(address)
         folded = fold_name(username)
-        attempt = self._limiter.login(address, folded)
+        attempt = self.limiter.login(address, folded)
         self._issuer.check_room(guest=False)
         found = await self._calls.run(self._store.find_user, (username, normalise_name(username)), folded)
         if found is not None:
@@ -434,11 +435,11 @@ class Accounts:
         self, name: str | None, user_id: str | None, bearer: str | None, address: str, device: str | None
     ) -> Issued:
         self._check_guests()
-        self._limiter.check_guest(address)
+        self.limiter.check_guest(address)
         user_id = self._id_or_new(user_id)
         name = default_guest_name(user_id) if name is None else check_guest_name(name)
         device = check_device(device)
-        self._limiter.count_guest(address)
+        self.limiter.count_guest(address)
         self._issuer.check_room(guest=True)
         claim = self._claim(bearer)
         is_proven = not self._open_guest_ids or self._tokens.is_of(claim.proof, user_id)
@@ -553,7 +554,7 @@ class Accounts:
         if record.guest or record.expires_s is None:
             raise BadInput("Only registered users have a password.")
         check_password(new)
-        attempt = self._limiter.login(address, fold_name(record.username))
+        attempt = self.limiter.login(address, fold_name(record.username))
         found = await self._calls.run(self._store.user, record.subject)
         user = await self._verified(found, old, address, attempt, "The old password is wrong.")
         password_hash = await self._passwords.hash(new, address_group(address))

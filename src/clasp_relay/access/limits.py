@@ -8,7 +8,7 @@ and per username; registrations and guests per address.
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -21,6 +21,9 @@ __all__ = ["AttemptLimiter", "KnownAddresses", "LoginAttempt", "RateLimits", "Sl
 
 MAX_KEYS = 50_000
 """Keys that one window remembers, about 20 MB; to have others forgotten, an attacker needs as many addresses."""
+
+_PAIR, _ADDRESS, _USERNAME, _REGISTRATIONS, _GUESTS = range(5)
+"""The windows of ``AttemptLimiter``."""
 
 TOO_MANY_FAILURES = "There were too many failed sign-ins."
 TOO_MANY_GUESTS = "There were too many guests from your network."
@@ -84,6 +87,12 @@ class SlidingWindow:
         if not tries:
             del self._tries[key]
 
+    def take_back_last(self, key: Hashable) -> None:
+        """Removes the latest attempt of ``key``, if there is any."""
+        tries = self._tries.get(key)
+        if tries:
+            self.take_back(key, tries[-1])
+
     def clear(self, key: Hashable) -> None:
         """Forgets all attempts of ``key``."""
         self._tries.pop(key, None)
@@ -105,6 +114,26 @@ class _Key(NamedTuple):
 
     digest: bytes
     address: str = ""
+
+
+class Count(NamedTuple):
+    """What is counted: in which window, and under which key."""
+
+    window: int
+    key: _Key | str
+
+    def packed(self) -> tuple[int, bytes, str]:
+        """Returns it as another relay takes it: window, digest of the username, address; empty for none."""
+        return (self.window, *self.key) if isinstance(self.key, _Key) else (self.window, b"", self.key)
+
+    @classmethod
+    def unpacked(cls, window: int, digest: bytes, address: str) -> Count:
+        """Returns what ``packed`` gave."""
+        return cls(window, _Key(digest, address) if digest else address)
+
+
+ADD, TAKE_BACK, CLEAR = range(3)
+"""What is done with a count."""
 
 
 class KnownAddresses:
@@ -186,6 +215,34 @@ class AttemptLimiter:
         self.by_username = SlidingWindow(login * LOGIN_PER_USERNAME, window_s, now_s)
         self._registrations = SlidingWindow(limits.register_max_attempts, limits.register_window_s, now_s)
         self._guests = SlidingWindow(limits.register_max_attempts, limits.register_window_s, now_s)
+        self.windows = (self.by_pair, self.by_address, self.by_username, self._registrations, self._guests)
+        self.share: Callable[[int, Sequence[tuple[int, bytes, str]]], None] = _alone
+        """Tells other relays of a cluster what is counted here."""
+
+    def follow(self, what: int, counts: Sequence[tuple[int, bytes, str]]) -> None:
+        """Counts what another relay has counted.
+
+        Args:
+            what: ``ADD``, ``TAKE_BACK`` or ``CLEAR``.
+            counts: as that one's ``share`` was given them.
+        """
+        for packed in counts:
+            count = Count.unpacked(*packed)
+            if count.window >= len(self.windows):
+                continue
+            window = self.windows[count.window]
+            if what == ADD:
+                window.add(count.key)
+            elif what == TAKE_BACK:
+                window.take_back_last(count.key)
+            else:
+                window.clear(count.key)
+
+    def _count(self, window: int, address: str, sentence: str) -> None:
+        key = address_group(address)
+        _check(self.windows[window], key, sentence)
+        self.windows[window].add(key)
+        self.share(ADD, [Count(window, key).packed()])
 
     def check_registration(self, address: str) -> None:
         """Checks that an address may register one more user.
@@ -201,7 +258,7 @@ class AttemptLimiter:
         Raises:
             Limited: this address has made too many.
         """
-        _count(self._registrations, address_group(address), TOO_MANY_REGISTRATIONS)
+        self._count(_REGISTRATIONS, address, TOO_MANY_REGISTRATIONS)
 
     def check_guest(self, address: str) -> None:
         """Checks that one more guest may sign in from an address.
@@ -217,7 +274,7 @@ class AttemptLimiter:
         Raises:
             Limited: this address has made too many.
         """
-        _count(self._guests, address_group(address), TOO_MANY_GUESTS)
+        self._count(_GUESTS, address, TOO_MANY_GUESTS)
 
     def check_address(self, address: str) -> None:
         """Checks that sign-ins from an address are not limited as a whole, before the name is looked at.
@@ -255,11 +312,11 @@ class LoginAttempt:
 
     def __init__(self, limiter: AttemptLimiter, address: str, folded_name: str, is_known: bool) -> None:
         name = blake2b(folded_name.encode(), digest_size=16).digest()
-        self._pair = (limiter.by_pair, _Key(name, address))
-        self._username = (limiter.by_username, _Key(name))
-        self._counters: tuple[tuple[SlidingWindow, Hashable], ...] = (self._pair,)
+        self._limiter = limiter
+        self._pair, self._username = Count(_PAIR, _Key(name, address)), Count(_USERNAME, _Key(name))
+        self._counts: tuple[Count, ...] = (self._pair,)
         if not is_known:
-            self._counters += ((limiter.by_address, address), self._username)
+            self._counts += (Count(_ADDRESS, address), self._username)
         self._times_s: list[float] = []
 
     def check(self) -> None:
@@ -268,7 +325,8 @@ class LoginAttempt:
         Raises:
             Limited: too many have failed.
         """
-        _check_wait(max(window.wait_s(key) for window, key in self._counters), TOO_MANY_FAILURES)
+        windows = self._limiter.windows
+        _check_wait(max(windows[place].wait_s(key) for place, key in self._counts), TOO_MANY_FAILURES)
 
     def start(self) -> None:
         """Counts the attempt as failed; ``succeed`` or ``cancel`` may remove it.
@@ -277,19 +335,28 @@ class LoginAttempt:
             Limited: too many have failed meanwhile.
         """
         self.check()
-        self._times_s = [window.add(key) for window, key in self._counters]
+        self._times_s = [self._limiter.windows[place].add(key) for place, key in self._counts]
+        self._share(ADD, self._counts)
 
     def succeed(self) -> None:
         """Resets the counters of the username, not that of the address: the password was right."""
         self.cancel()
-        for window, key in (self._pair, self._username):
-            window.clear(key)
+        names = (self._pair, self._username)
+        for place, key in names:
+            self._limiter.windows[place].clear(key)
+        self._share(CLEAR, names)
 
     def cancel(self) -> None:
         """Removes the attempt: whether the password was right is not known."""
-        for (window, key), time_s in zip(self._counters, self._times_s, strict=False):
-            window.take_back(key, time_s)
+        if not self._times_s:
+            return
+        for (place, key), time_s in zip(self._counts, self._times_s, strict=True):
+            self._limiter.windows[place].take_back(key, time_s)
         self._times_s = []
+        self._share(TAKE_BACK, self._counts)
+
+    def _share(self, what: int, counts: Sequence[Count]) -> None:
+        self._limiter.share(what, [count.packed() for count in counts])
 
 
 def _check(window: SlidingWindow, key: Hashable, sentence: str) -> None:
@@ -301,9 +368,8 @@ def _check_wait(wait_s: float, sentence: str) -> None:
         raise Limited(f"{sentence} Try again in {_in_words(wait_s)}.", wait_s)
 
 
-def _count(window: SlidingWindow, key: Hashable, sentence: str) -> None:
-    _check(window, key, sentence)
-    window.add(key)
+def _alone(_what: int, _counts: Sequence[tuple[int, bytes, str]]) -> None:
+    """There are no others."""
 
 
 def _in_words(wait_s: float) -> str:

@@ -55,7 +55,7 @@ class NoAccounts:
 
 def encode_head(position: Position, calls: dict[str, int]) -> bytes:
     """Encodes the first piece: how much of the log is in the others, and which calls are done."""
-    data: bytes = msgpack.packb((VERSION, position.number, position.digest, calls))
+    data: bytes = msgpack.packb((VERSION, *position[:3], calls))
     return data
 
 
@@ -74,8 +74,8 @@ def decode_pieces(pieces: Sequence[bytes]) -> tuple[Position, dict[str, int], It
     version, *head = _fields(pieces[0])
     if version != VERSION:
         raise DecodeError(f"accounts of version {version!r}, this relay reads version {VERSION}")
-    number, digest, calls = unpack(tuple[int, bytes, dict[str, int]], tuple(head))
-    return Position(number, digest), calls, (unpack(list[Row], _fields(piece)) for piece in pieces[1:])
+    *position, calls = unpack(tuple[int, bytes, bytes, dict[str, int]], tuple(head))
+    return Position(*position), calls, (unpack(list[Row], _fields(piece)) for piece in pieces[1:])
 
 
 def _fields(piece: bytes) -> tuple[object, ...]:

@@ -25,7 +25,7 @@ from clasp_relay.cluster.account_asking import (
     decode_packet,
     encode_packet,
 )
-from clasp_relay.cluster.account_calls import Methods, method_of
+from clasp_relay.cluster.account_calls import Methods, method_of, unpack
 from clasp_relay.cluster.account_deciding import AccountDecider
 from clasp_relay.cluster.account_images import decode_pieces, encode_head, encode_rows
 from clasp_relay.cluster.account_records import Record, record_of
@@ -78,6 +78,9 @@ class Memory(Protocol):
     def reload(self) -> Deferred[None]:
         """Takes all from the file, in the place of nothing."""
 
+    def follow_attempts(self, what: int, counts: Sequence[tuple[int, bytes, str]]) -> None:
+        """Counts what another relay has counted of attempts to sign in."""
+
     @property
     def key(self) -> bytes:
         """The key that client addresses are hashed with."""
@@ -126,7 +129,7 @@ class SharedAccounts:
         self._decider: AccountDecider | None = None
         self._number = 0
         """The last record of the log that was read here."""
-        self._digest = b""
+        self._digest = self._origin = b""
         self._written = 0
         """The last one that is in the file."""
         self._unwritten: deque[_Read] = deque()
@@ -150,7 +153,7 @@ class SharedAccounts:
         self._methods = Methods(store)
         position = store.rows.begin()
         self._number = self._written = position.number
-        self._digest = position.digest
+        self._digest, self._origin = position.digest, position.origin
         self.has_base = position.has_base and not position.number
 
     def catch_up(self, changes: Sequence[Change]) -> None:
@@ -290,7 +293,31 @@ class SharedAccounts:
             self._has_key = True
             if key != self._memory.key:
                 self._memory.take_key(key)
+                events.CLUSTER_KEY_TAKEN.log()
         self._behind.answered(number, record, self._written)
+
+    # Attempts to sign in
+
+    def share_attempts(self, what: int, counts: Sequence[tuple[int, bytes, str]]) -> None:
+        """Tells other relays what this one has counted of attempts to sign in; it may be lost.
+
+        Args:
+            what: what was done with the counts.
+            counts: which.
+        """
+        self._publish("accounts.attempts", msgpack.packb((self._calls.link, what, counts)))
+
+    def heard_attempts(self, payload: bytes) -> None:
+        """Takes what another relay has counted."""
+        found = _fields(payload, str, int, tuple)
+        if found is None or found[0] == self._calls.link:
+            return
+        try:
+            counts = unpack(tuple[tuple[int, bytes, str], ...], found[2])
+        except DecodeError as error:
+            events.CLUSTER_MESSAGE_BAD.log(error=error.message)
+            return
+        self._memory.follow_attempts(found[1], counts)
 
     # The log
 
@@ -326,6 +353,7 @@ class SharedAccounts:
         if record.previous != self._digest:
             raise ClaspError(f"record {change.number} does not follow the record {self._number} that is here")
         self._number, self._digest = record.number, digest
+        self._origin = self._origin or digest
         return _Read(record, digest)
 
     def _write(self) -> None:
@@ -416,16 +444,19 @@ class SharedAccounts:
         except (DecodeError, IndexError):
             self._fatal("the relay that decides has no accounts for this one")
             return
-        if not position.number:
+        if self.has_base and not position.number:
             done()
             return
-        if self.has_base:
+        if self.has_base or self._number > position.number or self._origin not in (b"", position.origin):
             self._fatal_base()
+            return
+        if not position.number:
+            done()
             return
 
         def installed(_: None) -> Deferred[None]:
             self._number = self._written = position.number
-            self._digest = position.digest
+            self._digest, self._origin = position.digest, position.origin
             return self._memory.reload()
 
         installing = self._sql.run("", _nothing, self._store.rows.install, position, calls.items(), rows)

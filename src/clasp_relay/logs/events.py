@@ -413,6 +413,12 @@ CLUSTER_CLOCKS_APART = Event(
 )
 CLUSTER_MESSAGE_BAD = Event("cluster.message_bad", "warn", "cluster", "a message on the bus is left out: {error}")
 CLUSTER_ALARM = Event("cluster.alarm", "error", "cluster", "alarm: {text}")
+CLUSTER_KEY_TAKEN = Event(
+    "cluster.key_taken",
+    "info",
+    "cluster",
+    "client addresses are hashed with the key of the other relays from now on",
+)
 CLUSTER_LOST = Event("cluster.lost", "error", "cluster", "the relay leaves its cluster and stops: {text}")
 CLUSTER_FAULT = Event("cluster.fault", "error", "cluster", "a fault of the relay in its part of the cluster")
 WORKER_STARTED = Event("worker.started", "info", "cluster", "{worker} runs as process {process}")

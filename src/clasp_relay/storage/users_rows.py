@@ -118,6 +118,8 @@ class Position(NamedTuple):
 
     number: int
     digest: bytes
+    origin: bytes = b""
+    """The digest of the first record: which log it is."""
     has_base: bool = False
     """Whether the file had accounts before its relay was in a cluster."""
 
@@ -175,9 +177,9 @@ class RowStore:
             position = self.position()
             if position is None:
                 has_base = any(self._any(f"SELECT 1 FROM {name}") for name in EMPTY_WITHOUT)  # noqa: S608 - constants
-                self._db.execute("INSERT INTO log_position VALUES (1, 0, x'', 0, ?, x'')", (has_base,))
+                self._db.execute("INSERT INTO log_position VALUES (1, 0, x'', x'', 0, ?, x'')", (has_base,))
                 self._note_all()
-                position = Position(0, b"", has_base)
+                position = Position(0, b"", b"", has_base)
             # Where nothing is being told under the name of before, which a copy of the file has, too.
             self._db.execute(
                 "UPDATE log_position SET file = randomblob(16)"
@@ -199,8 +201,8 @@ class RowStore:
 
     def position(self) -> Position | None:
         """Returns how much of the log is in the file; None for a relay that was never in a cluster."""
-        row = self._db.execute("SELECT number, digest, has_base FROM log_position").fetchone()
-        return None if row is None else Position(row[0], row[1], bool(row[2]))
+        row = self._db.execute("SELECT number, digest, origin, has_base FROM log_position").fetchone()
+        return None if row is None else Position(row[0], row[1], row[2], bool(row[3]))
 
     def calls(self) -> dict[str, int]:
         """Returns up to which number the calls of each relay are done."""
@@ -323,7 +325,11 @@ class RowStore:
                 " LIMIT -1 OFFSET ?)",
                 (MAX_LINKS,),
             )
-            self._db.execute("UPDATE log_position SET number = ?, digest = ?, is_following = 0", (number, digest))
+            self._db.execute(
+                "UPDATE log_position SET number = ?1, digest = ?2, is_following = 0,"
+                " origin = CASE ?1 WHEN 1 THEN ?2 ELSE origin END",
+                (number, digest),
+            )
 
     def _not_changed_meanwhile(self, rows: Sequence[Row]) -> Sequence[Row]:
         """Leaves out the rows that somebody has changed here and that the log will have later."""
@@ -400,7 +406,8 @@ class RowStore:
                 self._write(rows)
             self._db.executemany("INSERT INTO log_calls VALUES (?, ?, ?)", ((*call, position.number) for call in calls))
             self._db.execute(
-                "UPDATE log_position SET number = ?, digest = ?, is_following = 0, has_base = 0", position[:2]
+                "UPDATE log_position SET number = ?, digest = ?, origin = ?, is_following = 0, has_base = 0",
+                position[:3],
             )
             for row in outside:
                 self._note(row)

@@ -7,6 +7,8 @@ CREATE TABLE log_position (
     number INTEGER NOT NULL,
     -- That record's digest.
     digest BLOB NOT NULL,
+    -- The digest of the first record: which log it is. Empty before that.
+    origin BLOB NOT NULL,
     -- Whether rows of the log are being written: they are not noted in changed_rows.
     is_following INTEGER NOT NULL,
     -- Whether the file had accounts before its relay was in a cluster.
