@@ -146,6 +146,19 @@ class SharedTests(TestCase):
         answer = await asked
         self.assertEqual(answer.status, 200)
 
+    async def test_a_token_is_known_elsewhere_before_it_is_refused(self) -> None:
+        """However far the other relay is behind; one that nobody has issued is refused."""
+        taken = self.two.take_log
+        self.two.take_log = lambda: None  # type: ignore[method-assign]
+        token = await self.register(self.one)
+        asked = ensureDeferred(self.two.ask("GET", "/auth/me", bearer=token))
+        await deferLater(REACTOR, 0.2)
+        self.assertNoResult(asked)
+        self.two.take_log = taken  # type: ignore[method-assign]
+        taken()
+        self.assertEqual((await asked).status, 200)
+        await self.ask(self.two, "/auth/me", bearer="cpsk_" + "0" * 32, status=401)
+
     async def test_another_password_ends_all_tokens_but_one(self) -> None:
         """On both relays, console tokens included."""
         token = await self.register(self.one)

@@ -14,6 +14,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
+from twisted.web.iweb import IRequest
 from twisted.web.resource import Resource
 
 from clasp_relay.access.accounts import WRONG_PASSWORD, Accounts, Admission, Tell, load_tokens
@@ -42,7 +43,7 @@ from clasp_relay.access.secret_files import admin_record, read_or_make_admin_tok
 from clasp_relay.access.session_ids import KnownSessionIds
 from clasp_relay.access.store_calls import MAX_WAITING_CALLS
 from clasp_relay.access.tickets import Tickets
-from clasp_relay.access.tokens import TokenRecord, TokenTable
+from clasp_relay.access.tokens import TOKEN_PREFIX, TokenRecord, TokenTable
 from clasp_relay.access.turn import Turn
 from clasp_relay.access.wills import Wills
 from clasp_relay.access.workers import ThreadWorkers, Workers
@@ -59,7 +60,7 @@ from clasp_relay.http.cors import Origins
 from clasp_relay.http.files_api import make_files_resource
 from clasp_relay.http.hooks_api import make_hooks_resource
 from clasp_relay.http.journal_api import JournalApi
-from clasp_relay.http.json_answers import NotFound
+from clasp_relay.http.json_answers import AnsweredLater, NotFound, bearer_of
 from clasp_relay.http.params_api import make_params_resource
 from clasp_relay.http.stream_api import StreamApi
 from clasp_relay.http.web_root import WebRoot, packaged_app
@@ -391,6 +392,8 @@ class AuthServer(Service):
         ]
         root = self._root(accounts)
         site = make_site(root, self._reactor, settings.trusted_proxies)
+        if self._shared is not None:
+            site.instead = self._instead
         if self.files is None:
             root.putChild(b"files", NotFound())
         else:
@@ -398,6 +401,14 @@ class AuthServer(Service):
             root.putChild(b"files", files)
             site.open_body = files.open_body
         return site
+
+    def _instead(self, request: IRequest, find: Callable[[Any], Any]) -> AnsweredLater | None:
+        """Has a request wait whose token is not known here: another relay may have issued it just now."""
+        bearer = bearer_of(request)
+        if bearer is None or not bearer.startswith(TOKEN_PREFIX) or self._tokens.knows(bearer):
+            return None
+        assert self._shared is not None, "a relay that is alone knows all tokens"
+        return AnsweredLater(self._shared.catch_up_with_decider(), find)
 
     def _share(
         self, shared: SharedAccounts, store: SqliteUsers, accounts: Accounts, console: ConsoleParts, key: bytes

@@ -1,13 +1,26 @@
 """JSON in and out; the rest is tested with the API."""
 
+from collections.abc import Callable
 from typing import Any, cast
 
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.iweb import IRequest
 from twisted.web.test.requesthelper import DummyRequest
 
-from clasp_relay.access.refusals import BadInput
-from clasp_relay.http.json_answers import bearer_of, is_too_large, optional_text, read_object, required_text
+from clasp_relay.access.refusals import BadInput, Busy
+from clasp_relay.http.json_answers import (
+    AnsweredLater,
+    bearer_of,
+    is_too_large,
+    optional_text,
+    read_object,
+    required_text,
+)
+from tests.http.memory_site import MemorySite, parse_answer
+from tests.http.test_bounded import HEAD, Measure
 
 
 def request(headers: dict[str, str] | None = None) -> IRequest:
@@ -60,3 +73,44 @@ class BearerTests(SynchronousTestCase):
             with self.subTest(header=header):
                 self.assertEqual(bearer_of(request({"Authorization": header})), token)
         self.assertIsNone(bearer_of(request()))
+
+
+class LaterTests(SynchronousTestCase):
+    """Answers that have to wait."""
+
+    def test_request_waits_for_what_it_needs(self) -> None:
+        """Then it is answered as any other, or told to come again; a client that has gone is not answered."""
+        waiting: list[Deferred[None]] = []
+
+        def instead(request: IRequest, find: Callable[[Any], Any]) -> AnsweredLater | None:
+            if request.getHeader(b"authorization") is None:
+                return None
+            waiting.append(Deferred())
+            return AnsweredLater(waiting[-1], find)
+
+        site = MemorySite(Measure())
+        site.site.instead = instead
+        data = HEAD + b"Content-Length: 2\r\n"
+        self.assertEqual(site.send(data + b"\r\nab").body, b"2")
+        data += b"Authorization: Bearer cpsk_x\r\n\r\nab"
+        for place in range(2):
+            protocol, transport = site.connect()
+            protocol.dataReceived(data)
+            site.clock.advance(0)
+            self.assertEqual(transport.value(), b"")
+            if place:
+                waiting[place].errback(Failure(Busy("Later.", 7)))
+                answer = parse_answer(transport.value())
+                self.assertEqual((answer.status, answer.json), (503, {"error": "Later."}))
+                self.assertEqual(answer.headers["retry-after"], "7")
+            else:
+                waiting[place].callback(None)
+                self.assertEqual(parse_answer(transport.value()).body, b"2")
+        outcomes: tuple[Any, ...] = (None, Failure(Busy("Later.", 7)))
+        for outcome in outcomes:
+            protocol, transport = site.connect()
+            protocol.dataReceived(data)
+            site.clock.advance(0)
+            protocol.connectionLost(Failure(ConnectionDone()))
+            waiting[-1].callback(outcome)
+            self.assertEqual(transport.value(), b"")

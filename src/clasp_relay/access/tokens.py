@@ -32,6 +32,7 @@ __all__ = [
     "OWN_SCOPES",
     "POLICY_SCOPES",
     "REPLACED_END_S",
+    "TOKEN_PREFIX",
     "EndOfToken",
     "TokenError",
     "TokenExpired",
@@ -88,6 +89,10 @@ _EXPIRIES_AT_ONCE = 500
 """Expiries handled in one turn of the event loop."""
 
 
+TOKEN_PREFIX = "cpsk_"  # noqa: S105
+"""How every token begins."""
+
+
 class TokenError(ClaspError):
     """The token is not valid."""
 
@@ -113,7 +118,7 @@ def make_token(random_hex: Callable[[int], str]) -> str:
     Args:
         random_hex: as ``secrets.token_hex``.
     """
-    return f"cpsk_{random_hex(16)}"
+    return f"{TOKEN_PREFIX}{random_hex(16)}"
 
 
 def digest_of(token: str) -> bytes:

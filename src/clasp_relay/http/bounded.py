@@ -7,6 +7,7 @@ from io import BytesIO
 from typing import Any, Protocol, TypeAlias
 
 from twisted.internet.interfaces import IAddress, IProtocolFactory, IReactorTime
+from twisted.web.iweb import IRequest
 from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 from zope.interface import implementer_only
@@ -15,7 +16,7 @@ from clasp_relay.access.addresses import Network, is_in_networks
 from clasp_relay.http.connections import HttpConnection, HttpConnections, RefusedConnection, TurnQueue
 from clasp_relay.net.open_files import is_short
 
-__all__ = ["MAX_BODY_BYTES", "Body", "BoundedRequest", "OpenBody", "make_site"]
+__all__ = ["MAX_BODY_BYTES", "Body", "BoundedRequest", "Instead", "OpenBody", "make_site"]
 
 MAX_BODY_BYTES = 16 * 1024
 """The longest body that a call accepts."""
@@ -106,6 +107,10 @@ OpenBody: TypeAlias = Callable[[BoundedRequest, bytes, bytes, int | None], Body 
 """Returns what takes the body of a request: the request, its method, its path, the length that it says it has."""
 
 
+Instead: TypeAlias = Callable[[IRequest, Callable[[Any], Any]], IResource | None]
+"""Returns what answers a request, and may find later what is there for its path; None for just that."""
+
+
 def _keeps(_request: BoundedRequest, _method: bytes, _path: bytes, _length: int | None) -> None:
     """Has every body kept in memory."""
 
@@ -133,6 +138,8 @@ class QuietSite(Site):
         """The open connections."""
         self.open_body: OpenBody = _keeps
         """Chooses what takes the body of a request."""
+        self.instead: Instead | None = None
+        """Chooses what answers a request in the place of what is found for its path; None for nothing."""
         self._turns = TurnQueue(clock)
         self._uses_reserve = uses_reserve
 
@@ -146,6 +153,12 @@ class QuietSite(Site):
         connection.turns = self._turns
         connection.connections = self.connections
         return connection
+
+    def getResourceFor(self, request: Any) -> Any:  # noqa: N802 - Twisted's
+        """Finds what answers a request."""
+        find = super().getResourceFor
+        found = None if self.instead is None else self.instead(request, find)
+        return find(request) if found is None else found  # type: ignore[no-untyped-call]
 
     def log(self, request: Any) -> None:
         """Does nothing."""

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from io import SEEK_END
 from math import ceil
 from typing import Any
 
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET
 
-from clasp_relay.access.refusals import BadInput
+from clasp_relay.access.refusals import BadInput, Busy
 from clasp_relay.http.bounded import MAX_BODY_BYTES
+from clasp_relay.logs import events
 
 __all__ = [
     "NOT_FOUND",
+    "AnsweredLater",
     "NotFound",
     "answer",
     "bearer_of",
@@ -159,3 +164,39 @@ class NotFound(Resource):
     def render(self, request: IRequest) -> bytes:
         """Answers."""
         return refuse(request, HTTPStatus.NOT_FOUND, NOT_FOUND)
+
+
+class AnsweredLater(Resource):
+    """Answers a request once something is there.
+
+    Args:
+        waits: fires then.
+        find: finds what answers.
+    """
+
+    isLeaf = True  # noqa: N815 - Twisted's
+
+    def __init__(self, waits: Deferred[None], find: Callable[[Any], Any]) -> None:
+        Resource.__init__(self)
+        self._waits = waits
+        self._find = find
+
+    def render(self, request: Any) -> Any:
+        """Waits; a client that has gone meanwhile is not answered."""
+        gone: list[object] = []
+        request.notifyFinish().addErrback(gone.append)
+
+        def go_on(_: None) -> None:
+            if not gone:
+                request.render(self._find(request))
+
+        def refused(failure: Failure) -> None:
+            failure.trap(Busy)
+            busy = failure.value
+            assert isinstance(busy, Busy), "trapped something else"
+            if not gone:
+                request.write(refuse(request, HTTPStatus.SERVICE_UNAVAILABLE, busy.sentence, busy.retry_after_s))
+                request.finish()
+
+        self._waits.addCallbacks(go_on, refused).addErrback(events.AUTH_FAULT.failure)
+        return NOT_DONE_YET
