@@ -7,6 +7,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
+from clasp_relay.cluster.following import NOT_READY
 from clasp_relay.core.rights.port import Permissions, Verdict
 from clasp_relay.core.session.account import Kept
 from clasp_relay.core.session.identity import Identity
@@ -1039,3 +1040,37 @@ class ClusterTests(SynchronousTestCase):
         self.decider.journal.hang(False)
         self.assertEqual(back.heard(), ["puback 9"])
         self.assertEqual(self.far.value("/mqtt/a"), 1)
+
+    def test_token_that_another_relay_has_just_issued_is_waited_for(self) -> None:
+        """For two seconds; what the client sends meanwhile waits, too."""
+        known: set[str] = set()
+        self.follower.following.knows_token = known.__contains__
+        late, never, gone = (self.near.connect() for _ in range(3))
+        for thing, token in ((late, "cpsk_late"), (never, "cpsk_never"), (gone, "cpsk_gone")):
+            thing.version = V5
+            self.assertEqual(thing.say(p.connect("x" + token, V5, password=token) + p.PINGREQ), [])
+        gone.lose()
+        known.add("cpsk_late")
+        self.cluster.advance(0.2)
+        self.assertEqual(late.heard(), ["connack 0 0x0", "pingresp"])
+        self.assertEqual(never.heard(), [])
+        self.cluster.advance(3)
+        # In open mode it is let in all the same.
+        self.assertEqual(never.heard(), ["connack 0 0x0", "pingresp"])
+        bad = self.near.connect()
+        bad.say(p.connect("bad", V5, password="cpsk_bad", properties={Prop.RECEIVE_MAXIMUM: 0}))
+        self.cluster.advance(3)
+        self.assertTrue(bad.client.is_closed)
+
+    def test_subscription_waits_while_rights_are_not_known(self) -> None:
+        """With accounts nothing is read at a relay that may have missed that a right has ended."""
+        thing = self.near.join()
+        self.patch(self.follower.node, "_look_at_engine", lambda _now_s: None)
+        self.patch(self.near.broker.relay.permissions, "is_open", False)
+        self.patch(self.follower.relay, "refuses", NOT_READY)
+        self.assertEqual(thing.say(p.subscribe(1, ("a", 1))), [])
+        self.cluster.clock.pump([0.05] * 4)
+        self.assertEqual(thing.client.heard(), b"")
+        self.patch(self.near.broker.relay.permissions, "is_open", True)
+        self.cluster.advance(0.3)
+        self.assertEqual(thing.heard(), ["suback 1 01"])

@@ -108,6 +108,12 @@ TOO_FAST = 0x96
 TOKEN_PREFIX = "cpsk_"  # noqa: S105
 """How every token begins: what begins so and is none is no account's password."""
 
+LOOK_S = 0.1
+"""How often it is looked whether what a client waits for is there: in a cluster its token, or that reads go on."""
+
+TOKEN_LOOKS = 20
+"""How often it is looked for a token that another relay may have issued a moment ago."""
+
 PUT_OFF_BYTES = 128
 """What a packet takes besides its bytes that waits until a password was looked at, or a packet before it is done."""
 
@@ -160,6 +166,10 @@ class Claims(Protocol):
     when_named: Callable[[Any, bool], None]
     """Is told of each ``Claim``, in the order in which all relays hear of them, and whether it was made here; to be set
     by the door."""
+
+    @property
+    def knows_token(self) -> Callable[[str], bool]:
+        """What tells whether a token is known here, be it as one that has ended."""
 
     def claim(self, session: Session, name: str, *, is_new: bool) -> None:
         """Has a session take a name, which one session of the cluster has at a time."""
@@ -261,6 +271,15 @@ class Broker:
                 return kept.session, True
             self.forget(kept.session)
         return MqttSession(*key, self.choose, self.reactor.seconds, self._batches), False
+
+    def awaits(self, token: str) -> bool:
+        """Tells whether another relay may have issued a token of which this one does not know yet."""
+        return self._claims is not None and token.startswith(TOKEN_PREFIX) and not self._claims.knows_token(token)
+
+    @property
+    def holds_reads(self) -> bool:
+        """Whether nothing is read for anybody now: with accounts, where the relay may lack that a right has ended."""
+        return self.relay.refuses is not None and not self.relay.permissions.is_open
 
     def claim(self, core: Session, key: tuple[str, str], *, is_new: bool) -> None:
         """Tells other relays that a client is here, so that it is nowhere else."""
@@ -723,9 +742,9 @@ class MqttClient:
             self._publish(self._core, self._session, packet)
         elif isinstance(packet, Acknowledge):
             self._acknowledge(self._session, packet)
-        elif isinstance(packet, SubscribePacket) and self._broker.follows and self._oldest_awaited() is not None:
-            # It is to find what the client has set before.
+        elif isinstance(packet, SubscribePacket) and self._has_to_wait:
             self._put_off, self._put_off_subscribe = [], packet
+            self._look_later(self._subscribe_put_off)
         elif isinstance(packet, SubscribePacket):
             self._subscribe(self._core, self._session, packet)
         elif isinstance(packet, UnsubscribePacket | PingRequest) and self._controls.count(True) is not None:
@@ -757,6 +776,30 @@ class MqttClient:
         # The core's session comes first: who has no token is a subject of its own in each of them.
         core = relay.connect(MqttSession("", "", broker.choose, broker.reactor.seconds), self._address, broker.codec)
         core.door, core.hears_itself = "mqtt", True
+        if broker.awaits(token):
+            self._put_off = []
+            self._await_token(connect, core, token, TOKEN_LOOKS)
+        else:
+            self._identify(connect, core, token)
+
+    def _await_token(self, connect: Connect, core: Session, token: str, looks: int) -> None:
+        """Lets a client in once its token is known, or refuses it."""
+        if self._is_closing:
+            return
+        if looks and self._broker.awaits(token):
+            self._look_later(partial(self._await_token, connect, core, token, looks - 1))
+            return
+        try:
+            self._identify(connect, core, token)
+        except DecodeError as error:
+            self._malformed(error)
+        self._go_on()
+
+    def _look_later(self, call: Callable[[], None]) -> None:
+        self._broker.reactor.callLater(LOOK_S, call)
+
+    def _identify(self, connect: Connect, core: Session, token: str) -> None:
+        broker, relay = self._broker, self._broker.relay
         try:
             relay.identify(core, token)
         except Disconnect as refusal:
@@ -960,15 +1003,29 @@ class MqttClient:
         elif revision is not None and sending is not None:
             self._broker.codec.keep(sending.address, revision, sending)
         self._send_answers()
-        subscribe, core = self._put_off_subscribe, self._core
-        if subscribe is not None and core is not None and self._oldest_awaited() is None:
-            self._put_off_subscribe = None
-            try:
-                self._subscribe(core, session, subscribe)
-            except DecodeError as error:
-                self._malformed(error)
-                return
-            self._go_on()
+        if self._put_off_subscribe is not None and not self._has_to_wait:
+            self._subscribe_put_off()
+
+    @property
+    def _has_to_wait(self) -> bool:
+        """Whether a SUBSCRIBE has to: it is to find what the client has set before, and to show nothing it must not."""
+        return self._broker.follows and (self._oldest_awaited() is not None or self._broker.holds_reads)
+
+    def _subscribe_put_off(self) -> None:
+        """Subscribes to what had to wait, once it can, and takes the packets behind it."""
+        packet, core, session = self._put_off_subscribe, self._core, self._session
+        if packet is None or core is None or session is None or self._is_closing:
+            return
+        if self._has_to_wait:
+            self._look_later(self._subscribe_put_off)
+            return
+        self._put_off_subscribe = None
+        try:
+            self._subscribe(core, session, packet)
+        except DecodeError as error:
+            self._malformed(error)
+            return
+        self._go_on()
 
     def _cannot_say(self, packet: PublishPacket, code: int, reason: str) -> bool:
         """Ends the connection where a message was not taken and version 3.1.1 has no way to say so.
