@@ -1074,3 +1074,51 @@ class ClusterTests(SynchronousTestCase):
         self.patch(self.near.broker.relay.permissions, "is_open", True)
         self.cluster.advance(0.3)
         self.assertEqual(thing.heard(), ["suback 1 01"])
+
+    def test_will_is_told_once_however_its_client_is_lost(self) -> None:
+        """With its relay, which was killed or cut off, also where the decider has changed or joined since."""
+        for how in ("client", "relay", "cut off", "decider", "newcomer"):
+            self.setUp()
+            with self.subTest(how):
+                if how == "newcomer":
+                    self.cluster.add("three")
+                    self.cluster.advance(3)
+                listener = self.far.join("listener")
+                listener.say(p.subscribe(1, ("gone/#", 2)))
+                thing = self.near.join("t", will=("gone/t", b" 7", 2, True))
+                orderly = self.near.join("o", will=("gone/o", b"1", 0, False))
+                orderly.say(p.DISCONNECT)
+                orderly.lose()
+                if how == "client":
+                    thing.lose()
+                elif how == "relay":
+                    self.follower.kill()
+                elif how == "cut off":
+                    self.follower.engine.is_paused = True
+                    thing.lose()
+                if how in ("client", "relay", "cut off"):
+                    self.cluster.advance(5)
+                    self.follower.engine.is_paused = False
+                    self.cluster.advance(5)
+                    self.assertEqual(listener.heard(), ["publish gone/t  7 qos 2"])
+                    continue
+                self.decider.node.hand_over()
+                self.cluster.advance(3)
+                self.follower.kill()
+                self.cluster.advance(9)
+                self.assertEqual(listener.heard(), ["publish gone/t  7 qos 2"])
+
+    def test_will_that_was_told_is_not_left_once_more(self) -> None:
+        """By a session that is kept."""
+        listener = self.far.join("listener")
+        listener.say(p.subscribe(1, ("gone", 0)))
+        kept: dict[int, object] = {Prop.SESSION_EXPIRY: 1_000}
+        thing = self.near.join(
+            "t", V5, properties=kept, will=("gone", b"1", 0, False), will_properties={Prop.WILL_DELAY: 2}
+        )
+        thing.lose()
+        self.cluster.advance(3)
+        self.assertEqual(listener.heard(), ["publish gone 1 qos 0"])
+        self.follower.kill()
+        self.cluster.advance(6)
+        self.assertEqual(listener.heard(), [])

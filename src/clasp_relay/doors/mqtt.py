@@ -174,6 +174,12 @@ class Claims(Protocol):
     def claim(self, session: Session, name: str, *, is_new: bool) -> None:
         """Has a session take a name, which one session of the cluster has at a time."""
 
+    def leave(self, session: Session, will: Message | None, more: bytes = b"", mark: bytes = b"") -> None:
+        """Says what a session leaves when it is lost, be it with its relay; None for nothing."""
+
+    def lose(self, session: Session) -> None:
+        """Has a session that is about to end count as lost."""
+
 
 class Broker:
     """What all MQTT clients share. Implements ``net.websocket.RelayPort`` for those over WebSocket.
@@ -285,6 +291,21 @@ class Broker:
         """Tells other relays that a client is here, so that it is nowhere else."""
         if self._claims is not None:
             self._claims.claim(core, NAME_MARK.join(key), is_new=is_new)
+
+    def leave_will(self, core: Session, will: tuple[Sending, Message] | None) -> None:
+        """Says in a cluster what is to be published when a client is lost, be it with this relay; None for nothing."""
+        if self._claims is not None:
+            if will is None:
+                self._claims.leave(core, None)
+            else:
+                sending, message = will
+                self._claims.leave(core, message, sending.own, sending.mark)
+
+    def lose(self, core: Session) -> bool:
+        """Has a client whose connection is lost leave its will, if that is the decider's to do."""
+        if self._claims is not None:
+            self._claims.lose(core)
+        return self._claims is not None
 
     def named(self, claim: Claim, is_here: bool) -> None:
         """Is told that a client has come to this relay or to another one: it is there now, and only there."""
@@ -535,6 +556,8 @@ class _Kept:
         broker.relay.admit(core)
         session.view_of = lambda address: broker.view_of(core, address)
         session.charge(core.account)
+        if self._will is not None:
+            broker.leave_will(core, self._will)
         broker.subscribe_all(core, session)
 
     def rest(self) -> None:
@@ -570,6 +593,7 @@ class _Kept:
         self._will = None
         if will is not None and core is not None:
             _publish_will(self._broker, core, will)
+            self._broker.leave_will(core, None)
 
 
 class _Answer:
@@ -682,7 +706,8 @@ class MqttClient:
         delay = 0 if connect.will is None else connect.will.properties.get(Prop.WILL_DELAY, 0)
         delay_s = delay if isinstance(delay, int) and keeps else 0
         if will is not None and not delay_s and core.is_live:
-            _publish_will(broker, core, will)
+            if not broker.lose(core):
+                _publish_will(broker, core, will)
             will = None
         if core.when_decided is not None:
             core.when_decided = _not_told
@@ -887,6 +912,8 @@ class MqttClient:
         self._session = session
         session.view_of = lambda address: broker.view_of(core, address)
         self._read_will(connect, session)
+        if self._will is not None:
+            broker.leave_will(core, self._will)
         self._write(encode_connack(self.version, 0, was_there, properties))
         if was_there:
             broker.subscribe_all(core, session)
