@@ -978,10 +978,17 @@ class ClusterTests(SynchronousTestCase):
             reader = house.join()
             self.assertEqual(reader.say(p.subscribe(1, ("m", 1))), ["suback 1 01", 'publish m {"k" : 1} qos 1 retain'])
 
-    def test_retained_message_keeps_its_qos_where_it_was_sent(self) -> None:
-        """As at a relay that is alone."""
-        self.near.join().say(p.publish("m", "1", qos=2, id=1, retain=True))
-        self.assertEqual(self.near.join().say(p.subscribe(1, ("m", 2)))[1:], ["publish m 1 qos 2 retain"])
+    def test_retained_message_keeps_its_qos_at_all_relays(self) -> None:
+        """As at a relay that is alone; until somebody sets something else."""
+        writer = self.near.join()
+        writer.say(p.publish("m", "1", qos=2, id=1, retain=True), p.publish("n", "1", qos=0, retain=True))
+        for house in (self.near, self.far):
+            self.assertEqual(house.join().say(p.subscribe(1, ("m", 2)))[1:], ["publish m 1 qos 2 retain"])
+            self.assertEqual(house.join().say(p.subscribe(1, ("n", 2)))[1:], ["publish n 1 qos 0 retain"])
+        clasp = self.far.site.clasp()
+        self.far.site.say(clasp, Set("/mqtt/m", encode_value(2)))
+        for house in (self.near, self.far):
+            self.assertEqual(house.join().say(p.subscribe(1, ("m", 2)))[1:], ["publish m 2 qos 1 retain"])
 
     def test_subscription_finds_what_was_set_before_it(self) -> None:
         """It waits for that; so do packets behind it."""

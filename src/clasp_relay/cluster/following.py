@@ -28,6 +28,7 @@ from clasp_relay.cluster.batches import (
 )
 from clasp_relay.cluster.ledger import Ledger
 from clasp_relay.cluster.packets import Asked, Entry, Packet, encode_addresses, encode_origin
+from clasp_relay.core.records import Change
 from clasp_relay.core.relay import Handler, Relay
 from clasp_relay.core.session.sessions import NoOutbox, Session, held_bytes
 from clasp_relay.core.work import Pieces
@@ -161,6 +162,8 @@ class Following:
         self.when_named: Callable[[Named, bool], None] = _unnamed
         """Is told of each name that a session has taken, and whether it is one of this relay; set by the door that
         gives names."""
+        self.when_marked: Callable[[Change, bytes], None] = _unmarked
+        """Is told of each change with which a door has said something to those of other relays; set by that door."""
         self.forwarded = 0
         """How much was asked of the decider."""
         self._name = name
@@ -511,6 +514,8 @@ class Following:
                 for change in item.changes:
                     committer.followed = change
                     committer.follow(change)
+                    if committer.followed_with:
+                        self.when_marked(change, committer.followed_with)
                 committer.followed, committer.followed_with = None, b""
                 continue
             if isinstance(item, Marked):
@@ -654,6 +659,10 @@ def _about(message: m.Message) -> str | None:
 def _any_token(_token: str) -> bool:
     """In open mode tokens mean nothing."""
     return True
+
+
+def _unmarked(_change: Change, _mark: bytes) -> None:
+    """No door here understands it."""
 
 
 def _unnamed(_named: Named, _is_here: bool) -> None:

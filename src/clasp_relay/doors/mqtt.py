@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 
 from clasp_relay.core.ports import Codec, Frame
 from clasp_relay.core.ports import Outbox as AnyOutbox
+from clasp_relay.core.records import Change, ChangeKind
 from clasp_relay.core.relay import Relay
 from clasp_relay.core.rights.memory import Reads
 from clasp_relay.core.rights.port import FULL, HiddenKeys
@@ -167,6 +168,9 @@ class Claims(Protocol):
     """Is told of each ``Claim``, in the order in which all relays hear of them, and whether it was made here; to be set
     by the door."""
 
+    when_marked: Callable[[Change, bytes], None]
+    """Is told of each change that a client of any relay has sent, and of ``encode_mark``; to be set by the door."""
+
     @property
     def knows_token(self) -> Callable[[str], bool]:
         """What tells whether a token is known here, be it as one that has ended."""
@@ -214,7 +218,7 @@ class Broker:
         self.prefix = "" if options.namespace == "/" else options.namespace
         self.codec = MqttCodec(self.prefix, relay.params.get)
         if claims is not None:
-            claims.when_named = self.named
+            claims.when_named, claims.when_marked = self.named, self._marked
             self.codec.followed = self._sent_elsewhere
         self._clients: dict[tuple[str, str], MqttClient] = {}
         self._kept: OrderedDict[tuple[str, str], _Kept] = OrderedDict()
@@ -465,6 +469,12 @@ class Broker:
         """Whether another core decides about what clients send, so that every message has an answer of its own."""
         return self.relay.committer.is_following
 
+    def _marked(self, change: Change, mark: bytes) -> None:
+        """Notes with which QoS a retained message was sent at any relay."""
+        param = change.param
+        if change.kind is ChangeKind.WRITE:
+            self.codec.keep(param.address, param.revision, marked(change, mark, None)._replace(own=param.sent_as))
+
     def _sent_elsewhere(self, address: str) -> Sending | None:
         """Returns what a client of any relay has sent that is told now; None where it is CLASP's own."""
         committer = self.relay.committer
@@ -599,12 +609,10 @@ class _Kept:
 class _Answer:
     """The answer to a PUBLISH, which leaves when what it answers is recorded, behind the answers before it."""
 
-    __slots__ = ("is_recorded", "packet", "sending", "wire")
+    __slots__ = ("is_recorded", "packet", "wire")
 
     def __init__(self, packet: PublishPacket | None = None) -> None:
         self.packet = packet
-        self.sending: Sending | None = None
-        """What the packet became, where that is known; of no other answers."""
         self.wire: bytes | None = None
         """None until it is known; empty where QoS 0 has none."""
         self.is_recorded = False
@@ -963,7 +971,6 @@ class MqttClient:
             sending, message = self._broker.message(
                 topic, packet.payload, packet.qos, retain=packet.retain, properties=packet.properties, sender=session
             )
-            answer.sending = sending
             reason, is_awaited = self._broker.publish(core, sending, message)
             if reason:
                 self._broker.counts.refused += 1
@@ -1011,13 +1018,13 @@ class MqttClient:
         answer.wire = self._encoded(Acknowledge(kind, packet.id, reason)) if packet.qos else b""
         self._send_answers()
 
-    def _decided(self, revision: int | None, refusal: RequestError | None) -> None:
+    def _decided(self, _revision: int | None, refusal: RequestError | None) -> None:
         """Is told what became of the oldest PUBLISH about which another core decides: the answer leaves."""
         answer = self._oldest_awaited()
         session = self._session
         if answer is None or answer.packet is None or session is None:
             return
-        packet, sending = answer.packet, answer.sending
+        packet = answer.packet
         answer.is_recorded = True
         if refusal is not None:
             self._broker.counts.refused += 1
@@ -1027,8 +1034,6 @@ class MqttClient:
             kind = PacketType.PUBREC if packet.qos == 2 else PacketType.PUBACK
             reason = _REASONS.get(refusal.code, UNSPECIFIED)
             answer.wire = self._encoded(Acknowledge(kind, packet.id, reason)) if packet.qos else b""
-        elif revision is not None and sending is not None:
-            self._broker.codec.keep(sending.address, revision, sending)
         self._send_answers()
         if self._put_off_subscribe is not None and not self._has_to_wait:
             self._subscribe_put_off()
