@@ -27,6 +27,7 @@ from clasp_relay.cluster.batches import (
     Marked,
     Named,
     NewerVersion,
+    Willed,
     decode_batch,
     digest_of,
     encode_batch,
@@ -48,6 +49,7 @@ ITEMS: tuple[Item, ...] = (
     HandedOver(),
     Named("session", "ada\0lamp", True),
     Marked(b"mark"),
+    Willed("session", b"message", b"more", b"mark"),
 )
 
 

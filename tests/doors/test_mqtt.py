@@ -7,6 +7,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
+from clasp_relay.cluster.following import NOT_READY
 from clasp_relay.core.rights.port import Permissions, Verdict
 from clasp_relay.core.session.account import Kept
 from clasp_relay.core.session.identity import Identity
@@ -977,10 +978,17 @@ class ClusterTests(SynchronousTestCase):
             reader = house.join()
             self.assertEqual(reader.say(p.subscribe(1, ("m", 1))), ["suback 1 01", 'publish m {"k" : 1} qos 1 retain'])
 
-    def test_retained_message_keeps_its_qos_where_it_was_sent(self) -> None:
-        """As at a relay that is alone."""
-        self.near.join().say(p.publish("m", "1", qos=2, id=1, retain=True))
-        self.assertEqual(self.near.join().say(p.subscribe(1, ("m", 2)))[1:], ["publish m 1 qos 2 retain"])
+    def test_retained_message_keeps_its_qos_at_all_relays(self) -> None:
+        """As at a relay that is alone; until somebody sets something else."""
+        writer = self.near.join()
+        writer.say(p.publish("m", "1", qos=2, id=1, retain=True), p.publish("n", "1", qos=0, retain=True))
+        for house in (self.near, self.far):
+            self.assertEqual(house.join().say(p.subscribe(1, ("m", 2)))[1:], ["publish m 1 qos 2 retain"])
+            self.assertEqual(house.join().say(p.subscribe(1, ("n", 2)))[1:], ["publish n 1 qos 0 retain"])
+        clasp = self.far.site.clasp()
+        self.far.site.say(clasp, Set("/mqtt/m", encode_value(2)))
+        for house in (self.near, self.far):
+            self.assertEqual(house.join().say(p.subscribe(1, ("m", 2)))[1:], ["publish m 2 qos 1 retain"])
 
     def test_subscription_finds_what_was_set_before_it(self) -> None:
         """It waits for that; so do packets behind it."""
@@ -1039,3 +1047,85 @@ class ClusterTests(SynchronousTestCase):
         self.decider.journal.hang(False)
         self.assertEqual(back.heard(), ["puback 9"])
         self.assertEqual(self.far.value("/mqtt/a"), 1)
+
+    def test_token_that_another_relay_has_just_issued_is_waited_for(self) -> None:
+        """For two seconds; what the client sends meanwhile waits, too."""
+        known: set[str] = set()
+        self.follower.following.knows_token = known.__contains__
+        late, never, gone = (self.near.connect() for _ in range(3))
+        for thing, token in ((late, "cpsk_late"), (never, "cpsk_never"), (gone, "cpsk_gone")):
+            thing.version = V5
+            self.assertEqual(thing.say(p.connect("x" + token, V5, password=token) + p.PINGREQ), [])
+        gone.lose()
+        known.add("cpsk_late")
+        self.cluster.advance(0.2)
+        self.assertEqual(late.heard(), ["connack 0 0x0", "pingresp"])
+        self.assertEqual(never.heard(), [])
+        self.cluster.advance(3)
+        # In open mode it is let in all the same.
+        self.assertEqual(never.heard(), ["connack 0 0x0", "pingresp"])
+        bad = self.near.connect()
+        bad.say(p.connect("bad", V5, password="cpsk_bad", properties={Prop.RECEIVE_MAXIMUM: 0}))
+        self.cluster.advance(3)
+        self.assertTrue(bad.client.is_closed)
+
+    def test_subscription_waits_while_rights_are_not_known(self) -> None:
+        """With accounts nothing is read at a relay that may have missed that a right has ended."""
+        thing = self.near.join()
+        self.patch(self.follower.node, "_look_at_engine", lambda _now_s: None)
+        self.patch(self.near.broker.relay.permissions, "is_open", False)
+        self.patch(self.follower.relay, "refuses", NOT_READY)
+        self.assertEqual(thing.say(p.subscribe(1, ("a", 1))), [])
+        self.cluster.clock.pump([0.05] * 4)
+        self.assertEqual(thing.client.heard(), b"")
+        self.patch(self.near.broker.relay.permissions, "is_open", True)
+        self.cluster.advance(0.3)
+        self.assertEqual(thing.heard(), ["suback 1 01"])
+
+    def test_will_is_told_once_however_its_client_is_lost(self) -> None:
+        """With its relay, which was killed or cut off, also where the decider has changed or joined since."""
+        for how in ("client", "relay", "cut off", "decider", "newcomer"):
+            self.setUp()
+            with self.subTest(how):
+                if how == "newcomer":
+                    self.cluster.add("three")
+                    self.cluster.advance(3)
+                listener = self.far.join("listener")
+                listener.say(p.subscribe(1, ("gone/#", 2)))
+                thing = self.near.join("t", will=("gone/t", b" 7", 2, True))
+                orderly = self.near.join("o", will=("gone/o", b"1", 0, False))
+                orderly.say(p.DISCONNECT)
+                orderly.lose()
+                if how == "client":
+                    thing.lose()
+                elif how == "relay":
+                    self.follower.kill()
+                elif how == "cut off":
+                    self.follower.engine.is_paused = True
+                    thing.lose()
+                if how in ("client", "relay", "cut off"):
+                    self.cluster.advance(5)
+                    self.follower.engine.is_paused = False
+                    self.cluster.advance(5)
+                    self.assertEqual(listener.heard(), ["publish gone/t  7 qos 2"])
+                    continue
+                self.decider.node.hand_over()
+                self.cluster.advance(3)
+                self.follower.kill()
+                self.cluster.advance(9)
+                self.assertEqual(listener.heard(), ["publish gone/t  7 qos 2"])
+
+    def test_will_that_was_told_is_not_left_once_more(self) -> None:
+        """By a session that is kept."""
+        listener = self.far.join("listener")
+        listener.say(p.subscribe(1, ("gone", 0)))
+        kept: dict[int, object] = {Prop.SESSION_EXPIRY: 1_000}
+        thing = self.near.join(
+            "t", V5, properties=kept, will=("gone", b"1", 0, False), will_properties={Prop.WILL_DELAY: 2}
+        )
+        thing.lose()
+        self.cluster.advance(3)
+        self.assertEqual(listener.heard(), ["publish gone 1 qos 0"])
+        self.follower.kill()
+        self.cluster.advance(6)
+        self.assertEqual(listener.heard(), [])

@@ -8,6 +8,7 @@ from typing import Any
 from twisted.internet.error import CannotListenError, MessageLengthError
 from twisted.trial.unittest import SynchronousTestCase
 
+from clasp_relay.cluster.following import NOT_READY
 from clasp_relay.core.rights.port import Permissions
 from clasp_relay.doors import osc
 from clasp_relay.doors.door import DoorCounts
@@ -563,3 +564,16 @@ class ClusterTests(SynchronousTestCase):
         self.cluster.advance(3)
         hall.send(message("/a", 1))
         self.assertEqual(self.far.value("/osc/a"), 1)
+
+    def test_commands_wait_while_rights_are_not_known(self) -> None:
+        """With accounts nothing is read at a relay that may have missed that a right has ended."""
+        self.far.send(message("/a", 1), peer=DESK)
+        self.near.send(message("/b", 1))
+        self.near.got()
+        self.patch(self.near.site.relay.permissions, "is_open", False)
+        self.patch(self.follower.relay, "refuses", NOT_READY)
+        self.near.send(message("/resync"))
+        self.assertEqual(self.near.got(), [])
+        self.patch(self.near.site.relay.permissions, "is_open", True)
+        self.cluster.advance(1)
+        self.assertEqual(self.near.got(), [("/a", (1,)), ("/b", (1,))])

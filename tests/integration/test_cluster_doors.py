@@ -14,8 +14,10 @@ from clasp_relay.wire.mqtt.packets import V4, PublishPacket, decode_packet
 from clasp_relay.wire.osc.packets import OscMessage, encode_message
 from clasp_relay.wire.osc.packets import decode_packet as decode_osc
 from tests.doors import mqtt_packets as p
+from tests.integration.accounts import PASSWORD
 from tests.integration.cluster import Cluster, Member
 from tests.integration.process import PATIENCE_S, wait_until
+from tests.integration.test_cluster_accounts import Relay
 
 RULES = [
     {
@@ -39,10 +41,12 @@ def port_of(member: Member, door: str) -> int:
 class Thing:
     """An MQTT client over a socket."""
 
-    def __init__(self, member: Member, client_id: str, *, clean: bool = True) -> None:
+    def __init__(
+        self, member: Member, client_id: str, *, clean: bool = True, user: str = "", password: str | None = None
+    ) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port_of(member, "MQTT")), PATIENCE_S)
         self._data = b""
-        self.send(p.connect(client_id, clean=clean))
+        self.send(p.connect(client_id, clean=clean, user=user, password=password))
         self.heard: list[bytes] = []
         (connack,) = self.until(1)
         assert p.said(connack).endswith(" 0x0"), connack
@@ -117,10 +121,6 @@ class DoorsTests(SynchronousTestCase):
         near, far = self.thing(self.follower, "near"), self.thing(self.decider, "far")
         far.send(p.subscribe(1, ("#", 1)))
         self.assertEqual(far.words(1), ["suback 1 01"])
-        osc = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.addCleanup(osc.close)
-        osc.settimeout(PATIENCE_S)
-        osc.sendto(encode_message(OscMessage("/hello", (1,))), ("127.0.0.1", port_of(self.decider, "OSC")))
 
         near.send(p.publish("in/a", " 21", qos=2, id=1, retain=True))
         self.assertEqual(near.words(1), ["pubrec 1"])
@@ -143,16 +143,14 @@ class DoorsTests(SynchronousTestCase):
         wait_until(lambda: not late.has_ended() and late.heard, "the retained message")
         near.send(p.publish("in/a", "7", qos=1, id=3, retain=True))
         wait_until(lambda: not late.has_ended() and b"14" in payloads(late.heard), "what the rule makes of it")
-        packet, _ = self.osc_hears_of(self.follower)
-        self.assertEqual(packet.address, "/seen")
+        self.check_osc(self.follower)
 
-    def osc_hears_of(self, member: Member) -> tuple[OscMessage, object]:
-        """Has an OSC client listen at a relay, and another one set something there."""
+    def check_osc(self, member: Member) -> None:
+        """Checks that an OSC client hears what another one sets."""
         place = ("127.0.0.1", port_of(member, "OSC"))
         first, second = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
         with first, second:
             first.settimeout(0.5)
-            found: list[OscMessage] = []
 
             def is_heard() -> bool:
                 first.sendto(encode_message(OscMessage("/first", (1,))), place)
@@ -161,27 +159,58 @@ class DoorsTests(SynchronousTestCase):
                     packet = decode_osc(first.recv(65_536))
                 except TimeoutError:
                     return False
-                if isinstance(packet, OscMessage) and packet.address == "/seen":
-                    found.append(packet)
-                return bool(found)
+                return isinstance(packet, OscMessage) and packet.address == "/seen"
 
             wait_until(is_heard, "a value over OSC")
-            return found[0], place
 
     def test_what_was_acknowledged_is_there_after_the_decider_was_killed(self) -> None:
-        """Messages with QoS 1 go on, in their order, and none is lost."""
-        near, watcher = self.thing(self.follower, "near"), self.thing(self.follower, "watcher")
+        """Messages with QoS 1 go on, and none is lost; what was not acknowledged is sent again, as clients do."""
+        watcher = self.thing(self.follower, "watcher")
         watcher.send(p.subscribe(1, ("flood/#", 1)))
         watcher.words(1)
-        for number in range(1, 401):
-            near.send(p.publish(f"flood/{number % 7}", str(number), qos=1, id=number, retain=number % 2 == 0))
-            if number == 200:
+        acknowledged = 0
+        while acknowledged < 400:
+            near = self.thing(self.follower, "near")
+            sent = range(acknowledged + 1, 401)
+            near.send(*(p.publish(f"flood/{n % 7}", str(n), qos=1, id=n, retain=n % 2 == 0) for n in sent))
+            if not acknowledged:
                 self.decider.kill()
-        self.assertEqual(near.words(400), [f"puback {number}" for number in range(1, 401)])
-        heard: list[bytes] = []
+            wait_until(lambda near=near, sent=sent: near.has_ended() or len(near.heard) == len(sent), "the answers")  # type: ignore[misc]
+            self.assertEqual([p.said(each) for each in near.heard], [f"puback {n}" for n in sent][: len(near.heard)])
+            acknowledged += len(near.heard)
+        heard: dict[bytes, None] = {}
         while len(heard) < 400:
-            for packet in watcher.until(1):
-                heard += payloads([packet])
-                ids = p.packet_ids(packet)
-                watcher.send(*(p.acknowledge(0x40, number) for number in ids))
-        self.assertEqual(heard, [b"%d" % number for number in range(1, 401)])
+            (packet,) = watcher.until(1)
+            heard.update(dict.fromkeys(payloads([packet])))
+            watcher.send(*(p.acknowledge(0x40, number) for number in p.packet_ids(packet)))
+        self.assertEqual(list(heard), [b"%d" % number for number in range(1, 401)])
+
+
+class AccountsTests(SynchronousTestCase):
+    """Two relays with MQTT and accounts."""
+
+    def test_clients_sign_in_at_any_relay_until_it_ends_at_another_one(self) -> None:
+        """With a token that was issued just now, or with name and password."""
+        folder = Path(self.mktemp()).absolute()
+        options = ("--app-config", "none", "--web-root", "none", "--mqtt-port", "0", "--mqtt-namespace", "/")
+        cluster = Cluster(folder, relays=0, options=options)
+        self.addCleanup(cluster.close)
+        relays = [Relay(folder, name, cluster) for name in ("r1", "r2")]
+        cluster.members += relays
+        cluster.start()
+        first, second = relays
+        answer = first.api.call("register", {"username": "ann", "password": PASSWORD})
+        self.assertEqual(answer.status, 200)
+        things = [
+            Thing(second, "token", password=answer.body["token"]),
+            *(Thing(relay, relay.name, user="ann", password=PASSWORD) for relay in relays),
+        ]
+        for number, thing in enumerate(things):
+            self.addCleanup(thing.close)
+            thing.send(p.publish(f"by/{number}", "1", qos=1, id=1, retain=True), p.subscribe(2, (f"by/{number}", 1)))
+            expected = ["puback 1", "suback 2 01", f"publish by/{number} 1 qos 1 retain"]
+            self.assertEqual(thing.words(3), expected)
+        end = second.api.call("password", {"old": PASSWORD, "new": "another horse"}, answer.body["token"])
+        self.assertEqual(end.status, 200)
+        for thing in things[1:]:
+            wait_until(thing.has_ended, "the end of a connection")

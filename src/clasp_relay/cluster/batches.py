@@ -33,6 +33,7 @@ __all__ = [
     "Marked",
     "Named",
     "NewerVersion",
+    "Willed",
     "decode_ack",
     "decode_batch",
     "digest_of",
@@ -160,8 +161,29 @@ class Marked(NamedTuple):
     mark: bytes
 
 
+class Willed(NamedTuple):
+    """A session has said what is to be done as its own message when it is lost, be it with its relay."""
+
+    session_id: str
+    message: bytes
+    """A SET or PUBLISH as a payload; empty for nothing."""
+    more: bytes
+    mark: bytes
+
+
 Item: TypeAlias = (
-    Group | Began | Ended | Answered | Announced | LinkBegan | LinkEnded | Claimed | HandedOver | Named | Marked
+    Group
+    | Began
+    | Ended
+    | Answered
+    | Announced
+    | LinkBegan
+    | LinkEnded
+    | Claimed
+    | HandedOver
+    | Named
+    | Marked
+    | Willed
 )
 
 _KINDS: tuple[type[Any], ...] = (
@@ -176,6 +198,7 @@ _KINDS: tuple[type[Any], ...] = (
     HandedOver,
     Named,
     Marked,
+    Willed,
 )
 """The place of a kind is its number in the encoding."""
 
@@ -192,6 +215,7 @@ _FIELDS: dict[type[Any], tuple[type[Any], ...]] = {
     HandedOver: (),
     Named: (str, str, bool),
     Marked: (bytes,),
+    Willed: (str, bytes, bytes, bytes),
 }
 
 

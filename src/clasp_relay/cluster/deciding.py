@@ -23,6 +23,7 @@ from clasp_relay.cluster.batches import (
     LinkEnded,
     Marked,
     Named,
+    Willed,
     encode_ack,
 )
 from clasp_relay.cluster.ledger import Ledger
@@ -185,6 +186,8 @@ class _Remote:
         """The number of what is at work in pieces; 0 for none."""
         self.queue: deque[Entry] = deque()
         self.answers: list[tuple[int, bytes]] = []
+        self.will: Willed | None = None
+        """What it leaves when it is lost."""
 
     def send(self, frame: Frame) -> None:
         """See ``Outbox``."""
@@ -291,6 +294,9 @@ class Deciding:
             self._links[link] = _Link()
         for known in ledger.sessions.values():
             self._began(known.began, known.number, is_known=True)
+            remote = self._sessions.get(known.began.session_id)
+            if remote is not None:
+                remote.will = known.will
         for change in served.schedule.image():
             relay.committer.restore(change)
         self._when_begun(relay)
@@ -365,6 +371,7 @@ class Deciding:
             return
         for remote in list(link.remotes.values()):
             self._lost.add(remote.session)
+            self._leave_will(remote)
             self._forget(remote, "its relay is gone")
         self.log.add(LinkEnded(name))
 
@@ -446,6 +453,8 @@ class Deciding:
         while remote.queue and not remote.at_work:
             entry = remote.queue.popleft()
             if entry.kind == Asked.END:
+                if entry.qos:
+                    self._leave_will(remote)
                 self._forget(remote, entry.text)
                 self.log.add(Ended(session.id))
                 return
@@ -455,12 +464,23 @@ class Deciding:
                 self.relay.accept(session, message, entry.qos, _asked(session, self.log, entry))
             elif entry.kind == Asked.NAME:
                 self.log.add(Named(session.id, entry.text, bool(entry.qos)))
+            elif entry.kind == Asked.WILL:
+                remote.will = Willed(session.id, entry.data, entry.more, entry.mark)
+                self.log.add(remote.will, sum(map(len, entry[4:8])))
             elif entry.kind == Asked.CLEAR:
                 self.relay.put_off(session)
                 self.relay.go_on(session, self.relay.committer.clear(decode_addresses(entry.data)))
             self._settle(remote)
             if self.log.size_bytes > MAX_BATCH_BYTES:
                 self.log.when_full()
+
+    def _leave_will(self, remote: _Remote) -> None:
+        """Does what a session has left for the case that it is lost, as its own message at this moment."""
+        will, remote.will = remote.will, None
+        if will is not None and will.message:
+            session = remote.session
+            entry = Entry(0, session.id, int(Asked.MESSAGE), more=will.more, mark=will.mark)
+            self.relay.accept(session, decode(will.message), 0, _asked(session, self.log, entry))
 
     def _settle(self, remote: _Remote) -> None:
         """Notes that what was at work is done, if it is."""

@@ -28,6 +28,7 @@ from clasp_relay.cluster.batches import (
 )
 from clasp_relay.cluster.ledger import Ledger
 from clasp_relay.cluster.packets import Asked, Entry, Packet, encode_addresses, encode_origin
+from clasp_relay.core.records import Change
 from clasp_relay.core.relay import Handler, Relay
 from clasp_relay.core.session.sessions import NoOutbox, Session, held_bytes
 from clasp_relay.core.work import Pieces
@@ -161,6 +162,8 @@ class Following:
         self.when_named: Callable[[Named, bool], None] = _unnamed
         """Is told of each name that a session has taken, and whether it is one of this relay; set by the door that
         gives names."""
+        self.when_marked: Callable[[Change, bytes], None] = _unmarked
+        """Is told of each change with which a door has said something to those of other relays; set by that door."""
         self.forwarded = 0
         """How much was asked of the decider."""
         self._name = name
@@ -169,6 +172,8 @@ class Following:
         self._call_later = call_later
         self._relay: Relay | None = None
         self._asking: dict[str, _Asking] = {}
+        self._lost: set[str] = set()
+        """Sessions whose end leaves their will."""
         self._waiting: dict[str, _Asking] = {}
         """Those of them of which something is not done."""
         self._turn: list[_Kept] = []
@@ -287,11 +292,28 @@ class Following:
         self._keep(session, Asked.BEGIN, 0, who.subject, who.token, encode_origin(session.origin, vouched))
         return asking
 
+    def leave(self, session: Session, will: m.Message | None, more: bytes = b"", mark: bytes = b"") -> None:
+        """Says what a session leaves when it is lost, be it with this relay; the decider does it then.
+
+        Args:
+            session: which.
+            will: a SET or PUBLISH; None for nothing.
+            more: what its client sent for it (``Session.sent_as``).
+            mark: ``Session.sent_with``.
+        """
+        self._keep(session, Asked.WILL, data=b"" if will is None else encode(will), more=more, mark=mark)
+
+    def lose(self, session: Session) -> None:
+        """Has a session that is about to end count as lost."""
+        self._lost.add(session.id)
+
     def _ended(self, session: Session) -> None:
         asking = self._asking.get(session.id)
         if asking is not None:
             asking.later = None
-            self._keep(session, Asked.END, 0, "the session has ended")
+            is_lost = session.id in self._lost
+            self._lost.discard(session.id)
+            self._keep(session, Asked.END, int(is_lost), "the session has ended")
 
     def clear(self, addresses: Sequence[str], over: Callable[[bool], None]) -> None:
         """Asks the decider to end what is set at some addresses, as the relay's own nulls.
@@ -492,6 +514,8 @@ class Following:
                 for change in item.changes:
                     committer.followed = change
                     committer.follow(change)
+                    if committer.followed_with:
+                        self.when_marked(change, committer.followed_with)
                 committer.followed, committer.followed_with = None, b""
                 continue
             if isinstance(item, Marked):
@@ -617,7 +641,7 @@ class Following:
 
 def _has_writes(asking: _Asking) -> bool:
     """Tells whether something is not done that a read has to wait for."""
-    return any(kept.entry.kind not in (Asked.BEGIN, Asked.NAME) for kept in asking.kept)
+    return any(kept.entry.kind not in (Asked.BEGIN, Asked.NAME, Asked.WILL) for kept in asking.kept)
 
 
 def _give_up(kept: Iterable[_Kept]) -> None:
@@ -635,6 +659,10 @@ def _about(message: m.Message) -> str | None:
 def _any_token(_token: str) -> bool:
     """In open mode tokens mean nothing."""
     return True
+
+
+def _unmarked(_change: Change, _mark: bytes) -> None:
+    """No door here understands it."""
 
 
 def _unnamed(_named: Named, _is_here: bool) -> None:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import msgpack
 
-from clasp_relay.cluster.batches import Began
+from clasp_relay.cluster.batches import Began, Willed
 from clasp_relay.cluster.ledger import Known, Ledger
 from clasp_relay.core.records import Change, Ended, Param, StateImage, decode_change, encode_change
 from clasp_relay.core.relay import Relay
@@ -53,6 +53,8 @@ class Image(NamedTuple):
     """The rows of the journal that a relay lacks which has an older state."""
     accounts: list[bytes]
     """The pieces of all accounts, for a relay that has none; see ``account_images``."""
+    wills: tuple[Willed, ...] = ()
+    """What sessions leave when they are lost."""
 
 
 def capture(relay: Relay, ledger: Ledger, journal_seq: int, *, with_state: bool) -> Image:
@@ -75,6 +77,7 @@ def capture(relay: Relay, ledger: Ledger, journal_seq: int, *, with_state: bool)
         state,
         [],
         [],
+        tuple(known.will for known in ledger.sessions.values() if known.will is not None),
     )
 
 
@@ -84,6 +87,8 @@ def install(image: Image, relay: Relay, ledger: Ledger) -> None:
     ledger.decider, ledger.decider_name = image.decider, image.decider_name
     ledger.links = dict(image.links)
     ledger.sessions = {began.session_id: Known(began, number) for began, number in image.sessions}
+    for will in image.wills:
+        ledger.note(will)
     if image.state is not None:
         relay.params.load(image.state)
         for change in image.state.scheduled:
@@ -127,9 +132,11 @@ def decode_image(pieces: list[bytes]) -> Image:
         seq, digest, epoch, time_us, journal_seq, decider, decider_name, links = head
         state = StateImage([], [], {}, journal_seq) if has_state else None
         image = Image(seq, digest, epoch, time_us, journal_seq, decider, decider_name, links, [], [], [], state, [], [])
+        image = image._replace(wills=tuple(Willed(*record[1:]) for record in rest if record[0] == _WILL))
         scheduled: list[Change] = []
         for record in rest:
-            _put(image, scheduled, record)
+            if record[0] != _WILL:
+                _put(image, scheduled, record)
     except (ValueError, TypeError, IndexError, zlib.error, msgpack.UnpackException) as error:
         raise DecodeError(f"the image is damaged: {error}") from None
     if image.state is None:
@@ -137,12 +144,14 @@ def decode_image(pieces: list[bytes]) -> Image:
     return image._replace(state=image.state._replace(scheduled=tuple(scheduled)))
 
 
-_SESSION, _LOCK, _SIGNAL, _PARAM, _ENDED, _SCHEDULED, _ROW, _ACCOUNTS = range(1, 9)
+_SESSION, _LOCK, _SIGNAL, _PARAM, _ENDED, _SCHEDULED, _ROW, _ACCOUNTS, _WILL = range(1, 10)
 
 
 def _records(image: Image) -> Iterator[tuple[Any, ...]]:
     for began, number in image.sessions:
         yield (_SESSION, *began, number)
+    for will in image.wills:
+        yield (_WILL, *will)
     for lock in image.locks:
         yield (_LOCK, *lock)
     for signal in image.signals:

@@ -16,6 +16,7 @@ from clasp_relay.cluster.batches import (
     Item,
     LinkBegan,
     LinkEnded,
+    Willed,
 )
 from clasp_relay.errors import ClaspError
 
@@ -32,13 +33,15 @@ class Known:
     Args:
         began: what was said when it was admitted.
         number: up to which number what it asked is done.
+        will: what it leaves when it is lost; None for nothing.
     """
 
-    __slots__ = ("began", "number")
+    __slots__ = ("began", "number", "will")
 
-    def __init__(self, began: Began, number: int = 0) -> None:
+    def __init__(self, began: Began, number: int = 0, will: Willed | None = None) -> None:
         self.began = began
         self.number = number
+        self.will = will
 
 
 class Ledger:
@@ -87,7 +90,11 @@ class Ledger:
         elif isinstance(item, Began):
             known = self.sessions.get(item.session_id)
             # Known already: it goes on with another token.
-            self.sessions[item.session_id] = Known(item, 0 if known is None else known.number)
+            self.sessions[item.session_id] = Known(item) if known is None else Known(item, known.number, known.will)
+        elif isinstance(item, Willed):
+            known = self.sessions.get(item.session_id)
+            if known is not None:
+                known.will = item if item.message else None
         elif isinstance(item, Ended):
             self.sessions.pop(item.session_id, None)
         elif isinstance(item, LinkBegan):

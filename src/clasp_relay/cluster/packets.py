@@ -48,7 +48,7 @@ class Asked(IntEnum):
     ``mark`` what its door says about it to those of other relays."""
 
     END = 2
-    """A session has ended: ``text`` says why."""
+    """A session has ended: ``text`` says why. With QoS 1 it is lost, and leaves its will."""
 
     READ = 3
     """A GET has shown the param at the address ``text``. It has no number and is never sent again."""
@@ -57,6 +57,9 @@ class Asked(IntEnum):
     """The relay itself ends what is set at some addresses: ``data`` has them (``encode_addresses``)."""
     NAME = 8
     """A session has taken the name ``text``, which one session has at a time; with QoS 1 it begins anew under it."""
+
+    WILL = 9
+    """What a session leaves when it is lost: the message ``data``, with ``more`` and ``mark``; without it nothing."""
 
 
 class Entry(NamedTuple):

@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 
 from clasp_relay.core.ports import Codec, Frame
 from clasp_relay.core.ports import Outbox as AnyOutbox
+from clasp_relay.core.records import Change, ChangeKind
 from clasp_relay.core.relay import Relay
 from clasp_relay.core.rights.memory import Reads
 from clasp_relay.core.rights.port import FULL, HiddenKeys
@@ -108,6 +109,12 @@ TOO_FAST = 0x96
 TOKEN_PREFIX = "cpsk_"  # noqa: S105
 """How every token begins: what begins so and is none is no account's password."""
 
+LOOK_S = 0.1
+"""How often it is looked whether what a client waits for is there: in a cluster its token, or that reads go on."""
+
+TOKEN_LOOKS = 20
+"""How often it is looked for a token that another relay may have issued a moment ago."""
+
 PUT_OFF_BYTES = 128
 """What a packet takes besides its bytes that waits until a password was looked at, or a packet before it is done."""
 
@@ -161,8 +168,21 @@ class Claims(Protocol):
     """Is told of each ``Claim``, in the order in which all relays hear of them, and whether it was made here; to be set
     by the door."""
 
+    when_marked: Callable[[Change, bytes], None]
+    """Is told of each change that a client of any relay has sent, and of ``encode_mark``; to be set by the door."""
+
+    @property
+    def knows_token(self) -> Callable[[str], bool]:
+        """What tells whether a token is known here, be it as one that has ended."""
+
     def claim(self, session: Session, name: str, *, is_new: bool) -> None:
         """Has a session take a name, which one session of the cluster has at a time."""
+
+    def leave(self, session: Session, will: Message | None, more: bytes = b"", mark: bytes = b"") -> None:
+        """Says what a session leaves when it is lost, be it with its relay; None for nothing."""
+
+    def lose(self, session: Session) -> None:
+        """Has a session that is about to end count as lost."""
 
 
 class Broker:
@@ -198,7 +218,7 @@ class Broker:
         self.prefix = "" if options.namespace == "/" else options.namespace
         self.codec = MqttCodec(self.prefix, relay.params.get)
         if claims is not None:
-            claims.when_named = self.named
+            claims.when_named, claims.when_marked = self.named, self._marked
             self.codec.followed = self._sent_elsewhere
         self._clients: dict[tuple[str, str], MqttClient] = {}
         self._kept: OrderedDict[tuple[str, str], _Kept] = OrderedDict()
@@ -262,10 +282,34 @@ class Broker:
             self.forget(kept.session)
         return MqttSession(*key, self.choose, self.reactor.seconds, self._batches), False
 
+    def awaits(self, token: str) -> bool:
+        """Tells whether another relay may have issued a token of which this one does not know yet."""
+        return self._claims is not None and token.startswith(TOKEN_PREFIX) and not self._claims.knows_token(token)
+
+    @property
+    def holds_reads(self) -> bool:
+        """Whether nothing is read for anybody now: with accounts, where the relay may lack that a right has ended."""
+        return self.relay.refuses is not None and not self.relay.permissions.is_open
+
     def claim(self, core: Session, key: tuple[str, str], *, is_new: bool) -> None:
         """Tells other relays that a client is here, so that it is nowhere else."""
         if self._claims is not None:
             self._claims.claim(core, NAME_MARK.join(key), is_new=is_new)
+
+    def leave_will(self, core: Session, will: tuple[Sending, Message] | None) -> None:
+        """Says in a cluster what is to be published when a client is lost, be it with this relay; None for nothing."""
+        if self._claims is not None:
+            if will is None:
+                self._claims.leave(core, None)
+            else:
+                sending, message = will
+                self._claims.leave(core, message, sending.own, sending.mark)
+
+    def lose(self, core: Session) -> bool:
+        """Has a client whose connection is lost leave its will, if that is the decider's to do."""
+        if self._claims is not None:
+            self._claims.lose(core)
+        return self._claims is not None
 
     def named(self, claim: Claim, is_here: bool) -> None:
         """Is told that a client has come to this relay or to another one: it is there now, and only there."""
@@ -425,6 +469,12 @@ class Broker:
         """Whether another core decides about what clients send, so that every message has an answer of its own."""
         return self.relay.committer.is_following
 
+    def _marked(self, change: Change, mark: bytes) -> None:
+        """Notes with which QoS a retained message was sent at any relay."""
+        param = change.param
+        if change.kind is ChangeKind.WRITE:
+            self.codec.keep(param.address, param.revision, marked(change, mark, None)._replace(own=param.sent_as))
+
     def _sent_elsewhere(self, address: str) -> Sending | None:
         """Returns what a client of any relay has sent that is told now; None where it is CLASP's own."""
         committer = self.relay.committer
@@ -516,6 +566,8 @@ class _Kept:
         broker.relay.admit(core)
         session.view_of = lambda address: broker.view_of(core, address)
         session.charge(core.account)
+        if self._will is not None:
+            broker.leave_will(core, self._will)
         broker.subscribe_all(core, session)
 
     def rest(self) -> None:
@@ -551,17 +603,16 @@ class _Kept:
         self._will = None
         if will is not None and core is not None:
             _publish_will(self._broker, core, will)
+            self._broker.leave_will(core, None)
 
 
 class _Answer:
     """The answer to a PUBLISH, which leaves when what it answers is recorded, behind the answers before it."""
 
-    __slots__ = ("is_recorded", "packet", "sending", "wire")
+    __slots__ = ("is_recorded", "packet", "wire")
 
     def __init__(self, packet: PublishPacket | None = None) -> None:
         self.packet = packet
-        self.sending: Sending | None = None
-        """What the packet became, where that is known; of no other answers."""
         self.wire: bytes | None = None
         """None until it is known; empty where QoS 0 has none."""
         self.is_recorded = False
@@ -663,7 +714,8 @@ class MqttClient:
         delay = 0 if connect.will is None else connect.will.properties.get(Prop.WILL_DELAY, 0)
         delay_s = delay if isinstance(delay, int) and keeps else 0
         if will is not None and not delay_s and core.is_live:
-            _publish_will(broker, core, will)
+            if not broker.lose(core):
+                _publish_will(broker, core, will)
             will = None
         if core.when_decided is not None:
             core.when_decided = _not_told
@@ -723,9 +775,9 @@ class MqttClient:
             self._publish(self._core, self._session, packet)
         elif isinstance(packet, Acknowledge):
             self._acknowledge(self._session, packet)
-        elif isinstance(packet, SubscribePacket) and self._broker.follows and self._oldest_awaited() is not None:
-            # It is to find what the client has set before.
+        elif isinstance(packet, SubscribePacket) and self._has_to_wait:
             self._put_off, self._put_off_subscribe = [], packet
+            self._look_later(self._subscribe_put_off)
         elif isinstance(packet, SubscribePacket):
             self._subscribe(self._core, self._session, packet)
         elif isinstance(packet, UnsubscribePacket | PingRequest) and self._controls.count(True) is not None:
@@ -757,6 +809,30 @@ class MqttClient:
         # The core's session comes first: who has no token is a subject of its own in each of them.
         core = relay.connect(MqttSession("", "", broker.choose, broker.reactor.seconds), self._address, broker.codec)
         core.door, core.hears_itself = "mqtt", True
+        if broker.awaits(token):
+            self._put_off = []
+            self._await_token(connect, core, token, TOKEN_LOOKS)
+        else:
+            self._identify(connect, core, token)
+
+    def _await_token(self, connect: Connect, core: Session, token: str, looks: int) -> None:
+        """Lets a client in once its token is known, or refuses it."""
+        if self._is_closing:
+            return
+        if looks and self._broker.awaits(token):
+            self._look_later(partial(self._await_token, connect, core, token, looks - 1))
+            return
+        try:
+            self._identify(connect, core, token)
+        except DecodeError as error:
+            self._malformed(error)
+        self._go_on()
+
+    def _look_later(self, call: Callable[[], None]) -> None:
+        self._broker.reactor.callLater(LOOK_S, call)
+
+    def _identify(self, connect: Connect, core: Session, token: str) -> None:
+        broker, relay = self._broker, self._broker.relay
         try:
             relay.identify(core, token)
         except Disconnect as refusal:
@@ -844,6 +920,8 @@ class MqttClient:
         self._session = session
         session.view_of = lambda address: broker.view_of(core, address)
         self._read_will(connect, session)
+        if self._will is not None:
+            broker.leave_will(core, self._will)
         self._write(encode_connack(self.version, 0, was_there, properties))
         if was_there:
             broker.subscribe_all(core, session)
@@ -893,7 +971,6 @@ class MqttClient:
             sending, message = self._broker.message(
                 topic, packet.payload, packet.qos, retain=packet.retain, properties=packet.properties, sender=session
             )
-            answer.sending = sending
             reason, is_awaited = self._broker.publish(core, sending, message)
             if reason:
                 self._broker.counts.refused += 1
@@ -941,13 +1018,13 @@ class MqttClient:
         answer.wire = self._encoded(Acknowledge(kind, packet.id, reason)) if packet.qos else b""
         self._send_answers()
 
-    def _decided(self, revision: int | None, refusal: RequestError | None) -> None:
+    def _decided(self, _revision: int | None, refusal: RequestError | None) -> None:
         """Is told what became of the oldest PUBLISH about which another core decides: the answer leaves."""
         answer = self._oldest_awaited()
         session = self._session
         if answer is None or answer.packet is None or session is None:
             return
-        packet, sending = answer.packet, answer.sending
+        packet = answer.packet
         answer.is_recorded = True
         if refusal is not None:
             self._broker.counts.refused += 1
@@ -957,18 +1034,30 @@ class MqttClient:
             kind = PacketType.PUBREC if packet.qos == 2 else PacketType.PUBACK
             reason = _REASONS.get(refusal.code, UNSPECIFIED)
             answer.wire = self._encoded(Acknowledge(kind, packet.id, reason)) if packet.qos else b""
-        elif revision is not None and sending is not None:
-            self._broker.codec.keep(sending.address, revision, sending)
         self._send_answers()
-        subscribe, core = self._put_off_subscribe, self._core
-        if subscribe is not None and core is not None and self._oldest_awaited() is None:
-            self._put_off_subscribe = None
-            try:
-                self._subscribe(core, session, subscribe)
-            except DecodeError as error:
-                self._malformed(error)
-                return
-            self._go_on()
+        if self._put_off_subscribe is not None and not self._has_to_wait:
+            self._subscribe_put_off()
+
+    @property
+    def _has_to_wait(self) -> bool:
+        """Whether a SUBSCRIBE has to: it is to find what the client has set before, and to show nothing it must not."""
+        return self._broker.follows and (self._oldest_awaited() is not None or self._broker.holds_reads)
+
+    def _subscribe_put_off(self) -> None:
+        """Subscribes to what had to wait, once it can, and takes the packets behind it."""
+        packet, core, session = self._put_off_subscribe, self._core, self._session
+        if packet is None or core is None or session is None or self._is_closing:
+            return
+        if self._has_to_wait:
+            self._look_later(self._subscribe_put_off)
+            return
+        self._put_off_subscribe = None
+        try:
+            self._subscribe(core, session, packet)
+        except DecodeError as error:
+            self._malformed(error)
+            return
+        self._go_on()
 
     def _cannot_say(self, packet: PublishPacket, code: int, reason: str) -> bool:
         """Ends the connection where a message was not taken and version 3.1.1 has no way to say so.

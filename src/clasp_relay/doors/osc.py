@@ -54,6 +54,9 @@ MAX_DATAGRAM_BYTES = 65_536
 MAX_STREAM_PACKET_BYTES = 2 * 65_536
 """A packet over TCP as it stands on the stream, where each byte may take two: as long as a datagram may be."""
 
+LOOK_S = 0.1
+"""How often it is looked whether commands that wait may be done."""
+
 MAX_WAITING = 1_000
 """Packets of one source that wait behind a command; in a cluster one waits for the messages before it."""
 
@@ -222,9 +225,9 @@ class OscClients:
                 return
             packet = decode_packet(data)
             if isinstance(packet, OscMessage):
-                if source.undecided and packet.address.startswith(("/clasp/", "/resync")):
-                    # What it asks for is to hold what the source has set before.
+                if packet.address.startswith(("/clasp/", "/resync")) and self._has_to_wait(source):
                     self._wait_behind(source, data)
+                    self._gate.reactor.callLater(LOOK_S, self._take_waiting, source)
                 else:
                     self._message(source, packet)
             else:
@@ -241,10 +244,18 @@ class OscClients:
         """Is told that another core has decided about a source's oldest message."""
         source.undecided = max(0, source.undecided - 1)
         self.counts.refused += refusal is not None
-        if not source.undecided:
-            packets, source.waiting = source.waiting, deque()
-            for data in packets:
-                self._take(source, data)
+        if source.waiting and not self._has_to_wait(source):
+            self._take_waiting(source)
+
+    def _has_to_wait(self, source: OscSource) -> bool:
+        """Whether a command has to: it is to find what the source has set before, and to show nothing it must not."""
+        holds_reads = self._relay.refuses is not None and not self._relay.permissions.is_open
+        return bool(source.undecided) or holds_reads
+
+    def _take_waiting(self, source: OscSource) -> None:
+        packets, source.waiting = source.waiting, deque()
+        for data in packets:
+            self._take(source, data)
 
     def _message(self, source: OscSource, message: OscMessage) -> None:
         address = message.address
@@ -541,7 +552,8 @@ class OscDoor:
             return
         options = self._options()
         refusal = refusal_of(self._relay, options.token, SenderAwareCodec(""))
-        if refusal is not None and options.token:
+        # A relay of a cluster may learn of the token only when it joins.
+        if refusal is not None and options.token and self._relay.refuses is None:
             raise StartError(f"--osc-token: {refusal.reason}; put a valid token into the file")
         self._is_powerless = refusal is not None
         counts = self._counts

@@ -100,6 +100,15 @@ class PageTests(SynchronousTestCase):
         self.new.write([entry(62)])
         self.assertEqual(self.kept(self.new), [62])
 
+    def test_nothing_comes_back_of_who_was_erased(self) -> None:
+        """Here, while the page was on its way."""
+        self.new.history.erase_of("ann", ("", 0))
+        self.assertEqual(self.kept(self.new), [])
+        self.assertTrue(insert_page(self.new, self.page(50)))
+        self.assertEqual(self.kept(self.new), [])
+        self.new.history.end_refill()
+        self.assertEqual(self.new.history.erased_subjects, set())
+
     def test_erasures_are_remembered_as_long_as_pages_come(self) -> None:
         """Those that a page has in it already are forgotten."""
         for number in range(61, 71):

@@ -150,16 +150,17 @@ def insert_page(file: JournalFile, page: HistoryPage) -> bool:
         change = decode_body(row.seq, row.body)
         if (int(change.kind), change.param.address) != (row.kind, row.address):
             raise DamagedRowError(f"row {row.seq} is damaged (its columns are not those of its record)")
+    rows = [row for row in page.rows if row.subject not in file.history.erased_subjects]
     with file.transaction() as db:
         db.executemany(
             "INSERT OR IGNORE INTO entries (seq, time_us, kind, address, body) VALUES (?, ?, ?, ?, ?)",
-            [(row.seq, row.time_us, row.kind, row.address, row.body) for row in page.rows],
+            [(row.seq, row.time_us, row.kind, row.address, row.body) for row in rows],
         )
         db.executemany(
             "INSERT OR IGNORE INTO history (key, seq, subject) VALUES (?, ?, ?)",
-            [(row.key, row.seq, row.subject) for row in page.rows],
+            [(row.key, row.seq, row.subject) for row in rows],
         )
-        file.history.refilled({row.key for row in page.rows}, page.position_seq)
+        file.history.refilled({row.key for row in rows}, page.position_seq)
     return True
 
 

@@ -156,6 +156,8 @@ class HistoryTable:
         self._aged_key = ""
         self._erased: list[tuple[Erasure, int]] | None = None
         """What was erased, and with which row, since entries of another relay come; None while none do."""
+        self.erased_subjects: set[str] = set()
+        """Of whom everything was erased since then."""
 
     @property
     def last_us(self) -> int:
@@ -256,6 +258,7 @@ class HistoryTable:
     def end_refill(self) -> None:
         """Is told that none come any more."""
         self._erased = None
+        self.erased_subjects.clear()
 
     def forget(self) -> None:
         """Forgets what was known, since a transaction was undone or entries of many keys went."""
@@ -303,6 +306,8 @@ class HistoryTable:
         Returns:
             how many entries went, and where the next piece begins; None at the end.
         """
+        if self._erased is not None:
+            self.erased_subjects.add(subject)
         rows = json.loads(self._db.execute(_SUBJECTS, (*after, ERASED_AT_ONCE)).fetchone()[0])
         gone = [(key, seq) for key, seq, whose in rows if whose == subject]
         if gone:
