@@ -157,6 +157,11 @@ class Change(NamedTuple):
     """What was scheduled or published."""
 
 
+def no_param(address: str, writer: str, subject: str, timestamp_us: int) -> Param:
+    """Returns what a change is about that sets nothing."""
+    return Param(address, NULL, 0, writer, timestamp_us, None, subject)
+
+
 def text_bytes(text: str) -> int:
     """Returns how many bytes a text takes in UTF-8."""
     return len(text) if text.isascii() else len(text.encode())
@@ -187,31 +192,33 @@ _KINDS = {int(kind): kind for kind in ChangeKind}
 _new = tuple.__new__
 
 
+_USUAL_SET = Change(no_param("", "", "", 0))[1:]
+_USUAL_EVENT = Change(no_param("", "", "", 0), ChangeKind.EVENT)[1:-1]
+"""What these are beside the param and the message: compared at once, for each is thousands a second."""
+
+
 def encode_change(change: Change) -> bytes:
     """Encodes a change: version, kind, flags, revision, time, then its texts and what the flags announce.
 
     Numbers are big-endian; texts and blobs follow their length in four bytes.
     """
-    param, kind, lock, unlock, sent_ttl, takes_lock, stamp, due_us, number, message = change
-    address, value, revision, writer, timestamp_us, ttl, subject, origin, sent_as = param
-    flags = lock * _LOCK | unlock * _UNLOCK | takes_lock * _TAKES_LOCK
-    tail = b""
-    if ttl is None and sent_ttl is None and due_us is None and stamp is None and not number and not sent_as:
-        if message is not None:  # the usual signal; the usual SET has nothing of all this
-            data = encode(message)
-            flags |= _MESSAGE
-            tail = _pack_u32(len(data)) + data
+    address, value, revision, writer, timestamp_us, ttl, subject, origin, sent_as = change[0]
+    usual = ttl is None and not sent_as
+    if usual and change[1:] == _USUAL_SET:
+        flags, tail = 0, b""
+    elif usual and change[1:-1] == _USUAL_EVENT and change.message is not None:
+        data = encode(change.message)
+        flags, tail = _MESSAGE, _pack_u32(len(data)) + data
     else:
-        more, tail = _tail(change)
-        flags |= more
+        flags, tail = _tail(change)
     raw = address.encode()
-    head = _pack_head(VERSION, kind, flags, revision, timestamp_us, len(raw))
+    head = _pack_head(VERSION, change[1], flags, revision, timestamp_us, len(raw))
     return b"".join((head, raw, _by(writer, subject, origin), _pack_u32(len(value)), value, tail))
 
 
 def _tail(change: Change) -> tuple[int, bytes]:
-    """Returns the flags of what a change has besides, and its bytes."""
-    flags = 0
+    """Returns the flags of a change, and the bytes of what it has besides."""
+    flags = change.lock * _LOCK | change.unlock * _UNLOCK | change.takes_lock * _TAKES_LOCK
     tail: list[bytes] = []
     for flag, number, pack in (
         (_TTL, change.param.ttl, _U32.pack),
@@ -333,8 +340,3 @@ def is_emptied_event(head: bytes) -> bool:
 
 def _blob(data: bytes) -> bytes:
     return _U32.pack(len(data)) + data
-
-
-def no_param(address: str, writer: str, subject: str, timestamp_us: int) -> Param:
-    """Returns what a change is about that sets nothing."""
-    return Param(address, NULL, 0, writer, timestamp_us, None, subject)

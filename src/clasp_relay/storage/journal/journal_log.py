@@ -169,7 +169,7 @@ class JournalLog:
         """See ``Log.append``. After a failed commit nothing is ever recorded."""
         if self.lost:
             return self._batch
-        waits = False
+        waits, gathered = False, self._gathered
         try:
             for each in changes:
                 kind = each.kind
@@ -178,7 +178,9 @@ class JournalLog:
                     continue
                 key, erasures = self.judge(change)
                 waits = waits or key is not None or not self._is_fleeting(change.param.address)
-                self._gather(change, key, erasures)
+                seq = self.appended_seq + 1
+                self._gathered_bytes += ENTRY_BYTES + gathered.add(seq, change, key, erasures)
+                self.appended_seq = seq
         except Exception:
             # What comes of it would be half recorded.
             self._fail(Failure())
@@ -254,15 +256,12 @@ class JournalLog:
         if self.lost:
             return
         for change, key, erasures, data in entries:
-            self._gather(change, key, erasures, data)
+            self.appended_seq += 1
+            size = self._gathered.add(self.appended_seq, change, key, erasures, data)
+            self._gathered_bytes += ENTRY_BYTES + size
             if change.kind is ChangeKind.POSITION:
                 self._position_seq = self.appended_seq
         self._begin_commit()
-
-    def _gather(self, change: Change, key: str | None, erasures: tuple[Erasure, ...], data: bytes = b"") -> None:
-        seq = self.appended_seq + 1
-        self._gathered_bytes += ENTRY_BYTES + self._gathered.add(seq, change, key, erasures, data)
-        self.appended_seq = seq
 
     def _begin_commit(self) -> None:
         if not self._is_at_work and self._gathered:
@@ -289,12 +288,13 @@ class JournalLog:
 
     def check(self) -> None:
         """See ``Log.check``."""
+        if not (self.lost or self.is_disk_low) and self._queued_bytes + self._gathered_bytes <= MAX_QUEUED_BYTES:
+            return
         if self.lost:
             raise RequestError(ErrorCode.OVERLOADED, "the relay cannot record changes and is stopping")
         if self.is_disk_low:
             raise RequestError(ErrorCode.OVERLOADED, "the relay's disk is almost full; try again later")
-        if self.queued_bytes > MAX_QUEUED_BYTES:
-            raise RequestError(ErrorCode.OVERLOADED, "too many changes wait to be recorded; try again in a moment")
+        raise RequestError(ErrorCode.OVERLOADED, "too many changes wait to be recorded; try again in a moment")
 
     # For the state file, and for whoever works on the file
 
