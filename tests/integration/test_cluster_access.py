@@ -8,6 +8,7 @@ import json
 import time
 
 from clasp_relay.wire.messages import Bundle, Error, Get, Set, Subscribe
+from tests.access.policy.chat_cases import WRITES
 from tests.integration import test_access_clients, test_access_ways_out, test_chat_policy
 from tests.integration.accounts import AccountsRelay, Person, event, put, told
 from tests.integration.followed import FollowedTestCase
@@ -18,9 +19,13 @@ ROOMY = ("--rate-limit", "0", "--admin-token", "admin.token")
 
 
 class FollowedWriteTests(FollowedTestCase, test_chat_policy.WriteTests):
-    """Who may write what."""
+    """Who may write what: some of the table's rows, since what decides is the same code as in one relay."""
 
-    test_everybody_writes_what_the_compatible_policy_says = None  # type: ignore[assignment]  # one policy shows the way
+    test_everybody_writes_what_the_compatible_policy_says = None  # type: ignore[assignment]
+
+    def test_everybody_writes_what_the_safe_policy_says(self) -> None:
+        """And nobody else does, nor in a bundle."""
+        self.check_writes("chat", WRITES[::3])
 
 
 class FollowedSightTests(FollowedTestCase, test_chat_policy.SightTests):
