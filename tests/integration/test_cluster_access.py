@@ -7,7 +7,7 @@ import http.client
 import json
 import time
 
-from clasp_relay.wire.messages import Bundle, Error, Get, Set, Subscribe
+from clasp_relay.wire.messages import Bundle, Error, Get, Replay, Set, Subscribe
 from tests.access.policy.chat_cases import WRITES
 from tests.integration import test_access_clients, test_access_ways_out, test_chat_policy
 from tests.integration.accounts import AccountsRelay, Person, event, put, told
@@ -113,15 +113,29 @@ class AcrossTests(FollowedTestCase):
         admin.close()
 
     def check_cleared(self, first: AccountsRelay, second: AccountsRelay) -> None:
-        """An administrator at the relay that follows has the one that decides end what somebody has left."""
+        """An administrator at the relay that follows deletes somebody: the decider ends what they have left.
+
+        The history of each relay loses what they said.
+        """
         zoe = self.sign_in(first, first.api.register("Zoe", user_id="zoe"))
         address = "/chat/user/zoe/profile"
         self.assertEqual(zoe.code(put(address, {"name": "Zoe"}), 1), 0)
-        watcher = self.admin(second)
-        watcher.ask(Subscribe(1, address))
-        answer = self.console(second, "DELETE", "people/zoe?messages=keep")
-        self.assertEqual(answer["params"], 1)
-        self.hears(watcher, address, None)
+        self.assertEqual(zoe.code(put(f"{ROOM}/presence/zoe", {"name": "Zoe"}), 1), 0)
+        self.assertEqual(zoe.code(event(f"{ROOM}/messages", {"text": "bye"})), 0)
+        admins = [self.admin(relay) for relay in (first, second)]
+        self.assertEqual([self.said_by(admin, "zoe") for admin in admins], [1, 1])
+        admins[1].ask(Subscribe(1, address))
+        answer = self.console(second, "DELETE", "people/zoe?messages=erase")
+        self.assertEqual((answer["params"], answer["messages"]), (2, 1))
+        self.hears(admins[1], address, None)
+        wait_until(lambda: not any(self.said_by(admin, "zoe") for admin in admins), "nothing is kept of her words")
+
+    def said_by(self, reader: Person, user: str) -> int:
+        """Returns how many messages of somebody a relay's history has."""
+        found = told(reader.ask(Replay(f"{ROOM}/messages")))
+        return sum(
+            at == f"{ROOM}/messages" and isinstance(value, dict) and value["userId"] == user for at, value in found
+        )
 
     def console(self, relay: AccountsRelay, method: str, path: str) -> dict[str, object]:
         """Makes a call of the console, with the administrator's token."""
@@ -144,7 +158,7 @@ class AcrossTests(FollowedTestCase):
         """What is set over HTTP at one relay is read at the other; a ticket opens one stream, at any relay."""
         address = "/chat/user/ann/notes"
         self.assertEqual(self.http(second, "PUT", f"/api/params{address}", token, 7)[0], 200)
-        self.assertEqual(told(ann.ask(Get(address))), [(address, 7)])
+        self.assertIn((address, 7), told(ann.ask(Get(address))))
         self.assertEqual(json.loads(self.http(first, "GET", f"/api/params{address}", token)[1])["value"], 7)
         (found,) = json.loads(self.http(second, "GET", "/api/params?pattern=/chat/user/ann/notes", token)[1])["params"]
         self.assertEqual(found["value"], 7)
