@@ -369,7 +369,17 @@ class AuthServer(Service):
             self.files = self._open_files(store, accounts)
         devices = DeviceWatch(store.devices, self._calls, self._tokens)
         console = self._console = ConsoleParts(
-            store, self._calls, accounts, passwords, self._tokens, devices, audit, self._relay, self.files, self._clear
+            store,
+            self._calls,
+            accounts,
+            passwords,
+            self._tokens,
+            devices,
+            audit,
+            self._relay,
+            self.files,
+            self._clear,
+            lambda: self._acting is not None,
         )
         console.load()
         self._session_ids.open(store.session_ids, self._calls)

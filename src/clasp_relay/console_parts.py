@@ -56,6 +56,7 @@ class ConsoleParts:
         relay: the core.
         files: what people have sent; None where the relay keeps no files.
         clear: ends params in the place of the core; see ``Search``.
+        acts: tells whether what is left of deletions is for this relay to do; see ``People``.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class ConsoleParts:
         relay: Relay,
         files: Files | None = None,
         clear: Callable[[Sequence[str]], Deferred[None]] | None = None,
+        acts: Callable[[], bool] = lambda: True,
     ) -> None:
         self._accounts = accounts
         self._tokens = tokens
@@ -93,6 +95,7 @@ class ConsoleParts:
             random_hex=secrets.token_hex,
             files=files,
             history=None if relay.replays is None else relay.replays.reader,
+            acts=acts,
         )
 
     def load(self) -> None:

@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.access import people as module
 from clasp_relay.access.devices import make_device
-from clasp_relay.access.people import AGAIN_S, Deleted, Kind
+from clasp_relay.access.people import AGAIN_S, SOON_S, Deleted, Kind
 from clasp_relay.access.refusals import BadInput, Forbidden, Missing, Taken
 from clasp_relay.core.history.memory import MemoryHistory
 from clasp_relay.storage.audit import AuditEntry
@@ -335,6 +335,53 @@ class DeletionTests(SynchronousTestCase):
         self.world.stack.clock.advance(10 * AGAIN_S)
         self.patch(self.world.stack.store.administration, "deletions", held)
         self.world.do(self.people.look())
+
+    def test_history_of_each_relay_loses_what_was_said_whichever_deletes(self) -> None:
+        """Also where all else is done before this one looks; the rest is for the relay that decides."""
+        acts = False
+        self.people._acts = lambda: acts
+        store = self.world.stack.store.administration
+        self.world.do(self.people.look())
+        self.delete_elsewhere("a1", erases_messages=True)
+        store.deleted("a1", AuditEntry(START_S, "person.deleted", target="a1"))
+        self.delete_elsewhere("b1", erases_messages=False)
+        self.world.do(self.people.take_note())
+        self.world.do(self.people.look())
+        self.assertEqual(self.said, ["a1", "a1", "b1", "b1"])
+        self.world.stack.clock.advance(SOON_S)
+        self.world.do(self.people.look())
+        self.world.world.turn()
+        self.assertEqual((self.said, store.erasures(), len(self.entries())), (["b1", "b1"], [], 3))
+        self.assertEqual([each.subject for each in store.deletions()], ["b1"])
+        acts = True
+        self.world.do(self.people.look())
+        self.world.stack.clock.advance(SOON_S)
+        self.world.do(self.people.look())
+        self.world.world.turn()
+        self.assertEqual((store.deletions(), len(self.entries())), ([], 4))
+
+    def test_erasure_that_cannot_be_done_now_is_done_later(self) -> None:
+        """At a relay that does not decide: history was busy, then the store."""
+        self.people._acts = lambda: False
+        store, replays = self.world.stack.store.administration, self.world.relay.replays
+        assert replays is not None
+        self.delete_elsewhere("a1", erases_messages=True)
+        busy = self.patch(replays.reader, "erase_of", lambda _subject, done: done(None))
+
+        def held() -> None:
+            raise StoreBusy("users.db")
+
+        self.world.do(self.people.take_note())
+        for step in range(3):
+            self.world.stack.clock.advance(AGAIN_S)
+            self.world.do(self.people.look())
+            self.world.world.turn()
+            self.assertEqual(self.said, ["a1", "a1", "b1", "b1"] if step < 2 else ["b1", "b1"])
+            busy.restore()
+            if step == 0:
+                held_store = self.patch(store, "erasures", held)
+            else:
+                held_store.restore()
 
     def test_two_deletions_at_once_do_each_thing_once(self) -> None:
         """The second one waits for the first."""

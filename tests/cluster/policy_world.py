@@ -27,6 +27,7 @@ class PolicyMember(Member):
         assert isinstance(cluster, PolicyCluster), "a cluster without a policy"
         self.document = Policy.from_document(cluster.policy).document
         self.tokens = TokenTable(cluster.clock, lambda: self.now_us() / 1e6)
+        self.tokens.is_following = True
         self.core: Relay | None = None
         """The core that decides, while this relay does."""
         self.deciding: Deciding | None = None
@@ -39,7 +40,7 @@ class PolicyMember(Member):
         self.tokens.on_end(self._token_ended)
         self.tokens.on_replace(self._token_replaced)
         for record in cluster.records.values():
-            self.tokens.add(record)
+            self.tokens.follow(record, is_revoked=False)
 
     def permissions_of(self, now_us: Callable[[], int]) -> Permissions:
         """See ``Member``: each core has a policy of its own."""
@@ -91,7 +92,7 @@ class PolicyCluster(Cluster):
         record = TokenRecord(digest_of(name), subject or name, name, False, POLICY_SCOPES, 0, None, replaces=replaces)
         self.records[name] = record
         for member in self.living:
-            member.tokens.add(record)
+            member.tokens.follow(record, is_revoked=False)
         return record
 
     def revoke(self, name: str) -> None:

@@ -394,7 +394,8 @@ class PolicyTests(SynchronousTestCase):
 
     def test_a_token_that_the_decider_does_not_know_ends_its_session(self) -> None:
         """With the reason, and nothing of it is done."""
-        self.follower.tokens.add(TokenRecord(digest_of("new"), "new", "new", False, POLICY_SCOPES, 0, None))
+        record = TokenRecord(digest_of("new"), "new", "new", False, POLICY_SCOPES, 0, None)
+        self.follower.tokens.follow(record, is_revoked=False)
         client, other = self.follower.join("new"), self.follower.join("ann")
         client.send(Set("/a", value(1)), 1)
         self.cluster.turn()

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
+import json
 import time
 
-from clasp_relay.wire.messages import Bundle, Error, Get, Set, Subscribe
+from clasp_relay.wire.messages import Bundle, Error, Get, Replay, Set, Subscribe
+from tests.access.policy.chat_cases import WRITES
 from tests.integration import test_access_clients, test_access_ways_out, test_chat_policy
 from tests.integration.accounts import AccountsRelay, Person, event, put, told
 from tests.integration.followed import FollowedTestCase
-from tests.integration.process import wait_until
+from tests.integration.process import PATIENCE_S, wait_until
 
 ROOM = "/chat/room/r1"
 ROOMY = ("--rate-limit", "0", "--admin-token", "admin.token")
 
 
 class FollowedWriteTests(FollowedTestCase, test_chat_policy.WriteTests):
-    """Who may write what."""
+    """Who may write what: some of the table's rows, since what decides is the same code as in one relay."""
 
-    test_everybody_writes_what_the_compatible_policy_says = None  # type: ignore[assignment]  # one policy shows the way
+    test_everybody_writes_what_the_compatible_policy_says = None  # type: ignore[assignment]
+
+    def test_everybody_writes_what_the_safe_policy_says(self) -> None:
+        """And nobody else does, nor in a bundle."""
+        self.check_writes("chat", WRITES[::3])
 
 
 class FollowedSightTests(FollowedTestCase, test_chat_policy.SightTests):
@@ -75,6 +83,7 @@ class AcrossTests(FollowedTestCase):
         self.check_ban(ann, bob)
         self.check_revoked(first, second, tokens["eve"])
         self.check_cleared(first, second)
+        self.check_http(first, second, ann, tokens["ann"])
         self.check_failover(pair.decider, second, ann)
 
     def check_ban(self, ann: Person, bob: Person) -> None:
@@ -104,22 +113,61 @@ class AcrossTests(FollowedTestCase):
         admin.close()
 
     def check_cleared(self, first: AccountsRelay, second: AccountsRelay) -> None:
-        """An administrator at the relay that follows has the one that decides end what somebody has left."""
+        """An administrator at the relay that follows deletes somebody: the decider ends what they have left.
+
+        The history of each relay loses what they said.
+        """
         zoe = self.sign_in(first, first.api.register("Zoe", user_id="zoe"))
         address = "/chat/user/zoe/profile"
         self.assertEqual(zoe.code(put(address, {"name": "Zoe"}), 1), 0)
-        watcher = self.admin(second)
-        watcher.ask(Subscribe(1, address))
-        answer = self.console(second, "DELETE", "people/zoe")
-        self.assertEqual(answer["params"], 1)
-        self.hears(watcher, address, None)
+        self.assertEqual(zoe.code(put(f"{ROOM}/presence/zoe", {"name": "Zoe"}), 1), 0)
+        self.assertEqual(zoe.code(event(f"{ROOM}/messages", {"text": "bye"})), 0)
+        admins = [self.admin(relay) for relay in (first, second)]
+        self.assertEqual([self.said_by(admin, "zoe") for admin in admins], [1, 1])
+        admins[1].ask(Subscribe(1, address))
+        answer = self.console(second, "DELETE", "people/zoe?messages=erase")
+        self.assertEqual((answer["params"], answer["messages"]), (2, 1))
+        self.hears(admins[1], address, None)
+        wait_until(lambda: not any(self.said_by(admin, "zoe") for admin in admins), "nothing is kept of her words")
+
+    def said_by(self, reader: Person, user: str) -> int:
+        """Returns how many messages of somebody a relay's history has."""
+        found = told(reader.ask(Replay(f"{ROOM}/messages")))
+        return sum(
+            at == f"{ROOM}/messages" and isinstance(value, dict) and value["userId"] == user for at, value in found
+        )
 
     def console(self, relay: AccountsRelay, method: str, path: str) -> dict[str, object]:
         """Makes a call of the console, with the administrator's token."""
         token = (self.folder / "admin.token").read_text("ascii").strip()
-        answer = relay.api.call(f"../api/admin/{path}", None, token, method=method)
-        self.assertEqual(answer.status, 200, answer)
-        return answer.body
+        status, body = self.http(relay, method, f"/api/admin/{path}", token)
+        self.assertEqual(status, 200, body)
+        answer: dict[str, object] = json.loads(body)
+        return answer
+
+    def http(self, relay: AccountsRelay, method: str, path: str, token: str, body: object = None) -> tuple[int, bytes]:
+        """Makes a request of the HTTP API; returns status and body."""
+        connection = http.client.HTTPConnection("127.0.0.1", relay.auth_port, timeout=PATIENCE_S)
+        with contextlib.closing(connection):
+            data = None if body is None else json.dumps(body)
+            connection.request(method, path, data, {"Authorization": f"Bearer {token}"})
+            response = connection.getresponse()
+            return response.status, response.read()
+
+    def check_http(self, first: AccountsRelay, second: AccountsRelay, ann: Person, token: str) -> None:
+        """What is set over HTTP at one relay is read at the other; a ticket opens one stream, at any relay."""
+        address = "/chat/user/ann/notes"
+        self.assertEqual(self.http(second, "PUT", f"/api/params{address}", token, 7)[0], 200)
+        self.assertIn((address, 7), told(ann.ask(Get(address))))
+        self.assertEqual(json.loads(self.http(first, "GET", f"/api/params{address}", token)[1])["value"], 7)
+        (found,) = json.loads(self.http(second, "GET", "/api/params?pattern=/chat/user/ann/notes", token)[1])["params"]
+        self.assertEqual(found["value"], 7)
+        ticket = second.api.call("ticket", None, token).body["ticket"]
+        for expected in (200, 401):
+            connection = http.client.HTTPConnection("127.0.0.1", first.auth_port, timeout=PATIENCE_S)
+            with contextlib.closing(connection):
+                connection.request("GET", f"/api/stream?pattern={address}&ticket={ticket}")
+                self.assertEqual(connection.getresponse().status, expected)
 
     def check_failover(self, decider: AccountsRelay, follower: AccountsRelay, ann: Person) -> None:
         """Rights hold at the next decider as well."""

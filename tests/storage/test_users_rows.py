@@ -139,7 +139,7 @@ class RowsTests(_Case):
             for row in store.rows._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
             if not row[0].startswith("sqlite_")
         }
-        self.assertEqual(tables - {"log_position", "log_calls", "changed_rows"}, set(TABLES))
+        self.assertEqual(tables - {"log_position", "log_calls", "changed_rows", "own_erasures"}, set(TABLES))
         for name, table in TABLES.items():
             columns = store.rows._db.execute(f"PRAGMA table_info({name})").fetchall()
             with self.subTest(table=name):

@@ -6,7 +6,7 @@ be done; the relay does that at once, or after its next start, or when another p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from math import inf
 from typing import Any, Literal, Protocol
@@ -40,6 +40,9 @@ RESET_S = 86_400
 
 AGAIN_S = 60
 """When what is left of a deletion could not be done, it is tried again after so long."""
+
+SOON_S = 1
+"""After so long a relay that was not asked to delete somebody does what is its own part of it."""
 
 EXAMINED_AT_ONCE = 500
 """Users or guests that one call of the store returns for a search."""
@@ -156,6 +159,8 @@ class People:
         random_hex: as ``secrets.token_hex``.
         files: what people have sent; None where the relay keeps no files.
         history: what is kept of what people said; None where nothing is.
+        acts: tells whether what is left of deletions is for this relay to do: alone always, and in a cluster while it
+            decides.
     """
 
     def __init__(
@@ -174,6 +179,7 @@ class People:
         random_hex: Callable[[int], str],
         files: Files | None = None,
         history: HistoryReader | None = None,
+        acts: Callable[[], bool] = lambda: True,
     ) -> None:
         self._users = store
         self._store = store.administration
@@ -192,6 +198,7 @@ class People:
         self._deleting = DeferredLock()
         self._deletions_due_s = 0.0
         """When it is looked next for deletions that are not finished, Unix seconds."""
+        self._acts, self._did_act = acts, True
         self._is_stale = False
         """Whether something was decided that the relay has not taken note of."""
 
@@ -255,6 +262,8 @@ class People:
     async def take_note(self) -> None:
         """Takes note of what was decided, here or by another process; where the store is busy ``look`` does so."""
         self._is_stale = True
+        # Whoever was asked to delete somebody does that at once; this is for what is left then, and for other relays.
+        self._look_for_deletions(AGAIN_S if self._acts() else SOON_S)
         try:
             await self._console.reload()
             await self._devices.reload()
@@ -267,9 +276,17 @@ class People:
         if await self._devices.look() or self._is_stale:
             await self.take_note()
             self._deletions_due_s = 0.0
+        did_act, self._did_act = self._did_act, self._acts()
+        if self._did_act and not did_act:
+            self._look_for_deletions(SOON_S)
         if self._now_s() >= self._deletions_due_s and not self._deleting.locked:
             # It may take long, and who was disabled must be out meanwhile.
-            Deferred.fromCoroutine(self._finish_deletions()).addErrback(events.AUTH_FAULT.failure)
+            work = self._finish_deletions() if self._acts() else self._finish_erasures()
+            Deferred.fromCoroutine(work).addErrback(events.AUTH_FAULT.failure)
+
+    def _look_for_deletions(self, delay_s: float) -> None:
+        """Has what is left of deletions be looked for in a while, at the latest."""
+        self._deletions_due_s = min(self._deletions_due_s, self._now_s() + delay_s)
 
     async def disable(self, who: Administrator, address: str, user_id: str) -> None:
         """Ends all sessions and tokens of a person, who cannot sign in until enabled."""
@@ -331,13 +348,53 @@ class People:
                 deleted = await self._finish(deletion)
                 if deleted is not None:
                     finished[deletion.subject] = deleted
-            if len(finished) == len(left):
+            is_erased = await self._erase_all({each.subject for each in left})
+            if len(finished) == len(left) and is_erased:
                 self._deletions_due_s = inf
         except Busy:
             pass  # then it is tried again
         finally:
             self._deleting.release()
         return finished
+
+    async def _finish_erasures(self) -> None:
+        """Does what is left of deletions for this relay alone, while another one decides."""
+        await self._deleting.acquire()
+        self._deletions_due_s = self._now_s() + AGAIN_S
+        try:
+            if await self._erase_all(frozenset()):
+                self._deletions_due_s = inf
+        except Busy:
+            pass  # then it is tried again
+        finally:
+            self._deleting.release()
+
+    async def _erase_all(self, others: Set[str]) -> bool:
+        """Has this relay's history lose what people said who were deleted.
+
+        Args:
+            others: of whom that is done elsewhere.
+
+        Returns:
+            whether nothing is left to be done here.
+        """
+        left = await self._calls.run(self._store.erasures)
+        return None not in [await self._erase(subject) for subject in left if subject not in others]
+
+    async def _erase(self, subject: str) -> int | None:
+        """Has this relay's history lose what somebody said.
+
+        Returns:
+            how many entries; None where that cannot be done now.
+        """
+        messages: int | None = 0
+        if self._history is not None:
+            erased: Deferred[int | None] = Deferred()
+            self._history.erase_of(subject, erased.callback)
+            messages = await erased
+        if messages is not None:
+            await self._calls.run(self._store.erased, subject)
+        return messages
 
     async def _finish(self, deletion: Deletion) -> Deleted | None:
         """Removes what somebody has left; returns None where some of it cannot be removed now."""
@@ -354,9 +411,7 @@ class People:
         files = 0 if self._files is None else await self._files.remove_all_of(subject)
         messages = None
         if deletion.erases_messages and self._history is not None:
-            erased: Deferred[int | None] = Deferred()
-            self._history.erase_of(subject, erased.callback)
-            messages = await erased
+            messages = await self._erase(subject)
             if messages is None:
                 return None
         deleted = Deleted(len(own), files, messages)

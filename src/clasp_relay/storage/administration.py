@@ -261,6 +261,14 @@ class AdminStore:
         with self._changing(entry):
             self._db.execute("DELETE FROM deletions WHERE subject = ?", (user_id,))
 
+    def erasures(self) -> list[str]:
+        """Returns of whom this relay's own history is still to lose what they said."""
+        return [row[0] for row in self._db.execute("SELECT subject FROM own_erasures ORDER BY subject")]
+
+    def erased(self, user_id: str) -> None:
+        """Notes that this relay's own history has nothing any more of what somebody said."""
+        self._db.execute("DELETE FROM own_erasures WHERE subject = ?", (user_id,))
+
     def add_reset(self, user_id: str, digest: bytes, expires_s: int, entry: AuditEntry) -> None:
         """Adds a one-time link for a new password, in the place of the one before.
 
