@@ -22,6 +22,7 @@ from clasp_relay.storage.journal.journal_log import JournalLog
 from clasp_relay.storage.journal.opening import open_journal
 from clasp_relay.wire.values import encode_value
 from tests.cluster.world import Bus, MemoryEngine
+from tests.core.world import World
 from tests.integration.process import environment
 
 URLS = ("nats://127.0.0.1:4222",)
@@ -79,6 +80,17 @@ class PartsTests(SynchronousTestCase):
         """What was written then is not in the log."""
         parts = ClusterParts(settings(), Clock(), self.journal(_position(7, b"digest"), _due()))
         self.assertRaisesRegex(StartError, "without --cluster", parts._position)
+
+    def test_a_relay_in_open_mode_leaves_a_cluster_that_has_accounts(self) -> None:
+        """It would let everybody do everything."""
+        parts = ClusterParts(settings(), Clock(), self.journal())
+        lost: list[int] = []
+        parts.when_lost = lambda: lost.append(1)
+        world = World()
+        parts.attach(world.relay, lambda *_: world.relay)
+        about = no_param("", "", "", 17)._replace(value=encode_value([b""]))
+        world.relay.committer.follow(Change(about, ChangeKind.ACCOUNTS, number=1))
+        self.assertEqual(lost, [1])
 
     def test_before_it_is_opened_it_is_joining(self) -> None:
         """The health port answers from the start."""

@@ -12,6 +12,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.storage import users_rows as module
+from clasp_relay.storage.administration import AdminStore
 from clasp_relay.storage.audit import AuditEntry
 from clasp_relay.storage.devices import DeviceToken
 from clasp_relay.storage.hooks import Hook
@@ -305,6 +306,21 @@ class OutsideTests(_Case):
         last = here.rows.outside(10)
         assert last is not None
         self.assertNotEqual(last.told.file, outside.told.file)
+
+    def test_who_is_deleted_while_signing_in_elsewhere_is_out(self) -> None:
+        """Whichever comes first in the log; so is who is disabled."""
+        change = partial(AdminStore.delete, user_id="u1", entry=ENTRY, erases_messages=False)
+        for do in (change, partial(AdminStore.disable, user_id="u1", entry=ENTRY)):
+            files = self.files(3)
+            files.ask(lambda s: s.add_user(user(), ALICE, token("a"), NO_PROOF))
+            do(files.stores[1].administration)
+            files.ask(lambda s: s.add_user_token(token("b")._replace(made_for=b"elsewhere"), 0))
+            files.tell(1)
+            for store in files.stores:
+                self.assertEqual(store.valid_tokens(NOW_S), [])
+                self.assertEqual(store.rows._db.execute("PRAGMA foreign_key_check").fetchall(), [])
+                self.assertEqual(store.rows._db.execute("PRAGMA foreign_keys").fetchone(), (1,))
+                self.assertEqual(everything(store), everything(files.stores[0]))
 
     def test_what_contradicts_the_others_is_put_back(self) -> None:
         """The others' rows count."""

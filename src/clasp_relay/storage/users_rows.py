@@ -252,7 +252,7 @@ class RowStore:
         """Writes rows that somebody has changed outside of the log; to be attempted.
 
         What contradicts the rows that are here, such as a second user of one name, is left out: then what is here is
-        the result.
+        the result. Whoever was disabled or deleted meanwhile loses what was given out to them at another relay, too.
 
         Args:
             rows: what was changed.
@@ -261,7 +261,11 @@ class RowStore:
         Returns:
             what ``attempt`` takes for the rows that are to be written everywhere.
         """
-        return _Put(tuple(map(self._put, rows)), told)
+        before = self._last_note()
+        put = [self._put(row) for row in rows]
+        keys = {(row.table, row.key) for row in put}
+        more = (row for row in self._noted(before) if row.table != AUDIT and (row.table, row.key) not in keys)
+        return _Put((*put, *more), told)
 
     def put_base(self, rows: Sequence[Row], told: Told) -> object:
         """As ``put``, for what was in a file before its relay was in a cluster."""
@@ -272,7 +276,16 @@ class RowStore:
             return self._numbered(row)
         there = self._read(row.table, row.key)
         is_taken = row.table == "push_key" and there.values is not None
-        return there if is_taken or not self._fits(row) else row
+        if is_taken or not self._fits(row):
+            return there
+        if row.table == "disabled_subjects" and row.values is not None:
+            (at,) = row.values
+            self._db.execute(
+                "UPDATE tokens SET revoked_at = ? WHERE subject = ? AND revoked_at IS NULL", (at, *row.key)
+            )
+        elif row.table == "retired_ids" and row.values is not None:
+            self._db.execute("DELETE FROM tokens WHERE subject = ?", row.key)
+        return row
 
     def _fits(self, row: Row) -> bool:
         self._db.execute("SAVEPOINT fits")
@@ -304,13 +317,12 @@ class RowStore:
             calls: which calls are done with it, by relay.
             told: what it has of ``outside``, of whichever file.
         """
-        with self._transaction():
+        with self._without_references(), self._transaction():
             position = self.position()
             assert position is not None, "followed before it began"
             if number <= position.number:
                 return
             assert number == position.number + 1, f"record {number} came behind record {position.number}"
-            self._db.execute("PRAGMA defer_foreign_keys = ON")
             self._db.execute("UPDATE log_position SET is_following = 1")
             for each in told:
                 self._db.execute(
@@ -390,12 +402,11 @@ class RowStore:
             calls: which calls are done, by relay.
             pieces: the rows.
         """
-        with self._transaction():
+        with self._without_references(), self._transaction():
             notes = self._db.execute(
                 f"SELECT {_NOTE} FROM changed_rows WHERE name <> 'push_key' ORDER BY id"  # noqa: S608 - constants
             ).fetchall()
             outside = [row for row in self._rows_of(notes) if row.values is not None]
-            self._db.execute("PRAGMA defer_foreign_keys = ON")
             self._db.execute("UPDATE log_position SET is_following = 1")
             self._db.execute("DELETE FROM changed_rows")
             self._db.execute("DELETE FROM log_calls")
@@ -482,6 +493,15 @@ class RowStore:
 
     def _any(self, query: str, *values: Value) -> bool:
         return self._db.execute(f"{query} LIMIT 1", values).fetchone() is not None
+
+    @contextmanager
+    def _without_references(self) -> Iterator[None]:
+        """Has rows written that name others which a command has deleted here; the log has all that goes with those."""
+        self._db.execute("PRAGMA foreign_keys = OFF")
+        try:
+            yield
+        finally:
+            self._db.execute("PRAGMA foreign_keys = ON")
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
