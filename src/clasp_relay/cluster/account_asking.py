@@ -261,6 +261,8 @@ class AccountCalls:
 class LookingBehind:
     """Finds out whether all is here that somebody may have been told of: where the decider is, is written here, too.
 
+    One question is on its way at a time; whoever asks meanwhile waits for the next one.
+
     Args:
         following: knows who decides, and whether that one can be reached.
         monotonic_s: seconds.
@@ -281,6 +283,8 @@ class LookingBehind:
         self._busy = busy
         self._number = 0
         """Of the last question."""
+        self._is_out = False
+        """Whether it is not answered yet."""
         self._asked: list[tuple[int, float, Deferred[None]]] = []
         """Who waits for the answer to which question, and since when."""
         self._told: list[tuple[int, Deferred[None]]] = []
@@ -294,10 +298,15 @@ class LookingBehind:
         if self._following.is_cut_off:
             return fail(self._busy(NOT_DONE))
         done: Deferred[None] = Deferred()
-        self._number += 1
-        self._asked.append((self._number, self._monotonic_s(), done))
-        self._resend()
+        self._asked.append((self._number + 1, self._monotonic_s(), done))
+        if not self._is_out:
+            self._send_next()
         return done
+
+    def _send_next(self) -> None:
+        self._number += 1
+        self._is_out = True
+        self._resend()
 
     def _resend(self) -> None:
         self._sent_s = self._monotonic_s()
@@ -311,8 +320,13 @@ class LookingBehind:
             record: up to which the decider has the log.
             written: up to which record this relay's file has it.
         """
+        if number != self._number or not self._is_out:
+            return  # asked twice, or given up
+        self._is_out = False
         self._told += [(record, done) for asked, _, done in self._asked if asked <= number]
         self._asked = [each for each in self._asked if each[0] > number]
+        if self._asked:
+            self._send_next()
         self.written(written)
 
     def written(self, record: int) -> None:
@@ -330,11 +344,13 @@ class LookingBehind:
         self._asked = [each for each in self._asked if now_s - each[1] <= WAITS_S]
         for _, _, done in old:
             done.errback(self._busy(NOT_DONE))
+        self._is_out = self._is_out and bool(self._asked)
         if self._asked and self._following.is_local:
+            self._is_out = False
             asked, self._asked = self._asked, []
             for _, _, done in asked:
                 done.callback(None)
-        elif self._asked and now_s - self._sent_s > RESEND_S:
+        elif self._is_out and now_s - self._sent_s > RESEND_S:
             self._resend()
 
     def stop(self) -> None:

@@ -345,7 +345,11 @@ class SharedAccounts:
         Raises:
             ClaspError: records are missing before it, or it is of another log.
         """
-        if change.number <= self._number:
+        if change.number < self._number:
+            return None
+        if change.number == self._number:
+            if self._number and record_of(change)[1] != self._digest:
+                raise ClaspError(f"record {change.number} is another one than the record {self._number} that is here")
             return None
         if change.number != self._number + 1:
             raise ClaspError(f"record {change.number} comes behind record {self._number}")
