@@ -1129,3 +1129,18 @@ class ClusterTests(SynchronousTestCase):
         self.follower.kill()
         self.cluster.advance(6)
         self.assertEqual(listener.heard(), [])
+
+    def test_will_that_waits_goes_with_its_relay(self) -> None:
+        """It is told once, when the others give the relay up, and not again at its own time."""
+        listener = self.far.join("listener")
+        listener.say(p.subscribe(1, ("gone", 0)))
+        kept: dict[int, object] = {Prop.SESSION_EXPIRY: 1_000}
+        thing = self.near.join(
+            "t", V5, properties=kept, will=("gone", b"1", 0, False), will_properties={Prop.WILL_DELAY: 30}
+        )
+        thing.lose()
+        self.follower.engine.is_paused = True
+        self.cluster.advance(8)
+        self.follower.engine.is_paused = False
+        self.cluster.advance(30)
+        self.assertEqual(listener.heard(), ["publish gone 1 qos 0"])

@@ -263,7 +263,8 @@ class Following:
 
     def claim(self, session: Session, name: str, *, is_new: bool) -> None:
         """Has a session take a name, which one session of the cluster has at a time; ``when_named`` tells everybody."""
-        self._keep(session, Asked.NAME, int(is_new), name)
+        if session.id in self._asking:
+            self._keep(session, Asked.NAME, int(is_new), name)
 
     def _keep(
         self,
@@ -309,7 +310,8 @@ class Following:
             more: what its client sent for it (``Session.sent_as``).
             mark: ``Session.sent_with``.
         """
-        self._keep(session, Asked.WILL, data=b"" if will is None else encode(will), more=more, mark=mark)
+        if session.id in self._asking:  # else its relay was given up, and all of it is done
+            self._keep(session, Asked.WILL, data=b"" if will is None else encode(will), more=more, mark=mark)
 
     def lose(self, session: Session) -> None:
         """Has a session that is about to end count as lost."""

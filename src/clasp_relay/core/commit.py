@@ -280,6 +280,8 @@ class Committer:
     def follow(self, change: Change) -> None:
         """Applies what another relay has committed, and tells everybody here."""
         kind, message = change.kind, change.message
+        if self._keeping is not None:
+            self._keeping.follows(change)
         if kind is ChangeKind.WRITE:
             self._write(change)
         elif isinstance(message, Publish):

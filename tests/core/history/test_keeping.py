@@ -82,6 +82,21 @@ class KeepingTests(SynchronousTestCase):
             self.assertEqual(self.keeping.position_us, START_US + 1)
         self.assertEqual(self.keeping.position_us, START_US + 3)
 
+    def test_position_follows_what_another_relay_has_decided(self) -> None:
+        """What is kept of it; other changes may have been told ahead of an entry with the same time."""
+        about = no_param("/kept/a", "w", "", START_US + 5)
+        event = Change(about, ChangeKind.EVENT, message=Publish("/kept/a"))
+        write = Change(Param("/p/a", NULL, 2, "", START_US + 7))
+        for change, expected in (
+            (event, 5),
+            (write, 7),
+            (Change(Param("/else", NULL, 2, "", START_US + 9)), 7),
+            (write._replace(kind=ChangeKind.RENEWAL, param=write.param._replace(timestamp_us=START_US + 9)), 7),
+            (event, 7),
+        ):
+            self.keeping.follows(change)
+            self.assertEqual(self.keeping.position_us, START_US + expected)
+
     def test_signal_gets_its_time(self) -> None:
         """Unless the rule is waived: then it stays as it was sent."""
         session = memory_session(subject="ann")

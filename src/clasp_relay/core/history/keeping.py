@@ -67,6 +67,13 @@ class Keeping:
         """Is told the time of the last entry of the relay's life before; the clock may have been set back since."""
         self._last_us = max(self._last_us, last_us)
 
+    def follows(self, change: Change) -> None:
+        """Is told of a change that another relay has decided and that is told now: it has its place in history."""
+        param = change.param
+        is_write = change.kind is ChangeKind.WRITE and self.keeps_params
+        if change.kind is _EVENT or (is_write and self.may_keep(param.address, Signal.PARAM)):
+            self._last_us = max(self._last_us, param.timestamp_us)
+
     def spot(self, address: str) -> Spot:
         """Returns what the rules say about an address."""
         spot = self._spots.get(address)
