@@ -13,7 +13,7 @@ from clasp_relay.errors import CloseCode
 from clasp_relay.net.admission import NetLimits
 from clasp_relay.net.frames import CODEC
 from clasp_relay.net.outbox import Outbox
-from clasp_relay.net.reading import SLICE_S
+from clasp_relay.net.reading import MAX_BUSY_STEP_S, SLICE_S
 from tests.core.world import one_turn
 from tests.doors.site import Site
 
@@ -165,6 +165,7 @@ class StreamTests(SynchronousTestCase):
         client.pipe.drain(0)
         self.assertEqual(bytes(client.pipe.taken), b"begun")
         client.protocol.busy = gone.protocol.busy = False
+        site.reactor.advance(MAX_BUSY_STEP_S)
         self.assertEqual((client.heard(), gone.heard()), (b"begunlater", b""))
 
     def test_fault_of_ours_ends_that_connection_only(self) -> None:

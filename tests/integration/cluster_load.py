@@ -129,6 +129,8 @@ class Sender(Client):
         self._number = 0
         self._published: list[int] = []
         """Where in ``sent`` the PUBLISHes are that nothing was answered behind yet."""
+        self._unsure = 0
+        """How many PUBLISHes before them an ERROR may be about, of which another one was."""
         self._waiting: list[int] = []
         """Where in ``sent`` the writes are whose answer it waits for."""
         self._current = 0
@@ -155,6 +157,7 @@ class Sender(Client):
     def has_ended(self) -> None:
         """Nobody knows what became of what has no answer: it stands in the record as unknown."""
         self._published.clear()
+        self._unsure = 0
         self._waiting.clear()
 
     def _note(self, address: str, kind: Kind = Kind.SET, expected: int | None = None, bundle: str = "") -> Sent:
@@ -236,12 +239,16 @@ class Sender(Client):
                 self._end(at, Outcome.DONE, now_s, message.revision if is_last else None)
             self.acked_s.append(now_s)
             self._published.clear()
+            self._unsure = 0
             self._waiting.clear()
         elif isinstance(message, Error):
             outcome = outcome_of(message)
-            if message.address == f"{ROOT}/events" and self._published:
-                at = self._published.pop(0)
-                self._end(at, outcome, now_s)
+            if message.address == f"{ROOT}/events" and (self._published or self._unsure):
+                # It says of one of them, nobody knows which, that it may not be done.
+                for at in self._published:
+                    self._end(at, Outcome.UNKNOWN, now_s)
+                self._unsure += len(self._published) - 1
+                self._published.clear()
             elif message.address in {None, *(self.sent[at].address for at in self._waiting)}:
                 for at in self._waiting:
                     self._end(at, outcome, now_s)

@@ -9,7 +9,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from clasp_relay.errors import ErrorCode
+from clasp_relay.wire.messages import Ack, Error
 from tests.integration.cluster_checker import Claim, Heard, History, Kind, Outcome, Rule, Sent, violations
+from tests.integration.cluster_load import ROOT, Sender
 
 A, B = "/a", "/b"
 
@@ -303,3 +306,23 @@ class DrawnTests(SynchronousTestCase):
             case 3:
                 del history.finals["two"][heard_by[at].address]
         self.assertNotEqual(violations(history), [])
+
+
+class SenderTests(SynchronousTestCase):
+    """What the clients of a cluster under load make of answers."""
+
+    def test_an_error_does_not_say_which_signal_it_is_about(self) -> None:
+        """So none of those that nothing was answered behind counts as done."""
+        sender = Sender([], "s", 1)
+        for number in range(2):
+            sender._note(f"{ROOT}/events", Kind.PUBLISH)
+            self.assertEqual(len(sender._published), number + 1)
+        error = Error(ErrorCode.OVERLOADED, "unknown whether it was done", f"{ROOT}/events")
+        for _ in range(2):
+            sender._settle(error)
+        self.assertEqual(sender.strays, [])
+        sender._note(f"{ROOT}/plain/1")
+        sender._settle(error)
+        self.assertEqual(len(sender.strays), 1)
+        sender._settle(Ack(f"{ROOT}/plain/1", 7))
+        self.assertEqual([each.outcome for each in sender.sent], [Outcome.UNKNOWN, Outcome.UNKNOWN, Outcome.DONE])

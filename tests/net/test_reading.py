@@ -6,7 +6,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.errors import CloseCode
-from clasp_relay.net.reading import FRESH_S, REST_S, SLICE_S, TURN_S, Reading
+from clasp_relay.net.reading import FRESH_S, MAX_BUSY_STEP_S, REST_S, SLICE_S, TURN_S, Reading
 from tests.core.world import one_turn
 from tests.net.helpers import MemorySession, Site, client_frame, datas, keep
 
@@ -26,6 +26,19 @@ class SlowReader:
     ) -> None:
         self._clock, self._reading, self._name = clock, reading, name
         self._left, self._each_s, self._told = messages, each_s, told
+        self._is_busy = False
+        self.looks = 0
+        """How often it was asked whether it is busy."""
+
+    @property
+    def is_busy(self) -> bool:
+        """See ``Reader``."""
+        self.looks += 1
+        return self._is_busy
+
+    def work(self, is_busy: bool) -> None:
+        """A message of it is at work, or is so no longer."""
+        self._is_busy = is_busy
 
     def go_on(self) -> None:
         """Handles what the slice allows."""
@@ -90,6 +103,36 @@ class ReadingTests(SynchronousTestCase):
         one_turn(clock)
         self.assertEqual(self.told[-1], "b")
         self.assertEqual(clock.getDelayedCalls(), [])
+
+    def test_who_waits_for_a_message_is_not_looked_at_in_every_turn(self) -> None:
+        """But soon after that is done, and others have their time meanwhile."""
+        busy = self.reader("busy", 1, 0)
+        busy.work(True)
+        self.reading.wait(busy)
+        for _ in range(2_000):
+            self.clock.advance(0.001)
+        self.assertLess(busy.looks, 2 / MAX_BUSY_STEP_S + 20)
+        self.reading.wait(self.reader("other", 1, 0))
+        one_turn(self.clock)
+        self.assertEqual(self.told, ["other"])
+        busy.work(False)
+        self.clock.advance(MAX_BUSY_STEP_S)
+        self.assertEqual(self.told, ["other", "busy"])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_who_is_busy_for_a_moment_waits_no_longer(self) -> None:
+        """The first looks follow each other at once; one that has ended is looked at no more."""
+        first, second = self.reader("first", 1, 0), self.reader("second", 1, 0)
+        for reader in (first, second):
+            reader.work(True)
+            self.reading.wait(reader)
+        one_turn(self.clock)
+        first.work(False)
+        one_turn(self.clock)
+        self.assertEqual(self.told, ["first"])
+        self.reading.forget(second)
+        self.clock.advance(MAX_BUSY_STEP_S)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_who_has_had_no_slice_yet_comes_first(self) -> None:
         """Between two slices of those that have much to say."""
@@ -186,6 +229,7 @@ class ConnectionTests(SynchronousTestCase):
                 one_turn(self.site.reactor)
             self.assertEqual(self.received, [b"long"])
             session.is_busy = False
+            self.site.reactor.advance(MAX_BUSY_STEP_S)
             for _ in range(3):
                 one_turn(self.site.reactor)
             self.assertEqual(self.received, [b"long", b"1", b"22"])

@@ -30,7 +30,7 @@ from clasp_relay.cluster.ledger import Ledger
 from clasp_relay.cluster.packets import Asked, Entry, Packet, decode_addresses, origin_and_vouched
 from clasp_relay.core.history.rules import Erasure
 from clasp_relay.core.ports import Audience, Frame, Outbox
-from clasp_relay.core.records import Change, ChangeKind
+from clasp_relay.core.records import Change, ChangeKind, encode_change
 from clasp_relay.core.relay import Handler, Relay
 from clasp_relay.core.session.sessions import Session
 from clasp_relay.core.work import Pieces
@@ -119,7 +119,12 @@ class BatchLog:
     def append(self, changes: Sequence[Change]) -> int:
         """See ``Log.append``."""
         if len(changes) == 1 and changes[0].kind is ChangeKind.WRITE:  # the usual SET
-            self._gather(changes)
+            change = changes[0]
+            data = encode_change(change)
+            self.items.append(Group((change,), (data,)))
+            self.rows.append((*self.judge(change), data))
+            self.size_bytes += CHANGE_BYTES + len(data)
+            self.when_filled()
         else:
             found = (self._renewal(each) if each.kind is ChangeKind.RENEWAL else each for each in changes)
             self._gather([each for each in found if each is not None])
@@ -542,9 +547,9 @@ class Deciding:
 
     def touch(self, remote: _Remote, size_bytes: int) -> None:
         """Notes that a session has an answer, or that something that it asked is done."""
-        if remote.session.id in self._sessions:
+        self.log.size_bytes += size_bytes
+        if remote not in self._touched and remote.session.id in self._sessions:
             self._touched[remote] = None
-            self.log.size_bytes += size_bytes
             self.log.when_filled()
 
     def closed(self, remote: _Remote, close_code: CloseCode, reason: str) -> None:

@@ -32,7 +32,7 @@ from clasp_relay.cluster.packets import Asked, Entry, Packet, encode_addresses, 
 from clasp_relay.core.records import Change
 from clasp_relay.core.relay import Handler, Relay
 from clasp_relay.core.session.account import Kept
-from clasp_relay.core.session.sessions import NoOutbox, Session, held_bytes
+from clasp_relay.core.session.sessions import HELD_BYTES, NoOutbox, Session, held_bytes
 from clasp_relay.core.work import Pieces
 from clasp_relay.errors import CloseCode, Disconnect, ErrorCode, RequestError
 from clasp_relay.wire import messages as m
@@ -46,6 +46,9 @@ MAX_WAITING_BYTES = 32 * 1024 * 1024
 
 ENTRY_BYTES = 200
 """About what something takes that is asked, beside its message."""
+
+SET_BYTES = ENTRY_BYTES + 2 * HELD_BYTES
+"""The same with what a SET takes beside its address and value; see ``held_bytes``."""
 
 PACKET_BYTES = 256 * 1024
 """From this size on a packet is closed; NATS carries 1 MiB at most."""
@@ -104,7 +107,11 @@ class _Kept:
         self.over = over
         """Told whether it was done; None where nobody waits."""
         self.is_sent = False
-        self.size_bytes = ENTRY_BYTES + (0 if entry.message is None else held_bytes((entry.message, 0)))
+        message = entry.message
+        if type(message) is m.Set:  # the usual one
+            self.size_bytes = SET_BYTES + len(message.address) + len(message.value)
+        else:
+            self.size_bytes = ENTRY_BYTES + (0 if message is None else held_bytes((message, 0)))
 
     def encoded(self) -> Entry:
         """Returns it as it leaves the process."""
@@ -586,9 +593,9 @@ class Following:
 
     def _answer(self, asking: _Asking, item: Answered) -> None:
         """Sends the answers to a client of CLASP, without those to what was given up."""
-        session = asking.session
+        session, given_up = asking.session, asking.given_up
         for number, data in item.answers:
-            if number and number in asking.given_up:
+            if given_up and number in given_up:
                 continue
             ack = decode_ack(data)
             if ack is not None:

@@ -295,12 +295,13 @@ class FastPathProtocol(GuardedProtocol):
             # A frame takes a step for its head and one for what it carries.
             if steps == 2:
                 end_s = reading.slice_end_s()
-            if self._is_busy or (end_s and reading.now_s() >= end_s):
+            if self.is_busy or (end_s and reading.now_s() >= end_s):
                 self._wait()
                 return
 
     @property
-    def _is_busy(self) -> bool:
+    def is_busy(self) -> bool:
+        """Whether a message is still at work, so that those behind it have to wait; see ``net.reading``."""
         return self._session is not None and self._session.is_busy
 
     def _dataReceived(self, data: bytes) -> None:

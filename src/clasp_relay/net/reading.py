@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 TURN_S = 0.006
 """How long a turn is, as far as what it does can wait: behind that everybody has the least share."""
@@ -27,6 +27,11 @@ FRESH_S = 0.002
 REST_S = 0.002
 """How much of a turn goes to connections that wait. All such shares together end where the turn should end
 (:func:`share_end_s`)."""
+
+
+BUSY_STEP_S, MAX_BUSY_STEP_S = 0.0005, 0.01
+"""How long it takes, at first and at last, until it is looked again whether a connection's message is still at work.
+One that waits for the decider of a cluster does for seconds while there is none."""
 
 
 def share_end_s(reactor: Any, share_s: float) -> float:
@@ -46,6 +51,10 @@ def share_end_s(reactor: Any, share_s: float) -> float:
 
 class Reader(Protocol):
     """A connection that has read more than it may handle in this turn."""
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether what it has read waits for a message that is at work, not for time."""
 
     def go_on(self) -> None:
         """Handles what it has read, in a new slice."""
@@ -72,7 +81,13 @@ class Reading:
         """Until when slices of a turn go; 0 before the first one."""
         self._turn_end_s: float | None = None
         """When that turn should end, which tells it from the others; None where the reactor does not say that."""
-        self._is_scheduled = False
+        self._busy: dict[Reader, None] = {}
+        """Those that wait for a message that is at work."""
+        self._look_s = 0.0
+        """How long it takes until it is looked again whether they still do."""
+        self._timer: IDelayedCall | None = None
+        self._is_delayed = False
+        """Whether the timer is only for those that are busy."""
 
     def slice_end_s(self) -> float:
         """Returns until when, by ``now_s``, a connection may handle what came behind its first message."""
@@ -93,6 +108,7 @@ class Reading:
         """Lets a connection wait no longer, since it has ended."""
         self._new.pop(reader, None)
         self._waiting.pop(reader, None)
+        self._busy.pop(reader, None)
 
     def _begin(self, share_s: float) -> None:
         """Begins the slices of this turn, which have so much of it."""
@@ -100,12 +116,23 @@ class Reading:
         self._end_s = share_end_s(self._reactor, share_s)
 
     def _schedule(self) -> None:
-        if not self._is_scheduled:
-            self._is_scheduled = True
-            self._reactor.callLater(0, self._next_turn)
+        if self._timer is None:
+            self._timer = self._reactor.callLater(0, self._next_turn)
+        elif self._is_delayed:
+            self._timer.reset(0)
+        self._is_delayed = False
+
+    def _look_at_busy(self) -> None:
+        """Has those go on that are busy no longer; looks more and more rarely while there are none."""
+        free = [reader for reader in self._busy if not reader.is_busy]
+        for reader in free:
+            del self._busy[reader]
+            self._new[reader] = None
+        self._look_s = 0.0 if free else min(max(2 * self._look_s, BUSY_STEP_S), MAX_BUSY_STEP_S)
 
     def _next_turn(self) -> None:
-        self._is_scheduled = False
+        self._timer = None
+        self._look_at_busy()
         self._begin(REST_S)
         end_s = self._end_s
         for number in range(len(self._new) + len(self._waiting)):
@@ -114,9 +141,17 @@ class Reading:
             queue = first or second
             if not queue or self.now_s() >= end_s:
                 break
-            reader = self._current = next(iter(queue))
+            reader = next(iter(queue))
             del queue[reader]
+            if reader.is_busy:
+                self._busy[reader] = None
+                self._look_s = 0.0
+                continue
+            self._current = reader
             reader.go_on()
         self._current, self._end_s = None, 0.0
         if self._new or self._waiting:
             self._schedule()
+        elif self._busy and self._timer is None:
+            self._is_delayed = True
+            self._timer = self._reactor.callLater(self._look_s, self._next_turn)
