@@ -218,7 +218,7 @@ class AuthServer(Service):
         self._accounts: Accounts | None = None
         self._factory = factory
         self._relay = relay
-        self._api = ApiSessions(relay, None if clear is None else tokens.knows)
+        self._api = ApiSessions(relay)
         self.registry: CollectorRegistry | None = None
         """The metrics, for the console; set by whoever counts them."""
         self.doors: Sequence[Counting] = ()
