@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.access.tickets import Tickets
-from clasp_relay.cluster_parts import NAME_FILE, ClusterParts, _made_name, share_tickets
+from clasp_relay.cluster_parts import NAME_FILE, ClusterParts, _made_name, share_console, share_tickets
 from clasp_relay.core.records import Change, ChangeKind, no_param
 from clasp_relay.errors import StartError
 from clasp_relay.service import make_service
@@ -21,6 +21,7 @@ from clasp_relay.storage.journal.journal_file import Entry
 from clasp_relay.storage.journal.journal_log import JournalLog
 from clasp_relay.storage.journal.opening import open_journal
 from clasp_relay.wire.values import encode_value
+from tests.access.console_world import ConsoleWorld
 from tests.cluster.world import Bus, MemoryEngine
 from tests.core.world import World
 from tests.integration.process import environment
@@ -125,6 +126,29 @@ class TicketTests(SynchronousTestCase):
         self.assertEqual(relays[1].take(ticket), "cpsk_1")
         clock.advance(0)
         self.assertEqual([tickets.take(ticket) for tickets in relays], [None] * 3)
+
+
+class ConsoleTests(SynchronousTestCase):
+    """The consoles of two relays on one bus."""
+
+    def test_a_token_of_one_relay_lets_in_at_another_until_it_ends(self) -> None:
+        """Nothing else that comes does; whoever hears of itself learns nothing."""
+        clock = Clock()
+        bus = Bus(clock)
+        worlds = [ConsoleWorld(), ConsoleWorld()]
+        for world in worlds:
+            self.addCleanup(world.close)
+            engine = MemoryEngine(bus)
+            share_console(world.console, engine, "test.console")
+            engine.start(lambda _: None, self.fail)
+        clock.advance(0)
+        token = worlds[0].sign_in()
+        bus.deliver("test.console", b"nothing")
+        clock.advance(0)
+        self.assertEqual(worlds[1].console.admit(token).user_id, "root")
+        worlds[1].console.end(token)
+        clock.advance(0)
+        self.assertEqual([world.console.knows(token) for world in worlds], [False, False])
 
 
 class OptionTests(SynchronousTestCase):

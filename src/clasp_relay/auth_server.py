@@ -20,6 +20,8 @@ from twisted.web.resource import Resource
 from clasp_relay.access.accounts import WRONG_PASSWORD, Accounts, Admission, Tell, load_tokens
 from clasp_relay.access.addresses import ClientAddresses, hasher_of_addresses
 from clasp_relay.access.audit import Audit
+from clasp_relay.access.console import PREFIX as CONSOLE_PREFIX
+from clasp_relay.access.console import Console
 from clasp_relay.access.devices import DeviceWatch
 from clasp_relay.access.file_quotas import GUEST_BYTES, FileLimits, FileQuotas
 from clasp_relay.access.files import Files
@@ -53,7 +55,7 @@ from clasp_relay.core.session.identity import Identity
 from clasp_relay.doors.door import Counting, DoorCounts, RequestDoor
 from clasp_relay.errors import CloseCode, Disconnect, ErrorCode, StartError
 from clasp_relay.followed_rows import FollowedRows
-from clasp_relay.http.api_sessions import ApiSessions
+from clasp_relay.http.api_sessions import ApiSessions, wait_until
 from clasp_relay.http.auth_api import make_auth_resource
 from clasp_relay.http.bounded import make_site
 from clasp_relay.http.cors import Origins
@@ -218,7 +220,7 @@ class AuthServer(Service):
         self._accounts: Accounts | None = None
         self._factory = factory
         self._relay = relay
-        self._api = ApiSessions(relay, None if clear is None else tokens.knows)
+        self._api = ApiSessions(relay)
         self.registry: CollectorRegistry | None = None
         """The metrics, for the console; set by whoever counts them."""
         self.doors: Sequence[Counting] = ()
@@ -299,6 +301,12 @@ class AuthServer(Service):
         """What stands for tokens in URLs; from ``open`` on."""
         assert self._accounts is not None, "asked for tickets before the start"
         return self._accounts.tickets
+
+    @property
+    def console(self) -> Console:
+        """What has the tokens of the console; from ``open`` on."""
+        assert self._console is not None, "asked for the console before the start"
+        return self._console.console
 
     def sign_in(self, username: str, password: str, address: str) -> Deferred[Identity]:
         """Finds out as whom a name and a password speak, for a door whose clients have no token.
@@ -415,6 +423,8 @@ class AuthServer(Service):
     def _instead(self, request: IRequest, find: Callable[[Any], Any]) -> AnsweredLater | None:
         """Has a request wait whose token is not known here: another relay may have issued it just now."""
         bearer = bearer_of(request)
+        if bearer is not None and bearer.startswith(CONSOLE_PREFIX) and not self.console.knows(bearer):
+            return AnsweredLater(wait_until(self._relay.clock, lambda: self.console.knows(bearer)), find)
         if bearer is None or not bearer.startswith(TOKEN_PREFIX) or self._tokens.knows(bearer):
             return None
         assert self._shared is not None, "a relay that is alone knows all tokens"

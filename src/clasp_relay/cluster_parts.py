@@ -11,8 +11,10 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
+from clasp_relay.access.console import Console, GivenToken
 from clasp_relay.access.refusals import Busy
 from clasp_relay.access.tickets import Given, Tickets
+from clasp_relay.cluster import packets
 from clasp_relay.cluster.accounts import SharedAccounts
 from clasp_relay.cluster.clocks import DecidersClock, FollowersClock
 from clasp_relay.cluster.deciding import BatchLog, Deciding, Judged, RulesFanOut, deciders_handlers
@@ -93,7 +95,7 @@ class ClusterParts:
             )
         self._deciding_now: Deciding | None = None
         self._at_decider: list[AtDecider] = []
-        self._tickets: Callable[[], Tickets] | None = None
+        self._passes: tuple[Callable[[], Tickets], Callable[[], Console]] | None = None
 
     def clock(self, own: Clock) -> Clock:
         """Returns the clock of the core that serves clients.
@@ -148,13 +150,14 @@ class ClusterParts:
         self._following.attach(relay)
         relay.committer.when_accounts = self._has_accounts if self.accounts is None else self.accounts.follow
 
-    def take_tickets(self, tickets: Callable[[], Tickets]) -> None:
-        """Is told of the relay's tickets, which clients may use at other relays as well.
+    def take_passes(self, tickets: Callable[[], Tickets], console: Callable[[], Console]) -> None:
+        """Is told of what clients may use at other relays as well, though it is in no database.
 
         Args:
-            tickets: returns them, once the relay is opened.
+            tickets: returns what stands for tokens in URLs, once the relay is opened.
+            console: returns what has the tokens of the console, likewise.
         """
-        self._tickets = tickets
+        self._passes = tickets, console
 
     def take_reader(self, reader: HistoryReader | None) -> None:
         """Is told of what reads the history in the journal; of None where nothing is kept."""
@@ -180,8 +183,10 @@ class ClusterParts:
         self._following.be_called(name, _new_link(name))
         engine = NatsEngine(self._reactor, settings.cluster, settings.cluster_name, settings.cluster_creds, name)
         self._engine = engine
-        if self._tickets is not None:
-            share_tickets(self._tickets(), engine, f"{settings.cluster_name}.ticket")
+        if self._passes is not None:
+            tickets, console = self._passes
+            share_tickets(tickets(), engine, f"{settings.cluster_name}.ticket")
+            share_console(console(), engine, f"{settings.cluster_name}.console")
         self._node = Node(
             NodeOptions(settings.cluster_name, name, settings.standby),
             engine,
@@ -414,6 +419,39 @@ def share_tickets(tickets: Tickets, engine: Engine, subject: str) -> None:
 
     engine.subscribe(subject, heard)
     tickets.when_given, tickets.when_taken = given, taken
+
+
+def share_console(console: Console, engine: Engine, subject: str) -> None:
+    """Has the relays of a cluster tell each other of console tokens that are given out, and of those that end.
+
+    Args:
+        console: this relay's.
+        engine: the bus.
+        subject: of these messages.
+    """
+    own = uuid.uuid4().bytes
+
+    def heard(payload: bytes) -> None:
+        try:
+            token = packets.decode_console(payload)
+        except DecodeError as error:
+            events.CLUSTER_MESSAGE_BAD.log(error=error.message)
+            return
+        if token.sender == own:
+            return
+        if token.is_over:
+            console.forget(token.digest)
+        else:
+            console.learn(GivenToken(token.digest, token.user_id, token.username, token.expires_s))
+
+    def given(token: GivenToken) -> None:
+        engine.publish(subject, packets.encode_console(packets.Console(own, False, *token)))
+
+    def ended(digest: bytes) -> None:
+        engine.publish(subject, packets.encode_console(packets.Console(own, True, digest)))
+
+    engine.subscribe(subject, heard)
+    console.when_given, console.when_ended = given, ended
 
 
 def _new_link(name: str) -> str:

@@ -6,6 +6,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.access import console as module
+from clasp_relay.access.console import GivenToken
 from clasp_relay.access.people import RESET_S
 from clasp_relay.access.refusals import BadInput, Forbidden, Limited, Refusal, Unauthenticated
 from clasp_relay.access.tokens import ADMIN_SCOPES, TokenUnknown
@@ -62,6 +63,29 @@ class ConsoleTests(SynchronousTestCase):
             self.assert_refused(Unauthenticated, self.console.sign_in("Root", "wrong", "192.0.2.9"))
         self.assert_refused(Limited, self.console.sign_in("Root", PASSWORD, "192.0.2.9"))
         self.assert_refused(Limited, self.world.stack.accounts.login("Root", PASSWORD, "192.0.2.9"))
+
+    def test_token_of_another_relay_is_good_here_until_it_ends(self) -> None:
+        """There or here, and where its bearer ceases to be an administrator; others' are not taken at all."""
+        given: list[GivenToken] = []
+        ended: list[bytes] = []
+        self.console.when_given, self.console.when_ended = given.append, ended.append
+        issued = result_of(self.console.sign_in("root", PASSWORD, HOME))
+        self.assertTrue(self.console.knows(issued.token))
+        (token,) = given
+        self.console.learn(token)
+        who = self.console.admit(issued.token)
+        self.console.forget(token.digest)
+        self.assertRaises(Unauthenticated, self.console.admit, issued.token)
+        self.assertFalse(digest_is_valid(self.world, who.token))
+        self.assertEqual(ended, [])
+        self.console.learn(token._replace(user_id="a1"))
+        self.assertFalse(self.console.knows(issued.token))
+        self.console.learn(token)
+        again = self.console.admit(issued.token)
+        self.assertEqual((again.user_id, again.expires_s), (who.user_id, who.expires_s))
+        self.assertTrue(digest_is_valid(self.world, again.token))
+        self.assertTrue(self.console.end(issued.token))
+        self.assertEqual(ended, [token.digest])
 
     def test_admin_token_is_taken(self) -> None:
         """It has no end, and signing out of the console does not end it."""

@@ -141,29 +141,6 @@ class ClosedTests(SynchronousTestCase):
         self.assertEqual(len(world.relay.sessions), 1)
 
 
-class KnownTests(SynchronousTestCase):
-    """Tokens that another relay of a cluster has issued."""
-
-    def test_token_that_is_not_known_yet_is_waited_for(self) -> None:
-        """For a second at most; a relay that is alone, and a request without one, wait for nothing."""
-        world = AuthWorld(POLICY)
-        api = ApiSessions(world.relay, world.tokens.knows)
-        self.assertIsNone(api.when_known("owner"))
-        self.assertIsNone(api.when_known(None))
-        self.assertIsNone(ApiSessions(world.relay).when_known("new"))
-        for issued, patience_s in ((True, 0.3), (False, 1.1)):
-            waits = api.when_known("new" if issued else "wrong")
-            assert waits is not None
-            for _ in range(4):
-                world.advance(0.05)
-            self.assertNoResult(waits)
-            if issued:
-                world.add("new")
-            for _ in range(round((patience_s - 0.2) / 0.05)):
-                world.advance(0.05)
-            self.successResultOf(waits)
-
-
 class WaitingTests(SynchronousTestCase):
     """Answers to writes wait until the change is recorded."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from typing import ClassVar
@@ -26,6 +26,7 @@ class Pair:
         folder: the working folder; what a test has put into ``data`` there is the state that the cluster begins with.
         url: the engine's.
         options: of both.
+        started: told of each relay that was started, so that it is ended again.
         command: how Python starts each.
         variables: more environment.
     """
@@ -35,6 +36,7 @@ class Pair:
         folder: Path,
         url: str,
         *options: str,
+        started: Callable[[AccountsRelay], object],
         command: Sequence[str] = TWISTD,
         variables: Mapping[str, str] | None = None,
     ) -> None:
@@ -42,7 +44,9 @@ class Pair:
 
         def start(name: str, data: str) -> AccountsRelay:
             where = ("--relay-name", name, "--data-dir", data)
-            return AccountsRelay(folder, *both, *where, command=command, variables=variables)
+            relay = AccountsRelay(folder, *both, *where, command=command, variables=variables)
+            started(relay)
+            return relay
 
         self.decider = start("first", "data")
         """The one that was started first, and decides."""
@@ -86,9 +90,14 @@ class FollowedTestCase(AccountsTestCase):
         self, *options: str, command: Sequence[str] = TWISTD, variables: Mapping[str, str] | None = None
     ) -> Pair:
         """Starts two relays; they end with the test, if not earlier."""
-        self.pair = Pair(self.folder, self.nats.url, *options, command=command, variables=variables)
-        for relay in self.pair.relays:
-            self.addCleanup(self._end, relay)
+        self.pair = Pair(
+            self.folder,
+            self.nats.url,
+            *options,
+            started=lambda relay: self.addCleanup(self._end, relay),
+            command=command,
+            variables=variables,
+        )
         return self.pair
 
     def start_accounts(

@@ -25,7 +25,7 @@ class FollowedWriteTests(FollowedTestCase, test_chat_policy.WriteTests):
 
     def test_everybody_writes_what_the_safe_policy_says(self) -> None:
         """And nobody else does, nor in a bundle."""
-        self.check_writes("chat", WRITES[::3])
+        self.check_writes("chat", WRITES[::6])
 
 
 class FollowedSightTests(FollowedTestCase, test_chat_policy.SightTests):

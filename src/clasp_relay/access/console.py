@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from twisted.internet.defer import Deferred
 
@@ -33,7 +34,7 @@ from clasp_relay.access.tokens import (
 from clasp_relay.access.workers import Workers
 from clasp_relay.storage.administration import AdminStore, Decided
 
-__all__ = ["Administrator", "Console", "ConsoleToken"]
+__all__ = ["PREFIX", "Administrator", "Console", "ConsoleToken", "GivenToken"]
 
 CONSOLE_TOKEN_S = 3_600
 """Seconds that a console token is valid."""
@@ -85,8 +86,17 @@ class Administrator:
         return Actor(self.user_id, self.username, address)
 
 
+class GivenToken(NamedTuple):
+    """A console token as the relays of a cluster tell each other of it."""
+
+    digest: bytes
+    user_id: str
+    username: str
+    expires_s: int
+
+
 class Console:
-    """The console tokens of a relay.
+    """The console tokens of a relay, and in a cluster those that other relays have told it of.
 
     Args:
         accounts: verify passwords.
@@ -121,6 +131,10 @@ class Console:
         """Who may sign in as the options say."""
         self.decided = Decided(frozenset(), frozenset(), {})
         """What administrators have decided."""
+        self.when_given: Callable[[GivenToken], None] = _untold
+        """Is told of each token that is given out here."""
+        self.when_ended: Callable[[bytes], None] = _untold
+        """Is told of each token that ends here, by its digest."""
         accounts.password_changed = self.end_of
 
     def load(self) -> None:
@@ -161,16 +175,39 @@ class Console:
             raise Forbidden(NO_ADMINISTRATOR)
         # Last of all: what changes from here on ends the token.
         await self._accounts.check_current(user)
+        token, expires_s = f"{PREFIX}{self._random_hex(16)}", int(self._now_s()) + CONSOLE_TOKEN_S
+        given = GivenToken(digest_of(token), person.user_id, person.username, expires_s)
+        self._take_in(given)
+        self.when_given(given)
+        return ConsoleToken(token, person.user_id, person.username, expires_s)
+
+    def _take_in(self, given: GivenToken) -> None:
         while len(self._by_digest) >= MAX_CONSOLE_TOKENS:
             self._end([next(iter(self._by_digest))])
+        digest, user_id, username, expires_s = given
+        inner = make_token(self._random_hex)
         now = int(self._now_s())
-        token, inner = f"{PREFIX}{self._random_hex(16)}", make_token(self._random_hex)
-        expires_s = now + CONSOLE_TOKEN_S
-        self._tokens.add(
-            TokenRecord(digest_of(inner), ADMIN_SUBJECT, person.username, False, ADMIN_SCOPES, now, expires_s)
-        )
-        self._by_digest[digest_of(token)] = Administrator(person.user_id, person.username, expires_s, True, inner)
-        return ConsoleToken(token, person.user_id, person.username, expires_s)
+        self._tokens.add(TokenRecord(digest_of(inner), ADMIN_SUBJECT, username, False, ADMIN_SCOPES, now, expires_s))
+        self._by_digest[digest] = Administrator(user_id, username, expires_s, True, inner)
+
+    def learn(self, given: GivenToken) -> None:
+        """Takes a token that another relay has given out, to somebody who is an administrator here, too."""
+        if given.digest not in self._by_digest and given.user_id in self._may_stay:
+            self._take_in(given)
+
+    def forget(self, digest: bytes) -> None:
+        """Ends a token, given by its digest, that has ended at another relay."""
+        who = self._by_digest.pop(digest, None)
+        if who is not None:
+            self._tokens.revoke([digest_of(who.token)])
+
+    def knows(self, bearer: str) -> bool:
+        """Tells whether something is a console token that has not ended."""
+        return digest_of(bearer) in self._by_digest
+
+    @property
+    def _may_stay(self) -> frozenset[str]:
+        return self.decided.administrators - self.decided.disabled
 
     def reset(self, secret: str, password: str, address: str) -> Deferred[str]:
         """Sets a password by a one-time link.
@@ -256,12 +293,13 @@ class Console:
         self._tokens.revoke(self._tokens.of_subject(subject))
 
     def _end(self, digests: Sequence[bytes]) -> None:
-        self._tokens.revoke([digest_of(self._by_digest.pop(digest).token) for digest in digests])
+        for digest in digests:
+            self.forget(digest)
+            self.when_ended(digest)
 
     def _take(self, decided: Decided) -> None:
         self.decided = decided
-        may_stay = decided.administrators - decided.disabled
-        for user_id in {who.user_id for who in self._by_digest.values()} - may_stay:
+        for user_id in {who.user_id for who in self._by_digest.values()} - self._may_stay:
             self.end_of(user_id)
         for subject in decided.disabled:
             self._tokens.revoke(self._tokens.of_subject(subject))
@@ -271,3 +309,7 @@ class Console:
             registration=choices.get("registration", self._option.registration),
             guests=choices.get("guests", "on" if self._option.guests else "off") == "on",
         )
+
+
+def _untold(_about: object) -> None:
+    """A relay that is alone tells nobody."""

@@ -18,15 +18,18 @@ from clasp_relay.wire.messages import Message
 __all__ = [
     "Asked",
     "Beat",
+    "Console",
     "Entry",
     "Packet",
     "Ticket",
     "decode_addresses",
     "decode_beat",
+    "decode_console",
     "decode_packet",
     "decode_ticket",
     "encode_addresses",
     "encode_beat",
+    "encode_console",
     "encode_origin",
     "encode_packet",
     "encode_ticket",
@@ -106,6 +109,19 @@ class Ticket(NamedTuple):
     """What it stands for; empty of one that was used."""
 
 
+class Console(NamedTuple):
+    """A console token that one relay has given out, or that has ended there."""
+
+    sender: bytes
+    """Names the relay's run."""
+    is_over: bool
+    digest: bytes
+    user_id: str = ""
+    username: str = ""
+    expires_s: int = 0
+    """Whose it is, and until when, in Unix seconds; empty of one that has ended."""
+
+
 class Beat(NamedTuple):
     """A sign of life of a relay."""
 
@@ -161,6 +177,7 @@ def decode_addresses(data: bytes) -> tuple[str, ...]:
 
 _PACKET = (str, str, int, int, bool, bool, tuple)
 _ENTRY = (int, str, int, int, str, bytes, bytes, bytes)
+_CONSOLE = (bytes, bool, bytes, str, str, int)
 _TICKET = (bytes, bool, bytes, bytes, bytes, str)
 _BEAT = (str, str, int, int, bool, bool, int, bool)
 
@@ -213,6 +230,21 @@ def decode_ticket(data: bytes) -> Ticket:
         DecodeError: it is none, or of another version.
     """
     return Ticket(*_fields(data, _TICKET))
+
+
+def encode_console(token: Console) -> bytes:
+    """Encodes what is told of a console token."""
+    data: bytes = msgpack.packb((VERSION, *token))
+    return data
+
+
+def decode_console(data: bytes) -> Console:
+    """Decodes what is told of a console token.
+
+    Raises:
+        DecodeError: it is nothing about one, or of another version.
+    """
+    return Console(*_fields(data, _CONSOLE))
 
 
 def _unpacked(data: bytes, kinds: tuple[type[Any], ...] | None = None) -> tuple[Any, ...]:

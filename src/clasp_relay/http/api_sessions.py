@@ -270,29 +270,13 @@ class ApiSessions:
 
     Args:
         relay: the core.
-        knows_token: in a cluster, tells whether it is known here what a token is, or was; a relay that is alone knows
-            all.
     """
 
-    def __init__(self, relay: Relay, knows_token: Callable[[str], bool] | None = None) -> None:
+    def __init__(self, relay: Relay) -> None:
         self._relay = relay
-        self._knows_token = knows_token or _alone
         self._clients: dict[bytes, _Client] = {}
         self._limiters: OrderedDict[str, Limiter] = OrderedDict()
         """Of requests without a token, by what their client address counts as."""
-
-    def when_known(self, token: str | None) -> Deferred[None] | None:
-        """Waits a moment for a token that another relay of the cluster may have issued just now.
-
-        Args:
-            token: what a request presents; None for nothing.
-
-        Returns:
-            None where there is nothing to wait for.
-        """
-        if not token or self._knows_token(token):
-            return None
-        return wait_until(self._relay.clock, lambda: self._knows_token(token))
 
     @property
     def clients(self) -> int:
@@ -514,11 +498,6 @@ def wait_until(clock: Clock, condition: Callable[[], bool]) -> Deferred[None]:
 
     clock.call_later(LOOKED_EVERY_S, lambda: look(LOOKS))
     return done
-
-
-def _alone(_token: str) -> bool:
-    """What is not known here is known nowhere."""
-    return True
 
 
 def _nothing() -> None:

@@ -155,12 +155,6 @@ class _ParamsResource(Resource):
         return NOT_DONE_YET
 
     def _handle(self, request: IRequest, kind: str, method: str) -> Deferred[bytes]:
-        waits = self._sessions.when_known(bearer_of(request))
-        if waits is not None:
-            return waits.addCallback(lambda _: self._do(request, kind, method))
-        return self._do(request, kind, method)
-
-    def _do(self, request: IRequest, kind: str, method: str) -> Deferred[bytes]:
         client = request_address(request, self._addresses)
         if kind == "journal":
             path = request.postpath[1].decode("latin-1")
