@@ -21,9 +21,9 @@ INTERVAL_S = 0.25
 BOUNDS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Upper bounds of the histogram's buckets; a last bucket has no bound."""
 
-THRESHOLDS = (1_000, 3, 2)
-"""gc thresholds: generation 0 every 1,000 allocations, generation 1 every 4 collections of generation 0, generation 2
-every 3 collections of generation 1: so that one looks at about 13,000 objects, which takes it a millisecond."""
+THRESHOLDS = (700, 3, 1)
+"""gc thresholds: generation 0 every 700 allocations (Python's own), generation 1 every 4 collections of generation 0,
+generation 2 every 2 collections of generation 1: one looks at about 6,000 objects, which takes it a millisecond."""
 
 WHOLE_INTERVAL_S = 600
 """Interval between two looks whether nobody is connected; then everything is looked at, which takes 15 ms and more."""
@@ -33,8 +33,8 @@ def keep_collections_short(reactor: Any) -> None:
     """Sets the pace of garbage collections, for a process that is a relay; to be called once the state is loaded.
 
     Python's own pace scans all living objects each time that a quarter of them are new, and every SET makes a new
-    param: of 200,000 params that takes 26 ms (``docs/performance.md``). Here no collection looks at more than some
-    ten thousand objects: what has survived one of generation 2 is frozen, as is what is loaded now.
+    param: of 200,000 params that takes 26 ms (``docs/performance.md``). Here no collection looks at more than
+    some thousand objects: what has survived one of generation 2 is frozen, as is what is loaded now.
 
     A cycle of frozen objects is not found until nobody is connected. So whatever lives long must leave none:
     ``tests/integration/test_memory.py`` looks at connections of every kind.
@@ -42,10 +42,7 @@ def keep_collections_short(reactor: Any) -> None:
     Args:
         reactor: tells the time, and who is connected.
     """
-    gc.collect()
-    gc.freeze()
-    # Python counts what the last full collection has left, and waits for a quarter of it: nothing, from now on.
-    gc.collect()
+    _collect_all()
     gc.set_threshold(*THRESHOLDS)
     gc.callbacks.append(freeze_survivors)
     looking = LoopingCall(_collect_all_if_alone, reactor)
@@ -59,11 +56,17 @@ def freeze_survivors(phase: str, info: dict[str, int]) -> None:
         gc.freeze()
 
 
+def _collect_all() -> None:
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
+    # Python waits until a quarter is new of what the last full collection has left: of nothing, from now on.
+    gc.collect()
+
+
 def _collect_all_if_alone(reactor: Any) -> None:
     if not any(isinstance(each, Connection) for each in (*reactor.getReaders(), *reactor.getWriters())):
-        gc.unfreeze()
-        gc.collect()
-        gc.freeze()
+        _collect_all()
 
 
 class LoopLag(Service):

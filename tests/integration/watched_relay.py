@@ -104,8 +104,10 @@ class Samples:
 
     def tell(self) -> list[str]:
         """Returns what was seen since the turn began: how often, and the relay's functions, the innermost last."""
+        parts = Counter(" > ".join(each.partition(":")[0] for each in stack[:2]) for stack in self._stacks)
+        told = [", ".join(f"{count} x {part}" for part, count in parts.most_common(8))] if parts else []
         seen = Counter(" > ".join(stack) for stack in self._stacks)
-        told = [f"{count} x {stack}" for stack, count in seen.most_common(8)]
+        told += [f"{count} x {stack}" for stack, count in seen.most_common(8)]
         return [f"{self._collected_s * 1e3:.1f} ms of garbage collections", *told] if self._collected_s else told
 
     def _collect(self, phase: str, _info: dict[str, int]) -> None:
