@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -20,6 +22,7 @@ from clasp_relay.cluster.batches import (
 from clasp_relay.cluster.clocks import DecidersClock
 from clasp_relay.cluster.deciding import (
     MAX_WAITING_BYTES,
+    TURN_US,
     BatchLog,
     Deciding,
     RulesFanOut,
@@ -30,6 +33,7 @@ from clasp_relay.cluster.packets import Asked, Entry, Packet
 from clasp_relay.core.handlers import HANDLERS
 from clasp_relay.core.records import ChangeKind
 from clasp_relay.core.relay import Relay, RelayOptions
+from clasp_relay.core.session.sessions import Session
 from clasp_relay.errors import CloseCode, ErrorCode, RequestError
 from clasp_relay.wire.codec import decode, encode
 from clasp_relay.wire.constants import Phase, Signal
@@ -97,6 +101,45 @@ class DecidingTests(SynchronousTestCase):
         items = self.sealed()
         self.assertEqual([type(item) for item in items], [LinkBegan, Began, Group, Answered])
         self.assertEqual(items[-1], Answered("s", 2, ((2, encode_ack("/a", 1, None, None)),)))
+
+    def test_one_sessions_flood_leaves_others_their_turn(self) -> None:
+        """What takes longer than a turn may is decided in later ones, one message of each session in turn."""
+        self.begin()
+        self.ask(Entry(1, "t", int(Asked.BEGIN)))
+        self.sealed()
+        decided: list[str] = []
+        accept = self.deciding.relay.accept
+
+        def slowly(session: Session, message: Message, *more: Any) -> None:
+            self.clock.rightNow += 0.001
+            decided.append(session.id)
+            accept(session, message, *more)
+
+        self.patch(self.deciding.relay, "accept", slowly)
+        flood = [said(number, Set("/a", value(number)), 1) for number in range(2, 402)]
+        self.ask(*flood, said(2, Set("/b", value(1)), 1)._replace(session_id="t"))
+        self.assertLessEqual(len(decided), TURN_US // 1_000 + 1)
+        self.assertIn("t", decided)
+        self.ask(said(3, Set("/b", value(2)), 1)._replace(session_id="t"))
+        items = self.sealed()
+        self.assertLess(decided.index("t", decided.index("t") + 1), 8)
+        answers = self.answers(items)
+        while len(answers) < 402:
+            answers += self.answers(self.sealed())
+        self.assertEqual([ack.revision for ack in answers if isinstance(ack, Ack) and ack.address == "/a"][-1], 400)
+
+    def test_what_waits_for_its_turn_goes_with_its_session(self) -> None:
+        """And with the decider."""
+        self.begin()
+        self.patch(self.deciding, "_turn_end_us", 0)
+        self.ask(said(2, Set("/a", value(1)), 1))
+        self.deciding.end_link(LINK)
+        self.assertEqual([type(item) for item in self.sealed()], [LinkEnded])
+        self.begin()
+        self.patch(self.deciding, "_turn_end_us", 0)
+        self.ask(said(2, Set("/a", value(1)), 1))
+        self.deciding.stop()
+        self.assertEqual(self.sealed(), [])
 
     def test_nothing_is_done_twice(self) -> None:
         """What comes again is left out."""

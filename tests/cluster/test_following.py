@@ -6,12 +6,13 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.cluster.batches import Answered, Batch, Claimed, Ended, Group, Item, LinkBegan, encode_ack
-from clasp_relay.cluster.following import MAX_WAITING_BYTES, Following
+from clasp_relay.cluster.following import GIVEN_UP_AT_ONCE, MAX_WAITING_BYTES, Following
 from clasp_relay.cluster.ledger import Ledger
 from clasp_relay.cluster.packets import Asked, Packet
 from clasp_relay.core.handlers import HANDLERS
 from clasp_relay.core.records import Change, Param
 from clasp_relay.core.relay import Relay, RelayOptions
+from clasp_relay.core.session.account import Account, Accounts
 from clasp_relay.errors import CloseCode, ErrorCode
 from clasp_relay.wire.codec import encode
 from clasp_relay.wire.frame import encode_frame
@@ -157,6 +158,58 @@ class FollowingTests(SynchronousTestCase):
         self.assertEqual(set(codes(self.hear())), {ErrorCode.OVERLOADED})
         self.turn()
         self.assertGreater(len(self.packets), 10)
+
+    def limit(self, size_bytes: int) -> Account:
+        """Has no more kept for the session than that; returns its account."""
+        account = self.session.account = Accounts(size_bytes).open("", "")
+        return account
+
+    def test_one_session_may_not_have_too_much_wait(self) -> None:
+        """Its memory is its own, and given back whatever becomes of what waits."""
+        for way in ("done", "given up", "ended", "begun anew"):
+            with self.subTest(way):
+                self.setUp()
+                account = self.limit(100_000)
+                for _ in range(200):
+                    self.send(Set("/a", value("x" * 1_000)), 1)
+                refused = codes(self.hear())
+                self.assertEqual(set(refused), {ErrorCode.LIMIT})
+                self.assertGreater(len(refused), 100)
+                self.assertGreater(account.bytes, 90_000)
+                if way == "done":
+                    self.apply(Answered(self.session.id, 1 + 200 - len(refused), ()))
+                elif way == "given up":
+                    self.clock.advance(5.1)
+                    self.following.give_up_old(self.clock.seconds())
+                elif way == "ended":
+                    self.apply(Ended(self.session.id, int(CloseCode.POLICY_VIOLATION), "gone"))
+                else:
+                    self.following.begin_anew("one.2")
+                self.assertEqual(account.bytes, 0)
+
+    def test_many_writes_that_waited_for_too_long_are_refused_some_at_a_time(self) -> None:
+        """Each tick refuses a few, of all sessions in turn: nobody waits until a flood is through."""
+        count = 5_000
+        for _ in range(count):
+            self.send(Set("/a", value(1)), 1)
+        self.turn()
+        other, outbox = self.session, self.outbox
+        self.outbox = MemoryOutbox()
+        self.session = self.relay.connect(self.outbox, "192.0.2.2", CODEC)
+        self.send(Hello(1, 0, "test", ""))
+        self.send(Set("/b", value(1)), 1)
+        self.turn()
+        self.hear()
+        self.clock.advance(5.1)
+        for _ in range(2):
+            self.following.give_up_old(self.clock.seconds())
+        self.assertEqual(codes(self.hear()), [ErrorCode.OVERLOADED])
+        self.session, self.outbox = other, outbox
+        self.assertEqual(len(self.hear()), 2 * GIVEN_UP_AT_ONCE - 1)
+        for _ in range(count // GIVEN_UP_AT_ONCE):
+            self.following.give_up_old(self.clock.seconds())
+        self.assertEqual(len(self.hear()), count - 2 * GIVEN_UP_AT_ONCE + 1)
+        self.assertIsNotNone(self.following.oldest_s, "that the session has begun is not known yet")
 
     def test_a_session_that_was_ended_by_the_decider_ends_here(self) -> None:
         """With its reason."""

@@ -45,6 +45,10 @@ __all__ = ["BatchLog", "Deciding", "Judged", "RulesFanOut", "Sealed", "deciders_
 MAX_WAITING_BYTES = 32 * 1024 * 1024
 """How much may wait for the log; beyond it writes are refused, for an engine that hangs must not fill the memory."""
 
+TURN_US = 3_000
+"""How long messages of sessions are decided in one turn; a packet may bring hundreds, and one follower's flood leaves
+others' sessions their turn."""
+
 CHANGE_BYTES = 300
 """What a change takes beside its bytes."""
 
@@ -267,6 +271,10 @@ class Deciding:
         self._sessions: dict[str, _Remote] = {}
         self._touched: dict[_Remote, None] = {}
         self._busy: dict[_Remote, None] = {}
+        self._ready: dict[_Remote, None] = {}
+        """Sessions of which something can be decided now; the one whose turn it is comes first."""
+        self._turn_end_us: int | None = None
+        """Until when messages are decided in this turn; None before the first one."""
         self._lost: set[Session] = set()
         """Sessions that end since their relay is gone."""
         self._is_looking = False
@@ -358,6 +366,7 @@ class Deciding:
         link.expected = packet.number + 1
         for entry in packet.entries:
             self._take(packet.link, entry)
+        self._decide()
         return True
 
     def knows(self, link: str) -> bool:
@@ -396,7 +405,8 @@ class Deciding:
         if entry.number > remote.taken and remote.link == link:
             remote.taken = entry.number
             remote.queue.append(entry)
-            self._pump(remote)
+            if not remote.at_work:
+                self._ready[remote] = None
 
     def _began(self, began: Began, number: int, *, is_known: bool = False) -> None:
         """Has a session be live here, or end.
@@ -447,32 +457,50 @@ class Deciding:
         if self.relay.params.get(address) is not None:
             self.relay.committer.renew(address)
 
-    def _pump(self, remote: _Remote) -> None:
-        """Handles what a session asked, up to something that is done in pieces."""
+    def _decide(self) -> None:
+        """Decides what sessions asked, one message of each in turn, as long as there is time in this turn."""
+        now_us = self.relay.clock.now_us
+        if self._turn_end_us is None:
+            self._turn_end_us = now_us() + TURN_US
+            self._call_later(0, self._next_turn)
+        ready = self._ready
+        while ready and now_us() < self._turn_end_us:
+            remote = next(iter(ready))
+            del ready[remote]
+            self._do_next(remote)
+            if remote.queue and not remote.at_work:
+                ready[remote] = None
+
+    def _next_turn(self) -> None:
+        self._turn_end_us = None
+        if self._ready and not self._is_over:
+            self._decide()
+
+    def _do_next(self, remote: _Remote) -> None:
+        """Handles the next thing that a session asked."""
         session = remote.session
-        while remote.queue and not remote.at_work:
-            entry = remote.queue.popleft()
-            if entry.kind == Asked.END:
-                if entry.qos:
-                    self._leave_will(remote)
-                self._forget(remote, entry.text)
-                self.log.add(Ended(session.id))
-                return
-            remote.at_work = entry.number
-            if entry.kind == Asked.MESSAGE:
-                message = entry.message or decode(entry.data)
-                self.relay.accept(session, message, entry.qos, _asked(session, self.log, entry))
-            elif entry.kind == Asked.NAME:
-                self.log.add(Named(session.id, entry.text, bool(entry.qos)))
-            elif entry.kind == Asked.WILL:
-                remote.will = Willed(session.id, entry.data, entry.more, entry.mark)
-                self.log.add(remote.will, sum(map(len, entry[4:8])))
-            elif entry.kind == Asked.CLEAR:
-                self.relay.put_off(session)
-                self.relay.go_on(session, self.relay.committer.clear(decode_addresses(entry.data)))
-            self._settle(remote)
-            if self.log.size_bytes > MAX_BATCH_BYTES:
-                self.log.when_full()
+        entry = remote.queue.popleft()
+        if entry.kind == Asked.END:
+            if entry.qos:
+                self._leave_will(remote)
+            self._forget(remote, entry.text)
+            self.log.add(Ended(session.id))
+            return
+        remote.at_work = entry.number
+        if entry.kind == Asked.MESSAGE:
+            message = entry.message or decode(entry.data)
+            self.relay.accept(session, message, entry.qos, _asked(session, self.log, entry))
+        elif entry.kind == Asked.NAME:
+            self.log.add(Named(session.id, entry.text, bool(entry.qos)))
+        elif entry.kind == Asked.WILL:
+            remote.will = Willed(session.id, entry.data, entry.more, entry.mark)
+            self.log.add(remote.will, sum(map(len, entry[4:8])))
+        elif entry.kind == Asked.CLEAR:
+            self.relay.put_off(session)
+            self.relay.go_on(session, self.relay.committer.clear(decode_addresses(entry.data)))
+        self._settle(remote)
+        if self.log.size_bytes > MAX_BATCH_BYTES:
+            self.log.when_full()
 
     def _leave_will(self, remote: _Remote) -> None:
         """Does what a session has left for the case that it is lost, as its own message at this moment."""
@@ -506,7 +534,9 @@ class Deciding:
         busy, self._busy = self._busy, {}
         for remote in busy:
             self._settle(remote)
-            self._pump(remote)
+            if remote.queue and not remote.at_work:
+                self._ready[remote] = None
+        self._decide()
 
     # What comes of it
 
@@ -577,6 +607,7 @@ class Deciding:
         remote.queue.clear()
         self._touched.pop(remote, None)
         self._busy.pop(remote, None)
+        self._ready.pop(remote, None)
         link = self._links.get(remote.link)
         if link is not None:
             link.remotes.pop(remote.session.id, None)

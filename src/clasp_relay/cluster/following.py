@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice, takewhile
 from typing import NamedTuple
 
 from clasp_relay.cluster.batches import (
@@ -30,6 +31,7 @@ from clasp_relay.cluster.ledger import Ledger
 from clasp_relay.cluster.packets import Asked, Entry, Packet, encode_addresses, encode_origin
 from clasp_relay.core.records import Change
 from clasp_relay.core.relay import Handler, Relay
+from clasp_relay.core.session.account import Kept
 from clasp_relay.core.session.sessions import NoOutbox, Session, held_bytes
 from clasp_relay.core.work import Pieces
 from clasp_relay.errors import CloseCode, Disconnect, ErrorCode, RequestError
@@ -50,6 +52,9 @@ PACKET_BYTES = 256 * 1024
 
 WAITS_S = 5.0
 """How long a write waits for a decider."""
+
+GIVEN_UP_AT_ONCE = 200
+"""How many writes that have waited for so long are refused at a time, about 10 µs each; sessions take turns."""
 
 TOKEN_S = 1.0
 """How long a newcomer waits whose token is not known here."""
@@ -276,6 +281,9 @@ class Following:
         asking.number += 1
         entry = Entry(asking.number, session.id, int(kind), qos, text, data, more, mark, message)
         kept = _Kept(entry, self._monotonic_s(), over)
+        if kind is Asked.MESSAGE:
+            # Whoever floods a cluster without a decider is refused, and not everybody.
+            session.account.take(Kept.MESSAGES, kept.size_bytes, None if message is None else _about(message))
         asking.kept.append(kept)
         self._waiting[session.id] = asking
         self._waiting_bytes += kept.size_bytes
@@ -414,23 +422,29 @@ class Following:
         return min((asking.kept[0].since_s for asking in self._waiting.values() if asking.kept), default=None)
 
     def give_up_old(self, now_s: float) -> None:
-        """Refuses the writes that have waited for too long."""
-        end_s = now_s - WAITS_S
+        """Refuses the writes that have waited for too long, some of them at a time."""
+        end_s, left = now_s - WAITS_S, GIVEN_UP_AT_ONCE
         for asking in list(self._waiting.values()):
+            if not left:
+                break
             if not asking.kept or asking.kept[0].since_s > end_s:
                 continue
-            old = [each for each in asking.kept if each.entry.kind in _GIVEN_UP and each.since_s <= end_s]
-            asking.kept = deque(each for each in asking.kept if each not in old)
+            waiting = takewhile(lambda each: each.since_s <= end_s, asking.kept)
+            old = list(islice((each for each in waiting if each.entry.kind in _GIVEN_UP), left))
+            left -= len(old)
+            dropped = set(map(id, old))
+            asking.kept = deque(each for each in asking.kept if id(each) not in dropped)
+            self._turn = [each for each in self._turn if id(each) not in dropped]
+            self._waiting[asking.session.id] = self._waiting.pop(asking.session.id)
             for each in old:
                 asking.given_up.add(each.entry.number)
-                self._waiting_bytes -= each.size_bytes
+                self._let_go(asking, each)
                 if each.over is not None:
                     each.over(False)
                     continue
                 text = UNKNOWN if each.is_sent else NOT_DONE
                 about = None if each.entry.message is None else _about(each.entry.message)
                 self._refuse(asking.session, RequestError(ErrorCode.OVERLOADED, text, about))
-            self._turn = [each for each in self._turn if each not in old]
             if not asking.kept:
                 self._waiting.pop(asking.session.id, None)
             self._go_on(asking)
@@ -553,7 +567,7 @@ class Following:
         kept, done = asking.kept, []
         while kept and kept[0].entry.number <= item.number:
             done.append(kept.popleft())
-            self._waiting_bytes -= done[-1].size_bytes
+            self._let_go(asking, done[-1])
             over = done[-1].over
             if over is not None:
                 over(True)
@@ -607,9 +621,7 @@ class Following:
             return
         if asking is self._own:
             self._own = None
-        self._waiting_bytes -= sum(each.size_bytes for each in asking.kept)
-        kept, asking.kept = asking.kept, deque()
-        _give_up(kept)
+        self._give_up(asking)
         if item.close_code:
             self._core.end(asking.session, Disconnect(CloseCode(item.close_code), item.reason))
 
@@ -619,13 +631,26 @@ class Following:
         self._own = None
         self._waiting.clear()
         self._turn.clear()
-        self._waiting_bytes = 0
         self.link, self._is_known = link, False
         self.is_first, self._packets = True, 0
         for each in asking.values():
             self._core.end(each.session, GONE)
-            _give_up(each.kept)
+            self._give_up(each)
         self._flush_later()
+
+    def _let_go(self, asking: _Asking, kept: _Kept) -> None:
+        """Counts no longer what is kept no longer."""
+        self._waiting_bytes -= kept.size_bytes
+        if kept.entry.kind == Asked.MESSAGE:
+            asking.session.account.add(Kept.MESSAGES, -kept.size_bytes)
+
+    def _give_up(self, asking: _Asking) -> None:
+        """Lets go of all that a session has asked, and tells those who wait for it that it will not be done."""
+        kept, asking.kept = asking.kept, deque()
+        for each in kept:
+            self._let_go(asking, each)
+            if each.over is not None:
+                each.over(False)
 
     def end_sessions(self, reason: Disconnect) -> int:
         """Ends all sessions of this relay; returns how many there were."""
@@ -642,13 +667,6 @@ class Following:
 def _has_writes(asking: _Asking) -> bool:
     """Tells whether something is not done that a read has to wait for."""
     return any(kept.entry.kind not in (Asked.BEGIN, Asked.NAME, Asked.WILL) for kept in asking.kept)
-
-
-def _give_up(kept: Iterable[_Kept]) -> None:
-    """Tells those who wait for what is not done, and will not be."""
-    for each in kept:
-        if each.over is not None:
-            each.over(False)
 
 
 def _about(message: m.Message) -> str | None:
