@@ -421,6 +421,7 @@ class PolicyTests(SynchronousTestCase):
         """An administrator's token is one relay's own."""
         for member in (self.follower, self.decider):
             name = f"admin of {member.name}"
+            self.patch(member.tokens, "is_following", True)
             member.tokens.add(TokenRecord(digest_of(name), "clasp.admin", "admin", False, ADMIN_SCOPES, 0, None))
             admin = member.join(name)
             self.assertEqual(self.codes(admin.ask(Set("/safe/1", value({"key": "wrong"})), 1)), [0])
