@@ -176,6 +176,20 @@ class WaitingTests(SynchronousTestCase):
         told = self.successResultOf(waiting)
         self.assertEqual((told["code"], told["error"]), (ErrorCode.OVERLOADED, "the relay is stopping"))
 
+    def test_relay_that_cannot_go_on_does_not_call_the_token_bad(self) -> None:
+        """A client that was told so would sign out; it is told to try again."""
+        for close_code, code in (
+            (CloseCode.TRY_AGAIN_LATER, ErrorCode.OVERLOADED),
+            (CloseCode.GOING_AWAY, ErrorCode.OVERLOADED),
+            (CloseCode.INTERNAL, ErrorCode.OVERLOADED),
+            (CloseCode.POLICY_VIOLATION, ErrorCode.TOKEN_EXPIRED),
+        ):
+            with self.subTest(close_code=close_code):
+                waiting = self.ask(Set("/a", value(1)))
+                (session,) = self.world.relay.sessions.of_subject("ann")
+                self.world.relay.end(session, Disconnect(close_code, "it ended"))
+                self.assertEqual(self.successResultOf(waiting), {"code": int(code), "error": "it ended"})
+
     def test_session_does_not_end_as_idle_while_an_answer_waits(self) -> None:
         """The disk may be slow."""
         waiting = self.ask(Set("/a", value(1)))

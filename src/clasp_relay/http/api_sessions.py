@@ -85,9 +85,10 @@ class _Outbox:
         if told is not None:
             self.waiting.pop().callback(told)
 
-    def close(self, _close_code: CloseCode, reason: str) -> None:
-        """Tells all that wait that the session has ended."""
-        self.refuse(ErrorCode.TOKEN_EXPIRED, reason)
+    def close(self, close_code: CloseCode, reason: str) -> None:
+        """Tells all that wait that the session has ended: its token has, unless the relay cannot go on."""
+        is_relays = close_code in (CloseCode.TRY_AGAIN_LATER, CloseCode.GOING_AWAY, CloseCode.INTERNAL)
+        self.refuse(ErrorCode.OVERLOADED if is_relays else ErrorCode.TOKEN_EXPIRED, reason)
         self._ended()
 
     def refuse(self, code: ErrorCode, reason: str) -> None:
