@@ -23,10 +23,14 @@ from clasp_relay.auth_server import AuthServer, Clients, Core, Rights, Tells
 from clasp_relay.http.cors import Origins
 from clasp_relay.net.turn import TurnWriter
 from clasp_relay.net.websocket import ClaspFactory
+from clasp_relay.push.web_push import WebPush
 from clasp_relay.settings import Settings
+from clasp_relay.storage.push_subscriptions import Subscription
+from clasp_relay.storage.session_ids import GivenId
 from tests.cluster.account_world import Place, World
 from tests.core.world import World as CoreWorld
 from tests.http.memory_site import Answer
+from tests.rules.test_watcher import SEES_ALL
 from tests.test_auth_server import PATIENCE_S, Running
 
 REACTOR: Any = reactor
@@ -55,6 +59,7 @@ class Relay(Running, Place):
             Clients(Origins(None), ClientAddresses(())),
             Core(relay, ClaspFactory(relay, TurnWriter(REACTOR), REACTOR)),
             Tells(lambda *call: self.calls.append(call)),
+            push=WebPush(self.settings, REACTOR, relay, SEES_ALL, lambda *_: True),
             shared=self.accounts,
         )
         self.site = self.server.open()
@@ -258,6 +263,57 @@ class SharedTests(TestCase):
         self.assertEqual(self.one.server.origin_of("192.0.2.1"), self.two.server.origin_of("192.0.2.1"))
         keys = {(relay.folder / "users.db.key").read_bytes() for relay in (self.one, self.two)}
         self.assertEqual(len(keys), 1)
+
+    async def test_addresses_and_session_ids_are_known_on_both(self) -> None:
+        """Strangers lock nobody out at either relay, and a client may reconnect to the other one."""
+        await self.register(self.one)
+        (known,) = self.one.server._known._last_used_s
+        await self.until(lambda: self.two.server._known.knows(*known))
+        given = GivenId("s1", "u1", int(time.time()))
+        store = self.one.server._store
+        assert store is not None
+        await self.one.accounts.run("", lambda: None, store.session_ids.note, [given], [], 0)
+        ids = self.two.server._session_ids
+        await self.until(lambda: ids.own_until_us("u1", "s1", time.time_ns() // 1_000) is not None)
+
+    async def test_browsers_are_known_on_both(self) -> None:
+        """And push services know both relays by one key."""
+        one, two = self.one.server.push, self.two.server.push
+        assert one is not None
+        assert two is not None
+        await self.until(lambda: one.public_key == two.public_key)
+        guest = (await self.ask(self.one, "/auth/guest", {"name": "Ann"})).json
+        await self.until(lambda: self.two.is_valid(guest["token"]))
+        found = Subscription("https://push.example/1", guest["user_id"], b"key", b"auth", b"s", int(time.time()))
+        store = self.one.server._store
+        assert store is not None
+        await self.one.accounts.run("", lambda: None, store.push.add, found)
+        await self.until(lambda: two.subscriptions.of(guest["user_id"]) == [found])
+        self.assertEqual(sum(two.subscriptions._by_address.values()), 1)
+        await self.one.accounts.run("", lambda: None, store.push.remove, [found.endpoint])
+        await self.until(lambda: not two.subscriptions.has_any(guest["user_id"]))
+
+    async def test_a_newcomer_takes_all_into_memory(self) -> None:
+        """Tokens, browsers, session ids, and what is decided."""
+        token = await self.register(self.one)
+        self.command(self.one, "admin", "grant", "Ann")
+        device = self.command(self.one, "token", "create", "--scopes", "read:/**")
+        await self.until(lambda: self.two.is_valid(device))
+        pieces: list[list[bytes]] = []
+        self.one.accounts.capture(pieces.append, lambda: None)
+        await self.until(lambda: bool(pieces))
+        newcomer = Relay(self.world, "three", Path(self.mktemp()).absolute())
+        self.addCleanup(newcomer.stop)
+        newcomer.followed = len(self.world.log)
+        done: list[int] = []
+        newcomer.accounts.install(pieces[0], lambda: done.append(1))
+        await self.until(lambda: bool(done))
+        self.world.begin(newcomer)
+        self.assertTrue(newcomer.is_valid(token))
+        self.assertTrue(newcomer.is_valid(device))
+        await self.until(lambda: newcomer.accounts.is_ready)
+        self.assertTrue(await self.console(newcomer))
+        self.assertEqual(newcomer.fatal, [])
 
     async def test_a_relay_that_was_away_has_all_when_it_is_back(self) -> None:
         """From the log, as far as its file goes."""
