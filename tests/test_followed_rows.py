@@ -11,7 +11,7 @@ from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.defer import ensureDeferred
-from twisted.internet.task import deferLater
+from twisted.internet.task import LoopingCall, deferLater
 from twisted.trial.unittest import TestCase
 
 from clasp_relay import account_commands, admin_commands
@@ -35,6 +35,8 @@ from tests.test_auth_server import PATIENCE_S, Running
 
 REACTOR: Any = reactor
 URLS = ("nats://127.0.0.1:4222",)
+TURN_S = 0.02
+"""How often, and by how much, the clock of a relay's core goes on."""
 
 
 class Relay(Running, Place):
@@ -64,6 +66,8 @@ class Relay(Running, Place):
         )
         self.site = self.server.open()
         self.server.startService()
+        self._time = LoopingCall(self.core.clock.clock.advance, TURN_S)
+        self._time.start(TURN_S)
 
     def is_valid(self, token: str) -> bool:
         """Tells whether a token lets somebody in here."""
@@ -75,6 +79,8 @@ class Relay(Running, Place):
 
     async def stop(self) -> None:
         """Stops it in order."""
+        if self._time.running:
+            self._time.stop()
         self.accounts.stop()
         self.is_dead = True
         await self.server.stopService()

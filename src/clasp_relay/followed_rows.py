@@ -224,7 +224,7 @@ class FollowedRows:
         valid = await self._calls.run(self._store.valid_tokens, now_s)
         expired = await self._calls.run(self._store.expired_tokens, now_s, MAX_EXPIRED)
         addresses: Iterable[KnownAddress] = await self._calls.run(self._store.known_addresses, now_s, MAX_KEYS)
-        self._tokens.load(valid, expired)
+        self._tokens.follow_all(valid, expired)
         for address, folded, last_used_s in addresses:
             self._known.add(address, folded, last_used_s)
         await self._session_ids.reload()

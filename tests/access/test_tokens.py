@@ -405,6 +405,20 @@ class FollowingTests(_Case):
         self.assertEqual(self.table.lookup("b").username, "Ann")
         self.assertEqual(used, [])
 
+    def test_all_tokens_of_another_database_take_the_place_of_others(self) -> None:
+        """But for those that are in none, and device tokens."""
+        self.table.is_following = True
+        self.table.add(record("own"))
+        for token in ("a", "b"):
+            self.table.follow(record(token), is_revoked=False)
+        self.table.follow_device(record("d", None)._replace(scopes_name=module.OWN_SCOPES), is_revoked=False)
+        self.table.follow_all([record("b"), record("c")], [digest_of("old")])
+        self.assertEqual([end[:2] for end in self.ends], [("a", EndOfToken.REVOKED)])
+        for token in ("own", "b", "c", "d"):
+            self.assertEqual(self.table.lookup(token).subject, token)
+        self.assertEqual(self.table.of_subject("b"), [digest_of("b")])
+        self.assertRaises(TokenExpired, self.table.lookup, "old")
+
     def test_device_token_is_followed(self) -> None:
         """It is one for all purposes."""
         device = record("d", None)._replace(scopes_name=module.OWN_SCOPES)

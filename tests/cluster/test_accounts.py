@@ -509,6 +509,20 @@ class BeginTests(SynchronousTestCase):
         self.assertTrue(two.accounts.is_ready)
         self.assertNotIn(b"1" * 32, b"".join(change.param.value for change in world.log))
 
+    def test_a_key_that_cannot_be_kept_ends_the_relay(self) -> None:
+        """It would count addresses differently after its next start."""
+        world = World()
+        one, two = world.add("one"), world.add("two")
+        two.memory.key = b"2" * 32
+
+        def full(_key: bytes) -> None:
+            raise StartError("the disk is full")
+
+        two.memory.take_key = full  # type: ignore[method-assign,assignment]
+        world.decide(one)
+        world.advance(1)
+        self.assertEqual(two.fatal, ["the disk is full"])
+
     def test_a_stop_ends_what_waits(self) -> None:
         """And takes nothing any more."""
         world = World()

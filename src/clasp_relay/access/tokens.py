@@ -280,6 +280,21 @@ class TokenTable:
             heapq.heappush(self._expiries, (record.expires_s, digest))
             self._set_timer()
 
+    def follow_all(self, valid: Iterable[TokenRecord], expired: Iterable[bytes]) -> None:
+        """Takes all tokens of the database, in the place of those that it had before.
+
+        Args:
+            valid: tokens that are neither expired nor revoked.
+            expired: digests of others that are expired, the last to expire first.
+        """
+        records = sorted(valid, key=lambda record: record.created_s)
+        others = {*self._local, *self._devices, *(record.digest for record in records)}
+        self.revoke([digest for digest in self._valid if digest not in others])
+        for digest in reversed(list(expired)):
+            self._remember_expired(digest)
+        for record in records:
+            self.follow(record, is_revoked=False)
+
     def follow_device(self, record: TokenRecord, *, is_revoked: bool) -> None:
         """Takes a device token as the database has it from now on; as ``set_devices`` for one."""
         digest = record.digest

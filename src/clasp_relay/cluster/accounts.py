@@ -292,9 +292,17 @@ class SharedAccounts:
         if not self._has_key:
             self._has_key = True
             if key != self._memory.key:
-                self._memory.take_key(key)
-                events.CLUSTER_KEY_TAKEN.log()
+                self._take_key(key)
         self._behind.answered(number, record, self._written)
+
+    def _take_key(self, key: bytes) -> None:
+        try:
+            self._memory.take_key(key)
+        except StartError as error:
+            self._is_over = True
+            self._when_fatal(str(error))
+        else:
+            events.CLUSTER_KEY_TAKEN.log()
 
     # Attempts to sign in
 
