@@ -226,7 +226,7 @@ class ClusterParts:
             return
         name = self._settings.cluster_name
         past = self._past = Past(
-            JournalPast(self._journal, self._reader),
+            JournalPast(self._journal, self._reader, self._begin_history),
             lambda subject, payload: engine.publish(f"{name}.{subject}", payload),
             lambda: "" if self._opened.role is Role.JOINING else self._following.link,
             lambda: self._ledger.links,
@@ -238,6 +238,11 @@ class ClusterParts:
         engine.subscribe(f"{name}.page", past.heard_page)
         # Until it is known what there is, everything may be elsewhere.
         self._know_past(MAX_SEQ)
+
+    def _begin_history(self, last_us: int) -> None:
+        """Takes note of the time of an entry of others: this relay's place in history is behind it."""
+        if self._relay.keeping is not None:
+            self._relay.keeping.begin(last_us)
 
     def _know_past(self, begins_seq: int) -> None:
         if self._relay.replays is not None:

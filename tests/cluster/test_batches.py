@@ -47,7 +47,7 @@ ITEMS: tuple[Item, ...] = (
     Ended("session", 1013, "gone"),
     LinkEnded("two.1"),
     HandedOver(),
-    Named("session", "ada\0lamp", True),
+    Named("session", "ada\0lamp", True, 17),
     Marked(b"mark"),
     Willed("session", b"message", b"more", b"mark"),
 )

@@ -26,7 +26,7 @@ from clasp_relay.wire.mqtt.packets import V4, V5, Prop
 from clasp_relay.wire.values import decode_value, encode_value
 from tests.cluster.world import Member
 from tests.core.guard import Guard, Rule
-from tests.core.world import one_turn
+from tests.core.world import START_US, one_turn
 from tests.doors import mqtt_packets as p
 from tests.doors.site import DoorClient, MemberSite, Site, door_cluster
 from tests.net.helpers import Client, Pipe, client_frame, server_frames
@@ -1144,3 +1144,28 @@ class ClusterTests(SynchronousTestCase):
         self.follower.engine.is_paused = False
         self.cluster.advance(30)
         self.assertEqual(listener.heard(), ["publish gone 1 qos 0"])
+
+    def test_claim_that_is_told_late_ends_nobody(self) -> None:
+        """Of a relay that was cut off while its client went elsewhere."""
+        self.follower.engine.is_paused = True
+        self.near.join("x").lose()
+        self.cluster.advance(0.5)
+        there = self.far.join("x")
+        self.follower.engine.is_paused = False
+        self.cluster.advance(2)
+        self.assertFalse(there.client.is_closed)
+
+    def test_client_moves_also_to_a_relay_whose_clock_is_behind(self) -> None:
+        """What is known of it came before."""
+        first = self.far.join("x")
+        self.cluster.turn()
+        self.patch(self.follower, "now_us", lambda: START_US - 3_600_000_000)
+        second = self.near.join("x")
+        self.assertEqual((first.client.is_closed, second.client.is_closed), (True, False))
+
+    def test_times_of_claims_are_bounded(self) -> None:
+        """The one that came first is forgotten first."""
+        self.patch(mqtt, "MAX_CLAIMED", 3)
+        for number in range(9):
+            self.far.join(f"x{number}")
+        self.assertEqual([name for _, name in self.near.broker._claimed_us], ["x6", "x7", "x8"])

@@ -156,6 +156,8 @@ class Named(NamedTuple):
     name: str
     is_new: bool
     """Whether nothing of those who had it before is to be kept."""
+    time_us: int
+    """When it was taken, by the cluster's clock as its relay knows it, in Unix µs."""
 
 
 class Marked(NamedTuple):
@@ -216,7 +218,7 @@ _FIELDS: dict[type[Any], tuple[type[Any], ...]] = {
     LinkEnded: (str,),
     Claimed: (str, str, bool, bytes),
     HandedOver: (),
-    Named: (str, str, bool),
+    Named: (str, str, bool, int),
     Marked: (bytes,),
     Willed: (str, bytes, bytes, bytes),
 }

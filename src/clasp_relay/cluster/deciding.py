@@ -496,7 +496,7 @@ class Deciding:
             message = entry.message or decode(entry.data)
             self.relay.accept(session, message, entry.qos, _asked(session, self.log, entry))
         elif entry.kind == Asked.NAME:
-            self.log.add(Named(session.id, entry.text, bool(entry.qos)))
+            self.log.add(Named(session.id, entry.text, bool(entry.qos), int.from_bytes(entry.data)))
         elif entry.kind == Asked.WILL:
             remote.will = Willed(session.id, entry.data, entry.more, entry.mark)
             self.log.add(remote.will, sum(map(len, entry[4:8])))

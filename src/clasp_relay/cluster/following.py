@@ -268,10 +268,10 @@ class Following:
         self.forwarded += 1
         self._keep(session, Asked.MESSAGE, qos, more=session.sent_as, mark=session.sent_with, message=message)
 
-    def claim(self, session: Session, name: str, *, is_new: bool) -> None:
+    def claim(self, session: Session, name: str, time_us: int, *, is_new: bool) -> None:
         """Has a session take a name, which one session of the cluster has at a time; ``when_named`` tells everybody."""
         if session.id in self._asking:
-            self._keep(session, Asked.NAME, int(is_new), name)
+            self._keep(session, Asked.NAME, int(is_new), name, time_us.to_bytes(8))
 
     def _keep(
         self,

@@ -59,7 +59,8 @@ class Asked(IntEnum):
     CLEAR = 4
     """The relay itself ends what is set at some addresses: ``data`` has them (``encode_addresses``)."""
     NAME = 8
-    """A session has taken the name ``text``, which one session has at a time; with QoS 1 it begins anew under it."""
+    """A session has taken the name ``text``, which one session has at a time; with QoS 1 it begins anew under it.
+    ``data`` is the time in Unix µs, in 8 bytes, big-endian."""
 
     WILL = 9
     """What a session leaves when it is lost: the message ``data``, with ``more`` and ``mark``; without it nothing."""

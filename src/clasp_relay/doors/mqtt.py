@@ -77,6 +77,9 @@ MAX_KEPT_S = 3_600
 MAX_SUBSCRIPTION_FILTERS = 1_000
 """Filters of one client, those that nothing matches included."""
 
+MAX_CLAIMED = 10_000
+"""Of how many clients of a cluster it is known when they have come last."""
+
 MAX_RECEIVED = 1_000
 """Ids of QoS 2 that one client may have in use."""
 
@@ -160,6 +163,10 @@ class Claim(Protocol):
     def is_new(self) -> bool:
         """Whether nothing of its session before is kept."""
 
+    @property
+    def time_us(self) -> int:
+        """When it has come, by the cluster's clock as that relay knows it, in Unix µs."""
+
 
 class Claims(Protocol):
     """What tells the MQTT doors of a cluster's other relays that a client is here now."""
@@ -175,7 +182,7 @@ class Claims(Protocol):
     def knows_token(self) -> Callable[[str], bool]:
         """What tells whether a token is known here, be it as one that has ended."""
 
-    def claim(self, session: Session, name: str, *, is_new: bool) -> None:
+    def claim(self, session: Session, name: str, time_us: int, *, is_new: bool) -> None:
         """Has a session take a name, which one session of the cluster has at a time."""
 
     def leave(self, session: Session, will: Message | None, more: bytes = b"", mark: bytes = b"") -> None:
@@ -221,6 +228,8 @@ class Broker:
             claims.when_named, claims.when_marked = self.named, self._marked
             self.codec.followed = self._sent_elsewhere
         self._clients: dict[tuple[str, str], MqttClient] = {}
+        self._claimed_us: OrderedDict[tuple[str, str], int] = OrderedDict()
+        """When clients have come last, to any relay of a cluster."""
         self._kept: OrderedDict[tuple[str, str], _Kept] = OrderedDict()
         self._groups: dict[tuple[str, str], deque[MqttSession]] = {}
         self._last_id = 0
@@ -291,10 +300,13 @@ class Broker:
         """Whether nothing is read for anybody now: with accounts, where the relay may lack that a right has ended."""
         return self.relay.refuses is not None and not self.relay.permissions.is_open
 
-    def claim(self, core: Session, key: tuple[str, str], *, is_new: bool) -> None:
+    def claim(self, core: Session, session: MqttSession, *, is_new: bool) -> None:
         """Tells other relays that a client is here, so that it is nowhere else."""
         if self._claims is not None:
-            self._claims.claim(core, NAME_MARK.join(key), is_new=is_new)
+            key = session.subject, session.client_id
+            # Whatever the clocks say, it has come behind all that is known.
+            session.claimed_us = max(self.relay.clock.now_us(), self._claimed_us.get(key, 0) + 1)
+            self._claims.claim(core, NAME_MARK.join(key), session.claimed_us, is_new=is_new)
 
     def leave_will(self, core: Session, will: tuple[Sending, Message] | None) -> None:
         """Says in a cluster what is to be published when a client is lost, be it with this relay; None for nothing."""
@@ -312,23 +324,26 @@ class Broker:
         return self._claims is not None
 
     def named(self, claim: Claim, is_here: bool) -> None:
-        """Is told that a client has come to this relay or to another one: it is there now, and only there."""
+        """Is told that a client has come to this relay or to another one: it is where it came last, and only there.
+
+        Claims may be told late, as of a relay that was cut off: so the times count, and not their order in the log.
+        """
         subject, _, client_id = claim.name.partition(NAME_MARK)
         key = subject, client_id
+        self._claimed_us[key] = max(claim.time_us, self._claimed_us.pop(key, 0))
+        if len(self._claimed_us) > MAX_CLAIMED:
+            self._claimed_us.popitem(last=False)
         client = self._clients.get(key)
         if is_here:
-            if client is not None and client.id == claim.session_id:
-                client.is_named = True
             return
-        if client is not None:
-            if not client.is_named:
-                return  # it came later: its own claim is behind this one
+        if client is not None and client.came_before(claim):
             client.taken_over()
         kept = self._kept.get(key)
-        if kept is not None and claim.is_new:
-            self.drop(kept)
-        elif kept is not None:
-            kept.rest()
+        if kept is not None and kept.session.claimed_us <= claim.time_us:
+            if claim.is_new:
+                self.drop(kept)
+            else:
+                kept.rest()
 
     def leave(self, client: MqttClient, key: tuple[str, str]) -> None:
         """A client is not connected any more."""
@@ -639,8 +654,6 @@ class MqttClient:
         self._transport = transport
         self.version = V4
         self.key: object = None
-        self.is_named = False
-        """Whether all relays of a cluster know by now that the client is here."""
         self.receive_maximum = 65_535
         self.max_packet_bytes = 1 << 28
         self._reader = PacketReader()
@@ -724,6 +737,10 @@ class MqttClient:
             broker.keep(session, identity, self._expiry_s, will, delay_s)
         else:
             broker.forget(session)
+
+    def came_before(self, claim: Claim) -> bool:
+        """Tells whether the same client has come to another relay since."""
+        return self._session is None or (self._session.claimed_us, self.id) < (claim.time_us, claim.session_id)
 
     def taken_over(self) -> None:
         """Another connection came with the same id ([5] 3.1.4)."""
@@ -915,7 +932,7 @@ class MqttClient:
         if broker.follows:
             core.when_decided = self._decided
         relay.admit(core)
-        broker.claim(core, key, is_new=connect.clean)
+        broker.claim(core, session, is_new=connect.clean)
         relay.observer.began(core)
         self._session = session
         session.view_of = lambda address: broker.view_of(core, address)

@@ -189,6 +189,8 @@ class MqttSession(HandedOutbox):
         self._batches = batches or SharedBatches()
         self.link: Link | None = None
         """Its connection, while there is one."""
+        self.claimed_us = 0
+        """When its client connected last, in a cluster."""
         self.ended: str | None = None
         """Why the core ended it; None while it lives."""
         self.subscriptions: dict[str, Subscribed] = {}

@@ -193,7 +193,8 @@ class PastTests(TestCase):
         self.log.open(self.file, 49)
         self.addCleanup(self.log.close)
         self.pages = Pages(self.file)
-        self.past = JournalPast(self.log, self.pages)
+        self.times_us: list[int] = []
+        self.past = JournalPast(self.log, self.pages, self.times_us.append)
 
     def asked(self, ask: Callable[[Callable[[Any], None]], None]) -> Deferred[Any]:
         """Returns what something calls back with."""
@@ -209,7 +210,7 @@ class PastTests(TestCase):
         data = encode_page(HistoryPage("rules", 49, rows, True))
         self.assertEqual((yield self.asked(lambda call: self.past.insert(data, call))), Taken(1, True))
         self.assertEqual((yield self.asked(self.past.oldest)), 1)
-        self.assertEqual(self.pages.forgot, 1)
+        self.assertEqual((self.pages.forgot, self.times_us), (1, [TIME_US + 2_000_000]))
         empty = encode_page(HistoryPage("rules", 49, (), False))
         self.assertEqual((yield self.asked(lambda call: self.past.insert(empty, call))), Taken(0, False))
         with capturedLogs() as logs:

@@ -180,11 +180,13 @@ class JournalPast:
     Args:
         log: the journal.
         reader: reads it.
+        note_time: is told the Unix time in µs of the newest entry of a page that was added.
     """
 
-    def __init__(self, log: JournalLog, reader: PageReader) -> None:
+    def __init__(self, log: JournalLog, reader: PageReader, note_time: Callable[[int], None]) -> None:
         self._log = log
         self._reader = reader
+        self._note_time = note_time
 
     @property
     def is_safe(self) -> bool:
@@ -218,6 +220,8 @@ class JournalPast:
 
         def inserted(is_added: bool) -> None:
             self._reader.forget()
+            if is_added and page.rows:
+                self._note_time(page.rows[0].time_us)
             call(Taken(page.rows[-1].seq if page.rows else 0, page.is_last) if is_added else None)
 
         def failed(failure: Failure) -> None:
