@@ -15,6 +15,7 @@ from clasp_relay.core.ports import Frame, ImmediateLog
 from clasp_relay.core.records import Change, ChangeKind, Param, decode_change, encode_change, no_param
 from clasp_relay.core.relay import RelayOptions
 from clasp_relay.core.rights.port import Grant
+from clasp_relay.core.session.sessions import LongAnswer
 from clasp_relay.core.state.params import ParamLimits, Params
 from clasp_relay.core.state.shares import ShareLimits
 from clasp_relay.errors import CloseCode, Disconnect, ErrorCode, RequestError
@@ -567,17 +568,41 @@ class WaitingAnswersTests(SynchronousTestCase):
         self.assertEqual(self.writer.ask(Set("/a", value(1)), 1), [Ack("/a", 1)])
         self.assertEqual(self.writer.ask(Ping()), [Pong()])
 
+    def test_long_answer_has_its_place(self) -> None:
+        """It begins when all before it is sent; what comes behind it waits for it, and for what it promises."""
+        committer, session, begun = self.world.relay.committer, self.writer.session, list[int]()
+        self.writer.send(Set("/a", value(1)), 1)
+        places = [committer.hold(session, lambda number=number: begun.append(number)) for number in range(2)]  # type: ignore[misc]
+        self.writer.send(Set("/a", value(2)), 1)
+        self.writer.send(Ping())
+        self.writer.send(Set("/a", value(3)), 1)
+        committer.release(session)
+        self.assertEqual((self.writer.hear(), begun), ([], []))
+        self.log.release(1)
+        self.assertEqual((self.writer.hear(), begun), ([Ack("/a", 1)], [0]))
+        self.log.release(1)
+        places[0].is_done = True
+        committer.release(session)
+        self.assertEqual((self.writer.hear(), begun), ([], [0, 1]))
+        places[1].is_done = True
+        committer.release(session)
+        self.assertEqual(self.writer.hear(), [Ack("/a", 2), Pong()])
+        self.log.release(1)
+        self.assertEqual((self.writer.hear(), session.answers), ([Ack("/a", 3)], None))
+
     @given(
         st.lists(
-            st.tuples(st.integers(0, 2), st.sampled_from(("set", "acked set", "bad", "ping", "bundle", "get")))
-            | st.tuples(st.just(-1), st.integers(1, 3)),
+            st.tuples(
+                st.integers(0, 2), st.sampled_from(("set", "acked set", "bad", "ping", "bundle", "get", "long", "end"))
+            )
+            | st.tuples(st.just(-1), st.integers(0, 3)),
             max_size=40,
         )
     )
     def test_answers_come_in_order_as_soon_as_their_changes_are_recorded(
         self, steps: list[tuple[int, str | int]]
     ) -> None:
-        """Whoever writes what and whenever the log gets on: no session waits for another's change."""
+        """Whoever writes what, whenever the log gets on and long answers end: nobody waits for another's change."""
         self.setUp()
         clients = [self.world.join() for _ in range(3)]
         expected: list[list[tuple[int, object]]] = [[] for _ in clients]
@@ -585,9 +610,16 @@ class WaitingAnswersTests(SynchronousTestCase):
         """The number of changes that have to be recorded before the next answer of each session."""
         came: list[list[object]] = [[] for _ in clients]
         for who, what in steps:
-            if who < 0:
-                assert isinstance(what, int)
+            if what == 0:
+                self.log.together = not self.log.together
+            elif isinstance(what, int):
                 self.log.release(what)
+            elif what == "long":
+                place = self.world.relay.committer.hold(clients[who].session, _nothing)
+                self.world.relay.committer.release(clients[who].session)
+                expected[who].append((needed[who], place))
+            elif what == "end":
+                self.end_first(clients[who], expected[who])
             else:
                 message, answer = self.step(what)
                 clients[who].send(message, what in ("acked set", "bundle"))
@@ -597,13 +629,35 @@ class WaitingAnswersTests(SynchronousTestCase):
                     expected[who].append((needed[who], answer))
             for client, found in zip(clients, came, strict=True):
                 found += [type(message) for message in client.hear() if not isinstance(message, Snapshot)]
-            due = [[answer for after, answer in each if after <= self.log.recorded] for each in expected]
-            self.assertEqual(came, due)
+            self.assertEqual(came, [self.due(each) for each in expected])
         self.log.release()
         for client, found, each in zip(clients, came, expected, strict=True):
+            while client.session.answers:
+                self.end_first(client, each)
             found += [type(message) for message in client.hear()]
-            self.assertEqual(found, [answer for _, answer in each])
+            self.assertEqual(found, [answer for _, answer in each if not isinstance(answer, LongAnswer)])
             self.assertIsNone(client.session.answers)
+        self.assertEqual(self.world.relay.committer._held, {})
+
+    def end_first(self, client: Client, expected: list[tuple[int, object]]) -> None:
+        """Ends the first long answer of a client, if one is at work."""
+        places = [each for _, each in expected if isinstance(each, LongAnswer) and not each.is_done]
+        if places and places[0].begin is None:
+            places[0].is_done = True
+            self.world.relay.committer.release(client.session)
+
+    def due(self, expected: list[tuple[int, object]]) -> list[object]:
+        """Returns the answers that a client has by now; the long one behind them is at work, and no other."""
+        due: list[object] = []
+        is_held = False
+        for after, answer in expected:
+            is_held = is_held or after > self.log.recorded
+            if isinstance(answer, LongAnswer):
+                self.assertEqual(answer.begin is None, not is_held)
+                is_held = is_held or not answer.is_done
+            elif not is_held:
+                due.append(answer)
+        return due
 
     def step(self, what: object) -> tuple[Message, type[Message] | None]:
         """Returns a message, and what kind of answer waits for its turn."""
@@ -617,6 +671,10 @@ class WaitingAnswersTests(SynchronousTestCase):
             "get": (Get("/a"), None),
         }
         return steps[what]
+
+
+def _nothing() -> None:
+    """A long answer that is at work until it is told to end."""
 
 
 class ImmediateLogTests(SynchronousTestCase):

@@ -280,7 +280,7 @@ def _decode_change(data: bytes) -> Change:
     value, at = _take(data, at)
     if at > len(data):
         raise DecodeError("the record ends too early")
-    if skip_value(value, 1, value[0]) != len(value):
+    if value != NULL and skip_value(value, 1, value[0]) != len(value):
         raise DecodeError("bytes follow the value of the record")
     ttl = ttl_sent = due_us = stamp = message = None
     number, sent_as = 0, b""
