@@ -97,6 +97,7 @@ class PartsTests(SynchronousTestCase):
         """The health port answers from the start."""
         parts = ClusterParts(settings(), Clock(), self.journal())
         self.assertEqual(parts.status(), {"role": "joining", "epoch": 0, "behind_records": 0, "behind_ms": 0})
+        self.assertEqual(parts.member(), ("", "joining"))
         self.assertFalse(parts.is_ready)
         self.assertEqual((parts.forwarded, parts.failovers, parts.alarms), (0, 0, 0))
         parts.sweep()

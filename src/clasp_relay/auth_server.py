@@ -157,6 +157,10 @@ class Core(NamedTuple):
     """Makes the WebSocket connections of a web app that is served here too."""
 
 
+def _alone() -> None:
+    """There is no cluster."""
+
+
 def _not_told(*_: str) -> None:
     """Nobody is told."""
 
@@ -215,8 +219,7 @@ class AuthServer(Service):
         self._acting: Acting | None = None
         """What ends by itself; None while another relay decides."""
         self._clear = clear
-        self._is_starting = True
-        self._tell = tells.call
+        self._is_starting, self._tell = True, tells.call
         self._accounts: Accounts | None = None
         self._factory = factory
         self._relay = relay
@@ -225,6 +228,8 @@ class AuthServer(Service):
         """The metrics, for the console; set by whoever counts them."""
         self.doors: Sequence[Counting] = ()
         """The ways in for other protocols, for the console; set by whoever opens them."""
+        self.member: Callable[[], tuple[str, str] | None] = _alone
+        """Which relay of a cluster this is, and its role; set by whoever knows."""
         self._ring = LogRing(LogLevels.parse(settings.log_level))
         self._audit: Audit | None = None
         self._console: ConsoleParts | None = None
@@ -579,6 +584,7 @@ class AuthServer(Service):
             name=settings.name,
             origins=self._origins,
             addresses=self._addresses,
+            cluster=self.member,
         )
         api = make_params_resource(
             self._api,

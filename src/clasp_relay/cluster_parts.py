@@ -306,6 +306,10 @@ class ClusterParts:
             "behind_ms": round(node.behind_s * 1_000),
         }
 
+    def member(self) -> tuple[str, str]:
+        """Returns the relay's name and role."""
+        return self._name, str(self.status()["role"])
+
     @property
     def forwarded(self) -> int:
         """See ``http.metrics.Clustered``."""

@@ -125,6 +125,7 @@ class ConsoleParts:
         name: str,
         origins: Origins,
         addresses: ClientAddresses,
+        cluster: Callable[[], tuple[str, str] | None],
     ) -> IResource:
         """Returns the API.
 
@@ -140,6 +141,7 @@ class ConsoleParts:
             name: what the relay is called.
             origins: whose pages may read the answers.
             addresses: tells the clients' addresses.
+            cluster: returns which relay of a cluster this is; see ``Watched``.
         """
         relay = self._relay
 
@@ -165,6 +167,7 @@ class ConsoleParts:
             doors=doors,
             ring=ring,
             name=name,
+            cluster=cluster,
         )
         routes = [
             *console_routes(self.console, self._audit),

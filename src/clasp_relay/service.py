@@ -140,6 +140,7 @@ def make_service(settings: Settings, reactor: Any) -> RelayService:
     if cluster is not None:
         cluster.attach(relay, partial(_decider, settings, history, tokens, policy))
         cluster.take_doors((*doors, auth))
+        auth.member = cluster.member
         cluster.take_passes(lambda: auth.tickets, lambda: auth.console)
     return RelayService(settings, reactor, relay, factory, auth, log, clock, journal, doors, reader, cluster)
 

@@ -83,6 +83,7 @@ class AdminSite:
             doors=lambda: (Counted(),),
             ring=self.ring,
             name="Test",
+            cluster=lambda: ("one", "follower"),
             now_s=world.stack.clock.seconds,
         )
         self.routes: list[Route] = [

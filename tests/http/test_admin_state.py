@@ -28,7 +28,7 @@ class StateCallsTests(AdminCase):
         told = self.get("overview")
         numbers = ("users", "disabled", "sessions", "params", "open_reports")
         self.assertEqual([told[name] for name in numbers], [2, 0, 1, 3, 1])
-        self.assertEqual(told["name"], "Test")
+        self.assertEqual((told["name"], told["cluster"]), ("Test", {"relay": "one", "role": "follower"}))
 
     def test_metrics_are_told_as_json(self) -> None:
         """With labels; none where nothing counts them."""

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
+import json
 import os
 import signal
 import subprocess
+import sys
 from collections import Counter
+from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 
 from clasp_relay.wire.messages import Ack, Get, Hello, Set, Snapshot, Welcome
 from clasp_relay.wire.values import decode_value, encode_value
-from tests.integration.process import RelayProcess, RelayTestCase, wait_until
+from tests.integration.accounts import PASSWORD, Api
+from tests.integration.process import PATIENCE_S, RelayProcess, RelayTestCase, environment, wait_until
 from tests.integration.raw import Closed, RawClient
+from tests.ports import free_port
 
 COMMAND = ("-m", "clasp_relay")
 
@@ -92,6 +100,40 @@ class WorkersTests(RelayTestCase):
         client.receive(Welcome)
         client.receive(Snapshot)
         return client
+
+    def test_workers_have_the_same_accounts_and_one_console(self) -> None:
+        """Each connection may come to another one; an account is made at one, and an administrator at another."""
+        port = free_port()
+        relay = self.start("--workers", "2", "--auth-port", str(port), command=COMMAND)
+        wait_until(lambda: relay.log.count("follows the log of its cluster") == 2, "both have joined")
+        wait_until(lambda: "decides from now on" in relay.log, "one decides")
+        api = Api(port)
+        body = {"username": "Root", "password": PASSWORD}
+        wait_until(lambda: api.call("register", body).status in (200, 409), "the account is made")
+        command = (sys.executable, *COMMAND, "admin", "grant", "Root", "--data-dir", "data/worker-2")
+        subprocess.run(command, cwd=self.folder, env=environment(), check=True, capture_output=True)
+        tokens: list[str] = []
+
+        def is_let_in() -> bool:
+            answer = api.call("admin", body)
+            tokens.append(answer.body.get("token", ""))
+            return answer.status == HTTPStatus.OK
+
+        wait_until(is_let_in, "the administrator is known")
+        for _ in range(12):
+            self.assertEqual(api.call("login", body).status, HTTPStatus.OK)
+            self.assertEqual(self.overview(port, tokens[-1])["users"], 1)
+        self.assertEqual(relay.stop(), 0, relay.log)
+
+    def overview(self, port: int, token: str) -> dict[str, Any]:
+        """Returns what the console shows first, asked over a new connection."""
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
+        with contextlib.closing(connection):
+            connection.request("GET", "/api/admin/overview", headers={"Authorization": f"Bearer {token}"})
+            response = connection.getresponse()
+            self.assertEqual(response.status, HTTPStatus.OK)
+            answer: dict[str, Any] = json.loads(response.read())
+            return answer
 
     def test_workers_end_with_the_process_that_started_them(self) -> None:
         """Also where that is killed: nobody is left behind on the port and the folders."""

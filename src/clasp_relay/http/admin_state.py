@@ -70,6 +70,7 @@ class Watched:
         doors: returns what has counts.
         ring: the last lines of the log.
         name: what the relay is called.
+        cluster: returns which relay of a cluster this is, and what it does there; None alone.
         now_s: Unix seconds.
     """
 
@@ -86,6 +87,7 @@ class Watched:
     doors: Callable[[], Sequence[Counting]]
     ring: LogRing
     name: str
+    cluster: Callable[[], tuple[str, str] | None] = lambda: None
     now_s: Callable[[], float] = time.time
 
 
@@ -101,6 +103,7 @@ def relay_routes(watched: Watched, people: People, reports: Reports) -> list[Rou
 
     async def overview(_call: Call) -> object:
         users, disabled = await people.counts()
+        member = watched.cluster()
         return {
             "name": watched.name,
             "version": __version__,
@@ -114,6 +117,7 @@ def relay_routes(watched: Watched, people: People, reports: Reports) -> list[Rou
             "state_bytes": relay.params.state_bytes,
             "subscriptions": len(relay.subscriptions),
             "open_reports": await reports.count_open(),
+            "cluster": None if member is None else {"relay": member[0], "role": member[1]},
         }
 
     async def metrics(_call: Call) -> object:

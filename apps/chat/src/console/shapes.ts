@@ -34,6 +34,8 @@ export interface Overview {
   readonly state_bytes: number
   readonly subscriptions: number
   readonly open_reports: number
+  /** Which relay of a cluster answers; null where there is one. */
+  readonly cluster: { readonly relay: string; readonly role: string } | null
 }
 
 export interface Person {

@@ -147,6 +147,7 @@ export const consoleTexts: typeof english = {
     state: 'Zustand',
     subscriptions: 'Abonnements',
     reports: 'Offene Meldungen',
+    relay: 'Antwortet',
     search: 'Messwerte suchen',
     empty: 'Kein Messwert heißt so',
     kinds: { value: '', rate: 'Gezeigt pro Sekunde.', mean: 'Gezeigt als Mittelwert.' },

@@ -145,6 +145,7 @@ export const consoleTexts = {
     state: 'State',
     subscriptions: 'Subscriptions',
     reports: 'Open reports',
+    relay: 'Answered by',
     search: 'Search metrics',
     empty: 'No metric has this name',
     kinds: { value: '', rate: 'Shown per second.', mean: 'Shown as the mean.' },
