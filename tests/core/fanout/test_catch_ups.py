@@ -95,6 +95,40 @@ class OpeningTests(VisibilityCase):
                 self.write("/members", ["bob"])
                 self.assertEqual([address for address, _ in heard(self.bob.hear()) if address != "/members"], [])
 
+    def searched(self) -> list[str]:
+        """Returns a list that takes the patterns which the relay looks for from now on."""
+        params = self.world.relay.params
+        searched: list[str] = []
+        search = params.search
+
+        def look(pattern: Pattern, max_cost: int) -> tuple[list[str], bool]:
+            searched.append(pattern.text)
+            return search(pattern, max_cost)
+
+        self.patch(params, "search", look)
+        return searched
+
+    def test_only_what_a_user_has_asked_for_is_looked_for(self) -> None:
+        """Where that is little, and for one user; a room may have thousands of other params."""
+        cases: tuple[tuple[list[str], list[str]], ...] = (
+            (["/room/1"], ["/room/1"]),
+            (["/room/1", "/room/new/*", "/other/**"], ["/room/1", "/room/new/*"]),
+            (["/other/**"], []),
+            (["/room/1", "/*/2"], ["/room/**"]),
+            ([f"/room/{number}" for number in range(catch_ups.NARROWED_AT_MOST + 1)], ["/room/**"]),
+        )
+        for patterns, expected in cases:
+            with self.subTest(patterns):
+                self.begin(Rule(members_of("/members"), catch_up=True))
+                self.subject = "bob"
+                for session in self.world.relay.sessions.of_subject("bob"):
+                    self.world.relay.unsubscribe(session, 1)
+                for number, pattern in enumerate(patterns):
+                    self.bob.send(Subscribe(number, pattern))
+                searched = self.searched()
+                self.write("/members", ["bob"])
+                self.assertEqual(searched, expected)
+
     def test_session_gets_each_param_once(self) -> None:
         """Though several of its subscriptions ask for it."""
         self.bob.send(Subscribe(2, "/room/1"))
