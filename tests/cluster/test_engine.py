@@ -97,6 +97,25 @@ class EngineTests(SynchronousTestCase):
         read = self.loop.ask(lambda done: engine.read(3, 5, done))
         self.assertEqual(read, [])
 
+    def test_append_that_is_not_answered_in_time_is_told_so(self) -> None:
+        """It may have happened all the same: the next one tells; an answer that comes too late is told nobody."""
+        self.nats.start()
+        engine = self.connected()
+        answers: list[Appended] = []
+        (server,) = self.nats.servers
+        server.pause()
+        engine.append(b"one", 0, answers.append)
+        self.loop.until(lambda: bool(answers))
+        self.assertEqual(answers[0].outcome, Outcome.FAILED)
+        server.resume()
+        self.loop.until(lambda: engine.is_connected)
+        wait_until(lambda: server.monitor("/healthz") is not None, "the server answers")
+        while (again := self.loop.ask(lambda done: engine.append(b"one", 0, done))).outcome is Outcome.FAILED:
+            time.sleep(0.05)
+        self.assertIn(again.outcome, (Outcome.FENCED, Outcome.DONE))
+        read: Any = self.loop.ask(lambda done: engine.read(1, 5, done))
+        self.assertEqual((read, len(answers)), ([b"one"], 1))
+
     def test_bus_brings_messages_to_all(self) -> None:
         """In order, its own too."""
         self.nats.start()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from base64 import b64decode
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -103,6 +104,12 @@ class NatsEngine:
         self._is_woken = False
         self._came: deque[Callable[[], None]] = deque()
         self._has_turn = False
+        self._appends: dict[int, tuple[Callable[[Appended], None], float]] = {}
+        """Who waits for the answer to which append, and until when."""
+        self._asked = 0
+        """The number of the last append."""
+        self._inbox = ""
+        """Where answers to appends come to, behind which their numbers stand."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._was_connected = False
         self._is_stopping = False
@@ -161,15 +168,20 @@ class NatsEngine:
         """See ``Engine``."""
 
         async def append() -> None:
-            headers = {"Nats-Expected-Last-Sequence": str(expected)}
-            try:
-                answer = await self._request(f"{self._name}.log", payload, headers)
-            except (NatsError, TimeoutError, OSError, ValueError) as error:
-                self._tell(partial(done, Appended(Outcome.FAILED, text=cause_text(error))))
+            # Neither a task nor a timer of its own, as a request of nats-py has: there is one for every batch.
+            client = self._client
+            if client is None or not client.is_connected:
+                self._tell(partial(done, Appended(Outcome.FAILED, text="no connection")))
                 return
-            self._tell(partial(done, _appended(answer)))
+            number = self._asked = self._asked + 1
+            self._appends[number] = done, time.monotonic() + ANSWER_S
+            try:
+                headers = {"Nats-Expected-Last-Sequence": str(expected)}
+                await client.publish(f"{self._name}.log", payload, f"{self._inbox}.{number}", headers)
+            except (NatsError, OSError, ValueError) as error:
+                self._end_append(number, Appended(Outcome.FAILED, text=cause_text(error)))
 
-        self._do_beside(append)
+        self._do(append)
 
     def read(self, seq: int, at_most: int, done: Callable[[Sequence[bytes] | None], None]) -> None:
         """See ``Engine``; the leader of the stream is asked, who has all of it."""
@@ -261,6 +273,7 @@ class NatsEngine:
         self._wake = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._wake.set()  # for what was asked before
+        self._end_old_appends()
         connecting = asyncio.ensure_future(self._connect())
         connecting.add_done_callback(lambda _: self._wake.set())
         try:
@@ -303,6 +316,8 @@ class NatsEngine:
             )
         self._client = client
         await self._find_stream(client)
+        self._inbox = client.new_inbox()
+        await client.subscribe(f"{self._inbox}.*", cb=self._heard_append)
         for subject, call in self._subscriptions:
             await client.subscribe(subject, cb=partial(self._received, call))
         await client.flush()
@@ -313,6 +328,27 @@ class NatsEngine:
         if not self._was_connected:
             cause = self._failures or "no answer"
             self._tell(lambda: events.CLUSTER_UNREACHABLE.log(places=self.places, cause=cause))
+
+    async def _heard_append(self, message: Any) -> None:
+        """Takes the stream's answer to an append; nobody waits any more for one that comes too late."""
+        try:
+            answer = _appended(json.loads(message.data))
+        except ValueError:
+            # No stream listens: its servers elect a leader.
+            answer = Appended(Outcome.FAILED, text="no stream answers")
+        self._end_append(int(message.subject.rpartition(".")[2]), answer)
+
+    def _end_append(self, number: int, answer: Appended) -> None:
+        waiting = self._appends.pop(number, None)
+        if waiting is not None:
+            self._tell(partial(waiting[0], answer))
+
+    def _end_old_appends(self) -> None:
+        """Gives up what was not answered in time; does so again and again."""
+        asyncio.get_running_loop().call_later(RETRY_S, self._end_old_appends)
+        now_s = time.monotonic()
+        for number in [number for number, (_, end_s) in self._appends.items() if end_s <= now_s]:
+            self._end_append(number, Appended(Outcome.FAILED, text="no answer in time"))
 
     async def _received(self, call: Callable[[bytes], None], message: Any) -> None:
         self._tell(partial(call, message.data))
@@ -426,11 +462,11 @@ class NatsEngine:
     async def _api_answer(self, what: str, body: bytes = b"") -> dict[str, Any]:
         return await self._request(f"$JS.API.{what}", body)
 
-    async def _request(self, subject: str, body: bytes, headers: dict[str, str] | None = None) -> dict[str, Any]:
+    async def _request(self, subject: str, body: bytes) -> dict[str, Any]:
         client = self._client
         if client is None or not client.is_connected:
             raise ValueError("no connection")
-        answer = await client.request(subject, body, timeout=ANSWER_S, headers=headers)
+        answer = await client.request(subject, body, timeout=ANSWER_S)
         found: dict[str, Any] = json.loads(answer.data)
         return found
 
