@@ -378,6 +378,15 @@ class OutsideTests(_Case):
         self.assertEqual(len(self.three.store.invites(NOW_S)), 900)
         self.assert_alike()
 
+    def test_long_rows_are_told_in_small_parts(self) -> None:
+        """No message of the bus could carry all of them."""
+        entry = ENTRY._replace(detail={"text": "x" * 4_000})
+        self.two.store.audit.add([entry._replace(target=f"{number}") for number in range(300)])
+        self.world.advance(3)
+        found = [row.entry.target for row in self.three.store.audit.after(0, 1_000)]
+        self.assertEqual(found, [f"{number}" for number in range(300)])
+        self.assert_alike()
+
     def test_entries_of_the_audit_log_are_written_here_and_told(self) -> None:
         """Once each, with one number everywhere, also where another relay decides meanwhile, or this one ends."""
         for number in range(30):

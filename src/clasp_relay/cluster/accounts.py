@@ -51,7 +51,10 @@ AGAIN_S = 0.2
 """How long rows wait while another process holds the file."""
 
 NOTES_AT_ONCE = 400
-"""How many changed rows one call has."""
+"""How many changed rows one call has at most."""
+
+TOLD_BYTES = 256 * 1024
+"""How long such a call may be; one row alone is shorter."""
 
 WRITTEN_AT_ONCE = 64
 """How many records one transaction writes."""
@@ -133,6 +136,8 @@ class SharedAccounts:
         self._written = 0
         """The last one that is in the file."""
         self._unwritten: deque[_Read] = deque()
+        self._notes = NOTES_AT_ONCE
+        """How many changed rows the next call has."""
         self._timer: Timer | None = None
         self._retry: Timer | None = None
         self._is_writing = self._is_telling = self._is_over = self._has_key = False
@@ -541,7 +546,7 @@ class SharedAccounts:
         if self._is_telling or self._unwritten:
             return
         self._is_telling = True
-        done = self._sql.run("", _nothing, self._store.rows.outside, NOTES_AT_ONCE)
+        done = self._sql.run("", _nothing, self._store.rows.outside, self._notes)
         done.addCallback(self._tell).addErrback(self._not_told).addErrback(events.CLUSTER_FAULT.failure)
 
     def _tell(self, outside: Outside | None) -> Deferred[None] | None:
@@ -551,11 +556,17 @@ class SharedAccounts:
             return None
         name = "rows.put_base" if self.has_base else "rows.put"
         arguments = method_of(name).encode_arguments((outside.rows, outside.told), {})
+        if len(arguments) > TOLD_BYTES and self._notes > 1:
+            self._is_telling = False
+            self._notes //= 2
+            self._look()
+            return None
         done: Deferred[None] = self._calls.ask(name, arguments)
         return done.addCallback(self._told)
 
     def _told(self, _: None) -> None:
         self._is_telling = False
+        self._notes = NOTES_AT_ONCE
         self._look()
 
     def _not_told(self, failure: Failure) -> None:
