@@ -118,7 +118,7 @@ class BatchLog:
 
     def append(self, changes: Sequence[Change]) -> int:
         """See ``Log.append``."""
-        if len(changes) == 1 and changes[0].kind is ChangeKind.WRITE:  # the usual SET
+        if len(changes) == 1 and changes[0].kind is ChangeKind.WRITE and not self.mark:  # the usual SET
             change = changes[0]
             data = encode_change(change)
             self.items.append(Group((change,), (data,)))
