@@ -126,7 +126,7 @@ class JournalLogTests(TestCase):
         """What is said at the same moment is one commit, in however many turns it is read; but not for ever."""
         now_s = [0.0]
         self.log.close()
-        self.begin(monotonic=lambda: now_s[0])
+        self.begin(worked_s=lambda: now_s[0])
         busy = self.log._reactor = BusyReactor()
         for takes_long in (False, True):
             busy.is_behind = True

@@ -37,7 +37,8 @@ ENTRY_BYTES = 250
 """How much memory a change that waits takes besides the bytes of its record."""
 
 MAX_DELAY_S = 0.03
-"""How long a commit is put off at most, while there is more to read than a turn of the event loop has time for."""
+"""How long a commit is put off at most, while there is more to read than a turn of the event loop has time for: time of
+the event loop's thread, as for what is written meanwhile (``net.turn``)."""
 
 RENEWAL_STEP_US = 60_000_000
 """How far apart, at least, two recorded renewals of one address are; a quarter of the life time where that is less."""
@@ -62,6 +63,7 @@ class JournalLog:
         min_free_bytes: below so much free room on the disk clients' writes are refused; 0 for no limit.
         max_bytes: how big the journal may become.
         monotonic: seconds, for how long commits take.
+        worked_s: seconds that the event loop's thread has worked.
         now_us: Unix µs, for how old entries are.
     """
 
@@ -76,6 +78,7 @@ class JournalLog:
         min_free_bytes: int = 0,
         max_bytes: int = 1 << 30,
         monotonic: Callable[[], float] = time.monotonic,
+        worked_s: Callable[[], float] = time.thread_time,
         now_us: Callable[[], int] = lambda: time.time_ns() // 1_000,
     ) -> None:
         self._reactor = reactor
@@ -85,6 +88,7 @@ class JournalLog:
         self._min_free_bytes = min_free_bytes
         self._max_bytes = max_bytes
         self._monotonic = monotonic
+        self._worked_s = worked_s
         self._now_us = now_us
         self._thread: JournalThread | None = None
         self._file: JournalFile | None = None
@@ -92,8 +96,7 @@ class JournalLog:
         self._batch = 1
         """The number of the batch that gathers."""
         self._recorded: Callable[[int], None] = _nobody_waits
-        self._queued_bytes = 0
-        self._gathered_bytes = 0
+        self._queued_bytes = self._gathered_bytes = 0
         self._is_at_work = False
         self._linger_s = 0.0
         self._beginning: Any = None
@@ -277,7 +280,7 @@ class JournalLog:
         if self.lost:
             return
         if getattr(self._reactor, "is_behind", False):
-            now_s = self._monotonic()
+            now_s = self._worked_s()
             if self._behind_since_s is None:
                 self._behind_since_s = now_s
             if now_s - self._behind_since_s < MAX_DELAY_S:
