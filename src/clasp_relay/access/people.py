@@ -6,7 +6,7 @@ be done; the relay does that at once, or after its next start, or when another p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Any, Literal, Protocol
@@ -198,6 +198,8 @@ class People:
         self._deleting = DeferredLock()
         self._deletions_due_s = 0.0
         """When it is looked next for deletions that are not finished, Unix seconds."""
+        self._erasures_due_s = 0.0
+        """The same for what this relay's own history is to lose."""
         self._acts, self._did_act = acts, True
         self._is_stale = False
         """Whether something was decided that the relay has not taken note of."""
@@ -263,7 +265,9 @@ class People:
         """Takes note of what was decided, here or by another process; where the store is busy ``look`` does so."""
         self._is_stale = True
         # Whoever was asked to delete somebody does that at once; this is for what is left then, and for other relays.
-        self._look_for_deletions(AGAIN_S if self._acts() else SOON_S)
+        now_s = self._now_s()
+        self._deletions_due_s = min(self._deletions_due_s, now_s + AGAIN_S)
+        self._erasures_due_s = min(self._erasures_due_s, now_s + SOON_S)
         try:
             await self._console.reload()
             await self._devices.reload()
@@ -276,17 +280,17 @@ class People:
         if await self._devices.look() or self._is_stale:
             await self.take_note()
             self._deletions_due_s = 0.0
+        now_s = self._now_s()
         did_act, self._did_act = self._did_act, self._acts()
         if self._did_act and not did_act:
-            self._look_for_deletions(SOON_S)
-        if self._now_s() >= self._deletions_due_s and not self._deleting.locked:
-            # It may take long, and who was disabled must be out meanwhile.
-            work = self._finish_deletions() if self._acts() else self._finish_erasures()
-            Deferred.fromCoroutine(work).addErrback(events.AUTH_FAULT.failure)
-
-    def _look_for_deletions(self, delay_s: float) -> None:
-        """Has what is left of deletions be looked for in a while, at the latest."""
-        self._deletions_due_s = min(self._deletions_due_s, self._now_s() + delay_s)
+            self._deletions_due_s = min(self._deletions_due_s, now_s + SOON_S)
+        if self._deleting.locked:
+            return
+        # It may take long, and who was disabled must be out meanwhile.
+        if self._did_act and now_s >= self._deletions_due_s:
+            Deferred.fromCoroutine(self._finish_deletions()).addErrback(events.AUTH_FAULT.failure)
+        elif now_s >= self._erasures_due_s:
+            Deferred.fromCoroutine(self._finish_erasures()).addErrback(events.AUTH_FAULT.failure)
 
     async def disable(self, who: Administrator, address: str, user_id: str) -> None:
         """Ends all sessions and tokens of a person, who cannot sign in until enabled."""
@@ -348,8 +352,7 @@ class People:
                 deleted = await self._finish(deletion)
                 if deleted is not None:
                     finished[deletion.subject] = deleted
-            is_erased = await self._erase_all({each.subject for each in left})
-            if len(finished) == len(left) and is_erased:
+            if len(finished) == len(left):
                 self._deletions_due_s = inf
         except Busy:
             pass  # then it is tried again
@@ -358,28 +361,17 @@ class People:
         return finished
 
     async def _finish_erasures(self) -> None:
-        """Does what is left of deletions for this relay alone, while another one decides."""
+        """Has this relay's history lose what people said who were deleted, whichever relay has deleted them."""
         await self._deleting.acquire()
-        self._deletions_due_s = self._now_s() + AGAIN_S
+        self._erasures_due_s = self._now_s() + AGAIN_S
         try:
-            if await self._erase_all(frozenset()):
-                self._deletions_due_s = inf
+            left = await self._calls.run(self._store.erasures)
+            if None not in [await self._erase(subject) for subject in left]:
+                self._erasures_due_s = inf
         except Busy:
             pass  # then it is tried again
         finally:
             self._deleting.release()
-
-    async def _erase_all(self, others: Set[str]) -> bool:
-        """Has this relay's history lose what people said who were deleted.
-
-        Args:
-            others: of whom that is done elsewhere.
-
-        Returns:
-            whether nothing is left to be done here.
-        """
-        left = await self._calls.run(self._store.erasures)
-        return None not in [await self._erase(subject) for subject in left if subject not in others]
 
     async def _erase(self, subject: str) -> int | None:
         """Has this relay's history lose what somebody said.
@@ -392,7 +384,9 @@ class People:
             erased: Deferred[int | None] = Deferred()
             self._history.erase_of(subject, erased.callback)
             messages = await erased
-        if messages is not None:
+        if messages is None:
+            self._erasures_due_s = self._now_s() + AGAIN_S
+        else:
             await self._calls.run(self._store.erased, subject)
         return messages
 
