@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
 import secrets
 import shutil
 import signal
@@ -160,8 +161,10 @@ class NatsServer:
         self._end(signal.SIGKILL)
 
     def pause(self) -> None:
-        """Stops the process where it is; its connections stay."""
+        """Stops the process where it is; its connections stay. Afterwards none of its threads runs any more."""
         self._signal(signal.SIGSTOP)
+        assert self._process is not None, "was never started"
+        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def resume(self) -> None:
         """Lets the process go on."""
