@@ -590,6 +590,15 @@ class WaitingAnswersTests(SynchronousTestCase):
         self.log.release(1)
         self.assertEqual((self.writer.hear(), session.answers), ([Ack("/a", 3)], None))
 
+    def test_long_answer_of_a_session_that_ended_does_not_begin(self) -> None:
+        """It waited for a change that is recorded afterwards."""
+        begun = list[bool]()
+        self.writer.send(Set("/a", value(1)), 1)
+        self.world.relay.committer.hold(self.writer.session, lambda: begun.append(True))
+        self.writer.leave()
+        self.log.release()
+        self.assertEqual((self.writer.hear(), begun, self.world.faults), ([], [], []))
+
     @given(
         st.lists(
             st.tuples(
