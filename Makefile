@@ -21,12 +21,15 @@ CHROMIUM := $(shell command -v chromium || command -v chromium-browser || comman
 APART := tests/pytest_only
 # What starts processes, whose lines coverage does not see.
 SLOW := tests/integration tests/deploy tests/test_packaging.py
+# What runs relays as clusters, and what installs and deploys them.
+CLUSTERS := $(wildcard tests/integration/test_cluster*.py)
+DEPLOYED := tests/deploy tests/test_packaging.py
 # Prints what it has counted.
 DURABILITY := tests/integration/test_durability.py
 # Whether a pattern has files.
 have = $(wildcard $(1))
 
-.PHONY: help run demo cluster-demo test app app-test e2e pytest slow trial trial-units lint types coverage bench bench-quick soak cluster-soak durability js format lock clean
+.PHONY: help run demo cluster-demo test app app-test e2e pytest slow clusters deployment trial trial-units lint types coverage bench bench-quick soak cluster-soak durability js format lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -41,8 +44,8 @@ cluster-demo: $(FOR_DEV) app ## starts two relays as one, with the chat of each 
 	$(BIN)/python examples/cluster_demo.py $(ARGS)
 
 test: lint types js ## everything that must pass
-	@echo "Two at a time, each told when it is done: processes and sockets, trial, the chat in browsers, coverage, the chat."
-	$(MAKE) --no-print-directory -j2 --output-sync=target slow trial-units e2e coverage app-test
+	@echo "Two at a time, each told when it is done: processes and sockets, the chat in browsers, clusters, coverage, deployment, trial, the chat."
+	$(MAKE) --no-print-directory -j2 --output-sync=target slow e2e clusters coverage deployment trial-units app-test
 	@$(if $(NODE),:,echo "Left out: the chat and the tests with the npm client, because there is no Node 20 or newer" \
 		"with npm. To run them: apt-get install nodejs npm (or a newer Node from its makers); then make test.")
 
@@ -60,10 +63,16 @@ pytest: $(FOR_DEV) ## the tests under pytest
 	$(BIN)/pytest -q --ignore=$(APART)
 	$(if $(call have,$(APART)/test_*.py),$(BIN)/pytest -q $(APART))
 
-slow: $(FOR_DEV) ## the tests that coverage leaves out: processes, sockets, clients, deployment
-	$(BIN)/pytest -q --ignore=$(DURABILITY) $(SLOW)
+slow: $(FOR_DEV) ## tests that coverage leaves out: processes, sockets, clients
+	$(BIN)/pytest -q $(addprefix --ignore=,$(DURABILITY) $(CLUSTERS)) tests/integration
 	$(BIN)/pytest -q -s $(DURABILITY)
 	$(if $(call have,$(APART)/test_*.py),$(BIN)/pytest -q $(APART))
+
+clusters: $(FOR_DEV) ## the same, of several relays as one
+	$(BIN)/pytest -q $(CLUSTERS)
+
+deployment: $(FOR_DEV) ## the same, of scripts, containers, units and packages
+	$(BIN)/pytest -q $(DEPLOYED)
 
 durability: $(FOR_DEV) ## 1,000 kills under load, and counts what is lost; 1,000 losses of power (DURABILITY_ROUNDS=100 for fewer)
 	DURABILITY_ROUNDS=$(or $(DURABILITY_ROUNDS),1000) $(BIN)/pytest -q -s $(DURABILITY)
