@@ -163,8 +163,15 @@ describe('a call', () => {
 
   async function turnOn(person: Person): Promise<void> {
     await person.button('Turn on the microphone').click()
-    await person.button('Turn on the camera').click()
-    await controls(person).getByRole('button', { name: 'Turn off the camera' }).waitFor()
+    // Where the machine is busy Chromium gives up opening its test camera, and says so; people try again.
+    const isOn = controls(person).getByRole('button', { name: 'Turn off the camera' })
+    await until('the camera is on', async () => {
+      await person.button('Turn on the camera').click()
+      return isOn.waitFor({ timeout: 20_000 }).then(
+        () => true,
+        () => false,
+      )
+    })
   }
 
   /** An own tile and those of so many others. */
