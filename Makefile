@@ -44,8 +44,8 @@ cluster-demo: $(FOR_DEV) app ## starts two relays as one, with the chat of each 
 	$(BIN)/python examples/cluster_demo.py $(ARGS)
 
 test: lint types js ## everything that must pass
-	@echo "Two at a time, each told when it is done: processes and sockets, the chat in browsers, clusters, coverage, deployment, trial, the chat."
-	$(MAKE) --no-print-directory -j2 --output-sync=target slow e2e clusters coverage deployment trial-units app-test
+	@echo "Three at a time (two of them wait more than they work), each told when it is done: processes and sockets, the chat in browsers, clusters, coverage, deployment, trial, the chat."
+	$(MAKE) --no-print-directory -j3 --output-sync=target slow e2e clusters coverage deployment trial-units app-test
 	@$(if $(NODE),:,echo "Left out: the chat and the tests with the npm client, because there is no Node 20 or newer" \
 		"with npm. To run them: apt-get install nodejs npm (or a newer Node from its makers); then make test.")
 
