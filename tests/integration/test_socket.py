@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from clasp_relay.errors import CloseCode, ErrorCode
@@ -347,15 +349,23 @@ class CapacityTests(RelayTestCase):
             connection.close()
 
 
+@contextlib.contextmanager
+def ending(client: RawClient) -> Iterator[None]:
+    """Ends a connection in the end, so that no thread goes on to wait for what it receives."""
+    try:
+        yield
+    finally:
+        client.socket.shutdown(socket.SHUT_RDWR)
+
+
 class LivenessTests(RelayTestCase):
     def test_relay_keeps_a_listener_and_ends_a_dead_peer(self) -> None:
         """Who only answers pings lives for ever; who answers nothing is closed after the timeout."""
         relay = self.start("--session-timeout", "2")
         listener, dead = RawClient.live(relay.port), RawClient.live(relay.port)
-        writer = RawClient.live(relay.port)
         listener.send(Subscribe(1, "/news"))
         listener.settle()
-        with ThreadPoolExecutor(1) as thread:
+        with ThreadPoolExecutor(1) as thread, ending(listener):
             came = thread.submit(listener.receive, Set)  # answers pings until then
             opcodes = []
             while CLOSE not in opcodes:
@@ -363,6 +373,8 @@ class LivenessTests(RelayTestCase):
                 opcodes.append(opcode)
             self.assertEqual(payload, CloseCode.POLICY_VIOLATION.to_bytes(2, "big") + b"nothing was received for 2 s")
             self.assertIn(PING, opcodes)
+            # Not before: it would say nothing, and be ended as well.
+            writer = RawClient.live(relay.port)
             until_s = time.monotonic() + 3
             while time.monotonic() < until_s:
                 writer.settle()
