@@ -19,6 +19,7 @@ from clasp_relay.storage.users import (
     PersonGone,
     ResetGone,
 )
+from clasp_relay.storage.users_file import transaction
 
 __all__ = ["AdminStore", "Decided", "Deletion", "Person", "PersonFacts"]
 
@@ -307,7 +308,7 @@ class AdminStore:
         Raises:
             ResetGone: it is unknown, used, or too old.
         """
-        with self._transaction():
+        with transaction(self._db):
             user_id = self.reset_of(digest, now_s).user_id
             self._db.execute("DELETE FROM password_resets WHERE digest = ?", (digest,))
             self._db.execute("UPDATE users SET password_hash = ? WHERE id = ?", (password_hash, user_id))
@@ -331,20 +332,9 @@ class AdminStore:
 
     @contextmanager
     def _changing(self, entry: AuditEntry) -> Iterator[None]:
-        with self._transaction():
+        with transaction(self._db):
             yield
             self._audit.add([entry])
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._db.execute("COMMIT")
-        except BaseException:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            raise
 
     def _any(self, query: str, *values: object) -> bool:
         return self._db.execute(query, values).fetchone() is not None

@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import pwd
 import sqlite3
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 from clasp_relay.errors import StartError
 from clasp_relay.storage.users import NameKeys, StoreBusy
 
-__all__ = ["SCHEMA_VERSION", "UsersConnection", "open_users_file", "open_users_in_memory"]
+__all__ = ["SCHEMA_VERSION", "UsersConnection", "open_users_file", "open_users_in_memory", "transaction"]
 
 SCHEMA_VERSION = 11
 """The number of the last ``schema/users-N.sql``."""
@@ -65,6 +65,20 @@ class UsersConnection(sqlite3.Connection):
     def _wait_for_others(self, waits: bool) -> None:
         self._is_held = not waits
         super().execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_S * 1000 if waits else 0:.0f}")
+
+
+@contextmanager
+def transaction(db: sqlite3.Connection) -> Iterator[None]:
+    """Does all that follows or, where it fails, nothing of it."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        db.execute("COMMIT")
+    except BaseException:
+        # A full disk may have ended the transaction already.
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
 
 
 def open_users_file(path: Path, keys_of: Callable[[str], NameKeys]) -> UsersConnection:

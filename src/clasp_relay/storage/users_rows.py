@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeAlias
 from urllib.parse import quote
 
 from clasp_relay.storage.users import StoreRefusal
-from clasp_relay.storage.users_file import UsersConnection
+from clasp_relay.storage.users_file import UsersConnection, transaction
 
 __all__ = [
     "AUDIT",
@@ -173,7 +173,7 @@ class RowStore:
 
         At the first time all that is there is noted as changed.
         """
-        with self._transaction():
+        with transaction(self._db):
             position = self.position()
             if position is None:
                 has_base = any(self._any(f"SELECT 1 FROM {name}") for name in EMPTY_WITHOUT)  # noqa: S608 - constants
@@ -193,7 +193,7 @@ class RowStore:
         """Has nothing noted any more: the relay is alone, and what it writes is in no log."""
         if self.position() is None:
             return
-        with self._transaction():
+        with transaction(self._db):
             for name in _trigger_names():
                 self._db.execute(f"DROP TRIGGER IF EXISTS {name}")
             for name in ("log_position", "log_calls", "changed_rows"):
@@ -317,7 +317,7 @@ class RowStore:
             calls: which calls are done with it, by relay.
             told: what it has of ``outside``, of whichever file.
         """
-        with self._without_references(), self._transaction():
+        with self._without_references(), transaction(self._db):
             position = self.position()
             assert position is not None, "followed before it began"
             if number <= position.number:
@@ -402,7 +402,7 @@ class RowStore:
             calls: which calls are done, by relay.
             pieces: the rows.
         """
-        with self._without_references(), self._transaction():
+        with self._without_references(), transaction(self._db):
             notes = self._db.execute(
                 f"SELECT {_NOTE} FROM changed_rows WHERE name <> 'push_key' ORDER BY id"  # noqa: S608 - constants
             ).fetchall()
@@ -502,17 +502,6 @@ class RowStore:
             yield
         finally:
             self._db.execute("PRAGMA foreign_keys = ON")
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._db.execute("COMMIT")
-        except BaseException:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            raise
 
 
 class Snapshot:

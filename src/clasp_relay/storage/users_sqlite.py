@@ -37,7 +37,7 @@ from clasp_relay.storage.users import (
     User,
     UserChanged,
 )
-from clasp_relay.storage.users_file import open_users_file, open_users_in_memory
+from clasp_relay.storage.users_file import open_users_file, open_users_in_memory, transaction
 from clasp_relay.storage.users_rows import RowStore
 
 __all__ = ["SqliteUsers"]
@@ -125,7 +125,7 @@ class SqliteUsers:
 
     def add_invite(self, digest: bytes, now_s: int, expires_s: int | None, uses: int) -> None:
         """As :meth:`UserStore.add_invite`."""
-        with self._transaction():
+        with transaction(self._db):
             self._db.execute("DELETE FROM invites WHERE expires_at <= ?", (now_s,))
             self._db.execute("INSERT INTO invites VALUES (?, ?, ?, ?)", (digest, now_s, expires_s, uses))
 
@@ -157,7 +157,7 @@ class SqliteUsers:
         self, user: User, keys: NameKeys, token: TokenRecord, claim: Claim, invite: bytes | None = None
     ) -> None:
         """As :meth:`UserStore.add_user`."""
-        with self._transaction():
+        with transaction(self._db):
             self.check_new_user(user.user_id, keys, claim)
             if invite is not None:
                 self.check_invite(invite, claim.now_s)
@@ -176,13 +176,13 @@ class SqliteUsers:
 
     def add_guest_token(self, token: TokenRecord, keys: NameKeys, claim: Claim) -> None:
         """As :meth:`UserStore.add_guest_token`."""
-        with self._transaction():
+        with transaction(self._db):
             self.check_new_user(token.subject, keys, claim)
             self._insert(token)
 
     def add_user_token(self, token: TokenRecord, password_changes: int) -> None:
         """As :meth:`UserStore.add_user_token`."""
-        with self._transaction():
+        with transaction(self._db):
             self._check_unchanged(token.subject, password_changes)
             self._check_enabled(token.subject)
             self._insert(token)
@@ -190,7 +190,7 @@ class SqliteUsers:
 
     def add_refreshed_token(self, token: TokenRecord, old: bytes) -> None:
         """As :meth:`UserStore.add_refreshed_token`."""
-        with self._transaction():
+        with transaction(self._db):
             self._check_enabled(token.subject)
             current = self._any(
                 "SELECT 1 FROM tokens WHERE digest = ? AND revoked_at IS NULL AND first_expires_at + guest * ? > ?"
@@ -205,7 +205,7 @@ class SqliteUsers:
 
     def end_replaced(self, digest: bytes, end_s: int) -> None:
         """As :meth:`UserStore.end_replaced`."""
-        with self._transaction():
+        with transaction(self._db):
             self._db.execute(
                 "UPDATE tokens SET expires_at = MIN(expires_at, ?)"
                 " WHERE digest = (SELECT replaces FROM tokens WHERE digest = ?)",
@@ -215,7 +215,7 @@ class SqliteUsers:
 
     def end(self, digests: Sequence[bytes], now_s: int) -> None:
         """As :meth:`UserStore.end`."""
-        with self._transaction():
+        with transaction(self._db):
             self._db.executemany(
                 "UPDATE tokens SET expires_at = MIN(expires_at, ?) WHERE digest = ?",
                 [(now_s, digest) for digest in digests],
@@ -223,7 +223,7 @@ class SqliteUsers:
 
     def redate(self, digests: Sequence[bytes], by_s: int) -> None:
         """As :meth:`UserStore.redate`."""
-        with self._transaction():
+        with transaction(self._db):
             self._db.executemany(
                 "UPDATE tokens SET created_at = created_at + ?, expires_at = expires_at + ?,"
                 " first_expires_at = first_expires_at + ?, signed_in_at = signed_in_at + ? WHERE digest = ?",
@@ -237,7 +237,7 @@ class SqliteUsers:
 
     def revoke(self, digest: bytes, now_s: int) -> list[bytes]:
         """As :meth:`UserStore.revoke`."""
-        with self._transaction():
+        with transaction(self._db):
             row = self._db.execute(
                 "SELECT subject, sign_in FROM tokens WHERE digest = ? AND revoked_at IS NULL", (digest,)
             ).fetchone()
@@ -262,7 +262,7 @@ class SqliteUsers:
 
     def change_password(self, user: User, password_hash: str, keep: bytes, now_s: int) -> list[bytes]:
         """As :meth:`UserStore.change_password`."""
-        with self._transaction():
+        with transaction(self._db):
             self._check_unchanged(user.user_id, user.password_changes)
             if not self._any("SELECT 1 FROM tokens WHERE digest = ? AND revoked_at IS NULL", keep):
                 raise TokenGone
@@ -401,18 +401,6 @@ class SqliteUsers:
                 f"{self._path}: the tokens in the users' database are damaged ({error}); put back a copy of the file,"
                 " or save its table «users» with SQLite's .recover"
             ) from error
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._db.execute("COMMIT")
-        except BaseException:
-            # A full disk may have ended the transaction already.
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            raise
 
     def _any(self, query: str, *values: object) -> bool:
         return self._db.execute(query, values).fetchone() is not None
