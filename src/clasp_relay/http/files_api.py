@@ -159,6 +159,8 @@ class _Sending:
         """The client is gone."""
         if not self._is_stopped:
             self._is_stopped = True
+            # It has this as its producer: a cycle that would live as long as somebody is connected.
+            self._request = None
             if not self._is_reading:
                 self._reading.close()
 
