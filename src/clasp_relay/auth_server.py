@@ -45,13 +45,13 @@ from clasp_relay.access.secret_files import admin_record, read_or_make_admin_tok
 from clasp_relay.access.session_ids import KnownSessionIds
 from clasp_relay.access.store_calls import MAX_WAITING_CALLS
 from clasp_relay.access.tickets import Tickets
-from clasp_relay.access.tokens import TOKEN_PREFIX, TokenRecord, TokenTable
+from clasp_relay.access.tokens import TokenRecord, TokenTable
 from clasp_relay.access.turn import Turn
 from clasp_relay.access.wills import Wills
 from clasp_relay.access.workers import ThreadWorkers, Workers
 from clasp_relay.console_parts import ConsoleParts
 from clasp_relay.core.relay import Relay
-from clasp_relay.core.session.identity import Identity
+from clasp_relay.core.session.identity import TOKEN_PREFIX, Identity
 from clasp_relay.doors.door import Counting, DoorCounts, RequestDoor
 from clasp_relay.errors import CloseCode, Disconnect, ErrorCode, StartError
 from clasp_relay.followed_rows import FollowedRows

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from clasp_relay.access.tokens import ADMIN_SCOPES, TokenRecord, digest_of, make_token
+from clasp_relay.core.session.identity import TOKEN_PREFIX
 from clasp_relay.errors import StartError
 from clasp_relay.logs import events
 
@@ -26,7 +27,7 @@ ADMIN_SUBJECT = "clasp.admin"
 
 KEY_BYTES = 32
 
-_TOKEN = re.compile(r"cpsk_[A-Za-z0-9_-]{32,128}")
+_TOKEN = re.compile(rf"{TOKEN_PREFIX}[A-Za-z0-9_-]{{32,128}}")
 
 
 def read_or_make_admin_token(path: Path, random_hex: Callable[[int], str]) -> str:

@@ -21,6 +21,7 @@ from typing import ParamSpec, TypeVar
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+from clasp_relay.core.session.identity import TOKEN_PREFIX
 from clasp_relay.errors import ClaspError
 from clasp_relay.logs import events
 from clasp_relay.storage.users import TokenRecord
@@ -32,7 +33,6 @@ __all__ = [
     "OWN_SCOPES",
     "POLICY_SCOPES",
     "REPLACED_END_S",
-    "TOKEN_PREFIX",
     "EndOfToken",
     "TokenError",
     "TokenExpired",
@@ -87,10 +87,6 @@ _LONGEST_SLEEP_S = 1.0
 
 _EXPIRIES_AT_ONCE = 500
 """Expiries handled in one turn of the event loop."""
-
-
-TOKEN_PREFIX = "cpsk_"  # noqa: S105
-"""How every token begins."""
 
 
 class TokenError(ClaspError):

@@ -18,7 +18,7 @@ from clasp_relay.core.records import Change, ChangeKind
 from clasp_relay.core.relay import Relay
 from clasp_relay.core.rights.memory import Reads
 from clasp_relay.core.rights.port import FULL, HiddenKeys
-from clasp_relay.core.session.identity import Identity
+from clasp_relay.core.session.identity import TOKEN_PREFIX, Identity
 from clasp_relay.core.session.sessions import Session
 from clasp_relay.doors.door import DoorCounts, Ports, WhileHandled
 from clasp_relay.doors.handed import refusal_of
@@ -109,9 +109,6 @@ _CLOSES = {
 """What the end of a session is in MQTT ([5] 3.14.2.1)."""
 
 TOO_FAST = 0x96
-TOKEN_PREFIX = "cpsk_"  # noqa: S105
-"""How every token begins: what begins so and is none is no account's password."""
-
 LOOK_S = 0.1
 """How often it is looked whether what a client waits for is there: in a cluster its token, or that reads go on."""
 

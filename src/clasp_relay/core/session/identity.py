@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+TOKEN_PREFIX = "cpsk_"  # noqa: S105  no secret: a rule of the protocol
+"""How every token begins; no password that begins so lets anybody in."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Identity:
