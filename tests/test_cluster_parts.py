@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import uuid
 from pathlib import Path
 from typing import Any
 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.access.tickets import Tickets
-from clasp_relay.cluster_parts import NAME_FILE, ClusterParts, _made_name, share_console, share_tickets
+from clasp_relay.cluster_parts import NAME_FILE, ClusterParts, _made_name
 from clasp_relay.core.records import Change, ChangeKind, no_param
 from clasp_relay.errors import StartError
 from clasp_relay.service import make_service
@@ -21,8 +19,6 @@ from clasp_relay.storage.journal.journal_file import Entry
 from clasp_relay.storage.journal.journal_log import JournalLog
 from clasp_relay.storage.journal.opening import open_journal
 from clasp_relay.wire.values import encode_value
-from tests.access.console_world import ConsoleWorld
-from tests.cluster.world import Bus, MemoryEngine
 from tests.core.world import World
 from tests.integration.process import environment
 
@@ -103,53 +99,6 @@ class PartsTests(SynchronousTestCase):
         parts.sweep()
         parts.hand_over()
         self.successResultOf(parts.stop())
-
-
-class TicketTests(SynchronousTestCase):
-    """Tickets of several relays on one bus."""
-
-    def test_a_ticket_of_one_relay_is_good_at_another_once(self) -> None:
-        """Also where the one that gave it out hears of itself; what is none is left out."""
-        clock = Clock()
-        bus = Bus(clock)
-        relays = [Tickets(clock.seconds, lambda size: uuid.uuid4().hex[: 2 * size]) for _ in range(3)]
-        for tickets in relays:
-            engine = MemoryEngine(bus)
-            share_tickets(tickets, engine, "test.ticket")
-            engine.start(lambda _: None, self.fail)
-        clock.advance(0)
-        ticket = relays[0].issue("cpsk_1", "home")
-        used = relays[0].issue("cpsk_2", "home")
-        self.assertEqual(relays[0].take(used), "cpsk_2")
-        bus.deliver("test.ticket", b"nothing")
-        clock.advance(0)
-        self.assertEqual([tickets.knows(used) for tickets in relays], [False] * 3)
-        self.assertEqual(relays[1].take(ticket), "cpsk_1")
-        clock.advance(0)
-        self.assertEqual([tickets.take(ticket) for tickets in relays], [None] * 3)
-
-
-class ConsoleTests(SynchronousTestCase):
-    """The consoles of two relays on one bus."""
-
-    def test_a_token_of_one_relay_lets_in_at_another_until_it_ends(self) -> None:
-        """Nothing else that comes does; whoever hears of itself learns nothing."""
-        clock = Clock()
-        bus = Bus(clock)
-        worlds = [ConsoleWorld(), ConsoleWorld()]
-        for world in worlds:
-            self.addCleanup(world.close)
-            engine = MemoryEngine(bus)
-            share_console(world.console, engine, "test.console")
-            engine.start(lambda _: None, self.fail)
-        clock.advance(0)
-        token = worlds[0].sign_in()
-        bus.deliver("test.console", b"nothing")
-        clock.advance(0)
-        self.assertEqual(worlds[1].console.admit(token).user_id, "root")
-        worlds[1].console.end(token)
-        clock.advance(0)
-        self.assertEqual([world.console.knows(token) for world in worlds], [False, False])
 
 
 class OptionTests(SynchronousTestCase):

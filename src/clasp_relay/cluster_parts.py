@@ -14,7 +14,6 @@ from twisted.internet.defer import Deferred
 from clasp_relay.access.console import Console, GivenToken
 from clasp_relay.access.refusals import Busy
 from clasp_relay.access.tickets import Given, Tickets
-from clasp_relay.cluster import packets
 from clasp_relay.cluster.accounts import SharedAccounts
 from clasp_relay.cluster.clocks import DecidersClock, FollowersClock
 from clasp_relay.cluster.deciding import BatchLog, Deciding, Judged, RulesFanOut, deciders_handlers
@@ -23,9 +22,8 @@ from clasp_relay.cluster.following import Following
 from clasp_relay.cluster.ledger import Ledger
 from clasp_relay.cluster.membership import NodeOptions, Position, Role, position_of
 from clasp_relay.cluster.node import Node
-from clasp_relay.cluster.packets import Ticket, decode_ticket, encode_ticket
+from clasp_relay.cluster.passes import share_passes
 from clasp_relay.cluster.past import Past
-from clasp_relay.cluster.ports import Engine
 from clasp_relay.core.handlers import HANDLERS
 from clasp_relay.core.history.reading import MAX_SEQ
 from clasp_relay.core.ports import Clock, FanOut, Log, Timer
@@ -33,7 +31,7 @@ from clasp_relay.core.records import Change
 from clasp_relay.core.relay import Handler, Relay
 from clasp_relay.doors.door import AtDecider
 from clasp_relay.doors.mqtt import Claims
-from clasp_relay.errors import DecodeError, StartError, cause_text
+from clasp_relay.errors import StartError, cause_text
 from clasp_relay.logs import events
 from clasp_relay.settings import Settings
 from clasp_relay.storage.journal.history_pages import JournalPast
@@ -185,8 +183,8 @@ class ClusterParts:
         self._engine = engine
         if self._passes is not None:
             tickets, console = self._passes
-            share_tickets(tickets(), engine, f"{settings.cluster_name}.ticket")
-            share_console(console(), engine, f"{settings.cluster_name}.console")
+            share_passes(tickets(), Given, engine, f"{settings.cluster_name}.ticket")
+            share_passes(console(), GivenToken, engine, f"{settings.cluster_name}.console")
         self._node = Node(
             NodeOptions(settings.cluster_name, name, settings.standby),
             engine,
@@ -395,72 +393,6 @@ class ClusterParts:
     def _lost(self, text: str) -> None:
         events.CLUSTER_LOST.log(text=text)
         self.when_lost()
-
-
-def share_tickets(tickets: Tickets, engine: Engine, subject: str) -> None:
-    """Has the relays of a cluster tell each other of tickets that are given out, and of those that are used.
-
-    Args:
-        tickets: this relay's.
-        engine: the bus.
-        subject: of these messages.
-    """
-    own = uuid.uuid4().bytes
-
-    def heard(payload: bytes) -> None:
-        try:
-            ticket = decode_ticket(payload)
-        except DecodeError as error:
-            events.CLUSTER_MESSAGE_BAD.log(error=error.message)
-            return
-        if ticket.sender == own:
-            return
-        if ticket.is_taken:
-            tickets.forget(ticket.digest)
-        else:
-            tickets.learn(Given(ticket.digest, ticket.sealed, ticket.owner, ticket.address))
-
-    def given(ticket: Given) -> None:
-        engine.publish(subject, encode_ticket(Ticket(own, False, *ticket)))
-
-    def taken(digest: bytes) -> None:
-        engine.publish(subject, encode_ticket(Ticket(own, True, digest)))
-
-    engine.subscribe(subject, heard)
-    tickets.when_given, tickets.when_taken = given, taken
-
-
-def share_console(console: Console, engine: Engine, subject: str) -> None:
-    """Has the relays of a cluster tell each other of console tokens that are given out, and of those that end.
-
-    Args:
-        console: this relay's.
-        engine: the bus.
-        subject: of these messages.
-    """
-    own = uuid.uuid4().bytes
-
-    def heard(payload: bytes) -> None:
-        try:
-            token = packets.decode_console(payload)
-        except DecodeError as error:
-            events.CLUSTER_MESSAGE_BAD.log(error=error.message)
-            return
-        if token.sender == own:
-            return
-        if token.is_over:
-            console.forget(token.digest)
-        else:
-            console.learn(GivenToken(token.digest, token.user_id, token.username, token.expires_s))
-
-    def given(token: GivenToken) -> None:
-        engine.publish(subject, packets.encode_console(packets.Console(own, False, *token)))
-
-    def ended(digest: bytes) -> None:
-        engine.publish(subject, packets.encode_console(packets.Console(own, True, digest)))
-
-    engine.subscribe(subject, heard)
-    console.when_given, console.when_ended = given, ended
 
 
 def _new_link(name: str) -> str:

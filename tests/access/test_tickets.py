@@ -52,7 +52,7 @@ class TicketsTests(SynchronousTestCase):
         """Nobody is told the token: only the ticket opens what is told of it."""
         numbers = itertools.count(100)
         other = Tickets(lambda: self.now_s, lambda size: f"{next(numbers):0{2 * size}x}")
-        self.tickets.when_given, other.when_taken = other.learn, self.tickets.forget
+        self.tickets.when_given, other.when_ended = other.learn, self.tickets.forget
         given: list[Given] = []
         ticket = self.tickets.issue("cpsk_token", "192.0.2.1")
         self.tickets.when_given = given.append

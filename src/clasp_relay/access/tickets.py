@@ -54,7 +54,7 @@ class Tickets:
         self._random_hex = random_hex
         self.when_given: Callable[[Given], None] = _untold
         """Is told of each ticket that is given out here."""
-        self.when_taken: Callable[[bytes], None] = _untold
+        self.when_ended: Callable[[bytes], None] = _untold
         """Is told of each ticket that is used here, by its digest."""
         self._tickets: dict[bytes, tuple[Given, float]] = {}
         """By digest, each with the end of its life; the oldest first."""
@@ -103,7 +103,7 @@ class Tickets:
         if not self.knows(ticket):
             return None
         given = self._remove(digest_of(ticket))
-        self.when_taken(given.digest)
+        self.when_ended(given.digest)
         return _seal(ticket, given.sealed).decode()
 
     def forget(self, digest: bytes) -> None:

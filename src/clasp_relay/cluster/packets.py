@@ -18,21 +18,18 @@ from clasp_relay.wire.messages import Message
 __all__ = [
     "Asked",
     "Beat",
-    "Console",
     "Entry",
     "Packet",
-    "Ticket",
+    "check_fields",
     "decode_addresses",
     "decode_beat",
-    "decode_console",
+    "decode_fields",
     "decode_packet",
-    "decode_ticket",
     "encode_addresses",
     "encode_beat",
-    "encode_console",
+    "encode_fields",
     "encode_origin",
     "encode_packet",
-    "encode_ticket",
     "origin_and_vouched",
 ]
 
@@ -97,32 +94,6 @@ class Packet(NamedTuple):
     entries: tuple[Entry, ...]
 
 
-class Ticket(NamedTuple):
-    """A ticket for a URL that one relay has given out, or that was used there."""
-
-    sender: bytes
-    """Names the relay's run."""
-    is_taken: bool
-    digest: bytes
-    sealed: bytes = b""
-    owner: bytes = b""
-    address: str = ""
-    """What it stands for; empty of one that was used."""
-
-
-class Console(NamedTuple):
-    """A console token that one relay has given out, or that has ended there."""
-
-    sender: bytes
-    """Names the relay's run."""
-    is_over: bool
-    digest: bytes
-    user_id: str = ""
-    username: str = ""
-    expires_s: int = 0
-    """Whose it is, and until when, in Unix seconds; empty of one that has ended."""
-
-
 class Beat(NamedTuple):
     """A sign of life of a relay."""
 
@@ -172,21 +143,18 @@ def decode_addresses(data: bytes) -> tuple[str, ...]:
         DecodeError: it is something else.
     """
     addresses = _unpacked(data)
-    _check(addresses, (str,) * len(addresses))
+    check_fields(addresses, (str,) * len(addresses))
     return addresses
 
 
 _PACKET = (str, str, int, int, bool, bool, tuple)
 _ENTRY = (int, str, int, int, str, bytes, bytes, bytes)
-_CONSOLE = (bytes, bool, bytes, str, str, int)
-_TICKET = (bytes, bool, bytes, bytes, bytes, str)
 _BEAT = (str, str, int, int, bool, bool, int, bool)
 
 
 def encode_packet(packet: Packet) -> bytes:
     """Encodes a packet."""
-    data: bytes = msgpack.packb((VERSION, *packet[:-1], [entry[:-1] for entry in packet.entries]))
-    return data
+    return encode_fields(*packet[:-1], [entry[:-1] for entry in packet.entries])
 
 
 def decode_packet(data: bytes) -> Packet:
@@ -195,18 +163,17 @@ def decode_packet(data: bytes) -> Packet:
     Raises:
         DecodeError: it is none, or of another version.
     """
-    packet = Packet(*_fields(data, _PACKET))
+    packet = Packet(*decode_fields(data, _PACKET))
     entries = []
     for entry in packet.entries:
-        _check(entry, _ENTRY)
+        check_fields(entry, _ENTRY)
         entries.append(Entry(*entry))
     return packet._replace(entries=tuple(entries))
 
 
 def encode_beat(beat: Beat) -> bytes:
     """Encodes a sign of life."""
-    data: bytes = msgpack.packb((VERSION, *beat))
-    return data
+    return encode_fields(*beat)
 
 
 def decode_beat(data: bytes) -> Beat:
@@ -215,37 +182,36 @@ def decode_beat(data: bytes) -> Beat:
     Raises:
         DecodeError: it is none, or of another version.
     """
-    return Beat(*_fields(data, _BEAT))
+    return Beat(*decode_fields(data, _BEAT))
 
 
-def encode_ticket(ticket: Ticket) -> bytes:
-    """Encodes what is told of a ticket."""
-    data: bytes = msgpack.packb((VERSION, *ticket))
+def encode_fields(*fields: object) -> bytes:
+    """Encodes a message that is nothing but some fields."""
+    data: bytes = msgpack.packb((VERSION, *fields))
     return data
 
 
-def decode_ticket(data: bytes) -> Ticket:
-    """Decodes what is told of a ticket.
+def decode_fields(data: bytes, kinds: tuple[type[Any], ...]) -> tuple[Any, ...]:
+    """Decodes what ``encode_fields`` made.
 
     Raises:
-        DecodeError: it is none, or of another version.
+        DecodeError: it is something else, of another version, or a field is of another kind.
     """
-    return Ticket(*_fields(data, _TICKET))
+    version, *fields = _unpacked(data) or (None,)
+    if version != VERSION:
+        raise DecodeError(f"a message of version {version!r}, this relay reads version {VERSION}")
+    check_fields(tuple(fields), kinds)
+    return tuple(fields)
 
 
-def encode_console(token: Console) -> bytes:
-    """Encodes what is told of a console token."""
-    data: bytes = msgpack.packb((VERSION, *token))
-    return data
-
-
-def decode_console(data: bytes) -> Console:
-    """Decodes what is told of a console token.
+def check_fields(values: object, kinds: tuple[type[Any], ...]) -> None:
+    """Checks that fields are of their kinds.
 
     Raises:
-        DecodeError: it is nothing about one, or of another version.
+        DecodeError: they are not, or not as many.
     """
-    return Console(*_fields(data, _CONSOLE))
+    if not isinstance(values, tuple) or len(values) != len(kinds) or not all(map(isinstance, values, kinds)):
+        raise DecodeError("not a message of a cluster: a field is not what it has to be")
 
 
 def _unpacked(data: bytes, kinds: tuple[type[Any], ...] | None = None) -> tuple[Any, ...]:
@@ -255,18 +221,5 @@ def _unpacked(data: bytes, kinds: tuple[type[Any], ...] | None = None) -> tuple[
     except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise DecodeError(f"not a message of a cluster: {error}") from None
     if kinds is not None:
-        _check(fields, kinds)
+        check_fields(fields, kinds)
     return fields
-
-
-def _fields(data: bytes, kinds: tuple[type[Any], ...]) -> tuple[Any, ...]:
-    version, *fields = _unpacked(data) or (None,)
-    if version != VERSION:
-        raise DecodeError(f"a message of version {version!r}, this relay reads version {VERSION}")
-    _check(tuple(fields), kinds)
-    return tuple(fields)
-
-
-def _check(values: object, kinds: tuple[type[Any], ...]) -> None:
-    if not isinstance(values, tuple) or len(values) != len(kinds) or not all(map(isinstance, values, kinds)):
-        raise DecodeError("not a message of a cluster: a field is not what it has to be")

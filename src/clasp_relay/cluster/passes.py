@@ -1,0 +1,72 @@
+"""What relays of a cluster tell each other of passes: what lets clients in and stands in no database.
+
+These are tickets for URLs, and the tokens of the console. Each relay keeps those of all the others.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar, get_type_hints
+
+from clasp_relay.cluster.packets import check_fields, decode_fields, encode_fields
+from clasp_relay.cluster.ports import Engine
+from clasp_relay.errors import DecodeError
+from clasp_relay.logs import events
+
+__all__ = ["Passes", "share_passes"]
+
+P = TypeVar("P", bound=tuple[Any, ...])
+
+
+class Passes(Protocol[P]):
+    """Passes of one kind, as a relay keeps them. Each is a NamedTuple with its digest as the first field."""
+
+    when_given: Callable[[P], None]
+    """Is told of each pass that this relay gives out."""
+
+    when_ended: Callable[[bytes], None]
+    """Is told of each pass that ends at this relay, by its digest."""
+
+    def learn(self, given: P, /) -> None:
+        """Takes a pass that another relay has given out."""
+
+    def forget(self, digest: bytes, /) -> None:
+        """Ends a pass, given by its digest, that has ended at another relay."""
+
+
+def share_passes(passes: Passes[P], kind: Callable[..., P], engine: Engine, subject: str) -> None:
+    """Has the relays of a cluster tell each other which passes they give out, and which have ended.
+
+    Args:
+        passes: this relay's.
+        kind: the NamedTuple that each of them is.
+        engine: the bus.
+        subject: of these messages.
+    """
+    own = uuid.uuid4().bytes
+    kinds = tuple(get_type_hints(kind).values())
+
+    def heard(payload: bytes) -> None:
+        try:
+            sender, digest, fields = decode_fields(payload, (bytes, bytes, tuple))
+            if fields:
+                check_fields(fields, kinds)
+        except DecodeError as error:
+            events.CLUSTER_MESSAGE_BAD.log(error=error.message)
+            return
+        if sender == own:
+            return
+        if fields:
+            passes.learn(kind(*fields))
+        else:
+            passes.forget(digest)
+
+    def given(one: P) -> None:
+        engine.publish(subject, encode_fields(own, one[0], tuple(one)))
+
+    def ended(digest: bytes) -> None:
+        engine.publish(subject, encode_fields(own, digest, ()))
+
+    engine.subscribe(subject, heard)
+    passes.when_given, passes.when_ended = given, ended
