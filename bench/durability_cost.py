@@ -100,7 +100,7 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(WORKS), help="what is measured: " + ", ".join(WORKS))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=1.0)
-    parser.add_argument("--before", type=Path, help="a checkout of a version without a journal")
+    parser.add_argument("--before", type=Path, help="another checkout, for acks and fan-out")
     arguments = parser.parse_args()
     generator.build()
     for name in arguments.only.split(","):

@@ -110,7 +110,7 @@ class FollowedRows:
             done.addCallback(self._know, addresses).addErrback(_tell)
 
     def reload(self) -> Deferred[None]:
-        """Takes all from the file, in the place of nothing."""
+        """Loads everything from the file; memory is empty before."""
         return Deferred.fromCoroutine(self._reload())
 
     def follow_attempts(self, what: int, counts: Sequence[tuple[int, bytes, str]]) -> None:

@@ -238,7 +238,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("token-ttl", "token_ttl_s", "lifetime of a token, in seconds; 0 for no expiry"),
     Option("registration", "registration", "who may register: open (everybody), invite (who has an invite), closed"),
     Option("guests", "guests", "whether guests may sign in: on, off"),
-    Option("files", "files", "whether users may send files to each other: on, off"),
+    Option("files", "files", "whether users may send files to each other: on, off; a cluster has none"),
     Option("files-max-file", "files_max_file", "maximum size of one file, in bytes"),
     Option(
         "files-per-user",

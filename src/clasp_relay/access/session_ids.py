@@ -221,7 +221,7 @@ class SessionIdsOfAll:
 
 
 def _connected_until_us(sessions: SessionTable, subject: str, session_id: str, now_us: int) -> int | None:
-    """Returns until when an id surely is a subject's since its session is connected: just now; None where it is not."""
+    """Returns a time just after now if the session of this id is connected and is the subject's; None otherwise."""
     session = sessions.get(session_id)
     return now_us + 1 if session is not None and subject and session.identity.subject == subject else None
 

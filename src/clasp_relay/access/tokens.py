@@ -171,7 +171,7 @@ class TokenTable:
         self._replace_listeners: list[Callable[[str, bytes, bytes], None]] = []
         self._use_listeners: list[Callable[[bytes, int], None]] = []
         self._local: set[bytes] = set()
-        """Of a table that follows a database the tokens that are not in it."""
+        """Tokens that are not in the database; ``follow_all`` keeps them."""
         self.is_following = False
         """Whether the table takes what the database has from its rows (``follow``), as in a cluster."""
         self._timer: IDelayedCall | None = None

@@ -107,7 +107,8 @@ class Failed(ClaspError):
 
 
 CAUGHT: tuple[type[Exception], ...] = (*REFUSALS.values(), Failed, sqlite3.IntegrityError)
-"""What a call raises that changes nothing; whatever else it raises ends the attempt of all calls with it."""
+"""Exceptions that are the outcome of one call, which then changes nothing. Any other exception fails all calls of the
+attempt."""
 
 
 class Method(NamedTuple):

@@ -46,7 +46,7 @@ class Record(NamedTuple):
     done: tuple[Done, ...]
     rows: tuple[Row, ...]
     told: tuple[Told, ...] = ()
-    """What is in it of what was changed in relays' files by somebody else than the log."""
+    """Up to which note the record has the changes that commands made in each relay's file."""
 
     def encode(self) -> bytes:
         """Encodes it."""

@@ -79,7 +79,7 @@ class Memory(Protocol):
         """Is told that rows are in the file."""
 
     def reload(self) -> Deferred[None]:
-        """Takes all from the file, in the place of nothing."""
+        """Loads everything from the file; memory is empty before."""
 
     def follow_attempts(self, what: int, counts: Sequence[tuple[int, bytes, str]]) -> None:
         """Counts what another relay has counted of attempts to sign in."""

@@ -14,7 +14,8 @@ from clasp_relay.core.ports import Clock, Timer
 __all__ = ["DecidersClock", "FollowersClock"]
 
 JITTER_US = 1_000_000
-"""By less than this the decider's time seems to go back where a sign of life was late."""
+"""The decider's time, as a follower computes it, may go back by less than this when a heartbeat was late; the clock
+then stands still."""
 
 
 class DecidersClock:

@@ -232,7 +232,7 @@ class _WhileDecided:
 
 
 def _asked(session: Session, log: BatchLog, entry: Entry) -> _WhileDecided | None:
-    """Returns what is entered while a message is handled; None for one of CLASP's own, which is the usual one."""
+    """Returns the context in which to handle a message that a door sent something with; None for any other message."""
     return _WhileDecided(session, log, entry) if entry.more or entry.mark else None
 
 

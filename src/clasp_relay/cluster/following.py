@@ -48,7 +48,7 @@ ENTRY_BYTES = 200
 """About what something takes that is asked, beside its message."""
 
 SET_BYTES = ENTRY_BYTES + 2 * HELD_BYTES
-"""The same with what a SET takes beside its address and value; see ``held_bytes``."""
+"""About what a waiting SET takes beside the bytes of its address and value."""
 
 PACKET_BYTES = 256 * 1024
 """From this size on a packet is closed; NATS carries 1 MiB at most."""

@@ -130,7 +130,7 @@ class Membership:
         self.releasing = 0
         """How many batches this relay has brought into the log that its journal does not have yet."""
         self.is_cold = False
-        """Whether it knows of nobody's sessions, since nobody could tell."""
+        """Whether it began without another relay's image, so that it knows no sessions of others."""
         self.base = b""
         """Names the state that this relay began with and that the log does not tell; empty where there is none."""
 

@@ -22,7 +22,7 @@ from clasp_relay.wire.constants import MAX_PAYLOAD_BYTES, Signal
 from clasp_relay.wire.messages import NULL, Publish, Set, SignalDefinition, SnapshotParam, Value
 
 _OWN_ADDRESSES = "/clasp/"
-"""What is below means something to the relay itself. Asked of each signal, before the two that follow."""
+"""Addresses below this mean something to the relay itself. Checked for each signal before the two longer prefixes."""
 
 P2P_SIGNAL = "/clasp/p2p/signal/"
 """What is published below goes to the session whose id follows, and to no other."""

@@ -53,7 +53,7 @@ def is_short() -> bool:
 
 
 def is_none_left() -> bool:
-    """Tells whether nothing can be opened at all: something besides connections has taken the reserved ones, too."""
+    """Tells whether no file can be opened at all, not even on the reserved descriptors."""
     try:
         os.close(os.open("/", os.O_RDONLY))
     except OSError:

@@ -74,7 +74,7 @@ class Subscriptions:
             self._note(subscription, guests.get(subscription.subject))
 
     async def reload(self) -> None:
-        """Takes all from the store, in the place of nothing.
+        """Loads everything from the store; memory is empty before.
 
         Raises:
             Refusal: the store cannot be asked now.

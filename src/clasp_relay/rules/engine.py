@@ -216,7 +216,7 @@ class RuleDoor:
         self._session: Session | None = None
         self._rules = Rules()
         self._is_read = False
-        """Whether that is what the file says."""
+        """Whether ``_rules`` was read from the file."""
         self._identity = ANYBODY
         self._is_closed = False
         self._known: dict[tuple[str, bool], tuple[Rule, ...]] = {}

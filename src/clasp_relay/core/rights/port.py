@@ -267,7 +267,7 @@ class OpenPermissions:
         return ANYBODY
 
     def vouch(self, _who: Identity) -> str:
-        """Everybody is let in as they are."""
+        """Vouches for nothing: everybody is let in."""
         return ""
 
     def check_write(

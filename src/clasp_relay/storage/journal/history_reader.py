@@ -49,7 +49,7 @@ MAX_MATCHES = 16
 """Of how many patterns it is remembered which keys they may match."""
 
 FEW_KEYS = 32
-"""The entries of no more keys are merged by SQLite."""
+"""Up to so many matching keys, SQLite merges their entries in one statement."""
 
 MAX_MERGED_KEYS = 2_000
 """Of a pattern with no more keys, which have few of the entries between them, each key's entries are read on their own,
