@@ -42,9 +42,9 @@ def keep_collections_short(reactor: Any) -> None:
     Args:
         reactor: tells the time, and who is connected.
     """
+    gc.callbacks.append(freeze_survivors)
     _collect_all()
     gc.set_threshold(*THRESHOLDS)
-    gc.callbacks.append(freeze_survivors)
     looking = LoopingCall(_collect_all_if_alone, reactor)
     looking.clock = reactor
     looking.start(WHOLE_INTERVAL_S, now=False)
@@ -58,8 +58,7 @@ def freeze_survivors(phase: str, info: dict[str, int]) -> None:
 
 def _collect_all() -> None:
     gc.unfreeze()
-    gc.collect()
-    gc.freeze()
+    gc.collect()  # ``freeze_survivors`` freezes what is left
     # Python waits until a quarter is new of what the last full collection has left: of nothing, from now on.
     gc.collect()
 

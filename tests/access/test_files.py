@@ -121,6 +121,7 @@ class FilesTests(SynchronousTestCase):
         readings.append(now(Deferred.fromCoroutine(self.files.open(tokens[0], HOME, file))))
         for each in (elsewhere, *readings):
             each.close()
+            each.close()
         self.assertEqual(self.files._reading, {})
 
     def test_files_of_a_guest_who_registers_are_the_users(self) -> None:

@@ -171,6 +171,15 @@ class TurnTests(SynchronousTestCase):
         self.turn()
         self.assertEqual(self.resource.count, len(self.clients) - 1)
 
+    def test_who_is_given_up_goes_on_with_no_body(self) -> None:
+        """Though what takes the body says that it has room again."""
+        protocol, _ = self.clients[0]
+        protocol.dataReceived(POST)
+        protocol.hold_body()
+        protocol.abort()
+        protocol.release_body()
+        self.assertEqual((protocol in protocol.turns._waiting, protocol in protocol.turns._served), (False, False))
+
     def test_turn_without_a_crowd_leaves_room_for_the_next(self) -> None:
         """What is counted begins anew in each."""
         for _ in range(3):

@@ -206,6 +206,7 @@ class Commands(LineOnlyReceiver):
         elif command == "sample":
             self._turns.samples.begin()
         elif command == "freeze":
+            gc.unfreeze()
             gc.collect()
             gc.freeze()
             print("frozen", flush=True)
@@ -240,6 +241,7 @@ def _cycles() -> Counter[str]:
     found = (each if isinstance(each, FunctionType) else type(each) for each in gc.garbage)
     names = Counter(f"{each.__module__}.{each.__qualname__}" for each in found)
     gc.garbage.clear()
+    gc.unfreeze()  # the collection above has frozen it (``event_loop.freeze_survivors``)
     gc.collect()
     return names
 

@@ -149,6 +149,18 @@ class ReadingTests(SynchronousTestCase):
         self.assertEqual([name for name in self.told if name in "xyz"], ["x", "y", "z"])
         self.assertLess(self.told.index("x"), 2)
 
+    def test_fault_of_one_connection_keeps_no_other_waiting(self) -> None:
+        """It is logged."""
+        faulty = self.reader("a", 9, SLICE_S)
+        self.reader("b", 2, SLICE_S).go_on()
+        self.reading.wait(faulty)
+        self.reader("c", 2, SLICE_S).go_on()
+        self.patch(faulty, "go_on", lambda: int("broken"))
+        for _ in range(3):
+            one_turn(self.clock)
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+        self.assertEqual(sorted(self.told), ["b", "b", "c", "c"])
+
     def test_connections_have_their_slices_one_after_the_other(self) -> None:
         """However much one of them has sent."""
         self.reader("a", 4, SLICE_S).go_on()

@@ -56,7 +56,7 @@ class FileStoreTests(SynchronousTestCase):
         assert reader is not None
         self.assertEqual(self.store.remove(file.id), file)
         self.assertEqual((reader.read(0, 99), reader.read(1, 3), reader.read(9, 3)), (b"hello", b"ell", b""))
-        reader.close()
+        self.assertEqual([reader.close(), reader.close()], [True, False])
         self.assertEqual((self.store.find(file.id), self.store.reader(file.id)), (None, None))
         self.assertIsNone(self.store.remove(file.id))
         self.put(file)

@@ -160,7 +160,8 @@ class Upload:
             if self._failure is None:
                 await self._files.store(self._bearer, self._owner, self._writer, self._record)
         except Exception as error:
-            self._fail(error)
+            # With its traceback, which holds this call, it would be a cycle.
+            self._fail(error.with_traceback(None) if isinstance(error, Refusal) else error)
         if self._failure is not None:
             await self._files.drop(self._owner, self._writer, self._record, self._failure)
         self._is_over = True
@@ -204,9 +205,9 @@ class FileReading:
         return data
 
     def close(self) -> None:
-        """Ends it; no ``read`` is at work."""
-        self._reader.close()
-        self._files.end_reading(self._lane)
+        """Ends it; no ``read`` is at work. Ending it twice does nothing more."""
+        if self._reader.close():
+            self._files.end_reading(self._lane)
 
 
 class Files:

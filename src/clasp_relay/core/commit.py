@@ -180,7 +180,7 @@ class Committer:
                 if recorded[-1] is not each:
                     timed.append((recorded[-1], recorded[-1].param.timestamp_us))
                 continue
-            kept = self._kept(session, each)
+            kept = None if keeping is None else keeping.event(session, each)
             if kept is not None:
                 recorded.append(kept)
                 each = _signal_of(kept)  # noqa: PLW2901
@@ -512,10 +512,6 @@ class Committer:
             self.gestures.pass_on(session, message)
         else:
             self._tell_signal(session, message)
-
-    def _kept(self, session: Session, message: Publish) -> Change | None:
-        """Returns the change that a signal is which history keeps; its message has the time of this moment."""
-        return None if self._keeping is None else self._keeping.event(session, message)
 
     def _tell_signal(self, session: Session | None, message: Publish) -> None:
         """Sends a signal to those who get it; its sender never does."""

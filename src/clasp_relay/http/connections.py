@@ -403,6 +403,7 @@ class HttpConnection(HTTPChannel):
     def _leave(self) -> None:
         self._set_deadline(None)
         self._arrived.clear()
+        self._is_held = False  # what takes the body says that it has room when it is given up, too
         self.turns.forget(self)
         self.connections.remove(self)
 

@@ -12,6 +12,8 @@ from typing import Any, Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+from clasp_relay.logs import events
+
 TURN_S = 0.006
 """How long a turn is, as far as what it does can wait: behind that everybody has the least share."""
 
@@ -30,8 +32,8 @@ REST_S = 0.002
 
 
 BUSY_STEP_S, MAX_BUSY_STEP_S = 0.0005, 0.01
-"""How long it takes, at first and at last, until it is looked again whether a connection's message is still at work.
-One that waits for the decider of a cluster does for seconds while there is none."""
+"""First and longest interval between two looks whether a connection's message is still at work: in a cluster without a
+decider it is for seconds."""
 
 
 def share_end_s(reactor: Any, share_s: float) -> float:
@@ -148,7 +150,11 @@ class Reading:
                 self._look_s = 0.0
                 continue
             self._current = reader
-            reader.go_on()
+            try:
+                reader.go_on()
+            except Exception:
+                # The fault of one connection keeps none of the others waiting.
+                events.CONNECTION_FAULT.failure(action="went on with what it had read")
         self._current, self._end_s = None, 0.0
         if self._new or self._waiting:
             self._schedule()

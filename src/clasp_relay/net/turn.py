@@ -22,8 +22,8 @@ SNAPSHOT_BYTES = 256 * 1024
 """How much of snapshots is encoded in one turn, for all sessions together, as far as ``PUMP_S`` goes."""
 
 MAX_DELAY_S = 0.03
-"""How long what is to be written waits at most, while there is more to read than a turn has time for. It is time of
-this thread: on a busy machine the clock would have a thousand senders written to for a third of what they say."""
+"""Longest delay of a flush while there is more to read than a turn has time for, in CPU time of this thread. By the
+clock, a busy machine would flush after a third of a thousand senders, and so write to everybody three times."""
 
 PUMP_S = 0.002
 """How long snapshots are worked for in one turn, for all sessions together; the piece at work then comes on top."""

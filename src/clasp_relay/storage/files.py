@@ -160,9 +160,12 @@ class FileReader:
         """Returns bytes from a position on; fewer at the end."""
         return os.pread(self._descriptor, count, start)
 
-    def close(self) -> None:
-        """Closes it; it must not be read again."""
-        os.close(self._descriptor)
+    def close(self) -> bool:
+        """Closes it; it must not be read again. Returns whether it was open: the number may be another file's now."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+        return descriptor >= 0
 
 
 class FileStore:

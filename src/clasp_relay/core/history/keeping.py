@@ -172,7 +172,8 @@ class Keeping:
 
     def key_of(self, change: Change) -> str | None:
         """Returns the key under which such a change is kept; None where it is not."""
-        return self.judge(change)[0]
+        spot = self.spot(change.param.address)
+        return self._key(spot, change) if spot.rule >= 0 else None
 
     def _key(self, spot: Spot, change: Change) -> str | None:
         signal = _signal_of(change)

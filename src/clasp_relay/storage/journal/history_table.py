@@ -250,9 +250,9 @@ class HistoryTable:
         """Is told that older entries have come from a relay that had applied all up to a row; within a transaction."""
         for key in keys:
             self._forget_key(key)
-        self._erased = [(erasure, seq) for erasure, seq in self._erased or () if seq > position_seq]
-        for erasure, seq in self._erased:
-            self._erase(erasure, seq)
+        for erasure, seq in self._erased or ():
+            if seq > position_seq:  # kept all the same: the next ones may come from a relay that is further behind
+                self._erase(erasure, seq)
         self._limit(keys)
 
     def end_refill(self) -> None:

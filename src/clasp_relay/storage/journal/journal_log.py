@@ -1,4 +1,7 @@
-"""The log that records changes in ``journal.db``: group commit without a timer, in a thread of its own.
+"""The log that records changes in ``journal.db``: group commit in a thread of its own.
+
+A commit begins in the next event of the loop; later where the relay follows (``linger``), or while the loop is behind
+with reading (``MAX_DELAY_S``).
 
 One commit is at work; what is appended meanwhile is the next batch. A batch is taken between two events of the loop, so
 all that one message leads to, a bundle or a scheduled bundle's end and writes, is in one batch: recorded whole or not
@@ -258,12 +261,17 @@ class JournalLog:
         """
         if self.lost:
             return
-        for change, key, erasures, data in entries:
-            self.appended_seq += 1
-            size = self._gathered.add(self.appended_seq, change, key, erasures, data)
-            self._gathered_bytes += ENTRY_BYTES + size
-            if change.kind is ChangeKind.POSITION:
-                self._position_seq = self.appended_seq
+        try:
+            for change, key, erasures, data in entries:
+                seq = self.appended_seq + 1
+                self._gathered_bytes += ENTRY_BYTES + self._gathered.add(seq, change, key, erasures, data)
+                self.appended_seq = seq
+                if change.kind is ChangeKind.POSITION:
+                    self._position_seq = seq
+        except Exception:
+            # What comes of it would be half recorded.
+            self._fail(Failure())
+            return
         self._begin_commit()
 
     def _begin_commit(self) -> None:
@@ -291,13 +299,12 @@ class JournalLog:
 
     def check(self) -> None:
         """See ``Log.check``."""
-        if not (self.lost or self.is_disk_low) and self._queued_bytes + self._gathered_bytes <= MAX_QUEUED_BYTES:
-            return
         if self.lost:
             raise RequestError(ErrorCode.OVERLOADED, "the relay cannot record changes and is stopping")
         if self.is_disk_low:
             raise RequestError(ErrorCode.OVERLOADED, "the relay's disk is almost full; try again later")
-        raise RequestError(ErrorCode.OVERLOADED, "too many changes wait to be recorded; try again in a moment")
+        if self._queued_bytes + self._gathered_bytes > MAX_QUEUED_BYTES:
+            raise RequestError(ErrorCode.OVERLOADED, "too many changes wait to be recorded; try again in a moment")
 
     # For the state file, and for whoever works on the file
 
