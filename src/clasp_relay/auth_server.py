@@ -395,7 +395,7 @@ class AuthServer(Service):
             lambda: self._acting is not None,
         )
         console.load()
-        self._session_ids.open(store.session_ids, self._calls)
+        self._session_ids.open(store.session_ids, self._calls, self._reactor)
         if self.push is not None:
             self.push.open(store.push, self._calls)
             self._tokens.on_end(self.push.token_ended)

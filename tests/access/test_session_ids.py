@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.access import session_ids
 from clasp_relay.access.names import name_keys
-from clasp_relay.access.session_ids import KEPT_S, MAX_IDS_PER_SUBJECT, KnownSessionIds, SessionIdsOfAll
+from clasp_relay.access.session_ids import GATHER_S, KEPT_S, MAX_IDS_PER_SUBJECT, KnownSessionIds, SessionIdsOfAll
 from clasp_relay.core.session.sessions import Session, SessionTable
 from clasp_relay.storage.session_ids import GivenId
 from clasp_relay.storage.users import StoreBusy
@@ -26,9 +27,10 @@ class Known:
         self.now_us = START_US
         self.sessions = SessionTable()
         self.outdated: list[str] = []
+        self.clock = Clock()
         self.ids = KnownSessionIds(self.sessions, lambda: self.now_us, self.outdated.append)
         if store is not None:
-            self.ids.open(store.session_ids, workers or InlineWorkers())
+            self.ids.open(store.session_ids, workers or InlineWorkers(), self.clock)
 
     def begin(self, session_id: str, subject: str, token: bytes = b"t") -> Session:
         """A session begins."""
@@ -44,6 +46,7 @@ class Known:
     def later(self, seconds: float) -> None:
         """Lets time pass."""
         self.now_us += round(seconds * SECOND_US)
+        self.clock.advance(seconds)
 
 
 def memory_store() -> SqliteUsers:
@@ -124,6 +127,7 @@ class OwnIdTests(SynchronousTestCase):
             for subject in ("eve", "mal"):
                 known.sessions.discard(known.begin(f"{subject}{number}", subject))
             known.sessions.discard(known.begin(f"n{number}", f"clasp.anon.n{number}", b""))
+        known.clock.advance(GATHER_S)
         for after in (known, Known(store)):
             with self.subTest(is_restarted=after is not known):
                 kept = [name for name in ("a1", "a2") if after.owns("ann", name)]
@@ -157,22 +161,30 @@ class StoredIdTests(SynchronousTestCase):
         known.sessions.discard(known.begin("s2", "ann"))
         known.later(KEPT_S + 1)
         known.ids.renew()
+        known.clock.advance(GATHER_S)
         self.assertEqual(store.session_ids.all(0, 10), [GivenId("s1", "ann", known.now_us // SECOND_US)])
 
     def test_sessions_that_begin_meanwhile_are_stored_together(self) -> None:
-        """One transaction at a time; a store that is busy gets them the next time, or at the end."""
+        """All that come within a second in one transaction; a store that is busy gets them later, or at the end."""
         store, workers = memory_store(), SteppedWorkers()
         self.addCleanup(store.close)
         known = Known(store, workers)
-        for name in ("s1", "s2", "s3"):
+        for name in ("s1", "s2"):
             known.begin(name, "ann")
-        self.assertEqual(len(workers.steps), 1)
         workers.step()
-        self.assertEqual([given.session_id for given in store.session_ids.all(0, 10)], ["s1"])
+        known.begin("s3", "ann")
+        known.later(GATHER_S / 2)
+        self.assertEqual(([given.session_id for given in store.session_ids.all(0, 10)], workers.steps), (["s1"], []))
+        known.later(GATHER_S / 2)
         workers.fail(StoreBusy("users.db"))
         self.assertEqual(len(workers.steps), 0)
-        known.ids.close()
+        known.later(GATHER_S)
+        workers.step()
         self.assertEqual([given.session_id for given in store.session_ids.all(0, 10)], ["s1", "s2", "s3"])
+        known.begin("s4", "ann")
+        known.ids.close()
+        self.assertEqual([given.session_id for given in store.session_ids.all(0, 10)], ["s1", "s2", "s3", "s4"])
+        self.assertEqual(known.clock.getDelayedCalls(), [])
 
     def test_fault_of_the_store_is_logged(self) -> None:
         """And the next session is stored all the same."""
@@ -183,6 +195,7 @@ class StoredIdTests(SynchronousTestCase):
         workers.fail(RuntimeError("disk"))
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
         known.begin("s2", "ann")
+        known.later(GATHER_S)
         workers.step()
         self.assertEqual([given.session_id for given in store.session_ids.all(0, 10)], ["s2"])
 

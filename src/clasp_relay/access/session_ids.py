@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
 from clasp_relay.access.policy.language.question import SessionIds
@@ -28,6 +29,10 @@ KEPT_S = 86_400
 
 MAX_IDS_PER_SUBJECT = 256
 """Ids that are kept for one subject: more than one address may have sessions at once."""
+
+GATHER_S = 1.0
+"""How long ids are gathered after others were stored. Without it a thousand clients that connect at once were stored in
+as many transactions as the store's thread could begin, which took 0.2 s of CPU time from what they sent."""
 
 MAX_IDS = 50_000
 """Ids that are kept in all, about 15 MB: those of a thousand clients that reconnect every half hour."""
@@ -57,19 +62,22 @@ class KnownSessionIds:
         """Ids that the store still has."""
         self._store: SessionIdStore | None = None
         self._calls: StoreCalls | None = None
+        self._clock: IReactorTime | None = None
         self._is_saving = False
+        self._gathering: IDelayedCall | None = None
 
     def __len__(self) -> int:
         return len(self._given)
 
-    def open(self, store: SessionIdStore, sql: Workers) -> None:
+    def open(self, store: SessionIdStore, sql: Workers, clock: IReactorTime) -> None:
         """Loads what is known; it calls the store on this thread, so before the event loop runs.
 
         Args:
             store: where the ids are kept.
             sql: the thread that the store is called on from then on.
+            clock: for timers.
         """
-        self._store, self._calls = store, StoreCalls(sql)
+        self._store, self._calls, self._clock = store, StoreCalls(sql), clock
         for given in store.all(self._now_s() - KEPT_S, MAX_IDS):
             self._add(given)
 
@@ -119,6 +127,10 @@ class KnownSessionIds:
 
     def close(self) -> None:
         """Stores what is not stored yet; it calls the store on this thread, so when its own has stopped."""
+        self._clock = None
+        if self._gathering is not None:
+            self._gathering.cancel()
+            self._gathering = None
         if self._store is not None and self._is_unsaved:
             self._store.note(*self._take_unsaved(), self._now_s() - KEPT_S)
 
@@ -176,27 +188,30 @@ class KnownSessionIds:
         return list(unsaved.values()), list(forgotten)
 
     def _save(self) -> None:
-        """Stores what is new, all of a turn and of the time that the batch before takes in one transaction."""
-        if self._is_saving or self._calls is None or not self._is_unsaved:
+        """Stores what is new at once, or together with what comes within ``GATHER_S`` after the batch before."""
+        if self._is_saving or self._gathering is not None or self._calls is None or not self._is_unsaved:
             return
         self._is_saving = True
-        Deferred.fromCoroutine(self._write(self._calls)).addErrback(_tell_lost_write)
+        Deferred.fromCoroutine(self._write(self._calls)).addErrback(_tell_lost_write).addBoth(self._gather)
 
     async def _write(self, calls: StoreCalls) -> None:
         assert self._store is not None, "saved before it was opened"
+        given, forgotten = self._take_unsaved()
         try:
-            while self._is_unsaved:
-                given, forgotten = self._take_unsaved()
-                try:
-                    await calls.run(self._store.note, given, forgotten, self._now_s() - KEPT_S)
-                except Busy:
-                    # With the next session, or in an hour, what still counts.
-                    late = {each.session_id: each for each in given if each.session_id in self._given}
-                    self._unsaved = late | self._unsaved
-                    self._forgotten |= {each: None for each in forgotten if each not in self._given}
-                    return
-        finally:
-            self._is_saving = False
+            await calls.run(self._store.note, given, forgotten, self._now_s() - KEPT_S)
+        except Busy:
+            late = {each.session_id: each for each in given if each.session_id in self._given}
+            self._unsaved = late | self._unsaved
+            self._forgotten |= {each: None for each in forgotten if each not in self._given}
+
+    def _gather(self, _: None) -> None:
+        self._is_saving = False
+        if self._clock is not None:
+            self._gathering = self._clock.callLater(GATHER_S, self._gathered)
+
+    def _gathered(self) -> None:
+        self._gathering = None
+        self._save()
 
     def _now_s(self) -> int:
         return self._now_us() // 1_000_000
