@@ -8,10 +8,11 @@ from collections.abc import Iterator
 
 _U16 = struct.Struct(">H")
 _U64 = struct.Struct(">Q")
-_UPGRADE = (
+UPGRADE = (
     b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: clasp\r\n\r\n"
 )
+"""The request that makes a connection one for CLASP."""
 _BINARY, _CLOSE = 0x82, 0x88
 SNAPSHOT, ACK = 0x23, 0x50
 
@@ -26,7 +27,7 @@ class Client:
     def __init__(self, port: int) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port), 30)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._socket.sendall(_UPGRADE)
+        self._socket.sendall(UPGRADE)
         self._data = b""
         while b"\r\n\r\n" not in self._data:
             self._data += self._socket.recv(65536)
@@ -47,6 +48,10 @@ class Client:
     def set_name(self, address: str, name: str) -> None:
         """Sets a map with a name, as who is present in a room does."""
         self.send(b"\x21\x0b" + _text(address) + b"\x00\x01" + _text("name") + b"\x08" + _text(name))
+
+    def publish(self, address: str, value: bytes, *, confirm: bool = False) -> None:
+        """Publishes an event; its value is encoded, with its type first."""
+        self.send(b"\x20\x20" + _text(address) + b"\x01" + value, confirm=confirm)
 
     def payloads(self) -> Iterator[bytes]:
         """Yields the payload of every received frame; skips pings.
@@ -77,8 +82,16 @@ class Client:
     def send(self, payload: bytes, *, confirm: bool = False) -> None:
         """Sends one message of up to 64 KiB, given as its payload; ``confirm`` means QoS 1."""
         frame = (b"\x53\x41" if confirm else b"\x53\x01") + _U16.pack(len(payload)) + payload
-        size = bytes((0x80 | len(frame),)) if len(frame) < 126 else b"\xfe" + _U16.pack(len(frame))
-        self._socket.sendall(b"\x82" + size + bytes(4) + frame)
+        self.write(frame)
+
+    def write(self, frame: bytes) -> None:
+        """Writes a CLASP frame as a WebSocket message, whose mask is zero."""
+        self._socket.sendall(head(frame) + bytes(4) + frame)
+
+
+def head(frame: bytes) -> bytes:
+    """Returns what stands before mask and frame in a client's WebSocket message."""
+    return b"\x82" + (bytes((0x80 | len(frame),)) if len(frame) < 126 else b"\xfe" + _U16.pack(len(frame)))
 
 
 def _text(text: str) -> bytes:
